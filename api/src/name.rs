@@ -1,0 +1,187 @@
+//! Names that people choose. Each is also a DNS label, because each is looked up as one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Longest DNS label (RFC 1035, section 2.3.4).
+pub const MAX_LABEL: usize = 63;
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// Nothing was given.
+    #[error("a {kind} name cannot be empty")]
+    Empty {
+        /// Machine, service, project.
+        kind: &'static str,
+    },
+    /// Longer than a DNS label may be.
+    #[error("{kind} name `{text}` has {} characters; at most 63 are possible", text.len())]
+    TooLong {
+        /// Machine, service, project.
+        kind: &'static str,
+        /// What was given.
+        text: String,
+    },
+    /// A character that the kind does not allow, or one at a wrong place.
+    #[error("{kind} name `{text}` is not possible: {rule}")]
+    Character {
+        /// Machine, service, project.
+        kind: &'static str,
+        /// What was given.
+        text: String,
+        /// What is allowed, for people.
+        rule: &'static str,
+    },
+}
+
+const STRICT: &str = "use lower-case letters, digits and `-`, beginning and ending with a letter or digit";
+const LOOSE: &str = "use letters, digits, `_`, `.` and `-`, beginning with a letter or digit";
+const PROJECT: &str = "use lower-case letters, digits, `_` and `-`, beginning with a letter or digit";
+
+fn check(
+    kind: &'static str,
+    text: &str,
+    rule: &'static str,
+    allowed: impl Fn(u8) -> bool,
+    ends: bool,
+) -> Result<(), NameError> {
+    let wrong = || NameError::Character { kind, text: text.to_owned(), rule };
+    let (Some(first), Some(last)) = (text.bytes().next(), text.bytes().last()) else {
+        return Err(NameError::Empty { kind });
+    };
+    if text.len() > MAX_LABEL {
+        return Err(NameError::TooLong { kind, text: text.to_owned() });
+    }
+    if !text.bytes().all(&allowed) || !first.is_ascii_alphanumeric() || !allowed(first) {
+        return Err(wrong());
+    }
+    if ends && !last.is_ascii_alphanumeric() {
+        return Err(wrong());
+    }
+    Ok(())
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:expr, $allowed:expr, $ends:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                check($kind, text, $rule, $allowed, $ends).map(|()| Self(text.to_owned()))
+            }
+        }
+    };
+}
+
+name!(
+    /// A machine, unique in its cluster. A DNS label in lower case.
+    MachineName,
+    "machine",
+    STRICT,
+    |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-',
+    true
+);
+name!(
+    /// A service of a project, with Compose's alphabet (`[a-zA-Z0-9][a-zA-Z0-9._-]*`).
+    ServiceName,
+    "service",
+    LOOSE,
+    |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'),
+    false
+);
+name!(
+    /// A project: one compose file, with Compose's alphabet (`[a-z0-9][a-z0-9_-]*`).
+    ProjectName,
+    "project",
+    PROJECT,
+    |b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'),
+    false
+);
+
+impl MachineName {
+    /// A name made from a host name: its first label, lower-cased, other characters as `-`; none if nothing is left.
+    pub fn from_hostname(hostname: &str) -> Option<Self> {
+        let label = hostname.split('.').next().unwrap_or_default().to_ascii_lowercase();
+        let mapped: String =
+            label.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(MAX_LABEL).collect();
+        mapped.trim_matches('-').parse().ok()
+    }
+}
+
+/// A service across the cluster, `project/service`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ServiceKey {
+    /// Its project.
+    pub project: ProjectName,
+    /// Its name in the project.
+    pub service: ServiceName,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.project, self.service)
+    }
+}
+
+impl FromStr for ServiceKey {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (project, service) = text.split_once('/').ok_or_else(|| NameError::Character {
+            kind: "service",
+            text: text.to_owned(),
+            rule: "write `project/service`",
+        })?;
+        Ok(Self { project: project.parse()?, service: service.parse()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_names_are_dns_labels() {
+        for good in ["a", "web-1", "0"] {
+            assert!(good.parse::<MachineName>().is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ä", &"a".repeat(64)] {
+            assert!(bad.parse::<MachineName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hostnames_become_machine_names() {
+        let name = |hostname| MachineName::from_hostname(hostname).map(|n| n.to_string());
+        assert_eq!(name("Pi_4.local"), Some("pi-4".into()));
+        assert_eq!(name("..."), None);
+    }
+
+    #[test]
+    fn service_keys_have_two_parts() {
+        let key: ServiceKey = "shop/web".parse().unwrap();
+        assert_eq!(key.to_string(), "shop/web");
+        assert!("web".parse::<ServiceKey>().is_err());
+        assert!("Shop/web".parse::<ServiceKey>().is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! What makes a revision: the part of a spec whose change needs a new container.
+
+use prost::Message as _;
+
+use crate::v1::ServiceSpec;
+
+/// Sixteen hexadecimal digits that change exactly when a container of the service must be replaced.
+///
+/// How many replicas run, where they may run, in which order they are replaced and what they wait for is left out: none of it is in the
+/// container. Maps are sorted (`BTreeMap`), so the encoding is one for equal specs.
+pub fn revision(spec: &ServiceSpec) -> String {
+    let in_container = ServiceSpec {
+        replicas: 0,
+        mode: 0,
+        depends_on: Vec::new(),
+        update_order: 0,
+        machines: Vec::new(),
+        pull_policy: 0,
+        ..spec.clone()
+    };
+    let hash = blake3::hash(&in_container.encode_to_vec());
+    hash.to_hex().chars().take(16).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> ServiceSpec {
+        ServiceSpec { project: "p".into(), name: "web".into(), image: "web:1".into(), ..Default::default() }
+    }
+
+    #[test]
+    fn scaling_keeps_the_revision() {
+        let scaled = ServiceSpec { replicas: 5, ..spec() };
+        assert_eq!(revision(&spec()), revision(&scaled));
+    }
+
+    #[test]
+    fn what_is_in_the_container_changes_it() {
+        let mut other = spec();
+        other.environment.insert("A".into(), "1".into());
+        assert_ne!(revision(&spec()), revision(&other));
+        assert_ne!(revision(&spec()), revision(&ServiceSpec { image: "web:2".into(), ..spec() }));
+        assert_eq!(revision(&spec()).len(), 16);
+    }
+
+    #[test]
+    fn no_command_and_an_empty_one_differ() {
+        let empty = ServiceSpec { command: Some(crate::v1::StringList::default()), ..spec() };
+        assert_ne!(revision(&spec()), revision(&empty));
+    }
+}

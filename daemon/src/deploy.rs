@@ -1,0 +1,2 @@
+//! Deployments: plan (pure), then execute.
+pub mod plan;

@@ -1,0 +1,1 @@
+//! What would change, and why: pure.

@@ -1,0 +1,42 @@
+//! Compiles `api/proto` to `api/src/generated` with protox, so that nobody needs `protoc` and no build
+//! script runs in users' builds. The result is committed; `--check` fails when it is not what the
+//! protocol files say.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+const PROTOS: [&str; 5] =
+    ["uc/v1/spec.proto", "uc/v1/record.proto", "uc/v1/machine.proto", "uc/v1/service.proto", "uc/v1/node.proto"];
+
+/// Generates into `api/src/generated`; with `check`, compares instead of writing.
+pub(crate) fn run(root: &Path, check: bool) -> anyhow::Result<()> {
+    let include = root.join("api/proto");
+    let committed = root.join("api/src/generated");
+    let scratch = root.join("target/codegen");
+    fs::create_dir_all(&scratch)?;
+    fs::create_dir_all(&committed)?;
+    let descriptors = protox::compile(PROTOS, [&include]).context("api/proto does not compile")?;
+    let mut config = tonic_prost_build::Config::new();
+    config.btree_map(["."]);
+    tonic_prost_build::configure()
+        .out_dir(&scratch)
+        .type_attribute(".uc.v1", "#[derive(serde::Serialize, serde::Deserialize)]")
+        .message_attribute(".uc.v1", "#[serde(default)]")
+        .compile_fds_with_config(descriptors, config)?;
+    let name = "uc.v1.rs";
+    let fresh = fs::read_to_string(scratch.join(name))?;
+    let target = committed.join(name);
+    let old = fs::read_to_string(&target).unwrap_or_default();
+    if fresh == old {
+        return Ok(());
+    }
+    anyhow::ensure!(
+        !check,
+        "{} is not what api/proto says\nhint: run `cargo xtask codegen` and commit the result",
+        target.display()
+    );
+    fs::write(&target, fresh)?;
+    Ok(())
+}
