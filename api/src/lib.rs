@@ -6,6 +6,7 @@ pub mod failure;
 pub mod id;
 pub mod layout;
 pub mod name;
+pub mod nearest;
 pub mod revision;
 pub mod token;
 pub mod version;

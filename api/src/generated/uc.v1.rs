@@ -429,7 +429,7 @@ pub struct MachineRecord {
     #[prost(int64, tag = "6")]
     pub created_at_ms: i64,
 }
-/// intent, key = token id: a join token not yet used. Holding the private key lets a machine into the mesh, to join only.
+/// intent, key = token id: a join token. Holding the private key lets a machine into the mesh, to join only.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -439,6 +439,25 @@ pub struct TokenRecord {
     #[prost(string, tag = "2")]
     pub public_key: ::prost::alloc::string::String,
     #[prost(int64, tag = "3")]
+    pub expires_at_ms: i64,
+    /// The machine that joined with it; empty while unused. Its key stays a peer for a little longer, so that the answer gets through.
+    #[prost(string, tag = "4")]
+    pub used_by: ::prost::alloc::string::String,
+    #[prost(int64, tag = "5")]
+    pub used_at_ms: i64,
+}
+/// intent, key = project: a deployment of this project is running. Advisory: it expires by itself, and is renewed meanwhile.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LockRecord {
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub machine_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub deployment_id: ::prost::alloc::string::String,
+    #[prost(int64, tag = "4")]
     pub expires_at_ms: i64,
 }
 /// intent, key = "project/service".
@@ -731,6 +750,7 @@ pub struct MachineStatus {
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AddMachineRequest {
+    /// Empty: a new one.
     #[prost(string, tag = "1")]
     pub machine_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
