@@ -1,1 +1,41 @@
-//! Placeholder.
+//! Docker Compose files in, service specs and diagnostics out.
+//!
+//! Pure: texts and variables come in as a [`LoadRequest`], a resolved [`Project`] and [`Diagnostic`]s with file, line and column come out.
+//! No Docker, no network, no clock, no environment of its own; the one file a compose file may name (`env_file`) is read through
+//! [`ReadFile`], which the caller provides. Which keys are honoured is one table in `schema`; the loader and `docs/compose.md` both come
+//! from it.
+
+mod canonical;
+mod check;
+mod decode;
+mod diagnostic;
+mod document;
+mod dotenv;
+mod duration;
+mod emit;
+mod environment;
+mod files;
+mod honour;
+mod implied;
+mod interpolate;
+mod ledger;
+mod load;
+mod merge;
+mod name;
+mod node;
+mod parse;
+mod project;
+mod render;
+mod report;
+mod request;
+mod scalar;
+mod schema;
+mod shell;
+
+pub use diagnostic::{Diagnostic, Rule, Severity};
+pub use files::{DefaultFiles, default_files};
+pub use ledger::ledger;
+pub use load::{load, load_with};
+pub use project::{Build, Project, Service};
+pub use render::render;
+pub use request::{LoadRequest, Loaded, ReadFile, SourceFile};

@@ -1,0 +1,430 @@
+//! Brings a file's tree into the one long form of everything, by the table's shapes, and says what does not fit.
+//!
+//! Runs on each file by itself, before files are merged: every value is checked where it was written, and the merge sees one form only.
+//! What cannot be read becomes [`Value::Broken`], so that one error makes no others.
+
+mod items;
+mod pairs;
+mod port;
+mod volume;
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::diagnostic::Rule;
+use crate::duration;
+use crate::node::{self, Entry, Map, Node, Span, Tag, Value};
+use crate::report::Report;
+use crate::scalar;
+use crate::schema::{self, Key, Names, Scalar, Shape};
+use crate::shell;
+use uc_api::nearest;
+
+pub(crate) use items::without_repeats;
+
+/// Key of a bind mount that holds its source as it was written, when that is no absolute path. Never printed.
+pub(crate) const WRITTEN_SOURCE: &str = "x-uc-written";
+
+/// What normalising needs to know beside the tree.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    /// Relative paths start here.
+    pub(crate) directory: &'a Path,
+    /// What `~` stands for.
+    pub(crate) home: Option<&'a str>,
+    pub(crate) report: &'a mut Report,
+}
+
+impl Context<'_> {
+    /// An absolute path: as it is, or below the directory, then without `.` and `..`.
+    fn absolute(&self, path: &str) -> String {
+        if path.starts_with('/') {
+            return path.to_owned();
+        }
+        let path = match (path.strip_prefix('~'), self.home) {
+            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
+            _ => path.to_owned(),
+        };
+        clean(&self.directory.join(path)).to_string_lossy().into_owned()
+    }
+}
+
+/// `path` without `.` and `..`, by its text alone.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// One document of a compose file in long form.
+pub(crate) fn document(node: Node, cx: &mut Context<'_>) -> Node {
+    match node.value {
+        Value::Map(_) => canonical(node, Shape::Object(schema::TOP), cx),
+        // An empty document, as between two `---`.
+        Value::Null => Node::new(Value::Map(Map::new()), node.span),
+        _ => {
+            let message = format!("a compose file is a mapping, not {}", node.kind());
+            cx.report
+                .error(Rule::Value, node.span, message)
+                .hint("begin with `services:` and put the services below it");
+            Node::new(Value::Map(Map::new()), node.span)
+        }
+    }
+}
+
+/// `node` in the long form of `shape`.
+fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
+    if node.tag == Tag::Reset {
+        return Node { value: Value::Null, ..node };
+    }
+    if node.value == Value::Broken {
+        return node;
+    }
+    let (span, tag) = (node.span, node.tag);
+    let value = match (shape, node.value) {
+        (Shape::Any, value) => value,
+        (Shape::Text, value @ Value::Text(_)) => value,
+        (Shape::OneOf(words), Value::Text(text)) => one_of(text, words, span, cx),
+        (Shape::Path, Value::Text(text)) => Value::Text(cx.absolute(&text)),
+        (
+            Shape::NumberOrText,
+            value @ (Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_)),
+        ) => Value::Text(pairs::text_of(&value)),
+        (Shape::Count, Value::Text(text)) if text == "all" => Value::Int(-1),
+        (Shape::Count, value) => typed(value, Shape::Int, span, cx),
+        (Shape::Bool | Shape::Int | Shape::Number | Shape::Duration | Shape::Size, value) => {
+            return Node { value: typed(value, shape, span, cx), span, tag };
+        }
+        (Shape::List(item), Value::List(items)) => Value::List(each(items, *item, cx)),
+        (Shape::Set(item), Value::List(items)) => Value::List(unique(each(items, *item, cx))),
+        (Shape::TextOrList, value @ Value::Text(_)) => Value::List(vec![Node::new(value, span)]),
+        (Shape::TextOrList, Value::List(items)) => Value::List(unique(each(items, Shape::Text, cx))),
+        (Shape::Command, value) => command(value, span, cx),
+        (Shape::Test, value) => test(value, span, cx),
+        (Shape::Pairs(unset), value) => pairs::pairs(value, unset, span, cx),
+        (Shape::Options, value) => pairs::options(value, span, cx),
+        (Shape::Hosts, value) => pairs::hosts(value, span, cx),
+        (Shape::Named(item), Value::Map(map)) => Value::Map(named(map, *item, cx)),
+        (Shape::Object(keys), Value::Map(map)) => Value::Map(object(map, keys, cx)),
+        (Shape::Items(short, keys), value) => items::items(value, short, keys, span, cx),
+        (Shape::OrObject(scalar, keys), value) => or_object(value, scalar, keys, span, cx),
+        (Shape::Names(names, keys), value) => by_name(value, names, keys, span, cx),
+        (_, value) => wrong(&value, shape, span, cx),
+    };
+    Node { value, span, tag }
+}
+
+/// Says that a value has the wrong type; a broken one takes its place.
+fn wrong(value: &Value, shape: Shape, span: Span, cx: &mut Context<'_>) -> Value {
+    let kind = Node::new(value.clone(), span).kind();
+    let expected = shape.expected();
+    let path = cx.report.path();
+    let name = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
+    let hint = match (value, shape) {
+        (Value::Null, _) => "give it a value, or remove the key".to_owned(),
+        (Value::Int(_) | Value::Float(_), Shape::Duration) => "add a unit, as in `30s` or `1m30s`".to_owned(),
+        (Value::Int(_) | Value::Float(_) | Value::Bool(_), Shape::Text | Shape::OneOf(_) | Shape::Path) => {
+            "put the value in quotes".to_owned()
+        }
+        (_, Shape::List(_) | Shape::Set(_) | Shape::Items(..)) => {
+            "write each item on a line of its own, after `- `".to_owned()
+        }
+        (_, Shape::Object(keys) | Shape::Names(_, keys) | Shape::OrObject(_, keys)) if !keys.is_empty() => {
+            let names: Vec<_> = keys.iter().take(4).map(|key| format!("`{}`", key.name)).collect();
+            format!("write its keys below it, indented: {}, …", names.join(", "))
+        }
+        _ => format!("write {expected}"),
+    };
+    cx.report
+        .error(Rule::Value, span, format!("{name} must be {expected}, not {kind}"))
+        .label(format!("expected {expected}"))
+        .hint(hint);
+    Value::Broken
+}
+
+/// Says that a value is not among those that are possible; a broken one takes its place.
+fn invalid(message: impl Into<String>, hint: impl Into<String>, span: Span, cx: &mut Context<'_>) -> Value {
+    cx.report.error(Rule::Value, span, message).hint(hint);
+    Value::Broken
+}
+
+fn each(items: Vec<Node>, item: Shape, cx: &mut Context<'_>) -> Vec<Node> {
+    let mut out = Vec::with_capacity(items.len());
+    for (index, node) in items.into_iter().enumerate() {
+        cx.report.path_push_item(index);
+        out.push(canonical(node, item, cx));
+        cx.report.path_pop();
+    }
+    out
+}
+
+/// Without items that are there already.
+pub(crate) fn unique(items: Vec<Node>) -> Vec<Node> {
+    let mut seen = std::collections::HashSet::new();
+    items.into_iter().filter(|item| item.as_text().is_none_or(|text| seen.insert(text.to_owned()))).collect()
+}
+
+fn one_of(text: String, words: &[&str], span: Span, cx: &mut Context<'_>) -> Value {
+    if words.contains(&text.as_str()) {
+        return Value::Text(text);
+    }
+    let list: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+    let hint = nearest::did_you_mean(&text, words.iter().copied())
+        .unwrap_or_else(|| format!("use {}", list.join(", ")));
+    invalid(format!("`{}` cannot be `{text}`", cx.report.path()), hint, span, cx)
+}
+
+/// Booleans, numbers, durations and sizes, which may also be spelled as strings.
+fn typed(value: Value, shape: Shape, span: Span, cx: &mut Context<'_>) -> Value {
+    match (shape, value) {
+        (Shape::Bool, value @ Value::Bool(_)) => value,
+        (Shape::Bool, Value::Text(text)) => match scalar::cast_bool(&text) {
+            Some((value, false)) => Value::Bool(value),
+            Some((value, true)) => {
+                let message = format!("`{text}` is an old spelling of `{value}`");
+                cx.report.warning(Rule::Value, span, message).hint(format!("write `{value}`"));
+                Value::Bool(value)
+            }
+            None => invalid(
+                format!("`{}` must be `true` or `false`, not `{text}`", cx.report.path()),
+                "write `true` or `false`",
+                span,
+                cx,
+            ),
+        },
+        (Shape::Int | Shape::Number, value @ Value::Int(_)) | (Shape::Number, value @ Value::Float(_)) => {
+            value
+        }
+        (Shape::Int, Value::Float(number)) if number.fract() == 0.0 && number.abs() < 1e15 => {
+            Value::Int(number as i128)
+        }
+        (Shape::Int | Shape::Number, Value::Text(text)) => {
+            let int = text.parse::<i64>().ok().map(|number| Value::Int(number.into()));
+            let float = || {
+                let number = text.parse::<f64>().ok().filter(|number| number.is_finite())?;
+                matches!(shape, Shape::Number).then_some(Value::Float(number))
+            };
+            int.or_else(float).unwrap_or_else(|| {
+                let expected = shape.expected();
+                invalid(
+                    format!("`{}` must be {expected}, not `{text}`", cx.report.path()),
+                    format!("write {expected}"),
+                    span,
+                    cx,
+                )
+            })
+        }
+        (Shape::Duration, Value::Text(text)) => match duration::parse_duration(&text) {
+            Some(nanoseconds) => Value::Text(duration::format_duration(nanoseconds)),
+            None => invalid(
+                format!("`{text}` is not a duration"),
+                "write numbers with units, as in `90s`, `1m30s` or `500ms`",
+                span,
+                cx,
+            ),
+        },
+        (Shape::Size, Value::Int(bytes)) => Value::Text(bytes.to_string()),
+        (Shape::Size, Value::Text(text)) => match duration::parse_size(&text) {
+            Some(bytes) => Value::Text(bytes.to_string()),
+            None => invalid(
+                format!("`{text}` is not a size"),
+                "write a number with a unit, as in `64m` or `1.5g`",
+                span,
+                cx,
+            ),
+        },
+        (shape, value) => wrong(&value, shape, span, cx),
+    }
+}
+
+fn command(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
+    match value {
+        Value::Null => Value::Null,
+        Value::List(items) => Value::List(each(items, Shape::Text, cx)),
+        Value::Text(text) => {
+            let Some(split) = shell::split(&text) else {
+                return invalid(
+                    format!("`{}` has a quote or parenthesis that is not closed", cx.report.path()),
+                    "close it, or write the command as a list of words",
+                    span,
+                    cx,
+                );
+            };
+            if let Some(operator) = split.cut_at {
+                let message =
+                    format!("the command ends at `{operator}`: no shell reads it, so the rest is lost");
+                cx.report
+                    .warning(Rule::Value, span, message)
+                    .hint("for a shell, write `[\"sh\", \"-c\", \"…\"]`; otherwise quote the character");
+            }
+            Value::List(split.words.into_iter().map(|word| Node::text(word, span)).collect())
+        }
+        other => wrong(&other, Shape::Command, span, cx),
+    }
+}
+
+fn test(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
+    match value {
+        Value::Text(text) => Value::List(vec![Node::text("CMD-SHELL", span), Node::text(text, span)]),
+        Value::List(items) => {
+            let items = each(items, Shape::Text, cx);
+            if let Some(first) = items.first()
+                && !matches!(first.as_text(), None | Some("CMD" | "CMD-SHELL" | "NONE"))
+            {
+                let _ = invalid(
+                    "a health check's list begins with `CMD`, `CMD-SHELL` or `NONE`",
+                    "put `CMD` before the words, or write one string for the shell",
+                    first.span,
+                    cx,
+                );
+            }
+            Value::List(items)
+        }
+        other => wrong(&other, Shape::Test, span, cx),
+    }
+}
+
+fn named(map: Map, item: Shape, cx: &mut Context<'_>) -> Map {
+    let services = cx.report.path() == "services";
+    map.into_iter()
+        .map(|(name, Entry { key, node })| {
+            let node = match node.value {
+                // Volumes and networks often say nothing more than their name.
+                Value::Null if node.tag == Tag::None && !services => {
+                    Node::new(Value::Map(Map::new()), node.span)
+                }
+                _ => {
+                    cx.report.path_push(&name);
+                    let node = canonical(node, item, cx);
+                    cx.report.path_pop();
+                    node
+                }
+            };
+            (name, Entry { key, node })
+        })
+        .collect()
+}
+
+fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
+    let mut out = Map::with_capacity(map.len());
+    for (name, Entry { key, node }) in map {
+        let node = match schema::find(keys, &name) {
+            // `deploy:` with nothing below is as good as no `deploy`.
+            Some(known) if known.name == "deploy" && node.value == Value::Null && node.tag == Tag::None => {
+                continue;
+            }
+            Some(known) => {
+                cx.report.path_push(&name);
+                let node = canonical(node, known.shape, cx);
+                cx.report.path_pop();
+                node
+            }
+            None if name.starts_with("x-") => node,
+            None => {
+                unknown(&name, key, keys, cx);
+                continue;
+            }
+        };
+        out.insert(name, Entry { key, node });
+    }
+    out
+}
+
+fn unknown(name: &str, span: Span, keys: &'static [Key], cx: &mut Context<'_>) {
+    let path = cx.report.path();
+    let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in `{path}`") };
+    let deeper = || {
+        let parent = keys.iter().find(|key| {
+            !matches!(key.shape, Shape::Named(_))
+                && key.shape.keys().is_some_and(|inner| schema::find(inner, name).is_some())
+        })?;
+        Some(format!("it belongs below `{}`", parent.name))
+    };
+    let service_key = || {
+        (path.is_empty() && schema::find(schema::SERVICE, name).is_some())
+            .then(|| "it belongs to a service, below `services:`; check the indentation".to_owned())
+    };
+    let outside = || {
+        schema::find(schema::TOP, name)
+            .filter(|_| !path.is_empty())
+            .map(|_| "it belongs at the top level; check the indentation".to_owned())
+    };
+    let hint = deeper()
+        .or_else(service_key)
+        .or_else(outside)
+        .or_else(|| nearest::did_you_mean(name, keys.iter().map(|key| key.name)))
+        .unwrap_or_else(|| format!("remove it, or call it `x-{name}`: such keys may hold anything"));
+    cx.report.error(Rule::UnknownKey, span, format!("unknown key `{name}` {place}")).hint(hint);
+}
+
+fn or_object(value: Value, scalar: Scalar, keys: &'static [Key], span: Span, cx: &mut Context<'_>) -> Value {
+    match (scalar, value) {
+        (_, Value::Map(map)) => Value::Map(object(map, keys, cx)),
+        (Scalar::Key(name), value @ Value::Text(_)) => {
+            let node = schema::find(keys, name).map_or_else(
+                || Node::new(Value::Null, span),
+                |key| canonical(Node::new(value, span), key.shape, cx),
+            );
+            Value::Map(Map::from([(name.to_owned(), Entry { key: span, node })]))
+        }
+        (Scalar::Number, value @ (Value::Int(_) | Value::Text(_))) => typed(value, Shape::Int, span, cx),
+        (Scalar::Flag, value @ (Value::Bool(_) | Value::Text(_))) => typed(value, Shape::Bool, span, cx),
+        (Scalar::All, Value::Text(text)) if text == "all" => {
+            Value::List(vec![node::map(span, [("count", Value::Int(-1))])])
+        }
+        (Scalar::All, Value::List(items)) => Value::List(each(items, Shape::Object(keys), cx)),
+        (scalar, value) => wrong(&value, Shape::OrObject(scalar, keys), span, cx),
+    }
+}
+
+fn by_name(value: Value, names: Names, keys: &'static [Key], span: Span, cx: &mut Context<'_>) -> Value {
+    let entries: Vec<(String, Entry)> = match value {
+        Value::List(items) => each(items, Shape::Text, cx)
+            .into_iter()
+            .filter_map(|item| {
+                let name = item.as_text()?.to_owned();
+                let value = match names {
+                    Names::Dependency => {
+                        let mut entries = Map::new();
+                        dependency_defaults(&mut entries, item.span);
+                        Value::Map(entries)
+                    }
+                    Names::Bare => Value::Null,
+                };
+                Some((name, Entry { key: item.span, node: Node::new(value, item.span) }))
+            })
+            .collect(),
+        Value::Map(map) => map
+            .into_iter()
+            .map(|(name, Entry { key, node })| {
+                cx.report.path_push(&name);
+                let bare = names == Names::Bare && node.value == Value::Null;
+                let mut node = if bare { node } else { canonical(node, Shape::Object(keys), cx) };
+                if let (Names::Dependency, Value::Map(entries)) = (names, &mut node.value) {
+                    if !entries.contains_key("condition") {
+                        let hint = "add `condition: service_started` or `condition: service_healthy`";
+                        let _ = invalid("a dependency in long form needs `condition`", hint, key, cx);
+                    }
+                    dependency_defaults(entries, key);
+                }
+                cx.report.path_pop();
+                (name, Entry { key, node })
+            })
+            .collect(),
+        other => return wrong(&other, Shape::Names(names, keys), span, cx),
+    };
+    Value::Map(entries.into_iter().collect())
+}
+
+/// What a dependency means that says no more than a name.
+pub(crate) fn dependency_defaults(entries: &mut Map, span: Span) {
+    items::default(entries, "condition", Value::Text("service_started".into()), span);
+    items::default(entries, "required", Value::Bool(true), span);
+}

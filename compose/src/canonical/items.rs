@@ -1,0 +1,137 @@
+//! Lists whose items have a short form: ports, mounts, devices, grants, environment files.
+
+use super::{Context, invalid, object, port, volume, wrong};
+use crate::node::{Entry, Map, Node, Span, Tag, Value, map};
+use crate::schema::{Key, Shape, Short};
+
+pub(super) fn items(
+    value: Value,
+    short: Short,
+    keys: &'static [Key],
+    span: Span,
+    cx: &mut Context<'_>,
+) -> Value {
+    let list = match value {
+        Value::List(list) => list,
+        value @ Value::Text(_) if matches!(short, Short::EnvFile | Short::Include) => {
+            vec![Node::new(value, span)]
+        }
+        other => return wrong(&other, Shape::Items(short, keys), span, cx),
+    };
+    let mut out = Vec::with_capacity(list.len());
+    for (index, item) in list.into_iter().enumerate() {
+        cx.report.path_push_item(index);
+        one(item, short, keys, cx, &mut out);
+        cx.report.path_pop();
+    }
+    Value::List(without_repeats(out, short))
+}
+
+/// One item, which may stand for several (a range of ports).
+fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out: &mut Vec<Node>) {
+    let Node { value, span, tag } = item;
+    if tag == Tag::Reset {
+        out.push(Node { value: Value::Null, span, tag });
+        return;
+    }
+    if value == Value::Broken {
+        return;
+    }
+    let mut add = |node: Node| out.push(Node { tag, ..node });
+    match (short, value) {
+        (_, Value::Map(entries)) => {
+            let mut entries = object(entries, keys, cx);
+            match short {
+                Short::Port => port::complete(&mut entries, span, cx),
+                Short::Volume => volume::complete(&mut entries, span, cx),
+                _ => {}
+            }
+            add(Node::new(Value::Map(entries), span));
+        }
+        (Short::Port, Value::Int(number)) => {
+            port::short(&number.to_string(), span, cx).into_iter().for_each(add);
+        }
+        (Short::Port, Value::Text(text)) => port::short(&text, span, cx).into_iter().for_each(add),
+        (Short::Volume, Value::Text(text)) => volume::short(&text, span, cx).into_iter().for_each(add),
+        (Short::Device, Value::Text(text)) => add(device(&text, span)),
+        (Short::Secret | Short::Config, Value::Text(name)) => add(map(span, [("source", Value::Text(name))])),
+        (Short::EnvFile, Value::Text(path)) => {
+            add(map(span, [("path", Value::Text(cx.absolute(&path))), ("required", Value::Bool(true))]));
+        }
+        (Short::Include, Value::Text(path)) => {
+            add(map(span, [("path", Value::List(vec![Node::text(path, span)]))]));
+        }
+        (Short::Port, other) => {
+            let kind = Node::new(other, span).kind();
+            let _ = invalid(
+                format!("a port must be a number, a string or a mapping, not {kind}"),
+                "write `\"8080:80\"`",
+                span,
+                cx,
+            );
+        }
+        (_, other) => {
+            let kind = Node::new(other, span).kind();
+            let message =
+                format!("an item of `{}` must be a string or a mapping, not {kind}", cx.report.path());
+            let _ = invalid(message, "put it in quotes", span, cx);
+        }
+    }
+}
+
+/// `host[:container[:permissions]]`, or a CDI name.
+fn device(text: &str, span: Span) -> Node {
+    let mut parts = text.split(':');
+    let source = parts.next().unwrap_or_default();
+    let target = parts.next().unwrap_or(source);
+    let permissions = parts.next().unwrap_or("rwm");
+    let entry = |text: &str| Value::Text(text.to_owned());
+    map(span, [("source", entry(source)), ("target", entry(target)), ("permissions", entry(permissions))])
+}
+
+/// What makes two items the same one: of these the later counts. `None`: nothing does.
+fn identity(short: Short, item: &Node) -> Option<String> {
+    let text = |key: &str| match &item.get(key)?.value {
+        Value::Text(text) => Some(text.clone()),
+        Value::Int(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let part = |key: &str| text(key).unwrap_or_default();
+    match short {
+        Short::Port => Some(format!(
+            "{}:{}:{}/{}",
+            text("host_ip").unwrap_or_else(|| "0.0.0.0".into()),
+            part("published"),
+            part("target"),
+            part("protocol")
+        )),
+        Short::Volume | Short::Device => text("target"),
+        Short::Secret | Short::Config => text("target").or_else(|| text("source")),
+        Short::EnvFile => text("path"),
+        Short::Include | Short::None => None,
+    }
+}
+
+/// Later items take the place of earlier ones that are the same.
+pub(crate) fn without_repeats(items: Vec<Node>, short: Short) -> Vec<Node> {
+    let mut places: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
+    let mut out: Vec<Node> = Vec::with_capacity(items.len());
+    for item in items {
+        match identity(short, &item) {
+            Some(name) => match places.get(&name) {
+                Some(place) => out[*place] = item,
+                None => {
+                    places.insert(name, out.len());
+                    out.push(item);
+                }
+            },
+            None => out.push(item),
+        }
+    }
+    out
+}
+
+/// Adds `key` if it is not there.
+pub(super) fn default(entries: &mut Map, key: &str, value: Value, span: Span) {
+    entries.entry(key.to_owned()).or_insert_with(|| Entry { key: span, node: Node::new(value, span) });
+}

@@ -1,0 +1,139 @@
+//! `environment`, `labels`, `args` and their like: mappings that may also be lists of `NAME=value`.
+
+use super::{Context, invalid, wrong};
+use crate::node::{Entry, Map, Node, Span, Value};
+use crate::scalar;
+use crate::schema::{Shape, Unset};
+
+/// A scalar as the text that Docker Compose makes of it.
+pub(super) fn text_of(value: &Value) -> String {
+    match value {
+        Value::Text(text) => text.clone(),
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Float(value) => scalar::go_float(*value),
+        Value::Broken | Value::Null | Value::List(_) | Value::Map(_) => String::new(),
+    }
+}
+
+pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>) -> Value {
+    let nothing = || match unset {
+        Unset::FromEnvironment => Value::Null,
+        Unset::Empty => Value::Text(String::new()),
+    };
+    let mut out = Map::new();
+    match value {
+        Value::Map(map) => {
+            for (name, Entry { key, node }) in map {
+                cx.report.path_push(&name);
+                let value = match node.value {
+                    Value::Broken => Value::Broken,
+                    Value::Null => nothing(),
+                    value @ (Value::List(_) | Value::Map(_)) => {
+                        let kind = Node::new(value, key).kind();
+                        let message = format!("the value of `{name}` must be a string, not {kind}");
+                        invalid(message, "put the value in quotes", node.span, cx)
+                    }
+                    value => Value::Text(text_of(&value)),
+                };
+                cx.report.path_pop();
+                out.insert(name, Entry { key, node: Node { value, span: node.span, tag: node.tag } });
+            }
+        }
+        Value::List(items) => {
+            for (index, item) in items.into_iter().enumerate() {
+                cx.report.path_push_item(index);
+                let span = item.span;
+                if let Value::Text(text) = &item.value {
+                    let (name, value) = match text.split_once('=') {
+                        Some((name, value)) => (name, Value::Text(value.to_owned())),
+                        None => (text.as_str(), nothing()),
+                    };
+                    if name.is_empty() {
+                        let _ = invalid(
+                            "a name is missing before `=`",
+                            "write `NAME=value`, or remove the item",
+                            span,
+                            cx,
+                        );
+                    } else {
+                        out.insert(name.to_owned(), Entry { key: span, node: Node::new(value, span) });
+                    }
+                } else if item.value != Value::Broken {
+                    let hint = match item.value {
+                        Value::Map(_) => "write `NAME=value` with `=`, or leave out the `- `",
+                        _ => "write `NAME=value`, in quotes if need be",
+                    };
+                    let _ =
+                        invalid(format!("each item must be a string, not {}", item.kind()), hint, span, cx);
+                }
+                cx.report.path_pop();
+            }
+        }
+        other => return wrong(&other, Shape::Pairs(unset), span, cx),
+    }
+    Value::Map(out)
+}
+
+pub(super) fn options(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
+    match value {
+        value @ Value::Map(_) => pairs(value, Unset::Empty, span, cx),
+        other => wrong(&other, Shape::Options, span, cx),
+    }
+}
+
+/// `host=ip` each; brackets around IPv6 addresses go.
+pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
+    let mut out: Vec<Node> = Vec::new();
+    let mut add = |host: &str, ip: &str, span: Span| {
+        let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+        let text = format!("{host}={ip}");
+        if !out.iter().any(|node| node.as_text() == Some(&text)) {
+            out.push(Node::text(text, span));
+        }
+    };
+    match value {
+        Value::Map(map) => {
+            for (host, Entry { node, .. }) in &map {
+                match &node.value {
+                    Value::Text(ip) => add(host, ip, node.span),
+                    Value::List(items) if items.iter().all(|item| item.as_text().is_some()) => {
+                        items.iter().filter_map(|item| Some((item.as_text()?, item.span))).for_each(
+                            |(ip, span)| {
+                                add(host, ip, span);
+                            },
+                        );
+                    }
+                    Value::Broken => {}
+                    _ => {
+                        let _ = invalid(
+                            format!("the address of `{host}` must be a string, not {}", node.kind()),
+                            "write an IP address, or `host-gateway`",
+                            node.span,
+                            cx,
+                        );
+                    }
+                }
+            }
+        }
+        Value::List(items) => {
+            for item in items.into_iter().filter(|item| item.value != Value::Broken) {
+                let separated =
+                    item.as_text().and_then(|text| text.split_once('=').or_else(|| text.split_once(':')));
+                match separated {
+                    Some((host, ip)) if !host.is_empty() && !ip.is_empty() => add(host, ip, item.span),
+                    _ => {
+                        let _ = invalid(
+                            "this is not `host=ip`",
+                            "write a name, `=` and an address",
+                            item.span,
+                            cx,
+                        );
+                    }
+                }
+            }
+        }
+        other => return wrong(&other, Shape::Hosts, span, cx),
+    }
+    Value::List(out)
+}

@@ -1,0 +1,265 @@
+//! The merged, checked tree as service specs: what the machines are told.
+//!
+//! Docker Compose's words end here. What a spec cannot carry was reported by the table already; what depends on a value rather than on a
+//! key (`on-failure:3`, a range of ports, a relative path) is said here.
+
+mod container;
+mod mounts;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use uc_api::{ProjectName, ServiceName, v1};
+
+use crate::diagnostic::Rule;
+use crate::document;
+use crate::duration;
+use crate::node::{Entry, Node, Span, Value};
+use crate::project::{Build, Service};
+use crate::report::Report;
+
+/// Labels that begin so are ours.
+const OWN_LABELS: &str = "uc.";
+
+/// The services of a tree, in order of their names.
+pub(crate) fn services(tree: &Node, project: &ProjectName, report: &mut Report) -> Vec<Service> {
+    let mut services = Vec::new();
+    report.path_push("services");
+    for (name, entry) in tree.get("services").into_iter().flat_map(Node::entries) {
+        report.path_push(name);
+        services.push(service(name, entry, tree, project, report));
+        report.path_pop();
+    }
+    report.path_pop();
+    services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    services
+}
+
+/// The named volumes that services use, in order of their names.
+pub(crate) fn volumes(tree: &Node, services: &[Service], project: &ProjectName) -> Vec<v1::VolumeSpec> {
+    let used = |name: &str| {
+        let mut mounts = services.iter().flat_map(|service| &service.spec.mounts);
+        mounts.any(|mount| mount.kind == v1::MountKind::Volume as i32 && mount.source == name)
+    };
+    let mut volumes: BTreeMap<String, v1::VolumeSpec> = BTreeMap::new();
+    for (key, entry) in tree.get("volumes").into_iter().flat_map(Node::entries) {
+        let node = Some(&entry.node);
+        let name = document::outside_name(node, key, project.as_str());
+        if used(&name) {
+            let spec = v1::VolumeSpec {
+                project: project.to_string(),
+                name: name.clone(),
+                driver: entry.node.get_text("driver").unwrap_or_default().to_owned(),
+                driver_opts: strings(entry.node.get("driver_opts")),
+                labels: strings(entry.node.get("labels")),
+                external: document::is_external(node),
+            };
+            volumes.insert(name, spec);
+        }
+    }
+    volumes.into_values().collect()
+}
+
+fn service(name: &str, entry: &Entry, tree: &Node, project: &ProjectName, report: &mut Report) -> Service {
+    let Entry { key: span, node } = entry;
+    if let Err(error) = name.parse::<ServiceName>() {
+        report.error(Rule::Value, *span, error.to_string()).hint("rename the service");
+    }
+    let has = |key: &str| node.as_map().is_some_and(|map| map.contains_key(key));
+    if !has("image") && !has("build") && node.value != Value::Broken {
+        report
+            .error(Rule::Value, *span, format!("service `{name}` has neither `image` nor `build`"))
+            .hint("add `image:` with what to run, or `build:` with how to build it");
+    }
+    let image = text(node, "image");
+    if let Some(node) = node.get("image")
+        && node.as_text().is_some_and(|image| image.is_empty() || image.contains(char::is_whitespace))
+        && (!has("build") || !image.is_empty())
+    {
+        report
+            .error(Rule::Value, node.span, format!("`{image}` is not the name of an image"))
+            .hint("write `[registry/]name[:tag]`; a variable in it may be empty");
+    }
+    let build = node.get("build").and_then(|build| self::build(build, &image, report));
+    let (mode, replicas) = scale(node, report);
+    let spec = v1::ServiceSpec {
+        project: project.to_string(),
+        name: name.to_owned(),
+        image,
+        built: build.is_some(),
+        command: words(node.get("command")),
+        entrypoint: words(node.get("entrypoint")),
+        environment: strings(node.get("environment")),
+        ports: mounts::ports(node, report),
+        mounts: mounts::mounts(node, tree, project, report),
+        healthcheck: container::healthcheck(node, report),
+        depends_on: container::depends_on(node),
+        mode: mode.into(),
+        replicas,
+        user: text(node, "user"),
+        working_dir: text(node, "working_dir"),
+        labels: labels(node, report),
+        stop_grace_period_ms: container::milliseconds(node, "stop_grace_period", report),
+        stop_signal: text(node, "stop_signal"),
+        restart: container::restart(node, report).into(),
+        pull_policy: container::pull_policy(node, report).into(),
+        init: flag(node, "init"),
+        read_only: flag(node, "read_only"),
+        tty: flag(node, "tty"),
+        stdin_open: flag(node, "stdin_open"),
+        hostname: text(node, "hostname"),
+        cap_add: list(node, "cap_add"),
+        cap_drop: list(node, "cap_drop"),
+        update_order: container::update_order(node).into(),
+        machines: machines(node),
+    };
+    Service { spec, build }
+}
+
+fn build(node: &Node, image: &str, report: &mut Report) -> Option<Build> {
+    let context = node.get("context")?;
+    let path = context.as_text()?;
+    if is_remote(path) {
+        report
+            .error(
+                Rule::Refused,
+                context.span,
+                format!("build context `{path}` is not a directory of this computer"),
+            )
+            .hint("clone it, and name the clone as context");
+        return None;
+    }
+    let optional = |key: &str| node.get_text(key).filter(|text| !text.is_empty()).map(str::to_owned);
+    let (dockerfile, dockerfile_inline) = (optional("dockerfile"), optional("dockerfile_inline"));
+    if dockerfile.is_some() && dockerfile_inline.is_some() {
+        let span = node.get("dockerfile_inline").map_or(node.span, |node| node.span);
+        report
+            .error(Rule::Value, span, "`dockerfile` and `dockerfile_inline` exclude each other")
+            .hint("remove one of them");
+    }
+    let args = node.get("args").into_iter().flat_map(Node::entries);
+    Some(Build {
+        context: PathBuf::from(path),
+        dockerfile: dockerfile.map(PathBuf::from),
+        dockerfile_inline,
+        args: args.map(|(name, entry)| (name.clone(), entry.node.as_text().map(str::to_owned))).collect(),
+        target: optional("target"),
+        image: Some(image.to_owned()).filter(|image| !image.is_empty()),
+    })
+}
+
+/// A Git or archive URL, as Docker recognises one.
+pub(crate) fn is_remote(context: &str) -> bool {
+    context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/")
+}
+
+/// Mode and number of replicas. A global service has one on each machine.
+fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) {
+    let deploy = node.get("deploy");
+    let mode = deploy.and_then(|deploy| deploy.get("mode"));
+    let scale = node.get("scale");
+    let replicas = deploy.and_then(|deploy| deploy.get("replicas"));
+    let mut number = |node: Option<&Node>| {
+        let (node, value) = node.and_then(|node| Some((node, node.as_int()?)))?;
+        u32::try_from(value).ok().or_else(|| {
+            report
+                .error(Rule::Value, node.span, format!("{value} is no number of replicas"))
+                .hint("write 0 or more");
+            None
+        })
+    };
+    let (by_scale, by_deploy) = (number(scale), number(replicas));
+    if let (Some(a), Some(b), Some(scale)) = (by_scale, by_deploy, scale)
+        && a != b
+    {
+        report
+            .error(Rule::Value, scale.span, format!("`scale` says {a} and `deploy.replicas` says {b}"))
+            .hint("remove one of them, or let them agree");
+    }
+    match mode.and_then(|mode| Some((mode, mode.as_text()?))) {
+        Some((mode, "global")) => {
+            if let Some(count) = by_deploy.or(by_scale) {
+                report
+                    .warning(
+                        Rule::Value,
+                        mode.span,
+                        format!("a global service runs once on every machine, not {count} times"),
+                    )
+                    .hint("remove the number, or `mode: global`");
+            }
+            (v1::ServiceMode::Global, 1)
+        }
+        Some((mode, job @ ("replicated-job" | "global-job"))) => {
+            report
+                .error(
+                    Rule::Refused,
+                    mode.span,
+                    format!("mode `{job}` is refused: jobs are not supported yet"),
+                )
+                .hint("use `replicated` or `global`");
+            (v1::ServiceMode::Replicated, 1)
+        }
+        _ => (v1::ServiceMode::Replicated, by_deploy.or(by_scale).unwrap_or(1)),
+    }
+}
+
+fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
+    for (name, entry) in node.get("labels").into_iter().flat_map(Node::entries) {
+        if name.starts_with(OWN_LABELS) {
+            report
+                .error(
+                    Rule::Value,
+                    entry.key,
+                    format!("label `{name}` is not possible: `uc.` begins the cluster's own"),
+                )
+                .hint("choose another name");
+        }
+    }
+    strings(node.get("labels"))
+}
+
+fn machines(node: &Node) -> Vec<String> {
+    let parts = list(node, "x-machines");
+    let mut machines: Vec<String> = Vec::new();
+    for name in parts.iter().flat_map(|part| part.split(',')).map(str::trim).filter(|name| !name.is_empty()) {
+        if !machines.iter().any(|known| known == name) {
+            machines.push(name.to_owned());
+        }
+    }
+    machines
+}
+
+fn text(node: &Node, key: &str) -> String {
+    node.get_text(key).unwrap_or_default().to_owned()
+}
+
+fn flag(node: &Node, key: &str) -> bool {
+    node.get(key).and_then(Node::as_bool).unwrap_or(false)
+}
+
+fn list(node: &Node, key: &str) -> Vec<String> {
+    node.get(key).into_iter().flat_map(Node::items).filter_map(Node::as_text).map(str::to_owned).collect()
+}
+
+/// A command: absent or null is the image's own, an empty list is none.
+fn words(node: Option<&Node>) -> Option<v1::StringList> {
+    match &node?.value {
+        Value::List(items) => {
+            let values = items.iter().filter_map(Node::as_text).map(str::to_owned).collect();
+            Some(v1::StringList { values })
+        }
+        _ => None,
+    }
+}
+
+/// Names and values; names without value are left out.
+fn strings(node: Option<&Node>) -> BTreeMap<String, String> {
+    let entries = node.into_iter().flat_map(Node::entries);
+    entries.filter_map(|(name, entry)| Some((name.clone(), entry.node.as_text()?.to_owned()))).collect()
+}
+
+/// Nanoseconds of a duration that is there and in long form.
+fn nanoseconds(node: &Node, key: &str) -> Option<(i64, Span)> {
+    let node = node.get(key)?;
+    Some((duration::parse_duration(node.as_text()?)?, node.span))
+}

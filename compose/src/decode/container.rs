@@ -1,0 +1,138 @@
+//! How a container starts, is checked, and stops.
+
+use uc_api::v1;
+
+use super::{list, nanoseconds};
+use crate::diagnostic::Rule;
+use crate::node::{Node, Value};
+use crate::report::Report;
+
+const NANOSECONDS_PER_MS: i64 = 1_000_000;
+
+/// A duration in milliseconds; a negative one is an error. Below a millisecond it counts as one, so that "very short" does not become "not
+/// set".
+pub(super) fn milliseconds(node: &Node, key: &str, report: &mut Report) -> Option<u64> {
+    let (nanoseconds, span) = nanoseconds(node, key)?;
+    if nanoseconds < 0 {
+        report
+            .error(Rule::Value, span, format!("`{key}` cannot be negative"))
+            .hint("write a duration such as `10s`");
+        return None;
+    }
+    let rounded = nanoseconds / NANOSECONDS_PER_MS;
+    u64::try_from(if nanoseconds > 0 { rounded.max(1) } else { 0 }).ok()
+}
+
+pub(super) fn healthcheck(service: &Node, report: &mut Report) -> Option<v1::Healthcheck> {
+    let node = service.get("healthcheck").filter(|node| node.as_map().is_some_and(|map| !map.is_empty()))?;
+    let disabled = node.get("disable").and_then(Node::as_bool) == Some(true);
+    let test = if disabled { vec!["NONE".to_owned()] } else { list(node, "test") };
+    let retries = node.get("retries").and_then(|retries| {
+        let number = match retries.value {
+            Value::Int(number) => u32::try_from(number).ok(),
+            Value::Float(number) if number.fract() == 0.0 => u32::try_from(number as i64).ok(),
+            _ => return None,
+        };
+        number.or_else(|| {
+            report
+                .error(Rule::Value, retries.span, "`retries` must be a whole number, 0 or more")
+                .hint("write `retries: 3`");
+            None
+        })
+    });
+    Some(v1::Healthcheck {
+        test,
+        interval_ms: milliseconds(node, "interval", report),
+        timeout_ms: milliseconds(node, "timeout", report),
+        start_period_ms: milliseconds(node, "start_period", report),
+        retries,
+    })
+}
+
+pub(super) fn depends_on(service: &Node) -> Vec<v1::Dependency> {
+    let entries = service.get("depends_on").into_iter().flat_map(Node::entries);
+    let mut dependencies: Vec<_> = entries
+        .map(|(name, entry)| {
+            let condition = match entry.node.get_text("condition") {
+                Some("service_healthy") => v1::DependencyCondition::Healthy,
+                Some("service_completed_successfully") => v1::DependencyCondition::Completed,
+                _ => v1::DependencyCondition::Started,
+            };
+            v1::Dependency { service: name.clone(), condition: condition.into() }
+        })
+        .collect();
+    dependencies.sort_by(|a, b| a.service.cmp(&b.service));
+    dependencies
+}
+
+pub(super) fn restart(service: &Node, report: &mut Report) -> v1::RestartPolicy {
+    let Some((node, text)) = service.get("restart").and_then(|node| Some((node, node.as_text()?))) else {
+        return v1::RestartPolicy::Unspecified;
+    };
+    let (policy, attempts) =
+        text.split_once(':').map_or((text, None), |(policy, attempts)| (policy, Some(attempts)));
+    match (policy, attempts) {
+        ("", None) => v1::RestartPolicy::Unspecified,
+        ("no", None) => v1::RestartPolicy::No,
+        ("always", None) => v1::RestartPolicy::Always,
+        ("unless-stopped", None) => v1::RestartPolicy::UnlessStopped,
+        ("on-failure", None) => v1::RestartPolicy::OnFailure,
+        ("on-failure", Some(attempts)) if attempts.parse::<u32>().is_ok() => {
+            let _ = report.not_honoured(
+                node.span,
+                format!(
+                    "the limit of {attempts} restarts is not honoured: it is restarted as often as it fails"
+                ),
+            );
+            v1::RestartPolicy::OnFailure
+        }
+        _ => {
+            report.error(Rule::Value, node.span, format!("`{text}` is not a restart policy")).hint(
+                "use `no`, `always`, `on-failure`, `on-failure:3` or `unless-stopped`; `no` may need quotes",
+            );
+            v1::RestartPolicy::Unspecified
+        }
+    }
+}
+
+pub(super) fn pull_policy(service: &Node, report: &mut Report) -> v1::PullPolicy {
+    let Some((node, text)) = service.get("pull_policy").and_then(|node| Some((node, node.as_text()?))) else {
+        return v1::PullPolicy::Unspecified;
+    };
+    match text {
+        // What is built is carried to the machines; there is nothing to pull.
+        "" | "build" => v1::PullPolicy::Unspecified,
+        "always" | "refresh" | "daily" | "weekly" => v1::PullPolicy::Always,
+        "missing" | "if_not_present" => v1::PullPolicy::Missing,
+        "never" => v1::PullPolicy::Never,
+        every if every.strip_prefix("every_").is_some_and(is_period) => v1::PullPolicy::Always,
+        _ => {
+            report
+                .error(Rule::Value, node.span, format!("`{text}` is not a pull policy"))
+                .hint("use `always`, `missing`, `never` or `build`");
+            v1::PullPolicy::Unspecified
+        }
+    }
+}
+
+/// `([0-9]+[wdhms])+`
+fn is_period(text: &str) -> bool {
+    let mut digits = 0;
+    for c in text.chars() {
+        match c {
+            '0'..='9' => digits += 1,
+            'w' | 'd' | 'h' | 'm' | 's' if digits > 0 => digits = 0,
+            _ => return false,
+        }
+    }
+    digits == 0 && !text.is_empty()
+}
+
+pub(super) fn update_order(service: &Node) -> v1::UpdateOrder {
+    let update = service.get("deploy").and_then(|deploy| deploy.get("update_config"));
+    match update.and_then(|update| update.get_text("order")) {
+        Some("start-first") => v1::UpdateOrder::StartFirst,
+        Some("stop-first") => v1::UpdateOrder::StopFirst,
+        _ => v1::UpdateOrder::Unspecified,
+    }
+}

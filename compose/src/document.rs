@@ -1,0 +1,204 @@
+//! The resolved file in compose's own words, as `docker compose config` prints it.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map as JsonMap, Number, Value as Json};
+
+use crate::node::{Node, Value};
+
+/// Top-level things that get a name outside the project.
+const NAMED: [&str; 4] = ["networks", "volumes", "secrets", "configs"];
+
+/// Keys that have done their work when everything is resolved.
+const RESOLVED: [&str; 4] = ["version", "include", "extends", "env_file"];
+
+/// Keys of a service that are not printed when they say what is so anyway.
+const QUIET: [&str; 10] = [
+    "privileged",
+    "read_only",
+    "tty",
+    "stdin_open",
+    "oom_kill_disable",
+    "use_api_socket",
+    "cpu_shares",
+    "oom_score_adj",
+    "pids_limit",
+    "mem_swappiness",
+];
+
+/// The document of a merged and checked tree.
+pub(crate) fn document(tree: &Node, project: &str) -> Json {
+    let mut out = JsonMap::new();
+    out.insert("name".into(), Json::from(project));
+    let mut used: Vec<(&str, String)> = Vec::new();
+    let mut services = JsonMap::new();
+    for (name, entry) in tree.get("services").into_iter().flat_map(Node::entries) {
+        let service = service(&entry.node, &mut used);
+        services.insert(name.clone(), Json::Object(service));
+    }
+    out.insert("services".into(), Json::Object(services));
+    let used: BTreeSet<(&str, String)> = used.into_iter().collect();
+    for kind in NAMED {
+        let declared = tree.get(kind);
+        let mut entries = JsonMap::new();
+        for (_, name) in used.iter().filter(|(used_kind, _)| *used_kind == kind) {
+            let node = declared.and_then(|declared| declared.get(name));
+            entries.insert(name.clone(), Json::Object(resource(node, name, project)));
+        }
+        if !entries.is_empty() {
+            out.insert(kind.into(), Json::Object(entries));
+        }
+    }
+    for (name, entry) in tree.entries() {
+        if name == "models" || name.starts_with("x-") {
+            out.insert(name.clone(), json(&entry.node, true));
+        }
+    }
+    sorted(Json::Object(out))
+}
+
+/// The name outside the project of a top-level volume, network, secret or config.
+pub(crate) fn outside_name(node: Option<&Node>, key: &str, project: &str) -> String {
+    let external = node.and_then(|node| node.get("external"));
+    let named = node
+        .and_then(|node| node.get_text("name"))
+        .or_else(|| external.and_then(|external| external.get_text("name")));
+    match named {
+        Some(name) => name.to_owned(),
+        None if is_external(node) => key.to_owned(),
+        None => format!("{project}_{key}"),
+    }
+}
+
+/// Whether it is made by others.
+pub(crate) fn is_external(node: Option<&Node>) -> bool {
+    match node.and_then(|node| node.get("external")).map(|node| &node.value) {
+        Some(Value::Bool(external)) => *external,
+        Some(Value::Map(_)) => true,
+        _ => false,
+    }
+}
+
+fn resource(node: Option<&Node>, key: &str, project: &str) -> JsonMap<String, Json> {
+    let mut out = match node.map(|node| json(node, false)) {
+        Some(Json::Object(map)) => map,
+        _ => JsonMap::new(),
+    };
+    quieten(&mut out, &["internal", "attachable", "external"]);
+    out.insert("name".into(), escaped(&outside_name(node, key, project)));
+    if is_external(node) {
+        out.insert("external".into(), Json::Bool(true));
+    }
+    out
+}
+
+fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json> {
+    let mut out = match json(node, false) {
+        Json::Object(map) => map,
+        _ => JsonMap::new(),
+    };
+    for key in RESOLVED {
+        out.shift_remove(key);
+    }
+    quieten(&mut out, &QUIET);
+    out.retain(|_, value| *value != "");
+    if let Some(Json::Object(healthcheck)) = out.get_mut("healthcheck") {
+        quieten(healthcheck, &["disable"]);
+    }
+    for (key, quiet) in [("volumes", "read_only"), ("ports", "published")] {
+        for item in out
+            .get_mut(key)
+            .and_then(Json::as_array_mut)
+            .into_iter()
+            .flatten()
+            .filter_map(Json::as_object_mut)
+        {
+            quieten(item, &[quiet]);
+        }
+    }
+    if let Some(Json::Object(build)) = out.get_mut("build") {
+        quieten(build, &["no_cache", "pull", "privileged"]);
+        if !build.contains_key("dockerfile_inline") {
+            build.entry("dockerfile").or_insert_with(|| "Dockerfile".into());
+        }
+        if let Some(Json::Object(args)) = build.get_mut("args") {
+            args.retain(|_, value| !value.is_null());
+        }
+    }
+    if !out.contains_key("networks") && !out.contains_key("network_mode") {
+        out.insert("networks".into(), Json::Object(JsonMap::from_iter([("default".to_owned(), Json::Null)])));
+    }
+    for (network, _) in node.get("networks").into_iter().flat_map(Node::entries) {
+        used.push(("networks", network.clone()));
+    }
+    if node.get("networks").is_none() && node.get("network_mode").is_none() {
+        used.push(("networks", "default".into()));
+    }
+    for mount in node.get("volumes").into_iter().flat_map(Node::items) {
+        if mount.get_text("type") == Some("volume")
+            && let Some(source) = mount.get_text("source").filter(|source| !source.is_empty())
+        {
+            used.push(("volumes", source.to_owned()));
+        }
+    }
+    for kind in ["secrets", "configs"] {
+        let build = node.get("build").and_then(|build| build.get(kind));
+        for grant in node.get(kind).into_iter().chain(build).flat_map(Node::items) {
+            if let Some(source) = grant.get_text("source") {
+                used.push((kind, source.to_owned()));
+            }
+        }
+    }
+    if let Some(Json::Array(secrets)) = out.get_mut("secrets") {
+        for secret in secrets.iter_mut().filter_map(Json::as_object_mut) {
+            let source = secret.get("source").and_then(Json::as_str).unwrap_or_default();
+            let target = format!("/run/secrets/{source}");
+            secret.entry("target").or_insert_with(|| target.into());
+        }
+    }
+    out
+}
+
+/// Removes those of the keys whose value is false, zero or empty.
+fn quieten(map: &mut JsonMap<String, Json>, keys: &[&str]) {
+    let says_nothing = |value: &Json| matches!(value, Json::Bool(false)) || *value == 0 || *value == "";
+    map.retain(|key, value| !(keys.contains(&key.as_str()) && says_nothing(value)));
+}
+
+/// A value as JSON. Literal dollar signs are doubled, so that the output can be read again. `x-` keys are kept at the top level only.
+fn json(node: &Node, keep_extensions: bool) -> Json {
+    match &node.value {
+        Value::Broken | Value::Null => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::Int(value) => i64::try_from(*value)
+            .map(Json::from)
+            .or_else(|_| u64::try_from(*value).map(Json::from))
+            .unwrap_or_else(|_| Json::from(value.to_string())),
+        Value::Float(value) => Number::from_f64(*value).map_or(Json::Null, Json::Number),
+        Value::Text(text) => escaped(text),
+        Value::List(items) => Json::Array(items.iter().map(|item| json(item, keep_extensions)).collect()),
+        Value::Map(map) => Json::Object(
+            map.iter()
+                .filter(|(key, _)| keep_extensions || !key.starts_with("x-"))
+                .map(|(key, entry)| (key.clone(), json(&entry.node, keep_extensions)))
+                .collect(),
+        ),
+    }
+}
+
+fn escaped(text: &str) -> Json {
+    Json::from(text.replace('$', "$$"))
+}
+
+/// Keys in order of their names, on all levels.
+fn sorted(value: Json) -> Json {
+    match value {
+        Json::Object(map) => {
+            let mut entries: Vec<_> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Json::Object(entries.into_iter().collect())
+        }
+        Json::Array(items) => Json::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
+}

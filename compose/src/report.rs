@@ -1,0 +1,154 @@
+//! Collects diagnostics during a load, with the place in the document as context.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use crate::diagnostic::{Diagnostic, Rule, Severity};
+use crate::node::Span;
+
+/// More than this many problems help nobody; the rest is counted (bounds memory for hostile input).
+const MOST_DIAGNOSTICS: usize = 200;
+
+/// Sink for what a load finds.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    files: Vec<PathBuf>,
+    strict: bool,
+    found: Vec<(Span, Diagnostic)>,
+    left_out: usize,
+    left_out_errors: bool,
+    path: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(strict: bool) -> Self {
+        Self { strict, ..Self::default() }
+    }
+
+    /// A file that spans may point to; returns its index.
+    pub(crate) fn add_file(&mut self, path: PathBuf) -> u32 {
+        self.files.push(path);
+        u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// One step deeper in the document, until [`Self::path_pop`].
+    pub(crate) fn path_push(&mut self, step: &str) {
+        self.path.push(step.to_owned());
+    }
+
+    /// Into an item of a list, until [`Self::path_pop`].
+    pub(crate) fn path_push_item(&mut self, index: usize) {
+        self.path.push(format!("[{index}]"));
+    }
+
+    /// One step back.
+    pub(crate) fn path_pop(&mut self) {
+        self.path.pop();
+    }
+
+    /// Where we are, in dots.
+    pub(crate) fn path(&self) -> String {
+        let mut out = String::new();
+        for step in &self.path {
+            if out.is_empty() || step.starts_with('[') {
+                out.push_str(step);
+            } else {
+                let _ = write!(out, ".{step}");
+            }
+        }
+        out
+    }
+
+    /// An error; finish it with [`Found::label`] and [`Found::hint`].
+    pub(crate) fn error(&mut self, rule: Rule, span: Span, message: impl Into<String>) -> Found<'_> {
+        self.add(Severity::Error, rule, span, message.into())
+    }
+
+    /// A warning.
+    pub(crate) fn warning(&mut self, rule: Rule, span: Span, message: impl Into<String>) -> Found<'_> {
+        self.add(Severity::Warning, rule, span, message.into())
+    }
+
+    /// Something that is read and not acted on: a warning, or an error with `strict`.
+    pub(crate) fn not_honoured(&mut self, span: Span, message: impl Into<String>) -> Found<'_> {
+        let severity = if self.strict { Severity::Error } else { Severity::Warning };
+        self.add(severity, Rule::NotHonoured, span, message.into())
+    }
+
+    fn add(&mut self, severity: Severity, rule: Rule, span: Span, message: String) -> Found<'_> {
+        let diagnostic = Diagnostic {
+            severity,
+            rule,
+            file: self.files.get(span.file as usize).cloned().unwrap_or_default(),
+            line: span.line as usize,
+            column: span.column as usize,
+            length: span.length.max(1) as usize,
+            path: self.path(),
+            message,
+            label: None,
+            hint: None,
+        };
+        // An alias is one place in the file however often it is used.
+        let known = self.found.iter().position(|(at, d)| {
+            *at == span && d.message == diagnostic.message && d.severity == diagnostic.severity
+        });
+        if known.is_none() && self.found.len() < MOST_DIAGNOSTICS {
+            self.found.push((span, diagnostic));
+            return Found(self.found.last_mut().map(|(_, diagnostic)| diagnostic));
+        }
+        if known.is_none() {
+            self.left_out += 1;
+            self.left_out_errors |= severity == Severity::Error;
+        }
+        Found(None)
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        self.left_out_errors || self.found.iter().any(|(_, d)| d.severity == Severity::Error)
+    }
+
+    /// All of them, in order of file and place.
+    pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by_key(|(span, _)| (span.file, span.line, span.column));
+        let last = self.found.last().map(|(span, _)| *span);
+        let mut diagnostics: Vec<_> = self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
+        if self.left_out > 0 {
+            let severity = if self.left_out_errors { Severity::Error } else { Severity::Warning };
+            diagnostics.push(Diagnostic {
+                severity,
+                rule: Rule::File,
+                file: last.and_then(|span| self.files.get(span.file as usize)).cloned().unwrap_or_default(),
+                line: 0,
+                column: 0,
+                length: 1,
+                path: String::new(),
+                message: format!("{} more problems are not shown", self.left_out),
+                label: None,
+                hint: Some("settle those above first".into()),
+            });
+        }
+        diagnostics
+    }
+}
+
+/// The diagnostic just made.
+#[derive(Debug)]
+pub(crate) struct Found<'a>(Option<&'a mut Diagnostic>);
+
+impl Found<'_> {
+    /// The text under the snippet.
+    pub(crate) fn label(self, label: impl Into<String>) -> Self {
+        if let Found(Some(diagnostic)) = self {
+            diagnostic.label = Some(label.into());
+            return Found(Some(diagnostic));
+        }
+        self
+    }
+
+    /// The next step.
+    pub(crate) fn hint(self, hint: impl Into<String>) {
+        if let Found(Some(diagnostic)) = self {
+            diagnostic.hint = Some(hint.into());
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What a load needs to know: texts, names and variables. Nothing is read from disk or from the process.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::diagnostic::Diagnostic;
+use crate::project::Project;
+
+/// One file's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// As a person would name it; diagnostics show it so.
+    pub path: PathBuf,
+    /// Its content.
+    pub text: String,
+}
+
+/// Everything that decides what a compose file means.
+#[derive(Debug, Clone, Default)]
+pub struct LoadRequest {
+    /// Compose files; later ones override earlier ones.
+    pub files: Vec<SourceFile>,
+    /// `--project-name`: beats every other source of the name.
+    pub project_name: Option<String>,
+    /// Absolute: relative paths start here, and its last part is the default name.
+    pub directory: PathBuf,
+    /// The process's environment; it beats `.env`.
+    pub environment: BTreeMap<String, String>,
+    /// The `.env` file, if there is one.
+    pub dotenv: Option<SourceFile>,
+    /// Active profiles; `*` is all of them. `COMPOSE_PROFILES` counts where none is given.
+    pub profiles: Vec<String>,
+    /// Keys that are not honoured are errors.
+    pub strict: bool,
+}
+
+/// What came of a load.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// `None` if there is any error.
+    pub project: Option<Project>,
+    /// In order of file and position.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Files that were read on the way (`env_file`), for [`crate::render()`].
+    pub read: Vec<SourceFile>,
+}
+
+/// Where files that a compose file names come from. The caller owns the disk.
+pub trait ReadFile {
+    /// The text at an absolute path.
+    fn read(&self, path: &Path) -> io::Result<String>;
+}
+
+impl<F: Fn(&Path) -> io::Result<String>> ReadFile for F {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        self(path)
+    }
+}

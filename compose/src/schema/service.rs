@@ -1,0 +1,377 @@
+//! Keys of a service.
+
+use super::Names;
+use super::Scalar;
+use super::Shape::{
+    Any, Bool, Command, Duration, Hosts, Int, Items, List, Named, Number, NumberOrText, Object, OneOf,
+    Options, OrObject, Pairs, Path, Set, Size, Test, Text, TextOrList,
+};
+use super::Short;
+use super::Unset::{Empty, FromEnvironment};
+use super::build::BUILD;
+use super::deploy::{DEPLOY, GPU};
+use super::mounts::{GRANT, PORT, VOLUME};
+use super::{Key, Shape, honoured, noted, refused, reported};
+
+const LIMITS: &str = "resource limits are not applied yet: the container may use the whole machine";
+const NETWORK: &str = "every service joins the cluster's one network, where it is found by its name";
+const HOST: &str = "settings of the engine's host are not applied yet";
+const WINDOWS: &str = "it is for Windows containers; machines run Linux";
+const FILES: &str = "configs and secrets are not carried to the machines yet";
+const RESOLVER: &str = "containers use the cluster's DNS server, which finds services by name";
+const NAMESPACE: &str = "containers have their own namespaces; sharing one is not supported yet";
+const HOOK: &str = "hooks are not run yet";
+
+/// Everything a service may say.
+pub(crate) const SERVICE: &[Key] = &[
+    reported("annotations", Pairs(Empty), "OCI annotations on the container", "annotations are not set yet"),
+    noted("attach", Bool, "whether `up` shows its logs", "without effect: `uc deploy` attaches to nothing"),
+    reported("blkio_config", Object(BLKIO), "weights and rates of block devices", LIMITS),
+    honoured(
+        "build",
+        OrObject(Scalar::Key("context"), BUILD),
+        "how to build the image; a string is the context",
+    ),
+    honoured("cap_add", Set(&Text), "capabilities to add"),
+    honoured("cap_drop", Set(&Text), "capabilities to take away"),
+    reported("cgroup", OneOf(&["host", "private"]), "cgroup namespace", NAMESPACE),
+    reported("cgroup_parent", Text, "cgroup to be placed under", HOST),
+    honoured("command", Command, "replaces the image's CMD; `null` keeps it, `[]` clears it"),
+    reported("configs", Items(Short::Config, GRANT), "grants configs as read-only files", FILES),
+    reported(
+        "container_name",
+        Text,
+        "fixed name of the container",
+        "containers are named after project, service and replica, so that there can be several",
+    ),
+    reported("cpu_count", Int, "number of CPUs (Windows)", WINDOWS),
+    reported("cpu_percent", Number, "share of all CPUs in per cent (Windows)", WINDOWS),
+    reported("cpu_period", NumberOrText, "CFS period", LIMITS),
+    reported("cpu_quota", NumberOrText, "CFS quota", LIMITS),
+    reported("cpu_rt_period", NumberOrText, "real-time period", LIMITS),
+    reported("cpu_rt_runtime", NumberOrText, "real-time runtime", LIMITS),
+    reported("cpu_shares", Number, "weight against other containers", LIMITS),
+    reported("cpus", Number, "CPUs it may use, fractions allowed", LIMITS),
+    reported("cpuset", Text, "which CPUs, `0-3,5`", LIMITS),
+    reported("credential_spec", Object(CREDENTIAL_SPEC), "Windows gMSA credentials", WINDOWS),
+    noted(
+        "depends_on",
+        Shape::Names(Names::Dependency, DEPENDENCY),
+        "start order, with a condition per dependency",
+        "conditions are waited for across machines",
+    ),
+    noted(
+        "deploy",
+        Object(DEPLOY),
+        "how many, where, how updated, with what resources",
+        "key by key, see below",
+    ),
+    noted(
+        "develop",
+        Any,
+        "what `watch` does when files change",
+        "without effect on a deployment: it is for `docker compose watch`",
+    ),
+    reported("device_cgroup_rules", Set(&Text), "rules for the device cgroup, such as `c 1:3 mr`", HOST),
+    reported(
+        "devices",
+        Items(Short::Device, DEVICE),
+        "host devices passed in",
+        "devices are not passed in yet",
+    ),
+    reported("dns", TextOrList, "DNS servers of the container", RESOLVER),
+    reported("dns_opt", Set(&Text), "resolver options in `resolv.conf`", RESOLVER),
+    reported("dns_search", TextOrList, "search domains in `resolv.conf`", RESOLVER),
+    reported("domainname", Text, "domain the container sees as its own", "only `hostname` is set"),
+    honoured(
+        "entrypoint",
+        Command,
+        "replaces the image's ENTRYPOINT and drops its CMD; `null` keeps it, `[]` clears it",
+    ),
+    honoured("env_file", Items(Short::EnvFile, ENV_FILE), "files of variables, below `environment` in rank"),
+    honoured(
+        "environment",
+        Pairs(FromEnvironment),
+        "variables for the container; a name without a value is taken from where `uc` runs",
+    ),
+    noted(
+        "expose",
+        Set(&NumberOrText),
+        "ports meant for other services only",
+        "information only, as in Docker Compose: services reach each other on all ports",
+    ),
+    refused(
+        "extends",
+        OrObject(Scalar::Key("service"), EXTENDS),
+        "takes over another service's definition",
+        "extending is not supported yet, and the service would lack what it takes over",
+    ),
+    reported("external_links", List(&Text), "links to containers outside the project", NETWORK),
+    reported("extra_hosts", Hosts, "extra `/etc/hosts` lines", "hosts are not added yet"),
+    reported("gpus", OrObject(Scalar::All, GPU), "GPUs to pass in", "devices are not passed in yet"),
+    reported("group_add", Set(&NumberOrText), "further groups of the user", "groups are not added yet"),
+    honoured(
+        "healthcheck",
+        Object(HEALTHCHECK),
+        "command that tells whether the container works, and its pace",
+    ),
+    honoured("hostname", Text, "name the container sees as its own"),
+    honoured("image", Text, "name to pull, or to give to what is built"),
+    honoured("init", Bool, "small init process as PID 1: forwards signals, reaps children"),
+    reported("ipc", Text, "IPC namespace", NAMESPACE),
+    reported("isolation", Text, "Windows isolation technology", WINDOWS),
+    reported(
+        "label_file",
+        TextOrList,
+        "files of labels, below `labels` in rank",
+        "label files are not read yet",
+    ),
+    honoured("labels", Pairs(Empty), "metadata on the container"),
+    reported("links", Set(&Text), "old way to name another service, with an alias", NETWORK),
+    reported(
+        "logging",
+        Object(LOGGING),
+        "log driver and its options",
+        "the machine's default log driver is used",
+    ),
+    reported("mac_address", Text, "hardware address of the container", NETWORK),
+    reported("mem_limit", Size, "memory limit", LIMITS),
+    reported("mem_reservation", Size, "soft memory limit", LIMITS),
+    reported("mem_swappiness", Int, "0 to 100: how eagerly its pages are swapped", LIMITS),
+    reported("memswap_limit", Size, "memory and swap together; -1 is no limit", LIMITS),
+    reported(
+        "models",
+        Shape::Names(Names::Bare, MODEL_USE),
+        "AI models it uses, by top-level name",
+        "there is no model runner on the machines",
+    ),
+    reported("network_mode", Text, "`none`, `host`, `service:x`, `container:x` or a driver", NETWORK),
+    reported(
+        "networks",
+        Shape::Names(Names::Bare, NETWORK_USE),
+        "networks to join, with aliases and fixed addresses",
+        NETWORK,
+    ),
+    reported("oom_kill_disable", Bool, "do not kill it when memory runs out", LIMITS),
+    reported("oom_score_adj", Int, "-1000 to 1000: how likely it is picked when memory runs out", LIMITS),
+    reported("pid", Text, "PID namespace", NAMESPACE),
+    reported("pids_limit", Int, "number of processes; -1 is no limit", LIMITS),
+    reported(
+        "platform",
+        Text,
+        "`os[/arch[/variant]]` to run, and to build when nothing else is said",
+        "the machine's own platform is used",
+    ),
+    honoured(
+        "ports",
+        Items(Short::Port, PORT),
+        "publishes container ports on every machine that runs a replica",
+    ),
+    reported("post_start", List(&Object(HOOKS)), "commands run inside after the start", HOOK),
+    reported("pre_start", List(&Object(HOOKS)), "commands run before the start", HOOK),
+    reported("pre_stop", List(&Object(HOOKS)), "commands run inside before the stop", HOOK),
+    reported(
+        "privileged",
+        Bool,
+        "all capabilities and devices",
+        "privileged containers are not supported yet",
+    ),
+    honoured("profiles", Set(&Text), "the service counts only when one of these is active"),
+    refused(
+        "provider",
+        Object(PROVIDER),
+        "service run by a plug-in instead of a container",
+        "machines run containers only",
+    ),
+    noted(
+        "pull_policy",
+        Text,
+        "`always`, `never`, `missing`, `build`, `daily`, `weekly`, `every_<duration>`",
+        "`daily`, `weekly` and `every_…` pull with each deployment",
+    ),
+    reported(
+        "pull_refresh_after",
+        Duration,
+        "age at which a pulled image is looked up again",
+        "ages of images are not looked at",
+    ),
+    honoured("read_only", Bool, "root file system read only"),
+    noted(
+        "restart",
+        Text,
+        "when Docker restarts it: `no`, `always`, `on-failure[:max]`, `unless-stopped`",
+        "`unless-stopped` when nothing is said; the `max` of `on-failure` is not applied yet (reported)",
+    ),
+    reported(
+        "runtime",
+        Text,
+        "OCI runtime, such as `runc` or `nvidia`",
+        "the machine's default runtime is used",
+    ),
+    honoured("scale", Int, "default number of containers; must agree with `deploy.replicas`"),
+    reported("secrets", Items(Short::Secret, GRANT), "grants secrets as files", FILES),
+    reported(
+        "security_opt",
+        Set(&Text),
+        "seccomp, AppArmor, SELinux, no-new-privileges",
+        "the engine's default profile is used",
+    ),
+    reported("shm_size", Size, "size of `/dev/shm`", LIMITS),
+    honoured("stdin_open", Bool, "keep standard input open"),
+    honoured("stop_grace_period", Duration, "how long until SIGKILL (10 s)"),
+    honoured("stop_signal", Text, "signal that asks it to stop (SIGTERM)"),
+    reported("storage_opt", Options, "options of the storage driver, such as `size`", HOST),
+    reported("sysctls", Pairs(Empty), "kernel parameters of the container's namespaces", HOST),
+    noted(
+        "tmpfs",
+        TextOrList,
+        "in-memory mounts, `path[:options]`",
+        "options are not applied yet (reported)",
+    ),
+    honoured("tty", Bool, "give it a terminal"),
+    reported(
+        "ulimits",
+        Named(&OrObject(Scalar::Number, ULIMIT)),
+        "resource limits per process; one number is soft and hard",
+        LIMITS,
+    ),
+    reported(
+        "use_api_socket",
+        Bool,
+        "gives it the engine's socket and the user's registry logins",
+        "the engine's socket is not handed out",
+    ),
+    honoured("user", Text, "user (and group) of the main process"),
+    reported("userns_mode", Text, "user namespace: `host` or the daemon's", NAMESPACE),
+    reported("uts", Text, "UTS namespace: `host`", NAMESPACE),
+    noted(
+        "volumes",
+        Items(Short::Volume, VOLUME),
+        "mounts: named volume, host path, tmpfs",
+        "a host path is a path of the machine; relative ones are refused for now",
+    ),
+    reported(
+        "volumes_from",
+        Set(&Text),
+        "all mounts of another service or container",
+        "mounts are not shared yet: name the volume in both services",
+    ),
+    honoured("working_dir", Text, "directory the command starts in"),
+    reported("x-caddy", Any, "Uncloud: its part of the Caddy configuration", "there is no ingress yet"),
+    honoured(
+        "x-machines",
+        TextOrList,
+        "Uncloud: names or ids of the machines that may run it; list or comma list",
+    ),
+    reported(
+        "x-ports",
+        Set(&Text),
+        "Uncloud: ports published by the ingress or by the machine",
+        "there is no ingress yet: use `ports`",
+    ),
+    reported("x-pre_deploy", Any, "Uncloud: a command run once before the deployment", HOOK),
+];
+
+const BLKIO: &[Key] = &[
+    honoured("device_read_bps", List(&Object(RATE)), "read limit of a device in bytes per second"),
+    honoured("device_read_iops", List(&Object(RATE)), "read limit of a device in operations per second"),
+    honoured("device_write_bps", List(&Object(RATE)), "write limit of a device in bytes per second"),
+    honoured("device_write_iops", List(&Object(RATE)), "write limit of a device in operations per second"),
+    honoured("weight", Int, "weight against other containers"),
+    honoured("weight_device", List(&Object(WEIGHT)), "weight for one device"),
+];
+
+const RATE: &[Key] =
+    &[honoured("path", Text, "the device"), honoured("rate", Size, "bytes or operations per second")];
+
+const WEIGHT: &[Key] = &[honoured("path", Text, "the device"), honoured("weight", Int, "its weight")];
+
+const CREDENTIAL_SPEC: &[Key] = &[
+    honoured("config", Text, "from a config"),
+    honoured("file", Text, "from a file"),
+    honoured("registry", Text, "from the registry"),
+];
+
+const DEPENDENCY: &[Key] = &[
+    honoured(
+        "condition",
+        OneOf(&["service_started", "service_healthy", "service_completed_successfully"]),
+        "what must hold before this service starts",
+    ),
+    honoured("required", Bool, "`false`: a dependency that is not there is no error"),
+    reported(
+        "restart",
+        Bool,
+        "restart this service when the dependency is updated",
+        "a service is not restarted because another one changes",
+    ),
+];
+
+const DEVICE: &[Key] = &[
+    honoured("source", Text, "on the host, or a CDI name"),
+    honoured("target", Text, "in the container"),
+    honoured("permissions", Text, "of `r`, `w`, `m`"),
+];
+
+const ENV_FILE: &[Key] = &[
+    honoured("path", Path, "the file, from the project's directory"),
+    honoured("required", Bool, "`false` allows absence"),
+    honoured("format", OneOf(&["raw"]), "`raw` turns off quotes and variables"),
+];
+
+const EXTENDS: &[Key] =
+    &[honoured("service", Text, "which service"), honoured("file", Path, "of which file; absent: this one")];
+
+const HEALTHCHECK: &[Key] = &[
+    honoured(
+        "test",
+        Test,
+        "command: list with `CMD`, `CMD-SHELL` or `NONE` first; a string is a shell command",
+    ),
+    honoured("interval", Duration, "between checks (30 s)"),
+    honoured("timeout", Duration, "per check (30 s)"),
+    honoured("retries", Number, "failures in a row before it is unhealthy (3)"),
+    honoured("start_period", Duration, "failures in this time after the start do not count"),
+    reported(
+        "start_interval",
+        Duration,
+        "between checks during the start period",
+        "the usual interval is used",
+    ),
+    honoured("disable", Bool, "as `test: [NONE]`: no check, not even the image's"),
+];
+
+const LOGGING: &[Key] =
+    &[honoured("driver", Text, "the driver"), honoured("options", Options, "its options")];
+
+const MODEL_USE: &[Key] = &[
+    honoured("endpoint_var", Text, "variable that gets the endpoint"),
+    honoured("model_var", Text, "variable that gets the model"),
+];
+
+const NETWORK_USE: &[Key] = &[
+    honoured("aliases", Set(&Text), "further names on this network"),
+    honoured("ipv4_address", Text, "fixed address"),
+    honoured("ipv6_address", Text, "fixed address"),
+    honoured("link_local_ips", Set(&Text), "link-local addresses"),
+    honoured("mac_address", Text, "hardware address"),
+    honoured("interface_name", Text, "name of the interface in the container"),
+    honoured("driver_opts", Options, "options of the driver"),
+    honoured("priority", Number, "order of joining"),
+    honoured("gw_priority", Number, "which network is the default gateway"),
+];
+
+const HOOKS: &[Key] = &[
+    honoured("command", Command, "what to run"),
+    honoured("user", Text, "as whom"),
+    honoured("privileged", Bool, "with all capabilities"),
+    honoured("working_dir", Text, "where"),
+    honoured("environment", Pairs(FromEnvironment), "with which variables"),
+    honoured("image", Text, "in a container of this image"),
+];
+
+const PROVIDER: &[Key] =
+    &[honoured("type", Text, "the plug-in"), honoured("options", Any, "what it is told")];
+
+const ULIMIT: &[Key] =
+    &[honoured("soft", Int, "may be raised up to `hard`"), honoured("hard", Int, "cannot be raised")];
