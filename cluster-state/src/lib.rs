@@ -1,1 +1,40 @@
-//! Placeholder.
+//! A replicated record store, and who is alive.
+//!
+//! It knows kinds, keys and opaque bytes; not services. Every machine holds every record, writes to its own disk and
+//! never waits for another; machines that have exchanged everything hold the same records. `docs/replication.md`
+//! has the rules. Inside: a pure core (`state`, `register`, `local`, `wire`, `session::Core`) without clock or
+//! socket, and thin drivers (`storage`, `writer`, `session::driver`, `membership::driver`).
+
+mod chunk_map;
+mod clock;
+#[cfg(test)]
+mod convergence;
+mod id;
+mod kind;
+mod local;
+pub mod membership;
+mod op;
+mod register;
+mod session;
+mod snapshot;
+mod state;
+mod storage;
+mod store;
+mod vector;
+mod watch;
+mod wire;
+mod writer;
+
+pub use clock::{Clock, MAX_AHEAD_MS, Stamp, SystemClock};
+pub use id::{Actor, ClusterId, Dot, MachineId};
+pub use kind::{Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, RecordId};
+pub use local::Write;
+pub use register::MAX_SIBLINGS;
+pub use session::{Session, SessionEnd, SessionError};
+pub use snapshot::{Quarantined, Sibling, Snapshot};
+pub use storage::OpenError;
+pub use store::{Options, Store};
+pub use vector::VersionVector;
+pub use watch::{Changed, StoreClosed, Watch};
+pub use wire::{FRAME_TARGET, FrameError, MAX_FRAME};
+pub use writer::{Commit, TooManyOpaqueRecords, WriteError};

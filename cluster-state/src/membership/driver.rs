@@ -1,0 +1,256 @@
+//! foca's hands: the socket, the timers, and the list of peers.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::SocketAddr;
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::time::Duration;
+
+use foca::{
+    AccumulatingRuntime, Config, Foca, NoCustomBroadcast, PeriodicParams, PostcardCodec, State, Timer,
+};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::identity::Identity;
+use super::{ANNOUNCE, Liveness, MAX_PACKET, PROBE_PERIOD, PROBE_RTT, SUSPECT_TO_DOWN, UNHEARD};
+use crate::id::MachineId;
+
+/// After an error of the socket itself; without a pause a broken one would keep the processor busy.
+const SOCKET_PAUSE: Duration = Duration::from_millis(100);
+
+/// A timer of foca's; the earliest is the greatest, since `BinaryHeap` gives the greatest.
+#[derive(Debug, PartialEq, Eq)]
+struct Due {
+    at: Instant,
+    timer: Timer<Identity>,
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.at.cmp(&self.at).then_with(|| other.timer.cmp(&self.timer))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+struct Peer {
+    address: SocketAddr,
+    /// When it was put on the list.
+    since: Instant,
+}
+
+pub(super) struct Driver {
+    socket: UdpSocket,
+    foca: Foca<Identity, PostcardCodec, SmallRng, NoCustomBroadcast>,
+    runtime: AccumulatingRuntime<Identity>,
+    timers: BinaryHeap<Due>,
+    peers: BTreeMap<MachineId, Peer>,
+    publish: watch::Sender<BTreeMap<MachineId, Liveness>>,
+    jitter: SmallRng,
+}
+
+enum Event {
+    Stop,
+    Peers(BTreeMap<MachineId, SocketAddr>),
+    Datagram(std::io::Result<usize>),
+    Timer,
+    Announce,
+}
+
+/// Runs until cancelled.
+pub(super) async fn run(
+    mut driver: Driver,
+    mut commands: mpsc::Receiver<BTreeMap<MachineId, SocketAddr>>,
+    cancel: CancellationToken,
+) {
+    let mut buffer = vec![0; MAX_PACKET + 1];
+    let mut announce = Instant::now();
+    let mut open = true;
+    loop {
+        let due = driver.timers.peek().map(|due| due.at);
+        let event = tokio::select! {
+            () = cancel.cancelled() => Event::Stop,
+            peers = commands.recv(), if open => match peers {
+                Some(peers) => Event::Peers(peers),
+                None => { open = false; continue }
+            },
+            received = driver.socket.recv(&mut buffer) => Event::Datagram(received),
+            () = sleep_until(due) => Event::Timer,
+            () = tokio::time::sleep_until(announce) => Event::Announce,
+        };
+        match event {
+            Event::Stop => {
+                driver.leave().await;
+                return;
+            }
+            Event::Peers(peers) => {
+                driver.set_peers(&peers);
+                driver.announce();
+            }
+            Event::Datagram(Ok(length)) => driver.receive(buffer.get(..length).unwrap_or_default()),
+            Event::Datagram(Err(error)) => {
+                tracing::debug!(%error, "membership socket");
+                tokio::time::sleep(SOCKET_PAUSE).await;
+            }
+            Event::Timer => driver.fire(),
+            Event::Announce => {
+                driver.announce();
+                let millis = u64::try_from(ANNOUNCE.as_millis()).unwrap_or(1_000);
+                let wait = driver.jitter.random_range(millis * 8 / 10..=millis * 12 / 10);
+                announce = Instant::now() + Duration::from_millis(wait);
+            }
+        }
+        driver.flush().await;
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Driver {
+    pub(super) fn new(
+        socket: UdpSocket,
+        me: Identity,
+        publish: watch::Sender<BTreeMap<MachineId, Liveness>>,
+    ) -> Self {
+        let seed =
+            me.machine.0.iter().fold(me.incarnation, |seed, byte| seed.rotate_left(7) ^ u64::from(*byte));
+        Self {
+            socket,
+            foca: Foca::new(me, config(), SmallRng::seed_from_u64(seed), PostcardCodec),
+            runtime: AccumulatingRuntime::new(),
+            timers: BinaryHeap::new(),
+            peers: BTreeMap::new(),
+            publish,
+            jitter: SmallRng::seed_from_u64(seed.rotate_left(32)),
+        }
+    }
+
+    fn set_peers(&mut self, peers: &BTreeMap<MachineId, SocketAddr>) {
+        let now = Instant::now();
+        let me = self.foca.identity().machine;
+        self.peers = peers
+            .iter()
+            .filter(|(machine, _)| **machine != me)
+            .map(|(machine, address)| {
+                let since = self.peers.get(machine).map_or(now, |peer| peer.since);
+                (*machine, Peer { address: *address, since })
+            })
+            .collect();
+    }
+
+    /// Looks for every peer that is not active.
+    fn announce(&mut self) {
+        let active: Vec<MachineId> = self.foca.iter_members().map(|member| member.id().machine).collect();
+        for (machine, peer) in self.peers.iter().filter(|(machine, _)| !active.contains(machine)) {
+            let id = Identity { machine: *machine, incarnation: 0, renewal: 0, address: peer.address };
+            log(self.foca.announce(id, &mut self.runtime));
+        }
+    }
+
+    fn receive(&mut self, datagram: &[u8]) {
+        log(self.foca.handle_data(datagram, &mut self.runtime));
+    }
+
+    fn fire(&mut self) {
+        let now = Instant::now();
+        while self.timers.peek().is_some_and(|due| due.at <= now) {
+            if let Some(due) = self.timers.pop() {
+                log(self.foca.handle_timer(due.timer, &mut self.runtime));
+            }
+        }
+    }
+
+    async fn leave(&mut self) {
+        log(self.foca.leave_cluster(&mut self.runtime));
+        self.send().await;
+    }
+
+    /// SWIM lives with loss: a datagram that cannot go now is lost.
+    async fn send(&mut self) {
+        while let Some((to, data)) = self.runtime.to_send() {
+            let sending = self.socket.send_to(&data, self.address(&to));
+            match tokio::time::timeout(SOCKET_PAUSE, sending).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::trace!(%error, peer = %to.machine, "datagram not sent"),
+                Err(_) => tracing::trace!(peer = %to.machine, "datagram not sent in time"),
+            }
+        }
+    }
+
+    /// Carries out what foca wants and tells what it thinks.
+    async fn flush(&mut self) {
+        let now = Instant::now();
+        self.send().await;
+        while let Some((after, timer)) = self.runtime.to_schedule() {
+            self.timers.push(Due { at: now + after, timer });
+        }
+        while let Some(notification) = self.runtime.to_notify() {
+            tracing::debug!(?notification, "membership");
+        }
+        let view = self.view(now);
+        self.publish.send_if_modified(|current| {
+            let modified = *current != view;
+            *current = view;
+            modified
+        });
+    }
+
+    fn view(&self, now: Instant) -> BTreeMap<MachineId, Liveness> {
+        let states: BTreeMap<MachineId, State> =
+            self.foca.iter_membership_state().map(|member| (member.id().machine, member.state())).collect();
+        let judge = |machine: &MachineId, peer: &Peer| match states.get(machine) {
+            Some(State::Alive) => Liveness::Up,
+            Some(State::Suspect) => Liveness::Suspect,
+            Some(State::Down) => Liveness::Down,
+            None if now < peer.since + UNHEARD => Liveness::Suspect,
+            None => Liveness::Down,
+        };
+        self.peers.iter().map(|(machine, peer)| (*machine, judge(machine, peer))).collect()
+    }
+
+    /// The list of peers knows better than a member that bound a wildcard address.
+    fn address(&self, to: &Identity) -> SocketAddr {
+        self.peers.get(&to.machine).map_or(to.address, |peer| peer.address)
+    }
+}
+
+/// foca reports what it ignores (stray datagrams, late timers); none of it needs action.
+fn log(outcome: Result<(), foca::Error>) {
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "membership");
+    }
+}
+
+fn config() -> Config {
+    let every = |frequency, members| {
+        NonZeroUsize::new(members).map(|num_members| PeriodicParams { frequency, num_members })
+    };
+    let defaults = Config::simple();
+    Config {
+        probe_period: PROBE_PERIOD,
+        probe_rtt: PROBE_RTT,
+        suspect_to_down_after: SUSPECT_TO_DOWN,
+        max_packet_size: NonZeroUsize::new(MAX_PACKET).unwrap_or(defaults.max_packet_size),
+        max_transmissions: NonZeroU8::new(10).unwrap_or(defaults.max_transmissions),
+        notify_down_members: true,
+        periodic_gossip: every(Duration::from_millis(200), 3),
+        periodic_announce: every(Duration::from_secs(30), 1),
+        // The list of peers does that for machines that are still members.
+        periodic_announce_to_down_members: None,
+        ..defaults
+    }
+}

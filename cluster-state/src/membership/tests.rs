@@ -1,0 +1,177 @@
+use super::*;
+use std::time::Instant;
+
+struct Node {
+    membership: Membership,
+    cancel: CancellationToken,
+    address: SocketAddr,
+}
+
+fn machine(n: u8) -> MachineId {
+    MachineId([n; 16])
+}
+
+async fn start(n: u8, incarnation: u64, address: &str) -> Node {
+    let socket = UdpSocket::bind(address).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let cancel = CancellationToken::new();
+    let membership = Membership::start(socket, machine(n), incarnation, cancel.clone()).unwrap();
+    Node { membership, cancel, address }
+}
+
+/// Ends without a goodbye, as a killed process does: the task is stopped where it stands.
+fn kill(node: &Aborting) {
+    node.runtime.abort();
+}
+
+/// A member whose task can be killed.
+struct Aborting {
+    runtime: tokio::task::JoinHandle<()>,
+    address: SocketAddr,
+}
+
+async fn start_mortal(
+    n: u8,
+    incarnation: u64,
+    address: &str,
+    peers: Vec<(MachineId, SocketAddr)>,
+) -> Aborting {
+    let socket = UdpSocket::bind(address).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let (send, commands) = mpsc::channel(COMMANDS);
+    let (publish, _) = watch::channel(BTreeMap::new());
+    let me = identity::Identity { machine: machine(n), incarnation, renewal: 0, address };
+    send.send(peers.into_iter().collect()).await.unwrap();
+    let driver = driver::Driver::new(socket, me, publish);
+    let runtime = tokio::spawn(driver::run(driver, commands, CancellationToken::new()));
+    Aborting { runtime, address }
+}
+
+async fn until(node: &Node, n: u8, wanted: Liveness, within: Duration) -> Duration {
+    let started = Instant::now();
+    let mut liveness = node.membership.liveness();
+    let wait = liveness.wait_for(|all| all.get(&machine(n)) == Some(&wanted));
+    let outcome = tokio::time::timeout(within, wait).await;
+    assert!(outcome.is_ok(), "{n} is not {wanted:?} after {within:?}");
+    started.elapsed()
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn a_killed_machine_is_suspected_then_down_and_up_again_when_it_returns() {
+    let (a, b) = (start(1, 1, "127.0.0.1:0").await, start(2, 1, "127.0.0.1:0").await);
+    let ab = vec![(machine(1), a.address), (machine(2), b.address)];
+    let c = start_mortal(3, 1, "127.0.0.1:0", ab.clone()).await;
+    let mut all = ab.clone();
+    all.push((machine(3), c.address));
+    a.membership.set_peers(all.clone()).await;
+    b.membership.set_peers(all.clone()).await;
+    until(&a, 3, Liveness::Up, SOON).await;
+    until(&b, 3, Liveness::Up, SOON).await;
+    until(&a, 2, Liveness::Up, SOON).await;
+    assert!(!a.membership.liveness().borrow().contains_key(&machine(1)), "not of itself");
+
+    kill(&c);
+    let suspect = until(&a, 3, Liveness::Suspect, Duration::from_secs(5)).await;
+    let down = suspect + until(&a, 3, Liveness::Down, Duration::from_secs(8)).await;
+    println!("killed: suspect after {suspect:?}, down after {down:?}");
+    assert!(down <= Duration::from_secs(8), "{down:?}");
+    until(&b, 3, Liveness::Down, SOON).await;
+    assert_eq!(a.membership.liveness().borrow().get(&machine(2)), Some(&Liveness::Up));
+
+    // The socket is free once the task is gone.
+    assert!(c.runtime.await.unwrap_err().is_cancelled());
+    let _again = start_mortal(3, 2, &c.address.to_string(), ab).await;
+    let up = until(&a, 3, Liveness::Up, SOON).await;
+    println!("restarted: up after {up:?}");
+    until(&b, 3, Liveness::Up, SOON).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_leaves_is_down_at_once() {
+    let (a, b) = (start(1, 1, "127.0.0.1:0").await, start(2, 1, "127.0.0.1:0").await);
+    a.membership.set_peers(vec![(machine(2), b.address)]).await;
+    b.membership.set_peers(vec![(machine(1), a.address)]).await;
+    until(&a, 2, Liveness::Up, SOON).await;
+    until(&b, 1, Liveness::Up, SOON).await;
+    b.cancel.cancel();
+    let down = until(&a, 2, Liveness::Down, SOON).await;
+    assert!(down < Duration::from_secs(2), "{down:?}");
+}
+
+#[tokio::test]
+async fn a_restart_with_the_same_or_a_lower_incarnation_is_up_too() {
+    let a = start(1, 1, "127.0.0.1:0").await;
+    let peers = vec![(machine(1), a.address)];
+    let mut running = start_mortal(2, 50, "127.0.0.1:0", peers.clone()).await;
+    a.membership.set_peers(vec![(machine(2), running.address)]).await;
+    until(&a, 2, Liveness::Up, SOON).await;
+    // A store restored from a copy has been started fewer times.
+    for incarnation in [50, 41] {
+        kill(&running);
+        let address = running.address.to_string();
+        assert!(running.runtime.await.unwrap_err().is_cancelled());
+        until(&a, 2, Liveness::Down, Duration::from_secs(12)).await;
+        running = start_mortal(2, incarnation, &address, peers.clone()).await;
+        until(&a, 2, Liveness::Up, SOON).await;
+    }
+}
+
+/// Forwards datagrams until cut.
+async fn forward(to: SocketAddr, cut: watch::Receiver<bool>) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 2_000];
+        loop {
+            let length = socket.recv(&mut buffer).await.unwrap();
+            if !*cut.borrow() {
+                socket.send_to(&buffer[..length], to).await.unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_lost_everybody_comes_back_when_the_partition_heals() {
+    let (a, b) = (start(1, 1, "127.0.0.1:0").await, start(2, 1, "127.0.0.1:0").await);
+    let (cut, partition) = watch::channel(false);
+    a.membership.set_peers(vec![(machine(2), forward(b.address, partition.clone()).await)]).await;
+    b.membership.set_peers(vec![(machine(1), forward(a.address, partition).await)]).await;
+    until(&a, 2, Liveness::Up, SOON).await;
+    until(&b, 1, Liveness::Up, SOON).await;
+    cut.send_replace(true);
+    until(&a, 2, Liveness::Down, SOON).await;
+    until(&b, 1, Liveness::Down, SOON).await;
+    cut.send_replace(false);
+    until(&a, 2, Liveness::Up, SOON).await;
+    until(&b, 1, Liveness::Up, SOON).await;
+}
+
+#[tokio::test]
+async fn a_peer_never_heard_of_is_suspect_and_then_down() {
+    let a = start(1, 1, "127.0.0.1:0").await;
+    let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    a.membership.set_peers(vec![(machine(2), nobody.local_addr().unwrap())]).await;
+    until(&a, 2, Liveness::Suspect, SOON).await;
+    until(&a, 2, Liveness::Down, UNHEARD + Duration::from_secs(3)).await;
+    a.membership.set_peers(Vec::new()).await;
+    let mut liveness = a.membership.liveness();
+    tokio::time::timeout(SOON, liveness.wait_for(BTreeMap::is_empty)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn stray_datagrams_do_no_harm() {
+    let (a, b) = (start(1, 1, "127.0.0.1:0").await, start(2, 1, "127.0.0.1:0").await);
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for length in [0, 1, 7, 60, 1_200, 5_000] {
+        stranger.send_to(&vec![0xff; length], a.address).await.unwrap();
+        stranger.send_to(&vec![0; length], a.address).await.unwrap();
+    }
+    a.membership.set_peers(vec![(machine(2), b.address)]).await;
+    b.membership.set_peers(vec![(machine(1), a.address)]).await;
+    until(&a, 2, Liveness::Up, SOON).await;
+    until(&b, 1, Liveness::Up, SOON).await;
+}

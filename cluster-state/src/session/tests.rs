@@ -1,0 +1,240 @@
+use super::*;
+use crate::kind::MAX_RECORD;
+use crate::local::{self, Write};
+use crate::state::Changes;
+use crate::wire::MAX_FRAME;
+use proptest::prelude::*;
+
+const CLUSTER: ClusterId = ClusterId([9; 16]);
+const NOW: u64 = 1_000_000;
+
+fn machine(n: u8) -> MachineId {
+    MachineId([n; 16])
+}
+
+fn state(n: u8) -> State {
+    State::new(Actor { machine: machine(n), incarnation: 1 })
+}
+
+fn put(state: &mut State, key: &str, bytes: usize) {
+    let write = Write::Put { kind: 1, key: key.to_owned(), value: vec![7; bytes] };
+    local::write(state, &[write], NOW, &mut Changes::default()).unwrap();
+}
+
+fn deliver(core: &mut Core, state: &mut State, frame: &Bytes) {
+    if let Some(Effect::Apply(ranges)) = core.handle(frame, state).unwrap() {
+        let mut changes = Changes::default();
+        let receptions: Vec<_> =
+            ranges.iter().map(|range| state.apply_range(range, NOW, &mut changes).unwrap()).collect();
+        core.applied(&receptions);
+    }
+}
+
+/// A pair of connected machines; frames arrive at once and in order.
+struct Pair {
+    states: [State; 2],
+    cores: [Core; 2],
+    /// Frames moved and their bytes.
+    frames: usize,
+    bytes: usize,
+    largest: usize,
+}
+
+impl Pair {
+    fn new(states: [State; 2]) -> Self {
+        let core = |n: usize| Core::new(CLUSTER, &[], states[1 - n].me().machine, &states[n]);
+        let cores = [core(0), core(1)];
+        Self { states, cores, frames: 0, bytes: 0, largest: 0 }
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            for side in 0..2 {
+                while let Some(frame) = self.cores[side].next_frame(&self.states[side]) {
+                    quiet = false;
+                    self.frames += 1;
+                    self.bytes += frame.len();
+                    self.largest = self.largest.max(frame.len());
+                    deliver(&mut self.cores[1 - side], &mut self.states[1 - side], &frame);
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        for side in 0..2 {
+            self.cores[side].tick(&self.states[side]);
+        }
+    }
+}
+
+#[test]
+fn each_sends_what_the_other_lacks_and_then_what_is_new() {
+    let (mut a, mut b) = (state(1), state(2));
+    put(&mut a, "a", 10);
+    put(&mut b, "b", 10);
+    let mut pair = Pair::new([a, b]);
+    pair.settle();
+    assert_eq!(pair.states[0].vector(), pair.states[1].vector());
+    put(&mut pair.states[0], "c", 10);
+    let before = pair.frames;
+    pair.settle();
+    assert_eq!(pair.frames - before, 1, "one change is one frame, and nothing comes back");
+    assert!(pair.states[1].register(1, "c").is_some());
+}
+
+#[test]
+fn idle_costs_tens_of_bytes() {
+    let (mut a, b) = (state(1), state(2));
+    put(&mut a, "a", 10);
+    let mut pair = Pair::new([a, b]);
+    pair.settle();
+    pair.tick();
+    pair.settle();
+    let before = pair.bytes;
+    pair.tick();
+    pair.settle();
+    assert!(pair.bytes - before <= 20, "{} bytes both ways", pair.bytes - before);
+}
+
+#[test]
+fn many_records_are_cut_into_frames_and_a_large_one_travels_alone() {
+    let (mut a, b) = (state(1), state(2));
+    for n in 0..500 {
+        put(&mut a, &format!("small-{n}"), 100);
+    }
+    let mut pair = Pair::new([a, b]);
+    pair.settle();
+    assert!(pair.largest <= FRAME_TARGET, "{}", pair.largest);
+    assert!(pair.frames < 20, "{}", pair.frames);
+    put(&mut pair.states[0], "large", MAX_RECORD - 5);
+    put(&mut pair.states[0], "next", 10);
+    pair.settle();
+    assert!(pair.largest > FRAME_TARGET && pair.largest <= MAX_FRAME);
+    assert_eq!(pair.states[0].vector(), pair.states[1].vector());
+}
+
+#[test]
+fn what_was_lost_is_sent_again_after_the_next_word() {
+    let mut pair = Pair::new([state(1), state(2)]);
+    pair.settle();
+    put(&mut pair.states[0], "lost", 10);
+    // The peer takes the frame off the stream, but cannot keep it.
+    let frame = pair.cores[0].next_frame(&pair.states[0]).unwrap();
+    assert!(matches!(pair.cores[1].handle(&frame, &pair.states[1]), Ok(Some(Effect::Apply(_)))));
+    pair.cores[1].applied(&[]);
+    put(&mut pair.states[0], "next", 10);
+    pair.settle();
+    assert!(pair.states[1].register(1, "next").is_some());
+    assert!(pair.states[1].register(1, "lost").is_none());
+    pair.tick();
+    pair.settle();
+    assert!(pair.states[1].register(1, "lost").is_some());
+    assert_eq!(pair.states[0].vector(), pair.states[1].vector());
+}
+
+#[test]
+fn frames_on_their_way_are_not_sent_twice() {
+    let mut pair = Pair::new([state(1), state(2)]);
+    pair.settle();
+    put(&mut pair.states[0], "a", 10);
+    let frame = pair.cores[0].next_frame(&pair.states[0]).unwrap();
+    // The peer speaks while the frame is on its way.
+    pair.cores[1].tick(&pair.states[1]);
+    let word = pair.cores[1].next_frame(&pair.states[1]).unwrap();
+    deliver(&mut pair.cores[0], &mut pair.states[0], &word);
+    assert!(!pair.cores[0].has_frame(&pair.states[0]));
+    deliver(&mut pair.cores[1], &mut pair.states[1], &frame);
+    assert_eq!(pair.states[0].vector(), pair.states[1].vector());
+}
+
+#[test]
+fn another_cluster_another_machine_and_another_protocol_are_refused() {
+    let (a, b) = (state(1), state(2));
+    let mut stranger = Core::new(ClusterId([1; 16]), &[], machine(1), &b);
+    let hello = stranger.next_frame(&b).unwrap();
+    let mut core = Core::new(CLUSTER, &[], machine(2), &a);
+    let error = core.handle(&hello, &a).unwrap_err();
+    let theirs = ClusterId([1; 16]);
+    assert_eq!(error, SessionError::OtherCluster { peer: machine(2), theirs, ours: CLUSTER });
+    let refusal = Core::refusal(&error).unwrap();
+    assert!(matches!(stranger.handle(&refusal, &b), Err(SessionError::Refused { .. })));
+
+    let mut core = Core::new(CLUSTER, &[], machine(3), &a);
+    let hello = Core::new(CLUSTER, &[], machine(1), &b).next_frame(&b).unwrap();
+    let error = core.handle(&hello, &a).unwrap_err();
+    assert_eq!(error, SessionError::OtherMachine { expected: machine(3), found: machine(2) });
+
+    let newer = Hello { protocol: 9, oldest: 8, cluster: CLUSTER, machine: machine(2), incarnation: 1 };
+    let mut core = Core::new(CLUSTER, &[], machine(2), &a);
+    let error = core.handle(&wire::encode_hello(&newer), &a).unwrap_err();
+    assert_eq!(error, SessionError::Protocol { peer: machine(2), theirs: 9 });
+    let compatible = Hello { oldest: 1, ..newer };
+    assert!(Core::new(CLUSTER, &[], machine(2), &a).handle(&wire::encode_hello(&compatible), &a).is_ok());
+}
+
+#[test]
+fn changes_before_the_greeting_end_the_session() {
+    let a = state(1);
+    let range =
+        Range { actor: Actor { machine: machine(2), incarnation: 1 }, from: 0, to: 1, ops: Vec::new() };
+    let mut core = Core::new(CLUSTER, &[], machine(2), &a);
+    let early = wire::encode_changes(&[range]);
+    assert!(matches!(core.handle(&early, &a), Err(SessionError::BadFrame { .. })));
+}
+
+#[test]
+fn a_peer_that_knows_more_of_our_past_makes_us_a_new_incarnation() {
+    let mut old = state(1);
+    put(&mut old, "a", 1);
+    put(&mut old, "b", 1);
+    let mut pair = Pair::new([old, state(2)]);
+    pair.settle();
+    let [_, b] = pair.states;
+    // The same machine, from a copy of its file that is older.
+    let mut restored = state(1);
+    put(&mut restored, "x", 1);
+    let mut ours = Core::new(CLUSTER, &[], machine(2), &restored);
+    let mut theirs = Core::new(CLUSTER, &[], machine(1), &b);
+    let hello = theirs.next_frame(&b).unwrap();
+    assert!(ours.handle(&hello, &restored).unwrap().is_none());
+    let vector = theirs.next_frame(&b).unwrap();
+    assert!(matches!(ours.handle(&vector, &restored), Ok(Some(Effect::Reincarnate(1)))));
+}
+
+#[test]
+fn a_long_vector_is_told_in_several_frames() {
+    let mut a = state(1);
+    let mut changes = Changes::default();
+    for n in 0..1_000u64 {
+        let actor = Actor { machine: machine(5), incarnation: n };
+        a.apply_range(&Range { actor, from: 0, to: 3, ops: Vec::new() }, NOW, &mut changes).unwrap();
+    }
+    let mut pair = Pair::new([a, state(2)]);
+    pair.settle();
+    assert_eq!(pair.states[1].vector().len(), 1_000);
+    assert!(pair.largest <= FRAME_TARGET, "{}", pair.largest);
+}
+
+proptest! {
+    #[test]
+    fn no_frame_makes_the_session_panic(frames in prop::collection::vec((0u8..6, prop::collection::vec(any::<u8>(), 0..200)), 1..8)) {
+        let (mut a, b) = (state(1), state(2));
+        put(&mut a, "a", 10);
+        let mut core = Core::new(CLUSTER, &[], machine(2), &a);
+        let mut peer = Core::new(CLUSTER, &[], machine(1), &b);
+        while let Some(frame) = peer.next_frame(&b) {
+            deliver(&mut core, &mut a, &frame);
+        }
+        for (tag, mut bytes) in frames {
+            bytes.insert(0, tag);
+            let _ = core.handle(&Bytes::from(bytes), &a);
+            core.tick(&a);
+            while core.next_frame(&a).is_some() {}
+        }
+    }
+}

@@ -1,0 +1,232 @@
+use super::*;
+use crate::local::{self, Write};
+use crate::op::Context;
+
+const NOW: u64 = 1_000_000;
+const SPEC: u16 = 1;
+const FACT: u16 = 2;
+
+fn machine(n: u8) -> MachineId {
+    MachineId([n; 16])
+}
+
+fn actor(n: u8, incarnation: u64) -> Actor {
+    Actor { machine: machine(n), incarnation }
+}
+
+fn put(state: &mut State, key: &str, value: &str) -> Changes {
+    let mut changes = Changes::default();
+    let write = Write::Put { kind: SPEC, key: key.to_owned(), value: value.as_bytes().to_vec() };
+    local::write(state, &[write], NOW, &mut changes).unwrap();
+    changes
+}
+
+fn publish(state: &mut State, rows: &[(&str, &str)]) -> Changes {
+    let mut changes = Changes::default();
+    let rows = rows.iter().map(|(key, value)| (Arc::from(*key), value.as_bytes().to_vec())).collect();
+    local::publish(state, FACT, &rows, NOW, &mut changes).unwrap();
+    changes
+}
+
+/// All an actor's live changes after `from`, as its own machine would send them.
+fn range(state: &State, actor: Actor, from: u64) -> Range {
+    Range { actor, from, to: state.vector().get(actor), ops: state.ops_after(actor, from).cloned().collect() }
+}
+
+fn receive(state: &mut State, range: &Range) -> (Reception, Changes) {
+    let mut changes = Changes::default();
+    let reception = state.apply_range(range, NOW, &mut changes).unwrap();
+    (reception, changes)
+}
+
+fn rows(state: &State, owner: u8) -> Vec<(String, String)> {
+    state
+        .facts_of(FACT, machine(owner))
+        .filter_map(|((_, _, key), fact)| {
+            let value = fact.value.as_ref()?;
+            Some((key.to_string(), String::from_utf8(value.to_vec()).unwrap()))
+        })
+        .collect()
+}
+
+#[test]
+fn versions_count_from_one_without_a_gap() {
+    let mut state = State::new(actor(1, 5));
+    put(&mut state, "a", "1");
+    publish(&mut state, &[("x", "1"), ("y", "2")]);
+    assert_eq!(state.own_version(), 4, "one intent, two facts, one sweep");
+    let versions: Vec<u64> = state.ops().map(|op| op.dot.version).collect();
+    assert_eq!(versions, [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_duplicate_changes_nothing_and_a_gap_does_not_raise_the_vector() {
+    let mut a = State::new(actor(1, 1));
+    put(&mut a, "a", "1");
+    put(&mut a, "b", "2");
+    put(&mut a, "c", "3");
+    let mut b = State::new(actor(2, 1));
+    assert_eq!(receive(&mut b, &range(&a, actor(1, 1), 2)).0, Reception::Gap);
+    assert_eq!(b.vector().get(actor(1, 1)), 0);
+    assert!(b.register(SPEC, "c").is_some(), "what came is used all the same");
+    assert_eq!(receive(&mut b, &range(&a, actor(1, 1), 0)).0, Reception::Advanced);
+    let (reception, changes) = receive(&mut b, &range(&a, actor(1, 1), 0));
+    assert_eq!(reception, Reception::Duplicate);
+    assert!(changes.is_empty());
+}
+
+#[test]
+fn replaced_changes_are_forgotten_and_nothing_is_sent_for_them() {
+    let mut a = State::new(actor(1, 1));
+    for value in ["1", "2", "3"] {
+        put(&mut a, "a", value);
+    }
+    assert_eq!(a.ops().count(), 1);
+    let mut b = State::new(actor(2, 1));
+    receive(&mut b, &range(&a, actor(1, 1), 0));
+    assert_eq!(b.vector().get(actor(1, 1)), 3);
+    assert_eq!(b.register(SPEC, "a").unwrap().value(), Some(&b"3"[..]));
+}
+
+#[test]
+fn unchanged_rows_cost_nothing_and_missing_rows_vanish_everywhere() {
+    let mut a = State::new(actor(1, 1));
+    let mut b = State::new(actor(2, 1));
+    publish(&mut a, &[("x", "1"), ("y", "2")]);
+    assert!(publish(&mut a, &[("x", "1"), ("y", "2")]).is_empty());
+    receive(&mut b, &range(&a, actor(1, 1), 0));
+    let before = a.own_version();
+    publish(&mut a, &[("y", "3")]);
+    assert_eq!(a.own_version() - before, 2, "one changed, one gone");
+    let (_, changes) = receive(&mut b, &range(&a, actor(1, 1), before));
+    assert_eq!(rows(&b, 1), [("y".to_owned(), "3".to_owned())]);
+    let changed: Vec<&str> = changes.records.iter().map(|id| &*id.key).collect();
+    assert_eq!(changed, ["x", "y"]);
+}
+
+#[test]
+fn marks_of_vanished_rows_are_swept_so_that_they_do_not_pile_up() {
+    let mut a = State::new(actor(1, 1));
+    for n in 0..1_000 {
+        publish(&mut a, &[("stays", "1"), (&format!("row-{n}"), "1")]);
+    }
+    assert!(a.ops().count() < 80, "{} changes kept", a.ops().count());
+    let mut b = State::new(actor(2, 1));
+    receive(&mut b, &range(&a, actor(1, 1), 0));
+    assert_eq!(rows(&b, 1).len(), 2);
+}
+
+#[test]
+fn an_empty_set_is_published_too() {
+    let mut a = State::new(actor(1, 1));
+    publish(&mut a, &[]);
+    let mut b = State::new(actor(2, 1));
+    receive(&mut b, &range(&a, actor(1, 1), 0));
+    assert!(b.sweep(FACT, machine(1)).is_some());
+}
+
+#[test]
+fn a_new_incarnation_replaces_the_facts_of_the_old_whatever_arrives_first() {
+    let mut old = State::new(actor(1, 1));
+    publish(&mut old, &[("lost", "1"), ("kept", "1")]);
+    let mut new = State::new(actor(1, 9));
+    publish(&mut new, &[("kept", "2")]);
+    let ranges = [range(&old, actor(1, 1), 0), range(&new, actor(1, 9), 0)];
+    for order in [[0, 1], [1, 0]] {
+        let mut b = State::new(actor(2, 1));
+        for at in order {
+            receive(&mut b, &ranges[at]);
+        }
+        assert_eq!(rows(&b, 1), [("kept".to_owned(), "2".to_owned())]);
+        assert_eq!(b.ops().count(), 2, "a row and a sweep");
+    }
+}
+
+#[test]
+fn what_is_stamped_too_far_ahead_is_kept_and_relayed_and_becomes_active_in_time() {
+    let mut a = State::new(actor(1, 1));
+    let mut changes = Changes::default();
+    let write = Write::Put { kind: SPEC, key: "k".to_owned(), value: b"early".to_vec() };
+    local::write(&mut a, &[write], NOW + 3_600_000, &mut changes).unwrap();
+    assert!(a.register(SPEC, "k").is_some(), "its writer sees it");
+
+    let mut b = State::new(actor(2, 1));
+    receive(&mut b, &range(&a, actor(1, 1), 0));
+    assert_eq!(b.register(SPEC, "k").and_then(Register::value), None);
+    assert_eq!(b.quarantined().count(), 1);
+    assert_eq!(range(&b, actor(1, 1), 0).ops.len(), 1, "relayed");
+    put(&mut b, "other", "x");
+    assert!(b.hlc.last() >> 16 < NOW + 60_001, "it does not drag our clock along");
+
+    let mut changes = Changes::default();
+    b.release(NOW + 3_000_000, &mut changes).unwrap();
+    assert!(changes.is_empty());
+    b.release(NOW + 3_600_000, &mut changes).unwrap();
+    assert_eq!(b.register(SPEC, "k").and_then(Register::value), Some(&b"early"[..]));
+    assert_eq!(changes.records.len(), 1);
+    assert!(changes.ops.values().all(Option::is_some), "it stays stored");
+}
+
+#[test]
+fn what_is_not_understood_is_kept_and_relayed() {
+    let mut b = State::new(actor(2, 1));
+    let dot = Dot { actor: actor(1, 1), version: 1 };
+    let op = Op::decode(dot, 77, 42, Arc::from("k"), Bytes::from_static(b"claim"), &[]);
+    let strange = Range { actor: actor(1, 1), from: 0, to: 1, ops: vec![Arc::new(op)] };
+    assert_eq!(receive(&mut b, &strange).0, Reception::Advanced);
+    assert_eq!(b.opaque(), 1);
+    assert_eq!(range(&b, actor(1, 1), 0).ops, strange.ops);
+}
+
+#[test]
+fn there_is_a_limit_to_what_is_not_understood() {
+    let mut b = State::new(actor(2, 1));
+    let ops: Vec<_> = (1..=MAX_OPAQUE as u64 + 1)
+        .map(|version| {
+            let dot = Dot { actor: actor(1, 1), version };
+            Arc::new(Op::decode(dot, 77, 42, Arc::from("k"), Bytes::new(), &[]))
+        })
+        .collect();
+    let flood = Range { actor: actor(1, 1), from: 0, to: ops.len() as u64, ops };
+    assert_eq!(b.apply_range(&flood, NOW, &mut Changes::default()), Err(TooManyOpaque));
+}
+
+#[test]
+fn an_unknown_kind_of_a_known_class_is_merged() {
+    let mut b = State::new(actor(2, 1));
+    let dot = Dot { actor: actor(1, 1), version: 1 };
+    let op = Op::intent(dot, 999, Arc::from("k"), NOW << 16, Context::default(), Some(b"v"));
+    receive(&mut b, &Range { actor: actor(1, 1), from: 0, to: 1, ops: vec![Arc::new(op)] });
+    assert_eq!(b.register(999, "k").and_then(Register::value), Some(&b"v"[..]));
+}
+
+#[test]
+fn loading_what_was_stored_gives_the_same_state() {
+    let mut a = State::new(actor(1, 1));
+    put(&mut a, "a", "1");
+    put(&mut a, "a", "2");
+    publish(&mut a, &[("x", "1"), ("y", "2")]);
+    publish(&mut a, &[("x", "1")]);
+    let stored: Vec<_> = a.ops().cloned().collect();
+    let (loaded, changes) = State::load(a.me(), a.hlc, a.vector().clone(), stored, NOW).unwrap();
+    assert!(changes.ops.is_empty());
+    assert!(loaded.ops().eq(a.ops()));
+    assert_eq!(loaded.vector(), a.vector());
+    assert_eq!(rows(&loaded, 1), rows(&a, 1));
+}
+
+#[test]
+fn going_on_as_a_new_incarnation_says_everything_again() {
+    let mut a = State::new(actor(1, 1));
+    put(&mut a, "before", "1");
+    let opened_at = a.own_version();
+    put(&mut a, "since", "2");
+    publish(&mut a, &[("x", "1")]);
+    local::reincarnate(&mut a, 7, opened_at, NOW, &mut Changes::default()).unwrap();
+    assert_eq!(a.me(), actor(1, 7));
+    let again = range(&a, actor(1, 7), 0);
+    let keys: Vec<&str> = again.ops.iter().map(|op| &*op.key).collect();
+    assert_eq!(keys, ["since", "x", ""]);
+    assert_eq!(a.register(SPEC, "before").unwrap().value(), Some(&b"1"[..]));
+    assert_eq!(a.register(SPEC, "since").unwrap().items().len(), 1);
+}

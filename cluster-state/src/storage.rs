@@ -1,0 +1,386 @@
+//! The SQLite file: the live changes, the version vector, and who we are. Used by one thread.
+//!
+//! WAL, exclusive lock, STRICT tables. A commit with `durable` is on the disk when it returns; others survive a
+//! killed process, not a power cut, which is why each unclean shutdown begins a new incarnation.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use crate::id::{Actor, ClusterId, Dot, MAX_COUNTER, MachineId};
+use crate::kind::Kind;
+use crate::op::Op;
+use crate::state::Changes;
+use crate::vector::VersionVector;
+
+/// `PRAGMA user_version` of the files this version writes.
+const FORMAT: i64 = 1;
+/// How long to wait for the process before us to let go of the file.
+const BUSY: Duration = Duration::from_secs(3);
+
+const SCHEMA: &str = "
+CREATE TABLE store (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  cluster BLOB NOT NULL, machine BLOB NOT NULL,
+  incarnation INTEGER NOT NULL,
+  opened INTEGER NOT NULL,
+  hlc INTEGER NOT NULL,
+  -- The identity of the file at a clean shutdown, else NULL: a copy of it is another file.
+  clean TEXT
+) STRICT;
+CREATE TABLE actors (
+  id INTEGER PRIMARY KEY, machine BLOB NOT NULL, incarnation INTEGER NOT NULL, complete INTEGER NOT NULL,
+  UNIQUE (machine, incarnation)
+) STRICT;
+CREATE TABLE ops (
+  actor INTEGER NOT NULL, version INTEGER NOT NULL, kind INTEGER NOT NULL, class INTEGER NOT NULL,
+  key TEXT NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (actor, version)
+) STRICT, WITHOUT ROWID;
+";
+
+/// The store could not be opened. Nothing was changed, except where it says so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("store {path} is in use by another process")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is damaged. Move it away to start with an empty store, which the other machines fill again.
+    #[error("store {path} is damaged: {reason}; move it away and the other machines fill a new one")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// It belongs to another cluster.
+    #[error("store {path} belongs to cluster {found}, not {wanted}")]
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: ClusterId,
+        /// What was asked for.
+        wanted: ClusterId,
+    },
+    /// It belongs to another machine (a copied disk image?).
+    #[error("store {path} belongs to machine {found}, not {wanted}")]
+    OtherMachine {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: MachineId,
+        /// What was asked for.
+        wanted: MachineId,
+    },
+    /// A newer version wrote it.
+    #[error("store {path} has format {found}, this version reads up to {FORMAT}: upgrade")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
+    /// No room on the disk.
+    #[error("no space left for store {path}")]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be read or written.
+    #[error("cannot open store {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's or the system's word.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The writer's thread could not be started.
+    #[error("cannot start the writer of store {path}: {source}")]
+    Thread {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A commit failed and left nothing behind.
+#[derive(Debug)]
+pub(crate) enum CommitError {
+    DiskFull,
+    Other(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for CommitError {
+    fn from(error: rusqlite::Error) -> Self {
+        if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+            Self::DiskFull
+        } else {
+            Self::Other(error)
+        }
+    }
+}
+
+/// What a file held.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) me: Actor,
+    /// How often this file was opened.
+    pub(crate) opened: u64,
+    pub(crate) hlc: u64,
+    pub(crate) vector: VersionVector,
+    pub(crate) ops: Vec<Arc<Op>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Storage {
+    connection: Connection,
+    path: PathBuf,
+    durable: bool,
+}
+
+/// Whom the file must belong to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
+    pub(crate) cluster: ClusterId,
+    pub(crate) machine: MachineId,
+    pub(crate) kinds: &'static [Kind],
+}
+
+impl Storage {
+    /// Opens or makes the file and begins a new incarnation, `stride` above the last, unless it was closed cleanly.
+    /// `max_pages` of 4 KiB; 0: no limit.
+    pub(crate) fn open(
+        path: &Path,
+        owner: Owner,
+        stride: u64,
+        max_pages: u64,
+    ) -> Result<(Self, Loaded), OpenError> {
+        let fail = |source| open_error(path, source);
+        let connection = Connection::open(path).map_err(fail)?;
+        connection.busy_timeout(BUSY).map_err(fail)?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(fail)?;
+        let format: i64 =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail)?;
+        if format > FORMAT {
+            return Err(OpenError::Newer { path: path.to_owned(), found: format });
+        }
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(fail)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+        if max_pages > 0 {
+            connection
+                .pragma_update_and_check(None, "max_page_count", max_pages as i64, |_| Ok(()))
+                .map_err(fail)?;
+        }
+        let mut storage = Self { connection, path: path.to_owned(), durable: true };
+        let loaded = storage.load(owner, stride)?;
+        Ok((storage, loaded))
+    }
+
+    fn load(&mut self, owner: Owner, stride: u64) -> Result<Loaded, OpenError> {
+        let path = self.path.clone();
+        let fail = |source| open_error(&path, source);
+        let file = file_identity(&path);
+        let tx = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(fail)?;
+        let format: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail)?;
+        if format == 0 {
+            tx.execute_batch(SCHEMA).map_err(fail)?;
+            tx.pragma_update(None, "user_version", FORMAT).map_err(fail)?;
+            tx.execute(
+                "INSERT INTO store (id, cluster, machine, incarnation, opened, hlc, clean) VALUES (1, ?1, ?2, 0, 0, 0, NULL)",
+                params![owner.cluster.0, owner.machine.0],
+            )
+            .map_err(fail)?;
+        }
+        let check: String = tx.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(fail)?;
+        if check != "ok" {
+            return Err(OpenError::Corrupt { path, reason: check });
+        }
+        let row = tx
+            .query_row("SELECT cluster, machine, incarnation, opened, hlc, clean FROM store", [], |row| {
+                Ok((
+                    ClusterId(row.get(0)?),
+                    MachineId(row.get(1)?),
+                    row.get::<_, i64>(2)? as u64,
+                    row.get::<_, i64>(3)? as u64,
+                    row.get::<_, i64>(4)? as u64,
+                    row.get::<_, Option<String>>(5)?,
+                ))
+            })
+            .optional()
+            .map_err(fail)?;
+        let Some((cluster, machine, incarnation, opened, hlc, clean)) = row else {
+            return Err(OpenError::Corrupt { path, reason: "its owner is missing".to_owned() });
+        };
+        if cluster != owner.cluster {
+            return Err(OpenError::OtherCluster { path, found: cluster, wanted: owner.cluster });
+        }
+        if machine != owner.machine {
+            return Err(OpenError::OtherMachine { path, found: machine, wanted: owner.machine });
+        }
+        let kept = incarnation > 0 && clean.is_some() && clean == file;
+        let incarnation = if kept { incarnation } else { incarnation.saturating_add(stride.max(1)) };
+        let opened = opened + 1;
+        tx.execute(
+            "UPDATE store SET incarnation = ?1, opened = ?2, clean = NULL",
+            params![incarnation as i64, opened as i64],
+        )
+        .map_err(fail)?;
+        let (vector, ops) = read_ops(&tx, owner.kinds, &path)?;
+        tx.commit().map_err(fail)?;
+        Ok(Loaded { me: Actor { machine, incarnation }, opened, hlc, vector, ops })
+    }
+
+    /// Writes a transaction, whole or not at all.
+    pub(crate) fn commit(
+        &mut self,
+        me: Actor,
+        hlc: u64,
+        changes: &Changes,
+        durable: bool,
+    ) -> Result<(), CommitError> {
+        if self.durable != durable {
+            let mode = if durable { "FULL" } else { "NORMAL" };
+            self.connection.pragma_update(None, "synchronous", mode)?;
+            self.durable = durable;
+        }
+        let tx = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        write_changes(&tx, me, hlc, changes)?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Marks a clean shutdown and closes the file.
+    pub(crate) fn close(self, me: Actor, hlc: u64) -> Result<(), CommitError> {
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        // First everything into the file, then the word that everything is there.
+        self.connection.pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?;
+        self.connection.execute(
+            "UPDATE store SET clean = ?1, incarnation = ?2, hlc = ?3",
+            params![file_identity(&self.path), me.incarnation as i64, hlc as i64],
+        )?;
+        self.connection.close().map_err(|(_, error)| error)?;
+        Ok(())
+    }
+}
+
+fn write_changes(
+    tx: &rusqlite::Transaction<'_>,
+    me: Actor,
+    hlc: u64,
+    changes: &Changes,
+) -> rusqlite::Result<()> {
+    let mut find = tx.prepare_cached("SELECT id FROM actors WHERE machine = ?1 AND incarnation = ?2")?;
+    let mut make = tx.prepare_cached(
+        "INSERT INTO actors (machine, incarnation, complete) VALUES (?1, ?2, 0) RETURNING id",
+    )?;
+    let mut ids = std::collections::BTreeMap::new();
+    let mut id_of = |actor: Actor| -> rusqlite::Result<i64> {
+        if let Some(id) = ids.get(&actor) {
+            return Ok(*id);
+        }
+        let key = params![actor.machine.0, actor.incarnation as i64];
+        let known = find.query_row(key, |row| row.get(0)).optional()?;
+        let id = match known {
+            Some(id) => id,
+            None => make.query_row(key, |row| row.get(0))?,
+        };
+        ids.insert(actor, id);
+        Ok(id)
+    };
+    let mut put = tx.prepare_cached(
+        "INSERT OR REPLACE INTO ops (actor, version, kind, class, key, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    let mut delete = tx.prepare_cached("DELETE FROM ops WHERE actor = ?1 AND version = ?2")?;
+    for (dot, op) in &changes.ops {
+        let actor = id_of(dot.actor)?;
+        let version = dot.version as i64;
+        match op {
+            Some(op) => put.execute(params![actor, version, op.kind, op.class, &*op.key, &*op.body])?,
+            None => delete.execute(params![actor, version])?,
+        };
+    }
+    let mut advance = tx.prepare_cached("UPDATE actors SET complete = ?2 WHERE id = ?1")?;
+    for (actor, version) in &changes.complete {
+        advance.execute(params![id_of(*actor)?, *version as i64])?;
+    }
+    tx.prepare_cached("UPDATE store SET hlc = ?1, incarnation = ?2")?
+        .execute(params![hlc as i64, me.incarnation as i64])?;
+    Ok(())
+}
+
+fn read_ops(
+    tx: &rusqlite::Transaction<'_>,
+    kinds: &[Kind],
+    path: &Path,
+) -> Result<(VersionVector, Vec<Arc<Op>>), OpenError> {
+    let fail = |source| open_error(path, source);
+    let mut actors = std::collections::HashMap::new();
+    let mut vector = VersionVector::default();
+    let mut select = tx.prepare("SELECT id, machine, incarnation, complete FROM actors").map_err(fail)?;
+    let mut rows = select.query([]).map_err(fail)?;
+    while let Some(row) = rows.next().map_err(fail)? {
+        let read = || -> rusqlite::Result<_> {
+            let actor = Actor { machine: MachineId(row.get(1)?), incarnation: row.get::<_, i64>(2)? as u64 };
+            Ok((row.get::<_, i64>(0)?, actor, row.get::<_, i64>(3)? as u64))
+        };
+        let (id, actor, complete) = read().map_err(fail)?;
+        actors.insert(id, actor);
+        vector.raise(actor, complete);
+    }
+    let mut ops = Vec::new();
+    let mut select = tx.prepare("SELECT actor, version, kind, class, key, body FROM ops").map_err(fail)?;
+    let mut rows = select.query([]).map_err(fail)?;
+    while let Some(row) = rows.next().map_err(fail)? {
+        let read = || -> rusqlite::Result<_> {
+            let key: Arc<str> = Arc::from(row.get_ref(4)?.as_str()?);
+            let body = Bytes::copy_from_slice(row.get_ref(5)?.as_blob()?);
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)? as u64, row.get(2)?, row.get(3)?, key, body))
+        };
+        let (actor, version, kind, class, key, body) = read().map_err(fail)?;
+        let actor = actors.get(&actor).copied().filter(|_| version < MAX_COUNTER);
+        let Some(actor) = actor else {
+            return Err(OpenError::Corrupt {
+                path: path.to_owned(),
+                reason: "a change without an actor".to_owned(),
+            });
+        };
+        ops.push(Arc::new(Op::decode(Dot { actor, version }, kind, class, key, body, kinds)));
+    }
+    Ok((vector, ops))
+}
+
+/// Device and inode: a file that was copied or restored is not the one that was closed.
+fn file_identity(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|meta| format!("{}:{}", meta.dev(), meta.ino()))
+}
+
+fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match (&source, source.sqlite_error_code()) {
+        (_, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => OpenError::InUse { path },
+        (_, Some(ErrorCode::DiskFull)) => OpenError::DiskFull { path },
+        (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        | (
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..),
+            _,
+        ) => OpenError::Corrupt { path, reason: source.to_string() },
+        _ => OpenError::Io { path, source },
+    }
+}
