@@ -1,0 +1,224 @@
+//! WireGuard keys, and the management address that follows from them. A machine's public key is its identity in the mesh.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::Ipv6Net;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use x25519_dalek::StaticSecret;
+
+/// All management addresses of every cluster lie in here: `fdcc::/16`, the same range Uncloud uses.
+///
+/// Strictly a locally assigned prefix carries 40 random bits after `fd`; here the 112 bits that follow come from the key, so
+/// that two addresses are equal only if two keys are.
+pub const MANAGEMENT_NETWORK: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfdcc, 0, 0, 0, 0, 0, 0, 0), 16);
+
+/// Why a text or some bytes are not a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not 32 bytes in base64 (44 characters, the last one `=`).
+    #[error("a WireGuard key is 32 bytes in base64 (44 characters), this is not")]
+    Malformed,
+    /// The all-zero key: what an unset field looks like, and no valid point.
+    #[error("the all-zero key is no WireGuard key")]
+    Zero,
+    /// The system gave no random bytes.
+    #[error("no random bytes for a new key: {0}")]
+    Random(String),
+}
+
+/// A machine's secret key. `Debug` hides it, dropping it wipes it.
+#[derive(Clone)]
+pub struct PrivateKey(StaticSecret);
+
+impl PrivateKey {
+    /// A new key from the system's random numbers.
+    pub fn generate() -> Result<Self, KeyError> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| KeyError::Random(error.to_string()))?;
+        Ok(Self::from_bytes(bytes))
+    }
+
+    /// A key from 32 random bytes; any 32 bytes are a key.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(StaticSecret::from(bytes))
+    }
+
+    /// The public half.
+    pub fn public(&self) -> PublicKey {
+        PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+    }
+
+    /// The text form, for a file only root can read.
+    pub fn to_base64(&self) -> String {
+        STANDARD.encode(self.0.to_bytes())
+    }
+
+    pub(crate) fn secret(&self) -> StaticSecret {
+        self.0.clone()
+    }
+}
+
+impl FromStr for PrivateKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        Ok(Self::from_bytes(decode(text)?))
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(hidden)")
+    }
+}
+
+/// Two secret keys are equal if and only if their public halves are; comparing those leaks nothing by its timing.
+impl PartialEq for PrivateKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.public() == other.public()
+    }
+}
+impl Eq for PrivateKey {}
+
+impl Serialize for PrivateKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_base64())
+    }
+}
+
+impl<'de> Deserialize<'de> for PrivateKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A machine's public key: its identity in the mesh. Never all zero.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// The key in these bytes; the all-zero key is refused.
+    pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyError> {
+        if bytes == [0; 32] { Err(KeyError::Zero) } else { Ok(Self(bytes)) }
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first eight characters: enough for a log line.
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(8);
+        text
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        Self::from_bytes(decode(text)?)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The address under which a machine's daemon is reached inside the mesh: `fdcc:` and the first 14 bytes of its public key.
+///
+/// It follows from the key alone, so nobody has to hand it out, and no machine can answer under another's: WireGuard accepts a
+/// source address only from the key it belongs to.
+pub fn management_address(key: &PublicKey) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&MANAGEMENT_NETWORK.addr().octets()[..2]);
+    octets[2..].copy_from_slice(&key.0[..14]);
+    Ipv6Addr::from(octets)
+}
+
+fn decode(text: &str) -> Result<[u8; 32], KeyError> {
+    let bytes = STANDARD.decode(text.trim()).map_err(|_| KeyError::Malformed)?;
+    bytes.try_into().map_err(|_| KeyError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7748, section 6.1: Alice's key pair.
+    const ALICE_SECRET: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+    const ALICE_PUBLIC: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
+
+    #[test]
+    fn the_public_half_is_that_of_the_rfc() {
+        let secret: PrivateKey = ALICE_SECRET.parse().unwrap();
+        assert_eq!(secret.public().to_string(), ALICE_PUBLIC);
+        assert_eq!(secret.to_base64(), ALICE_SECRET);
+    }
+
+    #[test]
+    fn keys_survive_json() {
+        let secret: PrivateKey = ALICE_SECRET.parse().unwrap();
+        let json = serde_json::to_string(&(&secret, secret.public())).unwrap();
+        assert_eq!(json, format!(r#"["{ALICE_SECRET}","{ALICE_PUBLIC}"]"#));
+        let (back, public): (PrivateKey, PublicKey) = serde_json::from_str(&json).unwrap();
+        assert_eq!((back.public(), public), (secret.public(), secret.public()));
+    }
+
+    #[test]
+    fn debug_hides_the_secret() {
+        let secret: PrivateKey = ALICE_SECRET.parse().unwrap();
+        assert_eq!(format!("{secret:?}"), "PrivateKey(hidden)");
+    }
+
+    #[test]
+    fn two_generated_keys_differ() {
+        assert_ne!(PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+    }
+
+    #[test]
+    fn bad_keys_are_refused() {
+        for bad in ["", "abc", "####", &ALICE_PUBLIC[..40], &format!("{ALICE_PUBLIC}AAAA")] {
+            assert_eq!(bad.parse::<PublicKey>(), Err(KeyError::Malformed), "{bad:?}");
+        }
+        let zero = STANDARD.encode([0; 32]);
+        assert_eq!(zero.parse::<PublicKey>(), Err(KeyError::Zero));
+        let error = serde_json::from_str::<PublicKey>(&format!("\"{zero}\"")).unwrap_err();
+        assert!(error.to_string().contains("all-zero"), "{error}");
+    }
+
+    #[test]
+    fn the_management_address_is_the_prefix_and_14_bytes_of_the_key() {
+        let key: PublicKey = ALICE_PUBLIC.parse().unwrap();
+        let address = management_address(&key);
+        assert_eq!(address.to_string(), "fdcc:8520:f009:8930:a754:748b:7ddc:b43e");
+        assert!(MANAGEMENT_NETWORK.contains(&address));
+    }
+}

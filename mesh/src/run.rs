@@ -1,0 +1,288 @@
+//! The mesh process: `ucd mesh`.
+//!
+//! One loop owns the tunnel. Each second it looks which endpoints work; each half minute it applies its configuration again, which
+//! repairs what others removed; in between it answers the control socket.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::MeshConfig;
+use crate::control::{self, Call, Request, Response};
+use crate::endpoint::{EndpointChooser, Observation};
+use crate::error::MeshError;
+use crate::key::PublicKey;
+use crate::status::{MeshStatus, PeerStatus};
+use crate::store::Store;
+use crate::tunnel::{Applied, Tunnel, TunnelPeer};
+
+/// How often endpoints are looked at.
+const STEP: Duration = Duration::from_secs(1);
+
+/// How often the configuration is applied again.
+const REPAIR: Duration = Duration::from_secs(30);
+
+/// How often endpoints that work are written down, at most.
+const REMEMBER: Duration = Duration::from_secs(10);
+
+/// Requests waiting for the loop: no more than there can be connections.
+const WAITING_CALLS: usize = 16;
+
+/// Files of the mesh process.
+#[derive(Debug, Clone)]
+pub struct MeshPaths {
+    /// The configuration, written by this process only. Endpoints that worked are kept beside it.
+    pub config: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+}
+
+/// Runs the mesh process until `cancel`, then takes the interface away and returns.
+///
+/// A configuration on disk is restored first, and the control socket answers from then on. If the tunnel breaks for good (somebody removed the
+/// interface) this returns an error; started again, it restores everything.
+pub async fn run<T: Tunnel>(paths: MeshPaths, tunnel: T, cancel: CancellationToken) -> Result<(), MeshError> {
+    let listener = control::listen(&paths.socket).await?;
+    let (calls, called) = mpsc::channel(WAITING_CALLS);
+    let mut tasks = JoinSet::new();
+    let stop = CancellationToken::new();
+    let _stop_on_return = stop.clone().drop_guard();
+    tasks.spawn(control::serve(listener, calls, stop.clone()));
+
+    let mut mesh = Mesh::new(Store::new(paths.config), tunnel).await;
+    let result = mesh.serve(called, cancel).await;
+    // The last second's handshakes and moves count too.
+    if let Err(error) = mesh.step().await {
+        tracing::debug!(%error, "no last look at the endpoints");
+    }
+    mesh.remember().await;
+    let closed = mesh.tunnel.close().await;
+    if let Err(error) = tokio::fs::remove_file(&paths.socket).await {
+        tracing::debug!(%error, "the control socket was gone already");
+    }
+    stop.cancel();
+    while tasks.join_next().await.is_some() {}
+    result.and(closed.map_err(MeshError::from))
+}
+
+struct Mesh<T> {
+    store: Store,
+    tunnel: T,
+    config: Option<MeshConfig>,
+    /// The configuration that is on disk.
+    saved: Option<MeshConfig>,
+    chooser: EndpointChooser,
+    /// Times of the chooser are since this moment.
+    origin: Instant,
+    /// What is on disk.
+    remembered: BTreeMap<PublicKey, SocketAddr>,
+    remembered_at: Instant,
+}
+
+impl<T: Tunnel> Mesh<T> {
+    async fn new(store: Store, tunnel: T) -> Self {
+        let remembered = store.load_endpoints().await;
+        let origin = Instant::now();
+        Self {
+            store,
+            tunnel,
+            config: None,
+            saved: None,
+            chooser: EndpointChooser::default(),
+            origin,
+            remembered,
+            remembered_at: origin,
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        mut calls: mpsc::Receiver<Call>,
+        cancel: CancellationToken,
+    ) -> Result<(), MeshError> {
+        self.restore().await?;
+        let mut step = tokio::time::interval(STEP);
+        step.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut repair = tokio::time::interval_at(Instant::now() + REPAIR, REPAIR);
+        repair.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                error = self.tunnel.failed() => return Err(error.into()),
+                Some((request, answer)) = calls.recv() => {
+                    let response = self.answer(request).await.unwrap_or_else(|error| {
+                        tracing::warn!(%error, "request failed");
+                        Response::Error(error.to_string())
+                    });
+                    // Whoever asked may have gone; what was asked for is done all the same.
+                    let _ = answer.send(response);
+                }
+                _ = step.tick() => self.step().await?,
+                _ = repair.tick() => self.repair().await,
+            }
+        }
+    }
+
+    /// Restores the configuration on disk. One that is damaged is put aside: the daemon, which has all of it, hands it over again.
+    async fn restore(&mut self) -> Result<(), MeshError> {
+        let config = match self.store.load().await {
+            Ok(config) => config,
+            Err(error @ MeshError::Damaged { .. }) => {
+                tracing::error!(%error, "starting without a configuration");
+                self.store.put_aside().await?;
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(config) = config {
+            self.saved = Some(config.clone());
+            self.apply(config).await?;
+            tracing::info!("configuration restored");
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<Response, MeshError> {
+        match request {
+            Request::Apply(config) => {
+                config.validate()?;
+                self.apply(*config).await?;
+                if self.saved != self.config
+                    && let Some(config) = &self.config
+                {
+                    self.store.save(config).await?;
+                    self.saved.clone_from(&self.config);
+                }
+                Ok(Response::Applied)
+            }
+            Request::Down => {
+                self.down().await?;
+                Ok(Response::Down)
+            }
+            Request::Status => Ok(Response::Status(self.status().await?)),
+        }
+    }
+
+    /// Files first: a process that dies in between restores nothing.
+    async fn down(&mut self) -> Result<(), MeshError> {
+        self.store.forget().await?;
+        self.config = None;
+        self.saved = None;
+        self.chooser = EndpointChooser::default();
+        self.remembered.clear();
+        self.tunnel.close().await?;
+        tracing::info!("mesh taken down");
+        Ok(())
+    }
+
+    /// Brings the tunnel to the configuration, then sees to the endpoints at once: a new peer shall not wait for the next step.
+    async fn apply(&mut self, config: MeshConfig) -> Result<(), MeshError> {
+        let applied = match self.tunnel.apply(&config).await {
+            Ok(applied) => applied,
+            Err(error) => {
+                self.roll_back().await;
+                return Err(error.into());
+            }
+        };
+        for conflict in config.allocation().1 {
+            tracing::warn!("{conflict}");
+        }
+        if applied == Applied::Opened {
+            self.chooser.reopened();
+        }
+        let now = self.origin.elapsed();
+        self.chooser.configure(now, &config.peers, &self.remembered);
+        self.config = Some(config);
+        self.step().await
+    }
+
+    /// A configuration that failed may be half done; what was there before shall go on.
+    async fn roll_back(&mut self) {
+        let Some(config) = &self.config else { return };
+        match self.tunnel.apply(config).await {
+            Ok(Applied::Opened) => self.chooser.reopened(),
+            Ok(Applied::Changed) => {}
+            Err(error) => tracing::error!(%error, "cannot go back to the configuration before"),
+        }
+    }
+
+    async fn repair(&mut self) {
+        if let Some(config) = self.config.clone()
+            && let Err(error) = self.apply(config).await
+        {
+            tracing::warn!(%error, "cannot bring the mesh back to its configuration");
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), MeshError> {
+        let observed = observations(&self.tunnel.peers().await?);
+        let now = self.origin.elapsed();
+        let changes = self.chooser.step(now, &observed);
+        if !changes.is_empty() {
+            for (peer, endpoint) in &changes {
+                tracing::debug!(peer = %peer.short(), %endpoint, "trying");
+            }
+            self.tunnel.set_endpoints(&changes).await?;
+        }
+        if self.remembered_at.elapsed() >= REMEMBER {
+            self.remember().await;
+        }
+        Ok(())
+    }
+
+    /// Writes down the endpoints that work, if they are others than those on disk. A peer that is down keeps its entry: where it was
+    /// last is the best guess.
+    async fn remember(&mut self) {
+        self.remembered_at = Instant::now();
+        let Some(config) = &self.config else { return };
+        let mut endpoints = self.remembered.clone();
+        endpoints.extend(self.chooser.working(self.origin.elapsed()));
+        endpoints.retain(|key, _| config.peers.iter().any(|peer| peer.public_key == *key));
+        if endpoints != self.remembered {
+            self.store.save_endpoints(&endpoints).await;
+            self.remembered = endpoints;
+        }
+    }
+
+    async fn status(&mut self) -> Result<MeshStatus, MeshError> {
+        let Some(config) = &self.config else { return Ok(MeshStatus::unconfigured()) };
+        let mut peers = self.tunnel.peers().await?;
+        let now = self.origin.elapsed();
+        self.chooser.observe(now, &observations(&peers));
+        peers.sort_by_key(|peer| peer.public_key);
+        Ok(MeshStatus {
+            interface: config.interface.clone(),
+            public_key: Some(config.private_key.public()),
+            listen_port: config.listen_port,
+            peers: peers.into_iter().map(|peer| self.peer_status(now, peer)).collect(),
+            conflicts: config.allocation().1,
+        })
+    }
+
+    fn peer_status(&self, now: Duration, peer: TunnelPeer) -> PeerStatus {
+        PeerStatus {
+            public_key: peer.public_key,
+            endpoint: peer.endpoint,
+            latest_handshake: peer.handshake_age.map(|age| age.as_millis() as u64),
+            rx_bytes: peer.rx_bytes,
+            tx_bytes: peer.tx_bytes,
+            allowed_ips: peer.allowed_ips,
+            reach: self.chooser.reach(now, &peer.public_key),
+        }
+    }
+}
+
+fn observations(peers: &[TunnelPeer]) -> BTreeMap<PublicKey, Observation> {
+    let observation =
+        |peer: &TunnelPeer| Observation { endpoint: peer.endpoint, handshake_age: peer.handshake_age };
+    peers.iter().map(|peer| (peer.public_key, observation(peer))).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! A tunnel that moves no packet, for tests of what is above it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::{Applied, Tunnel, TunnelError, TunnelPeer};
+use crate::config::MeshConfig;
+use crate::key::PublicKey;
+
+/// A tunnel in memory. Clones share it: keep one to look at and to steer it by.
+#[derive(Debug, Clone, Default)]
+pub struct Fake {
+    state: Arc<Mutex<FakeState>>,
+    broken: Arc<Notify>,
+}
+
+/// What the fake was told and shall say.
+#[derive(Debug, Default)]
+pub struct FakeState {
+    /// The configuration applied last; none when closed.
+    pub config: Option<MeshConfig>,
+    /// How many configurations were applied.
+    pub applied: usize,
+    /// All endpoints set, in order.
+    pub endpoints: Vec<(PublicKey, SocketAddr)>,
+    /// What it says of its peers, besides their keys and addresses.
+    pub peers: BTreeMap<PublicKey, TunnelPeer>,
+    /// Refuse the next configurations with this reason.
+    pub refuse: Option<String>,
+    /// Whether it was closed.
+    pub closed: bool,
+}
+
+impl Fake {
+    /// Its state, to look at or to change.
+    pub fn state(&self) -> MutexGuard<'_, FakeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes [`Tunnel::failed`] return.
+    pub fn fail(&self) {
+        self.broken.notify_one();
+    }
+}
+
+#[async_trait]
+impl Tunnel for Fake {
+    async fn apply(&mut self, config: &MeshConfig) -> Result<Applied, TunnelError> {
+        let mut state = self.state();
+        if let Some(reason) = state.refuse.clone() {
+            return Err(TunnelError::Other { action: "apply", reason });
+        }
+        let same = state
+            .config
+            .as_ref()
+            .is_some_and(|old| old.private_key == config.private_key && old.interface == config.interface);
+        if !same {
+            state.peers.clear();
+        }
+        let (allocation, _) = config.allocation();
+        state.peers.retain(|key, _| allocation.contains_key(key));
+        for (key, allowed_ips) in allocation {
+            let new = TunnelPeer {
+                public_key: key,
+                endpoint: None,
+                handshake_age: None,
+                rx_bytes: 0,
+                tx_bytes: 0,
+                allowed_ips: Vec::new(),
+            };
+            state.peers.entry(key).or_insert(new).allowed_ips = allowed_ips.into_iter().collect();
+        }
+        state.config = Some(config.clone());
+        state.applied += 1;
+        Ok(if same { Applied::Changed } else { Applied::Opened })
+    }
+
+    async fn set_endpoints(&mut self, endpoints: &[(PublicKey, SocketAddr)]) -> Result<(), TunnelError> {
+        let mut state = self.state();
+        for (key, endpoint) in endpoints {
+            state.endpoints.push((*key, *endpoint));
+            if let Some(peer) = state.peers.get_mut(key) {
+                peer.endpoint = Some(*endpoint);
+            }
+        }
+        Ok(())
+    }
+
+    async fn peers(&mut self) -> Result<Vec<TunnelPeer>, TunnelError> {
+        Ok(self.state().peers.values().cloned().collect())
+    }
+
+    async fn failed(&mut self) -> TunnelError {
+        self.broken.notified().await;
+        TunnelError::Lost { interface: "fake".to_owned() }
+    }
+
+    async fn close(&mut self) -> Result<(), TunnelError> {
+        let mut state = self.state();
+        state.config = None;
+        state.peers.clear();
+        state.closed = true;
+        Ok(())
+    }
+}
