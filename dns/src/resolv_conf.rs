@@ -1,0 +1,42 @@
+//! The machine's own resolvers, from `/etc/resolv.conf`.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Where resolvers listen.
+const DNS_PORT: u16 = 53;
+/// glibc reads no more than three either.
+const MAX_SERVERS: usize = 3;
+
+/// The `nameserver` lines of a resolv.conf, in order. Lines that make no sense are passed over, as every resolver does. Addresses with a
+/// zone (`fe80::1%eth0`) are not supported.
+pub fn upstreams(text: &str) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split(['#', ';']).next().unwrap_or_default().split_whitespace();
+        if words.next() != Some("nameserver") {
+            continue;
+        }
+        if let Some(ip) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) {
+            let address = SocketAddr::new(ip, DNS_PORT);
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+    }
+    found.truncate(MAX_SERVERS);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_makes_sense_is_read() {
+        let text = "# made by hand\nsearch example.org\nnameserver 192.0.2.1 # first\n nameserver\t2001:db8::1\n\
+                    nameserver what\nnameserver\n;nameserver 192.0.2.9\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n";
+        let found: Vec<String> = upstreams(text).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["192.0.2.1:53", "[2001:db8::1]:53", "192.0.2.2:53"]);
+        assert!(upstreams("").is_empty());
+    }
+}

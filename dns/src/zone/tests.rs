@@ -1,0 +1,275 @@
+//! Lookups as a table, and what must hold whatever the table says.
+
+use proptest::prelude::*;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::*;
+
+/// Three machines, the third down; `m1` answers.
+fn input() -> ZoneInput {
+    let machine = |number: u8, up| ZoneMachine {
+        id: id(number),
+        name: format!("m{number}").parse().unwrap(),
+        ipv4: Ipv4Addr::new(10, 210, number, 1),
+        up,
+    };
+    ZoneInput {
+        local_machine: Some(id(1)),
+        machines: vec![machine(1, true), machine(2, true), machine(3, false)],
+        services: vec!["shop/idle".parse().unwrap(), "blog/db".parse().unwrap()],
+        replicas: vec![
+            replica("shop/web", 1, 10),
+            replica("shop/web", 2, 11),
+            replica("shop/web", 3, 12),
+            ZoneReplica { unhealthy: true, ..replica("shop/web", 1, 13) },
+            ZoneReplica { draining: true, ..replica("shop/web", 1, 14) },
+            ZoneReplica { running: false, ..replica("shop/web", 1, 15) },
+            replica("shop/db", 2, 20),
+            replica("shop/lost", 3, 30),
+            ZoneReplica { unhealthy: true, ..replica("shop/sick", 1, 40) },
+            replica("my_blog-1/Api", 2, 50),
+            replica("shop/nearest.cache", 1, 60),
+            replica("shop/v1.api", 1, 61),
+            replica("shop/api", 2, 62),
+            replica("other/api", 2, 63),
+            replica("m1/solo", 2, 70),
+        ],
+    }
+}
+
+fn id(number: u8) -> MachineId {
+    MachineId::from_bytes([number; 16])
+}
+
+fn replica(key: &str, machine: u8, host: u8) -> ZoneReplica {
+    let ServiceKey { project, service } = key.parse().unwrap();
+    ZoneReplica {
+        project,
+        service,
+        machine_id: id(machine),
+        ip: Ipv4Addr::new(10, 210, machine, host),
+        running: true,
+        unhealthy: false,
+        draining: false,
+    }
+}
+
+fn look(zone: &Zone, name: &str, kind: Kind, seed: u64) -> Lookup {
+    zone.lookup(name, kind, &mut StdRng::seed_from_u64(seed))
+}
+
+/// Addresses without order, the common first two bytes left out; or what else came.
+fn shown(lookup: Lookup) -> String {
+    match lookup {
+        Lookup::Addresses(mut addresses) => {
+            addresses.sort();
+            let parts = addresses.iter().map(|ip| {
+                let [_, _, machine, host] = ip.octets();
+                format!("{machine}.{host}")
+            });
+            parts.collect::<Vec<_>>().join(" ")
+        }
+        Lookup::Pointer(name) => name,
+        Lookup::NoData => "no data".into(),
+        Lookup::NxDomain => "no such name".into(),
+        Lookup::NotOurs => "not ours".into(),
+    }
+}
+
+#[test]
+fn names() {
+    let zone = Zone::build(&input());
+    let machine_id = id(2).to_string();
+    for (name, expected) in [
+        // Services: what runs, is not unhealthy, not draining, not on a machine that is down.
+        ("web.shop.internal", "1.10 2.11"),
+        ("web.shop.internal.", "1.10 2.11"),
+        ("WeB.sHoP.InTeRnAl", "1.10 2.11"),
+        ("web.internal", "1.10 2.11"),
+        ("rr.web.internal", "1.10 2.11"),
+        ("rr.web.shop.internal", "1.10 2.11"),
+        ("nearest.web.shop.internal", "1.10 2.11"),
+        // Nothing else is left: then those on machines that are down.
+        ("lost.shop.internal", "3.30"),
+        ("nearest.lost.shop.internal", "3.30"),
+        // The name is there, nobody serves it.
+        ("sick.shop.internal", "no data"),
+        ("idle.shop.internal", "no data"),
+        ("idle.internal", "no data"),
+        // Two projects have it: only the long names answer. `blog/db` exists without a replica, and still counts.
+        ("db.internal", "no data"),
+        ("nearest.db.internal", "no data"),
+        ("db.shop.internal", "2.20"),
+        ("db.blog.internal", "no data"),
+        ("api.other.internal", "2.63"),
+        // Upper case in a service's name, `_` and `-` in a project's.
+        ("api.my_blog-1.internal", "2.50"),
+        // A dot in a service's name; an exact name goes before a prefix.
+        ("v1.api.internal", "1.61"),
+        ("v1.api.shop.internal", "1.61"),
+        ("nearest.cache.internal", "1.60"),
+        // One machine's replicas, by its name or id; one that is down has no others.
+        ("m1.m.web.shop.internal", "1.10"),
+        ("m2.m.web.internal", "2.11"),
+        (&format!("{machine_id}.m.web.internal"), "2.11"),
+        ("m3.m.web.shop.internal", "3.12"),
+        ("rr.m2.m.web.shop.internal", "2.11"),
+        ("m1.m.db.shop.internal", "no data"),
+        ("m9.m.web.shop.internal", "no such name"),
+        ("m.web.shop.internal", "no data"),
+        // Machines.
+        ("m1.machine.internal", "1.1"),
+        ("m3.machine.internal", "3.1"),
+        (&format!("{machine_id}.machine.internal"), "2.1"),
+        ("m9.machine.internal", "no such name"),
+        ("machine.internal", "no data"),
+        // What only has names below it.
+        ("shop.internal", "no data"),
+        ("internal", "no data"),
+        ("internal.", "no data"),
+        // Nobody.
+        ("nobody.internal", "no such name"),
+        ("web.nobody.internal", "no such name"),
+        ("nobody.web.shop.internal", "no such name"),
+        ("rr.rr.web.internal", "no such name"),
+        ("rr.nearest.web.shop.internal", "no such name"),
+        (".internal", "no such name"),
+        ("..internal", "no such name"),
+        ("*.shop.internal", "no such name"),
+        // Somebody else's.
+        ("", "not ours"),
+        (".", "not ours"),
+        ("web", "not ours"),
+        ("example.org", "not ours"),
+        ("notinternal", "not ours"),
+        ("internal.example.org", "not ours"),
+        // A name of ours is no address.
+        ("1.1.210.10.in-addr.arpa", "no data"),
+    ] {
+        assert_eq!(shown(look(&zone, name, Kind::A, 1)), expected, "{name}");
+    }
+}
+
+#[test]
+fn only_addresses_are_there() {
+    let zone = Zone::build(&input());
+    for kind in [Kind::Ptr, Kind::Other] {
+        assert_eq!(look(&zone, "web.shop.internal", kind, 1), Lookup::NoData);
+        assert_eq!(look(&zone, "nobody.internal", kind, 1), Lookup::NxDomain);
+    }
+    assert_eq!(shown(look(&zone, "web.shop.internal", Kind::Any, 1)), "1.10 2.11");
+}
+
+#[test]
+fn pointers() {
+    let zone = Zone::build(&input());
+    for (name, expected) in [
+        ("1.2.210.10.in-addr.arpa", "m2.machine.internal"),
+        ("10.1.210.10.in-addr.arpa.", "web.shop.internal"),
+        ("14.1.210.10.IN-ADDR.ARPA", "web.shop.internal"),
+        ("50.2.210.10.in-addr.arpa", "api.my_blog-1.internal"),
+        ("99.2.210.10.in-addr.arpa", "no such name"),
+        ("1.9.210.10.in-addr.arpa", "not ours"),
+        ("2.210.10.in-addr.arpa", "not ours"),
+        ("7.1.2.210.10.in-addr.arpa", "not ours"),
+        ("x.2.210.10.in-addr.arpa", "not ours"),
+        ("256.2.210.10.in-addr.arpa", "not ours"),
+        ("in-addr.arpa", "not ours"),
+    ] {
+        assert_eq!(shown(look(&zone, name, Kind::Ptr, 1)), expected, "{name}");
+    }
+}
+
+#[test]
+fn an_empty_zone_still_owns_its_domain() {
+    let zone = Zone::default();
+    assert_eq!(look(&zone, "web.internal", Kind::A, 1), Lookup::NxDomain);
+    assert_eq!(look(&zone, "internal", Kind::A, 1), Lookup::NoData);
+    assert_eq!(look(&zone, "example.org", Kind::A, 1), Lookup::NotOurs);
+}
+
+#[test]
+fn nearest_begins_with_our_own_machine_and_the_rest_is_shuffled() {
+    let mut input = input();
+    input.replicas =
+        (1..=3).flat_map(|machine| (0..4).map(move |host| replica("shop/web", machine, host))).collect();
+    input.machines.iter_mut().for_each(|machine| machine.up = true);
+    let zone = Zone::build(&input);
+    let mut orders = HashSet::new();
+    for seed in 0..50 {
+        let Lookup::Addresses(addresses) = look(&zone, "nearest.web.shop.internal", Kind::A, seed) else {
+            panic!()
+        };
+        assert_eq!(addresses.len(), 12);
+        assert!(addresses[..4].iter().all(|ip| ip.octets()[2] == 1), "{addresses:?}");
+        orders.insert(addresses);
+    }
+    assert!(orders.len() > 25, "{}", orders.len());
+}
+
+#[test]
+fn each_replica_comes_first_about_as_often() {
+    let mut input = input();
+    input.replicas = (0..4).map(|host| replica("shop/web", 2, host)).collect();
+    let zone = Zone::build(&input);
+    let mut first = [0_u32; 4];
+    for seed in 0..1_000 {
+        let Lookup::Addresses(addresses) = look(&zone, "web.shop.internal", Kind::A, seed) else { panic!() };
+        first[usize::from(addresses[0].octets()[3])] += 1;
+    }
+    assert!(first.iter().all(|count| (180..=320).contains(count)), "{first:?}");
+}
+
+#[test]
+fn of_too_many_a_choice_is_given() {
+    let mut input = input();
+    input.replicas = (0..200).map(|host| replica("shop/web", 2, host)).collect();
+    let zone = Zone::build(&input);
+    let mut seen = HashSet::new();
+    for seed in 0..40 {
+        let Lookup::Addresses(addresses) = look(&zone, "web.shop.internal", Kind::A, seed) else { panic!() };
+        assert_eq!(addresses.len(), MAX_ANSWERS);
+        seen.extend(addresses);
+    }
+    assert_eq!(seen.len(), 200);
+}
+
+proptest! {
+    #[test]
+    fn any_text_may_be_asked(name in ".{0,80}", suffix in "(\\.internal|\\.in-addr\\.arpa|)\\.?") {
+        let zone = Zone::build(&input());
+        for kind in [Kind::A, Kind::Ptr, Kind::Any, Kind::Other] {
+            let lookup = look(&zone, &format!("{name}{suffix}"), kind, 1);
+            if suffix.starts_with(".internal") {
+                prop_assert_ne!(lookup, Lookup::NotOurs);
+            }
+        }
+    }
+
+    /// Only what serves is given, and something is given if anything serves.
+    #[test]
+    fn only_what_serves_is_given(
+        states in proptest::collection::vec((1_u8..=3, any::<bool>(), any::<bool>(), any::<bool>()), 0..12),
+        up in proptest::collection::vec(any::<bool>(), 3),
+    ) {
+        let mut input = input();
+        input.machines.iter_mut().zip(&up).for_each(|(machine, up)| machine.up = *up);
+        input.replicas = states.iter().enumerate().map(|(host, (machine, running, unhealthy, draining))| ZoneReplica {
+            running: *running, unhealthy: *unhealthy, draining: *draining,
+            ..replica("shop/web", *machine, host as u8)
+        }).collect();
+        let good = |replica: &&ZoneReplica| replica.running && !replica.unhealthy && !replica.draining;
+        let is_up = |replica: &&ZoneReplica| up[usize::from(replica.machine_id.as_bytes()[0]) - 1];
+        let ips = |replicas: Vec<&ZoneReplica>| replicas.iter().map(|replica| replica.ip).collect::<HashSet<_>>();
+        let serving = ips(input.replicas.iter().filter(good).filter(is_up).collect());
+        let rest = ips(input.replicas.iter().filter(good).collect());
+        let expected = if serving.is_empty() { rest } else { serving };
+
+        match look(&Zone::build(&input), "web.shop.internal", Kind::A, 1) {
+            Lookup::Addresses(found) => prop_assert_eq!(found.into_iter().collect::<HashSet<_>>(), expected),
+            Lookup::NoData => prop_assert!(expected.is_empty() && !input.replicas.is_empty()),
+            other => prop_assert!(other == Lookup::NxDomain && input.replicas.is_empty()),
+        }
+    }
+}
