@@ -1,2 +1,11 @@
 //! Deployments: plan (pure), then execute.
+
+pub mod execute;
+mod fleet;
+mod lock;
+mod look;
 pub mod plan;
+pub mod run;
+mod undo;
+
+pub(crate) use lock::Running;

@@ -1,6 +1,115 @@
 //! `ucd`, the daemon on every machine: wires the replicated store, the mesh, DNS and Docker together and serves the API. The binary only
 //! parses its arguments and calls in here.
 
+pub mod app;
+mod backoff;
 pub mod deploy;
+mod dns_sync;
 pub mod docker;
+mod endpoints;
+mod grpc;
+mod host_network;
+pub mod identity;
+mod join;
+mod leave;
+mod listener;
+pub mod member;
+mod mesh_sync;
 pub mod network;
+pub mod node;
+mod observations;
+pub mod observe;
+pub mod paths;
+mod peers;
+pub mod records;
+mod register;
+mod replicate;
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use uc_api::v1::{ResetRequest, machine_client::MachineClient};
+use uc_api::{Code, Failure};
+
+use crate::app::App;
+use crate::docker::DockerEngine;
+use crate::paths::Paths;
+
+/// `ucd run`: until SIGTERM or SIGINT.
+pub async fn run(paths: Paths) -> Result<(), Failure> {
+    let cancel = stop_on_signal()?;
+    let engine = Arc::new(DockerEngine::new(docker::DEFAULT_SOCKET));
+    let app = App::new(paths, engine, cancel)?;
+    app.start_member().await?;
+    let leaver = tokio::spawn(leave::leave_when_asked(Arc::clone(&app)));
+    let stopped = async {
+        app.cancel.cancelled().await;
+        app.stop().await;
+    };
+    let served = async {
+        let served = grpc::serve_unix(Arc::clone(&app)).await;
+        app.cancel.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(served, stopped);
+    let _ended = leaver.await;
+    served
+}
+
+/// `ucd mesh`: until SIGTERM or SIGINT.
+pub async fn run_mesh(paths: Paths) -> Result<(), Failure> {
+    let cancel = stop_on_signal()?;
+    let mesh = uc_mesh::MeshPaths { config: paths.mesh_config(), socket: paths.mesh_socket() };
+    uc_mesh::run(mesh, uc_mesh::UserSpace::new(), cancel)
+        .await
+        .map_err(|error| Failure::new(Code::Internal, error.to_string()))
+}
+
+/// `ucd reset`: asks the running daemon to leave its cluster.
+pub async fn reset(paths: Paths, yes: bool) -> Result<(), Failure> {
+    if !yes {
+        return Err(Failure::new(
+            Code::Invalid,
+            "this removes the machine's uc containers and takes it out of its cluster; nothing was done",
+        )
+        .hint("run `ucd reset --yes`"));
+    }
+    let uri = format!("unix://{}", paths.api_socket().display());
+    let endpoint = tonic::transport::Endpoint::from_shared(uri)
+        .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    let channel = endpoint.connect().await.map_err(|error| {
+        Failure::new(Code::Unreachable, format!("the daemon does not answer: {error}"))
+            .hint("start it with `systemctl start ucd`, or see `journalctl -u ucd`")
+    })?;
+    let mut machine = MachineClient::with_interceptor(channel, peers::SpeaksVersion);
+    let removed = machine.reset(ResetRequest {}).await.map_err(Failure::from)?.into_inner().removed;
+    for what in removed {
+        tracing::info!("removed {what}");
+    }
+    Ok(())
+}
+
+fn stop_on_signal() -> Result<CancellationToken, Failure> {
+    let cancel = CancellationToken::new();
+    let failed =
+        |error: std::io::Error| Failure::new(Code::Internal, format!("cannot handle signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let on_signal = cancel.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        on_signal.cancel();
+    });
+    Ok(cancel)
+}
+
+/// Tells systemd that the API answers; no systemd is no error.
+fn notify_ready() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "no service manager was told");
+    }
+}

@@ -1,1 +1,199 @@
-//! What would change, and why: pure.
+//! The planner: what a person wants and what the cluster is, in; every change that would be made, out.
+//!
+//! Pure: no clock, no randomness, no store. The same input gives the same plan and the same digest, on any machine, so a person can agree to
+//! a plan on one machine and another one can check that it is still the plan. Carrying it out is the executor's business, and so is waiting
+//! for health and for the conditions of `depends_on`.
+
+mod desired;
+mod diff;
+mod eligible;
+mod error;
+mod layers;
+mod place;
+mod ports;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message as _;
+use uc_api::v1::{
+    self, ImageTarget, MountKind, ReplicaRecord, ServiceChange, ServiceRecord, ServiceSpec, VolumeRecord,
+};
+use uc_api::{MachineId, MachineName, ServiceKey};
+
+pub use self::error::PlanError;
+
+/// A machine as the planner sees it.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Its id.
+    pub id: MachineId,
+    /// Its name, unique in the cluster.
+    pub name: MachineName,
+    /// It is not down and can be reached: steps can be sent to it.
+    pub up: bool,
+    /// Processor architecture as the machine reports it (`x86_64`, `aarch64`); empty: unknown.
+    pub arch: String,
+    /// Every replica known on it, of every project.
+    pub replicas: Vec<ReplicaRecord>,
+    /// Every Docker volume known on it.
+    pub volumes: Vec<VolumeRecord>,
+}
+
+/// The cluster as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Members, the down ones included, in any order.
+    pub machines: Vec<Machine>,
+    /// What was asked for last.
+    pub services: BTreeMap<ServiceKey, ServiceRecord>,
+}
+
+/// What a person wants.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Desired {
+    /// Make these services of one project true.
+    Deploy(v1::DesiredServices),
+    /// Change how many replicas of one service run.
+    Scale(v1::ScaleService),
+    /// Remove services.
+    Remove(v1::RemoveServices),
+}
+
+impl TryFrom<v1::PlanRequest> for Desired {
+    type Error = PlanError;
+
+    fn try_from(request: v1::PlanRequest) -> Result<Self, PlanError> {
+        match request.change {
+            Some(v1::plan_request::Change::Deploy(deploy)) => Ok(Self::Deploy(deploy)),
+            Some(v1::plan_request::Change::Scale(scale)) => Ok(Self::Scale(scale)),
+            Some(v1::plan_request::Change::Remove(remove)) => Ok(Self::Remove(remove)),
+            None => Err(PlanError::NothingAsked),
+        }
+    }
+}
+
+/// The plan that makes `desired` true, as far as the machines that are up can.
+pub fn plan(desired: &Desired, observed: &Observed) -> Result<v1::Plan, PlanError> {
+    let cluster = Cluster::new(observed)?;
+    let wanted = desired::resolve(desired, observed)?;
+    let mut warnings = wanted.warnings.clone();
+    let mut services = Vec::new();
+    let mut volumes = BTreeMap::new();
+    let mut images = BTreeMap::new();
+
+    let eligible = eligible::eligible(&wanted.targets, &cluster, &mut warnings)?;
+    let placements = place::place(&wanted.targets, &eligible, &cluster, &mut warnings)?;
+    let layers = steps::order_of_targets(&wanted.targets, &placements)?;
+    for ((target, placement), layer) in wanted.targets.iter().zip(&placements).zip(layers) {
+        services.push(steps::service_plan(target, layer, placement, &cluster, &mut warnings));
+        steps::add_volumes(target, placement, &cluster, &mut volumes);
+        steps::add_images(target, placement, &cluster, &mut images);
+    }
+    for removal in &wanted.removals {
+        services.push(steps::removal_plan(removal, &cluster, &mut warnings));
+    }
+    services.sort_by(|a, b| (a.layer, &a.project, &a.service).cmp(&(b.layer, &b.project, &b.service)));
+    steps::warn_about_architectures(&images, &cluster, &mut warnings);
+
+    let mut plan = v1::Plan {
+        digest: String::new(),
+        services,
+        volumes: volumes.into_values().collect(),
+        warnings,
+        images: images
+            .into_iter()
+            .map(|(image, machine_ids)| ImageTarget { image, machine_ids: machine_ids.into_iter().collect() })
+            .collect(),
+    };
+    plan.digest = digest(&plan);
+    Ok(plan)
+}
+
+/// The plan changes nothing.
+pub fn is_empty(plan: &v1::Plan) -> bool {
+    plan.volumes.is_empty()
+        && plan
+            .services
+            .iter()
+            .all(|service| service.change() == ServiceChange::None && service.steps.is_empty())
+}
+
+/// The digest of everything in the plan but the digest itself: 64 hexadecimal digits.
+pub fn digest(plan: &v1::Plan) -> String {
+    let bare = v1::Plan { digest: String::new(), ..plan.clone() };
+    blake3::hash(&bare.encode_to_vec()).to_hex().to_string()
+}
+
+/// The observed machines in the order of their names: the order in which everything is decided.
+struct Cluster<'a> {
+    machines: Vec<&'a Machine>,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(observed: &'a Observed) -> Result<Self, PlanError> {
+        let mut machines: Vec<&Machine> = observed.machines.iter().collect();
+        machines.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        if machines.is_empty() { Err(PlanError::NoMachines) } else { Ok(Self { machines }) }
+    }
+
+    /// The replicas of a service with the index of their machine, the oldest first.
+    fn replicas_of(&self, key: &ServiceKey) -> Vec<(usize, &'a ReplicaRecord)> {
+        let mut found: Vec<_> = self
+            .machines
+            .iter()
+            .enumerate()
+            .flat_map(|(index, machine)| machine.replicas.iter().map(move |replica| (index, replica)))
+            .filter(|(_, replica)| is_of(replica, key))
+            .collect();
+        found.sort_by(|(_, a), (_, b)| {
+            (a.created_at_ms, &a.container_id).cmp(&(b.created_at_ms, &b.container_id))
+        });
+        found
+    }
+
+    fn name(&self, index: usize) -> &'a str {
+        self.machines[index].name.as_str()
+    }
+
+    fn names(&self, indexes: &[usize]) -> Vec<String> {
+        indexes.iter().map(|index| self.name(*index).to_owned()).collect()
+    }
+
+    fn volume(&self, index: usize, name: &str) -> Option<&'a VolumeRecord> {
+        self.machines[index].volumes.iter().find(|volume| volume.name == name)
+    }
+
+    /// A container that mounts it says so as well: the record of the volume itself may be on its way still.
+    fn has_volume(&self, index: usize, name: &str) -> bool {
+        let mounts = |replica: &ReplicaRecord| {
+            replica.mounts.iter().any(|mount| mount.kind() == MountKind::Volume && mount.source == name)
+        };
+        self.volume(index, name).is_some() || self.machines[index].replicas.iter().any(mounts)
+    }
+}
+
+fn is_of(replica: &ReplicaRecord, key: &ServiceKey) -> bool {
+    replica.project == key.project.as_str() && replica.service == key.service.as_str()
+}
+
+/// The names of the Docker volumes that a service mounts, each once.
+fn volume_names(spec: &ServiceSpec) -> BTreeSet<&str> {
+    spec.mounts
+        .iter()
+        .filter(|mount| mount.kind() == MountKind::Volume && !mount.source.is_empty())
+        .map(|mount| mount.source.as_str())
+        .collect()
+}
+
+/// "a", "a and b", "a, b and c".
+fn and(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

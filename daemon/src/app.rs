@@ -1,0 +1,89 @@
+//! The process: the machine before it belongs to a cluster, and the member it becomes. Entering and leaving a cluster live in `join` and `leave`.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use uc_api::{Code, Failure};
+
+use crate::docker::DockerEngine;
+use crate::identity::Identity;
+use crate::member::{Member, Parts};
+use crate::paths::Paths;
+
+/// What all services of the API share.
+#[derive(Debug)]
+pub struct App {
+    /// Where files are.
+    pub paths: Paths,
+    /// This machine's Docker engine.
+    pub engine: Arc<DockerEngine>,
+    /// Changed only while held, so that two joins cannot overlap.
+    pub identity: Mutex<Identity>,
+    member: watch::Sender<Option<Arc<Member>>>,
+    /// Ends the process.
+    pub cancel: CancellationToken,
+}
+
+impl App {
+    /// Reads the identity; does not start the member yet.
+    pub fn new(
+        paths: Paths,
+        engine: Arc<DockerEngine>,
+        cancel: CancellationToken,
+    ) -> Result<Arc<Self>, Failure> {
+        let identity = Identity::load_or_create(&paths.identity())
+            .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+        Ok(Arc::new(Self {
+            paths,
+            engine,
+            identity: Mutex::new(identity),
+            member: watch::Sender::new(None),
+            cancel,
+        }))
+    }
+
+    /// Starts the member if this machine belongs to a cluster.
+    pub async fn start_member(&self) -> Result<(), Failure> {
+        let identity = self.identity.lock().await;
+        let Some(membership) = identity.membership.clone() else {
+            return Ok(());
+        };
+        let key = identity.key().map_err(|reason| Failure::new(Code::Internal, reason))?;
+        let parts = Parts { paths: self.paths.clone(), membership, key, engine: Arc::clone(&self.engine) };
+        let member = Member::start(parts).await?;
+        member.finish_init().await?;
+        self.set_member(Some(member));
+        Ok(())
+    }
+
+    /// Replaces the running member.
+    pub fn set_member(&self, member: Option<Arc<Member>>) {
+        self.member.send_replace(member);
+    }
+
+    /// Tells when a member starts or leaves.
+    pub fn watch_member(&self) -> watch::Receiver<Option<Arc<Member>>> {
+        self.member.subscribe()
+    }
+
+    /// The member, if there is one.
+    pub fn try_member(&self) -> Option<Arc<Member>> {
+        self.member.borrow().clone()
+    }
+
+    /// The member; what to do without one is said in the failure.
+    pub fn member(&self) -> Result<Arc<Member>, Failure> {
+        self.try_member().ok_or_else(|| {
+            Failure::new(Code::Refused, "this machine belongs to no cluster")
+                .hint("make one with `uc machine init`, or add it to one with `uc machine add`")
+        })
+    }
+
+    /// Ends the member's tasks; containers and mesh go on.
+    pub async fn stop(&self) {
+        if let Some(member) = self.try_member() {
+            member.stop().await;
+        }
+    }
+}

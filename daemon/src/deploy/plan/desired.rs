@@ -1,0 +1,295 @@
+//! From what was asked for to a list of services that shall be so and services that shall go: names resolved, values checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uc_api::revision::revision;
+use uc_api::v1::{
+    DesiredServices, RemoveServices, ScaleService, ServiceMode, ServiceRecord, ServiceSpec, VolumeSpec,
+};
+use uc_api::{ProjectName, ServiceKey};
+
+use super::error::PlanError;
+use super::layers::{Edges, layers};
+use super::{Desired, Observed, and, ports};
+use uc_api::nearest::nearest;
+
+/// A service that shall be as its spec says.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) key: ServiceKey,
+    /// Mode is never unspecified.
+    pub(super) spec: ServiceSpec,
+    pub(super) revision: String,
+    pub(super) layer: u32,
+    /// Replace even what is up to date.
+    pub(super) recreate: bool,
+    /// What the store has.
+    pub(super) old: Option<ServiceSpec>,
+    volumes: Vec<VolumeSpec>,
+}
+
+impl Target {
+    /// The spec of a volume that the service mounts; one that nobody described is a local volume of the project.
+    pub(super) fn volume(&self, name: &str) -> VolumeSpec {
+        self.volumes.iter().find(|volume| volume.name == name).cloned().unwrap_or_else(|| VolumeSpec {
+            project: self.spec.project.clone(),
+            name: name.to_owned(),
+            ..VolumeSpec::default()
+        })
+    }
+
+    /// Nothing of it differs from what the store has.
+    pub(super) fn unchanged(&self) -> bool {
+        self.old.as_ref().is_some_and(|old| *old == self.spec)
+    }
+
+    pub(super) fn global(&self) -> bool {
+        self.spec.mode() == ServiceMode::Global
+    }
+}
+
+/// A service that shall go.
+#[derive(Debug, Clone)]
+pub(super) struct Removal {
+    pub(super) key: ServiceKey,
+    pub(super) revision: String,
+    pub(super) mode: ServiceMode,
+    pub(super) layer: u32,
+}
+
+/// What was asked for, resolved.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    pub(super) targets: Vec<Target>,
+    pub(super) removals: Vec<Removal>,
+    pub(super) warnings: Vec<String>,
+}
+
+pub(super) fn resolve(desired: &Desired, observed: &Observed) -> Result<Wanted, PlanError> {
+    match desired {
+        Desired::Deploy(deploy) => deployed(deploy, observed),
+        Desired::Scale(scale) => scaled(scale, observed),
+        Desired::Remove(remove) => removed(remove, observed),
+    }
+}
+
+fn deployed(deploy: &DesiredServices, observed: &Observed) -> Result<Wanted, PlanError> {
+    let project: ProjectName = deploy.project.parse()?;
+    let mut specs: BTreeMap<ServiceKey, ServiceSpec> = BTreeMap::new();
+    for spec in &deploy.services {
+        let spec = checked(spec, &project)?;
+        let key = ServiceKey { project: project.clone(), service: spec.name.parse()? };
+        let service = spec.name.clone();
+        if specs.insert(key, spec).is_some() {
+            return Err(PlanError::ServiceTwice { service });
+        }
+    }
+    let mut wanted = Wanted::default();
+    {
+        let edges = edges(specs.values());
+        let known = |name: &str| {
+            observed.services.keys().any(|key| key.project == project && key.service.as_str() == name)
+        };
+        let layers = layers(&edges, known)?;
+        for (key, spec) in &specs {
+            wanted.targets.push(Target {
+                key: key.clone(),
+                revision: revision(spec),
+                layer: layers.get(spec.name.as_str()).copied().unwrap_or(0),
+                recreate: deploy.recreate,
+                old: observed.services.get(key).and_then(stored_spec),
+                volumes: deploy.volumes.clone(),
+                spec: spec.clone(),
+            });
+        }
+    }
+    for key in known_services(observed).iter().filter(|key| key.project == project) {
+        if !specs.contains_key(key) {
+            wanted.warnings.push(format!(
+                "{key} is not in the compose file and is left as it is; remove it with `uc rm {key}`"
+            ));
+        }
+    }
+    Ok(wanted)
+}
+
+fn checked(spec: &ServiceSpec, project: &ProjectName) -> Result<ServiceSpec, PlanError> {
+    let mut spec = spec.clone();
+    if spec.project.is_empty() {
+        spec.project = project.to_string();
+    }
+    if spec.project != project.as_str() {
+        return Err(PlanError::OtherProject {
+            service: spec.name,
+            found: spec.project,
+            project: project.to_string(),
+        });
+    }
+    if spec.image.is_empty() {
+        return Err(PlanError::NoImage { service: spec.name });
+    }
+    if spec.mode() == ServiceMode::Unspecified {
+        spec.set_mode(ServiceMode::Replicated);
+    }
+    for (index, port) in spec.ports.iter().enumerate() {
+        if spec.ports.iter().skip(index + 1).any(|other| ports::clash(port, other)) {
+            return Err(PlanError::PortTwice { service: spec.name, port: ports::show(port) });
+        }
+    }
+    Ok(spec)
+}
+
+fn scaled(scale: &ScaleService, observed: &Observed) -> Result<Wanted, PlanError> {
+    let stored: BTreeSet<ServiceKey> = observed.services.keys().cloned().collect();
+    let key = find(&scale.service, &stored)?;
+    let unknown = || PlanError::UnknownService { service: scale.service.clone(), nearest: None };
+    let record = observed.services.get(&key).ok_or_else(unknown)?;
+    let old = stored_spec(record).ok_or_else(unknown)?;
+    if old.mode() == ServiceMode::Global {
+        return Err(PlanError::ScaleGlobal { service: key.to_string() });
+    }
+    let spec = ServiceSpec { replicas: scale.replicas, ..old.clone() };
+    let target = Target {
+        key,
+        revision: revision(&spec),
+        layer: 0,
+        recreate: false,
+        old: Some(old),
+        volumes: record.volumes.clone(),
+        spec,
+    };
+    Ok(Wanted { targets: vec![target], ..Wanted::default() })
+}
+
+fn removed(remove: &RemoveServices, observed: &Observed) -> Result<Wanted, PlanError> {
+    let known = known_services(observed);
+    let mut keys = BTreeSet::new();
+    if !remove.project.is_empty() && remove.services.is_empty() {
+        keys.extend(known.iter().filter(|key| key.project.as_str() == remove.project).cloned());
+        if keys.is_empty() {
+            let projects: BTreeSet<&str> = known.iter().map(|key| key.project.as_str()).collect();
+            return Err(PlanError::UnknownProject {
+                project: remove.project.clone(),
+                nearest: nearest(&remove.project, projects).map(str::to_owned),
+            });
+        }
+    }
+    for service in &remove.services {
+        let named = if remove.project.is_empty() || service.contains('/') {
+            service.clone()
+        } else {
+            format!("{}/{service}", remove.project)
+        };
+        keys.insert(find(&named, &known)?);
+    }
+    if keys.is_empty() {
+        return Err(PlanError::NothingAsked);
+    }
+
+    let mut wanted = Wanted::default();
+    let layers = removal_layers(&keys, observed);
+    for key in &keys {
+        let record = observed.services.get(key);
+        let spec = record.and_then(stored_spec);
+        wanted.removals.push(Removal {
+            revision: record.map(|record| record.revision.clone()).unwrap_or_default(),
+            mode: spec.map_or(ServiceMode::Unspecified, |spec| spec.mode()),
+            layer: layers.get(key).copied().unwrap_or(0),
+            key: key.clone(),
+        });
+        let dependents: Vec<String> = observed
+            .services
+            .iter()
+            .filter(|(other, record)| {
+                other.project == key.project
+                    && !keys.contains(*other)
+                    && record.spec.as_ref().is_some_and(|spec| {
+                        spec.depends_on.iter().any(|dependency| dependency.service == key.service.as_str())
+                    })
+            })
+            .map(|(other, _)| other.to_string())
+            .collect();
+        if !dependents.is_empty() {
+            wanted.warnings.push(format!("{key} goes, but {} depends on it and stays", and(&dependents)));
+        }
+    }
+    Ok(wanted)
+}
+
+/// What depends on others goes before them. What the store holds may be anything, so a cycle there is no error:
+/// those services go side by side.
+fn removal_layers(keys: &BTreeSet<ServiceKey>, observed: &Observed) -> BTreeMap<ServiceKey, u32> {
+    let mut result = BTreeMap::new();
+    let projects: BTreeSet<&ProjectName> = keys.iter().map(|key| &key.project).collect();
+    for project in projects {
+        let specs: Vec<&ServiceSpec> = keys
+            .iter()
+            .filter(|key| key.project == *project)
+            .filter_map(|key| observed.services.get(key)?.spec.as_ref())
+            .collect();
+        let Ok(layers) = layers(&edges(specs), |_| true) else { continue };
+        let top = layers.values().copied().max().unwrap_or(0);
+        for key in keys.iter().filter(|key| key.project == *project) {
+            let layer = layers.get(key.service.as_str()).copied().unwrap_or(top);
+            result.insert(key.clone(), top - layer);
+        }
+    }
+    result
+}
+
+fn edges<'a>(specs: impl IntoIterator<Item = &'a ServiceSpec>) -> Edges<'a> {
+    specs
+        .into_iter()
+        .map(|spec| {
+            let on = spec.depends_on.iter().map(|dependency| dependency.service.as_str()).collect();
+            (spec.name.as_str(), on)
+        })
+        .collect()
+}
+
+/// A stored spec with the defaults of today, so that it compares equal to the same spec sent again.
+fn stored_spec(record: &ServiceRecord) -> Option<ServiceSpec> {
+    let mut spec = record.spec.clone()?;
+    if spec.mode() == ServiceMode::Unspecified {
+        spec.set_mode(ServiceMode::Replicated);
+    }
+    Some(spec)
+}
+
+/// Services of the store, and those of which only containers are left.
+fn known_services(observed: &Observed) -> BTreeSet<ServiceKey> {
+    let mut known: BTreeSet<ServiceKey> = observed.services.keys().cloned().collect();
+    for replica in observed.machines.iter().flat_map(|machine| &machine.replicas) {
+        if let (Ok(project), Ok(service)) = (replica.project.parse(), replica.service.parse()) {
+            known.insert(ServiceKey { project, service });
+        }
+    }
+    known
+}
+
+/// By `project/service`, or by `service` where that is unique.
+fn find(name: &str, known: &BTreeSet<ServiceKey>) -> Result<ServiceKey, PlanError> {
+    let found: Vec<&ServiceKey> = known
+        .iter()
+        .filter(|key| if name.contains('/') { key.to_string() == name } else { key.service.as_str() == name })
+        .collect();
+    match found.as_slice() {
+        [key] => Ok((*key).clone()),
+        [] => {
+            let whole: Vec<String> = known.iter().map(ToString::to_string).collect();
+            let candidates: Vec<&str> = if name.contains('/') {
+                whole.iter().map(String::as_str).collect()
+            } else {
+                known.iter().map(|key| key.service.as_str()).collect()
+            };
+            Err(PlanError::UnknownService {
+                service: name.to_owned(),
+                nearest: nearest(name, candidates).map(str::to_owned),
+            })
+        }
+        several => Err(PlanError::AmbiguousService {
+            service: name.to_owned(),
+            candidates: several.iter().map(ToString::to_string).collect(),
+        }),
+    }
+}

@@ -1,0 +1,315 @@
+//! Which machines may run which service: the allow list, and where its volumes are.
+//!
+//! A volume that exists binds a service to the machines that have it. One that does not exist yet is made on exactly one machine, so all
+//! replicated services that share it go there. A second, empty volume of the same name is never made behind somebody's back.
+
+use std::collections::BTreeMap;
+
+use uc_api::v1::ServiceMode;
+
+use super::desired::Target;
+use super::error::PlanError;
+use super::{Cluster, place, ports, volume_names};
+use uc_api::nearest::nearest;
+
+/// Where a service may run; indexes into the cluster's machines, ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Eligible {
+    pub(super) up: Vec<usize>,
+    pub(super) down: Vec<usize>,
+    /// Its volume is out of reach, which has been said; nothing more is to be said about its replicas.
+    pub(super) stranded: bool,
+}
+
+impl Eligible {
+    fn of(machines: impl IntoIterator<Item = usize>, cluster: &Cluster<'_>) -> Self {
+        let (up, down) = machines.into_iter().partition(|index| cluster.machines[*index].up);
+        Self { up, down, stranded: false }
+    }
+
+    fn all(&self) -> impl Iterator<Item = usize> + '_ {
+        self.up.iter().chain(&self.down).copied()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.up.len() + self.down.len()
+    }
+}
+
+/// For each target in turn, where it may run.
+pub(super) fn eligible(
+    targets: &[Target],
+    cluster: &Cluster<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Eligible>, PlanError> {
+    refuse_mixed_sharing(targets)?;
+    let mut result = Vec::new();
+    for target in targets {
+        let allowed = allowed(target, cluster)?;
+        check_drivers(target, &allowed, cluster)?;
+        let found = if target.global() {
+            check_external_everywhere(target, &allowed, cluster)?;
+            allowed
+        } else if target.spec.replicas == 0 {
+            // What runs nowhere needs nothing; its volumes may come to be where it could not run.
+            allowed
+        } else {
+            with_volumes(target, &allowed, cluster, warnings)?
+        };
+        result.push(found);
+    }
+    for group in groups(targets, cluster) {
+        gather(&group, targets, &mut result, cluster)?;
+    }
+    Ok(result)
+}
+
+fn allowed(target: &Target, cluster: &Cluster<'_>) -> Result<Eligible, PlanError> {
+    let all = 0..cluster.machines.len();
+    if target.spec.machines.is_empty() {
+        return Ok(Eligible::of(all, cluster));
+    }
+    let mut found = Vec::new();
+    for wanted in &target.spec.machines {
+        let index = all.clone().find(|index| {
+            let machine = cluster.machines[*index];
+            machine.name.as_str() == wanted || machine.id.to_string() == *wanted
+        });
+        found.push(index.ok_or_else(|| PlanError::UnknownMachine {
+            service: target.key.to_string(),
+            machine: wanted.clone(),
+            nearest: nearest(wanted, all.clone().map(|index| cluster.name(index))).map(str::to_owned),
+        })?);
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(Eligible::of(found, cluster))
+}
+
+/// A global service has its volumes on every machine, a replicated one wants one place: together they cannot both be right.
+fn refuse_mixed_sharing(targets: &[Target]) -> Result<(), PlanError> {
+    let mut users: BTreeMap<String, (Option<&Target>, Option<&Target>)> = BTreeMap::new();
+    for target in targets {
+        for name in volume_names(&target.spec) {
+            let (global, replicated) = users.entry(name.to_owned()).or_default();
+            if target.global() { global } else { replicated }.get_or_insert(target);
+        }
+    }
+    for (volume, users) in users {
+        if let (Some(global), Some(replicated)) = users {
+            return Err(PlanError::VolumeOfBoth {
+                volume,
+                global: global.key.to_string(),
+                replicated: replicated.key.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_drivers(target: &Target, allowed: &Eligible, cluster: &Cluster<'_>) -> Result<(), PlanError> {
+    let or_local = |driver: &str| if driver.is_empty() { "local".to_owned() } else { driver.to_owned() };
+    for name in volume_names(&target.spec) {
+        let spec = target.volume(name);
+        let wanted = or_local(&spec.driver);
+        for index in allowed.all() {
+            let Some(found) = cluster.volume(index, name).map(|volume| or_local(&volume.driver)) else {
+                continue;
+            };
+            // Of an external volume only the name is said.
+            if found != wanted && !spec.external {
+                return Err(PlanError::VolumeDriver {
+                    service: target.key.to_string(),
+                    volume: name.to_owned(),
+                    machine: cluster.name(index).to_owned(),
+                    found,
+                    wanted,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_external_everywhere(
+    target: &Target,
+    allowed: &Eligible,
+    cluster: &Cluster<'_>,
+) -> Result<(), PlanError> {
+    for name in volume_names(&target.spec).into_iter().filter(|name| target.volume(name).external) {
+        let without: Vec<usize> =
+            allowed.up.iter().copied().filter(|index| !cluster.has_volume(*index, name)).collect();
+        if !without.is_empty() {
+            return Err(PlanError::ExternalMissing {
+                service: target.key.to_string(),
+                volume: name.to_owned(),
+                machines: cluster.names(&without),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Machines on which a volume is, the down ones included.
+fn places(name: &str, cluster: &Cluster<'_>) -> Vec<usize> {
+    (0..cluster.machines.len()).filter(|index| cluster.has_volume(*index, name)).collect()
+}
+
+/// The allowed machines that have every volume of the service that exists anywhere.
+fn with_volumes(
+    target: &Target,
+    allowed: &Eligible,
+    cluster: &Cluster<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Eligible, PlanError> {
+    let mut machines: Vec<usize> = allowed.all().collect();
+    machines.sort_unstable();
+    let mut existing: Vec<(&str, Vec<usize>)> = Vec::new();
+    for name in volume_names(&target.spec) {
+        let at = places(name, cluster);
+        if at.is_empty() {
+            if target.volume(name).external {
+                return Err(PlanError::ExternalMissing {
+                    service: target.key.to_string(),
+                    volume: name.to_owned(),
+                    machines: Vec::new(),
+                });
+            }
+        } else {
+            machines.retain(|index| at.contains(index));
+            existing.push((name, at));
+        }
+    }
+    if machines.is_empty() && !existing.is_empty() {
+        let mut places: Vec<String> = existing
+            .iter()
+            .map(|(name, at)| format!("volume `{name}` is on {}", super::and(&cluster.names(at))))
+            .collect();
+        if !target.spec.machines.is_empty() {
+            places.push(format!("x-machines allows {}", super::and(&target.spec.machines)));
+        }
+        return Err(PlanError::VolumesApart { service: target.key.to_string(), places });
+    }
+    let mut found = Eligible::of(machines, cluster);
+    if let (true, Some((name, _))) = (found.up.is_empty(), existing.first()) {
+        let machines = cluster.names(&found.down);
+        // Somebody who deploys the rest of the project while a machine is down did not ask about this service.
+        if target.unchanged() && !target.recreate {
+            found.stranded = true;
+            warnings.push(format!(
+                "{}: its volume `{name}` is on {}, which cannot be reached now; the service is left as it is",
+                target.key,
+                super::and(&machines)
+            ));
+        } else {
+            return Err(PlanError::VolumeDown {
+                service: target.key.to_string(),
+                volume: (*name).to_owned(),
+                machines,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Replicated services that must go to one machine, because they share volumes that do not exist yet.
+fn groups(targets: &[Target], cluster: &Cluster<'_>) -> Vec<Vec<usize>> {
+    let mut groups: Vec<(Vec<usize>, Vec<String>)> = Vec::new();
+    for (index, target) in targets.iter().enumerate() {
+        if target.spec.mode() == ServiceMode::Global || target.spec.replicas == 0 {
+            continue;
+        }
+        let missing: Vec<String> = volume_names(&target.spec)
+            .into_iter()
+            .filter(|name| places(name, cluster).is_empty())
+            .map(str::to_owned)
+            .collect();
+        if missing.is_empty() {
+            continue;
+        }
+        let (joined, apart): (Vec<_>, Vec<_>) =
+            groups.into_iter().partition(|(_, volumes)| volumes.iter().any(|name| missing.contains(name)));
+        let mut members = vec![index];
+        let mut volumes = missing;
+        for (more_members, more_volumes) in joined {
+            members.extend(more_members);
+            volumes.extend(more_volumes);
+        }
+        members.sort_unstable();
+        groups = apart;
+        groups.push((members, volumes));
+    }
+    groups.sort();
+    groups.into_iter().map(|(members, _)| members).collect()
+}
+
+/// Brings a group to one machine.
+fn gather(
+    group: &[usize],
+    targets: &[Target],
+    eligible: &mut [Eligible],
+    cluster: &Cluster<'_>,
+) -> Result<(), PlanError> {
+    let common: Vec<usize> = (0..cluster.machines.len())
+        .filter(|machine| group.iter().all(|member| eligible[*member].all().any(|index| index == *machine)))
+        .collect();
+    if common.is_empty() {
+        let services = group.iter().map(|member| targets[*member].key.to_string()).collect();
+        let shared = group
+            .iter()
+            .flat_map(|member| volume_names(&targets[*member].spec))
+            .find(|name| places(name, cluster).is_empty())
+            .unwrap_or_default();
+        return Err(PlanError::NoCommonMachine { volume: shared.to_owned(), services });
+    }
+    let choice = Eligible::of(common, cluster);
+    let best = choice.up.iter().copied().min_by_key(|machine| {
+        let replicas = &cluster.machines[*machine].replicas;
+        let of_group = |key: &dyn Fn(&Target) -> bool| group.iter().any(|member| key(&targets[*member]));
+        let blocked = replicas.iter().filter(|replica| place::holds_ports(replica)).any(|replica| {
+            !of_group(&|target| super::is_of(replica, &target.key))
+                && of_group(&|target| {
+                    target
+                        .spec
+                        .ports
+                        .iter()
+                        .any(|port| replica.ports.iter().any(|held| ports::clash(port, held)))
+                })
+        });
+        let there = replicas.iter().any(|replica| of_group(&|target| super::is_of(replica, &target.key)));
+        (blocked, !there, load(*machine, group, targets, eligible, cluster), *machine)
+    });
+    for member in group {
+        eligible[*member] = Eligible {
+            up: best.into_iter().collect(),
+            // With a machine chosen, the ones that are down do not matter any more.
+            down: if best.is_some() { Vec::new() } else { choice.down.clone() },
+            stranded: false,
+        };
+    }
+    Ok(())
+}
+
+/// Replicas on a machine, and those that groups already brought to it will have.
+fn load(
+    machine: usize,
+    group: &[usize],
+    targets: &[Target],
+    eligible: &[Eligible],
+    cluster: &Cluster<'_>,
+) -> usize {
+    let bound: usize = targets
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !group.contains(index))
+        .filter(|(index, target)| !target.global() && eligible[*index].up == [machine])
+        .map(|(_, target)| target.spec.replicas as usize)
+        .sum();
+    let strangers = cluster.machines[machine]
+        .replicas
+        .iter()
+        .filter(|replica| place::is_alive(replica))
+        .filter(|replica| !targets.iter().any(|target| super::is_of(replica, &target.key)))
+        .count();
+    bound + strangers
+}

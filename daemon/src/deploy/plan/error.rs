@@ -1,0 +1,158 @@
+//! Why there is no plan, and what a person can do about it.
+
+use thiserror::Error;
+use uc_api::name::NameError;
+use uc_api::{Code, Failure};
+
+use super::and;
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "each message names its fields")]
+pub enum PlanError {
+    #[error("the request asks for nothing")]
+    NothingAsked,
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("service `{service}` belongs to project `{found}`, but the deployment is of project `{project}`")]
+    OtherProject { service: String, found: String, project: String },
+    #[error("service `{service}` is there twice")]
+    ServiceTwice { service: String },
+    #[error("service `{service}` has no image")]
+    NoImage { service: String },
+    #[error("the cluster has no machines")]
+    NoMachines,
+    #[error("service `{service}` may run on machine `{machine}`, which does not exist")]
+    UnknownMachine { service: String, machine: String, nearest: Option<String> },
+    #[error("service `{service}` depends on `{dependency}`, which does not exist")]
+    UnknownDependency { service: String, dependency: String, nearest: Option<String> },
+    #[error("services wait for each other: {}", cycle.join(" -> "))]
+    DependencyCycle { cycle: Vec<String> },
+    #[error("there is no service `{service}`")]
+    UnknownService { service: String, nearest: Option<String> },
+    #[error("there is no project `{project}`")]
+    UnknownProject { project: String, nearest: Option<String> },
+    #[error("`{service}` is not one service but several: {}", and(candidates))]
+    AmbiguousService { service: String, candidates: Vec<String> },
+    #[error(
+        "service `{service}` is global: it runs once on each machine that may run it and cannot be scaled"
+    )]
+    ScaleGlobal { service: String },
+    #[error("service `{service}` publishes port {port} twice")]
+    PortTwice { service: String, port: String },
+    #[error("service `{service}` publishes port {port}, which `{holder}` publishes on {machine} already")]
+    PortTaken { service: String, port: String, machine: String, holder: String },
+    #[error(
+        "{replicas} replicas of service `{service}` publish port {port}, but only {} may run it, and a machine has each port once",
+        and(machines)
+    )]
+    TooFewMachines { service: String, port: String, replicas: u32, machines: Vec<String> },
+    #[error("services want ports that others of them give up only then: {}", cycle.join(" -> "))]
+    PortsTraded { cycle: Vec<String> },
+    #[error(
+        "volume `{volume}` of service `{service}` is only on {}, which cannot be reached now",
+        and(machines)
+    )]
+    VolumeDown { service: String, volume: String, machines: Vec<String> },
+    #[error("volume `{volume}` of service `{service}` is external, but {} not have it", match machines.as_slice() {
+        [] => "the machines do".to_owned(),
+        [one] => format!("{one} does"),
+        more => format!("{} do", and(more)),
+    })]
+    ExternalMissing { service: String, volume: String, machines: Vec<String> },
+    #[error("no machine may run service `{service}` and has its volumes: {}", places.join("; "))]
+    VolumesApart { service: String, places: Vec<String> },
+    #[error("services {} share volume `{volume}`, but no machine may run all of them", and(services))]
+    NoCommonMachine { volume: String, services: Vec<String> },
+    #[error(
+        "volume `{volume}` of service `{service}` exists on {machine} with driver `{found}`, not `{wanted}`"
+    )]
+    VolumeDriver { service: String, volume: String, machine: String, found: String, wanted: String },
+    #[error(
+        "volume `{volume}` is shared by the global service `{global}` and the replicated service `{replicated}`"
+    )]
+    VolumeOfBoth { volume: String, global: String, replicated: String },
+}
+
+impl PlanError {
+    fn hint(&self) -> Option<String> {
+        let did_you_mean = |nearest: &Option<String>, otherwise: &str| match nearest {
+            Some(name) => format!("did you mean `{name}`? {otherwise}"),
+            None => otherwise.to_owned(),
+        };
+        Some(match self {
+            Self::NothingAsked | Self::Name(_) | Self::OtherProject { .. } | Self::ServiceTwice { .. } => return None,
+            Self::NoImage { .. } => "give the service an `image` or a `build` section".into(),
+            Self::NoMachines => "run `uc machine init` or `uc machine add` first".into(),
+            Self::UnknownMachine { nearest, .. } => did_you_mean(nearest, "`uc machine ls` lists the machines"),
+            Self::UnknownDependency { nearest, .. } => {
+                did_you_mean(nearest, "name a service of the same compose file in `depends_on`")
+            }
+            Self::DependencyCycle { .. } => "take one of them out of `depends_on`".into(),
+            Self::UnknownService { nearest, .. } | Self::UnknownProject { nearest, .. } => {
+                did_you_mean(nearest, "`uc ls` lists the services")
+            }
+            Self::AmbiguousService { candidates, .. } => {
+                format!("name the project too: `{}`", candidates.first().map_or("", String::as_str))
+            }
+            Self::ScaleGlobal { .. } => "set `deploy.mode: replicated` in the compose file and deploy it, or limit the machines with `x-machines`".into(),
+            Self::PortTwice { .. } => "take one of the two out of `ports`".into(),
+            Self::PortTaken { holder, .. } => {
+                format!("publish another port, keep the two apart with `x-machines`, or remove the other: `uc rm {holder}`")
+            }
+            Self::TooFewMachines { .. } => {
+                "lower the number of replicas, let more machines run it (`x-machines`; a volume binds all replicas to the machine it is on), or leave the published port out".into()
+            }
+            Self::PortsTraded { .. } => "deploy twice: first with the port of one of them taken away or changed, then as you want it".into(),
+            Self::VolumeDown { machines, .. } => format!(
+                "bring {} back; or, if its data is lost, give the volume another name: a second, empty volume of this name is never made",
+                and(machines)
+            ),
+            Self::ExternalMissing { volume, .. } => format!(
+                "make it on the machine (`docker volume create {volume}`), limit the service with `x-machines` to machines that have it, or take `external: true` away"
+            ),
+            Self::VolumesApart { .. } => "change `x-machines` to a machine that has the volumes, or move them".into(),
+            Self::NoCommonMachine { .. } => "change `x-machines` so that one machine may run all of them".into(),
+            Self::VolumeDriver { .. } => "give the volume another name, or the driver it has".into(),
+            Self::VolumeOfBoth { .. } => "make both global or both replicated, or give each its own volume".into(),
+        })
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::NothingAsked
+            | Self::Name(_)
+            | Self::OtherProject { .. }
+            | Self::ServiceTwice { .. }
+            | Self::NoImage { .. }
+            | Self::UnknownDependency { .. }
+            | Self::DependencyCycle { .. }
+            | Self::AmbiguousService { .. }
+            | Self::ScaleGlobal { .. }
+            | Self::PortTwice { .. }
+            | Self::VolumeOfBoth { .. }
+            | Self::NoCommonMachine { .. } => Code::Invalid,
+            Self::UnknownMachine { .. } | Self::UnknownService { .. } | Self::UnknownProject { .. } => {
+                Code::NotFound
+            }
+            Self::NoMachines
+            | Self::PortTaken { .. }
+            | Self::PortsTraded { .. }
+            | Self::TooFewMachines { .. }
+            | Self::ExternalMissing { .. }
+            | Self::VolumesApart { .. }
+            | Self::VolumeDriver { .. } => Code::Refused,
+            Self::VolumeDown { .. } => Code::Unreachable,
+        }
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        let failure = Self::new(error.code(), error.to_string());
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

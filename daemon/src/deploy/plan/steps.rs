@@ -1,0 +1,261 @@
+//! From placements to the plan's own words: steps with ids and reasons, volumes, images, and the order of services.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uc_api::v1::{
+    self, MountKind, ReplicaAction, ReplicaRecord, ReplicaStep, ServiceChange, ServiceMode, ServicePlan,
+    UpdateOrder, VolumeStep,
+};
+
+use super::desired::{Removal, Target};
+use super::error::PlanError;
+use super::layers::{Edges, layers};
+use super::place::{self, Draft, Placement};
+use super::{Cluster, and, diff, ports, volume_names};
+
+/// The layer of each target, in their order. A service that takes a port over from another one waits for it as if it depended on it:
+/// side by side, the new container would find the port taken.
+pub(super) fn order_of_targets(
+    targets: &[Target],
+    placements: &[Placement<'_>],
+) -> Result<Vec<u32>, PlanError> {
+    let mut edges: Edges<'_> = targets
+        .iter()
+        .map(|target| {
+            let on = target.spec.depends_on.iter().map(|dependency| dependency.service.as_str()).collect();
+            (target.spec.name.as_str(), on)
+        })
+        .collect();
+    let mut handed_over = false;
+    for (taker, takes) in targets.iter().zip(placements) {
+        for (giver, gives) in targets.iter().zip(placements) {
+            if taker.key != giver.key && takes_port(taker, takes, gives) {
+                edges.entry(taker.spec.name.as_str()).or_default().push(giver.spec.name.as_str());
+                handed_over = true;
+            }
+        }
+    }
+    if !handed_over {
+        return Ok(targets.iter().map(|target| target.layer).collect());
+    }
+    let layers = layers(&edges, |_| true).map_err(|error| match error {
+        PlanError::DependencyCycle { cycle } => PlanError::PortsTraded { cycle },
+        other => other,
+    })?;
+    Ok(targets.iter().map(|target| layers.get(target.spec.name.as_str()).copied().unwrap_or(0)).collect())
+}
+
+/// A new container of the one wants a port that a container of the other holds until it goes.
+fn takes_port(taker: &Target, takes: &Placement<'_>, gives: &Placement<'_>) -> bool {
+    takes.steps.iter().filter(|draft| draft.action != ReplicaAction::Remove).any(|new| {
+        gives.steps.iter().filter_map(|draft| draft.old).any(|(machine, old)| {
+            machine == new.machine
+                && place::holds_ports(old)
+                && taker.spec.ports.iter().any(|port| old.ports.iter().any(|held| ports::clash(port, held)))
+        })
+    })
+}
+
+pub(super) fn service_plan(
+    target: &Target,
+    layer: u32,
+    placement: &Placement<'_>,
+    cluster: &Cluster<'_>,
+    warnings: &mut Vec<String>,
+) -> ServicePlan {
+    let fields = target.old.as_ref().map(|old| diff::fields(old, &target.spec)).unwrap_or_default();
+    let steps: Vec<ReplicaStep> = placement
+        .steps
+        .iter()
+        .enumerate()
+        .map(|(number, draft)| step(target, draft, number, &fields, cluster, warnings))
+        .collect();
+    let change = match (&target.old, fields.is_empty() && steps.is_empty()) {
+        (None, _) => ServiceChange::Create,
+        (Some(_), true) => ServiceChange::None,
+        (Some(_), false) => ServiceChange::Update,
+    };
+    ServicePlan {
+        project: target.spec.project.clone(),
+        service: target.spec.name.clone(),
+        revision: target.revision.clone(),
+        change: change.into(),
+        fields,
+        steps,
+        kept: placement.kept,
+        mode: target.spec.mode,
+        desired: placement.desired,
+        layer,
+    }
+}
+
+fn step(
+    target: &Target,
+    draft: &Draft<'_>,
+    number: usize,
+    fields: &[v1::FieldChange],
+    cluster: &Cluster<'_>,
+    warnings: &mut Vec<String>,
+) -> ReplicaStep {
+    let machine = cluster.machines[draft.machine];
+    let old_machine = draft.old.map(|(index, _)| index).filter(|index| *index != draft.machine);
+    let order = match (draft.action, draft.old) {
+        (ReplicaAction::Replace, Some((_, old))) => {
+            update_order(target, old, old_machine.is_none(), warnings)
+        }
+        _ => UpdateOrder::Unspecified,
+    };
+    let reason = match &draft.reason {
+        place::Reason::Outdated => diff::reason(fields),
+        place::Reason::Other(text) => text.clone(),
+    };
+    ReplicaStep {
+        id: format!("{}/{number}", target.key),
+        action: draft.action.into(),
+        machine_id: machine.id.to_string(),
+        machine_name: machine.name.to_string(),
+        container_id: draft.old.map(|(_, old)| old.container_id.clone()).unwrap_or_default(),
+        order: order.into(),
+        reason,
+        old_machine_id: old_machine.map(|index| cluster.machines[index].id.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Start-first where it can be. Not where old and new want the same port of the same machine, and not where a
+/// lone replica writes to a volume: two databases on one data directory are worse than a pause.
+fn update_order(
+    target: &Target,
+    old: &ReplicaRecord,
+    same_machine: bool,
+    warnings: &mut Vec<String>,
+) -> UpdateOrder {
+    let clash = same_machine
+        && place::holds_ports(old)
+        && target.spec.ports.iter().any(|new| old.ports.iter().any(|port| ports::clash(new, port)));
+    match target.spec.update_order() {
+        UpdateOrder::StopFirst => UpdateOrder::StopFirst,
+        UpdateOrder::StartFirst if clash => {
+            let warning = format!(
+                "{}: start-first is not possible where old and new replica publish the same port of a machine; \
+                 they are replaced stop-first",
+                target.key
+            );
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+            UpdateOrder::StopFirst
+        }
+        UpdateOrder::StartFirst => UpdateOrder::StartFirst,
+        UpdateOrder::Unspecified => {
+            let alone = target.spec.mode() == ServiceMode::Global || target.spec.replicas <= 1;
+            let writes =
+                target.spec.mounts.iter().any(|mount| mount.kind() == MountKind::Volume && !mount.read_only);
+            if clash || (alone && writes) { UpdateOrder::StopFirst } else { UpdateOrder::StartFirst }
+        }
+    }
+}
+
+pub(super) fn removal_plan(
+    removal: &Removal,
+    cluster: &Cluster<'_>,
+    warnings: &mut Vec<String>,
+) -> ServicePlan {
+    let (reachable, left): (Vec<_>, Vec<_>) =
+        cluster.replicas_of(&removal.key).into_iter().partition(|(index, _)| cluster.machines[*index].up);
+    for (index, replica) in left {
+        warnings.push(format!(
+            "{}: container {} stays on {}, which is down; run `uc rm {}` again when it is back",
+            removal.key,
+            uc_api::id::short(&replica.container_id),
+            cluster.name(index),
+            removal.key,
+        ));
+    }
+    let steps = reachable
+        .into_iter()
+        .enumerate()
+        .map(|(number, (index, replica))| ReplicaStep {
+            id: format!("{}/{number}", removal.key),
+            action: ReplicaAction::Remove.into(),
+            machine_id: cluster.machines[index].id.to_string(),
+            machine_name: cluster.name(index).to_owned(),
+            container_id: replica.container_id.clone(),
+            reason: "service removed".into(),
+            ..ReplicaStep::default()
+        })
+        .collect();
+    ServicePlan {
+        project: removal.key.project.to_string(),
+        service: removal.key.service.to_string(),
+        revision: removal.revision.clone(),
+        change: ServiceChange::Remove.into(),
+        fields: Vec::new(),
+        steps,
+        kept: 0,
+        mode: removal.mode.into(),
+        desired: 0,
+        layer: removal.layer,
+    }
+}
+
+/// A volume is made where a replica goes that mounts it, once however many replicas share it.
+pub(super) fn add_volumes(
+    target: &Target,
+    placement: &Placement<'_>,
+    cluster: &Cluster<'_>,
+    volumes: &mut BTreeMap<(String, usize), VolumeStep>,
+) {
+    for draft in placement.steps.iter().filter(|draft| draft.action != ReplicaAction::Remove) {
+        for name in volume_names(&target.spec) {
+            if cluster.has_volume(draft.machine, name) {
+                continue;
+            }
+            let machine = cluster.machines[draft.machine];
+            volumes.entry((name.to_owned(), draft.machine)).or_insert_with(|| VolumeStep {
+                id: format!("volume/{name}/{}", machine.name),
+                machine_id: machine.id.to_string(),
+                machine_name: machine.name.to_string(),
+                volume: Some(target.volume(name)),
+            });
+        }
+    }
+}
+
+pub(super) fn add_images(
+    target: &Target,
+    placement: &Placement<'_>,
+    cluster: &Cluster<'_>,
+    images: &mut BTreeMap<String, BTreeSet<String>>,
+) {
+    if !target.spec.built {
+        return;
+    }
+    for draft in placement.steps.iter().filter(|draft| draft.action != ReplicaAction::Remove) {
+        let machines = images.entry(target.spec.image.clone()).or_default();
+        machines.insert(cluster.machines[draft.machine].id.to_string());
+    }
+}
+
+/// A client builds for one architecture; on a machine of another one the program would not start.
+pub(super) fn warn_about_architectures(
+    images: &BTreeMap<String, BTreeSet<String>>,
+    cluster: &Cluster<'_>,
+    warnings: &mut Vec<String>,
+) {
+    for (image, ids) in images {
+        let mut by_arch: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for machine in &cluster.machines {
+            if ids.contains(&machine.id.to_string()) && !machine.arch.is_empty() {
+                by_arch.entry(&machine.arch).or_default().push(machine.name.to_string());
+            }
+        }
+        if by_arch.len() > 1 {
+            let list: Vec<String> =
+                by_arch.iter().map(|(arch, names)| format!("{} ({arch})", and(names))).collect();
+            warnings.push(format!(
+                "{image} is built for one architecture but goes to {}; limit the service with x-machines",
+                and(&list)
+            ));
+        }
+    }
+}

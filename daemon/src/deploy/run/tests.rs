@@ -1,0 +1,79 @@
+//! The pure parts: what is gone back to, whose spec is taken, who may deploy.
+
+use uc_api::v1::{FieldChange, ReplicaStep, ScaleService, ServicePlan, VolumeSpec};
+
+use super::*;
+
+fn key(text: &str) -> ServiceKey {
+    text.parse().unwrap()
+}
+
+fn record(project: &str, name: &str, volume: &str) -> ServiceRecord {
+    let spec =
+        ServiceSpec { project: project.into(), name: name.into(), replicas: 1, ..ServiceSpec::default() };
+    let volumes = vec![VolumeSpec { name: volume.into(), ..VolumeSpec::default() }];
+    ServiceRecord { spec: Some(spec), volumes, ..ServiceRecord::default() }
+}
+
+fn touched(project: &str, service: &str) -> ServicePlan {
+    ServicePlan {
+        project: project.into(),
+        service: service.into(),
+        steps: vec![ReplicaStep::default()],
+        ..ServicePlan::default()
+    }
+}
+
+#[test]
+fn going_back_means_the_old_specs_and_none_of_the_new_services() {
+    let services = BTreeMap::from([
+        (key("shop/web"), record("shop", "web", "data")),
+        (key("shop/db"), record("shop", "db", "data")),
+        (key("blog/web"), record("blog", "web", "posts")),
+    ]);
+    let plan = Plan {
+        services: vec![
+            touched("shop", "web"),
+            touched("shop", "db"),
+            touched("shop", "new"),
+            ServicePlan { steps: Vec::new(), ..touched("blog", "web") },
+        ],
+        ..Plan::default()
+    };
+    let previous = previous_records(&plan, &services);
+    assert_eq!(
+        previous.keys().map(ToString::to_string).collect::<Vec<_>>(),
+        ["shop/db", "shop/new", "shop/web"]
+    );
+    let requests = previous_requests(&previous);
+    assert!(matches!(&requests[0].change, Some(plan_request::Change::Remove(remove))
+        if remove.services == ["shop/new"]));
+    let Some(plan_request::Change::Deploy(deploy)) = &requests[1].change else { panic!("{requests:?}") };
+    assert_eq!(deploy.services.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>(), ["db", "web"]);
+    assert_eq!(deploy.volumes.len(), 1, "a volume that two services share is one volume");
+    assert_eq!(requests.len(), 2);
+}
+
+#[test]
+fn a_service_whose_record_alone_changes_is_restored_too() {
+    let services = BTreeMap::from([(key("shop/web"), record("shop", "web", "data"))]);
+    let fields = vec![FieldChange::default()];
+    let plan = Plan {
+        services: vec![ServicePlan { steps: Vec::new(), fields, ..touched("shop", "web") }],
+        ..Plan::default()
+    };
+    assert_eq!(previous_records(&plan, &services).len(), 1);
+}
+
+#[test]
+fn scaling_takes_the_spec_of_the_planned_project() {
+    let services = BTreeMap::from([
+        (key("blog/web"), record("blog", "web", "a")),
+        (key("shop/web"), record("shop", "web", "b")),
+    ]);
+    let plan = Plan { services: vec![touched("shop", "web")], ..Plan::default() };
+    let scale = ScaleService { service: "shop/web".into(), replicas: 4 };
+    let request = PlanRequest { change: Some(plan_request::Change::Scale(scale)) };
+    let specs = specs_of(&request, &plan, &services);
+    assert_eq!((specs["web"].project.as_str(), specs["web"].replicas), ("shop", 4));
+}

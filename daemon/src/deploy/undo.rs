@@ -1,0 +1,49 @@
+//! What a failed deployment goes back to.
+
+use std::collections::BTreeMap;
+
+use uc_api::ServiceKey;
+use uc_api::v1::{DesiredServices, Plan, PlanRequest, RemoveServices, ServiceRecord, plan_request};
+
+/// The records of the touched services before the deployment; none for a new one.
+pub(super) fn previous_records(
+    plan: &Plan,
+    services: &BTreeMap<ServiceKey, ServiceRecord>,
+) -> BTreeMap<ServiceKey, Option<ServiceRecord>> {
+    plan.services
+        .iter()
+        .filter(|service| !service.steps.is_empty() || !service.fields.is_empty())
+        .filter_map(|service| format!("{}/{}", service.project, service.service).parse::<ServiceKey>().ok())
+        .map(|key| {
+            let record = services.get(&key).cloned();
+            (key, record)
+        })
+        .collect()
+}
+
+/// What must be asked for to get there again: one deployment a project, and one removal of what is new.
+pub(super) fn previous_requests(previous: &BTreeMap<ServiceKey, Option<ServiceRecord>>) -> Vec<PlanRequest> {
+    let mut requests: BTreeMap<String, DesiredServices> = BTreeMap::new();
+    let mut new = Vec::new();
+    for (key, record) in previous {
+        let Some(ServiceRecord { spec: Some(spec), volumes, .. }) = record else {
+            new.push(key.to_string());
+            continue;
+        };
+        let desired = requests.entry(key.project.to_string()).or_default();
+        desired.project = key.project.to_string();
+        desired.services.push(spec.clone());
+        for volume in volumes {
+            if !desired.volumes.contains(volume) {
+                desired.volumes.push(volume.clone());
+            }
+        }
+    }
+    let removal = (!new.is_empty())
+        .then(|| plan_request::Change::Remove(RemoveServices { services: new, project: String::new() }));
+    removal
+        .into_iter()
+        .chain(requests.into_values().map(plan_request::Change::Deploy))
+        .map(|change| PlanRequest { change: Some(change) })
+        .collect()
+}

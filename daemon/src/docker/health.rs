@@ -1,0 +1,188 @@
+//! When has a container that was just started proved itself? Pure: a snapshot and the time since the start in, a verdict out.
+
+use std::time::Duration;
+
+use uc_api::v1;
+
+use super::Container;
+
+/// How long a container without healthcheck must run, unless the caller says otherwise.
+pub const MONITOR: Duration = Duration::from_secs(2);
+/// Beyond what the healthcheck itself may take: starting the probe, and noticing.
+const SLACK: Duration = Duration::from_secs(5);
+/// A container without healthcheck that is neither running nor ended (paused by hand) is not waited for longer than this.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// A healthcheck's times, defaults filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthLimits {
+    /// Between two probes.
+    pub interval: Duration,
+    /// For one probe.
+    pub timeout: Duration,
+    /// Failures within it do not count.
+    pub start_period: Duration,
+    /// Failures in a row that make it unhealthy.
+    pub retries: u32,
+}
+
+impl HealthLimits {
+    /// After this it is healthy, or will not become so: `start_period + retries × (interval + timeout) + 5 s`.
+    pub fn limit(&self) -> Duration {
+        let rounds = (self.interval.saturating_add(self.timeout)).saturating_mul(self.retries);
+        self.start_period.saturating_add(rounds).saturating_add(SLACK)
+    }
+}
+
+/// Whether to go on waiting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not yet known.
+    Wait,
+    /// It serves (or, if it is a job that is not started again, it has done its work with exit code 0).
+    Ready,
+    /// It will not serve; why, for people.
+    Failed(String),
+    /// It did neither within the time limit.
+    TimedOut(Duration),
+}
+
+/// Judges a container `elapsed` after its start; `monitor` is how long it must run if it has no healthcheck.
+pub fn judge(container: &Container, elapsed: Duration, monitor: Duration) -> Verdict {
+    use v1::ReplicaState as State;
+    let record = &container.record;
+    if let State::Exited | State::Dead = record.state() {
+        let code = record.exit_code.unwrap_or_default();
+        let stays_ended = matches!(container.restart, v1::RestartPolicy::No | v1::RestartPolicy::OnFailure);
+        if code == 0 && stays_ended && container.start_error.is_empty() {
+            return Verdict::Ready;
+        }
+    }
+    if let State::Exited | State::Dead | State::Restarting = record.state() {
+        return Verdict::Failed(ended(container));
+    }
+    if record.restart_count > 0 {
+        return Verdict::Failed(format!("it ended and was restarted {}", times(record.restart_count)));
+    }
+    match container.healthcheck {
+        Some(limits) => match record.health() {
+            v1::Health::Healthy => Verdict::Ready,
+            v1::Health::Unhealthy => {
+                Verdict::Failed(format!("its healthcheck failed {} in a row", times(limits.retries)))
+            }
+            _ if elapsed >= limits.limit() => Verdict::TimedOut(limits.limit()),
+            _ => Verdict::Wait,
+        },
+        None if record.state() == State::Running && elapsed >= monitor => Verdict::Ready,
+        None if elapsed >= monitor.saturating_add(STUCK) => Verdict::TimedOut(monitor.saturating_add(STUCK)),
+        None => Verdict::Wait,
+    }
+}
+
+fn ended(container: &Container) -> String {
+    if !container.start_error.is_empty() {
+        return format!("it could not be started: {}", container.start_error);
+    }
+    let code = container.record.exit_code.unwrap_or_default();
+    if container.oom_killed {
+        return format!("it ran out of memory and was killed (exit code {code})");
+    }
+    format!("it exited with code {code}")
+}
+
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HealthLimits = HealthLimits {
+        interval: Duration::from_secs(30),
+        timeout: Duration::from_secs(10),
+        start_period: Duration::from_secs(7),
+        retries: 3,
+    };
+
+    fn container(state: v1::ReplicaState, exit_code: Option<i32>) -> Container {
+        Container {
+            record: v1::ReplicaRecord { state: state.into(), exit_code, ..Default::default() },
+            managed: true,
+            healthcheck: None,
+            restart: v1::RestartPolicy::UnlessStopped,
+            stop_grace: Duration::from_secs(10),
+            oom_killed: false,
+            start_error: String::new(),
+        }
+    }
+
+    fn with_health(health: v1::Health) -> Container {
+        let mut container = container(v1::ReplicaState::Running, None);
+        container.healthcheck = Some(LIMITS);
+        container.record.set_health(health);
+        container
+    }
+
+    fn after(container: &Container, seconds: u64) -> Verdict {
+        judge(container, Duration::from_secs(seconds), MONITOR)
+    }
+
+    #[test]
+    fn without_healthcheck_it_must_run_for_the_monitor_period() {
+        let running = container(v1::ReplicaState::Running, None);
+        assert_eq!(after(&running, 1), Verdict::Wait);
+        assert_eq!(after(&running, 2), Verdict::Ready);
+        let paused = container(v1::ReplicaState::Paused, None);
+        assert_eq!(after(&paused, 31), Verdict::Wait);
+        assert_eq!(after(&paused, 32), Verdict::TimedOut(Duration::from_secs(32)));
+    }
+
+    #[test]
+    fn with_healthcheck_only_that_counts() {
+        assert_eq!(after(&with_health(v1::Health::Starting), 60), Verdict::Wait);
+        assert_eq!(after(&with_health(v1::Health::Healthy), 0), Verdict::Ready);
+        assert_eq!(
+            after(&with_health(v1::Health::Unhealthy), 0),
+            Verdict::Failed("its healthcheck failed 3 times in a row".into())
+        );
+    }
+
+    #[test]
+    fn the_limit_follows_the_healthcheck() {
+        // 7 + 3 × (30 + 10) + 5
+        assert_eq!(LIMITS.limit(), Duration::from_secs(132));
+        let starting = with_health(v1::Health::Starting);
+        assert_eq!(after(&starting, 131), Verdict::Wait);
+        assert_eq!(after(&starting, 132), Verdict::TimedOut(Duration::from_secs(132)));
+        let huge = HealthLimits { interval: Duration::MAX, ..LIMITS };
+        assert_eq!(huge.limit(), Duration::MAX);
+    }
+
+    #[test]
+    fn an_end_is_a_failure_with_its_code() {
+        let exited = container(v1::ReplicaState::Exited, Some(3));
+        assert_eq!(after(&exited, 0), Verdict::Failed("it exited with code 3".into()));
+        let restarting = container(v1::ReplicaState::Restarting, Some(1));
+        assert_eq!(after(&restarting, 9), Verdict::Failed("it exited with code 1".into()));
+        let mut back = container(v1::ReplicaState::Running, None);
+        back.record.restart_count = 2;
+        assert_eq!(after(&back, 9), Verdict::Failed("it ended and was restarted 2 times".into()));
+        let mut hungry = container(v1::ReplicaState::Exited, Some(137));
+        hungry.oom_killed = true;
+        assert!(matches!(after(&hungry, 0), Verdict::Failed(why) if why.contains("memory")));
+        let mut broken = container(v1::ReplicaState::Exited, Some(127));
+        broken.start_error = "no such file".into();
+        assert!(matches!(after(&broken, 0), Verdict::Failed(why) if why.contains("no such file")));
+    }
+
+    #[test]
+    fn a_job_that_is_done_is_ready() {
+        let mut done = container(v1::ReplicaState::Exited, Some(0));
+        assert!(matches!(after(&done, 0), Verdict::Failed(_)), "a service must not end");
+        done.restart = v1::RestartPolicy::No;
+        assert_eq!(after(&done, 0), Verdict::Ready);
+        done.record.exit_code = Some(1);
+        assert!(matches!(after(&done, 0), Verdict::Failed(_)));
+    }
+}

@@ -1,0 +1,224 @@
+//! The suite, and what only a real engine can show. Every test starts an engine of its own, so they are few.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uc_api::v1::exec_request::Message as Asked;
+use uc_api::v1::exec_response::Message as Answer;
+use uc_api::{Code, Failure};
+
+use super::dockerd::Dockerd;
+use super::suite;
+use super::suite::service;
+use super::*;
+use crate::node::Draining;
+use crate::node::NodeService;
+use crate::node::tests::create;
+use crate::node::tests::identity;
+use crate::node::tests::start;
+use crate::observe;
+use crate::observe::Observation;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_engine_passes_the_suite() {
+    let Some(dockerd) = Dockerd::start().await else { return };
+    let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
+    println!("{:?}", engine.version().await.unwrap());
+    let bench = suite::Bench { engine, archive: dockerd.archive().await };
+    for (name, case) in suite::CASES {
+        let started = std::time::Instant::now();
+        case(bench.clone()).await;
+        println!("{name} {:?}", started.elapsed());
+    }
+}
+
+/// Output (both streams) and exit code of a command.
+async fn exec(node: &NodeService, start: v1::ExecStart, input: &[u8]) -> (String, i32) {
+    let asked = |message| Ok::<_, tonic::Status>(v1::ExecRequest { message: Some(message) });
+    let requests = vec![asked(Asked::Start(start)), asked(Asked::Stdin(input.to_vec()))];
+    let mut answers = node.exec_with(stream::iter(requests)).await.unwrap();
+    let mut output = Vec::new();
+    while let Some(answer) = answers.next().await {
+        match answer.unwrap().message.unwrap() {
+            Answer::Stdout(bytes) | Answer::Stderr(bytes) => output.extend(bytes),
+            Answer::ExitCode(code) => return (String::from_utf8(output).unwrap(), code),
+        }
+    }
+    panic!("no exit code after {output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_engine_serves_replicas() {
+    let Some(dockerd) = Dockerd::start().await else { return };
+    let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
+    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
+    bench.load().await;
+    let (_identity, receiver) = watch::channel(Some(identity()));
+    let node = NodeService::new(engine.clone(), receiver, Draining::new(), CancellationToken::new());
+
+    // What the spec says is what the container sees.
+    let mut spec = service("we_b.x", "sleep 1000");
+    spec.environment.insert("COLOUR".into(), "blue = green".into());
+    spec.stop_grace_period_ms = Some(0);
+    spec.read_only = true;
+    let mount = |kind: v1::MountKind, source: String, target: &str| v1::MountSpec {
+        kind: kind.into(),
+        source,
+        target: target.into(),
+        read_only: false,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("made/by docker");
+    spec.mounts = vec![
+        mount(v1::MountKind::Tmpfs, String::new(), "/tmp"),
+        mount(v1::MountKind::Bind, made.to_string_lossy().into_owned(), "/bound"),
+    ];
+    let (_, id) = create(&node, spec).await.unwrap();
+    let record = start(&node, &id).await.unwrap();
+    assert_eq!(record.state(), v1::ReplicaState::Running);
+    assert!(made.is_dir(), "a missing folder is made, as Compose does");
+    let of = |command: &str| v1::ExecStart {
+        container: record.container_name.clone(),
+        command: ["sh", "-c", command].map(str::to_owned).to_vec(),
+        ..Default::default()
+    };
+    let (seen, code) =
+        exec(&node, of("hostname; echo $COLOUR $UC_MACHINE_ID; cat /etc/resolv.conf"), b"").await;
+    assert_eq!(code, 0);
+    let mut lines = seen.lines();
+    assert_eq!(lines.next(), Some(record.container_name.as_str()));
+    assert_eq!(lines.next(), Some(format!("blue = green {}", identity().machine).as_str()));
+    assert!(seen.contains("search suite.internal internal") && seen.contains("ndots:1"), "{seen}");
+
+    // Commands: what is read only, what does not exist, the shell, a terminal.
+    let (seen, code) = exec(&node, of("echo x > /etc/x; echo y > /tmp/y && cat /tmp/y"), b"").await;
+    assert!(seen.contains("Read-only file system") && seen.contains("y\n") && code == 0, "{seen}");
+    let unknown = v1::ExecStart { command: vec!["no-such-program".into()], ..of("") };
+    assert_eq!(exec(&node, unknown, b"").await.1, 127);
+    let shell = v1::ExecStart { command: Vec::new(), ..of("") };
+    assert_eq!(exec(&node, shell.clone(), b"echo from $0; exit 4\n").await, ("from sh\n".to_owned(), 4));
+    let size = Some(v1::TerminalSize { columns: 100, rows: 30 });
+    let terminal = v1::ExecStart { tty: true, size, ..of("sleep 0.5; stty size; printf '\\0\\1 end'") };
+    assert_eq!(exec(&node, terminal, b"").await, ("30 100\r\n\0\u{1} end".to_owned(), 0));
+    // More than every buffer on the way holds, both ways at once.
+    let much = vec![b'x'; 3_000_000];
+    let (seen, code) = exec(&node, v1::ExecStart { command: vec!["cat".into()], ..of("") }, &much).await;
+    assert_eq!((seen.len(), code), (much.len(), 0));
+
+    // A command taken away leaves nothing to run in this image.
+    let mut emptied = service("empty", "");
+    emptied.command = Some(v1::StringList::default());
+    let failure = create(&node, emptied).await.unwrap_err();
+    assert!(failure.code == Code::Invalid && failure.message.contains("nothing to run"), "{failure:?}");
+
+    // One that ends is told with its log.
+    let mut failing = service("bad", "echo about to fail; sleep 0.3; exit 9");
+    failing.restart = v1::RestartPolicy::Unspecified.into();
+    failing.stop_grace_period_ms = Some(0);
+    let (_, bad) = create(&node, failing).await.unwrap();
+    let failure = start(&node, &bad).await.unwrap_err();
+    assert_eq!(
+        (failure.code, failure.log_tail.first().map(String::as_str)),
+        (Code::Refused, Some("about to fail"))
+    );
+
+    // A log that is followed while nothing is written ends with its container.
+    let request = v1::NodeLogsRequest {
+        request: Some(v1::LogsRequest { tail: -1, follow: true, ..Default::default() }),
+        container_ids: vec![id.clone(), bad.clone()],
+    };
+    let entries = node.logs_of(request).await;
+    let (entries, removed) = tokio::join!(entries.collect::<Vec<_>>(), node.remove_all());
+    removed.unwrap();
+    assert!(entries.iter().flatten().any(|entry| entry.message == b"about to fail"), "{entries:?}");
+    assert!(engine.containers().await.unwrap().is_empty());
+}
+
+#[derive(Debug)]
+struct Sink(mpsc::Sender<Observation>);
+
+#[async_trait]
+impl observe::ObservationSink for Sink {
+    async fn publish(&self, observation: &Observation) -> Result<(), Failure> {
+        self.0.send(observation.clone()).await.unwrap();
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_engine_may_be_restarted_while_it_is_observed() {
+    let Some(mut dockerd) = Dockerd::start().await else { return };
+    let engine = Arc::new(DockerEngine::new(dockerd.socket()));
+    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
+    bench.load().await;
+    let (_identity, receiver) = watch::channel(Some(identity()));
+    let draining = Draining::new();
+    let cancel = CancellationToken::new();
+    let node = NodeService::new(engine.clone(), receiver, draining.clone(), cancel.clone());
+    let (sender, mut observations) = mpsc::channel(100);
+    let observer = observe::run(
+        engine.clone(),
+        draining,
+        observe::facts::host(),
+        Arc::new(Sink(sender)),
+        cancel.clone(),
+    );
+    let observer = tokio::spawn(observer);
+    let mut until = async |what: &str, is: &dyn Fn(&Observation) -> bool| {
+        let find = async {
+            loop {
+                let observation = observations.recv().await.unwrap();
+                if is(&observation) {
+                    return observation;
+                }
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(40), find).await;
+        found.unwrap_or_else(|_| panic!("never published: {what}"))
+    };
+    until("an empty machine", &|seen| seen.replicas.is_empty() && !seen.facts.docker_version.is_empty())
+        .await;
+
+    let mut spec = service("web", "sleep 1000");
+    spec.restart = v1::RestartPolicy::UnlessStopped.into();
+    spec.stop_grace_period_ms = Some(0);
+    let (_, id) = create(&node, spec.clone()).await.unwrap();
+    start(&node, &id).await.unwrap();
+    let running = |seen: &Observation| {
+        seen.replicas
+            .iter()
+            .any(|replica| replica.state() == v1::ReplicaState::Running && !replica.ip.is_empty())
+    };
+    let before = until("a running replica", &running).await;
+
+    dockerd.end();
+    let failure = node.observe_now().await.unwrap_err();
+    assert_eq!(failure.code, Code::Unreachable, "{failure:?}");
+    dockerd.begin().await;
+    // The engine has started it again; nothing is left of the time in between once it is observed.
+    let names = |seen: &Observation| {
+        seen.replicas.iter().map(|replica| replica.container_name.clone()).collect::<BTreeSet<_>>()
+    };
+    let (_, second) = create(&node, spec).await.unwrap();
+    let after = until("both replicas", &|seen| seen.replicas.len() == 2 && running(seen)).await;
+    assert!(names(&after).is_superset(&names(&before)));
+    let stop = v1::StopReplicaRequest { container_id: id.clone(), grace_ms: Some(0) };
+    node.stop(&stop).await.unwrap();
+    let stopped = |seen: &Observation| {
+        seen.replicas.iter().any(|replica| {
+            replica.container_id == id && replica.state() == v1::ReplicaState::Exited && replica.draining
+        })
+    };
+    until("a stopped replica", &stopped).await;
+    node.remove(&id).await.unwrap();
+    node.remove(&second).await.unwrap();
+    until("an empty machine again", &|seen| seen.replicas.is_empty()).await;
+    cancel.cancel();
+    observer.await.unwrap();
+}

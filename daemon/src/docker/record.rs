@@ -1,0 +1,230 @@
+//! From what the engine says to our records: pure. A field the engine leaves out gets the value that promises least.
+
+use std::time::Duration;
+
+use bollard::models as engine;
+use uc_api::layout::DOCKER_NETWORK;
+use uc_api::layout::label;
+use uc_api::v1;
+
+use super::Container;
+use super::HealthLimits;
+use super::PortHolder;
+use super::Volume;
+use super::spec::port_key;
+
+/// The engine's own, used where neither image nor service says anything.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(30);
+const HEALTH_RETRIES: u32 = 3;
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// One container.
+pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
+    let config = inspected.config.unwrap_or_default();
+    let host = inspected.host_config.unwrap_or_default();
+    let network = inspected.network_settings.unwrap_or_default();
+    let state = inspected.state.unwrap_or_default();
+    let labels = config.labels.unwrap_or_default();
+    let of = |key: &str| labels.get(key).cloned().unwrap_or_default();
+    let published = network.ports.unwrap_or_default();
+    let replica_state = replica_state(state.status);
+    let ended = matches!(
+        replica_state,
+        v1::ReplicaState::Exited | v1::ReplicaState::Dead | v1::ReplicaState::Restarting
+    );
+    let record = v1::ReplicaRecord {
+        container_id: inspected.id.unwrap_or_default(),
+        container_name: inspected.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        project: of(label::PROJECT),
+        service: of(label::SERVICE),
+        revision: of(label::REVISION),
+        image: config.image.unwrap_or_default(),
+        state: replica_state.into(),
+        health: health(state.health.as_ref()).into(),
+        ip: network
+            .networks
+            .and_then(|mut networks| networks.remove(DOCKER_NETWORK))
+            .and_then(|endpoint| endpoint.ip_address)
+            .unwrap_or_default(),
+        created_at_ms: inspected.created.as_deref().map(milliseconds).unwrap_or_default(),
+        exit_code: ended.then(|| state.exit_code.unwrap_or_default() as i32),
+        ports: ports(host.port_bindings.unwrap_or_default(), &published),
+        draining: false,
+        restart_count: inspected
+            .restart_count
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or_default(),
+        mounts: mounts(inspected.mounts.unwrap_or_default()),
+    };
+    Container {
+        record,
+        managed: labels.contains_key(label::CLUSTER),
+        healthcheck: config.healthcheck.as_ref().and_then(health_limits),
+        restart: restart(host.restart_policy.and_then(|policy| policy.name)),
+        stop_grace: config
+            .stop_timeout
+            .map_or(STOP_GRACE, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))),
+        oom_killed: state.oom_killed.unwrap_or_default(),
+        start_error: state.error.unwrap_or_default(),
+    }
+}
+
+/// One volume; none if it is anonymous, which belongs to its container and is of no interest to others.
+pub fn volume(volume: engine::Volume) -> Option<Volume> {
+    let anonymous = volume.labels.contains_key("com.docker.volume.anonymous")
+        || (volume.name.len() == 64 && volume.name.bytes().all(|b| b.is_ascii_hexdigit()));
+    if anonymous {
+        return None;
+    }
+    let project = volume.labels.get(label::PROJECT).cloned().unwrap_or_default();
+    Some(Volume {
+        record: v1::VolumeRecord { name: volume.name, driver: volume.driver, project },
+        options: volume.options.into_iter().collect(),
+    })
+}
+
+/// Ports of the machine that a running container holds.
+pub fn port_holders(summary: engine::ContainerSummary) -> Vec<PortHolder> {
+    let labels = summary.labels.unwrap_or_default();
+    let of = |key: &str| labels.get(key).cloned().unwrap_or_default();
+    let name = summary.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+    let id = summary.id.unwrap_or_default();
+    summary
+        .ports
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|port| {
+            Some(PortHolder {
+                container_id: id.clone(),
+                container_name: name.trim_start_matches('/').to_owned(),
+                project: of(label::PROJECT),
+                service: of(label::SERVICE),
+                host_ip: port.ip.unwrap_or_default(),
+                port: port.public_port.filter(|port| *port != 0)?,
+                protocol: match port.typ {
+                    Some(engine::PortSummaryTypeEnum::UDP) => v1::Protocol::Udp,
+                    _ => v1::Protocol::Tcp,
+                },
+            })
+        })
+        .collect()
+}
+
+fn replica_state(status: Option<engine::ContainerStateStatusEnum>) -> v1::ReplicaState {
+    use engine::ContainerStateStatusEnum as Status;
+    match status {
+        Some(Status::CREATED) => v1::ReplicaState::Created,
+        Some(Status::RUNNING | Status::STOPPING) => v1::ReplicaState::Running,
+        Some(Status::RESTARTING) => v1::ReplicaState::Restarting,
+        Some(Status::PAUSED) => v1::ReplicaState::Paused,
+        Some(Status::EXITED) => v1::ReplicaState::Exited,
+        Some(Status::DEAD | Status::REMOVING) => v1::ReplicaState::Dead,
+        Some(Status::EMPTY) | None => v1::ReplicaState::Unspecified,
+    }
+}
+
+fn health(health: Option<&engine::Health>) -> v1::Health {
+    use engine::HealthStatusEnum as Status;
+    match health.and_then(|health| health.status) {
+        Some(Status::STARTING) => v1::Health::Starting,
+        Some(Status::HEALTHY) => v1::Health::Healthy,
+        Some(Status::UNHEALTHY) => v1::Health::Unhealthy,
+        Some(Status::NONE | Status::EMPTY) | None => v1::Health::None,
+    }
+}
+
+fn health_limits(check: &engine::HealthConfig) -> Option<HealthLimits> {
+    let test = check.test.as_deref().unwrap_or_default();
+    if test.first().is_none_or(|first| first.is_empty() || first == "NONE") {
+        return None;
+    }
+    let or = |nanos: Option<i64>, default| match nanos.and_then(|nanos| u64::try_from(nanos).ok()) {
+        Some(nanos) if nanos > 0 => Duration::from_nanos(nanos),
+        _ => default,
+    };
+    Some(HealthLimits {
+        interval: or(check.interval, HEALTH_INTERVAL),
+        timeout: or(check.timeout, HEALTH_TIMEOUT),
+        start_period: or(check.start_period, Duration::ZERO),
+        retries: check
+            .retries
+            .and_then(|retries| u32::try_from(retries).ok())
+            .filter(|retries| *retries > 0)
+            .unwrap_or(HEALTH_RETRIES),
+    })
+}
+
+fn restart(name: Option<engine::RestartPolicyNameEnum>) -> v1::RestartPolicy {
+    use engine::RestartPolicyNameEnum as Name;
+    match name {
+        Some(Name::ALWAYS) => v1::RestartPolicy::Always,
+        Some(Name::UNLESS_STOPPED) => v1::RestartPolicy::UnlessStopped,
+        Some(Name::ON_FAILURE) => v1::RestartPolicy::OnFailure,
+        Some(Name::NO | Name::EMPTY) | None => v1::RestartPolicy::No,
+    }
+}
+
+/// Unix milliseconds of an RFC 3339 time; 0 if it is none.
+fn milliseconds(time: &str) -> i64 {
+    time.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond).unwrap_or_default()
+}
+
+/// Ports as they were asked for, with the engine's choice where none was made. In a fixed order, so that equal facts are equal records.
+fn ports(asked: engine::PortMap, published: &engine::PortMap) -> Vec<v1::PortSpec> {
+    let mut ports = Vec::new();
+    for (key, bindings) in asked {
+        let (port, protocol) = key.split_once('/').unwrap_or((&key, "tcp"));
+        let Ok(container_port) = port.parse() else { continue };
+        let protocol = if protocol == "udp" { v1::Protocol::Udp } else { v1::Protocol::Tcp };
+        let number = |binding: &engine::PortBinding| {
+            binding.host_port.as_deref().and_then(|port| port.parse::<u32>().ok()).filter(|port| *port != 0)
+        };
+        let chosen = published
+            .get(&port_key(container_port, protocol))
+            .and_then(|bindings| bindings.as_ref()?.iter().find_map(number));
+        for binding in bindings.unwrap_or_default() {
+            ports.push(v1::PortSpec {
+                container_port,
+                published_port: number(&binding).or(chosen).unwrap_or_default(),
+                host_ip: binding.host_ip.unwrap_or_default(),
+                protocol: protocol.into(),
+            });
+        }
+    }
+    ports.sort_by(|a, b| {
+        let key = |port: &v1::PortSpec| (port.container_port, port.protocol, port.published_port);
+        key(a).cmp(&key(b)).then_with(|| a.host_ip.cmp(&b.host_ip))
+    });
+    ports
+}
+
+fn mounts(points: Vec<engine::MountPoint>) -> Vec<v1::MountSpec> {
+    let mut mounts: Vec<v1::MountSpec> = points
+        .into_iter()
+        .filter_map(|point| {
+            let kind = match point.typ?.as_str() {
+                "volume" => v1::MountKind::Volume,
+                "bind" => v1::MountKind::Bind,
+                "tmpfs" => v1::MountKind::Tmpfs,
+                _ => return None,
+            };
+            let source = match kind {
+                v1::MountKind::Volume => point.name,
+                v1::MountKind::Bind => point.source,
+                _ => None,
+            };
+            Some(v1::MountSpec {
+                kind: kind.into(),
+                source: source.unwrap_or_default(),
+                target: point.destination.unwrap_or_default(),
+                read_only: !point.rw.unwrap_or(true),
+            })
+        })
+        .collect();
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    mounts
+}
+
+#[cfg(test)]
+mod tests;

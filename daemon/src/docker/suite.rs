@@ -1,0 +1,458 @@
+//! What every engine must do: one suite for the fake and the real one, so that a test that passes on the fake says something about Docker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::models::ContainerCreateBody;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+use uc_api::v1;
+
+use super::error::PullProblem;
+use super::spec;
+use super::*;
+
+/// Holds `busybox` with `sh`, `cat`, `echo`, `sleep`, `true` and `false`.
+pub(crate) const IMAGE: &str = "uc-test/busybox:1";
+/// For whatever must happen soon; generous, since it is only reached when a test fails.
+const SOON: Duration = Duration::from_secs(20);
+
+/// An engine to test, where [`IMAGE`] is not yet, and the archive that brings it.
+#[derive(Debug, Clone)]
+pub(crate) struct Bench {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) archive: Bytes,
+}
+
+type Case = fn(Bench) -> BoxFuture<'static, ()>;
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        /// The first brings the image that the others need.
+        pub(crate) const CASES: &[(&str, Case)] = &[$((stringify!($name), |bench| $name(bench).boxed())),*];
+    };
+}
+
+cases!(
+    images_are_loaded_and_found,
+    a_container_lives_and_dies,
+    only_ours_are_listed,
+    an_exit_leaves_code_and_log,
+    logs_are_followed_to_the_end,
+    logs_are_cut_by_count_and_time,
+    health_is_told,
+    the_engine_restarts_what_ends,
+    commands_run_in_containers,
+    standard_input_reaches_a_command,
+    a_terminal_is_one_stream,
+    commands_fail_like_dockers,
+    names_are_unique,
+    ports_are_unique,
+    volumes_are_kept_and_anonymous_ones_go,
+    changes_are_told,
+);
+
+/// A body for a service that runs a shell script and is not started again.
+pub(crate) fn service(name: &str, script: &str) -> v1::ServiceSpec {
+    v1::ServiceSpec {
+        project: "suite".into(),
+        name: name.into(),
+        image: IMAGE.into(),
+        command: Some(v1::StringList { values: ["sh", "-c", script].map(str::to_owned).to_vec() }),
+        restart: v1::RestartPolicy::No.into(),
+        ..Default::default()
+    }
+}
+
+fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
+    let placement = spec::Placement {
+        cluster: "c1",
+        machine: "m1",
+        bridge: std::net::Ipv4Addr::new(10, 233, 0, 1),
+        revision: "r1",
+        deployment: "d1",
+        image_entrypoint: &[],
+    };
+    spec::container(spec, name, &placement).unwrap()
+}
+
+impl Bench {
+    async fn create(&self, spec: &v1::ServiceSpec) -> String {
+        let name = spec::container_name(spec, rand::random());
+        self.engine.create(&name, body(spec, &name)).await.unwrap()
+    }
+
+    async fn run(&self, spec: &v1::ServiceSpec) -> String {
+        let id = self.create(spec).await;
+        self.engine.start(&id).await.unwrap();
+        id
+    }
+
+    async fn until(&self, id: &str, what: &str, is: impl Fn(&Container) -> bool) -> Container {
+        let look = async {
+            loop {
+                let container = self.engine.inspect(id).await.unwrap();
+                if is(&container) {
+                    return container;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let Ok(container) = timeout(SOON, look).await else {
+            panic!("never {what}: {:?}", self.engine.inspect(id).await);
+        };
+        container
+    }
+
+    async fn exited(&self, id: &str) -> Container {
+        self.until(id, "exited", |container| container.record.state() == v1::ReplicaState::Exited).await
+    }
+
+    async fn lines(&self, id: &str, options: LogOptions) -> Vec<LogLine> {
+        let lines = self.engine.logs(id, options).await.unwrap();
+        timeout(SOON, lines.map(Result::unwrap).collect()).await.unwrap()
+    }
+
+    async fn exec(&self, id: &str, options: ExecOptions, input: &[u8]) -> (String, String, i32) {
+        let mut session = self.engine.exec(id, options).await.unwrap();
+        if !input.is_empty() {
+            session.input.write_all(input).await.unwrap();
+            session.input.shutdown().await.unwrap();
+        }
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let read = async {
+            while let Some(piece) = session.output.next().await {
+                match piece.unwrap() {
+                    ExecOutput::Stdout(bytes) => stdout.extend(bytes),
+                    ExecOutput::Stderr(bytes) => stderr.extend(bytes),
+                }
+            }
+        };
+        timeout(SOON, read).await.unwrap();
+        let code = self.engine.exec_exit_code(&session.id).await.unwrap();
+        (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap(), code)
+    }
+
+    pub(crate) async fn load(&self) {
+        let chunks: Vec<_> = self.archive.chunks(60_000).map(Bytes::copy_from_slice).map(Ok).collect();
+        self.engine.load(futures_util::stream::iter(chunks).boxed()).await.unwrap();
+    }
+}
+
+fn texts(lines: &[LogLine]) -> Vec<String> {
+    let text = |line: &LogLine| {
+        let stream = if line.stream == v1::LogStream::Stderr { "err" } else { "out" };
+        format!("{stream} {}", String::from_utf8_lossy(&line.message))
+    };
+    lines.iter().map(text).collect()
+}
+
+fn words(command: &[&str]) -> ExecOptions {
+    ExecOptions { command: command.iter().map(|&word| word.to_owned()).collect(), ..Default::default() }
+}
+
+async fn images_are_loaded_and_found(bench: Bench) {
+    assert_eq!(bench.engine.image(IMAGE).await.unwrap(), None);
+    let spec = service("early", "true");
+    let missing = bench.engine.create("suite-early-aaaa", body(&spec, "suite-early-aaaa")).await.unwrap_err();
+    assert_eq!(missing, EngineError::ImageMissing { image: IMAGE.into() });
+    let garbage = futures_util::stream::iter([Ok(Bytes::from_static(b"no archive at all, but some bytes"))]);
+    assert!(bench.engine.load(garbage.boxed()).await.is_err());
+    let broken = futures_util::stream::iter([
+        Ok(bench.archive.slice(..8)),
+        Err(std::io::Error::other("the sender went away")),
+    ]);
+    assert!(bench.engine.load(broken.boxed()).await.is_err());
+    assert_eq!(bench.engine.image(IMAGE).await.unwrap(), None);
+
+    bench.load().await;
+    assert!(bench.engine.image(IMAGE).await.unwrap().is_some());
+    assert!(matches!(bench.engine.image("a?b").await, Err(EngineError::Invalid { .. })));
+
+    // Nobody listens on port 1.
+    let pulled = async {
+        bench.engine.pull("localhost:1/uc/none:1").await?.collect::<Vec<_>>().await.into_iter().collect()
+    };
+    let pulled: Result<Vec<String>, EngineError> = pulled.await;
+    let error = pulled.unwrap_err();
+    assert!(
+        matches!(&error, EngineError::Pull { image, problem: PullProblem::Unreachable, .. } if image == "localhost:1/uc/none:1"),
+        "{error:?}"
+    );
+}
+
+async fn a_container_lives_and_dies(bench: Bench) {
+    let engine = &bench.engine;
+    let mut spec = service("life", "sleep 1000");
+    spec.stop_grace_period_ms = Some(1500);
+    let id = bench.create(&spec).await;
+    let created = engine.inspect(&id).await.unwrap();
+    assert_eq!(created.record.state(), v1::ReplicaState::Created);
+    assert_eq!((created.record.exit_code, created.managed), (None, true));
+    assert_eq!(created.stop_grace, Duration::from_secs(2));
+    assert_eq!((created.record.revision.as_str(), created.record.image.as_str()), ("r1", IMAGE));
+    assert!(created.record.created_at_ms > 0);
+
+    engine.start(&id).await.unwrap();
+    engine.start(&id).await.unwrap();
+    let running = engine.inspect(&id[..12]).await.unwrap();
+    assert_eq!(running.record.state(), v1::ReplicaState::Running);
+    assert!(running.record.ip.starts_with("10."), "{:?}", running.record);
+    assert_eq!(running.record.health(), v1::Health::None);
+    assert!(engine.containers().await.unwrap().contains(&running));
+
+    engine.stop(&id, Duration::ZERO).await.unwrap();
+    engine.stop(&id, Duration::ZERO).await.unwrap();
+    let stopped = engine.inspect(&id).await.unwrap();
+    assert_eq!(stopped.record.state(), v1::ReplicaState::Exited);
+    assert_eq!((stopped.record.exit_code, stopped.record.ip.as_str()), (Some(137), ""));
+
+    engine.start(&id).await.unwrap();
+    engine.remove(&id).await.unwrap();
+    engine.remove(&id).await.unwrap();
+    assert!(matches!(engine.inspect(&id).await, Err(EngineError::NotFound { .. })));
+    assert!(matches!(engine.start(&id).await, Err(EngineError::NotFound { .. })));
+    assert!(matches!(engine.logs(&id, LogOptions::default()).await, Err(EngineError::NotFound { .. })));
+}
+
+async fn only_ours_are_listed(bench: Bench) {
+    let spec = service("other", "true");
+    let mut of_others = body(&spec, "others");
+    of_others.labels = None;
+    let id = bench.engine.create("others", of_others).await.unwrap();
+    assert!(!bench.engine.inspect(&id).await.unwrap().managed);
+    let listed = bench.engine.containers().await.unwrap();
+    assert!(listed.iter().all(|container| container.record.container_id != id));
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn an_exit_leaves_code_and_log(bench: Bench) {
+    let id = bench.run(&service("exit", "echo one; sleep 0.2; echo two >&2; sleep 0.2; exit 3")).await;
+    let exited = bench.exited(&id).await;
+    assert_eq!(exited.record.exit_code, Some(3));
+    let lines = bench.lines(&id, LogOptions::default()).await;
+    assert_eq!(texts(&lines), ["out one", "err two"]);
+    assert!(lines[0].time_ns < lines[1].time_ns);
+    assert_eq!(logs::tail(&*bench.engine, &id, 1).await, ["two"]);
+    assert_eq!(logs::tail(&*bench.engine, &id, 10).await, ["one", "two"]);
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn logs_are_followed_to_the_end(bench: Bench) {
+    let id = bench.run(&service("follow", "echo a; sleep 0.5; echo b; sleep 0.2")).await;
+    let options = LogOptions { follow: true, ..Default::default() };
+    assert_eq!(texts(&bench.lines(&id, options).await), ["out a", "out b"]);
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn logs_are_cut_by_count_and_time(bench: Bench) {
+    let id = bench.run(&service("cut", "echo a; sleep 0.1; echo b; sleep 0.1; echo c")).await;
+    bench.exited(&id).await;
+    let all = bench.lines(&id, LogOptions::default()).await;
+    assert_eq!(all.len(), 3);
+    let tail = LogOptions { tail: Some(2), ..Default::default() };
+    assert_eq!(texts(&bench.lines(&id, tail).await), ["out b", "out c"]);
+    let middle = Some(all[1].time_ns / 1_000_000);
+    let since = LogOptions { since_ms: middle, ..Default::default() };
+    assert_eq!(texts(&bench.lines(&id, since).await), ["out b", "out c"]);
+    let until = LogOptions { until_ms: middle, ..Default::default() };
+    assert_eq!(texts(&bench.lines(&id, until).await), ["out a", "out b"]);
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn health_is_told(bench: Bench) {
+    for (probe, health) in [("true", v1::Health::Healthy), ("false", v1::Health::Unhealthy)] {
+        let mut spec = service("health", "sleep 1000");
+        spec.healthcheck = Some(v1::Healthcheck {
+            test: vec!["CMD".into(), probe.into()],
+            interval_ms: Some(200),
+            timeout_ms: Some(10_000),
+            start_period_ms: None,
+            retries: Some(2),
+        });
+        let id = bench.run(&spec).await;
+        let container = bench.engine.inspect(&id).await.unwrap();
+        let limits = container.healthcheck.unwrap();
+        assert_eq!((limits.interval, limits.retries), (Duration::from_millis(200), 2));
+        assert_eq!(container.record.health(), v1::Health::Starting);
+        bench.until(&id, "probed", |container| container.record.health() == health).await;
+        bench.engine.remove(&id).await.unwrap();
+    }
+}
+
+async fn the_engine_restarts_what_ends(bench: Bench) {
+    let mut spec = service("again", "sleep 0.1; exit 1");
+    spec.restart = v1::RestartPolicy::Unspecified.into();
+    let id = bench.run(&spec).await;
+    let again = bench.until(&id, "restarted", |container| container.record.restart_count > 0).await;
+    assert_eq!(again.restart, v1::RestartPolicy::UnlessStopped);
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn commands_run_in_containers(bench: Bench) {
+    let id = bench.run(&service("exec", "sleep 1000")).await;
+    let got = bench.exec(&id, words(&["sh", "-c", "echo out; sleep 0.1; echo err >&2; exit 5"]), b"").await;
+    assert_eq!(got, ("out\n".into(), "err\n".into(), 5));
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn standard_input_reaches_a_command(bench: Bench) {
+    let id = bench.run(&service("stdin", "sleep 1000")).await;
+    let got = bench.exec(&id, words(&["cat"]), b"hello\n").await;
+    assert_eq!(got, ("hello\n".into(), String::new(), 0));
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn a_terminal_is_one_stream(bench: Bench) {
+    let id = bench.run(&service("tty", "sleep 1000")).await;
+    let options =
+        ExecOptions { tty: true, ..words(&["sh", "-c", "echo out; sleep 0.1; echo err >&2; sleep 0.3"]) };
+    let session = bench.engine.exec(&id, options).await.unwrap();
+    bench.engine.exec_resize(&session.id, 120, 40).await.unwrap();
+    let pieces: Vec<_> = timeout(SOON, session.output.map(Result::unwrap).collect()).await.unwrap();
+    let text: Vec<u8> = pieces
+        .into_iter()
+        .flat_map(|piece| match piece {
+            ExecOutput::Stdout(bytes) => bytes,
+            ExecOutput::Stderr(bytes) => panic!("a terminal has no standard error: {bytes:?}"),
+        })
+        .collect();
+    assert_eq!(String::from_utf8(text).unwrap(), "out\r\nerr\r\n");
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn commands_fail_like_dockers(bench: Bench) {
+    let id = bench.run(&service("fail", "sleep 1000")).await;
+    let (stdout, stderr, code) = bench.exec(&id, words(&["no-such-program"]), b"").await;
+    // 20.10 says 126; what a person sees is 127 on all of them (`node::exec`).
+    assert!([126, 127].contains(&code), "{code}");
+    assert!(format!("{stdout}{stderr}").contains("not found"), "{stdout} {stderr}");
+    bench.engine.stop(&id, Duration::ZERO).await.unwrap();
+    let refused = bench.engine.exec(&id, words(&["true"])).await.unwrap_err();
+    assert!(matches!(refused, EngineError::Refused { .. }), "{refused:?}");
+    bench.engine.remove(&id).await.unwrap();
+    let mut spec = service("nothing", "true");
+    spec.command = Some(v1::StringList { values: vec!["no-such-program".into()] });
+    let id = bench.create(&spec).await;
+    let refused = bench.engine.start(&id).await.unwrap_err();
+    assert!(matches!(refused, EngineError::Refused { .. }), "{refused:?}");
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn names_are_unique(bench: Bench) {
+    let spec = service("name", "true");
+    let id = bench.engine.create("suite-name-aaaa", body(&spec, "suite-name-aaaa")).await.unwrap();
+    let taken = bench.engine.create("suite-name-aaaa", body(&spec, "suite-name-aaaa")).await.unwrap_err();
+    assert!(matches!(taken, EngineError::NameTaken { .. }), "{taken:?}");
+    assert_eq!(bench.engine.inspect("suite-name-aaaa").await.unwrap().record.container_id, id);
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn ports_are_unique(bench: Bench) {
+    let mut spec = service("port", "sleep 1000");
+    spec.ports = vec![v1::PortSpec { container_port: 80, published_port: 18080, ..Default::default() }];
+    let first = bench.run(&spec).await;
+    let record = bench.engine.inspect(&first).await.unwrap().record;
+    let port = v1::PortSpec { protocol: v1::Protocol::Tcp.into(), ..spec.ports[0].clone() };
+    assert_eq!(record.ports, [port]);
+    let holders = bench.engine.port_holders().await.unwrap();
+    let holder = holders.iter().find(|holder| holder.port == 18080).unwrap();
+    assert_eq!((holder.container_id.as_str(), holder.service.as_str()), (first.as_str(), "port"));
+    assert_eq!(holder.container_name, record.container_name);
+
+    let second = bench.create(&spec).await;
+    let taken = bench.engine.start(&second).await.unwrap_err();
+    assert!(matches!(taken, EngineError::PortTaken { .. }), "{taken:?}");
+    bench.engine.remove(&first).await.unwrap();
+    bench.engine.start(&second).await.unwrap();
+    bench.engine.remove(&second).await.unwrap();
+}
+
+async fn volumes_are_kept_and_anonymous_ones_go(bench: Bench) {
+    let engine = &bench.engine;
+    let wanted = v1::VolumeSpec { project: "suite".into(), name: "suite_data".into(), ..Default::default() };
+    let labels = spec::volume_labels(&wanted, "c1", "m1");
+    engine.create_volume(&wanted, labels.clone()).await.unwrap();
+    engine.create_volume(&wanted, labels).await.unwrap();
+    let named =
+        v1::VolumeRecord { name: "suite_data".into(), driver: "local".into(), project: "suite".into() };
+    let of = |volumes: Vec<Volume>| volumes.into_iter().map(|volume| volume.record).collect::<Vec<_>>();
+    assert_eq!(of(engine.volumes().await.unwrap()), std::slice::from_ref(&named));
+
+    let mut spec = service("volume", "sleep 1000");
+    let mount = |source: &str, target: &str, read_only| v1::MountSpec {
+        kind: v1::MountKind::Volume.into(),
+        source: source.into(),
+        target: target.into(),
+        read_only,
+    };
+    spec.mounts = vec![mount("suite_data", "/data", true), mount("", "/scratch", false)];
+    let id = bench.run(&spec).await;
+    let mounts = engine.inspect(&id).await.unwrap().record.mounts;
+    assert_eq!(mounts.len(), 2, "{mounts:?}");
+    assert_eq!(mounts[0], spec.mounts[0]);
+    assert_eq!(of(engine.volumes().await.unwrap()), std::slice::from_ref(&named));
+    engine.remove(&id).await.unwrap();
+    assert_eq!(of(engine.volumes().await.unwrap()), [named]);
+}
+
+async fn changes_are_told(bench: Bench) {
+    let mut events = bench.engine.events().await.unwrap();
+    let id = bench.run(&service("events", "sleep 1000")).await;
+    let mut seen = async |wanted: EngineEvent| {
+        let find = async {
+            while let Some(event) = events.next().await {
+                if event.unwrap() == wanted {
+                    return;
+                }
+            }
+            panic!("the events ended");
+        };
+        timeout(SOON, find).await.unwrap_or_else(|_| panic!("never told"));
+    };
+    seen(EngineEvent::Container(id.clone())).await;
+    let wanted =
+        v1::VolumeSpec { project: "suite".into(), name: "suite_events".into(), ..Default::default() };
+    bench.engine.create_volume(&wanted, Vec::new()).await.unwrap();
+    seen(EngineEvent::Volume).await;
+    bench.engine.remove(&id).await.unwrap();
+    seen(EngineEvent::Container(id)).await;
+}
+
+/// Each case on a fake of its own.
+#[tokio::test]
+async fn the_fake_passes_the_suite() {
+    for (name, case) in CASES {
+        let engine = fake::FakeEngine::new();
+        let bench =
+            Bench { engine: Arc::new(engine.clone()), archive: format!("{}{IMAGE}", fake::ARCHIVE).into() };
+        if *name != CASES[0].0 {
+            engine.add_image(IMAGE);
+        }
+        println!("{name}");
+        case(bench).await;
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_is_away_is_told_apart() {
+    let fake = fake::FakeEngine::new();
+    fake.set_offline(true);
+    assert!(fake.containers().await.unwrap_err().is_unreachable());
+
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let missing = DockerEngine::connect(&socket).await.unwrap_err();
+    assert_eq!(missing, EngineError::SocketMissing { socket: socket.clone() });
+    // Once bound, nobody listens any more.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let engine = DockerEngine::new(&socket);
+    let refused = EngineError::NotRunning { socket };
+    assert_eq!(engine.version().await.unwrap_err(), refused);
+    assert_eq!(engine.containers().await.unwrap_err(), refused);
+    assert!(engine.events().await.is_err_and(|error| error.is_unreachable()));
+}

@@ -1,0 +1,171 @@
+//! The API's servers: one on the Unix socket, for people and for this daemon itself, one inside the mesh, for other daemons.
+
+mod access;
+mod cluster;
+mod deploy;
+mod logs;
+mod machine;
+mod node_gate;
+mod replication;
+mod services;
+
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::http;
+use tonic::transport::Server;
+use tower::util::MapResponseLayer;
+use uc_api::v1::{
+    cluster_server::ClusterServer, deploy_server::DeployServer, machine_server::MachineServer,
+    node_server::NodeServer, replication_server::ReplicationServer, services_server::ServicesServer,
+};
+use uc_api::version::{SERVER_VERSION_KEY, VERSION};
+use uc_api::{Code, Failure};
+
+use crate::app::App;
+use crate::member::Member;
+
+/// How long calls under way may take to finish when the server stops.
+const GRACE: Duration = Duration::from_secs(2);
+/// A service spec with everything in it is far smaller; logs, images and frames are streamed in chunks.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// A server type around an implementation, with message limits and an access check.
+macro_rules! limited {
+    ($server:ident, $implementation:expr, $access:expr) => {
+        tonic::service::interceptor::InterceptedService::new(
+            $server::new($implementation)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+            $access,
+        )
+    };
+}
+
+type Answer = http::Response<tonic::body::Body>;
+
+fn say_version(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(SERVER_VERSION_KEY, http::HeaderValue::from_static(VERSION));
+    answer
+}
+
+/// Serves the API on the Unix socket until the process ends.
+pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
+    let path = app.paths.api_socket();
+    let listener = bind_unix(&path).map_err(|error| {
+        Failure::new(Code::Refused, format!("cannot listen on {}: {error}", path.display()))
+            .hint("is another ucd running? `systemctl status ucd`")
+    })?;
+    let cancel = app.cancel.clone();
+    crate::notify_ready();
+    let serving = Server::builder()
+        .layer(MapResponseLayer::new(say_version as fn(Answer) -> Answer))
+        .add_service(limited!(MachineServer, machine::MachineApi::new(Arc::clone(&app)), access::versioned))
+        .add_service(limited!(ClusterServer, cluster::ClusterApi::new(Arc::clone(&app)), access::versioned))
+        .add_service(limited!(
+            ServicesServer,
+            services::ServicesApi::new(Arc::clone(&app)),
+            access::versioned
+        ))
+        .add_service(limited!(DeployServer, deploy::DeployApi::new(Arc::clone(&app)), access::versioned))
+        .add_service(limited!(NodeServer, node_gate::NodeGate::new(Arc::clone(&app)), access::versioned))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), cancel.clone().cancelled_owned());
+    until_stopped(serving, &cancel)
+        .await
+        .map_err(|error| Failure::new(Code::Internal, format!("the API stopped: {error}")))
+}
+
+/// Calls under way when the process or the member stops may finish, but a stream that nobody reads any more must not hold it up.
+async fn until_stopped<E>(
+    serving: impl Future<Output = Result<(), E>>,
+    cancel: &CancellationToken,
+) -> Result<(), E> {
+    let grace_is_over = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = grace_is_over => Ok(()),
+    }
+}
+
+/// Serves other machines on the management address until the member stops.
+pub(crate) async fn serve_mesh(member: Arc<Member>, listener: TcpListener) {
+    let cancel = member.cancel.clone();
+    let members_only = access::MembersOnly::new(Arc::clone(&member));
+    let or_token = access::MembersOrToken::new(Arc::clone(&member));
+    let serving = Server::builder()
+        .layer(MapResponseLayer::new(say_version as fn(Answer) -> Answer))
+        .add_service(limited!(ClusterServer, cluster::JoinGate::new(Arc::clone(&member)), or_token))
+        .add_service(limited!(
+            NodeServer,
+            node_gate::NodeGate::new(Arc::new(node_gate::MeshMember(Arc::clone(&member)))),
+            members_only.clone()
+        ))
+        .add_service(limited!(
+            ReplicationServer,
+            replication::ReplicationApi::new(Arc::clone(&member)),
+            members_only
+        ))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), cancel.clone().cancelled_owned());
+    if let Err(error) = until_stopped(serving, &cancel).await {
+        tracing::error!(%error, "the listener for other machines stopped");
+    }
+}
+
+/// A socket that an earlier process left behind is replaced; a living one is not.
+fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "something answers there already"));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    if let Some(group) = group_id(&groups, "uc") {
+        chown(path, None, Some(group))?;
+    }
+    Ok(listener)
+}
+
+/// The id of a group, from the text of `/etc/group`.
+fn group_id(groups: &str, name: &str) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_found_by_their_whole_name() {
+        let text = "root:x:0:\nucx:x:5:\nuc:x:990:alice,bob\n";
+        assert_eq!(group_id(text, "uc"), Some(990));
+        assert_eq!(group_id(text, "u"), None);
+    }
+
+    #[tokio::test]
+    async fn a_living_socket_is_not_taken_over_and_a_dead_one_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/uc.sock");
+        let listener = bind_unix(&path).unwrap();
+        assert!(bind_unix(&path).is_err());
+        drop(listener);
+        assert!(bind_unix(&path).is_ok());
+    }
+}

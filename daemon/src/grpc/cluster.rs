@@ -1,0 +1,245 @@
+//! `Cluster`: the list of members. The whole of it for people; inside the mesh only the door for machines that join.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status};
+use uc_api::token::{JoinToken, TokenMember};
+use uc_api::v1::{
+    AddMachineRequest, AddMachineResponse, CreateTokenRequest, CreateTokenResponse, ListMachinesRequest,
+    ListMachinesResponse, MachineRecord, MachineStatus, NodeResetRequest, RemoveMachineRequest,
+    RemoveMachineResponse, RenameMachineRequest, RenameMachineResponse, TokenRecord, cluster_server::Cluster,
+    node_client::NodeClient,
+};
+use uc_api::{Code, Failure};
+use uc_mesh::PrivateKey;
+
+use super::access;
+use crate::app::App;
+use crate::member::Member;
+use crate::records::{self, delete, put};
+use crate::register;
+
+const DEFAULT_TTL_S: u64 = 3600;
+const MAX_TTL_S: u64 = 30 * 24 * 3600;
+/// Removing all containers of a machine, each with its grace period.
+const RESET_LIMIT: Duration = Duration::from_mins(2);
+
+#[derive(Debug)]
+pub(super) struct ClusterApi {
+    app: Arc<App>,
+}
+
+impl ClusterApi {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+}
+
+/// The liveness of the wire.
+pub(super) fn liveness(of: Option<&uc_cluster_state::membership::Liveness>) -> uc_api::v1::Liveness {
+    match of {
+        Some(uc_cluster_state::membership::Liveness::Up) => uc_api::v1::Liveness::Up,
+        Some(uc_cluster_state::membership::Liveness::Suspect) => uc_api::v1::Liveness::Suspect,
+        Some(uc_cluster_state::membership::Liveness::Down) => uc_api::v1::Liveness::Down,
+        None => uc_api::v1::Liveness::Unspecified,
+    }
+}
+
+fn list(member: &Member) -> Vec<MachineStatus> {
+    let view = member.view();
+    let alive = member.liveness();
+    view.machines()
+        .into_iter()
+        .map(|machine| MachineStatus {
+            liveness: liveness(alive.get(&machine.id)).into(),
+            facts: view.facts_of(&machine.id),
+            connected: machine.id == member.membership.machine_id,
+            replicas: view.replicas_of(&machine.id).len() as u32,
+            machine: Some(machine),
+        })
+        .collect()
+}
+
+async fn rename(member: &Member, request: RenameMachineRequest) -> Result<MachineRecord, Failure> {
+    let view = member.view();
+    let machine = view.machine(&request.machine)?;
+    if machine.name == request.new_name {
+        return Ok(machine);
+    }
+    let name = register::free_name(&view.machines(), &request.new_name)?;
+    let renamed = MachineRecord { name: name.to_string(), ..machine };
+    member.write(vec![put(records::MACHINE, renamed.id.clone(), &renamed)]).await?;
+    Ok(renamed)
+}
+
+async fn reset_remote(member: &Member, machine: &MachineRecord) -> Result<(), Failure> {
+    let mut node = NodeClient::new(member.peers.channel(machine)?);
+    match timeout(RESET_LIMIT, node.reset(NodeResetRequest {})).await {
+        Ok(answer) => answer.map(|_| ()).map_err(Failure::from),
+        Err(_) => Err(Failure::new(Code::TimedOut, format!("no answer within {} s", RESET_LIMIT.as_secs()))),
+    }
+}
+
+async fn create_token(member: &Member, ttl_s: u64) -> Result<CreateTokenResponse, Failure> {
+    let ttl_s = if ttl_s == 0 { DEFAULT_TTL_S } else { ttl_s };
+    if ttl_s > MAX_TTL_S {
+        return Err(Failure::new(Code::Invalid, "a join token is valid for at most 30 days"));
+    }
+    let key = PrivateKey::generate().map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    let id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(rand::random::<[u8; 9]>());
+    let now = member.now_ms();
+    let expires_at_ms = now.saturating_add_unsigned(ttl_s * 1000);
+    let record = TokenRecord {
+        id: id.clone(),
+        public_key: key.public().to_string(),
+        expires_at_ms,
+        ..TokenRecord::default()
+    };
+    let mut writes = vec![put(records::TOKEN, id.clone(), &record)];
+    let expired = member.view().tokens().into_iter().filter(|token| !register::token_opens_mesh(token, now));
+    writes.extend(expired.map(|token| delete(records::TOKEN, token.id)));
+    member.write(writes).await?;
+    let mut members = member.machines();
+    members.sort_by_key(|machine| machine.id != member.membership.machine_id);
+    let token = JoinToken {
+        id,
+        private_key: key.to_base64(),
+        members: members
+            .into_iter()
+            .take(8)
+            .map(|machine| TokenMember { public_key: machine.public_key, endpoints: machine.endpoints })
+            .collect(),
+        expires_at_ms,
+    };
+    Ok(CreateTokenResponse { token: token.to_line(), expires_at_ms })
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterApi {
+    async fn list_machines(
+        &self,
+        _: Request<ListMachinesRequest>,
+    ) -> Result<Response<ListMachinesResponse>, Status> {
+        Ok(Response::new(ListMachinesResponse { machines: list(&*self.app.member()?) }))
+    }
+
+    async fn add_machine(
+        &self,
+        request: Request<AddMachineRequest>,
+    ) -> Result<Response<AddMachineResponse>, Status> {
+        let member = self.app.member()?;
+        let _one_at_a_time = member.registering.lock().await;
+        Ok(Response::new(register::add_machine(&member, request.into_inner()).await?))
+    }
+
+    async fn rename_machine(
+        &self,
+        request: Request<RenameMachineRequest>,
+    ) -> Result<Response<RenameMachineResponse>, Status> {
+        let member = self.app.member()?;
+        let _one_at_a_time = member.registering.lock().await;
+        let machine = rename(&member, request.into_inner()).await?;
+        Ok(Response::new(RenameMachineResponse { machine: Some(machine) }))
+    }
+
+    async fn remove_machine(
+        &self,
+        request: Request<RemoveMachineRequest>,
+    ) -> Result<Response<RemoveMachineResponse>, Status> {
+        let member = self.app.member()?;
+        let request = request.into_inner();
+        let machine = member.view().machine(&request.machine)?;
+        if machine.id == member.membership.machine_id {
+            return Err(Failure::new(
+                Code::Refused,
+                format!("{} is the machine you are connected to", machine.name),
+            )
+            .hint("connect to another machine, or take this one out with `sudo ucd reset --yes` on it")
+            .into());
+        }
+        let mut response = RemoveMachineResponse { machine: Some(machine.clone()), ..Default::default() };
+        if !request.no_reset {
+            match reset_remote(&member, &machine).await {
+                Ok(()) => response.was_reset = true,
+                Err(failure) => response.reset_error = failure.to_string(),
+            }
+        }
+        member.write(vec![delete(records::MACHINE, machine.id)]).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        let member = self.app.member()?;
+        Ok(Response::new(create_token(&member, request.into_inner().ttl_s).await?))
+    }
+}
+
+/// What a machine with a join token may do: register itself with that token, nothing else.
+#[derive(Debug)]
+pub(super) struct JoinGate {
+    member: Arc<Member>,
+}
+
+impl JoinGate {
+    pub(super) fn new(member: Arc<Member>) -> Self {
+        Self { member }
+    }
+}
+
+fn not_here() -> Status {
+    Failure::new(Code::Refused, "this call is not served inside the mesh").into()
+}
+
+#[tonic::async_trait]
+impl Cluster for JoinGate {
+    async fn add_machine(
+        &self,
+        request: Request<AddMachineRequest>,
+    ) -> Result<Response<AddMachineResponse>, Status> {
+        let token = access::caller(&request).and_then(|address| access::token_of(&self.member, address));
+        let request = request.into_inner();
+        if token.as_deref() != Some(request.token_id.as_str()) {
+            return Err(Failure::new(
+                Code::Refused,
+                "the caller's key does not belong to the token it names",
+            )
+            .into());
+        }
+        let _one_at_a_time = self.member.registering.lock().await;
+        Ok(Response::new(register::add_machine(&self.member, request).await?))
+    }
+
+    async fn list_machines(
+        &self,
+        _: Request<ListMachinesRequest>,
+    ) -> Result<Response<ListMachinesResponse>, Status> {
+        Err(not_here())
+    }
+
+    async fn rename_machine(
+        &self,
+        _: Request<RenameMachineRequest>,
+    ) -> Result<Response<RenameMachineResponse>, Status> {
+        Err(not_here())
+    }
+
+    async fn remove_machine(
+        &self,
+        _: Request<RemoveMachineRequest>,
+    ) -> Result<Response<RemoveMachineResponse>, Status> {
+        Err(not_here())
+    }
+
+    async fn create_token(
+        &self,
+        _: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        Err(not_here())
+    }
+}

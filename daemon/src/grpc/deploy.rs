@@ -1,0 +1,165 @@
+//! `Deploy`: plans, executions, and images on their way from the client to the machines that need them.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
+use uc_api::v1::{
+    DeployEvent, ExecuteRequest, HasImagesRequest, ImageTarget, MachineRecord, MissingImagesRequest,
+    MissingImagesResponse, Plan, PlanRequest, PushImageRequest, PushImageResponse, PushResult,
+    deploy_server::Deploy, node_client::NodeClient, push_image_request,
+};
+use uc_api::{Code, Failure};
+
+use crate::app::App;
+use crate::deploy::run;
+use crate::member::Member;
+
+/// Chunks on their way to one machine; a slow machine holds up the client, not this daemon's memory.
+const QUEUE: usize = 8;
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct DeployApi {
+    app: Arc<App>,
+}
+
+impl DeployApi {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+}
+
+async fn missing_on(member: &Member, machine_id: &str, images: Vec<String>) -> Result<Vec<String>, Failure> {
+    let machine = member.view().machine(machine_id)?;
+    let mut node = NodeClient::new(member.peers.channel(&machine)?);
+    match timeout(ASK_LIMIT, node.has_images(HasImagesRequest { images })).await {
+        Ok(answer) => {
+            Ok(answer.map_err(|status| Failure::from(status).on(&machine.name))?.into_inner().missing)
+        }
+        Err(_) => Err(Failure::new(Code::TimedOut, "no answer to the question for images").on(&machine.name)),
+    }
+}
+
+async fn missing(member: &Member, wanted: &[ImageTarget]) -> Result<Vec<ImageTarget>, Failure> {
+    let mut missing = Vec::new();
+    for target in wanted {
+        let answers = join_all(
+            target.machine_ids.iter().map(|machine| missing_on(member, machine, vec![target.image.clone()])),
+        )
+        .await;
+        let mut machine_ids = Vec::new();
+        for (machine, answer) in target.machine_ids.iter().zip(answers) {
+            if !answer?.is_empty() {
+                machine_ids.push(machine.clone());
+            }
+        }
+        if !machine_ids.is_empty() {
+            missing.push(ImageTarget { image: target.image.clone(), machine_ids });
+        }
+    }
+    Ok(missing)
+}
+
+async fn load_on(
+    member: Arc<Member>,
+    machine: MachineRecord,
+    chunks: mpsc::Receiver<PushImageRequest>,
+) -> PushResult {
+    let loaded = match member.peers.channel(&machine) {
+        Ok(channel) => {
+            let answer = NodeClient::new(channel).load_image(ReceiverStream::new(chunks)).await;
+            answer.map(|_| ()).map_err(Failure::from)
+        }
+        Err(failure) => Err(failure),
+    };
+    PushResult {
+        error: loaded.err().map(|failure| failure.message).unwrap_or_default(),
+        machine_id: machine.id,
+        machine_name: machine.name,
+    }
+}
+
+async fn push(
+    member: Arc<Member>,
+    mut incoming: Streaming<PushImageRequest>,
+) -> Result<PushImageResponse, Failure> {
+    let first = incoming.message().await.map_err(Failure::from)?;
+    let Some(push_image_request::Message::Start(start)) =
+        first.as_ref().and_then(|first| first.message.clone())
+    else {
+        return Err(Failure::new(Code::Invalid, "an image push begins with its start"));
+    };
+    let mut senders = Vec::new();
+    let mut loads = Vec::new();
+    for machine in &start.machine_ids {
+        let machine = member.view().machine(machine)?;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        senders.push(sender);
+        loads.push(tokio::spawn(load_on(Arc::clone(&member), machine, receiver)));
+    }
+    let mut message = first;
+    while let Some(chunk) = message {
+        // A machine whose load failed has dropped its receiver; the others go on.
+        join_all(senders.iter().map(|sender| sender.send(chunk.clone()))).await;
+        senders.retain(|sender| !sender.is_closed());
+        if senders.is_empty() {
+            break;
+        }
+        message = incoming.message().await.map_err(Failure::from)?;
+    }
+    drop(senders);
+    let results = join_all(loads).await;
+    let results = results
+        .into_iter()
+        .map(|result| {
+            result.unwrap_or_else(|error| PushResult { error: error.to_string(), ..PushResult::default() })
+        })
+        .collect();
+    Ok(PushImageResponse { results })
+}
+
+#[tonic::async_trait]
+impl Deploy for DeployApi {
+    async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<Plan>, Status> {
+        let member = self.app.member()?;
+        Ok(Response::new(run::plan_request(&member, &request.into_inner()).await?))
+    }
+
+    type ExecuteStream = Pin<Box<dyn Stream<Item = Result<DeployEvent, Status>> + Send>>;
+
+    async fn execute(
+        &self,
+        request: Request<ExecuteRequest>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        let member = self.app.member()?;
+        let ExecuteRequest { request, digest } = request.into_inner();
+        let request = request.ok_or_else(|| Failure::new(Code::Invalid, "nothing is to be executed"))?;
+        let deployment = format!("{:016x}", rand::random::<u64>());
+        let events = run::start(member, request, digest, deployment).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(events).map(Ok))))
+    }
+
+    async fn missing_images(
+        &self,
+        request: Request<MissingImagesRequest>,
+    ) -> Result<Response<MissingImagesResponse>, Status> {
+        let member = self.app.member()?;
+        let missing = missing(&member, &request.into_inner().images).await?;
+        Ok(Response::new(MissingImagesResponse { missing }))
+    }
+
+    async fn push_image(
+        &self,
+        request: Request<Streaming<PushImageRequest>>,
+    ) -> Result<Response<PushImageResponse>, Status> {
+        let member = self.app.member()?;
+        Ok(Response::new(push(member, request.into_inner()).await?))
+    }
+}

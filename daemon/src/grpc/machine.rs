@@ -1,0 +1,105 @@
+//! `Machine`: this machine before, while and after it belongs to a cluster.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use uc_api::layout::WIREGUARD_PORT;
+use uc_api::v1::{
+    InfoRequest, InfoResponse, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinWithTokenRequest,
+    MachineFacts, ResetRequest, ResetResponse, machine_server::Machine,
+};
+use uc_api::{Code, Failure};
+
+use crate::app::App;
+use crate::docker::Engine as _;
+use crate::{endpoints, join, leave, observe};
+
+#[derive(Debug)]
+pub(super) struct MachineApi {
+    app: Arc<App>,
+}
+
+impl MachineApi {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+}
+
+#[tonic::async_trait]
+impl Machine for MachineApi {
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        // A copy: the lock is held for as long as a join takes.
+        let identity = crate::identity::Identity::load_or_create(&self.app.paths.identity())
+            .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+        let member = self.app.try_member();
+        let record = member.as_ref().and_then(|member| member.own_record());
+        let membership = identity.membership.as_ref();
+        let port = membership.map_or(WIREGUARD_PORT, |membership| membership.wireguard_port);
+        let detected = endpoints::candidates(&[], &endpoints::local_addresses().await?, port)?;
+        Ok(Response::new(InfoResponse {
+            cluster_id: membership.map(|m| m.cluster_id.clone()).unwrap_or_default(),
+            machine_id: membership.map(|m| m.machine_id.clone()).unwrap_or_default(),
+            machine_name: record.as_ref().map(|record| record.name.clone()).unwrap_or_default(),
+            public_key: identity
+                .public_key()
+                .map_err(|reason| Failure::new(Code::Internal, reason))?
+                .to_string(),
+            endpoints: record.map_or(detected, |record| record.endpoints),
+            facts: Some(facts(&self.app).await),
+            subnet: membership.map(|m| m.subnet.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn init(&self, request: Request<InitRequest>) -> Result<Response<InitResponse>, Status> {
+        let request = request.into_inner();
+        let (cluster, machine) =
+            detached(Arc::clone(&self.app), move |app| async move { join::init(&app, &request).await })
+                .await?;
+        Ok(Response::new(InitResponse { cluster_id: cluster.id, machine: Some(machine) }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let request = request.into_inner();
+        let (cluster, machine) =
+            detached(Arc::clone(&self.app), move |app| async move { join::join(&app, request).await })
+                .await?;
+        Ok(Response::new(JoinResponse { cluster_id: cluster.id, machine: Some(machine) }))
+    }
+
+    async fn join_with_token(
+        &self,
+        request: Request<JoinWithTokenRequest>,
+    ) -> Result<Response<JoinResponse>, Status> {
+        let request = request.into_inner();
+        let (cluster, machine) =
+            detached(
+                Arc::clone(&self.app),
+                move |app| async move { join::join_with_token(&app, request).await },
+            )
+            .await?;
+        Ok(Response::new(JoinResponse { cluster_id: cluster.id, machine: Some(machine) }))
+    }
+
+    async fn reset(&self, _: Request<ResetRequest>) -> Result<Response<ResetResponse>, Status> {
+        let removed = detached(Arc::clone(&self.app), |app| async move { leave::reset(&app).await }).await?;
+        Ok(Response::new(ResetResponse { removed }))
+    }
+}
+
+/// What the machine says of itself; without an engine the engine's version is empty.
+async fn facts(app: &App) -> MachineFacts {
+    let docker_version = app.engine.version().await.map(|version| version.version).unwrap_or_default();
+    MachineFacts { docker_version, ..observe::facts::host() }
+}
+
+/// Entering and leaving must not stop half-way because a caller hung up.
+async fn detached<T, F>(app: Arc<App>, work: impl FnOnce(Arc<App>) -> F) -> Result<T, Status>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Failure>> + Send + 'static,
+{
+    match tokio::spawn(work(app)).await {
+        Ok(result) => result.map_err(Status::from),
+        Err(error) => Err(Failure::new(Code::Internal, format!("the daemon failed inside: {error}")).into()),
+    }
+}

@@ -1,0 +1,88 @@
+//! Keeps the machine's container network and firewall rules in place, also after Docker or the firewall was restarted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::Docker;
+use uc_api::{Code, Failure};
+use uc_mesh::{PublicKey, management_address};
+
+use crate::backoff::Backoff;
+use crate::docker::Engine as _;
+use crate::identity::Membership;
+use crate::member::{Member, Stage};
+use crate::network::{
+    DockerVersion, Firewall, FirewallSpec, NetworkError, ensure_docker_network, remove_docker_network,
+};
+
+/// A restarted Docker rewrites its chains; this is how long ours may be missing.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// Runs until the member stops.
+pub(crate) async fn run(member: Arc<Member>) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+    loop {
+        let wait = match ensure(&member).await {
+            Ok(()) => {
+                backoff.reset();
+                member.stage(|readiness| readiness.network = Stage::Ready);
+                RECHECK
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "cannot set up the container network");
+                member.stage(|readiness| readiness.network = Stage::Failed(failure));
+                backoff.wait(rand::random())
+            }
+        };
+        tokio::select! {
+            () = member.cancel.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn ensure(member: &Member) -> Result<(), Failure> {
+    // Says by itself, and best, when the engine is missing, stopped or too old.
+    member.engine.version().await.map_err(Failure::from)?;
+    let docker = member.engine.docker().await.map_err(Failure::from)?;
+    let membership = &member.membership;
+    ensure_docker_network(&docker, membership.subnet, &membership.cluster_id).await.map_err(Failure::from)?;
+    let version = DockerVersion::of(&docker).await.map_err(Failure::from)?;
+    firewall(membership, &member.key.public(), Some(version)).ensure().await.map_err(Failure::from)
+}
+
+fn firewall(membership: &Membership, key: &PublicKey, docker: Option<DockerVersion>) -> Firewall {
+    Firewall::new(FirewallSpec {
+        subnet: membership.subnet,
+        management: management_address(key),
+        wireguard_port: membership.wireguard_port,
+        docker,
+    })
+}
+
+/// Takes the container network and all our rules away. The rules go even if the network cannot.
+pub(crate) async fn remove(member: &Member) -> Result<(), Failure> {
+    let network = remove_network(member).await;
+    let rules =
+        firewall(&member.membership, &member.key.public(), None).remove().await.map_err(Failure::from);
+    network.and(rules)
+}
+
+async fn remove_network(member: &Member) -> Result<(), Failure> {
+    let docker: Docker = member.engine.docker().await.map_err(Failure::from)?;
+    remove_docker_network(&docker).await.map_err(Failure::from)
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        let code = match &error {
+            NetworkError::Docker { .. } => Code::Unreachable,
+            NetworkError::DockerTimeout { .. } => Code::TimedOut,
+            NetworkError::Foreign { .. }
+            | NetworkError::InUse { .. }
+            | NetworkError::MissingProgram { .. } => Code::Refused,
+            _ => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,333 @@
+//! How a machine comes into a cluster: init, join with what a member answered, join with a token through the mesh. Out of it: [`crate::leave`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use tokio::time::{Instant, sleep, timeout};
+use uc_api::layout::{DEFAULT_NETWORK, MESH_INTERFACE, WIREGUARD_PORT};
+use uc_api::token::JoinToken;
+use uc_api::v1::{
+    AddMachineRequest, AddMachineResponse, ClusterRecord, InitRequest, JoinRequest, JoinWithTokenRequest,
+    MachineRecord, cluster_client::ClusterClient,
+};
+use uc_api::{ClusterId, Code, Failure, MachineId, MachineName};
+use uc_mesh::{DEFAULT_MTU, MeshClient, MeshConfig, PeerConfig, PrivateKey, PublicKey, management_address};
+
+use crate::app::App;
+use crate::endpoints;
+use crate::identity::{Identity, Membership};
+use crate::leave::leave;
+use crate::member::{Member, Parts, now_ms};
+use crate::peers::{SpeaksVersion, connect};
+use crate::register;
+
+/// A fresh machine pulls nothing and compiles nothing to become ready; more than this means that something is wrong.
+const READY_LIMIT: Duration = Duration::from_mins(1);
+/// The first exchange with a member.
+const FIRST_EXCHANGE_LIMIT: Duration = Duration::from_mins(1);
+/// How long one member may take to answer a token.
+const TOKEN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Makes a new cluster of this machine alone.
+pub(crate) async fn init(
+    app: &App,
+    request: &InitRequest,
+) -> Result<(ClusterRecord, MachineRecord), Failure> {
+    let mut identity = app.identity.lock().await;
+    refuse_member(&identity)?;
+    let network: Ipv4Net = parse_network(&request.network)?;
+    let cluster = ClusterRecord {
+        id: ClusterId::from_bytes(rand::random()).to_string(),
+        network: network.to_string(),
+        created_at_ms: now_ms(),
+    };
+    let name = machine_name(&request.name)?;
+    let port = port(request.wireguard_port)?;
+    let machine = MachineRecord {
+        id: MachineId::from_bytes(rand::random()).to_string(),
+        name: name.to_string(),
+        public_key: identity.public_key().map_err(internal)?.to_string(),
+        subnet: register::free_subnet(network, &[])?.to_string(),
+        endpoints: endpoints::candidates(&request.endpoints, &endpoints::local_addresses().await?, port)?,
+        created_at_ms: now_ms(),
+    };
+    let member = enter(app, &mut identity, &cluster, &machine, Vec::new(), port).await?;
+    let written = member.finish_init().await;
+    let ready = match written {
+        Ok(()) => member.wait_ready(READY_LIMIT).await,
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = ready {
+        leave(app, &mut identity, &member).await?;
+        return Err(failure);
+    }
+    Ok((cluster, machine))
+}
+
+/// Joins with what `Cluster.AddMachine` of a member answered.
+pub(crate) async fn join(app: &App, request: JoinRequest) -> Result<(ClusterRecord, MachineRecord), Failure> {
+    let mut identity = app.identity.lock().await;
+    refuse_member(&identity)?;
+    let missing = || Failure::new(Code::Invalid, "the join request names no cluster or no machine");
+    let cluster = request.cluster.ok_or_else(missing)?;
+    let machine = request.machine.ok_or_else(missing)?;
+    let own_key = identity.public_key().map_err(internal)?.to_string();
+    if machine.public_key != own_key {
+        return Err(Failure::new(Code::Invalid, "the join request is meant for another machine")
+            .hint("add the machine again: its key changed since it was registered"));
+    }
+    let port = port(request.wireguard_port)?;
+    let member = enter(app, &mut identity, &cluster, &machine, request.members, port).await?;
+    if let Err(failure) = wait_joined(&member).await {
+        leave(app, &mut identity, &member).await?;
+        return Err(failure);
+    }
+    Ok((cluster, machine))
+}
+
+/// Joins through the mesh: the token's key opens it, a member registers this machine, then the machine's own key takes over.
+pub(crate) async fn join_with_token(
+    app: &App,
+    request: JoinWithTokenRequest,
+) -> Result<(ClusterRecord, MachineRecord), Failure> {
+    let token: JoinToken = request
+        .token
+        .parse()
+        .map_err(|error: uc_api::token::TokenError| Failure::new(Code::Invalid, error.to_string()))?;
+    if token.expires_at_ms <= now_ms() {
+        return Err(Failure::new(Code::Refused, "the join token has expired")
+            .hint("make a new one on a member with `uc machine token`"));
+    }
+    let port = port(request.wireguard_port)?;
+    let public_key = {
+        let identity = app.identity.lock().await;
+        refuse_member(&identity)?;
+        identity.public_key().map_err(internal)?
+    };
+    let add = AddMachineRequest {
+        machine_id: MachineId::from_bytes(rand::random()).to_string(),
+        name: if request.name.is_empty() { hostname() } else { request.name.clone() },
+        public_key: public_key.to_string(),
+        endpoints: endpoints::candidates(&request.endpoints, &endpoints::local_addresses().await?, port)?,
+        token_id: token.id.clone(),
+    };
+    let mesh = MeshClient::new(app.paths.mesh_socket());
+    mesh.apply(&token_mesh(&token, port)?)
+        .await
+        .map_err(|error| Failure::new(Code::Unreachable, format!("cannot open the mesh: {error}")))?;
+    let answer = match register_by_token(&token, &add).await {
+        Ok(answer) => answer,
+        Err(failure) => {
+            close_mesh(&mesh).await?;
+            return Err(failure);
+        }
+    };
+    let request = JoinRequest {
+        cluster: answer.cluster,
+        machine: answer.machine,
+        members: answer.members,
+        wireguard_port: u32::from(port),
+    };
+    join(app, request).await
+}
+
+async fn register_by_token(
+    token: &JoinToken,
+    add: &AddMachineRequest,
+) -> Result<AddMachineResponse, Failure> {
+    let mut last = Failure::new(Code::Invalid, "the join token names no member");
+    for member in &token.members {
+        let Ok(key) = member.public_key.parse::<PublicKey>() else { continue };
+        let channel = connect(management_address(&key))?;
+        let mut cluster = ClusterClient::with_interceptor(channel, SpeaksVersion);
+        let started = Instant::now();
+        // The first packets wait for the handshake; a refused connection is tried again until the limit.
+        while started.elapsed() < TOKEN_LIMIT {
+            match timeout(TOKEN_LIMIT, cluster.add_machine(add.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) => {
+                    let failure = Failure::from(status);
+                    if failure.code != Code::Unreachable {
+                        return Err(failure);
+                    }
+                    last = failure;
+                }
+                Err(_) => break,
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+        last = Failure::new(
+            Code::Unreachable,
+            format!("no member of the cluster answers (last: {})", last.message),
+        )
+        .hint(format!(
+            "is UDP {} reachable from here: {}?",
+            WIREGUARD_PORT,
+            member.endpoints.join(", ")
+        ));
+    }
+    Err(last)
+}
+
+fn token_mesh(token: &JoinToken, port: u16) -> Result<MeshConfig, Failure> {
+    let damaged = |()| Failure::new(Code::Invalid, "the join token is damaged");
+    let private_key: PrivateKey = token.private_key.parse().map_err(|_| damaged(()))?;
+    let mut peers = Vec::new();
+    for member in &token.members {
+        let public_key: PublicKey = member.public_key.parse().map_err(|_| damaged(()))?;
+        peers.push(PeerConfig {
+            public_key,
+            endpoints: member.endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).collect(),
+            allowed_ips: vec![IpNet::from(std::net::IpAddr::V6(management_address(&public_key)))],
+            keepalive_s: 5,
+        });
+    }
+    Ok(empty_mesh(&private_key, port, peers))
+}
+
+fn empty_mesh(key: &PrivateKey, port: u16, peers: Vec<PeerConfig>) -> MeshConfig {
+    MeshConfig {
+        private_key: key.clone(),
+        listen_port: port,
+        interface: MESH_INTERFACE.to_owned(),
+        addresses: vec![IpNet::from(std::net::IpAddr::V6(management_address(&key.public())))],
+        mtu: DEFAULT_MTU,
+        peers,
+    }
+}
+
+pub(crate) async fn close_mesh(mesh: &MeshClient) -> Result<(), Failure> {
+    mesh.down()
+        .await
+        .map_err(|error| Failure::new(Code::Unreachable, format!("cannot close the mesh: {error}")))
+}
+
+/// Becomes a member: on disk first, then running.
+async fn enter(
+    app: &App,
+    identity: &mut Identity,
+    cluster: &ClusterRecord,
+    machine: &MachineRecord,
+    members: Vec<MachineRecord>,
+    port: u16,
+) -> Result<Arc<Member>, Failure> {
+    let bad = |what: &str| Failure::new(Code::Invalid, format!("the {what} is not a network"));
+    let mut bootstrap = members;
+    if !bootstrap.iter().any(|member| member.id == machine.id) {
+        bootstrap.push(machine.clone());
+    }
+    let membership = Membership {
+        cluster_id: cluster.id.clone(),
+        machine_id: machine.id.clone(),
+        network: cluster.network.parse().map_err(|_| bad("cluster's network"))?,
+        subnet: machine.subnet.parse().map_err(|_| bad("machine's subnet"))?,
+        wireguard_port: port,
+        bootstrap,
+    };
+    let entered = Identity { membership: Some(membership.clone()), ..identity.clone() };
+    entered.save(&app.paths.identity()).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    *identity = entered;
+    let key = identity.key().map_err(internal)?;
+    let parts = Parts { paths: app.paths.clone(), membership, key, engine: Arc::clone(&app.engine) };
+    let member = Member::start(parts).await?;
+    app.set_member(Some(Arc::clone(&member)));
+    Ok(member)
+}
+
+async fn wait_joined(member: &Member) -> Result<(), Failure> {
+    member.wait_ready(READY_LIMIT).await?;
+    let mut watch = member.store.watch();
+    let known = async {
+        while member.view().cluster().is_none()
+            || member.view().machine(&member.membership.machine_id).is_err()
+        {
+            let _changed = watch.changed().await;
+        }
+    };
+    timeout(FIRST_EXCHANGE_LIMIT, known).await.map_err(|_| {
+        let endpoints: Vec<String> = member
+            .membership
+            .bootstrap
+            .iter()
+            .filter(|machine| machine.id != member.membership.machine_id)
+            .flat_map(|machine| machine.endpoints.clone())
+            .collect();
+        Failure::new(
+            Code::Unreachable,
+            format!("no member of the cluster could be reached within {} s", FIRST_EXCHANGE_LIMIT.as_secs()),
+        )
+        .hint(format!(
+            "one of the two sides must reach the other by UDP; the members' endpoints are {}",
+            endpoints.join(", ")
+        ))
+    })
+}
+
+fn refuse_member(identity: &Identity) -> Result<(), Failure> {
+    match &identity.membership {
+        None => Ok(()),
+        Some(membership) => Err(Failure::new(
+            Code::Exists,
+            format!("this machine already belongs to cluster {}", uc_api::id::short(&membership.cluster_id)),
+        )
+        .hint("take it out first: `uc machine rm NAME` on that cluster, or `sudo ucd reset --yes` on the machine")),
+    }
+}
+
+fn internal(reason: String) -> Failure {
+    Failure::new(Code::Internal, reason)
+}
+
+fn port(port: u32) -> Result<u16, Failure> {
+    match port {
+        0 => Ok(WIREGUARD_PORT),
+        port => u16::try_from(port).map_err(|_| {
+            Failure::new(Code::Invalid, format!("{port} is not a UDP port")).hint("use 1 to 65535")
+        }),
+    }
+}
+
+fn parse_network(text: &str) -> Result<Ipv4Net, Failure> {
+    let text = if text.is_empty() { DEFAULT_NETWORK } else { text };
+    let network: Ipv4Net = text.parse().map_err(|_| {
+        Failure::new(Code::Invalid, format!("`{text}` is not an IPv4 network"))
+            .hint("write one such as 10.210.0.0/16")
+    })?;
+    if network.prefix_len() > 23 {
+        return Err(Failure::new(Code::Invalid, format!("{network} is too small for a cluster"))
+            .hint("each machine gets a /24 of it: use a /16"));
+    }
+    Ok(network.trunc())
+}
+
+/// The machine's host name as the kernel has it.
+pub(crate) fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+fn machine_name(wanted: &str) -> Result<MachineName, Failure> {
+    if wanted.is_empty() {
+        return MachineName::from_hostname(&hostname()).ok_or_else(|| {
+            Failure::new(Code::Invalid, "the host name gives no machine name")
+                .hint("choose one with `--name`")
+        });
+    }
+    wanted.parse().map_err(|error: uc_api::name::NameError| Failure::new(Code::Invalid, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_ports_are_checked() {
+        assert_eq!(parse_network("").unwrap().to_string(), DEFAULT_NETWORK);
+        assert_eq!(parse_network("10.9.8.7/16").unwrap().to_string(), "10.9.0.0/16");
+        for bad in ["10.0.0.0/24", "nonsense", "fd00::/8"] {
+            assert!(parse_network(bad).unwrap_err().hint.is_some(), "{bad}");
+        }
+        assert_eq!(port(0).unwrap(), WIREGUARD_PORT);
+        assert!(port(70_000).is_err());
+    }
+}

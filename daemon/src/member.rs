@@ -1,0 +1,324 @@
+//! This machine as a member of a cluster: its store, its connections and the tasks that keep mesh, network, names and facts in step with the
+//! store. Starting it starts the tasks; each retries on its own, so that a dead Docker or a missing tunnel takes down nothing but itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Mutex, Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uc_api::v1::{ClusterRecord, MachineRecord};
+use uc_api::{Code, Failure, MachineId};
+use uc_cluster_state::membership::Liveness;
+use uc_cluster_state::{Options, Store, Write, WriteError};
+use uc_mesh::{MeshClient, PrivateKey};
+
+use crate::deploy::Running;
+use crate::docker::DockerEngine;
+use crate::identity::Membership;
+use crate::mesh_sync::gateway;
+use crate::node::{self, Draining, NodeService};
+use crate::paths::Paths;
+use crate::peers::Peers;
+use crate::records::{self, View};
+use crate::{dns_sync, host_network, listener, mesh_sync, observations};
+
+/// How long leaving waits for tasks before it goes on without them.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How far one part of the machine is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Stage {
+    /// Not there yet.
+    #[default]
+    Pending,
+    /// Works.
+    Ready,
+    /// The last try failed; it is tried again.
+    Failed(Failure),
+}
+
+/// The parts a machine needs to be of use.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Readiness {
+    /// The tunnel has this machine's addresses.
+    pub mesh: Stage,
+    /// Other machines can talk to this daemon.
+    pub listening: Stage,
+    /// Containers have their network.
+    pub network: Stage,
+    /// Containers can look up names.
+    pub dns: Stage,
+}
+
+impl Readiness {
+    /// All parts work.
+    pub fn is_complete(&self) -> bool {
+        self.parts().iter().all(|(_, stage)| **stage == Stage::Ready)
+    }
+
+    /// The first part that is not ready, and why, for a person.
+    pub fn problem(&self) -> Option<Failure> {
+        self.parts().into_iter().find_map(|(name, stage)| match stage {
+            Stage::Ready => None,
+            Stage::Pending => Some(Failure::new(Code::TimedOut, format!("{name} is not ready yet"))),
+            Stage::Failed(failure) => {
+                let message = format!("{name}: {}", failure.message);
+                Some(Failure { message, ..failure.clone() })
+            }
+        })
+    }
+
+    fn parts(&self) -> [(&'static str, &Stage); 4] {
+        [
+            ("the mesh", &self.mesh),
+            ("the listener for other machines", &self.listening),
+            ("the container network", &self.network),
+            ("DNS", &self.dns),
+        ]
+    }
+}
+
+/// What a member is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where its files are.
+    pub paths: Paths,
+    /// Its place in the cluster.
+    pub membership: Membership,
+    /// Its WireGuard key.
+    pub key: PrivateKey,
+    /// Its Docker engine.
+    pub engine: Arc<DockerEngine>,
+}
+
+/// A running member.
+#[derive(Debug)]
+pub struct Member {
+    /// Its place in the cluster.
+    pub membership: Membership,
+    /// Where its files are.
+    pub paths: Paths,
+    /// Its WireGuard key.
+    pub key: PrivateKey,
+    /// The replicated records.
+    pub store: Store,
+    /// Connections to other daemons.
+    pub peers: Peers,
+    /// Control of the tunnel's process.
+    pub mesh: MeshClient,
+    /// This machine's Docker engine.
+    pub engine: Arc<DockerEngine>,
+    /// Acts on this machine's containers.
+    pub node: NodeService,
+    /// Registering machines one after another keeps their names and subnets apart.
+    pub registering: Mutex<()>,
+    /// Another member took this machine off the list: it should leave.
+    pub leave: Notify,
+    /// Deployments that run here.
+    pub running: Arc<Running>,
+    /// All of its tasks.
+    pub tasks: TaskTracker,
+    /// Ends all of its tasks.
+    pub cancel: CancellationToken,
+    /// Who this machine is, for its node service; follows a renaming.
+    pub identity: watch::Sender<Option<node::Identity>>,
+    /// What works.
+    pub readiness: watch::Sender<Readiness>,
+    /// Who is alive, as membership sees it.
+    pub alive: watch::Sender<BTreeMap<uc_cluster_state::MachineId, Liveness>>,
+}
+
+impl Member {
+    /// Opens the store and starts the tasks. Fails only if the store cannot be opened.
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, Failure> {
+        let Parts { paths, membership, key, engine } = parts;
+        let bad_id = |_| Failure::new(Code::Internal, "machine.json holds ids that are none");
+        let machine: MachineId = membership.machine_id.parse().map_err(bad_id)?;
+        let cluster: uc_api::ClusterId = membership.cluster_id.parse().map_err(bad_id)?;
+        let options = Options::new(
+            paths.store(),
+            uc_cluster_state::ClusterId(*cluster.as_bytes()),
+            uc_cluster_state::MachineId(*machine.as_bytes()),
+            records::KINDS,
+        );
+        let store = Store::open(options).await.map_err(|error| {
+            Failure::new(
+                Code::Internal,
+                format!("cannot open the store {}: {error}", paths.store().display()),
+            )
+        })?;
+        let cancel = CancellationToken::new();
+        let identity = watch::Sender::new(None);
+        let node = NodeService::new(
+            Arc::clone(&engine) as _,
+            identity.subscribe(),
+            Draining::new(),
+            cancel.child_token(),
+        );
+        let member = Arc::new(Self {
+            peers: Peers::new(&membership.machine_id, &paths.api_socket()),
+            mesh: MeshClient::new(paths.mesh_socket()),
+            membership,
+            paths,
+            key,
+            store,
+            engine,
+            node,
+            registering: Mutex::new(()),
+            leave: Notify::new(),
+            running: Arc::default(),
+            tasks: TaskTracker::new(),
+            cancel,
+            identity,
+            readiness: watch::Sender::default(),
+            alive: watch::Sender::default(),
+        });
+        member.name_node();
+        member.tasks.spawn(follow_name(Arc::clone(&member)));
+        member.tasks.spawn(mesh_sync::run(Arc::clone(&member)));
+        member.tasks.spawn(listener::run(Arc::clone(&member)));
+        member.tasks.spawn(host_network::run(Arc::clone(&member)));
+        member.tasks.spawn(dns_sync::run(Arc::clone(&member)));
+        member.tasks.spawn(observations::run(Arc::clone(&member)));
+        Ok(member)
+    }
+
+    /// Writes what `init` writes first, if the machine died before it could. A machine that joined has other members in its bootstrap list
+    /// and gets these records from them.
+    pub async fn finish_init(&self) -> Result<(), Failure> {
+        let membership = &self.membership;
+        let [machine] = membership.bootstrap.as_slice() else { return Ok(()) };
+        if self.view().cluster().is_some() {
+            return Ok(());
+        }
+        let cluster = ClusterRecord {
+            id: membership.cluster_id.clone(),
+            network: membership.network.to_string(),
+            created_at_ms: machine.created_at_ms,
+        };
+        self.write(vec![
+            records::put(records::CLUSTER, records::CLUSTER_KEY, &cluster),
+            records::put(records::MACHINE, machine.id.clone(), machine),
+        ])
+        .await
+    }
+
+    /// Ends all tasks and closes the store cleanly. Containers and mesh go on.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(STOP_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end within {} s", STOP_LIMIT.as_secs());
+        }
+        self.node.finish().await;
+        if let Err(error) = self.store.clone().close().await {
+            tracing::warn!(%error, "the store was not closed cleanly; the next start takes a new incarnation");
+        }
+    }
+
+    /// The records of this moment.
+    pub fn view(&self) -> View {
+        View::new(self.store.snapshot())
+    }
+
+    /// Liveness by machine id (hexadecimal); this machine is Up.
+    pub fn liveness(&self) -> BTreeMap<String, Liveness> {
+        let mut liveness: BTreeMap<String, Liveness> =
+            self.alive.borrow().iter().map(|(id, liveness)| (id.to_string(), *liveness)).collect();
+        liveness.insert(self.membership.machine_id.clone(), Liveness::Up);
+        liveness
+    }
+
+    /// Members known from the store, and until the first exchange those known when joining.
+    pub fn machines(&self) -> Vec<MachineRecord> {
+        let view = self.view();
+        let machines = view.machines();
+        if view.cluster().is_some() { machines } else { self.membership.bootstrap.clone() }
+    }
+
+    /// What the store says of this machine.
+    pub fn own_record(&self) -> Option<MachineRecord> {
+        self.machines().into_iter().find(|machine| machine.id == self.membership.machine_id)
+    }
+
+    /// Tells the node service who it is.
+    fn name_node(&self) {
+        let membership = &self.membership;
+        let identity = self.own_record().and_then(|record| {
+            Some(node::Identity {
+                cluster: membership.cluster_id.parse().ok()?,
+                machine: membership.machine_id.parse().ok()?,
+                name: record.name.parse().ok()?,
+                bridge: gateway(membership.subnet),
+            })
+        });
+        self.identity.send_if_modified(|known| {
+            let changed = identity.is_some() && *known != identity;
+            if changed {
+                *known = identity;
+            }
+            changed
+        });
+    }
+
+    /// Commits; on the disk when it returns.
+    pub async fn write(&self, writes: Vec<Write>) -> Result<(), Failure> {
+        match self.store.write(writes).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(write_failure(&error)),
+        }
+    }
+
+    /// Unix milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        now_ms()
+    }
+
+    /// Changes one part's stage.
+    pub fn stage(&self, set: impl FnOnce(&mut Readiness)) {
+        self.readiness.send_modify(set);
+    }
+
+    /// Waits until everything works, at most `limit`; then says what does not.
+    pub async fn wait_ready(&self, limit: Duration) -> Result<(), Failure> {
+        let mut readiness = self.readiness.subscribe();
+        let ready = tokio::time::timeout(limit, readiness.wait_for(Readiness::is_complete)).await;
+        match ready {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(self
+                .readiness
+                .borrow()
+                .problem()
+                .unwrap_or_else(|| Failure::new(Code::Internal, "the machine is stopping"))),
+        }
+    }
+}
+
+async fn follow_name(member: Arc<Member>) {
+    let mut records = member.store.watch();
+    loop {
+        tokio::select! {
+            () = member.cancel.cancelled() => return,
+            changed = records.changed() => if changed.is_err() { return },
+        }
+        member.name_node();
+    }
+}
+
+/// Unix milliseconds.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// A refused write, for a person.
+pub fn write_failure(error: &WriteError) -> Failure {
+    match error {
+        WriteError::DiskFull { .. } => {
+            Failure::new(Code::Exhausted, "the disk of this machine is full: nothing was written")
+                .hint("free some space (`docker image prune` often helps) and try again; nothing was lost")
+        }
+        other => Failure::new(Code::Internal, format!("cannot write to the store: {other}")),
+    }
+}

@@ -1,0 +1,161 @@
+//! Keeps the tunnel in step with the store: every member is a peer, every unexpired join token one that may only talk to the API.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use uc_api::layout::MESH_INTERFACE;
+use uc_api::v1::{MachineRecord, TokenRecord};
+use uc_api::{Code, Failure};
+use uc_mesh::config::MAX_ENDPOINTS;
+use uc_mesh::{DEFAULT_MTU, MeshConfig, PeerConfig, PrivateKey, PublicKey, management_address};
+
+use crate::backoff::Backoff;
+use crate::member::{Member, Stage};
+use crate::register::token_opens_mesh;
+
+/// Keeps NAT mappings open (WireGuard's own advice).
+const KEEPALIVE_S: u16 = 25;
+/// Tokens expire without a write; this is how late the mesh may notice.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// Runs until the member stops.
+pub(crate) async fn run(member: Arc<Member>) {
+    let mut watch = member.store.watch();
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    let mut applied: Option<MeshConfig> = None;
+    loop {
+        let wanted = config(&member);
+        let mut wait = RECHECK;
+        if applied.as_ref() != Some(&wanted) {
+            match member.mesh.apply(&wanted).await {
+                Ok(()) => {
+                    backoff.reset();
+                    applied = Some(wanted);
+                    member.peers.retain(&member.machines());
+                    member.stage(|readiness| readiness.mesh = Stage::Ready);
+                }
+                Err(error) => {
+                    wait = backoff.wait(rand::random());
+                    tracing::warn!(%error, "cannot configure the mesh");
+                    let failure = Failure::new(Code::Unreachable, error.to_string())
+                        .hint("see `systemctl status uc-mesh` and `journalctl -u uc-mesh`");
+                    member.stage(|readiness| readiness.mesh = Stage::Failed(failure));
+                }
+            }
+        }
+        tokio::select! {
+            () = member.cancel.cancelled() => return,
+            _ = watch.changed() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+fn config(member: &Member) -> MeshConfig {
+    let now = member.now_ms();
+    let tokens: Vec<TokenRecord> =
+        member.view().tokens().into_iter().filter(|token| token_opens_mesh(token, now)).collect();
+    mesh_config(&member.key, &member.machines(), &tokens, &Own::of(member))
+}
+
+/// This machine's side of the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    /// Machine id.
+    pub id: String,
+    /// UDP port.
+    pub port: u16,
+    /// Its part of it.
+    pub subnet: Ipv4Net,
+}
+
+impl Own {
+    fn of(member: &Member) -> Self {
+        let membership = &member.membership;
+        Self { id: membership.machine_id.clone(), port: membership.wireguard_port, subnet: membership.subnet }
+    }
+}
+
+/// The wanted configuration: pure.
+pub(crate) fn mesh_config(
+    key: &PrivateKey,
+    machines: &[MachineRecord],
+    tokens: &[TokenRecord],
+    own: &Own,
+) -> MeshConfig {
+    let own_address = management_address(&key.public());
+    let mut peers: Vec<PeerConfig> =
+        machines.iter().filter(|machine| machine.id != own.id).filter_map(member_peer).collect();
+    peers.extend(tokens.iter().filter_map(|token| {
+        let public_key: PublicKey = token.public_key.parse().ok()?;
+        let allowed_ips = vec![host(IpAddr::V6(management_address(&public_key)))];
+        Some(PeerConfig { public_key, endpoints: Vec::new(), allowed_ips, keepalive_s: 0 })
+    }));
+    MeshConfig {
+        private_key: key.clone(),
+        listen_port: own.port,
+        interface: MESH_INTERFACE.to_owned(),
+        addresses: vec![host(IpAddr::V6(own_address)), host(IpAddr::V4(gateway(own.subnet)))],
+        mtu: DEFAULT_MTU,
+        peers,
+    }
+}
+
+fn member_peer(machine: &MachineRecord) -> Option<PeerConfig> {
+    let public_key: PublicKey = machine.public_key.parse().ok()?;
+    let subnet: Ipv4Net = machine.subnet.parse().ok()?;
+    let endpoints: Vec<SocketAddr> =
+        machine.endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).take(MAX_ENDPOINTS).collect();
+    let allowed_ips = vec![host(IpAddr::V6(management_address(&public_key))), IpNet::V4(subnet)];
+    Some(PeerConfig { public_key, endpoints, allowed_ips, keepalive_s: KEEPALIVE_S })
+}
+
+fn host(address: IpAddr) -> IpNet {
+    IpNet::from(address)
+}
+
+/// The machine's own address in its subnet: the first one.
+pub(crate) fn gateway(subnet: Ipv4Net) -> std::net::Ipv4Addr {
+    subnet.hosts().next().unwrap_or(subnet.network())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(id: &str, key: &PrivateKey, subnet: &str) -> MachineRecord {
+        MachineRecord {
+            id: id.into(),
+            name: id.into(),
+            public_key: key.public().to_string(),
+            subnet: subnet.into(),
+            endpoints: vec!["10.0.0.2:51820".into(), "nonsense".into()],
+            created_at_ms: 0,
+        }
+    }
+
+    #[test]
+    fn members_bring_their_subnet_and_tokens_only_themselves() {
+        let (own_key, other, guest) = (
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+        );
+        let own = Own { id: "a".into(), port: 51820, subnet: "10.210.0.0/24".parse().unwrap() };
+        let token = TokenRecord {
+            id: "t".into(),
+            public_key: guest.public().to_string(),
+            expires_at_ms: 1,
+            ..TokenRecord::default()
+        };
+        let machines = [machine("a", &own_key, "10.210.0.0/24"), machine("b", &other, "10.210.1.0/24")];
+        let config = mesh_config(&own_key, &machines, &[token], &own);
+        assert_eq!(config.peers.len(), 2);
+        assert_eq!(config.peers[0].endpoints, ["10.0.0.2:51820".parse().unwrap()]);
+        assert_eq!(config.peers[0].allowed_ips[1].to_string(), "10.210.1.0/24");
+        assert_eq!(config.peers[1].allowed_ips.len(), 1);
+        assert_eq!(config.addresses[1].to_string(), "10.210.0.1/32");
+    }
+}

@@ -1,0 +1,350 @@
+//! Which rules the firewall gets: pure, from a description to command lines.
+//!
+//! | chain | jumped to from | what it does |
+//! |---|---|---|
+//! | `UC-INPUT` | `INPUT` | lets in WireGuard, DNS from our containers, the peer API and gossip from the mesh |
+//! | `UC-FORWARD` | `DOCKER-USER`, or `FORWARD` without Docker's rules | lets through mesh to containers and back |
+//! | `UC-POSTROUTING` | `POSTROUTING` (nat) | masquerades what containers send to the rest of the world |
+//! | `UC-PREROUTING` | `PREROUTING` (raw), Docker 28.0 and 28.1 only | keeps those from dropping what comes from the mesh |
+//!
+//! `UC-INPUT` has one rule that drops: packets for the management address that did not come through the mesh. Linux takes packets for any of its
+//! addresses on any interface; without that rule whoever shares a LAN with the machine could talk to the peer API.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::net::Ipv6Addr;
+
+use ipnet::Ipv4Net;
+use uc_api::layout::{GOSSIP_PORT, MESH_INTERFACE, PEER_API_PORT};
+
+use super::docker_network::{BRIDGE, DockerVersion, gateway};
+
+/// Copies of one of our jumps that are looked for when they are removed.
+pub(super) const MAX_COPIES: usize = 16;
+
+/// Seconds to wait for iptables' lock, which Docker holds for moments at a time.
+const LOCK_WAIT: &str = "5";
+
+const INPUT: &str = "UC-INPUT";
+const FORWARD: &str = "UC-FORWARD";
+const POSTROUTING: &str = "UC-POSTROUTING";
+const PREROUTING: &str = "UC-PREROUTING";
+const DOCKER_USER: &str = "DOCKER-USER";
+
+/// What the rules depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirewallSpec {
+    /// The subnet of this machine's containers.
+    pub subnet: Ipv4Net,
+    /// This machine's management address.
+    pub management: Ipv6Addr,
+    /// UDP.
+    pub wireguard_port: u16,
+    /// The engine, if it is known.
+    pub docker: Option<DockerVersion>,
+}
+
+/// IPv4 or IPv6: each has its own programs and chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// `iptables`.
+    V4,
+    /// `ip6tables`.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The program for single rules.
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables",
+            Self::V6 => "ip6tables",
+        }
+    }
+
+    fn restore_program(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables-restore",
+            Self::V6 => "ip6tables-restore",
+        }
+    }
+}
+
+/// A program to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Its name, looked up in `PATH`.
+    pub program: &'static str,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Its standard input.
+    pub input: String,
+}
+
+impl Command {
+    fn iptables(family: Family, arguments: &str) -> Self {
+        let arguments = ["-w", LOCK_WAIT].into_iter().chain(arguments.split(' ')).map(str::to_owned);
+        Self { program: family.program(), arguments: arguments.collect(), input: String::new() }
+    }
+
+    /// Prints the version.
+    pub(super) fn version(family: Family) -> Self {
+        Self { program: family.program(), arguments: vec!["--version".to_owned()], input: String::new() }
+    }
+
+    /// For a command about one chain: lists that chain, which works if and only if it exists.
+    pub(super) fn listing(&self) -> Self {
+        let mut listing = self.clone();
+        for argument in &mut listing.arguments {
+            if argument == "-F" || argument == "-X" {
+                "-S".clone_into(argument);
+            }
+        }
+        listing
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.program, self.arguments.join(" "))
+    }
+}
+
+/// A rule that leads from somebody's chain into ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Jump {
+    family: Family,
+    table: &'static str,
+    parent: &'static str,
+    chain: &'static str,
+}
+
+impl Jump {
+    /// Succeeds if it is there.
+    pub(super) fn check(&self) -> Command {
+        self.command("-C", "")
+    }
+
+    /// Puts it first: what is after a rule that drops is never reached.
+    pub(super) fn insert(&self) -> Command {
+        self.command("-I", " 1")
+    }
+
+    /// Takes one copy away; fails if there is none.
+    pub(super) fn delete(&self) -> Command {
+        self.command("-D", "")
+    }
+
+    fn command(&self, action: &str, position: &str) -> Command {
+        let Self { family, table, parent, chain } = self;
+        Command::iptables(*family, &format!("-t {table} {action} {parent}{position} -j {chain}"))
+    }
+}
+
+/// Makes our chains, or replaces what is in them, each table in one step.
+pub(super) fn chains(spec: &FirewallSpec, family: Family) -> Command {
+    let input = match family {
+        Family::V4 => chains_v4(spec),
+        Family::V6 => chains_v6(spec),
+    };
+    let arguments = ["--noflush", "-w", LOCK_WAIT].map(str::to_owned).to_vec();
+    Command { program: family.restore_program(), arguments, input }
+}
+
+fn chains_v4(spec: &FirewallSpec) -> String {
+    let FirewallSpec { subnet, wireguard_port, .. } = spec;
+    let (mesh, dns) = (MESH_INTERFACE, gateway(*subnet));
+    let mut text = format!(
+        "*filter\n\
+         :{INPUT} - [0:0]\n\
+         :{FORWARD} - [0:0]\n\
+         -A {INPUT} -p udp -m udp --dport {wireguard_port} -j ACCEPT\n\
+         -A {INPUT} -i {BRIDGE} -d {dns}/32 -p udp -m udp --dport 53 -j ACCEPT\n\
+         -A {INPUT} -i {BRIDGE} -d {dns}/32 -p tcp -m tcp --dport 53 -j ACCEPT\n\
+         -A {FORWARD} -i {mesh} -o {BRIDGE} -d {subnet} -j ACCEPT\n\
+         -A {FORWARD} -i {BRIDGE} -o {mesh} -s {subnet} -j ACCEPT\n\
+         COMMIT\n\
+         *nat\n\
+         :{POSTROUTING} - [0:0]\n\
+         -A {POSTROUTING} -s {subnet} -o {mesh} -j ACCEPT\n\
+         -A {POSTROUTING} -s {subnet} ! -o {BRIDGE} -j MASQUERADE\n\
+         COMMIT\n"
+    );
+    if needs_raw(spec) {
+        let _ = write!(
+            text,
+            "*raw\n:{PREROUTING} - [0:0]\n-A {PREROUTING} -i {mesh} -d {subnet} -j ACCEPT\nCOMMIT\n"
+        );
+    }
+    text
+}
+
+fn chains_v6(spec: &FirewallSpec) -> String {
+    let FirewallSpec { management, wireguard_port, .. } = spec;
+    let mesh = MESH_INTERFACE;
+    format!(
+        "*filter\n\
+         :{INPUT} - [0:0]\n\
+         -A {INPUT} -p udp -m udp --dport {wireguard_port} -j ACCEPT\n\
+         -A {INPUT} -i {mesh} -d {management}/128 -p tcp -m tcp --dport {PEER_API_PORT} -j ACCEPT\n\
+         -A {INPUT} -i {mesh} -d {management}/128 -p udp -m udp --dport {GOSSIP_PORT} -j ACCEPT\n\
+         -A {INPUT} -i lo -d {management}/128 -j ACCEPT\n\
+         -A {INPUT} ! -i {mesh} -d {management}/128 -j DROP\n\
+         COMMIT\n"
+    )
+}
+
+/// Succeeds if Docker has made the chain that is meant for the rules of others.
+pub(super) fn has_docker_user(family: Family) -> Command {
+    Command::iptables(family, &format!("-t filter -S {DOCKER_USER}"))
+}
+
+/// The jumps that have to be there.
+pub(super) fn jumps(spec: &FirewallSpec, family: Family, docker_user: bool) -> Vec<Jump> {
+    let parent = if docker_user { DOCKER_USER } else { "FORWARD" };
+    let wanted = |jump: &Jump| match jump.chain {
+        FORWARD => jump.parent == parent,
+        PREROUTING => needs_raw(spec),
+        _ => true,
+    };
+    all_jumps(family).into_iter().filter(wanted).collect()
+}
+
+/// All jumps that may have been made.
+pub(super) fn all_jumps(family: Family) -> Vec<Jump> {
+    let jump = |table, parent, chain| Jump { family, table, parent, chain };
+    match family {
+        Family::V4 => vec![
+            jump("filter", "INPUT", INPUT),
+            jump("filter", DOCKER_USER, FORWARD),
+            jump("filter", "FORWARD", FORWARD),
+            jump("nat", "POSTROUTING", POSTROUTING),
+            jump("raw", "PREROUTING", PREROUTING),
+        ],
+        Family::V6 => vec![jump("filter", "INPUT", INPUT)],
+    }
+}
+
+/// Empties and removes our chains, after the jumps are gone. Fails for chains that are not there.
+pub(super) fn chain_removal(family: Family) -> Vec<Command> {
+    let mut chains: Vec<_> = all_jumps(family).iter().map(|jump| (jump.table, jump.chain)).collect();
+    chains.dedup();
+    let actions = chains.into_iter().flat_map(|(table, chain)| {
+        ["-F", "-X"].map(|action| Command::iptables(family, &format!("-t {table} {action} {chain}")))
+    });
+    actions.collect()
+}
+
+/// Docker 28.0 began to drop, in the raw table, what comes to containers directly from other hosts; 28.2 got an option for
+/// trusted interfaces, which the Docker network of this module has.
+fn needs_raw(spec: &FirewallSpec) -> bool {
+    spec.docker.is_some_and(|version| version.drops_direct_access() && !version.has_trusted_interfaces())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> FirewallSpec {
+        FirewallSpec {
+            subnet: "10.210.7.0/24".parse().unwrap(),
+            management: "fdcc:1::2".parse().unwrap(),
+            wireguard_port: 51820,
+            docker: Some("20.10.24+dfsg1".parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn the_ipv4_chains() {
+        let command = chains(&spec(), Family::V4);
+        assert_eq!(command.to_string(), "iptables-restore --noflush -w 5");
+        insta::assert_snapshot!(command.input, @r"
+        *filter
+        :UC-INPUT - [0:0]
+        :UC-FORWARD - [0:0]
+        -A UC-INPUT -p udp -m udp --dport 51820 -j ACCEPT
+        -A UC-INPUT -i br-uc -d 10.210.7.1/32 -p udp -m udp --dport 53 -j ACCEPT
+        -A UC-INPUT -i br-uc -d 10.210.7.1/32 -p tcp -m tcp --dport 53 -j ACCEPT
+        -A UC-FORWARD -i uc0 -o br-uc -d 10.210.7.0/24 -j ACCEPT
+        -A UC-FORWARD -i br-uc -o uc0 -s 10.210.7.0/24 -j ACCEPT
+        COMMIT
+        *nat
+        :UC-POSTROUTING - [0:0]
+        -A UC-POSTROUTING -s 10.210.7.0/24 -o uc0 -j ACCEPT
+        -A UC-POSTROUTING -s 10.210.7.0/24 ! -o br-uc -j MASQUERADE
+        COMMIT
+        ");
+    }
+
+    #[test]
+    fn the_ipv6_chains() {
+        insta::assert_snapshot!(chains(&spec(), Family::V6).input, @r"
+        *filter
+        :UC-INPUT - [0:0]
+        -A UC-INPUT -p udp -m udp --dport 51820 -j ACCEPT
+        -A UC-INPUT -i uc0 -d fdcc:1::2/128 -p tcp -m tcp --dport 51000 -j ACCEPT
+        -A UC-INPUT -i uc0 -d fdcc:1::2/128 -p udp -m udp --dport 51001 -j ACCEPT
+        -A UC-INPUT -i lo -d fdcc:1::2/128 -j ACCEPT
+        -A UC-INPUT ! -i uc0 -d fdcc:1::2/128 -j DROP
+        COMMIT
+        ");
+    }
+
+    #[test]
+    fn only_the_two_versions_of_docker_that_need_it_get_the_raw_chain() {
+        for (version, expected) in [
+            ("20.10.24", false),
+            ("27.5.1", false),
+            ("28.0.4", true),
+            ("28.1.1", true),
+            ("28.2.0", false),
+            ("29.0.1", false),
+        ] {
+            let spec = FirewallSpec { docker: Some(version.parse().unwrap()), ..spec() };
+            assert_eq!(chains(&spec, Family::V4).input.contains("*raw"), expected, "{version}");
+            let jumps = jumps(&spec, Family::V4, true);
+            assert_eq!(jumps.iter().any(|jump| jump.table == "raw"), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn jumps_go_first_and_into_dockers_own_chain_if_there_is_one() {
+        let lines = |docker_user| {
+            let jumps = jumps(&spec(), Family::V4, docker_user);
+            jumps.iter().map(|jump| jump.insert().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            lines(true),
+            [
+                "iptables -w 5 -t filter -I INPUT 1 -j UC-INPUT",
+                "iptables -w 5 -t filter -I DOCKER-USER 1 -j UC-FORWARD",
+                "iptables -w 5 -t nat -I POSTROUTING 1 -j UC-POSTROUTING",
+            ]
+        );
+        assert_eq!(lines(false)[1], "iptables -w 5 -t filter -I FORWARD 1 -j UC-FORWARD");
+        let jump = jumps(&spec(), Family::V6, true)[0];
+        assert_eq!(jump.check().to_string(), "ip6tables -w 5 -t filter -C INPUT -j UC-INPUT");
+        assert_eq!(jump.delete().to_string(), "ip6tables -w 5 -t filter -D INPUT -j UC-INPUT");
+    }
+
+    #[test]
+    fn everything_that_can_be_made_is_removed() {
+        let lines: Vec<_> = chain_removal(Family::V4).iter().map(ToString::to_string).collect();
+        for (table, chain) in
+            [("filter", INPUT), ("filter", FORWARD), ("nat", POSTROUTING), ("raw", PREROUTING)]
+        {
+            for action in ["-F", "-X"] {
+                let line = format!("iptables -w 5 -t {table} {action} {chain}");
+                assert_eq!(lines.iter().filter(|other| **other == line).count(), 1, "{line}");
+            }
+        }
+        assert_eq!(chain_removal(Family::V6).len(), 2);
+        assert_eq!(
+            chain_removal(Family::V6)[1].listing().to_string(),
+            "ip6tables -w 5 -t filter -S UC-INPUT"
+        );
+    }
+}

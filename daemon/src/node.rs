@@ -1,0 +1,223 @@
+//! The gRPC service `Node`: one machine's own containers, for the daemons of the cluster. Each call is checked against what the engine says
+//! now and may be refused with a typed reason; only containers that uc made are ever touched.
+//!
+//! Every operation is also a plain method that fails with a [`Failure`], for callers in the same process.
+
+mod create;
+mod draining;
+mod exec;
+mod images;
+mod lifecycle;
+mod logs;
+mod ports;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use futures_util::stream::BoxStream;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+use tonic::Streaming;
+use uc_api::v1;
+use uc_api::v1::node_server::Node;
+use uc_api::{ClusterId, Code, Failure, MachineId, MachineName};
+
+use crate::docker::Container;
+use crate::docker::Engine;
+use crate::docker::EngineError;
+
+pub use draining::Draining;
+
+/// Messages between a task and the stream it feeds.
+const QUEUE: usize = 32;
+
+/// Who this machine is in its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its id.
+    pub machine: MachineId,
+    /// Its name, for people.
+    pub name: MachineName,
+    /// Its address on the cluster network, which is its bridge's and its DNS server's.
+    pub bridge: Ipv4Addr,
+}
+
+/// The service; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct NodeService {
+    engine: Arc<dyn Engine>,
+    identity: watch::Receiver<Option<Identity>>,
+    draining: Draining,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl NodeService {
+    /// `identity` is none while the machine is in no cluster; `cancel` ends streams and running creations.
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        identity: watch::Receiver<Option<Identity>>,
+        draining: Draining,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self { engine, identity, draining, tasks: TaskTracker::new(), cancel }
+    }
+
+    /// The containers that are about to go; shared with the observer.
+    pub fn draining(&self) -> &Draining {
+        &self.draining
+    }
+
+    /// Waits for what still runs after `cancel`, so that nothing is left half-done.
+    pub async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn identity(&self) -> Result<Identity, Failure> {
+        self.identity.borrow().clone().ok_or_else(|| {
+            Failure::new(Code::Refused, "this machine is in no cluster")
+                .hint("uc machine init, or uc machine add from a machine of the cluster")
+        })
+    }
+
+    /// A container of ours, by id, unique prefix or name.
+    async fn managed(&self, id: &str) -> Result<Container, Failure> {
+        let unknown =
+            || Failure::new(Code::NotFound, format!("there is no replica `{}`", uc_api::id::short(id)));
+        match self.engine.inspect(id).await {
+            Ok(container) if container.managed => Ok(container),
+            Ok(_) | Err(EngineError::NotFound { .. }) => Err(unknown()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replicas and volumes as they are now.
+    pub async fn observe_now(&self) -> Result<v1::ObserveResponse, Failure> {
+        let (containers, volumes) = tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
+        let replicas =
+            containers.into_iter().map(|container| self.draining.marked(container.record)).collect();
+        Ok(v1::ObserveResponse {
+            replicas,
+            volumes: volumes.into_iter().map(|volume| volume.record).collect(),
+        })
+    }
+
+    /// The failure as a status, with this machine's name.
+    fn status(&self, failure: Failure) -> Status {
+        let name = self.identity.borrow().as_ref().map(|identity| identity.name.to_string());
+        match name {
+            Some(name) => failure.on(name).into(),
+            None => failure.into(),
+        }
+    }
+
+    fn reply<T>(&self, result: Result<T, Failure>) -> Result<Response<T>, Status> {
+        result.map(Response::new).map_err(|failure| self.status(failure))
+    }
+}
+
+/// A stream of replies.
+pub type Replies<T> = BoxStream<'static, Result<T, Status>>;
+
+/// What is left of a request's stream once it is no longer tied to a connection.
+trait Incoming<T>: Stream<Item = Result<T, Status>> + Send + Unpin + 'static {}
+impl<T, S: Stream<Item = Result<T, Status>> + Send + Unpin + 'static> Incoming<T> for S {}
+
+#[tonic::async_trait]
+impl Node for NodeService {
+    type CreateReplicaStream = Replies<v1::CreateReplicaEvent>;
+    type LogsStream = Replies<v1::LogEntry>;
+    type ExecStream = Replies<v1::ExecResponse>;
+
+    async fn observe(
+        &self,
+        _request: Request<v1::ObserveRequest>,
+    ) -> Result<Response<v1::ObserveResponse>, Status> {
+        self.reply(self.observe_now().await)
+    }
+
+    async fn create_volume(
+        &self,
+        request: Request<v1::CreateVolumeRequest>,
+    ) -> Result<Response<v1::CreateVolumeResponse>, Status> {
+        let volume = request.into_inner().volume.unwrap_or_default();
+        self.reply(self.create_volume_from(&volume).await.map(|()| v1::CreateVolumeResponse {}))
+    }
+
+    async fn create_replica(
+        &self,
+        request: Request<v1::CreateReplicaRequest>,
+    ) -> Result<Response<Self::CreateReplicaStream>, Status> {
+        self.reply(self.create_replica_from(request.into_inner()))
+    }
+
+    async fn start_replica(
+        &self,
+        request: Request<v1::StartReplicaRequest>,
+    ) -> Result<Response<v1::StartReplicaResponse>, Status> {
+        let replica = self.start(&request.into_inner()).await;
+        self.reply(replica.map(|replica| v1::StartReplicaResponse { replica: Some(replica) }))
+    }
+
+    async fn stop_replica(
+        &self,
+        request: Request<v1::StopReplicaRequest>,
+    ) -> Result<Response<v1::StopReplicaResponse>, Status> {
+        self.reply(self.stop(&request.into_inner()).await.map(|()| v1::StopReplicaResponse {}))
+    }
+
+    async fn remove_replica(
+        &self,
+        request: Request<v1::RemoveReplicaRequest>,
+    ) -> Result<Response<v1::RemoveReplicaResponse>, Status> {
+        let id = request.into_inner().container_id;
+        self.reply(self.remove(&id).await.map(|()| v1::RemoveReplicaResponse {}))
+    }
+
+    async fn logs(
+        &self,
+        request: Request<v1::NodeLogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        self.reply(Ok(self.logs_of(request.into_inner()).await))
+    }
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<v1::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        self.reply(self.exec_with(request.into_inner()).await)
+    }
+
+    async fn has_images(
+        &self,
+        request: Request<v1::HasImagesRequest>,
+    ) -> Result<Response<v1::HasImagesResponse>, Status> {
+        let missing = self.missing_images(request.into_inner().images).await;
+        self.reply(missing.map(|missing| v1::HasImagesResponse { missing }))
+    }
+
+    async fn load_image(
+        &self,
+        request: Request<Streaming<v1::PushImageRequest>>,
+    ) -> Result<Response<v1::LoadImageResponse>, Status> {
+        self.reply(self.load_image_from(request.into_inner()).await.map(|()| v1::LoadImageResponse {}))
+    }
+
+    async fn reset(
+        &self,
+        _request: Request<v1::NodeResetRequest>,
+    ) -> Result<Response<v1::NodeResetResponse>, Status> {
+        self.reply(self.remove_all().await.map(|()| v1::NodeResetResponse {}))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

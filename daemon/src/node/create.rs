@@ -1,0 +1,218 @@
+//! Making a replica: everything that could be wrong is looked at first, then the image is fetched, then the container is created.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use uc_api::v1;
+use uc_api::v1::create_replica_event::Event;
+use uc_api::{Code, Failure};
+
+use super::Identity;
+use super::NodeService;
+use super::QUEUE;
+use super::Replies;
+use super::ports;
+use crate::docker::EngineError;
+use crate::docker::error::PullProblem;
+use crate::docker::spec;
+
+/// New names tried when one is taken: with 20 random bits the second is all but certain to be free.
+const NAME_TRIES: usize = 8;
+/// Progress of a pull comes many times a second; a person reads a few.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+impl NodeService {
+    /// Creates a replica in a task of its own; the stream says how it goes. If the caller goes away, the pull stops and a container it can no
+    /// longer learn of is removed.
+    pub fn create_replica_from(
+        &self,
+        request: v1::CreateReplicaRequest,
+    ) -> Result<Replies<v1::CreateReplicaEvent>, Failure> {
+        let identity = self.identity()?;
+        let wanted = request.spec.unwrap_or_default();
+        spec::check(&wanted).map_err(|error| Failure::new(Code::Invalid, error.to_string()))?;
+        let (events, receiver) = mpsc::channel(QUEUE);
+        let node = self.clone();
+        self.tasks.spawn(async move {
+            let create = Create { node: &node, identity, spec: wanted, events: &events };
+            let created = tokio::select! {
+                created = create.run(&request.revision, &request.deployment_id) => created,
+                () = node.cancel.cancelled() => Err(Failure::new(Code::Unreachable, "the daemon is going down")),
+                () = events.closed() => return,
+            };
+            let _caller_may_be_gone = match created {
+                Ok(()) => Ok(()),
+                Err(failure) => events.send(Err(node.status(failure))).await,
+            };
+        });
+        Ok(ReceiverStream::new(receiver).boxed())
+    }
+
+    /// Makes a volume, or checks that the one that is there is what is wanted.
+    pub async fn create_volume_from(&self, wanted: &v1::VolumeSpec) -> Result<(), Failure> {
+        let identity = self.identity()?;
+        if !spec::is_object_name(&wanted.name) {
+            return Err(Failure::new(Code::Invalid, format!("`{}` is not a volume name", wanted.name)));
+        }
+        let volumes = self.engine.volumes().await?;
+        let present = volumes.into_iter().find(|volume| volume.record.name == wanted.name);
+        if wanted.external {
+            return present.map(|_| ()).ok_or_else(|| {
+                Failure::new(Code::Refused, format!("external volume `{}` does not exist", wanted.name))
+                    .hint(format!("make it on that machine: docker volume create {}", wanted.name))
+            });
+        }
+        if let Some(present) = present {
+            let driver = if wanted.driver.is_empty() { "local" } else { &wanted.driver };
+            let options = wanted.driver_opts.clone().into_iter().collect();
+            if present.record.driver == driver && present.options == options {
+                return Ok(());
+            }
+            return Err(Failure::new(
+                Code::Refused,
+                format!(
+                    "volume `{}` exists with other settings (driver {}, options {:?})",
+                    wanted.name, present.record.driver, present.options
+                ),
+            )
+            .hint("keep the old settings, or give the volume another name; its data stays where it is"));
+        }
+        let labels =
+            spec::volume_labels(wanted, &identity.cluster.to_string(), &identity.machine.to_string());
+        Ok(self.engine.create_volume(wanted, labels).await?)
+    }
+}
+
+type Events = mpsc::Sender<Result<v1::CreateReplicaEvent, tonic::Status>>;
+
+struct Create<'a> {
+    node: &'a NodeService,
+    identity: Identity,
+    spec: v1::ServiceSpec,
+    events: &'a Events,
+}
+
+impl Create<'_> {
+    async fn run(&self, revision: &str, deployment: &str) -> Result<(), Failure> {
+        self.check_volumes().await?;
+        ports::check(&self.spec, &self.node.engine.port_holders().await?).await?;
+        self.fetch_image().await?;
+        let image_entrypoint = if spec::needs_image_entrypoint(&self.spec) {
+            self.node.engine.image(&self.spec.image).await?.unwrap_or_default().entrypoint
+        } else {
+            Vec::new()
+        };
+        let (cluster, machine) = (self.identity.cluster.to_string(), self.identity.machine.to_string());
+        let placement = spec::Placement {
+            cluster: &cluster,
+            machine: &machine,
+            bridge: self.identity.bridge,
+            revision,
+            deployment,
+            image_entrypoint: &image_entrypoint,
+        };
+        for _ in 0..NAME_TRIES {
+            let name = spec::container_name(&self.spec, rand::random());
+            let body = spec::container(&self.spec, &name, &placement)
+                .map_err(|error| Failure::new(Code::Invalid, error.to_string()))?;
+            match self.create_and_tell(&name, body).await {
+                Err(EngineError::NameTaken { .. }) => {}
+                created => return Ok(created?),
+            }
+        }
+        Err(Failure::new(Code::Exists, format!("no free name for a replica of `{}`", self.spec.name)))
+    }
+
+    /// In a task of its own: once the engine was asked, its answer is waited for even if nobody listens any more, and then undone.
+    async fn create_and_tell(
+        &self,
+        name: &str,
+        body: bollard::models::ContainerCreateBody,
+    ) -> Result<(), EngineError> {
+        let engine = self.node.engine.clone();
+        let events = self.events.clone();
+        let name = name.to_owned();
+        let create = self.node.tasks.spawn(async move {
+            let id = engine.create(&name, body).await?;
+            let told =
+                events.send(Ok(v1::CreateReplicaEvent { event: Some(Event::ContainerId(id.clone())) }));
+            if told.await.is_err() {
+                engine.remove(&id).await?;
+            }
+            Ok(())
+        });
+        create.await.unwrap_or_else(|error| Err(EngineError::Engine { message: error.to_string() }))
+    }
+
+    /// The engine would make a missing volume in silence, empty and under no one's name.
+    async fn check_volumes(&self) -> Result<(), Failure> {
+        let named =
+            |mount: &&v1::MountSpec| mount.kind() == v1::MountKind::Volume && !mount.source.is_empty();
+        let mut wanted = self.spec.mounts.iter().filter(named).peekable();
+        if wanted.peek().is_none() {
+            return Ok(());
+        }
+        let volumes = self.node.engine.volumes().await?;
+        let missing = wanted.find(|mount| !volumes.iter().any(|volume| volume.record.name == mount.source));
+        missing.map_or(Ok(()), |mount| {
+            Err(Failure::new(Code::Refused, format!("volume `{}` does not exist", mount.source))
+                .hint("deploy again: the plan makes it"))
+        })
+    }
+
+    async fn fetch_image(&self) -> Result<(), Failure> {
+        let image = &self.spec.image;
+        let missing = || Failure::from(EngineError::ImageMissing { image: image.clone() });
+        let present = self.node.engine.image(image).await?.is_some();
+        if self.spec.built {
+            return if present {
+                Ok(())
+            } else {
+                Err(missing().hint("it was built by the client: deploy again, which pushes it"))
+            };
+        }
+        match self.spec.pull_policy() {
+            v1::PullPolicy::Never if present => Ok(()),
+            v1::PullPolicy::Never => {
+                Err(missing()
+                    .hint("its pull policy is `never`: load it on the machine, or change the policy"))
+            }
+            v1::PullPolicy::Missing | v1::PullPolicy::Unspecified if present => Ok(()),
+            _ => self.pull().await,
+        }
+    }
+
+    async fn pull(&self) -> Result<(), Failure> {
+        let image = &self.spec.image;
+        self.say(format!("pulling {image}"));
+        let mut progress = self.node.engine.pull(image).await?;
+        let mut said = Instant::now();
+        while let Some(line) = progress.next().await {
+            let line = line?;
+            if said.elapsed() >= PROGRESS_INTERVAL {
+                said = Instant::now();
+                self.say(line);
+            }
+        }
+        if self.node.engine.image(image).await?.is_none() {
+            return Err(EngineError::Pull {
+                image: image.clone(),
+                problem: PullProblem::Other,
+                reason: "the engine ended the pull without an error and without the image".to_owned(),
+            }
+            .into());
+        }
+        self.say(format!("pulled {image}"));
+        Ok(())
+    }
+
+    /// Progress is for people: what a slow reader misses is not worth waiting for.
+    fn say(&self, text: String) {
+        let event = v1::CreateReplicaEvent { event: Some(Event::Progress(text)) };
+        let _dropped_when_full = self.events.send(Ok(event)).now_or_never();
+    }
+}

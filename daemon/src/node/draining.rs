@@ -1,0 +1,107 @@
+//! Replicas that are about to go: alive, but no longer given to new clients. Kept in memory only: after a restart of the daemon the
+//! deployment that wanted them gone says so again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use uc_api::v1;
+
+/// The set of marked containers, and which of the marks are published. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Draining {
+    marks: Arc<watch::Sender<BTreeSet<String>>>,
+    published: Arc<watch::Sender<BTreeSet<String>>>,
+}
+
+impl Default for Draining {
+    fn default() -> Self {
+        Self {
+            marks: Arc::new(watch::Sender::new(BTreeSet::new())),
+            published: Arc::new(watch::Sender::new(BTreeSet::new())),
+        }
+    }
+}
+
+impl Draining {
+    /// No marks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Marks a container (its whole id).
+    pub fn mark(&self, container_id: &str) {
+        self.marks.send_if_modified(|marks| marks.insert(container_id.to_owned()));
+    }
+
+    /// Takes the mark away: it serves again, or is gone.
+    pub fn clear(&self, container_id: &str) {
+        self.marks.send_if_modified(|marks| marks.remove(container_id));
+    }
+
+    /// Whether it is marked.
+    pub fn contains(&self, container_id: &str) -> bool {
+        self.marks.borrow().contains(container_id)
+    }
+
+    /// The record with its mark.
+    pub fn marked(&self, mut record: v1::ReplicaRecord) -> v1::ReplicaRecord {
+        record.draining = self.contains(&record.container_id);
+        record
+    }
+
+    /// Waits until the observer has published the mark; false if it did not within `limit`.
+    pub async fn published(&self, container_id: &str, limit: Duration) -> bool {
+        let mut published = self.published.subscribe();
+        let known = published.wait_for(|published| published.contains(container_id));
+        matches!(tokio::time::timeout(limit, known).await, Ok(Ok(_)))
+    }
+
+    /// Changes of the marks.
+    pub(crate) fn changes(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.marks.subscribe()
+    }
+
+    /// Notes which marks the world has been told about.
+    pub(crate) fn note_published<'a>(&self, records: impl Iterator<Item = &'a v1::ReplicaRecord>) {
+        let now: BTreeSet<String> =
+            records.filter(|record| record.draining).map(|record| record.container_id.clone()).collect();
+        self.published.send_if_modified(|published| {
+            let changed = *published != now;
+            *published = now;
+            changed
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_come_and_go() {
+        let draining = Draining::new();
+        let same = draining.clone();
+        draining.mark("a");
+        assert!(same.contains("a") && !same.contains("b"));
+        let record = v1::ReplicaRecord { container_id: "a".into(), ..Default::default() };
+        assert!(same.marked(record.clone()).draining);
+        same.clear("a");
+        assert!(!draining.marked(record).draining);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mark_is_published_when_the_observer_says_so() {
+        let draining = Draining::new();
+        draining.mark("a");
+        assert!(!draining.published("a", Duration::from_secs(1)).await);
+        let waiting = tokio::spawn({
+            let draining = draining.clone();
+            async move { draining.published("a", Duration::from_mins(1)).await }
+        });
+        let record = v1::ReplicaRecord { container_id: "a".into(), draining: true, ..Default::default() };
+        draining.note_published([record].iter());
+        assert!(waiting.await.unwrap());
+    }
+}

@@ -1,0 +1,79 @@
+//! Images that come from the client.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tonic::Status;
+use uc_api::v1;
+use uc_api::v1::push_image_request::Message;
+use uc_api::{Code, Failure};
+
+use super::NodeService;
+
+/// A sender that is silent for so long is given up, and with it the archive.
+const CHUNK_LIMIT: Duration = Duration::from_mins(2);
+
+impl NodeService {
+    /// Which of these images are not on this machine.
+    pub async fn missing_images(&self, images: Vec<String>) -> Result<Vec<String>, Failure> {
+        let mut missing = Vec::new();
+        for image in images {
+            if self.engine.image(&image).await?.is_none() {
+                missing.push(image);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// The first message names the image, the others are its archive. The sender is never read faster than the engine takes it in.
+    pub async fn load_image_from<S>(&self, mut incoming: S) -> Result<(), Failure>
+    where
+        S: futures_util::Stream<Item = Result<v1::PushImageRequest, Status>> + Send + Unpin + 'static,
+    {
+        let first = incoming.next().await.transpose().map_err(Failure::from)?;
+        let Some(Message::Start(start)) = first.and_then(|request| request.message) else {
+            return Err(Failure::new(Code::Invalid, "the first message of an image must be its start"));
+        };
+        // The engine would only say that its connection broke; whose fault that was is known here.
+        let senders_fault: Arc<OnceLock<Failure>> = Arc::default();
+        let noted = senders_fault.clone();
+        let archive = futures_util::stream::unfold(Some((incoming, noted)), |state| async move {
+            let (mut incoming, noted) = state?;
+            let fault = match tokio::time::timeout(CHUNK_LIMIT, incoming.next()).await {
+                Ok(None) => return None,
+                Ok(Some(Ok(request))) => match request.message {
+                    Some(Message::Chunk(chunk)) => {
+                        return Some((Ok(Bytes::from(chunk)), Some((incoming, noted))));
+                    }
+                    _ => Failure::new(Code::Invalid, "a second start within an image"),
+                },
+                Ok(Some(Err(status))) => Failure::from(status),
+                Err(_) => Failure::new(
+                    Code::TimedOut,
+                    format!("the sender was silent for {} s", CHUNK_LIMIT.as_secs()),
+                ),
+            };
+            let broken = io::Error::other(fault.message.clone());
+            let _the_first = noted.set(fault);
+            Some((Err(broken), None))
+        });
+        let image = start.image;
+        let loaded = self.engine.load(archive.boxed()).await;
+        loaded.map_err(|error| {
+            let failure = senders_fault.get().cloned().unwrap_or_else(|| Failure::from(error));
+            let message = format!("cannot load image `{image}`: {}", failure.message);
+            Failure { message, ..failure }
+        })?;
+        if self.engine.image(&image).await?.is_none() {
+            return Err(Failure::new(
+                Code::Invalid,
+                format!("the archive was loaded, but `{image}` was not in it"),
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! Starting with proof that it serves, stopping, removing.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::time::Instant;
+use uc_api::v1;
+use uc_api::{Code, Failure};
+
+use super::NodeService;
+use super::ports;
+use crate::docker::Container;
+use crate::docker::EngineError;
+use crate::docker::health;
+use crate::docker::health::Verdict;
+use crate::docker::logs;
+
+/// Between two looks at a container that was just started: short while a person waits, then sparing.
+const EARLY_POLL: Duration = Duration::from_millis(100);
+const LATE_POLL: Duration = Duration::from_millis(500);
+const EARLY: Duration = Duration::from_secs(10);
+/// Lines of the container's log in a failure.
+const LOG_TAIL: usize = 10;
+/// For the draining mark to be published before the stop signal. The local store takes milliseconds; when it does not answer, stopping
+/// goes on, for a machine that cannot write must still be able to stop its containers.
+const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
+/// Containers removed at a time by a reset.
+const PARALLEL_REMOVALS: usize = 8;
+
+impl NodeService {
+    /// Starts a replica and waits until it serves. One that runs already is only waited for.
+    pub async fn start(&self, request: &v1::StartReplicaRequest) -> Result<v1::ReplicaRecord, Failure> {
+        let container = self.managed(&request.container_id).await?;
+        let id = &container.record.container_id;
+        self.draining.clear(id);
+        if let Err(error) = self.engine.start(id).await {
+            return Err(self.not_started(&container, error).await);
+        }
+        if request.no_wait {
+            return Ok(self.draining.marked(self.engine.inspect(id).await?.record));
+        }
+        let monitor = match request.monitor_ms {
+            0 => health::MONITOR,
+            ms => Duration::from_millis(ms),
+        };
+        self.serving(id, monitor).await
+    }
+
+    async fn serving(&self, id: &str, monitor: Duration) -> Result<v1::ReplicaRecord, Failure> {
+        let started = Instant::now();
+        loop {
+            let container = self.managed(id).await?;
+            let name = &container.record.container_name;
+            let failure = match health::judge(&container, started.elapsed(), monitor) {
+                Verdict::Ready => return Ok(self.draining.marked(container.record)),
+                Verdict::Wait => {
+                    let early = started.elapsed() < EARLY;
+                    tokio::time::sleep(if early { EARLY_POLL } else { LATE_POLL }).await;
+                    continue;
+                }
+                Verdict::Failed(why) => {
+                    Failure::new(Code::Refused, format!("`{name}` does not serve: {why}"))
+                }
+                Verdict::TimedOut(limit) => Failure::new(
+                    Code::TimedOut,
+                    format!("`{name}` did not become healthy within {} s", limit.as_secs()),
+                ),
+            };
+            return Err(failure.log_tail(logs::tail(&*self.engine, id, LOG_TAIL).await));
+        }
+    }
+
+    /// Why the engine did not start it, with the name of who has its port.
+    async fn not_started(&self, container: &Container, error: EngineError) -> Failure {
+        let record = &container.record;
+        if let EngineError::PortTaken { .. } = error
+            && let Ok(holders) = self.engine.port_holders().await
+            && let Some((port, holder)) =
+                record.ports.iter().find_map(|port| Some((port, ports::holder_of(port, &holders)?)))
+        {
+            return ports::taken_by(port, holder);
+        }
+        let failure = Failure::from(error);
+        let message = format!("cannot start `{}`: {}", record.container_name, failure.message);
+        let code = if failure.code == Code::Invalid { Code::Refused } else { failure.code };
+        Failure { code, message, ..failure }
+    }
+
+    /// Marks it as draining, waits until that is published, and stops it. The mark stays until it is started again or removed.
+    pub async fn stop(&self, request: &v1::StopReplicaRequest) -> Result<(), Failure> {
+        let container = self.managed(&request.container_id).await?;
+        let id = &container.record.container_id;
+        let grace = request.grace_ms.map_or(container.stop_grace, Duration::from_millis);
+        if container.record.state() == v1::ReplicaState::Running {
+            self.draining.mark(id);
+            if !self.draining.published(id, PUBLISH_LIMIT).await {
+                tracing::warn!(container = %container.record.container_name, "stopping before its draining mark was published");
+            }
+        }
+        let stopped = self.engine.stop(id, grace).await;
+        if stopped.is_err() {
+            self.draining.clear(id);
+        }
+        Ok(stopped?)
+    }
+
+    /// Removes a replica and its anonymous volumes; one that still runs gets its stop signal and time first.
+    pub async fn remove(&self, id: &str) -> Result<(), Failure> {
+        let container = match self.managed(id).await {
+            Err(failure) if failure.code == Code::NotFound => return Ok(()),
+            other => other?,
+        };
+        self.stop_and_remove(&container).await
+    }
+
+    async fn stop_and_remove(&self, container: &Container) -> Result<(), Failure> {
+        let id = &container.record.container_id;
+        if let v1::ReplicaState::Running | v1::ReplicaState::Restarting = container.record.state() {
+            match self.engine.stop(id, container.stop_grace).await {
+                Err(EngineError::NotFound { .. }) => {}
+                other => other?,
+            }
+        }
+        self.engine.remove(id).await?;
+        self.draining.clear(id);
+        Ok(())
+    }
+
+    /// Removes every container that uc made here. Goes on after a failure, and then tells of the first.
+    pub async fn remove_all(&self) -> Result<(), Failure> {
+        let containers = self.engine.containers().await?;
+        let count = containers.len();
+        let failures: Vec<Failure> = futures_util::stream::iter(containers)
+            .map(|container| async move { self.stop_and_remove(&container).await })
+            .buffer_unordered(PARALLEL_REMOVALS)
+            .filter_map(|removed| std::future::ready(removed.err()))
+            .collect()
+            .await;
+        let failed = failures.len();
+        failures.into_iter().next().map_or(Ok(()), |first| {
+            let message = format!("{failed} of {count} containers could not be removed: {}", first.message);
+            Err(Failure { message, ..first })
+        })
+    }
+}

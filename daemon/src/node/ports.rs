@@ -1,0 +1,177 @@
+//! Are the ports free that a replica wants to publish? Asked before anything is pulled, so that the answer comes at once.
+
+use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+
+use tokio::net::TcpSocket;
+use tokio::net::UdpSocket;
+use uc_api::v1;
+use uc_api::{Code, Failure};
+
+use crate::docker::PortHolder;
+
+/// Refuses a spec whose published ports others hold. A port that another replica of the same service holds is let through: that replica
+/// may be about to be replaced, and starting finds out.
+pub(super) async fn check(spec: &v1::ServiceSpec, holders: &[PortHolder]) -> Result<(), Failure> {
+    for port in spec.ports.iter().filter(|port| port.published_port != 0) {
+        match holder_of(port, holders) {
+            Some(holder) if holder.project == spec.project && holder.service == spec.name => {}
+            Some(holder) => return Err(taken_by(port, holder)),
+            None => probe(port).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Who of the containers makes a port impossible.
+pub(super) fn holder_of<'a>(port: &v1::PortSpec, holders: &'a [PortHolder]) -> Option<&'a PortHolder> {
+    let protocol = transport(port);
+    holders.iter().find(|holder| {
+        u32::from(holder.port) == port.published_port
+            && holder.protocol == protocol
+            && overlap(&holder.host_ip, &port.host_ip)
+    })
+}
+
+/// The failure for a port that another container has.
+pub(super) fn taken_by(port: &v1::PortSpec, holder: &PortHolder) -> Failure {
+    let whose = if holder.service.is_empty() {
+        format!("container `{}`", holder.container_name)
+    } else {
+        format!("`{}/{}` (container `{}`)", holder.project, holder.service, holder.container_name)
+    };
+    Failure::new(Code::Refused, format!("port {} is taken by {whose}", named(port)))
+        .hint("publish another port, or remove what has it")
+}
+
+fn named(port: &v1::PortSpec) -> String {
+    let protocol = if transport(port) == v1::Protocol::Udp { "udp" } else { "tcp" };
+    match port.host_ip.as_str() {
+        "" => format!("{}/{protocol}", port.published_port),
+        ip => format!("{ip}:{}/{protocol}", port.published_port),
+    }
+}
+
+fn transport(port: &v1::PortSpec) -> v1::Protocol {
+    if port.protocol() == v1::Protocol::Udp { v1::Protocol::Udp } else { v1::Protocol::Tcp }
+}
+
+fn overlap(a: &str, b: &str) -> bool {
+    let all = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
+    a == b || all(a) || all(b)
+}
+
+/// Takes the port for a moment, without listening on it, to learn whether a process of the machine has it.
+async fn probe(port: &v1::PortSpec) -> Result<(), Failure> {
+    let ip = port.host_ip.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let address = SocketAddr::new(ip, u16::try_from(port.published_port).unwrap_or(u16::MAX));
+    let bound = if transport(port) == v1::Protocol::Udp {
+        UdpSocket::bind(address).await.map(drop)
+    } else {
+        bind_tcp(address)
+    };
+    match bound.map_err(|error| error.kind()) {
+        Err(io::ErrorKind::AddrInUse) => Err(Failure::new(
+            Code::Refused,
+            format!("port {} is taken by a process of this machine", named(port)),
+        )
+        .hint(format!("see which: ss -lntup 'sport = :{}'; or publish another port", port.published_port))),
+        Err(io::ErrorKind::AddrNotAvailable) => Err(Failure::new(
+            Code::Refused,
+            format!("port {}: {ip} is not an address of this machine", named(port)),
+        )
+        .hint("publish on an address the machine has, or on all of them")),
+        // Not allowed to try (a daemon without root): starting will tell.
+        _ => Ok(()),
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<()> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of an ended listener that only wait for their time to run out do not count.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(port: v1::PortSpec) -> v1::ServiceSpec {
+        v1::ServiceSpec {
+            project: "shop".into(),
+            name: "web".into(),
+            ports: vec![port],
+            ..Default::default()
+        }
+    }
+
+    fn port(host_ip: &str, published_port: u16) -> v1::PortSpec {
+        v1::PortSpec {
+            container_port: 80,
+            published_port: published_port.into(),
+            host_ip: host_ip.into(),
+            protocol: v1::Protocol::Tcp.into(),
+        }
+    }
+
+    fn holder(service: &str, host_ip: &str, port: u16) -> PortHolder {
+        PortHolder {
+            container_id: "abc".into(),
+            container_name: "one".into(),
+            project: if service.is_empty() { String::new() } else { "shop".into() },
+            service: service.into(),
+            host_ip: host_ip.into(),
+            port,
+            protocol: v1::Protocol::Tcp,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_of_another_container_is_refused_with_its_name() {
+        let spec = spec(port("", 1));
+        let refused = check(&spec, &[holder("db", "0.0.0.0", 1)]).await.unwrap_err();
+        assert_eq!(refused.code, Code::Refused);
+        assert_eq!(refused.message, "port 1/tcp is taken by `shop/db` (container `one`)");
+        let refused = check(&spec, &[holder("", "::", 1)]).await.unwrap_err();
+        assert_eq!(refused.message, "port 1/tcp is taken by container `one`");
+        assert!(check(&spec, &[holder("web", "0.0.0.0", 1)]).await.is_ok(), "its own old replica may go");
+    }
+
+    #[test]
+    fn addresses_and_protocols_part_ports() {
+        let holders = [holder("db", "127.0.0.1", 80)];
+        assert!(holder_of(&port("127.0.0.2", 80), &holders).is_none());
+        assert!(holder_of(&port("127.0.0.1", 80), &holders).is_some());
+        assert!(holder_of(&port("", 80), &holders).is_some());
+        assert!(holder_of(&port("", 81), &holders).is_none());
+        let udp = v1::PortSpec { protocol: v1::Protocol::Udp.into(), ..port("", 80) };
+        assert!(holder_of(&udp, &holders).is_none());
+        let unsaid = v1::PortSpec { protocol: 0, ..port("", 80) };
+        assert!(holder_of(&unsaid, &holders).is_some(), "tcp is the default");
+    }
+
+    #[tokio::test]
+    async fn a_port_of_a_process_is_refused() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = listener.local_addr().unwrap().port();
+        let refused = check(&spec(port("127.0.0.1", taken)), &[]).await.unwrap_err();
+        assert!(refused.message.contains("a process of this machine"), "{refused}");
+        assert!(refused.hint.unwrap().contains(&taken.to_string()));
+        drop(listener);
+        assert!(check(&spec(port("127.0.0.1", taken)), &[]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_machine_is_refused() {
+        let refused = check(&spec(port("203.0.113.1", 8080)), &[]).await.unwrap_err();
+        assert!(refused.message.contains("not an address of this machine"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_port_of_the_machines_choice_is_always_free() {
+        assert!(check(&spec(port("203.0.113.1", 0)), &[]).await.is_ok());
+    }
+}

@@ -1,0 +1,227 @@
+//! Watches this machine's engine and hands its truth to a sink: the complete list of replicas and volumes and the machine's facts, whenever
+//! something in them changed. Events make it quick, a full look each 30 s makes it right.
+//!
+//! While the engine is away nothing is published: what was known stays until the engine says otherwise.
+
+pub mod facts;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+use uc_api::Failure;
+use uc_api::v1;
+
+use crate::docker::Engine;
+use crate::docker::EngineError;
+use crate::docker::EngineEvent;
+use crate::node::Draining;
+
+/// Events that come within this time after the first are answered together: a start alone is four of them.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Between two full looks, for whatever events did not tell.
+const FULL_SYNC: Duration = Duration::from_secs(30);
+/// Between two attempts to reach an engine that is away: doubled from the first to the second, each time up to a half less by chance.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// All that a machine says about itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observation {
+    /// In the order of their ids.
+    pub replicas: Vec<v1::ReplicaRecord>,
+    /// In the order of their names.
+    pub volumes: Vec<v1::VolumeRecord>,
+    /// The machine.
+    pub facts: v1::MachineFacts,
+}
+
+/// Where observations go: the machine's own part of the replicated store.
+#[async_trait]
+pub trait ObservationSink: Send + Sync + 'static {
+    /// Takes in the complete truth; returns when others can be told. After a failure the same is offered again.
+    async fn publish(&self, observation: &Observation) -> Result<(), Failure>;
+}
+
+/// Observes until `cancel`. `host` is what the operating system says ([`facts::host`]); the engine's version is added.
+pub async fn run(
+    engine: Arc<dyn Engine>,
+    draining: Draining,
+    host: v1::MachineFacts,
+    sink: Arc<dyn ObservationSink>,
+    cancel: CancellationToken,
+) {
+    let marks = draining.changes();
+    let mut observer =
+        Observer { engine, draining, marks, sink, known: Known::default(), host, published: None };
+    let ended = cancel.clone();
+    tokio::select! {
+        () = observer.run() => {}
+        () = ended.cancelled() => {}
+    }
+}
+
+/// What to look at anew.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Batch {
+    everything: bool,
+    containers: BTreeSet<String>,
+    volumes: bool,
+}
+
+impl Batch {
+    fn add(&mut self, event: EngineEvent) {
+        match event {
+            EngineEvent::Container(id) => {
+                self.containers.insert(id);
+            }
+            EngineEvent::Volume => self.volumes = true,
+        }
+    }
+}
+
+/// What was last seen.
+#[derive(Debug, Default)]
+struct Known {
+    replicas: BTreeMap<String, v1::ReplicaRecord>,
+    volumes: Vec<v1::VolumeRecord>,
+    docker_version: String,
+}
+
+struct Observer {
+    engine: Arc<dyn Engine>,
+    draining: Draining,
+    marks: watch::Receiver<BTreeSet<String>>,
+    sink: Arc<dyn ObservationSink>,
+    known: Known,
+    host: v1::MachineFacts,
+    published: Option<Observation>,
+}
+
+type Events = BoxStream<'static, Result<EngineEvent, EngineError>>;
+
+impl Observer {
+    /// Connects, observes, and connects again, for ever.
+    async fn run(&mut self) {
+        let mut failures = 0;
+        loop {
+            let error = match self.connect().await {
+                Ok(events) => {
+                    failures = 0;
+                    self.watch(events).await
+                }
+                Err(error) => error,
+            };
+            if failures == 0 {
+                tracing::warn!(%error, "the Docker engine cannot be observed; trying again");
+            }
+            tokio::time::sleep(retry_after(failures, rand::random())).await;
+            failures = failures.saturating_add(1);
+        }
+    }
+
+    /// Events first, then a full look: nothing that happens in between is missed.
+    async fn connect(&mut self) -> Result<Events, EngineError> {
+        self.known.docker_version = self.engine.version().await?.version;
+        let events = self.engine.events().await?;
+        self.look(Batch { everything: true, ..Batch::default() }).await?;
+        self.publish().await;
+        Ok(events)
+    }
+
+    /// Until the engine goes away; says how.
+    async fn watch(&mut self, mut events: Events) -> EngineError {
+        let mut full = tokio::time::interval_at(Instant::now() + FULL_SYNC, FULL_SYNC);
+        full.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Batch::default();
+        let mut due: Option<Instant> = None;
+        loop {
+            let wait = due.unwrap_or_else(|| Instant::now() + FULL_SYNC);
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        batch.add(event);
+                        due.get_or_insert_with(|| Instant::now() + DEBOUNCE);
+                        continue;
+                    }
+                    Some(Err(error)) => return error,
+                    None => return EngineError::Broken { message: "its events ended".to_owned() },
+                },
+                () = sleep_until(wait), if due.is_some() => {}
+                _ = full.tick() => batch.everything = true,
+                // Only the marks changed: no need to ask the engine. The sender lives in `self`.
+                _ = self.marks.changed() => {
+                    self.publish().await;
+                    continue;
+                }
+            }
+            due = None;
+            if let Err(error) = self.look(std::mem::take(&mut batch)).await {
+                return error;
+            }
+            self.publish().await;
+        }
+    }
+
+    async fn look(&mut self, batch: Batch) -> Result<(), EngineError> {
+        if batch.everything {
+            let (containers, volumes) = tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
+            let records = containers.into_iter().map(|container| container.record);
+            self.known.replicas = records.map(|record| (record.container_id.clone(), record)).collect();
+            self.known.volumes = volumes.into_iter().map(|volume| volume.record).collect();
+            return Ok(());
+        }
+        for id in batch.containers {
+            match self.engine.inspect(&id).await {
+                Ok(container) if container.managed => {
+                    self.known.replicas.insert(id, container.record);
+                }
+                Ok(_) | Err(EngineError::NotFound { .. }) => {
+                    self.known.replicas.remove(&id);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if batch.volumes {
+            let volumes = self.engine.volumes().await?;
+            self.known.volumes = volumes.into_iter().map(|volume| volume.record).collect();
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self) {
+        let replicas =
+            self.known.replicas.values().cloned().map(|record| self.draining.marked(record)).collect();
+        let facts =
+            v1::MachineFacts { docker_version: self.known.docker_version.clone(), ..self.host.clone() };
+        let now = Observation { replicas, volumes: self.known.volumes.clone(), facts };
+        if self.published.as_ref() == Some(&now) {
+            return;
+        }
+        match self.sink.publish(&now).await {
+            Ok(()) => {
+                self.draining.note_published(now.replicas.iter());
+                self.published = Some(now);
+            }
+            // Offered again with the next change or full look.
+            Err(failure) => tracing::warn!(%failure, "cannot publish what this machine runs"),
+        }
+    }
+}
+
+fn retry_after(failures: u32, random: f64) -> Duration {
+    let doubled = FIRST_RETRY.saturating_mul(2u32.saturating_pow(failures)).min(LAST_RETRY);
+    doubled.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests;

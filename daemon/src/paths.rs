@@ -1,0 +1,60 @@
+//! Where the daemon keeps its files.
+
+use std::path::{Path, PathBuf};
+
+use uc_api::layout;
+
+/// The daemon's directories and the files in them.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    state: PathBuf,
+    run: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self::new(layout::STATE_DIR, layout::RUN_DIR)
+    }
+}
+
+impl Paths {
+    /// State (kept over restarts, mode 0700) and run (sockets) directories.
+    pub fn new(state: impl Into<PathBuf>, run: impl Into<PathBuf>) -> Self {
+        Self { state: state.into(), run: run.into() }
+    }
+
+    /// The state directory itself.
+    pub fn state_dir(&self) -> &Path {
+        &self.state
+    }
+
+    /// The run directory itself.
+    pub fn run_dir(&self) -> &Path {
+        &self.run
+    }
+
+    /// Who this machine is: key and membership.
+    pub fn identity(&self) -> PathBuf {
+        self.state.join("machine.json")
+    }
+
+    /// The replicated store.
+    pub fn store(&self) -> PathBuf {
+        self.state.join("state.db")
+    }
+
+    /// What `ucd mesh` restores when it starts.
+    pub fn mesh_config(&self) -> PathBuf {
+        self.state.join("mesh.json")
+    }
+
+    /// Control socket of `ucd mesh`.
+    pub fn mesh_socket(&self) -> PathBuf {
+        self.run.join("mesh.sock")
+    }
+
+    /// The API.
+    pub fn api_socket(&self) -> PathBuf {
+        self.run.join("uc.sock")
+    }
+}

@@ -1,0 +1,128 @@
+//! Replication streams with the other members. Of two machines the one with the lower id calls; the stream is symmetrical from then on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use uc_api::v1::{MachineRecord, ReplicationFrame, replication_client::ReplicationClient};
+use uc_api::{Code, Failure};
+use uc_cluster_state::Session;
+
+use crate::backoff::Backoff;
+use crate::member::Member;
+
+/// Frames between a session and its stream; the session bounds what it holds itself.
+const QUEUE: usize = 16;
+/// How long the other side may take to answer the call.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Keeps one task per member that this machine has to call.
+pub(crate) async fn run(member: Arc<Member>) {
+    let mut callers: BTreeMap<String, CancellationToken> = BTreeMap::new();
+    let mut records = member.store.watch();
+    loop {
+        let machines = member.machines();
+        let own = &member.membership.machine_id;
+        let wanted: BTreeMap<&str, &MachineRecord> =
+            machines.iter().filter(|m| *own < m.id).map(|m| (m.id.as_str(), m)).collect();
+        callers.retain(|id, cancel| {
+            let keep = wanted.contains_key(id.as_str());
+            if !keep {
+                cancel.cancel();
+            }
+            keep
+        });
+        for (id, machine) in wanted {
+            if !callers.contains_key(id) {
+                let cancel = member.cancel.child_token();
+                callers.insert(id.to_owned(), cancel.clone());
+                member.tasks.spawn(call(Arc::clone(&member), machine.clone(), cancel));
+            }
+        }
+        tokio::select! {
+            () = member.cancel.cancelled() => return,
+            _ = records.changed() => {}
+        }
+    }
+}
+
+async fn call(member: Arc<Member>, machine: MachineRecord, cancel: CancellationToken) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        let started = tokio::time::Instant::now();
+        let ended = tokio::select! {
+            () = cancel.cancelled() => return,
+            ended = exchange(&member, &machine) => ended,
+        };
+        if let Err(failure) = ended {
+            tracing::debug!(machine = machine.name, %failure, "replication stream ended");
+        }
+        if started.elapsed() > CALL_LIMIT {
+            backoff.reset();
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(backoff.wait(rand::random())) => {}
+        }
+    }
+}
+
+async fn exchange(member: &Member, machine: &MachineRecord) -> Result<(), Failure> {
+    let mut client = ReplicationClient::new(member.peers.channel(machine)?);
+    let (outgoing, frames) = mpsc::channel(QUEUE);
+    let opened = tokio::time::timeout(CALL_LIMIT, client.exchange(ReceiverStream::new(frames))).await;
+    let incoming = opened
+        .map_err(|_| Failure::new(Code::TimedOut, "no answer to the replication call"))?
+        .map_err(Failure::from)?
+        .into_inner();
+    let session = open_session(member, machine)?;
+    pump(session, incoming, outgoing, |frame| frame).await;
+    Ok(())
+}
+
+/// A session with this member.
+pub(crate) fn open_session(member: &Member, machine: &MachineRecord) -> Result<Session, Failure> {
+    let id: uc_api::MachineId = machine
+        .id
+        .parse()
+        .map_err(|_| Failure::new(Code::Internal, format!("machine {} has no proper id", machine.name)))?;
+    Ok(member.store.session(uc_cluster_state::MachineId(*id.as_bytes())))
+}
+
+/// Carries frames both ways until either side ends.
+///
+/// `wrap` is what the stream's direction makes of a frame: the frame itself for a caller, a result for a server.
+pub(crate) async fn pump<T: Send>(
+    session: Session,
+    mut incoming: Streaming<ReplicationFrame>,
+    outgoing: mpsc::Sender<T>,
+    wrap: impl Fn(ReplicationFrame) -> T + Send,
+) {
+    let Session { outgoing: mut from_store, incoming: to_store, end } = session;
+    let out = async {
+        while let Some(frame) = from_store.recv().await {
+            if outgoing.send(wrap(ReplicationFrame { frame: frame.to_vec() })).await.is_err() {
+                return;
+            }
+        }
+    };
+    let inward = async {
+        while let Some(Ok(message)) = incoming.next().await {
+            if to_store.send(message.frame.into()).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = out => {}
+        () = inward => {}
+        ended = end => if let Err(error) = ended {
+            tracing::warn!(%error, "replication with a member ended");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The daemon as a process without cluster, Docker or mesh: what its API says then.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test program")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use uc_api::v1::{
+    InfoRequest, InitRequest, ListServicesRequest, machine_client::MachineClient,
+    services_client::ServicesClient,
+};
+use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL, PROTOCOL_KEY, SERVER_VERSION_KEY, VERSION};
+use uc_api::{Code, Failure};
+use uc_daemon::paths::Paths;
+
+struct Daemon {
+    directory: tempfile::TempDir,
+    task: tokio::task::JoinHandle<Result<(), Failure>>,
+}
+
+impl Daemon {
+    async fn start() -> (Self, Channel) {
+        let directory = tempfile::tempdir().unwrap();
+        let task = tokio::spawn(uc_daemon::run(paths(directory.path())));
+        let socket = directory.path().join("run/uc.sock");
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
+        for _ in 0..500 {
+            if let Ok(channel) = endpoint.connect().await {
+                return (Self { directory, task }, channel);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the daemon does not listen: {:?}", task.await);
+    }
+}
+
+fn paths(directory: &Path) -> Paths {
+    Paths::new(directory.join("state"), directory.join("run"))
+}
+
+fn with_protocol(protocol: u32) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |mut request| {
+        request.metadata_mut().insert(PROTOCOL_KEY, MetadataValue::from(protocol));
+        request.metadata_mut().insert(CLIENT_VERSION_KEY, MetadataValue::from_static("9.9.9"));
+        Ok(request)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_cluster_says_so_and_what_to_do() {
+    let (_daemon, channel) = Daemon::start().await;
+    let mut services = ServicesClient::with_interceptor(channel, with_protocol(PROTOCOL));
+    let failure = Failure::from(services.list(ListServicesRequest::default()).await.unwrap_err());
+    assert_eq!(failure.code, Code::Refused);
+    assert!(failure.message.contains("belongs to no cluster"), "{failure}");
+    assert!(failure.hint.unwrap().contains("uc machine init"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn info_answers_without_docker_and_names_the_key() {
+    let (_daemon, channel) = Daemon::start().await;
+    let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
+    let answer = machine.info(InfoRequest {}).await.unwrap();
+    assert_eq!(answer.metadata().get(SERVER_VERSION_KEY).unwrap().to_str().unwrap(), VERSION);
+    let info = answer.into_inner();
+    assert!(info.cluster_id.is_empty());
+    assert_eq!(info.public_key.len(), 44);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_and_a_newer_client_are_told_what_to_upgrade() {
+    let (_daemon, channel) = Daemon::start().await;
+    for (protocol, upgrade) in [(PROTOCOL + 1, "upgrade the machine"), (0, "upgrade uc")] {
+        let mut machine = MachineClient::with_interceptor(channel.clone(), with_protocol(protocol));
+        let failure = Failure::from(machine.info(InfoRequest {}).await.unwrap_err());
+        assert_eq!(failure.code, Code::Version);
+        assert!(failure.hint.unwrap().contains(upgrade));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_daemon_does_not_take_the_socket_away() {
+    let (daemon, channel) = Daemon::start().await;
+    let second = uc_daemon::run(paths(daemon.directory.path())).await.unwrap_err();
+    assert!(second.message.contains("something answers there already"), "{second}");
+    let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
+    assert!(machine.info(InfoRequest {}).await.is_ok());
+    assert!(!daemon.task.is_finished());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_request_to_init_changes_nothing() {
+    let (daemon, channel) = Daemon::start().await;
+    let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
+    let before = std::fs::read(daemon.directory.path().join("state/machine.json")).unwrap();
+    for request in [
+        InitRequest { network: "10.0.0.0/30".into(), ..InitRequest::default() },
+        InitRequest { name: "Not A Name".into(), ..InitRequest::default() },
+        InitRequest { endpoints: vec!["nowhere".into()], name: "m1".into(), ..InitRequest::default() },
+    ] {
+        let failure = Failure::from(machine.init(request).await.unwrap_err());
+        assert_eq!(failure.code, Code::Invalid, "{failure}");
+    }
+    assert_eq!(std::fs::read(daemon.directory.path().join("state/machine.json")).unwrap(), before);
+    assert!(machine.info(InfoRequest {}).await.unwrap().into_inner().cluster_id.is_empty());
+}
