@@ -1,0 +1,164 @@
+//! The command line as clap sees it: global flags, the list of commands, and which of a flag and a variable counts.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+use crate::connect::Globals;
+use crate::env::{self, Env};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const ABOUT: &str = "Runs Docker Compose projects on your own machines";
+
+const AFTER: &str = "\
+Examples:
+  uc machine init root@203.0.113.1    make a cluster of one machine
+  uc machine add root@203.0.113.2     add another
+  uc deploy                           deploy the compose file of this directory
+  uc ps                               see what runs where
+  uc logs -f web                      follow a service's logs
+
+Exit codes: 0 done, 1 failed, 2 usage or compose error, 3 rolled back, 4 partly applied or a machine
+unreachable, 5 timed out, 130 interrupted; `uc exec` passes on the container's own.";
+
+/// The program's arguments.
+#[derive(Debug, Parser)]
+#[command(name = "uc", version, about = ABOUT, after_help = AFTER, styles = STYLES, disable_help_subcommand = true)]
+#[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct GlobalArgs {
+    /// Connect to this machine, whatever the contexts say: `ssh://USER@HOST[:PORT]` or `unix:///path`
+    #[arg(long, global = true, value_name = "URL", env = env::CONNECT, hide_env_values = true, help_heading = "Global options")]
+    connect: Option<String>,
+    /// The cluster to talk to, one of `uc ctx ls`
+    #[arg(short, long, global = true, value_name = "NAME", env = env::CONTEXT, hide_env_values = true, help_heading = "Global options")]
+    context: Option<String>,
+    /// The config file [default: $XDG_CONFIG_HOME/uc/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = env::CONFIG, hide_env_values = true, help_heading = "Global options")]
+    config: Option<PathBuf>,
+}
+
+/// `-y`, wherever something is asked.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Yes {
+    /// Do not ask
+    #[arg(
+        short, long, env = env::AUTO_CONFIRM, hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue
+    )]
+    pub(crate) yes: bool,
+}
+
+/// `-o`, on every listing.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Output {
+    /// How to print
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table, hide_possible_values = false)]
+    pub(crate) output: Format,
+}
+
+/// How a listing is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs: nothing else is written to stdout
+    Json,
+}
+
+impl Output {
+    /// `-o json`.
+    pub(crate) fn is_json(self) -> bool {
+        self.output == Format::Json
+    }
+}
+
+/// The commands, in the order of the help text.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Deploy(commands::deploy::DeployArgs),
+    Ps(commands::ps::PsArgs),
+    Ls(commands::ls::LsArgs),
+    Inspect(commands::inspect::InspectArgs),
+    Logs(commands::logs::LogsArgs),
+    Exec(commands::exec::ExecArgs),
+    Scale(commands::scale::ScaleArgs),
+    Rm(commands::rm::RmArgs),
+    Config(commands::config::ConfigArgs),
+    #[command(subcommand, visible_alias = "m")]
+    Machine(commands::machine::MachineCommand),
+    #[command(subcommand, visible_alias = "context")]
+    Ctx(commands::ctx::CtxCommand),
+    Version(commands::version::VersionArgs),
+    Completion(commands::completion::CompletionArgs),
+    DialStdio(commands::dial_stdio::DialStdioArgs),
+}
+
+/// The command as clap knows it, for help, completion and documentation.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// What was typed.
+pub(crate) fn parse(env: Env) -> Result<(Command, Globals), clap::Error> {
+    let matches = command().try_get_matches()?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    let globals = globals(cli.global, &matches, env);
+    Ok((cli.command, globals))
+}
+
+/// A flag beats a variable: `--context x` counts against `UC_CONNECT`, and not against `--connect`.
+fn globals(args: GlobalArgs, matches: &ArgMatches, env: Env) -> Globals {
+    let typed = |id| deepest(matches).value_source(id) == Some(ValueSource::CommandLine);
+    let new_context = if typed("context") { args.context.clone() } else { None };
+    let connect = if typed("context") && !typed("connect") { None } else { args.connect };
+    Globals { connect, context: args.context, new_context, config: args.config, env }
+}
+
+/// clap carries global arguments down to the subcommand that was named last.
+fn deepest(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, inner)| deepest(inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_accepts_the_definition() {
+        command().debug_assert();
+    }
+
+    fn parsed(line: &[&str]) -> Globals {
+        let matches = command().try_get_matches_from(line).unwrap();
+        let cli = Cli::from_arg_matches(&matches).unwrap();
+        globals(cli.global, &matches, Env::default())
+    }
+
+    #[test]
+    fn global_flags_work_before_and_after_the_command() {
+        assert_eq!(parsed(&["uc", "-c", "a", "ps"]).new_context.as_deref(), Some("a"));
+        assert_eq!(parsed(&["uc", "machine", "ls", "-c", "a"]).new_context.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn connect_beats_context_when_both_are_typed() {
+        let globals = parsed(&["uc", "--connect", "unix:///x", "-c", "a", "ps"]);
+        assert_eq!(globals.connect.as_deref(), Some("unix:///x"));
+    }
+}

@@ -1,0 +1,73 @@
+//! One file per command. Each has its arguments (their doc comments are the help text) and one function that runs it.
+
+pub(crate) mod completion;
+pub(crate) mod config;
+pub(crate) mod ctx;
+pub(crate) mod deploy;
+pub(crate) mod dial_stdio;
+pub(crate) mod exec;
+pub(crate) mod inspect;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod machine;
+pub(crate) mod ps;
+pub(crate) mod rm;
+pub(crate) mod scale;
+pub(crate) mod version;
+
+use std::future::Future;
+
+use crate::cli::Command;
+use crate::connect::Globals;
+use crate::error::{CliError, CliResult};
+use crate::interrupt;
+use crate::ui::Ui;
+
+/// Runs one command; the number is the exit code where there was no error.
+pub(crate) fn run(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
+    match command {
+        // These talk to no daemon, so they start no runtime.
+        Command::Version(args) => done(version::run(&args, ui)),
+        Command::Completion(args) => done(completion::run(&args, ui)),
+        Command::DialStdio(args) => done(dial_stdio::run(&args)),
+        Command::Ctx(command) => done(ctx::run(command, ui, globals)),
+        Command::Config(args) => done(config::run(&args, ui)),
+        command => block_on(talk(command, ui, globals)),
+    }
+}
+
+fn done(result: CliResult) -> CliResult<u8> {
+    result.map(|()| 0)
+}
+
+async fn talk(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
+    match command {
+        Command::Exec(args) => return exec::run(args, ui, globals).await,
+        Command::Deploy(args) => deploy::run(args, ui, globals).await?,
+        Command::Ps(args) => ps::run(args, ui, globals).await?,
+        Command::Ls(args) => ls::run(args, ui, globals).await?,
+        Command::Inspect(args) => inspect::run(args, ui, globals).await?,
+        Command::Logs(args) => logs::run(args, ui, globals).await?,
+        Command::Scale(args) => scale::run(args, ui, globals).await?,
+        Command::Rm(args) => rm::run(args, ui, globals).await?,
+        Command::Machine(command) => machine::run(command, ui, globals).await?,
+        Command::Version(_)
+        | Command::Completion(_)
+        | Command::DialStdio(_)
+        | Command::Ctx(_)
+        | Command::Config(_) => {}
+    }
+    Ok(0)
+}
+
+/// One thread is enough for one conversation.
+fn block_on(work: impl Future<Output = CliResult<u8>>) -> CliResult<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed("the runtime could not be started").source(error))?;
+    let result = runtime.block_on(interrupt::run(work));
+    // A thread that still waits for a key must not keep us.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,23 @@
+//! `uc completion`
+
+use clap::Args;
+use clap_complete::Shell;
+
+use crate::error::CliResult;
+use crate::ui::Ui;
+
+/// Print a completion script for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  uc completion bash > /etc/bash_completion.d/uc
+  uc completion fish > ~/.config/fish/completions/uc.fish")]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    shell: Shell,
+}
+
+pub(crate) fn run(args: &CompletionArgs, ui: &Ui) -> CliResult {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut crate::cli::command(), "uc", &mut script);
+    ui.raw_out(&script)
+}

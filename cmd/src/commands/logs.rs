@@ -1,0 +1,140 @@
+//! `uc logs`
+
+use clap::Args;
+use jiff::Timestamp;
+use uc_api::v1::{LogEntry, LogStream, LogsRequest};
+
+use crate::cli::Output;
+use crate::connect::Globals;
+use crate::error::{CliError, CliResult, Kind};
+use crate::times;
+use crate::ui::{DIM, Ui};
+use crate::view;
+
+/// Colours of services, in turn; red is left for what is wrong.
+const COLOURS: [anstyle::AnsiColor; 6] = [
+    anstyle::AnsiColor::Cyan,
+    anstyle::AnsiColor::Green,
+    anstyle::AnsiColor::Yellow,
+    anstyle::AnsiColor::Magenta,
+    anstyle::AnsiColor::Blue,
+    anstyle::AnsiColor::BrightCyan,
+];
+
+/// Show the logs of services, from all machines, in time order
+///
+/// What a container wrote to its stderr goes to stderr. Times are UTC.
+#[derive(Debug, Args)]
+#[command(
+    visible_alias = "log",
+    after_help = "Examples:
+  uc logs -f web                   follow, after the last 100 lines of each container
+  uc logs -n all --since 1h db     everything of the last hour
+  uc logs -o json | jq .message    one JSON object a line"
+)]
+pub(crate) struct LogsArgs {
+    /// `SERVICE` or `PROJECT/SERVICE` [default: all]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// Go on as lines are written
+    #[arg(short, long)]
+    follow: bool,
+    /// Lines of each container from the end, or `all`
+    #[arg(short = 'n', long, default_value = "100", value_parser = parse_tail)]
+    tail: i64,
+    /// Not before: a duration (10m), 2026-01-31T10:00:00Z, 2026-01-31 or Unix seconds
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Not after, in the same forms
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+fn parse_tail(text: &str) -> Result<i64, String> {
+    if text == "all" {
+        return Ok(-1);
+    }
+    text.parse::<u32>().map(i64::from).map_err(|_| "write a number of lines, or `all`".into())
+}
+
+pub(crate) async fn run(args: LogsArgs, ui: &Ui, globals: &Globals) -> CliResult {
+    let now = Timestamp::now();
+    let bound = |text: &Option<String>| {
+        text.as_deref().map_or(Ok(0), |text| times::parse_bound(text, now).map_err(CliError::usage))
+    };
+    let request = LogsRequest {
+        services: args.services,
+        follow: args.follow,
+        tail: args.tail,
+        since_ms: bound(&args.since)?,
+        until_ms: bound(&args.until)?,
+        container: String::new(),
+    };
+    let client = globals.client().await?;
+    let mut stream = client.services().logs(request).await?.into_inner();
+    let mut missing = 0_u32;
+    while let Some(entry) = stream.message().await? {
+        missing += u32::from(!entry.problem.is_empty());
+        if args.output.is_json() {
+            ui.out(&serde_json::to_string(&view::LogLine::from(&entry))?)?;
+        } else if !entry.problem.is_empty() {
+            ui.warn(&format!("logs of {} are missing: {}", entry.machine_name, entry.problem))?;
+        } else if entry.stream() == LogStream::Stderr {
+            ui.status(&line(&entry))?;
+        } else {
+            ui.out(&line(&entry))?;
+        }
+    }
+    if missing > 0 {
+        return Err(CliError::new(Kind::Partial, "the logs are not complete: a machine did not answer"));
+    }
+    Ok(())
+}
+
+/// `time machine service.container  message`
+fn line(entry: &LogEntry) -> String {
+    let colour = colour(&entry.service);
+    let container: String = entry.container_id.chars().take(5).collect();
+    let message = String::from_utf8_lossy(&entry.message);
+    format!(
+        "{DIM}{}{DIM:#} {} {colour}{}/{container}{colour:#}  {}",
+        times::rfc3339_ns(entry.time_ns, 3),
+        entry.machine_name,
+        entry.service,
+        message.trim_end_matches(['\n', '\r']),
+    )
+}
+
+/// The same service has the same colour each time.
+fn colour(service: &str) -> anstyle::Style {
+    let sum = service.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    anstyle::Style::new().fg_color(Some(COLOURS[sum % COLOURS.len()].into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_when_where_who_and_what() {
+        let entry = LogEntry {
+            machine_name: "m1".into(),
+            service: "web".into(),
+            container_id: "0123456789".into(),
+            time_ns: 1_700_000_000_123_456_789,
+            message: b"hello\n".to_vec(),
+            ..Default::default()
+        };
+        let text = anstream::adapter::strip_str(&line(&entry)).to_string();
+        assert_eq!(text, "2023-11-14T22:13:20.123Z m1 web/01234  hello");
+    }
+
+    #[test]
+    fn tails_are_numbers_or_all() {
+        assert_eq!(parse_tail("all"), Ok(-1));
+        assert_eq!(parse_tail("0"), Ok(0));
+        assert!(parse_tail("-3").is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! `uc machine`
+
+mod add;
+mod init;
+mod join;
+mod ls;
+mod rename;
+mod rm;
+mod setup;
+mod token;
+
+use clap::Subcommand;
+use uc_api::v1::{ListMachinesRequest, MachineStatus};
+
+use crate::connect::{Client, Globals, within};
+use crate::error::{CliError, CliResult};
+use crate::suggest;
+use crate::ui::Ui;
+
+/// Make a cluster, add and remove machines
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachineCommand {
+    Init(init::InitArgs),
+    Add(add::AddArgs),
+    Join(join::JoinArgs),
+    Ls(ls::LsArgs),
+    Rename(rename::RenameArgs),
+    Rm(rm::RmArgs),
+    Token(token::TokenArgs),
+}
+
+pub(crate) async fn run(command: MachineCommand, ui: &Ui, globals: &Globals) -> CliResult {
+    match command {
+        MachineCommand::Init(args) => init::run(args, ui, globals).await,
+        MachineCommand::Add(args) => add::run(args, ui, globals).await,
+        MachineCommand::Join(args) => join::run(args, ui, globals).await,
+        MachineCommand::Ls(args) => ls::run(args, ui, globals).await,
+        MachineCommand::Rename(args) => rename::run(args, ui, globals).await,
+        MachineCommand::Rm(args) => rm::run(args, ui, globals).await,
+        MachineCommand::Token(args) => token::run(args, ui, globals).await,
+    }
+}
+
+async fn list(client: &Client) -> CliResult<Vec<MachineStatus>> {
+    Ok(client.cluster().list_machines(within(30, ListMachinesRequest {})).await?.into_inner().machines)
+}
+
+/// The machine of this name, id, or unique beginning of an id.
+fn find<'a>(machines: &'a [MachineStatus], text: &str) -> CliResult<&'a MachineStatus> {
+    let record = |status: &'a MachineStatus| status.machine.as_ref();
+    let named = machines.iter().find(|status| record(status).is_some_and(|m| m.name == text || m.id == text));
+    if let Some(machine) = named {
+        return Ok(machine);
+    }
+    let begins = |status: &&MachineStatus| {
+        text.len() >= 4 && status.machine.as_ref().is_some_and(|machine| machine.id.starts_with(text))
+    };
+    let mut matches = machines.iter().filter(begins);
+    match (matches.next(), matches.next()) {
+        (Some(machine), None) => Ok(machine),
+        (Some(_), Some(_)) => {
+            Err(CliError::usage(format!("several machines have an id that begins with `{text}`")))
+        }
+        (None, _) => {
+            let names: Vec<&str> =
+                machines.iter().filter_map(|status| Some(status.machine.as_ref()?.name.as_str())).collect();
+            Err(CliError::usage(format!("there is no machine `{text}`")).hint(suggest::hint(text, names)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uc_api::v1::MachineRecord;
+
+    use super::*;
+
+    #[test]
+    fn machines_are_found_by_name_id_and_beginning() {
+        let machine = |id: &str, name: &str| MachineStatus {
+            machine: Some(MachineRecord { id: id.into(), name: name.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let machines =
+            [machine("aaaa1111", "web-1"), machine("aaaa2222", "web-2"), machine("bbbb3333", "aaaa")];
+        let found = |text| find(&machines, text).map(|status| status.machine.clone().unwrap().name);
+        assert_eq!(found("web-2").unwrap(), "web-2");
+        assert_eq!(found("bbbb").unwrap(), "aaaa");
+        assert_eq!(found("aaaa").unwrap(), "aaaa", "a name beats the beginning of an id");
+        assert!(found("aaaa1").is_ok());
+        assert!(found("bbb").is_err(), "too short to be meant");
+        let text = found("wbe-1").unwrap_err().render();
+        assert!(text.contains("did you mean `web-1`?"), "{text}");
+    }
+}

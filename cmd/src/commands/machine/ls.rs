@@ -1,0 +1,64 @@
+//! `uc machine ls`
+
+use clap::Args;
+use uc_api::v1::{Liveness, MachineStatus};
+
+use crate::cli::Output;
+use crate::connect::Globals;
+use crate::error::CliResult;
+use crate::ui::{Cell, GREEN, RED, Table, Ui, YELLOW};
+use crate::view;
+
+/// List the machines of the cluster
+#[derive(Debug, Args)]
+#[command(visible_alias = "list")]
+pub(crate) struct LsArgs {
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
+    let client = globals.client().await?;
+    let machines = super::list(&client).await?;
+    if args.output.is_json() {
+        return ui.json(&machines.iter().map(view::Machine::from).collect::<Vec<_>>());
+    }
+    ui.out(&table(&machines).render())
+}
+
+fn table(machines: &[MachineStatus]) -> Table {
+    let mut table = Table::new(&[
+        "NAME",
+        "STATE",
+        "SUBNET",
+        "REPLICAS",
+        "ENDPOINTS",
+        "OS",
+        "ARCH",
+        "DOCKER",
+        "UC",
+        "CONNECTED",
+    ]);
+    for status in machines {
+        let Some(machine) = &status.machine else { continue };
+        let facts = status.facts.clone().unwrap_or_default();
+        let style = match status.liveness() {
+            Liveness::Up => GREEN,
+            Liveness::Down => RED,
+            Liveness::Suspect | Liveness::Unspecified => YELLOW,
+        };
+        table.row([
+            machine.name.as_str().into(),
+            Cell::styled(view::liveness(status.liveness()), style),
+            machine.subnet.as_str().into(),
+            status.replicas.to_string().into(),
+            machine.endpoints.join(", ").into(),
+            facts.os.into(),
+            facts.arch.into(),
+            facts.docker_version.into(),
+            facts.uc_version.into(),
+            Cell::styled(if status.connected { "✓" } else { "" }, GREEN),
+        ]);
+    }
+    table
+}

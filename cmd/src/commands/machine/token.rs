@@ -1,0 +1,59 @@
+//! `uc machine token`
+
+use std::time::Duration;
+
+use clap::Args;
+use uc_api::v1::CreateTokenRequest;
+
+use crate::connect::{Globals, within};
+use crate::error::CliResult;
+use crate::times;
+use crate::ui::Ui;
+
+/// Longest life of a token.
+const MAX_TTL: Duration = Duration::from_hours(30 * 24);
+
+/// Make a token with which a new machine joins by itself
+///
+/// The token is printed on stdout. It works once; whoever has it can join: treat it as a password.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  uc machine token --ttl 30m        then, on the new machine: uc machine join TOKEN")]
+pub(crate) struct TokenArgs {
+    /// How long it can be used, at most 30 days
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_ttl)]
+    ttl: Duration,
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write for example 30m, 12h or 7days"))?;
+    if ttl < Duration::from_secs(1) || ttl > MAX_TTL {
+        return Err("from one second to 30 days is possible".into());
+    }
+    Ok(ttl)
+}
+
+pub(crate) async fn run(args: TokenArgs, ui: &Ui, globals: &Globals) -> CliResult {
+    let client = globals.client().await?;
+    let request = CreateTokenRequest { ttl_s: args.ttl.as_secs() };
+    let response = client.cluster().create_token(within(30, request)).await?.into_inner();
+    ui.out(&response.token)?;
+    if let Some(end) = times::rfc3339_ms(response.expires_at_ms) {
+        ui.status(&format!("valid until {end}, for one machine"))?;
+    }
+    ui.hint("on the new machine, after install.sh: `uc machine join TOKEN`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_are_bounded() {
+        assert_eq!(parse_ttl("30m"), Ok(Duration::from_mins(30)));
+        for text in ["", "0s", "31days", "soon"] {
+            assert!(parse_ttl(text).is_err(), "{text}");
+        }
+    }
+}

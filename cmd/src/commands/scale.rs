@@ -1,0 +1,30 @@
+//! `uc scale`
+
+use clap::Args;
+use uc_api::v1::{PlanRequest, ScaleService, plan_request::Change};
+
+use crate::cli::Yes;
+use crate::connect::Globals;
+use crate::error::CliResult;
+use crate::rollout::{self, Options};
+use crate::ui::Ui;
+
+/// Change how many replicas of a service run
+///
+/// The next `uc deploy` goes back to what the compose file says.
+#[derive(Debug, Args)]
+pub(crate) struct ScaleArgs {
+    /// `SERVICE` or `PROJECT/SERVICE`
+    service: String,
+    /// How many are to run; 0 keeps the service and runs none
+    replicas: u32,
+    #[command(flatten)]
+    yes: Yes,
+}
+
+pub(crate) async fn run(args: ScaleArgs, ui: &Ui, globals: &Globals) -> CliResult {
+    let client = globals.client().await?;
+    let change = Change::Scale(ScaleService { service: args.service, replicas: args.replicas });
+    let request = PlanRequest { change: Some(change) };
+    rollout::run(ui, &client, request, &Options { yes: args.yes.yes, dry_run: false }).await
+}

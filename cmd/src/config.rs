@@ -1,0 +1,239 @@
+//! The config file: contexts, each with the ways into its cluster. A context is one cluster; its connections lead to machines of it.
+//!
+//! `$XDG_CONFIG_HOME/uc/config.toml`, mode 0600 in a directory of mode 0700, replaced in one step so that a crash or a full disk leaves the
+//! old one. A file that cannot be read is never overwritten.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy as _;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::connection::{Connection, SshTarget};
+
+/// A config file larger than this is no config file of ours.
+const MAX_SIZE: u64 = 1024 * 1024;
+
+/// The file's content.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The context used where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) current: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) contexts: BTreeMap<String, Context>,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Context {
+    #[serde(default)]
+    pub(crate) connections: Vec<Entry>,
+}
+
+/// One way into a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    /// `ssh://USER@HOST[:PORT]` or `unix:///path`.
+    pub(crate) address: String,
+    /// A key file for `ssh -i`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ssh_key: Option<PathBuf>,
+    /// Id of the machine it leads to, so that it goes when the machine goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) machine: Option<String>,
+}
+
+/// Why the config file cannot be used.
+#[derive(Debug, Error)]
+pub(crate) enum ConfigError {
+    #[error("no home directory is known, so there is no config file")]
+    NoHome,
+    #[error("the config file {} could not be read", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the config file {} is broken", path.display())]
+    Syntax { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("the config file {} is broken: context `{context}`: {problem}", path.display())]
+    Connection { path: PathBuf, context: String, problem: String },
+    #[error("the config file {} could not be written; the old one is untouched", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl Entry {
+    /// An entry for a connection.
+    pub(crate) fn new(connection: &Connection, machine: Option<String>) -> Self {
+        let ssh_key = match connection {
+            Connection::Ssh(target) => target.key.clone(),
+            Connection::Unix(_) => None,
+        };
+        Self { address: connection.to_string(), ssh_key, machine }
+    }
+
+    /// The connection it stands for.
+    pub(crate) fn connection(&self) -> Result<Connection, String> {
+        match self.address.parse::<Connection>().map_err(|error| error.to_string())? {
+            Connection::Ssh(target) => Ok(Connection::Ssh(SshTarget { key: self.ssh_key.clone(), ..target })),
+            unix @ Connection::Unix(_) => Ok(unix),
+        }
+    }
+}
+
+impl Config {
+    /// The usual place of the file.
+    pub(crate) fn default_path() -> Result<PathBuf, ConfigError> {
+        let base = etcetera::base_strategy::Xdg::new().map_err(|_| ConfigError::NoHome)?;
+        Ok(base.config_dir().join("uc").join("config.toml"))
+    }
+
+    /// Reads and checks the file. A missing file is an empty config.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.into(), source };
+        match fs::metadata(path) {
+            Ok(meta) if meta.len() > MAX_SIZE => {
+                return Err(read(io::Error::new(io::ErrorKind::InvalidData, "larger than 1 MiB")));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(read(error)),
+        }
+        let text = fs::read_to_string(path).map_err(read)?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Syntax { path: path.into(), source: Box::new(source) })?;
+        for (name, context) in &config.contexts {
+            for entry in &context.connections {
+                entry.connection().map_err(|problem| ConfigError::Connection {
+                    path: path.into(),
+                    context: name.clone(),
+                    problem,
+                })?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// Replaces the file: written beside it, synced, renamed.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), ConfigError> {
+        self.write(path).map_err(|source| ConfigError::Write { path: path.into(), source })
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let text = toml::to_string_pretty(self).map_err(io::Error::other)?;
+        // A link to a file kept elsewhere (dotfiles) stays a link.
+        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let temporary = directory.join(format!(".config.toml.{}", std::process::id()));
+        let result = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&temporary, path));
+        if result.is_err() {
+            _ = fs::remove_file(&temporary);
+        }
+        result
+    }
+
+    /// `default`, or the first of `default-2`, `default-3`, … that is free.
+    pub(crate) fn free_name(&self) -> String {
+        let numbered = (2..).map(|number| format!("default-{number}"));
+        std::iter::once("default".to_owned())
+            .chain(numbered)
+            .find(|name| !self.contexts.contains_key(name))
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn sample() -> Config {
+        let target = SshTarget { key: Some("/k".into()), ..("root@10.0.0.1".parse().unwrap()) };
+        let entry = Entry::new(&Connection::Ssh(target), Some("ab".into()));
+        let context = Context { connections: vec![entry] };
+        Config { current: Some("default".into()), contexts: [("default".to_owned(), context)].into() }
+    }
+
+    #[test]
+    fn it_reads_back_with_private_modes() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("uc/config.toml");
+        sample().save(&path).unwrap();
+        assert_eq!(Config::load(&path).unwrap(), sample());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        insta::assert_snapshot!(fs::read_to_string(&path).unwrap(), @r#"
+        current = "default"
+
+        [[contexts.default.connections]]
+        address = "ssh://root@10.0.0.1"
+        ssh_key = "/k"
+        machine = "ab"
+        "#);
+    }
+
+    #[test]
+    fn no_file_is_an_empty_config() {
+        assert_eq!(Config::load(Path::new("/nonexistent/config.toml")).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_broken_file_is_refused_with_its_place() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("config.toml");
+        for (text, problem) in [
+            ("current = 5", "invalid type"),
+            ("[contexts.a]\nconnections = [{ adress = 'x' }]", "unknown field"),
+            ("[contexts.a]\nconnections = [{ address = 'tcp://x' }]", "not supported"),
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = Config::load(&path).unwrap_err();
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            assert!(format!("{error} {cause}").contains(problem), "{error} {cause}");
+        }
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
+        let home = tempfile::tempdir().unwrap();
+        let (real, link) = (home.path().join("real.toml"), home.path().join("config.toml"));
+        fs::write(&real, "").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        sample().save(&link).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(Config::load(&real).unwrap(), sample());
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_the_old_file() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("file/config.toml");
+        fs::write(home.path().join("file"), "in the way").unwrap();
+        assert!(matches!(sample().save(&path), Err(ConfigError::Write { .. })));
+        assert_eq!(fs::read_to_string(home.path().join("file")).unwrap(), "in the way");
+    }
+
+    #[test]
+    fn free_names_count_up() {
+        assert_eq!(Config::default().free_name(), "default");
+        assert_eq!(sample().free_name(), "default-2");
+    }
+}

@@ -1,0 +1,191 @@
+//! One connection: opens the pipe (Unix socket, or `uc dial-stdio` through ssh) and sees that an HTTP/2 server is at its end.
+//!
+//! A connection counts as answered once the server has greeted ([`super::greeting`]): no call is needed to find out.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::process::Child;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::{Channel, Endpoint};
+
+use super::client::Client;
+use super::explain;
+use super::greeting::{Greeted, NoGreeting, Patient};
+use super::ssh::{CONNECT_TIMEOUT_S, Ssh};
+use crate::connection::{Connection, SshTarget};
+use crate::env::Env;
+use crate::error::{CliError, CliResult, Kind};
+
+/// For login, start of `uc` over there and its answer, on top of ssh's own time for the connection.
+const ANSWER: Duration = Duration::from_secs(CONNECT_TIMEOUT_S as u64 + 10);
+/// A local daemon that takes longer than this is stuck.
+const LOCAL_ANSWER: Duration = Duration::from_secs(10);
+/// How much of ssh's stderr is kept.
+const STDERR_LIMIT: u64 = 64 * 1024;
+/// For ssh to end once its output has ended.
+const ENDING: Duration = Duration::from_secs(5);
+
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// What must live as long as the connection.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    _ssh: Option<(Child, AbortOnDropHandle<()>)>,
+}
+
+/// Opens one connection.
+pub(crate) async fn dial(connection: &Connection, env: &Env) -> CliResult<Client> {
+    match connection {
+        Connection::Unix(path) => unix(path).await,
+        Connection::Ssh(target) => {
+            over_ssh(&Ssh::new(target.clone(), env), "uc dial-stdio", connection.to_string()).await
+        }
+    }
+}
+
+async fn unix(path: &Path) -> CliResult<Client> {
+    let label = format!("unix://{}", path.display());
+    let stream = match timeout(LOCAL_ANSWER, UnixStream::connect(path)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(socket_error(path, error)),
+        Err(_) => return Err(silent(&label, LOCAL_ANSWER)),
+    };
+    let (reader, writer) = stream.into_split();
+    match timeout(LOCAL_ANSWER, greet(Box::new(reader), Box::new(writer))).await {
+        Ok(Ok(channel)) => Ok(Client::new(channel, label, Keep { _ssh: None })),
+        Ok(Err(error)) => Err(CliError::new(Kind::Partial, format!("{}: {error}", path.display()))
+            .hint("see `systemctl status ucd` and `journalctl -u ucd`")),
+        Err(_) => Err(silent(&label, LOCAL_ANSWER)),
+    }
+}
+
+/// Why a socket cannot be used, and what to do about it. `uc dial-stdio` says the same on the other side.
+pub(crate) fn socket_error(path: &Path, error: io::Error) -> CliError {
+    let at = path.display();
+    let (message, hint) = match error.kind() {
+        io::ErrorKind::NotFound => (
+            format!("the daemon does not run here: there is no socket {at}"),
+            "start it with `systemctl start ucd`; if it is not installed, run install.sh or `uc machine init`",
+        ),
+        io::ErrorKind::ConnectionRefused => (
+            format!("the daemon does not run: nobody listens on {at}"),
+            "start it with `systemctl start ucd`; `journalctl -u ucd` says why it stopped",
+        ),
+        io::ErrorKind::PermissionDenied => (
+            format!("this user may not talk to the daemon: permission denied on {at}"),
+            "put the user into the group uc (`usermod -aG uc USER` as root) and log in again, or use root",
+        ),
+        _ => (format!("the daemon's socket {at} cannot be used"), "see `systemctl status ucd`"),
+    };
+    CliError::new(Kind::Partial, message).source(error).hint(hint)
+}
+
+/// A client through `remote`, a command line that pipes to the daemon's socket over there.
+pub(crate) async fn over_ssh(ssh: &Ssh, remote: &str, label: String) -> CliResult<Client> {
+    let mut child = ssh.command(remote).spawn().map_err(no_ssh)?;
+    let (Some(stdin), Some(stdout), Some(stderr)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(CliError::failed("ssh was started without its pipes"));
+    };
+    let said = Arc::new(Mutex::new(String::new()));
+    let listener = AbortOnDropHandle::new(tokio::spawn(collect(stderr, Arc::clone(&said))));
+    match timeout(ANSWER, greet(Box::new(stdout), Box::new(stdin))).await {
+        Ok(Ok(channel)) => Ok(Client::new(channel, label, Keep { _ssh: Some((child, listener)) })),
+        Ok(Err(NoGreeting::End | NoGreeting::Io(_))) => Err(ended(&ssh.target, child, listener, &said).await),
+        Ok(Err(error @ NoGreeting::Other(_))) => {
+            Err(CliError::new(Kind::Partial, format!("{}: {error}", ssh.target))
+                .hint("a login without terminal must print nothing: look at ~/.bashrc and ~/.profile there"))
+        }
+        Err(_) => Err(silent(&ssh.target.to_string(), ANSWER)),
+    }
+}
+
+/// `ssh` itself could not be started.
+pub(crate) fn no_ssh(error: io::Error) -> CliError {
+    let missing = error.kind() == io::ErrorKind::NotFound;
+    let hint =
+        if missing { "install the OpenSSH client (on Debian: `apt-get install openssh-client`)" } else { "" };
+    CliError::failed("the program `ssh` could not be started").source(error).hint(hint)
+}
+
+fn silent(whom: &str, after: Duration) -> CliError {
+    CliError::new(Kind::TimedOut, format!("{whom} did not answer within {} seconds", after.as_secs()))
+        .hint("the machine or its daemon may be overloaded; see `systemctl status ucd` there")
+}
+
+/// ssh's output ended before the daemon answered: its stderr says why.
+async fn ended(
+    target: &SshTarget,
+    mut child: Child,
+    mut listener: AbortOnDropHandle<()>,
+    said: &Mutex<String>,
+) -> CliError {
+    let exit = match timeout(ENDING, child.wait()).await {
+        Ok(Ok(status)) => status.code(),
+        _ => None,
+    };
+    // A shared connection left in the background may hold stderr open: do not wait for its end for long.
+    _ = timeout(Duration::from_millis(500), &mut listener).await;
+    let text = said.lock().map(|text| text.clone()).unwrap_or_default();
+    explain::explain(target, &text, exit)
+}
+
+async fn collect(stderr: impl AsyncRead + Unpin, said: Arc<Mutex<String>>) {
+    let mut stderr = stderr;
+    let mut buffer = [0; 4096];
+    let mut room = STDERR_LIMIT as usize;
+    while let Ok(count) = stderr.read(&mut buffer).await {
+        if count == 0 {
+            break;
+        }
+        let kept = count.min(room);
+        room -= kept;
+        if let Ok(mut said) = said.lock() {
+            said.push_str(&String::from_utf8_lossy(&buffer[..kept]));
+        }
+    }
+}
+
+/// HTTP/2 over a pipe that is open already, once a server has greeted.
+async fn greet(reader: Reader, writer: Writer) -> Result<Channel, NoGreeting> {
+    let (reader, greeted) = Greeted::new(reader);
+    let mut pipe = Some(TokioIo::new(tokio::io::join(reader, Patient::new(writer))));
+    let connector = tower::service_fn(move |_| {
+        // There is one pipe: a second try would have to log in again, in the middle of an operation.
+        let pipe = pipe.take().ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted));
+        std::future::ready(pipe)
+    });
+    let channel = Endpoint::from_static("http://uc")
+        .http2_keep_alive_interval(Duration::from_secs(15))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024)
+        .connect_with_connector(connector)
+        .await;
+    // Why there was no greeting says more than what HTTP/2 made of it.
+    greeted.await.unwrap_or(Err(NoGreeting::End))?;
+    channel.map_err(|error| NoGreeting::Io(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_trouble_with_the_socket_has_its_hint() {
+        let text = |kind| socket_error(Path::new("/run/uc/uc.sock"), io::Error::from(kind)).render();
+        assert!(text(io::ErrorKind::NotFound).contains("there is no socket"));
+        assert!(text(io::ErrorKind::ConnectionRefused).contains("journalctl -u ucd"));
+        assert!(text(io::ErrorKind::PermissionDenied).contains("group uc"));
+    }
+}

@@ -1,0 +1,191 @@
+//! How the system's `ssh` is called: never with a prompt, with a shared connection where that is possible.
+
+use std::ffi::OsString;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use crate::connection::SshTarget;
+use crate::env::Env;
+
+/// Seconds that ssh waits for the other side's TCP and key exchange.
+pub(crate) const CONNECT_TIMEOUT_S: u32 = 10;
+/// Longest path of a Unix socket (`sun_path` less its end), less what ssh adds while it makes one.
+const MAX_CONTROL_PATH: usize = 107 - 18;
+
+/// A machine that `ssh` can be asked to run commands on.
+#[derive(Debug, Clone)]
+pub(crate) struct Ssh {
+    pub(crate) target: SshTarget,
+    config: Option<PathBuf>,
+    /// Private directory of the shared connections; `None`: a connection of its own for each command.
+    control: Option<PathBuf>,
+}
+
+impl Ssh {
+    /// For a target, with what the environment says.
+    pub(crate) fn new(target: SshTarget, env: &Env) -> Self {
+        Self { target, config: env.ssh_config.clone(), control: control_directory(env) }
+    }
+
+    /// `ssh … HOST REMOTE`, with all three streams piped. `remote` is a line for the other side's shell. The process ends with its handle.
+    pub(crate) fn command(&self, remote: &str) -> Command {
+        let mut command = Command::new("ssh");
+        command
+            .args(self.arguments())
+            .arg("--")
+            .arg(self.destination())
+            .arg(remote)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Ends the shared connection, so that the next one sees the user's new groups.
+    pub(crate) fn close_shared(&self) -> Option<Command> {
+        self.control.as_ref()?;
+        let mut command = Command::new("ssh");
+        command
+            .args(self.arguments())
+            .args(["-O", "exit", "--"])
+            .arg(self.destination())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        Some(command)
+    }
+
+    /// Tells shared connections apart that `%C` (host, port, user) does not: another key or configuration is another login, and must not pass
+    /// through a connection that the first one opened.
+    fn login(&self) -> String {
+        if self.target.key.is_none() && self.config.is_none() {
+            return String::new();
+        }
+        let mut hasher = DefaultHasher::new();
+        (&self.target.key, &self.config).hash(&mut hasher);
+        format!("-{:08x}", hasher.finish() as u32)
+    }
+
+    fn destination(&self) -> String {
+        match &self.target.user {
+            Some(user) => format!("{user}@{}", self.target.host),
+            None => self.target.host.clone(),
+        }
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let mut list: Vec<OsString> = vec!["-T".into()];
+        let mut option = |text: String| list.extend(["-o".into(), text.into()]);
+        option("BatchMode=yes".into());
+        option(format!("ConnectTimeout={CONNECT_TIMEOUT_S}"));
+        // A new machine's key is taken; a changed one is refused.
+        option("StrictHostKeyChecking=accept-new".into());
+        option("ServerAliveInterval=5".into());
+        option("ServerAliveCountMax=3".into());
+        option("ForwardX11=no".into());
+        option("ForwardAgent=no".into());
+        option("ClearAllForwardings=yes".into());
+        if let Some(directory) = &self.control {
+            option("ControlMaster=auto".into());
+            option("ControlPersist=60".into());
+            option(format!("ControlPath={}/%C{}", directory.display(), self.login()));
+        }
+        if let Some(config) = &self.config {
+            list.extend(["-F".into(), config.into()]);
+        }
+        if let Some(key) = &self.target.key {
+            list.extend(["-i".into(), key.into(), "-o".into(), "IdentitiesOnly=yes".into()]);
+        }
+        if let Some(port) = self.target.port {
+            list.extend(["-p".into(), port.to_string().into()]);
+        }
+        list
+    }
+}
+
+/// A directory that only we can use: whoever can write there could take over our connections.
+fn control_directory(env: &Env) -> Option<PathBuf> {
+    let directory = match &env.runtime_dir {
+        Some(runtime) => runtime.join("uc-ssh"),
+        None => std::env::temp_dir().join(format!("uc-ssh-{}", own_uid()?)),
+    };
+    // `%C` is 40 hexadecimal digits, what tells logins apart at most 9 characters.
+    let fits = directory.as_os_str().len() + 1 + 40 + 9 <= MAX_CONTROL_PATH;
+    let plain = !directory.to_string_lossy().contains(['%', ' ', '"', '$']);
+    (fits && plain && make_private(&directory)).then_some(directory)
+}
+
+fn make_private(directory: &Path) -> bool {
+    _ = fs::DirBuilder::new().mode(0o700).create(directory);
+    fs::symlink_metadata(directory)
+        .is_ok_and(|meta| meta.is_dir() && Some(meta.uid()) == own_uid() && meta.mode().trailing_zeros() >= 6)
+}
+
+fn own_uid() -> Option<u32> {
+    Some(fs::metadata("/proc/self").ok()?.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(target: &str, env: &Env) -> String {
+        let ssh = Ssh::new(target.parse().unwrap(), env);
+        let command = ssh.command("uc dial-stdio");
+        let list: Vec<_> = command.as_std().get_args().map(|arg| arg.to_string_lossy()).collect();
+        list.join(" ")
+    }
+
+    #[test]
+    fn the_target_comes_after_all_options() {
+        let runtime = tempfile::tempdir_in("/tmp").unwrap();
+        let env =
+            Env { ssh_config: Some("/c".into()), runtime_dir: Some(runtime.path().into()), ..Env::default() };
+        let line =
+            arguments("root@[fd00::1]:2222", &env).replace(&runtime.path().display().to_string(), "RUN");
+        assert!(line.ends_with("-F /c -p 2222 -- root@fd00::1 uc dial-stdio"), "{line}");
+        assert!(line.contains("-o ControlPath=RUN/uc-ssh/%C-"), "{line}");
+        assert!(line.contains("-o BatchMode=yes") && line.contains("accept-new"), "{line}");
+    }
+
+    #[test]
+    fn another_key_does_not_share_a_connection() {
+        let runtime = tempfile::tempdir_in("/tmp").unwrap();
+        let path = |key: Option<&str>| {
+            let env = Env { runtime_dir: Some(runtime.path().into()), ..Env::default() };
+            let mut target: SshTarget = "root@h".parse().unwrap();
+            target.key = key.map(PathBuf::from);
+            let line = Ssh::new(target, &env).arguments();
+            line.iter().find_map(|arg| arg.to_str()?.strip_prefix("ControlPath=").map(str::to_owned)).unwrap()
+        };
+        assert!(path(None).ends_with("/%C"));
+        assert_eq!(path(Some("/a")), path(Some("/a")));
+        assert_ne!(path(Some("/a")), path(Some("/b")));
+        assert_ne!(path(Some("/a")), path(None));
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_means_no_shared_connection() {
+        let long = PathBuf::from(format!("/tmp/{}", "x".repeat(80)));
+        let line = arguments("h", &Env { runtime_dir: Some(long), ..Env::default() });
+        assert!(!line.contains("ControlPath"), "{line}");
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_not_used() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let runtime = tempfile::tempdir_in("/tmp").unwrap();
+        let directory = runtime.path().join("uc-ssh");
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        let env = Env { runtime_dir: Some(runtime.path().into()), ..Env::default() };
+        assert!(!arguments("h", &env).contains("ControlPath"));
+    }
+}

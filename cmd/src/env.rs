@@ -1,0 +1,48 @@
+//! Every environment variable that `uc` reads, and the only place that reads them.
+
+use std::env;
+use std::path::PathBuf;
+
+/// One connection, in place of a context: as `--connect`.
+pub(crate) const CONNECT: &str = "UC_CONNECT";
+/// The context: as `--context`.
+pub(crate) const CONTEXT: &str = "UC_CONTEXT";
+/// The config file: as `--config`.
+pub(crate) const CONFIG: &str = "UC_CONFIG";
+/// Set and not `0`, `false`, `no`, `n`, `f` or `off`: as `--yes`.
+pub(crate) const AUTO_CONFIRM: &str = "UC_AUTO_CONFIRM";
+/// Set and not empty: plain lines in place of moving progress.
+const NO_PROGRESS: &str = "UC_NO_PROGRESS";
+/// A file for `ssh -F`.
+const SSH_CONFIG: &str = "UC_SSH_CONFIG";
+
+/// What the environment says, read once at the start.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Env {
+    pub(crate) no_progress: bool,
+    pub(crate) ssh_config: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`: where the shared ssh connections live.
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// `TERM` is `dumb` or not set.
+    pub(crate) dumb_terminal: bool,
+}
+
+impl Env {
+    /// From the process.
+    pub(crate) fn read() -> Self {
+        let path = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Self {
+            no_progress: path(NO_PROGRESS).is_some(),
+            ssh_config: path(SSH_CONFIG),
+            runtime_dir: path("XDG_RUNTIME_DIR"),
+            dumb_terminal: env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty()),
+        }
+    }
+}
+
+/// All variables that are text, for compose files.
+pub(crate) fn all() -> std::collections::BTreeMap<String, String> {
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}

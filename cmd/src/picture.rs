@@ -1,0 +1,165 @@
+//! A plan as a person reads it before saying yes. Pure: a plan in, text with colours out.
+
+use std::fmt::Write as _;
+
+use anstyle::Style;
+use uc_api::id::short;
+use uc_api::v1::{Plan, ReplicaAction, ReplicaStep, ServiceChange, ServiceMode, ServicePlan, UpdateOrder};
+
+use crate::ui::{BOLD, CYAN, DIM, GREEN, RED, YELLOW};
+
+/// Values longer than this are cut.
+const MAX_VALUE: usize = 60;
+
+/// Whether there is nothing to do.
+pub(crate) fn is_empty(plan: &Plan) -> bool {
+    let unchanged = |service: &ServicePlan| {
+        service.steps.is_empty()
+            && matches!(service.change(), ServiceChange::None | ServiceChange::Unspecified)
+    };
+    plan.volumes.is_empty() && plan.services.iter().all(unchanged)
+}
+
+/// The whole plan: volumes, then services in the order they are changed, then warnings and a sum.
+pub(crate) fn draw(plan: &Plan) -> String {
+    let mut text = String::new();
+    let mut project = "";
+    for step in &plan.volumes {
+        let name = step.volume.as_ref().map_or("", |volume| volume.name.as_str());
+        _ = writeln!(text, "{GREEN}+{GREEN:#} volume {BOLD}{name}{BOLD:#} on {}", step.machine_name);
+    }
+    for service in &plan.services {
+        if service.project != project {
+            project = &service.project;
+            _ = writeln!(text, "{DIM}project{DIM:#} {BOLD}{project}{BOLD:#}");
+        }
+        draw_service(&mut text, service);
+    }
+    for warning in &plan.warnings {
+        _ = writeln!(text, "{YELLOW}warning{YELLOW:#}: {warning}");
+    }
+    _ = writeln!(text, "\n{}", sum(plan));
+    text
+}
+
+fn draw_service(text: &mut String, service: &ServicePlan) {
+    let changed = !service.steps.is_empty();
+    let (mark, style, word) = match service.change() {
+        ServiceChange::Create => ('+', GREEN, "new"),
+        ServiceChange::Remove => ('-', RED, "is removed"),
+        ServiceChange::Update => ('~', YELLOW, "changes"),
+        ServiceChange::None | ServiceChange::Unspecified if changed => ('~', YELLOW, "is repaired"),
+        ServiceChange::None | ServiceChange::Unspecified => ('=', DIM, "stays as it is"),
+    };
+    let count = match (service.change(), service.mode()) {
+        (ServiceChange::Remove, _) => String::new(),
+        (_, ServiceMode::Global) => ", one on each machine".into(),
+        (_, _) if service.desired == 1 => ", 1 replica".into(),
+        (_, _) => format!(", {} replicas", service.desired),
+    };
+    _ = writeln!(
+        text,
+        "  {style}{mark}{style:#} {BOLD}{}{BOLD:#} {DIM}{word}{count}{DIM:#}",
+        service.service
+    );
+    for field in &service.fields {
+        let name = &field.field;
+        let change = match (field.old.as_str(), field.new.as_str()) {
+            ("", new) => format!("{GREEN}{}{GREEN:#}", value(new)),
+            (old, "") => format!("{RED}{}{RED:#} → none", value(old)),
+            (old, new) => format!("{RED}{}{RED:#} → {GREEN}{}{GREEN:#}", value(old), value(new)),
+        };
+        _ = writeln!(text, "      {CYAN}{name}{CYAN:#}: {change}");
+    }
+    let machine_width = service.steps.iter().map(|step| step.machine_name.chars().count()).max().unwrap_or(0);
+    for step in &service.steps {
+        draw_step(text, step, machine_width);
+    }
+    if service.kept > 0 && changed {
+        let kept = service.kept;
+        let verb = if kept == 1 { "replica stays" } else { "replicas stay" };
+        _ = writeln!(
+            text,
+            "      {DIM}= {kept} {verb} as {}{DIM:#}",
+            if kept == 1 { "it is" } else { "they are" }
+        );
+    }
+}
+
+fn draw_step(text: &mut String, step: &ReplicaStep, machine_width: usize) {
+    let (mark, style) = action_mark(step.action());
+    let machine = format!("{:machine_width$}", step.machine_name);
+    let old = short(&step.container_id);
+    let what = match step.action() {
+        ReplicaAction::Create | ReplicaAction::Unspecified => "run".to_owned(),
+        ReplicaAction::Replace => {
+            let order = match step.order() {
+                UpdateOrder::StopFirst => "stop first",
+                UpdateOrder::StartFirst | UpdateOrder::Unspecified => "start first",
+            };
+            let moved = !step.old_machine_id.is_empty() && step.old_machine_id != step.machine_id;
+            format!("replace {old}{}, {order}", if moved { " of another machine" } else { "" })
+        }
+        ReplicaAction::Remove => format!("remove {old}"),
+    };
+    _ = write!(text, "      {style}{mark}{style:#} {machine}  {what}");
+    if !step.reason.is_empty() {
+        _ = write!(text, "  {DIM}{}{DIM:#}", step.reason);
+    }
+    text.push('\n');
+}
+
+fn action_mark(action: ReplicaAction) -> (char, Style) {
+    match action {
+        ReplicaAction::Create | ReplicaAction::Unspecified => ('+', GREEN),
+        ReplicaAction::Replace => ('~', YELLOW),
+        ReplicaAction::Remove => ('-', RED),
+    }
+}
+
+/// `2 to create, 1 to replace`, with what no step shows.
+fn sum(plan: &Plan) -> String {
+    let count = |action| {
+        plan.services.iter().flat_map(|service| &service.steps).filter(|step| step.action() == action).count()
+    };
+    let parts = [
+        (plan.volumes.len(), "volume to create", "volumes to create"),
+        (count(ReplicaAction::Create), "container to create", "containers to create"),
+        (count(ReplicaAction::Replace), "to replace", "to replace"),
+        (count(ReplicaAction::Remove), "to remove", "to remove"),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(count, ..)| *count > 0)
+        .map(|(count, one, many)| format!("{count} {}", if *count == 1 { one } else { many }))
+        .collect();
+    if parts.is_empty() { "no container changes".into() } else { parts.join(", ") }
+}
+
+/// In one line, and not too long.
+fn value(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.chars().count() <= MAX_VALUE {
+        return line;
+    }
+    let cut: String = line.chars().take(MAX_VALUE).collect();
+    format!("{cut}…")
+}
+
+/// What a step is called while it is carried out: `shop/web on m1`.
+pub(crate) fn step_label(plan: &Plan, step_id: &str) -> Option<String> {
+    let volume = plan.volumes.iter().find(|step| step.id == step_id).map(|step| {
+        let name = step.volume.as_ref().map_or("", |volume| volume.name.as_str());
+        format!("volume {name} on {}", step.machine_name)
+    });
+    volume.or_else(|| {
+        plan.services.iter().find_map(|service| {
+            let step = service.steps.iter().find(|step| step.id == step_id)?;
+            let (mark, _) = action_mark(step.action());
+            Some(format!("{mark} {}/{} on {}", service.project, service.service, step.machine_name))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;

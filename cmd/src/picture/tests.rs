@@ -1,0 +1,113 @@
+use uc_api::v1::{FieldChange, VolumeSpec, VolumeStep};
+
+use super::*;
+
+fn step(id: &str, action: ReplicaAction, machine: &str, reason: &str) -> ReplicaStep {
+    ReplicaStep {
+        id: id.into(),
+        action: action.into(),
+        machine_id: format!("id-{machine}"),
+        machine_name: machine.into(),
+        container_id: if action == ReplicaAction::Create { String::new() } else { "4f5a6b7c8d9e0f11".into() },
+        order: UpdateOrder::StartFirst.into(),
+        reason: reason.into(),
+        ..Default::default()
+    }
+}
+
+fn field(field: &str, old: &str, new: &str) -> FieldChange {
+    FieldChange { field: field.into(), old: old.into(), new: new.into() }
+}
+
+fn plan() -> Plan {
+    let volume = VolumeSpec { name: "shop_data".into(), ..Default::default() };
+    let mut moved = step("s4", ReplicaAction::Replace, "m1", "m3 left the placement");
+    moved.old_machine_id = "id-m3".into();
+    moved.order = UpdateOrder::StopFirst.into();
+    Plan {
+        digest: "d".into(),
+        volumes: vec![VolumeStep {
+            id: "v1".into(),
+            machine_name: "m1".into(),
+            volume: Some(volume),
+            ..Default::default()
+        }],
+        services: vec![
+            ServicePlan {
+                project: "shop".into(),
+                service: "db".into(),
+                change: ServiceChange::Create.into(),
+                steps: vec![step("s1", ReplicaAction::Create, "m1", "new replica")],
+                desired: 1,
+                ..Default::default()
+            },
+            ServicePlan {
+                project: "shop".into(),
+                service: "web".into(),
+                change: ServiceChange::Update.into(),
+                fields: vec![
+                    field("image", "shop-web:aaa", "shop-web:bbb"),
+                    field("environment.MOTD", "", &format!("two\nlines {}", "x".repeat(80))),
+                    field("user", "root", ""),
+                ],
+                steps: vec![
+                    step("s2", ReplicaAction::Replace, "machine-2", "image changed"),
+                    moved,
+                    step("s3", ReplicaAction::Remove, "m3", "surplus"),
+                ],
+                kept: 1,
+                desired: 3,
+                ..Default::default()
+            },
+            ServicePlan {
+                project: "shop".into(),
+                service: "agent".into(),
+                change: ServiceChange::None.into(),
+                kept: 2,
+                desired: 2,
+                mode: ServiceMode::Global.into(),
+                ..Default::default()
+            },
+            ServicePlan {
+                project: "shop".into(),
+                service: "old".into(),
+                change: ServiceChange::Remove.into(),
+                steps: vec![step("s5", ReplicaAction::Remove, "m2", "")],
+                ..Default::default()
+            },
+        ],
+        warnings: vec!["machine m4 is down: nothing is placed there".into()],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_plan_reads_from_top_to_bottom() {
+    insta::assert_snapshot!(anstream::adapter::strip_str(&draw(&plan())).to_string());
+}
+
+#[test]
+fn a_plan_without_changes_is_empty() {
+    let mut plan = plan();
+    assert!(!is_empty(&plan));
+    plan.volumes.clear();
+    plan.services.retain(|service| service.change() == ServiceChange::None);
+    assert!(is_empty(&plan));
+    plan.services[0].steps.push(step("s", ReplicaAction::Create, "m1", "missing"));
+    assert!(!is_empty(&plan), "a missing replica is something to do");
+}
+
+#[test]
+fn a_change_without_containers_is_no_empty_plan() {
+    let service = ServicePlan { change: ServiceChange::Update.into(), ..Default::default() };
+    let plan = Plan { services: vec![service], ..Default::default() };
+    assert!(!is_empty(&plan));
+    assert!(draw(&plan).contains("no container changes"));
+}
+
+#[test]
+fn steps_have_labels() {
+    assert_eq!(step_label(&plan(), "v1").as_deref(), Some("volume shop_data on m1"));
+    assert_eq!(step_label(&plan(), "s2").as_deref(), Some("~ shop/web on machine-2"));
+    assert_eq!(step_label(&plan(), "nope"), None);
+}

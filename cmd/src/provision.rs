@@ -1,0 +1,268 @@
+//! A machine made ready over ssh: looked at, given the binaries, install.sh run there.
+//!
+//! Every step is one ssh command. Files go to a private temporary directory, are compared by SHA-256 after the copy, and the directory is
+//! removed whatever happens.
+
+mod artefacts;
+mod remote;
+
+use std::path::Path;
+use std::time::Duration;
+
+pub(crate) use artefacts::Artefacts;
+use remote::Remote;
+
+use crate::connect::{Client, Ssh, over_ssh};
+use crate::connection::{Connection, SshTarget};
+use crate::env::Env;
+use crate::error::{CliError, CliResult, Kind};
+use crate::interrupt::{self, Guard};
+use crate::ui::{DIM, Progress, Ui};
+
+/// install.sh may install Docker from the distribution's mirrors.
+const INSTALL: Duration = Duration::from_mins(20);
+/// Removing the temporary directory must not hold up an error for long.
+const CLEANING: Duration = Duration::from_secs(15);
+
+/// One line, so that what a login prints before it does no harm.
+const PROBE: &str = r#"sh -c 'if [ "$(id -u)" = 0 ]; then s=root; elif ! command -v sudo >/dev/null 2>&1; then s=none; elif sudo -n true 2>/dev/null; then s=sudo; else s=password; fi; u=no; command -v uc >/dev/null 2>&1 && u=yes; printf "uc-probe %s %s %s %s %s\n" "$(uname -s)" "$(uname -m)" "$(id -un)" "$s" "$u"'"#;
+
+/// A machine that ssh reaches, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Host {
+    remote: Remote,
+    facts: Facts,
+}
+
+/// What the first look says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    system: String,
+    architecture: String,
+    user: String,
+    power: Power,
+    has_uc: bool,
+}
+
+/// How commands get root's rights there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Power {
+    Root,
+    Sudo,
+    /// sudo would ask for a password.
+    Password,
+    /// There is no sudo.
+    None,
+}
+
+impl Host {
+    /// Logs in and looks around; refuses what cannot be set up.
+    pub(crate) async fn look(target: &SshTarget, env: &Env) -> CliResult<Self> {
+        let remote = Remote::new(Ssh::new(target.clone(), env));
+        let output = remote.run(PROBE, remote::SHORT).await?;
+        let facts = parse_probe(&output).ok_or_else(|| {
+            CliError::failed(format!("{target} did not answer as a shell does"))
+                .source(output.lines().next().unwrap_or("(nothing)").to_owned())
+        })?;
+        check(target, &facts)?;
+        Ok(Self { remote, facts })
+    }
+
+    /// Whether a daemon may be there already.
+    pub(crate) fn has_uc(&self) -> bool {
+        self.facts.has_uc
+    }
+
+    /// `Linux x86_64`.
+    pub(crate) fn platform(&self) -> String {
+        format!("{} {}", self.facts.system, self.facts.architecture)
+    }
+
+    /// Talks to the daemon there, with root's rights where the login has none: the group `uc` counts from the next login on.
+    pub(crate) async fn client(&self) -> CliResult<Client> {
+        let sudo = if self.facts.power == Power::Sudo { "sudo -n " } else { "" };
+        let label = Connection::Ssh(self.remote.target().clone()).to_string();
+        over_ssh(self.remote.ssh(), &format!("{sudo}uc dial-stdio"), label).await
+    }
+
+    /// Copies the binaries and runs install.sh there.
+    pub(crate) async fn install(&self, artefacts: &Artefacts, ui: &Ui) -> CliResult {
+        artefacts.check_architecture(&self.facts.architecture, &self.remote.target().to_string())?;
+        let made = self.remote.run("mktemp -d /tmp/uc-install.XXXXXXXX", remote::SHORT).await?;
+        let directory = made.lines().last().unwrap_or_default().trim();
+        if !is_plain_path(directory) {
+            return Err(CliError::failed(format!("{}: mktemp gave no directory", self.remote.target()))
+                .source(made.clone()));
+        }
+        let guard = Guard::new();
+        let result = interrupt::or_interrupted(&guard, self.copy_and_run(artefacts, directory, ui)).await;
+        if self.remote.run(&format!("rm -rf {directory}"), CLEANING).await.is_err() {
+            ui.warn(&format!("{directory} was left behind on {}", self.remote.target()))?;
+        }
+        result?;
+        if self.facts.power != Power::Root {
+            // A shared connection keeps the groups of its login.
+            self.remote.close_shared().await;
+        }
+        Ok(())
+    }
+
+    async fn copy_and_run(&self, artefacts: &Artefacts, directory: &str, ui: &Ui) -> CliResult {
+        let progress = ui.progress();
+        for (name, source) in artefacts.files() {
+            self.remote.copy(&source, &format!("{directory}/{name}"), name, &progress).await?;
+        }
+        let (sudo, user) = match self.facts.power {
+            Power::Root => ("", String::new()),
+            _ => ("sudo -n ", format!(" --user {}", self.facts.user)),
+        };
+        let line = format!("{sudo}sh {directory}/install.sh --from {directory}{user}");
+        let output = run_installer(self.remote.ssh().command(&line), &progress);
+        let (status, said) = output.await?;
+        installed(status, &said, &format!("on {}", self.remote.target()), |said| {
+            self.remote.explain(said, Some(255))
+        })
+    }
+}
+
+/// Installs on this computer.
+pub(crate) async fn install_here(artefacts: &Artefacts, ui: &Ui) -> CliResult {
+    artefacts.check_architecture(std::env::consts::ARCH, "this computer")?;
+    let mut command = tokio::process::Command::new("sh");
+    command.arg(artefacts.installer()).arg("--from").arg(artefacts.directory());
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true);
+    let (status, said) = run_installer(command, &ui.progress()).await?;
+    installed(status, &said, "here", |said| CliError::failed(said.to_owned()))
+}
+
+/// Runs install.sh and shows what it says. Gives its exit code and its words.
+async fn run_installer(
+    mut command: tokio::process::Command,
+    progress: &Progress,
+) -> CliResult<(Option<i32>, String)> {
+    let child = command.spawn().map_err(crate::connect::no_ssh)?;
+    let said = remote::follow(child, |line| progress.line(&format!("{DIM}│{DIM:#} {line}")));
+    tokio::time::timeout(INSTALL, said)
+        .await
+        .map_err(|_| CliError::new(Kind::TimedOut, "install.sh did not end within 20 minutes"))?
+}
+
+/// install.sh writes `error: …` and `hint: …`; what it says is what we say.
+fn installed(
+    status: Option<i32>,
+    said: &str,
+    place: &str,
+    ssh_failed: impl Fn(&str) -> CliError,
+) -> CliResult {
+    if status == Some(0) {
+        return Ok(());
+    }
+    let Some(message) = said.lines().rev().find_map(|line| line.strip_prefix("error: ")) else {
+        if status == Some(255) {
+            return Err(ssh_failed(said));
+        }
+        let code = status.map_or_else(|| "it was ended".to_owned(), |code| format!("exit code {code}"));
+        return Err(CliError::failed(format!("install.sh failed {place} ({code})"))
+            .hint("the reason is in its output above"));
+    };
+    let mut error = CliError::failed(format!("installing {place}: {message}"));
+    for hint in said.lines().filter_map(|line| line.strip_prefix("hint: ")) {
+        error = error.hint(hint);
+    }
+    Err(error)
+}
+
+fn parse_probe(output: &str) -> Option<Facts> {
+    let line = output.lines().find_map(|line| line.strip_prefix("uc-probe "))?;
+    let mut words = line.split_whitespace().map(ToOwned::to_owned);
+    let (system, architecture, user) = (words.next()?, words.next()?, words.next()?);
+    let power = match words.next()?.as_str() {
+        "root" => Power::Root,
+        "sudo" => Power::Sudo,
+        "password" => Power::Password,
+        "none" => Power::None,
+        _ => return None,
+    };
+    Some(Facts { system, architecture, user, power, has_uc: words.next()? == "yes" })
+}
+
+fn check(target: &SshTarget, facts: &Facts) -> CliResult {
+    if facts.system != "Linux" {
+        return Err(CliError::failed(format!("{target} runs {}; uc machines run Linux", facts.system)));
+    }
+    let user = &facts.user;
+    match facts.power {
+        Power::Root | Power::Sudo => Ok(()),
+        Power::Password => {
+            Err(CliError::failed(format!("{target}: {user} is not root, and sudo asks for a password there"))
+                .hint(format!("log in as root: `root@{}`", target.host))
+                .hint(format!(
+                    "or allow it without: put `{user} ALL=(ALL) NOPASSWD: ALL` into /etc/sudoers.d/{user}"
+                )))
+        }
+        Power::None => Err(CliError::failed(format!("{target}: {user} is not root, and there is no sudo"))
+            .hint(format!("log in as root: `root@{}`, or install sudo there", target.host))),
+    }
+}
+
+/// A path that needs no quoting in a shell.
+fn is_plain_path(path: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    Path::new(path).is_absolute() && path.chars().all(plain) && !path.contains("..") && path.len() > 5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_look_survives_a_greeting() {
+        let facts = parse_probe("Welcome!\nuc-probe Linux aarch64 pi sudo yes\n").unwrap();
+        assert_eq!((facts.architecture.as_str(), facts.power, facts.has_uc), ("aarch64", Power::Sudo, true));
+        assert_eq!(parse_probe("uc-probe Linux"), None);
+        assert_eq!(parse_probe("This account is not available"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_set_up_is_refused_with_a_way_out() {
+        let target: SshTarget = "pi@h".parse().unwrap();
+        let facts = |system: &str, power| Facts {
+            system: system.into(),
+            architecture: "x86_64".into(),
+            user: "pi".into(),
+            power,
+            has_uc: false,
+        };
+        assert!(check(&target, &facts("Linux", Power::Sudo)).is_ok());
+        let text = |facts| check(&target, &facts).unwrap_err().render();
+        assert!(text(facts("Darwin", Power::Root)).contains("run Linux"));
+        assert!(text(facts("Linux", Power::Password)).contains("NOPASSWD"));
+        assert!(text(facts("Linux", Power::None)).contains("root@h"));
+    }
+
+    #[test]
+    fn only_plain_directories_reach_a_shell() {
+        assert!(is_plain_path("/tmp/uc-install.AbC123"));
+        for path in ["", "/", "tmp/x", "/tmp/$(x)", "/tmp/a b", "/tmp/../etc", "/tmp/'"] {
+            assert!(!is_plain_path(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_installers_words_are_ours() {
+        let said = "checking\nerror: Docker 19.03 is too old: 20.10 is needed\nhint: upgrade it\n";
+        let error = installed(Some(16), said, "on root@h", |_| unreachable!()).unwrap_err();
+        insta::assert_snapshot!(anstream::adapter::strip_str(&error.render()).to_string());
+        assert!(installed(Some(0), said, "here", |_| unreachable!()).is_ok());
+        assert!(
+            installed(Some(3), "odd", "here", |_| unreachable!())
+                .unwrap_err()
+                .message
+                .contains("exit code 3")
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! Commands and files on the other side of ssh.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::Child;
+use tokio::sync::mpsc;
+
+use crate::connect::{Ssh, explain_ssh, no_ssh};
+use crate::connection::SshTarget;
+use crate::error::{CliError, CliResult, Kind};
+use crate::ui::Progress;
+
+/// For commands that do next to nothing, login included.
+pub(super) const SHORT: Duration = Duration::from_secs(30);
+/// For one file, also over a slow line.
+const COPY: Duration = Duration::from_mins(30);
+/// Bytes of a file that are read at once.
+const CHUNK: usize = 64 * 1024;
+/// Most of a command's output that is kept.
+const OUTPUT: u64 = 256 * 1024;
+
+/// Where commands run.
+#[derive(Debug)]
+pub(super) struct Remote {
+    ssh: Ssh,
+}
+
+impl Remote {
+    /// Over this ssh.
+    pub(super) fn new(ssh: Ssh) -> Self {
+        Self { ssh }
+    }
+
+    pub(super) fn ssh(&self) -> &Ssh {
+        &self.ssh
+    }
+
+    pub(super) fn target(&self) -> &SshTarget {
+        &self.ssh.target
+    }
+
+    /// What ssh's words mean.
+    pub(super) fn explain(&self, stderr: &str, exit: Option<i32>) -> CliError {
+        explain_ssh(self.target(), stderr, exit)
+    }
+
+    /// Runs a line of shell and gives its stdout.
+    pub(super) async fn run(&self, line: &str, limit: Duration) -> CliResult<String> {
+        let mut command = self.ssh.command(line);
+        command.stdin(std::process::Stdio::null());
+        let child = command.spawn().map_err(no_ssh)?;
+        tokio::time::timeout(limit, self.finish(child, line)).await.map_err(|_| self.too_slow(limit))?
+    }
+
+    /// Copies a file and compares it afterwards. The file is executable over there.
+    pub(super) async fn copy(&self, source: &Path, to: &str, name: &str, progress: &Progress) -> CliResult {
+        let unreadable =
+            |error| CliError::failed(format!("{} could not be read", source.display())).source(error);
+        let mut file = tokio::fs::File::open(source).await.map_err(unreadable)?;
+        let size = file.metadata().await.map_err(unreadable)?.len();
+        let task = progress.transfer(format!("{name} → {}", self.target()), size);
+        let line = format!("cat > {to} && chmod 755 {to} && sha256sum {to}");
+        let mut child = self.ssh.command(&line).spawn().map_err(no_ssh)?;
+        let mut stdin = child.stdin.take();
+        let mut hash = Sha256::new();
+        let send = async {
+            let mut buffer = vec![0; CHUNK];
+            while let Some(pipe) = &mut stdin {
+                let count = file.read(&mut buffer).await.map_err(unreadable)?;
+                if count == 0 {
+                    break;
+                }
+                hash.update(&buffer[..count]);
+                // The other side ended early: its own words, read below, say why.
+                if pipe.write_all(&buffer[..count]).await.is_err() {
+                    break;
+                }
+                task.advance(count as u64);
+            }
+            drop(stdin.take());
+            Ok::<_, CliError>(())
+        };
+        let both = async {
+            // Its words are read meanwhile: a full pipe would stop both sides.
+            let (sent, finished) = tokio::join!(send, self.finish(child, &line));
+            sent.and(finished)
+        };
+        let result = tokio::time::timeout(COPY, both).await.map_err(|_| self.too_slow(COPY)).flatten();
+        let theirs = match result {
+            Ok(theirs) => theirs,
+            Err(error) => {
+                task.failed("");
+                return Err(error.context(format!("copying {name}")));
+            }
+        };
+        let ours = format!("{:x}", hash.finalize());
+        if !theirs.lines().any(|line| line.split_whitespace().next() == Some(ours.as_str())) {
+            task.failed("");
+            return Err(CliError::failed(format!(
+                "{name} arrived damaged on {}: the checksums differ",
+                self.target()
+            ))
+            .hint("try again; if it happens again, suspect the machine's disk or memory"));
+        }
+        task.done("");
+        Ok(())
+    }
+
+    /// Ends the shared connection. It is no error if there is none.
+    pub(super) async fn close_shared(&self) {
+        if let Some(mut command) = self.ssh.close_shared() {
+            _ = tokio::time::timeout(SHORT, command.status()).await;
+        }
+    }
+
+    async fn finish(&self, mut child: Child, line: &str) -> CliResult<String> {
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr, status) = tokio::join!(read(stdout), read(stderr), child.wait());
+        let status = status.map_err(no_ssh)?;
+        if status.success() {
+            return Ok(stdout);
+        }
+        if status.code() == Some(255) || status.code().is_none() {
+            return Err(self.explain(&stderr, status.code()));
+        }
+        let command = line.split_whitespace().next().unwrap_or_default();
+        Err(CliError::failed(format!("`{command}` failed on {}", self.target()))
+            .source(stderr.trim().to_owned()))
+    }
+
+    fn too_slow(&self, limit: Duration) -> CliError {
+        CliError::new(
+            Kind::TimedOut,
+            format!("{} took longer than {} seconds", self.target(), limit.as_secs()),
+        )
+    }
+}
+
+/// Reads to the end, keeping the beginning.
+async fn read(stream: Option<impl AsyncRead + Unpin>) -> String {
+    let Some(mut stream) = stream else { return String::new() };
+    let mut kept = Vec::new();
+    _ = (&mut stream).take(OUTPUT).read_to_end(&mut kept).await;
+    _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// Shows what a process says on both streams, line by line; its exit code and its words at the end.
+pub(super) async fn follow(mut child: Child, mut show: impl FnMut(&str)) -> CliResult<(Option<i32>, String)> {
+    drop(child.stdin.take());
+    let (sender, mut lines) = mpsc::channel::<String>(64);
+    let out = forward(child.stdout.take(), sender.clone());
+    let err = forward(child.stderr.take(), sender);
+    let mut said = String::new();
+    let listen = async {
+        while let Some(line) = lines.recv().await {
+            show(&line);
+            if said.len() < OUTPUT as usize {
+                said.push_str(&line);
+                said.push('\n');
+            }
+        }
+    };
+    let ((), (), (), status) = tokio::join!(out, err, listen, child.wait());
+    Ok((status.map_err(no_ssh)?.code(), said))
+}
+
+async fn forward(stream: Option<impl AsyncRead + Unpin>, sender: mpsc::Sender<String>) {
+    let Some(stream) = stream else { return };
+    let mut lines = BufReader::new(stream).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        let text = String::from_utf8_lossy(&line);
+        // Programs that draw progress bars end lines with a carriage return; only what is left of them counts.
+        let text = text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        if sender.send(text.to_owned()).await.is_err() {
+            return;
+        }
+    }
+}

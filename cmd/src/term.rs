@@ -1,0 +1,59 @@
+//! The terminal's raw mode and size, for `uc exec`. The only unsafe code of this crate.
+#![expect(unsafe_code, reason = "termios and the window size have no safe interface in std")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, RawFd};
+
+/// Raw mode for as long as this lives: keys go to the container one by one, Ctrl-C too.
+#[derive(Debug)]
+pub(crate) struct RawMode {
+    fd: RawFd,
+    before: libc::termios,
+}
+
+impl RawMode {
+    /// Of the terminal on stdin.
+    pub(crate) fn enter() -> io::Result<Self> {
+        let fd = io::stdin().as_raw_fd();
+        let mut before = MaybeUninit::<libc::termios>::uninit();
+        // SAFETY: `before` is a valid place for a termios; tcgetattr writes it whole when it gives 0.
+        if unsafe { libc::tcgetattr(fd, before.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: tcgetattr gave 0.
+        let before = unsafe { before.assume_init() };
+        let mut raw = before;
+        // SAFETY: `raw` is a valid termios; cfmakeraw only changes its fields.
+        unsafe { libc::cfmakeraw(&raw mut raw) };
+        set(fd, &raw)?;
+        Ok(Self { fd, before })
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // Nothing can be done about a terminal that went away.
+        _ = set(self.fd, &self.before);
+    }
+}
+
+fn set(fd: RawFd, mode: &libc::termios) -> io::Result<()> {
+    // SAFETY: `mode` points to a valid termios for the length of the call.
+    match unsafe { libc::tcsetattr(fd, libc::TCSADRAIN, mode) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Columns and rows of the terminal on stdout; `None` where there is none or it does not know.
+pub(crate) fn size() -> Option<(u32, u32)> {
+    let mut size = MaybeUninit::<libc::winsize>::zeroed();
+    // SAFETY: `size` is a valid place for a winsize, which TIOCGWINSZ writes.
+    if unsafe { libc::ioctl(io::stdout().as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: all-zero bytes are a valid winsize, and the kernel has written it since.
+    let size = unsafe { size.assume_init() };
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (u32::from(size.ws_col), u32::from(size.ws_row)))
+}

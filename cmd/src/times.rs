@@ -1,0 +1,109 @@
+//! Points in time as people write and read them. The present is a parameter. All times shown are UTC.
+
+use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+
+/// Unix milliseconds as RFC 3339; `None` for 0, which stands for "never" on the wire.
+pub(crate) fn rfc3339_ms(ms: i64) -> Option<String> {
+    if ms == 0 {
+        return None;
+    }
+    Timestamp::from_millisecond(ms).ok().map(|time| time.to_string())
+}
+
+/// Unix nanoseconds as RFC 3339 with so many digits after the second.
+pub(crate) fn rfc3339_ns(ns: i64, digits: usize) -> String {
+    Timestamp::from_nanosecond(i128::from(ns)).map(|time| format!("{time:.digits$}")).unwrap_or_default()
+}
+
+/// `3 minutes ago`, in the largest unit that gives at least one. Empty for 0.
+pub(crate) fn ago(ms: i64, now: Timestamp) -> String {
+    let Ok(then) = Timestamp::from_millisecond(ms) else { return String::new() };
+    if ms == 0 {
+        return String::new();
+    }
+    match now.duration_since(then).as_secs() {
+        i64::MIN..=1 => "just now".into(),
+        seconds => format!("{} ago", rough(seconds)),
+    }
+}
+
+/// `1 hour`, `45 seconds`, of at least one second.
+pub(crate) fn rough(seconds: i64) -> String {
+    let (count, unit) = match seconds {
+        i64::MIN..=119 => (seconds, "second"),
+        120..=7_199 => (seconds / 60, "minute"),
+        7_200..=172_799 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A bound of `uc logs`, as Unix milliseconds: a duration back from now (`10m`, `1h30m`), RFC 3339, a date (midnight UTC) or Unix seconds.
+pub(crate) fn parse_bound(text: &str, now: Timestamp) -> Result<i64, String> {
+    let text = text.trim();
+    let wrong = || {
+        format!(
+            "`{text}` is not a time: write a duration (10m, 1h30m), 2026-01-31T10:00:00Z, 2026-01-31 or Unix seconds"
+        )
+    };
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time.as_millisecond());
+    }
+    if let Ok(date) = text.parse::<Date>() {
+        return date
+            .to_zoned(TimeZone::UTC)
+            .map(|zoned| zoned.timestamp().as_millisecond())
+            .map_err(|_| wrong());
+    }
+    // Digits alone are Unix seconds, as with docker; a fraction is allowed.
+    if text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    {
+        let seconds: f64 = text.parse().map_err(|_| wrong())?;
+        return Timestamp::from_millisecond((seconds * 1000.0) as i64)
+            .map(Timestamp::as_millisecond)
+            .map_err(|_| wrong());
+    }
+    let back = humantime::parse_duration(text).map_err(|_| wrong())?;
+    let back = SignedDuration::try_from(back).map_err(|_| wrong())?;
+    now.checked_sub(back).map(Timestamp::as_millisecond).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-11-21T12:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn ages_are_rough() {
+        let at = |seconds: i64| ago(now().as_millisecond() - seconds * 1000, now());
+        assert_eq!(at(0), "just now");
+        assert_eq!(at(-500), "just now");
+        assert_eq!(at(59), "59 seconds ago");
+        assert_eq!(at(150), "2 minutes ago");
+        assert_eq!(at(7_200), "2 hours ago");
+        assert_eq!(at(86_400 * 3), "3 days ago");
+        assert_eq!(ago(0, now()), "");
+    }
+
+    #[test]
+    fn bounds_come_in_four_forms() {
+        let bound = |text| parse_bound(text, now()).map(|ms| rfc3339_ms(ms).unwrap());
+        assert_eq!(bound("10m"), Ok("2026-11-21T11:50:00Z".into()));
+        assert_eq!(bound("1h30m"), Ok("2026-11-21T10:30:00Z".into()));
+        assert_eq!(bound("2026-11-20"), Ok("2026-11-20T00:00:00Z".into()));
+        assert_eq!(bound("2026-11-20T01:02:03+01:00"), Ok("2026-11-20T00:02:03Z".into()));
+        assert_eq!(bound("1700000000.5"), Ok("2023-11-14T22:13:20.5Z".into()));
+        for text in ["", "soon", "2026-13-01", "-5m", "99999999999999999999"] {
+            assert!(bound(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_time_is_nothing() {
+        assert_eq!(rfc3339_ms(0), None);
+        assert_eq!(rfc3339_ns(1_700_000_000_123_456_789, 3), "2023-11-14T22:13:20.123Z");
+    }
+}

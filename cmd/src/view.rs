@@ -1,0 +1,325 @@
+//! What `-o json` prints: shapes of our own, so that the wire can change without breaking anybody's script.
+//!
+//! Fields are only ever added. Enumerations are words (`unknown` where the daemon is newer than we are), times RFC 3339 in UTC, durations
+//! milliseconds, what is not set is null. `docs/cli.md` documents them.
+
+mod spec;
+
+use serde::Serialize;
+use uc_api::v1::{self, Health, Liveness, ReplicaState, ServiceMode};
+
+pub(crate) use spec::{Port, Spec, Volume, port_text};
+
+use crate::times::rfc3339_ms;
+
+/// `REPLICA_STATE_RUNNING` as `running`; the unspecified value is `unknown`.
+pub(crate) fn word(name: &str, prefix: &str) -> String {
+    let word = name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase().replace('_', "-");
+    if word == "unspecified" { "unknown".into() } else { word }
+}
+
+/// A replica's state.
+pub(crate) fn state(replica: &v1::ReplicaRecord) -> String {
+    word(replica.state().as_str_name(), "REPLICA_STATE_")
+}
+
+/// A replica's health.
+pub(crate) fn health(replica: &v1::ReplicaRecord) -> String {
+    word(replica.health().as_str_name(), "HEALTH_")
+}
+
+/// Whether a machine is there.
+pub(crate) fn liveness(liveness: Liveness) -> String {
+    word(liveness.as_str_name(), "LIVENESS_")
+}
+
+/// How replicas are placed.
+pub(crate) fn mode(mode: ServiceMode) -> String {
+    word(mode.as_str_name(), "SERVICE_MODE_")
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// A service, in `uc ls` and `uc inspect`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Service {
+    project: String,
+    name: String,
+    revision: String,
+    mode: String,
+    replicas: Replicas,
+    image: String,
+    ports: Vec<Port>,
+    updated_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Replicas {
+    desired: u32,
+    running: u32,
+    healthy: u32,
+}
+
+impl From<&v1::ServiceStatus> for Service {
+    fn from(status: &v1::ServiceStatus) -> Self {
+        let spec = status.spec.clone().unwrap_or_default();
+        Self {
+            mode: mode(spec.mode()),
+            revision: status.revision.clone(),
+            replicas: Replicas { desired: status.desired, running: status.running, healthy: status.healthy },
+            ports: spec.ports.iter().map(Port::from).collect(),
+            project: spec.project,
+            name: spec.name,
+            image: spec.image,
+            updated_at: rfc3339_ms(status.updated_at_ms),
+        }
+    }
+}
+
+/// A replica, in `uc ps` and `uc inspect`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Replica {
+    project: String,
+    service: String,
+    container_id: String,
+    container_name: String,
+    image: String,
+    revision: String,
+    current: bool,
+    state: String,
+    health: String,
+    exit_code: Option<i32>,
+    restart_count: u32,
+    draining: bool,
+    ip: Option<String>,
+    ports: Vec<Port>,
+    created_at: Option<String>,
+    machine: ReplicaMachine,
+}
+
+#[derive(Debug, Serialize)]
+struct ReplicaMachine {
+    id: String,
+    name: String,
+    state: String,
+}
+
+impl From<&v1::ReplicaStatus> for Replica {
+    fn from(status: &v1::ReplicaStatus) -> Self {
+        let record = status.replica.clone().unwrap_or_default();
+        Self {
+            state: state(&record),
+            health: health(&record),
+            ip: some(&record.ip),
+            ports: record.ports.iter().map(Port::from).collect(),
+            created_at: rfc3339_ms(record.created_at_ms),
+            project: record.project,
+            service: record.service,
+            container_id: record.container_id,
+            container_name: record.container_name,
+            image: record.image,
+            revision: record.revision,
+            current: status.current,
+            exit_code: record.exit_code,
+            restart_count: record.restart_count,
+            draining: record.draining,
+            machine: ReplicaMachine {
+                id: status.machine_id.clone(),
+                name: status.machine_name.clone(),
+                state: liveness(status.machine_liveness()),
+            },
+        }
+    }
+}
+
+/// `uc inspect`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Inspection {
+    service: Service,
+    spec: Spec,
+    replicas: Vec<Replica>,
+    volumes: Vec<Volume>,
+}
+
+impl From<&v1::InspectServiceResponse> for Inspection {
+    fn from(response: &v1::InspectServiceResponse) -> Self {
+        let status = response.service.clone().unwrap_or_default();
+        Self {
+            service: Service::from(&status),
+            spec: Spec::from(&status.spec.unwrap_or_default()),
+            replicas: response.replicas.iter().map(Replica::from).collect(),
+            volumes: response.volumes.iter().map(Volume::from).collect(),
+        }
+    }
+}
+
+/// A machine, in `uc machine ls`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Machine {
+    id: String,
+    name: String,
+    state: String,
+    connected: bool,
+    subnet: Option<String>,
+    public_key: String,
+    endpoints: Vec<String>,
+    replicas: u32,
+    created_at: Option<String>,
+    facts: Option<Facts>,
+}
+
+#[derive(Debug, Serialize)]
+struct Facts {
+    hostname: String,
+    os: String,
+    kernel: String,
+    arch: String,
+    docker_version: Option<String>,
+    uc_version: String,
+}
+
+impl From<&v1::MachineStatus> for Machine {
+    fn from(status: &v1::MachineStatus) -> Self {
+        let record = status.machine.clone().unwrap_or_default();
+        Self {
+            subnet: some(&record.subnet),
+            created_at: rfc3339_ms(record.created_at_ms),
+            id: record.id,
+            name: record.name,
+            state: liveness(status.liveness()),
+            connected: status.connected,
+            public_key: record.public_key,
+            endpoints: record.endpoints,
+            replicas: status.replicas,
+            facts: status.facts.clone().map(|facts| Facts {
+                docker_version: some(&facts.docker_version),
+                hostname: facts.hostname,
+                os: facts.os,
+                kernel: facts.kernel,
+                arch: facts.arch,
+                uc_version: facts.uc_version,
+            }),
+        }
+    }
+}
+
+/// A line of `uc logs`.
+#[derive(Debug, Serialize)]
+pub(crate) struct LogLine {
+    time: Option<String>,
+    machine: String,
+    project: String,
+    service: String,
+    container_id: String,
+    stream: Option<String>,
+    message: Option<String>,
+    problem: Option<String>,
+}
+
+impl From<&v1::LogEntry> for LogLine {
+    fn from(entry: &v1::LogEntry) -> Self {
+        let problem = some(&entry.problem);
+        let is_line = problem.is_none();
+        Self {
+            time: (entry.time_ns != 0).then(|| crate::times::rfc3339_ns(entry.time_ns, 9)),
+            machine: entry.machine_name.clone(),
+            project: entry.project.clone(),
+            service: entry.service.clone(),
+            container_id: entry.container_id.clone(),
+            stream: is_line.then(|| word(entry.stream().as_str_name(), "LOG_STREAM_")),
+            message: is_line
+                .then(|| String::from_utf8_lossy(&entry.message).trim_end_matches('\n').to_owned()),
+            problem,
+        }
+    }
+}
+
+/// A context, in `uc ctx ls`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Context {
+    pub(crate) name: String,
+    pub(crate) current: bool,
+    pub(crate) connections: Vec<ContextConnection>,
+}
+
+/// A connection of a context.
+#[derive(Debug, Serialize)]
+pub(crate) struct ContextConnection {
+    pub(crate) address: String,
+    pub(crate) ssh_key: Option<String>,
+    pub(crate) machine_id: Option<String>,
+}
+
+/// `running (healthy)`, `exited (1)`, `draining`: a replica's condition in one phrase, and whether it is good, bad or between.
+pub(crate) fn condition(replica: &v1::ReplicaRecord) -> (String, Condition) {
+    let state_word = state(replica);
+    let (note, condition) = match (replica.state(), replica.health()) {
+        (ReplicaState::Running, Health::Healthy) => (Some("healthy".to_owned()), Condition::Good),
+        (ReplicaState::Running, Health::Unhealthy) => (Some("unhealthy".to_owned()), Condition::Bad),
+        (ReplicaState::Running, Health::Starting) => (Some("starting".to_owned()), Condition::Between),
+        (ReplicaState::Running, _) => (None, Condition::Good),
+        (ReplicaState::Exited | ReplicaState::Dead, _) => {
+            (replica.exit_code.map(|code| code.to_string()), Condition::Bad)
+        }
+        (ReplicaState::Restarting, _) => (replica.exit_code.map(|code| code.to_string()), Condition::Bad),
+        _ => (None, Condition::Between),
+    };
+    let mut text = match note {
+        Some(note) => format!("{state_word} ({note})"),
+        None => state_word,
+    };
+    let mut condition = condition;
+    if replica.draining {
+        text.push_str(", draining");
+        condition = Condition::Between;
+    }
+    (text, condition)
+}
+
+/// How a condition is to be coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Good,
+    Between,
+    Bad,
+}
+
+impl Condition {
+    /// Its colour.
+    pub(crate) fn style(self) -> anstyle::Style {
+        match self {
+            Self::Good => crate::ui::GREEN,
+            Self::Between => crate::ui::YELLOW,
+            Self::Bad => crate::ui::RED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_wire() {
+        assert_eq!(word("SERVICE_MODE_GLOBAL", "SERVICE_MODE_"), "global");
+        assert_eq!(word("LIVENESS_UNSPECIFIED", "LIVENESS_"), "unknown");
+        assert_eq!(word("UPDATE_ORDER_START_FIRST", "UPDATE_ORDER_"), "start-first");
+    }
+
+    fn replica(state: ReplicaState, health: Health, exit_code: Option<i32>) -> v1::ReplicaRecord {
+        v1::ReplicaRecord { state: state.into(), health: health.into(), exit_code, ..Default::default() }
+    }
+
+    #[test]
+    fn conditions_in_one_phrase() {
+        let text = |replica: &v1::ReplicaRecord| condition(replica).0;
+        assert_eq!(text(&replica(ReplicaState::Running, Health::Healthy, None)), "running (healthy)");
+        assert_eq!(text(&replica(ReplicaState::Running, Health::None, None)), "running");
+        assert_eq!(text(&replica(ReplicaState::Exited, Health::None, Some(137))), "exited (137)");
+        let mut draining = replica(ReplicaState::Running, Health::Healthy, None);
+        draining.draining = true;
+        assert_eq!(condition(&draining), ("running (healthy), draining".into(), Condition::Between));
+    }
+}

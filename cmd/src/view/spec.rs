@@ -1,0 +1,219 @@
+//! The JSON of what a person asked for: a service's spec and its parts.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use uc_api::v1;
+
+use super::{mode, some, word};
+
+/// A published port.
+#[derive(Debug, Serialize)]
+pub(crate) struct Port {
+    container_port: u32,
+    /// Null: a port of the machine's choice.
+    published_port: Option<u32>,
+    host_ip: Option<String>,
+    protocol: String,
+}
+
+impl From<&v1::PortSpec> for Port {
+    fn from(port: &v1::PortSpec) -> Self {
+        Self {
+            container_port: port.container_port,
+            published_port: (port.published_port != 0).then_some(port.published_port),
+            host_ip: some(&port.host_ip),
+            protocol: protocol(port),
+        }
+    }
+}
+
+/// `tcp` where nothing is said.
+fn protocol(port: &v1::PortSpec) -> String {
+    match port.protocol() {
+        v1::Protocol::Udp => "udp".into(),
+        v1::Protocol::Tcp | v1::Protocol::Unspecified => "tcp".into(),
+    }
+}
+
+/// `8080→80/tcp`, for tables.
+pub(crate) fn port_text(port: &v1::PortSpec) -> String {
+    let published = if port.published_port == 0 { "*".to_owned() } else { port.published_port.to_string() };
+    let ip = match port.host_ip.as_str() {
+        "" => String::new(),
+        ip if ip.contains(':') => format!("[{ip}]:"),
+        ip => format!("{ip}:"),
+    };
+    format!("{ip}{published}→{}/{}", port.container_port, protocol(port))
+}
+
+/// A named volume.
+#[derive(Debug, Serialize)]
+pub(crate) struct Volume {
+    name: String,
+    project: String,
+    driver: String,
+    driver_opts: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+    external: bool,
+}
+
+impl From<&v1::VolumeSpec> for Volume {
+    fn from(volume: &v1::VolumeSpec) -> Self {
+        Self {
+            name: volume.name.clone(),
+            project: volume.project.clone(),
+            driver: some(&volume.driver).unwrap_or_else(|| "local".into()),
+            driver_opts: volume.driver_opts.clone(),
+            labels: volume.labels.clone(),
+            external: volume.external,
+        }
+    }
+}
+
+/// A service as it was asked for.
+#[derive(Debug, Serialize)]
+pub(crate) struct Spec {
+    image: String,
+    built: bool,
+    command: Option<Vec<String>>,
+    entrypoint: Option<Vec<String>>,
+    environment: BTreeMap<String, String>,
+    ports: Vec<Port>,
+    mounts: Vec<Mount>,
+    healthcheck: Option<Healthcheck>,
+    depends_on: Vec<Dependency>,
+    mode: String,
+    replicas: Option<u32>,
+    machines: Vec<String>,
+    user: Option<String>,
+    working_dir: Option<String>,
+    hostname: Option<String>,
+    labels: BTreeMap<String, String>,
+    stop_grace_period_ms: Option<u64>,
+    stop_signal: Option<String>,
+    restart: String,
+    pull_policy: String,
+    update_order: String,
+    init: bool,
+    read_only: bool,
+    tty: bool,
+    stdin_open: bool,
+    cap_add: Vec<String>,
+    cap_drop: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Mount {
+    kind: String,
+    source: Option<String>,
+    target: String,
+    read_only: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Healthcheck {
+    test: Vec<String>,
+    interval_ms: Option<u64>,
+    timeout_ms: Option<u64>,
+    start_period_ms: Option<u64>,
+    retries: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct Dependency {
+    service: String,
+    condition: String,
+}
+
+impl From<&v1::ServiceSpec> for Spec {
+    fn from(spec: &v1::ServiceSpec) -> Self {
+        let list = |list: &Option<v1::StringList>| list.as_ref().map(|list| list.values.clone());
+        let or = |text: String, default: &str| if text == "unknown" { default.to_owned() } else { text };
+        Self {
+            image: spec.image.clone(),
+            built: spec.built,
+            command: list(&spec.command),
+            entrypoint: list(&spec.entrypoint),
+            environment: spec.environment.clone(),
+            ports: spec.ports.iter().map(Port::from).collect(),
+            mounts: spec.mounts.iter().map(Mount::from).collect(),
+            healthcheck: spec.healthcheck.as_ref().map(|check| Healthcheck {
+                test: check.test.clone(),
+                interval_ms: check.interval_ms,
+                timeout_ms: check.timeout_ms,
+                start_period_ms: check.start_period_ms,
+                retries: check.retries,
+            }),
+            depends_on: spec
+                .depends_on
+                .iter()
+                .map(|dependency| Dependency {
+                    service: dependency.service.clone(),
+                    condition: or(
+                        word(dependency.condition().as_str_name(), "DEPENDENCY_CONDITION_"),
+                        "started",
+                    ),
+                })
+                .collect(),
+            mode: mode(spec.mode()),
+            replicas: (spec.mode() != v1::ServiceMode::Global).then_some(spec.replicas),
+            machines: spec.machines.clone(),
+            user: some(&spec.user),
+            working_dir: some(&spec.working_dir),
+            hostname: some(&spec.hostname),
+            labels: spec.labels.clone(),
+            stop_grace_period_ms: spec.stop_grace_period_ms,
+            stop_signal: some(&spec.stop_signal),
+            restart: or(word(spec.restart().as_str_name(), "RESTART_POLICY_"), "unless-stopped"),
+            pull_policy: or(word(spec.pull_policy().as_str_name(), "PULL_POLICY_"), "missing"),
+            update_order: or(word(spec.update_order().as_str_name(), "UPDATE_ORDER_"), "auto"),
+            init: spec.init,
+            read_only: spec.read_only,
+            tty: spec.tty,
+            stdin_open: spec.stdin_open,
+            cap_add: spec.cap_add.clone(),
+            cap_drop: spec.cap_drop.clone(),
+        }
+    }
+}
+
+impl From<&v1::MountSpec> for Mount {
+    fn from(mount: &v1::MountSpec) -> Self {
+        Self {
+            kind: word(mount.kind().as_str_name(), "MOUNT_KIND_"),
+            source: some(&mount.source),
+            target: mount.target.clone(),
+            read_only: mount.read_only,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_for_people() {
+        let port = |published_port, host_ip: &str, udp| {
+            port_text(&v1::PortSpec {
+                container_port: 80,
+                published_port,
+                host_ip: host_ip.into(),
+                protocol: if udp { v1::Protocol::Udp.into() } else { 0 },
+            })
+        };
+        assert_eq!(port(8080, "", false), "8080→80/tcp");
+        assert_eq!(port(0, "127.0.0.1", true), "127.0.0.1:*→80/udp");
+        assert_eq!(port(53, "::1", true), "[::1]:53→80/udp");
+    }
+
+    #[test]
+    fn defaults_are_said_in_words() {
+        let json = serde_json::to_value(Spec::from(&v1::ServiceSpec::default())).unwrap();
+        assert_eq!(json["restart"], "unless-stopped");
+        assert_eq!(json["pull_policy"], "missing");
+        assert_eq!(json["update_order"], "auto");
+        assert_eq!(json["command"], serde_json::Value::Null);
+    }
+}

@@ -1,0 +1,99 @@
+//! The config file and `uc ctx`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::world::World;
+
+#[test]
+fn listing_and_choosing() {
+    let world = World::new();
+    world
+        .config(Some("prod"), &[("prod", &["ssh://root@10.0.0.1", "ssh://root@10.0.0.2"]), ("test", &["@"])]);
+    insta::assert_snapshot!(world.uc(&["ctx", "ls"]).text());
+    assert_eq!(world.uc(&["ctx", "show"]).stdout, "prod\n");
+    let chosen = world.uc(&["ctx", "use", "test"]);
+    assert_eq!(chosen.text(), "exit 0\n--- stdout\n--- stderr\ncurrent context: test\n");
+    assert_eq!(world.uc(&["ctx", "show"]).stdout, "test\n");
+    assert_eq!(world.uc(&["ps"]).code, Some(0), "the chosen context is used");
+    let mode = fs::metadata(world.path("config/uc/config.toml")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+}
+
+#[test]
+fn listing_as_json() {
+    let world = World::new();
+    world.config(Some("a"), &[("a", &["ssh://root@10.0.0.1"])]);
+    let json = world.uc(&["ctx", "ls", "-o", "json"]).json();
+    let expected = serde_json::json!([{
+        "name": "a", "current": true,
+        "connections": [{"address": "ssh://root@10.0.0.1", "ssh_key": null, "machine_id": null}],
+    }]);
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn an_unknown_context_is_named_with_the_nearest() {
+    let world = World::new();
+    world.config(None, &[("staging", &["@"]), ("prod", &["@"])]);
+    for arguments in [&["ctx", "use", "stagign"][..], &["-c", "stagign", "ps"][..]] {
+        let ran = world.uc(arguments);
+        assert_eq!(ran.code, Some(2));
+        assert!(ran.stderr.contains("there is no context `stagign`"), "{}", ran.text());
+        assert!(ran.stderr.contains("did you mean `staging`?"), "{}", ran.text());
+    }
+}
+
+#[test]
+fn several_contexts_and_none_chosen() {
+    let world = World::new();
+    world.config(None, &[("a", &["@"]), ("b", &["@"])]);
+    let ran = world.uc(&["ps"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("uc ctx use NAME"), "{}", ran.text());
+}
+
+#[test]
+fn a_broken_file_is_shown_with_line_and_left_alone() {
+    let world = World::new();
+    let path = world.write("config/uc/config.toml", "current = \"a\"\n[contexts.a\n");
+    let ran = world.uc(&["ps"]);
+    insta::assert_snapshot!(ran.text());
+    assert_eq!(world.uc(&["ctx", "use", "a"]).code, Some(2));
+    assert_eq!(fs::read_to_string(path).unwrap(), "current = \"a\"\n[contexts.a\n");
+    assert_eq!(world.connected(&["ps"]).code, Some(0), "--connect works without the file");
+}
+
+#[test]
+fn forgetting_asks() {
+    let world = World::new();
+    world.config(Some("a"), &[("a", &["@"]), ("b", &["@"])]);
+    let ran = world.uc(&["ctx", "rm", "a"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("add `-y`"), "{}", ran.text());
+    assert_eq!(world.uc(&["ctx", "rm", "-y", "a"]).code, Some(0));
+    assert!(!world.read("config/uc/config.toml").contains("contexts.a"));
+    let shown = world.uc(&["ctx", "show"]);
+    assert_eq!(shown.code, Some(1), "the current context is gone");
+}
+
+#[test]
+fn a_typed_context_beats_the_variable_for_connections() {
+    let world = World::new();
+    world.config(None, &[("a", &["@"])]);
+    let mut command = world.command(&["-c", "a", "ps"]);
+    command.env("UC_CONNECT", "unix:///nonexistent");
+    assert_eq!(world.finish(command).code, Some(0));
+}
+
+#[test]
+fn the_config_file_can_be_elsewhere() {
+    let world = World::new();
+    let path = world.config(Some("a"), &[("a", &["@"])]);
+    let elsewhere = world.path("my.toml");
+    fs::rename(path, &elsewhere).unwrap();
+    assert_eq!(world.uc(&["--config", elsewhere.to_str().unwrap(), "ctx", "show"]).stdout, "a\n");
+    let mut command = world.command(&["ctx", "show"]);
+    command.env("UC_CONFIG", &elsewhere);
+    assert_eq!(world.finish(command).stdout, "a\n");
+}

@@ -1,0 +1,372 @@
+//! A daemon with canned answers: the generated traits, a queue of plans and of executions, and a list of what was asked.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+use uc_api::v1::{self, exec_request, exec_response};
+use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL_KEY};
+use uc_api::{Code, Failure};
+
+type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// What it answers and what it was asked.
+#[derive(Default)]
+pub(crate) struct Daemon {
+    pub(crate) info: Mutex<v1::InfoResponse>,
+    pub(crate) machines: Mutex<Vec<v1::MachineStatus>>,
+    pub(crate) services: Vec<v1::ServiceStatus>,
+    pub(crate) replicas: Vec<v1::ReplicaStatus>,
+    pub(crate) inspection: v1::InspectServiceResponse,
+    pub(crate) logs: Vec<v1::LogEntry>,
+    /// One for each call of `Plan`; the last one stays.
+    pub(crate) plans: Mutex<VecDeque<v1::Plan>>,
+    /// One for each call of `Execute`: events, and a failure in place of the end.
+    pub(crate) executions: Mutex<VecDeque<(Vec<v1::DeployEvent>, Option<Failure>)>>,
+    /// After its events, an execution goes on without an end.
+    pub(crate) endless: bool,
+    pub(crate) missing: Vec<v1::ImageTarget>,
+    pub(crate) push_errors: Vec<v1::PushResult>,
+    /// Every call is refused with this.
+    pub(crate) refuse: Option<Failure>,
+    /// These calls are refused with this, by name.
+    pub(crate) refuse_call: Option<(&'static str, Failure)>,
+    /// What was asked, in order.
+    pub(crate) calls: Mutex<Vec<String>>,
+    /// Version and protocol of the callers.
+    pub(crate) versions: Mutex<Vec<(String, String)>>,
+    /// Archives that were pushed to their end.
+    pub(crate) pushed: Mutex<Vec<Archive>>,
+    /// Deployments that were asked for.
+    pub(crate) wishes: Mutex<Vec<v1::PlanRequest>>,
+}
+
+/// An archive that was pushed.
+#[derive(Default)]
+pub(crate) struct Archive {
+    pub(crate) image: String,
+    pub(crate) machines: Vec<String>,
+    pub(crate) bytes: usize,
+    pub(crate) largest_chunk: usize,
+}
+
+/// Answers on a socket until the runtime ends.
+pub(crate) fn serve(socket: &Path, daemon: Arc<Daemon>) {
+    let listener = UnixListener::bind(socket).unwrap();
+    let server = Server::builder()
+        .add_service(v1::machine_server::MachineServer::from_arc(Arc::clone(&daemon)))
+        .add_service(v1::cluster_server::ClusterServer::from_arc(Arc::clone(&daemon)))
+        .add_service(v1::services_server::ServicesServer::from_arc(Arc::clone(&daemon)))
+        .add_service(v1::deploy_server::DeployServer::from_arc(daemon))
+        .serve_with_incoming(UnixListenerStream::new(listener));
+    tokio::spawn(server);
+}
+
+impl Daemon {
+    fn called<T>(
+        &self,
+        request: &Request<T>,
+        call: &'static str,
+        what: impl Into<String>,
+    ) -> Result<(), Status> {
+        let what = what.into();
+        self.calls.lock().unwrap().push(format!("{call} {what}").trim().to_owned());
+        let value = |key| {
+            request.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        self.versions.lock().unwrap().push((value(CLIENT_VERSION_KEY), value(PROTOCOL_KEY)));
+        match (&self.refuse, &self.refuse_call) {
+            (Some(failure), _) => Err(failure.clone().into()),
+            (None, Some((name, failure))) if *name == call => Err(failure.clone().into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was asked so far.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+fn boxed<T: Send + 'static>(items: Vec<Result<T, Status>>) -> Boxed<T> {
+    Box::pin(tokio_stream::iter(items))
+}
+
+#[tonic::async_trait]
+impl v1::machine_server::Machine for Daemon {
+    async fn info(&self, request: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
+        self.called(&request, "Info", "")?;
+        Ok(Response::new(self.info.lock().unwrap().clone()))
+    }
+
+    async fn init(&self, request: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
+        let r = request.get_ref();
+        let what = format!("{} {} {:?} {}", r.name, r.network, r.endpoints, r.wireguard_port);
+        self.called(&request, "Init", what)?;
+        let name = if r.name.is_empty() { "host-1" } else { &r.name };
+        let machine = member("m-1", name, "10.210.0.0/24");
+        Ok(Response::new(v1::InitResponse { cluster_id: "cluster-1".into(), machine: Some(machine) }))
+    }
+
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let r = request.get_ref();
+        let members: Vec<_> = r.members.iter().map(|member| member.name.as_str()).collect();
+        self.called(&request, "Join", format!("with {members:?}"))?;
+        let machine = r.machine.clone();
+        Ok(Response::new(v1::JoinResponse { cluster_id: "cluster-1".into(), machine }))
+    }
+
+    async fn join_with_token(
+        &self,
+        request: Request<v1::JoinWithTokenRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
+        let r = request.get_ref();
+        self.called(&request, "JoinWithToken", format!("{} {:?}", r.name, r.endpoints))?;
+        let machine = Some(member("m-2", "new", "10.210.1.0/24"));
+        Ok(Response::new(v1::JoinResponse { cluster_id: "cluster-1".into(), machine }))
+    }
+
+    async fn reset(&self, request: Request<v1::ResetRequest>) -> Result<Response<v1::ResetResponse>, Status> {
+        self.called(&request, "Reset", "")?;
+        Ok(Response::new(v1::ResetResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::cluster_server::Cluster for Daemon {
+    async fn list_machines(
+        &self,
+        request: Request<v1::ListMachinesRequest>,
+    ) -> Result<Response<v1::ListMachinesResponse>, Status> {
+        self.called(&request, "ListMachines", "")?;
+        Ok(Response::new(v1::ListMachinesResponse { machines: self.machines.lock().unwrap().clone() }))
+    }
+
+    async fn add_machine(
+        &self,
+        request: Request<v1::AddMachineRequest>,
+    ) -> Result<Response<v1::AddMachineResponse>, Status> {
+        let r = request.get_ref();
+        self.called(&request, "AddMachine", format!("{} {} {:?}", r.machine_id, r.name, r.endpoints))?;
+        let machine = member(&r.machine_id, &r.name, "10.210.7.0/24");
+        let mut machines = self.machines.lock().unwrap();
+        let members = machines.iter().filter_map(|status| status.machine.clone()).collect();
+        machines.push(status(&machine, v1::Liveness::Up, false));
+        Ok(Response::new(v1::AddMachineResponse { cluster: None, machine: Some(machine), members }))
+    }
+
+    async fn rename_machine(
+        &self,
+        request: Request<v1::RenameMachineRequest>,
+    ) -> Result<Response<v1::RenameMachineResponse>, Status> {
+        let r = request.get_ref();
+        self.called(&request, "RenameMachine", format!("{} {}", r.machine, r.new_name))?;
+        Ok(Response::new(v1::RenameMachineResponse::default()))
+    }
+
+    async fn remove_machine(
+        &self,
+        request: Request<v1::RemoveMachineRequest>,
+    ) -> Result<Response<v1::RemoveMachineResponse>, Status> {
+        let r = request.get_ref();
+        self.called(&request, "RemoveMachine", format!("{} no_reset={}", r.machine, r.no_reset))?;
+        let answer = v1::RemoveMachineResponse { was_reset: !r.no_reset, ..Default::default() };
+        Ok(Response::new(answer))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        self.called(&request, "CreateToken", request.get_ref().ttl_s.to_string())?;
+        let token = "uc1:abc".into();
+        Ok(Response::new(v1::CreateTokenResponse { token, expires_at_ms: 1_900_000_000_000 }))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::services_server::Services for Daemon {
+    type LogsStream = Boxed<v1::LogEntry>;
+    type ExecStream = Boxed<v1::ExecResponse>;
+
+    async fn list(
+        &self,
+        request: Request<v1::ListServicesRequest>,
+    ) -> Result<Response<v1::ListServicesResponse>, Status> {
+        self.called(&request, "List", &request.get_ref().project)?;
+        Ok(Response::new(v1::ListServicesResponse { services: self.services.clone() }))
+    }
+
+    async fn ps(&self, request: Request<v1::PsRequest>) -> Result<Response<v1::PsResponse>, Status> {
+        self.called(&request, "Ps", request.get_ref().services.join(","))?;
+        Ok(Response::new(v1::PsResponse { replicas: self.replicas.clone() }))
+    }
+
+    async fn inspect(
+        &self,
+        request: Request<v1::InspectServiceRequest>,
+    ) -> Result<Response<v1::InspectServiceResponse>, Status> {
+        self.called(&request, "Inspect", &request.get_ref().service)?;
+        Ok(Response::new(self.inspection.clone()))
+    }
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let r = request.get_ref();
+        let what = format!("{:?} follow={} tail={} since={}", r.services, r.follow, r.tail, r.since_ms > 0);
+        self.called(&request, "Logs", what)?;
+        Ok(Response::new(boxed(self.logs.iter().cloned().map(Ok).collect())))
+    }
+
+    /// A shell in miniature: `cat` gives stdin back on stdout, `fail N` writes to stderr and exits with N, all else exits with 0.
+    async fn exec(
+        &self,
+        request: Request<Streaming<v1::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        self.called(&request, "Exec", "")?;
+        let mut input = request.into_inner();
+        let first = input.message().await?.and_then(|message| message.message);
+        let Some(exec_request::Message::Start(start)) = first else {
+            return Err(Status::invalid_argument("no start"));
+        };
+        let what =
+            format!("{} {:?} tty={} env={:?}", start.service, start.command, start.tty, start.environment);
+        self.calls.lock().unwrap().push(what);
+        if start.service == "nope" {
+            return Err(Failure::new(Code::NotFound, "there is no service `nope`")
+                .hint("did you mean `node`?")
+                .into());
+        }
+        let (sender, receiver) = tokio::sync::mpsc::channel(8);
+        tokio::spawn(async move {
+            let word = start.command.first().map_or("", String::as_str);
+            let mut answers = Vec::new();
+            let mut code = 0;
+            match word {
+                "cat" => {
+                    let mut bytes = Vec::new();
+                    while let Some(Ok(message)) = input.next().await {
+                        match message.message {
+                            Some(exec_request::Message::Stdin(more)) => bytes.extend(more),
+                            Some(exec_request::Message::StdinClosed(_)) => break,
+                            _ => {}
+                        }
+                    }
+                    answers.push(exec_response::Message::Stdout(bytes));
+                }
+                "fail" => {
+                    answers.push(exec_response::Message::Stderr(b"it failed\n".to_vec()));
+                    code = start.command[1].parse().unwrap();
+                }
+                _ => answers.push(exec_response::Message::Stdout(b"hello \x1b[31mred\x1b[0m\n".to_vec())),
+            }
+            answers.push(exec_response::Message::ExitCode(code));
+            for message in answers {
+                _ = sender.send(Ok(v1::ExecResponse { message: Some(message) })).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::deploy_server::Deploy for Daemon {
+    type ExecuteStream = Boxed<v1::DeployEvent>;
+
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::Plan>, Status> {
+        self.called(&request, "Plan", "")?;
+        self.wishes.lock().unwrap().push(request.into_inner());
+        let mut plans = self.plans.lock().unwrap();
+        let plan = if plans.len() > 1 { plans.pop_front() } else { plans.front().cloned() };
+        Ok(Response::new(plan.unwrap_or_default()))
+    }
+
+    async fn execute(
+        &self,
+        request: Request<v1::ExecuteRequest>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        self.called(&request, "Execute", &request.get_ref().digest)?;
+        let (events, failure) = self.executions.lock().unwrap().pop_front().unwrap_or_default();
+        if let (true, Some(failure)) = (events.is_empty(), &failure) {
+            return Err(failure.clone().into());
+        }
+        let mut items: Vec<_> = events.into_iter().map(Ok).collect();
+        items.extend(failure.map(|failure| Err(failure.into())));
+        if self.endless {
+            return Ok(Response::new(Box::pin(boxed(items).chain(tokio_stream::pending()))));
+        }
+        Ok(Response::new(boxed(items)))
+    }
+
+    async fn missing_images(
+        &self,
+        request: Request<v1::MissingImagesRequest>,
+    ) -> Result<Response<v1::MissingImagesResponse>, Status> {
+        self.called(&request, "MissingImages", "")?;
+        Ok(Response::new(v1::MissingImagesResponse { missing: self.missing.clone() }))
+    }
+
+    async fn push_image(
+        &self,
+        request: Request<Streaming<v1::PushImageRequest>>,
+    ) -> Result<Response<v1::PushImageResponse>, Status> {
+        self.called(&request, "PushImage", "")?;
+        let mut input = request.into_inner();
+        let mut pushed = Archive::default();
+        while let Some(message) = input.message().await? {
+            match message.message {
+                Some(v1::push_image_request::Message::Start(start)) => {
+                    pushed.image = start.image;
+                    pushed.machines = start.machine_ids;
+                }
+                Some(v1::push_image_request::Message::Chunk(chunk)) => {
+                    pushed.largest_chunk = pushed.largest_chunk.max(chunk.len());
+                    pushed.bytes += chunk.len();
+                }
+                None => {}
+            }
+        }
+        self.pushed.lock().unwrap().push(pushed);
+        Ok(Response::new(v1::PushImageResponse { results: self.push_errors.clone() }))
+    }
+}
+
+/// A member's record.
+pub(crate) fn member(id: &str, name: &str, subnet: &str) -> v1::MachineRecord {
+    v1::MachineRecord {
+        id: id.into(),
+        name: name.into(),
+        public_key: "a2V5".into(),
+        subnet: subnet.into(),
+        endpoints: vec!["203.0.113.1:51820".into()],
+        created_at_ms: 1_700_000_000_000,
+    }
+}
+
+/// A member in the list.
+pub(crate) fn status(
+    machine: &v1::MachineRecord,
+    liveness: v1::Liveness,
+    connected: bool,
+) -> v1::MachineStatus {
+    let facts = v1::MachineFacts {
+        hostname: machine.name.clone(),
+        os: "Debian 12".into(),
+        kernel: "6.1".into(),
+        arch: "x86_64".into(),
+        docker_version: "28.5.1".into(),
+        uc_version: "0.1.0".into(),
+    };
+    v1::MachineStatus {
+        machine: Some(machine.clone()),
+        liveness: liveness.into(),
+        facts: Some(facts),
+        connected,
+        replicas: 2,
+    }
+}

@@ -1,0 +1,137 @@
+//! `ls`, `ps`, `inspect`, `machine ls`: for people and as JSON.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uc_api::v1;
+
+use crate::daemon::{Daemon, member, status};
+use crate::world::World;
+
+fn spec() -> v1::ServiceSpec {
+    v1::ServiceSpec {
+        project: "shop".into(),
+        name: "web".into(),
+        image: "shop-web:0123456789ab".into(),
+        built: true,
+        environment: BTreeMap::from([("MODE".into(), "fast".into())]),
+        ports: vec![v1::PortSpec { container_port: 80, published_port: 8080, ..Default::default() }],
+        mounts: vec![v1::MountSpec {
+            kind: v1::MountKind::Volume.into(),
+            source: "shop_data".into(),
+            target: "/data".into(),
+            read_only: false,
+        }],
+        healthcheck: Some(v1::Healthcheck {
+            test: vec!["CMD".into(), "true".into()],
+            interval_ms: Some(1000),
+            ..Default::default()
+        }),
+        depends_on: vec![v1::Dependency {
+            service: "db".into(),
+            condition: v1::DependencyCondition::Healthy.into(),
+        }],
+        mode: v1::ServiceMode::Replicated.into(),
+        replicas: 2,
+        ..Default::default()
+    }
+}
+
+fn service() -> v1::ServiceStatus {
+    v1::ServiceStatus {
+        spec: Some(spec()),
+        revision: "0011223344556677".into(),
+        desired: 2,
+        running: 1,
+        healthy: 1,
+        updated_at_ms: 1_700_000_000_000,
+    }
+}
+
+fn replica(created_at_ms: i64) -> v1::ReplicaStatus {
+    let record = v1::ReplicaRecord {
+        container_id: "0123456789abcdef".repeat(4),
+        container_name: "shop-web-x7k2".into(),
+        project: "shop".into(),
+        service: "web".into(),
+        revision: "0011223344556677".into(),
+        image: "shop-web:0123456789ab".into(),
+        state: v1::ReplicaState::Running.into(),
+        health: v1::Health::Healthy.into(),
+        ip: "10.210.0.2".into(),
+        created_at_ms,
+        ports: spec().ports,
+        ..Default::default()
+    };
+    v1::ReplicaStatus {
+        replica: Some(record),
+        machine_id: "m-1".into(),
+        machine_name: "m1".into(),
+        machine_liveness: v1::Liveness::Up.into(),
+        current: true,
+    }
+}
+
+fn daemon(created_at_ms: i64) -> Daemon {
+    let volume = v1::VolumeSpec { project: "shop".into(), name: "shop_data".into(), ..Default::default() };
+    Daemon {
+        services: vec![service()],
+        replicas: vec![replica(created_at_ms)],
+        inspection: v1::InspectServiceResponse {
+            service: Some(service()),
+            replicas: vec![replica(created_at_ms)],
+            volumes: vec![volume],
+        },
+        machines: vec![
+            status(&member("m-1", "m1", "10.210.0.0/24"), v1::Liveness::Up, true),
+            status(&member("m-2", "m2", "10.210.1.0/24"), v1::Liveness::Down, false),
+        ]
+        .into(),
+        ..Daemon::default()
+    }
+}
+
+/// So that "2 minutes ago" is what is seen.
+fn recently() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap() - 150_000
+}
+
+#[test]
+fn for_people() {
+    let world = World::with(daemon(recently()));
+    insta::assert_snapshot!("ls", world.connected(&["ls"]).text());
+    insta::assert_snapshot!("ps", world.connected(&["ps"]).text());
+    insta::assert_snapshot!("machine_ls", world.connected(&["machine", "ls"]).text());
+    let inspected = world.connected(&["inspect", "web"]).text();
+    let lines: Vec<_> = inspected.lines().filter(|line| !line.starts_with("Updated")).collect();
+    insta::assert_snapshot!("inspect", lines.join("\n"));
+}
+
+#[test]
+fn as_json_the_shapes_hold() {
+    let world = World::with(daemon(1_700_000_000_123));
+    insta::assert_snapshot!("ls_json", world.connected(&["ls", "-o", "json"]).stdout);
+    insta::assert_snapshot!("ps_json", world.connected(&["ps", "-o", "json"]).stdout);
+    insta::assert_snapshot!("machine_ls_json", world.connected(&["machine", "ls", "-o", "json"]).stdout);
+    insta::assert_snapshot!("inspect_json", world.connected(&["inspect", "web", "-o", "json"]).stdout);
+}
+
+#[test]
+fn nothing_is_an_empty_list() {
+    let world = World::new();
+    for arguments in [&["ls"][..], &["ps"][..], &["machine", "ls"][..]] {
+        let ran = world.connected(&[arguments, &["-o", "json"]].concat());
+        assert_eq!(ran.json(), serde_json::json!([]));
+        assert_eq!(ran.stderr, "");
+    }
+    assert_eq!(world.connected(&["ps"]).text(), "exit 0\n--- stdout\n--- stderr\nno containers\n");
+}
+
+#[test]
+fn filters_reach_the_daemon() {
+    let world = World::new();
+    world.connected(&["ps", "web", "shop/db"]);
+    world.connected(&["ls", "-p", "shop"]);
+    assert_eq!(world.daemon.asked(), ["Ps web,shop/db", "List shop"]);
+}

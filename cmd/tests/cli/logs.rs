@@ -1,0 +1,60 @@
+//! `uc logs`
+
+use uc_api::v1::{LogEntry, LogStream};
+
+use crate::daemon::Daemon;
+use crate::world::World;
+
+fn entry(stream: LogStream, message: &str) -> LogEntry {
+    LogEntry {
+        machine_id: "m-1".into(),
+        machine_name: "m1".into(),
+        project: "shop".into(),
+        service: "web".into(),
+        container_id: "0123456789abcdef".into(),
+        stream: stream.into(),
+        time_ns: 1_700_000_000_123_456_789,
+        message: message.as_bytes().to_vec(),
+        ..Default::default()
+    }
+}
+
+fn missing() -> LogEntry {
+    LogEntry { machine_name: "m2".into(), problem: "it does not answer".into(), ..Default::default() }
+}
+
+#[test]
+fn each_stream_goes_where_it_came_from() {
+    let logs = vec![entry(LogStream::Stdout, "GET /\n"), entry(LogStream::Stderr, "oh no")];
+    let world = World::with(Daemon { logs, ..Daemon::default() });
+    insta::assert_snapshot!(world.connected(&["logs", "web"]).text());
+}
+
+#[test]
+fn a_machine_without_an_answer_is_said_and_counts() {
+    let logs = vec![entry(LogStream::Stdout, "GET /"), missing()];
+    let world = World::with(Daemon { logs, ..Daemon::default() });
+    insta::assert_snapshot!(world.connected(&["logs"]).text());
+}
+
+#[test]
+fn as_json_one_object_a_line() {
+    let logs = vec![entry(LogStream::Stderr, "oh no\n"), missing()];
+    let world = World::with(Daemon { logs, ..Daemon::default() });
+    let ran = world.connected(&["logs", "-o", "json"]);
+    insta::assert_snapshot!(ran.stdout);
+    assert!(ran.stdout.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+}
+
+#[test]
+fn flags_reach_the_daemon() {
+    let world = World::new();
+    world.connected(&["logs", "-f", "-n", "all", "--since", "10m", "web"]);
+    world.connected(&["logs"]);
+    let asked = world.daemon.asked();
+    assert_eq!(asked[0], "Logs [\"web\"] follow=true tail=-1 since=true");
+    assert_eq!(asked[1], "Logs [] follow=false tail=100 since=false");
+    let ran = world.connected(&["logs", "--since", "yesterdayish"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("is not a time"), "{}", ran.text());
+}

@@ -1,0 +1,150 @@
+//! `uc machine` where the daemon is there already: `init` here, `join`, `rename`, `rm`, `token`.
+
+use std::sync::Arc;
+
+use uc_api::token::JoinToken;
+use uc_api::v1::{self, Liveness};
+
+use crate::daemon::{Daemon, member, status};
+use crate::world::World;
+
+fn two_members(connected: usize) -> Daemon {
+    let machine = |index: usize| {
+        let member = member(&format!("id-{index}"), &format!("m{index}"), &format!("10.210.{index}.0/24"));
+        status(&member, Liveness::Up, index == connected)
+    };
+    Daemon { machines: vec![machine(1), machine(2)].into(), ..Daemon::default() }
+}
+
+#[test]
+fn init_here_writes_a_context() {
+    let world = World::new();
+    let socket = format!("unix://{}", world.path("uc.sock").display());
+    let ran = world.uc(&[
+        "--connect",
+        &socket,
+        "-c",
+        "home",
+        "machine",
+        "init",
+        "-n",
+        "m1",
+        "--wg-endpoint",
+        "my.host",
+    ]);
+    insta::assert_snapshot!(ran.text());
+    assert_eq!(world.daemon.asked(), ["Info", "Init m1  [\"my.host:51820\"] 0"]);
+    assert_eq!(world.uc(&["ctx", "show"]).stdout, "home\n");
+    assert_eq!(world.uc(&["ps"]).code, Some(0), "the context leads to it");
+    assert!(world.read("config/uc/config.toml").contains("machine = \"m-1\""));
+}
+
+#[test]
+fn a_machine_in_a_cluster_is_not_made_a_new_one() {
+    let info = v1::InfoResponse { cluster_id: "c1".into(), machine_name: "old".into(), ..Default::default() };
+    let world = World::with(Daemon { info: info.into(), ..Daemon::default() });
+    let ran = world.connected(&["machine", "init"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("already belongs to a cluster: it is old of cluster c1"), "{}", ran.text());
+    assert_eq!(world.daemon.asked(), ["Info"]);
+    assert_eq!(world.read("config/uc/config.toml"), "");
+}
+
+#[test]
+fn names_are_checked_before_anything_is_done() {
+    let world = World::new();
+    let ran = world.connected(&["machine", "init", "-n", "Web_1"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("machine name `Web_1` is not possible"), "{}", ran.text());
+    world.config(None, &[("home", &["@"])]);
+    let ran = world.connected(&["machine", "init", "-c", "home"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("there is a context `home` already"), "{}", ran.text());
+    assert!(world.daemon.asked().is_empty());
+}
+
+fn token(expires_at_ms: i64) -> String {
+    JoinToken { id: "t".into(), private_key: "k".into(), members: Vec::new(), expires_at_ms }.to_line()
+}
+
+#[test]
+fn joining_with_a_token() {
+    let world = World::new();
+    let ran = world.connected(&["machine", "join", &token(i64::MAX), "--name", "new"]);
+    assert_eq!(
+        ran.text(),
+        "exit 0\n--- stdout\n--- stderr\njoined cluster cluster-1 as new (10.210.1.0/24)\n"
+    );
+    for (token, said) in [("hello".to_owned(), "not a join token"), (token(5), "has expired")] {
+        let ran = world.connected(&["machine", "join", &token]);
+        assert_ne!(ran.code, Some(0));
+        assert!(ran.stderr.contains(said) && ran.stderr.contains("uc machine token"), "{}", ran.text());
+    }
+    assert_eq!(world.daemon.asked(), ["Info", "JoinWithToken new []"]);
+}
+
+#[test]
+fn a_token_is_alone_on_stdout() {
+    let world = World::new();
+    let ran = world.connected(&["machine", "token", "--ttl", "30m"]);
+    insta::assert_snapshot!(ran.text());
+    assert_eq!(world.daemon.asked(), ["CreateToken 1800"]);
+    assert_eq!(world.connected(&["machine", "token", "--ttl", "31days"]).code, Some(2));
+}
+
+#[test]
+fn renaming() {
+    let world = World::with(two_members(1));
+    let ran = world.connected(&["machine", "rename", "m2", "db-1"]);
+    assert_eq!(ran.text(), "exit 0\n--- stdout\n--- stderr\nm2 is now db-1\n");
+    assert_eq!(world.daemon.asked(), ["ListMachines", "RenameMachine id-2 db-1"]);
+    let ran = world.connected(&["machine", "rename", "m22", "x"]);
+    assert!(ran.stderr.contains("did you mean `m2`?"), "{}", ran.text());
+}
+
+#[test]
+fn removing_another_machine() {
+    let world = World::with(two_members(1));
+    world.config(Some("a"), &[("a", &["@"])]);
+    let mut text = world.read("config/uc/config.toml");
+    text.push_str("[[contexts.a.connections]]\naddress = \"ssh://root@m2\"\nmachine = \"id-2\"\n");
+    world.write("config/uc/config.toml", &text);
+    world.program("ssh", "exit 255");
+    let ran = world.uc(&["machine", "rm", "m2"]);
+    assert_eq!(ran.code, Some(2), "it asks: {}", ran.text());
+    let ran = world.uc(&["machine", "rm", "-y", "m2"]);
+    insta::assert_snapshot!(ran.text());
+    assert!(world.daemon.asked().contains(&"RemoveMachine id-2 no_reset=false".to_owned()));
+    assert!(!world.read("config/uc/config.toml").contains("m2"), "its connection is gone");
+}
+
+#[test]
+fn the_machine_one_is_connected_to_is_removed_through_another() {
+    let world = World::with(two_members(1));
+    let ran = world.connected(&["machine", "rm", "-y", "m1"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("uc is connected to m1 itself"), "{}", ran.text());
+    assert!(!world.daemon.asked().iter().any(|call| call.starts_with("RemoveMachine")));
+
+    let second = Arc::new(two_members(2));
+    world.serve("second.sock", Arc::clone(&second));
+    let through = format!("unix://{}", world.path("second.sock").display());
+    // The first is alone until the second is asked for on purpose.
+    world.config(Some("a"), &[("a", &["@", &through])]);
+    let ran = world.uc(&["machine", "rm", "-y", "m1"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert!(second.asked().contains(&"RemoveMachine id-1 no_reset=false".to_owned()));
+    assert!(!world.daemon.asked().iter().any(|call| call.starts_with("RemoveMachine")));
+}
+
+#[test]
+fn the_last_machine_ends_the_cluster() {
+    let alone = status(&member("id-1", "m1", "10.210.0.0/24"), Liveness::Up, true);
+    let world = World::with(Daemon { machines: vec![alone].into(), ..Daemon::default() });
+    world.config(Some("a"), &[("a", &["@"])]);
+    assert_eq!(world.uc(&["machine", "rm", "-y", "--no-reset", "m1"]).code, Some(2));
+    let ran = world.uc(&["machine", "rm", "-y", "m1"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert!(world.daemon.asked().contains(&"Reset".to_owned()));
+    assert_eq!(world.read("config/uc/config.toml"), "");
+}

@@ -1,0 +1,16 @@
+//! The built `uc`, run as a person or a script runs it, against a daemon with canned answers on a Unix socket and stand-ins for `ssh` and
+//! `docker` in PATH. What is snapshot is what is seen: exit code, stdout, stderr.
+
+#![expect(clippy::unwrap_used, reason = "a test's own set-up that fails is a failed test")]
+
+mod connect;
+mod contexts;
+mod daemon;
+mod deploy;
+mod exec;
+mod help;
+mod listings;
+mod logs;
+mod machine;
+mod provision;
+mod world;
