@@ -7,11 +7,24 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-const PROTOS: [&str; 5] =
-    ["uc/v1/spec.proto", "uc/v1/record.proto", "uc/v1/machine.proto", "uc/v1/service.proto", "uc/v1/node.proto"];
+const PROTOS: [&str; 5] = [
+    "uc/v1/spec.proto",
+    "uc/v1/record.proto",
+    "uc/v1/machine.proto",
+    "uc/v1/service.proto",
+    "uc/v1/node.proto",
+];
 
-/// Generates into `api/src/generated`; with `check`, compares instead of writing.
-pub(crate) fn run(root: &Path, check: bool) -> anyhow::Result<()> {
+/// Arguments of `codegen`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Compare with what is committed instead of writing
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// Generates into `api/src/generated`; with `--check`, compares instead of writing.
+pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     let include = root.join("api/proto");
     let committed = root.join("api/src/generated");
     let scratch = root.join("target/codegen");
@@ -33,7 +46,7 @@ pub(crate) fn run(root: &Path, check: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     anyhow::ensure!(
-        !check,
+        !arguments.check,
         "{} is not what api/proto says\nhint: run `cargo xtask codegen` and commit the result",
         target.display()
     );

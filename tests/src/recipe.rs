@@ -1,0 +1,278 @@
+//! The machine image: built once from Debian packages and kept as a tar file in the cache, under the hash of
+//! what it is made of. Machines get it by `docker import`.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+use std::{fmt, io};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::apt::{Need, install_missing, mirror};
+use crate::layout::cache;
+use crate::newer;
+use crate::progress::say;
+use crate::run::{change, command, read};
+use crate::state::{Lock, lock_named};
+
+/// The newest Debian whose systemd still boots where the host has version 1 of the cgroup file systems.
+const SUITE: &str = "bookworm";
+
+/// What each machine has. Beyond an ordinary server: dig, nc and ping for the tests.
+const PACKAGES: [&str; 14] = [
+    "ca-certificates",
+    "curl",
+    "dbus",
+    "dnsutils",
+    "docker.io",
+    "iproute2",
+    "iptables",
+    "iputils-ping",
+    "netcat-openbsd",
+    "nftables",
+    "openssh-server",
+    "procps",
+    "sudo",
+    "systemd-sysv",
+];
+
+/// Units that cost time at every boot and do nothing for a machine that lives for minutes.
+const MASKED: [&str; 7] = [
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty@tty1.service",
+];
+
+/// Left out of the image: half a gigabyte less to unpack at each `up`.
+const REMOVED: [&str; 5] =
+    ["var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"];
+
+/// Programs of the machines, in `/usr/local/sbin`.
+const SCRIPTS: [(&str, &str); 2] = [
+    ("machine-init", include_str!("../scripts/machine-init.sh")),
+    ("machine-ready", include_str!("../scripts/machine-ready.sh")),
+];
+
+/// Raised when the steps below change in a way that the lists above do not show.
+const RECIPE: &str = "1";
+
+/// The Docker engine of the machines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Engine {
+    /// 20.10.24, API 1.41: Debian 12's own, the oldest that is supported.
+    #[default]
+    #[serde(rename = "20.10")]
+    V20_10,
+    /// 26.1.5, API 1.45: Debian 13's.
+    #[serde(rename = "26.1")]
+    V26_1,
+    /// 28.5.2, API 1.51: what Debian's next has; users have 27 to 29.
+    #[serde(rename = "28.5")]
+    V28_5,
+}
+
+impl Engine {
+    /// All engines a machine can have, the oldest first.
+    pub const ALL: [Self; 3] = [Self::V20_10, Self::V26_1, Self::V28_5];
+
+    /// The first two parts of its version.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V20_10 => "20.10",
+            Self::V26_1 => "26.1",
+            Self::V28_5 => "28.5",
+        }
+    }
+
+    /// The later Debian whose packages replace the machine's own engine.
+    fn later_suite(self) -> Option<&'static str> {
+        match self {
+            Self::V20_10 => None,
+            Self::V26_1 => Some("trixie"),
+            Self::V28_5 => Some("sid"),
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Engine {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match Self::ALL.into_iter().find(|engine| engine.as_str() == text) {
+            Some(engine) => Ok(engine),
+            None => {
+                let known: Vec<_> = Self::ALL.iter().map(|engine| engine.as_str()).collect();
+                bail!("no engine '{text}'; there is {}", known.join(", "))
+            }
+        }
+    }
+}
+
+/// The tar file of the machine image; makes it when the cache has none. Whoever comes second waits.
+pub(crate) fn machine_image(engine: Engine) -> anyhow::Result<PathBuf> {
+    let cache = cache();
+    fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+    let image = cache.join(format!("machine-{engine}-{}.tar", fingerprint(engine)));
+    if image.is_file() {
+        return Ok(image);
+    }
+    let lock = lock_named(".image")?;
+    if !image.is_file() {
+        say(&format!("making the machine image (a minute or two, once): {}", image.display()));
+        build(&lock, engine, &cache, &image).context("cannot make the machine image")?;
+    }
+    Ok(image)
+}
+
+/// Changes whenever something that decides the image's content does.
+fn fingerprint(engine: Engine) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let scripts = SCRIPTS.map(|(_, text)| text);
+    for part in [&[RECIPE, SUITE, engine.as_str()][..], &PACKAGES, &MASKED, &REMOVED, &scripts] {
+        for word in part {
+            hasher.update(word.as_bytes());
+            hasher.update(b"\n");
+        }
+        hasher.update(b"\n");
+    }
+    hasher.finalize().to_hex()[..12].to_owned()
+}
+
+fn build(lock: &Lock, engine: Engine, cache: &Path, image: &Path) -> anyhow::Result<()> {
+    install_missing(&[Need { program: "debootstrap", package: "debootstrap" }])?;
+    let root = cache.join("building");
+    discard(&root)?;
+    debootstrap(lock, &root)?;
+    prune(&root)?;
+    furnish(&root)?;
+    if let Some(suite) = engine.later_suite() {
+        let scratch = cache.join("building-engine");
+        discard(&scratch)?;
+        newer::unpack(lock, suite, engine.as_str(), &root, &scratch)
+            .with_context(|| format!("cannot get the Docker engine {engine}"))?;
+    }
+    // Under its name only when it is whole.
+    let partial = image.with_extension("partial");
+    change(
+        lock,
+        &mut command(&["tar", "--directory", path(&root)?, "--create", "--file", path(&partial)?, "."]),
+    )?;
+    fs::rename(&partial, image)?;
+    discard(&root)
+}
+
+fn debootstrap(lock: &Lock, root: &Path) -> anyhow::Result<()> {
+    let mut debootstrap = Command::new("debootstrap");
+    debootstrap.args(["--variant=minbase", &format!("--include={}", PACKAGES.join(",")), SUITE]).arg(root);
+    if let Some(mirror) = mirror(SUITE) {
+        debootstrap.arg(mirror);
+    }
+    for (variable, key) in [("http_proxy", "Acquire::http::Proxy"), ("https_proxy", "Acquire::https::Proxy")]
+    {
+        let value = read(&["apt-config", "shell", "P", key]).unwrap_or_default();
+        if let Some(proxy) = value.trim().strip_prefix("P='").and_then(|rest| rest.strip_suffix('\'')) {
+            debootstrap.env(variable, proxy);
+        }
+    }
+    change(lock, &mut debootstrap)
+}
+
+/// Takes out what makes machines alike that must differ, and what nobody reads.
+fn prune(root: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(root.join("etc/ssh"))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("ssh_host_") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::write(root.join("etc/machine-id"), "")?;
+    for directory in REMOVED {
+        match fs::remove_dir_all(root.join(directory)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {directory}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Puts in what a machine has beyond its packages.
+fn furnish(root: &Path) -> anyhow::Result<()> {
+    for unit in MASKED {
+        let link = root.join("etc/systemd/system").join(unit);
+        symlink("/dev/null", &link).with_context(|| format!("cannot mask {unit}"))?;
+    }
+    // What was logged before a power loss can be read after it.
+    fs::create_dir_all(root.join("var/log/journal"))?;
+    let ssh = root.join("root/.ssh");
+    fs::create_dir_all(&ssh)?;
+    fs::set_permissions(&ssh, Permissions::from_mode(0o700))?;
+    for (name, text) in SCRIPTS {
+        let file = root.join("usr/local/sbin").join(name);
+        fs::write(&file, text)?;
+        fs::set_permissions(&file, Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// Removes a root directory, whole or half made. An interrupted debootstrap leaves file systems mounted
+/// in it, and what is below those must not be removed.
+fn discard(root: &Path) -> anyhow::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let inside: Vec<&str> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|mount| Path::new(mount).starts_with(root))
+        .collect();
+    for mount in inside.iter().rev() {
+        read(&["umount", "--lazy", mount])?;
+    }
+    match fs::remove_dir_all(root) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", root.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn path(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_are_named_by_their_version() {
+        for engine in Engine::ALL {
+            assert_eq!(engine.as_str().parse::<Engine>().expect("known"), engine);
+        }
+        let error = "1.0".parse::<Engine>().expect_err("unknown").to_string();
+        assert_eq!(error, "no engine '1.0'; there is 20.10, 26.1, 28.5");
+    }
+
+    #[test]
+    fn a_half_made_root_is_discarded() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().join("root");
+        discard(&root).expect("nothing there is fine");
+        fs::create_dir_all(root.join("a/b")).expect("created");
+        discard(&root).expect("removed");
+        assert!(!root.exists());
+    }
+}

@@ -1,0 +1,164 @@
+//! Running the `uc` program the way a person does: the built binary, with a configuration of its own that
+//! leaves the user's contexts, keys and Docker alone.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+use crate::run::{Output, capture};
+use crate::testbed::Testbed;
+
+/// Names the directory of `uc`, `ucd` and `install.sh`; without it they are built.
+const BIN_DIR: &str = "UC_BIN_DIR";
+
+/// Where the built programs are, with install.sh beside them, as `uc machine init` wants it.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    directory: PathBuf,
+}
+
+impl Binaries {
+    /// Those of `UC_BIN_DIR`, or builds them with cargo (profile dev) from the repository at `root`.
+    pub fn find_or_build(root: &Path) -> anyhow::Result<Self> {
+        if let Some(directory) = env::var_os(BIN_DIR).filter(|value| !value.is_empty()) {
+            let binaries = Self { directory: PathBuf::from(directory) };
+            for program in [binaries.uc(), binaries.ucd()] {
+                ensure!(program.is_file(), "{BIN_DIR} is set, but there is no {}", program.display());
+            }
+            return Ok(binaries);
+        }
+        Self::build(root)
+    }
+
+    /// Builds them with cargo (profile dev) from the repository at `root`.
+    pub fn build(root: &Path) -> anyhow::Result<Self> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(&cargo);
+        build.current_dir(root).args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--package",
+            "uc-cmd",
+            "--package",
+            "uc-daemon",
+        ]);
+        capture(&mut build)?.checked().context("uc and ucd do not build")?;
+        let mut metadata = Command::new(&cargo);
+        metadata.current_dir(root).args(["metadata", "--format-version", "1", "--no-deps", "--locked"]);
+        let metadata: serde_json::Value = serde_json::from_str(&capture(&mut metadata)?.checked()?.stdout)?;
+        let target =
+            metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+        Self::stage(root, Path::new(target))
+    }
+
+    /// The target directory is full of other things; what goes to a machine gets a place of its own.
+    fn stage(root: &Path, target: &Path) -> anyhow::Result<Self> {
+        let directory = target.join("uc-dev");
+        fs::create_dir_all(&directory)?;
+        let debug = target.join("debug");
+        for (name, from) in [("uc", &debug), ("ucd", &debug), ("install.sh", &root.to_owned())] {
+            let (from, to) = (from.join(name), directory.join(name));
+            let new = to.with_extension("new");
+            // A new file under the old name: the old one may be running.
+            fs::copy(&from, &new).with_context(|| format!("cannot copy {}", from.display()))?;
+            fs::rename(&new, &to)?;
+        }
+        Ok(Self { directory })
+    }
+
+    /// Their directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The command line program.
+    pub fn uc(&self) -> PathBuf {
+        self.directory.join("uc")
+    }
+
+    /// The daemon.
+    pub fn ucd(&self) -> PathBuf {
+        self.directory.join("ucd")
+    }
+
+    /// For `UC_BIN_DIR` in the environment of a program that is started.
+    pub fn variable(&self) -> (&'static str, &Path) {
+        (BIN_DIR, &self.directory)
+    }
+}
+
+/// The `uc` program on the "laptop": the host, with a home of its own.
+#[derive(Debug, Clone)]
+pub struct Uc {
+    program: PathBuf,
+    home: PathBuf,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Uc {
+    /// For the machines of a testbed: ssh knows them, images are built with the testbed's Docker.
+    pub fn on(testbed: &Testbed, binaries: &Binaries) -> anyhow::Result<Self> {
+        let home = testbed.scratch()?.join("home");
+        fs::create_dir_all(&home)?;
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        Ok(Self {
+            program: binaries.uc(),
+            variables: vec![
+                ("HOME", text(home.clone())),
+                ("XDG_CONFIG_HOME", text(home.join("config"))),
+                ("XDG_CACHE_HOME", text(home.join("cache"))),
+                ("XDG_STATE_HOME", text(home.join("state"))),
+                ("XDG_RUNTIME_DIR", text(testbed.laptop_run_dir()?)),
+                ("UC_CONFIG", text(home.join("config.toml"))),
+                ("UC_SSH_CONFIG", text(testbed.ssh_config())),
+                ("DOCKER_HOST", testbed.docker_host()),
+                ("UC_NO_PROGRESS", "1".to_owned()),
+                ("NO_COLOR", "1".to_owned()),
+            ],
+            home,
+        })
+    }
+
+    /// What a person would have to set to go on by hand.
+    pub fn variables(&self) -> &[(&'static str, String)] {
+        &self.variables
+    }
+
+    /// The same with another value for a variable.
+    pub fn with(mut self, variable: &'static str, value: &str) -> Self {
+        self.variables.retain(|(name, _)| *name != variable);
+        self.variables.push((variable, value.to_owned()));
+        self
+    }
+
+    /// Its home directory, which is also where it is run.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// A command, not run yet.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(words).current_dir(&self.home);
+        for variable in ["UC_CONNECT", "UC_CONTEXT", "UC_AUTO_CONFIRM", "SSH_AUTH_SOCK"] {
+            command.env_remove(variable);
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs it to the end; fails only when it cannot be started.
+    pub fn run(&self, words: &[&str]) -> anyhow::Result<Output> {
+        capture(&mut self.command(words))
+    }
+
+    /// Runs it with `-o json` and reads what it prints.
+    pub fn json(&self, words: &[&str]) -> anyhow::Result<serde_json::Value> {
+        let output = self.run(&[words, &["-o", "json"]].concat())?.checked()?;
+        serde_json::from_str(&output.stdout).with_context(|| format!("`{}` printed no JSON", output.command))
+    }
+}
