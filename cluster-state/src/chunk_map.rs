@@ -81,6 +81,11 @@ impl<K: Ord + Clone, V: Clone> ChunkMap<K, V> {
         Some(value)
     }
 
+    /// Number of entries; counts chunk by chunk.
+    pub(crate) fn len(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.len()).sum()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.iter_from(|_| false)
     }

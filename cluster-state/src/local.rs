@@ -1,22 +1,24 @@
 //! Own changes: what `write` and `publish` mean for the state. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::id::Actor;
-use crate::kind::{Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION};
-use crate::op::{Content, MAX_CONTEXT, Op};
-use crate::register::Register;
-use crate::state::{Changes, State};
+use bytes::Bytes;
+
+use crate::id::{Actor, Dot, MAX_COUNTER, MachineId};
+use crate::kind::{self, ACKS, Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, MEMBERS};
+use crate::op::{Content, Context, Group, MAX_CONTEXT, MAX_GROUPS, Op, Wanted};
+use crate::register::{MAX_SIBLINGS, Register};
+use crate::state::{Changes, Member, MemberStatus, State};
 use crate::writer::WriteError;
 
 /// Marks of vanished observations kept before all are written anew and swept, if there are more than live ones.
 const MAX_GONE: usize = 64;
 
-/// A change to an intent.
+/// A change that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// Sets the value; replaces everything this machine has seen of the record.
+    /// Sets the whole record; replaces everything this machine has seen of it.
     Put {
         /// A declared kind of class intent.
         kind: u16,
@@ -25,6 +27,16 @@ pub enum Write {
         /// Key and value together at most `MAX_RECORD` bytes.
         value: Vec<u8>,
     },
+    /// Sets or removes groups of fields of a record and leaves the others as they are. Concurrent edits of different
+    /// groups are no conflict. A record that is not there is created.
+    Edit {
+        /// A declared kind of class intent.
+        kind: u16,
+        /// 1 to `MAX_KEY` bytes.
+        key: String,
+        /// Groups by number, at most `MAX_GROUPS` in the record; group 0 is what `Put` sets. None: removed.
+        groups: Vec<(u16, Option<Vec<u8>>)>,
+    },
     /// Deletes what this machine has seen of the record. Deleting what is not there is no error.
     Delete {
         /// A declared kind of class intent.
@@ -32,15 +44,91 @@ pub enum Write {
         /// 1 to `MAX_KEY` bytes.
         key: String,
     },
+    /// Claims a key, or changes the value of this machine's own claim. Refused if another machine's claim is known.
+    /// Two claims made on two sides of a partition are both kept until one is released; the earlier one holds.
+    Claim {
+        /// A declared kind of class claim.
+        kind: u16,
+        /// 1 to `MAX_KEY` bytes.
+        key: String,
+        /// Key and value together at most `MAX_RECORD` bytes.
+        value: Vec<u8>,
+    },
+    /// Gives back this machine's own claim, whether it holds or has lost.
+    Release {
+        /// A declared kind of class claim.
+        kind: u16,
+        /// 1 to `MAX_KEY` bytes.
+        key: String,
+    },
+    /// Gives back everybody's claims of a key that this machine knows: for claims of machines that are gone.
+    Revoke {
+        /// A declared kind of class claim.
+        kind: u16,
+        /// 1 to `MAX_KEY` bytes.
+        key: String,
+    },
+    /// Raises a registry record. Refused unless `epoch` is above the record's.
+    Raise {
+        /// A declared kind of class registry.
+        kind: u16,
+        /// 1 to `MAX_KEY` bytes.
+        key: String,
+        /// 1 for the first.
+        epoch: u64,
+        /// Key and value together at most `MAX_RECORD` bytes.
+        value: Vec<u8>,
+    },
+    /// Settles a conflict: as `Edit` (or `Delete`), but refused if the values are others than those somebody chose from.
+    Settle {
+        /// A declared kind of class intent.
+        kind: u16,
+        /// 1 to `MAX_KEY` bytes.
+        key: String,
+        /// The group of fields; 0 for records without groups.
+        group: u16,
+        /// The writes that were seen: those of `Conflict::active` and `Conflict::others`.
+        seen: Vec<Dot>,
+        /// None: the record is deleted.
+        value: Option<Vec<u8>>,
+    },
+    /// Says what a machine is to the cluster: whether deletes wait for it, and whether its facts count. Does nothing
+    /// if that is said already. What a machine writes along with this is safe only in the same call.
+    Declare {
+        /// The machine.
+        machine: MachineId,
+        /// What it is.
+        status: MemberStatus,
+    },
 }
 
 impl Write {
-    fn target(&self) -> (u16, &str, usize) {
+    fn target(&self) -> (Class, u16, &str, usize) {
         match self {
-            Self::Put { kind, key, value } => (*kind, key, value.len()),
-            Self::Delete { kind, key } => (*kind, key, 0),
+            Self::Put { kind, key, value } => (Class::Intent, *kind, key, value.len()),
+            Self::Edit { kind, key, groups } => {
+                let bytes = groups.iter().flat_map(|(_, value)| value).map(|value| value.len() + 48).sum();
+                (Class::Intent, *kind, key, bytes)
+            }
+            Self::Delete { kind, key } => (Class::Intent, *kind, key, 0),
+            Self::Claim { kind, key, value } => (Class::Claim, *kind, key, value.len()),
+            Self::Release { kind, key } | Self::Revoke { kind, key } => (Class::Claim, *kind, key, 0),
+            Self::Raise { kind, key, value, .. } => (Class::Registry, *kind, key, value.len()),
+            Self::Settle { kind, key, value, .. } => {
+                (Class::Intent, *kind, key, value.as_ref().map_or(0, Vec::len))
+            }
+            Self::Declare { .. } => (Class::Registry, MEMBERS, "machine", 0),
         }
     }
+}
+
+/// How much of its log a machine keeps of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// At most so many entries; at least 1.
+    pub entries: usize,
+    /// None older than this, in milliseconds.
+    pub age_ms: u64,
 }
 
 fn check(kinds: &[Kind], class: Class, kind: u16, key: &str, value: usize) -> Result<(), WriteError> {
@@ -56,8 +144,7 @@ fn check(kinds: &[Kind], class: Class, kind: u16, key: &str, value: usize) -> Re
 }
 
 fn check_kind(kinds: &[Kind], class: Class, kind: u16) -> Result<(), WriteError> {
-    let declared =
-        kinds.iter().find(|declared| declared.id == kind).ok_or(WriteError::UnknownKind { kind })?;
+    let declared = kind::find(kinds, kind).ok_or(WriteError::UnknownKind { kind })?;
     if declared.class != class {
         return Err(WriteError::WrongClass { kind, name: declared.name, class: declared.class });
     }
@@ -70,10 +157,20 @@ pub(crate) fn check_writes(kinds: &[Kind], writes: &[Write]) -> Result<(), Write
         return Err(WriteError::TransactionTooLarge { records: writes.len() });
     }
     for write in writes {
-        let (kind, key, value) = write.target();
-        check(kinds, Class::Intent, kind, key, value)?;
+        let (class, kind, key, value) = write.target();
+        check(kinds, class, kind, key, value)?;
     }
     Ok(())
+}
+
+/// Whether the entries are within the limits.
+pub(crate) fn check_entries(kinds: &[Kind], kind: u16, entries: &[Vec<u8>]) -> Result<(), WriteError> {
+    if entries.len() > MAX_TRANSACTION {
+        return Err(WriteError::TransactionTooLarge { records: entries.len() });
+    }
+    check_kind(kinds, Class::Log, kind)?;
+    // An entry's key is made when it is appended: 33 bytes.
+    entries.iter().try_for_each(|entry| check(kinds, Class::Log, kind, &"0".repeat(33), entry.len()))
 }
 
 /// The rows as a set, if they are within the limits.
@@ -94,7 +191,7 @@ pub(crate) fn check_rows(
     Ok(set)
 }
 
-/// Applies writes of intent, each with its own version and stamp.
+/// Applies writes, each with its own version and stamp.
 pub(crate) fn write(
     state: &mut State,
     writes: &[Write],
@@ -102,23 +199,259 @@ pub(crate) fn write(
     changes: &mut Changes,
 ) -> Result<(), WriteError> {
     for write in writes {
-        let (kind, key, value) = match write {
-            Write::Put { kind, key, value } => (*kind, key, Some(value.as_slice())),
-            Write::Delete { kind, key } => (*kind, key, None),
-        };
-        let register = state.register(kind, key);
-        if value.is_none() && register.is_none_or(|register| register.value().is_none()) {
-            continue;
+        match write {
+            Write::Put { kind, key, value } => {
+                put(state, (*kind, key), vec![(0, Some(value.as_slice()))], false, now_ms, changes)?;
+            }
+            Write::Edit { kind, key, groups } => {
+                let groups = groups.iter().map(|(id, value)| (*id, value.as_deref())).collect();
+                put(state, (*kind, key), groups, true, now_ms, changes)?;
+            }
+            Write::Delete { kind, key } => {
+                if state.register(false, *kind, key).is_some_and(|register| register.life().is_some()) {
+                    bury(state, false, (*kind, key), now_ms, changes)?;
+                }
+            }
+            Write::Claim { kind, key, value } => claim(state, (*kind, key), value, now_ms, changes)?,
+            Write::Release { kind, key } => release(state, (*kind, key), now_ms, changes)?,
+            Write::Revoke { kind, key } => {
+                if state.register(true, *kind, key).is_some_and(|register| register.life().is_some()) {
+                    bury(state, true, (*kind, key), now_ms, changes)?;
+                }
+            }
+            Write::Settle { kind, key, group, seen, value } => {
+                settle(state, (*kind, key), *group, seen, value.as_deref(), now_ms, changes)?;
+            }
+            Write::Declare { machine, status } => {
+                let floor = state.member(*machine).map_or(0, |(_, member)| member.floor);
+                declare(state, *machine, Member { status: *status, floor }, now_ms, changes)?;
+            }
+            Write::Raise { kind, key, epoch, value } => {
+                let known = match state.registered(*kind, key).map(|op| &op.content) {
+                    Some(Content::Registry { epoch, .. }) => *epoch,
+                    _ => 0,
+                };
+                if *epoch <= known || *epoch >= MAX_COUNTER {
+                    return Err(WriteError::EpochTooLow {
+                        kind: *kind,
+                        key: key.clone(),
+                        known,
+                        epoch: *epoch,
+                    });
+                }
+                let hlc = state.hlc.tick(now_ms);
+                let key = Arc::from(key.as_str());
+                state.apply_own(|dot| Op::registry(dot, *kind, key, *epoch, hlc, value), now_ms, changes)?;
+            }
         }
-        let context = register.map(Register::context).unwrap_or_default();
-        if context.len() >= MAX_CONTEXT {
-            return Err(WriteError::TooManyWriters { kind, key: key.clone() });
-        }
-        let hlc = state.hlc.tick(now_ms);
-        let key = Arc::from(key.as_str());
-        state.apply_own(|dot| Op::intent(dot, kind, key, hlc, context, value), now_ms, changes)?;
     }
     Ok(())
+}
+
+/// What this machine has seen of a record.
+fn seen(state: &State, claim: bool, kind: u16, key: &str) -> Result<Context, WriteError> {
+    let context = state.register(claim, kind, key).map_or_else(|| state.absent_context(), Register::context);
+    if context.len() >= MAX_CONTEXT {
+        return Err(WriteError::TooManyWriters { kind, key: key.to_owned() });
+    }
+    Ok(context)
+}
+
+/// Sets groups; `merge` keeps the others.
+fn put(
+    state: &mut State,
+    (kind, key): (u16, &str),
+    set: Vec<(u16, Option<&[u8]>)>,
+    merge: bool,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
+    let context = seen(state, false, kind, key)?;
+    let register = state.register(false, kind, key);
+    let life = register.and_then(Register::life);
+    let mut groups = BTreeMap::new();
+    if merge && let Some(register) = register {
+        let ids = register.group_ids();
+        let kept = ids.into_iter().filter_map(|id| register.active(id));
+        groups.extend(kept.map(|group| (group.id, (Some((group.dot, group.hlc)), group.value.clone()))));
+    }
+    for (id, value) in set {
+        match value {
+            Some(value) => drop(groups.insert(id, (None, Bytes::copy_from_slice(value)))),
+            None => drop(groups.remove(&id)),
+        }
+    }
+    if groups.len() > MAX_GROUPS {
+        return Err(WriteError::TooManyGroups { kind, key: key.to_owned(), groups: groups.len() });
+    }
+    if groups.is_empty() {
+        // A record of which nothing is left is not there.
+        return if life.is_some() { bury(state, false, (kind, key), now_ms, changes) } else { Ok(()) };
+    }
+    let bytes = key.len() + groups.values().map(|(_, value)| value.len()).sum::<usize>();
+    if bytes > MAX_RECORD {
+        return Err(WriteError::RecordTooLarge { kind, key: key.to_owned(), bytes });
+    }
+    let hlc = state.hlc.tick(now_ms);
+    let groups = groups.into_iter().map(|(id, (set, value))| (id, set, value)).collect();
+    let wanted = Wanted { kind, claim: false, key: Arc::from(key), hlc, life, context, groups: Some(groups) };
+    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
+    Ok(())
+}
+
+fn settle(
+    state: &mut State,
+    (kind, key): (u16, &str),
+    group: u16,
+    seen: &[Dot],
+    value: Option<&[u8]>,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
+    let candidates = state.register(false, kind, key).map(|register| register.candidates(group));
+    let now: BTreeSet<Dot> =
+        candidates.unwrap_or_default().iter().take(MAX_SIBLINGS).map(|candidate| candidate.dot).collect();
+    if now != seen.iter().copied().collect() {
+        return Err(WriteError::Changed { kind, key: key.to_owned() });
+    }
+    match value {
+        Some(value) => put(state, (kind, key), vec![(group, Some(value))], true, now_ms, changes),
+        None => bury(state, false, (kind, key), now_ms, changes),
+    }
+}
+
+/// Deletes all that is known of a record.
+fn bury(
+    state: &mut State,
+    claim: bool,
+    (kind, key): (u16, &str),
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
+    let context = seen(state, claim, kind, key)?;
+    let life = state.register(claim, kind, key).and_then(Register::life);
+    let hlc = state.hlc.tick(now_ms);
+    let wanted = Wanted { kind, claim, key: Arc::from(key), hlc, life, context, groups: None };
+    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
+    Ok(())
+}
+
+/// This machine's claims among those of a key, and what replacing just them has to say it has seen.
+fn own_claims(state: &State, kind: u16, key: &str) -> (Option<(u64, Actor)>, Context) {
+    let me = state.me().machine;
+    let mut context = Context::default();
+    let mut life = None;
+    let Some(register) = state.register(true, kind, key) else { return (None, state.absent_context()) };
+    for op in register.items() {
+        let Some(asked) = op.asked() else { continue };
+        let given_back = asked.groups.is_none();
+        if asked.life.1.machine == me || given_back {
+            context.join(&asked.context);
+            context.add(op.dot);
+        }
+        if asked.life.1.machine == me && !given_back {
+            life = Some(life.map_or(asked.life, |life: (u64, Actor)| life.min(asked.life)));
+        }
+    }
+    (life, context)
+}
+
+fn claim(
+    state: &mut State,
+    (kind, key): (u16, &str),
+    value: &[u8],
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
+    let holder = state.register(true, kind, key).and_then(Register::holder);
+    if let Some((_, asked)) = holder
+        && asked.life.1.machine != state.me().machine
+    {
+        return Err(WriteError::Claimed { kind, key: key.to_owned(), by: asked.life.1.machine });
+    }
+    let (life, context) = own_claims(state, kind, key);
+    if context.len() >= MAX_CONTEXT {
+        return Err(WriteError::TooManyWriters { kind, key: key.to_owned() });
+    }
+    let hlc = state.hlc.tick(now_ms);
+    let groups = Some(vec![(0, None, Bytes::copy_from_slice(value))]);
+    let wanted = Wanted { kind, claim: true, key: Arc::from(key), hlc, life, context, groups };
+    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
+    Ok(())
+}
+
+fn release(
+    state: &mut State,
+    (kind, key): (u16, &str),
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
+    let (life, context) = own_claims(state, kind, key);
+    if life.is_none() {
+        return Ok(());
+    }
+    let hlc = state.hlc.tick(now_ms);
+    let wanted = Wanted { kind, claim: true, key: Arc::from(key), hlc, life, context, groups: None };
+    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
+    Ok(())
+}
+
+/// Appends to this machine's log of a kind and trims it.
+pub(crate) fn append(
+    state: &mut State,
+    kind: u16,
+    entries: &[Vec<u8>],
+    keep: Retention,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
+    for entry in entries {
+        state.apply_own(|dot| Op::entry(dot, kind, now_ms, entry), now_ms, changes)?;
+    }
+    let me = state.me().machine;
+    let oldest = now_ms.saturating_sub(keep.age_ms);
+    let mut places: Vec<((u64, u64), u64)> = state
+        .facts_of(kind, me)
+        .map(|(_, fact)| ((fact.dot.actor.incarnation, fact.dot.version), fact.ms))
+        .collect();
+    places.sort_unstable();
+    let surplus = places.len().saturating_sub(keep.entries.max(1));
+    let aged = places.iter().take_while(|(_, ms)| *ms < oldest).count();
+    // Trimming a few at a time would cost as many sweeps as entries.
+    let slack = (keep.entries / 8).max(1);
+    let trimmed = surplus.max(aged);
+    if trimmed >= slack || state.sweep(kind, me).is_none() {
+        let floor =
+            places.get(trimmed).map_or((state.me().incarnation, state.own_version() + 1), |place| place.0);
+        state.apply_own(|dot| Op::sweep(dot, kind, floor), now_ms, changes)?;
+    }
+    Ok(())
+}
+
+/// Writes down up to where this machine has the actors whose deletes others keep.
+pub(crate) fn acknowledge(state: &mut State, now_ms: u64, changes: &mut Changes) -> Result<(), WriteError> {
+    let Some(list) = state.due_acknowledgements() else { return Ok(()) };
+    let value = postcard::to_stdvec(&list).unwrap_or_default();
+    let key = state.me().machine.to_string();
+    put(state, (ACKS, &key), vec![(0, Some(value.as_slice()))], false, now_ms, changes)
+}
+
+/// Declares what a machine is to the cluster.
+pub(crate) fn declare(
+    state: &mut State,
+    machine: MachineId,
+    member: Member,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
+    let known = state.member(machine);
+    if known.is_some_and(|(_, known)| known == member) {
+        return Ok(());
+    }
+    let epoch = known.map_or(0, |(epoch, _)| epoch) + 1;
+    let value = postcard::to_stdvec(&member).unwrap_or_default();
+    let raise = Write::Raise { kind: MEMBERS, key: machine.to_string(), epoch, value };
+    write(state, &[raise], now_ms, changes)
 }
 
 /// Makes `rows` the complete set of own observations of `kind`. Unchanged rows change nothing.
@@ -181,21 +514,31 @@ pub(crate) fn reincarnate(
     changes: &mut Changes,
 ) -> Result<(), WriteError> {
     let old = state.me();
-    let suspects: Vec<_> =
-        state.ops_after(old, opened_at).filter(|op| op.stamp().is_some()).cloned().collect();
+    let suspects: Vec<_> = state.ops_after(old, opened_at).cloned().collect();
     state.become_actor(Actor { incarnation, ..old }, opened_at, changes);
     for op in suspects {
-        if let Content::Intent(intent) = &op.content {
-            // It replaces the write it repeats and whatever that had replaced, nothing else.
-            let mut context = intent.context.clone();
-            context.add(op.dot);
-            let hlc = state.hlc.tick(now_ms);
-            let value = intent.value.as_deref();
-            let make = |dot| Op::intent(dot, op.kind, Arc::clone(&op.key), hlc, context, value);
-            state.apply_own(make, now_ms, changes)?;
+        match &op.content {
+            Content::Entry { ms, value } => {
+                state.drop_entry(&op, changes);
+                state.apply_own(|dot| Op::entry(dot, op.kind, *ms, value), now_ms, changes)?;
+            }
+            Content::Registry { epoch, value, .. } => {
+                let hlc = state.hlc.tick(now_ms);
+                let key = Arc::clone(&op.key);
+                state.apply_own(
+                    |dot| Op::registry(dot, op.kind, key, *epoch, hlc, value),
+                    now_ms,
+                    changes,
+                )?;
+            }
+            _ => repeat(state, &op, now_ms, changes)?,
         }
     }
     for kind in state.published_kinds(old.machine) {
+        // A log's entries have a time; they were said again above.
+        if state.facts_of(kind, old.machine).any(|(_, fact)| fact.ms > 0) {
+            continue;
+        }
         let rows = state
             .facts_of(kind, old.machine)
             .filter_map(|((_, _, key), fact)| {
@@ -205,4 +548,77 @@ pub(crate) fn reincarnate(
         republish(state, kind, &rows, now_ms, changes)?;
     }
     Ok(())
+}
+
+/// Says an intent or a claim again: the repetition replaces what it repeats and what that had replaced, nothing else.
+/// A record that is not there was perhaps deleted and forgotten meanwhile; then it is written as such.
+fn repeat(state: &mut State, op: &Op, now_ms: u64, changes: &mut Changes) -> Result<(), WriteError> {
+    let Some(asked) = op.asked() else { return Ok(()) };
+    let claim = matches!(op.content, Content::Claim(_));
+    let mut context = match state.register(claim, op.kind, &op.key) {
+        Some(_) => Context::default(),
+        None => state.absent_context(),
+    };
+    context.join(&asked.context);
+    context.add(op.dot);
+    let hlc = state.hlc.tick(now_ms);
+    let group = |group: &Group| {
+        let set = (group.dot != op.dot).then_some((group.dot, group.hlc));
+        (group.id, set, group.value.clone())
+    };
+    let groups = asked.groups.as_ref().map(|groups| groups.iter().map(group).collect());
+    let (kind, key) = (op.kind, Arc::clone(&op.key));
+    let wanted = Wanted { kind, claim, key, hlc, life: Some(asked.life), context, groups };
+    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
+    Ok(())
+}
+
+/// Goes on from what a peer has (`fresh`), fetched whole, instead of what this machine had: what it wrote and the
+/// cluster does not know is written again, as a new incarnation.
+pub(crate) fn rejoin(
+    old: &State,
+    mut fresh: State,
+    stride: u64,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<State, WriteError> {
+    let me = old.me().machine;
+    let known = fresh.heights().filter(|(actor, _)| actor.machine == me).map(|(actor, _)| actor.incarnation);
+    let loose = fresh.ops().filter(|op| op.dot.actor.machine == me).map(|op| op.dot.actor.incarnation);
+    let incarnation = known.chain(loose).max().unwrap_or(0).max(old.me().incarnation) + stride;
+    fresh.become_actor(Actor { machine: me, incarnation }, u64::MAX, changes);
+    fresh.hlc.observe(old.hlc.last());
+    fresh.set_rejoining(false);
+    if let Some((_, member)) = fresh.member(me)
+        && member.status != MemberStatus::Left
+    {
+        let member = Member { status: MemberStatus::Member, floor: incarnation };
+        declare(&mut fresh, me, member, now_ms, changes)?;
+    }
+    let unknown = |op: &&Arc<Op>| op.dot.version > fresh.height(op.dot.actor) && !fresh.has_op(op.dot);
+    let mut unsent: Vec<Arc<Op>> = old.ops().filter(unknown).cloned().collect();
+    unsent.sort_by_key(|op| (op.hlc(), op.dot));
+    for op in unsent {
+        match &op.content {
+            Content::Intent(_) | Content::Claim(_) if op.kind != ACKS => {
+                repeat(&mut fresh, &op, now_ms, changes)?;
+            }
+            Content::Entry { ms, value } if op.dot.actor.machine == me => {
+                fresh.apply_own(|dot| Op::entry(dot, op.kind, *ms, value), now_ms, changes)?;
+            }
+            _ => {}
+        }
+    }
+    for kind in old.published_kinds(me) {
+        let rows: BTreeMap<Arc<str>, Vec<u8>> = old
+            .facts_of(kind, me)
+            .filter(|(_, fact)| fact.ms == 0)
+            .filter_map(|((_, _, key), fact)| Some((Arc::clone(key), fact.value.as_ref()?.to_vec())))
+            .collect();
+        let log = old.facts_of(kind, me).any(|(_, fact)| fact.ms > 0);
+        if !log {
+            republish(&mut fresh, kind, &rows, now_ms, changes)?;
+        }
+    }
+    Ok(fresh)
 }

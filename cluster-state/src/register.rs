@@ -1,20 +1,20 @@
-//! The multi-value register of one intent record: concurrent writes are all kept, a write that has seen another
-//! replaces it, one of the kept is active. Merging is commutative, associative and idempotent because it is a
-//! function of the set of writes: those that no other write of the set has seen remain.
+//! The multi-value register of one record that anyone writes: concurrent writes are all kept, a write that has seen
+//! another replaces it. Merging is commutative, associative and idempotent because it is a function of the set of
+//! writes: those that no other write of the set has seen remain. What is shown of them is decided when it is read.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 
 use crate::clock::Stamp;
-use crate::id::Dot;
-use crate::op::{Content, Context, Intent, Op};
+use crate::id::{Actor, Dot};
+use crate::op::{Content, Context, Group, Intent, Op};
 
-/// Most values of a record that `Snapshot::siblings` shows. What is stored is bounded by the machines that wrote
-/// concurrently, since a machine's next write replaces its last: dropping here would let replicas differ, because a
-/// later delete can have seen the kept ones and not the dropped.
+/// Most values of a conflict that are shown. What is stored is bounded by the machines that wrote concurrently, since
+/// a machine's next write replaces its last: dropping here would let replicas differ, because a later delete can
+/// have seen the kept ones and not the dropped.
 pub const MAX_SIBLINGS: usize = 8;
 
-/// The writes of one record that no other write has seen, the active one first.
+/// The writes of one record that no other write has seen, by dot.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Register {
     items: Vec<Arc<Op>>,
@@ -29,27 +29,30 @@ pub(crate) struct Merged {
     pub(crate) replaced: Vec<Dot>,
 }
 
-fn intent(op: &Op) -> Option<&Intent> {
-    match &op.content {
-        Content::Intent(intent) => Some(intent),
-        _ => None,
+/// One of the values of a group of fields, and the write it comes with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) dot: Dot,
+    pub(crate) hlc: u64,
+    /// None: a delete of the record.
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+impl Candidate<'_> {
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp { hlc: self.hlc, actor: self.dot.actor }
     }
 }
 
-/// Values before tombstones (an edit concurrent with a delete stays active), then the highest stamp.
-fn rank(op: &Op) -> (bool, Reverse<Option<Stamp>>) {
-    (intent(op).is_none_or(|intent| intent.value.is_none()), Reverse(op.stamp()))
-}
-
 impl Register {
-    /// Merges one write; anything but an intent changes nothing.
+    /// Merges one write; anything but an intent or a claim changes nothing.
     pub(crate) fn merge(&mut self, op: &Arc<Op>) -> Merged {
         let mut merged = Merged { kept: false, replaced: Vec::new() };
-        let Some(new) = intent(op) else { return merged };
+        let Some(new) = op.asked() else { return merged };
         let known = self
             .items
             .iter()
-            .any(|item| item.dot == op.dot || intent(item).is_some_and(|old| old.context.covers(op.dot)));
+            .any(|item| item.dot == op.dot || item.asked().is_some_and(|old| old.context.covers(op.dot)));
         if known {
             return merged;
         }
@@ -61,25 +64,12 @@ impl Register {
             }
             !seen
         });
-        let at = self.items.partition_point(|item| rank(item) < rank(op));
+        let at = self.items.partition_point(|item| item.dot < op.dot);
         self.items.insert(at, Arc::clone(op));
         merged
     }
 
-    /// The write that everybody sees: none for a deleted record.
-    pub(crate) fn active(&self) -> Option<&Op> {
-        self.items
-            .first()
-            .map(Arc::as_ref)
-            .filter(|op| intent(op).is_some_and(|intent| intent.value.is_some()))
-    }
-
-    /// The value that everybody sees.
-    pub(crate) fn value(&self) -> Option<&[u8]> {
-        self.active().and_then(intent).and_then(|intent| intent.value.as_deref())
-    }
-
-    /// All kept writes, the active one first.
+    /// All kept writes, by dot.
     pub(crate) fn items(&self) -> &[Arc<Op>] {
         &self.items
     }
@@ -88,23 +78,166 @@ impl Register {
     pub(crate) fn context(&self) -> Context {
         let mut context = Context::default();
         for item in &self.items {
-            if let Some(intent) = intent(item) {
-                context.join(&intent.context);
+            if let Some(asked) = item.asked() {
+                context.join(&asked.context);
             }
             context.add(item.dot);
         }
         context
     }
+
+    /// If all that is left are deletes: the time of the earliest.
+    pub(crate) fn buried(&self) -> Option<u64> {
+        let dead = !self.items.is_empty() && self.values().next().is_none();
+        dead.then(|| self.items.iter().filter_map(|item| item.hlc()).min()).flatten()
+    }
+
+    /// Whether more than one write is kept and one of them is a value: perhaps a conflict. A claim that was given back
+    /// contests nothing.
+    pub(crate) fn is_contested(&self) -> bool {
+        let claim = |(op, _): (&Op, &Intent)| matches!(op.content, Content::Claim(_));
+        match self.values().next() {
+            None => false,
+            Some(first) if claim(first) => self.values().count() > 1,
+            Some(_) => self.items.len() > 1,
+        }
+    }
+
+    fn asked(&self) -> impl Iterator<Item = (&Op, &Intent)> {
+        self.items.iter().filter_map(|item| item.asked().map(|asked| (&**item, asked)))
+    }
+
+    fn values(&self) -> impl Iterator<Item = (&Op, &Intent)> {
+        self.asked().filter(|(_, asked)| asked.groups.is_some())
+    }
+
+    /// The newest life that is not deleted: an edit concurrent with a delete stays.
+    pub(crate) fn life(&self) -> Option<(u64, Actor)> {
+        self.values().map(|(_, asked)| asked.life).max()
+    }
+
+    fn of_life(&self, life: (u64, Actor)) -> impl Iterator<Item = (&Op, &Intent)> {
+        self.values().filter(move |(_, asked)| asked.life == life)
+    }
+
+    /// The groups of fields of the shown life, ascending.
+    pub(crate) fn group_ids(&self) -> Vec<u16> {
+        let Some(life) = self.life() else { return Vec::new() };
+        let mut ids: Vec<u16> = self
+            .of_life(life)
+            .flat_map(|(_, asked)| asked.groups.iter().flatten().map(|group| group.id))
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        // Of a group that one write has removed and the others have only not touched, nothing is left.
+        ids.retain(|id| self.active(*id).is_some());
+        ids
+    }
+
+    /// The newest writes of a group within the shown life that do not know of each other, the active one first.
+    fn newest(&self, id: u16) -> Vec<&Group> {
+        let Some(life) = self.life() else { return Vec::new() };
+        let mut groups: Vec<&Group> = self.of_life(life).filter_map(|(_, asked)| asked.group(id)).collect();
+        groups.sort_by_key(|group| Reverse((group.hlc, group.dot)));
+        groups.dedup_by_key(|group| group.dot);
+        // Who has seen a write of the group and says something else (or nothing) of it has replaced it.
+        groups.retain(|group| {
+            !self.of_life(life).any(|(op, asked)| {
+                let seen = asked.context.covers(group.dot) || op.dot == group.dot;
+                seen && asked.group(id).is_none_or(|own| own.dot != group.dot)
+            })
+        });
+        groups
+    }
+
+    /// What everybody sees of a group: its value and who wrote it.
+    pub(crate) fn active(&self, id: u16) -> Option<&Group> {
+        if let [only] = self.items.as_slice() {
+            return only.asked().and_then(|asked| asked.group(id));
+        }
+        self.newest(id).first().copied()
+    }
+
+    /// What everybody sees of the first group: the value of a record that has no groups.
+    pub(crate) fn value(&self) -> Option<&[u8]> {
+        self.active(0).map(|group| &*group.value)
+    }
+
+    /// The active value of a group and those that were written concurrently with it and differ: other values of the
+    /// group, those of other lives, and deletes.
+    pub(crate) fn candidates(&self, id: u16) -> Vec<Candidate<'_>> {
+        let newest = self.newest(id);
+        let gone = |(op, asked): (&Op, &Intent)| Candidate { dot: op.dot, hlc: asked.hlc, value: None };
+        let Some(active) = newest.first() else {
+            let deleted = self.life().is_none();
+            return self.asked().filter(|_| deleted).map(gone).collect();
+        };
+        let mut found: Vec<Candidate<'_>> = newest
+            .iter()
+            .map(|group| Candidate { dot: group.dot, hlc: group.hlc, value: Some(&*group.value) })
+            .collect();
+        let life = self.life();
+        let others = self.asked().filter(|(_, asked)| asked.groups.is_none() || Some(asked.life) != life);
+        found.extend(others.filter_map(|(op, asked)| match &asked.groups {
+            None => Some(Candidate { dot: op.dot, hlc: asked.hlc, value: None }),
+            Some(_) => asked.group(id).map(|group| Candidate {
+                dot: group.dot,
+                hlc: group.hlc,
+                value: Some(&*group.value),
+            }),
+        }));
+        if let Some((_, others)) = found.split_first_mut() {
+            others.sort_by_key(|candidate| Reverse((candidate.hlc, candidate.dot)));
+        }
+        let mut first = true;
+        found.retain(|candidate| std::mem::take(&mut first) || candidate.value != Some(&*active.value));
+        found
+    }
+
+    /// The claim that holds: the earliest.
+    pub(crate) fn holder(&self) -> Option<(&Op, &Intent)> {
+        self.values().min_by_key(|(_, asked)| asked.life)
+    }
+
+    /// All claims that were not given back, the one that holds first.
+    pub(crate) fn claims(&self) -> Vec<(&Op, &Intent)> {
+        let mut claims: Vec<_> = self.values().collect();
+        claims.sort_by_key(|(_, asked)| asked.life);
+        claims
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::id::{Actor, MachineId};
+    use crate::op::Wanted;
+
+    const LIFE: (u64, Actor) = (1, Actor { machine: MachineId([9; 16]), incarnation: 1 });
+
+    type Set<'a> = (u16, Option<(Dot, u64)>, &'a str);
+
+    fn op(
+        n: u8,
+        version: u64,
+        hlc: u64,
+        life: (u64, Actor),
+        context: Context,
+        groups: Option<&[Set<'_>]>,
+    ) -> Arc<Op> {
+        let dot = Dot { actor: Actor { machine: MachineId([n; 16]), incarnation: 1 }, version };
+        let group = |(id, by, value): &Set<'_>| (*id, *by, Bytes::copy_from_slice(value.as_bytes()));
+        let groups = groups.map(|groups| groups.iter().map(group).collect());
+        let wanted =
+            Wanted { kind: 1, claim: false, key: Arc::from("k"), hlc, life: Some(life), context, groups };
+        Arc::new(Op::intent(dot, &wanted))
+    }
 
     fn write(n: u8, version: u64, hlc: u64, context: Context, value: Option<&str>) -> Arc<Op> {
-        let dot = Dot { actor: Actor { machine: MachineId([n; 16]), incarnation: 1 }, version };
-        Arc::new(Op::intent(dot, 1, Arc::from("k"), hlc, context, value.map(str::as_bytes)))
+        let set = value.map(|value| [(0, None, value)]);
+        op(n, version, hlc, LIFE, context, set.as_ref().map(|set| &set[..]))
     }
 
     fn merged(ops: &[&Arc<Op>]) -> Register {
@@ -179,5 +312,68 @@ mod tests {
         assert_eq!(one.value(), None);
         let dots = |register: &Register| register.items().iter().map(|item| item.dot).collect::<Vec<_>>();
         assert_eq!(dots(&one), dots(&other));
+    }
+
+    #[test]
+    fn changes_of_different_groups_are_no_conflict_and_of_one_group_are() {
+        let base = op(1, 1, 10, LIFE, Context::default(), Some(&[(0, None, "image"), (1, None, "1")]));
+        let by_base = Some((base.dot, 10));
+        let seen = merged(&[&base]).context();
+        let scale = op(1, 2, 20, LIFE, seen.clone(), Some(&[(0, by_base, "image"), (1, None, "3")]));
+        let upgrade = op(2, 1, 30, LIFE, seen.clone(), Some(&[(0, None, "image:2"), (1, by_base, "1")]));
+        let rescale = op(3, 1, 40, LIFE, seen, Some(&[(0, by_base, "image"), (1, None, "5")]));
+        for order in [[&base, &scale, &upgrade], [&upgrade, &scale, &base]] {
+            let register = merged(&order);
+            assert_eq!(register.value(), Some(&b"image:2"[..]));
+            assert_eq!(register.active(1).map(|group| &*group.value), Some(&b"3"[..]));
+            assert_eq!(register.candidates(0).len(), 1);
+            assert_eq!(register.candidates(1).len(), 1);
+        }
+        let register = merged(&[&scale, &upgrade, &rescale]);
+        let values: Vec<_> = register.candidates(1).iter().map(|c| c.value.unwrap().to_vec()).collect();
+        assert_eq!(values, [b"5".to_vec(), b"3".to_vec()]);
+        assert_eq!(register.candidates(0).len(), 1);
+    }
+
+    #[test]
+    fn of_two_lives_the_newer_is_shown_whole_and_the_other_is_listed() {
+        let actor = |n| Actor { machine: MachineId([n; 16]), incarnation: 1 };
+        let old = op(1, 1, 10, (10, actor(1)), Context::default(), Some(&[(0, None, "a"), (1, None, "9")]));
+        let new = op(2, 1, 20, (20, actor(2)), Context::default(), Some(&[(0, None, "b")]));
+        // The older life is written to later; that does not mix the two.
+        let late = op(
+            1,
+            2,
+            90,
+            (10, actor(1)),
+            merged(&[&old]).context(),
+            Some(&[(0, None, "c"), (1, Some((old.dot, 10)), "9")]),
+        );
+        let register = merged(&[&late, &new, &old]);
+        assert_eq!(register.group_ids(), [0]);
+        assert_eq!(register.value(), Some(&b"b"[..]));
+        let values: Vec<_> = register.candidates(0).iter().map(|c| c.value.unwrap().to_vec()).collect();
+        assert_eq!(values, [b"b".to_vec(), b"c".to_vec()]);
+    }
+
+    #[test]
+    fn the_same_value_written_twice_is_no_conflict() {
+        let a = write(1, 1, 10, Context::default(), Some("same"));
+        let b = write(2, 1, 20, Context::default(), Some("same"));
+        assert_eq!(merged(&[&a, &b]).candidates(0).len(), 1);
+        let delete = write(3, 1, 5, Context::default(), None);
+        assert_eq!(merged(&[&a, &b, &delete]).candidates(0).len(), 2);
+    }
+
+    #[test]
+    fn the_first_claim_holds() {
+        let actor = |n| Actor { machine: MachineId([n; 16]), incarnation: 1 };
+        let first = op(2, 1, 10, (10, actor(2)), Context::default(), Some(&[(0, None, "mine")]));
+        let second = op(1, 1, 20, (20, actor(1)), Context::default(), Some(&[(0, None, "no, mine")]));
+        for order in [[&first, &second], [&second, &first]] {
+            let register = merged(&order);
+            assert_eq!(register.holder().unwrap().0.dot, first.dot);
+            assert_eq!(register.claims().len(), 2);
+        }
     }
 }

@@ -1,30 +1,41 @@
 //! A replication session with one peer, as a state machine without I/O.
 //!
-//! There is no queue of changes: `sent` is a cursor into the peer's knowledge, and the next frame is made, when
-//! there is room for one, from whatever the newest state has above it. A slow peer costs nothing but its lag, a
-//! record that was replaced meanwhile is not sent, and catching up, live push and relaying are one mechanism.
-//! Once a second each side tells what is new in its version vector and how many frames it has dealt with; when it
-//! has dealt with all of ours, its vector is the truth and the cursor goes back to it: that heals any loss.
+//! There is no queue of changes: cursors into the order of sending say what the peer was sent, and the next frame is
+//! made, when there is room for one, from whatever the newest state has after them: what people asked for first,
+//! then observations, then (only when nothing is left) heights. A slow peer costs nothing but its lag, a record that
+//! was replaced meanwhile is not sent, and catching up, live push and relaying are one mechanism. Once a second each
+//! side tells its heights and how many frames it has dealt with; when these are all and something that was closed is
+//! missing, the cursors go back to the start. Once a minute digests are compared.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::id::{Actor, ClusterId, MachineId};
+use crate::id::{Actor, ClusterId, Dot, MachineId};
 use crate::kind::Kind;
-use crate::state::{Range, Reception, State};
+use crate::op::{Lane, Op};
+use crate::state::{Batch, MemberStatus, State};
 use crate::vector::VersionVector;
-use crate::wire::{self, FRAME_TARGET, FrameError, Hello, Message, Refusal, VECTOR_CHUNK, Vector};
+use crate::wire::{
+    self, BucketSums, Digest, FRAME_TARGET, FrameError, HEIGHT_WEIGHT, HEIGHTS_CHUNK, Heights, Hello,
+    Message, Refusal,
+};
 
 mod driver;
+pub(crate) mod throttle;
 pub(crate) use driver::run;
 pub use driver::{Session, SessionEnd};
 
 /// The protocol this version speaks, and the oldest it understands.
-const PROTOCOL: u16 = 1;
-const OLDEST: u16 = 1;
+const PROTOCOL: u16 = 2;
+const OLDEST: u16 = 2;
 /// Most actors a peer may name: machines times their unclean restarts.
 const MAX_ACTORS: usize = 65_536;
+/// Changes of the peer that are remembered so as not to send them back before their heights come.
+const MAX_ECHO: usize = 65_536;
+/// Ticks between two comparisons of digests.
+const DIGEST_TICKS: u32 = 60;
 
 /// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +104,22 @@ pub enum SessionError {
     /// This machine goes on as a new incarnation, because peers knew more of its past than its store. Start again.
     #[error("this machine has a new incarnation: start the session again")]
     NewIncarnation,
+    /// The registry says that the peer was evicted. It has to fetch everything anew, which it does by itself.
+    #[error("peer {peer} was evicted and has not rejoined yet")]
+    PeerEvicted {
+        /// Who was meant.
+        peer: MachineId,
+    },
+    /// This machine has to fetch everything anew from another: it was evicted, or its store is an old copy. The
+    /// next session does it.
+    #[error("this machine has to fetch everything anew: start a session")]
+    Rejoin,
+    /// This machine fetches everything anew in another session.
+    #[error("this machine is busy fetching everything anew from another peer")]
+    Rejoining,
+    /// Another process writes under this machine's id.
+    #[error("another process writes as this machine: a copy of its data directory is in use")]
+    Twin,
     /// Our store was closed.
     #[error("the store is closed")]
     Closed,
@@ -101,18 +128,20 @@ pub enum SessionError {
 /// What the driver has to do.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// Hand these to the writer; afterwards call `applied`.
-    Apply(Vec<Range>),
+    /// Hand this to the writer; afterwards call `applied`.
+    Apply(Batch),
     /// The peer knows more of this machine's past than this machine: go on as an incarnation above this one.
     Reincarnate(u64),
+    /// The cluster went on without this machine: fetch everything anew.
+    Rejoin,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
     /// Nothing has come yet.
     Hello,
-    /// Its vector is coming.
-    Vector,
+    /// Its heights are coming.
+    Heights,
     /// Changes flow.
     Live,
 }
@@ -124,38 +153,71 @@ pub(crate) struct Core {
     cluster: ClusterId,
     peer: MachineId,
     phase: Phase,
-    /// What the peer has, once everything on the stream has arrived.
-    sent: VersionVector,
+    /// This machine fetches everything anew: it sends nothing of its own.
+    fetching: bool,
+    /// The peer fetches everything anew.
+    serving: bool,
     /// What the peer said it has.
-    told: VersionVector,
-    /// What we said we have.
-    telling: VersionVector,
-    /// Hello, vectors, refusals: a handful, ahead of changes.
+    peer_has: VersionVector,
+    /// What it said it has when the session began.
+    first_told: VersionVector,
+    /// Heights that were sent.
+    closed: VersionVector,
+    /// What the peer sent us and its heights do not cover yet.
+    echo: HashSet<Dot>,
+    intent_cursor: u64,
+    fact_cursor: u64,
+    height_cursor: u64,
+    told_cursor: u64,
+    /// Changes to send again because digests differ.
+    repairs: VecDeque<Arc<Op>>,
+    /// Hello, heights, digests, refusals: a handful, ahead of changes.
     control: VecDeque<Bytes>,
     changes_sent: u64,
     handled: u64,
+    peer_handled: u64,
+    ticks: u32,
+    differences: u64,
 }
 
 impl Core {
     pub(crate) fn new(cluster: ClusterId, kinds: &'static [Kind], peer: MachineId, state: &State) -> Self {
+        let me = state.me();
+        let fetching = state.is_rejoining();
+        let yours = state.member(peer).map(|(epoch, member)| (epoch, member.status == MemberStatus::Evicted));
         let hello = Hello {
             protocol: PROTOCOL,
             oldest: OLDEST,
             cluster,
-            machine: state.me().machine,
-            incarnation: state.me().incarnation,
+            machine: me.machine,
+            incarnation: me.incarnation,
+            rejoin: fetching,
+            epoch: state.member(me.machine).map_or(0, |(epoch, _)| epoch),
+            yours: yours.unwrap_or((0, false)),
+            standing: state.standing(),
         };
         let mut core = Self {
             kinds,
             cluster,
             peer,
             phase: Phase::Hello,
-            sent: VersionVector::default(),
-            told: VersionVector::default(),
-            telling: VersionVector::default(),
+            fetching,
+            serving: false,
+            peer_has: VersionVector::default(),
+            first_told: VersionVector::default(),
+            closed: VersionVector::default(),
+            echo: HashSet::new(),
+            intent_cursor: 0,
+            fact_cursor: 0,
+            height_cursor: 0,
+            told_cursor: 0,
+            repairs: VecDeque::new(),
             control: VecDeque::from([wire::encode_hello(&hello)]),
             changes_sent: 0,
             handled: 0,
+            peer_handled: 0,
+            ticks: 0,
+            differences: 0,
         };
         core.tell(state);
         core
@@ -165,64 +227,102 @@ impl Core {
     pub(crate) fn handle(&mut self, frame: &Bytes, state: &State) -> Result<Option<Effect>, SessionError> {
         let message = wire::decode(frame, self.kinds).map_err(|source| self.bad_frame(source))?;
         match (&self.phase, message) {
+            (_, Message::Refuse(Refusal::Evicted)) if !self.fetching => Ok(Some(Effect::Rejoin)),
             (_, Message::Refuse(refusal)) => Err(self.refused(refusal)),
-            (Phase::Hello, Message::Hello(hello)) => {
-                self.greet(&hello, state)?;
-                self.phase = Phase::Vector;
+            (Phase::Hello, Message::Hello(hello)) => self.greet(&hello, state),
+            (Phase::Heights | Phase::Live, Message::Heights(heights)) => self.learn(&heights, state),
+            (Phase::Live, Message::Changes(batch)) => Ok(self.receive(batch, state)),
+            (Phase::Live, Message::Digest(digest)) => {
+                self.compare(&digest, state);
                 Ok(None)
             }
-            (Phase::Vector | Phase::Live, Message::Vector(vector)) => self.learn(&vector, state),
-            (Phase::Live, Message::Changes(ranges)) => Ok(self.receive(ranges, state)),
-            (Phase::Vector | Phase::Live, Message::Unknown) => Ok(None),
+            (Phase::Live, Message::Buckets(sums)) => {
+                self.repair(&sums, state);
+                Ok(None)
+            }
+            (Phase::Heights | Phase::Live, Message::Unknown) => Ok(None),
             (Phase::Hello, _) => Err(self.bad_frame(FrameError::Senseless("no hello"))),
-            (Phase::Vector | Phase::Live, Message::Hello(_)) => {
+            (Phase::Heights | Phase::Live, Message::Hello(_)) => {
                 Err(self.bad_frame(FrameError::Senseless("a second hello")))
             }
-            (Phase::Vector, Message::Changes(_)) => {
-                Err(self.bad_frame(FrameError::Senseless("changes before the version vector")))
-            }
+            (Phase::Heights, _) => Err(self.bad_frame(FrameError::Senseless("changes before the heights"))),
         }
     }
 
     /// The writer has dealt with what `Effect::Apply` carried.
-    pub(crate) fn applied(&mut self, receptions: &[Reception]) {
+    pub(crate) fn applied(&mut self) {
         self.handled += 1;
-        if receptions.contains(&Reception::Gap) {
-            tracing::debug!(peer = %self.peer, "changes arrived before their predecessors");
-        }
     }
 
     /// Tells what is new; call it about once a second.
     pub(crate) fn tick(&mut self, state: &State) {
         // While the peer does not read, the last word still waits; another would only queue up.
-        if self.phase == Phase::Live && self.control.is_empty() {
-            self.tell(state);
+        if self.phase != Phase::Live || !self.control.is_empty() {
+            return;
+        }
+        self.tell(state);
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(DIGEST_TICKS) && !self.fetching {
+            self.say_digest(state);
         }
     }
 
-    /// Whether `next_frame` has something.
-    pub(crate) fn has_frame(&self, state: &State) -> bool {
-        !self.control.is_empty()
-            || (self.phase == Phase::Live && state.vector().above(&self.sent).next().is_some())
+    /// Whether `next_frame` may have something. Without `bulk`, only what does not count towards the bandwidth.
+    pub(crate) fn has_frame(&self, state: &State, bulk: bool) -> bool {
+        if !self.control.is_empty() {
+            return true;
+        }
+        if self.phase != Phase::Live || self.fetching {
+            return false;
+        }
+        state.lane_after(Lane::Intent, self.intent_cursor).next().is_some()
+            || bulk
+                && (!self.repairs.is_empty()
+                    || state.lane_after(Lane::Fact, self.fact_cursor).next().is_some()
+                    || state.heights_after(self.height_cursor).next().is_some())
     }
 
     /// The next frame for the peer.
-    pub(crate) fn next_frame(&mut self, state: &State) -> Option<Bytes> {
+    pub(crate) fn next_frame(&mut self, state: &State, bulk: bool) -> Option<Bytes> {
         if let Some(frame) = self.control.pop_front() {
             return Some(frame);
         }
-        if self.phase != Phase::Live {
+        if self.phase != Phase::Live || self.fetching {
             return None;
         }
-        let ranges = self.missing(state);
-        if ranges.is_empty() {
-            return None;
+        // The tag, the counts and the flag.
+        let mut room = FRAME_TARGET - 16;
+        let mut batch = Batch::default();
+        let mut drained = self.fill(Lane::Intent, state, &mut batch, &mut room);
+        if drained && bulk && batch.ops.is_empty() && !self.repairs.is_empty() {
+            self.fill_repairs(state, &mut batch, &mut room);
+        } else if drained && bulk {
+            drained = self.fill(Lane::Fact, state, &mut batch, &mut room);
+            if drained {
+                self.fill_heights(state, &mut batch, &mut room);
+            }
         }
-        for range in &ranges {
-            self.sent.raise(range.actor, range.to);
+        if batch.ops.is_empty() && batch.heights.is_empty() {
+            return None;
         }
         self.changes_sent += 1;
-        Some(wire::encode_changes(&ranges))
+        Some(wire::encode_changes(&batch))
+    }
+
+    /// Versions that we have and the peer has not said to have.
+    pub(crate) fn lag(&self, state: &State) -> u64 {
+        state.heights().map(|(actor, version)| version.saturating_sub(self.peer_has.get(actor))).sum()
+    }
+
+    /// How often equal heights came with different digests.
+    pub(crate) fn differences(&self) -> u64 {
+        self.differences
+    }
+
+    /// Whether everything that the peer had when the session began is in `fresh`.
+    pub(crate) fn has_fetched(&self, fresh: &State) -> bool {
+        self.phase == Phase::Live
+            && self.first_told.iter().all(|(actor, version)| fresh.height(actor) >= version)
     }
 
     /// What to tell the peer before hanging up, for the errors it should know of.
@@ -232,12 +332,13 @@ impl Core {
             SessionError::OtherMachine { .. } => Refusal::WrongMachine,
             SessionError::Protocol { .. } => Refusal::Protocol,
             SessionError::BadFrame { .. } => Refusal::BadFrame,
+            SessionError::PeerEvicted { .. } => Refusal::Evicted,
             _ => return None,
         };
         Some(wire::encode_refusal(refusal))
     }
 
-    fn greet(&self, hello: &Hello, state: &State) -> Result<(), SessionError> {
+    fn greet(&mut self, hello: &Hello, state: &State) -> Result<Option<Effect>, SessionError> {
         let peer = self.peer;
         if hello.cluster != self.cluster {
             return Err(SessionError::OtherCluster { peer, theirs: hello.cluster, ours: self.cluster });
@@ -248,94 +349,208 @@ impl Core {
         if hello.oldest > PROTOCOL || hello.protocol < OLDEST {
             return Err(SessionError::Protocol { peer, theirs: hello.protocol });
         }
-        Ok(())
+        self.phase = Phase::Heights;
+        self.serving = hello.rejoin;
+        if self.fetching {
+            return if hello.rejoin { Err(SessionError::Rejoining) } else { Ok(None) };
+        }
+        let own_epoch = state.member(state.me().machine).map_or(0, |(epoch, _)| epoch);
+        let evicts_us = hello.yours.1 && hello.yours.0 > own_epoch;
+        let evicted = state
+            .member(peer)
+            .is_some_and(|(epoch, member)| member.status == MemberStatus::Evicted && epoch > hello.epoch);
+        match (evicts_us, evicted && !hello.rejoin) {
+            // Each side of a long partition has evicted the other: one gives way, the same one on both ends.
+            (true, true) if state.standing() < hello.standing => Ok(Some(Effect::Rejoin)),
+            (true, false) => Ok(Some(Effect::Rejoin)),
+            (_, true) => Err(SessionError::PeerEvicted { peer }),
+            (false, false) => Ok(None),
+        }
     }
 
-    fn learn(&mut self, vector: &Vector, state: &State) -> Result<Option<Effect>, SessionError> {
+    fn learn(&mut self, heights: &Heights, state: &State) -> Result<Option<Effect>, SessionError> {
         let me = state.me();
         let mut ahead: Option<u64> = None;
-        for (actor, version) in &vector.entries {
-            self.told.set(*actor, *version);
-            self.sent.raise(*actor, *version);
+        for (actor, version) in &heights.entries {
+            if !self.serving {
+                self.peer_has.raise(*actor, *version);
+            }
             let unknown_past = actor.incarnation > me.incarnation
                 || (actor.incarnation == me.incarnation && *version > state.own_version());
             if actor.machine == me.machine && unknown_past {
                 ahead = ahead.max(Some(actor.incarnation));
             }
         }
-        if self.told.len() > MAX_ACTORS {
+        if self.peer_has.len() > MAX_ACTORS {
             return Err(self.bad_frame(FrameError::Senseless("too many actors")));
         }
-        if vector.handled == self.changes_sent {
+        self.peer_handled = heights.handled;
+        if heights.complete && self.phase == Phase::Heights {
+            self.phase = Phase::Live;
+            self.first_told.clone_from(&self.peer_has);
+        } else if heights.complete && heights.handled == self.changes_sent && !self.serving {
             self.rewind();
         }
-        if vector.complete {
-            self.phase = Phase::Live;
+        if self.fetching {
+            return Ok(None);
         }
         Ok(ahead.map(Effect::Reincarnate))
     }
 
     /// Nothing is on its way: the peer's word is the truth.
     fn rewind(&mut self) {
-        if self.sent.above(&self.told).next().is_some() {
+        let lacking = self.closed.above(&self.peer_has).next().is_some();
+        if lacking {
             tracing::debug!(peer = %self.peer, "peer lacks what was sent: sending again");
+            self.intent_cursor = 0;
+            self.fact_cursor = 0;
+            self.height_cursor = 0;
+            self.closed = VersionVector::default();
+            self.echo.clear();
         }
-        self.sent.clone_from(&self.told);
     }
 
-    fn receive(&mut self, ranges: Vec<Range>, state: &State) -> Option<Effect> {
-        for range in &ranges {
-            // Who says what is left up to `to` has it.
-            self.sent.raise(range.actor, range.to);
+    fn receive(&mut self, mut batch: Batch, state: &State) -> Option<Effect> {
+        for (actor, version) in &batch.heights {
+            // Who says so has it.
+            self.peer_has.raise(*actor, *version);
         }
-        let new: Vec<Range> =
-            ranges.into_iter().filter(|range| range.to > state.vector().get(range.actor)).collect();
-        if new.is_empty() {
+        if !batch.heights.is_empty() {
+            let has = &self.peer_has;
+            self.echo.retain(|dot| !has.includes(*dot));
+        }
+        for op in &batch.ops {
+            if !self.peer_has.includes(op.dot) && self.echo.len() < MAX_ECHO {
+                self.echo.insert(op.dot);
+            }
+        }
+        if !self.fetching {
+            let known = |dot: Dot| dot.version <= state.height(dot.actor) || state.has_op(dot);
+            batch.ops.retain(|op| batch.repair || !known(op.dot));
+            batch.heights.retain(|(actor, version)| *version > state.height(*actor));
+        }
+        if batch.ops.is_empty() && batch.heights.is_empty() {
             self.handled += 1;
             return None;
         }
-        Some(Effect::Apply(new))
+        Some(Effect::Apply(batch))
     }
 
-    /// One frame's worth of what the peer lacks, oldest first for each actor.
-    fn missing(&self, state: &State) -> Vec<Range> {
-        let mut ranges = Vec::new();
-        // The tag and the number of ranges.
-        let mut room = FRAME_TARGET - 8;
-        for (actor, from, to) in state.vector().above(&self.sent) {
-            let mut range = Range { actor, from, to, ops: Vec::new() };
-            // A range's own fields.
-            room = room.saturating_sub(48);
-            for op in state.ops_after(actor, from).take_while(|op| op.dot.version <= to) {
+    /// Adds what the peer lacks of a lane; whether that was all.
+    fn fill(&mut self, lane: Lane, state: &State, batch: &mut Batch, room: &mut usize) -> bool {
+        let mut cursor = match lane {
+            Lane::Intent => self.intent_cursor,
+            Lane::Fact => self.fact_cursor,
+        };
+        let mut drained = true;
+        for next in state.lane_after(lane, cursor) {
+            let op = next.item;
+            if !self.peer_has.includes(op.dot) && !self.echo.contains(&op.dot) {
                 let weight = wire::weight(op);
-                let first = ranges.is_empty() && range.ops.is_empty();
-                if weight > room && !first {
-                    range.to = range.ops.last().map_or(from, |last| last.dot.version);
-                    room = 0;
+                // A record that does not fit a frame travels alone.
+                if weight > *room && !batch.ops.is_empty() {
+                    drained = false;
                     break;
                 }
-                room = room.saturating_sub(weight);
-                range.ops.push(std::sync::Arc::clone(op));
+                *room = room.saturating_sub(weight);
+                batch.ops.push(Arc::clone(op));
             }
-            if range.to > range.from {
-                ranges.push(range);
+            cursor = next.seq;
+        }
+        match lane {
+            Lane::Intent => self.intent_cursor = cursor,
+            Lane::Fact => self.fact_cursor = cursor,
+        }
+        drained
+    }
+
+    /// Everything that is live was sent: the peer may say to have what we have.
+    fn fill_heights(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
+        for next in state.heights_after(self.height_cursor) {
+            let (actor, version) = next.item;
+            if version > self.peer_has.get(actor) {
+                if *room < HEIGHT_WEIGHT && !(batch.ops.is_empty() && batch.heights.is_empty()) {
+                    return;
+                }
+                *room = room.saturating_sub(HEIGHT_WEIGHT);
+                batch.heights.push((actor, version));
+                self.closed.raise(actor, version);
             }
-            if room == 0 {
-                break;
+            self.height_cursor = next.seq;
+        }
+    }
+
+    fn fill_repairs(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
+        batch.repair = true;
+        while let Some(op) = self.repairs.front() {
+            let weight = wire::weight(op);
+            if weight > *room && !batch.ops.is_empty() {
+                return;
+            }
+            *room = room.saturating_sub(weight);
+            if let Some(op) = self.repairs.pop_front()
+                && state.has_op(op.dot)
+            {
+                batch.ops.push(op);
             }
         }
-        ranges
+    }
+
+    fn say_digest(&mut self, state: &State) {
+        if state.quarantined().next().is_none() {
+            let digest = Digest { heights: state.heights_hash(), records: state.digest() };
+            self.control.push_back(wire::encode_digest(&digest));
+        }
+    }
+
+    fn compare(&mut self, digest: &Digest, state: &State) {
+        let comparable = state.quarantined().next().is_none() && digest.heights == state.heights_hash();
+        if !comparable || digest.records == state.digest() || !self.repairs.is_empty() {
+            return;
+        }
+        self.differences += 1;
+        tracing::error!(peer = %self.peer, "equal heights and different records: a bug; repairing");
+        let kinds: Vec<_> = state.bucket_sums().map(|(kind, sums)| (kind, sums.clone())).collect();
+        let count = kinds.len();
+        for (at, (kind, sums)) in kinds.into_iter().enumerate() {
+            self.control.push_back(wire::encode_buckets(&BucketSums { kind, sums, last: at + 1 == count }));
+        }
+        if count == 0 {
+            self.control.push_back(wire::encode_buckets(&BucketSums {
+                kind: 0,
+                sums: Vec::new(),
+                last: true,
+            }));
+        }
+    }
+
+    /// Sends again what is in the buckets that differ.
+    fn repair(&mut self, theirs: &BucketSums, state: &State) {
+        let zero = vec![0; theirs.sums.len()];
+        let ours = state.bucket_sums().find(|(kind, _)| *kind == theirs.kind).map_or(&zero, |(_, sums)| sums);
+        let differing: BTreeSet<usize> =
+            (0..theirs.sums.len()).filter(|at| ours.get(*at) != theirs.sums.get(*at)).collect();
+        if !differing.is_empty() {
+            self.repairs.extend(state.ops_in_buckets(theirs.kind, &differing));
+        }
     }
 
     fn tell(&mut self, state: &State) {
-        let entries: Vec<(Actor, u64)> =
-            state.vector().above(&self.telling).map(|(actor, _, here)| (actor, here)).collect();
-        self.telling.clone_from(state.vector());
-        let mut chunks = entries.chunks(VECTOR_CHUNK).peekable();
+        let entries: Vec<(Actor, u64)> = if self.fetching {
+            Vec::new()
+        } else {
+            state.heights_after(self.told_cursor).map(|next| next.item).collect()
+        };
+        self.told_cursor = state.seq();
+        let mut chunks = entries.chunks(HEIGHTS_CHUNK).peekable();
         loop {
             let entries = chunks.next().map(<[_]>::to_vec).unwrap_or_default();
             let complete = chunks.peek().is_none();
-            self.control.push_back(wire::encode_vector(&Vector { handled: self.handled, entries, complete }));
+            self.control.push_back(wire::encode_heights(&Heights {
+                handled: self.handled,
+                entries,
+                complete,
+            }));
             if complete {
                 break;
             }
@@ -352,6 +567,7 @@ impl Core {
             Refusal::WrongMachine => "it expected another machine",
             Refusal::Protocol => "it speaks no replication protocol that we speak",
             Refusal::BadFrame => "it could not read a frame of ours",
+            Refusal::Evicted => "it evicted this machine",
         };
         SessionError::Refused { peer: self.peer, why }
     }

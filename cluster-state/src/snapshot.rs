@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::clock::Stamp;
-use crate::id::{Dot, MachineId};
-use crate::op::Content;
-use crate::register::MAX_SIBLINGS;
-use crate::state::State;
+use crate::id::{Actor, Dot, MachineId};
+use crate::kind::FIRST_RESERVED;
+use crate::op::{Content, Intent, Op};
+use crate::register::{Candidate, MAX_SIBLINGS, Register};
+use crate::state::{MemberStatus, State};
 use crate::vector::VersionVector;
 
 /// All records as of one commit.
@@ -38,31 +39,159 @@ pub struct Quarantined<'a> {
     pub stamp: Stamp,
 }
 
+/// Values that were written to one group of fields of a record without knowing of each other. Any later write of the
+/// group settles it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict<'a> {
+    /// The kind.
+    pub kind: u16,
+    /// The key.
+    pub key: &'a str,
+    /// The group of fields; 0 for records without groups.
+    pub group: u16,
+    /// What everybody sees.
+    pub active: Sibling<'a>,
+    /// The others, at most `MAX_SIBLINGS` - 1.
+    pub others: Vec<Sibling<'a>>,
+}
+
+/// A claim of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder<'a> {
+    /// Whose it is.
+    pub machine: MachineId,
+    /// When it was first claimed, by that machine's hybrid clock.
+    pub since: Stamp,
+    /// What was said with it.
+    pub value: &'a [u8],
+}
+
+/// An entry of a machine's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Whose log it is.
+    pub machine: MachineId,
+    /// Its place: entries of one machine and kind sort by it.
+    pub dot: Dot,
+    /// When it was made, by that machine's wall clock, in milliseconds since 1970.
+    pub ms: u64,
+    /// What was said.
+    pub value: &'a [u8],
+}
+
+fn sibling(candidate: Candidate<'_>) -> Sibling<'_> {
+    Sibling { dot: candidate.dot, stamp: candidate.stamp(), value: candidate.value }
+}
+
+fn holder<'a>((_, asked): (&'a Op, &'a Intent)) -> Holder<'a> {
+    let (hlc, actor) = asked.life;
+    let value = asked.group(0).map(|group| &*group.value).unwrap_or_default();
+    Holder { machine: actor.machine, since: Stamp { hlc, actor }, value }
+}
+
 impl Snapshot {
-    /// The active value of an intent.
+    /// The active value of an intent (of its group 0).
     pub fn get(&self, kind: u16, key: &str) -> Option<&[u8]> {
-        self.state.register(kind, key).and_then(crate::register::Register::value)
+        self.state.register(false, kind, key).and_then(Register::value)
     }
 
-    /// All intents of a kind that are not deleted, by key.
+    /// The active value of a group of fields of an intent.
+    pub fn get_group(&self, kind: u16, key: &str, group: u16) -> Option<&[u8]> {
+        self.state.register(false, kind, key)?.active(group).map(|group| &*group.value)
+    }
+
+    /// The groups of fields an intent has, ascending.
+    pub fn groups(&self, kind: u16, key: &str) -> Vec<u16> {
+        self.state.register(false, kind, key).map(Register::group_ids).unwrap_or_default()
+    }
+
+    /// All intents of a kind that are not deleted and have a group 0, by key.
     pub fn intents(&self, kind: u16) -> impl Iterator<Item = (&str, &[u8])> {
-        self.state.registers(kind).filter_map(|(key, register)| register.value().map(|value| (key, value)))
+        self.state
+            .registers(false, kind)
+            .filter_map(|(key, register)| register.value().map(|value| (key, value)))
     }
 
-    /// Everything written to a record concurrently, the active value first, at most `MAX_SIBLINGS`. One entry: no
-    /// conflict.
-    pub fn siblings(&self, kind: u16, key: &str) -> Vec<Sibling<'_>> {
-        let items = self.state.register(kind, key).map(crate::register::Register::items).unwrap_or_default();
-        items
-            .iter()
-            .filter_map(|op| match (&op.content, op.stamp()) {
-                (Content::Intent(intent), Some(stamp)) => {
-                    Some(Sibling { dot: op.dot, stamp, value: intent.value.as_deref() })
+    /// All unsettled conflicts of intents, by kind and key, without those of the store's own kinds.
+    pub fn conflicts(&self) -> Vec<Conflict<'_>> {
+        let mut found = Vec::new();
+        for (kind, key, register) in self.state.contested(false) {
+            if kind >= FIRST_RESERVED {
+                continue;
+            }
+            for group in register.group_ids() {
+                let mut candidates = register.candidates(group).into_iter().map(sibling).take(MAX_SIBLINGS);
+                let Some(active) = candidates.next() else { continue };
+                let others: Vec<_> = candidates.collect();
+                if !others.is_empty() {
+                    found.push(Conflict { kind, key, group, active, others });
                 }
-                _ => None,
-            })
-            .take(MAX_SIBLINGS)
-            .collect()
+            }
+        }
+        found
+    }
+
+    /// Who holds a claimed key.
+    pub fn holder(&self, kind: u16, key: &str) -> Option<Holder<'_>> {
+        self.state.register(true, kind, key).and_then(Register::holder).map(holder)
+    }
+
+    /// All claimed keys of a kind and who holds each.
+    pub fn holders(&self, kind: u16) -> impl Iterator<Item = (&str, Holder<'_>)> {
+        self.state.registers(true, kind).filter_map(|(key, register)| Some((key, holder(register.holder()?))))
+    }
+
+    /// The claims of a machine that an earlier claim has beaten: it has to release them and claim something else.
+    pub fn lost_claims(&self, machine: MachineId) -> Vec<(u16, &str, Holder<'_>)> {
+        let mut lost = Vec::new();
+        for (kind, key, register) in self.state.contested(true) {
+            let claims = register.claims();
+            let beaten = claims.iter().skip(1).any(|(_, asked)| asked.life.1.machine == machine);
+            if let Some(first) = claims.first().filter(|(_, asked)| beaten && asked.life.1.machine != machine)
+            {
+                lost.push((kind, key, holder(*first)));
+            }
+        }
+        lost
+    }
+
+    /// A registry record: its epoch and value.
+    pub fn registered(&self, kind: u16, key: &str) -> Option<(u64, &[u8])> {
+        self.state.registered(kind, key).and_then(|op| match &op.content {
+            Content::Registry { epoch, value, .. } => Some((*epoch, &**value)),
+            _ => None,
+        })
+    }
+
+    /// The log of a kind: all machines' entries, each machine's in order.
+    pub fn log(&self, kind: u16) -> impl Iterator<Item = Entry<'_>> {
+        self.state.facts_from(kind, None).filter_map(|((_, machine, _), fact)| {
+            let value = fact.value.as_deref()?;
+            Some(Entry { machine: *machine, dot: fact.dot, ms: fact.ms, value })
+        })
+    }
+
+    /// What each machine that was ever a member is to the cluster.
+    pub fn members(&self) -> Vec<(MachineId, MemberStatus)> {
+        self.state.members().into_iter().map(|(machine, (_, member))| (machine, member.status)).collect()
+    }
+
+    /// A digest of all records: equal on machines that have exchanged everything.
+    pub fn digest(&self) -> [u8; 32] {
+        self.state.digest()
+    }
+
+    /// Whether this machine fetches everything anew, because the cluster went on without it. Until that is done it
+    /// shows what it had.
+    pub fn is_rejoining(&self) -> bool {
+        self.state.is_rejoining()
+    }
+
+    /// Everything written to a record's group 0 concurrently, the active value first, at most `MAX_SIBLINGS`. One
+    /// entry: no conflict. Of a deleted record that is still remembered: its deletes.
+    pub fn siblings(&self, kind: u16, key: &str) -> Vec<Sibling<'_>> {
+        let candidates = self.state.register(false, kind, key).map(|register| register.candidates(0));
+        candidates.unwrap_or_default().into_iter().map(sibling).take(MAX_SIBLINGS).collect()
     }
 
     /// One observation.
@@ -96,8 +225,13 @@ impl Snapshot {
     }
 
     /// Up to where each actor is known.
-    pub fn version_vector(&self) -> &VersionVector {
+    pub fn version_vector(&self) -> VersionVector {
         self.state.vector()
+    }
+
+    /// Up to where one actor is known; 0 for not at all.
+    pub fn height(&self, actor: Actor) -> u64 {
+        self.state.height(actor)
     }
 
     /// Records that wait for our clock.

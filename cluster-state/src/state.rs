@@ -1,6 +1,6 @@
 //! Everything the store knows, as one immutable value per commit, and the rules by which a change alters it.
 //!
-//! The state is the set of live changes (`ops`) plus the version vector; the other maps are views of that set.
+//! The state is the set of live changes (`ops`) plus the heights of the actors; the other maps are views of that set.
 //! Applying is idempotent and independent of order. No clock and no disk: the time comes in, what has to be written
 //! comes out in `Changes`.
 
@@ -12,20 +12,32 @@ use bytes::Bytes;
 use crate::chunk_map::ChunkMap;
 use crate::clock::{Hlc, too_far_ahead};
 use crate::id::{Actor, Dot, MachineId};
-use crate::kind::RecordId;
-use crate::op::{Content, Op};
+use crate::kind::{self, RecordId};
+use crate::op::{Content, Lane, Op};
 use crate::register::Register;
 use crate::vector::VersionVector;
+
+mod collect;
+mod digest;
+mod members;
+mod sending;
+
+pub(crate) use digest::BUCKETS;
+pub use members::MemberStatus;
+pub(crate) use members::{Member, Standing};
 
 /// Most changes kept without being understood: of a newer peer's classes, or damaged.
 pub(crate) const MAX_OPAQUE: usize = 10_000;
 
 pub(crate) type FactKey = (u16, MachineId, Arc<str>);
+pub(crate) type RecordKey = (u16, Arc<str>);
 
-/// An observation: the newest change its owner made to it.
+/// An observation, or an entry of a log: the newest change its owner made to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Fact {
     pub(crate) dot: Dot,
+    /// When a log's entry was made; 0 for an observation.
+    pub(crate) ms: u64,
     /// None: gone.
     pub(crate) value: Option<Bytes>,
 }
@@ -38,15 +50,28 @@ pub(crate) struct Sweep {
     pub(crate) floor: (u64, u64),
 }
 
-/// Consecutive changes of one actor: all that is left of versions `from + 1` to `to`.
-/// Only who is complete up to `to` may say so.
+/// A live change and its place in the order of sending.
 #[derive(Debug, Clone)]
-pub(crate) struct Range {
-    pub(crate) actor: Actor,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
-    /// Ascending by version.
+struct Kept {
+    op: Arc<Op>,
+    seq: u64,
+}
+
+/// Up to where an actor is known, and when that last grew.
+#[derive(Debug, Clone, Copy)]
+struct Height {
+    version: u64,
+    seq: u64,
+}
+
+/// What a peer sent at once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Batch {
     pub(crate) ops: Vec<Arc<Op>>,
+    /// Who sends these has sent, before or with them, every live change below them.
+    pub(crate) heights: Vec<(Actor, u64)>,
+    /// Merge what the heights say is known, too: the peers' digests differ.
+    pub(crate) repair: bool,
 }
 
 /// What a transaction changes on disk and for watchers.
@@ -54,10 +79,12 @@ pub(crate) struct Range {
 pub(crate) struct Changes {
     /// Changes to store, or (none) to remove.
     pub(crate) ops: BTreeMap<Dot, Option<Arc<Op>>>,
-    /// New heights of the version vector.
+    /// New heights.
     pub(crate) complete: BTreeMap<Actor, u64>,
     /// Records whose visible value may have changed.
     pub(crate) records: BTreeSet<RecordId>,
+    /// Tombstones that everybody has and that are gone now.
+    pub(crate) collected: usize,
 }
 
 impl Changes {
@@ -66,34 +93,46 @@ impl Changes {
     }
 }
 
-/// More changes that cannot be understood than the store keeps.
+/// Why a batch was not taken in. The state may be half-changed: throw it away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than {MAX_OPAQUE} records of unknown form: upgrade this machine")]
-pub(crate) struct TooManyOpaque;
-
-/// How a range met the state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reception {
-    /// All of it was known.
-    Duplicate,
-    /// It continues what is known.
-    Advanced,
-    /// Something before it is missing: its changes are applied, the vector stays.
-    Gap,
+pub(crate) enum Rejected {
+    #[error("more than {MAX_OPAQUE} records of unknown form: upgrade this machine")]
+    TooManyOpaque,
+    /// This machine once acknowledged more than it remembers: its file is an old copy, and peers may have thrown
+    /// away what they believed it had.
+    #[error("this machine acknowledged more than its store holds")]
+    Forgotten,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     me: Actor,
     pub(crate) hlc: Hlc,
-    vector: Arc<VersionVector>,
-    intents: ChunkMap<(u16, Arc<str>), Arc<Register>>,
+    /// Whether the file held nothing when it was opened: what others remember of us is no contradiction then.
+    blank: bool,
+    /// Whether everything has to be fetched anew, because the others have gone on without this machine.
+    rejoining: bool,
+    heights: ChunkMap<Actor, Height>,
+    intents: ChunkMap<RecordKey, Arc<Register>>,
+    claims: ChunkMap<RecordKey, Arc<Register>>,
+    registry: ChunkMap<RecordKey, Arc<Op>>,
     facts: ChunkMap<FactKey, Fact>,
     sweeps: ChunkMap<(u16, MachineId), Sweep>,
-    ops: ChunkMap<Dot, Arc<Op>>,
+    ops: ChunkMap<Dot, Kept>,
+    /// Live changes above their actor's height.
+    loose: ChunkMap<Dot, ()>,
     /// Stamped too far ahead, by time: kept and relayed, not merged yet.
     quarantine: ChunkMap<(u64, Dot), Arc<Op>>,
+    /// Registers of which only deletes are left, by time.
+    buried: ChunkMap<(u64, bool, RecordKey), ()>,
+    /// Registers with more than one write.
+    contested: ChunkMap<(bool, RecordKey), ()>,
     opaque: usize,
+    seq: u64,
+    intent_lane: ChunkMap<u64, Arc<Op>>,
+    fact_lane: ChunkMap<u64, Arc<Op>>,
+    height_lane: ChunkMap<u64, Actor>,
+    digests: digest::Digests,
 }
 
 impl State {
@@ -101,13 +140,25 @@ impl State {
         Self {
             me,
             hlc: Hlc::default(),
-            vector: Arc::default(),
+            blank: true,
+            rejoining: false,
+            heights: ChunkMap::default(),
             intents: ChunkMap::default(),
+            claims: ChunkMap::default(),
+            registry: ChunkMap::default(),
             facts: ChunkMap::default(),
             sweeps: ChunkMap::default(),
             ops: ChunkMap::default(),
+            loose: ChunkMap::default(),
             quarantine: ChunkMap::default(),
+            buried: ChunkMap::default(),
+            contested: ChunkMap::default(),
             opaque: 0,
+            seq: 0,
+            intent_lane: ChunkMap::default(),
+            fact_lane: ChunkMap::default(),
+            height_lane: ChunkMap::default(),
+            digests: digest::Digests::default(),
         }
     }
 
@@ -115,16 +166,22 @@ impl State {
     pub(crate) fn load(
         me: Actor,
         hlc: Hlc,
-        vector: VersionVector,
-        ops: Vec<Arc<Op>>,
+        vector: &VersionVector,
+        mut ops: Vec<Arc<Op>>,
         now_ms: u64,
-    ) -> Result<(Self, Changes), TooManyOpaque> {
+    ) -> Result<(Self, Changes), Rejected> {
         let mut state = Self::new(me);
         state.hlc = hlc;
-        state.vector = Arc::new(vector);
+        state.blank = vector.is_empty() && ops.is_empty();
         let mut changes = Changes::default();
+        for (actor, version) in vector.iter() {
+            state.raise(actor, version, &mut changes);
+        }
+        changes.complete.clear();
+        // The order of sending must not put an effect before its cause; stamps do not.
+        ops.sort_by_key(|op| (op.hlc(), op.dot));
         for op in ops {
-            state.apply(op, now_ms, &mut changes)?;
+            state.apply(&op, now_ms, &mut changes)?;
         }
         // What was stored is stored; only what loading threw away is news for the disk.
         changes.ops.retain(|_, op| op.is_none());
@@ -135,30 +192,82 @@ impl State {
         self.me
     }
 
-    pub(crate) fn vector(&self) -> &VersionVector {
-        &self.vector
+    pub(crate) fn is_rejoining(&self) -> bool {
+        self.rejoining
+    }
+
+    pub(crate) fn set_rejoining(&mut self, rejoining: bool) {
+        self.rejoining = rejoining;
+        self.blank = false;
+    }
+
+    /// Up to where an actor is known; 0 for not at all.
+    pub(crate) fn height(&self, actor: Actor) -> u64 {
+        self.heights.get(&actor).map_or(0, |height| height.version)
+    }
+
+    pub(crate) fn heights(&self) -> impl Iterator<Item = (Actor, u64)> {
+        self.heights.iter().map(|(actor, height)| (*actor, height.version))
+    }
+
+    pub(crate) fn vector(&self) -> VersionVector {
+        self.heights().collect()
     }
 
     pub(crate) fn own_version(&self) -> u64 {
-        self.vector.get(self.me)
+        self.height(self.me)
     }
 
     /// Goes on as a new incarnation; of the old one, what came after `sound` is not known after all.
     pub(crate) fn become_actor(&mut self, me: Actor, sound: u64, changes: &mut Changes) {
         let old = std::mem::replace(&mut self.me, me);
-        Arc::make_mut(&mut self.vector).set(old, sound);
-        changes.complete.insert(old, sound);
+        if sound < self.height(old) {
+            if let Some(height) = self.heights.remove(&old) {
+                self.height_lane.remove(&height.seq);
+            }
+            let above: Vec<Dot> = self.ops_after(old, sound).map(|op| op.dot).collect();
+            for dot in above {
+                self.loose.insert(dot, ());
+            }
+            changes.complete.insert(old, sound);
+            if sound > 0 {
+                self.raise(old, sound, changes);
+            }
+        }
     }
 
-    pub(crate) fn register(&self, kind: u16, key: &str) -> Option<&Register> {
-        self.intents.get_by(|(other, name)| (*other, &**name).cmp(&(kind, key))).map(Arc::as_ref)
+    fn registers_of(&self, claim: bool) -> &ChunkMap<RecordKey, Arc<Register>> {
+        if claim { &self.claims } else { &self.intents }
     }
 
-    pub(crate) fn registers(&self, kind: u16) -> impl Iterator<Item = (&str, &Register)> {
-        self.intents
+    pub(crate) fn register(&self, claim: bool, kind: u16, key: &str) -> Option<&Register> {
+        self.registers_of(claim).get_by(|(other, name)| (*other, &**name).cmp(&(kind, key))).map(Arc::as_ref)
+    }
+
+    pub(crate) fn registers(&self, claim: bool, kind: u16) -> impl Iterator<Item = (&str, &Register)> {
+        self.registers_of(claim)
             .iter_from(move |(other, _)| *other < kind)
             .take_while(move |((other, _), _)| *other == kind)
             .map(|((_, key), register)| (&**key, &**register))
+    }
+
+    /// The registers with more than one write, of which one is a value.
+    pub(crate) fn contested(&self, claim: bool) -> impl Iterator<Item = (u16, &str, &Register)> {
+        self.contested.iter().filter(move |((claimed, _), ())| *claimed == claim).filter_map(
+            move |((_, (kind, key)), ())| Some((*kind, &**key, self.register(claim, *kind, key)?)),
+        )
+    }
+
+    /// The standing change of a registry record.
+    pub(crate) fn registered(&self, kind: u16, key: &str) -> Option<&Op> {
+        self.registry.get_by(|(other, name)| (*other, &**name).cmp(&(kind, key))).map(Arc::as_ref)
+    }
+
+    pub(crate) fn registry(&self, kind: u16) -> impl Iterator<Item = (&str, &Op)> {
+        self.registry
+            .iter_from(move |(other, _)| *other < kind)
+            .take_while(move |((other, _), _)| *other == kind)
+            .map(|((_, key), op)| (&**key, &**op))
     }
 
     pub(crate) fn fact(&self, kind: u16, owner: MachineId, key: &str) -> Option<&Fact> {
@@ -184,7 +293,7 @@ impl State {
         self.sweeps.get(&(kind, owner))
     }
 
-    /// The kinds of which `owner` has published.
+    /// The kinds of which `owner` has published or appended.
     pub(crate) fn published_kinds(&self, owner: MachineId) -> Vec<u16> {
         self.sweeps.iter().filter(|((_, machine), _)| *machine == owner).map(|((kind, _), _)| *kind).collect()
     }
@@ -195,13 +304,21 @@ impl State {
         self.ops
             .iter_from(move |dot| *dot <= start)
             .take_while(move |(dot, _)| dot.actor == actor)
-            .map(|(_, op)| op)
+            .map(|(_, kept)| &kept.op)
     }
 
     /// All live changes.
-    #[cfg(test)]
     pub(crate) fn ops(&self) -> impl Iterator<Item = &Arc<Op>> {
-        self.ops.iter().map(|(_, op)| op)
+        self.ops.iter().map(|(_, kept)| &kept.op)
+    }
+
+    pub(crate) fn has_op(&self, dot: Dot) -> bool {
+        self.ops.get(&dot).is_some()
+    }
+
+    /// Live changes above their actor's height.
+    pub(crate) fn loose(&self) -> impl Iterator<Item = Dot> {
+        self.loose.iter().map(|(dot, ())| *dot)
     }
 
     pub(crate) fn quarantined(&self) -> impl Iterator<Item = &Arc<Op>> {
@@ -218,36 +335,36 @@ impl State {
         make: impl FnOnce(Dot) -> Op,
         now_ms: u64,
         changes: &mut Changes,
-    ) -> Result<(), TooManyOpaque> {
+    ) -> Result<(), Rejected> {
         let dot = Dot { actor: self.me, version: self.own_version() + 1 };
-        self.apply(Arc::new(make(dot)), now_ms, changes)?;
-        self.advance(self.me, dot.version, changes);
+        self.apply(&Arc::new(make(dot)), now_ms, changes)?;
+        self.raise(self.me, dot.version, changes);
         Ok(())
     }
 
     /// Takes in what a peer sent.
-    pub(crate) fn apply_range(
+    pub(crate) fn apply_batch(
         &mut self,
-        range: &Range,
+        batch: &Batch,
         now_ms: u64,
         changes: &mut Changes,
-    ) -> Result<Reception, TooManyOpaque> {
-        let known = self.vector.get(range.actor);
-        if range.to <= known {
-            return Ok(Reception::Duplicate);
+    ) -> Result<(), Rejected> {
+        for op in &batch.ops {
+            if batch.repair || op.dot.version > self.height(op.dot.actor) {
+                if self.is_forgotten_ack(op) {
+                    return Err(Rejected::Forgotten);
+                }
+                self.apply(op, now_ms, changes)?;
+            }
         }
-        for op in range.ops.iter().filter(|op| op.dot.version > known) {
-            self.apply(Arc::clone(op), now_ms, changes)?;
+        for (actor, version) in &batch.heights {
+            self.raise(*actor, *version, changes);
         }
-        if range.from > known {
-            return Ok(Reception::Gap);
-        }
-        self.advance(range.actor, range.to, changes);
-        Ok(Reception::Advanced)
+        Ok(())
     }
 
     /// Merges what was stamped too far ahead and no longer is.
-    pub(crate) fn release(&mut self, now_ms: u64, changes: &mut Changes) -> Result<(), TooManyOpaque> {
+    pub(crate) fn release(&mut self, now_ms: u64, changes: &mut Changes) -> Result<(), Rejected> {
         let due: Vec<_> = self
             .quarantine
             .iter()
@@ -256,52 +373,51 @@ impl State {
             .collect();
         for (key, op) in due {
             self.quarantine.remove(&key);
-            self.ops.remove(&op.dot);
-            changes.ops.insert(op.dot, None);
-            self.apply(op, now_ms, changes)?;
+            self.forget(op.dot, changes);
+            self.apply(&op, now_ms, changes)?;
         }
         Ok(())
     }
 
-    fn advance(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
-        Arc::make_mut(&mut self.vector).raise(actor, version);
-        changes.complete.insert(actor, version);
-    }
-
-    fn apply(&mut self, op: Arc<Op>, now_ms: u64, changes: &mut Changes) -> Result<(), TooManyOpaque> {
+    fn apply(&mut self, op: &Arc<Op>, now_ms: u64, changes: &mut Changes) -> Result<(), Rejected> {
         if self.ops.get(&op.dot).is_some() {
             return Ok(());
         }
-        let owner = op.dot.actor.machine;
+        // Our own stamps are above our clock after it stepped back; they are ours all the same.
+        let believed =
+            op.dot.actor.machine == self.me.machine || op.hlc().is_none_or(|hlc| !too_far_ahead(hlc, now_ms));
+        if believed && let Some(hlc) = op.hlc() {
+            self.hlc.observe(hlc);
+        }
         match &op.content {
-            Content::Intent(intent) => {
-                // Our own stamps are above our clock after it stepped back; they are ours all the same.
-                if owner != self.me.machine && too_far_ahead(intent.hlc, now_ms) {
-                    self.quarantine.insert((intent.hlc, op.dot), Arc::clone(&op));
-                    self.keep(op, changes);
-                } else {
-                    self.hlc.observe(intent.hlc);
-                    self.merge(op, changes);
-                }
+            Content::Intent(intent) if !believed => {
+                self.quarantine.insert((intent.hlc, op.dot), Arc::clone(op));
+                self.keep(op, changes);
             }
-            Content::Fact(value) => self.apply_fact(&op, value.clone(), changes),
-            Content::Sweep { floor } => self.apply_sweep(&op, *floor, changes),
+            Content::Intent(_) => self.merge(false, op, changes),
+            // A claim stamped ahead of time loses anyway, and members must be known at once.
+            Content::Claim(_) => self.merge(true, op, changes),
+            Content::Registry { .. } => self.apply_registry(op, changes),
+            Content::Fact(value) => self.apply_fact(op, 0, value.clone(), changes),
+            Content::Entry { ms, value } => self.apply_fact(op, *ms, Some(value.clone()), changes),
+            Content::Sweep { floor } => self.apply_sweep(op, *floor, changes),
             Content::Opaque => {
                 if self.opaque >= MAX_OPAQUE {
-                    return Err(TooManyOpaque);
+                    return Err(Rejected::TooManyOpaque);
                 }
                 self.opaque += 1;
                 self.keep(op, changes);
+                self.digests.add(op);
             }
         }
         Ok(())
     }
 
-    fn merge(&mut self, op: Arc<Op>, changes: &mut Changes) {
+    fn merge(&mut self, claim: bool, op: &Arc<Op>, changes: &mut Changes) {
         let key = (op.kind, Arc::clone(&op.key));
-        let mut register = self.intents.get(&key).map(|register| (**register).clone()).unwrap_or_default();
-        let before = register.active().map(|op| op.dot);
-        let merged = register.merge(&op);
+        let old = self.registers_of(claim).get(&key).cloned();
+        let mut register = old.as_deref().cloned().unwrap_or_default();
+        let merged = register.merge(op);
         if !merged.kept {
             changes.ops.insert(op.dot, None);
             return;
@@ -309,20 +425,74 @@ impl State {
         for dot in merged.replaced {
             self.forget(dot, changes);
         }
-        if register.active().map(|op| op.dot) != before {
-            changes.records.insert(RecordId { kind: op.kind, owner: None, key: Arc::clone(&op.key) });
-        }
-        self.intents.insert(key, Arc::new(register));
+        changes.records.insert(RecordId { kind: op.kind, owner: None, key: Arc::clone(&op.key) });
         self.keep(op, changes);
+        self.set_register(claim, key, old.as_deref(), Some(register));
     }
 
-    fn apply_fact(&mut self, op: &Arc<Op>, value: Option<Bytes>, changes: &mut Changes) {
+    /// Replaces a register and what is derived from it.
+    fn set_register(&mut self, claim: bool, key: RecordKey, old: Option<&Register>, new: Option<Register>) {
+        let mark = |register: Option<&Register>| {
+            register.map_or((None, false), |register| (register.buried(), register.is_contested()))
+        };
+        let (before, after) = (mark(old), mark(new.as_ref()));
+        if before.0 != after.0 {
+            if let Some(hlc) = before.0 {
+                self.buried.remove(&(hlc, claim, key.clone()));
+            }
+            if let Some(hlc) = after.0 {
+                self.buried.insert((hlc, claim, key.clone()), ());
+            }
+        }
+        if before.1 && !after.1 {
+            self.contested.remove(&(claim, key.clone()));
+        } else if after.1 && !before.1 {
+            self.contested.insert((claim, key.clone()), ());
+        }
+        // Deletes that nothing contradicts are collected here sooner than there: they are no difference.
+        if let (Some(old), None) = (old, before.0) {
+            old.items().iter().for_each(|op| self.digests.subtract(op));
+        }
+        if let (Some(new), None) = (&new, after.0) {
+            new.items().iter().for_each(|op| self.digests.add(op));
+        }
+        let map = if claim { &mut self.claims } else { &mut self.intents };
+        match new {
+            Some(register) => map.insert(key, Arc::new(register)),
+            None => map.remove(&key),
+        };
+    }
+
+    fn apply_registry(&mut self, op: &Arc<Op>, changes: &mut Changes) {
+        let rank = |op: &Op| match &op.content {
+            Content::Registry { epoch, hlc, .. } => (*epoch, *hlc, op.dot),
+            _ => (0, 0, op.dot),
+        };
+        let key = (op.kind, Arc::clone(&op.key));
+        if let Some(old) = self.registry.get(&key).cloned() {
+            if rank(&old) > rank(op) {
+                changes.ops.insert(op.dot, None);
+                return;
+            }
+            self.digests.subtract(&old);
+            self.forget(old.dot, changes);
+        }
+        changes.records.insert(RecordId { kind: op.kind, owner: None, key: Arc::clone(&op.key) });
+        self.registry.insert(key, Arc::clone(op));
+        self.digests.add(op);
+        self.keep(op, changes);
+        if op.kind == kind::MEMBERS {
+            self.drop_former_facts(&op.key, changes);
+        }
+    }
+
+    fn apply_fact(&mut self, op: &Arc<Op>, ms: u64, value: Option<Bytes>, changes: &mut Changes) {
         let owner = op.dot.actor.machine;
-        let order = |dot: Dot| (dot.actor.incarnation, dot.version);
         let key: FactKey = (op.kind, owner, Arc::clone(&op.key));
         let swept = self.sweep(op.kind, owner).is_some_and(|sweep| order(op.dot) < sweep.floor);
+        let former = op.dot.actor.incarnation < self.floor(owner);
         let old = self.facts.get(&key).cloned();
-        if swept || old.as_ref().is_some_and(|old| order(old.dot) > order(op.dot)) {
+        if swept || former || old.as_ref().is_some_and(|old| order(old.dot) > order(op.dot)) {
             changes.ops.insert(op.dot, None);
             return;
         }
@@ -330,47 +500,109 @@ impl State {
             changes.records.insert(RecordId { kind: op.kind, owner: Some(owner), key: Arc::clone(&op.key) });
         }
         if let Some(old) = old {
-            self.forget(old.dot, changes);
+            self.forget_counted(old.dot, changes);
         }
-        self.facts.insert(key, Fact { dot: op.dot, value });
-        self.keep(Arc::clone(op), changes);
+        self.facts.insert(key, Fact { dot: op.dot, ms, value });
+        self.digests.add(op);
+        self.keep(op, changes);
     }
 
     fn apply_sweep(&mut self, op: &Arc<Op>, floor: (u64, u64), changes: &mut Changes) {
         let owner = op.dot.actor.machine;
-        let order = |dot: Dot| (dot.actor.incarnation, dot.version);
-        if let Some(old) = self.sweep(op.kind, owner).copied() {
-            if order(old.dot) > order(op.dot) {
-                changes.ops.insert(op.dot, None);
-                return;
-            }
-            self.forget(old.dot, changes);
+        let former = op.dot.actor.incarnation < self.floor(owner);
+        let old = self.sweep(op.kind, owner).copied();
+        if former || old.is_some_and(|old| order(old.dot) > order(op.dot)) {
+            changes.ops.insert(op.dot, None);
+            return;
+        }
+        if let Some(old) = old {
+            self.forget_counted(old.dot, changes);
         }
         self.sweeps.insert((op.kind, owner), Sweep { dot: op.dot, floor });
-        self.keep(Arc::clone(op), changes);
-        let swept: Vec<_> = self
-            .facts_of(op.kind, owner)
-            .filter(|(_, fact)| order(fact.dot) < floor)
-            .map(|(key, fact)| (key.clone(), fact.dot, fact.value.is_some()))
-            .collect();
-        for (key, dot, visible) in swept {
-            self.facts.remove(&key);
-            self.forget(dot, changes);
-            if visible {
-                changes.records.insert(RecordId { kind: key.0, owner: Some(owner), key: key.2 });
+        self.digests.add(op);
+        self.keep(op, changes);
+        let swept = self.facts_of(op.kind, owner).filter(|(_, fact)| order(fact.dot) < floor);
+        let swept: Vec<_> = swept.map(|(key, _)| key.clone()).collect();
+        for key in swept {
+            self.drop_fact(&key, changes);
+        }
+    }
+
+    /// Forgets an own entry of a log that is to be said again.
+    pub(crate) fn drop_entry(&mut self, op: &Op, changes: &mut Changes) {
+        self.drop_fact(&(op.kind, op.dot.actor.machine, Arc::clone(&op.key)), changes);
+    }
+
+    fn drop_fact(&mut self, key: &FactKey, changes: &mut Changes) {
+        if let Some(fact) = self.facts.remove(key) {
+            self.forget_counted(fact.dot, changes);
+            if fact.value.is_some() {
+                let (kind, owner, key) = key.clone();
+                changes.records.insert(RecordId { kind, owner: Some(owner), key });
             }
         }
     }
 
-    fn keep(&mut self, op: Arc<Op>, changes: &mut Changes) {
-        changes.ops.insert(op.dot, Some(Arc::clone(&op)));
-        self.ops.insert(op.dot, op);
+    fn keep(&mut self, op: &Arc<Op>, changes: &mut Changes) {
+        changes.ops.insert(op.dot, Some(Arc::clone(op)));
+        self.seq += 1;
+        match op.lane() {
+            Lane::Intent => self.intent_lane.insert(self.seq, Arc::clone(op)),
+            Lane::Fact => self.fact_lane.insert(self.seq, Arc::clone(op)),
+        };
+        self.ops.insert(op.dot, Kept { op: Arc::clone(op), seq: self.seq });
+        if op.dot.version > self.height(op.dot.actor) {
+            self.loose.insert(op.dot, ());
+        }
     }
 
-    fn forget(&mut self, dot: Dot, changes: &mut Changes) {
+    fn forget(&mut self, dot: Dot, changes: &mut Changes) -> Option<Arc<Op>> {
         changes.ops.insert(dot, None);
-        self.ops.remove(&dot);
+        let kept = self.ops.remove(&dot)?;
+        match kept.op.lane() {
+            Lane::Intent => self.intent_lane.remove(&kept.seq),
+            Lane::Fact => self.fact_lane.remove(&kept.seq),
+        };
+        self.loose.remove(&dot);
+        Some(kept.op)
     }
+
+    /// Forgets a change that is part of the digest by itself.
+    fn forget_counted(&mut self, dot: Dot, changes: &mut Changes) {
+        if let Some(op) = self.forget(dot, changes) {
+            self.digests.subtract(&op);
+        }
+    }
+
+    fn raise(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
+        let known = self.heights.get(&actor).copied();
+        if known.is_some_and(|known| known.version >= version) || version == 0 {
+            return;
+        }
+        if let Some(known) = known {
+            self.height_lane.remove(&known.seq);
+        }
+        self.seq += 1;
+        self.height_lane.insert(self.seq, actor);
+        self.heights.insert(actor, Height { version, seq: self.seq });
+        changes.complete.insert(actor, version);
+        let from = known.map_or(0, |known| known.version);
+        let start = Dot { actor, version: from };
+        let settled: Vec<Dot> = self
+            .loose
+            .iter_from(move |dot| *dot <= start)
+            .map(|(dot, ())| *dot)
+            .take_while(|dot| dot.actor == actor && dot.version <= version)
+            .collect();
+        for dot in settled {
+            self.loose.remove(&dot);
+        }
+    }
+}
+
+/// The order of one machine's changes.
+fn order(dot: Dot) -> (u64, u64) {
+    (dot.actor.incarnation, dot.version)
 }
 
 #[cfg(test)]

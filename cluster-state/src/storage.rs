@@ -13,11 +13,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use crate::id::{Actor, ClusterId, Dot, MAX_COUNTER, MachineId};
 use crate::kind::Kind;
 use crate::op::Op;
-use crate::state::Changes;
+use crate::state::{Changes, State};
 use crate::vector::VersionVector;
 
 /// `PRAGMA user_version` of the files this version writes.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// How long to wait for the process before us to let go of the file.
 const BUSY: Duration = Duration::from_secs(3);
 
@@ -52,7 +52,7 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is damaged. Move it away to start with an empty store, which the other machines fill again.
+    /// The file is damaged. `Store::open` moves it aside and starts with an empty one, which the other machines fill.
     #[error("store {path} is damaged: {reason}; move it away and the other machines fill a new one")]
     Corrupt {
         /// The file.
@@ -87,6 +87,31 @@ pub enum OpenError {
         path: PathBuf,
         /// Its format.
         found: i64,
+    },
+    /// It is damaged and cannot be moved out of the way.
+    #[error("store {path} is damaged and cannot be moved aside: {source}")]
+    SetAside {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A version before the first release wrote it.
+    #[error(
+        "store {path} has format {found}, which is not read any more: move it away and the other machines fill a new one"
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
+    /// Kinds from 0xff00 on are the store's own.
+    #[error("kind {kind} is reserved")]
+    ReservedKind {
+        /// The kind.
+        kind: u16,
     },
     /// No room on the disk.
     #[error("no space left for store {path}")]
@@ -175,6 +200,9 @@ impl Storage {
         if format > FORMAT {
             return Err(OpenError::Newer { path: path.to_owned(), found: format });
         }
+        if format != 0 && format < FORMAT {
+            return Err(OpenError::Older { path: path.to_owned(), found: format });
+        }
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(fail)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
         if max_pages > 0 {
@@ -261,6 +289,34 @@ impl Storage {
         write_changes(&tx, me, hlc, changes)?;
         tx.commit()?;
         Ok(())
+    }
+
+    /// Writes a whole state in place of what is there, at once or not at all.
+    pub(crate) fn replace(&mut self, state: &State) -> Result<(), CommitError> {
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        self.durable = true;
+        let changes = Changes {
+            ops: state.ops().map(|op| (op.dot, Some(Arc::clone(op)))).collect(),
+            complete: state.heights().collect(),
+            ..Changes::default()
+        };
+        let tx = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        tx.execute_batch("DELETE FROM ops; DELETE FROM actors;")?;
+        write_changes(&tx, state.me(), state.hlc.last(), &changes)?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Writes a compact copy of the file, as of the last commit. Who opens the copy goes on as a new incarnation.
+    pub(crate) fn backup(&self, to: &Path) -> Result<(), CommitError> {
+        let name = to.to_string_lossy();
+        self.connection.execute("VACUUM INTO ?1", params![name])?;
+        Ok(())
+    }
+
+    /// Bytes of the file, without its log.
+    pub(crate) fn bytes(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |meta| meta.len())
     }
 
     /// Marks a clean shutdown and closes the file.
@@ -361,6 +417,27 @@ fn read_ops(
         ops.push(Arc::new(Op::decode(Dot { actor, version }, kind, class, key, body, kinds)));
     }
     Ok((vector, ops))
+}
+
+/// Moves a damaged file, and what SQLite keeps beside it, out of the way: nothing of it is deleted.
+pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
+    let with = |path: &Path, suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let free = (1..=1_000)
+        .map(|n| with(path, &format!(".damaged-{n}")))
+        .find(|aside| !aside.exists())
+        .unwrap_or_else(|| with(path, ".damaged"));
+    for suffix in ["-wal", "-shm", ""] {
+        let from = with(path, suffix);
+        if from.exists() {
+            std::fs::rename(&from, with(&free, suffix))
+                .map_err(|source| OpenError::SetAside { path: from, source })?;
+        }
+    }
+    Ok(free)
 }
 
 /// Device and inode: a file that was copied or restored is not the one that was closed.

@@ -2,30 +2,35 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Hlc, SystemClock};
 use crate::id::{Actor, ClusterId, MachineId};
-use crate::kind::Kind;
-use crate::local::{self, Write};
+use crate::kind::{self, Kind};
+use crate::local::{self, Retention, Write};
+use crate::metrics::{Metrics, Status};
+use crate::session::throttle::Throttle;
 use crate::session::{self, Session};
 use crate::snapshot::Snapshot;
-use crate::state::State;
-use crate::storage::{OpenError, Owner, Storage};
+use crate::state::{MemberStatus, State};
+use crate::storage::{self, OpenError, Owner, Storage};
 use crate::vector::VersionVector;
 use crate::watch::{Recent, StoreClosed, Watch};
 use crate::writer::{self, Commit, Done, Request, Work, WriteError, Writer};
 
 /// Requests that wait for the writer.
 const QUEUE: usize = 1_024;
-/// How often records that were stamped too far ahead are looked at again.
-const RELEASE: Duration = Duration::from_secs(1);
+/// How often records that were stamped too far ahead, and deletes that all may have, are looked at again.
+const MAINTAIN: Duration = Duration::from_secs(1);
+/// With 1,000 members, acknowledgements are a minute apart.
+const ACKNOWLEDGE_PER_MEMBER_MS: u64 = 60;
 
 /// How to open a store.
 #[derive(Debug, Clone)]
@@ -44,14 +49,59 @@ pub struct Options {
     pub seed: u64,
     /// The file grows to at most this many bytes, then writes fail with `DiskFull`; 0: no limit.
     pub max_bytes: u64,
+    /// Bytes a second that replication may send in all, beyond what people asked for; 0: no limit.
+    pub max_rate: u64,
 }
+
+/// The default of `Options::max_rate`: a quarter of a gigabit link.
+pub const DEFAULT_MAX_RATE: u64 = 32 * 1024 * 1024;
 
 impl Options {
     /// With the system's clock, a random seed and no limit.
     pub fn new(path: PathBuf, cluster: ClusterId, machine: MachineId, kinds: &'static [Kind]) -> Self {
         let seed = RandomState::new().build_hasher().finish();
-        Self { path, cluster, machine, kinds, clock: Arc::new(SystemClock), seed, max_bytes: 0 }
+        Self {
+            path,
+            cluster,
+            machine,
+            kinds,
+            clock: Arc::new(SystemClock),
+            seed,
+            max_bytes: 0,
+            max_rate: DEFAULT_MAX_RATE,
+        }
     }
+}
+
+/// A copy that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupDone {
+    /// The size of the file.
+    pub bytes: u64,
+}
+
+/// A copy that was not written. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// There is a file of that name.
+    #[error("{path} exists: choose another name")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be made.
+    #[error("cannot write {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        #[source]
+        source: std::io::Error,
+    },
+    /// SQLite could not write the copy.
+    #[error(transparent)]
+    Store(#[from] WriteError),
 }
 
 /// A replicated record store. Clones share it; it stays open until `close`, or (uncleanly) until the last is dropped.
@@ -65,6 +115,12 @@ pub(crate) struct Shared {
     pub(crate) cluster: ClusterId,
     pub(crate) kinds: &'static [Kind],
     pub(crate) seed: u64,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) throttle: Throttle,
+    pub(crate) metrics: Arc<Metrics>,
+    /// One session at a time fetches everything anew.
+    pub(crate) fetching: Semaphore,
+    set_aside: Option<PathBuf>,
     opened: u64,
     requests: mpsc::Sender<Request>,
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -94,6 +150,92 @@ impl Store {
         self.shared.work(Work::Publish { kind, rows }).await.map(|done| done.commit)
     }
 
+    /// Appends entries to this machine's log of a kind, trims the log, and returns when that is on the disk. At most
+    /// `MAX_TRANSACTION` entries.
+    pub async fn append(
+        &self,
+        kind: u16,
+        entries: Vec<Vec<u8>>,
+        keep: Retention,
+    ) -> Result<Commit, WriteError> {
+        local::check_entries(self.shared.kinds, kind, &entries)?;
+        self.shared.work(Work::Append { kind, entries, keep }).await.map(|done| done.commit)
+    }
+
+    /// Makes a machine a member: deletes are kept until it has them, too. This machine has to be enrolled itself, or
+    /// nothing is ever collected. Does nothing if it is a member already.
+    pub async fn enrol(&self, machine: MachineId) -> Result<Commit, WriteError> {
+        self.declare(machine, MemberStatus::Member).await
+    }
+
+    /// A machine has left for good, or was removed by a person: nobody waits for it, and its facts vanish.
+    pub async fn retire(&self, machine: MachineId) -> Result<Commit, WriteError> {
+        self.declare(machine, MemberStatus::Left).await
+    }
+
+    /// A machine was silent for too long: nobody waits for it, and its facts vanish. When it comes back it fetches
+    /// everything anew and writes again what the cluster does not know.
+    pub async fn evict(&self, machine: MachineId) -> Result<Commit, WriteError> {
+        self.declare(machine, MemberStatus::Evicted).await
+    }
+
+    async fn declare(&self, machine: MachineId, status: MemberStatus) -> Result<Commit, WriteError> {
+        self.write(vec![Write::Declare { machine, status }]).await
+    }
+
+    /// Writes a compact copy of the store, as of now, to a file that must not exist. Who opens the copy, here or
+    /// elsewhere, goes on as a new incarnation, and fetches everything anew if the cluster has gone on meanwhile.
+    /// Writes wait until it is done: about 10 ms per MB.
+    pub async fn backup(&self, to: &Path) -> Result<BackupDone, BackupError> {
+        let path = to.to_owned();
+        let io = |source| BackupError::Io { path: to.to_owned(), source };
+        // Reserves the name: SQLite would write into a file that somebody else makes meanwhile.
+        match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(BackupError::Exists { path });
+            }
+            Err(error) => return Err(io(error)),
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Backup { to: path.clone(), reply };
+        let sent = self.shared.requests.send(request).await.map_err(|_| WriteError::Closed);
+        let written = match sent {
+            Ok(()) => answer.await.unwrap_or(Err(WriteError::Closed)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            // Nothing half-done is left behind.
+            std::fs::remove_file(&path).map_err(io)?;
+            return Err(BackupError::Store(error));
+        }
+        let bytes = std::fs::metadata(&path).map_err(io)?.len();
+        Ok(BackupDone { bytes })
+    }
+
+    /// The store's figures.
+    pub fn status(&self) -> Status {
+        let snapshot = self.snapshot();
+        let state = &snapshot.state;
+        let waiting = self.shared.requests.max_capacity() - self.shared.requests.capacity();
+        Status {
+            changes: state.ops().count() as u64,
+            actors: state.heights().count() as u64,
+            tombstones: state.buried() as u64,
+            conflicts: snapshot.conflicts().len() as u64,
+            quarantined: state.quarantined().count() as u64,
+            opaque: state.opaque() as u64,
+            loose: state.loose().count() as u64,
+            waiting: waiting as u64,
+            ..self.shared.metrics.status()
+        }
+    }
+
+    /// Where the file was moved that was there before and was damaged.
+    pub fn set_aside(&self) -> Option<&Path> {
+        self.shared.set_aside.as_deref()
+    }
+
     /// The newest commit's records.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.shared.snapshots.borrow())
@@ -121,14 +263,14 @@ impl Store {
 
     /// Up to where each actor is known.
     pub fn version_vector(&self) -> VersionVector {
-        self.snapshot().version_vector().clone()
+        self.snapshot().version_vector()
     }
 
     /// Waits until everything up to a version of an actor is here: read-your-writes on another machine. Waits for
     /// ever if it never comes; cancel-safe, so put a timeout round it.
     pub async fn wait_for(&self, actor: Actor, version: u64) -> Result<Arc<Snapshot>, StoreClosed> {
         let mut snapshots = self.shared.snapshots.clone();
-        let here = snapshots.wait_for(|snapshot| snapshot.version_vector().get(actor) >= version).await;
+        let here = snapshots.wait_for(|snapshot| snapshot.height(actor) >= version).await;
         here.map(|snapshot| Arc::clone(&snapshot)).map_err(|_| StoreClosed)
     }
 
@@ -149,6 +291,13 @@ impl Store {
 }
 
 impl Shared {
+    pub(crate) async fn replace(&self, fresh: State) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Replace { fresh: Box::new(fresh), reply };
+        self.requests.send(request).await.map_err(|_| WriteError::Closed)?;
+        answer.await.map_err(|_| WriteError::Closed)?
+    }
+
     pub(crate) async fn work(&self, work: Work) -> Result<Done, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Work { work, reply }).await.map_err(|_| WriteError::Closed)?;
@@ -157,41 +306,54 @@ impl Shared {
 }
 
 fn open(options: Options) -> Result<Store, OpenError> {
-    let Options { path, cluster, machine, kinds, clock, seed, max_bytes } = options;
+    let Options { path, cluster, machine, kinds, clock, seed, max_bytes, max_rate } = options;
+    if let Some(kind) = kinds.iter().find(|kind| kind.id >= kind::FIRST_RESERVED) {
+        return Err(OpenError::ReservedKind { kind: kind.id });
+    }
     let stride = writer::stride(seed ^ clock.now_ms());
     let owner = Owner { cluster, machine, kinds };
-    let (mut storage, loaded) = Storage::open(&path, owner, stride, max_bytes / 4_096)?;
-    let hlc = Hlc::starting_at(loaded.hlc);
-    let opened = loaded.opened;
-    let (state, changes) = State::load(loaded.me, hlc, loaded.vector, loaded.ops, clock.now_ms())
-        .map_err(|error| OpenError::Corrupt { path: path.clone(), reason: error.to_string() })?;
-    if !changes.ops.is_empty() {
-        // Leftovers of a version that understood less; without them the file is the same store.
-        if let Err(error) = storage.commit(state.me(), state.hlc.last(), &changes, false) {
-            tracing::warn!(?error, "leftovers stay in the store");
+    let opening = || load(&path, owner, stride, max_bytes, clock.now_ms());
+    let (set_aside, (storage, state, opened)) = match opening() {
+        Err(OpenError::Corrupt { reason, .. }) => {
+            let aside = storage::set_aside(&path)?;
+            tracing::error!(
+                path = %path.display(), aside = %aside.display(), reason,
+                "the store is damaged: moved aside; starting with an empty one, which the other machines fill"
+            );
+            (Some(aside), opening()?)
         }
-    }
+        opened => (None, opened?),
+    };
     let opened_at = state.own_version();
     let (snapshot_tx, snapshots) = watch::channel(Snapshot::shared(state, 0));
     let (requests, queue) = mpsc::channel(QUEUE);
     let recent = Arc::new(Mutex::new(Recent::default()));
+    let metrics = Arc::new(Metrics::default());
+    metrics.file_bytes.store(storage.bytes(), Ordering::Relaxed);
     let writer = Writer {
         storage,
         path: path.clone(),
-        clock,
+        clock: Arc::clone(&clock),
         seed,
         opened_at,
+        reincarnations: 0,
+        metrics: Arc::clone(&metrics),
         snapshots: snapshot_tx,
         recent: Arc::clone(&recent),
     };
     std::thread::Builder::new()
         .name("store-writer".to_owned())
         .spawn(move || writer.run(queue))
-        .map_err(|source| OpenError::Thread { path, source })?;
+        .map_err(|source| OpenError::Thread { path: path.clone(), source })?;
     let shared = Arc::new(Shared {
         cluster,
         kinds,
         seed,
+        clock,
+        throttle: Throttle::new(max_rate, tokio::time::Instant::now()),
+        metrics,
+        fetching: Semaphore::new(1),
+        set_aside,
         opened,
         requests,
         snapshots,
@@ -199,21 +361,52 @@ fn open(options: Options) -> Result<Store, OpenError> {
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     });
-    shared.tasks.spawn(release(Arc::downgrade(&shared), shared.stop.clone()));
+    shared.tasks.spawn(maintain(Arc::downgrade(&shared), shared.stop.clone(), path));
     Ok(Store { shared })
 }
 
-/// Lets quarantined records in when their time has come. Holds no handle, so that a dropped store ends.
-async fn release(shared: std::sync::Weak<Shared>, stop: CancellationToken) {
+fn load(
+    path: &Path,
+    owner: Owner,
+    stride: u64,
+    max_bytes: u64,
+    now_ms: u64,
+) -> Result<(Storage, State, u64), OpenError> {
+    let (mut storage, loaded) = Storage::open(path, owner, stride, max_bytes / 4_096)?;
+    let hlc = Hlc::starting_at(loaded.hlc);
+    let (state, changes) = State::load(loaded.me, hlc, &loaded.vector, loaded.ops, now_ms)
+        .map_err(|error| OpenError::Corrupt { path: path.to_owned(), reason: error.to_string() })?;
+    if !changes.ops.is_empty() {
+        // Leftovers of a version that understood less; without them the file is the same store.
+        if let Err(error) = storage.commit(state.me(), state.hlc.last(), &changes, false) {
+            tracing::warn!(?error, "leftovers stay in the store");
+        }
+    }
+    Ok((storage, state, loaded.opened))
+}
+
+/// Lets quarantined records in when their time has come, acknowledges deletes and collects them. Holds no handle, so
+/// that a dropped store ends.
+async fn maintain(shared: std::sync::Weak<Shared>, stop: CancellationToken, path: PathBuf) {
+    let mut round = 0_u64;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(RELEASE) => {}
+            () = tokio::time::sleep(MAINTAIN) => {}
         }
         let Some(shared) = shared.upgrade() else { return };
-        let waiting = shared.snapshots.borrow().quarantined().next().is_some();
-        if waiting && let Err(error) = shared.work(Work::Release).await {
-            tracing::warn!(%error, "records stamped ahead of time cannot be released");
+        round += 1;
+        let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+        shared.metrics.file_bytes.store(bytes, Ordering::Relaxed);
+        let snapshot = Arc::clone(&shared.snapshots.borrow());
+        let state = &snapshot.state;
+        // Everybody writes an acknowledgement for a round of deletes: the more machines, the longer the round.
+        let every =
+            (state.current_members().count() as u64 * ACKNOWLEDGE_PER_MEMBER_MS).div_ceil(1_000).max(2);
+        let acknowledge = round.is_multiple_of(every) && state.due_acknowledgements().is_some();
+        let idle = state.quarantined().next().is_none() && state.buried() == 0 && !acknowledge;
+        if !idle && let Err(error) = shared.work(Work::Maintain { acknowledge }).await {
+            tracing::warn!(%error, "the store cannot be tidied up");
         }
     }
 }

@@ -43,15 +43,6 @@ impl VersionVector {
         }
     }
 
-    /// Sets an actor to exactly `version`.
-    pub(crate) fn set(&mut self, actor: Actor, version: u64) {
-        if version == 0 {
-            self.0.remove(&actor);
-        } else {
-            self.0.insert(actor, version);
-        }
-    }
-
     /// The actors that stand higher here than in `other`: (actor, there, here).
     pub(crate) fn above<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (Actor, u64, u64)> + 'a {
         self.iter().filter_map(|(actor, here)| {
@@ -81,15 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn raise_never_lowers_and_set_does() {
+    fn raise_never_lowers() {
         let mut vector = VersionVector::default();
         vector.raise(actor(1), 5);
         vector.raise(actor(1), 3);
         assert_eq!(vector.get(actor(1)), 5);
-        vector.set(actor(1), 3);
-        assert_eq!(vector.get(actor(1)), 3);
-        vector.set(actor(1), 0);
-        assert!(vector.is_empty());
+        vector.raise(actor(2), 0);
+        assert_eq!(vector.len(), 1);
     }
 
     #[test]

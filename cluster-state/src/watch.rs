@@ -33,6 +33,13 @@ impl Recent {
         }
     }
 
+    /// Commit `number` changed more than can be told.
+    pub(crate) fn forget(&mut self, number: u64) {
+        self.commits.clear();
+        self.ids = 0;
+        self.forgotten = number;
+    }
+
     /// What changed after commit `since` up to `until`; none if that is not known any more.
     fn since(&self, since: u64, until: u64) -> Option<BTreeSet<RecordId>> {
         if since < self.forgotten {

@@ -11,19 +11,21 @@ use serde::{Deserialize, Serialize};
 use crate::id::{Actor, ClusterId, Dot, MAX_COUNTER, MachineId};
 use crate::kind::{Kind, MAX_KEY, MAX_RECORD};
 use crate::op::{Op, Raw};
-use crate::state::Range;
+use crate::state::{BUCKETS, Batch, Standing};
 
 /// Frames are filled up to this.
 pub const FRAME_TARGET: usize = 16 * 1024;
 /// A record that does not fit `FRAME_TARGET` travels alone in a frame of at most this.
 pub const MAX_FRAME: usize = MAX_RECORD + 64 * 1024;
-/// Entries of a version vector in one frame.
-pub(crate) const VECTOR_CHUNK: usize = 400;
+/// Heights in one frame.
+pub(crate) const HEIGHTS_CHUNK: usize = 400;
 
 const TAG_HELLO: u8 = 1;
-const TAG_VECTOR: u8 = 2;
+const TAG_HEIGHTS: u8 = 2;
 const TAG_CHANGES: u8 = 3;
 const TAG_REFUSE: u8 = 4;
+const TAG_DIGEST: u8 = 5;
+const TAG_BUCKETS: u8 = 6;
 
 /// The first message each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,16 +37,41 @@ pub(crate) struct Hello {
     pub(crate) cluster: ClusterId,
     pub(crate) machine: MachineId,
     pub(crate) incarnation: u64,
+    /// The sender fetches everything anew: whatever it had before does not count.
+    pub(crate) rejoin: bool,
+    /// The epoch of the sender's own membership record, as far as it knows; 0 for none.
+    pub(crate) epoch: u64,
+    /// The epoch of the receiver's membership record as the sender knows it, and whether it says "evicted".
+    pub(crate) yours: (u64, bool),
+    pub(crate) standing: Standing,
 }
 
 /// What the sender has, as far as it changed since it last said so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Vector {
+pub(crate) struct Heights {
     /// `Changes` frames of this session that the sender has dealt with.
     pub(crate) handled: u64,
     pub(crate) entries: Vec<(Actor, u64)>,
-    /// The sender's whole vector has now been told.
+    /// All the sender's heights have now been told.
     pub(crate) complete: bool,
+}
+
+/// Digests of what the sender has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Digest {
+    /// Of its heights and what lies above them.
+    pub(crate) heights: [u8; 32],
+    /// Of its records.
+    pub(crate) records: [u8; 32],
+}
+
+/// The sums of one kind's buckets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BucketSums {
+    pub(crate) kind: u16,
+    pub(crate) sums: Vec<u128>,
+    /// No more kinds follow.
+    pub(crate) last: bool,
 }
 
 /// Why a peer ends the session.
@@ -54,13 +81,16 @@ pub(crate) enum Refusal {
     WrongMachine,
     Protocol,
     BadFrame,
+    Evicted,
 }
 
 #[derive(Debug)]
 pub(crate) enum Message {
     Hello(Hello),
-    Vector(Vector),
-    Changes(Vec<Range>),
+    Heights(Heights),
+    Changes(Batch),
+    Digest(Digest),
+    Buckets(BucketSums),
     Refuse(Refusal),
     /// From a newer peer.
     Unknown,
@@ -84,10 +114,17 @@ pub enum FrameError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireRange<'a> {
+struct WireChanges<'a> {
+    #[serde(borrow)]
+    runs: Vec<WireRun<'a>>,
+    heights: Vec<(Actor, u64)>,
+    repair: bool,
+}
+
+/// Consecutive changes of one actor.
+#[derive(Serialize, Deserialize)]
+struct WireRun<'a> {
     actor: Actor,
-    from: u64,
-    to: u64,
     #[serde(borrow)]
     ops: Vec<WireOp<'a>>,
 }
@@ -111,41 +148,47 @@ pub(crate) fn encode_hello(hello: &Hello) -> Bytes {
     frame(TAG_HELLO, hello)
 }
 
-pub(crate) fn encode_vector(vector: &Vector) -> Bytes {
-    frame(TAG_VECTOR, vector)
+pub(crate) fn encode_heights(heights: &Heights) -> Bytes {
+    frame(TAG_HEIGHTS, heights)
 }
 
 pub(crate) fn encode_refusal(refusal: Refusal) -> Bytes {
     frame(TAG_REFUSE, &refusal)
 }
 
-pub(crate) fn encode_changes(ranges: &[Range]) -> Bytes {
-    let wire: Vec<WireRange<'_>> = ranges
-        .iter()
-        .map(|range| WireRange {
-            actor: range.actor,
-            from: range.from,
-            to: range.to,
-            ops: range
-                .ops
-                .iter()
-                .map(|op| WireOp {
-                    version: op.dot.version,
-                    kind: op.kind,
-                    class: op.class,
-                    key: &op.key,
-                    body: Raw(&op.body),
-                })
-                .collect(),
-        })
-        .collect();
-    frame(TAG_CHANGES, &wire)
+pub(crate) fn encode_digest(digest: &Digest) -> Bytes {
+    frame(TAG_DIGEST, digest)
+}
+
+pub(crate) fn encode_buckets(sums: &BucketSums) -> Bytes {
+    frame(TAG_BUCKETS, sums)
+}
+
+pub(crate) fn encode_changes(batch: &Batch) -> Bytes {
+    let mut runs: Vec<WireRun<'_>> = Vec::new();
+    for op in &batch.ops {
+        let wire = WireOp {
+            version: op.dot.version,
+            kind: op.kind,
+            class: op.class,
+            key: &op.key,
+            body: Raw(&op.body),
+        };
+        match runs.last_mut() {
+            Some(run) if run.actor == op.dot.actor => run.ops.push(wire),
+            _ => runs.push(WireRun { actor: op.dot.actor, ops: vec![wire] }),
+        }
+    }
+    frame(TAG_CHANGES, &WireChanges { runs, heights: batch.heights.clone(), repair: batch.repair })
 }
 
 /// Upper bound of an op's share of a frame.
 pub(crate) fn weight(op: &Op) -> usize {
-    op.key.len() + op.body.len() + 24
+    op.key.len() + op.body.len() + 24 + 40
 }
+
+/// Upper bound of a height's share of a frame.
+pub(crate) const HEIGHT_WEIGHT: usize = 40;
 
 fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FrameError> {
     postcard::take_from_bytes(bytes)
@@ -153,9 +196,12 @@ fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FrameError> {
         .map_err(|error| FrameError::Malformed(error.to_string()))
 }
 
-fn check_actor(actor: Actor) -> Result<(), FrameError> {
+fn check(actor: Actor, version: u64) -> Result<(), FrameError> {
     if actor.incarnation >= MAX_COUNTER {
         return Err(FrameError::Senseless("incarnation out of range"));
+    }
+    if version >= MAX_COUNTER {
+        return Err(FrameError::Senseless("version out of range"));
     }
     Ok(())
 }
@@ -169,49 +215,43 @@ pub(crate) fn decode(bytes: &[u8], kinds: &[Kind]) -> Result<Message, FrameError
     match *tag {
         TAG_HELLO => body(rest).map(Message::Hello),
         TAG_REFUSE => body(rest).map(Message::Refuse),
-        TAG_VECTOR => {
-            let vector: Vector = body(rest)?;
-            for (actor, version) in &vector.entries {
-                check_actor(*actor)?;
-                if *version >= MAX_COUNTER {
-                    return Err(FrameError::Senseless("version out of range"));
-                }
-            }
-            Ok(Message::Vector(vector))
+        TAG_HEIGHTS => {
+            let heights: Heights = body(rest)?;
+            heights.entries.iter().try_for_each(|(actor, version)| check(*actor, *version))?;
+            Ok(Message::Heights(heights))
         }
-        TAG_CHANGES => {
-            let ranges: Vec<WireRange<'_>> = body(rest)?;
-            ranges
-                .into_iter()
-                .map(|range| decode_range(range, kinds))
-                .collect::<Result<_, _>>()
-                .map(Message::Changes)
+        TAG_CHANGES => decode_changes(body(rest)?, kinds).map(Message::Changes),
+        TAG_DIGEST => body(rest).map(Message::Digest),
+        TAG_BUCKETS => {
+            let sums: BucketSums = body(rest)?;
+            if sums.sums.len() != BUCKETS && !sums.sums.is_empty() {
+                return Err(FrameError::Senseless("another number of buckets"));
+            }
+            Ok(Message::Buckets(sums))
         }
         _ => Ok(Message::Unknown),
     }
 }
 
-fn decode_range(wire: WireRange<'_>, kinds: &[Kind]) -> Result<Range, FrameError> {
-    check_actor(wire.actor)?;
-    if wire.from >= wire.to || wire.to >= MAX_COUNTER {
-        return Err(FrameError::Senseless("empty or endless range"));
-    }
-    let mut last = wire.from;
-    let mut ops = Vec::with_capacity(wire.ops.len());
-    for op in wire.ops {
-        if op.version <= last || op.version > wire.to {
-            return Err(FrameError::Senseless("change outside its range"));
+fn decode_changes(wire: WireChanges<'_>, kinds: &[Kind]) -> Result<Batch, FrameError> {
+    wire.heights.iter().try_for_each(|(actor, version)| check(*actor, *version))?;
+    let mut ops = Vec::new();
+    for run in wire.runs {
+        for op in run.ops {
+            check(run.actor, op.version)?;
+            if op.version == 0 {
+                return Err(FrameError::Senseless("change without a version"));
+            }
+            if op.key.len() > MAX_KEY {
+                return Err(FrameError::Senseless("key too long"));
+            }
+            let dot = Dot { actor: run.actor, version: op.version };
+            // Copied, so that a small record does not keep its whole frame in memory.
+            let body = Bytes::copy_from_slice(op.body.0);
+            ops.push(Arc::new(Op::decode(dot, op.kind, op.class, Arc::from(op.key), body, kinds)));
         }
-        if op.key.len() > MAX_KEY {
-            return Err(FrameError::Senseless("key too long"));
-        }
-        last = op.version;
-        let dot = Dot { actor: wire.actor, version: op.version };
-        // Copied, so that a small record does not keep its whole frame in memory.
-        let body = Bytes::copy_from_slice(op.body.0);
-        ops.push(Arc::new(Op::decode(dot, op.kind, op.class, Arc::from(op.key), body, kinds)));
     }
-    Ok(Range { actor: wire.actor, from: wire.from, to: wire.to, ops })
+    Ok(Batch { ops, heights: wire.heights, repair: wire.repair })
 }
 
 #[cfg(test)]
@@ -224,28 +264,28 @@ mod tests {
         Actor { machine: MachineId([7; 16]), incarnation: 3 }
     }
 
-    fn range() -> Range {
+    fn batch() -> Batch {
         let op = |version| {
             let dot = Dot { actor: actor(), version };
             Arc::new(Op::fact(dot, 9, Arc::from(format!("key-{version}")), Some(b"value")))
         };
-        Range { actor: actor(), from: 4, to: 9, ops: vec![op(5), op(7)] }
+        Batch { ops: vec![op(5), op(7)], heights: vec![(actor(), 9)], repair: false }
     }
 
     #[test]
     fn changes_come_back() {
-        let bytes = encode_changes(&[range()]);
-        let Ok(Message::Changes(ranges)) = decode(&bytes, &[]) else { panic!("not changes") };
-        let back = &ranges[0];
-        assert_eq!((back.actor, back.from, back.to), (actor(), 4, 9));
-        assert_eq!(back.ops, range().ops);
+        let bytes = encode_changes(&batch());
+        let Ok(Message::Changes(back)) = decode(&bytes, &[]) else { panic!("not changes") };
+        assert_eq!(back.ops, batch().ops);
+        assert_eq!((back.heights, back.repair), (batch().heights, false));
+        assert!(bytes.len() <= batch().ops.iter().map(|op| weight(op)).sum::<usize>() + HEIGHT_WEIGHT);
     }
 
     #[test]
-    fn an_idle_vector_takes_a_few_bytes() {
-        let bytes = encode_vector(&Vector { handled: 1_000, entries: Vec::new(), complete: true });
+    fn idle_heights_take_a_few_bytes() {
+        let bytes = encode_heights(&Heights { handled: 1_000, entries: Vec::new(), complete: true });
         assert!(bytes.len() <= 8, "{} bytes", bytes.len());
-        let one = encode_vector(&Vector { handled: 1, entries: vec![(actor(), 70_000)], complete: true });
+        let one = encode_heights(&Heights { handled: 1, entries: vec![(actor(), 70_000)], complete: true });
         assert!(one.len() <= 40, "{} bytes", one.len());
     }
 
@@ -257,6 +297,10 @@ mod tests {
             cluster: ClusterId([1; 16]),
             machine: MachineId([2; 16]),
             incarnation: 5,
+            rejoin: false,
+            epoch: 2,
+            yours: (1, true),
+            standing: Standing::default(),
         };
         let mut bytes = encode_hello(&hello).to_vec();
         bytes.extend_from_slice(b"a field of the future");
@@ -266,15 +310,23 @@ mod tests {
 
     #[test]
     fn senseless_frames_are_refused() {
-        let bad = |change: fn(&mut Range)| {
-            let mut range = range();
-            change(&mut range);
-            decode(&encode_changes(&[range]), &[]).map(|_| ())
+        let bad = |change: fn(&mut Batch)| {
+            let mut batch = batch();
+            change(&mut batch);
+            decode(&encode_changes(&batch), &[]).map(|_| ())
         };
-        assert_eq!(bad(|range| range.to = 6), Err(FrameError::Senseless("change outside its range")));
-        assert_eq!(bad(|range| range.ops.reverse()), Err(FrameError::Senseless("change outside its range")));
-        assert_eq!(bad(|range| range.from = 9), Err(FrameError::Senseless("empty or endless range")));
-        assert!(bad(|range| range.actor.incarnation = MAX_COUNTER).is_err());
+        let far = || (Actor { machine: MachineId([1; 16]), incarnation: 1 }, MAX_COUNTER);
+        assert_eq!(bad(|batch| batch.heights.clear()), Ok(()));
+        assert!(
+            bad(|batch| batch.heights = vec![(Actor { incarnation: MAX_COUNTER, ..actor() }, 1)]).is_err()
+        );
+        assert_eq!(
+            decode(&encode_heights(&Heights { handled: 0, entries: vec![far()], complete: true }), &[])
+                .map(|_| ()),
+            Err(FrameError::Senseless("version out of range"))
+        );
+        let sums = BucketSums { kind: 1, sums: vec![0; 3], last: true };
+        assert!(decode(&encode_buckets(&sums), &[]).is_err());
         assert_eq!(decode(&[], &[]).map(|_| ()), Err(FrameError::Senseless("empty")));
         let long = vec![0; MAX_FRAME + 1];
         assert_eq!(decode(&long, &[]).map(|_| ()), Err(FrameError::TooLong { bytes: MAX_FRAME + 1 }));
@@ -282,27 +334,27 @@ mod tests {
 
     #[test]
     fn a_record_that_cannot_be_read_is_opaque_and_the_others_are_not() {
-        let mut range = range();
-        let mut damaged = (*range.ops[0]).clone();
+        let mut batch = batch();
+        let mut damaged = (*batch.ops[0]).clone();
         damaged.class = 99;
         damaged.body = Bytes::from_static(b"??");
-        range.ops[0] = Arc::new(damaged);
-        let Ok(Message::Changes(ranges)) = decode(&encode_changes(&[range]), &[]) else { panic!("refused") };
-        assert_eq!(ranges[0].ops[0].content, Content::Opaque);
-        assert_eq!(ranges[0].ops[0].body, Bytes::from_static(b"??"));
-        assert!(matches!(ranges[0].ops[1].content, Content::Fact(Some(_))));
+        batch.ops[0] = Arc::new(damaged);
+        let Ok(Message::Changes(back)) = decode(&encode_changes(&batch), &[]) else { panic!("refused") };
+        assert_eq!(back.ops[0].content, Content::Opaque);
+        assert_eq!(back.ops[0].body, Bytes::from_static(b"??"));
+        assert!(matches!(back.ops[1].content, Content::Fact(Some(_))));
     }
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(tag in 0u8..6, mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        fn arbitrary_bytes_never_panic(tag in 0u8..8, mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
             bytes.insert(0, tag);
             let _ = decode(&bytes, &[]);
         }
 
         #[test]
         fn damaged_frames_never_panic(at in 0usize..400, value: u8, cut in 0usize..400) {
-            let mut bytes = encode_changes(&[range(), range()]).to_vec();
+            let mut bytes = encode_changes(&batch()).to_vec();
             let len = bytes.len();
             bytes[at % len] = value;
             bytes.truncate(len.saturating_sub(cut % len));

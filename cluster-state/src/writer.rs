@@ -2,20 +2,22 @@
 //! publishes the new snapshot, and only then answers.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::id::Actor;
+use crate::id::{Actor, MachineId};
 use crate::kind::{Class, MAX_RECORD, MAX_TRANSACTION};
-use crate::local::{self, Write};
+use crate::local::{self, Retention, Write};
+use crate::metrics::{Metrics, add};
 use crate::op::MAX_CONTEXT;
 use crate::snapshot::Snapshot;
-use crate::state::{Changes, Range, Reception, State, TooManyOpaque};
+use crate::state::{Batch, Changes, Rejected, State};
 use crate::storage::{CommitError, Storage};
 use crate::watch::Recent;
 
@@ -24,6 +26,9 @@ const MAX_GROUP: usize = 256;
 /// A new incarnation is up to this far above the last, at random: two copies of one file that are both started do
 /// not take the same one.
 pub(crate) const MAX_STRIDE: u64 = 1 << 20;
+/// New incarnations in one run because peers knew more. An old copy needs one, seldom two; two processes with copies of
+/// one directory outbid each other until the first gives up.
+const MAX_REINCARNATIONS: u32 = 3;
 
 /// A write that did not happen. Nothing of it is stored anywhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +90,61 @@ pub enum WriteError {
         /// The key.
         key: String,
     },
+    /// A record of too many groups of fields.
+    #[error(
+        "record `{key}` of kind {kind} has {groups} groups of fields, at most {} are allowed",
+        crate::op::MAX_GROUPS
+    )]
+    TooManyGroups {
+        /// The kind.
+        kind: u16,
+        /// The key.
+        key: String,
+        /// How many.
+        groups: usize,
+    },
+    /// A conflict is not the one that was to be settled. Look at it again.
+    #[error("the values of `{key}` of kind {kind} have changed meanwhile")]
+    Changed {
+        /// The kind.
+        kind: u16,
+        /// The key.
+        key: String,
+    },
+    /// Another machine has claimed the key. Choose another one, or wait until it is released.
+    #[error("`{key}` of kind {kind} is claimed by machine {by}")]
+    Claimed {
+        /// The kind.
+        kind: u16,
+        /// The key.
+        key: String,
+        /// Who has it.
+        by: MachineId,
+    },
+    /// A registry record only goes up. Read it again and decide anew.
+    #[error("record `{key}` of kind {kind} is at epoch {known}, {epoch} is not above it")]
+    EpochTooLow {
+        /// The kind.
+        kind: u16,
+        /// The key.
+        key: String,
+        /// Its epoch.
+        known: u64,
+        /// The epoch that was wanted.
+        epoch: u64,
+    },
+    /// Another process goes on with a copy of this machine's store, under this machine's id. Only one of the two may.
+    #[error(
+        "another process writes as this machine, {machine}: a copy of its data directory is in use; stop one of the two"
+    )]
+    Twin {
+        /// This machine.
+        machine: MachineId,
+    },
+    /// A peer has an acknowledgement of ours that this store does not remember: it is an old copy, and everything is
+    /// fetched anew. Never the answer to a write.
+    #[error("this store is an old copy: everything is fetched anew")]
+    Forgotten,
     /// No room on the disk. Reading and receiving membership go on.
     #[error("no space left for store {path}: free some and try again")]
     DiskFull {
@@ -112,9 +172,12 @@ pub enum WriteError {
 #[error("more than {} records of unknown form: upgrade this machine", crate::state::MAX_OPAQUE)]
 pub struct TooManyOpaqueRecords;
 
-impl From<TooManyOpaque> for WriteError {
-    fn from(_: TooManyOpaque) -> Self {
-        Self::TooManyOpaque(TooManyOpaqueRecords)
+impl From<Rejected> for WriteError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::TooManyOpaque => Self::TooManyOpaque(TooManyOpaqueRecords),
+            Rejected::Forgotten => Self::Forgotten,
+        }
     }
 }
 
@@ -132,24 +195,50 @@ pub struct Commit {
 #[derive(Debug)]
 pub(crate) enum Work {
     Write(Vec<Write>),
-    Publish { kind: u16, rows: BTreeMap<Arc<str>, Vec<u8>> },
-    Apply(Vec<Range>),
-    Reincarnate { above: u64 },
-    Release,
+    Publish {
+        kind: u16,
+        rows: BTreeMap<Arc<str>, Vec<u8>>,
+    },
+    Append {
+        kind: u16,
+        entries: Vec<Vec<u8>>,
+        keep: Retention,
+    },
+    Apply(Arc<Batch>),
+    Reincarnate {
+        above: u64,
+    },
+    BeginRejoin,
+    /// Lets quarantined records in, acknowledges deletes, collects them.
+    Maintain {
+        acknowledge: bool,
+    },
 }
 
 #[derive(Debug)]
 pub(crate) enum Request {
-    Work { work: Work, reply: oneshot::Sender<Result<Done, WriteError>> },
-    Close { reply: oneshot::Sender<Result<(), WriteError>> },
+    Work {
+        work: Work,
+        reply: oneshot::Sender<Result<Done, WriteError>>,
+    },
+    /// Go on from a state that was fetched whole.
+    Replace {
+        fresh: Box<State>,
+        reply: oneshot::Sender<Result<(), WriteError>>,
+    },
+    Backup {
+        to: PathBuf,
+        reply: oneshot::Sender<Result<(), WriteError>>,
+    },
+    Close {
+        reply: oneshot::Sender<Result<(), WriteError>>,
+    },
 }
 
 /// What came of a piece of work.
 #[derive(Debug, Clone)]
 pub(crate) struct Done {
     pub(crate) commit: Commit,
-    /// For `Apply`: how each range met the state.
-    pub(crate) receptions: Vec<Reception>,
 }
 
 /// Everything the thread owns.
@@ -161,6 +250,9 @@ pub(crate) struct Writer {
     pub(crate) seed: u64,
     /// Own version when the store was opened.
     pub(crate) opened_at: u64,
+    /// New incarnations in this run.
+    pub(crate) reincarnations: u32,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(crate) recent: Arc<Mutex<Recent>>,
 }
@@ -170,29 +262,39 @@ type Waiting = (Work, oneshot::Sender<Result<Done, WriteError>>);
 impl Writer {
     /// Runs until the store is closed or everybody let go of it.
     pub(crate) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut closing = None;
-        while closing.is_none() {
-            let Some(first) = requests.blocking_recv() else { return };
-            let mut group = Vec::new();
-            let mut next = Some(first);
-            while let Some(request) = next {
-                match request {
-                    Request::Work { work, reply } => group.push((work, reply)),
-                    Request::Close { reply } => {
-                        closing = Some(reply);
-                        break;
+        let mut held: Option<Request> = None;
+        let closing = loop {
+            let first = match held.take() {
+                Some(request) => request,
+                None => match requests.blocking_recv() {
+                    Some(request) => request,
+                    None => return,
+                },
+            };
+            match first {
+                Request::Work { work, reply } => {
+                    let mut group = vec![(work, reply)];
+                    while group.len() < MAX_GROUP {
+                        match requests.try_recv() {
+                            Ok(Request::Work { work, reply }) => group.push((work, reply)),
+                            Ok(other) => {
+                                held = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
                     }
+                    self.serve(group);
                 }
-                next = if group.len() < MAX_GROUP { requests.try_recv().ok() } else { None };
+                // Who asked may have gone; what was asked for is done all the same.
+                Request::Replace { fresh, reply } => drop(reply.send(self.replace(*fresh))),
+                Request::Backup { to, reply } => drop(reply.send(self.backup(&to))),
+                Request::Close { reply } => break reply,
             }
-            self.serve(group);
-        }
+        };
         let state = &self.snapshots.borrow().state.clone();
         let closed = self.storage.close(state.me(), state.hlc.last());
-        if let Some(reply) = closing {
-            // Who asked may have gone; the store is closed all the same.
-            let _ = reply.send(closed.map_err(|error| write_error(&self.path, error)));
-        }
+        drop(closing.send(closed.map_err(|error| write_error(&self.path, error))));
     }
 
     fn serve(&mut self, group: Vec<Waiting>) {
@@ -226,25 +328,38 @@ impl Writer {
         let mut done = Vec::new();
         let mut durable = false;
         for work in works {
-            let incarnation = state.me().incarnation;
-            let receptions = self.execute(&mut state, work, now_ms, &mut changes)?;
-            durable |= matches!(work, Work::Write(_)) || state.me().incarnation != incarnation;
-            let commit = Commit { actor: state.me(), version: state.own_version(), number: current.number };
-            done.push(Done { commit, receptions });
+            let before = (state.me().incarnation, state.own_version());
+            self.execute(&mut state, work, now_ms, &mut changes)?;
+            let after = (state.me().incarnation, state.own_version());
+            // What others rely on must not be taken back by a power cut.
+            let relied_on = !matches!(work, Work::Publish { .. } | Work::Apply(_));
+            durable |= before.0 != after.0 || relied_on && before != after;
+            let commit = Commit { actor: state.me(), version: after.1, number: current.number };
+            done.push(Done { commit });
         }
-        if changes.is_empty() && state.me() == current.state.me() {
+        let same = state.me() == current.state.me() && state.is_rejoining() == current.state.is_rejoining();
+        if changes.is_empty() && same {
             return Ok(done);
         }
-        self.storage
-            .commit(state.me(), state.hlc.last(), &changes, durable)
-            .map_err(|error| write_error(&self.path, error))?;
+        let started = Instant::now();
+        let committed = self.storage.commit(state.me(), state.hlc.last(), &changes, durable);
+        if let Err(error) = committed {
+            add(&self.metrics.failed_commits, 1);
+            return Err(write_error(&self.path, error));
+        }
+        self.metrics.committed(durable, started.elapsed());
+        add(&self.metrics.collected, changes.collected as u64);
         let number = current.number + 1;
         for done in &mut done {
             done.commit.number = number;
         }
+        self.show(state, number, &changes);
+        Ok(done)
+    }
+
+    fn show(&mut self, state: State, number: u64, changes: &Changes) {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).push(number, &changes.records);
         self.snapshots.send_replace(Snapshot::shared(state, number));
-        Ok(done)
     }
 
     fn execute(
@@ -253,27 +368,50 @@ impl Writer {
         work: &Work,
         now_ms: u64,
         changes: &mut Changes,
-    ) -> Result<Vec<Reception>, WriteError> {
+    ) -> Result<(), WriteError> {
+        if self.reincarnations > MAX_REINCARNATIONS {
+            return Err(WriteError::Twin { machine: state.me().machine });
+        }
         match work {
-            Work::Write(writes) => local::write(state, writes, now_ms, changes)?,
-            Work::Publish { kind, rows } => local::publish(state, *kind, rows, now_ms, changes)?,
-            Work::Release => state.release(now_ms, changes)?,
-            Work::Reincarnate { above } => self.reincarnate(state, *above, now_ms, changes)?,
-            Work::Apply(ranges) => {
-                let mut receptions = Vec::new();
-                for range in ranges {
-                    let me = state.me();
-                    if range.actor == me && range.to > state.own_version()
-                        || range.actor.machine == me.machine && range.actor.incarnation > me.incarnation
-                    {
-                        self.reincarnate(state, range.actor.incarnation, now_ms, changes)?;
-                    }
-                    receptions.push(state.apply_range(range, now_ms, changes)?);
+            Work::Write(writes) => local::write(state, writes, now_ms, changes),
+            Work::Append { kind, entries, keep } => {
+                local::append(state, *kind, entries, *keep, now_ms, changes)
+            }
+            Work::Publish { kind, rows } => local::publish(state, *kind, rows, now_ms, changes),
+            Work::Maintain { acknowledge } => {
+                state.release(now_ms, changes)?;
+                if *acknowledge {
+                    local::acknowledge(state, now_ms, changes)?;
                 }
-                return Ok(receptions);
+                state.collect(changes);
+                Ok(())
+            }
+            Work::Reincarnate { above } => self.reincarnate(state, *above, now_ms, changes),
+            Work::BeginRejoin => {
+                if !state.is_rejoining() {
+                    tracing::warn!("the cluster went on without this machine: fetching everything anew");
+                    state.set_rejoining(true);
+                }
+                Ok(())
+            }
+            Work::Apply(batch) => {
+                let me = state.me();
+                let dots = batch.ops.iter().map(|op| (op.dot.actor, op.dot.version));
+                let ahead = dots
+                    .chain(batch.heights.iter().copied())
+                    .filter(|(actor, version)| {
+                        actor.machine == me.machine
+                            && (actor.incarnation > me.incarnation
+                                || *actor == me && *version > state.own_version())
+                    })
+                    .map(|(actor, _)| actor.incarnation)
+                    .max();
+                if let Some(incarnation) = ahead {
+                    self.reincarnate(state, incarnation, now_ms, changes)?;
+                }
+                Ok(state.apply_batch(batch, now_ms, changes)?)
             }
         }
-        Ok(Vec::new())
     }
 
     /// A peer knows changes of ours that we do not: this file is an old copy. What we say from here on is said by a
@@ -288,6 +426,12 @@ impl Writer {
         if above < state.me().incarnation {
             return Ok(());
         }
+        self.reincarnations += 1;
+        if self.reincarnations > MAX_REINCARNATIONS {
+            let machine = state.me().machine;
+            tracing::error!(%machine, "another process writes as this machine: this store takes no more writes");
+            return Err(WriteError::Twin { machine });
+        }
         let incarnation = above + stride(self.seed ^ now_ms ^ above);
         tracing::warn!(
             was = state.me().incarnation,
@@ -296,6 +440,29 @@ impl Writer {
         );
         let opened_at = std::mem::take(&mut self.opened_at);
         local::reincarnate(state, incarnation, opened_at, now_ms, changes)
+    }
+
+    /// Goes on from what was fetched whole. One transaction; until it is done, readers see what was there.
+    fn replace(&mut self, fresh: State) -> Result<(), WriteError> {
+        let current = Arc::clone(&self.snapshots.borrow());
+        if !current.state.is_rejoining() {
+            return Ok(());
+        }
+        let now_ms = self.clock.now_ms();
+        let stride = stride(self.seed ^ now_ms);
+        let mut changes = Changes::default();
+        let state = local::rejoin(&current.state, fresh, stride, now_ms, &mut changes)?;
+        self.storage.replace(&state).map_err(|error| write_error(&self.path, error))?;
+        self.opened_at = 0;
+        add(&self.metrics.rejoins, 1);
+        let number = current.number + 1;
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).forget(number);
+        self.snapshots.send_replace(Snapshot::shared(state, number));
+        Ok(())
+    }
+
+    fn backup(&self, to: &Path) -> Result<(), WriteError> {
+        self.storage.backup(to).map_err(|error| write_error(to, error))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use tokio::time::Instant;
 
 use super::{Core, Effect, SessionError};
 use crate::id::MachineId;
-use crate::state::{MAX_OPAQUE, Range};
+use crate::metrics::{PeerMetrics, add};
+use crate::state::{Batch, Changes, MAX_OPAQUE, State};
 use crate::store::Shared;
-use crate::writer::{Done, Work, WriteError};
+use crate::writer::{Work, WriteError};
 
 /// Frames that wait between the session and whoever moves them, each way.
 const QUEUE: usize = 16;
@@ -57,7 +59,8 @@ pub(crate) fn run(shared: &Arc<Shared>, peer: MachineId) -> Session {
     let (incoming, frames_in) = mpsc::channel(QUEUE);
     let (frames_out, outgoing) = mpsc::channel(QUEUE);
     let (ended, end) = oneshot::channel();
-    let task = Task { shared: Arc::clone(shared), peer, frames_out };
+    let metrics = shared.metrics.peer(peer);
+    let task = Task { shared: Arc::clone(shared), peer, metrics, frames_out };
     shared.tasks.spawn(async move {
         let outcome = task.run(frames_in).await;
         // Nobody has to listen.
@@ -69,18 +72,29 @@ pub(crate) fn run(shared: &Arc<Shared>, peer: MachineId) -> Session {
 struct Task {
     shared: Arc<Shared>,
     peer: MachineId,
+    metrics: Arc<PeerMetrics>,
     frames_out: mpsc::Sender<Bytes>,
 }
 
-type Applying = Pin<Box<dyn Future<Output = Result<Option<Done>, WriteError>> + Send>>;
+type Applying = Pin<Box<dyn Future<Output = Result<Applied, WriteError>> + Send>>;
+
+/// What the writer has done.
+enum Applied {
+    Changes,
+    Incarnation,
+    Rejoin,
+}
 
 impl Task {
     async fn run(self, frames_in: mpsc::Receiver<Bytes>) -> Result<(), SessionError> {
         let stop = self.shared.stop.clone();
+        add(&self.metrics.sessions, 1);
+        add(&self.metrics.open, 1);
         let outcome = tokio::select! {
-            () = stop.cancelled() => return Err(SessionError::Closed),
+            () = stop.cancelled() => Err(SessionError::Closed),
             outcome = self.exchange(frames_in) => outcome,
         };
+        self.metrics.open.fetch_sub(1, Ordering::Relaxed);
         if let Err(error) = &outcome
             && let Some(frame) = Core::refusal(error)
         {
@@ -94,31 +108,61 @@ impl Task {
         let shared = &self.shared;
         let mut snapshots = shared.snapshots.clone();
         let mut snapshot = Arc::clone(&snapshots.borrow_and_update());
+        let me = snapshot.state.me();
+        let rejoining = snapshot.state.is_rejoining();
+        // Everything is fetched from one peer at a time: it is held in memory until it is complete.
+        let _turn = if rejoining {
+            Some(shared.fetching.try_acquire().map_err(|_| SessionError::Rejoining)?)
+        } else {
+            None
+        };
+        let mut fresh = rejoining.then(|| State::new(me));
         let mut core = Core::new(shared.cluster, shared.kinds, self.peer, &snapshot.state);
         let mut jitter = SmallRng::seed_from_u64(shared.seed ^ u64::from_le_bytes(first_half(self.peer)));
         let mut applying: Option<Applying> = None;
         let mut heard = Instant::now();
         let mut tell = Instant::now() + tell_after(&mut jitter);
-        let me = snapshot.state.me();
         loop {
             if snapshot.state.me() != me {
                 // What was told of our past was wrong; only a new greeting takes it back.
                 return Err(SessionError::NewIncarnation);
             }
-            let ready = core.has_frame(&snapshot.state);
+            if snapshot.state.is_rejoining() != rejoining {
+                return Err(SessionError::Rejoin);
+            }
+            let held = shared.throttle.wait(Instant::now());
+            let bulk = held.is_none();
+            let ready = core.has_frame(&snapshot.state, bulk);
             tokio::select! {
                 permit = self.frames_out.reserve(), if ready => {
                     let Ok(permit) = permit else { return Ok(()) };
-                    if let Some(frame) = core.next_frame(&snapshot.state) {
+                    if let Some(frame) = core.next_frame(&snapshot.state, bulk) {
+                        shared.throttle.charge(frame.len());
+                        add(&self.metrics.frames_out, 1);
+                        add(&self.metrics.bytes_out, frame.len() as u64);
                         permit.send(frame);
                     }
                 }
                 () = self.frames_out.closed(), if !ready => return Ok(()),
+                () = sleep_option(held), if held.is_some() => {}
                 frame = frames_in.recv(), if applying.is_none() => {
                     let Some(frame) = frame else { return Ok(()) };
                     heard = Instant::now();
-                    if let Some(effect) = core.handle(&frame, &snapshot.state)? {
-                        applying = Some(self.start(effect));
+                    add(&self.metrics.frames_in, 1);
+                    add(&self.metrics.bytes_in, frame.len() as u64);
+                    match (core.handle(&frame, &snapshot.state)?, &mut fresh) {
+                        (None, _) => {}
+                        (Some(Effect::Apply(batch)), Some(fresh)) => {
+                            let mut changes = Changes::default();
+                            fresh
+                                .apply_batch(&batch, shared.clock.now_ms(), &mut changes)
+                                .map_err(|_| self.too_many_unknown())?;
+                            core.applied();
+                        }
+                        (Some(effect), _) => applying = Some(self.start(effect)),
+                    }
+                    if let Some(complete) = fresh.take_if(|fresh| core.has_fetched(fresh)) {
+                        return self.go_on_from(complete).await;
                     }
                 }
                 outcome = poll_option(&mut applying), if applying.is_some() => {
@@ -126,11 +170,11 @@ impl Task {
                     heard = Instant::now();
                     snapshot = Arc::clone(&snapshots.borrow_and_update());
                     match outcome {
-                        Ok(Some(done)) => core.applied(&done.receptions),
-                        Ok(None) => {}
-                        Err(WriteError::TooManyOpaque(_)) => {
-                            return Err(SessionError::TooManyUnknown { peer: self.peer, limit: MAX_OPAQUE });
-                        }
+                        Ok(Applied::Changes) => core.applied(),
+                        Ok(Applied::Incarnation) => {}
+                        Ok(Applied::Rejoin) => return Err(SessionError::Rejoin),
+                        Err(WriteError::TooManyOpaque(_)) => return Err(self.too_many_unknown()),
+                        Err(WriteError::Twin { .. }) => return Err(SessionError::Twin),
                         Err(_) => return Err(SessionError::Closed),
                     }
                 }
@@ -143,6 +187,8 @@ impl Task {
                 () = tokio::time::sleep_until(tell) => {
                     tell = Instant::now() + tell_after(&mut jitter);
                     core.tick(&snapshot.state);
+                    self.metrics.lag.store(core.lag(&snapshot.state), Ordering::Relaxed);
+                    self.metrics.differences.store(core.differences(), Ordering::Relaxed);
                 }
                 () = tokio::time::sleep_until(heard + SILENCE), if applying.is_none() => {
                     return Err(SessionError::Silent { peer: self.peer, seconds: SILENCE.as_secs() });
@@ -151,34 +197,64 @@ impl Task {
         }
     }
 
+    async fn go_on_from(&self, fresh: State) -> Result<(), SessionError> {
+        match self.shared.replace(fresh).await {
+            Ok(()) => Err(SessionError::NewIncarnation),
+            Err(error) => {
+                tracing::warn!(peer = %self.peer, %error, "what was fetched anew cannot be stored");
+                Err(SessionError::Closed)
+            }
+        }
+    }
+
+    fn too_many_unknown(&self) -> SessionError {
+        SessionError::TooManyUnknown { peer: self.peer, limit: MAX_OPAQUE }
+    }
+
     fn start(&self, effect: Effect) -> Applying {
         let shared = Arc::clone(&self.shared);
         let peer = self.peer;
         match effect {
-            Effect::Apply(ranges) => Box::pin(async move { apply(&shared, peer, ranges).await.map(Some) }),
-            Effect::Reincarnate(above) => {
-                Box::pin(async move { shared.work(Work::Reincarnate { above }).await.map(|_| None) })
+            Effect::Apply(batch) => Box::pin(async move { apply(&shared, peer, batch).await }),
+            Effect::Reincarnate(above) => Box::pin(async move {
+                shared.work(Work::Reincarnate { above }).await.map(|_| Applied::Incarnation)
+            }),
+            Effect::Rejoin => {
+                Box::pin(async move { shared.work(Work::BeginRejoin).await.map(|_| Applied::Rejoin) })
             }
         }
     }
 }
 
 /// Hands changes to the writer until it takes them: a full disk holds this peer's stream, and nothing else.
-async fn apply(shared: &Shared, peer: MachineId, ranges: Vec<Range>) -> Result<Done, WriteError> {
+async fn apply(shared: &Shared, peer: MachineId, batch: Batch) -> Result<Applied, WriteError> {
     let mut wait = RETRY;
+    let batch = Arc::new(batch);
     loop {
-        match shared.work(Work::Apply(ranges.clone())).await {
+        match shared.work(Work::Apply(Arc::clone(&batch))).await {
+            Ok(_) => return Ok(Applied::Changes),
+            Err(WriteError::Forgotten) => {
+                shared.work(Work::BeginRejoin).await?;
+                return Ok(Applied::Rejoin);
+            }
             Err(error @ (WriteError::DiskFull { .. } | WriteError::Storage { .. })) => {
                 tracing::warn!(%peer, %error, "changes of a peer cannot be stored; trying again");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(MAX_RETRY);
             }
-            outcome => return outcome,
+            Err(error) => return Err(error),
         }
     }
 }
 
-async fn poll_option(applying: &mut Option<Applying>) -> Result<Option<Done>, WriteError> {
+async fn sleep_option(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn poll_option(applying: &mut Option<Applying>) -> Result<Applied, WriteError> {
     match applying {
         Some(future) => future.await,
         None => std::future::pending().await,

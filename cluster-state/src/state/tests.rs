@@ -1,6 +1,6 @@
 use super::*;
 use crate::local::{self, Write};
-use crate::op::Context;
+use crate::op::{Context, Wanted};
 
 const NOW: u64 = 1_000_000;
 const SPEC: u16 = 1;
@@ -29,14 +29,15 @@ fn publish(state: &mut State, rows: &[(&str, &str)]) -> Changes {
 }
 
 /// All an actor's live changes after `from`, as its own machine would send them.
-fn range(state: &State, actor: Actor, from: u64) -> Range {
-    Range { actor, from, to: state.vector().get(actor), ops: state.ops_after(actor, from).cloned().collect() }
+fn range(state: &State, actor: Actor, from: u64) -> Batch {
+    let ops = state.ops_after(actor, from).cloned().collect();
+    Batch { ops, heights: vec![(actor, state.height(actor))], repair: false }
 }
 
-fn receive(state: &mut State, range: &Range) -> (Reception, Changes) {
+fn receive(state: &mut State, batch: &Batch) -> Changes {
     let mut changes = Changes::default();
-    let reception = state.apply_range(range, NOW, &mut changes).unwrap();
-    (reception, changes)
+    state.apply_batch(batch, NOW, &mut changes).unwrap();
+    changes
 }
 
 fn rows(state: &State, owner: u8) -> Vec<(String, String)> {
@@ -60,18 +61,21 @@ fn versions_count_from_one_without_a_gap() {
 }
 
 #[test]
-fn a_duplicate_changes_nothing_and_a_gap_does_not_raise_the_vector() {
+fn a_duplicate_changes_nothing_and_what_comes_without_heights_is_loose() {
     let mut a = State::new(actor(1, 1));
     put(&mut a, "a", "1");
     put(&mut a, "b", "2");
     put(&mut a, "c", "3");
     let mut b = State::new(actor(2, 1));
-    assert_eq!(receive(&mut b, &range(&a, actor(1, 1), 2)).0, Reception::Gap);
-    assert_eq!(b.vector().get(actor(1, 1)), 0);
-    assert!(b.register(SPEC, "c").is_some(), "what came is used all the same");
-    assert_eq!(receive(&mut b, &range(&a, actor(1, 1), 0)).0, Reception::Advanced);
-    let (reception, changes) = receive(&mut b, &range(&a, actor(1, 1), 0));
-    assert_eq!(reception, Reception::Duplicate);
+    let mut last = range(&a, actor(1, 1), 2);
+    last.heights.clear();
+    receive(&mut b, &last);
+    assert_eq!((b.height(actor(1, 1)), b.loose().count()), (0, 1));
+    assert!(b.register(false, SPEC, "c").is_some(), "what came is used all the same");
+    receive(&mut b, &range(&a, actor(1, 1), 0));
+    assert_eq!((b.height(actor(1, 1)), b.loose().count()), (3, 0));
+    assert_eq!(b.digest(), a.digest());
+    let changes = receive(&mut b, &range(&a, actor(1, 1), 0));
     assert!(changes.is_empty());
 }
 
@@ -84,8 +88,8 @@ fn replaced_changes_are_forgotten_and_nothing_is_sent_for_them() {
     assert_eq!(a.ops().count(), 1);
     let mut b = State::new(actor(2, 1));
     receive(&mut b, &range(&a, actor(1, 1), 0));
-    assert_eq!(b.vector().get(actor(1, 1)), 3);
-    assert_eq!(b.register(SPEC, "a").unwrap().value(), Some(&b"3"[..]));
+    assert_eq!(b.height(actor(1, 1)), 3);
+    assert_eq!(b.register(false, SPEC, "a").unwrap().value(), Some(&b"3"[..]));
 }
 
 #[test]
@@ -98,7 +102,7 @@ fn unchanged_rows_cost_nothing_and_missing_rows_vanish_everywhere() {
     let before = a.own_version();
     publish(&mut a, &[("y", "3")]);
     assert_eq!(a.own_version() - before, 2, "one changed, one gone");
-    let (_, changes) = receive(&mut b, &range(&a, actor(1, 1), before));
+    let changes = receive(&mut b, &range(&a, actor(1, 1), before));
     assert_eq!(rows(&b, 1), [("y".to_owned(), "3".to_owned())]);
     let changed: Vec<&str> = changes.records.iter().map(|id| &*id.key).collect();
     assert_eq!(changed, ["x", "y"]);
@@ -148,11 +152,11 @@ fn what_is_stamped_too_far_ahead_is_kept_and_relayed_and_becomes_active_in_time(
     let mut changes = Changes::default();
     let write = Write::Put { kind: SPEC, key: "k".to_owned(), value: b"early".to_vec() };
     local::write(&mut a, &[write], NOW + 3_600_000, &mut changes).unwrap();
-    assert!(a.register(SPEC, "k").is_some(), "its writer sees it");
+    assert!(a.register(false, SPEC, "k").is_some(), "its writer sees it");
 
     let mut b = State::new(actor(2, 1));
     receive(&mut b, &range(&a, actor(1, 1), 0));
-    assert_eq!(b.register(SPEC, "k").and_then(Register::value), None);
+    assert_eq!(b.register(false, SPEC, "k").and_then(Register::value), None);
     assert_eq!(b.quarantined().count(), 1);
     assert_eq!(range(&b, actor(1, 1), 0).ops.len(), 1, "relayed");
     put(&mut b, "other", "x");
@@ -162,7 +166,7 @@ fn what_is_stamped_too_far_ahead_is_kept_and_relayed_and_becomes_active_in_time(
     b.release(NOW + 3_000_000, &mut changes).unwrap();
     assert!(changes.is_empty());
     b.release(NOW + 3_600_000, &mut changes).unwrap();
-    assert_eq!(b.register(SPEC, "k").and_then(Register::value), Some(&b"early"[..]));
+    assert_eq!(b.register(false, SPEC, "k").and_then(Register::value), Some(&b"early"[..]));
     assert_eq!(changes.records.len(), 1);
     assert!(changes.ops.values().all(Option::is_some), "it stays stored");
 }
@@ -172,8 +176,9 @@ fn what_is_not_understood_is_kept_and_relayed() {
     let mut b = State::new(actor(2, 1));
     let dot = Dot { actor: actor(1, 1), version: 1 };
     let op = Op::decode(dot, 77, 42, Arc::from("k"), Bytes::from_static(b"claim"), &[]);
-    let strange = Range { actor: actor(1, 1), from: 0, to: 1, ops: vec![Arc::new(op)] };
-    assert_eq!(receive(&mut b, &strange).0, Reception::Advanced);
+    let strange = Batch { ops: vec![Arc::new(op)], heights: vec![(actor(1, 1), 1)], repair: false };
+    receive(&mut b, &strange);
+    assert_eq!(b.height(actor(1, 1)), 1);
     assert_eq!(b.opaque(), 1);
     assert_eq!(range(&b, actor(1, 1), 0).ops, strange.ops);
 }
@@ -187,17 +192,26 @@ fn there_is_a_limit_to_what_is_not_understood() {
             Arc::new(Op::decode(dot, 77, 42, Arc::from("k"), Bytes::new(), &[]))
         })
         .collect();
-    let flood = Range { actor: actor(1, 1), from: 0, to: ops.len() as u64, ops };
-    assert_eq!(b.apply_range(&flood, NOW, &mut Changes::default()), Err(TooManyOpaque));
+    let flood = Batch { ops, ..Batch::default() };
+    assert_eq!(b.apply_batch(&flood, NOW, &mut Changes::default()), Err(Rejected::TooManyOpaque));
 }
 
 #[test]
 fn an_unknown_kind_of_a_known_class_is_merged() {
     let mut b = State::new(actor(2, 1));
     let dot = Dot { actor: actor(1, 1), version: 1 };
-    let op = Op::intent(dot, 999, Arc::from("k"), NOW << 16, Context::default(), Some(b"v"));
-    receive(&mut b, &Range { actor: actor(1, 1), from: 0, to: 1, ops: vec![Arc::new(op)] });
-    assert_eq!(b.register(999, "k").and_then(Register::value), Some(&b"v"[..]));
+    let wanted = Wanted {
+        kind: 999,
+        claim: false,
+        key: Arc::from("k"),
+        hlc: NOW << 16,
+        life: None,
+        context: Context::default(),
+        groups: Some(vec![(0, None, Bytes::from_static(b"v"))]),
+    };
+    let op = Op::intent(dot, &wanted);
+    receive(&mut b, &Batch { ops: vec![Arc::new(op)], ..Batch::default() });
+    assert_eq!(b.register(false, 999, "k").and_then(Register::value), Some(&b"v"[..]));
 }
 
 #[test]
@@ -208,7 +222,7 @@ fn loading_what_was_stored_gives_the_same_state() {
     publish(&mut a, &[("x", "1"), ("y", "2")]);
     publish(&mut a, &[("x", "1")]);
     let stored: Vec<_> = a.ops().cloned().collect();
-    let (loaded, changes) = State::load(a.me(), a.hlc, a.vector().clone(), stored, NOW).unwrap();
+    let (loaded, changes) = State::load(a.me(), a.hlc, &a.vector(), stored, NOW).unwrap();
     assert!(changes.ops.is_empty());
     assert!(loaded.ops().eq(a.ops()));
     assert_eq!(loaded.vector(), a.vector());
@@ -227,6 +241,6 @@ fn going_on_as_a_new_incarnation_says_everything_again() {
     let again = range(&a, actor(1, 7), 0);
     let keys: Vec<&str> = again.ops.iter().map(|op| &*op.key).collect();
     assert_eq!(keys, ["since", "x", ""]);
-    assert_eq!(a.register(SPEC, "before").unwrap().value(), Some(&b"1"[..]));
-    assert_eq!(a.register(SPEC, "since").unwrap().items().len(), 1);
+    assert_eq!(a.register(false, SPEC, "before").unwrap().value(), Some(&b"1"[..]));
+    assert_eq!(a.register(false, SPEC, "since").unwrap().items().len(), 1);
 }

@@ -7,14 +7,22 @@ use crate::kind::{Class, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, RecordId};
 use crate::session::SessionError;
 use crate::watch::Changed;
 
+mod classes;
+mod lifecycle;
 mod replication;
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 const SPEC: u16 = 1;
 const FACT: u16 = 2;
+const SUBNET: u16 = 3;
+const EVENT: u16 = 4;
+const EPOCH: u16 = 5;
 const KINDS: &[Kind] = &[
     Kind { id: SPEC, name: "spec", class: Class::Intent },
     Kind { id: FACT, name: "fact", class: Class::Observation },
+    Kind { id: SUBNET, name: "subnet", class: Class::Claim },
+    Kind { id: EVENT, name: "event", class: Class::Log },
+    Kind { id: EPOCH, name: "schema epoch", class: Class::Registry },
 ];
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -196,27 +204,6 @@ async fn a_disk_that_others_have_filled_is_an_error_and_goes_away_with_it() {
     let store = open(dir, 1).await;
     assert_eq!(store.snapshot().intents(SPEC).count(), 2);
     store.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn damaged_files_are_said_to_be_damaged() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = options(dir.path(), 1).path;
-    std::fs::write(&path, b"this is not a database, and long enough to be read as one".repeat(40)).unwrap();
-    assert!(matches!(Store::open(options(dir.path(), 1)).await, Err(OpenError::Corrupt { .. })));
-    std::fs::remove_file(&path).unwrap();
-
-    let store = open(dir.path(), 1).await;
-    for n in 0..50 {
-        store.write(vec![put(&format!("key-{n}"), &"v".repeat(500))]).await.unwrap();
-    }
-    store.close().await.unwrap();
-    let mut bytes = std::fs::read(&path).unwrap();
-    let end = bytes.len();
-    bytes[8_192..end].fill(0xa5);
-    std::fs::write(&path, bytes).unwrap();
-    let error = Store::open(options(dir.path(), 1)).await.unwrap_err();
-    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
 }
 
 #[tokio::test]

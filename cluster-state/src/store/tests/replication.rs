@@ -8,8 +8,8 @@ use super::*;
 use crate::session::SessionEnd;
 
 /// A connection; cut when dropped.
-struct Wire {
-    ends: Option<[SessionEnd; 2]>,
+pub(super) struct Wire {
+    pub(super) ends: Option<[SessionEnd; 2]>,
     _cut: DropGuard,
 }
 
@@ -27,7 +27,7 @@ async fn carry(mut from: mpsc::Receiver<Bytes>, to: mpsc::Sender<Bytes>, cut: Ca
     }
 }
 
-fn connect(a: &Store, b: &Store) -> Wire {
+pub(super) fn connect(a: &Store, b: &Store) -> Wire {
     let left = a.session(b.actor().machine);
     let right = b.session(a.actor().machine);
     let cut = CancellationToken::new();
@@ -36,12 +36,12 @@ fn connect(a: &Store, b: &Store) -> Wire {
     Wire { ends: Some([left.end, right.end]), _cut: cut.drop_guard() }
 }
 
-async fn sees(store: &Store, commit: Commit) -> Arc<Snapshot> {
+pub(super) async fn sees(store: &Store, commit: Commit) -> Arc<Snapshot> {
     tokio::time::timeout(PATIENCE, store.wait_for(commit.actor, commit.version)).await.unwrap().unwrap()
 }
 
 /// Until a condition holds on a store.
-async fn until(store: &Store, holds: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+pub(super) async fn until(store: &Store, holds: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
     let mut snapshots = store.shared.snapshots.clone();
     let wait = snapshots.wait_for(|snapshot| holds(snapshot));
     let snapshot = tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();

@@ -1,0 +1,224 @@
+//! What happens to a store in its life: deletes that all have, eviction and return, damage, backups, copies.
+
+use super::replication::{connect, sees, until};
+use super::*;
+
+async fn cluster(dir: &Path, count: u8) -> Vec<Store> {
+    let mut stores = Vec::new();
+    for n in 1..=count {
+        stores.push(open(dir, n).await);
+    }
+    for n in 1..=count {
+        stores[0].enrol(machine(n)).await.unwrap();
+    }
+    stores
+}
+
+fn delete(key: &str) -> Write {
+    Write::Delete { kind: SPEC, key: key.to_owned() }
+}
+
+fn tombstones(snapshot: &Snapshot) -> usize {
+    snapshot.state.buried()
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_moved_aside_and_the_others_fill_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = options(dir.path(), 1).path;
+    let garbage = b"this is not a database, and long enough to be read as one".repeat(40);
+    std::fs::write(&path, &garbage).unwrap();
+    let store = open(dir.path(), 1).await;
+    let aside = store.set_aside().unwrap().to_owned();
+    assert_eq!(std::fs::read(&aside).unwrap(), garbage, "nothing of it is deleted");
+
+    for n in 0..50 {
+        store.write(vec![put(&format!("key-{n}"), &"v".repeat(500))]).await.unwrap();
+    }
+    let other_dir = tempfile::tempdir().unwrap();
+    let other = open(other_dir.path(), 2).await;
+    let pipes = connect(&store, &other);
+    other.wait_for(store.actor(), 50).await.unwrap();
+    drop(pipes);
+    let was = store.actor();
+    store.close().await.unwrap();
+
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[8_192..end].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    let store = open(dir.path(), 1).await;
+    assert!(store.set_aside().is_some_and(|second| second != aside));
+    assert_eq!(store.snapshot().intents(SPEC).count(), 0);
+    // If its new incarnation is below the old one, the first session finds that out and ends.
+    while store.snapshot().height(was) < 50 {
+        let mut wire = connect(&store, &other);
+        let [end, _] = wire.ends.take().unwrap();
+        tokio::select! {
+            _ = end => {}
+            _ = until(&store, |snapshot| snapshot.height(was) >= 50) => {}
+        }
+    }
+    assert_eq!(store.snapshot().intents(SPEC).count(), 50);
+    assert_ne!(store.actor(), was, "a version is never used again");
+}
+
+#[tokio::test]
+async fn a_delete_is_forgotten_when_every_member_has_it_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = cluster(dir.path(), 3).await;
+    let wires = (connect(&stores[0], &stores[1]), connect(&stores[1], &stores[2]));
+    stores[0].write(vec![put("a", "1"), put("b", "2")]).await.unwrap();
+    let commit = stores[0].write(vec![put("c", "3")]).await.unwrap();
+    sees(&stores[2], commit).await;
+    drop(wires.1);
+    let gone = stores[1].write(vec![delete("a")]).await.unwrap();
+    sees(&stores[0], gone).await;
+    // Two of three have it; both have looked after their deletes several times since.
+    for store in &stores[..2] {
+        store.shared.work(Work::Maintain { acknowledge: true }).await.unwrap();
+        store.shared.work(Work::Maintain { acknowledge: true }).await.unwrap();
+        assert_eq!(tombstones(&store.snapshot()), 1);
+    }
+    let _wire = connect(&stores[1], &stores[2]);
+    for store in &stores {
+        until(store, |snapshot| {
+            let enrolled = snapshot.members().len() == 3;
+            enrolled && tombstones(snapshot) == 0 && snapshot.get(SPEC, "a").is_none()
+        })
+        .await;
+    }
+    let digests: Vec<_> = stores.iter().map(|store| store.snapshot().digest()).collect();
+    assert!(digests.iter().all(|digest| *digest == digests[0]));
+    assert!(stores[0].status().collected >= 1);
+}
+
+#[tokio::test]
+async fn an_evicted_machine_comes_back_with_what_only_it_had_and_without_what_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = cluster(dir.path(), 2).await;
+    let (a, b) = (&stores[0], &stores[1]);
+    a.write(vec![put("deleted", "old"), put("kept", "old")]).await.unwrap();
+    let wire = connect(a, b);
+    until(b, |snapshot| snapshot.get(SPEC, "kept").is_some()).await;
+    let commit = b.publish(FACT, rows(&["container"])).await.unwrap();
+    sees(a, commit).await;
+    drop(wire);
+
+    b.write(vec![put("only-here", "new"), put("kept", "mine")]).await.unwrap();
+    a.write(vec![delete("deleted"), put("kept", "theirs")]).await.unwrap();
+    a.evict(b.actor().machine).await.unwrap();
+    until(a, |snapshot| tombstones(snapshot) == 0).await;
+    assert_eq!(a.snapshot().observation(FACT, machine(2), "container"), None, "its facts do not count");
+
+    // The first session finds out, the second fetches, the third goes on.
+    let was = b.actor();
+    let mut sessions = 0;
+    while b.actor() == was {
+        sessions += 1;
+        assert!(sessions < 10);
+        let mut wire = connect(a, b);
+        let [_, end] = wire.ends.take().unwrap();
+        let _ = tokio::time::timeout(PATIENCE, end).await.unwrap();
+    }
+    assert_eq!(b.snapshot().get(SPEC, "only-here"), Some(&b"new"[..]), "nothing is missing at any time");
+    let _wire = connect(a, b);
+    let on_a = until(a, |snapshot| {
+        snapshot.get(SPEC, "only-here").is_some()
+            && snapshot.observation(FACT, machine(2), "container").is_some()
+            && snapshot.siblings(SPEC, "kept").len() == 2
+    })
+    .await;
+    assert_eq!(on_a.get(SPEC, "deleted"), None);
+    let on_b = until(b, |snapshot| snapshot.version_vector() == a.snapshot().version_vector()).await;
+    assert_eq!(on_b.get(SPEC, "deleted"), None);
+    assert_eq!(on_b.digest(), a.snapshot().digest());
+    assert!(on_b.members().iter().all(|(_, status)| *status == MemberStatus::Member));
+    let conflicts = on_b.conflicts();
+    assert_eq!((conflicts.len(), conflicts[0].key, conflicts[0].others.len()), (1, "kept", 1));
+}
+
+#[tokio::test]
+async fn an_old_copy_of_a_store_brings_nothing_back_that_was_deleted_and_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = cluster(dir.path(), 2).await;
+    let wire = connect(&stores[0], &stores[1]);
+    stores[0].write(vec![put("deleted", "old"), put("other", "x")]).await.unwrap();
+    let commit = stores[0].write(vec![delete("other")]).await.unwrap();
+    sees(&stores[1], commit).await;
+    // It has acknowledged once; this is the state that is restored later.
+    until(&stores[1], |snapshot| tombstones(snapshot) == 0).await;
+    let old = tempfile::tempdir().unwrap();
+    let backup = old.path().join("2.db");
+    let done = stores[1].backup(&backup).await.unwrap();
+    assert_eq!(done.bytes, std::fs::metadata(&backup).unwrap().len());
+    assert!(matches!(stores[1].backup(&backup).await, Err(BackupError::Exists { .. })));
+
+    stores[0].write(vec![delete("deleted")]).await.unwrap();
+    until(&stores[0], |snapshot| snapshot.get(SPEC, "deleted").is_none() && tombstones(snapshot) == 0).await;
+    drop(wire);
+    let mut stores = stores.into_iter();
+    let a = stores.next().unwrap();
+    drop(stores);
+
+    let restored = open(old.path(), 2).await;
+    assert!(restored.snapshot().get(SPEC, "deleted").is_some());
+    restored.write(vec![put("since", "1")]).await.unwrap();
+    let mut sessions = 0;
+    while restored.snapshot().get(SPEC, "deleted").is_some() {
+        sessions += 1;
+        assert!(sessions < 10);
+        let mut wire = connect(&a, &restored);
+        let [_, end] = wire.ends.take().unwrap();
+        let gone = until(&restored, |snapshot| snapshot.get(SPEC, "deleted").is_none());
+        tokio::select! {
+            _ = end => {}
+            _ = gone => {}
+        }
+    }
+    let _wire = connect(&a, &restored);
+    let on_a = until(&a, |snapshot| snapshot.get(SPEC, "since").is_some()).await;
+    assert_eq!(on_a.get(SPEC, "deleted"), None, "not resurrected");
+    until(&restored, |snapshot| snapshot.digest() == a.snapshot().digest()).await;
+}
+
+#[tokio::test]
+async fn of_two_processes_with_copies_of_one_directory_one_gives_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let copied = tempfile::tempdir().unwrap();
+    let peer = open(dir.path(), 9).await;
+    let first = open(dir.path(), 1).await;
+    first.write(vec![put("a", "1")]).await.unwrap();
+    copy(dir.path(), copied.path());
+    let second = open(copied.path(), 1).await;
+    let mut refused = 0;
+    for round in 0..40 {
+        for store in [&first, &second] {
+            let _ = store.write(vec![put("who", &round.to_string())]).await;
+            let mut wire = connect(&peer, store);
+            let [_, end] = wire.ends.take().unwrap();
+            // Until it goes on as somebody else, or has told everything.
+            let commit = store.write(vec![put("told", &round.to_string())]).await;
+            if matches!(commit, Err(WriteError::Twin { .. })) {
+                refused += 1;
+                continue;
+            }
+            tokio::select! {
+                _ = end => {}
+                () = async {
+                    if let Ok(commit) = commit {
+                        sees(&peer, commit).await;
+                    }
+                } => {}
+            }
+        }
+        if refused > 0 {
+            break;
+        }
+    }
+    let states = [&first, &second].map(|store| async { store.write(vec![put("last", "1")]).await });
+    let [one, other] = states;
+    let outcomes = [one.await, other.await];
+    let gave_up = outcomes.iter().filter(|outcome| matches!(outcome, Err(WriteError::Twin { .. }))).count();
+    assert_eq!(gave_up, 1, "{outcomes:?}");
+}
