@@ -102,6 +102,8 @@ pub(crate) enum Command {
     Config(commands::config::ConfigArgs),
     #[command(subcommand, visible_alias = "m")]
     Machine(commands::machine::MachineCommand),
+    #[command(subcommand, visible_alias = "conflict")]
+    Conflicts(commands::conflicts::ConflictsCommand),
     #[command(subcommand, visible_alias = "context")]
     Ctx(commands::ctx::CtxCommand),
     Version(commands::version::VersionArgs),

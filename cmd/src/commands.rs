@@ -2,6 +2,7 @@
 
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod conflicts;
 pub(crate) mod ctx;
 pub(crate) mod deploy;
 pub(crate) mod dial_stdio;
@@ -51,6 +52,7 @@ async fn talk(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
         Command::Scale(args) => scale::run(args, ui, globals).await?,
         Command::Rm(args) => rm::run(args, ui, globals).await?,
         Command::Machine(command) => machine::run(command, ui, globals).await?,
+        Command::Conflicts(command) => conflicts::run(command, ui, globals).await?,
         Command::Version(_)
         | Command::Completion(_)
         | Command::DialStdio(_)

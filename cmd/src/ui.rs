@@ -132,6 +132,35 @@ impl Ui {
         self.confirm(question, yes || !self.interactive, "").await
     }
 
+    /// Whether somebody can be asked.
+    pub(crate) fn interactive(&self) -> bool {
+        self.interactive
+    }
+
+    /// Asks for one of the numbers from 1 to `count`; what is neither is asked again, an empty answer changes nothing.
+    pub(crate) async fn choose(&self, question: &str, count: usize) -> CliResult<usize> {
+        loop {
+            {
+                let mut err = anstream::stderr().lock();
+                write!(err, "{BOLD}{question}{BOLD:#} {DIM}[1-{count}]{DIM:#} ")?;
+                err.flush()?;
+            }
+            let answer = tokio::task::spawn_blocking(read_answer);
+            let line =
+                answer.await.map_err(|error| CliError::failed("the question failed").source(error))??;
+            match line.trim().parse() {
+                Ok(number) if (1..=count).contains(&number) => return Ok(number),
+                _ if line.trim().is_empty() => return Err(self.cancelled()?),
+                _ => self.status(&format!("that is none of them: write a number from 1 to {count}"))?,
+            }
+        }
+    }
+
+    fn cancelled(&self) -> CliResult<CliError> {
+        self.status("cancelled; nothing was changed")?;
+        Ok(CliError::failed(""))
+    }
+
     fn ask(&self, question: &str, doing: &str) -> CliResult {
         if !self.interactive {
             return Err(CliError::usage(format!("cannot ask before {doing}: there is no terminal"))
@@ -146,8 +175,7 @@ impl Ui {
         if matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
             return Ok(());
         }
-        self.status("cancelled; nothing was changed")?;
-        Err(CliError::failed(""))
+        Err(self.cancelled()?)
     }
 
     /// Progress of several things at once, on stderr.

@@ -3,11 +3,13 @@
 //! Fields are only ever added. Enumerations are words (`unknown` where the daemon is newer than we are), times RFC 3339 in UTC, durations
 //! milliseconds, what is not set is null. `docs/cli.md` documents them.
 
+mod conflict;
 mod spec;
 
 use serde::Serialize;
 use uc_api::v1::{self, Health, Liveness, ReplicaState, ServiceMode};
 
+pub(crate) use conflict::{Conflict, Settled};
 pub(crate) use spec::{Port, Spec, Volume, port_text};
 
 use crate::times::rfc3339_ms;
@@ -232,6 +234,33 @@ impl From<&v1::LogEntry> for LogLine {
             message: is_line
                 .then(|| String::from_utf8_lossy(&entry.message).trim_end_matches('\n').to_owned()),
             problem,
+        }
+    }
+}
+
+/// `uc machine backup`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Backup {
+    machine: BackupMachine,
+    path: String,
+    bytes: u64,
+    blake3: String,
+}
+
+#[derive(Debug, Serialize)]
+struct BackupMachine {
+    id: String,
+    name: String,
+}
+
+impl From<&v1::BackupResponse> for Backup {
+    fn from(done: &v1::BackupResponse) -> Self {
+        let machine = done.machine.clone().unwrap_or_default();
+        Self {
+            machine: BackupMachine { id: machine.id, name: machine.name },
+            path: done.path.clone(),
+            bytes: done.bytes,
+            blake3: done.digest.clone(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod conflicts;
 mod deploy;
 mod logs;
 mod machine;
@@ -21,8 +22,9 @@ use tonic::codegen::http;
 use tonic::transport::Server;
 use tower::util::MapResponseLayer;
 use uc_api::v1::{
-    cluster_server::ClusterServer, deploy_server::DeployServer, machine_server::MachineServer,
-    node_server::NodeServer, replication_server::ReplicationServer, services_server::ServicesServer,
+    cluster_server::ClusterServer, conflicts_server::ConflictsServer, deploy_server::DeployServer,
+    machine_server::MachineServer, node_server::NodeServer, replication_server::ReplicationServer,
+    services_server::ServicesServer,
 };
 use uc_api::version::{SERVER_VERSION_KEY, VERSION};
 use uc_api::{Code, Failure};
@@ -70,6 +72,11 @@ pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
         .add_service(limited!(
             ServicesServer,
             services::ServicesApi::new(Arc::clone(&app)),
+            access::versioned
+        ))
+        .add_service(limited!(
+            ConflictsServer,
+            conflicts::ConflictsApi::new(Arc::clone(&app)),
             access::versioned
         ))
         .add_service(limited!(DeployServer, deploy::DeployApi::new(Arc::clone(&app)), access::versioned))

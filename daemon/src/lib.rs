@@ -3,10 +3,13 @@
 
 pub mod app;
 mod backoff;
+mod backup;
+mod conflicts;
 pub mod deploy;
 mod dns_sync;
 pub mod docker;
 mod endpoints;
+mod evict;
 mod grpc;
 mod host_network;
 pub mod identity;

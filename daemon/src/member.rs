@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use uc_api::v1::{ClusterRecord, MachineRecord};
 use uc_api::{Code, Failure, MachineId};
 use uc_cluster_state::membership::Liveness;
-use uc_cluster_state::{Options, Store, Write, WriteError};
+use uc_cluster_state::{MemberStatus, Options, Store, Write, WriteError};
 use uc_mesh::{MeshClient, PrivateKey};
 
 use crate::deploy::Running;
@@ -22,7 +22,7 @@ use crate::node::{self, Draining, NodeService};
 use crate::paths::Paths;
 use crate::peers::Peers;
 use crate::records::{self, View};
-use crate::{dns_sync, host_network, listener, mesh_sync, observations};
+use crate::{dns_sync, evict, host_network, listener, mesh_sync, observations};
 
 /// How long leaving waits for tasks before it goes on without them.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -182,6 +182,7 @@ impl Member {
         member.tasks.spawn(host_network::run(Arc::clone(&member)));
         member.tasks.spawn(dns_sync::run(Arc::clone(&member)));
         member.tasks.spawn(observations::run(Arc::clone(&member)));
+        member.tasks.spawn(evict::run(Arc::clone(&member)));
         Ok(member)
     }
 
@@ -264,7 +265,10 @@ impl Member {
     }
 
     /// Commits; on the disk when it returns.
-    pub async fn write(&self, writes: Vec<Write>) -> Result<(), Failure> {
+    pub async fn write(&self, mut writes: Vec<Write>) -> Result<(), Failure> {
+        // Deletes wait for all that are members: a machine is one from the moment its record is there.
+        let declared: Vec<Write> = writes.iter().filter_map(declaration).collect();
+        writes.extend(declared);
         match self.store.write(writes).await {
             Ok(_) => Ok(()),
             Err(error) => Err(write_failure(&error)),
@@ -296,6 +300,17 @@ impl Member {
     }
 }
 
+/// What a write of a machine's record says about its membership.
+fn declaration(write: &Write) -> Option<Write> {
+    let (key, status) = match write {
+        Write::Put { kind: records::MACHINE, key, .. } => (key, MemberStatus::Member),
+        Write::Delete { kind: records::MACHINE, key } => (key, MemberStatus::Left),
+        _ => return None,
+    };
+    let id: MachineId = key.parse().ok()?;
+    Some(Write::Declare { machine: uc_cluster_state::MachineId(*id.as_bytes()), status })
+}
+
 async fn follow_name(member: Arc<Member>) {
     let mut records = member.store.watch();
     loop {
@@ -319,6 +334,13 @@ pub fn write_failure(error: &WriteError) -> Failure {
             Failure::new(Code::Exhausted, "the disk of this machine is full: nothing was written")
                 .hint("free some space (`docker image prune` often helps) and try again; nothing was lost")
         }
+        WriteError::Changed { key, .. } => {
+            Failure::new(Code::Refused, format!("{key} was changed meanwhile: nothing was settled"))
+                .hint("`uc conflicts ls` shows what there is now")
+        }
+        WriteError::Twin { .. } => Failure::new(Code::Exhausted, error.to_string()).hint(
+            "two daemons run with copies of one data directory: stop one, and `uc machine add` it anew",
+        ),
         other => Failure::new(Code::Internal, format!("cannot write to the store: {other}")),
     }
 }

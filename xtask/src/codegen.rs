@@ -7,12 +7,13 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "uc/v1/spec.proto",
     "uc/v1/record.proto",
     "uc/v1/machine.proto",
     "uc/v1/service.proto",
     "uc/v1/node.proto",
+    "uc/v1/conflict.proto",
 ];
 
 /// Arguments of `codegen`.

@@ -4,6 +4,7 @@ use clap::Args;
 use uc_api::v1::{DesiredServices, PlanRequest, plan_request::Change};
 
 use crate::cli::Yes;
+use crate::commands::conflicts;
 use crate::compose::{self, ProjectArgs};
 use crate::connect::{self, Globals};
 use crate::error::CliResult;
@@ -65,5 +66,7 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
     };
     let request = PlanRequest { change: Some(Change::Deploy(desired)) };
     let options = Options { yes: args.yes.yes, dry_run: args.dry_run };
+    // Before the question: a deployment settles the conflicts about what it changes.
+    conflicts::note(ui, &client).await?;
     rollout::run(ui, &client, request, &options).await
 }

@@ -1,6 +1,7 @@
 //! `uc machine`
 
 mod add;
+mod backup;
 mod init;
 mod join;
 mod ls;
@@ -27,6 +28,7 @@ pub(crate) enum MachineCommand {
     Rename(rename::RenameArgs),
     Rm(rm::RmArgs),
     Token(token::TokenArgs),
+    Backup(backup::BackupArgs),
 }
 
 pub(crate) async fn run(command: MachineCommand, ui: &Ui, globals: &Globals) -> CliResult {
@@ -38,6 +40,7 @@ pub(crate) async fn run(command: MachineCommand, ui: &Ui, globals: &Globals) -> 
         MachineCommand::Rename(args) => rename::run(args, ui, globals).await,
         MachineCommand::Rm(args) => rm::run(args, ui, globals).await,
         MachineCommand::Token(args) => token::run(args, ui, globals).await,
+        MachineCommand::Backup(args) => backup::run(args, ui, globals).await,
     }
 }
 

@@ -9,6 +9,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use uc_api::v1::cluster_client::ClusterClient;
+use uc_api::v1::conflicts_client::ConflictsClient;
 use uc_api::v1::deploy_client::DeployClient;
 use uc_api::v1::machine_client::MachineClient;
 use uc_api::v1::services_client::ServicesClient;
@@ -57,6 +58,11 @@ impl Client {
     /// The members.
     pub(crate) fn cluster(&self) -> ClusterClient<Stack> {
         ClusterClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// What was changed on two sides of a partition.
+    pub(crate) fn conflicts(&self) -> ConflictsClient<Stack> {
+        ConflictsClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// Services as they are.

@@ -25,6 +25,7 @@ pub(crate) struct Daemon {
     pub(crate) replicas: Vec<v1::ReplicaStatus>,
     pub(crate) inspection: v1::InspectServiceResponse,
     pub(crate) logs: Vec<v1::LogEntry>,
+    pub(crate) conflicts: Vec<v1::Conflict>,
     /// One for each call of `Plan`; the last one stays.
     pub(crate) plans: Mutex<VecDeque<v1::Plan>>,
     /// One for each call of `Execute`: events, and a failure in place of the end.
@@ -63,6 +64,7 @@ pub(crate) fn serve(socket: &Path, daemon: Arc<Daemon>) {
         .add_service(v1::machine_server::MachineServer::from_arc(Arc::clone(&daemon)))
         .add_service(v1::cluster_server::ClusterServer::from_arc(Arc::clone(&daemon)))
         .add_service(v1::services_server::ServicesServer::from_arc(Arc::clone(&daemon)))
+        .add_service(v1::conflicts_server::ConflictsServer::from_arc(Arc::clone(&daemon)))
         .add_service(v1::deploy_server::DeployServer::from_arc(daemon))
         .serve_with_incoming(UnixListenerStream::new(listener));
     tokio::spawn(server);
@@ -188,6 +190,18 @@ impl v1::cluster_server::Cluster for Daemon {
         let token = "uc1:abc".into();
         Ok(Response::new(v1::CreateTokenResponse { token, expires_at_ms: 1_900_000_000_000 }))
     }
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<v1::BackupResponse>, Status> {
+        let r = request.get_ref();
+        let name = if r.machine.is_empty() { "m1".to_owned() } else { r.machine.replace("id-", "m") };
+        self.called(&request, "Backup", format!("{} {}", r.machine, r.path))?;
+        let machine = Some(member(&name.replace('m', "id-"), &name, "10.210.0.0/24"));
+        let path = format!("/var/lib/uc/backups/{}", r.path);
+        Ok(Response::new(v1::BackupResponse { machine, bytes: 81_920, digest: "ab12".repeat(16), path }))
+    }
 }
 
 #[tonic::async_trait]
@@ -271,6 +285,27 @@ impl v1::services_server::Services for Daemon {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::conflicts_server::Conflicts for Daemon {
+    async fn list(
+        &self,
+        request: Request<v1::ListConflictsRequest>,
+    ) -> Result<Response<v1::ListConflictsResponse>, Status> {
+        self.called(&request, "ListConflicts", "")?;
+        Ok(Response::new(v1::ListConflictsResponse { conflicts: self.conflicts.clone() }))
+    }
+
+    async fn settle(
+        &self,
+        request: Request<v1::SettleConflictRequest>,
+    ) -> Result<Response<v1::SettleConflictResponse>, Status> {
+        let r = request.get_ref();
+        let what = format!("{}/{} keep {} of {}", r.kind, r.key, r.keep, r.seen.join(" "));
+        self.called(&request, "SettleConflict", what)?;
+        Ok(Response::new(v1::SettleConflictResponse::default()))
     }
 }
 

@@ -358,7 +358,7 @@ fn missing_images_are_pushed_in_small_chunks_before_execution() {
     let ran = world.connected(&["deploy", "-y"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     assert!(ran.stderr.contains("✔ image shop-web:0123 → 1 machine"), "{}", ran.text());
-    assert_eq!(world.daemon.asked(), ["Plan", "MissingImages", "PushImage", "Execute d1"]);
+    assert_eq!(world.daemon.asked(), ["ListConflicts", "Plan", "MissingImages", "PushImage", "Execute d1"]);
     let pushed = world.daemon.pushed.lock().unwrap();
     assert_eq!(pushed[0].image, "shop-web:0123");
     assert_eq!(pushed[0].machines, ["id-m2"]);
@@ -400,7 +400,7 @@ fn a_dry_run_prints_the_plan_and_stops() {
     let ran = world.connected(&["deploy", "--dry-run"]);
     assert_eq!(ran.code, Some(0));
     assert!(ran.stdout.contains("1 container to create"), "{}", ran.text());
-    assert_eq!(world.daemon.asked(), ["Plan"]);
+    assert_eq!(world.daemon.asked(), ["ListConflicts", "Plan"]);
 }
 
 #[test]

@@ -148,3 +148,33 @@ fn the_last_machine_ends_the_cluster() {
     assert!(world.daemon.asked().contains(&"Reset".to_owned()));
     assert_eq!(world.read("config/uc/config.toml"), "");
 }
+
+#[test]
+fn a_backup_is_written_on_the_machine() {
+    let world = World::with(two_members(1));
+    let ran = world.connected(&["machine", "backup", "--to", "a.db"]);
+    insta::assert_snapshot!(ran.text());
+    let json = world.connected(&["machine", "backup", "m2", "--to", "a.db", "-o", "json"]).json();
+    assert_eq!(
+        json,
+        serde_json::json!({
+            "machine": {"id": "id-2", "name": "m2"},
+            "path": "/var/lib/uc/backups/a.db",
+            "bytes": 81_920,
+            "blake3": "ab12".repeat(16),
+        })
+    );
+    assert_eq!(world.daemon.asked(), ["Backup  a.db", "ListMachines", "Backup id-2 a.db"]);
+}
+
+#[test]
+fn a_backup_without_a_name_gets_the_time() {
+    let world = World::with(two_members(1));
+    let ran = world.connected(&["machine", "backup", "m22"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("did you mean `m2`?"), "{}", ran.text());
+    assert_eq!(world.connected(&["machine", "backup"]).code, Some(0));
+    let asked = world.daemon.asked();
+    let name = asked[1].strip_prefix("Backup  ").unwrap().strip_suffix(".db").unwrap();
+    assert!(name.parse::<jiff::Timestamp>().is_ok() && name.len() == "2026-11-21T12:00:00Z".len(), "{name}");
+}

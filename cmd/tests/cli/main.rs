@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's own set-up that fails is a failed test")]
 
+mod conflicts;
 mod connect;
 mod contexts;
 mod daemon;

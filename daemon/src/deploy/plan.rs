@@ -5,7 +5,7 @@
 //! for health and for the conditions of `depends_on`.
 
 mod desired;
-mod diff;
+pub(crate) mod diff;
 mod eligible;
 mod error;
 mod layers;

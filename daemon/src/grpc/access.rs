@@ -41,7 +41,8 @@ pub(super) fn token_of(member: &Member, address: Ipv6Addr) -> Option<String> {
     })
 }
 
-fn is_member(member: &Member, address: Ipv6Addr) -> bool {
+/// Whether this address is a member's.
+pub(super) fn is_member(member: &Member, address: Ipv6Addr) -> bool {
     member.machines().iter().any(|machine| address_of(machine).is_ok_and(|known| known == address))
 }
 

@@ -8,9 +8,10 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use uc_api::token::{JoinToken, TokenMember};
 use uc_api::v1::{
-    AddMachineRequest, AddMachineResponse, CreateTokenRequest, CreateTokenResponse, ListMachinesRequest,
-    ListMachinesResponse, MachineRecord, MachineStatus, NodeResetRequest, RemoveMachineRequest,
-    RemoveMachineResponse, RenameMachineRequest, RenameMachineResponse, TokenRecord, cluster_server::Cluster,
+    AddMachineRequest, AddMachineResponse, BackupRequest, BackupResponse, CreateTokenRequest,
+    CreateTokenResponse, ListMachinesRequest, ListMachinesResponse, MachineRecord, MachineStatus,
+    NodeResetRequest, RemoveMachineRequest, RemoveMachineResponse, RenameMachineRequest,
+    RenameMachineResponse, TokenRecord, cluster_client::ClusterClient, cluster_server::Cluster,
     node_client::NodeClient,
 };
 use uc_api::{Code, Failure};
@@ -18,6 +19,7 @@ use uc_mesh::PrivateKey;
 
 use super::access;
 use crate::app::App;
+use crate::backup;
 use crate::member::Member;
 use crate::records::{self, delete, put};
 use crate::register;
@@ -26,6 +28,8 @@ const DEFAULT_TTL_S: u64 = 3600;
 const MAX_TTL_S: u64 = 30 * 24 * 3600;
 /// Removing all containers of a machine, each with its grace period.
 const RESET_LIMIT: Duration = Duration::from_mins(2);
+/// Writing the store anew; a slow disk takes seconds for each hundred megabytes.
+const BACKUP_LIMIT: Duration = Duration::from_mins(5);
 
 #[derive(Debug)]
 pub(super) struct ClusterApi {
@@ -117,6 +121,42 @@ async fn create_token(member: &Member, ttl_s: u64) -> Result<CreateTokenResponse
     Ok(CreateTokenResponse { token: token.to_line(), expires_at_ms })
 }
 
+/// Copies this machine's store. Goes on when the caller hangs up: half a backup is no use.
+async fn back_up(member: &Arc<Member>, path: String) -> Result<BackupResponse, Failure> {
+    let own = Arc::clone(member);
+    let copying =
+        member.tasks.spawn(async move { backup::run(&own.store, own.paths.state_dir(), &path).await });
+    let copied = copying.await.unwrap_or_else(|error| {
+        Err(Failure::new(Code::Internal, format!("the daemon failed inside: {error}")))
+    });
+    let machine = member.own_record();
+    let name = machine.as_ref().map(|machine| machine.name.clone());
+    let done = copied.map_err(|failure| match name {
+        Some(name) => failure.on(name),
+        None => failure,
+    })?;
+    let path = done.path.to_string_lossy().into_owned();
+    Ok(BackupResponse { machine, bytes: done.bytes, digest: done.digest, path })
+}
+
+async fn back_up_remote(
+    member: &Member,
+    machine: &MachineRecord,
+    path: String,
+) -> Result<BackupResponse, Failure> {
+    let mut cluster = ClusterClient::new(member.peers.channel(machine)?);
+    let request = BackupRequest { machine: machine.id.clone(), path };
+    match timeout(BACKUP_LIMIT, cluster.backup(request)).await {
+        Ok(answer) => {
+            answer.map(Response::into_inner).map_err(|status| Failure::from(status).on(&machine.name))
+        }
+        Err(_) => {
+            let message = format!("no answer within {} s", BACKUP_LIMIT.as_secs());
+            Err(Failure::new(Code::TimedOut, message).on(&machine.name))
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl Cluster for ClusterApi {
     async fn list_machines(
@@ -178,9 +218,24 @@ impl Cluster for ClusterApi {
         let member = self.app.member()?;
         Ok(Response::new(create_token(&member, request.into_inner().ttl_s).await?))
     }
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<BackupResponse>, Status> {
+        let member = self.app.member()?;
+        let BackupRequest { machine, path } = request.into_inner();
+        if machine.is_empty() {
+            return Ok(Response::new(back_up(&member, path).await?));
+        }
+        let machine = member.view().machine(&machine)?;
+        Ok(Response::new(if machine.id == member.membership.machine_id {
+            back_up(&member, path).await?
+        } else {
+            back_up_remote(&member, &machine, path).await?
+        }))
+    }
 }
 
-/// What a machine with a join token may do: register itself with that token, nothing else.
+/// What a machine with a join token may do: register itself with that token, nothing else. A member may ask for a backup as well, for somebody
+/// who is connected to it.
 #[derive(Debug)]
 pub(super) struct JoinGate {
     member: Arc<Member>,
@@ -241,5 +296,15 @@ impl Cluster for JoinGate {
         _: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         Err(not_here())
+    }
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<BackupResponse>, Status> {
+        let from_member =
+            access::caller(&request).is_some_and(|address| access::is_member(&self.member, address));
+        let request = request.into_inner();
+        if !from_member || request.machine != self.member.membership.machine_id {
+            return Err(not_here());
+        }
+        Ok(Response::new(back_up(&self.member, request.path).await?))
     }
 }

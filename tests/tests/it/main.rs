@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test program")]
 
 mod cluster;
+mod conflicts;
 mod crash;
 mod demo;
 mod deploy_commands;

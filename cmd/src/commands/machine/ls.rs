@@ -4,6 +4,7 @@ use clap::Args;
 use uc_api::v1::{Liveness, MachineStatus};
 
 use crate::cli::Output;
+use crate::commands::conflicts;
 use crate::connect::Globals;
 use crate::error::CliResult;
 use crate::ui::{Cell, GREEN, RED, Table, Ui, YELLOW};
@@ -21,9 +22,11 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
     let machines = super::list(&client).await?;
     if args.output.is_json() {
-        return ui.json(&machines.iter().map(view::Machine::from).collect::<Vec<_>>());
+        ui.json(&machines.iter().map(view::Machine::from).collect::<Vec<_>>())?;
+    } else {
+        ui.out(&table(&machines).render())?;
     }
-    ui.out(&table(&machines).render())
+    conflicts::note(ui, &client).await
 }
 
 fn table(machines: &[MachineStatus]) -> Table {

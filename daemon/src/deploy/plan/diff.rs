@@ -16,7 +16,7 @@ const SECRET_WORDS: [&str; 8] =
     ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "PRIVATE"];
 
 /// Every field that differs, in the order of the compose reference; an absent value is an empty text.
-pub(super) fn fields(old: &ServiceSpec, new: &ServiceSpec) -> Vec<FieldChange> {
+pub(crate) fn fields(old: &ServiceSpec, new: &ServiceSpec) -> Vec<FieldChange> {
     let mut changes = Changes(Vec::new());
     changes.add("image", &old.image, &new.image);
     changes.add("build", on(old.built), on(new.built));

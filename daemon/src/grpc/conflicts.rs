@@ -1,0 +1,47 @@
+//! `Conflicts`: what two sides of a partition wrote differently, and a person's choice between them.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use uc_api::v1::{
+    ListConflictsRequest, ListConflictsResponse, SettleConflictRequest, SettleConflictResponse,
+    conflicts_server::Conflicts,
+};
+
+use crate::app::App;
+use crate::conflicts;
+
+#[derive(Debug)]
+pub(super) struct ConflictsApi {
+    app: Arc<App>,
+}
+
+impl ConflictsApi {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+}
+
+#[tonic::async_trait]
+impl Conflicts for ConflictsApi {
+    async fn list(
+        &self,
+        _: Request<ListConflictsRequest>,
+    ) -> Result<Response<ListConflictsResponse>, Status> {
+        let member = self.app.member()?;
+        let conflicts = conflicts::list(&member.store.snapshot(), &member.machines());
+        Ok(Response::new(ListConflictsResponse { conflicts }))
+    }
+
+    async fn settle(
+        &self,
+        request: Request<SettleConflictRequest>,
+    ) -> Result<Response<SettleConflictResponse>, Status> {
+        let member = self.app.member()?;
+        // The records of machines are read and written back under this lock; two choices at once are kept apart by it as well.
+        let _one_at_a_time = member.registering.lock().await;
+        let write = conflicts::settle(&member.store.snapshot(), &member.machines(), &request.into_inner())?;
+        member.write(vec![write]).await?;
+        Ok(Response::new(SettleConflictResponse {}))
+    }
+}
