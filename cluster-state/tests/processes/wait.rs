@@ -1,0 +1,173 @@
+//! Waiting for conditions, with a deadline and a failure one can read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::cluster::Cluster;
+use crate::protocol::{Command, Index, Judgement, Reply, Summary, Visible};
+
+/// Longer than anything here takes on a busy machine; only a failure waits that long. Of fifty nodes, ten that were
+/// stopped together have been seen to suspect each other for more than a minute after they went on.
+const PATIENCE: Duration = Duration::from_secs(200);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Most differences that a failure lists.
+const LISTED: usize = 12;
+
+impl Cluster {
+    /// Looks again and again until `check` has no objection; fails with the last objection.
+    pub(crate) fn until(&mut self, what: &str, mut check: impl FnMut(&mut Self) -> Result<(), String>) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(objection) = check(self) {
+            assert!(Instant::now() < deadline, "waited in vain until {what}: {objection}");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Waits until these nodes hold the same and know of each other's changes equally.
+    pub(crate) fn converge(&mut self, nodes: &[Index]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let summaries = self.summaries(nodes);
+            let mut different = summaries.values().skip(1).zip(summaries.values());
+            let same = different.all(|(one, other)| one == other);
+            if same && summaries.values().all(|summary| summary.hidden == 0) {
+                return;
+            }
+            if Instant::now() >= deadline {
+                let dumps = self.dump(nodes);
+                panic!("nodes do not converge:\n{}", differences(&summaries, &dumps).join("\n"));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn summaries(&mut self, nodes: &[Index]) -> BTreeMap<Index, Summary> {
+        let summary = |(index, reply)| match reply {
+            Reply::Summary(summary) => (index, summary),
+            other => panic!("node {index} answers a summary with {other:?}"),
+        };
+        self.ask_all(nodes, |_| Command::Summary).into_iter().map(summary).collect()
+    }
+
+    /// Fails unless each of these keys has this one value, without a sibling, on each of these nodes.
+    pub(crate) fn expect_values(&mut self, nodes: &[Index], expected: &BTreeMap<String, String>) {
+        for (index, visible) in self.dump(nodes) {
+            let wrong: Vec<String> = expected
+                .iter()
+                .filter_map(|(key, value)| {
+                    let here = visible.intents.get(key);
+                    let values: Vec<_> =
+                        here.into_iter().flatten().map(|value| value.value.as_deref()).collect();
+                    (values != [Some(&**value)]).then(|| format!("{key}: {value} expected, {values:?} found"))
+                })
+                .collect();
+            let listed = &wrong[..wrong.len().min(LISTED)];
+            assert!(
+                wrong.is_empty(),
+                "node {index}, {} records are wrong:\n{}",
+                wrong.len(),
+                listed.join("\n")
+            );
+        }
+    }
+
+    /// Waits until none of these nodes keeps a delete: all have acknowledged all.
+    pub(crate) fn collected(&mut self, nodes: &[Index]) {
+        self.until("all deletes are collected", |cluster| {
+            let replies = cluster.ask_all(nodes, |_| Command::Tombstones);
+            let kept = |reply: &Reply| !matches!(reply, Reply::Tombstones(0));
+            if replies.values().any(kept) { Err(format!("{replies:?}")) } else { Ok(()) }
+        });
+    }
+
+    /// Waits until each of `judges` thinks this of each of `judged` (other than itself).
+    pub(crate) fn judged(&mut self, judges: &[Index], judged: &[Index], wanted: Judgement) {
+        self.until(&format!("nodes {judged:?} are {wanted:?}"), |cluster| {
+            let mut objections = Vec::new();
+            for (judge, reply) in cluster.ask_all(judges, |_| Command::Liveness) {
+                let Reply::Liveness { now, .. } = reply else {
+                    return Err(format!("node {judge} answers liveness with {reply:?}"));
+                };
+                for peer in judged.iter().filter(|peer| **peer != judge) {
+                    if now.get(peer) != Some(&wanted) {
+                        objections.push(format!("node {judge} says node {peer} is {:?}", now.get(peer)));
+                    }
+                }
+            }
+            objections.truncate(LISTED);
+            if objections.is_empty() { Ok(()) } else { Err(objections.join("; ")) }
+        });
+    }
+
+    /// What each node has thought of the others since the last `forget`.
+    pub(crate) fn seen(&mut self, judges: &[Index]) -> BTreeMap<Index, BTreeMap<Index, BTreeSet<Judgement>>> {
+        let seen = |(index, reply)| match reply {
+            Reply::Liveness { seen, .. } => (index, seen),
+            other => panic!("node {index} answers liveness with {other:?}"),
+        };
+        self.ask_all(judges, |_| Command::Liveness).into_iter().map(seen).collect()
+    }
+
+    pub(crate) fn forget(&mut self, judges: &[Index]) {
+        self.ask_all(judges, |_| Command::Forget);
+    }
+}
+
+/// Which node lacks what that another has.
+fn differences(summaries: &BTreeMap<Index, Summary>, dumps: &BTreeMap<Index, Visible>) -> Vec<String> {
+    let mut heights: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut union = Visible::default();
+    for summary in summaries.values() {
+        for (actor, version) in &summary.vector {
+            let height = heights.entry(actor).or_default();
+            *height = (*height).max(*version);
+        }
+    }
+    for visible in dumps.values() {
+        for (key, values) in &visible.intents {
+            union.intents.entry(key.clone()).or_insert_with(|| values.clone());
+        }
+        for (key, value) in &visible.observations {
+            union.observations.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    let mut all = Vec::new();
+    for (index, summary) in summaries {
+        let mut found = Vec::new();
+        for (actor, highest) in &heights {
+            let here = summary.vector.get(*actor).copied().unwrap_or(0);
+            if here < *highest {
+                found.push(format!("node {index} knows {actor} up to {here} of {highest}"));
+            }
+        }
+        if summary.hidden > 0 {
+            found.push(format!("node {index} hides {} records", summary.hidden));
+        }
+        if summaries.values().any(|other| other.digest != summary.digest) {
+            found.push(format!("node {index} has digest {:02x?}", &summary.digest[..4]));
+        }
+        let visible = dumps.get(index).cloned().unwrap_or_default();
+        for (key, values) in &union.intents {
+            if visible.intents.get(key) != Some(values) {
+                found.push(format!(
+                    "node {index} has of {key}: {:?}, another {values:?}",
+                    visible.intents.get(key)
+                ));
+            }
+        }
+        for (key, value) in &union.observations {
+            if visible.observations.get(key) != Some(value) {
+                let here = visible.observations.get(key);
+                found.push(format!("node {index} has of observation {key}: {here:?}, another {value:?}"));
+            }
+        }
+        let more = found.len().saturating_sub(LISTED);
+        found.truncate(LISTED);
+        all.append(&mut found);
+        if more > 0 {
+            all.push(format!("node {index}: {more} more"));
+        }
+    }
+    all
+}
