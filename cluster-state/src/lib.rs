@@ -14,6 +14,8 @@ mod kind;
 mod local;
 pub mod membership;
 mod metrics;
+#[cfg(test)]
+mod model;
 mod op;
 mod register;
 mod session;

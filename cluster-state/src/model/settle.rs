@@ -1,0 +1,85 @@
+//! What has to hold after everything was exchanged.
+
+use std::collections::BTreeSet;
+
+use super::{Broken, World, covers};
+use crate::id::Dot;
+
+/// Far more rounds than a cluster of three needs.
+const ROUNDS: usize = 30;
+
+/// Exchanges everything, first among those who belong to the cluster, then with those who come back to it.
+pub(super) fn settles(world: &World, broken: Option<Broken>) -> Result<(), &'static str> {
+    let mut world = world.clone();
+    exchange(&mut world, broken, false)?;
+    let members: Vec<usize> = (0..world.machines.len()).filter(|n| !world.is_out(*n)).collect();
+    agree(&world, &members)?;
+    if members.len() < world.machines.len() {
+        exchange(&mut world, broken, true)?;
+    }
+    let all: Vec<usize> = (0..world.machines.len()).collect();
+    agree(&world, &all)?;
+    if world.machines.iter().any(|machine| machine.state.loose().next().is_some()) {
+        return Err("a change is above the heights for ever");
+    }
+    if world.machines.iter().any(|machine| machine.state.buried() > 0) {
+        return Err("a tombstone stays for ever");
+    }
+    let kept: BTreeSet<Dot> = world.machines[0].shown().map(|op| op.dot).collect();
+    for op in &world.written {
+        let replaced = world.written.iter().any(|by| covers(by, op));
+        let delete = op.asked().is_some_and(|asked| asked.groups.is_none());
+        if replaced && kept.contains(&op.dot) {
+            return Err("a write that was replaced is shown");
+        }
+        if !replaced && !delete && !kept.contains(&op.dot) {
+            return Err("a write that nobody replaced is lost");
+        }
+    }
+    if world.nothing_rises() { Ok(()) } else { Err("what was deleted and collected is shown again") }
+}
+
+/// Everybody sends everything to everybody and looks after deletes until nothing changes.
+fn exchange(world: &mut World, broken: Option<Broken>, rejoin: bool) -> Result<(), &'static str> {
+    let count = world.machines.len();
+    for _ in 0..ROUNDS {
+        let marks = |world: &World| world.machines.iter().map(|machine| machine.mark).collect::<Vec<_>>();
+        let before = marks(world);
+        for a in 0..count {
+            for b in (0..count).filter(|b| *b != a) {
+                if !world.refuse(a, b) {
+                    world.deliver(a, b, false);
+                } else if rejoin && world.must_rejoin(a, b) {
+                    world.rejoin(a, b);
+                }
+            }
+        }
+        for n in 0..count {
+            world.acknowledge(n);
+            world.collect(n, broken);
+        }
+        if let Some(fault) = world.fault {
+            return Err(fault);
+        }
+        if marks(world) == before {
+            return Ok(());
+        }
+    }
+    Err("exchanging does not come to an end")
+}
+
+fn agree(world: &World, members: &[usize]) -> Result<(), &'static str> {
+    let Some(first) = members.first().map(|n| &world.machines[*n].state) else { return Ok(()) };
+    for state in members.iter().map(|n| &world.machines[*n].state) {
+        if state.vector() != first.vector() {
+            return Err("heights differ");
+        }
+        if state.heights_hash() != first.heights_hash() {
+            return Err("changes above the heights differ");
+        }
+        if state.digest() != first.digest() {
+            return Err("digests differ");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! The bounds that are checked, and the broken rules that must be noticed.
+
+use std::time::Instant;
+
+use stateright::{Checker, Model};
+
+use super::{Bounds, Broken, Cluster, settle};
+
+const NONE: Bounds = Bounds { writes: 0, deliveries: 0, partials: 0, upkeeps: 0, crashes: 0, evictions: 0 };
+
+#[expect(clippy::print_stdout, reason = "how much was looked at is what a reader of the test wants to know")]
+fn explore(name: &str, model: &Cluster) -> Vec<String> {
+    let started = Instant::now();
+    let checker = model.clone().checker().spawn_bfs().join();
+    let bounds = model.bounds;
+    println!(
+        "{name}: {} states, {} different, depth {}, {:.1} s, {} machines, {bounds:?}",
+        checker.state_count(),
+        checker.unique_state_count(),
+        checker.max_depth(),
+        started.elapsed().as_secs_f32(),
+        model.machines,
+    );
+    let found = checker.discoveries().into_iter().map(|(property, path)| {
+        let why = settle::settles(path.last_state(), model.broken);
+        format!("{property}: {:?} {why:?}", path.into_actions())
+    });
+    found.inspect(|found| println!("  {found}")).collect()
+}
+
+fn check(name: &str, machines: usize, bounds: Bounds) {
+    let found = explore(name, &Cluster { machines, keys: 2, bounds, broken: None, silent_return: false });
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+fn notices(broken: Broken, bounds: Bounds) {
+    let model = Cluster { machines: 3, keys: 2, bounds, broken: Some(broken), silent_return: false };
+    assert!(!explore("broken", &model).is_empty(), "{broken:?} goes unnoticed");
+    // The same bounds are innocent when the rule is kept.
+    let model = Cluster { broken: None, ..model };
+    let found = explore("kept", &model);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn merging_and_collecting() {
+    check("merge", 3, Bounds { writes: 4, deliveries: 1, ..NONE });
+    check("collect", 2, Bounds { writes: 2, deliveries: 3, upkeeps: 4, ..NONE });
+}
+
+#[test]
+fn exchanges_that_break_off_and_crashes() {
+    check("crash", 3, Bounds { writes: 2, deliveries: 2, partials: 1, crashes: 1, ..NONE });
+}
+
+#[test]
+#[ignore = "finds faults in rejoining"]
+fn evictions_and_returns() {
+    check("evict", 2, Bounds { writes: 2, deliveries: 1, partials: 1, upkeeps: 1, evictions: 1, ..NONE });
+}
+
+#[test]
+fn collecting_by_age_is_noticed() {
+    notices(Broken::ByAge, Bounds { writes: 2, deliveries: 3, upkeeps: 1, ..NONE });
+}
+
+#[test]
+fn remembering_a_receipt_before_it_is_durable_is_noticed() {
+    notices(Broken::FilterBeforeCommit, Bounds { writes: 1, deliveries: 1, crashes: 1, ..NONE });
+}
+
+#[test]
+fn a_write_that_does_not_enter_the_merge_is_noticed() {
+    notices(Broken::Aside, Bounds { writes: 2, deliveries: 1, ..NONE });
+}
