@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything the house does that cargo does not. One file per command.
 
+mod bench;
 mod check;
 mod codegen;
 mod demo;
@@ -25,6 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure: one figure a line, with its budget
+    Bench(bench::Arguments),
     /// Formatting, lints, generated code, scripts, dependencies, documentation
     Check(check::Arguments),
     /// Compile api/proto to api/src/generated
@@ -41,6 +44,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
         Command::Check(arguments) => check::run_checks(&root(), &arguments).map(|()| ExitCode::SUCCESS),
         Command::Codegen(arguments) => codegen::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),

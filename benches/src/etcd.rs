@@ -1,0 +1,122 @@
+//! The rival: three members of etcd, started here on ports of the loopback interface, in a directory below `target/`.
+//! A program that is not installed is unpacked from Debian's package there: nothing is installed, no service starts.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::process::{Child, Command};
+
+use crate::figure::note;
+use crate::put::{Client, StatusResponse};
+use crate::scratch;
+
+/// Until three members have a leader.
+const ELECTION: Duration = Duration::from_secs(20);
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Three running members; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Etcd {
+    members: Vec<Child>,
+    /// Where the leader answers clients.
+    pub(crate) leader: SocketAddr,
+    /// What it calls its version.
+    pub(crate) version: String,
+}
+
+impl Etcd {
+    /// Starts it and waits for a leader.
+    pub(crate) async fn start(directory: &Path) -> anyhow::Result<Self> {
+        let program = program().await?;
+        let clients = free_ports()?;
+        let peers = free_ports()?;
+        let url = |address: &SocketAddr| format!("http://{address}");
+        let cluster: Vec<String> =
+            peers.iter().enumerate().map(|(n, peer)| format!("m{n}={}", url(peer))).collect();
+        let mut members = Vec::new();
+        for (n, (client, peer)) in clients.iter().zip(&peers).enumerate() {
+            let log = std::fs::File::create(directory.join(format!("m{n}.log")))?;
+            let mut command = Command::new(&program);
+            command.args(["--name", &format!("m{n}")]);
+            command.arg("--data-dir").arg(directory.join(format!("m{n}")));
+            command.args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)]);
+            command.args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)]);
+            command.args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", "new"]);
+            command.args(["--logger", "zap", "--log-level", "error"]);
+            command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+            members.push(command.spawn().with_context(|| format!("cannot start {}", program.display()))?);
+        }
+        let electing = async {
+            loop {
+                for client in &clients {
+                    if let Some(status) = leads(*client).await {
+                        return (*client, status.version);
+                    }
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        };
+        let (leader, version) = tokio::time::timeout(ELECTION, electing)
+            .await
+            .context("three members of etcd found no leader")?;
+        Ok(Self { members, leader, version })
+    }
+
+    /// Ends the members.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        for member in &mut self.members {
+            member.kill().await?;
+        }
+        Ok(())
+    }
+}
+
+/// The answer of a member that leads.
+async fn leads(client: SocketAddr) -> Option<StatusResponse> {
+    // Not up yet, or no leader yet: asked again.
+    let status = Client::connect(client).await.ok()?.status().await.ok()?;
+    let me = status.header.as_ref()?.member;
+    (status.leader != 0 && status.leader == me).then_some(status)
+}
+
+/// Three ports that nobody listens on.
+fn free_ports() -> anyhow::Result<Vec<SocketAddr>> {
+    // All are held until all are known, so that they differ.
+    let listeners: Vec<TcpListener> =
+        (0..3).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    Ok(listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
+}
+
+async fn program() -> anyhow::Result<PathBuf> {
+    let root = scratch::root().join("etcd");
+    let unpacked = root.join("usr/bin/etcd");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = std::env::split_paths(&path).map(|directory| directory.join("etcd"));
+    if let Some(program) = found.find(|program| program.is_file()) {
+        return Ok(program);
+    }
+    if unpacked.is_file() {
+        return Ok(unpacked);
+    }
+    note("etcd is not installed: unpacking Debian's etcd-server below target/bench");
+    std::fs::create_dir_all(&root)?;
+    run(Command::new("apt-get").args(["download", "-q", "etcd-server"]).current_dir(&root)).await?;
+    let mut packages = std::fs::read_dir(&root)?.filter_map(Result::ok).map(|entry| entry.path());
+    let Some(package) = packages.find(|path| path.extension().is_some_and(|ending| ending == "deb")) else {
+        bail!("apt-get downloaded no package to {}", root.display());
+    };
+    run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&root)).await?;
+    ensure!(unpacked.is_file(), "the package etcd-server has no usr/bin/etcd");
+    Ok(unpacked)
+}
+
+async fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().await;
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let status = status.with_context(|| format!("cannot run {program}; hint: install etcd"))?;
+    ensure!(status.success(), "{program} failed ({status}); hint: install etcd");
+    Ok(())
+}

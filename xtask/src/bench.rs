@@ -1,0 +1,36 @@
+//! `cargo xtask bench`: figures against their budgets, one a line. Built as released, without link-time optimisation.
+
+use std::path::Path;
+
+use crate::process;
+
+/// Arguments of `bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// What to measure
+    #[arg(value_enum)]
+    name: Name,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Name {
+    /// Durable writes on one machine and with three replicas beside etcd; file and memory after a million changes
+    Store,
+    /// How soon other machines see a write
+    Replication,
+}
+
+impl Name {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Store => &["--package", "uc-bench", "--", "store"],
+            Self::Replication => &["--package", "uc-bench", "--", "replication"],
+        }
+    }
+}
+
+/// Builds and runs one. Succeeds when it could measure, whatever the figures are.
+pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    let mut cargo = process::cargo(root);
+    process::run(cargo.args(["run", "--quiet", "--profile", "bench"]).args(arguments.name.arguments()))
+}
