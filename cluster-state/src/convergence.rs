@@ -1,4 +1,4 @@
-//! Property test: up to four replicas, random writes, deletes, publications, exchanges that break off, duplicates out
+//! Property test: up to five replicas, random writes, edits, deletes, claims, log entries, raises, publications, exchanges that break off, duplicates out
 //! of order, crashes that lose what was not durable, clock jumps. After everything has been exchanged all replicas
 //! hold the same changes, and these are what a fold over the whole history says.
 
@@ -9,15 +9,19 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::id::{Actor, ClusterId, Dot, MachineId};
-use crate::local::{self, Write};
+use crate::local::{self, Retention, Write};
 use crate::op::{Content, Op};
 use crate::register::Register;
 use crate::session::{Core, Effect};
 use crate::state::{Batch, Changes, State};
+use crate::writer::WriteError;
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 const SPEC: u16 = 1;
 const FACT: u16 = 2;
+const CLAIM: u16 = 3;
+const LOG: u16 = 4;
+const REGISTRY: u16 = 5;
 const START: u64 = 1_000_000_000;
 
 #[derive(Debug, Clone)]
@@ -36,6 +40,13 @@ enum Step {
         node: usize,
         from: u8,
         value: u16,
+    },
+    /// Groups of fields, claims, log entries, registry raises: judged by what is left and by agreement.
+    Other {
+        node: usize,
+        what: u8,
+        key: u8,
+        value: u8,
     },
     Publish {
         node: usize,
@@ -83,6 +94,8 @@ fn step(nodes: usize) -> impl Strategy<Value = Step> {
         6 => (node.clone(), 0u8..4, any::<u16>()).prop_map(|(node, key, value)| Step::Put { node, key, value }),
         3 => (node.clone(), 0u8..4).prop_map(|(node, key)| Step::Delete { node, key }),
         1 => (node.clone(), 0u8..4, any::<u16>()).prop_map(|(node, from, value)| Step::PutMany { node, from, value }),
+        6 => (node.clone(), 0u8..6, 0u8..3, any::<u8>())
+            .prop_map(|(node, what, key, value)| Step::Other { node, what, key, value }),
         4 => (node.clone(), any::<u8>(), 0u8..3).prop_map(|(node, rows, value)| Step::Publish { node, rows, value }),
         10 => (pair.clone(), 1usize..8).prop_map(|((a, b), frames)| Step::Pump { a, b, frames }),
         3 => pair.clone().prop_map(|(a, b)| Step::Lose { a, b }),
@@ -145,6 +158,7 @@ impl Cluster {
             Step::Delete { node, key } => {
                 self.write(*node, &[Write::Delete { kind: SPEC, key: format!("k{key}") }]);
             }
+            Step::Other { node, what, key, value } => self.other(*node, *what, *key, *value),
             Step::Publish { node, rows, value } => {
                 let set = (0..8).filter(|bit| rows & (1 << bit) != 0);
                 self.nodes[*node].truth =
@@ -184,6 +198,34 @@ impl Cluster {
             let read = self.intents.values().filter(|other| intent.context.covers(other.dot));
             assert!(read.map(|other| other.stamp()).max() < Some(op.stamp()));
             self.intents.insert(op.dot, Arc::clone(op));
+        }
+    }
+
+    fn other(&mut self, n: usize, what: u8, key: u8, value: u8) {
+        let name = format!("e{key}");
+        let set = (!value.is_multiple_of(4)).then(|| vec![value]);
+        let write = match what {
+            0 | 1 => {
+                let groups = vec![(u16::from(value % 3), set)];
+                return self.write(n, &[Write::Edit { kind: SPEC, key: name, groups }]);
+            }
+            2 => Write::Claim { kind: CLAIM, key: name, value: vec![value] },
+            3 => Write::Release { kind: CLAIM, key: name },
+            4 => Write::Raise { kind: REGISTRY, key: name, epoch: u64::from(value), value: vec![value] },
+            _ => {
+                let node = &mut self.nodes[n];
+                let keep = Retention { entries: 4, age_ms: 600_000 };
+                let entries = [vec![value]];
+                local::append(&mut node.state, LOG, &entries, keep, node.clock, &mut Changes::default())
+                    .unwrap();
+                return;
+            }
+        };
+        let node = &mut self.nodes[n];
+        match local::write(&mut node.state, &[write], node.clock, &mut Changes::default()) {
+            Ok(()) => node.disk = node.state.clone(),
+            Err(WriteError::Claimed { .. } | WriteError::EpochTooLow { .. }) => {}
+            Err(other) => panic!("{other}"),
         }
     }
 
@@ -313,6 +355,12 @@ impl Cluster {
                 prop_assert_eq!(kept, left, "writes left of {} on node {}", key, n);
                 prop_assert_eq!(Register::value(&register), active.as_deref(), "{} on node {}", key, n);
             }
+            for key in 0..3 {
+                let key = format!("e{key}");
+                let register = node.state.register(false, SPEC, &key).cloned().unwrap_or_default();
+                let kept: BTreeSet<Dot> = register.items().iter().map(|op| op.dot).collect();
+                prop_assert_eq!(kept, self.expected(&key).0, "writes left of {} on node {}", key, n);
+            }
             for (owner, of) in self.nodes.iter().enumerate() {
                 let seen: BTreeMap<Arc<str>, Vec<u8>> = node
                     .state
@@ -348,7 +396,7 @@ proptest! {
 
     #[test]
     fn replicas_that_have_exchanged_everything_agree_with_the_fold(
-        (nodes, steps) in (2usize..5).prop_flat_map(|nodes| (Just(nodes), prop::collection::vec(step(nodes), 1..80))),
+        (nodes, steps) in (2usize..6).prop_flat_map(|nodes| (Just(nodes), prop::collection::vec(step(nodes), 1..80))),
     ) {
         let mut cluster = Cluster::new(nodes);
         for step in &steps {

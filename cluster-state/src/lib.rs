@@ -5,6 +5,8 @@
 //! has the rules. Inside: a pure core (`state`, `register`, `local`, `wire`, `session::Core`) without clock or
 //! socket, and thin drivers (`storage`, `writer`, `session::driver`, `membership::driver`).
 
+#[cfg(test)]
+mod cases;
 mod chunk_map;
 mod clock;
 #[cfg(test)]
