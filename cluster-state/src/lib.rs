@@ -19,8 +19,11 @@ mod metrics;
 #[cfg(test)]
 mod model;
 mod op;
+pub mod overlay;
 mod register;
 mod session;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod snapshot;
 mod state;
 mod storage;

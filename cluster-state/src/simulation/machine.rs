@@ -1,0 +1,299 @@
+//! One machine and its ends of sessions: the only file in which the simulator drives the store's insides. It does what
+//! `writer`, `store` and `session::driver` do, without their threads, files and channels.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::id::{Actor, ClusterId, Dot, MachineId};
+use crate::kind::{Class, Kind};
+use crate::local::{self, Write};
+use crate::op::{Content, Op};
+use crate::session::{Core, Effect};
+use crate::state::{Batch, Changes, MemberStatus, State};
+use crate::vector::VersionVector;
+use crate::writer;
+
+/// The kind of the intents.
+pub(super) const SPEC: u16 = 1;
+/// The kind of the observations.
+pub(super) const FACT: u16 = 2;
+
+static KINDS: [Kind; 2] = [
+    Kind { id: SPEC, name: "spec", class: Class::Intent },
+    Kind { id: FACT, name: "fact", class: Class::Observation },
+];
+
+const CLUSTER: ClusterId = ClusterId([9; 16]);
+/// The first byte of a frame with changes (see `wire`).
+const TAG_CHANGES: u8 = 3;
+/// As in `store`: how much longer a round of acknowledgements gets with each member.
+const ACKNOWLEDGE_PER_MEMBER_MS: u64 = 60;
+
+pub(super) type Rows = BTreeMap<Arc<str>, Vec<u8>>;
+
+/// A machine's store.
+#[derive(Debug)]
+pub(super) struct Machine {
+    state: State,
+    /// What a power cut leaves; kept only if there may be one, since a copy makes the next change dearer.
+    durable: Option<State>,
+    opened_at: u64,
+}
+
+/// What the writer has to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    Write(Vec<Write>),
+    Publish(Rows),
+    Apply(Batch),
+    Reincarnate(u64),
+    Maintain { acknowledge: bool },
+}
+
+impl Work {
+    pub(super) fn put(key: usize, value: Vec<u8>) -> Self {
+        Self::Write(vec![Write::Put { kind: SPEC, key: format!("spec-{key}"), value }])
+    }
+
+    pub(super) fn delete(key: usize) -> Self {
+        Self::Write(vec![Write::Delete { kind: SPEC, key: format!("spec-{key}") }])
+    }
+
+    pub(super) fn declare(machine: MachineId, member: bool) -> Self {
+        let status = if member { MemberStatus::Member } else { MemberStatus::Left };
+        Self::Write(vec![Write::Declare { machine, status }])
+    }
+
+    /// Whether its commit is fsynced.
+    pub(super) fn is_durable(&self) -> bool {
+        !matches!(self, Self::Publish(_) | Self::Apply(_))
+    }
+}
+
+/// What came of a commit.
+#[derive(Debug, Default)]
+pub(super) struct Committed {
+    /// For each piece of work: the last own change it made, if it made one.
+    pub(super) made: Vec<Option<Dot>>,
+    /// The intents that people asked for.
+    pub(super) intents: Vec<Arc<Op>>,
+    /// The machine goes on as a new incarnation.
+    pub(super) reincarnated: bool,
+}
+
+impl Machine {
+    /// An empty machine.
+    pub(super) fn new(id: MachineId, power_cuts: bool) -> Self {
+        Self::with(State::new(Actor { machine: id, incarnation: 1 }), power_cuts)
+    }
+
+    fn with(state: State, power_cuts: bool) -> Self {
+        let opened_at = state.own_version();
+        Self { durable: power_cuts.then(|| state.clone()), state, opened_at }
+    }
+
+    /// Machines that are all members, have published their rows, and have exchanged everything.
+    pub(super) fn founders(
+        founders: &[(MachineId, Rows)],
+        now_ms: u64,
+        power_cuts: bool,
+    ) -> Result<Vec<Self>, String> {
+        let mut vector = VersionVector::default();
+        let mut ops = Vec::new();
+        let mut hlc = crate::clock::Hlc::default();
+        for (id, rows) in founders {
+            let mut alone = Self::new(*id, false);
+            let works = [Work::declare(*id, true), Work::Publish(rows.clone())];
+            alone.commit(&works, now_ms)?;
+            hlc.observe(alone.state.hlc.last());
+            vector.raise(alone.state.me(), alone.state.own_version());
+            ops.extend(alone.state.ops().cloned());
+        }
+        let Some((first, _)) = founders.first() else { return Ok(Vec::new()) };
+        let me = Actor { machine: *first, incarnation: 1 };
+        let (base, _) = State::load(me, hlc, &vector, ops, now_ms).map_err(|error| error.to_string())?;
+        // The states share what they have in common until one of them changes it.
+        let machines = founders.iter().map(|(id, _)| {
+            let mut state = base.clone();
+            state.become_actor(Actor { machine: *id, incarnation: 1 }, u64::MAX, &mut Changes::default());
+            Self::with(state, power_cuts)
+        });
+        Ok(machines.collect())
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// One transaction, as in `writer::Writer::transact`.
+    pub(super) fn commit(&mut self, works: &[Work], now_ms: u64) -> Result<Committed, String> {
+        let mut changes = Changes::default();
+        let mut done = Committed::default();
+        let first = self.state.me();
+        let written = self.state.own_version();
+        let mut durable = false;
+        for work in works {
+            let before = (self.state.me(), self.state.own_version());
+            self.execute(work, now_ms, &mut changes)?;
+            let after = (self.state.me(), self.state.own_version());
+            durable |= before.0 != after.0 || work.is_durable() && before != after;
+            done.made.push((before != after).then_some(Dot { actor: after.0, version: after.1 }));
+        }
+        done.reincarnated = self.state.me() != first;
+        let written = if done.reincarnated { 0 } else { written };
+        let asked = |op: &&Arc<Op>| op.kind == SPEC && matches!(op.content, Content::Intent(_));
+        done.intents.extend(self.state.ops_after(self.state.me(), written).filter(asked).cloned());
+        if durable && let Some(disk) = &mut self.durable {
+            disk.clone_from(&self.state);
+        }
+        Ok(done)
+    }
+
+    fn execute(&mut self, work: &Work, now_ms: u64, changes: &mut Changes) -> Result<(), String> {
+        let state = &mut self.state;
+        let outcome = match work {
+            Work::Write(writes) => local::check_writes(&KINDS, writes)
+                .and_then(|()| local::write(state, writes, now_ms, changes)),
+            Work::Publish(rows) => local::publish(state, FACT, rows, now_ms, changes),
+            Work::Maintain { acknowledge } => {
+                state.release(now_ms, changes).map_err(|error| error.to_string())?;
+                if *acknowledge {
+                    local::acknowledge(state, now_ms, changes).map_err(|error| error.to_string())?;
+                }
+                state.collect(changes);
+                Ok(())
+            }
+            Work::Reincarnate(above) => return self.reincarnate(*above, now_ms, changes),
+            Work::Apply(batch) => {
+                let me = state.me();
+                let own = state.own_version();
+                let dots = batch.ops.iter().map(|op| (op.dot.actor, op.dot.version));
+                let ahead = dots
+                    .chain(batch.heights.iter().copied())
+                    .filter(|(actor, _)| actor.machine == me.machine)
+                    .filter(|(actor, version)| {
+                        actor.incarnation > me.incarnation || *actor == me && *version > own
+                    })
+                    .map(|(actor, _)| actor.incarnation)
+                    .max();
+                if let Some(above) = ahead {
+                    self.reincarnate(above, now_ms, changes)?;
+                }
+                return self
+                    .state
+                    .apply_batch(batch, now_ms, changes)
+                    .map_err(|error| format!("{}: {error}", me.machine));
+            }
+        };
+        outcome.map_err(|error| error.to_string())
+    }
+
+    fn reincarnate(&mut self, above: u64, now_ms: u64, changes: &mut Changes) -> Result<(), String> {
+        if above < self.state.me().incarnation {
+            return Ok(());
+        }
+        let incarnation = above + writer::stride(now_ms ^ above);
+        let opened_at = std::mem::take(&mut self.opened_at);
+        local::reincarnate(&mut self.state, incarnation, opened_at, now_ms, changes)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Starts again after an end that was not clean; a power cut took what was not fsynced.
+    pub(super) fn restart(&mut self, power: bool, seed: u64, now_ms: u64) -> Result<(), String> {
+        let left = self.durable.as_ref().filter(|_| power).unwrap_or(&self.state);
+        let old = left.me();
+        let me = Actor { incarnation: old.incarnation + writer::stride(seed), ..old };
+        let ops = left.ops().cloned().collect();
+        let (state, _) =
+            State::load(me, left.hlc, &left.vector(), ops, now_ms).map_err(|error| error.to_string())?;
+        *self = Self::with(state, self.durable.is_some());
+        Ok(())
+    }
+
+    /// What the store does each second by itself, as in `store::tidy`.
+    pub(super) fn maintenance(&self, round: u64, members: u64) -> Option<Work> {
+        let every = (members * ACKNOWLEDGE_PER_MEMBER_MS).div_ceil(1_000).max(2);
+        let acknowledge = round.is_multiple_of(every) && self.state.due_acknowledgements().is_some();
+        let idle = self.state.quarantined().next().is_none() && self.state.buried() == 0 && !acknowledge;
+        (!idle).then_some(Work::Maintain { acknowledge })
+    }
+}
+
+/// One end of a session.
+#[derive(Debug)]
+pub(super) struct End(Core);
+
+impl End {
+    pub(super) fn new(peer: MachineId, machine: &Machine) -> Self {
+        Self(Core::new(CLUSTER, &KINDS, peer, &machine.state))
+    }
+
+    /// Takes a frame; what it gives has to be committed, then `applied` called.
+    pub(super) fn handle(&mut self, frame: &Bytes, machine: &Machine) -> Result<Option<Work>, String> {
+        match self.0.handle(frame, &machine.state) {
+            Ok(None) => Ok(None),
+            Ok(Some(Effect::Apply(batch))) => Ok(Some(Work::Apply(batch))),
+            Ok(Some(Effect::Reincarnate(above))) => Ok(Some(Work::Reincarnate(above))),
+            Ok(Some(Effect::Rejoin)) => Err("a machine that nobody evicted is to rejoin".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    pub(super) fn applied(&mut self) {
+        self.0.applied();
+    }
+
+    pub(super) fn tick(&mut self, machine: &Machine) {
+        self.0.tick(&machine.state);
+    }
+
+    pub(super) fn next_frame(&mut self, machine: &Machine) -> Option<Bytes> {
+        self.0.next_frame(&machine.state, true)
+    }
+
+    /// How often equal heights came with different digests.
+    pub(super) fn differences(&self) -> u64 {
+        self.0.differences()
+    }
+}
+
+/// What a frame is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It carries changes.
+    Changes,
+    /// It says that nothing is missing up to some versions.
+    Heights,
+    /// Greetings, the word of each second, digests.
+    Control,
+}
+
+pub(super) fn purpose(frame: &Bytes) -> Purpose {
+    match (frame.first(), frame.get(1)) {
+        (Some(&TAG_CHANGES), Some(0)) => Purpose::Heights,
+        (Some(&TAG_CHANGES), _) => Purpose::Changes,
+        _ => Purpose::Control,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_purpose_of_a_frame_is_seen_from_outside() {
+        let id = MachineId([1; 16]);
+        let founders = [(id, Rows::from([(Arc::from("a"), vec![1])]))];
+        let machine = &Machine::founders(&founders, 1, false).unwrap()[0];
+        let ops: Vec<_> = machine.state().ops().cloned().collect();
+        assert_eq!(ops.len(), 3);
+        let full = Batch { ops, ..Batch::default() };
+        assert_eq!(purpose(&crate::wire::encode_changes(&full)), Purpose::Changes);
+        let heights = Batch { heights: vec![(machine.state().me(), 3)], ..Batch::default() };
+        assert_eq!(purpose(&crate::wire::encode_changes(&heights)), Purpose::Heights);
+        let hello = End::new(MachineId([2; 16]), machine).next_frame(machine).unwrap();
+        assert_eq!(purpose(&hello), Purpose::Control);
+    }
+}
