@@ -1,6 +1,7 @@
-//! Replication streams with the other members. Of two machines the one with the lower id calls; the stream is symmetrical from then on.
+//! Replication streams with this machine's neighbours: all other members, or, in larger clusters, some ten of them (`overlay`). Of two
+//! machines the one with the lower id calls; the stream is symmetrical from then on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +29,12 @@ pub(crate) async fn run(member: Arc<Member>) {
     loop {
         let machines = member.machines();
         let own = &member.membership.machine_id;
-        let wanted: BTreeMap<&str, &MachineRecord> =
-            machines.iter().filter(|m| *own < m.id).map(|m| (m.id.as_str(), m)).collect();
+        let neighbours = neighbours(own, &machines);
+        let wanted: BTreeMap<&str, &MachineRecord> = machines
+            .iter()
+            .filter(|m| *own < m.id && neighbours.contains(&m.id))
+            .map(|m| (m.id.as_str(), m))
+            .collect();
         callers.retain(|id, cancel| {
             let keep = wanted.contains_key(id.as_str());
             if !keep {
@@ -49,6 +54,17 @@ pub(crate) async fn run(member: Arc<Member>) {
             _ = records.changed() => {}
         }
     }
+}
+
+/// The ids of the members this machine keeps a stream with.
+fn neighbours(own: &str, machines: &[MachineRecord]) -> BTreeSet<String> {
+    let parse = |id: &str| {
+        let id: uc_api::MachineId = id.parse().ok()?;
+        Some(uc_cluster_state::MachineId(*id.as_bytes()))
+    };
+    let members: BTreeSet<_> = machines.iter().filter_map(|machine| parse(&machine.id)).collect();
+    let Some(me) = parse(own) else { return BTreeSet::new() };
+    uc_cluster_state::overlay::neighbours(me, &members).iter().map(ToString::to_string).collect()
 }
 
 async fn call(member: Arc<Member>, machine: MachineRecord, cancel: CancellationToken) {
@@ -124,5 +140,26 @@ pub(crate) async fn pump<T: Send>(
         ended = end => if let Err(error) = ended {
             tracing::warn!(%error, "replication with a member ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(n: u32) -> MachineRecord {
+        MachineRecord { id: format!("{n:032x}"), ..MachineRecord::default() }
+    }
+
+    #[test]
+    fn few_machines_all_talk_to_each_other_and_many_to_some() {
+        let three: Vec<_> = (1..=3).map(machine).collect();
+        let ids: Vec<_> = neighbours(&three[0].id, &three).into_iter().collect();
+        assert_eq!(ids, [three[1].id.clone(), three[2].id.clone()]);
+        let many: Vec<_> = (1..=300).map(machine).collect();
+        let some = neighbours(&many[7].id, &many);
+        assert!((2..=10).contains(&some.len()), "{}", some.len());
+        assert!(some.iter().all(|id| neighbours(id, &many).contains(&many[7].id)), "both ends agree");
+        assert!(neighbours(&machine(999).id, &three).is_empty(), "before this machine's own record is there");
     }
 }
