@@ -91,7 +91,7 @@ impl Machine {
         }
     }
 
-    async fn digest(&mut self) -> anyhow::Result<String> {
+    async fn digest(&mut self) -> anyhow::Result<Vec<u8>> {
         self.tell(&Command::Digest).await?;
         match self.answer().await? {
             Answer::Digest(digest) => Ok(digest),

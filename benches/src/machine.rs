@@ -64,7 +64,7 @@ pub(crate) enum Answer {
         incarnation: u64,
         version: u64,
     },
-    Digest(String),
+    Digest(Vec<u8>),
 }
 
 /// Nanoseconds since 1970 by the clock that all processes of this machine share.
@@ -163,10 +163,7 @@ impl Served {
                 self.store.wait_for(Actor { machine: machine(peer), incarnation }, version).await?;
                 self.at(now_ns())
             }
-            Command::Digest => {
-                let digest = self.store.snapshot().digest();
-                Answer::Digest(digest.iter().map(|byte| format!("{byte:02x}")).collect())
-            }
+            Command::Digest => Answer::Digest(self.store.snapshot().digest().to_vec()),
             Command::Look { peers } => {
                 let peers = peers.into_iter().map(|(peer, address)| (machine(peer), address)).collect();
                 self.membership.set_peers(peers).await;

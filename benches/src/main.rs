@@ -20,16 +20,30 @@ mod store;
 use std::path::PathBuf;
 
 use anyhow::bail;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["store"] => store::run().await,
-        ["replication"] => replication::run().await,
+        ["store"] => until_terminated(store::run()).await,
+        ["replication"] => until_terminated(replication::run()).await,
         // The program's own children.
         ["machine", number, directory] => machine::run(number.parse()?, &PathBuf::from(directory)).await,
         ["churn", directory] => churn::run(&PathBuf::from(directory)).await,
         _ => bail!("usage: uc-bench store|replication"),
+    }
+}
+
+/// Lets go of a run, and with it of its children and files, when somebody ends it.
+async fn until_terminated(bench: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        outcome = bench => outcome,
+        _ = terminate.recv() => bail!("ended from outside"),
+        outcome = tokio::signal::ctrl_c() => {
+            outcome?;
+            bail!("interrupted")
+        }
     }
 }

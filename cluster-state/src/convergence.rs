@@ -1,5 +1,5 @@
-//! Property test: up to five replicas, random writes, edits, deletes, claims, log entries, raises, publications, exchanges that break off, duplicates out
-//! of order, crashes that lose what was not durable, clock jumps. After everything has been exchanged all replicas
+//! Property test: up to five replicas, random writes, edits, deletes, claims, log entries, raises, publications,
+//! exchanges that break off, duplicates out of order, crashes that lose what was not durable, clock jumps. After everything has been exchanged all replicas
 //! hold the same changes, and these are what a fold over the whole history says.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -218,6 +218,7 @@ impl Cluster {
                 let entries = [vec![value]];
                 local::append(&mut node.state, LOG, &entries, keep, node.clock, &mut Changes::default())
                     .unwrap();
+                node.disk = node.state.clone();
                 return;
             }
         };

@@ -9,7 +9,7 @@ use crate::id::{Actor, Dot, MAX_COUNTER, MachineId};
 use crate::kind::{self, ACKS, Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, MEMBERS};
 use crate::op::{Content, Context, Group, MAX_CONTEXT, MAX_GROUPS, Op, Wanted};
 use crate::register::{MAX_SIBLINGS, Register};
-use crate::state::{Changes, Member, MemberStatus, State};
+use crate::state::{Acknowledgements, Changes, Member, MemberStatus, State};
 use crate::writer::WriteError;
 
 /// Marks of vanished observations kept before all are written anew and swept, if there are more than live ones.
@@ -595,7 +595,13 @@ pub(crate) fn rejoin(
         let member = Member { status: MemberStatus::Member, floor: incarnation };
         declare(&mut fresh, me, member, now_ms, changes)?;
     }
-    let unknown = |op: &&Arc<Op>| op.dot.version > fresh.height(op.dot.actor) && !fresh.has_op(op.dot);
+    let replaced = |op: &Op| {
+        let register = fresh.register(matches!(op.content, Content::Claim(_)), op.kind, &op.key);
+        register.is_some_and(|register| register.context().covers(op.dot))
+    };
+    // What somebody replaced or deleted without having all before it is known, too.
+    let unknown =
+        |op: &&Arc<Op>| op.dot.version > fresh.height(op.dot.actor) && !fresh.has_op(op.dot) && !replaced(op);
     let mut unsent: Vec<Arc<Op>> = old.ops().filter(unknown).cloned().collect();
     unsent.sort_by_key(|op| (op.hlc(), op.dot));
     for op in unsent {
@@ -603,11 +609,27 @@ pub(crate) fn rejoin(
             Content::Intent(_) | Content::Claim(_) if op.kind != ACKS => {
                 repeat(&mut fresh, &op, now_ms, changes)?;
             }
+            Content::Intent(asked) if *op.key == *me.to_string() => {
+                // What it acknowledges is not here any more, and some peer may have it: it is taken back.
+                let mut context = seen(&fresh, false, ACKS, &op.key)?;
+                context.join(&asked.context);
+                context.add(op.dot);
+                let none = postcard::to_stdvec(&Acknowledgements::new()).unwrap_or_default();
+                let hlc = fresh.hlc.tick(now_ms);
+                let groups = Some(vec![(0, None, Bytes::from(none))]);
+                let key = Arc::clone(&op.key);
+                let wanted = Wanted { kind: ACKS, claim: false, key, hlc, life: None, context, groups };
+                fresh.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
+            }
             Content::Entry { ms, value } if op.dot.actor.machine == me => {
                 fresh.apply_own(|dot| Op::entry(dot, op.kind, *ms, value), now_ms, changes)?;
             }
             _ => {}
         }
+    }
+    // Of the former lives of this machine nothing is missing now, and nobody else could ever say so.
+    for (actor, version) in old.heights().filter(|(actor, _)| actor.machine == me) {
+        fresh.close(actor, version, changes);
     }
     for kind in old.published_kinds(me) {
         let rows: BTreeMap<Arc<str>, Vec<u8>> = old

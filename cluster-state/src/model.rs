@@ -339,11 +339,28 @@ impl World {
             heights: peer.heights().collect(),
             repair: false,
         };
+        let known = |op: &Op| {
+            let register = peer.register(false, SPEC, &op.key);
+            register.is_some_and(|register| register.context().covers(op.dot))
+        };
+        let before = self.written.len();
+        let same = |a: &Op, b: &Op| value(a) == value(b);
+        let replaced: Vec<_> = self
+            .written
+            .iter()
+            .filter(|op| !peer.has_op(op.dot))
+            .filter(|op| self.written.iter().all(|other| !same(op, other) || known(other)))
+            .filter_map(|op| value(op))
+            .collect();
         self.own(on, |state| {
             let mut fresh = State::new(state.me());
             fresh.apply_batch(&batch, NOW, &mut Changes::default()).unwrap();
             *state = local::rejoin(state, fresh, 1, NOW, &mut Changes::default()).unwrap();
         });
+        let mut again = self.written.iter().skip(before).filter_map(|op| value(op));
+        if again.any(|value| replaced.contains(&value)) {
+            self.fault = Some("what somebody had seen and replaced was written again");
+        }
     }
 
     /// What was deleted and collected is shown by nobody who belongs to the cluster.

@@ -70,6 +70,10 @@ impl Context {
         }
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Actor, u64)> {
+        self.0.iter().copied()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

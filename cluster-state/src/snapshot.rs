@@ -188,7 +188,7 @@ impl Snapshot {
     }
 
     /// Everything written to a record's group 0 concurrently, the active value first, at most `MAX_SIBLINGS`. One
-    /// entry: no conflict. Of a deleted record that is still remembered: its deletes.
+    /// entry: no conflict. None of a deleted record.
     pub fn siblings(&self, kind: u16, key: &str) -> Vec<Sibling<'_>> {
         let candidates = self.state.register(false, kind, key).map(|register| register.candidates(0));
         candidates.unwrap_or_default().into_iter().map(sibling).take(MAX_SIBLINGS).collect()

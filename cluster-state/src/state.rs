@@ -22,6 +22,7 @@ mod digest;
 mod members;
 mod sending;
 
+pub(crate) use collect::Acknowledgements;
 pub(crate) use digest::BUCKETS;
 pub use members::MemberStatus;
 pub(crate) use members::{Member, Standing};
@@ -234,6 +235,11 @@ impl State {
                 self.raise(old, sound, changes);
             }
         }
+    }
+
+    /// Takes down that everything of an actor up to `version` is here.
+    pub(crate) fn close(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
+        self.raise(actor, version, changes);
     }
 
     fn registers_of(&self, claim: bool) -> &ChunkMap<RecordKey, Arc<Register>> {

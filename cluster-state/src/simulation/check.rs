@@ -25,11 +25,11 @@ impl World<'_> {
             None => {
                 self.settled = Some(waited);
                 if let Some(wrong) = self.wrong() {
-                    self.fail(wrong);
+                    self.fail(&wrong);
                 }
             }
             Some(disagreement) if waited >= us(self.scenario.patience) => {
-                self.fail(format!("no agreement: {disagreement}"));
+                self.fail(&format!("no agreement: {disagreement}"));
                 // Nothing more is to happen.
                 self.settled = Some(u64::MAX);
             }
@@ -49,7 +49,9 @@ impl World<'_> {
             .map(|node| Work::declare(node.id, node.member))
             .collect();
         let any = !forgotten.is_empty();
-        forgotten.into_iter().for_each(|work| self.enqueue(first, work, Origin::Own));
+        for work in forgotten {
+            self.enqueue(first, work, Origin::Own);
+        }
         any
     }
 
@@ -117,13 +119,23 @@ impl World<'_> {
             let left: Vec<&&Arc<Op>> =
                 history.iter().filter(|op| !history.iter().any(|other| covers(other, op.dot))).collect();
             let is_value = |op: &Op| op.asked().is_some_and(|asked| asked.groups.is_some());
-            let only_deletes = !left.iter().any(|op| is_value(op));
-            let all: BTreeSet<Dot> = left.iter().map(|op| op.dot).collect();
             let items = state.register(false, SPEC, key).map(Register::items).unwrap_or_default();
             let kept: BTreeSet<Dot> = items.iter().map(|op| op.dot).collect();
-            // Deletes that everybody has are collected.
-            if kept != all && !(kept.is_empty() && only_deletes) {
-                return Some(format!("of {key}, {all:?} should be left, and {kept:?} is"));
+            let all: BTreeSet<Dot> = left.iter().map(|op| op.dot).collect();
+            // Deletes that everybody had may have been collected.
+            if !kept.is_subset(&all) || left.iter().any(|op| is_value(op) && !kept.contains(&op.dot)) {
+                let tell = |op: &&Arc<Op>| {
+                    let what = if is_value(op) { "value" } else { "delete" };
+                    let kept = if kept.contains(&op.dot) { "" } else { ", not there" };
+                    let left = if all.contains(&op.dot) { "" } else { ", replaced" };
+                    format!(
+                        "{} ({what} at {:?}{left}{kept}) ",
+                        op.dot,
+                        op.hlc().map(|hlc| (hlc >> 16, hlc & 0xffff))
+                    )
+                };
+                let history: String = history.iter().map(tell).collect();
+                return Some(format!("of {key} something else is left than should be: {history}"));
             }
         }
         None

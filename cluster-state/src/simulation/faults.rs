@@ -23,7 +23,9 @@ impl World<'_> {
         let (number, chance) = id.split_at_mut(4);
         // Told apart by their first bytes, in the order of the machines; spread by the rest.
         number.copy_from_slice(&(n as u32 + 1).to_be_bytes());
-        chance.iter_mut().for_each(|byte| *byte = self.rng.random());
+        for byte in chance.iter_mut() {
+            *byte = self.rng.random();
+        }
         MachineId(id)
     }
 
@@ -149,7 +151,7 @@ impl World<'_> {
         let now_ms = self.clock(n);
         let node = &mut self.nodes[n];
         if let Err(error) = node.machine.restart(power, seed, now_ms) {
-            return self.fail(error);
+            return self.fail(&error);
         }
         node.up = true;
         node.since = self.now;

@@ -202,7 +202,7 @@ impl<'a> World<'a> {
                     self.add_node(id, machine, truth);
                 }
             }
-            Err(error) => self.fail(error),
+            Err(error) => self.fail(&error),
         }
         self.arrange();
     }
@@ -267,7 +267,7 @@ impl<'a> World<'a> {
         self.at(self.now + delay, event);
     }
 
-    pub(super) fn fail(&mut self, failure: String) {
+    pub(super) fn fail(&mut self, failure: &str) {
         self.failures.push(format!("at {:.3} s: {failure}", self.now as f64 / 1e6));
     }
 
@@ -322,7 +322,7 @@ impl<'a> World<'a> {
             std::mem::take(&mut node.committing).into_iter().unzip();
         let done = match node.machine.commit(&works, node.started_ms) {
             Ok(done) => done,
-            Err(error) => return self.fail(error),
+            Err(error) => return self.fail(&error),
         };
         for work in &works {
             if let Work::Apply(batch) = work {
@@ -340,7 +340,9 @@ impl<'a> World<'a> {
             .zip(done.made)
             .filter_map(|(origin, made)| made.filter(|_| matches!(origin, Origin::Change)))
             .collect();
-        made.into_iter().for_each(|dot| self.tracker.made(dot, n, now));
+        for dot in made {
+            self.tracker.made(dot, n, now);
+        }
         if !self.nodes[n].up {
             return;
         }
@@ -454,7 +456,9 @@ impl<'a> World<'a> {
             streams: Default::default(),
             wake: [u64::MAX; 2],
         });
-        ends.iter().for_each(|end| self.nodes[*end].links.push(link));
+        for end in ends {
+            self.nodes[end].links.push(link);
+        }
         link
     }
 
@@ -519,7 +523,7 @@ impl<'a> World<'a> {
                 }
                 Err(error) => {
                     let ends = link.ends;
-                    self.fail(format!("session of machines {ends:?}: {error}"));
+                    self.fail(&format!("session of machines {ends:?}: {error}"));
                     return self.close(l);
                 }
             }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Changes, State, members};
+use super::{Changes, Member, MemberStatus, State, members};
 use crate::id::{Actor, Dot, MachineId};
 use crate::kind::ACKS;
-use crate::op::{Context, MAX_CONTEXT};
+use crate::op::{Context, MAX_CONTEXT, Op};
 
 /// Deletes that are looked at in one round; the rest waits for the next.
 const ROUND: usize = 4_096;
@@ -102,7 +102,7 @@ impl State {
         let mut gone = Vec::new();
         for ((_, claim, key), ()) in self.buried.iter().take(ROUND) {
             let Some(register) = self.registers_of(*claim).get(key) else { continue };
-            if register.items().iter().all(|op| stable(op.dot)) {
+            if register.items().iter().all(|op| stable(op.dot) && self.has_seen_all(op)) {
                 gone.push((*claim, key.clone(), Arc::clone(register)));
             }
         }
@@ -113,6 +113,17 @@ impl State {
             }
             self.set_register(claim, key, Some(&register), None);
         }
+    }
+
+    /// Whether the heights remember what a delete replaced. A machine that was evicted may come back with a write of
+    /// which only the delete knows that it was ever seen here; it says so itself then.
+    fn has_seen_all(&self, op: &Op) -> bool {
+        op.asked().is_none_or(|asked| {
+            asked.context.iter().all(|(actor, version)| {
+                let left = |(_, member): (u64, Member)| member.status == MemberStatus::Left;
+                self.height(actor) >= version || self.member(actor.machine).is_some_and(left)
+            })
+        })
     }
 
     /// Number of deletes that wait for acknowledgements.
