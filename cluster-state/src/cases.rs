@@ -84,6 +84,8 @@ impl World {
     }
 
     fn rejoin(&mut self, name: &str, from: &str) {
+        let server = self.node(from);
+        local::expect(&mut server.state, machine(name), server.clock, &mut Changes::default()).unwrap();
         let whole = everything(&self.node(from).state);
         let node = self.node(name);
         let mut fresh = State::new(node.state.me());

@@ -294,7 +294,7 @@ impl Cluster {
                 core.applied();
             }
             Some(Effect::Reincarnate(_)) => panic!("a crash left an incarnation that was used before"),
-            Some(Effect::Rejoin) => panic!("nobody was evicted"),
+            Some(Effect::Rejoin | Effect::Expect) => panic!("nobody was evicted"),
             None => {}
         }
     }

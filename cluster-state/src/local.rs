@@ -454,6 +454,19 @@ pub(crate) fn declare(
     write(state, &[raise], now_ms, changes)
 }
 
+/// Takes down that a machine is about to fetch everything: from here on tombstones wait for it.
+pub(crate) fn expect(
+    state: &mut State,
+    machine: MachineId,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
+    match state.returning(machine) {
+        Some(member) => declare(state, machine, member, now_ms, changes),
+        None => Ok(()),
+    }
+}
+
 /// Makes `rows` the complete set of own observations of `kind`. Unchanged rows change nothing.
 pub(crate) fn publish(
     state: &mut State,

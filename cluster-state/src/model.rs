@@ -34,6 +34,8 @@ enum Broken {
     FilterBeforeCommit,
     /// An own write is told to others and not compared with what comes from them.
     Aside,
+    /// Who sends everything to a machine that comes back does not wait for it from then on.
+    SilentReturn,
 }
 
 /// How much of each there may be in one history.
@@ -53,8 +55,6 @@ struct Cluster {
     keys: u8,
     bounds: Bounds,
     broken: Option<Broken>,
-    /// Who comes back may fall silent before whom it fetched from has heard that it is a member again.
-    silent_return: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,7 +218,7 @@ impl World {
     fn evicts(&self, by: usize, whom: usize) -> bool {
         let own = self.machines[whom].state.member(id(whom)).map_or(0, |(epoch, _)| epoch);
         let known = self.machines[by].state.member(id(whom));
-        known.is_some_and(|(epoch, member)| member.status == MemberStatus::Evicted && epoch > own)
+        known.is_some_and(|(epoch, member)| member.status.has_to_rejoin() && epoch > own)
     }
 
     fn refuse(&self, a: usize, b: usize) -> bool {
@@ -332,7 +332,10 @@ impl World {
         });
     }
 
-    fn rejoin(&mut self, on: usize, from: usize) {
+    fn rejoin(&mut self, on: usize, from: usize, broken: Option<Broken>) {
+        if broken != Some(Broken::SilentReturn) {
+            self.own(from, |state| local::expect(state, id(on), NOW, &mut Changes::default()).unwrap());
+        }
         let peer = &self.machines[from].state;
         let batch = Batch {
             ops: peer.lane_after(Lane::Intent, 0).map(|next| Arc::clone(next.item)).collect(),
@@ -456,10 +459,7 @@ impl Model for Cluster {
                 world.left.evictions -= 1;
             }
             Action::Rejoin { on, from } => {
-                world.rejoin(on, from);
-                if !self.silent_return {
-                    world.deliver(on, from, false);
-                }
+                world.rejoin(on, from, self.broken);
             }
         }
         let moved = world.machines.iter().zip(&last.machines).any(|(new, old)| new.mark != old.mark);

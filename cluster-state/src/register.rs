@@ -167,7 +167,6 @@ impl Register {
     /// group, those of other lives, and deletes.
     pub(crate) fn candidates(&self, id: u16) -> Vec<Candidate<'_>> {
         let newest = self.newest(id);
-        let gone = |(op, asked): (&Op, &Intent)| Candidate { dot: op.dot, hlc: asked.hlc, value: None };
         // What is deleted has no values, whether its deletes are still kept or already forgotten.
         let Some(active) = newest.first() else { return Vec::new() };
         let mut found: Vec<Candidate<'_>> = newest

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::id::{Actor, ClusterId, Dot, MachineId};
 use crate::kind::Kind;
 use crate::op::{Lane, Op};
-use crate::state::{Batch, MemberStatus, State};
+use crate::state::{Batch, State};
 use crate::vector::VersionVector;
 use crate::wire::{
     self, BucketSums, Digest, FRAME_TARGET, FrameError, HEIGHT_WEIGHT, HEIGHTS_CHUNK, Heights, Hello,
@@ -134,6 +134,8 @@ pub(crate) enum Effect {
     Reincarnate(u64),
     /// The cluster went on without this machine: fetch everything anew.
     Rejoin,
+    /// The peer is about to fetch everything: write that down, durably, before it is sent anything.
+    Expect,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -184,7 +186,7 @@ impl Core {
     pub(crate) fn new(cluster: ClusterId, kinds: &'static [Kind], peer: MachineId, state: &State) -> Self {
         let me = state.me();
         let fetching = state.is_rejoining();
-        let yours = state.member(peer).map(|(epoch, member)| (epoch, member.status == MemberStatus::Evicted));
+        let yours = state.member(peer).map(|(epoch, member)| (epoch, member.status.has_to_rejoin()));
         let hello = Hello {
             protocol: PROTOCOL,
             oldest: OLDEST,
@@ -358,13 +360,14 @@ impl Core {
         let evicts_us = hello.yours.1 && hello.yours.0 > own_epoch;
         let evicted = state
             .member(peer)
-            .is_some_and(|(epoch, member)| member.status == MemberStatus::Evicted && epoch > hello.epoch);
+            .is_some_and(|(epoch, member)| member.status.has_to_rejoin() && epoch > hello.epoch);
         match (evicts_us, evicted && !hello.rejoin) {
             // Each side of a long partition has evicted the other: one gives way, the same one on both ends.
             (true, true) if state.standing() < hello.standing => Ok(Some(Effect::Rejoin)),
             (true, false) => Ok(Some(Effect::Rejoin)),
             (_, true) => Err(SessionError::PeerEvicted { peer }),
-            (false, false) => Ok(None),
+            // No frame is taken, so nothing is sent, until it is written down.
+            (false, false) => Ok(state.returning(peer).filter(|_| hello.rejoin).map(|_| Effect::Expect)),
         }
     }
 

@@ -209,6 +209,10 @@ pub(crate) enum Work {
         above: u64,
     },
     BeginRejoin,
+    /// A machine is about to fetch everything.
+    Expect {
+        machine: MachineId,
+    },
     /// Lets quarantined records in, acknowledges deletes, collects them.
     Maintain {
         acknowledge: bool,
@@ -387,6 +391,7 @@ impl Writer {
                 Ok(())
             }
             Work::Reincarnate { above } => self.reincarnate(state, *above, now_ms, changes),
+            Work::Expect { machine } => local::expect(state, *machine, now_ms, changes),
             Work::BeginRejoin => {
                 if !state.is_rejoining() {
                     tracing::warn!("the cluster went on without this machine: fetching everything anew");

@@ -50,7 +50,7 @@ fn exchange(world: &mut World, broken: Option<Broken>, rejoin: bool) -> Result<(
                 if !world.refuse(a, b) {
                     world.deliver(a, b, false);
                 } else if rejoin && world.must_rejoin(a, b) {
-                    world.rejoin(a, b);
+                    world.rejoin(a, b, broken);
                 }
             }
         }

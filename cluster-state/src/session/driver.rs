@@ -83,6 +83,7 @@ enum Applied {
     Changes,
     Incarnation,
     Rejoin,
+    Expected,
 }
 
 impl Task {
@@ -171,7 +172,7 @@ impl Task {
                     snapshot = Arc::clone(&snapshots.borrow_and_update());
                     match outcome {
                         Ok(Applied::Changes) => core.applied(),
-                        Ok(Applied::Incarnation) => {}
+                        Ok(Applied::Incarnation | Applied::Expected) => {}
                         Ok(Applied::Rejoin) => return Err(SessionError::Rejoin),
                         Err(WriteError::TooManyOpaque(_)) => return Err(self.too_many_unknown()),
                         Err(WriteError::Twin { .. }) => return Err(SessionError::Twin),
@@ -218,6 +219,9 @@ impl Task {
             Effect::Apply(batch) => Box::pin(async move { apply(&shared, peer, batch).await }),
             Effect::Reincarnate(above) => Box::pin(async move {
                 shared.work(Work::Reincarnate { above }).await.map(|_| Applied::Incarnation)
+            }),
+            Effect::Expect => Box::pin(async move {
+                shared.work(Work::Expect { machine: peer }).await.map(|_| Applied::Expected)
             }),
             Effect::Rejoin => {
                 Box::pin(async move { shared.work(Work::BeginRejoin).await.map(|_| Applied::Rejoin) })

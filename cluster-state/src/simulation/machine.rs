@@ -236,7 +236,9 @@ impl End {
             Ok(None) => Ok(None),
             Ok(Some(Effect::Apply(batch))) => Ok(Some(Work::Apply(batch))),
             Ok(Some(Effect::Reincarnate(above))) => Ok(Some(Work::Reincarnate(above))),
-            Ok(Some(Effect::Rejoin)) => Err("a machine that nobody evicted is to rejoin".to_owned()),
+            Ok(Some(Effect::Rejoin | Effect::Expect)) => {
+                Err("a machine that nobody evicted is to rejoin".to_owned())
+            }
             Err(error) => Err(error.to_string()),
         }
     }

@@ -35,6 +35,10 @@ pub(crate) type Acknowledgements = Vec<Acknowledged>;
 impl State {
     /// What a member has acknowledged; nothing if it contradicts itself.
     fn acknowledged(&self, machine: MachineId) -> Acknowledgements {
+        // What it acknowledged it may not have any more.
+        if self.member(machine).is_some_and(|(_, member)| member.status == MemberStatus::Returning) {
+            return Vec::new();
+        }
         let Some(register) = self.register(false, ACKS, &machine.to_string()) else { return Vec::new() };
         let [only] = register.items() else { return Vec::new() };
         if only.dot.actor.machine != machine || only.dot.actor.incarnation < self.floor(machine) {

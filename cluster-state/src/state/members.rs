@@ -19,6 +19,20 @@ pub enum MemberStatus {
     Evicted,
     /// It left, or was removed by a person.
     Left,
+    /// It is fetching everything anew: tombstones wait for it, and what it acknowledged before does not count.
+    Returning,
+}
+
+impl MemberStatus {
+    /// Whether tombstones wait for it.
+    fn is_waited_for(self) -> bool {
+        matches!(self, Self::Member | Self::Returning)
+    }
+
+    /// Whether it has to fetch everything anew before it is talked to.
+    pub(crate) fn has_to_rejoin(self) -> bool {
+        matches!(self, Self::Evicted | Self::Returning)
+    }
 }
 
 /// The body of a membership record.
@@ -48,11 +62,11 @@ impl State {
         self.registry(MEMBERS).filter_map(parsed).collect()
     }
 
-    /// Machines that are members now.
+    /// Machines that are members now, those that are returning included.
     pub(crate) fn current_members(&self) -> impl Iterator<Item = MachineId> + '_ {
         self.registry(MEMBERS).filter_map(|(key, op)| {
             let (_, member) = membership(op)?;
-            (member.status == MemberStatus::Member).then(|| parse(key)).flatten()
+            member.status.is_waited_for().then(|| parse(key)).flatten()
         })
     }
 
@@ -65,10 +79,23 @@ impl State {
     /// Facts of `owner` of incarnations below this do not count.
     pub(super) fn floor(&self, owner: MachineId) -> u64 {
         match self.member(owner) {
-            Some((_, Member { status: MemberStatus::Member, floor })) => floor,
+            Some((_, Member { status, floor })) if status.is_waited_for() => floor,
             Some(_) => u64::MAX,
             None => 0,
         }
+    }
+
+    /// What to write down of a machine before it is sent everything: from then on tombstones wait for what it is about
+    /// to have. Nothing if that is written down, or if it does not belong to the cluster.
+    pub(crate) fn returning(&self, machine: MachineId) -> Option<Member> {
+        let (_, known) = self.member(machine)?;
+        let floor = match known.status {
+            MemberStatus::Left | MemberStatus::Returning => return None,
+            // Its facts are gone everywhere, and stay so until it says them again.
+            MemberStatus::Evicted => u64::MAX,
+            MemberStatus::Member => known.floor,
+        };
+        Some(Member { status: MemberStatus::Returning, floor })
     }
 
     /// The floor of the machine that is the record's key has changed.
