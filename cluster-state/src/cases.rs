@@ -44,7 +44,8 @@ fn seen(state: &State) -> (Vec<Dot>, [u8; 32], u64) {
 }
 
 fn everything(state: &State) -> Batch {
-    Batch { ops: state.ops().cloned().collect(), heights: state.heights().collect(), repair: false }
+    let (heights, cuts) = (state.heights().collect(), state.cuts().collect());
+    Batch { ops: state.ops().cloned().collect(), heights, cuts, repair: false }
 }
 
 fn same(what: &str, found: &str, wanted: &str) -> Result<(), String> {
@@ -80,16 +81,16 @@ impl World {
         let old = node.disk.me();
         let me = Actor { incarnation: old.incarnation + 1, ..old };
         let ops = node.disk.ops().cloned().collect();
-        node.state = State::load(me, node.disk.hlc, &node.disk.vector(), ops, node.clock).unwrap().0;
+        node.state =
+            State::load(me, node.disk.hlc, &node.disk.vector(), &node.disk.cuts().collect(), ops, node.clock)
+                .unwrap()
+                .0;
     }
 
     fn rejoin(&mut self, name: &str, from: &str) {
-        let server = self.node(from);
-        local::expect(&mut server.state, machine(name), server.clock, &mut Changes::default()).unwrap();
         let whole = everything(&self.node(from).state);
         let node = self.node(name);
-        let mut fresh = State::new(node.state.me());
-        fresh.set_rejoining(true);
+        let mut fresh = State::fetched(node.state.me());
         let mut changes = Changes::default();
         fresh.apply_batch(&whole, node.clock, &mut changes).unwrap();
         node.state = local::rejoin(&node.state, fresh, 1_000, node.clock, &mut changes).unwrap();

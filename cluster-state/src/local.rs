@@ -7,10 +7,13 @@ use bytes::Bytes;
 
 use crate::id::{Actor, Dot, MAX_COUNTER, MachineId};
 use crate::kind::{self, ACKS, Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, MEMBERS};
-use crate::op::{Content, Context, Group, MAX_CONTEXT, MAX_GROUPS, Op, Wanted};
+use crate::op::{Content, Context, MAX_CONTEXT, MAX_GROUPS, Op, Wanted};
 use crate::register::{MAX_SIBLINGS, Register};
-use crate::state::{Acknowledgements, Changes, Member, MemberStatus, State};
+use crate::state::{Changes, Member, MemberStatus, State};
 use crate::writer::WriteError;
+
+mod rejoin;
+pub(crate) use rejoin::{reincarnate, rejoin};
 
 /// Marks of vanished observations kept before all are written anew and swept, if there are more than live ones.
 const MAX_GONE: usize = 64;
@@ -223,8 +226,8 @@ pub(crate) fn write(
                 settle(state, (*kind, key), *group, seen, value.as_deref(), now_ms, changes)?;
             }
             Write::Declare { machine, status } => {
-                let floor = state.member(*machine).map_or(0, |(_, member)| member.floor);
-                declare(state, *machine, Member { status: *status, floor }, now_ms, changes)?;
+                let member = state.membership_of(*machine, *status);
+                declare(state, *machine, member, now_ms, changes)?;
             }
             Write::Raise { kind, key, epoch, value } => {
                 let known = match state.registered(*kind, key).map(|op| &op.content) {
@@ -428,15 +431,19 @@ pub(crate) fn append(
     Ok(())
 }
 
-/// Writes down up to where this machine has the actors whose deletes others keep.
+/// Writes down up to where this machine has the actors whose deletes others keep; if it was evicted, that it is back.
 pub(crate) fn acknowledge(state: &mut State, now_ms: u64, changes: &mut Changes) -> Result<(), WriteError> {
+    if state.is_evicted() && !state.is_rejoining() {
+        let me = state.me().machine;
+        declare(state, me, state.membership_of(me, MemberStatus::Member), now_ms, changes)?;
+    }
     let Some(list) = state.due_acknowledgements() else { return Ok(()) };
     let value = postcard::to_stdvec(&list).unwrap_or_default();
     let key = state.me().machine.to_string();
     put(state, (ACKS, &key), vec![(0, Some(value.as_slice()))], false, now_ms, changes)
 }
 
-/// Declares what a machine is to the cluster.
+/// Declares what a machine is to the cluster, unless that is declared.
 pub(crate) fn declare(
     state: &mut State,
     machine: MachineId,
@@ -448,23 +455,22 @@ pub(crate) fn declare(
     if known.is_some_and(|(_, known)| known == member) {
         return Ok(());
     }
-    let epoch = known.map_or(0, |(epoch, _)| epoch) + 1;
-    let value = postcard::to_stdvec(&member).unwrap_or_default();
-    let raise = Write::Raise { kind: MEMBERS, key: machine.to_string(), epoch, value };
-    write(state, &[raise], now_ms, changes)
+    declare_above(state, machine, member, known.map_or(0, |(epoch, _)| epoch), now_ms, changes)
 }
 
-/// Takes down that a machine is about to fetch everything: from here on tombstones wait for it.
-pub(crate) fn expect(
+/// Declares what a machine is to the cluster, above an epoch.
+fn declare_above(
     state: &mut State,
     machine: MachineId,
+    member: Member,
+    above: u64,
     now_ms: u64,
     changes: &mut Changes,
 ) -> Result<(), WriteError> {
-    match state.returning(machine) {
-        Some(member) => declare(state, machine, member, now_ms, changes),
-        None => Ok(()),
-    }
+    let epoch = above + 1;
+    let value = postcard::to_stdvec(&member).unwrap_or_default();
+    let raise = Write::Raise { kind: MEMBERS, key: machine.to_string(), epoch, value };
+    write(state, &[raise], now_ms, changes)
 }
 
 /// Makes `rows` the complete set of own observations of `kind`. Unchanged rows change nothing.
@@ -515,145 +521,4 @@ pub(crate) fn republish(
     }
     state.apply_own(|dot| Op::sweep(dot, kind, floor), now_ms, changes)?;
     Ok(())
-}
-
-/// Goes on as a new incarnation: own observations are said again, and so are the own intents of this run, whose
-/// versions were used before with other content, which is to come from the peers.
-pub(crate) fn reincarnate(
-    state: &mut State,
-    incarnation: u64,
-    opened_at: u64,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let old = state.me();
-    let suspects: Vec<_> = state.ops_after(old, opened_at).cloned().collect();
-    state.become_actor(Actor { incarnation, ..old }, opened_at, changes);
-    for op in suspects {
-        match &op.content {
-            Content::Entry { ms, value } => {
-                state.drop_entry(&op, changes);
-                state.apply_own(|dot| Op::entry(dot, op.kind, *ms, value), now_ms, changes)?;
-            }
-            Content::Registry { epoch, value, .. } => {
-                let hlc = state.hlc.tick(now_ms);
-                let key = Arc::clone(&op.key);
-                state.apply_own(
-                    |dot| Op::registry(dot, op.kind, key, *epoch, hlc, value),
-                    now_ms,
-                    changes,
-                )?;
-            }
-            _ => repeat(state, &op, now_ms, changes)?,
-        }
-    }
-    for kind in state.published_kinds(old.machine) {
-        // A log's entries have a time; they were said again above.
-        if state.facts_of(kind, old.machine).any(|(_, fact)| fact.ms > 0) {
-            continue;
-        }
-        let rows = state
-            .facts_of(kind, old.machine)
-            .filter_map(|((_, _, key), fact)| {
-                fact.value.as_ref().map(|value| (Arc::clone(key), value.to_vec()))
-            })
-            .collect();
-        republish(state, kind, &rows, now_ms, changes)?;
-    }
-    Ok(())
-}
-
-/// Says an intent or a claim again: the repetition replaces what it repeats and what that had replaced, nothing else.
-/// A record that is not there was perhaps deleted and forgotten meanwhile; then it is written as such.
-fn repeat(state: &mut State, op: &Op, now_ms: u64, changes: &mut Changes) -> Result<(), WriteError> {
-    let Some(asked) = op.asked() else { return Ok(()) };
-    let claim = matches!(op.content, Content::Claim(_));
-    let mut context = match state.register(claim, op.kind, &op.key) {
-        Some(_) => Context::default(),
-        None => state.absent_context(),
-    };
-    context.join(&asked.context);
-    context.add(op.dot);
-    let hlc = state.hlc.tick(now_ms);
-    let group = |group: &Group| {
-        let set = (group.dot != op.dot).then_some((group.dot, group.hlc));
-        (group.id, set, group.value.clone())
-    };
-    let groups = asked.groups.as_ref().map(|groups| groups.iter().map(group).collect());
-    let (kind, key) = (op.kind, Arc::clone(&op.key));
-    let wanted = Wanted { kind, claim, key, hlc, life: Some(asked.life), context, groups };
-    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
-    Ok(())
-}
-
-/// Goes on from what a peer has (`fresh`), fetched whole, instead of what this machine had: what it wrote and the
-/// cluster does not know is written again, as a new incarnation.
-pub(crate) fn rejoin(
-    old: &State,
-    mut fresh: State,
-    stride: u64,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<State, WriteError> {
-    let me = old.me().machine;
-    let known = fresh.heights().filter(|(actor, _)| actor.machine == me).map(|(actor, _)| actor.incarnation);
-    let loose = fresh.ops().filter(|op| op.dot.actor.machine == me).map(|op| op.dot.actor.incarnation);
-    let incarnation = known.chain(loose).max().unwrap_or(0).max(old.me().incarnation) + stride;
-    fresh.become_actor(Actor { machine: me, incarnation }, u64::MAX, changes);
-    fresh.hlc.observe(old.hlc.last());
-    fresh.set_rejoining(false);
-    if let Some((_, member)) = fresh.member(me)
-        && member.status != MemberStatus::Left
-    {
-        let member = Member { status: MemberStatus::Member, floor: incarnation };
-        declare(&mut fresh, me, member, now_ms, changes)?;
-    }
-    let replaced = |op: &Op| {
-        let register = fresh.register(matches!(op.content, Content::Claim(_)), op.kind, &op.key);
-        register.is_some_and(|register| register.context().covers(op.dot))
-    };
-    // What somebody replaced or deleted without having all before it is known, too.
-    let unknown =
-        |op: &&Arc<Op>| op.dot.version > fresh.height(op.dot.actor) && !fresh.has_op(op.dot) && !replaced(op);
-    let mut unsent: Vec<Arc<Op>> = old.ops().filter(unknown).cloned().collect();
-    unsent.sort_by_key(|op| (op.hlc(), op.dot));
-    for op in unsent {
-        match &op.content {
-            Content::Intent(_) | Content::Claim(_) if op.kind != ACKS => {
-                repeat(&mut fresh, &op, now_ms, changes)?;
-            }
-            Content::Intent(asked) if *op.key == *me.to_string() => {
-                // What it acknowledges is not here any more, and some peer may have it: it is taken back.
-                let mut context = seen(&fresh, false, ACKS, &op.key)?;
-                context.join(&asked.context);
-                context.add(op.dot);
-                let none = postcard::to_stdvec(&Acknowledgements::new()).unwrap_or_default();
-                let hlc = fresh.hlc.tick(now_ms);
-                let groups = Some(vec![(0, None, Bytes::from(none))]);
-                let key = Arc::clone(&op.key);
-                let wanted = Wanted { kind: ACKS, claim: false, key, hlc, life: None, context, groups };
-                fresh.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
-            }
-            Content::Entry { ms, value } if op.dot.actor.machine == me => {
-                fresh.apply_own(|dot| Op::entry(dot, op.kind, *ms, value), now_ms, changes)?;
-            }
-            _ => {}
-        }
-    }
-    // Of the former lives of this machine nothing is missing now, and nobody else could ever say so.
-    for (actor, version) in old.heights().filter(|(actor, _)| actor.machine == me) {
-        fresh.close(actor, version, changes);
-    }
-    for kind in old.published_kinds(me) {
-        let rows: BTreeMap<Arc<str>, Vec<u8>> = old
-            .facts_of(kind, me)
-            .filter(|(_, fact)| fact.ms == 0)
-            .filter_map(|((_, _, key), fact)| Some((Arc::clone(key), fact.value.as_ref()?.to_vec())))
-            .collect();
-        let log = old.facts_of(kind, me).any(|(_, fact)| fact.ms > 0);
-        if !log {
-            republish(&mut fresh, kind, &rows, now_ms, changes)?;
-        }
-    }
-    Ok(fresh)
 }

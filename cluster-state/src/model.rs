@@ -7,6 +7,7 @@
 //! heights), the disk (own writes and acknowledgements are durable, what was received is so with the next of these),
 //! and who refuses whom after an eviction. Clocks stand still: stamps grow by counting.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -34,8 +35,8 @@ enum Broken {
     FilterBeforeCommit,
     /// An own write is told to others and not compared with what comes from them.
     Aside,
-    /// Who sends everything to a machine that comes back does not wait for it from then on.
-    SilentReturn,
+    /// Nobody looks whether a machine lacks deletes that were forgotten.
+    NoCut,
 }
 
 /// How much of each there may be in one history.
@@ -153,7 +154,7 @@ fn covers(by: &Op, op: &Op) -> bool {
 /// Without some of its changes, and with other heights: what only a broken rule does.
 fn reloaded(state: &State, me: Actor, heights: &VersionVector, keep: impl Fn(&Op) -> bool) -> State {
     let ops = state.ops().filter(|op| keep(op)).cloned().collect();
-    State::load(me, state.hlc, heights, ops, NOW).unwrap().0
+    State::load(me, state.hlc, heights, &state.cuts().collect(), ops, NOW).unwrap().0
 }
 
 impl Machine {
@@ -169,6 +170,11 @@ impl Machine {
             hasher.update(&state.me().incarnation.to_le_bytes());
             hasher.update(&state.hlc.last().to_le_bytes());
             hasher.update(&state.heights_hash());
+            for (actor, cut) in state.cuts() {
+                hasher.update(&actor.machine.0);
+                hasher.update(&actor.incarnation.to_le_bytes());
+                hasher.update(&cut.to_le_bytes());
+            }
             // In the order of sending.
             for next in state.lane_after(Lane::Intent, 0) {
                 hasher.update(&next.item.hash.to_le_bytes());
@@ -214,25 +220,25 @@ impl World {
         world
     }
 
-    /// Whether `by` has evicted `whom` and `whom` has not come back since: `session::Core::greet`.
-    fn evicts(&self, by: usize, whom: usize) -> bool {
-        let own = self.machines[whom].state.member(id(whom)).map_or(0, |(epoch, _)| epoch);
-        let known = self.machines[by].state.member(id(whom));
-        known.is_some_and(|(epoch, member)| member.status.has_to_rejoin() && epoch > own)
+    /// Whether `at` has forgotten deletes that `whom` may lack: `session::Core::judge`.
+    fn lacks(&self, whom: usize, at: usize) -> bool {
+        let (whom, at) = (&self.machines[whom].state, &self.machines[at].state);
+        let met = !whom.is_new() || at.heights().any(|(actor, _)| actor.machine == whom.me().machine);
+        met && at.cuts().any(|(actor, cut)| whom.height(actor) < cut)
     }
 
-    fn refuse(&self, a: usize, b: usize) -> bool {
-        self.evicts(a, b) || self.evicts(b, a)
+    fn refuse(&self, a: usize, b: usize, broken: Option<Broken>) -> bool {
+        broken != Some(Broken::NoCut) && (self.lacks(a, b) || self.lacks(b, a))
     }
 
     fn is_out(&self, n: usize) -> bool {
-        (0..self.machines.len()).any(|by| by != n && self.evicts(by, n))
+        (0..self.machines.len()).any(|by| by != n && self.must_rejoin(n, by))
     }
 
     /// Whether the next session with `from` makes `on` fetch everything anew.
     fn must_rejoin(&self, on: usize, from: usize) -> bool {
-        let standing = |n: usize| self.machines[n].state.standing();
-        self.evicts(from, on) && (!self.evicts(on, from) || standing(on) < standing(from))
+        let standing = |n: usize| (self.machines[n].state.standing(), Reverse(id(n)));
+        self.lacks(on, from) && (!self.lacks(from, on) || standing(on) < standing(from))
     }
 
     /// An own change: durable before anybody hears of it.
@@ -273,6 +279,7 @@ impl World {
             batch.ops.truncate(1);
         } else {
             batch.heights = sender.heights().filter(|(actor, version)| *version > has.get(*actor)).collect();
+            batch.cuts = batch.heights.iter().map(|(actor, _)| (*actor, sender.cut(*actor))).collect();
         }
         let receiver = &mut self.machines[to];
         if receiver.state.apply_batch(&batch, NOW, &mut Changes::default()).is_err() {
@@ -326,20 +333,17 @@ impl World {
 
     fn evict(&mut self, by: usize, whom: usize) {
         self.own(by, |state| {
-            let floor = state.member(id(whom)).map_or(0, |(_, member)| member.floor);
-            let member = Member { status: MemberStatus::Evicted, floor };
+            let member = state.membership_of(id(whom), MemberStatus::Evicted);
             local::declare(state, id(whom), member, NOW, &mut Changes::default()).unwrap();
         });
     }
 
-    fn rejoin(&mut self, on: usize, from: usize, broken: Option<Broken>) {
-        if broken != Some(Broken::SilentReturn) {
-            self.own(from, |state| local::expect(state, id(on), NOW, &mut Changes::default()).unwrap());
-        }
+    fn rejoin(&mut self, on: usize, from: usize) {
         let peer = &self.machines[from].state;
         let batch = Batch {
             ops: peer.lane_after(Lane::Intent, 0).map(|next| Arc::clone(next.item)).collect(),
             heights: peer.heights().collect(),
+            cuts: peer.cuts().collect(),
             repair: false,
         };
         let known = |op: &Op| {
@@ -356,7 +360,7 @@ impl World {
             .filter_map(|op| value(op))
             .collect();
         self.own(on, |state| {
-            let mut fresh = State::new(state.me());
+            let mut fresh = State::fetched(state.me());
             fresh.apply_batch(&batch, NOW, &mut Changes::default()).unwrap();
             *state = local::rejoin(state, fresh, 1, NOW, &mut Changes::default()).unwrap();
         });
@@ -405,7 +409,7 @@ impl Model for Cluster {
             }
         }
         for (a, b) in pairs().filter(|(a, b)| a != b) {
-            let out = world.refuse(a, b);
+            let out = world.refuse(a, b, self.broken);
             if left.deliveries > 0 && !out {
                 actions.push(Action::Deliver { from: a, to: b });
             }
@@ -459,7 +463,7 @@ impl Model for Cluster {
                 world.left.evictions -= 1;
             }
             Action::Rejoin { on, from } => {
-                world.rejoin(on, from, self.broken);
+                world.rejoin(on, from);
             }
         }
         let moved = world.machines.iter().zip(&last.machines).any(|(new, old)| new.mark != old.mark);

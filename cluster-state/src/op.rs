@@ -286,6 +286,14 @@ impl Op {
         self.hlc().map(|hlc| Stamp { hlc, actor: self.dot.actor })
     }
 
+    /// Which of two changes of a registry record stands; the lowest for other classes.
+    pub(crate) fn rank(&self) -> Rank {
+        match &self.content {
+            Content::Registry { epoch, hlc, .. } => Rank { epoch: *epoch, hlc: *hlc, by: Some(self.dot) },
+            _ => Rank::default(),
+        }
+    }
+
     /// What is sent first: what people asked for, and who is a member.
     pub(crate) fn lane(&self) -> Lane {
         match &self.content {
@@ -293,6 +301,15 @@ impl Op {
             Content::Fact(_) | Content::Entry { .. } | Content::Sweep { .. } | Content::Opaque => Lane::Fact,
         }
     }
+}
+
+/// The place of a change among those of its registry record: the highest stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub(crate) struct Rank {
+    pub(crate) epoch: u64,
+    pub(crate) hlc: u64,
+    /// None: no change at all.
+    pub(crate) by: Option<Dot>,
 }
 
 /// The order of sending.

@@ -167,8 +167,11 @@ impl Register {
     /// group, those of other lives, and deletes.
     pub(crate) fn candidates(&self, id: u16) -> Vec<Candidate<'_>> {
         let newest = self.newest(id);
-        // What is deleted has no values, whether its deletes are still kept or already forgotten.
-        let Some(active) = newest.first() else { return Vec::new() };
+        let gone = |(op, asked): (&Op, &Intent)| Candidate { dot: op.dot, hlc: asked.hlc, value: None };
+        let Some(active) = newest.first() else {
+            let deleted = self.life().is_none();
+            return self.asked().filter(|_| deleted).map(gone).collect();
+        };
         let mut found: Vec<Candidate<'_>> = newest
             .iter()
             .map(|group| Candidate { dot: group.dot, hlc: group.hlc, value: Some(&*group.value) })

@@ -7,6 +7,7 @@
 //! side tells its heights and how many frames it has dealt with; when these are all and something that was closed is
 //! missing, the cursors go back to the start. Once a minute digests are compared.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use crate::id::{Actor, ClusterId, Dot, MachineId};
 use crate::kind::Kind;
 use crate::op::{Lane, Op};
-use crate::state::{Batch, State};
+use crate::state::{Batch, Standing, State};
 use crate::vector::VersionVector;
 use crate::wire::{
     self, BucketSums, Digest, FRAME_TARGET, FrameError, HEIGHT_WEIGHT, HEIGHTS_CHUNK, Heights, Hello,
@@ -104,14 +105,20 @@ pub enum SessionError {
     /// This machine goes on as a new incarnation, because peers knew more of its past than its store. Start again.
     #[error("this machine has a new incarnation: start the session again")]
     NewIncarnation,
-    /// The registry says that the peer was evicted. It has to fetch everything anew, which it does by itself.
-    #[error("peer {peer} was evicted and has not rejoined yet")]
-    PeerEvicted {
+    /// Deletes were forgotten here that the peer never had. It has to fetch everything anew, which it does by itself.
+    #[error("peer {peer} was away for so long that it has to fetch everything anew first")]
+    PeerBehind {
         /// Who was meant.
         peer: MachineId,
     },
-    /// This machine has to fetch everything anew from another: it was evicted, or its store is an old copy. The
-    /// next session does it.
+    /// Deletes were forgotten during the session that the peer does not have yet. The next one settles it.
+    #[error("deletes were forgotten that peer {peer} may not have: start the session again")]
+    Outgrown {
+        /// Who was meant.
+        peer: MachineId,
+    },
+    /// This machine has to fetch everything anew from another: it was away for too long, or its store is an old copy.
+    /// The next session does it.
     #[error("this machine has to fetch everything anew: start a session")]
     Rejoin,
     /// This machine fetches everything anew in another session.
@@ -132,10 +139,10 @@ pub(crate) enum Effect {
     Apply(Batch),
     /// The peer knows more of this machine's past than this machine: go on as an incarnation above this one.
     Reincarnate(u64),
-    /// The cluster went on without this machine: fetch everything anew.
-    Rejoin,
-    /// The peer is about to fetch everything: write that down, durably, before it is sent anything.
-    Expect,
+    /// The cluster went on without this machine: fetch everything anew, from a peer that has at least this.
+    Rejoin(VersionVector),
+    /// Fetching anew is given up: the peer does so, too, and it is the one to give way.
+    GoOn,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -159,6 +166,23 @@ pub(crate) struct Core {
     fetching: bool,
     /// The peer fetches everything anew.
     serving: bool,
+    /// There was nothing here when the session began.
+    new: bool,
+    /// There was nothing at the peer's.
+    peer_new: bool,
+    /// What this machine said of itself.
+    standing: Standing,
+    /// Whether this machine gives way if each lacks something.
+    weaker: bool,
+    /// What the peer said it has forgotten when the session began.
+    peer_cuts: VersionVector,
+    /// What was forgotten here before a peer that has nothing.
+    baseline: VersionVector,
+    /// The state's when the peer was last found to lack nothing.
+    cuts_number: u64,
+    outgrown: bool,
+    /// The peer has to fetch everything anew: it is sent nothing.
+    parted: bool,
     /// What the peer said it has.
     peer_has: VersionVector,
     /// What it said it has when the session began.
@@ -186,7 +210,6 @@ impl Core {
     pub(crate) fn new(cluster: ClusterId, kinds: &'static [Kind], peer: MachineId, state: &State) -> Self {
         let me = state.me();
         let fetching = state.is_rejoining();
-        let yours = state.member(peer).map(|(epoch, member)| (epoch, member.status.has_to_rejoin()));
         let hello = Hello {
             protocol: PROTOCOL,
             oldest: OLDEST,
@@ -194,8 +217,7 @@ impl Core {
             machine: me.machine,
             incarnation: me.incarnation,
             rejoin: fetching,
-            epoch: state.member(me.machine).map_or(0, |(epoch, _)| epoch),
-            yours: yours.unwrap_or((0, false)),
+            new: state.is_new(),
             standing: state.standing(),
         };
         let mut core = Self {
@@ -205,6 +227,15 @@ impl Core {
             phase: Phase::Hello,
             fetching,
             serving: false,
+            new: hello.new,
+            peer_new: false,
+            standing: hello.standing,
+            weaker: false,
+            peer_cuts: VersionVector::default(),
+            baseline: VersionVector::default(),
+            cuts_number: 0,
+            outgrown: false,
+            parted: false,
             peer_has: VersionVector::default(),
             first_told: VersionVector::default(),
             closed: VersionVector::default(),
@@ -229,7 +260,9 @@ impl Core {
     pub(crate) fn handle(&mut self, frame: &Bytes, state: &State) -> Result<Option<Effect>, SessionError> {
         let message = wire::decode(frame, self.kinds).map_err(|source| self.bad_frame(source))?;
         match (&self.phase, message) {
-            (_, Message::Refuse(Refusal::Evicted)) if !self.fetching => Ok(Some(Effect::Rejoin)),
+            (_, Message::Refuse(Refusal::Behind)) if !self.fetching => {
+                Ok(Some(Effect::Rejoin(self.peer_cuts.clone())))
+            }
             (_, Message::Refuse(refusal)) => Err(self.refused(refusal)),
             (Phase::Hello, Message::Hello(hello)) => self.greet(&hello, state),
             (Phase::Heights | Phase::Live, Message::Heights(heights)) => self.learn(&heights, state),
@@ -262,6 +295,7 @@ impl Core {
         if self.phase != Phase::Live || !self.control.is_empty() {
             return;
         }
+        self.outgrown |= self.parted;
         self.tell(state);
         self.ticks += 1;
         if self.ticks.is_multiple_of(DIGEST_TICKS) && !self.fetching {
@@ -274,7 +308,7 @@ impl Core {
         if !self.control.is_empty() {
             return true;
         }
-        if self.phase != Phase::Live || self.fetching {
+        if self.phase != Phase::Live || self.fetching || self.outgrown || self.parted {
             return false;
         }
         state.lane_after(Lane::Intent, self.intent_cursor).next().is_some()
@@ -289,7 +323,7 @@ impl Core {
         if let Some(frame) = self.control.pop_front() {
             return Some(frame);
         }
-        if self.phase != Phase::Live || self.fetching {
+        if self.phase != Phase::Live || self.fetching || self.outgrown || self.parted {
             return None;
         }
         // The tag, the counts and the flag.
@@ -301,6 +335,11 @@ impl Core {
         } else if drained && bulk {
             drained = self.fill(Lane::Fact, state, &mut batch, &mut room);
             if drained {
+                if self.cuts_number != state.cuts_number() && self.peer_lacks(state) {
+                    self.outgrown = true;
+                    return None;
+                }
+                self.cuts_number = state.cuts_number();
                 self.fill_heights(state, &mut batch, &mut room);
             }
         }
@@ -334,7 +373,7 @@ impl Core {
             SessionError::OtherMachine { .. } => Refusal::WrongMachine,
             SessionError::Protocol { .. } => Refusal::Protocol,
             SessionError::BadFrame { .. } => Refusal::BadFrame,
-            SessionError::PeerEvicted { .. } => Refusal::Evicted,
+            SessionError::PeerBehind { .. } => Refusal::Behind,
             _ => return None,
         };
         Some(wire::encode_refusal(refusal))
@@ -353,22 +392,77 @@ impl Core {
         }
         self.phase = Phase::Heights;
         self.serving = hello.rejoin;
-        if self.fetching {
-            return if hello.rejoin { Err(SessionError::Rejoining) } else { Ok(None) };
+        self.peer_new = hello.new;
+        let me = state.me().machine;
+        // If each lacks deletes that the other has forgotten, one gives way, the same one on both ends.
+        self.weaker = (self.standing, Reverse(me)) < (hello.standing, Reverse(peer));
+        match (self.fetching, hello.rejoin) {
+            (true, true) if self.weaker => Err(SessionError::Rejoining),
+            // With nobody else to fetch from, both would wait for ever.
+            (true, true) => Ok(Some(Effect::GoOn)),
+            _ => Ok(None),
         }
-        let own_epoch = state.member(state.me().machine).map_or(0, |(epoch, _)| epoch);
-        let evicts_us = hello.yours.1 && hello.yours.0 > own_epoch;
-        let evicted = state
-            .member(peer)
-            .is_some_and(|(epoch, member)| member.status.has_to_rejoin() && epoch > hello.epoch);
-        match (evicts_us, evicted && !hello.rejoin) {
-            // Each side of a long partition has evicted the other: one gives way, the same one on both ends.
-            (true, true) if state.standing() < hello.standing => Ok(Some(Effect::Rejoin)),
-            (true, false) => Ok(Some(Effect::Rejoin)),
-            (_, true) => Err(SessionError::PeerEvicted { peer }),
-            // No frame is taken, so nothing is sent, until it is written down.
-            (false, false) => Ok(state.returning(peer).filter(|_| hello.rejoin).map(|_| Effect::Expect)),
+    }
+
+    /// Both have told what they have, and what they have forgotten: whether one has to fetch everything anew.
+    fn judge(&mut self, state: &State) -> Result<Option<Effect>, SessionError> {
+        self.cuts_number = state.cuts_number();
+        // Who says so may have sent its own changes all the same.
+        let of_peer = |(actor, _): (Actor, u64)| actor.machine == self.peer;
+        self.peer_new &= !state.heights().any(of_peer);
+        self.new &= !self.peer_has.iter().any(|(actor, _)| actor.machine == state.me().machine);
+        if self.serving || self.peer_new {
+            // What was forgotten before, it never had.
+            self.baseline = state.cuts().collect();
         }
+        let cuts = &self.peer_cuts;
+        if self.serving {
+            return Ok(None);
+        }
+        if state.wanted().is_some_and(|wanted| wanted.above(&self.peer_has).next().is_some()) {
+            return Err(SessionError::PeerBehind { peer: self.peer });
+        }
+        let we_lack = !self.new && cuts.iter().any(|(actor, cut)| state.height(actor) < cut);
+        let peer_lacks = self.peer_lacks(state);
+        let peer = self.peer;
+        match (we_lack, peer_lacks) {
+            (we_lack, true) if !(we_lack && self.weaker) => {
+                if self.fetching {
+                    return Err(SessionError::PeerBehind { peer });
+                }
+                // It is told, and ends the session.
+                self.control.push_back(wire::encode_refusal(Refusal::Behind));
+                self.parted = true;
+                Ok(None)
+            }
+            (true, _) if !self.fetching => Ok(Some(Effect::Rejoin(self.peer_cuts.clone()))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether deletes were forgotten here that the peer may not have. What a member has acknowledged, it has.
+    fn peer_lacks(&self, state: &State) -> bool {
+        let told = |actor| {
+            let sent = self.closed.get(actor).max(self.baseline.get(actor));
+            self.peer_has.get(actor).max(sent)
+        };
+        let open: Vec<(Actor, u64)> = state.cuts().filter(|(actor, cut)| told(*actor) < *cut).collect();
+        if open.is_empty() {
+            return false;
+        }
+        let acknowledged: VersionVector =
+            state.acknowledged(self.peer).into_iter().map(|ack| (ack.actor, ack.version)).collect();
+        open.iter().any(|(actor, cut)| acknowledged.get(*actor) < *cut)
+    }
+
+    /// Whether deletes were forgotten since the session began that the peer may not have: it has to end.
+    pub(crate) fn is_outgrown(&self) -> bool {
+        self.outgrown
+    }
+
+    /// Whether the peer fetches everything anew.
+    pub(crate) fn serves(&self) -> bool {
+        self.serving
     }
 
     fn learn(&mut self, heights: &Heights, state: &State) -> Result<Option<Effect>, SessionError> {
@@ -384,13 +478,19 @@ impl Core {
                 ahead = ahead.max(Some(actor.incarnation));
             }
         }
-        if self.peer_has.len() > MAX_ACTORS {
+        if self.phase == Phase::Heights {
+            heights.cuts.iter().for_each(|(actor, cut)| self.peer_cuts.raise(*actor, *cut));
+        }
+        if self.peer_has.len().max(self.peer_cuts.len()) > MAX_ACTORS {
             return Err(self.bad_frame(FrameError::Senseless("too many actors")));
         }
         self.peer_handled = heights.handled;
         if heights.complete && self.phase == Phase::Heights {
             self.phase = Phase::Live;
             self.first_told.clone_from(&self.peer_has);
+            if let Some(effect) = self.judge(state)? {
+                return Ok(Some(effect));
+            }
         } else if heights.complete && heights.handled == self.changes_sent && !self.serving {
             self.rewind();
         }
@@ -431,6 +531,8 @@ impl Core {
             let known = |dot: Dot| dot.version <= state.height(dot.actor) || state.has_op(dot);
             batch.ops.retain(|op| batch.repair || !known(op.dot));
             batch.heights.retain(|(actor, version)| *version > state.height(*actor));
+            // Of what was here before, nothing is missing.
+            batch.cuts.retain(|(actor, _)| batch.heights.iter().any(|(new, _)| new == actor));
         }
         if batch.ops.is_empty() && batch.heights.is_empty() {
             self.handled += 1;
@@ -477,6 +579,9 @@ impl Core {
                 }
                 *room = room.saturating_sub(HEIGHT_WEIGHT);
                 batch.heights.push((actor, version));
+                if state.cut(actor) > 0 {
+                    batch.cuts.push((actor, state.cut(actor)));
+                }
                 self.closed.raise(actor, version);
             }
             self.height_cursor = next.seq;
@@ -544,13 +649,19 @@ impl Core {
         } else {
             state.heights_after(self.told_cursor).map(|next| next.item).collect()
         };
+        // The first word says what was forgotten, too.
+        let first = self.phase == Phase::Hello;
         self.told_cursor = state.seq();
+        let cut = |(actor, _): &(Actor, u64)| {
+            Some((*actor, state.cut(*actor))).filter(|(_, cut)| first && *cut > 0)
+        };
         let mut chunks = entries.chunks(HEIGHTS_CHUNK).peekable();
         loop {
             let entries = chunks.next().map(<[_]>::to_vec).unwrap_or_default();
             let complete = chunks.peek().is_none();
             self.control.push_back(wire::encode_heights(&Heights {
                 handled: self.handled,
+                cuts: entries.iter().filter_map(cut).collect(),
                 entries,
                 complete,
             }));
@@ -570,7 +681,7 @@ impl Core {
             Refusal::WrongMachine => "it expected another machine",
             Refusal::Protocol => "it speaks no replication protocol that we speak",
             Refusal::BadFrame => "it could not read a frame of ours",
-            Refusal::Evicted => "it evicted this machine",
+            Refusal::Behind => "this machine was away for too long",
         };
         SessionError::Refused { peer: self.peer, why }
     }

@@ -188,7 +188,7 @@ impl Snapshot {
     }
 
     /// Everything written to a record's group 0 concurrently, the active value first, at most `MAX_SIBLINGS`. One
-    /// entry: no conflict. None of a deleted record.
+    /// entry: no conflict. Of a deleted record its deletes, for as long as they are kept.
     pub fn siblings(&self, kind: u16, key: &str) -> Vec<Sibling<'_>> {
         let candidates = self.state.register(false, kind, key).map(|register| register.candidates(0));
         candidates.unwrap_or_default().into_iter().map(sibling).take(MAX_SIBLINGS).collect()
@@ -196,27 +196,32 @@ impl Snapshot {
 
     /// One observation.
     pub fn observation(&self, kind: u16, owner: MachineId, key: &str) -> Option<&[u8]> {
-        self.state.fact(kind, owner, key).and_then(|fact| fact.value.as_deref())
+        let fact = self.state.fact(kind, owner, key).filter(|_| !self.state.hides(owner))?;
+        fact.value.as_deref()
     }
 
     /// All observations of a kind, by owner and key.
     pub fn observations(&self, kind: u16) -> impl Iterator<Item = (MachineId, &str, &[u8])> {
+        let hidden = self.state.hidden();
         self.state
             .facts_from(kind, None)
+            .filter(move |((_, owner, _), _)| !hidden.contains(owner))
             .filter_map(|((_, owner, key), fact)| fact.value.as_deref().map(|value| (*owner, &**key, value)))
     }
 
     /// The observations of a kind that one machine made, by key.
     pub fn observations_of(&self, kind: u16, owner: MachineId) -> impl Iterator<Item = (&str, &[u8])> {
+        let shown = !self.state.hides(owner);
         self.state
             .facts_of(kind, owner)
+            .filter(move |_| shown)
             .filter_map(|((_, _, key), fact)| fact.value.as_deref().map(|value| (&**key, value)))
     }
 
     /// Whether a machine has ever published its complete set of this kind: an empty answer without it means "not
     /// heard yet", not "nothing there".
     pub fn has_published(&self, kind: u16, owner: MachineId) -> bool {
-        self.state.sweep(kind, owner).is_some()
+        self.state.sweep(kind, owner).is_some() && !self.state.hides(owner)
     }
 
     /// The commit this is: grows by one with each commit since the store was opened.

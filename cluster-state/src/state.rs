@@ -25,7 +25,7 @@ mod sending;
 pub(crate) use collect::Acknowledgements;
 pub(crate) use digest::BUCKETS;
 pub use members::MemberStatus;
-pub(crate) use members::{Member, Standing};
+pub(crate) use members::{Member, Standing, declared};
 
 /// Most changes kept without being understood: of a newer peer's classes, or damaged.
 pub(crate) const MAX_OPAQUE: usize = 10_000;
@@ -62,6 +62,8 @@ struct Kept {
 #[derive(Debug, Clone, Copy)]
 struct Height {
     version: u64,
+    /// Of the deletes up to here, some were forgotten; above it, none.
+    cut: u64,
     seq: u64,
 }
 
@@ -71,6 +73,8 @@ pub(crate) struct Batch {
     pub(crate) ops: Vec<Arc<Op>>,
     /// Who sends these has sent, before or with them, every live change below them.
     pub(crate) heights: Vec<(Actor, u64)>,
+    /// Who sends these has forgotten deletes of these actors up to here.
+    pub(crate) cuts: Vec<(Actor, u64)>,
     /// Merge what the heights say is known, too: the peers' digests differ.
     pub(crate) repair: bool,
 }
@@ -82,6 +86,8 @@ pub(crate) struct Changes {
     pub(crate) ops: BTreeMap<Dot, Option<Arc<Op>>>,
     /// New heights.
     pub(crate) complete: BTreeMap<Actor, u64>,
+    /// New cuts.
+    pub(crate) cuts: BTreeMap<Actor, u64>,
     /// Records whose visible value may have changed.
     pub(crate) records: BTreeSet<RecordId>,
     /// Tombstones that everybody has and that are gone now.
@@ -90,7 +96,7 @@ pub(crate) struct Changes {
 
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
-        self.ops.is_empty() && self.complete.is_empty() && self.records.is_empty()
+        self.ops.is_empty() && self.complete.is_empty() && self.cuts.is_empty() && self.records.is_empty()
     }
 }
 
@@ -112,8 +118,11 @@ pub(crate) struct State {
     /// Whether the file held nothing when it was opened: what others remember of us is no contradiction then.
     blank: bool,
     /// Whether everything has to be fetched anew, because the others have gone on without this machine.
-    rejoining: bool,
+    /// Everything is to be fetched anew, from a peer that has at least this.
+    rejoining: Option<Arc<VersionVector>>,
     heights: ChunkMap<Actor, Height>,
+    /// How often a cut grew.
+    cuts_number: u64,
     intents: ChunkMap<RecordKey, Arc<Register>>,
     claims: ChunkMap<RecordKey, Arc<Register>>,
     registry: ChunkMap<RecordKey, Arc<Op>>,
@@ -142,8 +151,9 @@ impl State {
             me,
             hlc: Hlc::default(),
             blank: true,
-            rejoining: false,
+            rejoining: None,
             heights: ChunkMap::default(),
+            cuts_number: 0,
             intents: ChunkMap::default(),
             claims: ChunkMap::default(),
             registry: ChunkMap::default(),
@@ -163,11 +173,17 @@ impl State {
         }
     }
 
+    /// Empty, to be filled with all that a peer has while what was here is still shown.
+    pub(crate) fn fetched(me: Actor) -> Self {
+        Self { rejoining: Some(Arc::default()), ..Self::new(me) }
+    }
+
     /// From what was stored.
     pub(crate) fn load(
         me: Actor,
         hlc: Hlc,
         vector: &VersionVector,
+        cuts: &VersionVector,
         mut ops: Vec<Arc<Op>>,
         now_ms: u64,
     ) -> Result<(Self, Changes), Rejected> {
@@ -177,8 +193,10 @@ impl State {
         let mut changes = Changes::default();
         for (actor, version) in vector.iter() {
             state.raise(actor, version, &mut changes);
+            state.raise_cut(actor, cuts.get(actor), &mut changes);
         }
         changes.complete.clear();
+        changes.cuts.clear();
         // The order of sending must not put an effect before its cause; stamps do not.
         ops.sort_by_key(|op| (op.hlc(), op.dot));
         for op in ops {
@@ -194,11 +212,22 @@ impl State {
     }
 
     pub(crate) fn is_rejoining(&self) -> bool {
-        self.rejoining
+        self.rejoining.is_some()
     }
 
-    pub(crate) fn set_rejoining(&mut self, rejoining: bool) {
-        self.rejoining = rejoining;
+    /// What a peer has to have to be fetched from.
+    pub(crate) fn wanted(&self) -> Option<&VersionVector> {
+        self.rejoining.as_deref()
+    }
+
+    /// Everything is to be fetched anew, from a peer that has at least what is `wanted`.
+    pub(crate) fn begin_rejoin(&mut self, wanted: VersionVector) {
+        self.rejoining = Some(Arc::new(wanted));
+        self.blank = false;
+    }
+
+    pub(crate) fn end_rejoin(&mut self) {
+        self.rejoining = None;
         self.blank = false;
     }
 
@@ -223,7 +252,8 @@ impl State {
     pub(crate) fn become_actor(&mut self, me: Actor, sound: u64, changes: &mut Changes) {
         let old = std::mem::replace(&mut self.me, me);
         if sound < self.height(old) {
-            if let Some(height) = self.heights.remove(&old) {
+            let height = self.heights.remove(&old);
+            if let Some(height) = height {
                 self.height_lane.remove(&height.seq);
             }
             let above: Vec<Dot> = self.ops_after(old, sound).map(|op| op.dot).collect();
@@ -233,8 +263,41 @@ impl State {
             changes.complete.insert(old, sound);
             if sound > 0 {
                 self.raise(old, sound, changes);
+                self.raise_cut(old, height.map_or(0, |height| height.cut), changes);
             }
         }
+    }
+
+    /// Up to where deletes of an actor may have been forgotten here: who has not all of it up to there could keep what
+    /// they deleted for ever.
+    pub(crate) fn cuts(&self) -> impl Iterator<Item = (Actor, u64)> {
+        self.heights.iter().filter(|(_, height)| height.cut > 0).map(|(actor, height)| (*actor, height.cut))
+    }
+
+    pub(crate) fn cut(&self, actor: Actor) -> u64 {
+        self.heights.get(&actor).map_or(0, |height| height.cut)
+    }
+
+    /// Differs when a cut has grown.
+    pub(crate) fn cuts_number(&self) -> u64 {
+        self.cuts_number
+    }
+
+    /// A cut is never above the height: what is forgotten was known.
+    pub(crate) fn raise_cut(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
+        let Some(known) = self.heights.get(&actor).copied() else { return };
+        let cut = version.min(known.version);
+        if cut > known.cut {
+            self.heights.insert(actor, Height { cut, ..known });
+            self.cuts_number += 1;
+            changes.cuts.insert(actor, cut);
+        }
+    }
+
+    /// Whether nothing was ever received here.
+    pub(crate) fn is_new(&self) -> bool {
+        let mine = |actor: &Actor| actor.machine == self.me.machine;
+        self.heights.iter().all(|(actor, _)| mine(actor)) && self.ops.iter().all(|(dot, _)| mine(&dot.actor))
     }
 
     /// Takes down that everything of an actor up to `version` is here.
@@ -357,7 +420,7 @@ impl State {
     ) -> Result<(), Rejected> {
         for op in &batch.ops {
             if batch.repair || op.dot.version > self.height(op.dot.actor) {
-                if self.is_forgotten_ack(op) {
+                if self.rejoining.is_none() && self.is_forgotten_ack(op) {
                     return Err(Rejected::Forgotten);
                 }
                 self.apply(op, now_ms, changes)?;
@@ -365,6 +428,9 @@ impl State {
         }
         for (actor, version) in &batch.heights {
             self.raise(*actor, *version, changes);
+        }
+        for (actor, version) in &batch.cuts {
+            self.raise_cut(*actor, *version, changes);
         }
         Ok(())
     }
@@ -470,13 +536,10 @@ impl State {
     }
 
     fn apply_registry(&mut self, op: &Arc<Op>, changes: &mut Changes) {
-        let rank = |op: &Op| match &op.content {
-            Content::Registry { epoch, hlc, .. } => (*epoch, *hlc, op.dot),
-            _ => (0, 0, op.dot),
-        };
         let key = (op.kind, Arc::clone(&op.key));
+        let hidden = members::declared(op).is_some_and(|(machine, _)| self.hides(machine));
         if let Some(old) = self.registry.get(&key).cloned() {
-            if rank(&old) > rank(op) {
+            if old.rank() > op.rank() {
                 changes.ops.insert(op.dot, None);
                 return;
             }
@@ -488,7 +551,7 @@ impl State {
         self.digests.add(op);
         self.keep(op, changes);
         if op.kind == kind::MEMBERS {
-            self.drop_former_facts(&op.key, changes);
+            self.look_at_facts(&op.key, hidden, changes);
         }
     }
 
@@ -590,7 +653,8 @@ impl State {
         }
         self.seq += 1;
         self.height_lane.insert(self.seq, actor);
-        self.heights.insert(actor, Height { version, seq: self.seq });
+        let cut = known.map_or(0, |known| known.cut);
+        self.heights.insert(actor, Height { version, cut, seq: self.seq });
         changes.complete.insert(actor, version);
         let from = known.map_or(0, |known| known.version);
         let start = Dot { actor, version: from };

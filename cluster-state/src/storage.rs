@@ -33,6 +33,7 @@ CREATE TABLE store (
 ) STRICT;
 CREATE TABLE actors (
   id INTEGER PRIMARY KEY, machine BLOB NOT NULL, incarnation INTEGER NOT NULL, complete INTEGER NOT NULL,
+  cut INTEGER NOT NULL,
   UNIQUE (machine, incarnation)
 ) STRICT;
 CREATE TABLE ops (
@@ -164,6 +165,7 @@ pub(crate) struct Loaded {
     pub(crate) opened: u64,
     pub(crate) hlc: u64,
     pub(crate) vector: VersionVector,
+    pub(crate) cuts: VersionVector,
     pub(crate) ops: Vec<Arc<Op>>,
 }
 
@@ -267,9 +269,9 @@ impl Storage {
             params![incarnation as i64, opened as i64],
         )
         .map_err(fail)?;
-        let (vector, ops) = read_ops(&tx, owner.kinds, &path)?;
+        let (vector, cuts, ops) = read_ops(&tx, owner.kinds, &path)?;
         tx.commit().map_err(fail)?;
-        Ok(Loaded { me: Actor { machine, incarnation }, opened, hlc, vector, ops })
+        Ok(Loaded { me: Actor { machine, incarnation }, opened, hlc, vector, cuts, ops })
     }
 
     /// Writes a transaction, whole or not at all.
@@ -298,6 +300,7 @@ impl Storage {
         let changes = Changes {
             ops: state.ops().map(|op| (op.dot, Some(Arc::clone(op)))).collect(),
             complete: state.heights().collect(),
+            cuts: state.cuts().collect(),
             ..Changes::default()
         };
         let tx = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -341,7 +344,7 @@ fn write_changes(
 ) -> rusqlite::Result<()> {
     let mut find = tx.prepare_cached("SELECT id FROM actors WHERE machine = ?1 AND incarnation = ?2")?;
     let mut make = tx.prepare_cached(
-        "INSERT INTO actors (machine, incarnation, complete) VALUES (?1, ?2, 0) RETURNING id",
+        "INSERT INTO actors (machine, incarnation, complete, cut) VALUES (?1, ?2, 0, 0) RETURNING id",
     )?;
     let mut ids = std::collections::BTreeMap::new();
     let mut id_of = |actor: Actor| -> rusqlite::Result<i64> {
@@ -373,6 +376,10 @@ fn write_changes(
     for (actor, version) in &changes.complete {
         advance.execute(params![id_of(*actor)?, *version as i64])?;
     }
+    let mut forget = tx.prepare_cached("UPDATE actors SET cut = ?2 WHERE id = ?1")?;
+    for (actor, version) in &changes.cuts {
+        forget.execute(params![id_of(*actor)?, *version as i64])?;
+    }
     tx.prepare_cached("UPDATE store SET hlc = ?1, incarnation = ?2")?
         .execute(params![hlc as i64, me.incarnation as i64])?;
     Ok(())
@@ -382,20 +389,22 @@ fn read_ops(
     tx: &rusqlite::Transaction<'_>,
     kinds: &[Kind],
     path: &Path,
-) -> Result<(VersionVector, Vec<Arc<Op>>), OpenError> {
+) -> Result<(VersionVector, VersionVector, Vec<Arc<Op>>), OpenError> {
     let fail = |source| open_error(path, source);
     let mut actors = std::collections::HashMap::new();
-    let mut vector = VersionVector::default();
-    let mut select = tx.prepare("SELECT id, machine, incarnation, complete FROM actors").map_err(fail)?;
+    let (mut vector, mut cuts) = (VersionVector::default(), VersionVector::default());
+    let mut select =
+        tx.prepare("SELECT id, machine, incarnation, complete, cut FROM actors").map_err(fail)?;
     let mut rows = select.query([]).map_err(fail)?;
     while let Some(row) = rows.next().map_err(fail)? {
         let read = || -> rusqlite::Result<_> {
             let actor = Actor { machine: MachineId(row.get(1)?), incarnation: row.get::<_, i64>(2)? as u64 };
-            Ok((row.get::<_, i64>(0)?, actor, row.get::<_, i64>(3)? as u64))
+            Ok((row.get::<_, i64>(0)?, actor, row.get::<_, i64>(3)? as u64, row.get::<_, i64>(4)? as u64))
         };
-        let (id, actor, complete) = read().map_err(fail)?;
+        let (id, actor, complete, cut) = read().map_err(fail)?;
         actors.insert(id, actor);
         vector.raise(actor, complete);
+        cuts.raise(actor, cut);
     }
     let mut ops = Vec::new();
     let mut select = tx.prepare("SELECT actor, version, kind, class, key, body FROM ops").map_err(fail)?;
@@ -416,7 +425,7 @@ fn read_ops(
         };
         ops.push(Arc::new(Op::decode(Dot { actor, version }, kind, class, key, body, kinds)));
     }
-    Ok((vector, ops))
+    Ok((vector, cuts, ops))
 }
 
 /// Moves a damaged file, and what SQLite keeps beside it, out of the way: nothing of it is deleted.

@@ -3,7 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ use crate::writer::{self, Commit, Done, Request, Work, WriteError, Writer};
 
 /// Requests that wait for the writer.
 const QUEUE: usize = 1_024;
+/// Rounds of `MAINTAIN` without a peer to fetch everything from after which a machine goes on with what it has: the one
+/// that it wants may be gone for good. Whoever has forgotten what it lacks will say so again.
+const GIVE_UP: u64 = 300;
 /// How often records that were stamped too far ahead, and deletes that all may have, are looked at again.
 const MAINTAIN: Duration = Duration::from_secs(1);
 /// With 1,000 members, acknowledgements are a minute apart.
@@ -120,6 +123,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     /// One session at a time fetches everything anew.
     pub(crate) fetching: Semaphore,
+    /// Sessions in which a peer fetches everything.
+    pub(crate) serving: AtomicUsize,
     set_aside: Option<PathBuf>,
     opened: u64,
     requests: mpsc::Sender<Request>,
@@ -353,6 +358,7 @@ fn open(options: Options) -> Result<Store, OpenError> {
         throttle: Throttle::new(max_rate, tokio::time::Instant::now()),
         metrics,
         fetching: Semaphore::new(1),
+        serving: AtomicUsize::new(0),
         set_aside,
         opened,
         requests,
@@ -374,7 +380,7 @@ fn load(
 ) -> Result<(Storage, State, u64), OpenError> {
     let (mut storage, loaded) = Storage::open(path, owner, stride, max_bytes / 4_096)?;
     let hlc = Hlc::starting_at(loaded.hlc);
-    let (state, changes) = State::load(loaded.me, hlc, &loaded.vector, loaded.ops, now_ms)
+    let (state, changes) = State::load(loaded.me, hlc, &loaded.vector, &loaded.cuts, loaded.ops, now_ms)
         .map_err(|error| OpenError::Corrupt { path: path.to_owned(), reason: error.to_string() })?;
     if !changes.ops.is_empty() {
         // Leftovers of a version that understood less; without them the file is the same store.
@@ -389,6 +395,7 @@ fn load(
 /// that a dropped store ends.
 async fn maintain(shared: std::sync::Weak<Shared>, stop: CancellationToken, path: PathBuf) {
     let mut round = 0_u64;
+    let mut fetching = 0_u64;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -400,12 +407,23 @@ async fn maintain(shared: std::sync::Weak<Shared>, stop: CancellationToken, path
         shared.metrics.file_bytes.store(bytes, Ordering::Relaxed);
         let snapshot = Arc::clone(&shared.snapshots.borrow());
         let state = &snapshot.state;
+        fetching =
+            if state.is_rejoining() && shared.fetching.available_permits() > 0 { fetching + 1 } else { 0 };
+        if fetching > GIVE_UP {
+            tracing::warn!("nobody to fetch everything from: going on with what is here");
+            if let Err(error) = shared.work(Work::EndRejoin).await {
+                tracing::warn!(%error, "cannot go on with what is here");
+            }
+        }
         // Everybody writes an acknowledgement for a round of deletes: the more machines, the longer the round.
         let every =
             (state.current_members().count() as u64 * ACKNOWLEDGE_PER_MEMBER_MS).div_ceil(1_000).max(2);
-        let acknowledge = round.is_multiple_of(every) && state.due_acknowledgements().is_some();
-        let idle = state.quarantined().next().is_none() && state.buried() == 0 && !acknowledge;
-        if !idle && let Err(error) = shared.work(Work::Maintain { acknowledge }).await {
+        let due = state.is_evicted() || state.due_acknowledgements().is_some();
+        let acknowledge = round.is_multiple_of(every) && due;
+        // What was forgotten while somebody fetches everything, it would have to fetch again.
+        let collect = state.buried() > 0 && shared.serving.load(Ordering::Relaxed) == 0;
+        let idle = state.quarantined().next().is_none() && !collect && !acknowledge;
+        if !idle && let Err(error) = shared.work(Work::Maintain { acknowledge, collect }).await {
             tracing::warn!(%error, "the store cannot be tidied up");
         }
     }

@@ -17,7 +17,7 @@ use crate::state::{BUCKETS, Batch, Standing};
 pub const FRAME_TARGET: usize = 16 * 1024;
 /// A record that does not fit `FRAME_TARGET` travels alone in a frame of at most this.
 pub const MAX_FRAME: usize = MAX_RECORD + 64 * 1024;
-/// Heights in one frame.
+/// Heights, and cuts, in one frame.
 pub(crate) const HEIGHTS_CHUNK: usize = 400;
 
 const TAG_HELLO: u8 = 1;
@@ -39,10 +39,8 @@ pub(crate) struct Hello {
     pub(crate) incarnation: u64,
     /// The sender fetches everything anew: whatever it had before does not count.
     pub(crate) rejoin: bool,
-    /// The epoch of the sender's own membership record, as far as it knows; 0 for none.
-    pub(crate) epoch: u64,
-    /// The epoch of the receiver's membership record as the sender knows it, and whether it says "evicted".
-    pub(crate) yours: (u64, bool),
+    /// Nothing was ever received there.
+    pub(crate) new: bool,
     pub(crate) standing: Standing,
 }
 
@@ -54,6 +52,8 @@ pub(crate) struct Heights {
     pub(crate) entries: Vec<(Actor, u64)>,
     /// All the sender's heights have now been told.
     pub(crate) complete: bool,
+    /// The sender's cuts; told once, before the first `complete`.
+    pub(crate) cuts: Vec<(Actor, u64)>,
 }
 
 /// Digests of what the sender has.
@@ -81,7 +81,7 @@ pub(crate) enum Refusal {
     WrongMachine,
     Protocol,
     BadFrame,
-    Evicted,
+    Behind,
 }
 
 #[derive(Debug)]
@@ -119,6 +119,7 @@ struct WireChanges<'a> {
     runs: Vec<WireRun<'a>>,
     heights: Vec<(Actor, u64)>,
     repair: bool,
+    cuts: Vec<(Actor, u64)>,
 }
 
 /// Consecutive changes of one actor.
@@ -179,7 +180,8 @@ pub(crate) fn encode_changes(batch: &Batch) -> Bytes {
             _ => runs.push(WireRun { actor: op.dot.actor, ops: vec![wire] }),
         }
     }
-    frame(TAG_CHANGES, &WireChanges { runs, heights: batch.heights.clone(), repair: batch.repair })
+    let (heights, cuts) = (batch.heights.clone(), batch.cuts.clone());
+    frame(TAG_CHANGES, &WireChanges { runs, heights, repair: batch.repair, cuts })
 }
 
 /// Upper bound of an op's share of a frame.
@@ -187,8 +189,8 @@ pub(crate) fn weight(op: &Op) -> usize {
     op.key.len() + op.body.len() + 24 + 40
 }
 
-/// Upper bound of a height's share of a frame.
-pub(crate) const HEIGHT_WEIGHT: usize = 40;
+/// Upper bound of a height's and its cut's share of a frame.
+pub(crate) const HEIGHT_WEIGHT: usize = 80;
 
 fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FrameError> {
     postcard::take_from_bytes(bytes)
@@ -217,7 +219,8 @@ pub(crate) fn decode(bytes: &[u8], kinds: &[Kind]) -> Result<Message, FrameError
         TAG_REFUSE => body(rest).map(Message::Refuse),
         TAG_HEIGHTS => {
             let heights: Heights = body(rest)?;
-            heights.entries.iter().try_for_each(|(actor, version)| check(*actor, *version))?;
+            let told = heights.entries.iter().chain(&heights.cuts);
+            told.into_iter().try_for_each(|(actor, version)| check(*actor, *version))?;
             Ok(Message::Heights(heights))
         }
         TAG_CHANGES => decode_changes(body(rest)?, kinds).map(Message::Changes),
@@ -234,7 +237,8 @@ pub(crate) fn decode(bytes: &[u8], kinds: &[Kind]) -> Result<Message, FrameError
 }
 
 fn decode_changes(wire: WireChanges<'_>, kinds: &[Kind]) -> Result<Batch, FrameError> {
-    wire.heights.iter().try_for_each(|(actor, version)| check(*actor, *version))?;
+    let told = wire.heights.iter().chain(&wire.cuts);
+    told.into_iter().try_for_each(|(actor, version)| check(*actor, *version))?;
     let mut ops = Vec::new();
     for run in wire.runs {
         for op in run.ops {
@@ -251,7 +255,7 @@ fn decode_changes(wire: WireChanges<'_>, kinds: &[Kind]) -> Result<Batch, FrameE
             ops.push(Arc::new(Op::decode(dot, op.kind, op.class, Arc::from(op.key), body, kinds)));
         }
     }
-    Ok(Batch { ops, heights: wire.heights, repair: wire.repair })
+    Ok(Batch { ops, heights: wire.heights, cuts: wire.cuts, repair: wire.repair })
 }
 
 #[cfg(test)]
@@ -269,7 +273,12 @@ mod tests {
             let dot = Dot { actor: actor(), version };
             Arc::new(Op::fact(dot, 9, Arc::from(format!("key-{version}")), Some(b"value")))
         };
-        Batch { ops: vec![op(5), op(7)], heights: vec![(actor(), 9)], repair: false }
+        Batch {
+            ops: vec![op(5), op(7)],
+            heights: vec![(actor(), 9)],
+            cuts: vec![(actor(), 4)],
+            repair: false,
+        }
     }
 
     #[test]
@@ -283,9 +292,19 @@ mod tests {
 
     #[test]
     fn idle_heights_take_a_few_bytes() {
-        let bytes = encode_heights(&Heights { handled: 1_000, entries: Vec::new(), complete: true });
+        let bytes = encode_heights(&Heights {
+            handled: 1_000,
+            entries: Vec::new(),
+            complete: true,
+            cuts: Vec::new(),
+        });
         assert!(bytes.len() <= 8, "{} bytes", bytes.len());
-        let one = encode_heights(&Heights { handled: 1, entries: vec![(actor(), 70_000)], complete: true });
+        let one = encode_heights(&Heights {
+            handled: 1,
+            entries: vec![(actor(), 70_000)],
+            complete: true,
+            cuts: Vec::new(),
+        });
         assert!(one.len() <= 40, "{} bytes", one.len());
     }
 
@@ -298,8 +317,7 @@ mod tests {
             machine: MachineId([2; 16]),
             incarnation: 5,
             rejoin: false,
-            epoch: 2,
-            yours: (1, true),
+            new: false,
             standing: Standing::default(),
         };
         let mut bytes = encode_hello(&hello).to_vec();
@@ -321,8 +339,16 @@ mod tests {
             bad(|batch| batch.heights = vec![(Actor { incarnation: MAX_COUNTER, ..actor() }, 1)]).is_err()
         );
         assert_eq!(
-            decode(&encode_heights(&Heights { handled: 0, entries: vec![far()], complete: true }), &[])
-                .map(|_| ()),
+            decode(
+                &encode_heights(&Heights {
+                    handled: 0,
+                    entries: vec![far()],
+                    complete: true,
+                    cuts: Vec::new()
+                }),
+                &[]
+            )
+            .map(|_| ()),
             Err(FrameError::Senseless("version out of range"))
         );
         let sums = BucketSums { kind: 1, sums: vec![0; 3], last: true };

@@ -19,6 +19,7 @@ use crate::op::MAX_CONTEXT;
 use crate::snapshot::Snapshot;
 use crate::state::{Batch, Changes, Rejected, State};
 use crate::storage::{CommitError, Storage};
+use crate::vector::VersionVector;
 use crate::watch::Recent;
 
 /// Most requests in one transaction.
@@ -208,14 +209,13 @@ pub(crate) enum Work {
     Reincarnate {
         above: u64,
     },
-    BeginRejoin,
-    /// A machine is about to fetch everything.
-    Expect {
-        machine: MachineId,
-    },
+    /// Fetch everything anew, from a peer that has at least this.
+    BeginRejoin(VersionVector),
+    EndRejoin,
     /// Lets quarantined records in, acknowledges deletes, collects them.
     Maintain {
         acknowledge: bool,
+        collect: bool,
     },
 }
 
@@ -382,20 +382,25 @@ impl Writer {
                 local::append(state, *kind, entries, *keep, now_ms, changes)
             }
             Work::Publish { kind, rows } => local::publish(state, *kind, rows, now_ms, changes),
-            Work::Maintain { acknowledge } => {
+            Work::Maintain { acknowledge, collect } => {
                 state.release(now_ms, changes)?;
                 if *acknowledge {
                     local::acknowledge(state, now_ms, changes)?;
                 }
-                state.collect(changes);
+                if *collect {
+                    state.collect(changes);
+                }
                 Ok(())
             }
             Work::Reincarnate { above } => self.reincarnate(state, *above, now_ms, changes),
-            Work::Expect { machine } => local::expect(state, *machine, now_ms, changes),
-            Work::BeginRejoin => {
+            Work::EndRejoin => {
+                state.end_rejoin();
+                Ok(())
+            }
+            Work::BeginRejoin(wanted) => {
                 if !state.is_rejoining() {
                     tracing::warn!("the cluster went on without this machine: fetching everything anew");
-                    state.set_rejoining(true);
+                    state.begin_rejoin(wanted.clone());
                 }
                 Ok(())
             }

@@ -52,9 +52,7 @@ pub(crate) async fn run(member: Arc<Member>) {
         let silent = silence.look(&alive, Instant::now(), EVICT_AFTER);
         let members = member.store.snapshot().members();
         for machine in silent {
-            // A machine that began to come back and fell silent again is waited for like any other.
-            let waited_for = [MemberStatus::Member, MemberStatus::Returning];
-            if !waited_for.iter().any(|status| members.contains(&(machine, *status))) {
+            if !members.contains(&(machine, MemberStatus::Member)) {
                 continue;
             }
             tracing::warn!(%machine, hours = EVICT_AFTER.as_secs() / 3_600, "machine was silent for too long: evicted");

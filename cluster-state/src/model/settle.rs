@@ -47,10 +47,10 @@ fn exchange(world: &mut World, broken: Option<Broken>, rejoin: bool) -> Result<(
         let before = marks(world);
         for a in 0..count {
             for b in (0..count).filter(|b| *b != a) {
-                if !world.refuse(a, b) {
+                if !world.refuse(a, b, broken) {
                     world.deliver(a, b, false);
                 } else if rejoin && world.must_rejoin(a, b) {
-                    world.rejoin(a, b, broken);
+                    world.rejoin(a, b);
                 }
             }
         }

@@ -18,6 +18,7 @@ use crate::id::MachineId;
 use crate::metrics::{PeerMetrics, add};
 use crate::state::{Batch, Changes, MAX_OPAQUE, State};
 use crate::store::Shared;
+use crate::vector::VersionVector;
 use crate::writer::{Work, WriteError};
 
 /// Frames that wait between the session and whoever moves them, each way.
@@ -76,6 +77,22 @@ struct Task {
     frames_out: mpsc::Sender<Bytes>,
 }
 
+/// Counts a session in which the peer fetches everything, for as long as it lasts.
+struct Serving(Arc<Shared>);
+
+impl Serving {
+    fn of(shared: &Arc<Shared>) -> Self {
+        shared.serving.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 type Applying = Pin<Box<dyn Future<Output = Result<Applied, WriteError>> + Send>>;
 
 /// What the writer has done.
@@ -83,7 +100,6 @@ enum Applied {
     Changes,
     Incarnation,
     Rejoin,
-    Expected,
 }
 
 impl Task {
@@ -117,10 +133,11 @@ impl Task {
         } else {
             None
         };
-        let mut fresh = rejoining.then(|| State::new(me));
+        let mut fresh = rejoining.then(|| State::fetched(me));
         let mut core = Core::new(shared.cluster, shared.kinds, self.peer, &snapshot.state);
         let mut jitter = SmallRng::seed_from_u64(shared.seed ^ u64::from_le_bytes(first_half(self.peer)));
         let mut applying: Option<Applying> = None;
+        let mut serving: Option<Serving> = None;
         let mut heard = Instant::now();
         let mut tell = Instant::now() + tell_after(&mut jitter);
         loop {
@@ -130,6 +147,12 @@ impl Task {
             }
             if snapshot.state.is_rejoining() != rejoining {
                 return Err(SessionError::Rejoin);
+            }
+            if core.is_outgrown() {
+                return Err(SessionError::Outgrown { peer: self.peer });
+            }
+            if serving.is_none() && core.serves() {
+                serving = Some(Serving::of(shared));
             }
             let held = shared.throttle.wait(Instant::now());
             let bulk = held.is_none();
@@ -172,7 +195,7 @@ impl Task {
                     snapshot = Arc::clone(&snapshots.borrow_and_update());
                     match outcome {
                         Ok(Applied::Changes) => core.applied(),
-                        Ok(Applied::Incarnation | Applied::Expected) => {}
+                        Ok(Applied::Incarnation) => {}
                         Ok(Applied::Rejoin) => return Err(SessionError::Rejoin),
                         Err(WriteError::TooManyOpaque(_)) => return Err(self.too_many_unknown()),
                         Err(WriteError::Twin { .. }) => return Err(SessionError::Twin),
@@ -220,11 +243,11 @@ impl Task {
             Effect::Reincarnate(above) => Box::pin(async move {
                 shared.work(Work::Reincarnate { above }).await.map(|_| Applied::Incarnation)
             }),
-            Effect::Expect => Box::pin(async move {
-                shared.work(Work::Expect { machine: peer }).await.map(|_| Applied::Expected)
-            }),
-            Effect::Rejoin => {
-                Box::pin(async move { shared.work(Work::BeginRejoin).await.map(|_| Applied::Rejoin) })
+            Effect::GoOn => {
+                Box::pin(async move { shared.work(Work::EndRejoin).await.map(|_| Applied::Rejoin) })
+            }
+            Effect::Rejoin(wanted) => {
+                Box::pin(async move { shared.work(Work::BeginRejoin(wanted)).await.map(|_| Applied::Rejoin) })
             }
         }
     }
@@ -238,7 +261,7 @@ async fn apply(shared: &Shared, peer: MachineId, batch: Batch) -> Result<Applied
         match shared.work(Work::Apply(Arc::clone(&batch))).await {
             Ok(_) => return Ok(Applied::Changes),
             Err(WriteError::Forgotten) => {
-                shared.work(Work::BeginRejoin).await?;
+                shared.work(Work::BeginRejoin(VersionVector::default())).await?;
                 return Ok(Applied::Rejoin);
             }
             Err(error @ (WriteError::DiskFull { .. } | WriteError::Storage { .. })) => {

@@ -230,8 +230,7 @@ fn another_cluster_another_machine_and_another_protocol_are_refused() {
         machine: machine(2),
         incarnation: 1,
         rejoin: false,
-        epoch: 0,
-        yours: (0, false),
+        new: false,
         standing: b.standing(),
     };
     let mut core = Core::new(CLUSTER, &[], machine(2), &a);

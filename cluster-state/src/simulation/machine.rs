@@ -10,7 +10,7 @@ use crate::id::{Actor, ClusterId, Dot, MachineId};
 use crate::kind::{Class, Kind};
 use crate::local::{self, Write};
 use crate::op::{Content, Op};
-use crate::session::{Core, Effect};
+use crate::session::{Core, Effect, SessionError};
 use crate::state::{Batch, Changes, MemberStatus, State};
 use crate::vector::VersionVector;
 use crate::writer;
@@ -49,7 +49,13 @@ pub(super) enum Work {
     Publish(Rows),
     Apply(Batch),
     Reincarnate(u64),
-    Maintain { acknowledge: bool },
+    /// Everything is to be fetched anew, from a peer that has at least this; or it is given up.
+    Rejoin(Option<VersionVector>),
+    /// Go on from what was fetched.
+    Replace(Box<State>),
+    Maintain {
+        acknowledge: bool,
+    },
 }
 
 impl Work {
@@ -79,8 +85,10 @@ pub(super) struct Committed {
     pub(super) made: Vec<Option<Dot>>,
     /// The intents that people asked for.
     pub(super) intents: Vec<Arc<Op>>,
-    /// The machine goes on as a new incarnation.
-    pub(super) reincarnated: bool,
+    /// The machine goes on as a new incarnation, or begins or gives up fetching everything: its sessions are over.
+    pub(super) begins_anew: bool,
+    /// It is a new incarnation.
+    reincarnated: bool,
 }
 
 impl Machine {
@@ -113,7 +121,8 @@ impl Machine {
         }
         let Some((first, _)) = founders.first() else { return Ok(Vec::new()) };
         let me = Actor { machine: *first, incarnation: 1 };
-        let (base, _) = State::load(me, hlc, &vector, ops, now_ms).map_err(|error| error.to_string())?;
+        let (base, _) = State::load(me, hlc, &vector, &VersionVector::default(), ops, now_ms)
+            .map_err(|error| error.to_string())?;
         // The states share what they have in common until one of them changes it.
         let machines = founders.iter().map(|(id, _)| {
             let mut state = base.clone();
@@ -131,7 +140,7 @@ impl Machine {
     pub(super) fn commit(&mut self, works: &[Work], now_ms: u64) -> Result<Committed, String> {
         let mut changes = Changes::default();
         let mut done = Committed::default();
-        let first = self.state.me();
+        let (first, fetching) = (self.state.me(), self.state.is_rejoining());
         let written = self.state.own_version();
         let mut durable = false;
         for work in works {
@@ -142,6 +151,7 @@ impl Machine {
             done.made.push((before != after).then_some(Dot { actor: after.0, version: after.1 }));
         }
         done.reincarnated = self.state.me() != first;
+        done.begins_anew = done.reincarnated || self.state.is_rejoining() != fetching;
         let written = if done.reincarnated { 0 } else { written };
         let asked = |op: &&Arc<Op>| op.kind == SPEC && matches!(op.content, Content::Intent(_));
         done.intents.extend(self.state.ops_after(self.state.me(), written).filter(asked).cloned());
@@ -164,6 +174,18 @@ impl Machine {
                 }
                 state.collect(changes);
                 Ok(())
+            }
+            Work::Rejoin(fetch) => {
+                match fetch {
+                    Some(wanted) => state.begin_rejoin(wanted.clone()),
+                    None => state.end_rejoin(),
+                }
+                Ok(())
+            }
+            Work::Replace(fresh) => {
+                let stride = writer::stride(now_ms ^ state.me().incarnation);
+                let fresh = State::clone(fresh);
+                local::rejoin(state, fresh, stride, now_ms, changes).map(|rejoined| *state = rejoined)
             }
             Work::Reincarnate(above) => return self.reincarnate(*above, now_ms, changes),
             Work::Apply(batch) => {
@@ -206,8 +228,8 @@ impl Machine {
         let old = left.me();
         let me = Actor { incarnation: old.incarnation + writer::stride(seed), ..old };
         let ops = left.ops().cloned().collect();
-        let (state, _) =
-            State::load(me, left.hlc, &left.vector(), ops, now_ms).map_err(|error| error.to_string())?;
+        let (state, _) = State::load(me, left.hlc, &left.vector(), &left.cuts().collect(), ops, now_ms)
+            .map_err(|error| error.to_string())?;
         *self = Self::with(state, self.durable.is_some());
         Ok(())
     }
@@ -223,41 +245,70 @@ impl Machine {
 
 /// One end of a session.
 #[derive(Debug)]
-pub(super) struct End(Core);
+pub(super) struct End {
+    core: Core,
+    /// What a machine that fetches everything has of it.
+    fresh: Option<State>,
+}
+
+/// Why a session ended: as it should, or with what no sound machine says.
+pub(super) type Ended = Option<String>;
 
 impl End {
     pub(super) fn new(peer: MachineId, machine: &Machine) -> Self {
-        Self(Core::new(CLUSTER, &KINDS, peer, &machine.state))
+        let state = &machine.state;
+        let fresh = state.is_rejoining().then(|| State::fetched(state.me()));
+        Self { core: Core::new(CLUSTER, &KINDS, peer, state), fresh }
     }
 
     /// Takes a frame; what it gives has to be committed, then `applied` called.
-    pub(super) fn handle(&mut self, frame: &Bytes, machine: &Machine) -> Result<Option<Work>, String> {
-        match self.0.handle(frame, &machine.state) {
-            Ok(None) => Ok(None),
-            Ok(Some(Effect::Apply(batch))) => Ok(Some(Work::Apply(batch))),
-            Ok(Some(Effect::Reincarnate(above))) => Ok(Some(Work::Reincarnate(above))),
-            Ok(Some(Effect::Rejoin | Effect::Expect)) => {
-                Err("a machine that nobody evicted is to rejoin".to_owned())
+    pub(super) fn handle(
+        &mut self,
+        frame: &Bytes,
+        machine: &Machine,
+        now_ms: u64,
+    ) -> Result<Option<Work>, Ended> {
+        let effect = self.core.handle(frame, &machine.state).map_err(|error| match error {
+            SessionError::Rejoining | SessionError::PeerBehind { .. } | SessionError::Refused { .. } => None,
+            wrong => Some(wrong.to_string()),
+        })?;
+        let work = match (effect, &mut self.fresh) {
+            (Some(Effect::Apply(batch)), Some(fresh)) => {
+                let applied = fresh.apply_batch(&batch, now_ms, &mut Changes::default());
+                applied.map_err(|error| Some(error.to_string()))?;
+                self.core.applied();
+                None
             }
-            Err(error) => Err(error.to_string()),
-        }
+            (Some(Effect::Apply(batch)), None) => Some(Work::Apply(batch)),
+            (Some(Effect::Reincarnate(above)), _) => Some(Work::Reincarnate(above)),
+            (Some(Effect::Rejoin(wanted)), _) => Some(Work::Rejoin(Some(wanted))),
+            (Some(Effect::GoOn), _) => Some(Work::Rejoin(None)),
+            (None, _) => None,
+        };
+        let complete = self.fresh.take_if(|fresh| self.core.has_fetched(fresh));
+        Ok(complete.map(|fresh| Work::Replace(Box::new(fresh))).or(work))
     }
 
     pub(super) fn applied(&mut self) {
-        self.0.applied();
+        self.core.applied();
     }
 
     pub(super) fn tick(&mut self, machine: &Machine) {
-        self.0.tick(&machine.state);
+        self.core.tick(&machine.state);
     }
 
     pub(super) fn next_frame(&mut self, machine: &Machine) -> Option<Bytes> {
-        self.0.next_frame(&machine.state, true)
+        self.core.next_frame(&machine.state, true)
+    }
+
+    /// Whether the session has to end, because deletes were forgotten that the peer may not have.
+    pub(super) fn is_outgrown(&self) -> bool {
+        self.core.is_outgrown()
     }
 
     /// How often equal heights came with different digests.
     pub(super) fn differences(&self) -> u64 {
-        self.0.differences()
+        self.core.differences()
     }
 }
 

@@ -325,6 +325,11 @@ impl<'a> World<'a> {
             Err(error) => return self.fail(&error),
         };
         for work in &works {
+            if let Work::Replace(fresh) = work {
+                for (actor, version) in fresh.heights() {
+                    self.tracker.seen_up_to(actor, version, n, node.since, now);
+                }
+            }
             if let Work::Apply(batch) = work {
                 for op in &batch.ops {
                     self.tracker.seen(op.dot, n, node.since, now);
@@ -346,7 +351,7 @@ impl<'a> World<'a> {
         if !self.nodes[n].up {
             return;
         }
-        if done.reincarnated {
+        if done.begins_anew {
             return self.close_all(n);
         }
         for origin in &origins {
@@ -391,7 +396,10 @@ impl<'a> World<'a> {
         if link.epoch != epoch || !link.wanted || link.session.is_some() {
             return;
         }
-        if !self.nodes[a].up || !self.nodes[b].up || self.is_cut(a, b) {
+        // Everything is fetched from one peer at a time.
+        let open = |n: usize| self.nodes[n].links.iter().any(|link| self.links[*link].session.is_some());
+        let fetches = [a, b].into_iter().any(|n| self.nodes[n].machine.state().is_rejoining() && open(n));
+        if !self.nodes[a].up || !self.nodes[b].up || self.is_cut(a, b) || fetches {
             let again = self.second();
             return self.after(again, Event::Connect { link: l, epoch });
         }
@@ -506,6 +514,7 @@ impl<'a> World<'a> {
         loop {
             let link = &mut self.links[l];
             let n = link.ends[side];
+            let clock = (EPOCH_MS + self.now / 1_000).saturating_add_signed(self.nodes[n].clock_ms);
             let Some(session) = &mut link.session else { return };
             let here = &mut session[side];
             if here.applying {
@@ -515,7 +524,7 @@ impl<'a> World<'a> {
             here.heard = self.now;
             was_full |= !link.streams[side].has_room();
             link.streams[side].handled(frame.len());
-            match here.end.handle(&frame, &self.nodes[n].machine) {
+            match here.end.handle(&frame, &self.nodes[n].machine, clock) {
                 Ok(None) => {}
                 Ok(Some(work)) => {
                     here.applying = true;
@@ -523,7 +532,9 @@ impl<'a> World<'a> {
                 }
                 Err(error) => {
                     let ends = link.ends;
-                    self.fail(&format!("session of machines {ends:?}: {error}"));
+                    if let Some(wrong) = error {
+                        self.fail(&format!("session of machines {ends:?}: {wrong}"));
+                    }
                     return self.close(l);
                 }
             }
@@ -561,6 +572,9 @@ impl<'a> World<'a> {
             }
             let path = *path.get_or_insert_with(|| self.scenario.latency.path(a, b));
             stream.send(frame, self.now, path, self.scenario.loss, &mut self.rng);
+        }
+        if session[side].end.is_outgrown() {
+            return self.close(l);
         }
         if path.is_some() {
             self.expect(l, 1 - side);

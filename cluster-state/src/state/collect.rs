@@ -34,11 +34,7 @@ pub(crate) type Acknowledgements = Vec<Acknowledged>;
 
 impl State {
     /// What a member has acknowledged; nothing if it contradicts itself.
-    fn acknowledged(&self, machine: MachineId) -> Acknowledgements {
-        // What it acknowledged it may not have any more.
-        if self.member(machine).is_some_and(|(_, member)| member.status == MemberStatus::Returning) {
-            return Vec::new();
-        }
+    pub(crate) fn acknowledged(&self, machine: MachineId) -> Acknowledgements {
         let Some(register) = self.register(false, ACKS, &machine.to_string()) else { return Vec::new() };
         let [only] = register.items() else { return Vec::new() };
         if only.dot.actor.machine != machine || only.dot.actor.incarnation < self.floor(machine) {
@@ -52,7 +48,7 @@ impl State {
     pub(crate) fn due_acknowledgements(&self) -> Option<Acknowledgements> {
         let me = self.me().machine;
         let others: Vec<MachineId> = self.current_members().filter(|machine| *machine != me).collect();
-        if others.is_empty() || self.rejoining {
+        if others.is_empty() || self.is_rejoining() {
             return None;
         }
         let mut own: BTreeMap<Actor, u64> = BTreeMap::new();
@@ -90,7 +86,7 @@ impl State {
     pub(crate) fn collect(&mut self, changes: &mut Changes) {
         let me = self.me().machine;
         let members: BTreeSet<MachineId> = self.current_members().collect();
-        if self.buried.iter().next().is_none() || !members.contains(&me) || self.rejoining {
+        if self.buried.iter().next().is_none() || !members.contains(&me) || self.is_rejoining() {
             return;
         }
         let others = members.into_iter().filter(|machine| *machine != me);
@@ -112,6 +108,7 @@ impl State {
         }
         for (claim, key, register) in gone {
             for op in register.items() {
+                self.raise_cut(op.dot.actor, op.dot.version, changes);
                 self.forget(op.dot, changes);
                 changes.collected += 1;
             }
@@ -119,15 +116,19 @@ impl State {
         }
     }
 
-    /// Whether the heights remember what a delete replaced. A machine that was evicted may come back with a write of
-    /// which only the delete knows that it was ever seen here; it says so itself then.
+    /// Whether the heights remember what a delete replaced, and nothing of it waits in quarantine. A machine that was
+    /// evicted may come back with a write of which only the delete knows that it was ever seen here; it says so itself
+    /// then.
     fn has_seen_all(&self, op: &Op) -> bool {
-        op.asked().is_none_or(|asked| {
-            asked.context.iter().all(|(actor, version)| {
-                let left = |(_, member): (u64, Member)| member.status == MemberStatus::Left;
-                self.height(actor) >= version || self.member(actor.machine).is_some_and(left)
+        let waits =
+            self.quarantine.iter().any(|(_, waiting)| waiting.kind == op.kind && waiting.key == op.key);
+        !waits
+            && op.asked().is_none_or(|asked| {
+                asked.context.iter().all(|(actor, version)| {
+                    let left = |(_, member): (u64, Member)| member.status == MemberStatus::Left;
+                    self.height(actor) >= version || self.member(actor.machine).is_some_and(left)
+                })
             })
-        })
     }
 
     /// Number of deletes that wait for acknowledgements.
@@ -142,14 +143,18 @@ impl State {
         })
     }
 
-    /// What a writer has seen of a record that is not there: everything. Only the actors whose deletes
+    /// What a writer has seen of a record that is not there: all deletes that were ever forgotten here. Only those that
     /// somebody may still keep need saying.
     pub(crate) fn absent_context(&self) -> Context {
         let mut context = Context::default();
         let members: Vec<MachineId> =
             self.registry(crate::kind::MEMBERS).filter_map(|(key, _)| members::parse(key)).collect();
         for ack in members.into_iter().flat_map(|machine| self.acknowledged(machine)) {
-            let version = self.height(ack.actor);
+            // No further: what lies above may have been taken back by a power cut, and nobody would ever have it; and
+            // what is in quarantine is not seen.
+            let waiting = self.quarantine.iter().filter(|(_, op)| op.dot.actor == ack.actor);
+            let waiting = waiting.map(|(_, op)| op.dot.version - 1).min().unwrap_or(u64::MAX);
+            let version = self.height(ack.actor).min(ack.version).min(waiting);
             if version > 0 && context.len() < MAX_CONTEXT / 2 {
                 context.add(Dot { actor: ack.actor, version });
             }

@@ -1,13 +1,14 @@
 //! Who is a member, by the registry: whose acknowledgements tombstones wait for, and whose facts count.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Changes, State};
+use super::{Changes, FactKey, State};
 use crate::id::MachineId;
-use crate::kind::{ACKS, MEMBERS};
+use crate::kind::{ACKS, MEMBERS, RecordId};
 use crate::op::{Content, Op};
 
 /// What a machine is to the cluster.
@@ -15,24 +16,10 @@ use crate::op::{Content, Op};
 pub enum MemberStatus {
     /// It belongs to the cluster; tombstones wait for it.
     Member,
-    /// It was silent for too long. When it comes back it fetches everything anew.
+    /// It was silent for too long: nobody waits for it until it says that it is back.
     Evicted,
     /// It left, or was removed by a person.
     Left,
-    /// It is fetching everything anew: tombstones wait for it, and what it acknowledged before does not count.
-    Returning,
-}
-
-impl MemberStatus {
-    /// Whether tombstones wait for it.
-    fn is_waited_for(self) -> bool {
-        matches!(self, Self::Member | Self::Returning)
-    }
-
-    /// Whether it has to fetch everything anew before it is talked to.
-    pub(crate) fn has_to_rejoin(self) -> bool {
-        matches!(self, Self::Evicted | Self::Returning)
-    }
 }
 
 /// The body of a membership record.
@@ -43,7 +30,7 @@ pub(crate) struct Member {
     pub(crate) floor: u64,
 }
 
-/// Which side of a mutual eviction gives way: the smaller one; of equals, the one without the lowest machine id.
+/// Which of two machines gives way that have both forgotten deletes the other does not have: the smaller one; of equals, the one without the lowest machine id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub(crate) struct Standing {
     pub(crate) members: u32,
@@ -56,17 +43,22 @@ impl State {
         self.registered(MEMBERS, &machine.to_string()).and_then(membership)
     }
 
+    /// Whether this machine was evicted and has not said since that it is back.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.member(self.me().machine).is_some_and(|(_, member)| member.status == MemberStatus::Evicted)
+    }
+
     /// All machines that ever were members.
     pub(crate) fn members(&self) -> BTreeMap<MachineId, (u64, Member)> {
         let parsed = |(key, op): (&str, &Op)| Some((parse(key)?, membership(op)?));
         self.registry(MEMBERS).filter_map(parsed).collect()
     }
 
-    /// Machines that are members now, those that are returning included.
+    /// Machines that are members now.
     pub(crate) fn current_members(&self) -> impl Iterator<Item = MachineId> + '_ {
         self.registry(MEMBERS).filter_map(|(key, op)| {
             let (_, member) = membership(op)?;
-            member.status.is_waited_for().then(|| parse(key)).flatten()
+            (member.status == MemberStatus::Member).then(|| parse(key)).flatten()
         })
     }
 
@@ -76,32 +68,44 @@ impl State {
         Standing { members: members.len() as u32, first: Reverse(first) }
     }
 
-    /// Facts of `owner` of incarnations below this do not count.
+    /// Facts of `owner` of incarnations below this are dropped.
     pub(super) fn floor(&self, owner: MachineId) -> u64 {
-        match self.member(owner) {
-            Some((_, Member { status, floor })) if status.is_waited_for() => floor,
-            Some(_) => u64::MAX,
-            None => 0,
+        self.member(owner).map_or(0, |(_, member)| member.floor)
+    }
+
+    /// Whether a machine's facts are not shown: it was evicted, or it has left. They are kept, so that it makes no
+    /// difference who has heard of an eviction that was taken back.
+    pub(crate) fn hides(&self, owner: MachineId) -> bool {
+        self.member(owner).is_some_and(|(_, member)| member.status != MemberStatus::Member)
+    }
+
+    /// Whose facts are not shown.
+    pub(crate) fn hidden(&self) -> BTreeSet<MachineId> {
+        let out = self.members().into_iter().filter(|(_, (_, member))| member.status != MemberStatus::Member);
+        out.map(|(machine, _)| machine).collect()
+    }
+
+    /// What a membership of this status is declared as: who has left has said its last word.
+    pub(crate) fn membership_of(&self, machine: MachineId, status: MemberStatus) -> Member {
+        let floor = self.floor(machine);
+        let lives =
+            self.heights().filter(|(actor, _)| actor.machine == machine).map(|(actor, _)| actor.incarnation);
+        match status {
+            MemberStatus::Left => Member { status, floor: lives.max().map_or(0, |last| last + 1).max(floor) },
+            _ => Member { status, floor },
         }
     }
 
-    /// What to write down of a machine before it is sent everything: from then on tombstones wait for what it is about
-    /// to have. Nothing if that is written down, or if it does not belong to the cluster.
-    pub(crate) fn returning(&self, machine: MachineId) -> Option<Member> {
-        let (_, known) = self.member(machine)?;
-        let floor = match known.status {
-            MemberStatus::Left | MemberStatus::Returning => return None,
-            // Its facts are gone everywhere, and stay so until it says them again.
-            MemberStatus::Evicted => u64::MAX,
-            MemberStatus::Member => known.floor,
-        };
-        Some(Member { status: MemberStatus::Returning, floor })
-    }
-
-    /// The floor of the machine that is the record's key has changed.
-    pub(super) fn drop_former_facts(&mut self, key: &str, changes: &mut Changes) {
+    /// What a machine is to the cluster has changed: its facts are shown or not, and those of former lives go.
+    pub(super) fn look_at_facts(&mut self, key: &str, hidden_before: bool, changes: &mut Changes) {
         let Some(owner) = parse(key) else { return };
         let floor = self.floor(owner);
+        if self.hides(owner) != hidden_before {
+            let shown = self.facts.iter().filter(|((_, of, _), fact)| *of == owner && fact.value.is_some());
+            let record =
+                |(kind, of, key): &FactKey| RecordId { kind: *kind, owner: Some(*of), key: Arc::clone(key) };
+            changes.records.extend(shown.map(|(key, _)| record(key)));
+        }
         if floor == 0 {
             return;
         }
@@ -131,6 +135,11 @@ impl State {
         let seen = self.register(false, ACKS, &op.key).map(crate::register::Register::context);
         !seen.is_some_and(|seen| seen.covers(op.dot))
     }
+}
+
+/// Whom a membership record is about, and what it says.
+pub(crate) fn declared(op: &Op) -> Option<(MachineId, (u64, Member))> {
+    Some((parse(&op.key)?, membership(op)?))
 }
 
 fn membership(op: &Op) -> Option<(u64, Member)> {

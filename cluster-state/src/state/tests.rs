@@ -31,7 +31,7 @@ fn publish(state: &mut State, rows: &[(&str, &str)]) -> Changes {
 /// All an actor's live changes after `from`, as its own machine would send them.
 fn range(state: &State, actor: Actor, from: u64) -> Batch {
     let ops = state.ops_after(actor, from).cloned().collect();
-    Batch { ops, heights: vec![(actor, state.height(actor))], repair: false }
+    Batch { ops, heights: vec![(actor, state.height(actor))], ..Batch::default() }
 }
 
 fn receive(state: &mut State, batch: &Batch) -> Changes {
@@ -176,7 +176,7 @@ fn what_is_not_understood_is_kept_and_relayed() {
     let mut b = State::new(actor(2, 1));
     let dot = Dot { actor: actor(1, 1), version: 1 };
     let op = Op::decode(dot, 77, 42, Arc::from("k"), Bytes::from_static(b"claim"), &[]);
-    let strange = Batch { ops: vec![Arc::new(op)], heights: vec![(actor(1, 1), 1)], repair: false };
+    let strange = Batch { ops: vec![Arc::new(op)], heights: vec![(actor(1, 1), 1)], ..Batch::default() };
     receive(&mut b, &strange);
     assert_eq!(b.height(actor(1, 1)), 1);
     assert_eq!(b.opaque(), 1);
@@ -222,7 +222,8 @@ fn loading_what_was_stored_gives_the_same_state() {
     publish(&mut a, &[("x", "1"), ("y", "2")]);
     publish(&mut a, &[("x", "1")]);
     let stored: Vec<_> = a.ops().cloned().collect();
-    let (loaded, changes) = State::load(a.me(), a.hlc, &a.vector(), stored, NOW).unwrap();
+    let (loaded, changes) =
+        State::load(a.me(), a.hlc, &a.vector(), &a.cuts().collect(), stored, NOW).unwrap();
     assert!(changes.ops.is_empty());
     assert!(loaded.ops().eq(a.ops()));
     assert_eq!(loaded.vector(), a.vector());

@@ -76,8 +76,8 @@ async fn a_delete_is_forgotten_when_every_member_has_it_and_not_before() {
     sees(&stores[0], gone).await;
     // Two of three have it; both have looked after their deletes several times since.
     for store in &stores[..2] {
-        store.shared.work(Work::Maintain { acknowledge: true }).await.unwrap();
-        store.shared.work(Work::Maintain { acknowledge: true }).await.unwrap();
+        store.shared.work(Work::Maintain { acknowledge: true, collect: true }).await.unwrap();
+        store.shared.work(Work::Maintain { acknowledge: true, collect: true }).await.unwrap();
         assert_eq!(tombstones(&store.snapshot()), 1);
     }
     let _wire = connect(&stores[1], &stores[2]);

@@ -1,0 +1,230 @@
+//! The replicas, what they do by themselves, and the history of all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::links::Link;
+use crate::id::{Actor, Dot, MachineId};
+use crate::local::{self, Retention, Write};
+use crate::op::{Content, Op};
+use crate::state::{Batch, Changes, Member, MemberStatus, State};
+use crate::writer::WriteError;
+
+pub(super) const SPEC: u16 = 1;
+pub(super) const FACT: u16 = 2;
+const CLAIM: u16 = 3;
+const LOG: u16 = 4;
+const REGISTRY: u16 = 5;
+const START: u64 = 1_000_000_000;
+const MAX_NODES: usize = 6;
+
+pub(super) struct Node {
+    pub(super) state: State,
+    /// What a crash leaves.
+    pub(super) disk: State,
+    /// What the last publication said.
+    pub(super) truth: BTreeMap<Arc<str>, Vec<u8>>,
+    pub(super) clock: u64,
+}
+
+impl Node {
+    fn new(n: usize) -> Self {
+        let state = State::new(Actor { machine: machine(n), incarnation: 1 });
+        Self { disk: state.clone(), state, truth: BTreeMap::new(), clock: START }
+    }
+
+    pub(super) fn sync(&mut self) {
+        self.disk = self.state.clone();
+    }
+}
+
+pub(super) struct World {
+    pub(super) nodes: Vec<Node>,
+    pub(super) links: BTreeMap<(usize, usize), Link>,
+    pub(super) delivered: Vec<Batch>,
+    /// Every intent ever made, repetitions included.
+    pub(super) history: BTreeMap<Dot, Arc<Op>>,
+    /// Whether the replicas are members, so that deletes are acknowledged and collected.
+    pub(super) founded: bool,
+    lives: u64,
+}
+
+pub(super) fn machine(n: usize) -> MachineId {
+    MachineId([n as u8 + 1; 16])
+}
+
+pub(super) fn put(key: u8, value: u16) -> Write {
+    Write::Put { kind: SPEC, key: format!("k{key}"), value: value.to_be_bytes().to_vec() }
+}
+
+impl World {
+    pub(super) fn new(count: usize, founded: bool) -> Self {
+        let nodes = (0..count).map(Node::new).collect();
+        let (links, delivered, history) = Default::default();
+        let mut world = Self { nodes, links, delivered, history, founded, lives: 0 };
+        if founded {
+            // The first founds the cluster; who joins knows that before it says anything.
+            for n in 0..count {
+                world.declare(0, n, MemberStatus::Member);
+            }
+            let state = &world.nodes[0].state;
+            let all = Batch {
+                ops: state.ops().cloned().collect(),
+                heights: state.heights().collect(),
+                ..Batch::default()
+            };
+            for node in &mut world.nodes[1..] {
+                node.state.apply_batch(&all, START, &mut Changes::default()).unwrap();
+                node.sync();
+            }
+        }
+        world
+    }
+
+    fn declare(&mut self, by: usize, whom: usize, status: MemberStatus) {
+        let node = &mut self.nodes[by];
+        let floor = node.state.member(machine(whom)).map_or(0, |(_, member)| member.floor);
+        let member = Member { status, floor };
+        local::declare(&mut node.state, machine(whom), member, node.clock, &mut Changes::default()).unwrap();
+        node.sync();
+    }
+
+    pub(super) fn write(&mut self, n: usize, writes: &[Write]) {
+        let node = &mut self.nodes[n];
+        let (me, before) = (node.state.me(), node.state.own_version());
+        local::write(&mut node.state, writes, node.clock, &mut Changes::default()).unwrap();
+        // Intent is fsynced before anybody hears of it, and everything before it with it.
+        node.sync();
+        for op in node.state.ops_after(me, before) {
+            let intent = op.asked().unwrap();
+            // Writing after reading gives a stamp above everything read.
+            let read =
+                self.history.values().filter(|other| other.key == op.key && intent.context.covers(other.dot));
+            assert!(read.map(|other| other.stamp()).max() < Some(op.stamp()));
+        }
+        self.remember(n, me, before);
+    }
+
+    /// Takes down the intents that a node has made.
+    pub(super) fn remember(&mut self, n: usize, actor: Actor, after: u64) {
+        let new = self.nodes[n].state.ops_after(actor, after).filter(|op| op.kind == SPEC);
+        self.history.extend(new.map(|op| (op.dot, Arc::clone(op))));
+    }
+
+    pub(super) fn other(&mut self, n: usize, what: u8, key: u8, value: u8) {
+        let name = format!("e{key}");
+        let set = (!value.is_multiple_of(4)).then(|| vec![value]);
+        let write = match what {
+            0 | 1 => {
+                let groups = vec![(u16::from(value % 3), set)];
+                return self.write(n, &[Write::Edit { kind: SPEC, key: name, groups }]);
+            }
+            2 => Write::Claim { kind: CLAIM, key: name, value: vec![value] },
+            3 => Write::Release { kind: CLAIM, key: name },
+            4 => Write::Raise { kind: REGISTRY, key: name, epoch: u64::from(value), value: vec![value] },
+            _ => return self.log(n, value),
+        };
+        let node = &mut self.nodes[n];
+        match local::write(&mut node.state, &[write], node.clock, &mut Changes::default()) {
+            Ok(()) => node.sync(),
+            Err(WriteError::Claimed { .. } | WriteError::EpochTooLow { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn log(&mut self, n: usize, value: u8) {
+        let node = &mut self.nodes[n];
+        let keep = Retention { entries: 4, age_ms: 600_000 };
+        local::append(&mut node.state, LOG, &[vec![value]], keep, node.clock, &mut Changes::default())
+            .unwrap();
+        node.sync();
+    }
+
+    /// Publishes a row for each bit of `rows`.
+    pub(super) fn say(&mut self, n: usize, rows: u8, value: u8) {
+        let set = (0..8).filter(|bit| rows & (1 << bit) != 0);
+        self.nodes[n].truth = set.map(|bit| (Arc::from(format!("r{bit}")), vec![value])).collect();
+        self.publish(n);
+    }
+
+    pub(super) fn publish(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        local::publish(&mut node.state, FACT, &node.truth, node.clock, &mut Changes::default()).unwrap();
+    }
+
+    /// A number that no incarnation in this history was raised by before.
+    pub(super) fn stride(&mut self) -> u64 {
+        self.lives += 1;
+        self.lives
+    }
+
+    pub(super) fn crash(&mut self, n: usize) {
+        self.hang_up(n);
+        let stride = self.stride();
+        let node = &mut self.nodes[n];
+        let disk = &node.disk;
+        let me = Actor { incarnation: disk.me().incarnation + stride, ..disk.me() };
+        let ops = disk.ops().cloned().collect();
+        let (state, _) =
+            State::load(me, disk.hlc, &disk.vector(), &disk.cuts().collect(), ops, node.clock).unwrap();
+        node.state = state;
+        node.sync();
+        // A daemon that starts says what it finds on its machine.
+        self.publish(n);
+    }
+
+    pub(super) fn upkeep(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        let own = node.state.own_version();
+        node.state.release(node.clock, &mut Changes::default()).unwrap();
+        local::acknowledge(&mut node.state, node.clock, &mut Changes::default()).unwrap();
+        node.state.collect(&mut Changes::default());
+        if node.state.own_version() != own {
+            node.sync();
+        }
+    }
+
+    /// Nobody evicts who is alone then: somebody has to keep what there is.
+    pub(super) fn evict(&mut self, by: usize, whom: usize) {
+        let state = &self.nodes[by].state;
+        let member = |n: usize| {
+            state.member(machine(n)).is_some_and(|(_, member)| member.status == MemberStatus::Member)
+        };
+        if member(by) && member(whom) && !state.is_rejoining() {
+            self.declare(by, whom, MemberStatus::Evicted);
+        }
+    }
+
+    pub(super) fn join(&mut self, by: usize) {
+        let n = self.nodes.len();
+        if n == MAX_NODES || self.nodes[by].state.is_rejoining() {
+            return;
+        }
+        let mut node = Node::new(n);
+        node.clock = self.nodes[by].clock;
+        self.nodes.push(node);
+        if self.founded {
+            self.declare(by, n, MemberStatus::Member);
+        }
+    }
+
+    /// Something that was delivered once comes again.
+    pub(super) fn duplicate(&mut self, n: usize, which: usize) {
+        if !self.delivered.is_empty() && !self.nodes[n].state.is_rejoining() {
+            // Only what was sent can come again; the word that nothing is missing belongs to its stream.
+            let mut batch = self.delivered[which % self.delivered.len()].clone();
+            batch.heights.clear();
+            let node = &mut self.nodes[n];
+            let mut state = node.state.clone();
+            // Refused: what it says of this replica ends the session, which is not here.
+            if state.apply_batch(&batch, node.clock, &mut Changes::default()).is_ok() {
+                node.state = state;
+            }
+        }
+    }
+}
+
+/// Whether an intent is a delete.
+pub(super) fn is_delete(op: &Op) -> bool {
+    matches!(&op.content, Content::Intent(intent) if intent.groups.is_none())
+}
