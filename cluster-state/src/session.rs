@@ -24,9 +24,12 @@ use crate::wire::{
 };
 
 mod driver;
+mod error;
+mod judge;
 pub(crate) mod throttle;
 pub(crate) use driver::run;
 pub use driver::{Session, SessionEnd};
+pub use error::SessionError;
 
 /// The protocol this version speaks, and the oldest it understands.
 const PROTOCOL: u16 = 2;
@@ -37,100 +40,6 @@ const MAX_ACTORS: usize = 65_536;
 const MAX_ECHO: usize = 65_536;
 /// Ticks between two comparisons of digests.
 const DIGEST_TICKS: u32 = 60;
-
-/// Why a session ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// The peer belongs to another cluster. Do not try again before the configuration has changed.
-    #[error("peer {peer} belongs to cluster {theirs}, we belong to {ours}")]
-    OtherCluster {
-        /// Who was meant.
-        peer: MachineId,
-        /// Its cluster.
-        theirs: ClusterId,
-        /// Our cluster.
-        ours: ClusterId,
-    },
-    /// Another machine than expected answers.
-    #[error("expected machine {expected}, but {found} answers")]
-    OtherMachine {
-        /// Who was meant.
-        expected: MachineId,
-        /// Who answers.
-        found: MachineId,
-    },
-    /// No protocol in common.
-    #[error(
-        "peer {peer} speaks replication protocol {theirs}, this machine {PROTOCOL}: upgrade the older one"
-    )]
-    Protocol {
-        /// Who was meant.
-        peer: MachineId,
-        /// The newest protocol it speaks.
-        theirs: u16,
-    },
-    /// The peer refused us.
-    #[error("peer {peer} refused the session: {why}")]
-    Refused {
-        /// Who was meant.
-        peer: MachineId,
-        /// Its reason.
-        why: &'static str,
-    },
-    /// The peer sent what no sound peer sends.
-    #[error("peer {peer} sent a bad frame: {source}")]
-    BadFrame {
-        /// Who sent it.
-        peer: MachineId,
-        /// What is wrong with it.
-        source: FrameError,
-    },
-    /// Nothing came from the peer for too long.
-    #[error("nothing from peer {peer} for {seconds} s")]
-    Silent {
-        /// Who was meant.
-        peer: MachineId,
-        /// How long.
-        seconds: u64,
-    },
-    /// More records of unknown form than are kept.
-    #[error("peer {peer} has more than {limit} records of unknown form: upgrade this machine")]
-    TooManyUnknown {
-        /// Who sent them.
-        peer: MachineId,
-        /// The limit.
-        limit: usize,
-    },
-    /// This machine goes on as a new incarnation, because peers knew more of its past than its store. Start again.
-    #[error("this machine has a new incarnation: start the session again")]
-    NewIncarnation,
-    /// Deletes were forgotten here that the peer never had. It has to fetch everything anew, which it does by itself.
-    #[error("peer {peer} was away for so long that it has to fetch everything anew first")]
-    PeerBehind {
-        /// Who was meant.
-        peer: MachineId,
-    },
-    /// Deletes were forgotten during the session that the peer does not have yet. The next one settles it.
-    #[error("deletes were forgotten that peer {peer} may not have: start the session again")]
-    Outgrown {
-        /// Who was meant.
-        peer: MachineId,
-    },
-    /// This machine has to fetch everything anew from another: it was away for too long, or its store is an old copy.
-    /// The next session does it.
-    #[error("this machine has to fetch everything anew: start a session")]
-    Rejoin,
-    /// This machine fetches everything anew in another session.
-    #[error("this machine is busy fetching everything anew from another peer")]
-    Rejoining,
-    /// Another process writes under this machine's id.
-    #[error("another process writes as this machine: a copy of its data directory is in use")]
-    Twin,
-    /// Our store was closed.
-    #[error("the store is closed")]
-    Closed,
-}
 
 /// What the driver has to do.
 #[derive(Debug)]
@@ -402,67 +311,6 @@ impl Core {
             (true, true) => Ok(Some(Effect::GoOn)),
             _ => Ok(None),
         }
-    }
-
-    /// Both have told what they have, and what they have forgotten: whether one has to fetch everything anew.
-    fn judge(&mut self, state: &State) -> Result<Option<Effect>, SessionError> {
-        self.cuts_number = state.cuts_number();
-        // Who says so may have sent its own changes all the same.
-        let of_peer = |(actor, _): (Actor, u64)| actor.machine == self.peer;
-        self.peer_new &= !state.heights().any(of_peer);
-        self.new &= !self.peer_has.iter().any(|(actor, _)| actor.machine == state.me().machine);
-        if self.serving || self.peer_new {
-            // What was forgotten before, it never had.
-            self.baseline = state.cuts().collect();
-        }
-        let cuts = &self.peer_cuts;
-        if self.serving {
-            return Ok(None);
-        }
-        if state.wanted().is_some_and(|wanted| wanted.above(&self.peer_has).next().is_some()) {
-            return Err(SessionError::PeerBehind { peer: self.peer });
-        }
-        let we_lack = !self.new && cuts.iter().any(|(actor, cut)| state.height(actor) < cut);
-        let peer_lacks = self.peer_lacks(state);
-        let peer = self.peer;
-        match (we_lack, peer_lacks) {
-            (we_lack, true) if !(we_lack && self.weaker) => {
-                if self.fetching {
-                    return Err(SessionError::PeerBehind { peer });
-                }
-                // It is told, and ends the session.
-                self.control.push_back(wire::encode_refusal(Refusal::Behind));
-                self.parted = true;
-                Ok(None)
-            }
-            (true, _) if !self.fetching => Ok(Some(Effect::Rejoin(self.peer_cuts.clone()))),
-            _ => Ok(None),
-        }
-    }
-
-    /// Whether deletes were forgotten here that the peer may not have. What a member has acknowledged, it has.
-    fn peer_lacks(&self, state: &State) -> bool {
-        let told = |actor| {
-            let sent = self.closed.get(actor).max(self.baseline.get(actor));
-            self.peer_has.get(actor).max(sent)
-        };
-        let open: Vec<(Actor, u64)> = state.cuts().filter(|(actor, cut)| told(*actor) < *cut).collect();
-        if open.is_empty() {
-            return false;
-        }
-        let acknowledged: VersionVector =
-            state.acknowledged(self.peer).into_iter().map(|ack| (ack.actor, ack.version)).collect();
-        open.iter().any(|(actor, cut)| acknowledged.get(*actor) < *cut)
-    }
-
-    /// Whether deletes were forgotten since the session began that the peer may not have: it has to end.
-    pub(crate) fn is_outgrown(&self) -> bool {
-        self.outgrown
-    }
-
-    /// Whether the peer fetches everything anew.
-    pub(crate) fn serves(&self) -> bool {
-        self.serving
     }
 
     fn learn(&mut self, heights: &Heights, state: &State) -> Result<Option<Effect>, SessionError> {

@@ -19,6 +19,7 @@ use crate::vector::VersionVector;
 
 mod collect;
 mod digest;
+mod heights;
 mod members;
 mod sending;
 
@@ -229,80 +230,6 @@ impl State {
     pub(crate) fn end_rejoin(&mut self) {
         self.rejoining = None;
         self.blank = false;
-    }
-
-    /// Up to where an actor is known; 0 for not at all.
-    pub(crate) fn height(&self, actor: Actor) -> u64 {
-        self.heights.get(&actor).map_or(0, |height| height.version)
-    }
-
-    pub(crate) fn heights(&self) -> impl Iterator<Item = (Actor, u64)> {
-        self.heights.iter().map(|(actor, height)| (*actor, height.version))
-    }
-
-    pub(crate) fn vector(&self) -> VersionVector {
-        self.heights().collect()
-    }
-
-    pub(crate) fn own_version(&self) -> u64 {
-        self.height(self.me)
-    }
-
-    /// Goes on as a new incarnation; of the old one, what came after `sound` is not known after all.
-    pub(crate) fn become_actor(&mut self, me: Actor, sound: u64, changes: &mut Changes) {
-        let old = std::mem::replace(&mut self.me, me);
-        if sound < self.height(old) {
-            let height = self.heights.remove(&old);
-            if let Some(height) = height {
-                self.height_lane.remove(&height.seq);
-            }
-            let above: Vec<Dot> = self.ops_after(old, sound).map(|op| op.dot).collect();
-            for dot in above {
-                self.loose.insert(dot, ());
-            }
-            changes.complete.insert(old, sound);
-            if sound > 0 {
-                self.raise(old, sound, changes);
-                self.raise_cut(old, height.map_or(0, |height| height.cut), changes);
-            }
-        }
-    }
-
-    /// Up to where deletes of an actor may have been forgotten here: who has not all of it up to there could keep what
-    /// they deleted for ever.
-    pub(crate) fn cuts(&self) -> impl Iterator<Item = (Actor, u64)> {
-        self.heights.iter().filter(|(_, height)| height.cut > 0).map(|(actor, height)| (*actor, height.cut))
-    }
-
-    pub(crate) fn cut(&self, actor: Actor) -> u64 {
-        self.heights.get(&actor).map_or(0, |height| height.cut)
-    }
-
-    /// Differs when a cut has grown.
-    pub(crate) fn cuts_number(&self) -> u64 {
-        self.cuts_number
-    }
-
-    /// A cut is never above the height: what is forgotten was known.
-    pub(crate) fn raise_cut(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
-        let Some(known) = self.heights.get(&actor).copied() else { return };
-        let cut = version.min(known.version);
-        if cut > known.cut {
-            self.heights.insert(actor, Height { cut, ..known });
-            self.cuts_number += 1;
-            changes.cuts.insert(actor, cut);
-        }
-    }
-
-    /// Whether nothing was ever received here.
-    pub(crate) fn is_new(&self) -> bool {
-        let mine = |actor: &Actor| actor.machine == self.me.machine;
-        self.heights.iter().all(|(actor, _)| mine(actor)) && self.ops.iter().all(|(dot, _)| mine(&dot.actor))
-    }
-
-    /// Takes down that everything of an actor up to `version` is here.
-    pub(crate) fn close(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
-        self.raise(actor, version, changes);
     }
 
     fn registers_of(&self, claim: bool) -> &ChunkMap<RecordKey, Arc<Register>> {
@@ -640,32 +567,6 @@ impl State {
     fn forget_counted(&mut self, dot: Dot, changes: &mut Changes) {
         if let Some(op) = self.forget(dot, changes) {
             self.digests.subtract(&op);
-        }
-    }
-
-    fn raise(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
-        let known = self.heights.get(&actor).copied();
-        if known.is_some_and(|known| known.version >= version) || version == 0 {
-            return;
-        }
-        if let Some(known) = known {
-            self.height_lane.remove(&known.seq);
-        }
-        self.seq += 1;
-        self.height_lane.insert(self.seq, actor);
-        let cut = known.map_or(0, |known| known.cut);
-        self.heights.insert(actor, Height { version, cut, seq: self.seq });
-        changes.complete.insert(actor, version);
-        let from = known.map_or(0, |known| known.version);
-        let start = Dot { actor, version: from };
-        let settled: Vec<Dot> = self
-            .loose
-            .iter_from(move |dot| *dot <= start)
-            .map(|(dot, ())| *dot)
-            .take_while(|dot| dot.actor == actor && dot.version <= version)
-            .collect();
-        for dot in settled {
-            self.loose.remove(&dot);
         }
     }
 }

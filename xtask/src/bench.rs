@@ -18,6 +18,8 @@ enum Name {
     Store,
     /// How soon other machines see a write
     Replication,
+    /// 1,000 simulated machines, 50 ms round trip, 1 % loss: how soon all see a write, and what it costs
+    Sim,
 }
 
 impl Name {
@@ -25,6 +27,16 @@ impl Name {
         match self {
             Self::Store => &["--package", "uc-bench", "--", "store"],
             Self::Replication => &["--package", "uc-bench", "--", "replication"],
+            Self::Sim => &[
+                "--package",
+                "uc-cluster-state",
+                "--features",
+                "simulation",
+                "--example",
+                "simulate",
+                "--",
+                "1000",
+            ],
         }
     }
 }
