@@ -11,6 +11,9 @@ mod chunk_map;
 mod clock;
 #[cfg(test)]
 mod convergence;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod kind;
 mod local;

@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::id::MachineId;
 
 mod driver;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod identity;
 
 /// Each period one peer is probed; a peer that does not answer in it, directly or through others, is suspected.

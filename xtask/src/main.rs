@@ -5,6 +5,7 @@ mod check;
 mod codegen;
 mod demo;
 mod example;
+mod fuzz;
 mod guard;
 mod printer;
 mod process;
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Make the build contexts of an example
     Example(example::Arguments),
+    /// Fuzz every decoder of what comes from a peer
+    Fuzz(fuzz::Arguments),
     /// Run the tests: all of them, or only the fast ones
     Test(test::Arguments),
     /// Real machines on this box, as containers
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Codegen(arguments) => codegen::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
         Command::Example(arguments) => example::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
+        Command::Fuzz(arguments) => fuzz::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run_tests(&root(), &arguments),
         Command::Testbed(arguments) => testbed::run(arguments),
     };

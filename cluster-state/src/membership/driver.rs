@@ -235,7 +235,7 @@ fn log(outcome: Result<(), foca::Error>) {
     }
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let every = |frequency, members| {
         NonZeroUsize::new(members).map(|num_members| PeriodicParams { frequency, num_members })
     };

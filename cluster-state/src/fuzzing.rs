@@ -1,0 +1,114 @@
+//! What the fuzz targets run: one function for each decoder of what comes from a peer. Only for `cluster-state/fuzz` and
+//! the tests, which run the same over a small corpus and a few thousand random inputs; no part of what users run.
+//!
+//! Each function takes any bytes, and panics where a promise is broken. What the bytes mean to it is its own affair and
+//! may change with it: an old input still is one, of something else.
+
+use bytes::Bytes;
+
+use crate::kind::{Class, Kind};
+use crate::wire::{self, Message};
+
+mod history;
+mod session;
+#[cfg(test)]
+mod tests;
+
+/// What the clock says.
+const NOW: u64 = 1_000_000;
+
+const SPEC: u16 = 1;
+const FACT: u16 = 2;
+const CLAIM: u16 = 3;
+const LOG: u16 = 4;
+const REGISTRY: u16 = 5;
+
+/// One kind of each class; every other kind is unknown.
+static KINDS: [Kind; 5] = [
+    Kind { id: SPEC, name: "spec", class: Class::Intent },
+    Kind { id: FACT, name: "fact", class: Class::Observation },
+    Kind { id: CLAIM, name: "claim", class: Class::Claim },
+    Kind { id: LOG, name: "log", class: Class::Log },
+    Kind { id: REGISTRY, name: "registry", class: Class::Registry },
+];
+
+/// A frame that can be read says the same when it is written again, in no more bytes.
+pub fn frame(bytes: &[u8]) {
+    let Some(once) = wire::decode(bytes, &KINDS).ok().as_ref().and_then(encoded) else { return };
+    assert!(once.len() <= bytes.len(), "{} bytes became {}", bytes.len(), once.len());
+    let twice = wire::decode(&once, &KINDS).map(|message| encoded(&message));
+    assert_eq!(twice, Ok(Some(once)));
+}
+
+/// A session, greeted or not, takes any frames: it may end, and it sends a bounded number of sound frames.
+pub fn session(bytes: &[u8]) {
+    session::run(Input(bytes));
+}
+
+/// Two machines to which the changes of one sound history come in different orders, some twice, hold the same; and
+/// changes that no sound history has do not make them panic.
+pub fn ops(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    if input.byte().is_multiple_of(2) {
+        history::sound(input);
+    } else {
+        history::raw(input);
+    }
+}
+
+/// The failure detector takes any datagrams, between its timers.
+pub fn datagram(bytes: &[u8]) {
+    crate::membership::fuzzing::run(Input(bytes));
+}
+
+/// None: of a newer peer, so that there is nothing to write.
+fn encoded(message: &Message) -> Option<Bytes> {
+    Some(match message {
+        Message::Hello(hello) => wire::encode_hello(hello),
+        Message::Heights(heights) => wire::encode_heights(heights),
+        Message::Changes(batch) => wire::encode_changes(batch),
+        Message::Digest(digest) => wire::encode_digest(digest),
+        Message::Buckets(sums) => wire::encode_buckets(sums),
+        Message::Refuse(refusal) => wire::encode_refusal(*refusal),
+        Message::Unknown => return None,
+    })
+}
+
+/// Bytes as choices; zeroes when there are none left.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn take(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.take(1).first().copied().unwrap_or_default()
+    }
+
+    /// Below `bound`, which is at most 256.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::from(self.byte()) % bound.max(1)
+    }
+
+    /// Small ones in one byte, any other in nine.
+    pub(crate) fn number(&mut self) -> u64 {
+        match self.byte() {
+            small @ 0..=0xef => u64::from(small),
+            _ => self.take(8).iter().fold(0, |number, byte| number << 8 | u64::from(*byte)),
+        }
+    }
+
+    /// Two bytes of length, and so many bytes.
+    pub(crate) fn piece(&mut self) -> &'a [u8] {
+        let length = usize::from(self.byte()) << 8 | usize::from(self.byte());
+        self.take(length)
+    }
+}

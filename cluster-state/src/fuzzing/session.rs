@@ -1,0 +1,177 @@
+//! A session with a peer that says anything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::history::machine;
+use super::{CLAIM, FACT, Input, KINDS, LOG, NOW, REGISTRY, SPEC};
+use crate::id::{Actor, ClusterId, Dot};
+use crate::op::{Context, Op, Wanted};
+use crate::session::{Core, Effect};
+use crate::state::{Batch, Changes, State};
+use crate::wire::{self, HEIGHTS_CHUNK, MAX_FRAME, Message};
+
+const CLUSTER: ClusterId = ClusterId([9; 16]);
+
+/// A machine that has written one record of each class.
+pub(super) fn known(n: usize) -> State {
+    let actor = Actor { machine: machine(n), incarnation: 1 };
+    let dot = |version| Dot { actor, version };
+    let key: Arc<str> = Arc::from("key");
+    let wanted = |kind, groups| Wanted {
+        kind,
+        claim: kind == CLAIM,
+        key: Arc::clone(&key),
+        hlc: NOW << 16,
+        life: None,
+        context: Context::default(),
+        groups,
+    };
+    let value = || Some(vec![(0, None, Bytes::from_static(b"value"))]);
+    let ops = [
+        Op::intent(dot(1), &wanted(SPEC, value())),
+        Op::intent(dot(2), &wanted(CLAIM, value())),
+        Op::intent(dot(3), &wanted(SPEC + 100, None)),
+        Op::fact(dot(4), FACT, Arc::clone(&key), Some(b"value")),
+        Op::sweep(dot(5), FACT, (1, 2)),
+        Op::entry(dot(6), LOG, NOW, b"value"),
+        Op::registry(dot(7), REGISTRY, Arc::clone(&key), 1, NOW << 16, b"value"),
+    ];
+    let mut state = State::new(actor);
+    let heights = vec![(actor, ops.len() as u64)];
+    let batch = Batch { ops: ops.map(Arc::new).into(), heights, ..Batch::default() };
+    assert_eq!(state.apply_batch(&batch, NOW, &mut Changes::default()), Ok(()));
+    state
+}
+
+pub(super) fn core(state: &State, peer: usize) -> Core {
+    Core::new(CLUSTER, &KINDS, machine(peer), state)
+}
+
+/// This machine's end.
+struct End {
+    /// What sessions see.
+    state: State,
+    /// What is fetched anew; none: nothing is.
+    fresh: Option<State>,
+    core: Core,
+    /// Most kinds there were since the session began: a comparison says one frame for each.
+    kinds: usize,
+}
+
+impl End {
+    fn new(mut state: State, fetching: bool) -> Self {
+        let fresh = fetching.then(|| {
+            let me = state.me();
+            state.set_rejoining(true);
+            State::new(me)
+        });
+        let core = core(&state, 1);
+        Self { kinds: state.bucket_sums().count(), core, state, fresh }
+    }
+
+    /// The session has ended; the driver would start another.
+    fn again(&mut self) {
+        self.core = core(&self.state, 1);
+        self.kinds = 0;
+    }
+
+    fn handle(&mut self, frame: &Bytes) {
+        match self.core.handle(frame, &self.state) {
+            Ok(None) => {}
+            Ok(Some(Effect::Apply(batch))) => {
+                let state = self.fresh.as_mut().unwrap_or(&mut self.state);
+                let mut next = state.clone();
+                if next.apply_batch(&batch, NOW, &mut Changes::default()).is_ok() {
+                    *state = next;
+                    self.core.applied();
+                } else {
+                    self.again();
+                }
+            }
+            Ok(Some(_)) => self.again(),
+            Err(error) => {
+                let refusal = Core::refusal(&error).map(|frame| wire::decode(&frame, &KINDS));
+                assert!(matches!(refusal, None | Some(Ok(Message::Refuse(_)))), "{error}");
+                self.again();
+            }
+        }
+        self.kinds = self.state.bucket_sums().count().max(self.kinds);
+        // Of a peer that has said nothing yet: everything there is.
+        let _ = core(&self.state, 2).lag(&self.state).max(self.core.lag(&self.state));
+    }
+
+    /// Everything there is to send; what it may be is bounded, however much came before.
+    fn drain(&mut self, bulk: bool) -> Vec<Bytes> {
+        let heights = self.state.heights().count();
+        let live = self.state.ops().count();
+        // Hello, one word on all heights, one digest, one comparison.
+        let control = 1 + heights / HEIGHTS_CHUNK + 2 + self.kinds + 1;
+        let (mut told, mut repaired, mut frames) = (0, BTreeMap::new(), Vec::new());
+        while let Some(frame) = self.core.next_frame(&self.state, bulk) {
+            assert!(frame.len() <= MAX_FRAME, "{} bytes", frame.len());
+            match wire::decode(&frame, &KINDS) {
+                Ok(Message::Changes(batch)) if batch.repair => {
+                    batch.ops.iter().for_each(|op| *repaired.entry(op.dot).or_insert(0) += 1);
+                }
+                Ok(Message::Changes(_)) => {}
+                Ok(_) => told += 1,
+                Err(error) => panic!("an own frame cannot be read: {error}"),
+            }
+            frames.push(frame);
+            assert!(told <= control, "{told} frames ahead of changes, at most {control} make sense");
+            assert!(frames.len() <= control + 3 * (live + heights), "no end of frames");
+        }
+        assert!(repaired.values().all(|times| *times == 1), "waiting to be sent again twice: {repaired:?}");
+        // Otherwise the driver would ask for ever.
+        if self.core.has_frame(&self.state, bulk) {
+            frames.extend(self.core.next_frame(&self.state, bulk));
+            let idle = frames.is_empty() && self.core.has_frame(&self.state, bulk);
+            assert!(!idle, "a frame is promised and does not come");
+        }
+        frames
+    }
+}
+
+/// A byte of options; then for each frame a byte of what happens and the frame's bytes.
+pub(super) fn run(mut input: Input<'_>) {
+    let options = input.byte();
+    let state = if options & 1 == 0 { known(0) } else { State::new(known(0).me()) };
+    let mut end = End::new(state, options & 2 != 0);
+    let peer = known(1);
+    let mut sound = core(&peer, 0);
+    if options & 4 == 0 {
+        while let Some(frame) = sound.next_frame(&peer, false) {
+            end.handle(&frame);
+        }
+        for frame in end.drain(true) {
+            let _ = sound.handle(&frame, &peer);
+        }
+    }
+    while !input.is_empty() {
+        let what = input.byte();
+        for _ in 0..what & 3 {
+            end.core.tick(&end.state);
+            sound.tick(&peer);
+        }
+        if what & 4 != 0 {
+            // A sound frame among the others.
+            if let Some(frame) = sound.next_frame(&peer, true) {
+                end.handle(&frame);
+            }
+        } else {
+            end.handle(&Bytes::copy_from_slice(input.piece()));
+        }
+        if what & 8 != 0 {
+            for frame in end.drain(what & 16 == 0) {
+                if what & 32 != 0 && sound.handle(&frame, &peer).is_err() {
+                    sound = core(&peer, 0);
+                }
+            }
+        }
+    }
+    end.drain(false);
+    end.drain(true);
+}

@@ -1,0 +1,146 @@
+//! `cargo xtask fuzz`: the fuzz targets of cluster-state, one after another. What they find that is new goes to the
+//! build directory, not into the committed corpus; what makes one fail, to `cluster-state/fuzz/artifacts`.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::printer::note;
+use crate::process::{self, cargo, has_subcommand};
+
+/// The crate whose targets these are.
+const PACKAGE: &str = "cluster-state";
+
+/// Longest input: several full frames of a session.
+const MAX_LENGTH: usize = 64 * 1024;
+
+/// Arguments of `fuzz`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// For each target
+    #[arg(default_value_t = 300)]
+    seconds: u32,
+    /// Only this target; may be repeated [default: all]
+    #[arg(long = "target", value_name = "TARGET")]
+    only: Vec<String>,
+}
+
+/// What compiles the targets: libFuzzer's instrumentation is not for the stable compiler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compiler {
+    Nightly,
+    /// Told that it may do what only a nightly one does.
+    Bootstrapped,
+}
+
+/// Runs the targets, all of them even if one fails, and fails if one did.
+pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    if !has_subcommand("fuzz") {
+        bail!("cargo-fuzz is not installed\nhint: cargo install --locked cargo-fuzz");
+    }
+    let compiler = if has_nightly() { Compiler::Nightly } else { Compiler::Bootstrapped };
+    if compiler == Compiler::Bootstrapped {
+        note("no nightly toolchain: using this one with RUSTC_BOOTSTRAP=1");
+        note("hint: rustup toolchain install nightly --profile minimal");
+    }
+    let package = root.join(PACKAGE);
+    let targets = targets(&package)?;
+    if let Some(unknown) = arguments.only.iter().find(|name| !targets.contains(name)) {
+        bail!("there is no fuzz target {unknown}\nhint: one of {}", targets.join(", "));
+    }
+    let mut failed = Vec::new();
+    for target in targets {
+        if !arguments.only.is_empty() && !arguments.only.contains(&target) {
+            continue;
+        }
+        let found = package.join("fuzz/target/found").join(&target);
+        fs::create_dir_all(&found).with_context(|| format!("cannot create {}", found.display()))?;
+        note(&format!("fuzz {target}: {} s", arguments.seconds));
+        if let Err(error) = process::run(&mut command(root, compiler, &target, arguments.seconds)) {
+            note(&format!("fuzz {target}: {error:#}"));
+            failed.push(target);
+        }
+    }
+    if !failed.is_empty() {
+        bail!(
+            "failed: {}\nhint: inputs are in {PACKAGE}/fuzz/artifacts; `cargo +nightly fuzz run TARGET INPUT` in \
+             {PACKAGE} repeats one",
+            failed.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// The names of the targets, in order.
+fn targets(package: &Path) -> anyhow::Result<Vec<String>> {
+    let directory = package.join("fuzz/fuzz_targets");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        let path = entry?.path();
+        names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn has_nightly() -> bool {
+    let mut probe = Command::new("rustup");
+    probe.args(["run", "nightly", "rustc", "--version"]);
+    probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
+}
+
+fn command(root: &Path, compiler: Compiler, target: &str, seconds: u32) -> Command {
+    let package = root.join(PACKAGE);
+    let mut command = match compiler {
+        Compiler::Nightly => {
+            let mut rustup = Command::new("rustup");
+            rustup.args(["run", "nightly", "cargo"]).current_dir(&package);
+            rustup
+        }
+        Compiler::Bootstrapped => {
+            let mut cargo = cargo(&package);
+            cargo.env("RUSTC_BOOTSTRAP", "1");
+            cargo
+        }
+    };
+    // Of two folders libFuzzer writes to the first and reads both.
+    let (found, corpus) = (format!("fuzz/target/found/{target}"), format!("fuzz/corpus/{target}"));
+    command.args(["fuzz", "run", target, &found, &corpus, "--", "-timeout=10", "-malloc_limit_mb=64"]);
+    command.arg(format!("-max_len={MAX_LENGTH}")).arg(format!("-max_total_time={seconds}"));
+    command.arg("-print_final_stats=1");
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::shown;
+
+    #[test]
+    fn every_target_has_a_corpus_and_is_built() {
+        let package = crate::root().join(PACKAGE);
+        let manifest = fs::read_to_string(package.join("fuzz/Cargo.toml")).unwrap();
+        let targets = targets(&package).unwrap();
+        assert!(targets.len() >= 4, "{targets:?}");
+        for target in targets {
+            assert!(manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")), "{target}");
+            assert!(package.join("fuzz/corpus").join(&target).is_dir(), "{target}");
+        }
+    }
+
+    #[test]
+    fn new_inputs_do_not_go_into_the_committed_corpus() {
+        let nightly = command(Path::new("/r"), Compiler::Nightly, "frame", 5);
+        assert_eq!(
+            shown(&nightly),
+            "rustup run nightly cargo fuzz run frame fuzz/target/found/frame fuzz/corpus/frame -- -timeout=10 \
+             -malloc_limit_mb=64 -max_len=65536 -max_total_time=5 -print_final_stats=1"
+        );
+        let other = command(Path::new("/r"), Compiler::Bootstrapped, "frame", 5);
+        assert!(other.get_envs().any(|(name, _)| name == "RUSTC_BOOTSTRAP"));
+        assert_eq!(other.get_current_dir(), Some(Path::new("/r/cluster-state")));
+    }
+}
