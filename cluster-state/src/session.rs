@@ -8,7 +8,7 @@
 //! missing, the cursors go back to the start. Once a minute digests are compared.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -104,14 +104,16 @@ pub(crate) struct Core {
     fact_cursor: u64,
     height_cursor: u64,
     told_cursor: u64,
-    /// Changes to send again because digests differ.
-    repairs: VecDeque<Arc<Op>>,
+    /// Changes to send again because digests differ, each once however often the peer asks.
+    repairs: BTreeMap<Dot, Arc<Op>>,
     /// Hello, heights, digests, refusals: a handful, ahead of changes.
     control: VecDeque<Bytes>,
     changes_sent: u64,
     handled: u64,
     peer_handled: u64,
     ticks: u32,
+    /// The tick in which digests were compared last: a peer that asks again and does not read gets no second answer.
+    compared: Option<u32>,
     differences: u64,
 }
 
@@ -153,12 +155,13 @@ impl Core {
             fact_cursor: 0,
             height_cursor: 0,
             told_cursor: 0,
-            repairs: VecDeque::new(),
+            repairs: BTreeMap::new(),
             control: VecDeque::from([wire::encode_hello(&hello)]),
             changes_sent: 0,
             handled: 0,
             peer_handled: 0,
             ticks: 0,
+            compared: None,
             differences: 0,
         };
         core.tell(state);
@@ -261,7 +264,10 @@ impl Core {
 
     /// Versions that we have and the peer has not said to have.
     pub(crate) fn lag(&self, state: &State) -> u64 {
-        state.heights().map(|(actor, version)| version.saturating_sub(self.peer_has.get(actor))).sum()
+        let lacking =
+            state.heights().map(|(actor, version)| version.saturating_sub(self.peer_has.get(actor)));
+        // What a peer says of others need not add up.
+        lacking.fold(0, u64::saturating_add)
     }
 
     /// How often equal heights came with different digests.
@@ -438,15 +444,14 @@ impl Core {
 
     fn fill_repairs(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
         batch.repair = true;
-        while let Some(op) = self.repairs.front() {
-            let weight = wire::weight(op);
+        while let Some(op) = self.repairs.first_entry() {
+            let weight = wire::weight(op.get());
             if weight > *room && !batch.ops.is_empty() {
                 return;
             }
             *room = room.saturating_sub(weight);
-            if let Some(op) = self.repairs.pop_front()
-                && state.has_op(op.dot)
-            {
+            let op = op.remove();
+            if state.has_op(op.dot) {
                 batch.ops.push(op);
             }
         }
@@ -461,9 +466,11 @@ impl Core {
 
     fn compare(&mut self, digest: &Digest, state: &State) {
         let comparable = state.quarantined().next().is_none() && digest.heights == state.heights_hash();
-        if !comparable || digest.records == state.digest() || !self.repairs.is_empty() {
+        let busy = !self.repairs.is_empty() || self.compared == Some(self.ticks);
+        if busy || !comparable || digest.records == state.digest() {
             return;
         }
+        self.compared = Some(self.ticks);
         self.differences += 1;
         tracing::error!(peer = %self.peer, "equal heights and different records: a bug; repairing");
         let kinds: Vec<_> = state.bucket_sums().map(|(kind, sums)| (kind, sums.clone())).collect();
@@ -487,7 +494,9 @@ impl Core {
         let differing: BTreeSet<usize> =
             (0..theirs.sums.len()).filter(|at| ours.get(*at) != theirs.sums.get(*at)).collect();
         if !differing.is_empty() {
-            self.repairs.extend(state.ops_in_buckets(theirs.kind, &differing));
+            self.repairs.retain(|dot, _| state.has_op(*dot));
+            let again = state.ops_in_buckets(theirs.kind, &differing);
+            self.repairs.extend(again.into_iter().map(|op| (op.dot, op)));
         }
     }
 

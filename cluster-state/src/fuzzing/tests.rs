@@ -8,8 +8,9 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::id::{Actor, MAX_COUNTER};
 use crate::membership::fuzzing::Detector;
-use crate::state::BUCKETS;
+use crate::state::{BUCKETS, Batch};
 use crate::wire::{BucketSums, Digest, Refusal};
 
 /// Damaged inputs for each target.
@@ -63,6 +64,13 @@ fn buckets() -> Bytes {
     wire::encode_buckets(&BucketSums { kind: SPEC, sums: vec![0; BUCKETS], last: true })
 }
 
+/// Heights whose sum is no number.
+fn tall() -> Bytes {
+    let actor = |incarnation| Actor { machine: history::machine(3), incarnation };
+    let heights = (0..5).map(|n| (actor(n), MAX_COUNTER - 1)).collect();
+    wire::encode_changes(&Batch { heights, ..Batch::default() })
+}
+
 /// What two failure detectors send each other.
 fn datagrams() -> Vec<Vec<u8>> {
     let mut detectors = [Detector::new(1), Detector::new(2)];
@@ -98,11 +106,14 @@ fn sound_inputs(target: &str) -> Vec<Vec<u8>> {
             let all: Vec<u8> = theirs.iter().flat_map(|frame| piece(9, frame)).collect();
             let later: Vec<u8> = theirs.iter().skip(2).flat_map(|frame| piece(0, frame)).collect();
             let repair = [piece(0, &digest()), piece(9, &buckets())].concat();
+            let insistent = [piece(0, &digest()).repeat(4), piece(0, &buckets()).repeat(3)].concat();
             vec![
                 [&[4][..], &all].concat(),
                 [&[0][..], &later].concat(),
                 [&[6][..], &all].concat(),
                 [&[0][..], &repair].concat(),
+                [&[0][..], &insistent].concat(),
+                [&[0][..], &piece(0, &tall())].concat(),
             ]
         }
         "ops" => {
@@ -154,7 +165,9 @@ fn exercise(target: &str, run: fn(&[u8])) {
         inputs.push(std::fs::read(entry.unwrap().path()).unwrap());
     }
     inputs.sort();
-    inputs.iter().for_each(|input| run(input));
+    for input in &inputs {
+        run(input);
+    }
     let seed = std::env::var("UC_FUZZ_SEED").map_or_else(
         |_| RandomState::new().build_hasher().finish(),
         |seed| seed.parse().expect("UC_FUZZ_SEED is a number"),
