@@ -123,7 +123,7 @@ impl History {
         groups.sort_by_key(|(id, _, _)| *id);
         groups.dedup_by_key(|(id, _, _)| *id);
         let groups = (form < 200).then_some(groups);
-        let life = life.filter(|_| form % 3 > 0);
+        let life = life.filter(|_| !form.is_multiple_of(3));
         Wanted { kind, claim, key, hlc: stamp(input), life, context, groups }
     }
 
@@ -141,9 +141,14 @@ fn stamp(input: &mut Input<'_>) -> u64 {
     }
 }
 
+fn batch(ops: &[Arc<Op>], heights: &[(Actor, u64)], repair: bool) -> Batch {
+    let mut batch = Batch { ops: ops.to_vec(), heights: heights.to_vec(), ..Batch::default() };
+    batch.repair = repair;
+    batch
+}
+
 fn apply(state: &mut State, ops: &[Arc<Op>], heights: &[(Actor, u64)], repair: bool) {
-    let batch = Batch { ops: ops.to_vec(), heights: heights.to_vec(), repair, ..Batch::default() };
-    let outcome = state.apply_batch(&batch, NOW, &mut Changes::default());
+    let outcome = state.apply_batch(&batch(ops, heights, repair), NOW, &mut Changes::default());
     assert_eq!(outcome, Ok(()));
 }
 
@@ -225,10 +230,9 @@ pub(super) fn raw(mut input: Input<'_>) {
     back.reverse();
     for (state, order) in [(&mut a, &ops), (&mut b, &back)] {
         for (heights, repair) in [(early, false), (late, true)] {
-            let batch = Batch { ops: order.clone(), heights: heights.to_vec(), repair, ..Batch::default() };
             // Refused as a whole: then what is half-applied is thrown away.
             let mut next = state.clone();
-            if next.apply_batch(&batch, NOW, &mut Changes::default()).is_ok() {
+            if next.apply_batch(&batch(order, heights, repair), NOW, &mut Changes::default()).is_ok() {
                 *state = next;
             }
             read(state);
@@ -243,7 +247,9 @@ pub(super) fn raw(mut input: Input<'_>) {
 fn read(state: &State) {
     let ids = |register: &Register| -> Vec<_> {
         let ids = register.group_ids();
-        ids.iter().for_each(|id| drop(register.candidates(*id)));
+        for id in &ids {
+            let _ = register.candidates(*id);
+        }
         ids
     };
     for (claim, kind) in [(false, SPEC), (true, CLAIM), (false, ACKS), (false, 0), (true, SPEC)] {
