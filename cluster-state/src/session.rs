@@ -8,15 +8,15 @@
 //! missing, the cursors go back to the start. Once a minute digests are compared.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::id::{Actor, ClusterId, Dot, MachineId};
 use crate::kind::Kind;
-use crate::op::{Lane, Op};
-use crate::state::{Batch, Standing, State};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use crate::vector::VersionVector;
 use crate::wire::{
     self, BucketSums, Digest, FRAME_TARGET, FrameError, HEIGHT_WEIGHT, HEIGHTS_CHUNK, Heights, Hello,
@@ -105,7 +105,7 @@ pub(crate) struct Core {
     height_cursor: u64,
     told_cursor: u64,
     /// Changes to send again because digests differ, each once however often the peer asks.
-    repairs: BTreeMap<Dot, Arc<Op>>,
+    repairs: BTreeSet<Dot>,
     /// Hello, heights, digests, refusals: a handful, ahead of changes.
     control: VecDeque<Bytes>,
     changes_sent: u64,
@@ -155,7 +155,7 @@ impl Core {
             fact_cursor: 0,
             height_cursor: 0,
             told_cursor: 0,
-            repairs: BTreeMap::new(),
+            repairs: BTreeSet::new(),
             control: VecDeque::from([wire::encode_hello(&hello)]),
             changes_sent: 0,
             handled: 0,
@@ -444,16 +444,18 @@ impl Core {
 
     fn fill_repairs(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
         batch.repair = true;
-        while let Some(op) = self.repairs.first_entry() {
-            let weight = wire::weight(op.get());
-            if weight > *room && !batch.ops.is_empty() {
-                return;
+        while let Some(dot) = self.repairs.first().copied() {
+            // What was replaced meanwhile is not sent.
+            let op = state.ops_after(dot.actor, dot.version.saturating_sub(1)).next();
+            if let Some(op) = op.filter(|op| op.dot == dot) {
+                let weight = wire::weight(op);
+                if weight > *room && !batch.ops.is_empty() {
+                    return;
+                }
+                *room = room.saturating_sub(weight);
+                batch.ops.push(Arc::clone(op));
             }
-            *room = room.saturating_sub(weight);
-            let op = op.remove();
-            if state.has_op(op.dot) {
-                batch.ops.push(op);
-            }
+            self.repairs.remove(&dot);
         }
     }
 
@@ -494,9 +496,8 @@ impl Core {
         let differing: BTreeSet<usize> =
             (0..theirs.sums.len()).filter(|at| ours.get(*at) != theirs.sums.get(*at)).collect();
         if !differing.is_empty() {
-            self.repairs.retain(|dot, _| state.has_op(*dot));
-            let again = state.ops_in_buckets(theirs.kind, &differing);
-            self.repairs.extend(again.into_iter().map(|op| (op.dot, op)));
+            self.repairs.retain(|dot| state.has_op(*dot));
+            self.repairs.extend(state.ops_in_buckets(theirs.kind, &differing).iter().map(|op| op.dot));
         }
     }
 

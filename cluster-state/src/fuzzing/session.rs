@@ -50,6 +50,12 @@ pub(super) fn core(state: &State, peer: usize) -> Core {
     Core::new(CLUSTER, &KINDS, machine(peer), state)
 }
 
+/// As the writer does when the cluster went on without this machine; what is to be filled.
+fn begin_fetching(state: &mut State) -> State {
+    state.set_rejoining(true);
+    State::new(state.me())
+}
+
 /// This machine's end.
 struct End {
     /// What sessions see.
@@ -63,11 +69,7 @@ struct End {
 
 impl End {
     fn new(mut state: State, fetching: bool) -> Self {
-        let fresh = fetching.then(|| {
-            let me = state.me();
-            state.set_rejoining(true);
-            State::new(me)
-        });
+        let fresh = fetching.then(|| begin_fetching(&mut state));
         let core = core(&state, 1);
         Self { kinds: state.bucket_sums().count(), core, state, fresh }
     }
