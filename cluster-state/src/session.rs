@@ -15,8 +15,8 @@ use bytes::Bytes;
 
 use crate::id::{Actor, ClusterId, Dot, MachineId};
 use crate::kind::Kind;
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use crate::op::Lane;
+use crate::state::{Batch, Standing, State};
 use crate::vector::VersionVector;
 use crate::wire::{
     self, BucketSums, Digest, FRAME_TARGET, FrameError, HEIGHT_WEIGHT, HEIGHTS_CHUNK, Heights, Hello,

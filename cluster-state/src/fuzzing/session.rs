@@ -11,6 +11,7 @@ use crate::id::{Actor, ClusterId, Dot};
 use crate::op::{Context, Op, Wanted};
 use crate::session::{Core, Effect};
 use crate::state::{Batch, Changes, State};
+use crate::vector::VersionVector;
 use crate::wire::{self, HEIGHTS_CHUNK, MAX_FRAME, Message};
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
@@ -52,8 +53,8 @@ pub(super) fn core(state: &State, peer: usize) -> Core {
 
 /// As the writer does when the cluster went on without this machine; what is to be filled.
 fn begin_fetching(state: &mut State) -> State {
-    state.set_rejoining(true);
-    State::new(state.me())
+    state.begin_rejoin(VersionVector::default());
+    State::fetched(state.me())
 }
 
 /// This machine's end.
@@ -109,8 +110,8 @@ impl End {
     fn drain(&mut self, bulk: bool) -> Vec<Bytes> {
         let heights = self.state.heights().count();
         let live = self.state.ops().count();
-        // Hello, one word on all heights, one digest, one comparison.
-        let control = 1 + heights / HEIGHTS_CHUNK + 2 + self.kinds + 1;
+        // Hello, one word on all heights, one digest, one comparison, one refusal.
+        let control = 1 + heights / HEIGHTS_CHUNK + 2 + self.kinds + 2;
         let (mut told, mut repaired, mut frames) = (0, BTreeMap::new(), Vec::new());
         while let Some(frame) = self.core.next_frame(&self.state, bulk) {
             assert!(frame.len() <= MAX_FRAME, "{} bytes", frame.len());
@@ -132,6 +133,9 @@ impl End {
             frames.extend(self.core.next_frame(&self.state, bulk));
             let idle = frames.is_empty() && self.core.has_frame(&self.state, bulk);
             assert!(!idle, "a frame is promised and does not come");
+        }
+        if self.core.is_outgrown() {
+            self.again();
         }
         frames
     }
