@@ -138,6 +138,56 @@ async fn an_evicted_machine_comes_back_with_what_only_it_had_and_without_what_wa
     assert_eq!((conflicts.len(), conflicts[0].key, conflicts[0].others.len()), (1, "kept", 1));
 }
 
+/// Whoever let a machine in, who has forgotten a delete that it does not have refuses it until it has fetched everything.
+#[tokio::test]
+async fn what_was_forgotten_is_remembered_over_a_restart_and_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = cluster(dir.path(), 2).await;
+    let [a, b] = <[Store; 2]>::try_from(stores).unwrap();
+    let commit = a.write(vec![put("deleted", "old"), put("kept", "old")]).await.unwrap();
+    let wire = connect(&a, &b);
+    sees(&b, commit).await;
+    drop(wire);
+    let late = open(dir.path(), 3).await;
+    // b lets a machine in that a has never heard of, and a forgets a delete without asking either of them.
+    b.enrol(machine(3)).await.unwrap();
+    let wire = connect(&b, &late);
+    until(&late, |snapshot| snapshot.get(SPEC, "deleted").is_some() && snapshot.members().len() == 3).await;
+    drop(wire);
+    a.evict(machine(2)).await.unwrap();
+    a.write(vec![delete("deleted")]).await.unwrap();
+    until(&a, |snapshot| tombstones(snapshot) == 0).await;
+    a.close().await.unwrap();
+
+    let a = open(dir.path(), 1).await;
+    assert!(a.snapshot().state.cuts().next().is_some());
+    for returning in [&late, &b] {
+        let was = returning.actor();
+        let commit = a.write(vec![put("still", "there")]).await.unwrap();
+        for _ in 0..20 {
+            let mut wire = connect(&a, returning);
+            let [_, end] = wire.ends.take().unwrap();
+            tokio::select! {
+                _ = end => {}
+                _ = sees(returning, commit) => break,
+            }
+        }
+        assert_ne!(returning.actor(), was, "it went on as another");
+        assert_eq!(returning.snapshot().get(SPEC, "deleted"), None);
+        assert_eq!(returning.snapshot().get(SPEC, "kept"), Some(&b"old"[..]));
+    }
+    let _wires = (connect(&a, &late), connect(&b, &late), connect(&a, &b));
+    for store in [&a, &b, &late] {
+        let same = |snapshot: &Snapshot| snapshot.digest() == a.snapshot().digest();
+        let on = until(store, |snapshot| {
+            let member = |(_, status): &(MachineId, MemberStatus)| *status == MemberStatus::Member;
+            snapshot.members().iter().filter(|one| member(one)).count() == 3 && same(snapshot)
+        })
+        .await;
+        assert_eq!(on.get(SPEC, "deleted"), None);
+    }
+}
+
 #[tokio::test]
 async fn an_old_copy_of_a_store_brings_nothing_back_that_was_deleted_and_forgotten() {
     let dir = tempfile::tempdir().unwrap();
