@@ -227,15 +227,19 @@ fn delete_again(
             deleted.entry((op.kind, claim, Arc::clone(&op.key))).or_default().insert(op.dot.actor);
         }
     }
+    // What came later than the forgotten delete, or waits in quarantine, the delete has not seen.
+    let mut later: BTreeMap<(u16, &str, Actor), u64> = BTreeMap::new();
+    for op in old.ops().filter(|op| op.asked().is_some()) {
+        let first = later.entry((op.kind, &op.key, op.dot.actor)).or_insert(op.dot.version);
+        *first = op.dot.version.min(*first);
+    }
     for ((kind, claim, key), actors) in deleted {
         // It has seen what the forgotten delete had seen, and that delete itself, which may still be somewhere.
         let mut context = Context::default();
         let (first, others): (Vec<_>, Vec<_>) =
             old.heights().partition(|(actor, _)| actor.machine == old.me().machine || actors.contains(actor));
         for (actor, version) in first.into_iter().chain(others).take(MAX_CONTEXT / 2) {
-            // What came later than the delete, or waits in quarantine, it has not.
-            let mut later = old.ops().filter(|op| op.dot.actor == actor && op.kind == kind && op.key == key);
-            let version = later.next().map_or(version, |op| op.dot.version - 1);
+            let version = later.get(&(kind, &*key, actor)).map_or(version, |first| first - 1);
             if version > 0 {
                 context.add(Dot { actor, version });
             }
