@@ -178,7 +178,13 @@ impl Core {
             (_, Message::Refuse(refusal)) => Err(self.refused(refusal)),
             (Phase::Hello, Message::Hello(hello)) => self.greet(&hello, state),
             (Phase::Heights | Phase::Live, Message::Heights(heights)) => self.learn(&heights, state),
-            (Phase::Live, Message::Changes(batch)) => Ok(self.receive(batch, state)),
+            (Phase::Live, Message::Changes(batch)) => {
+                let apply = self.receive(batch, state);
+                if self.peer_has.len() > MAX_ACTORS {
+                    return Err(self.bad_frame(FrameError::Senseless("too many actors")));
+                }
+                Ok(apply)
+            }
             (Phase::Live, Message::Digest(digest)) => {
                 self.compare(&digest, state);
                 Ok(None)
@@ -386,7 +392,8 @@ impl Core {
             batch.ops.retain(|op| batch.repair || !known(op.dot));
             batch.heights.retain(|(actor, version)| *version > state.height(*actor));
             // Of what was here before, nothing is missing.
-            batch.cuts.retain(|(actor, _)| batch.heights.iter().any(|(new, _)| new == actor));
+            let grows: HashSet<Actor> = batch.heights.iter().map(|(actor, _)| *actor).collect();
+            batch.cuts.retain(|(actor, _)| grows.contains(actor));
         }
         if batch.ops.is_empty() && batch.heights.is_empty() {
             self.handled += 1;

@@ -1,5 +1,5 @@
-//! Replication streams with this machine's neighbours: all other members, or, in larger clusters, some ten of them (`overlay`). Of two
-//! machines the one with the lower id calls; the stream is symmetrical from then on.
+//! Replication streams with this machine's neighbours: all other members, or, in larger clusters, up to eight of those
+//! that are alive (`overlay`). Of two machines the one with the lower id calls; the stream is symmetrical from then on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use uc_api::v1::{MachineRecord, ReplicationFrame, replication_client::ReplicationClient};
 use uc_api::{Code, Failure};
-use uc_cluster_state::Session;
+use uc_cluster_state::membership::Liveness;
+use uc_cluster_state::overlay::{self, FULL_MESH};
+use uc_cluster_state::{MachineId, Session};
 
 use crate::backoff::Backoff;
 use crate::member::Member;
@@ -26,10 +28,11 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) async fn run(member: Arc<Member>) {
     let mut callers: BTreeMap<String, CancellationToken> = BTreeMap::new();
     let mut records = member.store.watch();
+    let mut alive = member.alive.subscribe();
     loop {
         let machines = member.machines();
         let own = &member.membership.machine_id;
-        let neighbours = neighbours(own, &machines);
+        let neighbours = neighbours(own, &machines, &alive.borrow_and_update());
         let wanted: BTreeMap<&str, &MachineRecord> = machines
             .iter()
             .filter(|m| *own < m.id && neighbours.contains(&m.id))
@@ -52,19 +55,28 @@ pub(crate) async fn run(member: Arc<Member>) {
         tokio::select! {
             () = member.cancel.cancelled() => return,
             _ = records.changed() => {}
+            changed = alive.changed() => if changed.is_err() { return },
         }
     }
 }
 
-/// The ids of the members this machine keeps a stream with.
-fn neighbours(own: &str, machines: &[MachineRecord]) -> BTreeSet<String> {
+/// The ids of the members this machine keeps a stream with. Where all talk to all, those that are down are called, too:
+/// they may be heard before they are seen.
+fn neighbours(
+    own: &str,
+    machines: &[MachineRecord],
+    alive: &BTreeMap<MachineId, Liveness>,
+) -> BTreeSet<String> {
     let parse = |id: &str| {
         let id: uc_api::MachineId = id.parse().ok()?;
-        Some(uc_cluster_state::MachineId(*id.as_bytes()))
+        Some(MachineId(*id.as_bytes()))
     };
-    let members: BTreeSet<_> = machines.iter().filter_map(|machine| parse(&machine.id)).collect();
     let Some(me) = parse(own) else { return BTreeSet::new() };
-    uc_cluster_state::overlay::neighbours(me, &members).iter().map(ToString::to_string).collect()
+    let mut members: BTreeSet<_> = machines.iter().filter_map(|machine| parse(&machine.id)).collect();
+    if members.len() > FULL_MESH {
+        members.retain(|machine| *machine == me || alive.get(machine) != Some(&Liveness::Down));
+    }
+    overlay::neighbours(me, &members).iter().map(ToString::to_string).collect()
 }
 
 async fn call(member: Arc<Member>, machine: MachineRecord, cancel: CancellationToken) {
@@ -153,13 +165,35 @@ mod tests {
 
     #[test]
     fn few_machines_all_talk_to_each_other_and_many_to_some() {
+        let nobody = BTreeMap::new();
         let three: Vec<_> = (1..=3).map(machine).collect();
-        let ids: Vec<_> = neighbours(&three[0].id, &three).into_iter().collect();
+        let ids: Vec<_> = neighbours(&three[0].id, &three, &nobody).into_iter().collect();
         assert_eq!(ids, [three[1].id.clone(), three[2].id.clone()]);
         let many: Vec<_> = (1..=300).map(machine).collect();
-        let some = neighbours(&many[7].id, &many);
-        assert!((2..=10).contains(&some.len()), "{}", some.len());
-        assert!(some.iter().all(|id| neighbours(id, &many).contains(&many[7].id)), "both ends agree");
-        assert!(neighbours(&machine(999).id, &three).is_empty(), "before this machine's own record is there");
+        let some = neighbours(&many[7].id, &many, &nobody);
+        assert!((2..=8).contains(&some.len()), "{}", some.len());
+        assert!(
+            some.iter().all(|id| neighbours(id, &many, &nobody).contains(&many[7].id)),
+            "both ends agree"
+        );
+        assert!(neighbours(&machine(999).id, &three, &nobody).is_empty(), "before its own record is there");
+    }
+
+    #[test]
+    fn in_place_of_those_that_are_down_others_are_called() {
+        let down = |ids: std::ops::RangeInclusive<u32>| {
+            let id = |n: u32| MachineId(u128::from(n).to_be_bytes());
+            ids.map(|n| (id(n), Liveness::Down)).collect::<BTreeMap<_, _>>()
+        };
+        let many: Vec<_> = (1..=300).map(machine).collect();
+        let half = neighbours(&many[7].id, &many, &down(151..=300));
+        let alone: Vec<_> = many[..150].to_vec();
+        assert_eq!(
+            half,
+            neighbours(&many[7].id, &alone, &BTreeMap::new()),
+            "as if the others were not there"
+        );
+        let three: Vec<_> = (1..=3).map(machine).collect();
+        assert_eq!(neighbours(&three[0].id, &three, &down(2..=3)).len(), 2);
     }
 }
