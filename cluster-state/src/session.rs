@@ -369,6 +369,8 @@ impl Core {
             self.fact_cursor = 0;
             self.height_cursor = 0;
             self.closed = VersionVector::default();
+            // What it was sent it may lack after all.
+            self.cuts_number = u64::MAX;
             self.echo.clear();
         }
     }
