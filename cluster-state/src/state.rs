@@ -345,6 +345,8 @@ impl State {
         now_ms: u64,
         changes: &mut Changes,
     ) -> Result<(), Rejected> {
+        // In the order of stamps: who replaces a write that waits has seen all that it replaced, and need not name it.
+        self.release(now_ms, changes)?;
         for op in &batch.ops {
             if batch.repair || op.dot.version > self.height(op.dot.actor) {
                 if self.rejoining.is_none() && self.is_forgotten_ack(op) {
@@ -486,7 +488,7 @@ impl State {
         let owner = op.dot.actor.machine;
         let key: FactKey = (op.kind, owner, Arc::clone(&op.key));
         let swept = self.sweep(op.kind, owner).is_some_and(|sweep| order(op.dot) < sweep.floor);
-        let former = op.dot.actor.incarnation < self.floor(owner);
+        let former = self.drops(owner);
         let old = self.facts.get(&key).cloned();
         if swept || former || old.as_ref().is_some_and(|old| order(old.dot) > order(op.dot)) {
             changes.ops.insert(op.dot, None);
@@ -505,7 +507,7 @@ impl State {
 
     fn apply_sweep(&mut self, op: &Arc<Op>, floor: (u64, u64), changes: &mut Changes) {
         let owner = op.dot.actor.machine;
-        let former = op.dot.actor.incarnation < self.floor(owner);
+        let former = self.drops(owner);
         let old = self.sweep(op.kind, owner).copied();
         if former || old.is_some_and(|old| order(old.dot) > order(op.dot)) {
             changes.ops.insert(op.dot, None);

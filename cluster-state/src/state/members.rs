@@ -26,7 +26,7 @@ pub enum MemberStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub(crate) status: MemberStatus,
-    /// Facts of older incarnations do not count.
+    /// Acknowledgements of older incarnations do not count.
     pub(crate) floor: u64,
 }
 
@@ -68,9 +68,14 @@ impl State {
         Standing { members: members.len() as u32, first: Reverse(first) }
     }
 
-    /// Facts of `owner` of incarnations below this are dropped.
-    pub(super) fn floor(&self, owner: MachineId) -> u64 {
-        self.member(owner).map_or(0, |(_, member)| member.floor)
+    /// Acknowledgements of incarnations of a machine below this do not count.
+    pub(super) fn floor(&self, machine: MachineId) -> u64 {
+        self.member(machine).map_or(0, |(_, member)| member.floor)
+    }
+
+    /// Whether a machine's facts are dropped: it has left, and its last word is said.
+    pub(super) fn drops(&self, owner: MachineId) -> bool {
+        self.member(owner).is_some_and(|(_, member)| member.status == MemberStatus::Left)
     }
 
     /// Whether a machine's facts are not shown: it was evicted, or it has left. They are kept, so that it makes no
@@ -85,38 +90,29 @@ impl State {
         out.map(|(machine, _)| machine).collect()
     }
 
-    /// What a membership of this status is declared as: who has left has said its last word.
+    /// What a membership of this status is declared as.
     pub(crate) fn membership_of(&self, machine: MachineId, status: MemberStatus) -> Member {
-        let floor = self.floor(machine);
-        let lives =
-            self.heights().filter(|(actor, _)| actor.machine == machine).map(|(actor, _)| actor.incarnation);
-        match status {
-            MemberStatus::Left => Member { status, floor: lives.max().map_or(0, |last| last + 1).max(floor) },
-            _ => Member { status, floor },
-        }
+        Member { status, floor: self.floor(machine) }
     }
 
-    /// What a machine is to the cluster has changed: its facts are shown or not, and those of former lives go.
+    /// What a machine is to the cluster has changed: its facts are shown or not, or go.
     pub(super) fn look_at_facts(&mut self, key: &str, hidden_before: bool, changes: &mut Changes) {
         let Some(owner) = parse(key) else { return };
-        let floor = self.floor(owner);
         if self.hides(owner) != hidden_before {
             let shown = self.facts.iter().filter(|((_, of, _), fact)| *of == owner && fact.value.is_some());
             let record =
                 |(kind, of, key): &FactKey| RecordId { kind: *kind, owner: Some(*of), key: Arc::clone(key) };
             changes.records.extend(shown.map(|(key, _)| record(key)));
         }
-        if floor == 0 {
+        if !self.drops(owner) {
             return;
         }
-        let facts =
-            self.facts.iter().filter(|((_, of, _), fact)| *of == owner && fact.dot.actor.incarnation < floor);
+        let facts = self.facts.iter().filter(|((_, of, _), _)| *of == owner);
         let facts: Vec<_> = facts.map(|(key, _)| key.clone()).collect();
         for key in facts {
             self.drop_fact(&key, changes);
         }
-        let sweeps =
-            self.sweeps.iter().filter(|((_, of), sweep)| *of == owner && sweep.dot.actor.incarnation < floor);
+        let sweeps = self.sweeps.iter().filter(|((_, of), _)| *of == owner);
         let sweeps: Vec<_> = sweeps.map(|(key, sweep)| (*key, sweep.dot)).collect();
         for (key, dot) in sweeps {
             self.sweeps.remove(&key);
