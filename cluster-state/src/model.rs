@@ -5,7 +5,7 @@
 //!
 //! What is modelled and not the product's: sending (all that the receiver lacks, then heights; or one change, without
 //! heights), the disk (own writes and acknowledgements are durable, what was received is so with the next of these),
-//! and who refuses whom after an eviction. Clocks stand still: stamps grow by counting.
+//! and who refuses whom because of its cuts. Clocks stand still: stamps grow by counting.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;

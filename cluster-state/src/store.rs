@@ -178,8 +178,8 @@ impl Store {
         self.declare(machine, MemberStatus::Left).await
     }
 
-    /// A machine was silent for too long: nobody waits for it, and its facts vanish. When it comes back it fetches
-    /// everything anew and writes again what the cluster does not know.
+    /// A machine was silent for too long: nobody waits for it, and its facts are not shown. When it comes back it says
+    /// so; if deletes were forgotten that it never had, it fetches everything anew and writes again what only it had.
     pub async fn evict(&self, machine: MachineId) -> Result<Commit, WriteError> {
         self.declare(machine, MemberStatus::Evicted).await
     }

@@ -1,6 +1,6 @@
 //! Eviction: a machine that nobody has reached for long enough holds up nothing any more. The others stop waiting for it
-//! before they forget deletes, and its facts do not count. When it comes back, its store fetches everything anew
-//! and writes again what only it had (see `docs/replication.md`).
+//! before they forget deletes, and its facts are not shown. When it comes back, its store fetches what it missed and
+//! keeps what only it had (see `docs/replication.md`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -56,6 +56,8 @@ fn exchanges_that_break_off_and_crashes() {
 fn evictions_and_returns() {
     check("evict", 2, Bounds { writes: 2, deliveries: 1, partials: 1, upkeeps: 1, evictions: 1, ..NONE });
     check("return", 3, Bounds { writes: 1, deliveries: 1, partials: 1, evictions: 1, ..NONE });
+    // With both others evicted, the third forgets at once: they have to fetch.
+    check("fetch", 3, Bounds { writes: 2, deliveries: 1, upkeeps: 1, evictions: 2, ..NONE });
 }
 
 #[test]
