@@ -112,6 +112,7 @@ fn service(name: &str, entry: &Entry, tree: &Node, project: &ProjectName, report
         cap_drop: list(node, "cap_drop"),
         update_order: container::update_order(node).into(),
         machines: machines(node),
+        ..v1::ServiceSpec::default()
     };
     Service { spec, build }
 }

@@ -51,6 +51,7 @@ pub(crate) async fn init(
         subnet: register::free_subnet(network, &[])?.to_string(),
         endpoints: endpoints::candidates(&request.endpoints, &endpoints::local_addresses().await?, port)?,
         created_at_ms: now_ms(),
+        ..MachineRecord::default()
     };
     let member = enter(app, &mut identity, &cluster, &machine, Vec::new(), port).await?;
     let written = member.finish_init().await;

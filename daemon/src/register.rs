@@ -110,6 +110,7 @@ fn new_record(
         subnet: free_subnet(member.membership.network, machines)?.to_string(),
         endpoints: request.endpoints.clone(),
         created_at_ms: member.now_ms(),
+        ..MachineRecord::default()
     })
 }
 

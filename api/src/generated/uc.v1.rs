@@ -77,6 +77,349 @@ pub struct ServiceSpec {
     /// Names or ids of the machines that may run it (x-machines); empty: all.
     #[prost(string, repeated, tag = "29")]
     pub machines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Further names under which the services of the project find it: network aliases, container_name, aliases of links to it.
+    #[prost(string, repeated, tag = "30")]
+    pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "31")]
+    pub domainname: ::prost::alloc::string::String,
+    /// "host=address" lines for /etc/hosts; "host-gateway" is the machine.
+    #[prost(string, repeated, tag = "32")]
+    pub extra_hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Asked instead of the cluster's DNS server, which forwards anyway; empty: the cluster's.
+    #[prost(string, repeated, tag = "33")]
+    pub dns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Put before the cluster's own search domains.
+    #[prost(string, repeated, tag = "34")]
+    pub dns_search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "35")]
+    pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Empty: the cluster's network. "none", "host", "service:NAME" (of the project) or "container:NAME" (of the machine).
+    #[prost(string, tag = "36")]
+    pub network_mode: ::prost::alloc::string::String,
+    /// Empty: its own. "host", "shareable", "none", "service:NAME" or "container:NAME".
+    #[prost(string, tag = "37")]
+    pub ipc: ::prost::alloc::string::String,
+    /// Empty: its own. "host", "service:NAME" or "container:NAME".
+    #[prost(string, tag = "38")]
+    pub pid: ::prost::alloc::string::String,
+    /// Empty: its own. "host".
+    #[prost(string, tag = "39")]
+    pub uts: ::prost::alloc::string::String,
+    /// Empty: the engine's. "host".
+    #[prost(string, tag = "40")]
+    pub userns: ::prost::alloc::string::String,
+    /// Empty: the engine's. "host" or "private".
+    #[prost(string, tag = "41")]
+    pub cgroup: ::prost::alloc::string::String,
+    #[prost(string, tag = "42")]
+    pub cgroup_parent: ::prost::alloc::string::String,
+    #[prost(bool, tag = "43")]
+    pub privileged: bool,
+    #[prost(string, repeated, tag = "44")]
+    pub group_add: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "45")]
+    pub security_opt: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "46")]
+    pub device_cgroup_rules: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "47")]
+    pub devices: ::prost::alloc::vec::Vec<DeviceSpec>,
+    #[prost(message, repeated, tag = "48")]
+    pub device_requests: ::prost::alloc::vec::Vec<DeviceRequest>,
+    #[prost(btree_map = "string, string", tag = "49")]
+    pub sysctls: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(btree_map = "string, string", tag = "50")]
+    pub storage_opt: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(btree_map = "string, string", tag = "51")]
+    pub annotations: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// By name, without RLIMIT\_: "nofile".
+    #[prost(btree_map = "string, message", tag = "52")]
+    pub ulimits: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        Ulimit,
+    >,
+    #[prost(message, optional, tag = "53")]
+    pub resources: ::core::option::Option<Resources>,
+    #[prost(message, optional, tag = "54")]
+    pub logging: ::core::option::Option<Logging>,
+    /// Empty: the engine's default.
+    #[prost(string, tag = "55")]
+    pub runtime: ::prost::alloc::string::String,
+    /// "os\[/arch\[/variant\]\]"; empty: the machine's.
+    #[prost(string, tag = "56")]
+    pub platform: ::prost::alloc::string::String,
+    /// Bytes of /dev/shm; absent: the engine's default.
+    #[prost(uint64, optional, tag = "57")]
+    pub shm_size: ::core::option::Option<u64>,
+    /// RESTART_POLICY_ON_FAILURE only: how often; 0: without limit.
+    #[prost(uint32, tag = "58")]
+    pub restart_attempts: u32,
+    /// Files and folders whose content travels with the deployment.
+    #[prost(message, repeated, tag = "59")]
+    pub files: ::prost::alloc::vec::Vec<FileSpec>,
+    /// Variables whose values are secrets: name to the content's hash. They win over `environment`.
+    #[prost(btree_map = "string, string", tag = "60")]
+    pub secret_environment: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Run inside the container, in this order; a failing one fails the replica.
+    #[prost(message, repeated, tag = "61")]
+    pub post_start: ::prost::alloc::vec::Vec<Hook>,
+    /// Run inside the container before it is asked to stop; a failing one is told and does not keep it from stopping.
+    #[prost(message, repeated, tag = "62")]
+    pub pre_stop: ::prost::alloc::vec::Vec<Hook>,
+    /// Run once, in a container of its own, before a deployment changes any replica of the service.
+    #[prost(message, optional, tag = "63")]
+    pub pre_deploy: ::core::option::Option<PreDeploy>,
+    #[prost(message, optional, tag = "64")]
+    pub update: ::core::option::Option<UpdatePolicy>,
+    #[prost(message, optional, tag = "65")]
+    pub placement: ::core::option::Option<Placement>,
+    /// Hardware address on the cluster's network; empty: the engine's choice.
+    #[prost(string, tag = "66")]
+    pub mac_address: ::prost::alloc::string::String,
+    /// Metadata of the service itself (deploy.labels).
+    #[prost(btree_map = "string, string", tag = "67")]
+    pub service_labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Set by the planner: revisions of the services whose namespaces it shares, so that it is replaced with them.
+    #[prost(string, repeated, tag = "68")]
+    pub shared_revisions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceSpec {
+    /// Path on the machine, or a CDI name.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// Path in the container; empty for a CDI name.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    /// Of "rwm".
+    #[prost(string, tag = "3")]
+    pub permissions: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeviceRequest {
+    #[prost(string, tag = "1")]
+    pub driver: ::prost::alloc::string::String,
+    /// -1: all. Not together with device_ids.
+    #[prost(int64, tag = "2")]
+    pub count: i64,
+    #[prost(string, repeated, tag = "3")]
+    pub device_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// All of them are needed.
+    #[prost(string, repeated, tag = "4")]
+    pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub options: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// -1: no limit.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ulimit {
+    #[prost(int64, tag = "1")]
+    pub soft: i64,
+    #[prost(int64, tag = "2")]
+    pub hard: i64,
+}
+/// Absent: neither limited nor asked for.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Resources {
+    /// Billionths of a CPU.
+    #[prost(uint64, optional, tag = "1")]
+    pub nano_cpus: ::core::option::Option<u64>,
+    /// Bytes.
+    #[prost(uint64, optional, tag = "2")]
+    pub memory: ::core::option::Option<u64>,
+    /// Processes; -1: no limit.
+    #[prost(int64, optional, tag = "3")]
+    pub pids: ::core::option::Option<i64>,
+    /// Billionths of a CPU that must be left on the machine; for placement.
+    #[prost(uint64, optional, tag = "4")]
+    pub reserved_nano_cpus: ::core::option::Option<u64>,
+    /// Bytes that must be left on the machine, and what the kernel takes back to when memory is short.
+    #[prost(uint64, optional, tag = "5")]
+    pub reserved_memory: ::core::option::Option<u64>,
+    /// Memory and swap together in bytes; -1: no limit.
+    #[prost(int64, optional, tag = "6")]
+    pub memory_swap: ::core::option::Option<i64>,
+    /// 0 to 100.
+    #[prost(uint32, optional, tag = "7")]
+    pub memory_swappiness: ::core::option::Option<u32>,
+    /// Microseconds.
+    #[prost(int64, optional, tag = "8")]
+    pub cpu_period: ::core::option::Option<i64>,
+    /// Microseconds in each period.
+    #[prost(int64, optional, tag = "9")]
+    pub cpu_quota: ::core::option::Option<i64>,
+    /// Microseconds.
+    #[prost(int64, optional, tag = "10")]
+    pub cpu_realtime_period: ::core::option::Option<i64>,
+    #[prost(int64, optional, tag = "11")]
+    pub cpu_realtime_runtime: ::core::option::Option<i64>,
+    #[prost(int64, optional, tag = "12")]
+    pub cpu_shares: ::core::option::Option<i64>,
+    /// "0-3,5"
+    #[prost(string, tag = "13")]
+    pub cpuset: ::prost::alloc::string::String,
+    #[prost(bool, optional, tag = "14")]
+    pub oom_kill_disable: ::core::option::Option<bool>,
+    /// -1000 to 1000.
+    #[prost(int32, optional, tag = "15")]
+    pub oom_score_adj: ::core::option::Option<i32>,
+    #[prost(message, optional, tag = "16")]
+    pub block_io: ::core::option::Option<BlockIo>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BlockIo {
+    #[prost(uint32, optional, tag = "1")]
+    pub weight: ::core::option::Option<u32>,
+    #[prost(message, repeated, tag = "2")]
+    pub weight_devices: ::prost::alloc::vec::Vec<DeviceValue>,
+    /// Bytes or operations per second.
+    #[prost(message, repeated, tag = "3")]
+    pub read_bps: ::prost::alloc::vec::Vec<DeviceValue>,
+    #[prost(message, repeated, tag = "4")]
+    pub write_bps: ::prost::alloc::vec::Vec<DeviceValue>,
+    #[prost(message, repeated, tag = "5")]
+    pub read_iops: ::prost::alloc::vec::Vec<DeviceValue>,
+    #[prost(message, repeated, tag = "6")]
+    pub write_iops: ::prost::alloc::vec::Vec<DeviceValue>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceValue {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub value: u64,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Logging {
+    /// Empty: "local".
+    #[prost(string, tag = "1")]
+    pub driver: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub options: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// A file or folder of the person's computer, or content from the compose file, at a path in the container; read only.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FileSpec {
+    /// BLAKE3 of its archive, hexadecimal; the machines have it under this name.
+    #[prost(string, tag = "1")]
+    pub hash: ::prost::alloc::string::String,
+    /// Absolute path in the container.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    /// For people: "config nginx", "secret db_password" or "./conf".
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Secrets: never shown, readable by root only on the machine.
+    #[prost(bool, tag = "4")]
+    pub secret: bool,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Hook {
+    #[prost(string, repeated, tag = "1")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub privileged: bool,
+    #[prost(string, tag = "4")]
+    pub working_dir: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub environment: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PreDeploy {
+    #[prost(string, repeated, tag = "1")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Over the service's own.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub environment: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(bool, optional, tag = "3")]
+    pub privileged: ::core::option::Option<bool>,
+    /// Milliseconds; 0: five minutes.
+    #[prost(uint64, tag = "4")]
+    pub timeout_ms: u64,
+    /// Empty: the service's own.
+    #[prost(string, tag = "5")]
+    pub user: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct UpdatePolicy {
+    /// How many replicas are replaced at a time; 0: all; absent: one.
+    #[prost(uint32, optional, tag = "1")]
+    pub parallelism: ::core::option::Option<u32>,
+    /// Milliseconds between groups.
+    #[prost(uint64, tag = "2")]
+    pub delay_ms: u64,
+    /// Milliseconds that a new replica is watched after it serves; absent: 2,000 without a healthcheck.
+    #[prost(uint64, optional, tag = "3")]
+    pub monitor_ms: ::core::option::Option<u64>,
+    #[prost(enumeration = "FailureAction", tag = "4")]
+    pub failure_action: i32,
+    /// Of the service's replicas, 0 to 1: more failures than this are a failed deployment.
+    #[prost(double, tag = "5")]
+    pub max_failure_ratio: f64,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Placement {
+    /// Swarm's expressions, all of which must hold: "node.hostname!=one".
+    #[prost(string, repeated, tag = "1")]
+    pub constraints: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Spread over the values of these, in this order of importance: "node.labels.zone".
+    #[prost(string, repeated, tag = "2")]
+    pub spread: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// 0: no limit.
+    #[prost(uint32, tag = "3")]
+    pub max_replicas_per_machine: u32,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -101,10 +444,13 @@ pub struct PortSpec {
     pub host_ip: ::prost::alloc::string::String,
     #[prost(enumeration = "Protocol", tag = "4")]
     pub protocol: i32,
+    /// Last port of a range of which the machine takes a free one; 0: no range. At least published_port.
+    #[prost(uint32, tag = "5")]
+    pub published_last: u32,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MountSpec {
     #[prost(enumeration = "MountKind", tag = "1")]
     pub kind: i32,
@@ -115,6 +461,39 @@ pub struct MountSpec {
     pub target: ::prost::alloc::string::String,
     #[prost(bool, tag = "4")]
     pub read_only: bool,
+    /// Bind. Empty: the engine's default (rprivate).
+    #[prost(string, tag = "5")]
+    pub propagation: ::prost::alloc::string::String,
+    /// Bind. Absent: what is missing on the machine is created.
+    #[prost(bool, optional, tag = "6")]
+    pub create_host_path: ::core::option::Option<bool>,
+    /// Bind. Empty, "enabled", "disabled", "writable" or "readonly".
+    #[prost(string, tag = "7")]
+    pub recursive: ::prost::alloc::string::String,
+    /// Bind. Empty, "z" or "Z".
+    #[prost(string, tag = "8")]
+    pub selinux: ::prost::alloc::string::String,
+    /// Volume. A new one is not filled from the image.
+    #[prost(bool, tag = "9")]
+    pub nocopy: bool,
+    /// Volume, image. Only this part of it.
+    #[prost(string, tag = "10")]
+    pub subpath: ::prost::alloc::string::String,
+    /// Volume without a name. Its labels.
+    #[prost(btree_map = "string, string", tag = "11")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Tmpfs. Bytes; absent: no limit.
+    #[prost(uint64, optional, tag = "12")]
+    pub tmpfs_size: ::core::option::Option<u64>,
+    /// Tmpfs. Permissions.
+    #[prost(uint32, optional, tag = "13")]
+    pub tmpfs_mode: ::core::option::Option<u32>,
+    /// Tmpfs. Further options as mount(8) knows them: "noexec", "uid=1000".
+    #[prost(string, repeated, tag = "14")]
+    pub tmpfs_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -131,6 +510,9 @@ pub struct Healthcheck {
     pub start_period_ms: ::core::option::Option<u64>,
     #[prost(uint32, optional, tag = "5")]
     pub retries: ::core::option::Option<u32>,
+    /// Between checks during the start period.
+    #[prost(uint64, optional, tag = "6")]
+    pub start_interval_ms: ::core::option::Option<u64>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -141,6 +523,9 @@ pub struct Dependency {
     pub service: ::prost::alloc::string::String,
     #[prost(enumeration = "DependencyCondition", tag = "2")]
     pub condition: i32,
+    /// Replaced when the dependency is.
+    #[prost(bool, tag = "3")]
+    pub restart: bool,
 }
 /// A named volume of a project.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -168,6 +553,42 @@ pub struct VolumeSpec {
     /// Must exist already on the machine; is never created.
     #[prost(bool, tag = "6")]
     pub external: bool,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FailureAction {
+    /// rollback
+    Unspecified = 0,
+    Rollback = 1,
+    /// The deployment stops where it is: what is new stays, what is old stays.
+    Pause = 2,
+    /// The other replicas are replaced all the same.
+    Continue = 3,
+}
+impl FailureAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FAILURE_ACTION_UNSPECIFIED",
+            Self::Rollback => "FAILURE_ACTION_ROLLBACK",
+            Self::Pause => "FAILURE_ACTION_PAUSE",
+            Self::Continue => "FAILURE_ACTION_CONTINUE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FAILURE_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "FAILURE_ACTION_ROLLBACK" => Some(Self::Rollback),
+            "FAILURE_ACTION_PAUSE" => Some(Self::Pause),
+            "FAILURE_ACTION_CONTINUE" => Some(Self::Continue),
+            _ => None,
+        }
+    }
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -306,6 +727,7 @@ pub enum Protocol {
     Unspecified = 0,
     Tcp = 1,
     Udp = 2,
+    Sctp = 3,
 }
 impl Protocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -317,6 +739,7 @@ impl Protocol {
             Self::Unspecified => "PROTOCOL_UNSPECIFIED",
             Self::Tcp => "PROTOCOL_TCP",
             Self::Udp => "PROTOCOL_UDP",
+            Self::Sctp => "PROTOCOL_SCTP",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -325,6 +748,7 @@ impl Protocol {
             "PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
             "PROTOCOL_TCP" => Some(Self::Tcp),
             "PROTOCOL_UDP" => Some(Self::Udp),
+            "PROTOCOL_SCTP" => Some(Self::Sctp),
             _ => None,
         }
     }
@@ -337,6 +761,8 @@ pub enum MountKind {
     Volume = 1,
     Bind = 2,
     Tmpfs = 3,
+    /// The files of an image (`source`).
+    Image = 4,
 }
 impl MountKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -349,6 +775,7 @@ impl MountKind {
             Self::Volume => "MOUNT_KIND_VOLUME",
             Self::Bind => "MOUNT_KIND_BIND",
             Self::Tmpfs => "MOUNT_KIND_TMPFS",
+            Self::Image => "MOUNT_KIND_IMAGE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -358,6 +785,7 @@ impl MountKind {
             "MOUNT_KIND_VOLUME" => Some(Self::Volume),
             "MOUNT_KIND_BIND" => Some(Self::Bind),
             "MOUNT_KIND_TMPFS" => Some(Self::Tmpfs),
+            "MOUNT_KIND_IMAGE" => Some(Self::Image),
             _ => None,
         }
     }
@@ -411,7 +839,7 @@ pub struct ClusterRecord {
 /// intent, key = machine id.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MachineRecord {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
@@ -428,6 +856,12 @@ pub struct MachineRecord {
     pub endpoints: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(int64, tag = "6")]
     pub created_at_ms: i64,
+    /// Of the person, for placement.
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// intent, key = token id: a join token. Holding the private key lets a machine into the mesh, to join only.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -512,6 +946,14 @@ pub struct ReplicaRecord {
     pub restart_count: u32,
     #[prost(message, repeated, tag = "15")]
     pub mounts: ::prost::alloc::vec::Vec<MountSpec>,
+    /// Hashes of the travelled contents it has mounted or in its environment.
+    #[prost(string, repeated, tag = "16")]
+    pub files: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// CPU and memory that its spec reserves: billionths of a CPU, bytes.
+    #[prost(uint64, tag = "17")]
+    pub reserved_nano_cpus: u64,
+    #[prost(uint64, tag = "18")]
+    pub reserved_memory: u64,
 }
 /// observation, owner = the machine, key = volume name.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -542,6 +984,12 @@ pub struct MachineFacts {
     pub docker_version: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub uc_version: ::prost::alloc::string::String,
+    /// Logical CPUs; 0: unknown.
+    #[prost(uint32, tag = "7")]
+    pub cpus: u32,
+    /// Bytes of memory; 0: unknown.
+    #[prost(uint64, tag = "8")]
+    pub memory: u64,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -665,7 +1113,7 @@ pub struct InitRequest {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InitResponse {
     #[prost(string, tag = "1")]
     pub cluster_id: ::prost::alloc::string::String,
@@ -688,7 +1136,7 @@ pub struct JoinRequest {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JoinResponse {
     #[prost(string, tag = "1")]
     pub cluster_id: ::prost::alloc::string::String,
@@ -732,7 +1180,7 @@ pub struct ListMachinesResponse {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MachineStatus {
     #[prost(message, optional, tag = "1")]
     pub machine: ::core::option::Option<MachineRecord>,
@@ -785,7 +1233,7 @@ pub struct RenameMachineRequest {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RenameMachineResponse {
     #[prost(message, optional, tag = "1")]
     pub machine: ::core::option::Option<MachineRecord>,
@@ -803,7 +1251,7 @@ pub struct RemoveMachineRequest {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RemoveMachineResponse {
     #[prost(message, optional, tag = "1")]
     pub machine: ::core::option::Option<MachineRecord>,
@@ -844,7 +1292,7 @@ pub struct BackupRequest {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BackupResponse {
     #[prost(message, optional, tag = "1")]
     pub machine: ::core::option::Option<MachineRecord>,

@@ -32,6 +32,7 @@ impl From<&v1::PortSpec> for Port {
 fn protocol(port: &v1::PortSpec) -> String {
     match port.protocol() {
         v1::Protocol::Udp => "udp".into(),
+        v1::Protocol::Sctp => "sctp".into(),
         v1::Protocol::Tcp | v1::Protocol::Unspecified => "tcp".into(),
     }
 }

@@ -380,6 +380,7 @@ pub(crate) fn member(id: &str, name: &str, subnet: &str) -> v1::MachineRecord {
         subnet: subnet.into(),
         endpoints: vec!["203.0.113.1:51820".into()],
         created_at_ms: 1_700_000_000_000,
+        ..Default::default()
     }
 }
 
@@ -396,6 +397,7 @@ pub(crate) fn status(
         arch: "x86_64".into(),
         docker_version: "28.5.1".into(),
         uc_version: "0.1.0".into(),
+        ..Default::default()
     };
     v1::MachineStatus {
         machine: Some(machine.clone()),

@@ -21,6 +21,7 @@ fn spec() -> v1::ServiceSpec {
             source: "shop_data".into(),
             target: "/data".into(),
             read_only: false,
+            ..Default::default()
         }],
         healthcheck: Some(v1::Healthcheck {
             test: vec!["CMD".into(), "true".into()],
@@ -30,6 +31,7 @@ fn spec() -> v1::ServiceSpec {
         depends_on: vec![v1::Dependency {
             service: "db".into(),
             condition: v1::DependencyCondition::Healthy.into(),
+            ..Default::default()
         }],
         mode: v1::ServiceMode::Replicated.into(),
         replicas: 2,

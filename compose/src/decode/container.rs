@@ -46,6 +46,7 @@ pub(super) fn healthcheck(service: &Node, report: &mut Report) -> Option<v1::Hea
         timeout_ms: milliseconds(node, "timeout", report),
         start_period_ms: milliseconds(node, "start_period", report),
         retries,
+        ..v1::Healthcheck::default()
     })
 }
 
@@ -58,7 +59,7 @@ pub(super) fn depends_on(service: &Node) -> Vec<v1::Dependency> {
                 Some("service_completed_successfully") => v1::DependencyCondition::Completed,
                 _ => v1::DependencyCondition::Started,
             };
-            v1::Dependency { service: name.clone(), condition: condition.into() }
+            v1::Dependency { service: name.clone(), condition: condition.into(), ..v1::Dependency::default() }
         })
         .collect();
     dependencies.sort_by(|a, b| a.service.cmp(&b.service));

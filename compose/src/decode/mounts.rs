@@ -37,6 +37,7 @@ fn port(item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
         published_port: first.parse().unwrap_or(0),
         host_ip: item.get_text("host_ip").unwrap_or_default().to_owned(),
         protocol: protocol.into(),
+        ..v1::PortSpec::default()
     })
 }
 
@@ -61,6 +62,7 @@ pub(super) fn mounts(
                 source: String::new(),
                 target: target.to_owned(),
                 read_only: false,
+                ..v1::MountSpec::default()
             });
         }
     }
@@ -116,6 +118,7 @@ fn mount(item: &Node, tree: &Node, project: &ProjectName, report: &mut Report) -
         source,
         target: target.to_owned(),
         read_only,
+        ..v1::MountSpec::default()
     })
 }
 

@@ -56,6 +56,7 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
             .and_then(|count| u32::try_from(count).ok())
             .unwrap_or_default(),
         mounts: mounts(inspected.mounts.unwrap_or_default()),
+        ..v1::ReplicaRecord::default()
     };
     Container {
         record,
@@ -189,6 +190,7 @@ fn ports(asked: engine::PortMap, published: &engine::PortMap) -> Vec<v1::PortSpe
                 published_port: number(&binding).or(chosen).unwrap_or_default(),
                 host_ip: binding.host_ip.unwrap_or_default(),
                 protocol: protocol.into(),
+                ..v1::PortSpec::default()
             });
         }
     }
@@ -219,6 +221,7 @@ fn mounts(points: Vec<engine::MountPoint>) -> Vec<v1::MountSpec> {
                 source: source.unwrap_or_default(),
                 target: point.destination.unwrap_or_default(),
                 read_only: !point.rw.unwrap_or(true),
+                ..v1::MountSpec::default()
             })
         })
         .collect();

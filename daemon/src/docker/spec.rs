@@ -363,6 +363,7 @@ fn mounts(specs: &[v1::MountSpec]) -> (Vec<String>, Vec<Mount>) {
             typ: Some(match spec.kind() {
                 v1::MountKind::Bind => MountType::BIND,
                 v1::MountKind::Tmpfs => MountType::TMPFS,
+                v1::MountKind::Image => MountType::IMAGE,
                 v1::MountKind::Volume | v1::MountKind::Unspecified => MountType::VOLUME,
             }),
             read_only: some_if(spec.read_only, || true),

@@ -21,6 +21,7 @@ fn from_root(root: &Path) -> v1::MachineFacts {
         arch: std::env::consts::ARCH.to_owned(),
         docker_version: String::new(),
         uc_version: VERSION.to_owned(),
+        ..v1::MachineFacts::default()
     }
 }
 

@@ -168,14 +168,18 @@ fn milliseconds(value: u64) -> String {
 }
 
 fn healthcheck(spec: &ServiceSpec) -> String {
-    let Some(Healthcheck { test, interval_ms, timeout_ms, start_period_ms, retries }) = &spec.healthcheck
+    let Some(Healthcheck { test, interval_ms, timeout_ms, start_period_ms, retries, start_interval_ms }) =
+        &spec.healthcheck
     else {
         return String::new();
     };
     let mut parts = vec![serde_json::Value::from(test.clone()).to_string()];
-    for (name, value) in
-        [("interval", interval_ms), ("timeout", timeout_ms), ("start_period", start_period_ms)]
-    {
+    for (name, value) in [
+        ("interval", interval_ms),
+        ("timeout", timeout_ms),
+        ("start_period", start_period_ms),
+        ("start_interval", start_interval_ms),
+    ] {
         if let Some(value) = value {
             parts.push(format!("{name}={}", milliseconds(*value)));
         }

@@ -16,6 +16,7 @@ pub(super) fn clash(a: &PortSpec, b: &PortSpec) -> bool {
 pub(super) fn show(port: &PortSpec) -> String {
     let protocol = match protocol(port) {
         Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
         _ => "tcp",
     };
     match port.host_ip.as_str() {
@@ -30,6 +31,7 @@ pub(super) fn show(port: &PortSpec) -> String {
 fn protocol(port: &PortSpec) -> Protocol {
     match port.protocol() {
         Protocol::Udp => Protocol::Udp,
+        Protocol::Sctp => Protocol::Sctp,
         Protocol::Tcp | Protocol::Unspecified => Protocol::Tcp,
     }
 }
