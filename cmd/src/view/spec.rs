@@ -202,6 +202,7 @@ mod tests {
                 published_port,
                 host_ip: host_ip.into(),
                 protocol: if udp { v1::Protocol::Udp.into() } else { 0 },
+                ..Default::default()
             })
         };
         assert_eq!(port(8080, "", false), "8080→80/tcp");
