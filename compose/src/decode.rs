@@ -114,7 +114,7 @@ fn service(name: &str, entry: &Entry, tree: &Node, project: &ProjectName, report
         machines: machines(node),
         ..v1::ServiceSpec::default()
     };
-    Service { spec, build }
+    Service { spec, build, local: Vec::new() }
 }
 
 fn build(node: &Node, image: &str, report: &mut Report) -> Option<Build> {

@@ -36,6 +36,6 @@ pub use diagnostic::{Diagnostic, Rule, Severity};
 pub use files::{DefaultFiles, default_files};
 pub use ledger::ledger;
 pub use load::{load, load_with};
-pub use project::{Build, Project, Service};
+pub use project::{Build, LocalFile, LocalSource, Project, Service};
 pub use render::render;
 pub use request::{LoadRequest, Loaded, ReadFile, SourceFile};

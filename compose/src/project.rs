@@ -29,6 +29,54 @@ pub struct Service {
     pub spec: v1::ServiceSpec,
     /// How its image is built, if it is.
     pub build: Option<Build>,
+    /// Files, folders and texts of this computer that it needs: relative bind mounts, configs, secrets.
+    pub local: Vec<LocalFile>,
+}
+
+/// Something of this computer that a service needs where it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalFile {
+    /// Absolute path in the container; empty with `variable`.
+    pub target: String,
+    /// For people: `config nginx`, `secret db_password`, `./conf`.
+    pub name: String,
+    /// Where its content comes from.
+    pub source: LocalSource,
+    /// Never shown, and kept where only root reads it.
+    pub secret: bool,
+    /// Owner in the container of a config or secret; absent: root.
+    pub uid: Option<u32>,
+    /// Group in the container of a config or secret; absent: root.
+    pub gid: Option<u32>,
+    /// Permission bits of a config or secret; absent: 0444.
+    pub mode: Option<u32>,
+    /// The environment variable that carries it, in place of a file at `target`.
+    pub variable: Option<String>,
+    /// A bind mount that says `ro`. Of no meaning for configs and secrets, which always are.
+    pub read_only_said: bool,
+    /// A bind mount with `create_host_path: false`: a missing source is an error.
+    pub must_exist: bool,
+    /// The compose file that names it.
+    pub file: PathBuf,
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+}
+
+/// Where the content of a [`LocalFile`] comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalSource {
+    /// A bind mount: the absolute path of a file or folder of this computer, which may be missing and keeps its own permissions.
+    Bind(PathBuf),
+    /// A config's or secret's `file`: the absolute path of a file of this computer.
+    Path(PathBuf),
+    /// The text itself (`content`).
+    Content(String),
+    /// The variable of this environment that holds it (`environment`).
+    Variable(String),
+    /// A program and its arguments that print it (`x-command`).
+    Command(Vec<String>),
 }
 
 /// How an image is built.
