@@ -19,6 +19,8 @@ pub(crate) struct Bench {
     pub(crate) node: NodeService,
     identity: watch::Sender<Option<Identity>>,
     cancel: CancellationToken,
+    /// Its contents; gone with it.
+    pub(crate) state: tempfile::TempDir,
 }
 
 pub(crate) fn identity() -> Identity {
@@ -35,8 +37,10 @@ fn bench() -> Bench {
     engine.add_image(IMAGE);
     let (identity, receiver) = watch::channel(Some(identity()));
     let cancel = CancellationToken::new();
-    let node = NodeService::new(Arc::new(engine.clone()), receiver, Draining::new(), cancel.clone());
-    Bench { engine, node, identity, cancel }
+    let state = tempfile::tempdir().unwrap();
+    let files = Files::new(state.path().join("files"));
+    let node = NodeService::new(Arc::new(engine.clone()), files, receiver, Draining::new(), cancel.clone());
+    Bench { engine, node, identity, cancel, state }
 }
 
 pub(crate) async fn create(
