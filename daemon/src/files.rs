@@ -348,7 +348,10 @@ where
     S: Stream<Item = Result<FilePart, Status>> + Send + Unpin,
 {
     let part = timeout(SILENCE, parts.next()).await.map_err(|_| {
-        Failure::new(Code::TimedOut, format!("the sender of a content was silent for {} s", SILENCE.as_secs()))
+        Failure::new(
+            Code::TimedOut,
+            format!("the sender of a content was silent for {} s", SILENCE.as_secs()),
+        )
     })?;
     Ok(part.transpose().map_err(Failure::from)?.and_then(|part| part.part))
 }
@@ -357,7 +360,8 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
-    let done = done.map_err(|error| Failure::new(Code::Internal, format!("the daemon failed inside: {error}")))?;
+    let done =
+        done.map_err(|error| Failure::new(Code::Internal, format!("the daemon failed inside: {error}")))?;
     done.map_err(Failure::from)
 }
 
@@ -390,4 +394,4 @@ fn sync_folder(path: &Path) -> Result<(), FileError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,9 +8,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use uc_api::v1::{
-    FilePart, HasFilesRequest, ReadFileRequest, ServiceSpec, node_client::NodeClient,
-};
+use uc_api::v1::{FilePart, HasFilesRequest, ReadFileRequest, ServiceSpec, node_client::NodeClient};
 use uc_api::{Code, ContentHash, Failure};
 use uc_cluster_state::membership::Liveness;
 
@@ -77,7 +75,8 @@ async fn provide(
         let others: Vec<String> = holders.others().into_iter().filter(|other| other != machine).collect();
         let answers = join_all(others.iter().map(|other| holders.missing(other, wanted))).await;
         let has = |answer: &Result<Vec<ContentHash>, Failure>| answer.as_ref().is_ok_and(Vec::is_empty);
-        sources.extend(others.iter().zip(&answers).filter(|(_, answer)| has(answer)).map(|(id, _)| id.clone()));
+        sources
+            .extend(others.iter().zip(&answers).filter(|(_, answer)| has(answer)).map(|(id, _)| id.clone()));
     }
     for source in sources {
         match holders.copy(hash, &source, machine).await {
@@ -113,7 +112,8 @@ impl Holders for &Member {
     }
 
     fn others(&self) -> Vec<String> {
-        let up = |(id, liveness)| (liveness == Liveness::Up && id != self.membership.machine_id).then_some(id);
+        let up =
+            |(id, liveness)| (liveness == Liveness::Up && id != self.membership.machine_id).then_some(id);
         self.liveness().into_iter().filter_map(up).collect()
     }
 

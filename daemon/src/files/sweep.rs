@@ -99,7 +99,7 @@ mod tests {
             at("old and named", 72 * KEEP),
             at("old", KEEP),
             at("older", 2 * KEEP),
-            at("young", KEEP - minute),
+            at("young", Duration::from_mins(59)),
             Stored { hash: hash("of a clock that went back"), used: now + minute },
         ];
         let named = BTreeSet::from([hash("old and named"), hash("not here")]);
@@ -119,7 +119,11 @@ mod tests {
         stored[0].used = start;
         for minutes in 1..60 {
             let now = start + Duration::from_mins(minutes);
-            assert_eq!(decide(&stored, &BTreeSet::new(), now), Decision::default(), "after {minutes} minutes");
+            assert_eq!(
+                decide(&stored, &BTreeSet::new(), now),
+                Decision::default(),
+                "after {minutes} minutes"
+            );
         }
         assert_eq!(decide(&stored, &BTreeSet::new(), start + KEEP).remove, [content]);
     }

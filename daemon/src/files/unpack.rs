@@ -161,4 +161,4 @@ fn write(entry: &mut Entry<'_, &[u8]>, to: &Path) -> Result<(), UnpackError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -11,10 +11,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use uc_api::v1::{
-    FilePart, MissingFilesRequest, MissingFilesResponse, PushFileResponse,
-    DeployEvent, ExecuteRequest, HasImagesRequest, ImageTarget, MachineRecord, MissingImagesRequest,
-    MissingImagesResponse, Plan, PlanRequest, PushImageRequest, PushImageResponse, PushResult,
-    deploy_server::Deploy, node_client::NodeClient, push_image_request,
+    DeployEvent, ExecuteRequest, FilePart, HasImagesRequest, ImageTarget, MachineRecord, MissingFilesRequest,
+    MissingFilesResponse, MissingImagesRequest, MissingImagesResponse, Plan, PlanRequest, PushFileResponse,
+    PushImageRequest, PushImageResponse, PushResult, deploy_server::Deploy, node_client::NodeClient,
+    push_image_request,
 };
 use uc_api::{Code, Failure};
 

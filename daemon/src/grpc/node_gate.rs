@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 use uc_api::Failure;
 use uc_api::v1::{
-    FilePart, HasFilesRequest, HasFilesResponse, LoadFileResponse, ReadFileRequest,
-    CreateReplicaRequest, CreateVolumeRequest, CreateVolumeResponse, ExecRequest, HasImagesRequest,
-    HasImagesResponse, LoadImageResponse, NodeLogsRequest, NodeResetRequest, NodeResetResponse,
-    ObserveRequest, ObserveResponse, PushImageRequest, RemoveReplicaRequest, RemoveReplicaResponse,
-    StartReplicaRequest, StartReplicaResponse, StopReplicaRequest, StopReplicaResponse, node_server::Node,
+    CreateReplicaRequest, CreateVolumeRequest, CreateVolumeResponse, ExecRequest, FilePart, HasFilesRequest,
+    HasFilesResponse, HasImagesRequest, HasImagesResponse, LoadFileResponse, LoadImageResponse,
+    NodeLogsRequest, NodeResetRequest, NodeResetResponse, ObserveRequest, ObserveResponse, PushImageRequest,
+    ReadFileRequest, RemoveReplicaRequest, RemoveReplicaResponse, StartReplicaRequest, StartReplicaResponse,
+    StopReplicaRequest, StopReplicaResponse, node_server::Node,
 };
 
 use crate::app::App;

@@ -1,6 +1,5 @@
 //! Making a replica: everything that could be wrong is looked at first, then the image is fetched, then the container is created.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -101,6 +100,7 @@ impl Create<'_> {
     async fn run(&self, revision: &str, deployment: &str) -> Result<(), Failure> {
         self.check_volumes().await?;
         ports::check(&self.spec, &self.node.engine.port_holders().await?).await?;
+        let contents = self.node.contents(&self.spec).await?;
         self.fetch_image().await?;
         let image_entrypoint = if spec::needs_image_entrypoint(&self.spec) {
             self.node.engine.image(&self.spec.image).await?.unwrap_or_default().entrypoint
@@ -108,7 +108,6 @@ impl Create<'_> {
             Vec::new()
         };
         let (cluster, machine) = (self.identity.cluster.to_string(), self.identity.machine.to_string());
-        let (files, secrets) = (BTreeMap::new(), BTreeMap::new());
         let placement = spec::Placement {
             cluster: &cluster,
             machine: &machine,
@@ -116,8 +115,8 @@ impl Create<'_> {
             revision,
             deployment,
             image_entrypoint: &image_entrypoint,
-            files: &files,
-            secrets: &secrets,
+            files: &contents.paths,
+            secrets: &contents.secrets,
         };
         for _ in 0..NAME_TRIES {
             let name = spec::container_name(&self.spec, rand::random());

@@ -56,18 +56,26 @@ impl NodeService {
         for file in &spec.files {
             let hash = files::parse(&file.hash)?;
             let path = self.files.path(hash.clone(), file.secret).await;
-            let path = path.map_err(|failure| if failure.code == Code::NotFound { absent(&file.name, &hash) } else { failure })?;
+            let path = path.map_err(|failure| {
+                if failure.code == Code::NotFound { absent(&file.name, &hash) } else { failure }
+            })?;
             contents.paths.insert(file.hash.clone(), path);
         }
         for (name, hash) in &spec.secret_environment {
             let what = format!("the value of {name}");
             let hash = files::parse(hash)?;
             let value = self.files.value(hash.clone()).await;
-            let value = value.map_err(|failure| {
-                if failure.code == Code::NotFound { absent(&what, &hash) } else { failure }
-            })?;
+            let value =
+                value.map_err(
+                    |failure| {
+                        if failure.code == Code::NotFound { absent(&what, &hash) } else { failure }
+                    },
+                )?;
             contents.secrets.insert(name.clone(), value);
         }
         Ok(contents)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     let engine = FakeEngine::new();
     engine.add_image(IMAGE);
     let (identity, receiver) = watch::channel(Some(identity()));
@@ -70,7 +70,7 @@ pub(crate) async fn start(node: &NodeService, id: &str) -> Result<v1::ReplicaRec
 }
 
 impl Bench {
-    async fn create(&self, spec: v1::ServiceSpec) -> Result<String, Failure> {
+    pub(crate) async fn create(&self, spec: v1::ServiceSpec) -> Result<String, Failure> {
         create(&self.node, spec).await.map(|(_, id)| id)
     }
 
