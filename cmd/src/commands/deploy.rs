@@ -8,6 +8,7 @@ use crate::commands::conflicts;
 use crate::compose::{self, ProjectArgs};
 use crate::connect::{self, Globals};
 use crate::error::CliResult;
+use crate::files::{self, Known};
 use crate::images;
 use crate::rollout::{self, Options};
 use crate::ui::Ui;
@@ -50,6 +51,15 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
     }
     // Before anything is built: a machine that cannot be reached should be known in a second, not after a build.
     let client = connect::connect(&globals.route(project.context.as_deref())?, &globals.env).await?;
+    let mut volumes = project.volumes;
+    let environment = crate::env::all();
+    let known = Known {
+        project: project.name.as_str(),
+        strict: args.project.strict,
+        environment: &environment,
+        volumes: files::current_volumes(&client, project.name.as_str(), &services).await?,
+    };
+    let contents = files::prepare(ui, &mut services, &mut volumes, &known).await?;
     for job in &jobs {
         let image =
             if args.no_build { images::last_build(job).await? } else { images::build(ui, job).await? };
@@ -61,12 +71,12 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
     let desired = DesiredServices {
         project: project.name.to_string(),
         services: services.into_iter().map(|service| service.spec).collect(),
-        volumes: project.volumes,
+        volumes,
         recreate: args.recreate,
     };
     let request = PlanRequest { change: Some(Change::Deploy(desired)) };
     let options = Options { yes: args.yes.yes, dry_run: args.dry_run };
     // Before the question: a deployment settles the conflicts about what it changes.
     conflicts::note(ui, &client).await?;
-    rollout::run(ui, &client, request, &options).await
+    rollout::run(ui, &client, request, &contents, &options).await
 }
