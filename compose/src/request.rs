@@ -33,6 +33,8 @@ pub struct LoadRequest {
     pub profiles: Vec<String>,
     /// Keys that are not honoured are errors.
     pub strict: bool,
+    /// The project is only read and shown: what a deployment would refuse, and Docker Compose reads, is a warning.
+    pub reading: bool,
 }
 
 /// What came of a load.
