@@ -23,10 +23,10 @@ impl Environment {
         Self { process: process.clone(), dotenv: BTreeMap::new() }
     }
 
-    /// Adds the `.env` file's variables, below the process's in rank.
+    /// Adds a `.env` file's variables, below the process's in rank and above those of files before it.
     pub(crate) fn add_dotenv(&mut self, text: &str, file: u32, report: &mut Report) {
-        let read = dotenv::parse(text, file, &|name| self.process.get(name).cloned(), report);
-        self.dotenv = read.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let read = dotenv::parse(text, file, &|name| self.get(name), report);
+        self.dotenv.extend(read.into_iter().filter_map(|(name, value)| Some((name, value?))));
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<String> {

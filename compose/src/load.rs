@@ -52,7 +52,7 @@ fn resolve(
         return None;
     }
     let mut variables = Environment::new(&request.environment);
-    if let Some(dotenv) = &request.dotenv {
+    for dotenv in &request.dotenv {
         let file = report.add_file(dotenv.path.clone());
         if small_enough(dotenv, file, report) {
             variables.add_dotenv(&dotenv.text, file, report);

@@ -54,7 +54,7 @@ fn request(case: &Case) -> LoadRequest {
             ("PATH".into(), "/usr/bin:/bin".into()),
             ("HOME".into(), "/home/corpus".into()),
         ]),
-        dotenv: text(".env").ok().map(|text| SourceFile { path: ".env".into(), text }),
+        dotenv: text(".env").ok().map(|text| SourceFile { path: ".env".into(), text }).into_iter().collect(),
         ..LoadRequest::default()
     }
 }

@@ -65,7 +65,7 @@ fn variables() {
     let mut request = request(
         "services:\n  web:\n    image: ${IMAGE:?name an image}\n    user: ${USER\n    command: echo $NOTHING ${NOTHING}\n    hostname: $NOTHING\n",
     );
-    request.dotenv = Some(SourceFile { path: ".env".into(), text: "A=1\nB C=2\n".into() });
+    request.dotenv = vec![SourceFile { path: ".env".into(), text: "A=1\nB C=2\n".into() }];
     insta::assert_snapshot!(rendered(&request));
 }
 
