@@ -12,7 +12,7 @@ use crate::report::Report;
 use crate::request::{ReadFile, SourceFile};
 
 /// Variables of a load: the process's, then those of `.env`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Environment {
     process: BTreeMap<String, String>,
     dotenv: BTreeMap<String, String>,
@@ -27,6 +27,18 @@ impl Environment {
     pub(crate) fn add_dotenv(&mut self, text: &str, file: u32, report: &mut Report) {
         let read = dotenv::parse(text, file, &|name| self.get(name), report);
         self.dotenv.extend(read.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    }
+
+    /// For an included file: what is known stays, its own `.env` comes below.
+    pub(crate) fn nested(&self) -> Self {
+        Self { process: self.all(), dotenv: BTreeMap::new() }
+    }
+
+    /// Every variable with its value.
+    pub(crate) fn all(&self) -> BTreeMap<String, String> {
+        let mut all = self.dotenv.clone();
+        all.extend(self.process.clone());
+        all
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<String> {

@@ -142,7 +142,8 @@ fn files_that_docker_compose_reads() {
             );
         }
         let mut report = Report::new(false);
-        let document = resolve(&request, &files, &mut Vec::new(), &mut report).map(|(_, document)| document);
+        let document =
+            resolve(&request, &files, &mut Vec::new(), &mut report).map(|project| project.document);
         if document.as_ref().and_then(|document| comparable(document, &[])) == comparable(expected, &[]) {
             equal += 1;
         } else if std::env::var_os("UC_COMPOSE_CORPUS_DIFF").is_some() {

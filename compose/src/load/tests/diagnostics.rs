@@ -123,11 +123,8 @@ fn keys_that_are_not_honoured_warn_or_with_strict_fail() {
 #[test]
 fn keys_that_are_refused() {
     assert_eq!(
-        found(&request("include: [a.yaml]\nservices:\n  web: {image: x, extends: {service: db}}\n")),
-        [
-            "error 1:1 `include` is refused: including is not supported yet: name the files with `-f`",
-            "error 3:19 `extends` is refused: extending is not supported yet, and the service would lack what it takes over",
-        ]
+        found(&request("services:\n  web: {image: x, provider: {type: x}}\n")),
+        ["error 2:19 `provider` is refused: machines run containers only"]
     );
 }
 
@@ -241,7 +238,7 @@ fn what_is_lost_in_a_command_is_said() {
 
 #[test]
 fn files_that_are_too_large_or_missing() {
-    let large = format!("services: {{}}\n#{}", "x".repeat(MAX_BYTES));
+    let large = format!("services: {{}}\n#{}", "x".repeat(crate::parse::MAX_BYTES));
     assert_eq!(found(&request(&large)), ["error 0:0 the file is larger than 5 MB"]);
     assert_eq!(found(&several(&[])), ["error 0:0 no compose file was given"]);
 }
