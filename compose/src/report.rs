@@ -59,6 +59,11 @@ impl Report {
         self.path.pop();
     }
 
+    /// Goes to another place in one step, as into another file; returns the place before.
+    pub(crate) fn path_replace(&mut self, path: Vec<String>) -> Vec<String> {
+        std::mem::replace(&mut self.path, path)
+    }
+
     /// Where we are, in dots.
     pub(crate) fn path(&self) -> String {
         let mut out = String::new();
@@ -118,7 +123,13 @@ impl Report {
     }
 
     pub(crate) fn has_errors(&self) -> bool {
-        self.left_out_errors || self.found.iter().any(|(_, d)| d.severity == Severity::Error)
+        self.errors() > 0
+    }
+
+    /// How many errors there are, those that are left out being one.
+    pub(crate) fn errors(&self) -> usize {
+        let errors = self.found.iter().filter(|(_, d)| d.severity == Severity::Error).count();
+        errors + usize::from(self.left_out_errors)
     }
 
     /// All of them, in order of file and place.

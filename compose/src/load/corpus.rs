@@ -54,7 +54,7 @@ fn request(case: &Case) -> LoadRequest {
             ("PATH".into(), "/usr/bin:/bin".into()),
             ("HOME".into(), "/home/corpus".into()),
         ]),
-        dotenv: text(".env").ok().map(|text| SourceFile { path: ".env".into(), text }),
+        dotenv: text(".env").ok().map(|text| SourceFile { path: ".env".into(), text }).into_iter().collect(),
         reading: true,
         ..LoadRequest::default()
     }
@@ -145,7 +145,8 @@ fn files_that_docker_compose_reads() {
             }
         }
         let mut report = Report::new(false).reading(true);
-        let document = resolve(&request, &files, &mut Vec::new(), &mut report).map(|(_, document)| document);
+        let document =
+            resolve(&request, &files, &mut Vec::new(), &mut report).map(|project| project.document);
         if document.as_ref().and_then(|document| comparable(document, &[])) == comparable(expected, &[]) {
             equal += 1;
         } else if std::env::var_os("UC_COMPOSE_CORPUS_DIFF").is_some() {

@@ -3,7 +3,7 @@
 use super::Names;
 use super::Scalar;
 use super::Shape::{
-    Any, Bool, Command, Duration, Hosts, Int, Items, List, Named, Number, NumberOrText, Object, OneOf,
+    Any, Bool, Command, Duration, Files, Hosts, Int, Items, List, Named, Number, NumberOrText, Object, OneOf,
     Options, OrObject, Pairs, Path, Set, Size, Test, Text, TextOrList,
 };
 use super::Short;
@@ -101,12 +101,7 @@ pub(crate) const SERVICE: &[Key] = &[
         "ports meant for other services only",
         "information only, as in Docker Compose: services reach each other on all ports",
     ),
-    refused(
-        "extends",
-        OrObject(Scalar::Key("service"), EXTENDS),
-        "takes over another service's definition",
-        "extending is not supported yet, and the service would lack what it takes over",
-    ),
+    honoured("extends", OrObject(Scalar::Key("service"), EXTENDS), "takes over another service's definition"),
     reported(
         "external_links",
         List(&Text),
@@ -126,12 +121,7 @@ pub(crate) const SERVICE: &[Key] = &[
     honoured("init", Bool, "small init process as PID 1: forwards signals, reaps children"),
     honoured("ipc", Text, "IPC namespace"),
     reported("isolation", Text, "Windows isolation technology", WINDOWS),
-    reported(
-        "label_file",
-        TextOrList,
-        "files of labels, below `labels` in rank",
-        "label files are not read yet",
-    ),
+    honoured("label_file", Files, "files of labels, below `labels` in rank"),
     honoured("labels", Pairs(Empty), "metadata on the container"),
     noted(
         "links",

@@ -4,17 +4,16 @@ use super::Shape::{Items, Object, Text};
 use super::Short;
 use super::resources::{CONFIG, INCLUDE, MODEL, NETWORK, SECRET, VOLUME, named};
 use super::service::SERVICE;
-use super::{Key, honoured, noted, refused, reported};
+use super::{Key, honoured, noted, reported};
 
 /// Everything a compose file may say.
 pub(crate) const TOP: &[Key] = &[
     noted("version", Text, "obsolete", "without effect, as in Docker Compose"),
     honoured("name", Text, "project name, unless given outside"),
-    refused(
+    honoured(
         "include",
         Items(Short::Include, INCLUDE),
         "other compose files, each with its own directory and variables",
-        "including is not supported yet: name the files with `-f`",
     ),
     honoured("services", named(&Object(SERVICE)), "the services"),
     reported(

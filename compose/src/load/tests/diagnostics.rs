@@ -65,7 +65,7 @@ fn variables() {
     let mut request = request(
         "services:\n  web:\n    image: ${IMAGE:?name an image}\n    user: ${USER\n    command: echo $NOTHING ${NOTHING}\n    hostname: $NOTHING\n",
     );
-    request.dotenv = Some(SourceFile { path: ".env".into(), text: "A=1\nB C=2\n".into() });
+    request.dotenv = vec![SourceFile { path: ".env".into(), text: "A=1\nB C=2\n".into() }];
     insta::assert_snapshot!(rendered(&request));
 }
 
@@ -135,11 +135,8 @@ fn what_a_deployment_refuses_can_be_read() {
 #[test]
 fn keys_that_are_refused() {
     assert_eq!(
-        found(&request("include: [a.yaml]\nservices:\n  web: {image: x, extends: {service: db}}\n")),
-        [
-            "error 1:1 `include` is refused: including is not supported yet: name the files with `-f`",
-            "error 3:19 `extends` is refused: extending is not supported yet, and the service would lack what it takes over",
-        ]
+        found(&request("services:\n  web: {image: x, provider: {type: x}}\n")),
+        ["error 2:19 `provider` is refused: machines run containers only"]
     );
 }
 
@@ -252,7 +249,7 @@ fn what_is_lost_in_a_command_is_said() {
 
 #[test]
 fn files_that_are_too_large_or_missing() {
-    let large = format!("services: {{}}\n#{}", "x".repeat(MAX_BYTES));
+    let large = format!("services: {{}}\n#{}", "x".repeat(crate::parse::MAX_BYTES));
     assert_eq!(found(&request(&large)), ["error 0:0 the file is larger than 5 MB"]);
     assert_eq!(found(&several(&[])), ["error 0:0 no compose file was given"]);
 }

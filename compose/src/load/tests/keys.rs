@@ -54,7 +54,7 @@ fn a_variable_without_value_comes_from_where_uc_runs() {
     for yaml in ["[FROM_ENV, FROM_DOTENV, NOWHERE]", "{FROM_ENV: , FROM_DOTENV: null, NOWHERE: }"] {
         let text = format!("services:\n  web:\n    image: x\n    environment: {yaml}\n");
         let mut request = with_environment(request(&text), &[("FROM_ENV", "1"), ("OTHER", "no")]);
-        request.dotenv = Some(SourceFile { path: ".env".into(), text: "FROM_DOTENV=2\nFROM_ENV=no".into() });
+        request.dotenv = vec![SourceFile { path: ".env".into(), text: "FROM_DOTENV=2\nFROM_ENV=no".into() }];
         let environment = &project_of(&request).services[0].spec.environment;
         assert_eq!(*environment, map(&[("FROM_ENV", "1"), ("FROM_DOTENV", "2")]), "{yaml}");
     }
