@@ -6,6 +6,7 @@
 mod create;
 mod draining;
 mod exec;
+mod hooks;
 mod images;
 mod lifecycle;
 mod logs;
