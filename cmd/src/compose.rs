@@ -44,7 +44,7 @@ pub(crate) fn load(args: &ProjectArgs, ui: &Ui, quiet: bool) -> CliResult<Projec
     let environment = crate::env::all();
     let (directory, paths) = locate(args, &environment, ui)?;
     let files = paths.iter().map(|path| read_source(path)).collect::<CliResult<Vec<_>>>()?;
-    let dotenv = dotenv(&directory, &environment)?;
+    let dotenv = dotenv(&directory, &environment)?.into_iter().collect();
     let request = LoadRequest {
         files,
         project_name: args.project.clone(),
@@ -53,6 +53,8 @@ pub(crate) fn load(args: &ProjectArgs, ui: &Ui, quiet: bool) -> CliResult<Projec
         dotenv,
         profiles: args.profile.clone(),
         strict: args.strict,
+        reading: false,
+        interpolate: true,
     };
     let loaded = uc_compose::load_with(&request, &|path: &Path| read_limited(path));
     let mut shown = loaded.diagnostics;

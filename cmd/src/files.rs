@@ -92,6 +92,55 @@ pub(crate) async fn prepare(
     volumes: &mut Vec<VolumeSpec>,
     known: &Known<'_>,
 ) -> CliResult<Contents> {
+    let mut found = Found::default();
+    let contents = collect(services, volumes, known, &mut found).await;
+    found.show(ui)?;
+    Ok(contents)
+}
+
+/// What a person should know.
+#[derive(Debug, Default)]
+struct Found {
+    diagnostics: Vec<Diagnostic>,
+    /// What is made of what, once for each.
+    notes: Vec<String>,
+}
+
+impl Found {
+    /// Fails if there is an error among them.
+    fn show(self, ui: &Ui) -> CliResult {
+        if !self.diagnostics.is_empty() {
+            let paths: BTreeSet<&PathBuf> =
+                self.diagnostics.iter().map(|diagnostic| &diagnostic.file).collect();
+            // Without its text a diagnostic still says file and line.
+            let source = |path: &PathBuf| {
+                let text = fs::read_to_string(path).ok()?;
+                Some(SourceFile { path: path.clone(), text })
+            };
+            let sources: Vec<SourceFile> = paths.into_iter().filter_map(source).collect();
+            ui.status(&uc_compose::render(&self.diagnostics, &sources, true))?;
+        }
+        let errors =
+            self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+        if errors > 0 {
+            let plural = if errors == 1 { "error" } else { "errors" };
+            return Err(CliError::usage(format!(
+                "what the compose file names on this computer has {errors} {plural}; nothing was changed"
+            )));
+        }
+        for note in self.notes {
+            ui.status(&note)?;
+        }
+        Ok(())
+    }
+}
+
+async fn collect(
+    services: &mut [Service],
+    volumes: &mut Vec<VolumeSpec>,
+    known: &Known<'_>,
+    found: &mut Found,
+) -> Contents {
     let mut prepare = Prepare {
         known,
         declared: volumes.iter().map(|volume| volume.name.clone()).collect(),
@@ -99,8 +148,7 @@ pub(crate) async fn prepare(
         contents: BTreeMap::new(),
         packed: BTreeMap::new(),
         commands: Commands::default(),
-        diagnostics: Vec::new(),
-        notes: Vec::new(),
+        found,
     };
     for service in services.iter_mut() {
         for file in std::mem::take(&mut service.local) {
@@ -108,34 +156,8 @@ pub(crate) async fn prepare(
         }
     }
     prepare.check_total();
-    let Prepare { added, contents, diagnostics, notes, .. } = prepare;
-    show(ui, &diagnostics)?;
-    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
-    if errors > 0 {
-        let plural = if errors == 1 { "error" } else { "errors" };
-        return Err(CliError::usage(format!(
-            "what the compose file names on this computer has {errors} {plural}; nothing was changed"
-        )));
-    }
-    for note in notes {
-        ui.status(&note)?;
-    }
-    volumes.extend(added.into_values());
-    Ok(Contents(contents))
-}
-
-fn show(ui: &Ui, diagnostics: &[Diagnostic]) -> CliResult {
-    if diagnostics.is_empty() {
-        return Ok(());
-    }
-    let paths: BTreeSet<&PathBuf> = diagnostics.iter().map(|diagnostic| &diagnostic.file).collect();
-    // Without its text a diagnostic still says file and line.
-    let source = |path: &PathBuf| {
-        let text = fs::read_to_string(path).ok()?;
-        Some(SourceFile { path: path.clone(), text })
-    };
-    let sources: Vec<SourceFile> = paths.into_iter().filter_map(source).collect();
-    ui.status(&uc_compose::render(diagnostics, &sources, true))
+    volumes.extend(prepare.added.into_values());
+    Contents(prepare.contents)
 }
 
 struct Prepare<'a> {
@@ -148,8 +170,7 @@ struct Prepare<'a> {
     /// Files and folders as they are on the disk: none is read twice.
     packed: BTreeMap<PathBuf, Option<ContentHash>>,
     commands: Commands,
-    diagnostics: Vec<Diagnostic>,
-    notes: Vec<String>,
+    found: &'a mut Found,
 }
 
 impl Prepare<'_> {
@@ -232,7 +253,9 @@ impl Prepare<'_> {
         let (spec, mount) = data_folder::volume(project, &volume, &file.target, file.read_only_said);
         service.spec.mounts.push(mount);
         if self.added.insert(volume.clone(), spec).is_none() {
-            self.notes.push(format!("{why}: it becomes the volume {volume} on the machine that runs it"));
+            self.found
+                .notes
+                .push(format!("{why}: it becomes the volume {volume} on the machine that runs it"));
         }
         true
     }
@@ -315,7 +338,7 @@ impl Prepare<'_> {
         }
         let biggest = self.contents.values().max_by_key(|content| content.archive.len());
         let name = biggest.map(|content| content.name.clone()).unwrap_or_default();
-        self.diagnostics.push(Diagnostic {
+        self.found.diagnostics.push(Diagnostic {
             severity: Severity::Error,
             rule: Rule::File,
             file: PathBuf::new(),
@@ -357,8 +380,8 @@ impl Prepare<'_> {
             hint: Some(hint.to_owned()).filter(|hint| !hint.is_empty()),
         };
         // Two services may use one config.
-        if !self.diagnostics.contains(&diagnostic) {
-            self.diagnostics.push(diagnostic);
+        if !self.found.diagnostics.contains(&diagnostic) {
+            self.found.diagnostics.push(diagnostic);
         }
     }
 }

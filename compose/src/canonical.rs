@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::diagnostic::Rule;
 use crate::duration;
-use crate::node::{self, Entry, Map, Node, Span, Tag, Value};
+use crate::node::{self, Entry, Map, Node, Span, Value};
 use crate::report::Report;
 use crate::scalar;
 use crate::schema::{self, Key, Names, Scalar, Shape};
@@ -25,27 +25,42 @@ pub(crate) use items::without_repeats;
 pub(crate) const WRITTEN_SOURCE: &str = "x-uc-written";
 
 /// What normalising needs to know beside the tree.
-#[derive(Debug)]
 pub(crate) struct Context<'a> {
     /// Relative paths start here.
     pub(crate) directory: &'a Path,
     /// What `~` stands for.
     pub(crate) home: Option<&'a str>,
+    /// Variables, for names without value in lists.
+    pub(crate) lookup: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether variables have been put in. Where they have not, a string that holds one may become anything.
+    pub(crate) interpolated: bool,
     pub(crate) report: &'a mut Report,
 }
 
 impl Context<'_> {
     /// An absolute path: as it is, or below the directory, then without `.` and `..`.
     fn absolute(&self, path: &str) -> String {
-        if path.starts_with('/') {
+        if path.starts_with('/') || path.is_empty() {
             return path.to_owned();
         }
         let path = match (path.strip_prefix('~'), self.home) {
-            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
+            // Even `~other` is below the home directory, as in Docker Compose.
+            (Some(rest), Some(home)) => format!("{home}/{rest}"),
             _ => path.to_owned(),
         };
         clean(&self.directory.join(path)).to_string_lossy().into_owned()
     }
+
+    /// A build context: a path becomes absolute, a URL or another service's image stays.
+    fn context(&self, context: &str) -> String {
+        let is_path = !is_remote(context) && !context.starts_with("service:");
+        if is_path { self.absolute(context) } else { context.to_owned() }
+    }
+}
+
+/// A Git or archive URL, as Docker recognises one.
+fn is_remote(context: &str) -> bool {
+    context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/")
 }
 
 /// `path` without `.` and `..`, by its text alone.
@@ -81,18 +96,18 @@ pub(crate) fn document(node: Node, cx: &mut Context<'_>) -> Node {
 
 /// `node` in the long form of `shape`.
 fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
-    if node.tag == Tag::Reset {
-        return Node { value: Value::Null, ..node };
-    }
-    if node.value == Value::Broken {
+    if node.value == Value::Broken || stays(&node, shape, cx) {
         return node;
     }
-    let (span, tag) = (node.span, node.tag);
+    let span = node.span;
     let value = match (shape, node.value) {
         (Shape::Any, value) => value,
         (Shape::Text, value @ Value::Text(_)) => value,
         (Shape::OneOf(words), Value::Text(text)) => one_of(text, words, span, cx),
         (Shape::Path, Value::Text(text)) => Value::Text(cx.absolute(&text)),
+        (Shape::Context, Value::Text(text)) => Value::Text(cx.context(&text)),
+        (Shape::Files, Value::Text(text)) => Value::List(vec![Node::text(cx.absolute(&text), span)]),
+        (Shape::Files, Value::List(items)) => Value::List(each(items, Shape::Path, cx)),
         (
             Shape::NumberOrText,
             value @ (Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_)),
@@ -100,7 +115,7 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
         (Shape::Count, Value::Text(text)) if text == "all" => Value::Int(-1),
         (Shape::Count, value) => typed(value, Shape::Int, span, cx),
         (Shape::Bool | Shape::Int | Shape::Number | Shape::Duration | Shape::Size, value) => {
-            return Node { value: typed(value, shape, span, cx), span, tag };
+            typed(value, shape, span, cx)
         }
         (Shape::List(item), Value::List(items)) => Value::List(each(items, *item, cx)),
         (Shape::Set(item), Value::List(items)) => Value::List(unique(each(items, *item, cx))),
@@ -110,6 +125,7 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
         (Shape::Test, value) => test(value, span, cx),
         (Shape::Pairs(unset), value) => pairs::pairs(value, unset, span, cx),
         (Shape::Options, value) => pairs::options(value, span, cx),
+        (Shape::Contexts, value) => pairs::contexts(value, span, cx),
         (Shape::Hosts, value) => pairs::hosts(value, span, cx),
         (Shape::Named(item), Value::Map(map)) => Value::Map(named(map, *item, cx)),
         (Shape::Object(keys), Value::Map(map)) => Value::Map(object(map, keys, cx)),
@@ -118,7 +134,29 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
         (Shape::Names(names, keys), value) => by_name(value, names, keys, span, cx),
         (_, value) => wrong(&value, shape, span, cx),
     };
-    Node { value, span, tag }
+    Node::new(value, span)
+}
+
+/// Whether a value is none yet: a variable may make it one, or an earlier file says it.
+fn stays(node: &Node, shape: Shape, cx: &Context<'_>) -> bool {
+    match &node.value {
+        Value::Text(text) => {
+            !cx.interpolated
+                && text.contains('$')
+                && matches!(
+                    shape,
+                    Shape::OneOf(_)
+                        | Shape::Bool
+                        | Shape::Int
+                        | Shape::Number
+                        | Shape::Count
+                        | Shape::Duration
+                        | Shape::Size
+                        | Shape::OrObject(Scalar::Number | Scalar::Flag | Scalar::All, _)
+                )
+        }
+        _ => false,
+    }
 }
 
 /// Says that a value has the wrong type; a broken one takes its place.
@@ -297,9 +335,7 @@ fn named(map: Map, item: Shape, cx: &mut Context<'_>) -> Map {
         .map(|(name, Entry { key, node })| {
             let node = match node.value {
                 // Volumes and networks often say nothing more than their name.
-                Value::Null if node.tag == Tag::None && !services => {
-                    Node::new(Value::Map(Map::new()), node.span)
-                }
+                Value::Null if !services => Node::new(Value::Map(Map::new()), node.span),
                 _ => {
                     cx.report.path_push(&name);
                     let node = canonical(node, item, cx);
@@ -317,9 +353,7 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
     for (name, Entry { key, node }) in map {
         let node = match schema::find(keys, &name) {
             // `deploy:` with nothing below is as good as no `deploy`.
-            Some(known) if known.name == "deploy" && node.value == Value::Null && node.tag == Tag::None => {
-                continue;
-            }
+            Some(known) if known.name == "deploy" && node.value == Value::Null => continue,
             Some(known) => {
                 cx.report.path_push(&name);
                 let node = canonical(node, known.shape, cx);

@@ -26,8 +26,9 @@ const QUIET: [&str; 10] = [
     "mem_swappiness",
 ];
 
-/// The document of a merged and checked tree.
-pub(crate) fn document(tree: &Node, project: &str) -> Json {
+/// The document of a merged and checked tree. Where variables have been put in, literal dollar signs are doubled, so that it can be read
+/// again.
+pub(crate) fn document(tree: &Node, project: &str, interpolated: bool) -> Json {
     let mut out = JsonMap::new();
     out.insert("name".into(), Json::from(project));
     let mut used: Vec<(&str, String)> = Vec::new();
@@ -54,7 +55,7 @@ pub(crate) fn document(tree: &Node, project: &str) -> Json {
             out.insert(name.clone(), json(&entry.node, true));
         }
     }
-    sorted(Json::Object(out))
+    sorted(Json::Object(out), interpolated)
 }
 
 /// The name outside the project of a top-level volume, network, secret or config.
@@ -85,7 +86,7 @@ fn resource(node: Option<&Node>, key: &str, project: &str) -> JsonMap<String, Js
         _ => JsonMap::new(),
     };
     quieten(&mut out, &["internal", "attachable", "external"]);
-    out.insert("name".into(), escaped(&outside_name(node, key, project)));
+    out.insert("name".into(), outside_name(node, key, project).into());
     if is_external(node) {
         out.insert("external".into(), Json::Bool(true));
     }
@@ -165,7 +166,7 @@ fn quieten(map: &mut JsonMap<String, Json>, keys: &[&str]) {
     map.retain(|key, value| !(keys.contains(&key.as_str()) && says_nothing(value)));
 }
 
-/// A value as JSON. Literal dollar signs are doubled, so that the output can be read again. `x-` keys are kept at the top level only.
+/// A value as JSON. `x-` keys are kept at the top level only.
 fn json(node: &Node, keep_extensions: bool) -> Json {
     match &node.value {
         Value::Broken | Value::Null => Json::Null,
@@ -175,7 +176,7 @@ fn json(node: &Node, keep_extensions: bool) -> Json {
             .or_else(|_| u64::try_from(*value).map(Json::from))
             .unwrap_or_else(|_| Json::from(value.to_string())),
         Value::Float(value) => Number::from_f64(*value).map_or(Json::Null, Json::Number),
-        Value::Text(text) => escaped(text),
+        Value::Text(text) => Json::from(text.as_str()),
         Value::List(items) => Json::Array(items.iter().map(|item| json(item, keep_extensions)).collect()),
         Value::Map(map) => Json::Object(
             map.iter()
@@ -186,19 +187,18 @@ fn json(node: &Node, keep_extensions: bool) -> Json {
     }
 }
 
-fn escaped(text: &str) -> Json {
-    Json::from(text.replace('$', "$$"))
-}
-
 /// Keys in order of their names, on all levels.
-fn sorted(value: Json) -> Json {
+fn sorted(value: Json, doubled: bool) -> Json {
+    let text = |text: String| if doubled { text.replace('$', "$$") } else { text };
     match value {
         Json::Object(map) => {
-            let mut entries: Vec<_> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            let mut entries: Vec<_> =
+                map.into_iter().map(|(key, value)| (text(key), sorted(value, doubled))).collect();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
             Json::Object(entries.into_iter().collect())
         }
-        Json::Array(items) => Json::Array(items.into_iter().map(sorted).collect()),
+        Json::Array(items) => Json::Array(items.into_iter().map(|item| sorted(item, doubled)).collect()),
+        Json::String(string) => Json::String(text(string)),
         other => other,
     }
 }

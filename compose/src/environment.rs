@@ -12,7 +12,7 @@ use crate::report::Report;
 use crate::request::{ReadFile, SourceFile};
 
 /// Variables of a load: the process's, then those of `.env`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Environment {
     process: BTreeMap<String, String>,
     dotenv: BTreeMap<String, String>,
@@ -23,10 +23,22 @@ impl Environment {
         Self { process: process.clone(), dotenv: BTreeMap::new() }
     }
 
-    /// Adds the `.env` file's variables, below the process's in rank.
+    /// Adds a `.env` file's variables, below the process's in rank and above those of files before it.
     pub(crate) fn add_dotenv(&mut self, text: &str, file: u32, report: &mut Report) {
-        let read = dotenv::parse(text, file, &|name| self.process.get(name).cloned(), report);
-        self.dotenv = read.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let read = dotenv::parse(text, file, &|name| self.get(name), report);
+        self.dotenv.extend(read.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    }
+
+    /// For an included file: what is known stays, its own `.env` comes below.
+    pub(crate) fn nested(&self) -> Self {
+        Self { process: self.all(), dotenv: BTreeMap::new() }
+    }
+
+    /// Every variable with its value.
+    pub(crate) fn all(&self) -> BTreeMap<String, String> {
+        let mut all = self.dotenv.clone();
+        all.extend(self.process.clone());
+        all
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<String> {

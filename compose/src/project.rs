@@ -1,6 +1,6 @@
 //! The resolved project: what a compose file means once everything in it is worked out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use uc_api::{ProjectName, v1};
@@ -20,6 +20,10 @@ pub struct Project {
     pub context: Option<String>,
     /// The resolved file in compose's own words.
     pub(crate) document: serde_json::Value,
+    /// Of all services, active or not.
+    pub(crate) profiles: BTreeSet<String>,
+    /// What variables of the file are replaced by.
+    pub(crate) environment: BTreeMap<String, String>,
 }
 
 /// One service of a project.

@@ -57,6 +57,10 @@ pub(crate) enum Shape {
     Size,
     /// A path on the computer that runs `uc`; becomes absolute.
     Path,
+    /// One such path or a list of them; becomes a list.
+    Files,
+    /// What is built: such a path, a URL or `service:x`.
+    Context,
     /// Anything.
     Any,
     /// A list; items of several files are added up.
@@ -73,6 +77,8 @@ pub(crate) enum Shape {
     Pairs(Unset),
     /// A mapping of strings and numbers, named by the author.
     Options,
+    /// A mapping of names to build contexts, or a list of `NAME=context`.
+    Contexts,
     /// A mapping, or a list of `host=ip` or `host:ip`; becomes a list.
     Hosts,
     /// A mapping whose keys the author chooses.
@@ -160,7 +166,7 @@ impl Shape {
     /// What may be written, for people: "a list", "a string or a list".
     pub(crate) fn expected(self) -> String {
         match self {
-            Self::Text | Self::Path => "a string".into(),
+            Self::Text | Self::Path | Self::Context => "a string".into(),
             Self::OneOf(words) => {
                 let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
                 quoted.join(", ")
@@ -177,10 +183,10 @@ impl Shape {
                 Self::Text | Self::Path => "a list of strings".into(),
                 item => format!("a list of {}", item.plural()),
             },
-            Self::TextOrList => "a string or a list of strings".into(),
+            Self::TextOrList | Self::Files => "a string or a list of strings".into(),
             Self::Command => "a string, a list of strings or null".into(),
             Self::Test => "a string or a list of strings".into(),
-            Self::Pairs(_) => "a mapping or a list of `NAME=value`".into(),
+            Self::Pairs(_) | Self::Contexts => "a mapping or a list of `NAME=value`".into(),
             Self::Options => "a mapping of strings and numbers".into(),
             Self::Hosts => "a mapping or a list of `host=ip`".into(),
             Self::Named(_) | Self::Object(_) => "a mapping".into(),

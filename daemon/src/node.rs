@@ -7,6 +7,7 @@ mod create;
 mod draining;
 mod exec;
 mod files;
+mod hooks;
 mod images;
 mod lifecycle;
 mod logs;

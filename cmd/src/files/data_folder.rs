@@ -53,7 +53,8 @@ pub(super) fn volume_name(project: &str, written: &str) -> String {
         return format!("{project}_{part}");
     }
     let path = parts.join("/");
-    let names = parts.iter().filter(|part| **part != "..").copied().collect::<Vec<_>>().join("-");
+    let names = parts.iter().filter(|part| **part != "..").copied();
+    let names = names.filter(|part| *part != "~").collect::<Vec<_>>().join("-");
     let clean = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' };
     let slug: String = names.chars().map(clean).take(MAX_SLUG).collect();
     let hash = uc_api::ContentHash::of(path.as_bytes());

@@ -141,7 +141,7 @@ pub(crate) fn path(path: &Path) -> Result<Packed, PackError> {
     }
     let archive = finish(builder.into_inner())?;
     // What grew while it was read.
-    check_size(std::iter::once((Path::new(""), archive.len() as u64 - 3 * BLOCK)))?;
+    check_size(std::iter::once((Path::new(""), (archive.len() as u64).saturating_sub(3 * BLOCK))))?;
     Ok(Packed { archive, skipped: walk.skipped })
 }
 

@@ -1,7 +1,7 @@
 //! Lists whose items have a short form: ports, mounts, devices, grants, environment files.
 
 use super::{Context, invalid, object, port, volume, wrong};
-use crate::node::{Entry, Map, Node, Span, Tag, Value, map};
+use crate::node::{Entry, Map, Node, Span, Value, map};
 use crate::schema::{Key, Shape, Short};
 
 pub(super) fn items(
@@ -29,15 +29,19 @@ pub(super) fn items(
 
 /// One item, which may stand for several (a range of ports).
 fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out: &mut Vec<Node>) {
-    let Node { value, span, tag } = item;
-    if tag == Tag::Reset {
-        out.push(Node { value: Value::Null, span, tag });
-        return;
-    }
+    let Node { value, span, .. } = item;
     if value == Value::Broken {
         return;
     }
-    let mut add = |node: Node| out.push(Node { tag, ..node });
+    let mut add = |node: Node| out.push(node);
+    // A variable may bring colons of its own.
+    if let Value::Text(text) = &value
+        && !cx.interpolated
+        && (short == Short::Port && text.contains('$') || text.contains("${") && text.contains(':'))
+    {
+        add(Node::new(value, span));
+        return;
+    }
     match (short, value) {
         (_, Value::Map(entries)) => {
             let mut entries = object(entries, keys, cx);

@@ -1,7 +1,9 @@
 //! Keys of `build`.
 
 use super::Scalar;
-use super::Shape::{Bool, Hosts, Items, Named, NumberOrText, OrObject, Pairs, Set, Size, Text};
+use super::Shape::{
+    Bool, Context, Contexts, Hosts, Items, Named, NumberOrText, OrObject, Pairs, Set, Size, Text, TextOrList,
+};
 use super::Short;
 use super::Unset::{Empty, FromEnvironment};
 use super::mounts::GRANT;
@@ -13,20 +15,21 @@ const OUTSIDE: &str = "builds use the local engine's own cache";
 
 /// `build`.
 pub(crate) const BUILD: &[Key] = &[
-    honoured("context", Text, "directory with what is built"),
+    honoured("context", Context, "directory with what is built"),
     honoured("dockerfile", Text, "its Dockerfile, from the context (`Dockerfile`)"),
     honoured("dockerfile_inline", Text, "the Dockerfile's text itself; excludes `dockerfile`"),
     honoured("args", Pairs(FromEnvironment), "build arguments"),
     honoured("target", Text, "stage to build"),
     reported(
         "additional_contexts",
-        Pairs(Empty),
+        Contexts,
         "further named contexts: directory, image, URL, `service:x`",
         PLAIN,
     ),
     reported("cache_from", Set(&Text), "where to read the build cache", OUTSIDE),
     reported("cache_to", Set(&Text), "where to write the build cache", OUTSIDE),
     reported("no_cache", Bool, "build everything anew", OUTSIDE),
+    reported("no_cache_filter", TextOrList, "stages to build anew", OUTSIDE),
     reported("pull", Bool, "look for newer base images", PLAIN),
     reported("labels", Pairs(Empty), "labels on the image", PLAIN),
     reported("tags", Set(&Text), "further names of the image", PLAIN),

@@ -323,7 +323,7 @@ async fn only_replicas_are_touched() {
         cmd: Some(vec!["sleep".into(), "1000".into()]),
         ..Default::default()
     };
-    let foreign = bench.engine.create("somebodys", body).await.unwrap();
+    let foreign = bench.engine.create("somebodys", "", body).await.unwrap();
     bench.engine.start(&foreign).await.unwrap();
     assert_eq!(start(&bench.node, &foreign).await.unwrap_err().code, Code::NotFound);
     assert_eq!(bench.stop(&foreign).await.unwrap_err().code, Code::NotFound);

@@ -54,7 +54,7 @@ fn a_variable_without_value_comes_from_where_uc_runs() {
     for yaml in ["[FROM_ENV, FROM_DOTENV, NOWHERE]", "{FROM_ENV: , FROM_DOTENV: null, NOWHERE: }"] {
         let text = format!("services:\n  web:\n    image: x\n    environment: {yaml}\n");
         let mut request = with_environment(request(&text), &[("FROM_ENV", "1"), ("OTHER", "no")]);
-        request.dotenv = Some(SourceFile { path: ".env".into(), text: "FROM_DOTENV=2\nFROM_ENV=no".into() });
+        request.dotenv = vec![SourceFile { path: ".env".into(), text: "FROM_DOTENV=2\nFROM_ENV=no".into() }];
         let environment = &project_of(&request).services[0].spec.environment;
         assert_eq!(*environment, map(&[("FROM_ENV", "1"), ("FROM_DOTENV", "2")]), "{yaml}");
     }
@@ -67,6 +67,7 @@ fn ports_short_and_long() {
         published_port,
         host_ip: host_ip.into(),
         protocol: protocol.into(),
+        ..v1::PortSpec::default()
     };
     for (yaml, expected) in [
         ("[80]", vec![port(80, 0, "", Protocol::Tcp)]),
@@ -89,17 +90,10 @@ fn ports_short_and_long() {
 }
 
 #[test]
-fn ports_that_cannot_be_published_as_written_are_said() {
-    let yaml = "ports: [\"9000-9002:90\", \"91/sctp\"]";
-    assert_eq!(spec(yaml).ports.len(), 1);
-    assert_eq!(spec(yaml).ports[0].published_port, 9000);
-    assert_eq!(
-        found_in(yaml),
-        [
-            "warning 4:13 the range 9000-9002 for one container port is not honoured: its first port is used",
-            "warning 4:29 an SCTP port is not published: only TCP and UDP are",
-        ]
-    );
+fn ranges_for_one_port_and_sctp() {
+    let ports = spec("ports: [\"9000-9002:90\", \"91/sctp\"]").ports;
+    assert_eq!((ports[0].published_port, ports[0].published_last, ports[0].container_port), (9000, 9002, 90));
+    assert_eq!((ports[1].container_port, ports[1].protocol()), (91, Protocol::Sctp));
 }
 
 /// A file with this mount, and volumes of all kinds.
@@ -148,10 +142,7 @@ fn tmpfs_as_string_and_list() {
         let mounts = spec(yaml).mounts;
         assert_eq!((mounts[0].kind(), mounts[0].target.as_str()), (MountKind::Tmpfs, "/run"), "{yaml}");
     }
-    assert_eq!(
-        found_in("tmpfs: /run:size=64m"),
-        ["warning 4:12 the options `size=64m` of a tmpfs are not honoured yet"]
-    );
+    assert_eq!(spec("tmpfs: /run:size=64m,noexec").mounts[0].tmpfs_options, ["size=64m", "noexec"]);
 }
 
 #[test]
@@ -259,7 +250,7 @@ fn mode_and_number() {
     assert_eq!(found_in("scale: -1"), ["error 4:12 -1 is no number of replicas"]);
     assert_eq!(
         found_in("deploy: {mode: global-job}"),
-        ["error 4:20 mode `global-job` is refused: jobs are not supported yet"]
+        ["error 4:20 mode `global-job` is refused: a service here runs until it is removed"]
     );
     assert_eq!(
         found_in("deploy: {mode: globl}"),
