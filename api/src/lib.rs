@@ -2,6 +2,9 @@
 //! be made valid, failures as data, and the few rules both sides must agree on (labels on containers,
 //! what makes a revision, ports and paths). No I/O.
 
+#[cfg(any(test, feature = "testing"))]
+#[expect(clippy::panic, reason = "for tests")]
+pub mod every_field;
 pub mod failure;
 pub mod id;
 pub mod layout;
