@@ -119,10 +119,10 @@ impl Create<'_> {
             revision,
             deployment,
             image_entrypoint: &image_entrypoint,
-            files: &contents.paths,
-            secrets: &contents.secrets,
             api: self.node.engine.version().await?.api,
             shared: &shared,
+            files: &contents.paths,
+            secrets: &contents.secrets,
         };
         for _ in 0..NAME_TRIES {
             let name = spec::container_name(&self.spec, rand::random());
