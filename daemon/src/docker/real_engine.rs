@@ -71,7 +71,7 @@ async fn real_engine_serves_replicas() {
         kind: kind.into(),
         source,
         target: target.into(),
-        read_only: false,
+        ..Default::default()
     };
     let folder = tempfile::tempdir().unwrap();
     let made = folder.path().join("made/by docker");

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use bollard::models::ContainerCreateBody;
 use bollard::models::EndpointSettings;
@@ -45,6 +46,10 @@ pub struct Placement<'a> {
     pub deployment: &'a str,
     /// What the image runs; needed only to take its command away ([`needs_image_entrypoint`]).
     pub image_entrypoint: &'a [String],
+    /// Where the contents that the spec names are on this machine, by hash ([`v1::FileSpec::hash`]).
+    pub files: &'a BTreeMap<String, PathBuf>,
+    /// Values of the variables in [`v1::ServiceSpec::secret_environment`], by the variable's name.
+    pub secrets: &'a BTreeMap<String, String>,
 }
 
 /// Why a spec cannot become a container.
@@ -86,6 +91,14 @@ pub enum SpecError {
         target: String,
         /// What is wrong.
         reason: &'static str,
+    },
+    /// Content that was to travel with the deployment and is not on this machine.
+    #[error("service `{service}`: {name} is not on this machine")]
+    Content {
+        /// Its name.
+        service: String,
+        /// The content's name for people.
+        name: String,
     },
     /// Command set to nothing, and the image runs nothing by itself.
     #[error("service `{service}`: nothing to run: its command is empty and `{image}` has no entrypoint")]
@@ -183,7 +196,8 @@ pub fn container(
     placement: &Placement<'_>,
 ) -> Result<ContainerCreateBody, SpecError> {
     let (entrypoint, command) = what_to_run(spec, placement.image_entrypoint)?;
-    let (binds, mounts) = mounts(&spec.mounts);
+    let (binds, mut mounts) = mounts(&spec.mounts);
+    mounts.extend(files(spec, placement.files)?);
     let host_config = HostConfig {
         network_mode: Some(DOCKER_NETWORK.to_owned()),
         dns: Some(vec![placement.bridge.to_string()]),
@@ -207,7 +221,7 @@ pub fn container(
         image: Some(spec.image.clone()),
         hostname: Some(hostname(spec, name)),
         labels: Some(labels(spec, placement)),
-        env: Some(environment(spec, placement.machine)),
+        env: Some(environment(spec, placement)?),
         entrypoint,
         cmd: command,
         user: text(&spec.user),
@@ -280,11 +294,36 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
     labels
 }
 
-fn environment(spec: &v1::ServiceSpec, machine: &str) -> Vec<String> {
+fn environment(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> Result<Vec<String>, SpecError> {
     let mut variables: BTreeMap<&str, &str> =
         spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    variables.insert(MACHINE_ID_VARIABLE, machine);
-    variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    for name in spec.secret_environment.keys() {
+        let value = placement.secrets.get(name).ok_or_else(|| SpecError::Content {
+            service: spec.name.clone(),
+            name: format!("the value of variable `{name}`"),
+        })?;
+        variables.insert(name, value);
+    }
+    variables.insert(MACHINE_ID_VARIABLE, placement.machine);
+    Ok(variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+}
+
+/// What travelled with the deployment, read only. In the new notation, which refuses a source that is not there.
+fn files(spec: &v1::ServiceSpec, sources: &BTreeMap<String, PathBuf>) -> Result<Vec<Mount>, SpecError> {
+    let mount = |file: &v1::FileSpec| {
+        let source = sources.get(&file.hash).ok_or_else(|| SpecError::Content {
+            service: spec.name.clone(),
+            name: format!("the content of {}", file.name),
+        })?;
+        Ok(Mount {
+            target: Some(file.target.clone()),
+            source: Some(source.to_string_lossy().into_owned()),
+            typ: Some(MountType::BIND),
+            read_only: Some(true),
+            ..Default::default()
+        })
+    };
+    spec.files.iter().map(mount).collect()
 }
 
 fn restart(policy: v1::RestartPolicy) -> RestartPolicyNameEnum {

@@ -1,5 +1,6 @@
 //! What every engine must do: one suite for the fake and the real one, so that a test that passes on the fake says something about Docker.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,8 @@ fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
         revision: "r1",
         deployment: "d1",
         image_entrypoint: &[],
+        files: &BTreeMap::new(),
+        secrets: &BTreeMap::new(),
     };
     spec::container(spec, name, &placement).unwrap()
 }
@@ -273,6 +276,7 @@ async fn health_is_told(bench: Bench) {
             timeout_ms: Some(10_000),
             start_period_ms: None,
             retries: Some(2),
+            ..Default::default()
         });
         let id = bench.run(&spec).await;
         let container = bench.engine.inspect(&id).await.unwrap();
@@ -389,6 +393,7 @@ async fn volumes_are_kept_and_anonymous_ones_go(bench: Bench) {
         source: source.into(),
         target: target.into(),
         read_only,
+        ..Default::default()
     };
     spec.mounts = vec![mount("suite_data", "/data", true), mount("", "/scratch", false)];
     let id = bench.run(&spec).await;

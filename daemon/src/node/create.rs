@@ -1,5 +1,6 @@
 //! Making a replica: everything that could be wrong is looked at first, then the image is fetched, then the container is created.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -107,6 +108,7 @@ impl Create<'_> {
             Vec::new()
         };
         let (cluster, machine) = (self.identity.cluster.to_string(), self.identity.machine.to_string());
+        let (files, secrets) = (BTreeMap::new(), BTreeMap::new());
         let placement = spec::Placement {
             cluster: &cluster,
             machine: &machine,
@@ -114,6 +116,8 @@ impl Create<'_> {
             revision,
             deployment,
             image_entrypoint: &image_entrypoint,
+            files: &files,
+            secrets: &secrets,
         };
         for _ in 0..NAME_TRIES {
             let name = spec::container_name(&self.spec, rand::random());

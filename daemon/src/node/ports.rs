@@ -114,6 +114,7 @@ mod tests {
             published_port: published_port.into(),
             host_ip: host_ip.into(),
             protocol: v1::Protocol::Tcp.into(),
+            ..Default::default()
         }
     }
 

@@ -164,7 +164,7 @@ async fn a_missing_volume_is_refused_and_not_made() {
         kind: v1::MountKind::Volume.into(),
         source: "shop_data".into(),
         target: "/data".into(),
-        read_only: false,
+        ..Default::default()
     };
     let spec = v1::ServiceSpec { mounts: vec![mount], ..service("web", "true") };
     let failure = bench.refused(spec.clone()).await;
@@ -209,6 +209,7 @@ async fn a_taken_port_is_refused_before_and_at_the_start() {
         published_port: port.into(),
         host_ip: "127.0.0.1".into(),
         protocol: v1::Protocol::Tcp.into(),
+        ..Default::default()
     }];
     let web = v1::ServiceSpec { ports: ports.clone(), ..service("web", "sleep 1000") };
     let first = bench.create(web.clone()).await.unwrap();
@@ -278,6 +279,7 @@ fn with_healthcheck(test: &str, retries: u32) -> v1::ServiceSpec {
         timeout_ms: Some(1000),
         start_period_ms: Some(4000),
         retries: Some(retries),
+        ..Default::default()
     });
     spec
 }

@@ -73,6 +73,8 @@ impl Bench {
             revision: "r1",
             deployment: "d1",
             image_entrypoint: &[],
+            files: &std::collections::BTreeMap::new(),
+            secrets: &std::collections::BTreeMap::new(),
         };
         let name = spec::container_name(&spec, rand::random());
         let body = spec::container(&spec, &name, &placement).unwrap();

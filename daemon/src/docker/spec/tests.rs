@@ -12,6 +12,9 @@ fn spec() -> v1::ServiceSpec {
     }
 }
 
+static NO_FILES: BTreeMap<String, PathBuf> = BTreeMap::new();
+static NO_SECRETS: BTreeMap<String, String> = BTreeMap::new();
+
 fn placement(image_entrypoint: &[String]) -> Placement<'_> {
     Placement {
         cluster: "c1",
@@ -20,6 +23,8 @@ fn placement(image_entrypoint: &[String]) -> Placement<'_> {
         revision: "r1",
         deployment: "d1",
         image_entrypoint,
+        files: &NO_FILES,
+        secrets: &NO_SECRETS,
     }
 }
 
@@ -105,12 +110,14 @@ fn the_whole_service() {
         published_port,
         host_ip: host_ip.into(),
         protocol: protocol.into(),
+        ..Default::default()
     };
     let mount = |kind: v1::MountKind, source: &str, target: &str, read_only| v1::MountSpec {
         kind: kind.into(),
         source: source.into(),
         target: target.into(),
         read_only,
+        ..Default::default()
     };
     let whole = v1::ServiceSpec {
         command: Some(words(&["serve", "--port", "80"])),
@@ -139,6 +146,7 @@ fn the_whole_service() {
             timeout_ms: Some(2000),
             start_period_ms: Some(0),
             retries: Some(5),
+            ..Default::default()
         }),
         user: "1000:1000".into(),
         working_dir: "/app".into(),
@@ -371,7 +379,8 @@ fn what_makes_no_sense_is_refused_with_the_place() {
     assert_eq!(wrong(|spec| spec.image = String::new()), "service `web` has no image");
     assert_eq!(wrong(|spec| spec.image = "a b".into()), "service `web`: `a b` is not an image reference");
     let port = |container_port, published_port, host_ip: &str| {
-        let port = v1::PortSpec { container_port, published_port, host_ip: host_ip.into(), protocol: 0 };
+        let port =
+            v1::PortSpec { container_port, published_port, host_ip: host_ip.into(), ..Default::default() };
         check(&v1::ServiceSpec { ports: vec![port], ..spec() }).unwrap_err().to_string()
     };
     assert_eq!(port(0, 80, ""), "service `web`: port 80:0: the container's port must be 1 to 65535");
@@ -382,7 +391,7 @@ fn what_makes_no_sense_is_refused_with_the_place() {
             kind: kind.into(),
             source: source.into(),
             target: target.into(),
-            read_only: false,
+            ..Default::default()
         };
         check(&v1::ServiceSpec { mounts: vec![mount], ..spec() }).unwrap_err().to_string()
     };
