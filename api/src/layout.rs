@@ -37,4 +37,6 @@ pub mod label {
     pub const REVISION: &str = "uc.revision";
     /// The deployment that made it.
     pub const DEPLOYMENT: &str = "uc.deployment";
+    /// The container is no replica: it runs a command for a deployment. The value says for which life of which daemon, and for which run.
+    pub const HOOK: &str = "uc.hook";
 }

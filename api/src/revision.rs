@@ -1,13 +1,15 @@
 //! What makes a revision: the part of a spec whose change needs a new container.
 
+use std::collections::BTreeMap;
+
 use prost::Message as _;
 
 use crate::v1::ServiceSpec;
 
 /// Sixteen hexadecimal digits that change exactly when a container of the service must be replaced.
 ///
-/// How many replicas run, where they may run, in which order they are replaced and what they wait for is left out: none of it is in the
-/// container. Maps are sorted (`BTreeMap`), so the encoding is one for equal specs.
+/// How many replicas run, where they may run, how they are replaced, what runs before and what they wait for is left out: none of it is in
+/// the container. Maps are sorted (`BTreeMap`), so the encoding is one for equal specs.
 pub fn revision(spec: &ServiceSpec) -> String {
     let in_container = ServiceSpec {
         replicas: 0,
@@ -16,6 +18,10 @@ pub fn revision(spec: &ServiceSpec) -> String {
         update_order: 0,
         machines: Vec::new(),
         pull_policy: 0,
+        pre_deploy: None,
+        update: None,
+        placement: None,
+        service_labels: BTreeMap::new(),
         ..spec.clone()
     };
     let hash = blake3::hash(&in_container.encode_to_vec());

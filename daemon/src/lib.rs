@@ -16,6 +16,7 @@ pub mod identity;
 mod join;
 mod leave;
 mod listener;
+mod machine_labels;
 pub mod member;
 mod mesh_sync;
 pub mod network;

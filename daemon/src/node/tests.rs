@@ -30,7 +30,7 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     let engine = FakeEngine::new();
     engine.add_image(IMAGE);
     let (identity, receiver) = watch::channel(Some(identity()));
