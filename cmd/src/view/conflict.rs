@@ -62,6 +62,7 @@ enum Value {
         subnet: String,
         endpoints: Vec<String>,
         created_at: Option<String>,
+        labels: BTreeMap<String, String>,
     },
     Cluster {
         id: String,
