@@ -1,4 +1,4 @@
-//! The compose files of a project, read from disk and handed to `uc-compose`. The only file that knows that crate.
+//! The compose files of a project, read from disk and handed to `uc-compose`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
