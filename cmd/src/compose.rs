@@ -53,6 +53,7 @@ pub(crate) fn load(args: &ProjectArgs, ui: &Ui, quiet: bool) -> CliResult<Projec
         dotenv,
         profiles: args.profile.clone(),
         strict: args.strict,
+        reading: false,
         interpolate: true,
     };
     let loaded = uc_compose::load_with(&request, &|path: &Path| read_limited(path));

@@ -33,7 +33,7 @@ pub fn load(request: &LoadRequest) -> Loaded {
 
 /// Reads a project; files that it names come through `files`.
 pub fn load_with(request: &LoadRequest, files: &dyn ReadFile) -> Loaded {
-    let mut report = Report::new(request.strict);
+    let mut report = Report::new(request.strict).reading(request.reading);
     let mut read = Vec::new();
     let project = resolve(request, files, &mut read, &mut report);
     let project = project.filter(|_| !report.has_errors());

@@ -1,6 +1,7 @@
 //! Whole loads: YAML in, project or rendered diagnostics out.
 
 mod diagnostics;
+mod honoured;
 mod keys;
 mod merging;
 mod robustness;
