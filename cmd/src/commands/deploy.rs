@@ -51,13 +51,13 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
     images::check_contexts(&jobs)?;
     // Before anything is built: a machine that cannot be reached should be known in a second, not after a build.
     let client = connect::connect(&globals.route(project.context.as_deref())?, &globals.env).await?;
+    let mut volumes = project.volumes.clone();
     let known = Known {
         project: project.name.as_str(),
         strict: args.project.strict,
         environment: project.environment(),
         volumes: files::current_volumes(&client, project.name.as_str(), &services).await?,
     };
-    let mut volumes = project.volumes.clone();
     let contents = files::prepare(ui, &mut services, &mut volumes, &known).await?;
     let built = images::build_all(ui, &jobs, &args.build, project.environment(), args.no_build).await?;
     for image in built {

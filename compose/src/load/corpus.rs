@@ -61,7 +61,7 @@ fn request(case: &Case) -> LoadRequest {
 }
 
 /// The corpus's rules of comparison: what is empty is as good as missing, sets have no order, `x-` keys do not count.
-fn comparable(value: &Json, path: &[&str]) -> Option<Json> {
+pub(super) fn comparable(value: &Json, path: &[&str]) -> Option<Json> {
     let authored = matches!(
         path.last(),
         Some(
@@ -175,7 +175,7 @@ fn general(message: &str) -> String {
 }
 
 /// The first place where two documents differ.
-fn difference(ours: Option<&Json>, theirs: &Json) -> String {
+pub(super) fn difference(ours: Option<&Json>, theirs: &Json) -> String {
     fn walk(path: &str, ours: Option<&Json>, theirs: Option<&Json>) -> Option<String> {
         match (ours, theirs) {
             (Some(Json::Object(a)), Some(Json::Object(b))) => {
