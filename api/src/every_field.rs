@@ -136,7 +136,7 @@ fn filled() -> v1::ServiceSpec {
         user: "1000".into(),
         working_dir: "/app".into(),
         labels: map("team", "blue"),
-        stop_grace_period_ms: Some(1500),
+        stop_grace_period_ms: Some(2001),
         stop_signal: "SIGQUIT".into(),
         restart: v1::RestartPolicy::OnFailure.into(),
         pull_policy: v1::PullPolicy::Always.into(),
