@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use uc_api::{ProjectName, v1};
 
+use crate::document;
 use crate::emit;
 
 /// One compose project, resolved.
@@ -103,7 +104,7 @@ pub struct Build {
 impl Project {
     /// The resolved compose file as JSON, keys sorted, in the form of `docker compose config --format json`.
     pub fn to_json(&self) -> serde_json::Value {
-        self.document.clone()
+        document::plain(&self.document)
     }
 
     /// The same as YAML.

@@ -2,7 +2,8 @@
 
 use super::Scalar;
 use super::Shape::{
-    Bool, Context, Contexts, Hosts, Items, Named, NumberOrText, OrObject, Pairs, Set, Size, Text, TextOrList,
+    Bool, Context, Contexts, Hosts, Items, List, Named, NumberOrText, OrObject, Pairs, Set, Size, Text,
+    TextOrList,
 };
 use super::Short;
 use super::Unset::{Empty, FromProcess};
@@ -26,14 +27,14 @@ pub(crate) const BUILD: &[Key] = &[
         "further named contexts: directory, image, URL, `service:x`",
         PLAIN,
     ),
-    reported("cache_from", Set(&Text), "where to read the build cache", OUTSIDE),
-    reported("cache_to", Set(&Text), "where to write the build cache", OUTSIDE),
+    reported("cache_from", List(&Text), "where to read the build cache", OUTSIDE),
+    reported("cache_to", List(&Text), "where to write the build cache", OUTSIDE),
     reported("no_cache", Bool, "build everything anew", OUTSIDE),
     reported("no_cache_filter", TextOrList, "stages to build anew", OUTSIDE),
     reported("pull", Bool, "look for newer base images", PLAIN),
     reported("labels", Pairs(Empty), "labels on the image", PLAIN),
     reported("tags", Set(&Text), "further names of the image", PLAIN),
-    reported("platforms", Set(&Text), "platforms to build for", PLAIN),
+    reported("platforms", List(&Text), "platforms to build for", PLAIN),
     reported("network", Text, "network of `RUN` steps", PLAIN),
     reported("extra_hosts", Hosts, "`/etc/hosts` lines for the build", PLAIN),
     reported("shm_size", Size, "size of `/dev/shm` in the build", PLAIN),
@@ -41,7 +42,7 @@ pub(crate) const BUILD: &[Key] = &[
     reported("secrets", Items(Short::Secret, GRANT), "secrets for the build", PLAIN),
     reported("ssh", Pairs(Empty), "SSH agent or keys for the build", PLAIN),
     reported("privileged", Bool, "build with elevated rights", PLAIN),
-    reported("entitlements", Set(&Text), "extra rights of the builder", PLAIN),
+    reported("entitlements", List(&Text), "extra rights of the builder", PLAIN),
     reported("isolation", Text, "isolation technology (Windows)", PLAIN),
     reported("provenance", NumberOrText, "attach a provenance attestation", PLAIN),
     reported("sbom", NumberOrText, "attach a bill of materials", PLAIN),
