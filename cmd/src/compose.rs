@@ -1,11 +1,11 @@
-//! The compose files of a project, read from disk and handed to `uc-compose`. The only file that knows that crate.
+//! The compose files of a project, read from disk and handed to `uc-compose`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use uc_compose::{Build, LoadRequest, Project, Service, Severity, SourceFile, default_files};
+use uc_compose::{Build, BuildContext, LoadRequest, Project, Service, Severity, SourceFile, default_files};
 
 use crate::error::{CliError, CliResult};
 use crate::suggest;
@@ -173,14 +173,32 @@ pub(crate) fn select(project: &Project, names: &[String]) -> CliResult<Vec<Servi
         .collect())
 }
 
-/// What has to be built among these services.
-pub(crate) fn build_jobs(services: &[Service]) -> Vec<BuildJob> {
-    let job = |service: &Service| {
-        service.build.clone().map(|build| BuildJob {
+/// What has to be built for these services, in the order in which it must be: a service whose image another build needs comes first, even if
+/// it is none of them.
+pub(crate) fn build_jobs(project: &Project, services: &[Service]) -> Vec<BuildJob> {
+    fn visit(name: &str, project: &Project, seen: &mut BTreeSet<String>, jobs: &mut Vec<BuildJob>) {
+        let found = project.services.iter().find(|service| service.spec.name == name);
+        let Some((service, build)) = found.and_then(|service| Some((service, service.build.as_ref()?)))
+        else {
+            return;
+        };
+        if !seen.insert(name.to_owned()) {
+            return;
+        }
+        for context in std::iter::once(&build.context).chain(build.additional_contexts.values()) {
+            if let BuildContext::Service(needed) = context {
+                visit(needed, project, seen, jobs);
+            }
+        }
+        jobs.push(BuildJob {
             project: service.spec.project.clone(),
-            service: service.spec.name.clone(),
-            build,
-        })
-    };
-    services.iter().filter_map(job).collect()
+            service: name.to_owned(),
+            build: build.clone(),
+        });
+    }
+    let (mut seen, mut jobs) = (BTreeSet::new(), Vec::new());
+    for service in services {
+        visit(&service.spec.name, project, &mut seen, &mut jobs);
+    }
+    jobs
 }

@@ -63,7 +63,7 @@ impl Context<'_> {
 }
 
 /// A Git or archive URL, as Docker recognises one.
-fn is_remote(context: &str) -> bool {
+pub(crate) fn is_remote(context: &str) -> bool {
     context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/")
 }
 

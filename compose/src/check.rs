@@ -38,7 +38,6 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
         dependencies(service, &services, known, report);
         service::required(service, report);
         service::contradictions(service, report);
-        contexts(service, map, report);
         for mount in service.get("volumes").into_iter().flat_map(Node::items) {
             if mount.get_text("type") == Some("volume")
                 && let Some(source) = mount.get_text("source").filter(|source| !source.is_empty())
@@ -93,31 +92,6 @@ fn needs(entry: &Entry, key: &str, what: &str, report: &mut Report) {
         report
             .error(Rule::Value, entry.key, format!("`{key}` is missing in `{}`", report.path()))
             .hint(format!("add `{key}:`, {what}"));
-    }
-}
-
-/// Build contexts that are other services' images.
-fn contexts(service: &Node, services: &Map, report: &mut Report) {
-    let contexts = service.get("build").and_then(|build| build.get("additional_contexts"));
-    for (_, entry) in contexts.into_iter().flat_map(Node::entries) {
-        let Some(name) = entry.node.as_text().and_then(|text| text.strip_prefix("service:")) else {
-            continue;
-        };
-        match services.get(name) {
-            Some(other) if other.node.get("build").is_some() => {}
-            Some(_) => {
-                let message = format!("service `{name}` is not built, so it is no build context");
-                report
-                    .error(Rule::Reference, entry.node.span, message)
-                    .hint("give it `build`, or name an image");
-            }
-            None => {
-                let hint = nearest::did_you_mean(name, services.keys().map(String::as_str))
-                    .unwrap_or_else(|| "declare it below `services:`".to_owned());
-                let message = format!("service `{name}` is not in this project");
-                report.error(Rule::Reference, entry.node.span, message).hint(hint);
-            }
-        }
     }
 }
 

@@ -3,17 +3,20 @@
 //! Docker Compose's words end here. What a spec cannot carry was reported by the table already; what depends on a value rather than on a
 //! key (`on-failure:3`, a range of ports, a relative path) is said here.
 
+mod build;
 mod container;
 mod files;
 mod host;
+mod image;
 mod mounts;
 mod network;
 mod resources;
 mod rollout;
 mod uncloud;
 
+pub(crate) use image::{ImageTemplate, templates as image_templates};
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use uc_api::{ProjectName, ServiceName, v1};
 
@@ -21,8 +24,9 @@ use crate::diagnostic::Rule;
 use crate::document;
 use crate::duration;
 use crate::node::{Entry, Node, Span, Value};
-use crate::project::{Build, Service};
+use crate::project::Service;
 use crate::report::Report;
+use crate::template::is_template;
 
 use network::Aliases;
 
@@ -90,7 +94,9 @@ fn service(
     }
     let image = text(node, "image");
     if let Some(node) = node.get("image")
-        && node.as_text().is_some_and(|image| image.is_empty() || image.contains(char::is_whitespace))
+        && node.as_text().is_some_and(|image| {
+            image.is_empty() || (image.contains(char::is_whitespace) && !is_template(image))
+        })
         && (!has("build") || !image.is_empty())
     {
         let rule = if image.is_empty() { Rule::Value } else { Rule::Refused };
@@ -98,7 +104,7 @@ fn service(
             .error(rule, node.span, format!("`{image}` is not the name of an image"))
             .hint("write `[registry/]name[:tag]`; a variable in it may be empty");
     }
-    let build = node.get("build").and_then(|build| self::build(build, &image, report));
+    let build = build::build(name, node, &image, tree, report);
     let (mode, replicas) = rollout::scale(node, report);
     let (restart, restart_attempts) = container::restart(node, report);
     let mut environment = strings(node.get("environment"));
@@ -168,43 +174,6 @@ fn service(
     };
     network::fill(&mut spec, node, aliases, report);
     Service { spec, build, local }
-}
-
-fn build(node: &Node, image: &str, report: &mut Report) -> Option<Build> {
-    let context = node.get("context")?;
-    let path = context.as_text()?;
-    if is_remote(path) {
-        report
-            .error(
-                Rule::Refused,
-                context.span,
-                format!("build context `{path}` is not a directory of this computer"),
-            )
-            .hint("clone it, and name the clone as context");
-        return None;
-    }
-    let optional = |key: &str| node.get_text(key).filter(|text| !text.is_empty()).map(str::to_owned);
-    let (dockerfile, dockerfile_inline) = (optional("dockerfile"), optional("dockerfile_inline"));
-    if dockerfile.is_some() && dockerfile_inline.is_some() {
-        let span = node.get("dockerfile_inline").map_or(node.span, |node| node.span);
-        report
-            .error(Rule::Value, span, "`dockerfile` and `dockerfile_inline` exclude each other")
-            .hint("remove one of them");
-    }
-    let args = node.get("args").into_iter().flat_map(Node::entries);
-    Some(Build {
-        context: PathBuf::from(path),
-        dockerfile: dockerfile.map(PathBuf::from),
-        dockerfile_inline,
-        args: args.map(|(name, entry)| (name.clone(), entry.node.as_text().map(str::to_owned))).collect(),
-        target: optional("target"),
-        image: Some(image.to_owned()).filter(|image| !image.is_empty()),
-    })
-}
-
-/// A Git or archive URL, as Docker recognises one.
-pub(crate) fn is_remote(context: &str) -> bool {
-    context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/")
 }
 
 fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {

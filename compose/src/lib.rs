@@ -33,12 +33,14 @@ mod reset;
 mod scalar;
 mod schema;
 mod shell;
+mod template;
 
 pub use diagnostic::{Diagnostic, Rule, Severity};
 pub use files::{DefaultFiles, default_files};
 pub use interpolate::Variable;
 pub use ledger::ledger;
 pub use load::{load, load_with, variables};
-pub use project::{Build, LocalFile, LocalSource, Project, Service};
+pub use project::{Build, BuildContext, BuildSecret, LocalFile, LocalSource, Project, Service};
 pub use render::render;
 pub use request::{LoadRequest, Loaded, ReadFile, SourceFile};
+pub use template::{GitFacts, TemplateFacts};

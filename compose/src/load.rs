@@ -4,7 +4,7 @@ mod extends;
 mod include;
 mod model;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -70,6 +70,7 @@ fn resolve(
         services: Vec::new(),
         volumes: Vec::new(),
         context: tree.get_text("x-context").map(str::to_owned),
+        images: BTreeMap::new(),
         document: Json::Null,
         profiles,
         environment: variables.all(),
@@ -87,6 +88,7 @@ fn resolve(
         project.document = document::document(&tree, project.name.as_str(), true);
         check::drop_missing(&mut tree);
         project.services = decode::services(&tree, &project.name, report);
+        project.images = decode::image_templates(&tree, report);
         project.volumes = decode::volumes(&tree, &project.services, &project.name);
     } else {
         project.document = document::document(&tree, project.name.as_str(), false);

@@ -33,7 +33,7 @@ impl Report {
     }
 
     /// File, line and column of a span; line and column are 0 for what stands in no line.
-    pub(crate) fn place(&self, span: Span) -> (PathBuf, usize, usize) {
+    pub(crate) fn position(&self, span: Span) -> (PathBuf, usize, usize) {
         let file = self.files.get(span.file as usize).cloned().unwrap_or_default();
         (file, span.line as usize, span.column as usize)
     }
@@ -95,18 +95,7 @@ impl Report {
 
     fn add(&mut self, severity: Severity, rule: Rule, span: Span, message: String) -> Found<'_> {
         let severity = if self.reading && rule == Rule::Refused { Severity::Warning } else { severity };
-        let diagnostic = Diagnostic {
-            severity,
-            rule,
-            file: self.files.get(span.file as usize).cloned().unwrap_or_default(),
-            line: span.line as usize,
-            column: span.column as usize,
-            length: span.length.max(1) as usize,
-            path: self.path(),
-            message,
-            label: None,
-            hint: None,
-        };
+        let diagnostic = Diagnostic { severity, message, ..self.place(rule, span) };
         // An alias is one place in the file however often it is used.
         let known = self.found.iter().position(|(at, d)| {
             *at == span && d.message == diagnostic.message && d.severity == diagnostic.severity
@@ -120,6 +109,22 @@ impl Report {
             self.left_out_errors |= severity == Severity::Error;
         }
         Found(None)
+    }
+
+    /// An error without a message, for what can only be said after the load.
+    pub(crate) fn place(&self, rule: Rule, span: Span) -> Diagnostic {
+        Diagnostic {
+            severity: Severity::Error,
+            rule,
+            file: self.files.get(span.file as usize).cloned().unwrap_or_default(),
+            line: span.line as usize,
+            column: span.column as usize,
+            length: span.length.max(1) as usize,
+            path: self.path(),
+            message: String::new(),
+            label: None,
+            hint: None,
+        }
     }
 
     pub(crate) fn has_errors(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Whole loads: YAML in, project or rendered diagnostics out.
 
+mod builds;
 mod diagnostics;
 mod honoured;
 mod keys;

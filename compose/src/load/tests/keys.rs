@@ -340,63 +340,6 @@ fn pull_policies() {
 }
 
 #[test]
-fn builds() {
-    let build = |yaml: &str| {
-        let text = format!("services:\n  web:\n    build: {yaml}\n");
-        let request = with_environment(request(&text), &[("FROM_ENV", "1")]);
-        let service = project_of(&request).services.remove(0);
-        assert!(service.spec.built && service.spec.image.is_empty());
-        service.build.unwrap()
-    };
-    let plain = crate::Build {
-        context: "/srv/shop/web".into(),
-        dockerfile: None,
-        dockerfile_inline: None,
-        args: BTreeMap::new(),
-        target: None,
-        image: None,
-    };
-    assert_eq!(build("./web"), plain);
-    assert_eq!(build("web/"), plain);
-    assert_eq!(build("{context: web}"), plain);
-    assert_eq!(build("../x"), crate::Build { context: "/srv/x".into(), ..plain.clone() });
-    assert_eq!(build("/abs"), crate::Build { context: "/abs".into(), ..plain.clone() });
-    assert_eq!(build("{}"), crate::Build { context: "/srv/shop".into(), ..plain.clone() });
-    let args: BTreeMap<_, _> = [("A", Some("1")), ("FROM_ENV", Some("1")), ("NOWHERE", None)]
-        .map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
-        .into();
-    for yaml in ["[A=1, FROM_ENV, NOWHERE]", "{A: 1, FROM_ENV: , NOWHERE: }"] {
-        let whole = build(&format!("{{context: web, dockerfile: D, target: t, args: {yaml}}}"));
-        let expected = crate::Build {
-            dockerfile: Some("D".into()),
-            target: Some("t".into()),
-            args: args.clone(),
-            ..plain.clone()
-        };
-        assert_eq!(whole, expected, "{yaml}");
-    }
-    let inline = build("{context: web, dockerfile_inline: \"FROM scratch\"}");
-    assert_eq!(inline.dockerfile_inline.as_deref(), Some("FROM scratch"));
-    let tagged = project("services:\n  web:\n    build: .\n    image: web:2\n").services.remove(0);
-    assert_eq!(
-        (tagged.spec.image.as_str(), tagged.build.unwrap().image.as_deref()),
-        ("web:2", Some("web:2"))
-    );
-}
-
-#[test]
-fn builds_that_cannot_be() {
-    assert_eq!(
-        found_in("build: https://example.org/x.git"),
-        ["error 4:12 build context `https://example.org/x.git` is not a directory of this computer"]
-    );
-    assert_eq!(
-        found_in("build: {dockerfile: a, dockerfile_inline: b}"),
-        ["error 4:47 `dockerfile` and `dockerfile_inline` exclude each other"]
-    );
-}
-
-#[test]
 fn names_of_projects() {
     let file = "name: ${X:-from-file}\nservices: {web: {image: \"${COMPOSE_PROJECT_NAME}:1\"}}\n";
     let mut request = request(file);

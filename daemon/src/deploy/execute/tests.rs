@@ -4,6 +4,16 @@ use std::sync::Mutex;
 
 use uc_api::v1::{Dependency, ServiceChange};
 
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use uc_api::Code;
+use uc_api::v1::{
+    DependencyCondition, DeployEvent, Health, ReplicaAction, ReplicaState, ReplicaStep, ServicePlan,
+    UpdateOrder, deploy_event,
+};
+
 use super::*;
 
 /// Remembers each call; refuses those whose text begins with one of `refuse`.
@@ -43,13 +53,23 @@ impl Fleet for Machines {
         self.call(format!("create {machine} {id}")).map(|()| id)
     }
 
-    async fn start(&self, machine: &str, container: &str, wait: bool) -> Result<(), Failure> {
+    async fn start(&self, machine: &str, container: &str, wait: Wait) -> Result<(), Failure> {
         if self.slow == Some(machine) {
             sleep(Duration::from_secs(1)).await;
         }
-        self.call(format!("start {machine} {container}{}", if wait { "" } else { " (no wait)" }))?;
+        self.call(format!("start {machine} {container}{}", shown(wait)))?;
         self.started.lock().unwrap().push(machine.to_owned());
         Ok(())
+    }
+
+    async fn pre_deploy(
+        &self,
+        machine: &str,
+        new: &NewReplica<'_>,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        progress.say("migrating").await;
+        self.call(format!("pre-deploy {machine} {}-{}", new.spec.name, new.revision))
     }
 
     async fn stop(&self, machine: &str, container: &str) -> Result<(), Failure> {
@@ -62,6 +82,14 @@ impl Fleet for Machines {
 
     async fn observe(&self, _: &str) -> Result<Vec<ReplicaRecord>, Failure> {
         Ok(self.replicas.lock().unwrap().clone())
+    }
+}
+
+fn shown(wait: Wait) -> String {
+    match wait {
+        Wait::No => " (no wait)".to_owned(),
+        Wait::Serves { monitor_ms: None } => String::new(),
+        Wait::Serves { monitor_ms: Some(ms) } => format!(" ({ms} ms)"),
     }
 }
 
@@ -100,11 +128,17 @@ async fn run(
     machines: &Machines,
     services: Vec<ServicePlan>,
     specs: Vec<(String, ServiceSpec)>,
-) -> (Result<(), Failure>, Vec<DeployEvent>) {
+) -> (Result<Vec<Failure>, Stopped>, Vec<DeployEvent>) {
     let plan = Plan { services, ..Plan::default() };
     let specs = specs.into_iter().collect();
     let (sender, mut receiver) = mpsc::channel(1000);
-    let execution = Execution { plan: &plan, specs: &specs, machines: &["m1".to_owned()], deployment: "d1" };
+    let execution = Execution {
+        plan: &plan,
+        specs: &specs,
+        machines: &["m1".to_owned()],
+        deployment: "d1",
+        going_back: false,
+    };
     let result = execute(machines, execution, &Events::new(sender)).await;
     let mut events = Vec::new();
     while let Some(event) = receiver.recv().await {
@@ -127,7 +161,7 @@ async fn a_new_replica_that_fails_leaves_the_old_one_untouched() {
     let machines = Machines { refuse: vec!["start m1 web-r2"], ..Machines::default() };
     let steps = vec![step(ReplicaAction::Replace, UpdateOrder::StartFirst, "old")];
     let (result, events) = run(&machines, vec![service("web", 0, steps)], vec![spec("web", vec![])]).await;
-    let failure = result.unwrap_err();
+    let failure = result.unwrap_err().failure;
     assert_eq!((failure.machine.as_deref(), failure.log_tail), (Some("m1"), vec!["boom".to_owned()]));
     assert_eq!(
         machines.calls(),
@@ -164,7 +198,7 @@ async fn what_could_not_be_undone_is_said() {
     let machines = Machines { refuse: vec!["start m1"], ..Machines::default() };
     let steps = vec![step(ReplicaAction::Replace, UpdateOrder::StopFirst, "old")];
     let (result, _) = run(&machines, vec![service("web", 0, steps)], vec![spec("web", vec![])]).await;
-    let failure = result.unwrap_err();
+    let failure = result.unwrap_err().failure;
     assert!(failure.message.contains("old container does not serve again"), "{failure}");
 }
 
@@ -201,7 +235,7 @@ async fn a_failure_waits_for_the_steps_beside_it() {
     };
     let steps = vec![step(ReplicaAction::Create, UpdateOrder::Unspecified, ""), beside];
     let (result, _) = run(&machines, vec![service("web", 0, steps)], vec![spec("web", vec![])]).await;
-    assert_eq!(result.unwrap_err().machine.as_deref(), Some("m1"));
+    assert_eq!(result.unwrap_err().failure.machine.as_deref(), Some("m1"));
     assert_eq!(*machines.started.lock().unwrap(), ["m2"], "its step was dropped half-way");
 }
 
@@ -239,27 +273,4 @@ async fn a_dependent_waits_until_its_dependency_is_healthy() {
     *machines.replicas.lock().unwrap() = vec![record(Health::Healthy)];
     running.await.0.unwrap();
     assert_eq!(machines.calls(), ["create m1 web-r2", "start m1 web-r2"]);
-}
-
-#[test]
-fn conditions() {
-    let record = |state: ReplicaState, health: Health, exit_code| ReplicaRecord {
-        state: state.into(),
-        health: health.into(),
-        exit_code,
-        ..ReplicaRecord::default()
-    };
-    let running = record(ReplicaState::Running, Health::None, None);
-    let failed = record(ReplicaState::Exited, Health::None, Some(3));
-    let ended = record(ReplicaState::Exited, Health::None, Some(0));
-    assert_eq!(condition_met(DependencyCondition::Started, &[]), Met::NotYet);
-    assert_eq!(condition_met(DependencyCondition::Started, std::slice::from_ref(&running)), Met::Yes);
-    assert!(matches!(
-        condition_met(DependencyCondition::Healthy, std::slice::from_ref(&running)),
-        Met::Never(_)
-    ));
-    assert_eq!(condition_met(DependencyCondition::Completed, std::slice::from_ref(&running)), Met::NotYet);
-    assert_eq!(condition_met(DependencyCondition::Completed, std::slice::from_ref(&ended)), Met::Yes);
-    assert_eq!(condition_met(DependencyCondition::Completed, &[running, ended]), Met::NotYet);
-    assert!(matches!(condition_met(DependencyCondition::Completed, &[failed]), Met::Never(_)));
 }

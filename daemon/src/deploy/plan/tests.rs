@@ -32,6 +32,9 @@ fn cluster(names: &[&str]) -> Observed {
                 name: plain.parse().unwrap(),
                 up: !name.starts_with('!'),
                 arch: "x86_64".into(),
+                labels: BTreeMap::new(),
+                cpus: 0,
+                memory: 0,
                 replicas: Vec::new(),
                 volumes: Vec::new(),
             }
