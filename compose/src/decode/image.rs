@@ -22,12 +22,14 @@ impl ImageTemplate {
         project: &str,
         service: &str,
         facts: &TemplateFacts<'_>,
-    ) -> Result<String, Diagnostic> {
-        let wrong = |message: String, hint: String| Diagnostic {
-            severity: Severity::Error,
-            message,
-            hint: Some(hint),
-            ..self.place.clone()
+    ) -> Result<String, Box<Diagnostic>> {
+        let wrong = |message: String, hint: String| {
+            Box::new(Diagnostic {
+                severity: Severity::Error,
+                message,
+                hint: Some(hint),
+                ..self.place.clone()
+            })
         };
         let name = self
             .template
