@@ -61,6 +61,15 @@ pub(crate) enum Show {
     Json,
 }
 
+/// For what a project is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// To be shown only: what a deployment would refuse is a warning.
+    pub(crate) reading: bool,
+    /// Variables are put in.
+    pub(crate) interpolate: bool,
+}
+
 /// Diagnostics as data.
 #[derive(Debug, Serialize)]
 struct Found<'a> {
@@ -69,18 +78,18 @@ struct Found<'a> {
 
 /// Reads the project; diagnostics go to stderr. `services`: those that were named, which are active whatever their profile.
 pub(crate) fn load(args: &ProjectArgs, services: &[String], ui: &Ui, show: Show) -> CliResult<Project> {
-    load_as(args, services, true, ui, show).map(|(project, _)| project)
+    load_as(args, services, How { reading: false, interpolate: true }, ui, show).map(|(project, _)| project)
 }
 
-/// [`load`], with the warnings that a good file may have. `interpolate`: whether variables are put in.
+/// [`load`], with the warnings that a good file may have.
 pub(crate) fn load_as(
     args: &ProjectArgs,
     services: &[String],
-    interpolate: bool,
+    how: How,
     ui: &Ui,
     show: Show,
 ) -> CliResult<(Project, Vec<Diagnostic>)> {
-    let (request, mut diagnostics) = match request(args, interpolate) {
+    let (request, mut diagnostics) = match request(args, how) {
         Ok(found) => found,
         Err(wrong) => return Err(refused(&[*wrong], &[], ui, show)?),
     };
@@ -104,7 +113,9 @@ pub(crate) fn load_as(
     diagnostics.extend(loaded.diagnostics);
     let mut project = loaded.project;
     if let Some(project) = project.as_mut().filter(|project| project.has_image_templates()) {
-        diagnostics.extend(facts::fill(project, &request.directory));
+        let severity = if request.reading { Severity::Warning } else { Severity::Error };
+        let wrong = facts::fill(project, &request.directory);
+        diagnostics.extend(wrong.into_iter().map(|wrong| Diagnostic { severity, ..wrong }));
     }
     let good = !diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     match project.filter(|_| good) {
@@ -120,13 +131,13 @@ pub(crate) fn load_as(
 
 /// The variables that the project's files use.
 pub(crate) fn variables(args: &ProjectArgs, ui: &Ui, show: Show) -> CliResult<Vec<uc_compose::Variable>> {
-    match request(args, false) {
+    match request(args, How { reading: true, interpolate: false }) {
         Ok((request, _)) => Ok(uc_compose::variables(&request, &read::limited)),
         Err(wrong) => Err(refused(&[*wrong], &[], ui, show)?),
     }
 }
 
-fn request(args: &ProjectArgs, interpolate: bool) -> Result<(LoadRequest, Vec<Diagnostic>), Box<Diagnostic>> {
+fn request(args: &ProjectArgs, how: How) -> Result<(LoadRequest, Vec<Diagnostic>), Box<Diagnostic>> {
     let environment = crate::env::all();
     let found = locate::locate(args, &environment)?;
     let request = LoadRequest {
@@ -137,7 +148,8 @@ fn request(args: &ProjectArgs, interpolate: bool) -> Result<(LoadRequest, Vec<Di
         dotenv: found.dotenv,
         profiles: args.profile.clone(),
         strict: args.strict,
-        interpolate,
+        reading: how.reading,
+        interpolate: how.interpolate,
     };
     Ok((request, found.ignored))
 }

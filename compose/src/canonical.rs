@@ -4,6 +4,7 @@
 //! What cannot be read becomes [`Value::Broken`], so that one error makes no others.
 
 mod items;
+mod nothing;
 mod pairs;
 mod port;
 mod volume;
@@ -20,6 +21,7 @@ use crate::shell;
 use uc_api::nearest;
 
 pub(crate) use items::without_repeats;
+pub(crate) use nothing::missing;
 
 /// Key of a bind mount that holds its source as it was written, when that is no absolute path. Never printed.
 pub(crate) const WRITTEN_SOURCE: &str = "x-uc-written";
@@ -161,9 +163,13 @@ fn stays(node: &Node, shape: Shape, cx: &Context<'_>) -> bool {
 
 /// Says that a value has the wrong type; a broken one takes its place.
 fn wrong(value: &Value, shape: Shape, span: Span, cx: &mut Context<'_>) -> Value {
+    wrong_type(value, shape, span, cx.report)
+}
+
+fn wrong_type(value: &Value, shape: Shape, span: Span, report: &mut Report) -> Value {
     let kind = Node::new(value.clone(), span).kind();
     let expected = shape.expected();
-    let path = cx.report.path();
+    let path = report.path();
     let name = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
     let hint = match (value, shape) {
         (Value::Null, _) => "give it a value, or remove the key".to_owned(),
@@ -180,7 +186,7 @@ fn wrong(value: &Value, shape: Shape, span: Span, cx: &mut Context<'_>) -> Value
         }
         _ => format!("write {expected}"),
     };
-    cx.report
+    report
         .error(Rule::Value, span, format!("{name} must be {expected}, not {kind}"))
         .label(format!("expected {expected}"))
         .hint(hint);
@@ -330,12 +336,13 @@ fn test(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
 }
 
 fn named(map: Map, item: Shape, cx: &mut Context<'_>) -> Map {
-    let services = cx.report.path() == "services";
+    let bare = matches!(cx.report.path().as_str(), "networks" | "volumes");
     map.into_iter()
         .map(|(name, Entry { key, node })| {
             let node = match node.value {
                 // Volumes and networks often say nothing more than their name.
-                Value::Null if !services => Node::new(Value::Map(Map::new()), node.span),
+                Value::Null if bare => Node::new(Value::Map(Map::new()), node.span),
+                Value::Null => node,
                 _ => {
                     cx.report.path_push(&name);
                     let node = canonical(node, item, cx);
@@ -353,7 +360,11 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
     for (name, Entry { key, node }) in map {
         let node = match schema::find(keys, &name) {
             // `deploy:` with nothing below is as good as no `deploy`.
-            Some(known) if known.name == "deploy" && node.value == Value::Null => continue,
+            Some(known) if matches!(known.name, "deploy" | "develop") && node.value == Value::Null => {
+                continue;
+            }
+            // An earlier file may say it.
+            Some(known) if node.value == Value::Null && !nothing::may_be(known.shape) => node,
             Some(known) => {
                 cx.report.path_push(&name);
                 let node = canonical(node, known.shape, cx);

@@ -24,7 +24,7 @@ use crate::node::{Node, Span, Value};
 use crate::project::Project;
 use crate::report::Report;
 use crate::request::{LoadRequest, Loaded, ReadFile, SourceFile};
-use crate::schema;
+use crate::schema::{self, Shape};
 
 /// Reads a project. Files that it names (`env_file`, `include`, …) cannot be read and are errors: use [`load_with`].
 pub fn load(request: &LoadRequest) -> Loaded {
@@ -33,7 +33,7 @@ pub fn load(request: &LoadRequest) -> Loaded {
 
 /// Reads a project; files that it names come through `files`.
 pub fn load_with(request: &LoadRequest, files: &dyn ReadFile) -> Loaded {
-    let mut report = Report::new(request.strict);
+    let mut report = Report::new(request.strict).reading(request.reading);
     let mut read = Vec::new();
     let project = resolve(request, files, &mut read, &mut report);
     let project = project.filter(|_| !report.has_errors());
@@ -126,7 +126,8 @@ fn whole(
     }
     let name = project_name(request, &mut main, &mut variables, loader.report)?;
     let scope = Scope { directory: request.directory.clone(), variables, including: Vec::new() };
-    let tree = loader.model(main, &scope);
+    let mut tree = loader.model(main, &scope);
+    canonical::missing(&mut tree, Shape::Object(schema::TOP), loader.report);
     Some(Whole { name, tree, variables: scope.variables })
 }
 
@@ -204,6 +205,8 @@ fn drop_inactive(tree: &mut Node, active: &[String]) -> Vec<(String, String)> {
     inactive
 }
 
+#[cfg(test)]
+mod cases;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]

@@ -14,6 +14,8 @@ const MOST_DIAGNOSTICS: usize = 200;
 pub(crate) struct Report {
     files: Vec<PathBuf>,
     strict: bool,
+    /// Nothing will be deployed: what a deployment would refuse is worth a warning.
+    reading: bool,
     found: Vec<(Span, Diagnostic)>,
     left_out: usize,
     left_out_errors: bool,
@@ -23,6 +25,17 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(strict: bool) -> Self {
         Self { strict, ..Self::default() }
+    }
+
+    /// What a deployment would refuse is a warning only.
+    pub(crate) fn reading(self, reading: bool) -> Self {
+        Self { reading, ..self }
+    }
+
+    /// File, line and column of a span; line and column are 0 for what stands in no line.
+    pub(crate) fn place(&self, span: Span) -> (PathBuf, usize, usize) {
+        let file = self.files.get(span.file as usize).cloned().unwrap_or_default();
+        (file, span.line as usize, span.column as usize)
     }
 
     /// A file that spans may point to; returns its index.
@@ -81,7 +94,8 @@ impl Report {
     }
 
     fn add(&mut self, severity: Severity, rule: Rule, span: Span, message: String) -> Found<'_> {
-        let diagnostic = Diagnostic { severity, message, ..self.place(rule, span) };
+        let severity = if self.reading && rule == Rule::Refused { Severity::Warning } else { severity };
+        let diagnostic = Diagnostic { severity, message, ..self.blank(rule, span) };
         // An alias is one place in the file however often it is used.
         let known = self.found.iter().position(|(at, d)| {
             *at == span && d.message == diagnostic.message && d.severity == diagnostic.severity
@@ -98,7 +112,7 @@ impl Report {
     }
 
     /// An error without a message, for what can only be said after the load.
-    pub(crate) fn place(&self, rule: Rule, span: Span) -> Diagnostic {
+    pub(crate) fn blank(&self, rule: Rule, span: Span) -> Diagnostic {
         Diagnostic {
             severity: Severity::Error,
             rule,

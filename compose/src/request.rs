@@ -33,6 +33,8 @@ pub struct LoadRequest {
     pub profiles: Vec<String>,
     /// Keys that are not honoured are errors.
     pub strict: bool,
+    /// The project is only read and shown: what a deployment would refuse, and Docker Compose reads, is a warning.
+    pub reading: bool,
     /// Whether variables are put in (they are by default). Without, values stay as they are written: the document can be printed, but what
     /// services and volumes say may hold `${…}` where a number or a name belongs.
     pub interpolate: bool,
@@ -49,6 +51,7 @@ impl Default for LoadRequest {
             dotenv: Vec::new(),
             profiles: Vec::new(),
             strict: false,
+            reading: false,
             interpolate: true,
         }
     }

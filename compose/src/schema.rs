@@ -98,6 +98,8 @@ pub(crate) enum Shape {
 pub(crate) enum Unset {
     /// Its value comes from where `uc` runs.
     FromEnvironment,
+    /// The same, but not from the variables of an included file.
+    FromProcess,
     /// Its value is empty.
     Empty,
 }
@@ -191,9 +193,7 @@ impl Shape {
             Self::Hosts => "a mapping or a list of `host=ip`".into(),
             Self::Named(_) | Self::Object(_) => "a mapping".into(),
             Self::Items(Short::None, _) => "a list of mappings".into(),
-            Self::Items(Short::EnvFile | Short::Include, _) => {
-                "a string, or a list of strings or mappings".into()
-            }
+            Self::Items(Short::EnvFile, _) => "a string, or a list of strings or mappings".into(),
             Self::Items(..) => "a list of strings or mappings".into(),
             Self::OrObject(Scalar::Key(_), _) => "a string or a mapping".into(),
             Self::OrObject(Scalar::Number, _) => "a whole number or a mapping".into(),

@@ -132,7 +132,7 @@ mod tests {
             public_key: key.public().to_string(),
             subnet: subnet.into(),
             endpoints: vec!["10.0.0.2:51820".into(), "nonsense".into()],
-            created_at_ms: 0,
+            ..Default::default()
         }
     }
 

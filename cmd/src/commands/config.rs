@@ -9,7 +9,7 @@ use serde::Serialize;
 use uc_compose::{Diagnostic, Project};
 
 use crate::cli::Output;
-use crate::compose::{self, ProjectArgs, Show};
+use crate::compose::{self, How, ProjectArgs, Show};
 use crate::error::CliResult;
 use crate::ui::Ui;
 
@@ -67,13 +67,13 @@ pub(crate) fn run(args: &ConfigArgs, ui: &Ui) -> CliResult {
         true => Show::Errors,
         false => Show::All,
     };
-    let interpolate = !args.no_interpolate;
+    let how = How { reading: !args.project.strict, interpolate: !args.no_interpolate };
     if args.list.variables {
         // Names of variables can be told of a file that lacks their values.
         let variables = compose::variables(&args.project, ui, show)?;
         return listing::variables(&variables, args.format, json, ui);
     }
-    let (mut project, diagnostics) = compose::load_as(&args.project, &args.names, interpolate, ui, show)?;
+    let (mut project, diagnostics) = compose::load_as(&args.project, &args.names, how, ui, show)?;
     if !args.names.is_empty() {
         narrow(&mut project, args, ui)?;
     }

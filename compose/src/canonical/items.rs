@@ -13,7 +13,7 @@ pub(super) fn items(
 ) -> Value {
     let list = match value {
         Value::List(list) => list,
-        value @ Value::Text(_) if matches!(short, Short::EnvFile | Short::Include) => {
+        value @ Value::Text(_) if short == Short::EnvFile => {
             vec![Node::new(value, span)]
         }
         other => return wrong(&other, Shape::Items(short, keys), span, cx),

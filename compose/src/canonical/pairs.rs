@@ -18,7 +18,7 @@ pub(super) fn text_of(value: &Value) -> String {
 
 pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>) -> Value {
     let nothing = || match unset {
-        Unset::FromEnvironment => Value::Null,
+        Unset::FromEnvironment | Unset::FromProcess => Value::Null,
         Unset::Empty => Value::Text(String::new()),
     };
     let mut out = Map::new();

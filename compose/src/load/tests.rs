@@ -2,6 +2,7 @@
 
 mod builds;
 mod diagnostics;
+mod honoured;
 mod keys;
 mod merging;
 mod robustness;

@@ -5,7 +5,7 @@ use super::Shape::{
     Bool, Context, Contexts, Hosts, Items, Named, NumberOrText, OrObject, Pairs, Set, Size, Text, TextOrList,
 };
 use super::Short;
-use super::Unset::{Empty, FromEnvironment};
+use super::Unset::{Empty, FromProcess};
 use super::mounts::GRANT;
 use super::{Key, honoured, noted, reported};
 
@@ -21,7 +21,7 @@ pub(crate) const BUILD: &[Key] = &[
     ),
     honoured("dockerfile", Text, "its Dockerfile, from the context (`Dockerfile`)"),
     honoured("dockerfile_inline", Text, "the Dockerfile's text itself; excludes `dockerfile`"),
-    honoured("args", Pairs(FromEnvironment), "build arguments"),
+    honoured("args", Pairs(FromProcess), "build arguments"),
     honoured("target", Text, "stage to build"),
     noted(
         "additional_contexts",

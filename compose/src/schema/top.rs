@@ -22,16 +22,16 @@ pub(crate) const TOP: &[Key] = &[
         "AI models for services",
         "there is no model runner on the machines",
     ),
-    reported(
+    noted(
         "networks",
         named(&Object(NETWORK)),
         "networks that services join",
-        "every service joins the cluster's one network, where it is found by its name",
+        "every service joins the cluster's one network; where a file keeps services apart, that is reported",
     ),
     honoured("volumes", named(&Object(VOLUME)), "named volumes"),
-    reported("secrets", named(&Object(SECRET)), "sensitive data granted to services", FILES),
-    reported("configs", named(&Object(CONFIG)), "files granted to services", FILES),
+    noted("secrets", named(&Object(SECRET)), "sensitive data granted to services", TRAVEL),
+    noted("configs", named(&Object(CONFIG)), "files granted to services", TRAVEL),
     honoured("x-context", Text, "Uncloud: the context to deploy to"),
 ];
 
-const FILES: &str = "configs and secrets are not carried to the machines yet";
+const TRAVEL: &str = "contents travel with the deployment, at most 16 MiB each";

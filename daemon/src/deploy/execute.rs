@@ -139,7 +139,7 @@ async fn create_volumes(fleet: &dyn Fleet, plan: &Plan, events: &Events) -> Resu
     Ok(())
 }
 
-fn progress(events: &Events, step_id: &str, service: &str, machine_name: &str) -> Progress {
+pub(super) fn progress(events: &Events, step_id: &str, service: &str, machine_name: &str) -> Progress {
     let step = StepEvent {
         step_id: step_id.to_owned(),
         service: service.to_owned(),

@@ -10,6 +10,7 @@ use uc_api::v1::{
 };
 use uc_api::{Code, Failure};
 
+use super::contents;
 use super::execute::{Fleet, NewReplica, Progress};
 use crate::member::Member;
 use crate::peers::PeerChannel;
@@ -63,6 +64,7 @@ impl Fleet for NodeFleet<'_> {
         new: &NewReplica<'_>,
         progress: &Progress,
     ) -> Result<String, Failure> {
+        contents::ensure(&self.member, machine, new.spec, progress).await?;
         let request = CreateReplicaRequest {
             spec: Some(new.spec.clone()),
             revision: new.revision.to_owned(),

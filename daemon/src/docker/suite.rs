@@ -1,5 +1,6 @@
 //! What every engine must do: one suite for the fake and the real one, so that a test that passes on the fake says something about Docker.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,10 @@ fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
         revision: "r1",
         deployment: "d1",
         image_entrypoint: &[],
+        api: ApiVersion::new(1, 46),
+        shared: &BTreeMap::new(),
+        files: &BTreeMap::new(),
+        secrets: &BTreeMap::new(),
     };
     spec::container(spec, name, &placement).unwrap()
 }
@@ -83,7 +88,7 @@ fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
 impl Bench {
     async fn create(&self, spec: &v1::ServiceSpec) -> String {
         let name = spec::container_name(spec, rand::random());
-        self.engine.create(&name, body(spec, &name)).await.unwrap()
+        self.engine.create(&name, "", body(spec, &name)).await.unwrap()
     }
 
     async fn run(&self, spec: &v1::ServiceSpec) -> String {
@@ -158,7 +163,8 @@ fn words(command: &[&str]) -> ExecOptions {
 async fn images_are_loaded_and_found(bench: Bench) {
     assert_eq!(bench.engine.image(IMAGE).await.unwrap(), None);
     let spec = service("early", "true");
-    let missing = bench.engine.create("suite-early-aaaa", body(&spec, "suite-early-aaaa")).await.unwrap_err();
+    let missing =
+        bench.engine.create("suite-early-aaaa", "", body(&spec, "suite-early-aaaa")).await.unwrap_err();
     assert_eq!(missing, EngineError::ImageMissing { image: IMAGE.into() });
     let garbage = futures_util::stream::iter([Ok(Bytes::from_static(b"no archive at all, but some bytes"))]);
     assert!(bench.engine.load(garbage.boxed()).await.is_err());
@@ -175,7 +181,7 @@ async fn images_are_loaded_and_found(bench: Bench) {
 
     // Nobody listens on port 1.
     let pulled = async {
-        bench.engine.pull("localhost:1/uc/none:1").await?.collect::<Vec<_>>().await.into_iter().collect()
+        bench.engine.pull("localhost:1/uc/none:1", "").await?.collect::<Vec<_>>().await.into_iter().collect()
     };
     let pulled: Result<Vec<String>, EngineError> = pulled.await;
     let error = pulled.unwrap_err();
@@ -223,7 +229,7 @@ async fn only_ours_are_listed(bench: Bench) {
     let spec = service("other", "true");
     let mut of_others = body(&spec, "others");
     of_others.labels = None;
-    let id = bench.engine.create("others", of_others).await.unwrap();
+    let id = bench.engine.create("others", "", of_others).await.unwrap();
     assert!(!bench.engine.inspect(&id).await.unwrap().managed);
     let listed = bench.engine.containers().await.unwrap();
     assert!(listed.iter().all(|container| container.record.container_id != id));
@@ -273,6 +279,7 @@ async fn health_is_told(bench: Bench) {
             timeout_ms: Some(10_000),
             start_period_ms: None,
             retries: Some(2),
+            ..Default::default()
         });
         let id = bench.run(&spec).await;
         let container = bench.engine.inspect(&id).await.unwrap();
@@ -345,8 +352,8 @@ async fn commands_fail_like_dockers(bench: Bench) {
 
 async fn names_are_unique(bench: Bench) {
     let spec = service("name", "true");
-    let id = bench.engine.create("suite-name-aaaa", body(&spec, "suite-name-aaaa")).await.unwrap();
-    let taken = bench.engine.create("suite-name-aaaa", body(&spec, "suite-name-aaaa")).await.unwrap_err();
+    let id = bench.engine.create("suite-name-aaaa", "", body(&spec, "suite-name-aaaa")).await.unwrap();
+    let taken = bench.engine.create("suite-name-aaaa", "", body(&spec, "suite-name-aaaa")).await.unwrap_err();
     assert!(matches!(taken, EngineError::NameTaken { .. }), "{taken:?}");
     assert_eq!(bench.engine.inspect("suite-name-aaaa").await.unwrap().record.container_id, id);
     bench.engine.remove(&id).await.unwrap();
@@ -389,6 +396,7 @@ async fn volumes_are_kept_and_anonymous_ones_go(bench: Bench) {
         source: source.into(),
         target: target.into(),
         read_only,
+        ..Default::default()
     };
     spec.mounts = vec![mount("suite_data", "/data", true), mount("", "/scratch", false)];
     let id = bench.run(&spec).await;

@@ -19,6 +19,8 @@ pub(crate) struct Bench {
     pub(crate) node: NodeService,
     identity: watch::Sender<Option<Identity>>,
     cancel: CancellationToken,
+    /// Its contents; gone with it.
+    pub(crate) state: tempfile::TempDir,
 }
 
 pub(crate) fn identity() -> Identity {
@@ -30,13 +32,15 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     let engine = FakeEngine::new();
     engine.add_image(IMAGE);
     let (identity, receiver) = watch::channel(Some(identity()));
     let cancel = CancellationToken::new();
-    let node = NodeService::new(Arc::new(engine.clone()), receiver, Draining::new(), cancel.clone());
-    Bench { engine, node, identity, cancel }
+    let state = tempfile::tempdir().unwrap();
+    let files = Files::new(state.path().join("files"));
+    let node = NodeService::new(Arc::new(engine.clone()), files, receiver, Draining::new(), cancel.clone());
+    Bench { engine, node, identity, cancel, state }
 }
 
 pub(crate) async fn create(
@@ -66,7 +70,7 @@ pub(crate) async fn start(node: &NodeService, id: &str) -> Result<v1::ReplicaRec
 }
 
 impl Bench {
-    async fn create(&self, spec: v1::ServiceSpec) -> Result<String, Failure> {
+    pub(crate) async fn create(&self, spec: v1::ServiceSpec) -> Result<String, Failure> {
         create(&self.node, spec).await.map(|(_, id)| id)
     }
 
@@ -164,7 +168,7 @@ async fn a_missing_volume_is_refused_and_not_made() {
         kind: v1::MountKind::Volume.into(),
         source: "shop_data".into(),
         target: "/data".into(),
-        read_only: false,
+        ..Default::default()
     };
     let spec = v1::ServiceSpec { mounts: vec![mount], ..service("web", "true") };
     let failure = bench.refused(spec.clone()).await;
@@ -209,6 +213,7 @@ async fn a_taken_port_is_refused_before_and_at_the_start() {
         published_port: port.into(),
         host_ip: "127.0.0.1".into(),
         protocol: v1::Protocol::Tcp.into(),
+        ..Default::default()
     }];
     let web = v1::ServiceSpec { ports: ports.clone(), ..service("web", "sleep 1000") };
     let first = bench.create(web.clone()).await.unwrap();
@@ -278,6 +283,7 @@ fn with_healthcheck(test: &str, retries: u32) -> v1::ServiceSpec {
         timeout_ms: Some(1000),
         start_period_ms: Some(4000),
         retries: Some(retries),
+        ..Default::default()
     });
     spec
 }
@@ -317,7 +323,7 @@ async fn only_replicas_are_touched() {
         cmd: Some(vec!["sleep".into(), "1000".into()]),
         ..Default::default()
     };
-    let foreign = bench.engine.create("somebodys", body).await.unwrap();
+    let foreign = bench.engine.create("somebodys", "", body).await.unwrap();
     bench.engine.start(&foreign).await.unwrap();
     assert_eq!(start(&bench.node, &foreign).await.unwrap_err().code, Code::NotFound);
     assert_eq!(bench.stop(&foreign).await.unwrap_err().code, Code::NotFound);

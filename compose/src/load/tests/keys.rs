@@ -67,7 +67,7 @@ fn ports_short_and_long() {
         published_port,
         host_ip: host_ip.into(),
         protocol: protocol.into(),
-        published_last: 0,
+        ..v1::PortSpec::default()
     };
     for (yaml, expected) in [
         ("[80]", vec![port(80, 0, "", Protocol::Tcp)]),
@@ -90,17 +90,10 @@ fn ports_short_and_long() {
 }
 
 #[test]
-fn ports_that_cannot_be_published_as_written_are_said() {
-    let yaml = "ports: [\"9000-9002:90\", \"91/sctp\"]";
-    assert_eq!(spec(yaml).ports.len(), 1);
-    assert_eq!(spec(yaml).ports[0].published_port, 9000);
-    assert_eq!(
-        found_in(yaml),
-        [
-            "warning 4:13 the range 9000-9002 for one container port is not honoured: its first port is used",
-            "warning 4:29 an SCTP port is not published: only TCP and UDP are",
-        ]
-    );
+fn ranges_for_one_port_and_sctp() {
+    let ports = spec("ports: [\"9000-9002:90\", \"91/sctp\"]").ports;
+    assert_eq!((ports[0].published_port, ports[0].published_last, ports[0].container_port), (9000, 9002, 90));
+    assert_eq!((ports[1].container_port, ports[1].protocol()), (91, Protocol::Sctp));
 }
 
 /// A file with this mount, and volumes of all kinds.
@@ -149,10 +142,7 @@ fn tmpfs_as_string_and_list() {
         let mounts = spec(yaml).mounts;
         assert_eq!((mounts[0].kind(), mounts[0].target.as_str()), (MountKind::Tmpfs, "/run"), "{yaml}");
     }
-    assert_eq!(
-        found_in("tmpfs: /run:size=64m"),
-        ["warning 4:12 the options `size=64m` of a tmpfs are not honoured yet"]
-    );
+    assert_eq!(spec("tmpfs: /run:size=64m,noexec").mounts[0].tmpfs_options, ["size=64m", "noexec"]);
 }
 
 #[test]
@@ -260,7 +250,7 @@ fn mode_and_number() {
     assert_eq!(found_in("scale: -1"), ["error 4:12 -1 is no number of replicas"]);
     assert_eq!(
         found_in("deploy: {mode: global-job}"),
-        ["error 4:20 mode `global-job` is refused: jobs are not supported yet"]
+        ["error 4:20 mode `global-job` is refused: a service here runs until it is removed"]
     );
     assert_eq!(
         found_in("deploy: {mode: globl}"),

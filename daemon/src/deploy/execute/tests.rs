@@ -226,7 +226,11 @@ async fn a_dependent_waits_until_its_dependency_is_healthy() {
         ..ReplicaRecord::default()
     };
     *machines.replicas.lock().unwrap() = vec![record(Health::Starting)];
-    let depends = Dependency { service: "db".into(), condition: DependencyCondition::Healthy.into() };
+    let depends = Dependency {
+        service: "db".into(),
+        condition: DependencyCondition::Healthy.into(),
+        ..Default::default()
+    };
     let create = vec![step(ReplicaAction::Create, UpdateOrder::Unspecified, "")];
     let running = run(&machines, vec![service("web", 1, create)], vec![spec("web", vec![depends])]);
     tokio::pin!(running);

@@ -70,6 +70,7 @@ mod tests {
             published_port: number.parse().unwrap(),
             host_ip: ip.to_owned(),
             protocol: protocol.into(),
+            ..Default::default()
         }
     }
 

@@ -131,7 +131,7 @@ impl SpecExt for ServiceSpec {
             kind: MountKind::Volume.into(),
             source: volume.into(),
             target,
-            read_only: false,
+            ..Default::default()
         });
         self
     }
@@ -147,7 +147,7 @@ impl SpecExt for ServiceSpec {
 
     fn after(mut self, service: &str) -> Self {
         let condition = DependencyCondition::Started.into();
-        self.depends_on.push(Dependency { service: service.into(), condition });
+        self.depends_on.push(Dependency { service: service.into(), condition, ..Default::default() });
         self
     }
 }

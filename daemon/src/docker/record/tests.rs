@@ -49,12 +49,14 @@ fn a_running_container() {
         published_port,
         host_ip: host_ip.into(),
         protocol: protocol.into(),
+        ..Default::default()
     };
     let mount = |kind: v1::MountKind, source: &str, target: &str, read_only| v1::MountSpec {
         kind: kind.into(),
         source: source.into(),
         target: target.into(),
         read_only,
+        ..Default::default()
     };
     assert_eq!(
         container.record,
@@ -82,6 +84,7 @@ fn a_running_container() {
                 mount(v1::MountKind::Volume, "shop_data", "/data", false),
                 mount(v1::MountKind::Tmpfs, "", "/tmp", false),
             ],
+            ..Default::default()
         }
     );
     assert!(container.managed);

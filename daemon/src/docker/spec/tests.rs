@@ -12,6 +12,9 @@ fn spec() -> v1::ServiceSpec {
     }
 }
 
+static NO_FILES: BTreeMap<String, PathBuf> = BTreeMap::new();
+static NO_SECRETS: BTreeMap<String, String> = BTreeMap::new();
+
 fn placement(image_entrypoint: &[String]) -> Placement<'_> {
     Placement {
         cluster: "c1",
@@ -20,6 +23,10 @@ fn placement(image_entrypoint: &[String]) -> Placement<'_> {
         revision: "r1",
         deployment: "d1",
         image_entrypoint,
+        api: ApiVersion::new(1, 48),
+        shared: &NO_SECRETS,
+        files: &NO_FILES,
+        secrets: &NO_SECRETS,
     }
 }
 
@@ -30,6 +37,10 @@ fn body(spec: &v1::ServiceSpec) -> ContainerCreateBody {
 
 fn host(spec: &v1::ServiceSpec) -> HostConfig {
     body(spec).host_config.unwrap()
+}
+
+fn hostname(spec: &v1::ServiceSpec, name: &str) -> String {
+    network::hostname(spec, name).unwrap()
 }
 
 fn words(values: &[&str]) -> v1::StringList {
@@ -105,12 +116,14 @@ fn the_whole_service() {
         published_port,
         host_ip: host_ip.into(),
         protocol: protocol.into(),
+        ..Default::default()
     };
     let mount = |kind: v1::MountKind, source: &str, target: &str, read_only| v1::MountSpec {
         kind: kind.into(),
         source: source.into(),
         target: target.into(),
         read_only,
+        ..Default::default()
     };
     let whole = v1::ServiceSpec {
         command: Some(words(&["serve", "--port", "80"])),
@@ -139,6 +152,7 @@ fn the_whole_service() {
             timeout_ms: Some(2000),
             start_period_ms: Some(0),
             retries: Some(5),
+            ..Default::default()
         }),
         user: "1000:1000".into(),
         working_dir: "/app".into(),
@@ -225,10 +239,6 @@ fn the_whole_service() {
             "Source": "/srv/a:b",
             "Target": "/y",
             "Type": "bind"
-          },
-          {
-            "Target": "/tmp",
-            "Type": "tmpfs"
           }
         ],
         "NetworkMode": "uc",
@@ -253,6 +263,9 @@ fn the_whole_service() {
         "ReadonlyRootfs": true,
         "RestartPolicy": {
           "Name": "on-failure"
+        },
+        "Tmpfs": {
+          "/tmp": ""
         }
       },
       "Hostname": "front",
@@ -371,7 +384,8 @@ fn what_makes_no_sense_is_refused_with_the_place() {
     assert_eq!(wrong(|spec| spec.image = String::new()), "service `web` has no image");
     assert_eq!(wrong(|spec| spec.image = "a b".into()), "service `web`: `a b` is not an image reference");
     let port = |container_port, published_port, host_ip: &str| {
-        let port = v1::PortSpec { container_port, published_port, host_ip: host_ip.into(), protocol: 0 };
+        let port =
+            v1::PortSpec { container_port, published_port, host_ip: host_ip.into(), ..Default::default() };
         check(&v1::ServiceSpec { ports: vec![port], ..spec() }).unwrap_err().to_string()
     };
     assert_eq!(port(0, 80, ""), "service `web`: port 80:0: the container's port must be 1 to 65535");
@@ -382,7 +396,7 @@ fn what_makes_no_sense_is_refused_with_the_place() {
             kind: kind.into(),
             source: source.into(),
             target: target.into(),
-            read_only: false,
+            ..Default::default()
         };
         check(&v1::ServiceSpec { mounts: vec![mount], ..spec() }).unwrap_err().to_string()
     };
