@@ -14,6 +14,8 @@ pub const MAX_ARCHIVE: u64 = 16 * 1024 * 1024;
 pub const MAX_ENTRIES: usize = 4_096;
 /// Bytes of the path of an entry: a quarter of what Linux takes, so that the store's own folders fit before it.
 pub const MAX_PATH: usize = 1_024;
+/// Bytes of the value of a secret variable: Linux takes 128 KiB together with the name.
+pub const MAX_VALUE: u64 = 120 * 1024;
 /// The name of what an archive holds: a file or a folder. Nothing else is at the top of an archive.
 pub const ROOT: &str = "content";
 /// Bytes of an archive in one message.

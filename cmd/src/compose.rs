@@ -1,4 +1,4 @@
-//! The compose files of a project, read from disk and handed to `uc-compose`. The only part that knows that crate.
+//! The compose files of a project, read from disk and handed to `uc-compose`.
 
 mod facts;
 mod locate;

@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::Status;
-use uc_api::content::{MAX_ARCHIVE, ROOT};
+use uc_api::content::{MAX_ARCHIVE, MAX_VALUE, ROOT};
 use uc_api::v1::{FilePart, FileStart, file_part::Part};
 use uc_api::{Code, ContentHash, Failure};
 
@@ -34,8 +34,6 @@ const OPEN_MODE: u32 = 0o755;
 const AT_ONCE: usize = 4;
 /// A sender that is silent for so long is given up.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(60);
-/// Linux takes no variable that is longer, together with its name; the rest is for the name.
-const MAX_VALUE: u64 = 120 * 1024;
 
 /// Why a content is not taken in or not given out.
 #[derive(Debug, Error)]

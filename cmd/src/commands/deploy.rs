@@ -8,6 +8,7 @@ use crate::commands::conflicts;
 use crate::compose::{self, ProjectArgs, Show};
 use crate::connect::{self, Globals};
 use crate::error::CliResult;
+use crate::files::{self, Known};
 use crate::images::{self, BuildFlags};
 use crate::rollout::{self, Options};
 use crate::ui::Ui;
@@ -50,6 +51,14 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
     images::check_contexts(&jobs)?;
     // Before anything is built: a machine that cannot be reached should be known in a second, not after a build.
     let client = connect::connect(&globals.route(project.context.as_deref())?, &globals.env).await?;
+    let mut volumes = project.volumes.clone();
+    let known = Known {
+        project: project.name.as_str(),
+        strict: args.project.strict,
+        environment: project.environment(),
+        volumes: files::current_volumes(&client, project.name.as_str(), &services).await?,
+    };
+    let contents = files::prepare(ui, &mut services, &mut volumes, &known).await?;
     let built = images::build_all(ui, &jobs, &args.build, project.environment(), args.no_build).await?;
     for image in built {
         for service in services.iter_mut().filter(|service| service.spec.name == image.service) {
@@ -60,12 +69,12 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
     let desired = DesiredServices {
         project: project.name.to_string(),
         services: services.into_iter().map(|service| service.spec).collect(),
-        volumes: project.volumes,
+        volumes,
         recreate: args.recreate,
     };
     let request = PlanRequest { change: Some(Change::Deploy(desired)) };
     let options = Options { yes: args.yes.yes, dry_run: args.dry_run };
     // Before the question: a deployment settles the conflicts about what it changes.
     conflicts::note(ui, &client).await?;
-    rollout::run(ui, &client, request, &options).await
+    rollout::run(ui, &client, request, &contents, &options).await
 }
