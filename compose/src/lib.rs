@@ -7,6 +7,7 @@
 
 mod canonical;
 mod check;
+mod comparison;
 mod decode;
 mod diagnostic;
 mod document;
@@ -36,6 +37,7 @@ mod selection;
 mod shell;
 mod template;
 
+pub use comparison::same_reading;
 pub use diagnostic::{Diagnostic, Rule, Severity};
 pub use emit::to_yaml;
 pub use environment::environment;
