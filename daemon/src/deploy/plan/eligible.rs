@@ -262,7 +262,7 @@ fn bring_together(targets: &[Target], eligible: &mut [Eligible]) -> Result<(), P
                 });
             }
             eligible[*sharer].keep(&both);
-            if !targets[*sharer].global() && !targets[*shared].global() {
+            if !targets[*shared].global() {
                 eligible[*shared].keep(&both);
             }
         }
