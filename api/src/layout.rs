@@ -37,6 +37,18 @@ pub mod label {
     pub const REVISION: &str = "uc.revision";
     /// The deployment that made it.
     pub const DEPLOYMENT: &str = "uc.deployment";
+    /// Hashes of the travelled contents it has mounted or in its environment, separated by commas.
+    pub const FILES: &str = "uc.files";
+    /// Billionths of a CPU that its service reserves.
+    pub const RESERVED_CPU: &str = "uc.reserved.cpu";
+    /// Bytes of memory that its service reserves.
+    pub const RESERVED_MEMORY: &str = "uc.reserved.memory";
+    /// Address of its machine on the cluster network, if the container has the machine's network and so no address of its own.
+    pub const ADDRESS: &str = "uc.address";
+    /// Commands to run in it after its start: JSON, a list of `uc.v1.Hook`.
+    pub const POST_START: &str = "uc.post-start";
+    /// Commands to run in it before it is stopped: JSON, a list of `uc.v1.Hook`.
+    pub const PRE_STOP: &str = "uc.pre-stop";
     /// The container is no replica: it runs a command for a deployment. The value says for which life of which daemon, and for which run.
     pub const HOOK: &str = "uc.hook";
 }

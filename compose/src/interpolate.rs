@@ -3,11 +3,16 @@
 //!
 //! A `$` that is followed by neither a name, `{` nor `$` stands for itself, as in Docker Compose.
 
+mod variables;
+
 use std::collections::BTreeSet;
 
 use crate::diagnostic::Rule;
 use crate::node::{Node, Span, Value};
 use crate::report::Report;
+
+pub use variables::Variable;
+pub(crate) use variables::variables;
 
 /// Nested defaults deeper than this are refused: bounds recursion.
 const MAX_NESTING: usize = 50;

@@ -9,8 +9,10 @@ pub mod error;
 pub mod exec;
 pub mod health;
 pub mod logs;
+pub mod platform;
 pub mod record;
 pub mod spec;
+pub mod version;
 
 #[cfg(test)]
 pub(crate) mod dockerd;
@@ -35,6 +37,7 @@ pub use error::EngineError;
 pub use exec::{ExecOptions, ExecOutput, ExecSession};
 pub use health::HealthLimits;
 pub use logs::{LogLine, LogOptions};
+pub use version::ApiVersion;
 
 /// Where the engine listens unless set otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/docker.sock";
@@ -44,8 +47,8 @@ pub const DEFAULT_SOCKET: &str = "/run/docker.sock";
 pub struct EngineVersion {
     /// For people, for example `27.5.1`.
     pub version: String,
-    /// Of the API, for example `1.47`.
-    pub api: String,
+    /// The newest of the API that both sides know.
+    pub api: ApiVersion,
 }
 
 /// One container: what others may know of it, and what only its own machine needs.
@@ -67,6 +70,12 @@ pub struct Container {
     pub oom_killed: bool,
     /// Why it could not be started; empty when it could.
     pub start_error: String,
+    /// Name or id of the container whose network it has; empty: a network of its own, its machine's, or none.
+    pub network_of: String,
+    /// To be run in it after its start, in this order.
+    pub post_start: Vec<v1::Hook>,
+    /// To be run in it before it is stopped, in this order.
+    pub pre_stop: Vec<v1::Hook>,
 }
 
 impl Container {
@@ -83,6 +92,8 @@ pub struct Image {
     pub id: String,
     /// What it runs; empty: nothing.
     pub entrypoint: Vec<String>,
+    /// `os/architecture[/variant]`; of one for several platforms, the one that runs here. Empty: unknown.
+    pub platform: String,
 }
 
 /// A volume of this machine.
@@ -134,8 +145,14 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// One container, ours or not, by id, unique prefix or name.
     async fn inspect(&self, id: &str) -> Result<Container, EngineError>;
 
-    /// Creates and returns the id. [`EngineError::NameTaken`]: try another name.
-    async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, EngineError>;
+    /// Creates and returns the id. [`EngineError::NameTaken`]: try another name. `platform` may be empty; another one than the image's is
+    /// [`EngineError::OtherPlatform`].
+    async fn create(
+        &self,
+        name: &str,
+        platform: &str,
+        body: ContainerCreateBody,
+    ) -> Result<String, EngineError>;
 
     /// Starts; one that runs already is no error.
     async fn start(&self, id: &str) -> Result<(), EngineError>;
@@ -175,10 +192,12 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The image under that reference, if it is on this machine.
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError>;
 
-    /// Pulls it; each item is one line of progress. Ends without error only when the image is here.
+    /// Pulls it, for a platform or, if that is empty, for the machine's; each item is one line of progress. Ends without error only when
+    /// the image is here.
     async fn pull(
         &self,
         reference: &str,
+        platform: &str,
     ) -> Result<BoxStream<'static, Result<String, EngineError>>, EngineError>;
 
     /// Takes in an archive as `docker save` writes them. An error in the stream gives up the whole.

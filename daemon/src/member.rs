@@ -17,6 +17,7 @@ use uc_mesh::{MeshClient, PrivateKey};
 use crate::backoff::Backoff;
 use crate::deploy::Running;
 use crate::docker::DockerEngine;
+use crate::files::{self, Files};
 use crate::identity::Membership;
 use crate::mesh_sync::gateway;
 use crate::node::{self, Draining, NodeService};
@@ -155,8 +156,11 @@ impl Member {
         })?;
         let cancel = CancellationToken::new();
         let identity = watch::Sender::new(None);
+        let files = Files::new(paths.files());
+        files.clear_incoming().await?;
         let node = NodeService::new(
             Arc::clone(&engine) as _,
+            files,
             identity.subscribe(),
             Draining::new(),
             cancel.child_token(),
@@ -187,6 +191,7 @@ impl Member {
         member.tasks.spawn(dns_sync::run(Arc::clone(&member)));
         member.tasks.spawn(observations::run(Arc::clone(&member)));
         member.tasks.spawn(evict::run(Arc::clone(&member)));
+        member.tasks.spawn(files::sweep::run(Arc::clone(&member)));
         member.tasks.spawn(tidy_up(Arc::clone(&member)));
         Ok(member)
     }

@@ -6,6 +6,8 @@
 mod create;
 mod draining;
 mod exec;
+mod files;
+mod hooks;
 mod images;
 mod lifecycle;
 mod logs;
@@ -32,6 +34,7 @@ use uc_api::{ClusterId, Code, Failure, MachineId, MachineName};
 use crate::docker::Container;
 use crate::docker::Engine;
 use crate::docker::EngineError;
+use crate::files::Files;
 
 pub use draining::Draining;
 
@@ -55,6 +58,7 @@ pub struct Identity {
 #[derive(Debug, Clone)]
 pub struct NodeService {
     engine: Arc<dyn Engine>,
+    files: Files,
     identity: watch::Receiver<Option<Identity>>,
     draining: Draining,
     tasks: TaskTracker,
@@ -67,12 +71,18 @@ impl NodeService {
     /// `identity` is none while the machine is in no cluster; `cancel` ends streams and running creations.
     pub fn new(
         engine: Arc<dyn Engine>,
+        files: Files,
         identity: watch::Receiver<Option<Identity>>,
         draining: Draining,
         cancel: CancellationToken,
     ) -> Self {
         let runner = format!("{:016x}", rand::random::<u64>()).into();
-        Self { engine, identity, draining, tasks: TaskTracker::new(), cancel, runner }
+        Self { engine, files, identity, draining, tasks: TaskTracker::new(), cancel, runner }
+    }
+
+    /// Contents that came with deployments.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The containers that are about to go; shared with the observer.
@@ -142,6 +152,7 @@ impl Node for NodeService {
     type RunPreDeployStream = Replies<v1::RunPreDeployEvent>;
     type LogsStream = Replies<v1::LogEntry>;
     type ExecStream = Replies<v1::ExecResponse>;
+    type ReadFileStream = Replies<v1::FilePart>;
 
     async fn observe(
         &self,
@@ -225,6 +236,28 @@ impl Node for NodeService {
         request: Request<Streaming<v1::PushImageRequest>>,
     ) -> Result<Response<v1::LoadImageResponse>, Status> {
         self.reply(self.load_image_from(request.into_inner()).await.map(|()| v1::LoadImageResponse {}))
+    }
+
+    async fn has_files(
+        &self,
+        request: Request<v1::HasFilesRequest>,
+    ) -> Result<Response<v1::HasFilesResponse>, Status> {
+        let missing = self.missing_files(&request.into_inner().hashes).await;
+        self.reply(missing.map(|missing| v1::HasFilesResponse { missing }))
+    }
+
+    async fn load_file(
+        &self,
+        request: Request<Streaming<v1::FilePart>>,
+    ) -> Result<Response<v1::LoadFileResponse>, Status> {
+        self.reply(self.files.receive(request.into_inner()).await.map(|()| v1::LoadFileResponse {}))
+    }
+
+    async fn read_file(
+        &self,
+        request: Request<v1::ReadFileRequest>,
+    ) -> Result<Response<Self::ReadFileStream>, Status> {
+        self.reply(self.read_file_of(&request.into_inner().hash).await)
     }
 
     async fn reset(

@@ -3170,6 +3170,54 @@ pub struct PushResult {
     #[prost(string, tag = "3")]
     pub error: ::prost::alloc::string::String,
 }
+/// Contents that travel with a deployment (docs/files.md), by the BLAKE3 hash of their archive, hexadecimal.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MissingFilesRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub hashes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MissingFilesResponse {
+    #[prost(string, repeated, tag = "1")]
+    pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The first part of a stream is its start, the others are the archive in order.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FilePart {
+    #[prost(oneof = "file_part::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<file_part::Part>,
+}
+/// Nested message and enum types in `FilePart`.
+pub mod file_part {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(message, tag = "1")]
+        Start(super::FileStart),
+        #[prost(bytes, tag = "2")]
+        Chunk(::prost::alloc::vec::Vec<u8>),
+    }
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FileStart {
+    #[prost(string, tag = "1")]
+    pub hash: ::prost::alloc::string::String,
+    /// Only root may read it on the machine.
+    #[prost(bool, tag = "2")]
+    pub secret: bool,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushFileResponse {}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -4128,6 +4176,52 @@ pub mod deploy_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "PushImage"));
             self.inner.client_streaming(req, path, codec).await
         }
+        /// Which of these contents this machine does not have. Those it has are kept for an hour from now on, used or not.
+        pub async fn missing_files(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MissingFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MissingFilesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/uc.v1.Deploy/MissingFiles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "MissingFiles"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One content for this machine, which hands it on to those that run it.
+        pub async fn push_file(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::FilePart>,
+        ) -> std::result::Result<
+            tonic::Response<super::PushFileResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Deploy/PushFile");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "PushFile"));
+            self.inner.client_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4174,6 +4268,22 @@ pub mod deploy_server {
             request: tonic::Request<tonic::Streaming<super::PushImageRequest>>,
         ) -> std::result::Result<
             tonic::Response<super::PushImageResponse>,
+            tonic::Status,
+        >;
+        /// Which of these contents this machine does not have. Those it has are kept for an hour from now on, used or not.
+        async fn missing_files(
+            &self,
+            request: tonic::Request<super::MissingFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MissingFilesResponse>,
+            tonic::Status,
+        >;
+        /// One content for this machine, which hands it on to those that run it.
+        async fn push_file(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::FilePart>>,
+        ) -> std::result::Result<
+            tonic::Response<super::PushFileResponse>,
             tonic::Status,
         >;
     }
@@ -4435,6 +4545,96 @@ pub mod deploy_server {
                     };
                     Box::pin(fut)
                 }
+                "/uc.v1.Deploy/MissingFiles" => {
+                    #[allow(non_camel_case_types)]
+                    struct MissingFilesSvc<T: Deploy>(pub Arc<T>);
+                    impl<
+                        T: Deploy,
+                    > tonic::server::UnaryService<super::MissingFilesRequest>
+                    for MissingFilesSvc<T> {
+                        type Response = super::MissingFilesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MissingFilesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Deploy>::missing_files(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MissingFilesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Deploy/PushFile" => {
+                    #[allow(non_camel_case_types)]
+                    struct PushFileSvc<T: Deploy>(pub Arc<T>);
+                    impl<
+                        T: Deploy,
+                    > tonic::server::ClientStreamingService<super::FilePart>
+                    for PushFileSvc<T> {
+                        type Response = super::PushFileResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::FilePart>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Deploy>::push_file(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PushFileSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -4631,6 +4831,31 @@ pub struct HasImagesResponse {
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LoadImageResponse {}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HasFilesRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub hashes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HasFilesResponse {
+    #[prost(string, repeated, tag = "1")]
+    pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoadFileResponse {}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadFileRequest {
+    #[prost(string, tag = "1")]
+    pub hash: ::prost::alloc::string::String,
+}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4991,6 +5216,71 @@ pub mod node_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "LoadImage"));
             self.inner.client_streaming(req, path, codec).await
         }
+        /// Which of these contents the machine does not have. Those it has are kept for an hour from now on, used or not.
+        pub async fn has_files(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HasFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HasFilesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/HasFiles");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "HasFiles"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn load_file(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::FilePart>,
+        ) -> std::result::Result<
+            tonic::Response<super::LoadFileResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/LoadFile");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "LoadFile"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+        /// The content's archive, for another machine.
+        pub async fn read_file(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadFileRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::FilePart>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/ReadFile");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "ReadFile"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         pub async fn reset(
             &mut self,
             request: impl tonic::IntoRequest<super::NodeResetRequest>,
@@ -5126,6 +5416,32 @@ pub mod node_server {
             tonic::Response<super::LoadImageResponse>,
             tonic::Status,
         >;
+        /// Which of these contents the machine does not have. Those it has are kept for an hour from now on, used or not.
+        async fn has_files(
+            &self,
+            request: tonic::Request<super::HasFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HasFilesResponse>,
+            tonic::Status,
+        >;
+        async fn load_file(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::FilePart>>,
+        ) -> std::result::Result<
+            tonic::Response<super::LoadFileResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the ReadFile method.
+        type ReadFileStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::FilePart, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The content's archive, for another machine.
+        async fn read_file(
+            &self,
+            request: tonic::Request<super::ReadFileRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ReadFileStream>, tonic::Status>;
         async fn reset(
             &self,
             request: tonic::Request<super::NodeResetRequest>,
@@ -5697,6 +6013,138 @@ pub mod node_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Node/HasFiles" => {
+                    #[allow(non_camel_case_types)]
+                    struct HasFilesSvc<T: Node>(pub Arc<T>);
+                    impl<T: Node> tonic::server::UnaryService<super::HasFilesRequest>
+                    for HasFilesSvc<T> {
+                        type Response = super::HasFilesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HasFilesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::has_files(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HasFilesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Node/LoadFile" => {
+                    #[allow(non_camel_case_types)]
+                    struct LoadFileSvc<T: Node>(pub Arc<T>);
+                    impl<T: Node> tonic::server::ClientStreamingService<super::FilePart>
+                    for LoadFileSvc<T> {
+                        type Response = super::LoadFileResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::FilePart>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::load_file(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LoadFileSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Node/ReadFile" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadFileSvc<T: Node>(pub Arc<T>);
+                    impl<
+                        T: Node,
+                    > tonic::server::ServerStreamingService<super::ReadFileRequest>
+                    for ReadFileSvc<T> {
+                        type Response = super::FilePart;
+                        type ResponseStream = T::ReadFileStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadFileRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::read_file(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadFileSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

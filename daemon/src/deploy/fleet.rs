@@ -12,6 +12,7 @@ use uc_api::v1::{
 };
 use uc_api::{Code, Failure};
 
+use super::contents;
 use super::execute::{Fleet, NewReplica, Progress, Wait};
 use crate::member::Member;
 use crate::peers::PeerChannel;
@@ -67,6 +68,7 @@ impl Fleet for NodeFleet<'_> {
         new: &NewReplica<'_>,
         progress: &Progress,
     ) -> Result<String, Failure> {
+        contents::ensure(&self.member, machine, new.spec, progress).await?;
         let request = CreateReplicaRequest {
             spec: Some(new.spec.clone()),
             revision: new.revision.to_owned(),
@@ -107,6 +109,7 @@ impl Fleet for NodeFleet<'_> {
         new: &NewReplica<'_>,
         progress: &Progress,
     ) -> Result<(), Failure> {
+        contents::ensure(&self.member, machine, new.spec, progress).await?;
         let request = RunPreDeployRequest {
             spec: Some(new.spec.clone()),
             revision: new.revision.to_owned(),

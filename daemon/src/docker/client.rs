@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use uc_api::layout::label;
 use uc_api::v1;
 
+use super::ApiVersion;
 use super::Container;
 use super::Engine;
 use super::EngineError;
@@ -127,6 +128,17 @@ impl DockerEngine {
         limited(what, limit, request(client), |e| self.broken(e)).await
     }
 
+    /// Without what it has from another container.
+    async fn inspect_alone(&self, id: &str) -> Result<Container, EngineError> {
+        let id = object(id)?;
+        let inspected = self
+            .ask("inspect a container", ANSWER_LIMIT, |docker| async move {
+                docker.inspect_container(&id, None).await
+            })
+            .await?;
+        Ok(record::container(inspected))
+    }
+
     fn stream_error(&self) -> impl Fn(Bollard) -> EngineError + Send + Sync + use<> {
         let socket = self.socket.clone();
         move |error| EngineError::from_bollard(&error, &socket)
@@ -156,12 +168,16 @@ impl Engine for DockerEngine {
         self.negotiate().await?;
         let version =
             self.ask("say its version", ANSWER_LIMIT, |docker| async move { docker.version().await }).await?;
-        let api = version.api_version.unwrap_or_default();
+        let api = ApiVersion::parse(&version.api_version.unwrap_or_default());
         let version = version.version.unwrap_or_default();
-        if too_old(&api) {
+        if too_old(api) {
             return Err(EngineError::TooOld { version });
         }
-        Ok(EngineVersion { version, api })
+        let ours = ApiVersion::new(
+            u32::try_from(API_DEFAULT_VERSION.major_version).unwrap_or_default(),
+            u32::try_from(API_DEFAULT_VERSION.minor_version).unwrap_or_default(),
+        );
+        Ok(EngineVersion { version, api: api.min(ours) })
     }
 
     async fn containers(&self) -> Result<Vec<Container>, EngineError> {
@@ -184,17 +200,30 @@ impl Engine for DockerEngine {
     }
 
     async fn inspect(&self, id: &str) -> Result<Container, EngineError> {
-        let id = object(id)?;
-        let inspected = self
-            .ask("inspect a container", ANSWER_LIMIT, |docker| async move {
-                docker.inspect_container(&id, None).await
-            })
-            .await?;
-        Ok(record::container(inspected))
+        let mut container = self.inspect_alone(id).await?;
+        if container.network_of.is_empty() {
+            return Ok(container);
+        }
+        match self.inspect_alone(&container.network_of).await {
+            Ok(other) => record::share_address(&mut container, &other),
+            // It has lost its network with the other container.
+            Err(EngineError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(container)
     }
 
-    async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, EngineError> {
-        let options = query::CreateContainerOptionsBuilder::default().name(name).build();
+    async fn create(
+        &self,
+        name: &str,
+        platform: &str,
+        body: ContainerCreateBody,
+    ) -> Result<String, EngineError> {
+        let mut options = query::CreateContainerOptionsBuilder::default().name(name);
+        if !platform.is_empty() {
+            options = options.platform(platform);
+        }
+        let options = options.build();
         let created = self
             .ask("create a container", WORK_LIMIT, |docker| async move {
                 docker.create_container(Some(options), body).await
@@ -306,6 +335,7 @@ impl Engine for DockerEngine {
             cmd: Some(options.command),
             user: some(options.user),
             working_dir: some(options.working_dir),
+            privileged: Some(options.privileged),
             ..Default::default()
         };
         let created =
@@ -382,6 +412,11 @@ impl Engine for DockerEngine {
             .await;
         match inspected {
             Ok(inspected) => Ok(Some(Image {
+                platform: [&inspected.os, &inspected.architecture, &inspected.variant]
+                    .map(|part| part.as_deref().unwrap_or_default())
+                    .join("/")
+                    .trim_end_matches('/')
+                    .to_owned(),
                 id: inspected.id.unwrap_or_default(),
                 entrypoint: inspected.config.and_then(|config| config.entrypoint).unwrap_or_default(),
             })),
@@ -393,9 +428,10 @@ impl Engine for DockerEngine {
     async fn pull(
         &self,
         image: &str,
+        platform: &str,
     ) -> Result<BoxStream<'static, Result<String, EngineError>>, EngineError> {
         let image = reference(image)?;
-        let mut options = query::CreateImageOptionsBuilder::default().from_image(&image);
+        let mut options = query::CreateImageOptionsBuilder::default().from_image(&image).platform(platform);
         // Without a tag the engine would pull every tag there is.
         if !has_tag(&image) {
             options = options.tag("latest");

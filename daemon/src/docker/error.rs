@@ -85,6 +85,12 @@ pub enum EngineError {
         /// The reference.
         image: String,
     },
+    /// The image is here, for another platform than the wanted one.
+    #[error("{message}")]
+    OtherPlatform {
+        /// In the engine's words.
+        message: String,
+    },
     /// A pull failed.
     #[error("cannot pull `{image}`: {reason}")]
     Pull {
@@ -180,6 +186,16 @@ impl EngineError {
     }
 }
 
+/// What the engine says with any status when it is the request that cannot be done.
+const REFUSALS: [&str; 6] = [
+    "executable file not found",
+    "no such file or directory: unknown",
+    "error gathering device information",
+    "could not select device driver",
+    "cannot join network of a non running container",
+    "bind source path does not exist",
+];
+
 /// What an answer of the engine means. Its messages are no API, but the only place that says *which* conflict a 409 or 500 is.
 pub(crate) fn classify(status: u16, message: &str) -> EngineError {
     let message = message.trim().to_owned();
@@ -195,7 +211,9 @@ pub(crate) fn classify(status: u16, message: &str) -> EngineError {
         EngineError::NameTaken { message }
     } else if let Some(image) = lower.find("no such image: ").and_then(|at| message.get(at + 15..)) {
         EngineError::ImageMissing { image: image.to_owned() }
-    } else if has("executable file not found") || has("no such file or directory: unknown") {
+    } else if has("does not match the specified platform") || has("does not provide the specified platform") {
+        EngineError::OtherPlatform { message }
+    } else if REFUSALS.iter().any(|part| has(part)) {
         EngineError::Refused { message }
     } else {
         match status {
@@ -302,6 +320,10 @@ impl From<EngineError> for Failure {
                 ),
                 PullProblem::Other => (Code::Refused, None),
             },
+            E::OtherPlatform { .. } => (
+                Code::Refused,
+                Some("take `platform` out, or build or pull the image for that platform".to_owned()),
+            ),
             E::Invalid { .. } => (Code::Invalid, None),
             E::Refused { .. } => (Code::Refused, None),
             E::NoSpace { .. } => (Code::Exhausted, Some("free some: docker system prune, df -h".into())),

@@ -43,6 +43,8 @@ pub struct ExecOptions {
     pub user: String,
     /// Empty: the container's.
     pub working_dir: String,
+    /// With all of root's rights over the machine.
+    pub privileged: bool,
 }
 
 /// A piece of output.

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::ReceiverStream;
+use uc_api::layout::DOCKER_NETWORK;
 use uc_api::v1;
 
 use super::error::PullProblem;
@@ -50,6 +51,7 @@ struct State {
     events: broadcast::Sender<EngineEvent>,
     offline: bool,
     stops: Vec<(String, Duration)>,
+    commands: Vec<(String, ExecOptions)>,
     next: u32,
 }
 
@@ -64,6 +66,20 @@ struct Fake {
     ip: Option<String>,
     logs: Vec<LogLine>,
     running: Vec<AbortHandle>,
+}
+
+impl State {
+    /// A container with what it has from the one whose network it joined.
+    fn look(&self, id: &str) -> Container {
+        let mut container = record::container(self.containers[id].inspect(id));
+        if let Ok(other) = FakeEngine::find(self, &container.network_of)
+            && !container.network_of.is_empty()
+        {
+            let other = record::container(self.containers[&other].inspect(&other));
+            record::share_address(&mut container, &other);
+        }
+        container
+    }
 }
 
 impl Drop for Fake {
@@ -109,7 +125,7 @@ impl Fake {
             }),
             network_settings: Some(engine::NetworkSettings {
                 networks: Some(std::collections::HashMap::from([(
-                    uc_api::layout::DOCKER_NETWORK.to_owned(),
+                    DOCKER_NETWORK.to_owned(),
                     engine::EndpointSettings { ip_address: self.ip.clone(), ..Default::default() },
                 )])),
                 ..Default::default()
@@ -148,6 +164,7 @@ impl FakeEngine {
             events: broadcast::Sender::new(256),
             offline: false,
             stops: Vec::new(),
+            commands: Vec::new(),
             next: 0,
         })))
     }
@@ -158,9 +175,15 @@ impl FakeEngine {
 
     /// An image that is there.
     pub(crate) fn add_image(&self, image: &str) {
-        self.state()
-            .images
-            .insert(image.to_owned(), Image { id: format!("sha256:{image}"), ..Default::default() });
+        self.add_image_for(image, "");
+    }
+
+    /// An image that is there, for a platform or, if that is empty, for the machine's.
+    pub(crate) fn add_image_for(&self, image: &str, platform: &str) {
+        let platform = if platform.is_empty() { "linux/amd64" } else { platform };
+        let made =
+            Image { id: format!("sha256:{image}"), platform: platform.to_owned(), ..Default::default() };
+        self.state().images.insert(image.to_owned(), made);
     }
 
     /// An image that can be pulled.
@@ -183,6 +206,11 @@ impl FakeEngine {
     /// Stops asked for: container id and grace.
     pub(crate) fn stops(&self) -> Vec<(String, Duration)> {
         self.state().stops.clone()
+    }
+
+    /// Commands that were run: container id and how.
+    pub(crate) fn commands(&self) -> Vec<(String, ExecOptions)> {
+        self.state().commands.clone()
     }
 
     fn reach(&self) -> Result<MutexGuard<'_, State>, EngineError> {
@@ -311,30 +339,39 @@ fn script(command: &[String]) -> Option<String> {
 impl Engine for FakeEngine {
     async fn version(&self) -> Result<EngineVersion, EngineError> {
         let _state = self.reach()?;
-        Ok(EngineVersion { version: "27.0.0".to_owned(), api: "1.46".to_owned() })
+        Ok(EngineVersion { version: "27.0.0".to_owned(), api: ApiVersion::new(1, 46) })
     }
 
     async fn containers(&self) -> Result<Vec<Container>, EngineError> {
         let state = self.reach()?;
-        let all = state.containers.iter().map(|(id, fake)| record::container(fake.inspect(id)));
+        let all = state.containers.keys().map(|id| state.look(id));
         Ok(all.filter(|container| container.managed).collect())
     }
 
     async fn inspect(&self, id: &str) -> Result<Container, EngineError> {
         let state = self.reach()?;
         let id = Self::find(&state, id)?;
-        Ok(record::container(state.containers[&id].inspect(&id)))
+        Ok(state.look(&id))
     }
 
-    async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, EngineError> {
+    async fn create(
+        &self,
+        name: &str,
+        platform: &str,
+        body: ContainerCreateBody,
+    ) -> Result<String, EngineError> {
         let mut state = self.reach()?;
         if state.containers.values().any(|fake| fake.name == name) {
             let message = format!("Conflict. The container name \"/{name}\" is already in use by container");
             return Err(EngineError::NameTaken { message });
         }
         let image = body.image.clone().unwrap_or_default();
-        if !state.images.contains_key(&image) {
+        let Some(present) = state.images.get(&image) else {
             return Err(EngineError::ImageMissing { image });
+        };
+        if !platform::fits(platform, &present.platform) {
+            let message = format!("image {image} does not match the specified platform {platform}");
+            return Err(EngineError::OtherPlatform { message });
         }
         state.next += 1;
         let id = format!("{:08x}{}", state.next, "f".repeat(56));
@@ -401,7 +438,9 @@ impl Engine for FakeEngine {
             fake.status = engine::ContainerStateStatusEnum::RUNNING;
             fake.restarts = 0;
             fake.exit_code = 0;
-            fake.ip = Some(format!("10.210.0.{}", number + 1));
+            let host = fake.body.host_config.as_ref();
+            let own = host.is_none_or(|host| host.network_mode.as_deref() == Some(DOCKER_NETWORK));
+            fake.ip = own.then(|| format!("10.210.0.{}", number + 1));
             fake.health = container.healthcheck.map(|_| engine::HealthStatusEnum::STARTING);
             fake.running = tasks;
         });
@@ -484,6 +523,7 @@ impl Engine for FakeEngine {
             if !state.containers[&id].is_running() {
                 return Err(EngineError::Refused { message: format!("Container {id} is not running") });
             }
+            state.commands.push((id, options.clone()));
             state.next += 1;
             let exec_id = format!("e{}", state.next);
             state.execs.insert(exec_id.clone(), None);
@@ -564,10 +604,11 @@ impl Engine for FakeEngine {
     async fn pull(
         &self,
         reference: &str,
+        platform: &str,
     ) -> Result<BoxStream<'static, Result<String, EngineError>>, EngineError> {
         let known = self.reach()?.registry.contains(reference);
         let items = if known {
-            self.add_image(reference);
+            self.add_image_for(reference, platform);
             vec![Ok(format!("Pulling {reference}"))]
         } else {
             vec![Err(EngineError::Pull {

@@ -47,8 +47,20 @@ pub enum Verdict {
     TimedOut(Duration),
 }
 
-/// Judges a container `elapsed` after its start; `monitor` is how long it must run if it has no healthcheck.
-pub fn judge(container: &Container, elapsed: Duration, monitor: Duration) -> Verdict {
+/// When, since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// Since it was started.
+    pub elapsed: Duration,
+    /// Since its healthcheck succeeded, without a break.
+    pub healthy: Duration,
+    /// How long it must serve before it is believed; none: [`MONITOR`], or with a healthcheck no longer than that takes.
+    pub monitor: Option<Duration>,
+}
+
+/// Judges a container.
+pub fn judge(container: &Container, watched: Watched) -> Verdict {
+    let Watched { elapsed, healthy, monitor } = watched;
     use v1::ReplicaState as State;
     let record = &container.record;
     if let State::Exited | State::Dead = record.state() {
@@ -66,16 +78,23 @@ pub fn judge(container: &Container, elapsed: Duration, monitor: Duration) -> Ver
     }
     match container.healthcheck {
         Some(limits) => match record.health() {
-            v1::Health::Healthy => Verdict::Ready,
+            v1::Health::Healthy if healthy >= monitor.unwrap_or_default() => Verdict::Ready,
+            v1::Health::Healthy => Verdict::Wait,
             v1::Health::Unhealthy => {
                 Verdict::Failed(format!("its healthcheck failed {} in a row", times(limits.retries)))
             }
             _ if elapsed >= limits.limit() => Verdict::TimedOut(limits.limit()),
             _ => Verdict::Wait,
         },
-        None if record.state() == State::Running && elapsed >= monitor => Verdict::Ready,
-        None if elapsed >= monitor.saturating_add(STUCK) => Verdict::TimedOut(monitor.saturating_add(STUCK)),
-        None => Verdict::Wait,
+        None => {
+            let monitor = monitor.unwrap_or(MONITOR);
+            let stuck = monitor.saturating_add(STUCK);
+            match record.state() {
+                State::Running if elapsed >= monitor => Verdict::Ready,
+                _ if elapsed >= stuck => Verdict::TimedOut(stuck),
+                _ => Verdict::Wait,
+            }
+        }
     }
 }
 
@@ -115,6 +134,9 @@ mod tests {
             stop_grace: Duration::from_secs(10),
             oom_killed: false,
             start_error: String::new(),
+            network_of: String::new(),
+            post_start: Vec::new(),
+            pre_stop: Vec::new(),
         }
     }
 
@@ -126,7 +148,8 @@ mod tests {
     }
 
     fn after(container: &Container, seconds: u64) -> Verdict {
-        judge(container, Duration::from_secs(seconds), MONITOR)
+        let elapsed = Duration::from_secs(seconds);
+        judge(container, Watched { elapsed, healthy: Duration::ZERO, monitor: None })
     }
 
     #[test]
@@ -147,6 +170,32 @@ mod tests {
             after(&with_health(v1::Health::Unhealthy), 0),
             Verdict::Failed("its healthcheck failed 3 times in a row".into())
         );
+    }
+
+    #[test]
+    fn with_a_monitor_period_it_must_stay_healthy_for_so_long() {
+        let after = |container: &Container, healthy| {
+            let monitor = Some(Duration::from_secs(5));
+            judge(container, Watched { elapsed: Duration::from_secs(200), healthy, monitor })
+        };
+        let healthy = with_health(v1::Health::Healthy);
+        assert_eq!(
+            after(&healthy, Duration::from_secs(4)),
+            Verdict::Wait,
+            "beyond the healthcheck's own limit"
+        );
+        assert_eq!(after(&healthy, Duration::from_secs(5)), Verdict::Ready);
+        let failing = with_health(v1::Health::Unhealthy);
+        assert!(matches!(after(&failing, Duration::ZERO), Verdict::Failed(_)));
+        let running = container(v1::ReplicaState::Running, None);
+        let at = |seconds| {
+            let monitor = Some(Duration::from_secs(5));
+            judge(
+                &running,
+                Watched { elapsed: Duration::from_secs(seconds), healthy: Duration::ZERO, monitor },
+            )
+        };
+        assert_eq!((at(4), at(5)), (Verdict::Wait, Verdict::Ready));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::dockerd::Dockerd;
 use super::suite;
 use super::suite::service;
 use super::*;
+use crate::files::Files;
 use crate::node::Draining;
 use crate::node::NodeService;
 use crate::node::tests::create;
@@ -36,6 +37,10 @@ async fn real_engine_passes_the_suite() {
         case(bench.clone()).await;
         println!("{name} {:?}", started.elapsed());
     }
+}
+
+fn contents(state: &tempfile::TempDir) -> Files {
+    Files::new(state.path().join("files"))
 }
 
 /// Output (both streams) and exit code of a command.
@@ -60,7 +65,14 @@ async fn real_engine_serves_replicas() {
     let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
     bench.load().await;
     let (_identity, receiver) = watch::channel(Some(identity()));
-    let node = NodeService::new(engine.clone(), receiver, Draining::new(), CancellationToken::new());
+    let state = tempfile::tempdir().unwrap();
+    let node = NodeService::new(
+        engine.clone(),
+        contents(&state),
+        receiver,
+        Draining::new(),
+        CancellationToken::new(),
+    );
 
     // What the spec says is what the container sees.
     let mut spec = service("we_b.x", "sleep 1000");
@@ -158,9 +170,10 @@ async fn real_engine_may_be_restarted_while_it_is_observed() {
     let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
     bench.load().await;
     let (_identity, receiver) = watch::channel(Some(identity()));
+    let state = tempfile::tempdir().unwrap();
     let draining = Draining::new();
     let cancel = CancellationToken::new();
-    let node = NodeService::new(engine.clone(), receiver, draining.clone(), cancel.clone());
+    let node = NodeService::new(engine.clone(), contents(&state), receiver, draining.clone(), cancel.clone());
     let (sender, mut observations) = mpsc::channel(100);
     let observer = observe::run(
         engine.clone(),

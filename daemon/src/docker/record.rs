@@ -1,5 +1,8 @@
 //! From what the engine says to our records: pure. A field the engine leaves out gets the value that promises least.
 
+mod ports;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::models as engine;
@@ -11,7 +14,6 @@ use super::Container;
 use super::HealthLimits;
 use super::PortHolder;
 use super::Volume;
-use super::spec::port_key;
 
 /// The engine's own, used where neither image nor service says anything.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
@@ -33,6 +35,16 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
         replica_state,
         v1::ReplicaState::Exited | v1::ReplicaState::Dead | v1::ReplicaState::Restarting
     );
+    let ip = network
+        .networks
+        .and_then(|mut networks| networks.remove(DOCKER_NETWORK))
+        .and_then(|endpoint| endpoint.ip_address)
+        .filter(|ip| !ip.is_empty())
+        .unwrap_or_else(|| of(label::ADDRESS));
+    let number = |key: &str| of(key).parse().unwrap_or_default();
+    // Only we write these labels, and only whole.
+    let hooks = |key: &str| serde_json::from_str(&of(key)).unwrap_or_default();
+    let files = of(label::FILES);
     let record = v1::ReplicaRecord {
         container_id: inspected.id.unwrap_or_default(),
         container_name: inspected.name.unwrap_or_default().trim_start_matches('/').to_owned(),
@@ -42,21 +54,19 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
         image: config.image.unwrap_or_default(),
         state: replica_state.into(),
         health: health(state.health.as_ref()).into(),
-        ip: network
-            .networks
-            .and_then(|mut networks| networks.remove(DOCKER_NETWORK))
-            .and_then(|endpoint| endpoint.ip_address)
-            .unwrap_or_default(),
+        ip: if has_address(replica_state) { ip } else { String::new() },
         created_at_ms: inspected.created.as_deref().map(milliseconds).unwrap_or_default(),
         exit_code: ended.then(|| state.exit_code.unwrap_or_default() as i32),
-        ports: ports(host.port_bindings.unwrap_or_default(), &published),
+        ports: ports::ports(host.port_bindings.unwrap_or_default(), &published),
         draining: false,
         restart_count: inspected
             .restart_count
             .and_then(|count| u32::try_from(count).ok())
             .unwrap_or_default(),
-        mounts: mounts(inspected.mounts.unwrap_or_default()),
-        ..v1::ReplicaRecord::default()
+        mounts: mounts(inspected.mounts.unwrap_or_default(), host.tmpfs.unwrap_or_default()),
+        files: files.split(',').filter(|hash| !hash.is_empty()).map(str::to_owned).collect(),
+        reserved_nano_cpus: number(label::RESERVED_CPU),
+        reserved_memory: number(label::RESERVED_MEMORY),
     };
     Container {
         record,
@@ -69,7 +79,25 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
             .map_or(STOP_GRACE, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))),
         oom_killed: state.oom_killed.unwrap_or_default(),
         start_error: state.error.unwrap_or_default(),
+        network_of: host
+            .network_mode
+            .and_then(|mode| Some(mode.strip_prefix("container:")?.to_owned()))
+            .unwrap_or_default(),
+        post_start: hooks(label::POST_START),
+        pre_stop: hooks(label::PRE_STOP),
     }
+}
+
+/// A container that joined the network of `other` is reached at that one's address.
+pub fn share_address(container: &mut Container, other: &Container) {
+    if has_address(container.record.state()) {
+        container.record.ip.clone_from(&other.record.ip);
+    }
+}
+
+/// A paused one keeps its address; one that ended has none, whatever its labels say.
+fn has_address(state: v1::ReplicaState) -> bool {
+    matches!(state, v1::ReplicaState::Running | v1::ReplicaState::Paused)
 }
 
 /// One volume; none if it is anonymous, which belongs to its container and is of no interest to others.
@@ -106,6 +134,7 @@ pub fn port_holders(summary: engine::ContainerSummary) -> Vec<PortHolder> {
                 port: port.public_port.filter(|port| *port != 0)?,
                 protocol: match port.typ {
                     Some(engine::PortSummaryTypeEnum::UDP) => v1::Protocol::Udp,
+                    Some(engine::PortSummaryTypeEnum::SCTP) => v1::Protocol::Sctp,
                     _ => v1::Protocol::Tcp,
                 },
             })
@@ -172,37 +201,14 @@ fn milliseconds(time: &str) -> i64 {
     time.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond).unwrap_or_default()
 }
 
-/// Ports as they were asked for, with the engine's choice where none was made. In a fixed order, so that equal facts are equal records.
-fn ports(asked: engine::PortMap, published: &engine::PortMap) -> Vec<v1::PortSpec> {
-    let mut ports = Vec::new();
-    for (key, bindings) in asked {
-        let (port, protocol) = key.split_once('/').unwrap_or((&key, "tcp"));
-        let Ok(container_port) = port.parse() else { continue };
-        let protocol = if protocol == "udp" { v1::Protocol::Udp } else { v1::Protocol::Tcp };
-        let number = |binding: &engine::PortBinding| {
-            binding.host_port.as_deref().and_then(|port| port.parse::<u32>().ok()).filter(|port| *port != 0)
-        };
-        let chosen = published
-            .get(&port_key(container_port, protocol))
-            .and_then(|bindings| bindings.as_ref()?.iter().find_map(number));
-        for binding in bindings.unwrap_or_default() {
-            ports.push(v1::PortSpec {
-                container_port,
-                published_port: number(&binding).or(chosen).unwrap_or_default(),
-                host_ip: binding.host_ip.unwrap_or_default(),
-                protocol: protocol.into(),
-                ..v1::PortSpec::default()
-            });
-        }
-    }
-    ports.sort_by(|a, b| {
-        let key = |port: &v1::PortSpec| (port.container_port, port.protocol, port.published_port);
-        key(a).cmp(&key(b)).then_with(|| a.host_ip.cmp(&b.host_ip))
+/// Mounts in the order of their targets. The engine does not count the file systems in memory that were asked for by option among them.
+fn mounts(points: Vec<engine::MountPoint>, tmpfs: HashMap<String, String>) -> Vec<v1::MountSpec> {
+    let in_memory = tmpfs.into_iter().map(|(target, options)| v1::MountSpec {
+        kind: v1::MountKind::Tmpfs.into(),
+        target,
+        read_only: options.split(',').any(|option| option == "ro"),
+        ..v1::MountSpec::default()
     });
-    ports
-}
-
-fn mounts(points: Vec<engine::MountPoint>) -> Vec<v1::MountSpec> {
     let mut mounts: Vec<v1::MountSpec> = points
         .into_iter()
         .filter_map(|point| {
@@ -210,11 +216,12 @@ fn mounts(points: Vec<engine::MountPoint>) -> Vec<v1::MountSpec> {
                 "volume" => v1::MountKind::Volume,
                 "bind" => v1::MountKind::Bind,
                 "tmpfs" => v1::MountKind::Tmpfs,
+                "image" => v1::MountKind::Image,
                 _ => return None,
             };
             let source = match kind {
                 v1::MountKind::Volume => point.name,
-                v1::MountKind::Bind => point.source,
+                v1::MountKind::Bind | v1::MountKind::Image => point.source,
                 _ => None,
             };
             Some(v1::MountSpec {
@@ -225,6 +232,7 @@ fn mounts(points: Vec<engine::MountPoint>) -> Vec<v1::MountSpec> {
                 ..v1::MountSpec::default()
             })
         })
+        .chain(in_memory)
         .collect();
     mounts.sort_by(|a, b| a.target.cmp(&b.target));
     mounts

@@ -1,35 +1,50 @@
 //! From a service's spec to what the engine is told: pure, so that every key a person writes can be checked by a test.
 //!
-//! The engine's own defaults are left to the engine; only where a service on several machines needs another one is it set here.
+//! The engine's own defaults are left to the engine; only where a service on several machines needs another one is it set here. What an
+//! engine is too old for is refused, never left out: half of what was asked for would be a surprise.
+
+mod check;
+mod error;
+mod mounts;
+mod namespaces;
+mod network;
+mod resources;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use bollard::models::ContainerCreateBody;
-use bollard::models::EndpointSettings;
 use bollard::models::HealthConfig;
 use bollard::models::HostConfig;
 use bollard::models::HostConfigLogConfig;
-use bollard::models::Mount;
-use bollard::models::MountBindOptions;
-use bollard::models::MountType;
-use bollard::models::NetworkingConfig;
-use bollard::models::PortBinding;
 use bollard::models::RestartPolicy as EngineRestart;
 use bollard::models::RestartPolicyNameEnum;
-use thiserror::Error;
-use uc_api::layout::DOCKER_NETWORK;
-use uc_api::layout::DOMAIN;
 use uc_api::layout::label;
-use uc_api::name::MAX_LABEL;
 use uc_api::v1;
-use uc_api::{ProjectName, ServiceName};
+
+pub use check::check;
+pub(crate) use check::is_object_name;
+pub(crate) use check::is_reference;
+pub use error::SpecError;
+pub use namespaces::shared_services;
+pub(crate) use network::port_key;
+
+use super::ApiVersion;
 
 /// Which machine a container runs on; ours wins over a variable of that name in the compose file.
 pub const MACHINE_ID_VARIABLE: &str = "UC_MACHINE_ID";
+/// From here on the engine looks more often while a container starts.
+const START_INTERVAL: ApiVersion = ApiVersion::new(1, 44);
+/// From here on the engine hands annotations to the runtime.
+const ANNOTATIONS: ApiVersion = ApiVersion::new(1, 43);
+/// The log driver where none is named: it rotates, which the engine's own default does not.
+const LOG_DRIVER: &str = "local";
+/// The engine's own default, for options that only it knows.
+const JSON_LOG_DRIVER: &str = "json-file";
+/// What [`LOG_DRIVER`] knows.
+const LOG_OPTIONS: [&str; 5] = ["max-size", "max-file", "compress", "mode", "max-buffer-size"];
 
 /// What identifies a replica beside its spec.
 #[derive(Debug, Clone)]
@@ -46,68 +61,14 @@ pub struct Placement<'a> {
     pub deployment: &'a str,
     /// What the image runs; needed only to take its command away ([`needs_image_entrypoint`]).
     pub image_entrypoint: &'a [String],
+    /// What the machine's engine can do.
+    pub api: ApiVersion,
+    /// For each of [`shared_services`] the container on this machine whose namespaces are joined.
+    pub shared: &'a BTreeMap<String, String>,
     /// Where the contents that the spec names are on this machine, by hash ([`v1::FileSpec::hash`]).
     pub files: &'a BTreeMap<String, PathBuf>,
     /// Values of the variables in [`v1::ServiceSpec::secret_environment`], by the variable's name.
     pub secrets: &'a BTreeMap<String, String>,
-}
-
-/// Why a spec cannot become a container.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SpecError {
-    /// Project or service name.
-    #[error(transparent)]
-    Name(#[from] uc_api::name::NameError),
-    /// No image at all.
-    #[error("service `{service}` has no image")]
-    NoImage {
-        /// Its name.
-        service: String,
-    },
-    /// A reference that no registry could serve.
-    #[error("service `{service}`: `{image}` is not an image reference")]
-    Image {
-        /// Its name.
-        service: String,
-        /// What was given.
-        image: String,
-    },
-    /// A port outside 1..=65535, or a host address that is none.
-    #[error("service `{service}`: port {port}: {reason}")]
-    Port {
-        /// Its name.
-        service: String,
-        /// As `published:container`.
-        port: String,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// A mount without an absolute target, or of no kind.
-    #[error("service `{service}`: mount at `{target}`: {reason}")]
-    Mount {
-        /// Its name.
-        service: String,
-        /// Where.
-        target: String,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// Content that was to travel with the deployment and is not on this machine.
-    #[error("service `{service}`: {name} is not on this machine")]
-    Content {
-        /// Its name.
-        service: String,
-        /// The content's name for people.
-        name: String,
-    },
-    /// Command set to nothing, and the image runs nothing by itself.
-    #[error("service `{service}`: nothing to run: its command is empty and `{image}` has no entrypoint")]
-    NothingToRun {
-        /// Its name.
-        service: String,
-        /// Its image.
-        image: String,
-    },
 }
 
 /// The name of a new container: `<project>-<service>-<suffix>`, the suffix being four characters of base 32 made from `random` (20 bits).
@@ -118,75 +79,9 @@ pub fn container_name(spec: &v1::ServiceSpec, random: u32) -> String {
     format!("{}-{}-{suffix}", spec.project, spec.name)
 }
 
-/// The host name inside: what the person chose, else the container's name; of one that is too long for Linux, the end, which tells it apart.
-fn hostname(spec: &v1::ServiceSpec, name: &str) -> String {
-    if !spec.hostname.is_empty() {
-        return spec.hostname.clone();
-    }
-    let from = name.len().saturating_sub(MAX_LABEL);
-    name.get(from..).unwrap_or(name).trim_start_matches(['-', '_', '.']).to_owned()
-}
-
 /// An empty command means "not the image's". The engine can say that only together with an entrypoint, so the image's has to be known.
 pub fn needs_image_entrypoint(spec: &v1::ServiceSpec) -> bool {
     spec.entrypoint.is_none() && spec.command.as_ref().is_some_and(|command| command.values.is_empty())
-}
-
-/// What is wrong with a spec, before anything is done for it.
-pub fn check(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
-    let _: ProjectName = spec.project.parse()?;
-    let _: ServiceName = spec.name.parse()?;
-    let service = || spec.name.clone();
-    if spec.image.is_empty() {
-        return Err(SpecError::NoImage { service: service() });
-    }
-    if !is_reference(&spec.image) {
-        return Err(SpecError::Image { service: service(), image: spec.image.clone() });
-    }
-    for port in &spec.ports {
-        let wrong = |reason| SpecError::Port {
-            service: service(),
-            port: format!("{}:{}", port.published_port, port.container_port),
-            reason,
-        };
-        if !(1..=65535).contains(&port.container_port) {
-            return Err(wrong("the container's port must be 1 to 65535"));
-        }
-        if port.published_port > 65535 {
-            return Err(wrong("the published port must be at most 65535"));
-        }
-        if !port.host_ip.is_empty() && port.host_ip.parse::<IpAddr>().is_err() {
-            return Err(wrong("its host address is not an IP address"));
-        }
-    }
-    for mount in &spec.mounts {
-        let wrong = |reason| SpecError::Mount { service: service(), target: mount.target.clone(), reason };
-        if !mount.target.starts_with('/') {
-            return Err(wrong("the target must be an absolute path"));
-        }
-        match mount.kind() {
-            v1::MountKind::Bind if !mount.source.starts_with('/') => {
-                return Err(wrong("a bind mount's source must be an absolute path on the machine"));
-            }
-            v1::MountKind::Unspecified => return Err(wrong("it is neither volume, bind nor tmpfs")),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Characters of a reference only: it becomes a part of a path in the engine's API.
-pub(crate) fn is_reference(image: &str) -> bool {
-    image.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b))
-        && image.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && !image.contains("..")
-        && !image.contains("//")
-}
-
-/// Name and id of objects of the engine: likewise.
-pub(crate) fn is_object_name(name: &str) -> bool {
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
 /// What the engine is told to create. `spec` has passed [`check`].
@@ -196,30 +91,27 @@ pub fn container(
     placement: &Placement<'_>,
 ) -> Result<ContainerCreateBody, SpecError> {
     let (entrypoint, command) = what_to_run(spec, placement.image_entrypoint)?;
-    let (binds, mut mounts) = mounts(&spec.mounts);
-    mounts.extend(files(spec, placement.files)?);
-    let host_config = HostConfig {
-        network_mode: Some(DOCKER_NETWORK.to_owned()),
-        dns: Some(vec![placement.bridge.to_string()]),
-        dns_search: Some(vec![format!("{}.{DOMAIN}", spec.project), DOMAIN.to_owned()]),
-        dns_options: Some(vec!["ndots:1".to_owned()]),
-        restart_policy: Some(EngineRestart {
-            name: Some(restart(spec.restart())),
-            maximum_retry_count: None,
-        }),
-        log_config: Some(HostConfigLogConfig { typ: Some("local".to_owned()), config: None }),
-        port_bindings: some_if(!spec.ports.is_empty(), || port_bindings(&spec.ports)),
-        binds: some_if(!binds.is_empty(), || binds),
-        mounts: some_if(!mounts.is_empty(), || mounts),
+    if !spec.annotations.is_empty() && placement.api < ANNOTATIONS {
+        return Err(SpecError::TooOld { service: spec.name.clone(), key: "annotations", needs: "24" });
+    }
+    let mut host = HostConfig {
+        restart_policy: Some(restart(spec)),
+        log_config: Some(log_config(spec.logging.as_ref())),
         init: some_if(spec.init, || true),
         readonly_rootfs: some_if(spec.read_only, || true),
-        cap_add: some_if(!spec.cap_add.is_empty(), || spec.cap_add.clone()),
-        cap_drop: some_if(!spec.cap_drop.is_empty(), || spec.cap_drop.clone()),
+        privileged: some_if(spec.privileged, || true),
+        cap_add: list(&spec.cap_add),
+        cap_drop: list(&spec.cap_drop),
+        group_add: list(&spec.group_add),
+        security_opt: list(&spec.security_opt),
+        sysctls: map(&spec.sysctls),
+        storage_opt: map(&spec.storage_opt),
+        annotations: map(&spec.annotations),
+        runtime: text(&spec.runtime),
         ..Default::default()
     };
-    Ok(ContainerCreateBody {
+    let mut body = ContainerCreateBody {
         image: Some(spec.image.clone()),
-        hostname: Some(hostname(spec, name)),
         labels: Some(labels(spec, placement)),
         env: Some(environment(spec, placement)?),
         entrypoint,
@@ -229,17 +121,16 @@ pub fn container(
         tty: some_if(spec.tty, || true),
         open_stdin: some_if(spec.stdin_open, || true),
         stop_signal: text(&spec.stop_signal),
-        stop_timeout: spec
-            .stop_grace_period_ms
-            .map(|ms| i64::try_from(ms.div_ceil(1000)).unwrap_or(i64::MAX)),
-        healthcheck: spec.healthcheck.as_ref().map(healthcheck),
-        exposed_ports: some_if(!spec.ports.is_empty(), || exposed(&spec.ports)),
-        host_config: Some(host_config),
-        networking_config: Some(NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(DOCKER_NETWORK.to_owned(), EndpointSettings::default())])),
-        }),
+        stop_timeout: spec.stop_grace_period_ms.map(|ms| signed(ms.div_ceil(1000))),
+        healthcheck: spec.healthcheck.as_ref().map(|check| healthcheck(check, placement.api)),
         ..Default::default()
-    })
+    };
+    network::fill(spec, name, placement, &mut body, &mut host)?;
+    namespaces::fill(spec, placement, &mut host)?;
+    resources::fill(spec, placement, &mut host)?;
+    mounts::fill(spec, placement, &mut host)?;
+    body.host_config = Some(host);
+    Ok(body)
 }
 
 /// Labels of a volume made for a project.
@@ -257,6 +148,19 @@ fn some_if<T>(yes: bool, value: impl FnOnce() -> T) -> Option<T> {
 
 fn text(value: &str) -> Option<String> {
     some_if(!value.is_empty(), || value.to_owned())
+}
+
+fn list<T: Clone>(values: &[T]) -> Option<Vec<T>> {
+    some_if(!values.is_empty(), || values.to_vec())
+}
+
+fn map(values: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
+    some_if(!values.is_empty(), || values.clone().into_iter().collect())
+}
+
+/// The engine's numbers have a sign; what does not fit is as good as no limit.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 type Words = Option<Vec<String>>;
@@ -280,6 +184,7 @@ fn what_to_run(spec: &v1::ServiceSpec, of_image: &[String]) -> Result<(Words, Wo
     Ok((entrypoint, command))
 }
 
+/// All that must be known of a container later and that the engine does not keep by itself.
 fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, String> {
     let ours = [
         (label::CLUSTER, placement.cluster),
@@ -291,7 +196,34 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
     ];
     let mut labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
     labels.extend(ours.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let resources = spec.resources.clone().unwrap_or_default();
+    let number = |number: Option<u64>| number.filter(|number| *number > 0).map(|number| number.to_string());
+    let files: Vec<&str> = spec
+        .files
+        .iter()
+        .map(|file| &file.hash)
+        .chain(spec.secret_environment.values())
+        .map(String::as_str)
+        .collect();
+    let address = some_if(spec.network_mode == "host", || placement.bridge.to_string());
+    let more = [
+        (label::FILES, text(&files.join(","))),
+        (label::RESERVED_CPU, number(resources.reserved_nano_cpus)),
+        (label::RESERVED_MEMORY, number(resources.reserved_memory)),
+        (label::ADDRESS, address),
+        (label::POST_START, hooks(&spec.post_start)),
+        (label::PRE_STOP, hooks(&spec.pre_stop)),
+    ];
+    for (key, value) in more {
+        // One that the person forged would be believed later.
+        labels.remove(key);
+        labels.extend(value.map(|value| (key.to_owned(), value)));
+    }
     labels
+}
+
+fn hooks(hooks: &[v1::Hook]) -> Option<String> {
+    some_if(!hooks.is_empty(), || serde_json::to_string(hooks).unwrap_or_default())
 }
 
 fn environment(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> Result<Vec<String>, SpecError> {
@@ -308,112 +240,50 @@ fn environment(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> Result<Vec<
     Ok(variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
 }
 
-/// What travelled with the deployment, read only. In the new notation, which refuses a source that is not there.
-fn files(spec: &v1::ServiceSpec, sources: &BTreeMap<String, PathBuf>) -> Result<Vec<Mount>, SpecError> {
-    let mount = |file: &v1::FileSpec| {
-        let source = sources.get(&file.hash).ok_or_else(|| SpecError::Content {
-            service: spec.name.clone(),
-            name: format!("the content of {}", file.name),
-        })?;
-        Ok(Mount {
-            target: Some(file.target.clone()),
-            source: Some(source.to_string_lossy().into_owned()),
-            typ: Some(MountType::BIND),
-            read_only: Some(true),
-            ..Default::default()
-        })
-    };
-    spec.files.iter().map(mount).collect()
-}
-
-fn restart(policy: v1::RestartPolicy) -> RestartPolicyNameEnum {
-    match policy {
+fn restart(spec: &v1::ServiceSpec) -> EngineRestart {
+    let name = match spec.restart() {
         v1::RestartPolicy::No => RestartPolicyNameEnum::NO,
         v1::RestartPolicy::Always => RestartPolicyNameEnum::ALWAYS,
         v1::RestartPolicy::OnFailure => RestartPolicyNameEnum::ON_FAILURE,
         v1::RestartPolicy::UnlessStopped | v1::RestartPolicy::Unspecified => {
             RestartPolicyNameEnum::UNLESS_STOPPED
         }
+    };
+    let counted = name == RestartPolicyNameEnum::ON_FAILURE && spec.restart_attempts > 0;
+    EngineRestart {
+        name: Some(name),
+        maximum_retry_count: some_if(counted, || i64::from(spec.restart_attempts)),
     }
 }
 
-/// `80/tcp`, as the engine writes it.
-pub(crate) fn port_key(port: u32, protocol: v1::Protocol) -> String {
-    let protocol = if protocol == v1::Protocol::Udp { "udp" } else { "tcp" };
-    format!("{port}/{protocol}")
+/// Options without a driver were written for the engine's own default; where ours does not know them, that one is taken.
+fn log_config(logging: Option<&v1::Logging>) -> HostConfigLogConfig {
+    let (driver, options) = match logging {
+        Some(logging) => (logging.driver.as_str(), map(&logging.options)),
+        None => ("", None),
+    };
+    let ours = options.iter().flatten().all(|(name, _)| LOG_OPTIONS.contains(&name.as_str()));
+    let driver = match (driver, ours) {
+        ("", true) => LOG_DRIVER,
+        ("", false) => JSON_LOG_DRIVER,
+        (driver, _) => driver,
+    };
+    HostConfigLogConfig { typ: Some(driver.to_owned()), config: options }
 }
 
-fn exposed(ports: &[v1::PortSpec]) -> Vec<String> {
-    let mut exposed: Vec<String> =
-        ports.iter().map(|port| port_key(port.container_port, port.protocol())).collect();
-    exposed.sort();
-    exposed.dedup();
-    exposed
-}
-
-/// Several published ports of one container port are all kept.
-fn port_bindings(ports: &[v1::PortSpec]) -> HashMap<String, Option<Vec<PortBinding>>> {
-    let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
-    for port in ports {
-        bindings
-            .entry(port_key(port.container_port, port.protocol()))
-            .or_default()
-            .get_or_insert_with(Vec::new)
-            .push(PortBinding {
-                host_ip: Some(port.host_ip.clone()),
-                host_port: Some(
-                    some_if(port.published_port != 0, || port.published_port.to_string()).unwrap_or_default(),
-                ),
-            });
-    }
-    bindings
-}
-
-fn healthcheck(check: &v1::Healthcheck) -> HealthConfig {
+fn healthcheck(check: &v1::Healthcheck, api: ApiVersion) -> HealthConfig {
     // The engine counts in nanoseconds; 0 is "the image's, or the default".
-    let nanos =
-        |ms: Option<u64>| ms.map(|ms| i64::try_from(ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX));
+    let nanos = |ms: Option<u64>| ms.map(|ms| signed(ms.saturating_mul(1_000_000)));
     HealthConfig {
         // No test of its own: the image's, with other times.
-        test: some_if(!check.test.is_empty(), || check.test.clone()),
+        test: list(&check.test),
         interval: nanos(check.interval_ms),
         timeout: nanos(check.timeout_ms),
         start_period: nanos(check.start_period_ms),
         retries: check.retries.map(i64::from),
-        start_interval: None,
+        // Older engines refuse it. Without it a container is found healthy a little later, and nothing else is different.
+        start_interval: nanos(check.start_interval_ms).filter(|_| api >= START_INTERVAL),
     }
-}
-
-/// Bind mounts in the old notation, because only that makes a missing folder on the machine on every engine we support, as Compose does;
-/// a path with `:` cannot be written in it.
-fn mounts(specs: &[v1::MountSpec]) -> (Vec<String>, Vec<Mount>) {
-    let mut binds = Vec::new();
-    let mut mounts = Vec::new();
-    for spec in specs {
-        let bind = spec.kind() == v1::MountKind::Bind;
-        if bind && !spec.source.contains(':') && !spec.target.contains(':') {
-            let mode = if spec.read_only { ":ro" } else { "" };
-            binds.push(format!("{}:{}{mode}", spec.source, spec.target));
-            continue;
-        }
-        mounts.push(Mount {
-            target: Some(spec.target.clone()),
-            source: text(&spec.source),
-            typ: Some(match spec.kind() {
-                v1::MountKind::Bind => MountType::BIND,
-                v1::MountKind::Tmpfs => MountType::TMPFS,
-                v1::MountKind::Image => MountType::IMAGE,
-                v1::MountKind::Volume | v1::MountKind::Unspecified => MountType::VOLUME,
-            }),
-            read_only: some_if(spec.read_only, || true),
-            bind_options: some_if(bind, || MountBindOptions {
-                create_mountpoint: Some(true),
-                ..Default::default()
-            }),
-            ..Default::default()
-        });
-    }
-    (binds, mounts)
 }
 
 #[cfg(test)]

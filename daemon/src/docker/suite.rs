@@ -77,6 +77,8 @@ fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
         revision: "r1",
         deployment: "d1",
         image_entrypoint: &[],
+        api: ApiVersion::new(1, 46),
+        shared: &BTreeMap::new(),
         files: &BTreeMap::new(),
         secrets: &BTreeMap::new(),
     };
@@ -86,7 +88,7 @@ fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
 impl Bench {
     async fn create(&self, spec: &v1::ServiceSpec) -> String {
         let name = spec::container_name(spec, rand::random());
-        self.engine.create(&name, body(spec, &name)).await.unwrap()
+        self.engine.create(&name, "", body(spec, &name)).await.unwrap()
     }
 
     async fn run(&self, spec: &v1::ServiceSpec) -> String {
@@ -161,7 +163,8 @@ fn words(command: &[&str]) -> ExecOptions {
 async fn images_are_loaded_and_found(bench: Bench) {
     assert_eq!(bench.engine.image(IMAGE).await.unwrap(), None);
     let spec = service("early", "true");
-    let missing = bench.engine.create("suite-early-aaaa", body(&spec, "suite-early-aaaa")).await.unwrap_err();
+    let missing =
+        bench.engine.create("suite-early-aaaa", "", body(&spec, "suite-early-aaaa")).await.unwrap_err();
     assert_eq!(missing, EngineError::ImageMissing { image: IMAGE.into() });
     let garbage = futures_util::stream::iter([Ok(Bytes::from_static(b"no archive at all, but some bytes"))]);
     assert!(bench.engine.load(garbage.boxed()).await.is_err());
@@ -178,7 +181,7 @@ async fn images_are_loaded_and_found(bench: Bench) {
 
     // Nobody listens on port 1.
     let pulled = async {
-        bench.engine.pull("localhost:1/uc/none:1").await?.collect::<Vec<_>>().await.into_iter().collect()
+        bench.engine.pull("localhost:1/uc/none:1", "").await?.collect::<Vec<_>>().await.into_iter().collect()
     };
     let pulled: Result<Vec<String>, EngineError> = pulled.await;
     let error = pulled.unwrap_err();
@@ -226,7 +229,7 @@ async fn only_ours_are_listed(bench: Bench) {
     let spec = service("other", "true");
     let mut of_others = body(&spec, "others");
     of_others.labels = None;
-    let id = bench.engine.create("others", of_others).await.unwrap();
+    let id = bench.engine.create("others", "", of_others).await.unwrap();
     assert!(!bench.engine.inspect(&id).await.unwrap().managed);
     let listed = bench.engine.containers().await.unwrap();
     assert!(listed.iter().all(|container| container.record.container_id != id));
@@ -349,8 +352,8 @@ async fn commands_fail_like_dockers(bench: Bench) {
 
 async fn names_are_unique(bench: Bench) {
     let spec = service("name", "true");
-    let id = bench.engine.create("suite-name-aaaa", body(&spec, "suite-name-aaaa")).await.unwrap();
-    let taken = bench.engine.create("suite-name-aaaa", body(&spec, "suite-name-aaaa")).await.unwrap_err();
+    let id = bench.engine.create("suite-name-aaaa", "", body(&spec, "suite-name-aaaa")).await.unwrap();
+    let taken = bench.engine.create("suite-name-aaaa", "", body(&spec, "suite-name-aaaa")).await.unwrap_err();
     assert!(matches!(taken, EngineError::NameTaken { .. }), "{taken:?}");
     assert_eq!(bench.engine.inspect("suite-name-aaaa").await.unwrap().record.container_id, id);
     bench.engine.remove(&id).await.unwrap();

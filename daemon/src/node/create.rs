@@ -19,6 +19,7 @@ use super::Replies;
 use super::ports;
 use crate::docker::EngineError;
 use crate::docker::error::PullProblem;
+use crate::docker::platform;
 use crate::docker::spec;
 
 /// New names tried when one is taken: with 20 random bits the second is all but certain to be free.
@@ -35,7 +36,7 @@ impl NodeService {
     ) -> Result<Replies<v1::CreateReplicaEvent>, Failure> {
         let identity = self.identity()?;
         let wanted = request.spec.unwrap_or_default();
-        spec::check(&wanted).map_err(|error| Failure::new(Code::Invalid, error.to_string()))?;
+        spec::check(&wanted)?;
         let (events, receiver) = mpsc::channel(QUEUE);
         let node = self.clone();
         self.tasks.spawn(async move {
@@ -100,15 +101,17 @@ struct Create<'a> {
 impl Create<'_> {
     async fn run(&self, revision: &str, deployment: &str) -> Result<(), Failure> {
         self.check_volumes().await?;
+        self.check_folders().await?;
         ports::check(&self.spec, &self.node.engine.port_holders().await?).await?;
-        self.fetch_image().await?;
+        let contents = self.node.contents(&self.spec).await?;
+        self.fetch_images().await?;
         let image_entrypoint = if spec::needs_image_entrypoint(&self.spec) {
             self.node.engine.image(&self.spec.image).await?.unwrap_or_default().entrypoint
         } else {
             Vec::new()
         };
         let (cluster, machine) = (self.identity.cluster.to_string(), self.identity.machine.to_string());
-        let (files, secrets) = (BTreeMap::new(), BTreeMap::new());
+        let shared = self.shared_containers().await?;
         let placement = spec::Placement {
             cluster: &cluster,
             machine: &machine,
@@ -116,13 +119,14 @@ impl Create<'_> {
             revision,
             deployment,
             image_entrypoint: &image_entrypoint,
-            files: &files,
-            secrets: &secrets,
+            api: self.node.engine.version().await?.api,
+            shared: &shared,
+            files: &contents.paths,
+            secrets: &contents.secrets,
         };
         for _ in 0..NAME_TRIES {
             let name = spec::container_name(&self.spec, rand::random());
-            let body = spec::container(&self.spec, &name, &placement)
-                .map_err(|error| Failure::new(Code::Invalid, error.to_string()))?;
+            let body = spec::container(&self.spec, &name, &placement)?;
             match self.create_and_tell(&name, body).await {
                 Err(EngineError::NameTaken { .. }) => {}
                 created => return Ok(created?),
@@ -139,9 +143,9 @@ impl Create<'_> {
     ) -> Result<(), EngineError> {
         let engine = self.node.engine.clone();
         let events = self.events.clone();
-        let name = name.to_owned();
+        let (name, platform) = (name.to_owned(), self.spec.platform.clone());
         let create = self.node.tasks.spawn(async move {
-            let id = engine.create(&name, body).await?;
+            let id = engine.create(&name, &platform, body).await?;
             let told =
                 events.send(Ok(v1::CreateReplicaEvent { event: Some(Event::ContainerId(id.clone())) }));
             if told.await.is_err() {
@@ -168,10 +172,67 @@ impl Create<'_> {
         })
     }
 
+    /// The engine's own refusal comes after the pull, and says neither which machine nor what to do.
+    async fn check_folders(&self) -> Result<(), Failure> {
+        let there = |mount: &&v1::MountSpec| {
+            mount.kind() == v1::MountKind::Bind && mount.create_host_path == Some(false)
+        };
+        for mount in self.spec.mounts.iter().filter(there) {
+            // Whatever else keeps us from looking is for the engine to find out.
+            if let Err(error) = tokio::fs::metadata(&mount.source).await
+                && error.kind() == std::io::ErrorKind::NotFound
+            {
+                let message = format!("`{}` does not exist on this machine", mount.source);
+                return Err(Failure::new(Code::Refused, message)
+                    .hint("make it there, or let it be made: bind.create_host_path: true"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest running replica of each service whose namespaces are to be shared; one that is about to go only if there is no other.
+    async fn shared_containers(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let services = spec::shared_services(&self.spec);
+        if services.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut running: Vec<v1::ReplicaRecord> = self
+            .node
+            .observe_now()
+            .await?
+            .replicas
+            .into_iter()
+            .filter(|replica| replica.project == self.spec.project)
+            .filter(|replica| replica.state() == v1::ReplicaState::Running)
+            .collect();
+        // Collecting keeps the last of each name.
+        running.sort_by_key(|replica| (!replica.draining, replica.created_at_ms));
+        Ok(running
+            .into_iter()
+            .filter(|replica| services.contains(&replica.service.as_str()))
+            .map(|replica| (replica.service, replica.container_id))
+            .collect())
+    }
+
+    /// The service's own image, and those of its mounts.
+    async fn fetch_images(&self) -> Result<(), Failure> {
+        self.fetch_image().await?;
+        let mounts = self.spec.mounts.iter().filter(|mount| mount.kind() == v1::MountKind::Image);
+        for mount in mounts {
+            if self.node.engine.image(&mount.source).await?.is_none() {
+                self.pull(&mount.source, "").await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn fetch_image(&self) -> Result<(), Failure> {
-        let image = &self.spec.image;
+        let (image, platform) = (&self.spec.image, &self.spec.platform);
         let missing = || Failure::from(EngineError::ImageMissing { image: image.clone() });
-        let present = self.node.engine.image(image).await?.is_some();
+        let here = self.node.engine.image(image).await?;
+        let present = here.is_some();
+        // Of an image for several platforms the engine shows one: what does not fit is only asked for again, and refused by the engine.
+        let fits = here.is_some_and(|here| platform::fits(platform, &here.platform));
         if self.spec.built {
             return if present {
                 Ok(())
@@ -185,15 +246,14 @@ impl Create<'_> {
                 Err(missing()
                     .hint("its pull policy is `never`: load it on the machine, or change the policy"))
             }
-            v1::PullPolicy::Missing | v1::PullPolicy::Unspecified if present => Ok(()),
-            _ => self.pull().await,
+            v1::PullPolicy::Missing | v1::PullPolicy::Unspecified if fits => Ok(()),
+            _ => self.pull(image, platform).await,
         }
     }
 
-    async fn pull(&self) -> Result<(), Failure> {
-        let image = &self.spec.image;
+    async fn pull(&self, image: &str, platform: &str) -> Result<(), Failure> {
         self.say(format!("pulling {image}"));
-        let mut progress = self.node.engine.pull(image).await?;
+        let mut progress = self.node.engine.pull(image, platform).await?;
         let mut said = Instant::now();
         while let Some(line) = progress.next().await {
             let line = line?;
@@ -204,7 +264,7 @@ impl Create<'_> {
         }
         if self.node.engine.image(image).await?.is_none() {
             return Err(EngineError::Pull {
-                image: image.clone(),
+                image: image.to_owned(),
                 problem: PullProblem::Other,
                 reason: "the engine ended the pull without an error and without the image".to_owned(),
             }

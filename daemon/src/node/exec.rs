@@ -159,6 +159,7 @@ fn options(start: v1::ExecStart) -> ExecOptions {
         environment: start.environment,
         user: start.user,
         working_dir: start.working_dir,
+        privileged: false,
     }
 }
 

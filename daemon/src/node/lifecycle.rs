@@ -13,6 +13,7 @@ use crate::docker::Container;
 use crate::docker::EngineError;
 use crate::docker::health;
 use crate::docker::health::Verdict;
+use crate::docker::health::Watched;
 use crate::docker::logs;
 
 /// Between two looks at a container that was just started: short while a person waits, then sparing.
@@ -33,25 +34,37 @@ impl NodeService {
         let container = self.managed(&request.container_id).await?;
         let id = &container.record.container_id;
         self.draining.clear(id);
+        let runs = container.record.state() == v1::ReplicaState::Running;
         if let Err(error) = self.engine.start(id).await {
             return Err(self.not_started(&container, error).await);
+        }
+        if !runs {
+            self.after_start(&container).await?;
         }
         if request.no_wait {
             return Ok(self.draining.marked(self.engine.inspect(id).await?.record));
         }
-        let monitor = match request.monitor_ms {
-            0 => health::MONITOR,
-            ms => Duration::from_millis(ms),
-        };
+        let monitor = (request.monitor_ms > 0).then(|| Duration::from_millis(request.monitor_ms));
         self.serving(id, monitor).await
     }
 
-    async fn serving(&self, id: &str, monitor: Duration) -> Result<v1::ReplicaRecord, Failure> {
+    async fn serving(&self, id: &str, monitor: Option<Duration>) -> Result<v1::ReplicaRecord, Failure> {
         let started = Instant::now();
+        let mut healthy_since = None;
         loop {
             let container = self.managed(id).await?;
             let name = &container.record.container_name;
-            let failure = match health::judge(&container, started.elapsed(), monitor) {
+            if container.record.health() == v1::Health::Healthy {
+                healthy_since.get_or_insert_with(Instant::now);
+            } else {
+                healthy_since = None;
+            }
+            let watched = Watched {
+                elapsed: started.elapsed(),
+                healthy: healthy_since.map(|since| since.elapsed()).unwrap_or_default(),
+                monitor,
+            };
+            let failure = match health::judge(&container, watched) {
                 Verdict::Ready => return Ok(self.draining.marked(container.record)),
                 Verdict::Wait => {
                     let early = started.elapsed() < EARLY;
@@ -75,10 +88,9 @@ impl NodeService {
         let record = &container.record;
         if let EngineError::PortTaken { .. } = error
             && let Ok(holders) = self.engine.port_holders().await
-            && let Some((port, holder)) =
-                record.ports.iter().find_map(|port| Some((port, ports::holder_of(port, &holders)?)))
+            && let Some((port, holder)) = record.ports.iter().find_map(|port| ports::taken(port, &holders))
         {
-            return ports::taken_by(port, holder);
+            return ports::taken_by(&port, holder);
         }
         let failure = Failure::from(error);
         let message = format!("cannot start `{}`: {}", record.container_name, failure.message);
@@ -96,6 +108,7 @@ impl NodeService {
             if !self.draining.published(id, PUBLISH_LIMIT).await {
                 tracing::warn!(container = %container.record.container_name, "stopping before its draining mark was published");
             }
+            self.before_stop(&container, grace).await;
         }
         let stopped = self.engine.stop(id, grace).await;
         if stopped.is_err() {
@@ -115,6 +128,9 @@ impl NodeService {
 
     async fn stop_and_remove(&self, container: &Container) -> Result<(), Failure> {
         let id = &container.record.container_id;
+        if container.record.state() == v1::ReplicaState::Running {
+            self.before_stop(container, container.stop_grace).await;
+        }
         if let v1::ReplicaState::Running | v1::ReplicaState::Restarting = container.record.state() {
             match self.engine.stop(id, container.stop_grace).await {
                 Err(EngineError::NotFound { .. }) => {}

@@ -12,21 +12,59 @@ use uc_api::{Code, Failure};
 
 use crate::docker::PortHolder;
 
-/// Refuses a spec whose published ports others hold. A port that another replica of the same service holds is let through: that replica
-/// may be about to be replaced, and starting finds out.
+/// Refuses a spec whose published ports others hold; of a range, one free port is enough. A port that another replica of the same service
+/// holds is let through: that replica may be about to be replaced, and starting finds out.
 pub(super) async fn check(spec: &v1::ServiceSpec, holders: &[PortHolder]) -> Result<(), Failure> {
     for port in spec.ports.iter().filter(|port| port.published_port != 0) {
-        match holder_of(port, holders) {
-            Some(holder) if holder.project == spec.project && holder.service == spec.name => {}
-            Some(holder) => return Err(taken_by(port, holder)),
-            None => probe(port).await?,
+        let mut refused = None;
+        let mut possible = false;
+        for one in choices(port) {
+            let found = match holder_of(&one, holders) {
+                Some(holder) if holder.project == spec.project && holder.service == spec.name => Ok(()),
+                Some(holder) => Err(taken_by(&one, holder)),
+                None => probe(&one).await,
+            };
+            match found {
+                Ok(()) => {
+                    possible = true;
+                    break;
+                }
+                Err(failure) => refused = refused.or(Some(failure)),
+            }
+        }
+        match refused {
+            Some(failure) if !possible && port.published_last > port.published_port => {
+                let message = format!("no port of {} is free: {}", named(port), failure.message);
+                return Err(Failure { message, ..failure });
+            }
+            Some(failure) if !possible => return Err(failure),
+            _ => {}
         }
     }
     Ok(())
 }
 
-/// Who of the containers makes a port impossible.
-pub(super) fn holder_of<'a>(port: &v1::PortSpec, holders: &'a [PortHolder]) -> Option<&'a PortHolder> {
+/// Each port that would do, as one that is asked for alone.
+fn choices(port: &v1::PortSpec) -> impl Iterator<Item = v1::PortSpec> {
+    let last = port.published_last.max(port.published_port);
+    (port.published_port..=last).map(|number| v1::PortSpec {
+        published_port: number,
+        published_last: 0,
+        ..port.clone()
+    })
+}
+
+/// Who of the containers makes a port impossible: of a range, whoever has the first if all are held.
+pub(super) fn taken<'a>(
+    port: &v1::PortSpec,
+    holders: &'a [PortHolder],
+) -> Option<(v1::PortSpec, &'a PortHolder)> {
+    let held: Option<Vec<_>> =
+        choices(port).map(|one| holder_of(&one, holders).map(|holder| (one, holder))).collect();
+    held?.into_iter().next()
+}
+
+fn holder_of<'a>(port: &v1::PortSpec, holders: &'a [PortHolder]) -> Option<&'a PortHolder> {
     let protocol = transport(port);
     holders.iter().find(|holder| {
         u32::from(holder.port) == port.published_port
@@ -47,15 +85,26 @@ pub(super) fn taken_by(port: &v1::PortSpec, holder: &PortHolder) -> Failure {
 }
 
 fn named(port: &v1::PortSpec) -> String {
-    let protocol = if transport(port) == v1::Protocol::Udp { "udp" } else { "tcp" };
+    let protocol = match transport(port) {
+        v1::Protocol::Udp => "udp",
+        v1::Protocol::Sctp => "sctp",
+        _ => "tcp",
+    };
+    let number = match (port.published_port, port.published_last) {
+        (first, last) if last > first => format!("{first}-{last}"),
+        (one, _) => one.to_string(),
+    };
     match port.host_ip.as_str() {
-        "" => format!("{}/{protocol}", port.published_port),
-        ip => format!("{ip}:{}/{protocol}", port.published_port),
+        "" => format!("{number}/{protocol}"),
+        ip => format!("{ip}:{number}/{protocol}"),
     }
 }
 
 fn transport(port: &v1::PortSpec) -> v1::Protocol {
-    if port.protocol() == v1::Protocol::Udp { v1::Protocol::Udp } else { v1::Protocol::Tcp }
+    match port.protocol() {
+        v1::Protocol::Unspecified => v1::Protocol::Tcp,
+        said => said,
+    }
 }
 
 fn overlap(a: &str, b: &str) -> bool {
@@ -67,10 +116,11 @@ fn overlap(a: &str, b: &str) -> bool {
 async fn probe(port: &v1::PortSpec) -> Result<(), Failure> {
     let ip = port.host_ip.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let address = SocketAddr::new(ip, u16::try_from(port.published_port).unwrap_or(u16::MAX));
-    let bound = if transport(port) == v1::Protocol::Udp {
-        UdpSocket::bind(address).await.map(drop)
-    } else {
-        bind_tcp(address)
+    let bound = match transport(port) {
+        v1::Protocol::Udp => UdpSocket::bind(address).await.map(drop),
+        // Starting will tell: there is no socket for it in the standard library, and hardly a machine that has it.
+        v1::Protocol::Sctp => Ok(()),
+        _ => bind_tcp(address),
     };
     match bound.map_err(|error| error.kind()) {
         Err(io::ErrorKind::AddrInUse) => Err(Failure::new(
@@ -163,6 +213,29 @@ mod tests {
         assert!(refused.hint.unwrap().contains(&taken.to_string()));
         drop(listener);
         assert!(check(&spec(port("127.0.0.1", taken)), &[]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_free_port_of_a_range_is_enough() {
+        let range =
+            |first, last: u16| v1::PortSpec { published_last: last.into(), ..port("127.0.0.1", first) };
+        let holders = [holder("db", "0.0.0.0", 8000), holder("", "0.0.0.0", 8001)];
+        let refused = check(&spec(range(8000, 8001)), &holders).await.unwrap_err();
+        assert_eq!(
+            refused.message,
+            "no port of 127.0.0.1:8000-8001/tcp is free: port 127.0.0.1:8000/tcp is taken by `shop/db` (container `one`)"
+        );
+        let own = [holder("db", "0.0.0.0", 8000), holder("web", "0.0.0.0", 8001)];
+        assert!(check(&spec(range(8000, 8001)), &own).await.is_ok(), "its own old replica may go");
+        assert!(taken(&range(8000, 8001), &holders).is_some_and(|(port, _)| port.published_port == 8000));
+        assert!(taken(&range(8000, 8002), &holders).is_none());
+    }
+
+    #[test]
+    fn protocols_are_told_apart() {
+        let sctp = v1::PortSpec { protocol: v1::Protocol::Sctp.into(), ..port("", 80) };
+        assert_eq!(named(&sctp), "80/sctp");
+        assert!(holder_of(&sctp, &[holder("db", "", 80)]).is_none());
     }
 
     #[tokio::test]

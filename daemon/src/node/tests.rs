@@ -19,6 +19,8 @@ pub(crate) struct Bench {
     pub(crate) node: NodeService,
     identity: watch::Sender<Option<Identity>>,
     cancel: CancellationToken,
+    /// Its contents; gone with it.
+    pub(crate) state: tempfile::TempDir,
 }
 
 pub(crate) fn identity() -> Identity {
@@ -35,8 +37,10 @@ pub(crate) fn bench() -> Bench {
     engine.add_image(IMAGE);
     let (identity, receiver) = watch::channel(Some(identity()));
     let cancel = CancellationToken::new();
-    let node = NodeService::new(Arc::new(engine.clone()), receiver, Draining::new(), cancel.clone());
-    Bench { engine, node, identity, cancel }
+    let state = tempfile::tempdir().unwrap();
+    let files = Files::new(state.path().join("files"));
+    let node = NodeService::new(Arc::new(engine.clone()), files, receiver, Draining::new(), cancel.clone());
+    Bench { engine, node, identity, cancel, state }
 }
 
 pub(crate) async fn create(
@@ -66,7 +70,7 @@ pub(crate) async fn start(node: &NodeService, id: &str) -> Result<v1::ReplicaRec
 }
 
 impl Bench {
-    async fn create(&self, spec: v1::ServiceSpec) -> Result<String, Failure> {
+    pub(crate) async fn create(&self, spec: v1::ServiceSpec) -> Result<String, Failure> {
         create(&self.node, spec).await.map(|(_, id)| id)
     }
 
@@ -319,7 +323,7 @@ async fn only_replicas_are_touched() {
         cmd: Some(vec!["sleep".into(), "1000".into()]),
         ..Default::default()
     };
-    let foreign = bench.engine.create("somebodys", body).await.unwrap();
+    let foreign = bench.engine.create("somebodys", "", body).await.unwrap();
     bench.engine.start(&foreign).await.unwrap();
     assert_eq!(start(&bench.node, &foreign).await.unwrap_err().code, Code::NotFound);
     assert_eq!(bench.stop(&foreign).await.unwrap_err().code, Code::NotFound);
@@ -578,3 +582,5 @@ async fn nothing_is_left_of_a_creation_nobody_waits_for() {
     bench.node.finish().await;
     assert!(bench.node.observe_now().await.unwrap().replicas.is_empty());
 }
+
+mod keys;

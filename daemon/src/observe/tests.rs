@@ -73,12 +73,14 @@ impl Bench {
             revision: "r1",
             deployment: "d1",
             image_entrypoint: &[],
+            api: crate::docker::ApiVersion::new(1, 46),
+            shared: &std::collections::BTreeMap::new(),
             files: &std::collections::BTreeMap::new(),
             secrets: &std::collections::BTreeMap::new(),
         };
         let name = spec::container_name(&spec, rand::random());
         let body = spec::container(&spec, &name, &placement).unwrap();
-        self.engine.create(&name, body).await.unwrap()
+        self.engine.create(&name, "", body).await.unwrap()
     }
 }
 
@@ -117,7 +119,7 @@ async fn containers_of_others_are_nobodys_business() {
     let mut bench = bench(FakeEngine::new(), 0);
     bench.next().await;
     let body = bollard::models::ContainerCreateBody { image: Some(IMAGE.into()), ..Default::default() };
-    bench.engine.create("somebodys", body).await.unwrap();
+    bench.engine.create("somebodys", "", body).await.unwrap();
     bench.nothing_for(Duration::from_mins(2)).await;
 }
 

@@ -55,7 +55,12 @@ impl Progress {
 }
 
 /// Events of a step with this id, of a service on a machine.
-pub(super) fn progress(events: &Events, step_id: &str, service: &str, machine_name: &str) -> Progress {
+pub(in crate::deploy) fn progress(
+    events: &Events,
+    step_id: &str,
+    service: &str,
+    machine_name: &str,
+) -> Progress {
     let step = StepEvent {
         step_id: step_id.to_owned(),
         service: service.to_owned(),

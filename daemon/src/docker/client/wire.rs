@@ -3,13 +3,14 @@
 use bollard::models::EventMessage;
 use bollard::models::EventMessageTypeEnum;
 
+use crate::docker::ApiVersion;
 use crate::docker::EngineError;
 use crate::docker::EngineEvent;
 use crate::docker::spec::is_object_name;
 use crate::docker::spec::is_reference;
 
-/// 20.10 speaks this version, and the first with everything we use.
-const OLDEST_API: (u32, u32) = (1, 41);
+/// 20.10 speaks this version, and the first with everything we cannot do without.
+const OLDEST_API: ApiVersion = ApiVersion::new(1, 41);
 
 /// Ids and names become parts of a path: nothing that could mean another path gets that far.
 pub(super) fn object(name: &str) -> Result<String, EngineError> {
@@ -30,9 +31,8 @@ pub(super) fn reference(image: &str) -> Result<String, EngineError> {
     }
 }
 
-pub(super) fn too_old(api: &str) -> bool {
-    let mut numbers = api.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
-    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) < OLDEST_API
+pub(super) fn too_old(api: ApiVersion) -> bool {
+    api < OLDEST_API
 }
 
 /// Whole seconds around a time in milliseconds: the engine takes no fractions through this client. What is too much is filtered out by us.
@@ -80,6 +80,7 @@ mod tests {
 
     #[test]
     fn versions_before_20_10_are_refused() {
+        let too_old = |api| too_old(ApiVersion::parse(api));
         assert_eq!(["1.40", "1.41", "1.51", "2.0", ""].map(too_old), [true, false, false, false, true]);
     }
 

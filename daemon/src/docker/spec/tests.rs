@@ -23,6 +23,8 @@ fn placement(image_entrypoint: &[String]) -> Placement<'_> {
         revision: "r1",
         deployment: "d1",
         image_entrypoint,
+        api: ApiVersion::new(1, 48),
+        shared: &NO_SECRETS,
         files: &NO_FILES,
         secrets: &NO_SECRETS,
     }
@@ -35,6 +37,10 @@ fn body(spec: &v1::ServiceSpec) -> ContainerCreateBody {
 
 fn host(spec: &v1::ServiceSpec) -> HostConfig {
     body(spec).host_config.unwrap()
+}
+
+fn hostname(spec: &v1::ServiceSpec, name: &str) -> String {
+    network::hostname(spec, name).unwrap()
 }
 
 fn words(values: &[&str]) -> v1::StringList {
@@ -233,10 +239,6 @@ fn the_whole_service() {
             "Source": "/srv/a:b",
             "Target": "/y",
             "Type": "bind"
-          },
-          {
-            "Target": "/tmp",
-            "Type": "tmpfs"
           }
         ],
         "NetworkMode": "uc",
@@ -261,6 +263,9 @@ fn the_whole_service() {
         "ReadonlyRootfs": true,
         "RestartPolicy": {
           "Name": "on-failure"
+        },
+        "Tmpfs": {
+          "/tmp": ""
         }
       },
       "Hostname": "front",
@@ -434,3 +439,5 @@ proptest! {
         prop_assert_eq!(container_name(&spec, random), name);
     }
 }
+
+mod keys;

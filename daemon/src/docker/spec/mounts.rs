@@ -1,0 +1,171 @@
+//! What is seen in a container at which path.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use bollard::models::HostConfig;
+use bollard::models::Mount;
+use bollard::models::MountBindOptions;
+use bollard::models::MountBindOptionsPropagationEnum as Propagation;
+use bollard::models::MountImageOptions;
+use bollard::models::MountType;
+use bollard::models::MountVolumeOptions;
+use uc_api::v1;
+
+use super::Placement;
+use super::SpecError;
+use super::map;
+use super::some_if;
+use super::text;
+use crate::docker::ApiVersion;
+
+/// From here on a part of a volume can be mounted.
+const VOLUME_SUBPATH: ApiVersion = ApiVersion::new(1, 45);
+/// From here on an image can be mounted.
+const IMAGE: ApiVersion = ApiVersion::new(1, 48);
+/// From here on it can be said how far down a mount is read only.
+const RECURSIVE: ApiVersion = ApiVersion::new(1, 44);
+
+/// Fills in mounts of all kinds, and the contents that travelled.
+pub(super) fn fill(
+    spec: &v1::ServiceSpec,
+    placement: &Placement<'_>,
+    host: &mut HostConfig,
+) -> Result<(), SpecError> {
+    let mut binds = Vec::new();
+    let mut mounts = Vec::new();
+    let mut tmpfs = HashMap::new();
+    for mount in &spec.mounts {
+        if let Some((key, needs)) = too_new(mount, placement.api) {
+            return Err(SpecError::TooOld { service: spec.name.clone(), key, needs });
+        }
+        match mount.kind() {
+            v1::MountKind::Tmpfs => {
+                tmpfs.insert(mount.target.clone(), tmpfs_options(mount));
+            }
+            v1::MountKind::Bind if is_short(mount) => binds.push(short(mount)),
+            v1::MountKind::Bind => mounts.push(bind(mount)),
+            v1::MountKind::Image => mounts.push(image(mount)),
+            v1::MountKind::Volume | v1::MountKind::Unspecified => mounts.push(volume(mount)),
+        }
+    }
+    mounts.extend(files(spec, placement.files)?);
+    host.binds = some_if(!binds.is_empty(), || binds);
+    host.mounts = some_if(!mounts.is_empty(), || mounts);
+    host.tmpfs = some_if(!tmpfs.is_empty(), || tmpfs);
+    Ok(())
+}
+
+/// What this engine would not understand, and the first that does. It would ignore it, and mount something else.
+fn too_new(mount: &v1::MountSpec, api: ApiVersion) -> Option<(&'static str, &'static str)> {
+    match mount.kind() {
+        v1::MountKind::Image if api < IMAGE => Some(("a mount of an image", "28")),
+        v1::MountKind::Volume if !mount.subpath.is_empty() && api < VOLUME_SUBPATH => {
+            Some(("volume.subpath", "26"))
+        }
+        v1::MountKind::Bind
+            if ["writable", "readonly"].contains(&mount.recursive.as_str()) && api < RECURSIVE =>
+        {
+            Some(("bind.recursive", "25"))
+        }
+        _ => None,
+    }
+}
+
+/// Bind mounts in the old notation where it can say what is wanted: only it makes a missing folder on the machine on every engine we
+/// support, as Compose does, and only it knows SELinux labels.
+fn is_short(mount: &v1::MountSpec) -> bool {
+    let created = mount.create_host_path.unwrap_or(true);
+    let plain = mount.recursive.is_empty() && !mount.source.contains(':') && !mount.target.contains(':');
+    plain && (created || !mount.selinux.is_empty())
+}
+
+fn short(mount: &v1::MountSpec) -> String {
+    let read_only = if mount.read_only { "ro" } else { "" };
+    let options: Vec<&str> = [read_only, &mount.selinux, &mount.propagation]
+        .into_iter()
+        .filter(|option| !option.is_empty())
+        .collect();
+    let colon = if options.is_empty() { "" } else { ":" };
+    format!("{}:{}{colon}{}", mount.source, mount.target, options.join(","))
+}
+
+fn plain(mount: &v1::MountSpec, typ: MountType) -> Mount {
+    Mount {
+        target: Some(mount.target.clone()),
+        source: text(&mount.source),
+        typ: Some(typ),
+        read_only: some_if(mount.read_only, || true),
+        ..Default::default()
+    }
+}
+
+fn bind(mount: &v1::MountSpec) -> Mount {
+    let recursive = mount.recursive.as_str();
+    let propagation = match mount.propagation.as_str() {
+        "private" => Some(Propagation::PRIVATE),
+        "rprivate" => Some(Propagation::RPRIVATE),
+        "shared" => Some(Propagation::SHARED),
+        "rshared" => Some(Propagation::RSHARED),
+        "slave" => Some(Propagation::SLAVE),
+        "rslave" => Some(Propagation::RSLAVE),
+        // The engine wants it said.
+        _ if recursive == "readonly" => Some(Propagation::RPRIVATE),
+        _ => None,
+    };
+    Mount {
+        bind_options: Some(MountBindOptions {
+            propagation,
+            create_mountpoint: some_if(mount.create_host_path.unwrap_or(true), || true),
+            non_recursive: some_if(recursive == "disabled", || true),
+            read_only_non_recursive: some_if(recursive == "writable", || true),
+            read_only_force_recursive: some_if(recursive == "readonly", || true),
+        }),
+        ..plain(mount, MountType::BIND)
+    }
+}
+
+fn volume(mount: &v1::MountSpec) -> Mount {
+    let options = MountVolumeOptions {
+        no_copy: some_if(mount.nocopy, || true),
+        labels: map(&mount.labels),
+        subpath: text(&mount.subpath),
+        driver_config: None,
+    };
+    Mount {
+        volume_options: some_if(options != MountVolumeOptions::default(), || options),
+        ..plain(mount, MountType::VOLUME)
+    }
+}
+
+fn image(mount: &v1::MountSpec) -> Mount {
+    let options = || MountImageOptions { subpath: text(&mount.subpath) };
+    Mount { image_options: some_if(!mount.subpath.is_empty(), options), ..plain(mount, MountType::IMAGE) }
+}
+
+fn tmpfs_options(mount: &v1::MountSpec) -> String {
+    let read_only = some_if(mount.read_only, || "ro".to_owned());
+    let size = mount.tmpfs_size.map(|bytes| format!("size={bytes}"));
+    let mode = mount.tmpfs_mode.map(|mode| format!("mode={mode:o}"));
+    let known = [read_only, size, mode].into_iter().flatten();
+    known.chain(mount.tmpfs_options.iter().cloned()).collect::<Vec<_>>().join(",")
+}
+
+/// What travelled with the deployment, read only. In the new notation, which refuses a source that is not there.
+fn files(spec: &v1::ServiceSpec, sources: &BTreeMap<String, PathBuf>) -> Result<Vec<Mount>, SpecError> {
+    let mount = |file: &v1::FileSpec| {
+        let source = sources.get(&file.hash).ok_or_else(|| SpecError::Content {
+            service: spec.name.clone(),
+            name: format!("the content of {}", file.name),
+        })?;
+        Ok(Mount {
+            target: Some(file.target.clone()),
+            source: Some(source.to_string_lossy().into_owned()),
+            typ: Some(MountType::BIND),
+            read_only: Some(true),
+            ..Default::default()
+        })
+    };
+    spec.files.iter().map(mount).collect()
+}

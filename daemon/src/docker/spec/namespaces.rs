@@ -1,0 +1,53 @@
+//! What a container shares with its machine or with another container.
+
+use bollard::models::HostConfig;
+use bollard::models::HostConfigCgroupnsModeEnum;
+use uc_api::v1;
+
+use super::Placement;
+use super::SpecError;
+use super::text;
+
+/// Fills in all namespaces but the network.
+pub(super) fn fill(
+    spec: &v1::ServiceSpec,
+    placement: &Placement<'_>,
+    host: &mut HostConfig,
+) -> Result<(), SpecError> {
+    host.ipc_mode = joined(spec, "ipc", &spec.ipc, placement)?;
+    host.pid_mode = joined(spec, "pid", &spec.pid, placement)?;
+    host.uts_mode = text(&spec.uts);
+    host.userns_mode = text(&spec.userns);
+    host.cgroupns_mode = match spec.cgroup.as_str() {
+        "host" => Some(HostConfigCgroupnsModeEnum::HOST),
+        "private" => Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        _ => None,
+    };
+    host.cgroup_parent = text(&spec.cgroup_parent);
+    Ok(())
+}
+
+/// The services of the project whose namespaces a spec wants to share.
+pub fn shared_services(spec: &v1::ServiceSpec) -> Vec<&str> {
+    let mut services: Vec<&str> = [&spec.network_mode, &spec.ipc, &spec.pid]
+        .into_iter()
+        .filter_map(|mode| mode.strip_prefix("service:"))
+        .collect();
+    services.sort_unstable();
+    services.dedup();
+    services
+}
+
+/// The mode as the engine has it, which knows containers only.
+pub(super) fn joined(
+    spec: &v1::ServiceSpec,
+    key: &'static str,
+    mode: &str,
+    placement: &Placement<'_>,
+) -> Result<Option<String>, SpecError> {
+    let Some(other) = mode.strip_prefix("service:") else { return Ok(text(mode)) };
+    match placement.shared.get(other) {
+        Some(container) => Ok(Some(format!("container:{container}"))),
+        None => Err(SpecError::NoReplica { service: spec.name.clone(), key, other: other.to_owned() }),
+    }
+}

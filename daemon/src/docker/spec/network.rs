@@ -1,0 +1,141 @@
+//! How a container is reached and finds others: its network, names, DNS servers and published ports.
+
+use std::collections::HashMap;
+
+use bollard::models::ContainerCreateBody;
+use bollard::models::EndpointSettings;
+use bollard::models::HostConfig;
+use bollard::models::NetworkingConfig;
+use bollard::models::PortBinding;
+use uc_api::layout::DOCKER_NETWORK;
+use uc_api::layout::DOMAIN;
+use uc_api::name::MAX_LABEL;
+use uc_api::v1;
+
+use super::Placement;
+use super::SpecError;
+use super::check::is_shared;
+use super::list;
+use super::namespaces;
+use super::some_if;
+use super::text;
+use crate::docker::ApiVersion;
+
+/// From here on the engine takes a hardware address with the network; before, in a field that its API has lost since.
+const MAC_ADDRESS: ApiVersion = ApiVersion::new(1, 44);
+
+/// Fills in the network's part of `body` and `host`.
+pub(super) fn fill(
+    spec: &v1::ServiceSpec,
+    name: &str,
+    placement: &Placement<'_>,
+    body: &mut ContainerCreateBody,
+    host: &mut HostConfig,
+) -> Result<(), SpecError> {
+    let own = spec.network_mode.is_empty();
+    host.network_mode = if own {
+        Some(DOCKER_NETWORK.to_owned())
+    } else {
+        namespaces::joined(spec, "network_mode", &spec.network_mode, placement)?
+    };
+    if is_shared(&spec.network_mode) {
+        // Names, DNS, hosts and ports are the other container's.
+        return Ok(());
+    }
+    body.hostname = hostname(spec, name);
+    body.domainname = text(&spec.domainname);
+    host.extra_hosts = list(&extra_hosts(spec, placement));
+    if spec.network_mode == "none" {
+        return Ok(());
+    }
+    // A container of the machine's own network finds the cluster's names as well: the machine can reach its bridge.
+    let servers = if spec.dns.is_empty() { vec![placement.bridge.to_string()] } else { spec.dns.clone() };
+    let domains = [format!("{}.{DOMAIN}", spec.project), DOMAIN.to_owned()];
+    host.dns = Some(servers);
+    host.dns_search = Some(spec.dns_search.iter().cloned().chain(domains).collect());
+    host.dns_options = Some(dns_options(spec));
+    if !own {
+        return Ok(());
+    }
+    if !spec.mac_address.is_empty() && placement.api < MAC_ADDRESS {
+        return Err(SpecError::TooOld { service: spec.name.clone(), key: "mac_address", needs: "25" });
+    }
+    let endpoint = EndpointSettings { mac_address: text(&spec.mac_address), ..Default::default() };
+    body.networking_config = Some(NetworkingConfig {
+        endpoints_config: Some(HashMap::from([(DOCKER_NETWORK.to_owned(), endpoint)])),
+    });
+    body.exposed_ports = some_if(!spec.ports.is_empty(), || exposed(&spec.ports));
+    host.port_bindings = some_if(!spec.ports.is_empty(), || port_bindings(&spec.ports));
+    Ok(())
+}
+
+/// The host name inside: what the person chose, else the container's name; of one that is too long for Linux, the end, which tells it
+/// apart. A container of the machine's own network or names keeps the machine's.
+pub(super) fn hostname(spec: &v1::ServiceSpec, name: &str) -> Option<String> {
+    if !spec.hostname.is_empty() {
+        return Some(spec.hostname.clone());
+    }
+    if !spec.uts.is_empty() || spec.network_mode == "host" {
+        return None;
+    }
+    let from = name.len().saturating_sub(MAX_LABEL);
+    Some(name.get(from..).unwrap_or(name).trim_start_matches(['-', '_', '.']).to_owned())
+}
+
+/// One dot is enough to ask as is, unless the person says otherwise: services' names have none, or are complete.
+fn dns_options(spec: &v1::ServiceSpec) -> Vec<String> {
+    let mut options = spec.dns_options.clone();
+    if !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:1".to_owned());
+    }
+    options
+}
+
+/// In the engine's notation. Its own `host-gateway` is the default bridge's address, which many machines do not have; ours is on the bridge
+/// that the container is on.
+fn extra_hosts(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> Vec<String> {
+    let entry = |entry: &String| {
+        let (host, address) = entry.split_once('=').unwrap_or((entry, ""));
+        match address.trim_matches(['[', ']']) {
+            "host-gateway" => format!("{host}:{}", placement.bridge),
+            address => format!("{host}:{address}"),
+        }
+    };
+    spec.extra_hosts.iter().map(entry).collect()
+}
+
+/// `80/tcp`, as the engine writes it.
+pub(crate) fn port_key(port: u32, protocol: v1::Protocol) -> String {
+    let protocol = match protocol {
+        v1::Protocol::Udp => "udp",
+        v1::Protocol::Sctp => "sctp",
+        v1::Protocol::Tcp | v1::Protocol::Unspecified => "tcp",
+    };
+    format!("{port}/{protocol}")
+}
+
+fn exposed(ports: &[v1::PortSpec]) -> Vec<String> {
+    let mut exposed: Vec<String> =
+        ports.iter().map(|port| port_key(port.container_port, port.protocol())).collect();
+    exposed.sort();
+    exposed.dedup();
+    exposed
+}
+
+/// Several published ports of one container port are all kept. A range is the engine's to choose from.
+fn port_bindings(ports: &[v1::PortSpec]) -> HashMap<String, Option<Vec<PortBinding>>> {
+    let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
+    for port in ports {
+        let host_port = match (port.published_port, port.published_last) {
+            (0, _) => String::new(),
+            (first, last) if last > first => format!("{first}-{last}"),
+            (one, _) => one.to_string(),
+        };
+        bindings
+            .entry(port_key(port.container_port, port.protocol()))
+            .or_default()
+            .get_or_insert_with(Vec::new)
+            .push(PortBinding { host_ip: Some(port.host_ip.clone()), host_port: Some(host_port) });
+    }
+    bindings
+}

@@ -1,0 +1,123 @@
+//! How much of its machine a container may have, and which of its devices.
+
+use bollard::models::DeviceMapping;
+use bollard::models::DeviceRequest;
+use bollard::models::HostConfig;
+use bollard::models::ResourcesBlkioWeightDevice;
+use bollard::models::ResourcesUlimits;
+use bollard::models::ThrottleDevice;
+use uc_api::v1;
+
+use super::Placement;
+use super::SpecError;
+use super::list;
+use super::map;
+use super::signed;
+use super::some_if;
+use super::text;
+use crate::docker::ApiVersion;
+
+/// From here on the engine knows devices by their CDI names.
+const CDI: ApiVersion = ApiVersion::new(1, 44);
+/// The engine's driver for them.
+const CDI_DRIVER: &str = "cdi";
+
+/// Fills in limits and devices.
+pub(super) fn fill(
+    spec: &v1::ServiceSpec,
+    placement: &Placement<'_>,
+    host: &mut HostConfig,
+) -> Result<(), SpecError> {
+    if let Some(resources) = &spec.resources {
+        limits(resources, host);
+    }
+    host.ulimits = some_if(!spec.ulimits.is_empty(), || {
+        let ulimit = |(name, limit): (&String, &v1::Ulimit)| ResourcesUlimits {
+            name: Some(name.clone()),
+            soft: Some(limit.soft),
+            hard: Some(limit.hard),
+        };
+        spec.ulimits.iter().map(ulimit).collect()
+    });
+    host.shm_size = spec.shm_size.map(signed);
+    host.device_cgroup_rules = list(&spec.device_cgroup_rules);
+    let (cdi, paths): (Vec<_>, Vec<_>) = spec.devices.iter().partition(|device| is_cdi(&device.source));
+    if !cdi.is_empty() && placement.api < CDI {
+        return Err(SpecError::TooOld { service: spec.name.clone(), key: "devices", needs: "25" });
+    }
+    host.devices = list(&paths.into_iter().map(device).collect::<Vec<_>>());
+    let by_name = some_if(!cdi.is_empty(), || DeviceRequest {
+        driver: Some(CDI_DRIVER.to_owned()),
+        device_ids: Some(cdi.iter().map(|device| device.source.clone()).collect()),
+        ..Default::default()
+    });
+    let requests: Vec<DeviceRequest> = spec.device_requests.iter().map(request).chain(by_name).collect();
+    host.device_requests = list(&requests);
+    Ok(())
+}
+
+fn limits(resources: &v1::Resources, host: &mut HostConfig) {
+    host.nano_cpus = resources.nano_cpus.map(signed);
+    host.memory = resources.memory.map(signed);
+    host.pids_limit = resources.pids;
+    // CPU can only be left free by placement; memory is also what the kernel takes back to.
+    host.memory_reservation = resources.reserved_memory.map(signed);
+    host.memory_swap = resources.memory_swap;
+    host.memory_swappiness = resources.memory_swappiness.map(i64::from);
+    host.cpu_period = resources.cpu_period;
+    host.cpu_quota = resources.cpu_quota;
+    host.cpu_realtime_period = resources.cpu_realtime_period;
+    host.cpu_realtime_runtime = resources.cpu_realtime_runtime;
+    host.cpu_shares = resources.cpu_shares;
+    host.cpuset_cpus = text(&resources.cpuset);
+    host.oom_kill_disable = resources.oom_kill_disable;
+    host.oom_score_adj = resources.oom_score_adj.map(i64::from);
+    let Some(io) = &resources.block_io else { return };
+    host.blkio_weight = io.weight.map(|weight| u16::try_from(weight).unwrap_or(u16::MAX));
+    let weight = |device: &v1::DeviceValue| ResourcesBlkioWeightDevice {
+        path: Some(device.path.clone()),
+        weight: Some(usize::try_from(device.value).unwrap_or(usize::MAX)),
+    };
+    host.blkio_weight_device = list(&io.weight_devices.iter().map(weight).collect::<Vec<_>>());
+    host.blkio_device_read_bps = rates(&io.read_bps);
+    host.blkio_device_write_bps = rates(&io.write_bps);
+    host.blkio_device_read_iops = rates(&io.read_iops);
+    host.blkio_device_write_iops = rates(&io.write_iops);
+}
+
+fn rates(devices: &[v1::DeviceValue]) -> Option<Vec<ThrottleDevice>> {
+    let rate = |device: &v1::DeviceValue| ThrottleDevice {
+        path: Some(device.path.clone()),
+        rate: Some(signed(device.value)),
+    };
+    list(&devices.iter().map(rate).collect::<Vec<_>>())
+}
+
+/// `vendor.com/class=name`, which no path on the machine is.
+fn is_cdi(source: &str) -> bool {
+    !source.starts_with('/')
+        && source.split_once('=').is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
+}
+
+fn device(device: &v1::DeviceSpec) -> DeviceMapping {
+    let or =
+        |value: &str, default: &str| if value.is_empty() { default.to_owned() } else { value.to_owned() };
+    DeviceMapping {
+        path_on_host: Some(device.source.clone()),
+        path_in_container: Some(or(&device.target, &device.source)),
+        cgroup_permissions: Some(or(&device.permissions, "rwm")),
+    }
+}
+
+/// Neither a count nor ids: all that there are.
+fn request(request: &v1::DeviceRequest) -> DeviceRequest {
+    let by_count = request.device_ids.is_empty();
+    DeviceRequest {
+        driver: text(&request.driver),
+        count: some_if(by_count, || if request.count == 0 { -1 } else { request.count }),
+        device_ids: list(&request.device_ids),
+        // A list of alternatives, each a list of what all must be there.
+        capabilities: some_if(!request.capabilities.is_empty(), || vec![request.capabilities.clone()]),
+        options: map(&request.options),
+    }
+}
