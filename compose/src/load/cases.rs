@@ -175,7 +175,8 @@ fn written(cases: &[Case]) -> String {
         for (name, text) in &case.files {
             let _ = write!(out, "--- {name}\n{text}");
         }
-        let _ = writeln!(out, "--- {}\n{}\n", case.ours.as_deref().unwrap_or("expected"), case.expected.trim());
+        let _ =
+            writeln!(out, "--- {}\n{}\n", case.ours.as_deref().unwrap_or("expected"), case.expected.trim());
     }
     out
 }
