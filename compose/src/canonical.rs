@@ -360,9 +360,7 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
     for (name, Entry { key, node }) in map {
         let node = match schema::find(keys, &name) {
             // `deploy:` with nothing below is as good as no `deploy`.
-            Some(known) if matches!(known.name, "deploy" | "develop") && node.value == Value::Null => {
-                continue;
-            }
+            Some(known) if matches!(known.name, "deploy" | "develop") && node.value == Value::Null => continue,
             // An earlier file may say it.
             Some(known) if node.value == Value::Null && !nothing::may_be(known.shape) => node,
             Some(known) => {

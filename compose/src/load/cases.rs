@@ -175,8 +175,7 @@ fn written(cases: &[Case]) -> String {
         for (name, text) in &case.files {
             let _ = write!(out, "--- {name}\n{text}");
         }
-        let _ =
-            writeln!(out, "--- {}\n{}\n", case.ours.as_deref().unwrap_or("expected"), case.expected.trim());
+        let _ = writeln!(out, "--- {}\n{}\n", case.ours.as_deref().unwrap_or("expected"), case.expected.trim());
     }
     out
 }
