@@ -34,12 +34,14 @@ fn value(spec: &v1::ServiceSpec) -> Value {
     serde_json::to_value(spec).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Enumerations are numbers: one less is another valid word if the value is at least 2.
+/// Enumerations are numbers, and so must be other valid words: 1 and 2 become each other. Texts change where they begin: of hashes, people are
+/// shown the beginning.
 fn different(value: &Value) -> Value {
     match value {
         Value::Bool(yes) => Value::Bool(!yes),
-        Value::String(text) => Value::String(format!("{text}2")),
+        Value::String(text) => Value::String(format!("2{text}")),
         Value::Number(number) => match number.as_i64() {
+            Some(1) => Value::from(2),
             Some(number) => Value::from(number - 1),
             None => Value::from(number.as_f64().unwrap_or_default() / 2.0),
         },
@@ -134,7 +136,7 @@ fn filled() -> v1::ServiceSpec {
         user: "1000".into(),
         working_dir: "/app".into(),
         labels: map("team", "blue"),
-        stop_grace_period_ms: Some(1500),
+        stop_grace_period_ms: Some(2001),
         stop_signal: "SIGQUIT".into(),
         restart: v1::RestartPolicy::OnFailure.into(),
         pull_policy: v1::PullPolicy::Always.into(),

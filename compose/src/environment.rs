@@ -57,6 +57,16 @@ impl Environment {
     }
 }
 
+/// The process's variables, and below them those of `.env` files, of which later ones count. What is wrong with the files is for
+/// [`crate::load_with`] to say.
+pub fn environment(process: &BTreeMap<String, String>, dotenv: &[SourceFile]) -> BTreeMap<String, String> {
+    let mut environment = Environment::new(process);
+    for file in dotenv.iter().filter(|file| file.text.len() <= MAX_BYTES) {
+        environment.add_dotenv(&file.text, 0, &mut Report::new(false));
+    }
+    environment.all()
+}
+
 /// Files that services name, read once for each mention.
 pub(crate) struct Reader<'a> {
     pub(crate) files: &'a dyn ReadFile,

@@ -7,6 +7,7 @@
 
 mod canonical;
 mod check;
+mod comparison;
 mod decode;
 mod diagnostic;
 mod document;
@@ -32,15 +33,19 @@ mod request;
 mod reset;
 mod scalar;
 mod schema;
+mod selection;
 mod shell;
 mod template;
 
+pub use comparison::same_reading;
 pub use diagnostic::{Diagnostic, Rule, Severity};
+pub use emit::to_yaml;
+pub use environment::environment;
 pub use files::{DefaultFiles, default_files};
 pub use interpolate::Variable;
 pub use ledger::ledger;
 pub use load::{load, load_with, variables};
 pub use project::{Build, BuildContext, BuildSecret, LocalFile, LocalSource, Project, Service};
-pub use render::render;
+pub use render::{render, render_within};
 pub use request::{LoadRequest, Loaded, ReadFile, SourceFile};
-pub use template::{GitFacts, TemplateFacts};
+pub use template::{GitFacts, TemplateFacts, Zones};

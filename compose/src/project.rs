@@ -217,7 +217,7 @@ impl Project {
             let name = match template.render(self.name.as_str(), service, facts) {
                 Ok(name) => name,
                 Err(diagnostic) => {
-                    wrong.push(diagnostic);
+                    wrong.push(*diagnostic);
                     continue;
                 }
             };

@@ -95,7 +95,7 @@ impl Report {
 
     fn add(&mut self, severity: Severity, rule: Rule, span: Span, message: String) -> Found<'_> {
         let severity = if self.reading && rule == Rule::Refused { Severity::Warning } else { severity };
-        let diagnostic = Diagnostic { severity, message, ..self.place(rule, span) };
+        let diagnostic = Diagnostic { severity, message, ..self.blank(rule, span) };
         // An alias is one place in the file however often it is used.
         let known = self.found.iter().position(|(at, d)| {
             *at == span && d.message == diagnostic.message && d.severity == diagnostic.severity
@@ -112,7 +112,7 @@ impl Report {
     }
 
     /// An error without a message, for what can only be said after the load.
-    pub(crate) fn place(&self, rule: Rule, span: Span) -> Diagnostic {
+    pub(crate) fn blank(&self, rule: Rule, span: Span) -> Diagnostic {
         Diagnostic {
             severity: Severity::Error,
             rule,

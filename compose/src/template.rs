@@ -33,6 +33,9 @@ impl TemplateError {
     }
 }
 
+/// Offset from UTC in seconds, and its abbreviation, of a zone at a time in seconds since 1970; `None`: no such zone is known.
+pub type Zones = dyn Fn(&str, i64) -> Option<(i32, String)>;
+
 /// What the world says that a template may ask for.
 #[derive(Clone, Copy)]
 pub struct TemplateFacts<'a> {
@@ -40,8 +43,8 @@ pub struct TemplateFacts<'a> {
     pub git: Option<&'a GitFacts>,
     /// Seconds since 1970.
     pub now: i64,
-    /// Offset from UTC in seconds, and its abbreviation, of a zone (IANA name, or `Local`) at a time; `None`: no such zone is known.
-    pub zone: &'a dyn Fn(&str, i64) -> Option<(i32, String)>,
+    /// Time zones by IANA name, and `Local`.
+    pub zone: &'a Zones,
 }
 
 impl std::fmt::Debug for TemplateFacts<'_> {

@@ -5,7 +5,7 @@ use uc_api::v1::{DesiredServices, PlanRequest, plan_request::Change};
 
 use crate::cli::Yes;
 use crate::commands::conflicts;
-use crate::compose::{self, ProjectArgs};
+use crate::compose::{self, ProjectArgs, Show};
 use crate::connect::{self, Globals};
 use crate::error::CliResult;
 use crate::files::{self, Known};
@@ -45,7 +45,7 @@ pub(crate) struct DeployArgs {
 }
 
 pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResult {
-    let project = compose::load(&args.project, ui, false)?;
+    let project = compose::load(&args.project, &args.services, ui, Show::All)?;
     let mut services = compose::select(&project, &args.services)?;
     let jobs = compose::build_jobs(&project, &services);
     images::check_contexts(&jobs)?;

@@ -187,7 +187,7 @@ fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
         let Some(content) = content else {
             report
                 .error(
-                    Rule::Value,
+                    Rule::Refused,
                     grant.span,
                     format!("secret `{source}` cannot be given to a build: it has neither `file` nor `environment`"),
                 )

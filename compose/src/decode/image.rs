@@ -22,12 +22,14 @@ impl ImageTemplate {
         project: &str,
         service: &str,
         facts: &TemplateFacts<'_>,
-    ) -> Result<String, Diagnostic> {
-        let wrong = |message: String, hint: String| Diagnostic {
-            severity: Severity::Error,
-            message,
-            hint: Some(hint),
-            ..self.place.clone()
+    ) -> Result<String, Box<Diagnostic>> {
+        let wrong = |message: String, hint: String| {
+            Box::new(Diagnostic {
+                severity: Severity::Error,
+                message,
+                hint: Some(hint),
+                ..self.place.clone()
+            })
         };
         let name = self
             .template
@@ -55,10 +57,10 @@ pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, Im
         report.path_push("image");
         match Template::parse(text) {
             Ok(template) => {
-                let place = report.place(Rule::Value, node.span);
+                let place = report.blank(Rule::Refused, node.span);
                 templates.insert(name.clone(), ImageTemplate { template, place });
             }
-            Err(error) => report.error(Rule::Value, node.span, error.to_string()).hint(error.hint),
+            Err(error) => report.error(Rule::Refused, node.span, error.to_string()).hint(error.hint),
         }
         report.path_pop();
         report.path_pop();

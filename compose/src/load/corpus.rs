@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
+pub(super) use crate::comparison::comparable;
+
 use super::*;
 
 /// Where the files are: `UC_COMPOSE_CORPUS`, or beside the repository.
@@ -57,56 +59,6 @@ fn request(case: &Case) -> LoadRequest {
         dotenv: text(".env").ok().map(|text| SourceFile { path: ".env".into(), text }).into_iter().collect(),
         reading: true,
         ..LoadRequest::default()
-    }
-}
-
-/// The corpus's rules of comparison: what is empty is as good as missing, sets have no order, `x-` keys do not count.
-pub(super) fn comparable(value: &Json, path: &[&str]) -> Option<Json> {
-    let authored = matches!(
-        path.last(),
-        Some(
-            &("services"
-                | "networks"
-                | "volumes"
-                | "secrets"
-                | "configs"
-                | "environment"
-                | "labels"
-                | "args"
-                | "options"
-                | "driver_opts"
-                | "sysctls"
-                | "depends_on"
-                | "ulimits"
-                | "annotations")
-        )
-    );
-    match value {
-        Json::Object(map) => {
-            let mut out = serde_json::Map::new();
-            for (key, value) in map.iter().filter(|(key, _)| !key.starts_with("x-")) {
-                let mut inner = path.to_vec();
-                inner.push(key);
-                match comparable(value, &inner) {
-                    Some(value) => out.insert(key.clone(), value),
-                    None if authored => out.insert(key.clone(), Json::Null),
-                    None => None,
-                };
-            }
-            let mut entries: Vec<_> = out.into_iter().collect();
-            entries.sort_by(|a, b| a.0.cmp(&b.0));
-            (!entries.is_empty()).then(|| Json::Object(entries.into_iter().collect()))
-        }
-        Json::Array(items) => {
-            let mut items: Vec<_> = items.iter().filter_map(|item| comparable(item, path)).collect();
-            if !matches!(path.last(), Some(&("command" | "entrypoint" | "test" | "dns" | "dns_search"))) {
-                items.sort_by_key(ToString::to_string);
-            }
-            (!items.is_empty()).then(|| Json::Array(items))
-        }
-        Json::Null => None,
-        Json::Number(number) => Some(number.as_f64().map_or(Json::Null, Json::from)),
-        other => Some(other.clone()),
     }
 }
 

@@ -70,8 +70,10 @@ enum Word {
 
 /// Where a list of items ends.
 #[derive(PartialEq)]
-enum End {
-    Template,
+enum Stop {
+    /// With the template itself.
+    Text,
+    /// At an `{{end}}`.
     End,
     /// With the condition of an `else if`.
     Else(Option<String>),
@@ -82,9 +84,9 @@ pub(super) fn items(text: &str) -> Result<Vec<Item>, TemplateError> {
     let mut tokens = tokens(text)?.into_iter();
     let (items, end) = list(&mut tokens, 0)?;
     match end {
-        End::Template => Ok(items),
-        End::End => Err(error("`{{end}}` ends nothing", "remove it, or put `{{if …}}` before it")),
-        End::Else(_) => {
+        Stop::Text => Ok(items),
+        Stop::End => Err(error("`{{end}}` ends nothing", "remove it, or put `{{if …}}` before it")),
+        Stop::Else(_) => {
             Err(error("`{{else}}` belongs to no `{{if …}}`", "remove it, or put `{{if …}}` before it"))
         }
     }
@@ -152,7 +154,7 @@ fn closing(body: &str) -> Option<usize> {
     None
 }
 
-fn list(tokens: &mut std::vec::IntoIter<Token>, depth: usize) -> Result<(Vec<Item>, End), TemplateError> {
+fn list(tokens: &mut std::vec::IntoIter<Token>, depth: usize) -> Result<(Vec<Item>, Stop), TemplateError> {
     if depth > MAX_DEPTH {
         return Err(error("the template is nested too deeply", "make it simpler"));
     }
@@ -167,14 +169,14 @@ fn list(tokens: &mut std::vec::IntoIter<Token>, depth: usize) -> Result<(Vec<Ite
         };
         let (word, rest) = action.split_once(char::is_whitespace).unwrap_or((&action, ""));
         match word {
-            "end" if rest.is_empty() => return Ok((items, End::End)),
+            "end" if rest.is_empty() => return Ok((items, Stop::End)),
             "else" => {
                 let rest = rest.trim();
                 if rest.is_empty() {
-                    return Ok((items, End::Else(None)));
+                    return Ok((items, Stop::Else(None)));
                 }
                 return match rest.strip_prefix("if").filter(|rest| rest.starts_with(char::is_whitespace)) {
-                    Some(condition) => Ok((items, End::Else(Some(condition.to_owned())))),
+                    Some(condition) => Ok((items, Stop::Else(Some(condition.to_owned())))),
                     None => Err(error(
                         format!("`{{{{{action}}}}}` is no action"),
                         "write `{{else}}` or `{{else if …}}`",
@@ -191,7 +193,7 @@ fn list(tokens: &mut std::vec::IntoIter<Token>, depth: usize) -> Result<(Vec<Ite
             _ => items.push(Item::Print(pipeline_of(&action)?)),
         }
     }
-    Ok((items, End::Template))
+    Ok((items, Stop::Text))
 }
 
 fn condition(
@@ -203,14 +205,14 @@ fn condition(
     let open = || error("`{{if …}}` is opened and never ended", "add `{{end}}`");
     let (yes, end) = list(tokens, depth + 1)?;
     let no = match end {
-        End::Template => return Err(open()),
-        End::End => Vec::new(),
+        Stop::Text => return Err(open()),
+        Stop::End => Vec::new(),
         // It shares the `end` of the `if` before it.
-        End::Else(Some(next)) => vec![self::condition(&next, tokens, depth + 1)?],
-        End::Else(None) => match list(tokens, depth + 1)? {
-            (no, End::End) => no,
-            (_, End::Template) => return Err(open()),
-            (_, End::Else(_)) => {
+        Stop::Else(Some(next)) => vec![self::condition(&next, tokens, depth + 1)?],
+        Stop::Else(None) => match list(tokens, depth + 1)? {
+            (no, Stop::End) => no,
+            (_, Stop::Text) => return Err(open()),
+            (_, Stop::Else(_)) => {
                 return Err(error("a second `{{else}}` of one `{{if …}}`", "remove one of them"));
             }
         },

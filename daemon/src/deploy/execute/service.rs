@@ -29,7 +29,7 @@ struct Policy {
 
 impl Policy {
     fn of(spec: Option<&ServiceSpec>, going_back: bool) -> Self {
-        let update = spec.and_then(|spec| spec.update.clone()).unwrap_or_default();
+        let update = spec.and_then(|spec| spec.update).unwrap_or_default();
         let parallelism = match update.parallelism {
             None => 1,
             Some(0) => usize::MAX,

@@ -7,23 +7,23 @@ use uc_api::v1::{Dependency, ServiceChange};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uc_api::Code;
 use uc_api::v1::{
     DependencyCondition, DeployEvent, Health, ReplicaAction, ReplicaState, ReplicaStep, ServicePlan,
-    UpdateOrder, deploy_event,
+    StepEvent, UpdateOrder, deploy_event,
 };
 
 use super::*;
 
 /// Remembers each call; refuses those whose text begins with one of `refuse`.
 #[derive(Default)]
-struct Machines {
+pub(super) struct Machines {
     calls: Mutex<Vec<String>>,
     refuse: Vec<&'static str>,
-    /// Containers that take a second to start, when they have.
+    /// The machine whose containers take a second to start; empty: all machines.
     slow: Option<&'static str>,
-    started: Mutex<Vec<String>>,
+    started: Mutex<Vec<(String, Instant)>>,
     replicas: Mutex<Vec<ReplicaRecord>>,
 }
 
@@ -37,7 +37,20 @@ impl Machines {
         Ok(())
     }
 
-    fn calls(&self) -> Vec<String> {
+    pub(super) fn refusing(refuse: Vec<&'static str>) -> Self {
+        Self { refuse, ..Self::default() }
+    }
+
+    pub(super) fn each_start_takes_a_second() -> Self {
+        Self { slow: Some(""), ..Self::default() }
+    }
+
+    /// When containers had started.
+    pub(super) fn times(&self) -> Vec<Instant> {
+        self.started.lock().unwrap().iter().map(|(_, time)| *time).collect()
+    }
+
+    pub(super) fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
 }
@@ -54,11 +67,11 @@ impl Fleet for Machines {
     }
 
     async fn start(&self, machine: &str, container: &str, wait: Wait) -> Result<(), Failure> {
-        if self.slow == Some(machine) {
+        if self.slow.is_some_and(|slow| slow.is_empty() || slow == machine) {
             sleep(Duration::from_secs(1)).await;
         }
         self.call(format!("start {machine} {container}{}", shown(wait)))?;
-        self.started.lock().unwrap().push(machine.to_owned());
+        self.started.lock().unwrap().push((machine.to_owned(), Instant::now()));
         Ok(())
     }
 
@@ -85,7 +98,7 @@ impl Fleet for Machines {
     }
 }
 
-fn shown(wait: Wait) -> String {
+pub(super) fn shown(wait: Wait) -> String {
     match wait {
         Wait::No => " (no wait)".to_owned(),
         Wait::Serves { monitor_ms: None } => String::new(),
@@ -93,7 +106,7 @@ fn shown(wait: Wait) -> String {
     }
 }
 
-fn step(action: ReplicaAction, order: UpdateOrder, old: &str) -> ReplicaStep {
+pub(super) fn step(action: ReplicaAction, order: UpdateOrder, old: &str) -> ReplicaStep {
     ReplicaStep {
         id: format!("s-{old}"),
         action: action.into(),
@@ -105,7 +118,7 @@ fn step(action: ReplicaAction, order: UpdateOrder, old: &str) -> ReplicaStep {
     }
 }
 
-fn service(name: &str, layer: u32, steps: Vec<ReplicaStep>) -> ServicePlan {
+pub(super) fn service(name: &str, layer: u32, steps: Vec<ReplicaStep>) -> ServicePlan {
     ServicePlan {
         project: "p".into(),
         service: name.into(),
@@ -117,11 +130,45 @@ fn service(name: &str, layer: u32, steps: Vec<ReplicaStep>) -> ServicePlan {
     }
 }
 
-fn spec(name: &str, depends_on: Vec<Dependency>) -> (String, ServiceSpec) {
+pub(super) fn spec(name: &str, depends_on: Vec<Dependency>) -> (String, ServiceSpec) {
     (
         name.into(),
         ServiceSpec { project: "p".into(), name: name.into(), depends_on, ..ServiceSpec::default() },
     )
+}
+
+/// An execution's end, and what it told.
+pub(super) struct Run {
+    pub(super) result: Result<Vec<Failure>, Stopped>,
+    events: Vec<DeployEvent>,
+}
+
+impl Run {
+    pub(super) fn steps<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a StepEvent> {
+        self.events.iter().filter_map(move |event| match &event.event {
+            Some(deploy_event::Event::Step(step)) if step.step_id == id => Some(step),
+            _ => None,
+        })
+    }
+}
+
+pub(super) async fn run_plan(
+    machines: &Machines,
+    services: Vec<ServicePlan>,
+    specs: Vec<(String, ServiceSpec)>,
+    going_back: bool,
+) -> Run {
+    let plan = Plan { services, ..Plan::default() };
+    let specs = specs.into_iter().collect();
+    let (sender, mut receiver) = mpsc::channel(1000);
+    let names = ["m1".to_owned()];
+    let execution = Execution { plan: &plan, specs: &specs, machines: &names, deployment: "d1", going_back };
+    let result = execute(machines, execution, &Events::new(sender)).await;
+    let mut events = Vec::new();
+    while let Some(event) = receiver.recv().await {
+        events.push(event);
+    }
+    Run { result, events }
 }
 
 async fn run(
@@ -129,22 +176,8 @@ async fn run(
     services: Vec<ServicePlan>,
     specs: Vec<(String, ServiceSpec)>,
 ) -> (Result<Vec<Failure>, Stopped>, Vec<DeployEvent>) {
-    let plan = Plan { services, ..Plan::default() };
-    let specs = specs.into_iter().collect();
-    let (sender, mut receiver) = mpsc::channel(1000);
-    let execution = Execution {
-        plan: &plan,
-        specs: &specs,
-        machines: &["m1".to_owned()],
-        deployment: "d1",
-        going_back: false,
-    };
-    let result = execute(machines, execution, &Events::new(sender)).await;
-    let mut events = Vec::new();
-    while let Some(event) = receiver.recv().await {
-        events.push(event);
-    }
-    (result, events)
+    let ran = run_plan(machines, services, specs, false).await;
+    (ran.result, ran.events)
 }
 
 #[tokio::test]
@@ -236,7 +269,9 @@ async fn a_failure_waits_for_the_steps_beside_it() {
     let steps = vec![step(ReplicaAction::Create, UpdateOrder::Unspecified, ""), beside];
     let (result, _) = run(&machines, vec![service("web", 0, steps)], vec![spec("web", vec![])]).await;
     assert_eq!(result.unwrap_err().failure.machine.as_deref(), Some("m1"));
-    assert_eq!(*machines.started.lock().unwrap(), ["m2"], "its step was dropped half-way");
+    let started: Vec<String> =
+        machines.started.lock().unwrap().iter().map(|(machine, _)| machine.clone()).collect();
+    assert_eq!(started, ["m2"], "its step was dropped half-way");
 }
 
 #[tokio::test]

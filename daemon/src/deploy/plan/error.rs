@@ -91,11 +91,11 @@ pub enum PlanError {
 /// Of many machines the first few: a message is read in a terminal.
 fn few(machines: &[String]) -> String {
     const SHOWN: usize = 8;
-    let mut text = machines.get(..SHOWN).unwrap_or(machines).join("; ");
-    if let Some(more) = machines.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        text.push_str(&format!("; and {more} more machines"));
+    let shown = machines.get(..SHOWN).unwrap_or(machines).join("; ");
+    match machines.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more machines"),
     }
-    text
 }
 
 impl PlanError {

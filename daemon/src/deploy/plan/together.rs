@@ -43,13 +43,17 @@ pub(super) fn restarts_with(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
 
 /// Which services have to be placed before which: 0 for those that look at no other.
 pub(super) fn ranks(targets: &[Target]) -> Vec<u32> {
-    let edges: Edges<'_> = targets
+    let mut edges: Edges<'_> = targets
         .iter()
         .map(|target| {
             let on = shared(&target.spec).into_iter().chain(restarts_with(&target.spec)).collect();
             (target.spec.name.as_str(), on)
         })
         .collect();
+    // What the plan does not touch is looked at as well.
+    for shared in targets.iter().flat_map(|target| shared(&target.spec)) {
+        edges.entry(shared).or_default();
+    }
     // A cycle has been refused before: these are some of the edges that make the layers.
     let ranks = layers(&edges, |_| true).unwrap_or_default();
     targets.iter().map(|target| ranks.get(target.spec.name.as_str()).copied().unwrap_or(0)).collect()

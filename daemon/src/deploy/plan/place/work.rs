@@ -86,7 +86,8 @@ impl<'a, 't> Work<'a, 't> {
             }
             return;
         }
-        for existing in self.here.iter().filter(|existing| existing.fault.is_none()).take(self.need) {
+        // Which of too many go is decided later, so all of them hold theirs.
+        for existing in self.here.iter().filter(|existing| existing.fault.is_none()) {
             board.add(existing.machine, self.target);
         }
     }
