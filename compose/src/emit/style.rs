@@ -24,7 +24,8 @@ pub(super) fn of(text: &str, is_key: bool) -> Style {
     }
     if text.contains('\n') {
         // Spaces before a line break do not survive everywhere, nor does a break alone.
-        let safe = !is_key && !text.contains(" \n") && !text.ends_with(' ') && text.trim_matches('\n') != "";
+        let safe =
+            !is_key && !text.contains(" \n") && !text.ends_with(' ') && !text.trim_matches('\n').is_empty();
         return if safe { Style::Literal } else { Style::Double };
     }
     if text.contains('\t') || (text != "<<" && !scalar::is_string(text)) || is_timestamp(text) {
