@@ -1,7 +1,8 @@
 //! What client and daemon share: the protocol (generated from `api/proto`), names and ids that can only
 //! be made valid, failures as data, and the few rules both sides must agree on (labels on containers,
-//! what makes a revision, ports and paths). No I/O.
+//! what makes a revision, ports and paths, how large a content may be). No I/O.
 
+pub mod content;
 #[cfg(any(test, feature = "testing"))]
 #[expect(clippy::panic, reason = "for tests")]
 pub mod every_field;
@@ -25,6 +26,7 @@ pub mod v1 {
     include!("generated/uc.v1.rs");
 }
 
+pub use content::ContentHash;
 pub use failure::{Code, Failure};
 pub use id::{ClusterId, ContainerId, MachineId};
 pub use name::{MachineName, ProjectName, ServiceKey, ServiceName};

@@ -1,9 +1,10 @@
-//! Benchmarks of the record store and of replication: `cargo xtask bench store|replication`. Figures go to standard
+//! Benchmarks of the record store, of replication and of reading compose files: `cargo xtask bench store|replication|compose`. Figures go to standard
 //! output, one a line; everything else goes to standard error. The program starts itself again as the machines of a
 //! cluster, so that each has its own memory, threads and file.
 
 mod churn;
 mod cluster;
+mod compose;
 mod disk;
 mod etcd;
 mod figure;
@@ -28,10 +29,11 @@ async fn main() -> anyhow::Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["store"] => until_terminated(store::run()).await,
         ["replication"] => until_terminated(replication::run()).await,
+        ["compose", uc] => compose::run(&PathBuf::from(uc)),
         // The program's own children.
         ["machine", number, directory] => machine::run(number.parse()?, &PathBuf::from(directory)).await,
         ["churn", directory] => churn::run(&PathBuf::from(directory)).await,
-        _ => bail!("usage: uc-bench store|replication"),
+        _ => bail!("usage: uc-bench store|replication|compose UC"),
     }
 }
 

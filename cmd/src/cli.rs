@@ -99,6 +99,7 @@ pub(crate) enum Command {
     Exec(commands::exec::ExecArgs),
     Scale(commands::scale::ScaleArgs),
     Rm(commands::rm::RmArgs),
+    Build(commands::build::BuildArgs),
     Config(commands::config::ConfigArgs),
     #[command(subcommand, visible_alias = "m")]
     Machine(commands::machine::MachineCommand),

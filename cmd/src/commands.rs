@@ -1,5 +1,6 @@
 //! One file per command. Each has its arguments (their doc comments are the help text) and one function that runs it.
 
+pub(crate) mod build;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod conflicts;
@@ -44,6 +45,7 @@ fn done(result: CliResult) -> CliResult<u8> {
 async fn talk(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     match command {
         Command::Exec(args) => return exec::run(args, ui, globals).await,
+        Command::Build(args) => build::run(args, ui).await?,
         Command::Deploy(args) => deploy::run(args, ui, globals).await?,
         Command::Ps(args) => ps::run(args, ui, globals).await?,
         Command::Ls(args) => ls::run(args, ui, globals).await?,

@@ -1,18 +1,23 @@
-//! The compose files of a project, read from disk and handed to `uc-compose`. The only file that knows that crate.
+//! The compose files of a project, read from disk and handed to `uc-compose`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, Read as _};
+mod facts;
+mod locate;
+mod read;
+mod select;
+
 use std::path::{Path, PathBuf};
 
-use uc_compose::{Build, LoadRequest, Project, Service, Severity, SourceFile, default_files};
+use serde::Serialize;
+use uc_compose::{Build, Diagnostic, LoadRequest, Project, Rule, Severity, SourceFile};
+
+pub(crate) use select::{build_jobs, select};
 
 use crate::error::{CliError, CliResult};
-use crate::suggest;
+use crate::term;
 use crate::ui::Ui;
 
-/// No honest compose file is larger.
-const MAX_SIZE: u64 = 16 * 1024 * 1024;
+/// Columns of diagnostics where no terminal says how many it has.
+const WIDTH: usize = 120;
 
 /// Which project is meant, from the command line.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -21,11 +26,17 @@ pub(crate) struct ProjectArgs {
     #[arg(short, long = "file", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Project name [default: the file's `name`, else the directory's]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, visible_alias = "project-name", value_name = "NAME")]
     pub(crate) project: Option<String>,
-    /// Active profile; may be repeated
+    /// Active profile; may be repeated, `*` is all
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Vec<String>,
+    /// File of variables in place of `.env`; may be repeated, later ones override earlier ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Where relative paths start [default: the directory of the first compose file]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) project_directory: Option<PathBuf>,
     /// Treat what would not be honoured as an error
     #[arg(long)]
     pub(crate) strict: bool,
@@ -39,146 +50,144 @@ pub(crate) struct BuildJob {
     pub(crate) build: Build,
 }
 
-/// Reads the project; diagnostics go to stderr. `quiet`: only errors are shown.
-pub(crate) fn load(args: &ProjectArgs, ui: &Ui, quiet: bool) -> CliResult<Project> {
+/// What is done with what is found wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// Errors and warnings are shown.
+    All,
+    /// Warnings only where there are errors too.
+    Errors,
+    /// As data: of a file with errors it is printed here, of a good one it is for the caller to print.
+    Json,
+}
+
+/// For what a project is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// To be shown only: what a deployment would refuse is a warning.
+    pub(crate) reading: bool,
+    /// Variables are put in.
+    pub(crate) interpolate: bool,
+}
+
+/// Diagnostics as data.
+#[derive(Debug, Serialize)]
+struct Found<'a> {
+    diagnostics: &'a [Diagnostic],
+}
+
+/// Reads the project; diagnostics go to stderr. `services`: those that were named, which are active whatever their profile.
+pub(crate) fn load(args: &ProjectArgs, services: &[String], ui: &Ui, show: Show) -> CliResult<Project> {
+    load_as(args, services, How { reading: false, interpolate: true }, ui, show).map(|(project, _)| project)
+}
+
+/// [`load`], with the warnings that a good file may have.
+pub(crate) fn load_as(
+    args: &ProjectArgs,
+    services: &[String],
+    how: How,
+    ui: &Ui,
+    show: Show,
+) -> CliResult<(Project, Vec<Diagnostic>)> {
+    let (request, mut diagnostics) = match request(args, how) {
+        Ok(found) => found,
+        Err(wrong) => return Err(refused(&[*wrong], &[], ui, show)?),
+    };
+    let mut loaded = uc_compose::load_with(&request, &read::limited);
+    if let Some(project) = &loaded.project
+        && services.iter().any(|name| !project.service_names().contains(&select::own_name(project, name)))
+        && !request.profiles.iter().any(|profile| profile == "*")
+    {
+        // A service that somebody names is meant, whatever profile it has.
+        let everything = LoadRequest { profiles: vec!["*".to_owned()], ..request.clone() };
+        let all = uc_compose::load_with(&everything, &read::limited);
+        let names_all = |project: &Project| {
+            services.iter().all(|name| project.service_names().contains(&select::own_name(project, name)))
+        };
+        if all.project.as_ref().is_some_and(names_all) {
+            loaded = all;
+        }
+    }
+    let mut sources: Vec<SourceFile> = request.files.iter().chain(&request.dotenv).cloned().collect();
+    sources.extend(loaded.read);
+    diagnostics.extend(loaded.diagnostics);
+    let mut project = loaded.project;
+    if let Some(project) = project.as_mut().filter(|project| project.has_image_templates()) {
+        let severity = if request.reading { Severity::Warning } else { Severity::Error };
+        let wrong = facts::fill(project, &request.directory);
+        diagnostics.extend(wrong.into_iter().map(|wrong| Diagnostic { severity, ..wrong }));
+    }
+    let good = !diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    match project.filter(|_| good) {
+        Some(project) => {
+            if show == Show::All {
+                print(&diagnostics, &sources, ui)?;
+            }
+            Ok((project, diagnostics))
+        }
+        None => Err(refused(&diagnostics, &sources, ui, show)?),
+    }
+}
+
+/// The variables that the project's files use.
+pub(crate) fn variables(args: &ProjectArgs, ui: &Ui, show: Show) -> CliResult<Vec<uc_compose::Variable>> {
+    match request(args, How { reading: true, interpolate: false }) {
+        Ok((request, _)) => Ok(uc_compose::variables(&request, &read::limited)),
+        Err(wrong) => Err(refused(&[*wrong], &[], ui, show)?),
+    }
+}
+
+fn request(args: &ProjectArgs, how: How) -> Result<(LoadRequest, Vec<Diagnostic>), Box<Diagnostic>> {
     let environment = crate::env::all();
-    let (directory, paths) = locate(args, &environment, ui)?;
-    let files = paths.iter().map(|path| read_source(path)).collect::<CliResult<Vec<_>>>()?;
-    let dotenv = dotenv(&directory, &environment)?;
+    let found = locate::locate(args, &environment)?;
     let request = LoadRequest {
-        files,
+        files: found.files.iter().map(|path| read::source(path)).collect::<Result<_, _>>()?,
         project_name: args.project.clone(),
-        directory,
+        directory: found.directory,
         environment,
-        dotenv,
+        dotenv: found.dotenv,
         profiles: args.profile.clone(),
         strict: args.strict,
+        reading: how.reading,
+        interpolate: how.interpolate,
     };
-    let loaded = uc_compose::load_with(&request, &|path: &Path| read_limited(path));
-    let mut shown = loaded.diagnostics;
-    if quiet && loaded.project.is_some() {
-        shown.retain(|diagnostic| diagnostic.severity == Severity::Error);
-    }
-    if !shown.is_empty() {
-        let sources: Vec<SourceFile> =
-            request.files.iter().chain(&request.dotenv).chain(&loaded.read).cloned().collect();
-        // Colours are taken out by the stream where they are not wanted.
-        ui.status(&uc_compose::render(&shown, &sources, true))?;
-    }
-    let errors = shown.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
-    loaded.project.ok_or_else(|| {
-        let plural = if errors == 1 { "error" } else { "errors" };
-        CliError::usage(format!("the compose file has {errors} {plural}; nothing was changed"))
-    })
+    Ok((request, found.ignored))
 }
 
-/// The directory that paths are relative to, and the files to read.
-fn locate(
-    args: &ProjectArgs,
-    environment: &BTreeMap<String, String>,
-    ui: &Ui,
-) -> CliResult<(PathBuf, Vec<PathBuf>)> {
-    let here = std::env::current_dir()
-        .map_err(|error| CliError::failed("the current directory is not known").source(error))?;
-    let mut files = args.files.clone();
-    if files.is_empty() {
-        let separator = environment.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
-        let listed = environment.get("COMPOSE_FILE").map(|list| list.split(separator)).into_iter().flatten();
-        files = listed.filter(|part| !part.is_empty()).map(PathBuf::from).collect();
-    }
-    if let Some(first) = files.first() {
-        let parent = first.parent().filter(|_| first.as_os_str() != "-").unwrap_or(Path::new(""));
-        let directory = here.join(parent);
-        return Ok((fs::canonicalize(&directory).unwrap_or(directory), files));
-    }
-    for directory in here.ancestors() {
-        let Some(found) = default_files(|name| directory.join(name).is_file()) else { continue };
-        for name in &found.ignored {
-            ui.warn(&format!("{name} is there too and is not read; {} is", found.files.join(" and ")))?;
-        }
-        // As a person would name them: without the directory where that is the current one.
-        let shown = |name: &str| if directory == here { PathBuf::from(name) } else { directory.join(name) };
-        let files = found.files.iter().map(|name| shown(name)).collect();
-        return Ok((directory.to_owned(), files));
-    }
-    Err(CliError::usage(format!("there is no compose file in {} or above it", here.display()))
-        .hint("write a compose.yaml, or name a file with `-f FILE`"))
-}
-
-fn read_source(path: &Path) -> CliResult<SourceFile> {
-    let text = if path.as_os_str() == "-" {
-        let mut text = String::new();
-        io::stdin().lock().take(MAX_SIZE).read_to_string(&mut text).map(|_| text)
+/// Shows why the files cannot be used.
+fn refused(diagnostics: &[Diagnostic], sources: &[SourceFile], ui: &Ui, show: Show) -> CliResult<CliError> {
+    if show == Show::Json {
+        ui.json(&Found { diagnostics })?;
     } else {
-        read_limited(path)
-    };
-    let text = text.map_err(|error| unreadable(path, error))?;
-    Ok(SourceFile { path: path.to_owned(), text })
+        print(diagnostics, sources, ui)?;
+    }
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+    let plural = if errors == 1 { "error" } else { "errors" };
+    Ok(CliError::usage(format!("the compose file has {errors} {plural}; nothing was changed")))
 }
 
-fn unreadable(path: &Path, error: io::Error) -> CliError {
-    CliError::usage(format!("{} could not be read", path.display())).source(error)
+fn print(diagnostics: &[Diagnostic], sources: &[SourceFile], ui: &Ui) -> CliResult {
+    if diagnostics.is_empty() {
+        return Ok(());
+    }
+    let width = term::size().and_then(|(columns, _)| usize::try_from(columns).ok()).unwrap_or(WIDTH);
+    // Colours are taken out by the stream where they are not wanted.
+    ui.status(&uc_compose::render_within(diagnostics, sources, true, width))
 }
 
-fn read_limited(path: &Path) -> io::Result<String> {
-    let file = fs::File::open(path)?;
-    let mut text = String::new();
-    file.take(MAX_SIZE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_SIZE {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "larger than 16 MiB"));
-    }
-    Ok(text)
-}
-
-fn dotenv(directory: &Path, environment: &BTreeMap<String, String>) -> CliResult<Option<SourceFile>> {
-    let off = environment
-        .get("COMPOSE_DISABLE_ENV_FILE")
-        .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
-    let path = directory.join(".env");
-    if off || !path.is_file() {
-        return Ok(None);
-    }
-    let text = read_limited(&path).map_err(|error| unreadable(&path, error))?;
-    Ok(Some(SourceFile { path, text }))
-}
-
-/// The named services and all that they wait for; all services where none is named.
-pub(crate) fn select(project: &Project, names: &[String]) -> CliResult<Vec<Service>> {
-    if names.is_empty() {
-        return Ok(project.services.clone());
-    }
-    let by_name: BTreeMap<&str, &Service> =
-        project.services.iter().map(|service| (service.spec.name.as_str(), service)).collect();
-    let mut wanted = BTreeSet::new();
-    let mut next: Vec<&str> = Vec::new();
-    for name in names {
-        let own = name.strip_prefix(&format!("{}/", project.name)).unwrap_or(name);
-        if !by_name.contains_key(own) {
-            return Err(CliError::usage(format!("the project {} has no service `{name}`", project.name))
-                .hint(suggest::hint(name, by_name.keys().copied())));
-        }
-        next.push(own);
-    }
-    while let Some(name) = next.pop() {
-        let Some(service) = by_name.get(name).filter(|_| wanted.insert(name)) else { continue };
-        next.extend(service.spec.depends_on.iter().map(|dependency| dependency.service.as_str()));
-    }
-    Ok(project
-        .services
-        .iter()
-        .filter(|service| wanted.contains(service.spec.name.as_str()))
-        .cloned()
-        .collect())
-}
-
-/// What has to be built among these services.
-pub(crate) fn build_jobs(services: &[Service]) -> Vec<BuildJob> {
-    let job = |service: &Service| {
-        service.build.clone().map(|build| BuildJob {
-            project: service.spec.project.clone(),
-            service: service.spec.name.clone(),
-            build,
-        })
-    };
-    services.iter().filter_map(job).collect()
+/// Something wrong with a file as a whole, or with what was asked for.
+fn wrong(path: &Path, message: impl Into<String>, hint: impl Into<String>) -> Box<Diagnostic> {
+    let hint: String = hint.into();
+    Box::new(Diagnostic {
+        severity: Severity::Error,
+        rule: Rule::File,
+        file: path.to_owned(),
+        line: 0,
+        column: 0,
+        length: 1,
+        path: String::new(),
+        message: message.into(),
+        label: None,
+        hint: Some(hint).filter(|hint| !hint.is_empty()),
+    })
 }

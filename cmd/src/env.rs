@@ -16,6 +16,15 @@ const NO_PROGRESS: &str = "UC_NO_PROGRESS";
 /// A file for `ssh -F`.
 const SSH_CONFIG: &str = "UC_SSH_CONFIG";
 
+/// Compose files, with [`COMPOSE_PATH_SEPARATOR`] between them.
+pub(crate) const COMPOSE_FILE: &str = "COMPOSE_FILE";
+/// What separates the files of [`COMPOSE_FILE`]; `:` if it is not set.
+pub(crate) const COMPOSE_PATH_SEPARATOR: &str = "COMPOSE_PATH_SEPARATOR";
+/// Files of variables, with commas between them: as `--env-file`.
+pub(crate) const COMPOSE_ENV_FILES: &str = "COMPOSE_ENV_FILES";
+/// True: `.env` is not read.
+pub(crate) const COMPOSE_DISABLE_ENV_FILE: &str = "COMPOSE_DISABLE_ENV_FILE";
+
 /// What the environment says, read once at the start.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Env {

@@ -14,6 +14,7 @@ mod connection;
 mod docs;
 mod env;
 mod error;
+mod files;
 mod images;
 mod interrupt;
 mod picture;

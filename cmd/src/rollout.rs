@@ -1,4 +1,4 @@
-//! From a wish to its end: plan, show, ask, push images, carry out. `deploy`, `scale` and `rm` all go this way.
+//! From a wish to its end: plan, show, ask, push images and files, carry out. `deploy`, `scale` and `rm` all go this way.
 
 mod events;
 
@@ -7,6 +7,7 @@ use uc_api::v1::{ExecuteRequest, Plan, PlanRequest};
 
 use crate::connect::{Client, within};
 use crate::error::{CliError, CliResult, Kind};
+use crate::files::{self, Contents};
 use crate::images;
 use crate::interrupt::Guard;
 use crate::picture;
@@ -24,8 +25,14 @@ pub(crate) struct Options {
     pub(crate) dry_run: bool,
 }
 
-/// Plans and carries out.
-pub(crate) async fn run(ui: &Ui, client: &Client, request: PlanRequest, options: &Options) -> CliResult {
+/// Plans and carries out. `contents`: what the services need of this computer.
+pub(crate) async fn run(
+    ui: &Ui,
+    client: &Client,
+    request: PlanRequest,
+    contents: &Contents,
+    options: &Options,
+) -> CliResult {
     for round in 0..MAX_PLANS {
         let plan = client.deploy().plan(within(60, request.clone())).await?.into_inner();
         if round > 0 {
@@ -42,6 +49,7 @@ pub(crate) async fn run(ui: &Ui, client: &Client, request: PlanRequest, options:
         }
         ui.status(&picture::draw(&plan))?;
         ui.confirm("Go ahead?", options.yes, "changing services").await?;
+        files::push_missing(ui, client, contents).await?;
         images::push_missing(ui, client, &plan).await?;
         match execute(ui, client, &request, &plan).await {
             Err(error) if error.kind == Kind::PlanChanged => {}

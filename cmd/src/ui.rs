@@ -59,6 +59,11 @@ impl Ui {
         Ok(out.flush()?)
     }
 
+    /// Data, one line each, or nothing at all.
+    pub(crate) fn lines(&self, lines: &[String]) -> CliResult {
+        if lines.is_empty() { Ok(()) } else { self.out(&lines.join("\n")) }
+    }
+
     /// Data as JSON, indented, alone on stdout.
     pub(crate) fn json(&self, value: &impl Serialize) -> CliResult {
         self.out(&serde_json::to_string_pretty(value)?)

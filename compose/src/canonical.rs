@@ -7,12 +7,15 @@ mod items;
 mod pairs;
 mod port;
 mod volume;
+mod whole;
 
 use std::path::{Component, Path, PathBuf};
 
+use indexmap::IndexMap;
+
 use crate::diagnostic::Rule;
 use crate::duration;
-use crate::node::{self, Entry, Map, Node, Span, Tag, Value};
+use crate::node::{self, Entry, Map, Node, Span, Value};
 use crate::report::Report;
 use crate::scalar;
 use crate::schema::{self, Key, Names, Scalar, Shape};
@@ -20,32 +23,53 @@ use crate::shell;
 use uc_api::nearest;
 
 pub(crate) use items::without_repeats;
+pub(crate) use whole::whole;
 
 /// Key of a bind mount that holds its source as it was written, when that is no absolute path. Never printed.
 pub(crate) const WRITTEN_SOURCE: &str = "x-uc-written";
 
 /// What normalising needs to know beside the tree.
-#[derive(Debug)]
 pub(crate) struct Context<'a> {
     /// Relative paths start here.
     pub(crate) directory: &'a Path,
     /// What `~` stands for.
     pub(crate) home: Option<&'a str>,
+    /// Variables, for names without value in lists.
+    pub(crate) lookup: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether variables have been put in. Where they have not, a string that holds one may become anything.
+    pub(crate) interpolated: bool,
     pub(crate) report: &'a mut Report,
 }
 
 impl Context<'_> {
     /// An absolute path: as it is, or below the directory, then without `.` and `..`.
     fn absolute(&self, path: &str) -> String {
-        if path.starts_with('/') {
-            return path.to_owned();
-        }
-        let path = match (path.strip_prefix('~'), self.home) {
-            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
-            _ => path.to_owned(),
-        };
-        clean(&self.directory.join(path)).to_string_lossy().into_owned()
+        absolute(path, self.directory, self.home)
     }
+
+    /// A build context: a path becomes absolute, a URL or another service's image stays.
+    fn context(&self, context: &str) -> String {
+        let is_path = !is_remote(context) && !context.starts_with("service:");
+        if is_path { self.absolute(context) } else { context.to_owned() }
+    }
+}
+
+/// An absolute path as it is, another one below the directory, then without `.` and `..`. Nothing stays nothing.
+pub(crate) fn absolute(path: &str, directory: &Path, home: Option<&str>) -> String {
+    if path.starts_with('/') || path.is_empty() {
+        return path.to_owned();
+    }
+    let path = match (path.strip_prefix('~'), home) {
+        // Even `~other` is below the home directory, as in Docker Compose.
+        (Some(rest), Some(home)) => format!("{home}/{rest}"),
+        _ => path.to_owned(),
+    };
+    clean(&directory.join(path)).to_string_lossy().into_owned()
+}
+
+/// A Git or archive URL, as Docker recognises one.
+pub(crate) fn is_remote(context: &str) -> bool {
+    context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/")
 }
 
 /// `path` without `.` and `..`, by its text alone.
@@ -67,8 +91,6 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
 pub(crate) fn document(node: Node, cx: &mut Context<'_>) -> Node {
     match node.value {
         Value::Map(_) => canonical(node, Shape::Object(schema::TOP), cx),
-        // An empty document, as between two `---`.
-        Value::Null => Node::new(Value::Map(Map::new()), node.span),
         _ => {
             let message = format!("a compose file is a mapping, not {}", node.kind());
             cx.report
@@ -81,28 +103,46 @@ pub(crate) fn document(node: Node, cx: &mut Context<'_>) -> Node {
 
 /// `node` in the long form of `shape`.
 fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
-    if node.tag == Tag::Reset {
-        return Node { value: Value::Null, ..node };
-    }
-    if node.value == Value::Broken {
+    if node.value == Value::Broken || stays(&node, shape, cx) {
         return node;
     }
-    let (span, tag) = (node.span, node.tag);
+    let span = node.span;
     let value = match (shape, node.value) {
         (Shape::Any, value) => value,
         (Shape::Text, value @ Value::Text(_)) => value,
         (Shape::OneOf(words), Value::Text(text)) => one_of(text, words, span, cx),
         (Shape::Path, Value::Text(text)) => Value::Text(cx.absolute(&text)),
+        (Shape::Context, Value::Text(text)) => Value::Text(cx.context(&text)),
+        (Shape::Files, Value::Text(text)) => Value::List(vec![Node::text(cx.absolute(&text), span)]),
+        (Shape::Files, Value::List(items)) => Value::List(each(items, Shape::Path, cx)),
         (
             Shape::NumberOrText,
             value @ (Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_)),
         ) => Value::Text(pairs::text_of(&value)),
         (Shape::Count, Value::Text(text)) if text == "all" => Value::Int(-1),
+        (Shape::Mode, Value::Text(text)) => match i128::from_str_radix(text.trim_start_matches("0o"), 8) {
+            Ok(mode) => Value::Int(mode),
+            Err(_) => {
+                invalid(format!("`{text}` is no octal number"), "write permissions as in `0444`", span, cx)
+            }
+        },
+        (Shape::Mode, value) => typed(value, Shape::Int, span, cx),
+        (Shape::Keys, value) => pairs::keys(value, span, cx),
+        (Shape::Microseconds, Value::Text(text))
+            if text.parse::<i64>().is_err() && duration::parse_duration(&text).is_some() =>
+        {
+            Value::Text(text)
+        }
+        (Shape::Microseconds, value @ (Value::Text(_) | Value::Int(_) | Value::Float(_))) => {
+            typed(value, Shape::Int, span, cx)
+        }
         (Shape::Count, value) => typed(value, Shape::Int, span, cx),
         (Shape::Bool | Shape::Int | Shape::Number | Shape::Duration | Shape::Size, value) => {
-            return Node { value: typed(value, shape, span, cx), span, tag };
+            typed(value, shape, span, cx)
         }
-        (Shape::List(item), Value::List(items)) => Value::List(each(items, *item, cx)),
+        (Shape::List(item) | Shape::Distinct(item), Value::List(items)) => {
+            Value::List(each(items, *item, cx))
+        }
         (Shape::Set(item), Value::List(items)) => Value::List(unique(each(items, *item, cx))),
         (Shape::TextOrList, value @ Value::Text(_)) => Value::List(vec![Node::new(value, span)]),
         (Shape::TextOrList, Value::List(items)) => Value::List(unique(each(items, Shape::Text, cx))),
@@ -110,6 +150,7 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
         (Shape::Test, value) => test(value, span, cx),
         (Shape::Pairs(unset), value) => pairs::pairs(value, unset, span, cx),
         (Shape::Options, value) => pairs::options(value, span, cx),
+        (Shape::Contexts, value) => pairs::contexts(value, span, cx),
         (Shape::Hosts, value) => pairs::hosts(value, span, cx),
         (Shape::Named(item), Value::Map(map)) => Value::Map(named(map, *item, cx)),
         (Shape::Object(keys), Value::Map(map)) => Value::Map(object(map, keys, cx)),
@@ -118,14 +159,41 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
         (Shape::Names(names, keys), value) => by_name(value, names, keys, span, cx),
         (_, value) => wrong(&value, shape, span, cx),
     };
-    Node { value, span, tag }
+    Node::new(value, span)
+}
+
+/// Whether a value is none yet: a variable may make it one, or an earlier file says it.
+fn stays(node: &Node, shape: Shape, cx: &Context<'_>) -> bool {
+    match &node.value {
+        Value::Text(text) => {
+            !cx.interpolated
+                && text.contains('$')
+                && matches!(
+                    shape,
+                    Shape::OneOf(_)
+                        | Shape::Bool
+                        | Shape::Int
+                        | Shape::Number
+                        | Shape::Count
+                        | Shape::Duration
+                        | Shape::Microseconds
+                        | Shape::Size
+                        | Shape::OrObject(Scalar::Number | Scalar::Flag | Scalar::All, _)
+                )
+        }
+        _ => false,
+    }
 }
 
 /// Says that a value has the wrong type; a broken one takes its place.
 fn wrong(value: &Value, shape: Shape, span: Span, cx: &mut Context<'_>) -> Value {
+    wrong_type(value, shape, span, cx.report)
+}
+
+fn wrong_type(value: &Value, shape: Shape, span: Span, report: &mut Report) -> Value {
     let kind = Node::new(value.clone(), span).kind();
     let expected = shape.expected();
-    let path = cx.report.path();
+    let path = report.path();
     let name = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
     let hint = match (value, shape) {
         (Value::Null, _) => "give it a value, or remove the key".to_owned(),
@@ -142,7 +210,7 @@ fn wrong(value: &Value, shape: Shape, span: Span, cx: &mut Context<'_>) -> Value
         }
         _ => format!("write {expected}"),
     };
-    cx.report
+    report
         .error(Rule::Value, span, format!("{name} must be {expected}, not {kind}"))
         .label(format!("expected {expected}"))
         .hint(hint);
@@ -165,10 +233,20 @@ fn each(items: Vec<Node>, item: Shape, cx: &mut Context<'_>) -> Vec<Node> {
     out
 }
 
-/// Without items that are there already.
+/// Later items take the place of earlier ones that are the same, which what stands before `=` decides.
 pub(crate) fn unique(items: Vec<Node>) -> Vec<Node> {
-    let mut seen = std::collections::HashSet::new();
-    items.into_iter().filter(|item| item.as_text().is_none_or(|text| seen.insert(text.to_owned()))).collect()
+    let mut places: IndexMap<String, Node> = IndexMap::with_capacity(items.len());
+    let mut others = Vec::new();
+    for item in items {
+        match item.as_text() {
+            Some(text) => {
+                let name = text.split('=').next().unwrap_or_default().to_owned();
+                places.insert(name, item);
+            }
+            None => others.push(item),
+        }
+    }
+    places.into_values().chain(others).collect()
 }
 
 fn one_of(text: String, words: &[&str], span: Span, cx: &mut Context<'_>) -> Value {
@@ -231,6 +309,8 @@ fn typed(value: Value, shape: Shape, span: Span, cx: &mut Context<'_>) -> Value 
             ),
         },
         (Shape::Size, Value::Int(bytes)) => Value::Text(bytes.to_string()),
+        // What is less than a byte is lost, as in Docker Compose.
+        (Shape::Size, Value::Float(bytes)) if bytes.abs() < 1e15 => Value::Text((bytes as i64).to_string()),
         (Shape::Size, Value::Text(text)) => match duration::parse_size(&text) {
             Some(bytes) => Value::Text(bytes.to_string()),
             None => invalid(
@@ -292,14 +372,21 @@ fn test(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
 }
 
 fn named(map: Map, item: Shape, cx: &mut Context<'_>) -> Map {
-    let services = cx.report.path() == "services";
+    let path = cx.report.path();
+    let bare = matches!(path.as_str(), "networks" | "volumes");
+    for (name, entry) in map.iter().filter(|_| !path.contains('.')) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty() || !name.chars().all(fits) {
+            let hint = "use letters, digits, `.`, `_` and `-`";
+            let _ = invalid(format!("`{name}` is no name in `{path}`"), hint, entry.key, cx);
+        }
+    }
     map.into_iter()
         .map(|(name, Entry { key, node })| {
             let node = match node.value {
                 // Volumes and networks often say nothing more than their name.
-                Value::Null if node.tag == Tag::None && !services => {
-                    Node::new(Value::Map(Map::new()), node.span)
-                }
+                Value::Null if bare => Node::new(Value::Map(Map::new()), node.span),
+                Value::Null => node,
                 _ => {
                     cx.report.path_push(&name);
                     let node = canonical(node, item, cx);
@@ -317,9 +404,11 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
     for (name, Entry { key, node }) in map {
         let node = match schema::find(keys, &name) {
             // `deploy:` with nothing below is as good as no `deploy`.
-            Some(known) if known.name == "deploy" && node.value == Value::Null && node.tag == Tag::None => {
+            Some(known) if matches!(known.name, "deploy" | "develop") && node.value == Value::Null => {
                 continue;
             }
+            // An earlier file may say it.
+            Some(known) if node.value == Value::Null && !whole::may_be(known.shape) => node,
             Some(known) => {
                 cx.report.path_push(&name);
                 let node = canonical(node, known.shape, cx);
@@ -379,17 +468,29 @@ fn or_object(value: Value, scalar: Scalar, keys: &'static [Key], span: Span, cx:
         (Scalar::All, Value::Text(text)) if text == "all" => {
             Value::List(vec![node::map(span, [("count", Value::Int(-1))])])
         }
-        (Scalar::All, Value::List(items)) => Value::List(each(items, Shape::Object(keys), cx)),
+        (Scalar::All, Value::List(list)) => {
+            let mut list = each(list, Shape::Object(keys), cx);
+            for item in &mut list {
+                if let Value::Map(entries) = &mut item.value {
+                    items::all_devices(entries, item.span);
+                }
+            }
+            Value::List(list)
+        }
         (scalar, value) => wrong(&value, Shape::OrObject(scalar, keys), span, cx),
     }
 }
 
 fn by_name(value: Value, names: Names, keys: &'static [Key], span: Span, cx: &mut Context<'_>) -> Value {
+    let mut seen = std::collections::HashSet::new();
     let entries: Vec<(String, Entry)> = match value {
         Value::List(items) => each(items, Shape::Text, cx)
             .into_iter()
             .filter_map(|item| {
                 let name = item.as_text()?.to_owned();
+                if !seen.insert(name.clone()) {
+                    whole::repeats(&item, cx.report);
+                }
                 let value = match names {
                     Names::Dependency => {
                         let mut entries = Map::new();

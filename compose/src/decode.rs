@@ -3,11 +3,20 @@
 //! Docker Compose's words end here. What a spec cannot carry was reported by the table already; what depends on a value rather than on a
 //! key (`on-failure:3`, a range of ports, a relative path) is said here.
 
+mod build;
 mod container;
+mod files;
+mod host;
+mod image;
 mod mounts;
+mod network;
+mod resources;
+mod rollout;
+mod uncloud;
+
+pub(crate) use image::{ImageTemplate, templates as image_templates};
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use uc_api::{ProjectName, ServiceName, v1};
 
@@ -15,8 +24,11 @@ use crate::diagnostic::Rule;
 use crate::document;
 use crate::duration;
 use crate::node::{Entry, Node, Span, Value};
-use crate::project::{Build, Service};
+use crate::project::Service;
 use crate::report::Report;
+use crate::template::is_template;
+
+use network::Aliases;
 
 /// Labels that begin so are ours.
 const OWN_LABELS: &str = "uc.";
@@ -24,13 +36,15 @@ const OWN_LABELS: &str = "uc.";
 /// The services of a tree, in order of their names.
 pub(crate) fn services(tree: &Node, project: &ProjectName, report: &mut Report) -> Vec<Service> {
     let mut services = Vec::new();
+    let aliases = Aliases::collect(tree, report);
     report.path_push("services");
     for (name, entry) in tree.get("services").into_iter().flat_map(Node::entries) {
         report.path_push(name);
-        services.push(service(name, entry, tree, project, report));
+        services.push(service(name, entry, tree, project, &aliases, report));
         report.path_pop();
     }
     report.path_pop();
+    network::isolation(tree, report);
     services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     services
 }
@@ -60,37 +74,53 @@ pub(crate) fn volumes(tree: &Node, services: &[Service], project: &ProjectName) 
     volumes.into_values().collect()
 }
 
-fn service(name: &str, entry: &Entry, tree: &Node, project: &ProjectName, report: &mut Report) -> Service {
+fn service(
+    name: &str,
+    entry: &Entry,
+    tree: &Node,
+    project: &ProjectName,
+    aliases: &Aliases,
+    report: &mut Report,
+) -> Service {
     let Entry { key: span, node } = entry;
     if let Err(error) = name.parse::<ServiceName>() {
-        report.error(Rule::Value, *span, error.to_string()).hint("rename the service");
+        report.error(Rule::Refused, *span, error.to_string()).hint("rename the service");
     }
     let has = |key: &str| node.as_map().is_some_and(|map| map.contains_key(key));
-    if !has("image") && !has("build") && node.value != Value::Broken {
+    if !has("image") && !has("build") && !has("provider") && node.value != Value::Broken {
         report
             .error(Rule::Value, *span, format!("service `{name}` has neither `image` nor `build`"))
             .hint("add `image:` with what to run, or `build:` with how to build it");
     }
     let image = text(node, "image");
     if let Some(node) = node.get("image")
-        && node.as_text().is_some_and(|image| image.is_empty() || image.contains(char::is_whitespace))
+        && node.as_text().is_some_and(|image| {
+            image.is_empty() || (image.contains(char::is_whitespace) && !is_template(image))
+        })
         && (!has("build") || !image.is_empty())
     {
+        let rule = if image.is_empty() { Rule::Value } else { Rule::Refused };
         report
-            .error(Rule::Value, node.span, format!("`{image}` is not the name of an image"))
+            .error(rule, node.span, format!("`{image}` is not the name of an image"))
             .hint("write `[registry/]name[:tag]`; a variable in it may be empty");
     }
-    let build = node.get("build").and_then(|build| self::build(build, &image, report));
-    let (mode, replicas) = scale(node, report);
-    let spec = v1::ServiceSpec {
+    let build = build::build(name, node, &image, tree, report);
+    let (mode, replicas) = rollout::scale(node, report);
+    let (restart, restart_attempts) = container::restart(node, report);
+    let mut environment = strings(node.get("environment"));
+    let local = files::local(node, tree, &mut environment, report);
+    let mut ports = mounts::ports(node, report);
+    ports.extend(uncloud::ports(node, report));
+    let shared = ["none", "host", "shareable", "private", "service:", "container:"];
+    let mut spec = v1::ServiceSpec {
         project: project.to_string(),
         name: name.to_owned(),
         image,
         built: build.is_some(),
         command: words(node.get("command")),
         entrypoint: words(node.get("entrypoint")),
-        environment: strings(node.get("environment")),
-        ports: mounts::ports(node, report),
+        environment,
+        ports,
         mounts: mounts::mounts(node, tree, project, report),
         healthcheck: container::healthcheck(node, report),
         depends_on: container::depends_on(node),
@@ -101,7 +131,8 @@ fn service(name: &str, entry: &Entry, tree: &Node, project: &ProjectName, report
         labels: labels(node, report),
         stop_grace_period_ms: container::milliseconds(node, "stop_grace_period", report),
         stop_signal: text(node, "stop_signal"),
-        restart: container::restart(node, report).into(),
+        restart: restart.into(),
+        restart_attempts,
         pull_policy: container::pull_policy(node, report).into(),
         init: flag(node, "init"),
         read_only: flag(node, "read_only"),
@@ -110,98 +141,39 @@ fn service(name: &str, entry: &Entry, tree: &Node, project: &ProjectName, report
         hostname: text(node, "hostname"),
         cap_add: list(node, "cap_add"),
         cap_drop: list(node, "cap_drop"),
-        update_order: container::update_order(node).into(),
-        machines: machines(node),
+        update_order: rollout::order(node).into(),
+        machines: uncloud::machines(node),
+        ipc: host::namespace(node, "ipc", &shared, report),
+        pid: host::namespace(node, "pid", &["host", "service:", "container:"], report),
+        uts: host::namespace(node, "uts", &["host"], report),
+        userns: host::namespace(node, "userns_mode", &["host"], report),
+        cgroup: host::namespace(node, "cgroup", &["host", "private"], report),
+        cgroup_parent: text(node, "cgroup_parent"),
+        privileged: flag(node, "privileged"),
+        group_add: list(node, "group_add"),
+        security_opt: host::security_opt(node, report),
+        device_cgroup_rules: list(node, "device_cgroup_rules"),
+        devices: host::devices(node),
+        device_requests: host::device_requests(node),
+        sysctls: host::sysctls(node),
+        storage_opt: strings(node.get("storage_opt")),
+        annotations: strings(node.get("annotations")),
+        ulimits: resources::ulimits(node, report),
+        resources: resources::resources(node, report),
+        logging: host::logging(node),
+        runtime: text(node, "runtime"),
+        platform: text(node, "platform"),
+        shm_size: resources::shm_size(node, report),
+        post_start: container::hooks(node, "post_start", report),
+        pre_stop: container::hooks(node, "pre_stop", report),
+        pre_deploy: uncloud::pre_deploy(node, report),
+        update: rollout::update(node, report),
+        placement: rollout::placement(node, report),
+        service_labels: strings(node.get("deploy").and_then(|deploy| deploy.get("labels"))),
         ..v1::ServiceSpec::default()
     };
-    Service { spec, build }
-}
-
-fn build(node: &Node, image: &str, report: &mut Report) -> Option<Build> {
-    let context = node.get("context")?;
-    let path = context.as_text()?;
-    if is_remote(path) {
-        report
-            .error(
-                Rule::Refused,
-                context.span,
-                format!("build context `{path}` is not a directory of this computer"),
-            )
-            .hint("clone it, and name the clone as context");
-        return None;
-    }
-    let optional = |key: &str| node.get_text(key).filter(|text| !text.is_empty()).map(str::to_owned);
-    let (dockerfile, dockerfile_inline) = (optional("dockerfile"), optional("dockerfile_inline"));
-    if dockerfile.is_some() && dockerfile_inline.is_some() {
-        let span = node.get("dockerfile_inline").map_or(node.span, |node| node.span);
-        report
-            .error(Rule::Value, span, "`dockerfile` and `dockerfile_inline` exclude each other")
-            .hint("remove one of them");
-    }
-    let args = node.get("args").into_iter().flat_map(Node::entries);
-    Some(Build {
-        context: PathBuf::from(path),
-        dockerfile: dockerfile.map(PathBuf::from),
-        dockerfile_inline,
-        args: args.map(|(name, entry)| (name.clone(), entry.node.as_text().map(str::to_owned))).collect(),
-        target: optional("target"),
-        image: Some(image.to_owned()).filter(|image| !image.is_empty()),
-    })
-}
-
-/// A Git or archive URL, as Docker recognises one.
-pub(crate) fn is_remote(context: &str) -> bool {
-    context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/")
-}
-
-/// Mode and number of replicas. A global service has one on each machine.
-fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) {
-    let deploy = node.get("deploy");
-    let mode = deploy.and_then(|deploy| deploy.get("mode"));
-    let scale = node.get("scale");
-    let replicas = deploy.and_then(|deploy| deploy.get("replicas"));
-    let mut number = |node: Option<&Node>| {
-        let (node, value) = node.and_then(|node| Some((node, node.as_int()?)))?;
-        u32::try_from(value).ok().or_else(|| {
-            report
-                .error(Rule::Value, node.span, format!("{value} is no number of replicas"))
-                .hint("write 0 or more");
-            None
-        })
-    };
-    let (by_scale, by_deploy) = (number(scale), number(replicas));
-    if let (Some(a), Some(b), Some(scale)) = (by_scale, by_deploy, scale)
-        && a != b
-    {
-        report
-            .error(Rule::Value, scale.span, format!("`scale` says {a} and `deploy.replicas` says {b}"))
-            .hint("remove one of them, or let them agree");
-    }
-    match mode.and_then(|mode| Some((mode, mode.as_text()?))) {
-        Some((mode, "global")) => {
-            if let Some(count) = by_deploy.or(by_scale) {
-                report
-                    .warning(
-                        Rule::Value,
-                        mode.span,
-                        format!("a global service runs once on every machine, not {count} times"),
-                    )
-                    .hint("remove the number, or `mode: global`");
-            }
-            (v1::ServiceMode::Global, 1)
-        }
-        Some((mode, job @ ("replicated-job" | "global-job"))) => {
-            report
-                .error(
-                    Rule::Refused,
-                    mode.span,
-                    format!("mode `{job}` is refused: jobs are not supported yet"),
-                )
-                .hint("use `replicated` or `global`");
-            (v1::ServiceMode::Replicated, 1)
-        }
-        _ => (v1::ServiceMode::Replicated, by_deploy.or(by_scale).unwrap_or(1)),
-    }
+    network::fill(&mut spec, node, aliases, report);
+    Service { spec, build, local }
 }
 
 fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
@@ -209,7 +181,7 @@ fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
         if name.starts_with(OWN_LABELS) {
             report
                 .error(
-                    Rule::Value,
+                    Rule::Refused,
                     entry.key,
                     format!("label `{name}` is not possible: `uc.` begins the cluster's own"),
                 )
@@ -217,17 +189,6 @@ fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
         }
     }
     strings(node.get("labels"))
-}
-
-fn machines(node: &Node) -> Vec<String> {
-    let parts = list(node, "x-machines");
-    let mut machines: Vec<String> = Vec::new();
-    for name in parts.iter().flat_map(|part| part.split(',')).map(str::trim).filter(|name| !name.is_empty()) {
-        if !machines.iter().any(|known| known == name) {
-            machines.push(name.to_owned());
-        }
-    }
-    machines
 }
 
 fn text(node: &Node, key: &str) -> String {

@@ -1,10 +1,15 @@
 //! The resolved file in compose's own words, as `docker compose config` prints it.
 
+mod plain;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Map as JsonMap, Number, Value as Json};
 
+use crate::canonical::WRITTEN_SOURCE;
 use crate::node::{Node, Value};
+
+pub(crate) use plain::plain;
 
 /// Top-level things that get a name outside the project.
 const NAMED: [&str; 4] = ["networks", "volumes", "secrets", "configs"];
@@ -26,8 +31,12 @@ const QUIET: [&str; 10] = [
     "mem_swappiness",
 ];
 
-/// The document of a merged and checked tree.
-pub(crate) fn document(tree: &Node, project: &str) -> Json {
+/// Sizes of a service that are not printed when they are 0.
+const SIZES: [&str; 5] = ["mem_limit", "mem_reservation", "memswap_limit", "shm_size", "mem_swappiness"];
+
+/// The document of a merged and checked tree. Where variables have been put in, literal dollar signs are doubled, so that it can be read
+/// again.
+pub(crate) fn document(tree: &Node, project: &str, interpolated: bool) -> Json {
     let mut out = JsonMap::new();
     out.insert("name".into(), Json::from(project));
     let mut used: Vec<(&str, String)> = Vec::new();
@@ -51,10 +60,10 @@ pub(crate) fn document(tree: &Node, project: &str) -> Json {
     }
     for (name, entry) in tree.entries() {
         if name == "models" || name.starts_with("x-") {
-            out.insert(name.clone(), json(&entry.node, true));
+            out.insert(name.clone(), json(&entry.node));
         }
     }
-    sorted(Json::Object(out))
+    sorted(Json::Object(out), interpolated)
 }
 
 /// The name outside the project of a top-level volume, network, secret or config.
@@ -80,12 +89,12 @@ pub(crate) fn is_external(node: Option<&Node>) -> bool {
 }
 
 fn resource(node: Option<&Node>, key: &str, project: &str) -> JsonMap<String, Json> {
-    let mut out = match node.map(|node| json(node, false)) {
+    let mut out = match node.map(json) {
         Some(Json::Object(map)) => map,
         _ => JsonMap::new(),
     };
     quieten(&mut out, &["internal", "attachable", "external"]);
-    out.insert("name".into(), escaped(&outside_name(node, key, project)));
+    out.insert("name".into(), outside_name(node, key, project).into());
     if is_external(node) {
         out.insert("external".into(), Json::Bool(true));
     }
@@ -93,7 +102,7 @@ fn resource(node: Option<&Node>, key: &str, project: &str) -> JsonMap<String, Js
 }
 
 fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json> {
-    let mut out = match json(node, false) {
+    let mut out = match json(node) {
         Json::Object(map) => map,
         _ => JsonMap::new(),
     };
@@ -102,6 +111,26 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
     }
     quieten(&mut out, &QUIET);
     out.retain(|_, value| *value != "");
+    for key in SIZES {
+        if out.get(key).is_some_and(|size| *size == "0") {
+            out.shift_remove(key);
+        }
+    }
+    if out.get("networks").is_some_and(|networks| networks.as_object().is_some_and(JsonMap::is_empty)) {
+        out.shift_remove("networks");
+    }
+    // An empty variable gives no server.
+    if let Some(Json::Array(servers)) = out.get_mut("dns") {
+        servers.retain(|server| *server != "");
+    }
+    for key in ["secrets", "configs"] {
+        let grants = out.get_mut(key).and_then(Json::as_array_mut).into_iter().flatten();
+        for grant in grants.filter_map(Json::as_object_mut) {
+            if let Some(mode) = grant.get("mode").and_then(Json::as_i64) {
+                grant.insert("mode".into(), format!("0{mode:o}").into());
+            }
+        }
+    }
     if let Some(Json::Object(healthcheck)) = out.get_mut("healthcheck") {
         quieten(healthcheck, &["disable"]);
     }
@@ -125,13 +154,50 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
             args.retain(|_, value| !value.is_null());
         }
     }
-    if !out.contains_key("networks") && !out.contains_key("network_mode") {
+    if let Some(Json::Object(build)) = out.get_mut("build")
+        && let Some(Json::Object(ssh)) = build.get("ssh")
+    {
+        let key = |(name, path): (&String, &Json)| match path.as_str() {
+            None | Some("") => name.clone(),
+            Some(path) => format!("{name}={path}"),
+        };
+        let keys: Vec<_> = ssh.iter().map(key).map(Json::from).collect();
+        build.insert("ssh".into(), keys.into());
+    }
+    if out.get("pull_policy").is_some_and(|policy| policy == "if_not_present") {
+        out.insert("pull_policy".into(), "missing".into());
+    }
+    // Docker Compose takes it for a size.
+    if let Some(Json::Number(number)) = out.get("mem_swappiness") {
+        let text = number.to_string();
+        out.insert("mem_swappiness".into(), text.into());
+    }
+    if let Some(Json::Object(options)) = out.get_mut("provider").and_then(|node| node.get_mut("options")) {
+        for value in options.values_mut().filter(|value| !value.is_array()) {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            *value = vec![Json::from(text)].into();
+        }
+    }
+    let says = |key: &&str| node.get(key).is_some_and(|node| node.as_map().is_none_or(|map| !map.is_empty()));
+    let on_default = !["networks", "network_mode", "provider"].iter().any(says);
+    if on_default {
         out.insert("networks".into(), Json::Object(JsonMap::from_iter([("default".to_owned(), Json::Null)])));
+    }
+    // Hooks before the start run in containers of their own, in the service's place.
+    let inherited: Vec<_> = ["image", "networks", "network_mode"]
+        .into_iter()
+        .filter_map(|key| Some((key, out.get(key)?.clone())))
+        .collect();
+    let hooks = out.get_mut("pre_start").and_then(Json::as_array_mut).into_iter().flatten();
+    for hook in hooks.filter_map(Json::as_object_mut) {
+        for (key, value) in &inherited {
+            hook.entry(*key).or_insert_with(|| value.clone());
+        }
     }
     for (network, _) in node.get("networks").into_iter().flat_map(Node::entries) {
         used.push(("networks", network.clone()));
     }
-    if node.get("networks").is_none() && node.get("network_mode").is_none() {
+    if on_default {
         used.push(("networks", "default".into()));
     }
     for mount in node.get("volumes").into_iter().flat_map(Node::items) {
@@ -165,8 +231,8 @@ fn quieten(map: &mut JsonMap<String, Json>, keys: &[&str]) {
     map.retain(|key, value| !(keys.contains(&key.as_str()) && says_nothing(value)));
 }
 
-/// A value as JSON. Literal dollar signs are doubled, so that the output can be read again. `x-` keys are kept at the top level only.
-fn json(node: &Node, keep_extensions: bool) -> Json {
+/// A value as JSON.
+fn json(node: &Node) -> Json {
     match &node.value {
         Value::Broken | Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
@@ -175,30 +241,29 @@ fn json(node: &Node, keep_extensions: bool) -> Json {
             .or_else(|_| u64::try_from(*value).map(Json::from))
             .unwrap_or_else(|_| Json::from(value.to_string())),
         Value::Float(value) => Number::from_f64(*value).map_or(Json::Null, Json::Number),
-        Value::Text(text) => escaped(text),
-        Value::List(items) => Json::Array(items.iter().map(|item| json(item, keep_extensions)).collect()),
+        Value::Text(text) => Json::from(text.as_str()),
+        Value::List(items) => Json::Array(items.iter().map(json).collect()),
         Value::Map(map) => Json::Object(
             map.iter()
-                .filter(|(key, _)| keep_extensions || !key.starts_with("x-"))
-                .map(|(key, entry)| (key.clone(), json(&entry.node, keep_extensions)))
+                .filter(|(key, _)| *key != WRITTEN_SOURCE)
+                .map(|(key, entry)| (key.clone(), json(&entry.node)))
                 .collect(),
         ),
     }
 }
 
-fn escaped(text: &str) -> Json {
-    Json::from(text.replace('$', "$$"))
-}
-
 /// Keys in order of their names, on all levels.
-fn sorted(value: Json) -> Json {
+fn sorted(value: Json, doubled: bool) -> Json {
+    let text = |text: String| if doubled { text.replace('$', "$$") } else { text };
     match value {
         Json::Object(map) => {
-            let mut entries: Vec<_> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            let mut entries: Vec<_> =
+                map.into_iter().map(|(key, value)| (text(key), sorted(value, doubled))).collect();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
             Json::Object(entries.into_iter().collect())
         }
-        Json::Array(items) => Json::Array(items.into_iter().map(sorted).collect()),
+        Json::Array(items) => Json::Array(items.into_iter().map(|item| sorted(item, doubled)).collect()),
+        Json::String(string) => Json::String(text(string)),
         other => other,
     }
 }

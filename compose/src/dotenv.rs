@@ -13,11 +13,12 @@ use crate::report::Report;
 /// Variables by name, `None` where the file names one that is set nowhere.
 pub(crate) type Variables = BTreeMap<String, Option<String>>;
 
-/// Reads a `.env` text. `environment` is asked first for variables in values, then the lines above.
+/// Reads a `.env` text. `environment` is asked first for variables in values, then the lines above, then `earlier` files.
 pub(crate) fn parse(
     text: &str,
     file: u32,
     environment: &dyn Fn(&str) -> Option<String>,
+    earlier: &dyn Fn(&str) -> Option<String>,
     report: &mut Report,
 ) -> Variables {
     let mut reader = Reader { rest: text.strip_prefix('\u{feff}').unwrap_or(text), line: 1, file };
@@ -25,11 +26,14 @@ pub(crate) fn parse(
     let mut warned = BTreeSet::new();
     while let Some(statement) = reader.statement(report) {
         let value = match statement.value {
-            Raw::Inherited => environment(&statement.name),
+            Raw::Inherited => environment(&statement.name).or_else(|| earlier(&statement.name)),
             Raw::Literal(text) => Some(text),
             Raw::Template(text) => {
-                let lookup =
-                    |name: &str| environment(name).or_else(|| variables.get(name).cloned().flatten());
+                let lookup = |name: &str| {
+                    environment(name)
+                        .or_else(|| variables.get(name).cloned().flatten())
+                        .or_else(|| earlier(name))
+                };
                 let mut unset = BTreeSet::new();
                 match interpolate::substitute(&text, &lookup, &mut unset) {
                     Ok(value) => {
@@ -51,6 +55,41 @@ pub(crate) fn parse(
             }
         };
         variables.insert(statement.name, value);
+    }
+    variables
+}
+
+/// `NAME=value` lines, taken as they are: no quotes, no variables. `NAME` alone takes its value from the environment.
+pub(crate) fn raw(
+    text: &str,
+    file: u32,
+    environment: &dyn Fn(&str) -> Option<String>,
+    report: &mut Report,
+) -> Variables {
+    let mut variables = Variables::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, value) = match line.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (line, environment(line)),
+        };
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+            let length = number(line.chars().count());
+            report
+                .error(
+                    Rule::Syntax,
+                    Span { file, line: number(index + 1), column: 1, length },
+                    "this is not a variable's name, `=` and its value",
+                )
+                .hint("write `NAME=value`; a line that begins with `#` is a comment");
+            continue;
+        }
+        variables.insert(name.to_owned(), value);
     }
     variables
 }

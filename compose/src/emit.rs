@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::scalar;
 
 /// `value` as a YAML document that reads back as the same value.
-pub(crate) fn to_yaml(value: &Value) -> String {
+pub fn to_yaml(value: &Value) -> String {
     let mut out = String::new();
     match value {
         Value::Object(map) if !map.is_empty() => block(&mut out, value, 0),

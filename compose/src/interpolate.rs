@@ -3,11 +3,16 @@
 //!
 //! A `$` that is followed by neither a name, `{` nor `$` stands for itself, as in Docker Compose.
 
+mod variables;
+
 use std::collections::BTreeSet;
 
 use crate::diagnostic::Rule;
 use crate::node::{Node, Span, Value};
 use crate::report::Report;
+
+pub use variables::Variable;
+pub(crate) use variables::variables;
 
 /// Nested defaults deeper than this are refused: bounds recursion.
 const MAX_NESTING: usize = 50;
@@ -142,8 +147,9 @@ fn name_at_start(text: &str) -> &str {
 }
 
 /// The brace that closes the one before `body`. Braces inside count, so that `${X:-{"a":1}}` works; where they do not add up, the last one
-/// closes. `\}` closes nothing.
+/// closes. `\}` closes nothing, and what is on another line does not either.
 fn closing_brace(body: &str) -> Option<usize> {
+    let body = body.split('\n').next().unwrap_or_default();
     let mut open = 1;
     let mut escaped = false;
     for (at, c) in body.char_indices() {

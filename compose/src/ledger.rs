@@ -18,8 +18,24 @@ Generated from the table in `compose/src/schema` that the loader itself works by
 Below a key that is reported or refused, all its keys are checked and shown by `uc config`, and share its fate. Any mapping may also have
 `x-*` keys; unless they stand here they are ignored. A key that does not stand here at all is an error.
 
-Files are read as Docker Compose v5.6 reads them: variables in all their forms, `.env`, `env_file`, anchors and merge keys, profiles, several
-files merged, with `!reset` and `!override`. `uc config` prints the result.
+Files are read as Docker Compose v5.6 reads them: variables in all their forms, `.env`, `env_file`, anchors and merge keys, profiles,
+`extends`, `include`, several files merged, with `!reset` and `!override`. `uc config` prints the result, also of files that a deployment
+refuses.
+
+## What a file for one computer assumes
+
+- **Paths.** An absolute path in `volumes` is the machine's own. A relative one (or one that begins with `~`) is of the computer that
+  deploys: a file or folder there travels with the deployment, at most 16 MiB and 4,096 entries, and is mounted read only; if it does not
+  say `:ro`, `uc` warns. One that is missing or empty is a place for data: it becomes a named volume, and stays on the machine where it
+  was made. `configs` and `secrets` travel in the same way.
+- **Networks.** All services of all projects share the cluster's network, in which they find each other by name: `db`, `db.shop`. Aliases,
+  aliases of `links` and `container_name` are further names, known to the whole project. Where a file keeps two services apart, or a
+  network from the outside, `uc` says that it does not.
+- **Containers.** They are named after project, service and replica, so that there can be several and one can replace another.
+  `container_name` is a name in DNS only.
+- **One host.** `network_mode`, `ipc` and `pid` with `service:x` bring a replica to a machine that runs `x`, and replace it with that.
+  With `host` it listens on the machine's own ports. `volumes_from` takes over the named volumes and host paths of a service.
+- **Volumes.** A named volume is made on one machine, and its service stays there; services that share one run on the same machine.
 ";
 
 /// The page.

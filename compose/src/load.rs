@@ -1,49 +1,108 @@
 //! The way from texts to a project: parse, put variables in, bring into long form, merge, check, decode.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+mod extends;
+mod include;
+mod model;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use crate::canonical::{self, Context};
+use self::model::{File, Loader, Scope, services_mut, small_enough};
+use crate::canonical;
 use crate::check::{self, Known};
 use crate::decode;
 use crate::diagnostic::Rule;
 use crate::document;
-use crate::environment::{self, Environment};
+use crate::environment::{self, Environment, Reader};
 use crate::honour;
 use crate::implied;
-use crate::interpolate;
-use crate::merge;
+use crate::interpolate::{self, Variable};
 use crate::name;
-use crate::node::{Map, Node, Span, Value};
-use crate::parse::{self, MAX_BYTES};
+use crate::node::{Node, Span, Value};
 use crate::project::Project;
 use crate::report::Report;
 use crate::request::{LoadRequest, Loaded, ReadFile, SourceFile};
 use crate::schema::{self, Shape};
 
-/// Reads a project. Files that it names (`env_file`) cannot be read and are errors: use [`load_with`].
+/// Reads a project. Files that it names (`env_file`, `include`, …) cannot be read and are errors: use [`load_with`].
 pub fn load(request: &LoadRequest) -> Loaded {
     load_with(request, &|_: &Path| Err(std::io::ErrorKind::Unsupported.into()))
 }
 
 /// Reads a project; files that it names come through `files`.
 pub fn load_with(request: &LoadRequest, files: &dyn ReadFile) -> Loaded {
-    let mut report = Report::new(request.strict);
+    let mut report = Report::new(request.strict).reading(request.reading);
     let mut read = Vec::new();
-    let project = resolve(request, files, &mut read, &mut report).map(|(project, _)| project);
+    let project = resolve(request, files, &mut read, &mut report);
     let project = project.filter(|_| !report.has_errors());
     Loaded { project, diagnostics: report.finish(), read }
 }
 
-/// The project and its document as far as they can be made, whatever was reported.
+/// The variables that a project's files use, in order of their names. What is wrong with the files is for [`load_with`] to say.
+pub fn variables(request: &LoadRequest, files: &dyn ReadFile) -> Vec<Variable> {
+    let request = LoadRequest { interpolate: false, ..request.clone() };
+    let tree = whole(&request, files, &mut Vec::new(), &mut Report::new(false)).map(|whole| whole.tree);
+    tree.map(|tree| interpolate::variables(&tree)).unwrap_or_default()
+}
+
+/// A project with everything its files say, whatever profile it belongs to.
+struct Whole {
+    name: uc_api::ProjectName,
+    tree: Node,
+    variables: Environment,
+}
+
+/// The project as far as it can be made, whatever was reported.
 fn resolve(
     request: &LoadRequest,
     files: &dyn ReadFile,
     read: &mut Vec<SourceFile>,
     report: &mut Report,
-) -> Option<(Project, Json)> {
+) -> Option<Project> {
+    let Whole { name, mut tree, variables } = whole(request, files, read, report)?;
+    let profiles = all_profiles(&tree);
+    let active = active_profiles(request, &variables);
+    let inactive = drop_inactive(&mut tree, &active);
+    let mut project = Project {
+        name,
+        services: Vec::new(),
+        volumes: Vec::new(),
+        context: tree.get_text("x-context").map(str::to_owned),
+        images: BTreeMap::new(),
+        document: Json::Null,
+        profiles,
+        environment: variables.all(),
+    };
+    if request.interpolate {
+        if let Some(services) = services_mut(&mut tree) {
+            report.path_push("services");
+            environment::resolve(services, &variables, &mut Reader { files, read, report });
+            report.path_pop();
+        }
+        // First, because what follows adds what the file does not say.
+        honour::check(&tree, schema::TOP, report);
+        implied::dependencies(&mut tree);
+        check::references(&tree, &Known { inactive }, report);
+        project.document = document::document(&tree, project.name.as_str(), true);
+        check::drop_missing(&mut tree);
+        project.services = decode::services(&tree, &project.name, report);
+        project.images = decode::image_templates(&tree, report);
+        project.volumes = decode::volumes(&tree, &project.services, &project.name);
+    } else {
+        project.document = document::document(&tree, project.name.as_str(), false);
+    }
+    Some(project)
+}
+
+/// All files as one tree. `None`: there is nothing to go on with.
+fn whole(
+    request: &LoadRequest,
+    files: &dyn ReadFile,
+    read: &mut Vec<SourceFile>,
+    report: &mut Report,
+) -> Option<Whole> {
     let indices: Vec<u32> = request.files.iter().map(|file| report.add_file(file.path.clone())).collect();
     if request.files.is_empty() {
         report
@@ -52,75 +111,49 @@ fn resolve(
         return None;
     }
     let mut variables = Environment::new(&request.environment);
-    if let Some(dotenv) = &request.dotenv {
+    for dotenv in &request.dotenv {
         let file = report.add_file(dotenv.path.clone());
         if small_enough(dotenv, file, report) {
             variables.add_dotenv(&dotenv.text, file, report);
         }
     }
-    let mut documents = Vec::new();
+    let mut loader =
+        Loader { request, files, read, report, warned: BTreeSet::new(), extended: HashMap::new() };
+    let mut main: Vec<File> = Vec::new();
     for (source, index) in request.files.iter().zip(indices) {
-        if small_enough(source, index, report) {
-            let found = parse::parse(&source.text, index, report);
-            if found.is_empty() && !report.has_errors() {
-                report
-                    .error(Rule::File, Span { file: index, ..Span::default() }, "the file is empty")
-                    .hint("begin with `services:` and put the services below it");
-            }
-            documents.extend(found);
-        }
+        let documents = loader.parse(source, index);
+        main.push(File { path: absolute(&source.path, &request.directory), documents });
     }
-    if documents.is_empty() {
+    if main.iter().all(|file| file.documents.is_empty()) {
         return None;
     }
-    let name = project_name(request, &mut documents, &mut variables, report)?;
-    let mut tree = merged(documents, request, &variables, report);
-    complete_builds(&mut tree, &request.directory);
-
-    let profiles = active_profiles(request, &variables);
-    let inactive = drop_inactive(&mut tree, &profiles);
-    if let Some(services) = services_mut(&mut tree) {
-        report.path_push("services");
-        environment::resolve(services, &variables, files, read, report);
-        report.path_pop();
+    let name = project_name(request, &mut main, &mut variables, loader.report)?;
+    let scope = Scope { directory: request.directory.clone(), variables, including: Vec::new() };
+    let mut tree = loader.model(main, &scope);
+    canonical::whole(&mut tree, Shape::Object(schema::TOP), loader.report);
+    if request.interpolate {
+        check::resources(&tree, loader.report);
     }
-    // First, because what follows adds what the file does not say.
-    honour::check(&tree, schema::TOP, report);
-    implied::dependencies(&mut tree);
-    check::references(&mut tree, &Known { inactive }, report);
-    let services = decode::services(&tree, &name, report);
-    let volumes = decode::volumes(&tree, &services, &name);
-    let document = document::document(&tree, name.as_str());
-    let context = tree.get_text("x-context").map(str::to_owned);
-    Some((Project { name, services, volumes, context, document: document.clone() }, document))
+    Some(Whole { name, tree, variables: scope.variables })
 }
 
-fn small_enough(source: &SourceFile, file: u32, report: &mut Report) -> bool {
-    if source.text.len() <= MAX_BYTES {
-        return true;
-    }
-    let megabytes = MAX_BYTES >> 20;
-    report
-        .error(
-            Rule::File,
-            Span { file, ..Span::default() },
-            format!("the file is larger than {megabytes} MB"),
-        )
-        .hint("a compose file is not that large: is it the right one?");
-    false
+/// Where a file of the request is. It is named from where the person is, which may be above the project's directory.
+fn absolute(path: &Path, directory: &Path) -> PathBuf {
+    let name = path.file_name().filter(|_| path.parent().is_some_and(|parent| directory.ends_with(parent)));
+    canonical::clean(&directory.join(name.map_or(path, Path::new)))
 }
 
 /// The name comes before everything else, because `COMPOSE_PROJECT_NAME` may be used in the file.
 fn project_name(
     request: &LoadRequest,
-    documents: &mut [Node],
+    files: &mut [File],
     variables: &mut Environment,
     report: &mut Report,
 ) -> Option<uc_api::ProjectName> {
     let variable = variables.get("COMPOSE_PROJECT_NAME");
     let mut warned = BTreeSet::new();
     report.path_push("name");
-    for document in documents.iter_mut() {
+    for document in files.iter_mut().flat_map(|file| &mut file.documents) {
         if let Value::Map(map) = &mut document.value
             && let Some(entry) = map.get_mut("name")
         {
@@ -132,7 +165,11 @@ fn project_name(
         &name::Sources {
             option: request.project_name.as_deref(),
             variable: variable.as_deref(),
-            file: documents.iter().rev().find_map(|document| document.get("name")),
+            file: files
+                .iter()
+                .rev()
+                .flat_map(|file| file.documents.iter().rev())
+                .find_map(|document| document.get("name")),
             directory: &request.directory,
         },
         report,
@@ -141,49 +178,11 @@ fn project_name(
     Some(name)
 }
 
-/// All documents as one tree in long form.
-fn merged(documents: Vec<Node>, request: &LoadRequest, variables: &Environment, report: &mut Report) -> Node {
-    let home = variables.get("HOME");
-    let mut warned = BTreeSet::new();
-    let mut tree: Option<Node> = None;
-    for mut document in documents {
-        if let Value::Map(map) = &mut document.value {
-            for (name, entry) in map.iter_mut().filter(|(name, _)| *name != "name") {
-                report.path_push(name);
-                interpolate::tree(&mut entry.node, &|name| variables.get(name), &mut warned, report);
-                report.path_pop();
-            }
-        }
-        let mut context = Context { directory: &request.directory, home: home.as_deref(), report };
-        let document = canonical::document(document, &mut context);
-        tree = Some(match tree {
-            None => document,
-            Some(earlier) => merge::merge(earlier, document, Shape::Object(schema::TOP)),
-        });
-    }
-    let mut tree = tree.unwrap_or_else(|| Node::new(Value::Map(Map::new()), Span::default()));
-    merge::settle(&mut tree);
-    tree
-}
-
-/// Gives every build its context, absolute unless it is a URL.
-fn complete_builds(tree: &mut Node, directory: &Path) {
-    let Some(services) = services_mut(tree) else { return };
-    for service in services.values_mut() {
-        let Value::Map(service) = &mut service.node.value else { continue };
-        let Some(build) = service.get_mut("build") else { continue };
-        let span = build.key;
-        let Value::Map(build) = &mut build.node.value else { continue };
-        let context = build
-            .entry("context".into())
-            .or_insert_with(|| crate::node::Entry { key: span, node: Node::text(".", span) });
-        if let Value::Text(path) = &mut context.node.value
-            && !path.starts_with('/')
-            && !decode::is_remote(path)
-        {
-            *path = canonical::clean(&directory.join(&path)).to_string_lossy().into_owned();
-        }
-    }
+/// Every profile that a service names.
+fn all_profiles(tree: &Node) -> BTreeSet<String> {
+    let services = tree.get("services").into_iter().flat_map(Node::entries);
+    let profiles = services.filter_map(|(_, entry)| entry.node.get("profiles")).flat_map(Node::items);
+    profiles.filter_map(Node::as_text).map(str::to_owned).collect()
 }
 
 fn active_profiles(request: &LoadRequest, variables: &Environment) -> Vec<String> {
@@ -212,14 +211,8 @@ fn drop_inactive(tree: &mut Node, active: &[String]) -> Vec<(String, String)> {
     inactive
 }
 
-fn services_mut(tree: &mut Node) -> Option<&mut Map> {
-    let Value::Map(top) = &mut tree.value else { return None };
-    match &mut top.get_mut("services")?.node.value {
-        Value::Map(services) => Some(services),
-        _ => None,
-    }
-}
-
+#[cfg(test)]
+mod cases;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]

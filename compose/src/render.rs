@@ -8,12 +8,28 @@ use crate::request::SourceFile;
 /// Width of the rendered text where it is not a person's terminal that decides.
 const WIDTH: usize = 120;
 
+/// In less nothing can be shown of a line.
+const NARROWEST: usize = 40;
+/// More makes nothing clearer, however wide the terminal is.
+const WIDEST: usize = 200;
+
 /// Lines longer than this are not shown: a minified line helps nobody and can be megabytes.
 const LONGEST_SHOWN_LINE: usize = 4_000;
 
 /// All diagnostics as text, one after another, each followed by an empty line. With `color`, ANSI escapes are in it.
 pub fn render(diagnostics: &[Diagnostic], sources: &[SourceFile], color: bool) -> String {
-    let renderer = if color { Renderer::styled() } else { Renderer::plain() }.term_width(WIDTH);
+    render_within(diagnostics, sources, color, WIDTH)
+}
+
+/// [`render`] for a terminal of `width` columns: longer lines of the files are shown around what is meant.
+pub fn render_within(
+    diagnostics: &[Diagnostic],
+    sources: &[SourceFile],
+    color: bool,
+    width: usize,
+) -> String {
+    let width = width.clamp(NARROWEST, WIDEST);
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() }.term_width(width);
     let mut out = String::new();
     for diagnostic in diagnostics {
         out.push_str(&renderer.render(&[group(diagnostic, sources)]));

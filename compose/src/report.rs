@@ -14,6 +14,8 @@ const MOST_DIAGNOSTICS: usize = 200;
 pub(crate) struct Report {
     files: Vec<PathBuf>,
     strict: bool,
+    /// Nothing will be deployed: what a deployment would refuse is worth a warning.
+    reading: bool,
     found: Vec<(Span, Diagnostic)>,
     left_out: usize,
     left_out_errors: bool,
@@ -23,6 +25,17 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(strict: bool) -> Self {
         Self { strict, ..Self::default() }
+    }
+
+    /// What a deployment would refuse is a warning only.
+    pub(crate) fn reading(self, reading: bool) -> Self {
+        Self { reading, ..self }
+    }
+
+    /// File, line and column of a span; line and column are 0 for what stands in no line.
+    pub(crate) fn position(&self, span: Span) -> (PathBuf, usize, usize) {
+        let file = self.files.get(span.file as usize).cloned().unwrap_or_default();
+        (file, span.line as usize, span.column as usize)
     }
 
     /// A file that spans may point to; returns its index.
@@ -44,6 +57,11 @@ impl Report {
     /// One step back.
     pub(crate) fn path_pop(&mut self) {
         self.path.pop();
+    }
+
+    /// Goes to another place in one step, as into another file; returns the place before.
+    pub(crate) fn path_replace(&mut self, path: Vec<String>) -> Vec<String> {
+        std::mem::replace(&mut self.path, path)
     }
 
     /// Where we are, in dots.
@@ -76,18 +94,8 @@ impl Report {
     }
 
     fn add(&mut self, severity: Severity, rule: Rule, span: Span, message: String) -> Found<'_> {
-        let diagnostic = Diagnostic {
-            severity,
-            rule,
-            file: self.files.get(span.file as usize).cloned().unwrap_or_default(),
-            line: span.line as usize,
-            column: span.column as usize,
-            length: span.length.max(1) as usize,
-            path: self.path(),
-            message,
-            label: None,
-            hint: None,
-        };
+        let severity = if self.reading && rule == Rule::Refused { Severity::Warning } else { severity };
+        let diagnostic = Diagnostic { severity, message, ..self.blank(rule, span) };
         // An alias is one place in the file however often it is used.
         let known = self.found.iter().position(|(at, d)| {
             *at == span && d.message == diagnostic.message && d.severity == diagnostic.severity
@@ -103,8 +111,30 @@ impl Report {
         Found(None)
     }
 
+    /// An error without a message, for what can only be said after the load.
+    pub(crate) fn blank(&self, rule: Rule, span: Span) -> Diagnostic {
+        Diagnostic {
+            severity: Severity::Error,
+            rule,
+            file: self.files.get(span.file as usize).cloned().unwrap_or_default(),
+            line: span.line as usize,
+            column: span.column as usize,
+            length: span.length.max(1) as usize,
+            path: self.path(),
+            message: String::new(),
+            label: None,
+            hint: None,
+        }
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
-        self.left_out_errors || self.found.iter().any(|(_, d)| d.severity == Severity::Error)
+        self.errors() > 0
+    }
+
+    /// How many errors there are, those that are left out being one.
+    pub(crate) fn errors(&self) -> usize {
+        let errors = self.found.iter().filter(|(_, d)| d.severity == Severity::Error).count();
+        errors + usize::from(self.left_out_errors)
     }
 
     /// All of them, in order of file and place.

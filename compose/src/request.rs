@@ -17,7 +17,7 @@ pub struct SourceFile {
 }
 
 /// Everything that decides what a compose file means.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct LoadRequest {
     /// Compose files; later ones override earlier ones.
     pub files: Vec<SourceFile>,
@@ -27,12 +27,34 @@ pub struct LoadRequest {
     pub directory: PathBuf,
     /// The process's environment; it beats `.env`.
     pub environment: BTreeMap<String, String>,
-    /// The `.env` file, if there is one.
-    pub dotenv: Option<SourceFile>,
+    /// `.env` files; later ones override earlier ones, and may use their variables.
+    pub dotenv: Vec<SourceFile>,
     /// Active profiles; `*` is all of them. `COMPOSE_PROFILES` counts where none is given.
     pub profiles: Vec<String>,
     /// Keys that are not honoured are errors.
     pub strict: bool,
+    /// The project is only read and shown: what a deployment would refuse, and Docker Compose reads, is a warning.
+    pub reading: bool,
+    /// Whether variables are put in (they are by default). Without, values stay as they are written: the document can be printed, but what
+    /// services and volumes say may hold `${…}` where a number or a name belongs.
+    pub interpolate: bool,
+}
+
+impl Default for LoadRequest {
+    /// No files, no variables, everything put in.
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            project_name: None,
+            directory: PathBuf::new(),
+            environment: BTreeMap::new(),
+            dotenv: Vec::new(),
+            profiles: Vec::new(),
+            strict: false,
+            reading: false,
+            interpolate: true,
+        }
+    }
 }
 
 /// What came of a load.

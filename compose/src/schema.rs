@@ -53,16 +53,28 @@ pub(crate) enum Shape {
     Count,
     /// `1m30s`.
     Duration,
+    /// Permission bits: a number, or octal digits in a string.
+    Mode,
+    /// SSH keys: a mapping of names to paths, or a list of `NAME=path` and `default`.
+    Keys,
+    /// Microseconds, or a duration.
+    Microseconds,
     /// `1.5g` or bytes; becomes bytes.
     Size,
     /// A path on the computer that runs `uc`; becomes absolute.
     Path,
+    /// One such path or a list of them; becomes a list.
+    Files,
+    /// What is built: such a path, a URL or `service:x`.
+    Context,
     /// Anything.
     Any,
     /// A list; items of several files are added up.
     List(&'static Shape),
     /// A list that is a set: equal items are one.
     Set(&'static Shape),
+    /// A list whose items may not repeat; those of several files are added up.
+    Distinct(&'static Shape),
     /// A string or a list of strings; becomes a list, a set.
     TextOrList,
     /// A command: string (split as a shell does), list or null. Of several files the last wins.
@@ -73,6 +85,8 @@ pub(crate) enum Shape {
     Pairs(Unset),
     /// A mapping of strings and numbers, named by the author.
     Options,
+    /// A mapping of names to build contexts, or a list of `NAME=context`.
+    Contexts,
     /// A mapping, or a list of `host=ip` or `host:ip`; becomes a list.
     Hosts,
     /// A mapping whose keys the author chooses.
@@ -92,6 +106,8 @@ pub(crate) enum Shape {
 pub(crate) enum Unset {
     /// Its value comes from where `uc` runs.
     FromEnvironment,
+    /// The same, but not from the variables of an included file.
+    FromProcess,
     /// Its value is empty.
     Empty,
 }
@@ -109,8 +125,10 @@ pub(crate) enum Short {
     EnvFile,
     /// A file to include.
     Include,
-    /// Not in short form at all.
-    None,
+    /// A subnet: not in short form.
+    Subnet,
+    /// A request for devices: not in short form.
+    Request,
 }
 
 /// What one scalar stands for in [`Shape::OrObject`].
@@ -160,7 +178,7 @@ impl Shape {
     /// What may be written, for people: "a list", "a string or a list".
     pub(crate) fn expected(self) -> String {
         match self {
-            Self::Text | Self::Path => "a string".into(),
+            Self::Text | Self::Path | Self::Context => "a string".into(),
             Self::OneOf(words) => {
                 let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
                 quoted.join(", ")
@@ -171,23 +189,24 @@ impl Shape {
             Self::NumberOrText => "a number or a string".into(),
             Self::Count => "a whole number or `all`".into(),
             Self::Duration => "a duration such as `1m30s`".into(),
+            Self::Mode => "permissions such as `0444`".into(),
+            Self::Keys => "a mapping or a list of `NAME=path`".into(),
+            Self::Microseconds => "microseconds, or a duration such as `100ms`".into(),
             Self::Size => "a size such as `64m`".into(),
             Self::Any => "anything".into(),
-            Self::List(item) | Self::Set(item) => match item {
+            Self::List(item) | Self::Set(item) | Self::Distinct(item) => match item {
                 Self::Text | Self::Path => "a list of strings".into(),
                 item => format!("a list of {}", item.plural()),
             },
-            Self::TextOrList => "a string or a list of strings".into(),
+            Self::TextOrList | Self::Files => "a string or a list of strings".into(),
             Self::Command => "a string, a list of strings or null".into(),
             Self::Test => "a string or a list of strings".into(),
-            Self::Pairs(_) => "a mapping or a list of `NAME=value`".into(),
+            Self::Pairs(_) | Self::Contexts => "a mapping or a list of `NAME=value`".into(),
             Self::Options => "a mapping of strings and numbers".into(),
             Self::Hosts => "a mapping or a list of `host=ip`".into(),
             Self::Named(_) | Self::Object(_) => "a mapping".into(),
-            Self::Items(Short::None, _) => "a list of mappings".into(),
-            Self::Items(Short::EnvFile | Short::Include, _) => {
-                "a string, or a list of strings or mappings".into()
-            }
+            Self::Items(Short::Subnet | Short::Request, _) => "a list of mappings".into(),
+            Self::Items(Short::EnvFile, _) => "a string, or a list of strings or mappings".into(),
             Self::Items(..) => "a list of strings or mappings".into(),
             Self::OrObject(Scalar::Key(_), _) => "a string or a mapping".into(),
             Self::OrObject(Scalar::Number, _) => "a whole number or a mapping".into(),
@@ -211,7 +230,7 @@ impl Shape {
             Self::Object(keys) | Self::Items(_, keys) | Self::OrObject(_, keys) | Self::Names(_, keys) => {
                 Some(keys)
             }
-            Self::List(item) | Self::Set(item) | Self::Named(item) => item.keys(),
+            Self::List(item) | Self::Set(item) | Self::Distinct(item) | Self::Named(item) => item.keys(),
             _ => None,
         }
     }

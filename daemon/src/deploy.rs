@@ -1,5 +1,6 @@
 //! Deployments: plan (pure), then execute.
 
+mod contents;
 pub mod execute;
 mod fleet;
 mod lock;

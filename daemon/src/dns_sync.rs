@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use uc_api::v1::{Health, ReplicaState};
 use uc_api::{Code, Failure};
 use uc_cluster_state::membership::Liveness;
-use uc_dns::{ServerConfig, Zone, ZoneInput, ZoneMachine, ZoneReplica};
+use uc_dns::{ServerConfig, Zone, ZoneAlias, ZoneInput, ZoneMachine, ZoneReplica};
 
 use crate::backoff::Backoff;
 use crate::member::{Member, Readiness, Stage};
@@ -98,6 +98,14 @@ fn zone(member: &Member) -> Zone {
         })
         .collect();
     let local_machine = member.membership.machine_id.parse().ok();
-    let services = view.services().into_keys().collect();
-    Zone::build(&ZoneInput { local_machine, machines, services, replicas })
+    let known = view.services();
+    let aliases = known
+        .iter()
+        .flat_map(|(key, record)| {
+            record.spec.iter().flat_map(|spec| &spec.aliases).map(move |name| (key, name))
+        })
+        .map(|(key, name)| ZoneAlias { service: key.clone(), name: name.clone() })
+        .collect();
+    let services = known.into_keys().collect();
+    Zone::build(&ZoneInput { local_machine, machines, services, aliases, replicas })
 }

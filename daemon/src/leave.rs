@@ -73,6 +73,12 @@ pub(crate) async fn leave(app: &App, identity: &mut Identity, member: &Member) -
             _ => {}
         }
     }
+    match std::fs::remove_dir_all(app.paths.files()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            left.push(format!("{}: {error}", app.paths.files().display()));
+        }
+        _ => {}
+    }
     if left.is_empty() {
         return Ok(());
     }

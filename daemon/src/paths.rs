@@ -43,6 +43,11 @@ impl Paths {
         self.state.join("state.db")
     }
 
+    /// Contents that came with deployments.
+    pub fn files(&self) -> PathBuf {
+        self.state.join("files")
+    }
+
     /// What `ucd mesh` restores when it starts.
     pub fn mesh_config(&self) -> PathBuf {
         self.state.join("mesh.json")

@@ -32,4 +32,6 @@ mod zone;
 
 pub use error::DnsError;
 pub use server::{Limits, Server, ServerConfig, serve};
-pub use zone::{ANSWER_TTL_S, Kind, Lookup, MAX_ANSWERS, Zone, ZoneInput, ZoneMachine, ZoneReplica};
+pub use zone::{
+    ANSWER_TTL_S, Kind, Lookup, MAX_ANSWERS, Zone, ZoneAlias, ZoneInput, ZoneMachine, ZoneReplica,
+};

@@ -1,6 +1,6 @@
 //! The zone: which names there are and what each means. Built whole from a snapshot, never changed, so that readers need no lock.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use rand::Rng;
@@ -23,6 +23,9 @@ pub struct ZoneInput {
     /// Services that are meant to exist. With it a service without any replica is a name without addresses; left out, it is no name, and
     /// the search list may lead a client on to the service of that name in another project.
     pub services: Vec<ServiceKey>,
+    /// Further names of services, each known in the service's project. A service's own name wins over an alias; services that share an
+    /// alias are answered together.
+    pub aliases: Vec<ZoneAlias>,
     /// Every replica known, whatever its state.
     pub replicas: Vec<ZoneReplica>,
 }
@@ -38,6 +41,15 @@ pub struct ZoneMachine {
     pub ipv4: Ipv4Addr,
     /// Not down.
     pub up: bool,
+}
+
+/// A further name of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ZoneAlias {
+    /// The service that is meant.
+    pub service: ServiceKey,
+    /// One label or several with dots between, in any case; what is no such name is left out.
+    pub name: String,
 }
 
 /// A replica as DNS sees it.
@@ -120,6 +132,7 @@ impl Zone {
         let up: HashMap<MachineId, bool> =
             input.machines.iter().map(|machine| (machine.id, machine.up)).collect();
         zone.add_services(input, &up);
+        zone.add_aliases(&input.aliases);
         for machine in &input.machines {
             let entry = (machine.id, machine.ipv4);
             zone.machines.insert(machine.id.to_string(), entry);
@@ -169,6 +182,29 @@ impl Zone {
                 self.services.insert(name, addresses);
             }
             self.add_parents(&service);
+        }
+    }
+
+    fn add_aliases(&mut self, aliases: &[ZoneAlias]) {
+        let pairs: BTreeSet<(String, String)> = aliases
+            .iter()
+            .filter(|alias| is_name(&alias.name))
+            .map(|ZoneAlias { service: ServiceKey { project, service }, name }| {
+                let of = |name: &str| format!("{name}.{project}").to_ascii_lowercase();
+                (of(name), of(service.as_str()))
+            })
+            .collect();
+        let mut named: BTreeMap<String, Vec<Address>> = BTreeMap::new();
+        for (name, service) in pairs {
+            if let Some(addresses) = self.services.get(&service) {
+                named.entry(name).or_default().extend(addresses.iter().copied());
+            }
+        }
+        for (name, addresses) in named {
+            if !self.services.contains_key(&name) {
+                self.add_parents(&name);
+                self.services.insert(name, addresses);
+            }
         }
     }
 
@@ -271,6 +307,13 @@ impl Found {
     fn just(addresses: Vec<Address>) -> Self {
         Self { addresses, nearest: false }
     }
+}
+
+/// What can stand in a query: labels of at most 63 bytes without dots, controls or spaces.
+fn is_name(name: &str) -> bool {
+    let label =
+        |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_graphic());
+    name.len() <= 180 && name.split('.').all(label)
 }
 
 fn is_prefixed(name: &str) -> bool {

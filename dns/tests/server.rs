@@ -74,6 +74,7 @@ fn zone(project: &str, replicas: u8) -> Zone {
             up: true,
         }],
         services: vec![],
+        aliases: vec![],
         replicas: (2..replicas + 2).map(replica).collect(),
     })
 }

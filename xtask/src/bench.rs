@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: figures against their budgets, one a line. Built as released, without link-time optimisation.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use serde_json::Value;
 
 use crate::process;
 
@@ -18,6 +21,8 @@ enum Name {
     Store,
     /// How soon other machines see a write
     Replication,
+    /// `uc config` over real compose files, beside Docker Compose itself
+    Compose,
     /// 1,000 simulated machines, 50 ms round trip, 1 % loss: how soon all see a write, and what it costs
     Sim,
 }
@@ -27,6 +32,7 @@ impl Name {
         match self {
             Self::Store => &["--package", "uc-bench", "--", "store"],
             Self::Replication => &["--package", "uc-bench", "--", "replication"],
+            Self::Compose => &["--package", "uc-bench", "--", "compose"],
             Self::Sim => &[
                 "--package",
                 "uc-cluster-state",
@@ -43,6 +49,25 @@ impl Name {
 
 /// Builds and runs one. Succeeds when it could measure, whatever the figures are.
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    let mut bench = process::cargo(root);
+    bench.args(["run", "--quiet", "--profile", "bench"]).args(arguments.name.arguments());
+    if arguments.name == Name::Compose {
+        bench.arg(built(root, "uc-cmd", "uc")?);
+    }
+    process::run(&mut bench)
+}
+
+/// Builds a program; says where cargo put it.
+fn built(root: &Path, package: &str, program: &str) -> anyhow::Result<PathBuf> {
     let mut cargo = process::cargo(root);
-    process::run(cargo.args(["run", "--quiet", "--profile", "bench"]).args(arguments.name.arguments()))
+    cargo.args(["build", "--quiet", "--profile", "bench", "--message-format", "json", "--package", package]);
+    for line in process::read(&mut cargo)?.lines() {
+        let message: Value = serde_json::from_str(line)?;
+        if message["target"]["name"] == program
+            && let Some(path) = message["executable"].as_str()
+        {
+            return Ok(path.into());
+        }
+    }
+    bail!("cargo did not say where {program} is")
 }

@@ -1,27 +1,48 @@
 //! `uc config`
 
-use clap::{Args, ValueEnum};
+mod listing;
 
-use crate::compose::{self, ProjectArgs};
+use std::collections::BTreeSet;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use uc_compose::{Diagnostic, Project};
+
+use crate::cli::Output;
+use crate::compose::{self, How, ProjectArgs, Show};
 use crate::error::CliResult;
 use crate::ui::Ui;
 
 /// Check the compose file and print it resolved
 ///
-/// Variables are filled in, files merged, short forms written out: what `uc deploy` would deploy.
+/// Variables are filled in, files merged, short forms written out: what `uc deploy` would deploy. Of an error the place is shown, and the exit
+/// code is 2.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc config -q                         check only; exit code 2 if there is an error
-  uc config --format json | jq .services.web")]
+  uc config --format json | jq .services.web
+  uc config web                        web and what it depends on
+  uc config --variables                what can be set, and its defaults
+  uc config -q -o json                 what is wrong, as data")]
 pub(crate) struct ConfigArgs {
+    /// Only these services, and those they depend on
+    #[arg(value_name = "SERVICE")]
+    names: Vec<String>,
     #[command(flatten)]
     project: ProjectArgs,
-    /// How to print
-    #[arg(long, value_enum, default_value_t = ConfigFormat::Yaml)]
-    format: ConfigFormat,
+    /// How to print the file
+    #[arg(long, value_enum)]
+    format: Option<ConfigFormat>,
+    /// Leave variables as they are written
+    #[arg(long)]
+    no_interpolate: bool,
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    list: listing::ListArgs,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,11 +51,53 @@ enum ConfigFormat {
     Json,
 }
 
+/// `-o json`.
+#[derive(Debug, Serialize)]
+struct Checked<'a> {
+    diagnostics: &'a [Diagnostic],
+    /// Absent with `-q`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<serde_json::Value>,
+}
+
 pub(crate) fn run(args: &ConfigArgs, ui: &Ui) -> CliResult {
-    let project = compose::load(&args.project, ui, args.quiet)?;
+    let json = args.output.is_json();
+    let show = match args.quiet {
+        _ if json => Show::Json,
+        true => Show::Errors,
+        false => Show::All,
+    };
+    let how = How { reading: !args.project.strict, interpolate: !args.no_interpolate };
+    if args.list.variables {
+        // Names of variables can be told of a file that lacks their values.
+        let variables = compose::variables(&args.project, ui, show)?;
+        return listing::variables(&variables, args.format, json, ui);
+    }
+    let (mut project, diagnostics) = compose::load_as(&args.project, &args.names, how, ui, show)?;
+    if !args.names.is_empty() {
+        narrow(&mut project, args, ui)?;
+    }
+    if let Some(lines) = listing::lines(&args.list, &project)? {
+        return if json { ui.json(&lines) } else { ui.lines(&lines) };
+    }
+    if json {
+        let config = (!args.quiet).then(|| project.to_json());
+        return ui.json(&Checked { diagnostics: &diagnostics, config });
+    }
     match args.format {
         _ if args.quiet => Ok(()),
-        ConfigFormat::Yaml => ui.out(&project.to_yaml()),
-        ConfigFormat::Json => ui.json(&project.to_json()),
+        None | Some(ConfigFormat::Yaml) => ui.out(&project.to_yaml()),
+        Some(ConfigFormat::Json) => ui.json(&project.to_json()),
     }
+}
+
+/// Leaves the named services and what they depend on.
+fn narrow(project: &mut Project, args: &ConfigArgs, ui: &Ui) -> CliResult {
+    if args.no_interpolate {
+        return ui.warn("services cannot be chosen with --no-interpolate; this is the whole file");
+    }
+    let kept: BTreeSet<String> =
+        compose::select(project, &args.names)?.into_iter().map(|service| service.spec.name).collect();
+    project.keep(&kept);
+    Ok(())
 }

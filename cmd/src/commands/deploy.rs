@@ -5,10 +5,11 @@ use uc_api::v1::{DesiredServices, PlanRequest, plan_request::Change};
 
 use crate::cli::Yes;
 use crate::commands::conflicts;
-use crate::compose::{self, ProjectArgs};
+use crate::compose::{self, ProjectArgs, Show};
 use crate::connect::{self, Globals};
 use crate::error::CliResult;
-use crate::images;
+use crate::files::{self, Known};
+use crate::images::{self, BuildFlags};
 use crate::rollout::{self, Options};
 use crate::ui::Ui;
 
@@ -30,8 +31,10 @@ pub(crate) struct DeployArgs {
     project: ProjectArgs,
     #[command(flatten)]
     yes: Yes,
+    #[command(flatten)]
+    build: BuildFlags,
     /// Take the images of the last build
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["build_arg", "build_pull", "no_cache"])]
     no_build: bool,
     /// Replace containers even if nothing changed
     #[arg(long)]
@@ -42,31 +45,36 @@ pub(crate) struct DeployArgs {
 }
 
 pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResult {
-    let project = compose::load(&args.project, ui, false)?;
+    let project = compose::load(&args.project, &args.services, ui, Show::All)?;
     let mut services = compose::select(&project, &args.services)?;
-    let jobs = compose::build_jobs(&services);
-    for job in &jobs {
-        images::check_context(job)?;
-    }
+    let jobs = compose::build_jobs(&project, &services);
+    images::check_contexts(&jobs)?;
     // Before anything is built: a machine that cannot be reached should be known in a second, not after a build.
     let client = connect::connect(&globals.route(project.context.as_deref())?, &globals.env).await?;
-    for job in &jobs {
-        let image =
-            if args.no_build { images::last_build(job).await? } else { images::build(ui, job).await? };
-        for service in services.iter_mut().filter(|service| service.spec.name == job.service) {
-            service.spec.image.clone_from(&image);
+    let mut volumes = project.volumes.clone();
+    let known = Known {
+        project: project.name.as_str(),
+        strict: args.project.strict,
+        environment: project.environment(),
+        volumes: files::current_volumes(&client, project.name.as_str(), &services).await?,
+    };
+    let contents = files::prepare(ui, &mut services, &mut volumes, &known).await?;
+    let built = images::build_all(ui, &jobs, &args.build, project.environment(), args.no_build).await?;
+    for image in built {
+        for service in services.iter_mut().filter(|service| service.spec.name == image.service) {
+            service.spec.image.clone_from(&image.image);
             service.spec.built = true;
         }
     }
     let desired = DesiredServices {
         project: project.name.to_string(),
         services: services.into_iter().map(|service| service.spec).collect(),
-        volumes: project.volumes,
+        volumes,
         recreate: args.recreate,
     };
     let request = PlanRequest { change: Some(Change::Deploy(desired)) };
     let options = Options { yes: args.yes.yes, dry_run: args.dry_run };
     // Before the question: a deployment settles the conflicts about what it changes.
     conflicts::note(ui, &client).await?;
-    rollout::run(ui, &client, request, &options).await
+    rollout::run(ui, &client, request, &contents, &options).await
 }

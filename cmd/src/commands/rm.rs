@@ -6,6 +6,7 @@ use uc_api::v1::{PlanRequest, RemoveServices, plan_request::Change};
 use crate::cli::Yes;
 use crate::connect::Globals;
 use crate::error::CliResult;
+use crate::files::Contents;
 use crate::rollout::{self, Options};
 use crate::ui::Ui;
 
@@ -28,5 +29,6 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let change =
         Change::Remove(RemoveServices { services: args.services, project: args.project.unwrap_or_default() });
     let request = PlanRequest { change: Some(change) };
-    rollout::run(ui, &client, request, &Options { yes: args.yes.yes, dry_run: false }).await
+    let options = Options { yes: args.yes.yes, dry_run: false };
+    rollout::run(ui, &client, request, &Contents::default(), &options).await
 }

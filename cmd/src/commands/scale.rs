@@ -6,6 +6,7 @@ use uc_api::v1::{PlanRequest, ScaleService, plan_request::Change};
 use crate::cli::Yes;
 use crate::connect::Globals;
 use crate::error::CliResult;
+use crate::files::Contents;
 use crate::rollout::{self, Options};
 use crate::ui::Ui;
 
@@ -26,5 +27,6 @@ pub(crate) async fn run(args: ScaleArgs, ui: &Ui, globals: &Globals) -> CliResul
     let client = globals.client().await?;
     let change = Change::Scale(ScaleService { service: args.service, replicas: args.replicas });
     let request = PlanRequest { change: Some(change) };
-    rollout::run(ui, &client, request, &Options { yes: args.yes.yes, dry_run: false }).await
+    let options = Options { yes: args.yes.yes, dry_run: false };
+    rollout::run(ui, &client, request, &Contents::default(), &options).await
 }

@@ -1,6 +1,6 @@
 //! A daemon with canned answers: the generated traits, a queue of plans and of executions, and a list of what was asked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -44,8 +44,17 @@ pub(crate) struct Daemon {
     pub(crate) versions: Mutex<Vec<(String, String)>>,
     /// Archives that were pushed to their end.
     pub(crate) pushed: Mutex<Vec<Archive>>,
+    /// Contents that are here already, by hash.
+    pub(crate) contents: Mutex<BTreeMap<String, Content>>,
     /// Deployments that were asked for.
     pub(crate) wishes: Mutex<Vec<v1::PlanRequest>>,
+}
+
+/// A content that was pushed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub(crate) secret: bool,
+    pub(crate) archive: Vec<u8>,
 }
 
 /// An archive that was pushed.
@@ -170,6 +179,20 @@ impl v1::cluster_server::Cluster for Daemon {
         let r = request.get_ref();
         self.called(&request, "RenameMachine", format!("{} {}", r.machine, r.new_name))?;
         Ok(Response::new(v1::RenameMachineResponse::default()))
+    }
+
+    async fn label_machine(
+        &self,
+        request: Request<v1::LabelMachineRequest>,
+    ) -> Result<Response<v1::LabelMachineResponse>, Status> {
+        let r = request.get_ref();
+        self.called(&request, "LabelMachine", format!("{} {:?} {:?}", r.machine, r.set, r.remove))?;
+        let mut machines = self.machines.lock().unwrap();
+        let mut members = machines.iter_mut().filter_map(|status| status.machine.as_mut());
+        let machine = members.find(|machine| machine.id == r.machine).unwrap();
+        machine.labels.retain(|key, _| !r.remove.contains(key));
+        machine.labels.extend(r.set.clone());
+        Ok(Response::new(v1::LabelMachineResponse { machine: Some(machine.clone()) }))
     }
 
     async fn remove_machine(
@@ -368,6 +391,40 @@ impl v1::deploy_server::Deploy for Daemon {
         }
         self.pushed.lock().unwrap().push(pushed);
         Ok(Response::new(v1::PushImageResponse { results: self.push_errors.clone() }))
+    }
+
+    async fn missing_files(
+        &self,
+        request: Request<v1::MissingFilesRequest>,
+    ) -> Result<Response<v1::MissingFilesResponse>, Status> {
+        self.called(&request, "MissingFiles", request.get_ref().hashes.len().to_string())?;
+        let mut missing = request.into_inner().hashes;
+        missing.retain(|hash| !self.contents.lock().unwrap().contains_key(hash));
+        Ok(Response::new(v1::MissingFilesResponse { missing }))
+    }
+
+    async fn push_file(
+        &self,
+        request: Request<Streaming<v1::FilePart>>,
+    ) -> Result<Response<v1::PushFileResponse>, Status> {
+        self.called(&request, "PushFile", "")?;
+        let mut parts = request.into_inner();
+        let first = parts.message().await?.and_then(|part| part.part);
+        let Some(v1::file_part::Part::Start(start)) = first else {
+            return Err(Status::invalid_argument("no start"));
+        };
+        let mut content = Content { secret: start.secret, archive: Vec::new() };
+        while let Some(part) = parts.message().await? {
+            let Some(v1::file_part::Part::Chunk(chunk)) = part.part else {
+                return Err(Status::invalid_argument("no chunk"));
+            };
+            assert!(chunk.len() <= uc_api::content::CHUNK);
+            content.archive.extend(chunk);
+        }
+        let hash = uc_api::ContentHash::of(&content.archive).to_string();
+        assert_eq!(hash, start.hash, "what was announced came");
+        self.contents.lock().unwrap().insert(hash, content);
+        Ok(Response::new(v1::PushFileResponse {}))
     }
 }
 

@@ -9,6 +9,7 @@ mod contexts;
 mod daemon;
 mod deploy;
 mod exec;
+mod files;
 mod help;
 mod listings;
 mod logs;

@@ -1,7 +1,7 @@
 //! Lists whose items have a short form: ports, mounts, devices, grants, environment files.
 
 use super::{Context, invalid, object, port, volume, wrong};
-use crate::node::{Entry, Map, Node, Span, Tag, Value, map};
+use crate::node::{Entry, Map, Node, Span, Value, map};
 use crate::schema::{Key, Shape, Short};
 
 pub(super) fn items(
@@ -13,7 +13,7 @@ pub(super) fn items(
 ) -> Value {
     let list = match value {
         Value::List(list) => list,
-        value @ Value::Text(_) if matches!(short, Short::EnvFile | Short::Include) => {
+        value @ Value::Text(_) if short == Short::EnvFile => {
             vec![Node::new(value, span)]
         }
         other => return wrong(&other, Shape::Items(short, keys), span, cx),
@@ -29,21 +29,26 @@ pub(super) fn items(
 
 /// One item, which may stand for several (a range of ports).
 fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out: &mut Vec<Node>) {
-    let Node { value, span, tag } = item;
-    if tag == Tag::Reset {
-        out.push(Node { value: Value::Null, span, tag });
-        return;
-    }
+    let Node { value, span, .. } = item;
     if value == Value::Broken {
         return;
     }
-    let mut add = |node: Node| out.push(Node { tag, ..node });
+    let mut add = |node: Node| out.push(node);
+    // A variable may bring colons of its own.
+    if let Value::Text(text) = &value
+        && !cx.interpolated
+        && (short == Short::Port && text.contains('$') || text.contains("${") && text.contains(':'))
+    {
+        add(Node::new(value, span));
+        return;
+    }
     match (short, value) {
         (_, Value::Map(entries)) => {
             let mut entries = object(entries, keys, cx);
             match short {
                 Short::Port => port::complete(&mut entries, span, cx),
                 Short::Volume => volume::complete(&mut entries, span, cx),
+                Short::Request => all_devices(&mut entries, span),
                 _ => {}
             }
             add(Node::new(Value::Map(entries), span));
@@ -53,6 +58,10 @@ fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out
         }
         (Short::Port, Value::Text(text)) => port::short(&text, span, cx).into_iter().for_each(add),
         (Short::Volume, Value::Text(text)) => volume::short(&text, span, cx).into_iter().for_each(add),
+        (Short::Device, Value::Text(text)) if text.matches(':').count() > 2 => {
+            let message = format!("`{text}` is not a device: too many colons");
+            let _ = invalid(message, "write `/dev/x`, `/dev/x:/dev/y` or `/dev/x:/dev/y:rwm`", span, cx);
+        }
         (Short::Device, Value::Text(text)) => add(device(&text, span)),
         (Short::Secret | Short::Config, Value::Text(name)) => add(map(span, [("source", Value::Text(name))])),
         (Short::EnvFile, Value::Text(path)) => {
@@ -89,6 +98,13 @@ fn device(text: &str, span: Span) -> Node {
     map(span, [("source", entry(source)), ("target", entry(target)), ("permissions", entry(permissions))])
 }
 
+/// A request without a number is one for all there are.
+pub(super) fn all_devices(entries: &mut Map, span: Span) {
+    if !entries.contains_key("device_ids") {
+        default(entries, "count", Value::Int(-1), span);
+    }
+}
+
 /// What makes two items the same one: of these the later counts. `None`: nothing does.
 fn identity(short: Short, item: &Node) -> Option<String> {
     let text = |key: &str| match &item.get(key)?.value {
@@ -106,9 +122,11 @@ fn identity(short: Short, item: &Node) -> Option<String> {
             part("protocol")
         )),
         Short::Volume | Short::Device => text("target"),
-        Short::Secret | Short::Config => text("target").or_else(|| text("source")),
+        Short::Secret => text("target").or_else(|| Some(format!("/run/secrets/{}", part("source")))),
+        Short::Config => text("target").or_else(|| Some(format!("/{}", part("source")))),
         Short::EnvFile => text("path"),
-        Short::Include | Short::None => None,
+        Short::Include | Short::Request => None,
+        Short::Subnet => text("subnet"),
     }
 }
 

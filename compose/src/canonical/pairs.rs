@@ -1,6 +1,6 @@
 //! `environment`, `labels`, `args` and their like: mappings that may also be lists of `NAME=value`.
 
-use super::{Context, invalid, wrong};
+use super::{Context, invalid, whole, wrong};
 use crate::node::{Entry, Map, Node, Span, Value};
 use crate::scalar;
 use crate::schema::{Shape, Unset};
@@ -18,7 +18,7 @@ pub(super) fn text_of(value: &Value) -> String {
 
 pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>) -> Value {
     let nothing = || match unset {
-        Unset::FromEnvironment => Value::Null,
+        Unset::FromEnvironment | Unset::FromProcess => Value::Null,
         Unset::Empty => Value::Text(String::new()),
     };
     let mut out = Map::new();
@@ -37,7 +37,7 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                     value => Value::Text(text_of(&value)),
                 };
                 cx.report.path_pop();
-                out.insert(name, Entry { key, node: Node { value, span: node.span, tag: node.tag } });
+                out.insert(name, Entry { key, node: Node::new(value, node.span) });
             }
         }
         Value::List(items) => {
@@ -47,6 +47,11 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                 if let Value::Text(text) = &item.value {
                     let (name, value) = match text.split_once('=') {
                         Some((name, value)) => (name, Value::Text(value.to_owned())),
+                        // At once, because an included file has variables of its own.
+                        None if unset == Unset::FromEnvironment && cx.interpolated => {
+                            let value = (cx.lookup)(text);
+                            (text.as_str(), value.map_or(Value::Null, Value::Text))
+                        }
                         None => (text.as_str(), nothing()),
                     };
                     if name.is_empty() {
@@ -77,9 +82,51 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
 
 pub(super) fn options(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
     match value {
-        value @ Value::Map(_) => pairs(value, Unset::Empty, span, cx),
+        Value::Map(mut map) => {
+            for (name, entry) in &mut map {
+                if let Value::Bool(flag) = entry.node.value {
+                    let message =
+                        format!("the value of `{name}` must be a string or a number, not a boolean");
+                    let hint = format!("put it in quotes: \"{flag}\"");
+                    entry.node.value = invalid(message, hint, entry.node.span, cx);
+                }
+            }
+            pairs(Value::Map(map), Unset::Empty, span, cx)
+        }
         other => wrong(&other, Shape::Options, span, cx),
     }
+}
+
+/// SSH keys by name; `default` is the agent, others need a path.
+pub(super) fn keys(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
+    let mut value = pairs(value, Unset::Empty, span, cx);
+    if let Value::Map(map) = &mut value {
+        for (name, entry) in map {
+            match &mut entry.node.value {
+                Value::Text(text) if text.is_empty() && name != "default" => {
+                    let hint = "write `name=/path/to/key`, or `default` for the agent";
+                    entry.node.value =
+                        invalid(format!("the key `{name}` has no path"), hint, entry.node.span, cx);
+                }
+                Value::Text(text) if !text.is_empty() => *text = cx.absolute(text),
+                _ => {}
+            }
+        }
+    }
+    value
+}
+
+/// Names and build contexts.
+pub(super) fn contexts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
+    let mut value = pairs(value, Unset::Empty, span, cx);
+    if let Value::Map(map) = &mut value {
+        for entry in map.values_mut() {
+            if let Value::Text(text) = &mut entry.node.value {
+                *text = cx.context(text);
+            }
+        }
+    }
+    value
 }
 
 /// `host=ip` each; brackets around IPv6 addresses go.
@@ -117,11 +164,18 @@ pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
             }
         }
         Value::List(items) => {
+            let mut seen = std::collections::HashSet::new();
             for item in items.into_iter().filter(|item| item.value != Value::Broken) {
+                if item.as_text().is_some_and(|text| !seen.insert(text.to_owned())) {
+                    whole::repeats(&item, cx.report);
+                }
                 let separated =
                     item.as_text().and_then(|text| text.split_once('=').or_else(|| text.split_once(':')));
                 match separated {
                     Some((host, ip)) if !host.is_empty() && !ip.is_empty() => add(host, ip, item.span),
+                    _ if !cx.interpolated && item.as_text().is_some_and(|text| text.contains('$')) => {
+                        add(item.as_text().unwrap_or_default(), "", item.span);
+                    }
                     _ => {
                         let _ = invalid(
                             "this is not `host=ip`",

@@ -2,7 +2,7 @@
 
 use uc_api::v1;
 
-use super::{list, nanoseconds};
+use super::{flag, list, nanoseconds, strings, text};
 use crate::diagnostic::Rule;
 use crate::node::{Node, Value};
 use crate::report::Report;
@@ -15,7 +15,7 @@ pub(super) fn milliseconds(node: &Node, key: &str, report: &mut Report) -> Optio
     let (nanoseconds, span) = nanoseconds(node, key)?;
     if nanoseconds < 0 {
         report
-            .error(Rule::Value, span, format!("`{key}` cannot be negative"))
+            .error(Rule::Refused, span, format!("`{key}` cannot be negative"))
             .hint("write a duration such as `10s`");
         return None;
     }
@@ -46,7 +46,7 @@ pub(super) fn healthcheck(service: &Node, report: &mut Report) -> Option<v1::Hea
         timeout_ms: milliseconds(node, "timeout", report),
         start_period_ms: milliseconds(node, "start_period", report),
         retries,
-        ..v1::Healthcheck::default()
+        start_interval_ms: milliseconds(node, "start_interval", report),
     })
 }
 
@@ -59,41 +59,78 @@ pub(super) fn depends_on(service: &Node) -> Vec<v1::Dependency> {
                 Some("service_completed_successfully") => v1::DependencyCondition::Completed,
                 _ => v1::DependencyCondition::Started,
             };
-            v1::Dependency { service: name.clone(), condition: condition.into(), ..v1::Dependency::default() }
+            let restart = entry.node.get("restart").and_then(Node::as_bool).unwrap_or(false);
+            v1::Dependency { service: name.clone(), condition: condition.into(), restart }
         })
         .collect();
     dependencies.sort_by(|a, b| a.service.cmp(&b.service));
     dependencies
 }
 
-pub(super) fn restart(service: &Node, report: &mut Report) -> v1::RestartPolicy {
+/// When the engine starts it again by itself, and how often; 0: without limit. `deploy.restart_policy` wins, as in Compose.
+pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy, u32) {
+    if let Some(policy) = service.get("deploy").and_then(|deploy| deploy.get("restart_policy")) {
+        let attempts = policy.get("max_attempts").and_then(Node::as_int).and_then(|n| u32::try_from(n).ok());
+        let condition = policy.get("condition").and_then(|node| Some((node, node.as_text()?)));
+        return match condition {
+            None | Some((_, "" | "any" | "always")) => (v1::RestartPolicy::Always, 0),
+            Some((_, "none" | "no")) => (v1::RestartPolicy::No, 0),
+            Some((_, "on-failure")) => (v1::RestartPolicy::OnFailure, attempts.unwrap_or(0)),
+            Some((_, "unless-stopped")) => (v1::RestartPolicy::UnlessStopped, 0),
+            Some((node, other)) => {
+                report
+                    .error(Rule::Refused, node.span, format!("`{other}` is not a condition of restarting"))
+                    .hint("use `none`, `on-failure` or `any`");
+                (v1::RestartPolicy::Unspecified, 0)
+            }
+        };
+    }
     let Some((node, text)) = service.get("restart").and_then(|node| Some((node, node.as_text()?))) else {
-        return v1::RestartPolicy::Unspecified;
+        return (v1::RestartPolicy::Unspecified, 0);
     };
     let (policy, attempts) =
         text.split_once(':').map_or((text, None), |(policy, attempts)| (policy, Some(attempts)));
     match (policy, attempts) {
-        ("", None) => v1::RestartPolicy::Unspecified,
-        ("no", None) => v1::RestartPolicy::No,
-        ("always", None) => v1::RestartPolicy::Always,
-        ("unless-stopped", None) => v1::RestartPolicy::UnlessStopped,
-        ("on-failure", None) => v1::RestartPolicy::OnFailure,
+        ("", None) => (v1::RestartPolicy::Unspecified, 0),
+        ("no", None) => (v1::RestartPolicy::No, 0),
+        ("always", None) => (v1::RestartPolicy::Always, 0),
+        ("unless-stopped", None) => (v1::RestartPolicy::UnlessStopped, 0),
+        ("on-failure", None) => (v1::RestartPolicy::OnFailure, 0),
         ("on-failure", Some(attempts)) if attempts.parse::<u32>().is_ok() => {
-            let _ = report.not_honoured(
-                node.span,
-                format!(
-                    "the limit of {attempts} restarts is not honoured: it is restarted as often as it fails"
-                ),
-            );
-            v1::RestartPolicy::OnFailure
+            (v1::RestartPolicy::OnFailure, attempts.parse().unwrap_or(0))
         }
         _ => {
-            report.error(Rule::Value, node.span, format!("`{text}` is not a restart policy")).hint(
+            report.error(Rule::Refused, node.span, format!("`{text}` is not a restart policy")).hint(
                 "use `no`, `always`, `on-failure`, `on-failure:3` or `unless-stopped`; `no` may need quotes",
             );
-            v1::RestartPolicy::Unspecified
+            (v1::RestartPolicy::Unspecified, 0)
         }
     }
+}
+
+/// Commands run inside the container after its start or before its stop.
+pub(super) fn hooks(service: &Node, key: &str, report: &mut Report) -> Vec<v1::Hook> {
+    let Some(node) = service.get(key) else { return Vec::new() };
+    report.path_push(key);
+    let mut hooks = Vec::new();
+    for item in node.items() {
+        let command = list(item, "command");
+        if command.is_empty() {
+            report
+                .error(Rule::Value, item.span, format!("a hook of `{key}` has no `command`"))
+                .hint("add `command:` with what to run in the container");
+            continue;
+        }
+        hooks.push(v1::Hook {
+            command,
+            user: text(item, "user"),
+            privileged: flag(item, "privileged"),
+            working_dir: text(item, "working_dir"),
+            environment: strings(item.get("environment")),
+        });
+    }
+    report.path_pop();
+    hooks
 }
 
 pub(super) fn pull_policy(service: &Node, report: &mut Report) -> v1::PullPolicy {
@@ -127,13 +164,4 @@ fn is_period(text: &str) -> bool {
         }
     }
     digits == 0 && !text.is_empty()
-}
-
-pub(super) fn update_order(service: &Node) -> v1::UpdateOrder {
-    let update = service.get("deploy").and_then(|deploy| deploy.get("update_config"));
-    match update.and_then(|update| update.get_text("order")) {
-        Some("start-first") => v1::UpdateOrder::StartFirst,
-        Some("stop-first") => v1::UpdateOrder::StopFirst,
-        _ => v1::UpdateOrder::Unspecified,
-    }
 }

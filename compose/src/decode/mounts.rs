@@ -2,10 +2,11 @@
 
 use uc_api::{ProjectName, v1};
 
-use crate::canonical::WRITTEN_SOURCE;
+use super::files::is_local;
+use super::{flag, resources, strings, text};
 use crate::diagnostic::Rule;
 use crate::document;
-use crate::node::Node;
+use crate::node::{Node, Value};
 use crate::report::Report;
 
 pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
@@ -17,51 +18,50 @@ fn port(item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     let container_port = u32::try_from(item.get("target")?.as_int()?).ok()?;
     let protocol = match item.get_text("protocol").map(str::to_ascii_lowercase).as_deref() {
         Some("udp") => v1::Protocol::Udp,
-        Some("sctp") => {
-            let _ = report.not_honoured(item.span, "an SCTP port is not published: only TCP and UDP are");
-            return None;
-        }
+        Some("sctp") => v1::Protocol::Sctp,
         _ => v1::Protocol::Tcp,
     };
     let published = item.get_text("published").unwrap_or_default();
-    let first = published.split('-').next().unwrap_or_default();
-    if published.contains('-') {
-        let _ = report.not_honoured(
-            item.span,
-            format!("the range {published} for one container port is not honoured: its first port is used"),
-        );
+    let (first, last) = published.split_once('-').unwrap_or((published, ""));
+    let (published_port, last) = (first.parse().unwrap_or(0), last.parse().unwrap_or(0));
+    if last != 0 && last < published_port {
+        report
+            .error(Rule::Refused, item.span, format!("the range {published} ends before it begins"))
+            .hint("write the smaller port first");
     }
     Some(v1::PortSpec {
         container_port,
         // Nothing: a free port of the machine's choice.
-        published_port: first.parse().unwrap_or(0),
+        published_port,
         host_ip: item.get_text("host_ip").unwrap_or_default().to_owned(),
         protocol: protocol.into(),
-        ..v1::PortSpec::default()
+        published_last: if last == published_port { 0 } else { last },
     })
 }
 
+/// The mounts of a service: its own, those of the services it names in `volumes_from`, and its tmpfs. Relative bind mounts are not among
+/// them: what they name travels with the deployment.
 pub(super) fn mounts(
     service: &Node,
     tree: &Node,
     project: &ProjectName,
     report: &mut Report,
 ) -> Vec<v1::MountSpec> {
-    let listed = service.get("volumes").into_iter().flat_map(Node::items);
-    let mut mounts: Vec<_> = listed.filter_map(|item| mount(item, tree, project, report)).collect();
+    let mut mounts: Vec<v1::MountSpec> = Vec::new();
+    report.path_push("volumes");
+    for item in service.get("volumes").into_iter().flat_map(Node::items) {
+        mounts.extend(mount(item, tree, project, report));
+    }
+    report.path_pop();
+    taken_over(service, tree, project, &mut mounts, report);
     for item in service.get("tmpfs").into_iter().flat_map(Node::items) {
         let Some(text) = item.as_text() else { continue };
         let (target, options) = text.split_once(':').unwrap_or((text, ""));
-        if !options.is_empty() {
-            let _ = report
-                .not_honoured(item.span, format!("the options `{options}` of a tmpfs are not honoured yet"));
-        }
         if target_is_absolute(target, item, report) {
             mounts.push(v1::MountSpec {
                 kind: v1::MountKind::Tmpfs.into(),
-                source: String::new(),
                 target: target.to_owned(),
-                read_only: false,
+                tmpfs_options: options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect(),
                 ..v1::MountSpec::default()
             });
         }
@@ -69,7 +69,52 @@ pub(super) fn mounts(
     mounts
 }
 
+/// Mounts of the services in `volumes_from`, unless something of its own is there. An anonymous volume cannot be shared: it belongs to one
+/// container.
+fn taken_over(
+    service: &Node,
+    tree: &Node,
+    project: &ProjectName,
+    mounts: &mut Vec<v1::MountSpec>,
+    report: &mut Report,
+) {
+    for item in service.get("volumes_from").into_iter().flat_map(Node::items) {
+        let Some(text) = item.as_text() else { continue };
+        if text.starts_with("container:") {
+            report
+                .error(
+                    Rule::Refused,
+                    item.span,
+                    format!("`{text}` is a container of one machine, not of the project"),
+                )
+                .hint("name the volume in `volumes:` of this service");
+            continue;
+        }
+        let (name, mode) = text.split_once(':').unwrap_or((text, ""));
+        let other = tree.get("services").and_then(|services| services.get(name));
+        for mount_node in other.and_then(|other| other.get("volumes")).into_iter().flat_map(Node::items) {
+            let target = mount_node.get_text("target").unwrap_or_default();
+            if mount_node.get_text("source").is_none_or(str::is_empty) || is_local(mount_node) {
+                let _ = report.not_honoured(
+                    item.span,
+                    format!("the mount at `{target}` of `{name}` is not taken over: it has no name that two services could share"),
+                );
+                continue;
+            }
+            if mounts.iter().any(|mount| mount.target == target) {
+                continue;
+            }
+            if let Some(taken) = mount(mount_node, tree, project, report) {
+                mounts.push(v1::MountSpec { read_only: taken.read_only || mode == "ro", ..taken });
+            }
+        }
+    }
+}
+
 fn mount(item: &Node, tree: &Node, project: &ProjectName, report: &mut Report) -> Option<v1::MountSpec> {
+    if is_local(item) {
+        return None;
+    }
     let source = item.get_text("source").unwrap_or_default();
     let target = item.get_text("target")?;
     let (kind, source) = match item.get_text("type")? {
@@ -89,46 +134,63 @@ fn mount(item: &Node, tree: &Node, project: &ProjectName, report: &mut Report) -
             let declared = tree.get("volumes").and_then(|volumes| volumes.get(source));
             (v1::MountKind::Volume, document::outside_name(declared, source, project.as_str()))
         }
-        "bind" => {
-            if let Some(written) = item.get(WRITTEN_SOURCE).and_then(Node::as_text) {
-                let span = item.get("source").map_or(item.span, |node| node.span);
-                report
-                    .error(Rule::Refused, span, format!("`{written}` is a path of this computer, not of a machine"))
-                    .label("relative paths are not carried to the machines yet")
-                    .hint("use a named volume, a path that begins with `/` and exists on the machines, or copy the file into the image");
-                return None;
-            }
-            (v1::MountKind::Bind, source.to_owned())
-        }
+        "bind" => (v1::MountKind::Bind, source.to_owned()),
         "tmpfs" => (v1::MountKind::Tmpfs, String::new()),
+        "image" => (v1::MountKind::Image, source.to_owned()),
         other => {
             report
                 .error(
                     Rule::Refused,
                     item.span,
-                    format!("a mount of type `{other}` is refused: it is not supported yet"),
+                    format!("a mount of type `{other}` is refused: no engine on Linux has it"),
                 )
-                .hint("use `volume`, `bind` or `tmpfs`");
+                .hint("use `volume`, `bind`, `tmpfs` or `image`");
             return None;
         }
     };
-    let read_only = item.get("read_only").and_then(Node::as_bool).unwrap_or(false);
-    target_is_absolute(target, item, report).then(|| v1::MountSpec {
+    let bind = |key: &str| item.get("bind").map(|bind| text(bind, key)).unwrap_or_default();
+    let volume = item.get("volume");
+    let tmpfs = item.get("tmpfs");
+    let subpath = volume.map(|volume| text(volume, "subpath")).filter(|path| !path.is_empty());
+    let image_subpath = item.get("image").map(|image| text(image, "subpath")).unwrap_or_default();
+    let mount = v1::MountSpec {
         kind: kind.into(),
         source,
         target: target.to_owned(),
-        read_only,
-        ..v1::MountSpec::default()
-    })
+        read_only: item.get("read_only").and_then(Node::as_bool).unwrap_or(false),
+        propagation: bind("propagation"),
+        create_host_path: item.get("bind").and_then(|bind| bind.get("create_host_path")?.as_bool()),
+        recursive: bind("recursive"),
+        selinux: bind("selinux"),
+        nocopy: volume.is_some_and(|volume| flag(volume, "nocopy")),
+        subpath: subpath.unwrap_or(image_subpath),
+        labels: strings(volume.and_then(|volume| volume.get("labels"))),
+        tmpfs_size: resources::bytes(tmpfs.and_then(|tmpfs| tmpfs.get("size")), report),
+        tmpfs_mode: tmpfs.and_then(|tmpfs| tmpfs.get("mode")).and_then(mode),
+        tmpfs_options: Vec::new(),
+    };
+    target_is_absolute(target, item, report).then_some(mount)
+}
+
+fn mode(node: &Node) -> Option<u32> {
+    match &node.value {
+        Value::Int(number) => u32::try_from(*number).ok(),
+        Value::Text(text) => u32::from_str_radix(text, 8).ok(),
+        _ => None,
+    }
 }
 
 /// The engine refuses others, but only when the container is created.
-fn target_is_absolute(target: &str, item: &Node, report: &mut Report) -> bool {
+pub(super) fn target_is_absolute(target: &str, item: &Node, report: &mut Report) -> bool {
     if target.starts_with('/') {
         return true;
     }
     report
-        .error(Rule::Value, item.span, format!("the path in the container, `{target}`, must begin with `/`"))
+        .error(
+            Rule::Refused,
+            item.span,
+            format!("the path in the container, `{target}`, must begin with `/`"),
+        )
         .hint("write `name:/path`");
     false
 }

@@ -1,6 +1,8 @@
 //! Whole loads: YAML in, project or rendered diagnostics out.
 
+mod builds;
 mod diagnostics;
+mod honoured;
 mod keys;
 mod merging;
 mod robustness;

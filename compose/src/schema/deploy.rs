@@ -1,16 +1,14 @@
 //! Keys of `deploy`.
 
 use super::Shape::{
-    Count, Duration, Int, Items, List, Number, Object, OneOf, Options, Pairs, Set, Size, Text,
+    Count, Distinct, Duration, Int, Items, List, Number, Object, OneOf, Options, Pairs, Size, Text,
 };
 use super::Short;
 use super::Unset::Empty;
 use super::{Key, Shape, honoured, noted, reported};
 
-const LIMITS: &str =
-    "resources are neither limited nor reserved yet: the container may use the whole machine";
-const PACE: &str = "the pace of an update is not configurable yet: one replica after another";
-const ROLLBACK: &str = "a failed deployment always goes back to what ran before";
+const ROLLBACK: &str = "going back starts what ran before as fast as it can be";
+const ENGINE: &str = "the engine decides when it starts a container again";
 
 /// `deploy`.
 pub(crate) const DEPLOY: &[Key] = &[
@@ -18,29 +16,19 @@ pub(crate) const DEPLOY: &[Key] = &[
         "mode",
         OneOf(&["replicated", "global", "replicated-job", "global-job"]),
         "a number of replicas, or one on every machine",
-        "jobs are refused",
+        "jobs are refused: a service runs until it is removed",
     ),
-    reported(
+    noted(
         "endpoint_mode",
         OneOf(&["vip", "dnsrr"]),
         "how the name is answered",
-        "a service's name gives the addresses of its replicas",
+        "both: the name gives the addresses of the replicas that serve, in random order",
     ),
     honoured("replicas", Int, "how many containers, in replicated mode"),
-    reported(
-        "labels",
-        Pairs(Empty),
-        "metadata on the service, not on its containers",
-        "a service has no labels of its own: use `labels`",
-    ),
-    reported("resources", Object(RESOURCES), "limits and reservations", LIMITS),
-    reported("restart_policy", Object(RESTART_POLICY), "restarts, in place of `restart`", "use `restart`"),
-    reported(
-        "placement",
-        Object(PLACEMENT),
-        "which machines",
-        "constraints are not read yet: use `x-machines`",
-    ),
+    honoured("labels", Pairs(Empty), "metadata on the service, not on its containers"),
+    honoured("resources", Object(RESOURCES), "limits and reservations"),
+    honoured("restart_policy", Object(RESTART_POLICY), "restarts, in place of `restart`"),
+    honoured("placement", Object(PLACEMENT), "which machines"),
     honoured("update_config", Object(UPDATE), "how a change is rolled out"),
     reported("rollback_config", Object(ROLLBACK_CONFIG), "how a failed change is taken back", ROLLBACK),
 ];
@@ -59,8 +47,13 @@ const LIMIT: &[Key] = &[
 const RESERVATION: &[Key] = &[
     honoured("cpus", Number, "CPU that must be free"),
     honoured("memory", Size, "memory that must be free"),
-    honoured("generic_resources", List(&Object(GENERIC)), "user-defined resources that must be there"),
-    honoured("devices", Items(Short::None, GPU), "device requests: GPUs, TPUs"),
+    reported(
+        "generic_resources",
+        List(&Object(GENERIC)),
+        "user-defined resources that must be there",
+        "machines do not say what they have beyond CPUs and memory: use `placement.constraints`",
+    ),
+    honoured("devices", Items(Short::Request, GPU), "device requests: GPUs, TPUs"),
 ];
 
 const GENERIC: &[Key] = &[honoured("discrete_resource_spec", Object(DISCRETE), "kind and number")];
@@ -69,22 +62,27 @@ const DISCRETE: &[Key] = &[honoured("kind", Text, "which"), honoured("value", Nu
 
 /// A request for devices.
 pub(crate) const GPU: &[Key] = &[
-    honoured("capabilities", Set(&Text), "what they must be able to do"),
+    honoured("capabilities", Distinct(&Text), "what they must be able to do"),
     honoured("count", Count, "how many, or `all`"),
-    honoured("device_ids", Set(&Text), "which"),
+    honoured("device_ids", Distinct(&Text), "which"),
     honoured("driver", Text, "of which driver"),
     honoured("options", Options, "what the driver is told"),
 ];
 
 const RESTART_POLICY: &[Key] = &[
     honoured("condition", Text, "`none`, `on-failure`, `any` (default)"),
-    honoured("delay", Duration, "wait between attempts"),
+    reported("delay", Duration, "wait between attempts", ENGINE),
     honoured("max_attempts", Int, "attempts before giving up"),
-    honoured("window", Duration, "how long it must run to count as started"),
+    reported("window", Duration, "how long it must run to count as started", ENGINE),
 ];
 
 const PLACEMENT: &[Key] = &[
-    honoured("constraints", Set(&Text), "must hold: `node.labels.x==y`, `node.hostname!=z`"),
+    noted(
+        "constraints",
+        List(&Text),
+        "must hold: `node.labels.x==y`, `node.hostname!=z`",
+        "`node.id`, `node.hostname`, `node.role` (each machine is both), `node.platform.os`, `node.platform.arch`, `node.labels.*` (`uc machine label`)",
+    ),
     honoured("preferences", List(&Shape::Object(PREFERENCE)), "spread over the values of a label"),
     honoured("max_replicas_per_node", Int, "most replicas on one machine"),
 ];
@@ -92,16 +90,21 @@ const PLACEMENT: &[Key] = &[
 const PREFERENCE: &[Key] = &[honoured("spread", Text, "the label")];
 
 const UPDATE: &[Key] = &[
-    reported("parallelism", Int, "how many at a time; 0 is all", PACE),
-    reported("delay", Duration, "wait between groups", PACE),
-    reported("failure_action", Text, "`continue`, `rollback`, `pause`", ROLLBACK),
-    reported(
+    noted("parallelism", Int, "how many at a time; 0 is all", "one when nothing is said"),
+    honoured("delay", Duration, "wait between groups"),
+    noted(
+        "failure_action",
+        Text,
+        "`rollback`, `pause`, `continue`",
+        "`rollback` when nothing is said: the whole deployment goes back",
+    ),
+    noted(
         "monitor",
         Duration,
         "how long a new one is watched",
-        "a new replica is watched for a fixed time",
+        "2 s without a health check when nothing is said",
     ),
-    reported("max_failure_ratio", Number, "share of failures that is tolerated", "no failure is tolerated"),
+    honoured("max_failure_ratio", Number, "share of failures that is tolerated"),
     noted(
         "order",
         OneOf(&["start-first", "stop-first"]),

@@ -1,8 +1,8 @@
 //! Keys of ports, mounts and grants in their long form.
 
-use super::Shape::{Bool, Int, NumberOrText, Object, OneOf, Pairs, Size, Text};
+use super::Shape::{Bool, Int, Mode, NumberOrText, Object, OneOf, Pairs, Size, Text};
 use super::Unset::Empty;
-use super::{Key, honoured, noted, reported};
+use super::{Key, honoured, noted};
 
 /// A published port.
 pub(crate) const PORT: &[Key] = &[
@@ -19,9 +19,9 @@ pub(crate) const PORT: &[Key] = &[
         "published",
         NumberOrText,
         "the machine's port; absent: a free one",
-        "of a range for one container port, the first is used (reported)",
+        "of a range for one container port, the machine takes a free one",
     ),
-    noted("protocol", Text, "`tcp` or `udp`", "`sctp` is not published (reported)"),
+    honoured("protocol", Text, "`tcp`, `udp` or `sctp`"),
     noted("app_protocol", Text, "what is spoken, such as `http`", "without effect, as in Docker Compose"),
 ];
 
@@ -31,9 +31,14 @@ pub(crate) const VOLUME: &[Key] = &[
         "type",
         OneOf(&["volume", "bind", "tmpfs", "image", "npipe", "cluster"]),
         "kind of mount",
-        "`image`, `npipe` and `cluster` are refused",
+        "`npipe` and `cluster` are refused",
     ),
-    honoured("source", Text, "volume's name or host path"),
+    noted(
+        "source",
+        Text,
+        "volume's name or host path",
+        "an absolute path is the machine's own; a relative one travels with the deployment",
+    ),
     honoured("target", Text, "path in the container"),
     honoured("read_only", Bool, "no writing"),
     noted("consistency", Text, "for Docker Desktop", "without effect, as in Docker on Linux"),
@@ -44,40 +49,36 @@ pub(crate) const VOLUME: &[Key] = &[
 ];
 
 const BIND: &[Key] = &[
-    reported("propagation", Text, "of mounts below it", "mount propagation is not set yet"),
+    honoured("propagation", Text, "of mounts below it"),
     noted(
         "create_host_path",
         Bool,
         "create what is missing",
-        "what is missing is created, as in Docker Compose",
+        "on the machine; `false`: what is missing is an error",
     ),
-    reported(
+    honoured(
         "recursive",
         OneOf(&["enabled", "disabled", "writable", "readonly"]),
         "mounts below it come along",
-        "it is mounted as the engine does by default",
     ),
-    reported("selinux", OneOf(&["z", "Z"]), "relabel for SELinux", "files are not relabelled yet"),
+    honoured("selinux", OneOf(&["z", "Z"]), "relabel for SELinux"),
 ];
 
 const NAMED: &[Key] = &[
-    reported("labels", Pairs(Empty), "of an anonymous volume", "anonymous volumes get no labels"),
-    reported("nocopy", Bool, "do not fill it from the image", "a new volume is filled from the image"),
-    reported("subpath", Text, "only this part of it", "the whole volume is mounted"),
+    honoured("labels", Pairs(Empty), "of an anonymous volume"),
+    honoured("nocopy", Bool, "do not fill it from the image"),
+    honoured("subpath", Text, "only this part of it"),
 ];
 
-const TMPFS: &[Key] = &[
-    reported("size", Size, "most bytes", "the size is not limited yet"),
-    reported("mode", Int, "permissions", "permissions are the engine's default"),
-];
+const TMPFS: &[Key] = &[honoured("size", Size, "most bytes"), honoured("mode", Mode, "permissions")];
 
 const IMAGE: &[Key] = &[honoured("subpath", Text, "only this part of it")];
 
 /// A config or secret for a service.
 pub(crate) const GRANT: &[Key] = &[
     honoured("source", Text, "its name at the top level"),
-    honoured("target", Text, "path in the container"),
+    honoured("target", Text, "path in the container; `/run/secrets/NAME` or `/NAME`"),
     honoured("uid", Text, "owner"),
     honoured("gid", Text, "group"),
-    honoured("mode", Int, "permissions"),
+    honoured("mode", Mode, "permissions"),
 ];

@@ -1,10 +1,10 @@
 //! Keys of top-level networks, volumes, secrets, configs and models.
 
 use super::Scalar;
-use super::Shape::{Any, Bool, Int, Items, Named, Object, Options, OrObject, Pairs, Path, Set, Text};
+use super::Shape::{Any, Bool, Int, Items, List, Named, Object, Options, OrObject, Pairs, Path, Text};
 use super::Short;
 use super::Unset::Empty;
-use super::{Key, Shape, honoured, noted};
+use super::{Key, Shape, honoured, noted, reported};
 
 /// `external: true`, or its obsolete form with a name.
 const EXTERNAL: Shape = OrObject(Scalar::Flag, &[honoured("name", Text, "name outside the project")]);
@@ -20,22 +20,35 @@ pub(crate) const VOLUME: &[Key] = &[
 
 /// A network.
 pub(crate) const NETWORK: &[Key] = &[
-    honoured("name", Text, "name outside the project"),
-    honoured("driver", Text, "`bridge`, `overlay`, …"),
-    honoured("driver_opts", Options, "options of the driver"),
-    honoured("ipam", Object(IPAM), "subnets, ranges, gateways"),
-    honoured("external", EXTERNAL, "made by others: must exist"),
-    honoured("internal", Bool, "no way out"),
-    honoured("enable_ipv4", Bool, "IPv4 on or off"),
-    honoured("enable_ipv6", Bool, "IPv6 on or off"),
-    honoured("attachable", Bool, "containers outside the project may join"),
-    honoured("labels", Pairs(Empty), "metadata"),
+    noted("name", Text, "name outside the project", ONE),
+    noted("driver", Text, "`bridge`, `overlay`, …", "others than these two are reported"),
+    reported(
+        "driver_opts",
+        Options,
+        "options of the driver",
+        "the cluster's network has no options of its own",
+    ),
+    noted("ipam", Object(IPAM), "subnets, ranges, gateways", "key by key, see below"),
+    noted("external", EXTERNAL, "made by others: must exist", ONE),
+    noted("internal", Bool, "no way out", "reported when it is `true`: services reach the internet"),
+    noted("enable_ipv4", Bool, "IPv4 on or off", "without effect: the cluster's network has IPv4"),
+    reported("enable_ipv6", Bool, "IPv6 on or off", "the cluster's network has IPv4 only"),
+    noted(
+        "attachable",
+        Bool,
+        "containers outside the project may join",
+        "without effect, as in Docker Compose",
+    ),
+    noted("labels", Pairs(Empty), "metadata", ONE),
 ];
 
+const ONE: &str = "without effect: every service joins the cluster's one network";
+const SUBNETS: &str = "each machine has a subnet of the cluster's network";
+
 const IPAM: &[Key] = &[
-    honoured("driver", Text, "who gives out addresses"),
-    honoured("config", Items(Short::None, SUBNET), "subnets"),
-    honoured("options", Options, "options of the driver"),
+    noted("driver", Text, "who gives out addresses", "without effect: each machine gives its own"),
+    reported("config", Items(Short::Subnet, SUBNET), "subnets", SUBNETS),
+    reported("options", Options, "options of the driver", SUBNETS),
 ];
 
 const SUBNET: &[Key] = &[
@@ -45,17 +58,24 @@ const SUBNET: &[Key] = &[
     honoured("aux_addresses", Options, "addresses that are taken"),
 ];
 
+const TEMPLATES: &str = "the content is passed on as it is";
+
 /// A secret.
 pub(crate) const SECRET: &[Key] = &[
     honoured("file", Path, "content from a file"),
     honoured("environment", Text, "content from a variable"),
-    honoured("external", EXTERNAL, "made by others"),
+    noted(
+        "external",
+        EXTERNAL,
+        "made by others",
+        "refused where a service uses it: the cluster keeps none of its own",
+    ),
     honoured("name", Text, "name outside the project"),
     honoured("labels", Pairs(Empty), "metadata"),
-    honoured("driver", Text, "secret driver"),
-    honoured("driver_opts", Options, "options of the driver"),
-    honoured("template_driver", Text, "templating of the content"),
-    honoured("x-command", Any, "Uncloud: command whose output is the secret"),
+    noted("driver", Text, "secret driver", "`exec` (Uncloud) runs `driver_opts.command`; others are refused"),
+    noted("driver_opts", Options, "options of the driver", "`command`, for `exec`"),
+    reported("template_driver", Text, "templating of the content", TEMPLATES),
+    noted("x-command", Any, "Uncloud: command whose output is the secret", "run where `uc deploy` runs"),
 ];
 
 /// A config.
@@ -63,10 +83,15 @@ pub(crate) const CONFIG: &[Key] = &[
     honoured("content", Text, "content written here, interpolated"),
     honoured("file", Path, "content from a file"),
     honoured("environment", Text, "content from a variable"),
-    honoured("external", EXTERNAL, "made by others"),
+    noted(
+        "external",
+        EXTERNAL,
+        "made by others",
+        "refused where a service uses it: the cluster keeps none of its own",
+    ),
     honoured("name", Text, "name outside the project"),
     honoured("labels", Pairs(Empty), "metadata"),
-    honoured("template_driver", Text, "templating of the content"),
+    reported("template_driver", Text, "templating of the content", TEMPLATES),
 ];
 
 /// A model.
@@ -74,7 +99,7 @@ pub(crate) const MODEL: &[Key] = &[
     honoured("model", Text, "the model's OCI artifact"),
     honoured("name", Text, "name outside the project"),
     honoured("context_size", Int, "size of the context window"),
-    honoured("runtime_flags", Set(&Text), "flags of the inference engine"),
+    honoured("runtime_flags", List(&Text), "flags of the inference engine"),
 ];
 
 /// An included file.

@@ -3,30 +3,26 @@
 use super::Names;
 use super::Scalar;
 use super::Shape::{
-    Any, Bool, Command, Duration, Hosts, Int, Items, List, Named, Number, NumberOrText, Object, OneOf,
-    Options, OrObject, Pairs, Path, Set, Size, Test, Text, TextOrList,
+    Any, Bool, Command, Distinct, Duration, Files, Hosts, Int, Items, List, Microseconds, Named, Number,
+    NumberOrText, Object, OneOf, Options, OrObject, Pairs, Path, Set, Size, Test, Text, TextOrList,
 };
 use super::Short;
-use super::Unset::{Empty, FromEnvironment};
+use super::Unset::{Empty, FromEnvironment, FromProcess};
 use super::build::BUILD;
 use super::deploy::{DEPLOY, GPU};
 use super::mounts::{GRANT, PORT, VOLUME};
 use super::{Key, Shape, honoured, noted, refused, reported};
 
-const LIMITS: &str = "resource limits are not applied yet: the container may use the whole machine";
-const NETWORK: &str = "every service joins the cluster's one network, where it is found by its name";
-const HOST: &str = "settings of the engine's host are not applied yet";
 const WINDOWS: &str = "it is for Windows containers; machines run Linux";
-const FILES: &str = "configs and secrets are not carried to the machines yet";
 const RESOLVER: &str = "containers use the cluster's DNS server, which finds services by name";
-const NAMESPACE: &str = "containers have their own namespaces; sharing one is not supported yet";
-const HOOK: &str = "hooks are not run yet";
+const HOOK: &str = "there are no containers that run before a service's own; `x-pre_deploy` runs a command before a deployment";
+const ADDRESS: &str = "each machine gives the addresses of its own subnet; names are what stays";
 
 /// Everything a service may say.
 pub(crate) const SERVICE: &[Key] = &[
-    reported("annotations", Pairs(Empty), "OCI annotations on the container", "annotations are not set yet"),
+    honoured("annotations", Pairs(Empty), "OCI annotations on the container"),
     noted("attach", Bool, "whether `up` shows its logs", "without effect: `uc deploy` attaches to nothing"),
-    reported("blkio_config", Object(BLKIO), "weights and rates of block devices", LIMITS),
+    honoured("blkio_config", Object(BLKIO), "weights and rates of block devices"),
     honoured(
         "build",
         OrObject(Scalar::Key("context"), BUILD),
@@ -34,25 +30,30 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     honoured("cap_add", Set(&Text), "capabilities to add"),
     honoured("cap_drop", Set(&Text), "capabilities to take away"),
-    reported("cgroup", OneOf(&["host", "private"]), "cgroup namespace", NAMESPACE),
-    reported("cgroup_parent", Text, "cgroup to be placed under", HOST),
+    honoured("cgroup", OneOf(&["host", "private"]), "cgroup namespace"),
+    honoured("cgroup_parent", Text, "cgroup to be placed under"),
     honoured("command", Command, "replaces the image's CMD; `null` keeps it, `[]` clears it"),
-    reported("configs", Items(Short::Config, GRANT), "grants configs as read-only files", FILES),
-    reported(
+    noted(
+        "configs",
+        Items(Short::Config, GRANT),
+        "grants configs as read-only files",
+        "contents of at most 16 MiB travel with the deployment; external ones are refused",
+    ),
+    noted(
         "container_name",
         Text,
         "fixed name of the container",
-        "containers are named after project, service and replica, so that there can be several",
+        "a name under which the project's services find it; the container itself has a name of its own, so that one can replace another",
     ),
     reported("cpu_count", Int, "number of CPUs (Windows)", WINDOWS),
     reported("cpu_percent", Number, "share of all CPUs in per cent (Windows)", WINDOWS),
-    reported("cpu_period", NumberOrText, "CFS period", LIMITS),
-    reported("cpu_quota", NumberOrText, "CFS quota", LIMITS),
-    reported("cpu_rt_period", NumberOrText, "real-time period", LIMITS),
-    reported("cpu_rt_runtime", NumberOrText, "real-time runtime", LIMITS),
-    reported("cpu_shares", Number, "weight against other containers", LIMITS),
-    reported("cpus", Number, "CPUs it may use, fractions allowed", LIMITS),
-    reported("cpuset", Text, "which CPUs, `0-3,5`", LIMITS),
+    honoured("cpu_period", Microseconds, "CFS period"),
+    honoured("cpu_quota", Microseconds, "CFS quota"),
+    honoured("cpu_rt_period", Microseconds, "real-time period"),
+    honoured("cpu_rt_runtime", Microseconds, "real-time runtime"),
+    honoured("cpu_shares", Number, "weight against other containers"),
+    honoured("cpus", Number, "CPUs it may use, fractions allowed"),
+    honoured("cpuset", Text, "which CPUs, `0-3,5`"),
     reported("credential_spec", Object(CREDENTIAL_SPEC), "Windows gMSA credentials", WINDOWS),
     noted(
         "depends_on",
@@ -68,21 +69,21 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     noted(
         "develop",
-        Any,
+        Object(DEVELOP),
         "what `watch` does when files change",
         "without effect on a deployment: it is for `docker compose watch`",
     ),
-    reported("device_cgroup_rules", Set(&Text), "rules for the device cgroup, such as `c 1:3 mr`", HOST),
-    reported(
+    honoured("device_cgroup_rules", Distinct(&Text), "rules for the device cgroup, such as `c 1:3 mr`"),
+    noted(
         "devices",
         Items(Short::Device, DEVICE),
         "host devices passed in",
-        "devices are not passed in yet",
+        "devices of the machine that runs the replica",
     ),
     reported("dns", TextOrList, "DNS servers of the container", RESOLVER),
-    reported("dns_opt", Set(&Text), "resolver options in `resolv.conf`", RESOLVER),
-    reported("dns_search", TextOrList, "search domains in `resolv.conf`", RESOLVER),
-    reported("domainname", Text, "domain the container sees as its own", "only `hostname` is set"),
+    honoured("dns_opt", Set(&Text), "resolver options in `resolv.conf`"),
+    noted("dns_search", TextOrList, "search domains in `resolv.conf`", "before the cluster's own domains"),
+    honoured("domainname", Text, "domain the container sees as its own"),
     honoured(
         "entrypoint",
         Command,
@@ -100,16 +101,16 @@ pub(crate) const SERVICE: &[Key] = &[
         "ports meant for other services only",
         "information only, as in Docker Compose: services reach each other on all ports",
     ),
-    refused(
-        "extends",
-        OrObject(Scalar::Key("service"), EXTENDS),
-        "takes over another service's definition",
-        "extending is not supported yet, and the service would lack what it takes over",
+    honoured("extends", OrObject(Scalar::Key("service"), EXTENDS), "takes over another service's definition"),
+    reported(
+        "external_links",
+        Distinct(&Text),
+        "links to containers outside the project",
+        "services of other projects are found as `service.project`, containers outside the cluster not at all",
     ),
-    reported("external_links", List(&Text), "links to containers outside the project", NETWORK),
-    reported("extra_hosts", Hosts, "extra `/etc/hosts` lines", "hosts are not added yet"),
-    reported("gpus", OrObject(Scalar::All, GPU), "GPUs to pass in", "devices are not passed in yet"),
-    reported("group_add", Set(&NumberOrText), "further groups of the user", "groups are not added yet"),
+    honoured("extra_hosts", Hosts, "extra `/etc/hosts` lines"),
+    honoured("gpus", OrObject(Scalar::All, GPU), "GPUs to pass in"),
+    honoured("group_add", Distinct(&NumberOrText), "further groups of the user"),
     honoured(
         "healthcheck",
         Object(HEALTHCHECK),
@@ -118,64 +119,64 @@ pub(crate) const SERVICE: &[Key] = &[
     honoured("hostname", Text, "name the container sees as its own"),
     honoured("image", Text, "name to pull, or to give to what is built"),
     honoured("init", Bool, "small init process as PID 1: forwards signals, reaps children"),
-    reported("ipc", Text, "IPC namespace", NAMESPACE),
+    honoured("ipc", Text, "IPC namespace"),
     reported("isolation", Text, "Windows isolation technology", WINDOWS),
-    reported(
-        "label_file",
-        TextOrList,
-        "files of labels, below `labels` in rank",
-        "label files are not read yet",
-    ),
+    honoured("label_file", Files, "files of labels, below `labels` in rank"),
     honoured("labels", Pairs(Empty), "metadata on the container"),
-    reported("links", Set(&Text), "old way to name another service, with an alias", NETWORK),
-    reported(
-        "logging",
-        Object(LOGGING),
-        "log driver and its options",
-        "the machine's default log driver is used",
+    noted(
+        "links",
+        Set(&Text),
+        "old way to name another service, with an alias",
+        "an alias is known to the whole project",
     ),
-    reported("mac_address", Text, "hardware address of the container", NETWORK),
-    reported("mem_limit", Size, "memory limit", LIMITS),
-    reported("mem_reservation", Size, "soft memory limit", LIMITS),
-    reported("mem_swappiness", Int, "0 to 100: how eagerly its pages are swapped", LIMITS),
-    reported("memswap_limit", Size, "memory and swap together; -1 is no limit", LIMITS),
+    noted("logging", Object(LOGGING), "log driver and its options", "`local` when nothing is said"),
+    noted("mac_address", Text, "hardware address of the container", "the same for each replica"),
+    honoured("mem_limit", Size, "memory limit"),
+    honoured("mem_reservation", Size, "soft memory limit"),
+    honoured("mem_swappiness", Int, "0 to 100: how eagerly its pages are swapped"),
+    honoured("memswap_limit", Size, "memory and swap together; -1 is no limit"),
     reported(
         "models",
         Shape::Names(Names::Bare, MODEL_USE),
         "AI models it uses, by top-level name",
         "there is no model runner on the machines",
     ),
-    reported("network_mode", Text, "`none`, `host`, `service:x`, `container:x` or a driver", NETWORK),
-    reported(
+    noted(
+        "network_mode",
+        Text,
+        "`none`, `host`, `service:x`, `container:x` or a driver",
+        "`service:x` brings a replica to a machine that runs `x`; `container:x` is a container of the machine; networks of one engine are refused",
+    ),
+    noted(
         "networks",
         Shape::Names(Names::Bare, NETWORK_USE),
         "networks to join, with aliases and fixed addresses",
-        NETWORK,
+        "every service joins the cluster's one network; where a file keeps services apart, that is reported",
     ),
-    reported("oom_kill_disable", Bool, "do not kill it when memory runs out", LIMITS),
-    reported("oom_score_adj", Int, "-1000 to 1000: how likely it is picked when memory runs out", LIMITS),
-    reported("pid", Text, "PID namespace", NAMESPACE),
-    reported("pids_limit", Int, "number of processes; -1 is no limit", LIMITS),
-    reported(
+    honoured("oom_kill_disable", Bool, "do not kill it when memory runs out"),
+    honoured("oom_score_adj", Int, "-1000 to 1000: how likely it is picked when memory runs out"),
+    honoured("pid", Text, "PID namespace"),
+    honoured("pids_limit", Int, "number of processes; -1 is no limit"),
+    noted(
         "platform",
         Text,
         "`os[/arch[/variant]]` to run, and to build when nothing else is said",
-        "the machine's own platform is used",
+        "only machines of that architecture run it",
     ),
     honoured(
         "ports",
         Items(Short::Port, PORT),
         "publishes container ports on every machine that runs a replica",
     ),
-    reported("post_start", List(&Object(HOOKS)), "commands run inside after the start", HOOK),
+    honoured("post_start", List(&Object(HOOKS)), "commands run inside after the start"),
     reported("pre_start", List(&Object(HOOKS)), "commands run before the start", HOOK),
-    reported("pre_stop", List(&Object(HOOKS)), "commands run inside before the stop", HOOK),
-    reported(
-        "privileged",
-        Bool,
-        "all capabilities and devices",
-        "privileged containers are not supported yet",
+    noted(
+        "pre_stop",
+        List(&Object(HOOKS)),
+        "commands run inside before the stop",
+        "a failing one is told and does not keep the container from stopping",
     ),
+    honoured("privileged", Bool, "all capabilities and devices"),
     honoured("profiles", Set(&Text), "the service counts only when one of these is active"),
     refused(
         "provider",
@@ -200,40 +201,34 @@ pub(crate) const SERVICE: &[Key] = &[
         "restart",
         Text,
         "when Docker restarts it: `no`, `always`, `on-failure[:max]`, `unless-stopped`",
-        "`unless-stopped` when nothing is said; the `max` of `on-failure` is not applied yet (reported)",
+        "`unless-stopped` when nothing is said: a service on several machines comes back by itself",
     ),
-    reported(
-        "runtime",
-        Text,
-        "OCI runtime, such as `runc` or `nvidia`",
-        "the machine's default runtime is used",
-    ),
+    honoured("runtime", Text, "OCI runtime, such as `runc` or `nvidia`"),
     honoured("scale", Int, "default number of containers; must agree with `deploy.replicas`"),
-    reported("secrets", Items(Short::Secret, GRANT), "grants secrets as files", FILES),
-    reported(
-        "security_opt",
-        Set(&Text),
-        "seccomp, AppArmor, SELinux, no-new-privileges",
-        "the engine's default profile is used",
+    noted(
+        "secrets",
+        Items(Short::Secret, GRANT),
+        "grants secrets as files",
+        "contents travel with the deployment, and lie on the machines readable by root only; external ones are refused",
     ),
-    reported("shm_size", Size, "size of `/dev/shm`", LIMITS),
+    noted(
+        "security_opt",
+        Distinct(&Text),
+        "seccomp, AppArmor, SELinux, no-new-privileges",
+        "a seccomp profile in a file is refused: put its JSON there",
+    ),
+    honoured("shm_size", Size, "size of `/dev/shm`"),
     honoured("stdin_open", Bool, "keep standard input open"),
     honoured("stop_grace_period", Duration, "how long until SIGKILL (10 s)"),
     honoured("stop_signal", Text, "signal that asks it to stop (SIGTERM)"),
-    reported("storage_opt", Options, "options of the storage driver, such as `size`", HOST),
-    reported("sysctls", Pairs(Empty), "kernel parameters of the container's namespaces", HOST),
-    noted(
-        "tmpfs",
-        TextOrList,
-        "in-memory mounts, `path[:options]`",
-        "options are not applied yet (reported)",
-    ),
+    honoured("storage_opt", Options, "options of the storage driver, such as `size`"),
+    honoured("sysctls", Pairs(Empty), "kernel parameters of the container's namespaces"),
+    honoured("tmpfs", TextOrList, "in-memory mounts, `path[:options]`"),
     honoured("tty", Bool, "give it a terminal"),
-    reported(
+    honoured(
         "ulimits",
         Named(&OrObject(Scalar::Number, ULIMIT)),
         "resource limits per process; one number is soft and hard",
-        LIMITS,
     ),
     reported(
         "use_api_socket",
@@ -242,19 +237,19 @@ pub(crate) const SERVICE: &[Key] = &[
         "the engine's socket is not handed out",
     ),
     honoured("user", Text, "user (and group) of the main process"),
-    reported("userns_mode", Text, "user namespace: `host` or the daemon's", NAMESPACE),
-    reported("uts", Text, "UTS namespace: `host`", NAMESPACE),
+    honoured("userns_mode", Text, "user namespace: `host` or the daemon's"),
+    honoured("uts", Text, "UTS namespace: `host`"),
     noted(
         "volumes",
         Items(Short::Volume, VOLUME),
         "mounts: named volume, host path, tmpfs",
-        "a host path is a path of the machine; relative ones are refused for now",
+        "an absolute path is the machine's own; a relative one travels with the deployment, see above",
     ),
-    reported(
+    noted(
         "volumes_from",
-        Set(&Text),
+        Distinct(&Text),
         "all mounts of another service or container",
-        "mounts are not shared yet: name the volume in both services",
+        "mounts of a service of the project; those without a name are reported, containers are refused",
     ),
     honoured("working_dir", Text, "directory the command starts in"),
     reported("x-caddy", Any, "Uncloud: its part of the Caddy configuration", "there is no ingress yet"),
@@ -263,13 +258,18 @@ pub(crate) const SERVICE: &[Key] = &[
         TextOrList,
         "Uncloud: names or ids of the machines that may run it; list or comma list",
     ),
-    reported(
+    noted(
         "x-ports",
         Set(&Text),
         "Uncloud: ports published by the ingress or by the machine",
-        "there is no ingress yet: use `ports`",
+        "`…@host` publishes on the machine; the other forms are reported: there is no ingress yet",
     ),
-    reported("x-pre_deploy", Any, "Uncloud: a command run once before the deployment", HOOK),
+    noted(
+        "x-pre_deploy",
+        Any,
+        "Uncloud: a command run once before the deployment",
+        "on one machine, before any replica changes",
+    ),
 ];
 
 const BLKIO: &[Key] = &[
@@ -299,11 +299,11 @@ const DEPENDENCY: &[Key] = &[
         "what must hold before this service starts",
     ),
     honoured("required", Bool, "`false`: a dependency that is not there is no error"),
-    reported(
+    noted(
         "restart",
         Bool,
         "restart this service when the dependency is updated",
-        "a service is not restarted because another one changes",
+        "its replicas are replaced when a deployment replaces those of the dependency",
     ),
 ];
 
@@ -332,12 +332,7 @@ const HEALTHCHECK: &[Key] = &[
     honoured("timeout", Duration, "per check (30 s)"),
     honoured("retries", Number, "failures in a row before it is unhealthy (3)"),
     honoured("start_period", Duration, "failures in this time after the start do not count"),
-    reported(
-        "start_interval",
-        Duration,
-        "between checks during the start period",
-        "the usual interval is used",
-    ),
+    honoured("start_interval", Duration, "between checks during the start period"),
     honoured("disable", Bool, "as `test: [NONE]`: no check, not even the image's"),
 ];
 
@@ -350,15 +345,41 @@ const MODEL_USE: &[Key] = &[
 ];
 
 const NETWORK_USE: &[Key] = &[
-    honoured("aliases", Set(&Text), "further names on this network"),
-    honoured("ipv4_address", Text, "fixed address"),
-    honoured("ipv6_address", Text, "fixed address"),
-    honoured("link_local_ips", Set(&Text), "link-local addresses"),
+    noted("aliases", Set(&Text), "further names on this network", "known to the whole project"),
+    reported("ipv4_address", Text, "fixed address", ADDRESS),
+    reported("ipv6_address", Text, "fixed address", ADDRESS),
+    reported("link_local_ips", Set(&Text), "link-local addresses", ADDRESS),
     honoured("mac_address", Text, "hardware address"),
-    honoured("interface_name", Text, "name of the interface in the container"),
-    honoured("driver_opts", Options, "options of the driver"),
-    honoured("priority", Number, "order of joining"),
-    honoured("gw_priority", Number, "which network is the default gateway"),
+    reported("interface_name", Text, "name of the interface in the container", "the engine names it"),
+    reported(
+        "driver_opts",
+        Options,
+        "options of the driver",
+        "the cluster's network has no options of its own",
+    ),
+    noted("priority", Number, "order of joining", "without effect: there is one network"),
+    noted(
+        "gw_priority",
+        Number,
+        "which network is the default gateway",
+        "without effect: there is one network",
+    ),
+];
+
+const DEVELOP: &[Key] = &[honoured("watch", List(&Object(WATCH)), "what is watched")];
+
+const WATCH: &[Key] = &[
+    honoured("path", Path, "file or directory to watch"),
+    honoured(
+        "action",
+        OneOf(&["rebuild", "sync", "restart", "sync+restart", "sync+exec"]),
+        "what a change leads to",
+    ),
+    honoured("target", Text, "where it goes in the container"),
+    honoured("ignore", TextOrList, "what is left out"),
+    honoured("include", TextOrList, "what alone counts"),
+    honoured("exec", Object(HOOKS), "what to run after syncing"),
+    honoured("initial_sync", Bool, "sync at the start, too"),
 ];
 
 const HOOKS: &[Key] = &[
@@ -366,8 +387,9 @@ const HOOKS: &[Key] = &[
     honoured("user", Text, "as whom"),
     honoured("privileged", Bool, "with all capabilities"),
     honoured("working_dir", Text, "where"),
-    honoured("environment", Pairs(FromEnvironment), "with which variables"),
+    honoured("environment", Pairs(FromProcess), "with which variables"),
     honoured("image", Text, "in a container of this image"),
+    honoured("per_replica", Bool, "once for each container"),
 ];
 
 const PROVIDER: &[Key] =

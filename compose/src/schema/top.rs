@@ -4,17 +4,16 @@ use super::Shape::{Items, Object, Text};
 use super::Short;
 use super::resources::{CONFIG, INCLUDE, MODEL, NETWORK, SECRET, VOLUME, named};
 use super::service::SERVICE;
-use super::{Key, honoured, noted, refused, reported};
+use super::{Key, honoured, noted, reported};
 
 /// Everything a compose file may say.
 pub(crate) const TOP: &[Key] = &[
     noted("version", Text, "obsolete", "without effect, as in Docker Compose"),
     honoured("name", Text, "project name, unless given outside"),
-    refused(
+    honoured(
         "include",
         Items(Short::Include, INCLUDE),
         "other compose files, each with its own directory and variables",
-        "including is not supported yet: name the files with `-f`",
     ),
     honoured("services", named(&Object(SERVICE)), "the services"),
     reported(
@@ -23,16 +22,16 @@ pub(crate) const TOP: &[Key] = &[
         "AI models for services",
         "there is no model runner on the machines",
     ),
-    reported(
+    noted(
         "networks",
         named(&Object(NETWORK)),
         "networks that services join",
-        "every service joins the cluster's one network, where it is found by its name",
+        "every service joins the cluster's one network; where a file keeps services apart, that is reported",
     ),
     honoured("volumes", named(&Object(VOLUME)), "named volumes"),
-    reported("secrets", named(&Object(SECRET)), "sensitive data granted to services", FILES),
-    reported("configs", named(&Object(CONFIG)), "files granted to services", FILES),
+    noted("secrets", named(&Object(SECRET)), "sensitive data granted to services", TRAVEL),
+    noted("configs", named(&Object(CONFIG)), "files granted to services", TRAVEL),
     honoured("x-context", Text, "Uncloud: the context to deploy to"),
 ];
 
-const FILES: &str = "configs and secrets are not carried to the machines yet";
+const TRAVEL: &str = "contents travel with the deployment, at most 16 MiB each";

@@ -13,12 +13,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uc_api::v1::exec_request::Message as Asked;
 use uc_api::v1::exec_response::Message as Answer;
-use uc_api::{Code, Failure};
+use uc_api::{Code, ContentHash, Failure};
 
 use super::dockerd::Dockerd;
 use super::suite;
 use super::suite::service;
 use super::*;
+use crate::files::Files;
+use crate::files::tests as content;
 use crate::node::Draining;
 use crate::node::NodeService;
 use crate::node::tests::create;
@@ -38,6 +40,10 @@ async fn real_engine_passes_the_suite() {
         case(bench.clone()).await;
         println!("{name} {:?}", started.elapsed());
     }
+}
+
+fn contents(state: &tempfile::TempDir) -> Files {
+    Files::new(state.path().join("files"))
 }
 
 /// Output (both streams) and exit code of a command.
@@ -62,7 +68,14 @@ async fn real_engine_serves_replicas() {
     let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
     bench.load().await;
     let (_identity, receiver) = watch::channel(Some(identity()));
-    let node = NodeService::new(engine.clone(), receiver, Draining::new(), CancellationToken::new());
+    let state = tempfile::tempdir().unwrap();
+    let node = NodeService::new(
+        engine.clone(),
+        contents(&state),
+        receiver,
+        Draining::new(),
+        CancellationToken::new(),
+    );
 
     // What the spec says is what the container sees.
     let mut spec = service("we_b.x", "sleep 1000");
@@ -142,6 +155,53 @@ async fn real_engine_serves_replicas() {
     assert!(engine.containers().await.unwrap().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_engine_puts_contents_into_containers() {
+    let Some(dockerd) = Dockerd::start().await else { return };
+    let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
+    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
+    bench.load().await;
+    let (_identity, receiver) = watch::channel(Some(identity()));
+    let state = tempfile::tempdir().unwrap();
+    let files = contents(&state);
+    let node =
+        NodeService::new(engine.clone(), files.clone(), receiver, Draining::new(), CancellationToken::new());
+    let (folder, secret) = (content::small_folder(), content::one_file("s3cret"));
+    for ((hash, archive), is_secret) in [(&folder, false), (&secret, true)] {
+        content::receive(&files, content::parts(hash, is_secret, archive)).await.unwrap();
+    }
+    let file = |hash: &ContentHash, target: &str, secret: bool| v1::FileSpec {
+        hash: hash.to_string(),
+        target: target.into(),
+        name: target.into(),
+        secret,
+    };
+    let mut spec = service("files", "sleep 1000");
+    spec.files = vec![file(&folder.0, "/site", false), file(&secret.0, "/run/secrets/key", true)];
+    spec.secret_environment.insert("KEY".into(), secret.0.to_string());
+    spec.stop_grace_period_ms = Some(0);
+    let (_, id) = create(&node, spec).await.unwrap();
+    let record = start(&node, &id).await.unwrap();
+    let named: BTreeSet<&str> = record.files.iter().map(String::as_str).collect();
+    let expected = BTreeSet::from([folder.0.as_str(), secret.0.as_str()]);
+    assert_eq!(named, expected, "so that they are kept while it is there");
+    let of = |command: &str| v1::ExecStart {
+        container: record.container_name.clone(),
+        command: ["sh", "-c", command].map(str::to_owned).to_vec(),
+        ..Default::default()
+    };
+    let (seen, code) =
+        exec(&node, of("cat /site/link /run/secrets/key; echo \" $KEY\"; stat -c %a /site/run.sh"), b"")
+            .await;
+    assert_eq!((seen.as_str(), code), ("hellos3cret s3cret\n755\n", 0));
+    // Also for root, and also in its folders.
+    for path in ["/site/run.sh", "/site/new", "/run/secrets/key"] {
+        let (seen, code) = exec(&node, of(&format!("echo x > {path}")), b"").await;
+        assert!(code != 0 && seen.contains("Read-only file system"), "{path}: {seen}");
+    }
+    node.remove_all().await.unwrap();
+}
+
 #[derive(Debug)]
 struct Sink(mpsc::Sender<Observation>);
 
@@ -160,9 +220,10 @@ async fn real_engine_may_be_restarted_while_it_is_observed() {
     let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
     bench.load().await;
     let (_identity, receiver) = watch::channel(Some(identity()));
+    let state = tempfile::tempdir().unwrap();
     let draining = Draining::new();
     let cancel = CancellationToken::new();
-    let node = NodeService::new(engine.clone(), receiver, draining.clone(), cancel.clone());
+    let node = NodeService::new(engine.clone(), contents(&state), receiver, draining.clone(), cancel.clone());
     let (sender, mut observations) = mpsc::channel(100);
     let observer = observe::run(
         engine.clone(),

@@ -11,9 +11,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use uc_api::v1::{
-    DeployEvent, ExecuteRequest, HasImagesRequest, ImageTarget, MachineRecord, MissingImagesRequest,
-    MissingImagesResponse, Plan, PlanRequest, PushImageRequest, PushImageResponse, PushResult,
-    deploy_server::Deploy, node_client::NodeClient, push_image_request,
+    DeployEvent, ExecuteRequest, FilePart, HasImagesRequest, ImageTarget, MachineRecord, MissingFilesRequest,
+    MissingFilesResponse, MissingImagesRequest, MissingImagesResponse, Plan, PlanRequest, PushFileResponse,
+    PushImageRequest, PushImageResponse, PushResult, deploy_server::Deploy, node_client::NodeClient,
+    push_image_request,
 };
 use uc_api::{Code, Failure};
 
@@ -161,5 +162,23 @@ impl Deploy for DeployApi {
     ) -> Result<Response<PushImageResponse>, Status> {
         let member = self.app.member()?;
         Ok(Response::new(push(member, request.into_inner()).await?))
+    }
+
+    async fn missing_files(
+        &self,
+        request: Request<MissingFilesRequest>,
+    ) -> Result<Response<MissingFilesResponse>, Status> {
+        let member = self.app.member()?;
+        let missing = member.node.missing_files(&request.into_inner().hashes).await?;
+        Ok(Response::new(MissingFilesResponse { missing }))
+    }
+
+    async fn push_file(
+        &self,
+        request: Request<Streaming<FilePart>>,
+    ) -> Result<Response<PushFileResponse>, Status> {
+        let member = self.app.member()?;
+        member.node.files().receive(request.into_inner()).await?;
+        Ok(Response::new(PushFileResponse {}))
     }
 }

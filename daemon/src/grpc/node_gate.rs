@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 use uc_api::Failure;
 use uc_api::v1::{
-    CreateReplicaRequest, CreateVolumeRequest, CreateVolumeResponse, ExecRequest, HasImagesRequest,
-    HasImagesResponse, LoadImageResponse, NodeLogsRequest, NodeResetRequest, NodeResetResponse,
-    ObserveRequest, ObserveResponse, PushImageRequest, RemoveReplicaRequest, RemoveReplicaResponse,
-    StartReplicaRequest, StartReplicaResponse, StopReplicaRequest, StopReplicaResponse, node_server::Node,
+    CreateReplicaRequest, CreateVolumeRequest, CreateVolumeResponse, ExecRequest, FilePart, HasFilesRequest,
+    HasFilesResponse, HasImagesRequest, HasImagesResponse, LoadFileResponse, LoadImageResponse,
+    NodeLogsRequest, NodeResetRequest, NodeResetResponse, ObserveRequest, ObserveResponse, PushImageRequest,
+    ReadFileRequest, RemoveReplicaRequest, RemoveReplicaResponse, RunPreDeployRequest, StartReplicaRequest,
+    StartReplicaResponse, StopReplicaRequest, StopReplicaResponse, node_server::Node,
 };
 
 use crate::app::App;
@@ -55,8 +56,10 @@ impl<S: Source> NodeGate<S> {
 #[tonic::async_trait]
 impl<S: Source> Node for NodeGate<S> {
     type CreateReplicaStream = <NodeService as Node>::CreateReplicaStream;
+    type RunPreDeployStream = <NodeService as Node>::RunPreDeployStream;
     type LogsStream = <NodeService as Node>::LogsStream;
     type ExecStream = <NodeService as Node>::ExecStream;
+    type ReadFileStream = <NodeService as Node>::ReadFileStream;
 
     async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
         self.node()?.observe(request).await
@@ -74,6 +77,13 @@ impl<S: Source> Node for NodeGate<S> {
         request: Request<CreateReplicaRequest>,
     ) -> Result<Response<Self::CreateReplicaStream>, Status> {
         self.node()?.create_replica(request).await
+    }
+
+    async fn run_pre_deploy(
+        &self,
+        request: Request<RunPreDeployRequest>,
+    ) -> Result<Response<Self::RunPreDeployStream>, Status> {
+        self.node()?.run_pre_deploy(request).await
     }
 
     async fn start_replica(
@@ -120,6 +130,27 @@ impl<S: Source> Node for NodeGate<S> {
         request: Request<Streaming<PushImageRequest>>,
     ) -> Result<Response<LoadImageResponse>, Status> {
         self.node()?.load_image(request).await
+    }
+
+    async fn has_files(
+        &self,
+        request: Request<HasFilesRequest>,
+    ) -> Result<Response<HasFilesResponse>, Status> {
+        self.node()?.has_files(request).await
+    }
+
+    async fn load_file(
+        &self,
+        request: Request<Streaming<FilePart>>,
+    ) -> Result<Response<LoadFileResponse>, Status> {
+        self.node()?.load_file(request).await
+    }
+
+    async fn read_file(
+        &self,
+        request: Request<ReadFileRequest>,
+    ) -> Result<Response<Self::ReadFileStream>, Status> {
+        self.node()?.read_file(request).await
     }
 
     async fn reset(&self, request: Request<NodeResetRequest>) -> Result<Response<NodeResetResponse>, Status> {

@@ -103,6 +103,7 @@ impl Create<'_> {
         self.check_volumes().await?;
         self.check_folders().await?;
         ports::check(&self.spec, &self.node.engine.port_holders().await?).await?;
+        let contents = self.node.contents(&self.spec).await?;
         self.fetch_images().await?;
         let image_entrypoint = if spec::needs_image_entrypoint(&self.spec) {
             self.node.engine.image(&self.spec.image).await?.unwrap_or_default().entrypoint
@@ -110,7 +111,6 @@ impl Create<'_> {
             Vec::new()
         };
         let (cluster, machine) = (self.identity.cluster.to_string(), self.identity.machine.to_string());
-        let (files, secrets) = (BTreeMap::new(), BTreeMap::new());
         let shared = self.shared_containers().await?;
         let placement = spec::Placement {
             cluster: &cluster,
@@ -121,8 +121,8 @@ impl Create<'_> {
             image_entrypoint: &image_entrypoint,
             api: self.node.engine.version().await?.api,
             shared: &shared,
-            files: &files,
-            secrets: &secrets,
+            files: &contents.paths,
+            secrets: &contents.secrets,
         };
         for _ in 0..NAME_TRIES {
             let name = spec::container_name(&self.spec, rand::random());

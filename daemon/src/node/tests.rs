@@ -19,6 +19,8 @@ pub(crate) struct Bench {
     pub(crate) node: NodeService,
     identity: watch::Sender<Option<Identity>>,
     cancel: CancellationToken,
+    /// Its contents; gone with it.
+    pub(crate) state: tempfile::TempDir,
 }
 
 pub(crate) fn identity() -> Identity {
@@ -30,13 +32,15 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     let engine = FakeEngine::new();
     engine.add_image(IMAGE);
     let (identity, receiver) = watch::channel(Some(identity()));
     let cancel = CancellationToken::new();
-    let node = NodeService::new(Arc::new(engine.clone()), receiver, Draining::new(), cancel.clone());
-    Bench { engine, node, identity, cancel }
+    let state = tempfile::tempdir().unwrap();
+    let files = Files::new(state.path().join("files"));
+    let node = NodeService::new(Arc::new(engine.clone()), files, receiver, Draining::new(), cancel.clone());
+    Bench { engine, node, identity, cancel, state }
 }
 
 pub(crate) async fn create(
@@ -66,7 +70,7 @@ pub(crate) async fn start(node: &NodeService, id: &str) -> Result<v1::ReplicaRec
 }
 
 impl Bench {
-    async fn create(&self, spec: v1::ServiceSpec) -> Result<String, Failure> {
+    pub(crate) async fn create(&self, spec: v1::ServiceSpec) -> Result<String, Failure> {
         create(&self.node, spec).await.map(|(_, id)| id)
     }
 

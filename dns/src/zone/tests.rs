@@ -18,6 +18,17 @@ fn input() -> ZoneInput {
         local_machine: Some(id(1)),
         machines: vec![machine(1, true), machine(2, true), machine(3, false)],
         services: vec!["shop/idle".parse().unwrap(), "blog/db".parse().unwrap()],
+        aliases: vec![
+            alias("shop/web", "WWW"),
+            alias("shop/web", "www"),
+            alias("shop/web", "shop.example"),
+            alias("shop/web", "db"),
+            alias("shop/web", "two words"),
+            alias("shop/idle", "lazy"),
+            alias("shop/web", "both"),
+            alias("shop/db", "both"),
+            alias("gone/web", "ghost"),
+        ],
         replicas: vec![
             replica("shop/web", 1, 10),
             replica("shop/web", 2, 11),
@@ -40,6 +51,10 @@ fn input() -> ZoneInput {
 
 fn id(number: u8) -> MachineId {
     MachineId::from_bytes([number; 16])
+}
+
+fn alias(service: &str, name: &str) -> ZoneAlias {
+    ZoneAlias { service: service.parse().unwrap(), name: name.into() }
 }
 
 fn replica(key: &str, machine: u8, host: u8) -> ZoneReplica {
@@ -118,6 +133,15 @@ fn names() {
         ("m1.m.db.shop.internal", "no data"),
         ("m9.m.web.shop.internal", "no such name"),
         ("m.web.shop.internal", "no data"),
+        // Further names: in their project only, also of one machine; a service's own name wins; what several share is answered together.
+        ("www.shop.internal", "1.10 2.11"),
+        ("Shop.Example.shop.internal", "1.10 2.11"),
+        ("m1.m.www.shop.internal", "1.10"),
+        ("nearest.www.shop.internal", "1.10 2.11"),
+        ("both.shop.internal", "1.10 2.11 2.20"),
+        ("lazy.shop.internal", "no data"),
+        ("www.internal", "no such name"),
+        ("ghost.gone.internal", "no such name"),
         // Machines.
         ("m1.machine.internal", "1.1"),
         ("m3.machine.internal", "3.1"),

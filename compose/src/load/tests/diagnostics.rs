@@ -65,7 +65,7 @@ fn variables() {
     let mut request = request(
         "services:\n  web:\n    image: ${IMAGE:?name an image}\n    user: ${USER\n    command: echo $NOTHING ${NOTHING}\n    hostname: $NOTHING\n",
     );
-    request.dotenv = Some(SourceFile { path: ".env".into(), text: "A=1\nB C=2\n".into() });
+    request.dotenv = vec![SourceFile { path: ".env".into(), text: "A=1\nB C=2\n".into() }];
     insta::assert_snapshot!(rendered(&request));
 }
 
@@ -102,16 +102,16 @@ fn circles_of_dependencies() {
 
 #[test]
 fn keys_that_are_not_honoured_warn_or_with_strict_fail() {
-    let text = "services:\n  web:\n    image: x\n    container_name: web\n    mem_limit: 64m\n    privileged: false\n    security_opt: []\n    deploy: {placement: {constraints: [a]}}\n";
+    let text = "services:\n  web:\n    image: x\n    dns: 1.1.1.1\n    cpu_count: 2\n    privileged: false\n    external_links: []\n    deploy: {rollback_config: {order: stop-first}}\n";
     let mut request = request(text);
     let loaded = load(&request);
     assert!(loaded.project.is_some());
     assert_eq!(
         found(&request),
         [
-            "warning 4:5 `container_name` is not honoured: containers are named after project, service and replica, so that there can be several",
-            "warning 5:5 `mem_limit` is not honoured: resource limits are not applied yet: the container may use the whole machine",
-            "warning 8:14 `placement` is not honoured: constraints are not read yet: use `x-machines`",
+            "warning 4:5 `dns` is not honoured: containers use the cluster's DNS server, which finds services by name",
+            "warning 5:5 `cpu_count` is not honoured: it is for Windows containers; machines run Linux",
+            "warning 8:14 `rollback_config` is not honoured: going back starts what ran before as fast as it can be",
         ]
     );
     request.strict = true;
@@ -121,13 +121,22 @@ fn keys_that_are_not_honoured_warn_or_with_strict_fail() {
 }
 
 #[test]
+fn what_a_deployment_refuses_can_be_read() {
+    let request = request(
+        "services:\n  web: {image: x, provider: {type: p}, volumes: [{type: npipe, source: a, target: /a}]}\n",
+    );
+    assert!(load(&request).project.is_none());
+    let loaded = load(&LoadRequest { reading: true, ..request });
+    assert!(loaded.project.is_some());
+    assert_eq!(loaded.diagnostics.len(), 2);
+    assert!(loaded.diagnostics.iter().all(|d| d.severity == Severity::Warning && d.rule == Rule::Refused));
+}
+
+#[test]
 fn keys_that_are_refused() {
     assert_eq!(
-        found(&request("include: [a.yaml]\nservices:\n  web: {image: x, extends: {service: db}}\n")),
-        [
-            "error 1:1 `include` is refused: including is not supported yet: name the files with `-f`",
-            "error 3:19 `extends` is refused: extending is not supported yet, and the service would lack what it takes over",
-        ]
+        found(&request("services:\n  web: {image: x, provider: {type: x}}\n")),
+        ["error 2:19 `provider` is refused: machines run containers only"]
     );
 }
 
@@ -159,12 +168,11 @@ fn values_that_cannot_be() {
         ("ports: [{target: 0}]", "error 4:22 a port is a number from 1 to 65535"),
         ("volumes: [{type: bind, target: /a}]", "error 4:15 a bind mount needs `source`"),
         (
-            "volumes: [{type: image, source: x, target: /a}]",
-            "error 4:15 a mount of type `image` is refused: it is not supported yet",
+            "volumes: [{type: cluster, source: x, target: /a}]",
+            "error 4:15 a mount of type `cluster` is refused: no engine on Linux has it",
         ),
         ("volumes: [\"a:b:c:d\"]", "error 4:15 `a:b:c:d` is not a mount: too many colons"),
         ("volumes: [\":/a\"]", "error 4:15 `:/a` is not a mount: a part is empty"),
-        ("volumes: [\"~/x:/a\"]", "error 4:15 `~/x` is a path of this computer, not of a machine"),
         ("volumes: [\"/x:a\"]", "error 4:15 the path in the container, `a`, must begin with `/`"),
         ("environment: [A: 1]", "error 4:19 each item must be a string, not a mapping"),
         ("environment: {A: [1]}", "error 4:22 the value of `A` must be a string, not a list"),
@@ -241,7 +249,7 @@ fn what_is_lost_in_a_command_is_said() {
 
 #[test]
 fn files_that_are_too_large_or_missing() {
-    let large = format!("services: {{}}\n#{}", "x".repeat(MAX_BYTES));
+    let large = format!("services: {{}}\n#{}", "x".repeat(crate::parse::MAX_BYTES));
     assert_eq!(found(&request(&large)), ["error 0:0 the file is larger than 5 MB"]);
     assert_eq!(found(&several(&[])), ["error 0:0 no compose file was given"]);
 }

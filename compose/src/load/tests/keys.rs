@@ -54,7 +54,7 @@ fn a_variable_without_value_comes_from_where_uc_runs() {
     for yaml in ["[FROM_ENV, FROM_DOTENV, NOWHERE]", "{FROM_ENV: , FROM_DOTENV: null, NOWHERE: }"] {
         let text = format!("services:\n  web:\n    image: x\n    environment: {yaml}\n");
         let mut request = with_environment(request(&text), &[("FROM_ENV", "1"), ("OTHER", "no")]);
-        request.dotenv = Some(SourceFile { path: ".env".into(), text: "FROM_DOTENV=2\nFROM_ENV=no".into() });
+        request.dotenv = vec![SourceFile { path: ".env".into(), text: "FROM_DOTENV=2\nFROM_ENV=no".into() }];
         let environment = &project_of(&request).services[0].spec.environment;
         assert_eq!(*environment, map(&[("FROM_ENV", "1"), ("FROM_DOTENV", "2")]), "{yaml}");
     }
@@ -67,6 +67,7 @@ fn ports_short_and_long() {
         published_port,
         host_ip: host_ip.into(),
         protocol: protocol.into(),
+        ..v1::PortSpec::default()
     };
     for (yaml, expected) in [
         ("[80]", vec![port(80, 0, "", Protocol::Tcp)]),
@@ -89,17 +90,10 @@ fn ports_short_and_long() {
 }
 
 #[test]
-fn ports_that_cannot_be_published_as_written_are_said() {
-    let yaml = "ports: [\"9000-9002:90\", \"91/sctp\"]";
-    assert_eq!(spec(yaml).ports.len(), 1);
-    assert_eq!(spec(yaml).ports[0].published_port, 9000);
-    assert_eq!(
-        found_in(yaml),
-        [
-            "warning 4:13 the range 9000-9002 for one container port is not honoured: its first port is used",
-            "warning 4:29 an SCTP port is not published: only TCP and UDP are",
-        ]
-    );
+fn ranges_for_one_port_and_sctp() {
+    let ports = spec("ports: [\"9000-9002:90\", \"91/sctp\"]").ports;
+    assert_eq!((ports[0].published_port, ports[0].published_last, ports[0].container_port), (9000, 9002, 90));
+    assert_eq!((ports[1].container_port, ports[1].protocol()), (91, Protocol::Sctp));
 }
 
 /// A file with this mount, and volumes of all kinds.
@@ -148,10 +142,7 @@ fn tmpfs_as_string_and_list() {
         let mounts = spec(yaml).mounts;
         assert_eq!((mounts[0].kind(), mounts[0].target.as_str()), (MountKind::Tmpfs, "/run"), "{yaml}");
     }
-    assert_eq!(
-        found_in("tmpfs: /run:size=64m"),
-        ["warning 4:12 the options `size=64m` of a tmpfs are not honoured yet"]
-    );
+    assert_eq!(spec("tmpfs: /run:size=64m,noexec").mounts[0].tmpfs_options, ["size=64m", "noexec"]);
 }
 
 #[test]
@@ -210,7 +201,8 @@ fn healthchecks() {
 fn dependencies_as_list_and_mapping() {
     let conditions = |yaml: &str| {
         let text = format!(
-            "services:\n  web:\n    image: x\n    depends_on: {yaml}\n  db: {{image: x}}\n  cache: {{image: x}}\n"
+            "services:\n  web:\n    image: x\n    depends_on: {yaml}\n  db: {{image: x}}\n  cache: {{image: x}}\n  \
+             off: {{image: x, profiles: [p]}}\n"
         );
         let web = project(&text).services.into_iter().find(|service| service.spec.name == "web").unwrap();
         web.spec.depends_on.into_iter().map(|d| (d.condition(), d.service)).collect::<Vec<_>>()
@@ -225,7 +217,7 @@ fn dependencies_as_list_and_mapping() {
         [(DependencyCondition::Completed, "cache".into()), (DependencyCondition::Healthy, "db".into())]
     );
     assert_eq!(
-        conditions("{gone: {condition: service_started, required: false}, db: {condition: service_started}}"),
+        conditions("{off: {condition: service_started, required: false}, db: {condition: service_started}}"),
         [started("db")]
     );
 }
@@ -259,7 +251,7 @@ fn mode_and_number() {
     assert_eq!(found_in("scale: -1"), ["error 4:12 -1 is no number of replicas"]);
     assert_eq!(
         found_in("deploy: {mode: global-job}"),
-        ["error 4:20 mode `global-job` is refused: jobs are not supported yet"]
+        ["error 4:20 mode `global-job` is refused: a service here runs until it is removed"]
     );
     assert_eq!(
         found_in("deploy: {mode: globl}"),
@@ -345,63 +337,6 @@ fn pull_policies() {
             [format!("error 4:18 `{text}` is not a pull policy")]
         );
     }
-}
-
-#[test]
-fn builds() {
-    let build = |yaml: &str| {
-        let text = format!("services:\n  web:\n    build: {yaml}\n");
-        let request = with_environment(request(&text), &[("FROM_ENV", "1")]);
-        let service = project_of(&request).services.remove(0);
-        assert!(service.spec.built && service.spec.image.is_empty());
-        service.build.unwrap()
-    };
-    let plain = crate::Build {
-        context: "/srv/shop/web".into(),
-        dockerfile: None,
-        dockerfile_inline: None,
-        args: BTreeMap::new(),
-        target: None,
-        image: None,
-    };
-    assert_eq!(build("./web"), plain);
-    assert_eq!(build("web/"), plain);
-    assert_eq!(build("{context: web}"), plain);
-    assert_eq!(build("../x"), crate::Build { context: "/srv/x".into(), ..plain.clone() });
-    assert_eq!(build("/abs"), crate::Build { context: "/abs".into(), ..plain.clone() });
-    assert_eq!(build("{}"), crate::Build { context: "/srv/shop".into(), ..plain.clone() });
-    let args: BTreeMap<_, _> = [("A", Some("1")), ("FROM_ENV", Some("1")), ("NOWHERE", None)]
-        .map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
-        .into();
-    for yaml in ["[A=1, FROM_ENV, NOWHERE]", "{A: 1, FROM_ENV: , NOWHERE: }"] {
-        let whole = build(&format!("{{context: web, dockerfile: D, target: t, args: {yaml}}}"));
-        let expected = crate::Build {
-            dockerfile: Some("D".into()),
-            target: Some("t".into()),
-            args: args.clone(),
-            ..plain.clone()
-        };
-        assert_eq!(whole, expected, "{yaml}");
-    }
-    let inline = build("{context: web, dockerfile_inline: \"FROM scratch\"}");
-    assert_eq!(inline.dockerfile_inline.as_deref(), Some("FROM scratch"));
-    let tagged = project("services:\n  web:\n    build: .\n    image: web:2\n").services.remove(0);
-    assert_eq!(
-        (tagged.spec.image.as_str(), tagged.build.unwrap().image.as_deref()),
-        ("web:2", Some("web:2"))
-    );
-}
-
-#[test]
-fn builds_that_cannot_be() {
-    assert_eq!(
-        found_in("build: https://example.org/x.git"),
-        ["error 4:12 build context `https://example.org/x.git` is not a directory of this computer"]
-    );
-    assert_eq!(
-        found_in("build: {dockerfile: a, dockerfile_inline: b}"),
-        ["error 4:47 `dockerfile` and `dockerfile_inline` exclude each other"]
-    );
 }
 
 #[test]

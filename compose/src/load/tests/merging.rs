@@ -166,7 +166,7 @@ fn keys_hold_no_variables_and_comments_no_meaning() {
 fn the_process_beats_dotenv_and_dotenv_beats_defaults() {
     let mut request =
         with_environment(request("services: {web: {image: \"${A:-d}${B:-d}${C:-d}\"}}"), &[("A", "p")]);
-    request.dotenv = Some(SourceFile { path: ".env".into(), text: "A=e\nB=e".into() });
+    request.dotenv = vec![SourceFile { path: ".env".into(), text: "A=e\nB=e".into() }];
     assert_eq!(project_of(&request).services[0].spec.image, "ped");
 }
 

@@ -1,15 +1,16 @@
-//! Which machines may run which service: the allow list, and where its volumes are.
+//! Which machines may run which service: the allow list, its constraints and platform, where its volumes are, and where what it shares may run.
 //!
 //! A volume that exists binds a service to the machines that have it. One that does not exist yet is made on exactly one machine, so all
 //! replicated services that share it go there. A second, empty volume of the same name is never made behind somebody's back.
 
-use std::collections::BTreeMap;
+mod groups;
 
-use uc_api::v1::ServiceMode;
+use std::collections::{BTreeMap, BTreeSet};
 
+use self::groups::{bring_together, gather, groups};
 use super::desired::Target;
 use super::error::PlanError;
-use super::{Cluster, place, ports, volume_names};
+use super::{Cluster, volume_names};
 use uc_api::nearest::nearest;
 
 /// Where a service may run; indexes into the cluster's machines, ascending.
@@ -29,6 +30,11 @@ impl Eligible {
 
     fn all(&self) -> impl Iterator<Item = usize> + '_ {
         self.up.iter().chain(&self.down).copied()
+    }
+
+    fn keep(&mut self, machines: &[usize]) {
+        self.up.retain(|index| machines.contains(index));
+        self.down.retain(|index| machines.contains(index));
     }
 
     pub(super) fn count(&self) -> usize {
@@ -58,6 +64,7 @@ pub(super) fn eligible(
         };
         result.push(found);
     }
+    bring_together(targets, &mut result)?;
     for group in groups(targets, cluster) {
         gather(&group, targets, &mut result, cluster)?;
     }
@@ -65,9 +72,27 @@ pub(super) fn eligible(
 }
 
 fn allowed(target: &Target, cluster: &Cluster<'_>) -> Result<Eligible, PlanError> {
+    let listed = listed(target, cluster)?;
+    let needed = target.global() || target.spec.replicas > 0;
+    let mut excluded = Vec::new();
+    let mut found = Vec::new();
+    for index in listed {
+        match target.rules.excludes(cluster.machines[index]) {
+            Some(why) => excluded.push(format!("{} ({why})", cluster.name(index))),
+            None => found.push(index),
+        }
+    }
+    if found.is_empty() && needed {
+        return Err(PlanError::NoMachineFits { service: target.key.to_string(), machines: excluded });
+    }
+    Ok(Eligible::of(found, cluster))
+}
+
+/// The machines of the allow list, or all.
+fn listed(target: &Target, cluster: &Cluster<'_>) -> Result<Vec<usize>, PlanError> {
     let all = 0..cluster.machines.len();
     if target.spec.machines.is_empty() {
-        return Ok(Eligible::of(all, cluster));
+        return Ok(all.collect());
     }
     let mut found = Vec::new();
     for wanted in &target.spec.machines {
@@ -83,7 +108,7 @@ fn allowed(target: &Target, cluster: &Cluster<'_>) -> Result<Eligible, PlanError
     }
     found.sort_unstable();
     found.dedup();
-    Ok(Eligible::of(found, cluster))
+    Ok(found)
 }
 
 /// A global service has its volumes on every machine, a replicated one wants one place: together they cannot both be right.
@@ -188,6 +213,13 @@ fn with_volumes(
         if !target.spec.machines.is_empty() {
             places.push(format!("x-machines allows {}", super::and(&target.spec.machines)));
         }
+        let out = existing.iter().flat_map(|(_, at)| at).copied();
+        let out: BTreeSet<usize> =
+            out.filter(|index| !allowed.all().any(|allowed| allowed == *index)).collect();
+        places.extend(out.into_iter().filter_map(|index| {
+            let why = target.rules.excludes(cluster.machines[index])?;
+            Some(format!("{} is out by {why}", cluster.name(index)))
+        }));
         return Err(PlanError::VolumesApart { service: target.key.to_string(), places });
     }
     let mut found = Eligible::of(machines, cluster);
@@ -210,106 +242,4 @@ fn with_volumes(
         }
     }
     Ok(found)
-}
-
-/// Replicated services that must go to one machine, because they share volumes that do not exist yet.
-fn groups(targets: &[Target], cluster: &Cluster<'_>) -> Vec<Vec<usize>> {
-    let mut groups: Vec<(Vec<usize>, Vec<String>)> = Vec::new();
-    for (index, target) in targets.iter().enumerate() {
-        if target.spec.mode() == ServiceMode::Global || target.spec.replicas == 0 {
-            continue;
-        }
-        let missing: Vec<String> = volume_names(&target.spec)
-            .into_iter()
-            .filter(|name| places(name, cluster).is_empty())
-            .map(str::to_owned)
-            .collect();
-        if missing.is_empty() {
-            continue;
-        }
-        let (joined, apart): (Vec<_>, Vec<_>) =
-            groups.into_iter().partition(|(_, volumes)| volumes.iter().any(|name| missing.contains(name)));
-        let mut members = vec![index];
-        let mut volumes = missing;
-        for (more_members, more_volumes) in joined {
-            members.extend(more_members);
-            volumes.extend(more_volumes);
-        }
-        members.sort_unstable();
-        groups = apart;
-        groups.push((members, volumes));
-    }
-    groups.sort();
-    groups.into_iter().map(|(members, _)| members).collect()
-}
-
-/// Brings a group to one machine.
-fn gather(
-    group: &[usize],
-    targets: &[Target],
-    eligible: &mut [Eligible],
-    cluster: &Cluster<'_>,
-) -> Result<(), PlanError> {
-    let common: Vec<usize> = (0..cluster.machines.len())
-        .filter(|machine| group.iter().all(|member| eligible[*member].all().any(|index| index == *machine)))
-        .collect();
-    if common.is_empty() {
-        let services = group.iter().map(|member| targets[*member].key.to_string()).collect();
-        let shared = group
-            .iter()
-            .flat_map(|member| volume_names(&targets[*member].spec))
-            .find(|name| places(name, cluster).is_empty())
-            .unwrap_or_default();
-        return Err(PlanError::NoCommonMachine { volume: shared.to_owned(), services });
-    }
-    let choice = Eligible::of(common, cluster);
-    let best = choice.up.iter().copied().min_by_key(|machine| {
-        let replicas = &cluster.machines[*machine].replicas;
-        let of_group = |key: &dyn Fn(&Target) -> bool| group.iter().any(|member| key(&targets[*member]));
-        let blocked = replicas.iter().filter(|replica| place::holds_ports(replica)).any(|replica| {
-            !of_group(&|target| super::is_of(replica, &target.key))
-                && of_group(&|target| {
-                    target
-                        .spec
-                        .ports
-                        .iter()
-                        .any(|port| replica.ports.iter().any(|held| ports::clash(port, held)))
-                })
-        });
-        let there = replicas.iter().any(|replica| of_group(&|target| super::is_of(replica, &target.key)));
-        (blocked, !there, load(*machine, group, targets, eligible, cluster), *machine)
-    });
-    for member in group {
-        eligible[*member] = Eligible {
-            up: best.into_iter().collect(),
-            // With a machine chosen, the ones that are down do not matter any more.
-            down: if best.is_some() { Vec::new() } else { choice.down.clone() },
-            stranded: false,
-        };
-    }
-    Ok(())
-}
-
-/// Replicas on a machine, and those that groups already brought to it will have.
-fn load(
-    machine: usize,
-    group: &[usize],
-    targets: &[Target],
-    eligible: &[Eligible],
-    cluster: &Cluster<'_>,
-) -> usize {
-    let bound: usize = targets
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| !group.contains(index))
-        .filter(|(index, target)| !target.global() && eligible[*index].up == [machine])
-        .map(|(_, target)| target.spec.replicas as usize)
-        .sum();
-    let strangers = cluster.machines[machine]
-        .replicas
-        .iter()
-        .filter(|replica| place::is_alive(replica))
-        .filter(|replica| !targets.iter().any(|target| super::is_of(replica, &target.key)))
-        .count();
-    bound + strangers
 }

@@ -55,6 +55,38 @@ fn going_back_means_the_old_specs_and_none_of_the_new_services() {
 }
 
 #[test]
+fn what_shared_a_namespace_of_a_touched_service_is_made_anew_after_it() {
+    let sharing = |with: &str| {
+        let mut app = record("shop", "app", "data");
+        app.spec.as_mut().unwrap().pid = format!("service:{with}");
+        app
+    };
+    for (with, expected) in [
+        ("vpn", vec![(vec!["vpn"], false), (vec!["app"], true)]),
+        ("other", vec![(vec!["app", "vpn"], false)]),
+    ] {
+        let previous = BTreeMap::from([
+            (key("shop/app"), Some(sharing(with))),
+            (key("shop/vpn"), Some(record("shop", "vpn", "data"))),
+        ]);
+        let requests: Vec<_> = previous_requests(&previous)
+            .into_iter()
+            .map(|request| {
+                let Some(plan_request::Change::Deploy(deploy)) = request.change else { panic!() };
+                (deploy.services.into_iter().map(|spec| spec.name).collect::<Vec<_>>(), deploy.recreate)
+            })
+            .collect();
+        assert_eq!(
+            requests
+                .iter()
+                .map(|(names, anew)| (names.iter().map(String::as_str).collect(), *anew))
+                .collect::<Vec<_>>(),
+            expected
+        );
+    }
+}
+
+#[test]
 fn a_service_whose_record_alone_changes_is_restored_too() {
     let services = BTreeMap::from([(key("shop/web"), record("shop", "web", "data"))]);
     let fields = vec![FieldChange::default()];
@@ -67,13 +99,34 @@ fn a_service_whose_record_alone_changes_is_restored_too() {
 
 #[test]
 fn scaling_takes_the_spec_of_the_planned_project() {
+    let machine = plan::Machine {
+        id: uc_api::MachineId::from_bytes([1; 16]),
+        name: "m1".parse().unwrap(),
+        up: true,
+        arch: String::new(),
+        labels: BTreeMap::new(),
+        cpus: 0,
+        memory: 0,
+        replicas: Vec::new(),
+        volumes: Vec::new(),
+    };
     let services = BTreeMap::from([
         (key("blog/web"), record("blog", "web", "a")),
         (key("shop/web"), record("shop", "web", "b")),
     ]);
-    let plan = Plan { services: vec![touched("shop", "web")], ..Plan::default() };
+    let observed = Observed { machines: vec![machine], services };
     let scale = ScaleService { service: "shop/web".into(), replicas: 4 };
     let request = PlanRequest { change: Some(plan_request::Change::Scale(scale)) };
-    let specs = specs_of(&request, &plan, &services);
+    let specs = specs_of(&request, &observed).unwrap();
     assert_eq!((specs["web"].project.as_str(), specs["web"].replicas), ("shop", 4));
+}
+
+#[test]
+fn a_deployment_that_put_up_with_failures_says_so() {
+    assert_eq!(done(Vec::new()).outcome(), DeployOutcome::Done);
+    let failure = Failure::new(Code::Refused, "exited with code 1").on("m1").log_tail(vec!["boom".into()]);
+    let end = done(vec![failure.clone(), failure]);
+    assert_eq!(end.outcome(), DeployOutcome::Incomplete);
+    assert!(end.message.starts_with("2 steps failed") && end.message.contains("exited with code 1"));
+    assert!(end.log_tail == ["boom"] && end.hint.contains("uc ps"));
 }

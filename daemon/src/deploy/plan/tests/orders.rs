@@ -8,6 +8,7 @@ use super::*;
 fn start_first_where_it_can_be() {
     use UpdateOrder::{StartFirst, StopFirst, Unspecified};
     let web = |replicas| service("web", replicas);
+    let in_network = |mode: &str| ServiceSpec { network_mode: mode.into(), ..web(1) };
     let read_only = {
         let mut spec = web(1).mount("data");
         spec.mounts[0].read_only = true;
@@ -26,6 +27,16 @@ fn start_first_where_it_can_be() {
         ("that asks for it", web(1).mount("data"), web(1).mount("data"), StartFirst, StartFirst),
         ("that only reads it", read_only.clone(), read_only, Unspecified, StartFirst),
         ("two replicas share it anyway", web(2).mount("data"), web(2).mount("data"), Unspecified, StartFirst),
+        ("in the machine's network", in_network("host"), in_network("host"), Unspecified, StopFirst),
+        (
+            "in another's network",
+            in_network("container:x"),
+            in_network("container:x"),
+            Unspecified,
+            StopFirst,
+        ),
+        ("without a network", in_network("none"), in_network("none"), Unspecified, StartFirst),
+        ("in the machine's, but as asked", in_network("host"), in_network("host"), StartFirst, StartFirst),
         (
             "global with a volume",
             global("web").mount("data"),

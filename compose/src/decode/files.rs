@@ -1,0 +1,252 @@
+//! What a service needs of the computer that deploys it: relative bind mounts, configs, secrets. Their contents are read by the caller and
+//! travel with the deployment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::mounts::target_is_absolute;
+use super::text;
+use crate::canonical::WRITTEN_SOURCE;
+use crate::diagnostic::Rule;
+use crate::document;
+use crate::node::{Node, Span, Value};
+use crate::project::{LocalFile, LocalSource};
+use crate::report::Report;
+use crate::shell;
+use uc_api::nearest;
+
+/// Values of variables that begin so name a secret (Uncloud).
+const SECRET_SCHEME: &str = "secret://";
+
+/// Everything that travels for a service, in the order of the file: bind mounts, configs, secrets, secrets in variables. Variables that
+/// hold a secret are taken out of `environment`.
+pub(super) fn local(
+    service: &Node,
+    tree: &Node,
+    environment: &mut BTreeMap<String, String>,
+    report: &mut Report,
+) -> Vec<LocalFile> {
+    let mut files = Vec::new();
+    report.path_push("volumes");
+    for item in service.get("volumes").into_iter().flat_map(Node::items) {
+        files.extend(bind(item, report));
+    }
+    report.path_pop();
+    for (kind, word, secret) in [("configs", "config", false), ("secrets", "secret", true)] {
+        report.path_push(kind);
+        for item in service.get(kind).into_iter().flat_map(Node::items) {
+            let Some(name) = item.get_text("source") else { continue };
+            // What is not declared was said by the check of references.
+            let Some(declared) = tree.get(kind).and_then(|kind| kind.get(name)) else { continue };
+            let Some(source) = source(word, name, declared, item.span, report) else { continue };
+            let target = grant_target(item, name, secret);
+            if target_is_absolute(&target, item, report) {
+                files.push(LocalFile {
+                    target,
+                    uid: owner(item, "uid", report),
+                    gid: owner(item, "gid", report),
+                    mode: mode(item, report),
+                    ..local_file(format!("{word} {name}"), source, item.span, report, secret)
+                });
+            }
+        }
+        report.path_pop();
+    }
+    files.extend(secret_variables(service, tree, environment, report));
+    files
+}
+
+fn local_file(name: String, source: LocalSource, span: Span, report: &Report, secret: bool) -> LocalFile {
+    let (file, line, column) = report.position(span);
+    LocalFile {
+        target: String::new(),
+        name,
+        source,
+        secret,
+        uid: None,
+        gid: None,
+        mode: None,
+        variable: None,
+        read_only_said: false,
+        must_exist: false,
+        file,
+        line,
+        column,
+    }
+}
+
+/// A bind mount whose source is a path of this computer.
+fn bind(item: &Node, report: &mut Report) -> Option<LocalFile> {
+    let written = item.get(WRITTEN_SOURCE).and_then(Node::as_text).filter(|_| is_local(item))?.to_owned();
+    let source = item.get("source")?;
+    let target = text(item, "target");
+    let path = source.as_text()?;
+    if !path.starts_with('/') {
+        report
+            .error(
+                Rule::Refused,
+                source.span,
+                format!("`{written}` is a path of Windows: machines run Linux"),
+            )
+            .hint("write it with `/`, relative to the compose file");
+        return None;
+    }
+    let flag = |node: Option<&Node>| node.and_then(Node::as_bool);
+    let create = flag(item.get("bind").and_then(|bind| bind.get("create_host_path")));
+    target_is_absolute(&target, item, report).then(|| LocalFile {
+        target,
+        read_only_said: flag(item.get("read_only")) == Some(true),
+        must_exist: create == Some(false),
+        ..local_file(written, LocalSource::Bind(PathBuf::from(path)), source.span, report, false)
+    })
+}
+
+/// A bind mount whose source was not written as an absolute path.
+pub(super) fn is_local(item: &Node) -> bool {
+    item.get_text("type") == Some("bind") && item.get(WRITTEN_SOURCE).is_some()
+}
+
+/// Where the content of a config or secret comes from.
+fn source(word: &str, name: &str, declared: &Node, span: Span, report: &mut Report) -> Option<LocalSource> {
+    if document::is_external(Some(declared)) {
+        report
+            .error(
+                Rule::Refused,
+                span,
+                format!("{word} `{name}` is external: the cluster keeps no {word}s of its own"),
+            )
+            .hint("give its content with `file`, `environment` or, for secrets, `x-command`");
+        return None;
+    }
+    if let Some(path) = declared.get_text("file") {
+        return Some(LocalSource::Path(PathBuf::from(path)));
+    }
+    if let Some(content) = declared.get_text("content") {
+        return Some(LocalSource::Content(content.to_owned()));
+    }
+    if let Some(variable) = declared.get_text("environment") {
+        return Some(LocalSource::Variable(variable.to_owned()));
+    }
+    if let Some(command) = declared.get("x-command").or_else(|| exec_driver(declared)) {
+        return words(command, report).map(LocalSource::Command);
+    }
+    let unknown = declared.get("driver").or_else(|| declared.get("template_driver"));
+    let (message, hint) = match unknown.and_then(Node::as_text) {
+        Some(driver) => (
+            format!("{word} `{name}` comes from the driver `{driver}`, which machines do not have"),
+            "give its content with `file`, `environment` or, for secrets, `x-command`",
+        ),
+        None => (
+            format!("{word} `{name}` has no content"),
+            "add `file:`, `environment:` or, for configs, `content:`",
+        ),
+    };
+    report.error(Rule::Refused, span, message).hint(hint);
+    None
+}
+
+/// Uncloud's other way to write `x-command`: `driver: exec` with `driver_opts.command`.
+fn exec_driver(declared: &Node) -> Option<&Node> {
+    declared.get_text("driver").filter(|driver| *driver == "exec")?;
+    declared.get("driver_opts")?.get("command")
+}
+
+/// A command as a list, or as a string that is split as a shell does.
+pub(super) fn words(node: &Node, report: &mut Report) -> Option<Vec<String>> {
+    let words = match &node.value {
+        Value::Text(text) => shell::split(text).map(|split| split.words),
+        Value::List(items) => items.iter().map(|item| item.as_text().map(str::to_owned)).collect(),
+        _ => None,
+    };
+    let words = words.filter(|words| words.first().is_some_and(|word| !word.is_empty()));
+    if words.is_none() {
+        report
+            .error(
+                Rule::Value,
+                node.span,
+                format!("`{}` must be a command: a string or a list of strings", report.path()),
+            )
+            .hint("write `[\"program\", \"argument\"]`");
+    }
+    words
+}
+
+fn grant_target(item: &Node, name: &str, secret: bool) -> String {
+    let folder = if secret { "/run/secrets/" } else { "/" };
+    match item.get_text("target").filter(|target| !target.is_empty()) {
+        Some(target) if target.starts_with('/') => target.to_owned(),
+        Some(target) => format!("{folder}{target}"),
+        None => format!("{folder}{name}"),
+    }
+}
+
+fn owner(item: &Node, key: &str, report: &mut Report) -> Option<u32> {
+    let node = item.get(key)?;
+    let text = node.as_text().filter(|text| !text.is_empty())?;
+    let number = text.parse().ok();
+    if number.is_none() {
+        report
+            .error(
+                Rule::Refused,
+                node.span,
+                format!("`{text}` is no number: a machine does not know the image's names"),
+            )
+            .hint(format!("write the number of the {}", if key == "uid" { "user" } else { "group" }));
+    }
+    number
+}
+
+/// Permission bits: a number, or text that spells one in base 8.
+fn mode(item: &Node, report: &mut Report) -> Option<u32> {
+    let node = item.get("mode")?;
+    let mode = match &node.value {
+        Value::Int(number) => u32::try_from(*number).ok(),
+        Value::Text(text) => u32::from_str_radix(text.trim_start_matches("0o"), 8).ok(),
+        _ => return None,
+    };
+    let mode = mode.filter(|mode| *mode <= 0o7777);
+    if mode.is_none() {
+        report
+            .error(Rule::Refused, node.span, "these are no permission bits")
+            .hint("write them in base 8 with a leading 0, as in `0440`");
+    }
+    mode
+}
+
+fn secret_variables(
+    service: &Node,
+    tree: &Node,
+    environment: &mut BTreeMap<String, String>,
+    report: &mut Report,
+) -> Vec<LocalFile> {
+    let declared = tree.get("secrets");
+    let mut files = Vec::new();
+    report.path_push("environment");
+    let named: Vec<(String, String)> = environment
+        .iter()
+        .filter_map(|(variable, value)| {
+            Some((variable.clone(), value.strip_prefix(SECRET_SCHEME)?.to_owned()))
+        })
+        .collect();
+    for (variable, name) in named {
+        environment.remove(&variable);
+        let span = service
+            .get("environment")
+            .and_then(|environment| environment.get(&variable))
+            .map_or(service.span, |node| node.span);
+        let Some(node) = declared.and_then(|secrets| secrets.get(&name)) else {
+            let known = declared.into_iter().flat_map(Node::entries).map(|(name, _)| name.as_str());
+            let hint = nearest::did_you_mean(&name, known).unwrap_or_else(|| {
+                format!("declare it at the top level, `secrets:` with `{name}:` below it")
+            });
+            report.error(Rule::Reference, span, format!("secret `{name}` is not declared")).hint(hint);
+            continue;
+        };
+        if let Some(source) = source("secret", &name, node, span, report) {
+            let file = local_file(format!("secret {name}"), source, span, report, true);
+            files.push(LocalFile { variable: Some(variable), ..file });
+        }
+    }
+    report.path_pop();
+    files
+}

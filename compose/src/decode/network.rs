@@ -1,0 +1,194 @@
+//! Names and networks. The cluster has one network on which services find each other by name; what a file for one computer says of several
+//! networks is made to work there, and where it cannot, that is said.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uc_api::v1;
+
+use super::{list, text};
+use crate::diagnostic::Rule;
+use crate::node::{Node, Span, Value};
+use crate::report::Report;
+
+/// Drivers whose networks are what the cluster's network is: containers that reach each other.
+const LIKE_OURS: [&str; 4] = ["", "bridge", "overlay", "default"];
+
+/// What decides how a service is reached and what it reaches.
+pub(super) fn fill(spec: &mut v1::ServiceSpec, service: &Node, aliases: &Aliases, report: &mut Report) {
+    spec.network_mode = mode(service, report);
+    spec.domainname = text(service, "domainname");
+    spec.extra_hosts = list(service, "extra_hosts");
+    spec.dns_search = list(service, "dns_search");
+    spec.dns_options = list(service, "dns_opt");
+    spec.mac_address = text(service, "mac_address");
+    for (name, entry) in service.get("networks").into_iter().flat_map(Node::entries) {
+        let mac = text(&entry.node, "mac_address");
+        if !mac.is_empty() && (spec.mac_address.is_empty() || name == "default") {
+            spec.mac_address = mac;
+        }
+    }
+    spec.aliases = aliases.of(&spec.name);
+    let outside = matches!(spec.network_mode.as_str(), "host" | "none") || spec.network_mode.contains(':');
+    if outside
+        && !spec.ports.is_empty()
+        && let Some(node) = service.get("ports")
+    {
+        let said = match spec.network_mode.as_str() {
+            "host" => "it listens on the machine's own ports anyway",
+            "none" => "it has no network",
+            _ => "it has the network of another container: publish them there",
+        };
+        let span = node.items().first().map_or(node.span, |item| item.span);
+        report
+            .warning(
+                Rule::Value,
+                span,
+                format!("`ports` are without effect beside `network_mode: {}`", spec.network_mode),
+            )
+            .hint(format!("remove them: {said}"));
+        spec.ports.clear();
+    }
+}
+
+/// Empty is the cluster's network.
+fn mode(service: &Node, report: &mut Report) -> String {
+    let Some((node, mode)) = service.get("network_mode").and_then(|node| Some((node, node.as_text()?)))
+    else {
+        return String::new();
+    };
+    match mode {
+        mode if LIKE_OURS.contains(&mode) => String::new(),
+        "host" | "none" => mode.to_owned(),
+        mode if mode
+            .strip_prefix("service:")
+            .or_else(|| mode.strip_prefix("container:"))
+            .is_some_and(|name| !name.is_empty()) =>
+        {
+            mode.to_owned()
+        }
+        other => {
+            report
+                .error(Rule::Refused, node.span, format!("`{other}` is a network of one engine, which a machine does not have"))
+                .hint("remove `network_mode`: services of the cluster share one network; or use `host`, `none`, `service:NAME` or `container:NAME`");
+            String::new()
+        }
+    }
+}
+
+/// Further names of services: aliases on networks, `container_name`, and the aliases under which others link to them.
+#[derive(Debug, Default)]
+pub(super) struct Aliases(BTreeMap<String, BTreeSet<String>>);
+
+impl Aliases {
+    fn of(&self, service: &str) -> Vec<String> {
+        self.0.get(service).into_iter().flatten().cloned().collect()
+    }
+
+    /// Of all services of a project; says where a name is another service's.
+    pub(super) fn collect(tree: &Node, report: &mut Report) -> Self {
+        let services = || tree.get("services").into_iter().flat_map(Node::entries);
+        let names: BTreeSet<String> = services().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        let mut aliases = Self::default();
+        let mut add = |service: &str, alias: &str, span: Span, report: &mut Report| {
+            let alias = alias.to_ascii_lowercase();
+            if alias.is_empty() || alias == service.to_ascii_lowercase() {
+                return;
+            }
+            if names.contains(&alias) {
+                let _ = report.not_honoured(
+                    span,
+                    format!("`{alias}` does not name `{service}`: it is the name of another service of the project"),
+                );
+            } else if !is_domain_name(&alias) {
+                let _ = report.not_honoured(span, format!("`{alias}` cannot be asked for as a name"));
+            } else {
+                aliases.0.entry(service.to_owned()).or_default().insert(alias);
+            }
+        };
+        report.path_push("services");
+        for (name, entry) in services() {
+            report.path_push(name);
+            let service = &entry.node;
+            if let Some(node) = service.get("container_name") {
+                add(name, node.as_text().unwrap_or_default(), node.span, report);
+            }
+            for (_, network) in service.get("networks").into_iter().flat_map(Node::entries) {
+                for alias in network.node.get("aliases").into_iter().flat_map(Node::items) {
+                    add(name, alias.as_text().unwrap_or_default(), alias.span, report);
+                }
+            }
+            for link in service.get("links").into_iter().flat_map(Node::items) {
+                if let Some((target, alias)) = link.as_text().and_then(|link| link.split_once(':')) {
+                    add(target, alias, link.span, report);
+                }
+            }
+            report.path_pop();
+        }
+        report.path_pop();
+        aliases
+    }
+}
+
+/// Labels of letters, digits, `-` and `_`, with dots between them (RFC 1035 section 2.3.1 and, for `_`, what is in use).
+fn is_domain_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    name.len() <= 200 && name.split('.').all(label)
+}
+
+/// Says where services that a file keeps apart reach each other all the same.
+pub(super) fn isolation(tree: &Node, report: &mut Report) {
+    let services: Vec<(&String, BTreeSet<&str>, Span)> = tree
+        .get("services")
+        .into_iter()
+        .flat_map(Node::entries)
+        .filter(|(_, entry)| entry.node.get("network_mode").is_none())
+        .map(|(name, entry)| {
+            let named: BTreeSet<&str> = entry
+                .node
+                .get("networks")
+                .into_iter()
+                .flat_map(Node::entries)
+                .map(|(name, _)| name.as_str())
+                .collect();
+            let networks = if named.is_empty() { BTreeSet::from(["default"]) } else { named };
+            let span =
+                entry.node.as_map().and_then(|map| map.get("networks")).map_or(entry.key, |entry| entry.key);
+            (name, networks, span)
+        })
+        .collect();
+    let apart = services.iter().enumerate().find_map(|(index, (one, networks, _))| {
+        let (other, _, span) =
+            services.iter().skip(index + 1).find(|(_, others, _)| networks.is_disjoint(others))?;
+        Some((one, other, *span))
+    });
+    if let Some((one, other, span)) = apart {
+        let _ = report
+            .not_honoured(span, format!("networks do not keep services apart: `{one}` and `{other}` share none, and reach each other all the same"))
+            .label("every service joins the cluster's one network");
+    }
+    for (name, entry) in tree.get("networks").into_iter().flat_map(Node::entries) {
+        let driver = entry.node.get("driver");
+        if let Some((node, driver)) = driver.and_then(|node| Some((node, node.as_text()?)))
+            && !LIKE_OURS.contains(&driver)
+        {
+            report.path_push("networks");
+            report.path_push(name);
+            let _ = report.not_honoured(
+                node.span,
+                format!("the driver `{driver}` is not honoured: services join the cluster's network"),
+            );
+            report.path_pop();
+            report.path_pop();
+        }
+        if entry.node.get("internal").map(|node| &node.value) == Some(&Value::Bool(true)) {
+            let span = entry.node.get("internal").map_or(entry.key, |node| node.span);
+            let _ = report.not_honoured(
+                span,
+                format!("network `{name}` is not kept from the outside: services reach the internet"),
+            );
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! How many replicas, where, and how a change reaches them.
+
+use uc_api::v1;
+
+use super::container::milliseconds;
+use super::{list, text};
+use crate::diagnostic::Rule;
+use crate::node::{Node, Value};
+use crate::report::Report;
+
+/// Mode and number of replicas. A global service has one on each machine.
+pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) {
+    let deploy = node.get("deploy");
+    let mode = deploy.and_then(|deploy| deploy.get("mode"));
+    let scale = node.get("scale");
+    let replicas = deploy.and_then(|deploy| deploy.get("replicas"));
+    let mut number = |node: Option<&Node>| {
+        let (node, value) = node.and_then(|node| Some((node, node.as_int()?)))?;
+        u32::try_from(value).ok().or_else(|| {
+            report
+                .error(Rule::Value, node.span, format!("{value} is no number of replicas"))
+                .hint("write 0 or more");
+            None
+        })
+    };
+    let (by_scale, by_deploy) = (number(scale), number(replicas));
+    if let (Some(a), Some(b), Some(scale)) = (by_scale, by_deploy, scale)
+        && a != b
+    {
+        report
+            .error(Rule::Value, scale.span, format!("`scale` says {a} and `deploy.replicas` says {b}"))
+            .hint("remove one of them, or let them agree");
+    }
+    match mode.and_then(|mode| Some((mode, mode.as_text()?))) {
+        Some((mode, "global")) => {
+            if let Some(count) = by_deploy.or(by_scale) {
+                report
+                    .warning(
+                        Rule::Value,
+                        mode.span,
+                        format!("a global service runs once on every machine, not {count} times"),
+                    )
+                    .hint("remove the number, or `mode: global`");
+            }
+            (v1::ServiceMode::Global, 1)
+        }
+        Some((mode, job @ ("replicated-job" | "global-job"))) => {
+            report
+                .error(
+                    Rule::Refused,
+                    mode.span,
+                    format!("mode `{job}` is refused: a service here runs until it is removed"),
+                )
+                .hint("run it before a deployment with `x-pre_deploy`, or as a service for which others wait: `condition: service_completed_successfully`");
+            (v1::ServiceMode::Replicated, 1)
+        }
+        _ => (v1::ServiceMode::Replicated, by_deploy.or(by_scale).unwrap_or(1)),
+    }
+}
+
+/// Which of the two comes first when a replica is replaced.
+pub(super) fn order(service: &Node) -> v1::UpdateOrder {
+    match update_config(service).and_then(|update| update.get_text("order")) {
+        Some("start-first") => v1::UpdateOrder::StartFirst,
+        Some("stop-first") => v1::UpdateOrder::StopFirst,
+        _ => v1::UpdateOrder::Unspecified,
+    }
+}
+
+fn update_config(service: &Node) -> Option<&Node> {
+    service.get("deploy")?.get("update_config")
+}
+
+/// Pace of a change, and what becomes of it when a replica fails.
+pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePolicy> {
+    let node = update_config(service)?;
+    let parallelism = node.get("parallelism").and_then(|node| {
+        let number = node.as_int()?;
+        let parsed = u32::try_from(number).ok();
+        if parsed.is_none() {
+            report
+                .error(Rule::Refused, node.span, format!("{number} is no number of replicas"))
+                .hint("write 1 or more, or 0 for all at once");
+        }
+        parsed
+    });
+    let action = node.get("failure_action").and_then(|node| Some((node, node.as_text()?)));
+    let failure_action = match action {
+        None | Some((_, "")) => v1::FailureAction::Unspecified,
+        Some((_, "rollback")) => v1::FailureAction::Rollback,
+        Some((_, "pause")) => v1::FailureAction::Pause,
+        Some((_, "continue")) => v1::FailureAction::Continue,
+        Some((node, other)) => {
+            report
+                .error(Rule::Refused, node.span, format!("`failure_action` cannot be `{other}`"))
+                .hint("use `rollback`, `pause` or `continue`");
+            v1::FailureAction::Unspecified
+        }
+    };
+    let ratio = node.get("max_failure_ratio").and_then(|node| {
+        let ratio = match node.value {
+            Value::Int(number) => number as f64,
+            Value::Float(number) => number,
+            _ => return None,
+        };
+        if !(0.0..=1.0).contains(&ratio) {
+            report
+                .error(Rule::Refused, node.span, format!("{ratio} is no share"))
+                .hint("write a number between 0 and 1");
+            return None;
+        }
+        Some(ratio)
+    });
+    let policy = v1::UpdatePolicy {
+        parallelism,
+        delay_ms: milliseconds(node, "delay", report).unwrap_or(0),
+        monitor_ms: milliseconds(node, "monitor", report),
+        failure_action: failure_action.into(),
+        max_failure_ratio: ratio.unwrap_or(0.0),
+    };
+    (policy != v1::UpdatePolicy::default()).then_some(policy)
+}
+
+/// Where replicas may run.
+pub(super) fn placement(service: &Node, report: &mut Report) -> Option<v1::Placement> {
+    let node = service.get("deploy")?.get("placement")?;
+    let most = node.get("max_replicas_per_node").and_then(|node| {
+        let number = node.as_int()?;
+        let parsed = u32::try_from(number).ok();
+        if parsed.is_none() {
+            report
+                .error(Rule::Refused, node.span, format!("{number} is no number of replicas"))
+                .hint("write 1 or more, or 0 for no limit");
+        }
+        parsed
+    });
+    let preferences = node.get("preferences").into_iter().flat_map(Node::items);
+    let placement = v1::Placement {
+        constraints: list(node, "constraints"),
+        spread: preferences.map(|item| text(item, "spread")).filter(|label| !label.is_empty()).collect(),
+        max_replicas_per_machine: most.unwrap_or(0),
+    };
+    (placement != v1::Placement::default()).then_some(placement)
+}

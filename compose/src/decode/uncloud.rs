@@ -1,0 +1,177 @@
+//! Uncloud's extensions, under its names, so that its files work.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use uc_api::v1;
+
+use super::files::words;
+use super::list;
+use crate::diagnostic::Rule;
+use crate::duration;
+use crate::node::{Node, Value};
+use crate::report::Report;
+use uc_api::nearest;
+
+const NANOSECONDS_PER_MS: i64 = 1_000_000;
+const HOOK_KEYS: [&str; 5] = ["command", "environment", "privileged", "timeout", "user"];
+
+/// `x-machines`: a list, each item a name or several with commas between.
+pub(super) fn machines(node: &Node) -> Vec<String> {
+    let parts = list(node, "x-machines");
+    let mut machines: Vec<String> = Vec::new();
+    for name in parts.iter().flat_map(|part| part.split(',')).map(str::trim).filter(|name| !name.is_empty()) {
+        if !machines.iter().any(|known| known == name) {
+            machines.push(name.to_owned());
+        }
+    }
+    machines
+}
+
+/// `x-ports`: `[host_ip:]host_port:container_port[/protocol]@host` publishes on the machine; the other form, for the ingress, is said to be
+/// without effect.
+pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
+    let Some(node) = service.get("x-ports") else { return Vec::new() };
+    if let Some(ports) =
+        service.get("ports").filter(|ports| !ports.items().is_empty() && !node.items().is_empty())
+    {
+        report
+            .error(Rule::Refused, ports.span, "`ports` and `x-ports` exclude each other")
+            .hint("write all of them in one of the two");
+    }
+    report.path_push("x-ports");
+    let mut ports = Vec::new();
+    for (index, item) in node.items().iter().enumerate() {
+        report.path_push_item(index);
+        ports.extend(item.as_text().and_then(|text| port(text, item, report)));
+        report.path_pop();
+    }
+    report.path_pop();
+    ports
+}
+
+fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
+    let Some(published) = text.strip_suffix("@host") else {
+        if is_ingress(text) {
+            let _ = report.not_honoured(
+                item.span,
+                format!("`{text}` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine"),
+            );
+        } else {
+            report
+                .error(Rule::Value, item.span, format!("`{text}` is not a port"))
+                .hint("write `[HOSTNAME:]CONTAINER_PORT[/http|https]` or `[IP:]HOST_PORT:CONTAINER_PORT[/tcp|udp]@host`");
+        }
+        return None;
+    };
+    let (ports, protocol) = published.split_once('/').unwrap_or((published, "tcp"));
+    let parsed = (|| {
+        let (rest, container) = ports.rsplit_once(':')?;
+        let (address, host) = rest.rsplit_once(':').unwrap_or(("", rest));
+        let address = address.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(address);
+        let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+        let protocol = match protocol {
+            "tcp" => v1::Protocol::Tcp,
+            "udp" => v1::Protocol::Udp,
+            _ => return None,
+        };
+        Some((address, number(host)?, number(container)?, protocol))
+    })();
+    let Some((address, host, container, protocol)) = parsed else {
+        report
+            .error(Rule::Value, item.span, format!("`{text}` is not a port of the machine"))
+            .hint("write `[IP:]HOST_PORT:CONTAINER_PORT[/tcp|udp]@host`");
+        return None;
+    };
+    if !address.is_empty() && address.parse::<IpAddr>().is_err() {
+        report
+            .error(Rule::Refused, item.span, format!("`{address}` is not an IP address"))
+            .hint("name one address of the machine, or leave it out for all of them");
+        return None;
+    }
+    Some(v1::PortSpec {
+        container_port: container.into(),
+        published_port: host.into(),
+        host_ip: address.to_owned(),
+        protocol: protocol.into(),
+        ..v1::PortSpec::default()
+    })
+}
+
+/// `[hostname:]container_port[/http|https]`, also with `tcp` and `udp`.
+fn is_ingress(text: &str) -> bool {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "https"));
+    let container = ports.rsplit_once(':').map_or(ports, |(_, container)| container);
+    container.parse::<u16>().is_ok_and(|port| port > 0)
+        && matches!(protocol, "http" | "https" | "tcp" | "udp")
+}
+
+/// `x-pre_deploy`: a command run once before a deployment changes the service.
+pub(super) fn pre_deploy(service: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
+    let node = service.get("x-pre_deploy").filter(|node| node.value != Value::Null)?;
+    report.path_push("x-pre_deploy");
+    let hook = hook(node, report);
+    report.path_pop();
+    hook
+}
+
+fn hook(node: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
+    if node.as_map().is_none() {
+        report
+            .error(Rule::Value, node.span, format!("`x-pre_deploy` must be a mapping, not {}", node.kind()))
+            .hint("write `command:` below it");
+        return None;
+    }
+    for (key, entry) in node.entries().filter(|(key, _)| !HOOK_KEYS.contains(&key.as_str())) {
+        let hint = nearest::did_you_mean(key, HOOK_KEYS).unwrap_or_else(|| "remove it".to_owned());
+        report
+            .error(Rule::UnknownKey, entry.key, format!("unknown key `{key}` in `x-pre_deploy`"))
+            .hint(hint);
+    }
+    let Some(command) = node.get("command") else {
+        report
+            .error(Rule::Value, node.span, "`x-pre_deploy` has no `command`")
+            .hint("add `command:` with what to run before the deployment");
+        return None;
+    };
+    Some(v1::PreDeploy {
+        command: words(command, report)?,
+        environment: environment(node.get("environment")),
+        privileged: node.get("privileged").and_then(Node::as_bool),
+        timeout_ms: node.get("timeout").and_then(|node| timeout(node, report)).unwrap_or(0),
+        user: scalar(node.get("user")),
+    })
+}
+
+fn timeout(node: &Node, report: &mut Report) -> Option<u64> {
+    let parsed = node.as_text().and_then(duration::parse_duration).filter(|nanoseconds| *nanoseconds > 0);
+    if parsed.is_none() {
+        report
+            .error(Rule::Value, node.span, "`timeout` must be a duration")
+            .hint("write a duration such as `5m`");
+    }
+    u64::try_from(parsed? / NANOSECONDS_PER_MS).ok().map(|milliseconds| milliseconds.max(1))
+}
+
+/// A mapping or a list of `NAME=value`.
+fn environment(node: Option<&Node>) -> BTreeMap<String, String> {
+    let listed = node.into_iter().flat_map(Node::items).filter_map(|item| {
+        let (name, value) = item.as_text()?.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    let mapped = node
+        .into_iter()
+        .flat_map(Node::entries)
+        .map(|(name, entry)| (name.clone(), scalar(Some(&entry.node))));
+    listed.chain(mapped).collect()
+}
+
+fn scalar(node: Option<&Node>) -> String {
+    match node.map(|node| &node.value) {
+        Some(Value::Text(text)) => text.clone(),
+        Some(Value::Int(number)) => number.to_string(),
+        Some(Value::Float(number)) => number.to_string(),
+        Some(Value::Bool(value)) => value.to_string(),
+        _ => String::new(),
+    }
+}

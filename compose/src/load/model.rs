@@ -1,0 +1,223 @@
+//! Files of one working directory and one set of variables as one tree: the main files, or those of an `include`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::canonical::{self, Context};
+use crate::diagnostic::Rule;
+use crate::environment::Environment;
+use crate::interpolate;
+use crate::merge;
+use crate::node::{Entry, Map, Node, Span, Value};
+use crate::parse::{self, MAX_BYTES};
+use crate::report::Report;
+use crate::request::{LoadRequest, ReadFile, SourceFile};
+use crate::reset::{self, Places};
+use crate::schema::{self, Shape};
+
+/// Most files that one project may bring together by `include` and `extends`: bounds what a load reads.
+const MAX_FILES: usize = 1_000;
+
+/// A load on its way.
+pub(super) struct Loader<'a> {
+    pub(super) request: &'a LoadRequest,
+    pub(super) files: &'a dyn ReadFile,
+    pub(super) read: &'a mut Vec<SourceFile>,
+    pub(super) report: &'a mut Report,
+    /// Unset variables that have been warned about.
+    pub(super) warned: BTreeSet<String>,
+    /// Trees of files that services extend, by path.
+    pub(super) extended: HashMap<PathBuf, Option<Extended>>,
+}
+
+/// A file whose services others extend.
+#[derive(Clone)]
+pub(super) struct Extended {
+    pub(super) tree: Node,
+    pub(super) places: Places,
+}
+
+/// A file of a model.
+pub(super) struct File {
+    /// Absolute.
+    pub(super) path: PathBuf,
+    pub(super) documents: Vec<Node>,
+}
+
+/// What a model's files have in common.
+pub(super) struct Scope<'a> {
+    /// Relative paths start here.
+    pub(super) directory: PathBuf,
+    pub(super) variables: Environment,
+    /// Files that include each other, down to this model.
+    pub(super) including: Vec<&'a Path>,
+}
+
+impl Loader<'_> {
+    /// All documents of the files as one tree in long form, with paths absolute.
+    pub(super) fn model(&mut self, files: Vec<File>, scope: &Scope<'_>) -> Node {
+        let mut tree: Option<Node> = None;
+        for file in files {
+            for document in file.documents {
+                tree = Some(self.document(document, tree, &file.path, scope));
+            }
+        }
+        let mut tree = tree.unwrap_or_else(|| Node::new(Value::Map(Map::new()), Span::default()));
+        complete_builds(&mut tree, &scope.directory);
+        resolve_devices(&mut tree, &scope.directory, scope.variables.get("HOME").as_deref());
+        tree
+    }
+
+    /// A document on top of what came before it.
+    fn document(&mut self, document: Node, earlier: Option<Node>, path: &Path, scope: &Scope<'_>) -> Node {
+        let (mut document, places) = self.normal(document, &scope.directory, &scope.variables);
+        self.include(&mut document, path, &places, scope);
+        self.extend(&mut document, path, &places, scope);
+        let Some(mut earlier) = earlier else { return document };
+        reset::apply(&places, &mut earlier, &[]);
+        merge::merge(earlier, document, Shape::Object(schema::TOP))
+    }
+
+    /// A document with variables put in and in long form, and the places that it resets or overrides.
+    pub(super) fn normal(
+        &mut self,
+        mut document: Node,
+        directory: &Path,
+        variables: &Environment,
+    ) -> (Node, Places) {
+        let places = reset::take(&mut document);
+        if self.request.interpolate {
+            let lookup = |name: &str| variables.get(name);
+            interpolate::tree(&mut document, &lookup, &mut self.warned, self.report);
+        }
+        let home = variables.get("HOME");
+        let mut context = Context {
+            directory,
+            lookup: &|name| variables.get(name),
+            home: home.as_deref(),
+            interpolated: self.request.interpolate,
+            report: self.report,
+        };
+        (canonical::document(document, &mut context), places)
+    }
+
+    /// A path as people would name it.
+    pub(super) fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(&self.request.directory).unwrap_or(path).display().to_string()
+    }
+
+    /// Reads a file that another one names at `span`; what goes wrong is reported there.
+    pub(super) fn read(&mut self, path: &Path, span: Span) -> Option<File> {
+        let shown = self.shown(path);
+        if self.read.len() >= MAX_FILES {
+            self.report
+                .error(Rule::File, span, format!("more than {MAX_FILES} files belong to the project"))
+                .hint("name fewer files in `include`, `extends` and `env_file`");
+            return None;
+        }
+        let text = match self.files.read(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let hint = match error.kind() {
+                    io::ErrorKind::NotFound => "create it, or correct the path",
+                    io::ErrorKind::InvalidData => "it must be text in UTF-8",
+                    _ => "correct the path, or make the file readable",
+                };
+                self.report.error(Rule::File, span, format!("cannot read `{shown}`: {error}")).hint(hint);
+                return None;
+            }
+        };
+        let source = SourceFile { path: path.to_owned(), text };
+        let file = self.report.add_file(path.to_owned());
+        let documents = self.parse(&source, file);
+        self.read.push(source);
+        Some(File { path: path.to_owned(), documents })
+    }
+
+    /// Adds the variables of a `.env` file that was read.
+    pub(super) fn add_variables(&mut self, path: PathBuf, text: String, variables: &mut Environment) {
+        let file = self.report.add_file(path.clone());
+        let source = SourceFile { path, text };
+        if small_enough(&source, file, self.report) {
+            variables.add_dotenv(&source.text, file, self.report);
+        }
+        self.read.push(source);
+    }
+
+    /// The documents of a text; none if it is too large, empty or not YAML.
+    pub(super) fn parse(&mut self, source: &SourceFile, file: u32) -> Vec<Node> {
+        if !small_enough(source, file, self.report) {
+            return Vec::new();
+        }
+        let errors = self.report.errors();
+        let documents = parse::parse(&source.text, file, self.report);
+        if documents.is_empty() && self.report.errors() == errors {
+            self.report
+                .error(Rule::File, Span { file, ..Span::default() }, "the file is empty")
+                .hint("begin with `services:` and put the services below it");
+        }
+        documents
+    }
+}
+
+/// Whether a file is within the limit; if not, that is said.
+pub(super) fn small_enough(source: &SourceFile, file: u32, report: &mut Report) -> bool {
+    if source.text.len() <= MAX_BYTES {
+        return true;
+    }
+    let megabytes = MAX_BYTES >> 20;
+    report
+        .error(
+            Rule::File,
+            Span { file, ..Span::default() },
+            format!("the file is larger than {megabytes} MB"),
+        )
+        .hint("a compose file is not that large: is it the right one?");
+    false
+}
+
+/// Gives every build its context: without one it is the directory itself.
+fn complete_builds(tree: &mut Node, directory: &Path) {
+    let Some(services) = services_mut(tree) else { return };
+    for service in services.values_mut() {
+        let Value::Map(service) = &mut service.node.value else { continue };
+        let Some(build) = service.get_mut("build") else { continue };
+        let span = build.key;
+        let Value::Map(build) = &mut build.node.value else { continue };
+        build.entry("context".into()).or_insert_with(|| {
+            let here = canonical::clean(directory).to_string_lossy().into_owned();
+            Entry { key: span, node: Node::text(here, span) }
+        });
+    }
+}
+
+/// A volume of the local driver that is a bind mount has a path of this computer, too.
+fn resolve_devices(tree: &mut Node, directory: &Path, home: Option<&str>) {
+    let Value::Map(top) = &mut tree.value else { return };
+    let Some(Value::Map(volumes)) = top.get_mut("volumes").map(|entry| &mut entry.node.value) else { return };
+    for volume in volumes.values_mut() {
+        if volume.node.get_text("driver") != Some("local") {
+            continue;
+        }
+        let Value::Map(volume) = &mut volume.node.value else { continue };
+        let Some(options) = volume.get_mut("driver_opts").map(|entry| &mut entry.node) else { continue };
+        if options.get_text("o") != Some("bind") {
+            continue;
+        }
+        if let Value::Map(options) = &mut options.value
+            && let Some(Value::Text(device)) = options.get_mut("device").map(|entry| &mut entry.node.value)
+        {
+            *device = canonical::absolute(device, directory, home);
+        }
+    }
+}
+
+/// The services of a tree.
+pub(super) fn services_mut(tree: &mut Node) -> Option<&mut Map> {
+    let Value::Map(top) = &mut tree.value else { return None };
+    match &mut top.get_mut("services")?.node.value {
+        Value::Map(services) => Some(services),
+        _ => None,
+    }
+}

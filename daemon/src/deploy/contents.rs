@@ -1,0 +1,169 @@
+//! A machine gets the contents of a replica before it gets the replica: from the machine that executes the deployment, or from any other
+//! that has them. So what a client brought once serves later scaling and deployments through other machines, too.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use uc_api::v1::{FilePart, HasFilesRequest, ReadFileRequest, ServiceSpec, node_client::NodeClient};
+use uc_api::{Code, ContentHash, Failure};
+use uc_cluster_state::membership::Liveness;
+
+use super::execute::Progress;
+use crate::files::sweep::named_by;
+use crate::member::Member;
+use crate::peers::PeerChannel;
+
+/// Whether a machine has something; it looks at its disk only.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+/// One content from machine to machine: 16 MiB over a line of half a megabit a second, twice.
+const COPY_LIMIT: Duration = Duration::from_mins(10);
+/// Parts on their way from one machine to the other.
+const QUEUE: usize = 8;
+
+/// Machines as far as contents go.
+#[async_trait]
+pub(super) trait Holders: Sync {
+    /// The machine that executes.
+    fn own(&self) -> &str;
+    /// All others that answer.
+    fn others(&self) -> Vec<String>;
+    /// Which of these contents a machine lacks.
+    async fn missing(&self, machine: &str, hashes: &[ContentHash]) -> Result<Vec<ContentHash>, Failure>;
+    /// One content from a machine that has it to one that has not.
+    async fn copy(&self, hash: &ContentHash, from: &str, to: &str) -> Result<(), Failure>;
+}
+
+/// Makes sure that `machine` has all contents of `spec`.
+pub(super) async fn ensure(
+    holders: &dyn Holders,
+    machine: &str,
+    spec: &ServiceSpec,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let wanted: Vec<ContentHash> = named_by(spec).into_iter().collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let missing = holders.missing(machine, &wanted).await?;
+    for hash in &missing {
+        let what = what(spec, hash);
+        progress.say(format!("sending {what}")).await;
+        provide(holders, machine, hash, &what, &spec.name).await?;
+    }
+    Ok(())
+}
+
+async fn provide(
+    holders: &dyn Holders,
+    machine: &str,
+    hash: &ContentHash,
+    what: &str,
+    service: &str,
+) -> Result<(), Failure> {
+    let mut broken = None;
+    // The own machine first: in a deployment it has all of them.
+    let mut sources = Vec::new();
+    let wanted = std::slice::from_ref(hash);
+    let own = holders.own();
+    if own != machine && holders.missing(own, wanted).await.is_ok_and(|missing| missing.is_empty()) {
+        sources.push(own.to_owned());
+    } else {
+        let others: Vec<String> = holders.others().into_iter().filter(|other| other != machine).collect();
+        let answers = join_all(others.iter().map(|other| holders.missing(other, wanted))).await;
+        let has = |answer: &Result<Vec<ContentHash>, Failure>| answer.as_ref().is_ok_and(Vec::is_empty);
+        sources
+            .extend(others.iter().zip(&answers).filter(|(_, answer)| has(answer)).map(|(id, _)| id.clone()));
+    }
+    for source in sources {
+        match holders.copy(hash, &source, machine).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => broken = Some(failure),
+        }
+    }
+    Err(match broken {
+        Some(failure) => {
+            let message = format!("{what} of {service} could not be sent: {}", failure.message);
+            Failure { message, ..failure }
+        }
+        None => Failure::new(Code::Refused, format!("{what} of {service} is on no machine that answers"))
+            .hint("deploy again from the computer that has the compose file"),
+    })
+}
+
+/// The content for a person: name and first digits.
+fn what(spec: &ServiceSpec, hash: &ContentHash) -> String {
+    let file = spec.files.iter().find(|file| file.hash == hash.as_str()).map(|file| file.name.clone());
+    let variable = || {
+        let (name, _) = spec.secret_environment.iter().find(|(_, named)| *named == hash.as_str())?;
+        Some(format!("the value of {name}"))
+    };
+    let name = file.or_else(variable).unwrap_or_else(|| "a content".to_owned());
+    format!("{name} ({})", hash.short())
+}
+
+#[async_trait]
+impl Holders for &Member {
+    fn own(&self) -> &str {
+        &self.membership.machine_id
+    }
+
+    fn others(&self) -> Vec<String> {
+        let up =
+            |(id, liveness)| (liveness == Liveness::Up && id != self.membership.machine_id).then_some(id);
+        self.liveness().into_iter().filter_map(up).collect()
+    }
+
+    async fn missing(&self, machine: &str, hashes: &[ContentHash]) -> Result<Vec<ContentHash>, Failure> {
+        let request = HasFilesRequest { hashes: hashes.iter().map(ToString::to_string).collect() };
+        let mut node = node(self, machine)?;
+        let Ok(answer) = timeout(ASK_LIMIT, node.has_files(request)).await else {
+            return Err(Failure::new(Code::TimedOut, "no answer to the question for contents"));
+        };
+        let missing = answer.map_err(Failure::from)?.into_inner().missing;
+        missing.iter().map(|hash| crate::files::parse(hash)).collect()
+    }
+
+    async fn copy(&self, hash: &ContentHash, from: &str, to: &str) -> Result<(), Failure> {
+        let copied = timeout(COPY_LIMIT, transfer(node(self, from)?, node(self, to)?, hash)).await;
+        copied.unwrap_or_else(|_| {
+            Err(Failure::new(Code::TimedOut, format!("not sent within {} s", COPY_LIMIT.as_secs())))
+        })
+    }
+}
+
+fn node(member: &Member, machine: &str) -> Result<NodeClient<PeerChannel>, Failure> {
+    let record = member.view().machine(machine)?;
+    Ok(NodeClient::new(member.peers.channel(&record)?))
+}
+
+/// From one machine's store into another's, in parts, no faster than the other takes them.
+async fn transfer(
+    mut source: NodeClient<PeerChannel>,
+    mut target: NodeClient<PeerChannel>,
+    hash: &ContentHash,
+) -> Result<(), Failure> {
+    let request = ReadFileRequest { hash: hash.to_string() };
+    let mut parts = source.read_file(request).await.map_err(Failure::from)?.into_inner();
+    let (sender, receiver) = mpsc::channel::<FilePart>(QUEUE);
+    let feed = async move {
+        while let Some(part) = parts.message().await.map_err(Failure::from)? {
+            // The receiver ended the call: its answer says why.
+            if sender.send(part).await.is_err() {
+                break;
+            }
+        }
+        Ok::<(), Failure>(())
+    };
+    let load = target.load_file(ReceiverStream::new(receiver));
+    let (fed, loaded) = tokio::join!(feed, load);
+    // A source that broke off leaves the target with a cut archive, which it refuses; the source's word is the better one.
+    fed?;
+    loaded.map(|_| ()).map_err(Failure::from)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,399 @@
+//! Contents that travel with deployments, on this machine's disk: `<state>/files/<hash>/` has the archive as it came and what is in it,
+//! unpacked. A content appears there whole and on the disk, or not at all. `docs/files.md` says what travels and why.
+
+pub mod sweep;
+mod unpack;
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::{Stream, StreamExt as _};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tonic::Status;
+use uc_api::content::{MAX_ARCHIVE, MAX_VALUE, ROOT};
+use uc_api::v1::{FilePart, FileStart, file_part::Part};
+use uc_api::{Code, ContentHash, Failure};
+
+pub use unpack::UnpackError;
+
+/// The archive, beside what is in it.
+const ARCHIVE: &str = "archive";
+/// Folders that begin so are being filled; what a crash left of them is removed at the start.
+const INCOMING: &str = "incoming-";
+/// Only root looks in: the folder of a secret, and any folder that is being filled.
+const SECRET_MODE: u32 = 0o700;
+/// Readable by the machine's users, as far as they come to the state directory at all.
+const OPEN_MODE: u32 = 0o755;
+/// Contents that are taken in at the same time; each is in memory until it is on the disk.
+const AT_ONCE: usize = 4;
+/// A sender that is silent for so long is given up.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Why a content is not taken in or not given out.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// The bytes are not those that were announced.
+    #[error("what came is not {hash}: it was changed or cut on the way")]
+    Hash {
+        /// What was announced.
+        hash: ContentHash,
+    },
+    /// Larger than [`MAX_ARCHIVE`].
+    #[error("a content may have {} MiB, and this one has more", MAX_ARCHIVE >> 20)]
+    TooLarge,
+    /// Not here.
+    #[error("this machine does not have the content {hash}")]
+    Missing {
+        /// Which.
+        hash: ContentHash,
+    },
+    /// Not to be unpacked.
+    #[error("the content {hash} is refused: {source}")]
+    Unpack {
+        /// Which.
+        hash: ContentHash,
+        /// Why.
+        source: UnpackError,
+    },
+    /// A folder, or text that an environment cannot hold.
+    #[error("the content {hash} cannot be the value of a variable: {reason}")]
+    Value {
+        /// Which.
+        hash: ContentHash,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The disk.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Disk {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let message = error.to_string();
+        let full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+        match &error {
+            FileError::Disk { source, .. } | FileError::Unpack { source: UnpackError::Disk(source), .. } => {
+                if full(source) {
+                    return Self::new(Code::Exhausted, message)
+                        .hint("the disk is full: free some space (`docker image prune` often helps)");
+                }
+                Self::new(Code::Internal, message)
+            }
+            FileError::Missing { .. } => Self::new(Code::NotFound, message),
+            FileError::Hash { .. }
+            | FileError::TooLarge
+            | FileError::Unpack { .. }
+            | FileError::Value { .. } => Self::new(Code::Invalid, message),
+        }
+    }
+}
+
+/// One content that is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Which.
+    pub hash: ContentHash,
+    /// When something last asked for it or named it.
+    pub used: SystemTime,
+}
+
+/// The contents of this machine; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Files {
+    root: Arc<PathBuf>,
+    incoming: Arc<Semaphore>,
+}
+
+impl Files {
+    /// In this folder, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: Arc::new(root.into()), incoming: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Removes what a crash left half-done. To be called before anything is taken in.
+    pub async fn clear_incoming(&self) -> Result<(), Failure> {
+        let root = self.root.clone();
+        blocking(move || {
+            for entry in entries(&root)? {
+                if entry.file_name().to_string_lossy().starts_with(INCOMING) {
+                    fs::remove_dir_all(entry.path()).map_err(disk("remove", &entry.path()))?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Which of these are not here. Those that are count as used from now on.
+    pub async fn missing(&self, hashes: Vec<ContentHash>) -> Result<Vec<ContentHash>, Failure> {
+        let files = self.clone();
+        blocking(move || Ok(hashes.into_iter().filter(|hash| files.touch(hash).is_err()).collect())).await
+    }
+
+    /// Takes in one content: its start, then its archive, no faster than the sender's silence limit and never more than a content may have.
+    pub async fn receive<S>(&self, mut parts: S) -> Result<(), Failure>
+    where
+        S: Stream<Item = Result<FilePart, Status>> + Send + Unpin,
+    {
+        let Some(Part::Start(FileStart { hash, secret })) = next(&mut parts).await? else {
+            return Err(Failure::new(Code::Invalid, "the first part of a content must be its start"));
+        };
+        let hash: ContentHash = parse(&hash)?;
+        let permit = self.incoming.clone().acquire_owned().await;
+        let mut archive = Vec::new();
+        while let Some(part) = next(&mut parts).await? {
+            let Part::Chunk(chunk) = part else {
+                return Err(Failure::new(Code::Invalid, "a second start within a content"));
+            };
+            if (archive.len() + chunk.len()) as u64 > MAX_ARCHIVE {
+                return Err(FileError::TooLarge.into());
+            }
+            archive.extend_from_slice(&chunk);
+        }
+        let files = self.clone();
+        blocking(move || {
+            let put = files.put(&hash, secret, &archive, rand::random());
+            drop(permit);
+            put
+        })
+        .await
+    }
+
+    /// The archive of a content, and whether it is a secret.
+    pub async fn archive(&self, hash: ContentHash) -> Result<(bool, Vec<u8>), Failure> {
+        let files = self.clone();
+        blocking(move || {
+            let folder = files.touch(&hash)?;
+            let mode = fs::metadata(&folder).map_err(disk("read", &folder))?.permissions().mode();
+            let path = folder.join(ARCHIVE);
+            let bytes = fs::read(&path).map_err(disk("read", &path))?;
+            Ok((mode & 0o777 == SECRET_MODE, bytes))
+        })
+        .await
+    }
+
+    /// Where a content is: a file or a folder. One that is a secret for somebody is closed to all but root, whoever else has it in the open.
+    pub async fn path(&self, hash: ContentHash, secret: bool) -> Result<PathBuf, Failure> {
+        let files = self.clone();
+        blocking(move || {
+            let folder = files.touch(&hash)?;
+            if secret {
+                close(&folder)?;
+            }
+            Ok(folder.join(ROOT))
+        })
+        .await
+    }
+
+    /// The text of a content that is one file, for a variable.
+    pub async fn value(&self, hash: ContentHash) -> Result<String, Failure> {
+        let files = self.clone();
+        blocking(move || {
+            let path = files.touch(&hash)?.join(ROOT);
+            let file = File::open(&path).map_err(disk("read", &path))?;
+            let value = |reason| FileError::Value { hash: hash.clone(), reason };
+            if file.metadata().map_err(disk("read", &path))?.is_dir() {
+                return Err(value("it is a folder"));
+            }
+            let mut bytes = Vec::new();
+            file.take(MAX_VALUE + 1).read_to_end(&mut bytes).map_err(disk("read", &path))?;
+            if bytes.len() as u64 > MAX_VALUE {
+                return Err(value("it is too long"));
+            }
+            if bytes.contains(&0) {
+                return Err(value("it has a zero byte"));
+            }
+            String::from_utf8(bytes).map_err(|_| value("it is not UTF-8"))
+        })
+        .await
+    }
+
+    /// All that are here, in the order of their hashes.
+    pub async fn stored(&self) -> Result<Vec<Stored>, Failure> {
+        let root = self.root.clone();
+        blocking(move || {
+            let mut stored = Vec::new();
+            for entry in entries(&root)? {
+                let Ok(hash) = entry.file_name().to_string_lossy().parse() else { continue };
+                let used = entry.metadata().and_then(|metadata| metadata.modified());
+                stored.push(Stored { hash, used: used.map_err(disk("read", &entry.path()))? });
+            }
+            stored.sort_by(|a: &Stored, b| a.hash.cmp(&b.hash));
+            Ok(stored)
+        })
+        .await
+    }
+
+    /// Counts some as used from now on and removes others, except those that were used since they were looked at.
+    pub async fn settle(&self, refresh: Vec<ContentHash>, remove: Vec<Stored>) -> Result<(), Failure> {
+        let files = self.clone();
+        blocking(move || {
+            for hash in &refresh {
+                files.touch(hash)?;
+            }
+            for Stored { hash, used } in &remove {
+                let (from, to) = (files.folder(hash), files.room(rand::random()));
+                let now = fs::metadata(&from).and_then(|metadata| metadata.modified());
+                if now.map_err(disk("read", &from))? != *used {
+                    continue;
+                }
+                // Gone under its name at once; what a crash leaves of it is removed at the next start.
+                fs::rename(&from, &to).map_err(disk("remove", &from))?;
+                fs::remove_dir_all(&to).map_err(disk("remove", &to))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn folder(&self, hash: &ContentHash) -> PathBuf {
+        self.root.join(hash.as_str())
+    }
+
+    fn room(&self, random: u64) -> PathBuf {
+        self.root.join(format!("{INCOMING}{random:016x}"))
+    }
+
+    /// The folder of a content that is here, used as of now.
+    fn touch(&self, hash: &ContentHash) -> Result<PathBuf, FileError> {
+        let folder = self.folder(hash);
+        match File::open(&folder) {
+            Ok(file) => file.set_modified(SystemTime::now()).map_err(disk("mark", &folder))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(FileError::Missing { hash: hash.clone() });
+            }
+            Err(error) => return Err(disk("read", &folder)(error)),
+        }
+        Ok(folder)
+    }
+
+    /// Unpacks beside its place, then moves it there. `random` names the place beside.
+    fn put(&self, hash: &ContentHash, secret: bool, archive: &[u8], random: u64) -> Result<(), FileError> {
+        if ContentHash::of(archive) != *hash {
+            return Err(FileError::Hash { hash: hash.clone() });
+        }
+        let target = self.folder(hash);
+        if self.touch(hash).is_err() {
+            let mut builder = DirBuilder::new();
+            let root = self.root.as_path();
+            builder.recursive(true).mode(OPEN_MODE).create(root).map_err(disk("make", root))?;
+            let room = Room::new(self.room(random))?;
+            let path = room.0.join(ARCHIVE);
+            write_synced(&path, archive).map_err(disk("write", &path))?;
+            unpack::unpack(archive, &room.0)
+                .map_err(|source| FileError::Unpack { hash: hash.clone(), source })?;
+            sync_folder(&room.0)?;
+            match fs::rename(&room.0, &target) {
+                Ok(()) => {}
+                // Another sender of the same was faster.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                    ) => {}
+                Err(error) => return Err(disk("make", &target)(error)),
+            }
+            if !secret {
+                let open = Permissions::from_mode(OPEN_MODE);
+                fs::set_permissions(&target, open).map_err(disk("open", &target))?;
+            }
+            sync_folder(root)?;
+        } else if secret {
+            close(&target)?;
+        }
+        Ok(())
+    }
+}
+
+/// A folder that is being filled; removed with this value, unless it was moved away.
+struct Room(PathBuf);
+
+impl Room {
+    fn new(path: PathBuf) -> Result<Self, FileError> {
+        DirBuilder::new().mode(SECRET_MODE).create(&path).map_err(disk("make", &path))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.0.display(), %error, "a half-made content is left until the next start");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A hash that somebody else wrote.
+pub fn parse(hash: &str) -> Result<ContentHash, Failure> {
+    hash.parse().map_err(|error: uc_api::id::IdError| Failure::new(Code::Invalid, error.to_string()))
+}
+
+async fn next<S>(parts: &mut S) -> Result<Option<Part>, Failure>
+where
+    S: Stream<Item = Result<FilePart, Status>> + Send + Unpin,
+{
+    let part = timeout(SILENCE, parts.next()).await.map_err(|_| {
+        Failure::new(
+            Code::TimedOut,
+            format!("the sender of a content was silent for {} s", SILENCE.as_secs()),
+        )
+    })?;
+    Ok(part.transpose().map_err(Failure::from)?.and_then(|part| part.part))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done =
+        done.map_err(|error| Failure::new(Code::Internal, format!("the daemon failed inside: {error}")))?;
+    done.map_err(Failure::from)
+}
+
+fn disk(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    let path = path.to_owned();
+    move |source| FileError::Disk { doing, path, source }
+}
+
+fn close(folder: &Path) -> Result<(), FileError> {
+    fs::set_permissions(folder, Permissions::from_mode(SECRET_MODE)).map_err(disk("close", folder))
+}
+
+/// None while the folder is not there.
+fn entries(root: &Path) -> Result<Vec<fs::DirEntry>, FileError> {
+    match fs::read_dir(root) {
+        Ok(entries) => entries.collect::<io::Result<Vec<_>>>().map_err(disk("list", root)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(disk("list", root)(error)),
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> Result<(), FileError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(disk("sync", path))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,81 @@
+//! Contents that came with deployments: given to other machines, and put into containers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use uc_api::content::CHUNK;
+use uc_api::v1;
+use uc_api::v1::file_part::Part;
+use uc_api::{Code, ContentHash, Failure};
+
+use super::NodeService;
+use super::Replies;
+use crate::files;
+
+/// What a container gets.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// Where each content is, by hash.
+    pub(super) paths: BTreeMap<String, PathBuf>,
+    /// Values of secret variables, by name.
+    pub(super) secrets: BTreeMap<String, String>,
+}
+
+impl NodeService {
+    /// Which of these contents are not on this machine. Those that are count as used from now on.
+    pub async fn missing_files(&self, hashes: &[String]) -> Result<Vec<String>, Failure> {
+        let hashes = hashes.iter().map(|hash| files::parse(hash)).collect::<Result<Vec<_>, _>>()?;
+        let missing = self.files.missing(hashes).await?;
+        Ok(missing.iter().map(ToString::to_string).collect())
+    }
+
+    /// One content's archive in parts, its start first.
+    pub(super) async fn read_file_of(&self, hash: &str) -> Result<Replies<v1::FilePart>, Failure> {
+        let hash = files::parse(hash)?;
+        let (secret, archive) = self.files.archive(hash.clone()).await?;
+        let start = Part::Start(v1::FileStart { hash: hash.to_string(), secret });
+        let mut offset = 0;
+        let chunks = std::iter::from_fn(move || {
+            let chunk = archive.get(offset..archive.len().min(offset + CHUNK))?.to_vec();
+            offset += chunk.len();
+            (!chunk.is_empty()).then_some(Part::Chunk(chunk))
+        });
+        let parts = std::iter::once(start).chain(chunks);
+        Ok(stream::iter(parts.map(|part| Ok(v1::FilePart { part: Some(part) }))).boxed())
+    }
+
+    /// Everything of this kind that a replica needs; it must be here already.
+    pub(super) async fn contents(&self, spec: &v1::ServiceSpec) -> Result<Contents, Failure> {
+        let absent = |what: &str, hash: &ContentHash| {
+            Failure::new(Code::Refused, format!("{what} ({}) is not on this machine", hash.short()))
+                .hint("deploy again from the computer that has the compose file")
+        };
+        let mut contents = Contents::default();
+        for file in &spec.files {
+            let hash = files::parse(&file.hash)?;
+            let path = self.files.path(hash.clone(), file.secret).await;
+            let path = path.map_err(|failure| {
+                if failure.code == Code::NotFound { absent(&file.name, &hash) } else { failure }
+            })?;
+            contents.paths.insert(file.hash.clone(), path);
+        }
+        for (name, hash) in &spec.secret_environment {
+            let what = format!("the value of {name}");
+            let hash = files::parse(hash)?;
+            let value = self.files.value(hash.clone()).await;
+            let value =
+                value.map_err(
+                    |failure| {
+                        if failure.code == Code::NotFound { absent(&what, &hash) } else { failure }
+                    },
+                )?;
+            contents.secrets.insert(name.clone(), value);
+        }
+        Ok(contents)
+    }
+}
+
+#[cfg(test)]
+mod tests;
