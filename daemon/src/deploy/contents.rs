@@ -64,22 +64,23 @@ async fn provide(
     what: &str,
     service: &str,
 ) -> Result<(), Failure> {
+    let wanted = std::slice::from_ref(hash);
     let mut broken = None;
     // The own machine first: in a deployment it has all of them.
-    let mut sources = Vec::new();
-    let wanted = std::slice::from_ref(hash);
     let own = holders.own();
     if own != machine && holders.missing(own, wanted).await.is_ok_and(|missing| missing.is_empty()) {
-        sources.push(own.to_owned());
-    } else {
-        let others: Vec<String> = holders.others().into_iter().filter(|other| other != machine).collect();
-        let answers = join_all(others.iter().map(|other| holders.missing(other, wanted))).await;
-        let has = |answer: &Result<Vec<ContentHash>, Failure>| answer.as_ref().is_ok_and(Vec::is_empty);
-        sources
-            .extend(others.iter().zip(&answers).filter(|(_, answer)| has(answer)).map(|(id, _)| id.clone()));
+        match holders.copy(hash, own, machine).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => broken = Some(failure),
+        }
     }
-    for source in sources {
-        match holders.copy(hash, &source, machine).await {
+    let others: Vec<String> = holders.others().into_iter().filter(|other| other != machine).collect();
+    let answers = join_all(others.iter().map(|other| holders.missing(other, wanted))).await;
+    for (other, answer) in others.iter().zip(answers) {
+        if !answer.is_ok_and(|missing| missing.is_empty()) {
+            continue;
+        }
+        match holders.copy(hash, other, machine).await {
             Ok(()) => return Ok(()),
             Err(failure) => broken = Some(failure),
         }

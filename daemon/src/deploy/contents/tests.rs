@@ -132,6 +132,10 @@ async fn one_that_breaks_off_is_not_the_last() {
     let broken = Machines { breaks: vec!["m3"], ..machines(has) };
     ensure_on(&broken, "m2", &spec(&["a"])).await.0.unwrap();
     assert_eq!(*broken.copies.lock().unwrap(), ["m4 -> m2"]);
+    let has_too: &[(&'static str, &[&str])] = &[("m1", &["a"]), ("m2", &[]), ("m3", &["a"])];
+    let own_broken = Machines { breaks: vec!["m1"], ..machines(has_too) };
+    ensure_on(&own_broken, "m2", &spec(&["a"])).await.0.unwrap();
+    assert_eq!(*own_broken.copies.lock().unwrap(), ["m3 -> m2"]);
     let all_broken = Machines { breaks: vec!["m3", "m4"], ..machines(has) };
     let failure = ensure_on(&all_broken, "m2", &spec(&["a"])).await.0.unwrap_err();
     assert_eq!(failure.code, Code::Unreachable);
