@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use uc_api::v1::{FilePart, HasFilesRequest, ReadFileRequest, ServiceSpec, node_client::NodeClient};
@@ -27,6 +27,8 @@ const QUEUE: usize = 8;
 /// Machines as far as contents go.
 #[async_trait]
 pub(super) trait Holders: Sync {
+    /// Keeps others from sending to this machine meanwhile.
+    async fn turn(&self, machine: &str) -> OwnedMutexGuard<()>;
     /// The machine that executes.
     fn own(&self) -> &str;
     /// All others that answer.
@@ -48,6 +50,7 @@ pub(super) async fn ensure(
     if wanted.is_empty() {
         return Ok(());
     }
+    let _turn = holders.turn(machine).await;
     let missing = holders.missing(machine, &wanted).await?;
     for hash in &missing {
         let what = what(spec, hash);
@@ -108,6 +111,10 @@ fn what(spec: &ServiceSpec, hash: &ContentHash) -> String {
 
 #[async_trait]
 impl Holders for &Member {
+    async fn turn(&self, machine: &str) -> OwnedMutexGuard<()> {
+        self.node.files().turn(machine).await
+    }
+
     fn own(&self) -> &str {
         &self.membership.machine_id
     }

@@ -21,6 +21,7 @@ struct Machines {
     /// Copies from these break off.
     breaks: Vec<&'static str>,
     copies: Mutex<Vec<String>>,
+    files: crate::files::Files,
 }
 
 fn machines(has: &[(&'static str, &[&str])]) -> Machines {
@@ -30,6 +31,7 @@ fn machines(has: &[(&'static str, &[&str])]) -> Machines {
         silent: Vec::new(),
         breaks: Vec::new(),
         copies: Mutex::default(),
+        files: crate::files::Files::new("not used"),
     }
 }
 
@@ -66,7 +68,12 @@ impl Holders for Machines {
         Ok(hashes.iter().filter(|hash| !own.contains(hash)).cloned().collect())
     }
 
+    async fn turn(&self, machine: &str) -> OwnedMutexGuard<()> {
+        self.files.turn(machine).await
+    }
+
     async fn copy(&self, hash: &ContentHash, from: &str, to: &str) -> Result<(), Failure> {
+        tokio::task::yield_now().await;
         if self.breaks.contains(&from) {
             return Err(Failure::new(Code::Unreachable, "the connection broke"));
         }
@@ -114,6 +121,19 @@ async fn the_executing_machine_sends_its_own() {
     result.unwrap();
     assert_eq!(*machines.copies.lock().unwrap(), ["m1 -> m2"]);
     assert_eq!(said, [format!("sending config a ({})", hash("a").short())]);
+}
+
+#[tokio::test]
+async fn replicas_that_are_made_side_by_side_need_a_content_once() {
+    let machines = machines(&[("m1", &["a"]), ("m2", &[]), ("m3", &[])]);
+    let wanted = spec(&["a"]);
+    let all = ["m2", "m2", "m3", "m2", "m3"].map(|machine| ensure_on(&machines, machine, &wanted));
+    for (result, _) in join_all(all).await {
+        result.unwrap();
+    }
+    let mut copies = machines.copies.lock().unwrap().clone();
+    copies.sort();
+    assert_eq!(copies, ["m1 -> m2", "m1 -> m3"]);
 }
 
 #[tokio::test]
