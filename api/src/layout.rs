@@ -49,4 +49,6 @@ pub mod label {
     pub const POST_START: &str = "uc.post-start";
     /// Commands to run in it before it is stopped: JSON, a list of `uc.v1.Hook`.
     pub const PRE_STOP: &str = "uc.pre-stop";
+    /// The container is no replica: it runs a command for a deployment. The value says for which life of which daemon, and for which run.
+    pub const HOOK: &str = "uc.hook";
 }

@@ -3,6 +3,9 @@
 //! what makes a revision, ports and paths, how large a content may be). No I/O.
 
 pub mod content;
+#[cfg(any(test, feature = "testing"))]
+#[expect(clippy::panic, reason = "for tests")]
+pub mod every_field;
 pub mod failure;
 pub mod id;
 pub mod layout;

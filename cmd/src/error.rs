@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Usage,
     /// A deployment failed and the previous revision serves again.
     RolledBack,
+    /// A deployment failed and was left where it was, as its file asks for.
+    Paused,
     /// Partly applied, or a machine could not be reached.
     Partial,
     /// It took longer than it may.
@@ -45,7 +47,7 @@ impl Kind {
             Self::BrokenPipe => 0,
             Self::Failed | Self::PlanChanged => 1,
             Self::Usage => 2,
-            Self::RolledBack => 3,
+            Self::RolledBack | Self::Paused => 3,
             Self::Partial => 4,
             Self::TimedOut => 5,
             Self::Engine => 125,

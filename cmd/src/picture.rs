@@ -71,6 +71,10 @@ fn draw_service(text: &mut String, service: &ServicePlan) {
         };
         _ = writeln!(text, "      {CYAN}{name}{CYAN:#}: {change}");
     }
+    if let Some(step) = &service.pre_deploy {
+        let command = value(&shell(&step.command));
+        _ = writeln!(text, "      {CYAN}>{CYAN:#} {}  first run {command}", step.machine_name);
+    }
     let machine_width = service.steps.iter().map(|step| step.machine_name.chars().count()).max().unwrap_or(0);
     for step in &service.steps {
         draw_step(text, step, machine_width);
@@ -136,6 +140,15 @@ fn sum(plan: &Plan) -> String {
     if parts.is_empty() { "no container changes".into() } else { parts.join(", ") }
 }
 
+/// A command's words, those quoted that would not be read as one.
+fn shell(words: &[String]) -> String {
+    let plain =
+        |word: &str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || "'\"\\$`".contains(c));
+    let quoted =
+        |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// In one line, and not too long.
 fn value(text: &str) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -154,6 +167,10 @@ pub(crate) fn step_label(plan: &Plan, step_id: &str) -> Option<String> {
     });
     volume.or_else(|| {
         plan.services.iter().find_map(|service| {
+            if let Some(step) = service.pre_deploy.as_ref().filter(|step| step.id == step_id) {
+                let (project, name, machine) = (&service.project, &service.service, &step.machine_name);
+                return Some(format!("> pre-deploy of {project}/{name} on {machine}"));
+            }
             let step = service.steps.iter().find(|step| step.id == step_id)?;
             let (mark, _) = action_mark(step.action());
             Some(format!("{mark} {}/{} on {}", service.project, service.service, step.machine_name))

@@ -6,6 +6,8 @@
 mod conflict;
 mod spec;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use uc_api::v1::{self, Health, Liveness, ReplicaState, ServiceMode};
 
@@ -169,6 +171,7 @@ pub(crate) struct Machine {
     endpoints: Vec<String>,
     replicas: u32,
     created_at: Option<String>,
+    labels: BTreeMap<String, String>,
     facts: Option<Facts>,
 }
 
@@ -180,6 +183,8 @@ struct Facts {
     arch: String,
     docker_version: Option<String>,
     uc_version: String,
+    cpus: Option<u32>,
+    memory_bytes: Option<u64>,
 }
 
 impl From<&v1::MachineStatus> for Machine {
@@ -194,6 +199,7 @@ impl From<&v1::MachineStatus> for Machine {
             connected: status.connected,
             public_key: record.public_key,
             endpoints: record.endpoints,
+            labels: record.labels,
             replicas: status.replicas,
             facts: status.facts.clone().map(|facts| Facts {
                 docker_version: some(&facts.docker_version),
@@ -202,6 +208,8 @@ impl From<&v1::MachineStatus> for Machine {
                 kernel: facts.kernel,
                 arch: facts.arch,
                 uc_version: facts.uc_version,
+                cpus: Some(facts.cpus).filter(|cpus| *cpus > 0),
+                memory_bytes: Some(facts.memory).filter(|bytes| *bytes > 0),
             }),
         }
     }

@@ -4,12 +4,14 @@
 //! What cannot be read becomes [`Value::Broken`], so that one error makes no others.
 
 mod items;
-mod nothing;
 mod pairs;
 mod port;
 mod volume;
+mod whole;
 
 use std::path::{Component, Path, PathBuf};
+
+use indexmap::IndexMap;
 
 use crate::diagnostic::Rule;
 use crate::duration;
@@ -21,7 +23,7 @@ use crate::shell;
 use uc_api::nearest;
 
 pub(crate) use items::without_repeats;
-pub(crate) use nothing::missing;
+pub(crate) use whole::whole;
 
 /// Key of a bind mount that holds its source as it was written, when that is no absolute path. Never printed.
 pub(crate) const WRITTEN_SOURCE: &str = "x-uc-written";
@@ -84,8 +86,6 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
 pub(crate) fn document(node: Node, cx: &mut Context<'_>) -> Node {
     match node.value {
         Value::Map(_) => canonical(node, Shape::Object(schema::TOP), cx),
-        // An empty document, as between two `---`.
-        Value::Null => Node::new(Value::Map(Map::new()), node.span),
         _ => {
             let message = format!("a compose file is a mapping, not {}", node.kind());
             cx.report
@@ -115,11 +115,21 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
             value @ (Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_)),
         ) => Value::Text(pairs::text_of(&value)),
         (Shape::Count, Value::Text(text)) if text == "all" => Value::Int(-1),
+        (Shape::Microseconds, Value::Text(text))
+            if text.parse::<i64>().is_err() && duration::parse_duration(&text).is_some() =>
+        {
+            Value::Text(text)
+        }
+        (Shape::Microseconds, value @ (Value::Text(_) | Value::Int(_) | Value::Float(_))) => {
+            typed(value, Shape::Int, span, cx)
+        }
         (Shape::Count, value) => typed(value, Shape::Int, span, cx),
         (Shape::Bool | Shape::Int | Shape::Number | Shape::Duration | Shape::Size, value) => {
             typed(value, shape, span, cx)
         }
-        (Shape::List(item), Value::List(items)) => Value::List(each(items, *item, cx)),
+        (Shape::List(item) | Shape::Distinct(item), Value::List(items)) => {
+            Value::List(each(items, *item, cx))
+        }
         (Shape::Set(item), Value::List(items)) => Value::List(unique(each(items, *item, cx))),
         (Shape::TextOrList, value @ Value::Text(_)) => Value::List(vec![Node::new(value, span)]),
         (Shape::TextOrList, Value::List(items)) => Value::List(unique(each(items, Shape::Text, cx))),
@@ -153,6 +163,7 @@ fn stays(node: &Node, shape: Shape, cx: &Context<'_>) -> bool {
                         | Shape::Number
                         | Shape::Count
                         | Shape::Duration
+                        | Shape::Microseconds
                         | Shape::Size
                         | Shape::OrObject(Scalar::Number | Scalar::Flag | Scalar::All, _)
                 )
@@ -172,7 +183,9 @@ fn wrong_type(value: &Value, shape: Shape, span: Span, report: &mut Report) -> V
     let path = report.path();
     let name = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
     let hint = match (value, shape) {
+        (Value::Null, Shape::Named(_)) => "write its entries below it, indented by two spaces".to_owned(),
         (Value::Null, _) => "give it a value, or remove the key".to_owned(),
+        (Value::List(_), Shape::Named(_)) => "write `name:` in place of `- name:`".to_owned(),
         (Value::Int(_) | Value::Float(_), Shape::Duration) => "add a unit, as in `30s` or `1m30s`".to_owned(),
         (Value::Int(_) | Value::Float(_) | Value::Bool(_), Shape::Text | Shape::OneOf(_) | Shape::Path) => {
             "put the value in quotes".to_owned()
@@ -209,10 +222,20 @@ fn each(items: Vec<Node>, item: Shape, cx: &mut Context<'_>) -> Vec<Node> {
     out
 }
 
-/// Without items that are there already.
+/// Later items take the place of earlier ones that are the same, which what stands before `=` decides.
 pub(crate) fn unique(items: Vec<Node>) -> Vec<Node> {
-    let mut seen = std::collections::HashSet::new();
-    items.into_iter().filter(|item| item.as_text().is_none_or(|text| seen.insert(text.to_owned()))).collect()
+    let mut places: IndexMap<String, Node> = IndexMap::with_capacity(items.len());
+    let mut others = Vec::new();
+    for item in items {
+        match item.as_text() {
+            Some(text) => {
+                let name = text.split('=').next().unwrap_or_default().to_owned();
+                places.insert(name, item);
+            }
+            None => others.push(item),
+        }
+    }
+    places.into_values().chain(others).collect()
 }
 
 fn one_of(text: String, words: &[&str], span: Span, cx: &mut Context<'_>) -> Value {
@@ -336,7 +359,15 @@ fn test(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
 }
 
 fn named(map: Map, item: Shape, cx: &mut Context<'_>) -> Map {
-    let bare = matches!(cx.report.path().as_str(), "networks" | "volumes");
+    let path = cx.report.path();
+    let bare = matches!(path.as_str(), "networks" | "volumes");
+    for (name, entry) in map.iter().filter(|_| !path.contains('.')) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty() || !name.chars().all(fits) {
+            let hint = "use letters, digits, `.`, `_` and `-`";
+            let _ = invalid(format!("`{name}` is no name in `{path}`"), hint, entry.key, cx);
+        }
+    }
     map.into_iter()
         .map(|(name, Entry { key, node })| {
             let node = match node.value {
@@ -364,7 +395,7 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
                 continue;
             }
             // An earlier file may say it.
-            Some(known) if node.value == Value::Null && !nothing::may_be(known.shape) => node,
+            Some(known) if node.value == Value::Null && !whole::may_be(known.shape) => node,
             Some(known) => {
                 cx.report.path_push(&name);
                 let node = canonical(node, known.shape, cx);
@@ -373,7 +404,7 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
             }
             None if name.starts_with("x-") => node,
             None => {
-                unknown(&name, key, keys, cx);
+                unknown(&name, key, &node, keys, cx);
                 continue;
             }
         };
@@ -382,7 +413,7 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
     out
 }
 
-fn unknown(name: &str, span: Span, keys: &'static [Key], cx: &mut Context<'_>) {
+fn unknown(name: &str, span: Span, node: &Node, keys: &'static [Key], cx: &mut Context<'_>) {
     let path = cx.report.path();
     let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in `{path}`") };
     let deeper = || {
@@ -396,6 +427,10 @@ fn unknown(name: &str, span: Span, keys: &'static [Key], cx: &mut Context<'_>) {
         (path.is_empty() && schema::find(schema::SERVICE, name).is_some())
             .then(|| "it belongs to a service, below `services:`; check the indentation".to_owned())
     };
+    let service = || {
+        (path.is_empty() && (node.get("image").is_some() || node.get("build").is_some()))
+            .then(|| "it looks like a service: indent it, and put it below `services:`".to_owned())
+    };
     let outside = || {
         schema::find(schema::TOP, name)
             .filter(|_| !path.is_empty())
@@ -403,6 +438,7 @@ fn unknown(name: &str, span: Span, keys: &'static [Key], cx: &mut Context<'_>) {
     };
     let hint = deeper()
         .or_else(service_key)
+        .or_else(service)
         .or_else(outside)
         .or_else(|| nearest::did_you_mean(name, keys.iter().map(|key| key.name)))
         .unwrap_or_else(|| format!("remove it, or call it `x-{name}`: such keys may hold anything"));
@@ -424,17 +460,29 @@ fn or_object(value: Value, scalar: Scalar, keys: &'static [Key], span: Span, cx:
         (Scalar::All, Value::Text(text)) if text == "all" => {
             Value::List(vec![node::map(span, [("count", Value::Int(-1))])])
         }
-        (Scalar::All, Value::List(items)) => Value::List(each(items, Shape::Object(keys), cx)),
+        (Scalar::All, Value::List(list)) => {
+            let mut list = each(list, Shape::Object(keys), cx);
+            for item in &mut list {
+                if let Value::Map(entries) = &mut item.value {
+                    items::all_devices(entries, item.span);
+                }
+            }
+            Value::List(list)
+        }
         (scalar, value) => wrong(&value, Shape::OrObject(scalar, keys), span, cx),
     }
 }
 
 fn by_name(value: Value, names: Names, keys: &'static [Key], span: Span, cx: &mut Context<'_>) -> Value {
+    let mut seen = std::collections::HashSet::new();
     let entries: Vec<(String, Entry)> = match value {
         Value::List(items) => each(items, Shape::Text, cx)
             .into_iter()
             .filter_map(|item| {
                 let name = item.as_text()?.to_owned();
+                if !seen.insert(name.clone()) {
+                    whole::repeats(&item, cx.report);
+                }
                 let value = match names {
                     Names::Dependency => {
                         let mut entries = Map::new();

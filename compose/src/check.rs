@@ -1,11 +1,16 @@
 //! Names that a file uses must be names that it declares, and services must not wait for each other in a circle.
 
+mod resources;
+mod service;
+
 use std::collections::{BTreeSet, HashSet};
 
 use crate::diagnostic::Rule;
-use crate::node::{Map, Node, Span, Value};
+use crate::node::{Entry, Map, Node, Span, Value};
 use crate::report::Report;
 use uc_api::nearest;
+
+pub(crate) use resources::resources;
 
 /// What else the file knows, for better answers.
 #[derive(Debug)]
@@ -14,23 +19,25 @@ pub(crate) struct Known {
     pub(crate) inactive: Vec<(String, String)>,
 }
 
-/// Checks references of active services; drops dependencies that are not required and not there.
-pub(crate) fn references(document: &mut Node, known: &Known, report: &mut Report) {
-    let declared = |document: &Node, key: &str| -> BTreeSet<String> {
+/// Checks what services name, and what they say of themselves. `services` are active, all else is there used or not.
+pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
+    let declared = |key: &str| -> BTreeSet<String> {
         document.get(key).into_iter().flat_map(Node::entries).map(|(name, _)| name.clone()).collect()
     };
-    let services = declared(document, "services");
-    let volumes = declared(document, "volumes");
-    let networks = declared(document, "networks");
-    let secrets = declared(document, "secrets");
-    let configs = declared(document, "configs");
-    let Some(map) = services_mut(document) else { return };
+    let services = declared("services");
+    let volumes = declared("volumes");
+    let networks = declared("networks");
+    let secrets = declared("secrets");
+    let configs = declared("configs");
+    let models = declared("models");
+    let Some(Value::Map(map)) = document.get("services").map(|node| &node.value) else { return };
     report.path_push("services");
-    for (name, entry) in map.iter_mut() {
+    for (name, entry) in map {
         report.path_push(name);
-        dependencies(&mut entry.node, &services, known, report);
         let service = &entry.node;
-        contradictions(service, report);
+        dependencies(service, &services, known, report);
+        service::required(service, report);
+        service::contradictions(service, report);
         for mount in service.get("volumes").into_iter().flat_map(Node::items) {
             if mount.get_text("type") == Some("volume")
                 && let Some(source) = mount.get_text("source").filter(|source| !source.is_empty())
@@ -42,14 +49,17 @@ pub(crate) fn references(document: &mut Node, known: &Known, report: &mut Report
                 declared_or_error("volume", source, span, &volumes, &hint, report);
             }
         }
-        for (network, entry) in service.get("networks").into_iter().flat_map(Node::entries) {
-            if network != "default" {
-                let hint = format!("declare it at the top level, `networks:` with `{network}:` below it");
-                declared_or_error("network", network, entry.key, &networks, &hint, report);
+        for (key, kind, declared) in [("networks", "network", &networks), ("models", "model", &models)] {
+            for (name, entry) in service.get(key).into_iter().flat_map(Node::entries) {
+                if (key, name.as_str()) != ("networks", "default") {
+                    let hint = format!("declare it at the top level, `{key}:` with `{name}:` below it");
+                    declared_or_error(kind, name, entry.key, declared, &hint, report);
+                }
             }
         }
         for (key, kind, declared) in [("secrets", "secret", &secrets), ("configs", "config", &configs)] {
-            for grant in service.get(key).into_iter().flat_map(Node::items) {
+            let build = service.get("build").and_then(|build| build.get(key));
+            for grant in service.get(key).into_iter().chain(build).flat_map(Node::items) {
                 if let Some(source) = grant.get_text("source") {
                     let hint = format!("declare it at the top level, `{key}:` with `{source}:` below it");
                     declared_or_error(kind, source, grant.span, declared, &hint, report);
@@ -58,8 +68,31 @@ pub(crate) fn references(document: &mut Node, known: &Known, report: &mut Report
         }
         report.path_pop();
     }
+    service::container_names(map.iter().map(|(name, entry)| (name, &entry.node)), report);
     circles(map, report);
     report.path_pop();
+}
+
+/// Removes dependencies that are not required and not there.
+pub(crate) fn drop_missing(document: &mut Node) {
+    let services: BTreeSet<String> =
+        document.get("services").into_iter().flat_map(Node::entries).map(|(name, _)| name.clone()).collect();
+    let Some(map) = services_mut(document) else { return };
+    for entry in map.values_mut() {
+        let Value::Map(service) = &mut entry.node.value else { continue };
+        if let Some(Value::Map(map)) = service.get_mut("depends_on").map(|entry| &mut entry.node.value) {
+            map.retain(|name, _| services.contains(name));
+        }
+    }
+}
+
+/// A key that something cannot be without. What is broken or in short form lacks nothing.
+fn needs(entry: &Entry, key: &str, what: &str, report: &mut Report) {
+    if entry.node.as_map().is_some_and(|map| !map.contains_key(key)) {
+        report
+            .error(Rule::Value, entry.key, format!("`{key}` is missing in `{}`", report.path()))
+            .hint(format!("add `{key}:`, {what}"));
+    }
 }
 
 fn services_mut(document: &mut Node) -> Option<&mut Map> {
@@ -86,20 +119,16 @@ fn declared_or_error(
     report.error(Rule::Reference, span, format!("{kind} `{name}` is not declared")).hint(hint);
 }
 
-fn dependencies(service: &mut Node, services: &BTreeSet<String>, known: &Known, report: &mut Report) {
-    let Value::Map(service) = &mut service.value else { return };
-    let Some(dependencies) = service.get_mut("depends_on") else { return };
-    let Value::Map(map) = &mut dependencies.node.value else { return };
+fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, report: &mut Report) {
     report.path_push("depends_on");
-    map.retain(|name, entry| {
+    for (name, entry) in service.get("depends_on").into_iter().flat_map(Node::entries) {
         if services.contains(name) {
-            return true;
+            continue;
         }
-        if entry.node.get("required").and_then(Node::as_bool) == Some(false) {
-            return false;
-        }
+        let required = entry.node.get("required").and_then(Node::as_bool) != Some(false);
         let inactive = known.inactive.iter().find(|(inactive, _)| inactive == name);
         let (message, hint) = match inactive {
+            Some(_) if !required => continue,
             Some((_, profile)) => (
                 format!("service `{name}` belongs to a profile that is not active"),
                 format!("activate it with `--profile {profile}`, or say `required: false`"),
@@ -111,29 +140,8 @@ fn dependencies(service: &mut Node, services: &BTreeSet<String>, known: &Known, 
             ),
         };
         report.error(Rule::Reference, entry.key, message).hint(hint);
-        true
-    });
+    }
     report.path_pop();
-}
-
-/// What cannot be said together, or not in this way.
-fn contradictions(service: &Node, report: &mut Report) {
-    if let (Some(mode), Some(_)) = (service.get("network_mode"), service.get("networks")) {
-        report
-            .error(Rule::Value, mode.span, "`network_mode` and `networks` exclude each other")
-            .hint("remove one of them");
-    }
-    if let Some((node, name)) = service.get("container_name").and_then(|node| Some((node, node.as_text()?))) {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        if name.len() < 2
-            || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
-            || !name.chars().all(allowed)
-        {
-            report
-                .error(Rule::Value, node.span, format!("`{name}` is not the name of a container"))
-                .hint("use letters, digits, `_`, `.` and `-`, beginning with a letter or digit");
-        }
-    }
 }
 
 /// One error for each circle of `depends_on`, at the dependency that closes it.

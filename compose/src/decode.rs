@@ -87,7 +87,9 @@ fn service(
         report.error(Rule::Refused, *span, error.to_string()).hint("rename the service");
     }
     let has = |key: &str| node.as_map().is_some_and(|map| map.contains_key(key));
-    if !has("image") && !has("build") && node.value != Value::Broken && !report.has_unknown_key() {
+    let missing = !has("image") && !has("build") && !has("provider") && node.value != Value::Broken;
+    // What seems to be missing may be misspelt, or be in a file that cannot be read.
+    if missing && !report.has_errors_here() {
         report
             .error(Rule::Value, *span, format!("service `{name}` has neither `image` nor `build`"))
             .hint("add `image:` with what to run, or `build:` with how to build it");
@@ -99,8 +101,9 @@ fn service(
         })
         && (!has("build") || !image.is_empty())
     {
+        let rule = if image.is_empty() { Rule::Value } else { Rule::Refused };
         report
-            .error(Rule::Refused, node.span, format!("`{image}` is not the name of an image"))
+            .error(rule, node.span, format!("`{image}` is not the name of an image"))
             .hint("write `[registry/]name[:tag]`; a variable in it may be empty");
     }
     let build = build::build(name, node, &image, tree, report);

@@ -1,10 +1,15 @@
 //! The resolved file in compose's own words, as `docker compose config` prints it.
 
+mod plain;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Map as JsonMap, Number, Value as Json};
 
+use crate::canonical::WRITTEN_SOURCE;
 use crate::node::{Node, Value};
+
+pub(crate) use plain::plain;
 
 /// Top-level things that get a name outside the project.
 const NAMED: [&str; 4] = ["networks", "volumes", "secrets", "configs"];
@@ -52,7 +57,7 @@ pub(crate) fn document(tree: &Node, project: &str, interpolated: bool) -> Json {
     }
     for (name, entry) in tree.entries() {
         if name == "models" || name.starts_with("x-") {
-            out.insert(name.clone(), json(&entry.node, true));
+            out.insert(name.clone(), json(&entry.node));
         }
     }
     sorted(Json::Object(out), interpolated)
@@ -81,7 +86,7 @@ pub(crate) fn is_external(node: Option<&Node>) -> bool {
 }
 
 fn resource(node: Option<&Node>, key: &str, project: &str) -> JsonMap<String, Json> {
-    let mut out = match node.map(|node| json(node, false)) {
+    let mut out = match node.map(json) {
         Some(Json::Object(map)) => map,
         _ => JsonMap::new(),
     };
@@ -94,7 +99,7 @@ fn resource(node: Option<&Node>, key: &str, project: &str) -> JsonMap<String, Js
 }
 
 fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json> {
-    let mut out = match json(node, false) {
+    let mut out = match json(node) {
         Json::Object(map) => map,
         _ => JsonMap::new(),
     };
@@ -126,13 +131,49 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
             args.retain(|_, value| !value.is_null());
         }
     }
-    if !out.contains_key("networks") && !out.contains_key("network_mode") {
+    if let Some(Json::Object(build)) = out.get_mut("build")
+        && let Some(Json::Object(ssh)) = build.get("ssh")
+    {
+        let key = |(name, path): (&String, &Json)| match path.as_str() {
+            None | Some("") => name.clone(),
+            Some(path) => format!("{name}={path}"),
+        };
+        let keys: Vec<_> = ssh.iter().map(key).map(Json::from).collect();
+        build.insert("ssh".into(), keys.into());
+    }
+    if out.get("pull_policy").is_some_and(|policy| policy == "if_not_present") {
+        out.insert("pull_policy".into(), "missing".into());
+    }
+    // Docker Compose takes it for a size.
+    if let Some(Json::Number(number)) = out.get("mem_swappiness") {
+        let text = number.to_string();
+        out.insert("mem_swappiness".into(), text.into());
+    }
+    if let Some(Json::Object(options)) = out.get_mut("provider").and_then(|node| node.get_mut("options")) {
+        for value in options.values_mut().filter(|value| !value.is_array()) {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            *value = vec![Json::from(text)].into();
+        }
+    }
+    let own = ["networks", "network_mode", "provider"];
+    if !own.iter().any(|key| out.contains_key(*key)) {
         out.insert("networks".into(), Json::Object(JsonMap::from_iter([("default".to_owned(), Json::Null)])));
+    }
+    // Hooks before the start run in containers of their own, in the service's place.
+    let inherited: Vec<_> = ["image", "networks", "network_mode"]
+        .into_iter()
+        .filter_map(|key| Some((key, out.get(key)?.clone())))
+        .collect();
+    let hooks = out.get_mut("pre_start").and_then(Json::as_array_mut).into_iter().flatten();
+    for hook in hooks.filter_map(Json::as_object_mut) {
+        for (key, value) in &inherited {
+            hook.entry(*key).or_insert_with(|| value.clone());
+        }
     }
     for (network, _) in node.get("networks").into_iter().flat_map(Node::entries) {
         used.push(("networks", network.clone()));
     }
-    if node.get("networks").is_none() && node.get("network_mode").is_none() {
+    if own.iter().all(|key| node.get(key).is_none()) {
         used.push(("networks", "default".into()));
     }
     for mount in node.get("volumes").into_iter().flat_map(Node::items) {
@@ -166,8 +207,8 @@ fn quieten(map: &mut JsonMap<String, Json>, keys: &[&str]) {
     map.retain(|key, value| !(keys.contains(&key.as_str()) && says_nothing(value)));
 }
 
-/// A value as JSON. `x-` keys are kept at the top level only.
-fn json(node: &Node, keep_extensions: bool) -> Json {
+/// A value as JSON.
+fn json(node: &Node) -> Json {
     match &node.value {
         Value::Broken | Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
@@ -177,11 +218,11 @@ fn json(node: &Node, keep_extensions: bool) -> Json {
             .unwrap_or_else(|_| Json::from(value.to_string())),
         Value::Float(value) => Number::from_f64(*value).map_or(Json::Null, Json::Number),
         Value::Text(text) => Json::from(text.as_str()),
-        Value::List(items) => Json::Array(items.iter().map(|item| json(item, keep_extensions)).collect()),
+        Value::List(items) => Json::Array(items.iter().map(json).collect()),
         Value::Map(map) => Json::Object(
             map.iter()
-                .filter(|(key, _)| keep_extensions || !key.starts_with("x-"))
-                .map(|(key, entry)| (key.clone(), json(&entry.node, keep_extensions)))
+                .filter(|(key, _)| *key != WRITTEN_SOURCE)
+                .map(|(key, entry)| (key.clone(), json(&entry.node)))
                 .collect(),
         ),
     }

@@ -55,6 +55,41 @@ pub(crate) fn parse(
     variables
 }
 
+/// `NAME=value` lines, taken as they are: no quotes, no variables. `NAME` alone takes its value from the environment.
+pub(crate) fn raw(
+    text: &str,
+    file: u32,
+    environment: &dyn Fn(&str) -> Option<String>,
+    report: &mut Report,
+) -> Variables {
+    let mut variables = Variables::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, value) = match line.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (line, environment(line)),
+        };
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+            let length = number(line.chars().count());
+            report
+                .error(
+                    Rule::Syntax,
+                    Span { file, line: number(index + 1), column: 1, length },
+                    "this is not a variable's name, `=` and its value",
+                )
+                .hint("write `NAME=value`; a line that begins with `#` is a comment");
+            continue;
+        }
+        variables.insert(name.to_owned(), value);
+    }
+    variables
+}
+
 /// The value as it stands, before variables are put in.
 enum Raw {
     Inherited,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::diagnostic::Rule;
 use crate::dotenv;
-use crate::node::{Entry, Map, Node, Value};
+use crate::node::{Entry, Map, Node, Span, Value};
 use crate::parse::MAX_BYTES;
 use crate::report::Report;
 use crate::request::{ReadFile, SourceFile};
@@ -61,105 +61,142 @@ pub fn environment(process: &BTreeMap<String, String>, dotenv: &[SourceFile]) ->
     environment.all()
 }
 
-/// Gives every service its final `environment`: that of its files, then its own, names without value from `environment`.
-pub(crate) fn resolve(
-    services: &mut Map,
-    environment: &Environment,
-    files: &dyn ReadFile,
-    read: &mut Vec<SourceFile>,
-    report: &mut Report,
-) {
-    for (name, service) in services {
-        let Value::Map(service) = &mut service.node.value else { continue };
-        report.path_push(name);
-        let mut variables = Map::new();
-        if let Some(list) = service.shift_remove("env_file") {
-            for item in list.node.items() {
-                env_file(item, &mut variables, environment, files, read, report);
+/// Files that services name, read once for each mention.
+pub(crate) struct Reader<'a> {
+    pub(crate) files: &'a dyn ReadFile,
+    pub(crate) read: &'a mut Vec<SourceFile>,
+    pub(crate) report: &'a mut Report,
+}
+
+impl Reader<'_> {
+    /// The text of a file and its index in the report; what is wrong with it is said at `span`. Without `required` it may be missing.
+    fn text(&mut self, path: &str, span: Span, required: Option<bool>) -> Option<(String, u32)> {
+        let text = match self.files.read(Path::new(path)) {
+            Ok(text) if text.len() > MAX_BYTES => {
+                self.report
+                    .error(Rule::File, span, format!("`{path}` is larger than {} MB", MAX_BYTES >> 20))
+                    .hint("such a file is not that large: is it the right one?");
+                return None;
             }
-        }
-        if let Some(own) = service.get_mut("environment")
-            && let Value::Map(map) = &mut own.node.value
-        {
-            for (name, entry) in std::mem::take(map) {
-                let Entry { key, mut node } = entry;
-                if node.value == Value::Null
-                    && let Some(value) = environment.get(&name)
-                {
-                    node.value = Value::Text(value);
-                }
-                variables.insert(name, Entry { key, node });
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && required == Some(false) => return None,
+            Err(error) => {
+                let hint = match error.kind() {
+                    io::ErrorKind::NotFound if required.is_some() => {
+                        "create it, correct the path, or say `required: false`"
+                    }
+                    io::ErrorKind::InvalidData => "it must be text in UTF-8",
+                    _ => "create it, or correct the path",
+                };
+                self.report.error(Rule::File, span, format!("cannot read `{path}`: {error}")).hint(hint);
+                return None;
             }
-            *map = variables;
-        } else if !variables.is_empty() {
-            let span = variables.values().next().map(|entry| entry.key).unwrap_or_default();
-            let node = Node::new(Value::Map(variables), span);
-            service.insert("environment".into(), Entry { key: span, node });
-        }
-        if let Some(build) = service.get_mut("build")
-            && let Value::Map(build) = &mut build.node.value
-            && let Some(args) = build.get_mut("args")
-            && let Value::Map(args) = &mut args.node.value
-        {
-            for (name, entry) in args {
-                if entry.node.value == Value::Null
-                    && let Some(value) = environment.get(name)
-                {
-                    entry.node.value = Value::Text(value);
-                }
-            }
-        }
-        report.path_pop();
+        };
+        let file = self.report.add_file(path.into());
+        self.read.push(SourceFile { path: path.into(), text: text.clone() });
+        Some((text, file))
     }
 }
 
-fn env_file(
-    item: &Node,
-    variables: &mut Map,
-    environment: &Environment,
-    files: &dyn ReadFile,
-    read: &mut Vec<SourceFile>,
-    report: &mut Report,
-) {
+/// Gives every service its final `environment` (that of its files, then its own, names without value from where `uc` runs) and `labels`
+/// (likewise).
+pub(crate) fn resolve(services: &mut Map, environment: &Environment, reader: &mut Reader<'_>) {
+    for (name, service) in services {
+        let Value::Map(service) = &mut service.node.value else { continue };
+        reader.report.path_push(name);
+        of_service(service, environment, reader);
+        labels(service, reader);
+        if let Some(args) = pairs(service.get_mut("build").and_then(|build| match &mut build.node.value {
+            Value::Map(build) => build.get_mut("args"),
+            _ => None,
+        })) {
+            from_environment(args, environment);
+        }
+        reader.report.path_pop();
+    }
+}
+
+fn of_service(service: &mut Map, environment: &Environment, reader: &mut Reader<'_>) {
+    let files = service.shift_remove("env_file");
+    let mut own = Map::new();
+    if let Some(map) = pairs(service.get_mut("environment")) {
+        from_environment(map, environment);
+        own.clone_from(map);
+    }
+    let Some(files) = files else { return };
+    let mut variables = Map::new();
+    for item in files.node.items() {
+        env_file(item, &mut variables, &own, environment, reader);
+    }
+    variables.extend(own);
+    put(service, "environment", variables, files.key);
+}
+
+fn labels(service: &mut Map, reader: &mut Reader<'_>) {
+    let Some(files) = service.get("label_file").cloned() else { return };
+    let mut labels = Map::new();
+    for item in files.node.items() {
+        let Some(path) = item.as_text() else { continue };
+        let Some((text, file)) = reader.text(path, item.span, None) else { continue };
+        let earlier = |name: &str| labels.get(name).and_then(value);
+        let read = dotenv::parse(&text, file, &earlier, reader.report);
+        add(&mut labels, read, item.span);
+    }
+    if let Some(own) = pairs(service.get_mut("labels")) {
+        labels.extend(std::mem::take(own));
+    }
+    put(service, "labels", labels, files.key);
+}
+
+fn env_file(item: &Node, variables: &mut Map, own: &Map, environment: &Environment, reader: &mut Reader<'_>) {
     let Some(path) = item.get_text("path") else { return };
     let span = item.get("path").map_or(item.span, |node| node.span);
     let required = item.get("required").and_then(Node::as_bool).unwrap_or(true);
-    let text = match files.read(Path::new(path)) {
-        Ok(text) if text.len() > MAX_BYTES => {
-            report
-                .error(Rule::File, span, format!("`{path}` is larger than {} MB", MAX_BYTES >> 20))
-                .hint("a file of variables is not that large: is it the right one?");
-            return;
-        }
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return,
-        Err(error) => {
-            report
-                .error(Rule::File, span, format!("cannot read `{path}`: {error}"))
-                .hint("create it, correct the path, or say `required: false`");
-            return;
-        }
+    let Some((text, file)) = reader.text(path, span, Some(required)) else { return };
+    let known = |name: &str| {
+        let of = |map: &Map| map.get(name).and_then(value);
+        environment.get(name).or_else(|| of(own)).or_else(|| of(variables))
     };
-    let file = report.add_file(path.into());
-    let read_variables: dotenv::Variables = if item.get_text("format") == Some("raw") {
-        raw(&text)
+    let read = if item.get_text("format") == Some("raw") {
+        dotenv::raw(&text, file, &known, reader.report)
     } else {
-        let earlier = |name: &str| variables.get(name)?.node.as_text().map(str::to_owned);
-        dotenv::parse(&text, file, &|name| environment.get(name).or_else(|| earlier(name)), report)
+        dotenv::parse(&text, file, &known, reader.report)
     };
-    read.push(SourceFile { path: path.into(), text });
-    for (name, value) in read_variables {
-        if let Some(value) = value {
-            variables.insert(name, Entry { key: span, node: Node::text(value, span) });
+    add(variables, read, span);
+}
+
+fn add(map: &mut Map, read: dotenv::Variables, span: Span) {
+    let given = read.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    map.extend(given.map(|(name, value)| (name, Entry { key: span, node: Node::text(value, span) })));
+}
+
+fn value(entry: &Entry) -> Option<String> {
+    entry.node.as_text().map(str::to_owned)
+}
+
+fn pairs(entry: Option<&mut Entry>) -> Option<&mut Map> {
+    match &mut entry?.node.value {
+        Value::Map(map) => Some(map),
+        _ => None,
+    }
+}
+
+fn from_environment(map: &mut Map, environment: &Environment) {
+    for (name, entry) in map.iter_mut().filter(|(_, entry)| entry.node.value == Value::Null) {
+        if let Some(value) = environment.get(name) {
+            entry.node.value = Value::Text(value);
         }
     }
 }
 
-/// `NAME=value` lines, taken as they are.
-fn raw(text: &str) -> dotenv::Variables {
-    text.lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.trim().to_owned(), Some(value.to_owned())))
-        .collect()
+/// Puts the pairs where a value of the wrong type does not stand.
+fn put(service: &mut Map, key: &str, map: Map, span: Span) {
+    match service.get_mut(key) {
+        Some(entry) if matches!(entry.node.value, Value::Map(_)) => entry.node.value = Value::Map(map),
+        Some(_) => {}
+        None if map.is_empty() => {}
+        None => {
+            service.insert(key.to_owned(), Entry { key: span, node: Node::new(Value::Map(map), span) });
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::check::{self, Known};
 use crate::decode;
 use crate::diagnostic::Rule;
 use crate::document;
-use crate::environment::{self, Environment};
+use crate::environment::{self, Environment, Reader};
 use crate::honour;
 use crate::implied;
 use crate::interpolate::{self, Variable};
@@ -78,18 +78,21 @@ fn resolve(
     if request.interpolate {
         if let Some(services) = services_mut(&mut tree) {
             report.path_push("services");
-            environment::resolve(services, &variables, files, read, report);
+            environment::resolve(services, &variables, &mut Reader { files, read, report });
             report.path_pop();
         }
         // First, because what follows adds what the file does not say.
         honour::check(&tree, schema::TOP, report);
         implied::dependencies(&mut tree);
-        check::references(&mut tree, &Known { inactive }, report);
+        check::references(&tree, &Known { inactive }, report);
+        project.document = document::document(&tree, project.name.as_str(), true);
+        check::drop_missing(&mut tree);
         project.services = decode::services(&tree, &project.name, report);
         project.images = decode::image_templates(&tree, report);
         project.volumes = decode::volumes(&tree, &project.services, &project.name);
+    } else {
+        project.document = document::document(&tree, project.name.as_str(), false);
     }
-    project.document = document::document(&tree, project.name.as_str(), request.interpolate);
     Some(project)
 }
 
@@ -127,7 +130,10 @@ fn whole(
     let name = project_name(request, &mut main, &mut variables, loader.report)?;
     let scope = Scope { directory: request.directory.clone(), variables, including: Vec::new() };
     let mut tree = loader.model(main, &scope);
-    canonical::missing(&mut tree, Shape::Object(schema::TOP), loader.report);
+    canonical::whole(&mut tree, Shape::Object(schema::TOP), loader.report);
+    if request.interpolate {
+        check::resources(&tree, loader.report);
+    }
     Some(Whole { name, tree, variables: scope.variables })
 }
 
@@ -167,7 +173,9 @@ fn project_name(
             directory: &request.directory,
         },
         report,
-    )?;
+    )
+    // That is an error already; what else is wrong is worth knowing, too.
+    .or_else(|| "unnamed".parse().ok())?;
     variables.set_default("COMPOSE_PROJECT_NAME", name.as_str());
     Some(name)
 }

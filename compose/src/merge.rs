@@ -3,9 +3,11 @@
 //! Mappings merge key by key; lists are added up, those with an identity (ports, mounts, …) or without repeats (`dns`, `cap_add`, …) by it;
 //! commands and scalars are replaced, but not by nothing. `!override` and `!reset` have done their work before: see `reset`.
 
+use std::collections::HashSet;
+
 use crate::canonical;
 use crate::node::{Entry, Map, Node, Value};
-use crate::schema::{self, Key, Scalar, Shape};
+use crate::schema::{self, Key, Shape, Short};
 
 /// `later` on top of `earlier`.
 pub(crate) fn merge(earlier: Node, later: Node, shape: Shape) -> Node {
@@ -18,7 +20,6 @@ pub(crate) fn merge(earlier: Node, later: Node, shape: Shape) -> Node {
             Value::Map(a)
         }
         (_, value, Value::Null) => return Node::new(value, earlier.span),
-        (Shape::OrObject(Scalar::Number, _), _, later) => later,
         (Shape::Object(keys) | Shape::OrObject(_, keys), Value::Map(a), Value::Map(b)) => {
             Value::Map(maps(a, b, |name| key_shape(keys, name)))
         }
@@ -27,10 +28,18 @@ pub(crate) fn merge(earlier: Node, later: Node, shape: Shape) -> Node {
             Value::Map(maps(a, b, |_| Shape::Object(keys)))
         }
         (Shape::Any, Value::Map(a), Value::Map(b)) => Value::Map(maps(a, b, |_| Shape::Any)),
-        (Shape::List(_) | Shape::Any, Value::List(a), Value::List(b)) => Value::List(join(a, b)),
-        (Shape::Set(_) | Shape::TextOrList | Shape::Hosts, Value::List(a), Value::List(b)) => {
+        (
+            Shape::List(_) | Shape::Distinct(_) | Shape::Files | Shape::Hosts | Shape::Any,
+            Value::List(a),
+            Value::List(b),
+        ) => Value::List(with_new(a, b)),
+        (Shape::Set(_) | Shape::TextOrList, Value::List(a), Value::List(b)) => {
             Value::List(canonical::unique(join(a, b)))
         }
+        (Shape::Items(Short::Subnet, keys), Value::List(a), Value::List(b)) => {
+            Value::List(subnets(a, b, keys))
+        }
+        (Shape::OrObject(_, _), Value::List(a), Value::List(b)) => Value::List(join(a, b)),
         (Shape::Items(short, _), Value::List(a), Value::List(b)) => {
             Value::List(canonical::without_repeats(join(a, b), short))
         }
@@ -60,6 +69,25 @@ fn maps(mut earlier: Map, later: Map, shape_of: impl Fn(&str) -> Shape) -> Map {
         let before = std::mem::replace(&mut known.node, Node::new(Value::Null, key));
         *known = Entry { key, node: merge(before, node, shape) };
     }
+    earlier
+}
+
+/// Of one subnet everything that was said of it.
+fn subnets(mut earlier: Vec<Node>, later: Vec<Node>, keys: &'static [Key]) -> Vec<Node> {
+    for node in later {
+        let same = earlier.iter_mut().find(|known| known.get_text("subnet") == node.get_text("subnet"));
+        match same {
+            Some(known) => *known = merge(known.clone(), node, Shape::Object(keys)),
+            None => earlier.push(node),
+        }
+    }
+    earlier
+}
+
+/// Items that are there already are not added.
+fn with_new(mut earlier: Vec<Node>, later: Vec<Node>) -> Vec<Node> {
+    let known: HashSet<String> = earlier.iter().filter_map(Node::as_text).map(str::to_owned).collect();
+    earlier.extend(later.into_iter().filter(|item| item.as_text().is_none_or(|text| !known.contains(text))));
     earlier
 }
 

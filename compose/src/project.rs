@@ -7,6 +7,7 @@ use uc_api::{ProjectName, v1};
 
 use crate::decode::ImageTemplate;
 use crate::diagnostic::Diagnostic;
+use crate::document;
 use crate::emit;
 use crate::template::TemplateFacts;
 
@@ -196,7 +197,7 @@ impl Build {
 impl Project {
     /// The resolved compose file as JSON, keys sorted, in the form of `docker compose config --format json`.
     pub fn to_json(&self) -> serde_json::Value {
-        self.document.clone()
+        document::plain(&self.document)
     }
 
     /// The same as YAML.

@@ -33,7 +33,7 @@ impl Report {
     }
 
     /// File, line and column of a span; line and column are 0 for what stands in no line.
-    pub(crate) fn place(&self, span: Span) -> (PathBuf, usize, usize) {
+    pub(crate) fn position(&self, span: Span) -> (PathBuf, usize, usize) {
         let file = self.files.get(span.file as usize).cloned().unwrap_or_default();
         (file, span.line as usize, span.column as usize)
     }
@@ -127,10 +127,13 @@ impl Report {
         }
     }
 
-    /// Whether an unknown key was found right below where we are: what seems to be missing may be misspelt.
-    pub(crate) fn has_unknown_key(&self) -> bool {
+    /// Whether there are errors where we are or below it.
+    pub(crate) fn has_errors_here(&self) -> bool {
         let path = self.path();
-        self.found.iter().any(|(_, d)| d.rule == Rule::UnknownKey && d.path == path)
+        let below = |other: &str| {
+            other.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.found.iter().any(|(_, d)| d.severity == Severity::Error && below(&d.path))
     }
 
     pub(crate) fn has_errors(&self) -> bool {

@@ -53,6 +53,8 @@ pub(crate) enum Shape {
     Count,
     /// `1m30s`.
     Duration,
+    /// Microseconds, or a duration.
+    Microseconds,
     /// `1.5g` or bytes; becomes bytes.
     Size,
     /// A path on the computer that runs `uc`; becomes absolute.
@@ -67,6 +69,8 @@ pub(crate) enum Shape {
     List(&'static Shape),
     /// A list that is a set: equal items are one.
     Set(&'static Shape),
+    /// A list whose items may not repeat; those of several files are added up.
+    Distinct(&'static Shape),
     /// A string or a list of strings; becomes a list, a set.
     TextOrList,
     /// A command: string (split as a shell does), list or null. Of several files the last wins.
@@ -117,8 +121,10 @@ pub(crate) enum Short {
     EnvFile,
     /// A file to include.
     Include,
-    /// Not in short form at all.
-    None,
+    /// A subnet: not in short form.
+    Subnet,
+    /// A request for devices: not in short form.
+    Request,
 }
 
 /// What one scalar stands for in [`Shape::OrObject`].
@@ -179,9 +185,10 @@ impl Shape {
             Self::NumberOrText => "a number or a string".into(),
             Self::Count => "a whole number or `all`".into(),
             Self::Duration => "a duration such as `1m30s`".into(),
+            Self::Microseconds => "microseconds, or a duration such as `100ms`".into(),
             Self::Size => "a size such as `64m`".into(),
             Self::Any => "anything".into(),
-            Self::List(item) | Self::Set(item) => match item {
+            Self::List(item) | Self::Set(item) | Self::Distinct(item) => match item {
                 Self::Text | Self::Path => "a list of strings".into(),
                 item => format!("a list of {}", item.plural()),
             },
@@ -192,7 +199,7 @@ impl Shape {
             Self::Options => "a mapping of strings and numbers".into(),
             Self::Hosts => "a mapping or a list of `host=ip`".into(),
             Self::Named(_) | Self::Object(_) => "a mapping".into(),
-            Self::Items(Short::None, _) => "a list of mappings".into(),
+            Self::Items(Short::Subnet | Short::Request, _) => "a list of mappings".into(),
             Self::Items(Short::EnvFile, _) => "a string, or a list of strings or mappings".into(),
             Self::Items(..) => "a list of strings or mappings".into(),
             Self::OrObject(Scalar::Key(_), _) => "a string or a mapping".into(),
@@ -217,7 +224,7 @@ impl Shape {
             Self::Object(keys) | Self::Items(_, keys) | Self::OrObject(_, keys) | Self::Names(_, keys) => {
                 Some(keys)
             }
-            Self::List(item) | Self::Set(item) | Self::Named(item) => item.keys(),
+            Self::List(item) | Self::Set(item) | Self::Distinct(item) | Self::Named(item) => item.keys(),
             _ => None,
         }
     }

@@ -58,6 +58,8 @@ pub struct Container {
     pub record: v1::ReplicaRecord,
     /// Made by uc; nothing else is ever touched.
     pub managed: bool,
+    /// It runs a command for a deployment and is no replica: the mark of that run. Empty: a replica.
+    pub hook: String,
     /// Its healthcheck, with the engine's defaults filled in; none when it has none.
     pub healthcheck: Option<HealthLimits>,
     /// When the engine starts it again by itself.
@@ -74,6 +76,13 @@ pub struct Container {
     pub post_start: Vec<v1::Hook>,
     /// To be run in it before it is stopped, in this order.
     pub pre_stop: Vec<v1::Hook>,
+}
+
+impl Container {
+    /// A replica of a service.
+    pub fn is_replica(&self) -> bool {
+        self.managed && self.hook.is_empty()
+    }
 }
 
 /// An image as far as creating a container needs to know it.

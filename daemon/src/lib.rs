@@ -17,6 +17,7 @@ pub mod identity;
 mod join;
 mod leave;
 mod listener;
+mod machine_labels;
 pub mod member;
 mod mesh_sync;
 pub mod network;

@@ -14,6 +14,7 @@ use uc_cluster_state::membership::Liveness;
 use uc_cluster_state::{MemberStatus, Options, Store, Write, WriteError};
 use uc_mesh::{MeshClient, PrivateKey};
 
+use crate::backoff::Backoff;
 use crate::deploy::Running;
 use crate::docker::DockerEngine;
 use crate::files::{self, Files};
@@ -25,6 +26,9 @@ use crate::peers::Peers;
 use crate::records::{self, View};
 use crate::{dns_sync, evict, host_network, listener, mesh_sync, observations};
 
+/// Between two tries to tidy up after a start: Docker may start after us and take its time.
+const TIDY_FIRST: Duration = Duration::from_secs(1);
+const TIDY_LIMIT: Duration = Duration::from_secs(30);
 /// How long leaving waits for tasks before it goes on without them.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -188,6 +192,7 @@ impl Member {
         member.tasks.spawn(observations::run(Arc::clone(&member)));
         member.tasks.spawn(evict::run(Arc::clone(&member)));
         member.tasks.spawn(files::sweep::run(Arc::clone(&member)));
+        member.tasks.spawn(tidy_up(Arc::clone(&member)));
         Ok(member)
     }
 
@@ -324,6 +329,21 @@ async fn follow_name(member: Arc<Member>) {
             changed = records.changed() => if changed.is_err() { return },
         }
         member.name_node();
+    }
+}
+
+/// Takes away what commands of deployments left behind when this daemon died; until its engine can be asked.
+async fn tidy_up(member: Arc<Member>) {
+    let mut backoff = Backoff::new(TIDY_FIRST, TIDY_LIMIT);
+    let tidied = async {
+        while let Err(error) = member.node.remove_left_pre_deploys().await {
+            tracing::debug!(%error, "what is left of pre-deploy commands cannot be removed yet");
+            tokio::time::sleep(backoff.wait(rand::random())).await;
+        }
+    };
+    tokio::select! {
+        () = member.cancel.cancelled() => {}
+        () = tidied => {}
     }
 }
 

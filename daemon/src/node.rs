@@ -12,6 +12,7 @@ mod images;
 mod lifecycle;
 mod logs;
 mod ports;
+mod pre_deploy;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use tonic::Request;
 use tonic::Response;
 use tonic::Status;
 use tonic::Streaming;
+use uc_api::layout::label;
 use uc_api::v1;
 use uc_api::v1::node_server::Node;
 use uc_api::{ClusterId, Code, Failure, MachineId, MachineName};
@@ -61,6 +63,8 @@ pub struct NodeService {
     draining: Draining,
     tasks: TaskTracker,
     cancel: CancellationToken,
+    /// This life of the daemon: the marks of containers that run commands for it begin so.
+    runner: Arc<str>,
 }
 
 impl NodeService {
@@ -72,7 +76,8 @@ impl NodeService {
         draining: Draining,
         cancel: CancellationToken,
     ) -> Self {
-        Self { engine, files, identity, draining, tasks: TaskTracker::new(), cancel }
+        let runner = format!("{:016x}", rand::random::<u64>()).into();
+        Self { engine, files, identity, draining, tasks: TaskTracker::new(), cancel, runner }
     }
 
     /// Contents that came with deployments.
@@ -103,7 +108,7 @@ impl NodeService {
         let unknown =
             || Failure::new(Code::NotFound, format!("there is no replica `{}`", uc_api::id::short(id)));
         match self.engine.inspect(id).await {
-            Ok(container) if container.managed => Ok(container),
+            Ok(container) if container.is_replica() => Ok(container),
             Ok(_) | Err(EngineError::NotFound { .. }) => Err(unknown()),
             Err(error) => Err(error.into()),
         }
@@ -112,8 +117,8 @@ impl NodeService {
     /// Replicas and volumes as they are now.
     pub async fn observe_now(&self) -> Result<v1::ObserveResponse, Failure> {
         let (containers, volumes) = tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
-        let replicas =
-            containers.into_iter().map(|container| self.draining.marked(container.record)).collect();
+        let replicas = containers.into_iter().filter(Container::is_replica);
+        let replicas = replicas.map(|container| self.draining.marked(container.record)).collect();
         Ok(v1::ObserveResponse {
             replicas,
             volumes: volumes.into_iter().map(|volume| volume.record).collect(),
@@ -144,6 +149,7 @@ impl<T, S: Stream<Item = Result<T, Status>> + Send + Unpin + 'static> Incoming<T
 #[tonic::async_trait]
 impl Node for NodeService {
     type CreateReplicaStream = Replies<v1::CreateReplicaEvent>;
+    type RunPreDeployStream = Replies<v1::RunPreDeployEvent>;
     type LogsStream = Replies<v1::LogEntry>;
     type ExecStream = Replies<v1::ExecResponse>;
     type ReadFileStream = Replies<v1::FilePart>;
@@ -167,7 +173,17 @@ impl Node for NodeService {
         &self,
         request: Request<v1::CreateReplicaRequest>,
     ) -> Result<Response<Self::CreateReplicaStream>, Status> {
-        self.reply(self.create_replica_from(request.into_inner()))
+        let mut request = request.into_inner();
+        // Nobody's own label makes a replica something that is not counted.
+        request.spec.iter_mut().for_each(|spec| drop(spec.labels.remove(label::HOOK)));
+        self.reply(self.create_replica_from(request))
+    }
+
+    async fn run_pre_deploy(
+        &self,
+        request: Request<v1::RunPreDeployRequest>,
+    ) -> Result<Response<Self::RunPreDeployStream>, Status> {
+        self.reply(self.run_pre_deploy_from(request.into_inner()))
     }
 
     async fn start_replica(

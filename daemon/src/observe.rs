@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uc_api::Failure;
 use uc_api::v1;
 
+use crate::docker::Container;
 use crate::docker::Engine;
 use crate::docker::EngineError;
 use crate::docker::EngineEvent;
@@ -175,14 +176,15 @@ impl Observer {
     async fn look(&mut self, batch: Batch) -> Result<(), EngineError> {
         if batch.everything {
             let (containers, volumes) = tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
-            let records = containers.into_iter().map(|container| container.record);
+            let records =
+                containers.into_iter().filter(Container::is_replica).map(|container| container.record);
             self.known.replicas = records.map(|record| (record.container_id.clone(), record)).collect();
             self.known.volumes = volumes.into_iter().map(|volume| volume.record).collect();
             return Ok(());
         }
         for id in batch.containers {
             match self.engine.inspect(&id).await {
-                Ok(container) if container.managed => {
+                Ok(container) if container.is_replica() => {
                     self.known.replicas.insert(id, container.record);
                 }
                 Ok(_) | Err(EngineError::NotFound { .. }) => {

@@ -13,6 +13,8 @@ use uc_api::v1::{
 use uc_api::{Code, Failure, MachineId, ServiceKey};
 use uc_cluster_state::{Class, Kind, Snapshot, Write};
 
+use crate::machine_labels;
+
 /// [`ClusterRecord`], one, key [`CLUSTER_KEY`].
 pub const CLUSTER: u16 = 1;
 /// [`MachineRecord`], key = machine id.
@@ -98,10 +100,19 @@ impl View {
 
     /// Members by name.
     pub fn machines(&self) -> Vec<MachineRecord> {
-        let mut machines: Vec<MachineRecord> =
-            self.all(MACHINE, "machine").into_iter().map(|(_, record)| record).collect();
+        let mut machines: Vec<MachineRecord> = self
+            .all(MACHINE, "machine")
+            .into_iter()
+            .map(|(key, record)| MachineRecord { labels: self.labels_of(&key), ..record })
+            .collect();
         machines.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         machines
+    }
+
+    fn labels_of(&self, machine_id: &str) -> BTreeMap<String, String> {
+        let bytes = self.snapshot.get_group(MACHINE, machine_id, machine_labels::GROUP);
+        let labels: Option<MachineRecord> = bytes.and_then(|bytes| decode("machine", machine_id, bytes));
+        labels.unwrap_or_default().labels
     }
 
     /// A member by name, id or unique beginning of an id.

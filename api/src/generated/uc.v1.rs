@@ -1240,6 +1240,30 @@ pub struct RenameMachineResponse {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LabelMachineRequest {
+    /// Name, id or unique prefix of the id.
+    #[prost(string, tag = "1")]
+    pub machine: ::prost::alloc::string::String,
+    /// Keys of 1 to 63 letters, digits and `.-_/`; values of at most 256 bytes without control characters.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub set: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// One that is not there is no error.
+    #[prost(string, repeated, tag = "3")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LabelMachineResponse {
+    #[prost(message, optional, tag = "1")]
+    pub machine: ::core::option::Option<MachineRecord>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveMachineRequest {
     /// Name, id or unique prefix of the id.
@@ -2063,6 +2087,31 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("uc.v1.Cluster", "RenameMachine"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sets and removes labels; answers with the machine as it is then.
+        pub async fn label_machine(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LabelMachineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LabelMachineResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/uc.v1.Cluster/LabelMachine",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("uc.v1.Cluster", "LabelMachine"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Takes a machine off the list; resets it first if it can be reached.
         pub async fn remove_machine(
             &mut self,
@@ -2165,6 +2214,14 @@ pub mod cluster_server {
             request: tonic::Request<super::RenameMachineRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RenameMachineResponse>,
+            tonic::Status,
+        >;
+        /// Sets and removes labels; answers with the machine as it is then.
+        async fn label_machine(
+            &self,
+            request: tonic::Request<super::LabelMachineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LabelMachineResponse>,
             tonic::Status,
         >;
         /// Takes a machine off the list; resets it first if it can be reached.
@@ -2385,6 +2442,51 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RenameMachineSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Cluster/LabelMachine" => {
+                    #[allow(non_camel_case_types)]
+                    struct LabelMachineSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::LabelMachineRequest>
+                    for LabelMachineSvc<T> {
+                        type Response = super::LabelMachineResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LabelMachineRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::label_machine(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LabelMachineSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2871,6 +2973,23 @@ pub struct ServicePlan {
     /// Layer of the dependency order, from 0; services of one layer run side by side.
     #[prost(uint32, tag = "10")]
     pub layer: u32,
+    /// Run before the first step; absent: nothing is.
+    #[prost(message, optional, tag = "11")]
+    pub pre_deploy: ::core::option::Option<PreDeployStep>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PreDeployStep {
+    /// Unique in the plan, as those of the other steps.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub machine_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub machine_name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -3247,6 +3366,10 @@ pub enum DeployOutcome {
     RolledBack = 2,
     /// Failed, and going back failed too (or there was nothing to go back to).
     Failed = 3,
+    /// Failed, and stopped where it was, as the service's update policy says: what is new stays, what is old stays.
+    Paused = 4,
+    /// Carried out, but for replicas that failed and whose failure the update policy puts up with: what they would have replaced serves on.
+    Incomplete = 5,
 }
 impl DeployOutcome {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -3259,6 +3382,8 @@ impl DeployOutcome {
             Self::Done => "DEPLOY_OUTCOME_DONE",
             Self::RolledBack => "DEPLOY_OUTCOME_ROLLED_BACK",
             Self::Failed => "DEPLOY_OUTCOME_FAILED",
+            Self::Paused => "DEPLOY_OUTCOME_PAUSED",
+            Self::Incomplete => "DEPLOY_OUTCOME_INCOMPLETE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -3268,6 +3393,8 @@ impl DeployOutcome {
             "DEPLOY_OUTCOME_DONE" => Some(Self::Done),
             "DEPLOY_OUTCOME_ROLLED_BACK" => Some(Self::RolledBack),
             "DEPLOY_OUTCOME_FAILED" => Some(Self::Failed),
+            "DEPLOY_OUTCOME_PAUSED" => Some(Self::Paused),
+            "DEPLOY_OUTCOME_INCOMPLETE" => Some(Self::Incomplete),
             _ => None,
         }
     }
@@ -4603,6 +4730,38 @@ pub mod create_replica_event {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunPreDeployRequest {
+    #[prost(message, optional, tag = "1")]
+    pub spec: ::core::option::Option<ServiceSpec>,
+    #[prost(string, tag = "2")]
+    pub revision: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub deployment_id: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunPreDeployEvent {
+    #[prost(oneof = "run_pre_deploy_event::Event", tags = "1, 2, 3")]
+    pub event: ::core::option::Option<run_pre_deploy_event::Event>,
+}
+/// Nested message and enum types in `RunPreDeployEvent`.
+pub mod run_pre_deploy_event {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Event {
+        #[prost(string, tag = "1")]
+        Progress(::prost::alloc::string::String),
+        /// A line of its output, which need not be UTF-8.
+        #[prost(bytes, tag = "2")]
+        Line(::prost::alloc::vec::Vec<u8>),
+        #[prost(int32, tag = "3")]
+        ExitCode(i32),
+    }
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartReplicaRequest {
     #[prost(string, tag = "1")]
@@ -4950,6 +5109,29 @@ pub mod node_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "RemoveReplica"));
             self.inner.unary(req, path, codec).await
         }
+        /// Runs the spec's `pre_deploy` in a container of its own, which is no replica, and removes that container. What happens and what the command
+        /// prints first, its exit code last. DEADLINE_EXCEEDED when it took too long. Ends when the caller goes away.
+        pub async fn run_pre_deploy(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RunPreDeployRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RunPreDeployEvent>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/RunPreDeploy");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "RunPreDeploy"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         pub async fn logs(
             &mut self,
             request: impl tonic::IntoRequest<super::NodeLogsRequest>,
@@ -5183,6 +5365,21 @@ pub mod node_server {
             request: tonic::Request<super::RemoveReplicaRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RemoveReplicaResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the RunPreDeploy method.
+        type RunPreDeployStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RunPreDeployEvent, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Runs the spec's `pre_deploy` in a container of its own, which is no replica, and removes that container. What happens and what the command
+        /// prints first, its exit code last. DEADLINE_EXCEEDED when it took too long. Ends when the caller goes away.
+        async fn run_pre_deploy(
+            &self,
+            request: tonic::Request<super::RunPreDeployRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::RunPreDeployStream>,
             tonic::Status,
         >;
         /// Server streaming response type for the Logs method.
@@ -5590,6 +5787,52 @@ pub mod node_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Node/RunPreDeploy" => {
+                    #[allow(non_camel_case_types)]
+                    struct RunPreDeploySvc<T: Node>(pub Arc<T>);
+                    impl<
+                        T: Node,
+                    > tonic::server::ServerStreamingService<super::RunPreDeployRequest>
+                    for RunPreDeploySvc<T> {
+                        type Response = super::RunPreDeployEvent;
+                        type ResponseStream = T::RunPreDeployStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RunPreDeployRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::run_pre_deploy(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RunPreDeploySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -4,6 +4,7 @@ mod add;
 mod backup;
 mod init;
 mod join;
+mod label;
 mod ls;
 mod rename;
 mod rm;
@@ -26,6 +27,7 @@ pub(crate) enum MachineCommand {
     Join(join::JoinArgs),
     Ls(ls::LsArgs),
     Rename(rename::RenameArgs),
+    Label(label::LabelArgs),
     Rm(rm::RmArgs),
     Token(token::TokenArgs),
     Backup(backup::BackupArgs),
@@ -38,6 +40,7 @@ pub(crate) async fn run(command: MachineCommand, ui: &Ui, globals: &Globals) -> 
         MachineCommand::Join(args) => join::run(args, ui, globals).await,
         MachineCommand::Ls(args) => ls::run(args, ui, globals).await,
         MachineCommand::Rename(args) => rename::run(args, ui, globals).await,
+        MachineCommand::Label(args) => label::run(args, ui, globals).await,
         MachineCommand::Rm(args) => rm::run(args, ui, globals).await,
         MachineCommand::Token(args) => token::run(args, ui, globals).await,
         MachineCommand::Backup(args) => backup::run(args, ui, globals).await,

@@ -8,8 +8,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use uc_api::content::{MAX_ARCHIVE, MAX_VALUE};
-
-use crate::suggest;
+use uc_api::nearest::did_you_mean;
 
 /// Enough for a password manager that asks its person.
 const COMMAND_LIMIT: Duration = Duration::from_mins(1);
@@ -30,12 +29,10 @@ impl Problem {
 /// The value of a variable.
 pub(super) fn variable(name: &str, environment: &BTreeMap<String, String>) -> Result<String, Problem> {
     environment.get(name).cloned().ok_or_else(|| {
-        let near = suggest::hint(name, environment.keys().map(String::as_str));
-        let near = if near.is_empty() { near } else { format!("; {near}") };
-        Problem::new(
-            format!("the variable `{name}` is not set"),
-            format!("`export {name}=…` before `uc deploy`, or put it into .env{near}"),
-        )
+        let near = did_you_mean(name, environment.keys().map(String::as_str));
+        let hint =
+            near.unwrap_or_else(|| format!("`export {name}=…` before `uc deploy`, or put it into .env"));
+        Problem::new(format!("the variable `{name}` is not set"), hint)
     })
 }
 
@@ -130,9 +127,11 @@ mod tests {
     fn a_variable_that_is_not_set_is_said_with_its_neighbour() {
         let environment = BTreeMap::from([("DB_PASSWORD".to_owned(), "x".to_owned())]);
         assert_eq!(variable("DB_PASSWORD", &environment).unwrap(), "x");
-        let problem = variable("DB_PASWORD", &environment).unwrap_err();
-        assert!(problem.message.contains("`DB_PASWORD` is not set"), "{problem:?}");
-        assert!(problem.hint.contains("`DB_PASSWORD`"), "{problem:?}");
+        let problem = variable("DB_PASSWROD", &environment).unwrap_err();
+        assert_eq!(problem.message, "the variable `DB_PASSWROD` is not set");
+        assert_eq!(problem.hint, "did you mean `DB_PASSWORD`?");
+        let problem = variable("OTHER", &environment).unwrap_err();
+        assert!(problem.hint.contains("`export OTHER=…`") && !problem.hint.contains("DB_"), "{problem:?}");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-use uc_api::v1::{FieldChange, VolumeSpec, VolumeStep};
+use uc_api::v1::{FieldChange, PreDeployStep, VolumeSpec, VolumeStep};
 
 use super::*;
 
@@ -103,6 +103,22 @@ fn a_change_without_containers_is_no_empty_plan() {
     let plan = Plan { services: vec![service], ..Default::default() };
     assert!(!is_empty(&plan));
     assert!(draw(&plan).contains("no container changes"));
+}
+
+#[test]
+fn a_command_of_before_is_shown_with_its_words() {
+    let words = ["sh", "-c", "echo 'a' $B", ""].map(str::to_owned).to_vec();
+    let mut plan = plan();
+    plan.services[1].pre_deploy = Some(PreDeployStep {
+        id: "shop/web/pre-deploy".into(),
+        machine_name: "m1".into(),
+        command: words,
+        ..Default::default()
+    });
+    let text = anstream::adapter::strip_str(&draw(&plan)).to_string();
+    let at = text.find("      > m1  first run sh -c 'echo '\\''a'\\'' $B' ''\n").unwrap();
+    assert!(at < text.find("image changed").unwrap(), "before the first step: {text}");
+    assert_eq!(step_label(&plan, "shop/web/pre-deploy").as_deref(), Some("> pre-deploy of shop/web on m1"));
 }
 
 #[test]

@@ -78,6 +78,8 @@ impl<'a> Show<'a> {
             DeployOutcome::RolledBack => {
                 (Kind::RolledBack, "the deployment failed; the previous revision serves again")
             }
+            DeployOutcome::Paused => (Kind::Paused, "the deployment failed and stopped where it was"),
+            DeployOutcome::Incomplete => (Kind::Partial, "some replicas failed; the rest was carried out"),
             DeployOutcome::Failed | DeployOutcome::Unspecified => {
                 (Kind::Partial, "the deployment failed and could not be taken back completely")
             }
@@ -118,6 +120,9 @@ mod tests {
         assert!(outcome(vec![finished(DeployOutcome::Done)]).is_ok());
         let error = outcome(vec![finished(DeployOutcome::RolledBack)]).unwrap_err();
         assert_eq!((error.kind, error.log_tail.as_slice()), (Kind::RolledBack, &["boom".to_owned()][..]));
+        assert_eq!(outcome(vec![finished(DeployOutcome::Paused)]).unwrap_err().kind, Kind::Paused);
+        assert_eq!(Kind::Paused.exit_code(), Kind::RolledBack.exit_code());
+        assert_eq!(outcome(vec![finished(DeployOutcome::Incomplete)]).unwrap_err().kind, Kind::Partial);
         assert_eq!(outcome(vec![finished(DeployOutcome::Failed)]).unwrap_err().kind, Kind::Partial);
         assert_eq!(outcome(vec![finished(DeployOutcome::Unspecified)]).unwrap_err().kind, Kind::Partial);
     }

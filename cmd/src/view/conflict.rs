@@ -1,5 +1,7 @@
 //! The JSON of conflicts: who wrote what, and the values as they are.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use uc_api::v1;
 use uc_api::v1::conflict_side::Value as Wire;
@@ -62,6 +64,7 @@ enum Value {
         subnet: String,
         endpoints: Vec<String>,
         created_at: Option<String>,
+        labels: BTreeMap<String, String>,
     },
     Cluster {
         id: String,
@@ -127,6 +130,7 @@ fn value(value: &Wire) -> Value {
             subnet: record.subnet.clone(),
             endpoints: record.endpoints.clone(),
             created_at: rfc3339_ms(record.created_at_ms),
+            labels: record.labels.clone(),
         },
         Wire::Cluster(record) => Value::Cluster {
             id: record.id.clone(),

@@ -1,11 +1,16 @@
 //! The JSON of what a person asked for: a service's spec and its parts.
 
+mod container;
+mod rollout;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use uc_api::v1;
 
 use super::{mode, some, word};
+use container::{Content, Device, DeviceRequest, Hook, Logging, Mount, Resources, Ulimit};
+use rollout::{Placement, PreDeploy, Update};
 
 /// A published port.
 #[derive(Debug, Serialize)]
@@ -13,6 +18,8 @@ pub(crate) struct Port {
     container_port: u32,
     /// Null: a port of the machine's choice.
     published_port: Option<u32>,
+    /// Null: no range of which the machine takes one.
+    published_last: Option<u32>,
     host_ip: Option<String>,
     protocol: String,
 }
@@ -22,6 +29,7 @@ impl From<&v1::PortSpec> for Port {
         Self {
             container_port: port.container_port,
             published_port: (port.published_port != 0).then_some(port.published_port),
+            published_last: (port.published_last != 0).then_some(port.published_last),
             host_ip: some(&port.host_ip),
             protocol: protocol(port),
         }
@@ -39,7 +47,11 @@ fn protocol(port: &v1::PortSpec) -> String {
 
 /// `8080→80/tcp`, for tables.
 pub(crate) fn port_text(port: &v1::PortSpec) -> String {
-    let published = if port.published_port == 0 { "*".to_owned() } else { port.published_port.to_string() };
+    let published = match (port.published_port, port.published_last) {
+        (0, _) => "*".to_owned(),
+        (first, last) if last > first => format!("{first}-{last}"),
+        (one, _) => one.to_string(),
+    };
     let ip = match port.host_ip.as_str() {
         "" => String::new(),
         ip if ip.contains(':') => format!("[{ip}]:"),
@@ -102,14 +114,47 @@ pub(crate) struct Spec {
     stdin_open: bool,
     cap_add: Vec<String>,
     cap_drop: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Mount {
-    kind: String,
-    source: Option<String>,
-    target: String,
-    read_only: bool,
+    aliases: Vec<String>,
+    domainname: Option<String>,
+    extra_hosts: Vec<String>,
+    dns: Vec<String>,
+    dns_search: Vec<String>,
+    dns_options: Vec<String>,
+    network_mode: Option<String>,
+    mac_address: Option<String>,
+    ipc: Option<String>,
+    pid: Option<String>,
+    uts: Option<String>,
+    userns: Option<String>,
+    cgroup: Option<String>,
+    cgroup_parent: Option<String>,
+    privileged: bool,
+    group_add: Vec<String>,
+    security_opt: Vec<String>,
+    device_cgroup_rules: Vec<String>,
+    devices: Vec<Device>,
+    device_requests: Vec<DeviceRequest>,
+    sysctls: BTreeMap<String, String>,
+    storage_opt: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    ulimits: BTreeMap<String, Ulimit>,
+    resources: Option<Resources>,
+    logging: Option<Logging>,
+    runtime: Option<String>,
+    platform: Option<String>,
+    shm_size: Option<u64>,
+    /// Null: without limit, where `restart` is `on-failure`.
+    restart_attempts: Option<u32>,
+    files: Vec<Content>,
+    /// Names of variables with hashes of their values.
+    secret_environment: BTreeMap<String, String>,
+    post_start: Vec<Hook>,
+    pre_stop: Vec<Hook>,
+    pre_deploy: Option<PreDeploy>,
+    update: Option<Update>,
+    placement: Option<Placement>,
+    service_labels: BTreeMap<String, String>,
+    shared_revisions: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,12 +164,14 @@ struct Healthcheck {
     timeout_ms: Option<u64>,
     start_period_ms: Option<u64>,
     retries: Option<u32>,
+    start_interval_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
 struct Dependency {
     service: String,
     condition: String,
+    restart: bool,
 }
 
 impl From<&v1::ServiceSpec> for Spec {
@@ -145,6 +192,7 @@ impl From<&v1::ServiceSpec> for Spec {
                 timeout_ms: check.timeout_ms,
                 start_period_ms: check.start_period_ms,
                 retries: check.retries,
+                start_interval_ms: check.start_interval_ms,
             }),
             depends_on: spec
                 .depends_on
@@ -155,6 +203,7 @@ impl From<&v1::ServiceSpec> for Spec {
                         word(dependency.condition().as_str_name(), "DEPENDENCY_CONDITION_"),
                         "started",
                     ),
+                    restart: dependency.restart,
                 })
                 .collect(),
             mode: mode(spec.mode()),
@@ -175,17 +224,45 @@ impl From<&v1::ServiceSpec> for Spec {
             stdin_open: spec.stdin_open,
             cap_add: spec.cap_add.clone(),
             cap_drop: spec.cap_drop.clone(),
-        }
-    }
-}
-
-impl From<&v1::MountSpec> for Mount {
-    fn from(mount: &v1::MountSpec) -> Self {
-        Self {
-            kind: word(mount.kind().as_str_name(), "MOUNT_KIND_"),
-            source: some(&mount.source),
-            target: mount.target.clone(),
-            read_only: mount.read_only,
+            aliases: spec.aliases.clone(),
+            domainname: some(&spec.domainname),
+            extra_hosts: spec.extra_hosts.clone(),
+            dns: spec.dns.clone(),
+            dns_search: spec.dns_search.clone(),
+            dns_options: spec.dns_options.clone(),
+            network_mode: some(&spec.network_mode),
+            mac_address: some(&spec.mac_address),
+            ipc: some(&spec.ipc),
+            pid: some(&spec.pid),
+            uts: some(&spec.uts),
+            userns: some(&spec.userns),
+            cgroup: some(&spec.cgroup),
+            cgroup_parent: some(&spec.cgroup_parent),
+            privileged: spec.privileged,
+            group_add: spec.group_add.clone(),
+            security_opt: spec.security_opt.clone(),
+            device_cgroup_rules: spec.device_cgroup_rules.clone(),
+            devices: spec.devices.iter().map(Device::from).collect(),
+            device_requests: spec.device_requests.iter().map(DeviceRequest::from).collect(),
+            sysctls: spec.sysctls.clone(),
+            storage_opt: spec.storage_opt.clone(),
+            annotations: spec.annotations.clone(),
+            ulimits: spec.ulimits.iter().map(|(name, limit)| (name.clone(), limit.into())).collect(),
+            resources: spec.resources.as_ref().map(Resources::from),
+            logging: spec.logging.as_ref().map(Logging::from),
+            runtime: some(&spec.runtime),
+            platform: some(&spec.platform),
+            shm_size: spec.shm_size,
+            restart_attempts: (spec.restart_attempts != 0).then_some(spec.restart_attempts),
+            files: spec.files.iter().map(Content::from).collect(),
+            secret_environment: spec.secret_environment.clone(),
+            post_start: spec.post_start.iter().map(Hook::from).collect(),
+            pre_stop: spec.pre_stop.iter().map(Hook::from).collect(),
+            pre_deploy: spec.pre_deploy.as_ref().map(PreDeploy::from),
+            update: spec.update.as_ref().map(Update::from),
+            placement: spec.placement.as_ref().map(Placement::from),
+            service_labels: spec.service_labels.clone(),
+            shared_revisions: spec.shared_revisions.clone(),
         }
     }
 }
@@ -208,6 +285,25 @@ mod tests {
         assert_eq!(port(8080, "", false), "8080→80/tcp");
         assert_eq!(port(0, "127.0.0.1", true), "127.0.0.1:*→80/udp");
         assert_eq!(port(53, "::1", true), "[::1]:53→80/udp");
+        let range = v1::PortSpec {
+            container_port: 80,
+            published_port: 8000,
+            published_last: 8010,
+            protocol: v1::Protocol::Sctp.into(),
+            ..Default::default()
+        };
+        assert_eq!(port_text(&range), "8000-8010→80/sctp");
+    }
+
+    #[test]
+    fn no_field_is_left_out() {
+        let json = |spec: &v1::ServiceSpec| serde_json::to_value(Spec::from(spec)).unwrap();
+        let whole = json(&uc_api::every_field::spec());
+        for (path, changed) in uc_api::every_field::changes() {
+            // These two are beside the spec.
+            let beside = ["project", "name"].contains(&path.as_str());
+            assert_eq!(json(&changed) == whole, beside, "{path}");
+        }
     }
 
     #[test]

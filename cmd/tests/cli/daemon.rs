@@ -181,6 +181,20 @@ impl v1::cluster_server::Cluster for Daemon {
         Ok(Response::new(v1::RenameMachineResponse::default()))
     }
 
+    async fn label_machine(
+        &self,
+        request: Request<v1::LabelMachineRequest>,
+    ) -> Result<Response<v1::LabelMachineResponse>, Status> {
+        let r = request.get_ref();
+        self.called(&request, "LabelMachine", format!("{} {:?} {:?}", r.machine, r.set, r.remove))?;
+        let mut machines = self.machines.lock().unwrap();
+        let mut members = machines.iter_mut().filter_map(|status| status.machine.as_mut());
+        let machine = members.find(|machine| machine.id == r.machine).unwrap();
+        machine.labels.retain(|key, _| !r.remove.contains(key));
+        machine.labels.extend(r.set.clone());
+        Ok(Response::new(v1::LabelMachineResponse { machine: Some(machine.clone()) }))
+    }
+
     async fn remove_machine(
         &self,
         request: Request<v1::RemoveMachineRequest>,

@@ -103,6 +103,33 @@ fn renaming() {
 }
 
 #[test]
+fn labelling() {
+    let world = World::with(two_members(1));
+    let ran = world.connected(&["machine", "label", "m2", "disk=ssd", "zone=b", "old-"]);
+    assert_eq!(ran.text(), "exit 0\n--- stdout\n--- stderr\nm2 has disk=ssd, zone=b now\n");
+    assert_eq!(
+        world.daemon.asked(),
+        ["ListMachines", "LabelMachine id-2 {\"disk\": \"ssd\", \"zone\": \"b\"} [\"old\"]"]
+    );
+    let ran = world.connected(&["machine", "label", "m2"]);
+    assert_eq!(ran.stdout, "disk=ssd\nzone=b\n");
+    assert_eq!(world.connected(&["machine", "label", "m1"]).text(), "exit 0\n--- stdout\n--- stderr\n");
+    let listed = world.connected(&["machine", "ls"]);
+    let titles = listed.stdout.lines().next().unwrap();
+    assert!(titles.ends_with("LABELS") && listed.stdout.contains("disk=ssd, zone=b"), "{}", listed.text());
+    let listed: serde_json::Value =
+        serde_json::from_str(&world.connected(&["machine", "ls", "-o", "json"]).stdout).unwrap();
+    assert_eq!(listed[0]["labels"], serde_json::json!({}));
+    assert_eq!(listed[1]["labels"], serde_json::json!({ "disk": "ssd", "zone": "b" }));
+    let ran = world.connected(&["machine", "label", "m2", "disk-", "zone-"]);
+    assert_eq!(ran.stderr, "m2 has no labels now\n");
+    assert!(!world.connected(&["machine", "ls"]).stdout.contains("LABELS"), "no machine has one");
+    let ran = world.connected(&["machine", "label", "m2", "disk"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("`disk=VALUE` sets it, `disk-` removes it"), "{}", ran.text());
+}
+
+#[test]
 fn removing_another_machine() {
     let world = World::with(two_members(1));
     world.config(Some("a"), &[("a", &["@"])]);

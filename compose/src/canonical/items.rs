@@ -48,6 +48,7 @@ fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out
             match short {
                 Short::Port => port::complete(&mut entries, span, cx),
                 Short::Volume => volume::complete(&mut entries, span, cx),
+                Short::Request => all_devices(&mut entries, span),
                 _ => {}
             }
             add(Node::new(Value::Map(entries), span));
@@ -93,6 +94,13 @@ fn device(text: &str, span: Span) -> Node {
     map(span, [("source", entry(source)), ("target", entry(target)), ("permissions", entry(permissions))])
 }
 
+/// A request without a number is one for all there are.
+pub(super) fn all_devices(entries: &mut Map, span: Span) {
+    if !entries.contains_key("device_ids") {
+        default(entries, "count", Value::Int(-1), span);
+    }
+}
+
 /// What makes two items the same one: of these the later counts. `None`: nothing does.
 fn identity(short: Short, item: &Node) -> Option<String> {
     let text = |key: &str| match &item.get(key)?.value {
@@ -110,9 +118,11 @@ fn identity(short: Short, item: &Node) -> Option<String> {
             part("protocol")
         )),
         Short::Volume | Short::Device => text("target"),
-        Short::Secret | Short::Config => text("target").or_else(|| text("source")),
+        Short::Secret => text("target").or_else(|| Some(format!("/run/secrets/{}", part("source")))),
+        Short::Config => text("target").or_else(|| Some(format!("/{}", part("source")))),
         Short::EnvFile => text("path"),
-        Short::Include | Short::None => None,
+        Short::Include | Short::Request => None,
+        Short::Subnet => text("subnet"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `environment`, `labels`, `args` and their like: mappings that may also be lists of `NAME=value`.
 
-use super::{Context, invalid, wrong};
+use super::{Context, invalid, whole, wrong};
 use crate::node::{Entry, Map, Node, Span, Value};
 use crate::scalar;
 use crate::schema::{Shape, Unset};
@@ -135,11 +135,18 @@ pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
             }
         }
         Value::List(items) => {
+            let mut seen = std::collections::HashSet::new();
             for item in items.into_iter().filter(|item| item.value != Value::Broken) {
+                if item.as_text().is_some_and(|text| !seen.insert(text.to_owned())) {
+                    whole::repeats(&item, cx.report);
+                }
                 let separated =
                     item.as_text().and_then(|text| text.split_once('=').or_else(|| text.split_once(':')));
                 match separated {
                     Some((host, ip)) if !host.is_empty() && !ip.is_empty() => add(host, ip, item.span),
+                    _ if !cx.interpolated && item.as_text().is_some_and(|text| text.contains('$')) => {
+                        add(item.as_text().unwrap_or_default(), "", item.span);
+                    }
                     _ => {
                         let _ = invalid(
                             "this is not `host=ip`",

@@ -57,7 +57,7 @@ pub(super) fn local(
 }
 
 fn local_file(name: String, source: LocalSource, span: Span, report: &Report, secret: bool) -> LocalFile {
-    let (file, line, column) = report.place(span);
+    let (file, line, column) = report.position(span);
     LocalFile {
         target: String::new(),
         name,

@@ -2,7 +2,8 @@
 
 use super::Scalar;
 use super::Shape::{
-    Bool, Context, Contexts, Hosts, Items, Named, NumberOrText, OrObject, Pairs, Set, Size, Text, TextOrList,
+    Bool, Context, Contexts, Hosts, Items, List, Named, NumberOrText, OrObject, Pairs, Set, Size, Text,
+    TextOrList,
 };
 use super::Short;
 use super::Unset::{Empty, FromProcess};
@@ -29,8 +30,8 @@ pub(crate) const BUILD: &[Key] = &[
         "further named contexts: directory, image, URL, `service:x` (which is built first)",
         BUILDKIT,
     ),
-    honoured("cache_from", Set(&Text), "where to read the build cache"),
-    noted("cache_to", Set(&Text), "where to write the build cache", BUILDKIT),
+    honoured("cache_from", List(&Text), "where to read the build cache"),
+    noted("cache_to", List(&Text), "where to write the build cache", BUILDKIT),
     honoured("no_cache", Bool, "build everything anew"),
     noted("no_cache_filter", TextOrList, "stages to build anew", BUILDKIT),
     honoured("pull", Bool, "look for newer base images"),
@@ -38,7 +39,7 @@ pub(crate) const BUILD: &[Key] = &[
     honoured("tags", Set(&Text), "further names of the image, on this computer"),
     noted(
         "platforms",
-        Set(&Text),
+        List(&Text),
         "platforms to build for",
         "a service with `platform` is built for that one; several need the containerd image store",
     ),
@@ -49,7 +50,7 @@ pub(crate) const BUILD: &[Key] = &[
     noted("secrets", Items(Short::Secret, GRANT), "secrets for the build, of a file or a variable", BUILDKIT),
     noted("ssh", Pairs(Empty), "SSH agent or keys for the build", BUILDKIT),
     noted("privileged", Bool, "build with elevated rights", BUILDKIT),
-    noted("entitlements", Set(&Text), "extra rights of the builder", BUILDKIT),
+    noted("entitlements", List(&Text), "extra rights of the builder", BUILDKIT),
     reported(
         "isolation",
         Text,

@@ -1,7 +1,7 @@
 //! Keys of `deploy`.
 
 use super::Shape::{
-    Count, Duration, Int, Items, List, Number, Object, OneOf, Options, Pairs, Set, Size, Text,
+    Count, Distinct, Duration, Int, Items, List, Number, Object, OneOf, Options, Pairs, Size, Text,
 };
 use super::Short;
 use super::Unset::Empty;
@@ -53,7 +53,7 @@ const RESERVATION: &[Key] = &[
         "user-defined resources that must be there",
         "machines do not say what they have beyond CPUs and memory: use `placement.constraints`",
     ),
-    honoured("devices", Items(Short::None, GPU), "device requests: GPUs, TPUs"),
+    honoured("devices", Items(Short::Request, GPU), "device requests: GPUs, TPUs"),
 ];
 
 const GENERIC: &[Key] = &[honoured("discrete_resource_spec", Object(DISCRETE), "kind and number")];
@@ -62,9 +62,9 @@ const DISCRETE: &[Key] = &[honoured("kind", Text, "which"), honoured("value", Nu
 
 /// A request for devices.
 pub(crate) const GPU: &[Key] = &[
-    honoured("capabilities", Set(&Text), "what they must be able to do"),
+    honoured("capabilities", Distinct(&Text), "what they must be able to do"),
     honoured("count", Count, "how many, or `all`"),
-    honoured("device_ids", Set(&Text), "which"),
+    honoured("device_ids", Distinct(&Text), "which"),
     honoured("driver", Text, "of which driver"),
     honoured("options", Options, "what the driver is told"),
 ];
@@ -79,7 +79,7 @@ const RESTART_POLICY: &[Key] = &[
 const PLACEMENT: &[Key] = &[
     noted(
         "constraints",
-        Set(&Text),
+        List(&Text),
         "must hold: `node.labels.x==y`, `node.hostname!=z`",
         "`node.id`, `node.hostname`, `node.role` (each machine is both), `node.platform.os`, `node.platform.arch`, `node.labels.*` (`uc machine label`)",
     ),

@@ -1,7 +1,7 @@
 //! Keys of top-level networks, volumes, secrets, configs and models.
 
 use super::Scalar;
-use super::Shape::{Any, Bool, Int, Items, Named, Object, Options, OrObject, Pairs, Path, Set, Text};
+use super::Shape::{Any, Bool, Int, Items, List, Named, Object, Options, OrObject, Pairs, Path, Text};
 use super::Short;
 use super::Unset::Empty;
 use super::{Key, Shape, honoured, noted, reported};
@@ -47,7 +47,7 @@ const SUBNETS: &str = "each machine has a subnet of the cluster's network";
 
 const IPAM: &[Key] = &[
     noted("driver", Text, "who gives out addresses", "without effect: each machine gives its own"),
-    reported("config", Items(Short::None, SUBNET), "subnets", SUBNETS),
+    reported("config", Items(Short::Subnet, SUBNET), "subnets", SUBNETS),
     reported("options", Options, "options of the driver", SUBNETS),
 ];
 
@@ -99,7 +99,7 @@ pub(crate) const MODEL: &[Key] = &[
     honoured("model", Text, "the model's OCI artifact"),
     honoured("name", Text, "name outside the project"),
     honoured("context_size", Int, "size of the context window"),
-    honoured("runtime_flags", Set(&Text), "flags of the inference engine"),
+    honoured("runtime_flags", List(&Text), "flags of the inference engine"),
 ];
 
 /// An included file.

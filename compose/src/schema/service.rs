@@ -3,11 +3,11 @@
 use super::Names;
 use super::Scalar;
 use super::Shape::{
-    Any, Bool, Command, Duration, Files, Hosts, Int, Items, List, Named, Number, NumberOrText, Object, OneOf,
-    Options, OrObject, Pairs, Path, Set, Size, Test, Text, TextOrList,
+    Any, Bool, Command, Distinct, Duration, Files, Hosts, Int, Items, List, Microseconds, Named, Number,
+    NumberOrText, Object, OneOf, Options, OrObject, Pairs, Path, Set, Size, Test, Text, TextOrList,
 };
 use super::Short;
-use super::Unset::{Empty, FromEnvironment};
+use super::Unset::{Empty, FromEnvironment, FromProcess};
 use super::build::BUILD;
 use super::deploy::{DEPLOY, GPU};
 use super::mounts::{GRANT, PORT, VOLUME};
@@ -47,10 +47,10 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     reported("cpu_count", Int, "number of CPUs (Windows)", WINDOWS),
     reported("cpu_percent", Number, "share of all CPUs in per cent (Windows)", WINDOWS),
-    honoured("cpu_period", NumberOrText, "CFS period"),
-    honoured("cpu_quota", NumberOrText, "CFS quota"),
-    honoured("cpu_rt_period", NumberOrText, "real-time period"),
-    honoured("cpu_rt_runtime", NumberOrText, "real-time runtime"),
+    honoured("cpu_period", Microseconds, "CFS period"),
+    honoured("cpu_quota", Microseconds, "CFS quota"),
+    honoured("cpu_rt_period", Microseconds, "real-time period"),
+    honoured("cpu_rt_runtime", Microseconds, "real-time runtime"),
     honoured("cpu_shares", Number, "weight against other containers"),
     honoured("cpus", Number, "CPUs it may use, fractions allowed"),
     honoured("cpuset", Text, "which CPUs, `0-3,5`"),
@@ -69,11 +69,11 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     noted(
         "develop",
-        Any,
+        Object(DEVELOP),
         "what `watch` does when files change",
         "without effect on a deployment: it is for `docker compose watch`",
     ),
-    honoured("device_cgroup_rules", Set(&Text), "rules for the device cgroup, such as `c 1:3 mr`"),
+    honoured("device_cgroup_rules", Distinct(&Text), "rules for the device cgroup, such as `c 1:3 mr`"),
     noted(
         "devices",
         Items(Short::Device, DEVICE),
@@ -104,13 +104,13 @@ pub(crate) const SERVICE: &[Key] = &[
     honoured("extends", OrObject(Scalar::Key("service"), EXTENDS), "takes over another service's definition"),
     reported(
         "external_links",
-        List(&Text),
+        Distinct(&Text),
         "links to containers outside the project",
         "services of other projects are found as `service.project`, containers outside the cluster not at all",
     ),
     honoured("extra_hosts", Hosts, "extra `/etc/hosts` lines"),
     honoured("gpus", OrObject(Scalar::All, GPU), "GPUs to pass in"),
-    honoured("group_add", Set(&NumberOrText), "further groups of the user"),
+    honoured("group_add", Distinct(&NumberOrText), "further groups of the user"),
     honoured(
         "healthcheck",
         Object(HEALTHCHECK),
@@ -213,7 +213,7 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     noted(
         "security_opt",
-        Set(&Text),
+        Distinct(&Text),
         "seccomp, AppArmor, SELinux, no-new-privileges",
         "a seccomp profile in a file is refused: put its JSON there",
     ),
@@ -247,7 +247,7 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     noted(
         "volumes_from",
-        Set(&Text),
+        Distinct(&Text),
         "all mounts of another service or container",
         "mounts of a service of the project; those without a name are reported, containers are refused",
     ),
@@ -366,13 +366,30 @@ const NETWORK_USE: &[Key] = &[
     ),
 ];
 
+const DEVELOP: &[Key] = &[honoured("watch", List(&Object(WATCH)), "what is watched")];
+
+const WATCH: &[Key] = &[
+    honoured("path", Path, "file or directory to watch"),
+    honoured(
+        "action",
+        OneOf(&["rebuild", "sync", "restart", "sync+restart", "sync+exec"]),
+        "what a change leads to",
+    ),
+    honoured("target", Text, "where it goes in the container"),
+    honoured("ignore", TextOrList, "what is left out"),
+    honoured("include", TextOrList, "what alone counts"),
+    honoured("exec", Object(HOOKS), "what to run after syncing"),
+    honoured("initial_sync", Bool, "sync at the start, too"),
+];
+
 const HOOKS: &[Key] = &[
     honoured("command", Command, "what to run"),
     honoured("user", Text, "as whom"),
     honoured("privileged", Bool, "with all capabilities"),
     honoured("working_dir", Text, "where"),
-    honoured("environment", Pairs(FromEnvironment), "with which variables"),
+    honoured("environment", Pairs(FromProcess), "with which variables"),
     honoured("image", Text, "in a container of this image"),
+    honoured("per_replica", Bool, "once for each container"),
 ];
 
 const PROVIDER: &[Key] =

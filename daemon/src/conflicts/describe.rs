@@ -127,6 +127,7 @@ fn fields(value: &Value) -> Vec<Field> {
 }
 
 fn machine(record: &MachineRecord) -> Vec<(&'static str, String)> {
+    let labels: Vec<String> = record.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     vec![
         ("id", record.id.clone()),
         ("name", record.name.clone()),
@@ -134,6 +135,7 @@ fn machine(record: &MachineRecord) -> Vec<(&'static str, String)> {
         ("subnet", record.subnet.clone()),
         ("endpoints", record.endpoints.join(", ")),
         ("created", time(record.created_at_ms)),
+        ("labels", labels.join(", ")),
     ]
 }
 

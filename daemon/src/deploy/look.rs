@@ -48,11 +48,15 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
             warnings.push(format!("the record of machine {} is damaged; it is left out", machine.name));
             continue;
         };
+        let facts = view.facts_of(&machine.id).unwrap_or_default();
         planned.push(plan::Machine {
             id,
             name,
             up,
-            arch: view.facts_of(&machine.id).map(|facts| facts.arch).unwrap_or_default(),
+            arch: facts.arch,
+            labels: machine.labels.clone(),
+            cpus: facts.cpus,
+            memory: facts.memory,
             replicas,
             volumes,
         });

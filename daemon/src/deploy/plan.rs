@@ -11,7 +11,9 @@ mod error;
 mod layers;
 mod place;
 mod ports;
+mod rules;
 mod steps;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +36,12 @@ pub struct Machine {
     pub up: bool,
     /// Processor architecture as the machine reports it (`x86_64`, `aarch64`); empty: unknown.
     pub arch: String,
+    /// Of the person, for placement.
+    pub labels: BTreeMap<String, String>,
+    /// Logical CPUs; 0: unknown, and then not counted.
+    pub cpus: u32,
+    /// Bytes of memory; 0: unknown, and then not counted.
+    pub memory: u64,
     /// Every replica known on it, of every project.
     pub replicas: Vec<ReplicaRecord>,
     /// Every Docker volume known on it.
@@ -84,6 +92,8 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<v1::Plan, PlanErro
 
     let eligible = eligible::eligible(&wanted.targets, &cluster, &mut warnings)?;
     let placements = place::place(&wanted.targets, &eligible, &cluster, &mut warnings)?;
+    let disturbed: Vec<bool> = placements.iter().map(place::Placement::takes_away).collect();
+    warnings.extend(together::left_behind(&wanted.targets, &disturbed, observed));
     let layers = steps::order_of_targets(&wanted.targets, &placements)?;
     for ((target, placement), layer) in wanted.targets.iter().zip(&placements).zip(layers) {
         services.push(steps::service_plan(target, layer, placement, &cluster, &mut warnings));
@@ -108,6 +118,13 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<v1::Plan, PlanErro
     };
     plan.digest = digest(&plan);
     Ok(plan)
+}
+
+/// The specs that a plan for this makes true, as they are written down and given to containers: with their defaults, and with what the
+/// planner adds. Those of services that go are not among them.
+pub fn specs(desired: &Desired, observed: &Observed) -> Result<BTreeMap<ServiceKey, ServiceSpec>, PlanError> {
+    let wanted = desired::resolve(desired, observed)?;
+    Ok(wanted.targets.into_iter().map(|target| (target.key, target.spec)).collect())
 }
 
 /// The plan changes nothing.

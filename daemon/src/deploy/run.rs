@@ -12,7 +12,7 @@ use uc_api::v1::{
 use uc_api::{Code, Failure, ServiceKey};
 use uc_cluster_state::Write;
 
-use super::execute::{Events, Execution, execute};
+use super::execute::{Events, Execution, Stopped, execute};
 use super::fleet::NodeFleet;
 use super::lock::{Lock, Turn};
 use super::look::{observe, settle};
@@ -54,7 +54,8 @@ pub async fn start(
     let task_member = Arc::clone(&member);
     member.tasks.spawn(async move {
         let events = Events::new(sender);
-        let run = Run { member: &task_member, observed: &observed, deployment: &deployment };
+        let run =
+            Run { member: &task_member, observed: &observed, deployment: &deployment, going_back: false };
         let finished = run.to_end(&plan, &request, &events).await;
         lock.release().await;
         drop(turn);
@@ -79,6 +80,8 @@ struct Run<'a> {
     member: &'a Member,
     observed: &'a Observed,
     deployment: &'a str,
+    /// A failed deployment is being taken back.
+    going_back: bool,
 }
 
 /// A deployment whose desired state is written down.
@@ -96,6 +99,21 @@ fn finished(outcome: DeployOutcome, message: String, failure: Failure) -> Deploy
     }
 }
 
+/// What to do where some replicas are not what they should be.
+const GO_ON: &str = "`uc ps` shows what runs; `uc deploy` tries what is left again";
+
+/// The end of a deployment that was carried out, but for these.
+fn done(failed: Vec<Failure>) -> DeployFinished {
+    let count = failed.len();
+    let Some(first) = failed.into_iter().next() else {
+        return DeployFinished { outcome: DeployOutcome::Done.into(), ..DeployFinished::default() };
+    };
+    let steps = if count == 1 { "1 step".to_owned() } else { format!("{count} steps") };
+    let message = format!("{steps} failed and the rest was carried out all the same: {first}");
+    let hint = first.hint.clone().unwrap_or_else(|| GO_ON.to_owned());
+    finished(DeployOutcome::Incomplete, message, first.hint(hint))
+}
+
 impl Run<'_> {
     async fn to_end(self, plan: &Plan, request: &PlanRequest, events: &Events) -> DeployFinished {
         let previous = previous_records(plan, &self.observed.services);
@@ -108,10 +126,15 @@ impl Run<'_> {
             }
         };
         let failure = match self.carry_out(plan, begun, events).await {
-            Ok(()) => {
-                return DeployFinished { outcome: DeployOutcome::Done.into(), ..DeployFinished::default() };
+            Ok(failed) => return done(failed),
+            Err(Stopped { failure, pause: true }) => {
+                let message = format!(
+                    "{failure}; the deployment stopped there: what is new stays, and so does what is old"
+                );
+                let hint = failure.hint.clone().unwrap_or_else(|| GO_ON.to_owned());
+                return finished(DeployOutcome::Paused, message, failure.hint(hint));
             }
-            Err(failure) => failure,
+            Err(Stopped { failure, pause: false }) => failure,
         };
         events.notice("going back to what was there before").await;
         let back = self.back(&previous, events).await;
@@ -127,7 +150,7 @@ impl Run<'_> {
 
     /// Writes down what is wanted.
     async fn begin(self, plan: &Plan, request: &PlanRequest) -> Result<Begun, Failure> {
-        let specs = specs_of(request, plan, &self.observed.services);
+        let specs = specs_of(request, self.observed)?;
         let Intents { before, after } = self.member.intents_of(plan, request, &specs);
         if !before.is_empty() {
             self.member.write(before).await?;
@@ -135,18 +158,22 @@ impl Run<'_> {
         Ok(Begun { specs, after })
     }
 
-    async fn carry_out(self, plan: &Plan, begun: Begun, events: &Events) -> Result<(), Failure> {
-        self.execute(plan, &begun.specs, events).await?;
-        settle(self.member, self.observed, plan).await;
+    /// The failures that the services' policies put up with.
+    async fn carry_out(self, plan: &Plan, begun: Begun, events: &Events) -> Result<Vec<Failure>, Stopped> {
+        let ended = self.execute(plan, &begun.specs, events).await;
+        if ended.as_ref().map_or_else(|stopped| stopped.pause, |_| true) {
+            settle(self.member, self.observed, plan).await;
+        }
+        let failed = ended?;
         if !begun.after.is_empty() {
             self.member.write(begun.after).await?;
         }
-        Ok(())
+        Ok(failed)
     }
 
     async fn forward(self, plan: &Plan, request: &PlanRequest, events: &Events) -> Result<(), Failure> {
         let begun = self.begin(plan, request).await?;
-        self.carry_out(plan, begun, events).await
+        self.carry_out(plan, begun, events).await.map(|_| ()).map_err(|stopped| stopped.failure)
     }
 
     async fn execute(
@@ -154,11 +181,17 @@ impl Run<'_> {
         plan: &Plan,
         specs: &BTreeMap<String, ServiceSpec>,
         events: &Events,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<Failure>, Stopped> {
         let fleet = NodeFleet::new(self.member);
         let machines: Vec<String> =
             self.observed.machines.iter().filter(|m| m.up).map(|m| m.id.to_string()).collect();
-        let execution = Execution { plan, specs, machines: &machines, deployment: self.deployment };
+        let execution = Execution {
+            plan,
+            specs,
+            machines: &machines,
+            deployment: self.deployment,
+            going_back: self.going_back,
+        };
         execute(&fleet, execution, events).await
     }
 
@@ -171,7 +204,7 @@ impl Run<'_> {
         let mut problems = Vec::new();
         for request in previous_requests(previous) {
             let (observed, _) = observe(self.member).await;
-            let run = Run { observed: &observed, ..self };
+            let run = Run { observed: &observed, going_back: true, ..self };
             let result = match plan_against(&request, &observed) {
                 Ok(plan) => run.forward(&plan, &request, events).await,
                 Err(failure) => Err(failure),
@@ -196,35 +229,10 @@ impl Run<'_> {
     }
 }
 
-/// Specs by service name that the plan's steps need, dependencies included.
-fn specs_of(
-    request: &PlanRequest,
-    plan: &Plan,
-    services: &BTreeMap<ServiceKey, ServiceRecord>,
-) -> BTreeMap<String, ServiceSpec> {
-    let mut specs = BTreeMap::new();
-    match &request.change {
-        Some(plan_request::Change::Deploy(desired)) => {
-            for spec in &desired.services {
-                specs.insert(
-                    spec.name.clone(),
-                    ServiceSpec { project: desired.project.clone(), ..spec.clone() },
-                );
-            }
-        }
-        Some(plan_request::Change::Scale(scale)) => {
-            for service in &plan.services {
-                let found = services.iter().find(|(key, _)| {
-                    key.project.as_str() == service.project && key.service.as_str() == service.service
-                });
-                if let Some((_, ServiceRecord { spec: Some(spec), .. })) = found {
-                    specs.insert(spec.name.clone(), ServiceSpec { replicas: scale.replicas, ..spec.clone() });
-                }
-            }
-        }
-        Some(plan_request::Change::Remove(_)) | None => {}
-    }
-    specs
+/// Specs by service name that the plan's steps need, dependencies included, as the planner has them. All are of one project.
+fn specs_of(request: &PlanRequest, observed: &Observed) -> Result<BTreeMap<String, ServiceSpec>, Failure> {
+    let specs = plan::specs(&Desired::try_from(request.clone())?, observed)?;
+    Ok(specs.into_iter().map(|(key, spec)| (key.service.to_string(), spec)).collect())
 }
 
 /// Changes of the desired state around an execution.

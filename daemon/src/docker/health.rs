@@ -128,6 +128,7 @@ mod tests {
         Container {
             record: v1::ReplicaRecord { state: state.into(), exit_code, ..Default::default() },
             managed: true,
+            hook: String::new(),
             healthcheck: None,
             restart: v1::RestartPolicy::UnlessStopped,
             stop_grace: Duration::from_secs(10),

@@ -71,6 +71,7 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
     Container {
         record,
         managed: labels.contains_key(label::CLUSTER),
+        hook: labels.get(label::HOOK).cloned().unwrap_or_default(),
         healthcheck: config.healthcheck.as_ref().and_then(health_limits),
         restart: restart(host.restart_policy.and_then(|policy| policy.name)),
         stop_grace: config

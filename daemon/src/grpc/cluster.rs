@@ -9,10 +9,10 @@ use tonic::{Request, Response, Status};
 use uc_api::token::{JoinToken, TokenMember};
 use uc_api::v1::{
     AddMachineRequest, AddMachineResponse, BackupRequest, BackupResponse, CreateTokenRequest,
-    CreateTokenResponse, ListMachinesRequest, ListMachinesResponse, MachineRecord, MachineStatus,
-    NodeResetRequest, RemoveMachineRequest, RemoveMachineResponse, RenameMachineRequest,
-    RenameMachineResponse, TokenRecord, cluster_client::ClusterClient, cluster_server::Cluster,
-    node_client::NodeClient,
+    CreateTokenResponse, LabelMachineRequest, LabelMachineResponse, ListMachinesRequest,
+    ListMachinesResponse, MachineRecord, MachineStatus, NodeResetRequest, RemoveMachineRequest,
+    RemoveMachineResponse, RenameMachineRequest, RenameMachineResponse, TokenRecord,
+    cluster_client::ClusterClient, cluster_server::Cluster, node_client::NodeClient,
 };
 use uc_api::{Code, Failure};
 use uc_mesh::PrivateKey;
@@ -20,6 +20,7 @@ use uc_mesh::PrivateKey;
 use super::access;
 use crate::app::App;
 use crate::backup;
+use crate::machine_labels;
 use crate::member::Member;
 use crate::records::{self, delete, put};
 use crate::register;
@@ -75,8 +76,17 @@ async fn rename(member: &Member, request: RenameMachineRequest) -> Result<Machin
     }
     let name = register::free_name(&view.machines(), &request.new_name)?;
     let renamed = MachineRecord { name: name.to_string(), ..machine };
-    member.write(vec![put(records::MACHINE, renamed.id.clone(), &renamed)]).await?;
+    member.write(vec![machine_labels::write_record(renamed.clone())]).await?;
     Ok(renamed)
+}
+
+async fn label(member: &Member, request: LabelMachineRequest) -> Result<MachineRecord, Failure> {
+    let machine = member.view().machine(&request.machine)?;
+    let labels = machine_labels::changed(&machine.labels, &request)?;
+    if labels != machine.labels {
+        member.write(vec![machine_labels::write(&machine.id, labels.clone())]).await?;
+    }
+    Ok(MachineRecord { labels, ..machine })
 }
 
 async fn reset_remote(member: &Member, machine: &MachineRecord) -> Result<(), Failure> {
@@ -185,6 +195,16 @@ impl Cluster for ClusterApi {
         Ok(Response::new(RenameMachineResponse { machine: Some(machine) }))
     }
 
+    async fn label_machine(
+        &self,
+        request: Request<LabelMachineRequest>,
+    ) -> Result<Response<LabelMachineResponse>, Status> {
+        let member = self.app.member()?;
+        let _one_at_a_time = member.registering.lock().await;
+        let machine = label(&member, request.into_inner()).await?;
+        Ok(Response::new(LabelMachineResponse { machine: Some(machine) }))
+    }
+
     async fn remove_machine(
         &self,
         request: Request<RemoveMachineRequest>,
@@ -281,6 +301,13 @@ impl Cluster for JoinGate {
         &self,
         _: Request<RenameMachineRequest>,
     ) -> Result<Response<RenameMachineResponse>, Status> {
+        Err(not_here())
+    }
+
+    async fn label_machine(
+        &self,
+        _: Request<LabelMachineRequest>,
+    ) -> Result<Response<LabelMachineResponse>, Status> {
         Err(not_here())
     }
 

@@ -8,8 +8,8 @@ use uc_api::v1::{
     CreateReplicaRequest, CreateVolumeRequest, CreateVolumeResponse, ExecRequest, FilePart, HasFilesRequest,
     HasFilesResponse, HasImagesRequest, HasImagesResponse, LoadFileResponse, LoadImageResponse,
     NodeLogsRequest, NodeResetRequest, NodeResetResponse, ObserveRequest, ObserveResponse, PushImageRequest,
-    ReadFileRequest, RemoveReplicaRequest, RemoveReplicaResponse, StartReplicaRequest, StartReplicaResponse,
-    StopReplicaRequest, StopReplicaResponse, node_server::Node,
+    ReadFileRequest, RemoveReplicaRequest, RemoveReplicaResponse, RunPreDeployRequest, StartReplicaRequest,
+    StartReplicaResponse, StopReplicaRequest, StopReplicaResponse, node_server::Node,
 };
 
 use crate::app::App;
@@ -56,6 +56,7 @@ impl<S: Source> NodeGate<S> {
 #[tonic::async_trait]
 impl<S: Source> Node for NodeGate<S> {
     type CreateReplicaStream = <NodeService as Node>::CreateReplicaStream;
+    type RunPreDeployStream = <NodeService as Node>::RunPreDeployStream;
     type LogsStream = <NodeService as Node>::LogsStream;
     type ExecStream = <NodeService as Node>::ExecStream;
     type ReadFileStream = <NodeService as Node>::ReadFileStream;
@@ -76,6 +77,13 @@ impl<S: Source> Node for NodeGate<S> {
         request: Request<CreateReplicaRequest>,
     ) -> Result<Response<Self::CreateReplicaStream>, Status> {
         self.node()?.create_replica(request).await
+    }
+
+    async fn run_pre_deploy(
+        &self,
+        request: Request<RunPreDeployRequest>,
+    ) -> Result<Response<Self::RunPreDeployStream>, Status> {
+        self.node()?.run_pre_deploy(request).await
     }
 
     async fn start_replica(

@@ -582,3 +582,5 @@ async fn nothing_is_left_of_a_creation_nobody_waits_for() {
     bench.node.finish().await;
     assert!(bench.node.observe_now().await.unwrap().replicas.is_empty());
 }
+
+mod keys;

@@ -21,8 +21,24 @@ fn from_root(root: &Path) -> v1::MachineFacts {
         arch: std::env::consts::ARCH.to_owned(),
         docker_version: String::new(),
         uc_version: VERSION.to_owned(),
-        ..v1::MachineFacts::default()
+        cpus: cpus(&read("proc/stat")),
+        memory: memory(&read("proc/meminfo")),
     }
+}
+
+/// Those that are switched on; the first line of proc(5)'s `stat` is their sum.
+fn cpus(stat: &str) -> u32 {
+    let is_cpu = |line: &&str| {
+        line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+    };
+    u32::try_from(stat.lines().filter(is_cpu).count()).unwrap_or(u32::MAX)
+}
+
+/// Bytes; the kernel counts in KiB and calls them kB.
+fn memory(meminfo: &str) -> u64 {
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or_default().saturating_mul(1024)
 }
 
 /// `PRETTY_NAME` of os-release(5), which is shell syntax; its quotes and escapes are those of the values in the wild.
@@ -58,6 +74,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let facts = from_root(root.path());
         assert_eq!((facts.hostname.as_str(), facts.os.as_str()), ("", "Linux"));
+        assert_eq!((facts.cpus, facts.memory), (0, 0));
         std::fs::create_dir_all(root.path().join("proc/sys/kernel")).unwrap();
         std::fs::create_dir_all(root.path().join("usr/lib")).unwrap();
         std::fs::write(root.path().join("proc/sys/kernel/hostname"), "pi\n").unwrap();
@@ -69,7 +86,16 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_a_name() {
-        assert!(!host().hostname.is_empty());
+    fn cpus_and_memory() {
+        let stat = "cpu  1 2 3\ncpu0 1 1 1\ncpu2 0 1 2\nintr 5\ncpufreq 1\n";
+        assert_eq!(cpus(stat), 2, "the second is switched off");
+        assert_eq!(memory("MemTotal:        8051772 kB\nMemFree:  1 kB\n"), 8_051_772 * 1024);
+        assert_eq!((cpus(""), memory("MemTotal: many kB\n")), (0, 0));
+    }
+
+    #[test]
+    fn this_machine_has_a_name_and_resources() {
+        let facts = host();
+        assert!(!facts.hostname.is_empty() && facts.cpus > 0 && facts.memory > 1 << 20, "{facts:?}");
     }
 }

@@ -9,6 +9,8 @@ mod conflicts;
 mod crash;
 mod demo;
 mod deploy_commands;
+mod deploy_compose;
+mod deploy_contents;
 mod deploy_failures;
 mod deploy_faults;
 mod deploy_images;

@@ -3,6 +3,7 @@
 use clap::Args;
 use uc_api::v1::{Liveness, MachineStatus};
 
+use super::label;
 use crate::cli::Output;
 use crate::commands::conflicts;
 use crate::connect::Globals;
@@ -41,6 +42,7 @@ fn table(machines: &[MachineStatus]) -> Table {
         "DOCKER",
         "UC",
         "CONNECTED",
+        "LABELS",
     ]);
     for status in machines {
         let Some(machine) = &status.machine else { continue };
@@ -61,7 +63,8 @@ fn table(machines: &[MachineStatus]) -> Table {
             facts.docker_version.into(),
             facts.uc_version.into(),
             Cell::styled(if status.connected { "✓" } else { "" }, GREEN),
+            label::lines(machine).join(", ").into(),
         ]);
     }
-    table
+    table.without_empty("LABELS")
 }

@@ -201,7 +201,8 @@ fn healthchecks() {
 fn dependencies_as_list_and_mapping() {
     let conditions = |yaml: &str| {
         let text = format!(
-            "services:\n  web:\n    image: x\n    depends_on: {yaml}\n  db: {{image: x}}\n  cache: {{image: x}}\n"
+            "services:\n  web:\n    image: x\n    depends_on: {yaml}\n  db: {{image: x}}\n  cache: {{image: x}}\n  \
+             off: {{image: x, profiles: [p]}}\n"
         );
         let web = project(&text).services.into_iter().find(|service| service.spec.name == "web").unwrap();
         web.spec.depends_on.into_iter().map(|d| (d.condition(), d.service)).collect::<Vec<_>>()
@@ -216,7 +217,7 @@ fn dependencies_as_list_and_mapping() {
         [(DependencyCondition::Completed, "cache".into()), (DependencyCondition::Healthy, "db".into())]
     );
     assert_eq!(
-        conditions("{gone: {condition: service_started, required: false}, db: {condition: service_started}}"),
+        conditions("{off: {condition: service_started, required: false}, db: {condition: service_started}}"),
         [started("db")]
     );
 }

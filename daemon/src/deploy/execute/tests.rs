@@ -4,16 +4,26 @@ use std::sync::Mutex;
 
 use uc_api::v1::{Dependency, ServiceChange};
 
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use uc_api::Code;
+use uc_api::v1::{
+    DependencyCondition, DeployEvent, Health, ReplicaAction, ReplicaState, ReplicaStep, ServicePlan,
+    StepEvent, UpdateOrder, deploy_event,
+};
+
 use super::*;
 
 /// Remembers each call; refuses those whose text begins with one of `refuse`.
 #[derive(Default)]
-struct Machines {
+pub(super) struct Machines {
     calls: Mutex<Vec<String>>,
     refuse: Vec<&'static str>,
-    /// Containers that take a second to start, when they have.
+    /// The machine whose containers take a second to start; empty: all machines.
     slow: Option<&'static str>,
-    started: Mutex<Vec<String>>,
+    started: Mutex<Vec<(String, Instant)>>,
     replicas: Mutex<Vec<ReplicaRecord>>,
 }
 
@@ -27,7 +37,20 @@ impl Machines {
         Ok(())
     }
 
-    fn calls(&self) -> Vec<String> {
+    pub(super) fn refusing(refuse: Vec<&'static str>) -> Self {
+        Self { refuse, ..Self::default() }
+    }
+
+    pub(super) fn each_start_takes_a_second() -> Self {
+        Self { slow: Some(""), ..Self::default() }
+    }
+
+    /// When containers had started.
+    pub(super) fn times(&self) -> Vec<Instant> {
+        self.started.lock().unwrap().iter().map(|(_, time)| *time).collect()
+    }
+
+    pub(super) fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
 }
@@ -43,13 +66,23 @@ impl Fleet for Machines {
         self.call(format!("create {machine} {id}")).map(|()| id)
     }
 
-    async fn start(&self, machine: &str, container: &str, wait: bool) -> Result<(), Failure> {
-        if self.slow == Some(machine) {
+    async fn start(&self, machine: &str, container: &str, wait: Wait) -> Result<(), Failure> {
+        if self.slow.is_some_and(|slow| slow.is_empty() || slow == machine) {
             sleep(Duration::from_secs(1)).await;
         }
-        self.call(format!("start {machine} {container}{}", if wait { "" } else { " (no wait)" }))?;
-        self.started.lock().unwrap().push(machine.to_owned());
+        self.call(format!("start {machine} {container}{}", shown(wait)))?;
+        self.started.lock().unwrap().push((machine.to_owned(), Instant::now()));
         Ok(())
+    }
+
+    async fn pre_deploy(
+        &self,
+        machine: &str,
+        new: &NewReplica<'_>,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        progress.say("migrating").await;
+        self.call(format!("pre-deploy {machine} {}-{}", new.spec.name, new.revision))
     }
 
     async fn stop(&self, machine: &str, container: &str) -> Result<(), Failure> {
@@ -65,7 +98,15 @@ impl Fleet for Machines {
     }
 }
 
-fn step(action: ReplicaAction, order: UpdateOrder, old: &str) -> ReplicaStep {
+pub(super) fn shown(wait: Wait) -> String {
+    match wait {
+        Wait::No => " (no wait)".to_owned(),
+        Wait::Serves { monitor_ms: None } => String::new(),
+        Wait::Serves { monitor_ms: Some(ms) } => format!(" ({ms} ms)"),
+    }
+}
+
+pub(super) fn step(action: ReplicaAction, order: UpdateOrder, old: &str) -> ReplicaStep {
     ReplicaStep {
         id: format!("s-{old}"),
         action: action.into(),
@@ -77,7 +118,7 @@ fn step(action: ReplicaAction, order: UpdateOrder, old: &str) -> ReplicaStep {
     }
 }
 
-fn service(name: &str, layer: u32, steps: Vec<ReplicaStep>) -> ServicePlan {
+pub(super) fn service(name: &str, layer: u32, steps: Vec<ReplicaStep>) -> ServicePlan {
     ServicePlan {
         project: "p".into(),
         service: name.into(),
@@ -89,28 +130,54 @@ fn service(name: &str, layer: u32, steps: Vec<ReplicaStep>) -> ServicePlan {
     }
 }
 
-fn spec(name: &str, depends_on: Vec<Dependency>) -> (String, ServiceSpec) {
+pub(super) fn spec(name: &str, depends_on: Vec<Dependency>) -> (String, ServiceSpec) {
     (
         name.into(),
         ServiceSpec { project: "p".into(), name: name.into(), depends_on, ..ServiceSpec::default() },
     )
 }
 
-async fn run(
+/// An execution's end, and what it told.
+pub(super) struct Run {
+    pub(super) result: Result<Vec<Failure>, Stopped>,
+    events: Vec<DeployEvent>,
+}
+
+impl Run {
+    pub(super) fn steps<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a StepEvent> {
+        self.events.iter().filter_map(move |event| match &event.event {
+            Some(deploy_event::Event::Step(step)) if step.step_id == id => Some(step),
+            _ => None,
+        })
+    }
+}
+
+pub(super) async fn run_plan(
     machines: &Machines,
     services: Vec<ServicePlan>,
     specs: Vec<(String, ServiceSpec)>,
-) -> (Result<(), Failure>, Vec<DeployEvent>) {
+    going_back: bool,
+) -> Run {
     let plan = Plan { services, ..Plan::default() };
     let specs = specs.into_iter().collect();
     let (sender, mut receiver) = mpsc::channel(1000);
-    let execution = Execution { plan: &plan, specs: &specs, machines: &["m1".to_owned()], deployment: "d1" };
+    let names = ["m1".to_owned()];
+    let execution = Execution { plan: &plan, specs: &specs, machines: &names, deployment: "d1", going_back };
     let result = execute(machines, execution, &Events::new(sender)).await;
     let mut events = Vec::new();
     while let Some(event) = receiver.recv().await {
         events.push(event);
     }
-    (result, events)
+    Run { result, events }
+}
+
+async fn run(
+    machines: &Machines,
+    services: Vec<ServicePlan>,
+    specs: Vec<(String, ServiceSpec)>,
+) -> (Result<Vec<Failure>, Stopped>, Vec<DeployEvent>) {
+    let ran = run_plan(machines, services, specs, false).await;
+    (ran.result, ran.events)
 }
 
 #[tokio::test]
@@ -127,7 +194,7 @@ async fn a_new_replica_that_fails_leaves_the_old_one_untouched() {
     let machines = Machines { refuse: vec!["start m1 web-r2"], ..Machines::default() };
     let steps = vec![step(ReplicaAction::Replace, UpdateOrder::StartFirst, "old")];
     let (result, events) = run(&machines, vec![service("web", 0, steps)], vec![spec("web", vec![])]).await;
-    let failure = result.unwrap_err();
+    let failure = result.unwrap_err().failure;
     assert_eq!((failure.machine.as_deref(), failure.log_tail), (Some("m1"), vec!["boom".to_owned()]));
     assert_eq!(
         machines.calls(),
@@ -164,7 +231,7 @@ async fn what_could_not_be_undone_is_said() {
     let machines = Machines { refuse: vec!["start m1"], ..Machines::default() };
     let steps = vec![step(ReplicaAction::Replace, UpdateOrder::StopFirst, "old")];
     let (result, _) = run(&machines, vec![service("web", 0, steps)], vec![spec("web", vec![])]).await;
-    let failure = result.unwrap_err();
+    let failure = result.unwrap_err().failure;
     assert!(failure.message.contains("old container does not serve again"), "{failure}");
 }
 
@@ -201,8 +268,10 @@ async fn a_failure_waits_for_the_steps_beside_it() {
     };
     let steps = vec![step(ReplicaAction::Create, UpdateOrder::Unspecified, ""), beside];
     let (result, _) = run(&machines, vec![service("web", 0, steps)], vec![spec("web", vec![])]).await;
-    assert_eq!(result.unwrap_err().machine.as_deref(), Some("m1"));
-    assert_eq!(*machines.started.lock().unwrap(), ["m2"], "its step was dropped half-way");
+    assert_eq!(result.unwrap_err().failure.machine.as_deref(), Some("m1"));
+    let started: Vec<String> =
+        machines.started.lock().unwrap().iter().map(|(machine, _)| machine.clone()).collect();
+    assert_eq!(started, ["m2"], "its step was dropped half-way");
 }
 
 #[tokio::test]
@@ -239,27 +308,4 @@ async fn a_dependent_waits_until_its_dependency_is_healthy() {
     *machines.replicas.lock().unwrap() = vec![record(Health::Healthy)];
     running.await.0.unwrap();
     assert_eq!(machines.calls(), ["create m1 web-r2", "start m1 web-r2"]);
-}
-
-#[test]
-fn conditions() {
-    let record = |state: ReplicaState, health: Health, exit_code| ReplicaRecord {
-        state: state.into(),
-        health: health.into(),
-        exit_code,
-        ..ReplicaRecord::default()
-    };
-    let running = record(ReplicaState::Running, Health::None, None);
-    let failed = record(ReplicaState::Exited, Health::None, Some(3));
-    let ended = record(ReplicaState::Exited, Health::None, Some(0));
-    assert_eq!(condition_met(DependencyCondition::Started, &[]), Met::NotYet);
-    assert_eq!(condition_met(DependencyCondition::Started, std::slice::from_ref(&running)), Met::Yes);
-    assert!(matches!(
-        condition_met(DependencyCondition::Healthy, std::slice::from_ref(&running)),
-        Met::Never(_)
-    ));
-    assert_eq!(condition_met(DependencyCondition::Completed, std::slice::from_ref(&running)), Met::NotYet);
-    assert_eq!(condition_met(DependencyCondition::Completed, std::slice::from_ref(&ended)), Met::Yes);
-    assert_eq!(condition_met(DependencyCondition::Completed, &[running, ended]), Met::NotYet);
-    assert!(matches!(condition_met(DependencyCondition::Completed, &[failed]), Met::Never(_)));
 }

@@ -9,8 +9,9 @@ use uc_api::v1::{
 use uc_api::{ProjectName, ServiceKey};
 
 use super::error::PlanError;
-use super::layers::{Edges, layers};
-use super::{Desired, Observed, and, ports};
+use super::layers::layers;
+use super::rules::Rules;
+use super::{Desired, Observed, and, ports, together};
 use uc_api::nearest::nearest;
 
 /// A service that shall be as its spec says.
@@ -21,6 +22,8 @@ pub(super) struct Target {
     pub(super) spec: ServiceSpec,
     pub(super) revision: String,
     pub(super) layer: u32,
+    /// What it asks of its machines.
+    pub(super) rules: Rules,
     /// Replace even what is up to date.
     pub(super) recreate: bool,
     /// What the store has.
@@ -85,23 +88,30 @@ fn deployed(deploy: &DesiredServices, observed: &Observed) -> Result<Wanted, Pla
         }
     }
     let mut wanted = Wanted::default();
-    {
-        let edges = edges(specs.values());
-        let known = |name: &str| {
-            observed.services.keys().any(|key| key.project == project && key.service.as_str() == name)
-        };
+    together::check(&specs, &project, observed)?;
+    let known = |name: &str| {
+        observed.services.keys().any(|key| key.project == project && key.service.as_str() == name)
+    };
+    let layers: BTreeMap<ServiceKey, u32> = {
+        let edges = together::edges(specs.values());
         let layers = layers(&edges, known)?;
-        for (key, spec) in &specs {
-            wanted.targets.push(Target {
-                key: key.clone(),
-                revision: revision(spec),
-                layer: layers.get(spec.name.as_str()).copied().unwrap_or(0),
-                recreate: deploy.recreate,
-                old: observed.services.get(key).and_then(stored_spec),
-                volumes: deploy.volumes.clone(),
-                spec: spec.clone(),
-            });
-        }
+        let layer = |name: &str| layers.get(name).copied().unwrap_or(0);
+        specs.iter().map(|(key, spec)| (key.clone(), layer(&spec.name))).collect()
+    };
+    let mut order: Vec<ServiceKey> = layers.keys().cloned().collect();
+    order.sort_by_key(|key| layers.get(key));
+    together::set_revisions(&mut specs, &order, observed);
+    for (key, spec) in &specs {
+        wanted.targets.push(Target {
+            key: key.clone(),
+            revision: revision(spec),
+            layer: layers.get(key).copied().unwrap_or(0),
+            rules: Rules::of(spec)?,
+            recreate: deploy.recreate,
+            old: observed.services.get(key).and_then(stored_spec),
+            volumes: deploy.volumes.clone(),
+            spec: spec.clone(),
+        });
     }
     for key in known_services(observed).iter().filter(|key| key.project == project) {
         if !specs.contains_key(key) {
@@ -149,10 +159,15 @@ fn scaled(scale: &ScaleService, observed: &Observed) -> Result<Wanted, PlanError
         return Err(PlanError::ScaleGlobal { service: key.to_string() });
     }
     let spec = ServiceSpec { replicas: scale.replicas, ..old.clone() };
+    let mut specs = BTreeMap::from([(key.clone(), spec)]);
+    together::check(&specs, &key.project, observed)?;
+    together::set_revisions(&mut specs, std::slice::from_ref(&key), observed);
+    let spec = specs.remove(&key).ok_or_else(unknown)?;
     let target = Target {
         key,
         revision: revision(&spec),
         layer: 0,
+        rules: Rules::of(&spec)?,
         recreate: false,
         old: Some(old),
         volumes: record.volumes.clone(),
@@ -204,7 +219,7 @@ fn removed(remove: &RemoveServices, observed: &Observed) -> Result<Wanted, PlanE
                 other.project == key.project
                     && !keys.contains(*other)
                     && record.spec.as_ref().is_some_and(|spec| {
-                        spec.depends_on.iter().any(|dependency| dependency.service == key.service.as_str())
+                        together::edges([spec]).values().flatten().any(|on| *on == key.service.as_str())
                     })
             })
             .map(|(other, _)| other.to_string())
@@ -227,7 +242,7 @@ fn removal_layers(keys: &BTreeSet<ServiceKey>, observed: &Observed) -> BTreeMap<
             .filter(|key| key.project == *project)
             .filter_map(|key| observed.services.get(key)?.spec.as_ref())
             .collect();
-        let Ok(layers) = layers(&edges(specs), |_| true) else { continue };
+        let Ok(layers) = layers(&together::edges(specs), |_| true) else { continue };
         let top = layers.values().copied().max().unwrap_or(0);
         for key in keys.iter().filter(|key| key.project == *project) {
             let layer = layers.get(key.service.as_str()).copied().unwrap_or(top);
@@ -235,16 +250,6 @@ fn removal_layers(keys: &BTreeSet<ServiceKey>, observed: &Observed) -> BTreeMap<
         }
     }
     result
-}
-
-fn edges<'a>(specs: impl IntoIterator<Item = &'a ServiceSpec>) -> Edges<'a> {
-    specs
-        .into_iter()
-        .map(|spec| {
-            let on = spec.depends_on.iter().map(|dependency| dependency.service.as_str()).collect();
-            (spec.name.as_str(), on)
-        })
-        .collect()
 }
 
 /// A stored spec with the defaults of today, so that it compares equal to the same spec sent again.

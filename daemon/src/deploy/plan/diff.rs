@@ -1,68 +1,68 @@
 //! What differs between two specs of a service, in the words of the compose file, fit to be shown to anybody.
 
+mod container;
+mod words;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use uc_api::v1::{
-    Dependency, DependencyCondition, FieldChange, Healthcheck, MountKind, MountSpec, PortSpec, PullPolicy,
-    RestartPolicy, ServiceMode, ServiceSpec, StringList, UpdateOrder,
-};
-
-use super::ports;
+use uc_api::v1::{FieldChange, Placement, PreDeploy, ServiceMode, ServiceSpec, UpdatePolicy};
 
 /// What stands in place of a value that must not be printed.
 const MASK: &str = "***";
 /// Variables and labels whose names contain one of these hold secrets.
 const SECRET_WORDS: [&str; 8] =
     ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "PRIVATE"];
+/// Fields, with all below them, whose change needs no new container: what [`uc_api::revision`] leaves out.
+const NOT_IN_CONTAINER: [&str; 9] = [
+    "depends_on",
+    "deploy.mode",
+    "deploy.replicas",
+    "deploy.update_config",
+    "deploy.placement",
+    "deploy.labels",
+    "pull_policy",
+    "networks.aliases",
+    "x-pre_deploy",
+];
 
 /// Every field that differs, in the order of the compose reference; an absent value is an empty text.
 pub(crate) fn fields(old: &ServiceSpec, new: &ServiceSpec) -> Vec<FieldChange> {
     let mut changes = Changes(Vec::new());
-    changes.add("image", &old.image, &new.image);
-    changes.add("build", on(old.built), on(new.built));
-    changes.add("command", command(old.command.as_ref()), command(new.command.as_ref()));
-    changes.add("entrypoint", command(old.entrypoint.as_ref()), command(new.entrypoint.as_ref()));
-    changes.map("environment", &old.environment, &new.environment);
-    changes.add("ports", list(&old.ports, port), list(&new.ports, port));
-    changes.add("volumes", list(&old.mounts, mount), list(&new.mounts, mount));
-    changes.add("healthcheck", healthcheck(old), healthcheck(new));
-    changes.add("depends_on", list(&old.depends_on, dependency), list(&new.depends_on, dependency));
-    changes.add("deploy.mode", mode(old), mode(new));
+    container::what_runs(&mut changes, old, new);
+    changes.list("depends_on", &old.depends_on, &new.depends_on, words::dependency);
+    changes.add("deploy.mode", words::mode(old), words::mode(new));
     if old.mode() != ServiceMode::Global || new.mode() != ServiceMode::Global {
         changes.add("deploy.replicas", old.replicas.to_string(), new.replicas.to_string());
     }
-    changes.add("user", &old.user, &new.user);
-    changes.add("working_dir", &old.working_dir, &new.working_dir);
-    changes.map("labels", &old.labels, &new.labels);
-    changes.add("stop_grace_period", grace(old), grace(new));
-    changes.add("stop_signal", &old.stop_signal, &new.stop_signal);
-    changes.add("restart", restart(old), restart(new));
-    changes.add("pull_policy", pull(old), pull(new));
-    changes.add("init", on(old.init), on(new.init));
-    changes.add("read_only", on(old.read_only), on(new.read_only));
-    changes.add("tty", on(old.tty), on(new.tty));
-    changes.add("stdin_open", on(old.stdin_open), on(new.stdin_open));
-    changes.add("hostname", &old.hostname, &new.hostname);
-    changes.add("cap_add", old.cap_add.join(", "), new.cap_add.join(", "));
-    changes.add("cap_drop", old.cap_drop.join(", "), new.cap_drop.join(", "));
-    changes.add("deploy.update_config.order", order(old), order(new));
-    changes.add("x-machines", old.machines.join(", "), new.machines.join(", "));
+    container::how_it_runs(&mut changes, old, new);
+    changes.add("pull_policy", words::pull(old), words::pull(new));
+    container::rights(&mut changes, old, new);
+    container::network(&mut changes, old, new);
+    changes.texts("networks.aliases", &old.aliases, &new.aliases);
+    container::namespaces(&mut changes, old, new);
+    container::resources(&mut changes, old, new);
+    container::contents(&mut changes, old, new);
+    changes.list("post_start", &old.post_start, &new.post_start, words::hook);
+    changes.list("pre_stop", &old.pre_stop, &new.pre_stop, words::hook);
+    pre_deploy(&mut changes, old.pre_deploy.as_ref(), new.pre_deploy.as_ref());
+    update(&mut changes, old, new);
+    placement(&mut changes, old.placement.as_ref(), new.placement.as_ref());
+    changes.map("deploy.labels", &old.service_labels, &new.service_labels);
+    changes.texts("x-machines", &old.machines, &new.machines);
     changes.0
 }
 
 /// In a few words, why a container is replaced.
 pub(super) fn reason(fields: &[FieldChange]) -> String {
-    const NOT_IN_CONTAINER: [&str; 6] = [
-        "depends_on",
-        "deploy.mode",
-        "deploy.replicas",
-        "pull_policy",
-        "deploy.update_config.order",
-        "x-machines",
-    ];
+    let in_container = |field: &&str| {
+        *field != "x-machines"
+            && !NOT_IN_CONTAINER.iter().any(|left_out| {
+                field.strip_prefix(left_out).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+    };
     let mut names: Vec<&str> = Vec::new();
-    for field in fields.iter().filter(|change| !NOT_IN_CONTAINER.contains(&change.field.as_str())) {
-        let name = field.field.split('.').next().unwrap_or_default();
+    for field in fields.iter().map(|change| change.field.as_str()).filter(in_container) {
+        let name = field.split('.').next().unwrap_or_default();
         if !names.contains(&name) {
             names.push(name);
         }
@@ -76,6 +76,42 @@ pub(super) fn reason(fields: &[FieldChange]) -> String {
     }
 }
 
+fn pre_deploy(changes: &mut Changes, old: Option<&PreDeploy>, new: Option<&PreDeploy>) {
+    let empty = PreDeploy::default();
+    let (old_command, new_command) = (words::run_before(old), words::run_before(new));
+    changes.add("x-pre_deploy", old_command, new_command);
+    let (old, new) = (old.unwrap_or(&empty), new.unwrap_or(&empty));
+    changes.map("x-pre_deploy.environment", &old.environment, &new.environment);
+}
+
+fn update(changes: &mut Changes, old: &ServiceSpec, new: &ServiceSpec) {
+    changes.add("deploy.update_config.order", words::order(old), words::order(new));
+    let empty = UpdatePolicy::default();
+    let (old, new) = (old.update.as_ref().unwrap_or(&empty), new.update.as_ref().unwrap_or(&empty));
+    let mut add = |name: &str, old, new| changes.add(&format!("deploy.update_config.{name}"), old, new);
+    add("parallelism", words::number(old.parallelism), words::number(new.parallelism));
+    add("delay", words::unless_zero(old.delay_ms), words::unless_zero(new.delay_ms));
+    let monitor = |policy: &UpdatePolicy| policy.monitor_ms.map(words::milliseconds).unwrap_or_default();
+    add("monitor", monitor(old), monitor(new));
+    add("failure_action", words::failure_action(old), words::failure_action(new));
+    let ratio = |policy: &UpdatePolicy| match policy.max_failure_ratio {
+        0.0 => String::new(),
+        ratio => ratio.to_string(),
+    };
+    add("max_failure_ratio", ratio(old), ratio(new));
+}
+
+fn placement(changes: &mut Changes, old: Option<&Placement>, new: Option<&Placement>) {
+    let empty = Placement::default();
+    let (old, new) = (old.unwrap_or(&empty), new.unwrap_or(&empty));
+    changes.texts("deploy.placement.constraints", &old.constraints, &new.constraints);
+    changes.texts("deploy.placement.preferences", &old.spread, &new.spread);
+    let most = |placement: &Placement| {
+        words::number(Some(placement.max_replicas_per_machine).filter(|most| *most > 0))
+    };
+    changes.add("deploy.placement.max_replicas_per_node", most(old), most(new));
+}
+
 struct Changes(Vec<FieldChange>);
 
 impl Changes {
@@ -86,13 +122,34 @@ impl Changes {
         }
     }
 
+    fn texts(&mut self, field: &str, old: &[String], new: &[String]) {
+        self.add(field, old.join(", "), new.join(", "));
+    }
+
+    /// A change even if what is shown of both is the same, since what differs is masked.
+    fn list<T: PartialEq>(&mut self, field: &str, old: &[T], new: &[T], show: impl Fn(&T) -> String) {
+        let all = |items: &[T]| items.iter().map(&show).collect::<Vec<_>>().join(", ");
+        if old != new {
+            self.0.push(FieldChange { field: field.to_owned(), old: all(old), new: all(new) });
+        }
+    }
+
     fn map(&mut self, field: &str, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+        self.map_as(field, old, new, |name, value| shown(name, value));
+    }
+
+    /// One change for each name, even if what is shown of the two values is the same.
+    fn map_as<T: PartialEq>(
+        &mut self,
+        field: &str,
+        old: &BTreeMap<String, T>,
+        new: &BTreeMap<String, T>,
+        show: impl Fn(&str, &T) -> String,
+    ) {
         let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
         for name in names.into_iter().filter(|name| old.get(*name) != new.get(*name)) {
-            let show = |map: &BTreeMap<String, String>| match map.get(name) {
-                None => String::new(),
-                Some(value) => shown(name, value),
-            };
+            let show =
+                |map: &BTreeMap<String, T>| map.get(name).map(|value| show(name, value)).unwrap_or_default();
             self.0.push(FieldChange { field: format!("{field}.{name}"), old: show(old), new: show(new) });
         }
     }
@@ -131,104 +188,5 @@ fn without_passwords(value: &str) -> String {
     result
 }
 
-fn list<T>(items: &[T], show: impl Fn(&T) -> String) -> String {
-    items.iter().map(show).collect::<Vec<_>>().join(", ")
-}
-
-fn on(value: bool) -> &'static str {
-    if value { "true" } else { "" }
-}
-
-/// As a JSON list: the only form in which spaces in arguments can be told from spaces between them.
-fn command(list: Option<&StringList>) -> String {
-    list.map(|list| serde_json::Value::from(list.values.clone()).to_string()).unwrap_or_default()
-}
-
-fn port(port: &PortSpec) -> String {
-    let published = ports::show(port);
-    let (address, protocol) = published.rsplit_once('/').unwrap_or((&published, "tcp"));
-    let protocol = if protocol == "udp" { "/udp" } else { "" };
-    if port.published_port == 0 && port.host_ip.is_empty() {
-        format!("{}{protocol}", port.container_port)
-    } else {
-        format!("{address}:{}{protocol}", port.container_port)
-    }
-}
-
-fn mount(mount: &MountSpec) -> String {
-    let mode = if mount.read_only { ":ro" } else { "" };
-    match mount.kind() {
-        MountKind::Tmpfs => format!("tmpfs:{}{mode}", mount.target),
-        _ => format!("{}:{}{mode}", mount.source, mount.target),
-    }
-}
-
-fn milliseconds(value: u64) -> String {
-    if value.is_multiple_of(1000) { format!("{}s", value / 1000) } else { format!("{value}ms") }
-}
-
-fn healthcheck(spec: &ServiceSpec) -> String {
-    let Some(Healthcheck { test, interval_ms, timeout_ms, start_period_ms, retries, start_interval_ms }) =
-        &spec.healthcheck
-    else {
-        return String::new();
-    };
-    let mut parts = vec![serde_json::Value::from(test.clone()).to_string()];
-    for (name, value) in [
-        ("interval", interval_ms),
-        ("timeout", timeout_ms),
-        ("start_period", start_period_ms),
-        ("start_interval", start_interval_ms),
-    ] {
-        if let Some(value) = value {
-            parts.push(format!("{name}={}", milliseconds(*value)));
-        }
-    }
-    if let Some(retries) = retries {
-        parts.push(format!("retries={retries}"));
-    }
-    parts.join(" ")
-}
-
-fn dependency(dependency: &Dependency) -> String {
-    match dependency.condition() {
-        DependencyCondition::Healthy => format!("{} (healthy)", dependency.service),
-        DependencyCondition::Completed => format!("{} (completed)", dependency.service),
-        DependencyCondition::Started | DependencyCondition::Unspecified => dependency.service.clone(),
-    }
-}
-
-fn mode(spec: &ServiceSpec) -> &'static str {
-    if spec.mode() == ServiceMode::Global { "global" } else { "replicated" }
-}
-
-fn grace(spec: &ServiceSpec) -> String {
-    spec.stop_grace_period_ms.map(milliseconds).unwrap_or_default()
-}
-
-fn restart(spec: &ServiceSpec) -> &'static str {
-    match spec.restart() {
-        RestartPolicy::Unspecified => "",
-        RestartPolicy::No => "no",
-        RestartPolicy::Always => "always",
-        RestartPolicy::OnFailure => "on-failure",
-        RestartPolicy::UnlessStopped => "unless-stopped",
-    }
-}
-
-fn pull(spec: &ServiceSpec) -> &'static str {
-    match spec.pull_policy() {
-        PullPolicy::Unspecified => "",
-        PullPolicy::Missing => "missing",
-        PullPolicy::Always => "always",
-        PullPolicy::Never => "never",
-    }
-}
-
-fn order(spec: &ServiceSpec) -> &'static str {
-    match spec.update_order() {
-        UpdateOrder::Unspecified => "",
-        UpdateOrder::StartFirst => "start-first",
-        UpdateOrder::StopFirst => "stop-first",
-    }
-}
+#[cfg(test)]
+mod tests;

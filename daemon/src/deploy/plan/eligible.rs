@@ -1,15 +1,15 @@
-//! Which machines may run which service: the allow list, and where its volumes are.
+//! Which machines may run which service: the allow list, its constraints and platform, where its volumes are, and where what it shares may run.
 //!
 //! A volume that exists binds a service to the machines that have it. One that does not exist yet is made on exactly one machine, so all
 //! replicated services that share it go there. A second, empty volume of the same name is never made behind somebody's back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uc_api::v1::ServiceMode;
 
 use super::desired::Target;
 use super::error::PlanError;
-use super::{Cluster, place, ports, volume_names};
+use super::{Cluster, place, ports, together, volume_names};
 use uc_api::nearest::nearest;
 
 /// Where a service may run; indexes into the cluster's machines, ascending.
@@ -29,6 +29,11 @@ impl Eligible {
 
     fn all(&self) -> impl Iterator<Item = usize> + '_ {
         self.up.iter().chain(&self.down).copied()
+    }
+
+    fn keep(&mut self, machines: &[usize]) {
+        self.up.retain(|index| machines.contains(index));
+        self.down.retain(|index| machines.contains(index));
     }
 
     pub(super) fn count(&self) -> usize {
@@ -58,6 +63,7 @@ pub(super) fn eligible(
         };
         result.push(found);
     }
+    bring_together(targets, &mut result)?;
     for group in groups(targets, cluster) {
         gather(&group, targets, &mut result, cluster)?;
     }
@@ -65,9 +71,27 @@ pub(super) fn eligible(
 }
 
 fn allowed(target: &Target, cluster: &Cluster<'_>) -> Result<Eligible, PlanError> {
+    let listed = listed(target, cluster)?;
+    let needed = target.global() || target.spec.replicas > 0;
+    let mut excluded = Vec::new();
+    let mut found = Vec::new();
+    for index in listed {
+        match target.rules.excludes(cluster.machines[index]) {
+            Some(why) => excluded.push(format!("{} ({why})", cluster.name(index))),
+            None => found.push(index),
+        }
+    }
+    if found.is_empty() && needed {
+        return Err(PlanError::NoMachineFits { service: target.key.to_string(), machines: excluded });
+    }
+    Ok(Eligible::of(found, cluster))
+}
+
+/// The machines of the allow list, or all.
+fn listed(target: &Target, cluster: &Cluster<'_>) -> Result<Vec<usize>, PlanError> {
     let all = 0..cluster.machines.len();
     if target.spec.machines.is_empty() {
-        return Ok(Eligible::of(all, cluster));
+        return Ok(all.collect());
     }
     let mut found = Vec::new();
     for wanted in &target.spec.machines {
@@ -83,7 +107,7 @@ fn allowed(target: &Target, cluster: &Cluster<'_>) -> Result<Eligible, PlanError
     }
     found.sort_unstable();
     found.dedup();
-    Ok(Eligible::of(found, cluster))
+    Ok(found)
 }
 
 /// A global service has its volumes on every machine, a replicated one wants one place: together they cannot both be right.
@@ -188,6 +212,13 @@ fn with_volumes(
         if !target.spec.machines.is_empty() {
             places.push(format!("x-machines allows {}", super::and(&target.spec.machines)));
         }
+        let out = existing.iter().flat_map(|(_, at)| at).copied();
+        let out: BTreeSet<usize> =
+            out.filter(|index| !allowed.all().any(|allowed| allowed == *index)).collect();
+        places.extend(out.into_iter().filter_map(|index| {
+            let why = target.rules.excludes(cluster.machines[index])?;
+            Some(format!("{} is out by {why}", cluster.name(index)))
+        }));
         return Err(PlanError::VolumesApart { service: target.key.to_string(), places });
     }
     let mut found = Eligible::of(machines, cluster);
@@ -212,35 +243,87 @@ fn with_volumes(
     Ok(found)
 }
 
+/// Where a service may run that shares a namespace of another, and where that may run, once both have to be on one machine. The shared one
+/// is narrowed too if it is replicated: otherwise it could go where nobody can follow.
+fn bring_together(targets: &[Target], eligible: &mut [Eligible]) -> Result<(), PlanError> {
+    let pairs = sharing(targets);
+    // Each round that changes something takes machines away, so this ends.
+    loop {
+        let before = eligible.to_vec();
+        for (sharer, shared) in &pairs {
+            let both: Vec<usize> = eligible[*sharer]
+                .all()
+                .filter(|index| eligible[*shared].all().any(|other| other == *index))
+                .collect();
+            if both.is_empty() {
+                return Err(PlanError::SharedApart {
+                    service: targets[*sharer].key.to_string(),
+                    shared: targets[*shared].key.service.to_string(),
+                });
+            }
+            eligible[*sharer].keep(&both);
+            if !targets[*sharer].global() && !targets[*shared].global() {
+                eligible[*shared].keep(&both);
+            }
+        }
+        if before == eligible {
+            return Ok(());
+        }
+    }
+}
+
+/// Pairs of a service that shares a namespace and the one whose it is, where both are to run.
+fn sharing(targets: &[Target]) -> Vec<(usize, usize)> {
+    let runs = |target: &Target| target.global() || target.spec.replicas > 0;
+    let mut pairs = Vec::new();
+    for (sharer, target) in targets.iter().enumerate().filter(|(_, target)| runs(target)) {
+        for name in together::shared(&target.spec) {
+            let shared = targets.iter().position(|other| other.spec.name == name && runs(other));
+            pairs.extend(shared.map(|shared| (sharer, shared)));
+        }
+    }
+    pairs
+}
+
 /// Replicated services that must go to one machine, because they share volumes that do not exist yet.
 fn groups(targets: &[Target], cluster: &Cluster<'_>) -> Vec<Vec<usize>> {
-    let mut groups: Vec<(Vec<usize>, Vec<String>)> = Vec::new();
+    let pairs = sharing(targets);
+    let mut groups: Vec<(Vec<usize>, Vec<Bond>)> = Vec::new();
     for (index, target) in targets.iter().enumerate() {
         if target.spec.mode() == ServiceMode::Global || target.spec.replicas == 0 {
             continue;
         }
-        let missing: Vec<String> = volume_names(&target.spec)
-            .into_iter()
-            .filter(|name| places(name, cluster).is_empty())
-            .map(str::to_owned)
-            .collect();
-        if missing.is_empty() {
+        let missing = volume_names(&target.spec).into_iter().filter(|name| places(name, cluster).is_empty());
+        let mut bonds: Vec<Bond> = missing.map(|name| Bond::Volume(name.to_owned())).collect();
+        let of_pair = pairs.iter().filter(|(sharer, shared)| *sharer == index || *shared == index);
+        bonds.extend(of_pair.map(|(_, shared)| Bond::Namespace(*shared)));
+        if bonds.is_empty() {
             continue;
         }
         let (joined, apart): (Vec<_>, Vec<_>) =
-            groups.into_iter().partition(|(_, volumes)| volumes.iter().any(|name| missing.contains(name)));
+            groups.into_iter().partition(|(_, others)| others.iter().any(|bond| bonds.contains(bond)));
         let mut members = vec![index];
-        let mut volumes = missing;
-        for (more_members, more_volumes) in joined {
+        for (more_members, more_bonds) in joined {
             members.extend(more_members);
-            volumes.extend(more_volumes);
+            bonds.extend(more_bonds);
         }
         members.sort_unstable();
         groups = apart;
-        groups.push((members, volumes));
+        groups.push((members, bonds));
     }
+    // Sharing alone binds nobody to one machine.
+    groups.retain(|(_, bonds)| bonds.iter().any(|bond| matches!(bond, Bond::Volume(_))));
     groups.sort();
     groups.into_iter().map(|(members, _)| members).collect()
+}
+
+/// What puts services into one group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Bond {
+    /// A volume that is not there yet.
+    Volume(String),
+    /// A namespace of this target.
+    Namespace(usize),
 }
 
 /// Brings a group to one machine.

@@ -4,7 +4,7 @@ use thiserror::Error;
 use uc_api::name::NameError;
 use uc_api::{Code, Failure};
 
-use super::and;
+use super::{and, rules};
 
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -26,6 +26,20 @@ pub enum PlanError {
     UnknownMachine { service: String, machine: String, nearest: Option<String> },
     #[error("service `{service}` depends on `{dependency}`, which does not exist")]
     UnknownDependency { service: String, dependency: String, nearest: Option<String> },
+    #[error("service `{service}` shares a namespace of `{shared}`, which does not exist")]
+    UnknownShared { service: String, shared: String, nearest: Option<String> },
+    #[error("service `{service}` shares a namespace of `{shared}`, but no machine may run both")]
+    SharedApart { service: String, shared: String },
+    #[error("service `{service}` shares a namespace of `{shared}`, which runs on no machine that may run it")]
+    SharedNowhere { service: String, shared: String },
+    #[error("service `{service}`: placement constraint `{constraint}`: {problem}")]
+    Constraint { service: String, constraint: String, problem: String, nearest: Option<String> },
+    #[error("service `{service}` cannot be spread over `{over}`: it is nothing that machines differ in")]
+    Spread { service: String, over: String, nearest: Option<String> },
+    #[error("no machine may run service `{service}`: {}", few(machines))]
+    NoMachineFits { service: String, machines: Vec<String> },
+    #[error("no machine has room for a replica of service `{service}`: {}", few(machines))]
+    NoRoom { service: String, machines: Vec<String> },
     #[error("services wait for each other: {}", cycle.join(" -> "))]
     DependencyCycle { cycle: Vec<String> },
     #[error("there is no service `{service}`")]
@@ -74,6 +88,16 @@ pub enum PlanError {
     VolumeOfBoth { volume: String, global: String, replicated: String },
 }
 
+/// Of many machines the first few: a message is read in a terminal.
+fn few(machines: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = machines.get(..SHOWN).unwrap_or(machines).join("; ");
+    match machines.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more machines"),
+    }
+}
+
 impl PlanError {
     fn hint(&self) -> Option<String> {
         let did_you_mean = |nearest: &Option<String>, otherwise: &str| match nearest {
@@ -87,6 +111,18 @@ impl PlanError {
             Self::UnknownMachine { nearest, .. } => did_you_mean(nearest, "`uc machine ls` lists the machines"),
             Self::UnknownDependency { nearest, .. } => {
                 did_you_mean(nearest, "name a service of the same compose file in `depends_on`")
+            }
+            Self::UnknownShared { nearest, .. } => {
+                did_you_mean(nearest, "`service:NAME` names a service of the same compose file")
+            }
+            Self::SharedApart { .. } => "change the constraints, `x-machines` or volumes of one of them so that one machine may run both".into(),
+            Self::SharedNowhere { shared, .. } => format!("let at least one replica of `{shared}` run where both may"),
+            Self::Constraint { nearest, .. } | Self::Spread { nearest, .. } => did_you_mean(nearest, &rules::possible()),
+            Self::NoMachineFits { .. } => {
+                "change `deploy.placement.constraints`, `platform` or `x-machines`, or label a machine: `uc machine label MACHINE KEY=VALUE`".into()
+            }
+            Self::NoRoom { .. } => {
+                "lower `deploy.resources.reservations` or the number of replicas, raise `max_replicas_per_node`, or add a machine".into()
             }
             Self::DependencyCycle { .. } => "take one of them out of `depends_on`".into(),
             Self::UnknownService { nearest, .. } | Self::UnknownProject { nearest, .. } => {
@@ -131,11 +167,18 @@ impl PlanError {
             | Self::ScaleGlobal { .. }
             | Self::PortTwice { .. }
             | Self::VolumeOfBoth { .. }
-            | Self::NoCommonMachine { .. } => Code::Invalid,
+            | Self::NoCommonMachine { .. }
+            | Self::UnknownShared { .. }
+            | Self::SharedApart { .. }
+            | Self::Constraint { .. }
+            | Self::Spread { .. } => Code::Invalid,
             Self::UnknownMachine { .. } | Self::UnknownService { .. } | Self::UnknownProject { .. } => {
                 Code::NotFound
             }
             Self::NoMachines
+            | Self::NoMachineFits { .. }
+            | Self::NoRoom { .. }
+            | Self::SharedNowhere { .. }
             | Self::PortTaken { .. }
             | Self::PortsTraded { .. }
             | Self::TooFewMachines { .. }

@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use uc_api::revision::revision;
 use uc_api::v1::{
-    self, MountKind, ReplicaAction, ReplicaRecord, ReplicaStep, ServiceChange, ServiceMode, ServicePlan,
-    UpdateOrder, VolumeStep,
+    self, MountKind, PreDeployStep, ReplicaAction, ReplicaRecord, ReplicaStep, ServiceChange, ServiceMode,
+    ServicePlan, ServiceSpec, UpdateOrder, VolumeStep,
 };
 
 use super::desired::{Removal, Target};
 use super::error::PlanError;
-use super::layers::{Edges, layers};
+use super::layers::layers;
 use super::place::{self, Draft, Placement};
-use super::{Cluster, and, diff, ports, volume_names};
+use super::{Cluster, and, diff, ports, together, volume_names};
 
 /// The layer of each target, in their order. A service that takes a port over from another one waits for it as if it depended on it:
 /// side by side, the new container would find the port taken.
@@ -19,13 +20,7 @@ pub(super) fn order_of_targets(
     targets: &[Target],
     placements: &[Placement<'_>],
 ) -> Result<Vec<u32>, PlanError> {
-    let mut edges: Edges<'_> = targets
-        .iter()
-        .map(|target| {
-            let on = target.spec.depends_on.iter().map(|dependency| dependency.service.as_str()).collect();
-            (target.spec.name.as_str(), on)
-        })
-        .collect();
+    let mut edges = together::edges(targets.iter().map(|target| &target.spec));
     let mut handed_over = false;
     for (taker, takes) in targets.iter().zip(placements) {
         for (giver, gives) in targets.iter().zip(placements) {
@@ -81,12 +76,25 @@ pub(super) fn service_plan(
         revision: target.revision.clone(),
         change: change.into(),
         fields,
-        steps,
         kept: placement.kept,
         mode: target.spec.mode,
         desired: placement.desired,
         layer,
+        pre_deploy: pre_deploy(target, &steps),
+        steps,
     }
+}
+
+/// Where the first new replica goes, there its command runs before it: the image and the volumes are there, or come there anyway.
+fn pre_deploy(target: &Target, steps: &[ReplicaStep]) -> Option<PreDeployStep> {
+    let hook = target.spec.pre_deploy.as_ref()?;
+    let first = steps.iter().find(|step| step.action() != ReplicaAction::Remove)?;
+    Some(PreDeployStep {
+        id: format!("{}/pre-deploy", target.key),
+        machine_id: first.machine_id.clone(),
+        machine_name: first.machine_name.clone(),
+        command: hook.command.clone(),
+    })
 }
 
 fn step(
@@ -106,7 +114,7 @@ fn step(
         _ => UpdateOrder::Unspecified,
     };
     let reason = match &draft.reason {
-        place::Reason::Outdated => diff::reason(fields),
+        place::Reason::Outdated => outdated(target, fields),
         place::Reason::Other(text) => text.clone(),
     };
     ReplicaStep {
@@ -119,6 +127,20 @@ fn step(
         reason,
         old_machine_id: old_machine.map(|index| cluster.machines[index].id.to_string()).unwrap_or_default(),
     }
+}
+
+/// Why a replica of another revision is replaced: what changed in the file, or else what it shares.
+fn outdated(target: &Target, fields: &[v1::FieldChange]) -> String {
+    let shares_anew = target.old.as_ref().is_some_and(|old| {
+        let shared_revisions = target.spec.shared_revisions.clone();
+        old.shared_revisions != shared_revisions
+            && revision(&ServiceSpec { shared_revisions, ..old.clone() }) == target.revision
+    });
+    if shares_anew {
+        let names: Vec<String> = together::shared(&target.spec).into_iter().map(str::to_owned).collect();
+        return place::was_replaced(&names);
+    }
+    diff::reason(fields)
 }
 
 /// Start-first where it can be. Not where old and new want the same port of the same machine, and not where a
@@ -195,6 +217,7 @@ pub(super) fn removal_plan(
         mode: removal.mode.into(),
         desired: 0,
         layer: removal.layer,
+        pre_deploy: None,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The planner's tests: a small language for clusters and services, and a simulator that carries plans out.
 
+mod constraints;
 mod orders;
 mod placement;
 mod project;
+mod sharing;
 mod simulation;
 mod volumes;
 
@@ -32,6 +34,9 @@ fn cluster(names: &[&str]) -> Observed {
                 name: plain.parse().unwrap(),
                 up: !name.starts_with('!'),
                 arch: "x86_64".into(),
+                labels: BTreeMap::new(),
+                cpus: 0,
+                memory: 0,
                 replicas: Vec::new(),
                 volumes: Vec::new(),
             }
@@ -71,6 +76,17 @@ impl Observed {
         self
     }
 
+    fn labelled(mut self, machine: &str, key: &str, value: &str) -> Self {
+        self.machine(machine).labels.insert(key.into(), value.into());
+        self
+    }
+
+    fn with_capacity(mut self, machine: &str, cpus: u32, memory: u64) -> Self {
+        let machine = self.machine(machine);
+        (machine.cpus, machine.memory) = (cpus, memory);
+        self
+    }
+
     fn down(mut self, name: &str) -> Self {
         self.machine(name).up = false;
         self
@@ -90,6 +106,8 @@ fn replica(spec: &ServiceSpec, id: &str, created_at_ms: i64) -> ReplicaRecord {
         created_at_ms,
         ports: spec.ports.clone(),
         mounts: spec.mounts.clone(),
+        reserved_nano_cpus: spec.resources.as_ref().and_then(|all| all.reserved_nano_cpus).unwrap_or(0),
+        reserved_memory: spec.resources.as_ref().and_then(|all| all.reserved_memory).unwrap_or(0),
         ..Default::default()
     }
 }
@@ -117,6 +135,10 @@ trait SpecExt: Sized {
     fn on(self, machines: &[&str]) -> Self;
     fn image(self, image: &str) -> Self;
     fn after(self, service: &str) -> Self;
+    fn constraint(self, text: &str) -> Self;
+    fn spread(self, over: &str) -> Self;
+    fn reserve(self, nano_cpus: u64, memory: u64) -> Self;
+    fn shares(self, service: &str) -> Self;
 }
 
 impl SpecExt for ServiceSpec {
@@ -139,6 +161,28 @@ impl SpecExt for ServiceSpec {
     fn on(mut self, machines: &[&str]) -> Self {
         self.machines = machines.iter().map(|name| (*name).to_owned()).collect();
         self
+    }
+
+    fn constraint(mut self, text: &str) -> Self {
+        self.placement.get_or_insert_default().constraints.push(text.into());
+        self
+    }
+
+    fn spread(mut self, over: &str) -> Self {
+        self.placement.get_or_insert_default().spread.push(over.into());
+        self
+    }
+
+    /// 0: not said.
+    fn reserve(mut self, nano_cpus: u64, memory: u64) -> Self {
+        let resources = self.resources.get_or_insert_default();
+        resources.reserved_nano_cpus = Some(nano_cpus).filter(|amount| *amount > 0);
+        resources.reserved_memory = Some(memory).filter(|amount| *amount > 0);
+        self
+    }
+
+    fn shares(self, service: &str) -> Self {
+        Self { network_mode: format!("service:{service}"), ..self }
     }
 
     fn image(self, image: &str) -> Self {

@@ -67,13 +67,34 @@ fn a_service_whose_record_alone_changes_is_restored_too() {
 
 #[test]
 fn scaling_takes_the_spec_of_the_planned_project() {
+    let machine = plan::Machine {
+        id: uc_api::MachineId::from_bytes([1; 16]),
+        name: "m1".parse().unwrap(),
+        up: true,
+        arch: String::new(),
+        labels: BTreeMap::new(),
+        cpus: 0,
+        memory: 0,
+        replicas: Vec::new(),
+        volumes: Vec::new(),
+    };
     let services = BTreeMap::from([
         (key("blog/web"), record("blog", "web", "a")),
         (key("shop/web"), record("shop", "web", "b")),
     ]);
-    let plan = Plan { services: vec![touched("shop", "web")], ..Plan::default() };
+    let observed = Observed { machines: vec![machine], services };
     let scale = ScaleService { service: "shop/web".into(), replicas: 4 };
     let request = PlanRequest { change: Some(plan_request::Change::Scale(scale)) };
-    let specs = specs_of(&request, &plan, &services);
+    let specs = specs_of(&request, &observed).unwrap();
     assert_eq!((specs["web"].project.as_str(), specs["web"].replicas), ("shop", 4));
+}
+
+#[test]
+fn a_deployment_that_put_up_with_failures_says_so() {
+    assert_eq!(done(Vec::new()).outcome(), DeployOutcome::Done);
+    let failure = Failure::new(Code::Refused, "exited with code 1").on("m1").log_tail(vec!["boom".into()]);
+    let end = done(vec![failure.clone(), failure]);
+    assert_eq!(end.outcome(), DeployOutcome::Incomplete);
+    assert!(end.message.starts_with("2 steps failed") && end.message.contains("exited with code 1"));
+    assert!(end.log_tail == ["boom"] && end.hint.contains("uc ps"));
 }

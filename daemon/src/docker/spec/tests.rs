@@ -439,3 +439,5 @@ proptest! {
         prop_assert_eq!(container_name(&spec, random), name);
     }
 }
+
+mod keys;

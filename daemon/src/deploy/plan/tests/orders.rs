@@ -13,7 +13,7 @@ fn start_first_where_it_can_be() {
         spec.mounts[0].read_only = true;
         spec
     };
-    for (what, old, new, wanted, expected) in [
+    for (what, old, new, wanted, expected) in vec![
         ("plain", web(1), web(1), Unspecified, StartFirst),
         ("as asked", web(1), web(1), StopFirst, StopFirst),
         ("the same fixed port", web(2).port(80), web(2).port(80), Unspecified, StopFirst),
@@ -289,7 +289,7 @@ fn every_field_of_a_spec_that_makes_a_revision_is_shown() {
     let base = service("web", 1);
     let text = || "x".to_owned();
     let map = || [("x".to_owned(), "y".to_owned())].into();
-    let changed = [
+    let changed = vec![
         base.clone().image("y"),
         ServiceSpec { built: true, ..base.clone() },
         ServiceSpec { command: Some(v1::StringList::default()), ..base.clone() },

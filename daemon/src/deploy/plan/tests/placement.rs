@@ -253,7 +253,7 @@ fn global_services() {
 #[test]
 fn replicas_that_do_not_run() {
     let job = ServiceSpec { restart: v1::RestartPolicy::No.into(), ..service("web", 1) };
-    for (state, exit_code, spec, reason) in [
+    for (state, exit_code, spec, reason) in vec![
         (ReplicaState::Running, None, service("web", 1), None),
         (ReplicaState::Exited, Some(1), service("web", 1), Some("exited with code 1")),
         (ReplicaState::Exited, Some(0), service("web", 1), Some("exited with code 0")),

@@ -46,6 +46,9 @@ pub(super) fn carry_out(plan: &v1::Plan, specs: &[ServiceSpec], observed: &mut O
     }
 }
 
+/// Bytes of memory of the machines that say how much they have.
+const ROOM: u64 = 8;
+
 prop_compose! {
     fn any_spec(name: &'static str)(
         replicas in 0_u32..5,
@@ -54,6 +57,11 @@ prop_compose! {
         volume in proptest::option::weighted(0.3, prop_oneof![Just("x"), Just("y")]),
         machines in proptest::option::weighted(0.3, proptest::sample::subsequence(vec!["m1", "m2", "m3", "m4"], 1..4)),
         image in 1_u32..3,
+        constraint in proptest::option::weighted(0.15, prop_oneof![
+            Just("node.labels.zone==a"), Just("node.labels.zone != a"), Just("node.hostname!=m1"), Just("node.platform.arch==amd64")]),
+        spread in proptest::bool::weighted(0.3),
+        limit in prop_oneof![8 => Just(0_u32), 1 => Just(2_u32)],
+        reserved in prop_oneof![6 => Just(0_u64), 1 => 1_u64..4],
     ) -> ServiceSpec {
         let mut spec = service(name, replicas).image(&format!("{name}:{image}"));
         if is_global {
@@ -68,7 +76,38 @@ prop_compose! {
         if let Some(machines) = machines {
             spec = spec.on(&machines);
         }
+        if let Some(constraint) = constraint {
+            spec = spec.constraint(constraint);
+        }
+        if spread {
+            spec = spec.spread("node.labels.zone");
+        }
+        spec.placement.get_or_insert_default().max_replicas_per_machine = limit;
+        if reserved > 0 {
+            spec = spec.reserve(0, reserved);
+        }
         spec
+    }
+}
+
+prop_compose! {
+    /// Three services; some share a namespace of another, some are to be replaced with another.
+    fn any_project()(
+        specs in (any_spec("a"), any_spec("b"), any_spec("c")),
+        share in proptest::option::weighted(0.2, prop_oneof![Just(("b", "a")), Just(("c", "a")), Just(("a", "c"))]),
+        restart in proptest::option::weighted(0.3, prop_oneof![Just(("b", "a")), Just(("c", "b"))]),
+    ) -> Vec<ServiceSpec> {
+        let mut specs = vec![specs.0, specs.1, specs.2];
+        for spec in &mut specs {
+            if let Some((_, with)) = share.filter(|(name, _)| *name == spec.name) {
+                spec.network_mode = format!("service:{with}");
+            }
+            if let Some((_, with)) = restart.filter(|(name, _)| *name == spec.name) {
+                let condition = DependencyCondition::Started.into();
+                spec.depends_on.push(Dependency { service: with.into(), condition, restart: true });
+            }
+        }
+        specs
     }
 }
 
@@ -80,7 +119,12 @@ prop_compose! {
             (0_usize..4, prop_oneof![any_spec("a"), any_spec("b"), any_spec("z")], 1_i32..6, any::<bool>()), 0..8),
         volumes in proptest::collection::vec((0_usize..4, prop_oneof![Just("x"), Just("y")]), 0..3),
     ) -> Observed {
-        let mut observed = cluster(&["m1", "m2", "m3", "m4"]);
+        let mut observed = cluster(&["m1", "m2", "m3", "m4"])
+            .labelled("m1", "zone", "a")
+            .labelled("m2", "zone", "a")
+            .labelled("m3", "zone", "b")
+            .with_capacity("m1", 1, ROOM)
+            .with_capacity("m3", 1, ROOM);
         for (machine, up) in observed.machines.iter_mut().zip(up) {
             machine.up = up;
         }
@@ -115,13 +159,14 @@ proptest! {
     #[test]
     fn a_plan_carried_out_leaves_nothing_to_do(
         observed in any_cluster(),
-        specs in (any_spec("a"), any_spec("b"), any_spec("c")).prop_map(|(a, b, c)| vec![a, b, c]),
+        specs in any_project(),
     ) {
         let desired = deploy(&specs);
         let made = plan(&desired, &observed);
         // Assumed, not passed over: if most inputs had no plan, the test would fail.
         prop_assume!(made.is_ok());
         let made = made.unwrap();
+        let specs: Vec<ServiceSpec> = super::super::specs(&desired, &observed).unwrap().into_values().collect();
         let mut after = observed.clone();
         carry_out(&made, &specs, &mut after);
 
@@ -138,6 +183,22 @@ proptest! {
             for name in volume_names(spec) {
                 prop_assert!(running.iter().all(|(machine, _)| machine.volumes.iter().any(|volume| volume.name == name)));
             }
+            let rules = rules::Rules::of(spec).unwrap();
+            prop_assert!(running.iter().all(|(machine, _)| rules.excludes(machine).is_none()));
+            for shared in together::shared(spec) {
+                for machine in after.machines.iter().filter(|machine| machine.up) {
+                    let of = |machine: &Machine, name: &str| -> BTreeSet<String> {
+                        let alive = machine.replicas.iter().filter(|replica| replica.service == name && place::is_alive(replica));
+                        alive.map(|replica| replica.container_id.clone()).collect()
+                    };
+                    let before = observed.machines.iter().find(|one| one.id == machine.id).unwrap();
+                    let (sharers, partners) = (of(machine, &spec.name), of(machine, shared));
+                    prop_assert!(sharers.is_empty() || !partners.is_empty(), "{} without {shared} on {}", spec.name, machine.name);
+                    if !of(before, shared).is_subset(&partners) {
+                        prop_assert!(sharers.is_disjoint(&of(before, &spec.name)), "{} kept, {shared} not", spec.name);
+                    }
+                }
+            }
             let key = format!("shop/{}", spec.name);
             let warned = made.warnings.iter().any(|warning| warning.starts_with(&key) && warning.contains("placed"));
             prop_assert!(warned || running.len() == service.desired as usize, "{} {:?}", running.len(), service);
@@ -145,6 +206,18 @@ proptest! {
             if spec.mode() == ServiceMode::Global {
                 prop_assert!(after.machines.iter().all(|machine| per_machine(machine) <= 1));
             }
+            let limit = spec.placement.as_ref().unwrap().max_replicas_per_machine as usize;
+            prop_assert!(limit == 0 || after.machines.iter().all(|machine| per_machine(machine) <= limit));
+        }
+        for machine in after.machines.iter().filter(|machine| machine.up && machine.memory > 0) {
+            let alive = machine.replicas.iter().filter(|replica| place::is_alive(replica));
+            let reserved: u64 = alive.map(|replica| replica.reserved_memory).sum();
+            // Where a replica that reserves something was placed, there is room for all; what was there before is left alone.
+            let placed = made.services.iter().any(|service| {
+                let reserves = specs.iter().any(|spec| spec.name == service.service && spec.resources.is_some());
+                reserves && service.steps.iter().any(|step| step.action() != ReplicaAction::Remove && step.machine_name == machine.name.as_str())
+            });
+            prop_assert!(!placed || reserved <= machine.memory, "{reserved} on {}", machine.name);
         }
         for machine in after.machines.iter().filter(|machine| machine.up) {
             let holders: Vec<&ReplicaRecord> = machine.replicas.iter().filter(|replica| place::holds_ports(replica)).collect();
@@ -163,7 +236,7 @@ proptest! {
     #[test]
     fn a_missing_volume_is_made_once(
         observed in any_cluster(),
-        specs in (any_spec("a"), any_spec("b"), any_spec("c")).prop_map(|(a, b, c)| vec![a, b, c]),
+        specs in any_project(),
     ) {
         let Ok(made) = plan(&deploy(&specs), &observed) else { return Ok(()) };
         for name in ["x", "y"] {

@@ -1,6 +1,10 @@
-//! Values that are missing: a key with nothing after it says nothing, so an earlier file's value stays. Where there is none, that is an error.
+//! What can only be said of all files together: values that are missing (a key with nothing after it says nothing, so an earlier file's value
+//! stays), and items that repeat.
+
+use std::collections::HashSet;
 
 use super::wrong_type;
+use crate::diagnostic::Rule;
 use crate::node::{Node, Value};
 use crate::report::Report;
 use crate::schema::{self, Shape};
@@ -10,8 +14,8 @@ pub(super) fn may_be(shape: Shape) -> bool {
     matches!(shape, Shape::Any | Shape::Command)
 }
 
-/// Says which values of the whole project are missing.
-pub(crate) fn missing(node: &mut Node, shape: Shape, report: &mut Report) {
+/// Says which values of the whole project are missing or repeat.
+pub(crate) fn whole(node: &mut Node, shape: Shape, report: &mut Report) {
     let object = |keys: &'static [schema::Key]| {
         move |name: &str| schema::find(keys, name).map_or(Shape::Any, |key| key.shape)
     };
@@ -34,31 +38,47 @@ pub(crate) fn missing(node: &mut Node, shape: Shape, report: &mut Report) {
         (Shape::Names(_, keys), Value::Map(map)) => {
             for (name, entry) in map {
                 report.path_push(name);
-                missing(&mut entry.node, Shape::Object(keys), report);
+                whole(&mut entry.node, Shape::Object(keys), report);
                 report.path_pop();
             }
         }
         (Shape::Items(_, keys) | Shape::OrObject(_, keys), Value::List(items)) => {
             for (index, item) in items.iter_mut().enumerate() {
                 report.path_push_item(index);
-                missing(item, Shape::Object(keys), report);
+                whole(item, Shape::Object(keys), report);
                 report.path_pop();
             }
         }
         (Shape::List(item) | Shape::Set(item), Value::List(items)) => {
             for (index, node) in items.iter_mut().enumerate() {
                 report.path_push_item(index);
-                missing(node, *item, report);
+                whole(node, *item, report);
                 report.path_pop();
+            }
+        }
+        (Shape::Distinct(_), Value::List(items)) => {
+            let mut seen = HashSet::new();
+            for item in items.iter() {
+                if item.as_text().is_some_and(|text| !seen.insert(text)) {
+                    repeats(item, report);
+                }
             }
         }
         _ => {}
     }
 }
 
+/// Says that an item is there twice.
+pub(super) fn repeats(item: &Node, report: &mut Report) {
+    let text = item.as_text().unwrap_or_default();
+    report
+        .error(Rule::Value, item.span, format!("`{text}` is there twice in `{}`", report.path()))
+        .hint("remove one of them");
+}
+
 fn one(node: &mut Node, shape: Shape, report: &mut Report) {
     if node.value == Value::Null && !may_be(shape) {
         node.value = wrong_type(&Value::Null, shape, node.span, report);
     }
-    missing(node, shape, report);
+    whole(node, shape, report);
 }

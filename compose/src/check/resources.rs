@@ -1,0 +1,88 @@
+//! Volumes, networks, secrets, configs and models at the top level: where they come from, and what cannot be said together.
+
+use crate::diagnostic::Rule;
+use crate::node::{Entry, Node, Value};
+use crate::report::Report;
+
+/// Checks everything that is declared, used or not.
+pub(crate) fn resources(tree: &Node, report: &mut Report) {
+    for kind in ["volumes", "networks", "secrets", "configs", "models"] {
+        report.path_push(kind);
+        for (name, entry) in tree.get(kind).into_iter().flat_map(Node::entries) {
+            report.path_push(name);
+            match kind {
+                "volumes" => external_says_no_more(name, entry, report),
+                "secrets" => sources("secret", name, entry, &["file", "environment"], report),
+                "configs" => sources("config", name, entry, &["file", "environment", "content"], report),
+                "models" => super::needs(entry, "model", "the model's name", report),
+                _ => {}
+            }
+            two_names(name, entry, report);
+            report.path_pop();
+        }
+        report.path_pop();
+    }
+}
+
+fn is_external(node: &Node) -> bool {
+    matches!(node.get("external").map(|node| &node.value), Some(Value::Bool(true) | Value::Map(_)))
+}
+
+/// What others made has its driver and labels already.
+fn external_says_no_more(name: &str, Entry { node, .. }: &Entry, report: &mut Report) {
+    if !is_external(node) {
+        return;
+    }
+    for (key, entry) in node.entries().filter(|(key, _)| !key.starts_with("x-")) {
+        if !matches!(key.as_str(), "name" | "external") {
+            report
+                .error(
+                    Rule::Value,
+                    entry.key,
+                    format!("`{name}` is external, so `{key}` cannot be said of it"),
+                )
+                .hint("remove it, or `external`");
+        }
+    }
+}
+
+/// One source, and only one.
+fn sources(kind: &str, name: &str, Entry { key, node }: &Entry, keys: &[&str], report: &mut Report) {
+    if matches!(node.value, Value::Broken | Value::Null) {
+        return;
+    }
+    let entries = |key: &&str| node.as_map().and_then(|map| map.get_key_value(*key));
+    let mut given = keys.iter().filter_map(entries);
+    let list: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
+    if let (Some((first, _)), Some((second, entry))) = (given.next(), given.next()) {
+        report
+            .error(
+                Rule::Value,
+                entry.key,
+                format!("{kind} `{name}` has two sources: `{first}` and `{second}`"),
+            )
+            .hint("remove one of them");
+        return;
+    }
+    let elsewhere = is_external(node)
+        || node.get("x-command").is_some()
+        || node.get("driver").is_some()
+        || kind == "config" && node.get("external").is_some();
+    if !elsewhere && !keys.iter().any(|key| node.get(key).is_some()) {
+        report
+            .error(Rule::Value, *key, format!("{kind} `{name}` has no source"))
+            .hint(format!("add {} or `external: true`", list.join(", ")));
+    }
+}
+
+/// `external: {name: …}` is the obsolete form of `name`.
+fn two_names(name: &str, Entry { node, .. }: &Entry, report: &mut Report) {
+    if let (Some(own), Some(inner)) =
+        (node.get("name"), node.get("external").and_then(|node| node.get("name")))
+        && own.value != inner.value
+    {
+        report
+            .error(Rule::Value, inner.span, format!("`{name}` has two names outside the project"))
+            .hint("say `name` once, and `external: true`");
+    }
+}

@@ -1,0 +1,131 @@
+//! The steps of one service, as its update policy wants them: so many replicas at a time, a pause between, and what a failure means.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::sleep;
+use uc_api::Failure;
+use uc_api::v1::{
+    FailureAction, PreDeployStep, ReplicaAction, ReplicaStep, ServicePlan, ServiceSpec, StepPhase,
+};
+
+use super::dependencies::wait_for_dependencies;
+use super::events::progress;
+use super::step::run_step;
+use super::{Events, Execution, Fleet, NewReplica, Stopped};
+
+/// How a service's replicas are replaced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Policy {
+    /// At a time; at least 1.
+    parallelism: usize,
+    /// Between groups of replicas that are replaced.
+    delay: Duration,
+    monitor_ms: Option<u64>,
+    action: FailureAction,
+    /// More failures than this share of the steps call for the action.
+    max_failure_ratio: f64,
+}
+
+impl Policy {
+    fn of(spec: Option<&ServiceSpec>, going_back: bool) -> Self {
+        let update = spec.and_then(|spec| spec.update).unwrap_or_default();
+        let parallelism = match update.parallelism {
+            None => 1,
+            Some(0) => usize::MAX,
+            Some(count) => count as usize,
+        };
+        let policy = Self {
+            parallelism,
+            delay: Duration::from_millis(update.delay_ms),
+            monitor_ms: update.monitor_ms,
+            action: update.failure_action(),
+            max_failure_ratio: update.max_failure_ratio,
+        };
+        if !going_back {
+            return policy;
+        }
+        // What worked before is wanted back at once, and what does not come back has to be said.
+        Self { delay: Duration::ZERO, action: FailureAction::Rollback, max_failure_ratio: 0.0, ..policy }
+    }
+
+    fn stop(&self, failure: Failure) -> Stopped {
+        Stopped { failure, pause: self.action == FailureAction::Pause }
+    }
+
+    /// The end of the service's update, if so many failures of so many steps call for it.
+    fn judge(&self, failed: &[Failure], steps: usize) -> Result<(), Stopped> {
+        let Some(last) = failed.last() else { return Ok(()) };
+        let share = failed.len() as f64 / steps.max(1) as f64;
+        if self.action == FailureAction::Continue || share <= self.max_failure_ratio {
+            return Ok(());
+        }
+        Err(self.stop(last.clone()))
+    }
+}
+
+/// The plan's order counts (a removal may free a port for a creation). Neighbours that create or remove do not wait for each other; of those
+/// that replace only so many run at a time.
+fn groups(steps: &[ReplicaStep], parallelism: usize) -> Vec<&[ReplicaStep]> {
+    let runs = steps.chunk_by(|a, b| a.action == b.action);
+    let size = |run: &[ReplicaStep]| match run.first().map(ReplicaStep::action) {
+        Some(ReplicaAction::Replace) => parallelism,
+        _ => usize::MAX,
+    };
+    runs.flat_map(|run| run.chunks(size(run))).collect()
+}
+
+/// Failures that the policy puts up with; or why the service's update ended early.
+pub(super) async fn run_service(
+    fleet: &dyn Fleet,
+    execution: Execution<'_>,
+    service: &ServicePlan,
+    events: &Events,
+) -> Result<Vec<Failure>, Stopped> {
+    let spec = execution.specs.get(&service.service);
+    let policy = Policy::of(spec, execution.going_back);
+    if let Some(spec) = spec
+        && !service.steps.is_empty()
+    {
+        let ready = async {
+            wait_for_dependencies(fleet, execution, spec, events).await?;
+            match service.pre_deploy.as_ref().filter(|_| !execution.going_back) {
+                Some(step) => pre_deploy(fleet, execution, service, step, spec, events).await,
+                None => Ok(()),
+            }
+        };
+        ready.await.map_err(|failure| policy.stop(failure))?;
+    }
+    let mut failed = Vec::new();
+    let mut replaced_before = false;
+    for group in groups(&service.steps, policy.parallelism) {
+        let replaces = group.iter().any(|step| step.action() == ReplicaAction::Replace);
+        if replaces && replaced_before && !policy.delay.is_zero() {
+            sleep(policy.delay).await;
+        }
+        replaced_before |= replaces;
+        let run = |step| run_step(fleet, execution, service, step, policy.monitor_ms, events);
+        // All of them to their end, also after a failure: a step that is dropped half-way leaves behind what nobody knows of.
+        failed.extend(join_all(group.iter().map(run)).await.into_iter().filter_map(Result::err));
+        policy.judge(&failed, service.steps.len())?;
+    }
+    Ok(failed)
+}
+
+async fn pre_deploy(
+    fleet: &dyn Fleet,
+    execution: Execution<'_>,
+    service: &ServicePlan,
+    step: &PreDeployStep,
+    spec: &ServiceSpec,
+    events: &Events,
+) -> Result<(), Failure> {
+    let progress = progress(events, &step.id, &service.service, &step.machine_name);
+    progress.phase(StepPhase::Started, "running".to_owned(), Vec::new()).await;
+    let new = NewReplica { spec, revision: &service.revision, deployment: execution.deployment };
+    let result = fleet.pre_deploy(&step.machine_id, &new, &progress).await;
+    progress.done(result.map_err(|failure| failure.on(&step.machine_name))).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,445 @@
+//! The decisions for one service, in the order in which they are taken.
+
+use uc_api::v1::{Health, ReplicaAction, ReplicaRecord, ReplicaState, RestartPolicy};
+
+use super::super::desired::Target;
+use super::super::eligible::Eligible;
+use super::super::error::PlanError;
+use super::super::{Cluster, and, ports};
+use super::board::Board;
+use super::spread::Spread;
+use super::{Draft, Following, Placement, Reason, holds_ports, is_alive};
+
+/// A replica that exists, and why it cannot stay.
+#[derive(Debug, Clone)]
+struct Existing<'a> {
+    machine: usize,
+    replica: &'a ReplicaRecord,
+    fault: Option<Reason>,
+}
+
+pub(super) struct Work<'a, 't> {
+    pub(super) target: &'t Target,
+    pub(super) eligible: Eligible,
+    /// On machines that may run the service and are up, not yet decided.
+    here: Vec<Existing<'a>>,
+    /// On machines that are up and must not run it.
+    misplaced: Vec<Existing<'a>>,
+    /// Machines out of reach that have one, once for each.
+    lost: Vec<usize>,
+    steps: Vec<Draft<'a>>,
+    /// Machines of the replicas that stay as they are, once for each.
+    kept: Vec<usize>,
+    need: usize,
+    /// Not all could be placed, which has been said.
+    short: bool,
+    /// At most so many on one machine.
+    limit: usize,
+    spread: Spread,
+    /// By machine: with how many replicas of what it shares it can be there; none: it shares nothing.
+    partners: Option<Vec<usize>>,
+}
+
+impl<'a, 't> Work<'a, 't> {
+    pub(super) fn new(target: &'t Target, eligible: &Eligible, cluster: &Cluster<'a>) -> Self {
+        let mut here = Vec::new();
+        let mut misplaced = Vec::new();
+        let mut lost: Vec<usize> = Vec::new();
+        for (machine, replica) in cluster.replicas_of(&target.key) {
+            let existing = Existing { machine, replica, fault: fault(target, replica) };
+            if !cluster.machines[machine].up {
+                lost.push(machine);
+            } else if eligible.up.contains(&machine) {
+                here.push(existing);
+            } else {
+                misplaced.push(existing);
+            }
+        }
+        let need = if target.global() { eligible.up.len() } else { target.spec.replicas as usize };
+        let most = target.spec.placement.as_ref().map_or(0, |placement| placement.max_replicas_per_machine);
+        let limit = match (target.global(), most) {
+            (true, _) => 1,
+            (false, 0) => usize::MAX,
+            (false, most) => most as usize,
+        };
+        Self {
+            target,
+            eligible: eligible.clone(),
+            here,
+            misplaced,
+            lost,
+            steps: Vec::new(),
+            kept: Vec::new(),
+            need,
+            short: false,
+            limit,
+            spread: Spread::new(&target.rules, cluster),
+            partners: None,
+        }
+    }
+
+    /// Holds the places it will most likely have until it is its turn, so that services before it leave them to it.
+    pub(super) fn reserve(&self, board: &mut Board<'t>) {
+        if self.target.global() {
+            for machine in &self.eligible.up {
+                board.add(*machine, self.target);
+            }
+            return;
+        }
+        // Which of too many go is decided later, so all of them hold theirs.
+        for existing in self.here.iter().filter(|existing| existing.fault.is_none()) {
+            board.add(existing.machine, self.target);
+        }
+    }
+
+    /// Takes over what the placement of others means for it.
+    pub(super) fn follow(&mut self, following: Following) -> Result<(), PlanError> {
+        for existing in self.here.iter_mut().filter(|existing| existing.fault.is_none()) {
+            existing.fault = following.fault(existing.machine).map(Reason::Other);
+        }
+        let Some(partners) = following.partners else { return Ok(()) };
+        self.eligible.up.retain(|machine| partners[*machine] > 0);
+        let (here, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.here).into_iter().partition(|one| partners[one.machine] > 0);
+        self.here = here;
+        self.misplaced.extend(gone);
+        self.partners = Some(partners);
+        if self.target.global() {
+            self.need = self.eligible.up.len();
+        }
+        if self.need > 0 && self.eligible.up.is_empty() && self.eligible.down.is_empty() {
+            return Err(PlanError::SharedNowhere {
+                service: self.target.key.to_string(),
+                shared: following.shared.join("`, `"),
+            });
+        }
+        Ok(())
+    }
+
+    /// Machines where a running replica goes.
+    pub(super) fn leaves(&self, machine: usize) -> bool {
+        let by_step = self.steps.iter().filter_map(|draft| draft.old);
+        let by_end =
+            self.here.iter().chain(&self.misplaced).map(|existing| (existing.machine, existing.replica));
+        by_step.chain(by_end).any(|(on, old)| on == machine && is_alive(old))
+    }
+
+    /// A replica stays on this machine as it is.
+    pub(super) fn stays(&self, machine: usize) -> bool {
+        self.kept.contains(&machine)
+    }
+
+    /// One of its replicas makes place for a new one.
+    pub(super) fn replaces(&self) -> bool {
+        self.steps.iter().any(|draft| draft.action == ReplicaAction::Replace)
+    }
+
+    /// How often each replica of what it shares on the machine has one of this service already; 0 where it shares nothing.
+    fn round(&self, own: usize, machine: usize) -> usize {
+        self.partners.as_ref().map_or(0, |partners| own / partners[machine].max(1))
+    }
+
+    fn put(&mut self, board: &mut Board<'t>, machine: usize) {
+        board.add(machine, self.target);
+        self.spread.add(machine);
+    }
+
+    /// What is right stays; of too many, those on the fullest machines go.
+    pub(super) fn keep(&mut self, board: &mut Board<'t>) {
+        let (mut good, bad): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.here).into_iter().partition(|existing| existing.fault.is_none());
+        self.here = bad;
+        let limit = self.limit;
+        let mut on = vec![0_usize; board.machines()];
+        for existing in &good {
+            on[existing.machine] += 1;
+            self.spread.add(existing.machine);
+        }
+        while good.len() > self.need || on.iter().any(|count| *count > limit) {
+            let worst = good.iter().enumerate().max_by_key(|(_, existing)| {
+                let unhealthy = existing.replica.health() == Health::Unhealthy;
+                let (own, total) = (on[existing.machine], board.total(existing.machine));
+                let age = (existing.replica.created_at_ms, &existing.replica.container_id);
+                let crowded = (self.round(own - 1, existing.machine), self.spread.load(existing.machine));
+                (own > limit, unhealthy, crowded, own, total, existing.machine, age)
+            });
+            let Some((index, _)) = worst else { break };
+            let existing = good.remove(index);
+            on[existing.machine] -= 1;
+            self.spread.remove(existing.machine);
+            self.remove(&existing, "surplus");
+        }
+        for existing in &good {
+            board.add(existing.machine, self.target);
+        }
+        self.need -= good.len();
+        self.kept = good.into_iter().map(|existing| existing.machine).collect();
+    }
+
+    /// One on each machine that has none; there is no choice, so a taken port is an error, and so is too little room.
+    pub(super) fn fill_globally(&mut self, board: &mut Board<'t>) -> Result<(), PlanError> {
+        for machine in self.eligible.up.clone() {
+            if board.own(machine, &self.target.key) > 0 {
+                continue;
+            }
+            if board.lack(machine, self.target).is_some() {
+                return Err(self.no_room(board, &[machine]));
+            }
+            if let Some(error) = board.taken(machine, self.target) {
+                return Err(error);
+            }
+            let (there, rest): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.here).into_iter().partition(|existing| existing.machine == machine);
+            self.here = rest;
+            let (alive, dead): (Vec<_>, Vec<_>) =
+                there.into_iter().partition(|existing| is_alive(existing.replica));
+            let mut old = alive.into_iter().chain(dead);
+            match old.next() {
+                Some(existing) => self.replace(&existing, machine),
+                None => self.new_replica(machine),
+            }
+            self.here.extend(old);
+            self.put(board, machine);
+            self.need -= 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn replace_in_place(&mut self, board: &mut Board<'t>) {
+        while self.need > 0 {
+            let best = self
+                .here
+                .iter()
+                .enumerate()
+                .filter(|(_, existing)| self.has_place(board, existing.machine))
+                // One without a partner of its own where it is may find one elsewhere.
+                .filter(|(_, existing)| {
+                    self.round(board.own(existing.machine, &self.target.key), existing.machine) == 0
+                })
+                .min_by_key(|(_, existing)| {
+                    let own = board.own(existing.machine, &self.target.key);
+                    let age = (existing.replica.created_at_ms, &existing.replica.container_id);
+                    let dead = !is_alive(existing.replica);
+                    let total = board.total(existing.machine);
+                    (self.spread.load(existing.machine), own, dead, total, existing.machine, age)
+                })
+                .map(|(index, _)| index);
+            let Some(index) = best else { return };
+            let existing = self.here.remove(index);
+            self.replace(&existing, existing.machine);
+            self.put(board, existing.machine);
+            self.need -= 1;
+        }
+    }
+
+    fn has_place(&self, board: &Board<'t>, machine: usize) -> bool {
+        board.fits(machine, self.target)
+            && (self.limit == usize::MAX || board.own(machine, &self.target.key) < self.limit)
+    }
+
+    /// New replicas, and those that have to move.
+    pub(super) fn create(
+        &mut self,
+        board: &mut Board<'t>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), PlanError> {
+        while self.need > 0 {
+            let best = self
+                .eligible
+                .up
+                .iter()
+                .copied()
+                .filter(|machine| self.has_place(board, *machine))
+                .min_by_key(|machine| {
+                    let own = board.own(*machine, &self.target.key);
+                    let round = self.round(own, *machine);
+                    (round, self.spread.load(*machine), own, board.total(*machine), *machine)
+                });
+            let Some(machine) = best else { return self.short(board, warnings) };
+            // One that runs goes only when its successor is there; one that does not run can go at any time.
+            let movable = self.misplaced.iter().position(|existing| is_alive(existing.replica));
+            let there = |existing: &Existing<'_>| is_alive(existing.replica) && existing.machine == machine;
+            let stuck = self
+                .here
+                .iter()
+                .position(there)
+                .or_else(|| self.here.iter().position(|existing| is_alive(existing.replica)));
+            if let Some(index) = movable {
+                let existing = self.misplaced.remove(index);
+                self.replace(&existing, machine);
+            } else if let Some(index) = stuck {
+                let existing = self.here.remove(index);
+                self.replace(&existing, machine);
+            } else {
+                self.new_replica(machine);
+            }
+            self.put(board, machine);
+            self.need -= 1;
+        }
+        Ok(())
+    }
+
+    /// No machine for what is still needed: a warning if a machine that is down may be why, otherwise an error.
+    fn short(&mut self, board: &Board<'t>, warnings: &mut Vec<String>) -> Result<(), PlanError> {
+        let want = self.target.spec.replicas;
+        if !self.eligible.down.is_empty() {
+            self.short = true;
+            if self.eligible.stranded {
+                return Ok(());
+            }
+            let down: Vec<String> =
+                self.eligible.down.iter().map(|machine| board.name(*machine).to_owned()).collect();
+            warnings.push(format!(
+                "{}: {} of {want} replicas placed: {} cannot be reached now",
+                self.target.key,
+                want as usize - self.need,
+                and(&down),
+            ));
+            return Ok(());
+        }
+        let up = &self.eligible.up;
+        let beside_ports = up.iter().any(|machine| {
+            board.lack(*machine, self.target).is_some() || board.own(*machine, &self.target.key) >= self.limit
+        });
+        if beside_ports {
+            return Err(self.no_room(board, up));
+        }
+        let foreign = up.iter().copied().find(|machine| board.own(*machine, &self.target.key) == 0);
+        if let Some(error) = foreign.and_then(|machine| board.taken(machine, self.target)) {
+            return Err(error);
+        }
+        let port = self.target.spec.ports.iter().find(|port| port.published_port != 0);
+        Err(PlanError::TooFewMachines {
+            service: self.target.key.to_string(),
+            port: port.map(ports::show).unwrap_or_default(),
+            replicas: want,
+            machines: up.iter().map(|machine| board.name(*machine).to_owned()).collect(),
+        })
+    }
+
+    fn no_room(&self, board: &Board<'t>, machines: &[usize]) -> PlanError {
+        let why = |machine: &usize| {
+            let own = board.own(*machine, &self.target.key);
+            let full =
+                (own >= self.limit).then(|| format!("{own} of at most {} replicas are there", self.limit));
+            let why = full.or_else(|| board.why_not(*machine, self.target)).unwrap_or_default();
+            format!("{}: {why}", board.name(*machine))
+        };
+        PlanError::NoRoom {
+            service: self.target.key.to_string(),
+            machines: machines.iter().map(why).collect(),
+        }
+    }
+
+    pub(super) fn finish(mut self, cluster: &Cluster<'a>, warnings: &mut Vec<String>) -> Placement<'a> {
+        for existing in std::mem::take(&mut self.here) {
+            self.remove(&existing, "surplus");
+        }
+        for existing in std::mem::take(&mut self.misplaced) {
+            self.remove(&existing, "no longer on this machine");
+        }
+        if self.target.global() && !self.eligible.down.is_empty() {
+            warnings.push(format!(
+                "{}: placed on {} of {} machines: {} cannot be reached now",
+                self.target.key,
+                self.eligible.up.len(),
+                self.eligible.count(),
+                and(&cluster.names(&self.eligible.down)),
+            ));
+        }
+        if !self.short && !self.lost.is_empty() && !self.target.global() {
+            let count = self.lost.len();
+            self.lost.sort_unstable();
+            self.lost.dedup();
+            warnings.push(format!(
+                "{}: {} on {}, which cannot be reached now, {} not counted; deploy again when it is back",
+                self.target.key,
+                if count == 1 { "1 replica".to_owned() } else { format!("{count} replicas") },
+                and(&cluster.names(&self.lost)),
+                if count == 1 { "is" } else { "are" },
+            ));
+        }
+        let desired =
+            if self.target.global() { self.eligible.count() as u32 } else { self.target.spec.replicas };
+        let mut ranked: Vec<_> = self.steps.iter().map(|draft| (self.rank(draft), draft.clone())).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        let steps = ranked.into_iter().map(|(_, draft)| draft).collect();
+        Placement { steps, kept: self.kept.len() as u32, desired }
+    }
+
+    /// Capacity is added before it is taken away; only what holds a port that another step of the service needs on
+    /// that machine goes first.
+    fn rank(&self, draft: &Draft<'_>) -> (u8, usize) {
+        let in_the_way = || {
+            let held = draft.old.filter(|(_, old)| holds_ports(old)).map(|(_, old)| old.ports.as_slice());
+            self.steps
+                .iter()
+                .any(|other| other.action != ReplicaAction::Remove && other.machine == draft.machine)
+                && held.is_some_and(|held| {
+                    held.iter().any(|held| self.target.spec.ports.iter().any(|port| ports::clash(port, held)))
+                })
+        };
+        let rank = match draft.action {
+            ReplicaAction::Remove if in_the_way() => 0,
+            ReplicaAction::Create => 1,
+            ReplicaAction::Replace => 2,
+            ReplicaAction::Remove | ReplicaAction::Unspecified => 3,
+        };
+        (rank, draft.machine)
+    }
+
+    fn new_replica(&mut self, machine: usize) {
+        let reason = Reason::Other("new replica".into());
+        self.steps.push(Draft { action: ReplicaAction::Create, machine, old: None, reason });
+    }
+
+    fn replace(&mut self, existing: &Existing<'a>, machine: usize) {
+        let reason = match &existing.fault {
+            Some(reason) if existing.machine == machine => reason.clone(),
+            _ => Reason::Other("moves to another machine".into()),
+        };
+        let old = Some((existing.machine, existing.replica));
+        self.steps.push(Draft { action: ReplicaAction::Replace, machine, old, reason });
+    }
+
+    fn remove(&mut self, existing: &Existing<'a>, reason: &str) {
+        self.steps.push(Draft {
+            action: ReplicaAction::Remove,
+            machine: existing.machine,
+            old: Some((existing.machine, existing.replica)),
+            reason: Reason::Other(reason.to_owned()),
+        });
+    }
+}
+
+/// Why a replica cannot stay as it is; none if it can.
+fn fault(target: &Target, replica: &ReplicaRecord) -> Option<Reason> {
+    let other = |text: &str| Some(Reason::Other(text.to_owned()));
+    if replica.revision != target.revision {
+        return Some(Reason::Outdated);
+    }
+    if target.recreate {
+        return other("recreation was asked for");
+    }
+    if replica.draining {
+        return other("left over from an earlier deployment");
+    }
+    match replica.state() {
+        ReplicaState::Running => None,
+        ReplicaState::Exited if is_finished_job(target, replica) => None,
+        ReplicaState::Exited => {
+            Some(Reason::Other(format!("exited with code {}", replica.exit_code.unwrap_or_default())))
+        }
+        ReplicaState::Created => other("never started"),
+        ReplicaState::Restarting => other("keeps restarting"),
+        ReplicaState::Paused => other("paused"),
+        ReplicaState::Dead => other("dead"),
+        ReplicaState::Unspecified => other("not running"),
+    }
+}
+
+/// A program that was not to be started again has done its work: an unchanged file does not run it once more.
+fn is_finished_job(target: &Target, replica: &ReplicaRecord) -> bool {
+    matches!(target.spec.restart(), RestartPolicy::No | RestartPolicy::OnFailure)
+        && replica.exit_code == Some(0)
+}

@@ -1,0 +1,192 @@
+//! The command that runs once before a deployment changes a service (`x-pre_deploy`): in a container of its own, made like a replica of the
+//! service, that is none. It has no published ports, no names and no healthcheck, is never started again, and is gone when its end is told.
+//! One that outlives its daemon is removed by the next.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use uc_api::layout::label;
+use uc_api::v1;
+use uc_api::v1::create_replica_event::Event as Created;
+use uc_api::v1::run_pre_deploy_event::Event;
+use uc_api::{Code, Failure};
+
+use super::{NodeService, QUEUE, Replies};
+use crate::docker::{EngineError, LogOptions, logs};
+
+/// A migration may take minutes; one that hangs must not hold a deployment for ever.
+const TIMEOUT: Duration = Duration::from_mins(5);
+/// Between two looks at a container whose log has ended: it ends at about the same time.
+const POLL: Duration = Duration::from_millis(100);
+/// Lines of its log in a failure.
+const LOG_TAIL: usize = 10;
+
+impl NodeService {
+    /// Runs it in a task of its own; the stream says how it goes. If the caller goes away, the command is killed.
+    pub fn run_pre_deploy_from(
+        &self,
+        request: v1::RunPreDeployRequest,
+    ) -> Result<Replies<v1::RunPreDeployEvent>, Failure> {
+        self.identity()?;
+        let spec = request.spec.unwrap_or_default();
+        let hook = spec.pre_deploy.clone().unwrap_or_default();
+        if hook.command.is_empty() {
+            return Err(Failure::new(
+                Code::Invalid,
+                format!("service `{}` has no pre-deploy command", spec.name),
+            ));
+        }
+        let limit = if hook.timeout_ms == 0 { TIMEOUT } else { Duration::from_millis(hook.timeout_ms) };
+        let (events, receiver) = mpsc::channel(QUEUE);
+        let mark = format!("{}-{:016x}", self.runner, rand::random::<u64>());
+        let create = v1::CreateReplicaRequest {
+            spec: Some(container_spec(spec, hook, &mark)),
+            revision: request.revision,
+            deployment_id: request.deployment_id,
+        };
+        let node = self.clone();
+        self.tasks.spawn(async move {
+            let run = Run { node: &node, events: &events };
+            let ended = tokio::select! {
+                ended = run.to_end(create, limit) => Some(ended),
+                () = node.cancel.cancelled() => Some(Err(Failure::new(Code::Unreachable, "the daemon is going down"))),
+                () = events.closed() => None,
+            };
+            // Before its end is told, so that nothing of it is left when the deployment goes on.
+            if let Err(error) = node.remove_pre_deploys(|hook| hook == mark).await {
+                tracing::warn!(%error, "the container of a pre-deploy command is left until the next start");
+            }
+            let last = match ended {
+                None => return,
+                Some(Ok(code)) => Ok(event(Event::ExitCode(code))),
+                Some(Err(failure)) => Err(node.status(failure)),
+            };
+            let _caller_may_be_gone = events.send(last).await;
+        });
+        Ok(ReceiverStream::new(receiver).boxed())
+    }
+
+    /// Removes containers of pre-deploy commands that another life of this daemon ran.
+    pub async fn remove_left_pre_deploys(&self) -> Result<(), EngineError> {
+        let removed = self.remove_pre_deploys(|hook| !hook.starts_with(&*self.runner)).await?;
+        if removed > 0 {
+            tracing::info!(removed, "containers that were left of pre-deploy commands are removed");
+        }
+        Ok(())
+    }
+
+    /// By mark and not by id: a container may have been made although nobody was told of it any more.
+    async fn remove_pre_deploys(&self, which: impl Fn(&str) -> bool + Send) -> Result<usize, EngineError> {
+        let mut removed = 0;
+        for container in self.engine.containers().await? {
+            if !container.hook.is_empty() && which(&container.hook) {
+                self.engine.remove(&container.record.container_id).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// The service's spec as far as a command that runs once has a use for it.
+fn container_spec(spec: v1::ServiceSpec, hook: v1::PreDeploy, mark: &str) -> v1::ServiceSpec {
+    let v1::ServiceSpec { mut labels, mut environment, mut secret_environment, user, .. } = spec.clone();
+    labels.insert(label::HOOK.to_owned(), mark.to_owned());
+    // What the command says itself wins, over secrets too.
+    secret_environment.retain(|name, _| !hook.environment.contains_key(name));
+    environment.extend(hook.environment);
+    v1::ServiceSpec {
+        command: Some(v1::StringList { values: hook.command }),
+        labels,
+        environment,
+        secret_environment,
+        user: if hook.user.is_empty() { user } else { hook.user },
+        privileged: hook.privileged.unwrap_or(spec.privileged),
+        healthcheck: Some(v1::Healthcheck { test: vec!["NONE".to_owned()], ..v1::Healthcheck::default() }),
+        restart: v1::RestartPolicy::No.into(),
+        restart_attempts: 0,
+        ports: Vec::new(),
+        aliases: Vec::new(),
+        hostname: String::new(),
+        mac_address: String::new(),
+        post_start: Vec::new(),
+        pre_stop: Vec::new(),
+        pre_deploy: None,
+        ..spec
+    }
+}
+
+fn event(event: Event) -> v1::RunPreDeployEvent {
+    v1::RunPreDeployEvent { event: Some(event) }
+}
+
+type Events = mpsc::Sender<Result<v1::RunPreDeployEvent, tonic::Status>>;
+
+struct Run<'a> {
+    node: &'a NodeService,
+    events: &'a Events,
+}
+
+impl Run<'_> {
+    /// The command's exit code.
+    async fn to_end(&self, create: v1::CreateReplicaRequest, limit: Duration) -> Result<i32, Failure> {
+        if let Err(error) = self.node.remove_left_pre_deploys().await {
+            tracing::warn!(%error, "what an earlier pre-deploy command left cannot be removed");
+        }
+        let id = self.create(create).await?;
+        self.node.engine.start(&id).await.map_err(|error| {
+            let failure = Failure::from(error);
+            let message = format!("cannot start the pre-deploy command: {}", failure.message);
+            Failure { message, ..failure }
+        })?;
+        if let Ok(ended) = timeout(limit, self.watch(&id)).await {
+            return ended;
+        }
+        let log_tail = logs::tail(&*self.node.engine, &id, LOG_TAIL).await;
+        let message =
+            format!("the pre-deploy command did not end within {} s and was killed", limit.as_secs_f64());
+        Err(Failure::new(Code::TimedOut, message)
+            .log_tail(log_tail)
+            .hint("give it more time with `timeout` in `x-pre_deploy`"))
+    }
+
+    async fn create(&self, request: v1::CreateReplicaRequest) -> Result<String, Failure> {
+        let mut created = self.node.create_replica_from(request)?;
+        while let Some(message) = created.next().await {
+            match message.map_err(Failure::from)?.event {
+                Some(Created::Progress(text)) => self.tell(Event::Progress(text)).await,
+                Some(Created::ContainerId(id)) => return Ok(id),
+                None => {}
+            }
+        }
+        Err(Failure::new(Code::Internal, "the container of the pre-deploy command was not made"))
+    }
+
+    async fn watch(&self, id: &str) -> Result<i32, Failure> {
+        let options = LogOptions { follow: true, ..LogOptions::default() };
+        // A log that cannot be read (the driver may keep none) is no reason to fail.
+        if let Ok(mut lines) = self.node.engine.logs(id, options).await {
+            while let Some(Ok(line)) = lines.next().await {
+                self.tell(Event::Line(line.message.to_vec())).await;
+            }
+        }
+        loop {
+            let container = self.node.engine.inspect(id).await?;
+            if let v1::ReplicaState::Exited | v1::ReplicaState::Dead = container.record.state() {
+                return Ok(container.record.exit_code.unwrap_or(-1));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Waits for a slow reader; one that is gone ends the run elsewhere.
+    async fn tell(&self, what: Event) {
+        let _reader_gone = self.events.send(Ok(event(what))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
