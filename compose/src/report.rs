@@ -127,13 +127,18 @@ impl Report {
         }
     }
 
-    /// Whether there are errors where we are or below it.
-    pub(crate) fn has_errors_here(&self) -> bool {
+    /// Whether a key that is missing where we are may be there all the same: misspelt, or in what could not be read at one of these keys.
+    pub(crate) fn may_hold(&self, keys: &[&str]) -> bool {
         let path = self.path();
-        let below = |other: &str| {
-            other.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        self.found.iter().any(|(_, d)| d.severity == Severity::Error && below(&d.path))
+        self.found.iter().filter(|(_, d)| d.severity == Severity::Error).any(|(_, d)| {
+            match d.path.strip_prefix(&path) {
+                Some("") => d.rule == Rule::UnknownKey,
+                Some(below) => {
+                    keys.iter().any(|key| below.strip_prefix('.').is_some_and(|b| b.starts_with(key)))
+                }
+                None => false,
+            }
+        })
     }
 
     pub(crate) fn has_errors(&self) -> bool {
