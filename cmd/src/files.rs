@@ -313,9 +313,11 @@ impl Prepare<'_> {
                 }
                 Some(self.keep(file, archive))
             }
-            Err(error) => {
-                let Problem { message, hint } = problem(&error);
-                self.error(file, format!("{}: {message}", file.name), &hint);
+            Err(errors) => {
+                for error in &errors {
+                    let Problem { message, hint } = problem(error);
+                    self.error(file, format!("{}: {message}", file.name), &hint);
+                }
                 None
             }
         };

@@ -44,15 +44,7 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// An absolute path: as it is, or below the directory, then without `.` and `..`.
     fn absolute(&self, path: &str) -> String {
-        if path.starts_with('/') || path.is_empty() {
-            return path.to_owned();
-        }
-        let path = match (path.strip_prefix('~'), self.home) {
-            // Even `~other` is below the home directory, as in Docker Compose.
-            (Some(rest), Some(home)) => format!("{home}/{rest}"),
-            _ => path.to_owned(),
-        };
-        clean(&self.directory.join(path)).to_string_lossy().into_owned()
+        absolute(path, self.directory, self.home)
     }
 
     /// A build context: a path becomes absolute, a URL or another service's image stays.
@@ -60,6 +52,19 @@ impl Context<'_> {
         let is_path = !is_remote(context) && !context.starts_with("service:");
         if is_path { self.absolute(context) } else { context.to_owned() }
     }
+}
+
+/// An absolute path as it is, another one below the directory, then without `.` and `..`. Nothing stays nothing.
+pub(crate) fn absolute(path: &str, directory: &Path, home: Option<&str>) -> String {
+    if path.starts_with('/') || path.is_empty() {
+        return path.to_owned();
+    }
+    let path = match (path.strip_prefix('~'), home) {
+        // Even `~other` is below the home directory, as in Docker Compose.
+        (Some(rest), Some(home)) => format!("{home}/{rest}"),
+        _ => path.to_owned(),
+    };
+    clean(&directory.join(path)).to_string_lossy().into_owned()
 }
 
 /// A Git or archive URL, as Docker recognises one.
@@ -115,6 +120,14 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
             value @ (Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_)),
         ) => Value::Text(pairs::text_of(&value)),
         (Shape::Count, Value::Text(text)) if text == "all" => Value::Int(-1),
+        (Shape::Mode, Value::Text(text)) => match i128::from_str_radix(text.trim_start_matches("0o"), 8) {
+            Ok(mode) => Value::Int(mode),
+            Err(_) => {
+                invalid(format!("`{text}` is no octal number"), "write permissions as in `0444`", span, cx)
+            }
+        },
+        (Shape::Mode, value) => typed(value, Shape::Int, span, cx),
+        (Shape::Keys, value) => pairs::keys(value, span, cx),
         (Shape::Microseconds, Value::Text(text))
             if text.parse::<i64>().is_err() && duration::parse_duration(&text).is_some() =>
         {
@@ -298,6 +311,8 @@ fn typed(value: Value, shape: Shape, span: Span, cx: &mut Context<'_>) -> Value 
             ),
         },
         (Shape::Size, Value::Int(bytes)) => Value::Text(bytes.to_string()),
+        // What is less than a byte is lost, as in Docker Compose.
+        (Shape::Size, Value::Float(bytes)) if bytes.abs() < 1e15 => Value::Text((bytes as i64).to_string()),
         (Shape::Size, Value::Text(text)) => match duration::parse_size(&text) {
             Some(bytes) => Value::Text(bytes.to_string()),
             None => invalid(

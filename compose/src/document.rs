@@ -31,6 +31,9 @@ const QUIET: [&str; 10] = [
     "mem_swappiness",
 ];
 
+/// Sizes of a service that are not printed when they are 0.
+const SIZES: [&str; 5] = ["mem_limit", "mem_reservation", "memswap_limit", "shm_size", "mem_swappiness"];
+
 /// The document of a merged and checked tree. Where variables have been put in, literal dollar signs are doubled, so that it can be read
 /// again.
 pub(crate) fn document(tree: &Node, project: &str, interpolated: bool) -> Json {
@@ -108,6 +111,26 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
     }
     quieten(&mut out, &QUIET);
     out.retain(|_, value| *value != "");
+    for key in SIZES {
+        if out.get(key).is_some_and(|size| *size == "0") {
+            out.shift_remove(key);
+        }
+    }
+    if out.get("networks").is_some_and(|networks| networks.as_object().is_some_and(JsonMap::is_empty)) {
+        out.shift_remove("networks");
+    }
+    // An empty variable gives no server.
+    if let Some(Json::Array(servers)) = out.get_mut("dns") {
+        servers.retain(|server| *server != "");
+    }
+    for key in ["secrets", "configs"] {
+        let grants = out.get_mut(key).and_then(Json::as_array_mut).into_iter().flatten();
+        for grant in grants.filter_map(Json::as_object_mut) {
+            if let Some(mode) = grant.get("mode").and_then(Json::as_i64) {
+                grant.insert("mode".into(), format!("0{mode:o}").into());
+            }
+        }
+    }
     if let Some(Json::Object(healthcheck)) = out.get_mut("healthcheck") {
         quieten(healthcheck, &["disable"]);
     }
@@ -155,8 +178,9 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
             *value = vec![Json::from(text)].into();
         }
     }
-    let own = ["networks", "network_mode", "provider"];
-    if !own.iter().any(|key| out.contains_key(*key)) {
+    let says = |key: &&str| node.get(key).is_some_and(|node| node.as_map().is_none_or(|map| !map.is_empty()));
+    let on_default = !["networks", "network_mode", "provider"].iter().any(says);
+    if on_default {
         out.insert("networks".into(), Json::Object(JsonMap::from_iter([("default".to_owned(), Json::Null)])));
     }
     // Hooks before the start run in containers of their own, in the service's place.
@@ -173,7 +197,7 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
     for (network, _) in node.get("networks").into_iter().flat_map(Node::entries) {
         used.push(("networks", network.clone()));
     }
-    if own.iter().all(|key| node.get(key).is_none()) {
+    if on_default {
         used.push(("networks", "default".into()));
     }
     for mount in node.get("volumes").into_iter().flat_map(Node::items) {

@@ -13,11 +13,12 @@ use crate::report::Report;
 /// Variables by name, `None` where the file names one that is set nowhere.
 pub(crate) type Variables = BTreeMap<String, Option<String>>;
 
-/// Reads a `.env` text. `environment` is asked first for variables in values, then the lines above.
+/// Reads a `.env` text. `environment` is asked first for variables in values, then the lines above, then `earlier` files.
 pub(crate) fn parse(
     text: &str,
     file: u32,
     environment: &dyn Fn(&str) -> Option<String>,
+    earlier: &dyn Fn(&str) -> Option<String>,
     report: &mut Report,
 ) -> Variables {
     let mut reader = Reader { rest: text.strip_prefix('\u{feff}').unwrap_or(text), line: 1, file };
@@ -25,11 +26,14 @@ pub(crate) fn parse(
     let mut warned = BTreeSet::new();
     while let Some(statement) = reader.statement(report) {
         let value = match statement.value {
-            Raw::Inherited => environment(&statement.name),
+            Raw::Inherited => environment(&statement.name).or_else(|| earlier(&statement.name)),
             Raw::Literal(text) => Some(text),
             Raw::Template(text) => {
-                let lookup =
-                    |name: &str| environment(name).or_else(|| variables.get(name).cloned().flatten());
+                let lookup = |name: &str| {
+                    environment(name)
+                        .or_else(|| variables.get(name).cloned().flatten())
+                        .or_else(|| earlier(name))
+                };
                 let mut unset = BTreeSet::new();
                 match interpolate::substitute(&text, &lookup, &mut unset) {
                     Ok(value) => {

@@ -25,7 +25,13 @@ impl Environment {
 
     /// Adds a `.env` file's variables, below the process's in rank and above those of files before it.
     pub(crate) fn add_dotenv(&mut self, text: &str, file: u32, report: &mut Report) {
-        let read = dotenv::parse(text, file, &|name| self.get(name), report);
+        let read = dotenv::parse(
+            text,
+            file,
+            &|name| self.process.get(name).cloned(),
+            &|name| self.dotenv.get(name).cloned(),
+            report,
+        );
         self.dotenv.extend(read.into_iter().filter_map(|(name, value)| Some((name, value?))));
     }
 
@@ -139,7 +145,7 @@ fn labels(service: &mut Map, reader: &mut Reader<'_>) {
         let Some(path) = item.as_text() else { continue };
         let Some((text, file)) = reader.text(path, item.span, None) else { continue };
         let earlier = |name: &str| labels.get(name).and_then(value);
-        let read = dotenv::parse(&text, file, &earlier, reader.report);
+        let read = dotenv::parse(&text, file, &|_| None, &earlier, reader.report);
         add(&mut labels, read, item.span);
     }
     if let Some(own) = pairs(service.get_mut("labels")) {
@@ -153,14 +159,12 @@ fn env_file(item: &Node, variables: &mut Map, own: &Map, environment: &Environme
     let span = item.get("path").map_or(item.span, |node| node.span);
     let required = item.get("required").and_then(Node::as_bool).unwrap_or(true);
     let Some((text, file)) = reader.text(path, span, Some(required)) else { return };
-    let known = |name: &str| {
-        let of = |map: &Map| map.get(name).and_then(value);
-        environment.get(name).or_else(|| of(own)).or_else(|| of(variables))
-    };
+    let known = |name: &str| environment.get(name).or_else(|| own.get(name).and_then(value));
+    let earlier = |name: &str| variables.get(name).and_then(value);
     let read = if item.get_text("format") == Some("raw") {
         dotenv::raw(&text, file, &known, reader.report)
     } else {
-        dotenv::parse(&text, file, &known, reader.report)
+        dotenv::parse(&text, file, &known, &earlier, reader.report)
     };
     add(variables, read, span);
 }

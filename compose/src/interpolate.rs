@@ -147,8 +147,9 @@ fn name_at_start(text: &str) -> &str {
 }
 
 /// The brace that closes the one before `body`. Braces inside count, so that `${X:-{"a":1}}` works; where they do not add up, the last one
-/// closes. `\}` closes nothing.
+/// closes. `\}` closes nothing, and what is on another line does not either.
 fn closing_brace(body: &str) -> Option<usize> {
+    let body = body.split('\n').next().unwrap_or_default();
     let mut open = 1;
     let mut escaped = false;
     for (at, c) in body.char_indices() {

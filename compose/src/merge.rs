@@ -15,7 +15,11 @@ pub(crate) fn merge(earlier: Node, later: Node, shape: Shape) -> Node {
     let value = match (shape, earlier.value, later.value) {
         (Shape::Command | Shape::Test, _, later) => later,
         // A name without value in `environment` is a value: that of where `uc` runs.
-        (Shape::Pairs(_) | Shape::Options | Shape::Contexts, Value::Map(mut a), Value::Map(b)) => {
+        (
+            Shape::Pairs(_) | Shape::Options | Shape::Contexts | Shape::Keys,
+            Value::Map(mut a),
+            Value::Map(b),
+        ) => {
             a.extend(b);
             Value::Map(a)
         }

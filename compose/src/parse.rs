@@ -33,7 +33,7 @@ const MAX_REREAD_BYTES: usize = 24 * 1024 * 1024;
 /// The documents of a file. Problems go to `report`; nothing is returned if it is not YAML.
 pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Vec<Node> {
     let lines: Vec<&str> = text.split('\n').map(|line| line.trim_end_matches('\r')).collect();
-    let mut padded = BTreeSet::new();
+    let (mut padded, mut spaced) = (BTreeSet::new(), BTreeSet::new());
     let mut read = 0;
     loop {
         let mut builder = Builder {
@@ -46,10 +46,14 @@ pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Vec<Node> {
             nodes: 0,
             alias_bytes: 0,
         };
-        let indented = indentation::indent(text, &padded);
+        let indented = indentation::indent(text, &padded, &spaced);
         let Err(error) = builder.read(&indented, report) else { return builder.documents };
         let Some(error) = error else { return Vec::new() };
         read += text.len();
+        let tabbed = indentation::tab_after_colon(&error, &lines).filter(|_| read <= MAX_REREAD_BYTES);
+        if tabbed.is_some_and(|line| spaced.insert(line)) {
+            continue;
+        }
         let line = indentation::too_little_indented(&error, &lines, &padded);
         let Some(line) = line.filter(|_| read <= MAX_REREAD_BYTES) else {
             builder.syntax_error(&error, report);
@@ -244,6 +248,13 @@ impl Builder<'_> {
             Content::Map { map, key, merges } => {
                 let Some((name, span)) = key.take() else { return };
                 if name == MERGE_KEY {
+                    if let Some(first) = merges.first() {
+                        let first = first.span.line;
+                        report
+                            .error(Rule::Syntax, span, "key `<<` is there twice")
+                            .label(format!("first on line {first}"))
+                            .hint("give one `<<` a list: `<<: [*a, *b]`");
+                    }
                     merges.push(node);
                     return;
                 }

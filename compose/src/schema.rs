@@ -53,6 +53,10 @@ pub(crate) enum Shape {
     Count,
     /// `1m30s`.
     Duration,
+    /// Permission bits: a number, or octal digits in a string.
+    Mode,
+    /// SSH keys: a mapping of names to paths, or a list of `NAME=path` and `default`.
+    Keys,
     /// Microseconds, or a duration.
     Microseconds,
     /// `1.5g` or bytes; becomes bytes.
@@ -185,6 +189,8 @@ impl Shape {
             Self::NumberOrText => "a number or a string".into(),
             Self::Count => "a whole number or `all`".into(),
             Self::Duration => "a duration such as `1m30s`".into(),
+            Self::Mode => "permissions such as `0444`".into(),
+            Self::Keys => "a mapping or a list of `NAME=path`".into(),
             Self::Microseconds => "microseconds, or a duration such as `100ms`".into(),
             Self::Size => "a size such as `64m`".into(),
             Self::Any => "anything".into(),

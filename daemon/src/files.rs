@@ -238,16 +238,20 @@ impl Files {
         .await
     }
 
-    /// Counts some as used from now on and removes others.
-    pub async fn settle(&self, refresh: Vec<ContentHash>, remove: Vec<ContentHash>) -> Result<(), Failure> {
+    /// Counts some as used from now on and removes others, except those that were used since they were looked at.
+    pub async fn settle(&self, refresh: Vec<ContentHash>, remove: Vec<Stored>) -> Result<(), Failure> {
         let files = self.clone();
         blocking(move || {
             for hash in &refresh {
                 files.touch(hash)?;
             }
-            for hash in &remove {
-                // Gone under its name at once; what a crash leaves of it is removed at the next start.
+            for Stored { hash, used } in &remove {
                 let (from, to) = (files.folder(hash), files.room(rand::random()));
+                let now = fs::metadata(&from).and_then(|metadata| metadata.modified());
+                if now.map_err(disk("read", &from))? != *used {
+                    continue;
+                }
+                // Gone under its name at once; what a crash leaves of it is removed at the next start.
                 fs::rename(&from, &to).map_err(disk("remove", &from))?;
                 fs::remove_dir_all(&to).map_err(disk("remove", &to))?;
             }

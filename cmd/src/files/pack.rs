@@ -97,26 +97,20 @@ pub(crate) fn text(bytes: &[u8], mode: u32, uid: u32, gid: u32) -> Result<Vec<u8
     finish(builder.append_data(&mut header, ROOT, bytes).and_then(|()| builder.into_inner()))
 }
 
-/// A file or folder as it is on the disk. A link at its very top is followed, as Docker does.
-pub(crate) fn path(path: &Path) -> Result<Packed, PackError> {
+/// A file or folder as it is on the disk, or all that is wrong with it. A link at its very top is followed, as Docker does.
+pub(crate) fn path(path: &Path) -> Result<Packed, Vec<PackError>> {
+    let walk = Walk::over(path)?;
+    let archive = archive(path, &walk.items).map_err(|error| vec![error])?;
+    Ok(Packed { archive, skipped: walk.skipped })
+}
+
+fn archive(path: &Path, items: &[(PathBuf, Item)]) -> Result<Vec<u8>, PackError> {
     let read = |path: &Path| {
         let path = path.to_owned();
         move |source| PackError::Read { path, source }
     };
-    let metadata = fs::metadata(path).map_err(read(path))?;
-    let mut walk = Walk { top: path, items: Vec::new(), skipped: Vec::new() };
-    if metadata.is_dir() {
-        walk.items.push((PathBuf::new(), Item::Folder));
-        walk.folder(Path::new(""))?;
-    } else if metadata.is_file() {
-        walk.items
-            .push((PathBuf::new(), Item::File { mode: metadata.permissions().mode(), size: metadata.len() }));
-    } else {
-        return Err(PackError::Kind);
-    }
-    check_size(walk.items.iter().map(|(path, item)| (path.as_path(), item.size())))?;
     let mut builder = Builder::new(Vec::new());
-    for (below, item) in &walk.items {
+    for (below, item) in items {
         let name = Path::new(ROOT).join(below);
         let name = if below.as_os_str().is_empty() { Path::new(ROOT) } else { &name };
         let appended = match item {
@@ -142,7 +136,7 @@ pub(crate) fn path(path: &Path) -> Result<Packed, PackError> {
     let archive = finish(builder.into_inner())?;
     // What grew while it was read.
     check_size(std::iter::once((Path::new(""), (archive.len() as u64).saturating_sub(3 * BLOCK))))?;
-    Ok(Packed { archive, skipped: walk.skipped })
+    Ok(archive)
 }
 
 fn header(kind: EntryType, mode: u32) -> Header {
@@ -181,9 +175,33 @@ struct Walk<'a> {
     /// Each folder before what is in it, names in order.
     items: Vec<(PathBuf, Item)>,
     skipped: Vec<PathBuf>,
+    /// What is wrong with single items.
+    wrong: Vec<PackError>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn over(top: &'a Path) -> Result<Self, Vec<PackError>> {
+        let mut walk = Self { top, items: Vec::new(), skipped: Vec::new(), wrong: Vec::new() };
+        let walked = walk.all();
+        walk.wrong.extend(walked.err());
+        if walk.wrong.is_empty() { Ok(walk) } else { Err(walk.wrong) }
+    }
+
+    fn all(&mut self) -> Result<(), PackError> {
+        let metadata =
+            fs::metadata(self.top).map_err(|source| PackError::Read { path: self.top.to_owned(), source })?;
+        if metadata.is_dir() {
+            self.items.push((PathBuf::new(), Item::Folder));
+            self.folder(Path::new(""))?;
+        } else if metadata.is_file() {
+            let item = Item::File { mode: metadata.permissions().mode(), size: metadata.len() };
+            self.items.push((PathBuf::new(), item));
+        } else {
+            return Err(PackError::Kind);
+        }
+        check_size(self.items.iter().map(|(path, item)| (path.as_path(), item.size())))
+    }
+
     fn folder(&mut self, below: &Path) -> Result<(), PackError> {
         let path = self.top.join(below);
         let read = |source| PackError::Read { path: path.clone(), source };
@@ -208,6 +226,9 @@ impl Walk<'_> {
         if ROOT.len() + 1 + below.as_os_str().len() > MAX_PATH {
             return Err(PackError::Path { path: below });
         }
+        if self.items.len() + self.skipped.len() + self.wrong.len() >= MAX_ENTRIES {
+            return Err(PackError::Entries { most: self.fullest() });
+        }
         let metadata = fs::symlink_metadata(&path).map_err(read)?;
         let kind = metadata.file_type();
         let item = if kind.is_dir() {
@@ -217,16 +238,14 @@ impl Walk<'_> {
         } else if kind.is_symlink() {
             let target = fs::read_link(&path).map_err(read)?;
             if !link_stays_inside(&below, &target) {
-                return Err(PackError::Link { path: below, target });
+                self.wrong.push(PackError::Link { path: below, target });
+                return Ok(());
             }
             Item::Link(target)
         } else {
             self.skipped.push(below);
             return Ok(());
         };
-        if self.items.len() >= MAX_ENTRIES {
-            return Err(PackError::Entries { most: self.fullest() });
-        }
         let is_folder = matches!(item, Item::Folder);
         self.items.push((below.clone(), item));
         if is_folder { self.folder(&below) } else { Ok(()) }

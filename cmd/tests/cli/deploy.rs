@@ -143,6 +143,50 @@ fn rolled_back_is_exit_code_3_with_the_containers_last_words() {
 }
 
 #[test]
+fn stopped_where_it_was_is_exit_code_3_too() {
+    let said = "shop/web on m1 exited with code 1; the deployment stopped there: what is new stays";
+    let events = vec![finished(v1::DeployOutcome::Paused, said, "`uc deploy` tries what is left again")];
+    let world = World::with(daemon(vec![plan("d1", &["m1"])], vec![(events, None)]));
+    let ran = world.connected(&["scale", "-y", "web", "3"]);
+    assert_eq!(ran.code, Some(3), "{}", ran.text());
+    assert!(ran.stderr.contains(said) && ran.stderr.contains("hint: `uc deploy` tries"), "{}", ran.text());
+}
+
+#[test]
+fn failures_that_were_put_up_with_are_told_with_exit_code_4() {
+    let events =
+        vec![finished(v1::DeployOutcome::Incomplete, "1 step failed and the rest was carried out", "")];
+    let world = World::with(daemon(vec![plan("d1", &["m1"])], vec![(events, None)]));
+    let ran = world.connected(&["scale", "-y", "web", "3"]);
+    assert_eq!(ran.code, Some(4), "{}", ran.text());
+    assert!(ran.stderr.contains("error: 1 step failed and the rest was carried out"), "{}", ran.text());
+    assert!(!ran.stderr.contains("done"), "{}", ran.text());
+}
+
+#[test]
+fn a_command_of_before_is_in_the_plan_and_its_failure_told() {
+    let mut plan = plan("d1", &["m1"]);
+    plan.services[0].pre_deploy = Some(v1::PreDeployStep {
+        id: "before".into(),
+        machine_name: "m1".into(),
+        command: vec!["./migrate.sh".into(), "--all".into()],
+        ..Default::default()
+    });
+    let failed = v1::StepEvent {
+        step_id: "before".into(),
+        phase: v1::StepPhase::Failed.into(),
+        message: "the pre-deploy command of web exited with code 7".into(),
+        log_tail: vec!["no such table".into()],
+        ..Default::default()
+    };
+    let events = vec![event(Event::Step(failed)), finished(v1::DeployOutcome::RolledBack, "", "")];
+    let world = World::with(daemon(vec![plan], vec![(events, None)]));
+    let ran = world.connected(&["scale", "-y", "web", "3"]);
+    assert_eq!(ran.code, Some(3));
+    insta::assert_snapshot!(ran.text());
+}
+
+#[test]
 fn what_could_not_be_taken_back_is_exit_code_4() {
     let events = vec![finished(v1::DeployOutcome::Failed, "", "")];
     let world = World::with(daemon(vec![plan("d1", &["m1"])], vec![(events, None)]));

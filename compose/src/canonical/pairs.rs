@@ -82,9 +82,38 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
 
 pub(super) fn options(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
     match value {
-        value @ Value::Map(_) => pairs(value, Unset::Empty, span, cx),
+        Value::Map(mut map) => {
+            for (name, entry) in &mut map {
+                if let Value::Bool(flag) = entry.node.value {
+                    let message =
+                        format!("the value of `{name}` must be a string or a number, not a boolean");
+                    let hint = format!("put it in quotes: \"{flag}\"");
+                    entry.node.value = invalid(message, hint, entry.node.span, cx);
+                }
+            }
+            pairs(Value::Map(map), Unset::Empty, span, cx)
+        }
         other => wrong(&other, Shape::Options, span, cx),
     }
+}
+
+/// SSH keys by name; `default` is the agent, others need a path.
+pub(super) fn keys(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
+    let mut value = pairs(value, Unset::Empty, span, cx);
+    if let Value::Map(map) = &mut value {
+        for (name, entry) in map {
+            match &mut entry.node.value {
+                Value::Text(text) if text.is_empty() && name != "default" => {
+                    let hint = "write `name=/path/to/key`, or `default` for the agent";
+                    entry.node.value =
+                        invalid(format!("the key `{name}` has no path"), hint, entry.node.span, cx);
+                }
+                Value::Text(text) if !text.is_empty() => *text = cx.absolute(text),
+                _ => {}
+            }
+        }
+    }
+    value
 }
 
 /// Names and build contexts.

@@ -61,7 +61,7 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
         entries.push(("read_only", Value::Bool(true)));
     }
     for (key, details, is_kind) in [("bind", bind_details, bind), ("volume", volume_details, !bind)] {
-        if is_kind || !details.is_empty() {
+        if is_kind && !source.is_empty() || !details.is_empty() {
             entries.push((key, Value::Map(details)));
         }
     }
@@ -89,7 +89,7 @@ pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
         let _ = invalid("a bind mount needs `source`", "add `source:`, a path on the machine", span, cx);
     }
     if text("type") == "tmpfs" && there("source") {
-        let _ = invalid("a tmpfs has no `source`", "remove `source`", span, cx);
+        cx.report.warning(Rule::Value, span, "a tmpfs has no `source`").hint("remove `source`");
     }
     clean_target(entries);
     resolve_source(entries, cx);

@@ -8,7 +8,7 @@ fn read(text: &str) -> (Variables, Vec<String>) {
     let mut report = Report::new(false);
     let file = report.add_file(".env".into());
     let environment = |name: &str| (name == "HOME").then(|| "/root".to_owned());
-    let variables = parse(text, file, &environment, &mut report);
+    let variables = parse(text, file, &environment, &|_| None, &mut report);
     let found =
         report.finish().into_iter().map(|d| format!("{}:{} {}", d.line, d.column, d.message)).collect();
     (variables, found)

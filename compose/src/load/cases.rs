@@ -152,7 +152,8 @@ impl Case {
         }
         let text = String::from_utf8(output.stdout).unwrap();
         let text = text.replace(root.to_str().unwrap(), "/project");
-        let text = text.replace(folder.path().to_str().unwrap(), "");
+        let above = folder.path().to_str().unwrap();
+        let text = text.replace(&format!("{above}/"), "/").replace(above, "/");
         let json: Json = serde_json::from_str(&text).unwrap();
         json.to_string()
     }

@@ -135,6 +135,9 @@ pub(super) fn difference(ours: Option<&Json>, theirs: &Json) -> String {
                 keys.into_iter().find_map(|key| walk(&format!("{path}.{key}"), a.get(key), b.get(key)))
             }
             (a, b) if a == b => None,
+            (Some(Json::Array(a)), Some(Json::Array(b))) if a.len() == b.len() => {
+                a.iter().zip(b).find_map(|(a, b)| walk(&format!("{path}[]"), Some(a), Some(b)))
+            }
             (a, b) => {
                 let show = |value: Option<&Json>| {
                     value.map_or("-".to_owned(), |v| v.to_string().chars().take(300).collect())

@@ -65,6 +65,7 @@ impl Loader<'_> {
         }
         let mut tree = tree.unwrap_or_else(|| Node::new(Value::Map(Map::new()), Span::default()));
         complete_builds(&mut tree, &scope.directory);
+        resolve_devices(&mut tree, &scope.directory, scope.variables.get("HOME").as_deref());
         tree
     }
 
@@ -188,6 +189,27 @@ fn complete_builds(tree: &mut Node, directory: &Path) {
             let here = canonical::clean(directory).to_string_lossy().into_owned();
             Entry { key: span, node: Node::text(here, span) }
         });
+    }
+}
+
+/// A volume of the local driver that is a bind mount has a path of this computer, too.
+fn resolve_devices(tree: &mut Node, directory: &Path, home: Option<&str>) {
+    let Value::Map(top) = &mut tree.value else { return };
+    let Some(Value::Map(volumes)) = top.get_mut("volumes").map(|entry| &mut entry.node.value) else { return };
+    for volume in volumes.values_mut() {
+        if volume.node.get_text("driver") != Some("local") {
+            continue;
+        }
+        let Value::Map(volume) = &mut volume.node.value else { continue };
+        let Some(options) = volume.get_mut("driver_opts").map(|entry| &mut entry.node) else { continue };
+        if options.get_text("o") != Some("bind") {
+            continue;
+        }
+        if let Value::Map(options) = &mut options.value
+            && let Some(Value::Text(device)) = options.get_mut("device").map(|entry| &mut entry.node.value)
+        {
+            *device = canonical::absolute(device, directory, home);
+        }
     }
 }
 

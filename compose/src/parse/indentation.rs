@@ -1,4 +1,4 @@
-//! Lines that YAML 1.2 wants to be indented more than people do.
+//! Lines that YAML 1.2 wants to be indented more than people do, and tabs after a colon.
 //!
 //! Every line of a `[…]`, `{…}` or quoted text that spans lines is to be indented more than what it belongs to; people write the closing
 //! bracket below the key all the same, and Compose's YAML library does not mind. The parser does, so such a line is indented for it and the
@@ -12,9 +12,9 @@ use saphyr_parser::ScanError;
 /// Spaces put before a line of a flow collection that is indented less than YAML 1.2 asks for. More than any nesting has.
 pub(super) const PADDING: usize = 256;
 
-/// The text with these lines (from 1) indented.
-pub(super) fn indent<'t>(text: &'t str, padded: &BTreeSet<usize>) -> Cow<'t, str> {
-    if padded.is_empty() {
+/// The text with these lines (from 1) indented, and with spaces for tabs after colons in the others.
+pub(super) fn indent<'t>(text: &'t str, padded: &BTreeSet<usize>, spaced: &BTreeSet<usize>) -> Cow<'t, str> {
+    if padded.is_empty() && spaced.is_empty() {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + padded.len() * PADDING);
@@ -22,9 +22,21 @@ pub(super) fn indent<'t>(text: &'t str, padded: &BTreeSet<usize>) -> Cow<'t, str
         if padded.contains(&(index + 1)) {
             out.extend(std::iter::repeat_n(' ', PADDING));
         }
-        out.push_str(line);
+        if spaced.contains(&(index + 1)) {
+            out.push_str(&line.replace(":\t", ": "));
+        } else {
+            out.push_str(line);
+        }
     }
     Cow::Owned(out)
+}
+
+/// The line (from 1) in which the parser minds a tab between a key and its value. Compose's library does not.
+pub(super) fn tab_after_colon(error: &ScanError, lines: &[&str]) -> Option<usize> {
+    let line = error.marker().line();
+    let text = lines.get(line.checked_sub(1)?)?;
+    (error.info().contains("must be followed by a valid YAML whitespace") && text.contains(":\t"))
+        .then_some(line)
 }
 
 /// The line (from 1) whose indentation is all that the parser minds.

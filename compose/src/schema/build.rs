@@ -2,8 +2,8 @@
 
 use super::Scalar;
 use super::Shape::{
-    Bool, Context, Contexts, Hosts, Items, List, Named, NumberOrText, OrObject, Pairs, Set, Size, Text,
-    TextOrList,
+    Bool, Context, Contexts, Hosts, Int, Items, Keys, List, Named, NumberOrText, OrObject, Pairs, Set, Size,
+    Text, TextOrList,
 };
 use super::Short;
 use super::Unset::{Empty, FromProcess};
@@ -48,7 +48,7 @@ pub(crate) const BUILD: &[Key] = &[
     honoured("shm_size", Size, "size of `/dev/shm` in the build"),
     honoured("ulimits", Named(&OrObject(Scalar::Number, ULIMIT)), "limits in the build"),
     noted("secrets", Items(Short::Secret, GRANT), "secrets for the build, of a file or a variable", BUILDKIT),
-    noted("ssh", Pairs(Empty), "SSH agent or keys for the build", BUILDKIT),
+    noted("ssh", Keys, "SSH agent or keys for the build", BUILDKIT),
     noted("privileged", Bool, "build with elevated rights", BUILDKIT),
     noted("entitlements", List(&Text), "extra rights of the builder", BUILDKIT),
     reported(
@@ -61,5 +61,4 @@ pub(crate) const BUILD: &[Key] = &[
     noted("sbom", NumberOrText, "attach a bill of materials", BUILDKIT),
 ];
 
-const ULIMIT: &[Key] =
-    &[honoured("soft", NumberOrText, "soft limit"), honoured("hard", NumberOrText, "hard limit")];
+const ULIMIT: &[Key] = &[honoured("soft", Int, "soft limit"), honoured("hard", Int, "hard limit")];

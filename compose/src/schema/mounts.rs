@@ -1,6 +1,6 @@
 //! Keys of ports, mounts and grants in their long form.
 
-use super::Shape::{Bool, Int, NumberOrText, Object, OneOf, Pairs, Size, Text};
+use super::Shape::{Bool, Int, Mode, NumberOrText, Object, OneOf, Pairs, Size, Text};
 use super::Unset::Empty;
 use super::{Key, honoured, noted};
 
@@ -70,7 +70,7 @@ const NAMED: &[Key] = &[
     honoured("subpath", Text, "only this part of it"),
 ];
 
-const TMPFS: &[Key] = &[honoured("size", Size, "most bytes"), honoured("mode", Int, "permissions")];
+const TMPFS: &[Key] = &[honoured("size", Size, "most bytes"), honoured("mode", Mode, "permissions")];
 
 const IMAGE: &[Key] = &[honoured("subpath", Text, "only this part of it")];
 
@@ -80,5 +80,5 @@ pub(crate) const GRANT: &[Key] = &[
     honoured("target", Text, "path in the container; `/run/secrets/NAME` or `/NAME`"),
     honoured("uid", Text, "owner"),
     honoured("gid", Text, "group"),
-    honoured("mode", Int, "permissions"),
+    honoured("mode", Mode, "permissions"),
 ];

@@ -1,5 +1,6 @@
 //! Two stores that write without knowing of each other, then meet.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use uc_api::v1::{ConflictSide, ServiceRecord, ServiceSpec, VolumeSpec};
 use uc_cluster_state::{Clock, ClusterId, MachineId, Options, Session, Store};
 
 use super::*;
+use crate::machine_labels;
 use crate::records::{self, delete, put};
 
 /// 2026-11-21T12:00:00Z
@@ -327,4 +329,49 @@ fn fields_of_both_stay_in_their_order() {
     );
     let last = fields.last().unwrap();
     assert_eq!((last.active.as_str(), last.value.as_str(), last.differs), ("v (nfs)", "w (nfs)", true));
+}
+
+#[tokio::test]
+async fn who_labels_a_machine_and_who_renames_it_are_not_in_each_others_way() {
+    let cluster = Cluster::of(3).await;
+    let view = |at: usize| records::View::new(cluster.stores[at].snapshot());
+    let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let id = uc_api::MachineId::from_bytes([7; 16]).to_string();
+    let record = MachineRecord { id: id.clone(), name: "old".into(), ..MachineRecord::default() };
+    cluster.write(0, put(records::MACHINE, &id, &record)).await;
+    cluster.write(0, machine_labels::write(&id, labels(&[("zone", "a")]))).await;
+    cluster.meet(0, 1).await;
+
+    // On two sides of a partition. Who renames knows the labels and does not write them again.
+    let renamed = MachineRecord { name: "new".into(), ..view(0).machine("old").unwrap() };
+    assert_eq!(renamed.labels, labels(&[("zone", "a")]));
+    cluster.write(0, machine_labels::write_record(renamed)).await;
+    cluster.write(1, machine_labels::write(&id, labels(&[("disk", "ssd")]))).await;
+    cluster.meet(0, 2).await;
+    cluster.meet(1, 2).await;
+    let machine = view(2).machine(&id).unwrap();
+    assert_eq!((machine.name.as_str(), machine.labels), ("new", labels(&[("disk", "ssd")])));
+    assert!(cluster.list(2).is_empty(), "{:?}", cluster.list(2));
+}
+
+#[tokio::test]
+async fn labels_of_two_sides_are_a_conflict_of_their_own() {
+    let cluster = Cluster::of(2).await;
+    let id = uc_api::MachineId::from_bytes([7; 16]).to_string();
+    for (at, value) in ["a", "b"].into_iter().enumerate() {
+        let labels = BTreeMap::from([("zone".to_owned(), value.to_owned())]);
+        cluster.write(at, machine_labels::write(&id, labels)).await;
+    }
+    cluster.meet(0, 1).await;
+    let conflicts = cluster.list(0);
+    assert_eq!(conflicts.len(), 1);
+    assert_eq!(conflicts[0].name, format!("machine/{id}#1"));
+    let fields: Vec<_> = conflicts[0].sides.iter().flat_map(|side| &side.fields).collect();
+    assert!(fields.iter().all(|field| field.name == "labels"), "{fields:?}");
+    assert_eq!(conflicts[0].sides[1].fields[0].value, "zone=a");
+    let settled = cluster.settle(0, &keep(&conflicts[0], 2)).unwrap();
+    cluster.write(0, settled).await;
+    assert!(cluster.list(0).is_empty());
 }

@@ -128,7 +128,7 @@ impl Holders for &Member {
     }
 
     async fn copy(&self, hash: &ContentHash, from: &str, to: &str) -> Result<(), Failure> {
-        let copied = timeout(COPY_LIMIT, copy(self, hash, from, to)).await;
+        let copied = timeout(COPY_LIMIT, transfer(node(self, from)?, node(self, to)?, hash)).await;
         copied.unwrap_or_else(|_| {
             Err(Failure::new(Code::TimedOut, format!("not sent within {} s", COPY_LIMIT.as_secs())))
         })
@@ -140,9 +140,13 @@ fn node(member: &Member, machine: &str) -> Result<NodeClient<PeerChannel>, Failu
     Ok(NodeClient::new(member.peers.channel(&record)?))
 }
 
-async fn copy(member: &Member, hash: &ContentHash, from: &str, to: &str) -> Result<(), Failure> {
+/// From one machine's store into another's, in parts, no faster than the other takes them.
+async fn transfer(
+    mut source: NodeClient<PeerChannel>,
+    mut target: NodeClient<PeerChannel>,
+    hash: &ContentHash,
+) -> Result<(), Failure> {
     let request = ReadFileRequest { hash: hash.to_string() };
-    let mut source = node(member, from)?;
     let mut parts = source.read_file(request).await.map_err(Failure::from)?.into_inner();
     let (sender, receiver) = mpsc::channel::<FilePart>(QUEUE);
     let feed = async move {
@@ -154,7 +158,6 @@ async fn copy(member: &Member, hash: &ContentHash, from: &str, to: &str) -> Resu
         }
         Ok::<(), Failure>(())
     };
-    let mut target = node(member, to)?;
     let load = target.load_file(ReceiverStream::new(receiver));
     let (fed, loaded) = tokio::join!(feed, load);
     // A source that broke off leaves the target with a cut archive, which it refuses; the source's word is the better one.

@@ -24,6 +24,7 @@ use uc_api::v1::{
 use uc_api::{MachineId, MachineName, ServiceKey};
 
 pub use self::error::PlanError;
+pub(super) use self::together::shared;
 
 /// A machine as the planner sees it.
 #[derive(Debug, Clone)]

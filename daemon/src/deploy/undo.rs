@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use uc_api::ServiceKey;
 use uc_api::v1::{DesiredServices, Plan, PlanRequest, RemoveServices, ServiceRecord, plan_request};
 
+use super::plan;
+
 /// The records of the touched services before the deployment; none for a new one.
 pub(super) fn previous_records(
     plan: &Plan,
@@ -21,17 +23,24 @@ pub(super) fn previous_records(
         .collect()
 }
 
-/// What must be asked for to get there again: one deployment a project, and one removal of what is new.
+/// What must be asked for to get there again: one removal of what is new, one deployment a project, and then one of the services that share
+/// namespaces of others that were touched. The containers they shared may have been stopped meanwhile, and a namespace does not come back with
+/// its container, so these are made anew even where nothing of them differs.
 pub(super) fn previous_requests(previous: &BTreeMap<ServiceKey, Option<ServiceRecord>>) -> Vec<PlanRequest> {
-    let mut requests: BTreeMap<String, DesiredServices> = BTreeMap::new();
+    let mut requests: BTreeMap<(bool, String), DesiredServices> = BTreeMap::new();
+    let touched = |project: &str, service: &str| {
+        previous.keys().any(|key| key.project.as_str() == project && key.service.as_str() == service)
+    };
     let mut new = Vec::new();
     for (key, record) in previous {
         let Some(ServiceRecord { spec: Some(spec), volumes, .. }) = record else {
             new.push(key.to_string());
             continue;
         };
-        let desired = requests.entry(key.project.to_string()).or_default();
+        let shares = plan::shared(spec).into_iter().any(|name| touched(key.project.as_str(), name));
+        let desired = requests.entry((shares, key.project.to_string())).or_default();
         desired.project = key.project.to_string();
+        desired.recreate = shares;
         desired.services.push(spec.clone());
         for volume in volumes {
             if !desired.volumes.contains(volume) {

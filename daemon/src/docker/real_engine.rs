@@ -11,13 +11,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uc_api::v1::exec_request::Message as Asked;
 use uc_api::v1::exec_response::Message as Answer;
-use uc_api::{Code, Failure};
+use uc_api::{Code, ContentHash, Failure};
 
 use super::dockerd::Dockerd;
 use super::suite;
 use super::suite::service;
 use super::*;
 use crate::files::Files;
+use crate::files::tests as content;
 use crate::node::Draining;
 use crate::node::NodeService;
 use crate::node::tests::create;
@@ -150,6 +151,53 @@ async fn real_engine_serves_replicas() {
     removed.unwrap();
     assert!(entries.iter().flatten().any(|entry| entry.message == b"about to fail"), "{entries:?}");
     assert!(engine.containers().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_engine_puts_contents_into_containers() {
+    let Some(dockerd) = Dockerd::start().await else { return };
+    let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
+    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
+    bench.load().await;
+    let (_identity, receiver) = watch::channel(Some(identity()));
+    let state = tempfile::tempdir().unwrap();
+    let files = contents(&state);
+    let node =
+        NodeService::new(engine.clone(), files.clone(), receiver, Draining::new(), CancellationToken::new());
+    let (folder, secret) = (content::small_folder(), content::one_file("s3cret"));
+    for ((hash, archive), is_secret) in [(&folder, false), (&secret, true)] {
+        content::receive(&files, content::parts(hash, is_secret, archive)).await.unwrap();
+    }
+    let file = |hash: &ContentHash, target: &str, secret: bool| v1::FileSpec {
+        hash: hash.to_string(),
+        target: target.into(),
+        name: target.into(),
+        secret,
+    };
+    let mut spec = service("files", "sleep 1000");
+    spec.files = vec![file(&folder.0, "/site", false), file(&secret.0, "/run/secrets/key", true)];
+    spec.secret_environment.insert("KEY".into(), secret.0.to_string());
+    spec.stop_grace_period_ms = Some(0);
+    let (_, id) = create(&node, spec).await.unwrap();
+    let record = start(&node, &id).await.unwrap();
+    let named: BTreeSet<&str> = record.files.iter().map(String::as_str).collect();
+    let expected = BTreeSet::from([folder.0.as_str(), secret.0.as_str()]);
+    assert_eq!(named, expected, "so that they are kept while it is there");
+    let of = |command: &str| v1::ExecStart {
+        container: record.container_name.clone(),
+        command: ["sh", "-c", command].map(str::to_owned).to_vec(),
+        ..Default::default()
+    };
+    let (seen, code) =
+        exec(&node, of("cat /site/link /run/secrets/key; echo \" $KEY\"; stat -c %a /site/run.sh"), b"")
+            .await;
+    assert_eq!((seen.as_str(), code), ("hellos3cret s3cret\n755\n", 0));
+    // Also for root, and also in its folders.
+    for path in ["/site/run.sh", "/site/new", "/run/secrets/key"] {
+        let (seen, code) = exec(&node, of(&format!("echo x > {path}")), b"").await;
+        assert!(code != 0 && seen.contains("Read-only file system"), "{path}: {seen}");
+    }
+    node.remove_all().await.unwrap();
 }
 
 #[derive(Debug)]

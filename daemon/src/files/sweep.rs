@@ -22,18 +22,18 @@ pub(super) struct Decision {
     /// Named: used as of now.
     pub(super) refresh: Vec<ContentHash>,
     /// Not named for too long.
-    pub(super) remove: Vec<ContentHash>,
+    pub(super) remove: Vec<Stored>,
 }
 
 /// `named`: by a container of this machine or a service of the cluster.
 pub(super) fn decide(stored: &[Stored], named: &BTreeSet<ContentHash>, now: SystemTime) -> Decision {
     let mut decision = Decision::default();
-    for Stored { hash, used } in stored {
-        match now.duration_since(*used) {
-            _ if named.contains(hash) => decision.refresh.push(hash.clone()),
+    for content in stored {
+        match now.duration_since(content.used) {
+            _ if named.contains(&content.hash) => decision.refresh.push(content.hash.clone()),
             // The clock went back; the time that it has now is as good as any.
-            Err(_) => decision.refresh.push(hash.clone()),
-            Ok(age) if age >= KEEP => decision.remove.push(hash.clone()),
+            Err(_) => decision.refresh.push(content.hash.clone()),
+            Ok(age) if age >= KEEP => decision.remove.push(content.clone()),
             Ok(_) => {}
         }
     }
@@ -76,8 +76,8 @@ async fn look(member: &Member) -> Result<(), Failure> {
     let of_replicas = replicas.iter().flat_map(|replica| &replica.files);
     named.extend(of_replicas.filter_map(|hash| hash.parse().ok()));
     let Decision { refresh, remove } = decide(&stored, &named, SystemTime::now());
-    for hash in &remove {
-        tracing::info!(content = hash.short(), "nothing has named it for an hour: removed");
+    for content in &remove {
+        tracing::info!(content = content.hash.short(), "nothing has named it for an hour: removed");
     }
     files.settle(refresh, remove).await
 }
@@ -104,7 +104,7 @@ mod tests {
         ];
         let named = BTreeSet::from([hash("old and named"), hash("not here")]);
         let decision = decide(&stored, &named, now);
-        assert_eq!(decision.remove, [hash("old"), hash("older")]);
+        assert_eq!(decision.remove, [at("old", KEEP), at("older", 2 * KEEP)]);
         assert_eq!(decision.refresh, [hash("old and named"), hash("of a clock that went back")]);
     }
 
@@ -125,7 +125,7 @@ mod tests {
                 "after {minutes} minutes"
             );
         }
-        assert_eq!(decide(&stored, &BTreeSet::new(), start + KEEP).remove, [content]);
+        assert_eq!(decide(&stored, &BTreeSet::new(), start + KEEP).remove, stored);
     }
 
     #[test]

@@ -55,7 +55,6 @@ services:
     volumes:
       - {type: tmpfs, target: /small, tmpfs: {size: 2m, mode: 0o1777}}
     labels: {team: a}
-    annotations: {org.example: b}
     logging: {driver: json-file, options: {max-size: 1m}}
     restart: on-failure:4
     init: true
@@ -213,7 +212,7 @@ fn labels_say_where_replicas_run() {
 
     // What cannot be is said, and nothing changes.
     for (placement, said) in [
-        ("{constraints: [node.labels.zone==c]}", "node.labels.zone==c"),
+        ("{constraints: [node.labels.zone==c]}", "node.labels.zone == c"),
         ("{constraints: [node.lables.zone==c]}", "node.labels"),
         ("{max_replicas_per_node: 1}", "4"),
     ] {

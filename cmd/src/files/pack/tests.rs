@@ -20,6 +20,13 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
     directory
 }
 
+/// The only thing that is wrong.
+fn error(place: &Path) -> String {
+    let errors = path(place).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors[0].to_string()
+}
+
 fn names(archive: &[u8]) -> Vec<String> {
     let mut archive = tar::Archive::new(archive);
     let entries = archive.entries().unwrap().map(Result::unwrap);
@@ -100,8 +107,7 @@ fn links_that_leave_are_named_and_others_kept() {
     for target in ["/etc/passwd", "../../x", "b/../../../x"] {
         let bad = directory.path().join("a/bad");
         symlink(target, &bad).unwrap();
-        let error = path(directory.path()).unwrap_err();
-        assert_eq!(error.to_string(), format!("the link a/bad leads out of it, to {target}"));
+        assert_eq!(error(directory.path()), format!("the link a/bad leads out of it, to {target}"));
         fs::remove_file(&bad).unwrap();
     }
 }
@@ -114,7 +120,7 @@ fn sockets_and_pipes_are_left_out_and_said() {
     let packed = path(directory.path()).unwrap();
     assert_eq!(packed.skipped, [Path::new("socket")]);
     assert_eq!(names(&packed.archive).len(), 2);
-    assert!(matches!(path(&socket), Err(PackError::Kind)));
+    assert_eq!(error(&socket), "it is neither a file nor a folder");
     assert!(matches!(read(&socket), Err(PackError::Kind)));
 }
 
@@ -123,10 +129,10 @@ fn what_is_too_large_names_the_largest() {
     let directory = folder(&[("small", "1"), ("deep/er/none", "")]);
     let large = File::create(directory.path().join("deep/er/large")).unwrap();
     large.set_len(MAX_ARCHIVE).unwrap();
-    let error = path(directory.path()).unwrap_err().to_string();
-    assert!(error.contains("16 MiB can travel") && error.contains("deep/er/large with 16.0 MiB"), "{error}");
-    let error = read(&directory.path().join("deep/er/large")).unwrap_err().to_string();
-    assert!(error.contains("the file itself"), "{error}");
+    let said = error(directory.path());
+    assert!(said.contains("16 MiB can travel") && said.contains("deep/er/large with 16.0 MiB"), "{said}");
+    let said = read(&directory.path().join("deep/er/large")).unwrap_err().to_string();
+    assert!(said.contains("the file itself"), "{said}");
     large.set_len(MAX_ARCHIVE - 16 * 512).unwrap();
     let archive = path(directory.path()).unwrap().archive;
     assert!(archive.len() as u64 <= MAX_ARCHIVE, "{}", archive.len());
@@ -152,8 +158,8 @@ fn too_many_entries_name_the_fullest_folder() {
     }
     path(directory.path()).unwrap();
     File::create(full.join("one-more")).unwrap();
-    let error = path(directory.path()).unwrap_err().to_string();
-    assert!(error.contains("more than 4096") && error.ends_with("in modules"), "{error}");
+    let said = error(directory.path());
+    assert!(said.contains("more than 4096") && said.ends_with("in modules"), "{said}");
 }
 
 #[test]
@@ -164,9 +170,21 @@ fn paths_have_a_limit() {
         deep.push("x".repeat(200));
     }
     fs::create_dir_all(&deep).unwrap();
-    assert!(matches!(path(directory.path()), Err(PackError::Path { .. })));
+    assert!(error(directory.path()).contains("longer than 1024 bytes"));
     // Longer than the field of an old archive, and kept whole.
     let short = directory.path().join("x".repeat(200)).join("x".repeat(200)).join("x".repeat(200));
     let archive = path(&short.join("x".repeat(200))).unwrap().archive;
     assert_eq!(names(&archive).last().unwrap().len(), "content/ 755".len() + 401);
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let directory = folder(&[("a", "1")]);
+    File::create(directory.path().join("large")).unwrap().set_len(MAX_ARCHIVE).unwrap();
+    symlink("/etc/passwd", directory.path().join("link")).unwrap();
+    symlink("../out", directory.path().join("other")).unwrap();
+    let errors: Vec<String> = path(directory.path()).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    assert!(errors[0].contains("the link link") && errors[1].contains("the link other"), "{errors:?}");
+    assert!(errors[2].contains("the largest in it is large"), "{errors:?}");
 }

@@ -3,10 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
-use uc_api::v1::{DeployEvent, FileSpec, deploy_event::Event};
+use tokio_stream::wrappers::UnixListenerStream;
+use uc_api::v1::node_server::NodeServer;
+use uc_api::v1::{DeployEvent, FileSpec, MachineRecord, deploy_event::Event};
 
 use super::super::execute::{Events, progress};
 use super::*;
+use crate::files::tests::{one_file, parts, receive};
+use crate::node::tests::{Bench, bench};
+use crate::peers::Peers;
 
 /// Machines with contents; `m1` executes.
 struct Machines {
@@ -144,4 +149,38 @@ async fn what_nobody_has_is_said_with_the_way_out() {
         format!("the value of PASSWORD ({}) of web is on no machine that answers", hash("p").short());
     assert_eq!(failure.message, expected);
     assert!(failure.hint.unwrap().contains("the computer that has the compose file"));
+}
+
+/// A node's service on a socket, as other machines reach it.
+fn client(bench: &Bench) -> NodeClient<PeerChannel> {
+    let socket = bench.state.path().join("node.sock");
+    if !socket.exists() {
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let server = tonic::transport::Server::builder().add_service(NodeServer::new(bench.node.clone()));
+        tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+    }
+    let record = MachineRecord { id: "m".into(), ..MachineRecord::default() };
+    NodeClient::new(Peers::new("m", &socket).channel(&record).unwrap())
+}
+
+#[tokio::test]
+async fn contents_go_from_store_to_store() {
+    let (one, other) = (bench(), bench());
+    let (content, archive) = one_file(&"x".repeat(1_000_000));
+    receive(one.node.files(), parts(&content, true, &archive)).await.unwrap();
+    transfer(client(&one), client(&other), &content).await.unwrap();
+    assert_eq!(other.node.files().archive(content.clone()).await.unwrap(), (true, archive));
+    // Once more does no harm.
+    transfer(client(&one), client(&other), &content).await.unwrap();
+
+    let failure = transfer(client(&one), client(&other), &hash("absent")).await.unwrap_err();
+    assert_eq!(failure.code, Code::NotFound);
+    // A copy that was spoiled on the disk is not passed on.
+    let (spoiled, archive) = one_file("as it was");
+    receive(one.node.files(), parts(&spoiled, false, &archive)).await.unwrap();
+    let path = one.state.path().join("files").join(spoiled.as_str()).join("archive");
+    std::fs::write(path, one_file("as it is now").1).unwrap();
+    let failure = transfer(client(&one), client(&other), &spoiled).await.unwrap_err();
+    assert!(failure.message.contains("changed or cut"), "{failure:?}");
+    assert_eq!(other.node.files().missing(vec![spoiled.clone()]).await.unwrap(), [spoiled]);
 }

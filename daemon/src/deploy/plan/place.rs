@@ -7,6 +7,8 @@
 //! go with others (`together`) are placed after those, in the same order among themselves.
 
 mod board;
+mod existing;
+mod shortage;
 mod spread;
 mod work;
 

@@ -83,7 +83,6 @@ mod tests {
             published_last: last.parse().unwrap(),
             host_ip: ip.to_owned(),
             protocol: protocol.into(),
-            ..Default::default()
         }
     }
 

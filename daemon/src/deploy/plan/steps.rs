@@ -143,7 +143,13 @@ fn outdated(target: &Target, fields: &[v1::FieldChange]) -> String {
     diff::reason(fields)
 }
 
-/// Start-first where it can be. Not where old and new want the same port of the same machine, and not where a
+/// Old and new would listen in one network: of the machine, or of another container. Whatever port the program has is taken then.
+fn shares_network(target: &Target) -> bool {
+    let mode = target.spec.network_mode.as_str();
+    mode == "host" || mode.starts_with("service:") || mode.starts_with("container:")
+}
+
+/// Start-first where it can be. Not where old and new want the same port of the same machine or listen in the same network, and not where a
 /// lone replica writes to a volume: two databases on one data directory are worse than a pause.
 fn update_order(
     target: &Target,
@@ -172,7 +178,11 @@ fn update_order(
             let alone = target.spec.mode() == ServiceMode::Global || target.spec.replicas <= 1;
             let writes =
                 target.spec.mounts.iter().any(|mount| mount.kind() == MountKind::Volume && !mount.read_only);
-            if clash || (alone && writes) { UpdateOrder::StopFirst } else { UpdateOrder::StartFirst }
+            if clash || (same_machine && shares_network(target)) || (alone && writes) {
+                UpdateOrder::StopFirst
+            } else {
+                UpdateOrder::StartFirst
+            }
         }
     }
 }

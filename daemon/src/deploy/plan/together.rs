@@ -14,7 +14,7 @@ use super::layers::{Edges, layers};
 use uc_api::nearest::nearest;
 
 /// The services of its project whose namespaces a service shares, each once, by name.
-pub(super) fn shared(spec: &ServiceSpec) -> Vec<&str> {
+pub(in crate::deploy) fn shared(spec: &ServiceSpec) -> Vec<&str> {
     let mut names: Vec<&str> = [&spec.network_mode, &spec.ipc, &spec.pid]
         .into_iter()
         .filter_map(|mode| mode.strip_prefix("service:"))

@@ -55,6 +55,38 @@ fn going_back_means_the_old_specs_and_none_of_the_new_services() {
 }
 
 #[test]
+fn what_shared_a_namespace_of_a_touched_service_is_made_anew_after_it() {
+    let sharing = |with: &str| {
+        let mut app = record("shop", "app", "data");
+        app.spec.as_mut().unwrap().pid = format!("service:{with}");
+        app
+    };
+    for (with, expected) in [
+        ("vpn", vec![(vec!["vpn"], false), (vec!["app"], true)]),
+        ("other", vec![(vec!["app", "vpn"], false)]),
+    ] {
+        let previous = BTreeMap::from([
+            (key("shop/app"), Some(sharing(with))),
+            (key("shop/vpn"), Some(record("shop", "vpn", "data"))),
+        ]);
+        let requests: Vec<_> = previous_requests(&previous)
+            .into_iter()
+            .map(|request| {
+                let Some(plan_request::Change::Deploy(deploy)) = request.change else { panic!() };
+                (deploy.services.into_iter().map(|spec| spec.name).collect::<Vec<_>>(), deploy.recreate)
+            })
+            .collect();
+        assert_eq!(
+            requests
+                .iter()
+                .map(|(names, anew)| (names.iter().map(String::as_str).collect(), *anew))
+                .collect::<Vec<_>>(),
+            expected
+        );
+    }
+}
+
+#[test]
 fn a_service_whose_record_alone_changes_is_restored_too() {
     let services = BTreeMap::from([(key("shop/web"), record("shop", "web", "data"))]);
     let fields = vec![FieldChange::default()];

@@ -19,7 +19,7 @@ pub fn check(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
     }
     spec.ports.iter().try_for_each(|port| check_port(spec, port))?;
     spec.mounts.iter().try_for_each(|mount| check_mount(spec, mount))?;
-    for file in spec.files.iter().filter(|file| !file.target.starts_with('/')) {
+    if let Some(file) = spec.files.iter().find(|file| !file.target.starts_with('/')) {
         return Err(wrong_mount(spec, &file.target, "the target must be an absolute path"));
     }
     check_namespaces(spec)?;

@@ -14,21 +14,23 @@ const NANOS: u64 = 1_000_000_000;
 #[derive(Clone, PartialEq, Eq)]
 enum Holder<'t> {
     Ours(&'t ServiceKey),
-    Stranger(String),
+    Stranger { project: String, service: String },
 }
 
 impl Holder<'_> {
     fn is(&self, key: &ServiceKey) -> bool {
         match self {
             Self::Ours(ours) => *ours == key,
-            Self::Stranger(name) => *name == key.to_string(),
+            Self::Stranger { project, service } => {
+                project == key.project.as_str() && service == key.service.as_str()
+            }
         }
     }
 
     fn name(&self) -> String {
         match self {
             Self::Ours(key) => key.to_string(),
-            Self::Stranger(name) => name.clone(),
+            Self::Stranger { project, service } => format!("{project}/{service}"),
         }
     }
 }
@@ -88,7 +90,10 @@ impl<'t> Board<'t> {
             });
             let held: Vec<Held<'t>> = strangers
                 .map(|replica| Held {
-                    holder: Holder::Stranger(format!("{}/{}", replica.project, replica.service)),
+                    holder: Holder::Stranger {
+                        project: replica.project.clone(),
+                        service: replica.service.clone(),
+                    },
                     ports: replica.ports.clone(),
                     reserved: Amount::of_replica(replica),
                 })

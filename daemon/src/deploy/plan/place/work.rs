@@ -1,22 +1,15 @@
 //! The decisions for one service, in the order in which they are taken.
 
-use uc_api::v1::{Health, ReplicaAction, ReplicaRecord, ReplicaState, RestartPolicy};
+use uc_api::v1::{Health, ReplicaAction};
 
 use super::super::desired::Target;
 use super::super::eligible::Eligible;
 use super::super::error::PlanError;
 use super::super::{Cluster, and, ports};
 use super::board::Board;
+use super::existing::Existing;
 use super::spread::Spread;
 use super::{Draft, Following, Placement, Reason, holds_ports, is_alive};
-
-/// A replica that exists, and why it cannot stay.
-#[derive(Debug, Clone)]
-struct Existing<'a> {
-    machine: usize,
-    replica: &'a ReplicaRecord,
-    fault: Option<Reason>,
-}
 
 pub(super) struct Work<'a, 't> {
     pub(super) target: &'t Target,
@@ -30,11 +23,11 @@ pub(super) struct Work<'a, 't> {
     steps: Vec<Draft<'a>>,
     /// Machines of the replicas that stay as they are, once for each.
     kept: Vec<usize>,
-    need: usize,
+    pub(super) need: usize,
     /// Not all could be placed, which has been said.
-    short: bool,
+    pub(super) short: bool,
     /// At most so many on one machine.
-    limit: usize,
+    pub(super) limit: usize,
     spread: Spread,
     /// By machine: with how many replicas of what it shares it can be there; none: it shares nothing.
     partners: Option<Vec<usize>>,
@@ -46,7 +39,7 @@ impl<'a, 't> Work<'a, 't> {
         let mut misplaced = Vec::new();
         let mut lost: Vec<usize> = Vec::new();
         for (machine, replica) in cluster.replicas_of(&target.key) {
-            let existing = Existing { machine, replica, fault: fault(target, replica) };
+            let existing = Existing::new(target, machine, replica);
             if !cluster.machines[machine].up {
                 lost.push(machine);
             } else if eligible.up.contains(&machine) {
@@ -255,7 +248,7 @@ impl<'a, 't> Work<'a, 't> {
                     let round = self.round(own, *machine);
                     (round, self.spread.load(*machine), own, board.total(*machine), *machine)
                 });
-            let Some(machine) = best else { return self.short(board, warnings) };
+            let Some(machine) = best else { return self.come_short(board, warnings) };
             // One that runs goes only when its successor is there; one that does not run can go at any time.
             let movable = self.misplaced.iter().position(|existing| is_alive(existing.replica));
             let there = |existing: &Existing<'_>| is_alive(existing.replica) && existing.machine == machine;
@@ -277,58 +270,6 @@ impl<'a, 't> Work<'a, 't> {
             self.need -= 1;
         }
         Ok(())
-    }
-
-    /// No machine for what is still needed: a warning if a machine that is down may be why, otherwise an error.
-    fn short(&mut self, board: &Board<'t>, warnings: &mut Vec<String>) -> Result<(), PlanError> {
-        let want = self.target.spec.replicas;
-        if !self.eligible.down.is_empty() {
-            self.short = true;
-            if self.eligible.stranded {
-                return Ok(());
-            }
-            let down: Vec<String> =
-                self.eligible.down.iter().map(|machine| board.name(*machine).to_owned()).collect();
-            warnings.push(format!(
-                "{}: {} of {want} replicas placed: {} cannot be reached now",
-                self.target.key,
-                want as usize - self.need,
-                and(&down),
-            ));
-            return Ok(());
-        }
-        let up = &self.eligible.up;
-        let beside_ports = up.iter().any(|machine| {
-            board.lack(*machine, self.target).is_some() || board.own(*machine, &self.target.key) >= self.limit
-        });
-        if beside_ports {
-            return Err(self.no_room(board, up));
-        }
-        let foreign = up.iter().copied().find(|machine| board.own(*machine, &self.target.key) == 0);
-        if let Some(error) = foreign.and_then(|machine| board.taken(machine, self.target)) {
-            return Err(error);
-        }
-        let port = self.target.spec.ports.iter().find(|port| port.published_port != 0);
-        Err(PlanError::TooFewMachines {
-            service: self.target.key.to_string(),
-            port: port.map(ports::show).unwrap_or_default(),
-            replicas: want,
-            machines: up.iter().map(|machine| board.name(*machine).to_owned()).collect(),
-        })
-    }
-
-    fn no_room(&self, board: &Board<'t>, machines: &[usize]) -> PlanError {
-        let why = |machine: &usize| {
-            let own = board.own(*machine, &self.target.key);
-            let full =
-                (own >= self.limit).then(|| format!("{own} of at most {} replicas are there", self.limit));
-            let why = full.or_else(|| board.why_not(*machine, self.target)).unwrap_or_default();
-            format!("{}: {why}", board.name(*machine))
-        };
-        PlanError::NoRoom {
-            service: self.target.key.to_string(),
-            machines: machines.iter().map(why).collect(),
-        }
     }
 
     pub(super) fn finish(mut self, cluster: &Cluster<'a>, warnings: &mut Vec<String>) -> Placement<'a> {
@@ -410,36 +351,4 @@ impl<'a, 't> Work<'a, 't> {
             reason: Reason::Other(reason.to_owned()),
         });
     }
-}
-
-/// Why a replica cannot stay as it is; none if it can.
-fn fault(target: &Target, replica: &ReplicaRecord) -> Option<Reason> {
-    let other = |text: &str| Some(Reason::Other(text.to_owned()));
-    if replica.revision != target.revision {
-        return Some(Reason::Outdated);
-    }
-    if target.recreate {
-        return other("recreation was asked for");
-    }
-    if replica.draining {
-        return other("left over from an earlier deployment");
-    }
-    match replica.state() {
-        ReplicaState::Running => None,
-        ReplicaState::Exited if is_finished_job(target, replica) => None,
-        ReplicaState::Exited => {
-            Some(Reason::Other(format!("exited with code {}", replica.exit_code.unwrap_or_default())))
-        }
-        ReplicaState::Created => other("never started"),
-        ReplicaState::Restarting => other("keeps restarting"),
-        ReplicaState::Paused => other("paused"),
-        ReplicaState::Dead => other("dead"),
-        ReplicaState::Unspecified => other("not running"),
-    }
-}
-
-/// A program that was not to be started again has done its work: an unchanged file does not run it once more.
-fn is_finished_job(target: &Target, replica: &ReplicaRecord) -> bool {
-    matches!(target.spec.restart(), RestartPolicy::No | RestartPolicy::OnFailure)
-        && replica.exit_code == Some(0)
 }

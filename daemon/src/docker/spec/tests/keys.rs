@@ -483,7 +483,7 @@ fn mounts_that_make_no_sense() {
         (
             |mount| {
                 (mount.recursive, mount.read_only, mount.propagation) =
-                    ("readonly".into(), true, "shared".into())
+                    ("readonly".into(), true, "shared".into());
             },
             "rprivate only",
         ),

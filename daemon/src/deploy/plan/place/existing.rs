@@ -1,0 +1,52 @@
+//! Replicas that are there, and whether they can stay.
+
+use uc_api::v1::{ReplicaRecord, ReplicaState, RestartPolicy};
+
+use super::super::desired::Target;
+use super::Reason;
+
+/// A replica that exists, and why it cannot stay.
+#[derive(Debug, Clone)]
+pub(super) struct Existing<'a> {
+    pub(super) machine: usize,
+    pub(super) replica: &'a ReplicaRecord,
+    pub(super) fault: Option<Reason>,
+}
+
+impl<'a> Existing<'a> {
+    pub(super) fn new(target: &Target, machine: usize, replica: &'a ReplicaRecord) -> Self {
+        Self { machine, replica, fault: fault(target, replica) }
+    }
+}
+
+/// Why a replica cannot stay as it is; none if it can.
+fn fault(target: &Target, replica: &ReplicaRecord) -> Option<Reason> {
+    let other = |text: &str| Some(Reason::Other(text.to_owned()));
+    if replica.revision != target.revision {
+        return Some(Reason::Outdated);
+    }
+    if target.recreate {
+        return other("recreation was asked for");
+    }
+    if replica.draining {
+        return other("left over from an earlier deployment");
+    }
+    match replica.state() {
+        ReplicaState::Running => None,
+        ReplicaState::Exited if is_finished_job(target, replica) => None,
+        ReplicaState::Exited => {
+            Some(Reason::Other(format!("exited with code {}", replica.exit_code.unwrap_or_default())))
+        }
+        ReplicaState::Created => other("never started"),
+        ReplicaState::Restarting => other("keeps restarting"),
+        ReplicaState::Paused => other("paused"),
+        ReplicaState::Dead => other("dead"),
+        ReplicaState::Unspecified => other("not running"),
+    }
+}
+
+/// A program that was not to be started again has done its work: an unchanged file does not run it once more.
+fn is_finished_job(target: &Target, replica: &ReplicaRecord) -> bool {
+    matches!(target.spec.restart(), RestartPolicy::No | RestartPolicy::OnFailure)
+        && replica.exit_code == Some(0)
+}
