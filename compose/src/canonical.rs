@@ -196,7 +196,9 @@ fn wrong_type(value: &Value, shape: Shape, span: Span, report: &mut Report) -> V
     let path = report.path();
     let name = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
     let hint = match (value, shape) {
+        (Value::Null, Shape::Named(_)) => "write its entries below it, indented by two spaces".to_owned(),
         (Value::Null, _) => "give it a value, or remove the key".to_owned(),
+        (Value::List(_), Shape::Named(_)) => "write `name:` in place of `- name:`".to_owned(),
         (Value::Int(_) | Value::Float(_), Shape::Duration) => "add a unit, as in `30s` or `1m30s`".to_owned(),
         (Value::Int(_) | Value::Float(_) | Value::Bool(_), Shape::Text | Shape::OneOf(_) | Shape::Path) => {
             "put the value in quotes".to_owned()
@@ -417,7 +419,7 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
             }
             None if name.starts_with("x-") => node,
             None => {
-                unknown(&name, key, keys, cx);
+                unknown(&name, key, &node, keys, cx);
                 continue;
             }
         };
@@ -426,7 +428,7 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
     out
 }
 
-fn unknown(name: &str, span: Span, keys: &'static [Key], cx: &mut Context<'_>) {
+fn unknown(name: &str, span: Span, node: &Node, keys: &'static [Key], cx: &mut Context<'_>) {
     let path = cx.report.path();
     let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in `{path}`") };
     let deeper = || {
@@ -440,6 +442,10 @@ fn unknown(name: &str, span: Span, keys: &'static [Key], cx: &mut Context<'_>) {
         (path.is_empty() && schema::find(schema::SERVICE, name).is_some())
             .then(|| "it belongs to a service, below `services:`; check the indentation".to_owned())
     };
+    let service = || {
+        (path.is_empty() && (node.get("image").is_some() || node.get("build").is_some()))
+            .then(|| "it looks like a service: indent it, and put it below `services:`".to_owned())
+    };
     let outside = || {
         schema::find(schema::TOP, name)
             .filter(|_| !path.is_empty())
@@ -447,6 +453,7 @@ fn unknown(name: &str, span: Span, keys: &'static [Key], cx: &mut Context<'_>) {
     };
     let hint = deeper()
         .or_else(service_key)
+        .or_else(service)
         .or_else(outside)
         .or_else(|| nearest::did_you_mean(name, keys.iter().map(|key| key.name)))
         .unwrap_or_else(|| format!("remove it, or call it `x-{name}`: such keys may hold anything"));

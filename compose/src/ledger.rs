@@ -36,6 +36,27 @@ refuses.
 - **One host.** `network_mode`, `ipc` and `pid` with `service:x` bring a replica to a machine that runs `x`, and replace it with that.
   With `host` it listens on the machine's own ports. `volumes_from` takes over the named volumes and host paths of a service.
 - **Volumes.** A named volume is made on one machine, and its service stays there; services that share one run on the same machine.
+
+## Images that are built, and names that are templates
+
+What has `build:` is built by the Docker of this computer, with `docker build`, and sent to the machines that miss it. What runs is named by
+its content, `<project>-<service>:<12 digits of the image's id>`, whatever `image:` says: an unchanged build changes nothing. The names that
+`image:` and `build.tags` give are set on this computer, too. Options that only BuildKit has are an error where the local Docker lacks them,
+never left out in silence.
+
+`image:` may be a template in Go's form, as with Uncloud:
+
+| write | for |
+|---|---|
+| `{{.Project}}`, `{{.Service}}` | their names |
+| `{{gitsha}}`, `{{gitsha 7}}`, `{{.Git.SHA}}` | the commit that is checked out in the project's directory |
+| `{{gitdate \"2006-01-02\"}}`, `{{gitdate \"20060102\" \"Europe/Oslo\"}}` | when it was committed, in Go's form of dates, in UTC or a time zone |
+| `{{date \"2006-01-02\"}}` | now; `\"Local\"` is this computer's time zone |
+| `{{.Git.IsRepo}}`, `{{.Git.IsDirty}}` | whether there is a repository with a commit, and changes that are not committed |
+| `{{.Tag}}` | date and commit, `2025-08-16-130734.84d33bb`, `.dirty` behind it with changes; now where there is no repository |
+| `{{if …}}…{{else if …}}…{{else}}…{{end}}` | conditions, with `and`, `or`, `not`, `eq`, `ne`; pipelines with a bar |
+
+Variables (`${X}`) are put in first. A template that makes no name of an image is an error at its place.
 ";
 
 /// The page.

@@ -181,7 +181,9 @@ fn project_name(
             directory: &request.directory,
         },
         report,
-    )?;
+    )
+    // That is an error already; what else is wrong is worth knowing, too.
+    .or_else(|| "unnamed".parse().ok())?;
     variables.set_default("COMPOSE_PROJECT_NAME", name.as_str());
     Some(name)
 }

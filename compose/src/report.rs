@@ -127,10 +127,18 @@ impl Report {
         }
     }
 
-    /// Whether an unknown key was found right below where we are: what seems to be missing may be misspelt.
-    pub(crate) fn has_unknown_key(&self) -> bool {
+    /// Whether a key that is missing where we are may be there all the same: misspelt, or in what could not be read at one of these keys.
+    pub(crate) fn may_hold(&self, keys: &[&str]) -> bool {
         let path = self.path();
-        self.found.iter().any(|(_, d)| d.rule == Rule::UnknownKey && d.path == path)
+        self.found.iter().filter(|(_, d)| d.severity == Severity::Error).any(|(_, d)| {
+            match d.path.strip_prefix(&path) {
+                Some("") => d.rule == Rule::UnknownKey,
+                Some(below) => {
+                    keys.iter().any(|key| below.strip_prefix('.').is_some_and(|b| b.starts_with(key)))
+                }
+                None => false,
+            }
+        })
     }
 
     pub(crate) fn has_errors(&self) -> bool {
