@@ -81,6 +81,14 @@ pub(crate) fn load(args: &ProjectArgs, services: &[String], ui: &Ui, show: Show)
     load_as(args, services, How { reading: false, interpolate: true }, ui, show).map(|(project, _)| project)
 }
 
+/// [`load`], with what is found printed to stdout as data, whether the file is good or not.
+pub(crate) fn load_as_data(args: &ProjectArgs, services: &[String], ui: &Ui) -> CliResult<Project> {
+    let how = How { reading: false, interpolate: true };
+    let (project, diagnostics) = load_as(args, services, how, ui, Show::Json)?;
+    ui.json(&Found { diagnostics: &diagnostics })?;
+    Ok(project)
+}
+
 /// [`load`], with the warnings that a good file may have.
 pub(crate) fn load_as(
     args: &ProjectArgs,

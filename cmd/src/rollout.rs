@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) yes: bool,
     /// Show the plan and stop.
     pub(crate) dry_run: bool,
+    /// Where it stops there, the plan goes to stdout; otherwise to stderr, because stdout has something else.
+    pub(crate) plan_is_data: bool,
 }
 
 /// Plans and carries out. `contents`: what the services need of this computer.
@@ -44,10 +46,14 @@ pub(crate) async fn run(
             }
             return ui.status("services are up to date");
         }
-        if options.dry_run {
-            return ui.out(&picture::draw(&plan));
+        let picture = picture::draw(&plan);
+        if options.dry_run && options.plan_is_data {
+            return ui.out(&picture);
         }
-        ui.status(&picture::draw(&plan))?;
+        ui.status(&picture)?;
+        if options.dry_run {
+            return Ok(());
+        }
         ui.confirm("Go ahead?", options.yes, "changing services").await?;
         files::push_missing(ui, client, contents).await?;
         images::push_missing(ui, client, &plan).await?;

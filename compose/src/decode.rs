@@ -87,7 +87,10 @@ fn service(
         report.error(Rule::Refused, *span, error.to_string()).hint("rename the service");
     }
     let has = |key: &str| node.as_map().is_some_and(|map| map.contains_key(key));
-    if !has("image") && !has("build") && !has("provider") && node.value != Value::Broken {
+    if !["image", "build", "provider"].into_iter().any(has)
+        && node.value != Value::Broken
+        && !report.has_unknown_key()
+    {
         report
             .error(Rule::Value, *span, format!("service `{name}` has neither `image` nor `build`"))
             .hint("add `image:` with what to run, or `build:` with how to build it");

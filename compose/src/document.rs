@@ -110,7 +110,8 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
         out.shift_remove(key);
     }
     quieten(&mut out, &QUIET);
-    out.retain(|_, value| *value != "");
+    // An empty `network_mode` is one: there is no default network then.
+    out.retain(|key, value| *value != "" || key == "network_mode");
     for key in SIZES {
         if out.get(key).is_some_and(|size| *size == "0") {
             out.shift_remove(key);
@@ -182,17 +183,6 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
     let on_default = !["networks", "network_mode", "provider"].iter().any(says);
     if on_default {
         out.insert("networks".into(), Json::Object(JsonMap::from_iter([("default".to_owned(), Json::Null)])));
-    }
-    // Hooks before the start run in containers of their own, in the service's place.
-    let inherited: Vec<_> = ["image", "networks", "network_mode"]
-        .into_iter()
-        .filter_map(|key| Some((key, out.get(key)?.clone())))
-        .collect();
-    let hooks = out.get_mut("pre_start").and_then(Json::as_array_mut).into_iter().flatten();
-    for hook in hooks.filter_map(Json::as_object_mut) {
-        for (key, value) in &inherited {
-            hook.entry(*key).or_insert_with(|| value.clone());
-        }
     }
     for (network, _) in node.get("networks").into_iter().flat_map(Node::entries) {
         used.push(("networks", network.clone()));

@@ -1,71 +1,132 @@
-//! Resolved projects as YAML text. Writing only: block style, keys as given, strings quoted where reading them back would give something
-//! else.
+//! Resolved projects as YAML text, as Docker Compose writes them. Writing only: block style, texts quoted where reading them back would give
+//! something else.
+
+mod order;
+mod style;
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::scalar;
+use style::Style;
 
-/// `value` as a YAML document that reads back as the same value.
+/// `value` as a YAML document that reads back as the same value; keys in the order given.
 pub fn to_yaml(value: &Value) -> String {
-    let mut out = String::new();
-    match value {
-        Value::Object(map) if !map.is_empty() => block(&mut out, value, 0),
-        Value::Array(list) if !list.is_empty() => block(&mut out, value, 0),
-        other => {
-            inline(&mut out, other);
-            out.push('\n');
-        }
-    }
-    out
+    let mut writer = Writer { out: String::new(), path: Vec::new(), composed: false };
+    writer.document(value);
+    writer.out
 }
 
-/// A non-empty map or list at this indentation, the cursor being at the start of a line.
-fn block(out: &mut String, value: &Value, indent: usize) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                pad(out, indent);
-                out.push_str(&string(key));
-                out.push(':');
-                entry(out, value, indent);
+/// A project's document: keys in Docker Compose's order, and without what its YAML form leaves out.
+pub(crate) fn document(value: &Value) -> String {
+    let mut writer = Writer { out: String::new(), path: Vec::new(), composed: true };
+    writer.document(value);
+    writer.out
+}
+
+struct Writer<'v> {
+    out: String,
+    /// Keys down to the mapping that is written; items of lists add nothing.
+    path: Vec<&'v str>,
+    /// It is a compose file.
+    composed: bool,
+}
+
+impl<'v> Writer<'v> {
+    fn document(&mut self, value: &'v Value) {
+        if is_block(value) {
+            self.block(value, 0);
+        } else {
+            self.after(value, 0);
+        }
+    }
+
+    /// A non-empty map or list at this indentation, the cursor being at the start of a line.
+    fn block(&mut self, value: &'v Value, indent: usize) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in self.ordered(map) {
+                    self.pad(indent);
+                    self.out.push_str(&style::inline(key, true));
+                    self.out.push(':');
+                    self.path.push(key);
+                    self.after(value, indent);
+                    self.path.pop();
+                }
             }
-        }
-        Value::Array(list) => {
-            for value in list {
-                pad(out, indent);
-                out.push('-');
-                item(out, value, indent);
+            Value::Array(list) => {
+                for value in list {
+                    self.pad(indent);
+                    self.out.push('-');
+                    if is_block(value) {
+                        // A map or list in a list begins on the same line.
+                        let start = self.out.len();
+                        self.block(value, indent + 2);
+                        self.out.replace_range(start..=start + indent, "");
+                    } else {
+                        self.after(value, indent);
+                    }
+                }
             }
+            _ => {}
         }
-        _ => {}
     }
-}
 
-/// What follows `key:`.
-fn entry(out: &mut String, value: &Value, indent: usize) {
-    if is_block(value) {
-        out.push('\n');
-        block(out, value, indent + 2);
-    } else {
-        out.push(' ');
-        inline(out, value);
-        out.push('\n');
+    /// The entries of the map at the current path, without those that are left out.
+    fn ordered(&self, map: &'v Map<String, Value>) -> Vec<(&'v String, &'v Value)> {
+        let mut entries: Vec<_> = map.iter().collect();
+        if self.composed {
+            entries.retain(|(key, value)| !(order::is_silent(&self.path, key) && says_nothing(value)));
+            let known = order::of(&self.path);
+            let rank = |key: &str| known.iter().position(|known| *known == key).unwrap_or(known.len());
+            // Stable: the rest keeps its order.
+            entries.sort_by_key(|(key, _)| rank(key));
+        }
+        entries
     }
-}
 
-/// What follows `-`: a map begins on the same line.
-fn item(out: &mut String, value: &Value, indent: usize) {
-    if is_block(value) {
-        let mut nested = String::new();
-        block(&mut nested, value, indent + 2);
-        out.push(' ');
-        out.push_str(nested.trim_start_matches(' '));
-    } else {
-        out.push(' ');
-        inline(out, value);
-        out.push('\n');
+    /// What follows `key:` or `-`.
+    fn after(&mut self, value: &'v Value, indent: usize) {
+        match value {
+            value if is_block(value) => {
+                self.out.push('\n');
+                self.block(value, indent + 2);
+                return;
+            }
+            Value::String(text) if style::of(text, false) == Style::Literal => {
+                self.literal(text, indent + 2);
+                return;
+            }
+            _ => {}
+        }
+        self.out.push(' ');
+        // Writing into a string does not fail.
+        _ = match value {
+            Value::Null => self.out.write_str("null"),
+            Value::Bool(value) => write!(self.out, "{value}"),
+            Value::Number(number) => write!(self.out, "{number}"),
+            Value::String(text) => self.out.write_str(&style::inline(text, false)),
+            Value::Array(_) => self.out.write_str("[]"),
+            Value::Object(_) => self.out.write_str("{}"),
+        };
+        self.out.push('\n');
+    }
+
+    fn literal(&mut self, text: &str, indent: usize) {
+        self.out.push(' ');
+        self.out.push_str(&style::literal_header(text));
+        self.out.push('\n');
+        for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
+            if !line.is_empty() {
+                self.pad(indent);
+                self.out.push_str(line);
+            }
+            self.out.push('\n');
+        }
+    }
+
+    fn pad(&mut self, indent: usize) {
+        self.out.extend(std::iter::repeat_n(' ', indent));
     }
 }
 
@@ -77,90 +138,9 @@ fn is_block(value: &Value) -> bool {
     }
 }
 
-fn inline(out: &mut String, value: &Value) {
-    match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        Value::Number(number) => {
-            let _ = write!(out, "{number}");
-        }
-        Value::String(text) => out.push_str(&string(text)),
-        Value::Array(_) => out.push_str("[]"),
-        Value::Object(_) => out.push_str("{}"),
-    }
-}
-
-fn pad(out: &mut String, indent: usize) {
-    out.extend(std::iter::repeat_n(' ', indent));
-}
-
-/// Plain where that is safe, in double quotes otherwise (a JSON string is a YAML string).
-fn string(text: &str) -> String {
-    if is_plain(text) { text.to_owned() } else { Value::String(text.to_owned()).to_string() }
-}
-
-fn is_plain(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
-    let starts = first.is_ascii_alphanumeric() || matches!(first, b'/' | b'.' | b'_' | b'$' | b'+');
-    let ends = !matches!(last, b' ' | b':');
-    let inner = bytes.iter().all(|byte| {
-        byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b' ' | b'/' | b'.' | b'_' | b'-' | b'+' | b'$' | b'@' | b':' | b'=' | b'(' | b')'
-            )
-    });
-    // Other readers hold to YAML 1.1, where these are booleans and `1:30` is a number.
-    let legacy = matches!(text.to_ascii_lowercase().as_str(), "y" | "n" | "yes" | "no" | "on" | "off");
-    let numeric =
-        bytes.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.' | b'_' | b'-' | b'+'));
-    starts && ends && inner && !legacy && !numeric && !text.contains(": ") && scalar::is_string(text)
+fn says_nothing(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(Map::is_empty)
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn nesting_and_empties() {
-        let value = json!({
-            "a": {"b": [1, {"c": true, "d": [[], {}]}, [2, 3]], "e": null},
-            "f": {}, "g": []
-        });
-        insta::assert_snapshot!(to_yaml(&value));
-    }
-
-    #[test]
-    fn strings_that_look_like_something_else_are_quoted() {
-        for text in [
-            "",
-            "true",
-            "No",
-            "1",
-            "0x1f",
-            "1.5",
-            "~",
-            "null",
-            "a: b",
-            "- a",
-            "22:22",
-            "# x",
-            " a",
-            "a ",
-            "a\nb",
-            "*a",
-            "{",
-            "é",
-            "2001-01-01",
-            "a:",
-        ] {
-            assert!(string(text).starts_with('"'), "{text} → {}", string(text));
-        }
-        for text in ["redis:7", "/var/lib/x", "sh -c", "CMD-SHELL", "a=b", "$$HOME", "1m30s"] {
-            assert_eq!(string(text), text);
-        }
-    }
-}
+mod tests;

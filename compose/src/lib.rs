@@ -16,6 +16,9 @@ mod duration;
 mod emit;
 mod environment;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod honour;
 mod implied;
 mod interpolate;

@@ -4,7 +4,7 @@ mod extends;
 mod include;
 mod model;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -117,8 +117,16 @@ fn whole(
             variables.add_dotenv(&dotenv.text, file, report);
         }
     }
-    let mut loader =
-        Loader { request, files, read, report, warned: BTreeSet::new(), extended: HashMap::new() };
+    let mut loader = Loader {
+        request,
+        files,
+        read,
+        report,
+        warned: BTreeSet::new(),
+        extended: HashMap::new(),
+        circles: HashSet::new(),
+        nodes: 0,
+    };
     let mut main: Vec<File> = Vec::new();
     for (source, index) in request.files.iter().zip(indices) {
         let documents = loader.parse(source, index);

@@ -95,6 +95,15 @@ impl Node {
         }
     }
 
+    /// How many values there are, this one included.
+    pub(crate) fn count(&self) -> usize {
+        1 + match &self.value {
+            Value::List(items) => items.iter().map(Self::count).sum(),
+            Value::Map(map) => map.values().map(|entry| entry.node.count()).sum(),
+            _ => 0,
+        }
+    }
+
     /// The items of a list; none for anything else.
     pub(crate) fn items(&self) -> &[Node] {
         match &self.value {

@@ -398,7 +398,8 @@ impl Builder<'_> {
     }
 
     fn span(&self, marks: Marks) -> Span {
-        let line = marks.start.line();
+        // What is missing at the end stands in the last line.
+        let line = marks.start.line().min(self.lines.len());
         let padding = |line: usize| if self.padded.contains(&line) { indentation::PADDING } else { 0 };
         let column = marks.start.col().saturating_sub(padding(line));
         let rest = self

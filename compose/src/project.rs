@@ -202,7 +202,7 @@ impl Project {
 
     /// The same as YAML.
     pub fn to_yaml(&self) -> String {
-        emit::to_yaml(&self.document)
+        emit::document(&self.document)
     }
 
     /// Whether an image's name depends on git or on the time. [`Self::fill_images`] must then be called before the images are used.

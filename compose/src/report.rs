@@ -127,6 +127,12 @@ impl Report {
         }
     }
 
+    /// Whether an unknown key was found right below where we are: what seems to be missing may be misspelt.
+    pub(crate) fn has_unknown_key(&self) -> bool {
+        let path = self.path();
+        self.found.iter().any(|(_, d)| d.rule == Rule::UnknownKey && d.path == path)
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         self.errors() > 0
     }

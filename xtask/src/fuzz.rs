@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: the fuzz targets of cluster-state, one after another. What they find that is new goes to the
-//! build directory, not into the committed corpus; what makes one fail, to `cluster-state/fuzz/artifacts`.
+//! `cargo xtask fuzz`: the fuzz targets of all crates that have some, one after another. What they find that is new goes to the
+//! build directory, not into the committed corpus; what makes one fail, to `CRATE/fuzz/artifacts`.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use anyhow::{Context as _, bail};
 use crate::printer::note;
 use crate::process::{self, cargo, has_subcommand};
 
-/// The crate whose targets these are.
-const PACKAGE: &str = "cluster-state";
+/// The crates whose targets these are.
+const PACKAGES: [&str; 2] = ["cluster-state", "compose"];
 
 /// Longest input: several full frames of a session.
 const MAX_LENGTH: usize = 64 * 1024;
@@ -45,28 +45,33 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         note("no nightly toolchain: using this one with RUSTC_BOOTSTRAP=1");
         note("hint: rustup toolchain install nightly --profile minimal");
     }
-    let package = root.join(PACKAGE);
-    let targets = targets(&package)?;
-    if let Some(unknown) = arguments.only.iter().find(|name| !targets.contains(name)) {
-        bail!("there is no fuzz target {unknown}\nhint: one of {}", targets.join(", "));
+    let mut all = Vec::new();
+    for package in PACKAGES {
+        all.extend(targets(&root.join(package))?.into_iter().map(|target| (package, target)));
+    }
+    let names: Vec<&str> = all.iter().map(|(_, target)| target.as_str()).collect();
+    if let Some(unknown) = arguments.only.iter().find(|name| !names.contains(&name.as_str())) {
+        bail!("there is no fuzz target {unknown}\nhint: one of {}", names.join(", "));
     }
     let mut failed = Vec::new();
-    for target in targets {
-        if !arguments.only.is_empty() && !arguments.only.contains(&target) {
+    for (package, target) in &all {
+        if !arguments.only.is_empty() && !arguments.only.contains(target) {
             continue;
         }
-        let found = package.join("fuzz/target/found").join(&target);
+        let found = root.join(package).join("fuzz/target/found").join(target);
         fs::create_dir_all(&found).with_context(|| format!("cannot create {}", found.display()))?;
         note(&format!("fuzz {target}: {} s", arguments.seconds));
-        if let Err(error) = process::run(&mut command(root, compiler, &target, arguments.seconds)) {
+        if let Err(error) =
+            process::run(&mut command(&root.join(package), compiler, target, arguments.seconds))
+        {
             note(&format!("fuzz {target}: {error:#}"));
-            failed.push(target);
+            failed.push(format!("{target} of {package}"));
         }
     }
     if !failed.is_empty() {
         bail!(
-            "failed: {}\nhint: inputs are in {PACKAGE}/fuzz/artifacts; `cargo +nightly fuzz run TARGET INPUT` in \
-             {PACKAGE} repeats one",
+            "failed: {}\nhint: inputs are in CRATE/fuzz/artifacts; `cargo +nightly fuzz run TARGET INPUT` in CRATE \
+             repeats one",
             failed.join(", ")
         );
     }
@@ -92,16 +97,15 @@ fn has_nightly() -> bool {
     probe.status().is_ok_and(|status| status.success())
 }
 
-fn command(root: &Path, compiler: Compiler, target: &str, seconds: u32) -> Command {
-    let package = root.join(PACKAGE);
+fn command(package: &Path, compiler: Compiler, target: &str, seconds: u32) -> Command {
     let mut command = match compiler {
         Compiler::Nightly => {
             let mut rustup = Command::new("rustup");
-            rustup.args(["run", "nightly", "cargo"]).current_dir(&package);
+            rustup.args(["run", "nightly", "cargo"]).current_dir(package);
             rustup
         }
         Compiler::Bootstrapped => {
-            let mut cargo = cargo(&package);
+            let mut cargo = cargo(package);
             cargo.env("RUSTC_BOOTSTRAP", "1");
             cargo
         }
@@ -123,25 +127,27 @@ mod tests {
 
     #[test]
     fn every_target_has_a_corpus_and_is_built() {
-        let package = crate::root().join(PACKAGE);
-        let manifest = fs::read_to_string(package.join("fuzz/Cargo.toml")).unwrap();
-        let targets = targets(&package).unwrap();
-        assert!(targets.len() >= 4, "{targets:?}");
-        for target in targets {
-            assert!(manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")), "{target}");
-            assert!(package.join("fuzz/corpus").join(&target).is_dir(), "{target}");
+        for (package, at_least) in PACKAGES.into_iter().zip([4, 1]) {
+            let package = crate::root().join(package);
+            let manifest = fs::read_to_string(package.join("fuzz/Cargo.toml")).unwrap();
+            let targets = targets(&package).unwrap();
+            assert!(targets.len() >= at_least, "{targets:?}");
+            for target in targets {
+                assert!(manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")), "{target}");
+                assert!(package.join("fuzz/corpus").join(&target).is_dir(), "{target}");
+            }
         }
     }
 
     #[test]
     fn new_inputs_do_not_go_into_the_committed_corpus() {
-        let nightly = command(Path::new("/r"), Compiler::Nightly, "frame", 5);
+        let nightly = command(Path::new("/r/cluster-state"), Compiler::Nightly, "frame", 5);
         assert_eq!(
             shown(&nightly),
             "rustup run nightly cargo fuzz run frame fuzz/target/found/frame fuzz/corpus/frame -- -timeout=10 \
              -malloc_limit_mb=64 -max_len=65536 -max_total_time=5 -print_final_stats=1"
         );
-        let other = command(Path::new("/r"), Compiler::Bootstrapped, "frame", 5);
+        let other = command(Path::new("/r/cluster-state"), Compiler::Bootstrapped, "frame", 5);
         assert!(other.get_envs().any(|(name, _)| name == "RUSTC_BOOTSTRAP"));
         assert_eq!(other.get_current_dir(), Some(Path::new("/r/cluster-state")));
     }

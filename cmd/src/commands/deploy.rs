@@ -3,7 +3,7 @@
 use clap::Args;
 use uc_api::v1::{DesiredServices, PlanRequest, plan_request::Change};
 
-use crate::cli::Yes;
+use crate::cli::{Output, Yes};
 use crate::commands::conflicts;
 use crate::compose::{self, ProjectArgs, Show};
 use crate::connect::{self, Globals};
@@ -22,7 +22,8 @@ use crate::ui::Ui;
   uc deploy                       the compose file of this directory
   uc deploy -y web                web and what it depends on, without a question
   uc deploy -f a.yaml -f b.yaml   two files, the second over the first
-  uc deploy --dry-run             show the plan and stop")]
+  uc deploy --dry-run             show the plan and stop
+  uc deploy -y -o json            what is wrong with the file, as data on stdout; all else on stderr")]
 pub(crate) struct DeployArgs {
     /// Only these services, and those they depend on
     #[arg(value_name = "SERVICE")]
@@ -42,10 +43,17 @@ pub(crate) struct DeployArgs {
     /// Show the plan on stdout and change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResult {
-    let project = compose::load(&args.project, &args.services, ui, Show::All)?;
+    let json = args.output.is_json();
+    let project = if json {
+        compose::load_as_data(&args.project, &args.services, ui)?
+    } else {
+        compose::load(&args.project, &args.services, ui, Show::All)?
+    };
     let mut services = compose::select(&project, &args.services)?;
     let jobs = compose::build_jobs(&project, &services);
     images::check_contexts(&jobs)?;
@@ -73,7 +81,7 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
         recreate: args.recreate,
     };
     let request = PlanRequest { change: Some(Change::Deploy(desired)) };
-    let options = Options { yes: args.yes.yes, dry_run: args.dry_run };
+    let options = Options { yes: args.yes.yes, dry_run: args.dry_run, plan_is_data: !json };
     // Before the question: a deployment settles the conflicts about what it changes.
     conflicts::note(ui, &client).await?;
     rollout::run(ui, &client, request, &contents, &options).await

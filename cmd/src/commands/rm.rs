@@ -29,6 +29,6 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let change =
         Change::Remove(RemoveServices { services: args.services, project: args.project.unwrap_or_default() });
     let request = PlanRequest { change: Some(change) };
-    let options = Options { yes: args.yes.yes, dry_run: false };
+    let options = Options { yes: args.yes.yes, dry_run: false, plan_is_data: true };
     rollout::run(ui, &client, request, &Contents::default(), &options).await
 }

@@ -27,6 +27,6 @@ pub(crate) async fn run(args: ScaleArgs, ui: &Ui, globals: &Globals) -> CliResul
     let client = globals.client().await?;
     let change = Change::Scale(ScaleService { service: args.service, replicas: args.replicas });
     let request = PlanRequest { change: Some(change) };
-    let options = Options { yes: args.yes.yes, dry_run: false };
+    let options = Options { yes: args.yes.yes, dry_run: false, plan_is_data: true };
     rollout::run(ui, &client, request, &Contents::default(), &options).await
 }

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's own set-up that fails is a failed test")]
 
+mod build;
+mod config;
 mod conflicts;
 mod connect;
 mod contexts;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map as JsonMap, Value as Json};
 
-/// Without `x-` keys below the top level, without models, without limits of 0.
+/// Without `x-` keys below the top level, without models, without limits of 0. Hooks before the start have what they take over.
 pub(crate) fn plain(document: &Json) -> Json {
     let Json::Object(map) = document else { return document.clone() };
     let entries = map.iter().filter(|(key, _)| *key != "models").map(|(key, value)| {
@@ -13,6 +13,8 @@ pub(crate) fn plain(document: &Json) -> Json {
     for service in objects(out.get_mut("services")) {
         limits(service.get_mut("ulimits"));
         limits(service.get_mut("build").and_then(|build| build.get_mut("ulimits")));
+        service.retain(|key, value| key != "network_mode" || value != "");
+        hooks(service);
     }
     Json::Object(out)
 }
@@ -25,6 +27,20 @@ fn without_extensions(value: &Json) -> Json {
         }
         Json::Array(items) => Json::Array(items.iter().map(without_extensions).collect()),
         other => other.clone(),
+    }
+}
+
+/// Hooks before the start run in containers of their own, in the service's place.
+fn hooks(service: &mut JsonMap<String, Json>) {
+    let inherited: Vec<_> = ["image", "networks", "network_mode"]
+        .into_iter()
+        .filter_map(|key| Some((key, service.get(key)?.clone())))
+        .collect();
+    let hooks = service.get_mut("pre_start").and_then(Json::as_array_mut).into_iter().flatten();
+    for hook in hooks.filter_map(Json::as_object_mut) {
+        for (key, value) in &inherited {
+            hook.entry(*key).or_insert_with(|| value.clone());
+        }
     }
 }
 

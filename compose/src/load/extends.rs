@@ -1,6 +1,7 @@
 //! `extends`: a service on top of another one, of the same file or of another.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use uc_api::nearest;
 
@@ -36,6 +37,8 @@ impl Loader<'_> {
         if map.values().all(|entry| entry.node.get("extends").is_none()) {
             return;
         }
+        // Another document may know other variables.
+        self.extended.clear();
         let original = map.clone();
         let services = Services { file, map: &original, places };
         self.report.path_push("services");
@@ -44,8 +47,10 @@ impl Loader<'_> {
                 continue;
             }
             self.report.path_push(name);
-            if let Some(node) = self.extended(name, &services, &scope.variables, &mut Vec::new()) {
-                entry.node = node;
+            match self.extended(name, &services, &scope.variables, &mut Vec::new()) {
+                Some(node) => entry.node = node,
+                // What it lacks for that reason makes no more errors.
+                None => entry.node.value = Value::Broken,
             }
             self.report.path_pop();
         }
@@ -97,6 +102,9 @@ impl Loader<'_> {
                 None => self.base(&base_name, span, services, variables, chain),
             };
         let mut base = base?;
+        if !self.afford(base.count(), span) {
+            return None;
+        }
         reset::apply(services.places, &mut base, &["services", name]);
         Some(merge::merge(base, service, Shape::Object(schema::SERVICE)))
     }
@@ -134,13 +142,19 @@ impl Loader<'_> {
         } else {
             let from = chain.iter().position(|link| Some(link) == chain.last()).unwrap_or(0);
             let circle: Vec<_> = chain.iter().skip(from).map(shown).collect();
+            let mut members = circle.clone();
+            members.sort();
+            members.dedup();
+            if !self.circles.insert(members) {
+                return;
+            }
             format!("services extend each other: {}", circle.join(" → "))
         };
         self.report.error(Rule::Reference, span, message).hint("remove one of these `extends`");
     }
 
     /// Another file's services: in long form, its paths from its own directory, nothing extended or included yet.
-    fn extended_file(&mut self, path: &Path, span: Span, variables: &Environment) -> Option<Extended> {
+    fn extended_file(&mut self, path: &Path, span: Span, variables: &Environment) -> Option<Rc<Extended>> {
         if let Some(known) = self.extended.get(path) {
             return known.clone();
         }
@@ -157,7 +171,7 @@ impl Loader<'_> {
                 extended.places.extend(places);
             }
             self.report.path_replace(outer);
-            extended
+            Rc::new(extended)
         });
         self.extended.insert(path.to_owned(), loaded.clone());
         loaded

@@ -1,8 +1,9 @@
 //! Files of one working directory and one set of variables as one tree: the main files, or those of an `include`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::canonical::{self, Context};
 use crate::diagnostic::Rule;
@@ -19,6 +20,9 @@ use crate::schema::{self, Shape};
 /// Most files that one project may bring together by `include` and `extends`: bounds what a load reads.
 const MAX_FILES: usize = 1_000;
 
+/// Most values of all files together, those of extended services counted each time: a bound on memory, twice what one file may have.
+const MAX_NODES: usize = 2_000_000;
+
 /// A load on its way.
 pub(super) struct Loader<'a> {
     pub(super) request: &'a LoadRequest,
@@ -27,12 +31,15 @@ pub(super) struct Loader<'a> {
     pub(super) report: &'a mut Report,
     /// Unset variables that have been warned about.
     pub(super) warned: BTreeSet<String>,
-    /// Trees of files that services extend, by path.
-    pub(super) extended: HashMap<PathBuf, Option<Extended>>,
+    /// Files that services of the document at hand extend, by path.
+    pub(super) extended: HashMap<PathBuf, Option<Rc<Extended>>>,
+    /// Circles of `extends` that have been reported, each as its services in order.
+    pub(super) circles: HashSet<Vec<String>>,
+    /// Values so far.
+    pub(super) nodes: usize,
 }
 
 /// A file whose services others extend.
-#[derive(Clone)]
 pub(super) struct Extended {
     pub(super) tree: Node,
     pub(super) places: Places,
@@ -135,6 +142,17 @@ impl Loader<'_> {
         Some(File { path: path.to_owned(), documents })
     }
 
+    /// Whether so many more values are within the limit; if not, that is said at `span`.
+    pub(super) fn afford(&mut self, nodes: usize, span: Span) -> bool {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes > MAX_NODES {
+            self.report
+                .error(Rule::File, span, format!("the project grows beyond {MAX_NODES} values"))
+                .hint("include and extend less: what is extended counts each time");
+        }
+        self.nodes <= MAX_NODES
+    }
+
     /// Adds the variables of a `.env` file that was read.
     pub(super) fn add_variables(&mut self, path: PathBuf, text: String, variables: &mut Environment) {
         let file = self.report.add_file(path.clone());
@@ -157,7 +175,8 @@ impl Loader<'_> {
                 .error(Rule::File, Span { file, ..Span::default() }, "the file is empty")
                 .hint("begin with `services:` and put the services below it");
         }
-        documents
+        let nodes = documents.iter().map(Node::count).sum();
+        if self.afford(nodes, Span { file, ..Span::default() }) { documents } else { Vec::new() }
     }
 }
 
