@@ -94,8 +94,22 @@ impl Batch {
 #[derive(Debug, Default)]
 struct Known {
     replicas: BTreeMap<String, v1::ReplicaRecord>,
+    /// Those that have the network, and so the address, of another container: which.
+    joined: BTreeMap<String, String>,
     volumes: Vec<v1::VolumeRecord>,
     docker_version: String,
+}
+
+impl Known {
+    fn take(&mut self, container: Container) {
+        let id = container.record.container_id.clone();
+        if container.network_of.is_empty() {
+            self.joined.remove(&id);
+        } else {
+            self.joined.insert(id.clone(), container.network_of);
+        }
+        self.replicas.insert(id, container.record);
+    }
 }
 
 struct Observer {
@@ -176,19 +190,20 @@ impl Observer {
     async fn look(&mut self, batch: Batch) -> Result<(), EngineError> {
         if batch.everything {
             let (containers, volumes) = tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
-            let records =
-                containers.into_iter().filter(Container::is_replica).map(|container| container.record);
-            self.known.replicas = records.map(|record| (record.container_id.clone(), record)).collect();
+            self.known.replicas.clear();
+            self.known.joined.clear();
+            containers.into_iter().filter(Container::is_replica).for_each(|one| self.known.take(one));
             self.known.volumes = volumes.into_iter().map(|volume| volume.record).collect();
             return Ok(());
         }
-        for id in batch.containers {
+        let joined = self.known.joined.iter().filter(|(_, other)| batch.containers.contains(*other));
+        let joined: Vec<String> = joined.map(|(id, _)| id.clone()).collect();
+        for id in batch.containers.into_iter().chain(joined) {
             match self.engine.inspect(&id).await {
-                Ok(container) if container.is_replica() => {
-                    self.known.replicas.insert(id, container.record);
-                }
+                Ok(container) if container.is_replica() => self.known.take(container),
                 Ok(_) | Err(EngineError::NotFound { .. }) => {
                     self.known.replicas.remove(&id);
+                    self.known.joined.remove(&id);
                 }
                 Err(error) => return Err(error),
             }

@@ -4,6 +4,7 @@
 //! engine is too old for is refused, never left out: half of what was asked for would be a surprise.
 
 mod check;
+mod engine;
 mod error;
 mod mounts;
 mod namespaces;
@@ -27,7 +28,9 @@ use uc_api::v1;
 pub use check::check;
 pub(crate) use check::is_object_name;
 pub(crate) use check::is_reference;
+pub use engine::check_engine;
 pub use error::SpecError;
+pub use namespaces::check_shared;
 pub use namespaces::shared_services;
 pub(crate) use network::port_key;
 
@@ -37,8 +40,6 @@ use super::ApiVersion;
 pub const MACHINE_ID_VARIABLE: &str = "UC_MACHINE_ID";
 /// From here on the engine looks more often while a container starts.
 const START_INTERVAL: ApiVersion = ApiVersion::new(1, 44);
-/// From here on the engine hands annotations to the runtime.
-const ANNOTATIONS: ApiVersion = ApiVersion::new(1, 43);
 /// The log driver where none is named: it rotates, which the engine's own default does not.
 const LOG_DRIVER: &str = "local";
 /// The engine's own default, for options that only it knows.
@@ -91,9 +92,7 @@ pub fn container(
     placement: &Placement<'_>,
 ) -> Result<ContainerCreateBody, SpecError> {
     let (entrypoint, command) = what_to_run(spec, placement.image_entrypoint)?;
-    if !spec.annotations.is_empty() && placement.api < ANNOTATIONS {
-        return Err(SpecError::TooOld { service: spec.name.clone(), key: "annotations", needs: "24" });
-    }
+    engine::check_engine(spec, placement.api)?;
     let mut host = HostConfig {
         restart_policy: Some(restart(spec)),
         log_config: Some(log_config(spec.logging.as_ref())),
@@ -127,7 +126,7 @@ pub fn container(
     };
     network::fill(spec, name, placement, &mut body, &mut host)?;
     namespaces::fill(spec, placement, &mut host)?;
-    resources::fill(spec, placement, &mut host)?;
+    resources::fill(spec, &mut host);
     mounts::fill(spec, placement, &mut host)?;
     body.host_config = Some(host);
     Ok(body)

@@ -100,8 +100,11 @@ struct Create<'a> {
 
 impl Create<'_> {
     async fn run(&self, revision: &str, deployment: &str) -> Result<(), Failure> {
+        let api = self.node.engine.version().await?.api;
+        spec::check_engine(&self.spec, api)?;
         self.check_volumes().await?;
         self.check_folders().await?;
+        self.shared_containers().await?;
         ports::check(&self.spec, &self.node.engine.port_holders().await?).await?;
         let contents = self.node.contents(&self.spec).await?;
         self.fetch_images().await?;
@@ -111,6 +114,7 @@ impl Create<'_> {
             Vec::new()
         };
         let (cluster, machine) = (self.identity.cluster.to_string(), self.identity.machine.to_string());
+        // Again: pulling may have taken long.
         let shared = self.shared_containers().await?;
         let placement = spec::Placement {
             cluster: &cluster,
@@ -119,7 +123,7 @@ impl Create<'_> {
             revision,
             deployment,
             image_entrypoint: &image_entrypoint,
-            api: self.node.engine.version().await?.api,
+            api,
             shared: &shared,
             files: &contents.paths,
             secrets: &contents.secrets,
@@ -191,6 +195,7 @@ impl Create<'_> {
     }
 
     /// The newest running replica of each service whose namespaces are to be shared; one that is about to go only if there is no other.
+    /// Refused where one has none.
     async fn shared_containers(&self) -> Result<BTreeMap<String, String>, Failure> {
         let services = spec::shared_services(&self.spec);
         if services.is_empty() {
@@ -207,11 +212,13 @@ impl Create<'_> {
             .collect();
         // Collecting keeps the last of each name.
         running.sort_by_key(|replica| (!replica.draining, replica.created_at_ms));
-        Ok(running
+        let found: BTreeMap<String, String> = running
             .into_iter()
             .filter(|replica| services.contains(&replica.service.as_str()))
             .map(|replica| (replica.service, replica.container_id))
-            .collect())
+            .collect();
+        spec::check_shared(&self.spec, &found)?;
+        Ok(found)
     }
 
     /// The service's own image, and those of its mounts.

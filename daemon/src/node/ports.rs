@@ -15,7 +15,9 @@ use crate::docker::PortHolder;
 /// Refuses a spec whose published ports others hold; of a range, one free port is enough. A port that another replica of the same service
 /// holds is let through: that replica may be about to be replaced, and starting finds out.
 pub(super) async fn check(spec: &v1::ServiceSpec, holders: &[PortHolder]) -> Result<(), Failure> {
-    for port in spec.ports.iter().filter(|port| port.published_port != 0) {
+    // The ports of a container of another network are not published.
+    let published = spec.ports.iter().filter(|port| port.published_port != 0 && spec.network_mode.is_empty());
+    for port in published {
         let mut refused = None;
         let mut possible = false;
         for one in choices(port) {
@@ -225,6 +227,8 @@ mod tests {
             refused.message,
             "no port of 127.0.0.1:8000-8001/tcp is free: port 127.0.0.1:8000/tcp is taken by `shop/db` (container `one`)"
         );
+        let host = v1::ServiceSpec { network_mode: "host".into(), ..spec(range(8000, 8001)) };
+        assert!(check(&host, &holders).await.is_ok(), "nothing is published");
         let own = [holder("db", "0.0.0.0", 8000), holder("web", "0.0.0.0", 8001)];
         assert!(check(&spec(range(8000, 8001)), &own).await.is_ok(), "its own old replica may go");
         assert!(taken(&range(8000, 8001), &holders).is_some_and(|(port, _)| port.published_port == 8000));

@@ -65,7 +65,10 @@ impl Bench {
     }
 
     async fn create(&self, script: &str) -> String {
-        let spec = service("web", script);
+        self.create_from(service("web", script)).await
+    }
+
+    async fn create_from(&self, spec: v1::ServiceSpec) -> String {
         let placement = spec::Placement {
             cluster: "c1",
             machine: "m1",
@@ -112,6 +115,27 @@ async fn the_whole_truth_is_published_and_then_its_changes() {
     bench.nothing_for(Duration::from_mins(5)).await;
     bench.cancel.cancel();
     bench.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_shares_a_network_loses_its_address_with_the_other() {
+    let mut bench = bench(FakeEngine::new(), 0);
+    bench.next().await;
+    let other = bench.create("sleep 1000").await;
+    bench.engine.start(&other).await.unwrap();
+    assert_eq!(states(&bench.next().await), [v1::ReplicaState::Running]);
+    let joined =
+        v1::ServiceSpec { network_mode: format!("container:{other}"), ..service("joined", "sleep 1000") };
+    let id = bench.create_from(joined).await;
+    bench.engine.start(&id).await.unwrap();
+    let both = bench.next().await.replicas;
+    assert!(!both[0].ip.is_empty());
+    assert_eq!(both[0].ip, both[1].ip);
+    // Told by one event of the other only.
+    bench.engine.stop(&other, Duration::ZERO).await.unwrap();
+    let after = bench.next().await.replicas;
+    assert_eq!((after[0].ip.as_str(), after[1].ip.as_str()), ("", ""));
+    assert_eq!(after[1].state(), v1::ReplicaState::Running);
 }
 
 #[tokio::test(start_paused = true)]

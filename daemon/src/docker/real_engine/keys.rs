@@ -93,7 +93,14 @@ async fn real_engine_honours_every_key() {
     let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
     bench.load().await;
     let (_identity, receiver) = watch::channel(Some(identity()));
-    let node = NodeService::new(engine.clone(), receiver, Draining::new(), CancellationToken::new());
+    let state = tempfile::tempdir().unwrap();
+    let node = NodeService::new(
+        engine.clone(),
+        contents(&state),
+        receiver,
+        Draining::new(),
+        CancellationToken::new(),
+    );
     let folder = tempfile::tempdir().unwrap();
     let hooks = || std::fs::read_to_string(folder.path().join("hooks")).unwrap_or_default();
     let seen = async |id: &str, command: &str| {
@@ -218,7 +225,14 @@ async fn real_engine_limits_what_a_service_may_have() {
     let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
     bench.load().await;
     let (_identity, receiver) = watch::channel(Some(identity()));
-    let node = NodeService::new(engine.clone(), receiver, Draining::new(), CancellationToken::new());
+    let state = tempfile::tempdir().unwrap();
+    let node = NodeService::new(
+        engine.clone(),
+        contents(&state),
+        receiver,
+        Draining::new(),
+        CancellationToken::new(),
+    );
     let mut spec = service("limits", "sleep 1000");
     spec.resources = Some(v1::Resources {
         nano_cpus: Some(250_000_000),

@@ -18,14 +18,6 @@ use super::SpecError;
 use super::map;
 use super::some_if;
 use super::text;
-use crate::docker::ApiVersion;
-
-/// From here on a part of a volume can be mounted.
-const VOLUME_SUBPATH: ApiVersion = ApiVersion::new(1, 45);
-/// From here on an image can be mounted.
-const IMAGE: ApiVersion = ApiVersion::new(1, 48);
-/// From here on it can be said how far down a mount is read only.
-const RECURSIVE: ApiVersion = ApiVersion::new(1, 44);
 
 /// Fills in mounts of all kinds, and the contents that travelled.
 pub(super) fn fill(
@@ -37,9 +29,6 @@ pub(super) fn fill(
     let mut mounts = Vec::new();
     let mut tmpfs = HashMap::new();
     for mount in &spec.mounts {
-        if let Some((key, needs)) = too_new(mount, placement.api) {
-            return Err(SpecError::TooOld { service: spec.name.clone(), key, needs });
-        }
         match mount.kind() {
             v1::MountKind::Tmpfs => {
                 tmpfs.insert(mount.target.clone(), tmpfs_options(mount));
@@ -55,22 +44,6 @@ pub(super) fn fill(
     host.mounts = some_if(!mounts.is_empty(), || mounts);
     host.tmpfs = some_if(!tmpfs.is_empty(), || tmpfs);
     Ok(())
-}
-
-/// What this engine would not understand, and the first that does. It would ignore it, and mount something else.
-fn too_new(mount: &v1::MountSpec, api: ApiVersion) -> Option<(&'static str, &'static str)> {
-    match mount.kind() {
-        v1::MountKind::Image if api < IMAGE => Some(("a mount of an image", "28")),
-        v1::MountKind::Volume if !mount.subpath.is_empty() && api < VOLUME_SUBPATH => {
-            Some(("volume.subpath", "26"))
-        }
-        v1::MountKind::Bind
-            if ["writable", "readonly"].contains(&mount.recursive.as_str()) && api < RECURSIVE =>
-        {
-            Some(("bind.recursive", "25"))
-        }
-        _ => None,
-    }
 }
 
 /// Bind mounts in the old notation where it can say what is wanted: only it makes a missing folder on the machine on every engine we

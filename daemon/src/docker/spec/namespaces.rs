@@ -1,5 +1,7 @@
 //! What a container shares with its machine or with another container.
 
+use std::collections::BTreeMap;
+
 use bollard::models::HostConfig;
 use bollard::models::HostConfigCgroupnsModeEnum;
 use uc_api::v1;
@@ -14,8 +16,8 @@ pub(super) fn fill(
     placement: &Placement<'_>,
     host: &mut HostConfig,
 ) -> Result<(), SpecError> {
-    host.ipc_mode = joined(spec, "ipc", &spec.ipc, placement)?;
-    host.pid_mode = joined(spec, "pid", &spec.pid, placement)?;
+    host.ipc_mode = joined(spec, "ipc", &spec.ipc, placement.shared)?;
+    host.pid_mode = joined(spec, "pid", &spec.pid, placement.shared)?;
     host.uts_mode = text(&spec.uts);
     host.userns_mode = text(&spec.userns);
     host.cgroupns_mode = match spec.cgroup.as_str() {
@@ -38,15 +40,23 @@ pub fn shared_services(spec: &v1::ServiceSpec) -> Vec<&str> {
     services
 }
 
+/// Refuses a spec that wants to share with a service of which `shared` has no container.
+pub fn check_shared(spec: &v1::ServiceSpec, shared: &BTreeMap<String, String>) -> Result<(), SpecError> {
+    for (key, mode) in [("network_mode", &spec.network_mode), ("ipc", &spec.ipc), ("pid", &spec.pid)] {
+        joined(spec, key, mode, shared)?;
+    }
+    Ok(())
+}
+
 /// The mode as the engine has it, which knows containers only.
 pub(super) fn joined(
     spec: &v1::ServiceSpec,
     key: &'static str,
     mode: &str,
-    placement: &Placement<'_>,
+    shared: &BTreeMap<String, String>,
 ) -> Result<Option<String>, SpecError> {
     let Some(other) = mode.strip_prefix("service:") else { return Ok(text(mode)) };
-    match placement.shared.get(other) {
+    match shared.get(other) {
         Some(container) => Ok(Some(format!("container:{container}"))),
         None => Err(SpecError::NoReplica { service: spec.name.clone(), key, other: other.to_owned() }),
     }

@@ -19,10 +19,6 @@ use super::list;
 use super::namespaces;
 use super::some_if;
 use super::text;
-use crate::docker::ApiVersion;
-
-/// From here on the engine takes a hardware address with the network; before, in a field that its API has lost since.
-const MAC_ADDRESS: ApiVersion = ApiVersion::new(1, 44);
 
 /// Fills in the network's part of `body` and `host`.
 pub(super) fn fill(
@@ -36,7 +32,7 @@ pub(super) fn fill(
     host.network_mode = if own {
         Some(DOCKER_NETWORK.to_owned())
     } else {
-        namespaces::joined(spec, "network_mode", &spec.network_mode, placement)?
+        namespaces::joined(spec, "network_mode", &spec.network_mode, placement.shared)?
     };
     if is_shared(&spec.network_mode) {
         // Names, DNS, hosts and ports are the other container's.
@@ -57,9 +53,6 @@ pub(super) fn fill(
     host.dns_options = Some(dns_options(spec));
     if !own {
         return Ok(());
-    }
-    if !spec.mac_address.is_empty() && placement.api < MAC_ADDRESS {
-        return Err(SpecError::TooOld { service: spec.name.clone(), key: "mac_address", needs: "25" });
     }
     let endpoint = EndpointSettings { mac_address: text(&spec.mac_address), ..Default::default() };
     body.networking_config = Some(NetworkingConfig {

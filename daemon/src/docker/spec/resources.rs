@@ -8,26 +8,17 @@ use bollard::models::ResourcesUlimits;
 use bollard::models::ThrottleDevice;
 use uc_api::v1;
 
-use super::Placement;
-use super::SpecError;
 use super::list;
 use super::map;
 use super::signed;
 use super::some_if;
 use super::text;
-use crate::docker::ApiVersion;
 
-/// From here on the engine knows devices by their CDI names.
-const CDI: ApiVersion = ApiVersion::new(1, 44);
-/// The engine's driver for them.
+/// The engine's driver for devices by their CDI names.
 const CDI_DRIVER: &str = "cdi";
 
 /// Fills in limits and devices.
-pub(super) fn fill(
-    spec: &v1::ServiceSpec,
-    placement: &Placement<'_>,
-    host: &mut HostConfig,
-) -> Result<(), SpecError> {
+pub(super) fn fill(spec: &v1::ServiceSpec, host: &mut HostConfig) {
     if let Some(resources) = &spec.resources {
         limits(resources, host);
     }
@@ -42,9 +33,6 @@ pub(super) fn fill(
     host.shm_size = spec.shm_size.map(signed);
     host.device_cgroup_rules = list(&spec.device_cgroup_rules);
     let (cdi, paths): (Vec<_>, Vec<_>) = spec.devices.iter().partition(|device| is_cdi(&device.source));
-    if !cdi.is_empty() && placement.api < CDI {
-        return Err(SpecError::TooOld { service: spec.name.clone(), key: "devices", needs: "25" });
-    }
     host.devices = list(&paths.into_iter().map(device).collect::<Vec<_>>());
     let by_name = some_if(!cdi.is_empty(), || DeviceRequest {
         driver: Some(CDI_DRIVER.to_owned()),
@@ -53,7 +41,6 @@ pub(super) fn fill(
     });
     let requests: Vec<DeviceRequest> = spec.device_requests.iter().map(request).chain(by_name).collect();
     host.device_requests = list(&requests);
-    Ok(())
 }
 
 fn limits(resources: &v1::Resources, host: &mut HostConfig) {
@@ -94,7 +81,7 @@ fn rates(devices: &[v1::DeviceValue]) -> Option<Vec<ThrottleDevice>> {
 }
 
 /// `vendor.com/class=name`, which no path on the machine is.
-fn is_cdi(source: &str) -> bool {
+pub(super) fn is_cdi(source: &str) -> bool {
     !source.starts_with('/')
         && source.split_once('=').is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
 }
