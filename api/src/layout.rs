@@ -43,6 +43,8 @@ pub mod label {
     pub const RESERVED_CPU: &str = "uc.reserved.cpu";
     /// Bytes of memory that its service reserves.
     pub const RESERVED_MEMORY: &str = "uc.reserved.memory";
+    /// It has resolvers of its own, asked after the machine's, which then forwards nothing for it.
+    pub const RESOLVERS: &str = "uc.resolvers";
     /// Address of its machine on the cluster network, if the container has the machine's network and so no address of its own.
     pub const ADDRESS: &str = "uc.address";
     /// Commands to run in it after its start: JSON, a list of `uc.v1.Hook`.

@@ -81,8 +81,13 @@ fn zone(member: &Member) -> Zone {
             Some(ZoneMachine { id, name, ipv4: gateway(subnet), up })
         })
         .collect();
-    let replicas = view
-        .replicas()
+    let known_replicas = view.replicas();
+    let elsewhere = known_replicas
+        .iter()
+        .filter(|owned| owned.replica.own_resolvers)
+        .filter_map(|owned| owned.replica.ip.parse().ok())
+        .collect();
+    let replicas = known_replicas
         .into_iter()
         .filter_map(|owned| {
             let replica = owned.replica;
@@ -107,5 +112,5 @@ fn zone(member: &Member) -> Zone {
         .map(|(key, name)| ZoneAlias { service: key.clone(), name: name.clone() })
         .collect();
     let services = known.into_keys().collect();
-    Zone::build(&ZoneInput { local_machine, machines, services, aliases, replicas })
+    Zone::build(&ZoneInput { local_machine, machines, services, aliases, elsewhere, replicas })
 }

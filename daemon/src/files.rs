@@ -4,16 +4,17 @@
 pub mod sweep;
 mod unpack;
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::{Stream, StreamExt as _};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::Status;
 use uc_api::content::{MAX_ARCHIVE, MAX_VALUE, ROOT};
@@ -30,7 +31,7 @@ const INCOMING: &str = "incoming-";
 const SECRET_MODE: u32 = 0o700;
 /// Readable by the machine's users, as far as they come to the state directory at all.
 const OPEN_MODE: u32 = 0o755;
-/// Contents that are taken in at the same time; each is in memory until it is on the disk.
+/// Contents that are taken in at the same time, and as many that are given out; each is in memory meanwhile.
 const AT_ONCE: usize = 4;
 /// A sender that is silent for so long is given up.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -116,12 +117,20 @@ pub struct Stored {
 pub struct Files {
     root: Arc<PathBuf>,
     incoming: Arc<Semaphore>,
+    outgoing: Arc<Semaphore>,
+    /// One for each machine that this one has handed something to.
+    turns: Arc<std::sync::Mutex<BTreeMap<String, Arc<Mutex<()>>>>>,
 }
 
 impl Files {
     /// In this folder, which need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: Arc::new(root.into()), incoming: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self {
+            root: Arc::new(root.into()),
+            incoming: Arc::new(Semaphore::new(AT_ONCE)),
+            outgoing: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: Arc::default(),
+        }
     }
 
     /// Removes what a crash left half-done. To be called before anything is taken in.
@@ -171,6 +180,20 @@ impl Files {
             put
         })
         .await
+    }
+
+    /// Waits for the turn to see to the contents of another machine: its replicas are made side by side, and need the same once.
+    pub async fn turn(&self, machine: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.entry(machine.to_owned()).or_default().clone()
+        };
+        turn.lock_owned().await
+    }
+
+    /// Waits until one more content may be in memory on its way out.
+    pub async fn outgoing(&self) -> Option<OwnedSemaphorePermit> {
+        self.outgoing.clone().acquire_owned().await.ok()
     }
 
     /// The archive of a content, and whether it is a secret.

@@ -1,6 +1,6 @@
 //! The sockets: UDP and TCP on each address, answers from the zone at once, everything else by way of the forwarder.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -165,7 +165,13 @@ enum Quick<'a> {
 }
 
 impl Shared {
-    fn quick<'a>(&self, bytes: &'a [u8], transport: Transport, rng: &mut StdRng) -> Quick<'a> {
+    fn quick<'a>(
+        &self,
+        bytes: &'a [u8],
+        client: IpAddr,
+        transport: Transport,
+        rng: &mut StdRng,
+    ) -> Quick<'a> {
         let query = match parse(bytes) {
             Parsed::Ignore => return Quick::Nothing,
             Parsed::Decline(response) => return Quick::Answer(response),
@@ -177,6 +183,7 @@ impl Shared {
         match query.answer(&lookup, limit) {
             Some(_) if !query.is_internet() => Quick::Answer(query.respond(Code::Refused)),
             Some(response) => Quick::Answer(response),
+            None if zone.asks_elsewhere(client) => Quick::Answer(query.respond(Code::Refused)),
             None => match self.forwarder.cached(&query) {
                 Some(response) if response.len() <= limit => Quick::Answer(response),
                 _ => Quick::Forward(query),
@@ -216,7 +223,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
             }
         };
         backoff = BACKOFF;
-        match shared.quick(&buffer[..length], Transport::Udp, &mut rng) {
+        match shared.quick(&buffer[..length], client.ip(), Transport::Udp, &mut rng) {
             Quick::Nothing => {}
             Quick::Answer(response) => send(&socket, &response, client).await,
             Quick::Forward(_) => {
@@ -252,7 +259,7 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, client)) => {
                 backoff = BACKOFF;
                 let shared = Arc::clone(&shared);
                 let tracker = shared.tasks.clone();
@@ -260,7 +267,7 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
                     let _slot = slot;
                     tokio::select! {
                         () = shared.cancel.cancelled() => {}
-                        _ = converse(stream, &shared) => {}
+                        _ = converse(stream, client.ip(), &shared) => {}
                     }
                 });
             }
@@ -273,11 +280,11 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// One connection: a question, an answer, and so on. Ends by error, by silence, or when the client ends it.
-async fn converse(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+async fn converse(mut stream: TcpStream, client: IpAddr, shared: &Shared) -> std::io::Result<()> {
     let mut rng = StdRng::from_os_rng();
     loop {
         let mut bytes = timeout(shared.idle, read_query(&mut stream)).await??;
-        let response = match shared.quick(&bytes, Transport::Tcp, &mut rng) {
+        let response = match shared.quick(&bytes, client, Transport::Tcp, &mut rng) {
             Quick::Nothing => return Ok(()),
             Quick::Answer(response) => response,
             Quick::Forward(query) => shared.forward(&query, &bytes, Transport::Tcp).await,

@@ -1,7 +1,7 @@
 //! The zone: which names there are and what each means. Built whole from a snapshot, never changed, so that readers need no lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use rand::Rng;
 use rand::seq::SliceRandom as _;
@@ -26,6 +26,8 @@ pub struct ZoneInput {
     /// Further names of services, each known in the service's project. A service's own name wins over an alias; services that share an
     /// alias are answered together.
     pub aliases: Vec<ZoneAlias>,
+    /// Addresses of replicas that have resolvers of their own: for them nothing is forwarded.
+    pub elsewhere: Vec<Ipv4Addr>,
     /// Every replica known, whatever its state.
     pub replicas: Vec<ZoneReplica>,
 }
@@ -112,6 +114,7 @@ pub struct Zone {
     /// By name and by id.
     machines: HashMap<String, (MachineId, Ipv4Addr)>,
     pointers: HashMap<Ipv4Addr, String>,
+    elsewhere: HashSet<Ipv4Addr>,
     /// The /24 networks of the machines: an address in them that is not known is known not to be.
     networks: HashSet<[u8; 3]>,
 }
@@ -128,7 +131,8 @@ struct Address {
 impl Zone {
     /// The zone that the snapshot describes.
     pub fn build(input: &ZoneInput) -> Self {
-        let mut zone = Self { local: input.local_machine, ..Self::default() };
+        let elsewhere = input.elsewhere.iter().copied().collect();
+        let mut zone = Self { local: input.local_machine, elsewhere, ..Self::default() };
         let up: HashMap<MachineId, bool> =
             input.machines.iter().map(|machine| (machine.id, machine.up)).collect();
         zone.add_services(input, &up);
@@ -141,6 +145,15 @@ impl Zone {
             zone.networks.insert(network(machine.ipv4));
         }
         zone
+    }
+
+    /// Whether who asks from there has resolvers of its own for names that are not ours. It is told so by REFUSED, on which Docker's resolver
+    /// and glibc's ask the next one.
+    pub fn asks_elsewhere(&self, client: IpAddr) -> bool {
+        match client.to_canonical() {
+            IpAddr::V4(client) => self.elsewhere.contains(&client),
+            IpAddr::V6(_) => false,
+        }
     }
 
     fn add_services(&mut self, input: &ZoneInput, up: &HashMap<MachineId, bool>) {

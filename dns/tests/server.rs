@@ -75,6 +75,7 @@ fn zone(project: &str, replicas: u8) -> Zone {
         }],
         services: vec![],
         aliases: vec![],
+        elsewhere: vec![],
         replicas: (2..replicas + 2).map(replica).collect(),
     })
 }
@@ -256,6 +257,22 @@ async fn the_next_one_is_asked_when_one_is_silent_or_refuses() {
     for running in [server, refusing, good] {
         running.stop().await;
     }
+}
+
+#[tokio::test]
+async fn who_has_resolvers_of_its_own_is_sent_to_them() {
+    let upstream = start(zone("outside", 3), vec![], Limits::default()).await;
+    let own = Zone::build(&ZoneInput { elsewhere: vec![Ipv4Addr::LOCALHOST], ..ZoneInput::default() });
+    let server = start(own, vec![upstream.address], Limits::default()).await;
+    let ours = ask_udp(server.address, &question(1, "web.shop.internal", RecordType::A)).await;
+    assert_eq!(ours.metadata.response_code, ResponseCode::NXDomain);
+    let others = question(2, "example.com", RecordType::A);
+    assert_eq!(ask_udp(server.address, &others).await.metadata.response_code, ResponseCode::Refused);
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    say(&mut stream, &others).await;
+    assert_eq!(hear(&mut stream).await.metadata.response_code, ResponseCode::Refused);
+    server.stop().await;
+    upstream.stop().await;
 }
 
 #[tokio::test]

@@ -954,6 +954,9 @@ pub struct ReplicaRecord {
     pub reserved_nano_cpus: u64,
     #[prost(uint64, tag = "18")]
     pub reserved_memory: u64,
+    /// It names resolvers of its own for what is not the cluster's.
+    #[prost(bool, tag = "19")]
+    pub own_resolvers: bool,
 }
 /// observation, owner = the machine, key = volume name.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -18,6 +18,7 @@ pub(super) fn fill(spec: &mut v1::ServiceSpec, service: &Node, aliases: &Aliases
     spec.network_mode = mode(service, report);
     spec.domainname = text(service, "domainname");
     spec.extra_hosts = list(service, "extra_hosts");
+    spec.dns = list(service, "dns");
     spec.dns_search = list(service, "dns_search");
     spec.dns_options = list(service, "dns_opt");
     spec.mac_address = text(service, "mac_address");

@@ -14,7 +14,6 @@ use super::mounts::{GRANT, PORT, VOLUME};
 use super::{Key, Shape, honoured, noted, refused, reported};
 
 const WINDOWS: &str = "it is for Windows containers; machines run Linux";
-const RESOLVER: &str = "containers use the cluster's DNS server, which finds services by name";
 const HOOK: &str = "there are no containers that run before a service's own; `x-pre_deploy` runs a command before a deployment";
 const ADDRESS: &str = "each machine gives the addresses of its own subnet; names are what stays";
 
@@ -80,7 +79,12 @@ pub(crate) const SERVICE: &[Key] = &[
         "host devices passed in",
         "devices of the machine that runs the replica",
     ),
-    reported("dns", TextOrList, "DNS servers of the container", RESOLVER),
+    noted(
+        "dns",
+        TextOrList,
+        "DNS servers of the container",
+        "asked for every name that is not the cluster's; services are found all the same",
+    ),
     honoured("dns_opt", Set(&Text), "resolver options in `resolv.conf`"),
     noted("dns_search", TextOrList, "search domains in `resolv.conf`", "before the cluster's own domains"),
     honoured("domainname", Text, "domain the container sees as its own"),

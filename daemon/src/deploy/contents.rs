@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use uc_api::v1::{FilePart, HasFilesRequest, ReadFileRequest, ServiceSpec, node_client::NodeClient};
@@ -27,6 +27,8 @@ const QUEUE: usize = 8;
 /// Machines as far as contents go.
 #[async_trait]
 pub(super) trait Holders: Sync {
+    /// Keeps others from sending to this machine meanwhile.
+    async fn turn(&self, machine: &str) -> OwnedMutexGuard<()>;
     /// The machine that executes.
     fn own(&self) -> &str;
     /// All others that answer.
@@ -48,6 +50,7 @@ pub(super) async fn ensure(
     if wanted.is_empty() {
         return Ok(());
     }
+    let _turn = holders.turn(machine).await;
     let missing = holders.missing(machine, &wanted).await?;
     for hash in &missing {
         let what = what(spec, hash);
@@ -64,22 +67,23 @@ async fn provide(
     what: &str,
     service: &str,
 ) -> Result<(), Failure> {
+    let wanted = std::slice::from_ref(hash);
     let mut broken = None;
     // The own machine first: in a deployment it has all of them.
-    let mut sources = Vec::new();
-    let wanted = std::slice::from_ref(hash);
     let own = holders.own();
     if own != machine && holders.missing(own, wanted).await.is_ok_and(|missing| missing.is_empty()) {
-        sources.push(own.to_owned());
-    } else {
-        let others: Vec<String> = holders.others().into_iter().filter(|other| other != machine).collect();
-        let answers = join_all(others.iter().map(|other| holders.missing(other, wanted))).await;
-        let has = |answer: &Result<Vec<ContentHash>, Failure>| answer.as_ref().is_ok_and(Vec::is_empty);
-        sources
-            .extend(others.iter().zip(&answers).filter(|(_, answer)| has(answer)).map(|(id, _)| id.clone()));
+        match holders.copy(hash, own, machine).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => broken = Some(failure),
+        }
     }
-    for source in sources {
-        match holders.copy(hash, &source, machine).await {
+    let others: Vec<String> = holders.others().into_iter().filter(|other| other != machine).collect();
+    let answers = join_all(others.iter().map(|other| holders.missing(other, wanted))).await;
+    for (other, answer) in others.iter().zip(answers) {
+        if !answer.is_ok_and(|missing| missing.is_empty()) {
+            continue;
+        }
+        match holders.copy(hash, other, machine).await {
             Ok(()) => return Ok(()),
             Err(failure) => broken = Some(failure),
         }
@@ -107,6 +111,10 @@ fn what(spec: &ServiceSpec, hash: &ContentHash) -> String {
 
 #[async_trait]
 impl Holders for &Member {
+    async fn turn(&self, machine: &str) -> OwnedMutexGuard<()> {
+        self.node.files().turn(machine).await
+    }
+
     fn own(&self) -> &str {
         &self.membership.machine_id
     }

@@ -187,13 +187,15 @@ impl EngineError {
 }
 
 /// What the engine says with any status when it is the request that cannot be done.
-const REFUSALS: [&str; 6] = [
+const REFUSALS: [&str; 8] = [
     "executable file not found",
     "no such file or directory: unknown",
     "error gathering device information",
     "could not select device driver",
     "cannot join network of a non running container",
     "bind source path does not exist",
+    "but it is not a shared or slave mount",
+    "but it is not a shared mount",
 ];
 
 /// What an answer of the engine means. Its messages are no API, but the only place that says *which* conflict a 409 or 500 is.
@@ -201,7 +203,8 @@ pub(crate) fn classify(status: u16, message: &str) -> EngineError {
     let message = message.trim().to_owned();
     let lower = message.to_ascii_lowercase();
     let has = |part: &str| lower.contains(part);
-    if has("port is already allocated") || has("address already in use") {
+    // The last of a range: "all ports are allocated".
+    if has("port is already allocated") || has("ports are allocated") || has("address already in use") {
         EngineError::PortTaken { message }
     } else if has("no space left on device") {
         EngineError::NoSpace { message }
@@ -359,6 +362,19 @@ mod tests {
         });
         is(409, "Conflict. The container name \"/a\" is already in use by container \"b\".", |e| {
             matches!(e, E::NameTaken { .. })
+        });
+        is(
+            500,
+            "driver failed programming external connectivity on endpoint x (y): all ports are allocated",
+            |e| matches!(e, E::PortTaken { .. }),
+        );
+        is(
+            404,
+            "image with reference x was found but does not match the specified platform: wanted linux/arm64",
+            |e| matches!(e, E::OtherPlatform { .. }),
+        );
+        is(500, "error gathering device information while adding custom device \"/dev/x\"", |e| {
+            matches!(e, E::Refused { .. })
         });
         is(404, "network uc not found", |e| *e == E::NetworkMissing);
         is(404, "No such image: shop/web:1", |e| *e == E::ImageMissing { image: "shop/web:1".into() });

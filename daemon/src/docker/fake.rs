@@ -1,6 +1,8 @@
 //! An engine in memory, for tests without Docker. It passes the same suite as the real one. Containers run a tiny shell: `echo X`,
 //! `echo X >&2`, `sleep N`, `exit N`, `cat`, `true`, `false`, joined by `;`.
 
+mod shell;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -15,9 +17,7 @@ use bollard::models::ContainerCreateBody;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWrite;
-use tokio::io::DuplexStream;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -31,6 +31,8 @@ use super::logs::wanted;
 use super::record;
 use super::spec::is_reference;
 use super::*;
+use shell::interpret;
+use shell::script;
 
 /// Prefix of what the fake takes for an image archive; the reference follows.
 pub(crate) const ARCHIVE: &str = "fake archive of ";
@@ -64,6 +66,8 @@ struct Fake {
     restarts: i64,
     health: Option<engine::HealthStatusEnum>,
     ip: Option<String>,
+    /// What was chosen for ranges of ports, while it runs.
+    published: engine::PortMap,
     logs: Vec<LogLine>,
     running: Vec<AbortHandle>,
 }
@@ -124,6 +128,7 @@ impl Fake {
                 ..Default::default()
             }),
             network_settings: Some(engine::NetworkSettings {
+                ports: Some(self.published.clone()),
                 networks: Some(std::collections::HashMap::from([(
                     DOCKER_NETWORK.to_owned(),
                     engine::EndpointSettings { ip_address: self.ip.clone(), ..Default::default() },
@@ -290,51 +295,6 @@ impl FakeEngine {
     }
 }
 
-/// The shell. Gives the exit code.
-async fn interpret<F: Future<Output = ()>>(
-    script: &str,
-    mut input: Option<DuplexStream>,
-    write: impl Fn(v1::LogStream, String) -> F,
-) -> i32 {
-    let mut code = 0;
-    for command in script.split(';').map(str::trim) {
-        let (word, rest) = command.split_once(' ').unwrap_or((command, ""));
-        code = 0;
-        match word {
-            "echo" => match rest.strip_suffix(">&2") {
-                Some(text) => write(v1::LogStream::Stderr, text.trim().to_owned()).await,
-                None => write(v1::LogStream::Stdout, rest.to_owned()).await,
-            },
-            "sleep" => tokio::time::sleep(Duration::from_secs_f64(rest.parse().unwrap())).await,
-            "exit" => return rest.parse().unwrap(),
-            "true" => {}
-            "false" => code = 1,
-            "cat" => {
-                let mut text = String::new();
-                if let Some(input) = &mut input {
-                    input.read_to_string(&mut text).await.unwrap();
-                }
-                write(v1::LogStream::Stdout, text.trim_end_matches('\n').to_owned()).await;
-            }
-            _ => {
-                write(v1::LogStream::Stderr, format!("sh: {word}: not found")).await;
-                code = 127;
-            }
-        }
-    }
-    code
-}
-
-/// What a command line means to the shell; none if there is no such program.
-fn script(command: &[String]) -> Option<String> {
-    let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["sh" | "/bin/sh", "-c", script] => Some((*script).to_owned()),
-        [first, ..] if ["echo", "sleep", "cat", "true", "false"].contains(first) => Some(words.join(" ")),
-        _ => None,
-    }
-}
-
 #[async_trait]
 impl Engine for FakeEngine {
     async fn version(&self) -> Result<EngineVersion, EngineError> {
@@ -391,6 +351,7 @@ impl Engine for FakeEngine {
             restarts: 0,
             health: None,
             ip: None,
+            published: engine::PortMap::new(),
             logs: Vec::new(),
             running: Vec::new(),
         };
@@ -409,23 +370,16 @@ impl Engine for FakeEngine {
             }
             let holders: Vec<PortHolder> =
                 state.containers.iter().flat_map(|(other, fake)| fake.holders(other)).collect();
-            let wanted = record::container(fake.inspect(&id)).record.ports;
-            if let Some(port) = wanted
-                .iter()
-                .find(|port| holders.iter().any(|holder| u32::from(holder.port) == port.published_port))
-            {
-                let message =
-                    format!("Bind for 0.0.0.0:{} failed: port is already allocated", port.published_port);
-                return Err(EngineError::PortTaken { message });
-            }
+            let published = publish(&record::container(fake.inspect(&id)).record.ports, &holders)?;
             let command = fake.body.cmd.clone().unwrap_or_default();
             let Some(script) = script(&command) else {
                 let message = format!("exec: \"{}\": executable file not found in $PATH", command.join(" "));
                 return Err(EngineError::Refused { message });
             };
-            (id.clone(), (script, record::container(fake.inspect(&id)), fake.body.healthcheck.clone()))
+            let container = record::container(fake.inspect(&id));
+            (id.clone(), (script, container, fake.body.healthcheck.clone(), published))
         };
-        let (script, container, healthcheck) = fake;
+        let (script, container, healthcheck, published) = fake;
         let number = u32::from_str_radix(&id[..8], 16).unwrap();
         let mut tasks =
             vec![tokio::spawn(self.clone().run(id.clone(), script, container.restart)).abort_handle()];
@@ -441,6 +395,7 @@ impl Engine for FakeEngine {
             let host = fake.body.host_config.as_ref();
             let own = host.is_none_or(|host| host.network_mode.as_deref() == Some(DOCKER_NETWORK));
             fake.ip = own.then(|| format!("10.210.0.{}", number + 1));
+            fake.published = published;
             fake.health = container.healthcheck.map(|_| engine::HealthStatusEnum::STARTING);
             fake.running = tasks;
         });
@@ -462,6 +417,7 @@ impl Engine for FakeEngine {
                 fake.status = engine::ContainerStateStatusEnum::EXITED;
                 fake.exit_code = 137;
                 fake.ip = None;
+                fake.published.clear();
             }
         });
         Ok(())
@@ -647,4 +603,23 @@ impl Engine for FakeEngine {
 
 fn volume(name: &str, driver: &str) -> engine::Volume {
     engine::Volume { name: name.to_owned(), driver: driver.to_owned(), ..Default::default() }
+}
+
+/// A free port for each that is wanted.
+fn publish(wanted: &[v1::PortSpec], holders: &[PortHolder]) -> Result<engine::PortMap, EngineError> {
+    let mut published = engine::PortMap::new();
+    for port in wanted.iter().filter(|port| port.published_port != 0) {
+        let last = port.published_last.max(port.published_port);
+        let held = |number: &u32| holders.iter().any(|holder| u32::from(holder.port) == *number);
+        let Some(free) = (port.published_port..=last).find(|number| !held(number)) else {
+            let message = format!("Bind for 0.0.0.0:{last} failed: port is already allocated");
+            return Err(EngineError::PortTaken { message });
+        };
+        let bindings = published.entry(spec::port_key(port.container_port, port.protocol())).or_default();
+        bindings.get_or_insert_default().push(engine::PortBinding {
+            host_ip: Some("0.0.0.0".to_owned()),
+            host_port: Some(free.to_string()),
+        });
+    }
+    Ok(published)
 }

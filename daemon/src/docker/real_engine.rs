@@ -1,5 +1,7 @@
 //! The suite, and what only a real engine can show. Every test starts an engine of its own, so they are few.
 
+mod keys;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

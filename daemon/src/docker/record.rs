@@ -67,6 +67,7 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
         files: files.split(',').filter(|hash| !hash.is_empty()).map(str::to_owned).collect(),
         reserved_nano_cpus: number(label::RESERVED_CPU),
         reserved_memory: number(label::RESERVED_MEMORY),
+        own_resolvers: labels.contains_key(label::RESOLVERS),
     };
     Container {
         record,

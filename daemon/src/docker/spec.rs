@@ -211,6 +211,11 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
         (label::RESERVED_CPU, number(resources.reserved_nano_cpus)),
         (label::RESERVED_MEMORY, number(resources.reserved_memory)),
         (label::ADDRESS, address),
+        // By its address; of a shared one, whoever owns it decides.
+        (
+            label::RESOLVERS,
+            some_if(spec.network_mode.is_empty() && !spec.dns.is_empty(), || spec.dns.join(",")),
+        ),
         (label::POST_START, hooks(&spec.post_start)),
         (label::PRE_STOP, hooks(&spec.pre_stop)),
     ];

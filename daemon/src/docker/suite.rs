@@ -53,6 +53,9 @@ cases!(
     commands_fail_like_dockers,
     names_are_unique,
     ports_are_unique,
+    a_range_of_ports_gives_a_free_one,
+    networks_of_the_machine_and_of_others,
+    labels_bring_back_what_only_the_spec_knew,
     volumes_are_kept_and_anonymous_ones_go,
     changes_are_told,
 );
@@ -77,7 +80,7 @@ fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
         revision: "r1",
         deployment: "d1",
         image_entrypoint: &[],
-        api: ApiVersion::new(1, 46),
+        api: ApiVersion::new(1, 41),
         shared: &BTreeMap::new(),
         files: &BTreeMap::new(),
         secrets: &BTreeMap::new(),
@@ -377,6 +380,84 @@ async fn ports_are_unique(bench: Bench) {
     bench.engine.remove(&first).await.unwrap();
     bench.engine.start(&second).await.unwrap();
     bench.engine.remove(&second).await.unwrap();
+}
+
+async fn a_range_of_ports_gives_a_free_one(bench: Bench) {
+    let engine = &bench.engine;
+    let mut spec = service("range", "sleep 1000");
+    spec.ports = vec![v1::PortSpec {
+        container_port: 80,
+        published_port: 18_080,
+        published_last: 18_081,
+        protocol: v1::Protocol::Tcp.into(),
+        ..Default::default()
+    }];
+    let asked = spec.ports.clone();
+    let first = bench.create(&spec).await;
+    assert_eq!(engine.inspect(&first).await.unwrap().record.ports, asked, "until it runs");
+    engine.start(&first).await.unwrap();
+    let second = bench.run(&spec).await;
+    let mut chosen = Vec::new();
+    for id in [&first, &second] {
+        let ports = engine.inspect(id).await.unwrap().record.ports;
+        assert_eq!((ports.len(), ports[0].published_last), (1, 0), "{ports:?}");
+        chosen.push(ports[0].published_port);
+    }
+    chosen.sort_unstable();
+    assert_eq!(chosen, [18_080, 18_081]);
+    let third = bench.create(&spec).await;
+    assert!(matches!(engine.start(&third).await, Err(EngineError::PortTaken { .. })));
+    for id in [first, second, third] {
+        engine.remove(&id).await.unwrap();
+    }
+}
+
+async fn networks_of_the_machine_and_of_others(bench: Bench) {
+    let engine = &bench.engine;
+    let ip = async |id: &str| engine.inspect(id).await.unwrap().record.ip;
+    let of = |mode: &str| v1::ServiceSpec { network_mode: mode.into(), ..service("net", "sleep 1000") };
+    let host = bench.run(&of("host")).await;
+    assert_eq!(ip(&host).await, "10.233.0.1", "its machine's");
+    engine.stop(&host, Duration::ZERO).await.unwrap();
+    assert_eq!(ip(&host).await, "");
+    let alone = bench.run(&of("none")).await;
+    assert_eq!(ip(&alone).await, "");
+    let base = bench.run(&of("")).await;
+    let joined = bench.run(&of(&format!("container:{base}"))).await;
+    assert_eq!(engine.inspect(&joined).await.unwrap().network_of, base);
+    assert!(ip(&base).await.starts_with("10."));
+    assert_eq!(ip(&joined).await, ip(&base).await);
+    let listed = engine.containers().await.unwrap();
+    let listed = listed.iter().find(|container| container.record.container_id == joined).unwrap();
+    assert_eq!(listed.record.ip, ip(&base).await);
+    engine.stop(&base, Duration::ZERO).await.unwrap();
+    assert_eq!(ip(&joined).await, "", "gone with the other's");
+    for id in [host, alone, joined, base] {
+        engine.remove(&id).await.unwrap();
+    }
+}
+
+async fn labels_bring_back_what_only_the_spec_knew(bench: Bench) {
+    let hook = |program: &str| v1::Hook {
+        command: vec![program.to_owned(), "a \"b\" 'c'".to_owned()],
+        privileged: true,
+        environment: [("A".to_owned(), "b=c, d".to_owned())].into(),
+        ..Default::default()
+    };
+    let mut spec = service("labels", "true");
+    spec.post_start = vec![hook("warm")];
+    spec.pre_stop = vec![hook("drain"), hook("wait")];
+    spec.resources = Some(v1::Resources {
+        reserved_nano_cpus: Some(250_000_000),
+        reserved_memory: Some(64 << 20),
+        ..Default::default()
+    });
+    let id = bench.create(&spec).await;
+    let container = bench.engine.inspect(&id).await.unwrap();
+    assert_eq!((container.post_start, container.pre_stop), (spec.post_start, spec.pre_stop));
+    let record = container.record;
+    assert_eq!((record.reserved_nano_cpus, record.reserved_memory), (250_000_000, 64 << 20));
+    bench.engine.remove(&id).await.unwrap();
 }
 
 async fn volumes_are_kept_and_anonymous_ones_go(bench: Bench) {

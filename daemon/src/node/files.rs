@@ -34,10 +34,12 @@ impl NodeService {
     /// One content's archive in parts, its start first.
     pub(super) async fn read_file_of(&self, hash: &str) -> Result<Replies<v1::FilePart>, Failure> {
         let hash = files::parse(hash)?;
+        let permit = self.files.outgoing().await;
         let (secret, archive) = self.files.archive(hash.clone()).await?;
         let start = Part::Start(v1::FileStart { hash: hash.to_string(), secret });
         let mut offset = 0;
         let chunks = std::iter::from_fn(move || {
+            let _until_it_is_gone = &permit;
             let chunk = archive.get(offset..archive.len().min(offset + CHUNK))?.to_vec();
             offset += chunk.len();
             (!chunk.is_empty()).then_some(Part::Chunk(chunk))

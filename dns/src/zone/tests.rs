@@ -29,6 +29,7 @@ fn input() -> ZoneInput {
             alias("shop/db", "both"),
             alias("gone/web", "ghost"),
         ],
+        elsewhere: vec![Ipv4Addr::new(10, 210, 1, 10)],
         replicas: vec![
             replica("shop/web", 1, 10),
             replica("shop/web", 2, 11),
@@ -296,4 +297,12 @@ proptest! {
             other => prop_assert!(other == Lookup::NxDomain && input.replicas.is_empty()),
         }
     }
+}
+
+#[test]
+fn who_has_resolvers_of_its_own() {
+    let zone = Zone::build(&input());
+    let asks = |client: &str| zone.asks_elsewhere(client.parse().unwrap());
+    assert!(asks("10.210.1.10") && asks("::ffff:10.210.1.10"));
+    assert!(!asks("10.210.1.11") && !asks("::1"));
 }

@@ -102,14 +102,14 @@ fn circles_of_dependencies() {
 
 #[test]
 fn keys_that_are_not_honoured_warn_or_with_strict_fail() {
-    let text = "services:\n  web:\n    image: x\n    dns: 1.1.1.1\n    cpu_count: 2\n    privileged: false\n    external_links: []\n    deploy: {rollback_config: {order: stop-first}}\n";
+    let text = "services:\n  web:\n    image: x\n    external_links: [a]\n    cpu_count: 2\n    privileged: false\n    isolation: ''\n    deploy: {rollback_config: {order: stop-first}}\n";
     let mut request = request(text);
     let loaded = load(&request);
     assert!(loaded.project.is_some());
     assert_eq!(
         found(&request),
         [
-            "warning 4:5 `dns` is not honoured: containers use the cluster's DNS server, which finds services by name",
+            "warning 4:5 `external_links` is not honoured: services of other projects are found as `service.project`, containers outside the cluster not at all",
             "warning 5:5 `cpu_count` is not honoured: it is for Windows containers; machines run Linux",
             "warning 8:14 `rollback_config` is not honoured: going back starts what ran before as fast as it can be",
         ]

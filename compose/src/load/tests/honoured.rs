@@ -210,7 +210,7 @@ fn network_modes() {
 #[test]
 fn names_and_resolvers() {
     let of = spec(
-        "domainname: example.org\nextra_hosts: [\"a=1.2.3.4\", \"b:host-gateway\"]\ndns_search: a.example\ndns_opt: [use-vc]\n\
+        "domainname: example.org\nextra_hosts: [\"a=1.2.3.4\", \"b:host-gateway\"]\ndns: 192.0.2.53\ndns_search: a.example\ndns_opt: [use-vc]\n\
          mac_address: 02:42:ac:11:00:02",
     );
     assert_eq!(of.domainname, "example.org");
@@ -219,6 +219,7 @@ fn names_and_resolvers() {
         (of.dns_search.as_slice(), of.dns_options.as_slice()),
         (&["a.example".into()][..], &["use-vc".into()][..])
     );
+    assert_eq!(of.dns, ["192.0.2.53"]);
     assert_eq!(of.mac_address, "02:42:ac:11:00:02");
 }
 

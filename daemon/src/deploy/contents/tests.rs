@@ -21,6 +21,7 @@ struct Machines {
     /// Copies from these break off.
     breaks: Vec<&'static str>,
     copies: Mutex<Vec<String>>,
+    files: crate::files::Files,
 }
 
 fn machines(has: &[(&'static str, &[&str])]) -> Machines {
@@ -30,6 +31,7 @@ fn machines(has: &[(&'static str, &[&str])]) -> Machines {
         silent: Vec::new(),
         breaks: Vec::new(),
         copies: Mutex::default(),
+        files: crate::files::Files::new("not used"),
     }
 }
 
@@ -66,7 +68,12 @@ impl Holders for Machines {
         Ok(hashes.iter().filter(|hash| !own.contains(hash)).cloned().collect())
     }
 
+    async fn turn(&self, machine: &str) -> OwnedMutexGuard<()> {
+        self.files.turn(machine).await
+    }
+
     async fn copy(&self, hash: &ContentHash, from: &str, to: &str) -> Result<(), Failure> {
+        tokio::task::yield_now().await;
         if self.breaks.contains(&from) {
             return Err(Failure::new(Code::Unreachable, "the connection broke"));
         }
@@ -117,6 +124,19 @@ async fn the_executing_machine_sends_its_own() {
 }
 
 #[tokio::test]
+async fn replicas_that_are_made_side_by_side_need_a_content_once() {
+    let machines = machines(&[("m1", &["a"]), ("m2", &[]), ("m3", &[])]);
+    let wanted = spec(&["a"]);
+    let all = ["m2", "m2", "m3", "m2", "m3"].map(|machine| ensure_on(&machines, machine, &wanted));
+    for (result, _) in join_all(all).await {
+        result.unwrap();
+    }
+    let mut copies = machines.copies.lock().unwrap().clone();
+    copies.sort();
+    assert_eq!(copies, ["m1 -> m2", "m1 -> m3"]);
+}
+
+#[tokio::test]
 async fn any_machine_that_has_it_gives_it() {
     for target in ["m1", "m2"] {
         let machines = machines(&[("m1", &[]), ("m2", &[]), ("m3", &[]), ("m4", &["a"])]);
@@ -132,6 +152,10 @@ async fn one_that_breaks_off_is_not_the_last() {
     let broken = Machines { breaks: vec!["m3"], ..machines(has) };
     ensure_on(&broken, "m2", &spec(&["a"])).await.0.unwrap();
     assert_eq!(*broken.copies.lock().unwrap(), ["m4 -> m2"]);
+    let has_too: &[(&'static str, &[&str])] = &[("m1", &["a"]), ("m2", &[]), ("m3", &["a"])];
+    let own_broken = Machines { breaks: vec!["m1"], ..machines(has_too) };
+    ensure_on(&own_broken, "m2", &spec(&["a"])).await.0.unwrap();
+    assert_eq!(*own_broken.copies.lock().unwrap(), ["m3 -> m2"]);
     let all_broken = Machines { breaks: vec!["m3", "m4"], ..machines(has) };
     let failure = ensure_on(&all_broken, "m2", &spec(&["a"])).await.0.unwrap_err();
     assert_eq!(failure.code, Code::Unreachable);

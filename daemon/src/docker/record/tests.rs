@@ -172,3 +172,81 @@ fn holders_are_running_containers_with_published_ports() {
     assert_eq!(short, [("0.0.0.0", 8080, v1::Protocol::Tcp), ("::", 53, v1::Protocol::Udp)]);
     assert_eq!((holders[0].container_name.as_str(), holders[0].service.as_str()), ("shop-web-ab2c", "web"));
 }
+
+#[test]
+fn what_labels_say_is_believed() {
+    let mut inspected = inspected();
+    let labels = inspected.config.as_mut().unwrap().labels.as_mut().unwrap();
+    let hooks = r#"[{"command": ["drain", "now"], "user": "root"}]"#;
+    for (key, value) in [
+        ("uc.files", "ab12,cd34"),
+        ("uc.reserved.cpu", "500000000"),
+        ("uc.reserved.memory", "1048576"),
+        ("uc.pre-stop", hooks),
+        ("uc.post-start", "not json"),
+    ] {
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    let container = container(inspected);
+    assert_eq!(container.record.files, ["ab12", "cd34"]);
+    let reserved = (container.record.reserved_nano_cpus, container.record.reserved_memory);
+    assert_eq!(reserved, (500_000_000, 1 << 20));
+    assert_eq!(container.pre_stop[0].command, ["drain", "now"]);
+    assert_eq!((container.pre_stop[0].user.as_str(), container.post_start.len()), ("root", 0));
+}
+
+#[test]
+fn addresses_come_from_the_network_or_the_machine_or_the_other_container() {
+    use engine::ContainerStateStatusEnum as Status;
+    let of = |mode: &str, status| {
+        let mut inspected = inspected();
+        inspected.state.as_mut().unwrap().status = Some(status);
+        inspected.host_config.as_mut().unwrap().network_mode = Some(mode.to_owned());
+        inspected.network_settings.as_mut().unwrap().networks = None;
+        let labels = inspected.config.as_mut().unwrap().labels.as_mut().unwrap();
+        if mode == "host" {
+            labels.insert("uc.address".into(), "10.210.3.1".into());
+        }
+        container(inspected)
+    };
+    assert_eq!(of("host", Status::RUNNING).record.ip, "10.210.3.1");
+    assert_eq!(of("host", Status::PAUSED).record.ip, "10.210.3.1");
+    for status in [Status::CREATED, Status::EXITED, Status::RESTARTING, Status::DEAD] {
+        assert_eq!(of("host", status).record.ip, "", "{status}");
+    }
+    assert_eq!(of("none", Status::RUNNING).record.ip, "");
+    let mut joined = of("container:abc", Status::RUNNING);
+    assert_eq!((joined.network_of.as_str(), joined.record.ip.as_str()), ("abc", ""));
+    share_address(&mut joined, &container(inspected()));
+    assert_eq!(joined.record.ip, "10.210.3.2");
+    let mut ended = of("container:abc", Status::EXITED);
+    share_address(&mut ended, &container(inspected()));
+    assert_eq!(ended.record.ip, "");
+    assert_eq!(container(inspected()).network_of, "");
+}
+
+#[test]
+fn file_systems_in_memory_and_images_are_mounts() {
+    let mut inspected = inspected();
+    let options = [("/run", "size=1,ro"), ("/cache", "")];
+    inspected.host_config.as_mut().unwrap().tmpfs =
+        Some(options.map(|(target, options)| (target.to_owned(), options.to_owned())).into());
+    inspected.mounts = Some(vec![engine::MountPoint {
+        typ: Some("image".to_owned()),
+        source: Some("data:1".to_owned()),
+        destination: Some("/data".to_owned()),
+        rw: Some(false),
+        ..Default::default()
+    }]);
+    let mounts = container(inspected).record.mounts;
+    let short: Vec<_> =
+        mounts.iter().map(|mount| (mount.kind(), mount.target.as_str(), mount.read_only)).collect();
+    assert_eq!(
+        short,
+        [
+            (v1::MountKind::Tmpfs, "/cache", false),
+            (v1::MountKind::Image, "/data", true),
+            (v1::MountKind::Tmpfs, "/run", true)
+        ]
+    );
+}

@@ -48,8 +48,9 @@ pub(super) fn fill(
     if spec.network_mode == "none" {
         return Ok(());
     }
-    // A container of the machine's own network finds the cluster's names as well: the machine can reach its bridge.
-    let servers = if spec.dns.is_empty() { vec![placement.bridge.to_string()] } else { spec.dns.clone() };
+    // A container of the machine's own network finds the cluster's names as well: the machine can reach its bridge. Resolvers of its own come
+    // after that: asked by a container that has some, our name server refuses what is not the cluster's.
+    let servers = [placement.bridge.to_string()].into_iter().chain(spec.dns.iter().cloned()).collect();
     let domains = [format!("{}.{DOMAIN}", spec.project), DOMAIN.to_owned()];
     host.dns = Some(servers);
     host.dns_search = Some(spec.dns_search.iter().cloned().chain(domains).collect());

@@ -123,7 +123,11 @@ fn it_comes_after_the_other_and_is_replaced_with_it() {
     // Its own change says more.
     let both = [service("app", 2).shares("vpn").image("app:2"), service("vpn", 2).image("vpn:2")];
     let made = plan(&deploy(&both), &observed).unwrap();
-    assert!(reasons(&made).contains(&("app".to_owned(), "image changed".to_owned())), "{:?}", reasons(&made));
+    assert!(
+        reasons(&made).contains(&("app".to_owned(), "image and shared service changed".to_owned())),
+        "{:?}",
+        reasons(&made)
+    );
 
     // What a client says of revisions is not believed.
     let mut lying = services("vpn:1");

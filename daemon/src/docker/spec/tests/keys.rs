@@ -224,7 +224,7 @@ fn names_and_servers() {
             spec.dns_options = texts(&["rotate", "ndots:3"]);
             spec.extra_hosts = texts(&["one=10.0.0.1", "six=[fd00::1]", "machine=host-gateway"]);
         },
-        json!({"Dns": ["10.0.0.53", "fd00::53"], "DnsSearch": ["corp", "shop.internal", "internal"],
+        json!({"Dns": ["10.210.3.1", "10.0.0.53", "fd00::53"], "DnsSearch": ["corp", "shop.internal", "internal"],
             "DnsOptions": ["rotate", "ndots:3"],
             "ExtraHosts": ["one:10.0.0.1", "six:fd00::1", "machine:10.210.3.1"]}),
     );
