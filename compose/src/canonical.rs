@@ -6,6 +6,7 @@
 mod items;
 mod pairs;
 mod port;
+mod single;
 mod volume;
 mod whole;
 
@@ -17,9 +18,7 @@ use crate::diagnostic::Rule;
 use crate::duration;
 use crate::node::{self, Entry, Map, Node, Span, Value};
 use crate::report::Report;
-use crate::scalar;
 use crate::schema::{self, Key, Names, Scalar, Shape};
-use crate::shell;
 use uc_api::nearest;
 
 pub(crate) use items::without_repeats;
@@ -110,7 +109,7 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
     let value = match (shape, node.value) {
         (Shape::Any, value) => value,
         (Shape::Text, value @ Value::Text(_)) => value,
-        (Shape::OneOf(words), Value::Text(text)) => one_of(text, words, span, cx),
+        (Shape::OneOf(words), Value::Text(text)) => single::one_of(text, words, span, cx),
         (Shape::Path, Value::Text(text)) => Value::Text(cx.absolute(&text)),
         (Shape::Context, Value::Text(text)) => Value::Text(cx.context(&text)),
         (Shape::Files, Value::Text(text)) => Value::List(vec![Node::text(cx.absolute(&text), span)]),
@@ -126,7 +125,7 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
                 invalid(format!("`{text}` is no octal number"), "write permissions as in `0444`", span, cx)
             }
         },
-        (Shape::Mode, value) => typed(value, Shape::Int, span, cx),
+        (Shape::Mode, value) => single::typed(value, Shape::Int, span, cx),
         (Shape::Keys, value) => pairs::keys(value, span, cx),
         (Shape::Microseconds, Value::Text(text))
             if text.parse::<i64>().is_err() && duration::parse_duration(&text).is_some() =>
@@ -134,11 +133,11 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
             Value::Text(text)
         }
         (Shape::Microseconds, value @ (Value::Text(_) | Value::Int(_) | Value::Float(_))) => {
-            typed(value, Shape::Int, span, cx)
+            single::typed(value, Shape::Int, span, cx)
         }
-        (Shape::Count, value) => typed(value, Shape::Int, span, cx),
+        (Shape::Count, value) => single::typed(value, Shape::Int, span, cx),
         (Shape::Bool | Shape::Int | Shape::Number | Shape::Duration | Shape::Size, value) => {
-            typed(value, shape, span, cx)
+            single::typed(value, shape, span, cx)
         }
         (Shape::List(item) | Shape::Distinct(item), Value::List(items)) => {
             Value::List(each(items, *item, cx))
@@ -146,8 +145,8 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
         (Shape::Set(item), Value::List(items)) => Value::List(unique(each(items, *item, cx))),
         (Shape::TextOrList, value @ Value::Text(_)) => Value::List(vec![Node::new(value, span)]),
         (Shape::TextOrList, Value::List(items)) => Value::List(unique(each(items, Shape::Text, cx))),
-        (Shape::Command, value) => command(value, span, cx),
-        (Shape::Test, value) => test(value, span, cx),
+        (Shape::Command, value) => single::command(value, span, cx),
+        (Shape::Test, value) => single::test(value, span, cx),
         (Shape::Pairs(unset), value) => pairs::pairs(value, unset, span, cx),
         (Shape::Options, value) => pairs::options(value, span, cx),
         (Shape::Contexts, value) => pairs::contexts(value, span, cx),
@@ -251,128 +250,6 @@ pub(crate) fn unique(items: Vec<Node>) -> Vec<Node> {
     places.into_values().chain(others).collect()
 }
 
-fn one_of(text: String, words: &[&str], span: Span, cx: &mut Context<'_>) -> Value {
-    if words.contains(&text.as_str()) {
-        return Value::Text(text);
-    }
-    let list: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
-    let hint = nearest::did_you_mean(&text, words.iter().copied())
-        .unwrap_or_else(|| format!("use {}", list.join(", ")));
-    invalid(format!("`{}` cannot be `{text}`", cx.report.path()), hint, span, cx)
-}
-
-/// Booleans, numbers, durations and sizes, which may also be spelled as strings.
-fn typed(value: Value, shape: Shape, span: Span, cx: &mut Context<'_>) -> Value {
-    match (shape, value) {
-        (Shape::Bool, value @ Value::Bool(_)) => value,
-        (Shape::Bool, Value::Text(text)) => match scalar::cast_bool(&text) {
-            Some((value, false)) => Value::Bool(value),
-            Some((value, true)) => {
-                let message = format!("`{text}` is an old spelling of `{value}`");
-                cx.report.warning(Rule::Value, span, message).hint(format!("write `{value}`"));
-                Value::Bool(value)
-            }
-            None => invalid(
-                format!("`{}` must be `true` or `false`, not `{text}`", cx.report.path()),
-                "write `true` or `false`",
-                span,
-                cx,
-            ),
-        },
-        (Shape::Int | Shape::Number, value @ Value::Int(_)) | (Shape::Number, value @ Value::Float(_)) => {
-            value
-        }
-        (Shape::Int, Value::Float(number)) if number.fract() == 0.0 && number.abs() < 1e15 => {
-            Value::Int(number as i128)
-        }
-        (Shape::Int | Shape::Number, Value::Text(text)) => {
-            let int = text.parse::<i64>().ok().map(|number| Value::Int(number.into()));
-            let float = || {
-                let number = text.parse::<f64>().ok().filter(|number| number.is_finite())?;
-                matches!(shape, Shape::Number).then_some(Value::Float(number))
-            };
-            int.or_else(float).unwrap_or_else(|| {
-                let expected = shape.expected();
-                invalid(
-                    format!("`{}` must be {expected}, not `{text}`", cx.report.path()),
-                    format!("write {expected}"),
-                    span,
-                    cx,
-                )
-            })
-        }
-        (Shape::Duration, Value::Text(text)) => match duration::parse_duration(&text) {
-            Some(nanoseconds) => Value::Text(duration::format_duration(nanoseconds)),
-            None => invalid(
-                format!("`{text}` is not a duration"),
-                "write numbers with units, as in `90s`, `1m30s` or `500ms`",
-                span,
-                cx,
-            ),
-        },
-        (Shape::Size, Value::Int(bytes)) => Value::Text(bytes.to_string()),
-        // What is less than a byte is lost, as in Docker Compose.
-        (Shape::Size, Value::Float(bytes)) if bytes.abs() < 1e15 => Value::Text((bytes as i64).to_string()),
-        (Shape::Size, Value::Text(text)) => match duration::parse_size(&text) {
-            Some(bytes) => Value::Text(bytes.to_string()),
-            None => invalid(
-                format!("`{text}` is not a size"),
-                "write a number with a unit, as in `64m` or `1.5g`",
-                span,
-                cx,
-            ),
-        },
-        (shape, value) => wrong(&value, shape, span, cx),
-    }
-}
-
-fn command(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
-    match value {
-        Value::Null => Value::Null,
-        Value::List(items) => Value::List(each(items, Shape::Text, cx)),
-        Value::Text(text) => {
-            let Some(split) = shell::split(&text) else {
-                return invalid(
-                    format!("`{}` has a quote or parenthesis that is not closed", cx.report.path()),
-                    "close it, or write the command as a list of words",
-                    span,
-                    cx,
-                );
-            };
-            if let Some(operator) = split.cut_at {
-                let message =
-                    format!("the command ends at `{operator}`: no shell reads it, so the rest is lost");
-                cx.report
-                    .warning(Rule::Value, span, message)
-                    .hint("for a shell, write `[\"sh\", \"-c\", \"…\"]`; otherwise quote the character");
-            }
-            Value::List(split.words.into_iter().map(|word| Node::text(word, span)).collect())
-        }
-        other => wrong(&other, Shape::Command, span, cx),
-    }
-}
-
-fn test(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
-    match value {
-        Value::Text(text) => Value::List(vec![Node::text("CMD-SHELL", span), Node::text(text, span)]),
-        Value::List(items) => {
-            let items = each(items, Shape::Text, cx);
-            if let Some(first) = items.first()
-                && !matches!(first.as_text(), None | Some("CMD" | "CMD-SHELL" | "NONE"))
-            {
-                let _ = invalid(
-                    "a health check's list begins with `CMD`, `CMD-SHELL` or `NONE`",
-                    "put `CMD` before the words, or write one string for the shell",
-                    first.span,
-                    cx,
-                );
-            }
-            Value::List(items)
-        }
-        other => wrong(&other, Shape::Test, span, cx),
-    }
-}
-
 fn named(map: Map, item: Shape, cx: &mut Context<'_>) -> Map {
     let path = cx.report.path();
     let bare = matches!(path.as_str(), "networks" | "volumes");
@@ -470,8 +347,12 @@ fn or_object(value: Value, scalar: Scalar, keys: &'static [Key], span: Span, cx:
             );
             Value::Map(Map::from([(name.to_owned(), Entry { key: span, node })]))
         }
-        (Scalar::Number, value @ (Value::Int(_) | Value::Text(_))) => typed(value, Shape::Int, span, cx),
-        (Scalar::Flag, value @ (Value::Bool(_) | Value::Text(_))) => typed(value, Shape::Bool, span, cx),
+        (Scalar::Number, value @ (Value::Int(_) | Value::Text(_))) => {
+            single::typed(value, Shape::Int, span, cx)
+        }
+        (Scalar::Flag, value @ (Value::Bool(_) | Value::Text(_))) => {
+            single::typed(value, Shape::Bool, span, cx)
+        }
         (Scalar::All, Value::Text(text)) if text == "all" => {
             Value::List(vec![node::map(span, [("count", Value::Int(-1))])])
         }

@@ -110,6 +110,11 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
         out.shift_remove(key);
     }
     quieten(&mut out, &QUIET);
+    for key in ["command", "entrypoint"] {
+        if out.get(key).is_some_and(Json::is_null) {
+            out.shift_remove(key);
+        }
+    }
     // An empty `network_mode` is one: there is no default network then.
     out.retain(|key, value| *value != "" || key == "network_mode");
     for key in SIZES {

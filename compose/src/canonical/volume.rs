@@ -61,7 +61,8 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
         entries.push(("read_only", Value::Bool(true)));
     }
     for (key, details, is_kind) in [("bind", bind_details, bind), ("volume", volume_details, !bind)] {
-        if is_kind && !source.is_empty() || !details.is_empty() {
+        // Docker Compose looks no further at what has only two characters.
+        if is_kind && text.len() > 2 || !details.is_empty() {
             entries.push((key, Value::Map(details)));
         }
     }

@@ -25,7 +25,7 @@ fn inputs() -> Vec<Vec<u8>> {
             let files = case.find("\n--- ").map_or("", |at| &case[at + 1..]);
             let end =
                 files.find("\n--- expected").or_else(|| files.find("\n--- ours")).unwrap_or(files.len());
-            inputs.push(files[..end].as_bytes().to_vec());
+            inputs.push(files.as_bytes()[..end].to_vec());
         }
     }
     inputs

@@ -24,10 +24,17 @@ struct Services<'a> {
 }
 
 /// A service in a chain.
-#[derive(PartialEq, Eq)]
 struct Link {
     file: PathBuf,
     service: String,
+    /// Where it says what it extends.
+    span: Span,
+}
+
+impl Link {
+    fn is(&self, other: &Self) -> bool {
+        (&self.file, &self.service) == (&other.file, &other.service)
+    }
 }
 
 impl Loader<'_> {
@@ -77,12 +84,13 @@ impl Loader<'_> {
                     .error(Rule::Value, extends.key, "`extends` needs `service`")
                     .hint("add `service:`, the name of the service to extend");
             }
-            return Some(service);
+            return None;
         };
-        let link = Link { file: services.file.to_owned(), service: name.to_owned() };
-        if chain.contains(&link) || chain.len() >= MAX_CHAIN {
+        let link = Link { file: services.file.to_owned(), service: name.to_owned(), span };
+        if chain.iter().any(|known| known.is(&link)) || chain.len() >= MAX_CHAIN {
+            let closing = chain.last().map_or(span, |last| last.span);
             chain.push(link);
-            self.circle(chain, span);
+            self.circle(chain, closing);
             return None;
         }
         chain.push(link);
@@ -140,7 +148,8 @@ impl Loader<'_> {
         let message = if chain.len() > MAX_CHAIN {
             format!("more than {MAX_CHAIN} services extend one another")
         } else {
-            let from = chain.iter().position(|link| Some(link) == chain.last()).unwrap_or(0);
+            let is_last = |link: &Link| chain.last().is_some_and(|last| last.is(link));
+            let from = chain.iter().position(is_last).unwrap_or(0);
             let circle: Vec<_> = chain.iter().skip(from).map(shown).collect();
             let mut members = circle.clone();
             members.sort();

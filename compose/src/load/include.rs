@@ -93,6 +93,9 @@ impl Loader<'_> {
     /// The variables for an included file: those of the including one count more than its own `.env`.
     fn variables(&mut self, item: &Node, directory: &Path, scope: &Scope<'_>) -> Option<Environment> {
         let mut variables = scope.variables.nested();
+        if self.is_full() {
+            return Some(variables);
+        }
         let named = item.get("env_file").map_or(&[][..], Node::items);
         if named.is_empty() {
             let path = directory.join(".env");

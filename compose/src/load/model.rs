@@ -114,10 +114,15 @@ impl Loader<'_> {
         path.strip_prefix(&self.request.directory).unwrap_or(path).display().to_string()
     }
 
+    /// Whether no more files are read.
+    pub(super) fn is_full(&self) -> bool {
+        self.read.len() >= MAX_FILES
+    }
+
     /// Reads a file that another one names at `span`; what goes wrong is reported there.
     pub(super) fn read(&mut self, path: &Path, span: Span) -> Option<File> {
         let shown = self.shown(path);
-        if self.read.len() >= MAX_FILES {
+        if self.is_full() {
             self.report
                 .error(Rule::File, span, format!("more than {MAX_FILES} files belong to the project"))
                 .hint("name fewer files in `include`, `extends` and `env_file`");

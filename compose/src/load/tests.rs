@@ -5,6 +5,7 @@ mod diagnostics;
 mod honoured;
 mod keys;
 mod merging;
+mod reuse;
 mod robustness;
 
 use std::collections::BTreeMap;
