@@ -152,7 +152,7 @@ async fn real_engine_honours_every_key() {
     assert_eq!(log.typ.as_deref(), Some("local"));
     assert_eq!(log.config.unwrap()["max-size"], "1m");
     // Docker's own server stands between a network of ours and these.
-    assert_eq!(host.dns.unwrap(), ["10.0.0.53"]);
+    assert_eq!(host.dns.unwrap(), ["10.233.0.1", "10.0.0.53"]);
     assert_eq!(host.device_cgroup_rules.unwrap(), ["c 1:3 r"]);
     assert_eq!((host.cap_add.unwrap(), host.cap_drop.unwrap()), (texts(&["NET_ADMIN"]), texts(&["CHOWN"])));
     let propagation =
