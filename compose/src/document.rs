@@ -153,12 +153,16 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
     }
     if let Some(Json::Object(build)) = out.get_mut("build") {
         quieten(build, &["no_cache", "pull", "privileged"]);
+        build.retain(|_, value| *value != "");
         if !build.contains_key("dockerfile_inline") {
             build.entry("dockerfile").or_insert_with(|| "Dockerfile".into());
         }
         if let Some(Json::Object(args)) = build.get_mut("args") {
             args.retain(|_, value| !value.is_null());
         }
+    }
+    if let Some(Json::Object(deploy)) = out.get_mut("deploy") {
+        rollout(deploy);
     }
     if let Some(Json::Object(build)) = out.get_mut("build")
         && let Some(Json::Object(ssh)) = build.get("ssh")
@@ -218,6 +222,23 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
         }
     }
     out
+}
+
+/// Of `deploy`, what says zero is not printed where zero is the default.
+fn rollout(deploy: &mut JsonMap<String, Json>) {
+    for key in ["update_config", "rollback_config"] {
+        if let Some(Json::Object(pace)) = deploy.get_mut(key) {
+            quieten(pace, &["failure_action", "max_failure_ratio", "order"]);
+            pace.retain(|key, value| !(matches!(key.as_str(), "delay" | "monitor") && *value == "0s"));
+        }
+    }
+    if let Some(Json::Object(placement)) = deploy.get_mut("placement") {
+        quieten(placement, &["max_replicas_per_node"]);
+    }
+    if let Some(Json::Object(limits)) = deploy.get_mut("resources").and_then(|all| all.get_mut("limits")) {
+        quieten(limits, &["cpus", "pids"]);
+        limits.retain(|key, value| !(key == "memory" && *value == "0"));
+    }
 }
 
 /// Removes those of the keys whose value is false, zero or empty.

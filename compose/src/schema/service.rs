@@ -196,7 +196,7 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     reported(
         "pull_refresh_after",
-        Duration,
+        Text,
         "age at which a pulled image is looked up again",
         "ages of images are not looked at",
     ),
@@ -336,7 +336,12 @@ const HEALTHCHECK: &[Key] = &[
     honoured("timeout", Duration, "per check (30 s)"),
     honoured("retries", Number, "failures in a row before it is unhealthy (3)"),
     honoured("start_period", Duration, "failures in this time after the start do not count"),
-    honoured("start_interval", Duration, "between checks during the start period"),
+    noted(
+        "start_interval",
+        Duration,
+        "between checks during the start period",
+        "Docker before 25 has none: the usual interval is used there",
+    ),
     honoured("disable", Bool, "as `test: [NONE]`: no check, not even the image's"),
 ];
 

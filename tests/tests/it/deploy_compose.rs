@@ -60,7 +60,7 @@ services:
     init: true
     post_start:
       - command: [sh, -c, "echo $$HOOK > /dev/shm/hook; id -u >> /dev/shm/hook"]
-        user: root
+        user: "0:0"
         environment: {HOOK: ran}
     healthcheck: {test: [CMD, "true"], interval: 500ms, start_period: 5s, start_interval: 200ms}
 "#,
@@ -159,6 +159,45 @@ networks:
     assert!(raw.stdout.contains("uc0"), "the machine's own interfaces: {raw}");
 }
 
+/// A name server that knows one answer, `192.0.2.77`, whatever it is asked.
+const NAME_SERVER: &str = r#"use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => $ARGV[0], LocalPort => 53, Proto => "udp") or die $!;
+while (1) { my $from = $s->recv(my $q, 512); my ($question) = $q =~ /^.{12}((?:.*?)\0....)/s;
+$s->send(substr($q, 0, 2) . pack("n5", 0x8180, 1, 1, 0, 0) . $question . pack("n3Nn", 0xc00c, 1, 1, 1, 4) . "\xc0\0\x02\x4d", 0, $from); }"#;
+
+#[test]
+fn a_service_s_own_resolvers_are_asked_for_what_is_not_the_cluster_s() {
+    let Some(cluster) = Cluster::take() else { return };
+    let server = cluster.machine("m1");
+    let address = server.sh("hostname -I | tr ' ' '\n' | grep -m1 '^10[.]213[.]'").expect("an address");
+    let address = address.trim();
+    server.write_file("/root/name-server.pl", NAME_SERVER.as_bytes(), 0o644).expect("written");
+    server
+        .sh(&format!("systemctl stop uc-test-dns 2>/dev/null; systemd-run --unit uc-test-dns --collect perl /root/name-server.pl {address}"))
+        .expect("it runs");
+    cluster.deploy(
+        "resolvers",
+        &format!("services:\n  own:\n    @busybox\n    command: [sleep, '9999']\n    dns: [{address}]\n    x-machines: m2\n  other:\n    @busybox\n    command: [sleep, '9999']\n    x-machines: m2\n"),
+    );
+    let asked = |service: &str, name: &str| {
+        let replica = &cluster.replicas(service)[0];
+        let pid = format!("$(docker inspect --format '{{{{.State.Pid}}}}' {})", replica.container_id);
+        let dig =
+            format!("nsenter --target {pid} --net dig +short +tries=1 +time=8 @127.0.0.11 {name} A || true");
+        cluster.machine("m2").sh(&dig).expect("dig runs").trim().to_owned()
+    };
+    wait_for("the name", SOON, || {
+        let found = asked("own", "example.com");
+        anyhow::ensure!(found == "192.0.2.77", "{found}");
+        Ok(())
+    })
+    .expect("its own resolver answers");
+    let other = cluster.replicas("other")[0].ip.clone().expect("an address");
+    assert_eq!(asked("own", "other.resolvers.internal"), other, "services are found all the same");
+    assert_eq!(asked("own", "nobody.resolvers.internal"), "", "nobody else is asked for the cluster's names");
+    assert_ne!(asked("other", "example.com"), "192.0.2.77");
+    server.sh("systemctl stop uc-test-dns").expect("stopped");
+}
+
 /// A service in the network of another one; `@version` changes that one.
 const SIDECAR: &str = r#"
 services:
@@ -214,7 +253,7 @@ fn labels_say_where_replicas_run() {
     for (placement, said) in [
         ("{constraints: [node.labels.zone==c]}", "node.labels.zone == c"),
         ("{constraints: [node.lables.zone==c]}", "node.labels"),
-        ("{max_replicas_per_node: 1}", "4"),
+        ("{max_replicas_per_node: 1}", "max_replicas_per_node"),
     ] {
         let file = cluster.compose("placed", &services(placement, 4));
         let refused = cluster.uc.run(&["deploy", "-y", "-f", &file]).expect("uc runs");
