@@ -22,7 +22,7 @@ configs:
   settings: {content: "level=5"}
 secrets:
   password: {file: ./password}
-  token: {x-command: [sh, -c, "echo from $PWD | sed 's,/.*/,,'"]}
+  token: {x-command: [sh, -c, "echo from $$(pwd) | sed 's,/.*/,,'"]}
 "#;
 
 #[test]
