@@ -113,6 +113,7 @@ fn service(
     let local = files::local(node, tree, &mut environment, report);
     let mut ports = mounts::ports(node, report);
     ports.extend(uncloud::ports(node, report));
+    uncloud::caddy(node, report);
     let shared = ["none", "host", "shareable", "private", "service:", "container:"];
     let mut spec = v1::ServiceSpec {
         project: project.to_string(),

@@ -162,7 +162,7 @@ pub(super) fn words(node: &Node, report: &mut Report) -> Option<Vec<String>> {
     if words.is_none() {
         report
             .error(
-                Rule::Value,
+                Rule::Refused,
                 node.span,
                 format!("`{}` must be a command: a string or a list of strings", report.path()),
             )

@@ -52,15 +52,11 @@ pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
 
 fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     let Some(published) = text.strip_suffix("@host") else {
-        if is_ingress(text) {
+        if is_ingress(text, item, report) {
             let _ = report.not_honoured(
                 item.span,
                 format!("`{text}` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine"),
             );
-        } else {
-            report
-                .error(Rule::Value, item.span, format!("`{text}` is not a port"))
-                .hint("write `[HOSTNAME:]CONTAINER_PORT[/http|https]` or `[IP:]HOST_PORT:CONTAINER_PORT[/tcp|udp]@host`");
         }
         return None;
     };
@@ -79,7 +75,7 @@ fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     })();
     let Some((address, host, container, protocol)) = parsed else {
         report
-            .error(Rule::Value, item.span, format!("`{text}` is not a port of the machine"))
+            .error(Rule::Refused, item.span, format!("`{text}` is not a port of the machine"))
             .hint("write `[IP:]HOST_PORT:CONTAINER_PORT[/tcp|udp]@host`");
         return None;
     };
@@ -98,12 +94,58 @@ fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     })
 }
 
-/// `[hostname:]container_port[/http|https]`, also with `tcp` and `udp`.
-fn is_ingress(text: &str) -> bool {
+/// Whether `text` is a port for the ingress, `[hostname:]container_port[/http|https]`; what is wrong with one is said.
+fn is_ingress(text: &str, item: &Node, report: &mut Report) -> bool {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "https"));
-    let container = ports.rsplit_once(':').map_or(ports, |(_, container)| container);
-    container.parse::<u16>().is_ok_and(|port| port > 0)
-        && matches!(protocol, "http" | "https" | "tcp" | "udp")
+    let (hostname, container) = ports.rsplit_once(':').unwrap_or(("", ports));
+    if container.parse::<u16>().is_ok_and(|port| port > 0) && !hostname.contains(':') {
+        let wrong = match protocol {
+            "http" | "https" if hostname.is_empty() || hostname.contains('.') => return true,
+            "http" | "https" => {
+                (format!("`{hostname}` is not a host name"), "write it whole, with a dot: `app.example.com`")
+            }
+            "tcp" | "udp" => (
+                format!("`{text}`: an ingress serves HTTP, not {}", protocol.to_ascii_uppercase()),
+                "publish it on the machine: `HOST_PORT:CONTAINER_PORT@host`",
+            ),
+            _ => (format!("`{text}`: `{protocol}` is no protocol of a port"), "use `http` or `https`"),
+        };
+        report.error(Rule::Refused, item.span, wrong.0).hint(wrong.1);
+        return false;
+    }
+    report.error(Rule::Refused, item.span, format!("`{text}` is not a port")).hint(
+        "write `[HOSTNAME:]CONTAINER_PORT[/http|https]` or `[IP:]HOST_PORT:CONTAINER_PORT[/tcp|udp]@host`",
+    );
+    false
+}
+
+/// `x-caddy`: the text of a Caddyfile, one line that is a path to one, or `{config: …}`. The table says that it is without effect; here is
+/// said what is no such value, and that it excludes ports for the ingress, as with Uncloud.
+pub(super) fn caddy(service: &Node, report: &mut Report) {
+    let Some(node) = service.get("x-caddy").filter(|node| node.value != Value::Null) else { return };
+    report.path_push("x-caddy");
+    let config = if node.as_map().is_some() { node.get("config") } else { Some(node) };
+    for (key, entry) in node.entries().filter(|(key, _)| *key != "config") {
+        let hint = nearest::did_you_mean(key, ["config"]).unwrap_or_else(|| "remove it".to_owned());
+        report.error(Rule::Refused, entry.key, format!("unknown key `{key}` in `x-caddy`")).hint(hint);
+    }
+    if config.and_then(Node::as_text).is_none_or(|text| text.trim().is_empty()) {
+        report
+            .error(
+                Rule::Refused,
+                node.span,
+                format!("`x-caddy` must be the text of a Caddyfile, not {}", node.kind()),
+            )
+            .hint("write it after `x-caddy: |`, or name a file: `x-caddy: ./Caddyfile`");
+    }
+    let ingress = service.get("x-ports").into_iter().flat_map(Node::items);
+    let mut ingress = ingress.filter(|item| item.as_text().is_some_and(|text| !text.ends_with("@host")));
+    if let Some(port) = ingress.next() {
+        report
+            .error(Rule::Refused, port.span, "`x-caddy` and ports of the ingress exclude each other")
+            .hint("serve the host name in `x-caddy`, or remove it; ports with `@host` are fine");
+    }
+    report.path_pop();
 }
 
 /// `x-pre_deploy`: a command run once before a deployment changes the service.
@@ -118,19 +160,17 @@ pub(super) fn pre_deploy(service: &Node, report: &mut Report) -> Option<v1::PreD
 fn hook(node: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
     if node.as_map().is_none() {
         report
-            .error(Rule::Value, node.span, format!("`x-pre_deploy` must be a mapping, not {}", node.kind()))
+            .error(Rule::Refused, node.span, format!("`x-pre_deploy` must be a mapping, not {}", node.kind()))
             .hint("write `command:` below it");
         return None;
     }
     for (key, entry) in node.entries().filter(|(key, _)| !HOOK_KEYS.contains(&key.as_str())) {
         let hint = nearest::did_you_mean(key, HOOK_KEYS).unwrap_or_else(|| "remove it".to_owned());
-        report
-            .error(Rule::UnknownKey, entry.key, format!("unknown key `{key}` in `x-pre_deploy`"))
-            .hint(hint);
+        report.error(Rule::Refused, entry.key, format!("unknown key `{key}` in `x-pre_deploy`")).hint(hint);
     }
     let Some(command) = node.get("command") else {
         report
-            .error(Rule::Value, node.span, "`x-pre_deploy` has no `command`")
+            .error(Rule::Refused, node.span, "`x-pre_deploy` has no `command`")
             .hint("add `command:` with what to run before the deployment");
         return None;
     };
@@ -147,7 +187,7 @@ fn timeout(node: &Node, report: &mut Report) -> Option<u64> {
     let parsed = node.as_text().and_then(duration::parse_duration).filter(|nanoseconds| *nanoseconds > 0);
     if parsed.is_none() {
         report
-            .error(Rule::Value, node.span, "`timeout` must be a duration")
+            .error(Rule::Refused, node.span, "`timeout` must be a duration")
             .hint("write a duration such as `5m`");
     }
     u64::try_from(parsed? / NANOSECONDS_PER_MS).ok().map(|milliseconds| milliseconds.max(1))

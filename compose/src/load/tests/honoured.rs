@@ -416,6 +416,47 @@ fn uncloud_ports() {
 }
 
 #[test]
+fn uncloud_ingress_is_read_and_said_to_be_without_effect() {
+    for (yaml, expected) in [
+        (
+            "x-ports: [\"8000\"]",
+            vec![
+                "warning 4:15 `8000` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine",
+            ],
+        ),
+        ("x-ports: [\"app:8000\"]", vec!["error 4:15 `app` is not a host name"]),
+        ("x-ports: [\"8000/tcp\"]", vec!["error 4:15 `8000/tcp`: an ingress serves HTTP, not TCP"]),
+        ("x-ports: [\"8000/smtp\"]", vec!["error 4:15 `8000/smtp`: `smtp` is no protocol of a port"]),
+        (
+            "x-caddy: \"app.example.com { reverse_proxy }\"",
+            vec!["warning 4:5 `x-caddy` is not honoured: there is no ingress yet"],
+        ),
+        (
+            "x-caddy: {config: ./Caddyfile}",
+            vec!["warning 4:5 `x-caddy` is not honoured: there is no ingress yet"],
+        ),
+        (
+            "x-caddy: {confg: x}",
+            vec![
+                "warning 4:5 `x-caddy` is not honoured: there is no ingress yet",
+                "error 4:14 `x-caddy` must be the text of a Caddyfile, not a mapping",
+                "error 4:15 unknown key `confg` in `x-caddy`",
+            ],
+        ),
+        (
+            "x-caddy: x\nx-ports: [\"8000\"]",
+            vec![
+                "warning 4:5 `x-caddy` is not honoured: there is no ingress yet",
+                "warning 5:15 `8000` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine",
+                "error 5:15 `x-caddy` and ports of the ingress exclude each other",
+            ],
+        ),
+    ] {
+        assert_eq!(found_in(yaml), expected, "{yaml}");
+    }
+}
+
+#[test]
 fn uncloud_pre_deploy() {
     let hook = spec("x-pre_deploy:\n  command: [migrate, up]\n  environment: {A: 1}\n  privileged: false\n  timeout: 10m\n  user: app")
         .pre_deploy
