@@ -133,7 +133,12 @@ pub(crate) const SERVICE: &[Key] = &[
         "old way to name another service, with an alias",
         "an alias is known to the whole project",
     ),
-    noted("logging", Object(LOGGING), "log driver and its options", "`local` when nothing is said"),
+    noted(
+        "logging",
+        Object(LOGGING),
+        "log driver and its options",
+        "`local` when nothing is said, `json-file` where the options need it",
+    ),
     noted("mac_address", Text, "hardware address of the container", "the same for each replica"),
     honoured("mem_limit", Size, "memory limit"),
     honoured("mem_reservation", Size, "soft memory limit"),

@@ -22,6 +22,7 @@ use super::*;
 use crate::files::Files;
 use crate::files::tests as content;
 use crate::node::Draining;
+use crate::node::Identity;
 use crate::node::NodeService;
 use crate::node::tests::create;
 use crate::node::tests::identity;
@@ -46,6 +47,27 @@ fn contents(state: &tempfile::TempDir) -> Files {
     Files::new(state.path().join("files"))
 }
 
+/// A node over a fresh engine that has the image of the suite.
+struct Served {
+    engine: Arc<DockerEngine>,
+    node: NodeService,
+    files: Files,
+    _identity: watch::Sender<Option<Identity>>,
+    _state: tempfile::TempDir,
+}
+
+async fn served(dockerd: &Dockerd) -> Served {
+    let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
+    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
+    bench.load().await;
+    let (sender, receiver) = watch::channel(Some(identity()));
+    let state = tempfile::tempdir().unwrap();
+    let files = contents(&state);
+    let (draining, cancel) = (Draining::new(), CancellationToken::new());
+    let node = NodeService::new(engine.clone(), files.clone(), receiver, draining, cancel);
+    Served { engine, node, files, _identity: sender, _state: state }
+}
+
 /// Output (both streams) and exit code of a command.
 async fn exec(node: &NodeService, start: v1::ExecStart, input: &[u8]) -> (String, i32) {
     let asked = |message| Ok::<_, tonic::Status>(v1::ExecRequest { message: Some(message) });
@@ -64,18 +86,7 @@ async fn exec(node: &NodeService, start: v1::ExecStart, input: &[u8]) -> (String
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_serves_replicas() {
     let Some(dockerd) = Dockerd::start().await else { return };
-    let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
-    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
-    bench.load().await;
-    let (_identity, receiver) = watch::channel(Some(identity()));
-    let state = tempfile::tempdir().unwrap();
-    let node = NodeService::new(
-        engine.clone(),
-        contents(&state),
-        receiver,
-        Draining::new(),
-        CancellationToken::new(),
-    );
+    let Served { engine, node, _identity, _state, .. } = served(&dockerd).await;
 
     // What the spec says is what the container sees.
     let mut spec = service("we_b.x", "sleep 1000");
@@ -158,14 +169,7 @@ async fn real_engine_serves_replicas() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_puts_contents_into_containers() {
     let Some(dockerd) = Dockerd::start().await else { return };
-    let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
-    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
-    bench.load().await;
-    let (_identity, receiver) = watch::channel(Some(identity()));
-    let state = tempfile::tempdir().unwrap();
-    let files = contents(&state);
-    let node =
-        NodeService::new(engine.clone(), files.clone(), receiver, Draining::new(), CancellationToken::new());
+    let Served { node, files, _identity, _state, .. } = served(&dockerd).await;
     let (folder, secret) = (content::small_folder(), content::one_file("s3cret"));
     for ((hash, archive), is_secret) in [(&folder, false), (&secret, true)] {
         content::receive(&files, content::parts(hash, is_secret, archive)).await.unwrap();

@@ -85,7 +85,7 @@ pub fn needs_image_entrypoint(spec: &v1::ServiceSpec) -> bool {
     spec.entrypoint.is_none() && spec.command.as_ref().is_some_and(|command| command.values.is_empty())
 }
 
-/// What the engine is told to create. `spec` has passed [`check`].
+/// What the engine is told to create. `spec` has passed [`check()`].
 pub fn container(
     spec: &v1::ServiceSpec,
     name: &str,

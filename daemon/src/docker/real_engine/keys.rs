@@ -89,18 +89,7 @@ fn everything(folder: &std::path::Path) -> v1::ServiceSpec {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_honours_every_key() {
     let Some(dockerd) = Dockerd::start().await else { return };
-    let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
-    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
-    bench.load().await;
-    let (_identity, receiver) = watch::channel(Some(identity()));
-    let state = tempfile::tempdir().unwrap();
-    let node = NodeService::new(
-        engine.clone(),
-        contents(&state),
-        receiver,
-        Draining::new(),
-        CancellationToken::new(),
-    );
+    let Served { engine, node, _identity, _state, .. } = served(&dockerd).await;
     let folder = tempfile::tempdir().unwrap();
     let hooks = || std::fs::read_to_string(folder.path().join("hooks")).unwrap_or_default();
     let seen = async |id: &str, command: &str| {
@@ -221,18 +210,7 @@ async fn real_engine_honours_every_key() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_limits_what_a_service_may_have() {
     let Some(dockerd) = Dockerd::start().await else { return };
-    let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
-    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
-    bench.load().await;
-    let (_identity, receiver) = watch::channel(Some(identity()));
-    let state = tempfile::tempdir().unwrap();
-    let node = NodeService::new(
-        engine.clone(),
-        contents(&state),
-        receiver,
-        Draining::new(),
-        CancellationToken::new(),
-    );
+    let Served { engine, node, _identity, _state, .. } = served(&dockerd).await;
     let mut spec = service("limits", "sleep 1000");
     spec.resources = Some(v1::Resources {
         nano_cpus: Some(250_000_000),
