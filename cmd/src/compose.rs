@@ -5,6 +5,7 @@ mod locate;
 mod read;
 mod select;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -146,7 +147,7 @@ pub(crate) fn variables(args: &ProjectArgs, ui: &Ui, show: Show) -> CliResult<Ve
 }
 
 fn request(args: &ProjectArgs, how: How) -> Result<(LoadRequest, Vec<Diagnostic>), Box<Diagnostic>> {
-    let environment = crate::env::all();
+    let environment = with_directory(crate::env::all(), std::env::current_dir().ok());
     let found = locate::locate(args, &environment)?;
     let request = LoadRequest {
         files: found.files.iter().map(|path| read::source(path)).collect::<Result<_, _>>()?,
@@ -160,6 +161,17 @@ fn request(args: &ProjectArgs, how: How) -> Result<(LoadRequest, Vec<Diagnostic>
         interpolate: how.interpolate,
     };
     Ok((request, found.ignored))
+}
+
+/// `PWD` is there also where no shell has set it, as in Compose: files say `${PWD}/data`.
+fn with_directory(
+    mut environment: BTreeMap<String, String>,
+    current: Option<PathBuf>,
+) -> BTreeMap<String, String> {
+    if let Some(current) = current {
+        environment.entry("PWD".to_owned()).or_insert_with(|| current.to_string_lossy().into_owned());
+    }
+    environment
 }
 
 /// Shows why the files cannot be used.

@@ -60,6 +60,8 @@ fn names_one_a_line() {
     assert_eq!(world.uc(&["config", "--services", "--profile", "tools"]).stdout, "db\ndebug\nweb\nworker\n");
     let environment = world.uc(&["config", "--environment"]).stdout;
     assert!(environment.contains("\nREDIS=7\n") && environment.contains("COMPOSE_PROJECT_NAME=shop\n"));
+    // No shell has set it here.
+    assert!(environment.contains("\nPWD=[DIR]/project\n"), "{environment}");
     assert_eq!(world.uc(&["config", "--services", "--images"]).code, Some(2), "one list at a time");
 }
 
