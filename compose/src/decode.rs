@@ -220,7 +220,8 @@ fn words(node: Option<&Node>) -> Option<v1::StringList> {
 /// Names and values; names without value are left out.
 fn strings(node: Option<&Node>) -> BTreeMap<String, String> {
     let entries = node.into_iter().flat_map(Node::entries);
-    entries.filter_map(|(name, entry)| Some((name.clone(), entry.node.as_text()?.to_owned()))).collect()
+    let named = entries.filter(|(name, _)| !name.is_empty());
+    named.filter_map(|(name, entry)| Some((name.clone(), entry.node.as_text()?.to_owned()))).collect()
 }
 
 /// Nanoseconds of a duration that is there and in long form.

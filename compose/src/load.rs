@@ -139,6 +139,12 @@ fn whole(
     let scope = Scope { directory: request.directory.clone(), variables, including: Vec::new() };
     let mut tree = loader.model(main, &scope);
     canonical::whole(&mut tree, Shape::Object(schema::TOP), loader.report);
+    if tree.entries().all(|(key, _)| key == "version") && loader.report.errors() == 0 {
+        loader
+            .report
+            .error(Rule::File, Span { file: 0, ..Span::default() }, "the file declares nothing")
+            .hint("begin with `services:` and put the services below it");
+    }
     if request.interpolate {
         check::resources(&tree, loader.report);
     }

@@ -1,6 +1,7 @@
 //! `environment`, `labels`, `args` and their like: mappings that may also be lists of `NAME=value`.
 
 use super::{Context, invalid, whole, wrong};
+use crate::diagnostic::Rule;
 use crate::node::{Entry, Map, Node, Span, Value};
 use crate::scalar;
 use crate::schema::{Shape, Unset};
@@ -54,16 +55,17 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                         }
                         None => (text.as_str(), nothing()),
                     };
-                    if name.is_empty() {
-                        let _ = invalid(
-                            "a name is missing before `=`",
-                            "write `NAME=value`, or remove the item",
-                            span,
-                            cx,
-                        );
-                    } else {
-                        out.insert(name.to_owned(), Entry { key: span, node: Node::new(value, span) });
+                    if text.is_empty() {
+                        // As `${EXTRA}` is where nothing is extra; Compose reads it, too.
+                        cx.report
+                            .warning(Rule::Value, span, "the item is empty: nothing is set by it")
+                            .hint("remove it, or give a value to the variable in it");
+                    } else if name.is_empty() {
+                        cx.report
+                            .error(Rule::Refused, span, "a name is missing before `=`")
+                            .hint("write `NAME=value`, or remove the item");
                     }
+                    out.insert(name.to_owned(), Entry { key: span, node: Node::new(value, span) });
                 } else if item.value != Value::Broken {
                     let hint = match item.value {
                         Value::Map(_) => "write `NAME=value` with `=`, or leave out the `- `",
