@@ -178,7 +178,7 @@ pub(crate) const SERVICE: &[Key] = &[
         "publishes container ports on every machine that runs a replica",
     ),
     honoured("post_start", List(&Object(HOOKS)), "commands run inside after the start"),
-    reported("pre_start", List(&Object(HOOKS)), "commands run before the start", HOOK),
+    refused("pre_start", List(&Object(HOOKS)), "commands run before the start", HOOK),
     noted(
         "pre_stop",
         List(&Object(HOOKS)),
