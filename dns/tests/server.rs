@@ -37,8 +37,15 @@ fn loopback() -> SocketAddr {
 }
 
 async fn start(zone: Zone, upstreams: Vec<SocketAddr>, limits: Limits) -> Running {
-    let config = ServerConfig { listen: vec![loopback()], upstreams, limits };
-    let server = Server::bind(config).await.unwrap();
+    let mut tries = 0;
+    // A port that was free for UDP may be taken for TCP by the test beside this one: then another one.
+    let server = loop {
+        let (upstreams, limits) = (upstreams.clone(), limits.clone());
+        match Server::bind(ServerConfig { listen: vec![loopback()], upstreams, limits }).await {
+            Err(DnsError::Bind { .. }) if tries < 20 => tries += 1,
+            bound => break bound.unwrap(),
+        }
+    };
     let address = server.addresses()[0];
     let (zone, receiver) = watch::channel(Arc::new(zone));
     let cancel = CancellationToken::new();

@@ -57,7 +57,7 @@ fn listings(cluster: &Cluster) {
         has_keys(&service["replicas"], "desired running healthy");
     }
     assert_eq!(services[0]["name"], "quiet");
-    has_keys(&services[0]["ports"][0], "container_port published_port host_ip protocol");
+    has_keys(&services[0]["ports"][0], "container_port published_port published_last host_ip protocol");
     assert_eq!(services[0]["ports"][0]["protocol"], "udp");
     assert_eq!(services[1]["replicas"]["running"], 3);
     let replicas = cluster.json(&["ps"]);
