@@ -34,9 +34,14 @@ fn has_keys(value: &Value, keys: &str) {
 const SERVICE: &str = "project name revision mode replicas image ports updated_at";
 const REPLICA: &str = "project service container_id container_name image revision current state health exit_code \
                        restart_count draining ip ports created_at machine";
-const SPEC: &str = "image built command entrypoint environment ports mounts healthcheck depends_on mode replicas \
-                    machines user working_dir hostname labels stop_grace_period_ms stop_signal restart \
-                    pull_policy update_order init read_only tty stdin_open cap_add cap_drop";
+const SPEC: &str = "image built command entrypoint environment ports mounts healthcheck depends_on mode \
+                    replicas machines user working_dir hostname labels stop_grace_period_ms stop_signal \
+                    restart pull_policy update_order init read_only tty stdin_open cap_add cap_drop aliases \
+                    domainname extra_hosts dns dns_search dns_options network_mode mac_address ipc pid uts \
+                    userns cgroup cgroup_parent privileged group_add security_opt device_cgroup_rules \
+                    devices device_requests sysctls storage_opt annotations ulimits resources logging \
+                    runtime platform shm_size restart_attempts files secret_environment post_start pre_stop \
+                    pre_deploy update placement service_labels shared_revisions";
 
 #[test]
 fn listings_logs_and_exec() {
@@ -67,8 +72,11 @@ fn listings(cluster: &Cluster) {
     }
     let machines = cluster.json(&["machine", "ls"]);
     for machine in array(&machines).expect("an array") {
-        has_keys(machine, "id name state connected subnet public_key endpoints replicas created_at facts");
-        has_keys(&machine["facts"], "hostname os kernel arch docker_version uc_version");
+        has_keys(
+            machine,
+            "id name state connected subnet public_key endpoints replicas created_at labels facts",
+        );
+        has_keys(&machine["facts"], "hostname os kernel arch docker_version uc_version cpus memory_bytes");
     }
     let all = cluster.json(&["inspect", "talker"]);
     has_keys(&all, "service spec replicas volumes");
