@@ -62,7 +62,7 @@ pub(super) fn reason(fields: &[FieldChange]) -> String {
     };
     let mut names: Vec<&str> = Vec::new();
     for field in fields.iter().map(|change| change.field.as_str()).filter(in_container) {
-        let name = field.split('.').next().unwrap_or_default();
+        let name = field.split(['.', '[']).next().unwrap_or_default();
         if !names.contains(&name) {
             names.push(name);
         }
@@ -150,7 +150,10 @@ impl Changes {
         for name in names.into_iter().filter(|name| old.get(*name) != new.get(*name)) {
             let show =
                 |map: &BTreeMap<String, T>| map.get(name).map(|value| show(name, value)).unwrap_or_default();
-            self.0.push(FieldChange { field: format!("{field}.{name}"), old: show(old), new: show(new) });
+            // A path has dots of its own.
+            let path = name.starts_with(['.', '~', '/']);
+            let field = if path { format!("{field}[{name}]") } else { format!("{field}.{name}") };
+            self.0.push(FieldChange { field, old: show(old), new: show(new) });
         }
     }
 }

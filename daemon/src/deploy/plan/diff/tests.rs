@@ -94,3 +94,22 @@ fn in_the_words_of_the_file() {
     assert!(of("security_opt").starts_with("no-new-privileges, seccomp=("), "{}", of("security_opt"));
     assert_eq!(of("blkio_config.device_read_bps"), "/dev/b:100");
 }
+
+#[test]
+fn contents_are_shown_by_their_names() {
+    let with = |hash: &str| ServiceSpec {
+        files: ["./site", "config motd"]
+            .map(|name| uc_api::v1::FileSpec {
+                hash: hash.repeat(8),
+                name: name.into(),
+                ..Default::default()
+            })
+            .to_vec(),
+        ..ServiceSpec::default()
+    };
+    let changes = fields(&with("1234abcd"), &with("5678ef01"));
+    let names: Vec<_> = changes.iter().map(|change| change.field.as_str()).collect();
+    assert_eq!(names, ["configs.motd", "volumes[./site]"]);
+    assert!(changes[0].new.contains("5678ef01") && !changes[0].new.contains("5678ef015678"));
+    assert_eq!(reason(&changes), "configs and volumes changed");
+}
