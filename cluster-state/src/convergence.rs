@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use crate::local::Write;
 
+mod file;
 mod links;
 mod oracle;
 mod world;
@@ -133,7 +134,7 @@ fn run(world: &mut World, step: &Step) {
         Step::Lose { a, b } => world.lose(*a, *b),
         Step::Break { a, b } => world.cut(*a, *b),
         Step::Duplicate { node, which } => world.duplicate(*node, *which),
-        Step::Sync { node } => world.nodes[*node].disk = world.nodes[*node].state.clone(),
+        Step::Sync { node } => world.nodes[*node].sync(),
         Step::Crash { node } => world.crash(*node),
         Step::Jump { node, ms } => {
             let node = &mut world.nodes[*node];

@@ -6,25 +6,28 @@
 //! was replaced meanwhile is not sent, and catching up, live push and relaying are one mechanism. Once a second each
 //! side tells its heights and how many frames it has dealt with; when these are all and something that was closed is
 //! missing, the cursors go back to the start. Once a minute digests are compared.
+//!
+//! What another machine wrote is passed on at once, unless the peer has said that it hears that machine itself: then it
+//! is held back for a moment, and left out if the peer says meanwhile that it has it. Nothing overtakes what is held
+//! back: if something follows it that must go, it goes first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::id::{Actor, ClusterId, Dot, MachineId};
 use crate::kind::Kind;
-use crate::op::Lane;
 use crate::state::{Batch, Standing, State};
 use crate::vector::VersionVector;
 use crate::wire::{
-    self, BucketSums, Digest, FRAME_TARGET, FrameError, HEIGHT_WEIGHT, HEIGHTS_CHUNK, Heights, Hello,
-    Message, Refusal,
+    self, BucketSums, Digest, FrameError, HEIGHTS_CHUNK, Heights, Hello, MAX_HEARD, Message, Refusal,
 };
 
 mod driver;
 mod error;
+mod filling;
+pub(crate) mod heard;
 mod judge;
 pub(crate) mod throttle;
 pub(crate) use driver::run;
@@ -100,6 +103,21 @@ pub(crate) struct Core {
     closed: VersionVector,
     /// What the peer sent us and its heights do not cover yet.
     echo: HashSet<Dot>,
+    /// Machines that the peer says to hear itself.
+    peer_hears: BTreeSet<MachineId>,
+    /// Machines that the peer was told we hear ourselves.
+    hears: BTreeSet<MachineId>,
+    /// The peer is to be told so.
+    hears_due: bool,
+    /// The peer may hold back what came here meanwhile: it is to be told that it came.
+    news: bool,
+    /// What was numbered up to here has been held back for long enough.
+    overdue: u64,
+    /// Whether something is held back.
+    holding: bool,
+    /// The state's number at which nothing was left to send but what is held back, and whether that was so for
+    /// everything or only for what does not count towards the bandwidth.
+    idle: Option<(u64, bool)>,
     intent_cursor: u64,
     fact_cursor: u64,
     height_cursor: u64,
@@ -151,6 +169,13 @@ impl Core {
             first_told: VersionVector::default(),
             closed: VersionVector::default(),
             echo: HashSet::new(),
+            peer_hears: BTreeSet::new(),
+            hears: BTreeSet::new(),
+            hears_due: false,
+            news: false,
+            overdue: 0,
+            holding: false,
+            idle: None,
             intent_cursor: 0,
             fact_cursor: 0,
             height_cursor: 0,
@@ -171,6 +196,7 @@ impl Core {
     /// Takes one frame of the peer.
     pub(crate) fn handle(&mut self, frame: &Bytes, state: &State) -> Result<Option<Effect>, SessionError> {
         let message = wire::decode(frame, self.kinds).map_err(|source| self.bad_frame(source))?;
+        self.idle = None;
         match (&self.phase, message) {
             (_, Message::Refuse(Refusal::Behind)) if !self.fetching => {
                 Ok(Some(Effect::Rejoin(self.peer_cuts.clone())))
@@ -191,6 +217,10 @@ impl Core {
             }
             (Phase::Live, Message::Buckets(sums)) => {
                 self.repair(&sums, state);
+                Ok(None)
+            }
+            (Phase::Heights | Phase::Live, Message::Hears(machines)) => {
+                self.peer_hears = machines.into_iter().collect();
                 Ok(None)
             }
             (Phase::Heights | Phase::Live, Message::Unknown) => Ok(None),
@@ -221,53 +251,6 @@ impl Core {
         }
     }
 
-    /// Whether `next_frame` may have something. Without `bulk`, only what does not count towards the bandwidth.
-    pub(crate) fn has_frame(&self, state: &State, bulk: bool) -> bool {
-        if !self.control.is_empty() {
-            return true;
-        }
-        if self.phase != Phase::Live || self.fetching || self.outgrown || self.parted {
-            return false;
-        }
-        state.lane_after(Lane::Intent, self.intent_cursor).next().is_some()
-            || bulk
-                && (!self.repairs.is_empty()
-                    || state.lane_after(Lane::Fact, self.fact_cursor).next().is_some()
-                    || state.heights_after(self.height_cursor).next().is_some())
-    }
-
-    /// The next frame for the peer.
-    pub(crate) fn next_frame(&mut self, state: &State, bulk: bool) -> Option<Bytes> {
-        if let Some(frame) = self.control.pop_front() {
-            return Some(frame);
-        }
-        if self.phase != Phase::Live || self.fetching || self.outgrown || self.parted {
-            return None;
-        }
-        // The tag, the counts and the flag.
-        let mut room = FRAME_TARGET - 16;
-        let mut batch = Batch::default();
-        let mut drained = self.fill(Lane::Intent, state, &mut batch, &mut room);
-        if drained && bulk && batch.ops.is_empty() && !self.repairs.is_empty() {
-            self.fill_repairs(state, &mut batch, &mut room);
-        } else if drained && bulk {
-            drained = self.fill(Lane::Fact, state, &mut batch, &mut room);
-            if drained {
-                if self.cuts_number != state.cuts_number() && self.peer_lacks(state) {
-                    self.outgrown = true;
-                    return None;
-                }
-                self.cuts_number = state.cuts_number();
-                self.fill_heights(state, &mut batch, &mut room);
-            }
-        }
-        if batch.ops.is_empty() && batch.heights.is_empty() {
-            return None;
-        }
-        self.changes_sent += 1;
-        Some(wire::encode_changes(&batch))
-    }
-
     /// Versions that we have and the peer has not said to have.
     pub(crate) fn lag(&self, state: &State) -> u64 {
         let lacking =
@@ -279,6 +262,37 @@ impl Core {
     /// How often equal heights came with different digests.
     pub(crate) fn differences(&self) -> u64 {
         self.differences
+    }
+
+    /// Whether changes flow both ways.
+    pub(crate) fn is_live(&self) -> bool {
+        self.phase == Phase::Live && !self.fetching
+    }
+
+    /// The machines that this one hears itself; the peer need not pass on at once what they write.
+    pub(crate) fn hear(&mut self, machines: impl Iterator<Item = MachineId>) {
+        let hears = machines.filter(|machine| *machine != self.peer).take(MAX_HEARD).collect();
+        self.hears_due |= hears != self.hears;
+        self.hears = hears;
+    }
+
+    /// The state has changed: whether the peer is to be told soon, because it may hold back what came.
+    pub(crate) fn look_for_news(&mut self, state: &State) {
+        if self.is_live() && !self.news {
+            let mut grown = state.heights_after(self.told_cursor).map(|next| next.item.0.machine);
+            self.news = grown.any(|machine| self.hears.contains(&machine));
+        }
+    }
+
+    /// Whether something is held back because the peer may get it from the machine that wrote it.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.holding
+    }
+
+    /// What was numbered up to `seq` is not held back any more.
+    pub(crate) fn hold_no_longer(&mut self, seq: u64) {
+        self.overdue = seq;
+        self.idle = None;
     }
 
     /// Whether everything that the peer had when the session began is in `fresh`.
@@ -404,70 +418,6 @@ impl Core {
         Some(Effect::Apply(batch))
     }
 
-    /// Adds what the peer lacks of a lane; whether that was all.
-    fn fill(&mut self, lane: Lane, state: &State, batch: &mut Batch, room: &mut usize) -> bool {
-        let mut cursor = match lane {
-            Lane::Intent => self.intent_cursor,
-            Lane::Fact => self.fact_cursor,
-        };
-        let mut drained = true;
-        for next in state.lane_after(lane, cursor) {
-            let op = next.item;
-            if !self.peer_has.includes(op.dot) && !self.echo.contains(&op.dot) {
-                let weight = wire::weight(op);
-                // A record that does not fit a frame travels alone.
-                if weight > *room && !batch.ops.is_empty() {
-                    drained = false;
-                    break;
-                }
-                *room = room.saturating_sub(weight);
-                batch.ops.push(Arc::clone(op));
-            }
-            cursor = next.seq;
-        }
-        match lane {
-            Lane::Intent => self.intent_cursor = cursor,
-            Lane::Fact => self.fact_cursor = cursor,
-        }
-        drained
-    }
-
-    /// Everything that is live was sent: the peer may say to have what we have.
-    fn fill_heights(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
-        for next in state.heights_after(self.height_cursor) {
-            let (actor, version) = next.item;
-            if version > self.peer_has.get(actor) {
-                if *room < HEIGHT_WEIGHT && !(batch.ops.is_empty() && batch.heights.is_empty()) {
-                    return;
-                }
-                *room = room.saturating_sub(HEIGHT_WEIGHT);
-                batch.heights.push((actor, version));
-                if state.cut(actor) > 0 {
-                    batch.cuts.push((actor, state.cut(actor)));
-                }
-                self.closed.raise(actor, version);
-            }
-            self.height_cursor = next.seq;
-        }
-    }
-
-    fn fill_repairs(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
-        batch.repair = true;
-        while let Some(dot) = self.repairs.first().copied() {
-            // What was replaced meanwhile is not sent.
-            let op = state.ops_after(dot.actor, dot.version.saturating_sub(1)).next();
-            if let Some(op) = op.filter(|op| op.dot == dot) {
-                let weight = wire::weight(op);
-                if weight > *room && !batch.ops.is_empty() {
-                    return;
-                }
-                *room = room.saturating_sub(weight);
-                batch.ops.push(Arc::clone(op));
-            }
-            self.repairs.remove(&dot);
-        }
-    }
-
     fn say_digest(&mut self, state: &State) {
         if state.quarantined().next().is_none() {
             let digest = Digest { heights: state.heights_hash(), records: state.digest() };
@@ -519,6 +469,7 @@ impl Core {
         // The first word says what was forgotten, too.
         let first = self.phase == Phase::Hello;
         self.told_cursor = state.seq();
+        self.news = false;
         let cut = |(actor, _): &(Actor, u64)| {
             Some((*actor, state.cut(*actor))).filter(|(_, cut)| first && *cut > 0)
         };

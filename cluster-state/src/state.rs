@@ -27,6 +27,7 @@ pub(crate) use collect::Acknowledgements;
 pub(crate) use digest::BUCKETS;
 pub use members::MemberStatus;
 pub(crate) use members::{Member, Standing, declared};
+pub(crate) use sending::Next;
 
 /// Most changes kept without being understood: of a newer peer's classes, or damaged.
 pub(crate) const MAX_OPAQUE: usize = 10_000;
@@ -80,11 +81,26 @@ pub(crate) struct Batch {
     pub(crate) repair: bool,
 }
 
+/// What becomes of a change on the disk.
+#[derive(Debug, Clone)]
+pub(crate) enum Fate {
+    /// It is stored.
+    Kept(Arc<Op>),
+    /// Something that is kept, or was replaced itself, stands in its place: as long as that is on the disk, it makes no
+    /// difference whether this is there, too.
+    Replaced {
+        /// How much room it takes until it is removed.
+        bytes: usize,
+    },
+    /// It must not be found on the disk any more.
+    Gone,
+}
+
 /// What a transaction changes on disk and for watchers.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// Changes to store, or (none) to remove.
-    pub(crate) ops: BTreeMap<Dot, Option<Arc<Op>>>,
+    /// What becomes of which change.
+    pub(crate) ops: BTreeMap<Dot, Fate>,
     /// New heights.
     pub(crate) complete: BTreeMap<Actor, u64>,
     /// New cuts.
@@ -98,6 +114,11 @@ pub(crate) struct Changes {
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.complete.is_empty() && self.cuts.is_empty() && self.records.is_empty()
+    }
+
+    /// Another change stands in this one's place.
+    fn pass_over(&mut self, op: &Op) {
+        self.ops.insert(op.dot, Fate::Replaced { bytes: op.key.len() + op.body.len() });
     }
 }
 
@@ -204,7 +225,7 @@ impl State {
             state.apply(&op, now_ms, &mut changes)?;
         }
         // What was stored is stored; only what loading threw away is news for the disk.
-        changes.ops.retain(|_, op| op.is_none());
+        changes.ops.retain(|_, fate| !matches!(fate, Fate::Kept(_)));
         Ok((state, changes))
     }
 
@@ -333,9 +354,9 @@ impl State {
         changes: &mut Changes,
     ) -> Result<(), Rejected> {
         let dot = Dot { actor: self.me, version: self.own_version() + 1 };
-        self.apply(&Arc::new(make(dot)), now_ms, changes)?;
+        // First the height: the change is never above it.
         self.raise(self.me, dot.version, changes);
-        Ok(())
+        self.apply(&Arc::new(make(dot)), now_ms, changes)
     }
 
     /// Takes in what a peer sent.
@@ -347,16 +368,17 @@ impl State {
     ) -> Result<(), Rejected> {
         // In the order of stamps: who replaces a write that waits has seen all that it replaced, and need not name it.
         self.release(now_ms, changes)?;
-        for op in &batch.ops {
-            if batch.repair || op.dot.version > self.height(op.dot.actor) {
-                if self.rejoining.is_none() && self.is_forgotten_ack(op) {
-                    return Err(Rejected::Forgotten);
-                }
-                self.apply(op, now_ms, changes)?;
-            }
-        }
+        let new = |op: &&Arc<Op>| batch.repair || op.dot.version > self.height(op.dot.actor);
+        let new: Vec<&Arc<Op>> = batch.ops.iter().filter(new).collect();
+        // First the heights: what they close is never above them.
         for (actor, version) in &batch.heights {
             self.raise(*actor, *version, changes);
+        }
+        for op in new {
+            if self.rejoining.is_none() && self.is_forgotten_ack(op) {
+                return Err(Rejected::Forgotten);
+            }
+            self.apply(op, now_ms, changes)?;
         }
         for (actor, version) in &batch.cuts {
             self.raise_cut(*actor, *version, changes);
@@ -420,11 +442,11 @@ impl State {
         let mut register = old.as_deref().cloned().unwrap_or_default();
         let merged = register.merge(op);
         if !merged.kept {
-            changes.ops.insert(op.dot, None);
+            changes.pass_over(op);
             return;
         }
         for dot in merged.replaced {
-            self.forget(dot, changes);
+            self.replace(dot, changes);
         }
         changes.records.insert(RecordId { kind: op.kind, owner: None, key: Arc::clone(&op.key) });
         self.keep(op, changes);
@@ -469,11 +491,11 @@ impl State {
         let hidden = members::declared(op).is_some_and(|(machine, _)| self.hides(machine));
         if let Some(old) = self.registry.get(&key).cloned() {
             if old.rank() > op.rank() {
-                changes.ops.insert(op.dot, None);
+                changes.pass_over(op);
                 return;
             }
             self.digests.subtract(&old);
-            self.forget(old.dot, changes);
+            self.replace(old.dot, changes);
         }
         changes.records.insert(RecordId { kind: op.kind, owner: None, key: Arc::clone(&op.key) });
         self.registry.insert(key, Arc::clone(op));
@@ -490,15 +512,21 @@ impl State {
         let swept = self.sweep(op.kind, owner).is_some_and(|sweep| order(op.dot) < sweep.floor);
         let former = self.drops(owner);
         let old = self.facts.get(&key).cloned();
-        if swept || former || old.as_ref().is_some_and(|old| order(old.dot) > order(op.dot)) {
-            changes.ops.insert(op.dot, None);
+        if old.as_ref().is_some_and(|old| order(old.dot) > order(op.dot)) {
+            changes.pass_over(op);
+            return;
+        }
+        if swept || former {
+            changes.ops.insert(op.dot, Fate::Gone);
             return;
         }
         if old.as_ref().and_then(|old| old.value.as_ref()) != value.as_ref() {
             changes.records.insert(RecordId { kind: op.kind, owner: Some(owner), key: Arc::clone(&op.key) });
         }
-        if let Some(old) = old {
-            self.forget_counted(old.dot, changes);
+        if let Some(old) = old
+            && let Some(old) = self.replace(old.dot, changes)
+        {
+            self.digests.subtract(&old);
         }
         self.facts.insert(key, Fact { dot: op.dot, ms, value });
         self.digests.add(op);
@@ -510,7 +538,7 @@ impl State {
         let former = self.drops(owner);
         let old = self.sweep(op.kind, owner).copied();
         if former || old.is_some_and(|old| order(old.dot) > order(op.dot)) {
-            changes.ops.insert(op.dot, None);
+            changes.ops.insert(op.dot, Fate::Gone);
             return;
         }
         if let Some(old) = old {
@@ -542,7 +570,7 @@ impl State {
     }
 
     fn keep(&mut self, op: &Arc<Op>, changes: &mut Changes) {
-        changes.ops.insert(op.dot, Some(Arc::clone(op)));
+        changes.ops.insert(op.dot, Fate::Kept(Arc::clone(op)));
         self.seq += 1;
         match op.lane() {
             Lane::Intent => self.intent_lane.insert(self.seq, Arc::clone(op)),
@@ -554,8 +582,20 @@ impl State {
         }
     }
 
+    /// Takes a change out for good: nothing stands in its place.
     fn forget(&mut self, dot: Dot, changes: &mut Changes) -> Option<Arc<Op>> {
-        changes.ops.insert(dot, None);
+        changes.ops.insert(dot, Fate::Gone);
+        self.take_out(dot)
+    }
+
+    /// Takes a change out that another one replaces.
+    fn replace(&mut self, dot: Dot, changes: &mut Changes) -> Option<Arc<Op>> {
+        let op = self.take_out(dot)?;
+        changes.pass_over(&op);
+        Some(op)
+    }
+
+    fn take_out(&mut self, dot: Dot) -> Option<Arc<Op>> {
         let kept = self.ops.remove(&dot)?;
         match kept.op.lane() {
             Lane::Intent => self.intent_lane.remove(&kept.seq),

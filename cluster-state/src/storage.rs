@@ -1,7 +1,8 @@
 //! The SQLite file: the live changes, the version vector, and who we are. Used by one thread.
 //!
 //! WAL, exclusive lock, STRICT tables. A commit with `durable` is on the disk when it returns; others survive a
-//! killed process, not a power cut, which is why each unclean shutdown begins a new incarnation.
+//! killed process, not a power cut, which is why each unclean shutdown begins a new incarnation. Beside the live
+//! changes, the file holds some that others have replaced (`leftovers`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +14,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use crate::id::{Actor, ClusterId, Dot, MAX_COUNTER, MachineId};
 use crate::kind::Kind;
 use crate::op::Op;
-use crate::state::{Changes, State};
+use crate::state::{Changes, Fate, State};
+
+mod leftovers;
 use crate::vector::VersionVector;
+pub(crate) use leftovers::Leftovers;
 
 /// `PRAGMA user_version` of the files this version writes.
 const FORMAT: i64 = 2;
@@ -174,6 +178,7 @@ pub(crate) struct Storage {
     connection: Connection,
     path: PathBuf,
     durable: bool,
+    leftovers: Leftovers,
 }
 
 /// Whom the file must belong to.
@@ -212,7 +217,8 @@ impl Storage {
                 .pragma_update_and_check(None, "max_page_count", max_pages as i64, |_| Ok(()))
                 .map_err(fail)?;
         }
-        let mut storage = Self { connection, path: path.to_owned(), durable: true };
+        let mut storage =
+            Self { connection, path: path.to_owned(), durable: true, leftovers: Leftovers::default() };
         let loaded = storage.load(owner, stride)?;
         Ok((storage, loaded))
     }
@@ -287,8 +293,22 @@ impl Storage {
             self.connection.pragma_update(None, "synchronous", mode)?;
             self.durable = durable;
         }
+        let remove = self.leftovers.are_due(changes);
+        let removed = match self.write(me, hlc, changes, remove) {
+            // A full disk is no place for what nobody needs.
+            Err(CommitError::DiskFull) if !remove && !self.leftovers.is_empty() => {
+                self.write(me, hlc, changes, true).map(|()| true)
+            }
+            written => written.map(|()| remove),
+        }?;
+        self.leftovers.committed(changes, removed);
+        Ok(())
+    }
+
+    /// One transaction; with `remove`, what is left of replaced changes goes in it.
+    fn write(&mut self, me: Actor, hlc: u64, changes: &Changes, remove: bool) -> Result<(), CommitError> {
         let tx = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        write_changes(&tx, me, hlc, changes)?;
+        write_changes(&tx, me, hlc, changes, remove.then_some(&self.leftovers))?;
         tx.commit()?;
         Ok(())
     }
@@ -298,15 +318,16 @@ impl Storage {
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         self.durable = true;
         let changes = Changes {
-            ops: state.ops().map(|op| (op.dot, Some(Arc::clone(op)))).collect(),
+            ops: state.ops().map(|op| (op.dot, Fate::Kept(Arc::clone(op)))).collect(),
             complete: state.heights().collect(),
             cuts: state.cuts().collect(),
             ..Changes::default()
         };
         let tx = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         tx.execute_batch("DELETE FROM ops; DELETE FROM actors;")?;
-        write_changes(&tx, state.me(), state.hlc.last(), &changes)?;
+        write_changes(&tx, state.me(), state.hlc.last(), &changes, None)?;
         tx.commit()?;
+        self.leftovers.clear();
         Ok(())
     }
 
@@ -336,11 +357,13 @@ impl Storage {
     }
 }
 
+/// With `leftovers`, they are removed, and what is replaced here, too.
 fn write_changes(
     tx: &rusqlite::Transaction<'_>,
     me: Actor,
     hlc: u64,
     changes: &Changes,
+    leftovers: Option<&Leftovers>,
 ) -> rusqlite::Result<()> {
     let mut find = tx.prepare_cached("SELECT id FROM actors WHERE machine = ?1 AND incarnation = ?2")?;
     let mut make = tx.prepare_cached(
@@ -363,14 +386,20 @@ fn write_changes(
     let mut put = tx.prepare_cached(
         "INSERT OR REPLACE INTO ops (actor, version, kind, class, key, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
-    let mut delete = tx.prepare_cached("DELETE FROM ops WHERE actor = ?1 AND version = ?2")?;
-    for (dot, op) in &changes.ops {
-        let actor = id_of(dot.actor)?;
-        let version = dot.version as i64;
-        match op {
-            Some(op) => put.execute(params![actor, version, op.kind, op.class, &*op.key, &*op.body])?,
-            None => delete.execute(params![actor, version])?,
-        };
+    let mut delete = tx.prepare_cached("DELETE FROM ops WHERE actor = ?1 AND version BETWEEN ?2 AND ?3")?;
+    // First what goes: the rest finds room in its place.
+    if let Some(leftovers) = leftovers {
+        let gone = changes.ops.iter().filter(|(_, fate)| !matches!(fate, Fate::Kept(_)));
+        let gone = leftovers::runs(gone.map(|(dot, _)| *dot));
+        for (first, last) in leftovers.runs().into_iter().chain(gone) {
+            delete.execute(params![id_of(first.actor)?, first.version as i64, last as i64])?;
+        }
+    }
+    for (dot, fate) in &changes.ops {
+        if let Fate::Kept(op) = fate {
+            let key = params![id_of(dot.actor)?, dot.version as i64, op.kind, op.class, &*op.key, &*op.body];
+            put.execute(key)?;
+        }
     }
     let mut advance = tx.prepare_cached("UPDATE actors SET complete = ?2 WHERE id = ?1")?;
     for (actor, version) in &changes.complete {

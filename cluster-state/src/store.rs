@@ -16,6 +16,7 @@ use crate::id::{Actor, ClusterId, MachineId};
 use crate::kind::{self, Kind};
 use crate::local::{self, Retention, Write};
 use crate::metrics::{Metrics, Status};
+use crate::session::heard::Heard;
 use crate::session::throttle::Throttle;
 use crate::session::{self, Session};
 use crate::snapshot::Snapshot;
@@ -121,6 +122,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) throttle: Throttle,
     pub(crate) metrics: Arc<Metrics>,
+    /// The machines that sessions hear.
+    pub(crate) heard: Heard,
     /// One session at a time fetches everything anew.
     pub(crate) fetching: Semaphore,
     /// Sessions in which a peer fetches everything.
@@ -357,6 +360,7 @@ fn open(options: Options) -> Result<Store, OpenError> {
         clock,
         throttle: Throttle::new(max_rate, tokio::time::Instant::now()),
         metrics,
+        heard: Heard::default(),
         fetching: Semaphore::new(1),
         serving: AtomicUsize::new(0),
         set_aside,

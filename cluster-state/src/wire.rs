@@ -3,6 +3,7 @@
 //! A newer peer may send tags we do not know (ignored) and bodies with more at the end (ignored). Decoding never
 //! panics and allocates no more than a small multiple of the frame.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,6 +27,9 @@ const TAG_CHANGES: u8 = 3;
 const TAG_REFUSE: u8 = 4;
 const TAG_DIGEST: u8 = 5;
 const TAG_BUCKETS: u8 = 6;
+const TAG_HEARS: u8 = 7;
+/// Machines in one such frame; a machine keeps sessions with fewer.
+pub(crate) const MAX_HEARD: usize = 256;
 
 /// The first message each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +95,8 @@ pub(crate) enum Message {
     Changes(Batch),
     Digest(Digest),
     Buckets(BucketSums),
+    /// The machines that the sender hears itself.
+    Hears(Vec<MachineId>),
     Refuse(Refusal),
     /// From a newer peer.
     Unknown,
@@ -165,6 +171,10 @@ pub(crate) fn encode_buckets(sums: &BucketSums) -> Bytes {
     frame(TAG_BUCKETS, sums)
 }
 
+pub(crate) fn encode_hears(machines: &BTreeSet<MachineId>) -> Bytes {
+    frame(TAG_HEARS, machines)
+}
+
 pub(crate) fn encode_changes(batch: &Batch) -> Bytes {
     let mut runs: Vec<WireRun<'_>> = Vec::new();
     for op in &batch.ops {
@@ -231,6 +241,13 @@ pub(crate) fn decode(bytes: &[u8], kinds: &[Kind]) -> Result<Message, FrameError
                 return Err(FrameError::Senseless("another number of buckets"));
             }
             Ok(Message::Buckets(sums))
+        }
+        TAG_HEARS => {
+            let machines: Vec<MachineId> = body(rest)?;
+            if machines.len() > MAX_HEARD {
+                return Err(FrameError::Senseless("too many machines"));
+            }
+            Ok(Message::Hears(machines))
         }
         _ => Ok(Message::Unknown),
     }
@@ -353,6 +370,8 @@ mod tests {
         );
         let sums = BucketSums { kind: 1, sums: vec![0; 3], last: true };
         assert!(decode(&encode_buckets(&sums), &[]).is_err());
+        let many = (0..=MAX_HEARD).map(|n| MachineId((n as u128).to_le_bytes())).collect();
+        assert!(decode(&encode_hears(&many), &[]).is_err());
         assert_eq!(decode(&[], &[]).map(|_| ()), Err(FrameError::Senseless("empty")));
         let long = vec![0; MAX_FRAME + 1];
         assert_eq!(decode(&long, &[]).map(|_| ()), Err(FrameError::TooLong { bytes: MAX_FRAME + 1 }));
@@ -373,7 +392,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(tag in 0u8..8, mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        fn arbitrary_bytes_never_panic(tag in 0u8..9, mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
             bytes.insert(0, tag);
             let _ = decode(&bytes, &[]);
         }

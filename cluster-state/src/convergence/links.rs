@@ -73,8 +73,13 @@ impl World {
         };
         for round in 0..frames {
             for (side, end) in [ends.0, ends.1].into_iter().enumerate() {
+                // Each says to hear everybody, true or not, and holds back what it passes on for some rounds.
+                let state = &self.nodes[end].state;
+                link.cores[side].hear((0..self.nodes.len()).map(machine));
+                link.cores[side].look_for_news(state);
                 if round % 3 == 2 {
-                    link.cores[side].tick(&self.nodes[end].state);
+                    link.cores[side].tick(state);
+                    link.cores[side].hold_no_longer(state.seq());
                 }
                 if let Some(frame) = link.cores[side].next_frame(&self.nodes[end].state, true) {
                     link.wires[1 - side].push_back(frame);
@@ -123,14 +128,11 @@ impl World {
                 core.applied();
             }
             (Some(Effect::Apply(batch)), None) => {
-                let node = &mut self.nodes[n];
-                let mut state = node.state.clone();
-                match state.apply_batch(&batch, node.clock, &mut Changes::default()) {
+                match self.nodes[n].receive(&batch) {
                     Ok(()) => {}
                     Err(Rejected::Forgotten) => return self.begin_rejoin(n, VersionVector::default()),
                     Err(Rejected::TooManyOpaque) => panic!("unknown records"),
                 }
-                node.state = state;
                 core.applied();
                 self.delivered.push(batch);
             }
@@ -158,7 +160,7 @@ impl World {
         let node = &mut self.nodes[n];
         let rejoined = local::rejoin(&node.state, complete, stride, node.clock, &mut Changes::default());
         node.state = rejoined.unwrap();
-        node.sync();
+        node.rewrite();
         let me = node.state.me();
         self.remember(n, me, 0);
         // The daemon goes on saying what it finds on its machine.

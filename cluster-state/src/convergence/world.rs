@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::file::File;
 use super::links::Link;
 use crate::id::{Actor, Dot, MachineId};
 use crate::local::{self, Retention, Write};
 use crate::op::{Content, Op};
-use crate::state::{Batch, Changes, Member, MemberStatus, State};
+use crate::state::{Batch, Changes, Member, MemberStatus, Rejected, State};
 use crate::writer::WriteError;
 
 pub(super) const SPEC: u16 = 1;
@@ -22,6 +23,10 @@ pub(super) struct Node {
     pub(super) state: State,
     /// What a crash leaves.
     pub(super) disk: State,
+    /// The file of it.
+    pub(super) file: File,
+    /// What the file does not have yet.
+    pub(super) changes: Changes,
     /// What the last publication said.
     pub(super) truth: BTreeMap<Arc<str>, Vec<u8>>,
     pub(super) clock: u64,
@@ -30,11 +35,29 @@ pub(super) struct Node {
 impl Node {
     fn new(n: usize) -> Self {
         let state = State::new(Actor { machine: machine(n), incarnation: 1 });
-        Self { disk: state.clone(), state, truth: BTreeMap::new(), clock: START }
+        let (disk, file) = (state.clone(), File::of(&state));
+        Self { disk, file, changes: Changes::default(), state, truth: BTreeMap::new(), clock: START }
     }
 
     pub(super) fn sync(&mut self) {
+        self.file.commit(&std::mem::take(&mut self.changes));
         self.disk = self.state.clone();
+    }
+
+    /// Everything is written anew.
+    pub(super) fn rewrite(&mut self) {
+        self.changes = Changes::default();
+        self.file = File::of(&self.state);
+        self.disk = self.state.clone();
+    }
+
+    /// Takes in what a peer sent, or nothing of it.
+    pub(super) fn receive(&mut self, batch: &Batch) -> Result<(), Rejected> {
+        let (mut state, mut changes) = (self.state.clone(), Changes::default());
+        state.apply_batch(batch, self.clock, &mut changes)?;
+        self.state = state;
+        self.changes.ops.append(&mut changes.ops);
+        Ok(())
     }
 }
 
@@ -74,7 +97,7 @@ impl World {
                 ..Batch::default()
             };
             for node in &mut world.nodes[1..] {
-                node.state.apply_batch(&all, START, &mut Changes::default()).unwrap();
+                node.receive(&all).unwrap();
                 node.sync();
             }
         }
@@ -85,14 +108,14 @@ impl World {
         let node = &mut self.nodes[by];
         let floor = node.state.member(machine(whom)).map_or(0, |(_, member)| member.floor);
         let member = Member { status, floor };
-        local::declare(&mut node.state, machine(whom), member, node.clock, &mut Changes::default()).unwrap();
+        local::declare(&mut node.state, machine(whom), member, node.clock, &mut node.changes).unwrap();
         node.sync();
     }
 
     pub(super) fn write(&mut self, n: usize, writes: &[Write]) {
         let node = &mut self.nodes[n];
         let (me, before) = (node.state.me(), node.state.own_version());
-        local::write(&mut node.state, writes, node.clock, &mut Changes::default()).unwrap();
+        local::write(&mut node.state, writes, node.clock, &mut node.changes).unwrap();
         // Intent is fsynced before anybody hears of it, and everything before it with it.
         node.sync();
         for op in node.state.ops_after(me, before) {
@@ -125,7 +148,7 @@ impl World {
             _ => return self.log(n, value),
         };
         let node = &mut self.nodes[n];
-        match local::write(&mut node.state, &[write], node.clock, &mut Changes::default()) {
+        match local::write(&mut node.state, &[write], node.clock, &mut node.changes) {
             Ok(()) => node.sync(),
             Err(WriteError::Claimed { .. } | WriteError::EpochTooLow { .. }) => {}
             Err(other) => panic!("{other}"),
@@ -135,8 +158,7 @@ impl World {
     fn log(&mut self, n: usize, value: u8) {
         let node = &mut self.nodes[n];
         let keep = Retention { entries: 4, age_ms: 600_000 };
-        local::append(&mut node.state, LOG, &[vec![value]], keep, node.clock, &mut Changes::default())
-            .unwrap();
+        local::append(&mut node.state, LOG, &[vec![value]], keep, node.clock, &mut node.changes).unwrap();
         node.sync();
     }
 
@@ -149,7 +171,7 @@ impl World {
 
     pub(super) fn publish(&mut self, n: usize) {
         let node = &mut self.nodes[n];
-        local::publish(&mut node.state, FACT, &node.truth, node.clock, &mut Changes::default()).unwrap();
+        local::publish(&mut node.state, FACT, &node.truth, node.clock, &mut node.changes).unwrap();
     }
 
     /// A number that no incarnation in this history was raised by before.
@@ -164,10 +186,10 @@ impl World {
         let node = &mut self.nodes[n];
         let disk = &node.disk;
         let me = Actor { incarnation: disk.me().incarnation + stride, ..disk.me() };
-        let ops = disk.ops().cloned().collect();
-        let (state, _) =
-            State::load(me, disk.hlc, &disk.vector(), &disk.cuts().collect(), ops, node.clock).unwrap();
+        let (rows, cuts) = (node.file.rows(), disk.cuts().collect());
+        let (state, changes) = State::load(me, disk.hlc, &disk.vector(), &cuts, rows, node.clock).unwrap();
         node.state = state;
+        node.changes = changes;
         node.sync();
         // A daemon that starts says what it finds on its machine.
         self.publish(n);
@@ -176,9 +198,9 @@ impl World {
     pub(super) fn upkeep(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         let own = node.state.own_version();
-        node.state.release(node.clock, &mut Changes::default()).unwrap();
-        local::acknowledge(&mut node.state, node.clock, &mut Changes::default()).unwrap();
-        node.state.collect(&mut Changes::default());
+        node.state.release(node.clock, &mut node.changes).unwrap();
+        local::acknowledge(&mut node.state, node.clock, &mut node.changes).unwrap();
+        node.state.collect(&mut node.changes);
         if node.state.own_version() != own {
             node.sync();
         }
@@ -214,12 +236,8 @@ impl World {
             // Only what was sent can come again; the word that nothing is missing belongs to its stream.
             let mut batch = self.delivered[which % self.delivered.len()].clone();
             batch.heights.clear();
-            let node = &mut self.nodes[n];
-            let mut state = node.state.clone();
             // Refused: what it says of this replica ends the session, which is not here.
-            if state.apply_batch(&batch, node.clock, &mut Changes::default()).is_ok() {
-                node.state = state;
-            }
+            let _ = self.nodes[n].receive(&batch);
         }
     }
 }

@@ -23,8 +23,15 @@ use crate::writer::{Work, WriteError};
 
 /// Frames that wait between the session and whoever moves them, each way.
 const QUEUE: usize = 16;
+/// Changes that come so soon after the last frame wait for each other, unless there are enough to fill one: a frame is
+/// a transaction at the peer's.
+const COALESCE: Duration = Duration::from_millis(2);
 /// How often each side tells what is new, before jitter of 20 %.
 const TELL_MS: u64 = 1_000;
+/// A peer that has said nothing for this long is not counted on to say what it writes to others.
+const FRESH: Duration = Duration::from_millis(2_500);
+/// How long what the peer may get from its writer is held back, at least; at most twice as long.
+const HOLD: Duration = Duration::from_millis(50);
 /// A peer that says nothing for this long is gone; it would speak each second.
 const SILENCE: Duration = Duration::from_secs(15);
 /// First and longest wait before changes that could not be written are tried again.
@@ -140,6 +147,13 @@ impl Task {
         let mut serving: Option<Serving> = None;
         let mut heard = Instant::now();
         let mut tell = Instant::now() + tell_after(&mut jitter);
+        // When the next frame with changes may go, if some went just now.
+        let mut paced: Option<Instant> = None;
+        let mut others = shared.heard.watch();
+        others.mark_changed();
+        let mut hearing = shared.heard.session(self.peer);
+        // When what is held back by then is not held back any longer.
+        let mut hold: Option<(Instant, u64)> = None;
         loop {
             if snapshot.state.me() != me {
                 // What was told of our past was wrong; only a new greeting takes it back.
@@ -154,13 +168,30 @@ impl Task {
             if serving.is_none() && core.serves() {
                 serving = Some(Serving::of(shared));
             }
-            let held = shared.throttle.wait(Instant::now());
+            let now = Instant::now();
+            hearing.set(core.is_live() && now < heard + FRESH);
+            if others.has_changed().unwrap_or(false) {
+                core.hear(others.borrow_and_update().keys().copied());
+            }
+            if core.is_holding() && hold.is_none() {
+                hold = Some((now + HOLD, snapshot.state.seq()));
+            }
+            let held = shared.throttle.wait(now);
             let bulk = held.is_none();
-            let ready = core.has_frame(&snapshot.state, bulk);
+            let ready = match paced {
+                Some(_) => core.has_control(),
+                None => core.has_frame(&snapshot.state, bulk),
+            };
             tokio::select! {
                 permit = self.frames_out.reserve(), if ready => {
                     let Ok(permit) = permit else { return Ok(()) };
+                    let changes = !core.has_control();
                     if let Some(frame) = core.next_frame(&snapshot.state, bulk) {
+                        if changes {
+                            // What did not fit goes on at once.
+                            let more = core.has_frame(&snapshot.state, bulk);
+                            paced = (!more).then(|| Instant::now() + COALESCE);
+                        }
                         shared.throttle.charge(frame.len());
                         add(&self.metrics.frames_out, 1);
                         add(&self.metrics.bytes_out, frame.len() as u64);
@@ -169,6 +200,13 @@ impl Task {
                 }
                 () = self.frames_out.closed(), if !ready => return Ok(()),
                 () = sleep_option(held), if held.is_some() => {}
+                () = sleep_until_option(paced), if paced.is_some() => paced = None,
+                () = sleep_until_option(hold.map(|(until, _)| until)), if hold.is_some() => {
+                    if let Some((_, seq)) = hold.take() {
+                        core.hold_no_longer(seq);
+                    }
+                }
+                _ = others.changed() => others.mark_changed(),
                 frame = frames_in.recv(), if applying.is_none() => {
                     let Some(frame) = frame else { return Ok(()) };
                     heard = Instant::now();
@@ -193,6 +231,7 @@ impl Task {
                     applying = None;
                     heard = Instant::now();
                     snapshot = Arc::clone(&snapshots.borrow_and_update());
+                    core.look_for_news(&snapshot.state);
                     match outcome {
                         Ok(Applied::Changes) => core.applied(),
                         Ok(Applied::Incarnation) => {}
@@ -207,6 +246,7 @@ impl Task {
                         return Err(SessionError::Closed);
                     }
                     snapshot = Arc::clone(&snapshots.borrow_and_update());
+                    core.look_for_news(&snapshot.state);
                 }
                 () = tokio::time::sleep_until(tell) => {
                     tell = Instant::now() + tell_after(&mut jitter);
@@ -277,6 +317,13 @@ async fn apply(shared: &Shared, peer: MachineId, batch: Batch) -> Result<Applied
 async fn sleep_option(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until_option(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
     }
 }

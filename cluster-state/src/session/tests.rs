@@ -1,8 +1,10 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::kind::MAX_RECORD;
 use crate::local::{self, Write};
 use crate::state::Changes;
-use crate::wire::MAX_FRAME;
+use crate::wire::{FRAME_TARGET, MAX_FRAME};
 use proptest::prelude::*;
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
@@ -166,6 +168,74 @@ fn without_bandwidth_only_intent_goes() {
     assert_eq!(pair.states[0].vector(), pair.states[1].vector());
 }
 
+/// What machine 1 has and machine 3 lacks, at machine 2, whose peer 3 says to hear machine 1.
+fn in_the_middle() -> Pair {
+    let mut pair = Pair::new([state(2), state(3)]);
+    pair.settle();
+    pair.cores[1].hear([machine(1), machine(2)].into_iter());
+    pair.settle();
+    let mut writer = state(1);
+    put(&mut writer, "a", 10);
+    let batch = Batch {
+        ops: writer.ops().cloned().collect(),
+        heights: writer.heights().collect(),
+        ..Batch::default()
+    };
+    pair.states[0].apply_batch(&batch, NOW, &mut Changes::default()).unwrap();
+    pair
+}
+
+#[test]
+fn what_the_peer_hears_itself_is_held_back_and_then_passed_on() {
+    let mut pair = in_the_middle();
+    pair.settle();
+    assert!(pair.cores[0].is_holding());
+    assert!(!pair.cores[0].has_frame(&pair.states[0], true), "nothing is promised meanwhile");
+    assert_eq!(pair.states[1].vector().len(), 0, "neither the change nor the word that it is there");
+    let seq = pair.states[0].seq();
+    pair.cores[0].hold_no_longer(seq);
+    pair.settle();
+    assert!(!pair.cores[0].is_holding());
+    assert_eq!(pair.states[0].vector(), pair.states[1].vector());
+}
+
+#[test]
+fn what_the_peer_has_meanwhile_is_not_passed_on() {
+    let mut pair = in_the_middle();
+    pair.settle();
+    let batch = Batch {
+        ops: pair.states[0].ops().cloned().collect(),
+        heights: pair.states[0].heights().collect(),
+        ..Batch::default()
+    };
+    pair.states[1].apply_batch(&batch, NOW, &mut Changes::default()).unwrap();
+    pair.cores[1].look_for_news(&pair.states[1]);
+    let before = pair.frames;
+    pair.settle();
+    assert_eq!(pair.frames - before, 1, "the peer says so");
+    assert!(!pair.cores[0].is_holding());
+}
+
+#[test]
+fn nothing_overtakes_what_is_held_back() {
+    let mut pair = in_the_middle();
+    pair.settle();
+    put(&mut pair.states[0], "b", 10);
+    let frame = pair.cores[0].next_frame(&pair.states[0], true).unwrap();
+    let Ok(Message::Changes(batch)) = wire::decode(&frame, &[]) else { panic!("no changes") };
+    let keys: Vec<&str> = batch.ops.iter().map(|op| &*op.key).collect();
+    assert_eq!(keys, ["a", "b"]);
+    assert!(!batch.heights.is_empty() && !pair.cores[0].is_holding());
+}
+
+#[test]
+fn what_the_peer_does_not_hear_is_passed_on_at_once() {
+    let mut pair = in_the_middle();
+    pair.cores[1].hear([machine(2)].into_iter());
+    pair.settle();
+    assert_eq!(pair.states[0].vector(), pair.states[1].vector());
+}
+
 #[test]
 fn different_records_under_equal_heights_are_noticed_and_repaired() {
     let (mut a, mut b) = (state(1), state(2));
@@ -285,7 +355,7 @@ fn a_long_vector_is_told_in_several_frames() {
 
 proptest! {
     #[test]
-    fn no_frame_makes_the_session_panic(frames in prop::collection::vec((0u8..8, prop::collection::vec(any::<u8>(), 0..200)), 1..8)) {
+    fn no_frame_makes_the_session_panic(frames in prop::collection::vec((0u8..9, prop::collection::vec(any::<u8>(), 0..200)), 1..8)) {
         let (mut a, b) = (state(1), state(2));
         put(&mut a, "a", 10);
         let mut core = Core::new(CLUSTER, &[], machine(2), &a);

@@ -1,0 +1,181 @@
+//! What goes into the next frame.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Core, Phase};
+use crate::op::{Lane, Op};
+use crate::state::{Batch, Next, State};
+use crate::wire::{self, FRAME_TARGET, HEIGHT_WEIGHT};
+
+/// Changes that are held back at most; the next one lets all of them go.
+const MAX_HELD: usize = 1_024;
+
+/// How far a lane was taken into a frame.
+#[derive(Debug, Clone, Copy, Default)]
+struct Filled {
+    /// There is more than fits.
+    full: bool,
+    /// The rest is held back.
+    held: bool,
+}
+
+impl Core {
+    /// Whether `next_frame` has something other than changes.
+    pub(crate) fn has_control(&self) -> bool {
+        !self.control.is_empty() || self.hears_due && self.phase == Phase::Live
+    }
+
+    /// Whether `next_frame` may have something. Without `bulk`, only what does not count towards the bandwidth.
+    pub(crate) fn has_frame(&self, state: &State, bulk: bool) -> bool {
+        if self.has_control() {
+            return true;
+        }
+        if self.is_silent() {
+            return false;
+        }
+        let idle = self.idle.is_some_and(|(seq, all)| seq == state.seq() && (all || !bulk));
+        self.news
+            || !idle
+                && (state.lane_after(Lane::Intent, self.intent_cursor).next().is_some()
+                    || bulk
+                        && (!self.repairs.is_empty()
+                            || state.lane_after(Lane::Fact, self.fact_cursor).next().is_some()
+                            || state.heights_after(self.height_cursor).next().is_some()))
+    }
+
+    /// The peer is sent no changes.
+    fn is_silent(&self) -> bool {
+        self.phase != Phase::Live || self.fetching || self.outgrown || self.parted
+    }
+
+    /// The next frame for the peer.
+    pub(crate) fn next_frame(&mut self, state: &State, bulk: bool) -> Option<Bytes> {
+        if let Some(frame) = self.control.pop_front() {
+            return Some(frame);
+        }
+        if self.hears_due && self.phase == Phase::Live {
+            self.hears_due = false;
+            return Some(wire::encode_hears(&self.hears));
+        }
+        if self.is_silent() {
+            return None;
+        }
+        if self.news {
+            self.tell(state);
+            return self.control.pop_front();
+        }
+        // The tag, the counts and the flag.
+        let mut room = FRAME_TARGET - 16;
+        let mut batch = Batch::default();
+        let intents = self.fill(Lane::Intent, state, &mut batch, &mut room);
+        self.holding = intents.held;
+        if !intents.full && bulk && batch.ops.is_empty() && !self.repairs.is_empty() {
+            self.fill_repairs(state, &mut batch, &mut room);
+        } else if !intents.full && bulk {
+            let facts = self.fill(Lane::Fact, state, &mut batch, &mut room);
+            self.holding |= facts.held;
+            if !facts.full && !self.holding {
+                if self.cuts_number != state.cuts_number() && self.peer_lacks(state) {
+                    self.outgrown = true;
+                    return None;
+                }
+                self.cuts_number = state.cuts_number();
+                self.fill_heights(state, &mut batch, &mut room);
+            }
+        }
+        if batch.ops.is_empty() && batch.heights.is_empty() {
+            self.idle = Some((state.seq(), bulk));
+            return None;
+        }
+        self.changes_sent += 1;
+        Some(wire::encode_changes(&batch))
+    }
+
+    /// Whether the peer is likely to get a change from the machine that wrote it.
+    fn may_wait(&self, next: &Next<&Arc<Op>>, state: &State) -> bool {
+        let writer = next.item.dot.actor.machine;
+        next.seq > self.overdue
+            && !self.serving
+            && writer != state.me().machine
+            && self.peer_hears.contains(&writer)
+    }
+
+    /// Adds what the peer lacks of a lane.
+    fn fill(&mut self, lane: Lane, state: &State, batch: &mut Batch, room: &mut usize) -> Filled {
+        let mut cursor = match lane {
+            Lane::Intent => self.intent_cursor,
+            Lane::Fact => self.fact_cursor,
+        };
+        let mut filled = Filled::default();
+        let mut held: Vec<Next<&Arc<Op>>> = Vec::new();
+        'lane: for next in state.lane_after(lane, cursor) {
+            if self.peer_has.includes(next.item.dot) || self.echo.contains(&next.item.dot) {
+                if held.is_empty() {
+                    cursor = next.seq;
+                }
+                continue;
+            }
+            let waits = held.len() < MAX_HELD && self.may_wait(&next, state);
+            held.push(next);
+            if waits {
+                continue;
+            }
+            // What is held back goes first: no effect travels before its cause.
+            for next in held.drain(..) {
+                let weight = wire::weight(next.item);
+                // A record that does not fit a frame travels alone.
+                if weight > *room && !batch.ops.is_empty() {
+                    filled.full = true;
+                    break 'lane;
+                }
+                *room = room.saturating_sub(weight);
+                batch.ops.push(Arc::clone(next.item));
+                cursor = next.seq;
+            }
+        }
+        filled.held = !held.is_empty();
+        match lane {
+            Lane::Intent => self.intent_cursor = cursor,
+            Lane::Fact => self.fact_cursor = cursor,
+        }
+        filled
+    }
+
+    /// Everything that is live was sent: the peer may say to have what we have.
+    fn fill_heights(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
+        for next in state.heights_after(self.height_cursor) {
+            let (actor, version) = next.item;
+            if version > self.peer_has.get(actor) {
+                if *room < HEIGHT_WEIGHT && !(batch.ops.is_empty() && batch.heights.is_empty()) {
+                    return;
+                }
+                *room = room.saturating_sub(HEIGHT_WEIGHT);
+                batch.heights.push((actor, version));
+                if state.cut(actor) > 0 {
+                    batch.cuts.push((actor, state.cut(actor)));
+                }
+                self.closed.raise(actor, version);
+            }
+            self.height_cursor = next.seq;
+        }
+    }
+
+    fn fill_repairs(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
+        batch.repair = true;
+        while let Some(dot) = self.repairs.first().copied() {
+            // What was replaced meanwhile is not sent.
+            let op = state.ops_after(dot.actor, dot.version.saturating_sub(1)).next();
+            if let Some(op) = op.filter(|op| op.dot == dot) {
+                let weight = wire::weight(op);
+                if weight > *room && !batch.ops.is_empty() {
+                    return;
+                }
+                *room = room.saturating_sub(weight);
+                batch.ops.push(Arc::clone(op));
+            }
+            self.repairs.remove(&dot);
+        }
+    }
+}
