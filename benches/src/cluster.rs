@@ -1,7 +1,7 @@
 //! Three machines as processes, told what to do over their standard input.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(crate) struct Machine {
     link: SocketAddr,
     look: SocketAddr,
     /// Where it answers `Put`.
-    pub(crate) put: SocketAddr,
+    pub(crate) put: PathBuf,
 }
 
 /// A moment on a machine.

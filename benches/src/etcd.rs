@@ -9,12 +9,15 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use tokio::process::{Child, Command};
 
+use crate::client::Client;
 use crate::figure::note;
-use crate::put::{Client, StatusResponse};
+use crate::put::StatusResponse;
 use crate::scratch;
 
 /// Until three members have a leader.
 const ELECTION: Duration = Duration::from_secs(20);
+/// Until a member answers.
+const PATIENCE: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Three running members; ended when dropped.
@@ -22,7 +25,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 pub(crate) struct Etcd {
     members: Vec<Child>,
     /// Where the leader answers clients.
-    pub(crate) leader: SocketAddr,
+    pub(crate) leader: PathBuf,
     /// What it calls its version.
     pub(crate) version: String,
 }
@@ -31,29 +34,34 @@ impl Etcd {
     /// Starts it and waits for a leader.
     pub(crate) async fn start(directory: &Path) -> anyhow::Result<Self> {
         let program = program().await?;
-        let clients = free_ports()?;
         let peers = free_ports()?;
         let url = |address: &SocketAddr| format!("http://{address}");
         let cluster: Vec<String> =
             peers.iter().enumerate().map(|(n, peer)| format!("m{n}={}", url(peer))).collect();
         let mut members = Vec::new();
-        for (n, (client, peer)) in clients.iter().zip(&peers).enumerate() {
+        let mut sockets = Vec::new();
+        for (n, peer) in peers.iter().enumerate() {
+            // A URL with a host and a port is the only one that it accepts; the file is called so, where it runs.
+            let socket = format!("m{n}:1");
+            let client = format!("unix://{socket}");
+            sockets.push(directory.join(socket));
             let log = std::fs::File::create(directory.join(format!("m{n}.log")))?;
             let mut command = Command::new(&program);
             command.args(["--name", &format!("m{n}")]);
             command.arg("--data-dir").arg(directory.join(format!("m{n}")));
-            command.args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)]);
+            command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
             command.args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)]);
             command.args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", "new"]);
             command.args(["--logger", "zap", "--log-level", "error"]);
+            command.current_dir(directory);
             command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
             members.push(command.spawn().with_context(|| format!("cannot start {}", program.display()))?);
         }
         let electing = async {
             loop {
-                for client in &clients {
-                    if let Some(status) = leads(*client).await {
-                        return (*client, status.version);
+                for socket in &sockets {
+                    if let Some(status) = leads(socket).await {
+                        return (socket.clone(), status.version);
                     }
                 }
                 tokio::time::sleep(ASK_AGAIN).await;
@@ -75,9 +83,10 @@ impl Etcd {
 }
 
 /// The answer of a member that leads.
-async fn leads(client: SocketAddr) -> Option<StatusResponse> {
+async fn leads(client: &Path) -> Option<StatusResponse> {
     // Not up yet, or no leader yet: asked again.
-    let status = Client::connect(client).await.ok()?.status().await.ok()?;
+    let asking = async { Client::connect(client).await?.status().await };
+    let status = tokio::time::timeout(PATIENCE, asking).await.ok()?.ok()?;
     let me = status.header.as_ref()?.member;
     (status.leader != 0 && status.leader == me).then_some(status)
 }

@@ -2,21 +2,20 @@
 //! what the bench tells it on standard input, a line of JSON each, and answers on standard output.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, Stdin, Stdout};
-use tokio::net::{TcpListener, UdpSocket};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio_util::sync::CancellationToken;
 use uc_cluster_state::membership::{Liveness, Membership};
 use uc_cluster_state::{Actor, Class, ClusterId, Kind, MAX_TRANSACTION, Options, Store, Write};
 
 use crate::link::{self, machine};
 use crate::observe::Observer;
-use crate::put;
+use crate::serve::serve;
 
 /// The kind of all records here.
 pub(crate) const RECORD: u16 = 1;
@@ -51,7 +50,7 @@ pub(crate) enum Command {
 pub(crate) enum Answer {
     Ready {
         link: SocketAddr,
-        put: SocketAddr,
+        put: PathBuf,
         look: SocketAddr,
     },
     Done,
@@ -89,15 +88,13 @@ pub(crate) fn stamped(key: String, size: usize) -> Write {
 pub(crate) async fn run(n: u8, directory: &Path) -> anyhow::Result<()> {
     let store = open(n, directory).await?;
     let links = TcpListener::bind("127.0.0.1:0").await?;
-    let puts = TcpListener::bind("127.0.0.1:0").await?;
+    let put = directory.join(format!("{n}.sock"));
+    let puts = UnixListener::bind(&put)?;
     let look = UdpSocket::bind("127.0.0.1:0").await?;
-    let ready =
-        Answer::Ready { link: links.local_addr()?, put: puts.local_addr()?, look: look.local_addr()? };
+    let ready = Answer::Ready { link: links.local_addr()?, put, look: look.local_addr()? };
     let membership = Membership::start(look, machine(n), store.starts(), CancellationToken::new())?;
     tokio::spawn(link::accept(store.clone(), links));
-    let service = put::Server(store.clone());
-    let server = tonic::transport::Server::builder().add_service(service);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(puts)));
+    tokio::spawn(serve(store.clone(), puts));
     let lines = BufReader::new(tokio::io::stdin()).lines();
     let mut served = Served { n, store, membership, lines, out: tokio::io::stdout() };
     served.answer(&ready).await?;

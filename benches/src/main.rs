@@ -3,6 +3,7 @@
 //! cluster, so that each has its own memory, threads and file.
 
 mod churn;
+mod client;
 mod cluster;
 mod compose;
 mod disk;
@@ -16,6 +17,7 @@ mod put;
 mod relay;
 mod replication;
 mod scratch;
+mod serve;
 mod store;
 
 use std::path::PathBuf;
@@ -23,7 +25,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {

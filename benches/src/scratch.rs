@@ -13,7 +13,8 @@ impl Scratch {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let path = root().join(format!("run-{}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
+        // Without `..`: the path of a socket may be no longer than 107 bytes.
+        Ok(Self(path.canonicalize()?))
     }
 
     /// Makes a directory in it.

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+
 use crate::cluster::Cluster;
 use crate::etcd::Etcd;
 use crate::figure::{Budget, Figure, Rival, note, p50_p99_ms, percentile};
@@ -55,8 +57,8 @@ async fn through_grpc(scratch: &Scratch) -> anyhow::Result<()> {
     // Ours and theirs in turn, so that a busy minute of the machine meets both.
     for clients in [64, 1] {
         let mut cluster = Cluster::start(&scratch.directory(&format!("ours-{clients}"))?, None).await?;
-        let server = cluster.machines.first().map(|machine| machine.put);
-        let load = load::run(server.ok_or_else(|| anyhow::anyhow!("no machines"))?, clients, LOADED).await?;
+        let server = cluster.machines.first().map(|machine| machine.put.clone()).context("no machines")?;
+        let load = load::run(&server, clients, LOADED).await?;
         let settled = cluster.settle().await?;
         note(&format!(
             "{clients} clients, ours: {:.0} /s; all three replicas the same {} ms after the last write",
@@ -66,7 +68,7 @@ async fn through_grpc(scratch: &Scratch) -> anyhow::Result<()> {
         ours.push(load);
         drop(cluster);
         let etcd = Etcd::start(&scratch.directory(&format!("etcd-{clients}"))?).await?;
-        let load = load::run(etcd.leader, clients, LOADED).await?;
+        let load = load::run(&etcd.leader, clients, LOADED).await?;
         note(&format!("{clients} clients, etcd {}: {:.0} /s", etcd.version, load.rate));
         theirs.push(load);
         etcd.stop().await?;
