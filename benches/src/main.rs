@@ -1,6 +1,6 @@
-//! Benchmarks of the record store, of replication and of reading compose files: `cargo xtask bench store|replication|compose`. Figures go to standard
-//! output, one a line; everything else goes to standard error. The program starts itself again as the machines of a
-//! cluster, so that each has its own memory, threads and file.
+//! Benchmarks of the record store, of replication and of reading compose files: `cargo xtask bench
+//! store|replication|compose`. Figures go to standard output, one a line; everything else goes to standard error. The
+//! program starts itself again as the machines of a cluster, so that each has its own memory, threads and file.
 
 mod churn;
 mod client;
@@ -23,11 +23,21 @@ mod store;
 use std::path::PathBuf;
 
 use anyhow::bail;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut builder = match arguments.first().map(String::as_str) {
+        // The clients: they wait more than they work, and threads that take work from each other cost more than it.
+        Some("store") => Builder::new_current_thread(),
+        // As the daemon runs.
+        _ => Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()?.block_on(run(&arguments))
+}
+
+async fn run(arguments: &[String]) -> anyhow::Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["store"] => until_terminated(store::run()).await,
         ["replication"] => until_terminated(replication::run()).await,
