@@ -20,9 +20,7 @@ use crate::id::{Actor, ClusterId, Dot, MachineId};
 use crate::kind::Kind;
 use crate::state::{Batch, Standing, State};
 use crate::vector::VersionVector;
-use crate::wire::{
-    self, BucketSums, Digest, FrameError, HEIGHTS_CHUNK, Heights, Hello, MAX_HEARD, Message, Refusal,
-};
+use crate::wire::{self, BucketSums, Digest, FrameError, HEIGHTS_CHUNK, Heights, Hello, Message, Refusal};
 
 mod driver;
 mod error;
@@ -269,9 +267,9 @@ impl Core {
         self.phase == Phase::Live && !self.fetching
     }
 
-    /// The machines that this one hears itself; the peer need not pass on at once what they write.
-    pub(crate) fn hear(&mut self, machines: impl Iterator<Item = MachineId>) {
-        let hears = machines.filter(|machine| *machine != self.peer).take(MAX_HEARD).collect();
+    /// The machines that this one hears itself, without the peer: it need not pass on at once what they write.
+    pub(crate) fn hear(&mut self, machines: Vec<MachineId>) {
+        let hears = machines.into_iter().collect();
         self.hears_due |= hears != self.hears;
         self.hears = hears;
     }

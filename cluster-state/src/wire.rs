@@ -28,8 +28,8 @@ const TAG_REFUSE: u8 = 4;
 const TAG_DIGEST: u8 = 5;
 const TAG_BUCKETS: u8 = 6;
 const TAG_HEARS: u8 = 7;
-/// Machines in one such frame; a machine keeps sessions with fewer.
-pub(crate) const MAX_HEARD: usize = 256;
+/// Machines in one such frame.
+pub(crate) const MAX_HEARD: usize = 16;
 
 /// The first message each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

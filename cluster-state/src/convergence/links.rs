@@ -75,7 +75,7 @@ impl World {
             for (side, end) in [ends.0, ends.1].into_iter().enumerate() {
                 // Each says to hear everybody, true or not, and holds back what it passes on for some rounds.
                 let state = &self.nodes[end].state;
-                link.cores[side].hear((0..self.nodes.len()).map(machine));
+                link.cores[side].hear((0..self.nodes.len()).map(machine).collect());
                 link.cores[side].look_for_news(state);
                 if round % 3 == 2 {
                     link.cores[side].tick(state);

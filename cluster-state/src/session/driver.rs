@@ -149,8 +149,6 @@ impl Task {
         let mut tell = Instant::now() + tell_after(&mut jitter);
         // When the next frame with changes may go, if some went just now.
         let mut paced: Option<Instant> = None;
-        let mut others = shared.heard.watch();
-        others.mark_changed();
         let mut hearing = shared.heard.session(self.peer);
         // When what is held back by then is not held back any longer.
         let mut hold: Option<(Instant, u64)> = None;
@@ -170,9 +168,6 @@ impl Task {
             }
             let now = Instant::now();
             hearing.set(core.is_live() && now < heard + FRESH);
-            if others.has_changed().unwrap_or(false) {
-                core.hear(others.borrow_and_update().keys().copied());
-            }
             if core.is_holding() && hold.is_none() {
                 hold = Some((now + HOLD, snapshot.state.seq()));
             }
@@ -206,7 +201,6 @@ impl Task {
                         core.hold_no_longer(seq);
                     }
                 }
-                _ = others.changed() => others.mark_changed(),
                 frame = frames_in.recv(), if applying.is_none() => {
                     let Some(frame) = frame else { return Ok(()) };
                     heard = Instant::now();
@@ -250,6 +244,7 @@ impl Task {
                 }
                 () = tokio::time::sleep_until(tell) => {
                     tell = Instant::now() + tell_after(&mut jitter);
+                    core.hear(shared.heard.except(self.peer));
                     core.tick(&snapshot.state);
                     self.metrics.lag.store(core.lag(&snapshot.state), Ordering::Relaxed);
                     self.metrics.differences.store(core.differences(), Ordering::Relaxed);

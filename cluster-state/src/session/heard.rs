@@ -2,29 +2,22 @@
 //! peer, which then need not pass on at once what these machines write.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use tokio::sync::watch;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::id::MachineId;
+use crate::wire::MAX_HEARD;
 
-/// Sessions that hear a machine; usually one.
-type Sessions = BTreeMap<MachineId, u32>;
-
-/// Shared by the sessions of a store.
-#[derive(Debug, Clone)]
-pub(crate) struct Heard(Arc<watch::Sender<Sessions>>);
-
-impl Default for Heard {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Sessions::new())))
-    }
-}
+/// Shared by the sessions of a store: how many hear a machine, usually one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<BTreeMap<MachineId, u32>>>);
 
 impl Heard {
-    /// Says when the machines change.
-    pub(crate) fn watch(&self) -> watch::Receiver<Sessions> {
-        self.0.subscribe()
+    /// What to tell a peer: the machines but itself; none if they are many. That all tell all that a change has come
+    /// would then cost more than what is passed on twice.
+    pub(crate) fn except(&self, peer: MachineId) -> Vec<MachineId> {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = sessions.keys().copied().filter(|machine| *machine != peer);
+        if sessions.len() > MAX_HEARD { Vec::new() } else { others.collect() }
     }
 
     /// One session's part in it; nothing is heard yet.
@@ -47,17 +40,12 @@ impl Hearing {
             return;
         }
         self.on = on;
-        let peer = self.peer;
-        self.heard.0.send_if_modified(|sessions| {
-            let count = sessions.entry(peer).or_default();
-            let before = *count > 0;
-            *count = if on { *count + 1 } else { count.saturating_sub(1) };
-            let after = *count > 0;
-            if !after {
-                sessions.remove(&peer);
-            }
-            before != after
-        });
+        let mut sessions = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = sessions.entry(self.peer).or_default();
+        *count = if on { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            sessions.remove(&self.peer);
+        }
     }
 }
 
@@ -71,20 +59,37 @@ impl Drop for Hearing {
 mod tests {
     use super::*;
 
+    fn machine(n: usize) -> MachineId {
+        MachineId([n as u8; 16])
+    }
+
     #[test]
     fn a_machine_is_heard_for_as_long_as_one_session_hears_it() {
         let heard = Heard::default();
-        let watch = heard.watch();
-        let peer = MachineId([1; 16]);
-        let (mut old, mut new) = (heard.session(peer), heard.session(peer));
+        let (mut old, mut new) = (heard.session(machine(1)), heard.session(machine(1)));
         old.set(true);
         new.set(true);
         new.set(true);
         drop(old);
-        assert!(watch.borrow().contains_key(&peer));
+        assert_eq!(heard.except(machine(2)), [machine(1)]);
+        assert_eq!(heard.except(machine(1)), []);
         new.set(false);
-        assert!(watch.borrow().is_empty());
+        assert_eq!(heard.except(machine(2)), []);
         drop(new);
-        assert!(watch.borrow().is_empty());
+        assert_eq!(heard.except(machine(2)), []);
+    }
+
+    #[test]
+    fn of_many_none_is_told() {
+        let heard = Heard::default();
+        let sessions: Vec<Hearing> = (0..=MAX_HEARD)
+            .map(|n| {
+                let mut session = heard.session(machine(n));
+                session.set(true);
+                session
+            })
+            .collect();
+        assert_eq!(heard.except(machine(99)), []);
+        drop(sessions);
     }
 }
