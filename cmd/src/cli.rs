@@ -25,6 +25,7 @@ Examples:
   uc deploy                           deploy the compose file of this directory
   uc ps                               see what runs where
   uc logs -f web                      follow a service's logs
+  uc doctor                           see what is wrong
 
 Exit codes: 0 done, 1 failed, 2 usage or compose error, 3 rolled back, 4 partly applied or a machine
 unreachable, 5 timed out, 130 interrupted; `uc exec` passes on the container's own.";
@@ -105,6 +106,7 @@ pub(crate) enum Command {
     Machine(commands::machine::MachineCommand),
     #[command(subcommand, visible_alias = "conflict")]
     Conflicts(commands::conflicts::ConflictsCommand),
+    Doctor(commands::doctor::DoctorArgs),
     #[command(subcommand, visible_alias = "context")]
     Ctx(commands::ctx::CtxCommand),
     Version(commands::version::VersionArgs),

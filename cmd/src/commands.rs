@@ -7,6 +7,7 @@ pub(crate) mod conflicts;
 pub(crate) mod ctx;
 pub(crate) mod deploy;
 pub(crate) mod dial_stdio;
+pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod inspect;
 pub(crate) mod logs;
@@ -45,6 +46,7 @@ fn done(result: CliResult) -> CliResult<u8> {
 async fn talk(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     match command {
         Command::Exec(args) => return exec::run(args, ui, globals).await,
+        Command::Doctor(args) => return doctor::run(args, ui, globals).await,
         Command::Build(args) => build::run(args, ui).await?,
         Command::Deploy(args) => deploy::run(args, ui, globals).await?,
         Command::Ps(args) => ps::run(args, ui, globals).await?,

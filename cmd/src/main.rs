@@ -12,6 +12,7 @@ mod connect;
 mod connection;
 #[cfg(test)]
 mod docs;
+mod doctor;
 mod env;
 mod error;
 mod files;

@@ -4,6 +4,7 @@
 //! milliseconds, what is not set is null. `docs/cli.md` documents them.
 
 mod conflict;
+mod doctor;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use uc_api::v1::{self, Health, Liveness, ReplicaState, ServiceMode};
 
 pub(crate) use conflict::{Conflict, Settled};
+pub(crate) use doctor::Doctor;
 pub(crate) use spec::{Port, Spec, Volume, port_text};
 
 use crate::times::rfc3339_ms;
@@ -35,6 +37,11 @@ pub(crate) fn health(replica: &v1::ReplicaRecord) -> String {
 /// Whether a machine is there.
 pub(crate) fn liveness(liveness: Liveness) -> String {
     word(liveness.as_str_name(), "LIVENESS_")
+}
+
+/// What a machine is to those that list it: `evicted` where it was silent for too long and is not back.
+pub(crate) fn machine_state(of: Liveness, evicted: bool) -> String {
+    if evicted && of != Liveness::Up { "evicted".into() } else { liveness(of) }
 }
 
 /// How replicas are placed.
@@ -195,7 +202,7 @@ impl From<&v1::MachineStatus> for Machine {
             created_at: rfc3339_ms(record.created_at_ms),
             id: record.id,
             name: record.name,
-            state: liveness(status.liveness()),
+            state: machine_state(status.liveness(), status.evicted),
             connected: status.connected,
             public_key: record.public_key,
             endpoints: record.endpoints,
@@ -343,6 +350,14 @@ mod tests {
         assert_eq!(word("SERVICE_MODE_GLOBAL", "SERVICE_MODE_"), "global");
         assert_eq!(word("LIVENESS_UNSPECIFIED", "LIVENESS_"), "unknown");
         assert_eq!(word("UPDATE_ORDER_START_FIRST", "UPDATE_ORDER_"), "start-first");
+    }
+
+    #[test]
+    fn a_machine_is_evicted_until_it_is_back() {
+        assert_eq!(machine_state(Liveness::Down, true), "evicted");
+        assert_eq!(machine_state(Liveness::Unspecified, true), "evicted");
+        assert_eq!(machine_state(Liveness::Up, true), "up");
+        assert_eq!(machine_state(Liveness::Down, false), "down");
     }
 
     fn replica(state: ReplicaState, health: Health, exit_code: Option<i32>) -> v1::ReplicaRecord {

@@ -10,6 +10,7 @@ mod dns_sync;
 pub mod docker;
 mod endpoints;
 mod evict;
+mod examine;
 pub mod files;
 mod grpc;
 mod host_network;

@@ -75,6 +75,17 @@ impl Readiness {
         })
     }
 
+    /// The parts that are not ready, and why.
+    pub fn unready(&self) -> Vec<(&'static str, Failure)> {
+        let parts = self.parts().into_iter();
+        let unready = parts.filter_map(|(name, stage)| match stage {
+            Stage::Ready => None,
+            Stage::Pending => Some((name, Failure::new(Code::TimedOut, "not ready yet"))),
+            Stage::Failed(failure) => Some((name, failure.clone())),
+        });
+        unready.collect()
+    }
+
     fn parts(&self) -> [(&'static str, &Stage); 4] {
         [
             ("the mesh", &self.mesh),
@@ -129,6 +140,8 @@ pub struct Member {
     pub cancel: CancellationToken,
     /// Who this machine is, for its node service; follows a renaming.
     pub identity: watch::Sender<Option<node::Identity>>,
+    /// When it started, Unix milliseconds.
+    pub started_at_ms: i64,
     /// What works.
     pub readiness: watch::Sender<Readiness>,
     /// Who is alive, as membership sees it.
@@ -180,6 +193,7 @@ impl Member {
             tasks: TaskTracker::new(),
             cancel,
             identity,
+            started_at_ms: now_ms(),
             readiness: watch::Sender::default(),
             alive: watch::Sender::default(),
         });

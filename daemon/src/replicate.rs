@@ -62,7 +62,7 @@ pub(crate) async fn run(member: Arc<Member>) {
 
 /// The ids of the members this machine keeps a stream with. Where all talk to all, those that are down are called, too:
 /// they may be heard before they are seen.
-fn neighbours(
+pub(crate) fn neighbours(
     own: &str,
     machines: &[MachineRecord],
     alive: &BTreeMap<MachineId, Liveness>,

@@ -1196,6 +1196,9 @@ pub struct MachineStatus {
     pub connected: bool,
     #[prost(uint32, tag = "5")]
     pub replicas: u32,
+    /// It was silent for too long: nothing waits for it, and its facts are not shown. Ends when it comes back.
+    #[prost(bool, tag = "6")]
+    pub evicted: bool,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1331,6 +1334,186 @@ pub struct BackupResponse {
     /// Where it is, absolute.
     #[prost(string, tag = "4")]
     pub path: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExamineRequest {
+    /// Names, ids or unique prefixes of ids; empty: the machine that answers.
+    #[prost(string, repeated, tag = "1")]
+    pub machines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Every machine; `machines` is empty then.
+    #[prost(bool, tag = "2")]
+    pub all: bool,
+}
+/// By name.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExamineResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub machines: ::prost::alloc::vec::Vec<ExaminedMachine>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExaminedMachine {
+    #[prost(message, optional, tag = "1")]
+    pub machine: ::core::option::Option<MachineRecord>,
+    /// As the machine sees it that answers the call.
+    #[prost(enumeration = "Liveness", tag = "2")]
+    pub liveness: i32,
+    #[prost(bool, tag = "3")]
+    pub evicted: bool,
+    /// The machine that answers the call.
+    #[prost(bool, tag = "4")]
+    pub connected: bool,
+    /// When it was asked and when it was heard, Unix milliseconds by the clock of the machine that answers the call.
+    #[prost(int64, tag = "5")]
+    pub asked_at_ms: i64,
+    #[prost(int64, tag = "6")]
+    pub heard_at_ms: i64,
+    /// None: it did not answer, and `failure` says why.
+    #[prost(message, optional, tag = "7")]
+    pub examination: ::core::option::Option<Examination>,
+    #[prost(string, tag = "8")]
+    pub failure: ::prost::alloc::string::String,
+}
+/// What a machine says of itself. Counters are those since its daemon started.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Examination {
+    #[prost(string, tag = "1")]
+    pub uc_version: ::prost::alloc::string::String,
+    /// Empty: the engine does not answer, and `docker_failure` says why.
+    #[prost(string, tag = "2")]
+    pub docker_version: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub docker_failure: ::prost::alloc::string::String,
+    /// Its clock when the call came and when it answered, Unix milliseconds.
+    #[prost(int64, tag = "4")]
+    pub clock_from_ms: i64,
+    #[prost(int64, tag = "5")]
+    pub clock_to_ms: i64,
+    /// When its daemon started, by its clock.
+    #[prost(int64, tag = "6")]
+    pub started_at_ms: i64,
+    #[prost(message, repeated, tag = "7")]
+    pub unready: ::prost::alloc::vec::Vec<UnreadyPart>,
+    /// Why a small file cannot be written beside the store. Empty: it can.
+    #[prost(string, tag = "8")]
+    pub disk_failure: ::prost::alloc::string::String,
+    /// Where the store's file was moved that was found damaged when the daemon started. Empty: it was not.
+    #[prost(string, tag = "9")]
+    pub set_aside: ::prost::alloc::string::String,
+    /// It fetches all records anew.
+    #[prost(bool, tag = "10")]
+    pub rejoining: bool,
+    #[prost(message, optional, tag = "11")]
+    pub store: ::core::option::Option<StoreFigures>,
+    /// Every other machine of the list.
+    #[prost(message, repeated, tag = "12")]
+    pub peers: ::prost::alloc::vec::Vec<PeerFigures>,
+    /// Ids of the machines that wrote the quarantined records.
+    #[prost(string, repeated, tag = "13")]
+    pub quarantined_writers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A part of the machine that does not work yet or no more: it is tried again.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnreadyPart {
+    #[prost(string, tag = "1")]
+    pub part: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StoreFigures {
+    /// Live changes: what the file holds.
+    #[prost(uint64, tag = "1")]
+    pub changes: u64,
+    /// Machines times their unclean restarts.
+    #[prost(uint64, tag = "2")]
+    pub actors: u64,
+    /// Deletes that wait until every member has them, and those that all had and that are gone.
+    #[prost(uint64, tag = "3")]
+    pub tombstones: u64,
+    #[prost(uint64, tag = "4")]
+    pub collected: u64,
+    #[prost(uint64, tag = "5")]
+    pub conflicts: u64,
+    /// Records stamped too far ahead of the machine's clock.
+    #[prost(uint64, tag = "6")]
+    pub quarantined: u64,
+    /// Records of unknown form.
+    #[prost(uint64, tag = "7")]
+    pub opaque: u64,
+    /// Changes received before everything below them.
+    #[prost(uint64, tag = "8")]
+    pub loose: u64,
+    /// Requests that wait for the writer, of 1,024.
+    #[prost(uint64, tag = "9")]
+    pub waiting: u64,
+    #[prost(uint64, tag = "10")]
+    pub commits: u64,
+    /// Of these, fsynced.
+    #[prost(uint64, tag = "11")]
+    pub durable_commits: u64,
+    #[prost(uint64, tag = "12")]
+    pub failed_commits: u64,
+    /// Time of all commits together, microseconds.
+    #[prost(uint64, tag = "13")]
+    pub commit_us: u64,
+    /// Commits by their time: up to `commit_bucket_ends_us\[i\]` microseconds, and those that took longer in one more.
+    #[prost(uint64, repeated, tag = "14")]
+    pub commit_buckets: ::prost::alloc::vec::Vec<u64>,
+    #[prost(uint64, repeated, tag = "15")]
+    pub commit_bucket_ends_us: ::prost::alloc::vec::Vec<u64>,
+    /// How often everything was fetched anew.
+    #[prost(uint64, tag = "16")]
+    pub rejoins: u64,
+    /// Size of the file, without its log.
+    #[prost(uint64, tag = "17")]
+    pub file_bytes: u64,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerFigures {
+    #[prost(string, tag = "1")]
+    pub machine_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub machine_name: ::prost::alloc::string::String,
+    #[prost(enumeration = "Liveness", tag = "3")]
+    pub liveness: i32,
+    #[prost(bool, tag = "4")]
+    pub evicted: bool,
+    /// The two replicate with each other directly; in clusters of more than twelve machines each has a few such neighbours.
+    #[prost(bool, tag = "5")]
+    pub neighbour: bool,
+    /// A session is open.
+    #[prost(bool, tag = "6")]
+    pub connected: bool,
+    #[prost(uint64, tag = "7")]
+    pub sessions: u64,
+    /// Versions that it has not said to have; told about once a second.
+    #[prost(uint64, tag = "8")]
+    pub lag: u64,
+    #[prost(uint64, tag = "9")]
+    pub frames_in: u64,
+    #[prost(uint64, tag = "10")]
+    pub frames_out: u64,
+    #[prost(uint64, tag = "11")]
+    pub bytes_in: u64,
+    #[prost(uint64, tag = "12")]
+    pub bytes_out: u64,
+    /// How often equal heights came with different digests: a bug, repaired.
+    #[prost(uint64, tag = "13")]
+    pub differences: u64,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -2182,6 +2365,29 @@ pub mod cluster_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Cluster", "Backup"));
             self.inner.unary(req, path, codec).await
         }
+        /// How machines are by their own word, and how the machine that answers sees them. The reply has each machine that was asked for, also those that
+        /// did not answer.
+        pub async fn examine(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExamineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExamineResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Cluster/Examine");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Cluster", "Examine"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2247,6 +2453,12 @@ pub mod cluster_server {
             &self,
             request: tonic::Request<super::BackupRequest>,
         ) -> std::result::Result<tonic::Response<super::BackupResponse>, tonic::Status>;
+        /// How machines are by their own word, and how the machine that answers sees them. The reply has each machine that was asked for, also those that
+        /// did not answer.
+        async fn examine(
+            &self,
+            request: tonic::Request<super::ExamineRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExamineResponse>, tonic::Status>;
     }
     /// The members of the cluster; any machine answers for all.
     #[derive(Debug)]
@@ -2623,6 +2835,49 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Cluster/Examine" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExamineSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::ExamineRequest>
+                    for ExamineSvc<T> {
+                        type Response = super::ExamineResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExamineRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::examine(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExamineSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

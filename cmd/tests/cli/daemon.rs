@@ -26,6 +26,8 @@ pub(crate) struct Daemon {
     pub(crate) inspection: v1::InspectServiceResponse,
     pub(crate) logs: Vec<v1::LogEntry>,
     pub(crate) conflicts: Vec<v1::Conflict>,
+    /// One for each call of `Examine`; the last one stays.
+    pub(crate) examined: Mutex<VecDeque<Vec<v1::ExaminedMachine>>>,
     /// One for each call of `Plan`; the last one stays.
     pub(crate) plans: Mutex<VecDeque<v1::Plan>>,
     /// One for each call of `Execute`: events, and a failure in place of the end.
@@ -224,6 +226,17 @@ impl v1::cluster_server::Cluster for Daemon {
         let machine = Some(member(&name.replace('m', "id-"), &name, "10.210.0.0/24"));
         let path = format!("/var/lib/uc/backups/{}", r.path);
         Ok(Response::new(v1::BackupResponse { machine, bytes: 81_920, digest: "ab12".repeat(16), path }))
+    }
+
+    async fn examine(
+        &self,
+        request: Request<v1::ExamineRequest>,
+    ) -> Result<Response<v1::ExamineResponse>, Status> {
+        let r = request.get_ref();
+        self.called(&request, "Examine", format!("{:?} all={}", r.machines, r.all))?;
+        let mut looks = self.examined.lock().unwrap();
+        let machines = if looks.len() > 1 { looks.pop_front() } else { looks.front().cloned() };
+        Ok(Response::new(v1::ExamineResponse { machines: machines.unwrap_or_default() }))
     }
 }
 
@@ -462,5 +475,6 @@ pub(crate) fn status(
         facts: Some(facts),
         connected,
         replicas: 2,
+        evicted: false,
     }
 }

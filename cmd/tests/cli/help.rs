@@ -12,7 +12,7 @@ fn help_shows_examples_and_exit_codes() {
 #[test]
 fn each_command_has_help() {
     let world = World::new();
-    for command in ["deploy", "logs", "exec", "machine", "conflicts", "ctx"] {
+    for command in ["deploy", "logs", "exec", "machine", "conflicts", "doctor", "ctx"] {
         let ran = world.uc(&[command, "-h"]);
         assert_eq!(ran.code, Some(0));
         insta::assert_snapshot!(format!("help_{command}"), ran.stdout);

@@ -10,6 +10,7 @@ mod connect;
 mod contexts;
 mod daemon;
 mod deploy;
+mod doctor;
 mod exec;
 mod files;
 mod help;

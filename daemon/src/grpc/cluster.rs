@@ -9,9 +9,9 @@ use tonic::{Request, Response, Status};
 use uc_api::token::{JoinToken, TokenMember};
 use uc_api::v1::{
     AddMachineRequest, AddMachineResponse, BackupRequest, BackupResponse, CreateTokenRequest,
-    CreateTokenResponse, LabelMachineRequest, LabelMachineResponse, ListMachinesRequest,
-    ListMachinesResponse, MachineRecord, MachineStatus, NodeResetRequest, RemoveMachineRequest,
-    RemoveMachineResponse, RenameMachineRequest, RenameMachineResponse, TokenRecord,
+    CreateTokenResponse, ExamineRequest, ExamineResponse, LabelMachineRequest, LabelMachineResponse,
+    ListMachinesRequest, ListMachinesResponse, MachineRecord, MachineStatus, NodeResetRequest,
+    RemoveMachineRequest, RemoveMachineResponse, RenameMachineRequest, RenameMachineResponse, TokenRecord,
     cluster_client::ClusterClient, cluster_server::Cluster, node_client::NodeClient,
 };
 use uc_api::{Code, Failure};
@@ -20,6 +20,7 @@ use uc_mesh::PrivateKey;
 use super::access;
 use crate::app::App;
 use crate::backup;
+use crate::examine::{self, wire_liveness};
 use crate::machine_labels;
 use crate::member::Member;
 use crate::records::{self, delete, put};
@@ -43,23 +44,15 @@ impl ClusterApi {
     }
 }
 
-/// The liveness of the wire.
-pub(super) fn liveness(of: Option<&uc_cluster_state::membership::Liveness>) -> uc_api::v1::Liveness {
-    match of {
-        Some(uc_cluster_state::membership::Liveness::Up) => uc_api::v1::Liveness::Up,
-        Some(uc_cluster_state::membership::Liveness::Suspect) => uc_api::v1::Liveness::Suspect,
-        Some(uc_cluster_state::membership::Liveness::Down) => uc_api::v1::Liveness::Down,
-        None => uc_api::v1::Liveness::Unspecified,
-    }
-}
-
 fn list(member: &Member) -> Vec<MachineStatus> {
     let view = member.view();
     let alive = member.liveness();
+    let evicted = examine::evicted(&member.store.snapshot());
     view.machines()
         .into_iter()
         .map(|machine| MachineStatus {
-            liveness: liveness(alive.get(&machine.id)).into(),
+            liveness: wire_liveness(alive.get(&machine.id)).into(),
+            evicted: evicted.contains(&machine.id),
             facts: view.facts_of(&machine.id),
             connected: machine.id == member.membership.machine_id,
             replicas: view.replicas_of(&machine.id).len() as u32,
@@ -252,10 +245,15 @@ impl Cluster for ClusterApi {
             back_up_remote(&member, &machine, path).await?
         }))
     }
+
+    async fn examine(&self, request: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
+        let member = self.app.member()?;
+        Ok(Response::new(examine::run(&member, request.get_ref()).await?))
+    }
 }
 
-/// What a machine with a join token may do: register itself with that token, nothing else. A member may ask for a backup as well, for somebody
-/// who is connected to it.
+/// What a machine with a join token may do: register itself with that token, nothing else. A member may ask for a backup as well, and how this
+/// machine is, for somebody who is connected to it.
 #[derive(Debug)]
 pub(super) struct JoinGate {
     member: Arc<Member>,
@@ -264,6 +262,10 @@ pub(super) struct JoinGate {
 impl JoinGate {
     pub(super) fn new(member: Arc<Member>) -> Self {
         Self { member }
+    }
+
+    fn is_from_member<T>(&self, request: &Request<T>) -> bool {
+        access::caller(request).is_some_and(|address| access::is_member(&self.member, address))
     }
 }
 
@@ -326,12 +328,21 @@ impl Cluster for JoinGate {
     }
 
     async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<BackupResponse>, Status> {
-        let from_member =
-            access::caller(&request).is_some_and(|address| access::is_member(&self.member, address));
+        let from_member = self.is_from_member(&request);
         let request = request.into_inner();
         if !from_member || request.machine != self.member.membership.machine_id {
             return Err(not_here());
         }
         Ok(Response::new(back_up(&self.member, request.path).await?))
+    }
+
+    async fn examine(&self, request: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
+        let own = &self.member.membership.machine_id;
+        let ExamineRequest { machines, all } = request.get_ref();
+        // For itself only: an examination that went on from machine to machine would not end.
+        if !self.is_from_member(&request) || *all || machines.as_slice() != std::slice::from_ref(own) {
+            return Err(not_here());
+        }
+        Ok(Response::new(examine::run(&self.member, request.get_ref()).await?))
     }
 }

@@ -17,9 +17,9 @@ use uc_api::v1::{
 use uc_api::{Code, Failure, ServiceKey};
 use uc_cluster_state::membership::Liveness;
 
-use super::cluster::liveness;
 use super::logs;
 use crate::app::App;
+use crate::examine::wire_liveness;
 use crate::member::Member;
 use crate::records::OwnedReplica;
 
@@ -75,7 +75,7 @@ fn replica_status(
     let current =
         key.and_then(|key| services.get(&key)).is_some_and(|r| r.revision == owned.replica.revision);
     ReplicaStatus {
-        machine_liveness: liveness(alive.get(&owned.machine.id)).into(),
+        machine_liveness: wire_liveness(alive.get(&owned.machine.id)).into(),
         machine_id: owned.machine.id,
         machine_name: owned.machine.name,
         replica: Some(owned.replica),

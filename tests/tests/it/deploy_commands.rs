@@ -34,6 +34,12 @@ fn has_keys(value: &Value, keys: &str) {
 const SERVICE: &str = "project name revision mode replicas image ports updated_at";
 const REPLICA: &str = "project service container_id container_name image revision current state health exit_code \
                        restart_count draining ip ports created_at machine";
+const EXAMINED: &str = "id name state connected answered failure clock uc_version docker_version docker_failure \
+                        started_at unready disk_failure set_aside rejoining store peers";
+const STORE: &str = "changes actors tombstones collected conflicts quarantined quarantined_writers opaque loose waiting \
+                     commits durable_commits failed_commits commit_us commit_buckets rejoins file_bytes";
+const PEER: &str = "id name state neighbour connected sessions lag frames_in frames_out bytes_in bytes_out \
+                    differences";
 const SPEC: &str = "image built command entrypoint environment ports mounts healthcheck depends_on mode \
                     replicas machines user working_dir hostname labels stop_grace_period_ms stop_signal \
                     restart pull_policy update_order init read_only tty stdin_open cap_add cap_drop aliases \
@@ -77,6 +83,15 @@ fn listings(cluster: &Cluster) {
             "id name state connected subnet public_key endpoints replicas created_at labels facts",
         );
         has_keys(&machine["facts"], "hostname os kernel arch docker_version uc_version cpus memory_bytes");
+    }
+    let doctor = cluster.json(&["doctor"]);
+    has_keys(&doctor, "findings machines");
+    for machine in array(&doctor["machines"]).expect("an array") {
+        has_keys(machine, EXAMINED);
+        has_keys(&machine["clock"], "ahead_ms error_ms");
+        has_keys(&machine["store"], STORE);
+        has_keys(&machine["store"]["commit_buckets"][0], "up_to_us commits");
+        has_keys(&machine["peers"][0], PEER);
     }
     let all = cluster.json(&["inspect", "talker"]);
     has_keys(&all, "service spec replicas volumes");

@@ -17,6 +17,7 @@ mod deploy_images;
 mod deploy_life;
 mod deploy_network;
 mod engines;
+mod machine_doctor;
 mod machine_members;
 mod machine_partition;
 mod machine_refusals;

@@ -12,6 +12,9 @@ use crate::ui::{Cell, GREEN, RED, Table, Ui, YELLOW};
 use crate::view;
 
 /// List the machines of the cluster
+///
+/// A machine's state is `up`, `suspect` (for up to 8 seconds), `down`, or `evicted` once it was silent for 72 hours: nothing waits for it any more.
+/// An evicted one comes back by itself; one that is gone for good goes with `uc machine rm`. `uc doctor` says more.
 #[derive(Debug, Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct LsArgs {
@@ -49,12 +52,13 @@ fn table(machines: &[MachineStatus]) -> Table {
         let facts = status.facts.clone().unwrap_or_default();
         let style = match status.liveness() {
             Liveness::Up => GREEN,
+            _ if status.evicted => RED,
             Liveness::Down => RED,
             Liveness::Suspect | Liveness::Unspecified => YELLOW,
         };
         table.row([
             machine.name.as_str().into(),
-            Cell::styled(view::liveness(status.liveness()), style),
+            Cell::styled(view::machine_state(status.liveness(), status.evicted), style),
             machine.subnet.as_str().into(),
             status.replicas.to_string().into(),
             machine.endpoints.join(", ").into(),

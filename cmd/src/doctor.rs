@@ -1,0 +1,169 @@
+//! From what the machines say of themselves to what is wrong: a pure function of one or two looks at the cluster. What may pass by itself within
+//! seconds (a lag, a session that is opened again) counts as lasting only if all looks show it. How findings are printed is the command's.
+
+pub(crate) mod figures;
+mod reach;
+mod records;
+mod together;
+
+use std::collections::BTreeMap;
+
+use uc_api::v1::{Examination, ExaminedMachine, PeerFigures, StoreFigures};
+
+/// A peer that has not said to have so many versions lags: a large deployment writes fewer within the second between two words on it.
+const LAG: u64 = 100;
+/// Requests that wait for the writer, of the 1,024 there is room for.
+const WAITING: u64 = 512;
+/// Differences of clocks up to this are usual without a time server.
+const CLOCK_WARNING_MS: i64 = 2_000;
+/// Half of what quarantines the writes of the machine that is ahead.
+const CLOCK_PROBLEM_MS: i64 = 30_000;
+/// Writes of records that take longer make commands slow.
+const SLOW_US: u64 = 50_000;
+/// With fewer commits, the slowest in a hundred says nothing.
+const COMMITS: u64 = 100;
+
+/// How bad it is; the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Severity {
+    /// Something does not work, or data is at risk.
+    Problem,
+    /// Works, and will not for long or not as it should.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+impl Severity {
+    /// As it is printed, and in JSON.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Problem => "problem",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) severity: Severity,
+    /// Which sort, for programs: never changes its meaning.
+    pub(crate) kind: &'static str,
+    /// Names of the machines it is about.
+    pub(crate) machines: Vec<String>,
+    /// What, where, how much or since when.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: String,
+}
+
+fn finding<'a>(
+    severity: Severity,
+    kind: &'static str,
+    machines: impl IntoIterator<Item = &'a str>,
+    message: impl Into<String>,
+    hint: impl Into<String>,
+) -> Finding {
+    let machines = machines.into_iter().map(ToOwned::to_owned).collect();
+    Finding { severity, kind, machines, message: message.into(), hint: hint.into() }
+}
+
+/// A machine that answered.
+#[derive(Debug, Clone, Copy)]
+struct Answered<'a> {
+    id: &'a str,
+    name: &'a str,
+    said: &'a Examination,
+}
+
+/// All machines at one moment.
+#[derive(Debug)]
+struct Look<'a> {
+    machines: &'a [ExaminedMachine],
+    answered: Vec<Answered<'a>>,
+}
+
+impl<'a> Look<'a> {
+    fn new(machines: &'a [ExaminedMachine]) -> Self {
+        let answered = machines.iter().filter_map(|examined| {
+            let record = examined.machine.as_ref()?;
+            let said = examined.examination.as_ref()?;
+            Some(Answered { id: &record.id, name: &record.name, said })
+        });
+        Self { machines, answered: answered.collect() }
+    }
+
+    fn of(&self, id: &str) -> Option<Answered<'a>> {
+        self.answered.iter().find(|one| one.id == id).copied()
+    }
+}
+
+impl<'a> Answered<'a> {
+    fn store(self) -> StoreFigures {
+        self.said.store.clone().unwrap_or_default()
+    }
+
+    fn peer(self, id: &str) -> Option<&'a PeerFigures> {
+        self.said.peers.iter().find(|peer| peer.machine_id == id)
+    }
+
+    /// How long its daemon runs: `2 hours`.
+    fn uptime(self) -> String {
+        crate::times::rough((self.said.clock_to_ms - self.said.started_at_ms).max(0) / 1000)
+    }
+}
+
+/// What is wrong, the worst first. `looks` are the same machines at moments some seconds apart, the present last; with one alone nothing is known
+/// to last, and what may pass is a note.
+pub(crate) fn findings(looks: &[Vec<ExaminedMachine>]) -> Vec<Finding> {
+    let looks: Vec<Look<'_>> = looks.iter().map(|machines| Look::new(machines)).collect();
+    let Some((now, before)) = looks.split_last() else { return Vec::new() };
+    let mut found = Vec::new();
+    reach::find(now, before, &mut found);
+    together::find(now, &mut found);
+    records::find(now, before, &mut found);
+    found.sort_by_key(|finding| finding.severity);
+    found
+}
+
+/// Whether this look shows what may pass by itself, so that another one some seconds later would tell more.
+pub(crate) fn may_pass(look: &[ExaminedMachine]) -> bool {
+    let look = Look::new(look);
+    reach::may_pass(&look) || records::may_pass(&look)
+}
+
+/// What a machine's clock is ahead of that of the machine that asked it, in milliseconds, and by how much that may be wrong. The call's times on
+/// both ends bound it: it came after it was sent, and was heard after it was answered.
+pub(crate) fn clock(examined: &ExaminedMachine) -> Option<(i64, i64)> {
+    let said = examined.examination.as_ref()?;
+    let (one, other) = (said.clock_from_ms - examined.asked_at_ms, said.clock_to_ms - examined.heard_at_ms);
+    let (low, high) = (one.min(other), one.max(other));
+    Some((i64::midpoint(low, high), (high - low + 1) / 2))
+}
+
+/// `m1`, `m1 and m2`, `m1, m2 and m3`.
+fn list(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Names by what they have in common, in the order of that.
+fn grouped<'a, K: Ord>(rows: impl IntoIterator<Item = (K, &'a str)>) -> BTreeMap<K, Vec<&'a str>> {
+    let mut groups: BTreeMap<K, Vec<&str>> = BTreeMap::new();
+    for (key, name) in rows {
+        groups.entry(key).or_default().push(name);
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests;

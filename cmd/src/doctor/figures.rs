@@ -1,0 +1,160 @@
+//! The store's figures in tables: what each machine keeps, how its writes go, and what goes between it and each other machine.
+
+use uc_api::v1::{ExaminedMachine, StoreFigures};
+
+use super::records::p99_us;
+use super::{Look, clock};
+use crate::ui::{Cell, Table};
+use crate::view;
+
+/// The three tables, with an empty line between them.
+pub(crate) fn tables(machines: &[ExaminedMachine]) -> String {
+    let look = Look::new(machines);
+    [kept(&look), written(&look, machines), exchanged(&look)].map(|table| table.render()).join("\n")
+}
+
+fn kept(look: &Look<'_>) -> Table {
+    let mut table = Table::new(&[
+        "MACHINE",
+        "CHANGES",
+        "ACTORS",
+        "TOMBSTONES",
+        "COLLECTED",
+        "CONFLICTS",
+        "QUARANTINED",
+        "OPAQUE",
+        "LOOSE",
+        "REJOINS",
+        "FILE",
+    ]);
+    for machine in &look.answered {
+        let store = machine.store();
+        table.row([
+            machine.name.into(),
+            number(store.changes),
+            number(store.actors),
+            number(store.tombstones),
+            number(store.collected),
+            number(store.conflicts),
+            number(store.quarantined),
+            number(store.opaque),
+            number(store.loose),
+            number(store.rejoins),
+            bytes(store.file_bytes).into(),
+        ]);
+    }
+    table
+}
+
+fn written(look: &Look<'_>, machines: &[ExaminedMachine]) -> Table {
+    let mut table = Table::new(&[
+        "MACHINE", "COMMITS", "DURABLE", "FAILED", "WAITING", "MEAN", "P99", "UPTIME", "CLOCK", "DOCKER",
+        "UC",
+    ]);
+    for machine in &look.answered {
+        let store = machine.store();
+        let examined =
+            machines.iter().find(|one| one.machine.as_ref().is_some_and(|record| record.id == machine.id));
+        let clock = examined.and_then(clock).map(|(ahead, error)| format!("{ahead:+} ms ± {error}"));
+        table.row([
+            machine.name.into(),
+            number(store.commits),
+            number(store.durable_commits),
+            number(store.failed_commits),
+            number(store.waiting),
+            store.commit_us.checked_div(store.commits).map(micros).unwrap_or_default().into(),
+            p99(&store).into(),
+            machine.uptime().into(),
+            clock.unwrap_or_default().into(),
+            machine.said.docker_version.as_str().into(),
+            machine.said.uc_version.as_str().into(),
+        ]);
+    }
+    table
+}
+
+fn exchanged(look: &Look<'_>) -> Table {
+    let mut table = Table::new(&[
+        "MACHINE",
+        "PEER",
+        "SEEN",
+        "SESSION",
+        "SESSIONS",
+        "LAG",
+        "FRAMES IN",
+        "FRAMES OUT",
+        "BYTES IN",
+        "BYTES OUT",
+        "DIFFERENCES",
+    ]);
+    for machine in &look.answered {
+        for peer in &machine.said.peers {
+            let session = match (peer.connected, peer.neighbour) {
+                (true, _) => "open",
+                (false, true) => "none",
+                (false, false) => "no neighbour",
+            };
+            table.row([
+                machine.name.into(),
+                peer.machine_name.as_str().into(),
+                view::machine_state(peer.liveness(), peer.evicted).into(),
+                session.into(),
+                number(peer.sessions),
+                number(peer.lag),
+                number(peer.frames_in),
+                number(peer.frames_out),
+                bytes(peer.bytes_in).into(),
+                bytes(peer.bytes_out).into(),
+                number(peer.differences),
+            ]);
+        }
+    }
+    table
+}
+
+fn number(count: u64) -> Cell {
+    count.to_string().into()
+}
+
+/// `812 B`, `9.8 KiB`, `1.2 GiB`.
+fn bytes(count: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut size = count as f64 / 1024.0;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < units.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", units[unit])
+}
+
+/// `250 µs`, `2.5 ms`.
+fn micros(us: u64) -> String {
+    if us < 1000 { format!("{us} µs") } else { format!("{}.{} ms", us / 1000, us % 1000 / 100) }
+}
+
+/// Of buckets only their ends are known.
+fn p99(store: &StoreFigures) -> String {
+    match p99_us(store) {
+        None => String::new(),
+        Some(u64::MAX) => {
+            store.commit_bucket_ends_us.last().map(|end| format!("> {}", micros(*end))).unwrap_or_default()
+        }
+        Some(end) => format!("≤ {}", micros(end)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times() {
+        assert_eq!([bytes(0), bytes(1023), bytes(10_000)], ["0 B", "1023 B", "9.8 KiB"]);
+        assert_eq!([bytes(1 << 31), bytes(u64::MAX)], ["2.0 GiB", "16777216.0 TiB"]);
+        assert_eq!([micros(250), micros(2_500), micros(50_000)], ["250 µs", "2.5 ms", "50.0 ms"]);
+    }
+}

@@ -1,0 +1,249 @@
+//! The record store of each machine, and what it says of its peers.
+
+use uc_api::v1::{Liveness, StoreFigures};
+
+use super::Severity::{Note, Problem, Warning};
+use super::{Answered, COMMITS, Finding, LAG, Look, SLOW_US, WAITING, counted, finding, list};
+
+pub(super) fn find(now: &Look<'_>, before: &[Look<'_>], found: &mut Vec<Finding>) {
+    for machine in &now.answered {
+        let earlier: Vec<Answered<'_>> = before.iter().filter_map(|look| look.of(machine.id)).collect();
+        found.extend(writes(*machine, &earlier));
+        found.extend(busy(*machine, &earlier));
+        found.extend(slow(*machine));
+        found.extend(history(*machine));
+        found.extend(lags(*machine, &earlier));
+        found.extend(differences(*machine));
+        found.extend(quarantined(now, *machine));
+        found.extend(unknown_form(*machine));
+    }
+    found.extend(conflicts(now));
+    found.extend(deletes(now));
+}
+
+pub(super) fn may_pass(look: &Look<'_>) -> bool {
+    look.answered.iter().any(|machine| {
+        let store = machine.store();
+        let lags = machine.said.peers.iter().any(|peer| peer.connected && peer.lag > LAG);
+        lags || store.waiting > WAITING || store.failed_commits > 0
+    })
+}
+
+fn writes(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
+    let name = machine.name;
+    let failed = machine.store().failed_commits;
+    let so_far = format!(
+        "{} of records failed since its ucd started {} ago",
+        counted(failed, "write", "writes"),
+        machine.uptime()
+    );
+    let free = format!(
+        "free some space on {name} (`docker image prune` often helps); nothing that was acknowledged is lost"
+    );
+    let disk = machine.said.disk_failure.as_str();
+    if !disk.is_empty() {
+        let count = if failed > 0 { format!("; {so_far}") } else { String::new() };
+        return Some(finding(
+            Problem,
+            "writes",
+            [name],
+            format!("{name} cannot write to its disk: {disk}{count}"),
+            free,
+        ));
+    }
+    if failed == 0 {
+        return None;
+    }
+    let growing = earlier.iter().any(|look| look.store().failed_commits < failed);
+    Some(if growing {
+        finding(
+            Problem,
+            "writes",
+            [name],
+            format!("{name}: writes fail: {so_far}, some of them just now"),
+            free,
+        )
+    } else {
+        let hint =
+            format!("its disk takes writes at present; on {name}: `df -h /var/lib/uc`, `journalctl -u ucd`");
+        finding(Warning, "writes", [name], format!("{name}: {so_far}"), hint)
+    })
+}
+
+fn busy(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
+    let waiting = machine.store().waiting;
+    if waiting <= WAITING || earlier.iter().any(|look| look.store().waiting <= WAITING) {
+        return None;
+    }
+    let severity = if earlier.is_empty() { Note } else { Warning };
+    let name = machine.name;
+    let message = format!("{name}: {waiting} requests wait for the store's writer, of 1024");
+    Some(finding(
+        severity,
+        "waiting",
+        [name],
+        message,
+        format!("its disk is too slow for what is written: on {name}, `iostat -x 1`"),
+    ))
+}
+
+/// The end of the bucket that the slowest in a hundred is in, in microseconds; `u64::MAX` for the open one. None: too few.
+pub(super) fn p99_us(store: &StoreFigures) -> Option<u64> {
+    let all: u64 = store.commit_buckets.iter().sum();
+    if all < COMMITS {
+        return None;
+    }
+    let wanted = all - all / 100;
+    let mut so_far = 0;
+    let at = store.commit_buckets.iter().position(|count| {
+        so_far += count;
+        so_far >= wanted
+    })?;
+    Some(store.commit_bucket_ends_us.get(at).copied().unwrap_or(u64::MAX))
+}
+
+fn slow(machine: Answered<'_>) -> Option<Finding> {
+    if p99_us(&machine.store())? <= SLOW_US {
+        return None;
+    }
+    let name = machine.name;
+    let message =
+        format!("{name}: of a hundred writes of records at least one takes more than {} ms", SLOW_US / 1000);
+    Some(finding(
+        Warning,
+        "slow",
+        [name],
+        message,
+        format!("its disk is slow or busy: on {name}, `iostat -x 1`"),
+    ))
+}
+
+fn history(machine: Answered<'_>) -> Vec<Finding> {
+    let (name, said) = (machine.name, machine.said);
+    let mut found = Vec::new();
+    if !said.set_aside.is_empty() {
+        let message = format!(
+            "{name}: its store was damaged when its ucd started {} ago, and was moved to {}; it began anew with what the others have",
+            machine.uptime(),
+            said.set_aside
+        );
+        let hint = format!(
+            "check the disk of {name} (`dmesg`, `smartctl -a`); the next start of ucd ends this finding, and the file can go"
+        );
+        found.push(finding(Problem, "damaged", [name], message, hint));
+    }
+    if said.rejoining {
+        let message = format!("{name} fetches all records anew; until that is done it shows what it had");
+        let hint = "seconds, as a rule; if it stays, see whether it has sessions: `uc doctor --figures`";
+        found.push(finding(Warning, "rejoining", [name], message, hint));
+    }
+    found
+}
+
+/// Without a session lag means nothing new: that there is none is said elsewhere.
+fn lags(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for peer in machine.said.peers.iter().filter(|peer| peer.connected && peer.lag > LAG) {
+        let lags: Vec<u64> = earlier
+            .iter()
+            .map(|look| look.peer(&peer.machine_id).filter(|peer| peer.connected).map_or(0, |peer| peer.lag))
+            .collect();
+        if lags.iter().any(|lag| *lag <= LAG) {
+            continue;
+        }
+        let behind = format!("{} lacks {} changes that {} has", peer.machine_name, peer.lag, machine.name);
+        let (severity, message) = match lags.last() {
+            Some(lag) if peer.lag < *lag => (Note, format!("{behind}, and catches up: {lag} a moment ago")),
+            Some(_) => (Warning, format!("{behind}, and does not catch up")),
+            None => (Note, format!("{behind} right now")),
+        };
+        let hint = "the line between them or the disk of the one behind is slow: `uc doctor --figures` shows what goes between them";
+        found.push(finding(severity, "lag", [peer.machine_name.as_str(), machine.name], message, hint));
+    }
+    found
+}
+
+fn differences(machine: Answered<'_>) -> Vec<Finding> {
+    let differing = machine.said.peers.iter().filter(|peer| peer.differences > 0);
+    let message = |peer: &uc_api::v1::PeerFigures| {
+        format!(
+            "{} found {} in the records of {}, and repaired them, since its ucd started {} ago",
+            machine.name,
+            counted(peer.differences, "difference", "differences"),
+            peer.machine_name,
+            machine.uptime()
+        )
+    };
+    let hint = "a fault of ours: please report it, with `uc doctor -o json` and `journalctl -u ucd` of both";
+    differing
+        .map(|peer| {
+            finding(Warning, "differences", [machine.name, peer.machine_name.as_str()], message(peer), hint)
+        })
+        .collect()
+}
+
+fn quarantined(now: &Look<'_>, machine: Answered<'_>) -> Option<Finding> {
+    let count = machine.store().quarantined;
+    if count == 0 {
+        return None;
+    }
+    let name_of = |id: &'_ String| {
+        let known = now.machines.iter().filter_map(|one| one.machine.as_ref()).find(|one| one.id == *id);
+        known.map_or_else(|| uc_api::id::short(id).to_owned(), |record| record.name.clone())
+    };
+    let writers: Vec<String> = machine.said.quarantined_writers.iter().map(name_of).collect();
+    let writers: Vec<&str> = writers.iter().map(String::as_str).collect();
+    let by = if writers.is_empty() { String::new() } else { format!(" by {}", list(&writers)) };
+    let name = machine.name;
+    let message = format!(
+        "{name} does not go by {} yet, written{by} more than 60 s ahead of its clock",
+        counted(count, "record", "records")
+    );
+    let hint = "set the clocks (`timedatectl`): they count once the clock has come to where they are";
+    Some(finding(Warning, "quarantined", [name], message, hint))
+}
+
+fn unknown_form(machine: Answered<'_>) -> Option<Finding> {
+    let (name, count) = (machine.name, machine.store().opaque);
+    if count == 0 {
+        return None;
+    }
+    let message = format!(
+        "{name} keeps {} of a form that its ucd {} does not know",
+        counted(count, "record", "records"),
+        machine.said.uc_version
+    );
+    Some(finding(
+        Warning,
+        "unknown-form",
+        [name],
+        message,
+        format!("upgrade {name}: run install.sh of the newest version there"),
+    ))
+}
+
+fn conflicts(now: &Look<'_>) -> Option<Finding> {
+    let count =
+        now.answered.iter().map(|machine| machine.store().conflicts).max().filter(|count| *count > 0)?;
+    let message = format!("{} not settled", counted(count, "conflict is", "conflicts are"));
+    Some(finding(Warning, "conflicts", [], message, "`uc conflicts ls` shows what was changed on two sides"))
+}
+
+/// Deletes are kept until all members have them; one that is down holds them up, an evicted one does not.
+fn deletes(now: &Look<'_>) -> Option<Finding> {
+    let most = now.answered.iter().max_by_key(|machine| machine.store().tombstones)?;
+    let count = most.store().tombstones;
+    let down = most.said.peers.iter().filter(|peer| !peer.evicted && peer.liveness() == Liveness::Down);
+    let names: Vec<&str> = down.map(|peer| peer.machine_name.as_str()).collect();
+    if count == 0 || names.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "{} until {} {} back",
+        counted(count, "delete is kept", "deletes are kept"),
+        list(&names),
+        if names.len() == 1 { "is" } else { "are" }
+    );
+    let hint = format!("after 72 h nothing waits any more; gone for good: `uc machine rm {}`", names[0]);
+    Some(finding(Note, "deletes", names, message, hint))
+}

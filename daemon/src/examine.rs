@@ -1,0 +1,263 @@
+//! What `uc doctor` goes by: how this machine is by its own word, and the same asked of others, at once and each for a limited time. What the
+//! figures mean is not judged here.
+
+mod disk;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use tokio::time::timeout;
+use tonic::Response;
+use uc_api::v1::{
+    Examination, ExamineRequest, ExamineResponse, ExaminedMachine, MachineRecord, PeerFigures, StoreFigures,
+    UnreadyPart, cluster_client::ClusterClient,
+};
+use uc_api::version::VERSION;
+use uc_api::{Code, Failure};
+use uc_cluster_state::membership::Liveness;
+use uc_cluster_state::{COMMIT_BUCKETS_US, MemberStatus, PeerStatus, Snapshot, Status, Store};
+
+use crate::docker::Engine as _;
+use crate::member::{Member, now_ms};
+use crate::replicate;
+
+/// A machine that has not answered by then has not answered: the two below, and the way there and back.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// An engine that says its version later than this is of no use.
+const ENGINE_LIMIT: Duration = Duration::from_secs(2);
+/// So is a disk that takes longer to write a page.
+const DISK_LIMIT: Duration = Duration::from_secs(2);
+/// Machines asked at one time: bounds sockets, and a thousand that do not answer take 40 s.
+const AT_ONCE: usize = 128;
+
+/// Asks the machines that the request names.
+pub(crate) async fn run(member: &Member, request: &ExamineRequest) -> Result<ExamineResponse, Failure> {
+    let snapshot = member.store.snapshot();
+    let (alive, evicted) = (member.liveness(), evicted(&snapshot));
+    let own = member.membership.machine_id.as_str();
+    let asked = wanted(member, request)?.into_iter().map(|machine| ExaminedMachine {
+        liveness: wire_liveness(alive.get(&machine.id)).into(),
+        evicted: evicted.contains(&machine.id),
+        connected: machine.id == own,
+        machine: Some(machine),
+        ..ExaminedMachine::default()
+    });
+    let machines = ask_each(asked.collect(), now_ms, |machine| async move {
+        if machine.id == own { Ok(here(member).await) } else { ask(member, &machine).await }
+    });
+    Ok(ExamineResponse { machines: machines.await })
+}
+
+/// The machines meant, by name, each once.
+fn wanted(member: &Member, request: &ExamineRequest) -> Result<Vec<MachineRecord>, Failure> {
+    if request.all {
+        if !request.machines.is_empty() {
+            return Err(Failure::new(Code::Invalid, "all machines are asked for, and some by name"));
+        }
+        return Ok(member.machines());
+    }
+    if request.machines.is_empty() {
+        return Ok(member.own_record().into_iter().collect());
+    }
+    let view = member.view();
+    let mut machines: Vec<MachineRecord> =
+        request.machines.iter().map(|name| view.machine(name)).collect::<Result<_, _>>()?;
+    machines.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    machines.dedup_by(|a, b| a.id == b.id);
+    Ok(machines)
+}
+
+/// Asks all at once and notes when each was asked and heard.
+async fn ask_each<F>(
+    machines: Vec<ExaminedMachine>,
+    now_ms: impl Fn() -> i64,
+    ask: impl Fn(MachineRecord) -> F,
+) -> Vec<ExaminedMachine>
+where
+    F: Future<Output = Result<Examination, Failure>>,
+{
+    let (now_ms, ask) = (&now_ms, &ask);
+    let asking = stream::iter(machines).map(|mut examined| async move {
+        examined.asked_at_ms = now_ms();
+        let answer = timeout(ANSWER_LIMIT, ask(examined.machine.clone().unwrap_or_default())).await;
+        examined.heard_at_ms = now_ms();
+        match answer {
+            Ok(Ok(examination)) => examined.examination = Some(examination),
+            Ok(Err(failure)) => examined.failure = worded(failure),
+            Err(_) => examined.failure = format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
+        }
+        examined
+    });
+    asking.buffered(AT_ONCE).collect().await
+}
+
+/// One of an older version has nothing to say of a call it does not know.
+fn worded(failure: Failure) -> String {
+    match failure.code {
+        Code::Version => "its ucd is of another version and does not know this call".to_owned(),
+        _ if failure.message.is_empty() => format!("it answered with an error ({:?})", failure.code),
+        _ => failure.message,
+    }
+}
+
+async fn ask(member: &Member, machine: &MachineRecord) -> Result<Examination, Failure> {
+    let mut cluster = ClusterClient::new(member.peers.channel(machine)?);
+    let request = ExamineRequest { machines: vec![machine.id.clone()], all: false };
+    let answer = cluster.examine(request).await.map(Response::into_inner).map_err(Failure::from)?;
+    let own = answer.machines.into_iter().find_map(|examined| examined.examination);
+    own.ok_or_else(|| Failure::new(Code::Internal, "it answered for another machine"))
+}
+
+/// This machine, now.
+pub(crate) async fn here(member: &Member) -> Examination {
+    let clock_from_ms = now_ms();
+    let (docker, disk_failure) =
+        tokio::join!(docker(member), disk::failure(member.paths.state_dir(), DISK_LIMIT));
+    let (docker_version, docker_failure) = match docker {
+        Ok(version) => (version, String::new()),
+        Err(why) => (String::new(), why),
+    };
+    let machines = member.machines();
+    let own = member.membership.machine_id.as_str();
+    let neighbours = replicate::neighbours(own, &machines, &member.alive.borrow());
+    let found = Records::look(&member.store);
+    Examination {
+        uc_version: VERSION.to_owned(),
+        docker_version,
+        docker_failure,
+        clock_from_ms,
+        started_at_ms: member.started_at_ms,
+        unready: member
+            .readiness
+            .borrow()
+            .unready()
+            .into_iter()
+            .map(|(part, failure)| UnreadyPart { part: part.to_owned(), reason: failure.message })
+            .collect(),
+        disk_failure,
+        peers: found.peers(own, &machines, &member.liveness(), &neighbours),
+        clock_to_ms: now_ms(),
+        ..found.examination()
+    }
+}
+
+async fn docker(member: &Member) -> Result<String, String> {
+    match timeout(ENGINE_LIMIT, member.engine.version()).await {
+        Ok(Ok(version)) => Ok(version.version),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", ENGINE_LIMIT.as_secs())),
+    }
+}
+
+/// Ids of those that are evicted, hexadecimal.
+pub(crate) fn evicted(snapshot: &Snapshot) -> BTreeSet<String> {
+    let members = snapshot.members().into_iter();
+    members.filter(|(_, status)| *status == MemberStatus::Evicted).map(|(id, _)| id.to_string()).collect()
+}
+
+/// The liveness of the wire.
+pub(crate) fn wire_liveness(of: Option<&Liveness>) -> uc_api::v1::Liveness {
+    match of {
+        Some(Liveness::Up) => uc_api::v1::Liveness::Up,
+        Some(Liveness::Suspect) => uc_api::v1::Liveness::Suspect,
+        Some(Liveness::Down) => uc_api::v1::Liveness::Down,
+        None => uc_api::v1::Liveness::Unspecified,
+    }
+}
+
+/// The store's figures and what else it knows of itself.
+#[derive(Debug)]
+struct Records {
+    status: Status,
+    set_aside: Option<String>,
+    rejoining: bool,
+    evicted: BTreeSet<String>,
+    quarantined_writers: BTreeSet<String>,
+}
+
+impl Records {
+    fn look(store: &Store) -> Self {
+        let snapshot = store.snapshot();
+        Self {
+            status: store.status(),
+            set_aside: store.set_aside().map(Path::to_string_lossy).map(Into::into),
+            rejoining: snapshot.is_rejoining(),
+            evicted: evicted(&snapshot),
+            quarantined_writers: snapshot.quarantined().map(|q| q.stamp.actor.machine.to_string()).collect(),
+        }
+    }
+
+    fn examination(self) -> Examination {
+        let Self { status, set_aside, rejoining, evicted: _, quarantined_writers } = self;
+        Examination {
+            set_aside: set_aside.unwrap_or_default(),
+            rejoining,
+            store: Some(figures(status)),
+            quarantined_writers: quarantined_writers.into_iter().collect(),
+            ..Examination::default()
+        }
+    }
+
+    /// One row for each other machine of the list, by name; zeros where there was no session yet.
+    fn peers(
+        &self,
+        own: &str,
+        machines: &[MachineRecord],
+        alive: &BTreeMap<String, Liveness>,
+        neighbours: &BTreeSet<String>,
+    ) -> Vec<PeerFigures> {
+        let known: BTreeMap<String, &PeerStatus> =
+            self.status.peers.iter().map(|peer| (peer.machine.to_string(), peer)).collect();
+        let others = machines.iter().filter(|machine| machine.id != own);
+        let row = |machine: &MachineRecord| PeerFigures {
+            machine_id: machine.id.clone(),
+            machine_name: machine.name.clone(),
+            liveness: wire_liveness(alive.get(&machine.id)).into(),
+            evicted: self.evicted.contains(&machine.id),
+            neighbour: neighbours.contains(&machine.id),
+            ..known.get(&machine.id).map(|peer| peer_figures(peer)).unwrap_or_default()
+        };
+        others.map(row).collect()
+    }
+}
+
+fn figures(status: Status) -> StoreFigures {
+    StoreFigures {
+        changes: status.changes,
+        actors: status.actors,
+        tombstones: status.tombstones,
+        collected: status.collected,
+        conflicts: status.conflicts,
+        quarantined: status.quarantined,
+        opaque: status.opaque,
+        loose: status.loose,
+        waiting: status.waiting,
+        commits: status.commits,
+        durable_commits: status.durable_commits,
+        failed_commits: status.failed_commits,
+        commit_us: status.commit_us,
+        commit_buckets: status.commit_buckets,
+        commit_bucket_ends_us: COMMIT_BUCKETS_US.to_vec(),
+        rejoins: status.rejoins,
+        file_bytes: status.file_bytes,
+    }
+}
+
+fn peer_figures(peer: &PeerStatus) -> PeerFigures {
+    PeerFigures {
+        connected: peer.connected,
+        sessions: peer.sessions,
+        lag: peer.lag,
+        frames_in: peer.frames_in,
+        frames_out: peer.frames_out,
+        bytes_in: peer.bytes_in,
+        bytes_out: peer.bytes_out,
+        differences: peer.differences,
+        ..PeerFigures::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
