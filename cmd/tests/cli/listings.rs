@@ -137,3 +137,20 @@ fn filters_reach_the_daemon() {
     world.connected(&["ls", "-p", "shop"]);
     assert_eq!(world.daemon.asked(), ["Ps web,shop/db", "List shop"]);
 }
+
+#[test]
+fn an_evicted_machine_says_so_until_it_is_back() {
+    let listed = |liveness| v1::MachineStatus {
+        evicted: true,
+        ..status(&member("id-2", "m2", "10.210.1.0/24"), liveness, false)
+    };
+    let world = World::with(Daemon {
+        machines: vec![listed(v1::Liveness::Down), listed(v1::Liveness::Up)].into(),
+        ..Daemon::default()
+    });
+    let table = world.connected(&["machine", "ls"]).stdout;
+    let states: Vec<_> = table.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    assert_eq!(states, ["STATE", "evicted", "up"], "{table}");
+    let json = world.connected(&["machine", "ls", "-o", "json"]).json();
+    assert_eq!([&json[0]["state"], &json[1]["state"]], ["evicted", "up"]);
+}

@@ -35,7 +35,7 @@ pub(super) async fn failure(state: &Path, limit: Duration) -> String {
 
 fn write(path: &Path) -> io::Result<()> {
     let mut file = File::create(path)?;
-    file.write_all(&[0x5a; BYTES])?;
+    file.write_all(&vec![0x5a; BYTES])?;
     file.sync_all()
 }
 

@@ -245,6 +245,12 @@ fn a_full_disk_is_said_and_loses_nothing() {
     let refused_new =
         cluster.uc.run(&[&connect[..], &["deploy", "-y", "-f", &other]].concat()).expect("uc runs");
     let seen = cluster.uc.run(&[&connect[..], &["inspect", "app", "-o", "json"]].concat()).expect("uc runs");
+    let doctor = cluster.uc.run(&["doctor"]).expect("uc runs");
+    assert_eq!(doctor.code, Some(1), "{doctor}");
+    assert!(
+        doctor.stdout.contains("problem: m2 cannot write to its disk: No space left on device"),
+        "{doctor}"
+    );
     for refused in [&refused, &refused_new] {
         assert_eq!(refused.code, Some(3), "{refused}");
         let said = "error: the disk of this machine is full: nothing was written\nhint: free some space";
