@@ -15,9 +15,9 @@ use crate::id::{Actor, ClusterId, Dot, MAX_COUNTER, MachineId};
 use crate::kind::Kind;
 use crate::op::Op;
 use crate::state::{Changes, Fate, State};
+use crate::vector::VersionVector;
 
 mod leftovers;
-use crate::vector::VersionVector;
 pub(crate) use leftovers::Leftovers;
 
 /// `PRAGMA user_version` of the files this version writes.

@@ -1,5 +1,6 @@
 //! The commands that look at what runs, and get into it.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -126,7 +127,18 @@ fn logs(cluster: &Cluster) {
     let output = cluster.ok(&["logs", "-n", "20", "-o", "json", "talker"]);
     let lines: Vec<Value> =
         output.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let times: Vec<_> = lines.iter().map(|line| line["time"].as_str().expect("a time")).collect();
+    // The lines of one replica come as Docker keeps them: it takes the time of the two streams' lines side by side and
+    // writes them down afterwards, so that a line may follow one that is a little younger.
+    let mut latest: BTreeMap<&str, &str> = BTreeMap::new();
+    let times: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let of = |key: &str| line[key].as_str().expect("a string");
+            let latest = latest.entry(of("container_id")).or_default();
+            *latest = of("time").max(*latest);
+            *latest
+        })
+        .collect();
     assert!(times.is_sorted(), "{output}");
     for line in &lines {
         has_keys(line, "time machine project service container_id stream message problem");
