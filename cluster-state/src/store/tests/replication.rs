@@ -6,6 +6,7 @@ use tokio_util::sync::DropGuard;
 
 use super::*;
 use crate::session::SessionEnd;
+use crate::wire;
 
 /// A connection; cut when dropped.
 pub(super) struct Wire {
@@ -89,6 +90,36 @@ async fn the_one_in_the_middle_relays() {
     sees(&c, from_a).await;
     sees(&a, from_c).await;
     assert_eq!(c.snapshot().get(SPEC, "a"), Some(&b"1"[..]));
+}
+
+#[tokio::test]
+async fn what_its_writer_does_not_deliver_comes_from_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b, c) = (open(dir.path(), 1).await, open(dir.path(), 2).await, open(dir.path(), 3).await);
+    let (_left, _right) = (connect(&a, &b), connect(&b, &c));
+    // The third hears the first all the time, but none of its changes: the second takes it to get them from there.
+    let (first, third) = (a.session(c.actor().machine), c.session(a.actor().machine));
+    let cut = CancellationToken::new();
+    let _cut = cut.clone().drop_guard();
+    tokio::spawn(carry(third.outgoing, first.incoming, cut));
+    let (mut from, to) = (first.outgoing, third.incoming);
+    tokio::spawn(async move {
+        while let Some(frame) = from.recv().await {
+            if !matches!(wire::decode(&frame, KINDS), Ok(wire::Message::Changes(_)))
+                && to.send(frame).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    // Long enough for the second to be told whom the third hears.
+    for n in 0..30 {
+        let commit = a.write(vec![put("k", &n.to_string())]).await.unwrap();
+        let snapshot = sees(&c, commit).await;
+        assert_eq!(snapshot.get(SPEC, "k"), Some(n.to_string().as_bytes()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(c.shared.heard.except(b.actor().machine), [a.actor().machine]);
 }
 
 #[tokio::test]
