@@ -7,7 +7,6 @@
 
 #[cfg(test)]
 mod cases;
-mod chunk_map;
 mod clock;
 #[cfg(test)]
 mod convergence;
@@ -25,6 +24,7 @@ mod op;
 pub mod overlay;
 mod register;
 mod session;
+mod shared_map;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 mod snapshot;

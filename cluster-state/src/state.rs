@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chunk_map::ChunkMap;
 use crate::clock::{Hlc, too_far_ahead};
 use crate::id::{Actor, Dot, MachineId};
 use crate::kind::{self, RecordId};
 use crate::op::{Content, Lane, Op};
 use crate::register::Register;
+use crate::shared_map::SharedMap;
 use crate::vector::VersionVector;
 
 mod collect;
@@ -142,28 +142,28 @@ pub(crate) struct State {
     /// Whether everything has to be fetched anew, because the others have gone on without this machine.
     /// Everything is to be fetched anew, from a peer that has at least this.
     rejoining: Option<Arc<VersionVector>>,
-    heights: ChunkMap<Actor, Height>,
+    heights: SharedMap<Actor, Height>,
     /// How often a cut grew.
     cuts_number: u64,
-    intents: ChunkMap<RecordKey, Arc<Register>>,
-    claims: ChunkMap<RecordKey, Arc<Register>>,
-    registry: ChunkMap<RecordKey, Arc<Op>>,
-    facts: ChunkMap<FactKey, Fact>,
-    sweeps: ChunkMap<(u16, MachineId), Sweep>,
-    ops: ChunkMap<Dot, Kept>,
+    intents: SharedMap<RecordKey, Arc<Register>>,
+    claims: SharedMap<RecordKey, Arc<Register>>,
+    registry: SharedMap<RecordKey, Arc<Op>>,
+    facts: SharedMap<FactKey, Fact>,
+    sweeps: SharedMap<(u16, MachineId), Sweep>,
+    ops: SharedMap<Dot, Kept>,
     /// Live changes above their actor's height.
-    loose: ChunkMap<Dot, ()>,
+    loose: SharedMap<Dot, ()>,
     /// Stamped too far ahead, by time: kept and relayed, not merged yet.
-    quarantine: ChunkMap<(u64, Dot), Arc<Op>>,
+    quarantine: SharedMap<(u64, Dot), Arc<Op>>,
     /// Registers of which only deletes are left, by time.
-    buried: ChunkMap<(u64, bool, RecordKey), ()>,
+    buried: SharedMap<(u64, bool, RecordKey), ()>,
     /// Registers with more than one write.
-    contested: ChunkMap<(bool, RecordKey), ()>,
+    contested: SharedMap<(bool, RecordKey), ()>,
     opaque: usize,
     seq: u64,
-    intent_lane: ChunkMap<u64, Arc<Op>>,
-    fact_lane: ChunkMap<u64, Arc<Op>>,
-    height_lane: ChunkMap<u64, Actor>,
+    intent_lane: SharedMap<u64, Arc<Op>>,
+    fact_lane: SharedMap<u64, Arc<Op>>,
+    height_lane: SharedMap<u64, Actor>,
     digests: digest::Digests,
 }
 
@@ -174,23 +174,23 @@ impl State {
             hlc: Hlc::default(),
             blank: true,
             rejoining: None,
-            heights: ChunkMap::default(),
+            heights: SharedMap::default(),
             cuts_number: 0,
-            intents: ChunkMap::default(),
-            claims: ChunkMap::default(),
-            registry: ChunkMap::default(),
-            facts: ChunkMap::default(),
-            sweeps: ChunkMap::default(),
-            ops: ChunkMap::default(),
-            loose: ChunkMap::default(),
-            quarantine: ChunkMap::default(),
-            buried: ChunkMap::default(),
-            contested: ChunkMap::default(),
+            intents: SharedMap::default(),
+            claims: SharedMap::default(),
+            registry: SharedMap::default(),
+            facts: SharedMap::default(),
+            sweeps: SharedMap::default(),
+            ops: SharedMap::default(),
+            loose: SharedMap::default(),
+            quarantine: SharedMap::default(),
+            buried: SharedMap::default(),
+            contested: SharedMap::default(),
             opaque: 0,
             seq: 0,
-            intent_lane: ChunkMap::default(),
-            fact_lane: ChunkMap::default(),
-            height_lane: ChunkMap::default(),
+            intent_lane: SharedMap::default(),
+            fact_lane: SharedMap::default(),
+            height_lane: SharedMap::default(),
             digests: digest::Digests::default(),
         }
     }
@@ -253,7 +253,7 @@ impl State {
         self.blank = false;
     }
 
-    fn registers_of(&self, claim: bool) -> &ChunkMap<RecordKey, Arc<Register>> {
+    fn registers_of(&self, claim: bool) -> &SharedMap<RecordKey, Arc<Register>> {
         if claim { &self.claims } else { &self.intents }
     }
 

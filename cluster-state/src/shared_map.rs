@@ -27,7 +27,7 @@ type Inner<K, V> = ArrayVec<(K, Node<K, V>), INNER>;
 
 /// The map.
 #[derive(Debug)]
-pub(crate) struct ChunkMap<K, V> {
+pub(crate) struct SharedMap<K, V> {
     root: Node<K, V>,
     len: usize,
 }
@@ -54,19 +54,19 @@ struct Entries<'a, K, V> {
     after: ArrayVec<slice::Iter<'a, (K, Node<K, V>)>, LEVELS>,
 }
 
-impl<K, V> Clone for ChunkMap<K, V> {
+impl<K, V> Clone for SharedMap<K, V> {
     fn clone(&self) -> Self {
         Self { root: self.root.clone(), len: self.len }
     }
 }
 
-impl<K, V> Default for ChunkMap<K, V> {
+impl<K, V> Default for SharedMap<K, V> {
     fn default() -> Self {
         Self { root: Node::default(), len: 0 }
     }
 }
 
-impl<K: Ord + Clone, V: Clone> ChunkMap<K, V> {
+impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     /// The value whose key the probe calls equal; the probe compares a key of the map with the wanted one.
     pub(crate) fn get_by(&self, probe: impl Fn(&K) -> Ordering) -> Option<&V> {
         let mut node = &self.root;

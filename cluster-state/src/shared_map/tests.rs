@@ -26,7 +26,7 @@ fn check<V>(node: &Node<u32, V>, low: Option<u32>) -> (usize, Vec<u32>) {
     (depth, keys)
 }
 
-fn sound<V: Clone + PartialEq>(map: &ChunkMap<u32, V>, model: &BTreeMap<u32, V>) -> bool {
+fn sound<V: Clone + PartialEq>(map: &SharedMap<u32, V>, model: &BTreeMap<u32, V>) -> bool {
     match &map.root {
         Node::Leaf(_) => {}
         Node::Inner(children) => {
@@ -51,7 +51,7 @@ proptest! {
         stretches in prop::collection::vec((0u32..9, prop::collection::vec((0u32..3000, 0u32..9), 0..900)), 0..9),
         from in 0u32..3000,
     ) {
-        let mut map = ChunkMap::default();
+        let mut map = SharedMap::default();
         let mut model = BTreeMap::new();
         let mut copies = Vec::new();
         for (inserts, steps) in stretches {
@@ -81,7 +81,7 @@ proptest! {
         keys in prop::collection::btree_set(0u32..2000, 0..900),
         orders in prop::collection::vec(any::<prop::sample::Index>(), 1..40),
     ) {
-        let mut map = ChunkMap::default();
+        let mut map = SharedMap::default();
         let mut model: BTreeMap<u32, u32> = keys.iter().map(|key| (*key, !key)).collect();
         for key in &keys {
             map.insert(*key, !key);
@@ -105,7 +105,7 @@ proptest! {
 
 #[test]
 fn a_queue_stays_full_of_full_leaves() {
-    let mut map = ChunkMap::default();
+    let mut map = SharedMap::default();
     let mut model = BTreeMap::new();
     for n in 0..20_000 {
         let _older = map.clone();
@@ -122,7 +122,7 @@ fn a_queue_stays_full_of_full_leaves() {
 
 #[test]
 fn removals_at_random_leave_no_tree_of_tiny_leaves() {
-    let mut map = ChunkMap::default();
+    let mut map = SharedMap::default();
     for n in 0..16_000 {
         map.insert(n, ());
     }
@@ -135,7 +135,7 @@ fn removals_at_random_leave_no_tree_of_tiny_leaves() {
 
 #[test]
 fn what_goes_on_growing_among_others_leaves_leaves_nearly_full() {
-    let mut map = ChunkMap::default();
+    let mut map = SharedMap::default();
     for n in 0..1_000 {
         for actor in 0..3 {
             map.insert(actor * 100_000 + n, ());
