@@ -1,5 +1,8 @@
 //! Two and three stores joined by sessions in one process, over wires that can be cut.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
@@ -47,6 +50,27 @@ pub(super) async fn until(store: &Store, holds: impl Fn(&Snapshot) -> bool) -> A
     let wait = snapshots.wait_for(|snapshot| holds(snapshot));
     let snapshot = tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();
     Arc::clone(&snapshot)
+}
+
+/// Until all stores have the same, whichever of them comes last.
+pub(super) async fn alike(stores: &[&Store]) -> Vec<Arc<Snapshot>> {
+    let mut watched: Vec<_> = stores.iter().map(|store| store.shared.snapshots.clone()).collect();
+    let same = async {
+        loop {
+            let shown: Vec<_> = watched.iter_mut().map(|one| Arc::clone(&one.borrow_and_update())).collect();
+            let what = |snapshot: &Snapshot| (snapshot.digest(), snapshot.version_vector());
+            if shown.windows(2).all(|pair| what(&pair[0]) == what(&pair[1])) {
+                return shown;
+            }
+            let mut changes: Vec<_> = watched.iter_mut().map(|one| Box::pin(one.changed())).collect();
+            poll_fn(|context| {
+                let changed = changes.iter_mut().any(|change| change.as_mut().poll(context).is_ready());
+                if changed { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, same).await.unwrap()
 }
 
 #[tokio::test]
