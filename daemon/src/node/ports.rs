@@ -208,13 +208,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_of_a_process_is_refused() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Ports of 127.0.0.1 are taken by others as soon as they are free; one of an address of our own is not.
+        let listener = tokio::net::TcpListener::bind("127.53.0.2:0").await.unwrap();
         let taken = listener.local_addr().unwrap().port();
-        let refused = check(&spec(port("127.0.0.1", taken)), &[]).await.unwrap_err();
+        let refused = check(&spec(port("127.53.0.2", taken)), &[]).await.unwrap_err();
         assert!(refused.message.contains("a process of this machine"), "{refused}");
         assert!(refused.hint.unwrap().contains(&taken.to_string()));
         drop(listener);
-        assert!(check(&spec(port("127.0.0.1", taken)), &[]).await.is_ok());
+        assert!(check(&spec(port("127.53.0.2", taken)), &[]).await.is_ok());
     }
 
     #[tokio::test]

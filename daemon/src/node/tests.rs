@@ -393,11 +393,11 @@ async fn logs(node: &NodeService, ids: &[&str], request: v1::LogsRequest) -> Vec
     entries.map(Result::unwrap).collect().await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn logs_say_whose_they_are_and_what_is_missing() {
     let bench = bench();
-    let one = bench.running("echo a; sleep 0.02; echo c").await;
-    let two = bench.running("sleep 0.01; echo b >&2; sleep 0.02").await;
+    let one = bench.running("echo a; sleep 2; echo c").await;
+    let two = bench.running("sleep 1; echo b >&2; sleep 2").await;
     let all = v1::LogsRequest { tail: -1, follow: true, ..Default::default() };
     let entries = logs(&bench.node, &[&one, "absent", &two], all).await;
     assert_eq!(entries[0].problem, "there is no replica `absent`");
@@ -414,14 +414,12 @@ async fn logs_say_whose_they_are_and_what_is_missing() {
 async fn a_followed_log_ends_with_the_daemon() {
     let bench = bench();
     let id = bench.running("echo a; sleep 1000").await;
-    let cancel = bench.cancel.clone();
     let follow = v1::LogsRequest { tail: -1, follow: true, ..Default::default() };
-    let ids = [id.as_str()];
-    let (entries, ()) = tokio::join!(logs(&bench.node, &ids, follow), async move {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        cancel.cancel();
-    });
-    assert_eq!(entries.len(), 1);
+    let request = v1::NodeLogsRequest { request: Some(follow), container_ids: vec![id] };
+    let mut entries = Node::logs(&bench.node, Request::new(request)).await.unwrap().into_inner();
+    assert_eq!(entries.next().await.unwrap().unwrap().message, b"a");
+    bench.cancel.cancel();
+    assert!(entries.next().await.is_none());
 }
 
 fn asked(message: Asked) -> v1::ExecRequest {

@@ -104,6 +104,8 @@ async fn a_refused_configuration_is_neither_acknowledged_nor_written() {
 #[tokio::test]
 async fn a_configuration_that_cannot_be_written_is_not_acknowledged_until_it_can() {
     let process = Process::start().await;
+    // It answers when it has looked for a configuration to restore.
+    process.client().status().await.unwrap();
     let obstacle = process.directory.path().join("mesh.json");
     std::fs::create_dir(&obstacle).unwrap();
     for _ in 0..2 {

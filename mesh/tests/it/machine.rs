@@ -1,10 +1,13 @@
 //! Test machines: namespaces on one bridge, taken away when the test ends, however it ends.
 
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uc_mesh::{
     DEFAULT_MTU, MeshClient, MeshConfig, MeshError, PeerConfig, PrivateKey, PublicKey, management_address,
@@ -14,6 +17,8 @@ use crate::process::DIRECTORY;
 
 const PREFIX: &str = "ucmesh-";
 pub(crate) const PORT: u16 = 51820;
+/// Answers to pings that wait to be looked at: of ten minutes.
+const REPLIES: usize = 10 * 60 * 20;
 
 /// A network of machines, 192.168.77.0/24.
 pub(crate) struct Lan {
@@ -232,10 +237,19 @@ impl Machine {
     pub(crate) fn keep_pinging(&self, address: impl Into<IpAddr>) -> Pinging {
         let child = self
             .command("ping")
-            .args(["-i", "0.05", "-W", "2", "-q", &address.into().to_string()])
+            .args(["-D", "-i", "0.05", "-W", "2", &address.into().to_string()])
             .stdout(Stdio::piped())
             .spawn();
-        Pinging { child: Some(child.unwrap()) }
+        let mut child = child.unwrap();
+        let (said, replies) = mpsc::sync_channel(REPLIES);
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        std::thread::spawn(move || {
+            for reply in lines.map_while(Result::ok).filter_map(|line| Reply::read(&line)) {
+                // Nobody has to listen.
+                let _ = said.send(reply);
+            }
+        });
+        Pinging { child, replies }
     }
 }
 
@@ -252,29 +266,50 @@ impl Drop for Machine {
     }
 }
 
+/// An answer to a ping.
+struct Reply {
+    /// Counts the pings from 1.
+    number: u32,
+    /// When its ping was sent, in seconds since 1970.
+    sent: f64,
+}
+
+impl Reply {
+    /// Reads a line of `ping -D`, as in `[1700000000.25] 64 bytes from 10.210.2.1: icmp_seq=3 ttl=64 time=0.81 ms`.
+    fn read(line: &str) -> Option<Self> {
+        let (at, rest) = line.strip_prefix('[')?.split_once(']')?;
+        let field = |name| rest.split_once(name)?.1.split(' ').next();
+        let took = field("time=")?.parse::<f64>().ok()? / 1_000.0;
+        Some(Self { number: field("icmp_seq=")?.parse().ok()?, sent: at.parse::<f64>().ok()? - took })
+    }
+}
+
 /// A running series of pings.
 pub(crate) struct Pinging {
-    child: Option<Child>,
+    child: Child,
+    replies: mpsc::Receiver<Reply>,
 }
 
 impl Pinging {
-    /// Ends it: how many were sent and how many answered.
-    pub(crate) fn stop(mut self) -> (u32, u32) {
-        let child = self.child.take().unwrap();
-        run("kill", &["-INT", &child.id().to_string()]);
-        let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-        let line = output.lines().find(|line| line.contains("packets transmitted")).expect(&output);
-        let numbers: Vec<u32> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
-        (numbers[0], numbers[1])
+    /// Ends it: how many were sent until now, and how many of these answered. It goes on until one that is sent from now on is
+    /// answered: at any moment there may be one on its way, which is not lost.
+    pub(crate) fn stop(self) -> (u32, u32) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let mut answered = BTreeSet::new();
+        loop {
+            let reply = self.replies.recv_timeout(Duration::from_secs(10)).expect("pings are answered");
+            if reply.sent > now {
+                return (reply.number - 1, answered.range(..reply.number).count().try_into().unwrap());
+            }
+            answered.insert(reply.number);
+        }
     }
 }
 
 impl Drop for Pinging {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
