@@ -1,13 +1,15 @@
 //! foca's hands: the socket, the timers, and the list of peers.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
+use bytes::BufMut;
 use foca::{
-    AccumulatingRuntime, Config, Foca, NoCustomBroadcast, PeriodicParams, PostcardCodec, State, Timer,
+    AccumulatingRuntime, Codec as _, Config, Foca, Header, Member, Message, NoCustomBroadcast,
+    PeriodicParams, PostcardCodec, Runtime as _, State, Timer,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -22,6 +24,16 @@ use crate::id::MachineId;
 
 /// After an error of the socket itself; without a pause a broken one would keep the processor busy.
 const SOCKET_PAUSE: Duration = Duration::from_millis(100);
+
+/// So many of all members, on average, tell a suspect that it is one each time peers are announced to.
+const TELLERS: usize = 8;
+/// When a suspicion is that old here, it is asked for certain: whoever began it has declared the suspect down by then, or
+/// the suspect has objected, and we have not heard of it.
+const ASKED_BY_ALL: Duration = SUSPECT_TO_DOWN.saturating_add(Duration::from_secs(2));
+/// A suspect that says nothing for so long is declared down here, too.
+const DECLARED_DOWN: Duration = SUSPECT_TO_DOWN.saturating_mul(2);
+/// But not before it was asked so often: this machine may have stood still all the time.
+const MIN_ASKED: u32 = 2;
 
 /// A timer of foca's; the earliest is the greatest, since `BinaryHeap` gives the greatest.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,12 +60,21 @@ struct Peer {
     since: Instant,
 }
 
+#[derive(Clone, Copy)]
+struct Suspicion {
+    since: Instant,
+    /// How often the suspect was asked for certain.
+    asked: u32,
+}
+
 pub(super) struct Driver {
     socket: UdpSocket,
     foca: Foca<Identity, PostcardCodec, SmallRng, NoCustomBroadcast>,
     runtime: AccumulatingRuntime<Identity>,
     timers: BinaryHeap<Due>,
     peers: BTreeMap<MachineId, Peer>,
+    /// Who is suspected here, in which of its lives, and after how many objections.
+    suspected: HashMap<(Identity, u16), Suspicion>,
     publish: watch::Sender<BTreeMap<MachineId, Liveness>>,
     jitter: SmallRng,
 }
@@ -104,6 +125,7 @@ pub(super) async fn run(
             Event::Timer => driver.fire(),
             Event::Announce => {
                 driver.announce();
+                driver.see_to_suspects(Instant::now());
                 let millis = u64::try_from(ANNOUNCE.as_millis()).unwrap_or(1_000);
                 let wait = driver.jitter.random_range(millis * 8 / 10..=millis * 12 / 10);
                 announce = Instant::now() + Duration::from_millis(wait);
@@ -134,12 +156,19 @@ impl Driver {
             runtime: AccumulatingRuntime::new(),
             timers: BinaryHeap::new(),
             peers: BTreeMap::new(),
+            suspected: HashMap::new(),
             publish,
             jitter: SmallRng::seed_from_u64(seed.rotate_left(32)),
         }
     }
 
-    fn set_peers(&mut self, peers: &BTreeMap<MachineId, SocketAddr>) {
+    /// Makes it believe something of a member, and tell nobody.
+    #[cfg(test)]
+    pub(super) fn believe(&mut self, member: Member<Identity>) {
+        self.foca.apply_many(std::iter::once(member), false, &mut self.runtime).unwrap();
+    }
+
+    pub(super) fn set_peers(&mut self, peers: &BTreeMap<MachineId, SocketAddr>) {
         let now = Instant::now();
         let me = self.foca.identity().machine;
         self.peers = peers
@@ -156,9 +185,57 @@ impl Driver {
     fn announce(&mut self) {
         let active: Vec<MachineId> = self.foca.iter_members().map(|member| member.id().machine).collect();
         for (machine, peer) in self.peers.iter().filter(|(machine, _)| !active.contains(machine)) {
-            let id = Identity { machine: *machine, incarnation: 0, renewal: 0, address: peer.address };
-            log(self.foca.announce(id, &mut self.runtime));
+            log(self.foca.announce(any_life(*machine, peer.address), &mut self.runtime));
         }
+    }
+
+    /// Tells suspects that they are suspected, so that they can object, and declares those down that do not.
+    ///
+    /// foca leaves both to gossip, which tells a few times and takes whom to tell at random. A suspect that none of it
+    /// has reached would answer every probe, never object, and stay a suspect for ever; and who has not heard that a
+    /// suspect is down would not find out before it probes the suspect itself, which among a thousand takes a quarter
+    /// of an hour. A suspect that goes on in a life we have not heard of is greeted as who it may be now: its answer says.
+    pub(super) fn see_to_suspects(&mut self, now: Instant) {
+        let members = self.foca.num_members();
+        let suspects: Vec<Member<Identity>> =
+            self.foca.iter_members().filter(|member| member.state() == State::Suspect).cloned().collect();
+        let before = std::mem::take(&mut self.suspected);
+        for suspect in suspects {
+            let life = (*suspect.id(), suspect.incarnation());
+            let mut suspicion = before.get(&life).copied().unwrap_or(Suspicion { since: now, asked: 0 });
+            if now >= suspicion.since + DECLARED_DOWN && suspicion.asked >= MIN_ASKED {
+                let down = Member::new(*suspect.id(), suspect.incarnation(), State::Down);
+                log(self.foca.apply_many(std::iter::once(down), true, &mut self.runtime));
+                continue;
+            }
+            let due = now >= suspicion.since + ASKED_BY_ALL;
+            suspicion.asked += u32::from(due);
+            self.suspected.insert(life, suspicion);
+            if due || self.jitter.random_range(0..members.max(1)) < TELLERS {
+                match self.accusation(&suspect) {
+                    Ok(datagram) => self.runtime.send_to(*suspect.id(), &datagram),
+                    Err(error) => tracing::debug!(%error, "membership"),
+                }
+                let now = any_life(suspect.id().machine, suspect.id().address);
+                log(self.foca.announce(now, &mut self.runtime));
+            }
+        }
+    }
+
+    /// A datagram of foca's gossip with one update: the suspicion, for the suspect itself.
+    fn accusation(&self, suspect: &Member<Identity>) -> Result<Vec<u8>, postcard::Error> {
+        let header = Header {
+            src: *self.foca.identity(),
+            // At least: foca does not say which one is its own.
+            src_incarnation: 0,
+            dst: *suspect.id(),
+            message: Message::Gossip,
+        };
+        let mut datagram = Vec::new();
+        PostcardCodec.encode_header(&header, &mut datagram)?;
+        datagram.put_u16(1);
+        PostcardCodec.encode_member(suspect, &mut datagram)?;
+        Ok(datagram)
     }
 
     fn receive(&mut self, datagram: &[u8]) {
@@ -209,7 +286,7 @@ impl Driver {
         });
     }
 
-    fn view(&self, now: Instant) -> BTreeMap<MachineId, Liveness> {
+    pub(super) fn view(&self, now: Instant) -> BTreeMap<MachineId, Liveness> {
         let states: BTreeMap<MachineId, State> =
             self.foca.iter_membership_state().map(|member| (member.id().machine, member.state())).collect();
         let judge = |machine: &MachineId, peer: &Peer| match states.get(machine) {
@@ -226,6 +303,11 @@ impl Driver {
     fn address(&self, to: &Identity) -> SocketAddr {
         self.peers.get(&to.machine).map_or(to.address, |peer| peer.address)
     }
+}
+
+/// Whom to announce to: a machine takes it for itself whichever life it is in.
+fn any_life(machine: MachineId, address: SocketAddr) -> Identity {
+    Identity { machine, incarnation: 0, renewal: 0, address }
 }
 
 /// foca reports what it ignores (stray datagrams, late timers); none of it needs action.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::MachineId;
 
 /// A machine in one life. No clock is involved: a clock that steps back must not lock a machine out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Identity {
     pub(super) machine: MachineId,
     /// Grows with each start.

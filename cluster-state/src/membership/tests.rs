@@ -150,6 +150,59 @@ async fn who_lost_everybody_comes_back_when_the_partition_heals() {
     until(&b, 1, Liveness::Up, SOON).await;
 }
 
+/// foca tells of a suspicion a limited number of times, and not the suspect itself if all of these go elsewhere or are lost. It
+/// would never object, answer each probe, and be a suspect for ever.
+#[tokio::test]
+async fn a_suspect_that_did_not_hear_of_it_is_told_and_objects() {
+    let b = start(2, 1, "127.0.0.1:0").await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let (publish, liveness) = watch::channel(BTreeMap::new());
+    let me = identity::Identity { machine: machine(1), incarnation: 1, renewal: 0, address };
+    let mut driver = driver::Driver::new(socket, me, publish);
+    let suspect = identity::Identity { machine: machine(2), address: b.address, ..me };
+    driver.believe(foca::Member::new(suspect, 0, foca::State::Suspect));
+    let (peers, commands) = mpsc::channel(COMMANDS);
+    let cancel = CancellationToken::new();
+    let _stop = cancel.clone().drop_guard();
+    tokio::spawn(driver::run(driver, commands, cancel.clone()));
+    peers.send([(machine(2), b.address)].into()).await.unwrap();
+    b.membership.set_peers(vec![(machine(1), address)]).await;
+    until(&b, 1, Liveness::Up, SOON).await;
+    let a = Node { membership: Membership { peers, liveness }, cancel, address };
+    until(&a, 2, Liveness::Up, SOON).await;
+}
+
+/// Nor does foca see to it that everybody hears that a suspect is down.
+#[tokio::test]
+async fn a_suspect_that_does_not_answer_is_down_though_nobody_says_so() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let address = socket.local_addr().unwrap();
+    let (publish, _) = watch::channel(BTreeMap::new());
+    let me = identity::Identity { machine: machine(1), incarnation: 1, renewal: 0, address };
+    let id = identity::Identity { machine: machine(2), address: nobody, ..me };
+    let mut driver = driver::Driver::new(socket, me, publish);
+    driver.set_peers(&[(machine(2), nobody)].into());
+    let start = tokio::time::Instant::now();
+    let after = |driver: &mut driver::Driver, seconds| {
+        let now = start + Duration::from_secs(seconds);
+        driver.see_to_suspects(now);
+        driver.view(now)[&machine(2)]
+    };
+    driver.believe(foca::Member::new(id, 0, foca::State::Suspect));
+    assert_eq!(after(&mut driver, 0), Liveness::Suspect);
+    assert_eq!(after(&mut driver, 7), Liveness::Suspect);
+    // It objects, and is suspected again: that counts anew.
+    driver.believe(foca::Member::new(id, 1, foca::State::Alive));
+    driver.believe(foca::Member::new(id, 1, foca::State::Suspect));
+    assert_eq!(after(&mut driver, 8), Liveness::Suspect);
+    assert_eq!(after(&mut driver, 14), Liveness::Suspect);
+    // This machine stood still: it asks once more before it judges.
+    assert_eq!(after(&mut driver, 60), Liveness::Suspect);
+    assert_eq!(after(&mut driver, 61), Liveness::Down);
+}
+
 #[tokio::test]
 async fn a_peer_never_heard_of_is_suspect_and_then_down() {
     let a = start(1, 1, "127.0.0.1:0").await;

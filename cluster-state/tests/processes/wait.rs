@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use crate::cluster::Cluster;
 use crate::protocol::{Command, Index, Judgement, Reply, Summary, Visible};
 
-/// Longer than anything here takes on a busy machine; only a failure waits that long. Of fifty nodes, ten that were
-/// stopped together have been seen to suspect each other for more than a minute after they went on.
-const PATIENCE: Duration = Duration::from_secs(200);
+/// Longer than anything here takes on a busy machine; only a failure waits that long.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Most differences that a failure lists.
@@ -83,6 +82,7 @@ impl Cluster {
 
     /// Waits until each of `judges` thinks this of each of `judged` (other than itself).
     pub(crate) fn judged(&mut self, judges: &[Index], judged: &[Index], wanted: Judgement) {
+        let started = Instant::now();
         self.until(&format!("nodes {judged:?} are {wanted:?}"), |cluster| {
             let mut objections = Vec::new();
             for (judge, reply) in cluster.ask_all(judges, |_| Command::Liveness) {
@@ -98,6 +98,7 @@ impl Cluster {
             objections.truncate(LISTED);
             if objections.is_empty() { Ok(()) } else { Err(objections.join("; ")) }
         });
+        eprintln!("nodes {judged:?} are {wanted:?} after {:?}", started.elapsed());
     }
 
     /// What each node has thought of the others since the last `forget`.
