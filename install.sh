@@ -25,6 +25,7 @@ PROC=${UC_PROC-$ROOT/proc}
 BIN_DIR=$ROOT/usr/local/bin
 UNIT_DIR=$ROOT/etc/systemd/system
 STATE_DIR=$ROOT/var/lib/uc
+BACKUP_DIR=$STATE_DIR/backups
 RUN_DIR=$ROOT/run/uc
 
 from='' sha256='' version='' user=''
@@ -48,8 +49,8 @@ Options
   --no-docker         neither install nor start nor check Docker
   --no-start          install and enable, start nothing: for images of machines
   --restart-mesh      on an upgrade, restart the tunnel too; containers lose contact for a moment
-  --uninstall         named volumes and Docker stay
-  --purge             with --uninstall: the volumes that uc made go too, with all they hold
+  --uninstall         named volumes, Docker, and copies by `uc machine backup` stay
+  --purge             with --uninstall: the volumes that uc made go too, with all they hold, and the copies
   -y, --yes           with --uninstall: do not ask
   -h, --help          this text
 
@@ -654,7 +655,7 @@ start_service() {
 confirm_uninstall() {
     if [ $assume_yes = yes ] || [ ! -t 0 ]; then return; fi
     what="all containers that uc runs on this machine"
-    if [ $purge = yes ]; then what="$what, and their volumes WITH ALL DATA"; fi
+    if [ $purge = yes ]; then what="$what, their volumes WITH ALL DATA, and the copies in $BACKUP_DIR"; fi
     printf 'This removes uc and %s. Go on? [y/N] ' "$what" >&2
     read -r answer || answer=''
     case $answer in
@@ -677,9 +678,10 @@ remove_all() {
     for file in "$UNIT_DIR/ucd.service" "$UNIT_DIR/uc-mesh.service" "$BIN_DIR/ucd" "$BIN_DIR/uc"; do
         if [ -e "$file" ]; then remove_one "$file" rm -f -- "$file"; fi
     done
-    for directory in "$UNIT_DIR/ucd.service.d" "$UNIT_DIR/uc-mesh.service.d" "$STATE_DIR" "$RUN_DIR"; do
+    for directory in "$UNIT_DIR/ucd.service.d" "$UNIT_DIR/uc-mesh.service.d" "$RUN_DIR"; do
         if [ -e "$directory" ]; then remove_one "$directory" rm -rf -- "$directory"; fi
     done
+    remove_state
     if have systemctl && [ -d "$ROOT/run/systemd/system" ]; then
         systemctl daemon-reload
         systemctl reset-failed ucd.service uc-mesh.service 2>/dev/null || true
@@ -694,6 +696,27 @@ remove_all() {
     else
         say "uc is gone; Docker, images and named volumes stay"
     fi
+}
+
+# Whoever makes a copy before taking uc off wants to have it afterwards.
+remove_state() {
+    if [ ! -e "$STATE_DIR" ]; then return 0; fi
+    if [ $purge = yes ] || ! holds_something "$BACKUP_DIR"; then
+        remove_one "$STATE_DIR" rm -rf -- "$STATE_DIR"
+        return 0
+    fi
+    for entry in "$STATE_DIR"/* "$STATE_DIR"/.[!.]*; do
+        if [ "$entry" = "$BACKUP_DIR" ] || [ ! -e "$entry" ]; then continue; fi
+        remove_one "$entry" rm -rf -- "$entry"
+    done
+    say "kept $BACKUP_DIR: copies made by \`uc machine backup\`; --purge removes them, too"
+}
+
+holds_something() {
+    for entry in "$1"/* "$1"/.[!.]*; do
+        if [ -e "$entry" ]; then return 0; fi
+    done
+    return 1
 }
 
 remove_group() {

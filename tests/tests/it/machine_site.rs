@@ -67,6 +67,8 @@ impl Site {
                 return Ok(());
             }
             machine.write_file("/root/install.sh", &fs::read(self.installer())?, 0o755)?;
+            // Copies of records, which an earlier test made, would stay.
+            machine.sh("rm -rf /var/lib/uc/backups")?;
             machine.sh(
                 "systemctl reset-failed ucd uc-mesh 2>/dev/null; sh /root/install.sh --uninstall -y 2>&1",
             )?;
