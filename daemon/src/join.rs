@@ -12,7 +12,11 @@ use uc_api::v1::{
     MachineRecord, cluster_client::ClusterClient,
 };
 use uc_api::{ClusterId, Code, Failure, MachineId, MachineName};
-use uc_mesh::{DEFAULT_MTU, MeshClient, MeshConfig, PeerConfig, PrivateKey, PublicKey, management_address};
+use uc_mesh::endpoint::TRY_FOR;
+use uc_mesh::{
+    DEFAULT_MTU, MeshClient, MeshConfig, MeshError, MeshStatus, PeerConfig, PrivateKey, PublicKey,
+    management_address,
+};
 
 use crate::app::App;
 use crate::endpoints;
@@ -26,8 +30,10 @@ use crate::register;
 const READY_LIMIT: Duration = Duration::from_mins(1);
 /// The first exchange with a member.
 const FIRST_EXCHANGE_LIMIT: Duration = Duration::from_mins(1);
-/// How long one member may take to answer a token.
+/// How long one member may take to answer a token, and how long to wait at least for any of them to be reached.
 const TOKEN_LIMIT: Duration = Duration::from_secs(30);
+/// How long to wait at most, if members have many endpoints to try.
+const MAX_TOKEN_LIMIT: Duration = Duration::from_secs(90);
 
 /// Makes a new cluster of this machine alone.
 pub(crate) async fn init(
@@ -114,10 +120,8 @@ pub(crate) async fn join_with_token(
         token_id: token.id.clone(),
     };
     let mesh = MeshClient::new(app.paths.mesh_socket());
-    mesh.apply(&token_mesh(&token, port)?)
-        .await
-        .map_err(|error| Failure::new(Code::Unreachable, format!("cannot open the mesh: {error}")))?;
-    let answer = match register_by_token(&token, &add).await {
+    mesh.apply(&token_mesh(&token, port)?).await.map_err(|error| no_mesh(&error))?;
+    let answer = match register_by_token(&mesh, &token, &add).await {
         Ok(answer) => answer,
         Err(failure) => {
             close_mesh(&mesh).await?;
@@ -134,16 +138,21 @@ pub(crate) async fn join_with_token(
 }
 
 async fn register_by_token(
+    mesh: &MeshClient,
     token: &JoinToken,
     add: &AddMachineRequest,
 ) -> Result<AddMachineResponse, Failure> {
     let mut last = Failure::new(Code::Invalid, "the join token names no member");
-    for member in &token.members {
-        let Ok(key) = member.public_key.parse::<PublicKey>() else { continue };
+    if token.members.is_empty() {
+        return Err(last);
+    }
+    await_handshake(mesh, token).await?;
+    let status = mesh.status().await.map_err(|error| no_mesh(&error))?;
+    for key in answering_first(token, &status) {
         let channel = connect(management_address(&key))?;
         let mut cluster = ClusterClient::with_interceptor(channel, SpeaksVersion);
         let started = Instant::now();
-        // The first packets wait for the handshake; a refused connection is tried again until the limit.
+        // The daemon behind the tunnel may just start: a refused connection is tried again until the limit.
         while started.elapsed() < TOKEN_LIMIT {
             match timeout(TOKEN_LIMIT, cluster.add_machine(add.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
@@ -162,13 +171,44 @@ async fn register_by_token(
             Code::Unreachable,
             format!("no member of the cluster answers (last: {})", last.message),
         )
-        .hint(format!(
-            "is UDP {} reachable from here: {}?",
-            WIREGUARD_PORT,
-            member.endpoints.join(", ")
-        ));
+        .hint("the mesh reaches a member, but not its daemon: `systemctl status ucd` there");
     }
     Err(last)
+}
+
+/// Waits until one of the token's members has answered through the mesh, which tries all of them at once: one that is off
+/// costs the others no time.
+async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<(), Failure> {
+    let turns = token.members.iter().map(|member| member.endpoints.len()).max().unwrap_or(0);
+    let limit =
+        TRY_FOR.saturating_mul(turns.try_into().unwrap_or(u32::MAX)).clamp(TOKEN_LIMIT, MAX_TOKEN_LIMIT);
+    let started = Instant::now();
+    loop {
+        let status = mesh.status().await.map_err(|error| no_mesh(&error))?;
+        if status.peers.iter().any(|peer| peer.latest_handshake.is_some()) {
+            return Ok(());
+        }
+        if started.elapsed() >= limit {
+            let endpoints: Vec<&str> =
+                token.members.iter().flat_map(|member| &member.endpoints).map(String::as_str).collect();
+            let reason = format!("no member of the cluster answered within {} s", limit.as_secs());
+            return Err(Failure::new(Code::Unreachable, reason)
+                .hint(format!("one of these must be reachable from here by UDP: {}", endpoints.join(", "))));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The token's members, those with whom there was a handshake first.
+fn answering_first(token: &JoinToken, status: &MeshStatus) -> Vec<PublicKey> {
+    let mut keys: Vec<PublicKey> =
+        token.members.iter().filter_map(|member| member.public_key.parse().ok()).collect();
+    keys.sort_by_key(|key| status.peer(key).is_none_or(|peer| peer.latest_handshake.is_none()));
+    keys
+}
+
+fn no_mesh(error: &MeshError) -> Failure {
+    Failure::new(Code::Unreachable, format!("cannot open the mesh: {error}"))
 }
 
 fn token_mesh(token: &JoinToken, port: u16) -> Result<MeshConfig, Failure> {
@@ -319,7 +359,36 @@ fn machine_name(wanted: &str) -> Result<MachineName, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use uc_api::token::TokenMember;
+    use uc_mesh::PeerStatus;
+    use uc_mesh::endpoint::Reach;
+
     use super::*;
+
+    #[test]
+    fn members_that_answer_are_asked_first() {
+        let keys: Vec<PublicKey> = (1..=3).map(|_| PrivateKey::generate().unwrap().public()).collect();
+        let member = |key: &PublicKey| TokenMember { public_key: key.to_string(), endpoints: Vec::new() };
+        let token = JoinToken {
+            id: "t".into(),
+            private_key: String::new(),
+            members: keys.iter().map(member).collect(),
+            expires_at_ms: 0,
+        };
+        let peer = |key: &PublicKey, latest_handshake| PeerStatus {
+            public_key: *key,
+            endpoint: None,
+            latest_handshake,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            allowed_ips: Vec::new(),
+            reach: Reach::Unknown,
+        };
+        let mut status = MeshStatus::unconfigured();
+        assert_eq!(answering_first(&token, &status), keys, "in the token's order");
+        status.peers = vec![peer(&keys[0], None), peer(&keys[1], None), peer(&keys[2], Some(5))];
+        assert_eq!(answering_first(&token, &status), [keys[2], keys[0], keys[1]]);
+    }
 
     #[test]
     fn networks_and_ports_are_checked() {

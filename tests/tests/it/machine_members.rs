@@ -234,6 +234,22 @@ fn tokens_let_one_machine_in() {
 }
 
 #[test]
+fn a_token_is_good_though_the_machine_that_made_it_is_off() {
+    let Some(site) = Site::take() else { return };
+    site.cluster(&["m1", "m2"]);
+    site.prepare(&["m3"]);
+    let token = site.ok(&["machine", "token"]).stdout;
+    // Who has heard of the new name has heard of the token, which was made before.
+    site.ok(&["machine", "rename", "m2", "proof"]);
+    site.await_machines("m2", &[("m1", "up"), ("proof", "up")]);
+    site.kill("m1").expect("killed");
+    site.join("m3", token.trim()).checked().expect("the other lets it in");
+    site.await_machines("m3", &[("m1", "down"), ("m3", "up"), ("proof", "up")]);
+    site.start("m1").expect("started");
+    site.await_machines("m1", &[("m1", "up"), ("m3", "up"), ("proof", "up")]);
+}
+
+#[test]
 fn a_dead_machine_is_removed_and_stays_out() {
     let Some(site) = Site::take() else { return };
     site.cluster(&["m1", "m2", "m3"]);
