@@ -689,7 +689,9 @@ remove_all() {
     if group_exists; then
         if remove_group; then gone "group $GROUP"; else warn "the group $GROUP could not be removed"; fi
     fi
-    if [ $removed = no ]; then
+    if [ $removed = no ] && [ -e "$STATE_DIR" ]; then
+        say "there was nothing else of uc on this machine"
+    elif [ $removed = no ]; then
         say "there was nothing of uc on this machine"
     elif [ $purge = yes ]; then
         say "uc is gone; Docker and images stay"

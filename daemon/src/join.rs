@@ -146,8 +146,7 @@ async fn register_by_token(
     if token.members.is_empty() {
         return Err(last);
     }
-    await_handshake(mesh, token).await?;
-    let status = mesh.status().await.map_err(|error| no_mesh(&error))?;
+    let status = await_handshake(mesh, token).await?;
     for key in answering_first(token, &status) {
         let channel = connect(management_address(&key))?;
         let mut cluster = ClusterClient::with_interceptor(channel, SpeaksVersion);
@@ -178,7 +177,7 @@ async fn register_by_token(
 
 /// Waits until one of the token's members has answered through the mesh, which tries all of them at once: one that is off
 /// costs the others no time.
-async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<(), Failure> {
+async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<MeshStatus, Failure> {
     let turns = token.members.iter().map(|member| member.endpoints.len()).max().unwrap_or(0);
     let limit =
         TRY_FOR.saturating_mul(turns.try_into().unwrap_or(u32::MAX)).clamp(TOKEN_LIMIT, MAX_TOKEN_LIMIT);
@@ -186,7 +185,7 @@ async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<(), Fai
     loop {
         let status = mesh.status().await.map_err(|error| no_mesh(&error))?;
         if status.peers.iter().any(|peer| peer.latest_handshake.is_some()) {
-            return Ok(());
+            return Ok(status);
         }
         if started.elapsed() >= limit {
             let endpoints: Vec<&str> =

@@ -168,6 +168,12 @@ impl Driver {
         self.foca.apply_many(std::iter::once(member), false, &mut self.runtime).unwrap();
     }
 
+    /// How many datagrams it wants sent; they are not sent.
+    #[cfg(test)]
+    pub(super) fn take_datagrams(&mut self) -> usize {
+        std::iter::from_fn(|| self.runtime.to_send()).count()
+    }
+
     pub(super) fn set_peers(&mut self, peers: &BTreeMap<MachineId, SocketAddr>) {
         let now = Instant::now();
         let me = self.foca.identity().machine;
@@ -216,8 +222,8 @@ impl Driver {
                     Ok(datagram) => self.runtime.send_to(*suspect.id(), &datagram),
                     Err(error) => tracing::debug!(%error, "membership"),
                 }
-                let now = any_life(suspect.id().machine, suspect.id().address);
-                log(self.foca.announce(now, &mut self.runtime));
+                let whoever = any_life(suspect.id().machine, suspect.id().address);
+                log(self.foca.announce(whoever, &mut self.runtime));
             }
         }
     }

@@ -150,45 +150,83 @@ async fn who_lost_everybody_comes_back_when_the_partition_heals() {
     until(&b, 1, Liveness::Up, SOON).await;
 }
 
+fn member(n: u16, incarnation: u64, address: SocketAddr) -> identity::Identity {
+    let [high, low] = n.to_be_bytes();
+    let mut machine = machine(low);
+    machine.0[0] ^= high;
+    identity::Identity { machine, incarnation, renewal: 0, address }
+}
+
+/// A driver that does not run yet.
+async fn idle() -> (driver::Driver, watch::Receiver<BTreeMap<MachineId, Liveness>>, SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let (publish, liveness) = watch::channel(BTreeMap::new());
+    (driver::Driver::new(socket, member(1, 1, address), publish), liveness, address)
+}
+
+/// Runs a driver that suspects the second machine in one of its lives.
+async fn start_suspecting(incarnation: u64, second: SocketAddr) -> Node {
+    let (mut driver, liveness, address) = idle().await;
+    driver.believe(foca::Member::new(member(2, incarnation, second), 0, foca::State::Suspect));
+    let (peers, commands) = mpsc::channel(COMMANDS);
+    let cancel = CancellationToken::new();
+    peers.send([(machine(2), second)].into()).await.unwrap();
+    tokio::spawn(driver::run(driver, commands, cancel.clone()));
+    Node { membership: Membership { peers, liveness }, cancel, address }
+}
+
 /// foca tells of a suspicion a limited number of times, and not the suspect itself if all of these go elsewhere or are lost. It
 /// would never object, answer each probe, and be a suspect for ever.
 #[tokio::test]
 async fn a_suspect_that_did_not_hear_of_it_is_told_and_objects() {
     let b = start(2, 1, "127.0.0.1:0").await;
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    let (publish, liveness) = watch::channel(BTreeMap::new());
-    let me = identity::Identity { machine: machine(1), incarnation: 1, renewal: 0, address };
-    let mut driver = driver::Driver::new(socket, me, publish);
-    let suspect = identity::Identity { machine: machine(2), address: b.address, ..me };
-    driver.believe(foca::Member::new(suspect, 0, foca::State::Suspect));
-    let (peers, commands) = mpsc::channel(COMMANDS);
-    let cancel = CancellationToken::new();
-    let _stop = cancel.clone().drop_guard();
-    tokio::spawn(driver::run(driver, commands, cancel.clone()));
-    peers.send([(machine(2), b.address)].into()).await.unwrap();
-    b.membership.set_peers(vec![(machine(1), address)]).await;
+    let a = start_suspecting(1, b.address).await;
+    b.membership.set_peers(vec![(machine(1), a.address)]).await;
     until(&b, 1, Liveness::Up, SOON).await;
-    let a = Node { membership: Membership { peers, liveness }, cancel, address };
     until(&a, 2, Liveness::Up, SOON).await;
+}
+
+/// What is meant for its life before, it does not take for itself, and it knows nobody to speak to.
+#[tokio::test]
+async fn a_suspect_that_goes_on_in_another_life_is_not_taken_for_dead() {
+    let b = start(2, 5, "127.0.0.1:0").await;
+    let a = start_suspecting(1, b.address).await;
+    let mut liveness = a.membership.liveness();
+    let decided = liveness.wait_for(|all| all.get(&machine(2)).is_some_and(|one| *one != Liveness::Suspect));
+    let decided = tokio::time::timeout(SOON, decided).await.unwrap().unwrap();
+    assert_eq!(decided.get(&machine(2)), Some(&Liveness::Up));
+}
+
+#[tokio::test]
+async fn of_many_members_few_tell_a_suspect_until_it_is_late() {
+    let (mut driver, _liveness, address) = idle().await;
+    for n in 2..=1_000 {
+        driver.believe(foca::Member::alive(member(n, 1, address)));
+    }
+    driver.believe(foca::Member::new(member(2, 1, address), 0, foca::State::Suspect));
+    driver.take_datagrams();
+    let now = tokio::time::Instant::now();
+    for _ in 0..1_000 {
+        driver.see_to_suspects(now);
+    }
+    let told = driver.take_datagrams();
+    assert!((2..=48).contains(&told), "{told} datagrams; two each time, eight times in a thousand");
+    driver.see_to_suspects(now + Duration::from_secs(6));
+    assert_eq!(driver.take_datagrams(), 2);
 }
 
 /// Nor does foca see to it that everybody hears that a suspect is down.
 #[tokio::test]
 async fn a_suspect_that_does_not_answer_is_down_though_nobody_says_so() {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let address = socket.local_addr().unwrap();
-    let (publish, _) = watch::channel(BTreeMap::new());
-    let me = identity::Identity { machine: machine(1), incarnation: 1, renewal: 0, address };
-    let id = identity::Identity { machine: machine(2), address: nobody, ..me };
-    let mut driver = driver::Driver::new(socket, me, publish);
-    driver.set_peers(&[(machine(2), nobody)].into());
+    let (mut driver, _liveness, nobody) = idle().await;
+    let id = member(2, 1, nobody);
+    driver.set_peers(&[(id.machine, nobody)].into());
     let start = tokio::time::Instant::now();
     let after = |driver: &mut driver::Driver, seconds| {
         let now = start + Duration::from_secs(seconds);
         driver.see_to_suspects(now);
-        driver.view(now)[&machine(2)]
+        driver.view(now)[&id.machine]
     };
     driver.believe(foca::Member::new(id, 0, foca::State::Suspect));
     assert_eq!(after(&mut driver, 0), Liveness::Suspect);
