@@ -1,5 +1,6 @@
-//! Contents that travel with a deployment: what they are called, and how large they may be. Both sides hold to the same limits, for a
-//! machine believes neither its client nor the other machines. `docs/files.md` has the whole.
+//! Contents that travel with a deployment: what they are called, and how large they may be. Both
+//! sides hold to the same limits, for a machine believes neither its client nor the other machines.
+//! `docs/files.md` has the whole.
 
 use std::fmt;
 use std::path::{Component, Path};
@@ -7,12 +8,14 @@ use std::str::FromStr;
 
 use crate::id::IdError;
 
-/// Bytes of one archive, its headers included: room for any configuration and for a folder of scripts or templates; what is larger is
-/// data or a program, and belongs into a volume or an image. A machine holds one archive in memory at a time for each transfer.
+/// Bytes of one archive, its headers included: room for any configuration and for a folder of
+/// scripts or templates; what is larger is data or a program, and belongs into a volume or an
+/// image. A machine holds one archive in memory at a time for each transfer.
 pub const MAX_ARCHIVE: u64 = 16 * 1024 * 1024;
 /// Files, folders and links of one content: each is a file to be fsynced on every machine.
 pub const MAX_ENTRIES: usize = 4_096;
-/// Bytes of the path of an entry: a quarter of what Linux takes, so that the store's own folders fit before it.
+/// Bytes of the path of an entry: a quarter of what Linux takes, so that the store's own folders
+/// fit before it.
 pub const MAX_PATH: usize = 1_024;
 /// Bytes of the value of a secret variable: Linux takes 128 KiB together with the name.
 pub const MAX_VALUE: u64 = 120 * 1024;
@@ -21,7 +24,8 @@ pub const ROOT: &str = "content";
 /// Bytes of an archive in one message.
 pub const CHUNK: usize = 64 * 1024;
 
-/// BLAKE3 of a content's archive: 64 hexadecimal digits in lower case. A valid one is also a safe name for a folder.
+/// BLAKE3 of a content's archive: 64 hexadecimal digits in lower case. A valid one is also a safe
+/// name for a folder.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash(String);
 
@@ -66,8 +70,9 @@ impl FromStr for ContentHash {
 
 /// Whether a link stays in its content, wherever it leads. `link` is its path below [`ROOT`].
 ///
-/// A target may go up only at its beginning, where each step is a real folder; once names follow, going up would mean to go up from where
-/// another link leads. So by induction no chain of links leaves.
+/// A target may go up only at its beginning, where each step is a real folder; once names follow,
+/// going up would mean to go up from where another link leads. So by induction no chain of links
+/// leaves.
 pub fn link_stays_inside(link: &Path, target: &Path) -> bool {
     let depth = link.components().count().saturating_sub(1);
     let (mut ups, mut names) = (0, 0);
@@ -88,10 +93,18 @@ mod tests {
 
     #[test]
     fn links_that_leave_are_told_from_those_that_stay() {
-        for (link, target) in
-            [("a", "b"), ("a", "./b"), ("a/b", "../c"), ("a/b/c", "../../d/e"), ("a/b", ".."), ("a", "b/c")]
-        {
-            assert!(link_stays_inside(Path::new(link), Path::new(target)), "{link} -> {target}");
+        for (link, target) in [
+            ("a", "b"),
+            ("a", "./b"),
+            ("a/b", "../c"),
+            ("a/b/c", "../../d/e"),
+            ("a/b", ".."),
+            ("a", "b/c"),
+        ] {
+            assert!(
+                link_stays_inside(Path::new(link), Path::new(target)),
+                "{link} -> {target}"
+            );
         }
         for (link, target) in [
             ("a", "/etc"),
@@ -101,7 +114,10 @@ mod tests {
             ("a/b/c", "x/../../y"),
             ("a", "b/.."),
         ] {
-            assert!(!link_stays_inside(Path::new(link), Path::new(target)), "{link} -> {target}");
+            assert!(
+                !link_stays_inside(Path::new(link), Path::new(target)),
+                "{link} -> {target}"
+            );
         }
     }
 
@@ -115,8 +131,14 @@ mod tests {
     #[test]
     fn what_is_no_hash_is_refused() {
         let hash = ContentHash::of(b"abc").to_string();
-        for text in ["", "..", &hash[1..], &hash.to_uppercase(), &format!("{hash}0"), &hash.replace('a', "/")]
-        {
+        for text in [
+            "",
+            "..",
+            &hash[1..],
+            &hash.to_uppercase(),
+            &format!("{hash}0"),
+            &hash.replace('a', "/"),
+        ] {
             assert!(text.parse::<ContentHash>().is_err(), "{text:?}");
         }
     }

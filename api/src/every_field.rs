@@ -1,5 +1,5 @@
-//! For tests: a service spec with every field set, and that spec with each single value in it changed, so that no code that must look at all
-//! fields can forget one that was added later.
+//! For tests: a service spec with every field set, and that spec with each single value in it
+//! changed, so that no code that must look at all fields can forget one that was added later.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,28 @@ use serde_json::Value;
 
 use crate::v1;
 
-/// A spec that sets every field there is, messages inside it included. It need not make sense as a whole.
+/// A spec that sets every field there is, messages inside it included. It need not make sense as a
+/// whole.
 ///
 /// Panics, with the path, where a field is left at its default: whoever adds a field sets it here.
 pub fn spec() -> v1::ServiceSpec {
     let spec = filled();
-    unset(&value(&spec), "", &mut |path| panic!("every_field::spec() leaves `{path}` unset"));
+    unset(&value(&spec), "", &mut |path| {
+        panic!("every_field::spec() leaves `{path}` unset")
+    });
     spec
 }
 
-/// The spec of [`spec`] with one value changed, for each value in it: the value's path (`resources.cpuset`, `ports[].host_ip`), and the spec.
+/// The spec of [`spec`] with one value changed, for each value in it: the value's path
+/// (`resources.cpuset`, `ports[].host_ip`), and the spec.
 pub fn changes() -> Vec<(String, v1::ServiceSpec)> {
     let whole = value(&spec());
     let mut changed = Vec::new();
     each(&whole, "", &mut |path, pointer| {
         let mut other = whole.clone();
-        let place = other.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer}"));
+        let place = other
+            .pointer_mut(pointer)
+            .unwrap_or_else(|| panic!("no {pointer}"));
         *place = different(place);
         let spec = serde_json::from_value(other).unwrap_or_else(|error| panic!("{path}: {error}"));
         changed.push((path.to_owned(), spec));
@@ -34,8 +40,8 @@ fn value(spec: &v1::ServiceSpec) -> Value {
     serde_json::to_value(spec).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Enumerations are numbers, and so must be other valid words: 1 and 2 become each other. Texts change where they begin: of hashes, people are
-/// shown the beginning.
+/// Enumerations are numbers, and so must be other valid words: 1 and 2 become each other. Texts
+/// change where they begin: of hashes, people are shown the beginning.
 fn different(value: &Value) -> Value {
     match value {
         Value::Bool(yes) => Value::Bool(!yes),
@@ -57,13 +63,22 @@ fn each_at(value: &Value, path: &str, pointer: &str, found: &mut impl FnMut(&str
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
                 each_at(value, &path, &format!("{pointer}/{name}"), found);
             }
         }
         Value::Array(items) => {
             for (index, value) in items.iter().enumerate() {
-                each_at(value, &format!("{path}[]"), &format!("{pointer}/{index}"), found);
+                each_at(
+                    value,
+                    &format!("{path}[]"),
+                    &format!("{pointer}/{index}"),
+                    found,
+                );
             }
         }
         _ => found(path, pointer),
@@ -83,7 +98,9 @@ fn unset(value: &Value, path: &str, found: &mut impl FnMut(&str)) {
         found(path);
     }
     match value {
-        Value::Array(items) => items.iter().for_each(|item| unset(item, &format!("{path}[]"), found)),
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| unset(item, &format!("{path}[]"), found)),
         Value::Object(fields) => {
             for (name, value) in fields {
                 unset(value, &format!("{path}.{name}"), found);
@@ -107,8 +124,12 @@ fn filled() -> v1::ServiceSpec {
         name: "web".into(),
         image: "web:1".into(),
         built: true,
-        command: Some(v1::StringList { values: texts(&["serve"]) }),
-        entrypoint: Some(v1::StringList { values: texts(&["/entry"]) }),
+        command: Some(v1::StringList {
+            values: texts(&["serve"]),
+        }),
+        entrypoint: Some(v1::StringList {
+            values: texts(&["/entry"]),
+        }),
         environment: map("MODE", "fast"),
         ports: vec![v1::PortSpec {
             container_port: 80,
@@ -183,7 +204,10 @@ fn filled() -> v1::ServiceSpec {
         annotations: map("a", "b"),
         ulimits: [("nofile".to_owned(), v1::Ulimit { soft: 10, hard: 20 })].into(),
         resources: Some(resources()),
-        logging: Some(v1::Logging { driver: "syslog".into(), options: map("tag", "x") }),
+        logging: Some(v1::Logging {
+            driver: "syslog".into(),
+            options: map("tag", "x"),
+        }),
         runtime: "runsc".into(),
         platform: "linux/arm64".into(),
         shm_size: Some(1 << 20),
@@ -242,7 +266,12 @@ fn mount() -> v1::MountSpec {
 }
 
 fn resources() -> v1::Resources {
-    let device = |path: &str| vec![v1::DeviceValue { path: path.into(), value: 100 }];
+    let device = |path: &str| {
+        vec![v1::DeviceValue {
+            path: path.into(),
+            value: 100,
+        }]
+    };
     v1::Resources {
         nano_cpus: Some(1_500_000_000),
         memory: Some(1 << 30),

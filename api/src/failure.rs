@@ -1,4 +1,5 @@
-//! Failures as data: what went wrong, on which machine, and what to do about it, the same in the daemon, on the wire and in the CLI.
+//! Failures as data: what went wrong, on which machine, and what to do about it, the same in the
+//! daemon, on the wire and in the CLI.
 
 use std::fmt;
 
@@ -16,7 +17,8 @@ pub enum Code {
     NotFound,
     /// What it would make exists already.
     Exists,
-    /// It makes sense, but not in the present state (not in a cluster, container exited, port taken, …).
+    /// It makes sense, but not in the present state (not in a cluster, container exited, port
+    /// taken, …).
     Refused,
     /// The plan that was agreed to is no longer the plan.
     PlanChanged,
@@ -46,7 +48,8 @@ const CODES: [(Code, &str, tonic::Code); 10] = [
     (Code::Internal, "internal", tonic::Code::Internal),
 ];
 
-/// One failure. `Display` gives the message alone; hint and log lines are for the caller to lay out.
+/// One failure. `Display` gives the message alone; hint and log lines are for the caller to lay
+/// out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Kind.
@@ -64,7 +67,13 @@ pub struct Failure {
 impl Failure {
     /// A failure without hint.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, machine: None, log_tail: Vec::new() }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+            machine: None,
+            log_tail: Vec::new(),
+        }
     }
 
     /// With what to do about it.
@@ -99,8 +108,11 @@ impl std::error::Error for Failure {}
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
-        let (_, name, status) =
-            CODES.iter().find(|(code, ..)| *code == failure.code).copied().unwrap_or(CODES[9]);
+        let (_, name, status) = CODES
+            .iter()
+            .find(|(code, ..)| *code == failure.code)
+            .copied()
+            .unwrap_or(CODES[9]);
         let detail = FailureDetail {
             code: name.to_owned(),
             hint: failure.hint.unwrap_or_default(),
@@ -117,8 +129,14 @@ impl From<Status> for Failure {
         let detail = FailureDetail::decode(status.details()).unwrap_or_default();
         let by_name = CODES.iter().find(|(_, name, _)| *name == detail.code);
         let by_status = || CODES.iter().find(|(_, _, code)| *code == status.code());
-        let code = by_name.or_else(by_status).map_or(Code::Internal, |(code, ..)| *code);
-        let code = if status.code() == tonic::Code::Unimplemented { Code::Version } else { code };
+        let code = by_name
+            .or_else(by_status)
+            .map_or(Code::Internal, |(code, ..)| *code);
+        let code = if status.code() == tonic::Code::Unimplemented {
+            Code::Version
+        } else {
+            code
+        };
         Self {
             code,
             message: status.message().to_owned(),
@@ -136,16 +154,24 @@ mod tests {
     #[test]
     fn every_code_survives_the_wire() {
         for (code, ..) in CODES {
-            let failure =
-                Failure::new(code, "disk full").hint("free some").on("m1").log_tail(vec!["a".into()]);
+            let failure = Failure::new(code, "disk full")
+                .hint("free some")
+                .on("m1")
+                .log_tail(vec!["a".into()]);
             assert_eq!(Failure::from(Status::from(failure.clone())), failure);
         }
     }
 
     #[test]
     fn a_status_of_the_transport_gets_the_nearest_code() {
-        assert_eq!(Failure::from(Status::unavailable("gone")).code, Code::Unreachable);
-        assert_eq!(Failure::from(Status::unimplemented("what")).code, Code::Version);
+        assert_eq!(
+            Failure::from(Status::unavailable("gone")).code,
+            Code::Unreachable
+        );
+        assert_eq!(
+            Failure::from(Status::unimplemented("what")).code,
+            Code::Version
+        );
         assert_eq!(Failure::from(Status::unknown("?")).code, Code::Internal);
     }
 }

@@ -113,7 +113,11 @@ impl FromStr for ContainerId {
         if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
             Ok(Self(text.to_ascii_lowercase()))
         } else {
-            Err(IdError { text: text.to_owned(), kind: "container id", expected: "64 hexadecimal digits" })
+            Err(IdError {
+                text: text.to_owned(),
+                kind: "container id",
+                expected: "64 hexadecimal digits",
+            })
         }
     }
 }
@@ -132,7 +136,12 @@ mod tests {
 
     #[test]
     fn what_is_not_an_id_is_refused() {
-        for text in ["", "00", "+0112233445566778899aabbccddeeff", "0011223344556677 899aabbccddeeff"] {
+        for text in [
+            "",
+            "00",
+            "+0112233445566778899aabbccddeeff",
+            "0011223344556677 899aabbccddeeff",
+        ] {
             assert!(text.parse::<MachineId>().is_err(), "{text:?}");
         }
         assert!("abc".parse::<ContainerId>().is_err());

@@ -23,7 +23,8 @@ pub const MESH_SOCKET: &str = "/run/uc/mesh.sock";
 /// The top-level domain of the cluster's names.
 pub const DOMAIN: &str = "internal";
 
-/// Labels on every container, network and volume that uc makes: enough to rebuild a machine's facts from Docker alone.
+/// Labels on every container, network and volume that uc makes: enough to rebuild a machine's facts
+/// from Docker alone.
 pub mod label {
     /// Cluster id; its presence says "made by uc".
     pub const CLUSTER: &str = "uc.cluster";
@@ -45,12 +46,14 @@ pub mod label {
     pub const RESERVED_MEMORY: &str = "uc.reserved.memory";
     /// It has resolvers of its own, asked after the machine's, which then forwards nothing for it.
     pub const RESOLVERS: &str = "uc.resolvers";
-    /// Address of its machine on the cluster network, if the container has the machine's network and so no address of its own.
+    /// Address of its machine on the cluster network, if the container has the machine's network
+    /// and so no address of its own.
     pub const ADDRESS: &str = "uc.address";
     /// Commands to run in it after its start: JSON, a list of `uc.v1.Hook`.
     pub const POST_START: &str = "uc.post-start";
     /// Commands to run in it before it is stopped: JSON, a list of `uc.v1.Hook`.
     pub const PRE_STOP: &str = "uc.pre-stop";
-    /// The container is no replica: it runs a command for a deployment. The value says for which life of which daemon, and for which run.
+    /// The container is no replica: it runs a command for a deployment. The value says for which
+    /// life of which daemon, and for which run.
     pub const HOOK: &str = "uc.hook";
 }

@@ -1,6 +1,6 @@
-//! What client and daemon share: the protocol (generated from `api/proto`), names and ids that can only
-//! be made valid, failures as data, and the few rules both sides must agree on (labels on containers,
-//! what makes a revision, ports and paths, how large a content may be). No I/O.
+//! What client and daemon share: the protocol (generated from `api/proto`), names and ids that can
+//! only be made valid, failures as data, and the few rules both sides must agree on (labels on
+//! containers, what makes a revision, ports and paths, how large a content may be). No I/O.
 
 pub mod content;
 #[cfg(any(test, feature = "testing"))]

@@ -37,9 +37,11 @@ pub enum NameError {
     },
 }
 
-const STRICT: &str = "use lower-case letters, digits and `-`, beginning and ending with a letter or digit";
+const STRICT: &str =
+    "use lower-case letters, digits and `-`, beginning and ending with a letter or digit";
 const LOOSE: &str = "use letters, digits, `_`, `.` and `-`, beginning with a letter or digit";
-const PROJECT: &str = "use lower-case letters, digits, `_` and `-`, beginning with a letter or digit";
+const PROJECT: &str =
+    "use lower-case letters, digits, `_` and `-`, beginning with a letter or digit";
 
 fn check(
     kind: &'static str,
@@ -48,12 +50,19 @@ fn check(
     allowed: impl Fn(u8) -> bool,
     ends: bool,
 ) -> Result<(), NameError> {
-    let wrong = || NameError::Character { kind, text: text.to_owned(), rule };
+    let wrong = || NameError::Character {
+        kind,
+        text: text.to_owned(),
+        rule,
+    };
     let (Some(first), Some(last)) = (text.bytes().next(), text.bytes().last()) else {
         return Err(NameError::Empty { kind });
     };
     if text.len() > MAX_LABEL {
-        return Err(NameError::TooLong { kind, text: text.to_owned() });
+        return Err(NameError::TooLong {
+            kind,
+            text: text.to_owned(),
+        });
     }
     if !text.bytes().all(&allowed) || !first.is_ascii_alphanumeric() || !allowed(first) {
         return Err(wrong());
@@ -119,11 +128,19 @@ name!(
 );
 
 impl MachineName {
-    /// A name made from a host name: its first label, lower-cased, other characters as `-`; none if nothing is left.
+    /// A name made from a host name: its first label, lower-cased, other characters as `-`; none if
+    /// nothing is left.
     pub fn from_hostname(hostname: &str) -> Option<Self> {
-        let label = hostname.split('.').next().unwrap_or_default().to_ascii_lowercase();
-        let mapped: String =
-            label.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(MAX_LABEL).collect();
+        let label = hostname
+            .split('.')
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        let mapped: String = label
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .take(MAX_LABEL)
+            .collect();
         mapped.trim_matches('-').parse().ok()
     }
 }
@@ -152,7 +169,10 @@ impl FromStr for ServiceKey {
             text: text.to_owned(),
             rule: "write `project/service`",
         })?;
-        Ok(Self { project: project.parse()?, service: service.parse()? })
+        Ok(Self {
+            project: project.parse()?,
+            service: service.parse()?,
+        })
     }
 }
 

@@ -1,10 +1,12 @@
-//! "Did you mean …?": the nearest of the names that exist. One rule for machines, services, contexts and compose keys.
+//! "Did you mean …?": the nearest of the names that exist. One rule for machines, services,
+//! contexts and compose keys.
 
-/// Beyond this many letters texts are not compared: names are shorter, and the effort grows with the square.
+/// Beyond this many letters texts are not compared: names are shorter, and the effort grows with
+/// the square.
 const MAX_LETTERS: usize = 128;
 
-/// The candidate nearest to `typed`, if one is near enough to be meant: at most a third of the letters differ (one may always), and one at least is
-/// right. The first of equals.
+/// The candidate nearest to `typed`, if one is near enough to be meant: at most a third of the
+/// letters differ (one may always), and one at least is right. The first of equals.
 pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (typed.chars().count() / 3).max(1);
     candidates
@@ -16,20 +18,27 @@ pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -
 }
 
 /// ``did you mean `x`?``, if there is an x that may be meant.
-pub fn did_you_mean<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(
+    typed: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
     nearest(typed, candidates).map(|name| format!("did you mean `{name}`?"))
 }
 
-/// Edits (insert, delete, replace, swap neighbours) from one text to the other, letter case apart: the optimal string alignment distance.
+/// Edits (insert, delete, replace, swap neighbours) from one text to the other, letter case apart:
+/// the optimal string alignment distance.
 fn distance(a: &str, b: &str) -> usize {
-    let letters = |text: &str| -> Vec<char> { text.to_lowercase().chars().take(MAX_LETTERS).collect() };
+    let letters =
+        |text: &str| -> Vec<char> { text.to_lowercase().chars().take(MAX_LETTERS).collect() };
     let (a, b) = (letters(a), letters(b));
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let mut edits = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
+            let mut edits = (last[j] + usize::from(x != y))
+                .min(last[j + 1] + 1)
+                .min(row[j] + 1);
             if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
                 edits = edits.min(before[j - 1] + 1);
             }
@@ -67,7 +76,11 @@ mod tests {
             ("wrker", vec!["web", "worker", "redis"], Some("worker")),
             ("Web", vec!["web"], Some("web")),
             ("m-4", vec!["m-1", "m-2"], Some("m-1")),
-            ("enviroment", vec!["env_file", "environment"], Some("environment")),
+            (
+                "enviroment",
+                vec!["env_file", "environment"],
+                Some("environment"),
+            ),
             ("nginx", vec!["web", "worker", "redis"], None),
             ("replicas", vec!["environment", "image", "ports"], None),
             ("a", vec!["b"], None),
@@ -81,6 +94,9 @@ mod tests {
     fn a_very_long_word_costs_no_more() {
         let long = "x".repeat(1 << 20);
         assert_eq!(nearest(&long, ["web"]), None);
-        assert_eq!(did_you_mean("wbe", ["web"]).as_deref(), Some("did you mean `web`?"));
+        assert_eq!(
+            did_you_mean("wbe", ["web"]).as_deref(),
+            Some("did you mean `web`?")
+        );
     }
 }

@@ -8,8 +8,9 @@ use crate::v1::{FileSpec, ServiceSpec};
 
 /// Sixteen hexadecimal digits that change exactly when a container of the service must be replaced.
 ///
-/// How many replicas run, where they may run, how and in which order they are replaced, what runs or must run before, and under which names
-/// others find them is left out: none of it is in the container. Maps are sorted (`BTreeMap`), so the encoding is one for equal specs.
+/// How many replicas run, where they may run, how and in which order they are replaced, what runs
+/// or must run before, and under which names others find them is left out: none of it is in the
+/// container. Maps are sorted (`BTreeMap`), so the encoding is one for equal specs.
 pub fn revision(spec: &ServiceSpec) -> String {
     let in_container = ServiceSpec {
         replicas: 0,
@@ -24,7 +25,14 @@ pub fn revision(spec: &ServiceSpec) -> String {
         placement: None,
         service_labels: BTreeMap::new(),
         // Contents are what they hold, not what they are called.
-        files: spec.files.iter().map(|file| FileSpec { name: String::new(), ..file.clone() }).collect(),
+        files: spec
+            .files
+            .iter()
+            .map(|file| FileSpec {
+                name: String::new(),
+                ..file.clone()
+            })
+            .collect(),
         ..spec.clone()
     };
     let hash = blake3::hash(&in_container.encode_to_vec());
@@ -37,12 +45,20 @@ mod tests {
     use crate::every_field;
 
     fn spec() -> ServiceSpec {
-        ServiceSpec { project: "p".into(), name: "web".into(), image: "web:1".into(), ..Default::default() }
+        ServiceSpec {
+            project: "p".into(),
+            name: "web".into(),
+            image: "web:1".into(),
+            ..Default::default()
+        }
     }
 
     #[test]
     fn scaling_keeps_the_revision() {
-        let scaled = ServiceSpec { replicas: 5, ..spec() };
+        let scaled = ServiceSpec {
+            replicas: 5,
+            ..spec()
+        };
         assert_eq!(revision(&spec()), revision(&scaled));
     }
 
@@ -51,7 +67,13 @@ mod tests {
         let mut other = spec();
         other.environment.insert("A".into(), "1".into());
         assert_ne!(revision(&spec()), revision(&other));
-        assert_ne!(revision(&spec()), revision(&ServiceSpec { image: "web:2".into(), ..spec() }));
+        assert_ne!(
+            revision(&spec()),
+            revision(&ServiceSpec {
+                image: "web:2".into(),
+                ..spec()
+            })
+        );
         assert_eq!(revision(&spec()).len(), 16);
     }
 
@@ -80,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_spec_of_before_keeps_its_revision() {
-        // Written down when the fields from 30 on did not exist: machines that are upgraded must not replace every container.
+        // Written down when the fields from 30 on did not exist: machines that are upgraded must
+        // not replace every container.
         let mut spec = spec();
         spec.environment.insert("A".into(), "1".into());
         assert_eq!(revision(&spec), "094959c6daf5d98f");
@@ -88,7 +111,10 @@ mod tests {
 
     #[test]
     fn no_command_and_an_empty_one_differ() {
-        let empty = ServiceSpec { command: Some(crate::v1::StringList::default()), ..spec() };
+        let empty = ServiceSpec {
+            command: Some(crate::v1::StringList::default()),
+            ..spec()
+        };
         assert_ne!(revision(&spec()), revision(&empty));
     }
 }

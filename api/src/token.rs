@@ -1,7 +1,8 @@
 //! Join tokens: what a new machine needs to come in through the mesh, in one line to paste.
 //!
-//! A token carries the private half of a WireGuard key that the cluster's machines accept as a peer until it expires or is used. It opens
-//! the mesh to the join call only (the daemon checks the caller's address). Whoever reads it can join: treat it as a password.
+//! A token carries the private half of a WireGuard key that the cluster's machines accept as a peer
+//! until it expires or is used. It opens the mesh to the join call only (the daemon checks the
+//! caller's address). Whoever reads it can join: treat it as a password.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -48,7 +49,9 @@ pub struct JoinToken {
 
 impl std::fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JoinToken").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("JoinToken")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,7 +71,9 @@ impl std::str::FromStr for JoinToken {
         if body.len() > MAX_LENGTH {
             return Err(TokenError::Damaged);
         }
-        let json = URL_SAFE_NO_PAD.decode(body).map_err(|_| TokenError::Damaged)?;
+        let json = URL_SAFE_NO_PAD
+            .decode(body)
+            .map_err(|_| TokenError::Damaged)?;
         serde_json::from_slice(&json).map_err(|_| TokenError::Damaged)
     }
 }
@@ -82,16 +87,30 @@ mod tests {
         let token = JoinToken {
             id: "t1".into(),
             private_key: "secret".into(),
-            members: vec![TokenMember { public_key: "k".into(), endpoints: vec!["1.2.3.4:51820".into()] }],
+            members: vec![TokenMember {
+                public_key: "k".into(),
+                endpoints: vec!["1.2.3.4:51820".into()],
+            }],
             expires_at_ms: 5,
         };
-        assert_eq!(format!(" {}\n", token.to_line()).parse::<JoinToken>().unwrap(), token);
+        assert_eq!(
+            format!(" {}\n", token.to_line())
+                .parse::<JoinToken>()
+                .unwrap(),
+            token
+        );
         assert!(!format!("{token:?}").contains("secret"));
     }
 
     #[test]
     fn what_is_no_token_is_said() {
-        assert!(matches!("hello".parse::<JoinToken>(), Err(TokenError::Prefix)));
-        assert!(matches!("uc1:%%%".parse::<JoinToken>(), Err(TokenError::Damaged)));
+        assert!(matches!(
+            "hello".parse::<JoinToken>(),
+            Err(TokenError::Prefix)
+        ));
+        assert!(matches!(
+            "uc1:%%%".parse::<JoinToken>(),
+            Err(TokenError::Damaged)
+        ));
     }
 }

@@ -1,7 +1,8 @@
 //! Which client fits which daemon.
 //!
-//! Each call carries [`CLIENT_VERSION_KEY`] and [`PROTOCOL_KEY`]; each reply carries [`SERVER_VERSION_KEY`]. The daemon refuses a protocol
-//! number that it does not speak and says which side to upgrade; it never guesses.
+//! Each call carries [`CLIENT_VERSION_KEY`] and [`PROTOCOL_KEY`]; each reply carries
+//! [`SERVER_VERSION_KEY`]. The daemon refuses a protocol number that it does not speak and says
+//! which side to upgrade; it never guesses.
 
 use crate::failure::{Code, Failure};
 
@@ -32,12 +33,16 @@ pub fn check_client(client_version: &str, protocol: Option<u32>) -> Result<(), F
             "older",
             format!("upgrade uc to {VERSION}: run install.sh of that version on this computer"),
         ),
-        Some(number) if number > PROTOCOL => {
-            wrong("newer", format!("upgrade the machine: run install.sh of version {client_version} on it"))
-        }
+        Some(number) if number > PROTOCOL => wrong(
+            "newer",
+            format!("upgrade the machine: run install.sh of version {client_version} on it"),
+        ),
         Some(_) => Ok(()),
-        None => Err(Failure::new(Code::Version, "the caller does not say which protocol it speaks")
-            .hint(format!("upgrade uc to {VERSION}"))),
+        None => Err(Failure::new(
+            Code::Version,
+            "the caller does not say which protocol it speaks",
+        )
+        .hint(format!("upgrade uc to {VERSION}"))),
     }
 }
 
@@ -51,7 +56,9 @@ mod tests {
         let older = check_client("0.0.1", Some(0)).unwrap_err();
         assert!(older.message.contains("older") && older.hint.unwrap().contains("upgrade uc"));
         let newer = check_client("9.0.0", Some(PROTOCOL + 1)).unwrap_err();
-        assert!(newer.message.contains("newer") && newer.hint.unwrap().contains("upgrade the machine"));
+        assert!(
+            newer.message.contains("newer") && newer.hint.unwrap().contains("upgrade the machine")
+        );
         assert!(check_client("?", None).is_err());
     }
 }

@@ -31,13 +31,23 @@ pub(crate) async fn run(directory: &Path) -> anyhow::Result<()> {
     let started = Instant::now();
     for batch in 0..CHANGES / MAX_TRANSACTION {
         let keys = (0..MAX_TRANSACTION).map(|n| (batch * MAX_TRANSACTION + n) % RECORDS);
-        let writes = keys.map(|key| machine::stamped(format!("record/{key}"), VALUE)).collect();
+        let writes = keys
+            .map(|key| machine::stamped(format!("record/{key}"), VALUE))
+            .collect();
         store.write(writes).await?;
     }
     let seconds = started.elapsed().as_secs_f64();
     let resident = disk::resident()?;
-    let (file, log) = (disk::size(&directory.join("1.db")), disk::size(&directory.join("1.db-wal")));
-    let cost = serde_json::to_string(&Cost { file, log, resident, seconds })?;
+    let (file, log) = (
+        disk::size(&directory.join("1.db")),
+        disk::size(&directory.join("1.db-wal")),
+    );
+    let cost = serde_json::to_string(&Cost {
+        file,
+        log,
+        resident,
+        seconds,
+    })?;
     tokio::io::stdout().write_all(cost.as_bytes()).await?;
     tokio::io::stdout().flush().await?;
     Ok(store.close().await?)
@@ -46,7 +56,12 @@ pub(crate) async fn run(directory: &Path) -> anyhow::Result<()> {
 /// Does it in a process of its own.
 pub(crate) async fn measure(directory: &Path) -> anyhow::Result<Cost> {
     let mut command = tokio::process::Command::new(std::env::current_exe()?);
-    command.arg("churn").arg(directory).stderr(std::process::Stdio::inherit()).kill_on_drop(true);
+    command
+        .arg("churn")
+        .arg(directory)
+        .stderr(std::process::Stdio::inherit())
+        .kill_on_drop(true);
     let output = command.output().await?;
-    serde_json::from_slice(&output.stdout).with_context(|| format!("the churn failed ({})", output.status))
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("the churn failed ({})", output.status))
 }

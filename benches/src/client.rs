@@ -1,8 +1,10 @@
-//! A gRPC client that costs little, because clients share the processors with what they measure: unary calls, one at a
-//! time, over an HTTP/2 connection on a Unix socket. The connection moves only while a call waits for it, in the
-//! caller's own task: no other task is woken for a call, and a request's head and message leave in one write.
+//! A gRPC client that costs little, because clients share the processors with what they measure:
+//! unary calls, one at a time, over an HTTP/2 connection on a Unix socket. The connection moves
+//! only while a call waits for it, in the caller's own task: no other task is woken for a call, and
+//! a request's head and message leave in one write.
 //!
-//! There are no deadlines here: a timer for each call would show in the figures, so callers set one around many.
+//! There are no deadlines here: a timer for each call would show in the figures, so callers set one
+//! around many.
 
 use std::future::poll_fn;
 use std::path::Path;
@@ -17,7 +19,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use prost::Message;
 use tokio::net::UnixStream;
 
-use crate::put::{PUT, PutRequest, PutResponse, STATUS, StatusRequest, StatusResponse, framed, message};
+use crate::put::{
+    PUT, PutRequest, PutResponse, STATUS, StatusRequest, StatusResponse, framed, message,
+};
 
 /// A socket has no name that a server could expect here.
 const AUTHORITY: &str = "http://localhost";
@@ -38,19 +42,30 @@ impl Client {
             let stream = UnixStream::connect(server).await?;
             anyhow::Ok(h2::client::handshake(stream).await?)
         };
-        let (requests, connection) =
-            connecting.await.with_context(|| format!("cannot connect to {}", server.display()))?;
+        let (requests, connection) = connecting
+            .await
+            .with_context(|| format!("cannot connect to {}", server.display()))?;
         let headers = HeaderMap::from_iter([
             (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
             (TE, HeaderValue::from_static("trailers")),
         ]);
         let put = format!("{AUTHORITY}{PUT}").parse()?;
-        Ok(Self { requests, connection, headers, put })
+        Ok(Self {
+            requests,
+            connection,
+            headers,
+            put,
+        })
     }
 
     /// Writes a value.
-    pub(crate) async fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> anyhow::Result<PutResponse> {
-        self.call(self.put.clone(), &PutRequest { key, value }).await
+    pub(crate) async fn put(
+        &mut self,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    ) -> anyhow::Result<PutResponse> {
+        self.call(self.put.clone(), &PutRequest { key, value })
+            .await
     }
 
     /// Asks an etcd who it is and who leads.
@@ -59,12 +74,20 @@ impl Client {
         self.call(uri, &StatusRequest {}).await
     }
 
-    async fn call<A: Message + Default>(&mut self, uri: Uri, question: &impl Message) -> anyhow::Result<A> {
+    async fn call<A: Message + Default>(
+        &mut self,
+        uri: Uri,
+        question: &impl Message,
+    ) -> anyhow::Result<A> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         request.headers_mut().clone_from(&self.headers);
-        let Self { requests, connection, .. } = self;
+        let Self {
+            requests,
+            connection,
+            ..
+        } = self;
         drive(connection, async {
             poll_fn(|context| requests.poll_ready(context)).await?;
             let (answer, mut stream) = requests.send_request(request, false)?;
@@ -82,7 +105,8 @@ async fn drive<A>(
 ) -> anyhow::Result<A> {
     let mut call = pin!(call);
     poll_fn(|context| {
-        // The call goes on only by what the connection did, and is looked at after that: it has nobody to wake.
+        // The call goes on only by what the connection did, and is looked at after that: it has
+        // nobody to wake.
         let mut nobody = Context::from_waker(Waker::noop());
         if let Poll::Ready(answer) = call.as_mut().poll(&mut nobody) {
             return Poll::Ready(answer);
@@ -102,7 +126,11 @@ async fn drive<A>(
 /// What a call is answered, or the error that the server names.
 async fn receive<A: Message + Default>(answer: ResponseFuture) -> anyhow::Result<A> {
     let answer = answer.await?;
-    ensure!(answer.status() == StatusCode::OK, "the server answered with HTTP status {}", answer.status());
+    ensure!(
+        answer.status() == StatusCode::OK,
+        "the server answered with HTTP status {}",
+        answer.status()
+    );
     let (head, mut body) = answer.into_parts();
     let mut received = BytesMut::new();
     while let Some(data) = body.data().await {
@@ -118,10 +146,17 @@ async fn receive<A: Message + Default>(answer: ResponseFuture) -> anyhow::Result
 
 /// `grpc-status` and `grpc-message`, which end an answer.
 fn status(headers: &HeaderMap) -> anyhow::Result<()> {
-    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+    };
     match text("grpc-status").as_deref() {
         Some("0") => Ok(()),
-        Some(code) => bail!("gRPC status {code}: {}", text("grpc-message").unwrap_or_default()),
+        Some(code) => bail!(
+            "gRPC status {code}: {}",
+            text("grpc-message").unwrap_or_default()
+        ),
         None => bail!("the answer has no gRPC status"),
     }
 }

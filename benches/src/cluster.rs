@@ -55,7 +55,15 @@ impl Machine {
         let Answer::Ready { link, put, look } = read(n, &mut answers).await? else {
             bail!("machine {n} did not say that it is ready");
         };
-        Ok(Self { n, child, commands, answers, link, look, put })
+        Ok(Self {
+            n,
+            child,
+            commands,
+            answers,
+            link,
+            look,
+            put,
+        })
     }
 
     /// Tells without waiting for the answer.
@@ -86,7 +94,15 @@ impl Machine {
     /// The answer to something that ends in a moment.
     pub(crate) async fn moment(&mut self) -> anyhow::Result<At> {
         match self.answer().await? {
-            Answer::At { ns, incarnation, version } => Ok(At { ns, incarnation, version }),
+            Answer::At {
+                ns,
+                incarnation,
+                version,
+            } => Ok(At {
+                ns,
+                incarnation,
+                version,
+            }),
             other => bail!("machine {} answered {other:?}", self.n),
         }
     }
@@ -130,7 +146,12 @@ impl Cluster {
                     Some(delay) => relay::start(other.link, delay)?,
                     None => other.link,
                 };
-                machine.done(&Command::Dial { peer: other.n, address }).await?;
+                machine
+                    .done(&Command::Dial {
+                        peer: other.n,
+                        address,
+                    })
+                    .await?;
             }
             machines.push(machine);
         }
@@ -140,22 +161,40 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Machine 1 writes records in large transactions; how long until both others have all, and all three the same.
+    /// Machine 1 writes records in large transactions; how long until both others have all, and all
+    /// three the same.
     pub(crate) async fn import(
         &mut self,
         prefix: &str,
         count: u64,
         value: usize,
     ) -> anyhow::Result<Duration> {
-        let [first, others @ ..] = self.machines.as_mut_slice() else { bail!("no machines") };
+        let [first, others @ ..] = self.machines.as_mut_slice() else {
+            bail!("no machines")
+        };
         let now = first.at(&Command::Version).await?;
         for other in &mut *others {
             let version = now.version + count;
-            other.tell(&Command::Reach { peer: 1, incarnation: now.incarnation, version }).await?;
+            other
+                .tell(&Command::Reach {
+                    peer: 1,
+                    incarnation: now.incarnation,
+                    version,
+                })
+                .await?;
         }
         let prefix = prefix.to_owned();
-        let begin = first.at(&Command::Import { prefix, count, value }).await?;
-        ensure!(begin.incarnation == now.incarnation, "machine 1 has a new incarnation");
+        let begin = first
+            .at(&Command::Import {
+                prefix,
+                count,
+                value,
+            })
+            .await?;
+        ensure!(
+            begin.incarnation == now.incarnation,
+            "machine 1 has a new incarnation"
+        );
         let mut last = begin.ns;
         for other in others {
             last = last.max(other.moment().await?.ns);
@@ -166,11 +205,17 @@ impl Cluster {
 
     /// Waits until all machines have what machine 1 has, and how long that took.
     pub(crate) async fn settle(&mut self) -> anyhow::Result<Duration> {
-        let [first, others @ ..] = self.machines.as_mut_slice() else { bail!("no machines") };
+        let [first, others @ ..] = self.machines.as_mut_slice() else {
+            bail!("no machines")
+        };
         let now = first.at(&Command::Version).await?;
         let mut last = now.ns;
         for other in others {
-            let reach = Command::Reach { peer: 1, incarnation: now.incarnation, version: now.version };
+            let reach = Command::Reach {
+                peer: 1,
+                incarnation: now.incarnation,
+                version: now.version,
+            };
             last = last.max(other.at(&reach).await?.ns);
         }
         self.compare().await?;
@@ -191,10 +236,13 @@ impl Cluster {
                 tokio::time::sleep(COMPARE).await;
             }
         };
-        tokio::time::timeout(PATIENCE, comparing).await.context("the machines do not hold the same")?
+        tokio::time::timeout(PATIENCE, comparing)
+            .await
+            .context("the machines do not hold the same")?
     }
 
-    /// Machine 1 writes records one by one; the others' watchers' delays, in nanoseconds, by machine and watcher.
+    /// Machine 1 writes records one by one; the others' watchers' delays, in nanoseconds, by
+    /// machine and watcher.
     pub(crate) async fn observe(
         &mut self,
         prefix: &str,
@@ -202,15 +250,34 @@ impl Cluster {
         gap: Duration,
         watchers: usize,
     ) -> anyhow::Result<Vec<Vec<Vec<(String, u64)>>>> {
-        let [first, others @ ..] = self.machines.as_mut_slice() else { bail!("no machines") };
+        let [first, others @ ..] = self.machines.as_mut_slice() else {
+            bail!("no machines")
+        };
         for other in &mut *others {
             let prefix = prefix.to_owned();
-            other.tell(&Command::Observe { prefix, count: count as usize, watchers }).await?;
+            other
+                .tell(&Command::Observe {
+                    prefix,
+                    count: count as usize,
+                    watchers,
+                })
+                .await?;
             let answer = other.answer().await?;
-            ensure!(matches!(answer, Answer::Armed), "machine {} answered {answer:?}", other.n);
+            ensure!(
+                matches!(answer, Answer::Armed),
+                "machine {} answered {answer:?}",
+                other.n
+            );
         }
         let (prefix, gap_us) = (prefix.to_owned(), gap.as_micros() as u64);
-        first.done(&Command::Write { prefix, count, gap_us, value: crate::load::VALUE }).await?;
+        first
+            .done(&Command::Write {
+                prefix,
+                count,
+                gap_us,
+                value: crate::load::VALUE,
+            })
+            .await?;
         let mut all = Vec::new();
         for other in others {
             match other.answer().await? {
@@ -223,15 +290,28 @@ impl Cluster {
 
     /// Lets the machines look for each other, and waits until each sees each.
     pub(crate) async fn look(&mut self) -> anyhow::Result<()> {
-        let all: Vec<_> = self.machines.iter().map(|machine| (machine.n, machine.look)).collect();
+        let all: Vec<_> = self
+            .machines
+            .iter()
+            .map(|machine| (machine.n, machine.look))
+            .collect();
         for machine in &mut self.machines {
-            let peers = all.iter().copied().filter(|(n, _)| *n != machine.n).collect();
+            let peers = all
+                .iter()
+                .copied()
+                .filter(|(n, _)| *n != machine.n)
+                .collect();
             machine.done(&Command::Look { peers }).await?;
         }
         for machine in &mut self.machines {
             let me = machine.n;
             for (peer, _) in all.iter().filter(|(n, _)| *n != me) {
-                machine.at(&Command::Await { peer: *peer, up: true }).await?;
+                machine
+                    .at(&Command::Await {
+                        peer: *peer,
+                        up: true,
+                    })
+                    .await?;
             }
         }
         Ok(())

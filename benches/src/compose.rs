@@ -1,8 +1,9 @@
-//! `compose`: how long `uc config` takes for real compose files, as a whole process, beside Docker Compose itself; and whether it reads
-//! them as the files' recorded readings say.
+//! `compose`: how long `uc config` takes for real compose files, as a whole process, beside Docker
+//! Compose itself; and whether it reads them as the files' recorded readings say.
 //!
-//! The files are not part of the repository: `UC_COMPOSE_CORPUS`, or `../shared/compose-corpus`. Both programs run in a copy of each
-//! file's folder with the same small environment, in turns. A file that either does not accept is timed for neither.
+//! The files are not part of the repository: `UC_COMPOSE_CORPUS`, or `../shared/compose-corpus`.
+//! Both programs run in a copy of each file's folder with the same small environment, in turns. A
+//! file that either does not accept is timed for neither.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,7 +60,10 @@ pub(crate) fn run(uc: &Path) -> anyhow::Result<()> {
     let begin = Instant::now();
     for round in 0..ROUNDS {
         if begin.elapsed() > LONGEST {
-            note(&format!("only {round} of {ROUNDS} rounds: {} s are over", LONGEST.as_secs()));
+            note(&format!(
+                "only {round} of {ROUNDS} rounds: {} s are over",
+                LONGEST.as_secs()
+            ));
             break;
         }
         for case in &mut cases {
@@ -80,7 +84,9 @@ fn cases(corpus: &Path, scratch: &Scratch) -> anyhow::Result<Vec<Case>> {
     for set in folders(corpus)? {
         for source in folders(&set)? {
             let expected = fs::read_to_string(source.join("expected.json")).ok();
-            let expected = expected.map(|text| serde_json::from_str(&text)).transpose()?;
+            let expected = expected
+                .map(|text| serde_json::from_str(&text))
+                .transpose()?;
             let name = format!("{}/{}", last(&set), last(&source));
             let directory = scratch.directory(&name)?;
             copy(&source, &directory)?;
@@ -100,14 +106,19 @@ fn cases(corpus: &Path, scratch: &Scratch) -> anyhow::Result<Vec<Case>> {
 
 fn folders(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
-    let mut found = entries.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut found = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     found.retain(|path| path.is_dir());
     found.sort();
     Ok(found)
 }
 
 fn last(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// All but the recorded reading.
@@ -132,9 +143,15 @@ fn rival() -> anyhow::Result<PathBuf> {
     if !program.is_file() {
         note(&format!("installing {PACKAGE} below target/bench"));
         let done = |command: &mut Command| -> anyhow::Result<bool> {
-            Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).status()?.success())
+            Ok(command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status()?
+                .success())
         };
-        if !done(Command::new("python3").args(["-m", "venv"]).arg(&root)).context("cannot run python3")? {
+        if !done(Command::new("python3").args(["-m", "venv"]).arg(&root))
+            .context("cannot run python3")?
+        {
             bail!("python3 cannot make a virtual environment; hint: install python3-venv");
         }
         if !done(Command::new(root.join("bin/pip")).args(["install", "--quiet", PACKAGE]))? {
@@ -146,14 +163,33 @@ fn rival() -> anyhow::Result<PathBuf> {
 
 /// Runs both once on a file. `first`: what they print counts, too.
 fn measure(case: &mut Case, uc: &Path, rival: Option<&Path>, first: bool) -> anyhow::Result<()> {
-    let (took, output) =
-        timed(uc, &["config", "-f", "compose.yaml", "--project", "corpus", "--format", "json"], case)?;
+    let (took, output) = timed(
+        uc,
+        &[
+            "config",
+            "-f",
+            "compose.yaml",
+            "--project",
+            "corpus",
+            "--format",
+            "json",
+        ],
+        case,
+    )?;
     case.ours.push(took);
     if first {
         case.reading = reading(&output, &case.directory);
     }
     let Some(rival) = rival else { return Ok(()) };
-    let arguments = ["-f", "compose.yaml", "--project-name", "corpus", "config", "--format", "json"];
+    let arguments = [
+        "-f",
+        "compose.yaml",
+        "--project-name",
+        "corpus",
+        "config",
+        "--format",
+        "json",
+    ];
     let (took, output) = timed(rival, &arguments, case)?;
     case.theirs.push(took);
     if first {
@@ -163,12 +199,24 @@ fn measure(case: &mut Case, uc: &Path, rival: Option<&Path>, first: bool) -> any
 }
 
 /// Nanoseconds from before the start to after the end, and what was printed.
-fn timed(program: &Path, arguments: &[&str], case: &Case) -> anyhow::Result<(u64, std::process::Output)> {
+fn timed(
+    program: &Path,
+    arguments: &[&str],
+    case: &Case,
+) -> anyhow::Result<(u64, std::process::Output)> {
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(&case.directory).stdin(Stdio::null());
-    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/home/corpus");
+    command
+        .args(arguments)
+        .current_dir(&case.directory)
+        .stdin(Stdio::null());
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", "/home/corpus");
     let start = Instant::now();
-    let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))?;
     Ok((u64::try_from(start.elapsed().as_nanos())?, output))
 }
 
@@ -176,11 +224,21 @@ fn timed(program: &Path, arguments: &[&str], case: &Case) -> anyhow::Result<(u64
 fn reading(output: &std::process::Output, directory: &Path) -> Result<Json, String> {
     if !output.status.success() {
         let orderly = output.status.code().is_some_and(|code| code != 101);
-        return Err(if orderly { "refused".to_owned() } else { format!("crashed ({})", output.status) });
+        return Err(if orderly {
+            "refused".to_owned()
+        } else {
+            format!("crashed ({})", output.status)
+        });
     }
-    let text = String::from_utf8_lossy(&output.stdout).replace(&directory.display().to_string(), "/project");
-    let above = directory.parent().unwrap_or(directory).display().to_string();
-    serde_json::from_str(&text.replace(&above, "")).map_err(|error| format!("printed no JSON: {error}"))
+    let text = String::from_utf8_lossy(&output.stdout)
+        .replace(&directory.display().to_string(), "/project");
+    let above = directory
+        .parent()
+        .unwrap_or(directory)
+        .display()
+        .to_string();
+    serde_json::from_str(&text.replace(&above, ""))
+        .map_err(|error| format!("printed no JSON: {error}"))
 }
 
 fn report(cases: &mut [Case], with_rival: bool) -> anyhow::Result<()> {
@@ -214,16 +272,47 @@ fn report(cases: &mut [Case], with_rival: bool) -> anyhow::Result<()> {
         ours.push(percentile(&mut case.ours, 50.0));
         theirs.push(percentile(&mut case.theirs, 50.0));
     }
-    let milliseconds = |samples: &mut [u64], percent: f64| percentile(samples, percent) as f64 / 1e6;
+    let milliseconds =
+        |samples: &mut [u64], percent: f64| percentile(samples, percent) as f64 / 1e6;
     let rival_p50 = milliseconds(&mut theirs, 50.0);
     let p50 = milliseconds(&mut ours, 50.0);
-    let rival = Rival { name: "docker-compose", value: rival_p50, ratio: Budget::AtMost(PART) };
+    let rival = Rival {
+        name: "docker-compose",
+        value: rival_p50,
+        ratio: Budget::AtMost(PART),
+    };
     let rival = Some(rival).filter(|_| with_rival);
-    let budget = Budget::AtMost(if with_rival { rival_p50 * PART } else { SLOWEST });
-    Figure { rival, ..Figure::new("compose/config_p50", p50, "ms", budget) }.report()?;
+    let budget = Budget::AtMost(if with_rival {
+        rival_p50 * PART
+    } else {
+        SLOWEST
+    });
+    Figure {
+        rival,
+        ..Figure::new("compose/config_p50", p50, "ms", budget)
+    }
+    .report()?;
     let p99 = milliseconds(&mut ours, 99.0);
     Figure::new("compose/config_p99", p99, "ms", Budget::AtMost(SLOWEST)).report()?;
-    Figure::new("compose/accepted", accepted, "files", Budget::AtLeast(to_accept)).report()?;
-    Figure::new("compose/equal", equal, "files", Budget::AtLeast((to_accept * EQUAL).ceil())).report()?;
-    Figure::new("compose/refused", refused, "files", Budget::AtLeast(to_refuse)).report()
+    Figure::new(
+        "compose/accepted",
+        accepted,
+        "files",
+        Budget::AtLeast(to_accept),
+    )
+    .report()?;
+    Figure::new(
+        "compose/equal",
+        equal,
+        "files",
+        Budget::AtLeast((to_accept * EQUAL).ceil()),
+    )
+    .report()?;
+    Figure::new(
+        "compose/refused",
+        refused,
+        "files",
+        Budget::AtLeast(to_refuse),
+    )
+    .report()
 }

@@ -1,5 +1,6 @@
-//! The rival: three members of etcd, started here on ports of the loopback interface, in a directory below `target/`.
-//! A program that is not installed is unpacked from Debian's package there: nothing is installed, no service starts.
+//! The rival: three members of etcd, started here on ports of the loopback interface, in a
+//! directory below `target/`. A program that is not installed is unpacked from Debian's package
+//! there: nothing is installed, no service starts.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -36,26 +37,55 @@ impl Etcd {
         let program = program().await?;
         let peers = free_ports()?;
         let url = |address: &SocketAddr| format!("http://{address}");
-        let cluster: Vec<String> =
-            peers.iter().enumerate().map(|(n, peer)| format!("m{n}={}", url(peer))).collect();
+        let cluster: Vec<String> = peers
+            .iter()
+            .enumerate()
+            .map(|(n, peer)| format!("m{n}={}", url(peer)))
+            .collect();
         let mut members = Vec::new();
         let mut sockets = Vec::new();
         for (n, peer) in peers.iter().enumerate() {
-            // A URL with a host and a port is the only one that it accepts; the file is called so, where it runs.
+            // A URL with a host and a port is the only one that it accepts; the file is called so,
+            // where it runs.
             let socket = format!("m{n}:1");
             let client = format!("unix://{socket}");
             sockets.push(directory.join(socket));
             let log = std::fs::File::create(directory.join(format!("m{n}.log")))?;
             let mut command = Command::new(&program);
             command.args(["--name", &format!("m{n}")]);
-            command.arg("--data-dir").arg(directory.join(format!("m{n}")));
-            command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-            command.args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)]);
-            command.args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", "new"]);
+            command
+                .arg("--data-dir")
+                .arg(directory.join(format!("m{n}")));
+            command.args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ]);
+            command.args([
+                "--listen-peer-urls",
+                &url(peer),
+                "--initial-advertise-peer-urls",
+                &url(peer),
+            ]);
+            command.args([
+                "--initial-cluster",
+                &cluster.join(","),
+                "--initial-cluster-state",
+                "new",
+            ]);
             command.args(["--logger", "zap", "--log-level", "error"]);
             command.current_dir(directory);
-            command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-            members.push(command.spawn().with_context(|| format!("cannot start {}", program.display()))?);
+            command
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                .kill_on_drop(true);
+            members.push(
+                command
+                    .spawn()
+                    .with_context(|| format!("cannot start {}", program.display()))?,
+            );
         }
         let electing = async {
             loop {
@@ -70,7 +100,11 @@ impl Etcd {
         let (leader, version) = tokio::time::timeout(ELECTION, electing)
             .await
             .context("three members of etcd found no leader")?;
-        Ok(Self { members, leader, version })
+        Ok(Self {
+            members,
+            leader,
+            version,
+        })
     }
 
     /// Ends the members.
@@ -94,9 +128,13 @@ async fn leads(client: &Path) -> Option<StatusResponse> {
 /// Three ports that nobody listens on.
 fn free_ports() -> anyhow::Result<Vec<SocketAddr>> {
     // All are held until all are known, so that they differ.
-    let listeners: Vec<TcpListener> =
-        (0..3).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    Ok(listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
+    let listeners: Vec<TcpListener> = (0..3)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()?;
+    Ok(listeners
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<Result<_, _>>()?)
 }
 
 async fn program() -> anyhow::Result<PathBuf> {
@@ -112,20 +150,41 @@ async fn program() -> anyhow::Result<PathBuf> {
     }
     note("etcd is not installed: unpacking Debian's etcd-server below target/bench");
     std::fs::create_dir_all(&root)?;
-    run(Command::new("apt-get").args(["download", "-q", "etcd-server"]).current_dir(&root)).await?;
-    let mut packages = std::fs::read_dir(&root)?.filter_map(Result::ok).map(|entry| entry.path());
-    let Some(package) = packages.find(|path| path.extension().is_some_and(|ending| ending == "deb")) else {
+    run(Command::new("apt-get")
+        .args(["download", "-q", "etcd-server"])
+        .current_dir(&root))
+    .await?;
+    let mut packages = std::fs::read_dir(&root)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path());
+    let Some(package) =
+        packages.find(|path| path.extension().is_some_and(|ending| ending == "deb"))
+    else {
         bail!("apt-get downloaded no package to {}", root.display());
     };
     run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&root)).await?;
-    ensure!(unpacked.is_file(), "the package etcd-server has no usr/bin/etcd");
+    ensure!(
+        unpacked.is_file(),
+        "the package etcd-server has no usr/bin/etcd"
+    );
     Ok(unpacked)
 }
 
 async fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().await;
-    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .await;
+    let program = command
+        .as_std()
+        .get_program()
+        .to_string_lossy()
+        .into_owned();
     let status = status.with_context(|| format!("cannot run {program}; hint: install etcd"))?;
-    ensure!(status.success(), "{program} failed ({status}); hint: install etcd");
+    ensure!(
+        status.success(),
+        "{program} failed ({status}); hint: install etcd"
+    );
     Ok(())
 }

@@ -50,7 +50,13 @@ impl Budget {
 impl Figure {
     /// A figure without a rival.
     pub(crate) fn new(name: &'static str, value: f64, unit: &'static str, budget: Budget) -> Self {
-        Self { name, value, unit, budget, rival: None }
+        Self {
+            name,
+            value,
+            unit,
+            budget,
+            rival: None,
+        }
     }
 
     fn ratio(rival: &Rival, value: f64) -> f64 {
@@ -59,7 +65,9 @@ impl Figure {
 
     /// Within the budget, and far enough from the rival.
     pub(crate) fn is_within(&self) -> bool {
-        let beside = self.rival.is_none_or(|rival| rival.ratio.holds(Self::ratio(&rival, self.value)));
+        let beside = self
+            .rival
+            .is_none_or(|rival| rival.ratio.holds(Self::ratio(&rival, self.value)));
         self.budget.holds(self.value) && beside
     }
 
@@ -83,17 +91,35 @@ fn short(value: f64) -> String {
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, value, unit, budget, rival } = self;
-        write!(f, "{name} {} {unit} budget={}", short(*value), short(budget.limit()))?;
+        let Self {
+            name,
+            value,
+            unit,
+            budget,
+            rival,
+        } = self;
+        write!(
+            f,
+            "{name} {} {unit} budget={}",
+            short(*value),
+            short(budget.limit())
+        )?;
         if let Some(rival) = rival {
             let ratio = Self::ratio(rival, *value);
-            write!(f, " rival={} rival_value={} ratio={}", rival.name, short(rival.value), short(ratio))?;
+            write!(
+                f,
+                " rival={} rival_value={} ratio={}",
+                rival.name,
+                short(rival.value),
+                short(ratio)
+            )?;
         }
         f.write_str(if self.is_within() { " within" } else { " over" })
     }
 }
 
-/// The smallest sample that at least `percent` of the samples do not exceed; 0 without samples. Sorts them.
+/// The smallest sample that at least `percent` of the samples do not exceed; 0 without samples.
+/// Sorts them.
 pub(crate) fn percentile(samples: &mut [u64], percent: f64) -> u64 {
     samples.sort_unstable();
     let rank = (percent / 100.0 * samples.len() as f64).ceil() as usize;
@@ -102,7 +128,10 @@ pub(crate) fn percentile(samples: &mut [u64], percent: f64) -> u64 {
 
 /// p50 and p99 of nanoseconds, in milliseconds.
 pub(crate) fn p50_p99_ms(samples: &mut [u64]) -> (f64, f64) {
-    (percentile(samples, 50.0) as f64 / 1e6, percentile(samples, 99.0) as f64 / 1e6)
+    (
+        percentile(samples, 50.0) as f64 / 1e6,
+        percentile(samples, 99.0) as f64 / 1e6,
+    )
 }
 
 /// One line for the person, on standard error.
@@ -130,14 +159,27 @@ mod tests {
     #[test]
     fn a_line_says_figure_budget_and_verdict() {
         let figure = Figure::new("store/write_p50", 1.234, "ms", Budget::AtMost(1.5));
-        assert_eq!(figure.to_string(), "store/write_p50 1.23 ms budget=1.50 within");
-        let figure = Figure { value: 1.6, ..figure };
-        assert_eq!(figure.to_string(), "store/write_p50 1.60 ms budget=1.50 over");
+        assert_eq!(
+            figure.to_string(),
+            "store/write_p50 1.23 ms budget=1.50 within"
+        );
+        let figure = Figure {
+            value: 1.6,
+            ..figure
+        };
+        assert_eq!(
+            figure.to_string(),
+            "store/write_p50 1.60 ms budget=1.50 over"
+        );
     }
 
     #[test]
     fn a_rival_is_named_and_its_ratio_counts() {
-        let rival = Rival { name: "etcd", value: 1_500.0, ratio: Budget::AtLeast(5.0) };
+        let rival = Rival {
+            name: "etcd",
+            value: 1_500.0,
+            ratio: Budget::AtLeast(5.0),
+        };
         let figure = Figure {
             rival: Some(rival),
             ..Figure::new("store/writes_64", 6_000.0, "/s", Budget::AtLeast(5_000.0))
@@ -146,11 +188,21 @@ mod tests {
             figure.to_string(),
             "store/writes_64 6000 /s budget=5000 rival=etcd rival_value=1500 ratio=4.00 over"
         );
-        let figure = Figure { value: 7_500.0, ..figure };
+        let figure = Figure {
+            value: 7_500.0,
+            ..figure
+        };
         assert_eq!(
             figure.to_string(),
             "store/writes_64 7500 /s budget=5000 rival=etcd rival_value=1500 ratio=5.00 within"
         );
-        assert!(!Figure { value: 4_999.0, rival: None, ..figure }.is_within());
+        assert!(
+            !Figure {
+                value: 4_999.0,
+                rival: None,
+                ..figure
+            }
+            .is_within()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Moves a session's frames over TCP: the dialler says its number, then frames go both ways, each after its length.
+//! Moves a session's frames over TCP: the dialler says its number, then frames go both ways, each
+//! after its length.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,7 +28,9 @@ pub(crate) async fn accept(store: Store, listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let store = store.clone();
         tokio::spawn(async move {
-            let Ok(Ok(peer)) = tokio::time::timeout(TIMEOUT, stream.read_u8()).await else { return };
+            let Ok(Ok(peer)) = tokio::time::timeout(TIMEOUT, stream.read_u8()).await else {
+                return;
+            };
             exchange(&store, peer, stream).await;
         });
     }

@@ -1,4 +1,5 @@
-//! Clients that write one record after the other, each through a connection of its own, and what they saw.
+//! Clients that write one record after the other, each through a connection of its own, and what
+//! they saw.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -50,10 +51,18 @@ pub(crate) async fn run(server: &Path, clients: u64, time: Duration) -> anyhow::
         server.display(),
         time.as_secs()
     );
-    Ok(Load { rate: latencies.len() as f64 / time.as_secs_f64(), latencies })
+    Ok(Load {
+        rate: latencies.len() as f64 / time.as_secs_f64(),
+        latencies,
+    })
 }
 
-async fn write(server: &Path, client: u64, begin: Instant, end: Instant) -> anyhow::Result<Vec<u64>> {
+async fn write(
+    server: &Path,
+    client: u64,
+    begin: Instant,
+    end: Instant,
+) -> anyhow::Result<Vec<u64>> {
     let mut connection = Client::connect(server).await?;
     let mut latencies = Vec::new();
     for n in 0_u64.. {

@@ -1,5 +1,6 @@
-//! One machine of the cluster that is measured, as a process: a store, its links, the gRPC service, membership. It does
-//! what the bench tells it on standard input, a line of JSON each, and answers on standard output.
+//! One machine of the cluster that is measured, as a process: a store, its links, the gRPC service,
+//! membership. It does what the bench tells it on standard input, a line of JSON each, and answers
+//! on standard output.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,11 @@ use crate::serve::serve;
 
 /// The kind of all records here.
 pub(crate) const RECORD: u16 = 1;
-const KINDS: &[Kind] = &[Kind { id: RECORD, name: "record", class: Class::Intent }];
+const KINDS: &[Kind] = &[Kind {
+    id: RECORD,
+    name: "record",
+    class: Class::Intent,
+}];
 const CLUSTER: ClusterId = ClusterId([0xbe; 16]);
 
 /// What a machine is told. One at a time.
@@ -28,15 +33,34 @@ pub(crate) enum Command {
     /// Keep a link to a peer.
     Dial { peer: u8, address: SocketAddr },
     /// Write records `PREFIX0` and on, one at a time, at most `gap_us` apart: `Done`.
-    Write { prefix: String, count: u64, gap_us: u64, value: usize },
-    /// Watch until that many records of the prefix were seen by each of the watchers: `Armed`, later `Seen`.
-    Observe { prefix: String, count: usize, watchers: usize },
-    /// Write that many records in transactions as large as they may be: `At` with the time before the first.
-    Import { prefix: String, count: u64, value: usize },
+    Write {
+        prefix: String,
+        count: u64,
+        gap_us: u64,
+        value: usize,
+    },
+    /// Watch until that many records of the prefix were seen by each of the watchers: `Armed`,
+    /// later `Seen`.
+    Observe {
+        prefix: String,
+        count: usize,
+        watchers: usize,
+    },
+    /// Write that many records in transactions as large as they may be: `At` with the time before
+    /// the first.
+    Import {
+        prefix: String,
+        count: u64,
+        value: usize,
+    },
     /// What is this machine's own version: `At`, now.
     Version,
     /// Wait until a machine's version is here: `At`.
-    Reach { peer: u8, incarnation: u64, version: u64 },
+    Reach {
+        peer: u8,
+        incarnation: u64,
+        version: u64,
+    },
     /// The digest of everything here: `Digest`.
     Digest,
     /// The machines to look for: `Done`.
@@ -68,7 +92,9 @@ pub(crate) enum Answer {
 
 /// Nanoseconds since 1970 by the clock that all processes of this machine share.
 pub(crate) fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// Opens the store of machine `n` in `directory`.
@@ -81,7 +107,11 @@ pub(crate) async fn open(n: u8, directory: &Path) -> anyhow::Result<Store> {
 pub(crate) fn stamped(key: String, size: usize) -> Write {
     let mut value = vec![b'v'; size.max(8)];
     value[..8].copy_from_slice(&now_ns().to_le_bytes());
-    Write::Put { kind: RECORD, key, value }
+    Write::Put {
+        kind: RECORD,
+        key,
+        value,
+    }
 }
 
 /// Runs until standard input ends.
@@ -91,12 +121,22 @@ pub(crate) async fn run(n: u8, directory: &Path) -> anyhow::Result<()> {
     let put = directory.join(format!("{n}.sock"));
     let puts = UnixListener::bind(&put)?;
     let look = UdpSocket::bind("127.0.0.1:0").await?;
-    let ready = Answer::Ready { link: links.local_addr()?, put, look: look.local_addr()? };
+    let ready = Answer::Ready {
+        link: links.local_addr()?,
+        put,
+        look: look.local_addr()?,
+    };
     let membership = Membership::start(look, machine(n), store.starts(), CancellationToken::new())?;
     tokio::spawn(link::accept(store.clone(), links));
     tokio::spawn(serve(store.clone(), puts));
     let lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut served = Served { n, store, membership, lines, out: tokio::io::stdout() };
+    let mut served = Served {
+        n,
+        store,
+        membership,
+        lines,
+        out: tokio::io::stdout(),
+    };
     served.answer(&ready).await?;
     while let Some(line) = served.lines.next_line().await? {
         let command = serde_json::from_str(&line).with_context(|| format!("bad command {line}"))?;
@@ -126,27 +166,48 @@ impl Served {
                 tokio::spawn(link::dial(self.store.clone(), self.n, peer, address));
                 Answer::Done
             }
-            Command::Write { prefix, count, gap_us, value } => {
+            Command::Write {
+                prefix,
+                count,
+                gap_us,
+                value,
+            } => {
                 for n in 0..count {
                     // Uneven gaps: nothing here beats with a timer of the store.
-                    tokio::time::sleep(Duration::from_micros(gap_us / 2 + n * 7_919 % (gap_us / 2 + 1)))
-                        .await;
-                    self.store.write(vec![stamped(format!("{prefix}{n}"), value)]).await?;
+                    tokio::time::sleep(Duration::from_micros(
+                        gap_us / 2 + n * 7_919 % (gap_us / 2 + 1),
+                    ))
+                    .await;
+                    self.store
+                        .write(vec![stamped(format!("{prefix}{n}"), value)])
+                        .await?;
                 }
                 Answer::Done
             }
-            Command::Observe { prefix, count, watchers } => {
-                let observers: Vec<_> = (0..watchers).map(|_| Observer::new(&self.store, &prefix)).collect();
+            Command::Observe {
+                prefix,
+                count,
+                watchers,
+            } => {
+                let observers: Vec<_> = (0..watchers)
+                    .map(|_| Observer::new(&self.store, &prefix))
+                    .collect();
                 self.answer(&Answer::Armed).await?;
-                let tasks: Vec<_> =
-                    observers.into_iter().map(|observer| tokio::spawn(observer.see(count))).collect();
+                let tasks: Vec<_> = observers
+                    .into_iter()
+                    .map(|observer| tokio::spawn(observer.see(count)))
+                    .collect();
                 let mut seen = Vec::new();
                 for task in tasks {
                     seen.push(task.await??.into_iter().collect());
                 }
                 Answer::Seen(seen)
             }
-            Command::Import { prefix, count, value } => {
+            Command::Import {
+                prefix,
+                count,
+                value,
+            } => {
                 let ns = now_ns();
                 let keys: Vec<String> = (0..count).map(|n| format!("{prefix}{n}")).collect();
                 for keys in keys.chunks(MAX_TRANSACTION) {
@@ -156,20 +217,39 @@ impl Served {
                 self.at(ns)
             }
             Command::Version => self.at(now_ns()),
-            Command::Reach { peer, incarnation, version } => {
-                self.store.wait_for(Actor { machine: machine(peer), incarnation }, version).await?;
+            Command::Reach {
+                peer,
+                incarnation,
+                version,
+            } => {
+                self.store
+                    .wait_for(
+                        Actor {
+                            machine: machine(peer),
+                            incarnation,
+                        },
+                        version,
+                    )
+                    .await?;
                 self.at(now_ns())
             }
             Command::Digest => Answer::Digest(self.store.snapshot().digest().to_vec()),
             Command::Look { peers } => {
-                let peers = peers.into_iter().map(|(peer, address)| (machine(peer), address)).collect();
+                let peers = peers
+                    .into_iter()
+                    .map(|(peer, address)| (machine(peer), address))
+                    .collect();
                 self.membership.set_peers(peers).await;
                 Answer::Done
             }
             Command::Await { peer, up } => {
                 let wanted = if up { Liveness::Up } else { Liveness::Down };
                 let mut liveness = self.membership.liveness();
-                if liveness.wait_for(|all| all.get(&machine(peer)) == Some(&wanted)).await.is_err() {
+                if liveness
+                    .wait_for(|all| all.get(&machine(peer)) == Some(&wanted))
+                    .await
+                    .is_err()
+                {
                     bail!("membership has ended");
                 }
                 self.at(now_ns())
@@ -180,6 +260,10 @@ impl Served {
 
     fn at(&self, ns: u64) -> Answer {
         let me = self.store.actor();
-        Answer::At { ns, incarnation: me.incarnation, version: self.store.snapshot().height(me) }
+        Answer::At {
+            ns,
+            incarnation: me.incarnation,
+            version: self.store.snapshot().height(me),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Benchmarks of the record store, of replication and of reading compose files: `cargo xtask bench
-//! store|replication|compose`. Figures go to standard output, one a line; everything else goes to standard error. The
-//! program starts itself again as the machines of a cluster, so that each has its own memory, threads and file.
+//! store|replication|compose`. Figures go to standard output, one a line; everything else goes to
+//! standard error. The program starts itself again as the machines of a cluster, so that each has
+//! its own memory, threads and file.
 
 mod churn;
 mod client;
@@ -29,7 +30,8 @@ use tokio::signal::unix::{SignalKind, signal};
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut builder = match arguments.first().map(String::as_str) {
-        // The clients: they wait more than they work, and threads that take work from each other cost more than it.
+        // The clients: they wait more than they work, and threads that take work from each other
+        // cost more than it.
         Some("store") => Builder::new_current_thread(),
         // As the daemon runs.
         _ => Builder::new_multi_thread(),
@@ -38,12 +40,19 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(arguments: &[String]) -> anyhow::Result<()> {
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+    match arguments
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         ["store"] => until_terminated(store::run()).await,
         ["replication"] => until_terminated(replication::run()).await,
         ["compose", uc] => compose::run(&PathBuf::from(uc)),
         // The program's own children.
-        ["machine", number, directory] => machine::run(number.parse()?, &PathBuf::from(directory)).await,
+        ["machine", number, directory] => {
+            machine::run(number.parse()?, &PathBuf::from(directory)).await
+        }
         ["churn", directory] => churn::run(&PathBuf::from(directory)).await,
         _ => bail!("usage: uc-bench store|replication|compose UC"),
     }

@@ -16,10 +16,14 @@ pub(crate) struct Observer {
 impl Observer {
     /// From now on.
     pub(crate) fn new(store: &Store, prefix: &str) -> Self {
-        Self { watch: store.watch(), prefix: prefix.to_owned() }
+        Self {
+            watch: store.watch(),
+            prefix: prefix.to_owned(),
+        }
     }
 
-    /// Waits for `count` records, and how long after its write began each was told of, in nanoseconds.
+    /// Waits for `count` records, and how long after its write began each was told of, in
+    /// nanoseconds.
     pub(crate) async fn see(mut self, count: usize) -> anyhow::Result<HashMap<String, u64>> {
         let mut seen = HashMap::new();
         while seen.len() < count {
@@ -45,8 +49,14 @@ impl Observer {
         if !key.starts_with(&self.prefix) || seen.contains_key(key) {
             return;
         }
-        if let Some(stamp) = snapshot.get(RECORD, key).and_then(|value| value.first_chunk()) {
-            seen.insert(key.to_owned(), now.saturating_sub(u64::from_le_bytes(*stamp)));
+        if let Some(stamp) = snapshot
+            .get(RECORD, key)
+            .and_then(|value| value.first_chunk())
+        {
+            seen.insert(
+                key.to_owned(),
+                now.saturating_sub(u64::from_le_bytes(*stamp)),
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The one call that both sides of the comparison answer: `Put` of etcd's gRPC service `KV`, its messages written by hand
-//! because etcd's protocol files are not ours to carry; `Status`, which tells etcd's leader; and how gRPC puts a message
-//! into a body.
+//! The one call that both sides of the comparison answer: `Put` of etcd's gRPC service `KV`, its
+//! messages written by hand because etcd's protocol files are not ours to carry; `Status`, which
+//! tells etcd's leader; and how gRPC puts a message into a body.
 
 use anyhow::ensure;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -64,9 +64,17 @@ pub(crate) fn framed(message: &impl Message) -> anyhow::Result<Bytes> {
 
 /// The one message of a body.
 pub(crate) fn message<M: Message + Default>(mut body: Bytes) -> anyhow::Result<M> {
-    ensure!(body.len() >= PREFIX, "{} bytes are no gRPC message", body.len());
+    ensure!(
+        body.len() >= PREFIX,
+        "{} bytes are no gRPC message",
+        body.len()
+    );
     let (compressed, size) = (body.get_u8(), body.get_u32());
     ensure!(compressed == 0, "the message is compressed");
-    ensure!(size as usize == body.len(), "{} bytes of a message of {size}", body.len());
+    ensure!(
+        size as usize == body.len(),
+        "{} bytes of a message of {size}",
+        body.len()
+    );
     Ok(M::decode(body)?)
 }

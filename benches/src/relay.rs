@@ -1,5 +1,5 @@
-//! A relay that holds everything back for a fixed time, each way: a long way between two machines. Threads, because
-//! a runtime's timers are a millisecond coarse.
+//! A relay that holds everything back for a fixed time, each way: a long way between two machines.
+//! Threads, because a runtime's timers are a millisecond coarse.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -39,7 +39,10 @@ fn join(near: &TcpStream, far: &TcpStream, delay: Duration) -> std::io::Result<(
 fn take(mut from: TcpStream, way: &SyncSender<(Instant, Vec<u8>)>, delay: Duration) {
     let mut buffer = vec![0; PIECE];
     while let Ok(size @ 1..) = from.read(&mut buffer) {
-        if way.send((Instant::now() + delay, buffer[..size].to_vec())).is_err() {
+        if way
+            .send((Instant::now() + delay, buffer[..size].to_vec()))
+            .is_err()
+        {
             return;
         }
     }
@@ -74,6 +77,9 @@ mod tests {
         let mut back = [0; 4];
         near.read_exact(&mut back).unwrap();
         assert_eq!((&there, &back), (b"there", b"back"));
-        assert!(started.elapsed() >= Duration::from_millis(40), "twice the delay is a lower bound");
+        assert!(
+            started.elapsed() >= Duration::from_millis(40),
+            "twice the delay is a lower bound"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! `bench replication`: how soon three machines see what one of them wrote. All are processes of this machine with
-//! one clock: the values carry the time at which their writes began.
+//! `bench replication`: how soon three machines see what one of them wrote. All are processes of
+//! this machine with one clock: the values carry the time at which their writes began.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,15 +25,33 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let scratch = Scratch::new()?;
     note("one machine, one clock: times are differences of CLOCK_REALTIME between processes");
     let mut near = Cluster::start(&scratch.directory("near")?, None).await?;
-    visible(&mut near, ["replication/visible_p50", "replication/visible_p99"], [4.0, 10.0]).await?;
+    visible(
+        &mut near,
+        ["replication/visible_p50", "replication/visible_p99"],
+        [4.0, 10.0],
+    )
+    .await?;
     let took = near.import("import/", IMPORTED, VALUE).await?;
-    Figure::new("replication/import_10000", took.as_secs_f64(), "s", Budget::AtMost(1.5)).report()?;
+    Figure::new(
+        "replication/import_10000",
+        took.as_secs_f64(),
+        "s",
+        Budget::AtMost(1.5),
+    )
+    .report()?;
     watched(&mut near).await?;
     down(&mut near).await?;
     drop(near);
     let mut far = Cluster::start(&scratch.directory("far")?, Some(FAR)).await?;
-    visible(&mut far, ["replication/visible_50ms_rtt_p50", "replication/visible_50ms_rtt_p99"], [30.0, 40.0])
-        .await
+    visible(
+        &mut far,
+        [
+            "replication/visible_50ms_rtt_p50",
+            "replication/visible_50ms_rtt_p99",
+        ],
+        [30.0, 40.0],
+    )
+    .await
 }
 
 /// From before a write begins to both others showing it.
@@ -53,10 +71,16 @@ async fn visible(
     Figure::new(p99_name, p99, "ms", Budget::AtMost(p99_budget)).report()
 }
 
-/// From before a write begins to each of many watchers on other machines being told, beside 10,000 other records.
+/// From before a write begins to each of many watchers on other machines being told, beside 10,000
+/// other records.
 async fn watched(cluster: &mut Cluster) -> anyhow::Result<()> {
     let seen = cluster.observe("watched/", WRITES, GAP, WATCHERS).await?;
-    let mut delays: Vec<u64> = seen.into_iter().flatten().flatten().map(|(_, delay)| delay).collect();
+    let mut delays: Vec<u64> = seen
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|(_, delay)| delay)
+        .collect();
     let (p50, p99) = p50_p99_ms(&mut delays);
     Figure::new("replication/watch_p50", p50, "ms", Budget::AtMost(5.0)).report()?;
     Figure::new("replication/watch_p99", p99, "ms", Budget::AtMost(20.0)).report()
@@ -78,5 +102,11 @@ async fn down(cluster: &mut Cluster) -> anyhow::Result<()> {
     if last == killed {
         bail!("nobody took the dead machine for dead");
     }
-    Figure::new("replication/kill_to_down", (last - killed) as f64 / 1e9, "s", Budget::AtMost(8.0)).report()
+    Figure::new(
+        "replication/kill_to_down",
+        (last - killed) as f64 / 1e9,
+        "s",
+        Budget::AtMost(8.0),
+    )
+    .report()
 }

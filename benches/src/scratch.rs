@@ -12,7 +12,8 @@ impl Scratch {
     /// Makes it.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let path = root().join(format!("run-{}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
         // Without `..`: the path of a socket may be no longer than 107 bytes.
         Ok(Self(path.canonicalize()?))
     }
@@ -20,7 +21,8 @@ impl Scratch {
     /// Makes a directory in it.
     pub(crate) fn directory(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.0.join(name);
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
         Ok(path)
     }
 }

@@ -1,5 +1,5 @@
-//! The gRPC server of a machine: `Put` into its store, answered when the record is on the local disk, on a Unix socket.
-//! As in the daemon it is tonic's, without a router: there is one service.
+//! The gRPC server of a machine: `Put` into its store, answered when the record is on the local
+//! disk, on a Unix socket. As in the daemon it is tonic's, without a router: there is one service.
 
 use std::convert::Infallible;
 
@@ -17,7 +17,9 @@ use crate::put::{Header, PUT, PutRequest, PutResponse};
 /// Answers those who connect.
 pub(crate) async fn serve(store: Store, listener: UnixListener) {
     let incoming = UnixListenerStream::new(listener);
-    if let Err(error) = tonic::transport::Server::builder().serve_with_incoming(Server(store), incoming).await
+    if let Err(error) = tonic::transport::Server::builder()
+        .serve_with_incoming(Server(store), incoming)
+        .await
     {
         note(&format!("the gRPC server: {error}"));
     }
@@ -34,12 +36,24 @@ impl tonic::server::UnaryService<PutRequest> for Server {
         let store = self.0.clone();
         Box::pin(async move {
             let PutRequest { key, value } = request.into_inner();
-            let key = String::from_utf8(key).map_err(|error| Status::invalid_argument(error.to_string()))?;
-            let write = Write::Put { kind: RECORD, key, value };
-            let commit =
-                store.write(vec![write]).await.map_err(|error| Status::unavailable(error.to_string()))?;
-            let header = Header { member: 0, revision: commit.version as i64 };
-            Ok(Response::new(PutResponse { header: Some(header) }))
+            let key = String::from_utf8(key)
+                .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let write = Write::Put {
+                kind: RECORD,
+                key,
+                value,
+            };
+            let commit = store
+                .write(vec![write])
+                .await
+                .map_err(|error| Status::unavailable(error.to_string()))?;
+            let header = Header {
+                member: 0,
+                revision: commit.version as i64,
+            };
+            Ok(Response::new(PutResponse {
+                header: Some(header),
+            }))
         })
     }
 }
@@ -49,7 +63,10 @@ impl Service<http::Request<tonic::body::Body>> for Server {
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Self::Error>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
         std::task::Poll::Ready(Ok(()))
     }
 

@@ -1,5 +1,5 @@
-//! `bench store`: local durable writes, writes through gRPC with three replicas beside etcd, and what many changes
-//! leave behind.
+//! `bench store`: local durable writes, writes through gRPC with three replicas beside etcd, and
+//! what many changes leave behind.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -44,9 +44,17 @@ async fn local(directory: &Path) -> anyhow::Result<()> {
     // A shared disk has its moods: before and after count alike.
     fsyncs.extend(disk::fsyncs(directory, FSYNCS)?);
     let (fsync, fsync_p99) = p50_p99_ms(&mut fsyncs);
-    note(&format!("fsync of 4 KiB: p50 {fsync:.2}, p99 {fsync_p99:.2} ms"));
+    note(&format!(
+        "fsync of 4 KiB: p50 {fsync:.2}, p99 {fsync_p99:.2} ms"
+    ));
     let (p50, p99) = p50_p99_ms(&mut writes);
-    Figure::new("store/local_write_p50", p50, "ms", Budget::AtMost(fsync + ABOVE_FSYNC)).report()?;
+    Figure::new(
+        "store/local_write_p50",
+        p50,
+        "ms",
+        Budget::AtMost(fsync + ABOVE_FSYNC),
+    )
+    .report()?;
     Figure::new("store/local_write_p99", p99, "ms", Budget::AtMost(5.0)).report()
 }
 
@@ -56,8 +64,13 @@ async fn through_grpc(scratch: &Scratch) -> anyhow::Result<()> {
     let mut theirs = Vec::new();
     // Ours and theirs in turn, so that a busy minute of the machine meets both.
     for clients in [64, 1] {
-        let mut cluster = Cluster::start(&scratch.directory(&format!("ours-{clients}"))?, None).await?;
-        let server = cluster.machines.first().map(|machine| machine.put.clone()).context("no machines")?;
+        let mut cluster =
+            Cluster::start(&scratch.directory(&format!("ours-{clients}"))?, None).await?;
+        let server = cluster
+            .machines
+            .first()
+            .map(|machine| machine.put.clone())
+            .context("no machines")?;
         let load = load::run(&server, clients, LOADED).await?;
         let settled = cluster.settle().await?;
         note(&format!(
@@ -69,17 +82,28 @@ async fn through_grpc(scratch: &Scratch) -> anyhow::Result<()> {
         drop(cluster);
         let etcd = Etcd::start(&scratch.directory(&format!("etcd-{clients}"))?).await?;
         let load = load::run(&etcd.leader, clients, LOADED).await?;
-        note(&format!("{clients} clients, etcd {}: {:.0} /s", etcd.version, load.rate));
+        note(&format!(
+            "{clients} clients, etcd {}: {:.0} /s",
+            etcd.version, load.rate
+        ));
         theirs.push(load);
         etcd.stop().await?;
     }
     let (mut ours, mut theirs) = (ours.into_iter(), theirs.into_iter());
     if let (Some(ours), Some(theirs)) = (ours.next(), theirs.next()) {
-        let names = ["store/writes_64_clients", "store/write_64_clients_p50", "store/write_64_clients_p99"];
+        let names = [
+            "store/writes_64_clients",
+            "store/write_64_clients_p50",
+            "store/write_64_clients_p99",
+        ];
         compare(names, ours, theirs, 5_000.0, 5.0)?;
     }
     if let (Some(ours), Some(theirs)) = (ours.next(), theirs.next()) {
-        let names = ["store/writes_1_client", "store/write_1_client_p50", "store/write_1_client_p99"];
+        let names = [
+            "store/writes_1_client",
+            "store/write_1_client_p50",
+            "store/write_1_client_p99",
+        ];
         let rate = theirs.rate;
         compare(names, ours, theirs, rate, 1.0)?;
     }
@@ -93,15 +117,31 @@ fn compare(
     budget: f64,
     times: f64,
 ) -> anyhow::Result<()> {
-    let rival = Rival { name: RIVAL, value: theirs.rate, ratio: Budget::AtLeast(times) };
+    let rival = Rival {
+        name: RIVAL,
+        value: theirs.rate,
+        ratio: Budget::AtLeast(times),
+    };
     let figure = Figure::new(rate, ours.rate, "/s", Budget::AtLeast(budget));
-    Figure { rival: Some(rival), ..figure }.report()?;
+    Figure {
+        rival: Some(rival),
+        ..figure
+    }
+    .report()?;
     for (name, percent) in [(p50, 50.0), (p99, 99.0)] {
         let ms = |samples: &mut [u64]| percentile(samples, percent) as f64 / 1e6;
         let theirs = ms(&mut theirs.latencies);
         let figure = Figure::new(name, ms(&mut ours.latencies), "ms", Budget::AtMost(theirs));
-        let rival = Rival { name: RIVAL, value: theirs, ratio: Budget::AtMost(1.0) };
-        Figure { rival: Some(rival), ..figure }.report()?;
+        let rival = Rival {
+            name: RIVAL,
+            value: theirs,
+            ratio: Budget::AtMost(1.0),
+        };
+        Figure {
+            rival: Some(rival),
+            ..figure
+        }
+        .report()?;
     }
     Ok(())
 }
@@ -114,6 +154,18 @@ async fn churned(directory: &Path) -> anyhow::Result<()> {
         cost.seconds,
         cost.log as f64 / MB
     ));
-    Figure::new("store/million_changes_file", cost.file as f64 / MB, "MB", Budget::AtMost(16.0)).report()?;
-    Figure::new("store/million_changes_rss", cost.resident as f64 / MB, "MB", Budget::AtMost(60.0)).report()
+    Figure::new(
+        "store/million_changes_file",
+        cost.file as f64 / MB,
+        "MB",
+        Budget::AtMost(16.0),
+    )
+    .report()?;
+    Figure::new(
+        "store/million_changes_rss",
+        cost.resident as f64 / MB,
+        "MB",
+        Budget::AtMost(60.0),
+    )
+    .report()
 }

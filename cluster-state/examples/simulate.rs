@@ -1,8 +1,9 @@
 //! Runs one standard scenario of the simulator and prints its figures, one a line.
 //!
-//! `cargo run --release -p uc-cluster-state --features simulation --example simulate -- 1000` runs 1,000 machines with
-//! 50 ms round trip and 1 % loss; further words pick another network: `lan`, or `wan` for no loss. Exits 0 when it could
-//! measure, whether or not a figure is within its budget; 1 when the machines did not agree in the end.
+//! `cargo run --release -p uc-cluster-state --features simulation --example simulate -- 1000` runs
+//! 1,000 machines with 50 ms round trip and 1 % loss; further words pick another network: `lan`, or
+//! `wan` for no loss. Exits 0 when it could measure, whether or not a figure is within its budget;
+//! 1 when the machines did not agree in the end.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -23,26 +24,56 @@ fn main() -> io::Result<ExitCode> {
         Some("wan") => "50 ms",
         _ => "loss",
     };
-    let fits = |scenario: &Scenario| Some(scenario.machines) == machines && scenario.name.ends_with(ending);
+    let fits = |scenario: &Scenario| {
+        Some(scenario.machines) == machines && scenario.name.ends_with(ending)
+    };
     let Some(scenario) = standard_scenarios().into_iter().find(fits) else {
-        writeln!(io::stderr(), "usage: simulate 3|10|50|200|1000 [lan|wan|loss]")?;
+        writeln!(
+            io::stderr(),
+            "usage: simulate 3|10|50|200|1000 [lan|wan|loss]"
+        )?;
         return Ok(ExitCode::FAILURE);
     };
     let report = run(&scenario);
     let mut out = io::stdout().lock();
     write!(out, "{report}")?;
     figures(&mut out, &report)?;
-    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_sound() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn figures(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let ms = |us: u64| us as f64 / 1_000.0;
-    figure(out, "visible_p50", ms(report.visible.p50), "ms", BUDGET_P50_MS)?;
-    figure(out, "visible_p99", ms(report.visible.p99), "ms", BUDGET_P99_MS)?;
-    figure(out, "messages_per_change_and_machine", report.messages, "frames", BUDGET_MESSAGES)
+    figure(
+        out,
+        "visible_p50",
+        ms(report.visible.p50),
+        "ms",
+        BUDGET_P50_MS,
+    )?;
+    figure(
+        out,
+        "visible_p99",
+        ms(report.visible.p99),
+        "ms",
+        BUDGET_P99_MS,
+    )?;
+    figure(
+        out,
+        "messages_per_change_and_machine",
+        report.messages,
+        "frames",
+        BUDGET_MESSAGES,
+    )
 }
 
 fn figure(out: &mut impl Write, name: &str, value: f64, unit: &str, budget: f64) -> io::Result<()> {
     let verdict = if value <= budget { "within" } else { "over" };
-    writeln!(out, "sim/{name} {value:.2} {unit} budget={budget} {verdict}")
+    writeln!(
+        out,
+        "sim/{name} {value:.2} {unit} budget={budget} {verdict}"
+    )
 }

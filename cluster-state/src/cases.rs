@@ -1,5 +1,6 @@
-//! Merge cases as data: each says what happens on which machine and what must then be seen there. The files in
-//! `cases/` hold them; where another store decides otherwise, `why` says why this one is meant to differ.
+//! Merge cases as data: each says what happens on which machine and what must then be seen there.
+//! The files in `cases/` hold them; where another store decides otherwise, `why` says why this one
+//! is meant to differ.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,10 @@ use crate::state::{Batch, Changes, Member, MemberStatus, State};
 
 const SPEC: u16 = 1;
 const FACT: u16 = 2;
-const FILES: [&str; 2] = [include_str!("cases/merge.json"), include_str!("cases/named.json")];
+const FILES: [&str; 2] = [
+    include_str!("cases/merge.json"),
+    include_str!("cases/named.json"),
+];
 
 struct Node {
     state: State,
@@ -36,55 +40,102 @@ fn bytes(text: &str) -> Vec<u8> {
 }
 
 fn text(value: Option<&[u8]>) -> String {
-    value.map_or("-".to_owned(), |value| String::from_utf8_lossy(value).into_owned())
+    value.map_or("-".to_owned(), |value| {
+        String::from_utf8_lossy(value).into_owned()
+    })
 }
 
 fn seen(state: &State) -> (Vec<Dot>, [u8; 32], u64) {
-    (state.ops().map(|op| op.dot).collect(), state.digest(), state.own_version())
+    (
+        state.ops().map(|op| op.dot).collect(),
+        state.digest(),
+        state.own_version(),
+    )
 }
 
 fn everything(state: &State) -> Batch {
     let (heights, cuts) = (state.heights().collect(), state.cuts().collect());
-    Batch { ops: state.ops().cloned().collect(), heights, cuts, repair: false }
+    Batch {
+        ops: state.ops().cloned().collect(),
+        heights,
+        cuts,
+        repair: false,
+    }
 }
 
 fn same(what: &str, found: &str, wanted: &str) -> Result<(), String> {
-    if found == wanted { Ok(()) } else { Err(format!("{what} is {found}, not {wanted}")) }
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(format!("{what} is {found}, not {wanted}"))
+    }
 }
 
 impl World {
     fn node(&mut self, name: &str) -> &mut Node {
         self.nodes.entry(name.to_owned()).or_insert_with(|| {
-            let state = State::new(Actor { machine: machine(name), incarnation: 1 });
-            Node { disk: state.clone(), mark: seen(&state), state, clock: 1_000_000_000 }
+            let state = State::new(Actor {
+                machine: machine(name),
+                incarnation: 1,
+            });
+            Node {
+                disk: state.clone(),
+                mark: seen(&state),
+                state,
+                clock: 1_000_000_000,
+            }
         })
     }
 
     fn write(&mut self, name: &str, write: Write) {
         let node = self.node(name);
-        local::write(&mut node.state, &[write], node.clock, &mut Changes::default()).unwrap();
+        local::write(
+            &mut node.state,
+            &[write],
+            node.clock,
+            &mut Changes::default(),
+        )
+        .unwrap();
     }
 
     fn receive(&mut self, name: &str, batch: &Batch) {
         let node = self.node(name);
-        node.state.apply_batch(batch, node.clock, &mut Changes::default()).unwrap();
+        node.state
+            .apply_batch(batch, node.clock, &mut Changes::default())
+            .unwrap();
     }
 
     fn declare(&mut self, by: &str, whom: &str, status: MemberStatus) {
         let node = self.node(by);
         let member = Member { status, floor: 0 };
-        local::declare(&mut node.state, machine(whom), member, node.clock, &mut Changes::default()).unwrap();
+        local::declare(
+            &mut node.state,
+            machine(whom),
+            member,
+            node.clock,
+            &mut Changes::default(),
+        )
+        .unwrap();
     }
 
     fn restart(&mut self, name: &str) {
         let node = self.node(name);
         let old = node.disk.me();
-        let me = Actor { incarnation: old.incarnation + 1, ..old };
+        let me = Actor {
+            incarnation: old.incarnation + 1,
+            ..old
+        };
         let ops = node.disk.ops().cloned().collect();
-        node.state =
-            State::load(me, node.disk.hlc, &node.disk.vector(), &node.disk.cuts().collect(), ops, node.clock)
-                .unwrap()
-                .0;
+        node.state = State::load(
+            me,
+            node.disk.hlc,
+            &node.disk.vector(),
+            &node.disk.cuts().collect(),
+            ops,
+            node.clock,
+        )
+        .unwrap()
+        .0;
     }
 
     fn rejoin(&mut self, name: &str, from: &str) {
@@ -104,28 +155,68 @@ impl World {
         let words: Vec<&str> = step.split_whitespace().collect();
         match words.as_slice() {
             ["put", n, k, v] => {
-                self.write(n, Write::Put { kind: SPEC, key: (*k).to_owned(), value: bytes(v) });
+                self.write(
+                    n,
+                    Write::Put {
+                        kind: SPEC,
+                        key: (*k).to_owned(),
+                        value: bytes(v),
+                    },
+                );
             }
             ["edit", n, k, group, v] => {
                 let groups = vec![(group.parse().unwrap(), (*v != "-").then(|| bytes(v)))];
-                self.write(n, Write::Edit { kind: SPEC, key: (*k).to_owned(), groups });
+                self.write(
+                    n,
+                    Write::Edit {
+                        kind: SPEC,
+                        key: (*k).to_owned(),
+                        groups,
+                    },
+                );
             }
-            ["del", n, k] => self.write(n, Write::Delete { kind: SPEC, key: (*k).to_owned() }),
+            ["del", n, k] => self.write(
+                n,
+                Write::Delete {
+                    kind: SPEC,
+                    key: (*k).to_owned(),
+                },
+            ),
             ["many", n, count] => {
                 for key in 0..count.parse::<u32>().unwrap() {
-                    self.write(n, Write::Put { kind: SPEC, key: format!("many-{key}"), value: bytes("v") });
+                    self.write(
+                        n,
+                        Write::Put {
+                            kind: SPEC,
+                            key: format!("many-{key}"),
+                            value: bytes("v"),
+                        },
+                    );
                 }
             }
             ["publish", n, rows @ ..] => {
-                let pair = |row: &&str| row.split_once('=').map(|(k, v)| (Arc::from(k), bytes(v))).unwrap();
+                let pair = |row: &&str| {
+                    row.split_once('=')
+                        .map(|(k, v)| (Arc::from(k), bytes(v)))
+                        .unwrap()
+                };
                 let rows = rows.iter().map(pair).collect();
                 let node = self.node(n);
-                local::publish(&mut node.state, FACT, &rows, node.clock, &mut Changes::default()).unwrap();
+                local::publish(
+                    &mut node.state,
+                    FACT,
+                    &rows,
+                    node.clock,
+                    &mut Changes::default(),
+                )
+                .unwrap();
             }
             ["future", n, k] => {
                 let node = self.node(n);
                 let make = |dot| Op::decode(dot, 77, 99, Arc::from(*k), bytes("later").into(), &[]);
-                node.state.apply_own(make, node.clock, &mut Changes::default()).unwrap();
+                node.state
+                    .apply_own(make, node.clock, &mut Changes::default())
+                    .unwrap();
             }
             ["sync", a, b] => {
                 let batch = everything(&self.node(a).state);
@@ -135,17 +226,29 @@ impl World {
                 self.step(&format!("sync {a} {b}"))?;
                 self.step(&format!("sync {b} {a}"))?;
             }
-            // Single changes of a's own, as they were made; nothing is said about what lies below them.
+            // Single changes of a's own, as they were made; nothing is said about what lies below
+            // them.
             ["send", a, b, versions @ ..] => {
                 let actor = self.node(a).state.me();
-                let dots = versions.iter().map(|version| Dot { actor, version: version.parse().unwrap() });
+                let dots = versions.iter().map(|version| Dot {
+                    actor,
+                    version: version.parse().unwrap(),
+                });
                 let ops = dots.map(|dot| Arc::clone(&self.made[&dot])).collect();
-                self.receive(b, &Batch { ops, ..Batch::default() });
+                self.receive(
+                    b,
+                    &Batch {
+                        ops,
+                        ..Batch::default()
+                    },
+                );
             }
             ["clock", n, ms] => {
                 let node = self.node(n);
                 node.clock = node.clock.saturating_add_signed(ms.parse().unwrap());
-                node.state.release(node.clock, &mut Changes::default()).unwrap();
+                node.state
+                    .release(node.clock, &mut Changes::default())
+                    .unwrap();
             }
             ["save", n] => self.node(n).disk = self.node(n).state.clone(),
             ["crash", n] => self.restart(n),
@@ -165,7 +268,8 @@ impl World {
             _ => return self.expect(&words),
         }
         let made = self.nodes.values().flat_map(|node| node.state.ops());
-        self.made.extend(made.map(|op| (op.dot, Arc::clone(op))).collect::<Vec<_>>());
+        self.made
+            .extend(made.map(|op| (op.dot, Arc::clone(op))).collect::<Vec<_>>());
         Ok(())
     }
 
@@ -182,24 +286,40 @@ impl World {
             }
             [k, wanted @ ..] if verb == "shows" => {
                 let register = register(k);
-                let found: Vec<String> = register.candidates(0).iter().map(|c| text(c.value)).collect();
+                let found: Vec<String> = register
+                    .candidates(0)
+                    .iter()
+                    .map(|c| text(c.value))
+                    .collect();
                 same(k, &found.join(" "), &wanted.join(" "))
             }
-            [k, wanted] if verb == "kept" => same(k, &register(k).items().len().to_string(), wanted),
+            [k, wanted] if verb == "kept" => {
+                same(k, &register(k).items().len().to_string(), wanted)
+            }
             [owner, k, wanted] if verb == "fact" => {
-                let fact = state.fact(FACT, machine(owner), k).and_then(|fact| fact.value.clone());
+                let fact = state
+                    .fact(FACT, machine(owner), k)
+                    .and_then(|fact| fact.value.clone());
                 same(k, &text(fact.as_deref()), wanted)
             }
             [] if verb == "still" => {
                 let quiet = seen(&state) == self.node(n).mark;
-                if quiet { Ok(()) } else { Err(format!("something changed on {n}")) }
+                if quiet {
+                    Ok(())
+                } else {
+                    Err(format!("something changed on {n}"))
+                }
             }
             others if verb == "equal" => others.iter().try_for_each(|other| {
                 let other_state = &self.node(other).state;
                 let equal = seen(&state).0 == seen(other_state).0
                     && state.digest() == other_state.digest()
                     && state.vector() == other_state.vector();
-                if equal { Ok(()) } else { Err(format!("{n} and {other} differ")) }
+                if equal {
+                    Ok(())
+                } else {
+                    Err(format!("{n} and {other} differ"))
+                }
             }),
             [wanted] => {
                 let found = match verb {
@@ -237,5 +357,10 @@ fn every_case_ends_as_it_says() {
             }
         }
     }
-    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} failed:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
 }

@@ -1,7 +1,8 @@
 //! Time: the wall clock as a parameter, and the hybrid logical clock that stamps intent.
 //!
-//! A stamp is 48 bits of milliseconds and a 16-bit counter. It is above every stamp seen before, so that writing
-//! after reading wins whatever the clocks say; clocks decide only between truly concurrent writes.
+//! A stamp is 48 bits of milliseconds and a 16-bit counter. It is above every stamp seen before, so
+//! that writing after reading wins whatever the clocks say; clocks decide only between truly
+//! concurrent writes.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -28,7 +29,9 @@ impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            .map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            })
     }
 }
 
@@ -84,8 +87,9 @@ pub(crate) fn too_far_ahead(hlc: u64, now_ms: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]

@@ -1,7 +1,8 @@
-//! Property test: up to six replicas, random writes, edits, deletes, claims, log entries, raises, publications,
-//! exchanges that break off, duplicates out of order, crashes that lose what was not durable, clock jumps,
-//! acknowledgements, collections, evictions, returns and late arrivals. After everything has been exchanged all replicas
-//! hold the same changes, these are what a fold over the whole history says, and no delete is left that all have.
+//! Property test: up to six replicas, random writes, edits, deletes, claims, log entries, raises,
+//! publications, exchanges that break off, duplicates out of order, crashes that lose what was not
+//! durable, clock jumps, acknowledgements, collections, evictions, returns and late arrivals. After
+//! everything has been exchanged all replicas hold the same changes, these are what a fold over the
+//! whole history says, and no delete is left that all have.
 
 use proptest::prelude::*;
 
@@ -34,7 +35,8 @@ enum Step {
         from: u8,
         value: u16,
     },
-    /// Groups of fields, claims, log entries, registry raises: judged by what is left and by agreement.
+    /// Groups of fields, claims, log entries, registry raises: judged by what is left and by
+    /// agreement.
     Other {
         node: usize,
         what: u8,
@@ -126,9 +128,20 @@ fn run(world: &mut World, step: &Step) {
             world.write(*node, &writes);
         }
         Step::Delete { node, key } => {
-            world.write(*node, &[Write::Delete { kind: SPEC, key: format!("k{key}") }]);
+            world.write(
+                *node,
+                &[Write::Delete {
+                    kind: SPEC,
+                    key: format!("k{key}"),
+                }],
+            );
         }
-        Step::Other { node, what, key, value } => world.other(*node, *what, *key, *value),
+        Step::Other {
+            node,
+            what,
+            key,
+            value,
+        } => world.other(*node, *what, *key, *value),
         Step::Publish { node, rows, value } => world.say(*node, *rows, *value),
         Step::Pump { a, b, frames } => world.pump(*a, *b, *frames),
         Step::Lose { a, b } => world.lose(*a, *b),
@@ -147,8 +160,14 @@ fn run(world: &mut World, step: &Step) {
 }
 
 fn config() -> ProptestConfig {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: asked.unwrap_or(CASES), max_shrink_iters: 4_000, ..ProptestConfig::default() }
+    let asked = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
+    ProptestConfig {
+        cases: asked.unwrap_or(CASES),
+        max_shrink_iters: 4_000,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {

@@ -1,8 +1,9 @@
-//! What the fuzz targets run: one function for each decoder of what comes from a peer. Only for `cluster-state/fuzz` and
-//! the tests, which run the same over a small corpus and a few thousand random inputs; no part of what users run.
+//! What the fuzz targets run: one function for each decoder of what comes from a peer. Only for
+//! `cluster-state/fuzz` and the tests, which run the same over a small corpus and a few thousand
+//! random inputs; no part of what users run.
 //!
-//! Each function takes any bytes, and panics where a promise is broken. What the bytes mean to it is its own affair and
-//! may change with it: an old input still is one, of something else.
+//! Each function takes any bytes, and panics where a promise is broken. What the bytes mean to it
+//! is its own affair and may change with it: an old input still is one, of something else.
 
 use bytes::Bytes;
 
@@ -25,28 +26,56 @@ const REGISTRY: u16 = 5;
 
 /// One kind of each class; every other kind is unknown.
 static KINDS: [Kind; 5] = [
-    Kind { id: SPEC, name: "spec", class: Class::Intent },
-    Kind { id: FACT, name: "fact", class: Class::Observation },
-    Kind { id: CLAIM, name: "claim", class: Class::Claim },
-    Kind { id: LOG, name: "log", class: Class::Log },
-    Kind { id: REGISTRY, name: "registry", class: Class::Registry },
+    Kind {
+        id: SPEC,
+        name: "spec",
+        class: Class::Intent,
+    },
+    Kind {
+        id: FACT,
+        name: "fact",
+        class: Class::Observation,
+    },
+    Kind {
+        id: CLAIM,
+        name: "claim",
+        class: Class::Claim,
+    },
+    Kind {
+        id: LOG,
+        name: "log",
+        class: Class::Log,
+    },
+    Kind {
+        id: REGISTRY,
+        name: "registry",
+        class: Class::Registry,
+    },
 ];
 
 /// A frame that can be read says the same when it is written again, in no more bytes.
 pub fn frame(bytes: &[u8]) {
-    let Some(once) = wire::decode(bytes, &KINDS).ok().as_ref().and_then(encoded) else { return };
-    assert!(once.len() <= bytes.len(), "{} bytes became {}", bytes.len(), once.len());
+    let Some(once) = wire::decode(bytes, &KINDS).ok().as_ref().and_then(encoded) else {
+        return;
+    };
+    assert!(
+        once.len() <= bytes.len(),
+        "{} bytes became {}",
+        bytes.len(),
+        once.len()
+    );
     let twice = wire::decode(&once, &KINDS).map(|message| encoded(&message));
     assert_eq!(twice, Ok(Some(once)));
 }
 
-/// A session, greeted or not, takes any frames: it may end, and it sends a bounded number of sound frames.
+/// A session, greeted or not, takes any frames: it may end, and it sends a bounded number of sound
+/// frames.
 pub fn session(bytes: &[u8]) {
     session::run(Input(bytes));
 }
 
-/// Two machines to which the changes of one sound history come in different orders, some twice, hold the same; and
-/// changes that no sound history has do not make them panic.
+/// Two machines to which the changes of one sound history come in different orders, some twice,
+/// hold the same; and changes that no sound history has do not make them panic.
 pub fn ops(bytes: &[u8]) {
     let mut input = Input(bytes);
     if input.byte().is_multiple_of(2) {
@@ -103,7 +132,10 @@ impl<'a> Input<'a> {
     pub(crate) fn number(&mut self) -> u64 {
         match self.byte() {
             small @ 0..=0xef => u64::from(small),
-            _ => self.take(8).iter().fold(0, |number, byte| number << 8 | u64::from(*byte)),
+            _ => self
+                .take(8)
+                .iter()
+                .fold(0, |number, byte| number << 8 | u64::from(*byte)),
         }
     }
 

@@ -1,10 +1,12 @@
-//! Who wrote what: machines, clusters, actors and dots. Opaque to everybody but the one who makes them.
+//! Who wrote what: machines, clusters, actors and dots. Opaque to everybody but the one who makes
+//! them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Versions and incarnations stay below this, so that they fit SQLite's signed integers with room to raise them.
+/// Versions and incarnations stay below this, so that they fit SQLite's signed integers with room
+/// to raise them.
 pub(crate) const MAX_COUNTER: u64 = 1 << 62;
 
 /// A machine, for as long as it is a member of a cluster.
@@ -43,7 +45,8 @@ impl fmt::Debug for ClusterId {
     }
 }
 
-/// One life of a machine's store. A new incarnation begins whenever version numbers might have been lost.
+/// One life of a machine's store. A new incarnation begins whenever version numbers might have been
+/// lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Actor {
     /// The machine.
@@ -82,9 +85,21 @@ mod tests {
         let mut bytes = [0; 16];
         bytes[0] = 0xab;
         bytes[15] = 7;
-        assert_eq!(MachineId(bytes).to_string(), "ab000000000000000000000000000007");
-        assert_eq!(ClusterId(bytes).to_string(), "ab000000000000000000000000000007");
-        let dot = Dot { actor: Actor { machine: MachineId(bytes), incarnation: 3 }, version: 9 };
+        assert_eq!(
+            MachineId(bytes).to_string(),
+            "ab000000000000000000000000000007"
+        );
+        assert_eq!(
+            ClusterId(bytes).to_string(),
+            "ab000000000000000000000000000007"
+        );
+        let dot = Dot {
+            actor: Actor {
+                machine: MachineId(bytes),
+                incarnation: 3,
+            },
+            version: 9,
+        };
         assert_eq!(dot.to_string(), "ab000000000000000000000000000007/3:9");
     }
 }

@@ -1,5 +1,5 @@
-//! Kinds of records and the limits on them. The owner of the store declares its kinds in one place; the store
-//! never looks into a value.
+//! Kinds of records and the limits on them. The owner of the store declares its kinds in one place;
+//! the store never looks into a value.
 
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ pub enum Class {
     Claim,
     /// What happened on a machine, appended and trimmed by that machine only.
     Log,
-    /// Facts about the cluster that only grow: the highest epoch stands. Written by anyone, never deleted.
+    /// Facts about the cluster that only grow: the highest epoch stands. Written by anyone, never
+    /// deleted.
     Registry,
 }
 
@@ -46,13 +47,25 @@ pub(crate) const MEMBERS: u16 = 0xff00;
 pub(crate) const ACKS: u16 = 0xff01;
 
 static RESERVED: [Kind; 2] = [
-    Kind { id: MEMBERS, name: "member", class: Class::Registry },
-    Kind { id: ACKS, name: "acknowledgement", class: Class::Intent },
+    Kind {
+        id: MEMBERS,
+        name: "member",
+        class: Class::Registry,
+    },
+    Kind {
+        id: ACKS,
+        name: "acknowledgement",
+        class: Class::Intent,
+    },
 ];
 
 /// The declaration of a kind.
 pub(crate) fn find(kinds: &[Kind], id: u16) -> Option<Kind> {
-    RESERVED.iter().chain(kinds).find(|kind| kind.id == id).copied()
+    RESERVED
+        .iter()
+        .chain(kinds)
+        .find(|kind| kind.id == id)
+        .copied()
 }
 
 /// Names one record of the store.

@@ -15,7 +15,8 @@ use crate::writer::WriteError;
 mod rejoin;
 pub(crate) use rejoin::{reincarnate, rejoin};
 
-/// Marks of vanished observations kept before all are written anew and swept, if there are more than live ones.
+/// Marks of vanished observations kept before all are written anew and swept, if there are more
+/// than live ones.
 const MAX_GONE: usize = 64;
 
 /// A change that somebody asked for.
@@ -30,14 +31,15 @@ pub enum Write {
         /// Key and value together at most `MAX_RECORD` bytes.
         value: Vec<u8>,
     },
-    /// Sets or removes groups of fields of a record and leaves the others as they are. Concurrent edits of different
-    /// groups are no conflict. A record that is not there is created.
+    /// Sets or removes groups of fields of a record and leaves the others as they are. Concurrent
+    /// edits of different groups are no conflict. A record that is not there is created.
     Edit {
         /// A declared kind of class intent.
         kind: u16,
         /// 1 to `MAX_KEY` bytes.
         key: String,
-        /// Groups by number, at most `MAX_GROUPS` in the record; group 0 is what `Put` sets. None: removed.
+        /// Groups by number, at most `MAX_GROUPS` in the record; group 0 is what `Put` sets. None:
+        /// removed.
         groups: Vec<(u16, Option<Vec<u8>>)>,
     },
     /// Deletes what this machine has seen of the record. Deleting what is not there is no error.
@@ -47,8 +49,9 @@ pub enum Write {
         /// 1 to `MAX_KEY` bytes.
         key: String,
     },
-    /// Claims a key, or changes the value of this machine's own claim. Refused if another machine's claim is known.
-    /// Two claims made on two sides of a partition are both kept until one is released; the earlier one holds.
+    /// Claims a key, or changes the value of this machine's own claim. Refused if another machine's
+    /// claim is known. Two claims made on two sides of a partition are both kept until one is
+    /// released; the earlier one holds.
     Claim {
         /// A declared kind of class claim.
         kind: u16,
@@ -64,7 +67,8 @@ pub enum Write {
         /// 1 to `MAX_KEY` bytes.
         key: String,
     },
-    /// Gives back everybody's claims of a key that this machine knows: for claims of machines that are gone.
+    /// Gives back everybody's claims of a key that this machine knows: for claims of machines that
+    /// are gone.
     Revoke {
         /// A declared kind of class claim.
         kind: u16,
@@ -82,7 +86,8 @@ pub enum Write {
         /// Key and value together at most `MAX_RECORD` bytes.
         value: Vec<u8>,
     },
-    /// Settles a conflict: as `Edit` (or `Delete`), but refused if the values are others than those somebody chose from.
+    /// Settles a conflict: as `Edit` (or `Delete`), but refused if the values are others than those
+    /// somebody chose from.
     Settle {
         /// A declared kind of class intent.
         kind: u16,
@@ -95,8 +100,9 @@ pub enum Write {
         /// None: the record is deleted.
         value: Option<Vec<u8>>,
     },
-    /// Says what a machine is to the cluster: whether deletes wait for it, and whether its facts count. Does nothing
-    /// if that is said already. What a machine writes along with this is safe only in the same call.
+    /// Says what a machine is to the cluster: whether deletes wait for it, and whether its facts
+    /// count. Does nothing if that is said already. What a machine writes along with this is safe
+    /// only in the same call.
     Declare {
         /// The machine.
         machine: MachineId,
@@ -110,16 +116,29 @@ impl Write {
         match self {
             Self::Put { kind, key, value } => (Class::Intent, *kind, key, value.len()),
             Self::Edit { kind, key, groups } => {
-                let bytes = groups.iter().flat_map(|(_, value)| value).map(|value| value.len() + 48).sum();
+                let bytes = groups
+                    .iter()
+                    .flat_map(|(_, value)| value)
+                    .map(|value| value.len() + 48)
+                    .sum();
                 (Class::Intent, *kind, key, bytes)
             }
             Self::Delete { kind, key } => (Class::Intent, *kind, key, 0),
             Self::Claim { kind, key, value } => (Class::Claim, *kind, key, value.len()),
-            Self::Release { kind, key } | Self::Revoke { kind, key } => (Class::Claim, *kind, key, 0),
-            Self::Raise { kind, key, value, .. } => (Class::Registry, *kind, key, value.len()),
-            Self::Settle { kind, key, value, .. } => {
-                (Class::Intent, *kind, key, value.as_ref().map_or(0, Vec::len))
+            Self::Release { kind, key } | Self::Revoke { kind, key } => {
+                (Class::Claim, *kind, key, 0)
             }
+            Self::Raise {
+                kind, key, value, ..
+            } => (Class::Registry, *kind, key, value.len()),
+            Self::Settle {
+                kind, key, value, ..
+            } => (
+                Class::Intent,
+                *kind,
+                key,
+                value.as_ref().map_or(0, Vec::len),
+            ),
             Self::Declare { .. } => (Class::Registry, MEMBERS, "machine", 0),
         }
     }
@@ -134,14 +153,27 @@ pub struct Retention {
     pub age_ms: u64,
 }
 
-fn check(kinds: &[Kind], class: Class, kind: u16, key: &str, value: usize) -> Result<(), WriteError> {
+fn check(
+    kinds: &[Kind],
+    class: Class,
+    kind: u16,
+    key: &str,
+    value: usize,
+) -> Result<(), WriteError> {
     check_kind(kinds, class, kind)?;
     if key.is_empty() || key.len() > MAX_KEY {
-        return Err(WriteError::BadKey { kind, bytes: key.len() });
+        return Err(WriteError::BadKey {
+            kind,
+            bytes: key.len(),
+        });
     }
     let bytes = key.len() + value;
     if bytes > MAX_RECORD {
-        return Err(WriteError::RecordTooLarge { kind, key: key.to_owned(), bytes });
+        return Err(WriteError::RecordTooLarge {
+            kind,
+            key: key.to_owned(),
+            bytes,
+        });
     }
     Ok(())
 }
@@ -149,7 +181,11 @@ fn check(kinds: &[Kind], class: Class, kind: u16, key: &str, value: usize) -> Re
 fn check_kind(kinds: &[Kind], class: Class, kind: u16) -> Result<(), WriteError> {
     let declared = kind::find(kinds, kind).ok_or(WriteError::UnknownKind { kind })?;
     if declared.class != class {
-        return Err(WriteError::WrongClass { kind, name: declared.name, class: declared.class });
+        return Err(WriteError::WrongClass {
+            kind,
+            name: declared.name,
+            class: declared.class,
+        });
     }
     Ok(())
 }
@@ -157,7 +193,9 @@ fn check_kind(kinds: &[Kind], class: Class, kind: u16) -> Result<(), WriteError>
 /// Whether the writes are within the limits; nothing is changed.
 pub(crate) fn check_writes(kinds: &[Kind], writes: &[Write]) -> Result<(), WriteError> {
     if writes.len() > MAX_TRANSACTION {
-        return Err(WriteError::TransactionTooLarge { records: writes.len() });
+        return Err(WriteError::TransactionTooLarge {
+            records: writes.len(),
+        });
     }
     for write in writes {
         let (class, kind, key, value) = write.target();
@@ -167,13 +205,21 @@ pub(crate) fn check_writes(kinds: &[Kind], writes: &[Write]) -> Result<(), Write
 }
 
 /// Whether the entries are within the limits.
-pub(crate) fn check_entries(kinds: &[Kind], kind: u16, entries: &[Vec<u8>]) -> Result<(), WriteError> {
+pub(crate) fn check_entries(
+    kinds: &[Kind],
+    kind: u16,
+    entries: &[Vec<u8>],
+) -> Result<(), WriteError> {
     if entries.len() > MAX_TRANSACTION {
-        return Err(WriteError::TransactionTooLarge { records: entries.len() });
+        return Err(WriteError::TransactionTooLarge {
+            records: entries.len(),
+        });
     }
     check_kind(kinds, Class::Log, kind)?;
     // An entry's key is made when it is appended: 33 bytes.
-    entries.iter().try_for_each(|entry| check(kinds, Class::Log, kind, &"0".repeat(33), entry.len()))
+    entries
+        .iter()
+        .try_for_each(|entry| check(kinds, Class::Log, kind, &"0".repeat(33), entry.len()))
 }
 
 /// The rows as a set, if they are within the limits.
@@ -188,7 +234,10 @@ pub(crate) fn check_rows(
         check(kinds, Class::Observation, kind, &key, value.len())?;
         let key: Arc<str> = key.into();
         if set.insert(Arc::clone(&key), value).is_some() {
-            return Err(WriteError::DuplicateKey { kind, key: key.to_string() });
+            return Err(WriteError::DuplicateKey {
+                kind,
+                key: key.to_string(),
+            });
         }
     }
     Ok(set)
@@ -204,32 +253,69 @@ pub(crate) fn write(
     for write in writes {
         match write {
             Write::Put { kind, key, value } => {
-                put(state, (*kind, key), vec![(0, Some(value.as_slice()))], false, now_ms, changes)?;
+                put(
+                    state,
+                    (*kind, key),
+                    vec![(0, Some(value.as_slice()))],
+                    false,
+                    now_ms,
+                    changes,
+                )?;
             }
             Write::Edit { kind, key, groups } => {
-                let groups = groups.iter().map(|(id, value)| (*id, value.as_deref())).collect();
+                let groups = groups
+                    .iter()
+                    .map(|(id, value)| (*id, value.as_deref()))
+                    .collect();
                 put(state, (*kind, key), groups, true, now_ms, changes)?;
             }
             Write::Delete { kind, key } => {
-                if state.register(false, *kind, key).is_some_and(|register| register.life().is_some()) {
+                if state
+                    .register(false, *kind, key)
+                    .is_some_and(|register| register.life().is_some())
+                {
                     bury(state, false, (*kind, key), now_ms, changes)?;
                 }
             }
-            Write::Claim { kind, key, value } => claim(state, (*kind, key), value, now_ms, changes)?,
+            Write::Claim { kind, key, value } => {
+                claim(state, (*kind, key), value, now_ms, changes)?
+            }
             Write::Release { kind, key } => release(state, (*kind, key), now_ms, changes)?,
             Write::Revoke { kind, key } => {
-                if state.register(true, *kind, key).is_some_and(|register| register.life().is_some()) {
+                if state
+                    .register(true, *kind, key)
+                    .is_some_and(|register| register.life().is_some())
+                {
                     bury(state, true, (*kind, key), now_ms, changes)?;
                 }
             }
-            Write::Settle { kind, key, group, seen, value } => {
-                settle(state, (*kind, key), *group, seen, value.as_deref(), now_ms, changes)?;
+            Write::Settle {
+                kind,
+                key,
+                group,
+                seen,
+                value,
+            } => {
+                settle(
+                    state,
+                    (*kind, key),
+                    *group,
+                    seen,
+                    value.as_deref(),
+                    now_ms,
+                    changes,
+                )?;
             }
             Write::Declare { machine, status } => {
                 let member = state.membership_of(*machine, *status);
                 declare(state, *machine, member, now_ms, changes)?;
             }
-            Write::Raise { kind, key, epoch, value } => {
+            Write::Raise {
+                kind,
+                key,
+                epoch,
+                value,
+            } => {
                 let known = match state.registered(*kind, key).map(|op| &op.content) {
                     Some(Content::Registry { epoch, .. }) => *epoch,
                     _ => 0,
@@ -244,7 +330,11 @@ pub(crate) fn write(
                 }
                 let hlc = state.hlc.tick(now_ms);
                 let key = Arc::from(key.as_str());
-                state.apply_own(|dot| Op::registry(dot, *kind, key, *epoch, hlc, value), now_ms, changes)?;
+                state.apply_own(
+                    |dot| Op::registry(dot, *kind, key, *epoch, hlc, value),
+                    now_ms,
+                    changes,
+                )?;
             }
         }
     }
@@ -253,9 +343,14 @@ pub(crate) fn write(
 
 /// What this machine has seen of a record.
 fn seen(state: &State, claim: bool, kind: u16, key: &str) -> Result<Context, WriteError> {
-    let context = state.register(claim, kind, key).map_or_else(|| state.absent_context(), Register::context);
+    let context = state
+        .register(claim, kind, key)
+        .map_or_else(|| state.absent_context(), Register::context);
     if context.len() >= MAX_CONTEXT {
-        return Err(WriteError::TooManyWriters { kind, key: key.to_owned() });
+        return Err(WriteError::TooManyWriters {
+            kind,
+            key: key.to_owned(),
+        });
     }
     Ok(context)
 }
@@ -276,7 +371,12 @@ fn put(
     if merge && let Some(register) = register {
         let ids = register.group_ids();
         let kept = ids.into_iter().filter_map(|id| register.active(id));
-        groups.extend(kept.map(|group| (group.id, (Some((group.dot, group.hlc)), group.value.clone()))));
+        groups.extend(kept.map(|group| {
+            (
+                group.id,
+                (Some((group.dot, group.hlc)), group.value.clone()),
+            )
+        }));
     }
     for (id, value) in set {
         match value {
@@ -285,19 +385,42 @@ fn put(
         }
     }
     if groups.len() > MAX_GROUPS {
-        return Err(WriteError::TooManyGroups { kind, key: key.to_owned(), groups: groups.len() });
+        return Err(WriteError::TooManyGroups {
+            kind,
+            key: key.to_owned(),
+            groups: groups.len(),
+        });
     }
     if groups.is_empty() {
         // A record of which nothing is left is not there.
-        return if life.is_some() { bury(state, false, (kind, key), now_ms, changes) } else { Ok(()) };
+        return if life.is_some() {
+            bury(state, false, (kind, key), now_ms, changes)
+        } else {
+            Ok(())
+        };
     }
     let bytes = key.len() + groups.values().map(|(_, value)| value.len()).sum::<usize>();
     if bytes > MAX_RECORD {
-        return Err(WriteError::RecordTooLarge { kind, key: key.to_owned(), bytes });
+        return Err(WriteError::RecordTooLarge {
+            kind,
+            key: key.to_owned(),
+            bytes,
+        });
     }
     let hlc = state.hlc.tick(now_ms);
-    let groups = groups.into_iter().map(|(id, (set, value))| (id, set, value)).collect();
-    let wanted = Wanted { kind, claim: false, key: Arc::from(key), hlc, life, context, groups: Some(groups) };
+    let groups = groups
+        .into_iter()
+        .map(|(id, (set, value))| (id, set, value))
+        .collect();
+    let wanted = Wanted {
+        kind,
+        claim: false,
+        key: Arc::from(key),
+        hlc,
+        life,
+        context,
+        groups: Some(groups),
+    };
     state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
     Ok(())
 }
@@ -311,14 +434,30 @@ fn settle(
     now_ms: u64,
     changes: &mut Changes,
 ) -> Result<(), WriteError> {
-    let candidates = state.register(false, kind, key).map(|register| register.candidates(group));
-    let now: BTreeSet<Dot> =
-        candidates.unwrap_or_default().iter().take(MAX_SIBLINGS).map(|candidate| candidate.dot).collect();
+    let candidates = state
+        .register(false, kind, key)
+        .map(|register| register.candidates(group));
+    let now: BTreeSet<Dot> = candidates
+        .unwrap_or_default()
+        .iter()
+        .take(MAX_SIBLINGS)
+        .map(|candidate| candidate.dot)
+        .collect();
     if now != seen.iter().copied().collect() {
-        return Err(WriteError::Changed { kind, key: key.to_owned() });
+        return Err(WriteError::Changed {
+            kind,
+            key: key.to_owned(),
+        });
     }
     match value {
-        Some(value) => put(state, (kind, key), vec![(group, Some(value))], true, now_ms, changes),
+        Some(value) => put(
+            state,
+            (kind, key),
+            vec![(group, Some(value))],
+            true,
+            now_ms,
+            changes,
+        ),
         None => bury(state, false, (kind, key), now_ms, changes),
     }
 }
@@ -334,7 +473,15 @@ fn bury(
     let context = seen(state, claim, kind, key)?;
     let life = state.register(claim, kind, key).and_then(Register::life);
     let hlc = state.hlc.tick(now_ms);
-    let wanted = Wanted { kind, claim, key: Arc::from(key), hlc, life, context, groups: None };
+    let wanted = Wanted {
+        kind,
+        claim,
+        key: Arc::from(key),
+        hlc,
+        life,
+        context,
+        groups: None,
+    };
     state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
     Ok(())
 }
@@ -344,7 +491,9 @@ fn own_claims(state: &State, kind: u16, key: &str) -> (Option<(u64, Actor)>, Con
     let me = state.me().machine;
     let mut context = Context::default();
     let mut life = None;
-    let Some(register) = state.register(true, kind, key) else { return (None, state.absent_context()) };
+    let Some(register) = state.register(true, kind, key) else {
+        return (None, state.absent_context());
+    };
     for op in register.items() {
         let Some(asked) = op.asked() else { continue };
         let given_back = asked.groups.is_none();
@@ -370,15 +519,30 @@ fn claim(
     if let Some((_, asked)) = holder
         && asked.life.1.machine != state.me().machine
     {
-        return Err(WriteError::Claimed { kind, key: key.to_owned(), by: asked.life.1.machine });
+        return Err(WriteError::Claimed {
+            kind,
+            key: key.to_owned(),
+            by: asked.life.1.machine,
+        });
     }
     let (life, context) = own_claims(state, kind, key);
     if context.len() >= MAX_CONTEXT {
-        return Err(WriteError::TooManyWriters { kind, key: key.to_owned() });
+        return Err(WriteError::TooManyWriters {
+            kind,
+            key: key.to_owned(),
+        });
     }
     let hlc = state.hlc.tick(now_ms);
     let groups = Some(vec![(0, None, Bytes::copy_from_slice(value))]);
-    let wanted = Wanted { kind, claim: true, key: Arc::from(key), hlc, life, context, groups };
+    let wanted = Wanted {
+        kind,
+        claim: true,
+        key: Arc::from(key),
+        hlc,
+        life,
+        context,
+        groups,
+    };
     state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
     Ok(())
 }
@@ -394,7 +558,15 @@ fn release(
         return Ok(());
     }
     let hlc = state.hlc.tick(now_ms);
-    let wanted = Wanted { kind, claim: true, key: Arc::from(key), hlc, life, context, groups: None };
+    let wanted = Wanted {
+        kind,
+        claim: true,
+        key: Arc::from(key),
+        hlc,
+        life,
+        context,
+        groups: None,
+    };
     state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
     Ok(())
 }
@@ -424,23 +596,46 @@ pub(crate) fn append(
     let slack = (keep.entries / 8).max(1);
     let trimmed = surplus.max(aged);
     if trimmed >= slack || state.sweep(kind, me).is_none() {
-        let floor =
-            places.get(trimmed).map_or((state.me().incarnation, state.own_version() + 1), |place| place.0);
+        let floor = places
+            .get(trimmed)
+            .map_or((state.me().incarnation, state.own_version() + 1), |place| {
+                place.0
+            });
         state.apply_own(|dot| Op::sweep(dot, kind, floor), now_ms, changes)?;
     }
     Ok(())
 }
 
-/// Writes down up to where this machine has the actors whose deletes others keep; if it was evicted, that it is back.
-pub(crate) fn acknowledge(state: &mut State, now_ms: u64, changes: &mut Changes) -> Result<(), WriteError> {
+/// Writes down up to where this machine has the actors whose deletes others keep; if it was
+/// evicted, that it is back.
+pub(crate) fn acknowledge(
+    state: &mut State,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
     if state.is_evicted() && !state.is_rejoining() {
         let me = state.me().machine;
-        declare(state, me, state.membership_of(me, MemberStatus::Member), now_ms, changes)?;
+        declare(
+            state,
+            me,
+            state.membership_of(me, MemberStatus::Member),
+            now_ms,
+            changes,
+        )?;
     }
-    let Some(list) = state.due_acknowledgements() else { return Ok(()) };
+    let Some(list) = state.due_acknowledgements() else {
+        return Ok(());
+    };
     let value = postcard::to_stdvec(&list).unwrap_or_default();
     let key = state.me().machine.to_string();
-    put(state, (ACKS, &key), vec![(0, Some(value.as_slice()))], false, now_ms, changes)
+    put(
+        state,
+        (ACKS, &key),
+        vec![(0, Some(value.as_slice()))],
+        false,
+        now_ms,
+        changes,
+    )
 }
 
 /// Declares what a machine is to the cluster, unless that is declared.
@@ -455,7 +650,14 @@ pub(crate) fn declare(
     if known.is_some_and(|(_, known)| known == member) {
         return Ok(());
     }
-    declare_above(state, machine, member, known.map_or(0, |(epoch, _)| epoch), now_ms, changes)
+    declare_above(
+        state,
+        machine,
+        member,
+        known.map_or(0, |(epoch, _)| epoch),
+        now_ms,
+        changes,
+    )
 }
 
 /// Declares what a machine is to the cluster, above an epoch.
@@ -469,7 +671,12 @@ fn declare_above(
 ) -> Result<(), WriteError> {
     let epoch = above + 1;
     let value = postcard::to_stdvec(&member).unwrap_or_default();
-    let raise = Write::Raise { kind: MEMBERS, key: machine.to_string(), epoch, value };
+    let raise = Write::Raise {
+        kind: MEMBERS,
+        key: machine.to_string(),
+        epoch,
+        value,
+    };
     write(state, &[raise], now_ms, changes)
 }
 
@@ -482,7 +689,9 @@ pub(crate) fn publish(
     changes: &mut Changes,
 ) -> Result<(), WriteError> {
     let me = state.me();
-    let current = state.sweep(kind, me.machine).is_some_and(|sweep| sweep.dot.actor == me);
+    let current = state
+        .sweep(kind, me.machine)
+        .is_some_and(|sweep| sweep.dot.actor == me);
     let mut gone = Vec::new();
     let mut marks = 0;
     for ((_, _, key), fact) in state.facts_of(kind, me.machine) {
@@ -496,9 +705,15 @@ pub(crate) fn publish(
         return republish(state, kind, rows, now_ms, changes);
     }
     for (key, value) in rows {
-        let known = state.fact(kind, me.machine, key).and_then(|fact| fact.value.as_deref());
+        let known = state
+            .fact(kind, me.machine, key)
+            .and_then(|fact| fact.value.as_deref());
         if known != Some(value.as_slice()) {
-            state.apply_own(|dot| Op::fact(dot, kind, Arc::clone(key), Some(value)), now_ms, changes)?;
+            state.apply_own(
+                |dot| Op::fact(dot, kind, Arc::clone(key), Some(value)),
+                now_ms,
+                changes,
+            )?;
         }
     }
     for key in gone {
@@ -507,7 +722,8 @@ pub(crate) fn publish(
     Ok(())
 }
 
-/// Writes all rows anew and sweeps everything older, rows first, so that nothing that stays is ever missing.
+/// Writes all rows anew and sweeps everything older, rows first, so that nothing that stays is ever
+/// missing.
 pub(crate) fn republish(
     state: &mut State,
     kind: u16,
@@ -517,7 +733,11 @@ pub(crate) fn republish(
 ) -> Result<(), WriteError> {
     let floor = (state.me().incarnation, state.own_version() + 1);
     for (key, value) in rows {
-        state.apply_own(|dot| Op::fact(dot, kind, Arc::clone(key), Some(value)), now_ms, changes)?;
+        state.apply_own(
+            |dot| Op::fact(dot, kind, Arc::clone(key), Some(value)),
+            now_ms,
+            changes,
+        )?;
     }
     state.apply_own(|dot| Op::sweep(dot, kind, floor), now_ms, changes)?;
     Ok(())

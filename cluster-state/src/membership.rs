@@ -1,8 +1,9 @@
-//! Who is alive: SWIM by `foca` over UDP. The protocol is foca's; this module gives it a socket, timers, and the
-//! members to look for. Liveness is each machine's own view and is never replicated.
+//! Who is alive: SWIM by `foca` over UDP. The protocol is foca's; this module gives it a socket,
+//! timers, and the members to look for. Liveness is each machine's own view and is never
+//! replicated.
 //!
-//! foca forgets how to come back when it has lost everybody, so all known peers that are not active are announced to
-//! again and again.
+//! foca forgets how to come back when it has lost everybody, so all known peers that are not active
+//! are announced to again and again.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,12 +20,14 @@ mod driver;
 pub(crate) mod fuzzing;
 mod identity;
 
-/// Each period one peer is probed; a peer that does not answer in it, directly or through others, is suspected.
+/// Each period one peer is probed; a peer that does not answer in it, directly or through others,
+/// is suspected.
 const PROBE_PERIOD: Duration = Duration::from_millis(800);
 /// A direct answer must come within this; then others are asked to probe.
 const PROBE_RTT: Duration = Duration::from_millis(400);
-/// A suspect that does not speak up for this long is down. Suspicion comes at most 3 s after death among three
-/// machines (two probers, each within two periods and the one that fails), so down comes within 8 s.
+/// A suspect that does not speak up for this long is down. Suspicion comes at most 3 s after death
+/// among three machines (two probers, each within two periods and the one that fails), so down
+/// comes within 8 s.
 const SUSPECT_TO_DOWN: Duration = Duration::from_secs(4);
 /// Datagrams fit the mesh's MTU.
 const MAX_PACKET: usize = 1_200;
@@ -54,9 +57,9 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Starts on a bound socket, whose address others use to reach this machine unless they know a better one.
-    /// `incarnation` must be higher at each start: `Store::starts`. Ends when `cancel` is cancelled, telling the
-    /// others that this machine leaves.
+    /// Starts on a bound socket, whose address others use to reach this machine unless they know a
+    /// better one. `incarnation` must be higher at each start: `Store::starts`. Ends when `cancel`
+    /// is cancelled, telling the others that this machine leaves.
     pub fn start(
         socket: UdpSocket,
         me: MachineId,
@@ -66,8 +69,17 @@ impl Membership {
         let address = socket.local_addr()?;
         let (peers, commands) = mpsc::channel(COMMANDS);
         let (publish, liveness) = watch::channel(BTreeMap::new());
-        let me = identity::Identity { machine: me, incarnation, renewal: 0, address };
-        tokio::spawn(driver::run(driver::Driver::new(socket, me, publish), commands, cancel));
+        let me = identity::Identity {
+            machine: me,
+            incarnation,
+            renewal: 0,
+            address,
+        };
+        tokio::spawn(driver::run(
+            driver::Driver::new(socket, me, publish),
+            commands,
+            cancel,
+        ));
         Ok(Self { peers, liveness })
     }
 

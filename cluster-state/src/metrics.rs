@@ -1,5 +1,5 @@
-//! What can be counted: commits and their time, and for each peer what went in and out. Counters only grow; they are
-//! those of this run.
+//! What can be counted: commits and their time, and for each peer what went in and out. Counters
+//! only grow; they are those of this run.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

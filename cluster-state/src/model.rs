@@ -1,11 +1,13 @@
-//! Model checking: every order of writes, deletes, exchanges (whole and broken off), acknowledgements, collections,
-//! crashes, evictions and returns that fits the bounds, with the real merge, collection and rejoining. From every state
-//! that can be reached, exchanging everything must make all machines equal, without a trace of deletes and without
-//! losing a write; and what was deleted and collected must stay gone.
+//! Model checking: every order of writes, deletes, exchanges (whole and broken off),
+//! acknowledgements, collections, crashes, evictions and returns that fits the bounds, with the
+//! real merge, collection and rejoining. From every state that can be reached, exchanging
+//! everything must make all machines equal, without a trace of deletes and without losing a write;
+//! and what was deleted and collected must stay gone.
 //!
-//! What is modelled and not the product's: sending (all that the receiver lacks, then heights; or one change, without
-//! heights), the disk (own writes and acknowledgements are durable, what was received is so with the next of these),
-//! and who refuses whom because of its cuts. Clocks stand still: stamps grow by counting.
+//! What is modelled and not the product's: sending (all that the receiver lacks, then heights; or
+//! one change, without heights), the disk (own writes and acknowledgements are durable, what was
+//! received is so with the next of these), and who refuses whom because of its cuts. Clocks stand
+//! still: stamps grow by counting.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -123,17 +125,31 @@ struct World {
 
 impl PartialEq for World {
     fn eq(&self, other: &Self) -> bool {
-        let marks = |world: &Self| world.machines.iter().map(|machine| machine.mark).collect::<Vec<_>>();
+        let marks = |world: &Self| {
+            world
+                .machines
+                .iter()
+                .map(|machine| machine.mark)
+                .collect::<Vec<_>>()
+        };
         let writes = |world: &Self| world.written.iter().map(|op| op.hash).collect::<Vec<_>>();
         (self.left, &self.dead, self.fault, marks(self), writes(self))
-            == (other.left, &other.dead, other.fault, marks(other), writes(other))
+            == (
+                other.left,
+                &other.dead,
+                other.fault,
+                marks(other),
+                writes(other),
+            )
     }
 }
 
 impl Hash for World {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         (self.left, &self.dead, self.fault).hash(hasher);
-        self.machines.iter().for_each(|machine| machine.mark.hash(hasher));
+        self.machines
+            .iter()
+            .for_each(|machine| machine.mark.hash(hasher));
         self.written.iter().for_each(|op| op.hash.hash(hasher));
     }
 }
@@ -152,14 +168,26 @@ fn covers(by: &Op, op: &Op) -> bool {
 }
 
 /// Without some of its changes, and with other heights: what only a broken rule does.
-fn reloaded(state: &State, me: Actor, heights: &VersionVector, keep: impl Fn(&Op) -> bool) -> State {
+fn reloaded(
+    state: &State,
+    me: Actor,
+    heights: &VersionVector,
+    keep: impl Fn(&Op) -> bool,
+) -> State {
     let ops = state.ops().filter(|op| keep(op)).cloned().collect();
-    State::load(me, state.hlc, heights, &state.cuts().collect(), ops, NOW).unwrap().0
+    State::load(me, state.hlc, heights, &state.cuts().collect(), ops, NOW)
+        .unwrap()
+        .0
 }
 
 impl Machine {
     fn new(state: State) -> Self {
-        let mut machine = Self { disk: state.clone(), state, aside: Vec::new(), mark: [0; 32] };
+        let mut machine = Self {
+            disk: state.clone(),
+            state,
+            aside: Vec::new(),
+            mark: [0; 32],
+        };
         machine.remark();
         machine
     }
@@ -191,26 +219,47 @@ impl Machine {
     }
 
     fn is_durable(&self) -> bool {
-        self.state.heights_hash() == self.disk.heights_hash() && self.state.ops().eq(self.disk.ops())
+        self.state.heights_hash() == self.disk.heights_hash()
+            && self.state.ops().eq(self.disk.ops())
     }
 
     /// What it shows and lists of all keys.
     fn shown(&self) -> impl Iterator<Item = &Arc<Op>> {
-        let kept = self.state.registers(false, SPEC).flat_map(|(_, register)| register.items());
+        let kept = self
+            .state
+            .registers(false, SPEC)
+            .flat_map(|(_, register)| register.items());
         kept.chain(&self.aside)
     }
 }
 
 impl World {
     fn new(machines: usize, left: Bounds) -> Self {
-        let mut founder = State::new(Actor { machine: id(0), incarnation: 1 });
-        let member = Member { status: MemberStatus::Member, floor: 0 };
+        let mut founder = State::new(Actor {
+            machine: id(0),
+            incarnation: 1,
+        });
+        let member = Member {
+            status: MemberStatus::Member,
+            floor: 0,
+        };
         for n in 0..machines {
             local::declare(&mut founder, id(n), member, NOW, &mut Changes::default()).unwrap();
         }
-        let states = (0..machines).map(|n| State::new(Actor { machine: id(n), incarnation: 1 }));
+        let states = (0..machines).map(|n| {
+            State::new(Actor {
+                machine: id(n),
+                incarnation: 1,
+            })
+        });
         let machines = states.map(Machine::new).collect();
-        let mut world = Self { machines, left, written: Vec::new(), dead: BTreeSet::new(), fault: None };
+        let mut world = Self {
+            machines,
+            left,
+            written: Vec::new(),
+            dead: BTreeSet::new(),
+            fault: None,
+        };
         world.machines[0] = Machine::new(founder);
         for n in 1..world.machines.len() {
             world.deliver(0, n, false);
@@ -223,7 +272,10 @@ impl World {
     /// Whether `at` has forgotten deletes that `whom` may lack: `session::Core::judge`.
     fn lacks(&self, whom: usize, at: usize) -> bool {
         let (whom, at) = (&self.machines[whom].state, &self.machines[at].state);
-        let met = !whom.is_new() || at.heights().any(|(actor, _)| actor.machine == whom.me().machine);
+        let met = !whom.is_new()
+            || at
+                .heights()
+                .any(|(actor, _)| actor.machine == whom.me().machine);
         met && at.cuts().any(|(actor, cut)| whom.height(actor) < cut)
     }
 
@@ -248,7 +300,10 @@ impl World {
         change(&mut machine.state);
         machine.sync();
         let from = if machine.state.me() == me { before } else { 0 };
-        let new = machine.state.ops_after(machine.state.me(), from).filter(|op| op.kind == SPEC);
+        let new = machine
+            .state
+            .ops_after(machine.state.me(), from)
+            .filter(|op| op.kind == SPEC);
         self.written.extend(new.cloned());
         machine.remark();
     }
@@ -256,11 +311,17 @@ impl World {
     fn write(&mut self, on: usize, write: Write, broken: Option<Broken>) {
         let machine = &self.machines[on];
         let (was, disk) = (machine.state.clone(), machine.disk.clone());
-        self.own(on, |state| local::write(state, &[write], NOW, &mut Changes::default()).unwrap());
+        self.own(on, |state| {
+            local::write(state, &[write], NOW, &mut Changes::default()).unwrap()
+        });
         if broken == Some(Broken::Aside) {
             let machine = &mut self.machines[on];
             let vector = machine.state.vector();
-            let new: Vec<_> = machine.state.ops_after(was.me(), was.own_version()).cloned().collect();
+            let new: Vec<_> = machine
+                .state
+                .ops_after(was.me(), was.own_version())
+                .cloned()
+                .collect();
             machine.aside.extend(new);
             machine.state = reloaded(&was, was.me(), &vector, |_| true);
             machine.disk = reloaded(&disk, was.me(), &vector, |_| true);
@@ -272,17 +333,39 @@ impl World {
         let (sender, receiver) = (&self.machines[from].state, &self.machines[to].state);
         let has = receiver.vector();
         let lane = sender.lane_after(Lane::Intent, 0).map(|next| next.item);
-        let lacks = lane.filter(|op| !has.includes(op.dot) && !receiver.has_op(op.dot)).cloned();
-        let mut batch = Batch { ops: lacks.collect(), ..Batch::default() };
-        batch.ops.extend(self.machines[from].aside.iter().filter(|op| !has.includes(op.dot)).cloned());
+        let lacks = lane
+            .filter(|op| !has.includes(op.dot) && !receiver.has_op(op.dot))
+            .cloned();
+        let mut batch = Batch {
+            ops: lacks.collect(),
+            ..Batch::default()
+        };
+        batch.ops.extend(
+            self.machines[from]
+                .aside
+                .iter()
+                .filter(|op| !has.includes(op.dot))
+                .cloned(),
+        );
         if partial {
             batch.ops.truncate(1);
         } else {
-            batch.heights = sender.heights().filter(|(actor, version)| *version > has.get(*actor)).collect();
-            batch.cuts = batch.heights.iter().map(|(actor, _)| (*actor, sender.cut(*actor))).collect();
+            batch.heights = sender
+                .heights()
+                .filter(|(actor, version)| *version > has.get(*actor))
+                .collect();
+            batch.cuts = batch
+                .heights
+                .iter()
+                .map(|(actor, _)| (*actor, sender.cut(*actor)))
+                .collect();
         }
         let receiver = &mut self.machines[to];
-        if receiver.state.apply_batch(&batch, NOW, &mut Changes::default()).is_err() {
+        if receiver
+            .state
+            .apply_batch(&batch, NOW, &mut Changes::default())
+            .is_err()
+        {
             self.fault = Some("a batch was refused");
         }
         if has.above(&receiver.state.vector()).next().is_some() {
@@ -292,7 +375,9 @@ impl World {
     }
 
     fn acknowledge(&mut self, on: usize) {
-        self.own(on, |state| local::acknowledge(state, NOW, &mut Changes::default()).unwrap());
+        self.own(on, |state| {
+            local::acknowledge(state, NOW, &mut Changes::default()).unwrap()
+        });
     }
 
     fn collect(&mut self, on: usize, broken: Option<Broken>) {
@@ -300,16 +385,25 @@ impl World {
         let was = machine.state.clone();
         if broken == Some(Broken::ByAge) {
             let buried = |op: &Op| {
-                op.kind == SPEC && was.register(false, SPEC, &op.key).is_some_and(|r| r.buried().is_some())
+                op.kind == SPEC
+                    && was
+                        .register(false, SPEC, &op.key)
+                        .is_some_and(|r| r.buried().is_some())
             };
             machine.state = reloaded(&was, was.me(), &was.vector(), |op| !buried(op));
         } else {
             machine.state.collect(&mut Changes::default());
         }
-        for delete in was.ops().filter(|op| op.kind == SPEC && !machine.state.has_op(op.dot)) {
+        for delete in was
+            .ops()
+            .filter(|op| op.kind == SPEC && !machine.state.has_op(op.dot))
+        {
             for op in self.written.iter().filter(|op| covers(delete, op)) {
                 let Some(value) = value(op) else { continue };
-                let mut same = self.written.iter().filter(|op| self::value(op).as_ref() == Some(&value));
+                let mut same = self
+                    .written
+                    .iter()
+                    .filter(|op| self::value(op).as_ref() == Some(&value));
                 if same.all(|op| self.written.iter().any(|by| covers(by, op))) {
                     self.dead.insert(value);
                 }
@@ -321,7 +415,10 @@ impl World {
     fn crash(&mut self, on: usize, broken: Option<Broken>) {
         let machine = &mut self.machines[on];
         let disk = &machine.disk;
-        let me = Actor { incarnation: disk.me().incarnation + 1, ..disk.me() };
+        let me = Actor {
+            incarnation: disk.me().incarnation + 1,
+            ..disk.me()
+        };
         let heights = match broken {
             Some(Broken::FilterBeforeCommit) => machine.state.vector(),
             _ => disk.vector(),
@@ -341,7 +438,10 @@ impl World {
     fn rejoin(&mut self, on: usize, from: usize) {
         let peer = &self.machines[from].state;
         let batch = Batch {
-            ops: peer.lane_after(Lane::Intent, 0).map(|next| Arc::clone(next.item)).collect(),
+            ops: peer
+                .lane_after(Lane::Intent, 0)
+                .map(|next| Arc::clone(next.item))
+                .collect(),
             heights: peer.heights().collect(),
             cuts: peer.cuts().collect(),
             repair: false,
@@ -356,12 +456,18 @@ impl World {
             .written
             .iter()
             .filter(|op| !peer.has_op(op.dot))
-            .filter(|op| self.written.iter().all(|other| !same(op, other) || known(other)))
+            .filter(|op| {
+                self.written
+                    .iter()
+                    .all(|other| !same(op, other) || known(other))
+            })
             .filter_map(|op| value(op))
             .collect();
         self.own(on, |state| {
             let mut fresh = State::fetched(state.me());
-            fresh.apply_batch(&batch, NOW, &mut Changes::default()).unwrap();
+            fresh
+                .apply_batch(&batch, NOW, &mut Changes::default())
+                .unwrap();
             *state = local::rejoin(state, fresh, 1, NOW, &mut Changes::default()).unwrap();
         });
         let mut again = self.written.iter().skip(before).filter_map(|op| value(op));
@@ -373,10 +479,12 @@ impl World {
     /// What was deleted and collected is shown by nobody who belongs to the cluster.
     fn nothing_rises(&self) -> bool {
         self.dead.is_empty()
-            || (0..self.machines.len()).filter(|n| !self.is_out(*n)).all(|n| {
-                let mut shown = self.machines[n].shown();
-                shown.all(|op| value(op).is_none_or(|value| !self.dead.contains(&value)))
-            })
+            || (0..self.machines.len())
+                .filter(|n| !self.is_out(*n))
+                .all(|n| {
+                    let mut shown = self.machines[n].shown();
+                    shown.all(|op| value(op).is_none_or(|value| !self.dead.contains(&value)))
+                })
     }
 }
 
@@ -431,11 +539,26 @@ impl Model for Cluster {
         match action {
             Action::Put { on, key: name } => {
                 let value = vec![last.left.writes];
-                world.write(on, Write::Put { kind: SPEC, key: key(name), value }, self.broken);
+                world.write(
+                    on,
+                    Write::Put {
+                        kind: SPEC,
+                        key: key(name),
+                        value,
+                    },
+                    self.broken,
+                );
                 world.left.writes -= 1;
             }
             Action::Delete { on, key: name } => {
-                world.write(on, Write::Delete { kind: SPEC, key: key(name) }, self.broken);
+                world.write(
+                    on,
+                    Write::Delete {
+                        kind: SPEC,
+                        key: key(name),
+                    },
+                    self.broken,
+                );
                 world.left.writes -= 1;
             }
             Action::Deliver { from, to } => {
@@ -466,19 +589,25 @@ impl Model for Cluster {
                 world.rejoin(on, from);
             }
         }
-        let moved = world.machines.iter().zip(&last.machines).any(|(new, old)| new.mark != old.mark);
+        let moved = world
+            .machines
+            .iter()
+            .zip(&last.machines)
+            .any(|(new, old)| new.mark != old.mark);
         (moved || world.fault.is_some()).then_some(world)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("no fault", |_, world: &World| world.fault.is_none()),
-            Property::always("what was deleted and collected stays gone", |_, world: &World| {
-                world.nothing_rises()
-            }),
-            Property::always("exchanging everything settles everything", |model: &Self, world: &World| {
-                settle::settles(world, model.broken).is_ok()
-            }),
+            Property::always(
+                "what was deleted and collected stays gone",
+                |_, world: &World| world.nothing_rises(),
+            ),
+            Property::always(
+                "exchanging everything settles everything",
+                |model: &Self, world: &World| settle::settles(world, model.broken).is_ok(),
+            ),
         ]
     }
 }

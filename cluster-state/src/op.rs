@@ -1,5 +1,6 @@
-//! One change, as it is stored, relayed and merged. Its body is bytes that only this module reads; a body it cannot
-//! read (a class of a newer peer, a damaged record) is `Content::Opaque`: kept and relayed, never merged.
+//! One change, as it is stored, relayed and merged. Its body is bytes that only this module reads;
+//! a body it cannot read (a class of a newer peer, a damaged record) is `Content::Opaque`: kept and
+//! relayed, never merged.
 
 use std::sync::Arc;
 
@@ -66,7 +67,10 @@ impl Context {
 
     pub(crate) fn join(&mut self, other: &Self) {
         for (actor, version) in &other.0 {
-            self.add(Dot { actor: *actor, version: *version });
+            self.add(Dot {
+                actor: *actor,
+                version: *version,
+            });
         }
     }
 
@@ -81,14 +85,14 @@ impl Context {
     fn is_well_formed(&self) -> bool {
         self.0.len() <= MAX_CONTEXT
             && self.0.is_sorted_by(|(a, _), (b, _)| a < b)
-            && self
-                .0
-                .iter()
-                .all(|(actor, version)| actor.incarnation < MAX_COUNTER && (1..MAX_COUNTER).contains(version))
+            && self.0.iter().all(|(actor, version)| {
+                actor.incarnation < MAX_COUNTER && (1..MAX_COUNTER).contains(version)
+            })
     }
 }
 
-/// A group of fields of a record: the unit that two people can change at the same time without a conflict.
+/// A group of fields of a record: the unit that two people can change at the same time without a
+/// conflict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) id: u16,
@@ -98,11 +102,13 @@ pub(crate) struct Group {
     pub(crate) value: Bytes,
 }
 
-/// What somebody asked for, or claimed. It carries the whole record, so that no mixture of two lives can arise.
+/// What somebody asked for, or claimed. It carries the whole record, so that no mixture of two
+/// lives can arise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Intent {
     pub(crate) hlc: u64,
-    /// When the record was created (claimed), and by whom: a record that was deleted and made again is another life.
+    /// When the record was created (claimed), and by whom: a record that was deleted and made
+    /// again is another life.
     pub(crate) life: (u64, Actor),
     pub(crate) context: Context,
     /// Ascending by id. None: a tombstone.
@@ -119,7 +125,8 @@ impl Intent {
 pub(crate) enum Content {
     Intent(Intent),
     Claim(Intent),
-    /// An observation of the actor's machine; none: gone (until the next sweep takes the mark away).
+    /// An observation of the actor's machine; none: gone (until the next sweep takes the mark
+    /// away).
     Fact(Option<Bytes>),
     /// An entry of the actor's machine's log, and the wall clock's milliseconds when it was made.
     Entry {
@@ -193,10 +200,13 @@ struct FactBody<'a> {
 
 /// Serialising into memory cannot fail for these types; an empty body would come back as `Opaque`.
 fn encode(body: &impl Serialize) -> Bytes {
-    postcard::to_stdvec(body).map(Bytes::from).unwrap_or_default()
+    postcard::to_stdvec(body)
+        .map(Bytes::from)
+        .unwrap_or_default()
 }
 
-/// A group of fields to be written: its number, who changed it and when (none: this write), and its value.
+/// A group of fields to be written: its number, who changed it and when (none: this write), and its
+/// value.
 pub(crate) type WantedGroup = (u16, Option<(Dot, u64)>, Bytes);
 
 /// What a new intent or claim says; its dot is given by the state that makes it.
@@ -217,19 +227,40 @@ impl Op {
     pub(crate) fn intent(dot: Dot, wanted: &Wanted) -> Self {
         let mut groups = None;
         if let Some(wanted) = &wanted.groups {
-            let set = |set: &Option<(Dot, u64)>| set.map(|(dot, hlc)| (dot.actor, dot.version, hlc));
-            let bodies =
-                wanted.iter().map(|(id, by, value)| GroupBody { id: *id, set: set(by), value: Raw(value) });
+            let set =
+                |set: &Option<(Dot, u64)>| set.map(|(dot, hlc)| (dot.actor, dot.version, hlc));
+            let bodies = wanted.iter().map(|(id, by, value)| GroupBody {
+                id: *id,
+                set: set(by),
+                value: Raw(value),
+            });
             groups = Some(bodies.collect());
         }
-        let body =
-            IntentBody { hlc: wanted.hlc, life: wanted.life, context: wanted.context.0.clone(), groups };
-        let class = if wanted.claim { CLASS_CLAIM } else { CLASS_INTENT };
-        Self::decode(dot, wanted.kind, class, Arc::clone(&wanted.key), encode(&body), &[])
+        let body = IntentBody {
+            hlc: wanted.hlc,
+            life: wanted.life,
+            context: wanted.context.0.clone(),
+            groups,
+        };
+        let class = if wanted.claim {
+            CLASS_CLAIM
+        } else {
+            CLASS_INTENT
+        };
+        Self::decode(
+            dot,
+            wanted.kind,
+            class,
+            Arc::clone(&wanted.key),
+            encode(&body),
+            &[],
+        )
     }
 
     pub(crate) fn fact(dot: Dot, kind: u16, key: Arc<str>, value: Option<&[u8]>) -> Self {
-        let body = encode(&FactBody { value: value.map(Raw) });
+        let body = encode(&FactBody {
+            value: value.map(Raw),
+        });
         Self::decode(dot, kind, CLASS_FACT, key, body, &[])
     }
 
@@ -240,20 +271,52 @@ impl Op {
     /// Its key is its place: entries sort by the incarnation and version that wrote them.
     pub(crate) fn entry(dot: Dot, kind: u16, ms: u64, value: &[u8]) -> Self {
         let key = format!("{:016x}.{:016x}", dot.actor.incarnation, dot.version);
-        Self::decode(dot, kind, CLASS_ENTRY, key.into(), encode(&EntryBody { ms, value: Raw(value) }), &[])
+        Self::decode(
+            dot,
+            kind,
+            CLASS_ENTRY,
+            key.into(),
+            encode(&EntryBody {
+                ms,
+                value: Raw(value),
+            }),
+            &[],
+        )
     }
 
-    pub(crate) fn registry(dot: Dot, kind: u16, key: Arc<str>, epoch: u64, hlc: u64, value: &[u8]) -> Self {
-        let body = encode(&RegistryBody { epoch, hlc, value: Raw(value) });
+    pub(crate) fn registry(
+        dot: Dot,
+        kind: u16,
+        key: Arc<str>,
+        epoch: u64,
+        hlc: u64,
+        value: &[u8],
+    ) -> Self {
+        let body = encode(&RegistryBody {
+            epoch,
+            hlc,
+            value: Raw(value),
+        });
         Self::decode(dot, kind, CLASS_REGISTRY, key, body, &[])
     }
 
     /// Never fails: what cannot be read, or contradicts the class that `kinds` declares, is opaque.
-    pub(crate) fn decode(dot: Dot, kind: u16, class: u8, key: Arc<str>, body: Bytes, kinds: &[Kind]) -> Self {
+    pub(crate) fn decode(
+        dot: Dot,
+        kind: u16,
+        class: u8,
+        key: Arc<str>,
+        body: Bytes,
+        kinds: &[Kind],
+    ) -> Self {
         let declared = kind::find(kinds, kind).map(|declared| declared.class);
         let content = match (class, declared) {
-            (CLASS_INTENT, None | Some(Class::Intent)) => decode_intent(&body, dot).map(Content::Intent),
-            (CLASS_CLAIM, None | Some(Class::Claim)) => decode_intent(&body, dot).map(Content::Claim),
+            (CLASS_INTENT, None | Some(Class::Intent)) => {
+                decode_intent(&body, dot).map(Content::Intent)
+            }
+            (CLASS_CLAIM, None | Some(Class::Claim)) => {
+                decode_intent(&body, dot).map(Content::Claim)
+            }
             (CLASS_FACT, None | Some(Class::Observation)) => decode_fact(&body),
             (CLASS_ENTRY, None | Some(Class::Log)) => decode_entry(&body),
             (CLASS_SWEEP, None | Some(Class::Observation | Class::Log)) => decode_sweep(&body, dot),
@@ -261,7 +324,15 @@ impl Op {
             _ => None,
         };
         let hash = hash(dot, kind, class, &key, &body);
-        Self { dot, kind, class, key, body, content: content.unwrap_or(Content::Opaque), hash }
+        Self {
+            dot,
+            kind,
+            class,
+            key,
+            body,
+            content: content.unwrap_or(Content::Opaque),
+            hash,
+        }
     }
 
     /// What somebody asked for or claimed.
@@ -283,13 +354,20 @@ impl Op {
 
     /// The stamp, for the classes that have one.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
-        self.hlc().map(|hlc| Stamp { hlc, actor: self.dot.actor })
+        self.hlc().map(|hlc| Stamp {
+            hlc,
+            actor: self.dot.actor,
+        })
     }
 
     /// Which of two changes of a registry record stands; the lowest for other classes.
     pub(crate) fn rank(&self) -> Rank {
         match &self.content {
-            Content::Registry { epoch, hlc, .. } => Rank { epoch: *epoch, hlc: *hlc, by: Some(self.dot) },
+            Content::Registry { epoch, hlc, .. } => Rank {
+                epoch: *epoch,
+                hlc: *hlc,
+                by: Some(self.dot),
+            },
             _ => Rank::default(),
         }
     }
@@ -298,7 +376,9 @@ impl Op {
     pub(crate) fn lane(&self) -> Lane {
         match &self.content {
             Content::Intent(_) | Content::Claim(_) | Content::Registry { .. } => Lane::Intent,
-            Content::Fact(_) | Content::Entry { .. } | Content::Sweep { .. } | Content::Opaque => Lane::Fact,
+            Content::Fact(_) | Content::Entry { .. } | Content::Sweep { .. } | Content::Opaque => {
+                Lane::Fact
+            }
         }
     }
 }
@@ -330,7 +410,9 @@ fn hash(dot: Dot, kind: u16, class: u8, key: &str, body: &[u8]) -> u128 {
     hasher.update(key.as_bytes());
     hasher.update(body);
     let mut half = [0; 16];
-    half.iter_mut().zip(hasher.finalize().as_bytes()).for_each(|(to, from)| *to = *from);
+    half.iter_mut()
+        .zip(hasher.finalize().as_bytes())
+        .for_each(|(to, from)| *to = *from);
     u128::from_le_bytes(half)
 }
 
@@ -343,36 +425,62 @@ fn decode_intent(body: &Bytes, dot: Dot) -> Option<Intent> {
         None => None,
         Some(groups) => Some(decode_groups(groups, body, dot, parsed.hlc)?),
     };
-    sane.then_some(Intent { hlc: parsed.hlc, life, context, groups })
+    sane.then_some(Intent {
+        hlc: parsed.hlc,
+        life,
+        context,
+        groups,
+    })
 }
 
-fn decode_groups(groups: Vec<GroupBody<'_>>, body: &Bytes, dot: Dot, hlc: u64) -> Option<Vec<Group>> {
+fn decode_groups(
+    groups: Vec<GroupBody<'_>>,
+    body: &Bytes,
+    dot: Dot,
+    hlc: u64,
+) -> Option<Vec<Group>> {
     let sorted = groups.is_sorted_by(|a, b| a.id < b.id);
     if !sorted || groups.is_empty() || groups.len() > MAX_GROUPS {
         return None;
     }
     let group = |group: GroupBody<'_>| {
-        let (set, hlc) = group.set.map_or((dot, hlc), |(actor, version, hlc)| (Dot { actor, version }, hlc));
-        Group { id: group.id, dot: set, hlc, value: body.slice_ref(group.value.0) }
+        let (set, hlc) = group.set.map_or((dot, hlc), |(actor, version, hlc)| {
+            (Dot { actor, version }, hlc)
+        });
+        Group {
+            id: group.id,
+            dot: set,
+            hlc,
+            value: body.slice_ref(group.value.0),
+        }
     };
     Some(groups.into_iter().map(group).collect())
 }
 
 fn decode_entry(body: &Bytes) -> Option<Content> {
     let parsed: EntryBody<'_> = postcard::from_bytes(body).ok()?;
-    Some(Content::Entry { ms: parsed.ms, value: body.slice_ref(parsed.value.0) })
+    Some(Content::Entry {
+        ms: parsed.ms,
+        value: body.slice_ref(parsed.value.0),
+    })
 }
 
 fn decode_registry(body: &Bytes) -> Option<Content> {
     let parsed: RegistryBody<'_> = postcard::from_bytes(body).ok()?;
     let sane = parsed.epoch < MAX_COUNTER && parsed.hlc < MAX_COUNTER;
     let value = body.slice_ref(parsed.value.0);
-    sane.then_some(Content::Registry { epoch: parsed.epoch, hlc: parsed.hlc, value })
+    sane.then_some(Content::Registry {
+        epoch: parsed.epoch,
+        hlc: parsed.hlc,
+        value,
+    })
 }
 
 fn decode_fact(body: &Bytes) -> Option<Content> {
     let parsed: FactBody<'_> = postcard::from_bytes(body).ok()?;
-    Some(Content::Fact(parsed.value.map(|Raw(value)| body.slice_ref(value))))
+    Some(Content::Fact(
+        parsed.value.map(|Raw(value)| body.slice_ref(value)),
+    ))
 }
 
 fn decode_sweep(body: &Bytes, dot: Dot) -> Option<Content> {
@@ -383,12 +491,19 @@ fn decode_sweep(body: &Bytes, dot: Dot) -> Option<Content> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::id::MachineId;
     use proptest::prelude::*;
 
+    use super::*;
+    use crate::id::MachineId;
+
     fn dot(n: u8, version: u64) -> Dot {
-        Dot { actor: Actor { machine: MachineId([n; 16]), incarnation: 1 }, version }
+        Dot {
+            actor: Actor {
+                machine: MachineId([n; 16]),
+                incarnation: 1,
+            },
+            version,
+        }
     }
 
     #[test]
@@ -410,28 +525,50 @@ mod tests {
             ]),
         };
         let op = Op::intent(dot(1, 5), &wanted);
-        let again = Op::decode(op.dot, 7, op.class, Arc::clone(&op.key), op.body.clone(), &[]);
+        let again = Op::decode(
+            op.dot,
+            7,
+            op.class,
+            Arc::clone(&op.key),
+            op.body.clone(),
+            &[],
+        );
         assert_eq!(again, op);
-        let Content::Intent(intent) = again.content else { panic!("not an intent") };
+        let Content::Intent(intent) = again.content else {
+            panic!("not an intent")
+        };
         assert_eq!((intent.hlc, intent.life.0), (99, 50));
         assert_eq!(intent.group(0).unwrap().value, Bytes::from_static(b"value"));
-        assert_eq!((intent.group(0).unwrap().dot, intent.group(3).unwrap().dot), (dot(1, 5), dot(2, 4)));
+        assert_eq!(
+            (intent.group(0).unwrap().dot, intent.group(3).unwrap().dot),
+            (dot(1, 5), dot(2, 4))
+        );
         assert!(intent.context.covers(dot(1, 4)) && !intent.context.covers(dot(1, 5)));
         assert!(!intent.context.covers(dot(3, 1)));
     }
 
     #[test]
     fn what_contradicts_the_declared_class_is_opaque() {
-        let kinds = [Kind { id: 7, name: "seven", class: Class::Observation }];
+        let kinds = [Kind {
+            id: 7,
+            name: "seven",
+            class: Class::Observation,
+        }];
         let op = Op::registry(dot(1, 5), 7, Arc::from("k"), 1, 99, b"");
-        assert_eq!(Op::decode(op.dot, 7, op.class, op.key, op.body, &kinds).content, Content::Opaque);
+        assert_eq!(
+            Op::decode(op.dot, 7, op.class, op.key, op.body, &kinds).content,
+            Content::Opaque
+        );
     }
 
     #[test]
     fn a_sweep_of_the_future_is_opaque() {
         assert_eq!(Op::sweep(dot(1, 5), 7, (1, 6)).content, Content::Opaque);
         assert_eq!(Op::sweep(dot(1, 5), 7, (2, 0)).content, Content::Opaque);
-        assert_eq!(Op::sweep(dot(1, 5), 7, (1, 3)).content, Content::Sweep { floor: (1, 3) });
+        assert_eq!(
+            Op::sweep(dot(1, 5), 7, (1, 3)).content,
+            Content::Sweep { floor: (1, 3) }
+        );
     }
 
     proptest! {

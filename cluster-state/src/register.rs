@@ -1,6 +1,7 @@
-//! The multi-value register of one record that anyone writes: concurrent writes are all kept, a write that has seen
-//! another replaces it. Merging is commutative, associative and idempotent because it is a function of the set of
-//! writes: those that no other write of the set has seen remain. What is shown of them is decided when it is read.
+//! The multi-value register of one record that anyone writes: concurrent writes are all kept, a
+//! write that has seen another replaces it. Merging is commutative, associative and idempotent
+//! because it is a function of the set of writes: those that no other write of the set has seen
+//! remain. What is shown of them is decided when it is read.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -9,9 +10,9 @@ use crate::clock::Stamp;
 use crate::id::{Actor, Dot};
 use crate::op::{Content, Context, Group, Intent, Op};
 
-/// Most values of a conflict that are shown. What is stored is bounded by the machines that wrote concurrently, since
-/// a machine's next write replaces its last: dropping here would let replicas differ, because a later delete can
-/// have seen the kept ones and not the dropped.
+/// Most values of a conflict that are shown. What is stored is bounded by the machines that wrote
+/// concurrently, since a machine's next write replaces its last: dropping here would let replicas
+/// differ, because a later delete can have seen the kept ones and not the dropped.
 pub const MAX_SIBLINGS: usize = 8;
 
 /// The writes of one record that no other write has seen, by dot.
@@ -40,19 +41,24 @@ pub(crate) struct Candidate<'a> {
 
 impl Candidate<'_> {
     pub(crate) fn stamp(&self) -> Stamp {
-        Stamp { hlc: self.hlc, actor: self.dot.actor }
+        Stamp {
+            hlc: self.hlc,
+            actor: self.dot.actor,
+        }
     }
 }
 
 impl Register {
     /// Merges one write; anything but an intent or a claim changes nothing.
     pub(crate) fn merge(&mut self, op: &Arc<Op>) -> Merged {
-        let mut merged = Merged { kept: false, replaced: Vec::new() };
+        let mut merged = Merged {
+            kept: false,
+            replaced: Vec::new(),
+        };
         let Some(new) = op.asked() else { return merged };
-        let known = self
-            .items
-            .iter()
-            .any(|item| item.dot == op.dot || item.asked().is_some_and(|old| old.context.covers(op.dot)));
+        let known = self.items.iter().any(|item| {
+            item.dot == op.dot || item.asked().is_some_and(|old| old.context.covers(op.dot))
+        });
         if known {
             return merged;
         }
@@ -89,11 +95,12 @@ impl Register {
     /// If all that is left are deletes: the time of the earliest.
     pub(crate) fn buried(&self) -> Option<u64> {
         let dead = !self.items.is_empty() && self.values().next().is_none();
-        dead.then(|| self.items.iter().filter_map(|item| item.hlc()).min()).flatten()
+        dead.then(|| self.items.iter().filter_map(|item| item.hlc()).min())
+            .flatten()
     }
 
-    /// Whether more than one write is kept and one of them is a value: perhaps a conflict. A claim that was given back
-    /// contests nothing.
+    /// Whether more than one write is kept and one of them is a value: perhaps a conflict. A claim
+    /// that was given back contests nothing.
     pub(crate) fn is_contested(&self) -> bool {
         let claim = |(op, _): (&Op, &Intent)| matches!(op.content, Content::Claim(_));
         match self.values().next() {
@@ -104,7 +111,9 @@ impl Register {
     }
 
     fn asked(&self) -> impl Iterator<Item = (&Op, &Intent)> {
-        self.items.iter().filter_map(|item| item.asked().map(|asked| (&**item, asked)))
+        self.items
+            .iter()
+            .filter_map(|item| item.asked().map(|asked| (&**item, asked)))
     }
 
     fn values(&self) -> impl Iterator<Item = (&Op, &Intent)> {
@@ -122,25 +131,35 @@ impl Register {
 
     /// The groups of fields of the shown life, ascending.
     pub(crate) fn group_ids(&self) -> Vec<u16> {
-        let Some(life) = self.life() else { return Vec::new() };
+        let Some(life) = self.life() else {
+            return Vec::new();
+        };
         let mut ids: Vec<u16> = self
             .of_life(life)
             .flat_map(|(_, asked)| asked.groups.iter().flatten().map(|group| group.id))
             .collect();
         ids.sort_unstable();
         ids.dedup();
-        // Of a group that one write has removed and the others have only not touched, nothing is left.
+        // Of a group that one write has removed and the others have only not touched, nothing is
+        // left.
         ids.retain(|id| self.active(*id).is_some());
         ids
     }
 
-    /// The newest writes of a group within the shown life that do not know of each other, the active one first.
+    /// The newest writes of a group within the shown life that do not know of each other, the
+    /// active one first.
     fn newest(&self, id: u16) -> Vec<&Group> {
-        let Some(life) = self.life() else { return Vec::new() };
-        let mut groups: Vec<&Group> = self.of_life(life).filter_map(|(_, asked)| asked.group(id)).collect();
+        let Some(life) = self.life() else {
+            return Vec::new();
+        };
+        let mut groups: Vec<&Group> = self
+            .of_life(life)
+            .filter_map(|(_, asked)| asked.group(id))
+            .collect();
         groups.sort_by_key(|group| Reverse((group.hlc, group.dot)));
         groups.dedup_by_key(|group| group.dot);
-        // Who has seen a write of the group and says something else (or nothing) of it has replaced it.
+        // Who has seen a write of the group and says something else (or nothing) of it has replaced
+        // it.
         groups.retain(|group| {
             !self.of_life(life).any(|(op, asked)| {
                 let seen = asked.context.covers(group.dot) || op.dot == group.dot;
@@ -163,23 +182,37 @@ impl Register {
         self.active(0).map(|group| &*group.value)
     }
 
-    /// The active value of a group and those that were written concurrently with it and differ: other values of the
-    /// group, those of other lives, and deletes.
+    /// The active value of a group and those that were written concurrently with it and differ:
+    /// other values of the group, those of other lives, and deletes.
     pub(crate) fn candidates(&self, id: u16) -> Vec<Candidate<'_>> {
         let newest = self.newest(id);
-        let gone = |(op, asked): (&Op, &Intent)| Candidate { dot: op.dot, hlc: asked.hlc, value: None };
+        let gone = |(op, asked): (&Op, &Intent)| Candidate {
+            dot: op.dot,
+            hlc: asked.hlc,
+            value: None,
+        };
         let Some(active) = newest.first() else {
             let deleted = self.life().is_none();
             return self.asked().filter(|_| deleted).map(gone).collect();
         };
         let mut found: Vec<Candidate<'_>> = newest
             .iter()
-            .map(|group| Candidate { dot: group.dot, hlc: group.hlc, value: Some(&*group.value) })
+            .map(|group| Candidate {
+                dot: group.dot,
+                hlc: group.hlc,
+                value: Some(&*group.value),
+            })
             .collect();
         let life = self.life();
-        let others = self.asked().filter(|(_, asked)| asked.groups.is_none() || Some(asked.life) != life);
+        let others = self
+            .asked()
+            .filter(|(_, asked)| asked.groups.is_none() || Some(asked.life) != life);
         found.extend(others.filter_map(|(op, asked)| match &asked.groups {
-            None => Some(Candidate { dot: op.dot, hlc: asked.hlc, value: None }),
+            None => Some(Candidate {
+                dot: op.dot,
+                hlc: asked.hlc,
+                value: None,
+            }),
             Some(_) => asked.group(id).map(|group| Candidate {
                 dot: group.dot,
                 hlc: group.hlc,
@@ -190,7 +223,9 @@ impl Register {
             others.sort_by_key(|candidate| Reverse((candidate.hlc, candidate.dot)));
         }
         let mut first = true;
-        found.retain(|candidate| std::mem::take(&mut first) || candidate.value != Some(&*active.value));
+        found.retain(|candidate| {
+            std::mem::take(&mut first) || candidate.value != Some(&*active.value)
+        });
         found
     }
 
@@ -215,7 +250,13 @@ mod tests {
     use crate::id::{Actor, MachineId};
     use crate::op::Wanted;
 
-    const LIFE: (u64, Actor) = (1, Actor { machine: MachineId([9; 16]), incarnation: 1 });
+    const LIFE: (u64, Actor) = (
+        1,
+        Actor {
+            machine: MachineId([9; 16]),
+            incarnation: 1,
+        },
+    );
 
     type Set<'a> = (u16, Option<(Dot, u64)>, &'a str);
 
@@ -227,17 +268,38 @@ mod tests {
         context: Context,
         groups: Option<&[Set<'_>]>,
     ) -> Arc<Op> {
-        let dot = Dot { actor: Actor { machine: MachineId([n; 16]), incarnation: 1 }, version };
-        let group = |(id, by, value): &Set<'_>| (*id, *by, Bytes::copy_from_slice(value.as_bytes()));
+        let dot = Dot {
+            actor: Actor {
+                machine: MachineId([n; 16]),
+                incarnation: 1,
+            },
+            version,
+        };
+        let group =
+            |(id, by, value): &Set<'_>| (*id, *by, Bytes::copy_from_slice(value.as_bytes()));
         let groups = groups.map(|groups| groups.iter().map(group).collect());
-        let wanted =
-            Wanted { kind: 1, claim: false, key: Arc::from("k"), hlc, life: Some(life), context, groups };
+        let wanted = Wanted {
+            kind: 1,
+            claim: false,
+            key: Arc::from("k"),
+            hlc,
+            life: Some(life),
+            context,
+            groups,
+        };
         Arc::new(Op::intent(dot, &wanted))
     }
 
     fn write(n: u8, version: u64, hlc: u64, context: Context, value: Option<&str>) -> Arc<Op> {
         let set = value.map(|value| [(0, None, value)]);
-        op(n, version, hlc, LIFE, context, set.as_ref().map(|set| &set[..]))
+        op(
+            n,
+            version,
+            hlc,
+            LIFE,
+            context,
+            set.as_ref().map(|set| &set[..]),
+        )
     }
 
     fn merged(ops: &[&Arc<Op>]) -> Register {
@@ -307,39 +369,100 @@ mod tests {
     fn equal_deletes_converge_without_ping_pong() {
         let base = write(1, 1, 10, Context::default(), Some("base"));
         let seen = merged(&[&base]).context();
-        let (a, b) = (write(1, 2, 20, seen.clone(), None), write(2, 1, 20, seen, None));
+        let (a, b) = (
+            write(1, 2, 20, seen.clone(), None),
+            write(2, 1, 20, seen, None),
+        );
         let (one, other) = (merged(&[&base, &a, &b]), merged(&[&base, &b, &a]));
         assert_eq!(one.value(), None);
-        let dots = |register: &Register| register.items().iter().map(|item| item.dot).collect::<Vec<_>>();
+        let dots = |register: &Register| {
+            register
+                .items()
+                .iter()
+                .map(|item| item.dot)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(dots(&one), dots(&other));
     }
 
     #[test]
     fn changes_of_different_groups_are_no_conflict_and_of_one_group_are() {
-        let base = op(1, 1, 10, LIFE, Context::default(), Some(&[(0, None, "image"), (1, None, "1")]));
+        let base = op(
+            1,
+            1,
+            10,
+            LIFE,
+            Context::default(),
+            Some(&[(0, None, "image"), (1, None, "1")]),
+        );
         let by_base = Some((base.dot, 10));
         let seen = merged(&[&base]).context();
-        let scale = op(1, 2, 20, LIFE, seen.clone(), Some(&[(0, by_base, "image"), (1, None, "3")]));
-        let upgrade = op(2, 1, 30, LIFE, seen.clone(), Some(&[(0, None, "image:2"), (1, by_base, "1")]));
-        let rescale = op(3, 1, 40, LIFE, seen, Some(&[(0, by_base, "image"), (1, None, "5")]));
+        let scale = op(
+            1,
+            2,
+            20,
+            LIFE,
+            seen.clone(),
+            Some(&[(0, by_base, "image"), (1, None, "3")]),
+        );
+        let upgrade = op(
+            2,
+            1,
+            30,
+            LIFE,
+            seen.clone(),
+            Some(&[(0, None, "image:2"), (1, by_base, "1")]),
+        );
+        let rescale = op(
+            3,
+            1,
+            40,
+            LIFE,
+            seen,
+            Some(&[(0, by_base, "image"), (1, None, "5")]),
+        );
         for order in [[&base, &scale, &upgrade], [&upgrade, &scale, &base]] {
             let register = merged(&order);
             assert_eq!(register.value(), Some(&b"image:2"[..]));
-            assert_eq!(register.active(1).map(|group| &*group.value), Some(&b"3"[..]));
+            assert_eq!(
+                register.active(1).map(|group| &*group.value),
+                Some(&b"3"[..])
+            );
             assert_eq!(register.candidates(0).len(), 1);
             assert_eq!(register.candidates(1).len(), 1);
         }
         let register = merged(&[&scale, &upgrade, &rescale]);
-        let values: Vec<_> = register.candidates(1).iter().map(|c| c.value.unwrap().to_vec()).collect();
+        let values: Vec<_> = register
+            .candidates(1)
+            .iter()
+            .map(|c| c.value.unwrap().to_vec())
+            .collect();
         assert_eq!(values, [b"5".to_vec(), b"3".to_vec()]);
         assert_eq!(register.candidates(0).len(), 1);
     }
 
     #[test]
     fn of_two_lives_the_newer_is_shown_whole_and_the_other_is_listed() {
-        let actor = |n| Actor { machine: MachineId([n; 16]), incarnation: 1 };
-        let old = op(1, 1, 10, (10, actor(1)), Context::default(), Some(&[(0, None, "a"), (1, None, "9")]));
-        let new = op(2, 1, 20, (20, actor(2)), Context::default(), Some(&[(0, None, "b")]));
+        let actor = |n| Actor {
+            machine: MachineId([n; 16]),
+            incarnation: 1,
+        };
+        let old = op(
+            1,
+            1,
+            10,
+            (10, actor(1)),
+            Context::default(),
+            Some(&[(0, None, "a"), (1, None, "9")]),
+        );
+        let new = op(
+            2,
+            1,
+            20,
+            (20, actor(2)),
+            Context::default(),
+            Some(&[(0, None, "b")]),
+        );
         // The older life is written to later; that does not mix the two.
         let late = op(
             1,
@@ -352,7 +475,11 @@ mod tests {
         let register = merged(&[&late, &new, &old]);
         assert_eq!(register.group_ids(), [0]);
         assert_eq!(register.value(), Some(&b"b"[..]));
-        let values: Vec<_> = register.candidates(0).iter().map(|c| c.value.unwrap().to_vec()).collect();
+        let values: Vec<_> = register
+            .candidates(0)
+            .iter()
+            .map(|c| c.value.unwrap().to_vec())
+            .collect();
         assert_eq!(values, [b"b".to_vec(), b"c".to_vec()]);
     }
 
@@ -367,9 +494,26 @@ mod tests {
 
     #[test]
     fn the_first_claim_holds() {
-        let actor = |n| Actor { machine: MachineId([n; 16]), incarnation: 1 };
-        let first = op(2, 1, 10, (10, actor(2)), Context::default(), Some(&[(0, None, "mine")]));
-        let second = op(1, 1, 20, (20, actor(1)), Context::default(), Some(&[(0, None, "no, mine")]));
+        let actor = |n| Actor {
+            machine: MachineId([n; 16]),
+            incarnation: 1,
+        };
+        let first = op(
+            2,
+            1,
+            10,
+            (10, actor(2)),
+            Context::default(),
+            Some(&[(0, None, "mine")]),
+        );
+        let second = op(
+            1,
+            1,
+            20,
+            (20, actor(1)),
+            Context::default(),
+            Some(&[(0, None, "no, mine")]),
+        );
         for order in [[&first, &second], [&second, &first]] {
             let register = merged(&order);
             assert_eq!(register.holder().unwrap().0.dot, first.dot);

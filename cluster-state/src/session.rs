@@ -1,15 +1,17 @@
 //! A replication session with one peer, as a state machine without I/O.
 //!
-//! There is no queue of changes: cursors into the order of sending say what the peer was sent, and the next frame is
-//! made, when there is room for one, from whatever the newest state has after them: what people asked for first,
-//! then observations, then (only when nothing is left) heights. A slow peer costs nothing but its lag, a record that
-//! was replaced meanwhile is not sent, and catching up, live push and relaying are one mechanism. Once a second each
-//! side tells its heights and how many frames it has dealt with; when these are all and something that was closed is
+//! There is no queue of changes: cursors into the order of sending say what the peer was sent, and
+//! the next frame is made, when there is room for one, from whatever the newest state has after
+//! them: what people asked for first, then observations, then (only when nothing is left) heights.
+//! A slow peer costs nothing but its lag, a record that was replaced meanwhile is not sent, and
+//! catching up, live push and relaying are one mechanism. Once a second each side tells its heights
+//! and how many frames it has dealt with; when these are all and something that was closed is
 //! missing, the cursors go back to the start. Once a minute digests are compared.
 //!
-//! What another machine wrote is passed on at once, unless the peer has said that it hears that machine itself: then it
-//! is held back for a moment, and left out if the peer says meanwhile that it has it. Nothing overtakes what is held
-//! back: if something follows it that must go, it goes first.
+//! What another machine wrote is passed on at once, unless the peer has said that it hears that
+//! machine itself: then it is held back for a moment, and left out if the peer says meanwhile that
+//! it has it. Nothing overtakes what is held back: if something follows it that must go, it goes
+//! first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -20,7 +22,9 @@ use crate::id::{Actor, ClusterId, Dot, MachineId};
 use crate::kind::Kind;
 use crate::state::{Batch, Standing, State};
 use crate::vector::VersionVector;
-use crate::wire::{self, BucketSums, Digest, FrameError, HEIGHTS_CHUNK, Heights, Hello, Message, Refusal};
+use crate::wire::{
+    self, BucketSums, Digest, FrameError, HEIGHTS_CHUNK, Heights, Hello, Message, Refusal,
+};
 
 mod driver;
 mod error;
@@ -47,9 +51,11 @@ const DIGEST_TICKS: u32 = 60;
 pub(crate) enum Effect {
     /// Hand this to the writer; afterwards call `applied`.
     Apply(Batch),
-    /// The peer knows more of this machine's past than this machine: go on as an incarnation above this one.
+    /// The peer knows more of this machine's past than this machine: go on as an incarnation above
+    /// this one.
     Reincarnate(u64),
-    /// The cluster went on without this machine: fetch everything anew, from a peer that has at least this.
+    /// The cluster went on without this machine: fetch everything anew, from a peer that has at
+    /// least this.
     Rejoin(VersionVector),
     /// Fetching anew is given up: the peer does so, too, and it is the one to give way.
     GoOn,
@@ -113,8 +119,8 @@ pub(crate) struct Core {
     overdue: u64,
     /// Whether something is held back.
     holding: bool,
-    /// The state's number at which nothing was left to send but what is held back, and whether that was so for
-    /// everything or only for what does not count towards the bandwidth.
+    /// The state's number at which nothing was left to send but what is held back, and whether
+    /// that was so for everything or only for what does not count towards the bandwidth.
     idle: Option<(u64, bool)>,
     intent_cursor: u64,
     fact_cursor: u64,
@@ -128,13 +134,19 @@ pub(crate) struct Core {
     handled: u64,
     peer_handled: u64,
     ticks: u32,
-    /// The tick in which digests were compared last: a peer that asks again and does not read gets no second answer.
+    /// The tick in which digests were compared last: a peer that asks again and does not read gets
+    /// no second answer.
     compared: Option<u32>,
     differences: u64,
 }
 
 impl Core {
-    pub(crate) fn new(cluster: ClusterId, kinds: &'static [Kind], peer: MachineId, state: &State) -> Self {
+    pub(crate) fn new(
+        cluster: ClusterId,
+        kinds: &'static [Kind],
+        peer: MachineId,
+        state: &State,
+    ) -> Self {
         let me = state.me();
         let fetching = state.is_rejoining();
         let hello = Hello {
@@ -192,7 +204,11 @@ impl Core {
     }
 
     /// Takes one frame of the peer.
-    pub(crate) fn handle(&mut self, frame: &Bytes, state: &State) -> Result<Option<Effect>, SessionError> {
+    pub(crate) fn handle(
+        &mut self,
+        frame: &Bytes,
+        state: &State,
+    ) -> Result<Option<Effect>, SessionError> {
         let message = wire::decode(frame, self.kinds).map_err(|source| self.bad_frame(source))?;
         self.idle = None;
         match (&self.phase, message) {
@@ -201,7 +217,9 @@ impl Core {
             }
             (_, Message::Refuse(refusal)) => Err(self.refused(refusal)),
             (Phase::Hello, Message::Hello(hello)) => self.greet(&hello, state),
-            (Phase::Heights | Phase::Live, Message::Heights(heights)) => self.learn(&heights, state),
+            (Phase::Heights | Phase::Live, Message::Heights(heights)) => {
+                self.learn(&heights, state)
+            }
             (Phase::Live, Message::Changes(batch)) => {
                 let apply = self.receive(batch, state);
                 if self.peer_has.len() > MAX_ACTORS {
@@ -226,7 +244,9 @@ impl Core {
             (Phase::Heights | Phase::Live, Message::Hello(_)) => {
                 Err(self.bad_frame(FrameError::Senseless("a second hello")))
             }
-            (Phase::Heights, _) => Err(self.bad_frame(FrameError::Senseless("changes before the heights"))),
+            (Phase::Heights, _) => {
+                Err(self.bad_frame(FrameError::Senseless("changes before the heights")))
+            }
         }
     }
 
@@ -251,8 +271,9 @@ impl Core {
 
     /// Versions that we have and the peer has not said to have.
     pub(crate) fn lag(&self, state: &State) -> u64 {
-        let lacking =
-            state.heights().map(|(actor, version)| version.saturating_sub(self.peer_has.get(actor)));
+        let lacking = state
+            .heights()
+            .map(|(actor, version)| version.saturating_sub(self.peer_has.get(actor)));
         // What a peer says of others need not add up.
         lacking.fold(0, u64::saturating_add)
     }
@@ -267,17 +288,21 @@ impl Core {
         self.phase == Phase::Live && !self.fetching
     }
 
-    /// The machines that this one hears itself, without the peer: it need not pass on at once what they write.
+    /// The machines that this one hears itself, without the peer: it need not pass on at once what
+    /// they write.
     pub(crate) fn hear(&mut self, machines: Vec<MachineId>) {
         let hears = machines.into_iter().collect();
         self.hears_due |= hears != self.hears;
         self.hears = hears;
     }
 
-    /// The state has changed: whether the peer is to be told soon, because it may hold back what came.
+    /// The state has changed: whether the peer is to be told soon, because it may hold back what
+    /// came.
     pub(crate) fn look_for_news(&mut self, state: &State) {
         if self.is_live() && !self.news {
-            let mut grown = state.heights_after(self.told_cursor).map(|next| next.item.0.machine);
+            let mut grown = state
+                .heights_after(self.told_cursor)
+                .map(|next| next.item.0.machine);
             self.news = grown.any(|machine| self.hears.contains(&machine));
         }
     }
@@ -296,7 +321,10 @@ impl Core {
     /// Whether everything that the peer had when the session began is in `fresh`.
     pub(crate) fn has_fetched(&self, fresh: &State) -> bool {
         self.phase == Phase::Live
-            && self.first_told.iter().all(|(actor, version)| fresh.height(actor) >= version)
+            && self
+                .first_told
+                .iter()
+                .all(|(actor, version)| fresh.height(actor) >= version)
     }
 
     /// What to tell the peer before hanging up, for the errors it should know of.
@@ -315,19 +343,30 @@ impl Core {
     fn greet(&mut self, hello: &Hello, state: &State) -> Result<Option<Effect>, SessionError> {
         let peer = self.peer;
         if hello.cluster != self.cluster {
-            return Err(SessionError::OtherCluster { peer, theirs: hello.cluster, ours: self.cluster });
+            return Err(SessionError::OtherCluster {
+                peer,
+                theirs: hello.cluster,
+                ours: self.cluster,
+            });
         }
         if hello.machine != peer || hello.machine == state.me().machine {
-            return Err(SessionError::OtherMachine { expected: peer, found: hello.machine });
+            return Err(SessionError::OtherMachine {
+                expected: peer,
+                found: hello.machine,
+            });
         }
         if hello.oldest > PROTOCOL || hello.protocol < OLDEST {
-            return Err(SessionError::Protocol { peer, theirs: hello.protocol });
+            return Err(SessionError::Protocol {
+                peer,
+                theirs: hello.protocol,
+            });
         }
         self.phase = Phase::Heights;
         self.serving = hello.rejoin;
         self.peer_new = hello.new;
         let me = state.me().machine;
-        // If each lacks deletes that the other has forgotten, one gives way, the same one on both ends.
+        // If each lacks deletes that the other has forgotten, one gives way, the same one on both
+        // ends.
         self.weaker = (self.standing, Reverse(me)) < (hello.standing, Reverse(peer));
         match (self.fetching, hello.rejoin) {
             (true, true) if self.weaker => Err(SessionError::Rejoining),
@@ -351,7 +390,10 @@ impl Core {
             }
         }
         if self.phase == Phase::Heights {
-            heights.cuts.iter().for_each(|(actor, cut)| self.peer_cuts.raise(*actor, *cut));
+            heights
+                .cuts
+                .iter()
+                .for_each(|(actor, cut)| self.peer_cuts.raise(*actor, *cut));
         }
         if self.peer_has.len().max(self.peer_cuts.len()) > MAX_ACTORS {
             return Err(self.bad_frame(FrameError::Senseless("too many actors")));
@@ -404,7 +446,9 @@ impl Core {
         if !self.fetching {
             let known = |dot: Dot| dot.version <= state.height(dot.actor) || state.has_op(dot);
             batch.ops.retain(|op| batch.repair || !known(op.dot));
-            batch.heights.retain(|(actor, version)| *version > state.height(*actor));
+            batch
+                .heights
+                .retain(|(actor, version)| *version > state.height(*actor));
             // Of what was here before, nothing is missing.
             let grows: HashSet<Actor> = batch.heights.iter().map(|(actor, _)| *actor).collect();
             batch.cuts.retain(|(actor, _)| grows.contains(actor));
@@ -418,13 +462,17 @@ impl Core {
 
     fn say_digest(&mut self, state: &State) {
         if state.quarantined().next().is_none() {
-            let digest = Digest { heights: state.heights_hash(), records: state.digest() };
+            let digest = Digest {
+                heights: state.heights_hash(),
+                records: state.digest(),
+            };
             self.control.push_back(wire::encode_digest(&digest));
         }
     }
 
     fn compare(&mut self, digest: &Digest, state: &State) {
-        let comparable = state.quarantined().next().is_none() && digest.heights == state.heights_hash();
+        let comparable =
+            state.quarantined().next().is_none() && digest.heights == state.heights_hash();
         let busy = !self.repairs.is_empty() || self.compared == Some(self.ticks);
         if busy || !comparable || digest.records == state.digest() {
             return;
@@ -432,10 +480,17 @@ impl Core {
         self.compared = Some(self.ticks);
         self.differences += 1;
         tracing::error!(peer = %self.peer, "equal heights and different records: a bug; repairing");
-        let kinds: Vec<_> = state.bucket_sums().map(|(kind, sums)| (kind, sums.clone())).collect();
+        let kinds: Vec<_> = state
+            .bucket_sums()
+            .map(|(kind, sums)| (kind, sums.clone()))
+            .collect();
         let count = kinds.len();
         for (at, (kind, sums)) in kinds.into_iter().enumerate() {
-            self.control.push_back(wire::encode_buckets(&BucketSums { kind, sums, last: at + 1 == count }));
+            self.control.push_back(wire::encode_buckets(&BucketSums {
+                kind,
+                sums,
+                last: at + 1 == count,
+            }));
         }
         if count == 0 {
             self.control.push_back(wire::encode_buckets(&BucketSums {
@@ -449,12 +504,21 @@ impl Core {
     /// Sends again what is in the buckets that differ.
     fn repair(&mut self, theirs: &BucketSums, state: &State) {
         let zero = vec![0; theirs.sums.len()];
-        let ours = state.bucket_sums().find(|(kind, _)| *kind == theirs.kind).map_or(&zero, |(_, sums)| sums);
-        let differing: BTreeSet<usize> =
-            (0..theirs.sums.len()).filter(|at| ours.get(*at) != theirs.sums.get(*at)).collect();
+        let ours = state
+            .bucket_sums()
+            .find(|(kind, _)| *kind == theirs.kind)
+            .map_or(&zero, |(_, sums)| sums);
+        let differing: BTreeSet<usize> = (0..theirs.sums.len())
+            .filter(|at| ours.get(*at) != theirs.sums.get(*at))
+            .collect();
         if !differing.is_empty() {
             self.repairs.retain(|dot| state.has_op(*dot));
-            self.repairs.extend(state.ops_in_buckets(theirs.kind, &differing).iter().map(|op| op.dot));
+            self.repairs.extend(
+                state
+                    .ops_in_buckets(theirs.kind, &differing)
+                    .iter()
+                    .map(|op| op.dot),
+            );
         }
     }
 
@@ -462,7 +526,10 @@ impl Core {
         let entries: Vec<(Actor, u64)> = if self.fetching {
             Vec::new()
         } else {
-            state.heights_after(self.told_cursor).map(|next| next.item).collect()
+            state
+                .heights_after(self.told_cursor)
+                .map(|next| next.item)
+                .collect()
         };
         // The first word says what was forgotten, too.
         let first = self.phase == Phase::Hello;
@@ -488,7 +555,10 @@ impl Core {
     }
 
     fn bad_frame(&self, source: FrameError) -> SessionError {
-        SessionError::BadFrame { peer: self.peer, source }
+        SessionError::BadFrame {
+            peer: self.peer,
+            source,
+        }
     }
 
     fn refused(&self, refusal: Refusal) -> SessionError {
@@ -499,7 +569,10 @@ impl Core {
             Refusal::BadFrame => "it could not read a frame of ours",
             Refusal::Behind => "this machine was away for too long",
         };
-        SessionError::Refused { peer: self.peer, why }
+        SessionError::Refused {
+            peer: self.peer,
+            why,
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! A sorted map whose copies share what they have in common.
 //!
-//! Each commit publishes a new immutable state while readers keep older ones. The map is a B-tree of shared nodes:
-//! copying it copies one pointer, and changing a copy copies the nodes on the way to the changed entry. Most of that
-//! is counting references to what a node holds, so nodes are small.
+//! Each commit publishes a new immutable state while readers keep older ones. The map is a B-tree
+//! of shared nodes: copying it copies one pointer, and changing a copy copies the nodes on the way
+//! to the changed entry. Most of that is counting references to what a node holds, so nodes are
+//! small.
 
 use std::cmp::Ordering;
 use std::slice;
@@ -16,13 +17,15 @@ const LEAF: usize = 16;
 /// Most children of an inner node.
 const INNER: usize = 16;
 
-/// Most levels. Both halves of a node that has split take more before they split, so each level needs at least twice
-/// the insertions of the one below; in practice it is twelve times as many, and the map has four levels.
+/// Most levels. Both halves of a node that has split take more before they split, so each level
+/// needs at least twice the insertions of the one below; in practice it is twelve times as many,
+/// and the map has four levels.
 const LEVELS: usize = 24;
 
 type Leaf<K, V> = ArrayVec<(K, V), LEAF>;
 
-/// Each child with a key that is above all keys before the child and not above its own. That of the first says nothing.
+/// Each child with a key that is above all keys before the child and not above its own. That of the
+/// first says nothing.
 type Inner<K, V> = ArrayVec<(K, Node<K, V>), INNER>;
 
 /// The map.
@@ -56,18 +59,25 @@ struct Entries<'a, K, V> {
 
 impl<K, V> Clone for SharedMap<K, V> {
     fn clone(&self) -> Self {
-        Self { root: self.root.clone(), len: self.len }
+        Self {
+            root: self.root.clone(),
+            len: self.len,
+        }
     }
 }
 
 impl<K, V> Default for SharedMap<K, V> {
     fn default() -> Self {
-        Self { root: Node::default(), len: 0 }
+        Self {
+            root: Node::default(),
+            len: 0,
+        }
     }
 }
 
 impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
-    /// The value whose key the probe calls equal; the probe compares a key of the map with the wanted one.
+    /// The value whose key the probe calls equal; the probe compares a key of the map with the
+    /// wanted one.
     pub(crate) fn get_by(&self, probe: impl Fn(&K) -> Ordering) -> Option<&V> {
         let mut node = &self.root;
         loop {
@@ -94,7 +104,9 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
             Inserted::Added => {}
             Inserted::Split(low, right) => {
                 let left = std::mem::take(&mut self.root);
-                self.root = Node::Inner(Arc::new([(low.clone(), left), (low, right)].into_iter().collect()));
+                self.root = Node::Inner(Arc::new(
+                    [(low.clone(), left), (low, right)].into_iter().collect(),
+                ));
             }
         }
         self.len += 1;
@@ -123,13 +135,16 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
 
     /// From the first key that `before` denies; `before` holds for a prefix of the keys.
     pub(crate) fn iter_from(&self, before: impl Fn(&K) -> bool) -> impl Iterator<Item = (&K, &V)> {
-        let mut entries = Entries { leaf: [].iter(), after: ArrayVec::new() };
+        let mut entries = Entries {
+            leaf: [].iter(),
+            after: ArrayVec::new(),
+        };
         entries.enter(&self.root, before);
         entries
     }
 
-    /// The places of the children that lead to a key's leaf, and its own place there. Nothing is copied for a key that
-    /// is not there.
+    /// The places of the children that lead to a key's leaf, and its own place there. Nothing is
+    /// copied for a key that is not there.
     fn path_to(&self, key: &K) -> Option<ArrayVec<usize, LEVELS>> {
         let mut path = ArrayVec::new();
         let mut node = &self.root;
@@ -181,7 +196,10 @@ impl<K: Ord + Clone, V: Clone> Node<K, V> {
             Self::Inner(shared) => {
                 let children = Arc::make_mut(shared);
                 let at = child_for(children, |low| *low <= key);
-                match children.get_mut(at).map(|(_, child)| child.insert(key, value)) {
+                match children
+                    .get_mut(at)
+                    .map(|(_, child)| child.insert(key, value))
+                {
                     Some(Inserted::Split(low, right)) => {
                         Inserted::new(put(children, at + 1, (low, right)), Self::Inner)
                     }
@@ -219,17 +237,22 @@ impl<K: Ord + Clone, V: Clone> Node<K, V> {
         }
     }
 
-    /// Adds what the right neighbour holds if both together are small: else removals at random would leave a tree of
-    /// tiny nodes. The neighbour's first child gets the key that says something again.
+    /// Adds what the right neighbour holds if both together are small: else removals at random
+    /// would leave a tree of tiny nodes. The neighbour's first child gets the key that says
+    /// something again.
     fn take_in(&mut self, low: &K, next: &Self) -> bool {
         match (self, next) {
             (Self::Leaf(entries), Self::Leaf(next)) if entries.len() + next.len() <= LEAF / 2 => {
                 Arc::make_mut(entries).extend(next.iter().cloned());
                 true
             }
-            (Self::Inner(children), Self::Inner(next)) if children.len() + next.len() <= INNER / 2 => {
+            (Self::Inner(children), Self::Inner(next))
+                if children.len() + next.len() <= INNER / 2 =>
+            {
                 let lows = std::iter::once(low).chain(next.iter().skip(1).map(|(low, _)| low));
-                let next = lows.zip(next.iter()).map(|(low, (_, child))| (low.clone(), child.clone()));
+                let next = lows
+                    .zip(next.iter())
+                    .map(|(low, (_, child))| (low.clone(), child.clone()));
                 Arc::make_mut(children).extend(next);
                 true
             }
@@ -244,7 +267,12 @@ impl<K: Clone, V> Inserted<K, V> {
         right: Option<ArrayVec<(K, T), N>>,
         node: impl FnOnce(Arc<ArrayVec<(K, T), N>>) -> Node<K, V>,
     ) -> Self {
-        match right.as_ref().and_then(|right| right.first()).map(|(low, _)| low.clone()).zip(right) {
+        match right
+            .as_ref()
+            .and_then(|right| right.first())
+            .map(|(low, _)| low.clone())
+            .zip(right)
+        {
             Some((low, right)) => Self::Split(low, node(Arc::new(right))),
             None => Self::Added,
         }
@@ -259,7 +287,9 @@ impl<'a, K, V> Entries<'a, K, V> {
                 Node::Inner(children) => {
                     let mut children = children.iter();
                     let at = child_for(children.as_slice(), &before);
-                    let Some((_, child)) = children.nth(at) else { return };
+                    let Some((_, child)) = children.nth(at) else {
+                        return;
+                    };
                     self.after.push(children);
                     node = child;
                 }
@@ -289,9 +319,14 @@ impl<'a, K, V> Iterator for Entries<'a, K, V> {
     }
 }
 
-/// Inserts into the items of a node. Full ones split where the new one belongs, and the right part is returned: what
-/// goes on growing in one place, as ascending keys do, leaves nodes that are nearly full.
-fn put<T, const N: usize>(items: &mut ArrayVec<T, N>, at: usize, item: T) -> Option<ArrayVec<T, N>> {
+/// Inserts into the items of a node. Full ones split where the new one belongs, and the right part
+/// is returned: what goes on growing in one place, as ascending keys do, leaves nodes that are
+/// nearly full.
+fn put<T, const N: usize>(
+    items: &mut ArrayVec<T, N>,
+    at: usize,
+    item: T,
+) -> Option<ArrayVec<T, N>> {
     if !items.is_full() {
         items.insert(at, item);
         return None;
@@ -313,13 +348,19 @@ fn child_for<K, V>(children: &[(K, Node<K, V>)], below: impl Fn(&K) -> bool) -> 
 
 /// How many items there are at the beginning of which `below` is true.
 fn prefix<T>(items: &[T], below: impl Fn(&T) -> bool) -> usize {
-    let (Ok(at) | Err(at)) =
-        search(items, |item| if below(item) { Ordering::Less } else { Ordering::Greater });
+    let (Ok(at) | Err(at)) = search(items, |item| {
+        if below(item) {
+            Ordering::Less
+        } else {
+            Ordering::Greater
+        }
+    });
     at
 }
 
-/// Where an item is, or belongs. The standard library's search does without branches, and so waits for each key
-/// before it fetches the next; with keys that are strings that takes half as long again.
+/// Where an item is, or belongs. The standard library's search does without branches, and so waits
+/// for each key before it fetches the next; with keys that are strings that takes half as long
+/// again.
 fn search<T>(items: &[T], probe: impl Fn(&T) -> Ordering) -> Result<usize, usize> {
     let (mut from, mut to) = (0, items.len());
     while from < to {

@@ -1,11 +1,14 @@
-//! A discrete-event simulator of whole clusters: virtual time, one queue of events, one seeded source of chance.
+//! A discrete-event simulator of whole clusters: virtual time, one queue of events, one seeded
+//! source of chance.
 //!
-//! The machines run the real `State`, `session::Core`, `local::write` and `local::publish`; what is simulated is what
-//! lies around them: the network (`network`), the disk and its group commit, wall clocks, crashes, members that come and
-//! go. The same scenario gives the same report, to the last figure, on every run.
+//! The machines run the real `State`, `session::Core`, `local::write` and `local::publish`; what is
+//! simulated is what lies around them: the network (`network`), the disk and its group commit, wall
+//! clocks, crashes, members that come and go. The same scenario gives the same report, to the last
+//! figure, on every run.
 //!
-//! What is left out: processor time, the bandwidth cap, and finding out who is alive (sessions with a machine that
-//! crashed end at once; those across a partition end after 15 s of silence, as in the driver).
+//! What is left out: processor time, the bandwidth cap, and finding out who is alive (sessions with
+//! a machine that crashed end at once; those across a partition end after 15 s of silence, as in
+//! the driver).
 
 use std::time::Duration;
 

@@ -28,7 +28,8 @@ pub struct Sibling<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-/// A record that is kept and relayed, but not active, because its stamp is too far ahead of our clock.
+/// A record that is kept and relayed, but not active, because its stamp is too far ahead of our
+/// clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined<'a> {
     /// The kind.
@@ -39,8 +40,8 @@ pub struct Quarantined<'a> {
     pub stamp: Stamp,
 }
 
-/// Values that were written to one group of fields of a record without knowing of each other. Any later write of the
-/// group settles it.
+/// Values that were written to one group of fields of a record without knowing of each other. Any
+/// later write of the group settles it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict<'a> {
     /// The kind.
@@ -80,29 +81,48 @@ pub struct Entry<'a> {
 }
 
 fn sibling(candidate: Candidate<'_>) -> Sibling<'_> {
-    Sibling { dot: candidate.dot, stamp: candidate.stamp(), value: candidate.value }
+    Sibling {
+        dot: candidate.dot,
+        stamp: candidate.stamp(),
+        value: candidate.value,
+    }
 }
 
 fn holder<'a>((_, asked): (&'a Op, &'a Intent)) -> Holder<'a> {
     let (hlc, actor) = asked.life;
-    let value = asked.group(0).map(|group| &*group.value).unwrap_or_default();
-    Holder { machine: actor.machine, since: Stamp { hlc, actor }, value }
+    let value = asked
+        .group(0)
+        .map(|group| &*group.value)
+        .unwrap_or_default();
+    Holder {
+        machine: actor.machine,
+        since: Stamp { hlc, actor },
+        value,
+    }
 }
 
 impl Snapshot {
     /// The active value of an intent (of its group 0).
     pub fn get(&self, kind: u16, key: &str) -> Option<&[u8]> {
-        self.state.register(false, kind, key).and_then(Register::value)
+        self.state
+            .register(false, kind, key)
+            .and_then(Register::value)
     }
 
     /// The active value of a group of fields of an intent.
     pub fn get_group(&self, kind: u16, key: &str, group: u16) -> Option<&[u8]> {
-        self.state.register(false, kind, key)?.active(group).map(|group| &*group.value)
+        self.state
+            .register(false, kind, key)?
+            .active(group)
+            .map(|group| &*group.value)
     }
 
     /// The groups of fields an intent has, ascending.
     pub fn groups(&self, kind: u16, key: &str) -> Vec<u16> {
-        self.state.register(false, kind, key).map(Register::group_ids).unwrap_or_default()
+        self.state
+            .register(false, kind, key)
+            .map(Register::group_ids)
+            .unwrap_or_default()
     }
 
     /// All intents of a kind that are not deleted and have a group 0, by key.
@@ -120,11 +140,23 @@ impl Snapshot {
                 continue;
             }
             for group in register.group_ids() {
-                let mut candidates = register.candidates(group).into_iter().map(sibling).take(MAX_SIBLINGS);
-                let Some(active) = candidates.next() else { continue };
+                let mut candidates = register
+                    .candidates(group)
+                    .into_iter()
+                    .map(sibling)
+                    .take(MAX_SIBLINGS);
+                let Some(active) = candidates.next() else {
+                    continue;
+                };
                 let others: Vec<_> = candidates.collect();
                 if !others.is_empty() {
-                    found.push(Conflict { kind, key, group, active, others });
+                    found.push(Conflict {
+                        kind,
+                        key,
+                        group,
+                        active,
+                        others,
+                    });
                 }
             }
         }
@@ -133,21 +165,32 @@ impl Snapshot {
 
     /// Who holds a claimed key.
     pub fn holder(&self, kind: u16, key: &str) -> Option<Holder<'_>> {
-        self.state.register(true, kind, key).and_then(Register::holder).map(holder)
+        self.state
+            .register(true, kind, key)
+            .and_then(Register::holder)
+            .map(holder)
     }
 
     /// All claimed keys of a kind and who holds each.
     pub fn holders(&self, kind: u16) -> impl Iterator<Item = (&str, Holder<'_>)> {
-        self.state.registers(true, kind).filter_map(|(key, register)| Some((key, holder(register.holder()?))))
+        self.state
+            .registers(true, kind)
+            .filter_map(|(key, register)| Some((key, holder(register.holder()?))))
     }
 
-    /// The claims of a machine that an earlier claim has beaten: it has to release them and claim something else.
+    /// The claims of a machine that an earlier claim has beaten: it has to release them and claim
+    /// something else.
     pub fn lost_claims(&self, machine: MachineId) -> Vec<(u16, &str, Holder<'_>)> {
         let mut lost = Vec::new();
         for (kind, key, register) in self.state.contested(true) {
             let claims = register.claims();
-            let beaten = claims.iter().skip(1).any(|(_, asked)| asked.life.1.machine == machine);
-            if let Some(first) = claims.first().filter(|(_, asked)| beaten && asked.life.1.machine != machine)
+            let beaten = claims
+                .iter()
+                .skip(1)
+                .any(|(_, asked)| asked.life.1.machine == machine);
+            if let Some(first) = claims
+                .first()
+                .filter(|(_, asked)| beaten && asked.life.1.machine != machine)
             {
                 lost.push((kind, key, holder(*first)));
             }
@@ -157,23 +200,36 @@ impl Snapshot {
 
     /// A registry record: its epoch and value.
     pub fn registered(&self, kind: u16, key: &str) -> Option<(u64, &[u8])> {
-        self.state.registered(kind, key).and_then(|op| match &op.content {
-            Content::Registry { epoch, value, .. } => Some((*epoch, &**value)),
-            _ => None,
-        })
+        self.state
+            .registered(kind, key)
+            .and_then(|op| match &op.content {
+                Content::Registry { epoch, value, .. } => Some((*epoch, &**value)),
+                _ => None,
+            })
     }
 
     /// The log of a kind: all machines' entries, each machine's in order.
     pub fn log(&self, kind: u16) -> impl Iterator<Item = Entry<'_>> {
-        self.state.facts_from(kind, None).filter_map(|((_, machine, _), fact)| {
-            let value = fact.value.as_deref()?;
-            Some(Entry { machine: *machine, dot: fact.dot, ms: fact.ms, value })
-        })
+        self.state
+            .facts_from(kind, None)
+            .filter_map(|((_, machine, _), fact)| {
+                let value = fact.value.as_deref()?;
+                Some(Entry {
+                    machine: *machine,
+                    dot: fact.dot,
+                    ms: fact.ms,
+                    value,
+                })
+            })
     }
 
     /// What each machine that was ever a member is to the cluster.
     pub fn members(&self) -> Vec<(MachineId, MemberStatus)> {
-        self.state.members().into_iter().map(|(machine, (_, member))| (machine, member.status)).collect()
+        self.state
+            .members()
+            .into_iter()
+            .map(|(machine, (_, member))| (machine, member.status))
+            .collect()
     }
 
     /// A digest of all records: equal on machines that have exchanged everything.
@@ -181,22 +237,34 @@ impl Snapshot {
         self.state.digest()
     }
 
-    /// Whether this machine fetches everything anew, because the cluster went on without it. Until that is done it
-    /// shows what it had.
+    /// Whether this machine fetches everything anew, because the cluster went on without it. Until
+    /// that is done it shows what it had.
     pub fn is_rejoining(&self) -> bool {
         self.state.is_rejoining()
     }
 
-    /// Everything written to a record's group 0 concurrently, the active value first, at most `MAX_SIBLINGS`. One
-    /// entry: no conflict. Of a deleted record its deletes, for as long as they are kept.
+    /// Everything written to a record's group 0 concurrently, the active value first, at most
+    /// `MAX_SIBLINGS`. One entry: no conflict. Of a deleted record its deletes, for as long as they
+    /// are kept.
     pub fn siblings(&self, kind: u16, key: &str) -> Vec<Sibling<'_>> {
-        let candidates = self.state.register(false, kind, key).map(|register| register.candidates(0));
-        candidates.unwrap_or_default().into_iter().map(sibling).take(MAX_SIBLINGS).collect()
+        let candidates = self
+            .state
+            .register(false, kind, key)
+            .map(|register| register.candidates(0));
+        candidates
+            .unwrap_or_default()
+            .into_iter()
+            .map(sibling)
+            .take(MAX_SIBLINGS)
+            .collect()
     }
 
     /// One observation.
     pub fn observation(&self, kind: u16, owner: MachineId, key: &str) -> Option<&[u8]> {
-        let fact = self.state.fact(kind, owner, key).filter(|_| !self.state.hides(owner))?;
+        let fact = self
+            .state
+            .fact(kind, owner, key)
+            .filter(|_| !self.state.hides(owner))?;
         fact.value.as_deref()
     }
 
@@ -206,11 +274,17 @@ impl Snapshot {
         self.state
             .facts_from(kind, None)
             .filter(move |((_, owner, _), _)| !hidden.contains(owner))
-            .filter_map(|((_, owner, key), fact)| fact.value.as_deref().map(|value| (*owner, &**key, value)))
+            .filter_map(|((_, owner, key), fact)| {
+                fact.value.as_deref().map(|value| (*owner, &**key, value))
+            })
     }
 
     /// The observations of a kind that one machine made, by key.
-    pub fn observations_of(&self, kind: u16, owner: MachineId) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn observations_of(
+        &self,
+        kind: u16,
+        owner: MachineId,
+    ) -> impl Iterator<Item = (&str, &[u8])> {
         let shown = !self.state.hides(owner);
         self.state
             .facts_of(kind, owner)
@@ -218,8 +292,8 @@ impl Snapshot {
             .filter_map(|((_, _, key), fact)| fact.value.as_deref().map(|value| (&**key, value)))
     }
 
-    /// Whether a machine has ever published its complete set of this kind: an empty answer without it means "not
-    /// heard yet", not "nothing there".
+    /// Whether a machine has ever published its complete set of this kind: an empty answer without
+    /// it means "not heard yet", not "nothing there".
     pub fn has_published(&self, kind: u16, owner: MachineId) -> bool {
         self.state.sweep(kind, owner).is_some() && !self.state.hides(owner)
     }
@@ -241,9 +315,13 @@ impl Snapshot {
 
     /// Records that wait for our clock.
     pub fn quarantined(&self) -> impl Iterator<Item = Quarantined<'_>> {
-        self.state
-            .quarantined()
-            .filter_map(|op| op.stamp().map(|stamp| Quarantined { kind: op.kind, key: &op.key, stamp }))
+        self.state.quarantined().filter_map(|op| {
+            op.stamp().map(|stamp| Quarantined {
+                kind: op.kind,
+                key: &op.key,
+                stamp,
+            })
+        })
     }
 
     /// Number of records of unknown form: from newer machines, or damaged.

@@ -1,8 +1,9 @@
-//! Everything the store knows, as one immutable value per commit, and the rules by which a change alters it.
+//! Everything the store knows, as one immutable value per commit, and the rules by which a change
+//! alters it.
 //!
-//! The state is the set of live changes (`ops`) plus the heights of the actors; the other maps are views of that set.
-//! Applying is idempotent and independent of order. No clock and no disk: the time comes in, what has to be written
-//! comes out in `Changes`.
+//! The state is the set of live changes (`ops`) plus the heights of the actors; the other maps are
+//! views of that set. Applying is idempotent and independent of order. No clock and no disk: the
+//! time comes in, what has to be written comes out in `Changes`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -86,8 +87,8 @@ pub(crate) struct Batch {
 pub(crate) enum Fate {
     /// It is stored.
     Kept(Arc<Op>),
-    /// Something that is kept, or was replaced itself, stands in its place: as long as that is on the disk, it makes no
-    /// difference whether this is there, too.
+    /// Something that is kept, or was replaced itself, stands in its place: as long as that is on
+    /// the disk, it makes no difference whether this is there, too.
     Replaced {
         /// How much room it takes until it is removed.
         bytes: usize,
@@ -113,12 +114,20 @@ pub(crate) struct Changes {
 
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
-        self.ops.is_empty() && self.complete.is_empty() && self.cuts.is_empty() && self.records.is_empty()
+        self.ops.is_empty()
+            && self.complete.is_empty()
+            && self.cuts.is_empty()
+            && self.records.is_empty()
     }
 
     /// Another change stands in this one's place.
     fn pass_over(&mut self, op: &Op) {
-        self.ops.insert(op.dot, Fate::Replaced { bytes: op.key.len() + op.body.len() });
+        self.ops.insert(
+            op.dot,
+            Fate::Replaced {
+                bytes: op.key.len() + op.body.len(),
+            },
+        );
     }
 }
 
@@ -127,8 +136,8 @@ impl Changes {
 pub(crate) enum Rejected {
     #[error("more than {MAX_OPAQUE} records of unknown form: upgrade this machine")]
     TooManyOpaque,
-    /// This machine once acknowledged more than it remembers: its file is an old copy, and peers may have thrown
-    /// away what they believed it had.
+    /// This machine once acknowledged more than it remembers: its file is an old copy, and peers
+    /// may have thrown away what they believed it had.
     #[error("this machine acknowledged more than its store holds")]
     Forgotten,
 }
@@ -137,10 +146,11 @@ pub(crate) enum Rejected {
 pub(crate) struct State {
     me: Actor,
     pub(crate) hlc: Hlc,
-    /// Whether the file held nothing when it was opened: what others remember of us is no contradiction then.
+    /// Whether the file held nothing when it was opened: what others remember of us is no
+    /// contradiction then.
     blank: bool,
-    /// Whether everything has to be fetched anew, because the others have gone on without this machine.
-    /// Everything is to be fetched anew, from a peer that has at least this.
+    /// Whether everything has to be fetched anew, because the others have gone on without this
+    /// machine. Everything is to be fetched anew, from a peer that has at least this.
     rejoining: Option<Arc<VersionVector>>,
     heights: SharedMap<Actor, Height>,
     /// How often a cut grew.
@@ -197,7 +207,10 @@ impl State {
 
     /// Empty, to be filled with all that a peer has while what was here is still shown.
     pub(crate) fn fetched(me: Actor) -> Self {
-        Self { rejoining: Some(Arc::default()), ..Self::new(me) }
+        Self {
+            rejoining: Some(Arc::default()),
+            ..Self::new(me)
+        }
     }
 
     /// From what was stored.
@@ -258,10 +271,16 @@ impl State {
     }
 
     pub(crate) fn register(&self, claim: bool, kind: u16, key: &str) -> Option<&Register> {
-        self.registers_of(claim).get_by(|(other, name)| (*other, &**name).cmp(&(kind, key))).map(Arc::as_ref)
+        self.registers_of(claim)
+            .get_by(|(other, name)| (*other, &**name).cmp(&(kind, key)))
+            .map(Arc::as_ref)
     }
 
-    pub(crate) fn registers(&self, claim: bool, kind: u16) -> impl Iterator<Item = (&str, &Register)> {
+    pub(crate) fn registers(
+        &self,
+        claim: bool,
+        kind: u16,
+    ) -> impl Iterator<Item = (&str, &Register)> {
         self.registers_of(claim)
             .iter_from(move |(other, _)| *other < kind)
             .take_while(move |((other, _), _)| *other == kind)
@@ -270,14 +289,19 @@ impl State {
 
     /// The registers with more than one write, of which one is a value.
     pub(crate) fn contested(&self, claim: bool) -> impl Iterator<Item = (u16, &str, &Register)> {
-        self.contested.iter().filter(move |((claimed, _), ())| *claimed == claim).filter_map(
-            move |((_, (kind, key)), ())| Some((*kind, &**key, self.register(claim, *kind, key)?)),
-        )
+        self.contested
+            .iter()
+            .filter(move |((claimed, _), ())| *claimed == claim)
+            .filter_map(move |((_, (kind, key)), ())| {
+                Some((*kind, &**key, self.register(claim, *kind, key)?))
+            })
     }
 
     /// The standing change of a registry record.
     pub(crate) fn registered(&self, kind: u16, key: &str) -> Option<&Op> {
-        self.registry.get_by(|(other, name)| (*other, &**name).cmp(&(kind, key))).map(Arc::as_ref)
+        self.registry
+            .get_by(|(other, name)| (*other, &**name).cmp(&(kind, key)))
+            .map(Arc::as_ref)
     }
 
     pub(crate) fn registry(&self, kind: u16) -> impl Iterator<Item = (&str, &Op)> {
@@ -288,7 +312,8 @@ impl State {
     }
 
     pub(crate) fn fact(&self, kind: u16, owner: MachineId, key: &str) -> Option<&Fact> {
-        self.facts.get_by(|(other, machine, name)| (*other, *machine, &**name).cmp(&(kind, owner, key)))
+        self.facts
+            .get_by(|(other, machine, name)| (*other, *machine, &**name).cmp(&(kind, owner, key)))
     }
 
     /// All facts of a kind, or only those from `owner` on, gone ones included.
@@ -302,8 +327,13 @@ impl State {
             .take_while(move |((other, _, _), _)| *other == kind)
     }
 
-    pub(crate) fn facts_of(&self, kind: u16, owner: MachineId) -> impl Iterator<Item = (&FactKey, &Fact)> {
-        self.facts_from(kind, Some(owner)).take_while(move |((_, machine, _), _)| *machine == owner)
+    pub(crate) fn facts_of(
+        &self,
+        kind: u16,
+        owner: MachineId,
+    ) -> impl Iterator<Item = (&FactKey, &Fact)> {
+        self.facts_from(kind, Some(owner))
+            .take_while(move |((_, machine, _), _)| *machine == owner)
     }
 
     pub(crate) fn sweep(&self, kind: u16, owner: MachineId) -> Option<&Sweep> {
@@ -312,12 +342,19 @@ impl State {
 
     /// The kinds of which `owner` has published or appended.
     pub(crate) fn published_kinds(&self, owner: MachineId) -> Vec<u16> {
-        self.sweeps.iter().filter(|((_, machine), _)| *machine == owner).map(|((kind, _), _)| *kind).collect()
+        self.sweeps
+            .iter()
+            .filter(|((_, machine), _)| *machine == owner)
+            .map(|((kind, _), _)| *kind)
+            .collect()
     }
 
     /// The live changes of an actor after `from`, ascending.
     pub(crate) fn ops_after(&self, actor: Actor, from: u64) -> impl Iterator<Item = &Arc<Op>> {
-        let start = Dot { actor, version: from };
+        let start = Dot {
+            actor,
+            version: from,
+        };
         self.ops
             .iter_from(move |dot| *dot <= start)
             .take_while(move |(dot, _)| dot.actor == actor)
@@ -353,7 +390,10 @@ impl State {
         now_ms: u64,
         changes: &mut Changes,
     ) -> Result<(), Rejected> {
-        let dot = Dot { actor: self.me, version: self.own_version() + 1 };
+        let dot = Dot {
+            actor: self.me,
+            version: self.own_version() + 1,
+        };
         // First the height: the change is never above it.
         self.raise(self.me, dot.version, changes);
         self.apply(&Arc::new(make(dot)), now_ms, changes)
@@ -366,7 +406,8 @@ impl State {
         now_ms: u64,
         changes: &mut Changes,
     ) -> Result<(), Rejected> {
-        // In the order of stamps: who replaces a write that waits has seen all that it replaced, and need not name it.
+        // In the order of stamps: who replaces a write that waits has seen all that it replaced,
+        // and need not name it.
         self.release(now_ms, changes)?;
         let new = |op: &&Arc<Op>| batch.repair || op.dot.version > self.height(op.dot.actor);
         let new: Vec<&Arc<Op>> = batch.ops.iter().filter(new).collect();
@@ -407,8 +448,8 @@ impl State {
             return Ok(());
         }
         // Our own stamps are above our clock after it stepped back; they are ours all the same.
-        let believed =
-            op.dot.actor.machine == self.me.machine || op.hlc().is_none_or(|hlc| !too_far_ahead(hlc, now_ms));
+        let believed = op.dot.actor.machine == self.me.machine
+            || op.hlc().is_none_or(|hlc| !too_far_ahead(hlc, now_ms));
         if believed && let Some(hlc) = op.hlc() {
             self.hlc.observe(hlc);
         }
@@ -448,15 +489,27 @@ impl State {
         for dot in merged.replaced {
             self.replace(dot, changes);
         }
-        changes.records.insert(RecordId { kind: op.kind, owner: None, key: Arc::clone(&op.key) });
+        changes.records.insert(RecordId {
+            kind: op.kind,
+            owner: None,
+            key: Arc::clone(&op.key),
+        });
         self.keep(op, changes);
         self.set_register(claim, key, old.as_deref(), Some(register));
     }
 
     /// Replaces a register and what is derived from it.
-    fn set_register(&mut self, claim: bool, key: RecordKey, old: Option<&Register>, new: Option<Register>) {
+    fn set_register(
+        &mut self,
+        claim: bool,
+        key: RecordKey,
+        old: Option<&Register>,
+        new: Option<Register>,
+    ) {
         let mark = |register: Option<&Register>| {
-            register.map_or((None, false), |register| (register.buried(), register.is_contested()))
+            register.map_or((None, false), |register| {
+                (register.buried(), register.is_contested())
+            })
         };
         let (before, after) = (mark(old), mark(new.as_ref()));
         if before.0 != after.0 {
@@ -472,14 +525,19 @@ impl State {
         } else if after.1 && !before.1 {
             self.contested.insert((claim, key.clone()), ());
         }
-        // Deletes that nothing contradicts are collected here sooner than there: they are no difference.
+        // Deletes that nothing contradicts are collected here sooner than there: they are no
+        // difference.
         if let (Some(old), None) = (old, before.0) {
             old.items().iter().for_each(|op| self.digests.subtract(op));
         }
         if let (Some(new), None) = (&new, after.0) {
             new.items().iter().for_each(|op| self.digests.add(op));
         }
-        let map = if claim { &mut self.claims } else { &mut self.intents };
+        let map = if claim {
+            &mut self.claims
+        } else {
+            &mut self.intents
+        };
         match new {
             Some(register) => map.insert(key, Arc::new(register)),
             None => map.remove(&key),
@@ -497,7 +555,11 @@ impl State {
             self.digests.subtract(&old);
             self.replace(old.dot, changes);
         }
-        changes.records.insert(RecordId { kind: op.kind, owner: None, key: Arc::clone(&op.key) });
+        changes.records.insert(RecordId {
+            kind: op.kind,
+            owner: None,
+            key: Arc::clone(&op.key),
+        });
         self.registry.insert(key, Arc::clone(op));
         self.digests.add(op);
         self.keep(op, changes);
@@ -509,10 +571,15 @@ impl State {
     fn apply_fact(&mut self, op: &Arc<Op>, ms: u64, value: Option<Bytes>, changes: &mut Changes) {
         let owner = op.dot.actor.machine;
         let key: FactKey = (op.kind, owner, Arc::clone(&op.key));
-        let swept = self.sweep(op.kind, owner).is_some_and(|sweep| order(op.dot) < sweep.floor);
+        let swept = self
+            .sweep(op.kind, owner)
+            .is_some_and(|sweep| order(op.dot) < sweep.floor);
         let former = self.drops(owner);
         let old = self.facts.get(&key).cloned();
-        if old.as_ref().is_some_and(|old| order(old.dot) > order(op.dot)) {
+        if old
+            .as_ref()
+            .is_some_and(|old| order(old.dot) > order(op.dot))
+        {
             changes.pass_over(op);
             return;
         }
@@ -521,14 +588,25 @@ impl State {
             return;
         }
         if old.as_ref().and_then(|old| old.value.as_ref()) != value.as_ref() {
-            changes.records.insert(RecordId { kind: op.kind, owner: Some(owner), key: Arc::clone(&op.key) });
+            changes.records.insert(RecordId {
+                kind: op.kind,
+                owner: Some(owner),
+                key: Arc::clone(&op.key),
+            });
         }
         if let Some(old) = old
             && let Some(old) = self.replace(old.dot, changes)
         {
             self.digests.subtract(&old);
         }
-        self.facts.insert(key, Fact { dot: op.dot, ms, value });
+        self.facts.insert(
+            key,
+            Fact {
+                dot: op.dot,
+                ms,
+                value,
+            },
+        );
         self.digests.add(op);
         self.keep(op, changes);
     }
@@ -544,10 +622,13 @@ impl State {
         if let Some(old) = old {
             self.forget_counted(old.dot, changes);
         }
-        self.sweeps.insert((op.kind, owner), Sweep { dot: op.dot, floor });
+        self.sweeps
+            .insert((op.kind, owner), Sweep { dot: op.dot, floor });
         self.digests.add(op);
         self.keep(op, changes);
-        let swept = self.facts_of(op.kind, owner).filter(|(_, fact)| order(fact.dot) < floor);
+        let swept = self
+            .facts_of(op.kind, owner)
+            .filter(|(_, fact)| order(fact.dot) < floor);
         let swept: Vec<_> = swept.map(|(key, _)| key.clone()).collect();
         for key in swept {
             self.drop_fact(&key, changes);
@@ -556,7 +637,10 @@ impl State {
 
     /// Forgets an own entry of a log that is to be said again.
     pub(crate) fn drop_entry(&mut self, op: &Op, changes: &mut Changes) {
-        self.drop_fact(&(op.kind, op.dot.actor.machine, Arc::clone(&op.key)), changes);
+        self.drop_fact(
+            &(op.kind, op.dot.actor.machine, Arc::clone(&op.key)),
+            changes,
+        );
     }
 
     fn drop_fact(&mut self, key: &FactKey, changes: &mut Changes) {
@@ -564,7 +648,11 @@ impl State {
             self.forget_counted(fact.dot, changes);
             if fact.value.is_some() {
                 let (kind, owner, key) = key.clone();
-                changes.records.insert(RecordId { kind, owner: Some(owner), key });
+                changes.records.insert(RecordId {
+                    kind,
+                    owner: Some(owner),
+                    key,
+                });
             }
         }
     }
@@ -576,7 +664,13 @@ impl State {
             Lane::Intent => self.intent_lane.insert(self.seq, Arc::clone(op)),
             Lane::Fact => self.fact_lane.insert(self.seq, Arc::clone(op)),
         };
-        self.ops.insert(op.dot, Kept { op: Arc::clone(op), seq: self.seq });
+        self.ops.insert(
+            op.dot,
+            Kept {
+                op: Arc::clone(op),
+                seq: self.seq,
+            },
+        );
         if op.dot.version > self.height(op.dot.actor) {
             self.loose.insert(op.dot, ());
         }

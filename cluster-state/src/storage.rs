@@ -1,8 +1,9 @@
 //! The SQLite file: the live changes, the version vector, and who we are. Used by one thread.
 //!
-//! WAL, exclusive lock, STRICT tables. A commit with `durable` is on the disk when it returns; others survive a
-//! killed process, not a power cut, which is why each unclean shutdown begins a new incarnation. Beside the live
-//! changes, the file holds some that others have replaced (`leftovers`).
+//! WAL, exclusive lock, STRICT tables. A commit with `durable` is on the disk when it returns;
+//! others survive a killed process, not a power cut, which is why each unclean shutdown begins a
+//! new incarnation. Beside the live changes, the file holds some that others have replaced
+//! (`leftovers`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,8 +58,11 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is damaged. `Store::open` moves it aside and starts with an empty one, which the other machines fill.
-    #[error("store {path} is damaged: {reason}; move it away and the other machines fill a new one")]
+    /// The file is damaged. `Store::open` moves it aside and starts with an empty one, which the
+    /// other machines fill.
+    #[error(
+        "store {path} is damaged: {reason}; move it away and the other machines fill a new one"
+    )]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -190,8 +194,8 @@ pub(crate) struct Owner {
 }
 
 impl Storage {
-    /// Opens or makes the file and begins a new incarnation, `stride` above the last, unless it was closed cleanly.
-    /// `max_pages` of 4 KiB; 0: no limit.
+    /// Opens or makes the file and begins a new incarnation, `stride` above the last, unless it was
+    /// closed cleanly. `max_pages` of 4 KiB; 0: no limit.
     pub(crate) fn open(
         path: &Path,
         owner: Owner,
@@ -201,24 +205,41 @@ impl Storage {
         let fail = |source| open_error(path, source);
         let connection = Connection::open(path).map_err(fail)?;
         connection.busy_timeout(BUSY).map_err(fail)?;
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(fail)?;
-        let format: i64 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail)?;
+        connection
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .map_err(fail)?;
+        let format: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(fail)?;
         if format > FORMAT {
-            return Err(OpenError::Newer { path: path.to_owned(), found: format });
+            return Err(OpenError::Newer {
+                path: path.to_owned(),
+                found: format,
+            });
         }
         if format != 0 && format < FORMAT {
-            return Err(OpenError::Older { path: path.to_owned(), found: format });
+            return Err(OpenError::Older {
+                path: path.to_owned(),
+                found: format,
+            });
         }
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(fail)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+        connection
+            .pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
+            .map_err(fail)?;
+        connection
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(fail)?;
         if max_pages > 0 {
             connection
                 .pragma_update_and_check(None, "max_page_count", max_pages as i64, |_| Ok(()))
                 .map_err(fail)?;
         }
-        let mut storage =
-            Self { connection, path: path.to_owned(), durable: true, leftovers: Leftovers::default() };
+        let mut storage = Self {
+            connection,
+            path: path.to_owned(),
+            durable: true,
+            leftovers: Leftovers::default(),
+        };
         let loaded = storage.load(owner, stride)?;
         Ok((storage, loaded))
     }
@@ -231,44 +252,71 @@ impl Storage {
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(fail)?;
-        let format: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail)?;
+        let format: i64 = tx
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(fail)?;
         if format == 0 {
             tx.execute_batch(SCHEMA).map_err(fail)?;
-            tx.pragma_update(None, "user_version", FORMAT).map_err(fail)?;
+            tx.pragma_update(None, "user_version", FORMAT)
+                .map_err(fail)?;
             tx.execute(
                 "INSERT INTO store (id, cluster, machine, incarnation, opened, hlc, clean) VALUES (1, ?1, ?2, 0, 0, 0, NULL)",
                 params![owner.cluster.0, owner.machine.0],
             )
             .map_err(fail)?;
         }
-        let check: String = tx.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(fail)?;
+        let check: String = tx
+            .pragma_query_value(None, "quick_check", |row| row.get(0))
+            .map_err(fail)?;
         if check != "ok" {
-            return Err(OpenError::Corrupt { path, reason: check });
+            return Err(OpenError::Corrupt {
+                path,
+                reason: check,
+            });
         }
         let row = tx
-            .query_row("SELECT cluster, machine, incarnation, opened, hlc, clean FROM store", [], |row| {
-                Ok((
-                    ClusterId(row.get(0)?),
-                    MachineId(row.get(1)?),
-                    row.get::<_, i64>(2)? as u64,
-                    row.get::<_, i64>(3)? as u64,
-                    row.get::<_, i64>(4)? as u64,
-                    row.get::<_, Option<String>>(5)?,
-                ))
-            })
+            .query_row(
+                "SELECT cluster, machine, incarnation, opened, hlc, clean FROM store",
+                [],
+                |row| {
+                    Ok((
+                        ClusterId(row.get(0)?),
+                        MachineId(row.get(1)?),
+                        row.get::<_, i64>(2)? as u64,
+                        row.get::<_, i64>(3)? as u64,
+                        row.get::<_, i64>(4)? as u64,
+                        row.get::<_, Option<String>>(5)?,
+                    ))
+                },
+            )
             .optional()
             .map_err(fail)?;
         let Some((cluster, machine, incarnation, opened, hlc, clean)) = row else {
-            return Err(OpenError::Corrupt { path, reason: "its owner is missing".to_owned() });
+            return Err(OpenError::Corrupt {
+                path,
+                reason: "its owner is missing".to_owned(),
+            });
         };
         if cluster != owner.cluster {
-            return Err(OpenError::OtherCluster { path, found: cluster, wanted: owner.cluster });
+            return Err(OpenError::OtherCluster {
+                path,
+                found: cluster,
+                wanted: owner.cluster,
+            });
         }
         if machine != owner.machine {
-            return Err(OpenError::OtherMachine { path, found: machine, wanted: owner.machine });
+            return Err(OpenError::OtherMachine {
+                path,
+                found: machine,
+                wanted: owner.machine,
+            });
         }
         let kept = incarnation > 0 && clean.is_some() && clean == file;
-        let incarnation = if kept { incarnation } else { incarnation.saturating_add(stride.max(1)) };
+        let incarnation = if kept {
+            incarnation
+        } else {
+            incarnation.saturating_add(stride.max(1))
+        };
         let opened = opened + 1;
         tx.execute(
             "UPDATE store SET incarnation = ?1, opened = ?2, clean = NULL",
@@ -277,7 +325,17 @@ impl Storage {
         .map_err(fail)?;
         let (vector, cuts, ops) = read_ops(&tx, owner.kinds, &path)?;
         tx.commit().map_err(fail)?;
-        Ok(Loaded { me: Actor { machine, incarnation }, opened, hlc, vector, cuts, ops })
+        Ok(Loaded {
+            me: Actor {
+                machine,
+                incarnation,
+            },
+            opened,
+            hlc,
+            vector,
+            cuts,
+            ops,
+        })
     }
 
     /// Writes a transaction, whole or not at all.
@@ -306,8 +364,16 @@ impl Storage {
     }
 
     /// One transaction; with `remove`, what is left of replaced changes goes in it.
-    fn write(&mut self, me: Actor, hlc: u64, changes: &Changes, remove: bool) -> Result<(), CommitError> {
-        let tx = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    fn write(
+        &mut self,
+        me: Actor,
+        hlc: u64,
+        changes: &Changes,
+        remove: bool,
+    ) -> Result<(), CommitError> {
+        let tx = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         write_changes(&tx, me, hlc, changes, remove.then_some(&self.leftovers))?;
         tx.commit()?;
         Ok(())
@@ -318,12 +384,17 @@ impl Storage {
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         self.durable = true;
         let changes = Changes {
-            ops: state.ops().map(|op| (op.dot, Fate::Kept(Arc::clone(op)))).collect(),
+            ops: state
+                .ops()
+                .map(|op| (op.dot, Fate::Kept(Arc::clone(op))))
+                .collect(),
             complete: state.heights().collect(),
             cuts: state.cuts().collect(),
             ..Changes::default()
         };
-        let tx = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let tx = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         tx.execute_batch("DELETE FROM ops; DELETE FROM actors;")?;
         write_changes(&tx, state.me(), state.hlc.last(), &changes, None)?;
         tx.commit()?;
@@ -331,7 +402,8 @@ impl Storage {
         Ok(())
     }
 
-    /// Writes a compact copy of the file, as of the last commit. Who opens the copy goes on as a new incarnation.
+    /// Writes a compact copy of the file, as of the last commit. Who opens the copy goes on as a
+    /// new incarnation.
     pub(crate) fn backup(&self, to: &Path) -> Result<(), CommitError> {
         let name = to.to_string_lossy();
         self.connection.execute("VACUUM INTO ?1", params![name])?;
@@ -347,7 +419,8 @@ impl Storage {
     pub(crate) fn close(self, me: Actor, hlc: u64) -> Result<(), CommitError> {
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         // First everything into the file, then the word that everything is there.
-        self.connection.pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?;
+        self.connection
+            .pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?;
         self.connection.execute(
             "UPDATE store SET clean = ?1, incarnation = ?2, hlc = ?3",
             params![file_identity(&self.path), me.incarnation as i64, hlc as i64],
@@ -365,7 +438,8 @@ fn write_changes(
     changes: &Changes,
     leftovers: Option<&Leftovers>,
 ) -> rusqlite::Result<()> {
-    let mut find = tx.prepare_cached("SELECT id FROM actors WHERE machine = ?1 AND incarnation = ?2")?;
+    let mut find =
+        tx.prepare_cached("SELECT id FROM actors WHERE machine = ?1 AND incarnation = ?2")?;
     let mut make = tx.prepare_cached(
         "INSERT INTO actors (machine, incarnation, complete, cut) VALUES (?1, ?2, 0, 0) RETURNING id",
     )?;
@@ -386,18 +460,33 @@ fn write_changes(
     let mut put = tx.prepare_cached(
         "INSERT OR REPLACE INTO ops (actor, version, kind, class, key, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
-    let mut delete = tx.prepare_cached("DELETE FROM ops WHERE actor = ?1 AND version BETWEEN ?2 AND ?3")?;
+    let mut delete =
+        tx.prepare_cached("DELETE FROM ops WHERE actor = ?1 AND version BETWEEN ?2 AND ?3")?;
     // First what goes: the rest finds room in its place.
     if let Some(leftovers) = leftovers {
-        let gone = changes.ops.iter().filter(|(_, fate)| !matches!(fate, Fate::Kept(_)));
+        let gone = changes
+            .ops
+            .iter()
+            .filter(|(_, fate)| !matches!(fate, Fate::Kept(_)));
         let gone = leftovers::runs(gone.map(|(dot, _)| *dot));
         for (first, last) in leftovers.runs().into_iter().chain(gone) {
-            delete.execute(params![id_of(first.actor)?, first.version as i64, last as i64])?;
+            delete.execute(params![
+                id_of(first.actor)?,
+                first.version as i64,
+                last as i64
+            ])?;
         }
     }
     for (dot, fate) in &changes.ops {
         if let Fate::Kept(op) = fate {
-            let key = params![id_of(dot.actor)?, dot.version as i64, op.kind, op.class, &*op.key, &*op.body];
+            let key = params![
+                id_of(dot.actor)?,
+                dot.version as i64,
+                op.kind,
+                op.class,
+                &*op.key,
+                &*op.body
+            ];
             put.execute(key)?;
         }
     }
@@ -422,13 +511,22 @@ fn read_ops(
     let fail = |source| open_error(path, source);
     let mut actors = std::collections::HashMap::new();
     let (mut vector, mut cuts) = (VersionVector::default(), VersionVector::default());
-    let mut select =
-        tx.prepare("SELECT id, machine, incarnation, complete, cut FROM actors").map_err(fail)?;
+    let mut select = tx
+        .prepare("SELECT id, machine, incarnation, complete, cut FROM actors")
+        .map_err(fail)?;
     let mut rows = select.query([]).map_err(fail)?;
     while let Some(row) = rows.next().map_err(fail)? {
         let read = || -> rusqlite::Result<_> {
-            let actor = Actor { machine: MachineId(row.get(1)?), incarnation: row.get::<_, i64>(2)? as u64 };
-            Ok((row.get::<_, i64>(0)?, actor, row.get::<_, i64>(3)? as u64, row.get::<_, i64>(4)? as u64))
+            let actor = Actor {
+                machine: MachineId(row.get(1)?),
+                incarnation: row.get::<_, i64>(2)? as u64,
+            };
+            Ok((
+                row.get::<_, i64>(0)?,
+                actor,
+                row.get::<_, i64>(3)? as u64,
+                row.get::<_, i64>(4)? as u64,
+            ))
         };
         let (id, actor, complete, cut) = read().map_err(fail)?;
         actors.insert(id, actor);
@@ -436,23 +534,42 @@ fn read_ops(
         cuts.raise(actor, cut);
     }
     let mut ops = Vec::new();
-    let mut select = tx.prepare("SELECT actor, version, kind, class, key, body FROM ops").map_err(fail)?;
+    let mut select = tx
+        .prepare("SELECT actor, version, kind, class, key, body FROM ops")
+        .map_err(fail)?;
     let mut rows = select.query([]).map_err(fail)?;
     while let Some(row) = rows.next().map_err(fail)? {
         let read = || -> rusqlite::Result<_> {
             let key: Arc<str> = Arc::from(row.get_ref(4)?.as_str()?);
             let body = Bytes::copy_from_slice(row.get_ref(5)?.as_blob()?);
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)? as u64, row.get(2)?, row.get(3)?, key, body))
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, i64>(1)? as u64,
+                row.get(2)?,
+                row.get(3)?,
+                key,
+                body,
+            ))
         };
         let (actor, version, kind, class, key, body) = read().map_err(fail)?;
-        let actor = actors.get(&actor).copied().filter(|_| version < MAX_COUNTER);
+        let actor = actors
+            .get(&actor)
+            .copied()
+            .filter(|_| version < MAX_COUNTER);
         let Some(actor) = actor else {
             return Err(OpenError::Corrupt {
                 path: path.to_owned(),
                 reason: "a change without an actor".to_owned(),
             });
         };
-        ops.push(Arc::new(Op::decode(Dot { actor, version }, kind, class, key, body, kinds)));
+        ops.push(Arc::new(Op::decode(
+            Dot { actor, version },
+            kind,
+            class,
+            key,
+            body,
+            kinds,
+        )));
     }
     Ok((vector, cuts, ops))
 }
@@ -481,7 +598,9 @@ pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
 /// Device and inode: a file that was copied or restored is not the one that was closed.
 fn file_identity(path: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).ok().map(|meta| format!("{}:{}", meta.dev(), meta.ino()))
+    std::fs::metadata(path)
+        .ok()
+        .map(|meta| format!("{}:{}", meta.dev(), meta.ino()))
 }
 
 fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
@@ -495,7 +614,10 @@ fn open_error(path: &Path, source: rusqlite::Error) -> OpenError {
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::IntegralValueOutOfRange(..),
             _,
-        ) => OpenError::Corrupt { path, reason: source.to_string() },
+        ) => OpenError::Corrupt {
+            path,
+            reason: source.to_string(),
+        },
         _ => OpenError::Io { path, source },
     }
 }

@@ -1,4 +1,5 @@
-//! The handle: opens the store, hands work to the writer, gives out snapshots, watches and sessions.
+//! The handle: opens the store, hands work to the writer, gives out snapshots, watches and
+//! sessions.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -28,10 +29,12 @@ use crate::writer::{self, Commit, Done, Request, Work, WriteError, Writer};
 
 /// Requests that wait for the writer.
 const QUEUE: usize = 1_024;
-/// Rounds of `MAINTAIN` without a peer to fetch everything from after which a machine goes on with what it has: the one
-/// that it wants may be gone for good. Whoever has forgotten what it lacks will say so again.
+/// Rounds of `MAINTAIN` without a peer to fetch everything from after which a machine goes on with
+/// what it has: the one that it wants may be gone for good. Whoever has forgotten what it lacks
+/// will say so again.
 const GIVE_UP: u64 = 300;
-/// How often records that were stamped too far ahead, and deletes that all may have, are looked at again.
+/// How often records that were stamped too far ahead, and deletes that all may have, are looked at
+/// again.
 const MAINTAIN: Duration = Duration::from_secs(1);
 /// With 1,000 members, acknowledgements are a minute apart.
 const ACKNOWLEDGE_PER_MEMBER_MS: u64 = 60;
@@ -62,7 +65,12 @@ pub const DEFAULT_MAX_RATE: u64 = 32 * 1024 * 1024;
 
 impl Options {
     /// With the system's clock, a random seed and no limit.
-    pub fn new(path: PathBuf, cluster: ClusterId, machine: MachineId, kinds: &'static [Kind]) -> Self {
+    pub fn new(
+        path: PathBuf,
+        cluster: ClusterId,
+        machine: MachineId,
+        kinds: &'static [Kind],
+    ) -> Self {
         let seed = RandomState::new().build_hasher().finish();
         Self {
             path,
@@ -108,7 +116,8 @@ pub enum BackupError {
     Store(#[from] WriteError),
 }
 
-/// A replicated record store. Clones share it; it stays open until `close`, or (uncleanly) until the last is dropped.
+/// A replicated record store. Clones share it; it stays open until `close`, or (uncleanly) until
+/// the last is dropped.
 #[derive(Debug, Clone)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -138,28 +147,44 @@ pub(crate) struct Shared {
 }
 
 impl Store {
-    /// Opens or makes the file and loads it. Takes a new incarnation unless the store was closed cleanly.
+    /// Opens or makes the file and loads it. Takes a new incarnation unless the store was closed
+    /// cleanly.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let path = options.path.clone();
         let opening = tokio::task::spawn_blocking(move || open(options));
-        opening.await.map_err(|error| OpenError::Thread { path, source: std::io::Error::other(error) })?
+        opening.await.map_err(|error| OpenError::Thread {
+            path,
+            source: std::io::Error::other(error),
+        })?
     }
 
-    /// Applies all of the writes or none and returns when they are on the disk. At most `MAX_TRANSACTION` records.
+    /// Applies all of the writes or none and returns when they are on the disk. At most
+    /// `MAX_TRANSACTION` records.
     pub async fn write(&self, writes: Vec<Write>) -> Result<Commit, WriteError> {
         local::check_writes(self.shared.kinds, &writes)?;
-        self.shared.work(Work::Write(writes)).await.map(|done| done.commit)
+        self.shared
+            .work(Work::Write(writes))
+            .await
+            .map(|done| done.commit)
     }
 
-    /// Makes `rows` the complete set of this machine's observations of a kind. Rows that did not change cost
-    /// nothing; rows that are not in the set vanish everywhere. Not fsynced: the owner can always say it again.
-    pub async fn publish(&self, kind: u16, rows: Vec<(String, Vec<u8>)>) -> Result<Commit, WriteError> {
+    /// Makes `rows` the complete set of this machine's observations of a kind. Rows that did not
+    /// change cost nothing; rows that are not in the set vanish everywhere. Not fsynced: the owner
+    /// can always say it again.
+    pub async fn publish(
+        &self,
+        kind: u16,
+        rows: Vec<(String, Vec<u8>)>,
+    ) -> Result<Commit, WriteError> {
         let rows = local::check_rows(self.shared.kinds, kind, rows)?;
-        self.shared.work(Work::Publish { kind, rows }).await.map(|done| done.commit)
+        self.shared
+            .work(Work::Publish { kind, rows })
+            .await
+            .map(|done| done.commit)
     }
 
-    /// Appends entries to this machine's log of a kind, trims the log, and returns when that is on the disk. At most
-    /// `MAX_TRANSACTION` entries.
+    /// Appends entries to this machine's log of a kind, trims the log, and returns when that is on
+    /// the disk. At most `MAX_TRANSACTION` entries.
     pub async fn append(
         &self,
         kind: u16,
@@ -167,38 +192,58 @@ impl Store {
         keep: Retention,
     ) -> Result<Commit, WriteError> {
         local::check_entries(self.shared.kinds, kind, &entries)?;
-        self.shared.work(Work::Append { kind, entries, keep }).await.map(|done| done.commit)
+        self.shared
+            .work(Work::Append {
+                kind,
+                entries,
+                keep,
+            })
+            .await
+            .map(|done| done.commit)
     }
 
-    /// Makes a machine a member: deletes are kept until it has them, too. This machine has to be enrolled itself, or
-    /// nothing is ever collected. Does nothing if it is a member already.
+    /// Makes a machine a member: deletes are kept until it has them, too. This machine has to be
+    /// enrolled itself, or nothing is ever collected. Does nothing if it is a member already.
     pub async fn enrol(&self, machine: MachineId) -> Result<Commit, WriteError> {
         self.declare(machine, MemberStatus::Member).await
     }
 
-    /// A machine has left for good, or was removed by a person: nobody waits for it, and its facts vanish.
+    /// A machine has left for good, or was removed by a person: nobody waits for it, and its facts
+    /// vanish.
     pub async fn retire(&self, machine: MachineId) -> Result<Commit, WriteError> {
         self.declare(machine, MemberStatus::Left).await
     }
 
-    /// A machine was silent for too long: nobody waits for it, and its facts are not shown. When it comes back it says
-    /// so; if deletes were forgotten that it never had, it fetches everything anew and writes again what only it had.
+    /// A machine was silent for too long: nobody waits for it, and its facts are not shown. When it
+    /// comes back it says so; if deletes were forgotten that it never had, it fetches everything
+    /// anew and writes again what only it had.
     pub async fn evict(&self, machine: MachineId) -> Result<Commit, WriteError> {
         self.declare(machine, MemberStatus::Evicted).await
     }
 
-    async fn declare(&self, machine: MachineId, status: MemberStatus) -> Result<Commit, WriteError> {
+    async fn declare(
+        &self,
+        machine: MachineId,
+        status: MemberStatus,
+    ) -> Result<Commit, WriteError> {
         self.write(vec![Write::Declare { machine, status }]).await
     }
 
-    /// Writes a compact copy of the store, as of now, to a file that must not exist. Who opens the copy, here or
-    /// elsewhere, goes on as a new incarnation, and fetches everything anew if the cluster has gone on meanwhile.
-    /// Writes wait until it is done: about 10 ms per MB.
+    /// Writes a compact copy of the store, as of now, to a file that must not exist. Who opens the
+    /// copy, here or elsewhere, goes on as a new incarnation, and fetches everything anew if the
+    /// cluster has gone on meanwhile. Writes wait until it is done: about 10 ms per MB.
     pub async fn backup(&self, to: &Path) -> Result<BackupDone, BackupError> {
         let path = to.to_owned();
-        let io = |source| BackupError::Io { path: to.to_owned(), source };
+        let io = |source| BackupError::Io {
+            path: to.to_owned(),
+            source,
+        };
         // Reserves the name: SQLite would write into a file that somebody else makes meanwhile.
-        match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+        match std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+        {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 return Err(BackupError::Exists { path });
@@ -206,8 +251,16 @@ impl Store {
             Err(error) => return Err(io(error)),
         }
         let (reply, answer) = oneshot::channel();
-        let request = Request::Backup { to: path.clone(), reply };
-        let sent = self.shared.requests.send(request).await.map_err(|_| WriteError::Closed);
+        let request = Request::Backup {
+            to: path.clone(),
+            reply,
+        };
+        let sent = self
+            .shared
+            .requests
+            .send(request)
+            .await
+            .map_err(|_| WriteError::Closed);
         let written = match sent {
             Ok(()) => answer.await.unwrap_or(Err(WriteError::Closed)),
             Err(error) => Err(error),
@@ -251,7 +304,10 @@ impl Store {
 
     /// From now on.
     pub fn watch(&self) -> Watch {
-        Watch::new(self.shared.snapshots.clone(), Arc::clone(&self.shared.recent))
+        Watch::new(
+            self.shared.snapshots.clone(),
+            Arc::clone(&self.shared.recent),
+        )
     }
 
     /// This machine, in this life.
@@ -274,12 +330,15 @@ impl Store {
         self.snapshot().version_vector()
     }
 
-    /// Waits until everything up to a version of an actor is here: read-your-writes on another machine. Waits for
-    /// ever if it never comes; cancel-safe, so put a timeout round it.
+    /// Waits until everything up to a version of an actor is here: read-your-writes on another
+    /// machine. Waits for ever if it never comes; cancel-safe, so put a timeout round it.
     pub async fn wait_for(&self, actor: Actor, version: u64) -> Result<Arc<Snapshot>, StoreClosed> {
         let mut snapshots = self.shared.snapshots.clone();
-        let here = snapshots.wait_for(|snapshot| snapshot.height(actor) >= version).await;
-        here.map(|snapshot| Arc::clone(&snapshot)).map_err(|_| StoreClosed)
+        let here = snapshots
+            .wait_for(|snapshot| snapshot.height(actor) >= version)
+            .await;
+        here.map(|snapshot| Arc::clone(&snapshot))
+            .map_err(|_| StoreClosed)
     }
 
     /// Starts a replication session with a peer. Must be called within a tokio runtime.
@@ -287,13 +346,18 @@ impl Store {
         session::run(&self.shared, peer)
     }
 
-    /// Ends the sessions, marks a clean shutdown and closes the file. Other clones answer `Closed` from here on.
+    /// Ends the sessions, marks a clean shutdown and closes the file. Other clones answer `Closed`
+    /// from here on.
     pub async fn close(self) -> Result<(), WriteError> {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         let (reply, closed) = oneshot::channel();
-        self.shared.requests.send(Request::Close { reply }).await.map_err(|_| WriteError::Closed)?;
+        self.shared
+            .requests
+            .send(Request::Close { reply })
+            .await
+            .map_err(|_| WriteError::Closed)?;
         closed.await.map_err(|_| WriteError::Closed)?
     }
 }
@@ -301,25 +365,47 @@ impl Store {
 impl Shared {
     pub(crate) async fn replace(&self, fresh: State) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::Replace { fresh: Box::new(fresh), reply };
-        self.requests.send(request).await.map_err(|_| WriteError::Closed)?;
+        let request = Request::Replace {
+            fresh: Box::new(fresh),
+            reply,
+        };
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)?
     }
 
     pub(crate) async fn work(&self, work: Work) -> Result<Done, WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Work { work, reply }).await.map_err(|_| WriteError::Closed)?;
+        self.requests
+            .send(Request::Work { work, reply })
+            .await
+            .map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)?
     }
 }
 
 fn open(options: Options) -> Result<Store, OpenError> {
-    let Options { path, cluster, machine, kinds, clock, seed, max_bytes, max_rate } = options;
+    let Options {
+        path,
+        cluster,
+        machine,
+        kinds,
+        clock,
+        seed,
+        max_bytes,
+        max_rate,
+    } = options;
     if let Some(kind) = kinds.iter().find(|kind| kind.id >= kind::FIRST_RESERVED) {
         return Err(OpenError::ReservedKind { kind: kind.id });
     }
     let stride = writer::stride(seed ^ clock.now_ms());
-    let owner = Owner { cluster, machine, kinds };
+    let owner = Owner {
+        cluster,
+        machine,
+        kinds,
+    };
     let opening = || load(&path, owner, stride, max_bytes, clock.now_ms());
     let (set_aside, (storage, state, opened)) = match opening() {
         Err(OpenError::Corrupt { reason, .. }) => {
@@ -352,7 +438,10 @@ fn open(options: Options) -> Result<Store, OpenError> {
     std::thread::Builder::new()
         .name("store-writer".to_owned())
         .spawn(move || writer.run(queue))
-        .map_err(|source| OpenError::Thread { path: path.clone(), source })?;
+        .map_err(|source| OpenError::Thread {
+            path: path.clone(),
+            source,
+        })?;
     let shared = Arc::new(Shared {
         cluster,
         kinds,
@@ -371,7 +460,9 @@ fn open(options: Options) -> Result<Store, OpenError> {
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
     });
-    shared.tasks.spawn(maintain(Arc::downgrade(&shared), shared.stop.clone(), path));
+    shared
+        .tasks
+        .spawn(maintain(Arc::downgrade(&shared), shared.stop.clone(), path));
     Ok(Store { shared })
 }
 
@@ -384,8 +475,18 @@ fn load(
 ) -> Result<(Storage, State, u64), OpenError> {
     let (mut storage, loaded) = Storage::open(path, owner, stride, max_bytes / 4_096)?;
     let hlc = Hlc::starting_at(loaded.hlc);
-    let (state, changes) = State::load(loaded.me, hlc, &loaded.vector, &loaded.cuts, loaded.ops, now_ms)
-        .map_err(|error| OpenError::Corrupt { path: path.to_owned(), reason: error.to_string() })?;
+    let (state, changes) = State::load(
+        loaded.me,
+        hlc,
+        &loaded.vector,
+        &loaded.cuts,
+        loaded.ops,
+        now_ms,
+    )
+    .map_err(|error| OpenError::Corrupt {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
     if !changes.ops.is_empty() {
         // Leftovers of a version that understood less; without them the file is the same store.
         if let Err(error) = storage.commit(state.me(), state.hlc.last(), &changes, false) {
@@ -395,8 +496,8 @@ fn load(
     Ok((storage, state, loaded.opened))
 }
 
-/// Lets quarantined records in when their time has come, acknowledges deletes and collects them. Holds no handle, so
-/// that a dropped store ends.
+/// Lets quarantined records in when their time has come, acknowledges deletes and collects them.
+/// Holds no handle, so that a dropped store ends.
 async fn maintain(shared: std::sync::Weak<Shared>, stop: CancellationToken, path: PathBuf) {
     let mut round = 0_u64;
     let mut fetching = 0_u64;
@@ -405,29 +506,43 @@ async fn maintain(shared: std::sync::Weak<Shared>, stop: CancellationToken, path
             () = stop.cancelled() => return,
             () = tokio::time::sleep(MAINTAIN) => {}
         }
-        let Some(shared) = shared.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
         round += 1;
         let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
         shared.metrics.file_bytes.store(bytes, Ordering::Relaxed);
         let snapshot = Arc::clone(&shared.snapshots.borrow());
         let state = &snapshot.state;
-        fetching =
-            if state.is_rejoining() && shared.fetching.available_permits() > 0 { fetching + 1 } else { 0 };
+        fetching = if state.is_rejoining() && shared.fetching.available_permits() > 0 {
+            fetching + 1
+        } else {
+            0
+        };
         if fetching > GIVE_UP {
             tracing::warn!("nobody to fetch everything from: going on with what is here");
             if let Err(error) = shared.work(Work::EndRejoin).await {
                 tracing::warn!(%error, "cannot go on with what is here");
             }
         }
-        // Everybody writes an acknowledgement for a round of deletes: the more machines, the longer the round.
-        let every =
-            (state.current_members().count() as u64 * ACKNOWLEDGE_PER_MEMBER_MS).div_ceil(1_000).max(2);
+        // Everybody writes an acknowledgement for a round of deletes: the more machines, the longer
+        // the round.
+        let every = (state.current_members().count() as u64 * ACKNOWLEDGE_PER_MEMBER_MS)
+            .div_ceil(1_000)
+            .max(2);
         let due = state.is_evicted() || state.due_acknowledgements().is_some();
         let acknowledge = round.is_multiple_of(every) && due;
         // What was forgotten while somebody fetches everything, it would have to fetch again.
         let collect = state.buried() > 0 && shared.serving.load(Ordering::Relaxed) == 0;
         let idle = state.quarantined().next().is_none() && !collect && !acknowledge;
-        if !idle && let Err(error) = shared.work(Work::Maintain { acknowledge, collect }).await {
+        if !idle
+            && let Err(error) = shared
+                .work(Work::Maintain {
+                    acknowledge,
+                    collect,
+                })
+                .await
+        {
             tracing::warn!(%error, "the store cannot be tidied up");
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::id::{Actor, Dot};
 
-/// "Everything that actor A changed, up to version v, is here or has been replaced by something newer."
-/// An actor that is not listed stands at 0.
+/// "Everything that actor A changed, up to version v, is here or has been replaced by something
+/// newer." An actor that is not listed stands at 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VersionVector(BTreeMap<Actor, u64>);
 
@@ -44,7 +44,10 @@ impl VersionVector {
     }
 
     /// The actors that stand higher here than in `other`: (actor, there, here).
-    pub(crate) fn above<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (Actor, u64, u64)> + 'a {
+    pub(crate) fn above<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (Actor, u64, u64)> + 'a {
         self.iter().filter_map(|(actor, here)| {
             let there = other.get(actor);
             (here > there).then_some((actor, there, here))
@@ -68,7 +71,10 @@ mod tests {
     use crate::id::MachineId;
 
     fn actor(n: u8) -> Actor {
-        Actor { machine: MachineId([n; 16]), incarnation: 1 }
+        Actor {
+            machine: MachineId([n; 16]),
+            incarnation: 1,
+        }
     }
 
     #[test]
@@ -83,10 +89,23 @@ mod tests {
 
     #[test]
     fn above_lists_what_the_other_lacks() {
-        let mine: VersionVector = [(actor(1), 5), (actor(2), 2), (actor(3), 1)].into_iter().collect();
-        let theirs: VersionVector = [(actor(1), 4), (actor(2), 2), (actor(4), 9)].into_iter().collect();
-        assert_eq!(mine.above(&theirs).collect::<Vec<_>>(), [(actor(1), 4, 5), (actor(3), 0, 1)]);
-        assert!(mine.includes(Dot { actor: actor(1), version: 5 }));
-        assert!(!mine.includes(Dot { actor: actor(4), version: 1 }));
+        let mine: VersionVector = [(actor(1), 5), (actor(2), 2), (actor(3), 1)]
+            .into_iter()
+            .collect();
+        let theirs: VersionVector = [(actor(1), 4), (actor(2), 2), (actor(4), 9)]
+            .into_iter()
+            .collect();
+        assert_eq!(
+            mine.above(&theirs).collect::<Vec<_>>(),
+            [(actor(1), 4, 5), (actor(3), 0, 1)]
+        );
+        assert!(mine.includes(Dot {
+            actor: actor(1),
+            version: 5
+        }));
+        assert!(!mine.includes(Dot {
+            actor: actor(4),
+            version: 1
+        }));
     }
 }

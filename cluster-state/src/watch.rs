@@ -25,9 +25,12 @@ impl Recent {
     pub(crate) fn push(&mut self, number: u64, records: &BTreeSet<RecordId>) {
         // An empty commit takes a place too, or the queue could grow without ids.
         self.ids += records.len() + 1;
-        self.commits.push_back((number, records.iter().cloned().collect()));
+        self.commits
+            .push_back((number, records.iter().cloned().collect()));
         while self.ids > MAX_REMEMBERED {
-            let Some((number, records)) = self.commits.pop_front() else { break };
+            let Some((number, records)) = self.commits.pop_front() else {
+                break;
+            };
             self.ids -= records.len() + 1;
             self.forgotten = number;
         }
@@ -46,8 +49,16 @@ impl Recent {
             return None;
         }
         let start = self.commits.partition_point(|(number, _)| *number <= since);
-        let commits = self.commits.iter().skip(start).take_while(|(number, _)| *number <= until);
-        Some(commits.flat_map(|(_, records)| records.iter().cloned()).collect())
+        let commits = self
+            .commits
+            .iter()
+            .skip(start)
+            .take_while(|(number, _)| *number <= until);
+        Some(
+            commits
+                .flat_map(|(_, records)| records.iter().cloned())
+                .collect(),
+        )
     }
 }
 
@@ -74,9 +85,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(snapshots: watch::Receiver<Arc<Snapshot>>, recent: Arc<Mutex<Recent>>) -> Self {
+    pub(crate) fn new(
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        recent: Arc<Mutex<Recent>>,
+    ) -> Self {
         let seen = snapshots.borrow().number;
-        Self { snapshots, recent, seen }
+        Self {
+            snapshots,
+            recent,
+            seen,
+        }
     }
 
     /// Starts again after commit `number`, as read from `Snapshot::number` of this run.
@@ -85,8 +103,8 @@ impl Watch {
         self
     }
 
-    /// Waits until a record has changed since the last call (or since the watch was made) and says which, with the
-    /// snapshot in which they have changed. Cancel-safe.
+    /// Waits until a record has changed since the last call (or since the watch was made) and says
+    /// which, with the snapshot in which they have changed. Cancel-safe.
     pub async fn changed(&mut self) -> Result<(Changed, Arc<Snapshot>), StoreClosed> {
         loop {
             let seen = self.seen;
@@ -102,7 +120,9 @@ impl Watch {
             self.seen = snapshot.number;
             match records {
                 None => return Ok((Changed::Everything, snapshot)),
-                Some(records) if !records.is_empty() => return Ok((Changed::Records(records), snapshot)),
+                Some(records) if !records.is_empty() => {
+                    return Ok((Changed::Records(records), snapshot));
+                }
                 // A commit that changed nothing visible, such as a peer's height.
                 Some(_) => {}
             }
@@ -115,7 +135,13 @@ mod tests {
     use super::*;
 
     fn ids(keys: &[&str]) -> BTreeSet<RecordId> {
-        keys.iter().map(|key| RecordId { kind: 1, owner: None, key: Arc::from(*key) }).collect()
+        keys.iter()
+            .map(|key| RecordId {
+                kind: 1,
+                owner: None,
+                key: Arc::from(*key),
+            })
+            .collect()
     }
 
     #[test]
@@ -136,7 +162,11 @@ mod tests {
             recent.push(number, &ids(&["a"]));
         }
         assert_eq!(recent.since(0, 10), None);
-        assert!(recent.since(MAX_REMEMBERED as u64 - 5, MAX_REMEMBERED as u64).is_some());
+        assert!(
+            recent
+                .since(MAX_REMEMBERED as u64 - 5, MAX_REMEMBERED as u64)
+                .is_some()
+        );
         assert!(recent.commits.len() <= MAX_REMEMBERED / 2);
     }
 }

@@ -1,7 +1,7 @@
 //! Frames between two machines: one message each, a tag byte and a postcard body.
 //!
-//! A newer peer may send tags we do not know (ignored) and bodies with more at the end (ignored). Decoding never
-//! panics and allocates no more than a small multiple of the frame.
+//! A newer peer may send tags we do not know (ignored) and bodies with more at the end (ignored).
+//! Decoding never panics and allocates no more than a small multiple of the frame.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -148,7 +148,9 @@ struct WireOp<'a> {
 
 fn frame(tag: u8, body: &impl Serialize) -> Bytes {
     // Writing to memory cannot fail for these types; an empty body would be refused by the peer.
-    postcard::to_extend(body, vec![tag]).map(Bytes::from).unwrap_or_default()
+    postcard::to_extend(body, vec![tag])
+        .map(Bytes::from)
+        .unwrap_or_default()
 }
 
 pub(crate) fn encode_hello(hello: &Hello) -> Bytes {
@@ -187,11 +189,22 @@ pub(crate) fn encode_changes(batch: &Batch) -> Bytes {
         };
         match runs.last_mut() {
             Some(run) if run.actor == op.dot.actor => run.ops.push(wire),
-            _ => runs.push(WireRun { actor: op.dot.actor, ops: vec![wire] }),
+            _ => runs.push(WireRun {
+                actor: op.dot.actor,
+                ops: vec![wire],
+            }),
         }
     }
     let (heights, cuts) = (batch.heights.clone(), batch.cuts.clone());
-    frame(TAG_CHANGES, &WireChanges { runs, heights, repair: batch.repair, cuts })
+    frame(
+        TAG_CHANGES,
+        &WireChanges {
+            runs,
+            heights,
+            repair: batch.repair,
+            cuts,
+        },
+    )
 }
 
 /// Upper bound of an op's share of a frame.
@@ -230,7 +243,8 @@ pub(crate) fn decode(bytes: &[u8], kinds: &[Kind]) -> Result<Message, FrameError
         TAG_HEIGHTS => {
             let heights: Heights = body(rest)?;
             let told = heights.entries.iter().chain(&heights.cuts);
-            told.into_iter().try_for_each(|(actor, version)| check(*actor, *version))?;
+            told.into_iter()
+                .try_for_each(|(actor, version)| check(*actor, *version))?;
             Ok(Message::Heights(heights))
         }
         TAG_CHANGES => decode_changes(body(rest)?, kinds).map(Message::Changes),
@@ -255,7 +269,8 @@ pub(crate) fn decode(bytes: &[u8], kinds: &[Kind]) -> Result<Message, FrameError
 
 fn decode_changes(wire: WireChanges<'_>, kinds: &[Kind]) -> Result<Batch, FrameError> {
     let told = wire.heights.iter().chain(&wire.cuts);
-    told.into_iter().try_for_each(|(actor, version)| check(*actor, *version))?;
+    told.into_iter()
+        .try_for_each(|(actor, version)| check(*actor, *version))?;
     let mut ops = Vec::new();
     for run in wire.runs {
         for op in run.ops {
@@ -266,29 +281,56 @@ fn decode_changes(wire: WireChanges<'_>, kinds: &[Kind]) -> Result<Batch, FrameE
             if op.key.len() > MAX_KEY {
                 return Err(FrameError::Senseless("key too long"));
             }
-            let dot = Dot { actor: run.actor, version: op.version };
+            let dot = Dot {
+                actor: run.actor,
+                version: op.version,
+            };
             // Copied, so that a small record does not keep its whole frame in memory.
             let body = Bytes::copy_from_slice(op.body.0);
-            ops.push(Arc::new(Op::decode(dot, op.kind, op.class, Arc::from(op.key), body, kinds)));
+            ops.push(Arc::new(Op::decode(
+                dot,
+                op.kind,
+                op.class,
+                Arc::from(op.key),
+                body,
+                kinds,
+            )));
         }
     }
-    Ok(Batch { ops, heights: wire.heights, cuts: wire.cuts, repair: wire.repair })
+    Ok(Batch {
+        ops,
+        heights: wire.heights,
+        cuts: wire.cuts,
+        repair: wire.repair,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::op::Content;
     use proptest::prelude::*;
 
+    use super::*;
+    use crate::op::Content;
+
     fn actor() -> Actor {
-        Actor { machine: MachineId([7; 16]), incarnation: 3 }
+        Actor {
+            machine: MachineId([7; 16]),
+            incarnation: 3,
+        }
     }
 
     fn batch() -> Batch {
         let op = |version| {
-            let dot = Dot { actor: actor(), version };
-            Arc::new(Op::fact(dot, 9, Arc::from(format!("key-{version}")), Some(b"value")))
+            let dot = Dot {
+                actor: actor(),
+                version,
+            };
+            Arc::new(Op::fact(
+                dot,
+                9,
+                Arc::from(format!("key-{version}")),
+                Some(b"value"),
+            ))
         };
         Batch {
             ops: vec![op(5), op(7)],
@@ -301,10 +343,14 @@ mod tests {
     #[test]
     fn changes_come_back() {
         let bytes = encode_changes(&batch());
-        let Ok(Message::Changes(back)) = decode(&bytes, &[]) else { panic!("not changes") };
+        let Ok(Message::Changes(back)) = decode(&bytes, &[]) else {
+            panic!("not changes")
+        };
         assert_eq!(back.ops, batch().ops);
         assert_eq!((back.heights, back.repair), (batch().heights, false));
-        assert!(bytes.len() <= batch().ops.iter().map(|op| weight(op)).sum::<usize>() + HEIGHT_WEIGHT);
+        assert!(
+            bytes.len() <= batch().ops.iter().map(|op| weight(op)).sum::<usize>() + HEIGHT_WEIGHT
+        );
     }
 
     #[test]
@@ -350,10 +396,25 @@ mod tests {
             change(&mut batch);
             decode(&encode_changes(&batch), &[]).map(|_| ())
         };
-        let far = || (Actor { machine: MachineId([1; 16]), incarnation: 1 }, MAX_COUNTER);
+        let far = || {
+            (
+                Actor {
+                    machine: MachineId([1; 16]),
+                    incarnation: 1,
+                },
+                MAX_COUNTER,
+            )
+        };
         assert_eq!(bad(|batch| batch.heights.clear()), Ok(()));
         assert!(
-            bad(|batch| batch.heights = vec![(Actor { incarnation: MAX_COUNTER, ..actor() }, 1)]).is_err()
+            bad(|batch| batch.heights = vec![(
+                Actor {
+                    incarnation: MAX_COUNTER,
+                    ..actor()
+                },
+                1
+            )])
+            .is_err()
         );
         assert_eq!(
             decode(
@@ -368,13 +429,27 @@ mod tests {
             .map(|_| ()),
             Err(FrameError::Senseless("version out of range"))
         );
-        let sums = BucketSums { kind: 1, sums: vec![0; 3], last: true };
+        let sums = BucketSums {
+            kind: 1,
+            sums: vec![0; 3],
+            last: true,
+        };
         assert!(decode(&encode_buckets(&sums), &[]).is_err());
-        let many = (0..=MAX_HEARD).map(|n| MachineId((n as u128).to_le_bytes())).collect();
+        let many = (0..=MAX_HEARD)
+            .map(|n| MachineId((n as u128).to_le_bytes()))
+            .collect();
         assert!(decode(&encode_hears(&many), &[]).is_err());
-        assert_eq!(decode(&[], &[]).map(|_| ()), Err(FrameError::Senseless("empty")));
+        assert_eq!(
+            decode(&[], &[]).map(|_| ()),
+            Err(FrameError::Senseless("empty"))
+        );
         let long = vec![0; MAX_FRAME + 1];
-        assert_eq!(decode(&long, &[]).map(|_| ()), Err(FrameError::TooLong { bytes: MAX_FRAME + 1 }));
+        assert_eq!(
+            decode(&long, &[]).map(|_| ()),
+            Err(FrameError::TooLong {
+                bytes: MAX_FRAME + 1
+            })
+        );
     }
 
     #[test]
@@ -384,7 +459,9 @@ mod tests {
         damaged.class = 99;
         damaged.body = Bytes::from_static(b"??");
         batch.ops[0] = Arc::new(damaged);
-        let Ok(Message::Changes(back)) = decode(&encode_changes(&batch), &[]) else { panic!("refused") };
+        let Ok(Message::Changes(back)) = decode(&encode_changes(&batch), &[]) else {
+            panic!("refused")
+        };
         assert_eq!(back.ops[0].content, Content::Opaque);
         assert_eq!(back.ops[0].body, Bytes::from_static(b"??"));
         assert!(matches!(back.ops[1].content, Content::Fact(Some(_))));

@@ -1,5 +1,5 @@
-//! The one thread that changes the store. It takes the requests that wait, makes one transaction of them, commits,
-//! publishes the new snapshot, and only then answers.
+//! The one thread that changes the store. It takes the requests that wait, makes one transaction of
+//! them, commits, publishes the new snapshot, and only then answers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,11 +24,11 @@ use crate::watch::Recent;
 
 /// Most requests in one transaction.
 const MAX_GROUP: usize = 256;
-/// A new incarnation is up to this far above the last, at random: two copies of one file that are both started do
-/// not take the same one.
+/// A new incarnation is up to this far above the last, at random: two copies of one file that are
+/// both started do not take the same one.
 pub(crate) const MAX_STRIDE: u64 = 1 << 20;
-/// New incarnations in one run because peers knew more. An old copy needs one, seldom two; two processes with copies of
-/// one directory outbid each other until the first gives up.
+/// New incarnations in one run because peers knew more. An old copy needs one, seldom two; two
+/// processes with copies of one directory outbid each other until the first gives up.
 const MAX_REINCARNATIONS: u32 = 3;
 
 /// A write that did not happen. Nothing of it is stored anywhere.
@@ -52,7 +52,10 @@ pub enum WriteError {
         class: Class,
     },
     /// A key of no or too many bytes.
-    #[error("key of {bytes} bytes in kind {kind}: 1 to {} are allowed", crate::kind::MAX_KEY)]
+    #[error(
+        "key of {bytes} bytes in kind {kind}: 1 to {} are allowed",
+        crate::kind::MAX_KEY
+    )]
     BadKey {
         /// The kind.
         kind: u16,
@@ -84,7 +87,9 @@ pub enum WriteError {
         records: usize,
     },
     /// A record's causal context is full.
-    #[error("record `{key}` of kind {kind} was written by more than {MAX_CONTEXT} lives of machines")]
+    #[error(
+        "record `{key}` of kind {kind} was written by more than {MAX_CONTEXT} lives of machines"
+    )]
     TooManyWriters {
         /// The kind.
         kind: u16,
@@ -134,7 +139,8 @@ pub enum WriteError {
         /// The epoch that was wanted.
         epoch: u64,
     },
-    /// Another process goes on with a copy of this machine's store, under this machine's id. Only one of the two may.
+    /// Another process goes on with a copy of this machine's store, under this machine's id. Only
+    /// one of the two may.
     #[error(
         "another process writes as this machine, {machine}: a copy of its data directory is in use; stop one of the two"
     )]
@@ -142,8 +148,8 @@ pub enum WriteError {
         /// This machine.
         machine: MachineId,
     },
-    /// A peer has an acknowledgement of ours that this store does not remember: it is an old copy, and everything is
-    /// fetched anew. Never the answer to a write.
+    /// A peer has an acknowledgement of ours that this store does not remember: it is an old copy,
+    /// and everything is fetched anew. Never the answer to a write.
     #[error("this store is an old copy: everything is fetched anew")]
     Forgotten,
     /// No room on the disk. Reading and receiving membership go on.
@@ -170,7 +176,10 @@ pub enum WriteError {
 
 /// More records of unknown form than the store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than {} records of unknown form: upgrade this machine", crate::state::MAX_OPAQUE)]
+#[error(
+    "more than {} records of unknown form: upgrade this machine",
+    crate::state::MAX_OPAQUE
+)]
 pub struct TooManyOpaqueRecords;
 
 impl From<Rejected> for WriteError {
@@ -310,7 +319,10 @@ impl Writer {
             Ok(done) => done.into_iter().map(Ok).collect(),
             Err(error) if group.len() == 1 => vec![Err(error)],
             // One of them may be at fault: each for itself.
-            Err(_) => works.iter().map(|work| self.transact_one(work)).collect::<Vec<_>>(),
+            Err(_) => works
+                .iter()
+                .map(|work| self.transact_one(work))
+                .collect::<Vec<_>>(),
         };
         for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
             // Who asked may have gone; the commit stands.
@@ -338,15 +350,22 @@ impl Writer {
             // What others rely on must not be taken back by a power cut.
             let relied_on = !matches!(work, Work::Publish { .. } | Work::Apply(_));
             durable |= before.0 != after.0 || relied_on && before != after;
-            let commit = Commit { actor: state.me(), version: after.1, number: current.number };
+            let commit = Commit {
+                actor: state.me(),
+                version: after.1,
+                number: current.number,
+            };
             done.push(Done { commit });
         }
-        let same = state.me() == current.state.me() && state.is_rejoining() == current.state.is_rejoining();
+        let same = state.me() == current.state.me()
+            && state.is_rejoining() == current.state.is_rejoining();
         if changes.is_empty() && same {
             return Ok(done);
         }
         let started = Instant::now();
-        let committed = self.storage.commit(state.me(), state.hlc.last(), &changes, durable);
+        let committed = self
+            .storage
+            .commit(state.me(), state.hlc.last(), &changes, durable);
         if let Err(error) = committed {
             add(&self.metrics.failed_commits, 1);
             return Err(write_error(&self.path, error));
@@ -362,7 +381,10 @@ impl Writer {
     }
 
     fn show(&mut self, state: State, number: u64, changes: &Changes) {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).push(number, &changes.records);
+        self.recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(number, &changes.records);
         self.snapshots.send_replace(Snapshot::shared(state, number));
     }
 
@@ -374,15 +396,22 @@ impl Writer {
         changes: &mut Changes,
     ) -> Result<(), WriteError> {
         if self.reincarnations > MAX_REINCARNATIONS {
-            return Err(WriteError::Twin { machine: state.me().machine });
+            return Err(WriteError::Twin {
+                machine: state.me().machine,
+            });
         }
         match work {
             Work::Write(writes) => local::write(state, writes, now_ms, changes),
-            Work::Append { kind, entries, keep } => {
-                local::append(state, *kind, entries, *keep, now_ms, changes)
-            }
+            Work::Append {
+                kind,
+                entries,
+                keep,
+            } => local::append(state, *kind, entries, *keep, now_ms, changes),
             Work::Publish { kind, rows } => local::publish(state, *kind, rows, now_ms, changes),
-            Work::Maintain { acknowledge, collect } => {
+            Work::Maintain {
+                acknowledge,
+                collect,
+            } => {
                 state.release(now_ms, changes)?;
                 if *acknowledge {
                     local::acknowledge(state, now_ms, changes)?;
@@ -399,7 +428,9 @@ impl Writer {
             }
             Work::BeginRejoin(wanted) => {
                 if !state.is_rejoining() {
-                    tracing::warn!("the cluster went on without this machine: fetching everything anew");
+                    tracing::warn!(
+                        "the cluster went on without this machine: fetching everything anew"
+                    );
                     state.begin_rejoin(wanted.clone());
                 }
                 Ok(())
@@ -424,8 +455,8 @@ impl Writer {
         }
     }
 
-    /// A peer knows changes of ours that we do not: this file is an old copy. What we say from here on is said by a
-    /// new incarnation.
+    /// A peer knows changes of ours that we do not: this file is an old copy. What we say from here
+    /// on is said by a new incarnation.
     fn reincarnate(
         &mut self,
         state: &mut State,
@@ -452,7 +483,8 @@ impl Writer {
         local::reincarnate(state, incarnation, opened_at, now_ms, changes)
     }
 
-    /// Goes on from what was fetched whole. One transaction; until it is done, readers see what was there.
+    /// Goes on from what was fetched whole. One transaction; until it is done, readers see what was
+    /// there.
     fn replace(&mut self, fresh: State) -> Result<(), WriteError> {
         let current = Arc::clone(&self.snapshots.borrow());
         if !current.state.is_rejoining() {
@@ -462,17 +494,24 @@ impl Writer {
         let stride = stride(self.seed ^ now_ms);
         let mut changes = Changes::default();
         let state = local::rejoin(&current.state, fresh, stride, now_ms, &mut changes)?;
-        self.storage.replace(&state).map_err(|error| write_error(&self.path, error))?;
+        self.storage
+            .replace(&state)
+            .map_err(|error| write_error(&self.path, error))?;
         self.opened_at = 0;
         add(&self.metrics.rejoins, 1);
         let number = current.number + 1;
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).forget(number);
+        self.recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .forget(number);
         self.snapshots.send_replace(Snapshot::shared(state, number));
         Ok(())
     }
 
     fn backup(&self, to: &Path) -> Result<(), WriteError> {
-        self.storage.backup(to).map_err(|error| write_error(to, error))
+        self.storage
+            .backup(to)
+            .map_err(|error| write_error(to, error))
     }
 }
 
@@ -483,9 +522,12 @@ pub(crate) fn stride(seed: u64) -> u64 {
 
 fn write_error(path: &std::path::Path, error: CommitError) -> WriteError {
     match error {
-        CommitError::DiskFull => WriteError::DiskFull { path: path.to_owned() },
-        CommitError::Other(source) => {
-            WriteError::Storage { path: path.to_owned(), reason: source.to_string() }
-        }
+        CommitError::DiskFull => WriteError::DiskFull {
+            path: path.to_owned(),
+        },
+        CommitError::Other(source) => WriteError::Storage {
+            path: path.to_owned(),
+            reason: source.to_string(),
+        },
     }
 }

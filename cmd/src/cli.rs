@@ -1,10 +1,13 @@
-//! The command line as clap sees it: global flags, the list of commands, and which of a flag and a variable counts.
+//! The command line as clap sees it: global flags, the list of commands, and which of a flag and a
+//! variable counts.
 
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
 
 use crate::commands;
 use crate::connect::Globals;
@@ -33,7 +36,11 @@ unreachable, 5 timed out, 130 interrupted; `uc exec` passes on the container's o
 /// The program's arguments.
 #[derive(Debug, Parser)]
 #[command(name = "uc", version, about = ABOUT, after_help = AFTER, styles = STYLES, disable_help_subcommand = true)]
-#[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -43,7 +50,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Args)]
 struct GlobalArgs {
-    /// Connect to this machine, whatever the contexts say: `ssh://USER@HOST[:PORT]` or `unix:///path`
+    /// Connect to this machine, whatever the contexts say: `ssh://USER@HOST[:PORT]` or
+    /// `unix:///path`
     #[arg(long, global = true, value_name = "URL", env = env::CONNECT, hide_env_values = true, help_heading = "Global options")]
     connect: Option<String>,
     /// The cluster to talk to, one of `uc ctx ls`
@@ -130,14 +138,30 @@ pub(crate) fn parse(env: Env) -> Result<(Command, Globals), clap::Error> {
 /// A flag beats a variable: `--context x` counts against `UC_CONNECT`, and not against `--connect`.
 fn globals(args: GlobalArgs, matches: &ArgMatches, env: Env) -> Globals {
     let typed = |id| deepest(matches).value_source(id) == Some(ValueSource::CommandLine);
-    let new_context = if typed("context") { args.context.clone() } else { None };
-    let connect = if typed("context") && !typed("connect") { None } else { args.connect };
-    Globals { connect, context: args.context, new_context, config: args.config, env }
+    let new_context = if typed("context") {
+        args.context.clone()
+    } else {
+        None
+    };
+    let connect = if typed("context") && !typed("connect") {
+        None
+    } else {
+        args.connect
+    };
+    Globals {
+        connect,
+        context: args.context,
+        new_context,
+        config: args.config,
+        env,
+    }
 }
 
 /// clap carries global arguments down to the subcommand that was named last.
 fn deepest(matches: &ArgMatches) -> &ArgMatches {
-    matches.subcommand().map_or(matches, |(_, inner)| deepest(inner))
+    matches
+        .subcommand()
+        .map_or(matches, |(_, inner)| deepest(inner))
 }
 
 #[cfg(test)]
@@ -157,8 +181,16 @@ mod tests {
 
     #[test]
     fn global_flags_work_before_and_after_the_command() {
-        assert_eq!(parsed(&["uc", "-c", "a", "ps"]).new_context.as_deref(), Some("a"));
-        assert_eq!(parsed(&["uc", "machine", "ls", "-c", "a"]).new_context.as_deref(), Some("a"));
+        assert_eq!(
+            parsed(&["uc", "-c", "a", "ps"]).new_context.as_deref(),
+            Some("a")
+        );
+        assert_eq!(
+            parsed(&["uc", "machine", "ls", "-c", "a"])
+                .new_context
+                .as_deref(),
+            Some("a")
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One file per command. Each has its arguments (their doc comments are the help text) and one function that runs it.
+//! One file per command. Each has its arguments (their doc comments are the help text) and one
+//! function that runs it.
 
 pub(crate) mod build;
 pub(crate) mod completion;

@@ -8,10 +8,9 @@ mod select;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub(crate) use select::{build_jobs, select};
 use serde::Serialize;
 use uc_compose::{Build, Diagnostic, LoadRequest, Project, Rule, Severity, SourceFile};
-
-pub(crate) use select::{build_jobs, select};
 
 use crate::error::{CliError, CliResult};
 use crate::term;
@@ -23,7 +22,8 @@ const WIDTH: usize = 120;
 /// Which project is meant, from the command line.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ProjectArgs {
-    /// Compose file; may be repeated, later ones override earlier ones, `-` is stdin [default: compose.yaml here or above]
+    /// Compose file; may be repeated, later ones override earlier ones, `-` is stdin [default:
+    /// compose.yaml here or above]
     #[arg(short, long = "file", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Project name [default: the file's `name`, else the directory's]
@@ -58,7 +58,8 @@ pub(crate) enum Show {
     All,
     /// Warnings only where there are errors too.
     Errors,
-    /// As data: of a file with errors it is printed here, of a good one it is for the caller to print.
+    /// As data: of a file with errors it is printed here, of a good one it is for the caller to
+    /// print.
     Json,
 }
 
@@ -77,16 +78,37 @@ struct Found<'a> {
     diagnostics: &'a [Diagnostic],
 }
 
-/// Reads the project; diagnostics go to stderr. `services`: those that were named, which are active whatever their profile.
-pub(crate) fn load(args: &ProjectArgs, services: &[String], ui: &Ui, show: Show) -> CliResult<Project> {
-    load_as(args, services, How { reading: false, interpolate: true }, ui, show).map(|(project, _)| project)
+/// Reads the project; diagnostics go to stderr. `services`: those that were named, which are active
+/// whatever their profile.
+pub(crate) fn load(
+    args: &ProjectArgs,
+    services: &[String],
+    ui: &Ui,
+    show: Show,
+) -> CliResult<Project> {
+    load_as(
+        args,
+        services,
+        How {
+            reading: false,
+            interpolate: true,
+        },
+        ui,
+        show,
+    )
+    .map(|(project, _)| project)
 }
 
 /// [`load`], with what is found printed to stdout as data, whether the file is good or not.
 pub(crate) fn load_as_data(args: &ProjectArgs, services: &[String], ui: &Ui) -> CliResult<Project> {
-    let how = How { reading: false, interpolate: true };
+    let how = How {
+        reading: false,
+        interpolate: true,
+    };
     let (project, diagnostics) = load_as(args, services, how, ui, Show::Json)?;
-    ui.json(&Found { diagnostics: &diagnostics })?;
+    ui.json(&Found {
+        diagnostics: &diagnostics,
+    })?;
     Ok(project)
 }
 
@@ -104,29 +126,58 @@ pub(crate) fn load_as(
     };
     let mut loaded = uc_compose::load_with(&request, &read::limited);
     if let Some(project) = &loaded.project
-        && services.iter().any(|name| !project.service_names().contains(&select::own_name(project, name)))
+        && services.iter().any(|name| {
+            !project
+                .service_names()
+                .contains(&select::own_name(project, name))
+        })
         && !request.profiles.iter().any(|profile| profile == "*")
     {
         // A service that somebody names is meant, whatever profile it has.
-        let everything = LoadRequest { profiles: vec!["*".to_owned()], ..request.clone() };
+        let everything = LoadRequest {
+            profiles: vec!["*".to_owned()],
+            ..request.clone()
+        };
         let all = uc_compose::load_with(&everything, &read::limited);
         let names_all = |project: &Project| {
-            services.iter().all(|name| project.service_names().contains(&select::own_name(project, name)))
+            services.iter().all(|name| {
+                project
+                    .service_names()
+                    .contains(&select::own_name(project, name))
+            })
         };
         if all.project.as_ref().is_some_and(names_all) {
             loaded = all;
         }
     }
-    let mut sources: Vec<SourceFile> = request.files.iter().chain(&request.dotenv).cloned().collect();
+    let mut sources: Vec<SourceFile> = request
+        .files
+        .iter()
+        .chain(&request.dotenv)
+        .cloned()
+        .collect();
     sources.extend(loaded.read);
     diagnostics.extend(loaded.diagnostics);
     let mut project = loaded.project;
-    if let Some(project) = project.as_mut().filter(|project| project.has_image_templates()) {
-        let severity = if request.reading { Severity::Warning } else { Severity::Error };
+    if let Some(project) = project
+        .as_mut()
+        .filter(|project| project.has_image_templates())
+    {
+        let severity = if request.reading {
+            Severity::Warning
+        } else {
+            Severity::Error
+        };
         let wrong = facts::fill(project, &request.directory);
-        diagnostics.extend(wrong.into_iter().map(|wrong| Diagnostic { severity, ..wrong }));
+        diagnostics.extend(
+            wrong
+                .into_iter()
+                .map(|wrong| Diagnostic { severity, ..wrong }),
+        );
     }
-    let good = !diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    let good = !diagnostics
+        .iter()
+        .any(|diagnostic| diagnostic.severity == Severity::Error);
     match project.filter(|_| good) {
         Some(project) => {
             if show == Show::All {
@@ -139,18 +190,35 @@ pub(crate) fn load_as(
 }
 
 /// The variables that the project's files use.
-pub(crate) fn variables(args: &ProjectArgs, ui: &Ui, show: Show) -> CliResult<Vec<uc_compose::Variable>> {
-    match request(args, How { reading: true, interpolate: false }) {
+pub(crate) fn variables(
+    args: &ProjectArgs,
+    ui: &Ui,
+    show: Show,
+) -> CliResult<Vec<uc_compose::Variable>> {
+    match request(
+        args,
+        How {
+            reading: true,
+            interpolate: false,
+        },
+    ) {
         Ok((request, _)) => Ok(uc_compose::variables(&request, &read::limited)),
         Err(wrong) => Err(refused(&[*wrong], &[], ui, show)?),
     }
 }
 
-fn request(args: &ProjectArgs, how: How) -> Result<(LoadRequest, Vec<Diagnostic>), Box<Diagnostic>> {
+fn request(
+    args: &ProjectArgs,
+    how: How,
+) -> Result<(LoadRequest, Vec<Diagnostic>), Box<Diagnostic>> {
     let environment = with_directory(crate::env::all(), std::env::current_dir().ok());
     let found = locate::locate(args, &environment)?;
     let request = LoadRequest {
-        files: found.files.iter().map(|path| read::source(path)).collect::<Result<_, _>>()?,
+        files: found
+            .files
+            .iter()
+            .map(|path| read::source(path))
+            .collect::<Result<_, _>>()?,
         project_name: args.project.clone(),
         directory: found.directory,
         environment,
@@ -169,30 +237,49 @@ fn with_directory(
     current: Option<PathBuf>,
 ) -> BTreeMap<String, String> {
     if let Some(current) = current {
-        environment.entry("PWD".to_owned()).or_insert_with(|| current.to_string_lossy().into_owned());
+        environment
+            .entry("PWD".to_owned())
+            .or_insert_with(|| current.to_string_lossy().into_owned());
     }
     environment
 }
 
 /// Shows why the files cannot be used.
-fn refused(diagnostics: &[Diagnostic], sources: &[SourceFile], ui: &Ui, show: Show) -> CliResult<CliError> {
+fn refused(
+    diagnostics: &[Diagnostic],
+    sources: &[SourceFile],
+    ui: &Ui,
+    show: Show,
+) -> CliResult<CliError> {
     if show == Show::Json {
         ui.json(&Found { diagnostics })?;
     } else {
         print(diagnostics, sources, ui)?;
     }
-    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+    let errors = diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Error)
+        .count();
     let plural = if errors == 1 { "error" } else { "errors" };
-    Ok(CliError::usage(format!("the compose file has {errors} {plural}; nothing was changed")))
+    Ok(CliError::usage(format!(
+        "the compose file has {errors} {plural}; nothing was changed"
+    )))
 }
 
 fn print(diagnostics: &[Diagnostic], sources: &[SourceFile], ui: &Ui) -> CliResult {
     if diagnostics.is_empty() {
         return Ok(());
     }
-    let width = term::size().and_then(|(columns, _)| usize::try_from(columns).ok()).unwrap_or(WIDTH);
+    let width = term::size()
+        .and_then(|(columns, _)| usize::try_from(columns).ok())
+        .unwrap_or(WIDTH);
     // Colours are taken out by the stream where they are not wanted.
-    ui.status(&uc_compose::render_within(diagnostics, sources, true, width))
+    ui.status(&uc_compose::render_within(
+        diagnostics,
+        sources,
+        true,
+        width,
+    ))
 }
 
 /// Something wrong with a file as a whole, or with what was asked for.

@@ -1,7 +1,9 @@
-//! The config file: contexts, each with the ways into its cluster. A context is one cluster; its connections lead to machines of it.
+//! The config file: contexts, each with the ways into its cluster. A context is one cluster; its
+//! connections lead to machines of it.
 //!
-//! `$XDG_CONFIG_HOME/uc/config.toml`, mode 0600 in a directory of mode 0700, replaced in one step so that a crash or a full disk leaves the
-//! old one. A file that cannot be read is never overwritten.
+//! `$XDG_CONFIG_HOME/uc/config.toml`, mode 0600 in a directory of mode 0700, replaced in one step
+//! so that a crash or a full disk leaves the old one. A file that cannot be read is never
+//! overwritten.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,9 +61,16 @@ pub(crate) enum ConfigError {
     #[error("the config file {} could not be read", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("the config file {} is broken", path.display())]
-    Syntax { path: PathBuf, source: Box<toml::de::Error> },
+    Syntax {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
     #[error("the config file {} is broken: context `{context}`: {problem}", path.display())]
-    Connection { path: PathBuf, context: String, problem: String },
+    Connection {
+        path: PathBuf,
+        context: String,
+        problem: String,
+    },
     #[error("the config file {} could not be written; the old one is untouched", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
@@ -73,13 +82,24 @@ impl Entry {
             Connection::Ssh(target) => target.key.clone(),
             Connection::Unix(_) => None,
         };
-        Self { address: connection.to_string(), ssh_key, machine }
+        Self {
+            address: connection.to_string(),
+            ssh_key,
+            machine,
+        }
     }
 
     /// The connection it stands for.
     pub(crate) fn connection(&self) -> Result<Connection, String> {
-        match self.address.parse::<Connection>().map_err(|error| error.to_string())? {
-            Connection::Ssh(target) => Ok(Connection::Ssh(SshTarget { key: self.ssh_key.clone(), ..target })),
+        match self
+            .address
+            .parse::<Connection>()
+            .map_err(|error| error.to_string())?
+        {
+            Connection::Ssh(target) => Ok(Connection::Ssh(SshTarget {
+                key: self.ssh_key.clone(),
+                ..target
+            })),
             unix @ Connection::Unix(_) => Ok(unix),
         }
     }
@@ -94,25 +114,35 @@ impl Config {
 
     /// Reads and checks the file. A missing file is an empty config.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.into(), source };
+        let read = |source| ConfigError::Read {
+            path: path.into(),
+            source,
+        };
         match fs::metadata(path) {
             Ok(meta) if meta.len() > MAX_SIZE => {
-                return Err(read(io::Error::new(io::ErrorKind::InvalidData, "larger than 1 MiB")));
+                return Err(read(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "larger than 1 MiB",
+                )));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(read(error)),
         }
         let text = fs::read_to_string(path).map_err(read)?;
-        let config: Self = toml::from_str(&text)
-            .map_err(|source| ConfigError::Syntax { path: path.into(), source: Box::new(source) })?;
+        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
         for (name, context) in &config.contexts {
             for entry in &context.connections {
-                entry.connection().map_err(|problem| ConfigError::Connection {
-                    path: path.into(),
-                    context: name.clone(),
-                    problem,
-                })?;
+                entry
+                    .connection()
+                    .map_err(|problem| ConfigError::Connection {
+                        path: path.into(),
+                        context: name.clone(),
+                        problem,
+                    })?;
             }
         }
         Ok(config)
@@ -120,16 +150,24 @@ impl Config {
 
     /// Replaces the file: written beside it, synced, renamed.
     pub(crate) fn save(&self, path: &Path) -> Result<(), ConfigError> {
-        self.write(path).map_err(|source| ConfigError::Write { path: path.into(), source })
+        self.write(path).map_err(|source| ConfigError::Write {
+            path: path.into(),
+            source,
+        })
     }
 
     fn write(&self, path: &Path) -> io::Result<()> {
         let text = toml::to_string_pretty(self).map_err(io::Error::other)?;
         // A link to a file kept elsewhere (dotfiles) stays a link.
         let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
         let temporary = directory.join(format!(".config.toml.{}", std::process::id()));
         let result = fs::OpenOptions::new()
             .write(true)
@@ -165,10 +203,18 @@ mod tests {
     use super::*;
 
     fn sample() -> Config {
-        let target = SshTarget { key: Some("/k".into()), ..("root@10.0.0.1".parse().unwrap()) };
+        let target = SshTarget {
+            key: Some("/k".into()),
+            ..("root@10.0.0.1".parse().unwrap())
+        };
         let entry = Entry::new(&Connection::Ssh(target), Some("ab".into()));
-        let context = Context { connections: vec![entry] };
-        Config { current: Some("default".into()), contexts: [("default".to_owned(), context)].into() }
+        let context = Context {
+            connections: vec![entry],
+        };
+        Config {
+            current: Some("default".into()),
+            contexts: [("default".to_owned(), context)].into(),
+        }
     }
 
     #[test]
@@ -192,7 +238,10 @@ mod tests {
 
     #[test]
     fn no_file_is_an_empty_config() {
-        assert_eq!(Config::load(Path::new("/nonexistent/config.toml")).unwrap(), Config::default());
+        assert_eq!(
+            Config::load(Path::new("/nonexistent/config.toml")).unwrap(),
+            Config::default()
+        );
     }
 
     #[test]
@@ -201,20 +250,34 @@ mod tests {
         let path = home.path().join("config.toml");
         for (text, problem) in [
             ("current = 5", "invalid type"),
-            ("[contexts.a]\nconnections = [{ adress = 'x' }]", "unknown field"),
-            ("[contexts.a]\nconnections = [{ address = 'tcp://x' }]", "not supported"),
+            (
+                "[contexts.a]\nconnections = [{ adress = 'x' }]",
+                "unknown field",
+            ),
+            (
+                "[contexts.a]\nconnections = [{ address = 'tcp://x' }]",
+                "not supported",
+            ),
         ] {
             fs::write(&path, text).unwrap();
             let error = Config::load(&path).unwrap_err();
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            assert!(format!("{error} {cause}").contains(problem), "{error} {cause}");
+            let cause = std::error::Error::source(&error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                format!("{error} {cause}").contains(problem),
+                "{error} {cause}"
+            );
         }
     }
 
     #[test]
     fn a_link_stays_a_link() {
         let home = tempfile::tempdir().unwrap();
-        let (real, link) = (home.path().join("real.toml"), home.path().join("config.toml"));
+        let (real, link) = (
+            home.path().join("real.toml"),
+            home.path().join("config.toml"),
+        );
         fs::write(&real, "").unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
         sample().save(&link).unwrap();
@@ -227,8 +290,14 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("file/config.toml");
         fs::write(home.path().join("file"), "in the way").unwrap();
-        assert!(matches!(sample().save(&path), Err(ConfigError::Write { .. })));
-        assert_eq!(fs::read_to_string(home.path().join("file")).unwrap(), "in the way");
+        assert!(matches!(
+            sample().save(&path),
+            Err(ConfigError::Write { .. })
+        ));
+        assert_eq!(
+            fs::read_to_string(home.path().join("file")).unwrap(),
+            "in the way"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! From what a person asked for (`--connect`, a context, nothing) to a client that talks to a daemon.
+//! From what a person asked for (`--connect`, a context, nothing) to a client that talks to a
+//! daemon.
 
 mod client;
 mod dial;
@@ -6,17 +7,15 @@ mod explain;
 mod greeting;
 mod ssh;
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use uc_api::layout::API_SOCKET;
+use std::{fs, io};
 
 pub(crate) use client::{Client, within};
 pub(crate) use dial::{no_ssh, over_ssh, socket_error};
 pub(crate) use explain::explain as explain_ssh;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 pub(crate) use ssh::Ssh;
+use uc_api::layout::API_SOCKET;
 
 use crate::config::{Config, Context};
 use crate::connection::Connection;
@@ -61,16 +60,24 @@ impl Globals {
         Ok(Config::load(&self.config_path()?)?)
     }
 
-    /// Where to connect. `project_context` is the compose file's `x-context`: it beats the current context, not what was named.
+    /// Where to connect. `project_context` is the compose file's `x-context`: it beats the current
+    /// context, not what was named.
     pub(crate) fn route(&self, project_context: Option<&str>) -> CliResult<Route> {
         if let Some(text) = &self.connect {
-            return Ok(Route { context: None, connections: vec![text.parse()?] });
+            return Ok(Route {
+                context: None,
+                connections: vec![text.parse()?],
+            });
         }
         let named = self.context.as_deref().or(project_context);
         match self.load_config() {
             Ok(config) => choose(&config, named, has_daemon(Path::new(API_SOCKET))),
             // On a machine, the socket must work without a home directory (cloud-init, systemd).
-            Err(_) if self.config.is_none() && std::env::var_os("HOME").is_none() && named.is_none() => {
+            Err(_)
+                if self.config.is_none()
+                    && std::env::var_os("HOME").is_none()
+                    && named.is_none() =>
+            {
                 choose(&Config::default(), None, has_daemon(Path::new(API_SOCKET)))
             }
             Err(error) => Err(error),
@@ -83,8 +90,8 @@ impl Globals {
     }
 }
 
-/// Whether this computer has a daemon's socket. Where this user may not even look, there is one: only install.sh makes that directory, and
-/// connecting then says what is missing.
+/// Whether this computer has a daemon's socket. Where this user may not even look, there is one:
+/// only install.sh makes that directory, and connecting then says what is missing.
 pub(crate) fn has_daemon(socket: &Path) -> bool {
     match fs::symlink_metadata(socket) {
         Ok(_) => true,
@@ -92,18 +99,30 @@ pub(crate) fn has_daemon(socket: &Path) -> bool {
     }
 }
 
-/// Picks the context: the named one, the current one, the only one; without contexts this machine's own socket.
+/// Picks the context: the named one, the current one, the only one; without contexts this machine's
+/// own socket.
 fn choose(config: &Config, named: Option<&str>, socket: bool) -> CliResult<Route> {
     let names = || config.contexts.keys().map(String::as_str);
-    let only = || if config.contexts.len() == 1 { names().next() } else { None };
+    let only = || {
+        if config.contexts.len() == 1 {
+            names().next()
+        } else {
+            None
+        }
+    };
     let Some(name) = named.or(config.current.as_deref()).or_else(only) else {
         if socket && config.contexts.is_empty() {
-            return Ok(Route { context: None, connections: vec![Connection::Unix(API_SOCKET.into())] });
+            return Ok(Route {
+                context: None,
+                connections: vec![Connection::Unix(API_SOCKET.into())],
+            });
         }
         let error = if config.contexts.is_empty() {
-            CliError::usage("no cluster is known: there is no context, and this computer runs no daemon")
-                .hint("make a cluster with `uc machine init USER@HOST`")
-                .hint("or name a machine of one with `--connect ssh://USER@HOST`")
+            CliError::usage(
+                "no cluster is known: there is no context, and this computer runs no daemon",
+            )
+            .hint("make a cluster with `uc machine init USER@HOST`")
+            .hint("or name a machine of one with `--connect ssh://USER@HOST`")
         } else {
             CliError::usage("there is no current context").hint("choose one with `uc ctx use NAME`")
         };
@@ -111,24 +130,39 @@ fn choose(config: &Config, named: Option<&str>, socket: bool) -> CliResult<Route
     };
     let Some(context) = config.contexts.get(name) else {
         let error = CliError::usage(format!("there is no context `{name}`"));
-        return Err(error.hint(suggest::hint(name, names())).hint("`uc ctx ls` lists the contexts"));
+        return Err(error
+            .hint(suggest::hint(name, names()))
+            .hint("`uc ctx ls` lists the contexts"));
     };
     if context.connections.is_empty() {
-        return Err(CliError::usage(format!("the context `{name}` has no connections"))
-            .hint(format!("remove it with `uc ctx rm {name}`, or use `--connect`")));
+        return Err(
+            CliError::usage(format!("the context `{name}` has no connections")).hint(format!(
+                "remove it with `uc ctx rm {name}`, or use `--connect`"
+            )),
+        );
     }
-    Ok(Route { context: Some(name.to_owned()), connections: connections(context) })
+    Ok(Route {
+        context: Some(name.to_owned()),
+        connections: connections(context),
+    })
 }
 
 /// The connections of a context; the config was checked when it was read.
 pub(crate) fn connections(context: &Context) -> Vec<Connection> {
-    context.connections.iter().filter_map(|entry| entry.connection().ok()).collect()
+    context
+        .connections
+        .iter()
+        .filter_map(|entry| entry.connection().ok())
+        .collect()
 }
 
 /// Tries all connections at once; the first that answers wins, and the others are ended.
 pub(crate) async fn connect(route: &Route, env: &Env) -> CliResult<Client> {
-    let mut tries: FuturesUnordered<_> =
-        route.connections.iter().map(|connection| dial::dial(connection, env)).collect();
+    let mut tries: FuturesUnordered<_> = route
+        .connections
+        .iter()
+        .map(|connection| dial::dial(connection, env))
+        .collect();
     let mut errors = Vec::new();
     while let Some(result) = tries.next().await {
         match result {
@@ -142,7 +176,10 @@ pub(crate) async fn connect(route: &Route, env: &Env) -> CliResult<Client> {
     let context = route.context.as_deref().unwrap_or_default();
     let mut all = CliError::new(
         Kind::Partial,
-        format!("none of the {} connections of the context `{context}` answers", errors.len()),
+        format!(
+            "none of the {} connections of the context `{context}` answers",
+            errors.len()
+        ),
     );
     let mut causes = String::new();
     for error in &errors {
@@ -165,15 +202,26 @@ mod tests {
 
     fn config(names: &[&str], current: Option<&str>) -> Config {
         let connection: Connection = "ssh://root@h".parse().unwrap();
-        let context = Context { connections: vec![Entry::new(&connection, None)] };
+        let context = Context {
+            connections: vec![Entry::new(&connection, None)],
+        };
         Config {
             current: current.map(Into::into),
-            contexts: names.iter().map(|name| ((*name).to_owned(), context.clone())).collect(),
+            contexts: names
+                .iter()
+                .map(|name| ((*name).to_owned(), context.clone()))
+                .collect(),
         }
     }
 
-    fn chosen(config: &Config, named: Option<&str>, socket: bool) -> Result<Option<String>, String> {
-        choose(config, named, socket).map(|route| route.context).map_err(|error| error.render())
+    fn chosen(
+        config: &Config,
+        named: Option<&str>,
+        socket: bool,
+    ) -> Result<Option<String>, String> {
+        choose(config, named, socket)
+            .map(|route| route.context)
+            .map_err(|error| error.render())
     }
 
     #[test]
@@ -185,14 +233,21 @@ mod tests {
 
     #[test]
     fn the_only_context_needs_no_choice() {
-        assert_eq!(chosen(&config(&["a"], None), None, true), Ok(Some("a".into())));
+        assert_eq!(
+            chosen(&config(&["a"], None), None, true),
+            Ok(Some("a".into()))
+        );
         assert!(chosen(&config(&["a", "b"], None), None, true).is_err());
     }
 
     #[test]
     fn without_contexts_the_own_socket_is_used() {
         assert_eq!(chosen(&Config::default(), None, true), Ok(None));
-        assert!(chosen(&Config::default(), None, false).unwrap_err().contains("uc machine init"));
+        assert!(
+            chosen(&Config::default(), None, false)
+                .unwrap_err()
+                .contains("uc machine init")
+        );
     }
 
     #[test]

@@ -45,12 +45,17 @@ impl FromStr for Connection {
         match text.split_once("://") {
             None => text.parse().map(Self::Ssh),
             Some(("ssh", _)) => text.parse().map(Self::Ssh),
-            Some(("unix", path)) if path.starts_with('/') && path.len() > 1 => Ok(Self::Unix(path.into())),
+            Some(("unix", path)) if path.starts_with('/') && path.len() > 1 => {
+                Ok(Self::Unix(path.into()))
+            }
             Some(("unix", _)) => Err(ConnectionError::Form {
                 text: text.into(),
                 reason: "the path of the socket must be absolute",
             }),
-            Some((scheme, _)) => Err(ConnectionError::Scheme { text: text.into(), scheme: scheme.into() }),
+            Some((scheme, _)) => Err(ConnectionError::Scheme {
+                text: text.into(),
+                scheme: scheme.into(),
+            }),
         }
     }
 }
@@ -58,16 +63,22 @@ impl FromStr for Connection {
 impl FromStr for SshTarget {
     type Err = ConnectionError;
 
-    /// `[ssh://][USER@]HOST[:PORT]`, an IPv6 address in brackets. A user or host that begins with `-` is refused: ssh would take it for an option.
+    /// `[ssh://][USER@]HOST[:PORT]`, an IPv6 address in brackets. A user or host that begins with
+    /// `-` is refused: ssh would take it for an option.
     fn from_str(text: &str) -> Result<Self, ConnectionError> {
-        let wrong = |reason| ConnectionError::Form { text: text.to_owned(), reason };
+        let wrong = |reason| ConnectionError::Form {
+            text: text.to_owned(),
+            reason,
+        };
         let rest = text.strip_prefix("ssh://").unwrap_or(text);
         let (user, address) = match rest.rsplit_once('@') {
             Some((user, address)) => (Some(user), address),
             None => (None, rest),
         };
         let (host, port) = if let Some(inner) = address.strip_prefix('[') {
-            let (host, after) = inner.split_once(']').ok_or_else(|| wrong("the bracket is not closed"))?;
+            let (host, after) = inner
+                .split_once(']')
+                .ok_or_else(|| wrong("the bracket is not closed"))?;
             match after.strip_prefix(':') {
                 Some(port) => (host, Some(port)),
                 None if after.is_empty() => (host, None),
@@ -96,12 +107,18 @@ impl FromStr for SshTarget {
             return Err(wrong("the user is missing before `@`"));
         }
         for part in [Some(host), user].into_iter().flatten() {
-            let odd = |c: char| c.is_whitespace() || c.is_control() || "'\"`$\\;&|<>()/".contains(c);
+            let odd =
+                |c: char| c.is_whitespace() || c.is_control() || "'\"`$\\;&|<>()/".contains(c);
             if part.starts_with('-') || part.chars().any(odd) {
                 return Err(wrong("user and host cannot have this character"));
             }
         }
-        Ok(Self { user: user.map(Into::into), host: host.into(), port, key: None })
+        Ok(Self {
+            user: user.map(Into::into),
+            host: host.into(),
+            port,
+            key: None,
+        })
     }
 }
 
@@ -143,7 +160,10 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Connection>().unwrap().to_string(), text);
         }
-        assert_eq!("root@a:22".parse::<Connection>().unwrap().to_string(), "ssh://root@a:22");
+        assert_eq!(
+            "root@a:22".parse::<Connection>().unwrap().to_string(),
+            "ssh://root@a:22"
+        );
         assert_eq!("fd00::1".parse::<SshTarget>().unwrap().host, "fd00::1");
     }
 

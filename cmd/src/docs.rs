@@ -1,4 +1,5 @@
-//! `docs/cli.md`, made from the command definitions so that help and documentation cannot part. The test writes it anew with `UC_UPDATE_DOCS=1`.
+//! `docs/cli.md`, made from the command definitions so that help and documentation cannot part. The
+//! test writes it anew with `UC_UPDATE_DOCS=1`.
 
 use std::fmt::Write as _;
 
@@ -18,7 +19,10 @@ fn document() -> String {
 }
 
 fn commands(text: &mut String, parent: &mut clap::Command, path: &str) {
-    for command in parent.get_subcommands_mut().filter(|command| !command.is_hide_set()) {
+    for command in parent
+        .get_subcommands_mut()
+        .filter(|command| !command.is_hide_set())
+    {
         let name = format!("{path} {}", command.get_name());
         _ = writeln!(text, "## {name}\n\n```\n{}\n```\n", help(command));
         commands(text, command, &name);
@@ -27,17 +31,32 @@ fn commands(text: &mut String, parent: &mut clap::Command, path: &str) {
 
 /// Global options are listed once, at the top.
 fn help(command: &mut clap::Command) -> String {
-    let rendered = command.clone().term_width(100).render_long_help().to_string();
+    let rendered = command
+        .clone()
+        .term_width(100)
+        .render_long_help()
+        .to_string();
     let rendered = if command.get_name() == "uc" {
         rendered
     } else {
-        match (rendered.find("\nGlobal options:"), rendered.find("\nExample")) {
-            (Some(from), Some(to)) if to > from => format!("{}{}", &rendered[..from], &rendered[to..]),
+        match (
+            rendered.find("\nGlobal options:"),
+            rendered.find("\nExample"),
+        ) {
+            (Some(from), Some(to)) if to > from => {
+                format!("{}{}", &rendered[..from], &rendered[to..])
+            }
             (Some(from), _) => rendered[..from].to_owned(),
             (None, _) => rendered,
         }
     };
-    rendered.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim().to_owned()
+    rendered
+        .lines()
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join("\n")
+        .trim()
+        .to_owned()
 }
 
 #[test]
@@ -49,5 +68,8 @@ fn the_reference_is_up_to_date() {
         std::fs::write(path, &document).unwrap();
     }
     let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(written == document, "docs/cli.md is out of date: run `UC_UPDATE_DOCS=1 cargo test -p uc-cmd`");
+    assert!(
+        written == document,
+        "docs/cli.md is out of date: run `UC_UPDATE_DOCS=1 cargo test -p uc-cmd`"
+    );
 }

@@ -1,5 +1,6 @@
-//! From what the machines say of themselves to what is wrong: a pure function of one or two looks at the cluster. What may pass by itself within
-//! seconds (a lag, a session that is opened again) counts as lasting only if all looks show it. How findings are printed is the command's.
+//! From what the machines say of themselves to what is wrong: a pure function of one or two looks
+//! at the cluster. What may pass by itself within seconds (a lag, a session that is opened again)
+//! counts as lasting only if all looks show it. How findings are printed is the command's.
 
 pub(crate) mod figures;
 mod reach;
@@ -10,7 +11,8 @@ use std::collections::BTreeMap;
 
 use uc_api::v1::{Examination, ExaminedMachine, PeerFigures, StoreFigures};
 
-/// A peer that has not said to have so many versions lags: a large deployment writes fewer within the second between two words on it.
+/// A peer that has not said to have so many versions lags: a large deployment writes fewer within
+/// the second between two words on it.
 const LAG: u64 = 100;
 /// Requests that wait for the writer, of the 1,024 there is room for.
 const WAITING: u64 = 512;
@@ -67,7 +69,13 @@ fn finding<'a>(
     hint: impl Into<String>,
 ) -> Finding {
     let machines = machines.into_iter().map(ToOwned::to_owned).collect();
-    Finding { severity, kind, machines, message: message.into(), hint: hint.into() }
+    Finding {
+        severity,
+        kind,
+        machines,
+        message: message.into(),
+        hint: hint.into(),
+    }
 }
 
 /// A machine that answered.
@@ -90,9 +98,16 @@ impl<'a> Look<'a> {
         let answered = machines.iter().filter_map(|examined| {
             let record = examined.machine.as_ref()?;
             let said = examined.examination.as_ref()?;
-            Some(Answered { id: &record.id, name: &record.name, said })
+            Some(Answered {
+                id: &record.id,
+                name: &record.name,
+                said,
+            })
         });
-        Self { machines, answered: answered.collect() }
+        Self {
+            machines,
+            answered: answered.collect(),
+        }
     }
 
     fn of(&self, id: &str) -> Option<Answered<'a>> {
@@ -115,11 +130,13 @@ impl<'a> Answered<'a> {
     }
 }
 
-/// What is wrong, the worst first. `looks` are the same machines at moments some seconds apart, the present last; with one alone nothing is known
-/// to last, and what may pass is a note.
+/// What is wrong, the worst first. `looks` are the same machines at moments some seconds apart, the
+/// present last; with one alone nothing is known to last, and what may pass is a note.
 pub(crate) fn findings(looks: &[Vec<ExaminedMachine>]) -> Vec<Finding> {
     let looks: Vec<Look<'_>> = looks.iter().map(|machines| Look::new(machines)).collect();
-    let Some((now, before)) = looks.split_last() else { return Vec::new() };
+    let Some((now, before)) = looks.split_last() else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     reach::find(now, before, &mut found);
     together::find(now, &mut found);
@@ -128,17 +145,22 @@ pub(crate) fn findings(looks: &[Vec<ExaminedMachine>]) -> Vec<Finding> {
     found
 }
 
-/// Whether this look shows what may pass by itself, so that another one some seconds later would tell more.
+/// Whether this look shows what may pass by itself, so that another one some seconds later would
+/// tell more.
 pub(crate) fn may_pass(look: &[ExaminedMachine]) -> bool {
     let look = Look::new(look);
     reach::may_pass(&look) || records::may_pass(&look)
 }
 
-/// What a machine's clock is ahead of that of the machine that asked it, in milliseconds, and by how much that may be wrong. The call's times on
-/// both ends bound it: it came after it was sent, and was heard after it was answered.
+/// What a machine's clock is ahead of that of the machine that asked it, in milliseconds, and by
+/// how much that may be wrong. The call's times on both ends bound it: it came after it was sent,
+/// and was heard after it was answered.
 pub(crate) fn clock(examined: &ExaminedMachine) -> Option<(i64, i64)> {
     let said = examined.examination.as_ref()?;
-    let (one, other) = (said.clock_from_ms - examined.asked_at_ms, said.clock_to_ms - examined.heard_at_ms);
+    let (one, other) = (
+        said.clock_from_ms - examined.asked_at_ms,
+        said.clock_to_ms - examined.heard_at_ms,
+    );
     let (low, high) = (one.min(other), one.max(other));
     Some((i64::midpoint(low, high), (high - low + 1) / 2))
 }

@@ -39,7 +39,11 @@ pub(crate) struct Env {
 impl Env {
     /// From the process.
     pub(crate) fn read() -> Self {
-        let path = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let path = |name| {
+            env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         Self {
             no_progress: path(NO_PROGRESS).is_some(),
             ssh_config: path(SSH_CONFIG),

@@ -1,7 +1,7 @@
 //! What a command's failure looks like to a person: wording, hints and exit code, all decided here.
 //!
-//! Commands return [`CliError`]; every conversion from another module's error is in this file, so that one place knows how a failure is
-//! worded and which exit code it gets.
+//! Commands return [`CliError`]; every conversion from another module's error is in this file, so
+//! that one place knows how a failure is worded and which exit code it gets.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -34,7 +34,8 @@ pub(crate) enum Kind {
     Interrupted,
     /// The reader of our output went away: no error.
     BrokenPipe,
-    /// The plan is no longer the one that was agreed to. Handled by the deployment commands; fails anywhere else.
+    /// The plan is no longer the one that was agreed to. Handled by the deployment commands; fails
+    /// anywhere else.
     PlanChanged,
     /// A command could not be run in a container at all (125, as with Docker).
     Engine,
@@ -76,7 +77,13 @@ pub(crate) type CliResult<T = ()> = Result<T, CliError>;
 impl CliError {
     /// A failure of a kind, with its message.
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None, hints: Vec::new(), log_tail: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+            hints: Vec::new(),
+            log_tail: Vec::new(),
+        }
     }
 
     /// [`Kind::Failed`].
@@ -123,7 +130,8 @@ impl CliError {
         self
     }
 
-    /// The text for stderr, with colours (the stream takes them out where they are not wanted). Empty if there is nothing to say.
+    /// The text for stderr, with colours (the stream takes them out where they are not wanted).
+    /// Empty if there is nothing to say.
     pub(crate) fn render(&self) -> String {
         let mut text = String::new();
         if self.message.is_empty() {
@@ -133,11 +141,16 @@ impl CliError {
         let cyan = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
         let dim = Style::new().dimmed();
         _ = writeln!(text, "{red}error{red:#}: {}", self.message);
-        let mut cause: Option<&dyn Error> = self.source.as_ref().map(|error| &**error as &dyn Error);
+        let mut cause: Option<&dyn Error> =
+            self.source.as_ref().map(|error| &**error as &dyn Error);
         while let Some(error) = cause {
             let line = error.to_string();
             if !self.message.contains(&line) {
-                _ = writeln!(text, "  {dim}caused by{dim:#}: {}", line.replace('\n', "\n    "));
+                _ = writeln!(
+                    text,
+                    "  {dim}caused by{dim:#}: {}",
+                    line.replace('\n', "\n    ")
+                );
             }
             cause = error.source();
         }
@@ -145,14 +158,19 @@ impl CliError {
             _ = writeln!(text, "    {dim}|{dim:#} {line}");
         }
         for hint in &self.hints {
-            _ = writeln!(text, "{cyan}hint{cyan:#}: {}", hint.replace('\n', "\n      "));
+            _ = writeln!(
+                text,
+                "{cyan}hint{cyan:#}: {}",
+                hint.replace('\n', "\n      ")
+            );
         }
         text
     }
 }
 
 impl From<io::Error> for CliError {
-    /// For writes to stdout and stderr; other I/O says which file it was about by [`CliError::source`].
+    /// For writes to stdout and stderr; other I/O says which file it was about by
+    /// [`CliError::source`].
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::new(Kind::BrokenPipe, "");
@@ -184,7 +202,10 @@ impl From<Failure> for CliError {
 impl From<Status> for CliError {
     /// A call's failure. Statuses that the transport made up itself say that the connection broke.
     fn from(status: Status) -> Self {
-        let server = status.metadata().get(SERVER_VERSION_KEY).and_then(|value| value.to_str().ok());
+        let server = status
+            .metadata()
+            .get(SERVER_VERSION_KEY)
+            .and_then(|value| value.to_str().ok());
         let server = server.map(ToOwned::to_owned);
         if let Some(source) = transport_cause(&status) {
             if source.contains("Timeout expired") {
@@ -199,14 +220,17 @@ impl From<Status> for CliError {
         let mut failure = Failure::from(status);
         if unknown_call {
             let theirs = server.as_deref().unwrap_or("of another version");
-            failure.message = format!("the machine's ucd {theirs} does not know this call of uc {VERSION}");
+            failure.message =
+                format!("the machine's ucd {theirs} does not know this call of uc {VERSION}");
             failure.hint = Some(format!(
                 "bring both to one version: run install.sh of {VERSION} on the machine, or of ucd's version here"
             ));
         }
         if failure.message.is_empty() {
-            failure.message =
-                format!("the machine answered with an error ({:?}) and no message", failure.code);
+            failure.message = format!(
+                "the machine answered with an error ({:?}) and no message",
+                failure.code
+            );
         }
         Self::from(failure)
     }
@@ -226,10 +250,14 @@ impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         let kind = match &error {
             ConfigError::Syntax { .. } | ConfigError::Connection { .. } => Kind::Usage,
-            ConfigError::NoHome | ConfigError::Read { .. } | ConfigError::Write { .. } => Kind::Failed,
+            ConfigError::NoHome | ConfigError::Read { .. } | ConfigError::Write { .. } => {
+                Kind::Failed
+            }
         };
         let hint = match &error {
-            ConfigError::NoHome => "name one with `--config FILE`, or a machine with `--connect`".to_owned(),
+            ConfigError::NoHome => {
+                "name one with `--config FILE`, or a machine with `--connect`".to_owned()
+            }
             ConfigError::Syntax { path, .. } | ConfigError::Connection { path, .. } => format!(
                 "correct it by hand, or move it away: `mv {0} {0}.broken`; `--connect` works without it",
                 path.display()
@@ -238,8 +266,12 @@ impl From<ConfigError> for CliError {
         };
         let mut wrapped = Self::new(kind, error.to_string()).hint(hint);
         wrapped.source = match error {
-            ConfigError::Syntax { source, .. } => Some(source.to_string().trim_end().to_owned().into()),
-            ConfigError::Read { source, .. } | ConfigError::Write { source, .. } => Some(source.into()),
+            ConfigError::Syntax { source, .. } => {
+                Some(source.to_string().trim_end().to_owned().into())
+            }
+            ConfigError::Read { source, .. } | ConfigError::Write { source, .. } => {
+                Some(source.into())
+            }
             ConfigError::NoHome | ConfigError::Connection { .. } => None,
         };
         wrapped
@@ -295,7 +327,9 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_machine_hint_and_log() {
-        let failure = Failure::new(Code::Refused, "port 80 is taken").on("m2").hint("free it");
+        let failure = Failure::new(Code::Refused, "port 80 is taken")
+            .on("m2")
+            .hint("free it");
         let error = CliError::from(Status::from(failure));
         assert_eq!(error.kind, Kind::Failed);
         insta::assert_snapshot!(plain(&error), @r"
@@ -323,8 +357,13 @@ mod tests {
     #[test]
     fn an_unknown_call_says_what_to_upgrade() {
         let mut status = Status::unimplemented("");
-        status.metadata_mut().insert(SERVER_VERSION_KEY, "0.0.9".parse().unwrap());
+        status
+            .metadata_mut()
+            .insert(SERVER_VERSION_KEY, "0.0.9".parse().unwrap());
         let text = plain(&CliError::from(status));
-        assert!(text.contains("ucd 0.0.9") && text.contains("hint: bring both to one version"), "{text}");
+        assert!(
+            text.contains("ucd 0.0.9") && text.contains("hint: bring both to one version"),
+            "{text}"
+        );
     }
 }

@@ -1,6 +1,7 @@
-//! What a compose file names on this computer and its services need on the machines: relative bind mounts, configs, secrets. Each is read,
-//! packed, named by its hash in the service's spec, and sent to the machine one talks to before anything is carried out. `docs/files.md`
-//! says what travels and why.
+//! What a compose file names on this computer and its services need on the machines: relative bind
+//! mounts, configs, secrets. Each is read, packed, named by its hash in the service's spec, and
+//! sent to the machine one talks to before anything is carried out. `docs/files.md` says what
+//! travels and why.
 
 mod data_folder;
 mod pack;
@@ -11,6 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use data_folder::State;
+use pack::PackError;
+pub(crate) use push::push_missing;
+use source::{Commands, Problem};
 use uc_api::ContentHash;
 use uc_api::v1::{FileSpec, ListServicesRequest, MountKind, VolumeSpec};
 use uc_compose::{Diagnostic, LocalFile, LocalSource, Rule, Service, Severity, SourceFile};
@@ -18,11 +23,6 @@ use uc_compose::{Diagnostic, LocalFile, LocalSource, Rule, Service, Severity, So
 use crate::connect::{Client, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
-use data_folder::State;
-use pack::PackError;
-use source::{Commands, Problem};
-
-pub(crate) use push::push_missing;
 
 /// Configs and secrets may be read by whatever user the container has.
 const DEFAULT_MODE: u32 = 0o444;
@@ -66,26 +66,43 @@ pub(crate) struct Known<'a> {
     pub(crate) volumes: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The volumes that the services of a project have now. The cluster is asked only if one of them may have been a data folder.
+/// The volumes that the services of a project have now. The cluster is asked only if one of them
+/// may have been a data folder.
 pub(crate) async fn current_volumes(
     client: &Client,
     project: &str,
     services: &[Service],
 ) -> CliResult<BTreeMap<String, BTreeSet<String>>> {
-    let bind = |file: &LocalFile| matches!(file.source, LocalSource::Bind(_)) && !file.read_only_said;
+    let bind =
+        |file: &LocalFile| matches!(file.source, LocalSource::Bind(_)) && !file.read_only_said;
     if !services.iter().flat_map(|service| &service.local).any(bind) {
         return Ok(BTreeMap::new());
     }
-    let request = ListServicesRequest { project: project.to_owned() };
-    let listed = client.services().list(within(30, request)).await?.into_inner().services;
+    let request = ListServicesRequest {
+        project: project.to_owned(),
+    };
+    let listed = client
+        .services()
+        .list(within(30, request))
+        .await?
+        .into_inner()
+        .services;
     let volumes = |spec: uc_api::v1::ServiceSpec| {
-        let named = spec.mounts.into_iter().filter(|mount| mount.kind() == MountKind::Volume);
+        let named = spec
+            .mounts
+            .into_iter()
+            .filter(|mount| mount.kind() == MountKind::Volume);
         (spec.name, named.map(|mount| mount.source).collect())
     };
-    Ok(listed.into_iter().filter_map(|status| status.spec).map(volumes).collect())
+    Ok(listed
+        .into_iter()
+        .filter_map(|status| status.spec)
+        .map(volumes)
+        .collect())
 }
 
-/// Puts what the services need of this computer into their specs, and gives what is to be sent. All that is wrong is said at once.
+/// Puts what the services need of this computer into their specs, and gives what is to be sent. All
+/// that is wrong is said at once.
 pub(crate) async fn prepare(
     ui: &Ui,
     services: &mut [Service],
@@ -110,18 +127,27 @@ impl Found {
     /// Fails if there is an error among them.
     fn show(self, ui: &Ui) -> CliResult {
         if !self.diagnostics.is_empty() {
-            let paths: BTreeSet<&PathBuf> =
-                self.diagnostics.iter().map(|diagnostic| &diagnostic.file).collect();
+            let paths: BTreeSet<&PathBuf> = self
+                .diagnostics
+                .iter()
+                .map(|diagnostic| &diagnostic.file)
+                .collect();
             // Without its text a diagnostic still says file and line.
             let source = |path: &PathBuf| {
                 let text = fs::read_to_string(path).ok()?;
-                Some(SourceFile { path: path.clone(), text })
+                Some(SourceFile {
+                    path: path.clone(),
+                    text,
+                })
             };
             let sources: Vec<SourceFile> = paths.into_iter().filter_map(source).collect();
             ui.status(&uc_compose::render(&self.diagnostics, &sources, true))?;
         }
-        let errors =
-            self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+        let errors = self
+            .diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == Severity::Error)
+            .count();
         if errors > 0 {
             let plural = if errors == 1 { "error" } else { "errors" };
             return Err(CliError::usage(format!(
@@ -180,10 +206,15 @@ impl Prepare<'_> {
         {
             return;
         }
-        let Some(hash) = self.content(file).await else { return };
+        let Some(hash) = self.content(file).await else {
+            return;
+        };
         match &file.variable {
             Some(variable) => {
-                service.spec.secret_environment.insert(variable.clone(), hash.to_string());
+                service
+                    .spec
+                    .secret_environment
+                    .insert(variable.clone(), hash.to_string());
             }
             None => service.spec.files.push(FileSpec {
                 hash: hash.to_string(),
@@ -206,10 +237,15 @@ impl Prepare<'_> {
         let project = self.known.project;
         let volume = data_folder::volume_name(project, &file.name);
         let current = self.known.volumes.get(&service.spec.name);
-        let is_volume = !file.read_only_said && current.is_some_and(|current| current.contains(&volume));
+        let is_volume =
+            !file.read_only_said && current.is_some_and(|current| current.contains(&volume));
         let why = match state {
             State::Missing if file.must_exist => {
-                self.error(file, format!("`{}` is not there", file.name), "create it, or correct the path");
+                self.error(
+                    file,
+                    format!("`{}` is not there", file.name),
+                    "create it, or correct the path",
+                );
                 return true;
             }
             State::Missing => format!("{} is not there", file.name),
@@ -219,7 +255,11 @@ impl Prepare<'_> {
                     "the files in `{}` stay here: the service has its data in the volume {volume}",
                     file.name
                 );
-                self.warning(file, message, "mount it with `:ro` to send the files in its place");
+                self.warning(
+                    file,
+                    message,
+                    "mount it with `:ro` to send the files in its place",
+                );
                 format!("{} is a data folder", file.name)
             }
             State::Filled => {
@@ -250,12 +290,13 @@ impl Prepare<'_> {
             );
             return true;
         }
-        let (spec, mount) = data_folder::volume(project, &volume, &file.target, file.read_only_said);
+        let (spec, mount) =
+            data_folder::volume(project, &volume, &file.target, file.read_only_said);
         service.spec.mounts.push(mount);
         if self.added.insert(volume.clone(), spec).is_none() {
-            self.found
-                .notes
-                .push(format!("{why}: it becomes the volume {volume} on the machine that runs it"));
+            self.found.notes.push(format!(
+                "{why}: it becomes the volume {volume} on the machine that runs it"
+            ));
         }
         true
     }
@@ -273,8 +314,13 @@ impl Prepare<'_> {
                 source::variable(name, self.known.environment).map(String::into_bytes)
             }
             LocalSource::Command(words) => {
-                let directory = file.file.parent().filter(|parent| !parent.as_os_str().is_empty());
-                self.commands.output(words, directory.unwrap_or(Path::new("."))).await
+                let directory = file
+                    .file
+                    .parent()
+                    .filter(|parent| !parent.as_os_str().is_empty());
+                self.commands
+                    .output(words, directory.unwrap_or(Path::new(".")))
+                    .await
             }
         };
         let packed = bytes.and_then(|bytes| {
@@ -282,7 +328,8 @@ impl Prepare<'_> {
                 source::check_value(&bytes)?;
             }
             let (mode, uid, gid) = (file.mode.unwrap_or(DEFAULT_MODE), file.uid, file.gid);
-            pack::text(&bytes, mode, uid.unwrap_or(0), gid.unwrap_or(0)).map_err(|error| problem(&error))
+            pack::text(&bytes, mode, uid.unwrap_or(0), gid.unwrap_or(0))
+                .map_err(|error| problem(&error))
         });
         match packed {
             Ok(archive) => Some(self.keep(file, archive)),
@@ -328,18 +375,31 @@ impl Prepare<'_> {
     /// One text that is open here and secret there is sent as a secret.
     fn keep(&mut self, file: &LocalFile, archive: Vec<u8>) -> ContentHash {
         let hash = ContentHash::of(&archive);
-        let new = || Content { name: file.name.clone(), secret: false, archive };
+        let new = || Content {
+            name: file.name.clone(),
+            secret: false,
+            archive,
+        };
         self.contents.entry(hash.clone()).or_insert_with(new).secret |= file.secret;
         hash
     }
 
     fn check_total(&mut self) {
-        let total: u64 = self.contents.values().map(|content| content.archive.len() as u64).sum();
+        let total: u64 = self
+            .contents
+            .values()
+            .map(|content| content.archive.len() as u64)
+            .sum();
         if total <= MAX_TOTAL {
             return;
         }
-        let biggest = self.contents.values().max_by_key(|content| content.archive.len());
-        let name = biggest.map(|content| content.name.clone()).unwrap_or_default();
+        let biggest = self
+            .contents
+            .values()
+            .max_by_key(|content| content.archive.len());
+        let name = biggest
+            .map(|content| content.name.clone())
+            .unwrap_or_default();
         self.found.diagnostics.push(Diagnostic {
             severity: Severity::Error,
             rule: Rule::File,
@@ -364,7 +424,11 @@ impl Prepare<'_> {
 
     /// An error where the person wants it so.
     fn warning(&mut self, file: &LocalFile, message: String, hint: &str) {
-        let severity = if self.known.strict { Severity::Error } else { Severity::Warning };
+        let severity = if self.known.strict {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
         self.say(file, severity, message, hint);
     }
 
@@ -393,7 +457,9 @@ fn problem(error: &PackError) -> Problem {
     let hint = match error {
         PackError::Size { .. } | PackError::Entries { .. } => TOO_MUCH,
         PackError::Read { .. } => "create it, or correct the path",
-        PackError::Link { .. } => "copy the file in place of the link; links within the folder may stay",
+        PackError::Link { .. } => {
+            "copy the file in place of the link; links within the folder may stay"
+        }
         PackError::Path { .. } | PackError::Kind => "",
     };
     Problem::new(error.to_string(), hint)

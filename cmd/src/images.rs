@@ -1,7 +1,7 @@
 //! Images that come from here: built with the local `docker`, sent to the machines that miss them.
 //!
-//! A built image is named by its content (`<project>-<service>:<12 digits of its id>`), so an unchanged build is an unchanged spec,
-//! whatever Git or the clock say.
+//! A built image is named by its content (`<project>-<service>:<12 digits of its id>`), so an
+//! unchanged build is an unchanged spec, whatever Git or the clock say.
 
 mod arguments;
 mod build;
@@ -10,10 +10,9 @@ mod push;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::Command;
-
 pub(crate) use build::{BuildFlags, Built, build_all, check_contexts};
 pub(crate) use push::push_missing;
+use tokio::process::Command;
 
 use crate::error::{CliError, CliResult, Kind};
 
@@ -32,10 +31,19 @@ async fn ask(arguments: &[&str]) -> CliResult<Result<String, String>> {
     command.args(arguments).stdin(Stdio::null());
     let output = tokio::time::timeout(QUESTION, command.output())
         .await
-        .map_err(|_| CliError::new(Kind::TimedOut, "the local docker did not answer within 30 seconds"))?
+        .map_err(|_| {
+            CliError::new(
+                Kind::TimedOut,
+                "the local docker did not answer within 30 seconds",
+            )
+        })?
         .map_err(no_docker)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
+    Ok(if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
+    })
 }
 
 fn no_docker(error: std::io::Error) -> CliError {

@@ -1,11 +1,13 @@
-//! Ctrl-C: ends the program at once, except where something half-done must be put right first. A second one always ends it.
+//! Ctrl-C: ends the program at once, except where something half-done must be put right first. A
+//! second one always ends it.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{CliError, CliResult};
 
-/// Sections under way that wait for Ctrl-C themselves. The process has one Ctrl-C, so it has one count.
+/// Sections under way that wait for Ctrl-C themselves. The process has one Ctrl-C, so it has one
+/// count.
 static GUARDS: AtomicUsize = AtomicUsize::new(0);
 
 /// As long as this lives, the first Ctrl-C is left to whoever holds it.
@@ -44,7 +46,8 @@ pub(crate) async fn run(work: impl Future<Output = CliResult<u8>>) -> CliResult<
     }
 }
 
-/// Runs steps that need putting right when they are left half-done: on Ctrl-C they are dropped, and the caller goes on to put it right.
+/// Runs steps that need putting right when they are left half-done: on Ctrl-C they are dropped, and
+/// the caller goes on to put it right.
 pub(crate) async fn or_interrupted<T>(
     _guard: &Guard,
     steps: impl Future<Output = CliResult<T>>,

@@ -1,8 +1,10 @@
 //! `uc`: everything a person sees of a cluster.
 //!
-//! `main` parses, runs one command and turns its result into an exit code. Each command is a file under `commands`; what they share is
-//! beside them: connections (`connect`), the terminal (`ui`), errors and exit codes (`error`), the plan's way from shown to done
-//! (`rollout`), machines set up over ssh (`provision`). Commands without a daemon (`version`, `completion`, `--help`) start no runtime.
+//! `main` parses, runs one command and turns its result into an exit code. Each command is a file
+//! under `commands`; what they share is beside them: connections (`connect`), the terminal (`ui`),
+//! errors and exit codes (`error`), the plan's way from shown to done (`rollout`), machines set up
+//! over ssh (`provision`). Commands without a daemon (`version`, `completion`, `--help`) start no
+//! runtime.
 
 mod cli;
 mod commands;

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use anstyle::Style;
 use uc_api::id::short;
-use uc_api::v1::{Plan, ReplicaAction, ReplicaStep, ServiceChange, ServiceMode, ServicePlan, UpdateOrder};
+use uc_api::v1::{
+    Plan, ReplicaAction, ReplicaStep, ServiceChange, ServiceMode, ServicePlan, UpdateOrder,
+};
 
 use crate::ui::{BOLD, CYAN, DIM, GREEN, RED, YELLOW};
 
@@ -15,7 +17,10 @@ const MAX_VALUE: usize = 60;
 pub(crate) fn is_empty(plan: &Plan) -> bool {
     let unchanged = |service: &ServicePlan| {
         service.steps.is_empty()
-            && matches!(service.change(), ServiceChange::None | ServiceChange::Unspecified)
+            && matches!(
+                service.change(),
+                ServiceChange::None | ServiceChange::Unspecified
+            )
     };
     plan.volumes.is_empty() && plan.services.iter().all(unchanged)
 }
@@ -25,8 +30,15 @@ pub(crate) fn draw(plan: &Plan) -> String {
     let mut text = String::new();
     let mut project = "";
     for step in &plan.volumes {
-        let name = step.volume.as_ref().map_or("", |volume| volume.name.as_str());
-        _ = writeln!(text, "{GREEN}+{GREEN:#} volume {BOLD}{name}{BOLD:#} on {}", step.machine_name);
+        let name = step
+            .volume
+            .as_ref()
+            .map_or("", |volume| volume.name.as_str());
+        _ = writeln!(
+            text,
+            "{GREEN}+{GREEN:#} volume {BOLD}{name}{BOLD:#} on {}",
+            step.machine_name
+        );
     }
     for service in &plan.services {
         if service.project != project {
@@ -67,21 +79,38 @@ fn draw_service(text: &mut String, service: &ServicePlan) {
         let change = match (field.old.as_str(), field.new.as_str()) {
             ("", new) => format!("{GREEN}{}{GREEN:#}", value(new)),
             (old, "") => format!("{RED}{}{RED:#} → none", value(old)),
-            (old, new) => format!("{RED}{}{RED:#} → {GREEN}{}{GREEN:#}", value(old), value(new)),
+            (old, new) => format!(
+                "{RED}{}{RED:#} → {GREEN}{}{GREEN:#}",
+                value(old),
+                value(new)
+            ),
         };
         _ = writeln!(text, "      {CYAN}{name}{CYAN:#}: {change}");
     }
     if let Some(step) = &service.pre_deploy {
         let command = value(&shell(&step.command));
-        _ = writeln!(text, "      {CYAN}>{CYAN:#} {}  first run {command}", step.machine_name);
+        _ = writeln!(
+            text,
+            "      {CYAN}>{CYAN:#} {}  first run {command}",
+            step.machine_name
+        );
     }
-    let machine_width = service.steps.iter().map(|step| step.machine_name.chars().count()).max().unwrap_or(0);
+    let machine_width = service
+        .steps
+        .iter()
+        .map(|step| step.machine_name.chars().count())
+        .max()
+        .unwrap_or(0);
     for step in &service.steps {
         draw_step(text, step, machine_width);
     }
     if service.kept > 0 && changed {
         let kept = service.kept;
-        let verb = if kept == 1 { "replica stays" } else { "replicas stay" };
+        let verb = if kept == 1 {
+            "replica stays"
+        } else {
+            "replicas stay"
+        };
         _ = writeln!(
             text,
             "      {DIM}= {kept} {verb} as {}{DIM:#}",
@@ -102,7 +131,10 @@ fn draw_step(text: &mut String, step: &ReplicaStep, machine_width: usize) {
                 UpdateOrder::StartFirst | UpdateOrder::Unspecified => "start first",
             };
             let moved = !step.old_machine_id.is_empty() && step.old_machine_id != step.machine_id;
-            format!("replace {old}{}, {order}", if moved { " of another machine" } else { "" })
+            format!(
+                "replace {old}{}, {order}",
+                if moved { " of another machine" } else { "" }
+            )
         }
         ReplicaAction::Remove => format!("remove {old}"),
     };
@@ -124,11 +156,19 @@ fn action_mark(action: ReplicaAction) -> (char, Style) {
 /// `2 to create, 1 to replace`, with what no step shows.
 fn sum(plan: &Plan) -> String {
     let count = |action| {
-        plan.services.iter().flat_map(|service| &service.steps).filter(|step| step.action() == action).count()
+        plan.services
+            .iter()
+            .flat_map(|service| &service.steps)
+            .filter(|step| step.action() == action)
+            .count()
     };
     let parts = [
         (plan.volumes.len(), "volume to create", "volumes to create"),
-        (count(ReplicaAction::Create), "container to create", "containers to create"),
+        (
+            count(ReplicaAction::Create),
+            "container to create",
+            "containers to create",
+        ),
         (count(ReplicaAction::Replace), "to replace", "to replace"),
         (count(ReplicaAction::Remove), "to remove", "to remove"),
     ];
@@ -137,21 +177,34 @@ fn sum(plan: &Plan) -> String {
         .filter(|(count, ..)| *count > 0)
         .map(|(count, one, many)| format!("{count} {}", if *count == 1 { one } else { many }))
         .collect();
-    if parts.is_empty() { "no container changes".into() } else { parts.join(", ") }
+    if parts.is_empty() {
+        "no container changes".into()
+    } else {
+        parts.join(", ")
+    }
 }
 
 /// A command's words, those quoted that would not be read as one.
 fn shell(words: &[String]) -> String {
-    let plain =
-        |word: &str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || "'\"\\$`".contains(c));
-    let quoted =
-        |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) };
+    let plain = |word: &str| {
+        !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || "'\"\\$`".contains(c))
+    };
+    let quoted = |word: &String| {
+        if plain(word) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    };
     words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// In one line, and not too long.
 fn value(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     if line.chars().count() <= MAX_VALUE {
         return line;
     }
@@ -161,19 +214,34 @@ fn value(text: &str) -> String {
 
 /// What a step is called while it is carried out: `shop/web on m1`.
 pub(crate) fn step_label(plan: &Plan, step_id: &str) -> Option<String> {
-    let volume = plan.volumes.iter().find(|step| step.id == step_id).map(|step| {
-        let name = step.volume.as_ref().map_or("", |volume| volume.name.as_str());
-        format!("volume {name} on {}", step.machine_name)
-    });
+    let volume = plan
+        .volumes
+        .iter()
+        .find(|step| step.id == step_id)
+        .map(|step| {
+            let name = step
+                .volume
+                .as_ref()
+                .map_or("", |volume| volume.name.as_str());
+            format!("volume {name} on {}", step.machine_name)
+        });
     volume.or_else(|| {
         plan.services.iter().find_map(|service| {
-            if let Some(step) = service.pre_deploy.as_ref().filter(|step| step.id == step_id) {
-                let (project, name, machine) = (&service.project, &service.service, &step.machine_name);
+            if let Some(step) = service
+                .pre_deploy
+                .as_ref()
+                .filter(|step| step.id == step_id)
+            {
+                let (project, name, machine) =
+                    (&service.project, &service.service, &step.machine_name);
                 return Some(format!("> pre-deploy of {project}/{name} on {machine}"));
             }
             let step = service.steps.iter().find(|step| step.id == step_id)?;
             let (mark, _) = action_mark(step.action());
-            Some(format!("{mark} {}/{} on {}", service.project, service.service, step.machine_name))
+            Some(format!(
+                "{mark} {}/{} on {}",
+                service.project, service.service, step.machine_name
+            ))
         })
     })
 }

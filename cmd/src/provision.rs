@@ -1,7 +1,7 @@
 //! A machine made ready over ssh: looked at, given the binaries, install.sh run there.
 //!
-//! Every step is one ssh command. Files go to a private temporary directory, are compared by SHA-256 after the copy, and the directory is
-//! removed whatever happens.
+//! Every step is one ssh command. Files go to a private temporary directory, are compared by
+//! SHA-256 after the copy, and the directory is removed whatever happens.
 
 mod artefacts;
 mod remote;
@@ -78,26 +78,47 @@ impl Host {
         format!("{} {}", self.facts.system, self.facts.architecture)
     }
 
-    /// Talks to the daemon there, with root's rights where the login has none: the group `uc` counts from the next login on.
+    /// Talks to the daemon there, with root's rights where the login has none: the group `uc`
+    /// counts from the next login on.
     pub(crate) async fn client(&self) -> CliResult<Client> {
-        let sudo = if self.facts.power == Power::Sudo { "sudo -n " } else { "" };
+        let sudo = if self.facts.power == Power::Sudo {
+            "sudo -n "
+        } else {
+            ""
+        };
         let label = Connection::Ssh(self.remote.target().clone()).to_string();
         over_ssh(self.remote.ssh(), &format!("{sudo}uc dial-stdio"), label).await
     }
 
     /// Copies the binaries and runs install.sh there.
     pub(crate) async fn install(&self, artefacts: &Artefacts, ui: &Ui) -> CliResult {
-        artefacts.check_architecture(&self.facts.architecture, &self.remote.target().to_string())?;
-        let made = self.remote.run("mktemp -d /tmp/uc-install.XXXXXXXX", remote::SHORT).await?;
+        artefacts
+            .check_architecture(&self.facts.architecture, &self.remote.target().to_string())?;
+        let made = self
+            .remote
+            .run("mktemp -d /tmp/uc-install.XXXXXXXX", remote::SHORT)
+            .await?;
         let directory = made.lines().last().unwrap_or_default().trim();
         if !is_plain_path(directory) {
-            return Err(CliError::failed(format!("{}: mktemp gave no directory", self.remote.target()))
-                .source(made.clone()));
+            return Err(CliError::failed(format!(
+                "{}: mktemp gave no directory",
+                self.remote.target()
+            ))
+            .source(made.clone()));
         }
         let guard = Guard::new();
-        let result = interrupt::or_interrupted(&guard, self.copy_and_run(artefacts, directory, ui)).await;
-        if self.remote.run(&format!("rm -rf {directory}"), CLEANING).await.is_err() {
-            ui.warn(&format!("{directory} was left behind on {}", self.remote.target()))?;
+        let result =
+            interrupt::or_interrupted(&guard, self.copy_and_run(artefacts, directory, ui)).await;
+        if self
+            .remote
+            .run(&format!("rm -rf {directory}"), CLEANING)
+            .await
+            .is_err()
+        {
+            ui.warn(&format!(
+                "{directory} was left behind on {}",
+                self.remote.target()
+            ))?;
         }
         result?;
         if self.facts.power != Power::Root {
@@ -110,7 +131,9 @@ impl Host {
     async fn copy_and_run(&self, artefacts: &Artefacts, directory: &str, ui: &Ui) -> CliResult {
         let progress = ui.progress();
         for (name, source) in artefacts.files() {
-            self.remote.copy(&source, &format!("{directory}/{name}"), name, &progress).await?;
+            self.remote
+                .copy(&source, &format!("{directory}/{name}"), name, &progress)
+                .await?;
         }
         let (sudo, user) = match self.facts.power {
             Power::Root => ("", String::new()),
@@ -119,9 +142,12 @@ impl Host {
         let line = format!("{sudo}sh {directory}/install.sh --from {directory}{user}");
         let output = run_installer(self.remote.ssh().command(&line), &progress);
         let (status, said) = output.await?;
-        installed(status, &said, &format!("on {}", self.remote.target()), |said| {
-            self.remote.explain(said, Some(255))
-        })
+        installed(
+            status,
+            &said,
+            &format!("on {}", self.remote.target()),
+            |said| self.remote.explain(said, Some(255)),
+        )
     }
 }
 
@@ -129,14 +155,19 @@ impl Host {
 pub(crate) async fn install_here(artefacts: &Artefacts, ui: &Ui) -> CliResult {
     artefacts.check_architecture(std::env::consts::ARCH, "this computer")?;
     let mut command = tokio::process::Command::new("sh");
-    command.arg(artefacts.installer()).arg("--from").arg(artefacts.directory());
+    command
+        .arg(artefacts.installer())
+        .arg("--from")
+        .arg(artefacts.directory());
     command
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .kill_on_drop(true);
     let (status, said) = run_installer(command, &ui.progress()).await?;
-    installed(status, &said, "here", |said| CliError::failed(said.to_owned()))
+    installed(status, &said, "here", |said| {
+        CliError::failed(said.to_owned())
+    })
 }
 
 /// Runs install.sh and shows what it says. Gives its exit code and its words.
@@ -145,7 +176,9 @@ async fn run_installer(
     progress: &Progress,
 ) -> CliResult<(Option<i32>, String)> {
     let child = command.spawn().map_err(crate::connect::no_ssh)?;
-    let said = remote::follow(child, |line| progress.line(&format!("{DIM}│{DIM:#} {line}")));
+    let said = remote::follow(child, |line| {
+        progress.line(&format!("{DIM}│{DIM:#} {line}"))
+    });
     tokio::time::timeout(INSTALL, said)
         .await
         .map_err(|_| CliError::new(Kind::TimedOut, "install.sh did not end within 20 minutes"))?
@@ -161,13 +194,22 @@ fn installed(
     if status == Some(0) {
         return Ok(());
     }
-    let Some(message) = said.lines().rev().find_map(|line| line.strip_prefix("error: ")) else {
+    let Some(message) = said
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("error: "))
+    else {
         if status == Some(255) {
             return Err(ssh_failed(said));
         }
-        let code = status.map_or_else(|| "it was ended".to_owned(), |code| format!("exit code {code}"));
-        return Err(CliError::failed(format!("install.sh failed {place} ({code})"))
-            .hint("the reason is in its output above"));
+        let code = status.map_or_else(
+            || "it was ended".to_owned(),
+            |code| format!("exit code {code}"),
+        );
+        return Err(
+            CliError::failed(format!("install.sh failed {place} ({code})"))
+                .hint("the reason is in its output above"),
+        );
     };
     let mut error = CliError::failed(format!("installing {place}: {message}"));
     for hint in said.lines().filter_map(|line| line.strip_prefix("hint: ")) {
@@ -177,7 +219,9 @@ fn installed(
 }
 
 fn parse_probe(output: &str) -> Option<Facts> {
-    let line = output.lines().find_map(|line| line.strip_prefix("uc-probe "))?;
+    let line = output
+        .lines()
+        .find_map(|line| line.strip_prefix("uc-probe "))?;
     let mut words = line.split_whitespace().map(ToOwned::to_owned);
     let (system, architecture, user) = (words.next()?, words.next()?, words.next()?);
     let power = match words.next()?.as_str() {
@@ -187,32 +231,49 @@ fn parse_probe(output: &str) -> Option<Facts> {
         "none" => Power::None,
         _ => return None,
     };
-    Some(Facts { system, architecture, user, power, has_uc: words.next()? == "yes" })
+    Some(Facts {
+        system,
+        architecture,
+        user,
+        power,
+        has_uc: words.next()? == "yes",
+    })
 }
 
 fn check(target: &SshTarget, facts: &Facts) -> CliResult {
     if facts.system != "Linux" {
-        return Err(CliError::failed(format!("{target} runs {}; uc machines run Linux", facts.system)));
+        return Err(CliError::failed(format!(
+            "{target} runs {}; uc machines run Linux",
+            facts.system
+        )));
     }
     let user = &facts.user;
     match facts.power {
         Power::Root | Power::Sudo => Ok(()),
-        Power::Password => {
-            Err(CliError::failed(format!("{target}: {user} is not root, and sudo asks for a password there"))
-                .hint(format!("log in as root: `root@{}`", target.host))
-                .hint(format!(
-                    "or allow it without: put `{user} ALL=(ALL) NOPASSWD: ALL` into /etc/sudoers.d/{user}"
-                )))
-        }
-        Power::None => Err(CliError::failed(format!("{target}: {user} is not root, and there is no sudo"))
-            .hint(format!("log in as root: `root@{}`, or install sudo there", target.host))),
+        Power::Password => Err(CliError::failed(format!(
+            "{target}: {user} is not root, and sudo asks for a password there"
+        ))
+        .hint(format!("log in as root: `root@{}`", target.host))
+        .hint(format!(
+            "or allow it without: put `{user} ALL=(ALL) NOPASSWD: ALL` into /etc/sudoers.d/{user}"
+        ))),
+        Power::None => Err(CliError::failed(format!(
+            "{target}: {user} is not root, and there is no sudo"
+        ))
+        .hint(format!(
+            "log in as root: `root@{}`, or install sudo there",
+            target.host
+        ))),
     }
 }
 
 /// A path that needs no quoting in a shell.
 fn is_plain_path(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    Path::new(path).is_absolute() && path.chars().all(plain) && !path.contains("..") && path.len() > 5
+    Path::new(path).is_absolute()
+        && path.chars().all(plain)
+        && !path.contains("..")
+        && path.len() > 5
 }
 
 #[cfg(test)]
@@ -222,7 +283,10 @@ mod tests {
     #[test]
     fn the_first_look_survives_a_greeting() {
         let facts = parse_probe("Welcome!\nuc-probe Linux aarch64 pi sudo yes\n").unwrap();
-        assert_eq!((facts.architecture.as_str(), facts.power, facts.has_uc), ("aarch64", Power::Sudo, true));
+        assert_eq!(
+            (facts.architecture.as_str(), facts.power, facts.has_uc),
+            ("aarch64", Power::Sudo, true)
+        );
         assert_eq!(parse_probe("uc-probe Linux"), None);
         assert_eq!(parse_probe("This account is not available"), None);
     }
@@ -247,7 +311,15 @@ mod tests {
     #[test]
     fn only_plain_directories_reach_a_shell() {
         assert!(is_plain_path("/tmp/uc-install.AbC123"));
-        for path in ["", "/", "tmp/x", "/tmp/$(x)", "/tmp/a b", "/tmp/../etc", "/tmp/'"] {
+        for path in [
+            "",
+            "/",
+            "tmp/x",
+            "/tmp/$(x)",
+            "/tmp/a b",
+            "/tmp/../etc",
+            "/tmp/'",
+        ] {
             assert!(!is_plain_path(path), "{path}");
         }
     }

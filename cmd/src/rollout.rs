@@ -1,4 +1,5 @@
-//! From a wish to its end: plan, show, ask, push images and files, carry out. `deploy`, `scale` and `rm` all go this way.
+//! From a wish to its end: plan, show, ask, push images and files, carry out. `deploy`, `scale` and
+//! `rm` all go this way.
 
 mod events;
 
@@ -8,12 +9,12 @@ use uc_api::v1::{ExecuteRequest, Plan, PlanRequest};
 use crate::connect::{Client, within};
 use crate::error::{CliError, CliResult, Kind};
 use crate::files::{self, Contents};
-use crate::images;
 use crate::interrupt::Guard;
-use crate::picture;
 use crate::ui::Ui;
+use crate::{images, picture};
 
-/// How often a plan may change under our hands before we give up. Each time somebody else changed the same services.
+/// How often a plan may change under our hands before we give up. Each time somebody else changed
+/// the same services.
 const MAX_PLANS: usize = 5;
 
 /// What the command line says about it.
@@ -23,7 +24,8 @@ pub(crate) struct Options {
     pub(crate) yes: bool,
     /// Show the plan and stop.
     pub(crate) dry_run: bool,
-    /// Where it stops there, the plan goes to stdout; otherwise to stderr, because stdout has something else.
+    /// Where it stops there, the plan goes to stdout; otherwise to stderr, because stdout has
+    /// something else.
     pub(crate) plan_is_data: bool,
 }
 
@@ -36,7 +38,11 @@ pub(crate) async fn run(
     options: &Options,
 ) -> CliResult {
     for round in 0..MAX_PLANS {
-        let plan = client.deploy().plan(within(60, request.clone())).await?.into_inner();
+        let plan = client
+            .deploy()
+            .plan(within(60, request.clone()))
+            .await?
+            .into_inner();
         if round > 0 {
             ui.warn("somebody changed the cluster meanwhile; this is the new plan")?;
         }
@@ -54,7 +60,8 @@ pub(crate) async fn run(
         if options.dry_run {
             return Ok(());
         }
-        ui.confirm("Go ahead?", options.yes, "changing services").await?;
+        ui.confirm("Go ahead?", options.yes, "changing services")
+            .await?;
         files::push_missing(ui, client, contents).await?;
         images::push_missing(ui, client, &plan).await?;
         match execute(ui, client, &request, &plan).await {
@@ -62,17 +69,23 @@ pub(crate) async fn run(
             result => return result,
         }
     }
-    Err(CliError::failed(format!("the plan changed {MAX_PLANS} times while it was being agreed on"))
-        .hint("somebody else is deploying the same services; see `uc ps` and try again later"))
+    Err(CliError::failed(format!(
+        "the plan changed {MAX_PLANS} times while it was being agreed on"
+    ))
+    .hint("somebody else is deploying the same services; see `uc ps` and try again later"))
 }
 
 async fn execute(ui: &Ui, client: &Client, request: &PlanRequest, plan: &Plan) -> CliResult {
-    let request = ExecuteRequest { request: Some(request.clone()), digest: plan.digest.clone() };
+    let request = ExecuteRequest {
+        request: Some(request.clone()),
+        digest: plan.digest.clone(),
+    };
     let mut stream = client.deploy().execute(request).await?.into_inner();
     let _guard = Guard::new();
     let mut show = events::Show::new(ui.progress(), plan);
     loop {
-        // Once the daemon has begun, it goes on without us: Ctrl-C only stops the watching, and says so.
+        // Once the daemon has begun, it goes on without us: Ctrl-C only stops the watching, and
+        // says so.
         let message = tokio::select! {
             message = stream.message() => message,
             _ = tokio::signal::ctrl_c() => {
@@ -93,10 +106,17 @@ async fn execute(ui: &Ui, client: &Client, request: &PlanRequest, plan: &Plan) -
                 }
             }
             // Nothing has begun as long as nothing was reported.
-            Err(status) if status.code() == Code::Aborted && !show.begun() => return Err(status.into()),
+            Err(status) if status.code() == Code::Aborted && !show.begun() => {
+                return Err(status.into());
+            }
             Err(status) if show.begun() => return Err(lost(CliError::from(status))),
             Err(status) => return Err(status.into()),
-            Ok(None) => return Err(lost(CliError::new(Kind::Partial, "the machine stopped reporting"))),
+            Ok(None) => {
+                return Err(lost(CliError::new(
+                    Kind::Partial,
+                    "the machine stopped reporting",
+                )));
+            }
         }
     }
 }
@@ -106,5 +126,7 @@ fn lost(error: CliError) -> CliError {
     error
         .context("lost sight of the deployment")
         .kind(Kind::Partial)
-        .hint("it goes on without uc; see `uc ps`, then `uc deploy` again: it does only what is left")
+        .hint(
+            "it goes on without uc; see `uc ps`, then `uc deploy` again: it does only what is left",
+        )
 }

@@ -1,5 +1,8 @@
 //! The terminal's raw mode and size, for `uc exec`. The only unsafe code of this crate.
-#![expect(unsafe_code, reason = "termios and the window size have no safe interface in std")]
+#![expect(
+    unsafe_code,
+    reason = "termios and the window size have no safe interface in std"
+)]
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,7 +20,8 @@ impl RawMode {
     pub(crate) fn enter() -> io::Result<Self> {
         let fd = io::stdin().as_raw_fd();
         let mut before = MaybeUninit::<libc::termios>::uninit();
-        // SAFETY: `before` is a valid place for a termios; tcgetattr writes it whole when it gives 0.
+        // SAFETY: `before` is a valid place for a termios; tcgetattr writes it whole when it gives
+        // 0.
         if unsafe { libc::tcgetattr(fd, before.as_mut_ptr()) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -50,7 +54,14 @@ fn set(fd: RawFd, mode: &libc::termios) -> io::Result<()> {
 pub(crate) fn size() -> Option<(u32, u32)> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
     // SAFETY: `size` is a valid place for a winsize, which TIOCGWINSZ writes.
-    if unsafe { libc::ioctl(io::stdout().as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr()) } != 0 {
+    if unsafe {
+        libc::ioctl(
+            io::stdout().as_raw_fd(),
+            libc::TIOCGWINSZ,
+            size.as_mut_ptr(),
+        )
+    } != 0
+    {
         return None;
     }
     // SAFETY: all-zero bytes are a valid winsize, and the kernel has written it since.

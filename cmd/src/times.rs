@@ -1,23 +1,32 @@
-//! Points in time as people write and read them. The present is a parameter. All times shown are UTC.
+//! Points in time as people write and read them. The present is a parameter. All times shown are
+//! UTC.
 
-use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 /// Unix milliseconds as RFC 3339; `None` for 0, which stands for "never" on the wire.
 pub(crate) fn rfc3339_ms(ms: i64) -> Option<String> {
     if ms == 0 {
         return None;
     }
-    Timestamp::from_millisecond(ms).ok().map(|time| time.to_string())
+    Timestamp::from_millisecond(ms)
+        .ok()
+        .map(|time| time.to_string())
 }
 
 /// Unix nanoseconds as RFC 3339 with so many digits after the second.
 pub(crate) fn rfc3339_ns(ns: i64, digits: usize) -> String {
-    Timestamp::from_nanosecond(i128::from(ns)).map(|time| format!("{time:.digits$}")).unwrap_or_default()
+    Timestamp::from_nanosecond(i128::from(ns))
+        .map(|time| format!("{time:.digits$}"))
+        .unwrap_or_default()
 }
 
 /// `3 minutes ago`, in the largest unit that gives at least one. Empty for 0.
 pub(crate) fn ago(ms: i64, now: Timestamp) -> String {
-    let Ok(then) = Timestamp::from_millisecond(ms) else { return String::new() };
+    let Ok(then) = Timestamp::from_millisecond(ms) else {
+        return String::new();
+    };
     if ms == 0 {
         return String::new();
     }
@@ -38,7 +47,8 @@ pub(crate) fn rough(seconds: i64) -> String {
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A bound of `uc logs`, as Unix milliseconds: a duration back from now (`10m`, `1h30m`), RFC 3339, a date (midnight UTC) or Unix seconds.
+/// A bound of `uc logs`, as Unix milliseconds: a duration back from now (`10m`, `1h30m`), RFC 3339,
+/// a date (midnight UTC) or Unix seconds.
 pub(crate) fn parse_bound(text: &str, now: Timestamp) -> Result<i64, String> {
     let text = text.trim();
     let wrong = || {
@@ -56,7 +66,8 @@ pub(crate) fn parse_bound(text: &str, now: Timestamp) -> Result<i64, String> {
             .map_err(|_| wrong());
     }
     // Digits alone are Unix seconds, as with docker; a fraction is allowed.
-    if text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    if text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
     {
         let seconds: f64 = text.parse().map_err(|_| wrong())?;
         return Timestamp::from_millisecond((seconds * 1000.0) as i64)
@@ -65,7 +76,9 @@ pub(crate) fn parse_bound(text: &str, now: Timestamp) -> Result<i64, String> {
     }
     let back = humantime::parse_duration(text).map_err(|_| wrong())?;
     let back = SignedDuration::try_from(back).map_err(|_| wrong())?;
-    now.checked_sub(back).map(Timestamp::as_millisecond).map_err(|_| wrong())
+    now.checked_sub(back)
+        .map(Timestamp::as_millisecond)
+        .map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -94,7 +107,10 @@ mod tests {
         assert_eq!(bound("10m"), Ok("2026-11-21T11:50:00Z".into()));
         assert_eq!(bound("1h30m"), Ok("2026-11-21T10:30:00Z".into()));
         assert_eq!(bound("2026-11-20"), Ok("2026-11-20T00:00:00Z".into()));
-        assert_eq!(bound("2026-11-20T01:02:03+01:00"), Ok("2026-11-20T00:02:03Z".into()));
+        assert_eq!(
+            bound("2026-11-20T01:02:03+01:00"),
+            Ok("2026-11-20T00:02:03Z".into())
+        );
         assert_eq!(bound("1700000000.5"), Ok("2023-11-14T22:13:20.5Z".into()));
         for text in ["", "soon", "2026-13-01", "-5m", "99999999999999999999"] {
             assert!(bound(text).is_err(), "{text:?}");
@@ -104,6 +120,9 @@ mod tests {
     #[test]
     fn no_time_is_nothing() {
         assert_eq!(rfc3339_ms(0), None);
-        assert_eq!(rfc3339_ns(1_700_000_000_123_456_789, 3), "2023-11-14T22:13:20.123Z");
+        assert_eq!(
+            rfc3339_ns(1_700_000_000_123_456_789, 3),
+            "2023-11-14T22:13:20.123Z"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The only way to write to the terminal: data to stdout, all else to stderr, colour where it is wanted, questions where somebody can answer.
+//! The only way to write to the terminal: data to stdout, all else to stderr, colour where it is
+//! wanted, questions where somebody can answer.
 
 mod progress;
 mod table;
@@ -6,9 +7,8 @@ mod table;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anstyle::{AnsiColor, Style};
-use serde::Serialize;
-
 pub(crate) use progress::{Progress, Task};
+use serde::Serialize;
 pub(crate) use table::{Cell, Table};
 
 use crate::env::Env;
@@ -17,7 +17,8 @@ use crate::error::{CliError, CliResult};
 /// What went well, what is added.
 pub(crate) const GREEN: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green)));
 /// What is replaced, what is in between.
-pub(crate) const YELLOW: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)));
+pub(crate) const YELLOW: Style =
+    Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)));
 /// What failed, what is removed.
 pub(crate) const RED: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
 /// Names, paths, commands.
@@ -47,7 +48,10 @@ impl Ui {
     }
 }
 
-#[expect(clippy::unused_self, reason = "whoever writes must have been given the terminal")]
+#[expect(
+    clippy::unused_self,
+    reason = "whoever writes must have been given the terminal"
+)]
 impl Ui {
     /// Data, with an end of line.
     pub(crate) fn out(&self, text: &str) -> CliResult {
@@ -61,7 +65,11 @@ impl Ui {
 
     /// Data, one line each, or nothing at all.
     pub(crate) fn lines(&self, lines: &[String]) -> CliResult {
-        if lines.is_empty() { Ok(()) } else { self.out(&lines.join("\n")) }
+        if lines.is_empty() {
+            Ok(())
+        } else {
+            self.out(&lines.join("\n"))
+        }
     }
 
     /// Data as JSON, indented, alone on stdout.
@@ -105,12 +113,15 @@ impl Ui {
 
     /// An error, as the last thing that is written. Nothing can be done if this fails.
     pub(crate) fn error(&self, error: &CliError) {
-        _ = anstream::stderr().lock().write_all(error.render().as_bytes());
+        _ = anstream::stderr()
+            .lock()
+            .write_all(error.render().as_bytes());
     }
 }
 
 impl Ui {
-    /// Asks; only `y` and `yes` are a yes. `yes`: do not ask. `doing` completes "cannot ask before …".
+    /// Asks; only `y` and `yes` are a yes. `yes`: do not ask. `doing` completes "cannot ask before
+    /// …".
     pub(crate) async fn confirm(&self, question: &str, yes: bool, doing: &str) -> CliResult {
         if yes {
             return Ok(());
@@ -118,7 +129,9 @@ impl Ui {
         self.ask(question, doing)?;
         // On a thread of its own, so that Ctrl-C ends the question at once.
         let answer = tokio::task::spawn_blocking(read_answer);
-        let line = answer.await.map_err(|error| CliError::failed("the question failed").source(error))??;
+        let line = answer
+            .await
+            .map_err(|error| CliError::failed("the question failed").source(error))??;
         self.decide(&line)
     }
 
@@ -132,7 +145,8 @@ impl Ui {
         self.decide(&line)
     }
 
-    /// [`Ui::confirm`] where a terminal is there, and no question where there is none: for what a person has spelled out already.
+    /// [`Ui::confirm`] where a terminal is there, and no question where there is none: for what a
+    /// person has spelled out already.
     pub(crate) async fn confirm_if_possible(&self, question: &str, yes: bool) -> CliResult {
         self.confirm(question, yes || !self.interactive, "").await
     }
@@ -142,7 +156,8 @@ impl Ui {
         self.interactive
     }
 
-    /// Asks for one of the numbers from 1 to `count`; what is neither is asked again, an empty answer changes nothing.
+    /// Asks for one of the numbers from 1 to `count`; what is neither is asked again, an empty
+    /// answer changes nothing.
     pub(crate) async fn choose(&self, question: &str, count: usize) -> CliResult<usize> {
         loop {
             {
@@ -151,12 +166,15 @@ impl Ui {
                 err.flush()?;
             }
             let answer = tokio::task::spawn_blocking(read_answer);
-            let line =
-                answer.await.map_err(|error| CliError::failed("the question failed").source(error))??;
+            let line = answer
+                .await
+                .map_err(|error| CliError::failed("the question failed").source(error))??;
             match line.trim().parse() {
                 Ok(number) if (1..=count).contains(&number) => return Ok(number),
                 _ if line.trim().is_empty() => return Err(self.cancelled()?),
-                _ => self.status(&format!("that is none of them: write a number from 1 to {count}"))?,
+                _ => self.status(&format!(
+                    "that is none of them: write a number from 1 to {count}"
+                ))?,
             }
         }
     }
@@ -168,8 +186,10 @@ impl Ui {
 
     fn ask(&self, question: &str, doing: &str) -> CliResult {
         if !self.interactive {
-            return Err(CliError::usage(format!("cannot ask before {doing}: there is no terminal"))
-                .hint("add `-y` to go ahead without a question (or set UC_AUTO_CONFIRM=1)"));
+            return Err(CliError::usage(format!(
+                "cannot ask before {doing}: there is no terminal"
+            ))
+            .hint("add `-y` to go ahead without a question (or set UC_AUTO_CONFIRM=1)"));
         }
         let mut err = anstream::stderr().lock();
         write!(err, "{BOLD}{question}{BOLD:#} {DIM}[y/N]{DIM:#} ")?;

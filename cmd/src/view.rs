@@ -1,7 +1,9 @@
-//! What `-o json` prints: shapes of our own, so that the wire can change without breaking anybody's script.
+//! What `-o json` prints: shapes of our own, so that the wire can change without breaking anybody's
+//! script.
 //!
-//! Fields are only ever added. Enumerations are words (`unknown` where the daemon is newer than we are), times RFC 3339 in UTC, durations
-//! milliseconds, what is not set is null. `docs/cli.md` documents them.
+//! Fields are only ever added. Enumerations are words (`unknown` where the daemon is newer than we
+//! are), times RFC 3339 in UTC, durations milliseconds, what is not set is null. `docs/cli.md`
+//! documents them.
 
 mod conflict;
 mod doctor;
@@ -9,19 +11,26 @@ mod spec;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use uc_api::v1::{self, Health, Liveness, ReplicaState, ServiceMode};
-
 pub(crate) use conflict::{Conflict, Settled};
 pub(crate) use doctor::Doctor;
+use serde::Serialize;
 pub(crate) use spec::{Port, Spec, Volume, port_text};
+use uc_api::v1::{self, Health, Liveness, ReplicaState, ServiceMode};
 
 use crate::times::rfc3339_ms;
 
 /// `REPLICA_STATE_RUNNING` as `running`; the unspecified value is `unknown`.
 pub(crate) fn word(name: &str, prefix: &str) -> String {
-    let word = name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase().replace('_', "-");
-    if word == "unspecified" { "unknown".into() } else { word }
+    let word = name
+        .strip_prefix(prefix)
+        .unwrap_or(name)
+        .to_ascii_lowercase()
+        .replace('_', "-");
+    if word == "unspecified" {
+        "unknown".into()
+    } else {
+        word
+    }
 }
 
 /// A replica's state.
@@ -39,9 +48,14 @@ pub(crate) fn liveness(liveness: Liveness) -> String {
     word(liveness.as_str_name(), "LIVENESS_")
 }
 
-/// What a machine is to those that list it: `evicted` where it was silent for too long and is not back.
+/// What a machine is to those that list it: `evicted` where it was silent for too long and is not
+/// back.
 pub(crate) fn machine_state(of: Liveness, evicted: bool) -> String {
-    if evicted && of != Liveness::Up { "evicted".into() } else { liveness(of) }
+    if evicted && of != Liveness::Up {
+        "evicted".into()
+    } else {
+        liveness(of)
+    }
 }
 
 /// How replicas are placed.
@@ -79,7 +93,11 @@ impl From<&v1::ServiceStatus> for Service {
         Self {
             mode: mode(spec.mode()),
             revision: status.revision.clone(),
-            replicas: Replicas { desired: status.desired, running: status.running, healthy: status.healthy },
+            replicas: Replicas {
+                desired: status.desired,
+                running: status.running,
+                healthy: status.healthy,
+            },
             ports: spec.ports.iter().map(Port::from).collect(),
             project: spec.project,
             name: spec.name,
@@ -246,8 +264,11 @@ impl From<&v1::LogEntry> for LogLine {
             service: entry.service.clone(),
             container_id: entry.container_id.clone(),
             stream: is_line.then(|| word(entry.stream().as_str_name(), "LOG_STREAM_")),
-            message: is_line
-                .then(|| String::from_utf8_lossy(&entry.message).trim_end_matches('\n').to_owned()),
+            message: is_line.then(|| {
+                String::from_utf8_lossy(&entry.message)
+                    .trim_end_matches('\n')
+                    .to_owned()
+            }),
             problem,
         }
     }
@@ -272,7 +293,10 @@ impl From<&v1::BackupResponse> for Backup {
     fn from(done: &v1::BackupResponse) -> Self {
         let machine = done.machine.clone().unwrap_or_default();
         Self {
-            machine: BackupMachine { id: machine.id, name: machine.name },
+            machine: BackupMachine {
+                id: machine.id,
+                name: machine.name,
+            },
             path: done.path.clone(),
             bytes: done.bytes,
             blake3: done.digest.clone(),
@@ -296,18 +320,27 @@ pub(crate) struct ContextConnection {
     pub(crate) machine_id: Option<String>,
 }
 
-/// `running (healthy)`, `exited (1)`, `draining`: a replica's condition in one phrase, and whether it is good, bad or between.
+/// `running (healthy)`, `exited (1)`, `draining`: a replica's condition in one phrase, and whether
+/// it is good, bad or between.
 pub(crate) fn condition(replica: &v1::ReplicaRecord) -> (String, Condition) {
     let state_word = state(replica);
     let (note, condition) = match (replica.state(), replica.health()) {
         (ReplicaState::Running, Health::Healthy) => (Some("healthy".to_owned()), Condition::Good),
-        (ReplicaState::Running, Health::Unhealthy) => (Some("unhealthy".to_owned()), Condition::Bad),
-        (ReplicaState::Running, Health::Starting) => (Some("starting".to_owned()), Condition::Between),
-        (ReplicaState::Running, _) => (None, Condition::Good),
-        (ReplicaState::Exited | ReplicaState::Dead, _) => {
-            (replica.exit_code.map(|code| code.to_string()), Condition::Bad)
+        (ReplicaState::Running, Health::Unhealthy) => {
+            (Some("unhealthy".to_owned()), Condition::Bad)
         }
-        (ReplicaState::Restarting, _) => (replica.exit_code.map(|code| code.to_string()), Condition::Bad),
+        (ReplicaState::Running, Health::Starting) => {
+            (Some("starting".to_owned()), Condition::Between)
+        }
+        (ReplicaState::Running, _) => (None, Condition::Good),
+        (ReplicaState::Exited | ReplicaState::Dead, _) => (
+            replica.exit_code.map(|code| code.to_string()),
+            Condition::Bad,
+        ),
+        (ReplicaState::Restarting, _) => (
+            replica.exit_code.map(|code| code.to_string()),
+            Condition::Bad,
+        ),
         _ => (None, Condition::Between),
     };
     let mut text = match note {
@@ -349,7 +382,10 @@ mod tests {
     fn words_of_the_wire() {
         assert_eq!(word("SERVICE_MODE_GLOBAL", "SERVICE_MODE_"), "global");
         assert_eq!(word("LIVENESS_UNSPECIFIED", "LIVENESS_"), "unknown");
-        assert_eq!(word("UPDATE_ORDER_START_FIRST", "UPDATE_ORDER_"), "start-first");
+        assert_eq!(
+            word("UPDATE_ORDER_START_FIRST", "UPDATE_ORDER_"),
+            "start-first"
+        );
     }
 
     #[test]
@@ -361,17 +397,34 @@ mod tests {
     }
 
     fn replica(state: ReplicaState, health: Health, exit_code: Option<i32>) -> v1::ReplicaRecord {
-        v1::ReplicaRecord { state: state.into(), health: health.into(), exit_code, ..Default::default() }
+        v1::ReplicaRecord {
+            state: state.into(),
+            health: health.into(),
+            exit_code,
+            ..Default::default()
+        }
     }
 
     #[test]
     fn conditions_in_one_phrase() {
         let text = |replica: &v1::ReplicaRecord| condition(replica).0;
-        assert_eq!(text(&replica(ReplicaState::Running, Health::Healthy, None)), "running (healthy)");
-        assert_eq!(text(&replica(ReplicaState::Running, Health::None, None)), "running");
-        assert_eq!(text(&replica(ReplicaState::Exited, Health::None, Some(137))), "exited (137)");
+        assert_eq!(
+            text(&replica(ReplicaState::Running, Health::Healthy, None)),
+            "running (healthy)"
+        );
+        assert_eq!(
+            text(&replica(ReplicaState::Running, Health::None, None)),
+            "running"
+        );
+        assert_eq!(
+            text(&replica(ReplicaState::Exited, Health::None, Some(137))),
+            "exited (137)"
+        );
         let mut draining = replica(ReplicaState::Running, Health::Healthy, None);
         draining.draining = true;
-        assert_eq!(condition(&draining), ("running (healthy), draining".into(), Condition::Between));
+        assert_eq!(
+            condition(&draining),
+            ("running (healthy), draining".into(), Condition::Between)
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! Brings a file's tree into the one long form of everything, by the table's shapes, and says what does not fit.
+//! Brings a file's tree into the one long form of everything, by the table's shapes, and says what
+//! does not fit.
 //!
-//! Runs on each file by itself, before files are merged: every value is checked where it was written, and the merge sees one form only.
-//! What cannot be read becomes [`Value::Broken`], so that one error makes no others.
+//! Runs on each file by itself, before files are merged: every value is checked where it was
+//! written, and the merge sees one form only. What cannot be read becomes [`Value::Broken`], so
+//! that one error makes no others.
 
 mod items;
 mod pairs;
@@ -13,18 +15,18 @@ mod whole;
 use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
+pub(crate) use items::without_repeats;
+use uc_api::nearest;
+pub(crate) use whole::whole;
 
 use crate::diagnostic::Rule;
 use crate::duration;
 use crate::node::{self, Entry, Map, Node, Span, Value};
 use crate::report::Report;
 use crate::schema::{self, Key, Names, Scalar, Shape};
-use uc_api::nearest;
 
-pub(crate) use items::without_repeats;
-pub(crate) use whole::whole;
-
-/// Key of a bind mount that holds its source as it was written, when that is no absolute path. Never printed.
+/// Key of a bind mount that holds its source as it was written, when that is no absolute path.
+/// Never printed.
 pub(crate) const WRITTEN_SOURCE: &str = "x-uc-written";
 
 /// What normalising needs to know beside the tree.
@@ -35,7 +37,8 @@ pub(crate) struct Context<'a> {
     pub(crate) home: Option<&'a str>,
     /// Variables, for names without value in lists.
     pub(crate) lookup: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether variables have been put in. Where they have not, a string that holds one may become anything.
+    /// Whether variables have been put in. Where they have not, a string that holds one may become
+    /// anything.
     pub(crate) interpolated: bool,
     pub(crate) report: &'a mut Report,
 }
@@ -49,11 +52,16 @@ impl Context<'_> {
     /// A build context: a path becomes absolute, a URL or another service's image stays.
     fn context(&self, context: &str) -> String {
         let is_path = !is_remote(context) && !context.starts_with("service:");
-        if is_path { self.absolute(context) } else { context.to_owned() }
+        if is_path {
+            self.absolute(context)
+        } else {
+            context.to_owned()
+        }
     }
 }
 
-/// An absolute path as it is, another one below the directory, then without `.` and `..`. Nothing stays nothing.
+/// An absolute path as it is, another one below the directory, then without `.` and `..`. Nothing
+/// stays nothing.
 pub(crate) fn absolute(path: &str, directory: &Path, home: Option<&str>) -> String {
     if path.starts_with('/') || path.is_empty() {
         return path.to_owned();
@@ -112,19 +120,26 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
         (Shape::OneOf(words), Value::Text(text)) => single::one_of(text, words, span, cx),
         (Shape::Path, Value::Text(text)) => Value::Text(cx.absolute(&text)),
         (Shape::Context, Value::Text(text)) => Value::Text(cx.context(&text)),
-        (Shape::Files, Value::Text(text)) => Value::List(vec![Node::text(cx.absolute(&text), span)]),
+        (Shape::Files, Value::Text(text)) => {
+            Value::List(vec![Node::text(cx.absolute(&text), span)])
+        }
         (Shape::Files, Value::List(items)) => Value::List(each(items, Shape::Path, cx)),
         (
             Shape::NumberOrText,
             value @ (Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_)),
         ) => Value::Text(pairs::text_of(&value)),
         (Shape::Count, Value::Text(text)) if text == "all" => Value::Int(-1),
-        (Shape::Mode, Value::Text(text)) => match i128::from_str_radix(text.trim_start_matches("0o"), 8) {
-            Ok(mode) => Value::Int(mode),
-            Err(_) => {
-                invalid(format!("`{text}` is no octal number"), "write permissions as in `0444`", span, cx)
+        (Shape::Mode, Value::Text(text)) => {
+            match i128::from_str_radix(text.trim_start_matches("0o"), 8) {
+                Ok(mode) => Value::Int(mode),
+                Err(_) => invalid(
+                    format!("`{text}` is no octal number"),
+                    "write permissions as in `0444`",
+                    span,
+                    cx,
+                ),
             }
-        },
+        }
         (Shape::Mode, value) => single::typed(value, Shape::Int, span, cx),
         (Shape::Keys, value) => pairs::keys(value, span, cx),
         (Shape::Microseconds, Value::Text(text))
@@ -144,7 +159,9 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
         }
         (Shape::Set(item), Value::List(items)) => Value::List(unique(each(items, *item, cx))),
         (Shape::TextOrList, value @ Value::Text(_)) => Value::List(vec![Node::new(value, span)]),
-        (Shape::TextOrList, Value::List(items)) => Value::List(unique(each(items, Shape::Text, cx))),
+        (Shape::TextOrList, Value::List(items)) => {
+            Value::List(unique(each(items, Shape::Text, cx)))
+        }
         (Shape::Command, value) => single::command(value, span, cx),
         (Shape::Test, value) => single::test(value, span, cx),
         (Shape::Pairs(unset), value) => pairs::pairs(value, unset, span, cx),
@@ -193,33 +210,57 @@ fn wrong_type(value: &Value, shape: Shape, span: Span, report: &mut Report) -> V
     let kind = Node::new(value.clone(), span).kind();
     let expected = shape.expected();
     let path = report.path();
-    let name = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
+    let name = if path.is_empty() {
+        "the file".to_owned()
+    } else {
+        format!("`{path}`")
+    };
     let hint = match (value, shape) {
-        (Value::Null, Shape::Named(_)) => "write its entries below it, indented by two spaces".to_owned(),
+        (Value::Null, Shape::Named(_)) => {
+            "write its entries below it, indented by two spaces".to_owned()
+        }
         (Value::Null, _) => "give it a value, or remove the key".to_owned(),
         (Value::List(_), Shape::Named(_)) => "write `name:` in place of `- name:`".to_owned(),
-        (Value::Int(_) | Value::Float(_), Shape::Duration) => "add a unit, as in `30s` or `1m30s`".to_owned(),
-        (Value::Int(_) | Value::Float(_) | Value::Bool(_), Shape::Text | Shape::OneOf(_) | Shape::Path) => {
-            "put the value in quotes".to_owned()
+        (Value::Int(_) | Value::Float(_), Shape::Duration) => {
+            "add a unit, as in `30s` or `1m30s`".to_owned()
         }
+        (
+            Value::Int(_) | Value::Float(_) | Value::Bool(_),
+            Shape::Text | Shape::OneOf(_) | Shape::Path,
+        ) => "put the value in quotes".to_owned(),
         (_, Shape::List(_) | Shape::Set(_) | Shape::Items(..)) => {
             "write each item on a line of its own, after `- `".to_owned()
         }
-        (_, Shape::Object(keys) | Shape::Names(_, keys) | Shape::OrObject(_, keys)) if !keys.is_empty() => {
-            let names: Vec<_> = keys.iter().take(4).map(|key| format!("`{}`", key.name)).collect();
+        (_, Shape::Object(keys) | Shape::Names(_, keys) | Shape::OrObject(_, keys))
+            if !keys.is_empty() =>
+        {
+            let names: Vec<_> = keys
+                .iter()
+                .take(4)
+                .map(|key| format!("`{}`", key.name))
+                .collect();
             format!("write its keys below it, indented: {}, …", names.join(", "))
         }
         _ => format!("write {expected}"),
     };
     report
-        .error(Rule::Value, span, format!("{name} must be {expected}, not {kind}"))
+        .error(
+            Rule::Value,
+            span,
+            format!("{name} must be {expected}, not {kind}"),
+        )
         .label(format!("expected {expected}"))
         .hint(hint);
     Value::Broken
 }
 
 /// Says that a value is not among those that are possible; a broken one takes its place.
-fn invalid(message: impl Into<String>, hint: impl Into<String>, span: Span, cx: &mut Context<'_>) -> Value {
+fn invalid(
+    message: impl Into<String>,
+    hint: impl Into<String>,
+    span: Span,
+    cx: &mut Context<'_>,
+) -> Value {
     cx.report.error(Rule::Value, span, message).hint(hint);
     Value::Broken
 }
@@ -234,7 +275,8 @@ fn each(items: Vec<Node>, item: Shape, cx: &mut Context<'_>) -> Vec<Node> {
     out
 }
 
-/// Later items take the place of earlier ones that are the same, which what stands before `=` decides.
+/// Later items take the place of earlier ones that are the same, which what stands before `=`
+/// decides.
 pub(crate) fn unique(items: Vec<Node>) -> Vec<Node> {
     let mut places: IndexMap<String, Node> = IndexMap::with_capacity(items.len());
     let mut others = Vec::new();
@@ -257,7 +299,12 @@ fn named(map: Map, item: Shape, cx: &mut Context<'_>) -> Map {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || !name.chars().all(fits) {
             let hint = "use letters, digits, `.`, `_` and `-`";
-            let _ = invalid(format!("`{name}` is no name in `{path}`"), hint, entry.key, cx);
+            let _ = invalid(
+                format!("`{name}` is no name in `{path}`"),
+                hint,
+                entry.key,
+                cx,
+            );
         }
     }
     map.into_iter()
@@ -283,7 +330,9 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
     for (name, Entry { key, node }) in map {
         let node = match schema::find(keys, &name) {
             // `deploy:` with nothing below is as good as no `deploy`.
-            Some(known) if matches!(known.name, "deploy" | "develop") && node.value == Value::Null => {
+            Some(known)
+                if matches!(known.name, "deploy" | "develop") && node.value == Value::Null =>
+            {
                 continue;
             }
             // An earlier file may say it.
@@ -307,11 +356,18 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
 
 fn unknown(name: &str, span: Span, node: &Node, keys: &'static [Key], cx: &mut Context<'_>) {
     let path = cx.report.path();
-    let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in `{path}`") };
+    let place = if path.is_empty() {
+        "at the top level".to_owned()
+    } else {
+        format!("in `{path}`")
+    };
     let deeper = || {
         let parent = keys.iter().find(|key| {
             !matches!(key.shape, Shape::Named(_))
-                && key.shape.keys().is_some_and(|inner| schema::find(inner, name).is_some())
+                && key
+                    .shape
+                    .keys()
+                    .is_some_and(|inner| schema::find(inner, name).is_some())
         })?;
         Some(format!("it belongs below `{}`", parent.name))
     };
@@ -333,11 +389,25 @@ fn unknown(name: &str, span: Span, node: &Node, keys: &'static [Key], cx: &mut C
         .or_else(service)
         .or_else(outside)
         .or_else(|| nearest::did_you_mean(name, keys.iter().map(|key| key.name)))
-        .unwrap_or_else(|| format!("remove it, or call it `x-{name}`: such keys may hold anything"));
-    cx.report.error(Rule::UnknownKey, span, format!("unknown key `{name}` {place}")).hint(hint);
+        .unwrap_or_else(|| {
+            format!("remove it, or call it `x-{name}`: such keys may hold anything")
+        });
+    cx.report
+        .error(
+            Rule::UnknownKey,
+            span,
+            format!("unknown key `{name}` {place}"),
+        )
+        .hint(hint);
 }
 
-fn or_object(value: Value, scalar: Scalar, keys: &'static [Key], span: Span, cx: &mut Context<'_>) -> Value {
+fn or_object(
+    value: Value,
+    scalar: Scalar,
+    keys: &'static [Key],
+    span: Span,
+    cx: &mut Context<'_>,
+) -> Value {
     match (scalar, value) {
         (_, Value::Map(map)) => Value::Map(object(map, keys, cx)),
         (Scalar::Key(name), value @ Value::Text(_)) => {
@@ -369,7 +439,13 @@ fn or_object(value: Value, scalar: Scalar, keys: &'static [Key], span: Span, cx:
     }
 }
 
-fn by_name(value: Value, names: Names, keys: &'static [Key], span: Span, cx: &mut Context<'_>) -> Value {
+fn by_name(
+    value: Value,
+    names: Names,
+    keys: &'static [Key],
+    span: Span,
+    cx: &mut Context<'_>,
+) -> Value {
     let mut seen = std::collections::HashSet::new();
     let entries: Vec<(String, Entry)> = match value {
         Value::List(items) => each(items, Shape::Text, cx)
@@ -387,7 +463,13 @@ fn by_name(value: Value, names: Names, keys: &'static [Key], span: Span, cx: &mu
                     }
                     Names::Bare => Value::Null,
                 };
-                Some((name, Entry { key: item.span, node: Node::new(value, item.span) }))
+                Some((
+                    name,
+                    Entry {
+                        key: item.span,
+                        node: Node::new(value, item.span),
+                    },
+                ))
             })
             .collect(),
         Value::Map(map) => map
@@ -395,11 +477,17 @@ fn by_name(value: Value, names: Names, keys: &'static [Key], span: Span, cx: &mu
             .map(|(name, Entry { key, node })| {
                 cx.report.path_push(&name);
                 let bare = names == Names::Bare && node.value == Value::Null;
-                let mut node = if bare { node } else { canonical(node, Shape::Object(keys), cx) };
+                let mut node = if bare {
+                    node
+                } else {
+                    canonical(node, Shape::Object(keys), cx)
+                };
                 if let (Names::Dependency, Value::Map(entries)) = (names, &mut node.value) {
                     if !entries.contains_key("condition") {
-                        let hint = "add `condition: service_started` or `condition: service_healthy`";
-                        let _ = invalid("a dependency in long form needs `condition`", hint, key, cx);
+                        let hint =
+                            "add `condition: service_started` or `condition: service_healthy`";
+                        let _ =
+                            invalid("a dependency in long form needs `condition`", hint, key, cx);
                     }
                     dependency_defaults(entries, key);
                 }
@@ -414,6 +502,11 @@ fn by_name(value: Value, names: Names, keys: &'static [Key], span: Span, cx: &mu
 
 /// What a dependency means that says no more than a name.
 pub(crate) fn dependency_defaults(entries: &mut Map, span: Span) {
-    items::default(entries, "condition", Value::Text("service_started".into()), span);
+    items::default(
+        entries,
+        "condition",
+        Value::Text("service_started".into()),
+        span,
+    );
     items::default(entries, "required", Value::Bool(true), span);
 }

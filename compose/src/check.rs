@@ -1,16 +1,17 @@
-//! Names that a file uses must be names that it declares, and services must not wait for each other in a circle.
+//! Names that a file uses must be names that it declares, and services must not wait for each other
+//! in a circle.
 
 mod resources;
 mod service;
 
 use std::collections::{BTreeSet, HashSet};
 
+pub(crate) use resources::resources;
+use uc_api::nearest;
+
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Map, Node, Span, Value};
 use crate::report::Report;
-use uc_api::nearest;
-
-pub(crate) use resources::resources;
 
 /// What else the file knows, for better answers.
 #[derive(Debug)]
@@ -19,10 +20,16 @@ pub(crate) struct Known {
     pub(crate) inactive: Vec<(String, String)>,
 }
 
-/// Checks what services name, and what they say of themselves. `services` are active, all else is there used or not.
+/// Checks what services name, and what they say of themselves. `services` are active, all else is
+/// there used or not.
 pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
     let declared = |key: &str| -> BTreeSet<String> {
-        document.get(key).into_iter().flat_map(Node::entries).map(|(name, _)| name.clone()).collect()
+        document
+            .get(key)
+            .into_iter()
+            .flat_map(Node::entries)
+            .map(|(name, _)| name.clone())
+            .collect()
     };
     let services = declared("services");
     let volumes = declared("volumes");
@@ -30,7 +37,9 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
     let secrets = declared("secrets");
     let configs = declared("configs");
     let models = declared("models");
-    let Some(Value::Map(map)) = document.get("services").map(|node| &node.value) else { return };
+    let Some(Value::Map(map)) = document.get("services").map(|node| &node.value) else {
+        return;
+    };
     report.path_push("services");
     for (name, entry) in map {
         report.path_push(name);
@@ -49,19 +58,32 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
                 declared_or_error("volume", source, span, &volumes, &hint, report);
             }
         }
-        for (key, kind, declared) in [("networks", "network", &networks), ("models", "model", &models)] {
+        for (key, kind, declared) in [
+            ("networks", "network", &networks),
+            ("models", "model", &models),
+        ] {
             for (name, entry) in service.get(key).into_iter().flat_map(Node::entries) {
                 if (key, name.as_str()) != ("networks", "default") {
-                    let hint = format!("declare it at the top level, `{key}:` with `{name}:` below it");
+                    let hint =
+                        format!("declare it at the top level, `{key}:` with `{name}:` below it");
                     declared_or_error(kind, name, entry.key, declared, &hint, report);
                 }
             }
         }
-        for (key, kind, declared) in [("secrets", "secret", &secrets), ("configs", "config", &configs)] {
+        for (key, kind, declared) in [
+            ("secrets", "secret", &secrets),
+            ("configs", "config", &configs),
+        ] {
             let build = service.get("build").and_then(|build| build.get(key));
-            for grant in service.get(key).into_iter().chain(build).flat_map(Node::items) {
+            for grant in service
+                .get(key)
+                .into_iter()
+                .chain(build)
+                .flat_map(Node::items)
+            {
                 if let Some(source) = grant.get_text("source") {
-                    let hint = format!("declare it at the top level, `{key}:` with `{source}:` below it");
+                    let hint =
+                        format!("declare it at the top level, `{key}:` with `{source}:` below it");
                     declared_or_error(kind, source, grant.span, declared, &hint, report);
                 }
             }
@@ -75,12 +97,23 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
 
 /// Removes dependencies that are not required and not there.
 pub(crate) fn drop_missing(document: &mut Node) {
-    let services: BTreeSet<String> =
-        document.get("services").into_iter().flat_map(Node::entries).map(|(name, _)| name.clone()).collect();
-    let Some(map) = services_mut(document) else { return };
+    let services: BTreeSet<String> = document
+        .get("services")
+        .into_iter()
+        .flat_map(Node::entries)
+        .map(|(name, _)| name.clone())
+        .collect();
+    let Some(map) = services_mut(document) else {
+        return;
+    };
     for entry in map.values_mut() {
-        let Value::Map(service) = &mut entry.node.value else { continue };
-        if let Some(Value::Map(map)) = service.get_mut("depends_on").map(|entry| &mut entry.node.value) {
+        let Value::Map(service) = &mut entry.node.value else {
+            continue;
+        };
+        if let Some(Value::Map(map)) = service
+            .get_mut("depends_on")
+            .map(|entry| &mut entry.node.value)
+        {
             map.retain(|name, _| services.contains(name));
         }
     }
@@ -88,15 +121,25 @@ pub(crate) fn drop_missing(document: &mut Node) {
 
 /// A key that something cannot be without. What is broken or in short form lacks nothing.
 fn needs(entry: &Entry, key: &str, what: &str, report: &mut Report) {
-    if entry.node.as_map().is_some_and(|map| !map.contains_key(key)) {
+    if entry
+        .node
+        .as_map()
+        .is_some_and(|map| !map.contains_key(key))
+    {
         report
-            .error(Rule::Value, entry.key, format!("`{key}` is missing in `{}`", report.path()))
+            .error(
+                Rule::Value,
+                entry.key,
+                format!("`{key}` is missing in `{}`", report.path()),
+            )
             .hint(format!("add `{key}:`, {what}"));
     }
 }
 
 fn services_mut(document: &mut Node) -> Option<&mut Map> {
-    let Value::Map(top) = &mut document.value else { return None };
+    let Value::Map(top) = &mut document.value else {
+        return None;
+    };
     match &mut top.get_mut("services")?.node.value {
         Value::Map(services) => Some(services),
         _ => None,
@@ -114,14 +157,24 @@ fn declared_or_error(
     if declared.contains(name) {
         return;
     }
-    let hint =
-        nearest::did_you_mean(name, declared.iter().map(String::as_str)).unwrap_or_else(|| hint.to_owned());
-    report.error(Rule::Reference, span, format!("{kind} `{name}` is not declared")).hint(hint);
+    let hint = nearest::did_you_mean(name, declared.iter().map(String::as_str))
+        .unwrap_or_else(|| hint.to_owned());
+    report
+        .error(
+            Rule::Reference,
+            span,
+            format!("{kind} `{name}` is not declared"),
+        )
+        .hint(hint);
 }
 
 fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, report: &mut Report) {
     report.path_push("depends_on");
-    for (name, entry) in service.get("depends_on").into_iter().flat_map(Node::entries) {
+    for (name, entry) in service
+        .get("depends_on")
+        .into_iter()
+        .flat_map(Node::entries)
+    {
         if services.contains(name) {
             continue;
         }
@@ -135,8 +188,9 @@ fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, repo
             ),
             None => (
                 format!("service `{name}` is not in this project"),
-                nearest::did_you_mean(name, services.iter().map(String::as_str))
-                    .unwrap_or_else(|| "declare it below `services:`, or remove the dependency".to_owned()),
+                nearest::did_you_mean(name, services.iter().map(String::as_str)).unwrap_or_else(
+                    || "declare it below `services:`, or remove the dependency".to_owned(),
+                ),
             ),
         };
         report.error(Rule::Reference, entry.key, message).hint(hint);
@@ -162,8 +216,11 @@ fn circles(services: &Map, report: &mut Report) {
                 continue;
             };
             if on_path.contains(next) {
-                let circle =
-                    path.iter().map(|(name, _)| *name).skip_while(|name| *name != next).chain([next]);
+                let circle = path
+                    .iter()
+                    .map(|(name, _)| *name)
+                    .skip_while(|name| *name != next)
+                    .chain([next]);
                 let circle: Vec<_> = circle.map(|name| format!("`{name}`")).collect();
                 report
                     .error(
@@ -182,7 +239,9 @@ fn circles(services: &Map, report: &mut Report) {
 
 /// Dependencies of a service, the first last.
 fn edges<'a>(services: &'a Map, name: &str) -> Vec<(&'a str, Span)> {
-    let dependencies = services.get(name).and_then(|entry| entry.node.get("depends_on"));
+    let dependencies = services
+        .get(name)
+        .and_then(|entry| entry.node.get("depends_on"));
     let mut edges: Vec<_> = dependencies
         .into_iter()
         .flat_map(Node::entries)

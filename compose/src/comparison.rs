@@ -1,7 +1,8 @@
 //! When two readings of a compose file say the same: the rules of the corpus of real files.
 //!
-//! The order of keys does not matter; a key of the format that is missing, null or empty is the same, while a name that the author chose
-//! counts with or without a value; lists that are sets have no order; `x-` keys do not count.
+//! The order of keys does not matter; a key of the format that is missing, null or empty is the
+//! same, while a name that the author chose counts with or without a value; lists that are sets
+//! have no order; `x-` keys do not count.
 
 use serde_json::{Map, Number, Value as Json};
 
@@ -49,7 +50,10 @@ pub(crate) fn comparable(value: &Json, path: &[&str]) -> Option<Json> {
             (!entries.is_empty()).then(|| Json::Object(entries.into_iter().collect::<Map<_, _>>()))
         }
         Json::Array(items) => {
-            let mut items: Vec<_> = items.iter().filter_map(|item| comparable(item, path)).collect();
+            let mut items: Vec<_> = items
+                .iter()
+                .filter_map(|item| comparable(item, path))
+                .collect();
             if !ORDERED.contains(&last) {
                 items.sort_by_key(ToString::to_string);
             }
@@ -73,9 +77,17 @@ mod tests {
         for (a, b, same) in [
             (json!({"a": 1, "b": 2}), json!({"b": 2.0, "a": 1}), true),
             (json!({"command": null, "ipam": {}}), json!({}), true),
-            (json!({"networks": {"front": null}}), json!({"networks": {}}), false),
+            (
+                json!({"networks": {"front": null}}),
+                json!({"networks": {}}),
+                false,
+            ),
             (json!({"ports": [1, 2]}), json!({"ports": [2, 1]}), true),
-            (json!({"command": ["a", "b"]}), json!({"command": ["b", "a"]}), false),
+            (
+                json!({"command": ["a", "b"]}),
+                json!({"command": ["b", "a"]}),
+                false,
+            ),
             (json!({"published": "80"}), json!({"published": 80}), false),
             (json!({"x-a": 1}), json!({}), true),
         ] {

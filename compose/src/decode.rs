@@ -1,7 +1,8 @@
 //! The merged, checked tree as service specs: what the machines are told.
 //!
-//! Docker Compose's words end here. What a spec cannot carry was reported by the table already; what depends on a value rather than on a
-//! key (`on-failure:3`, a range of ports, a relative path) is said here.
+//! Docker Compose's words end here. What a spec cannot carry was reported by the table already;
+//! what depends on a value rather than on a key (`on-failure:3`, a range of ports, a relative path)
+//! is said here.
 
 mod build;
 mod container;
@@ -14,21 +15,18 @@ mod resources;
 mod rollout;
 mod uncloud;
 
-pub(crate) use image::{ImageTemplate, templates as image_templates};
-
 use std::collections::BTreeMap;
 
+pub(crate) use image::{ImageTemplate, templates as image_templates};
+use network::Aliases;
 use uc_api::{ProjectName, ServiceName, v1};
 
 use crate::diagnostic::Rule;
-use crate::document;
-use crate::duration;
 use crate::node::{Entry, Node, Span, Value};
 use crate::project::Service;
 use crate::report::Report;
 use crate::template::is_template;
-
-use network::Aliases;
+use crate::{document, duration};
 
 /// Labels that begin so are ours.
 const OWN_LABELS: &str = "uc.";
@@ -50,7 +48,11 @@ pub(crate) fn services(tree: &Node, project: &ProjectName, report: &mut Report) 
 }
 
 /// The named volumes that services use, in order of their names.
-pub(crate) fn volumes(tree: &Node, services: &[Service], project: &ProjectName) -> Vec<v1::VolumeSpec> {
+pub(crate) fn volumes(
+    tree: &Node,
+    services: &[Service],
+    project: &ProjectName,
+) -> Vec<v1::VolumeSpec> {
     let used = |name: &str| {
         let mut mounts = services.iter().flat_map(|service| &service.spec.mounts);
         mounts.any(|mount| mount.kind == v1::MountKind::Volume as i32 && mount.source == name)
@@ -84,14 +86,20 @@ fn service(
 ) -> Service {
     let Entry { key: span, node } = entry;
     if let Err(error) = name.parse::<ServiceName>() {
-        report.error(Rule::Refused, *span, error.to_string()).hint("rename the service");
+        report
+            .error(Rule::Refused, *span, error.to_string())
+            .hint("rename the service");
     }
     let has = |key: &str| node.as_map().is_some_and(|map| map.contains_key(key));
     let missing = !has("image") && !has("build") && !has("provider") && node.value != Value::Broken;
     // What seems to be missing may be misspelt, or be in a file that cannot be read.
     if missing && !report.may_hold(&["extends", "image", "build"]) {
         report
-            .error(Rule::Value, *span, format!("service `{name}` has neither `image` nor `build`"))
+            .error(
+                Rule::Value,
+                *span,
+                format!("service `{name}` has neither `image` nor `build`"),
+            )
             .hint("add `image:` with what to run, or `build:` with how to build it");
     }
     let image = text(node, "image");
@@ -101,9 +109,17 @@ fn service(
         })
         && (!has("build") || !image.is_empty())
     {
-        let rule = if image.is_empty() { Rule::Value } else { Rule::Refused };
+        let rule = if image.is_empty() {
+            Rule::Value
+        } else {
+            Rule::Refused
+        };
         report
-            .error(rule, node.span, format!("`{image}` is not the name of an image"))
+            .error(
+                rule,
+                node.span,
+                format!("`{image}` is not the name of an image"),
+            )
             .hint("write `[registry/]name[:tag]`; a variable in it may be empty");
     }
     let build = build::build(name, node, &image, tree, report);
@@ -114,7 +130,14 @@ fn service(
     let mut ports = mounts::ports(node, report);
     ports.extend(uncloud::ports(node, report));
     uncloud::caddy(node, report);
-    let shared = ["none", "host", "shareable", "private", "service:", "container:"];
+    let shared = [
+        "none",
+        "host",
+        "shareable",
+        "private",
+        "service:",
+        "container:",
+    ];
     let mut spec = v1::ServiceSpec {
         project: project.to_string(),
         name: name.to_owned(),
@@ -203,14 +226,23 @@ fn flag(node: &Node, key: &str) -> bool {
 }
 
 fn list(node: &Node, key: &str) -> Vec<String> {
-    node.get(key).into_iter().flat_map(Node::items).filter_map(Node::as_text).map(str::to_owned).collect()
+    node.get(key)
+        .into_iter()
+        .flat_map(Node::items)
+        .filter_map(Node::as_text)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A command: absent or null is the image's own, an empty list is none.
 fn words(node: Option<&Node>) -> Option<v1::StringList> {
     match &node?.value {
         Value::List(items) => {
-            let values = items.iter().filter_map(Node::as_text).map(str::to_owned).collect();
+            let values = items
+                .iter()
+                .filter_map(Node::as_text)
+                .map(str::to_owned)
+                .collect();
             Some(v1::StringList { values })
         }
         _ => None,
@@ -221,7 +253,9 @@ fn words(node: Option<&Node>) -> Option<v1::StringList> {
 fn strings(node: Option<&Node>) -> BTreeMap<String, String> {
     let entries = node.into_iter().flat_map(Node::entries);
     let named = entries.filter(|(name, _)| !name.is_empty());
-    named.filter_map(|(name, entry)| Some((name.clone(), entry.node.as_text()?.to_owned()))).collect()
+    named
+        .filter_map(|(name, entry)| Some((name.clone(), entry.node.as_text()?.to_owned())))
+        .collect()
 }
 
 /// Nanoseconds of a duration that is there and in long form.

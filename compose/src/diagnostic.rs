@@ -1,7 +1,7 @@
 //! What is wrong or not honoured in a compose file, and where.
 //!
-//! Diagnostics are data: [`crate::render()`] prints them as rustc does, and they serialise for machine-readable output. A load collects all
-//! of them instead of stopping at the first.
+//! Diagnostics are data: [`crate::render()`] prints them as rustc does, and they serialise for
+//! machine-readable output. A load collects all of them instead of stopping at the first.
 
 use std::path::PathBuf;
 
@@ -21,13 +21,15 @@ pub enum Severity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
-    /// The text is not YAML, or not the YAML that a compose file is (duplicate keys, tabs, alias bombs).
+    /// The text is not YAML, or not the YAML that a compose file is (duplicate keys, tabs, alias
+    /// bombs).
     Syntax,
     /// A key that no compose file has.
     UnknownKey,
     /// A key of the specification that is read, but not acted on. An error with `strict`.
     NotHonoured,
-    /// A key of the specification that would change what runs so much that ignoring it is no option.
+    /// A key of the specification that would change what runs so much that ignoring it is no
+    /// option.
     Refused,
     /// A value of the wrong type or outside what is allowed.
     Value,

@@ -4,12 +4,11 @@ mod plain;
 
 use std::collections::BTreeSet;
 
+pub(crate) use plain::plain;
 use serde_json::{Map as JsonMap, Number, Value as Json};
 
 use crate::canonical::WRITTEN_SOURCE;
 use crate::node::{Node, Value};
-
-pub(crate) use plain::plain;
 
 /// Top-level things that get a name outside the project.
 const NAMED: [&str; 4] = ["networks", "volumes", "secrets", "configs"];
@@ -32,10 +31,16 @@ const QUIET: [&str; 10] = [
 ];
 
 /// Sizes of a service that are not printed when they are 0.
-const SIZES: [&str; 5] = ["mem_limit", "mem_reservation", "memswap_limit", "shm_size", "mem_swappiness"];
+const SIZES: [&str; 5] = [
+    "mem_limit",
+    "mem_reservation",
+    "memswap_limit",
+    "shm_size",
+    "mem_swappiness",
+];
 
-/// The document of a merged and checked tree. Where variables have been put in, literal dollar signs are doubled, so that it can be read
-/// again.
+/// The document of a merged and checked tree. Where variables have been put in, literal dollar
+/// signs are doubled, so that it can be read again.
 pub(crate) fn document(tree: &Node, project: &str, interpolated: bool) -> Json {
     let mut out = JsonMap::new();
     out.insert("name".into(), Json::from(project));
@@ -81,7 +86,10 @@ pub(crate) fn outside_name(node: Option<&Node>, key: &str, project: &str) -> Str
 
 /// Whether it is made by others.
 pub(crate) fn is_external(node: Option<&Node>) -> bool {
-    match node.and_then(|node| node.get("external")).map(|node| &node.value) {
+    match node
+        .and_then(|node| node.get("external"))
+        .map(|node| &node.value)
+    {
         Some(Value::Bool(external)) => *external,
         Some(Value::Map(_)) => true,
         _ => false,
@@ -122,7 +130,10 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
             out.shift_remove(key);
         }
     }
-    if out.get("networks").is_some_and(|networks| networks.as_object().is_some_and(JsonMap::is_empty)) {
+    if out
+        .get("networks")
+        .is_some_and(|networks| networks.as_object().is_some_and(JsonMap::is_empty))
+    {
         out.shift_remove("networks");
     }
     // An empty variable gives no server.
@@ -130,7 +141,11 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
         servers.retain(|server| *server != "");
     }
     for key in ["secrets", "configs"] {
-        let grants = out.get_mut(key).and_then(Json::as_array_mut).into_iter().flatten();
+        let grants = out
+            .get_mut(key)
+            .and_then(Json::as_array_mut)
+            .into_iter()
+            .flatten();
         for grant in grants.filter_map(Json::as_object_mut) {
             if let Some(mode) = grant.get("mode").and_then(Json::as_i64) {
                 grant.insert("mode".into(), format!("0{mode:o}").into());
@@ -155,7 +170,9 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
         quieten(build, &["no_cache", "pull", "privileged"]);
         build.retain(|_, value| *value != "");
         if !build.contains_key("dockerfile_inline") {
-            build.entry("dockerfile").or_insert_with(|| "Dockerfile".into());
+            build
+                .entry("dockerfile")
+                .or_insert_with(|| "Dockerfile".into());
         }
         if let Some(Json::Object(args)) = build.get_mut("args") {
             args.retain(|_, value| !value.is_null());
@@ -174,7 +191,10 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
         let keys: Vec<_> = ssh.iter().map(key).map(Json::from).collect();
         build.insert("ssh".into(), keys.into());
     }
-    if out.get("pull_policy").is_some_and(|policy| policy == "if_not_present") {
+    if out
+        .get("pull_policy")
+        .is_some_and(|policy| policy == "if_not_present")
+    {
         out.insert("pull_policy".into(), "missing".into());
     }
     // Docker Compose takes it for a size.
@@ -182,16 +202,27 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
         let text = number.to_string();
         out.insert("mem_swappiness".into(), text.into());
     }
-    if let Some(Json::Object(options)) = out.get_mut("provider").and_then(|node| node.get_mut("options")) {
+    if let Some(Json::Object(options)) = out
+        .get_mut("provider")
+        .and_then(|node| node.get_mut("options"))
+    {
         for value in options.values_mut().filter(|value| !value.is_array()) {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             *value = vec![Json::from(text)].into();
         }
     }
-    let says = |key: &&str| node.get(key).is_some_and(|node| node.as_map().is_none_or(|map| !map.is_empty()));
+    let says = |key: &&str| {
+        node.get(key)
+            .is_some_and(|node| node.as_map().is_none_or(|map| !map.is_empty()))
+    };
     let on_default = !["networks", "network_mode", "provider"].iter().any(says);
     if on_default {
-        out.insert("networks".into(), Json::Object(JsonMap::from_iter([("default".to_owned(), Json::Null)])));
+        out.insert(
+            "networks".into(),
+            Json::Object(JsonMap::from_iter([("default".to_owned(), Json::Null)])),
+        );
     }
     for (network, _) in node.get("networks").into_iter().flat_map(Node::entries) {
         used.push(("networks", network.clone()));
@@ -208,7 +239,12 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
     }
     for kind in ["secrets", "configs"] {
         let build = node.get("build").and_then(|build| build.get(kind));
-        for grant in node.get(kind).into_iter().chain(build).flat_map(Node::items) {
+        for grant in node
+            .get(kind)
+            .into_iter()
+            .chain(build)
+            .flat_map(Node::items)
+        {
             if let Some(source) = grant.get_text("source") {
                 used.push((kind, source.to_owned()));
             }
@@ -216,7 +252,10 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
     }
     if let Some(Json::Array(secrets)) = out.get_mut("secrets") {
         for secret in secrets.iter_mut().filter_map(Json::as_object_mut) {
-            let source = secret.get("source").and_then(Json::as_str).unwrap_or_default();
+            let source = secret
+                .get("source")
+                .and_then(Json::as_str)
+                .unwrap_or_default();
             let target = format!("/run/secrets/{source}");
             secret.entry("target").or_insert_with(|| target.into());
         }
@@ -229,13 +268,18 @@ fn rollout(deploy: &mut JsonMap<String, Json>) {
     for key in ["update_config", "rollback_config"] {
         if let Some(Json::Object(pace)) = deploy.get_mut(key) {
             quieten(pace, &["failure_action", "max_failure_ratio", "order"]);
-            pace.retain(|key, value| !(matches!(key.as_str(), "delay" | "monitor") && *value == "0s"));
+            pace.retain(|key, value| {
+                !(matches!(key.as_str(), "delay" | "monitor") && *value == "0s")
+            });
         }
     }
     if let Some(Json::Object(placement)) = deploy.get_mut("placement") {
         quieten(placement, &["max_replicas_per_node"]);
     }
-    if let Some(Json::Object(limits)) = deploy.get_mut("resources").and_then(|all| all.get_mut("limits")) {
+    if let Some(Json::Object(limits)) = deploy
+        .get_mut("resources")
+        .and_then(|all| all.get_mut("limits"))
+    {
         quieten(limits, &["cpus", "pids"]);
         limits.retain(|key, value| !(key == "memory" && *value == "0"));
     }
@@ -243,7 +287,8 @@ fn rollout(deploy: &mut JsonMap<String, Json>) {
 
 /// Removes those of the keys whose value is false, zero or empty.
 fn quieten(map: &mut JsonMap<String, Json>, keys: &[&str]) {
-    let says_nothing = |value: &Json| matches!(value, Json::Bool(false)) || *value == 0 || *value == "";
+    let says_nothing =
+        |value: &Json| matches!(value, Json::Bool(false)) || *value == 0 || *value == "";
     map.retain(|key, value| !(keys.contains(&key.as_str()) && says_nothing(value)));
 }
 
@@ -270,15 +315,28 @@ fn json(node: &Node) -> Json {
 
 /// Keys in order of their names, on all levels.
 fn sorted(value: Json, doubled: bool) -> Json {
-    let text = |text: String| if doubled { text.replace('$', "$$") } else { text };
+    let text = |text: String| {
+        if doubled {
+            text.replace('$', "$$")
+        } else {
+            text
+        }
+    };
     match value {
         Json::Object(map) => {
-            let mut entries: Vec<_> =
-                map.into_iter().map(|(key, value)| (text(key), sorted(value, doubled))).collect();
+            let mut entries: Vec<_> = map
+                .into_iter()
+                .map(|(key, value)| (text(key), sorted(value, doubled)))
+                .collect();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
             Json::Object(entries.into_iter().collect())
         }
-        Json::Array(items) => Json::Array(items.into_iter().map(|item| sorted(item, doubled)).collect()),
+        Json::Array(items) => Json::Array(
+            items
+                .into_iter()
+                .map(|item| sorted(item, doubled))
+                .collect(),
+        ),
         Json::String(string) => Json::String(text(string)),
         other => other,
     }

@@ -1,7 +1,8 @@
 //! `.env` files, with the grammar of Docker Compose.
 //!
-//! `NAME=value` or `NAME: value`, optionally after `export`; `NAME` alone takes its value from the environment. Unquoted values end at
-//! ` #` and know variables; `'…'` is literal; `"…"` knows variables and `\n`-like escapes; both kinds of quotes may span lines.
+//! `NAME=value` or `NAME: value`, optionally after `export`; `NAME` alone takes its value from the
+//! environment. Unquoted values end at ` #` and know variables; `'…'` is literal; `"…"` knows
+//! variables and `\n`-like escapes; both kinds of quotes may span lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,8 @@ use crate::report::Report;
 /// Variables by name, `None` where the file names one that is set nowhere.
 pub(crate) type Variables = BTreeMap<String, Option<String>>;
 
-/// Reads a `.env` text. `environment` is asked first for variables in values, then the lines above, then `earlier` files.
+/// Reads a `.env` text. `environment` is asked first for variables in values, then the lines above,
+/// then `earlier` files.
 pub(crate) fn parse(
     text: &str,
     file: u32,
@@ -21,7 +23,11 @@ pub(crate) fn parse(
     earlier: &dyn Fn(&str) -> Option<String>,
     report: &mut Report,
 ) -> Variables {
-    let mut reader = Reader { rest: text.strip_prefix('\u{feff}').unwrap_or(text), line: 1, file };
+    let mut reader = Reader {
+        rest: text.strip_prefix('\u{feff}').unwrap_or(text),
+        line: 1,
+        file,
+    };
     let mut variables = Variables::new();
     let mut warned = BTreeSet::new();
     while let Some(statement) = reader.statement(report) {
@@ -38,7 +44,8 @@ pub(crate) fn parse(
                 match interpolate::substitute(&text, &lookup, &mut unset) {
                     Ok(value) => {
                         for name in unset.into_iter().filter(|name| warned.insert(name.clone())) {
-                            let message = format!("variable `{name}` is not set; it is taken as empty");
+                            let message =
+                                format!("variable `{name}` is not set; it is taken as empty");
                             report
                                 .warning(Rule::Variable, statement.span, message)
                                 .hint("set it in a line above, or put the value in single quotes");
@@ -59,7 +66,8 @@ pub(crate) fn parse(
     variables
 }
 
-/// `NAME=value` lines, taken as they are: no quotes, no variables. `NAME` alone takes its value from the environment.
+/// `NAME=value` lines, taken as they are: no quotes, no variables. `NAME` alone takes its value
+/// from the environment.
 pub(crate) fn raw(
     text: &str,
     file: u32,
@@ -83,7 +91,12 @@ pub(crate) fn raw(
             report
                 .error(
                     Rule::Syntax,
-                    Span { file, line: number(index + 1), column: 1, length },
+                    Span {
+                        file,
+                        line: number(index + 1),
+                        column: 1,
+                        length,
+                    },
                     "this is not a variable's name, `=` and its value",
                 )
                 .hint("write `NAME=value`; a line that begins with `#` is a comment");
@@ -130,7 +143,11 @@ impl Reader<'_> {
             match split_name(trimmed) {
                 Ok((name, None)) => {
                     self.advance(line.len() + 1);
-                    return Some(Statement { name: name.to_owned(), value: Raw::Inherited, span });
+                    return Some(Statement {
+                        name: name.to_owned(),
+                        value: Raw::Inherited,
+                        span,
+                    });
                 }
                 Ok((name, Some(value))) => {
                     let at = value.as_ptr() as usize - self.rest.as_ptr() as usize;
@@ -178,7 +195,11 @@ impl Reader<'_> {
         let tail = self.rest.split('\n').next().unwrap_or_default();
         if !tail.trim().is_empty() && !tail.trim_start().starts_with('#') {
             report
-                .warning(Rule::Syntax, span, format!("`{}` after the closing quote is ignored", tail.trim()))
+                .warning(
+                    Rule::Syntax,
+                    span,
+                    format!("`{}` after the closing quote is ignored", tail.trim()),
+                )
                 .hint("put the whole value in quotes");
         }
         self.advance(tail.len() + 1);
@@ -222,24 +243,35 @@ fn split_name(line: &str) -> Result<(&str, Option<&str>), String> {
         return Err("a name is missing before `=`".to_owned());
     }
     if name.contains(char::is_whitespace) {
-        return Err(format!("`{name}` is not a variable's name: it contains a space"));
+        return Err(format!(
+            "`{name}` is not a variable's name: it contains a space"
+        ));
     }
-    let strange =
-        name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']')));
+    let strange = name
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']')));
     match strange {
-        Some(c) => Err(format!("`{name}` is not a variable's name: it contains `{c}`")),
+        Some(c) => Err(format!(
+            "`{name}` is not a variable's name: it contains `{c}`"
+        )),
         None => Ok((name, value)),
     }
 }
 
-/// Escapes of a double-quoted value: those of C that Compose knows, `\$`, and octal `\0123`. Others stay as they are.
+/// Escapes of a double-quoted value: those of C that Compose knows, `\$`, and octal `\0123`. Others
+/// stay as they are.
 fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
         let after = &rest[at + 1..];
-        let octal: String = after.chars().skip(1).take(3).take_while(char::is_ascii_digit).collect();
+        let octal: String = after
+            .chars()
+            .skip(1)
+            .take(3)
+            .take_while(char::is_ascii_digit)
+            .collect();
         let (replacement, used) = match after.chars().next() {
             Some('n') => ("\n".to_owned(), 1),
             Some('r') => ("\r".to_owned(), 1),

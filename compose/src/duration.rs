@@ -1,6 +1,7 @@
 //! Durations (`1m30s`) and sizes (`1.5g`) as Docker Compose reads and prints them.
 
-/// Nanoseconds of a Go duration with Compose's days and weeks; `None` if it is none or out of range.
+/// Nanoseconds of a Go duration with Compose's days and weeks; `None` if it is none or out of
+/// range.
 pub(crate) fn parse_duration(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -16,7 +17,9 @@ pub(crate) fn parse_duration(text: &str) -> Option<i64> {
     while !rest.is_empty() {
         let number_end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
         let (number, after) = rest.split_at(number_end);
-        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let unit_end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(unit_end);
         let nanoseconds: i128 = match unit {
             "ns" => 1,
@@ -49,7 +52,10 @@ pub(crate) fn format_duration(nanoseconds: i64) -> String {
             return format!("{sign}{}{unit}", fraction(value, size));
         }
     }
-    let (minutes, seconds) = (value / (60 * SECOND), fraction(value % (60 * SECOND), SECOND));
+    let (minutes, seconds) = (
+        value / (60 * SECOND),
+        fraction(value % (60 * SECOND), SECOND),
+    );
     match (minutes / 60, minutes % 60) {
         (0, 0) => format!("{sign}{seconds}s"),
         (0, minutes) => format!("{sign}{minutes}m{seconds}s"),
@@ -68,16 +74,22 @@ fn fraction(value: i128, unit: i128) -> String {
     format!("{whole}.{}", digits.trim_end_matches('0'))
 }
 
-/// Bytes of a size: a number with `b`, `k`, `m`, `g`, `t`, `p` (also `kb`, `kib`), in powers of 1024.
+/// Bytes of a size: a number with `b`, `k`, `m`, `g`, `t`, `p` (also `kb`, `kib`), in powers of
+/// 1024.
 pub(crate) fn parse_size(text: &str) -> Option<i64> {
     let text = text.trim();
     if text == "-1" {
         return Some(-1);
     }
-    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let letter = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit);
+    let letter = unit
+        .strip_suffix("ib")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(&unit);
     let exponent = match letter {
         "" if unit != "ib" => 0,
         "k" => 1,
@@ -112,7 +124,10 @@ fn decimal(text: &str) -> Option<Decimal> {
     // More digits than these say nothing about nanoseconds and would overflow.
     let fraction = fraction.get(..fraction.len().min(12))?;
     let digits = format!("{whole}{fraction}").parse().ok()?;
-    Some(Decimal { digits, divisor: 10_i128.pow(u32::try_from(fraction.len()).ok()?) })
+    Some(Decimal {
+        digits,
+        divisor: 10_i128.pow(u32::try_from(fraction.len()).ok()?),
+    })
 }
 
 #[cfg(test)]
@@ -140,13 +155,27 @@ mod tests {
             (".5s", "500ms"),
         ];
         for (text, printed) in table {
-            assert_eq!(parse_duration(text).map(format_duration).as_deref(), Some(printed), "{text}");
+            assert_eq!(
+                parse_duration(text).map(format_duration).as_deref(),
+                Some(printed),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in ["", "30", "s", "1x", "1h -3s", "1.2.3s", "99999999999h", "-", "1 s"] {
+        for text in [
+            "",
+            "30",
+            "s",
+            "1x",
+            "1h -3s",
+            "1.2.3s",
+            "99999999999h",
+            "-",
+            "1 s",
+        ] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
     }

@@ -1,5 +1,5 @@
-//! Resolved projects as YAML text, as Docker Compose writes them. Writing only: block style, texts quoted where reading them back would give
-//! something else.
+//! Resolved projects as YAML text, as Docker Compose writes them. Writing only: block style, texts
+//! quoted where reading them back would give something else.
 
 mod order;
 mod style;
@@ -7,19 +7,26 @@ mod style;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
-
 use style::Style;
 
 /// `value` as a YAML document that reads back as the same value; keys in the order given.
 pub fn to_yaml(value: &Value) -> String {
-    let mut writer = Writer { out: String::new(), path: Vec::new(), composed: false };
+    let mut writer = Writer {
+        out: String::new(),
+        path: Vec::new(),
+        composed: false,
+    };
     writer.document(value);
     writer.out
 }
 
 /// A project's document: keys in Docker Compose's order, and without what its YAML form leaves out.
 pub(crate) fn document(value: &Value) -> String {
-    let mut writer = Writer { out: String::new(), path: Vec::new(), composed: true };
+    let mut writer = Writer {
+        out: String::new(),
+        path: Vec::new(),
+        composed: true,
+    };
     writer.document(value);
     writer.out
 }
@@ -76,9 +83,15 @@ impl<'v> Writer<'v> {
     fn ordered(&self, map: &'v Map<String, Value>) -> Vec<(&'v String, &'v Value)> {
         let mut entries: Vec<_> = map.iter().collect();
         if self.composed {
-            entries.retain(|(key, value)| !(order::is_silent(&self.path, key) && says_nothing(value)));
+            entries
+                .retain(|(key, value)| !(order::is_silent(&self.path, key) && says_nothing(value)));
             let known = order::of(&self.path);
-            let rank = |key: &str| known.iter().position(|known| *known == key).unwrap_or(known.len());
+            let rank = |key: &str| {
+                known
+                    .iter()
+                    .position(|known| *known == key)
+                    .unwrap_or(known.len())
+            };
             // Stable: the rest keeps its order.
             entries.sort_by_key(|(key, _)| rank(key));
         }

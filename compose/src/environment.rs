@@ -20,10 +20,14 @@ pub(crate) struct Environment {
 
 impl Environment {
     pub(crate) fn new(process: &BTreeMap<String, String>) -> Self {
-        Self { process: process.clone(), dotenv: BTreeMap::new() }
+        Self {
+            process: process.clone(),
+            dotenv: BTreeMap::new(),
+        }
     }
 
-    /// Adds a `.env` file's variables, below the process's in rank and above those of files before it.
+    /// Adds a `.env` file's variables, below the process's in rank and above those of files before
+    /// it.
     pub(crate) fn add_dotenv(&mut self, text: &str, file: u32, report: &mut Report) {
         let read = dotenv::parse(
             text,
@@ -32,12 +36,18 @@ impl Environment {
             &|name| self.dotenv.get(name).cloned(),
             report,
         );
-        self.dotenv.extend(read.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        self.dotenv.extend(
+            read.into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
     }
 
     /// For an included file: what is known stays, its own `.env` comes below.
     pub(crate) fn nested(&self) -> Self {
-        Self { process: self.all(), dotenv: BTreeMap::new() }
+        Self {
+            process: self.all(),
+            dotenv: BTreeMap::new(),
+        }
     }
 
     /// Every variable with its value.
@@ -48,18 +58,27 @@ impl Environment {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<String> {
-        self.process.get(name).or_else(|| self.dotenv.get(name)).cloned()
+        self.process
+            .get(name)
+            .or_else(|| self.dotenv.get(name))
+            .cloned()
     }
 
     /// A variable that tells Compose something about the project.
     pub(crate) fn set_default(&mut self, name: &str, value: &str) {
-        self.dotenv.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        self.dotenv
+            .entry(name.to_owned())
+            .or_insert_with(|| value.to_owned());
     }
 }
 
-/// The process's variables, and below them those of `.env` files, of which later ones count. What is wrong with the files is for
+/// The process's variables, and below them those of `.env` files, of which later ones count. What
+/// is wrong with the files is for
 /// [`crate::load_with`] to say.
-pub fn environment(process: &BTreeMap<String, String>, dotenv: &[SourceFile]) -> BTreeMap<String, String> {
+pub fn environment(
+    process: &BTreeMap<String, String>,
+    dotenv: &[SourceFile],
+) -> BTreeMap<String, String> {
     let mut environment = Environment::new(process);
     for file in dotenv.iter().filter(|file| file.text.len() <= MAX_BYTES) {
         environment.add_dotenv(&file.text, 0, &mut Report::new(false));
@@ -75,17 +94,24 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The text of a file and its index in the report; what is wrong with it is said at `span`. Without `required` it may be missing.
+    /// The text of a file and its index in the report; what is wrong with it is said at `span`.
+    /// Without `required` it may be missing.
     fn text(&mut self, path: &str, span: Span, required: Option<bool>) -> Option<(String, u32)> {
         let text = match self.files.read(Path::new(path)) {
             Ok(text) if text.len() > MAX_BYTES => {
                 self.report
-                    .error(Rule::File, span, format!("`{path}` is larger than {} MB", MAX_BYTES >> 20))
+                    .error(
+                        Rule::File,
+                        span,
+                        format!("`{path}` is larger than {} MB", MAX_BYTES >> 20),
+                    )
                     .hint("such a file is not that large: is it the right one?");
                 return None;
             }
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && required == Some(false) => return None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && required == Some(false) => {
+                return None;
+            }
             Err(error) => {
                 let hint = match error.kind() {
                     io::ErrorKind::NotFound if required.is_some() => {
@@ -94,28 +120,41 @@ impl Reader<'_> {
                     io::ErrorKind::InvalidData => "it must be text in UTF-8",
                     _ => "create it, or correct the path",
                 };
-                self.report.error(Rule::File, span, format!("cannot read `{path}`: {error}")).hint(hint);
+                self.report
+                    .error(Rule::File, span, format!("cannot read `{path}`: {error}"))
+                    .hint(hint);
                 return None;
             }
         };
         let file = self.report.add_file(path.into());
-        self.read.push(SourceFile { path: path.into(), text: text.clone() });
+        self.read.push(SourceFile {
+            path: path.into(),
+            text: text.clone(),
+        });
         Some((text, file))
     }
 }
 
-/// Gives every service its final `environment` (that of its files, then its own, names without value from where `uc` runs) and `labels`
-/// (likewise).
+/// Gives every service its final `environment` (that of its files, then its own, names without
+/// value from where `uc` runs) and `labels` (likewise).
 pub(crate) fn resolve(services: &mut Map, environment: &Environment, reader: &mut Reader<'_>) {
     for (name, service) in services {
-        let Value::Map(service) = &mut service.node.value else { continue };
+        let Value::Map(service) = &mut service.node.value else {
+            continue;
+        };
         reader.report.path_push(name);
         of_service(service, environment, reader);
         labels(service, reader);
-        if let Some(args) = pairs(service.get_mut("build").and_then(|build| match &mut build.node.value {
-            Value::Map(build) => build.get_mut("args"),
-            _ => None,
-        })) {
+        if let Some(args) =
+            pairs(
+                service
+                    .get_mut("build")
+                    .and_then(|build| match &mut build.node.value {
+                        Value::Map(build) => build.get_mut("args"),
+                        _ => None,
+                    }),
+            )
+        {
             from_environment(args, environment);
         }
         reader.report.path_pop();
@@ -139,11 +178,15 @@ fn of_service(service: &mut Map, environment: &Environment, reader: &mut Reader<
 }
 
 fn labels(service: &mut Map, reader: &mut Reader<'_>) {
-    let Some(files) = service.get("label_file").cloned() else { return };
+    let Some(files) = service.get("label_file").cloned() else {
+        return;
+    };
     let mut labels = Map::new();
     for item in files.node.items() {
         let Some(path) = item.as_text() else { continue };
-        let Some((text, file)) = reader.text(path, item.span, None) else { continue };
+        let Some((text, file)) = reader.text(path, item.span, None) else {
+            continue;
+        };
         let earlier = |name: &str| labels.get(name).and_then(value);
         let read = dotenv::parse(&text, file, &|_| None, &earlier, reader.report);
         add(&mut labels, read, item.span);
@@ -154,12 +197,26 @@ fn labels(service: &mut Map, reader: &mut Reader<'_>) {
     put(service, "labels", labels, files.key);
 }
 
-fn env_file(item: &Node, variables: &mut Map, own: &Map, environment: &Environment, reader: &mut Reader<'_>) {
-    let Some(path) = item.get_text("path") else { return };
+fn env_file(
+    item: &Node,
+    variables: &mut Map,
+    own: &Map,
+    environment: &Environment,
+    reader: &mut Reader<'_>,
+) {
+    let Some(path) = item.get_text("path") else {
+        return;
+    };
     let span = item.get("path").map_or(item.span, |node| node.span);
     let required = item.get("required").and_then(Node::as_bool).unwrap_or(true);
-    let Some((text, file)) = reader.text(path, span, Some(required)) else { return };
-    let known = |name: &str| environment.get(name).or_else(|| own.get(name).and_then(value));
+    let Some((text, file)) = reader.text(path, span, Some(required)) else {
+        return;
+    };
+    let known = |name: &str| {
+        environment
+            .get(name)
+            .or_else(|| own.get(name).and_then(value))
+    };
     let earlier = |name: &str| variables.get(name).and_then(value);
     let read = if item.get_text("format") == Some("raw") {
         dotenv::raw(&text, file, &known, reader.report)
@@ -170,8 +227,18 @@ fn env_file(item: &Node, variables: &mut Map, own: &Map, environment: &Environme
 }
 
 fn add(map: &mut Map, read: dotenv::Variables, span: Span) {
-    let given = read.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    map.extend(given.map(|(name, value)| (name, Entry { key: span, node: Node::text(value, span) })));
+    let given = read
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    map.extend(given.map(|(name, value)| {
+        (
+            name,
+            Entry {
+                key: span,
+                node: Node::text(value, span),
+            },
+        )
+    }));
 }
 
 fn value(entry: &Entry) -> Option<String> {
@@ -186,7 +253,10 @@ fn pairs(entry: Option<&mut Entry>) -> Option<&mut Map> {
 }
 
 fn from_environment(map: &mut Map, environment: &Environment) {
-    for (name, entry) in map.iter_mut().filter(|(_, entry)| entry.node.value == Value::Null) {
+    for (name, entry) in map
+        .iter_mut()
+        .filter(|(_, entry)| entry.node.value == Value::Null)
+    {
         if let Some(value) = environment.get(name) {
             entry.node.value = Value::Text(value);
         }
@@ -196,11 +266,19 @@ fn from_environment(map: &mut Map, environment: &Environment) {
 /// Puts the pairs where a value of the wrong type does not stand.
 fn put(service: &mut Map, key: &str, map: Map, span: Span) {
     match service.get_mut(key) {
-        Some(entry) if matches!(entry.node.value, Value::Map(_)) => entry.node.value = Value::Map(map),
+        Some(entry) if matches!(entry.node.value, Value::Map(_)) => {
+            entry.node.value = Value::Map(map)
+        }
         Some(_) => {}
         None if map.is_empty() => {}
         None => {
-            service.insert(key.to_owned(), Entry { key: span, node: Node::new(Value::Map(map), span) });
+            service.insert(
+                key.to_owned(),
+                Entry {
+                    key: span,
+                    node: Node::new(Value::Map(map), span),
+                },
+            );
         }
     }
 }

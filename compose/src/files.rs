@@ -1,7 +1,12 @@
 //! Which files a compose project consists of when none is named.
 
 /// Base files in the order of preference, each with its override files.
-const CANDIDATES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+const CANDIDATES: [&str; 4] = [
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yml",
+    "docker-compose.yaml",
+];
 const OVERRIDES: [&str; 4] = [
     "compose.override.yml",
     "compose.override.yaml",
@@ -18,7 +23,8 @@ pub struct DefaultFiles {
     pub ignored: Vec<&'static str>,
 }
 
-/// Decides as Compose does: the first base file, and the first override file. `None`: the folder has no compose file (look in its parent).
+/// Decides as Compose does: the first base file, and the first override file. `None`: the folder
+/// has no compose file (look in its parent).
 pub fn default_files(is_there: impl Fn(&str) -> bool) -> Option<DefaultFiles> {
     let mut bases = CANDIDATES.into_iter().filter(|name| is_there(name));
     let base = bases.next()?;
@@ -48,7 +54,10 @@ mod tests {
     #[test]
     fn an_override_file_comes_second() {
         let found = decide(&["docker-compose.yaml", "docker-compose.override.yml"]).unwrap();
-        assert_eq!(found.files, ["docker-compose.yaml", "docker-compose.override.yml"]);
+        assert_eq!(
+            found.files,
+            ["docker-compose.yaml", "docker-compose.override.yml"]
+        );
         assert_eq!(found.ignored, [] as [&str; 0]);
     }
 

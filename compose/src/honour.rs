@@ -8,7 +8,9 @@ use crate::schema::{self, Key, Shape, Status};
 /// Reports every key below `node` that is not honoured, and refuses those that are refused.
 pub(crate) fn check(node: &Node, keys: &'static [Key], report: &mut Report) {
     for (name, entry) in node.entries() {
-        let Some(key) = schema::find(keys, name) else { continue };
+        let Some(key) = schema::find(keys, name) else {
+            continue;
+        };
         if says_nothing(name, &entry.node) {
             continue;
         }
@@ -28,7 +30,11 @@ fn one(key: &'static Key, Entry { key: span, node }: &Entry, report: &mut Report
         }
         Status::Refused(reason) => {
             report
-                .error(Rule::Refused, *span, format!("`{}` is refused: {reason}", key.name))
+                .error(
+                    Rule::Refused,
+                    *span,
+                    format!("`{}` is refused: {reason}", key.name),
+                )
                 .hint("remove it; `docs/compose.md` says what each key does");
         }
     }
@@ -36,7 +42,9 @@ fn one(key: &'static Key, Entry { key: span, node }: &Entry, report: &mut Report
 
 fn below(node: &Node, shape: Shape, report: &mut Report) {
     match (shape, &node.value) {
-        (Shape::Object(keys) | Shape::OrObject(_, keys), Value::Map(_)) => check(node, keys, report),
+        (Shape::Object(keys) | Shape::OrObject(_, keys), Value::Map(_)) => {
+            check(node, keys, report)
+        }
         (Shape::Named(item), Value::Map(map)) => {
             for (name, entry) in map {
                 report.path_push(name);
@@ -77,7 +85,10 @@ fn says_nothing(name: &str, node: &Node) -> bool {
         Value::Map(map) if name == "networks" => map.iter().all(|(name, entry)| {
             name == "default"
                 && (entry.node.value == Value::Null
-                    || entry.node.as_map().is_some_and(indexmap::IndexMap::is_empty))
+                    || entry
+                        .node
+                        .as_map()
+                        .is_some_and(indexmap::IndexMap::is_empty))
         }),
         Value::Map(map) => map.is_empty(),
         _ => false,

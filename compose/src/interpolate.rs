@@ -1,5 +1,6 @@
-//! Variables in strings: `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`, `${NAME:?error}`, `${NAME?error}`,
-//! `${NAME:+other}`, `${NAME+other}`, nested, and `$$` for a dollar sign.
+//! Variables in strings: `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`,
+//! `${NAME:?error}`, `${NAME?error}`, `${NAME:+other}`, `${NAME+other}`, nested, and `$$` for a
+//! dollar sign.
 //!
 //! A `$` that is followed by neither a name, `{` nor `$` stands for itself, as in Docker Compose.
 
@@ -7,12 +8,12 @@ mod variables;
 
 use std::collections::BTreeSet;
 
+pub use variables::Variable;
+pub(crate) use variables::variables;
+
 use crate::diagnostic::Rule;
 use crate::node::{Node, Span, Value};
 use crate::report::Report;
-
-pub use variables::Variable;
-pub(crate) use variables::variables;
 
 /// Nested defaults deeper than this are refused: bounds recursion.
 const MAX_NESTING: usize = 50;
@@ -68,7 +69,8 @@ fn nested(
             out.push('$');
             rest = tail;
         } else if let Some(body) = after.strip_prefix('{') {
-            let end = closing_brace(body).ok_or_else(|| TemplateError::Syntax(shorten(&rest[at..])))?;
+            let end =
+                closing_brace(body).ok_or_else(|| TemplateError::Syntax(shorten(&rest[at..])))?;
             let whole = &rest[at..=(at + 2 + end)];
             out.push_str(&braced(&body[..end], whole, lookup, unset, depth)?);
             rest = &body[end + 1..];
@@ -111,11 +113,15 @@ fn braced(
         None => (false, operator),
     };
     let value = lookup(name);
-    let is_set = value.as_ref().is_some_and(|value| !(empty_counts_as_unset && value.is_empty()));
+    let is_set = value
+        .as_ref()
+        .is_some_and(|value| !(empty_counts_as_unset && value.is_empty()));
     let mut argument = operator.chars();
     match (argument.next(), is_set) {
         (Some('-' | '?'), true) => Ok(value.unwrap_or_default()),
-        (Some('-'), false) | (Some('+'), true) => nested(argument.as_str(), lookup, unset, depth + 1),
+        (Some('-'), false) | (Some('+'), true) => {
+            nested(argument.as_str(), lookup, unset, depth + 1)
+        }
         (Some('+'), false) => Ok(String::new()),
         (Some('?'), false) => Err(TemplateError::Required {
             name: name.to_owned(),
@@ -142,12 +148,15 @@ fn name_at_start(text: &str) -> &str {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return "";
     }
-    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .unwrap_or(text.len());
     &text[..end]
 }
 
-/// The brace that closes the one before `body`. Braces inside count, so that `${X:-{"a":1}}` works; where they do not add up, the last one
-/// closes. `\}` closes nothing, and what is on another line does not either.
+/// The brace that closes the one before `body`. Braces inside count, so that `${X:-{"a":1}}` works;
+/// where they do not add up, the last one closes. `\}` closes nothing, and what is on another line
+/// does not either.
 fn closing_brace(body: &str) -> Option<usize> {
     let body = body.split('\n').next().unwrap_or_default();
     let mut open = 1;
@@ -176,7 +185,8 @@ fn shorten(text: &str) -> String {
     }
 }
 
-/// Interpolates every string of a tree; problems go to `report`. Each unset variable is warned about once.
+/// Interpolates every string of a tree; problems go to `report`. Each unset variable is warned
+/// about once.
 pub(crate) fn tree(
     node: &mut Node,
     lookup: &dyn Fn(&str) -> Option<String>,
@@ -202,7 +212,9 @@ pub(crate) fn tree(
                             span,
                             format!("variable `{name}` is not set; it is taken as empty"),
                         )
-                        .hint(format!("set it in the environment or in `.env`, or write `${{{name}:-}}`"));
+                        .hint(format!(
+                            "set it in the environment or in `.env`, or write `${{{name}:-}}`"
+                        ));
                 }
             }
         }
@@ -233,7 +245,9 @@ fn say(error: &TemplateError, span: Span, report: &mut Report) {
         TemplateError::Required { name, .. } => format!("set it: `export {name}=…`, or a line `{name}=…` in `.env`"),
         TemplateError::TooLarge => "make the default simpler".to_owned(),
     };
-    report.error(Rule::Variable, span, error.to_string()).hint(hint);
+    report
+        .error(Rule::Variable, span, error.to_string())
+        .hint(hint);
 }
 
 #[cfg(test)]

@@ -90,7 +90,11 @@ fn section(out: &mut String, title: &str, path: &str, keys: &'static [Key]) {
     }
     for key in keys.iter().filter(|key| key.name != "services") {
         if let Some(inner) = key.shape.keys() {
-            let star = if matches!(key.shape, Shape::Named(_) | Shape::Names(..)) { ".*" } else { "" };
+            let star = if matches!(key.shape, Shape::Named(_) | Shape::Names(..)) {
+                ".*"
+            } else {
+                ""
+            };
             let _ = writeln!(out, "\n### `{path}{}{star}`\n\n{HEAD}", key.name);
             deep_rows(out, "", inner, shared(key, None));
         }
@@ -102,7 +106,12 @@ fn deep_rows(out: &mut String, prefix: &str, keys: &'static [Key], parent: Optio
     for key in keys {
         row(out, prefix, key, parent);
         if let Some(inner) = key.shape.keys() {
-            deep_rows(out, &format!("{prefix}{}.", key.name), inner, shared(key, parent));
+            deep_rows(
+                out,
+                &format!("{prefix}{}.", key.name),
+                inner,
+                shared(key, parent),
+            );
         }
     }
 }
@@ -123,7 +132,13 @@ fn row(out: &mut String, prefix: &str, key: &Key, parent: Option<Status>) {
     };
     // The reason stands at the key whose fate is shared.
     let note = if parent.is_some() { "" } else { note };
-    let cells = [&format!("`{prefix}{}`", key.name), &key.shape.expected(), key.meaning, word, note];
+    let cells = [
+        &format!("`{prefix}{}`", key.name),
+        &key.shape.expected(),
+        key.meaning,
+        word,
+        note,
+    ];
     let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
     let _ = writeln!(out, "| {} |", cells.join(" | ").trim_end());
 }
@@ -142,7 +157,10 @@ mod tests {
             std::fs::write(&path, ledger()).unwrap();
         }
         let page = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(page == ledger(), "docs/compose.md is not what the table says: run with UC_UPDATE_DOCS=1");
+        assert!(
+            page == ledger(),
+            "docs/compose.md is not what the table says: run with UC_UPDATE_DOCS=1"
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Docker Compose files in, service specs and diagnostics out.
 //!
-//! Pure: texts and variables come in as a [`LoadRequest`], a resolved [`Project`] and [`Diagnostic`]s with file, line and column come out.
-//! No Docker, no network, no clock, no environment of its own; the one file a compose file may name (`env_file`) is read through
-//! [`ReadFile`], which the caller provides. Which keys are honoured is one table in `schema`; the loader and `docs/compose.md` both come
-//! from it.
+//! Pure: texts and variables come in as a [`LoadRequest`], a resolved [`Project`] and
+//! [`Diagnostic`]s with file, line and column come out. No Docker, no network, no clock, no
+//! environment of its own; the one file a compose file may name (`env_file`) is read through
+//! [`ReadFile`], which the caller provides. Which keys are honoured is one table in `schema`; the
+//! loader and `docs/compose.md` both come from it.
 
 mod canonical;
 mod check;

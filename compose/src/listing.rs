@@ -7,7 +7,8 @@ use serde_json::Value as Json;
 use crate::project::Project;
 
 impl Project {
-    /// Active services, in order of their names. Also there when variables were not put in, where [`Project::services`] is empty.
+    /// Active services, in order of their names. Also there when variables were not put in, where
+    /// [`Project::services`] is empty.
     pub fn service_names(&self) -> Vec<&str> {
         self.names("services")
     }
@@ -37,20 +38,30 @@ impl Project {
         &self.profiles
     }
 
-    /// The variables that were at hand for the file: the process's, those of `.env`, `COMPOSE_PROJECT_NAME`.
+    /// The variables that were at hand for the file: the process's, those of `.env`,
+    /// `COMPOSE_PROJECT_NAME`.
     pub fn environment(&self) -> &BTreeMap<String, String> {
         &self.environment
     }
 
-    /// A value that changes when what the file says about an active service changes: 64 hexadecimal digits, the BLAKE3 hash of its resolved
-    /// form. Docker Compose computes another value for the same purpose.
+    /// A value that changes when what the file says about an active service changes: 64 hexadecimal
+    /// digits, the BLAKE3 hash of its resolved form. Docker Compose computes another value for the
+    /// same purpose.
     pub fn hash(&self, service: &str) -> Option<String> {
         let resolved = self.document.get("services")?.get(service)?;
-        Some(blake3::hash(resolved.to_string().as_bytes()).to_hex().to_string())
+        Some(
+            blake3::hash(resolved.to_string().as_bytes())
+                .to_hex()
+                .to_string(),
+        )
     }
 
     fn names(&self, kind: &str) -> Vec<&str> {
         let entries = self.document.get(kind).and_then(Json::as_object);
-        entries.into_iter().flatten().map(|(name, _)| name.as_str()).collect()
+        entries
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 }

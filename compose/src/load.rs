@@ -1,4 +1,5 @@
-//! The way from texts to a project: parse, put variables in, bring into long form, merge, check, decode.
+//! The way from texts to a project: parse, put variables in, bring into long form, merge, check,
+//! decode.
 
 mod extends;
 mod include;
@@ -10,25 +11,23 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use self::model::{File, Loader, Scope, services_mut, small_enough};
-use crate::canonical;
 use crate::check::{self, Known};
-use crate::decode;
 use crate::diagnostic::Rule;
-use crate::document;
 use crate::environment::{self, Environment, Reader};
-use crate::honour;
-use crate::implied;
 use crate::interpolate::{self, Variable};
-use crate::name;
 use crate::node::{Node, Span, Value};
 use crate::project::Project;
 use crate::report::Report;
 use crate::request::{LoadRequest, Loaded, ReadFile, SourceFile};
 use crate::schema::{self, Shape};
+use crate::{canonical, decode, document, honour, implied, name};
 
-/// Reads a project. Files that it names (`env_file`, `include`, …) cannot be read and are errors: use [`load_with`].
+/// Reads a project. Files that it names (`env_file`, `include`, …) cannot be read and are errors:
+/// use [`load_with`].
 pub fn load(request: &LoadRequest) -> Loaded {
-    load_with(request, &|_: &Path| Err(std::io::ErrorKind::Unsupported.into()))
+    load_with(request, &|_: &Path| {
+        Err(std::io::ErrorKind::Unsupported.into())
+    })
 }
 
 /// Reads a project; files that it names come through `files`.
@@ -37,14 +36,24 @@ pub fn load_with(request: &LoadRequest, files: &dyn ReadFile) -> Loaded {
     let mut read = Vec::new();
     let project = resolve(request, files, &mut read, &mut report);
     let project = project.filter(|_| !report.has_errors());
-    Loaded { project, diagnostics: report.finish(), read }
+    Loaded {
+        project,
+        diagnostics: report.finish(),
+        read,
+    }
 }
 
-/// The variables that a project's files use, in order of their names. What is wrong with the files is for [`load_with`] to say.
+/// The variables that a project's files use, in order of their names. What is wrong with the files
+/// is for [`load_with`] to say.
 pub fn variables(request: &LoadRequest, files: &dyn ReadFile) -> Vec<Variable> {
-    let request = LoadRequest { interpolate: false, ..request.clone() };
-    let tree = whole(&request, files, &mut Vec::new(), &mut Report::new(false)).map(|whole| whole.tree);
-    tree.map(|tree| interpolate::variables(&tree)).unwrap_or_default()
+    let request = LoadRequest {
+        interpolate: false,
+        ..request.clone()
+    };
+    let tree =
+        whole(&request, files, &mut Vec::new(), &mut Report::new(false)).map(|whole| whole.tree);
+    tree.map(|tree| interpolate::variables(&tree))
+        .unwrap_or_default()
 }
 
 /// A project with everything its files say, whatever profile it belongs to.
@@ -61,7 +70,11 @@ fn resolve(
     read: &mut Vec<SourceFile>,
     report: &mut Report,
 ) -> Option<Project> {
-    let Whole { name, mut tree, variables } = whole(request, files, read, report)?;
+    let Whole {
+        name,
+        mut tree,
+        variables,
+    } = whole(request, files, read, report)?;
     let profiles = all_profiles(&tree);
     let active = active_profiles(request, &variables);
     let inactive = drop_inactive(&mut tree, &active);
@@ -78,7 +91,15 @@ fn resolve(
     if request.interpolate {
         if let Some(services) = services_mut(&mut tree) {
             report.path_push("services");
-            environment::resolve(services, &variables, &mut Reader { files, read, report });
+            environment::resolve(
+                services,
+                &variables,
+                &mut Reader {
+                    files,
+                    read,
+                    report,
+                },
+            );
             report.path_pop();
         }
         // First, because what follows adds what the file does not say.
@@ -103,10 +124,21 @@ fn whole(
     read: &mut Vec<SourceFile>,
     report: &mut Report,
 ) -> Option<Whole> {
-    let indices: Vec<u32> = request.files.iter().map(|file| report.add_file(file.path.clone())).collect();
+    let indices: Vec<u32> = request
+        .files
+        .iter()
+        .map(|file| report.add_file(file.path.clone()))
+        .collect();
     if request.files.is_empty() {
         report
-            .error(Rule::File, Span { file: u32::MAX, ..Span::default() }, "no compose file was given")
+            .error(
+                Rule::File,
+                Span {
+                    file: u32::MAX,
+                    ..Span::default()
+                },
+                "no compose file was given",
+            )
             .hint("create `compose.yaml`, or name a file with `-f`");
         return None;
     }
@@ -130,30 +162,52 @@ fn whole(
     let mut main: Vec<File> = Vec::new();
     for (source, index) in request.files.iter().zip(indices) {
         let documents = loader.parse(source, index);
-        main.push(File { path: absolute(&source.path, &request.directory), documents });
+        main.push(File {
+            path: absolute(&source.path, &request.directory),
+            documents,
+        });
     }
     if main.iter().all(|file| file.documents.is_empty()) {
         return None;
     }
     let name = project_name(request, &mut main, &mut variables, loader.report)?;
-    let scope = Scope { directory: request.directory.clone(), variables, including: Vec::new() };
+    let scope = Scope {
+        directory: request.directory.clone(),
+        variables,
+        including: Vec::new(),
+    };
     let mut tree = loader.model(main, &scope);
     canonical::whole(&mut tree, Shape::Object(schema::TOP), loader.report);
     if tree.entries().all(|(key, _)| key == "version") && loader.report.errors() == 0 {
         loader
             .report
-            .error(Rule::File, Span { file: 0, ..Span::default() }, "the file declares nothing")
+            .error(
+                Rule::File,
+                Span {
+                    file: 0,
+                    ..Span::default()
+                },
+                "the file declares nothing",
+            )
             .hint("begin with `services:` and put the services below it");
     }
     if request.interpolate {
         check::resources(&tree, loader.report);
     }
-    Some(Whole { name, tree, variables: scope.variables })
+    Some(Whole {
+        name,
+        tree,
+        variables: scope.variables,
+    })
 }
 
-/// Where a file of the request is. It is named from where the person is, which may be above the project's directory.
+/// Where a file of the request is. It is named from where the person is, which may be above the
+/// project's directory.
 fn absolute(path: &Path, directory: &Path) -> PathBuf {
-    let name = path.file_name().filter(|_| path.parent().is_some_and(|parent| directory.ends_with(parent)));
+    let name = path.file_name().filter(|_| {
+        path.parent()
+            .is_some_and(|parent| directory.ends_with(parent))
+    });
     canonical::clean(&directory.join(name.map_or(path, Path::new)))
 }
 
@@ -171,7 +225,12 @@ fn project_name(
         if let Value::Map(map) = &mut document.value
             && let Some(entry) = map.get_mut("name")
         {
-            interpolate::tree(&mut entry.node, &|name| variables.get(name), &mut warned, report);
+            interpolate::tree(
+                &mut entry.node,
+                &|name| variables.get(name),
+                &mut warned,
+                report,
+            );
         }
     }
     report.path_pop();
@@ -197,8 +256,13 @@ fn project_name(
 /// Every profile that a service names.
 fn all_profiles(tree: &Node) -> BTreeSet<String> {
     let services = tree.get("services").into_iter().flat_map(Node::entries);
-    let profiles = services.filter_map(|(_, entry)| entry.node.get("profiles")).flat_map(Node::items);
-    profiles.filter_map(Node::as_text).map(str::to_owned).collect()
+    let profiles = services
+        .filter_map(|(_, entry)| entry.node.get("profiles"))
+        .flat_map(Node::items);
+    profiles
+        .filter_map(Node::as_text)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn active_profiles(request: &LoadRequest, variables: &Environment) -> Vec<String> {
@@ -206,18 +270,35 @@ fn active_profiles(request: &LoadRequest, variables: &Environment) -> Vec<String
         return request.profiles.clone();
     }
     let listed = variables.get("COMPOSE_PROFILES").unwrap_or_default();
-    listed.split(',').map(str::trim).filter(|profile| !profile.is_empty()).map(str::to_owned).collect()
+    listed
+        .split(',')
+        .map(str::trim)
+        .filter(|profile| !profile.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Removes services of inactive profiles; returns them with their first profile.
 fn drop_inactive(tree: &mut Node, active: &[String]) -> Vec<(String, String)> {
     let mut inactive = Vec::new();
-    let Some(services) = services_mut(tree) else { return inactive };
+    let Some(services) = services_mut(tree) else {
+        return inactive;
+    };
     services.retain(|name, entry| {
-        let mut profiles =
-            entry.node.get("profiles").into_iter().flat_map(Node::items).filter_map(Node::as_text);
-        let Some(first) = profiles.next() else { return true };
-        let is_active = |profile: &str| active.iter().any(|active| active == profile || active == "*");
+        let mut profiles = entry
+            .node
+            .get("profiles")
+            .into_iter()
+            .flat_map(Node::items)
+            .filter_map(Node::as_text);
+        let Some(first) = profiles.next() else {
+            return true;
+        };
+        let is_active = |profile: &str| {
+            active
+                .iter()
+                .any(|active| active == profile || active == "*")
+        };
         let keep = is_active(first) || profiles.any(is_active);
         if !keep {
             inactive.push((name.clone(), first.to_owned()));

@@ -1,7 +1,8 @@
 //! Several files into one, by Compose's override rules, on trees that are in long form already.
 //!
-//! Mappings merge key by key; lists are added up, those with an identity (ports, mounts, …) or without repeats (`dns`, `cap_add`, …) by it;
-//! commands and scalars are replaced, but not by nothing. `!override` and `!reset` have done their work before: see `reset`.
+//! Mappings merge key by key; lists are added up, those with an identity (ports, mounts, …) or
+//! without repeats (`dns`, `cap_add`, …) by it; commands and scalars are replaced, but not by
+//! nothing. `!override` and `!reset` have done their work before: see `reset`.
 
 use std::collections::HashSet;
 
@@ -71,7 +72,10 @@ fn maps(mut earlier: Map, later: Map, shape_of: impl Fn(&str) -> Shape) -> Map {
         }
         let shape = shape_of(&name);
         let before = std::mem::replace(&mut known.node, Node::new(Value::Null, key));
-        *known = Entry { key, node: merge(before, node, shape) };
+        *known = Entry {
+            key,
+            node: merge(before, node, shape),
+        };
     }
     earlier
 }
@@ -79,7 +83,9 @@ fn maps(mut earlier: Map, later: Map, shape_of: impl Fn(&str) -> Shape) -> Map {
 /// Of one subnet everything that was said of it.
 fn subnets(mut earlier: Vec<Node>, later: Vec<Node>, keys: &'static [Key]) -> Vec<Node> {
     for node in later {
-        let same = earlier.iter_mut().find(|known| known.get_text("subnet") == node.get_text("subnet"));
+        let same = earlier
+            .iter_mut()
+            .find(|known| known.get_text("subnet") == node.get_text("subnet"));
         match same {
             Some(known) => *known = merge(known.clone(), node, Shape::Object(keys)),
             None => earlier.push(node),
@@ -90,8 +96,16 @@ fn subnets(mut earlier: Vec<Node>, later: Vec<Node>, keys: &'static [Key]) -> Ve
 
 /// Items that are there already are not added.
 fn with_new(mut earlier: Vec<Node>, later: Vec<Node>) -> Vec<Node> {
-    let known: HashSet<String> = earlier.iter().filter_map(Node::as_text).map(str::to_owned).collect();
-    earlier.extend(later.into_iter().filter(|item| item.as_text().is_none_or(|text| !known.contains(text))));
+    let known: HashSet<String> = earlier
+        .iter()
+        .filter_map(Node::as_text)
+        .map(str::to_owned)
+        .collect();
+    earlier.extend(
+        later
+            .into_iter()
+            .filter(|item| item.as_text().is_none_or(|text| !known.contains(text))),
+    );
     earlier
 }
 

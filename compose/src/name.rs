@@ -21,18 +21,32 @@ pub(crate) struct Sources<'a> {
     pub(crate) directory: &'a Path,
 }
 
-/// The name of the highest rank. One that was given must be a name as it stands; a directory's is made one. A name that is none is an error,
-/// and some other name is returned.
+/// The name of the highest rank. One that was given must be a name as it stands; a directory's is
+/// made one. A name that is none is an error, and some other name is returned.
 pub(crate) fn choose(sources: &Sources<'_>, report: &mut Report) -> Option<ProjectName> {
-    let nowhere = Span { file: u32::MAX, ..Span::default() };
-    let from_file = sources.file.and_then(|node| Some((node.as_text()?, node.span)));
+    let nowhere = Span {
+        file: u32::MAX,
+        ..Span::default()
+    };
+    let from_file = sources
+        .file
+        .and_then(|node| Some((node.as_text()?, node.span)));
     let given = sources
         .option
         .map(|name| (name, nowhere))
-        .or_else(|| sources.variable.filter(|name| !name.is_empty()).map(|name| (name, nowhere)))
+        .or_else(|| {
+            sources
+                .variable
+                .filter(|name| !name.is_empty())
+                .map(|name| (name, nowhere))
+        })
         .or_else(|| from_file.filter(|(name, _)| !name.is_empty()));
     let Some((name, span)) = given else {
-        let directory = sources.directory.file_name().unwrap_or_default().to_string_lossy();
+        let directory = sources
+            .directory
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
         return normalise(&directory).parse().ok().or_else(|| {
             report
                 .error(
@@ -53,7 +67,9 @@ pub(crate) fn choose(sources: &Sources<'_>, report: &mut Report) -> Option<Proje
             } else {
                 "choose another name".to_owned()
             };
-            report.error(Rule::Value, span, format!("{error}")).hint(hint);
+            report
+                .error(Rule::Value, span, format!("{error}"))
+                .hint(hint);
             None
         }
     }
@@ -66,7 +82,10 @@ fn normalise(text: &str) -> String {
         .chars()
         .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'))
         .collect();
-    kept.trim_start_matches(['-', '_']).chars().take(uc_api::name::MAX_LABEL).collect()
+    kept.trim_start_matches(['-', '_'])
+        .chars()
+        .take(uc_api::name::MAX_LABEL)
+        .collect()
 }
 
 #[cfg(test)]
@@ -74,7 +93,12 @@ mod tests {
     use super::*;
 
     fn of_directory(directory: &str) -> Option<String> {
-        let sources = Sources { option: None, variable: None, file: None, directory: Path::new(directory) };
+        let sources = Sources {
+            option: None,
+            variable: None,
+            file: None,
+            directory: Path::new(directory),
+        };
         choose(&sources, &mut Report::new(false)).map(|name| name.to_string())
     }
 

@@ -30,14 +30,16 @@ pub(crate) enum Tag {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
     pub(crate) value: Value,
-    /// Scalars and flow collections: the value itself. Block collections and empty values: their key.
+    /// Scalars and flow collections: the value itself. Block collections and empty values: their
+    /// key.
     pub(crate) span: Span,
     pub(crate) tag: Tag,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
-    /// Something that cannot be read, and about which that has been said. It fits everywhere, so that one error makes no others.
+    /// Something that cannot be read, and about which that has been said. It fits everywhere, so
+    /// that one error makes no others.
     Broken,
     Null,
     Bool(bool),
@@ -60,7 +62,11 @@ pub(crate) struct Entry {
 
 impl Node {
     pub(crate) fn new(value: Value, span: Span) -> Self {
-        Self { value, span, tag: Tag::None }
+        Self {
+            value,
+            span,
+            tag: Tag::None,
+        }
     }
 
     pub(crate) fn text(text: impl Into<String>, span: Span) -> Self {
@@ -140,8 +146,14 @@ impl Node {
 
 /// A map made by us, its keys at one place.
 pub(crate) fn map<'a>(span: Span, entries: impl IntoIterator<Item = (&'a str, Value)>) -> Node {
-    let entries = entries
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), Entry { key: span, node: Node::new(value, span) }));
+    let entries = entries.into_iter().map(|(key, value)| {
+        (
+            key.to_owned(),
+            Entry {
+                key: span,
+                node: Node::new(value, span),
+            },
+        )
+    });
     Node::new(Value::Map(entries.collect()), span)
 }

@@ -1,7 +1,7 @@
 //! YAML text to tree: types, anchors and aliases, merge keys, duplicate keys, all within bounds.
 //!
-//! Built on the parser's events rather than a ready-made tree: aliases stay visible, so that their expansion can be counted before it is
-//! made, and nesting is refused before anything recurses.
+//! Built on the parser's events rather than a ready-made tree: aliases stay visible, so that their
+//! expansion can be counted before it is made, and nesting is refused before anything recurses.
 
 mod indentation;
 
@@ -21,18 +21,23 @@ pub(crate) const MAX_BYTES: usize = 5 * 1024 * 1024;
 /// Deepest nesting. The specification needs about ten levels; `x-` fields may hold anything.
 const MAX_DEPTH: usize = 100;
 
-/// Most values of one file after expanding aliases: a bound on memory, ten times what 5 MB of plain text can hold in practice.
+/// Most values of one file after expanding aliases: a bound on memory, ten times what 5 MB of plain
+/// text can hold in practice.
 const MAX_NODES: usize = 1_000_000;
 
 /// Most bytes that aliases may add to a file.
 const MAX_ALIAS_BYTES: usize = 16 * 1024 * 1024;
 
-/// Most text that is read again because of such lines, once for each: 240 of them in 100 kB. Real files have a handful in 5 kB.
+/// Most text that is read again because of such lines, once for each: 240 of them in 100 kB. Real
+/// files have a handful in 5 kB.
 const MAX_REREAD_BYTES: usize = 24 * 1024 * 1024;
 
 /// The documents of a file. Problems go to `report`; nothing is returned if it is not YAML.
 pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Vec<Node> {
-    let lines: Vec<&str> = text.split('\n').map(|line| line.trim_end_matches('\r')).collect();
+    let lines: Vec<&str> = text
+        .split('\n')
+        .map(|line| line.trim_end_matches('\r'))
+        .collect();
     let (mut padded, mut spaced) = (BTreeSet::new(), BTreeSet::new());
     let mut read = 0;
     loop {
@@ -47,10 +52,15 @@ pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Vec<Node> {
             alias_bytes: 0,
         };
         let indented = indentation::indent(text, &padded, &spaced);
-        let Err(error) = builder.read(&indented, report) else { return builder.documents };
-        let Some(error) = error else { return Vec::new() };
+        let Err(error) = builder.read(&indented, report) else {
+            return builder.documents;
+        };
+        let Some(error) = error else {
+            return Vec::new();
+        };
         read += text.len();
-        let tabbed = indentation::tab_after_colon(&error, &lines).filter(|_| read <= MAX_REREAD_BYTES);
+        let tabbed =
+            indentation::tab_after_colon(&error, &lines).filter(|_| read <= MAX_REREAD_BYTES);
         if tabbed.is_some_and(|line| spaced.insert(line)) {
             continue;
         }
@@ -98,7 +108,11 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    Map { map: Map, key: Option<(String, Span)>, merges: Vec<Node> },
+    Map {
+        map: Map,
+        key: Option<(String, Span)>,
+        merges: Vec<Node>,
+    },
 }
 
 impl Builder<'_> {
@@ -123,14 +137,20 @@ impl Builder<'_> {
                 let tag = tag.map(|tag| (tag.handle.clone(), tag.suffix.clone()));
                 let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
                 let is_missing = text.is_empty() && style == ScalarStyle::Plain;
-                let span = if is_block || is_missing { self.key_or(span) } else { span };
+                let span = if is_block || is_missing {
+                    self.key_or(span)
+                } else {
+                    span
+                };
                 let node = Self::scalar(text.into_owned(), style, tag.as_ref(), span, report);
                 self.anchor(anchor, &node, 1);
                 self.add(node, report);
             }
             Event::Alias(id) => {
                 if self.wants_key() {
-                    report.error(Rule::Syntax, span, "an alias cannot be a key").hint("write the key out");
+                    report
+                        .error(Rule::Syntax, span, "an alias cannot be a key")
+                        .hint("write the key out");
                     return Err(Stop);
                 }
                 let node = self.expand(id, span, report)?;
@@ -157,7 +177,11 @@ impl Builder<'_> {
             Event::MappingStart(anchor, tag) => {
                 self.count(span, report)?;
                 let tag = Self::tag(tag.as_deref(), span, report);
-                let content = Content::Map { map: Map::new(), key: None, merges: Vec::new() };
+                let content = Content::Map {
+                    map: Map::new(),
+                    key: None,
+                    merges: Vec::new(),
+                };
                 self.open(span, tag, anchor, content);
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(report),
@@ -171,7 +195,13 @@ impl Builder<'_> {
     }
 
     fn wants_key(&self) -> bool {
-        matches!(self.stack.last(), Some(Open { content: Content::Map { key: None, .. }, .. }))
+        matches!(
+            self.stack.last(),
+            Some(Open {
+                content: Content::Map { key: None, .. },
+                ..
+            })
+        )
     }
 
     fn count(&mut self, span: Span, report: &mut Report) -> Result<(), Stop> {
@@ -184,8 +214,15 @@ impl Builder<'_> {
             return Ok(());
         }
         report
-            .error(Rule::Syntax, span, "the file grows beyond all bounds when its aliases are expanded")
-            .label(format!("more than {MAX_NODES} values or {} MB here", MAX_ALIAS_BYTES >> 20))
+            .error(
+                Rule::Syntax,
+                span,
+                "the file grows beyond all bounds when its aliases are expanded",
+            )
+            .label(format!(
+                "more than {MAX_NODES} values or {} MB here",
+                MAX_ALIAS_BYTES >> 20
+            ))
             .hint("use fewer aliases of aliases");
         Err(Stop)
     }
@@ -193,23 +230,39 @@ impl Builder<'_> {
     fn open(&mut self, span: Span, tag: Tag, anchor: usize, content: Content) {
         // A block collection begins at its first item; people look for its key.
         let first = self.character_at(span);
-        let span = if matches!(first, Some('[' | '{')) { span } else { self.key_or(span) };
+        let span = if matches!(first, Some('[' | '{')) {
+            span
+        } else {
+            self.key_or(span)
+        };
         let nodes_before = self.nodes.saturating_sub(1);
-        self.stack.push(Open { span, tag, anchor, nodes_before, content });
+        self.stack.push(Open {
+            span,
+            tag,
+            anchor,
+            nodes_before,
+            content,
+        });
     }
 
     fn close(&mut self, report: &mut Report) {
         let Some(open) = self.stack.pop() else { return };
         let value = match open.content {
             Content::List(items) => Value::List(items),
-            Content::Map { mut map, merges, .. } => {
+            Content::Map {
+                mut map, merges, ..
+            } => {
                 for merge in merges {
                     merge_into(&mut map, merge, report);
                 }
                 Value::Map(map)
             }
         };
-        let node = Node { value, span: open.span, tag: open.tag };
+        let node = Node {
+            value,
+            span: open.span,
+            tag: open.tag,
+        };
         self.anchor(open.anchor, &node, self.nodes - open.nodes_before);
         self.add(node, report);
     }
@@ -217,14 +270,26 @@ impl Builder<'_> {
     fn anchor(&mut self, id: usize, node: &Node, nodes: usize) {
         if id > 0 {
             let bytes = bytes(node);
-            self.anchors.insert(id, Anchored { node: node.clone(), nodes, bytes, depth: depth(node) });
+            self.anchors.insert(
+                id,
+                Anchored {
+                    node: node.clone(),
+                    nodes,
+                    bytes,
+                    depth: depth(node),
+                },
+            );
         }
     }
 
     fn expand(&mut self, id: usize, span: Span, report: &mut Report) -> Result<Node, Stop> {
         let Some(anchored) = self.anchors.get(&id) else {
             report
-                .error(Rule::Syntax, span, "an alias stands inside the value it stands for")
+                .error(
+                    Rule::Syntax,
+                    span,
+                    "an alias stands inside the value it stands for",
+                )
                 .hint("a value cannot contain itself");
             return Err(Stop);
         };
@@ -234,7 +299,12 @@ impl Builder<'_> {
             self.nodes = usize::MAX;
         }
         self.within_bounds(span, report)?;
-        Ok(self.anchors.get(&id).map_or(Node::new(Value::Null, span), |anchored| anchored.node.clone()))
+        Ok(self
+            .anchors
+            .get(&id)
+            .map_or(Node::new(Value::Null, span), |anchored| {
+                anchored.node.clone()
+            }))
     }
 
     /// Puts a finished value where it belongs.
@@ -246,7 +316,9 @@ impl Builder<'_> {
         match &mut open.content {
             Content::List(items) => items.push(node),
             Content::Map { map, key, merges } => {
-                let Some((name, span)) = key.take() else { return };
+                let Some((name, span)) = key.take() else {
+                    return;
+                };
                 if name == MERGE_KEY {
                     if let Some(first) = merges.first() {
                         let first = first.span.line;
@@ -265,7 +337,11 @@ impl Builder<'_> {
                     Slot::Occupied(slot) => {
                         let first = slot.get().key.line;
                         report
-                            .error(Rule::Syntax, span, format!("key `{}` is there twice", slot.key()))
+                            .error(
+                                Rule::Syntax,
+                                span,
+                                format!("key `{}` is there twice", slot.key()),
+                            )
                             .label(format!("first on line {first}"))
                             .hint("remove one of them");
                     }
@@ -274,7 +350,13 @@ impl Builder<'_> {
         }
     }
 
-    fn key(&mut self, text: &str, style: ScalarStyle, span: Span, report: &mut Report) -> Result<(), Stop> {
+    fn key(
+        &mut self,
+        text: &str,
+        style: ScalarStyle,
+        span: Span,
+        report: &mut Report,
+    ) -> Result<(), Stop> {
         let plain = style == ScalarStyle::Plain;
         let is_text = !plain || text == "<<" || matches!(scalar::resolve(text), Plain::Text);
         if !is_text {
@@ -282,8 +364,16 @@ impl Builder<'_> {
                 .error(Rule::Value, span, format!("key `{text}` is not a string"))
                 .hint(format!("put it in quotes: \"{text}\""));
         }
-        let name = if plain && text == "<<" { MERGE_KEY } else { text };
-        if let Some(Open { content: Content::Map { key, .. }, .. }) = self.stack.last_mut() {
+        let name = if plain && text == "<<" {
+            MERGE_KEY
+        } else {
+            text
+        };
+        if let Some(Open {
+            content: Content::Map { key, .. },
+            ..
+        }) = self.stack.last_mut()
+        {
             *key = Some((name.to_owned(), span));
             return Ok(());
         }
@@ -319,7 +409,11 @@ impl Builder<'_> {
                 );
                 if !fits {
                     report
-                        .error(Rule::Syntax, span, format!("`{text}` is not what its tag `!!{kind}` says"))
+                        .error(
+                            Rule::Syntax,
+                            span,
+                            format!("`{text}` is not what its tag `!!{kind}` says"),
+                        )
                         .hint("remove the tag");
                 }
                 value
@@ -327,12 +421,18 @@ impl Builder<'_> {
             _ if plain => typed(&text).unwrap_or(Value::Text(text)),
             _ => Value::Text(text),
         };
-        Node { value, span, tag: merge_tag }
+        Node {
+            value,
+            span,
+            tag: merge_tag,
+        }
     }
 
     fn tag(tag: Option<&saphyr_parser::Tag>, span: Span, report: &mut Report) -> Tag {
         match tag {
-            Some(tag) if !tag.is_yaml_core_schema() => Self::tag_of(&tag.handle, &tag.suffix, span, report),
+            Some(tag) if !tag.is_yaml_core_schema() => {
+                Self::tag_of(&tag.handle, &tag.suffix, span, report)
+            }
             _ => Tag::None,
         }
     }
@@ -345,7 +445,11 @@ impl Builder<'_> {
             ("", "!") | ("!", "") => Tag::None,
             _ => {
                 report
-                    .warning(Rule::Syntax, span, format!("tag `{handle}{suffix}` is not known and ignored"))
+                    .warning(
+                        Rule::Syntax,
+                        span,
+                        format!("tag `{handle}{suffix}` is not known and ignored"),
+                    )
                     .label("compose files know `!reset` and `!override`")
                     .hint("remove the tag, or put the value in quotes if the `!` belongs to it");
                 Tag::None
@@ -357,10 +461,16 @@ impl Builder<'_> {
         let mark = *error.marker();
         let mut span = self.span(Marks::new(mark, mark));
         // At the end of the file there is nothing to show: point to its last line.
-        while span.line > 1 && self.line(span.line).is_none_or(|line| line.trim().is_empty()) {
+        while span.line > 1
+            && self
+                .line(span.line)
+                .is_none_or(|line| line.trim().is_empty())
+        {
             span.line -= 1;
-            span.column =
-                self.line(span.line).map_or(1, |line| line.trim_end().chars().count() as u32).max(1);
+            span.column = self
+                .line(span.line)
+                .map_or(1, |line| line.trim_end().chars().count() as u32)
+                .max(1);
         }
         let line = self.line(span.line).unwrap_or_default();
         let indentation: String = line.chars().take_while(|c| c.is_whitespace()).collect();
@@ -378,7 +488,13 @@ impl Builder<'_> {
             return;
         }
         let hint = syntax_hint(error.info(), line);
-        report.error(Rule::Syntax, span, format!("not valid YAML: {}", error.info())).hint(hint);
+        report
+            .error(
+                Rule::Syntax,
+                span,
+                format!("not valid YAML: {}", error.info()),
+            )
+            .hint(hint);
     }
 
     fn line(&self, line: u32) -> Option<&str> {
@@ -386,13 +502,22 @@ impl Builder<'_> {
     }
 
     fn character_at(&self, span: Span) -> Option<char> {
-        self.line(span.line)?.chars().nth((span.column as usize).saturating_sub(1))
+        self.line(span.line)?
+            .chars()
+            .nth((span.column as usize).saturating_sub(1))
     }
 
     /// The place of the key whose value is being read, if there is one.
     fn key_or(&self, span: Span) -> Span {
         match self.stack.last() {
-            Some(Open { content: Content::Map { key: Some((_, key)), .. }, .. }) => *key,
+            Some(Open {
+                content:
+                    Content::Map {
+                        key: Some((_, key)),
+                        ..
+                    },
+                ..
+            }) => *key,
             _ => span,
         }
     }
@@ -400,14 +525,24 @@ impl Builder<'_> {
     fn span(&self, marks: Marks) -> Span {
         // What is missing at the end stands in the last line.
         let line = marks.start.line().min(self.lines.len());
-        let padding = |line: usize| if self.padded.contains(&line) { indentation::PADDING } else { 0 };
+        let padding = |line: usize| {
+            if self.padded.contains(&line) {
+                indentation::PADDING
+            } else {
+                0
+            }
+        };
         let column = marks.start.col().saturating_sub(padding(line));
         let rest = self
             .lines
             .get(line.wrapping_sub(1))
             .map_or(0, |text| text.chars().count().saturating_sub(column));
         let length = if marks.end.line() == line {
-            marks.end.col().saturating_sub(padding(line) + column).min(rest)
+            marks
+                .end
+                .col()
+                .saturating_sub(padding(line) + column)
+                .min(rest)
         } else {
             rest
         };
@@ -423,7 +558,11 @@ impl Builder<'_> {
 
 fn too_deep(span: Span, report: &mut Report) {
     report
-        .error(Rule::Syntax, span, format!("nested more than {MAX_DEPTH} levels deep"))
+        .error(
+            Rule::Syntax,
+            span,
+            format!("nested more than {MAX_DEPTH} levels deep"),
+        )
         .hint("no compose file needs this; flatten it");
 }
 
@@ -456,7 +595,11 @@ fn merge_into(map: &mut Map, merge: Node, report: &mut Report) {
         }
         _ => {
             report
-                .error(Rule::Syntax, merge.span, "`<<` takes a mapping or a list of mappings")
+                .error(
+                    Rule::Syntax,
+                    merge.span,
+                    "`<<` takes a mapping or a list of mappings",
+                )
                 .hint("give it an alias of a mapping: `<<: *name`");
         }
     }
@@ -466,7 +609,10 @@ fn bytes(node: &Node) -> usize {
     match &node.value {
         Value::Text(text) => text.len(),
         Value::List(items) => items.iter().map(bytes).sum(),
-        Value::Map(map) => map.iter().map(|(key, entry)| key.len() + bytes(&entry.node)).sum(),
+        Value::Map(map) => map
+            .iter()
+            .map(|(key, entry)| key.len() + bytes(&entry.node))
+            .sum(),
         _ => 0,
     }
 }
@@ -474,7 +620,11 @@ fn bytes(node: &Node) -> usize {
 fn depth(node: &Node) -> usize {
     1 + match &node.value {
         Value::List(items) => items.iter().map(depth).max().unwrap_or(0),
-        Value::Map(map) => map.values().map(|entry| depth(&entry.node)).max().unwrap_or(0),
+        Value::Map(map) => map
+            .values()
+            .map(|entry| depth(&entry.node))
+            .max()
+            .unwrap_or(0),
         _ => 0,
     }
 }

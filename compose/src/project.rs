@@ -7,9 +7,8 @@ use uc_api::{ProjectName, v1};
 
 use crate::decode::ImageTemplate;
 use crate::diagnostic::Diagnostic;
-use crate::document;
-use crate::emit;
 use crate::template::TemplateFacts;
+use crate::{document, emit};
 
 /// One compose project, resolved.
 #[derive(Debug, Clone)]
@@ -39,7 +38,8 @@ pub struct Service {
     pub spec: v1::ServiceSpec,
     /// How its image is built, if it is.
     pub build: Option<Build>,
-    /// Files, folders and texts of this computer that it needs: relative bind mounts, configs, secrets.
+    /// Files, folders and texts of this computer that it needs: relative bind mounts, configs,
+    /// secrets.
     pub local: Vec<LocalFile>,
 }
 
@@ -77,7 +77,8 @@ pub struct LocalFile {
 /// Where the content of a [`LocalFile`] comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalSource {
-    /// A bind mount: the absolute path of a file or folder of this computer, which may be missing and keeps its own permissions.
+    /// A bind mount: the absolute path of a file or folder of this computer, which may be missing
+    /// and keeps its own permissions.
     Bind(PathBuf),
     /// A config's or secret's `file`: the absolute path of a file of this computer.
     Path(PathBuf),
@@ -195,7 +196,8 @@ impl Build {
 }
 
 impl Project {
-    /// The resolved compose file as JSON, keys sorted, in the form of `docker compose config --format json`.
+    /// The resolved compose file as JSON, keys sorted, in the form of `docker compose config
+    /// --format json`.
     pub fn to_json(&self) -> serde_json::Value {
         document::plain(&self.document)
     }
@@ -205,12 +207,14 @@ impl Project {
         emit::document(&self.document)
     }
 
-    /// Whether an image's name depends on git or on the time. [`Self::fill_images`] must then be called before the images are used.
+    /// Whether an image's name depends on git or on the time. [`Self::fill_images`] must then be
+    /// called before the images are used.
     pub fn has_image_templates(&self) -> bool {
         !self.images.is_empty()
     }
 
-    /// Gives the images whose names are templates their names; what is wrong with one is returned, and its name stays as it is.
+    /// Gives the images whose names are templates their names; what is wrong with one is returned,
+    /// and its name stays as it is.
     pub fn fill_images(&mut self, facts: &TemplateFacts<'_>) -> Vec<Diagnostic> {
         let mut wrong = Vec::new();
         for (service, template) in &self.images {
@@ -221,13 +225,20 @@ impl Project {
                     continue;
                 }
             };
-            for found in self.services.iter_mut().filter(|found| found.spec.name == *service) {
+            for found in self
+                .services
+                .iter_mut()
+                .filter(|found| found.spec.name == *service)
+            {
                 if let Some(build) = &mut found.build {
                     build.image = Some(name.clone());
                 }
                 found.spec.image.clone_from(&name);
             }
-            if let Some(image) = self.document.pointer_mut(&format!("/services/{service}/image")) {
+            if let Some(image) = self
+                .document
+                .pointer_mut(&format!("/services/{service}/image"))
+            {
                 *image = name.replace('$', "$$").into();
             }
         }

@@ -24,7 +24,10 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(strict: bool) -> Self {
-        Self { strict, ..Self::default() }
+        Self {
+            strict,
+            ..Self::default()
+        }
     }
 
     /// What a deployment would refuse is a warning only.
@@ -34,7 +37,11 @@ impl Report {
 
     /// File, line and column of a span; line and column are 0 for what stands in no line.
     pub(crate) fn position(&self, span: Span) -> (PathBuf, usize, usize) {
-        let file = self.files.get(span.file as usize).cloned().unwrap_or_default();
+        let file = self
+            .files
+            .get(span.file as usize)
+            .cloned()
+            .unwrap_or_default();
         (file, span.line as usize, span.column as usize)
     }
 
@@ -78,24 +85,46 @@ impl Report {
     }
 
     /// An error; finish it with [`Found::label`] and [`Found::hint`].
-    pub(crate) fn error(&mut self, rule: Rule, span: Span, message: impl Into<String>) -> Found<'_> {
+    pub(crate) fn error(
+        &mut self,
+        rule: Rule,
+        span: Span,
+        message: impl Into<String>,
+    ) -> Found<'_> {
         self.add(Severity::Error, rule, span, message.into())
     }
 
     /// A warning.
-    pub(crate) fn warning(&mut self, rule: Rule, span: Span, message: impl Into<String>) -> Found<'_> {
+    pub(crate) fn warning(
+        &mut self,
+        rule: Rule,
+        span: Span,
+        message: impl Into<String>,
+    ) -> Found<'_> {
         self.add(Severity::Warning, rule, span, message.into())
     }
 
     /// Something that is read and not acted on: a warning, or an error with `strict`.
     pub(crate) fn not_honoured(&mut self, span: Span, message: impl Into<String>) -> Found<'_> {
-        let severity = if self.strict { Severity::Error } else { Severity::Warning };
+        let severity = if self.strict {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
         self.add(severity, Rule::NotHonoured, span, message.into())
     }
 
     fn add(&mut self, severity: Severity, rule: Rule, span: Span, message: String) -> Found<'_> {
-        let severity = if self.reading && rule == Rule::Refused { Severity::Warning } else { severity };
-        let diagnostic = Diagnostic { severity, message, ..self.blank(rule, span) };
+        let severity = if self.reading && rule == Rule::Refused {
+            Severity::Warning
+        } else {
+            severity
+        };
+        let diagnostic = Diagnostic {
+            severity,
+            message,
+            ..self.blank(rule, span)
+        };
         // An alias is one place in the file however often it is used.
         let known = self.found.iter().position(|(at, d)| {
             *at == span && d.message == diagnostic.message && d.severity == diagnostic.severity
@@ -116,7 +145,11 @@ impl Report {
         Diagnostic {
             severity: Severity::Error,
             rule,
-            file: self.files.get(span.file as usize).cloned().unwrap_or_default(),
+            file: self
+                .files
+                .get(span.file as usize)
+                .cloned()
+                .unwrap_or_default(),
             line: span.line as usize,
             column: span.column as usize,
             length: span.length.max(1) as usize,
@@ -127,18 +160,20 @@ impl Report {
         }
     }
 
-    /// Whether a key that is missing where we are may be there all the same: misspelt, or in what could not be read at one of these keys.
+    /// Whether a key that is missing where we are may be there all the same: misspelt, or in what
+    /// could not be read at one of these keys.
     pub(crate) fn may_hold(&self, keys: &[&str]) -> bool {
         let path = self.path();
-        self.found.iter().filter(|(_, d)| d.severity == Severity::Error).any(|(_, d)| {
-            match d.path.strip_prefix(&path) {
+        self.found
+            .iter()
+            .filter(|(_, d)| d.severity == Severity::Error)
+            .any(|(_, d)| match d.path.strip_prefix(&path) {
                 Some("") => d.rule == Rule::UnknownKey,
-                Some(below) => {
-                    keys.iter().any(|key| below.strip_prefix('.').is_some_and(|b| b.starts_with(key)))
-                }
+                Some(below) => keys
+                    .iter()
+                    .any(|key| below.strip_prefix('.').is_some_and(|b| b.starts_with(key))),
                 None => false,
-            }
-        })
+            })
     }
 
     pub(crate) fn has_errors(&self) -> bool {
@@ -147,21 +182,37 @@ impl Report {
 
     /// How many errors there are, those that are left out being one.
     pub(crate) fn errors(&self) -> usize {
-        let errors = self.found.iter().filter(|(_, d)| d.severity == Severity::Error).count();
+        let errors = self
+            .found
+            .iter()
+            .filter(|(_, d)| d.severity == Severity::Error)
+            .count();
         errors + usize::from(self.left_out_errors)
     }
 
     /// All of them, in order of file and place.
     pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
-        self.found.sort_by_key(|(span, _)| (span.file, span.line, span.column));
+        self.found
+            .sort_by_key(|(span, _)| (span.file, span.line, span.column));
         let last = self.found.last().map(|(span, _)| *span);
-        let mut diagnostics: Vec<_> = self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
+        let mut diagnostics: Vec<_> = self
+            .found
+            .into_iter()
+            .map(|(_, diagnostic)| diagnostic)
+            .collect();
         if self.left_out > 0 {
-            let severity = if self.left_out_errors { Severity::Error } else { Severity::Warning };
+            let severity = if self.left_out_errors {
+                Severity::Error
+            } else {
+                Severity::Warning
+            };
             diagnostics.push(Diagnostic {
                 severity,
                 rule: Rule::File,
-                file: last.and_then(|span| self.files.get(span.file as usize)).cloned().unwrap_or_default(),
+                file: last
+                    .and_then(|span| self.files.get(span.file as usize))
+                    .cloned()
+                    .unwrap_or_default(),
                 line: 0,
                 column: 0,
                 length: 1,

@@ -1,4 +1,5 @@
-//! What a load needs to know: texts, names and variables. Nothing is read from disk or from the process.
+//! What a load needs to know: texts, names and variables. Nothing is read from disk or from the
+//! process.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,10 +18,15 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// A file's bytes as text: UTF-8, or UTF-16 that begins with its byte order mark. Anything else is an error that says where.
+    /// A file's bytes as text: UTF-8, or UTF-16 that begins with its byte order mark. Anything else
+    /// is an error that says where.
     pub fn from_bytes(path: PathBuf, bytes: Vec<u8>) -> Result<Self, Box<Diagnostic>> {
         let units = |from: fn([u8; 2]) -> u16| -> Vec<u16> {
-            bytes.chunks_exact(2).skip(1).map(|pair| from([pair[0], pair[1]])).collect()
+            bytes
+                .chunks_exact(2)
+                .skip(1)
+                .map(|pair| from([pair[0], pair[1]]))
+                .collect()
         };
         let wide = match bytes.as_slice() {
             _ if !bytes.len().is_multiple_of(2) => None,
@@ -31,24 +37,37 @@ impl SourceFile {
         if let Some(text) = wide {
             return Ok(Self { path, text });
         }
-        String::from_utf8(bytes).map(|text| Self { path: path.clone(), text }).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            let before = String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default()).into_owned();
-            let byte = error.as_bytes().get(at).copied().unwrap_or_default();
-            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-            Box::new(Diagnostic {
-                severity: Severity::Error,
-                rule: Rule::File,
-                file: path,
-                line: before.matches('\n').count() + 1,
-                column,
-                length: 1,
-                path: String::new(),
-                message: format!("byte 0x{byte:02x} is not text in UTF-8"),
-                label: None,
-                hint: Some("save the file as UTF-8; is it a text file at all?".into()),
+        String::from_utf8(bytes)
+            .map(|text| Self {
+                path: path.clone(),
+                text,
             })
-        })
+            .map_err(|error| {
+                let at = error.utf8_error().valid_up_to();
+                let before =
+                    String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default())
+                        .into_owned();
+                let byte = error.as_bytes().get(at).copied().unwrap_or_default();
+                let column = before
+                    .rsplit('\n')
+                    .next()
+                    .unwrap_or_default()
+                    .chars()
+                    .count()
+                    + 1;
+                Box::new(Diagnostic {
+                    severity: Severity::Error,
+                    rule: Rule::File,
+                    file: path,
+                    line: before.matches('\n').count() + 1,
+                    column,
+                    length: 1,
+                    path: String::new(),
+                    message: format!("byte 0x{byte:02x} is not text in UTF-8"),
+                    label: None,
+                    hint: Some("save the file as UTF-8; is it a text file at all?".into()),
+                })
+            })
     }
 }
 
@@ -69,10 +88,12 @@ pub struct LoadRequest {
     pub profiles: Vec<String>,
     /// Keys that are not honoured are errors.
     pub strict: bool,
-    /// The project is only read and shown: what a deployment would refuse, and Docker Compose reads, is a warning.
+    /// The project is only read and shown: what a deployment would refuse, and Docker Compose
+    /// reads, is a warning.
     pub reading: bool,
-    /// Whether variables are put in (they are by default). Without, values stay as they are written: the document can be printed, but what
-    /// services and volumes say may hold `${…}` where a number or a name belongs.
+    /// Whether variables are put in (they are by default). Without, values stay as they are
+    /// written: the document can be printed, but what services and volumes say may hold `${…}`
+    /// where a number or a name belongs.
     pub interpolate: bool,
 }
 
@@ -122,7 +143,8 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<String, String> {
         let read = SourceFile::from_bytes("compose.yaml".into(), bytes.to_vec());
-        read.map(|source| source.text).map_err(|d| format!("{}:{} {}", d.line, d.column, d.message))
+        read.map(|source| source.text)
+            .map_err(|d| format!("{}:{} {}", d.line, d.column, d.message))
     }
 
     #[test]
@@ -131,7 +153,13 @@ mod tests {
         assert_eq!(read(b"\xff\xfea\0:\0"), Ok("a:".into()));
         assert_eq!(read(b"\xfe\xff\0a\0:"), Ok("a:".into()));
         let nowhere = "2:4 byte 0xff is not text in UTF-8".to_owned();
-        assert_eq!(read(&["a: 1\né: ".as_bytes(), b"\xff"].concat()), Err(nowhere));
-        assert_eq!(read(b"\xff\xfe\0"), Err("1:1 byte 0xff is not text in UTF-8".into()));
+        assert_eq!(
+            read(&["a: 1\né: ".as_bytes(), b"\xff"].concat()),
+            Err(nowhere)
+        );
+        assert_eq!(
+            read(b"\xff\xfe\0"),
+            Err("1:1 byte 0xff is not text in UTF-8".into())
+        );
     }
 }

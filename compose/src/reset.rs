@@ -1,11 +1,13 @@
-//! `!reset` and `!override`: what earlier files, included files or an extended service say at these places goes.
+//! `!reset` and `!override`: what earlier files, included files or an extended service say at these
+//! places goes.
 
 use crate::node::{Node, Tag, Value};
 
 /// Places in a document, each as the keys that lead to it.
 pub(crate) type Places = Vec<Vec<String>>;
 
-/// Takes the tags out of a document and gives back where they were. What is marked `!reset` goes at once, also items of lists.
+/// Takes the tags out of a document and gives back where they were. What is marked `!reset` goes at
+/// once, also items of lists.
 pub(crate) fn take(document: &mut Node) -> Places {
     let mut places = Places::new();
     walk(document, &mut Vec::new(), &mut places);
@@ -38,7 +40,8 @@ fn walk(node: &mut Node, path: &mut Vec<String>, places: &mut Places) {
             items.retain(|item| item.tag != Tag::Reset);
             for item in items {
                 item.tag = Tag::None;
-                // Items of lists have no names: what is said inside them can be dropped, but nothing earlier is meant by it.
+                // Items of lists have no names: what is said inside them can be dropped, but
+                // nothing earlier is meant by it.
                 walk(item, path, &mut Places::new());
             }
         }
@@ -49,7 +52,11 @@ fn walk(node: &mut Node, path: &mut Vec<String>, places: &mut Places) {
 /// Removes what is at these places of `tree`; `below` are the keys that lead to `tree` itself.
 pub(crate) fn apply(places: &Places, tree: &mut Node, below: &[&str]) {
     for place in places {
-        let inside = below.iter().zip(place).all(|(key, step)| key == step).then(|| place.get(below.len()..));
+        let inside = below
+            .iter()
+            .zip(place)
+            .all(|(key, step)| key == step)
+            .then(|| place.get(below.len()..));
         if let Some((last, parents)) = inside.flatten().and_then(<[String]>::split_last) {
             remove(tree, parents, last);
         }
@@ -57,7 +64,9 @@ pub(crate) fn apply(places: &Places, tree: &mut Node, below: &[&str]) {
 }
 
 fn remove(node: &mut Node, parents: &[String], last: &str) {
-    let Value::Map(map) = &mut node.value else { return };
+    let Value::Map(map) = &mut node.value else {
+        return;
+    };
     match parents.split_first() {
         None => {
             map.shift_remove(last);

@@ -1,8 +1,9 @@
 //! Plain YAML scalars as Docker Compose types them, and numbers as it prints them.
 //!
-//! Compose's YAML library (go-yaml) resolves plain scalars by YAML 1.2's core schema with leftovers of 1.1: `0777` and `0b11` are
-//! numbers, `1_000` is 1000; `yes` and `on` are strings. A number that stands where text is wanted (`environment`) becomes the text Go
-//! prints for it, so `1.50` is `1.5` and `0777` is `511`. That is what Compose runs, so it is what we run.
+//! Compose's YAML library (go-yaml) resolves plain scalars by YAML 1.2's core schema with leftovers
+//! of 1.1: `0777` and `0b11` are numbers, `1_000` is 1000; `yes` and `on` are strings. A number
+//! that stands where text is wanted (`environment`) becomes the text Go prints for it, so `1.50` is
+//! `1.5` and `0777` is `511`. That is what Compose runs, so it is what we run.
 
 /// What a plain scalar is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,7 +24,9 @@ pub(crate) fn resolve(text: &str) -> Plain {
         // Of the integers this one has no sign to keep.
         "-0" => return Plain::Float(-0.0),
         ".nan" | ".NaN" | ".NAN" => return Plain::Float(f64::NAN),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Plain::Float(f64::INFINITY),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {
+            return Plain::Float(f64::INFINITY);
+        }
         "-.inf" | "-.Inf" | "-.INF" => return Plain::Float(f64::NEG_INFINITY),
         _ => {}
     }
@@ -32,7 +35,10 @@ pub(crate) fn resolve(text: &str) -> Plain {
         return Plain::Text;
     }
     let digits = text.replace('_', "");
-    integer(&digits).map(Plain::Int).or_else(|| float(&digits).map(Plain::Float)).unwrap_or(Plain::Text)
+    integer(&digits)
+        .map(Plain::Int)
+        .or_else(|| float(&digits).map(Plain::Float))
+        .unwrap_or(Plain::Text)
 }
 
 /// Whether a plain scalar of this text would be read as a string.
@@ -60,7 +66,9 @@ fn integer(text: &str) -> Option<i128> {
     let value = i128::from_str_radix(digits, radix).ok()?;
     let value = if negative { -value } else { value };
     // Wider ones are floats for Go.
-    (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&value).then_some(value)
+    (i128::from(i64::MIN)..=i128::from(u64::MAX))
+        .contains(&value)
+        .then_some(value)
 }
 
 /// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`
@@ -78,7 +86,9 @@ fn float(text: &str) -> Option<f64> {
     });
     let mantissa_is_fine =
         all_digits(whole) && all_digits(fraction) && !(whole.is_empty() && fraction.is_empty());
-    (mantissa_is_fine && exponent_is_fine).then(|| text.parse().ok()).flatten()
+    (mantissa_is_fine && exponent_is_fine)
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// A float as Go's `%v` prints it: shortest digits, with an exponent below 1e-4 and from 1e6 on.
@@ -87,7 +97,11 @@ pub(crate) fn go_float(value: f64) -> String {
         return "NaN".into();
     }
     if value.is_infinite() {
-        return if value > 0.0 { "+Inf".into() } else { "-Inf".into() };
+        return if value > 0.0 {
+            "+Inf".into()
+        } else {
+            "-Inf".into()
+        };
     }
     let scientific = format!("{value:e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -100,7 +114,8 @@ pub(crate) fn go_float(value: f64) -> String {
     }
 }
 
-/// Booleans as Compose casts them where a key wants one. The second value says that the spelling is an old one.
+/// Booleans as Compose casts them where a key wants one. The second value says that the spelling is
+/// an old one.
 pub(crate) fn cast_bool(text: &str) -> Option<(bool, bool)> {
     match text.to_ascii_lowercase().as_str() {
         "true" => Some((true, false)),
@@ -134,7 +149,10 @@ mod tests {
             ("0b11", Some("3")),
             ("08", Some("8")),
             ("1e-7", Some("1e-07")),
-            ("123456789012345678901234567890", Some("1.2345678901234568e+29")),
+            (
+                "123456789012345678901234567890",
+                Some("1.2345678901234568e+29"),
+            ),
             ("0.0001", Some("0.0001")),
             ("0.00001", Some("1e-05")),
             ("1.0", Some("1")),
@@ -182,7 +200,10 @@ mod tests {
         }
         assert_eq!(resolve("-.inf"), Plain::Float(f64::NEG_INFINITY));
         assert!(matches!(resolve(".nan"), Plain::Float(value) if value.is_nan()));
-        assert_eq!((go_float(f64::INFINITY), go_float(f64::NAN)), ("+Inf".to_owned(), "NaN".to_owned()));
+        assert_eq!(
+            (go_float(f64::INFINITY), go_float(f64::NAN)),
+            ("+Inf".to_owned(), "NaN".to_owned())
+        );
     }
 
     #[test]

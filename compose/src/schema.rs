@@ -1,7 +1,8 @@
 //! The one table of what a compose file may say and what becomes of it.
 //!
-//! Every key of the Compose Specification stands here once, with its shape and its status. The loader checks, normalises and merges by
-//! shape, reports and refuses by status, and `docs/compose.md` is printed from the same table: they cannot disagree.
+//! Every key of the Compose Specification stands here once, with its shape and its status. The
+//! loader checks, normalises and merges by shape, reports and refuses by status, and
+//! `docs/compose.md` is printed from the same table: they cannot disagree.
 
 mod build;
 mod deploy;
@@ -140,7 +141,8 @@ pub(crate) enum Scalar {
     Number,
     /// A boolean, kept (`external`).
     Flag,
-    /// The word `all`, which becomes a list of one request for all (`gpus`); a list of mappings may stand there too.
+    /// The word `all`, which becomes a list of one request for all (`gpus`); a list of mappings may
+    /// stand there too.
     All,
 }
 
@@ -154,19 +156,49 @@ pub(crate) enum Names {
 }
 
 const fn honoured(name: &'static str, shape: Shape, meaning: &'static str) -> Key {
-    Key { name, shape, status: Status::Honoured(""), meaning }
+    Key {
+        name,
+        shape,
+        status: Status::Honoured(""),
+        meaning,
+    }
 }
 
 const fn noted(name: &'static str, shape: Shape, meaning: &'static str, note: &'static str) -> Key {
-    Key { name, shape, status: Status::Honoured(note), meaning }
+    Key {
+        name,
+        shape,
+        status: Status::Honoured(note),
+        meaning,
+    }
 }
 
-const fn reported(name: &'static str, shape: Shape, meaning: &'static str, reason: &'static str) -> Key {
-    Key { name, shape, status: Status::Reported(reason), meaning }
+const fn reported(
+    name: &'static str,
+    shape: Shape,
+    meaning: &'static str,
+    reason: &'static str,
+) -> Key {
+    Key {
+        name,
+        shape,
+        status: Status::Reported(reason),
+        meaning,
+    }
 }
 
-const fn refused(name: &'static str, shape: Shape, meaning: &'static str, reason: &'static str) -> Key {
-    Key { name, shape, status: Status::Refused(reason), meaning }
+const fn refused(
+    name: &'static str,
+    shape: Shape,
+    meaning: &'static str,
+    reason: &'static str,
+) -> Key {
+    Key {
+        name,
+        shape,
+        status: Status::Refused(reason),
+        meaning,
+    }
 }
 
 /// The key of this name.
@@ -227,10 +259,13 @@ impl Shape {
     /// The keys that a mapping of this shape may have, if they are known.
     pub(crate) fn keys(self) -> Option<&'static [Key]> {
         match self {
-            Self::Object(keys) | Self::Items(_, keys) | Self::OrObject(_, keys) | Self::Names(_, keys) => {
-                Some(keys)
+            Self::Object(keys)
+            | Self::Items(_, keys)
+            | Self::OrObject(_, keys)
+            | Self::Names(_, keys) => Some(keys),
+            Self::List(item) | Self::Set(item) | Self::Distinct(item) | Self::Named(item) => {
+                item.keys()
             }
-            Self::List(item) | Self::Set(item) | Self::Distinct(item) | Self::Named(item) => item.keys(),
             _ => None,
         }
     }
@@ -255,8 +290,15 @@ mod tests {
     fn no_key_stands_twice_in_a_mapping() {
         fn check(keys: &'static [Key]) {
             let names: BTreeSet<_> = keys.iter().map(|key| key.name).collect();
-            assert_eq!(names.len(), keys.len(), "{:?}", keys.iter().map(|key| key.name).collect::<Vec<_>>());
-            keys.iter().filter_map(|key| key.shape.keys()).for_each(check);
+            assert_eq!(
+                names.len(),
+                keys.len(),
+                "{:?}",
+                keys.iter().map(|key| key.name).collect::<Vec<_>>()
+            );
+            keys.iter()
+                .filter_map(|key| key.shape.keys())
+                .for_each(check);
         }
         check(TOP);
     }
@@ -264,9 +306,17 @@ mod tests {
     #[test]
     fn what_is_not_honoured_says_why() {
         walk(TOP, &mut |key| {
-            assert!(!key.meaning.is_empty() && !key.meaning.ends_with('.'), "{}", key.name);
+            assert!(
+                !key.meaning.is_empty() && !key.meaning.ends_with('.'),
+                "{}",
+                key.name
+            );
             if let Status::Reported(reason) | Status::Refused(reason) = key.status {
-                assert!(reason.len() > 10 && !reason.ends_with('.'), "{}: {reason}", key.name);
+                assert!(
+                    reason.len() > 10 && !reason.ends_with('.'),
+                    "{}: {reason}",
+                    key.name
+                );
             }
         });
     }
@@ -287,9 +337,10 @@ mod tests {
         for name in names {
             assert!(find(SERVICE, name).is_some(), "{name}");
         }
-        for name in
-            ["version", "name", "include", "services", "models", "networks", "volumes", "secrets", "configs"]
-        {
+        for name in [
+            "version", "name", "include", "services", "models", "networks", "volumes", "secrets",
+            "configs",
+        ] {
             assert!(find(TOP, name).is_some(), "{name}");
         }
     }

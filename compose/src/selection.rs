@@ -10,11 +10,15 @@ use crate::project::Project;
 const USED: [&str; 4] = ["networks", "volumes", "secrets", "configs"];
 
 impl Project {
-    /// Drops all other services, and the networks, volumes, secrets and configs that only those used.
+    /// Drops all other services, and the networks, volumes, secrets and configs that only those
+    /// used.
     pub fn keep(&mut self, services: &BTreeSet<String>) {
-        self.services.retain(|service| services.contains(&service.spec.name));
+        self.services
+            .retain(|service| services.contains(&service.spec.name));
         self.images.retain(|service, _| services.contains(service));
-        let Some(document) = self.document.as_object_mut() else { return };
+        let Some(document) = self.document.as_object_mut() else {
+            return;
+        };
         let mut used: BTreeSet<(&str, String)> = BTreeSet::new();
         if let Some(Json::Object(map)) = document.get_mut("services") {
             map.retain(|name, _| services.contains(name));
@@ -36,16 +40,27 @@ impl Project {
             .flat_map(|service| &service.spec.mounts)
             .map(|mount| mount.source.as_str())
             .collect();
-        self.volumes.retain(|volume| sources.contains(volume.name.as_str()));
+        self.volumes
+            .retain(|volume| sources.contains(volume.name.as_str()));
     }
 }
 
 /// What a service uses, by kind.
 fn names(service: &Json, used: &mut BTreeSet<(&'static str, String)>) {
-    for (network, _) in service.get("networks").and_then(Json::as_object).into_iter().flatten() {
+    for (network, _) in service
+        .get("networks")
+        .and_then(Json::as_object)
+        .into_iter()
+        .flatten()
+    {
         used.insert(("networks", network.clone()));
     }
-    for mount in service.get("volumes").and_then(Json::as_array).into_iter().flatten() {
+    for mount in service
+        .get("volumes")
+        .and_then(Json::as_array)
+        .into_iter()
+        .flatten()
+    {
         if mount.get("type").and_then(Json::as_str) == Some("volume")
             && let Some(source) = mount.get("source").and_then(Json::as_str)
         {
@@ -54,7 +69,13 @@ fn names(service: &Json, used: &mut BTreeSet<(&'static str, String)>) {
     }
     for kind in ["secrets", "configs"] {
         let of_build = service.get("build").and_then(|build| build.get(kind));
-        for grant in service.get(kind).into_iter().chain(of_build).filter_map(Json::as_array).flatten() {
+        for grant in service
+            .get(kind)
+            .into_iter()
+            .chain(of_build)
+            .filter_map(Json::as_array)
+            .flatten()
+        {
             if let Some(source) = grant.get("source").and_then(Json::as_str) {
                 used.insert((kind, source.to_owned()));
             }

@@ -1,10 +1,12 @@
-//! Splits a command string into words as Docker Compose does (its go-shellwords, which is nearly but not quite a shell).
+//! Splits a command string into words as Docker Compose does (its go-shellwords, which is nearly
+//! but not quite a shell).
 
 /// The words, and where the string was cut short.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Words {
     pub(crate) words: Vec<String>,
-    /// The operator (`&`, `|`, `;`, `<`, `>`) at which the command ends; what follows it is lost, in Docker Compose too.
+    /// The operator (`&`, `|`, `;`, `<`, `>`) at which the command ends; what follows it is lost,
+    /// in Docker Compose too.
     pub(crate) cut_at: Option<char>,
 }
 
@@ -14,7 +16,8 @@ pub(crate) fn split(text: &str) -> Option<Words> {
     let mut word = String::new();
     let mut in_word = false;
     let mut cut_at = None;
-    let (mut escaped, mut single, mut double, mut back, mut dollar) = (false, false, false, false, false);
+    let (mut escaped, mut single, mut double, mut back, mut dollar) =
+        (false, false, false, false, false);
     for c in text.chars() {
         if escaped {
             word.push(match c {
@@ -105,7 +108,10 @@ mod tests {
             let words = split(text).unwrap();
             assert_eq!(
                 (words.words.as_slice(), words.cut_at),
-                (&expected.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>()[..], None),
+                (
+                    &expected.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>()[..],
+                    None
+                ),
                 "{text}"
             );
         }
@@ -113,9 +119,12 @@ mod tests {
 
     #[test]
     fn operators_cut_the_command_and_that_is_known() {
-        for (text, expected, operator) in
-            [("a && b", "a", '&'), ("a|b", "a", '|'), ("a 2> b", "a", '>'), ("a; b", "a", ';')]
-        {
+        for (text, expected, operator) in [
+            ("a && b", "a", '&'),
+            ("a|b", "a", '|'),
+            ("a 2> b", "a", '>'),
+            ("a; b", "a", ';'),
+        ] {
             let words = split(text).unwrap();
             assert_eq!(
                 (words.words.as_slice(), words.cut_at),

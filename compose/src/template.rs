@@ -1,15 +1,15 @@
 //! Image tag templates: `{{.Project}}/{{.Service}}:{{gitsha 7}}` and the like, as Uncloud has them.
 //!
-//! The part of Go's `text/template` that image names need: fields, the functions below, pipelines, `if`/`else`/`end`, comments and trim
-//! marks. Pure: what git says and what time it is come in as [`TemplateFacts`]. Loops, variables and definitions are refused by name.
+//! The part of Go's `text/template` that image names need: fields, the functions below, pipelines,
+//! `if`/`else`/`end`, comments and trim marks. Pure: what git says and what time it is come in as
+//! [`TemplateFacts`]. Loops, variables and definitions are refused by name.
 
 mod evaluate;
 mod layout;
 mod parse;
 
-use thiserror::Error;
-
 use parse::Item;
+use thiserror::Error;
 
 /// A template nested deeper than this is none that a person wrote (bounds recursion).
 const MAX_DEPTH: usize = 32;
@@ -29,11 +29,15 @@ pub(crate) struct TemplateError {
 
 impl TemplateError {
     fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into() }
+        Self {
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 }
 
-/// Offset from UTC in seconds, and its abbreviation, of a zone at a time in seconds since 1970; `None`: no such zone is known.
+/// Offset from UTC in seconds, and its abbreviation, of a zone at a time in seconds since 1970;
+/// `None`: no such zone is known.
 pub type Zones = dyn Fn(&str, i64) -> Option<(i32, String)>;
 
 /// What the world says that a template may ask for.
@@ -89,7 +93,14 @@ impl Template {
         service: &str,
         facts: &TemplateFacts<'_>,
     ) -> Result<String, TemplateError> {
-        evaluate::render(&self.0, &evaluate::Scope { project, service, facts })
+        evaluate::render(
+            &self.0,
+            &evaluate::Scope {
+                project,
+                service,
+                facts,
+            },
+        )
     }
 }
 

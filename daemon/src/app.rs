@@ -1,4 +1,5 @@
-//! The process: the machine before it belongs to a cluster, and the member it becomes. Entering and leaving a cluster live in `join` and `leave`.
+//! The process: the machine before it belongs to a cluster, and the member it becomes. Entering and
+//! leaving a cluster live in `join` and `leave`.
 
 use std::sync::Arc;
 
@@ -49,8 +50,15 @@ impl App {
         let Some(membership) = identity.membership.clone() else {
             return Ok(());
         };
-        let key = identity.key().map_err(|reason| Failure::new(Code::Internal, reason))?;
-        let parts = Parts { paths: self.paths.clone(), membership, key, engine: Arc::clone(&self.engine) };
+        let key = identity
+            .key()
+            .map_err(|reason| Failure::new(Code::Internal, reason))?;
+        let parts = Parts {
+            paths: self.paths.clone(),
+            membership,
+            key,
+            engine: Arc::clone(&self.engine),
+        };
         let member = Member::start(parts).await?;
         member.finish_init().await?;
         self.set_member(Some(member));

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Waits of `first`, twice that, … up to `limit`, each shortened at random by up to half so that many do not try at once.
+/// Waits of `first`, twice that, … up to `limit`, each shortened at random by up to half so that
+/// many do not try at once.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -13,7 +14,11 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Begins with `first`.
     pub(crate) fn new(first: Duration, limit: Duration) -> Self {
-        Self { first, limit, next: first }
+        Self {
+            first,
+            limit,
+            next: first,
+        }
     }
 
     /// The next wait; `random` is in 0..=1.

@@ -1,5 +1,6 @@
-//! A copy of the store on this machine's disk, made while it runs. It appears under its name whole and on the disk, or not at all, never in place
-//! of another file, and only root may read it: the environment of services is in it. The services' confinement (docs/install.md) decides where the
+//! A copy of the store on this machine's disk, made while it runs. It appears under its name whole
+//! and on the disk, or not at all, never in place of another file, and only root may read it: the
+//! environment of services is in it. The services' confinement (docs/install.md) decides where the
 //! daemon may write at all.
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -30,7 +31,8 @@ pub(crate) struct Done {
     pub(crate) digest: String,
 }
 
-/// Copies the store to `to`: an absolute path whose directory exists, or a name in the directory of backups, which is made in `state`.
+/// Copies the store to `to`: an absolute path whose directory exists, or a name in the directory of
+/// backups, which is made in `state`.
 pub(crate) async fn run(store: &Store, state: &Path, to: &str) -> Result<Done, Failure> {
     let (state, wanted) = (state.to_owned(), to.to_owned());
     let (room, to) = blocking(move || {
@@ -38,7 +40,10 @@ pub(crate) async fn run(store: &Store, state: &Path, to: &str) -> Result<Done, F
         Ok((Room::beside(&to)?, to))
     })
     .await?;
-    let copied = store.backup(&room.copy()).await.map_err(|error| failure(&error, &to))?;
+    let copied = store
+        .backup(&room.copy())
+        .await
+        .map_err(|error| failure(&error, &to))?;
     tracing::info!(path = %to.display(), bytes = copied.bytes, "the store was copied");
     blocking(move || room.publish(to)).await
 }
@@ -64,11 +69,14 @@ fn target(state: &Path, wanted: &str) -> Result<PathBuf, Failure> {
     }
 }
 
-/// systemd gives the service a directory of its own in place of this one: what is in there goes with the service.
+/// systemd gives the service a directory of its own in place of this one: what is in there goes
+/// with the service.
 fn hidden(directory: &Path, mounts: &str) -> bool {
     mounts.lines().any(|line| {
         let mut fields = line.split(' ').skip(3);
-        let (Some(root), Some(mount_point)) = (fields.next(), fields.next()) else { return false };
+        let (Some(root), Some(mount_point)) = (fields.next(), fields.next()) else {
+            return false;
+        };
         root.contains("/systemd-private-") && directory.starts_with(mount_point)
     })
 }
@@ -77,13 +85,18 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Failure::new(Code::Internal, format!("the daemon failed inside: {error}")))?
+    done.map_err(|error| {
+        Failure::new(Code::Internal, format!("the daemon failed inside: {error}"))
+    })?
 }
 
 fn failure(error: &BackupError, to: &Path) -> Failure {
     match error {
         BackupError::Store(error) => write_failure(error),
-        other => Failure::new(Code::Internal, format!("cannot copy the store to {}: {other}", to.display())),
+        other => Failure::new(
+            Code::Internal,
+            format!("cannot copy the store to {}: {other}", to.display()),
+        ),
     }
 }
 
@@ -94,14 +107,23 @@ fn io_failure(doing: &str, path: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             Failure::new(Code::Refused, message).hint(CONFINED)
         }
-        io::ErrorKind::StorageFull => Failure::new(Code::Exhausted, message).hint("free some space"),
+        io::ErrorKind::StorageFull => {
+            Failure::new(Code::Exhausted, message).hint("free some space")
+        }
         _ => Failure::new(Code::Refused, message),
     }
 }
 
 fn exists(path: &Path) -> Failure {
-    let failure = Failure::new(Code::Exists, format!("{} exists; nothing was written", path.display()));
-    failure.hint(if path.is_dir() { "name a file in it" } else { "choose another name" })
+    let failure = Failure::new(
+        Code::Exists,
+        format!("{} exists; nothing was written", path.display()),
+    );
+    failure.hint(if path.is_dir() {
+        "name a file in it"
+    } else {
+        "choose another name"
+    })
 }
 
 /// A directory beside the file to be, which nobody else can look into; gone with this value.
@@ -118,12 +140,22 @@ impl Room {
             let message = format!("ucd sees no directory {}", parent.display());
             return Err(Failure::new(Code::Refused, message).hint(CONFINED));
         }
-        if hidden(parent, &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()) {
-            let message = format!("what ucd writes to {} nobody else can see", parent.display());
+        if hidden(
+            parent,
+            &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
+        ) {
+            let message = format!(
+                "what ucd writes to {} nobody else can see",
+                parent.display()
+            );
             return Err(Failure::new(Code::Refused, message).hint(CONFINED));
         }
         let name = to.file_name().unwrap_or_default();
-        let room = parent.join(format!(".{}.{:08x}", name.to_string_lossy(), rand::random::<u32>()));
+        let room = parent.join(format!(
+            ".{}.{:08x}",
+            name.to_string_lossy(),
+            rand::random::<u32>()
+        ));
         DirBuilder::new()
             .mode(0o700)
             .create(&room)
@@ -138,14 +170,20 @@ impl Room {
     /// Gives the finished copy its name.
     fn publish(self, to: PathBuf) -> Result<Done, Failure> {
         let copy = self.copy();
-        let (bytes, digest) = seal(&copy).map_err(|error| io_failure("finish the copy for", &to, &error))?;
-        // A link is refused where there is something of that name by now; renaming would replace it.
+        let (bytes, digest) =
+            seal(&copy).map_err(|error| io_failure("finish the copy for", &to, &error))?;
+        // A link is refused where there is something of that name by now; renaming would replace
+        // it.
         fs::hard_link(&copy, &to).map_err(|error| io_failure("write", &to, &error))?;
         let parent = to.parent().unwrap_or(Path::new("/"));
         File::open(parent)
             .and_then(|directory| directory.sync_all())
             .map_err(|error| io_failure("sync", parent, &error))?;
-        Ok(Done { path: to, bytes, digest })
+        Ok(Done {
+            path: to,
+            bytes,
+            digest,
+        })
     }
 }
 
@@ -184,14 +222,20 @@ mod tests {
     use crate::records::{self, KINDS};
 
     async fn store(directory: &Path) -> Store {
-        let options = Options::new(directory.join("state.db"), ClusterId([1; 16]), MachineId([2; 16]), KINDS);
+        let options = Options::new(
+            directory.join("state.db"),
+            ClusterId([1; 16]),
+            MachineId([2; 16]),
+            KINDS,
+        );
         Store::open(options).await.unwrap()
     }
 
     fn names(directory: &Path) -> Vec<String> {
         let entries = fs::read_dir(directory).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -200,7 +244,11 @@ mod tests {
     async fn the_copy_is_a_store_and_says_what_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let original = store(directory.path()).await;
-        let write = records::put(records::SERVICE, "shop/web", &uc_api::v1::ServiceRecord::default());
+        let write = records::put(
+            records::SERVICE,
+            "shop/web",
+            &uc_api::v1::ServiceRecord::default(),
+        );
         original.write(vec![write]).await.unwrap();
         let target = directory.path().join("backups");
         let to = target.join("state.db");
@@ -210,13 +258,24 @@ mod tests {
         let content = fs::read(&to).unwrap();
         assert_eq!(done.bytes, content.len() as u64);
         assert_eq!(done.digest, blake3::hash(&content).to_hex().to_string());
-        assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&to).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(names(&target), ["state.db"]);
 
         // What comes after it is not in it, and it goes on as another incarnation.
-        original.write(vec![records::delete(records::SERVICE, "shop/web")]).await.unwrap();
+        original
+            .write(vec![records::delete(records::SERVICE, "shop/web")])
+            .await
+            .unwrap();
         let restored = store(&target).await;
-        assert!(restored.snapshot().get(records::SERVICE, "shop/web").is_some());
+        assert!(
+            restored
+                .snapshot()
+                .get(records::SERVICE, "shop/web")
+                .is_some()
+        );
         assert_ne!(restored.incarnation(), original.incarnation());
     }
 
@@ -230,10 +289,22 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", target.join("dangling")).unwrap();
         let there = target.display().to_string();
         for (to, code, said) in [
-            (format!("{there}/taken"), Code::Exists, "choose another name"),
-            (format!("{there}/dangling"), Code::Exists, "choose another name"),
+            (
+                format!("{there}/taken"),
+                Code::Exists,
+                "choose another name",
+            ),
+            (
+                format!("{there}/dangling"),
+                Code::Exists,
+                "choose another name",
+            ),
             (there.clone(), Code::Exists, "name a file in it"),
-            (format!("{there}/no/where"), Code::Refused, "give a name without `/`"),
+            (
+                format!("{there}/no/where"),
+                Code::Refused,
+                "give a name without `/`",
+            ),
             ("a/b".to_owned(), Code::Invalid, ""),
             ("..".to_owned(), Code::Invalid, ""),
             ("/a/..".to_owned(), Code::Invalid, ""),
@@ -266,7 +337,10 @@ mod tests {
                       90 29 8:1 /tmp/systemd-private-0f-ucd.service-x/tmp /tmp rw shared:5 - ext4 /dev/sda1 rw\n\
                       91 29 8:1 /var/lib/uc /var/lib/uc rw shared:6 - ext4 /dev/sda1 rw\n";
         assert!(hidden(Path::new("/tmp"), mounts) && hidden(Path::new("/tmp/a/b"), mounts));
-        assert!(!hidden(Path::new("/tmpx"), mounts) && !hidden(Path::new("/var/lib/uc/backups"), mounts));
+        assert!(
+            !hidden(Path::new("/tmpx"), mounts)
+                && !hidden(Path::new("/var/lib/uc/backups"), mounts)
+        );
         assert!(!hidden(Path::new("/tmp"), ""));
     }
 }

@@ -1,5 +1,6 @@
-//! Conflicts: records that were changed on two sides of a partition. Lists them for people, and turns a person's choice into the write that
-//! settles one. Pure: a snapshot in, messages or a write out. The choice names the writes the person saw; other writes are not settled.
+//! Conflicts: records that were changed on two sides of a partition. Lists them for people, and
+//! turns a person's choice into the write that settles one. Pure: a snapshot in, messages or a
+//! write out. The choice names the writes the person saw; other writes are not settled.
 
 mod describe;
 #[cfg(test)]
@@ -14,7 +15,8 @@ use uc_cluster_state::{Class, Conflict, Dot, Sibling, Snapshot, Write};
 
 use crate::records::KINDS;
 
-/// Hexadecimal digits of an id: among thousands of conflicts two hardly ever share one, and it is quickly typed.
+/// Hexadecimal digits of an id: among thousands of conflicts two hardly ever share one, and it is
+/// quickly typed.
 const ID_DIGITS: usize = 8;
 
 /// A record whose writes did not know of each other.
@@ -47,7 +49,10 @@ impl<'a> Unsettled<'a> {
     /// Stands for exactly these writes.
     fn id(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.kind.to_be_bytes()).update(&self.group.to_be_bytes()).update(self.key.as_bytes());
+        hasher
+            .update(&self.kind.to_be_bytes())
+            .update(&self.group.to_be_bytes())
+            .update(self.key.as_bytes());
         for dot in self.dots() {
             hasher.update(b"\0").update(dot.as_bytes());
         }
@@ -57,32 +62,62 @@ impl<'a> Unsettled<'a> {
     }
 }
 
-/// All unsettled conflicts, by kind and key. Where all sides wrote the same (or all removed it) there is nothing to choose.
+/// All unsettled conflicts, by kind and key. Where all sides wrote the same (or all removed it)
+/// there is nothing to choose.
 fn unsettled(snapshot: &Snapshot) -> Vec<Unsettled<'_>> {
     snapshot
         .conflicts()
         .into_iter()
-        .map(|Conflict { kind, key, group, active, others }| Unsettled { kind, key, group, active, others })
+        .map(
+            |Conflict {
+                 kind,
+                 key,
+                 group,
+                 active,
+                 others,
+             }| Unsettled {
+                kind,
+                key,
+                group,
+                active,
+                others,
+            },
+        )
         .collect()
 }
 
 fn kind_name(id: u16) -> String {
-    KINDS.iter().find(|kind| kind.id == id).map_or_else(|| format!("kind-{id}"), |kind| kind.name.to_owned())
+    KINDS
+        .iter()
+        .find(|kind| kind.id == id)
+        .map_or_else(|| format!("kind-{id}"), |kind| kind.name.to_owned())
 }
 
 fn name(kind: &str, key: &str, group: u32) -> String {
-    if group == 0 { format!("{kind}/{key}") } else { format!("{kind}/{key}#{group}") }
+    if group == 0 {
+        format!("{kind}/{key}")
+    } else {
+        format!("{kind}/{key}#{group}")
+    }
 }
 
 /// The conflicts of this moment, for people; `machines` gives names to those that wrote.
 pub(crate) fn list(snapshot: &Snapshot, machines: &[MachineRecord]) -> Vec<v1::Conflict> {
-    unsettled(snapshot).iter().map(|conflict| message(conflict, machines)).collect()
+    unsettled(snapshot)
+        .iter()
+        .map(|conflict| message(conflict, machines))
+        .collect()
 }
 
 fn message(conflict: &Unsettled<'_>, machines: &[MachineRecord]) -> v1::Conflict {
-    let active = conflict.active.value.map(|bytes| describe::decode(conflict.kind, bytes));
+    let active = conflict
+        .active
+        .value
+        .map(|bytes| describe::decode(conflict.kind, bytes));
     let side = |sibling: &Sibling<'_>| {
-        let value = sibling.value.map(|bytes| describe::decode(conflict.kind, bytes));
+        let value = sibling
+            .value
+            .map(|bytes| describe::decode(conflict.kind, bytes));
         let machine_id = sibling.stamp.actor.machine.to_string();
         v1::ConflictSide {
             dot: sibling.dot.to_string(),
@@ -105,14 +140,18 @@ fn message(conflict: &Unsettled<'_>, machines: &[MachineRecord]) -> v1::Conflict
 }
 
 fn machine_name(machines: &[MachineRecord], id: &str) -> Option<String> {
-    machines.iter().find(|machine| machine.id == id).map(|machine| machine.name.clone())
+    machines
+        .iter()
+        .find(|machine| machine.id == id)
+        .map(|machine| machine.name.clone())
 }
 
 fn written_at(sibling: &Sibling<'_>) -> i64 {
     i64::try_from(sibling.stamp.ms()).unwrap_or(i64::MAX)
 }
 
-/// The write that settles a conflict the way the person chose. Refused where the person saw other values than there are now.
+/// The write that settles a conflict the way the person chose. Refused where the person saw other
+/// values than there are now.
 pub(crate) fn settle(
     snapshot: &Snapshot,
     machines: &[MachineRecord],
@@ -125,18 +164,35 @@ pub(crate) fn settle(
     };
     let seen: BTreeSet<String> = request.seen.iter().cloned().collect();
     if conflict.dots() != seen {
-        let new = conflict.sides().filter(|side| !seen.contains(&side.dot.to_string()));
-        return Err(changed(&wanted, &new.map(|side| said(side, machines)).collect::<Vec<_>>()));
+        let new = conflict
+            .sides()
+            .filter(|side| !seen.contains(&side.dot.to_string()));
+        return Err(changed(
+            &wanted,
+            &new.map(|side| said(side, machines)).collect::<Vec<_>>(),
+        ));
     }
-    let kept = conflict.sides().find(|side| side.dot.to_string() == request.keep).ok_or_else(|| {
-        Failure::new(Code::Invalid, format!("what is to be kept of {wanted} is none of its values"))
+    let kept = conflict
+        .sides()
+        .find(|side| side.dot.to_string() == request.keep)
+        .ok_or_else(|| {
+            Failure::new(
+                Code::Invalid,
+                format!("what is to be kept of {wanted} is none of its values"),
+            )
             .hint(format!("`uc conflicts show {wanted}` shows them"))
-    })?;
+        })?;
     let (kind, key) = (conflict.kind, conflict.key.to_owned());
     let (group, value) = (conflict.group, kept.value.map(<[u8]>::to_vec));
     // The store compares once more: what a peer wrote meanwhile is not replaced unseen.
     let seen = conflict.sides().map(|side| side.dot).collect();
-    Ok(Write::Settle { kind, key, group, seen, value })
+    Ok(Write::Settle {
+        kind,
+        key,
+        group,
+        seen,
+        value,
+    })
 }
 
 /// Settled meanwhile, or never in conflict, or no such record.
@@ -147,11 +203,18 @@ fn not_there(
     wanted: &str,
     conflicts: &[Unsettled<'_>],
 ) -> Failure {
-    let kind = KINDS.iter().find(|kind| kind.name == request.kind && kind.class == Class::Intent);
-    let siblings = kind.map(|kind| snapshot.siblings(kind.id, &request.key)).unwrap_or_default();
+    let kind = KINDS
+        .iter()
+        .find(|kind| kind.name == request.kind && kind.class == Class::Intent);
+    let siblings = kind
+        .map(|kind| snapshot.siblings(kind.id, &request.key))
+        .unwrap_or_default();
     if let Some(one) = siblings.first() {
         let seen: Vec<Dot> = siblings.iter().map(|sibling| sibling.dot).collect();
-        let how = if seen.iter().any(|dot| request.seen.contains(&dot.to_string())) {
+        let how = if seen
+            .iter()
+            .any(|dot| request.seen.contains(&dot.to_string()))
+        {
             "is not in conflict any more".to_owned()
         } else {
             format!("was settled meanwhile: {}", said(one, machines))
@@ -166,15 +229,29 @@ fn not_there(
 }
 
 fn changed(wanted: &str, new: &[String]) -> Failure {
-    let what = if new.is_empty() { "some of its values were replaced".to_owned() } else { new.join("; ") };
-    Failure::new(Code::Refused, format!("{wanted} changed since it was shown: {what}; nothing was settled"))
-        .hint(format!("look again with `uc conflicts show {wanted}`"))
+    let what = if new.is_empty() {
+        "some of its values were replaced".to_owned()
+    } else {
+        new.join("; ")
+    };
+    Failure::new(
+        Code::Refused,
+        format!("{wanted} changed since it was shown: {what}; nothing was settled"),
+    )
+    .hint(format!("look again with `uc conflicts show {wanted}`"))
 }
 
 /// `m2 wrote it at 2026-11-21T12:00:00Z`.
 fn said(sibling: &Sibling<'_>, machines: &[MachineRecord]) -> String {
     let id = sibling.stamp.actor.machine.to_string();
     let machine = machine_name(machines, &id).unwrap_or(id);
-    let did = if sibling.value.is_some() { "wrote" } else { "removed" };
-    format!("{machine} {did} it at {}", describe::time(written_at(sibling)))
+    let did = if sibling.value.is_some() {
+        "wrote"
+    } else {
+        "removed"
+    };
+    format!(
+        "{machine} {did} it at {}",
+        describe::time(written_at(sibling))
+    )
 }

@@ -1,4 +1,5 @@
-//! Serves the cluster's names on this machine: the zone is rebuilt when records or liveness change, and swapped whole.
+//! Serves the cluster's names on this machine: the zone is rebuilt when records or liveness change,
+//! and swapped whole.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,7 +50,11 @@ async fn serve(member: &Member, zones: watch::Receiver<Arc<Zone>>) {
     loop {
         let resolv_conf = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
         let upstreams = uc_dns::resolv_conf::upstreams(&resolv_conf);
-        let config = ServerConfig { listen: vec![address], upstreams, ..ServerConfig::default() };
+        let config = ServerConfig {
+            listen: vec![address],
+            upstreams,
+            ..ServerConfig::default()
+        };
         let error = match uc_dns::Server::bind(config).await {
             Ok(server) => {
                 member.stage(|readiness| readiness.dns = Stage::Ready);
@@ -58,8 +63,9 @@ async fn serve(member: &Member, zones: watch::Receiver<Arc<Zone>>) {
             Err(error) => error,
         };
         tracing::warn!(%error, "DNS does not serve");
-        let failure = Failure::new(Code::Refused, error.to_string())
-            .hint(format!("see what listens there with `ss -lunp 'sport = :{PORT}'`"));
+        let failure = Failure::new(Code::Refused, error.to_string()).hint(format!(
+            "see what listens there with `ss -lunp 'sport = :{PORT}'`"
+        ));
         member.stage(|readiness| readiness.dns = Stage::Failed(failure));
         tokio::select! {
             () = member.cancel.cancelled() => return,
@@ -78,7 +84,12 @@ fn zone(member: &Member) -> Zone {
             let subnet = machine.subnet.parse().ok()?;
             let up = liveness.get(&machine.id) != Some(&Liveness::Down);
             let (id, name) = (machine.id.parse().ok()?, machine.name.parse().ok()?);
-            Some(ZoneMachine { id, name, ipv4: gateway(subnet), up })
+            Some(ZoneMachine {
+                id,
+                name,
+                ipv4: gateway(subnet),
+                up,
+            })
         })
         .collect();
     let known_replicas = view.replicas();
@@ -107,10 +118,24 @@ fn zone(member: &Member) -> Zone {
     let aliases = known
         .iter()
         .flat_map(|(key, record)| {
-            record.spec.iter().flat_map(|spec| &spec.aliases).map(move |name| (key, name))
+            record
+                .spec
+                .iter()
+                .flat_map(|spec| &spec.aliases)
+                .map(move |name| (key, name))
         })
-        .map(|(key, name)| ZoneAlias { service: key.clone(), name: name.clone() })
+        .map(|(key, name)| ZoneAlias {
+            service: key.clone(),
+            name: name.clone(),
+        })
         .collect();
     let services = known.into_keys().collect();
-    Zone::build(&ZoneInput { local_machine, machines, services, aliases, elsewhere, replicas })
+    Zone::build(&ZoneInput {
+        local_machine,
+        machines,
+        services,
+        aliases,
+        elsewhere,
+        replicas,
+    })
 }

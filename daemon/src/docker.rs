@@ -1,8 +1,10 @@
-//! The Docker engine of this machine, as far as `ucd` needs one: an [`Engine`] trait, its real implementation over the engine's Unix socket
-//! ([`DockerEngine`]) and, for tests, one in memory. Both pass one and the same suite (`docker/suite.rs`).
+//! The Docker engine of this machine, as far as `ucd` needs one: an [`Engine`] trait, its real
+//! implementation over the engine's Unix socket ([`DockerEngine`]) and, for tests, one in memory.
+//! Both pass one and the same suite (`docker/suite.rs`).
 //!
-//! What a service asks for is turned into what the engine is told by a pure function ([`spec::container`]); what the engine says is turned
-//! into our records by another ([`record`]). Nothing here decides anything about a deployment.
+//! What a service asks for is turned into what the engine is told by a pure function
+//! ([`spec::container`]); what the engine says is turned into our records by another ([`record`]).
+//! Nothing here decides anything about a deployment.
 
 mod client;
 pub mod error;
@@ -29,14 +31,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::models::ContainerCreateBody;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use uc_api::v1;
-
 pub use client::DockerEngine;
 pub use error::EngineError;
 pub use exec::{ExecOptions, ExecOutput, ExecSession};
+use futures_util::stream::BoxStream;
 pub use health::HealthLimits;
 pub use logs::{LogLine, LogOptions};
+use uc_api::v1;
 pub use version::ApiVersion;
 
 /// Where the engine listens unless set otherwise.
@@ -58,7 +59,8 @@ pub struct Container {
     pub record: v1::ReplicaRecord,
     /// Made by uc; nothing else is ever touched.
     pub managed: bool,
-    /// It runs a command for a deployment and is no replica: the mark of that run. Empty: a replica.
+    /// It runs a command for a deployment and is no replica: the mark of that run. Empty: a
+    /// replica.
     pub hook: String,
     /// Its healthcheck, with the engine's defaults filled in; none when it has none.
     pub healthcheck: Option<HealthLimits>,
@@ -70,7 +72,8 @@ pub struct Container {
     pub oom_killed: bool,
     /// Why it could not be started; empty when it could.
     pub start_error: String,
-    /// Name or id of the container whose network it has; empty: a network of its own, its machine's, or none.
+    /// Name or id of the container whose network it has; empty: a network of its own, its
+    /// machine's, or none.
     pub network_of: String,
     /// To be run in it after its start, in this order.
     pub post_start: Vec<v1::Hook>,
@@ -92,7 +95,8 @@ pub struct Image {
     pub id: String,
     /// What it runs; empty: nothing.
     pub entrypoint: Vec<String>,
-    /// `os/architecture[/variant]`; of one for several platforms, the one that runs here. Empty: unknown.
+    /// `os/architecture[/variant]`; of one for several platforms, the one that runs here. Empty:
+    /// unknown.
     pub platform: String,
 }
 
@@ -133,7 +137,8 @@ pub enum EngineEvent {
     Volume,
 }
 
-/// What `ucd` asks of its engine. Every call has a time limit of its own; streams have none and end when dropped.
+/// What `ucd` asks of its engine. Every call has a time limit of its own; streams have none and end
+/// when dropped.
 #[async_trait]
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Speaks to the engine anew; refuses one that is too old.
@@ -145,7 +150,8 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// One container, ours or not, by id, unique prefix or name.
     async fn inspect(&self, id: &str) -> Result<Container, EngineError>;
 
-    /// Creates and returns the id. [`EngineError::NameTaken`]: try another name. `platform` may be empty; another one than the image's is
+    /// Creates and returns the id. [`EngineError::NameTaken`]: try another name. `platform` may be
+    /// empty; another one than the image's is
     /// [`EngineError::OtherPlatform`].
     async fn create(
         &self,
@@ -157,10 +163,12 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Starts; one that runs already is no error.
     async fn start(&self, id: &str) -> Result<(), EngineError>;
 
-    /// Stop signal, then SIGKILL after `grace` (whole seconds, rounded up). One that does not run is no error.
+    /// Stop signal, then SIGKILL after `grace` (whole seconds, rounded up). One that does not run
+    /// is no error.
     async fn stop(&self, id: &str, grace: Duration) -> Result<(), EngineError>;
 
-    /// Removes it and its anonymous volumes, killing it if it runs. Returns when it is gone; one that is not there is no error.
+    /// Removes it and its anonymous volumes, killing it if it runs. Returns when it is gone; one
+    /// that is not there is no error.
     async fn remove(&self, id: &str) -> Result<(), EngineError>;
 
     /// Log lines, oldest first.
@@ -192,8 +200,8 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The image under that reference, if it is on this machine.
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError>;
 
-    /// Pulls it, for a platform or, if that is empty, for the machine's; each item is one line of progress. Ends without error only when
-    /// the image is here.
+    /// Pulls it, for a platform or, if that is empty, for the machine's; each item is one line of
+    /// progress. Ends without error only when the image is here.
     async fn pull(
         &self,
         reference: &str,
@@ -201,11 +209,16 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     ) -> Result<BoxStream<'static, Result<String, EngineError>>, EngineError>;
 
     /// Takes in an archive as `docker save` writes them. An error in the stream gives up the whole.
-    async fn load(&self, archive: BoxStream<'static, std::io::Result<Bytes>>) -> Result<(), EngineError>;
+    async fn load(
+        &self,
+        archive: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> Result<(), EngineError>;
 
     /// Who holds which port of the machine, among running containers.
     async fn port_holders(&self) -> Result<Vec<PortHolder>, EngineError>;
 
     /// What happens from now on. Ends or fails when the engine goes away.
-    async fn events(&self) -> Result<BoxStream<'static, Result<EngineEvent, EngineError>>, EngineError>;
+    async fn events(
+        &self,
+    ) -> Result<BoxStream<'static, Result<EngineEvent, EngineError>>, EngineError>;
 }

@@ -1,5 +1,6 @@
-//! Under which addresses other machines may reach this one's WireGuard port: what the person gave, then the addresses of the machine's own
-//! interfaces. Docker's bridges, the mesh itself and addresses that mean nothing elsewhere are left out.
+//! Under which addresses other machines may reach this one's WireGuard port: what the person gave,
+//! then the addresses of the machine's own interfaces. Docker's bridges, the mesh itself and
+//! addresses that mean nothing elsewhere are left out.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -29,10 +30,17 @@ pub(crate) fn candidates(
     for text in given {
         found.push(parse_endpoint(text, port)?);
     }
-    let mut detected: Vec<IpAddr> =
-        local.iter().filter(|local| meaningful_elsewhere(local)).map(|local| local.address).collect();
+    let mut detected: Vec<IpAddr> = local
+        .iter()
+        .filter(|local| meaningful_elsewhere(local))
+        .map(|local| local.address)
+        .collect();
     detected.sort_by_key(IpAddr::is_ipv6);
-    found.extend(detected.into_iter().map(|address| SocketAddr::new(address, port)));
+    found.extend(
+        detected
+            .into_iter()
+            .map(|address| SocketAddr::new(address, port)),
+    );
     let mut texts: Vec<String> = Vec::new();
     for endpoint in found {
         let text = endpoint.to_string();
@@ -47,14 +55,29 @@ fn parse_endpoint(text: &str, port: u16) -> Result<SocketAddr, Failure> {
     text.parse::<SocketAddr>()
         .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port)))
         .map_err(|_| {
-            Failure::new(Code::Invalid, format!("`{text}` is not a WireGuard endpoint"))
-                .hint("write an address or address:port, for example 203.0.113.7:51820")
+            Failure::new(
+                Code::Invalid,
+                format!("`{text}` is not a WireGuard endpoint"),
+            )
+            .hint("write an address or address:port, for example 203.0.113.7:51820")
         })
 }
 
 fn meaningful_elsewhere(local: &LocalAddress) -> bool {
-    let made_here = ["docker", "br-", "veth", MESH_INTERFACE, "lo", "cni", "virbr", "tailscale"];
-    if made_here.iter().any(|prefix| local.interface.starts_with(prefix)) {
+    let made_here = [
+        "docker",
+        "br-",
+        "veth",
+        MESH_INTERFACE,
+        "lo",
+        "cni",
+        "virbr",
+        "tailscale",
+    ];
+    if made_here
+        .iter()
+        .any(|prefix| local.interface.starts_with(prefix))
+    {
         return false;
     }
     match local.address {
@@ -70,35 +93,54 @@ fn is_link_local(address: Ipv6Addr) -> bool {
 /// The addresses of this machine's interfaces, from the kernel.
 pub(crate) async fn local_addresses() -> Result<Vec<LocalAddress>, Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
-        Failure::new(Code::Internal, format!("cannot list this machine's {what}: {error}"))
+        Failure::new(
+            Code::Internal,
+            format!("cannot list this machine's {what}: {error}"),
+        )
     };
     let (connection, handle, _) =
         rtnetlink::new_connection().map_err(|e| failed("network interfaces", &e))?;
     let driver = tokio::spawn(connection);
     let links = handle.link().get().execute().try_collect::<Vec<_>>().await;
-    let addresses = handle.address().get().execute().try_collect::<Vec<_>>().await;
+    let addresses = handle
+        .address()
+        .get()
+        .execute()
+        .try_collect::<Vec<_>>()
+        .await;
     driver.abort();
     let links = links.map_err(|e| failed("network interfaces", &e))?;
     let addresses = addresses.map_err(|e| failed("addresses", &e))?;
     let name_of = |index: u32| {
-        links.iter().find(|link| link.header.index == index).and_then(|link| {
-            link.attributes.iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name.clone()),
-                _ => None,
+        links
+            .iter()
+            .find(|link| link.header.index == index)
+            .and_then(|link| {
+                link.attributes
+                    .iter()
+                    .find_map(|attribute| match attribute {
+                        LinkAttribute::IfName(name) => Some(name.clone()),
+                        _ => None,
+                    })
             })
-        })
     };
     let mut found = Vec::new();
     for message in addresses {
-        let address = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) => Some(*address),
-            _ => None,
-        });
-        let address = address.or_else(|| {
-            message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
+        let address = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
                 _ => None,
-            })
+            });
+        let address = address.or_else(|| {
+            message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })
         });
         if let (Some(interface), Some(address)) = (name_of(message.header.index), address) {
             found.push(LocalAddress { interface, address });
@@ -112,7 +154,10 @@ mod tests {
     use super::*;
 
     fn local(interface: &str, address: &str) -> LocalAddress {
-        LocalAddress { interface: interface.into(), address: address.parse().unwrap() }
+        LocalAddress {
+            interface: interface.into(),
+            address: address.parse().unwrap(),
+        }
     }
 
     #[test]
@@ -132,7 +177,12 @@ mod tests {
         );
         assert_eq!(
             found.unwrap(),
-            ["203.0.113.7:51820", "[2001:db8::1]:5000", "10.0.0.5:51820", "[2001:db8::5]:51820"]
+            [
+                "203.0.113.7:51820",
+                "[2001:db8::1]:5000",
+                "10.0.0.5:51820",
+                "[2001:db8::5]:51820"
+            ]
         );
     }
 

@@ -1,6 +1,7 @@
-//! Eviction: a machine that nobody has reached for long enough holds up nothing any more. The others stop waiting for it
-//! before they forget deletes, and its facts are not shown. When it comes back, its store fetches what it missed and
-//! keeps what only it had (see `docs/replication.md`).
+//! Eviction: a machine that nobody has reached for long enough holds up nothing any more. The
+//! others stop waiting for it before they forget deletes, and its facts are not shown. When it
+//! comes back, its store fetches what it missed and keeps what only it had (see
+//! `docs/replication.md`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ const EVICT_AFTER: Duration = Duration::from_secs(72 * 3_600);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Since when this machine has seen others as Down, without a break. A restart of the daemon begins anew.
+/// Since when this machine has seen others as Down, without a break. A restart of the daemon begins
+/// anew.
 #[derive(Debug, Default)]
 struct Silence {
     since: BTreeMap<MachineId, Instant>,
@@ -31,11 +33,18 @@ impl Silence {
         now: Instant,
         limit: Duration,
     ) -> Vec<MachineId> {
-        self.since.retain(|machine, _| alive.get(machine) == Some(&Liveness::Down));
-        for (machine, _) in alive.iter().filter(|(_, liveness)| **liveness == Liveness::Down) {
+        self.since
+            .retain(|machine, _| alive.get(machine) == Some(&Liveness::Down));
+        for (machine, _) in alive
+            .iter()
+            .filter(|(_, liveness)| **liveness == Liveness::Down)
+        {
             self.since.entry(*machine).or_insert(now);
         }
-        let silent = self.since.iter().filter(|(_, since)| now.duration_since(**since) >= limit);
+        let silent = self
+            .since
+            .iter()
+            .filter(|(_, since)| now.duration_since(**since) >= limit);
         silent.map(|(machine, _)| *machine).collect()
     }
 }
@@ -56,7 +65,10 @@ pub(crate) async fn run(member: Arc<Member>) {
                 continue;
             }
             tracing::warn!(%machine, hours = EVICT_AFTER.as_secs() / 3_600, "machine was silent for too long: evicted");
-            let evicted = Write::Declare { machine, status: MemberStatus::Evicted };
+            let evicted = Write::Declare {
+                machine,
+                status: MemberStatus::Evicted,
+            };
             if let Err(failure) = member.write(vec![evicted]).await {
                 tracing::warn!(%machine, %failure, "cannot write down that the machine is evicted");
             }
@@ -77,7 +89,11 @@ mod tests {
         let down = BTreeMap::from([(a, Liveness::Down), (b, Liveness::Down)]);
         let b_back = BTreeMap::from([(a, Liveness::Down), (b, Liveness::Up)]);
         assert!(silence.look(&down, start, 72 * hour).is_empty());
-        assert!(silence.look(&b_back, start + 50 * hour, 72 * hour).is_empty());
+        assert!(
+            silence
+                .look(&b_back, start + 50 * hour, 72 * hour)
+                .is_empty()
+        );
         assert_eq!(silence.look(&down, start + 72 * hour, 72 * hour), [a]);
         assert_eq!(silence.look(&down, start + 143 * hour, 72 * hour), [a]);
         assert_eq!(silence.look(&down, start + 144 * hour, 72 * hour), [a, b]);

@@ -1,5 +1,5 @@
-//! What `uc doctor` goes by: how this machine is by its own word, and the same asked of others, at once and each for a limited time. What the
-//! figures mean is not judged here.
+//! What `uc doctor` goes by: how this machine is by its own word, and the same asked of others, at
+//! once and each for a limited time. What the figures mean is not judged here.
 
 mod disk;
 
@@ -10,9 +10,10 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::timeout;
 use tonic::Response;
+use uc_api::v1::cluster_client::ClusterClient;
 use uc_api::v1::{
-    Examination, ExamineRequest, ExamineResponse, ExaminedMachine, MachineRecord, PeerFigures, StoreFigures,
-    UnreadyPart, cluster_client::ClusterClient,
+    Examination, ExamineRequest, ExamineResponse, ExaminedMachine, MachineRecord, PeerFigures,
+    StoreFigures, UnreadyPart,
 };
 use uc_api::version::VERSION;
 use uc_api::{Code, Failure};
@@ -23,7 +24,8 @@ use crate::docker::Engine as _;
 use crate::member::{Member, now_ms};
 use crate::replicate;
 
-/// A machine that has not answered by then has not answered: the two below, and the way there and back.
+/// A machine that has not answered by then has not answered: the two below, and the way there and
+/// back.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// An engine that says its version later than this is of no use.
 const ENGINE_LIMIT: Duration = Duration::from_secs(2);
@@ -33,28 +35,42 @@ const DISK_LIMIT: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 128;
 
 /// Asks the machines that the request names.
-pub(crate) async fn run(member: &Member, request: &ExamineRequest) -> Result<ExamineResponse, Failure> {
+pub(crate) async fn run(
+    member: &Member,
+    request: &ExamineRequest,
+) -> Result<ExamineResponse, Failure> {
     let snapshot = member.store.snapshot();
     let (alive, evicted) = (member.liveness(), evicted(&snapshot));
     let own = member.membership.machine_id.as_str();
-    let asked = wanted(member, request)?.into_iter().map(|machine| ExaminedMachine {
-        liveness: wire_liveness(alive.get(&machine.id)).into(),
-        evicted: evicted.contains(&machine.id),
-        connected: machine.id == own,
-        machine: Some(machine),
-        ..ExaminedMachine::default()
-    });
+    let asked = wanted(member, request)?
+        .into_iter()
+        .map(|machine| ExaminedMachine {
+            liveness: wire_liveness(alive.get(&machine.id)).into(),
+            evicted: evicted.contains(&machine.id),
+            connected: machine.id == own,
+            machine: Some(machine),
+            ..ExaminedMachine::default()
+        });
     let machines = ask_each(asked.collect(), now_ms, |machine| async move {
-        if machine.id == own { Ok(here(member).await) } else { ask(member, &machine).await }
+        if machine.id == own {
+            Ok(here(member).await)
+        } else {
+            ask(member, &machine).await
+        }
     });
-    Ok(ExamineResponse { machines: machines.await })
+    Ok(ExamineResponse {
+        machines: machines.await,
+    })
 }
 
 /// The machines meant, by name, each once.
 fn wanted(member: &Member, request: &ExamineRequest) -> Result<Vec<MachineRecord>, Failure> {
     if request.all {
         if !request.machines.is_empty() {
-            return Err(Failure::new(Code::Invalid, "all machines are asked for, and some by name"));
+            return Err(Failure::new(
+                Code::Invalid,
+                "all machines are asked for, and some by name",
+            ));
         }
         return Ok(member.machines());
     }
@@ -62,8 +78,11 @@ fn wanted(member: &Member, request: &ExamineRequest) -> Result<Vec<MachineRecord
         return Ok(member.own_record().into_iter().collect());
     }
     let view = member.view();
-    let mut machines: Vec<MachineRecord> =
-        request.machines.iter().map(|name| view.machine(name)).collect::<Result<_, _>>()?;
+    let mut machines: Vec<MachineRecord> = request
+        .machines
+        .iter()
+        .map(|name| view.machine(name))
+        .collect::<Result<_, _>>()?;
     machines.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     machines.dedup_by(|a, b| a.id == b.id);
     Ok(machines)
@@ -81,7 +100,11 @@ where
     let (now_ms, ask) = (&now_ms, &ask);
     let asking = stream::iter(machines).map(|mut examined| async move {
         examined.asked_at_ms = now_ms();
-        let answer = timeout(ANSWER_LIMIT, ask(examined.machine.clone().unwrap_or_default())).await;
+        let answer = timeout(
+            ANSWER_LIMIT,
+            ask(examined.machine.clone().unwrap_or_default()),
+        )
+        .await;
         examined.heard_at_ms = now_ms();
         match answer {
             Ok(Ok(examination)) => examined.examination = Some(examination),
@@ -97,24 +120,38 @@ where
 fn worded(failure: Failure) -> String {
     match failure.code {
         Code::Version => "its ucd is of another version and does not know this call".to_owned(),
-        _ if failure.message.is_empty() => format!("it answered with an error ({:?})", failure.code),
+        _ if failure.message.is_empty() => {
+            format!("it answered with an error ({:?})", failure.code)
+        }
         _ => failure.message,
     }
 }
 
 async fn ask(member: &Member, machine: &MachineRecord) -> Result<Examination, Failure> {
     let mut cluster = ClusterClient::new(member.peers.channel(machine)?);
-    let request = ExamineRequest { machines: vec![machine.id.clone()], all: false };
-    let answer = cluster.examine(request).await.map(Response::into_inner).map_err(Failure::from)?;
-    let own = answer.machines.into_iter().find_map(|examined| examined.examination);
+    let request = ExamineRequest {
+        machines: vec![machine.id.clone()],
+        all: false,
+    };
+    let answer = cluster
+        .examine(request)
+        .await
+        .map(Response::into_inner)
+        .map_err(Failure::from)?;
+    let own = answer
+        .machines
+        .into_iter()
+        .find_map(|examined| examined.examination);
     own.ok_or_else(|| Failure::new(Code::Internal, "it answered for another machine"))
 }
 
 /// This machine, now.
 pub(crate) async fn here(member: &Member) -> Examination {
     let clock_from_ms = now_ms();
-    let (docker, disk_failure) =
-        tokio::join!(docker(member), disk::failure(member.paths.state_dir(), DISK_LIMIT));
+    let (docker, disk_failure) = tokio::join!(
+        docker(member),
+        disk::failure(member.paths.state_dir(), DISK_LIMIT)
+    );
     let (docker_version, docker_failure) = match docker {
         Ok(version) => (version, String::new()),
         Err(why) => (String::new(), why),
@@ -134,7 +171,10 @@ pub(crate) async fn here(member: &Member) -> Examination {
             .borrow()
             .unready()
             .into_iter()
-            .map(|(part, failure)| UnreadyPart { part: part.to_owned(), reason: failure.message })
+            .map(|(part, failure)| UnreadyPart {
+                part: part.to_owned(),
+                reason: failure.message,
+            })
             .collect(),
         disk_failure,
         peers: found.peers(own, &machines, &member.liveness(), &neighbours),
@@ -154,7 +194,10 @@ async fn docker(member: &Member) -> Result<String, String> {
 /// Ids of those that are evicted, hexadecimal.
 pub(crate) fn evicted(snapshot: &Snapshot) -> BTreeSet<String> {
     let members = snapshot.members().into_iter();
-    members.filter(|(_, status)| *status == MemberStatus::Evicted).map(|(id, _)| id.to_string()).collect()
+    members
+        .filter(|(_, status)| *status == MemberStatus::Evicted)
+        .map(|(id, _)| id.to_string())
+        .collect()
 }
 
 /// The liveness of the wire.
@@ -185,12 +228,21 @@ impl Records {
             set_aside: store.set_aside().map(Path::to_string_lossy).map(Into::into),
             rejoining: snapshot.is_rejoining(),
             evicted: evicted(&snapshot),
-            quarantined_writers: snapshot.quarantined().map(|q| q.stamp.actor.machine.to_string()).collect(),
+            quarantined_writers: snapshot
+                .quarantined()
+                .map(|q| q.stamp.actor.machine.to_string())
+                .collect(),
         }
     }
 
     fn examination(self) -> Examination {
-        let Self { status, set_aside, rejoining, evicted: _, quarantined_writers } = self;
+        let Self {
+            status,
+            set_aside,
+            rejoining,
+            evicted: _,
+            quarantined_writers,
+        } = self;
         Examination {
             set_aside: set_aside.unwrap_or_default(),
             rejoining,
@@ -208,8 +260,12 @@ impl Records {
         alive: &BTreeMap<String, Liveness>,
         neighbours: &BTreeSet<String>,
     ) -> Vec<PeerFigures> {
-        let known: BTreeMap<String, &PeerStatus> =
-            self.status.peers.iter().map(|peer| (peer.machine.to_string(), peer)).collect();
+        let known: BTreeMap<String, &PeerStatus> = self
+            .status
+            .peers
+            .iter()
+            .map(|peer| (peer.machine.to_string(), peer))
+            .collect();
         let others = machines.iter().filter(|machine| machine.id != own);
         let row = |machine: &MachineRecord| PeerFigures {
             machine_id: machine.id.clone(),
@@ -217,7 +273,10 @@ impl Records {
             liveness: wire_liveness(alive.get(&machine.id)).into(),
             evicted: self.evicted.contains(&machine.id),
             neighbour: neighbours.contains(&machine.id),
-            ..known.get(&machine.id).map(|peer| peer_figures(peer)).unwrap_or_default()
+            ..known
+                .get(&machine.id)
+                .map(|peer| peer_figures(peer))
+                .unwrap_or_default()
         };
         others.map(row).collect()
     }

@@ -1,5 +1,6 @@
-//! Contents that travel with deployments, on this machine's disk: `<state>/files/<hash>/` has the archive as it came and what is in it,
-//! unpacked. A content appears there whole and on the disk, or not at all. `docs/files.md` says what travels and why.
+//! Contents that travel with deployments, on this machine's disk: `<state>/files/<hash>/` has the
+//! archive as it came and what is in it, unpacked. A content appears there whole and on the disk,
+//! or not at all. `docs/files.md` says what travels and why.
 
 pub mod sweep;
 mod unpack;
@@ -18,9 +19,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::Status;
 use uc_api::content::{MAX_ARCHIVE, MAX_VALUE, ROOT};
-use uc_api::v1::{FilePart, FileStart, file_part::Part};
+use uc_api::v1::file_part::Part;
+use uc_api::v1::{FilePart, FileStart};
 use uc_api::{Code, ContentHash, Failure};
-
 pub use unpack::UnpackError;
 
 /// The archive, beside what is in it.
@@ -31,7 +32,8 @@ const INCOMING: &str = "incoming-";
 const SECRET_MODE: u32 = 0o700;
 /// Readable by the machine's users, as far as they come to the state directory at all.
 const OPEN_MODE: u32 = 0o755;
-/// Contents that are taken in at the same time, and as many that are given out; each is in memory meanwhile.
+/// Contents that are taken in at the same time, and as many that are given out; each is in memory
+/// meanwhile.
 const AT_ONCE: usize = 4;
 /// A sender that is silent for so long is given up.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -87,10 +89,15 @@ impl From<FileError> for Failure {
         let message = error.to_string();
         let full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
         match &error {
-            FileError::Disk { source, .. } | FileError::Unpack { source: UnpackError::Disk(source), .. } => {
+            FileError::Disk { source, .. }
+            | FileError::Unpack {
+                source: UnpackError::Disk(source),
+                ..
+            } => {
                 if full(source) {
-                    return Self::new(Code::Exhausted, message)
-                        .hint("the disk is full: free some space (`docker image prune` often helps)");
+                    return Self::new(Code::Exhausted, message).hint(
+                        "the disk is full: free some space (`docker image prune` often helps)",
+                    );
                 }
                 Self::new(Code::Internal, message)
             }
@@ -150,23 +157,36 @@ impl Files {
     /// Which of these are not here. Those that are count as used from now on.
     pub async fn missing(&self, hashes: Vec<ContentHash>) -> Result<Vec<ContentHash>, Failure> {
         let files = self.clone();
-        blocking(move || Ok(hashes.into_iter().filter(|hash| files.touch(hash).is_err()).collect())).await
+        blocking(move || {
+            Ok(hashes
+                .into_iter()
+                .filter(|hash| files.touch(hash).is_err())
+                .collect())
+        })
+        .await
     }
 
-    /// Takes in one content: its start, then its archive, no faster than the sender's silence limit and never more than a content may have.
+    /// Takes in one content: its start, then its archive, no faster than the sender's silence limit
+    /// and never more than a content may have.
     pub async fn receive<S>(&self, mut parts: S) -> Result<(), Failure>
     where
         S: Stream<Item = Result<FilePart, Status>> + Send + Unpin,
     {
         let Some(Part::Start(FileStart { hash, secret })) = next(&mut parts).await? else {
-            return Err(Failure::new(Code::Invalid, "the first part of a content must be its start"));
+            return Err(Failure::new(
+                Code::Invalid,
+                "the first part of a content must be its start",
+            ));
         };
         let hash: ContentHash = parse(&hash)?;
         let permit = self.incoming.clone().acquire_owned().await;
         let mut archive = Vec::new();
         while let Some(part) = next(&mut parts).await? {
             let Part::Chunk(chunk) = part else {
-                return Err(Failure::new(Code::Invalid, "a second start within a content"));
+                return Err(Failure::new(
+                    Code::Invalid,
+                    "a second start within a content",
+                ));
             };
             if (archive.len() + chunk.len()) as u64 > MAX_ARCHIVE {
                 return Err(FileError::TooLarge.into());
@@ -182,7 +202,8 @@ impl Files {
         .await
     }
 
-    /// Waits for the turn to see to the contents of another machine: its replicas are made side by side, and need the same once.
+    /// Waits for the turn to see to the contents of another machine: its replicas are made side by
+    /// side, and need the same once.
     pub async fn turn(&self, machine: &str) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -201,7 +222,10 @@ impl Files {
         let files = self.clone();
         blocking(move || {
             let folder = files.touch(&hash)?;
-            let mode = fs::metadata(&folder).map_err(disk("read", &folder))?.permissions().mode();
+            let mode = fs::metadata(&folder)
+                .map_err(disk("read", &folder))?
+                .permissions()
+                .mode();
             let path = folder.join(ARCHIVE);
             let bytes = fs::read(&path).map_err(disk("read", &path))?;
             Ok((mode & 0o777 == SECRET_MODE, bytes))
@@ -209,7 +233,8 @@ impl Files {
         .await
     }
 
-    /// Where a content is: a file or a folder. One that is a secret for somebody is closed to all but root, whoever else has it in the open.
+    /// Where a content is: a file or a folder. One that is a secret for somebody is closed to all
+    /// but root, whoever else has it in the open.
     pub async fn path(&self, hash: ContentHash, secret: bool) -> Result<PathBuf, Failure> {
         let files = self.clone();
         blocking(move || {
@@ -228,12 +253,17 @@ impl Files {
         blocking(move || {
             let path = files.touch(&hash)?.join(ROOT);
             let file = File::open(&path).map_err(disk("read", &path))?;
-            let value = |reason| FileError::Value { hash: hash.clone(), reason };
+            let value = |reason| FileError::Value {
+                hash: hash.clone(),
+                reason,
+            };
             if file.metadata().map_err(disk("read", &path))?.is_dir() {
                 return Err(value("it is a folder"));
             }
             let mut bytes = Vec::new();
-            file.take(MAX_VALUE + 1).read_to_end(&mut bytes).map_err(disk("read", &path))?;
+            file.take(MAX_VALUE + 1)
+                .read_to_end(&mut bytes)
+                .map_err(disk("read", &path))?;
             if bytes.len() as u64 > MAX_VALUE {
                 return Err(value("it is too long"));
             }
@@ -251,9 +281,14 @@ impl Files {
         blocking(move || {
             let mut stored = Vec::new();
             for entry in entries(&root)? {
-                let Ok(hash) = entry.file_name().to_string_lossy().parse() else { continue };
+                let Ok(hash) = entry.file_name().to_string_lossy().parse() else {
+                    continue;
+                };
                 let used = entry.metadata().and_then(|metadata| metadata.modified());
-                stored.push(Stored { hash, used: used.map_err(disk("read", &entry.path()))? });
+                stored.push(Stored {
+                    hash,
+                    used: used.map_err(disk("read", &entry.path()))?,
+                });
             }
             stored.sort_by(|a: &Stored, b| a.hash.cmp(&b.hash));
             Ok(stored)
@@ -261,8 +296,13 @@ impl Files {
         .await
     }
 
-    /// Counts some as used from now on and removes others, except those that were used since they were looked at.
-    pub async fn settle(&self, refresh: Vec<ContentHash>, remove: Vec<Stored>) -> Result<(), Failure> {
+    /// Counts some as used from now on and removes others, except those that were used since they
+    /// were looked at.
+    pub async fn settle(
+        &self,
+        refresh: Vec<ContentHash>,
+        remove: Vec<Stored>,
+    ) -> Result<(), Failure> {
         let files = self.clone();
         blocking(move || {
             for hash in &refresh {
@@ -274,7 +314,8 @@ impl Files {
                 if now.map_err(disk("read", &from))? != *used {
                     continue;
                 }
-                // Gone under its name at once; what a crash leaves of it is removed at the next start.
+                // Gone under its name at once; what a crash leaves of it is removed at the next
+                // start.
                 fs::rename(&from, &to).map_err(disk("remove", &from))?;
                 fs::remove_dir_all(&to).map_err(disk("remove", &to))?;
             }
@@ -295,7 +336,9 @@ impl Files {
     fn touch(&self, hash: &ContentHash) -> Result<PathBuf, FileError> {
         let folder = self.folder(hash);
         match File::open(&folder) {
-            Ok(file) => file.set_modified(SystemTime::now()).map_err(disk("mark", &folder))?,
+            Ok(file) => file
+                .set_modified(SystemTime::now())
+                .map_err(disk("mark", &folder))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(FileError::Missing { hash: hash.clone() });
             }
@@ -305,7 +348,13 @@ impl Files {
     }
 
     /// Unpacks beside its place, then moves it there. `random` names the place beside.
-    fn put(&self, hash: &ContentHash, secret: bool, archive: &[u8], random: u64) -> Result<(), FileError> {
+    fn put(
+        &self,
+        hash: &ContentHash,
+        secret: bool,
+        archive: &[u8],
+        random: u64,
+    ) -> Result<(), FileError> {
         if ContentHash::of(archive) != *hash {
             return Err(FileError::Hash { hash: hash.clone() });
         }
@@ -313,12 +362,18 @@ impl Files {
         if self.touch(hash).is_err() {
             let mut builder = DirBuilder::new();
             let root = self.root.as_path();
-            builder.recursive(true).mode(OPEN_MODE).create(root).map_err(disk("make", root))?;
+            builder
+                .recursive(true)
+                .mode(OPEN_MODE)
+                .create(root)
+                .map_err(disk("make", root))?;
             let room = Room::new(self.room(random))?;
             let path = room.0.join(ARCHIVE);
             write_synced(&path, archive).map_err(disk("write", &path))?;
-            unpack::unpack(archive, &room.0)
-                .map_err(|source| FileError::Unpack { hash: hash.clone(), source })?;
+            unpack::unpack(archive, &room.0).map_err(|source| FileError::Unpack {
+                hash: hash.clone(),
+                source,
+            })?;
             sync_folder(&room.0)?;
             match fs::rename(&room.0, &target) {
                 Ok(()) => {}
@@ -347,7 +402,10 @@ struct Room(PathBuf);
 
 impl Room {
     fn new(path: PathBuf) -> Result<Self, FileError> {
-        DirBuilder::new().mode(SECRET_MODE).create(&path).map_err(disk("make", &path))?;
+        DirBuilder::new()
+            .mode(SECRET_MODE)
+            .create(&path)
+            .map_err(disk("make", &path))?;
         Ok(Self(path))
     }
 }
@@ -365,7 +423,8 @@ impl Drop for Room {
 
 /// A hash that somebody else wrote.
 pub fn parse(hash: &str) -> Result<ContentHash, Failure> {
-    hash.parse().map_err(|error: uc_api::id::IdError| Failure::new(Code::Invalid, error.to_string()))
+    hash.parse()
+        .map_err(|error: uc_api::id::IdError| Failure::new(Code::Invalid, error.to_string()))
 }
 
 async fn next<S>(parts: &mut S) -> Result<Option<Part>, Failure>
@@ -375,24 +434,35 @@ where
     let part = timeout(SILENCE, parts.next()).await.map_err(|_| {
         Failure::new(
             Code::TimedOut,
-            format!("the sender of a content was silent for {} s", SILENCE.as_secs()),
+            format!(
+                "the sender of a content was silent for {} s",
+                SILENCE.as_secs()
+            ),
         )
     })?;
-    Ok(part.transpose().map_err(Failure::from)?.and_then(|part| part.part))
+    Ok(part
+        .transpose()
+        .map_err(Failure::from)?
+        .and_then(|part| part.part))
 }
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
-    let done =
-        done.map_err(|error| Failure::new(Code::Internal, format!("the daemon failed inside: {error}")))?;
+    let done = done.map_err(|error| {
+        Failure::new(Code::Internal, format!("the daemon failed inside: {error}"))
+    })?;
     done.map_err(Failure::from)
 }
 
 fn disk(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_owned();
-    move |source| FileError::Disk { doing, path, source }
+    move |source| FileError::Disk {
+        doing,
+        path,
+        source,
+    }
 }
 
 fn close(folder: &Path) -> Result<(), FileError> {
@@ -402,20 +472,28 @@ fn close(folder: &Path) -> Result<(), FileError> {
 /// None while the folder is not there.
 fn entries(root: &Path) -> Result<Vec<fs::DirEntry>, FileError> {
     match fs::read_dir(root) {
-        Ok(entries) => entries.collect::<io::Result<Vec<_>>>().map_err(disk("list", root)),
+        Ok(entries) => entries
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(disk("list", root)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(disk("list", root)(error)),
     }
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
 fn sync_folder(path: &Path) -> Result<(), FileError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(disk("sync", path))
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(disk("sync", path))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The API's servers: one on the Unix socket, for people and for this daemon itself, one inside the mesh, for other daemons.
+//! The API's servers: one on the Unix socket, for people and for this daemon itself, one inside the
+//! mesh, for other daemons.
 
 mod access;
 mod cluster;
@@ -21,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::http;
 use tonic::transport::Server;
 use tower::util::MapResponseLayer;
-use uc_api::v1::{
-    cluster_server::ClusterServer, conflicts_server::ConflictsServer, deploy_server::DeployServer,
-    machine_server::MachineServer, node_server::NodeServer, replication_server::ReplicationServer,
-    services_server::ServicesServer,
-};
+use uc_api::v1::cluster_server::ClusterServer;
+use uc_api::v1::conflicts_server::ConflictsServer;
+use uc_api::v1::deploy_server::DeployServer;
+use uc_api::v1::machine_server::MachineServer;
+use uc_api::v1::node_server::NodeServer;
+use uc_api::v1::replication_server::ReplicationServer;
+use uc_api::v1::services_server::ServicesServer;
 use uc_api::version::{SERVER_VERSION_KEY, VERSION};
 use uc_api::{Code, Failure};
 
@@ -34,7 +37,8 @@ use crate::member::Member;
 
 /// How long calls under way may take to finish when the server stops.
 const GRACE: Duration = Duration::from_secs(2);
-/// A service spec with everything in it is far smaller; logs, images and frames are streamed in chunks.
+/// A service spec with everything in it is far smaller; logs, images and frames are streamed in
+/// chunks.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// A server type around an implementation, with message limits and an access check.
@@ -52,7 +56,9 @@ macro_rules! limited {
 type Answer = http::Response<tonic::body::Body>;
 
 fn say_version(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(SERVER_VERSION_KEY, http::HeaderValue::from_static(VERSION));
+    answer
+        .headers_mut()
+        .insert(SERVER_VERSION_KEY, http::HeaderValue::from_static(VERSION));
     answer
 }
 
@@ -60,15 +66,26 @@ fn say_version(mut answer: Answer) -> Answer {
 pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
     let path = app.paths.api_socket();
     let listener = bind_unix(&path).map_err(|error| {
-        Failure::new(Code::Refused, format!("cannot listen on {}: {error}", path.display()))
-            .hint("is another ucd running? `systemctl status ucd`")
+        Failure::new(
+            Code::Refused,
+            format!("cannot listen on {}: {error}", path.display()),
+        )
+        .hint("is another ucd running? `systemctl status ucd`")
     })?;
     let cancel = app.cancel.clone();
     crate::notify_ready();
     let serving = Server::builder()
         .layer(MapResponseLayer::new(say_version as fn(Answer) -> Answer))
-        .add_service(limited!(MachineServer, machine::MachineApi::new(Arc::clone(&app)), access::versioned))
-        .add_service(limited!(ClusterServer, cluster::ClusterApi::new(Arc::clone(&app)), access::versioned))
+        .add_service(limited!(
+            MachineServer,
+            machine::MachineApi::new(Arc::clone(&app)),
+            access::versioned
+        ))
+        .add_service(limited!(
+            ClusterServer,
+            cluster::ClusterApi::new(Arc::clone(&app)),
+            access::versioned
+        ))
         .add_service(limited!(
             ServicesServer,
             services::ServicesApi::new(Arc::clone(&app)),
@@ -79,15 +96,27 @@ pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
             conflicts::ConflictsApi::new(Arc::clone(&app)),
             access::versioned
         ))
-        .add_service(limited!(DeployServer, deploy::DeployApi::new(Arc::clone(&app)), access::versioned))
-        .add_service(limited!(NodeServer, node_gate::NodeGate::new(Arc::clone(&app)), access::versioned))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), cancel.clone().cancelled_owned());
+        .add_service(limited!(
+            DeployServer,
+            deploy::DeployApi::new(Arc::clone(&app)),
+            access::versioned
+        ))
+        .add_service(limited!(
+            NodeServer,
+            node_gate::NodeGate::new(Arc::clone(&app)),
+            access::versioned
+        ))
+        .serve_with_incoming_shutdown(
+            UnixListenerStream::new(listener),
+            cancel.clone().cancelled_owned(),
+        );
     until_stopped(serving, &cancel)
         .await
         .map_err(|error| Failure::new(Code::Internal, format!("the API stopped: {error}")))
 }
 
-/// Calls under way when the process or the member stops may finish, but a stream that nobody reads any more must not hold it up.
+/// Calls under way when the process or the member stops may finish, but a stream that nobody reads
+/// any more must not hold it up.
 async fn until_stopped<E>(
     serving: impl Future<Output = Result<(), E>>,
     cancel: &CancellationToken,
@@ -109,7 +138,11 @@ pub(crate) async fn serve_mesh(member: Arc<Member>, listener: TcpListener) {
     let or_token = access::MembersOrToken::new(Arc::clone(&member));
     let serving = Server::builder()
         .layer(MapResponseLayer::new(say_version as fn(Answer) -> Answer))
-        .add_service(limited!(ClusterServer, cluster::JoinGate::new(Arc::clone(&member)), or_token))
+        .add_service(limited!(
+            ClusterServer,
+            cluster::JoinGate::new(Arc::clone(&member)),
+            or_token
+        ))
         .add_service(limited!(
             NodeServer,
             node_gate::NodeGate::new(Arc::new(node_gate::MeshMember(Arc::clone(&member)))),
@@ -120,7 +153,10 @@ pub(crate) async fn serve_mesh(member: Arc<Member>, listener: TcpListener) {
             replication::ReplicationApi::new(Arc::clone(&member)),
             members_only
         ))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), cancel.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            TcpListenerStream::new(listener),
+            cancel.clone().cancelled_owned(),
+        );
     if let Err(error) = until_stopped(serving, &cancel).await {
         tracing::error!(%error, "the listener for other machines stopped");
     }
@@ -132,7 +168,10 @@ fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
         std::fs::create_dir_all(directory)?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "something answers there already"));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::AddrInUse,
+            "something answers there already",
+        ));
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -151,7 +190,9 @@ fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
 fn group_id(groups: &str, name: &str) -> Option<u32> {
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+        (fields.next() == Some(name))
+            .then(|| fields.nth(1)?.parse().ok())
+            .flatten()
     })
 }
 

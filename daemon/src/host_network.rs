@@ -1,4 +1,5 @@
-//! Keeps the machine's container network and firewall rules in place, also after Docker or the firewall was restarted.
+//! Keeps the machine's container network and firewall rules in place, also after Docker or the
+//! firewall was restarted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::docker::Engine as _;
 use crate::identity::Membership;
 use crate::member::{Member, Stage};
 use crate::network::{
-    DockerVersion, Firewall, FirewallSpec, NetworkError, ensure_docker_network, remove_docker_network,
+    DockerVersion, Firewall, FirewallSpec, NetworkError, ensure_docker_network,
+    remove_docker_network,
 };
 
 /// A restarted Docker rewrites its chains; this is how long ours may be missing.
@@ -46,9 +48,14 @@ async fn ensure(member: &Member) -> Result<(), Failure> {
     member.engine.version().await.map_err(Failure::from)?;
     let docker = member.engine.docker().await.map_err(Failure::from)?;
     let membership = &member.membership;
-    ensure_docker_network(&docker, membership.subnet, &membership.cluster_id).await.map_err(Failure::from)?;
+    ensure_docker_network(&docker, membership.subnet, &membership.cluster_id)
+        .await
+        .map_err(Failure::from)?;
     let version = DockerVersion::of(&docker).await.map_err(Failure::from)?;
-    firewall(membership, &member.key.public(), Some(version)).ensure().await.map_err(Failure::from)
+    firewall(membership, &member.key.public(), Some(version))
+        .ensure()
+        .await
+        .map_err(Failure::from)
 }
 
 fn firewall(membership: &Membership, key: &PublicKey, docker: Option<DockerVersion>) -> Firewall {
@@ -63,8 +70,10 @@ fn firewall(membership: &Membership, key: &PublicKey, docker: Option<DockerVersi
 /// Takes the container network and all our rules away. The rules go even if the network cannot.
 pub(crate) async fn remove(member: &Member) -> Result<(), Failure> {
     let network = remove_network(member).await;
-    let rules =
-        firewall(&member.membership, &member.key.public(), None).remove().await.map_err(Failure::from);
+    let rules = firewall(&member.membership, &member.key.public(), None)
+        .remove()
+        .await
+        .map_err(Failure::from);
     network.and(rules)
 }
 

@@ -1,5 +1,6 @@
-//! Who this machine is: its WireGuard key from the first start on, and its place in a cluster once it has one. Everything that changes while it
-//! is a member (its name, its endpoints as others should see them) lives in the replicated store instead.
+//! Who this machine is: its WireGuard key from the first start on, and its place in a cluster once
+//! it has one. Everything that changes while it is a member (its name, its endpoints as others
+//! should see them) lives in the replicated store instead.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -69,17 +70,25 @@ impl Identity {
     /// A new key and no membership.
     pub fn fresh() -> Result<Self, IdentityError> {
         let key = PrivateKey::generate().map_err(IdentityError::Key)?;
-        Ok(Self { private_key: key.to_base64(), membership: None })
+        Ok(Self {
+            private_key: key.to_base64(),
+            membership: None,
+        })
     }
 
     /// Reads the file; makes a new key (and the file) where there is none.
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
         match fs::read(path) {
             Ok(bytes) => {
-                let identity: Self = serde_json::from_slice(&bytes).map_err(|error| {
-                    IdentityError::Damaged { path: path.to_owned(), reason: error.to_string() }
+                let identity: Self =
+                    serde_json::from_slice(&bytes).map_err(|error| IdentityError::Damaged {
+                        path: path.to_owned(),
+                        reason: error.to_string(),
+                    })?;
+                identity.key().map_err(|reason| IdentityError::Damaged {
+                    path: path.to_owned(),
+                    reason,
                 })?;
-                identity.key().map_err(|reason| IdentityError::Damaged { path: path.to_owned(), reason })?;
                 Ok(identity)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -87,13 +96,21 @@ impl Identity {
                 identity.save(path)?;
                 Ok(identity)
             }
-            Err(source) => Err(IdentityError::Io { action: "read", path: path.to_owned(), source }),
+            Err(source) => Err(IdentityError::Io {
+                action: "read",
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
     /// Writes the file whole or not at all; it is on the disk when this returns.
     pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
-        let io = |action, source| IdentityError::Io { action, path: path.to_owned(), source };
+        let io = |action, source| IdentityError::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        };
         let directory = path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory).map_err(|source| io("create the directory of", source))?;
         let temporary = path.with_extension("json.new");
@@ -114,7 +131,9 @@ impl Identity {
 
     /// The key; an error text if the file holds something else.
     pub fn key(&self) -> Result<PrivateKey, String> {
-        self.private_key.parse().map_err(|_| "its private key is not a WireGuard key".to_owned())
+        self.private_key
+            .parse()
+            .map_err(|_| "its private key is not a WireGuard key".to_owned())
     }
 
     /// The public half.
@@ -136,7 +155,10 @@ mod tests {
         let first = Identity::load_or_create(&path).unwrap();
         let second = Identity::load_or_create(&path).unwrap();
         assert_eq!(first.private_key, second.private_key);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]
@@ -146,7 +168,10 @@ mod tests {
         for content in ["{", r#"{"private_key":"x","membership":null}"#] {
             fs::write(&path, content).unwrap();
             let error = Identity::load_or_create(&path).unwrap_err().to_string();
-            assert!(error.contains("damaged") && error.contains("machine.json"), "{error}");
+            assert!(
+                error.contains("damaged") && error.contains("machine.json"),
+                "{error}"
+            );
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
     }

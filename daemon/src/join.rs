@@ -1,4 +1,5 @@
-//! How a machine comes into a cluster: init, join with what a member answered, join with a token through the mesh. Out of it: [`crate::leave`].
+//! How a machine comes into a cluster: init, join with what a member answered, join with a token
+//! through the mesh. Out of it: [`crate::leave`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +8,10 @@ use ipnet::{IpNet, Ipv4Net};
 use tokio::time::{Instant, sleep, timeout};
 use uc_api::layout::{DEFAULT_NETWORK, MESH_INTERFACE, WIREGUARD_PORT};
 use uc_api::token::JoinToken;
+use uc_api::v1::cluster_client::ClusterClient;
 use uc_api::v1::{
-    AddMachineRequest, AddMachineResponse, ClusterRecord, InitRequest, JoinRequest, JoinWithTokenRequest,
-    MachineRecord, cluster_client::ClusterClient,
+    AddMachineRequest, AddMachineResponse, ClusterRecord, InitRequest, JoinRequest,
+    JoinWithTokenRequest, MachineRecord,
 };
 use uc_api::{ClusterId, Code, Failure, MachineId, MachineName};
 use uc_mesh::endpoint::TRY_FOR;
@@ -19,18 +21,19 @@ use uc_mesh::{
 };
 
 use crate::app::App;
-use crate::endpoints;
 use crate::identity::{Identity, Membership};
 use crate::leave::leave;
 use crate::member::{Member, Parts, now_ms};
 use crate::peers::{SpeaksVersion, connect};
-use crate::register;
+use crate::{endpoints, register};
 
-/// A fresh machine pulls nothing and compiles nothing to become ready; more than this means that something is wrong.
+/// A fresh machine pulls nothing and compiles nothing to become ready; more than this means that
+/// something is wrong.
 const READY_LIMIT: Duration = Duration::from_mins(1);
 /// The first exchange with a member.
 const FIRST_EXCHANGE_LIMIT: Duration = Duration::from_mins(1);
-/// How long one member may take to answer a token, and how long to wait at least for any of them to be reached.
+/// How long one member may take to answer a token, and how long to wait at least for any of them to
+/// be reached.
 const TOKEN_LIMIT: Duration = Duration::from_secs(30);
 /// How long to wait at most, if members have many endpoints to try.
 const MAX_TOKEN_LIMIT: Duration = Duration::from_secs(90);
@@ -55,7 +58,11 @@ pub(crate) async fn init(
         name: name.to_string(),
         public_key: identity.public_key().map_err(internal)?.to_string(),
         subnet: register::free_subnet(network, &[])?.to_string(),
-        endpoints: endpoints::candidates(&request.endpoints, &endpoints::local_addresses().await?, port)?,
+        endpoints: endpoints::candidates(
+            &request.endpoints,
+            &endpoints::local_addresses().await?,
+            port,
+        )?,
         created_at_ms: now_ms(),
         ..MachineRecord::default()
     };
@@ -73,19 +80,38 @@ pub(crate) async fn init(
 }
 
 /// Joins with what `Cluster.AddMachine` of a member answered.
-pub(crate) async fn join(app: &App, request: JoinRequest) -> Result<(ClusterRecord, MachineRecord), Failure> {
+pub(crate) async fn join(
+    app: &App,
+    request: JoinRequest,
+) -> Result<(ClusterRecord, MachineRecord), Failure> {
     let mut identity = app.identity.lock().await;
     refuse_member(&identity)?;
-    let missing = || Failure::new(Code::Invalid, "the join request names no cluster or no machine");
+    let missing = || {
+        Failure::new(
+            Code::Invalid,
+            "the join request names no cluster or no machine",
+        )
+    };
     let cluster = request.cluster.ok_or_else(missing)?;
     let machine = request.machine.ok_or_else(missing)?;
     let own_key = identity.public_key().map_err(internal)?.to_string();
     if machine.public_key != own_key {
-        return Err(Failure::new(Code::Invalid, "the join request is meant for another machine")
-            .hint("add the machine again: its key changed since it was registered"));
+        return Err(Failure::new(
+            Code::Invalid,
+            "the join request is meant for another machine",
+        )
+        .hint("add the machine again: its key changed since it was registered"));
     }
     let port = port(request.wireguard_port)?;
-    let member = enter(app, &mut identity, &cluster, &machine, request.members, port).await?;
+    let member = enter(
+        app,
+        &mut identity,
+        &cluster,
+        &machine,
+        request.members,
+        port,
+    )
+    .await?;
     if let Err(failure) = wait_joined(&member).await {
         leave(app, &mut identity, &member).await?;
         return Err(failure);
@@ -93,7 +119,8 @@ pub(crate) async fn join(app: &App, request: JoinRequest) -> Result<(ClusterReco
     Ok((cluster, machine))
 }
 
-/// Joins through the mesh: the token's key opens it, a member registers this machine, then the machine's own key takes over.
+/// Joins through the mesh: the token's key opens it, a member registers this machine, then the
+/// machine's own key takes over.
 pub(crate) async fn join_with_token(
     app: &App,
     request: JoinWithTokenRequest,
@@ -101,7 +128,9 @@ pub(crate) async fn join_with_token(
     let token: JoinToken = request
         .token
         .parse()
-        .map_err(|error: uc_api::token::TokenError| Failure::new(Code::Invalid, error.to_string()))?;
+        .map_err(|error: uc_api::token::TokenError| {
+            Failure::new(Code::Invalid, error.to_string())
+        })?;
     if token.expires_at_ms <= now_ms() {
         return Err(Failure::new(Code::Refused, "the join token has expired")
             .hint("make a new one on a member with `uc machine token`"));
@@ -114,13 +143,23 @@ pub(crate) async fn join_with_token(
     };
     let add = AddMachineRequest {
         machine_id: MachineId::from_bytes(rand::random()).to_string(),
-        name: if request.name.is_empty() { hostname() } else { request.name.clone() },
+        name: if request.name.is_empty() {
+            hostname()
+        } else {
+            request.name.clone()
+        },
         public_key: public_key.to_string(),
-        endpoints: endpoints::candidates(&request.endpoints, &endpoints::local_addresses().await?, port)?,
+        endpoints: endpoints::candidates(
+            &request.endpoints,
+            &endpoints::local_addresses().await?,
+            port,
+        )?,
         token_id: token.id.clone(),
     };
     let mesh = MeshClient::new(app.paths.mesh_socket());
-    mesh.apply(&token_mesh(&token, port)?).await.map_err(|error| no_mesh(&error))?;
+    mesh.apply(&token_mesh(&token, port)?)
+        .await
+        .map_err(|error| no_mesh(&error))?;
     let answer = match register_by_token(&mesh, &token, &add).await {
         Ok(answer) => answer,
         Err(failure) => {
@@ -151,7 +190,8 @@ async fn register_by_token(
         let channel = connect(management_address(&key))?;
         let mut cluster = ClusterClient::with_interceptor(channel, SpeaksVersion);
         let started = Instant::now();
-        // The daemon behind the tunnel may just start: a refused connection is tried again until the limit.
+        // The daemon behind the tunnel may just start: a refused connection is tried again until
+        // the limit.
         while started.elapsed() < TOKEN_LIMIT {
             match timeout(TOKEN_LIMIT, cluster.add_machine(add.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
@@ -175,24 +215,43 @@ async fn register_by_token(
     Err(last)
 }
 
-/// Waits until one of the token's members has answered through the mesh, which tries all of them at once: one that is off
-/// costs the others no time.
+/// Waits until one of the token's members has answered through the mesh, which tries all of them at
+/// once: one that is off costs the others no time.
 async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<MeshStatus, Failure> {
-    let turns = token.members.iter().map(|member| member.endpoints.len()).max().unwrap_or(0);
-    let limit =
-        TRY_FOR.saturating_mul(turns.try_into().unwrap_or(u32::MAX)).clamp(TOKEN_LIMIT, MAX_TOKEN_LIMIT);
+    let turns = token
+        .members
+        .iter()
+        .map(|member| member.endpoints.len())
+        .max()
+        .unwrap_or(0);
+    let limit = TRY_FOR
+        .saturating_mul(turns.try_into().unwrap_or(u32::MAX))
+        .clamp(TOKEN_LIMIT, MAX_TOKEN_LIMIT);
     let started = Instant::now();
     loop {
         let status = mesh.status().await.map_err(|error| no_mesh(&error))?;
-        if status.peers.iter().any(|peer| peer.latest_handshake.is_some()) {
+        if status
+            .peers
+            .iter()
+            .any(|peer| peer.latest_handshake.is_some())
+        {
             return Ok(status);
         }
         if started.elapsed() >= limit {
-            let endpoints: Vec<&str> =
-                token.members.iter().flat_map(|member| &member.endpoints).map(String::as_str).collect();
-            let reason = format!("no member of the cluster answered within {} s", limit.as_secs());
-            return Err(Failure::new(Code::Unreachable, reason)
-                .hint(format!("one of these must be reachable from here by UDP: {}", endpoints.join(", "))));
+            let endpoints: Vec<&str> = token
+                .members
+                .iter()
+                .flat_map(|member| &member.endpoints)
+                .map(String::as_str)
+                .collect();
+            let reason = format!(
+                "no member of the cluster answered within {} s",
+                limit.as_secs()
+            );
+            return Err(Failure::new(Code::Unreachable, reason).hint(format!(
+                "one of these must be reachable from here by UDP: {}",
+                endpoints.join(", ")
+            )));
         }
         sleep(Duration::from_millis(100)).await;
     }
@@ -200,9 +259,16 @@ async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<MeshSta
 
 /// The token's members, those with whom there was a handshake first.
 fn answering_first(token: &JoinToken, status: &MeshStatus) -> Vec<PublicKey> {
-    let mut keys: Vec<PublicKey> =
-        token.members.iter().filter_map(|member| member.public_key.parse().ok()).collect();
-    keys.sort_by_key(|key| status.peer(key).is_none_or(|peer| peer.latest_handshake.is_none()));
+    let mut keys: Vec<PublicKey> = token
+        .members
+        .iter()
+        .filter_map(|member| member.public_key.parse().ok())
+        .collect();
+    keys.sort_by_key(|key| {
+        status
+            .peer(key)
+            .is_none_or(|peer| peer.latest_handshake.is_none())
+    });
     keys
 }
 
@@ -218,8 +284,14 @@ fn token_mesh(token: &JoinToken, port: u16) -> Result<MeshConfig, Failure> {
         let public_key: PublicKey = member.public_key.parse().map_err(|_| damaged(()))?;
         peers.push(PeerConfig {
             public_key,
-            endpoints: member.endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).collect(),
-            allowed_ips: vec![IpNet::from(std::net::IpAddr::V6(management_address(&public_key)))],
+            endpoints: member
+                .endpoints
+                .iter()
+                .filter_map(|endpoint| endpoint.parse().ok())
+                .collect(),
+            allowed_ips: vec![IpNet::from(std::net::IpAddr::V6(management_address(
+                &public_key,
+            )))],
             keepalive_s: 5,
         });
     }
@@ -231,7 +303,9 @@ fn empty_mesh(key: &PrivateKey, port: u16, peers: Vec<PeerConfig>) -> MeshConfig
         private_key: key.clone(),
         listen_port: port,
         interface: MESH_INTERFACE.to_owned(),
-        addresses: vec![IpNet::from(std::net::IpAddr::V6(management_address(&key.public())))],
+        addresses: vec![IpNet::from(std::net::IpAddr::V6(management_address(
+            &key.public(),
+        )))],
         mtu: DEFAULT_MTU,
         peers,
     }
@@ -260,16 +334,32 @@ async fn enter(
     let membership = Membership {
         cluster_id: cluster.id.clone(),
         machine_id: machine.id.clone(),
-        network: cluster.network.parse().map_err(|_| bad("cluster's network"))?,
-        subnet: machine.subnet.parse().map_err(|_| bad("machine's subnet"))?,
+        network: cluster
+            .network
+            .parse()
+            .map_err(|_| bad("cluster's network"))?,
+        subnet: machine
+            .subnet
+            .parse()
+            .map_err(|_| bad("machine's subnet"))?,
         wireguard_port: port,
         bootstrap,
     };
-    let entered = Identity { membership: Some(membership.clone()), ..identity.clone() };
-    entered.save(&app.paths.identity()).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    let entered = Identity {
+        membership: Some(membership.clone()),
+        ..identity.clone()
+    };
+    entered
+        .save(&app.paths.identity())
+        .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
     *identity = entered;
     let key = identity.key().map_err(internal)?;
-    let parts = Parts { paths: app.paths.clone(), membership, key, engine: Arc::clone(&app.engine) };
+    let parts = Parts {
+        paths: app.paths.clone(),
+        membership,
+        key,
+        engine: Arc::clone(&app.engine),
+    };
     let member = Member::start(parts).await?;
     app.set_member(Some(Arc::clone(&member)));
     Ok(member)
@@ -280,7 +370,10 @@ async fn wait_joined(member: &Member) -> Result<(), Failure> {
     let mut watch = member.store.watch();
     let known = async {
         while member.view().cluster().is_none()
-            || member.view().machine(&member.membership.machine_id).is_err()
+            || member
+                .view()
+                .machine(&member.membership.machine_id)
+                .is_err()
         {
             let _changed = watch.changed().await;
         }
@@ -295,7 +388,10 @@ async fn wait_joined(member: &Member) -> Result<(), Failure> {
             .collect();
         Failure::new(
             Code::Unreachable,
-            format!("no member of the cluster could be reached within {} s", FIRST_EXCHANGE_LIMIT.as_secs()),
+            format!(
+                "no member of the cluster could be reached within {} s",
+                FIRST_EXCHANGE_LIMIT.as_secs()
+            ),
         )
         .hint(format!(
             "one of the two sides must reach the other by UDP; the members' endpoints are {}",
@@ -329,21 +425,31 @@ fn port(port: u32) -> Result<u16, Failure> {
 }
 
 fn parse_network(text: &str) -> Result<Ipv4Net, Failure> {
-    let text = if text.is_empty() { DEFAULT_NETWORK } else { text };
+    let text = if text.is_empty() {
+        DEFAULT_NETWORK
+    } else {
+        text
+    };
     let network: Ipv4Net = text.parse().map_err(|_| {
         Failure::new(Code::Invalid, format!("`{text}` is not an IPv4 network"))
             .hint("write one such as 10.210.0.0/16")
     })?;
     if network.prefix_len() > 23 {
-        return Err(Failure::new(Code::Invalid, format!("{network} is too small for a cluster"))
-            .hint("each machine gets a /24 of it: use a /16"));
+        return Err(Failure::new(
+            Code::Invalid,
+            format!("{network} is too small for a cluster"),
+        )
+        .hint("each machine gets a /24 of it: use a /16"));
     }
     Ok(network.trunc())
 }
 
 /// The machine's host name as the kernel has it.
 pub(crate) fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 fn machine_name(wanted: &str) -> Result<MachineName, Failure> {
@@ -353,7 +459,9 @@ fn machine_name(wanted: &str) -> Result<MachineName, Failure> {
                 .hint("choose one with `--name`")
         });
     }
-    wanted.parse().map_err(|error: uc_api::name::NameError| Failure::new(Code::Invalid, error.to_string()))
+    wanted
+        .parse()
+        .map_err(|error: uc_api::name::NameError| Failure::new(Code::Invalid, error.to_string()))
 }
 
 #[cfg(test)]
@@ -366,8 +474,13 @@ mod tests {
 
     #[test]
     fn members_that_answer_are_asked_first() {
-        let keys: Vec<PublicKey> = (1..=3).map(|_| PrivateKey::generate().unwrap().public()).collect();
-        let member = |key: &PublicKey| TokenMember { public_key: key.to_string(), endpoints: Vec::new() };
+        let keys: Vec<PublicKey> = (1..=3)
+            .map(|_| PrivateKey::generate().unwrap().public())
+            .collect();
+        let member = |key: &PublicKey| TokenMember {
+            public_key: key.to_string(),
+            endpoints: Vec::new(),
+        };
         let token = JoinToken {
             id: "t".into(),
             private_key: String::new(),
@@ -384,15 +497,29 @@ mod tests {
             reach: Reach::Unknown,
         };
         let mut status = MeshStatus::unconfigured();
-        assert_eq!(answering_first(&token, &status), keys, "in the token's order");
-        status.peers = vec![peer(&keys[0], None), peer(&keys[1], None), peer(&keys[2], Some(5))];
-        assert_eq!(answering_first(&token, &status), [keys[2], keys[0], keys[1]]);
+        assert_eq!(
+            answering_first(&token, &status),
+            keys,
+            "in the token's order"
+        );
+        status.peers = vec![
+            peer(&keys[0], None),
+            peer(&keys[1], None),
+            peer(&keys[2], Some(5)),
+        ];
+        assert_eq!(
+            answering_first(&token, &status),
+            [keys[2], keys[0], keys[1]]
+        );
     }
 
     #[test]
     fn networks_and_ports_are_checked() {
         assert_eq!(parse_network("").unwrap().to_string(), DEFAULT_NETWORK);
-        assert_eq!(parse_network("10.9.8.7/16").unwrap().to_string(), "10.9.0.0/16");
+        assert_eq!(
+            parse_network("10.9.8.7/16").unwrap().to_string(),
+            "10.9.0.0/16"
+        );
         for bad in ["10.0.0.0/24", "nonsense", "fd00::/8"] {
             assert!(parse_network(bad).unwrap_err().hint.is_some(), "{bad}");
         }

@@ -1,4 +1,5 @@
-//! How a machine leaves its cluster: because a person on it says so, because another member took it off the list, or because entering failed.
+//! How a machine leaves its cluster: because a person on it says so, because another member took it
+//! off the list, or because entering failed.
 
 use std::sync::Arc;
 
@@ -10,13 +11,17 @@ use crate::identity::Identity;
 use crate::join::close_mesh;
 use crate::member::Member;
 
-/// Leaves the cluster: our containers, network, rules and state go; named volumes and images stay. Says what was removed.
+/// Leaves the cluster: our containers, network, rules and state go; named volumes and images stay.
+/// Says what was removed.
 pub(crate) async fn reset(app: &App) -> Result<Vec<String>, Failure> {
     let mut identity = app.identity.lock().await;
     let Some(member) = app.try_member() else {
         return Ok(Vec::new());
     };
-    let containers = member.view().replicas_of(&member.membership.machine_id).len();
+    let containers = member
+        .view()
+        .replicas_of(&member.membership.machine_id)
+        .len();
     member.node.remove_all().await?;
     leave(app, &mut identity, &member).await?;
     Ok(vec![
@@ -25,8 +30,8 @@ pub(crate) async fn reset(app: &App) -> Result<Vec<String>, Failure> {
     ])
 }
 
-/// Leaves whenever another member asks for it. Ending the member lets the listener finish its answers first, so that the one who asked hears
-/// that it was done while the mesh is still there.
+/// Leaves whenever another member asks for it. Ending the member lets the listener finish its
+/// answers first, so that the one who asked hears that it was done while the mesh is still there.
 pub(crate) async fn leave_when_asked(app: Arc<App>) {
     let mut members = app.watch_member();
     loop {
@@ -49,9 +54,13 @@ pub(crate) async fn leave_when_asked(app: Arc<App>) {
     }
 }
 
-/// Ends the member and removes what makes this machine one. Goes on after a failure, for half a member is of use to nobody, and then tells
-/// what is left.
-pub(crate) async fn leave(app: &App, identity: &mut Identity, member: &Member) -> Result<(), Failure> {
+/// Ends the member and removes what makes this machine one. Goes on after a failure, for half a
+/// member is of use to nobody, and then tells what is left.
+pub(crate) async fn leave(
+    app: &App,
+    identity: &mut Identity,
+    member: &Member,
+) -> Result<(), Failure> {
     app.set_member(None);
     member.stop().await;
     let mut left = Vec::new();
@@ -61,8 +70,11 @@ pub(crate) async fn leave(app: &App, identity: &mut Identity, member: &Member) -
     if let Err(failure) = close_mesh(&member.mesh).await {
         left.push(format!("the mesh: {failure}"));
     }
-    *identity = Identity::fresh().map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-    identity.save(&app.paths.identity()).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    *identity =
+        Identity::fresh().map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    identity
+        .save(&app.paths.identity())
+        .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
     for suffix in ["", "-wal", "-shm"] {
         let mut path = app.paths.store().into_os_string();
         path.push(suffix);
@@ -84,7 +96,10 @@ pub(crate) async fn leave(app: &App, identity: &mut Identity, member: &Member) -
     }
     Err(Failure::new(
         Code::Internal,
-        format!("the machine left its cluster, but could not remove {}", left.join("; ")),
+        format!(
+            "the machine left its cluster, but could not remove {}",
+            left.join("; ")
+        ),
     )
     .hint("remove it by hand: `docker network rm uc`, `systemctl restart uc-mesh`"))
 }

@@ -1,5 +1,5 @@
-//! `ucd`, the daemon on every machine: wires the replicated store, the mesh, DNS and Docker together and serves the API. The binary only
-//! parses its arguments and calls in here.
+//! `ucd`, the daemon on every machine: wires the replicated store, the mesh, DNS and Docker
+//! together and serves the API. The binary only parses its arguments and calls in here.
 
 pub mod app;
 mod backoff;
@@ -35,7 +35,8 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use uc_api::v1::{ResetRequest, machine_client::MachineClient};
+use uc_api::v1::ResetRequest;
+use uc_api::v1::machine_client::MachineClient;
 use uc_api::{Code, Failure};
 
 use crate::app::App;
@@ -66,7 +67,10 @@ pub async fn run(paths: Paths) -> Result<(), Failure> {
 /// `ucd mesh`: until SIGTERM or SIGINT.
 pub async fn run_mesh(paths: Paths) -> Result<(), Failure> {
     let cancel = stop_on_signal()?;
-    let mesh = uc_mesh::MeshPaths { config: paths.mesh_config(), socket: paths.mesh_socket() };
+    let mesh = uc_mesh::MeshPaths {
+        config: paths.mesh_config(),
+        socket: paths.mesh_socket(),
+    };
     uc_mesh::run(mesh, uc_mesh::UserSpace::new(), cancel)
         .await
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))
@@ -85,11 +89,19 @@ pub async fn reset(paths: Paths, yes: bool) -> Result<(), Failure> {
     let endpoint = tonic::transport::Endpoint::from_shared(uri)
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
     let channel = endpoint.connect().await.map_err(|error| {
-        Failure::new(Code::Unreachable, format!("the daemon does not answer: {error}"))
-            .hint("start it with `systemctl start ucd`, or see `journalctl -u ucd`")
+        Failure::new(
+            Code::Unreachable,
+            format!("the daemon does not answer: {error}"),
+        )
+        .hint("start it with `systemctl start ucd`, or see `journalctl -u ucd`")
     })?;
     let mut machine = MachineClient::with_interceptor(channel, peers::SpeaksVersion);
-    let removed = machine.reset(ResetRequest {}).await.map_err(Failure::from)?.into_inner().removed;
+    let removed = machine
+        .reset(ResetRequest {})
+        .await
+        .map_err(Failure::from)?
+        .into_inner()
+        .removed;
     for what in removed {
         tracing::info!("removed {what}");
     }
@@ -98,8 +110,9 @@ pub async fn reset(paths: Paths, yes: bool) -> Result<(), Failure> {
 
 fn stop_on_signal() -> Result<CancellationToken, Failure> {
     let cancel = CancellationToken::new();
-    let failed =
-        |error: std::io::Error| Failure::new(Code::Internal, format!("cannot handle signals: {error}"));
+    let failed = |error: std::io::Error| {
+        Failure::new(Code::Internal, format!("cannot handle signals: {error}"))
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let on_signal = cancel.clone();

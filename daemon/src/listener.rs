@@ -1,4 +1,5 @@
-//! The daemon as other machines see it: gRPC and membership datagrams on the management address, replication with every other member.
+//! The daemon as other machines see it: gRPC and membership datagrams on the management address,
+//! replication with every other member.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -47,8 +48,11 @@ pub(crate) async fn run(member: Arc<Member>) {
 
 async fn bind(address: Ipv6Addr) -> Result<(TcpListener, UdpSocket), Failure> {
     let failed = |what: &str, port: u16, error: std::io::Error| {
-        Failure::new(Code::Refused, format!("cannot listen on {what} [{address}]:{port}: {error}"))
-            .hint("the address belongs to the mesh: see `systemctl status uc-mesh`")
+        Failure::new(
+            Code::Refused,
+            format!("cannot listen on {what} [{address}]:{port}: {error}"),
+        )
+        .hint("the address belongs to the mesh: see `systemctl status uc-mesh`")
     };
     let tcp = TcpListener::bind(SocketAddr::new(address.into(), PEER_API_PORT))
         .await
@@ -61,9 +65,16 @@ async fn bind(address: Ipv6Addr) -> Result<(TcpListener, UdpSocket), Failure> {
 
 /// Membership among the store's machines; its verdicts go to the member.
 async fn watch_liveness(member: &Member, socket: UdpSocket) {
-    let Ok(own) = member.membership.machine_id.parse::<uc_api::MachineId>() else { return };
+    let Ok(own) = member.membership.machine_id.parse::<uc_api::MachineId>() else {
+        return;
+    };
     let own = uc_cluster_state::MachineId(*own.as_bytes());
-    let started = Membership::start(socket, own, member.store.starts(), member.cancel.child_token());
+    let started = Membership::start(
+        socket,
+        own,
+        member.store.starts(),
+        member.cancel.child_token(),
+    );
     let membership = match started {
         Ok(membership) => membership,
         Err(error) => return tracing::error!(%error, "membership does not start"),

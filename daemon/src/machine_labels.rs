@@ -1,7 +1,8 @@
 //! Labels of machines: what a person says of them, for placement.
 //!
-//! They are a group of fields of their own in the machine's record, so that somebody who labels a machine and somebody who renames it on two
-//! sides of a partition both get what they wanted. The group's value is a [`MachineRecord`] with nothing but labels.
+//! They are a group of fields of their own in the machine's record, so that somebody who labels a
+//! machine and somebody who renames it on two sides of a partition both get what they wanted. The
+//! group's value is a [`MachineRecord`] with nothing but labels.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,8 @@ const MAX_VALUE: usize = 256;
 /// Labels of one machine. All of them travel with each change, and every listing shows them.
 const MAX_LABELS: usize = 64;
 
-/// The labels after what was asked for. Refused as a whole if one key or value is not possible, or there are too many.
+/// The labels after what was asked for. Refused as a whole if one key or value is not possible, or
+/// there are too many.
 pub(crate) fn changed(
     labels: &BTreeMap<String, String>,
     request: &LabelMachineRequest,
@@ -32,7 +34,10 @@ pub(crate) fn changed(
     }
     for key in &request.remove {
         if request.set.contains_key(key) {
-            return Err(Failure::new(Code::Invalid, format!("label `{key}` is both set and removed")));
+            return Err(Failure::new(
+                Code::Invalid,
+                format!("label `{key}` is both set and removed"),
+            ));
         }
         labels.remove(key);
     }
@@ -43,7 +48,10 @@ pub(crate) fn changed(
     if labels.len() > MAX_LABELS {
         return Err(Failure::new(
             Code::Exhausted,
-            format!("a machine has at most {MAX_LABELS} labels; this one would have {}", labels.len()),
+            format!(
+                "a machine has at most {MAX_LABELS} labels; this one would have {}",
+                labels.len()
+            ),
         )
         .hint("remove one that is not needed: `uc machine label MACHINE KEY-`"));
     }
@@ -52,36 +60,65 @@ pub(crate) fn changed(
 
 fn check_key(key: &str) -> Result<(), Failure> {
     let possible = (1..=MAX_KEY).contains(&key.len())
-        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_/".contains(&byte));
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_/".contains(&byte));
     if possible {
         return Ok(());
     }
-    Err(Failure::new(Code::Invalid, format!("`{}` is no key of a label", key.escape_debug()))
-        .hint(format!("a key is 1 to {MAX_KEY} letters, digits and `.`, `-`, `_`, `/`")))
+    Err(Failure::new(
+        Code::Invalid,
+        format!("`{}` is no key of a label", key.escape_debug()),
+    )
+    .hint(format!(
+        "a key is 1 to {MAX_KEY} letters, digits and `.`, `-`, `_`, `/`"
+    )))
 }
 
 fn check_value(key: &str, value: &str) -> Result<(), Failure> {
     let problem = if value.len() > MAX_VALUE {
-        format!("it has {} bytes, at most {MAX_VALUE} are possible", value.len())
+        format!(
+            "it has {} bytes, at most {MAX_VALUE} are possible",
+            value.len()
+        )
     } else if value.chars().any(char::is_control) {
         "it has a control character".to_owned()
     } else {
         return Ok(());
     };
-    Err(Failure::new(Code::Invalid, format!("the value of label `{key}` is not possible: {problem}")))
+    Err(Failure::new(
+        Code::Invalid,
+        format!("the value of label `{key}` is not possible: {problem}"),
+    ))
 }
 
 /// Writes the labels and leaves the rest of the record as it is.
 pub(crate) fn write(machine_id: &str, labels: BTreeMap<String, String>) -> Write {
-    let value = MachineRecord { labels, ..MachineRecord::default() }.encode_to_vec();
-    Write::Edit { kind: records::MACHINE, key: machine_id.to_owned(), groups: vec![(GROUP, Some(value))] }
+    let value = MachineRecord {
+        labels,
+        ..MachineRecord::default()
+    }
+    .encode_to_vec();
+    Write::Edit {
+        kind: records::MACHINE,
+        key: machine_id.to_owned(),
+        groups: vec![(GROUP, Some(value))],
+    }
 }
 
 /// Writes the record and leaves its labels as they are.
 pub(crate) fn write_record(machine: MachineRecord) -> Write {
     let key = machine.id.clone();
-    let value = MachineRecord { labels: BTreeMap::new(), ..machine }.encode_to_vec();
-    Write::Edit { kind: records::MACHINE, key, groups: vec![(0, Some(value))] }
+    let value = MachineRecord {
+        labels: BTreeMap::new(),
+        ..machine
+    }
+    .encode_to_vec();
+    Write::Edit {
+        kind: records::MACHINE,
+        key,
+        groups: vec![(0, Some(value))],
+    }
 }
 
 #[cfg(test)]
@@ -97,14 +134,26 @@ mod tests {
     }
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn labels_are_set_and_removed() {
         let old = map(&[("disk", "hdd"), ("zone", "a")]);
-        let new = changed(&old, &request(&[("disk", "ssd"), ("example.com/x_1", "")], &["zone", "nope"]));
-        assert_eq!(new.unwrap(), map(&[("disk", "ssd"), ("example.com/x_1", "")]));
+        let new = changed(
+            &old,
+            &request(
+                &[("disk", "ssd"), ("example.com/x_1", "")],
+                &["zone", "nope"],
+            ),
+        );
+        assert_eq!(
+            new.unwrap(),
+            map(&[("disk", "ssd"), ("example.com/x_1", "")])
+        );
     }
 
     #[test]
@@ -122,7 +171,10 @@ mod tests {
             (vec![("a", "x")], vec!["a"], "both set and removed"),
         ] {
             let failure = changed(&BTreeMap::new(), &request(&set, &remove)).unwrap_err();
-            assert!(failure.code == Code::Invalid && failure.message.contains(said), "{failure:?}");
+            assert!(
+                failure.code == Code::Invalid && failure.message.contains(said),
+                "{failure:?}"
+            );
         }
         let fits = "é".repeat(MAX_VALUE / 2);
         let key = "k".repeat(MAX_KEY);
@@ -131,10 +183,16 @@ mod tests {
 
     #[test]
     fn a_machine_has_so_many_labels_and_no_more() {
-        let many: BTreeMap<String, String> =
-            (0..MAX_LABELS).map(|number| (format!("k{number}"), String::new())).collect();
+        let many: BTreeMap<String, String> = (0..MAX_LABELS)
+            .map(|number| (format!("k{number}"), String::new()))
+            .collect();
         assert!(changed(&many, &request(&[("k0", "x")], &[])).is_ok());
         assert!(changed(&many, &request(&[("new", "x")], &["k0"])).is_ok());
-        assert_eq!(changed(&many, &request(&[("new", "x")], &[])).unwrap_err().code, Code::Exhausted);
+        assert_eq!(
+            changed(&many, &request(&[("new", "x")], &[]))
+                .unwrap_err()
+                .code,
+            Code::Exhausted
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! This machine as a member of a cluster: its store, its connections and the tasks that keep mesh, network, names and facts in step with the
-//! store. Starting it starts the tasks; each retries on its own, so that a dead Docker or a missing tunnel takes down nothing but itself.
+//! This machine as a member of a cluster: its store, its connections and the tasks that keep mesh,
+//! network, names and facts in step with the store. Starting it starts the tasks; each retries on
+//! its own, so that a dead Docker or a missing tunnel takes down nothing but itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,19 +61,29 @@ pub struct Readiness {
 impl Readiness {
     /// All parts work.
     pub fn is_complete(&self) -> bool {
-        self.parts().iter().all(|(_, stage)| **stage == Stage::Ready)
+        self.parts()
+            .iter()
+            .all(|(_, stage)| **stage == Stage::Ready)
     }
 
     /// The first part that is not ready, and why, for a person.
     pub fn problem(&self) -> Option<Failure> {
-        self.parts().into_iter().find_map(|(name, stage)| match stage {
-            Stage::Ready => None,
-            Stage::Pending => Some(Failure::new(Code::TimedOut, format!("{name} is not ready yet"))),
-            Stage::Failed(failure) => {
-                let message = format!("{name}: {}", failure.message);
-                Some(Failure { message, ..failure.clone() })
-            }
-        })
+        self.parts()
+            .into_iter()
+            .find_map(|(name, stage)| match stage {
+                Stage::Ready => None,
+                Stage::Pending => Some(Failure::new(
+                    Code::TimedOut,
+                    format!("{name} is not ready yet"),
+                )),
+                Stage::Failed(failure) => {
+                    let message = format!("{name}: {}", failure.message);
+                    Some(Failure {
+                        message,
+                        ..failure.clone()
+                    })
+                }
+            })
     }
 
     /// The parts that are not ready, and why.
@@ -151,7 +162,12 @@ pub struct Member {
 impl Member {
     /// Opens the store and starts the tasks. Fails only if the store cannot be opened.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, Failure> {
-        let Parts { paths, membership, key, engine } = parts;
+        let Parts {
+            paths,
+            membership,
+            key,
+            engine,
+        } = parts;
         let bad_id = |_| Failure::new(Code::Internal, "machine.json holds ids that are none");
         let machine: MachineId = membership.machine_id.parse().map_err(bad_id)?;
         let cluster: uc_api::ClusterId = membership.cluster_id.parse().map_err(bad_id)?;
@@ -210,11 +226,13 @@ impl Member {
         Ok(member)
     }
 
-    /// Writes what `init` writes first, if the machine died before it could. A machine that joined has other members in its bootstrap list
-    /// and gets these records from them.
+    /// Writes what `init` writes first, if the machine died before it could. A machine that joined
+    /// has other members in its bootstrap list and gets these records from them.
     pub async fn finish_init(&self) -> Result<(), Failure> {
         let membership = &self.membership;
-        let [machine] = membership.bootstrap.as_slice() else { return Ok(()) };
+        let [machine] = membership.bootstrap.as_slice() else {
+            return Ok(());
+        };
         if self.view().cluster().is_some() {
             return Ok(());
         }
@@ -234,7 +252,10 @@ impl Member {
     pub async fn stop(&self) {
         self.cancel.cancel();
         self.tasks.close();
-        if tokio::time::timeout(STOP_LIMIT, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_LIMIT, self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("some tasks did not end within {} s", STOP_LIMIT.as_secs());
         }
         self.node.finish().await;
@@ -250,8 +271,12 @@ impl Member {
 
     /// Liveness by machine id (hexadecimal); this machine is Up.
     pub fn liveness(&self) -> BTreeMap<String, Liveness> {
-        let mut liveness: BTreeMap<String, Liveness> =
-            self.alive.borrow().iter().map(|(id, liveness)| (id.to_string(), *liveness)).collect();
+        let mut liveness: BTreeMap<String, Liveness> = self
+            .alive
+            .borrow()
+            .iter()
+            .map(|(id, liveness)| (id.to_string(), *liveness))
+            .collect();
         liveness.insert(self.membership.machine_id.clone(), Liveness::Up);
         liveness
     }
@@ -260,12 +285,18 @@ impl Member {
     pub fn machines(&self) -> Vec<MachineRecord> {
         let view = self.view();
         let machines = view.machines();
-        if view.cluster().is_some() { machines } else { self.membership.bootstrap.clone() }
+        if view.cluster().is_some() {
+            machines
+        } else {
+            self.membership.bootstrap.clone()
+        }
     }
 
     /// What the store says of this machine.
     pub fn own_record(&self) -> Option<MachineRecord> {
-        self.machines().into_iter().find(|machine| machine.id == self.membership.machine_id)
+        self.machines()
+            .into_iter()
+            .find(|machine| machine.id == self.membership.machine_id)
     }
 
     /// Tells the node service who it is.
@@ -290,7 +321,8 @@ impl Member {
 
     /// Commits; on the disk when it returns.
     pub async fn write(&self, mut writes: Vec<Write>) -> Result<(), Failure> {
-        // Deletes wait for all that are members: a machine is one from the moment its record is there.
+        // Deletes wait for all that are members: a machine is one from the moment its record is
+        // there.
         let declared: Vec<Write> = writes.iter().filter_map(declaration).collect();
         writes.extend(declared);
         match self.store.write(writes).await {
@@ -327,12 +359,22 @@ impl Member {
 /// What a write of a machine's record says about its membership.
 fn declaration(write: &Write) -> Option<Write> {
     let (key, status) = match write {
-        Write::Put { kind: records::MACHINE, key, .. } => (key, MemberStatus::Member),
-        Write::Delete { kind: records::MACHINE, key } => (key, MemberStatus::Left),
+        Write::Put {
+            kind: records::MACHINE,
+            key,
+            ..
+        } => (key, MemberStatus::Member),
+        Write::Delete {
+            kind: records::MACHINE,
+            key,
+        } => (key, MemberStatus::Left),
         _ => return None,
     };
     let id: MachineId = key.parse().ok()?;
-    Some(Write::Declare { machine: uc_cluster_state::MachineId(*id.as_bytes()), status })
+    Some(Write::Declare {
+        machine: uc_cluster_state::MachineId(*id.as_bytes()),
+        status,
+    })
 }
 
 async fn follow_name(member: Arc<Member>) {
@@ -346,7 +388,8 @@ async fn follow_name(member: Arc<Member>) {
     }
 }
 
-/// Takes away what commands of deployments left behind when this daemon died; until its engine can be asked.
+/// Takes away what commands of deployments left behind when this daemon died; until its engine can
+/// be asked.
 async fn tidy_up(member: Arc<Member>) {
     let mut backoff = Backoff::new(TIDY_FIRST, TIDY_LIMIT);
     let tidied = async {
@@ -363,7 +406,9 @@ async fn tidy_up(member: Arc<Member>) {
 
 /// Unix milliseconds.
 pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
 }
 
 /// A refused write, for a person.

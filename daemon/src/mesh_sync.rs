@@ -1,4 +1,5 @@
-//! Keeps the tunnel in step with the store: every member is a peer, every unexpired join token one that may only talk to the API.
+//! Keeps the tunnel in step with the store: every member is a peer, every unexpired join token one
+//! that may only talk to the API.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -55,8 +56,12 @@ pub(crate) async fn run(member: Arc<Member>) {
 
 fn config(member: &Member) -> MeshConfig {
     let now = member.now_ms();
-    let tokens: Vec<TokenRecord> =
-        member.view().tokens().into_iter().filter(|token| token_opens_mesh(token, now)).collect();
+    let tokens: Vec<TokenRecord> = member
+        .view()
+        .tokens()
+        .into_iter()
+        .filter(|token| token_opens_mesh(token, now))
+        .collect();
     mesh_config(&member.key, &member.machines(), &tokens, &Own::of(member))
 }
 
@@ -74,7 +79,11 @@ pub(crate) struct Own {
 impl Own {
     fn of(member: &Member) -> Self {
         let membership = &member.membership;
-        Self { id: membership.machine_id.clone(), port: membership.wireguard_port, subnet: membership.subnet }
+        Self {
+            id: membership.machine_id.clone(),
+            port: membership.wireguard_port,
+            subnet: membership.subnet,
+        }
     }
 }
 
@@ -86,18 +95,29 @@ pub(crate) fn mesh_config(
     own: &Own,
 ) -> MeshConfig {
     let own_address = management_address(&key.public());
-    let mut peers: Vec<PeerConfig> =
-        machines.iter().filter(|machine| machine.id != own.id).filter_map(member_peer).collect();
+    let mut peers: Vec<PeerConfig> = machines
+        .iter()
+        .filter(|machine| machine.id != own.id)
+        .filter_map(member_peer)
+        .collect();
     peers.extend(tokens.iter().filter_map(|token| {
         let public_key: PublicKey = token.public_key.parse().ok()?;
         let allowed_ips = vec![host(IpAddr::V6(management_address(&public_key)))];
-        Some(PeerConfig { public_key, endpoints: Vec::new(), allowed_ips, keepalive_s: 0 })
+        Some(PeerConfig {
+            public_key,
+            endpoints: Vec::new(),
+            allowed_ips,
+            keepalive_s: 0,
+        })
     }));
     MeshConfig {
         private_key: key.clone(),
         listen_port: own.port,
         interface: MESH_INTERFACE.to_owned(),
-        addresses: vec![host(IpAddr::V6(own_address)), host(IpAddr::V4(gateway(own.subnet)))],
+        addresses: vec![
+            host(IpAddr::V6(own_address)),
+            host(IpAddr::V4(gateway(own.subnet))),
+        ],
         mtu: DEFAULT_MTU,
         peers,
     }
@@ -106,10 +126,22 @@ pub(crate) fn mesh_config(
 fn member_peer(machine: &MachineRecord) -> Option<PeerConfig> {
     let public_key: PublicKey = machine.public_key.parse().ok()?;
     let subnet: Ipv4Net = machine.subnet.parse().ok()?;
-    let endpoints: Vec<SocketAddr> =
-        machine.endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).take(MAX_ENDPOINTS).collect();
-    let allowed_ips = vec![host(IpAddr::V6(management_address(&public_key))), IpNet::V4(subnet)];
-    Some(PeerConfig { public_key, endpoints, allowed_ips, keepalive_s: KEEPALIVE_S })
+    let endpoints: Vec<SocketAddr> = machine
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.parse().ok())
+        .take(MAX_ENDPOINTS)
+        .collect();
+    let allowed_ips = vec![
+        host(IpAddr::V6(management_address(&public_key))),
+        IpNet::V4(subnet),
+    ];
+    Some(PeerConfig {
+        public_key,
+        endpoints,
+        allowed_ips,
+        keepalive_s: KEEPALIVE_S,
+    })
 }
 
 fn host(address: IpAddr) -> IpNet {
@@ -143,17 +175,27 @@ mod tests {
             PrivateKey::generate().unwrap(),
             PrivateKey::generate().unwrap(),
         );
-        let own = Own { id: "a".into(), port: 51820, subnet: "10.210.0.0/24".parse().unwrap() };
+        let own = Own {
+            id: "a".into(),
+            port: 51820,
+            subnet: "10.210.0.0/24".parse().unwrap(),
+        };
         let token = TokenRecord {
             id: "t".into(),
             public_key: guest.public().to_string(),
             expires_at_ms: 1,
             ..TokenRecord::default()
         };
-        let machines = [machine("a", &own_key, "10.210.0.0/24"), machine("b", &other, "10.210.1.0/24")];
+        let machines = [
+            machine("a", &own_key, "10.210.0.0/24"),
+            machine("b", &other, "10.210.1.0/24"),
+        ];
         let config = mesh_config(&own_key, &machines, &[token], &own);
         assert_eq!(config.peers.len(), 2);
-        assert_eq!(config.peers[0].endpoints, ["10.0.0.2:51820".parse().unwrap()]);
+        assert_eq!(
+            config.peers[0].endpoints,
+            ["10.0.0.2:51820".parse().unwrap()]
+        );
         assert_eq!(config.peers[0].allowed_ips[1].to_string(), "10.210.1.0/24");
         assert_eq!(config.peers[1].allowed_ips.len(), 1);
         assert_eq!(config.addresses[1].to_string(), "10.210.0.1/32");

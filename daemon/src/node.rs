@@ -1,7 +1,9 @@
-//! The gRPC service `Node`: one machine's own containers, for the daemons of the cluster. Each call is checked against what the engine says
-//! now and may be refused with a typed reason; only containers that uc made are ever touched.
+//! The gRPC service `Node`: one machine's own containers, for the daemons of the cluster. Each call
+//! is checked against what the engine says now and may be refused with a typed reason; only
+//! containers that uc made are ever touched.
 //!
-//! Every operation is also a plain method that fails with a [`Failure`], for callers in the same process.
+//! Every operation is also a plain method that fails with a [`Failure`], for callers in the same
+//! process.
 
 mod create;
 mod draining;
@@ -17,26 +19,19 @@ mod pre_deploy;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+pub use draining::Draining;
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
-use tonic::Streaming;
+use tonic::{Request, Response, Status, Streaming};
 use uc_api::layout::label;
-use uc_api::v1;
 use uc_api::v1::node_server::Node;
-use uc_api::{ClusterId, Code, Failure, MachineId, MachineName};
+use uc_api::{ClusterId, Code, Failure, MachineId, MachineName, v1};
 
-use crate::docker::Container;
-use crate::docker::Engine;
-use crate::docker::EngineError;
+use crate::docker::{Container, Engine, EngineError};
 use crate::files::Files;
-
-pub use draining::Draining;
 
 /// Messages between a task and the stream it feeds.
 const QUEUE: usize = 32;
@@ -68,7 +63,8 @@ pub struct NodeService {
 }
 
 impl NodeService {
-    /// `identity` is none while the machine is in no cluster; `cancel` ends streams and running creations.
+    /// `identity` is none while the machine is in no cluster; `cancel` ends streams and running
+    /// creations.
     pub fn new(
         engine: Arc<dyn Engine>,
         files: Files,
@@ -77,7 +73,15 @@ impl NodeService {
         cancel: CancellationToken,
     ) -> Self {
         let runner = format!("{:016x}", rand::random::<u64>()).into();
-        Self { engine, files, identity, draining, tasks: TaskTracker::new(), cancel, runner }
+        Self {
+            engine,
+            files,
+            identity,
+            draining,
+            tasks: TaskTracker::new(),
+            cancel,
+            runner,
+        }
     }
 
     /// Contents that came with deployments.
@@ -105,8 +109,12 @@ impl NodeService {
 
     /// A container of ours, by id, unique prefix or name.
     async fn managed(&self, id: &str) -> Result<Container, Failure> {
-        let unknown =
-            || Failure::new(Code::NotFound, format!("there is no replica `{}`", uc_api::id::short(id)));
+        let unknown = || {
+            Failure::new(
+                Code::NotFound,
+                format!("there is no replica `{}`", uc_api::id::short(id)),
+            )
+        };
         match self.engine.inspect(id).await {
             Ok(container) if container.is_replica() => Ok(container),
             Ok(_) | Err(EngineError::NotFound { .. }) => Err(unknown()),
@@ -116,9 +124,12 @@ impl NodeService {
 
     /// Replicas and volumes as they are now.
     pub async fn observe_now(&self) -> Result<v1::ObserveResponse, Failure> {
-        let (containers, volumes) = tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
+        let (containers, volumes) =
+            tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
         let replicas = containers.into_iter().filter(Container::is_replica);
-        let replicas = replicas.map(|container| self.draining.marked(container.record)).collect();
+        let replicas = replicas
+            .map(|container| self.draining.marked(container.record))
+            .collect();
         Ok(v1::ObserveResponse {
             replicas,
             volumes: volumes.into_iter().map(|volume| volume.record).collect(),
@@ -127,7 +138,11 @@ impl NodeService {
 
     /// The failure as a status, with this machine's name.
     fn status(&self, failure: Failure) -> Status {
-        let name = self.identity.borrow().as_ref().map(|identity| identity.name.to_string());
+        let name = self
+            .identity
+            .borrow()
+            .as_ref()
+            .map(|identity| identity.name.to_string());
         match name {
             Some(name) => failure.on(name).into(),
             None => failure.into(),
@@ -135,7 +150,9 @@ impl NodeService {
     }
 
     fn reply<T>(&self, result: Result<T, Failure>) -> Result<Response<T>, Status> {
-        result.map(Response::new).map_err(|failure| self.status(failure))
+        result
+            .map(Response::new)
+            .map_err(|failure| self.status(failure))
     }
 }
 
@@ -166,7 +183,11 @@ impl Node for NodeService {
         request: Request<v1::CreateVolumeRequest>,
     ) -> Result<Response<v1::CreateVolumeResponse>, Status> {
         let volume = request.into_inner().volume.unwrap_or_default();
-        self.reply(self.create_volume_from(&volume).await.map(|()| v1::CreateVolumeResponse {}))
+        self.reply(
+            self.create_volume_from(&volume)
+                .await
+                .map(|()| v1::CreateVolumeResponse {}),
+        )
     }
 
     async fn create_replica(
@@ -175,7 +196,10 @@ impl Node for NodeService {
     ) -> Result<Response<Self::CreateReplicaStream>, Status> {
         let mut request = request.into_inner();
         // Nobody's own label makes a replica something that is not counted.
-        request.spec.iter_mut().for_each(|spec| drop(spec.labels.remove(label::HOOK)));
+        request
+            .spec
+            .iter_mut()
+            .for_each(|spec| drop(spec.labels.remove(label::HOOK)));
         self.reply(self.create_replica_from(request))
     }
 
@@ -191,14 +215,20 @@ impl Node for NodeService {
         request: Request<v1::StartReplicaRequest>,
     ) -> Result<Response<v1::StartReplicaResponse>, Status> {
         let replica = self.start(&request.into_inner()).await;
-        self.reply(replica.map(|replica| v1::StartReplicaResponse { replica: Some(replica) }))
+        self.reply(replica.map(|replica| v1::StartReplicaResponse {
+            replica: Some(replica),
+        }))
     }
 
     async fn stop_replica(
         &self,
         request: Request<v1::StopReplicaRequest>,
     ) -> Result<Response<v1::StopReplicaResponse>, Status> {
-        self.reply(self.stop(&request.into_inner()).await.map(|()| v1::StopReplicaResponse {}))
+        self.reply(
+            self.stop(&request.into_inner())
+                .await
+                .map(|()| v1::StopReplicaResponse {}),
+        )
     }
 
     async fn remove_replica(
@@ -206,7 +236,11 @@ impl Node for NodeService {
         request: Request<v1::RemoveReplicaRequest>,
     ) -> Result<Response<v1::RemoveReplicaResponse>, Status> {
         let id = request.into_inner().container_id;
-        self.reply(self.remove(&id).await.map(|()| v1::RemoveReplicaResponse {}))
+        self.reply(
+            self.remove(&id)
+                .await
+                .map(|()| v1::RemoveReplicaResponse {}),
+        )
     }
 
     async fn logs(
@@ -235,7 +269,11 @@ impl Node for NodeService {
         &self,
         request: Request<Streaming<v1::PushImageRequest>>,
     ) -> Result<Response<v1::LoadImageResponse>, Status> {
-        self.reply(self.load_image_from(request.into_inner()).await.map(|()| v1::LoadImageResponse {}))
+        self.reply(
+            self.load_image_from(request.into_inner())
+                .await
+                .map(|()| v1::LoadImageResponse {}),
+        )
     }
 
     async fn has_files(
@@ -250,7 +288,12 @@ impl Node for NodeService {
         &self,
         request: Request<Streaming<v1::FilePart>>,
     ) -> Result<Response<v1::LoadFileResponse>, Status> {
-        self.reply(self.files.receive(request.into_inner()).await.map(|()| v1::LoadFileResponse {}))
+        self.reply(
+            self.files
+                .receive(request.into_inner())
+                .await
+                .map(|()| v1::LoadFileResponse {}),
+        )
     }
 
     async fn read_file(

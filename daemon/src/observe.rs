@@ -1,12 +1,13 @@
-//! Watches this machine's engine and hands its truth to a sink: the complete list of replicas and volumes and the machine's facts, whenever
-//! something in them changed. Events make it quick, a full look each 30 s makes it right.
+//! Watches this machine's engine and hands its truth to a sink: the complete list of replicas and
+//! volumes and the machine's facts, whenever something in them changed. Events make it quick, a
+//! full look each 30 s makes it right.
 //!
-//! While the engine is away nothing is published: what was known stays until the engine says otherwise.
+//! While the engine is away nothing is published: what was known stays until the engine says
+//! otherwise.
 
 pub mod facts;
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,24 +15,20 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio::time::MissedTickBehavior;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
-use uc_api::Failure;
-use uc_api::v1;
+use uc_api::{Failure, v1};
 
-use crate::docker::Container;
-use crate::docker::Engine;
-use crate::docker::EngineError;
-use crate::docker::EngineEvent;
+use crate::docker::{Container, Engine, EngineError, EngineEvent};
 use crate::node::Draining;
 
-/// Events that come within this time after the first are answered together: a start alone is four of them.
+/// Events that come within this time after the first are answered together: a start alone is four
+/// of them.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Between two full looks, for whatever events did not tell.
 const FULL_SYNC: Duration = Duration::from_secs(30);
-/// Between two attempts to reach an engine that is away: doubled from the first to the second, each time up to a half less by chance.
+/// Between two attempts to reach an engine that is away: doubled from the first to the second, each
+/// time up to a half less by chance.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
@@ -49,11 +46,13 @@ pub struct Observation {
 /// Where observations go: the machine's own part of the replicated store.
 #[async_trait]
 pub trait ObservationSink: Send + Sync + 'static {
-    /// Takes in the complete truth; returns when others can be told. After a failure the same is offered again.
+    /// Takes in the complete truth; returns when others can be told. After a failure the same is
+    /// offered again.
     async fn publish(&self, observation: &Observation) -> Result<(), Failure>;
 }
 
-/// Observes until `cancel`. `host` is what the operating system says ([`facts::host`]); the engine's version is added.
+/// Observes until `cancel`. `host` is what the operating system says ([`facts::host`]); the
+/// engine's version is added.
 pub async fn run(
     engine: Arc<dyn Engine>,
     draining: Draining,
@@ -62,8 +61,15 @@ pub async fn run(
     cancel: CancellationToken,
 ) {
     let marks = draining.changes();
-    let mut observer =
-        Observer { engine, draining, marks, sink, known: Known::default(), host, published: None };
+    let mut observer = Observer {
+        engine,
+        draining,
+        marks,
+        sink,
+        known: Known::default(),
+        host,
+        published: None,
+    };
     let ended = cancel.clone();
     tokio::select! {
         () = observer.run() => {}
@@ -148,7 +154,11 @@ impl Observer {
     async fn connect(&mut self) -> Result<Events, EngineError> {
         self.known.docker_version = self.engine.version().await?.version;
         let events = self.engine.events().await?;
-        self.look(Batch { everything: true, ..Batch::default() }).await?;
+        self.look(Batch {
+            everything: true,
+            ..Batch::default()
+        })
+        .await?;
         self.publish().await;
         Ok(events)
     }
@@ -189,14 +199,22 @@ impl Observer {
 
     async fn look(&mut self, batch: Batch) -> Result<(), EngineError> {
         if batch.everything {
-            let (containers, volumes) = tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
+            let (containers, volumes) =
+                tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
             self.known.replicas.clear();
             self.known.joined.clear();
-            containers.into_iter().filter(Container::is_replica).for_each(|one| self.known.take(one));
+            containers
+                .into_iter()
+                .filter(Container::is_replica)
+                .for_each(|one| self.known.take(one));
             self.known.volumes = volumes.into_iter().map(|volume| volume.record).collect();
             return Ok(());
         }
-        let joined = self.known.joined.iter().filter(|(_, other)| batch.containers.contains(*other));
+        let joined = self
+            .known
+            .joined
+            .iter()
+            .filter(|(_, other)| batch.containers.contains(*other));
         let joined: Vec<String> = joined.map(|(id, _)| id.clone()).collect();
         for id in batch.containers.into_iter().chain(joined) {
             match self.engine.inspect(&id).await {
@@ -216,11 +234,22 @@ impl Observer {
     }
 
     async fn publish(&mut self) {
-        let replicas =
-            self.known.replicas.values().cloned().map(|record| self.draining.marked(record)).collect();
-        let facts =
-            v1::MachineFacts { docker_version: self.known.docker_version.clone(), ..self.host.clone() };
-        let now = Observation { replicas, volumes: self.known.volumes.clone(), facts };
+        let replicas = self
+            .known
+            .replicas
+            .values()
+            .cloned()
+            .map(|record| self.draining.marked(record))
+            .collect();
+        let facts = v1::MachineFacts {
+            docker_version: self.known.docker_version.clone(),
+            ..self.host.clone()
+        };
+        let now = Observation {
+            replicas,
+            volumes: self.known.volumes.clone(),
+            facts,
+        };
         if self.published.as_ref() == Some(&now) {
             return;
         }
@@ -236,7 +265,9 @@ impl Observer {
 }
 
 fn retry_after(failures: u32, random: f64) -> Duration {
-    let doubled = FIRST_RETRY.saturating_mul(2u32.saturating_pow(failures)).min(LAST_RETRY);
+    let doubled = FIRST_RETRY
+        .saturating_mul(2u32.saturating_pow(failures))
+        .min(LAST_RETRY);
     doubled.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
 }
 

@@ -20,7 +20,10 @@ impl Default for Paths {
 impl Paths {
     /// State (kept over restarts, mode 0700) and run (sockets) directories.
     pub fn new(state: impl Into<PathBuf>, run: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), run: run.into() }
+        Self {
+            state: state.into(),
+            run: run.into(),
+        }
     }
 
     /// The state directory itself.

@@ -1,5 +1,6 @@
-//! Connections to the daemons of other machines, one channel each, kept and re-established by tonic. The own machine is reached through
-//! the API's Unix socket, so that every machine is called the same way.
+//! Connections to the daemons of other machines, one channel each, kept and re-established by
+//! tonic. The own machine is reached through the API's Unix socket, so that every machine is called
+//! the same way.
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
@@ -31,8 +32,12 @@ pub struct SpeaksVersion;
 
 impl Interceptor for SpeaksVersion {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert(CLIENT_VERSION_KEY, MetadataValue::from_static(VERSION));
-        request.metadata_mut().insert(PROTOCOL_KEY, MetadataValue::from(PROTOCOL));
+        request
+            .metadata_mut()
+            .insert(CLIENT_VERSION_KEY, MetadataValue::from_static(VERSION));
+        request
+            .metadata_mut()
+            .insert(PROTOCOL_KEY, MetadataValue::from(PROTOCOL));
         Ok(request)
     }
 }
@@ -48,14 +53,21 @@ pub struct Peers {
 impl Peers {
     /// For the machine `own_id`, whose API listens on `own_socket`.
     pub fn new(own_id: impl Into<String>, own_socket: &Path) -> Self {
-        Self { own_id: own_id.into(), own_socket: own_socket.to_owned(), channels: Mutex::default() }
+        Self {
+            own_id: own_id.into(),
+            own_socket: own_socket.to_owned(),
+            channels: Mutex::default(),
+        }
     }
 
     /// A channel to a member. Connects on first use; a failure shows with the call.
     pub fn channel(&self, machine: &MachineRecord) -> Result<PeerChannel, Failure> {
         if machine.id == self.own_id {
             let endpoint = endpoint(&format!("unix://{}", self.own_socket.display()))?;
-            return Ok(InterceptedService::new(endpoint.connect_lazy(), SpeaksVersion));
+            return Ok(InterceptedService::new(
+                endpoint.connect_lazy(),
+                SpeaksVersion,
+            ));
         }
         let address = address_of(machine)?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,8 +81,10 @@ impl Peers {
 
     /// Forgets channels of machines that are not members any more.
     pub fn retain(&self, members: &[MachineRecord]) {
-        let addresses: Vec<Ipv6Addr> =
-            members.iter().filter_map(|machine| address_of(machine).ok()).collect();
+        let addresses: Vec<Ipv6Addr> = members
+            .iter()
+            .filter_map(|machine| address_of(machine).ok())
+            .collect();
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         channels.retain(|address, _| addresses.contains(address));
     }
@@ -79,7 +93,13 @@ impl Peers {
 /// Where a member's daemon listens inside the mesh.
 pub(crate) fn address_of(machine: &MachineRecord) -> Result<Ipv6Addr, Failure> {
     let key = machine.public_key.parse().map_err(|_| {
-        Failure::new(Code::Internal, format!("the record of machine {} has no WireGuard key", machine.name))
+        Failure::new(
+            Code::Internal,
+            format!(
+                "the record of machine {} has no WireGuard key",
+                machine.name
+            ),
+        )
     })?;
     Ok(uc_mesh::management_address(&key))
 }

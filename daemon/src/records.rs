@@ -1,5 +1,5 @@
-//! The kinds of record `ucd` keeps in the replicated store, and a typed view of them. A record that cannot be decoded is left out and
-//! reported in the log: one bad record must not stop a machine.
+//! The kinds of record `ucd` keeps in the replicated store, and a typed view of them. A record that
+//! cannot be decoded is left out and reported in the log: one bad record must not stop a machine.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use prost::Message;
 use uc_api::nearest::nearest;
 use uc_api::v1::{
-    ClusterRecord, LockRecord, MachineFacts, MachineRecord, ReplicaRecord, ServiceRecord, TokenRecord,
-    VolumeRecord,
+    ClusterRecord, LockRecord, MachineFacts, MachineRecord, ReplicaRecord, ServiceRecord,
+    TokenRecord, VolumeRecord,
 };
 use uc_api::{Code, Failure, MachineId, ServiceKey};
 use uc_cluster_state::{Class, Kind, Snapshot, Write};
@@ -39,29 +39,70 @@ pub const FACTS_KEY: &str = "facts";
 
 /// Every kind, declared in this one place. Numbers are never used twice.
 pub static KINDS: &[Kind] = &[
-    Kind { id: CLUSTER, name: "cluster", class: Class::Intent },
-    Kind { id: MACHINE, name: "machine", class: Class::Intent },
-    Kind { id: TOKEN, name: "token", class: Class::Intent },
-    Kind { id: SERVICE, name: "service", class: Class::Intent },
-    Kind { id: LOCK, name: "lock", class: Class::Intent },
-    Kind { id: REPLICA, name: "replica", class: Class::Observation },
-    Kind { id: VOLUME, name: "volume", class: Class::Observation },
-    Kind { id: FACTS, name: "facts", class: Class::Observation },
+    Kind {
+        id: CLUSTER,
+        name: "cluster",
+        class: Class::Intent,
+    },
+    Kind {
+        id: MACHINE,
+        name: "machine",
+        class: Class::Intent,
+    },
+    Kind {
+        id: TOKEN,
+        name: "token",
+        class: Class::Intent,
+    },
+    Kind {
+        id: SERVICE,
+        name: "service",
+        class: Class::Intent,
+    },
+    Kind {
+        id: LOCK,
+        name: "lock",
+        class: Class::Intent,
+    },
+    Kind {
+        id: REPLICA,
+        name: "replica",
+        class: Class::Observation,
+    },
+    Kind {
+        id: VOLUME,
+        name: "volume",
+        class: Class::Observation,
+    },
+    Kind {
+        id: FACTS,
+        name: "facts",
+        class: Class::Observation,
+    },
 ];
 
 /// A write of an encoded record.
 pub fn put(kind: u16, key: impl Into<String>, record: &impl Message) -> Write {
-    Write::Put { kind, key: key.into(), value: record.encode_to_vec() }
+    Write::Put {
+        kind,
+        key: key.into(),
+        value: record.encode_to_vec(),
+    }
 }
 
 /// A removal.
 pub fn delete(kind: u16, key: impl Into<String>) -> Write {
-    Write::Delete { kind, key: key.into() }
+    Write::Delete {
+        kind,
+        key: key.into(),
+    }
 }
 
 fn decode<M: Message + Default>(kind: &str, key: &str, bytes: &[u8]) -> Option<M> {
     M::decode(bytes)
-        .inspect_err(|error| tracing::warn!(kind, key, %error, "a record cannot be decoded and is left out"))
+        .inspect_err(
+            |error| tracing::warn!(kind, key, %error, "a record cannot be decoded and is left out"),
+        )
         .ok()
 }
 
@@ -95,7 +136,9 @@ impl View {
 
     /// The cluster's own record; none before the first exchange of a machine that joins.
     pub fn cluster(&self) -> Option<ClusterRecord> {
-        self.snapshot.get(CLUSTER, CLUSTER_KEY).and_then(|bytes| decode("cluster", CLUSTER_KEY, bytes))
+        self.snapshot
+            .get(CLUSTER, CLUSTER_KEY)
+            .and_then(|bytes| decode("cluster", CLUSTER_KEY, bytes))
     }
 
     /// Members by name.
@@ -103,15 +146,21 @@ impl View {
         let mut machines: Vec<MachineRecord> = self
             .all(MACHINE, "machine")
             .into_iter()
-            .map(|(key, record)| MachineRecord { labels: self.labels_of(&key), ..record })
+            .map(|(key, record)| MachineRecord {
+                labels: self.labels_of(&key),
+                ..record
+            })
             .collect();
         machines.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         machines
     }
 
     fn labels_of(&self, machine_id: &str) -> BTreeMap<String, String> {
-        let bytes = self.snapshot.get_group(MACHINE, machine_id, machine_labels::GROUP);
-        let labels: Option<MachineRecord> = bytes.and_then(|bytes| decode("machine", machine_id, bytes));
+        let bytes = self
+            .snapshot
+            .get_group(MACHINE, machine_id, machine_labels::GROUP);
+        let labels: Option<MachineRecord> =
+            bytes.and_then(|bytes| decode("machine", machine_id, bytes));
         labels.unwrap_or_default().labels
     }
 
@@ -121,8 +170,10 @@ impl View {
         if let Some(exact) = machines.iter().find(|m| m.name == wanted || m.id == wanted) {
             return Ok(exact.clone());
         }
-        let by_prefix: Vec<_> =
-            machines.iter().filter(|m| wanted.len() >= 4 && m.id.starts_with(wanted)).collect();
+        let by_prefix: Vec<_> = machines
+            .iter()
+            .filter(|m| wanted.len() >= 4 && m.id.starts_with(wanted))
+            .collect();
         if let [one] = by_prefix.as_slice() {
             return Ok((*one).clone());
         }
@@ -136,12 +187,18 @@ impl View {
 
     /// Join tokens, used-up ones not among them.
     pub fn tokens(&self) -> Vec<TokenRecord> {
-        self.all(TOKEN, "token").into_iter().map(|(_, record)| record).collect()
+        self.all(TOKEN, "token")
+            .into_iter()
+            .map(|(_, record)| record)
+            .collect()
     }
 
     /// Deployments that run, as far as is known here; those that have expired too.
     pub fn locks(&self) -> Vec<LockRecord> {
-        self.all(LOCK, "lock").into_iter().map(|(_, record)| record).collect()
+        self.all(LOCK, "lock")
+            .into_iter()
+            .map(|(_, record)| record)
+            .collect()
     }
 
     /// The desired services.
@@ -166,10 +223,13 @@ impl View {
                 Ok((key, record))
             }
             [] => {
-                let names: Vec<String> =
-                    services.keys().flat_map(|key| [key.service.to_string(), key.to_string()]).collect();
+                let names: Vec<String> = services
+                    .keys()
+                    .flat_map(|key| [key.service.to_string(), key.to_string()])
+                    .collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                let failure = Failure::new(Code::NotFound, format!("there is no service `{wanted}`"));
+                let failure =
+                    Failure::new(Code::NotFound, format!("there is no service `{wanted}`"));
                 Err(failure.hint(match nearest(wanted, names.iter().copied()) {
                     Some(name) => format!("did you mean `{name}`?"),
                     None => "`uc ls` lists the services".to_owned(),
@@ -177,8 +237,11 @@ impl View {
             }
             several => {
                 let names: Vec<String> = several.iter().map(ToString::to_string).collect();
-                Err(Failure::new(Code::Invalid, format!("several projects have a service `{wanted}`"))
-                    .hint(format!("name the project as well: {}", names.join(" or "))))
+                Err(Failure::new(
+                    Code::Invalid,
+                    format!("several projects have a service `{wanted}`"),
+                )
+                .hint(format!("name the project as well: {}", names.join(" or "))))
             }
         }
     }
@@ -188,7 +251,10 @@ impl View {
         let mut found = Vec::new();
         for machine in self.machines() {
             for replica in self.owned::<ReplicaRecord>(&machine.id, REPLICA, "replica") {
-                found.push(OwnedReplica { machine: machine.clone(), replica });
+                found.push(OwnedReplica {
+                    machine: machine.clone(),
+                    replica,
+                });
             }
         }
         found
@@ -209,7 +275,12 @@ impl View {
         self.owned(machine_id, FACTS, "facts").into_iter().next()
     }
 
-    fn owned<M: Message + Default>(&self, machine_id: &str, kind: u16, name: &'static str) -> Vec<M> {
+    fn owned<M: Message + Default>(
+        &self,
+        machine_id: &str,
+        kind: u16,
+        name: &'static str,
+    ) -> Vec<M> {
         let Ok(id) = machine_id.parse::<MachineId>() else {
             return Vec::new();
         };

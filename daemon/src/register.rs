@@ -17,21 +17,38 @@ pub(crate) async fn add_machine(
 ) -> Result<AddMachineResponse, Failure> {
     let view = member.view();
     let cluster = view.cluster().ok_or_else(|| {
-        Failure::new(Code::Refused, "this machine has not yet got the cluster's state")
-            .hint("try again in a moment")
+        Failure::new(
+            Code::Refused,
+            "this machine has not yet got the cluster's state",
+        )
+        .hint("try again in a moment")
     })?;
     let machines = view.machines();
     let token = match request.token_id.as_str() {
         "" => None,
-        id => Some(usable_token(&view.tokens(), id, &request.public_key, &machines, member.now_ms())?),
+        id => Some(usable_token(
+            &view.tokens(),
+            id,
+            &request.public_key,
+            &machines,
+            member.now_ms(),
+        )?),
     };
     if let Some(Usable::Again(machine)) = token {
-        return Ok(AddMachineResponse { cluster: Some(cluster), machine: Some(machine), members: machines });
+        return Ok(AddMachineResponse {
+            cluster: Some(cluster),
+            machine: Some(machine),
+            members: machines,
+        });
     }
     let machine = new_record(&machines, &request, member)?;
     let mut writes = vec![put(records::MACHINE, machine.id.clone(), &machine)];
     if let Some(Usable::First(token)) = token {
-        let used = TokenRecord { used_by: machine.id.clone(), used_at_ms: member.now_ms(), ..token };
+        let used = TokenRecord {
+            used_by: machine.id.clone(),
+            used_at_ms: member.now_ms(),
+            ..token
+        };
         writes.push(put(records::TOKEN, used.id.clone(), &used));
     }
     member.write(writes).await?;
@@ -63,9 +80,15 @@ fn usable_token(
         return Err(Failure::new(Code::Refused, "the join token is not known here").hint(hint));
     };
     if !token.used_by.is_empty() {
-        let same = machines.iter().find(|machine| machine.id == token.used_by && machine.public_key == key);
+        let same = machines
+            .iter()
+            .find(|machine| machine.id == token.used_by && machine.public_key == key);
         return same.cloned().map(Usable::Again).ok_or_else(|| {
-            Failure::new(Code::Refused, "the join token was used already, by another machine").hint(hint)
+            Failure::new(
+                Code::Refused,
+                "the join token was used already, by another machine",
+            )
+            .hint(hint)
         });
     }
     if token.expires_at_ms <= now_ms {
@@ -74,12 +97,14 @@ fn usable_token(
     Ok(Usable::First(token.clone()))
 }
 
-/// How long the key of a used token stays a peer: the machine that joins still has to get its answer and bring its own key up.
+/// How long the key of a used token stays a peer: the machine that joins still has to get its
+/// answer and bring its own key up.
 const FAREWELL_MS: i64 = 60_000;
 
 /// The token's key may still talk to members.
 pub(crate) fn token_opens_mesh(token: &TokenRecord, now_ms: i64) -> bool {
-    token.expires_at_ms > now_ms && (token.used_by.is_empty() || now_ms < token.used_at_ms + FAREWELL_MS)
+    token.expires_at_ms > now_ms
+        && (token.used_by.is_empty() || now_ms < token.used_at_ms + FAREWELL_MS)
 }
 
 fn new_record(
@@ -90,12 +115,18 @@ fn new_record(
     let invalid = |what: String| Failure::new(Code::Invalid, what);
     let id = match request.machine_id.as_str() {
         "" => uc_api::MachineId::from_bytes(rand::random()),
-        id => id.parse().map_err(|error: uc_api::id::IdError| invalid(error.to_string()))?,
+        id => id
+            .parse()
+            .map_err(|error: uc_api::id::IdError| invalid(error.to_string()))?,
     };
-    let key: PublicKey =
-        request.public_key.parse().map_err(|_| invalid("the machine's WireGuard key is none".to_owned()))?;
+    let key: PublicKey = request
+        .public_key
+        .parse()
+        .map_err(|_| invalid("the machine's WireGuard key is none".to_owned()))?;
     let name = free_name(machines, &request.name)?;
-    let taken = machines.iter().find(|m| m.id == id.to_string() || m.public_key == key.to_string());
+    let taken = machines
+        .iter()
+        .find(|m| m.id == id.to_string() || m.public_key == key.to_string());
     if let Some(taken) = taken {
         return Err(Failure::new(
             Code::Exists,
@@ -120,22 +151,34 @@ pub(crate) fn free_name(machines: &[MachineRecord], wanted: &str) -> Result<Mach
         Failure::new(Code::Invalid, error.to_string()).hint("choose one with `--name`")
     })?;
     if machines.iter().any(|machine| machine.name == name.as_str()) {
-        return Err(Failure::new(Code::Exists, format!("a machine named {name} is already in the cluster"))
-            .hint("choose another name with `--name`; `uc machine ls` shows those taken"));
+        return Err(Failure::new(
+            Code::Exists,
+            format!("a machine named {name} is already in the cluster"),
+        )
+        .hint("choose another name with `--name`; `uc machine ls` shows those taken"));
     }
     Ok(name)
 }
 
 /// The first /24 of the network that no member has.
-pub(crate) fn free_subnet(network: Ipv4Net, machines: &[MachineRecord]) -> Result<Ipv4Net, Failure> {
-    let taken: BTreeSet<&str> = machines.iter().map(|machine| machine.subnet.as_str()).collect();
+pub(crate) fn free_subnet(
+    network: Ipv4Net,
+    machines: &[MachineRecord],
+) -> Result<Ipv4Net, Failure> {
+    let taken: BTreeSet<&str> = machines
+        .iter()
+        .map(|machine| machine.subnet.as_str())
+        .collect();
     network
         .subnets(24)
         .ok()
         .and_then(|mut subnets| subnets.find(|subnet| !taken.contains(subnet.to_string().as_str())))
         .ok_or_else(|| {
-            Failure::new(Code::Exhausted, format!("every /24 of {network} belongs to a machine"))
-                .hint("remove machines that are gone with `uc machine rm`")
+            Failure::new(
+                Code::Exhausted,
+                format!("every /24 of {network} belongs to a machine"),
+            )
+            .hint("remove machines that are gone with `uc machine rm`")
         })
 }
 
@@ -144,39 +187,90 @@ mod tests {
     use super::*;
 
     fn machine(name: &str, subnet: &str) -> MachineRecord {
-        MachineRecord { name: name.into(), subnet: subnet.into(), ..MachineRecord::default() }
+        MachineRecord {
+            name: name.into(),
+            subnet: subnet.into(),
+            ..MachineRecord::default()
+        }
     }
 
     #[test]
     fn the_first_gap_is_taken() {
         let network: Ipv4Net = "10.210.0.0/22".parse().unwrap();
         let mut machines = vec![machine("a", "10.210.0.0/24"), machine("b", "10.210.2.0/24")];
-        assert_eq!(free_subnet(network, &machines).unwrap().to_string(), "10.210.1.0/24");
+        assert_eq!(
+            free_subnet(network, &machines).unwrap().to_string(),
+            "10.210.1.0/24"
+        );
         machines.push(machine("c", "10.210.1.0/24"));
         machines.push(machine("d", "10.210.3.0/24"));
-        assert_eq!(free_subnet(network, &machines).unwrap_err().code, Code::Exhausted);
+        assert_eq!(
+            free_subnet(network, &machines).unwrap_err().code,
+            Code::Exhausted
+        );
     }
 
     #[test]
     fn a_token_lets_one_machine_in_and_tells_it_as_often_as_it_asks() {
-        let token = TokenRecord { id: "t".into(), expires_at_ms: 100, ..TokenRecord::default() };
-        let used = TokenRecord { used_by: "m".into(), used_at_ms: 50, ..token.clone() };
-        let joined = MachineRecord { id: "m".into(), public_key: "k".into(), ..MachineRecord::default() };
-        let check = |token: &TokenRecord, key, now| {
-            usable_token(std::slice::from_ref(token), "t", key, std::slice::from_ref(&joined), now)
+        let token = TokenRecord {
+            id: "t".into(),
+            expires_at_ms: 100,
+            ..TokenRecord::default()
         };
-        assert_eq!(check(&token, "k", 99).unwrap(), Usable::First(token.clone()));
-        assert!(check(&token, "k", 100).unwrap_err().message.contains("expired"));
-        assert_eq!(check(&used, "k", 60).unwrap(), Usable::Again(joined.clone()));
-        assert!(check(&used, "other", 60).unwrap_err().message.contains("used already"));
+        let used = TokenRecord {
+            used_by: "m".into(),
+            used_at_ms: 50,
+            ..token.clone()
+        };
+        let joined = MachineRecord {
+            id: "m".into(),
+            public_key: "k".into(),
+            ..MachineRecord::default()
+        };
+        let check = |token: &TokenRecord, key, now| {
+            usable_token(
+                std::slice::from_ref(token),
+                "t",
+                key,
+                std::slice::from_ref(&joined),
+                now,
+            )
+        };
+        assert_eq!(
+            check(&token, "k", 99).unwrap(),
+            Usable::First(token.clone())
+        );
+        assert!(
+            check(&token, "k", 100)
+                .unwrap_err()
+                .message
+                .contains("expired")
+        );
+        assert_eq!(
+            check(&used, "k", 60).unwrap(),
+            Usable::Again(joined.clone())
+        );
+        assert!(
+            check(&used, "other", 60)
+                .unwrap_err()
+                .message
+                .contains("used already")
+        );
         assert!(usable_token(&[], "t", "k", &[], 0).is_err());
     }
 
     #[test]
     fn the_key_of_a_used_token_goes_a_little_later() {
-        let token = TokenRecord { expires_at_ms: 1_000_000, ..TokenRecord::default() };
+        let token = TokenRecord {
+            expires_at_ms: 1_000_000,
+            ..TokenRecord::default()
+        };
         assert!(token_opens_mesh(&token, 999_999) && !token_opens_mesh(&token, 1_000_000));
-        let used = TokenRecord { used_by: "m".into(), used_at_ms: 1_000, ..token };
+        let used = TokenRecord {
+            used_by: "m".into(),
+            used_at_ms: 1_000,
+            ..token
+        };
         assert!(token_opens_mesh(&used, 60_999) && !token_opens_mesh(&used, 61_000));
     }
 

@@ -1,5 +1,6 @@
-//! Replication streams with this machine's neighbours: all other members, or, in larger clusters, up to eight of those
-//! that are alive (`overlay`). Of two machines the one with the lower id calls; the stream is symmetrical from then on.
+//! Replication streams with this machine's neighbours: all other members, or, in larger clusters,
+//! up to eight of those that are alive (`overlay`). Of two machines the one with the lower id
+//! calls; the stream is symmetrical from then on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use uc_api::v1::{MachineRecord, ReplicationFrame, replication_client::ReplicationClient};
+use uc_api::v1::replication_client::ReplicationClient;
+use uc_api::v1::{MachineRecord, ReplicationFrame};
 use uc_api::{Code, Failure};
 use uc_cluster_state::membership::Liveness;
 use uc_cluster_state::overlay::{self, FULL_MESH};
@@ -49,7 +51,9 @@ pub(crate) async fn run(member: Arc<Member>) {
             if !callers.contains_key(id) {
                 let cancel = member.cancel.child_token();
                 callers.insert(id.to_owned(), cancel.clone());
-                member.tasks.spawn(call(Arc::clone(&member), machine.clone(), cancel));
+                member
+                    .tasks
+                    .spawn(call(Arc::clone(&member), machine.clone(), cancel));
             }
         }
         tokio::select! {
@@ -60,8 +64,8 @@ pub(crate) async fn run(member: Arc<Member>) {
     }
 }
 
-/// The ids of the members this machine keeps a stream with. Where all talk to all, those that are down are called, too:
-/// they may be heard before they are seen.
+/// The ids of the members this machine keeps a stream with. Where all talk to all, those that are
+/// down are called, too: they may be heard before they are seen.
 pub(crate) fn neighbours(
     own: &str,
     machines: &[MachineRecord],
@@ -71,12 +75,20 @@ pub(crate) fn neighbours(
         let id: uc_api::MachineId = id.parse().ok()?;
         Some(MachineId(*id.as_bytes()))
     };
-    let Some(me) = parse(own) else { return BTreeSet::new() };
-    let mut members: BTreeSet<_> = machines.iter().filter_map(|machine| parse(&machine.id)).collect();
+    let Some(me) = parse(own) else {
+        return BTreeSet::new();
+    };
+    let mut members: BTreeSet<_> = machines
+        .iter()
+        .filter_map(|machine| parse(&machine.id))
+        .collect();
     if members.len() > FULL_MESH {
         members.retain(|machine| *machine == me || alive.get(machine) != Some(&Liveness::Down));
     }
-    overlay::neighbours(me, &members).iter().map(ToString::to_string).collect()
+    overlay::neighbours(me, &members)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 async fn call(member: Arc<Member>, machine: MachineRecord, cancel: CancellationToken) {
@@ -103,7 +115,8 @@ async fn call(member: Arc<Member>, machine: MachineRecord, cancel: CancellationT
 async fn exchange(member: &Member, machine: &MachineRecord) -> Result<(), Failure> {
     let mut client = ReplicationClient::new(member.peers.channel(machine)?);
     let (outgoing, frames) = mpsc::channel(QUEUE);
-    let opened = tokio::time::timeout(CALL_LIMIT, client.exchange(ReceiverStream::new(frames))).await;
+    let opened =
+        tokio::time::timeout(CALL_LIMIT, client.exchange(ReceiverStream::new(frames))).await;
     let incoming = opened
         .map_err(|_| Failure::new(Code::TimedOut, "no answer to the replication call"))?
         .map_err(Failure::from)?
@@ -115,26 +128,41 @@ async fn exchange(member: &Member, machine: &MachineRecord) -> Result<(), Failur
 
 /// A session with this member.
 pub(crate) fn open_session(member: &Member, machine: &MachineRecord) -> Result<Session, Failure> {
-    let id: uc_api::MachineId = machine
-        .id
-        .parse()
-        .map_err(|_| Failure::new(Code::Internal, format!("machine {} has no proper id", machine.name)))?;
-    Ok(member.store.session(uc_cluster_state::MachineId(*id.as_bytes())))
+    let id: uc_api::MachineId = machine.id.parse().map_err(|_| {
+        Failure::new(
+            Code::Internal,
+            format!("machine {} has no proper id", machine.name),
+        )
+    })?;
+    Ok(member
+        .store
+        .session(uc_cluster_state::MachineId(*id.as_bytes())))
 }
 
 /// Carries frames both ways until either side ends.
 ///
-/// `wrap` is what the stream's direction makes of a frame: the frame itself for a caller, a result for a server.
+/// `wrap` is what the stream's direction makes of a frame: the frame itself for a caller, a result
+/// for a server.
 pub(crate) async fn pump<T: Send>(
     session: Session,
     mut incoming: Streaming<ReplicationFrame>,
     outgoing: mpsc::Sender<T>,
     wrap: impl Fn(ReplicationFrame) -> T + Send,
 ) {
-    let Session { outgoing: mut from_store, incoming: to_store, end } = session;
+    let Session {
+        outgoing: mut from_store,
+        incoming: to_store,
+        end,
+    } = session;
     let out = async {
         while let Some(frame) = from_store.recv().await {
-            if outgoing.send(wrap(ReplicationFrame { frame: frame.to_vec() })).await.is_err() {
+            if outgoing
+                .send(wrap(ReplicationFrame {
+                    frame: frame.to_vec(),
+                }))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -160,30 +188,40 @@ mod tests {
     use super::*;
 
     fn machine(n: u32) -> MachineRecord {
-        MachineRecord { id: format!("{n:032x}"), ..MachineRecord::default() }
+        MachineRecord {
+            id: format!("{n:032x}"),
+            ..MachineRecord::default()
+        }
     }
 
     #[test]
     fn few_machines_all_talk_to_each_other_and_many_to_some() {
         let nobody = BTreeMap::new();
         let three: Vec<_> = (1..=3).map(machine).collect();
-        let ids: Vec<_> = neighbours(&three[0].id, &three, &nobody).into_iter().collect();
+        let ids: Vec<_> = neighbours(&three[0].id, &three, &nobody)
+            .into_iter()
+            .collect();
         assert_eq!(ids, [three[1].id.clone(), three[2].id.clone()]);
         let many: Vec<_> = (1..=300).map(machine).collect();
         let some = neighbours(&many[7].id, &many, &nobody);
         assert!((2..=8).contains(&some.len()), "{}", some.len());
         assert!(
-            some.iter().all(|id| neighbours(id, &many, &nobody).contains(&many[7].id)),
+            some.iter()
+                .all(|id| neighbours(id, &many, &nobody).contains(&many[7].id)),
             "both ends agree"
         );
-        assert!(neighbours(&machine(999).id, &three, &nobody).is_empty(), "before its own record is there");
+        assert!(
+            neighbours(&machine(999).id, &three, &nobody).is_empty(),
+            "before its own record is there"
+        );
     }
 
     #[test]
     fn in_place_of_those_that_are_down_others_are_called() {
         let down = |ids: std::ops::RangeInclusive<u32>| {
             let id = |n: u32| MachineId(u128::from(n).to_be_bytes());
-            ids.map(|n| (id(n), Liveness::Down)).collect::<BTreeMap<_, _>>()
+            ids.map(|n| (id(n), Liveness::Down))
+                .collect::<BTreeMap<_, _>>()
         };
         let many: Vec<_> = (1..=300).map(machine).collect();
         let half = neighbours(&many[7].id, &many, &down(151..=300));

@@ -16,7 +16,8 @@ const MAX_TTL: Duration = Duration::from_mins(1);
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     entries: HashMap<Vec<u8>, Entry>,
-    /// In the order they came, each with the number of its entry: a question that came again is there twice.
+    /// In the order they came, each with the number of its entry: a question that came again is
+    /// there twice.
     order: VecDeque<(u64, Vec<u8>)>,
     next: u64,
 }
@@ -41,20 +42,35 @@ impl Cache {
 
     /// Keeps a response if it says for how long it may be kept.
     pub(crate) fn put(&mut self, key: Vec<u8>, response: &[u8], now: Instant) {
-        let Some(ttl) = lowest_ttl(response).filter(|ttl| *ttl > 0 && response.len() <= MAX_BYTES) else {
+        let Some(ttl) = lowest_ttl(response).filter(|ttl| *ttl > 0 && response.len() <= MAX_BYTES)
+        else {
             return;
         };
         let until = now + Duration::from_secs(ttl.into()).min(MAX_TTL);
         while self.order.len() >= MAX_ENTRIES {
-            let Some((number, oldest)) = self.order.pop_front() else { break };
-            if self.entries.get(&oldest).is_some_and(|entry| entry.number == number) {
+            let Some((number, oldest)) = self.order.pop_front() else {
+                break;
+            };
+            if self
+                .entries
+                .get(&oldest)
+                .is_some_and(|entry| entry.number == number)
+            {
                 self.entries.remove(&oldest);
             }
         }
         let number = self.next;
         self.next += 1;
         self.order.push_back((number, key.clone()));
-        self.entries.insert(key, Entry { number, response: response.to_vec(), stored: now, until });
+        self.entries.insert(
+            key,
+            Entry {
+                number,
+                response: response.to_vec(),
+                stored: now,
+                until,
+            },
+        );
     }
 }
 
@@ -89,7 +105,12 @@ mod tests {
         let (mut cache, now) = (Cache::default(), Instant::now());
         let mut damaged = response(10);
         damaged.truncate(40);
-        for bad in [response(0), damaged, Vec::new(), response(10)[..HEADER_AND_QUESTION].to_vec()] {
+        for bad in [
+            response(0),
+            damaged,
+            Vec::new(),
+            response(10)[..HEADER_AND_QUESTION].to_vec(),
+        ] {
             cache.put(vec![1], &bad, now);
             assert_eq!(cache.get(&[1], now), None, "{bad:?}");
         }

@@ -36,13 +36,21 @@ impl DnsError {
                 )
             }
             io::ErrorKind::AddrNotAvailable => {
-                format!("{} is not an address of this machine; `ip address` lists them", address.ip())
+                format!(
+                    "{} is not an address of this machine; `ip address` lists them",
+                    address.ip()
+                )
             }
             io::ErrorKind::PermissionDenied => {
                 format!("port {port} needs root or the capability CAP_NET_BIND_SERVICE")
             }
             _ => source.to_string(),
         };
-        Self::Bind { address, transport, advice, source }
+        Self::Bind {
+            address,
+            transport,
+            advice,
+            source,
+        }
     }
 }

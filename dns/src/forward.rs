@@ -1,5 +1,5 @@
-//! What is not ours goes to the machine's resolvers, one after another, as it came: only the id is changed, so that an answer can be told
-//! from a guess.
+//! What is not ours goes to the machine's resolvers, one after another, as it came: only the id is
+//! changed, so that an answer can be told from a guess.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,7 +32,12 @@ pub(crate) struct Forwarder {
 
 impl Forwarder {
     pub(crate) fn new(upstreams: Vec<SocketAddr>, patience: Duration, at_once: usize) -> Self {
-        Self { upstreams, patience, slots: Semaphore::new(at_once), cache: Mutex::default() }
+        Self {
+            upstreams,
+            patience,
+            slots: Semaphore::new(at_once),
+            cache: Mutex::default(),
+        }
     }
 
     /// What is kept from an earlier answer.
@@ -44,9 +49,17 @@ impl Forwarder {
         Some(response)
     }
 
-    /// The answer of the first resolver that gives one; SERVFAIL if none does in time or too many are being asked already.
-    pub(crate) async fn ask(&self, query: &Query<'_>, bytes: &[u8], transport: Transport) -> Vec<u8> {
-        let Ok(_slot) = self.slots.try_acquire() else { return query.respond(Code::ServFail) };
+    /// The answer of the first resolver that gives one; SERVFAIL if none does in time or too many
+    /// are being asked already.
+    pub(crate) async fn ask(
+        &self,
+        query: &Query<'_>,
+        bytes: &[u8],
+        transport: Transport,
+    ) -> Vec<u8> {
+        let Ok(_slot) = self.slots.try_acquire() else {
+            return query.respond(Code::ServFail);
+        };
         let mut last = None;
         for upstream in &self.upstreams {
             let asked = timeout(self.patience, ask_one(*upstream, query, bytes, transport)).await;
@@ -143,6 +156,9 @@ async fn ask_tcp(
     if response.len() >= HEADER && response.starts_with(&id) && query.is_answered_by(&response) {
         Ok(response)
     } else {
-        Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is to another question"))
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the answer is to another question",
+        ))
     }
 }

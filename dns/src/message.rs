@@ -1,4 +1,5 @@
-//! DNS messages, as much of them as we must understand: header, question and EDNS of a query; records only to walk over them.
+//! DNS messages, as much of them as we must understand: header, question and EDNS of a query;
+//! records only to walk over them.
 //!
 //! RFC 1035 section 4 (format), RFC 6891 (EDNS), RFC 2308 (SOA with negative answers).
 
@@ -12,7 +13,8 @@ use crate::zone::{ANSWER_TTL_S, Kind, Lookup};
 pub const HEADER: usize = 12;
 /// UDP without EDNS.
 pub const PLAIN_UDP: usize = 512;
-/// The largest UDP message we send or ask for: it fits an IPv6 packet of 1,280 bytes, so it is never fragmented.
+/// The largest UDP message we send or ask for: it fits an IPv6 packet of 1,280 bytes, so it is
+/// never fragmented.
 pub const EDNS_UDP: usize = 1232;
 /// TCP.
 pub const MAX_MESSAGE: usize = 65_535;
@@ -89,7 +91,9 @@ pub enum Parsed<'a> {
 
 /// Takes a message apart. Any bytes may come.
 pub fn parse(bytes: &[u8]) -> Parsed<'_> {
-    let Some(header) = bytes.first_chunk::<HEADER>() else { return Parsed::Ignore };
+    let Some(header) = bytes.first_chunk::<HEADER>() else {
+        return Parsed::Ignore;
+    };
     let [id_high, id_low, flags_high, flags_low, counts @ ..] = *header;
     if flags_high & RESPONSE != 0 {
         return Parsed::Ignore;
@@ -106,13 +110,22 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
         return decline(Code::FormErr);
     }
     let mut reader = Reader { bytes, at: HEADER };
-    let Some(name) = reader.name() else { return decline(Code::FormErr) };
-    let (Some(kind), Some(class)) = (reader.u16(), reader.u16()) else { return decline(Code::FormErr) };
+    let Some(name) = reader.name() else {
+        return decline(Code::FormErr);
+    };
+    let (Some(kind), Some(class)) = (reader.u16(), reader.u16()) else {
+        return decline(Code::FormErr);
+    };
     let question = &bytes[HEADER..reader.at];
-    let records = [count(2), count(4), count(6)].into_iter().map(u32::from).sum();
+    let records = [count(2), count(4), count(6)]
+        .into_iter()
+        .map(u32::from)
+        .sum();
     let mut edns = None;
     for _ in 0..records {
-        let Some(record) = reader.record() else { return decline(Code::FormErr) };
+        let Some(record) = reader.record() else {
+            return decline(Code::FormErr);
+        };
         if record.kind == TYPE_OPT {
             // RFC 6891, 6.1.1: more than one is a format error.
             if edns.is_some() {
@@ -134,7 +147,15 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
         _ => Kind::Other,
     };
     let id = u16::from_be_bytes([id_high, id_low]);
-    let query = Query { id, flags: [flags_high, flags_low], question, name, kind, class, edns };
+    let query = Query {
+        id,
+        flags: [flags_high, flags_low],
+        question,
+        name,
+        kind,
+        class,
+        edns,
+    };
     if query.edns.is_some_and(|edns| edns.version != 0) {
         return Parsed::Decline(query.respond(Code::BadVers));
     }
@@ -144,7 +165,9 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
 impl Query<'_> {
     /// The longest response the client takes over UDP.
     pub fn udp_limit(&self) -> usize {
-        self.edns.map_or(PLAIN_UDP, |edns| usize::from(edns.size).clamp(PLAIN_UDP, EDNS_UDP))
+        self.edns.map_or(PLAIN_UDP, |edns| {
+            usize::from(edns.size).clamp(PLAIN_UDP, EDNS_UDP)
+        })
     }
 
     /// About the internet, the only class we have names in.
@@ -156,7 +179,11 @@ impl Query<'_> {
     pub fn cache_key(&self) -> Option<Vec<u8>> {
         let edns = match self.edns {
             None => 0,
-            Some(Edns { bare: true, dnssec_ok, .. }) => 1 + u8::from(dnssec_ok),
+            Some(Edns {
+                bare: true,
+                dnssec_ok,
+                ..
+            }) => 1 + u8::from(dnssec_ok),
             Some(_) => return None,
         };
         let mut key = vec![edns, self.flags[0] & 0x01, self.flags[1] & 0x30];
@@ -222,7 +249,9 @@ impl Query<'_> {
         let end = HEADER + self.question.len();
         response.get(2).is_some_and(|flags| flags & RESPONSE != 0)
             && response.get(4..6) == Some(&[0, 1])
-            && response.get(HEADER..end).is_some_and(|question| question.eq_ignore_ascii_case(self.question))
+            && response
+                .get(HEADER..end)
+                .is_some_and(|question| question.eq_ignore_ascii_case(self.question))
     }
 
     fn begin(&self, code: Code, flags: u8) -> Vec<u8> {
@@ -248,7 +277,8 @@ const OPT_LENGTH: usize = 11;
 /// Bytes of a record before its data, the name being a pointer.
 const RECORD_HEAD: usize = 12;
 
-/// A header with all counts zero: a response, recursion available, what the client asked for repeated.
+/// A header with all counts zero: a response, recursion available, what the client asked for
+/// repeated.
 fn bare(id: u16, flags: [u8; 2], code: Code) -> Vec<u8> {
     let mut message = Vec::with_capacity(PLAIN_UDP);
     message.extend(id.to_be_bytes());
@@ -266,11 +296,16 @@ fn record_head(message: &mut Vec<u8>, kind: u16, length: u16) {
     message.extend(length.to_be_bytes());
 }
 
-/// Says for how long a negative answer holds (RFC 2308, section 3): its TTL and its last field, which agree.
+/// Says for how long a negative answer holds (RFC 2308, section 3): its TTL and its last field,
+/// which agree.
 fn soa(message: &mut Vec<u8>, asked: &str) {
     let ours = asked == DOMAIN || asked.ends_with(&format!(".{DOMAIN}"));
     // Otherwise it is the address of a container, and the zone is that of its /24.
-    let apex = if ours { DOMAIN } else { asked.split_once('.').map_or(asked, |(_, network)| network) };
+    let apex = if ours {
+        DOMAIN
+    } else {
+        asked.split_once('.').map_or(asked, |(_, network)| network)
+    };
     let mut data = encode_name(&format!("ns.{DOMAIN}"));
     data.extend(encode_name(&format!("hostmaster.{DOMAIN}")));
     for number in [1, 3600, 600, 86_400, ANSWER_TTL_S] {
@@ -284,7 +319,8 @@ fn soa(message: &mut Vec<u8>, asked: &str) {
     message.extend(data);
 }
 
-/// Labels longer than 63 bytes cannot come from names of ours, whose parts are checked, nor from a question.
+/// Labels longer than 63 bytes cannot come from names of ours, whose parts are checked, nor from a
+/// question.
 fn encode_name(name: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len() + 2);
     for label in name.split('.').filter(|label| !label.is_empty()) {
@@ -313,8 +349,16 @@ pub(crate) fn age(message: &mut [u8], seconds: u32) {
 
 /// Where the times to live of a message are, and what they say; OPT has none.
 fn ttls(message: &[u8]) -> Option<Vec<(usize, u32)>> {
-    let count = |at: usize| Some(u32::from(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?])));
-    let mut reader = Reader { bytes: message, at: HEADER };
+    let count = |at: usize| {
+        Some(u32::from(u16::from_be_bytes([
+            *message.get(at)?,
+            *message.get(at + 1)?,
+        ])))
+    };
+    let mut reader = Reader {
+        bytes: message,
+        at: HEADER,
+    };
     for _ in 0..count(4)? {
         reader.name()?;
         reader.skip(4)?;
@@ -354,12 +398,15 @@ impl Reader<'_> {
     }
 
     fn skip(&mut self, count: usize) -> Option<()> {
-        self.at = self.at.checked_add(count).filter(|at| *at <= self.bytes.len())?;
+        self.at = self
+            .at
+            .checked_add(count)
+            .filter(|at| *at <= self.bytes.len())?;
         Some(())
     }
 
-    /// A name that is written out, in lower case. A pointer ends it: in a question there is nothing to point back to, and in a record
-    /// we only want to get past it.
+    /// A name that is written out, in lower case. A pointer ends it: in a question there is nothing
+    /// to point back to, and in a record we only want to get past it.
     fn name(&mut self) -> Option<String> {
         let mut name = String::new();
         let start = self.at;
@@ -397,7 +444,13 @@ impl Reader<'_> {
         let ttl = u32::from_be_bytes([self.u8()?, self.u8()?, self.u8()?, self.u8()?]);
         let length = self.u16()?;
         self.skip(usize::from(length))?;
-        Some(Record { kind, class, ttl, ttl_at, length })
+        Some(Record {
+            kind,
+            class,
+            ttl,
+            ttl_at,
+            length,
+        })
     }
 }
 

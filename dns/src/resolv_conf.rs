@@ -7,12 +7,16 @@ const DNS_PORT: u16 = 53;
 /// glibc reads no more than three either.
 const MAX_SERVERS: usize = 3;
 
-/// The `nameserver` lines of a resolv.conf, in order. Lines that make no sense are passed over, as every resolver does. Addresses with a
-/// zone (`fe80::1%eth0`) are not supported.
+/// The `nameserver` lines of a resolv.conf, in order. Lines that make no sense are passed over, as
+/// every resolver does. Addresses with a zone (`fe80::1%eth0`) are not supported.
 pub fn upstreams(text: &str) -> Vec<SocketAddr> {
     let mut found = Vec::new();
     for line in text.lines() {
-        let mut words = line.split(['#', ';']).next().unwrap_or_default().split_whitespace();
+        let mut words = line
+            .split(['#', ';'])
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
         if words.next() != Some("nameserver") {
             continue;
         }

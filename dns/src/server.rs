@@ -1,4 +1,5 @@
-//! The sockets: UDP and TCP on each address, answers from the zone at once, everything else by way of the forwarder.
+//! The sockets: UDP and TCP on each address, answers from the zone at once, everything else by way
+//! of the forwarder.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,7 +35,8 @@ pub struct Limits {
     pub forwarded: usize,
     /// TCP connections at once; one more waits in the system's queue until one ends.
     pub connections: usize,
-    /// How long one resolver is waited for before the next is asked. A client waits 5 s, so two get their turn.
+    /// How long one resolver is waited for before the next is asked. A client waits 5 s, so two
+    /// get their turn.
     pub upstream_patience: Duration,
     /// How long a TCP connection may be silent.
     pub idle: Duration,
@@ -54,11 +56,13 @@ impl Default for Limits {
 /// What the server needs to know before it starts.
 #[derive(Debug, Clone, Default)]
 pub struct ServerConfig {
-    /// Addresses to listen on, UDP and TCP each. Name the machine's addresses one by one: an answer from 0.0.0.0 may leave by another
-    /// address than the question came to. Port 0: any, for tests.
+    /// Addresses to listen on, UDP and TCP each. Name the machine's addresses one by one: an
+    /// answer from 0.0.0.0 may leave by another address than the question came to. Port 0:
+    /// any, for tests.
     pub listen: Vec<SocketAddr>,
-    /// The machine's resolvers, asked in this order ([`crate::resolv_conf::upstreams`] reads them). Our own addresses among them are
-    /// left out. Empty: every name that is not ours gets SERVFAIL.
+    /// The machine's resolvers, asked in this order ([`crate::resolv_conf::upstreams`] reads
+    /// them). Our own addresses among them are left out. Empty: every name that is not ours
+    /// gets SERVFAIL.
     pub upstreams: Vec<SocketAddr>,
     /// Bounds.
     pub limits: Limits,
@@ -91,15 +95,24 @@ impl Server {
         let mut sockets = Vec::new();
         let mut addresses = Vec::new();
         for wanted in &config.listen {
-            let udp = UdpSocket::bind(wanted).await.map_err(|error| DnsError::bind(*wanted, "udp", error))?;
+            let udp = UdpSocket::bind(wanted)
+                .await
+                .map_err(|error| DnsError::bind(*wanted, "udp", error))?;
             // With port 0 the TCP socket takes the port that UDP got.
-            let address = udp.local_addr().map_err(|error| DnsError::bind(*wanted, "udp", error))?;
-            let tcp =
-                TcpListener::bind(address).await.map_err(|error| DnsError::bind(address, "tcp", error))?;
+            let address = udp
+                .local_addr()
+                .map_err(|error| DnsError::bind(*wanted, "udp", error))?;
+            let tcp = TcpListener::bind(address)
+                .await
+                .map_err(|error| DnsError::bind(address, "tcp", error))?;
             sockets.push((udp, tcp));
             addresses.push(address);
         }
-        Ok(Self { sockets, addresses, config })
+        Ok(Self {
+            sockets,
+            addresses,
+            config,
+        })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -129,7 +142,9 @@ impl Server {
             cancel,
         });
         for (udp, tcp) in self.sockets {
-            shared.tasks.spawn(serve_udp(Arc::new(udp), Arc::clone(&shared)));
+            shared
+                .tasks
+                .spawn(serve_udp(Arc::new(udp), Arc::clone(&shared)));
             shared.tasks.spawn(serve_tcp(tcp, Arc::clone(&shared)));
         }
         shared.cancel.cancelled().await;
@@ -143,7 +158,9 @@ impl Server {
 fn is_us(upstream: SocketAddr, listen: &[SocketAddr]) -> bool {
     listen.iter().any(|own| {
         *own == upstream
-            || (own.port() == upstream.port() && own.ip().is_unspecified() && upstream.ip().is_loopback())
+            || (own.port() == upstream.port()
+                && own.ip().is_unspecified()
+                && upstream.ip().is_loopback())
     })
 }
 
@@ -193,7 +210,11 @@ impl Shared {
 
     async fn forward(&self, query: &Query<'_>, bytes: &[u8], transport: Transport) -> Vec<u8> {
         let response = self.forwarder.ask(query, bytes, transport).await;
-        if response.len() > limit(query, transport) { query.truncated() } else { response }
+        if response.len() > limit(query, transport) {
+            query.truncated()
+        } else {
+            response
+        }
     }
 }
 
@@ -227,11 +248,16 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
             Quick::Nothing => {}
             Quick::Answer(response) => send(&socket, &response, client).await,
             Quick::Forward(_) => {
-                let (bytes, socket, shared) =
-                    (buffer[..length].to_vec(), Arc::clone(&socket), Arc::clone(&shared));
+                let (bytes, socket, shared) = (
+                    buffer[..length].to_vec(),
+                    Arc::clone(&socket),
+                    Arc::clone(&shared),
+                );
                 let tracker = shared.tasks.clone();
                 tracker.spawn(async move {
-                    let Parsed::Query(query) = parse(&bytes) else { return };
+                    let Parsed::Query(query) = parse(&bytes) else {
+                        return;
+                    };
                     tokio::select! {
                         () = shared.cancel.cancelled() => {}
                         response = shared.forward(&query, &bytes, Transport::Udp) => {
@@ -253,7 +279,9 @@ async fn send(socket: &UdpSocket, response: &[u8], client: SocketAddr) {
 async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
     let mut backoff = BACKOFF;
     loop {
-        let Ok(slot) = Arc::clone(&shared.connections).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&shared.connections).acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             () = shared.cancel.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -279,7 +307,8 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// One connection: a question, an answer, and so on. Ends by error, by silence, or when the client ends it.
+/// One connection: a question, an answer, and so on. Ends by error, by silence, or when the client
+/// ends it.
 async fn converse(mut stream: TcpStream, client: IpAddr, shared: &Shared) -> std::io::Result<()> {
     let mut rng = StdRng::from_os_rng();
     loop {

@@ -1,4 +1,5 @@
-//! The zone: which names there are and what each means. Built whole from a snapshot, never changed, so that readers need no lock.
+//! The zone: which names there are and what each means. Built whole from a snapshot, never changed,
+//! so that readers need no lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,9 +9,11 @@ use rand::seq::SliceRandom as _;
 use uc_api::layout::DOMAIN;
 use uc_api::{MachineId, MachineName, ProjectName, ServiceKey, ServiceName};
 
-/// How long an answer may be kept, seconds. Whoever takes a replica out of service waits this long, too.
+/// How long an answer may be kept, seconds. Whoever takes a replica out of service waits this long,
+/// too.
 pub const ANSWER_TTL_S: u32 = 1;
-/// Addresses in one answer at most; of more, a random choice is given. As many fit a UDP message with EDNS.
+/// Addresses in one answer at most; of more, a random choice is given. As many fit a UDP message
+/// with EDNS.
 pub const MAX_ANSWERS: usize = 64;
 
 /// What a machine knows of the cluster, as far as names go.
@@ -20,11 +23,12 @@ pub struct ZoneInput {
     pub local_machine: Option<MachineId>,
     /// Members, the down ones included.
     pub machines: Vec<ZoneMachine>,
-    /// Services that are meant to exist. With it a service without any replica is a name without addresses; left out, it is no name, and
-    /// the search list may lead a client on to the service of that name in another project.
+    /// Services that are meant to exist. With it a service without any replica is a name without
+    /// addresses; left out, it is no name, and the search list may lead a client on to the service
+    /// of that name in another project.
     pub services: Vec<ServiceKey>,
-    /// Further names of services, each known in the service's project. A service's own name wins over an alias; services that share an
-    /// alias are answered together.
+    /// Further names of services, each known in the service's project. A service's own name wins
+    /// over an alias; services that share an alias are answered together.
     pub aliases: Vec<ZoneAlias>,
     /// Addresses of replicas that have resolvers of their own: for them nothing is forwarded.
     pub elsewhere: Vec<Ipv4Addr>,
@@ -105,7 +109,8 @@ pub enum Lookup {
 #[derive(Debug, Default)]
 pub struct Zone {
     local: Option<MachineId>,
-    /// By name without `.internal`, lower case: `web.shop`, and `web` if it is of one project only.
+    /// By name without `.internal`, lower case: `web.shop`, and `web` if it is of one project
+    /// only.
     services: HashMap<String, Vec<Address>>,
     /// Short names of services that several projects have.
     ambiguous: HashSet<String>,
@@ -132,23 +137,31 @@ impl Zone {
     /// The zone that the snapshot describes.
     pub fn build(input: &ZoneInput) -> Self {
         let elsewhere = input.elsewhere.iter().copied().collect();
-        let mut zone = Self { local: input.local_machine, elsewhere, ..Self::default() };
-        let up: HashMap<MachineId, bool> =
-            input.machines.iter().map(|machine| (machine.id, machine.up)).collect();
+        let mut zone = Self {
+            local: input.local_machine,
+            elsewhere,
+            ..Self::default()
+        };
+        let up: HashMap<MachineId, bool> = input
+            .machines
+            .iter()
+            .map(|machine| (machine.id, machine.up))
+            .collect();
         zone.add_services(input, &up);
         zone.add_aliases(&input.aliases);
         for machine in &input.machines {
             let entry = (machine.id, machine.ipv4);
             zone.machines.insert(machine.id.to_string(), entry);
             zone.machines.insert(machine.name.to_string(), entry);
-            zone.pointers.insert(machine.ipv4, format!("{}.machine.{DOMAIN}", machine.name));
+            zone.pointers
+                .insert(machine.ipv4, format!("{}.machine.{DOMAIN}", machine.name));
             zone.networks.insert(network(machine.ipv4));
         }
         zone
     }
 
-    /// Whether who asks from there has resolvers of its own for names that are not ours. It is told so by REFUSED, on which Docker's resolver
-    /// and glibc's ask the next one.
+    /// Whether who asks from there has resolvers of its own for names that are not ours. It is told
+    /// so by REFUSED, on which Docker's resolver and glibc's ask the next one.
     pub fn asks_elsewhere(&self, client: IpAddr) -> bool {
         match client.to_canonical() {
             IpAddr::V4(client) => self.elsewhere.contains(&client),
@@ -160,7 +173,11 @@ impl Zone {
         let mut by_service: BTreeMap<String, BTreeMap<String, Vec<Address>>> = BTreeMap::new();
         let lower = |service: &ServiceName| service.as_str().to_ascii_lowercase();
         for key in &input.services {
-            by_service.entry(lower(&key.service)).or_default().entry(key.project.to_string()).or_default();
+            by_service
+                .entry(lower(&key.service))
+                .or_default()
+                .entry(key.project.to_string())
+                .or_default();
         }
         for replica in &input.replicas {
             let addresses = by_service
@@ -171,12 +188,18 @@ impl Zone {
             if !replica.running {
                 continue;
             }
-            self.pointers
-                .insert(replica.ip, format!("{}.{}.{DOMAIN}", lower(&replica.service), replica.project));
+            self.pointers.insert(
+                replica.ip,
+                format!("{}.{}.{DOMAIN}", lower(&replica.service), replica.project),
+            );
             if !replica.unhealthy && !replica.draining {
                 // A machine that nobody lists is not known to be down.
                 let up = up.get(&replica.machine_id).copied().unwrap_or(true);
-                addresses.push(Address { ip: replica.ip, machine: replica.machine_id, up });
+                addresses.push(Address {
+                    ip: replica.ip,
+                    machine: replica.machine_id,
+                    up,
+                });
             }
         }
         for (service, projects) in by_service {
@@ -202,15 +225,23 @@ impl Zone {
         let pairs: BTreeSet<(String, String)> = aliases
             .iter()
             .filter(|alias| is_name(&alias.name))
-            .map(|ZoneAlias { service: ServiceKey { project, service }, name }| {
-                let of = |name: &str| format!("{name}.{project}").to_ascii_lowercase();
-                (of(name), of(service.as_str()))
-            })
+            .map(
+                |ZoneAlias {
+                     service: ServiceKey { project, service },
+                     name,
+                 }| {
+                    let of = |name: &str| format!("{name}.{project}").to_ascii_lowercase();
+                    (of(name), of(service.as_str()))
+                },
+            )
             .collect();
         let mut named: BTreeMap<String, Vec<Address>> = BTreeMap::new();
         for (name, service) in pairs {
             if let Some(addresses) = self.services.get(&service) {
-                named.entry(name).or_default().extend(addresses.iter().copied());
+                named
+                    .entry(name)
+                    .or_default()
+                    .extend(addresses.iter().copied());
             }
         }
         for (name, addresses) in named {
@@ -229,15 +260,18 @@ impl Zone {
         }
     }
 
-    /// What a name means. Upper and lower case are the same; a last dot may be there or not. The order of addresses, and which of too many
-    /// are given, comes from `rng`.
+    /// What a name means. Upper and lower case are the same; a last dot may be there or not. The
+    /// order of addresses, and which of too many are given, comes from `rng`.
     pub fn lookup(&self, name: &str, kind: Kind, rng: &mut impl Rng) -> Lookup {
         let lower = name.to_ascii_lowercase();
         let name = lower.strip_suffix('.').unwrap_or(&lower);
         if name == DOMAIN {
             return Lookup::NoData;
         }
-        if let Some(inner) = name.strip_suffix(DOMAIN).and_then(|rest| rest.strip_suffix('.')) {
+        if let Some(inner) = name
+            .strip_suffix(DOMAIN)
+            .and_then(|rest| rest.strip_suffix('.'))
+        {
             return self.addresses(inner, kind, rng);
         }
         if let Some(reversed) = name.strip_suffix(".in-addr.arpa") {
@@ -247,25 +281,40 @@ impl Zone {
     }
 
     fn addresses(&self, name: &str, kind: Kind, rng: &mut impl Rng) -> Lookup {
-        let Some(mut found) = self.find(name) else { return Lookup::NxDomain };
+        let Some(mut found) = self.find(name) else {
+            return Lookup::NxDomain;
+        };
         if found.addresses.is_empty() || !matches!(kind, Kind::A | Kind::Any) {
             return Lookup::NoData;
         }
         found.addresses.shuffle(rng);
         if let Some(local) = self.local.filter(|_| found.nearest) {
             // Stable, so the rest stays shuffled.
-            found.addresses.sort_by_key(|address| address.machine != local);
+            found
+                .addresses
+                .sort_by_key(|address| address.machine != local);
         }
         found.addresses.truncate(MAX_ANSWERS);
-        Lookup::Addresses(found.addresses.into_iter().map(|address| address.ip).collect())
+        Lookup::Addresses(
+            found
+                .addresses
+                .into_iter()
+                .map(|address| address.ip)
+                .collect(),
+        )
     }
 
-    /// `None`: there is no such name. An exact name goes before what a prefix would make of it: a service may be called `nearest.db`.
+    /// `None`: there is no such name. An exact name goes before what a prefix would make of it: a
+    /// service may be called `nearest.db`.
     fn find(&self, name: &str) -> Option<Found> {
         if let Some(machine) = name.strip_suffix(".machine")
             && let Some((id, ip)) = self.machines.get(machine)
         {
-            return Some(Found::just(vec![Address { ip: *ip, machine: *id, up: true }]));
+            return Some(Found::just(vec![Address {
+                ip: *ip,
+                machine: *id,
+                up: true,
+            }]));
         }
         if let Some(addresses) = self.services.get(name) {
             return Some(Found::just(serving(addresses)));
@@ -277,15 +326,23 @@ impl Zone {
             }
         }
         if let Some((machine, service)) = name.split_once(".m.")
-            && let (Some((id, _)), Some(addresses)) = (self.machines.get(machine), self.services.get(service))
+            && let (Some((id, _)), Some(addresses)) =
+                (self.machines.get(machine), self.services.get(service))
         {
-            let there: Vec<Address> =
-                addresses.iter().filter(|address| address.machine == *id).copied().collect();
+            let there: Vec<Address> = addresses
+                .iter()
+                .filter(|address| address.machine == *id)
+                .copied()
+                .collect();
             return Some(Found::just(serving(&there)));
         }
-        let below_m = name.strip_prefix("m.").is_some_and(|service| self.services.contains_key(service));
-        let exists =
-            name == "machine" || below_m || self.ambiguous.contains(name) || self.parents.contains(name);
+        let below_m = name
+            .strip_prefix("m.")
+            .is_some_and(|service| self.services.contains_key(service));
+        let exists = name == "machine"
+            || below_m
+            || self.ambiguous.contains(name)
+            || self.parents.contains(name);
         exists.then(|| Found::just(Vec::new()))
     }
 
@@ -318,14 +375,18 @@ struct Found {
 
 impl Found {
     fn just(addresses: Vec<Address>) -> Self {
-        Self { addresses, nearest: false }
+        Self {
+            addresses,
+            nearest: false,
+        }
     }
 }
 
 /// What can stand in a query: labels of at most 63 bytes without dots, controls or spaces.
 fn is_name(name: &str) -> bool {
-    let label =
-        |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_graphic());
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_graphic())
+    };
     name.len() <= 180 && name.split('.').all(label)
 }
 
@@ -333,10 +394,19 @@ fn is_prefixed(name: &str) -> bool {
     name.starts_with("rr.") || name.starts_with("nearest.")
 }
 
-/// Those on machines that are up; if there are none, the others: an address that may work is better than none.
+/// Those on machines that are up; if there are none, the others: an address that may work is better
+/// than none.
 fn serving(addresses: &[Address]) -> Vec<Address> {
-    let up: Vec<Address> = addresses.iter().filter(|address| address.up).copied().collect();
-    if up.is_empty() { addresses.to_vec() } else { up }
+    let up: Vec<Address> = addresses
+        .iter()
+        .filter(|address| address.up)
+        .copied()
+        .collect();
+    if up.is_empty() {
+        addresses.to_vec()
+    } else {
+        up
+    }
 }
 
 fn network(ip: Ipv4Addr) -> [u8; 3] {

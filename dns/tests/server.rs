@@ -38,10 +38,17 @@ fn loopback() -> SocketAddr {
 
 async fn start(zone: Zone, upstreams: Vec<SocketAddr>, limits: Limits) -> Running {
     let mut tries = 0;
-    // A port that was free for UDP may be taken for TCP by the test beside this one: then another one.
+    // A port that was free for UDP may be taken for TCP by the test beside this one: then another
+    // one.
     let server = loop {
         let (upstreams, limits) = (upstreams.clone(), limits.clone());
-        match Server::bind(ServerConfig { listen: vec![loopback()], upstreams, limits }).await {
+        match Server::bind(ServerConfig {
+            listen: vec![loopback()],
+            upstreams,
+            limits,
+        })
+        .await
+        {
             Err(DnsError::Bind { .. }) if tries < 20 => tries += 1,
             bound => break bound.unwrap(),
         }
@@ -50,7 +57,12 @@ async fn start(zone: Zone, upstreams: Vec<SocketAddr>, limits: Limits) -> Runnin
     let (zone, receiver) = watch::channel(Arc::new(zone));
     let cancel = CancellationToken::new();
     let task = tokio::spawn(server.run(receiver, cancel.clone()));
-    Running { address, zone, cancel, task }
+    Running {
+        address,
+        zone,
+        cancel,
+        task,
+    }
 }
 
 impl Running {
@@ -88,7 +100,11 @@ fn zone(project: &str, replicas: u8) -> Zone {
 }
 
 fn resolver(server: SocketAddr, tcp: bool) -> TokioResolver {
-    let mut connection = if tcp { ConnectionConfig::tcp() } else { ConnectionConfig::udp() };
+    let mut connection = if tcp {
+        ConnectionConfig::tcp()
+    } else {
+        ConnectionConfig::udp()
+    };
     connection.port = server.port();
     let name_server = NameServerConfig::new(server.ip(), true, vec![connection]);
     let config = ResolverConfig::from_parts(None, vec![], vec![name_server]);
@@ -123,7 +139,10 @@ async fn ask_udp(server: SocketAddr, bytes: &[u8]) -> Message {
     socket.connect(server).await.unwrap();
     socket.send(bytes).await.unwrap();
     let mut buffer = [0; 4096];
-    let length = timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("no answer").unwrap();
+    let length = timeout(PATIENCE, socket.recv(&mut buffer))
+        .await
+        .expect("no answer")
+        .unwrap();
     Message::from_vec(&buffer[..length]).unwrap()
 }
 
@@ -133,7 +152,10 @@ async fn say(stream: &mut TcpStream, bytes: &[u8]) {
 }
 
 async fn hear(stream: &mut TcpStream) -> Message {
-    let length = timeout(PATIENCE, stream.read_u16()).await.expect("no answer").unwrap();
+    let length = timeout(PATIENCE, stream.read_u16())
+        .await
+        .expect("no answer")
+        .unwrap();
     let mut bytes = vec![0; usize::from(length)];
     stream.read_exact(&mut bytes).await.unwrap();
     Message::from_vec(&bytes).unwrap()
@@ -149,25 +171,47 @@ async fn silence() -> (UdpSocket, SocketAddr) {
 #[tokio::test]
 async fn hickory_finds_our_names_over_udp_and_tcp() {
     let server = start(zone("shop", 3), vec![], Limits::default()).await;
-    let all: HashSet<IpAddr> = (2..5).map(|host| IpAddr::from([10, 210, 1, host])).collect();
+    let all: HashSet<IpAddr> = (2..5)
+        .map(|host| IpAddr::from([10, 210, 1, host]))
+        .collect();
     for tcp in [false, true] {
-        for name in
-            ["web.shop.internal.", "WEB.internal.", "nearest.web.shop.internal.", "m1.m.web.shop.internal."]
-        {
+        for name in [
+            "web.shop.internal.",
+            "WEB.internal.",
+            "nearest.web.shop.internal.",
+            "m1.m.web.shop.internal.",
+        ] {
             let found = lookup(server.address, tcp, name).await.unwrap();
             assert_eq!(found.into_iter().collect::<HashSet<_>>(), all, "{name}");
         }
         assert_eq!(
-            lookup(server.address, tcp, "m1.machine.internal.").await.unwrap(),
+            lookup(server.address, tcp, "m1.machine.internal.")
+                .await
+                .unwrap(),
             [IpAddr::from([10, 210, 1, 1])]
         );
-        let error = resolver(server.address, tcp).ipv4_lookup("nobody.internal.").await.unwrap_err();
+        let error = resolver(server.address, tcp)
+            .ipv4_lookup("nobody.internal.")
+            .await
+            .unwrap_err();
         assert!(error.is_nx_domain(), "{error}");
-        let error = resolver(server.address, tcp).ipv6_lookup("web.shop.internal.").await.unwrap_err();
-        assert!(error.is_no_records_found() && !error.is_nx_domain(), "{error}");
-        let names =
-            resolver(server.address, tcp).reverse_lookup(IpAddr::from([10, 210, 1, 3])).await.unwrap();
-        let names: Vec<String> = names.answers().iter().map(|record| record.data.to_string()).collect();
+        let error = resolver(server.address, tcp)
+            .ipv6_lookup("web.shop.internal.")
+            .await
+            .unwrap_err();
+        assert!(
+            error.is_no_records_found() && !error.is_nx_domain(),
+            "{error}"
+        );
+        let names = resolver(server.address, tcp)
+            .reverse_lookup(IpAddr::from([10, 210, 1, 3]))
+            .await
+            .unwrap();
+        let names: Vec<String> = names
+            .answers()
+            .iter()
+            .map(|record| record.data.to_string())
+            .collect();
         assert_eq!(names, ["web.shop.internal."]);
     }
     server.stop().await;
@@ -176,33 +220,69 @@ async fn hickory_finds_our_names_over_udp_and_tcp() {
 #[tokio::test]
 async fn a_new_zone_is_answered_from_at_once() {
     let server = start(zone("shop", 1), vec![], Limits::default()).await;
-    assert_eq!(lookup(server.address, false, "web.shop.internal.").await.unwrap().len(), 1);
+    assert_eq!(
+        lookup(server.address, false, "web.shop.internal.")
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
     server.zone.send_replace(Arc::new(zone("shop", 2)));
-    assert_eq!(lookup(server.address, false, "web.shop.internal.").await.unwrap().len(), 2);
+    assert_eq!(
+        lookup(server.address, false, "web.shop.internal.")
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
     server.zone.send_replace(Arc::new(zone("blog", 1)));
-    assert!(lookup(server.address, false, "web.shop.internal.").await.is_err());
+    assert!(
+        lookup(server.address, false, "web.shop.internal.")
+            .await
+            .is_err()
+    );
     server.stop().await;
 }
 
 #[tokio::test]
 async fn too_long_for_udp_is_cut_and_whole_over_tcp() {
     let server = start(zone("shop", 60), vec![], Limits::default()).await;
-    let message = ask_udp(server.address, &question(1, "web.shop.internal.", RecordType::A)).await;
+    let message = ask_udp(
+        server.address,
+        &question(1, "web.shop.internal.", RecordType::A),
+    )
+    .await;
     assert!(message.metadata.truncation);
     assert_eq!(message.answers.len(), 29);
     // Two questions at once on one connection.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    say(&mut stream, &question(2, "web.shop.internal.", RecordType::A)).await;
-    say(&mut stream, &question(3, "m1.machine.internal.", RecordType::A)).await;
+    say(
+        &mut stream,
+        &question(2, "web.shop.internal.", RecordType::A),
+    )
+    .await;
+    say(
+        &mut stream,
+        &question(3, "m1.machine.internal.", RecordType::A),
+    )
+    .await;
     let message = hear(&mut stream).await;
-    assert_eq!((message.metadata.id, message.answers.len(), message.metadata.truncation), (2, 60, false));
+    assert_eq!(
+        (
+            message.metadata.id,
+            message.answers.len(),
+            message.metadata.truncation
+        ),
+        (2, 60, false)
+    );
     assert_eq!(hear(&mut stream).await.metadata.id, 3);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn what_is_not_ours_is_asked_elsewhere() {
-    // The upstream is a second server; to it, names under `internal` of the first one are its own, so it gets reverse names of its network.
+    // The upstream is a second server; to it, names under `internal` of the first one are its own,
+    // so it gets reverse names of its network.
     let upstream = start(zone("shop", 60), vec![], Limits::default()).await;
     let server = start(Zone::default(), vec![upstream.address], Limits::default()).await;
     let reverse = question(77, "5.1.210.10.in-addr.arpa.", RecordType::PTR);
@@ -212,10 +292,18 @@ async fn what_is_not_ours_is_asked_elsewhere() {
         assert_eq!(message.answers[0].data.to_string(), "web.shop.internal.");
     }
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    say(&mut stream, &question(78, "5.1.210.10.in-addr.arpa.", RecordType::PTR)).await;
+    say(
+        &mut stream,
+        &question(78, "5.1.210.10.in-addr.arpa.", RecordType::PTR),
+    )
+    .await;
     assert_eq!(hear(&mut stream).await.answers.len(), 1);
     // What is under our domain is never asked elsewhere, though the other one would know.
-    let message = ask_udp(server.address, &question(79, "web.shop.internal.", RecordType::A)).await;
+    let message = ask_udp(
+        server.address,
+        &question(79, "web.shop.internal.", RecordType::A),
+    )
+    .await;
     assert_eq!(message.metadata.response_code, ResponseCode::NXDomain);
     assert_eq!(message.authorities.len(), 1);
     server.stop().await;
@@ -225,8 +313,16 @@ async fn what_is_not_ours_is_asked_elsewhere() {
 #[tokio::test]
 async fn an_answer_is_kept_when_the_one_who_gave_it_is_gone() {
     let upstream = UdpSocket::bind(loopback()).await.unwrap();
-    let limits = Limits { upstream_patience: Duration::from_millis(200), ..Limits::default() };
-    let server = start(Zone::default(), vec![upstream.local_addr().unwrap()], limits).await;
+    let limits = Limits {
+        upstream_patience: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = start(
+        Zone::default(),
+        vec![upstream.local_addr().unwrap()],
+        limits,
+    )
+    .await;
     let answering = tokio::spawn(async move {
         let mut buffer = [0; 512];
         let (length, from) = upstream.recv_from(&mut buffer).await.unwrap();
@@ -243,11 +339,22 @@ async fn an_answer_is_kept_when_the_one_who_gave_it_is_gone() {
         upstream.send_to(&response, from).await.unwrap();
     });
     for id in [5, 6] {
-        let message = ask_udp(server.address, &question(id, "kept.example.", RecordType::A)).await;
-        assert_eq!((message.metadata.id, message.answers[0].data.to_string()), (id, "192.0.2.7".to_owned()));
+        let message = ask_udp(
+            server.address,
+            &question(id, "kept.example.", RecordType::A),
+        )
+        .await;
+        assert_eq!(
+            (message.metadata.id, message.answers[0].data.to_string()),
+            (id, "192.0.2.7".to_owned())
+        );
     }
     answering.await.unwrap();
-    let message = ask_udp(server.address, &question(7, "other.example.", RecordType::A)).await;
+    let message = ask_udp(
+        server.address,
+        &question(7, "other.example.", RecordType::A),
+    )
+    .await;
     assert_eq!(message.metadata.response_code, ResponseCode::ServFail);
     server.stop().await;
 }
@@ -257,9 +364,21 @@ async fn the_next_one_is_asked_when_one_is_silent_or_refuses() {
     let (_socket, silent) = silence().await;
     let refusing = start(Zone::default(), vec![], Limits::default()).await;
     let good = start(zone("shop", 1), vec![], Limits::default()).await;
-    let limits = Limits { upstream_patience: Duration::from_millis(300), ..Limits::default() };
-    let server = start(Zone::default(), vec![silent, refusing.address, good.address], limits).await;
-    let message = ask_udp(server.address, &question(1, "1.1.210.10.in-addr.arpa.", RecordType::PTR)).await;
+    let limits = Limits {
+        upstream_patience: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let server = start(
+        Zone::default(),
+        vec![silent, refusing.address, good.address],
+        limits,
+    )
+    .await;
+    let message = ask_udp(
+        server.address,
+        &question(1, "1.1.210.10.in-addr.arpa.", RecordType::PTR),
+    )
+    .await;
     assert_eq!(message.answers[0].data.to_string(), "m1.machine.internal.");
     for running in [server, refusing, good] {
         running.stop().await;
@@ -269,15 +388,31 @@ async fn the_next_one_is_asked_when_one_is_silent_or_refuses() {
 #[tokio::test]
 async fn who_has_resolvers_of_its_own_is_sent_to_them() {
     let upstream = start(zone("outside", 3), vec![], Limits::default()).await;
-    let own = Zone::build(&ZoneInput { elsewhere: vec![Ipv4Addr::LOCALHOST], ..ZoneInput::default() });
+    let own = Zone::build(&ZoneInput {
+        elsewhere: vec![Ipv4Addr::LOCALHOST],
+        ..ZoneInput::default()
+    });
     let server = start(own, vec![upstream.address], Limits::default()).await;
-    let ours = ask_udp(server.address, &question(1, "web.shop.internal", RecordType::A)).await;
+    let ours = ask_udp(
+        server.address,
+        &question(1, "web.shop.internal", RecordType::A),
+    )
+    .await;
     assert_eq!(ours.metadata.response_code, ResponseCode::NXDomain);
     let others = question(2, "example.com", RecordType::A);
-    assert_eq!(ask_udp(server.address, &others).await.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(
+        ask_udp(server.address, &others)
+            .await
+            .metadata
+            .response_code,
+        ResponseCode::Refused
+    );
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     say(&mut stream, &others).await;
-    assert_eq!(hear(&mut stream).await.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(
+        hear(&mut stream).await.metadata.response_code,
+        ResponseCode::Refused
+    );
     server.stop().await;
     upstream.stop().await;
 }
@@ -286,36 +421,68 @@ async fn who_has_resolvers_of_its_own_is_sent_to_them() {
 async fn with_all_resolvers_dead_the_client_hears_so_in_time() {
     let (_one, first) = silence().await;
     let (_two, second) = silence().await;
-    let limits = Limits { upstream_patience: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits {
+        upstream_patience: Duration::from_millis(300),
+        ..Limits::default()
+    };
     let server = start(zone("shop", 1), vec![first, second], limits).await;
     let begin = Instant::now();
     let message = ask_udp(server.address, &question(1, "example.org.", RecordType::A)).await;
     assert_eq!(message.metadata.response_code, ResponseCode::ServFail);
-    assert!(begin.elapsed() >= Duration::from_millis(600), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() >= Duration::from_millis(600),
+        "{:?}",
+        begin.elapsed()
+    );
     // Our own names do not wait behind others.
     for number in 0..100 {
         let socket = UdpSocket::bind(loopback()).await.unwrap();
-        socket.send_to(&question(number, "example.org.", RecordType::A), server.address).await.unwrap();
+        socket
+            .send_to(
+                &question(number, "example.org.", RecordType::A),
+                server.address,
+            )
+            .await
+            .unwrap();
     }
-    assert_eq!(lookup(server.address, false, "web.shop.internal.").await.unwrap().len(), 1);
+    assert_eq!(
+        lookup(server.address, false, "web.shop.internal.")
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
     server.stop().await;
 }
 
 #[tokio::test]
 async fn more_than_so_many_at_once_are_declined() {
     let (_socket, silent) = silence().await;
-    let limits = Limits { forwarded: 2, upstream_patience: Duration::from_mins(1), ..Limits::default() };
+    let limits = Limits {
+        forwarded: 2,
+        upstream_patience: Duration::from_mins(1),
+        ..Limits::default()
+    };
     let server = start(Zone::default(), vec![silent], limits).await;
     let socket = UdpSocket::bind(loopback()).await.unwrap();
     socket.connect(server.address).await.unwrap();
     for id in 0..5 {
-        socket.send(&question(id, "example.org.", RecordType::A)).await.unwrap();
+        socket
+            .send(&question(id, "example.org.", RecordType::A))
+            .await
+            .unwrap();
     }
     let mut buffer = [0; 512];
     for _ in 0..3 {
-        let length = timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("three are declined").unwrap();
+        let length = timeout(PATIENCE, socket.recv(&mut buffer))
+            .await
+            .expect("three are declined")
+            .unwrap();
         assert_eq!(
-            Message::from_vec(&buffer[..length]).unwrap().metadata.response_code,
+            Message::from_vec(&buffer[..length])
+                .unwrap()
+                .metadata
+                .response_code,
             ResponseCode::ServFail
         );
     }
@@ -325,15 +492,24 @@ async fn more_than_so_many_at_once_are_declined() {
 
 #[tokio::test]
 async fn we_never_ask_ourselves() {
-    // Ports of 127.0.0.1 are taken by others as soon as they are free; one of an address of our own is not.
+    // Ports of 127.0.0.1 are taken by others as soon as they are free; one of an address of our own
+    // is not.
     let own = SocketAddr::from(([127, 53, 0, 1], 0));
-    let first = Server::bind(ServerConfig { listen: vec![own], ..ServerConfig::default() }).await.unwrap();
+    let first = Server::bind(ServerConfig {
+        listen: vec![own],
+        ..ServerConfig::default()
+    })
+    .await
+    .unwrap();
     let address = first.addresses()[0];
     drop(first);
     let config = ServerConfig {
         listen: vec![address],
         upstreams: vec![address],
-        limits: Limits { upstream_patience: Duration::from_mins(1), ..Limits::default() },
+        limits: Limits {
+            upstream_patience: Duration::from_mins(1),
+            ..Limits::default()
+        },
     };
     let server = Server::bind(config).await.unwrap();
     let (_zone, receiver) = watch::channel(Arc::new(Zone::default()));
@@ -350,36 +526,75 @@ async fn rubbish_is_survived() {
     let server = start(zone("shop", 1), vec![], Limits::default()).await;
     let socket = UdpSocket::bind(loopback()).await.unwrap();
     for length in 0..64_usize {
-        let bytes: Vec<u8> = (0..length).map(|index| (index * 37 + length * 11) as u8).collect();
+        let bytes: Vec<u8> = (0..length)
+            .map(|index| (index * 37 + length * 11) as u8)
+            .collect();
         socket.send_to(&bytes, server.address).await.unwrap();
     }
     socket.send_to(&[0; 9_000], server.address).await.unwrap();
-    for bytes in [&b"\xff\xff"[..], b"\0\x05hello", b"\0\x00", b"GET / HTTP/1.1\r\n\r\n"] {
+    for bytes in [
+        &b"\xff\xff"[..],
+        b"\0\x05hello",
+        b"\0\x00",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let _ = stream.write_all(bytes).await;
         let _ = stream.shutdown().await;
         let mut rest = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the connection is ended").ok();
+        timeout(PATIENCE, stream.read_to_end(&mut rest))
+            .await
+            .expect("the connection is ended")
+            .ok();
     }
-    assert_eq!(lookup(server.address, false, "web.shop.internal.").await.unwrap().len(), 1);
-    assert_eq!(lookup(server.address, true, "web.shop.internal.").await.unwrap().len(), 1);
+    assert_eq!(
+        lookup(server.address, false, "web.shop.internal.")
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        lookup(server.address, true, "web.shop.internal.")
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_silent_connection_is_ended_and_makes_room() {
-    let limits = Limits { connections: 1, idle: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits {
+        connections: 1,
+        idle: Duration::from_millis(200),
+        ..Limits::default()
+    };
     let server = start(zone("shop", 1), vec![], limits).await;
     let mut silent = TcpStream::connect(server.address).await.unwrap();
-    assert_eq!(lookup(server.address, true, "web.shop.internal.").await.unwrap().len(), 1);
-    let ended = timeout(PATIENCE, silent.read_u8()).await.expect("it is ended");
+    assert_eq!(
+        lookup(server.address, true, "web.shop.internal.")
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    let ended = timeout(PATIENCE, silent.read_u8())
+        .await
+        .expect("it is ended");
     assert!(ended.is_err());
     server.stop().await;
 }
 
 #[tokio::test]
 async fn an_address_that_cannot_be_had_is_explained() {
-    let bind = |listen: Vec<SocketAddr>| Server::bind(ServerConfig { listen, ..ServerConfig::default() });
+    let bind = |listen: Vec<SocketAddr>| {
+        Server::bind(ServerConfig {
+            listen,
+            ..ServerConfig::default()
+        })
+    };
     let taken = TcpListener::bind(loopback()).await.unwrap();
     let address = taken.local_addr().unwrap();
     let error = bind(vec![address]).await.unwrap_err();
@@ -389,22 +604,41 @@ async fn an_address_that_cannot_be_had_is_explained() {
         "{text}"
     );
 
-    let error = bind(vec!["192.0.2.200:53".parse().unwrap()]).await.unwrap_err();
-    assert!(error.to_string().contains("192.0.2.200 is not an address of this machine"), "{error}");
+    let error = bind(vec!["192.0.2.200:53".parse().unwrap()])
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("192.0.2.200 is not an address of this machine"),
+        "{error}"
+    );
     assert!(matches!(bind(vec![]).await, Err(DnsError::NoAddress)));
 }
 
 #[tokio::test]
 async fn dig_agrees() {
-    let found = std::process::Command::new("dig").arg("-v").stderr(Stdio::null()).status();
+    let found = std::process::Command::new("dig")
+        .arg("-v")
+        .stderr(Stdio::null())
+        .status();
     if found.is_err() {
-        let _ = writeln!(std::io::stderr(), "skipped: there is no dig (Debian: bind9-dnsutils)");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: there is no dig (Debian: bind9-dnsutils)"
+        );
         return;
     }
     let server = start(zone("shop", 40), vec![], Limits::default()).await;
     let dig = async |arguments: &[&str]| {
         let output = tokio::process::Command::new("dig")
-            .args(["@127.0.0.1", "-p", &server.address.port().to_string(), "+time=5", "+tries=1"])
+            .args([
+                "@127.0.0.1",
+                "-p",
+                &server.address.port().to_string(),
+                "+time=5",
+                "+tries=1",
+            ])
             .args(arguments)
             .output()
             .await
@@ -412,26 +646,45 @@ async fn dig_agrees() {
         String::from_utf8(output.stdout).unwrap()
     };
     // 40 addresses do not fit 512 bytes: dig comes again over TCP by itself.
-    for arguments in
-        [&["web.shop.internal"][..], &["+noedns", "web.shop.internal"], &["+tcp", "WEB.shop.INTERNAL"]]
-    {
+    for arguments in [
+        &["web.shop.internal"][..],
+        &["+noedns", "web.shop.internal"],
+        &["+tcp", "WEB.shop.INTERNAL"],
+    ] {
         let mut all = vec!["+short"];
         all.extend(arguments);
         let answer = dig(&all).await;
-        let lines: HashSet<&str> = answer.lines().filter(|line| line.parse::<Ipv4Addr>().is_ok()).collect();
+        let lines: HashSet<&str> = answer
+            .lines()
+            .filter(|line| line.parse::<Ipv4Addr>().is_ok())
+            .collect();
         assert_eq!(lines.len(), 40, "{arguments:?}: {answer}");
     }
     let answer = dig(&["+noedns", "+ignore", "web.shop.internal"]).await;
-    assert!(answer.contains("flags: qr aa tc rd ra; QUERY: 1, ANSWER: 29"), "{answer}");
-    let answer = dig(&["nobody.internal", "AAAA"]).await;
-    assert!(answer.contains("status: NXDOMAIN") && answer.contains("flags: qr aa rd ra"), "{answer}");
     assert!(
-        answer.contains("internal.\t\t1\tIN\tSOA\tns.internal. hostmaster.internal. 1 3600 600 86400 1"),
+        answer.contains("flags: qr aa tc rd ra; QUERY: 1, ANSWER: 29"),
+        "{answer}"
+    );
+    let answer = dig(&["nobody.internal", "AAAA"]).await;
+    assert!(
+        answer.contains("status: NXDOMAIN") && answer.contains("flags: qr aa rd ra"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains(
+            "internal.\t\t1\tIN\tSOA\tns.internal. hostmaster.internal. 1 3600 600 86400 1"
+        ),
         "{answer}"
     );
     let answer = dig(&["web.shop.internal", "AAAA"]).await;
-    assert!(answer.contains("status: NOERROR") && answer.contains("ANSWER: 0, AUTHORITY: 1"), "{answer}");
-    assert_eq!(dig(&["+short", "-x", "10.210.1.2"]).await, "web.shop.internal.\n");
+    assert!(
+        answer.contains("status: NOERROR") && answer.contains("ANSWER: 0, AUTHORITY: 1"),
+        "{answer}"
+    );
+    assert_eq!(
+        dig(&["+short", "-x", "10.210.1.2"]).await,
+        "web.shop.internal.\n"
+    );
     let answer = dig(&["+edns=3", "+noednsneg", "web.shop.internal"]).await;
     assert!(answer.contains("status: BADVERS"), "{answer}");
     let answer = dig(&["+opcode=notify", "web.shop.internal"]).await;
@@ -440,6 +693,9 @@ async fn dig_agrees() {
     assert!(answer.contains("status: REFUSED"), "{answer}");
     let answer = dig(&["+qr", "example.org"]).await;
     assert!(answer.contains("status: SERVFAIL"), "{answer}");
-    assert!(!answer.contains("Warning") && !answer.contains("malformed"), "{answer}");
+    assert!(
+        !answer.contains("Warning") && !answer.contains("malformed"),
+        "{answer}"
+    );
     server.stop().await;
 }

@@ -1,4 +1,5 @@
-//! What the mesh of this machine shall be: a complete description, handed over as a whole and applied incrementally.
+//! What the mesh of this machine shall be: a complete description, handed over as a whole and
+//! applied incrementally.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,8 +34,9 @@ pub struct MeshConfig {
     pub listen_port: u16,
     /// The name of the mesh interface, `uc0` outside of tests.
     pub interface: String,
-    /// Addresses of the interface. The first IPv4 address, if there is one, is the preferred source of the IPv4 routes: give the
-    /// machine's own IPv4 address as a /32, even though the container bridge has it too, so that the routes do not depend on Docker.
+    /// Addresses of the interface. The first IPv4 address, if there is one, is the preferred
+    /// source of the IPv4 routes: give the machine's own IPv4 address as a /32, even though
+    /// the container bridge has it too, so that the routes do not depend on Docker.
     pub addresses: Vec<IpNet>,
     /// In bytes, 1280 to 65535; see [`DEFAULT_MTU`].
     #[serde(default = "default_mtu")]
@@ -153,7 +155,10 @@ impl MeshConfig {
                 return Err(ConfigError::DefaultRoute { peer: key, prefix });
             }
             if peer.endpoints.len() > MAX_ENDPOINTS {
-                return Err(ConfigError::TooManyEndpoints { peer: key, count: peer.endpoints.len() });
+                return Err(ConfigError::TooManyEndpoints {
+                    peer: key,
+                    count: peer.endpoints.len(),
+                });
             }
         }
         Ok(())
@@ -161,8 +166,9 @@ impl MeshConfig {
 
     /// Who gets which addresses: prefixes without host bits, each prefix with one peer only.
     ///
-    /// Two machines may have taken the same subnet on two sides of a partition. Refusing the configuration until that is settled
-    /// would keep every other change from being applied too, so the peer listed first keeps the prefix and the clash is reported.
+    /// Two machines may have taken the same subnet on two sides of a partition. Refusing the
+    /// configuration until that is settled would keep every other change from being applied too, so
+    /// the peer listed first keeps the prefix and the clash is reported.
     pub fn allocation(&self) -> (BTreeMap<PublicKey, BTreeSet<IpNet>>, Vec<AddressConflict>) {
         let mut holders: BTreeMap<IpNet, PublicKey> = BTreeMap::new();
         let mut allocation = BTreeMap::new();
@@ -172,7 +178,11 @@ impl MeshConfig {
             for prefix in peer.allowed_ips.iter().map(IpNet::trunc) {
                 match holders.get(&prefix) {
                     Some(&holder) if holder != peer.public_key => {
-                        conflicts.push(AddressConflict { prefix, holder, other: peer.public_key });
+                        conflicts.push(AddressConflict {
+                            prefix,
+                            holder,
+                            other: peer.public_key,
+                        });
                     }
                     _ => {
                         holders.insert(prefix, peer.public_key);
@@ -220,7 +230,10 @@ pub(crate) mod tests {
             private_key: key(own),
             listen_port: 51820,
             interface: "uc0".to_owned(),
-            addresses: vec![format!("10.210.{own}.1/32").parse().unwrap(), "fdcc::1/128".parse().unwrap()],
+            addresses: vec![
+                format!("10.210.{own}.1/32").parse().unwrap(),
+                "fdcc::1/128".parse().unwrap(),
+            ],
             mtu: DEFAULT_MTU,
             peers: peers.iter().map(|n| peer(*n)).collect(),
         }
@@ -231,9 +244,15 @@ pub(crate) mod tests {
         let config = config(1, &[2, 3]);
         config.validate().unwrap();
         let mut json = serde_json::to_value(&config).unwrap();
-        assert_eq!(serde_json::from_value::<MeshConfig>(json.clone()).unwrap(), config);
+        assert_eq!(
+            serde_json::from_value::<MeshConfig>(json.clone()).unwrap(),
+            config
+        );
         json.as_object_mut().unwrap().remove("mtu");
-        assert_eq!(serde_json::from_value::<MeshConfig>(json).unwrap().mtu, 1420);
+        assert_eq!(
+            serde_json::from_value::<MeshConfig>(json).unwrap().mtu,
+            1420
+        );
     }
 
     #[test]
@@ -243,13 +262,28 @@ pub(crate) mod tests {
             change(&mut config);
             config.validate().unwrap_err()
         };
-        assert_eq!(check(|c| c.interface = "a b".into()), ConfigError::Interface("a b".into()));
-        assert_eq!(check(|c| c.interface = "..".into()), ConfigError::Interface("..".into()));
-        assert!(matches!(check(|c| c.interface = "x".repeat(16)), ConfigError::Interface(_)));
+        assert_eq!(
+            check(|c| c.interface = "a b".into()),
+            ConfigError::Interface("a b".into())
+        );
+        assert_eq!(
+            check(|c| c.interface = "..".into()),
+            ConfigError::Interface("..".into())
+        );
+        assert!(matches!(
+            check(|c| c.interface = "x".repeat(16)),
+            ConfigError::Interface(_)
+        ));
         assert_eq!(check(|c| c.listen_port = 0), ConfigError::ListenPort);
         assert_eq!(check(|c| c.mtu = 1279), ConfigError::Mtu(1279));
-        assert_eq!(check(|c| c.peers.push(peer(2))), ConfigError::DuplicatePeer(key(2).public()));
-        assert_eq!(check(|c| c.peers.push(peer(1))), ConfigError::PeerIsSelf(key(1).public()));
+        assert_eq!(
+            check(|c| c.peers.push(peer(2))),
+            ConfigError::DuplicatePeer(key(2).public())
+        );
+        assert_eq!(
+            check(|c| c.peers.push(peer(1))),
+            ConfigError::PeerIsSelf(key(1).public())
+        );
         assert!(matches!(
             check(|c| c.peers[0].allowed_ips.push("::/0".parse().unwrap())),
             ConfigError::DefaultRoute { .. }
@@ -263,19 +297,33 @@ pub(crate) mod tests {
     #[test]
     fn the_first_of_two_claimants_keeps_the_prefix() {
         let mut config = config(1, &[2, 3]);
-        config.peers[1].allowed_ips =
-            vec!["10.210.2.7/24".parse().unwrap(), "10.210.9.0/24".parse().unwrap()];
+        config.peers[1].allowed_ips = vec![
+            "10.210.2.7/24".parse().unwrap(),
+            "10.210.9.0/24".parse().unwrap(),
+        ];
         let (allocation, conflicts) = config.allocation();
         let prefix: IpNet = "10.210.2.0/24".parse().unwrap();
         assert_eq!(allocation[&key(2).public()], BTreeSet::from([prefix]));
-        assert_eq!(allocation[&key(3).public()], BTreeSet::from(["10.210.9.0/24".parse().unwrap()]));
-        assert_eq!(conflicts, [AddressConflict { prefix, holder: key(2).public(), other: key(3).public() }]);
+        assert_eq!(
+            allocation[&key(3).public()],
+            BTreeSet::from(["10.210.9.0/24".parse().unwrap()])
+        );
+        assert_eq!(
+            conflicts,
+            [AddressConflict {
+                prefix,
+                holder: key(2).public(),
+                other: key(3).public()
+            }]
+        );
     }
 
     #[test]
     fn a_prefix_listed_twice_by_one_peer_is_no_conflict() {
         let mut config = config(1, &[2]);
-        config.peers[0].allowed_ips.push("10.210.2.0/24".parse().unwrap());
+        config.peers[0]
+            .allowed_ips
+            .push("10.210.2.0/24".parse().unwrap());
         assert_eq!(config.allocation().1, []);
     }
 }

@@ -1,8 +1,9 @@
 //! What must change to get from the tunnel that is there to the tunnel that is wanted.
 //!
-//! The difference is taken from what is *observed*, not from what was configured last, so that applying a configuration again also
-//! repairs what somebody else removed (a flushed route, say), and a half-applied configuration is completed by the next one. Endpoints
-//! are no part of it: [`crate::endpoint`] looks after them.
+//! The difference is taken from what is *observed*, not from what was configured last, so that
+//! applying a configuration again also repairs what somebody else removed (a flushed route, say),
+//! and a half-applied configuration is completed by the next one. Endpoints are no part of it:
+//! [`crate::endpoint`] looks after them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -47,8 +48,8 @@ pub struct PeerState {
     pub keepalive_s: u16,
 }
 
-/// What to do, in this order: peers go before peers come, so that a prefix can move from one to the other; routes come last, when
-/// someone is there to take the traffic.
+/// What to do, in this order: peers go before peers come, so that a prefix can move from one to the
+/// other; routes come last, when someone is there to take the traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TunnelDiff {
     /// A new MTU.
@@ -81,11 +82,20 @@ impl TunnelState {
             IpNet::V6(_) => (*prefix, None),
         });
         let routes = routes.collect();
-        let keepalives: BTreeMap<_, _> =
-            config.peers.iter().map(|peer| (peer.public_key, peer.keepalive_s)).collect();
+        let keepalives: BTreeMap<_, _> = config
+            .peers
+            .iter()
+            .map(|peer| (peer.public_key, peer.keepalive_s))
+            .collect();
         let peers = allocation.into_iter().map(|(key, allowed_ips)| {
             let keepalive_s = keepalives.get(&key).copied().unwrap_or_default();
-            (key, PeerState { allowed_ips, keepalive_s })
+            (
+                key,
+                PeerState {
+                    allowed_ips,
+                    keepalive_s,
+                },
+            )
         });
         Self {
             identity: Identity {
@@ -105,8 +115,16 @@ impl TunnelState {
 pub fn diff(observed: &TunnelState, wanted: &TunnelState) -> TunnelDiff {
     let mut diff = TunnelDiff {
         mtu: (observed.mtu != wanted.mtu).then_some(wanted.mtu),
-        remove_addresses: observed.addresses.difference(&wanted.addresses).copied().collect(),
-        add_addresses: wanted.addresses.difference(&observed.addresses).copied().collect(),
+        remove_addresses: observed
+            .addresses
+            .difference(&wanted.addresses)
+            .copied()
+            .collect(),
+        add_addresses: wanted
+            .addresses
+            .difference(&observed.addresses)
+            .copied()
+            .collect(),
         ..TunnelDiff::default()
     };
     for (key, old) in &observed.peers {
@@ -114,7 +132,11 @@ pub fn diff(observed: &TunnelState, wanted: &TunnelState) -> TunnelDiff {
             None => diff.remove_peers.push(*key),
             Some(new) if new == old => {}
             Some(new) => {
-                let kept: BTreeSet<_> = old.allowed_ips.intersection(&new.allowed_ips).copied().collect();
+                let kept: BTreeSet<_> = old
+                    .allowed_ips
+                    .intersection(&new.allowed_ips)
+                    .copied()
+                    .collect();
                 if kept != old.allowed_ips {
                     diff.shrink_peers.push((*key, kept));
                 }
@@ -122,16 +144,30 @@ pub fn diff(observed: &TunnelState, wanted: &TunnelState) -> TunnelDiff {
             }
         }
     }
-    let added = wanted.peers.iter().filter(|(key, _)| !observed.peers.contains_key(key));
+    let added = wanted
+        .peers
+        .iter()
+        .filter(|(key, _)| !observed.peers.contains_key(key));
     diff.add_peers = added.map(|(key, peer)| (*key, peer.clone())).collect();
-    let stale = observed.routes.keys().filter(|prefix| !wanted.routes.contains_key(prefix));
+    let stale = observed
+        .routes
+        .keys()
+        .filter(|prefix| !wanted.routes.contains_key(prefix));
     diff.remove_routes = stale.copied().collect();
-    let missing = wanted.routes.iter().filter(|(prefix, source)| observed.routes.get(prefix) != Some(source));
+    let missing = wanted
+        .routes
+        .iter()
+        .filter(|(prefix, source)| observed.routes.get(prefix) != Some(source));
     diff.set_routes = missing.map(|(prefix, source)| (*prefix, *source)).collect();
-    // The kernel drops routes whose preferred source goes away, and refuses routes whose source is not there yet; with a new
-    // address for an old one every route is set again after the addresses are right.
+    // The kernel drops routes whose preferred source goes away, and refuses routes whose source is
+    // not there yet; with a new address for an old one every route is set again after the addresses
+    // are right.
     if !diff.remove_addresses.is_empty() {
-        diff.set_routes = wanted.routes.iter().map(|(prefix, source)| (*prefix, *source)).collect();
+        diff.set_routes = wanted
+            .routes
+            .iter()
+            .map(|(prefix, source)| (*prefix, *source))
+            .collect();
     }
     diff
 }
@@ -150,8 +186,15 @@ mod tests {
     /// The tunnel after the steps, taken in the order the type promises.
     fn apply(mut state: TunnelState, diff: TunnelDiff) -> TunnelState {
         let holders = |peers: &BTreeMap<PublicKey, PeerState>| {
-            let all: Vec<IpNet> = peers.values().flat_map(|peer| peer.allowed_ips.iter().copied()).collect();
-            assert_eq!(all.len(), all.iter().collect::<BTreeSet<_>>().len(), "a prefix has two holders");
+            let all: Vec<IpNet> = peers
+                .values()
+                .flat_map(|peer| peer.allowed_ips.iter().copied())
+                .collect();
+            assert_eq!(
+                all.len(),
+                all.iter().collect::<BTreeSet<_>>().len(),
+                "a prefix has two holders"
+            );
         };
         state.mtu = diff.mtu.unwrap_or(state.mtu);
         for key in diff.remove_peers {
@@ -205,14 +248,20 @@ mod tests {
         let old = config(1, &[2, 3]);
         let mut new = config(1, &[3, 2]);
         new.peers[0].endpoints.clear();
-        assert_eq!(diff(&TunnelState::wanted(&old), &TunnelState::wanted(&new)), TunnelDiff::default());
+        assert_eq!(
+            diff(&TunnelState::wanted(&old), &TunnelState::wanted(&new)),
+            TunnelDiff::default()
+        );
     }
 
     #[test]
     fn a_third_peer_touches_only_itself() {
         let old = TunnelState::wanted(&config(1, &[2]));
         let new = TunnelState::wanted(&config(1, &[2, 3]));
-        let added = PeerState { allowed_ips: BTreeSet::from([net("10.210.3.0/24")]), keepalive_s: 25 };
+        let added = PeerState {
+            allowed_ips: BTreeSet::from([net("10.210.3.0/24")]),
+            keepalive_s: 25,
+        };
         let expected = TunnelDiff {
             add_peers: vec![(key(3).public(), added)],
             set_routes: vec![(net("10.210.3.0/24"), Some("10.210.1.1".parse().unwrap()))],
@@ -233,15 +282,25 @@ mod tests {
         let mut observed = wanted.clone();
         observed.routes.remove(&net("10.210.2.0/24"));
         let steps = diff(&observed, &wanted);
-        assert_eq!(steps.set_routes, [(net("10.210.2.0/24"), Some("10.210.1.1".parse().unwrap()))]);
-        assert!(steps.remove_peers.is_empty() && steps.change_peers.is_empty() && steps.add_peers.is_empty());
+        assert_eq!(
+            steps.set_routes,
+            [(net("10.210.2.0/24"), Some("10.210.1.1".parse().unwrap()))]
+        );
+        assert!(
+            steps.remove_peers.is_empty()
+                && steps.change_peers.is_empty()
+                && steps.add_peers.is_empty()
+        );
     }
 
     #[test]
     fn a_prefix_moves_from_one_peer_to_another() {
         let old = TunnelState::wanted(&config(1, &[2, 3]));
         let mut config = config(1, &[2, 3]);
-        config.peers.iter_mut().for_each(|peer| peer.allowed_ips.clear());
+        config
+            .peers
+            .iter_mut()
+            .for_each(|peer| peer.allowed_ips.clear());
         config.peers[0].allowed_ips = vec![net("10.210.3.0/24"), net("10.210.2.0/24")];
         let new = TunnelState::wanted(&config);
         let steps = diff(&old, &new);

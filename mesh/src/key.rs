@@ -1,4 +1,5 @@
-//! WireGuard keys, and the management address that follows from them. A machine's public key is its identity in the mesh.
+//! WireGuard keys, and the management address that follows from them. A machine's public key is its
+//! identity in the mesh.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -13,9 +14,10 @@ use x25519_dalek::StaticSecret;
 
 /// All management addresses of every cluster lie in here: `fdcc::/16`, the same range Uncloud uses.
 ///
-/// Strictly a locally assigned prefix carries 40 random bits after `fd`; here the 112 bits that follow come from the key, so
-/// that two addresses are equal only if two keys are.
-pub const MANAGEMENT_NETWORK: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfdcc, 0, 0, 0, 0, 0, 0, 0), 16);
+/// Strictly a locally assigned prefix carries 40 random bits after `fd`; here the 112 bits that
+/// follow come from the key, so that two addresses are equal only if two keys are.
+pub const MANAGEMENT_NETWORK: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfdcc, 0, 0, 0, 0, 0, 0, 0), 16);
 
 /// Why a text or some bytes are not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +79,8 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// Two secret keys are equal if and only if their public halves are; comparing those leaks nothing by its timing.
+/// Two secret keys are equal if and only if their public halves are; comparing those leaks nothing
+/// by its timing.
 impl PartialEq for PrivateKey {
     fn eq(&self, other: &Self) -> bool {
         self.public() == other.public()
@@ -93,7 +96,9 @@ impl Serialize for PrivateKey {
 
 impl<'de> Deserialize<'de> for PrivateKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -104,7 +109,11 @@ pub struct PublicKey([u8; 32]);
 impl PublicKey {
     /// The key in these bytes; the all-zero key is refused.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyError> {
-        if bytes == [0; 32] { Err(KeyError::Zero) } else { Ok(Self(bytes)) }
+        if bytes == [0; 32] {
+            Err(KeyError::Zero)
+        } else {
+            Ok(Self(bytes))
+        }
     }
 
     /// The 32 bytes.
@@ -148,14 +157,17 @@ impl Serialize for PublicKey {
 
 impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
-/// The address under which a machine's daemon is reached inside the mesh: `fdcc:` and the first 14 bytes of its public key.
+/// The address under which a machine's daemon is reached inside the mesh: `fdcc:` and the first 14
+/// bytes of its public key.
 ///
-/// It follows from the key alone, so nobody has to hand it out, and no machine can answer under another's: WireGuard accepts a
-/// source address only from the key it belongs to.
+/// It follows from the key alone, so nobody has to hand it out, and no machine can answer under
+/// another's: WireGuard accepts a source address only from the key it belongs to.
 pub fn management_address(key: &PublicKey) -> Ipv6Addr {
     let mut octets = [0; 16];
     octets[..2].copy_from_slice(&MANAGEMENT_NETWORK.addr().octets()[..2]);
@@ -164,7 +176,9 @@ pub fn management_address(key: &PublicKey) -> Ipv6Addr {
 }
 
 fn decode(text: &str) -> Result<[u8; 32], KeyError> {
-    let bytes = STANDARD.decode(text.trim()).map_err(|_| KeyError::Malformed)?;
+    let bytes = STANDARD
+        .decode(text.trim())
+        .map_err(|_| KeyError::Malformed)?;
     bytes.try_into().map_err(|_| KeyError::Malformed)
 }
 
@@ -200,13 +214,26 @@ mod tests {
 
     #[test]
     fn two_generated_keys_differ() {
-        assert_ne!(PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        assert_ne!(
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap()
+        );
     }
 
     #[test]
     fn bad_keys_are_refused() {
-        for bad in ["", "abc", "####", &ALICE_PUBLIC[..40], &format!("{ALICE_PUBLIC}AAAA")] {
-            assert_eq!(bad.parse::<PublicKey>(), Err(KeyError::Malformed), "{bad:?}");
+        for bad in [
+            "",
+            "abc",
+            "####",
+            &ALICE_PUBLIC[..40],
+            &format!("{ALICE_PUBLIC}AAAA"),
+        ] {
+            assert_eq!(
+                bad.parse::<PublicKey>(),
+                Err(KeyError::Malformed),
+                "{bad:?}"
+            );
         }
         let zero = STANDARD.encode([0; 32]);
         assert_eq!(zero.parse::<PublicKey>(), Err(KeyError::Zero));
@@ -218,7 +245,10 @@ mod tests {
     fn the_management_address_is_the_prefix_and_14_bytes_of_the_key() {
         let key: PublicKey = ALICE_PUBLIC.parse().unwrap();
         let address = management_address(&key);
-        assert_eq!(address.to_string(), "fdcc:8520:f009:8930:a754:748b:7ddc:b43e");
+        assert_eq!(
+            address.to_string(),
+            "fdcc:8520:f009:8930:a754:748b:7ddc:b43e"
+        );
         assert!(MANAGEMENT_NETWORK.contains(&address));
     }
 }

@@ -1,7 +1,8 @@
 //! The mesh process: `ucd mesh`.
 //!
-//! One loop owns the tunnel. Each second it looks which endpoints work; each half minute it applies its configuration again, which
-//! repairs what others removed; in between it answers the control socket.
+//! One loop owns the tunnel. Each second it looks which endpoints work; each half minute it applies
+//! its configuration again, which repairs what others removed; in between it answers the control
+//! socket.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,9 +46,14 @@ pub struct MeshPaths {
 
 /// Runs the mesh process until `cancel`, then takes the interface away and returns.
 ///
-/// A configuration on disk is restored first, and the control socket answers from then on. If the tunnel breaks for good (somebody removed the
-/// interface) this returns an error; started again, it restores everything.
-pub async fn run<T: Tunnel>(paths: MeshPaths, tunnel: T, cancel: CancellationToken) -> Result<(), MeshError> {
+/// A configuration on disk is restored first, and the control socket answers from then on. If the
+/// tunnel breaks for good (somebody removed the interface) this returns an error; started again, it
+/// restores everything.
+pub async fn run<T: Tunnel>(
+    paths: MeshPaths,
+    tunnel: T,
+    cancel: CancellationToken,
+) -> Result<(), MeshError> {
     let listener = control::listen(&paths.socket).await?;
     let (calls, called) = mpsc::channel(WAITING_CALLS);
     let mut tasks = JoinSet::new();
@@ -129,7 +135,8 @@ impl<T: Tunnel> Mesh<T> {
         }
     }
 
-    /// Restores the configuration on disk. One that is damaged is put aside: the daemon, which has all of it, hands it over again.
+    /// Restores the configuration on disk. One that is damaged is put aside: the daemon, which has
+    /// all of it, hands it over again.
     async fn restore(&mut self) -> Result<(), MeshError> {
         let config = match self.store.load().await {
             Ok(config) => config,
@@ -181,7 +188,8 @@ impl<T: Tunnel> Mesh<T> {
         Ok(())
     }
 
-    /// Brings the tunnel to the configuration, then sees to the endpoints at once: a new peer shall not wait for the next step.
+    /// Brings the tunnel to the configuration, then sees to the endpoints at once: a new peer shall
+    /// not wait for the next step.
     async fn apply(&mut self, config: MeshConfig) -> Result<(), MeshError> {
         let applied = match self.tunnel.apply(&config).await {
             Ok(applied) => applied,
@@ -236,8 +244,8 @@ impl<T: Tunnel> Mesh<T> {
         Ok(())
     }
 
-    /// Writes down the endpoints that work, if they are others than those on disk. A peer that is down keeps its entry: where it was
-    /// last is the best guess.
+    /// Writes down the endpoints that work, if they are others than those on disk. A peer that is
+    /// down keeps its entry: where it was last is the best guess.
     async fn remember(&mut self) {
         self.remembered_at = Instant::now();
         let Some(config) = &self.config else { return };
@@ -251,7 +259,9 @@ impl<T: Tunnel> Mesh<T> {
     }
 
     async fn status(&mut self) -> Result<MeshStatus, MeshError> {
-        let Some(config) = &self.config else { return Ok(MeshStatus::unconfigured()) };
+        let Some(config) = &self.config else {
+            return Ok(MeshStatus::unconfigured());
+        };
         let mut peers = self.tunnel.peers().await?;
         let now = self.origin.elapsed();
         self.chooser.observe(now, &observations(&peers));
@@ -260,7 +270,10 @@ impl<T: Tunnel> Mesh<T> {
             interface: config.interface.clone(),
             public_key: Some(config.private_key.public()),
             listen_port: config.listen_port,
-            peers: peers.into_iter().map(|peer| self.peer_status(now, peer)).collect(),
+            peers: peers
+                .into_iter()
+                .map(|peer| self.peer_status(now, peer))
+                .collect(),
             conflicts: config.allocation().1,
         })
     }
@@ -279,9 +292,14 @@ impl<T: Tunnel> Mesh<T> {
 }
 
 fn observations(peers: &[TunnelPeer]) -> BTreeMap<PublicKey, Observation> {
-    let observation =
-        |peer: &TunnelPeer| Observation { endpoint: peer.endpoint, handshake_age: peer.handshake_age };
-    peers.iter().map(|peer| (peer.public_key, observation(peer))).collect()
+    let observation = |peer: &TunnelPeer| Observation {
+        endpoint: peer.endpoint,
+        handshake_age: peer.handshake_age,
+    };
+    peers
+        .iter()
+        .map(|peer| (peer.public_key, observation(peer)))
+        .collect()
 }
 
 #[cfg(test)]

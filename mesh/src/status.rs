@@ -20,7 +20,8 @@ pub struct MeshStatus {
     pub listen_port: u16,
     /// All peers, ordered by key.
     pub peers: Vec<PeerStatus>,
-    /// Addresses two peers claim. The daemon has to settle that; until then the first one listed has them.
+    /// Addresses two peers claim. The daemon has to settle that; until then the first one listed
+    /// has them.
     #[serde(default)]
     pub conflicts: Vec<AddressConflict>,
 }
@@ -30,7 +31,8 @@ pub struct MeshStatus {
 pub struct PeerStatus {
     /// Its identity.
     pub public_key: PublicKey,
-    /// Where we send to now: one of the configured endpoints, or one learned from where the peer's packets came.
+    /// Where we send to now: one of the configured endpoints, or one learned from where the peer's
+    /// packets came.
     pub endpoint: Option<SocketAddr>,
     /// Age of the last handshake in milliseconds; none if there is no session.
     pub latest_handshake: Option<u64>,

@@ -1,7 +1,7 @@
 //! What the mesh process keeps on disk: its configuration, and the endpoints that worked.
 //!
-//! The configuration holds the private key, so the files are 0600. They are replaced atomically: temporary file, fsync, rename, fsync of the
-//! directory.
+//! The configuration holds the private key, so the files are 0600. They are replaced atomically:
+//! temporary file, fsync, rename, fsync of the directory.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,30 +27,45 @@ impl Store {
     pub(crate) fn new(config: PathBuf) -> Self {
         let mut endpoints = config.as_os_str().to_owned();
         endpoints.push(".endpoints");
-        Self { config, endpoints: PathBuf::from(endpoints) }
+        Self {
+            config,
+            endpoints: PathBuf::from(endpoints),
+        }
     }
 
     /// The configuration written last, if there is one.
     pub(crate) async fn load(&self) -> Result<Option<MeshConfig>, MeshError> {
-        let Some(bytes) = read(&self.config).await? else { return Ok(None) };
-        let damaged = |reason: String| MeshError::Damaged { path: self.config.clone(), reason };
+        let Some(bytes) = read(&self.config).await? else {
+            return Ok(None);
+        };
+        let damaged = |reason: String| MeshError::Damaged {
+            path: self.config.clone(),
+            reason,
+        };
         let config: MeshConfig =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        config.validate().map_err(|error| damaged(error.to_string()))?;
+        config
+            .validate()
+            .map_err(|error| damaged(error.to_string()))?;
         Ok(Some(config))
     }
 
     /// Writes the configuration; when this returns it is on the disk.
     pub(crate) async fn save(&self, config: &MeshConfig) -> Result<(), MeshError> {
-        let json = serde_json::to_vec_pretty(config).map_err(|error| self.fail("write", error.into()))?;
-        replace(&self.config, &json, true).await.map_err(|error| self.fail("write", error))
+        let json =
+            serde_json::to_vec_pretty(config).map_err(|error| self.fail("write", error.into()))?;
+        replace(&self.config, &json, true)
+            .await
+            .map_err(|error| self.fail("write", error))
     }
 
     /// Renames a damaged configuration to `NAME.damaged`.
     pub(crate) async fn put_aside(&self) -> Result<(), MeshError> {
         let mut aside = self.config.as_os_str().to_owned();
         aside.push(".damaged");
-        tokio::fs::rename(&self.config, aside).await.map_err(|error| self.fail("put aside", error))
+        tokio::fs::rename(&self.config, aside)
+            .await
+            .map_err(|error| self.fail("put aside", error))
     }
 
     /// Removes the configuration and what was remembered.
@@ -58,7 +73,11 @@ impl Store {
         for path in [&self.config, &self.endpoints] {
             match tokio::fs::remove_file(path).await {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(MeshError::Io { action: "remove", path: path.clone(), source });
+                    return Err(MeshError::Io {
+                        action: "remove",
+                        path: path.clone(),
+                        source,
+                    });
                 }
                 _ => {}
             }
@@ -66,22 +85,33 @@ impl Store {
         Ok(())
     }
 
-    /// The endpoints that worked when the process ended. They only save time, so a file that cannot be read counts as none.
+    /// The endpoints that worked when the process ended. They only save time, so a file that cannot
+    /// be read counts as none.
     pub(crate) async fn load_endpoints(&self) -> BTreeMap<PublicKey, SocketAddr> {
-        let bytes = read(&self.endpoints).await.ok().flatten().unwrap_or_default();
+        let bytes = read(&self.endpoints)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
     /// Remembers the endpoints that work, without an fsync: a power cut may lose them.
     pub(crate) async fn save_endpoints(&self, endpoints: &BTreeMap<PublicKey, SocketAddr>) {
-        let Ok(json) = serde_json::to_vec(endpoints) else { return };
+        let Ok(json) = serde_json::to_vec(endpoints) else {
+            return;
+        };
         if let Err(error) = replace(&self.endpoints, &json, false).await {
             tracing::warn!(path = %self.endpoints.display(), %error, "cannot remember endpoints");
         }
     }
 
     fn fail(&self, action: &'static str, source: io::Error) -> MeshError {
-        MeshError::Io { action, path: self.config.clone(), source }
+        MeshError::Io {
+            action,
+            path: self.config.clone(),
+            source,
+        }
     }
 }
 
@@ -89,7 +119,11 @@ async fn read(path: &Path) -> Result<Option<Vec<u8>>, MeshError> {
     match tokio::fs::read(path).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(MeshError::Io { action: "read", path: path.to_owned(), source }),
+        Err(source) => Err(MeshError::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -97,7 +131,10 @@ async fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     // Removed first, since the mode counts only for a file that is made.
     match tokio::fs::remove_file(&new).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -138,9 +175,16 @@ mod tests {
         store.save(&config(1, &[2])).await.unwrap();
         store.save(&config(1, &[2, 3])).await.unwrap();
         assert_eq!(store.load().await.unwrap(), Some(config(1, &[2, 3])));
-        let mode = std::fs::metadata(directory.path().join("mesh.json")).unwrap().permissions().mode();
+        let mode = std::fs::metadata(directory.path().join("mesh.json"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(
+            std::fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
     }
 
     #[tokio::test]
@@ -148,7 +192,10 @@ mod tests {
         let (directory, store) = store();
         std::fs::write(directory.path().join("mesh.json.new"), "half").unwrap();
         store.save(&config(1, &[2])).await.unwrap();
-        let mode = std::fs::metadata(directory.path().join("mesh.json")).unwrap().permissions().mode();
+        let mode = std::fs::metadata(directory.path().join("mesh.json"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 

@@ -1,4 +1,5 @@
-//! The tunnel behind a trait, so that the mesh process can run on user-space WireGuard, on the kernel's, or on none (tests).
+//! The tunnel behind a trait, so that the mesh process can run on user-space WireGuard, on the
+//! kernel's, or on none (tests).
 
 mod fake;
 mod host;
@@ -22,18 +23,23 @@ use crate::key::PublicKey;
 /// [`set_endpoints`](Tunnel::set_endpoints), and an existing one keeps what it has.
 #[async_trait]
 pub trait Tunnel: Send {
-    /// Makes the tunnel what `config` says, touching only what differs from what is there. The caller has validated `config`.
-    /// After an error some of it may be done; applying again completes it.
+    /// Makes the tunnel what `config` says, touching only what differs from what is there. The
+    /// caller has validated `config`. After an error some of it may be done; applying again
+    /// completes it.
     async fn apply(&mut self, config: &MeshConfig) -> Result<Applied, TunnelError>;
 
-    /// Sends what is for these peers to these endpoints from now on, and starts a handshake with each that has no session. Peers
-    /// that are not there are skipped.
-    async fn set_endpoints(&mut self, endpoints: &[(PublicKey, SocketAddr)]) -> Result<(), TunnelError>;
+    /// Sends what is for these peers to these endpoints from now on, and starts a handshake with
+    /// each that has no session. Peers that are not there are skipped.
+    async fn set_endpoints(
+        &mut self,
+        endpoints: &[(PublicKey, SocketAddr)],
+    ) -> Result<(), TunnelError>;
 
     /// All peers; none before the first configuration.
     async fn peers(&mut self) -> Result<Vec<TunnelPeer>, TunnelError>;
 
-    /// Waits until the tunnel stops working for good. Never returns while it is closed. Can be dropped and called again.
+    /// Waits until the tunnel stops working for good. Never returns while it is closed. Can be
+    /// dropped and called again.
     async fn failed(&mut self) -> TunnelError;
 
     /// Takes the interface away, with addresses and routes. Closing twice is no error.

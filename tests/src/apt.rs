@@ -15,8 +15,12 @@ pub(crate) fn mirror(suite: &str) -> Option<String> {
 
 fn mirror_in(apt: &Path, suite: &str) -> Option<String> {
     let mut files = vec![apt.join("sources.list")];
-    let mut listed: Vec<_> =
-        fs::read_dir(apt.join("sources.list.d")).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut listed: Vec<_> = fs::read_dir(apt.join("sources.list.d"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .collect();
     listed.sort();
     files.extend(listed);
     files.iter().find_map(|file| {
@@ -33,7 +37,11 @@ fn mirror_in(apt: &Path, suite: &str) -> Option<String> {
 fn mirror_in_list(text: &str, suite: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let line = line.trim().strip_prefix("deb ")?.trim_start();
-        let line = if line.starts_with('[') { line.split_once(']')?.1 } else { line };
+        let line = if line.starts_with('[') {
+            line.split_once(']')?.1
+        } else {
+            line
+        };
         let mut words = line.split_whitespace();
         let uri = words.next()?;
         (words.next()? == suite && words.any(|component| component == "main") && is_web(uri))
@@ -47,7 +55,8 @@ fn mirror_in_stanzas(text: &str, suite: &str) -> Option<String> {
         let field = |name: &str| {
             stanza.lines().find_map(|line| {
                 let (key, value) = line.split_once(':')?;
-                key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+                key.eq_ignore_ascii_case(name)
+                    .then(|| value.trim().to_owned())
             })
         };
         let names = |field: Option<String>, word: &str| {
@@ -60,7 +69,10 @@ fn mirror_in_stanzas(text: &str, suite: &str) -> Option<String> {
         {
             return None;
         }
-        field("URIs")?.split_whitespace().find(|uri| is_web(uri)).map(str::to_owned)
+        field("URIs")?
+            .split_whitespace()
+            .find(|uri| is_web(uri))
+            .map(str::to_owned)
     })
 }
 
@@ -80,8 +92,11 @@ pub(crate) struct Need {
 
 /// Installs the packages of those programs that are not on the host, and says so.
 pub(crate) fn install_missing(needs: &[Need]) -> anyhow::Result<()> {
-    let mut missing: Vec<&str> =
-        needs.iter().filter(|need| which(need.program).is_none()).map(|need| need.package).collect();
+    let mut missing: Vec<&str> = needs
+        .iter()
+        .filter(|need| which(need.program).is_none())
+        .map(|need| need.package)
+        .collect();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
@@ -102,7 +117,8 @@ pub(crate) fn install_missing(needs: &[Need]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The path of a program, also in the directories of the super-user that a plain user's `PATH` lacks.
+/// The path of a program, also in the directories of the super-user that a plain user's `PATH`
+/// lacks.
 pub(crate) fn which(program: &str) -> Option<String> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
@@ -124,8 +140,14 @@ mod tests {
                     deb-src http://source.example/debian bookworm main\n\
                     deb http://other.example/debian trixie main\n\
                     deb [arch=amd64 signed-by=/k.gpg] https://mirror.example/debian bookworm main contrib\n";
-        assert_eq!(mirror_in_list(text, "bookworm").as_deref(), Some("https://mirror.example/debian"));
-        assert_eq!(mirror_in_list(text, "trixie").as_deref(), Some("http://other.example/debian"));
+        assert_eq!(
+            mirror_in_list(text, "bookworm").as_deref(),
+            Some("https://mirror.example/debian")
+        );
+        assert_eq!(
+            mirror_in_list(text, "trixie").as_deref(),
+            Some("http://other.example/debian")
+        );
         assert_eq!(mirror_in_list(text, "sid"), None);
     }
 
@@ -135,7 +157,10 @@ mod tests {
                     Components: main\n\n\
                     Types: deb\nURIs: http://mirror.example/security\nSuites: bookworm-security\nComponents: main\n\n\
                     Types: deb\nURIs: http://off.example/debian\nSuites: sid\nComponents: main\nEnabled: no\n";
-        assert_eq!(mirror_in_stanzas(text, "bookworm").as_deref(), Some("http://mirror.example/debian"));
+        assert_eq!(
+            mirror_in_stanzas(text, "bookworm").as_deref(),
+            Some("http://mirror.example/debian")
+        );
         assert_eq!(
             mirror_in_stanzas(text, "bookworm-security").as_deref(),
             Some("http://mirror.example/security")
@@ -154,10 +179,24 @@ mod tests {
             "Types: deb\nURIs: http://b.example\nSuites: bookworm\nComponents: main\n",
         )
         .expect("written");
-        fs::write(parts.join("a.list"), "deb http://a.example bookworm contrib\n").expect("written");
-        assert_eq!(mirror_in(apt.path(), "bookworm").as_deref(), Some("http://b.example"));
-        fs::write(apt.path().join("sources.list"), "deb http://c.example bookworm main\n").expect("written");
-        assert_eq!(mirror_in(apt.path(), "bookworm").as_deref(), Some("http://c.example"));
+        fs::write(
+            parts.join("a.list"),
+            "deb http://a.example bookworm contrib\n",
+        )
+        .expect("written");
+        assert_eq!(
+            mirror_in(apt.path(), "bookworm").as_deref(),
+            Some("http://b.example")
+        );
+        fs::write(
+            apt.path().join("sources.list"),
+            "deb http://c.example bookworm main\n",
+        )
+        .expect("written");
+        assert_eq!(
+            mirror_in(apt.path(), "bookworm").as_deref(),
+            Some("http://c.example")
+        );
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! The cgroup of a testbed: everything that runs for it, and so the list of what to kill. Version 1 of the
-//! cgroup file systems has one tree per controller, version 2 a single one; both are handled alike.
+//! The cgroup of a testbed: everything that runs for it, and so the list of what to kill. Version 1
+//! of the cgroup file systems has one tree per controller, version 2 a single one; both are handled
+//! alike.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use std::{fs, io};
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -16,27 +16,31 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// Until the kernel has let go of everything that was killed.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Makes the cgroup in every tree, with one below it for the engine (whose containers get others: version 2
-/// has processes in the leaves only).
+/// Makes the cgroup in every tree, with one below it for the engine (whose containers get others:
+/// version 2 has processes in the leaves only).
 pub(crate) fn create(cgroup: &str) -> anyhow::Result<()> {
     let mut made = 0;
-    // A new cpuset has no processors until it is given some; the engine needs none of its own. Its containers
-    // get theirs from the engine.
+    // A new cpuset has no processors until it is given some; the engine needs none of its own. Its
+    // containers get theirs from the engine.
     for tree in trees().into_iter().filter(|tree| !tree.ends_with("cpuset")) {
         let engine = tree.join(cgroup).join("engine");
-        fs::create_dir_all(&engine).with_context(|| format!("cannot create {}", engine.display()))?;
+        fs::create_dir_all(&engine)
+            .with_context(|| format!("cannot create {}", engine.display()))?;
         made += 1;
     }
     ensure!(made > 0, "no cgroup file system is mounted under {ROOT}");
     Ok(())
 }
 
-/// Kills every process in the cgroup, and removes it. While it is being removed, what was about to join still
-/// may; so both go on until it is gone.
+/// Kills every process in the cgroup, and removes it. While it is being removed, what was about to
+/// join still may; so both go on until it is gone.
 pub(crate) fn remove(cgroup: &str) -> anyhow::Result<()> {
     wait_for(&format!("the processes of {cgroup} to end"), LIMIT, || {
-        let places: Vec<PathBuf> =
-            trees().into_iter().map(|tree| tree.join(cgroup)).filter(|place| place.is_dir()).collect();
+        let places: Vec<PathBuf> = trees()
+            .into_iter()
+            .map(|tree| tree.join(cgroup))
+            .filter(|place| place.is_dir())
+            .collect();
         let mut processes = Vec::new();
         for place in &places {
             collect(place, &mut processes);
@@ -80,7 +84,9 @@ fn kill(processes: &[String]) -> anyhow::Result<()> {
 
 fn collect(cgroup: &Path, into: &mut Vec<String>) {
     // It may vanish while its parent is read.
-    let Ok(text) = fs::read_to_string(cgroup.join("cgroup.procs")) else { return };
+    let Ok(text) = fs::read_to_string(cgroup.join("cgroup.procs")) else {
+        return;
+    };
     into.extend(text.lines().map(str::to_owned));
     for child in children(cgroup) {
         collect(&child, into);
@@ -99,5 +105,8 @@ fn remove_tree(cgroup: &Path) -> io::Result<()> {
 
 fn children(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
 }

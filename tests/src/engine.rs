@@ -1,5 +1,6 @@
-//! The testbed's own Docker engine on the host: it runs the machines, and it is the Docker of the "laptop"
-//! on which images are built. Started apart from whatever engine the host has; see `scripts/engine.sh`.
+//! The testbed's own Docker engine on the host: it runs the machines, and it is the Docker of the
+//! "laptop" on which images are built. Started apart from whatever engine the host has; see
+//! `scripts/engine.sh`.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -40,13 +41,23 @@ impl HostEngine {
     /// Starts it and waits until it answers.
     pub(crate) fn start(&self, subnet: Subnet) -> anyhow::Result<()> {
         let (state_dir, run_dir) = (self.layout.state_dir(), self.layout.run_dir());
-        fs::create_dir_all(&run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
+        fs::create_dir_all(&run_dir)
+            .with_context(|| format!("cannot create {}", run_dir.display()))?;
         cgroup::create(&self.layout.cgroup())?;
         let log = File::create(self.layout.engine_log())?;
         let dockerd = which("dockerd").context("dockerd is not installed")?;
         // A session of its own: a Ctrl-C in this terminal is not for it.
         let mut child = Command::new("setsid")
-            .args(["unshare", "--mount", "--propagation", "private", "sh", "-c", SCRIPT, "engine.sh"])
+            .args([
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                SCRIPT,
+                "engine.sh",
+            ])
             .args([&state_dir, &run_dir])
             .args([&self.layout.cgroup(), &subnet.laptop_bridge(), &dockerd])
             .stdin(Stdio::null())
@@ -54,7 +65,9 @@ impl HostEngine {
             .stderr(log)
             .spawn()
             .context("cannot run setsid")?;
-        let answer = wait_for("the testbed's Docker engine to answer", START, || self.answers(&mut child));
+        let answer = wait_for("the testbed's Docker engine to answer", START, || {
+            self.answers(&mut child)
+        });
         // Whoever outlives the engine must not keep it as a zombie.
         thread::spawn(move || child.wait());
         answer?.map_err(|error| error.context(format!("its log ends with\n{}", self.log_end())))
@@ -63,7 +76,9 @@ impl HostEngine {
     /// Ok(Err) when waiting longer is no use.
     fn answers(&self, child: &mut Child) -> anyhow::Result<anyhow::Result<()>> {
         if let Some(status) = child.try_wait()? {
-            return Ok(Err(anyhow!("the testbed's Docker engine ended at once ({status})")));
+            return Ok(Err(anyhow!(
+                "the testbed's Docker engine ended at once ({status})"
+            )));
         }
         self.docker(&["version", "--format", "{{.Server.Version}}"])?;
         Ok(Ok(()))
@@ -83,11 +98,18 @@ impl HostEngine {
     /// The client, pointed at this engine and at nothing of the user's.
     pub(crate) fn client(&self) -> Command {
         // The client that came with the engine speaks its version; a newer one elsewhere may not.
-        let program = if Path::new("/usr/bin/docker").exists() { "/usr/bin/docker" } else { "docker" };
+        let program = if Path::new("/usr/bin/docker").exists() {
+            "/usr/bin/docker"
+        } else {
+            "docker"
+        };
         let mut client = Command::new(program);
         client
             .env("DOCKER_HOST", self.layout.docker_host())
-            .env("DOCKER_CONFIG", self.layout.state_dir().join("docker-config"))
+            .env(
+                "DOCKER_CONFIG",
+                self.layout.state_dir().join("docker-config"),
+            )
             .env_remove("DOCKER_CONTEXT")
             .env_remove("DOCKER_TLS_VERIFY")
             .env_remove("DOCKER_CERT_PATH")
@@ -97,7 +119,12 @@ impl HostEngine {
 
     /// Runs `docker …` and returns its standard output without the last line end.
     pub(crate) fn docker(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        Ok(self.try_docker(arguments)?.checked()?.stdout.trim_end().to_owned())
+        Ok(self
+            .try_docker(arguments)?
+            .checked()?
+            .stdout
+            .trim_end()
+            .to_owned())
     }
 
     /// Runs `docker …`, whatever its exit code.
@@ -107,7 +134,9 @@ impl HostEngine {
 
     /// Puts the machine image and the network into a fresh engine.
     pub(crate) fn furnish(&self, image: &Path, subnet: Subnet) -> anyhow::Result<()> {
-        let Some(image) = image.to_str() else { bail!("the path {} is not UTF-8", image.display()) };
+        let Some(image) = image.to_str() else {
+            bail!("the path {} is not UTF-8", image.display())
+        };
         self.docker(&["import", image, MACHINE_IMAGE])?;
         let bridge = format!("com.docker.network.bridge.name={}", subnet.bridge());
         let (cidr, gateway) = (subnet.cidr(), subnet.gateway());
@@ -127,20 +156,26 @@ impl HostEngine {
     }
 
     /// Makes a machine's container without starting it.
-    pub(crate) fn create_machine(&self, name: &str, address: &str, mac: &str) -> anyhow::Result<()> {
+    pub(crate) fn create_machine(
+        &self,
+        name: &str,
+        address: &str,
+        mac: &str,
+    ) -> anyhow::Result<()> {
         #[rustfmt::skip]
         self.docker(&[
             "create", "--name", name, "--hostname", name,
             "--network", NETWORK, "--ip", address, "--mac-address", mac,
-            // All that --privileged gives but SYS_RESOURCE, which a host inside a VM may lack itself; then
-            // --privileged fails as a whole.
+            // All that --privileged gives but SYS_RESOURCE, which a host inside a VM may lack
+            // itself; then --privileged fails as a whole.
             "--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE",
             "--security-opt", "seccomp=unconfined",
             "--security-opt", "apparmor=unconfined",
             "--security-opt", "systempaths=unconfined",
             "--device", "/dev/net/tun", "--device-cgroup-rule", "a *:* rwm",
             "--tmpfs", "/run", "--tmpfs", "/tmp",
-            // Overlay on overlay does not work: the machine's engine keeps its data on the host's own disk.
+            // Overlay on overlay does not work: the machine's engine keeps its data on the host's
+            // own disk.
             "--volume", "/var/lib/docker",
             // The machine sees its own part of the cgroup tree and nothing else.
             "--cgroupns", "private",

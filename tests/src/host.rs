@@ -3,14 +3,38 @@
 use crate::apt::{Need, install_missing};
 
 const NEEDS: [Need; 8] = [
-    Need { program: "dockerd", package: "docker.io" },
-    Need { program: "containerd", package: "containerd" },
-    Need { program: "ip", package: "iproute2" },
-    Need { program: "nft", package: "nftables" },
-    Need { program: "iptables", package: "iptables" },
-    Need { program: "ssh", package: "openssh-client" },
-    Need { program: "ssh-keygen", package: "openssh-client" },
-    Need { program: "unshare", package: "util-linux" },
+    Need {
+        program: "dockerd",
+        package: "docker.io",
+    },
+    Need {
+        program: "containerd",
+        package: "containerd",
+    },
+    Need {
+        program: "ip",
+        package: "iproute2",
+    },
+    Need {
+        program: "nft",
+        package: "nftables",
+    },
+    Need {
+        program: "iptables",
+        package: "iptables",
+    },
+    Need {
+        program: "ssh",
+        package: "openssh-client",
+    },
+    Need {
+        program: "ssh-keygen",
+        package: "openssh-client",
+    },
+    Need {
+        program: "unshare",
+        package: "util-linux",
+    },
 ];
 
 /// Why no testbed can run here (not Linux, not root), or `None` when it can.

@@ -10,10 +10,18 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a page; a status other than 200 is an error.
 pub fn get(address: &str, port: u16, path: &str) -> anyhow::Result<String> {
-    let answer =
-        ask(address, port, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of headers")?;
-    ensure!(status(head) == Some(200), "http://{address}:{port}{path} answers {head}\n{body}");
+    let answer = ask(
+        address,
+        port,
+        &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"),
+    )?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the answer has no end of headers")?;
+    ensure!(
+        status(head) == Some(200),
+        "http://{address}:{port}{path} answers {head}\n{body}"
+    );
     Ok(body.to_owned())
 }
 
@@ -28,7 +36,10 @@ pub fn post(address: &str, port: u16, form: &str) -> anyhow::Result<()> {
              Content-Type: application/x-www-form-urlencoded\r\n\r\n{form}"
         ),
     )?;
-    ensure!(status(&answer).is_some_and(|status| status < 400), "http://{address}:{port}/ answers {answer}");
+    ensure!(
+        status(&answer).is_some_and(|status| status < 400),
+        "http://{address}:{port}/ answers {answer}"
+    );
     Ok(())
 }
 
@@ -81,8 +92,12 @@ mod tests {
 
     #[test]
     fn a_page_is_its_body() {
-        let (port, server) = answering("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>\r\n\r\nhello");
-        assert_eq!(get("127.0.0.1", port, "/x").expect("answered"), "<p>\r\n\r\nhello");
+        let (port, server) =
+            answering("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>\r\n\r\nhello");
+        assert_eq!(
+            get("127.0.0.1", port, "/x").expect("answered"),
+            "<p>\r\n\r\nhello"
+        );
         assert_eq!(server.join().expect("ended"), "GET /x HTTP/1.1");
     }
 
@@ -90,14 +105,23 @@ mod tests {
     fn an_error_page_is_an_error() {
         let (port, server) = answering("HTTP/1.1 503 Service Unavailable\r\n\r\nno redis");
         let error = get("127.0.0.1", port, "/").expect_err("503").to_string();
-        assert!(error.contains("503") && error.contains("no redis"), "{error}");
+        assert!(
+            error.contains("503") && error.contains("no redis"),
+            "{error}"
+        );
         server.join().expect("ended");
     }
 
     #[test]
     fn nobody_there_is_an_error() {
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-        let error = post("127.0.0.1", port, "a=b").expect_err("refused").to_string();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("an address")
+            .port();
+        let error = post("127.0.0.1", port, "a=b")
+            .expect_err("refused")
+            .to_string();
         assert_eq!(error, format!("http://127.0.0.1:{port} does not answer"));
     }
 }

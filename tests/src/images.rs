@@ -18,9 +18,17 @@ pub struct TestImages {
 
 /// Makes them, or finds them made.
 pub(crate) fn build(engine: &HostEngine, scratch: &Path) -> anyhow::Result<TestImages> {
-    let images = TestImages { busybox: "uc-test/busybox:1".to_owned() };
-    if !engine.try_docker(&["image", "inspect", &images.busybox])?.success() {
-        install_missing(&[Need { program: "busybox", package: "busybox-static" }])?;
+    let images = TestImages {
+        busybox: "uc-test/busybox:1".to_owned(),
+    };
+    if !engine
+        .try_docker(&["image", "inspect", &images.busybox])?
+        .success()
+    {
+        install_missing(&[Need {
+            program: "busybox",
+            package: "busybox-static",
+        }])?;
         build_busybox(engine, &scratch.join("busybox"), &images.busybox)
             .context("cannot make the busybox image")?;
     }
@@ -32,10 +40,16 @@ fn build_busybox(engine: &HostEngine, context: &Path, tag: &str) -> anyhow::Resu
     fs::create_dir_all(&bin)?;
     fs::create_dir_all(context.join("tmp"))?;
     let busybox = bin.join("busybox");
-    fs::copy(crate::apt::which("busybox").context("busybox is not installed")?, &busybox)?;
+    fs::copy(
+        crate::apt::which("busybox").context("busybox is not installed")?,
+        &busybox,
+    )?;
     let program = busybox.to_string_lossy();
     // One name per applet; hard links, so that a path in `command:` needs no shell.
-    for applet in read(&[&program, "--list"])?.lines().filter(|applet| *applet != "busybox") {
+    for applet in read(&[&program, "--list"])?
+        .lines()
+        .filter(|applet| *applet != "busybox")
+    {
         fs::hard_link(&busybox, bin.join(applet))?;
     }
     fs::write(

@@ -1,17 +1,18 @@
-//! Names and places: where a testbed of a given name keeps its state, and what its bridge, its cgroup and
-//! its packet filter table are called. Everything that `down` removes is derived from here.
+//! Names and places: where a testbed of a given name keeps its state, and what its bridge, its
+//! cgroup and its packet filter table are called. Everything that `down` removes is derived from
+//! here.
 
-use std::env;
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::{env, fmt};
 
 use anyhow::{bail, ensure};
 
 /// The longest name: it is part of the path of a Unix socket (at most 107 bytes).
 const NAME_MAX: usize = 32;
 
-/// The name of a testbed: letters a to z, digits and `-`, beginning with a letter; at most 32 bytes.
+/// The name of a testbed: letters a to z, digits and `-`, beginning with a letter; at most 32
+/// bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TestbedName(String);
 
@@ -30,9 +31,13 @@ impl FromStr for TestbedName {
             "a testbed's name has 1 to {NAME_MAX} characters"
         );
         if !text.starts_with(|c: char| c.is_ascii_lowercase())
-            || !text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            || !text
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
         {
-            bail!("the testbed name '{text}' must begin with a letter and consist of a-z, 0-9 and -");
+            bail!(
+                "the testbed name '{text}' must begin with a letter and consist of a-z, 0-9 and -"
+            );
         }
         Ok(Self(text.to_owned()))
     }
@@ -151,8 +156,21 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_their_directory_are_refused() {
-        for name in ["", "..", "a/b", "A", "1a", "a_b", "-a", "a b", &"a".repeat(33)] {
-            assert!(name.parse::<TestbedName>().is_err(), "{name:?} was accepted");
+        for name in [
+            "",
+            "..",
+            "a/b",
+            "A",
+            "1a",
+            "a_b",
+            "-a",
+            "a b",
+            &"a".repeat(33),
+        ] {
+            assert!(
+                name.parse::<TestbedName>().is_err(),
+                "{name:?} was accepted"
+            );
         }
         for name in ["a", "default", "it-2", &"a".repeat(32)] {
             assert_eq!(name.parse::<TestbedName>().expect(name).as_ref(), name);

@@ -1,15 +1,14 @@
-//! One testbed for many tests. Bringing machines up costs seconds and installing uc on them some more, so the
-//! end-to-end tests of a program share a testbed: a test leases it, has it for itself until the lease is
-//! dropped, and the last one takes it down. A test that fails leaves the machines in no known state: the next
-//! one gets fresh ones.
+//! One testbed for many tests. Bringing machines up costs seconds and installing uc on them some
+//! more, so the end-to-end tests of a program share a testbed: a test leases it, has it for itself
+//! until the lease is dropped, and the last one takes it down. A test that fails leaves the
+//! machines in no known state: the next one gets fresh ones.
 //!
-//! With `UC_TESTBED` set, the testbed of that name is used, which somebody else brought up and will take
-//! down: `cargo xtask test` does so, since nextest runs each test in a process of its own.
+//! With `UC_TESTBED` set, the testbed of that name is used, which somebody else brought up and will
+//! take down: `cargo xtask test` does so, since nextest runs each test in a process of its own.
 
-use std::env;
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::{env, thread};
 
 use anyhow::Context as _;
 
@@ -43,7 +42,9 @@ pub struct Claim {
 impl Claim {
     /// Waits until nobody else has a claim on this name. It need not be a testbed's.
     pub fn stake(name: &TestbedName) -> anyhow::Result<Self> {
-        Ok(Self { _lock: lock_named(&format!(".claim-{name}"))? })
+        Ok(Self {
+            _lock: lock_named(&format!(".claim-{name}"))?,
+        })
     }
 }
 
@@ -111,7 +112,9 @@ impl Drop for Lease {
         if !thread::panicking() && !last {
             return;
         }
-        let Some(mut pooled) = self.pool.take() else { return };
+        let Some(mut pooled) = self.pool.take() else {
+            return;
+        };
         if shared().is_none() {
             // Taken down as it is dropped.
             return;
@@ -152,30 +155,51 @@ fn open() -> anyhow::Result<Pooled> {
     if shared().is_some() {
         let turn = lock_named(&format!(".turn-{name}"))?;
         let testbed = Testbed::open(&name).with_context(|| format!("{SHARED}={name}"))?;
-        return Ok(Pooled { testbed, _claim: None, _turn: turn });
+        return Ok(Pooled {
+            testbed,
+            _claim: None,
+            _turn: turn,
+        });
     }
     let claim = Claim::stake(&name)?;
     let turn = lock_named(&format!(".turn-{name}"))?;
     // The claim is ours: one that is up was left by a run that is no more.
     Testbed::down(&name)?;
-    let testbed = Testbed::up(&UpOptions { name, machines: MACHINES, engine: Engine::default() })?;
-    Ok(Pooled { testbed, _claim: Some(claim), _turn: turn })
+    let testbed = Testbed::up(&UpOptions {
+        name,
+        machines: MACHINES,
+        engine: Engine::default(),
+    })?;
+    Ok(Pooled {
+        testbed,
+        _claim: Some(claim),
+        _turn: turn,
+    })
 }
 
 fn renew(name: &TestbedName) -> anyhow::Result<()> {
     Testbed::down(name)?;
-    Testbed::up(&UpOptions { name: name.clone(), machines: MACHINES, engine: Engine::default() })?.keep();
+    Testbed::up(&UpOptions {
+        name: name.clone(),
+        machines: MACHINES,
+        engine: Engine::default(),
+    })?
+    .keep();
     Ok(())
 }
 
 /// The last words of each machine, before they are gone.
 fn diagnose(testbed: &Testbed) {
-    const LOG: &str = "docker ps --all; journalctl --no-pager --boot --lines 40 --unit ucd --unit uc-mesh";
+    const LOG: &str =
+        "docker ps --all; journalctl --no-pager --boot --lines 40 --unit ucd --unit uc-mesh";
     for machine in testbed.machines() {
         let words = machine.exec(&["sh", "-c", LOG]);
         match words {
             Ok(output) => {
-                say(&format!("{} at the failure:\n{}{}", machine.name, output.stdout, output.stderr));
+                say(&format!(
+                    "{} at the failure:\n{}{}",
+                    machine.name, output.stdout, output.stderr
+                ));
             }
             Err(error) => say(&format!("{} at the failure: {error:#}", machine.name)),
         }

@@ -54,7 +54,8 @@ impl Machine {
         format!("root@{}", self.name)
     }
 
-    /// A command that runs `words` on the machine as root, past its network (a cut does not matter).
+    /// A command that runs `words` on the machine as root, past its network (a cut does not
+    /// matter).
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = self.engine.client();
         command.arg("exec").arg(&self.name).args(words);
@@ -64,7 +65,11 @@ impl Machine {
     /// The same with standard input, and with a terminal when `terminal` is set.
     pub fn interactive(&self, words: &[&str], terminal: bool) -> Command {
         let mut command = self.engine.client();
-        command.arg("exec").arg(if terminal { "-it" } else { "-i" }).arg(&self.name).args(words);
+        command
+            .arg("exec")
+            .arg(if terminal { "-it" } else { "-i" })
+            .arg(&self.name)
+            .args(words);
         command
     }
 
@@ -85,7 +90,9 @@ impl Machine {
     /// Runs `words` on the machine over ssh, through its network.
     pub fn ssh(&self, words: &[&str]) -> anyhow::Result<Output> {
         let mut ssh = command(&["ssh", "-F"]);
-        ssh.arg(self.ssh.config()).arg(self.ssh_target()).args(words);
+        ssh.arg(self.ssh.config())
+            .arg(self.ssh_target())
+            .args(words);
         capture(&mut ssh)
     }
 
@@ -94,18 +101,33 @@ impl Machine {
         let script = format!("umask 077; cat > \"$1\" && chmod {mode:o} \"$1\"");
         let mut command = self.interactive(&["sh", "-c", &script, "sh", path], false);
         let line = shown(&command);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        child.stdin.take().context("docker exec has a standard input")?.write_all(content)?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child
+            .stdin
+            .take()
+            .context("docker exec has a standard input")?
+            .write_all(content)?;
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            bail!("`{line}` failed: {}", String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "`{line}` failed: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(())
     }
 
     /// Whether it has power.
     pub fn state(&self) -> anyhow::Result<MachineState> {
-        match self.engine.docker(&["inspect", "--format", "{{.State.Running}}", &self.name])?.as_str() {
+        match self
+            .engine
+            .docker(&["inspect", "--format", "{{.State.Running}}", &self.name])?
+            .as_str()
+        {
             "true" => Ok(MachineState::Running),
             _ => Ok(MachineState::Off),
         }
@@ -114,41 +136,59 @@ impl Machine {
     /// The host's end of its cable; `None` while it is off.
     pub(crate) fn port(&self) -> Option<String> {
         let output = self.exec(&["cat", "/sys/class/net/eth0/iflink"]).ok()?;
-        if output.success() { interface(&output.stdout) } else { None }
+        if output.success() {
+            interface(&output.stdout)
+        } else {
+            None
+        }
     }
 
     /// Makes its container, with its keys in it.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
-        self.engine.create_machine(&self.name, &self.address, &self.mac)?;
+        self.engine
+            .create_machine(&self.name, &self.address, &self.mac)?;
         for (file, place) in [
-            (self.ssh.host_key(&self.name), "/etc/ssh/ssh_host_ed25519_key"),
+            (
+                self.ssh.host_key(&self.name),
+                "/etc/ssh/ssh_host_ed25519_key",
+            ),
             (self.ssh.public_key(), "/root/.ssh/authorized_keys"),
         ] {
             let place = format!("{}:{place}", self.name);
-            self.engine.docker(&["cp", &file.to_string_lossy(), &place])?;
+            self.engine
+                .docker(&["cp", &file.to_string_lossy(), &place])?;
         }
         Ok(())
     }
 
     /// Switches it on, without waiting.
     pub(crate) fn power_on(&self) -> anyhow::Result<()> {
-        self.engine.docker(&["start", &self.name]).with_context(|| format!("cannot start {}", self.name))?;
+        self.engine
+            .docker(&["start", &self.name])
+            .with_context(|| format!("cannot start {}", self.name))?;
         Ok(())
     }
 
     /// Cuts its power: no process gets a chance to say goodbye. The disk stays.
     pub(crate) fn power_off(&self) -> anyhow::Result<()> {
-        self.engine.docker(&["kill", "--signal", "KILL", &self.name])?;
-        wait_for("the machine to be off", Duration::from_secs(20), || match self.state()? {
-            MachineState::Off => Ok(()),
-            MachineState::Running => bail!("{} still runs", self.name),
-        })
+        self.engine
+            .docker(&["kill", "--signal", "KILL", &self.name])?;
+        wait_for(
+            "the machine to be off",
+            Duration::from_secs(20),
+            || match self.state()? {
+                MachineState::Off => Ok(()),
+                MachineState::Running => bail!("{} still runs", self.name),
+            },
+        )
     }
 
     /// Waits until it has booted, its Docker engine answers, and ssh gets in.
     pub(crate) fn wait_ready(&self) -> anyhow::Result<()> {
         let booted = self.exec(&["/usr/local/sbin/machine-ready", &BOOT_SECONDS.to_string()])?;
-        booted.checked().with_context(|| format!("machine {} did not come up", self.name))?;
+        booted
+            .checked()
+            .with_context(|| format!("machine {} did not come up", self.name))?;
         let limit = Duration::from_secs(30);
         wait_for("ssh to get in", limit, || self.ssh(&["true"])?.checked())
             .with_context(|| format!("machine {} has booted, but cannot be reached", self.name))?;

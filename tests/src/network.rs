@@ -1,6 +1,6 @@
-//! The machines' network: one bridge on the host, a subnet that nothing else uses, and packet filter tables
-//! of the testbed's own. Nothing the machines send leaves the box, and a cut between two machines lets no
-//! frame through in either direction.
+//! The machines' network: one bridge on the host, a subnet that nothing else uses, and packet
+//! filter tables of the testbed's own. Nothing the machines send leaves the box, and a cut between
+//! two machines lets no frame through in either direction.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,8 +12,8 @@ use crate::layout::Layout;
 use crate::run::{capture, change, command, read};
 use crate::state::{Lock, MachineRecord};
 
-/// Testbeds that can be up at once: 10.213.0.0/24 and up are the machines', 10.213.128.0/24 and up the
-/// laptops'.
+/// Testbeds that can be up at once: 10.213.0.0/24 and up are the machines', 10.213.128.0/24 and up
+/// the laptops'.
 const SUBNETS: u8 = 100;
 
 /// The third byte of the addresses of one testbed.
@@ -27,7 +27,8 @@ impl Subnet {
         Self(number)
     }
 
-    /// The first that neither the host nor another testbed uses. The caller holds the lock of all testbeds.
+    /// The first that neither the host nor another testbed uses. The caller holds the lock of all
+    /// testbeds.
     pub(crate) fn choose(taken: &[Self]) -> anyhow::Result<Self> {
         let addresses = read(&["ip", "-4", "-oneline", "address", "show"])?;
         let routes = read(&["ip", "-4", "route", "show", "table", "all"])?;
@@ -42,8 +43,12 @@ impl Subnet {
     }
 
     fn occurs_in(self, text: &str) -> bool {
-        let (machines, laptop) = (format!("10.213.{}.", self.0), format!("10.213.{}.", self.0 + 128));
-        text.split_whitespace().any(|word| word.starts_with(&machines) || word.starts_with(&laptop))
+        let (machines, laptop) = (
+            format!("10.213.{}.", self.0),
+            format!("10.213.{}.", self.0 + 128),
+        );
+        text.split_whitespace()
+            .any(|word| word.starts_with(&machines) || word.starts_with(&laptop))
     }
 
     pub(crate) fn cidr(self) -> String {
@@ -80,18 +85,33 @@ impl Subnet {
     }
 }
 
-/// Makes the laptop's bridge (the engine makes the machines') and the filter that keeps packets inside.
+/// Makes the laptop's bridge (the engine makes the machines') and the filter that keeps packets
+/// inside.
 pub(crate) fn create(lock: &Lock, layout: &Layout, subnet: Subnet) -> anyhow::Result<()> {
     let bridge = subnet.laptop_bridge();
-    change(lock, &mut command(&["ip", "link", "add", &bridge, "type", "bridge"]))?;
-    change(lock, &mut command(&["ip", "address", "add", &subnet.laptop_address(), "dev", &bridge]))?;
+    change(
+        lock,
+        &mut command(&["ip", "link", "add", &bridge, "type", "bridge"]),
+    )?;
+    change(
+        lock,
+        &mut command(&[
+            "ip",
+            "address",
+            "add",
+            &subnet.laptop_address(),
+            "dev",
+            &bridge,
+        ]),
+    )?;
     change(lock, &mut command(&["ip", "link", "set", &bridge, "up"]))?;
     nft(lock, layout, &fence(&layout.table(), subnet))?;
     allow_bridged(lock, subnet)
 }
 
-/// Where the host filters bridged packets like routed ones, and drops what it does not know (Docker sets
-/// both), the machines would not hear each other: one rule lets them, and [`remove`] takes it back.
+/// Where the host filters bridged packets like routed ones, and drops what it does not know (Docker
+/// sets both), the machines would not hear each other: one rule lets them, and [`remove`] takes it
+/// back.
 fn allow_bridged(lock: &Lock, subnet: Subnet) -> anyhow::Result<()> {
     let filters = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
         .is_ok_and(|text| text.trim() == "1");
@@ -101,7 +121,9 @@ fn allow_bridged(lock: &Lock, subnet: Subnet) -> anyhow::Result<()> {
     let bridge = subnet.bridge();
     change(
         lock,
-        &mut command(&["iptables", "-w", "-I", "FORWARD", "-i", &bridge, "-o", &bridge, "-j", "ACCEPT"]),
+        &mut command(&[
+            "iptables", "-w", "-I", "FORWARD", "-i", &bridge, "-o", &bridge, "-j", "ACCEPT",
+        ]),
     )
 }
 
@@ -110,7 +132,10 @@ pub(crate) fn remove(layout: &Layout, subnet: Option<Subnet>) -> anyhow::Result<
     let table = layout.table();
     for family in ["inet", "bridge"] {
         // To add it first makes deleting it right whether it was there or not.
-        read(&["nft", &format!("table {family} {table} {{}}; delete table {family} {table}")])?;
+        read(&[
+            "nft",
+            &format!("table {family} {table} {{}}; delete table {family} {table}"),
+        ])?;
     }
     let Some(subnet) = subnet else { return Ok(()) };
     let bridge = subnet.bridge();
@@ -132,7 +157,8 @@ pub(crate) fn remove(layout: &Layout, subnet: Option<Subnet>) -> anyhow::Result<
     Ok(())
 }
 
-/// Makes the cuts those of `cuts` and no others. `ports` gives the host's end of a running machine's cable.
+/// Makes the cuts those of `cuts` and no others. `ports` gives the host's end of a running
+/// machine's cable.
 pub(crate) fn apply_cuts(
     lock: &Lock,
     layout: &Layout,
@@ -161,12 +187,16 @@ fn machine<'a>(machines: &'a [MachineRecord], name: &str) -> Option<&'a MachineR
     machines.iter().find(|machine| machine.name == name)
 }
 
-/// No frame from one machine to another: addressed to it (that holds also while it boots and its port is
-/// not known yet), or to all.
+/// No frame from one machine to another: addressed to it (that holds also while it boots and its
+/// port is not known yet), or to all.
 fn barrier(from: &MachineRecord, to: &MachineRecord, port: Option<&str>) -> String {
     let mut rules = format!("    ether saddr {} ether daddr {} drop\n", from.mac, to.mac);
     if let Some(port) = port {
-        let _ = writeln!(rules, "    ether saddr {} oifname \"{port}\" drop", from.mac);
+        let _ = writeln!(
+            rules,
+            "    ether saddr {} oifname \"{port}\" drop",
+            from.mac
+        );
     }
     rules
 }
@@ -202,7 +232,9 @@ pub(crate) fn interface(index: &str) -> Option<String> {
 
 fn entries(directory: &str) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -211,7 +243,9 @@ mod tests {
 
     #[test]
     fn a_subnet_in_use_is_seen_in_addresses_and_routes() {
-        assert!(Subnet(1).occurs_in("2: eth0    inet 10.213.1.1/24 brd 10.213.1.255 scope global eth0"));
+        assert!(
+            Subnet(1).occurs_in("2: eth0    inet 10.213.1.1/24 brd 10.213.1.255 scope global eth0")
+        );
         assert!(Subnet(1).occurs_in("10.213.129.0/24 dev uctl1 scope link"));
         assert!(!Subnet(1).occurs_in("10.213.10.0/24 dev uctb10 scope link"));
         assert!(!Subnet(1).occurs_in("110.213.1.0/24 dev eth0 scope link"));

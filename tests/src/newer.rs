@@ -1,6 +1,6 @@
-//! Newer Docker engines in a machine: the packages of later Debians, unpacked over those of the machine's own.
-//! Its systemd, its libraries and its runc stay: later ones need a later C library or version 2 of the cgroup
-//! file systems.
+//! Newer Docker engines in a machine: the packages of later Debians, unpacked over those of the
+//! machine's own. Its systemd, its libraries and its runc stay: later ones need a later C library
+//! or version 2 of the cgroup file systems.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,8 @@ use crate::state::Lock;
 
 const PACKAGES: [&str; 3] = ["containerd", "docker-cli", "docker.io"];
 
-/// Puts the engine of the Debian `suite` into the machine's root directory. `scratch` is removed afterwards.
+/// Puts the engine of the Debian `suite` into the machine's root directory. `scratch` is removed
+/// afterwards.
 pub(crate) fn unpack(
     lock: &Lock,
     suite: &str,
@@ -30,17 +31,41 @@ pub(crate) fn unpack(
         None => default_mirror()?,
     };
     let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    fs::write(scratch.join("sources.list"), format!("deb [signed-by={keys}] {archive} {suite} main\n"))?;
+    fs::write(
+        scratch.join("sources.list"),
+        format!("deb [signed-by={keys}] {archive} {suite} main\n"),
+    )?;
     change(lock, apt(scratch).args(["update", "-q"]))?;
     let packages = scratch.join("packages");
-    change(lock, apt(scratch).current_dir(&packages).args(["download", "-q"]).args(PACKAGES))?;
+    change(
+        lock,
+        apt(scratch)
+            .current_dir(&packages)
+            .args(["download", "-q"])
+            .args(PACKAGES),
+    )?;
     let mut unpacked = 0;
     for package in fs::read_dir(&packages)? {
-        change(lock, command(&["dpkg", "--extract"]).arg(package?.path()).arg(root))?;
+        change(
+            lock,
+            command(&["dpkg", "--extract"])
+                .arg(package?.path())
+                .arg(root),
+        )?;
         unpacked += 1;
     }
-    ensure!(unpacked == PACKAGES.len(), "{unpacked} of the packages {} came", PACKAGES.join(", "));
-    let said = capture(command(&["chroot"]).arg(root).args(["dockerd", "--version"]))?.checked()?.stdout;
+    ensure!(
+        unpacked == PACKAGES.len(),
+        "{unpacked} of the packages {} came",
+        PACKAGES.join(", ")
+    );
+    let said = capture(
+        command(&["chroot"])
+            .arg(root)
+            .args(["dockerd", "--version"]),
+    )?
+    .checked()?
+    .stdout;
     ensure!(
         said.contains(&format!(" {version}.")),
         "Debian {suite} has another engine now, {}: the testbed's list of engines needs a look",
@@ -68,12 +93,15 @@ fn apt(scratch: &Path) -> Command {
 
 /// Where debootstrap goes when it is told nothing.
 fn default_mirror() -> anyhow::Result<String> {
-    let script = fs::read_to_string("/usr/sbin/debootstrap").context("debootstrap is not installed")?;
+    let script =
+        fs::read_to_string("/usr/sbin/debootstrap").context("debootstrap is not installed")?;
     default_in(&script).context("debootstrap has no DEF_MIRROR")
 }
 
 fn default_in(script: &str) -> Option<String> {
-    let value = script.lines().find_map(|line| line.strip_prefix("DEF_MIRROR="))?;
+    let value = script
+        .lines()
+        .find_map(|line| line.strip_prefix("DEF_MIRROR="))?;
     Some(value.trim_matches(['"', '\'']).to_owned())
 }
 
@@ -83,8 +111,12 @@ mod tests {
 
     #[test]
     fn debootstrap_s_own_choice() {
-        let script = "#!/bin/sh\nDEF_MIRROR=\"http://archive.example/debian\"\nMIRRORS=\"$DEF_MIRROR\"\n";
-        assert_eq!(default_in(script).as_deref(), Some("http://archive.example/debian"));
+        let script =
+            "#!/bin/sh\nDEF_MIRROR=\"http://archive.example/debian\"\nMIRRORS=\"$DEF_MIRROR\"\n";
+        assert_eq!(
+            default_in(script).as_deref(),
+            Some("http://archive.example/debian")
+        );
         assert_eq!(default_in("MIRRORS=x\n"), None);
     }
 }

@@ -1,5 +1,5 @@
-//! The machine image: built once from Debian packages and kept as a tar file in the cache, under the hash of
-//! what it is made of. Machines get it by `docker import`.
+//! The machine image: built once from Debian packages and kept as a tar file in the cache, under
+//! the hash of what it is made of. Machines get it by `docker import`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -18,7 +18,8 @@ use crate::progress::say;
 use crate::run::{change, command, read};
 use crate::state::{Lock, lock_named};
 
-/// The newest Debian whose systemd still boots where the host has version 1 of the cgroup file systems.
+/// The newest Debian whose systemd still boots where the host has version 1 of the cgroup file
+/// systems.
 const SUITE: &str = "bookworm";
 
 /// What each machine has. Beyond an ordinary server: dig, nc and ping for the tests.
@@ -51,8 +52,13 @@ const MASKED: [&str; 7] = [
 ];
 
 /// Left out of the image: half a gigabyte less to unpack at each `up`.
-const REMOVED: [&str; 5] =
-    ["var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"];
+const REMOVED: [&str; 5] = [
+    "var/cache/apt",
+    "var/lib/apt/lists",
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+];
 
 /// Programs of the machines, in `/usr/local/sbin`.
 const SCRIPTS: [(&str, &str); 2] = [
@@ -131,7 +137,10 @@ pub(crate) fn machine_image(engine: Engine) -> anyhow::Result<PathBuf> {
     }
     let lock = lock_named(".image")?;
     if !image.is_file() {
-        say(&format!("making the machine image (a minute or two, once): {}", image.display()));
+        say(&format!(
+            "making the machine image (a minute or two, once): {}",
+            image.display()
+        ));
         build(&lock, engine, &cache, &image).context("cannot make the machine image")?;
     }
     Ok(image)
@@ -141,7 +150,13 @@ pub(crate) fn machine_image(engine: Engine) -> anyhow::Result<PathBuf> {
 fn fingerprint(engine: Engine) -> String {
     let mut hasher = blake3::Hasher::new();
     let scripts = SCRIPTS.map(|(_, text)| text);
-    for part in [&[RECIPE, SUITE, engine.as_str()][..], &PACKAGES, &MASKED, &REMOVED, &scripts] {
+    for part in [
+        &[RECIPE, SUITE, engine.as_str()][..],
+        &PACKAGES,
+        &MASKED,
+        &REMOVED,
+        &scripts,
+    ] {
         for word in part {
             hasher.update(word.as_bytes());
             hasher.update(b"\n");
@@ -152,7 +167,10 @@ fn fingerprint(engine: Engine) -> String {
 }
 
 fn build(lock: &Lock, engine: Engine, cache: &Path, image: &Path) -> anyhow::Result<()> {
-    install_missing(&[Need { program: "debootstrap", package: "debootstrap" }])?;
+    install_missing(&[Need {
+        program: "debootstrap",
+        package: "debootstrap",
+    }])?;
     let root = cache.join("building");
     discard(&root)?;
     debootstrap(lock, &root)?;
@@ -168,7 +186,15 @@ fn build(lock: &Lock, engine: Engine, cache: &Path, image: &Path) -> anyhow::Res
     let partial = image.with_extension("partial");
     change(
         lock,
-        &mut command(&["tar", "--directory", path(&root)?, "--create", "--file", path(&partial)?, "."]),
+        &mut command(&[
+            "tar",
+            "--directory",
+            path(&root)?,
+            "--create",
+            "--file",
+            path(&partial)?,
+            ".",
+        ]),
     )?;
     fs::rename(&partial, image)?;
     discard(&root)
@@ -176,14 +202,26 @@ fn build(lock: &Lock, engine: Engine, cache: &Path, image: &Path) -> anyhow::Res
 
 fn debootstrap(lock: &Lock, root: &Path) -> anyhow::Result<()> {
     let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", &format!("--include={}", PACKAGES.join(",")), SUITE]).arg(root);
+    debootstrap
+        .args([
+            "--variant=minbase",
+            &format!("--include={}", PACKAGES.join(",")),
+            SUITE,
+        ])
+        .arg(root);
     if let Some(mirror) = mirror(SUITE) {
         debootstrap.arg(mirror);
     }
-    for (variable, key) in [("http_proxy", "Acquire::http::Proxy"), ("https_proxy", "Acquire::https::Proxy")]
-    {
+    for (variable, key) in [
+        ("http_proxy", "Acquire::http::Proxy"),
+        ("https_proxy", "Acquire::https::Proxy"),
+    ] {
         let value = read(&["apt-config", "shell", "P", key]).unwrap_or_default();
-        if let Some(proxy) = value.trim().strip_prefix("P='").and_then(|rest| rest.strip_suffix('\'')) {
+        if let Some(proxy) = value
+            .trim()
+            .strip_prefix("P='")
+            .and_then(|rest| rest.strip_suffix('\''))
+        {
             debootstrap.env(variable, proxy);
         }
     }
@@ -229,8 +267,8 @@ fn furnish(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes a root directory, whole or half made. An interrupted debootstrap leaves file systems mounted
-/// in it, and what is below those must not be removed.
+/// Removes a root directory, whole or half made. An interrupted debootstrap leaves file systems
+/// mounted in it, and what is below those must not be removed.
 fn discard(root: &Path) -> anyhow::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let inside: Vec<&str> = mounts
@@ -250,7 +288,8 @@ fn discard(root: &Path) -> anyhow::Result<()> {
 }
 
 fn path(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))
+    path.to_str()
+        .with_context(|| format!("the path {} is not UTF-8", path.display()))
 }
 
 #[cfg(test)]

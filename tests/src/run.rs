@@ -1,9 +1,9 @@
-//! Running other programs: what they printed is kept, and a failure says which command failed and why.
+//! Running other programs: what they printed is kept, and a failure says which command failed and
+//! why.
 
-use std::fmt;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, thread};
 
 use anyhow::{Context as _, bail};
 
@@ -33,7 +33,11 @@ impl Output {
 
     /// Itself when it ended with exit code 0, else an error with all that it printed.
     pub fn checked(self) -> anyhow::Result<Self> {
-        if self.success() { Ok(self) } else { bail!("{self}") }
+        if self.success() {
+            Ok(self)
+        } else {
+            bail!("{self}")
+        }
     }
 }
 
@@ -86,7 +90,10 @@ pub(crate) fn change(lock: &Lock, command: &mut Command) -> anyhow::Result<()> {
 
 fn capture_with(command: &mut Command, stdin: Stdio) -> anyhow::Result<Output> {
     let line = shown(command);
-    let output = command.stdin(stdin).output().with_context(|| format!("cannot run `{line}`"))?;
+    let output = command
+        .stdin(stdin)
+        .output()
+        .with_context(|| format!("cannot run `{line}`"))?;
     Ok(Output {
         command: line,
         code: output.status.code(),
@@ -100,8 +107,8 @@ pub(crate) fn read(words: &[&str]) -> anyhow::Result<String> {
     Ok(capture(&mut command(words))?.checked()?.stdout)
 }
 
-/// Looks at a condition again and again until it gives a value; after `limit` the error says what was
-/// waited for and what the last look found.
+/// Looks at a condition again and again until it gives a value; after `limit` the error says what
+/// was waited for and what the last look found.
 pub fn wait_for<T>(
     what: &str,
     limit: Duration,
@@ -112,7 +119,9 @@ pub fn wait_for<T>(
         match condition() {
             Ok(value) => return Ok(value),
             Err(error) if start.elapsed() >= limit => {
-                return Err(error.context(format!("waited {} s for {what} in vain", limit.as_secs())));
+                return Err(
+                    error.context(format!("waited {} s for {what} in vain", limit.as_secs()))
+                );
             }
             Err(_) => thread::sleep(POLL),
         }
@@ -125,12 +134,19 @@ mod tests {
 
     #[test]
     fn a_failure_shows_command_code_and_both_streams() {
-        let error = capture(&mut command(&["sh", "-c", "echo out; echo err >&2; exit 3"]))
-            .expect("sh runs")
-            .checked()
-            .expect_err("exit code 3");
+        let error = capture(&mut command(&[
+            "sh",
+            "-c",
+            "echo out; echo err >&2; exit 3",
+        ]))
+        .expect("sh runs")
+        .checked()
+        .expect_err("exit code 3");
         let text = error.to_string();
-        assert_eq!(text, "`sh -c echo out; echo err >&2; exit 3` ended with exit code 3\nout\nerr");
+        assert_eq!(
+            text,
+            "`sh -c echo out; echo err >&2; exit 3` ended with exit code 3\nout\nerr"
+        );
     }
 
     #[test]
@@ -144,14 +160,22 @@ mod tests {
         let mut looks = 0;
         let value = wait_for("the third look", Duration::from_secs(5), || {
             looks += 1;
-            if looks == 3 { Ok(looks) } else { bail!("only {looks}") }
+            if looks == 3 {
+                Ok(looks)
+            } else {
+                bail!("only {looks}")
+            }
         });
         assert_eq!(value.expect("comes"), 3);
     }
 
     #[test]
     fn waiting_in_vain_says_for_what_and_why() {
-        let error = wait_for::<()>("rain", Duration::ZERO, || bail!("the sky is clear")).expect_err("never");
-        assert_eq!(format!("{error:#}"), "waited 0 s for rain in vain: the sky is clear");
+        let error = wait_for::<()>("rain", Duration::ZERO, || bail!("the sky is clear"))
+            .expect_err("never");
+        assert_eq!(
+            format!("{error:#}"),
+            "waited 0 s for rain in vain: the sky is clear"
+        );
     }
 }

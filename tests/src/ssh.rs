@@ -1,5 +1,6 @@
-//! ssh to the machines: a key for root, a host key for each machine, and a configuration file that knows
-//! both, so that `ssh -F FILE m1` works with strict host key checking and touches nothing of the user's.
+//! ssh to the machines: a key for root, a host key for each machine, and a configuration file that
+//! knows both, so that `ssh -F FILE m1` works with strict host key checking and touches nothing of
+//! the user's.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -81,7 +82,21 @@ impl SshFiles {
 
 fn keygen(lock: &Lock, file: &Path, comment: &str) -> anyhow::Result<()> {
     let file = file.to_str().context("the path of a key is not UTF-8")?;
-    change(lock, &mut command(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", file]))
+    change(
+        lock,
+        &mut command(&[
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            comment,
+            "-f",
+            file,
+        ]),
+    )
 }
 
 #[cfg(test)]
@@ -95,17 +110,36 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let files = SshFiles::new(directory.path().join("ssh"));
         let lock = lock_file(&directory.path().join("lock")).expect("a lock");
-        files.create(&lock, &[("m1", "10.0.0.1"), ("m2", "10.0.0.2")]).expect("ssh-keygen works");
+        files
+            .create(&lock, &[("m1", "10.0.0.1"), ("m2", "10.0.0.2")])
+            .expect("ssh-keygen works");
         let known = fs::read_to_string(files.known_hosts()).expect("written");
-        let lines: Vec<Vec<&str>> = known.lines().map(|line| line.split(' ').collect()).collect();
+        let lines: Vec<Vec<&str>> = known
+            .lines()
+            .map(|line| line.split(' ').collect())
+            .collect();
         assert_eq!(lines.len(), 2);
         assert_eq!((lines[0][0], lines[0][1]), ("m1,10.0.0.1", "ssh-ed25519"));
         assert_eq!((lines[1][0], lines[1][1]), ("m2,10.0.0.2", "ssh-ed25519"));
         assert_ne!(lines[0][2], lines[1][2]);
-        let config =
-            read(&["ssh", "-F", files.config().to_str().expect("utf-8"), "-G", "m2"]).expect("ssh reads it");
-        for line in ["hostname 10.0.0.2", "user root", "stricthostkeychecking true", "identitiesonly yes"] {
-            assert!(config.lines().any(|one| one == line), "no '{line}' in\n{config}");
+        let config = read(&[
+            "ssh",
+            "-F",
+            files.config().to_str().expect("utf-8"),
+            "-G",
+            "m2",
+        ])
+        .expect("ssh reads it");
+        for line in [
+            "hostname 10.0.0.2",
+            "user root",
+            "stricthostkeychecking true",
+            "identitiesonly yes",
+        ] {
+            assert!(
+                config.lines().any(|one| one == line),
+                "no '{line}' in\n{config}"
+            );
         }
     }
 }

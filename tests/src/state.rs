@@ -40,7 +40,9 @@ impl State {
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", file.display()));
+            }
         };
         let state = serde_json::from_str(&text).with_context(|| {
             format!(
@@ -80,8 +82,8 @@ pub(crate) fn names() -> Vec<String> {
 pub(crate) struct Lock(File);
 
 impl Lock {
-    /// An empty standard input for a program that changes the host. It keeps the lock until the program ends,
-    /// even when we are killed first: whoever cleans up after us waits for it.
+    /// An empty standard input for a program that changes the host. It keeps the lock until the
+    /// program ends, even when we are killed first: whoever cleans up after us waits for it.
     pub(crate) fn stdin(&self) -> anyhow::Result<Stdio> {
         Ok(Stdio::from(self.0.try_clone()?))
     }
@@ -104,9 +106,11 @@ pub(crate) fn lock_named(name: &str) -> anyhow::Result<Lock> {
 
 pub(crate) fn lock_file(path: &Path) -> anyhow::Result<Lock> {
     let directory = path.parent().context("a lock file has a directory")?;
-    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
     let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(Lock(file))
 }
 
@@ -121,14 +125,22 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("lock");
         let lock = lock_file(&path).expect("a lock");
-        let mut child =
-            Command::new("sleep").arg("60").stdin(lock.stdin().expect("a file")).spawn().expect("starts");
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .stdin(lock.stdin().expect("a file"))
+            .spawn()
+            .expect("starts");
         drop(lock);
         let again = File::open(&path).expect("there");
-        assert!(again.try_lock().is_err(), "the lock is free while the program runs");
+        assert!(
+            again.try_lock().is_err(),
+            "the lock is free while the program runs"
+        );
         child.kill().expect("killed");
         child.wait().expect("dead");
-        again.try_lock().expect("the lock is free once the program has ended");
+        again
+            .try_lock()
+            .expect("the lock is free once the program has ended");
     }
 
     #[test]

@@ -35,11 +35,16 @@ pub struct UpOptions {
 
 impl Default for UpOptions {
     fn default() -> Self {
-        Self { name: TestbedName::default(), machines: 3, engine: Engine::default() }
+        Self {
+            name: TestbedName::default(),
+            machines: 3,
+            engine: Engine::default(),
+        }
     }
 }
 
-/// A testbed that is up. One made by [`Testbed::up`] is taken down when dropped, unless [kept](Testbed::keep).
+/// A testbed that is up. One made by [`Testbed::up`] is taken down when dropped, unless
+/// [kept](Testbed::keep).
 #[derive(Debug)]
 pub struct Testbed {
     layout: Layout,
@@ -49,9 +54,9 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// Brings a testbed up and returns when every machine has booted, its Docker engine answers and ssh gets
-    /// in. What an earlier one of that name left behind after a crash is removed first; one that is up is an
-    /// error.
+    /// Brings a testbed up and returns when every machine has booted, its Docker engine answers and
+    /// ssh gets in. What an earlier one of that name left behind after a crash is removed first;
+    /// one that is up is an error.
     pub fn up(options: &UpOptions) -> anyhow::Result<Self> {
         ensure!(
             (1..=MACHINES_MAX).contains(&options.machines),
@@ -64,12 +69,15 @@ impl Testbed {
         let lock = lock(&layout)?;
         let name = layout.name();
         if names().iter().any(|one| one == name.as_ref()) {
-            let complete = State::load(&layout).is_ok_and(|state| state.is_some_and(|state| state.complete));
+            let complete =
+                State::load(&layout).is_ok_and(|state| state.is_some_and(|state| state.complete));
             ensure!(
                 !(complete && HostEngine::new(layout.clone()).is_up()),
                 "the testbed '{name}' is up already\nhint: `cargo xtask testbed down --name {name}`, or another --name"
             );
-            say(&format!("removing what an earlier testbed '{name}' left behind"));
+            say(&format!(
+                "removing what an earlier testbed '{name}' left behind"
+            ));
             teardown(&layout)?;
         }
         match Self::build(&lock, &layout, options, &image) {
@@ -86,12 +94,20 @@ impl Testbed {
         }
     }
 
-    fn build(lock: &Lock, layout: &Layout, options: &UpOptions, image: &Path) -> anyhow::Result<Self> {
+    fn build(
+        lock: &Lock,
+        layout: &Layout,
+        options: &UpOptions,
+        image: &Path,
+    ) -> anyhow::Result<Self> {
         let mut state = reserve(layout, options)?;
         let subnet = state.subnet;
         let ssh = SshFiles::new(layout.ssh_dir());
-        let addresses: Vec<_> =
-            state.machines.iter().map(|machine| (machine.name.as_str(), machine.address.as_str())).collect();
+        let addresses: Vec<_> = state
+            .machines
+            .iter()
+            .map(|machine| (machine.name.as_str(), machine.address.as_str()))
+            .collect();
         ssh.create(lock, &addresses)?;
         network::create(lock, layout, subnet)?;
         let engine = HostEngine::new(layout.clone());
@@ -110,8 +126,11 @@ impl Testbed {
 
     fn wait_ready(&self) -> anyhow::Result<()> {
         thread::scope(|scope| {
-            let waiting: Vec<_> =
-                self.machines.iter().map(|machine| scope.spawn(|| machine.wait_ready())).collect();
+            let waiting: Vec<_> = self
+                .machines
+                .iter()
+                .map(|machine| scope.spawn(|| machine.wait_ready()))
+                .collect();
             for one in waiting {
                 match one.join() {
                     Ok(result) => result?,
@@ -126,7 +145,9 @@ impl Testbed {
     pub fn open(name: &TestbedName) -> anyhow::Result<Self> {
         let layout = Layout::new(name.clone());
         let hint = format!("hint: `cargo xtask testbed up --name {name}`");
-        let Some(state) = State::load(&layout)? else { bail!("there is no testbed '{name}'\n{hint}") };
+        let Some(state) = State::load(&layout)? else {
+            bail!("there is no testbed '{name}'\n{hint}")
+        };
         let testbed = Self::assemble(layout, &state);
         ensure!(
             state.complete && testbed.engine.is_up(),
@@ -138,12 +159,21 @@ impl Testbed {
     fn assemble(layout: Layout, state: &State) -> Self {
         let engine = HostEngine::new(layout.clone());
         let ssh = SshFiles::new(layout.ssh_dir());
-        let machines =
-            state.machines.iter().map(|record| Machine::new(record, engine.clone(), ssh.clone())).collect();
-        Self { layout, engine, machines, owned: false }
+        let machines = state
+            .machines
+            .iter()
+            .map(|record| Machine::new(record, engine.clone(), ssh.clone()))
+            .collect();
+        Self {
+            layout,
+            engine,
+            machines,
+            owned: false,
+        }
     }
 
-    /// Removes the testbed of this name, or whatever a crash left of it; nothing of it being there is fine.
+    /// Removes the testbed of this name, or whatever a crash left of it; nothing of it being there
+    /// is fine.
     pub fn down(name: &TestbedName) -> anyhow::Result<()> {
         if let Some(reason) = host::unsupported() {
             bail!("{reason}");
@@ -170,10 +200,17 @@ impl Testbed {
 
     /// A machine by name.
     pub fn machine(&self, name: &str) -> anyhow::Result<&Machine> {
-        self.machines.iter().find(|machine| machine.name == name).with_context(|| {
-            let names: Vec<_> = self.machines.iter().map(|machine| machine.name.as_str()).collect();
-            format!("no machine '{name}'; there is {}", names.join(", "))
-        })
+        self.machines
+            .iter()
+            .find(|machine| machine.name == name)
+            .with_context(|| {
+                let names: Vec<_> = self
+                    .machines
+                    .iter()
+                    .map(|machine| machine.name.as_str())
+                    .collect();
+                format!("no machine '{name}'; there is {}", names.join(", "))
+            })
     }
 
     /// `DOCKER_HOST` of the engine on the host: the "laptop's" Docker, where images are built.
@@ -201,15 +238,16 @@ impl Testbed {
         SshFiles::new(self.layout.ssh_dir()).known_hosts()
     }
 
-    /// A directory of the testbed's own, removed with it: for contexts, logs and other files of a test.
+    /// A directory of the testbed's own, removed with it: for contexts, logs and other files of a
+    /// test.
     pub fn scratch(&self) -> anyhow::Result<PathBuf> {
         let directory = self.layout.state_dir().join("scratch");
         std::fs::create_dir_all(&directory)?;
         Ok(directory)
     }
 
-    /// A directory for sockets of the laptop's programs, removed with the testbed. Connections that ssh keeps open
-    /// there are closed first.
+    /// A directory for sockets of the laptop's programs, removed with the testbed. Connections that
+    /// ssh keeps open there are closed first.
     pub fn laptop_run_dir(&self) -> anyhow::Result<PathBuf> {
         let directory = self.layout.laptop_run_dir();
         std::fs::create_dir_all(&directory)?;
@@ -222,12 +260,17 @@ impl Testbed {
         images::build(&self.engine, &self.scratch()?)
     }
 
-    /// From now on no frame passes between these two machines, in either direction, whatever it carries.
+    /// From now on no frame passes between these two machines, in either direction, whatever it
+    /// carries.
     pub fn cut(&self, a: &str, b: &str) -> anyhow::Result<()> {
         let (a, b) = (&self.machine(a)?.name, &self.machine(b)?.name);
         ensure!(a != b, "a machine cannot be cut from itself ('{a}')");
         self.change_cuts(|cuts| {
-            let pair = if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) };
+            let pair = if a < b {
+                (a.clone(), b.clone())
+            } else {
+                (b.clone(), a.clone())
+            };
             if !cuts.contains(&pair) {
                 cuts.push(pair);
             }
@@ -268,7 +311,8 @@ impl Testbed {
     }
 
     fn state(&self) -> anyhow::Result<State> {
-        State::load(&self.layout)?.with_context(|| format!("the testbed '{}' was taken down", self.name()))
+        State::load(&self.layout)?
+            .with_context(|| format!("the testbed '{}' was taken down", self.name()))
     }
 
     /// What there is, for people and programs.
@@ -300,7 +344,9 @@ fn reserve(layout: &Layout, options: &UpOptions) -> anyhow::Result<State> {
     let state = State {
         engine: options.engine,
         subnet,
-        machines: (1..=options.machines).map(|number| subnet.machine(number)).collect(),
+        machines: (1..=options.machines)
+            .map(|number| subnet.machine(number))
+            .collect(),
         cuts: Vec::new(),
         complete: false,
     };
@@ -346,7 +392,10 @@ pub struct MachineReport {
 
 /// All testbeds on this host, also broken ones.
 pub fn list() -> anyhow::Result<Vec<Report>> {
-    names().into_iter().map(|name| report(&Layout::new(name.parse()?))).collect()
+    names()
+        .into_iter()
+        .map(|name| report(&Layout::new(name.parse()?)))
+        .collect()
 }
 
 fn report(layout: &Layout) -> anyhow::Result<Report> {
@@ -354,14 +403,21 @@ fn report(layout: &Layout) -> anyhow::Result<Report> {
     let engine = HostEngine::new(layout.clone());
     let ssh = SshFiles::new(layout.ssh_dir());
     let alive = state.as_ref().is_some_and(|state| state.complete) && engine.is_up();
-    let machines = state.iter().flat_map(|state| &state.machines).map(|record| {
-        let machine = Machine::new(record, engine.clone(), ssh.clone());
-        Ok(MachineReport {
-            name: record.name.clone(),
-            address: record.address.clone(),
-            state: if alive { machine.state()? } else { MachineState::Off },
-        })
-    });
+    let machines = state
+        .iter()
+        .flat_map(|state| &state.machines)
+        .map(|record| {
+            let machine = Machine::new(record, engine.clone(), ssh.clone());
+            Ok(MachineReport {
+                name: record.name.clone(),
+                address: record.address.clone(),
+                state: if alive {
+                    machine.state()?
+                } else {
+                    MachineState::Off
+                },
+            })
+        });
     Ok(Report {
         name: layout.name().to_string(),
         state: if alive { "up" } else { "broken" },

@@ -1,10 +1,9 @@
-//! Running the `uc` program the way a person does: the built binary, with a configuration of its own that
-//! leaves the user's contexts, keys and Docker alone.
+//! Running the `uc` program the way a person does: the built binary, with a configuration of its
+//! own that leaves the user's contexts, keys and Docker alone.
 
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context as _, ensure};
 
@@ -21,12 +20,19 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Those of `UC_BIN_DIR`, or builds them with cargo (profile dev) from the repository at `root`.
+    /// Those of `UC_BIN_DIR`, or builds them with cargo (profile dev) from the repository at
+    /// `root`.
     pub fn find_or_build(root: &Path) -> anyhow::Result<Self> {
         if let Some(directory) = env::var_os(BIN_DIR).filter(|value| !value.is_empty()) {
-            let binaries = Self { directory: PathBuf::from(directory) };
+            let binaries = Self {
+                directory: PathBuf::from(directory),
+            };
             for program in [binaries.uc(), binaries.ucd()] {
-                ensure!(program.is_file(), "{BIN_DIR} is set, but there is no {}", program.display());
+                ensure!(
+                    program.is_file(),
+                    "{BIN_DIR} is set, but there is no {}",
+                    program.display()
+                );
             }
             return Ok(binaries);
         }
@@ -46,21 +52,36 @@ impl Binaries {
             "--package",
             "uc-daemon",
         ]);
-        capture(&mut build)?.checked().context("uc and ucd do not build")?;
+        capture(&mut build)?
+            .checked()
+            .context("uc and ucd do not build")?;
         let mut metadata = Command::new(&cargo);
-        metadata.current_dir(root).args(["metadata", "--format-version", "1", "--no-deps", "--locked"]);
-        let metadata: serde_json::Value = serde_json::from_str(&capture(&mut metadata)?.checked()?.stdout)?;
-        let target =
-            metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+        metadata.current_dir(root).args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--locked",
+        ]);
+        let metadata: serde_json::Value =
+            serde_json::from_str(&capture(&mut metadata)?.checked()?.stdout)?;
+        let target = metadata["target_directory"]
+            .as_str()
+            .context("cargo metadata names no target directory")?;
         Self::stage(root, Path::new(target))
     }
 
-    /// The target directory is full of other things; what goes to a machine gets a place of its own.
+    /// The target directory is full of other things; what goes to a machine gets a place of its
+    /// own.
     fn stage(root: &Path, target: &Path) -> anyhow::Result<Self> {
         let directory = target.join("uc-dev");
         fs::create_dir_all(&directory)?;
         let debug = target.join("debug");
-        for (name, from) in [("uc", &debug), ("ucd", &debug), ("install.sh", &root.to_owned())] {
+        for (name, from) in [
+            ("uc", &debug),
+            ("ucd", &debug),
+            ("install.sh", &root.to_owned()),
+        ] {
             let (from, to) = (from.join(name), directory.join(name));
             let new = to.with_extension("new");
             // A new file under the old name: the old one may be running.
@@ -144,7 +165,12 @@ impl Uc {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(words).current_dir(&self.home);
-        for variable in ["UC_CONNECT", "UC_CONTEXT", "UC_AUTO_CONFIRM", "SSH_AUTH_SOCK"] {
+        for variable in [
+            "UC_CONNECT",
+            "UC_CONTEXT",
+            "UC_AUTO_CONFIRM",
+            "SSH_AUTH_SOCK",
+        ] {
             command.env_remove(variable);
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -159,6 +185,7 @@ impl Uc {
     /// Runs it with `-o json` and reads what it prints.
     pub fn json(&self, words: &[&str]) -> anyhow::Result<serde_json::Value> {
         let output = self.run(&[words, &["-o", "json"]].concat())?.checked()?;
-        serde_json::from_str(&output.stdout).with_context(|| format!("`{}` printed no JSON", output.command))
+        serde_json::from_str(&output.stdout)
+            .with_context(|| format!("`{}` printed no JSON", output.command))
     }
 }

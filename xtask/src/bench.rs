@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: figures against their budgets, one a line. Built as released, without link-time optimisation.
+//! `cargo xtask bench`: figures against their budgets, one a line. Built as released, without
+//! link-time optimisation.
 
 use std::path::{Path, PathBuf};
 
@@ -17,13 +18,15 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Name {
-    /// Durable writes on one machine and with three replicas beside etcd; file and memory after a million changes
+    /// Durable writes on one machine and with three replicas beside etcd; file and memory after a
+    /// million changes
     Store,
     /// How soon other machines see a write
     Replication,
     /// `uc config` over real compose files, beside Docker Compose itself
     Compose,
-    /// 1,000 simulated machines, 50 ms round trip, 1 % loss: how soon all see a write, and what it costs
+    /// 1,000 simulated machines, 50 ms round trip, 1 % loss: how soon all see a write, and what it
+    /// costs
     Sim,
 }
 
@@ -50,7 +53,9 @@ impl Name {
 /// Builds and runs one. Succeeds when it could measure, whatever the figures are.
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     let mut bench = process::cargo(root);
-    bench.args(["run", "--quiet", "--profile", "bench"]).args(arguments.name.arguments());
+    bench
+        .args(["run", "--quiet", "--profile", "bench"])
+        .args(arguments.name.arguments());
     if arguments.name == Name::Compose {
         bench.arg(built(root, "uc-cmd", "uc")?);
     }
@@ -60,7 +65,16 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
 /// Builds a program; says where cargo put it.
 fn built(root: &Path, package: &str, program: &str) -> anyhow::Result<PathBuf> {
     let mut cargo = process::cargo(root);
-    cargo.args(["build", "--quiet", "--profile", "bench", "--message-format", "json", "--package", package]);
+    cargo.args([
+        "build",
+        "--quiet",
+        "--profile",
+        "bench",
+        "--message-format",
+        "json",
+        "--package",
+        package,
+    ]);
     for line in process::read(&mut cargo)?.lines() {
         let message: Value = serde_json::from_str(line)?;
         if message["target"]["name"] == program

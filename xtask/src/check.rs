@@ -10,9 +10,9 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::ValueEnum;
 
-use crate::codegen;
 use crate::printer::note;
 use crate::process::{cargo, run};
+use crate::{codegen, fmt};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,10 @@ pub(crate) fn run_checks(root: &Path, arguments: &Arguments) -> anyhow::Result<(
         let name = format!("{check:?}").to_lowercase();
         let start = Instant::now();
         match one(*check, root) {
-            Ok(()) => note(&format!("check {name}: fine ({:.1} s)", start.elapsed().as_secs_f64())),
+            Ok(()) => note(&format!(
+                "check {name}: fine ({:.1} s)",
+                start.elapsed().as_secs_f64()
+            )),
             Err(error) => {
                 note(&format!("check {name}: {error:#}"));
                 failed.push(name);
@@ -56,14 +59,18 @@ pub(crate) fn run_checks(root: &Path, arguments: &Arguments) -> anyhow::Result<(
         }
     }
     if !failed.is_empty() {
-        bail!("failed: {}\nhint: `cargo xtask check {}` repeats them", failed.join(", "), failed.join(" "));
+        bail!(
+            "failed: {}\nhint: `cargo xtask check {}` repeats them",
+            failed.join(", "),
+            failed.join(" ")
+        );
     }
     Ok(())
 }
 
 fn one(check: Check, root: &Path) -> anyhow::Result<()> {
     match check {
-        Check::Fmt => run(cargo(root).args(["fmt", "--all", "--check"])),
+        Check::Fmt => fmt::run_fmt(root, &fmt::Arguments { check: true }),
         Check::Codegen => codegen::run(root, &codegen::Arguments { check: true }),
         Check::Deps => dependencies::check(root),
         Check::Scripts => scripts::check(root),
@@ -78,7 +85,14 @@ fn one(check: Check, root: &Path) -> anyhow::Result<()> {
             "warnings",
         ])),
         Check::Doc => run(cargo(root)
-            .args(["doc", "--quiet", "--locked", "--workspace", "--no-deps", "--document-private-items"])
+            .args([
+                "doc",
+                "--quiet",
+                "--locked",
+                "--workspace",
+                "--no-deps",
+                "--document-private-items",
+            ])
             .env("RUSTDOCFLAGS", "-D warnings")),
     }
 }

@@ -1,6 +1,6 @@
-//! Compiles `api/proto` to `api/src/generated` with protox, so that nobody needs `protoc` and no build
-//! script runs in users' builds. The result is committed; `--check` fails when it is not what the
-//! protocol files say.
+//! Compiles `api/proto` to `api/src/generated` with protox, so that nobody needs `protoc` and no
+//! build script runs in users' builds. The result is committed; `--check` fails when it is not what
+//! the protocol files say.
 
 use std::fs;
 use std::path::Path;

@@ -26,13 +26,17 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
 pub(crate) fn prepare(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let directory = root.join("examples").join(name);
     let script = directory.join("build.sh");
-    ensure!(script.is_file(), "there is no example '{name}': {} is missing", script.display());
+    ensure!(
+        script.is_file(),
+        "there is no example '{name}': {} is missing",
+        script.display()
+    );
     run_command(Command::new("sh").arg(&script))?;
     Ok(directory)
 }
 
-/// The manifests of the programs that examples bring along. They are what a user's own would be and belong to no
-/// workspace, so cargo does not find them by itself.
+/// The manifests of the programs that examples bring along. They are what a user's own would be and
+/// belong to no workspace, so cargo does not find them by itself.
 pub(crate) fn programs(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let examples = root.join("examples");
     if !examples.is_dir() {
@@ -40,7 +44,9 @@ pub(crate) fn programs(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     let mut manifests = Vec::new();
     for example in fs::read_dir(examples)? {
-        manifests.extend(Some(example?.path().join("app/Cargo.toml")).filter(|manifest| manifest.is_file()));
+        manifests.extend(
+            Some(example?.path().join("app/Cargo.toml")).filter(|manifest| manifest.is_file()),
+        );
     }
     manifests.sort();
     Ok(manifests)

@@ -1,5 +1,6 @@
-//! `cargo xtask fuzz`: the fuzz targets of all crates that have some, one after another. What they find that is new goes to the
-//! build directory, not into the committed corpus; what makes one fail, to `CRATE/fuzz/artifacts`.
+//! `cargo xtask fuzz`: the fuzz targets of all crates that have some, one after another. What they
+//! find that is new goes to the build directory, not into the committed corpus; what makes one
+//! fail, to `CRATE/fuzz/artifacts`.
 
 use std::fs;
 use std::path::Path;
@@ -40,18 +41,33 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     if !has_subcommand("fuzz") {
         bail!("cargo-fuzz is not installed\nhint: cargo install --locked cargo-fuzz");
     }
-    let compiler = if has_nightly() { Compiler::Nightly } else { Compiler::Bootstrapped };
+    let compiler = if has_nightly() {
+        Compiler::Nightly
+    } else {
+        Compiler::Bootstrapped
+    };
     if compiler == Compiler::Bootstrapped {
         note("no nightly toolchain: using this one with RUSTC_BOOTSTRAP=1");
         note("hint: rustup toolchain install nightly --profile minimal");
     }
     let mut all = Vec::new();
     for package in PACKAGES {
-        all.extend(targets(&root.join(package))?.into_iter().map(|target| (package, target)));
+        all.extend(
+            targets(&root.join(package))?
+                .into_iter()
+                .map(|target| (package, target)),
+        );
     }
     let names: Vec<&str> = all.iter().map(|(_, target)| target.as_str()).collect();
-    if let Some(unknown) = arguments.only.iter().find(|name| !names.contains(&name.as_str())) {
-        bail!("there is no fuzz target {unknown}\nhint: one of {}", names.join(", "));
+    if let Some(unknown) = arguments
+        .only
+        .iter()
+        .find(|name| !names.contains(&name.as_str()))
+    {
+        bail!(
+            "there is no fuzz target {unknown}\nhint: one of {}",
+            names.join(", ")
+        );
     }
     let mut failed = Vec::new();
     for (package, target) in &all {
@@ -61,9 +77,12 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         let found = root.join(package).join("fuzz/target/found").join(target);
         fs::create_dir_all(&found).with_context(|| format!("cannot create {}", found.display()))?;
         note(&format!("fuzz {target}: {} s", arguments.seconds));
-        if let Err(error) =
-            process::run(&mut command(&root.join(package), compiler, target, arguments.seconds))
-        {
+        if let Err(error) = process::run(&mut command(
+            &root.join(package),
+            compiler,
+            target,
+            arguments.seconds,
+        )) {
             note(&format!("fuzz {target}: {error:#}"));
             failed.push(format!("{target} of {package}"));
         }
@@ -82,9 +101,14 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
 fn targets(package: &Path) -> anyhow::Result<Vec<String>> {
     let directory = package.join("fuzz/fuzz_targets");
     let mut names = Vec::new();
-    for entry in fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))? {
+    for entry in
+        fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?
+    {
         let path = entry?.path();
-        names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+        names.extend(
+            path.file_stem()
+                .map(|name| name.to_string_lossy().into_owned()),
+        );
     }
     names.sort();
     Ok(names)
@@ -93,7 +117,10 @@ fn targets(package: &Path) -> anyhow::Result<Vec<String>> {
 fn has_nightly() -> bool {
     let mut probe = Command::new("rustup");
     probe.args(["run", "nightly", "rustc", "--version"]);
-    probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    probe
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     probe.status().is_ok_and(|status| status.success())
 }
 
@@ -101,7 +128,9 @@ fn command(package: &Path, compiler: Compiler, target: &str, seconds: u32) -> Co
     let mut command = match compiler {
         Compiler::Nightly => {
             let mut rustup = Command::new("rustup");
-            rustup.args(["run", "nightly", "cargo"]).current_dir(package);
+            rustup
+                .args(["run", "nightly", "cargo"])
+                .current_dir(package);
             rustup
         }
         Compiler::Bootstrapped => {
@@ -113,9 +142,23 @@ fn command(package: &Path, compiler: Compiler, target: &str, seconds: u32) -> Co
     // SQLite's one file has two variables of one name, which is no fault of ours.
     command.env("ASAN_OPTIONS", "detect_odr_violation=0");
     // Of two folders libFuzzer writes to the first and reads both.
-    let (found, corpus) = (format!("fuzz/target/found/{target}"), format!("fuzz/corpus/{target}"));
-    command.args(["fuzz", "run", target, &found, &corpus, "--", "-timeout=10", "-malloc_limit_mb=64"]);
-    command.arg(format!("-max_len={MAX_LENGTH}")).arg(format!("-max_total_time={seconds}"));
+    let (found, corpus) = (
+        format!("fuzz/target/found/{target}"),
+        format!("fuzz/corpus/{target}"),
+    );
+    command.args([
+        "fuzz",
+        "run",
+        target,
+        &found,
+        &corpus,
+        "--",
+        "-timeout=10",
+        "-malloc_limit_mb=64",
+    ]);
+    command
+        .arg(format!("-max_len={MAX_LENGTH}"))
+        .arg(format!("-max_total_time={seconds}"));
     command.arg("-print_final_stats=1");
     command
 }
@@ -133,8 +176,14 @@ mod tests {
             let targets = targets(&package).unwrap();
             assert!(targets.len() >= at_least, "{targets:?}");
             for target in targets {
-                assert!(manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")), "{target}");
-                assert!(package.join("fuzz/corpus").join(&target).is_dir(), "{target}");
+                assert!(
+                    manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")),
+                    "{target}"
+                );
+                assert!(
+                    package.join("fuzz/corpus").join(&target).is_dir(),
+                    "{target}"
+                );
             }
         }
     }
@@ -147,7 +196,12 @@ mod tests {
             "rustup run nightly cargo fuzz run frame fuzz/target/found/frame fuzz/corpus/frame -- -timeout=10 \
              -malloc_limit_mb=64 -max_len=65536 -max_total_time=5 -print_final_stats=1"
         );
-        let other = command(Path::new("/r/cluster-state"), Compiler::Bootstrapped, "frame", 5);
+        let other = command(
+            Path::new("/r/cluster-state"),
+            Compiler::Bootstrapped,
+            "frame",
+            5,
+        );
         assert!(other.get_envs().any(|(name, _)| name == "RUSTC_BOOTSTRAP"));
         assert_eq!(other.get_current_dir(), Some(Path::new("/r/cluster-state")));
     }

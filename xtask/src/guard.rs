@@ -1,6 +1,6 @@
-//! Takes a testbed down when we end before we could: by Ctrl-C, a runner's time limit, `kill -9`. A shell waits
-//! at the other end of a pipe; unless it is told that all is done, it runs `testbed down` as soon as the pipe
-//! closes.
+//! Takes a testbed down when we end before we could: by Ctrl-C, a runner's time limit, `kill -9`. A
+//! shell waits at the other end of a pipe; unless it is told that all is done, it runs `testbed
+//! down` as soon as the pipe closes.
 
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
@@ -37,7 +37,11 @@ impl Guard {
 impl Drop for Guard {
     /// We got as far as this: whoever holds the testbed has seen to it.
     fn drop(&mut self) {
-        let told = self.shell.stdin.take().map(|mut pipe| pipe.write_all(b"done\n"));
+        let told = self
+            .shell
+            .stdin
+            .take()
+            .map(|mut pipe| pipe.write_all(b"done\n"));
         if let Some(Err(error)) = told {
             note(&format!("the guard of the testbed is gone: {error}"));
         }

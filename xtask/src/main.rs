@@ -5,6 +5,7 @@ mod check;
 mod codegen;
 mod demo;
 mod example;
+mod fmt;
 mod fuzz;
 mod guard;
 mod printer;
@@ -37,6 +38,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Make the build contexts of an example
     Example(example::Arguments),
+    /// Format all Rust code
+    Fmt(fmt::Arguments),
     /// Fuzz every decoder of what comes from a peer
     Fuzz(fuzz::Arguments),
     /// Run the tests: all of them, or only the fast ones
@@ -48,10 +51,17 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
-        Command::Check(arguments) => check::run_checks(&root(), &arguments).map(|()| ExitCode::SUCCESS),
-        Command::Codegen(arguments) => codegen::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
+        Command::Check(arguments) => {
+            check::run_checks(&root(), &arguments).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Codegen(arguments) => {
+            codegen::run(&root(), &arguments).map(|()| ExitCode::SUCCESS)
+        }
         Command::Demo(arguments) => demo::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
-        Command::Example(arguments) => example::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
+        Command::Example(arguments) => {
+            example::run(&root(), &arguments).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Fmt(arguments) => fmt::run_fmt(&root(), &arguments).map(|()| ExitCode::SUCCESS),
         Command::Fuzz(arguments) => fuzz::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run_tests(&root(), &arguments),
         Command::Testbed(arguments) => testbed::run(arguments),
@@ -64,5 +74,8 @@ fn main() -> ExitCode {
 
 /// The repository.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_path_buf)
+        .unwrap_or_default()
 }

@@ -16,14 +16,23 @@ pub(crate) fn cargo(root: &Path) -> Command {
 /// Whether cargo has this subcommand.
 pub(crate) fn has_subcommand(name: &str) -> bool {
     let mut probe = Command::new(format!("cargo-{name}"));
-    probe.arg(name).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    probe
+        .arg(name)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     probe.status().is_ok_and(|status| status.success())
 }
 
-/// Runs to the end without standard input; an exit code other than 0 is an error that names the command.
+/// Runs to the end without standard input; an exit code other than 0 is an error that names the
+/// command.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let line = shown(command);
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{line}`"))?;
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run `{line}`"))?;
     if !status.success() {
         bail!("`{line}` failed ({status})");
     }
@@ -46,7 +55,9 @@ pub(crate) fn read(command: &mut Command) -> anyhow::Result<String> {
 
 /// As one would type it.
 pub(crate) fn shown(command: &Command) -> String {
-    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let program = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or(command.get_program());
     let mut line = program.to_string_lossy().into_owned();
     for argument in command.get_args() {
         line.push(' ');

@@ -1,5 +1,6 @@
-//! `cargo xtask test`: every test there is, or with `fast` those that need neither root nor an engine. Runs
-//! nextest where it is installed and cargo's own runner elsewhere. The last lines are the runner's.
+//! `cargo xtask test`: every test there is, or with `fast` those that need neither root nor an
+//! engine. Runs nextest where it is installed and cargo's own runner elsewhere. The last lines are
+//! the runner's.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -36,13 +37,16 @@ enum Scope {
 /// Runs the tests; the exit code is the runner's.
 pub(crate) fn run_tests(root: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for program in example::programs(root)? {
-        run(cargo(root).args(["test", "--quiet", "--locked", "--manifest-path"]).arg(program))?;
+        run(cargo(root)
+            .args(["test", "--quiet", "--locked", "--manifest-path"])
+            .arg(program))?;
     }
     // The end-to-end tests run the programs, which belong to other packages than theirs.
     let binaries = Binaries::build(root)?;
     let nextest = has_subcommand("nextest");
     if nextest {
-        // It does not run the examples in the documentation. Before it, so that its summary comes last.
+        // It does not run the examples in the documentation. Before it, so that its summary comes
+        // last.
         run(cargo(root).args(["test", "--quiet", "--locked", "--workspace", "--doc"]))?;
     }
     let mut runner = cargo(root);
@@ -78,7 +82,10 @@ fn with_testbed(runner: &mut Command) -> anyhow::Result<ExitCode> {
     // What a run that was interrupted left behind is in nobody's way, but it is not fresh either.
     Testbed::down(&name)?;
     let guard = Guard::over(&name)?;
-    let testbed = Testbed::up(&UpOptions { name: name.clone(), ..UpOptions::default() })?;
+    let testbed = Testbed::up(&UpOptions {
+        name: name.clone(),
+        ..UpOptions::default()
+    })?;
     runner.env(SHARED, TESTBED);
     let result = finish(runner);
     drop(testbed);
@@ -88,6 +95,13 @@ fn with_testbed(runner: &mut Command) -> anyhow::Result<ExitCode> {
 
 fn finish(runner: &mut Command) -> anyhow::Result<ExitCode> {
     let line = shown(runner);
-    let status = runner.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{line}`"))?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let status = runner
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run `{line}`"))?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

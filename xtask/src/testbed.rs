@@ -80,10 +80,16 @@ enum Format {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let name = arguments.name;
     match arguments.command {
-        Command::Up { machines, engine } => up(&UpOptions { name, machines, engine })?,
+        Command::Up { machines, engine } => up(&UpOptions {
+            name,
+            machines,
+            engine,
+        })?,
         Command::Down => Testbed::down(&name)?,
         Command::Ls { output } => ls(output)?,
-        Command::Exec { machine, command } => return exec(&Testbed::open(&name)?, &machine, &command),
+        Command::Exec { machine, command } => {
+            return exec(&Testbed::open(&name)?, &machine, &command);
+        }
         Command::Cut { a, b } => Testbed::open(&name)?.cut(&a, &b)?,
         Command::Heal => Testbed::open(&name)?.heal()?,
         Command::Kill { machine } => Testbed::open(&name)?.kill(&machine)?,
@@ -102,7 +108,10 @@ fn up(options: &UpOptions) -> anyhow::Result<()> {
     print(&report);
     let config = report.ssh_config.display();
     note(&format!("ssh:    ssh -F {config} m1"));
-    note(&format!("docker: export DOCKER_HOST={}", report.docker_host));
+    note(&format!(
+        "docker: export DOCKER_HOST={}",
+        report.docker_host
+    ));
     Ok(())
 }
 
@@ -121,14 +130,25 @@ fn ls(format: Format) -> anyhow::Result<()> {
 }
 
 fn print(report: &Report) {
-    let engine = report.engine.map(|engine| format!(", engine {engine}")).unwrap_or_default();
-    data(&format!("{} {}{engine}, key {}", report.name, report.state, report.ssh_key.display()));
+    let engine = report
+        .engine
+        .map(|engine| format!(", engine {engine}"))
+        .unwrap_or_default();
+    data(&format!(
+        "{} {}{engine}, key {}",
+        report.name,
+        report.state,
+        report.ssh_key.display()
+    ));
     for machine in &report.machines {
         let state = match machine.state {
             MachineState::Running => "running",
             MachineState::Off => "off",
         };
-        data(&format!("  {:<4} {:<15} {state}", machine.name, machine.address));
+        data(&format!(
+            "  {:<4} {:<15} {state}",
+            machine.name, machine.address
+        ));
     }
     for (a, b) in &report.cuts {
         data(&format!("  cut  {a} {b}"));
@@ -138,7 +158,13 @@ fn print(report: &Report) {
 fn exec(testbed: &Testbed, machine: &str, words: &[String]) -> anyhow::Result<ExitCode> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let status =
-        testbed.machine(machine)?.interactive(&words, terminal).status().context("cannot run docker")?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    let status = testbed
+        .machine(machine)?
+        .interactive(&words, terminal)
+        .status()
+        .context("cannot run docker")?;
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }

@@ -1,4 +1,5 @@
-//! What a replica's file holds: what `Storage` writes, without SQLite. Replaced changes stay in it for a while.
+//! What a replica's file holds: what `Storage` writes, without SQLite. Replaced changes stay in it
+//! for a while.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,8 +9,8 @@ use crate::op::Op;
 use crate::state::{Changes, Fate, State};
 use crate::storage::Leftovers;
 
-/// With few, a short history has both: rows that stay and rows that are removed. With many, rows stay until something
-/// is removed for good. Half of the replicas have this, half that.
+/// With few, a short history has both: rows that stay and rows that are removed. With many, rows
+/// stay until something is removed for good. Half of the replicas have this, half that.
 const ROWS: [usize; 2] = [4, 1_000];
 
 pub(super) struct File {
@@ -21,14 +22,28 @@ impl File {
     pub(super) fn of(state: &State) -> Self {
         let rows = state.ops().map(|op| (op.dot, Arc::clone(op))).collect();
         let [few, many] = ROWS;
-        let at_most = if state.me().machine.0[0].is_multiple_of(2) { few } else { many };
-        Self { rows, leftovers: Leftovers::at_most(at_most, usize::MAX) }
+        let at_most = if state.me().machine.0[0].is_multiple_of(2) {
+            few
+        } else {
+            many
+        };
+        Self {
+            rows,
+            leftovers: Leftovers::at_most(at_most, usize::MAX),
+        }
     }
 
     pub(super) fn commit(&mut self, changes: &Changes) {
         let remove = self.leftovers.are_due(changes);
         for (first, last) in self.leftovers.runs().into_iter().filter(|_| remove) {
-            self.rows.retain(|dot, _| *dot < first || *dot > Dot { version: last, ..first });
+            self.rows.retain(|dot, _| {
+                *dot < first
+                    || *dot
+                        > Dot {
+                            version: last,
+                            ..first
+                        }
+            });
         }
         for (dot, fate) in &changes.ops {
             match fate {

@@ -1,5 +1,5 @@
-//! Sessions between the replicas with the real state machine, one stream of frames each way, and what the driver
-//! does: applying, fetching into a fresh state, beginning anew.
+//! Sessions between the replicas with the real state machine, one stream of frames each way, and
+//! what the driver does: applying, fetching into a fresh state, beginning anew.
 
 use std::collections::VecDeque;
 
@@ -40,7 +40,11 @@ impl World {
     pub(super) fn lose(&mut self, a: usize, b: usize) {
         let ends = link(a, b);
         let side = usize::from(b > a);
-        if self.links.get_mut(&ends).is_some_and(|link| link.wires[side].pop_front().is_some()) {
+        if self
+            .links
+            .get_mut(&ends)
+            .is_some_and(|link| link.wires[side].pop_front().is_some())
+        {
             self.links.remove(&ends);
         }
     }
@@ -48,7 +52,11 @@ impl World {
     fn open(&self, low: usize, high: usize) -> Link {
         let state = |n: usize| &self.nodes[n].state;
         let core = |me: usize, peer| Core::new(CLUSTER, &[], machine(peer), state(me));
-        let fresh = |n: usize| state(n).is_rejoining().then(|| State::fetched(state(n).me()));
+        let fresh = |n: usize| {
+            state(n)
+                .is_rejoining()
+                .then(|| State::fetched(state(n).me()))
+        };
         Link {
             cores: [core(low, high), core(high, low)],
             wires: Default::default(),
@@ -73,7 +81,8 @@ impl World {
         };
         for round in 0..frames {
             for (side, end) in [ends.0, ends.1].into_iter().enumerate() {
-                // Each says to hear everybody, true or not, and holds back what it passes on for some rounds.
+                // Each says to hear everybody, true or not, and holds back what it passes on for
+                // some rounds.
                 let state = &self.nodes[end].state;
                 link.cores[side].hear((0..self.nodes.len()).map(machine).collect());
                 link.cores[side].look_for_news(state);
@@ -108,7 +117,13 @@ impl World {
     }
 
     /// Handles a frame as the driver does; an error ends the session.
-    fn deliver(&mut self, n: usize, link: &mut Link, side: usize, frame: &Bytes) -> Result<(), SessionError> {
+    fn deliver(
+        &mut self,
+        n: usize,
+        link: &mut Link,
+        side: usize,
+        frame: &Bytes,
+    ) -> Result<(), SessionError> {
         let core = &mut link.cores[side];
         let effect = match core.handle(frame, &self.nodes[n].state) {
             Ok(effect) => effect,
@@ -124,13 +139,17 @@ impl World {
         match (effect, &mut link.fresh[side]) {
             (None, _) => {}
             (Some(Effect::Apply(batch)), Some(fresh)) => {
-                fresh.apply_batch(&batch, self.nodes[n].clock, &mut Changes::default()).unwrap();
+                fresh
+                    .apply_batch(&batch, self.nodes[n].clock, &mut Changes::default())
+                    .unwrap();
                 core.applied();
             }
             (Some(Effect::Apply(batch)), None) => {
                 match self.nodes[n].receive(&batch) {
                     Ok(()) => {}
-                    Err(Rejected::Forgotten) => return self.begin_rejoin(n, VersionVector::default()),
+                    Err(Rejected::Forgotten) => {
+                        return self.begin_rejoin(n, VersionVector::default());
+                    }
                     Err(Rejected::TooManyOpaque) => panic!("unknown records"),
                 }
                 core.applied();
@@ -141,7 +160,9 @@ impl World {
                 return Err(SessionError::Rejoin);
             }
             (Some(Effect::Rejoin(wanted)), _) => return self.begin_rejoin(n, wanted),
-            (Some(Effect::Reincarnate(_)), _) => panic!("a crash left an incarnation that was used before"),
+            (Some(Effect::Reincarnate(_)), _) => {
+                panic!("a crash left an incarnation that was used before")
+            }
         }
         match link.fresh[side].take_if(|fresh| link.cores[side].has_fetched(fresh)) {
             Some(complete) => self.go_on_from(n, complete),
@@ -158,7 +179,13 @@ impl World {
     fn go_on_from(&mut self, n: usize, complete: State) -> Result<(), SessionError> {
         let stride = self.stride();
         let node = &mut self.nodes[n];
-        let rejoined = local::rejoin(&node.state, complete, stride, node.clock, &mut Changes::default());
+        let rejoined = local::rejoin(
+            &node.state,
+            complete,
+            stride,
+            node.clock,
+            &mut Changes::default(),
+        );
         node.state = rejoined.unwrap();
         node.rewrite();
         let me = node.state.me();

@@ -12,7 +12,8 @@ use crate::op::Op;
 use crate::register::Register;
 use crate::state::State;
 
-/// More than the longest way to agreement needs: two returns, one after the other, and two rounds of acknowledging.
+/// More than the longest way to agreement needs: two returns, one after the other, and two rounds
+/// of acknowledging.
 const ROUNDS: usize = 60;
 
 impl World {
@@ -35,13 +36,16 @@ impl World {
         self.nodes.iter_mut().for_each(super::world::Node::sync);
     }
 
-    /// What a fold over all intents ever written says is left of each key: the writes that no other has seen, and the
-    /// value that is shown.
+    /// What a fold over all intents ever written says is left of each key: the writes that no other
+    /// has seen, and the value that is shown.
     fn expected(&self, key: &str) -> (Vec<&Arc<Op>>, Option<Bytes>) {
         let history: Vec<&Arc<Op>> = self.history.values().filter(|op| &*op.key == key).collect();
         let seen = |op: &Op, by: &Op| by.asked().is_some_and(|asked| asked.context.covers(op.dot));
-        let left: Vec<_> =
-            history.iter().copied().filter(|op| !history.iter().any(|by| seen(op, by))).collect();
+        let left: Vec<_> = history
+            .iter()
+            .copied()
+            .filter(|op| !history.iter().any(|by| seen(op, by)))
+            .collect();
         let values = left.iter().filter(|op| !is_delete(op));
         let active = values
             .max_by_key(|op| (op.asked().map(|intent| intent.life), op.stamp()))
@@ -51,23 +55,57 @@ impl World {
 
     /// Nothing is kept that should not be; nothing is lost but deletes that everybody had.
     fn check_writes(&self, n: usize, key: &str) -> Result<(), TestCaseError> {
-        let register = self.nodes[n].state.register(false, SPEC, key).cloned().unwrap_or_default();
+        let register = self.nodes[n]
+            .state
+            .register(false, SPEC, key)
+            .cloned()
+            .unwrap_or_default();
         let (left, active) = self.expected(key);
         let kept: BTreeSet<Dot> = register.items().iter().map(|op| op.dot).collect();
         let only_deletes = left.iter().all(|op| is_delete(op));
         if only_deletes && self.founded {
-            prop_assert!(kept.is_empty(), "deletes of {} are left on node {}: {:?}", key, n, kept);
+            prop_assert!(
+                kept.is_empty(),
+                "deletes of {} are left on node {}: {:?}",
+                key,
+                n,
+                kept
+            );
         } else if self.founded {
-            let values: BTreeSet<Dot> = left.iter().filter(|op| !is_delete(op)).map(|op| op.dot).collect();
+            let values: BTreeSet<Dot> = left
+                .iter()
+                .filter(|op| !is_delete(op))
+                .map(|op| op.dot)
+                .collect();
             let left: BTreeSet<Dot> = left.iter().map(|op| op.dot).collect();
-            prop_assert!(kept.is_subset(&left), "{} on node {}: {:?} of {:?}", key, n, kept, left);
-            prop_assert!(kept.is_superset(&values), "{} on node {}: {:?} of {:?}", key, n, kept, values);
+            prop_assert!(
+                kept.is_subset(&left),
+                "{} on node {}: {:?} of {:?}",
+                key,
+                n,
+                kept,
+                left
+            );
+            prop_assert!(
+                kept.is_superset(&values),
+                "{} on node {}: {:?} of {:?}",
+                key,
+                n,
+                kept,
+                values
+            );
         } else {
             let left: BTreeSet<Dot> = left.iter().map(|op| op.dot).collect();
             prop_assert_eq!(kept, left, "writes left of {} on node {}", key, n);
         }
         if key.starts_with('k') {
-            prop_assert_eq!(Register::value(&register), active.as_deref(), "{} on node {}", key, n);
+            prop_assert_eq!(
+                Register::value(&register),
+                active.as_deref(),
+                "{} on node {}",
+                key,
+                n
+            );
         }
         Ok(())
     }
@@ -81,14 +119,23 @@ impl World {
             prop_assert_eq!(dots(&node.state), dots(first), "changes of node {}", n);
             prop_assert_eq!(node.state.digest(), first.digest(), "digest of node {}", n);
             prop_assert_eq!(node.state.loose().count(), 0, "node {}", n);
-            prop_assert!(!self.founded || node.state.buried() == 0, "tombstones on node {}", n);
-            for key in (0..4).map(|key| format!("k{key}")).chain((0..3).map(|key| format!("e{key}"))) {
+            prop_assert!(
+                !self.founded || node.state.buried() == 0,
+                "tombstones on node {}",
+                n
+            );
+            for key in (0..4)
+                .map(|key| format!("k{key}"))
+                .chain((0..3).map(|key| format!("e{key}")))
+            {
                 self.check_writes(n, &key)?;
             }
             for (owner, of) in self.nodes.iter().enumerate() {
                 let facts = node.state.facts_of(FACT, machine(owner));
                 let seen: BTreeMap<Arc<str>, Vec<u8>> = facts
-                    .filter_map(|((_, _, key), fact)| Some((Arc::clone(key), fact.value.as_ref()?.to_vec())))
+                    .filter_map(|((_, _, key), fact)| {
+                        Some((Arc::clone(key), fact.value.as_ref()?.to_vec()))
+                    })
                     .collect();
                 prop_assert_eq!(&seen, &of.truth, "facts of node {} on node {}", owner, n);
             }
@@ -109,9 +156,15 @@ impl World {
             prop_assert_eq!(again.digest(), first.digest());
             // What is left in the file of replaced changes makes no difference either.
             let (disk, cuts) = (&node.disk, node.disk.cuts().collect());
-            let (again, _) =
-                State::load(disk.me(), disk.hlc, &disk.vector(), &cuts, node.file.rows(), node.clock)
-                    .unwrap();
+            let (again, _) = State::load(
+                disk.me(),
+                disk.hlc,
+                &disk.vector(),
+                &cuts,
+                node.file.rows(),
+                node.clock,
+            )
+            .unwrap();
             prop_assert_eq!(dots(&again), dots(disk));
             prop_assert_eq!(again.digest(), disk.digest());
         }

@@ -34,9 +34,19 @@ pub(super) struct Node {
 
 impl Node {
     fn new(n: usize) -> Self {
-        let state = State::new(Actor { machine: machine(n), incarnation: 1 });
+        let state = State::new(Actor {
+            machine: machine(n),
+            incarnation: 1,
+        });
         let (disk, file) = (state.clone(), File::of(&state));
-        Self { disk, file, changes: Changes::default(), state, truth: BTreeMap::new(), clock: START }
+        Self {
+            disk,
+            file,
+            changes: Changes::default(),
+            state,
+            truth: BTreeMap::new(),
+            clock: START,
+        }
     }
 
     pub(super) fn sync(&mut self) {
@@ -77,14 +87,25 @@ pub(super) fn machine(n: usize) -> MachineId {
 }
 
 pub(super) fn put(key: u8, value: u16) -> Write {
-    Write::Put { kind: SPEC, key: format!("k{key}"), value: value.to_be_bytes().to_vec() }
+    Write::Put {
+        kind: SPEC,
+        key: format!("k{key}"),
+        value: value.to_be_bytes().to_vec(),
+    }
 }
 
 impl World {
     pub(super) fn new(count: usize, founded: bool) -> Self {
         let nodes = (0..count).map(Node::new).collect();
         let (links, delivered, history) = Default::default();
-        let mut world = Self { nodes, links, delivered, history, founded, lives: 0 };
+        let mut world = Self {
+            nodes,
+            links,
+            delivered,
+            history,
+            founded,
+            lives: 0,
+        };
         if founded {
             // The first founds the cluster; who joins knows that before it says anything.
             for n in 0..count {
@@ -106,9 +127,19 @@ impl World {
 
     fn declare(&mut self, by: usize, whom: usize, status: MemberStatus) {
         let node = &mut self.nodes[by];
-        let floor = node.state.member(machine(whom)).map_or(0, |(_, member)| member.floor);
+        let floor = node
+            .state
+            .member(machine(whom))
+            .map_or(0, |(_, member)| member.floor);
         let member = Member { status, floor };
-        local::declare(&mut node.state, machine(whom), member, node.clock, &mut node.changes).unwrap();
+        local::declare(
+            &mut node.state,
+            machine(whom),
+            member,
+            node.clock,
+            &mut node.changes,
+        )
+        .unwrap();
         node.sync();
     }
 
@@ -121,8 +152,10 @@ impl World {
         for op in node.state.ops_after(me, before) {
             let intent = op.asked().unwrap();
             // Writing after reading gives a stamp above everything read.
-            let read =
-                self.history.values().filter(|other| other.key == op.key && intent.context.covers(other.dot));
+            let read = self
+                .history
+                .values()
+                .filter(|other| other.key == op.key && intent.context.covers(other.dot));
             assert!(read.map(|other| other.stamp()).max() < Some(op.stamp()));
         }
         self.remember(n, me, before);
@@ -130,7 +163,10 @@ impl World {
 
     /// Takes down the intents that a node has made.
     pub(super) fn remember(&mut self, n: usize, actor: Actor, after: u64) {
-        let new = self.nodes[n].state.ops_after(actor, after).filter(|op| op.kind == SPEC);
+        let new = self.nodes[n]
+            .state
+            .ops_after(actor, after)
+            .filter(|op| op.kind == SPEC);
         self.history.extend(new.map(|op| (op.dot, Arc::clone(op))));
     }
 
@@ -140,11 +176,30 @@ impl World {
         let write = match what {
             0 | 1 => {
                 let groups = vec![(u16::from(value % 3), set)];
-                return self.write(n, &[Write::Edit { kind: SPEC, key: name, groups }]);
+                return self.write(
+                    n,
+                    &[Write::Edit {
+                        kind: SPEC,
+                        key: name,
+                        groups,
+                    }],
+                );
             }
-            2 => Write::Claim { kind: CLAIM, key: name, value: vec![value] },
-            3 => Write::Release { kind: CLAIM, key: name },
-            4 => Write::Raise { kind: REGISTRY, key: name, epoch: u64::from(value), value: vec![value] },
+            2 => Write::Claim {
+                kind: CLAIM,
+                key: name,
+                value: vec![value],
+            },
+            3 => Write::Release {
+                kind: CLAIM,
+                key: name,
+            },
+            4 => Write::Raise {
+                kind: REGISTRY,
+                key: name,
+                epoch: u64::from(value),
+                value: vec![value],
+            },
             _ => return self.log(n, value),
         };
         let node = &mut self.nodes[n];
@@ -157,21 +212,41 @@ impl World {
 
     fn log(&mut self, n: usize, value: u8) {
         let node = &mut self.nodes[n];
-        let keep = Retention { entries: 4, age_ms: 600_000 };
-        local::append(&mut node.state, LOG, &[vec![value]], keep, node.clock, &mut node.changes).unwrap();
+        let keep = Retention {
+            entries: 4,
+            age_ms: 600_000,
+        };
+        local::append(
+            &mut node.state,
+            LOG,
+            &[vec![value]],
+            keep,
+            node.clock,
+            &mut node.changes,
+        )
+        .unwrap();
         node.sync();
     }
 
     /// Publishes a row for each bit of `rows`.
     pub(super) fn say(&mut self, n: usize, rows: u8, value: u8) {
         let set = (0..8).filter(|bit| rows & (1 << bit) != 0);
-        self.nodes[n].truth = set.map(|bit| (Arc::from(format!("r{bit}")), vec![value])).collect();
+        self.nodes[n].truth = set
+            .map(|bit| (Arc::from(format!("r{bit}")), vec![value]))
+            .collect();
         self.publish(n);
     }
 
     pub(super) fn publish(&mut self, n: usize) {
         let node = &mut self.nodes[n];
-        local::publish(&mut node.state, FACT, &node.truth, node.clock, &mut node.changes).unwrap();
+        local::publish(
+            &mut node.state,
+            FACT,
+            &node.truth,
+            node.clock,
+            &mut node.changes,
+        )
+        .unwrap();
     }
 
     /// A number that no incarnation in this history was raised by before.
@@ -185,9 +260,13 @@ impl World {
         let stride = self.stride();
         let node = &mut self.nodes[n];
         let disk = &node.disk;
-        let me = Actor { incarnation: disk.me().incarnation + stride, ..disk.me() };
+        let me = Actor {
+            incarnation: disk.me().incarnation + stride,
+            ..disk.me()
+        };
         let (rows, cuts) = (node.file.rows(), disk.cuts().collect());
-        let (state, changes) = State::load(me, disk.hlc, &disk.vector(), &cuts, rows, node.clock).unwrap();
+        let (state, changes) =
+            State::load(me, disk.hlc, &disk.vector(), &cuts, rows, node.clock).unwrap();
         node.state = state;
         node.changes = changes;
         node.sync();
@@ -210,7 +289,9 @@ impl World {
     pub(super) fn evict(&mut self, by: usize, whom: usize) {
         let state = &self.nodes[by].state;
         let member = |n: usize| {
-            state.member(machine(n)).is_some_and(|(_, member)| member.status == MemberStatus::Member)
+            state
+                .member(machine(n))
+                .is_some_and(|(_, member)| member.status == MemberStatus::Member)
         };
         if member(by) && member(whom) && !state.is_rejoining() {
             self.declare(by, whom, MemberStatus::Evicted);
@@ -233,7 +314,8 @@ impl World {
     /// Something that was delivered once comes again.
     pub(super) fn duplicate(&mut self, n: usize, which: usize) {
         if !self.delivered.is_empty() && !self.nodes[n].state.is_rejoining() {
-            // Only what was sent can come again; the word that nothing is missing belongs to its stream.
+            // Only what was sent can come again; the word that nothing is missing belongs to its
+            // stream.
             let mut batch = self.delivered[which % self.delivered.len()].clone();
             batch.heights.clear();
             // Refused: what it says of this replica ends the session, which is not here.

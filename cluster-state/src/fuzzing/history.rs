@@ -23,7 +23,10 @@ pub(super) fn machine(n: usize) -> MachineId {
 }
 
 fn state(n: usize) -> State {
-    State::new(Actor { machine: machine(n), incarnation: 1 })
+    State::new(Actor {
+        machine: machine(n),
+        incarnation: 1,
+    })
 }
 
 /// What one machine of the history has done so far.
@@ -44,11 +47,17 @@ struct History {
 impl History {
     fn of(input: &mut Input<'_>) -> Self {
         let writer = |n| Writer {
-            actor: Actor { machine: machine(n), incarnation: 1 },
+            actor: Actor {
+                machine: machine(n),
+                incarnation: 1,
+            },
             version: 0,
             floors: [(0, 0); 2],
         };
-        let mut history = Self { writers: (0..4).map(writer).collect(), ops: Vec::new() };
+        let mut history = Self {
+            writers: (0..4).map(writer).collect(),
+            ops: Vec::new(),
+        };
         while !input.is_empty() && history.ops.len() < MAX_OPS {
             history.step(input);
         }
@@ -64,9 +73,14 @@ impl History {
             }
             return;
         }
-        let Some(writer) = self.writers.get_mut(n) else { return };
+        let Some(writer) = self.writers.get_mut(n) else {
+            return;
+        };
         writer.version += 1;
-        let dot = Dot { actor: writer.actor, version: writer.version };
+        let dot = Dot {
+            actor: writer.actor,
+            version: writer.version,
+        };
         let key: Arc<str> = Arc::from(format!("k{}", input.below(3)));
         let value = [input.byte()];
         let op = match what {
@@ -76,9 +90,14 @@ impl History {
             8 => Op::entry(dot, LOG, input.number(), &value),
             9 => {
                 let kind = input.below(2);
-                let Some(floor) = writer.floors.get_mut(kind) else { return };
+                let Some(floor) = writer.floors.get_mut(kind) else {
+                    return;
+                };
                 // A later sweep never takes back what an earlier one took away.
-                let to = (dot.actor.incarnation, dot.version.saturating_sub(input.below(4) as u64));
+                let to = (
+                    dot.actor.incarnation,
+                    dot.version.saturating_sub(input.below(4) as u64),
+                );
                 *floor = to.max(*floor);
                 Op::sweep(dot, if kind == 0 { FACT } else { LOG }, *floor)
             }
@@ -89,13 +108,28 @@ impl History {
                 let key = Arc::from(machine(input.below(4)).to_string());
                 Op::registry(dot, MEMBERS, key, epoch, stamp(input), &member)
             }
-            10 => Op::registry(dot, REGISTRY, key, input.below(4) as u64, stamp(input), &value),
-            _ => Op::decode(dot, SPEC, CLASS_FUTURE, key, Bytes::copy_from_slice(&value), &KINDS),
+            10 => Op::registry(
+                dot,
+                REGISTRY,
+                key,
+                input.below(4) as u64,
+                stamp(input),
+                &value,
+            ),
+            _ => Op::decode(
+                dot,
+                SPEC,
+                CLASS_FUTURE,
+                key,
+                Bytes::copy_from_slice(&value),
+                &KINDS,
+            ),
         };
         self.ops.push(Arc::new(op));
     }
 
-    /// A write by somebody who has seen its own writes and any of the others, and all that these had seen.
+    /// A write by somebody who has seen its own writes and any of the others, and all that these
+    /// had seen.
     fn wanted(&self, input: &mut Input<'_>, dot: Dot, key: Arc<str>, kind: u16) -> Wanted {
         let claim = kind == CLAIM;
         let (mut context, mut life) = (Context::default(), None);
@@ -124,7 +158,15 @@ impl History {
         groups.dedup_by_key(|(id, _, _)| *id);
         let groups = (form < 200).then_some(groups);
         let life = life.filter(|_| !form.is_multiple_of(3));
-        Wanted { kind, claim, key, hlc: stamp(input), life, context, groups }
+        Wanted {
+            kind,
+            claim,
+            key,
+            hlc: stamp(input),
+            life,
+            context,
+            groups,
+        }
     }
 
     fn heights(&self) -> Vec<(Actor, u64)> {
@@ -142,7 +184,11 @@ fn stamp(input: &mut Input<'_>) -> u64 {
 }
 
 fn batch(ops: &[Arc<Op>], heights: &[(Actor, u64)], repair: bool) -> Batch {
-    let mut batch = Batch { ops: ops.to_vec(), heights: heights.to_vec(), ..Batch::default() };
+    let mut batch = Batch {
+        ops: ops.to_vec(),
+        heights: heights.to_vec(),
+        ..Batch::default()
+    };
     batch.repair = repair;
     batch
 }
@@ -162,20 +208,29 @@ fn finish(state: &mut State, heights: &[(Actor, u64)]) {
 fn shuffled(ops: &[Arc<Op>], mut seed: u64) -> Vec<Arc<Op>> {
     let mut order = ops.to_vec();
     for at in (1..order.len()).rev() {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         order.swap(at, (seed >> 33) as usize % (at + 1));
     }
     order
 }
 
 pub(super) fn sound(mut input: Input<'_>) {
-    let (seed, options) = (u64::from(input.byte()) << 8 | u64::from(input.byte()), input.byte());
+    let (seed, options) = (
+        u64::from(input.byte()) << 8 | u64::from(input.byte()),
+        input.byte(),
+    );
     let history = History::of(&mut input);
     let heights = history.heights();
     let (mut a, mut b) = (state(0), state(usize::from(options) % 6));
     for (op, height) in history.ops.iter().zip(&heights) {
         // Who has all of an actor up to here may say so.
-        let told = if options & 64 == 0 { std::slice::from_ref(height) } else { &[] };
+        let told = if options & 64 == 0 {
+            std::slice::from_ref(height)
+        } else {
+            &[]
+        };
         apply(&mut a, std::slice::from_ref(op), told, false);
     }
     let order = shuffled(&history.ops, seed);
@@ -184,7 +239,12 @@ pub(super) fn sound(mut input: Input<'_>) {
     }
     let again = shuffled(&history.ops, seed + 1);
     apply(&mut a, &again, &[], options & 128 != 0);
-    apply(&mut b, again.get(again.len() / 2..).unwrap_or_default(), &[], options & 128 == 0);
+    apply(
+        &mut b,
+        again.get(again.len() / 2..).unwrap_or_default(),
+        &[],
+        options & 128 == 0,
+    );
     finish(&mut a, &heights);
     finish(&mut b, &heights);
     let dots = |state: &State| state.ops().map(|op| op.dot).collect::<Vec<_>>();
@@ -200,7 +260,10 @@ pub(super) fn raw(mut input: Input<'_>) {
     while !input.is_empty() && ops.len() < MAX_OPS {
         let what = input.byte();
         let incarnation = input.number() % MAX_COUNTER;
-        let actor = Actor { machine: machine(usize::from(what) % 4), incarnation };
+        let actor = Actor {
+            machine: machine(usize::from(what) % 4),
+            incarnation,
+        };
         // What a frame lets through.
         let version = (input.number() % MAX_COUNTER).max(1);
         if what >= 0xf0 {
@@ -215,14 +278,24 @@ pub(super) fn raw(mut input: Input<'_>) {
         };
         let (class, form) = (input.byte() % 8, input.byte());
         let key = match form % 8 {
-            0 => String::from_utf8_lossy(input.piece()).chars().take(MAX_KEY / 4).collect(),
+            0 => String::from_utf8_lossy(input.piece())
+                .chars()
+                .take(MAX_KEY / 4)
+                .collect(),
             id @ 1..5 => machine(usize::from(id) - 1).to_string(),
             short => format!("k{short}"),
         };
         let body = Bytes::copy_from_slice(input.piece());
         let dot = Dot { actor, version };
         let kinds = if form & 8 == 0 { &KINDS[..] } else { &[] };
-        ops.push(Arc::new(Op::decode(dot, kind, class, key.into(), body, kinds)));
+        ops.push(Arc::new(Op::decode(
+            dot,
+            kind,
+            class,
+            key.into(),
+            body,
+            kinds,
+        )));
     }
     let (mut a, mut b) = (state(0), state(5));
     let (early, late) = heights.split_at(heights.len() / 2);
@@ -232,7 +305,10 @@ pub(super) fn raw(mut input: Input<'_>) {
         for (heights, repair) in [(early, false), (late, true)] {
             // Refused as a whole: then what is half-applied is thrown away.
             let mut next = state.clone();
-            if next.apply_batch(&batch(order, heights, repair), NOW, &mut Changes::default()).is_ok() {
+            if next
+                .apply_batch(&batch(order, heights, repair), NOW, &mut Changes::default())
+                .is_ok()
+            {
                 *state = next;
             }
             read(state);
@@ -252,12 +328,31 @@ fn read(state: &State) {
         }
         ids
     };
-    for (claim, kind) in [(false, SPEC), (true, CLAIM), (false, ACKS), (false, 0), (true, SPEC)] {
+    for (claim, kind) in [
+        (false, SPEC),
+        (true, CLAIM),
+        (false, ACKS),
+        (false, 0),
+        (true, SPEC),
+    ] {
         for (key, register) in state.registers(claim, kind) {
             // A group that is there has a value.
-            assert!(ids(register).iter().all(|id| register.active(*id).is_some()), "{key}");
-            assert_eq!(register.life().is_none(), register.buried().is_some(), "{key}");
-            let _ = (register.value(), register.context(), register.is_contested());
+            assert!(
+                ids(register)
+                    .iter()
+                    .all(|id| register.active(*id).is_some()),
+                "{key}"
+            );
+            assert_eq!(
+                register.life().is_none(),
+                register.buried().is_some(),
+                "{key}"
+            );
+            let _ = (
+                register.value(),
+                register.context(),
+                register.is_contested(),
+            );
         }
         let _ = state.contested(claim).count();
     }

@@ -18,7 +18,10 @@ const CLUSTER: ClusterId = ClusterId([9; 16]);
 
 /// A machine that has written one record of each class.
 pub(super) fn known(n: usize) -> State {
-    let actor = Actor { machine: machine(n), incarnation: 1 };
+    let actor = Actor {
+        machine: machine(n),
+        incarnation: 1,
+    };
     let dot = |version| Dot { actor, version };
     let key: Arc<str> = Arc::from("key");
     let wanted = |kind, groups| Wanted {
@@ -42,8 +45,15 @@ pub(super) fn known(n: usize) -> State {
     ];
     let mut state = State::new(actor);
     let heights = vec![(actor, ops.len() as u64)];
-    let batch = Batch { ops: ops.map(Arc::new).into(), heights, ..Batch::default() };
-    assert_eq!(state.apply_batch(&batch, NOW, &mut Changes::default()), Ok(()));
+    let batch = Batch {
+        ops: ops.map(Arc::new).into(),
+        heights,
+        ..Batch::default()
+    };
+    assert_eq!(
+        state.apply_batch(&batch, NOW, &mut Changes::default()),
+        Ok(())
+    );
     state
 }
 
@@ -72,7 +82,12 @@ impl End {
     fn new(mut state: State, fetching: bool) -> Self {
         let fresh = fetching.then(|| begin_fetching(&mut state));
         let core = core(&state, 1);
-        Self { kinds: state.bucket_sums().count(), core, state, fresh }
+        Self {
+            kinds: state.bucket_sums().count(),
+            core,
+            state,
+            fresh,
+        }
     }
 
     /// The session has ended; the driver would start another.
@@ -87,7 +102,10 @@ impl End {
             Ok(Some(Effect::Apply(batch))) => {
                 let state = self.fresh.as_mut().unwrap_or(&mut self.state);
                 let mut next = state.clone();
-                if next.apply_batch(&batch, NOW, &mut Changes::default()).is_ok() {
+                if next
+                    .apply_batch(&batch, NOW, &mut Changes::default())
+                    .is_ok()
+                {
                     *state = next;
                     self.core.applied();
                 } else {
@@ -97,13 +115,18 @@ impl End {
             Ok(Some(_)) => self.again(),
             Err(error) => {
                 let refusal = Core::refusal(&error).map(|frame| wire::decode(&frame, &KINDS));
-                assert!(matches!(refusal, None | Some(Ok(Message::Refuse(_)))), "{error}");
+                assert!(
+                    matches!(refusal, None | Some(Ok(Message::Refuse(_)))),
+                    "{error}"
+                );
                 self.again();
             }
         }
         self.kinds = self.state.bucket_sums().count().max(self.kinds);
         // Of a peer that has said nothing yet: everything there is.
-        let _ = core(&self.state, 2).lag(&self.state).max(self.core.lag(&self.state));
+        let _ = core(&self.state, 2)
+            .lag(&self.state)
+            .max(self.core.lag(&self.state));
     }
 
     /// Everything there is to send; what it may be is bounded, however much came before.
@@ -117,17 +140,29 @@ impl End {
             assert!(frame.len() <= MAX_FRAME, "{} bytes", frame.len());
             match wire::decode(&frame, &KINDS) {
                 Ok(Message::Changes(batch)) if batch.repair => {
-                    batch.ops.iter().for_each(|op| *repaired.entry(op.dot).or_insert(0) += 1);
+                    batch
+                        .ops
+                        .iter()
+                        .for_each(|op| *repaired.entry(op.dot).or_insert(0) += 1);
                 }
                 Ok(Message::Changes(_)) => {}
                 Ok(_) => told += 1,
                 Err(error) => panic!("an own frame cannot be read: {error}"),
             }
             frames.push(frame);
-            assert!(told <= control, "{told} frames ahead of changes, at most {control} make sense");
-            assert!(frames.len() <= control + 3 * (live + heights), "no end of frames");
+            assert!(
+                told <= control,
+                "{told} frames ahead of changes, at most {control} make sense"
+            );
+            assert!(
+                frames.len() <= control + 3 * (live + heights),
+                "no end of frames"
+            );
         }
-        assert!(repaired.values().all(|times| *times == 1), "waiting to be sent again twice: {repaired:?}");
+        assert!(
+            repaired.values().all(|times| *times == 1),
+            "waiting to be sent again twice: {repaired:?}"
+        );
         // Otherwise the driver would ask for ever.
         if self.core.has_frame(&self.state, bulk) {
             frames.extend(self.core.next_frame(&self.state, bulk));
@@ -144,7 +179,11 @@ impl End {
 /// A byte of options; then for each frame a byte of what happens and the frame's bytes.
 pub(super) fn run(mut input: Input<'_>) {
     let options = input.byte();
-    let state = if options & 1 == 0 { known(0) } else { State::new(known(0).me()) };
+    let state = if options & 1 == 0 {
+        known(0)
+    } else {
+        State::new(known(0).me())
+    };
     let mut end = End::new(state, options & 2 != 0);
     let peer = known(1);
     let mut sound = core(&peer, 0);

@@ -1,5 +1,5 @@
-//! The fuzz targets without a fuzzer: over the committed corpus, over real conversations, and over a few thousand
-//! damaged copies of both. `UC_FUZZ_SEED` repeats a failure.
+//! The fuzz targets without a fuzzer: over the committed corpus, over real conversations, and over
+//! a few thousand damaged copies of both. `UC_FUZZ_SEED` repeats a failure.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,9 @@ const ROUNDS: usize = 3_000;
 const LONGEST: usize = 4_000;
 
 fn corpus(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target)
 }
 
 /// As `Input::piece` reads it.
@@ -40,7 +42,9 @@ fn conversation() -> [Vec<Bytes>; 2] {
             while let Some(frame) = cores[side].next_frame(&states[side], true) {
                 let effect = cores[1 - side].handle(&frame, &states[1 - side]).unwrap();
                 if let Some(crate::session::Effect::Apply(batch)) = effect {
-                    states[1 - side].apply_batch(&batch, NOW, &mut Default::default()).unwrap();
+                    states[1 - side]
+                        .apply_batch(&batch, NOW, &mut Default::default())
+                        .unwrap();
                     cores[1 - side].applied();
                 }
                 let idle = said[side].len() > 8 && frame.len() < 10;
@@ -57,18 +61,31 @@ fn conversation() -> [Vec<Bytes>; 2] {
 /// Of a peer with the same heights and other records.
 fn digest() -> Bytes {
     let state = session::known(0);
-    wire::encode_digest(&Digest { heights: state.heights_hash(), records: [7; 32] })
+    wire::encode_digest(&Digest {
+        heights: state.heights_hash(),
+        records: [7; 32],
+    })
 }
 
 fn buckets() -> Bytes {
-    wire::encode_buckets(&BucketSums { kind: SPEC, sums: vec![0; BUCKETS], last: true })
+    wire::encode_buckets(&BucketSums {
+        kind: SPEC,
+        sums: vec![0; BUCKETS],
+        last: true,
+    })
 }
 
 /// Heights whose sum is no number.
 fn tall() -> Bytes {
-    let actor = |incarnation| Actor { machine: history::machine(3), incarnation };
+    let actor = |incarnation| Actor {
+        machine: history::machine(3),
+        incarnation,
+    };
     let heights = (0..5).map(|n| (actor(n), MAX_COUNTER - 1)).collect();
-    wire::encode_changes(&Batch { heights, ..Batch::default() })
+    wire::encode_changes(&Batch {
+        heights,
+        ..Batch::default()
+    })
 }
 
 /// What two failure detectors send each other.
@@ -91,11 +108,16 @@ fn datagrams() -> Vec<Vec<u8>> {
     said
 }
 
-/// Inputs made of what sound peers say: as good as the code that makes them, whatever the formats become.
+/// Inputs made of what sound peers say: as good as the code that makes them, whatever the formats
+/// become.
 fn sound_inputs(target: &str) -> Vec<Vec<u8>> {
     match target {
         "frame" => {
-            let mut frames: Vec<_> = conversation().concat().iter().map(|frame| frame.to_vec()).collect();
+            let mut frames: Vec<_> = conversation()
+                .concat()
+                .iter()
+                .map(|frame| frame.to_vec())
+                .collect();
             frames.extend([buckets(), wire::encode_refusal(Refusal::BadFrame)].map(Vec::from));
             frames.sort();
             frames.dedup();
@@ -104,9 +126,17 @@ fn sound_inputs(target: &str) -> Vec<Vec<u8>> {
         "session" => {
             let [_, theirs] = conversation();
             let all: Vec<u8> = theirs.iter().flat_map(|frame| piece(9, frame)).collect();
-            let later: Vec<u8> = theirs.iter().skip(2).flat_map(|frame| piece(0, frame)).collect();
+            let later: Vec<u8> = theirs
+                .iter()
+                .skip(2)
+                .flat_map(|frame| piece(0, frame))
+                .collect();
             let repair = [piece(0, &digest()), piece(9, &buckets())].concat();
-            let insistent = [piece(0, &digest()).repeat(4), piece(0, &buckets()).repeat(3)].concat();
+            let insistent = [
+                piece(0, &digest()).repeat(4),
+                piece(0, &buckets()).repeat(3),
+            ]
+            .concat();
             vec![
                 [&[4][..], &all].concat(),
                 [&[0][..], &later].concat(),
@@ -119,7 +149,13 @@ fn sound_inputs(target: &str) -> Vec<Vec<u8>> {
         "ops" => {
             let ops = session::known(1);
             let raw = ops.ops().flat_map(|op| {
-                let head = [1 | (op.kind as u8 & 15) << 2, 1, op.dot.version as u8, op.class, 5];
+                let head = [
+                    1 | (op.kind as u8 & 15) << 2,
+                    1,
+                    op.dot.version as u8,
+                    op.class,
+                    5,
+                ];
                 let body = piece(0, &op.body);
                 [&head[..], &body[1..]].concat()
             });
@@ -133,8 +169,18 @@ fn sound_inputs(target: &str) -> Vec<Vec<u8>> {
             sound.chain([raw]).collect()
         }
         "datagram" => {
-            let all: Vec<u8> = datagrams().iter().flat_map(|datagram| piece(1, datagram)).collect();
-            vec![all, datagrams().iter().take(3).flat_map(|datagram| piece(0x0b, datagram)).collect()]
+            let all: Vec<u8> = datagrams()
+                .iter()
+                .flat_map(|datagram| piece(1, datagram))
+                .collect();
+            vec![
+                all,
+                datagrams()
+                    .iter()
+                    .take(3)
+                    .flat_map(|datagram| piece(0x0b, datagram))
+                    .collect(),
+            ]
         }
         other => panic!("no target {other}"),
     }
@@ -176,7 +222,9 @@ fn exercise(target: &str, run: fn(&[u8])) {
     let mut chance = SmallRng::seed_from_u64(seed);
     for round in 0..ROUNDS {
         let mut input = if round % 4 == 0 {
-            (0..chance.random_range(0..300)).map(|_| chance.random()).collect()
+            (0..chance.random_range(0..300))
+                .map(|_| chance.random())
+                .collect()
         } else {
             inputs[chance.random_range(0..inputs.len())].clone()
         };
@@ -206,7 +254,8 @@ fn any_datagram() {
     exercise("datagram", datagram);
 }
 
-/// After a change of a format: `cargo test -p uc-cluster-state -- --ignored the_corpus_is_written_anew`.
+/// After a change of a format: `cargo test -p uc-cluster-state -- --ignored
+/// the_corpus_is_written_anew`.
 #[test]
 #[ignore = "writes into the source tree"]
 fn the_corpus_is_written_anew() {

@@ -12,8 +12,8 @@ use crate::op::{Content, Context, Group, MAX_CONTEXT, Op, Wanted};
 use crate::state::{Acknowledgements, Batch, Changes, Member, MemberStatus, State, declared};
 use crate::writer::WriteError;
 
-/// Goes on as a new incarnation: own observations are said again, and so are the own intents of this run, whose
-/// versions were used before with other content, which is to come from the peers.
+/// Goes on as a new incarnation: own observations are said again, and so are the own intents of
+/// this run, whose versions were used before with other content, which is to come from the peers.
 pub(crate) fn reincarnate(
     state: &mut State,
     incarnation: u64,
@@ -44,13 +44,18 @@ pub(crate) fn reincarnate(
     }
     for kind in state.published_kinds(old.machine) {
         // A log's entries have a time; they were said again above.
-        if state.facts_of(kind, old.machine).any(|(_, fact)| fact.ms > 0) {
+        if state
+            .facts_of(kind, old.machine)
+            .any(|(_, fact)| fact.ms > 0)
+        {
             continue;
         }
         let rows = state
             .facts_of(kind, old.machine)
             .filter_map(|((_, _, key), fact)| {
-                fact.value.as_ref().map(|value| (Arc::clone(key), value.to_vec()))
+                fact.value
+                    .as_ref()
+                    .map(|value| (Arc::clone(key), value.to_vec()))
             })
             .collect();
         republish(state, kind, &rows, now_ms, changes)?;
@@ -58,10 +63,18 @@ pub(crate) fn reincarnate(
     Ok(())
 }
 
-/// Says an intent or a claim again: the repetition replaces what it repeats and what that had replaced, nothing else.
-/// A record that is not there was perhaps deleted and forgotten meanwhile; then it is written as such.
-fn repeat(state: &mut State, op: &Op, now_ms: u64, changes: &mut Changes) -> Result<(), WriteError> {
-    let Some(asked) = op.asked() else { return Ok(()) };
+/// Says an intent or a claim again: the repetition replaces what it repeats and what that had
+/// replaced, nothing else. A record that is not there was perhaps deleted and forgotten meanwhile;
+/// then it is written as such.
+fn repeat(
+    state: &mut State,
+    op: &Op,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
+    let Some(asked) = op.asked() else {
+        return Ok(());
+    };
     let claim = matches!(op.content, Content::Claim(_));
     let mut context = match state.register(claim, op.kind, &op.key) {
         Some(_) => Context::default(),
@@ -74,15 +87,26 @@ fn repeat(state: &mut State, op: &Op, now_ms: u64, changes: &mut Changes) -> Res
         let set = (group.dot != op.dot).then_some((group.dot, group.hlc));
         (group.id, set, group.value.clone())
     };
-    let groups = asked.groups.as_ref().map(|groups| groups.iter().map(group).collect());
+    let groups = asked
+        .groups
+        .as_ref()
+        .map(|groups| groups.iter().map(group).collect());
     let (kind, key) = (op.kind, Arc::clone(&op.key));
-    let wanted = Wanted { kind, claim, key, hlc, life: Some(asked.life), context, groups };
+    let wanted = Wanted {
+        kind,
+        claim,
+        key,
+        hlc,
+        life: Some(asked.life),
+        context,
+        groups,
+    };
     state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
     Ok(())
 }
 
-/// Goes on from what a peer has (`fresh`), fetched whole, instead of what this machine had: what it wrote and the
-/// cluster does not know is written again, as a new incarnation.
+/// Goes on from what a peer has (`fresh`), fetched whole, instead of what this machine had: what it
+/// wrote and the cluster does not know is written again, as a new incarnation.
 pub(crate) fn rejoin(
     old: &State,
     mut fresh: State,
@@ -91,10 +115,28 @@ pub(crate) fn rejoin(
     changes: &mut Changes,
 ) -> Result<State, WriteError> {
     let me = old.me().machine;
-    let known = fresh.heights().filter(|(actor, _)| actor.machine == me).map(|(actor, _)| actor.incarnation);
-    let loose = fresh.ops().filter(|op| op.dot.actor.machine == me).map(|op| op.dot.actor.incarnation);
-    let incarnation = known.chain(loose).max().unwrap_or(0).max(old.me().incarnation) + stride;
-    fresh.become_actor(Actor { machine: me, incarnation }, u64::MAX, changes);
+    let known = fresh
+        .heights()
+        .filter(|(actor, _)| actor.machine == me)
+        .map(|(actor, _)| actor.incarnation);
+    let loose = fresh
+        .ops()
+        .filter(|op| op.dot.actor.machine == me)
+        .map(|op| op.dot.actor.incarnation);
+    let incarnation = known
+        .chain(loose)
+        .max()
+        .unwrap_or(0)
+        .max(old.me().incarnation)
+        + stride;
+    fresh.become_actor(
+        Actor {
+            machine: me,
+            incarnation,
+        },
+        u64::MAX,
+        changes,
+    );
     fresh.hlc.observe(old.hlc.last());
     fresh.end_rejoin();
     let unsent = unsent(old, &fresh);
@@ -103,7 +145,10 @@ pub(crate) fn rejoin(
         match &op.content {
             // Its time has not come; it goes on waiting as it is.
             _ if old.quarantined().any(|waiting| waiting.dot == op.dot) => {
-                let batch = Batch { ops: vec![op], ..Batch::default() };
+                let batch = Batch {
+                    ops: vec![op],
+                    ..Batch::default()
+                };
                 fresh.apply_batch(&batch, now_ms, changes)?;
             }
             Content::Registry { .. } if op.kind == MEMBERS => {
@@ -122,7 +167,8 @@ pub(crate) fn rejoin(
                 repeat(&mut fresh, &op, now_ms, changes)?;
             }
             Content::Intent(asked) if *op.key == *me.to_string() => {
-                // What it acknowledges is not here any more, and some peer may have it: it is taken back.
+                // What it acknowledges is not here any more, and some peer may have it: it is taken
+                // back.
                 let mut context = seen(&fresh, false, ACKS, &op.key)?;
                 context.join(&asked.context);
                 context.add(op.dot);
@@ -130,7 +176,15 @@ pub(crate) fn rejoin(
                 let hlc = fresh.hlc.tick(now_ms);
                 let groups = Some(vec![(0, None, Bytes::from(none))]);
                 let key = Arc::clone(&op.key);
-                let wanted = Wanted { kind: ACKS, claim: false, key, hlc, life: None, context, groups };
+                let wanted = Wanted {
+                    kind: ACKS,
+                    claim: false,
+                    key,
+                    hlc,
+                    life: None,
+                    context,
+                    groups,
+                };
                 fresh.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
             }
             Content::Entry { ms, value } if op.dot.actor.machine == me => {
@@ -140,7 +194,8 @@ pub(crate) fn rejoin(
         }
     }
     delete_again(old, &mut fresh, now_ms, changes)?;
-    // Of the former lives of this machine nothing is missing now, and nobody else could ever say so.
+    // Of the former lives of this machine nothing is missing now, and nobody else could ever say
+    // so.
     for (actor, version) in old.heights().filter(|(actor, _)| actor.machine == me) {
         fresh.close(actor, version, changes);
         fresh.raise_cut(actor, old.cut(actor), changes);
@@ -149,7 +204,9 @@ pub(crate) fn rejoin(
         let rows: BTreeMap<Arc<str>, Vec<u8>> = old
             .facts_of(kind, me)
             .filter(|(_, fact)| fact.ms == 0)
-            .filter_map(|((_, _, key), fact)| Some((Arc::clone(key), fact.value.as_ref()?.to_vec())))
+            .filter_map(|((_, _, key), fact)| {
+                Some((Arc::clone(key), fact.value.as_ref()?.to_vec()))
+            })
             .collect();
         let log = old.facts_of(kind, me).any(|(_, fact)| fact.ms > 0);
         if !log {
@@ -159,42 +216,59 @@ pub(crate) fn rejoin(
     Ok(fresh)
 }
 
-/// What `old` has and the cluster does not know, in the order of stamps. What somebody replaced or deleted without
-/// having all before it is known, too.
+/// What `old` has and the cluster does not know, in the order of stamps. What somebody replaced or
+/// deleted without having all before it is known, too.
 fn unsent(old: &State, fresh: &State) -> Vec<Arc<Op>> {
     let replaced = |op: &Op| match &op.content {
-        Content::Registry { .. } => {
-            fresh.registered(op.kind, &op.key).is_some_and(|by| by.rank() > op.rank())
-        }
+        Content::Registry { .. } => fresh
+            .registered(op.kind, &op.key)
+            .is_some_and(|by| by.rank() > op.rank()),
         content => {
             let register = fresh.register(matches!(content, Content::Claim(_)), op.kind, &op.key);
             register.is_some_and(|register| register.context().covers(op.dot))
         }
     };
-    let unknown =
-        |op: &&Arc<Op>| op.dot.version > fresh.height(op.dot.actor) && !fresh.has_op(op.dot) && !replaced(op);
+    let unknown = |op: &&Arc<Op>| {
+        op.dot.version > fresh.height(op.dot.actor) && !fresh.has_op(op.dot) && !replaced(op)
+    };
     let mut unsent: Vec<Arc<Op>> = old.ops().filter(unknown).cloned().collect();
     unsent.sort_by_key(|op| (op.hlc(), op.dot));
     unsent
 }
 
 /// This machine is a member again.
-fn return_to(old: &State, fresh: &mut State, now_ms: u64, changes: &mut Changes) -> Result<(), WriteError> {
+fn return_to(
+    old: &State,
+    fresh: &mut State,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
     let me = fresh.me();
     let (before, now) = (old.member(me.machine), fresh.member(me.machine));
-    let (Some(known), false) = (now.or(before), now.is_some_and(|(_, now)| now.status == MemberStatus::Left))
-    else {
+    let (Some(known), false) = (
+        now.or(before),
+        now.is_some_and(|(_, now)| now.status == MemberStatus::Left),
+    ) else {
         return Ok(());
     };
     let above = before.map_or(0, |(epoch, _)| epoch).max(known.0);
-    let member = Member { status: MemberStatus::Member, floor: me.incarnation };
+    let member = Member {
+        status: MemberStatus::Member,
+        floor: me.incarnation,
+    };
     declare_above(fresh, me.machine, member, above, now_ms, changes)
 }
 
-/// What this machine declared of another is declared again, above what both sides knew; but whom the cluster takes for a
-/// member is not evicted.
-fn declare_again(fresh: &mut State, op: &Op, now_ms: u64, changes: &mut Changes) -> Result<(), WriteError> {
-    let Some((machine, (epoch, member))) = declared(op).filter(|(machine, _)| *machine != fresh.me().machine)
+/// What this machine declared of another is declared again, above what both sides knew; but whom
+/// the cluster takes for a member is not evicted.
+fn declare_again(
+    fresh: &mut State,
+    op: &Op,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), WriteError> {
+    let Some((machine, (epoch, member))) =
+        declared(op).filter(|(machine, _)| *machine != fresh.me().machine)
     else {
         return Ok(());
     };
@@ -207,8 +281,8 @@ fn declare_again(fresh: &mut State, op: &Op, now_ms: u64, changes: &mut Changes)
     declare_above(fresh, machine, member, above, now_ms, changes)
 }
 
-/// Writes of the cluster that this machine has seen and that are gone here: they were deleted, and the delete was
-/// forgotten by those who were left when they had evicted the others.
+/// Writes of the cluster that this machine has seen and that are gone here: they were deleted, and
+/// the delete was forgotten by those who were left when they had evicted the others.
 fn delete_again(
     old: &State,
     fresh: &mut State,
@@ -222,30 +296,49 @@ fn delete_again(
             continue;
         }
         let claim = matches!(op.content, Content::Claim(_));
-        let replaced = old.register(claim, op.kind, &op.key).is_some_and(|by| by.context().covers(op.dot));
+        let replaced = old
+            .register(claim, op.kind, &op.key)
+            .is_some_and(|by| by.context().covers(op.dot));
         if !replaced {
-            deleted.entry((op.kind, claim, Arc::clone(&op.key))).or_default().insert(op.dot.actor);
+            deleted
+                .entry((op.kind, claim, Arc::clone(&op.key)))
+                .or_default()
+                .insert(op.dot.actor);
         }
     }
     // What came later than the forgotten delete, or waits in quarantine, the delete has not seen.
     let mut later: BTreeMap<(u16, &str, Actor), u64> = BTreeMap::new();
     for op in old.ops().filter(|op| op.asked().is_some()) {
-        let first = later.entry((op.kind, &op.key, op.dot.actor)).or_insert(op.dot.version);
+        let first = later
+            .entry((op.kind, &op.key, op.dot.actor))
+            .or_insert(op.dot.version);
         *first = op.dot.version.min(*first);
     }
     for ((kind, claim, key), actors) in deleted {
-        // It has seen what the forgotten delete had seen, and that delete itself, which may still be somewhere.
+        // It has seen what the forgotten delete had seen, and that delete itself, which may still
+        // be somewhere.
         let mut context = Context::default();
-        let (first, others): (Vec<_>, Vec<_>) =
-            old.heights().partition(|(actor, _)| actor.machine == old.me().machine || actors.contains(actor));
+        let (first, others): (Vec<_>, Vec<_>) = old
+            .heights()
+            .partition(|(actor, _)| actor.machine == old.me().machine || actors.contains(actor));
         for (actor, version) in first.into_iter().chain(others).take(MAX_CONTEXT / 2) {
-            let version = later.get(&(kind, &*key, actor)).map_or(version, |first| first - 1);
+            let version = later
+                .get(&(kind, &*key, actor))
+                .map_or(version, |first| first - 1);
             if version > 0 {
                 context.add(Dot { actor, version });
             }
         }
         let hlc = fresh.hlc.tick(now_ms);
-        let wanted = Wanted { kind, claim, key, hlc, life: None, context, groups: None };
+        let wanted = Wanted {
+            kind,
+            claim,
+            key,
+            hlc,
+            life: None,
+            context,
+            groups: None,
+        };
         fresh.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
     }
     Ok(())

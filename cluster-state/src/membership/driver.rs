@@ -25,10 +25,11 @@ use crate::id::MachineId;
 /// After an error of the socket itself; without a pause a broken one would keep the processor busy.
 const SOCKET_PAUSE: Duration = Duration::from_millis(100);
 
-/// So many of all members, on average, tell a suspect that it is one each time peers are announced to.
+/// So many of all members, on average, tell a suspect that it is one each time peers are announced
+/// to.
 const TELLERS: usize = 8;
-/// When a suspicion is that old here, it is asked for certain: whoever began it has declared the suspect down by then, or
-/// the suspect has objected, and we have not heard of it.
+/// When a suspicion is that old here, it is asked for certain: whoever began it has declared the
+/// suspect down by then, or the suspect has objected, and we have not heard of it.
 const ASKED_BY_ALL: Duration = SUSPECT_TO_DOWN.saturating_add(Duration::from_secs(2));
 /// A suspect that says nothing for so long is declared down here, too.
 const DECLARED_DOWN: Duration = SUSPECT_TO_DOWN.saturating_mul(2);
@@ -44,7 +45,10 @@ struct Due {
 
 impl Ord for Due {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.at.cmp(&self.at).then_with(|| other.timer.cmp(&self.timer))
+        other
+            .at
+            .cmp(&self.at)
+            .then_with(|| other.timer.cmp(&self.timer))
     }
 }
 
@@ -127,7 +131,9 @@ pub(super) async fn run(
                 driver.announce();
                 driver.see_to_suspects(Instant::now());
                 let millis = u64::try_from(ANNOUNCE.as_millis()).unwrap_or(1_000);
-                let wait = driver.jitter.random_range(millis * 8 / 10..=millis * 12 / 10);
+                let wait = driver
+                    .jitter
+                    .random_range(millis * 8 / 10..=millis * 12 / 10);
                 announce = Instant::now() + Duration::from_millis(wait);
             }
         }
@@ -148,8 +154,9 @@ impl Driver {
         me: Identity,
         publish: watch::Sender<BTreeMap<MachineId, Liveness>>,
     ) -> Self {
-        let seed =
-            me.machine.0.iter().fold(me.incarnation, |seed, byte| seed.rotate_left(7) ^ u64::from(*byte));
+        let seed = me.machine.0.iter().fold(me.incarnation, |seed, byte| {
+            seed.rotate_left(7) ^ u64::from(*byte)
+        });
         Self {
             socket,
             foca: Foca::new(me, config(), SmallRng::seed_from_u64(seed), PostcardCodec),
@@ -165,7 +172,9 @@ impl Driver {
     /// Makes it believe something of a member, and tell nobody.
     #[cfg(test)]
     pub(super) fn believe(&mut self, member: Member<Identity>) {
-        self.foca.apply_many(std::iter::once(member), false, &mut self.runtime).unwrap();
+        self.foca
+            .apply_many(std::iter::once(member), false, &mut self.runtime)
+            .unwrap();
     }
 
     /// How many datagrams it wants sent; they are not sent.
@@ -182,36 +191,63 @@ impl Driver {
             .filter(|(machine, _)| **machine != me)
             .map(|(machine, address)| {
                 let since = self.peers.get(machine).map_or(now, |peer| peer.since);
-                (*machine, Peer { address: *address, since })
+                (
+                    *machine,
+                    Peer {
+                        address: *address,
+                        since,
+                    },
+                )
             })
             .collect();
     }
 
     /// Looks for every peer that is not active.
     fn announce(&mut self) {
-        let active: Vec<MachineId> = self.foca.iter_members().map(|member| member.id().machine).collect();
-        for (machine, peer) in self.peers.iter().filter(|(machine, _)| !active.contains(machine)) {
-            log(self.foca.announce(any_life(*machine, peer.address), &mut self.runtime));
+        let active: Vec<MachineId> = self
+            .foca
+            .iter_members()
+            .map(|member| member.id().machine)
+            .collect();
+        for (machine, peer) in self
+            .peers
+            .iter()
+            .filter(|(machine, _)| !active.contains(machine))
+        {
+            log(self
+                .foca
+                .announce(any_life(*machine, peer.address), &mut self.runtime));
         }
     }
 
-    /// Tells suspects that they are suspected, so that they can object, and declares those down that do not.
+    /// Tells suspects that they are suspected, so that they can object, and declares those down
+    /// that do not.
     ///
-    /// foca leaves both to gossip, which tells a few times and takes whom to tell at random. A suspect that none of it
-    /// has reached would answer every probe, never object, and stay a suspect for ever; and who has not heard that a
-    /// suspect is down would not find out before it probes the suspect itself, which among a thousand takes a quarter
-    /// of an hour. A suspect that goes on in a life we have not heard of is greeted as who it may be now: its answer says.
+    /// foca leaves both to gossip, which tells a few times and takes whom to tell at random. A
+    /// suspect that none of it has reached would answer every probe, never object, and stay a
+    /// suspect for ever; and who has not heard that a suspect is down would not find out before it
+    /// probes the suspect itself, which among a thousand takes a quarter of an hour. A suspect that
+    /// goes on in a life we have not heard of is greeted as who it may be now: its answer says.
     pub(super) fn see_to_suspects(&mut self, now: Instant) {
         let members = self.foca.num_members();
-        let suspects: Vec<Member<Identity>> =
-            self.foca.iter_members().filter(|member| member.state() == State::Suspect).cloned().collect();
+        let suspects: Vec<Member<Identity>> = self
+            .foca
+            .iter_members()
+            .filter(|member| member.state() == State::Suspect)
+            .cloned()
+            .collect();
         let before = std::mem::take(&mut self.suspected);
         for suspect in suspects {
             let life = (*suspect.id(), suspect.incarnation());
-            let mut suspicion = before.get(&life).copied().unwrap_or(Suspicion { since: now, asked: 0 });
+            let mut suspicion = before.get(&life).copied().unwrap_or(Suspicion {
+                since: now,
+                asked: 0,
+            });
             if now >= suspicion.since + DECLARED_DOWN && suspicion.asked >= MIN_ASKED {
                 let down = Member::new(*suspect.id(), suspect.incarnation(), State::Down);
-                log(self.foca.apply_many(std::iter::once(down), true, &mut self.runtime));
+                log(self
+                    .foca
+                    .apply_many(std::iter::once(down), true, &mut self.runtime));
                 continue;
             }
             let due = now >= suspicion.since + ASKED_BY_ALL;
@@ -279,7 +315,10 @@ impl Driver {
         let now = Instant::now();
         self.send().await;
         while let Some((after, timer)) = self.runtime.to_schedule() {
-            self.timers.push(Due { at: now + after, timer });
+            self.timers.push(Due {
+                at: now + after,
+                timer,
+            });
         }
         while let Some(notification) = self.runtime.to_notify() {
             tracing::debug!(?notification, "membership");
@@ -293,8 +332,11 @@ impl Driver {
     }
 
     pub(super) fn view(&self, now: Instant) -> BTreeMap<MachineId, Liveness> {
-        let states: BTreeMap<MachineId, State> =
-            self.foca.iter_membership_state().map(|member| (member.id().machine, member.state())).collect();
+        let states: BTreeMap<MachineId, State> = self
+            .foca
+            .iter_membership_state()
+            .map(|member| (member.id().machine, member.state()))
+            .collect();
         let judge = |machine: &MachineId, peer: &Peer| match states.get(machine) {
             Some(State::Alive) => Liveness::Up,
             Some(State::Suspect) => Liveness::Suspect,
@@ -302,18 +344,28 @@ impl Driver {
             None if now < peer.since + UNHEARD => Liveness::Suspect,
             None => Liveness::Down,
         };
-        self.peers.iter().map(|(machine, peer)| (*machine, judge(machine, peer))).collect()
+        self.peers
+            .iter()
+            .map(|(machine, peer)| (*machine, judge(machine, peer)))
+            .collect()
     }
 
     /// The list of peers knows better than a member that bound a wildcard address.
     fn address(&self, to: &Identity) -> SocketAddr {
-        self.peers.get(&to.machine).map_or(to.address, |peer| peer.address)
+        self.peers
+            .get(&to.machine)
+            .map_or(to.address, |peer| peer.address)
     }
 }
 
 /// Whom to announce to: a machine takes it for itself whichever life it is in.
 fn any_life(machine: MachineId, address: SocketAddr) -> Identity {
-    Identity { machine, incarnation: 0, renewal: 0, address }
+    Identity {
+        machine,
+        incarnation: 0,
+        renewal: 0,
+        address,
+    }
 }
 
 /// foca reports what it ignores (stray datagrams, late timers); none of it needs action.
@@ -325,7 +377,10 @@ fn log(outcome: Result<(), foca::Error>) {
 
 pub(super) fn config() -> Config {
     let every = |frequency, members| {
-        NonZeroUsize::new(members).map(|num_members| PeriodicParams { frequency, num_members })
+        NonZeroUsize::new(members).map(|num_members| PeriodicParams {
+            frequency,
+            num_members,
+        })
     };
     let defaults = Config::simple();
     Config {

@@ -7,9 +7,8 @@ use foca::{AccumulatingRuntime, Foca, Identity as _, NoCustomBroadcast, Postcard
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::MAX_PACKET;
-use super::driver;
 use super::identity::Identity;
+use super::{MAX_PACKET, driver};
 use crate::fuzzing::Input;
 use crate::id::MachineId;
 
@@ -21,18 +20,38 @@ pub(crate) struct Detector {
 
 fn identity(n: u8) -> Identity {
     let address = SocketAddr::from(([127, 0, 0, 1], u16::from(n)));
-    Identity { machine: MachineId([n; 16]), incarnation: 3, renewal: 0, address }
+    Identity {
+        machine: MachineId([n; 16]),
+        incarnation: 3,
+        renewal: 0,
+        address,
+    }
 }
 
 impl Detector {
     pub(crate) fn new(n: u8) -> Self {
-        let foca = Foca::new(identity(n), driver::config(), SmallRng::seed_from_u64(n.into()), PostcardCodec);
-        Self { foca, runtime: AccumulatingRuntime::new(), timers: VecDeque::new() }
+        let foca = Foca::new(
+            identity(n),
+            driver::config(),
+            SmallRng::seed_from_u64(n.into()),
+            PostcardCodec,
+        );
+        Self {
+            foca,
+            runtime: AccumulatingRuntime::new(),
+            timers: VecDeque::new(),
+        }
     }
 
     /// What the driver does when a peer of the list is not active.
     pub(crate) fn announce(&mut self, n: u8) {
-        let _ = self.foca.announce(Identity { incarnation: 0, ..identity(n) }, &mut self.runtime);
+        let _ = self.foca.announce(
+            Identity {
+                incarnation: 0,
+                ..identity(n)
+            },
+            &mut self.runtime,
+        );
     }
 
     pub(crate) fn receive(&mut self, datagram: &[u8]) {
@@ -56,7 +75,9 @@ impl Detector {
         while let Some((to, data)) = self.runtime.to_send() {
             assert!(data.len() <= MAX_PACKET, "{} bytes", data.len());
             // Renewed or not, one of two lives of a machine wins.
-            let renewed = to.renew().is_none_or(|next| next.win_addr_conflict(&to) || next.renewal > 62);
+            let renewed = to
+                .renew()
+                .is_none_or(|next| next.win_addr_conflict(&to) || next.renewal > 62);
             assert!(renewed, "{to:?} does not come back by renewing");
             datagrams.push(data.to_vec());
         }
@@ -64,7 +85,8 @@ impl Detector {
     }
 }
 
-/// For each datagram a byte of what happens before it, two of length, and as much as the socket's buffer takes.
+/// For each datagram a byte of what happens before it, two of length, and as much as the socket's
+/// buffer takes.
 pub(crate) fn run(mut input: Input<'_>) {
     let mut detector = Detector::new(1);
     while !input.is_empty() {

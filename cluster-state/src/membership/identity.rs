@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::MachineId;
 
-/// A machine in one life. No clock is involved: a clock that steps back must not lock a machine out.
+/// A machine in one life. No clock is involved: a clock that steps back must not lock a machine
+/// out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Identity {
     pub(super) machine: MachineId,
@@ -21,7 +22,10 @@ impl foca::Identity for Identity {
     type Addr = MachineId;
 
     fn renew(&self) -> Option<Self> {
-        Some(Self { renewal: self.renewal.checked_add(1)?, ..*self })
+        Some(Self {
+            renewal: self.renewal.checked_add(1)?,
+            ..*self
+        })
     }
 
     fn addr(&self) -> MachineId {
@@ -34,33 +38,48 @@ impl foca::Identity for Identity {
 }
 
 impl Identity {
-    /// Renewals count double each time: a machine that starts with a lower incarnation than the others remember (its
-    /// store was restored from a copy) overtakes what they remember in a few renewals.
+    /// Renewals count double each time: a machine that starts with a lower incarnation than the
+    /// others remember (its store was restored from a copy) overtakes what they remember in a few
+    /// renewals.
     fn rank(&self) -> (u64, u64, u32, SocketAddr) {
-        let life = self.incarnation.saturating_add((1 << self.renewal.min(62)) - 1);
+        let life = self
+            .incarnation
+            .saturating_add((1 << self.renewal.min(62)) - 1);
         (life, self.incarnation, self.renewal, self.address)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use foca::Identity as _;
+
+    use super::*;
 
     #[test]
     fn every_renewal_and_every_start_wins_over_the_one_before() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let first = Identity { machine: MachineId([1; 16]), incarnation: 7, renewal: 0, address };
+        let first = Identity {
+            machine: MachineId([1; 16]),
+            incarnation: 7,
+            renewal: 0,
+            address,
+        };
         let mut id = first;
         for _ in 0..40 {
             let next = id.renew().unwrap();
             assert!(next.win_addr_conflict(&id) && !id.win_addr_conflict(&next));
             id = next;
         }
-        let restarted = Identity { incarnation: 8, ..first };
+        let restarted = Identity {
+            incarnation: 8,
+            ..first
+        };
         assert!(restarted.win_addr_conflict(&first));
         assert!(!first.win_addr_conflict(&first));
-        let mut restored = Identity { incarnation: 1, ..first };
+        let mut restored = Identity {
+            incarnation: 1,
+            ..first
+        };
         let mut renewals = 0;
         while !restored.win_addr_conflict(&restarted) {
             restored = restored.renew().unwrap();

@@ -1,5 +1,6 @@
-use super::*;
 use std::time::Instant;
+
+use super::*;
 
 struct Node {
     membership: Membership,
@@ -16,7 +17,11 @@ async fn start(n: u8, incarnation: u64, address: &str) -> Node {
     let address = socket.local_addr().unwrap();
     let cancel = CancellationToken::new();
     let membership = Membership::start(socket, machine(n), incarnation, cancel.clone()).unwrap();
-    Node { membership, cancel, address }
+    Node {
+        membership,
+        cancel,
+        address,
+    }
 }
 
 /// Ends without a goodbye, as a killed process does: the task is stopped where it stands.
@@ -40,7 +45,12 @@ async fn start_mortal(
     let address = socket.local_addr().unwrap();
     let (send, commands) = mpsc::channel(COMMANDS);
     let (publish, _) = watch::channel(BTreeMap::new());
-    let me = identity::Identity { machine: machine(n), incarnation, renewal: 0, address };
+    let me = identity::Identity {
+        machine: machine(n),
+        incarnation,
+        renewal: 0,
+        address,
+    };
     send.send(peers.into_iter().collect()).await.unwrap();
     let driver = driver::Driver::new(socket, me, publish);
     let runtime = tokio::spawn(driver::run(driver, commands, CancellationToken::new()));
@@ -60,7 +70,10 @@ const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_killed_machine_is_suspected_then_down_and_up_again_when_it_returns() {
-    let (a, b) = (start(1, 1, "127.0.0.1:0").await, start(2, 1, "127.0.0.1:0").await);
+    let (a, b) = (
+        start(1, 1, "127.0.0.1:0").await,
+        start(2, 1, "127.0.0.1:0").await,
+    );
     let ab = vec![(machine(1), a.address), (machine(2), b.address)];
     let c = start_mortal(3, 1, "127.0.0.1:0", ab.clone()).await;
     let mut all = ab.clone();
@@ -70,7 +83,10 @@ async fn a_killed_machine_is_suspected_then_down_and_up_again_when_it_returns() 
     until(&a, 3, Liveness::Up, SOON).await;
     until(&b, 3, Liveness::Up, SOON).await;
     until(&a, 2, Liveness::Up, SOON).await;
-    assert!(!a.membership.liveness().borrow().contains_key(&machine(1)), "not of itself");
+    assert!(
+        !a.membership.liveness().borrow().contains_key(&machine(1)),
+        "not of itself"
+    );
 
     kill(&c);
     let suspect = until(&a, 3, Liveness::Suspect, Duration::from_secs(5)).await;
@@ -78,7 +94,10 @@ async fn a_killed_machine_is_suspected_then_down_and_up_again_when_it_returns() 
     println!("killed: suspect after {suspect:?}, down after {down:?}");
     assert!(down <= Duration::from_secs(8), "{down:?}");
     until(&b, 3, Liveness::Down, SOON).await;
-    assert_eq!(a.membership.liveness().borrow().get(&machine(2)), Some(&Liveness::Up));
+    assert_eq!(
+        a.membership.liveness().borrow().get(&machine(2)),
+        Some(&Liveness::Up)
+    );
 
     // The socket is free once the task is gone.
     assert!(c.runtime.await.unwrap_err().is_cancelled());
@@ -90,7 +109,10 @@ async fn a_killed_machine_is_suspected_then_down_and_up_again_when_it_returns() 
 
 #[tokio::test]
 async fn a_machine_that_leaves_is_down_at_once() {
-    let (a, b) = (start(1, 1, "127.0.0.1:0").await, start(2, 1, "127.0.0.1:0").await);
+    let (a, b) = (
+        start(1, 1, "127.0.0.1:0").await,
+        start(2, 1, "127.0.0.1:0").await,
+    );
     a.membership.set_peers(vec![(machine(2), b.address)]).await;
     b.membership.set_peers(vec![(machine(1), a.address)]).await;
     until(&a, 2, Liveness::Up, SOON).await;
@@ -105,7 +127,9 @@ async fn a_restart_with_the_same_or_a_lower_incarnation_is_up_too() {
     let a = start(1, 1, "127.0.0.1:0").await;
     let peers = vec![(machine(1), a.address)];
     let mut running = start_mortal(2, 50, "127.0.0.1:0", peers.clone()).await;
-    a.membership.set_peers(vec![(machine(2), running.address)]).await;
+    a.membership
+        .set_peers(vec![(machine(2), running.address)])
+        .await;
     until(&a, 2, Liveness::Up, SOON).await;
     // A store restored from a copy has been started fewer times.
     for incarnation in [50, 41] {
@@ -136,10 +160,20 @@ async fn forward(to: SocketAddr, cut: watch::Receiver<bool>) -> SocketAddr {
 
 #[tokio::test]
 async fn who_lost_everybody_comes_back_when_the_partition_heals() {
-    let (a, b) = (start(1, 1, "127.0.0.1:0").await, start(2, 1, "127.0.0.1:0").await);
+    let (a, b) = (
+        start(1, 1, "127.0.0.1:0").await,
+        start(2, 1, "127.0.0.1:0").await,
+    );
     let (cut, partition) = watch::channel(false);
-    a.membership.set_peers(vec![(machine(2), forward(b.address, partition.clone()).await)]).await;
-    b.membership.set_peers(vec![(machine(1), forward(a.address, partition).await)]).await;
+    a.membership
+        .set_peers(vec![(
+            machine(2),
+            forward(b.address, partition.clone()).await,
+        )])
+        .await;
+    b.membership
+        .set_peers(vec![(machine(1), forward(a.address, partition).await)])
+        .await;
     until(&a, 2, Liveness::Up, SOON).await;
     until(&b, 1, Liveness::Up, SOON).await;
     cut.send_replace(true);
@@ -154,30 +188,51 @@ fn member(n: u16, incarnation: u64, address: SocketAddr) -> identity::Identity {
     let [high, low] = n.to_be_bytes();
     let mut machine = machine(low);
     machine.0[0] ^= high;
-    identity::Identity { machine, incarnation, renewal: 0, address }
+    identity::Identity {
+        machine,
+        incarnation,
+        renewal: 0,
+        address,
+    }
 }
 
 /// A driver that does not run yet.
-async fn idle() -> (driver::Driver, watch::Receiver<BTreeMap<MachineId, Liveness>>, SocketAddr) {
+async fn idle() -> (
+    driver::Driver,
+    watch::Receiver<BTreeMap<MachineId, Liveness>>,
+    SocketAddr,
+) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let (publish, liveness) = watch::channel(BTreeMap::new());
-    (driver::Driver::new(socket, member(1, 1, address), publish), liveness, address)
+    (
+        driver::Driver::new(socket, member(1, 1, address), publish),
+        liveness,
+        address,
+    )
 }
 
 /// Runs a driver that suspects the second machine in one of its lives.
 async fn start_suspecting(incarnation: u64, second: SocketAddr) -> Node {
     let (mut driver, liveness, address) = idle().await;
-    driver.believe(foca::Member::new(member(2, incarnation, second), 0, foca::State::Suspect));
+    driver.believe(foca::Member::new(
+        member(2, incarnation, second),
+        0,
+        foca::State::Suspect,
+    ));
     let (peers, commands) = mpsc::channel(COMMANDS);
     let cancel = CancellationToken::new();
     peers.send([(machine(2), second)].into()).await.unwrap();
     tokio::spawn(driver::run(driver, commands, cancel.clone()));
-    Node { membership: Membership { peers, liveness }, cancel, address }
+    Node {
+        membership: Membership { peers, liveness },
+        cancel,
+        address,
+    }
 }
 
-/// foca tells of a suspicion a limited number of times, and not the suspect itself if all of these go elsewhere or are lost. It
-/// would never object, answer each probe, and be a suspect for ever.
+/// foca tells of a suspicion a limited number of times, and not the suspect itself if all of these
+/// go elsewhere or are lost. It would never object, answer each probe, and be a suspect for ever.
 #[tokio::test]
 async fn a_suspect_that_did_not_hear_of_it_is_told_and_objects() {
     let b = start(2, 1, "127.0.0.1:0").await;
@@ -193,7 +248,10 @@ async fn a_suspect_that_goes_on_in_another_life_is_not_taken_for_dead() {
     let b = start(2, 5, "127.0.0.1:0").await;
     let a = start_suspecting(1, b.address).await;
     let mut liveness = a.membership.liveness();
-    let decided = liveness.wait_for(|all| all.get(&machine(2)).is_some_and(|one| *one != Liveness::Suspect));
+    let decided = liveness.wait_for(|all| {
+        all.get(&machine(2))
+            .is_some_and(|one| *one != Liveness::Suspect)
+    });
     let decided = tokio::time::timeout(SOON, decided).await.unwrap().unwrap();
     assert_eq!(decided.get(&machine(2)), Some(&Liveness::Up));
 }
@@ -204,14 +262,21 @@ async fn of_many_members_few_tell_a_suspect_until_it_is_late() {
     for n in 2..=1_000 {
         driver.believe(foca::Member::alive(member(n, 1, address)));
     }
-    driver.believe(foca::Member::new(member(2, 1, address), 0, foca::State::Suspect));
+    driver.believe(foca::Member::new(
+        member(2, 1, address),
+        0,
+        foca::State::Suspect,
+    ));
     driver.take_datagrams();
     let now = tokio::time::Instant::now();
     for _ in 0..1_000 {
         driver.see_to_suspects(now);
     }
     let told = driver.take_datagrams();
-    assert!((2..=48).contains(&told), "{told} datagrams; two each time, eight times in a thousand");
+    assert!(
+        (2..=48).contains(&told),
+        "{told} datagrams; two each time, eight times in a thousand"
+    );
     driver.see_to_suspects(now + Duration::from_secs(6));
     assert_eq!(driver.take_datagrams(), 2);
 }
@@ -245,20 +310,31 @@ async fn a_suspect_that_does_not_answer_is_down_though_nobody_says_so() {
 async fn a_peer_never_heard_of_is_suspect_and_then_down() {
     let a = start(1, 1, "127.0.0.1:0").await;
     let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    a.membership.set_peers(vec![(machine(2), nobody.local_addr().unwrap())]).await;
+    a.membership
+        .set_peers(vec![(machine(2), nobody.local_addr().unwrap())])
+        .await;
     until(&a, 2, Liveness::Suspect, SOON).await;
     until(&a, 2, Liveness::Down, UNHEARD + Duration::from_secs(3)).await;
     a.membership.set_peers(Vec::new()).await;
     let mut liveness = a.membership.liveness();
-    tokio::time::timeout(SOON, liveness.wait_for(BTreeMap::is_empty)).await.unwrap().unwrap();
+    tokio::time::timeout(SOON, liveness.wait_for(BTreeMap::is_empty))
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
 async fn stray_datagrams_do_no_harm() {
-    let (a, b) = (start(1, 1, "127.0.0.1:0").await, start(2, 1, "127.0.0.1:0").await);
+    let (a, b) = (
+        start(1, 1, "127.0.0.1:0").await,
+        start(2, 1, "127.0.0.1:0").await,
+    );
     let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for length in [0, 1, 7, 60, 1_200, 5_000] {
-        stranger.send_to(&vec![0xff; length], a.address).await.unwrap();
+        stranger
+            .send_to(&vec![0xff; length], a.address)
+            .await
+            .unwrap();
         stranger.send_to(&vec![0; length], a.address).await.unwrap();
     }
     a.membership.set_peers(vec![(machine(2), b.address)]).await;

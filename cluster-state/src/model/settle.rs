@@ -8,21 +8,32 @@ use crate::id::Dot;
 /// Far more rounds than a cluster of three needs.
 const ROUNDS: usize = 30;
 
-/// Exchanges everything, first among those who belong to the cluster, then with those who come back to it.
+/// Exchanges everything, first among those who belong to the cluster, then with those who come back
+/// to it.
 pub(super) fn settles(world: &World, broken: Option<Broken>) -> Result<(), &'static str> {
     let mut world = world.clone();
     exchange(&mut world, broken, false)?;
-    let members: Vec<usize> = (0..world.machines.len()).filter(|n| !world.is_out(*n)).collect();
+    let members: Vec<usize> = (0..world.machines.len())
+        .filter(|n| !world.is_out(*n))
+        .collect();
     agree(&world, &members)?;
     if members.len() < world.machines.len() {
         exchange(&mut world, broken, true)?;
     }
     let all: Vec<usize> = (0..world.machines.len()).collect();
     agree(&world, &all)?;
-    if world.machines.iter().any(|machine| machine.state.loose().next().is_some()) {
+    if world
+        .machines
+        .iter()
+        .any(|machine| machine.state.loose().next().is_some())
+    {
         return Err("a change is above the heights for ever");
     }
-    if world.machines.iter().any(|machine| machine.state.buried() > 0) {
+    if world
+        .machines
+        .iter()
+        .any(|machine| machine.state.buried() > 0)
+    {
         return Err("a tombstone stays for ever");
     }
     let kept: BTreeSet<Dot> = world.machines[0].shown().map(|op| op.dot).collect();
@@ -36,14 +47,24 @@ pub(super) fn settles(world: &World, broken: Option<Broken>) -> Result<(), &'sta
             return Err("a write that nobody replaced is lost");
         }
     }
-    if world.nothing_rises() { Ok(()) } else { Err("what was deleted and collected is shown again") }
+    if world.nothing_rises() {
+        Ok(())
+    } else {
+        Err("what was deleted and collected is shown again")
+    }
 }
 
 /// Everybody sends everything to everybody and looks after deletes until nothing changes.
 fn exchange(world: &mut World, broken: Option<Broken>, rejoin: bool) -> Result<(), &'static str> {
     let count = world.machines.len();
     for _ in 0..ROUNDS {
-        let marks = |world: &World| world.machines.iter().map(|machine| machine.mark).collect::<Vec<_>>();
+        let marks = |world: &World| {
+            world
+                .machines
+                .iter()
+                .map(|machine| machine.mark)
+                .collect::<Vec<_>>()
+        };
         let before = marks(world);
         for a in 0..count {
             for b in (0..count).filter(|b| *b != a) {
@@ -69,7 +90,9 @@ fn exchange(world: &mut World, broken: Option<Broken>, rejoin: bool) -> Result<(
 }
 
 fn agree(world: &World, members: &[usize]) -> Result<(), &'static str> {
-    let Some(first) = members.first().map(|n| &world.machines[*n].state) else { return Ok(()) };
+    let Some(first) = members.first().map(|n| &world.machines[*n].state) else {
+        return Ok(());
+    };
     for state in members.iter().map(|n| &world.machines[*n].state) {
         if state.vector() != first.vector() {
             return Err("heights differ");

@@ -6,7 +6,14 @@ use stateright::{Checker, Model};
 
 use super::{Bounds, Broken, Cluster, settle};
 
-const NONE: Bounds = Bounds { writes: 0, deliveries: 0, partials: 0, upkeeps: 0, crashes: 0, evictions: 0 };
+const NONE: Bounds = Bounds {
+    writes: 0,
+    deliveries: 0,
+    partials: 0,
+    upkeeps: 0,
+    crashes: 0,
+    evictions: 0,
+};
 
 fn explore(name: &str, model: &Cluster) -> Vec<String> {
     let started = Instant::now();
@@ -28,64 +35,227 @@ fn explore(name: &str, model: &Cluster) -> Vec<String> {
 }
 
 fn check(name: &str, machines: usize, bounds: Bounds) {
-    let found = explore(name, &Cluster { machines, keys: 2, bounds, broken: None });
+    let found = explore(
+        name,
+        &Cluster {
+            machines,
+            keys: 2,
+            bounds,
+            broken: None,
+        },
+    );
     assert!(found.is_empty(), "{found:#?}");
 }
 
 fn notices(broken: Broken, machines: usize, bounds: Bounds) {
-    let model = Cluster { machines, keys: 2, bounds, broken: Some(broken) };
-    assert!(!explore("broken", &model).is_empty(), "{broken:?} goes unnoticed");
+    let model = Cluster {
+        machines,
+        keys: 2,
+        bounds,
+        broken: Some(broken),
+    };
+    assert!(
+        !explore("broken", &model).is_empty(),
+        "{broken:?} goes unnoticed"
+    );
     // The same bounds are innocent when the rule is kept.
-    let model = Cluster { broken: None, ..model };
+    let model = Cluster {
+        broken: None,
+        ..model
+    };
     let found = explore("kept", &model);
     assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
 fn merging_and_collecting() {
-    check("merge", 3, Bounds { writes: 4, deliveries: 1, ..NONE });
-    check("collect", 2, Bounds { writes: 2, deliveries: 3, upkeeps: 4, ..NONE });
+    check(
+        "merge",
+        3,
+        Bounds {
+            writes: 4,
+            deliveries: 1,
+            ..NONE
+        },
+    );
+    check(
+        "collect",
+        2,
+        Bounds {
+            writes: 2,
+            deliveries: 3,
+            upkeeps: 4,
+            ..NONE
+        },
+    );
 }
 
 #[test]
 fn exchanges_that_break_off_and_crashes() {
-    check("crash", 3, Bounds { writes: 2, deliveries: 2, partials: 1, crashes: 1, ..NONE });
+    check(
+        "crash",
+        3,
+        Bounds {
+            writes: 2,
+            deliveries: 2,
+            partials: 1,
+            crashes: 1,
+            ..NONE
+        },
+    );
 }
 
 #[test]
 fn evictions_and_returns() {
-    check("evict", 2, Bounds { writes: 2, deliveries: 1, partials: 1, upkeeps: 1, evictions: 1, ..NONE });
-    check("return", 3, Bounds { writes: 1, deliveries: 1, partials: 1, evictions: 1, ..NONE });
+    check(
+        "evict",
+        2,
+        Bounds {
+            writes: 2,
+            deliveries: 1,
+            partials: 1,
+            upkeeps: 1,
+            evictions: 1,
+            ..NONE
+        },
+    );
+    check(
+        "return",
+        3,
+        Bounds {
+            writes: 1,
+            deliveries: 1,
+            partials: 1,
+            evictions: 1,
+            ..NONE
+        },
+    );
     // With both others evicted, the third forgets at once: they have to fetch.
-    check("fetch", 3, Bounds { writes: 2, deliveries: 1, upkeeps: 1, evictions: 2, ..NONE });
+    check(
+        "fetch",
+        3,
+        Bounds {
+            writes: 2,
+            deliveries: 1,
+            upkeeps: 1,
+            evictions: 2,
+            ..NONE
+        },
+    );
 }
 
 #[test]
 #[ignore = "minutes: nextest run --run-ignored only, in release"]
 fn more_of_everything() {
-    check("merge", 3, Bounds { writes: 4, deliveries: 2, ..NONE });
-    check("collect", 3, Bounds { writes: 2, deliveries: 3, upkeeps: 2, ..NONE });
-    check("crash", 3, Bounds { writes: 2, deliveries: 2, partials: 2, upkeeps: 1, crashes: 1, ..NONE });
-    check("evict", 2, Bounds { writes: 4, deliveries: 2, partials: 1, upkeeps: 2, evictions: 2, ..NONE });
-    check("return", 3, Bounds { writes: 2, deliveries: 2, partials: 1, upkeeps: 1, evictions: 1, ..NONE });
+    check(
+        "merge",
+        3,
+        Bounds {
+            writes: 4,
+            deliveries: 2,
+            ..NONE
+        },
+    );
+    check(
+        "collect",
+        3,
+        Bounds {
+            writes: 2,
+            deliveries: 3,
+            upkeeps: 2,
+            ..NONE
+        },
+    );
+    check(
+        "crash",
+        3,
+        Bounds {
+            writes: 2,
+            deliveries: 2,
+            partials: 2,
+            upkeeps: 1,
+            crashes: 1,
+            ..NONE
+        },
+    );
+    check(
+        "evict",
+        2,
+        Bounds {
+            writes: 4,
+            deliveries: 2,
+            partials: 1,
+            upkeeps: 2,
+            evictions: 2,
+            ..NONE
+        },
+    );
+    check(
+        "return",
+        3,
+        Bounds {
+            writes: 2,
+            deliveries: 2,
+            partials: 1,
+            upkeeps: 1,
+            evictions: 1,
+            ..NONE
+        },
+    );
 }
 
 #[test]
 fn collecting_by_age_is_noticed() {
-    notices(Broken::ByAge, 3, Bounds { writes: 2, deliveries: 3, upkeeps: 1, ..NONE });
+    notices(
+        Broken::ByAge,
+        3,
+        Bounds {
+            writes: 2,
+            deliveries: 3,
+            upkeeps: 1,
+            ..NONE
+        },
+    );
 }
 
 #[test]
 fn remembering_a_receipt_before_it_is_durable_is_noticed() {
-    notices(Broken::FilterBeforeCommit, 3, Bounds { writes: 1, deliveries: 1, crashes: 1, ..NONE });
+    notices(
+        Broken::FilterBeforeCommit,
+        3,
+        Bounds {
+            writes: 1,
+            deliveries: 1,
+            crashes: 1,
+            ..NONE
+        },
+    );
 }
 
 #[test]
 fn a_write_that_does_not_enter_the_merge_is_noticed() {
-    notices(Broken::Aside, 3, Bounds { writes: 2, deliveries: 1, ..NONE });
+    notices(
+        Broken::Aside,
+        3,
+        Bounds {
+            writes: 2,
+            deliveries: 1,
+            ..NONE
+        },
+    );
 }
 
 #[test]
 fn not_looking_at_what_was_forgotten_is_noticed() {
-    notices(Broken::NoCut, 2, Bounds { writes: 2, deliveries: 1, upkeeps: 1, evictions: 1, ..NONE });
+    notices(
+        Broken::NoCut,
+        2,
+        Bounds {
+            writes: 2,
+            deliveries: 1,
+            upkeeps: 1,
+            evictions: 1,
+            ..NONE
+        },
+    );
 }

@@ -9,7 +9,10 @@ use super::*;
 type Links = BTreeMap<MachineId, BTreeSet<MachineId>>;
 
 fn links(members: &BTreeSet<MachineId>) -> Links {
-    members.iter().map(|member| (*member, neighbours(*member, members))).collect()
+    members
+        .iter()
+        .map(|member| (*member, neighbours(*member, members)))
+        .collect()
 }
 
 /// Hops from `from` to each machine that can be reached.
@@ -118,6 +121,12 @@ fn the_overlay_is_part_of_the_protocol() {
 fn who_is_no_member_has_no_neighbours() {
     let members: BTreeSet<MachineId> = (0..3).map(machine).collect();
     assert_eq!(neighbours(machine(7), &members), BTreeSet::new());
-    assert_eq!(neighbours(machine(1), &members), BTreeSet::from([machine(0), machine(2)]));
-    assert_eq!(neighbours(machine(1), &BTreeSet::from([machine(1)])), BTreeSet::new());
+    assert_eq!(
+        neighbours(machine(1), &members),
+        BTreeSet::from([machine(0), machine(2)])
+    );
+    assert_eq!(
+        neighbours(machine(1), &BTreeSet::from([machine(1)])),
+        BTreeSet::new()
+    );
 }

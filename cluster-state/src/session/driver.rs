@@ -23,8 +23,8 @@ use crate::writer::{Work, WriteError};
 
 /// Frames that wait between the session and whoever moves them, each way.
 const QUEUE: usize = 16;
-/// Changes that come so soon after the last frame wait for each other, unless there are enough to fill one: a frame is
-/// a transaction at the peer's.
+/// Changes that come so soon after the last frame wait for each other, unless there are enough to
+/// fill one: a frame is a transaction at the peer's.
 const COALESCE: Duration = Duration::from_millis(2);
 /// How often each side tells what is new, before jitter of 20 %.
 const TELL_MS: u64 = 1_000;
@@ -38,8 +38,8 @@ const SILENCE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
-/// A running session. Move frames from the peer into `incoming` and from `outgoing` to the peer, in order and
-/// whole; at most `MAX_FRAME` bytes each. Dropping either ends the session.
+/// A running session. Move frames from the peer into `incoming` and from `outgoing` to the peer, in
+/// order and whole; at most `MAX_FRAME` bytes each. Dropping either ends the session.
 #[derive(Debug)]
 pub struct Session {
     /// Frames that came from the peer.
@@ -58,7 +58,9 @@ impl Future for SessionEnd {
     type Output = Result<(), SessionError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|end| end.unwrap_or(Err(SessionError::Closed)))
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|end| end.unwrap_or(Err(SessionError::Closed)))
     }
 }
 
@@ -68,13 +70,22 @@ pub(crate) fn run(shared: &Arc<Shared>, peer: MachineId) -> Session {
     let (frames_out, outgoing) = mpsc::channel(QUEUE);
     let (ended, end) = oneshot::channel();
     let metrics = shared.metrics.peer(peer);
-    let task = Task { shared: Arc::clone(shared), peer, metrics, frames_out };
+    let task = Task {
+        shared: Arc::clone(shared),
+        peer,
+        metrics,
+        frames_out,
+    };
     shared.tasks.spawn(async move {
         let outcome = task.run(frames_in).await;
         // Nobody has to listen.
         let _ = ended.send(outcome);
     });
-    Session { incoming, outgoing, end: SessionEnd(end) }
+    Session {
+        incoming,
+        outgoing,
+        end: SessionEnd(end),
+    }
 }
 
 struct Task {
@@ -136,13 +147,19 @@ impl Task {
         let rejoining = snapshot.state.is_rejoining();
         // Everything is fetched from one peer at a time: it is held in memory until it is complete.
         let _turn = if rejoining {
-            Some(shared.fetching.try_acquire().map_err(|_| SessionError::Rejoining)?)
+            Some(
+                shared
+                    .fetching
+                    .try_acquire()
+                    .map_err(|_| SessionError::Rejoining)?,
+            )
         } else {
             None
         };
         let mut fresh = rejoining.then(|| State::fetched(me));
         let mut core = Core::new(shared.cluster, shared.kinds, self.peer, &snapshot.state);
-        let mut jitter = SmallRng::seed_from_u64(shared.seed ^ u64::from_le_bytes(first_half(self.peer)));
+        let mut jitter =
+            SmallRng::seed_from_u64(shared.seed ^ u64::from_le_bytes(first_half(self.peer)));
         let mut applying: Option<Applying> = None;
         let mut serving: Option<Serving> = None;
         let mut heard = Instant::now();
@@ -267,7 +284,10 @@ impl Task {
     }
 
     fn too_many_unknown(&self) -> SessionError {
-        SessionError::TooManyUnknown { peer: self.peer, limit: MAX_OPAQUE }
+        SessionError::TooManyUnknown {
+            peer: self.peer,
+            limit: MAX_OPAQUE,
+        }
     }
 
     fn start(&self, effect: Effect) -> Applying {
@@ -276,19 +296,26 @@ impl Task {
         match effect {
             Effect::Apply(batch) => Box::pin(async move { apply(&shared, peer, batch).await }),
             Effect::Reincarnate(above) => Box::pin(async move {
-                shared.work(Work::Reincarnate { above }).await.map(|_| Applied::Incarnation)
+                shared
+                    .work(Work::Reincarnate { above })
+                    .await
+                    .map(|_| Applied::Incarnation)
             }),
             Effect::GoOn => {
                 Box::pin(async move { shared.work(Work::EndRejoin).await.map(|_| Applied::Rejoin) })
             }
-            Effect::Rejoin(wanted) => {
-                Box::pin(async move { shared.work(Work::BeginRejoin(wanted)).await.map(|_| Applied::Rejoin) })
-            }
+            Effect::Rejoin(wanted) => Box::pin(async move {
+                shared
+                    .work(Work::BeginRejoin(wanted))
+                    .await
+                    .map(|_| Applied::Rejoin)
+            }),
         }
     }
 }
 
-/// Hands changes to the writer until it takes them: a full disk holds this peer's stream, and nothing else.
+/// Hands changes to the writer until it takes them: a full disk holds this peer's stream, and
+/// nothing else.
 async fn apply(shared: &Shared, peer: MachineId, batch: Batch) -> Result<Applied, WriteError> {
     let mut wait = RETRY;
     let batch = Arc::new(batch);
@@ -296,7 +323,9 @@ async fn apply(shared: &Shared, peer: MachineId, batch: Batch) -> Result<Applied
         match shared.work(Work::Apply(Arc::clone(&batch))).await {
             Ok(_) => return Ok(Applied::Changes),
             Err(WriteError::Forgotten) => {
-                shared.work(Work::BeginRejoin(VersionVector::default())).await?;
+                shared
+                    .work(Work::BeginRejoin(VersionVector::default()))
+                    .await?;
                 return Ok(Applied::Rejoin);
             }
             Err(error @ (WriteError::DiskFull { .. } | WriteError::Storage { .. })) => {
@@ -336,6 +365,8 @@ fn tell_after(jitter: &mut SmallRng) -> Duration {
 
 fn first_half(machine: MachineId) -> [u8; 8] {
     let mut half = [0; 8];
-    half.iter_mut().zip(machine.0).for_each(|(to, from)| *to = from);
+    half.iter_mut()
+        .zip(machine.0)
+        .for_each(|(to, from)| *to = from);
     half
 }

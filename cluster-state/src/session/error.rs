@@ -68,23 +68,26 @@ pub enum SessionError {
         /// The limit.
         limit: usize,
     },
-    /// This machine goes on as a new incarnation, because peers knew more of its past than its store. Start again.
+    /// This machine goes on as a new incarnation, because peers knew more of its past than its
+    /// store. Start again.
     #[error("this machine has a new incarnation: start the session again")]
     NewIncarnation,
-    /// Deletes were forgotten here that the peer never had. It has to fetch everything anew, which it does by itself.
+    /// Deletes were forgotten here that the peer never had. It has to fetch everything anew, which
+    /// it does by itself.
     #[error("peer {peer} was away for so long that it has to fetch everything anew first")]
     PeerBehind {
         /// Who was meant.
         peer: MachineId,
     },
-    /// Deletes were forgotten during the session that the peer does not have yet. The next one settles it.
+    /// Deletes were forgotten during the session that the peer does not have yet. The next one
+    /// settles it.
     #[error("deletes were forgotten that peer {peer} may not have: start the session again")]
     Outgrown {
         /// Who was meant.
         peer: MachineId,
     },
-    /// This machine has to fetch everything anew from another: it was away for too long, or its store is an old copy.
-    /// The next session does it.
+    /// This machine has to fetch everything anew from another: it was away for too long, or its
+    /// store is an old copy. The next session does it.
     #[error("this machine has to fetch everything anew: start a session")]
     Rejoin,
     /// This machine fetches everything anew in another session.

@@ -27,7 +27,8 @@ impl Core {
         !self.control.is_empty() || self.hears_due && self.phase == Phase::Live
     }
 
-    /// Whether `next_frame` may have something. Without `bulk`, only what does not count towards the bandwidth.
+    /// Whether `next_frame` may have something. Without `bulk`, only what does not count towards
+    /// the bandwidth.
     pub(crate) fn has_frame(&self, state: &State, bulk: bool) -> bool {
         if self.has_control() {
             return true;
@@ -35,13 +36,21 @@ impl Core {
         if self.is_silent() {
             return false;
         }
-        let idle = self.idle.is_some_and(|(seq, all)| seq == state.seq() && (all || !bulk));
+        let idle = self
+            .idle
+            .is_some_and(|(seq, all)| seq == state.seq() && (all || !bulk));
         self.news
             || !idle
-                && (state.lane_after(Lane::Intent, self.intent_cursor).next().is_some()
+                && (state
+                    .lane_after(Lane::Intent, self.intent_cursor)
+                    .next()
+                    .is_some()
                     || bulk
                         && (!self.repairs.is_empty()
-                            || state.lane_after(Lane::Fact, self.fact_cursor).next().is_some()
+                            || state
+                                .lane_after(Lane::Fact, self.fact_cursor)
+                                .next()
+                                .is_some()
                             || state.heights_after(self.height_cursor).next().is_some()))
     }
 
@@ -166,7 +175,9 @@ impl Core {
         batch.repair = true;
         while let Some(dot) = self.repairs.first().copied() {
             // What was replaced meanwhile is not sent.
-            let op = state.ops_after(dot.actor, dot.version.saturating_sub(1)).next();
+            let op = state
+                .ops_after(dot.actor, dot.version.saturating_sub(1))
+                .next();
             if let Some(op) = op.filter(|op| op.dot == dot) {
                 let weight = wire::weight(op);
                 if weight > *room && !batch.ops.is_empty() {

@@ -1,5 +1,5 @@
-//! Which machines this one hears itself: those with which a session is live and has spoken lately. Each session tells its
-//! peer, which then need not pass on at once what these machines write.
+//! Which machines this one hears itself: those with which a session is live and has spoken lately.
+//! Each session tells its peer, which then need not pass on at once what these machines write.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,17 +12,25 @@ use crate::wire::MAX_HEARD;
 pub(crate) struct Heard(Arc<Mutex<BTreeMap<MachineId, u32>>>);
 
 impl Heard {
-    /// What to tell a peer: the machines but itself; none if they are many. That all tell all that a change has come
-    /// would then cost more than what is passed on twice.
+    /// What to tell a peer: the machines but itself; none if they are many. That all tell all that
+    /// a change has come would then cost more than what is passed on twice.
     pub(crate) fn except(&self, peer: MachineId) -> Vec<MachineId> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let others = sessions.keys().copied().filter(|machine| *machine != peer);
-        if sessions.len() > MAX_HEARD { Vec::new() } else { others.collect() }
+        if sessions.len() > MAX_HEARD {
+            Vec::new()
+        } else {
+            others.collect()
+        }
     }
 
     /// One session's part in it; nothing is heard yet.
     pub(crate) fn session(&self, peer: MachineId) -> Hearing {
-        Hearing { heard: self.clone(), peer, on: false }
+        Hearing {
+            heard: self.clone(),
+            peer,
+            on: false,
+        }
     }
 }
 
@@ -42,7 +50,11 @@ impl Hearing {
         self.on = on;
         let mut sessions = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = sessions.entry(self.peer).or_default();
-        *count = if on { *count + 1 } else { count.saturating_sub(1) };
+        *count = if on {
+            *count + 1
+        } else {
+            count.saturating_sub(1)
+        };
         if *count == 0 {
             sessions.remove(&self.peer);
         }

@@ -1,4 +1,5 @@
-//! Whether one of two machines may still show what was deleted, because deletes were forgotten that it never had.
+//! Whether one of two machines may still show what was deleted, because deletes were forgotten that
+//! it never had.
 
 use super::{Core, Effect, SessionError};
 use crate::id::Actor;
@@ -7,13 +8,17 @@ use crate::vector::VersionVector;
 use crate::wire::{self, Refusal};
 
 impl Core {
-    /// Both have told what they have, and what they have forgotten: whether one has to fetch everything anew.
+    /// Both have told what they have, and what they have forgotten: whether one has to fetch
+    /// everything anew.
     pub(super) fn judge(&mut self, state: &State) -> Result<Option<Effect>, SessionError> {
         self.cuts_number = state.cuts_number();
         // Who says so may have sent its own changes all the same.
         let of_peer = |(actor, _): (Actor, u64)| actor.machine == self.peer;
         self.peer_new &= !state.heights().any(of_peer);
-        self.new &= !self.peer_has.iter().any(|(actor, _)| actor.machine == state.me().machine);
+        self.new &= !self
+            .peer_has
+            .iter()
+            .any(|(actor, _)| actor.machine == state.me().machine);
         if self.serving || self.peer_new {
             // What was forgotten before, it never had.
             self.baseline = state.cuts().collect();
@@ -22,7 +27,10 @@ impl Core {
         if self.serving {
             return Ok(None);
         }
-        if state.wanted().is_some_and(|wanted| wanted.above(&self.peer_has).next().is_some()) {
+        if state
+            .wanted()
+            .is_some_and(|wanted| wanted.above(&self.peer_has).next().is_some())
+        {
             return Err(SessionError::PeerBehind { peer: self.peer });
         }
         let we_lack = !self.new && cuts.iter().any(|(actor, cut)| state.height(actor) < cut);
@@ -34,7 +42,8 @@ impl Core {
                     return Err(SessionError::PeerBehind { peer });
                 }
                 // It is told, and ends the session.
-                self.control.push_back(wire::encode_refusal(Refusal::Behind));
+                self.control
+                    .push_back(wire::encode_refusal(Refusal::Behind));
                 self.parted = true;
                 Ok(None)
             }
@@ -43,22 +52,31 @@ impl Core {
         }
     }
 
-    /// Whether deletes were forgotten here that the peer may not have. What a member has acknowledged, it has.
+    /// Whether deletes were forgotten here that the peer may not have. What a member has
+    /// acknowledged, it has.
     pub(super) fn peer_lacks(&self, state: &State) -> bool {
         let told = |actor| {
             let sent = self.closed.get(actor).max(self.baseline.get(actor));
             self.peer_has.get(actor).max(sent)
         };
-        let open: Vec<(Actor, u64)> = state.cuts().filter(|(actor, cut)| told(*actor) < *cut).collect();
+        let open: Vec<(Actor, u64)> = state
+            .cuts()
+            .filter(|(actor, cut)| told(*actor) < *cut)
+            .collect();
         if open.is_empty() {
             return false;
         }
-        let acknowledged: VersionVector =
-            state.acknowledged(self.peer).into_iter().map(|ack| (ack.actor, ack.version)).collect();
-        open.iter().any(|(actor, cut)| acknowledged.get(*actor) < *cut)
+        let acknowledged: VersionVector = state
+            .acknowledged(self.peer)
+            .into_iter()
+            .map(|ack| (ack.actor, ack.version))
+            .collect();
+        open.iter()
+            .any(|(actor, cut)| acknowledged.get(*actor) < *cut)
     }
 
-    /// Whether deletes were forgotten since the session began that the peer may not have: it has to end.
+    /// Whether deletes were forgotten since the session began that the peer may not have: it has to
+    /// end.
     pub(crate) fn is_outgrown(&self) -> bool {
         self.outgrown
     }

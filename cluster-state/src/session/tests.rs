@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::kind::MAX_RECORD;
 use crate::local::{self, Write};
 use crate::state::Changes;
 use crate::wire::{FRAME_TARGET, MAX_FRAME};
-use proptest::prelude::*;
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 const NOW: u64 = 1_000_000;
@@ -15,17 +16,26 @@ fn machine(n: u8) -> MachineId {
 }
 
 fn state(n: u8) -> State {
-    State::new(Actor { machine: machine(n), incarnation: 1 })
+    State::new(Actor {
+        machine: machine(n),
+        incarnation: 1,
+    })
 }
 
 fn put(state: &mut State, key: &str, bytes: usize) {
-    let write = Write::Put { kind: 1, key: key.to_owned(), value: vec![7; bytes] };
+    let write = Write::Put {
+        kind: 1,
+        key: key.to_owned(),
+        value: vec![7; bytes],
+    };
     local::write(state, &[write], NOW, &mut Changes::default()).unwrap();
 }
 
 fn deliver(core: &mut Core, state: &mut State, frame: &Bytes) {
     if let Some(Effect::Apply(batch)) = core.handle(frame, state).unwrap() {
-        state.apply_batch(&batch, NOW, &mut Changes::default()).unwrap();
+        state
+            .apply_batch(&batch, NOW, &mut Changes::default())
+            .unwrap();
         core.applied();
     }
 }
@@ -44,7 +54,13 @@ impl Pair {
     fn new(states: [State; 2]) -> Self {
         let core = |n: usize| Core::new(CLUSTER, &[], states[1 - n].me().machine, &states[n]);
         let cores = [core(0), core(1)];
-        Self { states, cores, frames: 0, bytes: 0, largest: 0 }
+        Self {
+            states,
+            cores,
+            frames: 0,
+            bytes: 0,
+            largest: 0,
+        }
     }
 
     fn settle(&mut self) {
@@ -56,7 +72,11 @@ impl Pair {
                     self.frames += 1;
                     self.bytes += frame.len();
                     self.largest = self.largest.max(frame.len());
-                    deliver(&mut self.cores[1 - side], &mut self.states[1 - side], &frame);
+                    deliver(
+                        &mut self.cores[1 - side],
+                        &mut self.states[1 - side],
+                        &frame,
+                    );
                 }
             }
             if quiet {
@@ -83,7 +103,11 @@ fn each_sends_what_the_other_lacks_and_then_what_is_new() {
     put(&mut pair.states[0], "c", 10);
     let before = pair.frames;
     pair.settle();
-    assert_eq!(pair.frames - before, 1, "one change is one frame, and nothing comes back");
+    assert_eq!(
+        pair.frames - before,
+        1,
+        "one change is one frame, and nothing comes back"
+    );
     assert!(pair.states[1].register(false, 1, "c").is_some());
 }
 
@@ -98,7 +122,11 @@ fn idle_costs_tens_of_bytes() {
     let before = pair.bytes;
     pair.tick();
     pair.settle();
-    assert!(pair.bytes - before <= 20, "{} bytes both ways", pair.bytes - before);
+    assert!(
+        pair.bytes - before <= 20,
+        "{} bytes both ways",
+        pair.bytes - before
+    );
 }
 
 #[test]
@@ -122,7 +150,9 @@ fn many_records_are_cut_into_frames_and_a_large_one_travels_alone() {
 fn intent_goes_before_observations_and_heights_come_last() {
     let mut pair = Pair::new([state(1), state(2)]);
     pair.settle();
-    let rows = (0..300).map(|n| (Arc::from(format!("row-{n}")), vec![7; 100])).collect();
+    let rows = (0..300)
+        .map(|n| (Arc::from(format!("row-{n}")), vec![7; 100]))
+        .collect();
     local::publish(&mut pair.states[0], 2, &rows, NOW, &mut Changes::default()).unwrap();
     put(&mut pair.states[0], "urgent", 10);
     let mut frames = Vec::new();
@@ -141,7 +171,10 @@ fn intent_goes_before_observations_and_heights_come_last() {
     let (last, before) = batches.split_last().unwrap();
     assert!(before.iter().all(|batch| batch.heights.is_empty()) && !last.heights.is_empty());
     deliver(&mut pair.cores[1], &mut pair.states[1], &frames[0]);
-    assert!(pair.states[1].register(false, 1, "urgent").is_some(), "seen before the rest has come");
+    assert!(
+        pair.states[1].register(false, 1, "urgent").is_some(),
+        "seen before the rest has come"
+    );
     assert_eq!(pair.states[1].height(pair.states[0].me()), 0);
     for frame in &frames[1..] {
         deliver(&mut pair.cores[1], &mut pair.states[1], frame);
@@ -182,7 +215,9 @@ fn in_the_middle() -> Pair {
         heights: writer.heights().collect(),
         ..Batch::default()
     };
-    pair.states[0].apply_batch(&batch, NOW, &mut Changes::default()).unwrap();
+    pair.states[0]
+        .apply_batch(&batch, NOW, &mut Changes::default())
+        .unwrap();
     pair
 }
 
@@ -191,8 +226,15 @@ fn what_the_peer_hears_itself_is_held_back_and_then_passed_on() {
     let mut pair = in_the_middle();
     pair.settle();
     assert!(pair.cores[0].is_holding());
-    assert!(!pair.cores[0].has_frame(&pair.states[0], true), "nothing is promised meanwhile");
-    assert_eq!(pair.states[1].vector().len(), 0, "neither the change nor the word that it is there");
+    assert!(
+        !pair.cores[0].has_frame(&pair.states[0], true),
+        "nothing is promised meanwhile"
+    );
+    assert_eq!(
+        pair.states[1].vector().len(),
+        0,
+        "neither the change nor the word that it is there"
+    );
     let seq = pair.states[0].seq();
     pair.cores[0].hold_no_longer(seq);
     pair.settle();
@@ -209,7 +251,9 @@ fn what_the_peer_has_meanwhile_is_not_passed_on() {
         heights: pair.states[0].heights().collect(),
         ..Batch::default()
     };
-    pair.states[1].apply_batch(&batch, NOW, &mut Changes::default()).unwrap();
+    pair.states[1]
+        .apply_batch(&batch, NOW, &mut Changes::default())
+        .unwrap();
     pair.cores[1].look_for_news(&pair.states[1]);
     let before = pair.frames;
     pair.settle();
@@ -223,7 +267,9 @@ fn nothing_overtakes_what_is_held_back() {
     pair.settle();
     put(&mut pair.states[0], "b", 10);
     let frame = pair.cores[0].next_frame(&pair.states[0], true).unwrap();
-    let Ok(Message::Changes(batch)) = wire::decode(&frame, &[]) else { panic!("no changes") };
+    let Ok(Message::Changes(batch)) = wire::decode(&frame, &[]) else {
+        panic!("no changes")
+    };
     let keys: Vec<&str> = batch.ops.iter().map(|op| &*op.key).collect();
     assert_eq!(keys, ["a", "b"]);
     assert!(!batch.heights.is_empty() && !pair.cores[0].is_holding());
@@ -245,10 +291,21 @@ fn different_records_under_equal_heights_are_noticed_and_repaired() {
     pair.settle();
     [a, b] = pair.states;
     // What no sound machine does: it says to have what it has not.
-    let dot = Dot { actor: a.me(), version: 2 };
+    let dot = Dot {
+        actor: a.me(),
+        version: 2,
+    };
     put(&mut a, "lost", 10);
     let heights = vec![(dot.actor, dot.version)];
-    b.apply_batch(&Batch { heights, ..Batch::default() }, NOW, &mut Changes::default()).unwrap();
+    b.apply_batch(
+        &Batch {
+            heights,
+            ..Batch::default()
+        },
+        NOW,
+        &mut Changes::default(),
+    )
+    .unwrap();
     assert_ne!(a.digest(), b.digest());
     let mut pair = Pair::new([a, b]);
     pair.settle();
@@ -285,14 +342,32 @@ fn another_cluster_another_machine_and_another_protocol_are_refused() {
     let mut core = Core::new(CLUSTER, &[], machine(2), &a);
     let error = core.handle(&hello, &a).unwrap_err();
     let theirs = ClusterId([1; 16]);
-    assert_eq!(error, SessionError::OtherCluster { peer: machine(2), theirs, ours: CLUSTER });
+    assert_eq!(
+        error,
+        SessionError::OtherCluster {
+            peer: machine(2),
+            theirs,
+            ours: CLUSTER
+        }
+    );
     let refusal = Core::refusal(&error).unwrap();
-    assert!(matches!(stranger.handle(&refusal, &b), Err(SessionError::Refused { .. })));
+    assert!(matches!(
+        stranger.handle(&refusal, &b),
+        Err(SessionError::Refused { .. })
+    ));
 
     let mut core = Core::new(CLUSTER, &[], machine(3), &a);
-    let hello = Core::new(CLUSTER, &[], machine(1), &b).next_frame(&b, true).unwrap();
+    let hello = Core::new(CLUSTER, &[], machine(1), &b)
+        .next_frame(&b, true)
+        .unwrap();
     let error = core.handle(&hello, &a).unwrap_err();
-    assert_eq!(error, SessionError::OtherMachine { expected: machine(3), found: machine(2) });
+    assert_eq!(
+        error,
+        SessionError::OtherMachine {
+            expected: machine(3),
+            found: machine(2)
+        }
+    );
 
     let newer = Hello {
         protocol: 9,
@@ -306,18 +381,40 @@ fn another_cluster_another_machine_and_another_protocol_are_refused() {
     };
     let mut core = Core::new(CLUSTER, &[], machine(2), &a);
     let error = core.handle(&wire::encode_hello(&newer), &a).unwrap_err();
-    assert_eq!(error, SessionError::Protocol { peer: machine(2), theirs: 9 });
+    assert_eq!(
+        error,
+        SessionError::Protocol {
+            peer: machine(2),
+            theirs: 9
+        }
+    );
     let compatible = Hello { oldest: 1, ..newer };
-    assert!(Core::new(CLUSTER, &[], machine(2), &a).handle(&wire::encode_hello(&compatible), &a).is_ok());
+    assert!(
+        Core::new(CLUSTER, &[], machine(2), &a)
+            .handle(&wire::encode_hello(&compatible), &a)
+            .is_ok()
+    );
 }
 
 #[test]
 fn changes_before_the_greeting_end_the_session() {
     let a = state(1);
-    let heights = vec![(Actor { machine: machine(2), incarnation: 1 }, 1)];
+    let heights = vec![(
+        Actor {
+            machine: machine(2),
+            incarnation: 1,
+        },
+        1,
+    )];
     let mut core = Core::new(CLUSTER, &[], machine(2), &a);
-    let early = wire::encode_changes(&Batch { heights, ..Batch::default() });
-    assert!(matches!(core.handle(&early, &a), Err(SessionError::BadFrame { .. })));
+    let early = wire::encode_changes(&Batch {
+        heights,
+        ..Batch::default()
+    });
+    assert!(matches!(
+        core.handle(&early, &a),
+        Err(SessionError::BadFrame { .. })
+    ));
 }
 
 #[test]
@@ -336,7 +433,10 @@ fn a_peer_that_knows_more_of_our_past_makes_us_a_new_incarnation() {
     let hello = theirs.next_frame(&b, true).unwrap();
     assert!(ours.handle(&hello, &restored).unwrap().is_none());
     let vector = theirs.next_frame(&b, true).unwrap();
-    assert!(matches!(ours.handle(&vector, &restored), Ok(Some(Effect::Reincarnate(1)))));
+    assert!(matches!(
+        ours.handle(&vector, &restored),
+        Ok(Some(Effect::Reincarnate(1)))
+    ));
 }
 
 #[test]
@@ -344,9 +444,20 @@ fn a_long_vector_is_told_in_several_frames() {
     let mut a = state(1);
     let mut changes = Changes::default();
     for n in 0..1_000u64 {
-        let actor = Actor { machine: machine(5), incarnation: n };
+        let actor = Actor {
+            machine: machine(5),
+            incarnation: n,
+        };
         let heights = vec![(actor, 3)];
-        a.apply_batch(&Batch { heights, ..Batch::default() }, NOW, &mut changes).unwrap();
+        a.apply_batch(
+            &Batch {
+                heights,
+                ..Batch::default()
+            },
+            NOW,
+            &mut changes,
+        )
+        .unwrap();
     }
     let mut pair = Pair::new([a, state(2)]);
     pair.settle();

@@ -1,5 +1,5 @@
-//! The bandwidth cap: a bucket of tokens for all sessions of a store together. What people asked for, heights told and
-//! greetings are sent even when it is empty, but are charged to it.
+//! The bandwidth cap: a bucket of tokens for all sessions of a store together. What people asked
+//! for, heights told and greetings are sent even when it is empty, but are charged to it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,13 @@ struct Level {
 
 impl Throttle {
     pub(crate) fn new(rate: u64, now: Instant) -> Self {
-        Self { rate, level: Mutex::new(Level { tokens: Self::burst(rate), at: now }) }
+        Self {
+            rate,
+            level: Mutex::new(Level {
+                tokens: Self::burst(rate),
+                at: now,
+            }),
+        }
     }
 
     fn burst(rate: u64) -> i64 {
@@ -41,14 +47,19 @@ impl Throttle {
         let us = now.saturating_duration_since(level.at).as_micros() as u64;
         let earned = us.saturating_mul(self.rate) / 1_000_000;
         if earned > 0 {
-            level.tokens = level.tokens.saturating_add(earned as i64).min(Self::burst(self.rate));
+            level.tokens = level
+                .tokens
+                .saturating_add(earned as i64)
+                .min(Self::burst(self.rate));
             level.at = now;
         }
         if level.tokens >= 0 {
             return None;
         }
         let missing = level.tokens.unsigned_abs();
-        Some(Duration::from_micros(missing.saturating_mul(1_000_000) / self.rate + 1))
+        Some(Duration::from_micros(
+            missing.saturating_mul(1_000_000) / self.rate + 1,
+        ))
     }
 
     pub(crate) fn charge(&self, bytes: usize) {

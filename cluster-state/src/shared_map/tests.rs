@@ -6,19 +6,34 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Checks a node that is not the root and returns its depth and its keys: they are not below `low`, and ascend.
+/// Checks a node that is not the root and returns its depth and its keys: they are not below `low`,
+/// and ascend.
 fn check<V>(node: &Node<u32, V>, low: Option<u32>) -> (usize, Vec<u32>) {
     let (depth, keys) = match node {
         Node::Leaf(entries) => (1, entries.iter().map(|(key, _)| *key).collect::<Vec<_>>()),
         Node::Inner(children) => {
-            let lows =
-                children.iter().enumerate().map(|(at, (key, _))| if at == 0 { low } else { Some(*key) });
-            let parts: Vec<_> = lows.zip(children.iter()).map(|(low, (_, node))| check(node, low)).collect();
-            assert!(parts.iter().all(|(depth, _)| *depth == parts[0].0), "all leaves are equally deep");
+            let lows = children
+                .iter()
+                .enumerate()
+                .map(|(at, (key, _))| if at == 0 { low } else { Some(*key) });
+            let parts: Vec<_> = lows
+                .zip(children.iter())
+                .map(|(low, (_, node))| check(node, low))
+                .collect();
+            assert!(
+                parts.iter().all(|(depth, _)| *depth == parts[0].0),
+                "all leaves are equally deep"
+            );
             for ((_, keys), (next, _)) in parts.iter().zip(children.iter().skip(1)) {
-                assert!(keys.last() < Some(next), "a child's keys are below the next one's");
+                assert!(
+                    keys.last() < Some(next),
+                    "a child's keys are below the next one's"
+                );
             }
-            (1 + parts[0].0, parts.into_iter().flat_map(|(_, keys)| keys).collect())
+            (
+                1 + parts[0].0,
+                parts.into_iter().flat_map(|(_, keys)| keys).collect(),
+            )
         }
     };
     assert!(!keys.is_empty(), "no node is empty");
@@ -47,7 +62,8 @@ fn leaves<V>(node: &Node<u32, V>) -> usize {
 proptest! {
     #[test]
     fn behaves_like_a_btree_map_and_old_copies_do_not_change(
-        // Long stretches of insertions and of removals: the tree grows to some levels and shrinks again.
+        // Long stretches of insertions and of removals: the tree grows to some levels and shrinks
+        // again.
         stretches in prop::collection::vec((0u32..9, prop::collection::vec((0u32..3000, 0u32..9), 0..900)), 0..9),
         from in 0u32..3000,
     ) {
@@ -116,7 +132,11 @@ fn a_queue_stays_full_of_full_leaves() {
         }
     }
     assert!(sound(&map, &model));
-    assert!(leaves(&map.root) <= 3_000 / (LEAF - LEAF / 8) + 2, "{}", leaves(&map.root));
+    assert!(
+        leaves(&map.root) <= 3_000 / (LEAF - LEAF / 8) + 2,
+        "{}",
+        leaves(&map.root)
+    );
     assert!(check(&map.root, None).0 <= 4);
 }
 
@@ -126,11 +146,18 @@ fn removals_at_random_leave_no_tree_of_tiny_leaves() {
     for n in 0..16_000 {
         map.insert(n, ());
     }
-    for n in (0..16_000u32).map(|n| n * 7_919 % 16_000).filter(|n| n % 16 != 0) {
+    for n in (0..16_000u32)
+        .map(|n| n * 7_919 % 16_000)
+        .filter(|n| n % 16 != 0)
+    {
         map.remove(&n);
     }
     assert_eq!(map.len(), 1_000);
-    assert!(leaves(&map.root) <= 1_000 / (LEAF / 4), "{}", leaves(&map.root));
+    assert!(
+        leaves(&map.root) <= 1_000 / (LEAF / 4),
+        "{}",
+        leaves(&map.root)
+    );
 }
 
 #[test]
@@ -141,5 +168,9 @@ fn what_goes_on_growing_among_others_leaves_leaves_nearly_full() {
             map.insert(actor * 100_000 + n, ());
         }
     }
-    assert!(leaves(&map.root) <= 3_000 / (LEAF - LEAF / 8) + 6, "{}", leaves(&map.root));
+    assert!(
+        leaves(&map.root) <= 3_000 / (LEAF - LEAF / 8) + 6,
+        "{}",
+        leaves(&map.root)
+    );
 }

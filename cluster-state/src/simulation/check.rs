@@ -37,11 +37,17 @@ impl World<'_> {
         }
     }
 
-    /// Who said that a machine came or went may have crashed at it, or was overruled by somebody who did not know:
-    /// people say it again. Whether that was so.
+    /// Who said that a machine came or went may have crashed at it, or was overruled by somebody
+    /// who did not know: people say it again. Whether that was so.
     fn repeat_declarations(&mut self) -> bool {
-        let Some(first) = self.nodes.iter().position(|node| node.member) else { return false };
-        let members: BTreeSet<_> = self.nodes[first].machine.state().current_members().collect();
+        let Some(first) = self.nodes.iter().position(|node| node.member) else {
+            return false;
+        };
+        let members: BTreeSet<_> = self.nodes[first]
+            .machine
+            .state()
+            .current_members()
+            .collect();
         let forgotten: Vec<Work> = self
             .nodes
             .iter()
@@ -57,7 +63,11 @@ impl World<'_> {
 
     /// In what two machines differ, or what one still waits for.
     fn disagreement(&self) -> Option<String> {
-        let mut members = self.nodes.iter().enumerate().filter(|(_, node)| node.member);
+        let mut members = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| node.member);
         let (_, first) = members.clone().next()?;
         let digest = first.machine.state().digest();
         let heights = first.machine.state().heights_hash();
@@ -73,10 +83,16 @@ impl World<'_> {
                 return Some(format!("machine {n} has {dot} and not what is below"));
             }
             if state.heights_hash() != heights {
-                return Some(format!("machine {n} has other heights: {}", differing(node, first)));
+                return Some(format!(
+                    "machine {n} has other heights: {}",
+                    differing(node, first)
+                ));
             }
             if state.digest() != digest {
-                return Some(format!("machine {n} has other records: {}", differing(node, first)));
+                return Some(format!(
+                    "machine {n} has other records: {}",
+                    differing(node, first)
+                ));
             }
             None
         })
@@ -84,12 +100,23 @@ impl World<'_> {
 
     /// In what the machines, which agree, are all wrong.
     fn wrong(&self) -> Option<String> {
-        let members = || self.nodes.iter().enumerate().filter(|(_, node)| node.member);
+        let members = || {
+            self.nodes
+                .iter()
+                .enumerate()
+                .filter(|(_, node)| node.member)
+        };
         let (_, first) = members().next()?;
-        // Digests leave out deletes that nothing contradicts: of these, some machines may have collected more.
+        // Digests leave out deletes that nothing contradicts: of these, some machines may have
+        // collected more.
         let values = |node: &Node| -> BTreeSet<Dot> {
             let is_delete = |op: &Op| op.asked().is_some_and(|asked| asked.groups.is_none());
-            node.machine.state().ops().filter(|op| !is_delete(op)).map(|op| op.dot).collect()
+            node.machine
+                .state()
+                .ops()
+                .filter(|op| !is_delete(op))
+                .map(|op| op.dot)
+                .collect()
         };
         let expected = values(first);
         let differs = members().skip(1).find(|(_, node)| values(node) != expected);
@@ -99,13 +126,19 @@ impl World<'_> {
                 differing(node, first)
             ));
         }
-        self.wrong_intents(first).or_else(|| self.wrong_facts(first))
+        self.wrong_intents(first)
+            .or_else(|| self.wrong_facts(first))
     }
 
     /// What a fold over all that was ever asked for says is left of each key.
     fn wrong_intents(&self, node: &Node) -> Option<String> {
         let state = node.machine.state();
-        let gone: BTreeSet<_> = self.nodes.iter().filter(|node| !node.member).map(|node| node.id).collect();
+        let gone: BTreeSet<_> = self
+            .nodes
+            .iter()
+            .filter(|node| !node.member)
+            .map(|node| node.id)
+            .collect();
         let mut keys: BTreeMap<&str, Vec<&Arc<Op>>> = BTreeMap::new();
         for op in &self.history {
             // What a machine that left had told nobody is gone with it.
@@ -115,19 +148,37 @@ impl World<'_> {
             }
         }
         for (key, history) in keys {
-            let covers = |other: &Op, dot| other.asked().is_some_and(|asked| asked.context.covers(dot));
-            let left: Vec<&&Arc<Op>> =
-                history.iter().filter(|op| !history.iter().any(|other| covers(other, op.dot))).collect();
+            let covers =
+                |other: &Op, dot| other.asked().is_some_and(|asked| asked.context.covers(dot));
+            let left: Vec<&&Arc<Op>> = history
+                .iter()
+                .filter(|op| !history.iter().any(|other| covers(other, op.dot)))
+                .collect();
             let is_value = |op: &Op| op.asked().is_some_and(|asked| asked.groups.is_some());
-            let items = state.register(false, SPEC, key).map(Register::items).unwrap_or_default();
+            let items = state
+                .register(false, SPEC, key)
+                .map(Register::items)
+                .unwrap_or_default();
             let kept: BTreeSet<Dot> = items.iter().map(|op| op.dot).collect();
             let all: BTreeSet<Dot> = left.iter().map(|op| op.dot).collect();
             // Deletes that everybody had may have been collected.
-            if !kept.is_subset(&all) || left.iter().any(|op| is_value(op) && !kept.contains(&op.dot)) {
+            if !kept.is_subset(&all)
+                || left
+                    .iter()
+                    .any(|op| is_value(op) && !kept.contains(&op.dot))
+            {
                 let tell = |op: &&Arc<Op>| {
                     let what = if is_value(op) { "value" } else { "delete" };
-                    let kept = if kept.contains(&op.dot) { "" } else { ", not there" };
-                    let left = if all.contains(&op.dot) { "" } else { ", replaced" };
+                    let kept = if kept.contains(&op.dot) {
+                        ""
+                    } else {
+                        ", not there"
+                    };
+                    let left = if all.contains(&op.dot) {
+                        ""
+                    } else {
+                        ", replaced"
+                    };
                     format!(
                         "{} ({what} at {:?}{left}{kept}) ",
                         op.dot,
@@ -135,7 +186,9 @@ impl World<'_> {
                     )
                 };
                 let history: String = history.iter().map(tell).collect();
-                return Some(format!("of {key} something else is left than should be: {history}"));
+                return Some(format!(
+                    "of {key} something else is left than should be: {history}"
+                ));
             }
         }
         None
@@ -147,11 +200,15 @@ impl World<'_> {
                 .machine
                 .state()
                 .facts_of(FACT, of.id)
-                .filter_map(|((_, _, key), fact)| Some((Arc::clone(key), fact.value.as_ref()?.to_vec())))
+                .filter_map(|((_, _, key), fact)| {
+                    Some((Arc::clone(key), fact.value.as_ref()?.to_vec()))
+                })
                 .collect();
             if seen != of.truth {
                 let (seen, truth) = (seen.len(), of.truth.len());
-                return Some(format!("machine {owner} published {truth} rows, {seen} or others are known"));
+                return Some(format!(
+                    "machine {owner} published {truth} rows, {seen} or others are known"
+                ));
             }
         }
         None
@@ -162,11 +219,16 @@ impl World<'_> {
         let machines = self.nodes.len();
         let seconds = (us(self.scenario.duration).max(WARM_UP) - WARM_UP) as f64 / 1e6;
         let each = |count: u64| count as f64 / (changes.max(1) * machines.max(1)) as f64;
-        let settled = self.settled.filter(|waited| *waited < u64::MAX).map(Duration::from_micros);
+        let settled = self
+            .settled
+            .filter(|waited| *waited < u64::MAX)
+            .map(Duration::from_micros);
         let differences = self.differences();
         let mut failures = self.failures;
         if differences > 0 {
-            failures.push(format!("digests differed {differences} times where heights were equal"));
+            failures.push(format!(
+                "digests differed {differences} times where heights were equal"
+            ));
         }
         if settled.is_none() && failures.is_empty() {
             failures.push("the machines never agreed".to_owned());
@@ -194,9 +256,21 @@ impl World<'_> {
 /// The first few differences between two machines.
 fn differing(one: &Node, other: &Node) -> String {
     let (one, other) = (one.machine.state(), other.machine.state());
-    let heights = one.vector().above(&other.vector()).chain(other.vector().above(&one.vector())).count();
+    let heights = one
+        .vector()
+        .above(&other.vector())
+        .chain(other.vector().above(&one.vector()))
+        .count();
     let only = |here: &crate::state::State, there: &crate::state::State| -> Vec<Dot> {
-        here.ops().map(|op| op.dot).filter(|dot| !there.has_op(*dot)).take(3).collect()
+        here.ops()
+            .map(|op| op.dot)
+            .filter(|dot| !there.has_op(*dot))
+            .take(3)
+            .collect()
     };
-    format!("{heights} heights, here only {:?}, there only {:?}", only(one, other), only(other, one))
+    format!(
+        "{heights} heights, here only {:?}, there only {:?}",
+        only(one, other),
+        only(other, one)
+    )
 }

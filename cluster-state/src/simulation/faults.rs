@@ -1,4 +1,5 @@
-//! What people do to a cluster and what befalls it: changes, partitions, crashes, members that come and go, clocks.
+//! What people do to a cluster and what befalls it: changes, partitions, crashes, members that come
+//! and go, clocks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,25 +31,36 @@ impl World<'_> {
     }
 
     pub(super) fn first_rows(&mut self) -> Rows {
-        (0..self.scenario.workload.rows).map(|row| (Arc::from(format!("row-{row}")), self.value())).collect()
+        (0..self.scenario.workload.rows)
+            .map(|row| (Arc::from(format!("row-{row}")), self.value()))
+            .collect()
     }
 
     fn value(&mut self) -> Vec<u8> {
-        (0..self.scenario.workload.bytes).map(|_| self.rng.random()).collect()
+        (0..self.scenario.workload.bytes)
+            .map(|_| self.rng.random())
+            .collect()
     }
 
     pub(super) fn power_cuts(&self) -> bool {
-        self.scenario.faults.iter().any(|fault| matches!(fault, Fault::Crash { power: true, .. }))
+        self.scenario
+            .faults
+            .iter()
+            .any(|fault| matches!(fault, Fault::Crash { power: true, .. }))
     }
 
     pub(super) fn is_cut(&self, a: usize, b: usize) -> bool {
-        self.partitions.values().any(|side| side.contains(&a) != side.contains(&b))
+        self.partitions
+            .values()
+            .any(|side| side.contains(&a) != side.contains(&b))
     }
 
     /// The first machine from `from` on, round the machines, that is up.
     fn up_from(&self, from: usize) -> Option<usize> {
         let count = self.nodes.len();
-        (from..from + count).map(|n| n % count).find(|n| self.nodes[*n].up)
+        (from..from + count)
+            .map(|n| n % count)
+            .find(|n| self.nodes[*n].up)
     }
 
     fn anybody(&mut self) -> Option<usize> {
@@ -62,7 +74,8 @@ impl World<'_> {
         let dice = self.rng.random_range(0..100);
         let key = self.rng.random_range(0..workload.keys.max(1));
         let work = if dice < workload.observations {
-            let row: Arc<str> = Arc::from(format!("row-{}", self.rng.random_range(0..=workload.rows)));
+            let row: Arc<str> =
+                Arc::from(format!("row-{}", self.rng.random_range(0..=workload.rows)));
             let value = self.value();
             let vanishes = self.rng.random_range(0..5) == 0;
             let truth = &mut self.nodes[n].truth;
@@ -79,10 +92,17 @@ impl World<'_> {
     }
 
     pub(super) fn fault(&mut self, number: usize) {
-        let Some(fault) = self.scenario.faults.get(number).copied() else { return };
+        let Some(fault) = self.scenario.faults.get(number).copied() else {
+            return;
+        };
         match fault {
             Fault::Partition { lasts, share, .. } => self.part(number, us(lasts), share),
-            Fault::Crash { lasts, machine, power, .. } => self.crash(machine, us(lasts), power),
+            Fault::Crash {
+                lasts,
+                machine,
+                power,
+                ..
+            } => self.crash(machine, us(lasts), power),
             Fault::Join { machines, .. } => self.join(machines),
             Fault::Leave { machine, .. } => self.leave(machine),
             Fault::ClockJump { machine, by_ms, .. } => {
@@ -93,13 +113,18 @@ impl World<'_> {
     }
 
     fn part(&mut self, number: usize, lasts: u64, share: u32) {
-        let side = (0..self.nodes.len()).filter(|_| self.rng.random_range(0..100) < share).collect();
+        let side = (0..self.nodes.len())
+            .filter(|_| self.rng.random_range(0..100) < share)
+            .collect();
         self.partitions.insert(number, side);
         for l in 0..self.links.len() {
             let [a, b] = self.links[l].ends;
             if self.is_cut(a, b) {
                 let now = self.now;
-                self.links[l].streams.iter_mut().for_each(|stream| stream.stall(now));
+                self.links[l]
+                    .streams
+                    .iter_mut()
+                    .for_each(|stream| stream.stall(now));
             }
         }
         self.after(lasts, Event::Heal { number });
@@ -137,10 +162,19 @@ impl World<'_> {
     }
 
     fn crash(&mut self, machine: usize, lasts: u64, power: bool) {
-        let Some(n) = self.up_from(machine) else { return };
+        let Some(n) = self.up_from(machine) else {
+            return;
+        };
         self.stop(n);
         let life = self.nodes[n].life;
-        self.after(lasts, Event::Restart { node: n, life, power });
+        self.after(
+            lasts,
+            Event::Restart {
+                node: n,
+                life,
+                power,
+            },
+        );
     }
 
     pub(super) fn restart(&mut self, n: usize, life: u32, power: bool) {
@@ -181,7 +215,9 @@ impl World<'_> {
     }
 
     fn leave(&mut self, machine: usize) {
-        let Some(n) = self.up_from(machine) else { return };
+        let Some(n) = self.up_from(machine) else {
+            return;
+        };
         if self.nodes.iter().filter(|node| node.up).count() < 2 {
             return;
         }
@@ -198,12 +234,22 @@ impl World<'_> {
 
     /// Sessions follow the overlay of the present members. All machines learn of a change at once.
     pub(super) fn arrange(&mut self) {
-        let members: BTreeSet<MachineId> =
-            self.nodes.iter().filter(|node| node.member).map(|node| node.id).collect();
+        let members: BTreeSet<MachineId> = self
+            .nodes
+            .iter()
+            .filter(|node| node.member)
+            .map(|node| node.id)
+            .collect();
         let mut wanted = BTreeSet::new();
-        for (a, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.member) {
+        for (a, node) in self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| node.member)
+        {
             for peer in overlay::neighbours(node.id, &members) {
-                let b = u32::from_be_bytes([peer.0[0], peer.0[1], peer.0[2], peer.0[3]]) as usize - 1;
+                let b =
+                    u32::from_be_bytes([peer.0[0], peer.0[1], peer.0[2], peer.0[3]]) as usize - 1;
                 wanted.insert((a.min(b), a.max(b)));
             }
         }
@@ -230,7 +276,8 @@ impl World<'_> {
         }
     }
 
-    /// No more changes; what is broken is mended, and clocks agree at a time that none of them has seen.
+    /// No more changes; what is broken is mended, and clocks agree at a time that none of them has
+    /// seen.
     pub(super) fn calm_down(&mut self) {
         self.calm = true;
         for number in self.partitions.keys().copied().collect::<Vec<_>>() {
@@ -242,9 +289,20 @@ impl World<'_> {
                 self.restart(n, self.nodes[n].life, power);
             }
         }
-        let latest = self.nodes.iter().map(|node| node.clock_ms).max().unwrap_or(0);
-        let agreed = if self.nodes.iter().all(|node| node.clock_ms == 0) { 0 } else { latest + CATCH_UP_MS };
-        self.nodes.iter_mut().for_each(|node| node.clock_ms = agreed);
+        let latest = self
+            .nodes
+            .iter()
+            .map(|node| node.clock_ms)
+            .max()
+            .unwrap_or(0);
+        let agreed = if self.nodes.iter().all(|node| node.clock_ms == 0) {
+            0
+        } else {
+            latest + CATCH_UP_MS
+        };
+        self.nodes
+            .iter_mut()
+            .for_each(|node| node.clock_ms = agreed);
         self.after(1_000_000, Event::Check);
     }
 }

@@ -1,5 +1,6 @@
-//! One machine and its ends of sessions: the only file in which the simulator drives the store's insides. It does what
-//! `writer`, `store` and `session::driver` do, without their threads, files and channels.
+//! One machine and its ends of sessions: the only file in which the simulator drives the store's
+//! insides. It does what `writer`, `store` and `session::driver` do, without their threads, files
+//! and channels.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +22,16 @@ pub(super) const SPEC: u16 = 1;
 pub(super) const FACT: u16 = 2;
 
 static KINDS: [Kind; 2] = [
-    Kind { id: SPEC, name: "spec", class: Class::Intent },
-    Kind { id: FACT, name: "fact", class: Class::Observation },
+    Kind {
+        id: SPEC,
+        name: "spec",
+        class: Class::Intent,
+    },
+    Kind {
+        id: FACT,
+        name: "fact",
+        class: Class::Observation,
+    },
 ];
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
@@ -37,7 +46,8 @@ pub(super) type Rows = BTreeMap<Arc<str>, Vec<u8>>;
 #[derive(Debug)]
 pub(super) struct Machine {
     state: State,
-    /// What a power cut leaves; kept only if there may be one, since a copy makes the next change dearer.
+    /// What a power cut leaves; kept only if there may be one, since a copy makes the next change
+    /// dearer.
     durable: Option<State>,
     opened_at: u64,
 }
@@ -60,15 +70,26 @@ pub(super) enum Work {
 
 impl Work {
     pub(super) fn put(key: usize, value: Vec<u8>) -> Self {
-        Self::Write(vec![Write::Put { kind: SPEC, key: format!("spec-{key}"), value }])
+        Self::Write(vec![Write::Put {
+            kind: SPEC,
+            key: format!("spec-{key}"),
+            value,
+        }])
     }
 
     pub(super) fn delete(key: usize) -> Self {
-        Self::Write(vec![Write::Delete { kind: SPEC, key: format!("spec-{key}") }])
+        Self::Write(vec![Write::Delete {
+            kind: SPEC,
+            key: format!("spec-{key}"),
+        }])
     }
 
     pub(super) fn declare(machine: MachineId, member: bool) -> Self {
-        let status = if member { MemberStatus::Member } else { MemberStatus::Left };
+        let status = if member {
+            MemberStatus::Member
+        } else {
+            MemberStatus::Left
+        };
         Self::Write(vec![Write::Declare { machine, status }])
     }
 
@@ -85,7 +106,8 @@ pub(super) struct Committed {
     pub(super) made: Vec<Option<Dot>>,
     /// The intents that people asked for.
     pub(super) intents: Vec<Arc<Op>>,
-    /// The machine goes on as a new incarnation, or begins or gives up fetching everything: its sessions are over.
+    /// The machine goes on as a new incarnation, or begins or gives up fetching everything: its
+    /// sessions are over.
     pub(super) begins_anew: bool,
     /// It is a new incarnation.
     reincarnated: bool,
@@ -94,12 +116,22 @@ pub(super) struct Committed {
 impl Machine {
     /// An empty machine.
     pub(super) fn new(id: MachineId, power_cuts: bool) -> Self {
-        Self::with(State::new(Actor { machine: id, incarnation: 1 }), power_cuts)
+        Self::with(
+            State::new(Actor {
+                machine: id,
+                incarnation: 1,
+            }),
+            power_cuts,
+        )
     }
 
     fn with(state: State, power_cuts: bool) -> Self {
         let opened_at = state.own_version();
-        Self { durable: power_cuts.then(|| state.clone()), state, opened_at }
+        Self {
+            durable: power_cuts.then(|| state.clone()),
+            state,
+            opened_at,
+        }
     }
 
     /// Machines that are all members, have published their rows, and have exchanged everything.
@@ -119,14 +151,26 @@ impl Machine {
             vector.raise(alone.state.me(), alone.state.own_version());
             ops.extend(alone.state.ops().cloned());
         }
-        let Some((first, _)) = founders.first() else { return Ok(Vec::new()) };
-        let me = Actor { machine: *first, incarnation: 1 };
+        let Some((first, _)) = founders.first() else {
+            return Ok(Vec::new());
+        };
+        let me = Actor {
+            machine: *first,
+            incarnation: 1,
+        };
         let (base, _) = State::load(me, hlc, &vector, &VersionVector::default(), ops, now_ms)
             .map_err(|error| error.to_string())?;
         // The states share what they have in common until one of them changes it.
         let machines = founders.iter().map(|(id, _)| {
             let mut state = base.clone();
-            state.become_actor(Actor { machine: *id, incarnation: 1 }, u64::MAX, &mut Changes::default());
+            state.become_actor(
+                Actor {
+                    machine: *id,
+                    incarnation: 1,
+                },
+                u64::MAX,
+                &mut Changes::default(),
+            );
             Self::with(state, power_cuts)
         });
         Ok(machines.collect())
@@ -148,13 +192,21 @@ impl Machine {
             self.execute(work, now_ms, &mut changes)?;
             let after = (self.state.me(), self.state.own_version());
             durable |= before.0 != after.0 || work.is_durable() && before != after;
-            done.made.push((before != after).then_some(Dot { actor: after.0, version: after.1 }));
+            done.made.push((before != after).then_some(Dot {
+                actor: after.0,
+                version: after.1,
+            }));
         }
         done.reincarnated = self.state.me() != first;
         done.begins_anew = done.reincarnated || self.state.is_rejoining() != fetching;
         let written = if done.reincarnated { 0 } else { written };
         let asked = |op: &&Arc<Op>| op.kind == SPEC && matches!(op.content, Content::Intent(_));
-        done.intents.extend(self.state.ops_after(self.state.me(), written).filter(asked).cloned());
+        done.intents.extend(
+            self.state
+                .ops_after(self.state.me(), written)
+                .filter(asked)
+                .cloned(),
+        );
         if durable && let Some(disk) = &mut self.durable {
             disk.clone_from(&self.state);
         }
@@ -168,9 +220,12 @@ impl Machine {
                 .and_then(|()| local::write(state, writes, now_ms, changes)),
             Work::Publish(rows) => local::publish(state, FACT, rows, now_ms, changes),
             Work::Maintain { acknowledge } => {
-                state.release(now_ms, changes).map_err(|error| error.to_string())?;
+                state
+                    .release(now_ms, changes)
+                    .map_err(|error| error.to_string())?;
                 if *acknowledge {
-                    local::acknowledge(state, now_ms, changes).map_err(|error| error.to_string())?;
+                    local::acknowledge(state, now_ms, changes)
+                        .map_err(|error| error.to_string())?;
                 }
                 state.collect(changes);
                 Ok(())
@@ -185,7 +240,8 @@ impl Machine {
             Work::Replace(fresh) => {
                 let stride = writer::stride(now_ms ^ state.me().incarnation);
                 let fresh = State::clone(fresh);
-                local::rejoin(state, fresh, stride, now_ms, changes).map(|rejoined| *state = rejoined)
+                local::rejoin(state, fresh, stride, now_ms, changes)
+                    .map(|rejoined| *state = rejoined)
             }
             Work::Reincarnate(above) => return self.reincarnate(*above, now_ms, changes),
             Work::Apply(batch) => {
@@ -212,7 +268,12 @@ impl Machine {
         outcome.map_err(|error| error.to_string())
     }
 
-    fn reincarnate(&mut self, above: u64, now_ms: u64, changes: &mut Changes) -> Result<(), String> {
+    fn reincarnate(
+        &mut self,
+        above: u64,
+        now_ms: u64,
+        changes: &mut Changes,
+    ) -> Result<(), String> {
         if above < self.state.me().incarnation {
             return Ok(());
         }
@@ -224,12 +285,26 @@ impl Machine {
 
     /// Starts again after an end that was not clean; a power cut took what was not fsynced.
     pub(super) fn restart(&mut self, power: bool, seed: u64, now_ms: u64) -> Result<(), String> {
-        let left = self.durable.as_ref().filter(|_| power).unwrap_or(&self.state);
+        let left = self
+            .durable
+            .as_ref()
+            .filter(|_| power)
+            .unwrap_or(&self.state);
         let old = left.me();
-        let me = Actor { incarnation: old.incarnation + writer::stride(seed), ..old };
+        let me = Actor {
+            incarnation: old.incarnation + writer::stride(seed),
+            ..old
+        };
         let ops = left.ops().cloned().collect();
-        let (state, _) = State::load(me, left.hlc, &left.vector(), &left.cuts().collect(), ops, now_ms)
-            .map_err(|error| error.to_string())?;
+        let (state, _) = State::load(
+            me,
+            left.hlc,
+            &left.vector(),
+            &left.cuts().collect(),
+            ops,
+            now_ms,
+        )
+        .map_err(|error| error.to_string())?;
         *self = Self::with(state, self.durable.is_some());
         Ok(())
     }
@@ -237,8 +312,10 @@ impl Machine {
     /// What the store does each second by itself, as in `store::tidy`.
     pub(super) fn maintenance(&self, round: u64, members: u64) -> Option<Work> {
         let every = (members * ACKNOWLEDGE_PER_MEMBER_MS).div_ceil(1_000).max(2);
-        let acknowledge = round.is_multiple_of(every) && self.state.due_acknowledgements().is_some();
-        let idle = self.state.quarantined().next().is_none() && self.state.buried() == 0 && !acknowledge;
+        let acknowledge =
+            round.is_multiple_of(every) && self.state.due_acknowledgements().is_some();
+        let idle =
+            self.state.quarantined().next().is_none() && self.state.buried() == 0 && !acknowledge;
         (!idle).then_some(Work::Maintain { acknowledge })
     }
 }
@@ -258,7 +335,10 @@ impl End {
     pub(super) fn new(peer: MachineId, machine: &Machine) -> Self {
         let state = &machine.state;
         let fresh = state.is_rejoining().then(|| State::fetched(state.me()));
-        Self { core: Core::new(CLUSTER, &KINDS, peer, state), fresh }
+        Self {
+            core: Core::new(CLUSTER, &KINDS, peer, state),
+            fresh,
+        }
     }
 
     /// Takes a frame; what it gives has to be committed, then `applied` called.
@@ -268,10 +348,15 @@ impl End {
         machine: &Machine,
         now_ms: u64,
     ) -> Result<Option<Work>, Ended> {
-        let effect = self.core.handle(frame, &machine.state).map_err(|error| match error {
-            SessionError::Rejoining | SessionError::PeerBehind { .. } | SessionError::Refused { .. } => None,
-            wrong => Some(wrong.to_string()),
-        })?;
+        let effect = self
+            .core
+            .handle(frame, &machine.state)
+            .map_err(|error| match error {
+                SessionError::Rejoining
+                | SessionError::PeerBehind { .. }
+                | SessionError::Refused { .. } => None,
+                wrong => Some(wrong.to_string()),
+            })?;
         let work = match (effect, &mut self.fresh) {
             (Some(Effect::Apply(batch)), Some(fresh)) => {
                 let applied = fresh.apply_batch(&batch, now_ms, &mut Changes::default());
@@ -286,7 +371,9 @@ impl End {
             (None, _) => None,
         };
         let complete = self.fresh.take_if(|fresh| self.core.has_fetched(fresh));
-        Ok(complete.map(|fresh| Work::Replace(Box::new(fresh))).or(work))
+        Ok(complete
+            .map(|fresh| Work::Replace(Box::new(fresh)))
+            .or(work))
     }
 
     pub(super) fn applied(&mut self) {
@@ -342,11 +429,25 @@ mod tests {
         let machine = &Machine::founders(&founders, 1, false).unwrap()[0];
         let ops: Vec<_> = machine.state().ops().cloned().collect();
         assert_eq!(ops.len(), 3);
-        let full = Batch { ops, ..Batch::default() };
-        assert_eq!(purpose(&crate::wire::encode_changes(&full)), Purpose::Changes);
-        let heights = Batch { heights: vec![(machine.state().me(), 3)], ..Batch::default() };
-        assert_eq!(purpose(&crate::wire::encode_changes(&heights)), Purpose::Heights);
-        let hello = End::new(MachineId([2; 16]), machine).next_frame(machine).unwrap();
+        let full = Batch {
+            ops,
+            ..Batch::default()
+        };
+        assert_eq!(
+            purpose(&crate::wire::encode_changes(&full)),
+            Purpose::Changes
+        );
+        let heights = Batch {
+            heights: vec![(machine.state().me(), 3)],
+            ..Batch::default()
+        };
+        assert_eq!(
+            purpose(&crate::wire::encode_changes(&heights)),
+            Purpose::Heights
+        );
+        let hello = End::new(MachineId([2; 16]), machine)
+            .next_frame(machine)
+            .unwrap();
         assert_eq!(purpose(&hello), Purpose::Control);
     }
 }

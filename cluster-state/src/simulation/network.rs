@@ -1,14 +1,16 @@
 //! The network: how long a frame takes, and what TCP makes of a lost segment.
 //!
-//! A session runs over one TCP stream, so nothing is reordered and nothing is missing: a lost segment holds up
-//! everything behind it until it has been sent again. It is sent again
-//! - one round trip later, if three segments sent after it have arrived (fast retransmit): a frame of several segments,
-//!   or a busy stream;
-//! - else after the retransmission time-out, a round trip plus 200 ms (Linux' lower bound), which doubles each time.
+//! A session runs over one TCP stream, so nothing is reordered and nothing is missing: a lost
+//! segment holds up everything behind it until it has been sent again. It is sent again
+//! - one round trip later, if three segments sent after it have arrived (fast retransmit): a frame
+//!   of several segments, or a busy stream;
+//! - else after the retransmission time-out, a round trip plus 200 ms (Linux' lower bound), which
+//!   doubles each time.
 //!
-//! A small frame on a quiet stream, the usual case here, so pays the time-out in full. (Linux' tail loss probe would
-//! save a little of it when two segments or more are on their way, and is left out.) Within a partition nothing
-//! arrives; afterwards the back-off has to run out first, which takes up to as long as the partition lasted.
+//! A small frame on a quiet stream, the usual case here, so pays the time-out in full. (Linux' tail
+//! loss probe would save a little of it when two segments or more are on their way, and is left
+//! out.) Within a partition nothing arrives; afterwards the back-off has to run out first, which
+//! takes up to as long as the partition lasted.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -38,7 +40,8 @@ pub enum Latency {
         /// There and back.
         round_trip: Duration,
     },
-    /// Everywhere the same, with a long tail: nine tenths are fixed, one tenth is the median of a log-normal share.
+    /// Everywhere the same, with a long tail: nine tenths are fixed, one tenth is the median of a
+    /// log-normal share.
     Wan {
         /// Median, there and back.
         round_trip: Duration,
@@ -65,12 +68,22 @@ pub(super) struct Path {
 impl Latency {
     pub(super) fn path(&self, a: usize, b: usize) -> Path {
         match self {
-            Self::Lan { round_trip } => Path { round_trip: us(*round_trip), jitter: false },
-            Self::Wan { round_trip } => Path { round_trip: us(*round_trip), jitter: true },
-            Self::Regions { regions, near, .. } if a % regions == b % regions => {
-                Path { round_trip: us(*near), jitter: false }
-            }
-            Self::Regions { far, .. } => Path { round_trip: us(*far), jitter: true },
+            Self::Lan { round_trip } => Path {
+                round_trip: us(*round_trip),
+                jitter: false,
+            },
+            Self::Wan { round_trip } => Path {
+                round_trip: us(*round_trip),
+                jitter: true,
+            },
+            Self::Regions { regions, near, .. } if a % regions == b % regions => Path {
+                round_trip: us(*near),
+                jitter: false,
+            },
+            Self::Regions { far, .. } => Path {
+                round_trip: us(*far),
+                jitter: true,
+            },
         }
     }
 }
@@ -117,7 +130,14 @@ impl Stream {
         self.bytes < WINDOW
     }
 
-    pub(super) fn send(&mut self, frame: Bytes, now: u64, path: Path, loss: f64, rng: &mut SmallRng) {
+    pub(super) fn send(
+        &mut self,
+        frame: Bytes,
+        now: u64,
+        path: Path,
+        loss: f64,
+        rng: &mut SmallRng,
+    ) {
         self.bytes += frame.len();
         let segments = frame.len().div_ceil(SEGMENT).max(1);
         let mut arrives = now + path.one_way(rng);
@@ -146,13 +166,26 @@ impl Stream {
         if self.stalled.is_some() {
             arrives = u64::MAX;
         }
-        self.in_flight.push_back(InFlight { frame, arrives, hole });
+        self.in_flight.push_back(InFlight {
+            frame,
+            arrives,
+            hole,
+        });
     }
 
     /// Later segments have arrived: the sender learns of the holes before them.
-    fn report_holes(&mut self, arrived: usize, now: u64, path: Path, loss: f64, rng: &mut SmallRng) {
+    fn report_holes(
+        &mut self,
+        arrived: usize,
+        now: u64,
+        path: Path,
+        loss: f64,
+        rng: &mut SmallRng,
+    ) {
         for frame in &mut self.in_flight {
-            let Some(after) = &mut frame.hole else { continue };
+            let Some(after) = &mut frame.hole else {
+                continue;
+            };
             *after += arrived;
             if *after >= DUPLICATES {
                 frame.hole = None;
@@ -165,7 +198,10 @@ impl Stream {
 
     /// When the next frame arrives, if one is on its way and will.
     pub(super) fn next_arrival(&self) -> Option<u64> {
-        self.in_flight.front().map(|frame| frame.arrives).filter(|arrives| *arrives < u64::MAX)
+        self.in_flight
+            .front()
+            .map(|frame| frame.arrives)
+            .filter(|arrives| *arrives < u64::MAX)
     }
 
     /// The next frame, if it has arrived.
@@ -183,14 +219,20 @@ impl Stream {
     /// A partition begins: nothing that is on its way arrives.
     pub(super) fn stall(&mut self, now: u64) {
         self.stalled.get_or_insert(now);
-        self.in_flight.iter_mut().for_each(|frame| frame.arrives = u64::MAX);
+        self.in_flight
+            .iter_mut()
+            .for_each(|frame| frame.arrives = u64::MAX);
     }
 
     /// It ends: everything is sent again when the back-off has run out.
     pub(super) fn resume(&mut self, now: u64, path: Path, rng: &mut SmallRng) {
-        let Some(since) = self.stalled.take() else { return };
+        let Some(since) = self.stalled.take() else {
+            return;
+        };
         let arrives = now + rng.random_range(0..=now - since) + path.one_way(rng);
-        self.in_flight.iter_mut().for_each(|frame| frame.arrives = arrives);
+        self.in_flight
+            .iter_mut()
+            .for_each(|frame| frame.arrives = arrives);
     }
 }
 
@@ -211,10 +253,14 @@ fn again(mut at: u64, path: Path, loss: f64, rng: &mut SmallRng) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rand::SeedableRng;
 
-    const PATH: Path = Path { round_trip: 50_000, jitter: false };
+    use super::*;
+
+    const PATH: Path = Path {
+        round_trip: 50_000,
+        jitter: false,
+    };
 
     fn arrival(sizes: &[usize], lost: usize) -> u64 {
         // A loss of nothing and of almost everything decide which frame is hit.
@@ -247,7 +293,13 @@ mod tests {
             let mut rng = SmallRng::seed_from_u64(seed);
             let mut stream = Stream::default();
             for n in 0..50u8 {
-                stream.send(Bytes::from(vec![n; 3_000]), u64::from(n), PATH, 0.3, &mut rng);
+                stream.send(
+                    Bytes::from(vec![n; 3_000]),
+                    u64::from(n),
+                    PATH,
+                    0.3,
+                    &mut rng,
+                );
             }
             stream.stall(60);
             assert_eq!(stream.next_arrival(), None);
@@ -257,7 +309,11 @@ mod tests {
                 now = now.max(stream.next_arrival().unwrap());
                 assert_eq!(stream.receive(now).unwrap()[0], n, "seed {seed}");
             }
-            assert_eq!((stream.next_arrival(), stream.holes), (None, 0), "seed {seed}");
+            assert_eq!(
+                (stream.next_arrival(), stream.holes),
+                (None, 0),
+                "seed {seed}"
+            );
         }
     }
 

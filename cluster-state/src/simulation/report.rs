@@ -24,7 +24,13 @@ impl Percentiles {
     pub(super) fn of(mut samples: Vec<u64>) -> Self {
         samples.sort_unstable();
         let pick = |share| Self::pick(&samples, share).unwrap_or(0);
-        Self { count: samples.len(), p50: pick(0.5), p90: pick(0.9), p99: pick(0.99), max: pick(1.0) }
+        Self {
+            count: samples.len(),
+            p50: pick(0.5),
+            p90: pick(0.9),
+            p99: pick(0.99),
+            max: pick(1.0),
+        }
     }
 
     /// The smallest of ascending samples that this share of them does not exceed.
@@ -55,9 +61,11 @@ pub struct Report {
     pub scenario: Scenario,
     /// Changes that were committed where they were made.
     pub changes: usize,
-    /// From a change's commit to its being visible, over all pairs of a change and another machine that was up.
+    /// From a change's commit to its being visible, over all pairs of a change and another machine
+    /// that was up.
     pub visible: Percentiles,
-    /// From a change's commit to its being visible on half of the other machines, over all changes.
+    /// From a change's commit to its being visible on half of the other machines, over all
+    /// changes.
     pub half: Percentiles,
     /// The same for 99 of 100 machines.
     pub most: Percentiles,
@@ -69,7 +77,8 @@ pub struct Report {
     pub bytes: f64,
     /// Frames that only say that nothing is missing, for each change and machine.
     pub heights: f64,
-    /// Everything else (greetings, the word of each second, digests): bytes for each machine and second.
+    /// Everything else (greetings, the word of each second, digests): bytes for each machine and
+    /// second.
     pub control: f64,
     /// From the end of the faults until all machines agreed; none: they never did.
     pub settled: Option<Duration>,
@@ -79,7 +88,8 @@ pub struct Report {
     pub commits: u64,
     /// Events that were simulated.
     pub events: u64,
-    /// What went wrong. Empty: all machines hold the same records, the right ones, and miss nothing.
+    /// What went wrong. Empty: all machines hold the same records, the right ones, and miss
+    /// nothing.
     pub failures: Vec<String>,
 }
 
@@ -92,8 +102,17 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scenario { name, machines, seed, .. } = &self.scenario;
-        writeln!(f, "{name}: {machines} machines, {} changes, seed {seed}", self.changes)?;
+        let Scenario {
+            name,
+            machines,
+            seed,
+            ..
+        } = &self.scenario;
+        writeln!(
+            f,
+            "{name}: {machines} machines, {} changes, seed {seed}",
+            self.changes
+        )?;
         writeln!(f, "  visible on a machine       {}", self.visible)?;
         writeln!(f, "  on half of the machines    {}", self.half)?;
         writeln!(f, "  on 99 % of the machines    {}", self.most)?;
@@ -103,9 +122,17 @@ impl fmt::Display for Report {
             "  a change and machine       {:.2} messages of {:.0} bytes in all, {:.2} heights alone",
             self.messages, self.bytes, self.heights
         )?;
-        writeln!(f, "  a machine and second       {:.0} bytes of control", self.control)?;
+        writeln!(
+            f,
+            "  a machine and second       {:.0} bytes of control",
+            self.control
+        )?;
         match self.settled {
-            Some(settled) => writeln!(f, "  all agreed after           {:.1} s", settled.as_secs_f64())?,
+            Some(settled) => writeln!(
+                f,
+                "  all agreed after           {:.1} s",
+                settled.as_secs_f64()
+            )?,
             None => writeln!(f, "  all agreed after           never")?,
         }
         writeln!(
@@ -116,7 +143,9 @@ impl fmt::Display for Report {
         if !self.failures.is_empty() {
             writeln!(f, "  FAILED, {:?}", self.scenario)?;
         }
-        self.failures.iter().try_for_each(|failure| writeln!(f, "  - {failure}"))
+        self.failures
+            .iter()
+            .try_for_each(|failure| writeln!(f, "  - {failure}"))
     }
 }
 
@@ -127,8 +156,26 @@ mod tests {
     #[test]
     fn percentiles_are_samples() {
         let some = Percentiles::of((1..=200).rev().collect());
-        assert_eq!(some, Percentiles { count: 200, p50: 100, p90: 180, p99: 198, max: 200 });
-        assert_eq!(Percentiles::of(vec![7]), Percentiles { count: 1, p50: 7, p90: 7, p99: 7, max: 7 });
+        assert_eq!(
+            some,
+            Percentiles {
+                count: 200,
+                p50: 100,
+                p90: 180,
+                p99: 198,
+                max: 200
+            }
+        );
+        assert_eq!(
+            Percentiles::of(vec![7]),
+            Percentiles {
+                count: 1,
+                p50: 7,
+                p90: 7,
+                p99: 7,
+                max: 7
+            }
+        );
         assert_eq!(Percentiles::of(Vec::new()), Percentiles::default());
     }
 }

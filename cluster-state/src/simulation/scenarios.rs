@@ -7,17 +7,37 @@ use rand::{RngExt, SeedableRng};
 
 use super::{Disk, Fault, Latency, Scenario, Workload};
 
-const LAN: Latency = Latency::Lan { round_trip: Duration::from_micros(200) };
-const WAN: Latency = Latency::Wan { round_trip: Duration::from_millis(50) };
+const LAN: Latency = Latency::Lan {
+    round_trip: Duration::from_micros(200),
+};
+const WAN: Latency = Latency::Wan {
+    round_trip: Duration::from_millis(50),
+};
 
-/// What the figures of the benchmark come from: 3 to 1,000 machines in one place and 50 ms apart, without and with
-/// losses, 200 changes in 20 s. Each runs alone; 1,000 machines take about 2 GB and, in a release build, under a minute.
+/// What the figures of the benchmark come from: 3 to 1,000 machines in one place and 50 ms apart,
+/// without and with losses, 200 changes in 20 s. Each runs alone; 1,000 machines take about 2 GB
+/// and, in a release build, under a minute.
 pub fn standard_scenarios() -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     for machines in [3, 10, 50, 200, 1_000] {
-        scenarios.push(calm(&format!("{machines} machines, LAN"), machines, LAN, 0.0));
-        scenarios.push(calm(&format!("{machines} machines, 50 ms"), machines, WAN, 0.0));
-        scenarios.push(calm(&format!("{machines} machines, 50 ms, 1 % loss"), machines, WAN, 0.01));
+        scenarios.push(calm(
+            &format!("{machines} machines, LAN"),
+            machines,
+            LAN,
+            0.0,
+        ));
+        scenarios.push(calm(
+            &format!("{machines} machines, 50 ms"),
+            machines,
+            WAN,
+            0.0,
+        ));
+        scenarios.push(calm(
+            &format!("{machines} machines, 50 ms, 1 % loss"),
+            machines,
+            WAN,
+            0.01,
+        ));
     }
     scenarios
 }
@@ -29,7 +49,14 @@ fn calm(name: &str, machines: usize, latency: Latency, loss: f64) -> Scenario {
         latency,
         loss,
         disk: Disk::default(),
-        workload: Workload { changes: 200, observations: 50, deletes: 0, keys: 200, bytes: 200, rows: 2 },
+        workload: Workload {
+            changes: 200,
+            observations: 50,
+            deletes: 0,
+            keys: 200,
+            bytes: 200,
+            rows: 2,
+        },
         faults: Vec::new(),
         clock_skew: Duration::from_millis(50),
         duration: Duration::from_secs(22),
@@ -38,17 +65,22 @@ fn calm(name: &str, machines: usize, latency: Latency, loss: f64) -> Scenario {
     }
 }
 
-/// A short run in which everything goes wrong that can: where, when and how much follows from the seed.
+/// A short run in which everything goes wrong that can: where, when and how much follows from the
+/// seed.
 pub fn chaos(machines: usize, seed: u64) -> Scenario {
     let mut rng = SmallRng::seed_from_u64(seed);
     let seconds = 24;
-    let faults = (0..rng.random_range(2..8)).map(|_| fault(machines, seconds, &mut rng)).collect();
+    let faults = (0..rng.random_range(2..8))
+        .map(|_| fault(machines, seconds, &mut rng))
+        .collect();
     let latency = match rng.random_range(0..3) {
         0 => LAN,
         1 => WAN,
-        _ => {
-            Latency::Regions { regions: 3, near: Duration::from_micros(300), far: Duration::from_millis(120) }
-        }
+        _ => Latency::Regions {
+            regions: 3,
+            near: Duration::from_micros(300),
+            far: Duration::from_millis(120),
+        },
     };
     Scenario {
         name: format!("chaos {seed}"),
@@ -78,10 +110,26 @@ fn fault(machines: usize, seconds: u64, rng: &mut SmallRng) -> Fault {
     let lasts = millis(100..20_000);
     let machine = rng.random_range(0..machines);
     match rng.random_range(0..10) {
-        0..3 => Fault::Partition { at, lasts, share: rng.random_range(10..=50) },
-        3..6 => Fault::Crash { at, lasts, machine, power: rng.random() },
-        6 => Fault::Join { at, machines: rng.random_range(1..3) },
+        0..3 => Fault::Partition {
+            at,
+            lasts,
+            share: rng.random_range(10..=50),
+        },
+        3..6 => Fault::Crash {
+            at,
+            lasts,
+            machine,
+            power: rng.random(),
+        },
+        6 => Fault::Join {
+            at,
+            machines: rng.random_range(1..3),
+        },
         7 => Fault::Leave { at, machine },
-        _ => Fault::ClockJump { at, machine, by_ms: rng.random_range(-3_600_000..3_600_000) },
+        _ => Fault::ClockJump {
+            at,
+            machine,
+            by_ms: rng.random_range(-3_600_000..3_600_000),
+        },
     }
 }

@@ -1,4 +1,5 @@
-//! Small clusters, many seeds, everything that can go wrong; and whether the simulator itself can be believed.
+//! Small clusters, many seeds, everything that can go wrong; and whether the simulator itself can
+//! be believed.
 
 use std::time::Duration;
 
@@ -15,7 +16,14 @@ fn quiet(machines: usize, latency: Latency) -> Scenario {
         latency,
         loss: 0.0,
         disk: Disk::default(),
-        workload: Workload { changes: 30, observations: 50, deletes: 0, keys: 30, bytes: 100, rows: 2 },
+        workload: Workload {
+            changes: 30,
+            observations: 50,
+            deletes: 0,
+            keys: 30,
+            bytes: 100,
+            rows: 2,
+        },
         faults: Vec::new(),
         clock_skew: Duration::ZERO,
         duration: Duration::from_secs(12),
@@ -35,7 +43,10 @@ fn the_same_seed_gives_the_same_report() {
     let scenario = chaos(6, 3);
     let report = run(&scenario);
     assert_eq!(report, run(&scenario));
-    let other = Scenario { seed: 4, ..scenario };
+    let other = Scenario {
+        seed: 4,
+        ..scenario
+    };
     assert_ne!(report.events, run(&other).events);
 }
 
@@ -74,16 +85,36 @@ fn a_change_takes_half_a_round_trip_and_two_commits() {
 
 #[test]
 fn what_is_lost_comes_later() {
-    let latency = Latency::Wan { round_trip: millis(50) };
+    let latency = Latency::Wan {
+        round_trip: millis(50),
+    };
     let without = sound(&quiet(3, latency));
-    let with = sound(&Scenario { loss: 0.3, ..quiet(3, latency) });
-    assert!(with.visible.p90 > without.visible.p90 + 100_000, "{without}{with}");
+    let with = sound(&Scenario {
+        loss: 0.3,
+        ..quiet(3, latency)
+    });
+    assert!(
+        with.visible.p90 > without.visible.p90 + 100_000,
+        "{without}{with}"
+    );
 }
 
 #[test]
 fn a_partition_delays_and_loses_nothing() {
-    let fault = Fault::Partition { at: millis(3_000), lasts: millis(6_000), share: 50 };
-    let scenario = Scenario { faults: vec![fault], ..quiet(8, Latency::Lan { round_trip: millis(1) }) };
+    let fault = Fault::Partition {
+        at: millis(3_000),
+        lasts: millis(6_000),
+        share: 50,
+    };
+    let scenario = Scenario {
+        faults: vec![fault],
+        ..quiet(
+            8,
+            Latency::Lan {
+                round_trip: millis(1),
+            },
+        )
+    };
     let report = sound(&scenario);
     assert!(report.visible.max > 1_000_000, "{report}");
     assert_eq!(report.visible.count, 30 * 7);
@@ -92,47 +123,115 @@ fn a_partition_delays_and_loses_nothing() {
 #[test]
 fn above_sixty_four_machines_changes_are_relayed() {
     let scenario = Scenario {
-        workload: Workload { changes: 5, ..quiet(3, Latency::Lan { round_trip: millis(1) }).workload },
+        workload: Workload {
+            changes: 5,
+            ..quiet(
+                3,
+                Latency::Lan {
+                    round_trip: millis(1),
+                },
+            )
+            .workload
+        },
         duration: Duration::from_secs(4),
-        ..quiet(70, Latency::Lan { round_trip: millis(10) })
+        ..quiet(
+            70,
+            Latency::Lan {
+                round_trip: millis(10),
+            },
+        )
     };
     let report = sound(&scenario);
     assert_eq!(report.visible.count, 5 * 69);
-    assert!(report.visible.p50 > 5_020 && report.visible.max < 60_000, "{report}");
+    assert!(
+        report.visible.p50 > 5_020 && report.visible.max < 60_000,
+        "{report}"
+    );
     assert!((0.9..9.5).contains(&report.messages), "{report}");
 }
 
 #[test]
 fn joining_and_leaving_change_the_overlay() {
     let faults = vec![
-        Fault::Join { at: millis(3_000), machines: 3 },
-        Fault::Leave { at: millis(4_000), machine: 5 },
-        Fault::Leave { at: millis(4_500), machine: 65 },
-        Fault::Crash { at: millis(4_000), lasts: millis(2_000), machine: 9, power: true },
+        Fault::Join {
+            at: millis(3_000),
+            machines: 3,
+        },
+        Fault::Leave {
+            at: millis(4_000),
+            machine: 5,
+        },
+        Fault::Leave {
+            at: millis(4_500),
+            machine: 65,
+        },
+        Fault::Crash {
+            at: millis(4_000),
+            lasts: millis(2_000),
+            machine: 9,
+            power: true,
+        },
     ];
-    let base = quiet(64, Latency::Lan { round_trip: millis(10) });
-    let workload = Workload { changes: 6, ..base.workload };
-    sound(&Scenario { faults, workload, duration: Duration::from_secs(6), ..base });
+    let base = quiet(
+        64,
+        Latency::Lan {
+            round_trip: millis(10),
+        },
+    );
+    let workload = Workload {
+        changes: 6,
+        ..base.workload
+    };
+    sound(&Scenario {
+        faults,
+        workload,
+        duration: Duration::from_secs(6),
+        ..base
+    });
 }
 
 #[test]
 fn a_run_that_cannot_agree_says_so_with_its_seed() {
-    let fault = Fault::Crash { at: millis(11_000), lasts: millis(60_000), machine: 0, power: false };
+    let fault = Fault::Crash {
+        at: millis(11_000),
+        lasts: millis(60_000),
+        machine: 0,
+        power: false,
+    };
     let scenario = Scenario {
         faults: vec![fault],
         patience: Duration::ZERO,
-        ..quiet(3, Latency::Lan { round_trip: Duration::from_secs(8) })
+        ..quiet(
+            3,
+            Latency::Lan {
+                round_trip: Duration::from_secs(8),
+            },
+        )
     };
     let report = run(&scenario);
     assert!(!report.is_sound());
     let text = report.to_string();
-    assert!(text.contains("no agreement") && text.contains("seed: 7"), "{text}");
+    assert!(
+        text.contains("no agreement") && text.contains("seed: 7"),
+        "{text}"
+    );
 }
 
 #[test]
 fn deletes_are_collected_where_all_have_acknowledged_them() {
-    let base = quiet(4, Latency::Lan { round_trip: millis(1) });
-    let workload = Workload { changes: 60, observations: 0, deletes: 40, keys: 4, ..base.workload };
+    let base = quiet(
+        4,
+        Latency::Lan {
+            round_trip: millis(1),
+        },
+    );
+    let workload = Workload {
+        changes: 60,
+        observations: 0,
+        deletes: 40,
+        keys: 4,
+        ..base.workload
+    };
     let report = sound(&Scenario { workload, ..base });
     assert!(report.commits > 60 * 4, "{report}");
 }

@@ -31,18 +31,34 @@ impl Tracker {
         self.by_dot.insert(dot, self.changes.len());
         let mut seen = vec![false; machine + 1];
         seen[machine] = true;
-        self.changes.push(Tracked { at: now, seen, delays: Vec::new() });
+        self.changes.push(Tracked {
+            at: now,
+            seen,
+            delays: Vec::new(),
+        });
     }
 
     /// A change is visible on a machine that has been up since `since`.
     pub(super) fn seen(&mut self, dot: Dot, machine: usize, since: u64, now: u64) {
-        if let Some(change) = self.by_dot.get(&dot).and_then(|at| self.changes.get_mut(*at)) {
+        if let Some(change) = self
+            .by_dot
+            .get(&dot)
+            .and_then(|at| self.changes.get_mut(*at))
+        {
             change.seen_by(machine, since, now);
         }
     }
 
-    /// All changes of an actor up to a version are visible, or have been replaced by others that are.
-    pub(super) fn seen_up_to(&mut self, actor: Actor, version: u64, machine: usize, since: u64, now: u64) {
+    /// All changes of an actor up to a version are visible, or have been replaced by others that
+    /// are.
+    pub(super) fn seen_up_to(
+        &mut self,
+        actor: Actor,
+        version: u64,
+        machine: usize,
+        since: u64,
+        now: u64,
+    ) {
         let all = Dot { actor, version: 0 }..=Dot { actor, version };
         for (_, at) in self.by_dot.range(all) {
             if let Some(change) = self.changes.get_mut(*at) {
@@ -53,7 +69,12 @@ impl Tracker {
 
     /// Of all pairs of a change and a machine.
     pub(super) fn pairs(&self) -> Percentiles {
-        Percentiles::of(self.changes.iter().flat_map(|change| change.delays.iter().copied()).collect())
+        Percentiles::of(
+            self.changes
+                .iter()
+                .flat_map(|change| change.delays.iter().copied())
+                .collect(),
+        )
     }
 
     /// Of each change: until this share of the machines that saw it had seen it.

@@ -31,9 +31,17 @@ const MAX_FAILURES: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     /// The next frame on a link arrives.
-    Arrive { link: usize, side: usize, epoch: u32 },
+    Arrive {
+        link: usize,
+        side: usize,
+        epoch: u32,
+    },
     /// A second of a session is over.
-    Tick { link: usize, side: usize, epoch: u32 },
+    Tick {
+        link: usize,
+        side: usize,
+        epoch: u32,
+    },
     /// Two machines try to open a session.
     Connect { link: usize, epoch: u32 },
     /// A disk is done.
@@ -82,7 +90,11 @@ pub(super) enum Origin {
     /// Nobody.
     Own,
     /// A session's end.
-    Session { link: usize, side: usize, epoch: u32 },
+    Session {
+        link: usize,
+        side: usize,
+        epoch: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -193,8 +205,9 @@ impl<'a> World<'a> {
     }
 
     fn found(&mut self) {
-        let founders: Vec<(MachineId, Rows)> =
-            (0..self.scenario.machines).map(|n| (self.machine_id(n), self.first_rows())).collect();
+        let founders: Vec<(MachineId, Rows)> = (0..self.scenario.machines)
+            .map(|n| (self.machine_id(n), self.first_rows()))
+            .collect();
         let power_cuts = self.power_cuts();
         match Machine::founders(&founders, EPOCH_MS, power_cuts) {
             Ok(machines) => {
@@ -260,7 +273,11 @@ impl<'a> World<'a> {
 
     pub(super) fn at(&mut self, at: u64, event: Event) {
         self.thought += 1;
-        self.queue.push(Due { at, number: self.thought, event });
+        self.queue.push(Due {
+            at,
+            number: self.thought,
+            event,
+        });
     }
 
     pub(super) fn after(&mut self, delay: u64, event: Event) {
@@ -268,7 +285,8 @@ impl<'a> World<'a> {
     }
 
     pub(super) fn fail(&mut self, failure: &str) {
-        self.failures.push(format!("at {:.3} s: {failure}", self.now as f64 / 1e6));
+        self.failures
+            .push(format!("at {:.3} s: {failure}", self.now as f64 / 1e6));
     }
 
     /// A second, give or take a fifth.
@@ -313,7 +331,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Makes visible what the disk has; a machine that crashes at this moment may get as far as here.
+    /// Makes visible what the disk has; a machine that crashes at this moment may get as far as
+    /// here.
     pub(super) fn commit(&mut self, n: usize) {
         self.counters.commits += 1;
         let now = self.now;
@@ -335,7 +354,8 @@ impl<'a> World<'a> {
                     self.tracker.seen(op.dot, n, node.since, now);
                 }
                 for (actor, version) in &batch.heights {
-                    self.tracker.seen_up_to(*actor, *version, n, node.since, now);
+                    self.tracker
+                        .seen_up_to(*actor, *version, n, node.since, now);
                 }
             }
         }
@@ -397,8 +417,15 @@ impl<'a> World<'a> {
             return;
         }
         // Everything is fetched from one peer at a time.
-        let open = |n: usize| self.nodes[n].links.iter().any(|link| self.links[*link].session.is_some());
-        let fetches = [a, b].into_iter().any(|n| self.nodes[n].machine.state().is_rejoining() && open(n));
+        let open = |n: usize| {
+            self.nodes[n]
+                .links
+                .iter()
+                .any(|link| self.links[*link].session.is_some())
+        };
+        let fetches = [a, b]
+            .into_iter()
+            .any(|n| self.nodes[n].machine.state().is_rejoining() && open(n));
         if !self.nodes[a].up || !self.nodes[b].up || self.is_cut(a, b) || fetches {
             let again = self.second();
             return self.after(again, Event::Connect { link: l, epoch });
@@ -419,7 +446,14 @@ impl<'a> World<'a> {
         self.counters.sessions += 1;
         for side in [0, 1] {
             let first = self.second();
-            self.after(first, Event::Tick { link: l, side, epoch });
+            self.after(
+                first,
+                Event::Tick {
+                    link: l,
+                    side,
+                    epoch,
+                },
+            );
             self.pump(l, side);
         }
     }
@@ -428,7 +462,10 @@ impl<'a> World<'a> {
     pub(super) fn close(&mut self, l: usize) {
         let link = &mut self.links[l];
         if let Some(session) = link.session.take() {
-            self.former_differences += session.iter().map(|side| side.end.differences()).sum::<u64>();
+            self.former_differences += session
+                .iter()
+                .map(|side| side.end.differences())
+                .sum::<u64>();
         }
         link.epoch += 1;
         link.streams = Default::default();
@@ -441,8 +478,11 @@ impl<'a> World<'a> {
 
     /// How often digests differed where heights were equal.
     pub(super) fn differences(&self) -> u64 {
-        let sides =
-            self.links.iter().filter_map(|link| link.session.as_ref()).flat_map(|session| session.iter());
+        let sides = self
+            .links
+            .iter()
+            .filter_map(|link| link.session.as_ref())
+            .flat_map(|session| session.iter());
         self.former_differences + sides.map(|side| side.end.differences()).sum::<u64>()
     }
 
@@ -472,19 +512,30 @@ impl<'a> World<'a> {
 
     fn tick(&mut self, l: usize, side: usize, epoch: u32) {
         let link = &mut self.links[l];
-        let Some(session) = link.session.as_mut().filter(|_| link.epoch == epoch) else { return };
+        let Some(session) = link.session.as_mut().filter(|_| link.epoch == epoch) else {
+            return;
+        };
         if self.now - session[side].heard > SILENCE && !session[side].applying {
             return self.close(l);
         }
         session[side].end.tick(&self.nodes[link.ends[side]].machine);
         self.pump(l, side);
         let next = self.second();
-        self.after(next, Event::Tick { link: l, side, epoch });
+        self.after(
+            next,
+            Event::Tick {
+                link: l,
+                side,
+                epoch,
+            },
+        );
     }
 
     fn arrive(&mut self, l: usize, side: usize, epoch: u32) {
         let link = &mut self.links[l];
-        let Some(session) = link.session.as_mut().filter(|_| link.epoch == epoch) else { return };
+        let Some(session) = link.session.as_mut().filter(|_| link.epoch == epoch) else {
+            return;
+        };
         if link.wake[side] <= self.now {
             link.wake[side] = u64::MAX;
         }
@@ -503,7 +554,14 @@ impl<'a> World<'a> {
         {
             link.wake[side] = arrives;
             let epoch = link.epoch;
-            self.at(arrives.max(self.now), Event::Arrive { link: l, side, epoch });
+            self.at(
+                arrives.max(self.now),
+                Event::Arrive {
+                    link: l,
+                    side,
+                    epoch,
+                },
+            );
         }
     }
 
@@ -515,12 +573,16 @@ impl<'a> World<'a> {
             let link = &mut self.links[l];
             let n = link.ends[side];
             let clock = (EPOCH_MS + self.now / 1_000).saturating_add_signed(self.nodes[n].clock_ms);
-            let Some(session) = &mut link.session else { return };
+            let Some(session) = &mut link.session else {
+                return;
+            };
             let here = &mut session[side];
             if here.applying {
                 break;
             }
-            let Some(frame) = here.inbox.pop_front() else { break };
+            let Some(frame) = here.inbox.pop_front() else {
+                break;
+            };
             here.heard = self.now;
             was_full |= !link.streams[side].has_room();
             link.streams[side].handled(frame.len());
@@ -528,7 +590,15 @@ impl<'a> World<'a> {
                 Ok(None) => {}
                 Ok(Some(work)) => {
                     here.applying = true;
-                    wanted = Some((n, work, Origin::Session { link: l, side, epoch: link.epoch }));
+                    wanted = Some((
+                        n,
+                        work,
+                        Origin::Session {
+                            link: l,
+                            side,
+                            epoch: link.epoch,
+                        },
+                    ));
                 }
                 Err(error) => {
                     let ends = link.ends;
@@ -551,7 +621,9 @@ impl<'a> World<'a> {
     /// Sends what there is to send and room for.
     fn pump(&mut self, l: usize, side: usize) {
         let link = &mut self.links[l];
-        let Some(session) = &mut link.session else { return };
+        let Some(session) = &mut link.session else {
+            return;
+        };
         let [a, b] = link.ends;
         let machine = &self.nodes[link.ends[side]].machine;
         let stream = &mut link.streams[1 - side];

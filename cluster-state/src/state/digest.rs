@@ -1,5 +1,6 @@
-//! Digests: sums of the hashes of the live changes, by kind and bucket of the key. Machines with equal heights and no
-//! loose or quarantined changes have equal digests; where they do not, the buckets say which records to send again.
+//! Digests: sums of the hashes of the live changes, by kind and bucket of the key. Machines with
+//! equal heights and no loose or quarantined changes have equal digests; where they do not, the
+//! buckets say which records to send again.
 //!
 //! Deletes that nothing contradicts are left out: each machine collects them in its own time.
 
@@ -39,7 +40,9 @@ impl Digests {
 
     fn change(&mut self, op: &Op, by: fn(u128, u128) -> u128) {
         let kinds = Arc::make_mut(&mut self.kinds);
-        let buckets = kinds.entry(op.kind).or_insert_with(|| Arc::new(vec![0; BUCKETS]));
+        let buckets = kinds
+            .entry(op.kind)
+            .or_insert_with(|| Arc::new(vec![0; BUCKETS]));
         if let Some(sum) = Arc::make_mut(buckets).get_mut(bucket(&op.key)) {
             *sum = by(*sum, op.hash);
         }
@@ -62,7 +65,11 @@ impl State {
     /// The kinds of which something is there, and their sums.
     pub(crate) fn bucket_sums(&self) -> impl Iterator<Item = (u16, &Buckets)> {
         let present = |(_, buckets): &(&u16, &Arc<Buckets>)| buckets.iter().any(|sum| *sum != 0);
-        self.digests.kinds.iter().filter(present).map(|(kind, buckets)| (*kind, &**buckets))
+        self.digests
+            .kinds
+            .iter()
+            .filter(present)
+            .map(|(kind, buckets)| (*kind, &**buckets))
     }
 
     /// A hash of the heights and of what is above them.
@@ -73,13 +80,17 @@ impl State {
             hasher.update(&actor.incarnation.to_le_bytes());
             hasher.update(&version.to_le_bytes());
         };
-        self.heights().for_each(|(actor, version)| add(actor, version));
+        self.heights()
+            .for_each(|(actor, version)| add(actor, version));
         self.loose().for_each(|dot| add(dot.actor, dot.version));
         *hasher.finalize().as_bytes()
     }
 
     /// The live changes of some buckets of a kind.
     pub(crate) fn ops_in_buckets(&self, kind: u16, wanted: &BTreeSet<usize>) -> Vec<Arc<Op>> {
-        self.ops().filter(|op| op.kind == kind && wanted.contains(&bucket(&op.key))).cloned().collect()
+        self.ops()
+            .filter(|op| op.kind == kind && wanted.contains(&bucket(&op.key)))
+            .cloned()
+            .collect()
     }
 }

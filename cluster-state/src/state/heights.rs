@@ -11,7 +11,9 @@ impl State {
     }
 
     pub(crate) fn heights(&self) -> impl Iterator<Item = (Actor, u64)> {
-        self.heights.iter().map(|(actor, height)| (*actor, height.version))
+        self.heights
+            .iter()
+            .map(|(actor, height)| (*actor, height.version))
     }
 
     pub(crate) fn vector(&self) -> VersionVector {
@@ -22,7 +24,8 @@ impl State {
         self.height(self.me)
     }
 
-    /// Goes on as a new incarnation; of the old one, what came after `sound` is not known after all.
+    /// Goes on as a new incarnation; of the old one, what came after `sound` is not known after
+    /// all.
     pub(crate) fn become_actor(&mut self, me: Actor, sound: u64, changes: &mut Changes) {
         let old = std::mem::replace(&mut self.me, me);
         if sound < self.height(old) {
@@ -42,10 +45,13 @@ impl State {
         }
     }
 
-    /// Up to where deletes of an actor may have been forgotten here: who has not all of it up to there could keep what
-    /// they deleted for ever.
+    /// Up to where deletes of an actor may have been forgotten here: who has not all of it up to
+    /// there could keep what they deleted for ever.
     pub(crate) fn cuts(&self) -> impl Iterator<Item = (Actor, u64)> {
-        self.heights.iter().filter(|(_, height)| height.cut > 0).map(|(actor, height)| (*actor, height.cut))
+        self.heights
+            .iter()
+            .filter(|(_, height)| height.cut > 0)
+            .map(|(actor, height)| (*actor, height.cut))
     }
 
     pub(crate) fn cut(&self, actor: Actor) -> u64 {
@@ -59,7 +65,9 @@ impl State {
 
     /// A cut is never above the height: what is forgotten was known.
     pub(crate) fn raise_cut(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
-        let Some(known) = self.heights.get(&actor).copied() else { return };
+        let Some(known) = self.heights.get(&actor).copied() else {
+            return;
+        };
         let cut = version.min(known.version);
         if cut > known.cut {
             self.heights.insert(actor, Height { cut, ..known });
@@ -71,7 +79,8 @@ impl State {
     /// Whether nothing was ever received here.
     pub(crate) fn is_new(&self) -> bool {
         let mine = |actor: &Actor| actor.machine == self.me.machine;
-        self.heights.iter().all(|(actor, _)| mine(actor)) && self.ops.iter().all(|(dot, _)| mine(&dot.actor))
+        self.heights.iter().all(|(actor, _)| mine(actor))
+            && self.ops.iter().all(|(dot, _)| mine(&dot.actor))
     }
 
     /// Takes down that everything of an actor up to `version` is here.
@@ -90,10 +99,20 @@ impl State {
         self.seq += 1;
         self.height_lane.insert(self.seq, actor);
         let cut = known.map_or(0, |known| known.cut);
-        self.heights.insert(actor, Height { version, cut, seq: self.seq });
+        self.heights.insert(
+            actor,
+            Height {
+                version,
+                cut,
+                seq: self.seq,
+            },
+        );
         changes.complete.insert(actor, version);
         let from = known.map_or(0, |known| known.version);
-        let start = Dot { actor, version: from };
+        let start = Dot {
+            actor,
+            version: from,
+        };
         let settled: Vec<Dot> = self
             .loose
             .iter_from(move |dot| *dot <= start)

@@ -1,4 +1,5 @@
-//! Who is a member, by the registry: whose acknowledgements tombstones wait for, and whose facts count.
+//! Who is a member, by the registry: whose acknowledgements tombstones wait for, and whose facts
+//! count.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,8 @@ pub(crate) struct Member {
     pub(crate) floor: u64,
 }
 
-/// Which of two machines gives way that have both forgotten deletes the other does not have: the smaller one; of equals, the one without the lowest machine id.
+/// Which of two machines gives way that have both forgotten deletes the other does not have: the
+/// smaller one; of equals, the one without the lowest machine id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub(crate) struct Standing {
     pub(crate) members: u32,
@@ -40,12 +42,14 @@ pub(crate) struct Standing {
 impl State {
     /// A machine's membership and the epoch it has been so since.
     pub(crate) fn member(&self, machine: MachineId) -> Option<(u64, Member)> {
-        self.registered(MEMBERS, &machine.to_string()).and_then(membership)
+        self.registered(MEMBERS, &machine.to_string())
+            .and_then(membership)
     }
 
     /// Whether this machine was evicted and has not said since that it is back.
     pub(crate) fn is_evicted(&self) -> bool {
-        self.member(self.me().machine).is_some_and(|(_, member)| member.status == MemberStatus::Evicted)
+        self.member(self.me().machine)
+            .is_some_and(|(_, member)| member.status == MemberStatus::Evicted)
     }
 
     /// All machines that ever were members.
@@ -58,14 +62,19 @@ impl State {
     pub(crate) fn current_members(&self) -> impl Iterator<Item = MachineId> + '_ {
         self.registry(MEMBERS).filter_map(|(key, op)| {
             let (_, member) = membership(op)?;
-            (member.status == MemberStatus::Member).then(|| parse(key)).flatten()
+            (member.status == MemberStatus::Member)
+                .then(|| parse(key))
+                .flatten()
         })
     }
 
     pub(crate) fn standing(&self) -> Standing {
         let members: Vec<MachineId> = self.current_members().collect();
         let first = members.iter().min().map_or([0xff; 16], |machine| machine.0);
-        Standing { members: members.len() as u32, first: Reverse(first) }
+        Standing {
+            members: members.len() as u32,
+            first: Reverse(first),
+        }
     }
 
     /// Acknowledgements of incarnations of a machine below this do not count.
@@ -75,33 +84,47 @@ impl State {
 
     /// Whether a machine's facts are dropped: it has left, and its last word is said.
     pub(super) fn drops(&self, owner: MachineId) -> bool {
-        self.member(owner).is_some_and(|(_, member)| member.status == MemberStatus::Left)
+        self.member(owner)
+            .is_some_and(|(_, member)| member.status == MemberStatus::Left)
     }
 
-    /// Whether a machine's facts are not shown: it was evicted, or it has left. They are kept, so that it makes no
-    /// difference who has heard of an eviction that was taken back.
+    /// Whether a machine's facts are not shown: it was evicted, or it has left. They are kept, so
+    /// that it makes no difference who has heard of an eviction that was taken back.
     pub(crate) fn hides(&self, owner: MachineId) -> bool {
-        self.member(owner).is_some_and(|(_, member)| member.status != MemberStatus::Member)
+        self.member(owner)
+            .is_some_and(|(_, member)| member.status != MemberStatus::Member)
     }
 
     /// Whose facts are not shown.
     pub(crate) fn hidden(&self) -> BTreeSet<MachineId> {
-        let out = self.members().into_iter().filter(|(_, (_, member))| member.status != MemberStatus::Member);
+        let out = self
+            .members()
+            .into_iter()
+            .filter(|(_, (_, member))| member.status != MemberStatus::Member);
         out.map(|(machine, _)| machine).collect()
     }
 
     /// What a membership of this status is declared as.
     pub(crate) fn membership_of(&self, machine: MachineId, status: MemberStatus) -> Member {
-        Member { status, floor: self.floor(machine) }
+        Member {
+            status,
+            floor: self.floor(machine),
+        }
     }
 
     /// What a machine is to the cluster has changed: its facts are shown or not, or go.
     pub(super) fn look_at_facts(&mut self, key: &str, hidden_before: bool, changes: &mut Changes) {
         let Some(owner) = parse(key) else { return };
         if self.hides(owner) != hidden_before {
-            let shown = self.facts.iter().filter(|((_, of, _), fact)| *of == owner && fact.value.is_some());
-            let record =
-                |(kind, of, key): &FactKey| RecordId { kind: *kind, owner: Some(*of), key: Arc::clone(key) };
+            let shown = self
+                .facts
+                .iter()
+                .filter(|((_, of, _), fact)| *of == owner && fact.value.is_some());
+            let record = |(kind, of, key): &FactKey| RecordId {
+                kind: *kind,
+                owner: Some(*of),
+                key: Arc::clone(key),
+            };
             changes.records.extend(shown.map(|(key, _)| record(key)));
         }
         if !self.drops(owner) {
@@ -120,15 +143,17 @@ impl State {
         }
     }
 
-    /// An acknowledgement of this machine's that it does not remember. A file that was empty remembers nothing, but
-    /// nothing stale is in it either.
+    /// An acknowledgement of this machine's that it does not remember. A file that was empty
+    /// remembers nothing, but nothing stale is in it either.
     pub(super) fn is_forgotten_ack(&self, op: &Op) -> bool {
         let me = self.me().machine;
         let mine = op.kind == ACKS && op.dot.actor.machine == me && *op.key == *me.to_string();
         if !mine || self.blank || self.has_op(op.dot) {
             return false;
         }
-        let seen = self.register(false, ACKS, &op.key).map(crate::register::Register::context);
+        let seen = self
+            .register(false, ACKS, &op.key)
+            .map(crate::register::Register::context);
         !seen.is_some_and(|seen| seen.covers(op.dot))
     }
 }
@@ -140,9 +165,9 @@ pub(crate) fn declared(op: &Op) -> Option<(MachineId, (u64, Member))> {
 
 fn membership(op: &Op) -> Option<(u64, Member)> {
     match &op.content {
-        Content::Registry { epoch, value, .. } => {
-            postcard::take_from_bytes(value).ok().map(|(member, _)| (*epoch, member))
-        }
+        Content::Registry { epoch, value, .. } => postcard::take_from_bytes(value)
+            .ok()
+            .map(|(member, _)| (*epoch, member)),
         _ => None,
     }
 }

@@ -1,7 +1,8 @@
 //! The order of sending: what a peer that has been sent everything up to here is to be sent next.
 //!
-//! Every change that is kept, and every height that grows, gets the next number of one local count; what is replaced
-//! leaves its place. Walking up the count therefore meets every live change, causes before effects, and no history.
+//! Every change that is kept, and every height that grows, gets the next number of one local count;
+//! what is replaced leaves its place. Walking up the count therefore meets every live change,
+//! causes before effects, and no history.
 
 use std::sync::Arc;
 
@@ -18,19 +19,27 @@ pub(crate) struct Next<T> {
 
 impl State {
     /// The live changes of a lane after a number.
-    pub(crate) fn lane_after(&self, lane: Lane, after: u64) -> impl Iterator<Item = Next<&Arc<Op>>> {
+    pub(crate) fn lane_after(
+        &self,
+        lane: Lane,
+        after: u64,
+    ) -> impl Iterator<Item = Next<&Arc<Op>>> {
         let lane = match lane {
             Lane::Intent => &self.intent_lane,
             Lane::Fact => &self.fact_lane,
         };
-        lane.iter_from(move |seq| *seq <= after).map(|(seq, item)| Next { seq: *seq, item })
+        lane.iter_from(move |seq| *seq <= after)
+            .map(|(seq, item)| Next { seq: *seq, item })
     }
 
     /// The heights that grew after a number.
     pub(crate) fn heights_after(&self, after: u64) -> impl Iterator<Item = Next<(Actor, u64)>> {
         self.height_lane
             .iter_from(move |seq| *seq <= after)
-            .map(|(seq, actor)| Next { seq: *seq, item: (*actor, self.height(*actor)) })
+            .map(|(seq, actor)| Next {
+                seq: *seq,
+                item: (*actor, self.height(*actor)),
+            })
     }
 
     /// The number given last.

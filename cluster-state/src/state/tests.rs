@@ -11,19 +11,29 @@ fn machine(n: u8) -> MachineId {
 }
 
 fn actor(n: u8, incarnation: u64) -> Actor {
-    Actor { machine: machine(n), incarnation }
+    Actor {
+        machine: machine(n),
+        incarnation,
+    }
 }
 
 fn put(state: &mut State, key: &str, value: &str) -> Changes {
     let mut changes = Changes::default();
-    let write = Write::Put { kind: SPEC, key: key.to_owned(), value: value.as_bytes().to_vec() };
+    let write = Write::Put {
+        kind: SPEC,
+        key: key.to_owned(),
+        value: value.as_bytes().to_vec(),
+    };
     local::write(state, &[write], NOW, &mut changes).unwrap();
     changes
 }
 
 fn publish(state: &mut State, rows: &[(&str, &str)]) -> Changes {
     let mut changes = Changes::default();
-    let rows = rows.iter().map(|(key, value)| (Arc::from(*key), value.as_bytes().to_vec())).collect();
+    let rows = rows
+        .iter()
+        .map(|(key, value)| (Arc::from(*key), value.as_bytes().to_vec()))
+        .collect();
     local::publish(state, FACT, &rows, NOW, &mut changes).unwrap();
     changes
 }
@@ -31,7 +41,11 @@ fn publish(state: &mut State, rows: &[(&str, &str)]) -> Changes {
 /// All an actor's live changes after `from`, as its own machine would send them.
 fn range(state: &State, actor: Actor, from: u64) -> Batch {
     let ops = state.ops_after(actor, from).cloned().collect();
-    Batch { ops, heights: vec![(actor, state.height(actor))], ..Batch::default() }
+    Batch {
+        ops,
+        heights: vec![(actor, state.height(actor))],
+        ..Batch::default()
+    }
 }
 
 fn receive(state: &mut State, batch: &Batch) -> Changes {
@@ -71,7 +85,10 @@ fn a_duplicate_changes_nothing_and_what_comes_without_heights_is_loose() {
     last.heights.clear();
     receive(&mut b, &last);
     assert_eq!((b.height(actor(1, 1)), b.loose().count()), (0, 1));
-    assert!(b.register(false, SPEC, "c").is_some(), "what came is used all the same");
+    assert!(
+        b.register(false, SPEC, "c").is_some(),
+        "what came is used all the same"
+    );
     receive(&mut b, &range(&a, actor(1, 1), 0));
     assert_eq!((b.height(actor(1, 1)), b.loose().count()), (3, 0));
     assert_eq!(b.digest(), a.digest());
@@ -89,7 +106,10 @@ fn replaced_changes_are_forgotten_and_nothing_is_sent_for_them() {
     let mut b = State::new(actor(2, 1));
     receive(&mut b, &range(&a, actor(1, 1), 0));
     assert_eq!(b.height(actor(1, 1)), 3);
-    assert_eq!(b.register(false, SPEC, "a").unwrap().value(), Some(&b"3"[..]));
+    assert_eq!(
+        b.register(false, SPEC, "a").unwrap().value(),
+        Some(&b"3"[..])
+    );
 }
 
 #[test]
@@ -150,7 +170,11 @@ fn a_new_incarnation_replaces_the_facts_of_the_old_whatever_arrives_first() {
 fn what_is_stamped_too_far_ahead_is_kept_and_relayed_and_becomes_active_in_time() {
     let mut a = State::new(actor(1, 1));
     let mut changes = Changes::default();
-    let write = Write::Put { kind: SPEC, key: "k".to_owned(), value: b"early".to_vec() };
+    let write = Write::Put {
+        kind: SPEC,
+        key: "k".to_owned(),
+        value: b"early".to_vec(),
+    };
     local::write(&mut a, &[write], NOW + 3_600_000, &mut changes).unwrap();
     assert!(a.register(false, SPEC, "k").is_some(), "its writer sees it");
 
@@ -160,23 +184,49 @@ fn what_is_stamped_too_far_ahead_is_kept_and_relayed_and_becomes_active_in_time(
     assert_eq!(b.quarantined().count(), 1);
     assert_eq!(range(&b, actor(1, 1), 0).ops.len(), 1, "relayed");
     put(&mut b, "other", "x");
-    assert!(b.hlc.last() >> 16 < NOW + 60_001, "it does not drag our clock along");
+    assert!(
+        b.hlc.last() >> 16 < NOW + 60_001,
+        "it does not drag our clock along"
+    );
 
     let mut changes = Changes::default();
     b.release(NOW + 3_000_000, &mut changes).unwrap();
     assert!(changes.is_empty());
     b.release(NOW + 3_600_000, &mut changes).unwrap();
-    assert_eq!(b.register(false, SPEC, "k").and_then(Register::value), Some(&b"early"[..]));
+    assert_eq!(
+        b.register(false, SPEC, "k").and_then(Register::value),
+        Some(&b"early"[..])
+    );
     assert_eq!(changes.records.len(), 1);
-    assert!(changes.ops.values().all(|fate| matches!(fate, Fate::Kept(_))), "it stays stored");
+    assert!(
+        changes
+            .ops
+            .values()
+            .all(|fate| matches!(fate, Fate::Kept(_))),
+        "it stays stored"
+    );
 }
 
 #[test]
 fn what_is_not_understood_is_kept_and_relayed() {
     let mut b = State::new(actor(2, 1));
-    let dot = Dot { actor: actor(1, 1), version: 1 };
-    let op = Op::decode(dot, 77, 42, Arc::from("k"), Bytes::from_static(b"claim"), &[]);
-    let strange = Batch { ops: vec![Arc::new(op)], heights: vec![(actor(1, 1), 1)], ..Batch::default() };
+    let dot = Dot {
+        actor: actor(1, 1),
+        version: 1,
+    };
+    let op = Op::decode(
+        dot,
+        77,
+        42,
+        Arc::from("k"),
+        Bytes::from_static(b"claim"),
+        &[],
+    );
+    let strange = Batch {
+        ops: vec![Arc::new(op)],
+        heights: vec![(actor(1, 1), 1)],
+        ..Batch::default()
+    };
     receive(&mut b, &strange);
     assert_eq!(b.height(actor(1, 1)), 1);
     assert_eq!(b.opaque(), 1);
@@ -188,18 +238,30 @@ fn there_is_a_limit_to_what_is_not_understood() {
     let mut b = State::new(actor(2, 1));
     let ops: Vec<_> = (1..=MAX_OPAQUE as u64 + 1)
         .map(|version| {
-            let dot = Dot { actor: actor(1, 1), version };
+            let dot = Dot {
+                actor: actor(1, 1),
+                version,
+            };
             Arc::new(Op::decode(dot, 77, 42, Arc::from("k"), Bytes::new(), &[]))
         })
         .collect();
-    let flood = Batch { ops, ..Batch::default() };
-    assert_eq!(b.apply_batch(&flood, NOW, &mut Changes::default()), Err(Rejected::TooManyOpaque));
+    let flood = Batch {
+        ops,
+        ..Batch::default()
+    };
+    assert_eq!(
+        b.apply_batch(&flood, NOW, &mut Changes::default()),
+        Err(Rejected::TooManyOpaque)
+    );
 }
 
 #[test]
 fn an_unknown_kind_of_a_known_class_is_merged() {
     let mut b = State::new(actor(2, 1));
-    let dot = Dot { actor: actor(1, 1), version: 1 };
+    let dot = Dot {
+        actor: actor(1, 1),
+        version: 1,
+    };
     let wanted = Wanted {
         kind: 999,
         claim: false,
@@ -210,8 +272,17 @@ fn an_unknown_kind_of_a_known_class_is_merged() {
         groups: Some(vec![(0, None, Bytes::from_static(b"v"))]),
     };
     let op = Op::intent(dot, &wanted);
-    receive(&mut b, &Batch { ops: vec![Arc::new(op)], ..Batch::default() });
-    assert_eq!(b.register(false, 999, "k").and_then(Register::value), Some(&b"v"[..]));
+    receive(
+        &mut b,
+        &Batch {
+            ops: vec![Arc::new(op)],
+            ..Batch::default()
+        },
+    );
+    assert_eq!(
+        b.register(false, 999, "k").and_then(Register::value),
+        Some(&b"v"[..])
+    );
 }
 
 #[test]
@@ -242,6 +313,9 @@ fn going_on_as_a_new_incarnation_says_everything_again() {
     let again = range(&a, actor(1, 7), 0);
     let keys: Vec<&str> = again.ops.iter().map(|op| &*op.key).collect();
     assert_eq!(keys, ["since", "x", ""]);
-    assert_eq!(a.register(false, SPEC, "before").unwrap().value(), Some(&b"1"[..]));
+    assert_eq!(
+        a.register(false, SPEC, "before").unwrap().value(),
+        Some(&b"1"[..])
+    );
     assert_eq!(a.register(false, SPEC, "since").unwrap().items().len(), 1);
 }

@@ -1,10 +1,11 @@
 //! Replaced changes that are still in the file.
 //!
-//! To remove each row in the transaction that replaces it would write a page for every change, somewhere in the middle
-//! of the file: most of what a small commit costs. The rows stay instead, and many are removed at once, when they lie
-//! side by side. Whoever loads the file merges them like any other change and ends up with the same state, on one
-//! condition: what stands in their place must be there, too. So they all go, at the latest, in the transaction that
-//! removes anything for good.
+//! To remove each row in the transaction that replaces it would write a page for every change,
+//! somewhere in the middle of the file: most of what a small commit costs. The rows stay instead,
+//! and many are removed at once, when they lie side by side. Whoever loads the file merges them
+//! like any other change and ends up with the same state, on one condition: what stands in their
+//! place must be there, too. So they all go, at the latest, in the transaction that removes
+//! anything for good.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +35,12 @@ impl Default for Leftovers {
 impl Leftovers {
     /// None are left, and no more than this will be.
     pub(crate) fn at_most(max_rows: usize, max_bytes: usize) -> Self {
-        Self { rows: BTreeSet::new(), bytes: 0, max_rows, max_bytes }
+        Self {
+            rows: BTreeSet::new(),
+            bytes: 0,
+            max_rows,
+            max_bytes,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -108,12 +114,24 @@ mod tests {
     use crate::id::{Actor, MachineId};
 
     fn dot(machine: u8, version: u64) -> Dot {
-        Dot { actor: Actor { machine: MachineId([machine; 16]), incarnation: 1 }, version }
+        Dot {
+            actor: Actor {
+                machine: MachineId([machine; 16]),
+                incarnation: 1,
+            },
+            version,
+        }
     }
 
     fn replaced(dots: &[Dot]) -> Changes {
-        let ops = dots.iter().map(|dot| (*dot, Fate::Replaced { bytes: 100 })).collect();
-        Changes { ops, ..Changes::default() }
+        let ops = dots
+            .iter()
+            .map(|dot| (*dot, Fate::Replaced { bytes: 100 }))
+            .collect();
+        Changes {
+            ops,
+            ..Changes::default()
+        }
     }
 
     #[test]
@@ -140,14 +158,23 @@ mod tests {
     fn they_go_with_whatever_is_removed_for_good() {
         let mut left = Leftovers::default();
         left.committed(&replaced(&[dot(1, 1)]), false);
-        let gone = Changes { ops: [(dot(1, 9), Fate::Gone)].into(), ..Changes::default() };
+        let gone = Changes {
+            ops: [(dot(1, 9), Fate::Gone)].into(),
+            ..Changes::default()
+        };
         assert!(left.are_due(&gone));
     }
 
     #[test]
     fn what_lies_side_by_side_is_one_run() {
         let mut left = Leftovers::default();
-        left.committed(&replaced(&[dot(2, 1), dot(1, 4), dot(1, 2), dot(1, 3), dot(1, 6)]), false);
-        assert_eq!(left.runs(), [(dot(1, 2), 4), (dot(1, 6), 6), (dot(2, 1), 1)]);
+        left.committed(
+            &replaced(&[dot(2, 1), dot(1, 4), dot(1, 2), dot(1, 3), dot(1, 6)]),
+            false,
+        );
+        assert_eq!(
+            left.runs(),
+            [(dot(1, 2), 4), (dot(1, 6), 6), (dot(2, 1), 1)]
+        );
     }
 }

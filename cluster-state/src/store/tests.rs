@@ -18,11 +18,31 @@ const SUBNET: u16 = 3;
 const EVENT: u16 = 4;
 const EPOCH: u16 = 5;
 const KINDS: &[Kind] = &[
-    Kind { id: SPEC, name: "spec", class: Class::Intent },
-    Kind { id: FACT, name: "fact", class: Class::Observation },
-    Kind { id: SUBNET, name: "subnet", class: Class::Claim },
-    Kind { id: EVENT, name: "event", class: Class::Log },
-    Kind { id: EPOCH, name: "schema epoch", class: Class::Registry },
+    Kind {
+        id: SPEC,
+        name: "spec",
+        class: Class::Intent,
+    },
+    Kind {
+        id: FACT,
+        name: "fact",
+        class: Class::Observation,
+    },
+    Kind {
+        id: SUBNET,
+        name: "subnet",
+        class: Class::Claim,
+    },
+    Kind {
+        id: EVENT,
+        name: "event",
+        class: Class::Log,
+    },
+    Kind {
+        id: EPOCH,
+        name: "schema epoch",
+        class: Class::Registry,
+    },
 ];
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,11 +69,17 @@ async fn open(path: &Path, n: u8) -> Store {
 }
 
 fn put(key: &str, value: &str) -> Write {
-    Write::Put { kind: SPEC, key: key.to_owned(), value: value.as_bytes().to_vec() }
+    Write::Put {
+        kind: SPEC,
+        key: key.to_owned(),
+        value: value.as_bytes().to_vec(),
+    }
 }
 
 fn rows(keys: &[&str]) -> Vec<(String, Vec<u8>)> {
-    keys.iter().map(|key| ((*key).to_owned(), b"row".to_vec())).collect()
+    keys.iter()
+        .map(|key| ((*key).to_owned(), b"row".to_vec()))
+        .collect()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -68,9 +94,18 @@ async fn what_was_written_is_there_after_a_clean_restart_and_the_incarnation_sta
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1).await;
     let before = store.actor();
-    let commit = store.write(vec![put("a", "1"), put("b", "2")]).await.unwrap();
+    let commit = store
+        .write(vec![put("a", "1"), put("b", "2")])
+        .await
+        .unwrap();
     assert_eq!((commit.actor, commit.version), (before, 2));
-    store.write(vec![Write::Delete { kind: SPEC, key: "a".to_owned() }]).await.unwrap();
+    store
+        .write(vec![Write::Delete {
+            kind: SPEC,
+            key: "a".to_owned(),
+        }])
+        .await
+        .unwrap();
     store.publish(FACT, rows(&["x"])).await.unwrap();
     assert_eq!(store.snapshot().number(), 3);
     store.close().await.unwrap();
@@ -78,12 +113,21 @@ async fn what_was_written_is_there_after_a_clean_restart_and_the_incarnation_sta
     let store = open(dir.path(), 1).await;
     assert_eq!((store.actor(), store.starts()), (before, 2));
     let snapshot = store.snapshot();
-    assert_eq!(snapshot.intents(SPEC).collect::<Vec<_>>(), [("b", &b"2"[..])]);
+    assert_eq!(
+        snapshot.intents(SPEC).collect::<Vec<_>>(),
+        [("b", &b"2"[..])]
+    );
     assert_eq!(snapshot.get(SPEC, "a"), None);
-    assert_eq!(snapshot.observations(FACT).collect::<Vec<_>>(), [(machine(1), "x", &b"row"[..])]);
+    assert_eq!(
+        snapshot.observations(FACT).collect::<Vec<_>>(),
+        [(machine(1), "x", &b"row"[..])]
+    );
     assert_eq!(snapshot.observations_of(FACT, machine(1)).count(), 1);
     let commit = store.write(vec![put("c", "3")]).await.unwrap();
-    assert_eq!(commit.version, 6, "two puts, a delete, a row, a sweep, a put");
+    assert_eq!(
+        commit.version, 6,
+        "two puts, a delete, a row, a sweep, a put"
+    );
     store.close().await.unwrap();
 }
 
@@ -101,7 +145,11 @@ async fn an_unclean_end_and_a_copied_file_begin_a_new_incarnation() {
 
     let second = open(crashed.path(), 1).await;
     assert!(second.incarnation() > incarnation);
-    assert_eq!(second.snapshot().get(SPEC, "a"), Some(&b"1"[..]), "acknowledged, so it is there");
+    assert_eq!(
+        second.snapshot().get(SPEC, "a"),
+        Some(&b"1"[..]),
+        "acknowledged, so it is there"
+    );
     let commit = second.write(vec![put("c", "2")]).await.unwrap();
     assert_eq!(commit.version, 1, "a new actor counts anew");
     second.close().await.unwrap();
@@ -130,13 +178,19 @@ async fn a_dropped_store_is_not_a_clean_one() {
 #[tokio::test]
 async fn a_full_disk_is_an_error_that_loses_nothing_and_reading_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let limited = Options { max_bytes: 400 * 1024, ..options(dir.path(), 1) };
+    let limited = Options {
+        max_bytes: 400 * 1024,
+        ..options(dir.path(), 1)
+    };
     let path = limited.path.clone();
     let store = Store::open(limited.clone()).await.unwrap();
     let value = "x".repeat(100_000);
     let mut written = 0;
     let error = loop {
-        match store.write(vec![put(&format!("k{written}"), &value), put("small", "s")]).await {
+        match store
+            .write(vec![put(&format!("k{written}"), &value), put("small", "s")])
+            .await
+        {
             Ok(_) => written += 1,
             Err(error) => break error,
         }
@@ -145,8 +199,16 @@ async fn a_full_disk_is_an_error_that_loses_nothing_and_reading_goes_on() {
     assert_eq!(error, WriteError::DiskFull { path: path.clone() });
     assert!(error.to_string().contains(&path.display().to_string()));
     let version = store.version_vector().get(store.actor());
-    let keys: Vec<String> = store.snapshot().intents(SPEC).map(|(key, _)| key.to_owned()).collect();
-    assert_eq!(keys.len(), written + 1, "all that was acknowledged, nothing that was not");
+    let keys: Vec<String> = store
+        .snapshot()
+        .intents(SPEC)
+        .map(|(key, _)| key.to_owned())
+        .collect();
+    assert_eq!(
+        keys.len(),
+        written + 1,
+        "all that was acknowledged, nothing that was not"
+    );
     // What fits is still written, next to what does not, and a version is not used up by failing.
     let large = store.write(vec![put("large", &value)]);
     let small = store.write(vec![put("tiny", "t")]);
@@ -155,27 +217,40 @@ async fn a_full_disk_is_an_error_that_loses_nothing_and_reading_goes_on() {
     assert_eq!(small.unwrap().version, version + 1);
     store.close().await.unwrap();
     // With room again everything is as it was.
-    let store = Store::open(Options { max_bytes: 0, ..limited }).await.unwrap();
+    let store = Store::open(Options {
+        max_bytes: 0,
+        ..limited
+    })
+    .await
+    .unwrap();
     assert_eq!(store.snapshot().intents(SPEC).count(), written + 2);
     store.write(vec![put("large", &value)]).await.unwrap();
     store.close().await.unwrap();
 }
 
-/// A file system of its own, as only root can make one; none for others, for whom the test above has to do.
+/// A file system of its own, as only root can make one; none for others, for whom the test above
+/// has to do.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     fn new() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mount = ["-t", "tmpfs", "-o", "size=600k", "tmpfs"];
-        let done = std::process::Command::new("mount").args(mount).arg(dir.path()).output();
-        done.is_ok_and(|output| output.status.success()).then_some(Self(dir))
+        let done = std::process::Command::new("mount")
+            .args(mount)
+            .arg(dir.path())
+            .output();
+        done.is_ok_and(|output| output.status.success())
+            .then_some(Self(dir))
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        let unmounted = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
         assert!(unmounted.is_ok_and(|status| status.success()));
     }
 }
@@ -195,11 +270,20 @@ async fn a_disk_that_others_have_filled_is_an_error_and_goes_away_with_it() {
     let value = "v".repeat(60_000);
     let error = store.write(vec![put("b", &value)]).await.unwrap_err();
     assert!(matches!(error, WriteError::DiskFull { .. }), "{error}");
-    let error = store.publish(FACT, vec![("x".to_owned(), value.clone().into_bytes())]).await.unwrap_err();
+    let error = store
+        .publish(FACT, vec![("x".to_owned(), value.clone().into_bytes())])
+        .await
+        .unwrap_err();
     assert!(matches!(error, WriteError::DiskFull { .. }), "{error}");
-    assert_eq!(store.snapshot().intents(SPEC).collect::<Vec<_>>(), [("a", &b"1"[..])]);
+    assert_eq!(
+        store.snapshot().intents(SPEC).collect::<Vec<_>>(),
+        [("a", &b"1"[..])]
+    );
     std::fs::remove_file(&hog).unwrap();
-    assert_eq!(store.write(vec![put("b", &value)]).await.unwrap().version, 2);
+    assert_eq!(
+        store.write(vec![put("b", &value)]).await.unwrap().version,
+        2
+    );
     store.close().await.unwrap();
     let store = open(dir, 1).await;
     assert_eq!(store.snapshot().intents(SPEC).count(), 2);
@@ -210,14 +294,35 @@ async fn a_disk_that_others_have_filled_is_an_error_and_goes_away_with_it() {
 async fn a_store_of_others_or_in_use_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1).await;
-    assert!(matches!(Store::open(options(dir.path(), 1)).await, Err(OpenError::InUse { .. })));
+    assert!(matches!(
+        Store::open(options(dir.path(), 1)).await,
+        Err(OpenError::InUse { .. })
+    ));
     store.close().await.unwrap();
-    let other_cluster = Options { cluster: ClusterId([1; 16]), ..options(dir.path(), 1) };
-    assert!(matches!(Store::open(other_cluster).await, Err(OpenError::OtherCluster { .. })));
-    let other_machine = Options { machine: machine(2), ..options(dir.path(), 1) };
-    assert!(matches!(Store::open(other_machine).await, Err(OpenError::OtherMachine { .. })));
-    let missing = Options { path: dir.path().join("no/such/directory.db"), ..options(dir.path(), 1) };
-    assert!(matches!(Store::open(missing).await, Err(OpenError::Io { .. })));
+    let other_cluster = Options {
+        cluster: ClusterId([1; 16]),
+        ..options(dir.path(), 1)
+    };
+    assert!(matches!(
+        Store::open(other_cluster).await,
+        Err(OpenError::OtherCluster { .. })
+    ));
+    let other_machine = Options {
+        machine: machine(2),
+        ..options(dir.path(), 1)
+    };
+    assert!(matches!(
+        Store::open(other_machine).await,
+        Err(OpenError::OtherMachine { .. })
+    ));
+    let missing = Options {
+        path: dir.path().join("no/such/directory.db"),
+        ..options(dir.path(), 1)
+    };
+    assert!(matches!(
+        Store::open(missing).await,
+        Err(OpenError::Io { .. })
+    ));
     // None of it cost the owner anything.
     let store = open(dir.path(), 1).await;
     assert_eq!(store.starts(), 2);
@@ -232,7 +337,10 @@ async fn a_newer_format_is_left_alone() {
     let file = rusqlite::Connection::open(&path).unwrap();
     file.pragma_update(None, "user_version", 99).unwrap();
     drop(file);
-    assert!(matches!(Store::open(options(dir.path(), 1)).await, Err(OpenError::Newer { found: 99, .. })));
+    assert!(matches!(
+        Store::open(options(dir.path(), 1)).await,
+        Err(OpenError::Newer { found: 99, .. })
+    ));
 }
 
 #[tokio::test]
@@ -240,18 +348,53 @@ async fn limits_are_errors_and_nothing_is_half_done() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1).await;
     let write = |writes: Vec<Write>| store.write(writes);
-    let unknown = Write::Put { kind: 77, key: "k".to_owned(), value: Vec::new() };
-    assert_eq!(write(vec![put("good", "1"), unknown]).await, Err(WriteError::UnknownKind { kind: 77 }));
-    let wrong = Write::Put { kind: FACT, key: "k".to_owned(), value: Vec::new() };
-    assert!(matches!(write(vec![wrong]).await, Err(WriteError::WrongClass { .. })));
-    assert!(matches!(store.publish(SPEC, rows(&["x"])).await, Err(WriteError::WrongClass { .. })));
-    assert!(matches!(write(vec![put("", "1")]).await, Err(WriteError::BadKey { bytes: 0, .. })));
-    assert!(matches!(write(vec![put(&"k".repeat(MAX_KEY + 1), "1")]).await, Err(WriteError::BadKey { .. })));
+    let unknown = Write::Put {
+        kind: 77,
+        key: "k".to_owned(),
+        value: Vec::new(),
+    };
+    assert_eq!(
+        write(vec![put("good", "1"), unknown]).await,
+        Err(WriteError::UnknownKind { kind: 77 })
+    );
+    let wrong = Write::Put {
+        kind: FACT,
+        key: "k".to_owned(),
+        value: Vec::new(),
+    };
+    assert!(matches!(
+        write(vec![wrong]).await,
+        Err(WriteError::WrongClass { .. })
+    ));
+    assert!(matches!(
+        store.publish(SPEC, rows(&["x"])).await,
+        Err(WriteError::WrongClass { .. })
+    ));
+    assert!(matches!(
+        write(vec![put("", "1")]).await,
+        Err(WriteError::BadKey { bytes: 0, .. })
+    ));
+    assert!(matches!(
+        write(vec![put(&"k".repeat(MAX_KEY + 1), "1")]).await,
+        Err(WriteError::BadKey { .. })
+    ));
     let large = "v".repeat(MAX_RECORD);
-    assert!(matches!(write(vec![put("k", &large)]).await, Err(WriteError::RecordTooLarge { .. })));
-    let many = |n: usize| (0..n).map(|n| put(&format!("{n}"), "1")).collect::<Vec<_>>();
+    assert!(matches!(
+        write(vec![put("k", &large)]).await,
+        Err(WriteError::RecordTooLarge { .. })
+    ));
+    let many = |n: usize| {
+        (0..n)
+            .map(|n| put(&format!("{n}"), "1"))
+            .collect::<Vec<_>>()
+    };
     let error = write(many(MAX_TRANSACTION + 1)).await;
-    assert_eq!(error, Err(WriteError::TransactionTooLarge { records: MAX_TRANSACTION + 1 }));
+    assert_eq!(
+        error,
+        Err(WriteError::TransactionTooLarge {
+            records: MAX_TRANSACTION + 1
+        })
+    );
     let twice = store.publish(FACT, rows(&["x", "x"])).await;
     assert!(matches!(twice, Err(WriteError::DuplicateKey { .. })));
     assert_eq!(store.snapshot().number(), 0);
@@ -267,12 +410,24 @@ async fn a_watch_says_what_changed_once_and_from_where_one_stopped() {
     let store = open(dir.path(), 1).await;
     let mut watch = store.watch();
     let early = store.snapshot().number();
-    store.write(vec![put("a", "1"), put("b", "1")]).await.unwrap();
+    store
+        .write(vec![put("a", "1"), put("b", "1")])
+        .await
+        .unwrap();
     store.write(vec![put("a", "2")]).await.unwrap();
     store.publish(FACT, rows(&["x"])).await.unwrap();
-    let id = |kind, owner, key: &str| RecordId { kind, owner, key: Arc::from(key) };
-    let all =
-        [id(SPEC, None, "a"), id(SPEC, None, "b"), id(FACT, Some(machine(1)), "x")].into_iter().collect();
+    let id = |kind, owner, key: &str| RecordId {
+        kind,
+        owner,
+        key: Arc::from(key),
+    };
+    let all = [
+        id(SPEC, None, "a"),
+        id(SPEC, None, "b"),
+        id(FACT, Some(machine(1)), "x"),
+    ]
+    .into_iter()
+    .collect();
     let (changed, snapshot) = watch.changed().await.unwrap();
     assert_eq!(changed, Changed::Records(all));
     assert_eq!(snapshot.get(SPEC, "a"), Some(&b"2"[..]));
@@ -281,7 +436,10 @@ async fn a_watch_says_what_changed_once_and_from_where_one_stopped() {
     store.publish(FACT, rows(&["x"])).await.unwrap();
     store.write(vec![put("c", "1")]).await.unwrap();
     let (changed, _) = watch.changed().await.unwrap();
-    assert_eq!(changed, Changed::Records([id(SPEC, None, "c")].into_iter().collect()));
+    assert_eq!(
+        changed,
+        Changed::Records([id(SPEC, None, "c")].into_iter().collect())
+    );
     let (changed, _) = store.watch().resume_after(early).changed().await.unwrap();
     assert!(matches!(changed, Changed::Records(ids) if ids.len() == 4));
     store.close().await.unwrap();
@@ -294,7 +452,10 @@ async fn a_closed_store_says_so() {
     let store = open(dir.path(), 1).await;
     let other = store.clone();
     store.close().await.unwrap();
-    assert_eq!(other.write(vec![put("a", "1")]).await, Err(WriteError::Closed));
+    assert_eq!(
+        other.write(vec![put("a", "1")]).await,
+        Err(WriteError::Closed)
+    );
     assert_eq!(other.close().await, Err(WriteError::Closed));
 }
 
@@ -308,7 +469,10 @@ async fn writes_of_many_clients_share_commits() {
             let store = store.clone();
             tokio::spawn(async move {
                 for n in 0..20 {
-                    store.write(vec![put(&format!("{client}-{n}"), "v")]).await.unwrap();
+                    store
+                        .write(vec![put(&format!("{client}-{n}"), "v")])
+                        .await
+                        .unwrap();
                 }
             })
         })
@@ -319,8 +483,16 @@ async fn writes_of_many_clients_share_commits() {
     let snapshot = store.snapshot();
     assert_eq!(snapshot.intents(SPEC).count(), 64 * 20);
     assert_eq!(snapshot.version_vector().get(store.actor()), 64 * 20);
-    assert!(snapshot.number() < 64 * 20, "{} commits for 1,280 writes", snapshot.number());
-    println!("1,280 writes by 64 clients: {} commits, {:?}", snapshot.number(), started.elapsed());
+    assert!(
+        snapshot.number() < 64 * 20,
+        "{} commits for 1,280 writes",
+        snapshot.number()
+    );
+    println!(
+        "1,280 writes by 64 clients: {} commits, {:?}",
+        snapshot.number(),
+        started.elapsed()
+    );
     store.close().await.unwrap();
 }
 
@@ -328,7 +500,10 @@ async fn writes_of_many_clients_share_commits() {
 async fn a_clock_that_stepped_back_over_a_restart_stays_monotone() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock(AtomicU64::new(10_000_000)));
-    let at = |clock: &Arc<TestClock>| Options { clock: Arc::clone(clock) as _, ..options(dir.path(), 1) };
+    let at = |clock: &Arc<TestClock>| Options {
+        clock: Arc::clone(clock) as _,
+        ..options(dir.path(), 1)
+    };
     let store = Store::open(at(&clock)).await.unwrap();
     store.write(vec![put("a", "before")]).await.unwrap();
     let before = store.snapshot().siblings(SPEC, "a")[0].stamp;
@@ -338,6 +513,10 @@ async fn a_clock_that_stepped_back_over_a_restart_stays_monotone() {
     store.write(vec![put("b", "after")]).await.unwrap();
     let snapshot = store.snapshot();
     assert!(snapshot.siblings(SPEC, "b")[0].stamp > before);
-    assert_eq!(snapshot.get(SPEC, "a"), Some(&b"before"[..]), "our own stamps are believed");
+    assert_eq!(
+        snapshot.get(SPEC, "a"),
+        Some(&b"before"[..]),
+        "our own stamps are believed"
+    );
     store.close().await.unwrap();
 }

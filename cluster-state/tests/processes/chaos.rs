@@ -1,5 +1,5 @@
-//! Fifty processes, one thing after the other: the same scenarios as with three and ten, on a cluster as large as
-//! this test can afford.
+//! Fifty processes, one thing after the other: the same scenarios as with three and ten, on a
+//! cluster as large as this test can afford.
 
 use crate::cluster::Cluster;
 use crate::crash::{Killing, kill_amid_writes};
@@ -9,7 +9,15 @@ use crate::pause::stop_amid_writes;
 #[test]
 fn fifty_processes_are_killed() {
     let mut cluster = Cluster::start(50);
-    kill_amid_writes(&mut cluster, "killed", Killing { writes: 10, victims: 10, noticed: true });
+    kill_amid_writes(
+        &mut cluster,
+        "killed",
+        Killing {
+            writes: 10,
+            victims: 10,
+            noticed: true,
+        },
+    );
 }
 
 #[test]

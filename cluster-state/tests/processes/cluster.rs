@@ -59,7 +59,11 @@ impl Cluster {
     fn new_node(&mut self) -> Index {
         let index = Index::try_from(self.nodes.len()).expect("a few nodes");
         std::fs::create_dir(self.files(index)).expect("a directory");
-        self.nodes.push(Node { process: None, stopped: false, address: None });
+        self.nodes.push(Node {
+            process: None,
+            stopped: false,
+            address: None,
+        });
         index
     }
 
@@ -121,7 +125,9 @@ impl Cluster {
     }
 
     fn node(&mut self, index: Index) -> &mut Node {
-        self.nodes.get_mut(usize::from(index)).expect("a node of this cluster")
+        self.nodes
+            .get_mut(usize::from(index))
+            .expect("a node of this cluster")
     }
 
     pub(crate) fn process(&mut self, index: Index) -> &mut Process {
@@ -131,7 +137,10 @@ impl Cluster {
     /// Sends a command without waiting for the answer.
     pub(crate) fn send(&mut self, index: Index, command: &Command) {
         if let Err(error) = self.process(index).send(command) {
-            panic!("node {index} takes no command: {error}; it said: {}", self.said(index));
+            panic!(
+                "node {index} takes no command: {error}; it said: {}",
+                self.said(index)
+            );
         }
     }
 
@@ -141,7 +150,10 @@ impl Cluster {
             Ok(Some(Reply::Failed(reason))) => panic!("node {index}: {reason}"),
             Ok(Some(reply)) => reply,
             Ok(None) => panic!("node {index} has died; it said: {}", self.said(index)),
-            Err(error) => panic!("node {index} does not answer: {error}; it said: {}", self.said(index)),
+            Err(error) => panic!(
+                "node {index} does not answer: {error}; it said: {}",
+                self.said(index)
+            ),
         }
     }
 
@@ -166,7 +178,10 @@ impl Cluster {
         for index in indices {
             self.send(*index, &command(*index));
         }
-        indices.iter().map(|index| (*index, self.receive(*index))).collect()
+        indices
+            .iter()
+            .map(|index| (*index, self.receive(*index)))
+            .collect()
     }
 
     /// Everything visible on these nodes.
@@ -175,7 +190,10 @@ impl Cluster {
             Reply::Visible(visible) => (index, visible),
             other => panic!("node {index} answers a dump with {other:?}"),
         };
-        self.ask_all(indices, |_| Command::Dump).into_iter().map(visible).collect()
+        self.ask_all(indices, |_| Command::Dump)
+            .into_iter()
+            .map(visible)
+            .collect()
     }
 
     /// Puts one intent; it is on the node's disk afterwards.
@@ -186,7 +204,10 @@ impl Cluster {
     /// One transaction; it is on the node's disk afterwards.
     pub(crate) fn write(&mut self, index: Index, writes: Vec<(String, Option<String>)>) {
         let reply = self.ask(index, &Command::Write(writes));
-        assert!(matches!(reply, Reply::Committed { .. }), "node {index} answers a write with {reply:?}");
+        assert!(
+            matches!(reply, Reply::Committed { .. }),
+            "node {index} answers a write with {reply:?}"
+        );
     }
 
     /// All values of an intent on a node, the active one first.

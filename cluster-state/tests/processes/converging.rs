@@ -11,7 +11,8 @@ const ROUNDS: usize = 3;
 /// Every node puts and deletes keys of its own, writes to a key that all write to, and publishes.
 pub(crate) fn write_everywhere(cluster: &mut Cluster, run: &str) {
     let all = cluster.awake();
-    // One life for all its writers: of several lives the newest would be shown, whatever the stamps in it.
+    // One life for all its writers: of several lives the newest would be shown, whatever the stamps
+    // in it.
     cluster.put(all[0], &format!("{run} everybody's"), "before");
     cluster.converge(&all);
     let mut expected = BTreeMap::new();
@@ -50,17 +51,33 @@ pub(crate) fn write_everywhere(cluster: &mut Cluster, run: &str) {
     for (index, visible) in cluster.dump(&all) {
         for owner in &all {
             let here = visible.observations.get(&observation(*owner, "state"));
-            assert_eq!(here, Some(&format!("{run} {last}")), "on node {index}, of node {owner}");
+            assert_eq!(
+                here,
+                Some(&format!("{run} {last}")),
+                "on node {index}, of node {owner}"
+            );
             for round in 0..last {
                 let gone = observation(*owner, &format!("{run} {round}"));
-                assert!(!visible.observations.contains_key(&gone), "node {index} keeps {gone}");
+                assert!(
+                    !visible.observations.contains_key(&gone),
+                    "node {index} keeps {gone}"
+                );
             }
             let deleted = format!("{run} node {owner} deleted");
-            assert!(!visible.intents.contains_key(&deleted), "node {index} keeps {deleted}");
+            assert!(
+                !visible.intents.contains_key(&deleted),
+                "node {index} keeps {deleted}"
+            );
         }
         let shared = &visible.intents[&format!("{run} everybody's")];
-        let highest = shared.iter().max_by(|one, other| (one.hlc, &one.dot).cmp(&(other.hlc, &other.dot)));
-        assert_eq!(shared.first(), highest, "on node {index}, active is the highest stamp");
+        let highest = shared
+            .iter()
+            .max_by(|one, other| (one.hlc, &one.dot).cmp(&(other.hlc, &other.dot)));
+        assert_eq!(
+            shared.first(),
+            highest,
+            "on node {index}, active is the highest stamp"
+        );
     }
 }
 
@@ -72,7 +89,10 @@ fn everybody_writes(count: Index) {
     // All that was concurrent has been seen by the one who writes now.
     cluster.put(0, "first everybody's", "settled");
     cluster.converge(&all);
-    cluster.expect_values(&all, &BTreeMap::from([("first everybody's".to_owned(), "settled".to_owned())]));
+    cluster.expect_values(
+        &all,
+        &BTreeMap::from([("first everybody's".to_owned(), "settled".to_owned())]),
+    );
 }
 
 #[test]

@@ -21,7 +21,10 @@ pub(crate) struct Killing {
 /// What a transaction writes: a new key, and the one that counts.
 fn transaction(run: &str, index: Index, number: usize) -> Command {
     Command::Write(vec![
-        (format!("{run} node {index} write {number}"), Some(format!("value {number}"))),
+        (
+            format!("{run} node {index} write {number}"),
+            Some(format!("value {number}")),
+        ),
         (counter(run, index), Some(number.to_string())),
     ])
 }
@@ -48,7 +51,9 @@ pub(crate) fn kill_amid_writes(cluster: &mut Cluster, run: &str, killing: Killin
             cluster.receive(*victim);
         }
         let last = cluster.kill(*victim);
-        let sound = last.iter().all(|reply| matches!(reply, Reply::Committed { .. }));
+        let sound = last
+            .iter()
+            .all(|reply| matches!(reply, Reply::Committed { .. }));
         assert!(sound, "node {victim} answered writes with {last:?}");
         acknowledged.insert(*victim, before + last.len());
     }
@@ -71,7 +76,10 @@ pub(crate) fn kill_amid_writes(cluster: &mut Cluster, run: &str, killing: Killin
     let mut expected = BTreeMap::new();
     for (index, count) in &acknowledged {
         for number in 0..*count {
-            expected.insert(format!("{run} node {index} write {number}"), format!("value {number}"));
+            expected.insert(
+                format!("{run} node {index} write {number}"),
+                format!("value {number}"),
+            );
         }
     }
     for victim in victims {
@@ -81,19 +89,49 @@ pub(crate) fn kill_amid_writes(cluster: &mut Cluster, run: &str, killing: Killin
     for (index, visible) in cluster.dump(&everybody) {
         for (writer, count) in &acknowledged {
             let values = &visible.intents[&counter(run, *writer)];
-            let here: usize =
-                values[0].value.as_deref().and_then(|text| text.parse().ok()).expect("a number");
-            assert!(values.len() == 1, "node {index}: a single writer has no siblings: {values:?}");
-            assert!(here + 1 >= *count, "node {index}: writer {writer} stands at {here}, told {count}");
+            let here: usize = values[0]
+                .value
+                .as_deref()
+                .and_then(|text| text.parse().ok())
+                .expect("a number");
+            assert!(
+                values.len() == 1,
+                "node {index}: a single writer has no siblings: {values:?}"
+            );
+            assert!(
+                here + 1 >= *count,
+                "node {index}: writer {writer} stands at {here}, told {count}"
+            );
         }
     }
 }
 
 /// The table of rounds.
 const ROUNDS: &[(&str, Killing)] = &[
-    ("at once", Killing { writes: 40, victims: 1, noticed: false }),
-    ("noticed", Killing { writes: 40, victims: 1, noticed: true }),
-    ("two", Killing { writes: 40, victims: 2, noticed: true }),
+    (
+        "at once",
+        Killing {
+            writes: 40,
+            victims: 1,
+            noticed: false,
+        },
+    ),
+    (
+        "noticed",
+        Killing {
+            writes: 40,
+            victims: 1,
+            noticed: true,
+        },
+    ),
+    (
+        "two",
+        Killing {
+            writes: 40,
+            victims: 2,
+            noticed: true,
+        },
+    ),
 ];
 
 fn killed(count: Index) {
@@ -118,5 +156,13 @@ fn ten_processes() {
 #[test]
 fn all_of_three_processes() {
     let mut cluster = Cluster::start(3);
-    kill_amid_writes(&mut cluster, "all", Killing { writes: 40, victims: 3, noticed: false });
+    kill_amid_writes(
+        &mut cluster,
+        "all",
+        Killing {
+            writes: 40,
+            victims: 3,
+            noticed: false,
+        },
+    );
 }

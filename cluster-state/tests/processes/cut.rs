@@ -1,5 +1,5 @@
-//! Cut links: both sides go on, and nothing is lost when they heal; who is reachable through others hears all; a
-//! short cut is nobody's death.
+//! Cut links: both sides go on, and nothing is lost when they heal; who is reachable through others
+//! hears all; a short cut is nobody's death.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -43,7 +43,13 @@ const CASES: &[Case] = &[
         active: Some("right"),
     },
     // A record that is not there has no values.
-    Case { name: "delete and delete", left: None, right: None, values: &[], active: None },
+    Case {
+        name: "delete and delete",
+        left: None,
+        right: None,
+        values: &[],
+        active: None,
+    },
 ];
 
 /// Cuts the cluster into halves, lets both write, heals it.
@@ -95,11 +101,24 @@ pub(crate) fn halve(cluster: &mut Cluster, run: &str) {
         if first.iter().all(|value| value.value.is_none()) {
             first.clear();
         }
-        let mut values: Vec<Option<&str>> = first.iter().map(|value| value.value.as_deref()).collect();
+        let mut values: Vec<Option<&str>> =
+            first.iter().map(|value| value.value.as_deref()).collect();
         let active = values.first().copied().flatten();
-        assert!(case.active.is_none() || active == case.active, "{}: {first:?}", case.name);
-        let highest = first.iter().filter(|value| value.value.is_some()).max_by_key(|v| v.hlc);
-        assert_eq!(first.first().map(|v| v.hlc), highest.map(|v| v.hlc), "{}: {first:?}", case.name);
+        assert!(
+            case.active.is_none() || active == case.active,
+            "{}: {first:?}",
+            case.name
+        );
+        let highest = first
+            .iter()
+            .filter(|value| value.value.is_some())
+            .max_by_key(|v| v.hlc);
+        assert_eq!(
+            first.first().map(|v| v.hlc),
+            highest.map(|v| v.hlc),
+            "{}: {first:?}",
+            case.name
+        );
         values.sort_unstable();
         assert_eq!(values, case.values, "{}: what both sides wrote", case.name);
         for index in &everybody {
@@ -109,9 +128,14 @@ pub(crate) fn halve(cluster: &mut Cluster, run: &str) {
         }
     }
     // Who has seen all of it settles it.
-    let settled: BTreeMap<String, String> =
-        CASES.iter().map(|case| (key(case), "settled".to_owned())).collect();
-    let writes = settled.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+    let settled: BTreeMap<String, String> = CASES
+        .iter()
+        .map(|case| (key(case), "settled".to_owned()))
+        .collect();
+    let writes = settled
+        .iter()
+        .map(|(key, value)| (key.clone(), Some(value.clone())))
+        .collect();
     cluster.write(right[0], writes);
     cluster.converge(&everybody);
     cluster.expect_values(&everybody, &settled);
@@ -150,7 +174,8 @@ fn changes_are_relayed() {
     cluster.judged(&[0, 1, 2], &[0, 1, 2], Judgement::Up);
 }
 
-/// Less than half of what passes between suspicion and down. A longer cut proves nothing here and is tried again.
+/// Less than half of what passes between suspicion and down. A longer cut proves nothing here and
+/// is tried again.
 const SHORT: Duration = Duration::from_millis(1_500);
 const ATTEMPTS: usize = 5;
 
@@ -168,9 +193,14 @@ fn a_flap_is_nobodys_death() {
         cluster.until("somebody suspects the node that is cut off", |cluster| {
             let seen = cluster.seen(others);
             let suspects = |seen: &BTreeMap<Index, BTreeSet<Judgement>>| {
-                seen.get(&0).is_some_and(|seen| seen.contains(&Judgement::Suspect))
+                seen.get(&0)
+                    .is_some_and(|seen| seen.contains(&Judgement::Suspect))
             };
-            if seen.values().any(suspects) { Ok(()) } else { Err(format!("{seen:?}")) }
+            if seen.values().any(suspects) {
+                Ok(())
+            } else {
+                Err(format!("{seen:?}"))
+            }
         });
         let suspected = Instant::now();
         cluster.put(0, "here", "x");
@@ -179,11 +209,15 @@ fn a_flap_is_nobodys_death() {
         let short = suspected.elapsed() < SHORT;
         cluster.judged(&all, &all, Judgement::Up);
         cluster.converge(&all);
-        let expected = ["before", "here", "there"].map(|key| (key.to_owned(), "x".to_owned())).into();
+        let expected = ["before", "here", "there"]
+            .map(|key| (key.to_owned(), "x".to_owned()))
+            .into();
         cluster.expect_values(&all, &expected);
         if short {
             for (judge, seen) in cluster.seen(others) {
-                let down = seen.iter().find(|(_, seen)| seen.contains(&Judgement::Down));
+                let down = seen
+                    .iter()
+                    .find(|(_, seen)| seen.contains(&Judgement::Down));
                 assert_eq!(down, None, "node {judge} has thought of nodes: {seen:?}");
             }
             return;

@@ -1,5 +1,6 @@
-//! The datagrams of a node, so that links can be cut: membership sends to a door for each peer, which passes on to
-//! the peer's front unless the link is cut; the front passes on to membership what comes from a peer's front.
+//! The datagrams of a node, so that links can be cut: membership sends to a door for each peer,
+//! which passes on to the peer's front unless the link is cut; the front passes on to membership
+//! what comes from a peer's front.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,10 +26,19 @@ pub(crate) struct Doors {
 }
 
 impl Doors {
-    /// Begins to pass on what comes to the front, whose address peers know, to membership's own socket.
-    pub(crate) fn open(front: Arc<UdpSocket>, inner: SocketAddr, view: watch::Receiver<View>) -> Self {
+    /// Begins to pass on what comes to the front, whose address peers know, to membership's own
+    /// socket.
+    pub(crate) fn open(
+        front: Arc<UdpSocket>,
+        inner: SocketAddr,
+        view: watch::Receiver<View>,
+    ) -> Self {
         tokio::spawn(inwards(Arc::clone(&front), inner, view.clone()));
-        Self { front, view, doors: BTreeMap::new() }
+        Self {
+            front,
+            view,
+            doors: BTreeMap::new(),
+        }
     }
 
     /// What membership shall take for the address of a peer.
@@ -39,7 +49,12 @@ impl Doors {
         let door = UdpSocket::bind("127.0.0.1:0").await.expect("a UDP port");
         let address = door.local_addr().expect("our address");
         self.doors.insert(peer, address);
-        tokio::spawn(outwards(door, peer, Arc::clone(&self.front), self.view.clone()));
+        tokio::spawn(outwards(
+            door,
+            peer,
+            Arc::clone(&self.front),
+            self.view.clone(),
+        ));
         address
     }
 }
@@ -53,7 +68,9 @@ async fn inwards(front: Arc<UdpSocket>, inner: SocketAddr, view: watch::Receiver
         };
         let known = {
             let view = view.borrow();
-            view.peers.iter().any(|(peer, address)| address.udp == from && !view.cut.contains(peer))
+            view.peers
+                .iter()
+                .any(|(peer, address)| address.udp == from && !view.cut.contains(peer))
         };
         if known {
             // A datagram may be lost.
@@ -62,7 +79,12 @@ async fn inwards(front: Arc<UdpSocket>, inner: SocketAddr, view: watch::Receiver
     }
 }
 
-async fn outwards(door: UdpSocket, peer: Index, front: Arc<UdpSocket>, view: watch::Receiver<View>) {
+async fn outwards(
+    door: UdpSocket,
+    peer: Index,
+    front: Arc<UdpSocket>,
+    view: watch::Receiver<View>,
+) {
     let mut buffer = [0; BUFFER];
     loop {
         let Ok(length) = door.recv(&mut buffer).await else {
@@ -71,7 +93,11 @@ async fn outwards(door: UdpSocket, peer: Index, front: Arc<UdpSocket>, view: wat
         };
         let address = {
             let view = view.borrow();
-            if view.cut.contains(&peer) { None } else { view.peers.get(&peer).map(|address| address.udp) }
+            if view.cut.contains(&peer) {
+                None
+            } else {
+                view.peers.get(&peer).map(|address| address.udp)
+            }
         };
         if let Some(address) = address {
             // A datagram may be lost.

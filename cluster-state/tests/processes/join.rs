@@ -11,10 +11,17 @@ const RECORDS: usize = 10_000;
 #[test]
 fn a_late_joiner_gets_ten_thousand_records() {
     let mut cluster = Cluster::start(3);
-    let expected: BTreeMap<String, String> =
-        (0..RECORDS).map(|number| (format!("record {number}"), format!("value {number}"))).collect();
-    let records: Vec<_> = expected.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
-    for (writer, part) in (0..3).cycle().zip(records.chunks(uc_cluster_state::MAX_TRANSACTION)) {
+    let expected: BTreeMap<String, String> = (0..RECORDS)
+        .map(|number| (format!("record {number}"), format!("value {number}")))
+        .collect();
+    let records: Vec<_> = expected
+        .iter()
+        .map(|(key, value)| (key.clone(), Some(value.clone())))
+        .collect();
+    for (writer, part) in (0..3)
+        .cycle()
+        .zip(records.chunks(uc_cluster_state::MAX_TRANSACTION))
+    {
         cluster.write(writer, part.to_vec());
     }
     // It joins while the last of them are still under way, and writes as soon as it is there.
@@ -23,6 +30,9 @@ fn a_late_joiner_gets_ten_thousand_records() {
     let all = cluster.awake();
     cluster.converge(&all);
     cluster.expect_values(&all, &expected);
-    cluster.expect_values(&all, &BTreeMap::from([("the joiner's".to_owned(), "x".to_owned())]));
+    cluster.expect_values(
+        &all,
+        &BTreeMap::from([("the joiner's".to_owned(), "x".to_owned())]),
+    );
     cluster.judged(&all, &all, Judgement::Up);
 }

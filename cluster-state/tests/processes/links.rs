@@ -1,5 +1,6 @@
-//! The streams of a node: of two nodes the one with the lower index calls, again and again with jittered back-off;
-//! each stream carries one replication session. A cut link's stream is dropped and refused until it is healed.
+//! The streams of a node: of two nodes the one with the lower index calls, again and again with
+//! jittered back-off; each stream carries one replication session. A cut link's stream is dropped
+//! and refused until it is healed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -58,9 +59,18 @@ impl Links {
         view: watch::Receiver<View>,
         seed: u64,
     ) -> Self {
-        let shared = Shared { me, store, view, live: watch::Sender::new(Live::new()) };
+        let shared = Shared {
+            me,
+            store,
+            view,
+            live: watch::Sender::new(Live::new()),
+        };
         tokio::spawn(accept(shared.clone(), listener));
-        Self { shared, seed, called: BTreeSet::new() }
+        Self {
+            shared,
+            seed,
+            called: BTreeSet::new(),
+        }
     }
 
     /// Calls a peer from now on, if it is for us to call it.
@@ -102,7 +112,9 @@ async fn keep_calling(shared: Shared, peer: Index, mut jitter: SmallRng) {
     loop {
         let address = {
             let known = |view: &View| view.peers.contains_key(&peer) && !view.cut.contains(&peer);
-            let Ok(view) = view.wait_for(known).await else { return };
+            let Ok(view) = view.wait_for(known).await else {
+                return;
+            };
             view.peers.get(&peer).map(|address| address.tcp)
         };
         let Some(address) = address else { continue };
@@ -117,14 +129,17 @@ async fn keep_calling(shared: Shared, peer: Index, mut jitter: SmallRng) {
             pause = BACK_OFF;
         }
         let millis = pause.as_millis() as u64;
-        tokio::time::sleep(Duration::from_millis(jitter.random_range(millis / 2..=millis))).await;
+        tokio::time::sleep(Duration::from_millis(
+            jitter.random_range(millis / 2..=millis),
+        ))
+        .await;
         pause = (pause * 2).min(MAX_BACK_OFF);
     }
 }
 
 impl Shared {
-    /// Runs a session over a stream until either ends, a newer stream takes its place or the link is cut. Whether
-    /// anything came over it.
+    /// Runs a session over a stream until either ends, a newer stream takes its place or the link
+    /// is cut. Whether anything came over it.
     async fn exchange(&self, peer: Index, stream: TcpStream) -> bool {
         let mut view = self.view.clone();
         if view.borrow().cut.contains(&peer) || stream.set_nodelay(true).is_err() {
@@ -170,14 +185,22 @@ impl<'a> Place<'a> {
                 old.cancel();
             }
         });
-        Self { live, peer, number, token }
+        Self {
+            live,
+            peer,
+            number,
+            token,
+        }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.live.send_modify(|live| {
-            if live.get(&self.peer).is_some_and(|(number, _)| *number == self.number) {
+            if live
+                .get(&self.peer)
+                .is_some_and(|(number, _)| *number == self.number)
+            {
                 live.remove(&self.peer);
             }
         });
@@ -185,7 +208,11 @@ impl Drop for Place<'_> {
 }
 
 /// Moves frames to the session. A silent peer is the session's business: it ends, and this with it.
-async fn receive(mut read: OwnedReadHalf, frames: mpsc::Sender<Bytes>, came: &mut bool) -> io::Result<()> {
+async fn receive(
+    mut read: OwnedReadHalf,
+    frames: mpsc::Sender<Bytes>,
+    came: &mut bool,
+) -> io::Result<()> {
     loop {
         let length = read.read_u32().await? as usize;
         if length > MAX_FRAME {
@@ -206,7 +233,9 @@ async fn receive(mut read: OwnedReadHalf, frames: mpsc::Sender<Bytes>, came: &mu
 async fn send(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Bytes>) -> io::Result<()> {
     while let Some(frame) = frames.recv().await {
         let length = u32::try_from(frame.len()).expect("a frame within the limit");
-        write.write_all(&[&length.to_be_bytes()[..], &frame].concat()).await?;
+        write
+            .write_all(&[&length.to_be_bytes()[..], &frame].concat())
+            .await?;
     }
     // The session has ended and will say why.
     std::future::pending().await

@@ -1,13 +1,19 @@
-//! The crate between real processes: stores in files of their own, replication over TCP and membership over UDP on
-//! loopback, and everything that happens to processes: kill -9, SIGSTOP, cut and healed links, files that go back
-//! in time. Only the public API is used.
+//! The crate between real processes: stores in files of their own, replication over TCP and
+//! membership over UDP on loopback, and everything that happens to processes: kill -9, SIGSTOP, cut
+//! and healed links, files that go back in time. Only the public API is used.
 //!
-//! The test program starts itself again for each node (`process::Process`), with the variable `process::NODE`; the
-//! node takes commands as JSON lines on a socket (`protocol`). Tests wait for conditions, never for time. The seed
-//! of a test's choices is printed when it fails; `UC_TEST_SEED` sets it.
+//! The test program starts itself again for each node (`process::Process`), with the variable
+//! `process::NODE`; the node takes commands as JSON lines on a socket (`protocol`). Tests wait for
+//! conditions, never for time. The seed of a test's choices is printed when it fails;
+//! `UC_TEST_SEED` sets it.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test program")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test program"
+)]
 
 mod chaos;
 mod cluster;

@@ -1,5 +1,5 @@
-//! A node process: a store, its links and its membership, driven by the commands of the test. It ends when the test
-//! hangs up or dies.
+//! A node process: a store, its links and its membership, driven by the commands of the test. It
+//! ends when the test hangs up or dies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,20 +18,27 @@ use uc_cluster_state::{ClusterId, MachineId, Options, Snapshot, Store, Write};
 use crate::datagrams::Doors;
 use crate::links::{Links, View};
 use crate::protocol::{
-    Address, Command, FACT, Index, Judgement, KINDS, Reply, SPEC, Start, Summary, Value, Visible, index,
-    machine, observation,
+    Address, Command, FACT, Index, Judgement, KINDS, Reply, SPEC, Start, Summary, Value, Visible,
+    index, machine, observation,
 };
 
 type Seen = Arc<Mutex<BTreeMap<Index, BTreeSet<Judgement>>>>;
 
 /// Runs a node until the test hangs up.
 pub(crate) fn run(start: &str) {
-    // A stopped process does not notice that its standard input ends; this signal reaches it all the same.
+    // A stopped process does not notice that its standard input ends; this signal reaches it all
+    // the same.
     set_parent_process_death_signal(Some(Signal::KILL)).expect("tie our life to the test's");
     let start: Start = serde_json::from_str(start).expect("what to start");
-    let stdin = std::io::stdin().as_fd().try_clone_to_owned().expect("standard input");
+    let stdin = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .expect("standard input");
     // One thread beside the store's writer: fifty nodes share a machine.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(serve(start, StdUnixStream::from(stdin)));
 }
 
@@ -45,7 +52,9 @@ struct Node {
 }
 
 async fn serve(start: Start, stdin: StdUnixStream) {
-    stdin.set_nonblocking(true).expect("a socket as standard input");
+    stdin
+        .set_nonblocking(true)
+        .expect("a socket as standard input");
     let (from_test, mut to_test) = UnixStream::from_std(stdin).expect("a socket").into_split();
     let (mut node, address) = Node::start(&start).await;
     let mut reply = Reply::Started(address);
@@ -56,11 +65,14 @@ async fn serve(start: Start, stdin: StdUnixStream) {
         if to_test.write_all(&line).await.is_err() {
             return;
         }
-        let Ok(Some(line)) = commands.next_line().await else { return };
+        let Ok(Some(line)) = commands.next_line().await else {
+            return;
+        };
         match serde_json::from_str(&line).expect("a command") {
             Command::Close => {
                 let closed = node.store.close().await;
-                let reply = closed.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
+                let reply =
+                    closed.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
                 let line = serde_json::to_string(&reply).expect("a reply as JSON") + "\n";
                 // The test may have gone; then nobody waits for the answer.
                 let _ = to_test.write_all(line.as_bytes()).await;
@@ -82,7 +94,9 @@ impl Node {
                 KINDS,
             )
         };
-        let store = Store::open(options).await.unwrap_or_else(|error| panic!("{error}"));
+        let store = Store::open(options)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
         let view = watch::Sender::new(View::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a TCP port");
         let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a UDP port"));
@@ -91,14 +105,34 @@ impl Node {
             tcp: listener.local_addr().expect("our address"),
             udp: front.local_addr().expect("our address"),
         };
-        let doors = Doors::open(front, inner.local_addr().expect("our address"), view.subscribe());
-        let links = Links::start(start.index, listener, store.clone(), view.subscribe(), start.seed);
+        let doors = Doors::open(
+            front,
+            inner.local_addr().expect("our address"),
+            view.subscribe(),
+        );
+        let links = Links::start(
+            start.index,
+            listener,
+            store.clone(),
+            view.subscribe(),
+            start.seed,
+        );
         let never = CancellationToken::new();
-        let membership =
-            Membership::start(inner, machine(start.index), store.starts(), never).expect("membership");
+        let membership = Membership::start(inner, machine(start.index), store.starts(), never)
+            .expect("membership");
         let seen = Seen::default();
         tokio::spawn(remember(membership.liveness(), Arc::clone(&seen)));
-        (Self { store, view, links, doors, membership, seen }, address)
+        (
+            Self {
+                store,
+                view,
+                links,
+                doors,
+                membership,
+                seen,
+            },
+            address,
+        )
     }
 
     async fn obey(&mut self, command: Command) -> Reply {
@@ -118,9 +152,11 @@ impl Node {
                 self.links.wait_for_none_of(&peers).await;
                 Reply::Done
             }
-            Command::Write(writes) => {
-                committed(self.store.write(writes.into_iter().map(write).collect()).await)
-            }
+            Command::Write(writes) => committed(
+                self.store
+                    .write(writes.into_iter().map(write).collect())
+                    .await,
+            ),
             Command::Enrol(nodes) => {
                 for index in nodes {
                     if let Err(error) = self.store.enrol(machine(index)).await {
@@ -130,7 +166,10 @@ impl Node {
                 Reply::Done
             }
             Command::Publish(rows) => {
-                let rows = rows.into_iter().map(|(key, value)| (key, value.into_bytes())).collect();
+                let rows = rows
+                    .into_iter()
+                    .map(|(key, value)| (key, value.into_bytes()))
+                    .collect();
                 committed(self.store.publish(FACT, rows).await)
             }
             Command::Get(key) => Reply::Record(values(&self.store.snapshot(), &key)),
@@ -139,9 +178,15 @@ impl Node {
             Command::Dump => Reply::Visible(visible(&self.store.snapshot())),
             Command::Liveness => {
                 let liveness = self.membership.liveness();
-                let now =
-                    liveness.borrow().iter().map(|(peer, state)| (index(*peer), (*state).into())).collect();
-                Reply::Liveness { now, seen: self.seen.lock().expect("no panic with the lock").clone() }
+                let now = liveness
+                    .borrow()
+                    .iter()
+                    .map(|(peer, state)| (index(*peer), (*state).into()))
+                    .collect();
+                Reply::Liveness {
+                    now,
+                    seen: self.seen.lock().expect("no panic with the lock").clone(),
+                }
             }
             Command::Forget => {
                 self.seen.lock().expect("no panic with the lock").clear();
@@ -154,14 +199,21 @@ impl Node {
 
 fn write((key, value): (String, Option<String>)) -> Write {
     match value {
-        Some(value) => Write::Put { kind: SPEC, key, value: value.into_bytes() },
+        Some(value) => Write::Put {
+            kind: SPEC,
+            key,
+            value: value.into_bytes(),
+        },
         None => Write::Delete { kind: SPEC, key },
     }
 }
 
 fn committed(outcome: Result<uc_cluster_state::Commit, uc_cluster_state::WriteError>) -> Reply {
     match outcome {
-        Ok(commit) => Reply::Committed { actor: commit.actor.to_string(), version: commit.version },
+        Ok(commit) => Reply::Committed {
+            actor: commit.actor.to_string(),
+            version: commit.version,
+        },
         Err(error) => Reply::Failed(error.to_string()),
     }
 }
@@ -193,14 +245,23 @@ fn values(snapshot: &Snapshot, key: &str) -> Vec<Value> {
 }
 
 fn visible(snapshot: &Snapshot) -> Visible {
-    let intents = snapshot.intents(SPEC).map(|(key, _)| (key.to_owned(), values(snapshot, key))).collect();
+    let intents = snapshot
+        .intents(SPEC)
+        .map(|(key, _)| (key.to_owned(), values(snapshot, key)))
+        .collect();
     let observations = snapshot
         .observations(FACT)
         .map(|(owner, key, value)| {
-            (observation(index(owner), key), String::from_utf8_lossy(value).into_owned())
+            (
+                observation(index(owner), key),
+                String::from_utf8_lossy(value).into_owned(),
+            )
         })
         .collect();
-    Visible { intents, observations }
+    Visible {
+        intents,
+        observations,
+    }
 }
 
 fn summary(snapshot: &Snapshot) -> Summary {
@@ -208,7 +269,9 @@ fn summary(snapshot: &Snapshot) -> Summary {
     let mut hasher = DefaultHasher::new();
     visible(snapshot).hash(&mut hasher);
     let known = snapshot.version_vector();
-    let vector = known.iter().map(|(actor, version)| (actor.to_string(), version));
+    let vector = known
+        .iter()
+        .map(|(actor, version)| (actor.to_string(), version));
     Summary {
         contents: hasher.finish(),
         digest: snapshot.digest(),

@@ -1,4 +1,5 @@
-//! SIGSTOP: a node that stands neither holds up the others nor costs them memory, and catches up afterwards.
+//! SIGSTOP: a node that stands neither holds up the others nor costs them memory, and catches up
+//! afterwards.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,11 @@ pub(crate) fn stop_amid_writes(cluster: &mut Cluster, run: &str, count: usize, w
         cluster.ask_all(others, |index| {
             Command::Write(vec![(meanwhile(run, index, number), Some("y".to_owned()))])
         });
-        expected.extend(others.iter().map(|index| (meanwhile(run, *index, number), "y".to_owned())));
+        expected.extend(
+            others
+                .iter()
+                .map(|index| (meanwhile(run, *index, number), "y".to_owned())),
+        );
     }
     cluster.converge(others);
     cluster.judged(others, stopped, Judgement::Down);
@@ -70,14 +75,16 @@ const RECORDS: usize = 200;
 const CHANGES: usize = 100;
 /// Bytes of a value: all changes together are 20 MB, the records 0.2 MB.
 const VALUE: usize = 1_000;
-/// How much the writer's resident memory may grow: less than half of what a queue of the changes would take, more
-/// than the cache of SQLite and the buffers of two peers.
+/// How much the writer's resident memory may grow: less than half of what a queue of the changes
+/// would take, more than the cache of SQLite and the buffers of two peers.
 const GROWTH: u64 = 8 * 1024 * 1024;
 
 fn change_all(cluster: &mut Cluster, writer: Index, times: usize, run: &str) {
     for time in 0..times {
         let value = format!("{run} {time} {}", "v".repeat(VALUE));
-        let writes = (0..RECORDS).map(|record| (format!("record {record}"), Some(value.clone()))).collect();
+        let writes = (0..RECORDS)
+            .map(|record| (format!("record {record}"), Some(value.clone())))
+            .collect();
         cluster.write(writer, writes);
     }
 }
@@ -94,14 +101,22 @@ fn a_slow_peer_costs_the_writer_no_memory() {
     change_all(&mut cluster, 0, CHANGES, "last");
     let after = cluster.process(0).resident();
     eprintln!("resident before {before}, after {after}");
-    assert!(after <= before + GROWTH, "resident memory of the writer grew from {before} to {after}");
+    assert!(
+        after <= before + GROWTH,
+        "resident memory of the writer grew from {before} to {after}"
+    );
     // The one who reads has everything, though the other stands.
     cluster.converge(&[0, 1]);
     cluster.resume(2);
     cluster.converge(&[0, 1, 2]);
     let value = format!("last {} {}", CHANGES - 1, "v".repeat(VALUE));
-    let expected = (0..RECORDS).map(|record| (format!("record {record}"), value.clone())).collect();
+    let expected = (0..RECORDS)
+        .map(|record| (format!("record {record}"), value.clone()))
+        .collect();
     cluster.expect_values(&[0, 1, 2], &expected);
     cluster.ask(0, &Command::Close);
-    assert!(cluster.kill(0).is_empty(), "a closed node says nothing more");
+    assert!(
+        cluster.kill(0).is_empty(),
+        "a closed node says nothing more"
+    );
 }

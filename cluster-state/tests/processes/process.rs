@@ -1,4 +1,5 @@
-//! A node seen from the test: a child process, a socket for commands, and signals. It dies with this handle.
+//! A node seen from the test: a child process, a socket for commands, and signals. It dies with
+//! this handle.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -28,7 +29,11 @@ impl Process {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         ours.set_read_timeout(Some(ANSWER)).expect("a timeout");
         ours.set_write_timeout(Some(ANSWER)).expect("a timeout");
-        let log = std::fs::File::options().create(true).append(true).open(log).expect("the node's log");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("the node's log");
         // The harness must run exactly one test, and let what it prints through.
         let child = std::process::Command::new(std::env::current_exe().expect("our own path"))
             .args(["--exact", "node_process", "--nocapture"])
@@ -38,7 +43,10 @@ impl Process {
             .stderr(log)
             .spawn()
             .expect("a child process");
-        Self { child, socket: BufReader::new(ours) }
+        Self {
+            child,
+            socket: BufReader::new(ours),
+        }
     }
 
     /// Sends a command; whoever sends several before reading must not send megabytes.
@@ -73,7 +81,11 @@ impl Process {
         self.signal(Signal::STOP);
         let deadline = Instant::now() + ANSWER;
         while !self.all_threads_stand() {
-            assert!(Instant::now() < deadline, "process {} does not stop", self.id());
+            assert!(
+                Instant::now() < deadline,
+                "process {} does not stop",
+                self.id()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -83,20 +95,29 @@ impl Process {
     }
 
     fn all_threads_stand(&self) -> bool {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("the child's threads");
+        let tasks =
+            std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("the child's threads");
         tasks.flatten().all(|task| {
             // `pid (name) state …`. A thread that has ended meanwhile stands, too.
             let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+            stat.rsplit_once(") ")
+                .is_none_or(|(_, rest)| rest.starts_with('T'))
         })
     }
 
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the child's status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        let kilobytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
+            .expect("the child's status");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("VmRSS");
+        let kilobytes = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse::<u64>()
+            .expect("a number of kB");
         kilobytes * 1_024
     }
 

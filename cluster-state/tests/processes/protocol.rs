@@ -1,4 +1,5 @@
-//! What the test and its nodes say to each other, one JSON value a line. A node answers each command, in order.
+//! What the test and its nodes say to each other, one JSON value a line. A node answers each
+//! command, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,8 +14,16 @@ pub(crate) const SPEC: u16 = 1;
 /// What the tests call observations.
 pub(crate) const FACT: u16 = 2;
 pub(crate) const KINDS: &[Kind] = &[
-    Kind { id: SPEC, name: "spec", class: Class::Intent },
-    Kind { id: FACT, name: "fact", class: Class::Observation },
+    Kind {
+        id: SPEC,
+        name: "spec",
+        class: Class::Intent,
+    },
+    Kind {
+        id: FACT,
+        name: "fact",
+        class: Class::Observation,
+    },
 ];
 
 /// A node of the test, counted from 0.

@@ -1,4 +1,5 @@
-//! Power loss and restored disks: a node goes on from an older state of its files, and no version is used twice.
+//! Power loss and restored disks: a node goes on from an older state of its files, and no version
+//! is used twice.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +22,15 @@ impl Ledger {
             for (key, values) in &visible.intents {
                 for value in values {
                     let content = (key.clone(), value.value.clone());
-                    let known = self.0.entry(value.dot.clone()).or_insert_with(|| content.clone());
-                    assert_eq!(*known, content, "node {index}: version {} is used twice", value.dot);
+                    let known = self
+                        .0
+                        .entry(value.dot.clone())
+                        .or_insert_with(|| content.clone());
+                    assert_eq!(
+                        *known, content,
+                        "node {index}: version {} is used twice",
+                        value.dot
+                    );
                 }
             }
         }
@@ -58,20 +66,25 @@ fn older_files_never_use_a_version_again() {
     let mut expected = BTreeMap::new();
     let mut copies = Vec::new();
     let mut number = 0;
-    let mut write =
-        |cluster: &mut Cluster, expected: &mut BTreeMap<String, String>, index: Index, word: &str| {
-            number += 1;
-            let key = format!("node {index} write {number}");
-            cluster.write(
-                index,
-                vec![
-                    (key.clone(), Some(word.to_owned())),
-                    ("the same".to_owned(), Some(format!("{word} {number}"))),
-                ],
-            );
-            cluster.ask(index, &Command::Publish(vec![("state".to_owned(), number.to_string())]));
-            expected.insert(key, word.to_owned());
-        };
+    let mut write = |cluster: &mut Cluster,
+                     expected: &mut BTreeMap<String, String>,
+                     index: Index,
+                     word: &str| {
+        number += 1;
+        let key = format!("node {index} write {number}");
+        cluster.write(
+            index,
+            vec![
+                (key.clone(), Some(word.to_owned())),
+                ("the same".to_owned(), Some(format!("{word} {number}"))),
+            ],
+        );
+        cluster.ask(
+            index,
+            &Command::Publish(vec![("state".to_owned(), number.to_string())]),
+        );
+        expected.insert(key, word.to_owned());
+    };
     for copy in 0..COPIES {
         for _ in 0..3 {
             write(&mut cluster, &mut expected, 0, "first life");
@@ -95,7 +108,13 @@ fn older_files_never_use_a_version_again() {
     cluster.collected(&all);
 
     copies.shuffle(&mut cluster.rng);
-    let returns = [Return::Linked, Return::Writing, Return::Twice, Return::Writing, Return::Linked];
+    let returns = [
+        Return::Linked,
+        Return::Writing,
+        Return::Twice,
+        Return::Writing,
+        Return::Linked,
+    ];
     for (copy, how) in copies.iter().zip(returns) {
         eprintln!("{how:?} from {}", copy.display());
         cluster.kill(0);
@@ -107,7 +126,11 @@ fn older_files_never_use_a_version_again() {
             cluster.begin(&[0]);
             let mut lost = BTreeMap::new();
             for _ in 0..3 {
-                let kept = if how == Return::Twice { &mut lost } else { &mut expected };
+                let kept = if how == Return::Twice {
+                    &mut lost
+                } else {
+                    &mut expected
+                };
                 write(&mut cluster, kept, 0, "before it hears");
             }
             ledger.check(&cluster.dump(&all));
@@ -129,7 +152,11 @@ fn older_files_never_use_a_version_again() {
         cluster.expect_values(&all, &expected);
         for key in &deleted {
             for index in &all {
-                assert_eq!(cluster.get(*index, key), [], "{key} rises from the dead on node {index}");
+                assert_eq!(
+                    cluster.get(*index, key),
+                    [],
+                    "{key} rises from the dead on node {index}"
+                );
             }
         }
     }

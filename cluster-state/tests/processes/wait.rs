@@ -15,10 +15,17 @@ const LISTED: usize = 12;
 
 impl Cluster {
     /// Looks again and again until `check` has no objection; fails with the last objection.
-    pub(crate) fn until(&mut self, what: &str, mut check: impl FnMut(&mut Self) -> Result<(), String>) {
+    pub(crate) fn until(
+        &mut self,
+        what: &str,
+        mut check: impl FnMut(&mut Self) -> Result<(), String>,
+    ) {
         let deadline = Instant::now() + PATIENCE;
         while let Err(objection) = check(self) {
-            assert!(Instant::now() < deadline, "waited in vain until {what}: {objection}");
+            assert!(
+                Instant::now() < deadline,
+                "waited in vain until {what}: {objection}"
+            );
             std::thread::sleep(PAUSE);
         }
     }
@@ -35,7 +42,10 @@ impl Cluster {
             }
             if Instant::now() >= deadline {
                 let dumps = self.dump(nodes);
-                panic!("nodes do not converge:\n{}", differences(&summaries, &dumps).join("\n"));
+                panic!(
+                    "nodes do not converge:\n{}",
+                    differences(&summaries, &dumps).join("\n")
+                );
             }
             std::thread::sleep(PAUSE);
         }
@@ -46,19 +56,27 @@ impl Cluster {
             Reply::Summary(summary) => (index, summary),
             other => panic!("node {index} answers a summary with {other:?}"),
         };
-        self.ask_all(nodes, |_| Command::Summary).into_iter().map(summary).collect()
+        self.ask_all(nodes, |_| Command::Summary)
+            .into_iter()
+            .map(summary)
+            .collect()
     }
 
-    /// Fails unless each of these keys has this one value, without a sibling, on each of these nodes.
+    /// Fails unless each of these keys has this one value, without a sibling, on each of these
+    /// nodes.
     pub(crate) fn expect_values(&mut self, nodes: &[Index], expected: &BTreeMap<String, String>) {
         for (index, visible) in self.dump(nodes) {
             let wrong: Vec<String> = expected
                 .iter()
                 .filter_map(|(key, value)| {
                     let here = visible.intents.get(key);
-                    let values: Vec<_> =
-                        here.into_iter().flatten().map(|value| value.value.as_deref()).collect();
-                    (values != [Some(&**value)]).then(|| format!("{key}: {value} expected, {values:?} found"))
+                    let values: Vec<_> = here
+                        .into_iter()
+                        .flatten()
+                        .map(|value| value.value.as_deref())
+                        .collect();
+                    (values != [Some(&**value)])
+                        .then(|| format!("{key}: {value} expected, {values:?} found"))
                 })
                 .collect();
             let listed = &wrong[..wrong.len().min(LISTED)];
@@ -76,7 +94,11 @@ impl Cluster {
         self.until("all deletes are collected", |cluster| {
             let replies = cluster.ask_all(nodes, |_| Command::Tombstones);
             let kept = |reply: &Reply| !matches!(reply, Reply::Tombstones(0));
-            if replies.values().any(kept) { Err(format!("{replies:?}")) } else { Ok(()) }
+            if replies.values().any(kept) {
+                Err(format!("{replies:?}"))
+            } else {
+                Ok(())
+            }
         });
     }
 
@@ -91,23 +113,39 @@ impl Cluster {
                 };
                 for peer in judged.iter().filter(|peer| **peer != judge) {
                     if now.get(peer) != Some(&wanted) {
-                        objections.push(format!("node {judge} says node {peer} is {:?}", now.get(peer)));
+                        objections.push(format!(
+                            "node {judge} says node {peer} is {:?}",
+                            now.get(peer)
+                        ));
                     }
                 }
             }
             objections.truncate(LISTED);
-            if objections.is_empty() { Ok(()) } else { Err(objections.join("; ")) }
+            if objections.is_empty() {
+                Ok(())
+            } else {
+                Err(objections.join("; "))
+            }
         });
-        eprintln!("nodes {judged:?} are {wanted:?} after {:?}", started.elapsed());
+        eprintln!(
+            "nodes {judged:?} are {wanted:?} after {:?}",
+            started.elapsed()
+        );
     }
 
     /// What each node has thought of the others since the last `forget`.
-    pub(crate) fn seen(&mut self, judges: &[Index]) -> BTreeMap<Index, BTreeMap<Index, BTreeSet<Judgement>>> {
+    pub(crate) fn seen(
+        &mut self,
+        judges: &[Index],
+    ) -> BTreeMap<Index, BTreeMap<Index, BTreeSet<Judgement>>> {
         let seen = |(index, reply)| match reply {
             Reply::Liveness { seen, .. } => (index, seen),
             other => panic!("node {index} answers liveness with {other:?}"),
         };
-        self.ask_all(judges, |_| Command::Liveness).into_iter().map(seen).collect()
+        self.ask_all(judges, |_| Command::Liveness)
+            .into_iter()
+            .map(seen)
+            .collect()
     }
 
     pub(crate) fn forget(&mut self, judges: &[Index]) {
@@ -116,7 +154,10 @@ impl Cluster {
 }
 
 /// Which node lacks what that another has.
-fn differences(summaries: &BTreeMap<Index, Summary>, dumps: &BTreeMap<Index, Visible>) -> Vec<String> {
+fn differences(
+    summaries: &BTreeMap<Index, Summary>,
+    dumps: &BTreeMap<Index, Visible>,
+) -> Vec<String> {
     let mut heights: BTreeMap<&str, u64> = BTreeMap::new();
     let mut union = Visible::default();
     for summary in summaries.values() {
@@ -127,10 +168,16 @@ fn differences(summaries: &BTreeMap<Index, Summary>, dumps: &BTreeMap<Index, Vis
     }
     for visible in dumps.values() {
         for (key, values) in &visible.intents {
-            union.intents.entry(key.clone()).or_insert_with(|| values.clone());
+            union
+                .intents
+                .entry(key.clone())
+                .or_insert_with(|| values.clone());
         }
         for (key, value) in &visible.observations {
-            union.observations.entry(key.clone()).or_insert_with(|| value.clone());
+            union
+                .observations
+                .entry(key.clone())
+                .or_insert_with(|| value.clone());
         }
     }
     let mut all = Vec::new();
@@ -139,14 +186,22 @@ fn differences(summaries: &BTreeMap<Index, Summary>, dumps: &BTreeMap<Index, Vis
         for (actor, highest) in &heights {
             let here = summary.vector.get(*actor).copied().unwrap_or(0);
             if here < *highest {
-                found.push(format!("node {index} knows {actor} up to {here} of {highest}"));
+                found.push(format!(
+                    "node {index} knows {actor} up to {here} of {highest}"
+                ));
             }
         }
         if summary.hidden > 0 {
             found.push(format!("node {index} hides {} records", summary.hidden));
         }
-        if summaries.values().any(|other| other.digest != summary.digest) {
-            found.push(format!("node {index} has digest {:02x?}", &summary.digest[..4]));
+        if summaries
+            .values()
+            .any(|other| other.digest != summary.digest)
+        {
+            found.push(format!(
+                "node {index} has digest {:02x?}",
+                &summary.digest[..4]
+            ));
         }
         let visible = dumps.get(index).cloned().unwrap_or_default();
         for (key, values) in &union.intents {
@@ -160,7 +215,9 @@ fn differences(summaries: &BTreeMap<Index, Summary>, dumps: &BTreeMap<Index, Vis
         for (key, value) in &union.observations {
             if visible.observations.get(key) != Some(value) {
                 let here = visible.observations.get(key);
-                found.push(format!("node {index} has of observation {key}: {here:?}, another {value:?}"));
+                found.push(format!(
+                    "node {index} has of observation {key}: {here:?}, another {value:?}"
+                ));
             }
         }
         let more = found.len().saturating_sub(LISTED);

@@ -13,8 +13,8 @@ use crate::ui::Ui;
 
 /// Build the images of a compose file
 ///
-/// With the Docker of this computer. Names are printed, one a line: they say what is in the images, so an unchanged build has an unchanged
-/// name. Nothing is sent anywhere; `uc deploy` does that.
+/// With the Docker of this computer. Names are printed, one a line: they say what is in the images,
+/// so an unchanged build has an unchanged name. Nothing is sent anywhere; `uc deploy` does that.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc build                          all services with `build:`
@@ -45,7 +45,11 @@ struct Shown<'a> {
 
 impl<'a> From<&'a Built> for Shown<'a> {
     fn from(built: &'a Built) -> Self {
-        Self { service: &built.service, image: &built.image, tags: &built.tags }
+        Self {
+            service: &built.service,
+            image: &built.image,
+            tags: &built.tags,
+        }
     }
 }
 
@@ -55,8 +59,11 @@ pub(crate) async fn run(args: BuildArgs, ui: &Ui) -> CliResult {
     let project = compose::load(&args.project, &args.services, ui, show)?;
     let mut services = compose::select(&project, &args.services)?;
     if !args.deps && !args.services.is_empty() {
-        let named: BTreeSet<&str> =
-            args.services.iter().map(|name| name.rsplit('/').next().unwrap_or(name)).collect();
+        let named: BTreeSet<&str> = args
+            .services
+            .iter()
+            .map(|name| name.rsplit('/').next().unwrap_or(name))
+            .collect();
         services.retain(|service| named.contains(service.spec.name.as_str()));
     }
     let jobs = compose::build_jobs(&project, &services);

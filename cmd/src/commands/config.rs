@@ -15,8 +15,8 @@ use crate::ui::Ui;
 
 /// Check the compose file and print it resolved
 ///
-/// Variables are filled in, files merged, short forms written out: what `uc deploy` would deploy. Of an error the place is shown, and the exit
-/// code is 2.
+/// Variables are filled in, files merged, short forms written out: what `uc deploy` would deploy.
+/// Of an error the place is shown, and the exit code is 2.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc config -q                         check only; exit code 2 if there is an error
@@ -67,7 +67,10 @@ pub(crate) fn run(args: &ConfigArgs, ui: &Ui) -> CliResult {
         true => Show::Errors,
         false => Show::All,
     };
-    let how = How { reading: !args.project.strict, interpolate: !args.no_interpolate };
+    let how = How {
+        reading: !args.project.strict,
+        interpolate: !args.no_interpolate,
+    };
     if args.list.variables {
         // Names of variables can be told of a file that lacks their values.
         let variables = compose::variables(&args.project, ui, show)?;
@@ -78,11 +81,18 @@ pub(crate) fn run(args: &ConfigArgs, ui: &Ui) -> CliResult {
         narrow(&mut project, args, ui)?;
     }
     if let Some(lines) = listing::lines(&args.list, &project)? {
-        return if json { ui.json(&lines) } else { ui.lines(&lines) };
+        return if json {
+            ui.json(&lines)
+        } else {
+            ui.lines(&lines)
+        };
     }
     if json {
         let config = (!args.quiet).then(|| project.to_json());
-        return ui.json(&Checked { diagnostics: &diagnostics, config });
+        return ui.json(&Checked {
+            diagnostics: &diagnostics,
+            config,
+        });
     }
     match args.format {
         _ if args.quiet => Ok(()),
@@ -96,8 +106,10 @@ fn narrow(project: &mut Project, args: &ConfigArgs, ui: &Ui) -> CliResult {
     if args.no_interpolate {
         return ui.warn("services cannot be chosen with --no-interpolate; this is the whole file");
     }
-    let kept: BTreeSet<String> =
-        compose::select(project, &args.names)?.into_iter().map(|service| service.spec.name).collect();
+    let kept: BTreeSet<String> = compose::select(project, &args.names)?
+        .into_iter()
+        .map(|service| service.spec.name)
+        .collect();
     project.keep(&kept);
     Ok(())
 }

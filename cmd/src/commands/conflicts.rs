@@ -18,9 +18,10 @@ const MIN_ID: usize = 4;
 
 /// See and settle what was changed on two sides of a partition
 ///
-/// Machines that cannot reach each other go on working. Where the same record (a service, a machine's name) was changed on both sides, every
-/// machine goes by the later change once they meet again, and keeps the other one until somebody settles it: with `uc conflicts settle`, or
-/// with any later change of the same record, such as a `uc deploy` that changes the service.
+/// Machines that cannot reach each other go on working. Where the same record (a service, a
+/// machine's name) was changed on both sides, every machine goes by the later change once they meet
+/// again, and keeps the other one until somebody settles it: with `uc conflicts settle`, or with
+/// any later change of the same record, such as a `uc deploy` that changes the service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConflictsCommand {
     Ls(ls::LsArgs),
@@ -36,9 +37,14 @@ pub(crate) async fn run(command: ConflictsCommand, ui: &Ui, globals: &Globals) -
     }
 }
 
-/// One quiet line where there are conflicts. That they cannot be listed is no reason to fail, or to say anything.
+/// One quiet line where there are conflicts. That they cannot be listed is no reason to fail, or to
+/// say anything.
 pub(crate) async fn note(ui: &Ui, client: &Client) -> CliResult {
-    let Ok(answer) = client.conflicts().list(within(5, ListConflictsRequest {})).await else {
+    let Ok(answer) = client
+        .conflicts()
+        .list(within(5, ListConflictsRequest {}))
+        .await
+    else {
         return Ok(());
     };
     let text = match answer.into_inner().conflicts.len() {
@@ -50,12 +56,20 @@ pub(crate) async fn note(ui: &Ui, client: &Client) -> CliResult {
 }
 
 async fn list(client: &Client) -> CliResult<Vec<Conflict>> {
-    Ok(client.conflicts().list(within(30, ListConflictsRequest {})).await?.into_inner().conflicts)
+    Ok(client
+        .conflicts()
+        .list(within(30, ListConflictsRequest {}))
+        .await?
+        .into_inner()
+        .conflicts)
 }
 
-/// The conflict of this id (or its beginning), this `KIND/KEY`, or this key where only one kind has it.
+/// The conflict of this id (or its beginning), this `KIND/KEY`, or this key where only one kind has
+/// it.
 fn find<'a>(conflicts: &'a [Conflict], text: &str) -> CliResult<&'a Conflict> {
-    let exact = conflicts.iter().find(|conflict| conflict.name == text || conflict.id == text);
+    let exact = conflicts
+        .iter()
+        .find(|conflict| conflict.name == text || conflict.id == text);
     if let Some(conflict) = exact {
         return Ok(conflict);
     }
@@ -67,9 +81,14 @@ fn find<'a>(conflicts: &'a [Conflict], text: &str) -> CliResult<&'a Conflict> {
         [conflict] => Ok(conflict),
         [] => Err(missing(conflicts, text)),
         several => {
-            let names: Vec<&str> = several.iter().map(|conflict| conflict.name.as_str()).collect();
-            Err(CliError::usage(format!("several conflicts are meant by `{text}`"))
-                .hint(format!("say which: {}", names.join(" or "))))
+            let names: Vec<&str> = several
+                .iter()
+                .map(|conflict| conflict.name.as_str())
+                .collect();
+            Err(
+                CliError::usage(format!("several conflicts are meant by `{text}`"))
+                    .hint(format!("say which: {}", names.join(" or "))),
+            )
         }
     }
 }
@@ -84,12 +103,20 @@ fn missing(conflicts: &[Conflict], text: &str) -> CliError {
     if conflicts.is_empty() {
         return error.hint("nothing is in conflict");
     }
-    error.hint(suggest::hint(text, conflicts.iter().map(|conflict| conflict.name.as_str())))
+    error.hint(suggest::hint(
+        text,
+        conflicts.iter().map(|conflict| conflict.name.as_str()),
+    ))
 }
 
-/// Where it was written: the machine's name, or the beginning of its id where it is no member any more.
+/// Where it was written: the machine's name, or the beginning of its id where it is no member any
+/// more.
 fn machine(side: &ConflictSide) -> &str {
-    if side.machine_name.is_empty() { short(&side.machine_id) } else { &side.machine_name }
+    if side.machine_name.is_empty() {
+        short(&side.machine_id)
+    } else {
+        &side.machine_name
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +147,11 @@ mod tests {
         assert!(hint("aaaa").contains("several conflicts"));
         assert!(hint("service/shop/wbe").contains("did you mean `service/shop/web`?"));
         assert!(hint("0123abcd").contains("settled, or one of its values changed"));
-        assert!(find(&[], "service/x").unwrap_err().render().contains("nothing is in conflict"));
+        assert!(
+            find(&[], "service/x")
+                .unwrap_err()
+                .render()
+                .contains("nothing is in conflict")
+        );
     }
 }

@@ -6,13 +6,13 @@ use crate::cli::{Output, Yes};
 use crate::config::Config;
 use crate::connect::Globals;
 use crate::error::{CliError, CliResult};
-use crate::suggest;
 use crate::ui::{Cell, GREEN, Table, Ui};
-use crate::view;
+use crate::{suggest, view};
 
 /// Choose the cluster to talk to
 ///
-/// A context is one cluster and the ways into it. `uc machine init` makes one, `uc machine add` and `uc machine rm` keep its connections.
+/// A context is one cluster and the ways into it. `uc machine init` makes one, `uc machine add` and
+/// `uc machine rm` keep its connections.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CtxCommand {
     /// List the contexts
@@ -47,9 +47,8 @@ pub(crate) fn run(command: CtxCommand, ui: &Ui, globals: &Globals) -> CliResult 
         CtxCommand::Ls(output) => ls(&config, output, ui),
         CtxCommand::Show => match globals.context.as_ref().or(config.current.as_ref()) {
             Some(name) => ui.out(name),
-            None => {
-                Err(CliError::failed("there is no current context").hint("choose one with `uc ctx use NAME`"))
-            }
+            None => Err(CliError::failed("there is no current context")
+                .hint("choose one with `uc ctx use NAME`")),
         },
         CtxCommand::Use(args) => choose(config, &args.name, ui, globals),
         CtxCommand::Rm(args) => remove(config, &args, ui, globals),
@@ -67,8 +66,16 @@ fn ls(config: &Config, output: Output, ui: &Ui) -> CliResult {
     let mut table = Table::new(&["NAME", "CURRENT", "CONNECTIONS"]);
     for context in contexts(config) {
         let current = if context.current { "✓" } else { "" };
-        let addresses: Vec<_> = context.connections.into_iter().map(|entry| entry.address).collect();
-        table.row([context.name.into(), Cell::styled(current, GREEN), addresses.join(", ").into()]);
+        let addresses: Vec<_> = context
+            .connections
+            .into_iter()
+            .map(|entry| entry.address)
+            .collect();
+        table.row([
+            context.name.into(),
+            Cell::styled(current, GREEN),
+            addresses.join(", ").into(),
+        ]);
     }
     ui.out(&table.render())
 }
@@ -76,7 +83,10 @@ fn ls(config: &Config, output: Output, ui: &Ui) -> CliResult {
 fn contexts(config: &Config) -> Vec<view::Context> {
     let entry = |entry: &crate::config::Entry| view::ContextConnection {
         address: entry.address.clone(),
-        ssh_key: entry.ssh_key.as_ref().map(|path| path.display().to_string()),
+        ssh_key: entry
+            .ssh_key
+            .as_ref()
+            .map(|path| path.display().to_string()),
         machine_id: entry.machine.clone(),
     };
     config

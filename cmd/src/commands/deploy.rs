@@ -1,7 +1,8 @@
 //! `uc deploy`
 
 use clap::Args;
-use uc_api::v1::{DesiredServices, PlanRequest, plan_request::Change};
+use uc_api::v1::plan_request::Change;
+use uc_api::v1::{DesiredServices, PlanRequest};
 
 use crate::cli::{Output, Yes};
 use crate::commands::conflicts;
@@ -15,8 +16,9 @@ use crate::ui::Ui;
 
 /// Deploy a compose file
 ///
-/// Builds what is to be built, shows what would change on which machine, asks, and makes it so. A deployment that fails leaves the previous
-/// revision serving (exit code 3). It goes on when this program is interrupted after the question.
+/// Builds what is to be built, shows what would change on which machine, asks, and makes it so. A
+/// deployment that fails leaves the previous revision serving (exit code 3). It goes on when this
+/// program is interrupted after the question.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc deploy                       the compose file of this directory
@@ -57,8 +59,10 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
     let mut services = compose::select(&project, &args.services)?;
     let jobs = compose::build_jobs(&project, &services);
     images::check_contexts(&jobs)?;
-    // Before anything is built: a machine that cannot be reached should be known in a second, not after a build.
-    let client = connect::connect(&globals.route(project.context.as_deref())?, &globals.env).await?;
+    // Before anything is built: a machine that cannot be reached should be known in a second, not
+    // after a build.
+    let client =
+        connect::connect(&globals.route(project.context.as_deref())?, &globals.env).await?;
     let mut volumes = project.volumes.clone();
     let known = Known {
         project: project.name.as_str(),
@@ -67,9 +71,13 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
         volumes: files::current_volumes(&client, project.name.as_str(), &services).await?,
     };
     let contents = files::prepare(ui, &mut services, &mut volumes, &known).await?;
-    let built = images::build_all(ui, &jobs, &args.build, project.environment(), args.no_build).await?;
+    let built =
+        images::build_all(ui, &jobs, &args.build, project.environment(), args.no_build).await?;
     for image in built {
-        for service in services.iter_mut().filter(|service| service.spec.name == image.service) {
+        for service in services
+            .iter_mut()
+            .filter(|service| service.spec.name == image.service)
+        {
             service.spec.image.clone_from(&image.image);
             service.spec.built = true;
         }
@@ -80,8 +88,14 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
         volumes,
         recreate: args.recreate,
     };
-    let request = PlanRequest { change: Some(Change::Deploy(desired)) };
-    let options = Options { yes: args.yes.yes, dry_run: args.dry_run, plan_is_data: !json };
+    let request = PlanRequest {
+        change: Some(Change::Deploy(desired)),
+    };
+    let options = Options {
+        yes: args.yes.yes,
+        dry_run: args.dry_run,
+        plan_is_data: !json,
+    };
     // Before the question: a deployment settles the conflicts about what it changes.
     conflicts::note(ui, &client).await?;
     rollout::run(ui, &client, request, &contents, &options).await

@@ -4,8 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::io::Read;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -29,7 +28,8 @@ pub(crate) struct DialStdioArgs {
 }
 
 pub(crate) fn run(args: &DialStdioArgs) -> CliResult {
-    let stream = UnixStream::connect(&args.socket).map_err(|error| socket_error(&args.socket, error))?;
+    let stream =
+        UnixStream::connect(&args.socket).map_err(|error| socket_error(&args.socket, error))?;
     // The standard handles buffer by line; the descriptors themselves do not.
     let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -49,8 +49,9 @@ pub(crate) fn run(args: &DialStdioArgs) -> CliResult {
 
 /// Copies until the end, each piece as it comes.
 ///
-/// Not `io::copy`: between a socket and a pipe that is `splice`, which holds the pipe's lock while it waits for the
-/// socket, and sshd on the pipe's other end then hangs in its read and answers nobody.
+/// Not `io::copy`: between a socket and a pipe that is `splice`, which holds the pipe's lock while
+/// it waits for the socket, and sshd on the pipe's other end then hangs in its read and answers
+/// nobody.
 fn carry(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {

@@ -12,17 +12,20 @@ use crate::error::{CliResult, Kind};
 use crate::ui::{CYAN, DIM, RED, Ui, YELLOW};
 use crate::view;
 
-/// Between two looks: a word on lag comes about once a second, and a session that broke is opened again about as fast.
+/// Between two looks: a word on lag comes about once a second, and a session that broke is opened
+/// again about as fast.
 const AGAIN: Duration = Duration::from_secs(3);
 /// Seconds for a look: the daemon gives each machine 5 s, 128 at a time.
 const LIMIT_S: u64 = 60;
 
 /// Examine the machines and say what is wrong
 ///
-/// Asks every machine (or those named) how it is, compares what they say, and prints what is not as it should be, the worst first, each with what
-/// to do about it: machines that do not answer or were evicted, missing sessions, lag, failed or slow writes, a full disk, a damaged store, clocks
-/// that are apart, records that wait, conflicts, different versions. Where the first look shows what may pass by itself, there is a second one
-/// after 3 seconds, and only what lasts counts. Nothing is changed.
+/// Asks every machine (or those named) how it is, compares what they say, and prints what is not as
+/// it should be, the worst first, each with what to do about it: machines that do not answer or
+/// were evicted, missing sessions, lag, failed or slow writes, a full disk, a damaged store, clocks
+/// that are apart, records that wait, conflicts, different versions. Where the first look shows
+/// what may pass by itself, there is a second one after 3 seconds, and only what lasts counts.
+/// Nothing is changed.
 ///
 /// Exit code 0: nothing, or nothing worse than warnings; 1: problems; 4: a machine did not answer.
 #[derive(Debug, Args)]
@@ -47,7 +50,10 @@ pub(crate) struct DoctorArgs {
 
 pub(crate) async fn run(args: DoctorArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     let client = globals.client().await?;
-    let request = ExamineRequest { all: args.machines.is_empty(), machines: args.machines };
+    let request = ExamineRequest {
+        all: args.machines.is_empty(),
+        machines: args.machines,
+    };
     let mut looks = vec![examine(&client, &request).await?];
     if !args.once && doctor::may_pass(&looks[0]) {
         tokio::time::sleep(AGAIN).await;
@@ -71,7 +77,12 @@ pub(crate) async fn run(args: DoctorArgs, ui: &Ui, globals: &Globals) -> CliResu
 }
 
 async fn examine(client: &Client, request: &ExamineRequest) -> CliResult<Vec<ExaminedMachine>> {
-    Ok(client.cluster().examine(within(LIMIT_S, request.clone())).await?.into_inner().machines)
+    Ok(client
+        .cluster()
+        .examine(within(LIMIT_S, request.clone()))
+        .await?
+        .into_inner()
+        .machines)
 }
 
 fn render(findings: &[Finding]) -> String {
@@ -84,7 +95,11 @@ fn render(findings: &[Finding]) -> String {
         };
         let style = style.bold();
         let lines = [
-            format!("{style}{}{style:#}: {}\n", finding.severity.word(), printable(&finding.message)),
+            format!(
+                "{style}{}{style:#}: {}\n",
+                finding.severity.word(),
+                printable(&finding.message)
+            ),
             format!("  {CYAN}hint{CYAN:#}: {}\n", printable(&finding.hint)),
         ];
         text.extend(lines);
@@ -94,16 +109,24 @@ fn render(findings: &[Finding]) -> String {
 
 /// What machines say of themselves cannot break a line or send an escape to the terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// `3 machines: 1 problem, 2 warnings`
 fn summary(machines: usize, findings: &[Finding]) -> String {
-    let examined = format!("{machines} machine{} examined", if machines == 1 { "" } else { "s" });
+    let examined = format!(
+        "{machines} machine{} examined",
+        if machines == 1 { "" } else { "s" }
+    );
     let counts: Vec<String> = [Severity::Problem, Severity::Warning, Severity::Note]
         .into_iter()
         .filter_map(|severity| {
-            let count = findings.iter().filter(|finding| finding.severity == severity).count();
+            let count = findings
+                .iter()
+                .filter(|finding| finding.severity == severity)
+                .count();
             let plural = if count == 1 { "" } else { "s" };
             (count > 0).then(|| format!("{count} {}{plural}", severity.word()))
         })
@@ -118,7 +141,10 @@ fn summary(machines: usize, findings: &[Finding]) -> String {
 fn exit_code(machines: &[ExaminedMachine], findings: &[Finding]) -> u8 {
     if machines.iter().any(|machine| machine.examination.is_none()) {
         Kind::Partial.exit_code()
-    } else if findings.iter().any(|finding| finding.severity == Severity::Problem) {
+    } else if findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Problem)
+    {
         Kind::Failed.exit_code()
     } else {
         0
@@ -143,11 +169,17 @@ mod tests {
 
     #[test]
     fn the_exit_code_follows_the_worst() {
-        let there = ExaminedMachine { examination: Some(Examination::default()), ..Default::default() };
+        let there = ExaminedMachine {
+            examination: Some(Examination::default()),
+            ..Default::default()
+        };
         let gone = ExaminedMachine::default();
         let code = |machines: &[&ExaminedMachine], severities: &[Severity]| {
             let machines: Vec<_> = machines.iter().copied().cloned().collect();
-            exit_code(&machines, &severities.iter().copied().map(finding).collect::<Vec<_>>())
+            exit_code(
+                &machines,
+                &severities.iter().copied().map(finding).collect::<Vec<_>>(),
+            )
         };
         assert_eq!(code(&[&there], &[]), 0);
         assert_eq!(code(&[&there], &[Severity::Warning, Severity::Note]), 0);
@@ -159,7 +191,10 @@ mod tests {
     fn the_last_line_counts() {
         assert_eq!(summary(1, &[]), "1 machine examined: nothing is wrong");
         let findings = [Severity::Problem, Severity::Note, Severity::Note].map(finding);
-        assert_eq!(summary(3, &findings), "3 machines examined: 1 problem, 2 notes");
+        assert_eq!(
+            summary(3, &findings),
+            "3 machines examined: 1 problem, 2 notes"
+        );
     }
 
     #[test]

@@ -23,7 +23,8 @@ const WAITING: usize = 16;
 
 /// Run a command in a container of a service
 ///
-/// The exit code is the command's own; 125 if it could not be run at all, 126 and 127 as with Docker.
+/// The exit code is the command's own; 125 if it could not be run at all, 126 and 127 as with
+/// Docker.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc exec web                        a shell
@@ -48,15 +49,21 @@ pub(crate) struct ExecArgs {
     /// `SERVICE` or `PROJECT/SERVICE`
     service: String,
     /// The command [default: a shell]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
     command: Vec<String>,
 }
 
 pub(crate) async fn run(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
-    converse(args, ui, globals).await.map_err(|error| match error.kind {
-        Kind::BrokenPipe | Kind::Interrupted => error,
-        _ => error.kind(Kind::Engine),
-    })
+    converse(args, ui, globals)
+        .await
+        .map_err(|error| match error.kind {
+            Kind::BrokenPipe | Kind::Interrupted => error,
+            _ => error.kind(Kind::Engine),
+        })
 }
 
 async fn converse(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
@@ -74,11 +81,21 @@ async fn converse(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
         working_dir: args.workdir.unwrap_or_default(),
     };
     // There is room: nothing else was sent.
-    _ = sender.send(ExecRequest { message: Some(Message::Start(start)) }).await;
-    let mut stream = client.services().exec(ReceiverStream::new(receiver)).await?.into_inner();
+    _ = sender
+        .send(ExecRequest {
+            message: Some(Message::Start(start)),
+        })
+        .await;
+    let mut stream = client
+        .services()
+        .exec(ReceiverStream::new(receiver))
+        .await?
+        .into_inner();
     let raw = if tty {
         Some(term::RawMode::enter().map_err(|error| {
-            CliError::failed("the terminal could not be set up").source(error).hint("try `uc exec -T …`")
+            CliError::failed("the terminal could not be set up")
+                .source(error)
+                .hint("try `uc exec -T …`")
         })?)
     } else {
         None
@@ -90,17 +107,24 @@ async fn converse(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     result
 }
 
-async fn receive(stream: &mut tonic::Streaming<uc_api::v1::ExecResponse>, ui: &Ui) -> CliResult<u8> {
+async fn receive(
+    stream: &mut tonic::Streaming<uc_api::v1::ExecResponse>,
+    ui: &Ui,
+) -> CliResult<u8> {
     while let Some(response) = stream.message().await? {
         match response.message {
             Some(exec_response::Message::Stdout(bytes)) => ui.raw_out(&bytes)?,
             Some(exec_response::Message::Stderr(bytes)) => ui.raw_err(&bytes)?,
             // Codes are one byte; what is not (never seen) is at least a failure.
-            Some(exec_response::Message::ExitCode(code)) => return Ok(u8::try_from(code).unwrap_or(255)),
+            Some(exec_response::Message::ExitCode(code)) => {
+                return Ok(u8::try_from(code).unwrap_or(255));
+            }
             None => {}
         }
     }
-    Err(CliError::failed("the machine ended the session without an exit code"))
+    Err(CliError::failed(
+        "the machine ended the session without an exit code",
+    ))
 }
 
 async fn send_input(sender: mpsc::Sender<ExecRequest>) {
@@ -112,17 +136,32 @@ async fn send_input(sender: mpsc::Sender<ExecRequest>) {
             Ok(count) => Message::Stdin(buffer[..count].to_vec()),
         };
         let last = matches!(message, Message::StdinClosed(_));
-        if sender.send(ExecRequest { message: Some(message) }).await.is_err() || last {
+        if sender
+            .send(ExecRequest {
+                message: Some(message),
+            })
+            .await
+            .is_err()
+            || last
+        {
             return;
         }
     }
 }
 
 async fn send_sizes(sender: mpsc::Sender<ExecRequest>) {
-    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    let Ok(mut changes) = signal(SignalKind::window_change()) else {
+        return;
+    };
     while changes.recv().await.is_some() {
         let Some(now) = term::size() else { continue };
-        if sender.send(ExecRequest { message: Some(Message::Resize(size(now))) }).await.is_err() {
+        if sender
+            .send(ExecRequest {
+                message: Some(Message::Resize(size(now))),
+            })
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -137,5 +176,7 @@ fn with_value(text: String) -> Option<String> {
     if text.contains('=') {
         return Some(text);
     }
-    std::env::var(&text).ok().map(|value| format!("{text}={value}"))
+    std::env::var(&text)
+        .ok()
+        .map(|value| format!("{text}={value}"))
 }

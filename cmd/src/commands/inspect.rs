@@ -10,9 +10,8 @@ use super::ps;
 use crate::cli::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
-use crate::times;
 use crate::ui::{BOLD, Ui};
-use crate::view;
+use crate::{times, view};
 
 /// Show everything about a service
 #[derive(Debug, Args)]
@@ -25,8 +24,14 @@ pub(crate) struct InspectArgs {
 
 pub(crate) async fn run(args: InspectArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
-    let request = InspectServiceRequest { service: args.service };
-    let response = client.services().inspect(within(30, request)).await?.into_inner();
+    let request = InspectServiceRequest {
+        service: args.service,
+    };
+    let response = client
+        .services()
+        .inspect(within(30, request))
+        .await?
+        .into_inner();
     if args.output.is_json() {
         return ui.json(&view::Inspection::from(&response));
     }
@@ -49,15 +54,43 @@ fn text(response: &InspectServiceResponse, now: Timestamp) -> String {
     line("Mode", view::mode(spec.mode()));
     line(
         "Replicas",
-        format!("{} wanted, {} running, {} healthy", status.desired, status.running, status.healthy),
+        format!(
+            "{} wanted, {} running, {} healthy",
+            status.desired, status.running, status.healthy
+        ),
     );
-    line("Ports", spec.ports.iter().map(view::port_text).collect::<Vec<_>>().join(", "));
+    line(
+        "Ports",
+        spec.ports
+            .iter()
+            .map(view::port_text)
+            .collect::<Vec<_>>()
+            .join(", "),
+    );
     line("Machines", spec.machines.join(", "));
-    line("Volumes", response.volumes.iter().map(|volume| volume.name.clone()).collect::<Vec<_>>().join(", "));
-    line("Command", spec.command.as_ref().map(|list| list.values.join(" ")).unwrap_or_default());
+    line(
+        "Volumes",
+        response
+            .volumes
+            .iter()
+            .map(|volume| volume.name.clone())
+            .collect::<Vec<_>>()
+            .join(", "),
+    );
+    line(
+        "Command",
+        spec.command
+            .as_ref()
+            .map(|list| list.values.join(" "))
+            .unwrap_or_default(),
+    );
     line(
         "Waits for",
-        spec.depends_on.iter().map(|dependency| dependency.service.clone()).collect::<Vec<_>>().join(", "),
+        spec.depends_on
+            .iter()
+            .map(|dependency| dependency.service.clone())
+            .collect::<Vec<_>>()
+            .join(", "),
     );
     if !response.replicas.is_empty() {
         text.push('\n');

@@ -7,9 +7,8 @@ use uc_api::v1::{LogEntry, LogStream, LogsRequest};
 use crate::cli::Output;
 use crate::connect::Globals;
 use crate::error::{CliError, CliResult, Kind};
-use crate::times;
 use crate::ui::{DIM, Ui};
-use crate::view;
+use crate::{times, view};
 
 /// Colours of services, in turn; red is left for what is wrong.
 const COLOURS: [anstyle::AnsiColor; 6] = [
@@ -56,13 +55,17 @@ fn parse_tail(text: &str) -> Result<i64, String> {
     if text == "all" {
         return Ok(-1);
     }
-    text.parse::<u32>().map(i64::from).map_err(|_| "write a number of lines, or `all`".into())
+    text.parse::<u32>()
+        .map(i64::from)
+        .map_err(|_| "write a number of lines, or `all`".into())
 }
 
 pub(crate) async fn run(args: LogsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let now = Timestamp::now();
     let bound = |text: &Option<String>| {
-        text.as_deref().map_or(Ok(0), |text| times::parse_bound(text, now).map_err(CliError::usage))
+        text.as_deref().map_or(Ok(0), |text| {
+            times::parse_bound(text, now).map_err(CliError::usage)
+        })
     };
     let request = LogsRequest {
         services: args.services,
@@ -80,7 +83,10 @@ pub(crate) async fn run(args: LogsArgs, ui: &Ui, globals: &Globals) -> CliResult
         if args.output.is_json() {
             ui.out(&serde_json::to_string(&view::LogLine::from(&entry))?)?;
         } else if !entry.problem.is_empty() {
-            ui.warn(&format!("logs of {} are missing: {}", entry.machine_name, entry.problem))?;
+            ui.warn(&format!(
+                "logs of {} are missing: {}",
+                entry.machine_name, entry.problem
+            ))?;
         } else if entry.stream() == LogStream::Stderr {
             ui.status(&line(&entry))?;
         } else {
@@ -88,7 +94,10 @@ pub(crate) async fn run(args: LogsArgs, ui: &Ui, globals: &Globals) -> CliResult
         }
     }
     if missing > 0 {
-        return Err(CliError::new(Kind::Partial, "the logs are not complete: a machine did not answer"));
+        return Err(CliError::new(
+            Kind::Partial,
+            "the logs are not complete: a machine did not answer",
+        ));
     }
     Ok(())
 }
@@ -109,7 +118,9 @@ fn line(entry: &LogEntry) -> String {
 
 /// The same service has the same colour each time.
 fn colour(service: &str) -> anstyle::Style {
-    let sum = service.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    let sum = service.bytes().fold(0_usize, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(usize::from(byte))
+    });
     anstyle::Style::new().fg_color(Some(COLOURS[sum % COLOURS.len()].into()))
 }
 

@@ -22,8 +22,15 @@ pub(crate) struct LsArgs {
 
 pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
-    let request = ListServicesRequest { project: args.project.unwrap_or_default() };
-    let services = client.services().list(within(30, request)).await?.into_inner().services;
+    let request = ListServicesRequest {
+        project: args.project.unwrap_or_default(),
+    };
+    let services = client
+        .services()
+        .list(within(30, request))
+        .await?
+        .into_inner()
+        .services;
     if args.output.is_json() {
         return ui.json(&services.iter().map(view::Service::from).collect::<Vec<_>>());
     }
@@ -44,7 +51,11 @@ fn table(services: &[ServiceStatus]) -> Table {
             0 => RED,
             _ => YELLOW,
         };
-        let mode = if spec.mode() == ServiceMode::Global { "global" } else { "replicated" };
+        let mode = if spec.mode() == ServiceMode::Global {
+            "global"
+        } else {
+            "replicated"
+        };
         table.row([
             spec.project.as_str().into(),
             spec.name.as_str().into(),

@@ -48,29 +48,43 @@ pub(crate) async fn run(command: MachineCommand, ui: &Ui, globals: &Globals) -> 
 }
 
 async fn list(client: &Client) -> CliResult<Vec<MachineStatus>> {
-    Ok(client.cluster().list_machines(within(30, ListMachinesRequest {})).await?.into_inner().machines)
+    Ok(client
+        .cluster()
+        .list_machines(within(30, ListMachinesRequest {}))
+        .await?
+        .into_inner()
+        .machines)
 }
 
 /// The machine of this name, id, or unique beginning of an id.
 fn find<'a>(machines: &'a [MachineStatus], text: &str) -> CliResult<&'a MachineStatus> {
     let record = |status: &'a MachineStatus| status.machine.as_ref();
-    let named = machines.iter().find(|status| record(status).is_some_and(|m| m.name == text || m.id == text));
+    let named = machines
+        .iter()
+        .find(|status| record(status).is_some_and(|m| m.name == text || m.id == text));
     if let Some(machine) = named {
         return Ok(machine);
     }
     let begins = |status: &&MachineStatus| {
-        text.len() >= 4 && status.machine.as_ref().is_some_and(|machine| machine.id.starts_with(text))
+        text.len() >= 4
+            && status
+                .machine
+                .as_ref()
+                .is_some_and(|machine| machine.id.starts_with(text))
     };
     let mut matches = machines.iter().filter(begins);
     match (matches.next(), matches.next()) {
         (Some(machine), None) => Ok(machine),
-        (Some(_), Some(_)) => {
-            Err(CliError::usage(format!("several machines have an id that begins with `{text}`")))
-        }
+        (Some(_), Some(_)) => Err(CliError::usage(format!(
+            "several machines have an id that begins with `{text}`"
+        ))),
         (None, _) => {
-            let names: Vec<&str> =
-                machines.iter().filter_map(|status| Some(status.machine.as_ref()?.name.as_str())).collect();
-            Err(CliError::usage(format!("there is no machine `{text}`")).hint(suggest::hint(text, names)))
+            let names: Vec<&str> = machines
+                .iter()
+                .filter_map(|status| Some(status.machine.as_ref()?.name.as_str()))
+                .collect();
+            Err(CliError::usage(format!("there is no machine `{text}`"))
+                .hint(suggest::hint(text, names)))
         }
     }
 }
@@ -84,15 +98,26 @@ mod tests {
     #[test]
     fn machines_are_found_by_name_id_and_beginning() {
         let machine = |id: &str, name: &str| MachineStatus {
-            machine: Some(MachineRecord { id: id.into(), name: name.into(), ..Default::default() }),
+            machine: Some(MachineRecord {
+                id: id.into(),
+                name: name.into(),
+                ..Default::default()
+            }),
             ..Default::default()
         };
-        let machines =
-            [machine("aaaa1111", "web-1"), machine("aaaa2222", "web-2"), machine("bbbb3333", "aaaa")];
+        let machines = [
+            machine("aaaa1111", "web-1"),
+            machine("aaaa2222", "web-2"),
+            machine("bbbb3333", "aaaa"),
+        ];
         let found = |text| find(&machines, text).map(|status| status.machine.clone().unwrap().name);
         assert_eq!(found("web-2").unwrap(), "web-2");
         assert_eq!(found("bbbb").unwrap(), "aaaa");
-        assert_eq!(found("aaaa").unwrap(), "aaaa", "a name beats the beginning of an id");
+        assert_eq!(
+            found("aaaa").unwrap(),
+            "aaaa",
+            "a name beats the beginning of an id"
+        );
         assert!(found("aaaa1").is_ok());
         assert!(found("bbb").is_err(), "too short to be meant");
         let text = found("wbe-1").unwrap_err().render();

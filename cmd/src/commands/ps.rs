@@ -8,9 +8,8 @@ use uc_api::v1::{Liveness, PsRequest, ReplicaStatus};
 use crate::cli::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
-use crate::times;
 use crate::ui::{Cell, DIM, RED, Table, Ui};
-use crate::view;
+use crate::{times, view};
 
 /// List the containers of all services on all machines
 #[derive(Debug, Args)]
@@ -26,8 +25,16 @@ pub(crate) struct PsArgs {
 
 pub(crate) async fn run(args: PsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
-    let request = PsRequest { services: args.services, project: args.project.unwrap_or_default() };
-    let replicas = client.services().ps(within(30, request)).await?.into_inner().replicas;
+    let request = PsRequest {
+        services: args.services,
+        project: args.project.unwrap_or_default(),
+    };
+    let replicas = client
+        .services()
+        .ps(within(30, request))
+        .await?
+        .into_inner()
+        .replicas;
     if args.output.is_json() {
         return ui.json(&replicas.iter().map(view::Replica::from).collect::<Vec<_>>());
     }
@@ -39,9 +46,19 @@ pub(crate) async fn run(args: PsArgs, ui: &Ui, globals: &Globals) -> CliResult {
 
 /// The table of `uc ps` and `uc inspect`.
 pub(super) fn table(replicas: &[ReplicaStatus], now: Timestamp) -> Table {
-    let mut table = Table::new(&["SERVICE", "CONTAINER", "IMAGE", "CREATED", "STATE", "IP", "MACHINE"]);
+    let mut table = Table::new(&[
+        "SERVICE",
+        "CONTAINER",
+        "IMAGE",
+        "CREATED",
+        "STATE",
+        "IP",
+        "MACHINE",
+    ]);
     for status in replicas {
-        let Some(replica) = &status.replica else { continue };
+        let Some(replica) = &status.replica else {
+            continue;
+        };
         let (mut text, condition) = view::condition(replica);
         let mut style = condition.style();
         let mut machine = Cell::from(status.machine_name.as_str());
@@ -99,9 +116,24 @@ mod tests {
             ..Default::default()
         };
         let replicas = [
-            status(replica("web", ReplicaState::Running, Health::Healthy), "m1", Liveness::Up, true),
-            status(replica("web", ReplicaState::Exited, Health::None), "m2", Liveness::Suspect, false),
-            status(replica("db", ReplicaState::Running, Health::None), "m3", Liveness::Down, true),
+            status(
+                replica("web", ReplicaState::Running, Health::Healthy),
+                "m1",
+                Liveness::Up,
+                true,
+            ),
+            status(
+                replica("web", ReplicaState::Exited, Health::None),
+                "m2",
+                Liveness::Suspect,
+                false,
+            ),
+            status(
+                replica("db", ReplicaState::Running, Health::None),
+                "m3",
+                Liveness::Down,
+                true,
+            ),
         ];
         let text = table(&replicas, Timestamp::from_second(301).unwrap()).render();
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());

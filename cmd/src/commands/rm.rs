@@ -1,7 +1,8 @@
 //! `uc rm`
 
 use clap::Args;
-use uc_api::v1::{PlanRequest, RemoveServices, plan_request::Change};
+use uc_api::v1::plan_request::Change;
+use uc_api::v1::{PlanRequest, RemoveServices};
 
 use crate::cli::Yes;
 use crate::connect::Globals;
@@ -26,9 +27,17 @@ pub(crate) struct RmArgs {
 
 pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
-    let change =
-        Change::Remove(RemoveServices { services: args.services, project: args.project.unwrap_or_default() });
-    let request = PlanRequest { change: Some(change) };
-    let options = Options { yes: args.yes.yes, dry_run: false, plan_is_data: true };
+    let change = Change::Remove(RemoveServices {
+        services: args.services,
+        project: args.project.unwrap_or_default(),
+    });
+    let request = PlanRequest {
+        change: Some(change),
+    };
+    let options = Options {
+        yes: args.yes.yes,
+        dry_run: false,
+        plan_is_data: true,
+    };
     rollout::run(ui, &client, request, &Contents::default(), &options).await
 }

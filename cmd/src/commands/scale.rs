@@ -1,7 +1,8 @@
 //! `uc scale`
 
 use clap::Args;
-use uc_api::v1::{PlanRequest, ScaleService, plan_request::Change};
+use uc_api::v1::plan_request::Change;
+use uc_api::v1::{PlanRequest, ScaleService};
 
 use crate::cli::Yes;
 use crate::connect::Globals;
@@ -25,8 +26,17 @@ pub(crate) struct ScaleArgs {
 
 pub(crate) async fn run(args: ScaleArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
-    let change = Change::Scale(ScaleService { service: args.service, replicas: args.replicas });
-    let request = PlanRequest { change: Some(change) };
-    let options = Options { yes: args.yes.yes, dry_run: false, plan_is_data: true };
+    let change = Change::Scale(ScaleService {
+        service: args.service,
+        replicas: args.replicas,
+    });
+    let request = PlanRequest {
+        change: Some(change),
+    };
+    let options = Options {
+        yes: args.yes.yes,
+        dry_run: false,
+        plan_is_data: true,
+    };
     rollout::run(ui, &client, request, &Contents::default(), &options).await
 }

@@ -27,7 +27,11 @@ struct Version {
 pub(crate) fn run(args: &VersionArgs, ui: &Ui) -> CliResult {
     let platform = format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH);
     if args.output.is_json() {
-        return ui.json(&Version { version: VERSION, protocol: PROTOCOL, platform });
+        return ui.json(&Version {
+            version: VERSION,
+            protocol: PROTOCOL,
+            platform,
+        });
     }
     ui.out(&format!("uc {VERSION} (protocol {PROTOCOL}, {platform})"))
 }

@@ -1,4 +1,5 @@
-//! What names of images may ask for: the state of the Git repository, the time, time zones. Asked only where a name is a template.
+//! What names of images may ask for: the state of the Git repository, the time, time zones. Asked
+//! only where a name is a template.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,14 +11,20 @@ use uc_compose::{Diagnostic, GitFacts, Project, TemplateFacts};
 /// Gives the images their names; what is wrong with one is returned.
 pub(super) fn fill(project: &mut Project, directory: &Path) -> Vec<Diagnostic> {
     let git = git(directory);
-    project.fill_images(&TemplateFacts { git: git.as_ref(), now: Timestamp::now().as_second(), zone: &zone })
+    project.fill_images(&TemplateFacts {
+        git: git.as_ref(),
+        now: Timestamp::now().as_second(),
+        zone: &zone,
+    })
 }
 
-/// The repository that the directory is in. None without git, without a repository, or without a commit.
+/// The repository that the directory is in. None without git, without a repository, or without a
+/// commit.
 fn git(directory: &Path) -> Option<GitFacts> {
     let head = ask(directory, &["log", "-1", "--format=%H %ct"])?;
     let (sha, committed_at) = head.trim().split_once(' ')?;
-    // Everything of the repository, as people expect of a tag: a change beside the project's directory counts too.
+    // Everything of the repository, as people expect of a tag: a change beside the project's
+    // directory counts too.
     let changes = ask(directory, &["status", "--porcelain"])?;
     Some(GitFacts {
         sha: sha.to_owned(),
@@ -29,14 +36,28 @@ fn git(directory: &Path) -> Option<GitFacts> {
 fn ask(directory: &Path, arguments: &[&str]) -> Option<String> {
     let mut git = Command::new("git");
     // A look must not write to the repository, nor wait for a lock or a password.
-    git.args(["--no-optional-locks", "-C"]).arg(directory).args(arguments).env("GIT_TERMINAL_PROMPT", "0");
-    let output = git.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    git.args(["--no-optional-locks", "-C"])
+        .arg(directory)
+        .args(arguments)
+        .env("GIT_TERMINAL_PROMPT", "0");
+    let output = git
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Offset and abbreviation of a zone, from the system's zone files.
 fn zone(name: &str, at: i64) -> Option<(i32, String)> {
-    let zone = if name == "Local" { TimeZone::system() } else { TimeZone::get(name).ok()? };
+    let zone = if name == "Local" {
+        TimeZone::system()
+    } else {
+        TimeZone::get(name).ok()?
+    };
     let info = zone.to_offset_info(Timestamp::from_second(at).ok()?);
     Some((info.offset().seconds(), info.abbreviation().to_owned()))
 }

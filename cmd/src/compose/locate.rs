@@ -1,6 +1,8 @@
-//! Which files a project consists of: what was typed, else `COMPOSE_FILE`, else the default names here or above.
+//! Which files a project consists of: what was typed, else `COMPOSE_FILE`, else the default names
+//! here or above.
 //!
-//! In Docker Compose's order: the `.env` of the working directory may name the compose files, whose directory may have a `.env` of its own.
+//! In Docker Compose's order: the `.env` of the working directory may name the compose files, whose
+//! directory may have a `.env` of its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,12 +36,19 @@ pub(super) fn locate(args: &ProjectArgs, environment: &Variables) -> Result<Loca
     })?;
     let named = named_directory(args, &here)?;
     let first = args.files.iter().find(|path| path.as_os_str() != "-");
-    let start =
-        named.clone().or_else(|| first.map(|path| parent(path, &here))).unwrap_or_else(|| here.clone());
+    let start = named
+        .clone()
+        .or_else(|| first.map(|path| parent(path, &here)))
+        .unwrap_or_else(|| here.clone());
     let explicit = explicit_env_files(args, environment);
     let mut dotenv = match &explicit {
-        Some(files) => files.iter().map(|path| env_file(path)).collect::<Result<_>>()?,
-        None => default_env_file(&start, &here, environment)?.into_iter().collect::<Vec<_>>(),
+        Some(files) => files
+            .iter()
+            .map(|path| env_file(path))
+            .collect::<Result<_>>()?,
+        None => default_env_file(&start, &here, environment)?
+            .into_iter()
+            .collect::<Vec<_>>(),
     };
 
     let mut ignored = Vec::new();
@@ -54,9 +63,10 @@ pub(super) fn locate(args: &ProjectArgs, environment: &Variables) -> Result<Loca
     };
     let directory = match named {
         Some(directory) => directory,
-        None => {
-            files.iter().find(|path| path.as_os_str() != "-").map_or(here.clone(), |path| parent(path, &here))
-        }
+        None => files
+            .iter()
+            .find(|path| path.as_os_str() != "-")
+            .map_or(here.clone(), |path| parent(path, &here)),
     };
     if explicit.is_none() && directory != start {
         // The first file found has the last word, so it comes last.
@@ -64,15 +74,26 @@ pub(super) fn locate(args: &ProjectArgs, environment: &Variables) -> Result<Loca
             dotenv.insert(0, second);
         }
     }
-    Ok(Located { directory, files, dotenv, ignored })
+    Ok(Located {
+        directory,
+        files,
+        dotenv,
+        ignored,
+    })
 }
 
 /// `--project-directory`, absolute.
 fn named_directory(args: &ProjectArgs, here: &Path) -> Result<Option<PathBuf>> {
-    let Some(typed) = &args.project_directory else { return Ok(None) };
+    let Some(typed) = &args.project_directory else {
+        return Ok(None);
+    };
     let directory = here.join(typed);
     if !directory.is_dir() {
-        let why = if directory.exists() { "is no directory" } else { "is not there" };
+        let why = if directory.exists() {
+            "is no directory"
+        } else {
+            "is not there"
+        };
         return Err(wrong(
             typed,
             format!("the project directory `{}` {why}", typed.display()),
@@ -94,7 +115,11 @@ fn explicit_env_files(args: &ProjectArgs, environment: &Variables) -> Option<Vec
         return Some(args.env_file.clone());
     }
     let listed = environment.get(env::COMPOSE_ENV_FILES)?;
-    let files: Vec<_> = listed.split(',').filter(|part| !part.is_empty()).map(PathBuf::from).collect();
+    let files: Vec<_> = listed
+        .split(',')
+        .filter(|part| !part.is_empty())
+        .map(PathBuf::from)
+        .collect();
     Some(files).filter(|files| !files.is_empty())
 }
 
@@ -110,19 +135,30 @@ fn env_file(path: &Path) -> Result<SourceFile> {
 }
 
 /// The `.env` of a directory, unless it is switched off or not there.
-fn default_env_file(directory: &Path, here: &Path, environment: &Variables) -> Result<Option<SourceFile>> {
+fn default_env_file(
+    directory: &Path,
+    here: &Path,
+    environment: &Variables,
+) -> Result<Option<SourceFile>> {
     let path = directory.join(".env");
     if disabled(environment)? || !path.is_file() {
         return Ok(None);
     }
     // As a person would name it.
-    let shown = if directory == here { Path::new(".env") } else { &path };
+    let shown = if directory == here {
+        Path::new(".env")
+    } else {
+        &path
+    };
     read::source(shown).map(Some)
 }
 
 /// `COMPOSE_DISABLE_ENV_FILE`, as Go reads booleans.
 fn disabled(environment: &Variables) -> Result<bool> {
-    match environment.get(env::COMPOSE_DISABLE_ENV_FILE).map(String::as_str) {
+    match environment
+        .get(env::COMPOSE_DISABLE_ENV_FILE)
+        .map(String::as_str)
+    {
         None | Some("" | "0" | "f" | "F" | "false" | "False" | "FALSE") => Ok(false),
         Some("1" | "t" | "T" | "true" | "True" | "TRUE") => Ok(true),
         Some(other) => Err(wrong(
@@ -133,7 +169,8 @@ fn disabled(environment: &Variables) -> Result<bool> {
     }
 }
 
-/// The variables, with those of `.env` below them. Most `.env` files say nothing about the project, and are not read for it twice.
+/// The variables, with those of `.env` below them. Most `.env` files say nothing about the project,
+/// and are not read for it twice.
 fn with_dotenv(environment: &Variables, dotenv: &[SourceFile]) -> Variables {
     if dotenv.iter().any(|file| file.text.contains("COMPOSE_")) {
         uc_compose::environment(environment, dotenv)
@@ -144,29 +181,51 @@ fn with_dotenv(environment: &Variables, dotenv: &[SourceFile]) -> Variables {
 
 /// `COMPOSE_FILE`.
 fn listed(variables: &Variables) -> Option<Vec<PathBuf>> {
-    let separator = variables.get(env::COMPOSE_PATH_SEPARATOR).filter(|text| !text.is_empty());
+    let separator = variables
+        .get(env::COMPOSE_PATH_SEPARATOR)
+        .filter(|text| !text.is_empty());
     let list = variables.get(env::COMPOSE_FILE)?;
     let parts = list.split(separator.map_or(":", String::as_str));
-    let files: Vec<_> = parts.filter(|part| !part.is_empty()).map(PathBuf::from).collect();
+    let files: Vec<_> = parts
+        .filter(|part| !part.is_empty())
+        .map(PathBuf::from)
+        .collect();
     Some(files).filter(|files| !files.is_empty())
 }
 
 /// The default names, in a directory or the nearest above it.
 fn defaults(start: &Path, here: &Path, ignored: &mut Vec<Diagnostic>) -> Result<Vec<PathBuf>> {
     for directory in start.ancestors() {
-        let Some(found) = default_files(|name| directory.join(name).is_file()) else { continue };
+        let Some(found) = default_files(|name| directory.join(name).is_file()) else {
+            continue;
+        };
         // As a person would name them: without the directory where that is the current one.
-        let shown = |name: &str| if directory == here { PathBuf::from(name) } else { directory.join(name) };
+        let shown = |name: &str| {
+            if directory == here {
+                PathBuf::from(name)
+            } else {
+                directory.join(name)
+            }
+        };
         for name in &found.ignored {
-            let message = format!("{name} is there too and is not read; {} is", found.files.join(" and "));
+            let message = format!(
+                "{name} is there too and is not read; {} is",
+                found.files.join(" and ")
+            );
             let hint = "remove one of them, or name what is meant with `-f`";
-            ignored.push(Diagnostic { severity: Severity::Warning, ..*wrong(&shown(name), message, hint) });
+            ignored.push(Diagnostic {
+                severity: Severity::Warning,
+                ..*wrong(&shown(name), message, hint)
+            });
         }
         return Ok(found.files.iter().map(|name| shown(name)).collect());
     }
     Err(wrong(
         Path::new(""),
-        format!("there is no compose file in {} or above it", start.display()),
+        format!(
+            "there is no compose file in {} or above it",
+            start.display()
+        ),
         "write a compose.yaml, or name a file with `-f FILE`",
     ))
 }

@@ -9,16 +9,23 @@ use uc_compose::{Diagnostic, SourceFile};
 
 use super::wrong;
 
-/// Guards memory against what is no file of text at all; `uc-compose` refuses far smaller ones with a reason.
+/// Guards memory against what is no file of text at all; `uc-compose` refuses far smaller ones with
+/// a reason.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
 /// A compose or `.env` file, or stdin for `-`.
 pub(super) fn source(path: &Path) -> Result<SourceFile, Box<Diagnostic>> {
-    let bytes =
-        if path.as_os_str() == "-" { take(io::stdin().lock()) } else { fs::File::open(path).and_then(take) };
+    let bytes = if path.as_os_str() == "-" {
+        take(io::stdin().lock())
+    } else {
+        fs::File::open(path).and_then(take)
+    };
     let bytes = bytes.map_err(|error| unreadable(path, &error))?;
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(SourceFile { path: path.to_owned(), text }),
+        Ok(text) => Ok(SourceFile {
+            path: path.to_owned(),
+            text,
+        }),
         Err(error) => Err(no_text(path, &error)),
     }
 }
@@ -34,7 +41,10 @@ fn take(file: impl io::Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SIZE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "it is larger than 16 MiB",
+        ));
     }
     Ok(bytes)
 }
@@ -42,10 +52,14 @@ fn take(file: impl io::Read) -> io::Result<Vec<u8>> {
 fn unreadable(path: &Path, error: &io::Error) -> Box<Diagnostic> {
     let shown = path.display();
     match error.kind() {
-        io::ErrorKind::NotFound => wrong(path, format!("there is no file `{shown}`"), similar(path)),
-        io::ErrorKind::IsADirectory => {
-            wrong(path, format!("`{shown}` is a folder, not a file"), inside(path))
+        io::ErrorKind::NotFound => {
+            wrong(path, format!("there is no file `{shown}`"), similar(path))
         }
+        io::ErrorKind::IsADirectory => wrong(
+            path,
+            format!("`{shown}` is a folder, not a file"),
+            inside(path),
+        ),
         io::ErrorKind::PermissionDenied => wrong(
             path,
             format!("`{shown}` may not be read by this user"),
@@ -56,7 +70,11 @@ fn unreadable(path: &Path, error: &io::Error) -> Box<Diagnostic> {
             format!("`{shown}` is larger than 16 MiB"),
             "a compose file is not that large: is it the right one?",
         ),
-        _ => wrong(path, format!("cannot read `{shown}`: {error}"), "is it a file, and is its disk there?"),
+        _ => wrong(
+            path,
+            format!("cannot read `{shown}`: {error}"),
+            "is it a file, and is its disk there?",
+        ),
     }
 }
 
@@ -68,22 +86,42 @@ fn no_text(path: &Path, error: &std::string::FromUtf8Error) -> Box<Diagnostic> {
     let hint = if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         "it looks like UTF-16: save it as UTF-8".to_owned()
     } else if before.contains(&0)
-        || bytes.get(at..).unwrap_or_default().iter().take(512).any(|byte| *byte == 0)
+        || bytes
+            .get(at..)
+            .unwrap_or_default()
+            .iter()
+            .take(512)
+            .any(|byte| *byte == 0)
     {
         "it looks like a program or an archive: is it the right one?".to_owned()
     } else {
-        format!("save it as UTF-8; `iconv -f latin1 -t utf-8 {}` turns an old text into it", path.display())
+        format!(
+            "save it as UTF-8; `iconv -f latin1 -t utf-8 {}` turns an old text into it",
+            path.display()
+        )
     };
-    wrong(path, format!("`{}` is not text in UTF-8: line {line} has other bytes", path.display()), hint)
+    wrong(
+        path,
+        format!(
+            "`{}` is not text in UTF-8: line {line} has other bytes",
+            path.display()
+        ),
+        hint,
+    )
 }
 
 /// What may have been meant by a file that is not there.
 fn similar(path: &Path) -> String {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let Ok(entries) = fs::read_dir(directory) else {
         return format!("there is no directory `{}` either", directory.display());
     };
-    let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
     let typed = path.file_name().unwrap_or_default().to_string_lossy();
     match nearest(&typed, names.iter().map(String::as_str)) {
         Some(name) => format!("did you mean `{}`?", path.with_file_name(name).display()),

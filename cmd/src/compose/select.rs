@@ -10,7 +10,9 @@ use crate::suggest;
 
 /// `web` of `web` or `shop/web`.
 pub(super) fn own_name<'a>(project: &Project, name: &'a str) -> &'a str {
-    name.strip_prefix(project.name.as_str()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name)
+    name.strip_prefix(project.name.as_str())
+        .and_then(|rest| rest.strip_prefix('/'))
+        .unwrap_or(name)
 }
 
 /// The named services and all that they wait for; all services where none is named.
@@ -18,21 +20,35 @@ pub(crate) fn select(project: &Project, names: &[String]) -> CliResult<Vec<Servi
     if names.is_empty() {
         return Ok(project.services.clone());
     }
-    let by_name: BTreeMap<&str, &Service> =
-        project.services.iter().map(|service| (service.spec.name.as_str(), service)).collect();
+    let by_name: BTreeMap<&str, &Service> = project
+        .services
+        .iter()
+        .map(|service| (service.spec.name.as_str(), service))
+        .collect();
     let mut wanted = BTreeSet::new();
     let mut next: Vec<&str> = Vec::new();
     for name in names {
         let own = own_name(project, name);
         if !by_name.contains_key(own) {
-            return Err(CliError::usage(format!("the project {} has no service `{name}`", project.name))
-                .hint(suggest::hint(name, by_name.keys().copied())));
+            return Err(CliError::usage(format!(
+                "the project {} has no service `{name}`",
+                project.name
+            ))
+            .hint(suggest::hint(name, by_name.keys().copied())));
         }
         next.push(own);
     }
     while let Some(name) = next.pop() {
-        let Some(service) = by_name.get(name).filter(|_| wanted.insert(name)) else { continue };
-        next.extend(service.spec.depends_on.iter().map(|dependency| dependency.service.as_str()));
+        let Some(service) = by_name.get(name).filter(|_| wanted.insert(name)) else {
+            continue;
+        };
+        next.extend(
+            service
+                .spec
+                .depends_on
+                .iter()
+                .map(|dependency| dependency.service.as_str()),
+        );
     }
     Ok(project
         .services
@@ -42,12 +58,16 @@ pub(crate) fn select(project: &Project, names: &[String]) -> CliResult<Vec<Servi
         .collect())
 }
 
-/// What has to be built for these services, in the order in which it must be: a service whose image another build needs comes first, even if
-/// it is none of them.
+/// What has to be built for these services, in the order in which it must be: a service whose image
+/// another build needs comes first, even if it is none of them.
 pub(crate) fn build_jobs(project: &Project, services: &[Service]) -> Vec<BuildJob> {
     fn visit(name: &str, project: &Project, seen: &mut BTreeSet<String>, jobs: &mut Vec<BuildJob>) {
-        let found = project.services.iter().find(|service| service.spec.name == name);
-        let Some((service, build)) = found.and_then(|service| Some((service, service.build.as_ref()?)))
+        let found = project
+            .services
+            .iter()
+            .find(|service| service.spec.name == name);
+        let Some((service, build)) =
+            found.and_then(|service| Some((service, service.build.as_ref()?)))
         else {
             return;
         };

@@ -38,7 +38,10 @@ pub(crate) struct Versions;
 impl Interceptor for Versions {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let metadata = request.metadata_mut();
-        metadata.insert(CLIENT_VERSION_KEY, MetadataValue::<Ascii>::from_static(VERSION));
+        metadata.insert(
+            CLIENT_VERSION_KEY,
+            MetadataValue::<Ascii>::from_static(VERSION),
+        );
         metadata.insert(PROTOCOL_KEY, MetadataValue::from(PROTOCOL));
         Ok(request)
     }
@@ -47,7 +50,11 @@ impl Interceptor for Versions {
 impl Client {
     /// Over a channel; `keep` lives as long.
     pub(crate) fn new(channel: Channel, label: String, keep: Keep) -> Self {
-        Self { channel: InterceptedService::new(channel, Versions), label, _keep: Arc::new(keep) }
+        Self {
+            channel: InterceptedService::new(channel, Versions),
+            label,
+            _keep: Arc::new(keep),
+        }
     }
 
     /// The machine at the other end.
@@ -76,7 +83,8 @@ impl Client {
     }
 }
 
-/// A call that must be answered within so many seconds. Streams have no such limit: keep-alive ends them when the other side is gone.
+/// A call that must be answered within so many seconds. Streams have no such limit: keep-alive ends
+/// them when the other side is gone.
 pub(crate) fn within<T>(seconds: u64, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(Duration::from_secs(seconds));

@@ -1,6 +1,8 @@
-//! One connection: opens the pipe (Unix socket, or `uc dial-stdio` through ssh) and sees that an HTTP/2 server is at its end.
+//! One connection: opens the pipe (Unix socket, or `uc dial-stdio` through ssh) and sees that an
+//! HTTP/2 server is at its end.
 //!
-//! A connection counts as answered once the server has greeted ([`super::greeting`]): no call is needed to find out.
+//! A connection counts as answered once the server has greeted ([`super::greeting`]): no call is
+//! needed to find out.
 
 use std::io;
 use std::path::Path;
@@ -46,7 +48,12 @@ pub(crate) async fn dial(connection: &Connection, env: &Env) -> CliResult<Client
     match connection {
         Connection::Unix(path) => unix(path).await,
         Connection::Ssh(target) => {
-            over_ssh(&Ssh::new(target.clone(), env), "uc dial-stdio", connection.to_string()).await
+            over_ssh(
+                &Ssh::new(target.clone(), env),
+                "uc dial-stdio",
+                connection.to_string(),
+            )
+            .await
         }
     }
 }
@@ -61,13 +68,16 @@ async fn unix(path: &Path) -> CliResult<Client> {
     let (reader, writer) = stream.into_split();
     match timeout(LOCAL_ANSWER, greet(Box::new(reader), Box::new(writer))).await {
         Ok(Ok(channel)) => Ok(Client::new(channel, label, Keep { _ssh: None })),
-        Ok(Err(error)) => Err(CliError::new(Kind::Partial, format!("{}: {error}", path.display()))
-            .hint("see `systemctl status ucd` and `journalctl -u ucd`")),
+        Ok(Err(error)) => Err(
+            CliError::new(Kind::Partial, format!("{}: {error}", path.display()))
+                .hint("see `systemctl status ucd` and `journalctl -u ucd`"),
+        ),
         Err(_) => Err(silent(&label, LOCAL_ANSWER)),
     }
 }
 
-/// Why a socket cannot be used, and what to do about it. `uc dial-stdio` says the same on the other side.
+/// Why a socket cannot be used, and what to do about it. `uc dial-stdio` says the same on the other
+/// side.
 pub(crate) fn socket_error(path: &Path, error: io::Error) -> CliError {
     let at = path.display();
     let (message, hint) = match error.kind() {
@@ -83,9 +93,14 @@ pub(crate) fn socket_error(path: &Path, error: io::Error) -> CliError {
             format!("this user may not talk to the daemon: permission denied on {at}"),
             "put the user into the group uc (`usermod -aG uc USER` as root) and log in again, or use root",
         ),
-        _ => (format!("the daemon's socket {at} cannot be used"), "see `systemctl status ucd`"),
+        _ => (
+            format!("the daemon's socket {at} cannot be used"),
+            "see `systemctl status ucd`",
+        ),
     };
-    CliError::new(Kind::Partial, message).source(error).hint(hint)
+    CliError::new(Kind::Partial, message)
+        .source(error)
+        .hint(hint)
 }
 
 /// A client through `remote`, a command line that pipes to the daemon's socket over there.
@@ -99,12 +114,23 @@ pub(crate) async fn over_ssh(ssh: &Ssh, remote: &str, label: String) -> CliResul
     let said = Arc::new(Mutex::new(String::new()));
     let listener = AbortOnDropHandle::new(tokio::spawn(collect(stderr, Arc::clone(&said))));
     match timeout(ANSWER, greet(Box::new(stdout), Box::new(stdin))).await {
-        Ok(Ok(channel)) => Ok(Client::new(channel, label, Keep { _ssh: Some((child, listener)) })),
-        Ok(Err(NoGreeting::End | NoGreeting::Io(_))) => Err(ended(&ssh.target, child, listener, &said).await),
-        Ok(Err(error @ NoGreeting::Other(_))) => {
-            Err(CliError::new(Kind::Partial, format!("{}: {error}", ssh.target))
-                .hint("a login without terminal must print nothing: look at ~/.bashrc and ~/.profile there"))
+        Ok(Ok(channel)) => Ok(Client::new(
+            channel,
+            label,
+            Keep {
+                _ssh: Some((child, listener)),
+            },
+        )),
+        Ok(Err(NoGreeting::End | NoGreeting::Io(_))) => {
+            Err(ended(&ssh.target, child, listener, &said).await)
         }
+        Ok(Err(error @ NoGreeting::Other(_))) => Err(CliError::new(
+            Kind::Partial,
+            format!("{}: {error}", ssh.target),
+        )
+        .hint(
+            "a login without terminal must print nothing: look at ~/.bashrc and ~/.profile there",
+        )),
         Err(_) => Err(silent(&ssh.target.to_string(), ANSWER)),
     }
 }
@@ -112,14 +138,22 @@ pub(crate) async fn over_ssh(ssh: &Ssh, remote: &str, label: String) -> CliResul
 /// `ssh` itself could not be started.
 pub(crate) fn no_ssh(error: io::Error) -> CliError {
     let missing = error.kind() == io::ErrorKind::NotFound;
-    let hint =
-        if missing { "install the OpenSSH client (on Debian: `apt-get install openssh-client`)" } else { "" };
-    CliError::failed("the program `ssh` could not be started").source(error).hint(hint)
+    let hint = if missing {
+        "install the OpenSSH client (on Debian: `apt-get install openssh-client`)"
+    } else {
+        ""
+    };
+    CliError::failed("the program `ssh` could not be started")
+        .source(error)
+        .hint(hint)
 }
 
 fn silent(whom: &str, after: Duration) -> CliError {
-    CliError::new(Kind::TimedOut, format!("{whom} did not answer within {} seconds", after.as_secs()))
-        .hint("the machine or its daemon may be overloaded; see `systemctl status ucd` there")
+    CliError::new(
+        Kind::TimedOut,
+        format!("{whom} did not answer within {} seconds", after.as_secs()),
+    )
+    .hint("the machine or its daemon may be overloaded; see `systemctl status ucd` there")
 }
 
 /// ssh's output ended before the daemon answered: its stderr says why.
@@ -133,7 +167,8 @@ async fn ended(
         Ok(Ok(status)) => status.code(),
         _ => None,
     };
-    // A shared connection left in the background may hold stderr open: do not wait for its end for long.
+    // A shared connection left in the background may hold stderr open: do not wait for its end for
+    // long.
     _ = timeout(Duration::from_millis(500), &mut listener).await;
     let text = said.lock().map(|text| text.clone()).unwrap_or_default();
     explain::explain(target, &text, exit)
@@ -160,8 +195,11 @@ async fn greet(reader: Reader, writer: Writer) -> Result<Channel, NoGreeting> {
     let (reader, greeted) = Greeted::new(reader);
     let mut pipe = Some(TokioIo::new(tokio::io::join(reader, Patient::new(writer))));
     let connector = tower::service_fn(move |_| {
-        // There is one pipe: a second try would have to log in again, in the middle of an operation.
-        let pipe = pipe.take().ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted));
+        // There is one pipe: a second try would have to log in again, in the middle of an
+        // operation.
+        let pipe = pipe
+            .take()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted));
         std::future::ready(pipe)
     });
     let channel = Endpoint::from_static("http://uc")
@@ -183,7 +221,8 @@ mod tests {
 
     #[test]
     fn each_trouble_with_the_socket_has_its_hint() {
-        let text = |kind| socket_error(Path::new("/run/uc/uc.sock"), io::Error::from(kind)).render();
+        let text =
+            |kind| socket_error(Path::new("/run/uc/uc.sock"), io::Error::from(kind)).render();
         assert!(text(io::ErrorKind::NotFound).contains("there is no socket"));
         assert!(text(io::ErrorKind::ConnectionRefused).contains("journalctl -u ucd"));
         assert!(text(io::ErrorKind::PermissionDenied).contains("group uc"));

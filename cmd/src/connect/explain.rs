@@ -1,15 +1,22 @@
-//! What `ssh` wrote to stderr, in words that say what to do. Pure: text and exit code in, error out.
+//! What `ssh` wrote to stderr, in words that say what to do. Pure: text and exit code in, error
+//! out.
 //!
-//! OpenSSH has no stable error codes (255 for all of its own), so its messages are recognised; what is not recognised is passed on as it is.
+//! OpenSSH has no stable error codes (255 for all of its own), so its messages are recognised; what
+//! is not recognised is passed on as it is.
 
 use crate::connection::SshTarget;
 use crate::error::{CliError, Kind};
 
 /// Lines of ssh that are no cause of anything.
-const NOISE: [&str; 4] =
-    ["Warning: Permanently added", "Connection to ", "Shared connection to ", "mux_client_request_session"];
+const NOISE: [&str; 4] = [
+    "Warning: Permanently added",
+    "Connection to ",
+    "Shared connection to ",
+    "mux_client_request_session",
+];
 
-/// Why `ssh TARGET COMMAND` did not work, from its stderr and exit code (`None`: killed, or still running).
+/// Why `ssh TARGET COMMAND` did not work, from its stderr and exit code (`None`: killed, or still
+/// running).
 pub(crate) fn explain(target: &SshTarget, stderr: &str, exit: Option<i32>) -> CliError {
     let lines: Vec<&str> = stderr
         .lines()
@@ -32,7 +39,10 @@ pub(crate) fn explain(target: &SshTarget, stderr: &str, exit: Option<i32>) -> Cl
     }
     for (needle, why) in [
         ("Could not resolve hostname", "the host name is not known"),
-        ("Connection refused", "nothing listens on the ssh port there"),
+        (
+            "Connection refused",
+            "nothing listens on the ssh port there",
+        ),
         ("Connection timed out", "no answer"),
         ("Operation timed out", "no answer"),
         ("No route to host", "no route to the host"),
@@ -42,21 +52,27 @@ pub(crate) fn explain(target: &SshTarget, stderr: &str, exit: Option<i32>) -> Cl
             return unreachable(target, why, line);
         }
     }
-    for needle in
-        ["Connection closed by", "Connection reset by", "kex_exchange_identification", "Timeout, server"]
-    {
+    for needle in [
+        "Connection closed by",
+        "Connection reset by",
+        "kex_exchange_identification",
+        "Timeout, server",
+    ] {
         if let Some(line) = find(needle) {
             return unreachable(target, "the other side closed the connection", line);
         }
     }
     let missing = |line: &&str| {
-        (line.contains("not found") || line.contains("No such file or directory")) && line.contains("uc")
+        (line.contains("not found") || line.contains("No such file or directory"))
+            && line.contains("uc")
     };
     if exit == Some(127) || (exit != Some(255) && lines.iter().any(missing)) {
         return CliError::failed(format!(
             "{target} has no `uc` (or not in the PATH of a login without terminal)"
         ))
-        .hint(format!("install it: `uc machine add {target}`, or run install.sh there"));
+        .hint(format!(
+            "install it: `uc machine add {target}`, or run install.sh there"
+        ));
     }
     let what = match exit {
         Some(code) => format!("ssh to {target} failed (exit code {code})"),
@@ -66,9 +82,19 @@ pub(crate) fn explain(target: &SshTarget, stderr: &str, exit: Option<i32>) -> Cl
     if !lines.is_empty() {
         error = error.source(lines.join("\n"));
     }
-    let port = target.port.map(|port| format!(" -p {port}")).unwrap_or_default();
-    let user = target.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
-    error.hint(format!("try it by hand: `ssh{port} {user}{} true`", target.host))
+    let port = target
+        .port
+        .map(|port| format!(" -p {port}"))
+        .unwrap_or_default();
+    let user = target
+        .user
+        .as_ref()
+        .map(|user| format!("{user}@"))
+        .unwrap_or_default();
+    error.hint(format!(
+        "try it by hand: `ssh{port} {user}{} true`",
+        target.host
+    ))
 }
 
 fn unreachable(target: &SshTarget, why: &str, line: &str) -> CliError {
@@ -78,12 +104,15 @@ fn unreachable(target: &SshTarget, why: &str, line: &str) -> CliError {
 }
 
 fn denied(target: &SshTarget, line: &str, lines: &[&str]) -> CliError {
-    let methods = line.split_once('(').map_or("", |(_, rest)| rest.trim_end_matches([')', '.']));
+    let methods = line
+        .split_once('(')
+        .map_or("", |(_, rest)| rest.trim_end_matches([')', '.']));
     let mut error = CliError::failed(format!(
         "{target} refused the login: none of our keys is accepted (it offers {methods})"
     ));
-    if let Some(line) =
-        lines.iter().find(|line| line.contains("not accessible") || line.starts_with("Load key"))
+    if let Some(line) = lines
+        .iter()
+        .find(|line| line.contains("not accessible") || line.starts_with("Load key"))
     {
         error = error.source((*line).to_owned());
     }
@@ -97,21 +126,33 @@ fn denied(target: &SshTarget, line: &str, lines: &[&str]) -> CliError {
 
 /// The host key has changed, or is not known where only known ones are taken.
 fn host_key(target: &SshTarget, lines: &[&str]) -> Option<CliError> {
-    let changed = lines.iter().any(|line| line.contains("REMOTE HOST IDENTIFICATION HAS CHANGED"));
-    if !changed && !lines.iter().any(|line| line.contains("Host key verification failed")) {
+    let changed = lines
+        .iter()
+        .any(|line| line.contains("REMOTE HOST IDENTIFICATION HAS CHANGED"));
+    if !changed
+        && !lines
+            .iter()
+            .any(|line| line.contains("Host key verification failed"))
+    {
         return None;
     }
     if !changed {
         return Some(
             CliError::failed(format!("the host key of {target} could not be verified"))
                 .source(lines.join("\n"))
-                .hint(format!("compare and accept it once by hand: `ssh {target} true`")),
+                .hint(format!(
+                    "compare and accept it once by hand: `ssh {target} true`"
+                )),
         );
     }
     // "Offending ED25519 key in /root/.ssh/known_hosts:3"
-    let offending = lines.iter().find_map(|line| line.strip_prefix("Offending ")?.split_once(" key in "));
-    let fingerprint =
-        lines.iter().find(|line| line.starts_with("SHA256:")).map(|line| line.trim_end_matches('.'));
+    let offending = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("Offending ")?.split_once(" key in "));
+    let fingerprint = lines
+        .iter()
+        .find(|line| line.starts_with("SHA256:"))
+        .map(|line| line.trim_end_matches('.'));
     let mut message = format!("the host key of {target} is not the one that was accepted before");
     if let Some((kind, place)) = offending {
         message = format!("{message} ({kind} key in {place})");
@@ -121,7 +162,10 @@ fn host_key(target: &SshTarget, lines: &[&str]) -> Option<CliError> {
         error = error.source(format!("the machine shows {fingerprint}"));
     }
     // ssh prints the command since 7.x: "  ssh-keygen -f "/root/.ssh/known_hosts" -R "10.0.0.1""
-    let printed = lines.iter().map(|line| line.trim()).find(|line| line.starts_with("ssh-keygen "));
+    let printed = lines
+        .iter()
+        .map(|line| line.trim())
+        .find(|line| line.starts_with("ssh-keygen "));
     let command = printed.map_or_else(
         || match offending.and_then(|(_, place)| place.rsplit_once(':')) {
             Some((file, _)) => format!("ssh-keygen -f {file} -R {}", known_host(target)),
@@ -160,26 +204,39 @@ mod tests {
 
     fn text(stderr: &str, exit: i32) -> String {
         let error = explain(&"root@10.0.0.9".parse().unwrap(), stderr, Some(exit));
-        format!("exit {}\n{}", error.kind.exit_code(), anstream::adapter::strip_str(&error.render()))
+        format!(
+            "exit {}\n{}",
+            error.kind.exit_code(),
+            anstream::adapter::strip_str(&error.render())
+        )
     }
 
     #[test]
     fn unreachable_hosts() {
-        insta::assert_snapshot!(text("ssh: connect to host 10.0.0.9 port 22: Connection timed out\r\n", 255));
+        insta::assert_snapshot!(text(
+            "ssh: connect to host 10.0.0.9 port 22: Connection timed out\r\n",
+            255
+        ));
         insta::assert_snapshot!(text(
             "ssh: Could not resolve hostname nope: Name or service not known\r\n",
             255
         ));
         assert!(
-            text("ssh: connect to host 10.0.0.9 port 22: Connection refused\r\n", 255)
-                .contains("nothing listens")
+            text(
+                "ssh: connect to host 10.0.0.9 port 22: Connection refused\r\n",
+                255
+            )
+            .contains("nothing listens")
         );
         assert!(text("kex_exchange_identification: Connection closed by remote host\r\nConnection closed by 10.0.0.9 port 22\r\n", 255).contains("closed the connection"));
     }
 
     #[test]
     fn wrong_key() {
-        insta::assert_snapshot!(text("root@10.0.0.9: Permission denied (publickey,password).\r\n", 255));
+        insta::assert_snapshot!(text(
+            "root@10.0.0.9: Permission denied (publickey,password).\r\n",
+            255
+        ));
         insta::assert_snapshot!(text(
             "Warning: Identity file /nope not accessible: No such file or directory.\nroot@10.0.0.9: Permission denied (publickey).\r\n",
             255
@@ -216,7 +273,10 @@ Host key verification failed.\r
             "No ED25519 host key is known for 10.0.0.9 and you have requested strict checking.\r\nHost key verification failed.\r\n",
             255,
         );
-        assert!(text.contains("could not be verified") && text.contains("No ED25519 host key"), "{text}");
+        assert!(
+            text.contains("could not be verified") && text.contains("No ED25519 host key"),
+            "{text}"
+        );
     }
 
     #[test]

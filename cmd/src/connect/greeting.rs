@@ -1,7 +1,7 @@
 //! Sees that an HTTP/2 server is at the other end of a pipe, without a call of its own.
 //!
-//! The first frame of a server is SETTINGS (RFC 9113, section 3.4). Its header is looked at in passing; anything else, such as the greeting
-//! of a login shell, is told as text.
+//! The first frame of a server is SETTINGS (RFC 9113, section 3.4). Its header is looked at in
+//! passing; anything else, such as the greeting of a login shell, is told as text.
 
 use std::io;
 use std::pin::Pin;
@@ -38,7 +38,14 @@ impl<R> Greeted<R> {
     /// Around a reader; the receiver gets the report.
     pub(super) fn new(inner: R) -> (Self, oneshot::Receiver<Result<(), NoGreeting>>) {
         let (tell, told) = oneshot::channel();
-        (Self { inner, begin: Vec::new(), tell: Some(tell) }, told)
+        (
+            Self {
+                inner,
+                begin: Vec::new(),
+                tell: Some(tell),
+            },
+            told,
+        )
     }
 
     fn report(&mut self, report: Result<(), NoGreeting>) {
@@ -74,7 +81,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for Greeted<R> {
     }
 }
 
-/// A writer that leaves it to the reader to say that the other side is gone: what it said last is still to be read, and says why.
+/// A writer that leaves it to the reader to say that the other side is gone: what it said last is
+/// still to be read, and says why.
 #[derive(Debug)]
 pub(super) struct Patient<W> {
     inner: W,
@@ -90,7 +98,10 @@ impl<W> Patient<W> {
     fn settle<T>(&mut self, result: io::Result<T>, instead: T) -> io::Result<T> {
         match result {
             Err(error)
-                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
             {
                 self.gone = true;
                 Ok(instead)
@@ -101,7 +112,11 @@ impl<W> Patient<W> {
 }
 
 impl<W: AsyncWrite + Unpin> AsyncWrite for Patient<W> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.gone {
             return Poll::Ready(Ok(buf.len()));
         }
@@ -133,12 +148,21 @@ fn judge(begin: &[u8], ended: bool) -> Option<Result<(), NoGreeting>> {
         let settings = begin[0] == 0 && begin[3] == 4 && begin[5..HEADER] == [0; 4];
         return Some(if settings { Ok(()) } else { Err(other(begin)) });
     }
-    ended.then(|| Err(if begin.is_empty() { NoGreeting::End } else { other(begin) }))
+    ended.then(|| {
+        Err(if begin.is_empty() {
+            NoGreeting::End
+        } else {
+            other(begin)
+        })
+    })
 }
 
 fn other(begin: &[u8]) -> NoGreeting {
     let text = String::from_utf8_lossy(begin);
-    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let line = text
+        .lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default();
     NoGreeting::Other(line.chars().filter(|c| !c.is_control()).collect())
 }
 
@@ -153,20 +177,34 @@ mod tests {
         let mut all = Vec::new();
         reader.read_to_end(&mut all).await.unwrap();
         assert_eq!(all, bytes, "nothing is taken out of the stream");
-        told.await.unwrap().map_or_else(|error| error.to_string(), |()| "a server".into())
+        told.await
+            .unwrap()
+            .map_or_else(|error| error.to_string(), |()| "a server".into())
     }
 
     #[tokio::test]
     async fn only_a_settings_frame_is_a_daemon() {
-        assert_eq!(greeting(&[0, 0, 18, 4, 0, 0, 0, 0, 0, 1, 2]).await, "a server");
-        assert_eq!(greeting(b"").await, "the daemon closed the connection at once");
+        assert_eq!(
+            greeting(&[0, 0, 18, 4, 0, 0, 0, 0, 0, 1, 2]).await,
+            "a server"
+        );
+        assert_eq!(
+            greeting(b"").await,
+            "the daemon closed the connection at once"
+        );
         assert_eq!(
             greeting(b"\nWelcome to m1!\nbye").await,
             "something other than the daemon answers: `Welcome to m1!`"
         );
-        assert_eq!(greeting(b"hi").await, "something other than the daemon answers: `hi`");
+        assert_eq!(
+            greeting(b"hi").await,
+            "something other than the daemon answers: `hi`"
+        );
         let http = greeting(b"HTTP/1.1 400 Bad Request\r\n").await;
-        assert_eq!(http, "something other than the daemon answers: `HTTP/1.1 400 Bad Request`");
+        assert_eq!(
+            http,
+            "something other than the daemon answers: `HTTP/1.1 400 Bad Request`"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How the system's `ssh` is called: never with a prompt, with a shared connection where that is possible.
+//! How the system's `ssh` is called: never with a prompt, with a shared connection where that is
+//! possible.
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,17 +23,23 @@ const MAX_CONTROL_PATH: usize = 107 - 18;
 pub(crate) struct Ssh {
     pub(crate) target: SshTarget,
     config: Option<PathBuf>,
-    /// Private directory of the shared connections; `None`: a connection of its own for each command.
+    /// Private directory of the shared connections; `None`: a connection of its own for each
+    /// command.
     control: Option<PathBuf>,
 }
 
 impl Ssh {
     /// For a target, with what the environment says.
     pub(crate) fn new(target: SshTarget, env: &Env) -> Self {
-        Self { target, config: env.ssh_config.clone(), control: control_directory(env) }
+        Self {
+            target,
+            config: env.ssh_config.clone(),
+            control: control_directory(env),
+        }
     }
 
-    /// `ssh … HOST REMOTE`, with all three streams piped. `remote` is a line for the other side's shell. The process ends with its handle.
+    /// `ssh … HOST REMOTE`, with all three streams piped. `remote` is a line for the other side's
+    /// shell. The process ends with its handle.
     pub(crate) fn command(&self, remote: &str) -> Command {
         let mut command = Command::new("ssh");
         command
@@ -62,8 +69,9 @@ impl Ssh {
         Some(command)
     }
 
-    /// Tells shared connections apart that `%C` (host, port, user) does not: another key or configuration is another login, and must not pass
-    /// through a connection that the first one opened.
+    /// Tells shared connections apart that `%C` (host, port, user) does not: another key or
+    /// configuration is another login, and must not pass through a connection that the first one
+    /// opened.
     fn login(&self) -> String {
         if self.target.key.is_none() && self.config.is_none() {
             return String::new();
@@ -95,13 +103,22 @@ impl Ssh {
         if let Some(directory) = &self.control {
             option("ControlMaster=auto".into());
             option("ControlPersist=60".into());
-            option(format!("ControlPath={}/%C{}", directory.display(), self.login()));
+            option(format!(
+                "ControlPath={}/%C{}",
+                directory.display(),
+                self.login()
+            ));
         }
         if let Some(config) = &self.config {
             list.extend(["-F".into(), config.into()]);
         }
         if let Some(key) = &self.target.key {
-            list.extend(["-i".into(), key.into(), "-o".into(), "IdentitiesOnly=yes".into()]);
+            list.extend([
+                "-i".into(),
+                key.into(),
+                "-o".into(),
+                "IdentitiesOnly=yes".into(),
+            ]);
         }
         if let Some(port) = self.target.port {
             list.extend(["-p".into(), port.to_string().into()]);
@@ -124,8 +141,9 @@ fn control_directory(env: &Env) -> Option<PathBuf> {
 
 fn make_private(directory: &Path) -> bool {
     _ = fs::DirBuilder::new().mode(0o700).create(directory);
-    fs::symlink_metadata(directory)
-        .is_ok_and(|meta| meta.is_dir() && Some(meta.uid()) == own_uid() && meta.mode().trailing_zeros() >= 6)
+    fs::symlink_metadata(directory).is_ok_and(|meta| {
+        meta.is_dir() && Some(meta.uid()) == own_uid() && meta.mode().trailing_zeros() >= 6
+    })
 }
 
 fn own_uid() -> Option<u32> {
@@ -139,31 +157,53 @@ mod tests {
     fn arguments(target: &str, env: &Env) -> String {
         let ssh = Ssh::new(target.parse().unwrap(), env);
         let command = ssh.command("uc dial-stdio");
-        let list: Vec<_> = command.as_std().get_args().map(|arg| arg.to_string_lossy()).collect();
+        let list: Vec<_> = command
+            .as_std()
+            .get_args()
+            .map(|arg| arg.to_string_lossy())
+            .collect();
         list.join(" ")
     }
 
     #[test]
     fn the_target_comes_after_all_options() {
         let runtime = tempfile::tempdir_in("/tmp").unwrap();
-        let env =
-            Env { ssh_config: Some("/c".into()), runtime_dir: Some(runtime.path().into()), ..Env::default() };
-        let line =
-            arguments("root@[fd00::1]:2222", &env).replace(&runtime.path().display().to_string(), "RUN");
-        assert!(line.ends_with("-F /c -p 2222 -- root@fd00::1 uc dial-stdio"), "{line}");
+        let env = Env {
+            ssh_config: Some("/c".into()),
+            runtime_dir: Some(runtime.path().into()),
+            ..Env::default()
+        };
+        let line = arguments("root@[fd00::1]:2222", &env)
+            .replace(&runtime.path().display().to_string(), "RUN");
+        assert!(
+            line.ends_with("-F /c -p 2222 -- root@fd00::1 uc dial-stdio"),
+            "{line}"
+        );
         assert!(line.contains("-o ControlPath=RUN/uc-ssh/%C-"), "{line}");
-        assert!(line.contains("-o BatchMode=yes") && line.contains("accept-new"), "{line}");
+        assert!(
+            line.contains("-o BatchMode=yes") && line.contains("accept-new"),
+            "{line}"
+        );
     }
 
     #[test]
     fn another_key_does_not_share_a_connection() {
         let runtime = tempfile::tempdir_in("/tmp").unwrap();
         let path = |key: Option<&str>| {
-            let env = Env { runtime_dir: Some(runtime.path().into()), ..Env::default() };
+            let env = Env {
+                runtime_dir: Some(runtime.path().into()),
+                ..Env::default()
+            };
             let mut target: SshTarget = "root@h".parse().unwrap();
             target.key = key.map(PathBuf::from);
             let line = Ssh::new(target, &env).arguments();
-            line.iter().find_map(|arg| arg.to_str()?.strip_prefix("ControlPath=").map(str::to_owned)).unwrap()
+            line.iter()
+                .find_map(|arg| {
+                    arg.to_str()?
+                        .strip_prefix("ControlPath=")
+                        .map(str::to_owned)
+                })
+                .unwrap()
         };
         assert!(path(None).ends_with("/%C"));
         assert_eq!(path(Some("/a")), path(Some("/a")));
@@ -174,7 +214,13 @@ mod tests {
     #[test]
     fn a_path_too_long_for_a_socket_means_no_shared_connection() {
         let long = PathBuf::from(format!("/tmp/{}", "x".repeat(80)));
-        let line = arguments("h", &Env { runtime_dir: Some(long), ..Env::default() });
+        let line = arguments(
+            "h",
+            &Env {
+                runtime_dir: Some(long),
+                ..Env::default()
+            },
+        );
         assert!(!line.contains("ControlPath"), "{line}");
     }
 
@@ -185,7 +231,10 @@ mod tests {
         let directory = runtime.path().join("uc-ssh");
         fs::create_dir(&directory).unwrap();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
-        let env = Env { runtime_dir: Some(runtime.path().into()), ..Env::default() };
+        let env = Env {
+            runtime_dir: Some(runtime.path().into()),
+            ..Env::default()
+        };
         assert!(!arguments("h", &env).contains("ControlPath"));
     }
 }

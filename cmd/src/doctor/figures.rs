@@ -1,4 +1,5 @@
-//! The store's figures in tables: what each machine keeps, how its writes go, and what goes between it and each other machine.
+//! The store's figures in tables: what each machine keeps, how its writes go, and what goes between
+//! it and each other machine.
 
 use uc_api::v1::{ExaminedMachine, StoreFigures};
 
@@ -10,7 +11,9 @@ use crate::view;
 /// The three tables, with an empty line between them.
 pub(crate) fn tables(machines: &[ExaminedMachine]) -> String {
     let look = Look::new(machines);
-    [kept(&look), written(&look, machines), exchanged(&look)].map(|table| table.render()).join("\n")
+    [kept(&look), written(&look, machines), exchanged(&look)]
+        .map(|table| table.render())
+        .join("\n")
 }
 
 fn kept(look: &Look<'_>) -> Table {
@@ -48,21 +51,31 @@ fn kept(look: &Look<'_>) -> Table {
 
 fn written(look: &Look<'_>, machines: &[ExaminedMachine]) -> Table {
     let mut table = Table::new(&[
-        "MACHINE", "COMMITS", "DURABLE", "FAILED", "WAITING", "MEAN", "P99", "UPTIME", "CLOCK", "DOCKER",
-        "UC",
+        "MACHINE", "COMMITS", "DURABLE", "FAILED", "WAITING", "MEAN", "P99", "UPTIME", "CLOCK",
+        "DOCKER", "UC",
     ]);
     for machine in &look.answered {
         let store = machine.store();
-        let examined =
-            machines.iter().find(|one| one.machine.as_ref().is_some_and(|record| record.id == machine.id));
-        let clock = examined.and_then(clock).map(|(ahead, error)| format!("{ahead:+} ms ± {error}"));
+        let examined = machines.iter().find(|one| {
+            one.machine
+                .as_ref()
+                .is_some_and(|record| record.id == machine.id)
+        });
+        let clock = examined
+            .and_then(clock)
+            .map(|(ahead, error)| format!("{ahead:+} ms ± {error}"));
         table.row([
             machine.name.into(),
             number(store.commits),
             number(store.durable_commits),
             number(store.failed_commits),
             number(store.waiting),
-            store.commit_us.checked_div(store.commits).map(micros).unwrap_or_default().into(),
+            store
+                .commit_us
+                .checked_div(store.commits)
+                .map(micros)
+                .unwrap_or_default()
+                .into(),
             p99(&store).into(),
             machine.uptime().into(),
             clock.unwrap_or_default().into(),
@@ -133,16 +146,22 @@ fn bytes(count: u64) -> String {
 
 /// `250 µs`, `2.5 ms`.
 fn micros(us: u64) -> String {
-    if us < 1000 { format!("{us} µs") } else { format!("{}.{} ms", us / 1000, us % 1000 / 100) }
+    if us < 1000 {
+        format!("{us} µs")
+    } else {
+        format!("{}.{} ms", us / 1000, us % 1000 / 100)
+    }
 }
 
 /// Of buckets only their ends are known.
 fn p99(store: &StoreFigures) -> String {
     match p99_us(store) {
         None => String::new(),
-        Some(u64::MAX) => {
-            store.commit_bucket_ends_us.last().map(|end| format!("> {}", micros(*end))).unwrap_or_default()
-        }
+        Some(u64::MAX) => store
+            .commit_bucket_ends_us
+            .last()
+            .map(|end| format!("> {}", micros(*end)))
+            .unwrap_or_default(),
         Some(end) => format!("≤ {}", micros(end)),
     }
 }
@@ -153,8 +172,17 @@ mod tests {
 
     #[test]
     fn sizes_and_times() {
-        assert_eq!([bytes(0), bytes(1023), bytes(10_000)], ["0 B", "1023 B", "9.8 KiB"]);
-        assert_eq!([bytes(1 << 31), bytes(u64::MAX)], ["2.0 GiB", "16777216.0 TiB"]);
-        assert_eq!([micros(250), micros(2_500), micros(50_000)], ["250 µs", "2.5 ms", "50.0 ms"]);
+        assert_eq!(
+            [bytes(0), bytes(1023), bytes(10_000)],
+            ["0 B", "1023 B", "9.8 KiB"]
+        );
+        assert_eq!(
+            [bytes(1 << 31), bytes(u64::MAX)],
+            ["2.0 GiB", "16777216.0 TiB"]
+        );
+        assert_eq!(
+            [micros(250), micros(2_500), micros(50_000)],
+            ["250 µs", "2.5 ms", "50.0 ms"]
+        );
     }
 }

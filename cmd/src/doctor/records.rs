@@ -7,7 +7,10 @@ use super::{Answered, COMMITS, Finding, LAG, Look, SLOW_US, WAITING, counted, fi
 
 pub(super) fn find(now: &Look<'_>, before: &[Look<'_>], found: &mut Vec<Finding>) {
     for machine in &now.answered {
-        let earlier: Vec<Answered<'_>> = before.iter().filter_map(|look| look.of(machine.id)).collect();
+        let earlier: Vec<Answered<'_>> = before
+            .iter()
+            .filter_map(|look| look.of(machine.id))
+            .collect();
         found.extend(writes(*machine, &earlier));
         found.extend(busy(*machine, &earlier));
         found.extend(slow(*machine));
@@ -24,7 +27,11 @@ pub(super) fn find(now: &Look<'_>, before: &[Look<'_>], found: &mut Vec<Finding>
 pub(super) fn may_pass(look: &Look<'_>) -> bool {
     look.answered.iter().any(|machine| {
         let store = machine.store();
-        let lags = machine.said.peers.iter().any(|peer| peer.connected && peer.lag > LAG);
+        let lags = machine
+            .said
+            .peers
+            .iter()
+            .any(|peer| peer.connected && peer.lag > LAG);
         lags || store.waiting > WAITING || store.failed_commits > 0
     })
 }
@@ -42,7 +49,11 @@ fn writes(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
     );
     let disk = machine.said.disk_failure.as_str();
     if !disk.is_empty() {
-        let count = if failed > 0 { format!("; {so_far}") } else { String::new() };
+        let count = if failed > 0 {
+            format!("; {so_far}")
+        } else {
+            String::new()
+        };
         return Some(finding(
             Problem,
             "writes",
@@ -54,7 +65,9 @@ fn writes(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
     if failed == 0 {
         return None;
     }
-    let growing = earlier.iter().any(|look| look.store().failed_commits < failed);
+    let growing = earlier
+        .iter()
+        .any(|look| look.store().failed_commits < failed);
     Some(if growing {
         finding(
             Problem,
@@ -64,8 +77,9 @@ fn writes(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
             free,
         )
     } else {
-        let hint =
-            format!("its disk takes writes at present; on {name}: `df -h /var/lib/uc`, `journalctl -u ucd`");
+        let hint = format!(
+            "its disk takes writes at present; on {name}: `df -h /var/lib/uc`, `journalctl -u ucd`"
+        );
         finding(Warning, "writes", [name], format!("{name}: {so_far}"), hint)
     })
 }
@@ -87,7 +101,8 @@ fn busy(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
     ))
 }
 
-/// The end of the bucket that the slowest in a hundred is in, in microseconds; `u64::MAX` for the open one. None: too few.
+/// The end of the bucket that the slowest in a hundred is in, in microseconds; `u64::MAX` for the
+/// open one. None: too few.
 pub(super) fn p99_us(store: &StoreFigures) -> Option<u64> {
     let all: u64 = store.commit_buckets.iter().sum();
     if all < COMMITS {
@@ -99,7 +114,13 @@ pub(super) fn p99_us(store: &StoreFigures) -> Option<u64> {
         so_far += count;
         so_far >= wanted
     })?;
-    Some(store.commit_bucket_ends_us.get(at).copied().unwrap_or(u64::MAX))
+    Some(
+        store
+            .commit_bucket_ends_us
+            .get(at)
+            .copied()
+            .unwrap_or(u64::MAX),
+    )
 }
 
 fn slow(machine: Answered<'_>) -> Option<Finding> {
@@ -107,8 +128,10 @@ fn slow(machine: Answered<'_>) -> Option<Finding> {
         return None;
     }
     let name = machine.name;
-    let message =
-        format!("{name}: of a hundred writes of records at least one takes more than {} ms", SLOW_US / 1000);
+    let message = format!(
+        "{name}: of a hundred writes of records at least one takes more than {} ms",
+        SLOW_US / 1000
+    );
     Some(finding(
         Warning,
         "slow",
@@ -133,8 +156,10 @@ fn history(machine: Answered<'_>) -> Vec<Finding> {
         found.push(finding(Problem, "damaged", [name], message, hint));
     }
     if said.rejoining {
-        let message = format!("{name} fetches all records anew; until that is done it shows what it had");
-        let hint = "seconds, as a rule; if it stays, see whether it has sessions: `uc doctor --figures`";
+        let message =
+            format!("{name} fetches all records anew; until that is done it shows what it had");
+        let hint =
+            "seconds, as a rule; if it stays, see whether it has sessions: `uc doctor --figures`";
         found.push(finding(Warning, "rejoining", [name], message, hint));
     }
     found
@@ -143,28 +168,53 @@ fn history(machine: Answered<'_>) -> Vec<Finding> {
 /// Without a session lag means nothing new: that there is none is said elsewhere.
 fn lags(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Vec<Finding> {
     let mut found = Vec::new();
-    for peer in machine.said.peers.iter().filter(|peer| peer.connected && peer.lag > LAG) {
+    for peer in machine
+        .said
+        .peers
+        .iter()
+        .filter(|peer| peer.connected && peer.lag > LAG)
+    {
         let lags: Vec<u64> = earlier
             .iter()
-            .map(|look| look.peer(&peer.machine_id).filter(|peer| peer.connected).map_or(0, |peer| peer.lag))
+            .map(|look| {
+                look.peer(&peer.machine_id)
+                    .filter(|peer| peer.connected)
+                    .map_or(0, |peer| peer.lag)
+            })
             .collect();
         if lags.iter().any(|lag| *lag <= LAG) {
             continue;
         }
-        let behind = format!("{} lacks {} changes that {} has", peer.machine_name, peer.lag, machine.name);
+        let behind = format!(
+            "{} lacks {} changes that {} has",
+            peer.machine_name, peer.lag, machine.name
+        );
         let (severity, message) = match lags.last() {
-            Some(lag) if peer.lag < *lag => (Note, format!("{behind}, and catches up: {lag} a moment ago")),
+            Some(lag) if peer.lag < *lag => (
+                Note,
+                format!("{behind}, and catches up: {lag} a moment ago"),
+            ),
             Some(_) => (Warning, format!("{behind}, and does not catch up")),
             None => (Note, format!("{behind} right now")),
         };
         let hint = "the line between them or the disk of the one behind is slow: `uc doctor --figures` shows what goes between them";
-        found.push(finding(severity, "lag", [peer.machine_name.as_str(), machine.name], message, hint));
+        found.push(finding(
+            severity,
+            "lag",
+            [peer.machine_name.as_str(), machine.name],
+            message,
+            hint,
+        ));
     }
     found
 }
 
 fn differences(machine: Answered<'_>) -> Vec<Finding> {
-    let differing = machine.said.peers.iter().filter(|peer| peer.differences > 0);
+    let differing = machine
+        .said
+        .peers
+        .iter()
+        .filter(|peer| peer.differences > 0);
     let message = |peer: &uc_api::v1::PeerFigures| {
         format!(
             "{} found {} in the records of {}, and repaired them, since its ucd started {} ago",
@@ -177,7 +227,13 @@ fn differences(machine: Answered<'_>) -> Vec<Finding> {
     let hint = "a fault of ours: please report it, with `uc doctor -o json` and `journalctl -u ucd` of both";
     differing
         .map(|peer| {
-            finding(Warning, "differences", [machine.name, peer.machine_name.as_str()], message(peer), hint)
+            finding(
+                Warning,
+                "differences",
+                [machine.name, peer.machine_name.as_str()],
+                message(peer),
+                hint,
+            )
         })
         .collect()
 }
@@ -188,18 +244,35 @@ fn quarantined(now: &Look<'_>, machine: Answered<'_>) -> Option<Finding> {
         return None;
     }
     let name_of = |id: &'_ String| {
-        let known = now.machines.iter().filter_map(|one| one.machine.as_ref()).find(|one| one.id == *id);
-        known.map_or_else(|| uc_api::id::short(id).to_owned(), |record| record.name.clone())
+        let known = now
+            .machines
+            .iter()
+            .filter_map(|one| one.machine.as_ref())
+            .find(|one| one.id == *id);
+        known.map_or_else(
+            || uc_api::id::short(id).to_owned(),
+            |record| record.name.clone(),
+        )
     };
-    let writers: Vec<String> = machine.said.quarantined_writers.iter().map(name_of).collect();
+    let writers: Vec<String> = machine
+        .said
+        .quarantined_writers
+        .iter()
+        .map(name_of)
+        .collect();
     let writers: Vec<&str> = writers.iter().map(String::as_str).collect();
-    let by = if writers.is_empty() { String::new() } else { format!(" by {}", list(&writers)) };
+    let by = if writers.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", list(&writers))
+    };
     let name = machine.name;
     let message = format!(
         "{name} does not go by {} yet, written{by} more than 60 s ahead of its clock",
         counted(count, "record", "records")
     );
-    let hint = "set the clocks (`timedatectl`): they count once the clock has come to where they are";
+    let hint =
+        "set the clocks (`timedatectl`): they count once the clock has come to where they are";
     Some(finding(Warning, "quarantined", [name], message, hint))
 }
 
@@ -223,17 +296,38 @@ fn unknown_form(machine: Answered<'_>) -> Option<Finding> {
 }
 
 fn conflicts(now: &Look<'_>) -> Option<Finding> {
-    let count =
-        now.answered.iter().map(|machine| machine.store().conflicts).max().filter(|count| *count > 0)?;
-    let message = format!("{} not settled", counted(count, "conflict is", "conflicts are"));
-    Some(finding(Warning, "conflicts", [], message, "`uc conflicts ls` shows what was changed on two sides"))
+    let count = now
+        .answered
+        .iter()
+        .map(|machine| machine.store().conflicts)
+        .max()
+        .filter(|count| *count > 0)?;
+    let message = format!(
+        "{} not settled",
+        counted(count, "conflict is", "conflicts are")
+    );
+    Some(finding(
+        Warning,
+        "conflicts",
+        [],
+        message,
+        "`uc conflicts ls` shows what was changed on two sides",
+    ))
 }
 
-/// Deletes are kept until all members have them; one that is down holds them up, an evicted one does not.
+/// Deletes are kept until all members have them; one that is down holds them up, an evicted one
+/// does not.
 fn deletes(now: &Look<'_>) -> Option<Finding> {
-    let most = now.answered.iter().max_by_key(|machine| machine.store().tombstones)?;
+    let most = now
+        .answered
+        .iter()
+        .max_by_key(|machine| machine.store().tombstones)?;
     let count = most.store().tombstones;
-    let down = most.said.peers.iter().filter(|peer| !peer.evicted && peer.liveness() == Liveness::Down);
+    let down = most
+        .said
+        .peers
+        .iter()
+        .filter(|peer| !peer.evicted && peer.liveness() == Liveness::Down);
     let names: Vec<&str> = down.map(|peer| peer.machine_name.as_str()).collect();
     if count == 0 || names.is_empty() {
         return None;
@@ -244,6 +338,9 @@ fn deletes(now: &Look<'_>) -> Option<Finding> {
         list(&names),
         if names.len() == 1 { "is" } else { "are" }
     );
-    let hint = format!("after 72 h nothing waits any more; gone for good: `uc machine rm {}`", names[0]);
+    let hint = format!(
+        "after 72 h nothing waits any more; gone for good: `uc machine rm {}`",
+        names[0]
+    );
     Some(finding(Note, "deletes", names, message, hint))
 }

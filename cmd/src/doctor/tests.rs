@@ -44,7 +44,11 @@ fn peer(name: &str) -> PeerFigures {
 /// All is well with these machines; the first one was asked.
 fn well(names: &[&str]) -> Vec<ExaminedMachine> {
     let one = |name: &&str| ExaminedMachine {
-        machine: Some(MachineRecord { id: id(name), name: (*name).into(), ..Default::default() }),
+        machine: Some(MachineRecord {
+            id: id(name),
+            name: (*name).into(),
+            ..Default::default()
+        }),
         liveness: Liveness::Up.into(),
         connected: *name == names[0],
         asked_at_ms: NOW,
@@ -56,7 +60,11 @@ fn well(names: &[&str]) -> Vec<ExaminedMachine> {
             clock_to_ms: NOW + 5,
             started_at_ms: NOW - 7_200_000,
             store: Some(store()),
-            peers: names.iter().filter(|other| *other != name).map(|other| peer(other)).collect(),
+            peers: names
+                .iter()
+                .filter(|other| *other != name)
+                .map(|other| peer(other))
+                .collect(),
             ..Default::default()
         }),
         ..Default::default()
@@ -73,7 +81,9 @@ fn with(index: usize, change: impl FnOnce(&mut ExaminedMachine)) -> Vec<Examined
 
 /// m1, m2 and m3, one of which says something else.
 fn saying(index: usize, change: impl FnOnce(&mut Examination)) -> Vec<ExaminedMachine> {
-    with(index, |machine| change(machine.examination.as_mut().unwrap()))
+    with(index, |machine| {
+        change(machine.examination.as_mut().unwrap())
+    })
 }
 
 fn storing(index: usize, change: impl FnOnce(&mut StoreFigures)) -> Vec<ExaminedMachine> {
@@ -90,14 +100,24 @@ fn silent(index: usize, liveness: Liveness) -> Vec<ExaminedMachine> {
 }
 
 fn of(looks: &[Vec<ExaminedMachine>]) -> Vec<(Severity, &'static str, Vec<String>)> {
-    findings(looks).into_iter().map(|found| (found.severity, found.kind, found.machines)).collect()
+    findings(looks)
+        .into_iter()
+        .map(|found| (found.severity, found.kind, found.machines))
+        .collect()
 }
 
 /// The one finding there must be, as severity, kind and machines, and its words.
 #[track_caller]
-fn only(looks: &[Vec<ExaminedMachine>], severity: Severity, kind: &str, machines: &[&str]) -> String {
+fn only(
+    looks: &[Vec<ExaminedMachine>],
+    severity: Severity,
+    kind: &str,
+    machines: &[&str],
+) -> String {
     let found = findings(looks);
-    let [one] = found.as_slice() else { panic!("{} findings: {found:#?}", found.len()) };
+    let [one] = found.as_slice() else {
+        panic!("{} findings: {found:#?}", found.len())
+    };
     assert_eq!((one.severity, one.kind), (severity, kind), "{one:#?}");
     assert_eq!(one.machines, machines, "{one:#?}");
     assert!(!one.hint.is_empty(), "nothing to do about it: {one:#?}");
@@ -138,11 +158,19 @@ fn an_evicted_machine_is_one_finding_and_none_that_is_down() {
 #[test]
 fn a_machine_that_answers_and_that_others_do_not_see() {
     let mut machines = saying(0, |said| said.peers[1].liveness = Liveness::Down.into());
-    let said = only(std::slice::from_ref(&machines), Warning, "seen-down", &["m3", "m1"]);
+    let said = only(
+        std::slice::from_ref(&machines),
+        Warning,
+        "seen-down",
+        &["m3", "m1"],
+    );
     assert_eq!(said, "m3 answers, and is seen as down by m1");
     machines[1].examination.as_mut().unwrap().peers[1].liveness = Liveness::Suspect.into();
     let said = only(&[machines], Warning, "seen-down", &["m3", "m1", "m2"]);
-    assert_eq!(said, "m3 answers, and is seen as down by m1 and suspect by m2");
+    assert_eq!(
+        said,
+        "m3 answers, and is seen as down by m1 and suspect by m2"
+    );
     let machines = saying(1, |said| said.peers[0].liveness = Liveness::Suspect.into());
     only(&[machines], Warning, "seen-suspect", &["m1", "m2"]);
 }
@@ -153,8 +181,21 @@ fn two_machines_without_a_session() {
     // One end is enough to say so.
     let apart = saying(0, |said| said.peers[1].connected = false);
     assert!(may_pass(&apart));
-    only(&[apart.clone(), apart.clone()], Problem, "no-session", &["m1", "m3"]);
-    assert!(only(std::slice::from_ref(&apart), Note, "no-session", &["m1", "m3"]).contains("right now"));
+    only(
+        &[apart.clone(), apart.clone()],
+        Problem,
+        "no-session",
+        &["m1", "m3"],
+    );
+    assert!(
+        only(
+            std::slice::from_ref(&apart),
+            Note,
+            "no-session",
+            &["m1", "m3"]
+        )
+        .contains("right now")
+    );
     assert_eq!(of(&[apart.clone(), all.clone()]), [], "it is open again");
     assert_eq!(of(&[all, apart]), [], "it was there a moment ago");
     // In a large cluster not all are neighbours.
@@ -171,8 +212,16 @@ fn two_machines_without_a_session() {
 
 #[test]
 fn parts_that_do_not_work() {
-    let part = UnreadyPart { part: "DNS".into(), reason: "port 53 is taken".into() };
-    let said = only(&[saying(1, |said| said.unready = vec![part])], Problem, "unready", &["m2"]);
+    let part = UnreadyPart {
+        part: "DNS".into(),
+        reason: "port 53 is taken".into(),
+    };
+    let said = only(
+        &[saying(1, |said| said.unready = vec![part])],
+        Problem,
+        "unready",
+        &["m2"],
+    );
     assert_eq!(said, "m2: DNS does not work: port 53 is taken");
     let machines = saying(1, |said| said.docker_failure = "connection refused".into());
     let said = only(&[machines], Problem, "docker", &["m2"]);
@@ -184,12 +233,19 @@ fn a_peer_lags_only_if_it_lasts() {
     let lagging = |lag| saying(0, |said| said.peers[1].lag = lag);
     assert!(may_pass(&lagging(LAG + 1)) && !may_pass(&lagging(LAG)));
     let said = only(&[lagging(500), lagging(500)], Warning, "lag", &["m3", "m1"]);
-    assert_eq!(said, "m3 lacks 500 changes that m1 has, and does not catch up");
+    assert_eq!(
+        said,
+        "m3 lacks 500 changes that m1 has, and does not catch up"
+    );
     let said = only(&[lagging(500), lagging(400)], Note, "lag", &["m3", "m1"]);
     assert!(said.contains("catches up: 500 a moment ago"), "{said}");
     assert!(only(&[lagging(500)], Note, "lag", &["m3", "m1"]).ends_with("right now"));
     assert_eq!(of(&[lagging(500), lagging(3)]), [], "it caught up");
-    assert_eq!(of(&[lagging(3), lagging(500)]), [], "something was just written");
+    assert_eq!(
+        of(&[lagging(3), lagging(500)]),
+        [],
+        "something was just written"
+    );
     // A session that ended told its last lag: what it is now nobody knows.
     let mut ended = lagging(500);
     let peer = &mut ended[0].examination.as_mut().unwrap().peers[1];
@@ -207,11 +263,18 @@ fn writes_that_fail() {
         "m2: writes fail: 4 writes of records failed since its ucd started 2 hours ago, some of them just now"
     );
     let said = only(&[failed(1), failed(1)], Warning, "writes", &["m2"]);
-    assert_eq!(said, "m2: 1 write of records failed since its ucd started 2 hours ago");
+    assert_eq!(
+        said,
+        "m2: 1 write of records failed since its ucd started 2 hours ago"
+    );
     let mut full = failed(0);
-    full[1].examination.as_mut().unwrap().disk_failure = "No space left on device (os error 28)".into();
+    full[1].examination.as_mut().unwrap().disk_failure =
+        "No space left on device (os error 28)".into();
     let said = only(&[full], Problem, "writes", &["m2"]);
-    assert_eq!(said, "m2 cannot write to its disk: No space left on device (os error 28)");
+    assert_eq!(
+        said,
+        "m2 cannot write to its disk: No space left on device (os error 28)"
+    );
 }
 
 #[test]
@@ -226,19 +289,48 @@ fn a_writer_that_does_not_keep_up() {
 
 #[test]
 fn slow_commits() {
-    let buckets = |buckets: [u64; 9]| vec![storing(1, |store| store.commit_buckets = buckets.into())];
-    only(&buckets([900, 0, 0, 0, 0, 0, 85, 15, 0]), Warning, "slow", &["m2"]);
-    only(&buckets([900, 0, 0, 0, 0, 0, 0, 0, 100]), Warning, "slow", &["m2"]);
-    assert_eq!(of(&buckets([900, 0, 0, 0, 0, 0, 90, 10, 0])), [], "99 in a hundred take 50 ms at most");
-    assert_eq!(of(&buckets([0, 0, 0, 0, 0, 0, 0, 50, 40])), [], "too few to say");
+    let buckets =
+        |buckets: [u64; 9]| vec![storing(1, |store| store.commit_buckets = buckets.into())];
+    only(
+        &buckets([900, 0, 0, 0, 0, 0, 85, 15, 0]),
+        Warning,
+        "slow",
+        &["m2"],
+    );
+    only(
+        &buckets([900, 0, 0, 0, 0, 0, 0, 0, 100]),
+        Warning,
+        "slow",
+        &["m2"],
+    );
+    assert_eq!(
+        of(&buckets([900, 0, 0, 0, 0, 0, 90, 10, 0])),
+        [],
+        "99 in a hundred take 50 ms at most"
+    );
+    assert_eq!(
+        of(&buckets([0, 0, 0, 0, 0, 0, 0, 50, 40])),
+        [],
+        "too few to say"
+    );
 }
 
 #[test]
 fn a_store_that_was_damaged_or_is_filled_anew() {
-    let machines = saying(2, |said| said.set_aside = "/var/lib/uc/state.db.damaged".into());
+    let machines = saying(2, |said| {
+        said.set_aside = "/var/lib/uc/state.db.damaged".into()
+    });
     let said = only(&[machines], Problem, "damaged", &["m3"]);
-    assert!(said.contains("/var/lib/uc/state.db.damaged") && said.contains("2 hours ago"), "{said}");
-    only(&[saying(2, |said| said.rejoining = true)], Warning, "rejoining", &["m3"]);
+    assert!(
+        said.contains("/var/lib/uc/state.db.damaged") && said.contains("2 hours ago"),
+        "{said}"
+    );
+    only(
+        &[saying(2, |said| said.rejoining = true)],
+        Warning,
+        "rejoining",
+        &["m3"],
+    );
 }
 
 #[test]
@@ -250,9 +342,15 @@ fn clocks_are_apart_by_what_the_calls_time_does_not_explain() {
         })
     };
     let said = only(&[ahead(2, 5_000)], Warning, "clock", &["m3", "m2"]);
-    assert_eq!(said, "the clock of m3 is 5.000 s (± 0.010 s) ahead of that of m2");
+    assert_eq!(
+        said,
+        "the clock of m3 is 5.000 s (± 0.010 s) ahead of that of m2"
+    );
     let said = only(&[ahead(2, -31_000)], Problem, "clock", &["m3", "m1"]);
-    assert!(said.contains("31.000 s (± 0.010 s) behind that of m1"), "{said}");
+    assert!(
+        said.contains("31.000 s (± 0.010 s) behind that of m1"),
+        "{said}"
+    );
     assert_eq!(of(&[ahead(2, 2_000)]), []);
     assert_eq!(of(&[ahead(2, 2_010)]), [], "it may be 2 s");
     // The machine that was asked can be the one that is wrong: the others agree.
@@ -276,22 +374,41 @@ fn clocks_are_apart_by_what_the_calls_time_does_not_explain() {
 #[test]
 fn what_a_call_says_of_a_clock() {
     let machines = well(&["m1"]);
-    assert_eq!(clock(&machines[0]), Some((0, 5)), "between 5 ms behind and 5 ms ahead");
+    assert_eq!(
+        clock(&machines[0]),
+        Some((0, 5)),
+        "between 5 ms behind and 5 ms ahead"
+    );
     assert_eq!(clock(&ExaminedMachine::default()), None);
 }
 
 #[test]
 fn records_that_wait_for_a_clock_name_who_wrote_them() {
     let mut machines = storing(0, |store| store.quarantined = 2);
-    machines[0].examination.as_mut().unwrap().quarantined_writers = vec![id("m3"), "ab".repeat(16)];
+    machines[0]
+        .examination
+        .as_mut()
+        .unwrap()
+        .quarantined_writers = vec![id("m3"), "ab".repeat(16)];
     let said = only(&[machines], Warning, "quarantined", &["m1"]);
-    assert!(said.contains("2 records") && said.contains("by m3 and abab"), "{said}");
+    assert!(
+        said.contains("2 records") && said.contains("by m3 and abab"),
+        "{said}"
+    );
 }
 
 #[test]
 fn records_of_unknown_form() {
-    let said = only(&[storing(0, |store| store.opaque = 1)], Warning, "unknown-form", &["m1"]);
-    assert!(said.contains("1 record of a form that its ucd 0.1.0"), "{said}");
+    let said = only(
+        &[storing(0, |store| store.opaque = 1)],
+        Warning,
+        "unknown-form",
+        &["m1"],
+    );
+    assert!(
+        said.contains("1 record of a form that its ucd 0.1.0"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -304,10 +421,25 @@ fn differences_that_were_repaired() {
 #[test]
 fn conflicts_are_said_once() {
     let mut machines = storing(0, |store| store.conflicts = 2);
-    machines[1].examination.as_mut().unwrap().store.as_mut().unwrap().conflicts = 2;
-    assert_eq!(only(&[machines], Warning, "conflicts", &[]), "2 conflicts are not settled");
+    machines[1]
+        .examination
+        .as_mut()
+        .unwrap()
+        .store
+        .as_mut()
+        .unwrap()
+        .conflicts = 2;
     assert_eq!(
-        only(&[storing(2, |store| store.conflicts = 1)], Warning, "conflicts", &[]),
+        only(&[machines], Warning, "conflicts", &[]),
+        "2 conflicts are not settled"
+    );
+    assert_eq!(
+        only(
+            &[storing(2, |store| store.conflicts = 1)],
+            Warning,
+            "conflicts",
+            &[]
+        ),
         "1 conflict is not settled"
     );
 }
@@ -323,17 +455,28 @@ fn deletes_wait_for_those_that_are_down_and_not_for_the_evicted() {
         machines
     };
     let found = findings(&[waiting(false)]);
-    assert_eq!((found[1].severity, found[1].kind), (Note, "deletes"), "{found:#?}");
+    assert_eq!(
+        (found[1].severity, found[1].kind),
+        (Note, "deletes"),
+        "{found:#?}"
+    );
     assert_eq!(found[1].message, "4 deletes are kept until m3 is back");
     only(&[waiting(true)], Problem, "evicted", &["m3"]);
-    assert_eq!(of(&[storing(0, |store| store.tombstones = 4)]), [], "a moment later all have them");
+    assert_eq!(
+        of(&[storing(0, |store| store.tombstones = 4)]),
+        [],
+        "a moment later all have them"
+    );
 }
 
 #[test]
 fn different_versions() {
     let machines = saying(1, |said| said.uc_version = "0.2.0".into());
     let said = only(&[machines], Warning, "versions", &["m1", "m2", "m3"]);
-    assert_eq!(said, "the machines run different versions of ucd: 0.1.0 on m1 and m3; 0.2.0 on m2");
+    assert_eq!(
+        said,
+        "the machines run different versions of ucd: 0.1.0 on m1 and m3; 0.2.0 on m2"
+    );
 }
 
 #[test]
@@ -344,8 +487,19 @@ fn the_worst_comes_first() {
     let figures = said.store.as_mut().unwrap();
     (figures.tombstones, figures.conflicts) = (1, 1);
     machines[1].examination.as_mut().unwrap().docker_failure = "gone".into();
-    let kinds: Vec<_> = of(&[machines]).into_iter().map(|(severity, kind, _)| (severity, kind)).collect();
-    assert_eq!(kinds, [(Problem, "down"), (Problem, "docker"), (Warning, "conflicts"), (Note, "deletes")]);
+    let kinds: Vec<_> = of(&[machines])
+        .into_iter()
+        .map(|(severity, kind, _)| (severity, kind))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            (Problem, "down"),
+            (Problem, "docker"),
+            (Warning, "conflicts"),
+            (Note, "deletes")
+        ]
+    );
 }
 
 #[test]

@@ -8,7 +8,8 @@ pub(super) fn find(now: &Look<'_>, found: &mut Vec<Finding>) {
     found.extend(versions(now));
 }
 
-/// Each clock against the one in the middle, so that one that is wrong is told from many that are right.
+/// Each clock against the one in the middle, so that one that is wrong is told from many that are
+/// right.
 fn clocks(now: &Look<'_>, found: &mut Vec<Finding>) {
     let mut clocks: Vec<(i64, i64, &str)> = now
         .machines
@@ -19,7 +20,8 @@ fn clocks(now: &Look<'_>, found: &mut Vec<Finding>) {
         })
         .collect();
     clocks.sort_unstable();
-    let Some((middle, middle_error, reference)) = clocks.get(clocks.len().saturating_sub(1) / 2).copied()
+    let Some((middle, middle_error, reference)) =
+        clocks.get(clocks.len().saturating_sub(1) / 2).copied()
     else {
         return;
     };
@@ -30,7 +32,11 @@ fn clocks(now: &Look<'_>, found: &mut Vec<Finding>) {
         if certain <= CLOCK_WARNING_MS {
             continue;
         }
-        let severity = if certain > CLOCK_PROBLEM_MS { Problem } else { Warning };
+        let severity = if certain > CLOCK_PROBLEM_MS {
+            Problem
+        } else {
+            Warning
+        };
         let direction = if apart > 0 { "ahead of" } else { "behind" };
         let message = format!(
             "the clock of {name} is {} (± {}) {direction} that of {reference}",
@@ -47,13 +53,28 @@ fn seconds(ms: i64) -> String {
 }
 
 fn versions(now: &Look<'_>) -> Option<Finding> {
-    let versions = grouped(now.answered.iter().map(|one| (one.said.uc_version.as_str(), one.name)));
+    let versions = grouped(
+        now.answered
+            .iter()
+            .map(|one| (one.said.uc_version.as_str(), one.name)),
+    );
     if versions.len() < 2 {
         return None;
     }
-    let lines: Vec<String> =
-        versions.iter().map(|(version, names)| format!("{version} on {}", list(names))).collect();
+    let lines: Vec<String> = versions
+        .iter()
+        .map(|(version, names)| format!("{version} on {}", list(names)))
+        .collect();
     let names = now.answered.iter().map(|one| one.name);
-    let message = format!("the machines run different versions of ucd: {}", lines.join("; "));
-    Some(finding(Warning, "versions", names, message, "run install.sh of the newest version on the others"))
+    let message = format!(
+        "the machines run different versions of ucd: {}",
+        lines.join("; ")
+    );
+    Some(finding(
+        Warning,
+        "versions",
+        names,
+        message,
+        "run install.sh of the newest version on the others",
+    ))
 }

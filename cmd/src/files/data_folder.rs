@@ -1,9 +1,9 @@
-//! Folders of a compose file that are there to be filled: on one computer Docker makes them when they are missing; on several machines they
-//! are volumes, whose data stays when its container is replaced, and which the planner keeps with its replicas.
+//! Folders of a compose file that are there to be filled: on one computer Docker makes them when
+//! they are missing; on several machines they are volumes, whose data stays when its container is
+//! replaced, and which the planner keeps with its replicas.
 
-use std::fs;
-use std::io;
 use std::path::Path;
+use std::{fs, io};
 
 use uc_api::v1::{MountKind, MountSpec, VolumeSpec};
 
@@ -40,11 +40,17 @@ pub(super) fn state(path: &Path) -> io::Result<State> {
     Ok(State::Empty)
 }
 
-/// The volume of a data folder: named by the path as the compose file has it, so that it is the same from every computer. Two paths never
-/// give the same name.
+/// The volume of a data folder: named by the path as the compose file has it, so that it is the
+/// same from every computer. Two paths never give the same name.
 pub(super) fn volume_name(project: &str, written: &str) -> String {
-    let parts: Vec<&str> = written.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    let parts: Vec<&str> = written
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    let plain = |part: &str| {
+        part.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+    };
     if let [part] = parts.as_slice()
         && plain(part)
         && *part != ".."
@@ -54,16 +60,34 @@ pub(super) fn volume_name(project: &str, written: &str) -> String {
     }
     let path = parts.join("/");
     let names = parts.iter().filter(|part| **part != "..").copied();
-    let names = names.filter(|part| *part != "~").collect::<Vec<_>>().join("-");
-    let clean = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' };
+    let names = names
+        .filter(|part| *part != "~")
+        .collect::<Vec<_>>()
+        .join("-");
+    let clean = |c: char| {
+        if c.is_ascii_alphanumeric() || "_.-".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
     let slug: String = names.chars().map(clean).take(MAX_SLUG).collect();
     let hash = uc_api::ContentHash::of(path.as_bytes());
     format!("{project}_{slug}-{}", hash.short())
 }
 
 /// The volume and its mount.
-pub(super) fn volume(project: &str, name: &str, target: &str, read_only: bool) -> (VolumeSpec, MountSpec) {
-    let volume = VolumeSpec { project: project.to_owned(), name: name.to_owned(), ..VolumeSpec::default() };
+pub(super) fn volume(
+    project: &str,
+    name: &str,
+    target: &str,
+    read_only: bool,
+) -> (VolumeSpec, MountSpec) {
+    let volume = VolumeSpec {
+        project: project.to_owned(),
+        name: name.to_owned(),
+        ..VolumeSpec::default()
+    };
     let mount = MountSpec {
         kind: MountKind::Volume.into(),
         source: name.to_owned(),
@@ -86,19 +110,27 @@ mod tests {
             assert_eq!(volume_name("shop", written), "shop_data");
         }
         let name = volume_name("shop", "./data/db");
-        assert!(name.starts_with("shop_data-db-") && name.len() == "shop_data-db-".len() + 8, "{name}");
+        assert!(
+            name.starts_with("shop_data-db-") && name.len() == "shop_data-db-".len() + 8,
+            "{name}"
+        );
     }
 
     #[test]
     fn two_paths_never_share_a_volume() {
-        let written =
-            ["./data", "../data", "./a/b", "./a-b", "./a_b", "./a b", "./a/b/..", "..", ".", "./ä", "./ö"];
-        let names: std::collections::BTreeSet<_> =
-            written.iter().map(|written| volume_name("shop", written)).collect();
+        let written = [
+            "./data", "../data", "./a/b", "./a-b", "./a_b", "./a b", "./a/b/..", "..", ".", "./ä",
+            "./ö",
+        ];
+        let names: std::collections::BTreeSet<_> = written
+            .iter()
+            .map(|written| volume_name("shop", written))
+            .collect();
         assert_eq!(names.len(), written.len(), "{names:?}");
         for name in names {
             assert!(
-                name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)),
+                name.bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)),
                 "{name}"
             );
         }
@@ -115,6 +147,10 @@ mod tests {
         assert_eq!(state(path).unwrap(), State::Empty);
         fs::write(path.join("a"), "").unwrap();
         assert_eq!(state(path).unwrap(), State::Filled);
-        assert_eq!(state(&path.join("a")).unwrap(), State::Filled, "an empty file is a file");
+        assert_eq!(
+            state(&path.join("a")).unwrap(),
+            State::Filled,
+            "an empty file is a file"
+        );
     }
 }

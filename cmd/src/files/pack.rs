@@ -1,12 +1,12 @@
-//! Files and folders of this computer as one archive that depends on nothing but their names, contents and permission bits: neither on
-//! times nor on owners nor on the order in which the disk lists them. So the same content has the same hash, whoever deploys it from where.
+//! Files and folders of this computer as one archive that depends on nothing but their names,
+//! contents and permission bits: neither on times nor on owners nor on the order in which the disk
+//! lists them. So the same content has the same hash, whoever deploys it from where.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use tar::{Builder, EntryType, Header};
 use thiserror::Error;
@@ -77,7 +77,10 @@ pub(crate) struct Packed {
 
 /// The content of a file that is small enough to travel.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PackError> {
-    let failed = |source| PackError::Read { path: path.to_owned(), source };
+    let failed = |source| PackError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(PackError::Kind);
@@ -94,14 +97,22 @@ pub(crate) fn text(bytes: &[u8], mode: u32, uid: u32, gid: u32) -> Result<Vec<u8
     header.set_uid(uid.into());
     header.set_gid(gid.into());
     header.set_size(bytes.len() as u64);
-    finish(builder.append_data(&mut header, ROOT, bytes).and_then(|()| builder.into_inner()))
+    finish(
+        builder
+            .append_data(&mut header, ROOT, bytes)
+            .and_then(|()| builder.into_inner()),
+    )
 }
 
-/// A file or folder as it is on the disk, or all that is wrong with it. A link at its very top is followed, as Docker does.
+/// A file or folder as it is on the disk, or all that is wrong with it. A link at its very top is
+/// followed, as Docker does.
 pub(crate) fn path(path: &Path) -> Result<Packed, Vec<PackError>> {
     let walk = Walk::over(path)?;
     let archive = archive(path, &walk.items).map_err(|error| vec![error])?;
-    Ok(Packed { archive, skipped: walk.skipped })
+    Ok(Packed {
+        archive,
+        skipped: walk.skipped,
+    })
 }
 
 fn archive(path: &Path, items: &[(PathBuf, Item)]) -> Result<Vec<u8>, PackError> {
@@ -112,14 +123,22 @@ fn archive(path: &Path, items: &[(PathBuf, Item)]) -> Result<Vec<u8>, PackError>
     let mut builder = Builder::new(Vec::new());
     for (below, item) in items {
         let name = Path::new(ROOT).join(below);
-        let name = if below.as_os_str().is_empty() { Path::new(ROOT) } else { &name };
+        let name = if below.as_os_str().is_empty() {
+            Path::new(ROOT)
+        } else {
+            &name
+        };
         let appended = match item {
             Item::Folder => {
                 let mut header = header(EntryType::Directory, FOLDER_MODE);
                 builder.append_data(&mut header, name, io::empty())
             }
             Item::File { mode, .. } => {
-                let from = if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) };
+                let from = if below.as_os_str().is_empty() {
+                    path.to_owned()
+                } else {
+                    path.join(below)
+                };
                 // Whole, so that a file that grows meanwhile does not tear the archive.
                 let bytes = fs::read(&from).map_err(read(&from))?;
                 let mut header = header(EntryType::Regular, *mode);
@@ -135,7 +154,10 @@ fn archive(path: &Path, items: &[(PathBuf, Item)]) -> Result<Vec<u8>, PackError>
     }
     let archive = finish(builder.into_inner())?;
     // What grew while it was read.
-    check_size(std::iter::once((Path::new(""), (archive.len() as u64).saturating_sub(3 * BLOCK))))?;
+    check_size(std::iter::once((
+        Path::new(""),
+        (archive.len() as u64).saturating_sub(3 * BLOCK),
+    )))?;
     Ok(archive)
 }
 
@@ -152,7 +174,10 @@ fn header(kind: EntryType, mode: u32) -> Header {
 
 /// Writing to memory does not fail; what could is a name that an archive cannot hold.
 fn finish<T>(result: io::Result<T>) -> Result<T, PackError> {
-    result.map_err(|source| PackError::Read { path: PathBuf::new(), source })
+    result.map_err(|source| PackError::Read {
+        path: PathBuf::new(),
+        source,
+    })
 }
 
 enum Item {
@@ -181,30 +206,51 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn over(top: &'a Path) -> Result<Self, Vec<PackError>> {
-        let mut walk = Self { top, items: Vec::new(), skipped: Vec::new(), wrong: Vec::new() };
+        let mut walk = Self {
+            top,
+            items: Vec::new(),
+            skipped: Vec::new(),
+            wrong: Vec::new(),
+        };
         let walked = walk.all();
         walk.wrong.extend(walked.err());
-        if walk.wrong.is_empty() { Ok(walk) } else { Err(walk.wrong) }
+        if walk.wrong.is_empty() {
+            Ok(walk)
+        } else {
+            Err(walk.wrong)
+        }
     }
 
     fn all(&mut self) -> Result<(), PackError> {
-        let metadata =
-            fs::metadata(self.top).map_err(|source| PackError::Read { path: self.top.to_owned(), source })?;
+        let metadata = fs::metadata(self.top).map_err(|source| PackError::Read {
+            path: self.top.to_owned(),
+            source,
+        })?;
         if metadata.is_dir() {
             self.items.push((PathBuf::new(), Item::Folder));
             self.folder(Path::new(""))?;
         } else if metadata.is_file() {
-            let item = Item::File { mode: metadata.permissions().mode(), size: metadata.len() };
+            let item = Item::File {
+                mode: metadata.permissions().mode(),
+                size: metadata.len(),
+            };
             self.items.push((PathBuf::new(), item));
         } else {
             return Err(PackError::Kind);
         }
-        check_size(self.items.iter().map(|(path, item)| (path.as_path(), item.size())))
+        check_size(
+            self.items
+                .iter()
+                .map(|(path, item)| (path.as_path(), item.size())),
+        )
     }
 
     fn folder(&mut self, below: &Path) -> Result<(), PackError> {
         let path = self.top.join(below);
-        let read = |source| PackError::Read { path: path.clone(), source };
+        let read = |source| PackError::Read {
+            path: path.clone(),
+            source,
+        };
         let mut names = Vec::new();
         for entry in fs::read_dir(&path).map_err(read)? {
             names.push(entry.map_err(read)?.file_name());
@@ -222,23 +268,34 @@ impl<'a> Walk<'a> {
 
     fn item(&mut self, below: PathBuf) -> Result<(), PackError> {
         let path = self.top.join(&below);
-        let read = |source| PackError::Read { path: path.clone(), source };
+        let read = |source| PackError::Read {
+            path: path.clone(),
+            source,
+        };
         if ROOT.len() + 1 + below.as_os_str().len() > MAX_PATH {
             return Err(PackError::Path { path: below });
         }
         if self.items.len() + self.skipped.len() + self.wrong.len() >= MAX_ENTRIES {
-            return Err(PackError::Entries { most: self.fullest() });
+            return Err(PackError::Entries {
+                most: self.fullest(),
+            });
         }
         let metadata = fs::symlink_metadata(&path).map_err(read)?;
         let kind = metadata.file_type();
         let item = if kind.is_dir() {
             Item::Folder
         } else if kind.is_file() {
-            Item::File { mode: metadata.permissions().mode(), size: metadata.len() }
+            Item::File {
+                mode: metadata.permissions().mode(),
+                size: metadata.len(),
+            }
         } else if kind.is_symlink() {
             let target = fs::read_link(&path).map_err(read)?;
             if !link_stays_inside(&below, &target) {
-                self.wrong.push(PackError::Link { path: below, target });
+                self.wrong.push(PackError::Link {
+                    path: below,
+                    target,
+                });
                 return Ok(());
             }
             Item::Link(target)
@@ -248,7 +305,11 @@ impl<'a> Walk<'a> {
         };
         let is_folder = matches!(item, Item::Folder);
         self.items.push((below.clone(), item));
-        if is_folder { self.folder(&below) } else { Ok(()) }
+        if is_folder {
+            self.folder(&below)
+        } else {
+            Ok(())
+        }
     }
 
     /// The folder at the top with the most of what was found so far.
@@ -261,7 +322,9 @@ impl<'a> Walk<'a> {
             }
         }
         let fullest = counts.into_iter().max_by_key(|(_, count)| *count);
-        fullest.map_or("its top folder".to_owned(), |(path, _)| path.display().to_string())
+        fullest.map_or("its top folder".to_owned(), |(path, _)| {
+            path.display().to_string()
+        })
     }
 }
 
@@ -278,9 +341,16 @@ fn check_size<'a>(items: impl Iterator<Item = (&'a Path, u64)>) -> Result<(), Pa
         return Ok(());
     }
     let (path, biggest_size) = biggest;
-    let biggest =
-        if path.as_os_str().is_empty() { "the file itself".to_owned() } else { path.display().to_string() };
-    Err(PackError::Size { total, biggest, biggest_size })
+    let biggest = if path.as_os_str().is_empty() {
+        "the file itself".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    Err(PackError::Size {
+        total,
+        biggest,
+        biggest_size,
+    })
 }
 
 fn size(bytes: u64) -> String {

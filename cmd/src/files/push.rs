@@ -4,7 +4,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use uc_api::ContentHash;
 use uc_api::content::CHUNK;
-use uc_api::v1::{FilePart, FileStart, MissingFilesRequest, file_part::Part};
+use uc_api::v1::file_part::Part;
+use uc_api::v1::{FilePart, FileStart, MissingFilesRequest};
 
 use super::{Content, Contents};
 use crate::connect::{Client, within};
@@ -21,7 +22,12 @@ pub(crate) async fn push_missing(ui: &Ui, client: &Client, contents: &Contents) 
     }
     let hashes = contents.0.keys().map(ToString::to_string).collect();
     let request = MissingFilesRequest { hashes };
-    let missing = client.deploy().missing_files(within(60, request)).await?.into_inner().missing;
+    let missing = client
+        .deploy()
+        .missing_files(within(60, request))
+        .await?
+        .into_inner()
+        .missing;
     let progress = ui.progress();
     for (hash, content) in &contents.0 {
         if !missing.iter().any(|missing| missing == hash.as_str()) {
@@ -44,13 +50,24 @@ async fn push(client: &Client, hash: &ContentHash, content: &Content, task: &Tas
     let (sender, receiver) = mpsc::channel(PARTS_WAITING);
     let mut api = client.deploy();
     let call = api.push_file(ReceiverStream::new(receiver));
-    let start = Part::Start(FileStart { hash: hash.to_string(), secret: content.secret });
+    let start = Part::Start(FileStart {
+        hash: hash.to_string(),
+        secret: content.secret,
+    });
     let feed = async move {
-        let mut parts = std::iter::once(start)
-            .chain(content.archive.chunks(CHUNK).map(|chunk| Part::Chunk(chunk.to_vec())));
+        let mut parts = std::iter::once(start).chain(
+            content
+                .archive
+                .chunks(CHUNK)
+                .map(|chunk| Part::Chunk(chunk.to_vec())),
+        );
         loop {
             let Some(part) = parts.next() else { return };
-            let bytes = if let Part::Chunk(chunk) = &part { chunk.len() } else { 0 };
+            let bytes = if let Part::Chunk(chunk) = &part {
+                chunk.len()
+            } else {
+                0
+            };
             // The daemon ended the call: its answer says why.
             if sender.send(FilePart { part: Some(part) }).await.is_err() {
                 return;

@@ -22,16 +22,23 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: hint.into() }
+        Self {
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 }
 
 /// The value of a variable.
-pub(super) fn variable(name: &str, environment: &BTreeMap<String, String>) -> Result<String, Problem> {
+pub(super) fn variable(
+    name: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<String, Problem> {
     environment.get(name).cloned().ok_or_else(|| {
         let near = did_you_mean(name, environment.keys().map(String::as_str));
-        let hint =
-            near.unwrap_or_else(|| format!("`export {name}=…` before `uc deploy`, or put it into .env"));
+        let hint = near.unwrap_or_else(|| {
+            format!("`export {name}=…` before `uc deploy`, or put it into .env")
+        });
         Problem::new(format!("the variable `{name}` is not set"), hint)
     })
 }
@@ -39,10 +46,16 @@ pub(super) fn variable(name: &str, environment: &BTreeMap<String, String>) -> Re
 /// Whether a text can be the value of a variable.
 pub(super) fn check_value(bytes: &[u8]) -> Result<(), Problem> {
     let wrong = |message: &str| {
-        Err(Problem::new(message, "mount it as a file: write it below `secrets:` of the service"))
+        Err(Problem::new(
+            message,
+            "mount it as a file: write it below `secrets:` of the service",
+        ))
     };
     if bytes.len() as u64 > MAX_VALUE {
-        return wrong(&format!("a variable may have {} KiB, and this is longer", MAX_VALUE >> 10));
+        return wrong(&format!(
+            "a variable may have {} KiB, and this is longer",
+            MAX_VALUE >> 10
+        ));
     }
     if bytes.contains(&0) || std::str::from_utf8(bytes).is_err() {
         return wrong("a variable is text, and this is none");
@@ -57,8 +70,13 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    /// What the program prints, without one end of line at its end. Never through a shell; stdin and stderr are the terminal's.
-    pub(super) async fn output(&mut self, words: &[String], directory: &Path) -> Result<Vec<u8>, Problem> {
+    /// What the program prints, without one end of line at its end. Never through a shell; stdin
+    /// and stderr are the terminal's.
+    pub(super) async fn output(
+        &mut self,
+        words: &[String],
+        directory: &Path,
+    ) -> Result<Vec<u8>, Problem> {
         let key = (words.to_vec(), directory.to_owned());
         if let Some(output) = self.ran.get(&key) {
             return output.clone();
@@ -75,7 +93,11 @@ async fn run(words: &[String], directory: &Path, limit: Duration) -> Result<Vec<
     };
     let mut command = Command::new(program);
     command.args(arguments).current_dir(directory);
-    command.stdin(Stdio::inherit()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+    command
+        .stdin(Stdio::inherit())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| {
         Problem::new(
             format!("the command `{program}` could not be started: {error}"),
@@ -83,23 +105,38 @@ async fn run(words: &[String], directory: &Path, limit: Duration) -> Result<Vec<
         )
     })?;
     let Some(mut stdout) = child.stdout.take() else {
-        return Err(Problem::new(format!("the command `{program}` has no output"), ""));
+        return Err(Problem::new(
+            format!("the command `{program}` has no output"),
+            "",
+        ));
     };
     let reading = async {
         let mut bytes = Vec::new();
         // One more than may travel, so that too much is seen.
-        (&mut stdout).take(MAX_ARCHIVE + 1).read_to_end(&mut bytes).await?;
+        (&mut stdout)
+            .take(MAX_ARCHIVE + 1)
+            .read_to_end(&mut bytes)
+            .await?;
         drop(stdout);
         let status = child.wait().await?;
         Ok::<_, std::io::Error>((bytes, status))
     };
     let (mut bytes, status) = match tokio::time::timeout(limit, reading).await {
         Err(_) => {
-            let message = format!("the command `{program}` did not end within {} s", limit.as_secs());
-            return Err(Problem::new(message, "does it wait for something? Run it by hand"));
+            let message = format!(
+                "the command `{program}` did not end within {} s",
+                limit.as_secs()
+            );
+            return Err(Problem::new(
+                message,
+                "does it wait for something? Run it by hand",
+            ));
         }
         Ok(Err(error)) => {
-            return Err(Problem::new(format!("the command `{program}` could not be read: {error}"), ""));
+            return Err(Problem::new(
+                format!("the command `{program}` could not be read: {error}"),
+                "",
+            ));
         }
         Ok(Ok(read)) => read,
     };
@@ -131,7 +168,10 @@ mod tests {
         assert_eq!(problem.message, "the variable `DB_PASSWROD` is not set");
         assert_eq!(problem.hint, "did you mean `DB_PASSWORD`?");
         let problem = variable("OTHER", &environment).unwrap_err();
-        assert!(problem.hint.contains("`export OTHER=…`") && !problem.hint.contains("DB_"), "{problem:?}");
+        assert!(
+            problem.hint.contains("`export OTHER=…`") && !problem.hint.contains("DB_"),
+            "{problem:?}"
+        );
     }
 
     #[tokio::test]
@@ -139,10 +179,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut commands = Commands::default();
         for (printed, expected) in [("a\\n", "a"), ("a\\n\\n", "a\n"), ("a", "a"), ("", "")] {
-            let output = commands.output(&words(&["printf", printed]), directory.path()).await.unwrap();
+            let output = commands
+                .output(&words(&["printf", printed]), directory.path())
+                .await
+                .unwrap();
             assert_eq!(output, expected.as_bytes());
         }
-        let output = commands.output(&words(&["echo", "$HOME", "a;b"]), directory.path()).await.unwrap();
+        let output = commands
+            .output(&words(&["echo", "$HOME", "a;b"]), directory.path())
+            .await
+            .unwrap();
         assert_eq!(output, b"$HOME a;b");
     }
 
@@ -151,8 +197,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut commands = Commands::default();
         let count = words(&["sh", "-c", "echo x >> ran; cat ran"]);
-        assert_eq!(commands.output(&count, directory.path()).await.unwrap(), b"x");
-        assert_eq!(commands.output(&count, directory.path()).await.unwrap(), b"x");
+        assert_eq!(
+            commands.output(&count, directory.path()).await.unwrap(),
+            b"x"
+        );
+        assert_eq!(
+            commands.output(&count, directory.path()).await.unwrap(),
+            b"x"
+        );
         assert_eq!(std::fs::read(directory.path().join("ran")).unwrap(), b"x\n");
     }
 
@@ -160,11 +212,24 @@ mod tests {
     async fn what_goes_wrong_is_said() {
         let here = Path::new("/");
         let mut commands = Commands::default();
-        let mut failed = async |list: &[&str]| commands.output(&words(list), here).await.unwrap_err();
-        assert!(failed(&["no-such-program"]).await.message.contains("could not be started"));
-        assert!(failed(&["false"]).await.message.contains("failed (exit status: 1)"));
+        let mut failed =
+            async |list: &[&str]| commands.output(&words(list), here).await.unwrap_err();
+        assert!(
+            failed(&["no-such-program"])
+                .await
+                .message
+                .contains("could not be started")
+        );
+        assert!(
+            failed(&["false"])
+                .await
+                .message
+                .contains("failed (exit status: 1)")
+        );
         assert!(failed(&[]).await.message.contains("empty"));
-        let slow = run(&words(&["sleep", "1000"]), here, Duration::from_millis(10)).await.unwrap_err();
+        let slow = run(&words(&["sleep", "1000"]), here, Duration::from_millis(10))
+            .await
+            .unwrap_err();
         assert!(slow.message.contains("did not end"), "{slow:?}");
     }
 }

@@ -34,8 +34,15 @@ fn bench() -> Bench {
 }
 
 fn service(name: &str, local: Vec<LocalFile>) -> Service {
-    let spec = uc_api::v1::ServiceSpec { name: name.to_owned(), ..Default::default() };
-    Service { spec, build: None, local }
+    let spec = uc_api::v1::ServiceSpec {
+        name: name.to_owned(),
+        ..Default::default()
+    };
+    Service {
+        spec,
+        build: None,
+        local,
+    }
 }
 
 impl Bench {
@@ -69,11 +76,17 @@ impl Bench {
     }
 
     fn bind(&self, written: &str) -> LocalFile {
-        self.local(written, LocalSource::Bind(self.path(written.trim_start_matches("./"))))
+        self.local(
+            written,
+            LocalSource::Bind(self.path(written.trim_start_matches("./"))),
+        )
     }
 
     async fn prepare(&self, mut services: Vec<Service>) -> Done {
-        let mut volumes = vec![VolumeSpec { name: "shop_named".into(), ..Default::default() }];
+        let mut volumes = vec![VolumeSpec {
+            name: "shop_named".into(),
+            ..Default::default()
+        }];
         let known = Known {
             project: "shop",
             strict: self.strict,
@@ -85,18 +98,29 @@ impl Bench {
         let diagnostics: Vec<String> = found
             .diagnostics
             .iter()
-            .map(|d| format!("{:?} {}:{} {}", d.severity, d.line, d.column, d.message).to_lowercase())
+            .map(|d| {
+                format!("{:?} {}:{} {}", d.severity, d.line, d.column, d.message).to_lowercase()
+            })
             .collect();
         let notes = found.notes.clone();
         let contents = found.show(&Ui::new(&Env::default())).map(|()| ready);
-        Done { services, volumes, contents, diagnostics, notes }
+        Done {
+            services,
+            volumes,
+            contents,
+            diagnostics,
+            notes,
+        }
     }
 }
 
 impl Done {
     fn files(&self, service: usize) -> Vec<(&str, &str, bool)> {
         let files = &self.services[service].spec.files;
-        files.iter().map(|file| (file.name.as_str(), file.target.as_str(), file.secret)).collect()
+        files
+            .iter()
+            .map(|file| (file.name.as_str(), file.target.as_str(), file.secret))
+            .collect()
     }
 
     /// The only file of a content.
@@ -108,7 +132,12 @@ impl Done {
         let mut text = String::new();
         entry.read_to_string(&mut text).unwrap();
         let header = entry.header();
-        (text, header.mode().unwrap(), header.uid().unwrap(), content.secret)
+        (
+            text,
+            header.mode().unwrap(),
+            header.uid().unwrap(),
+            content.secret,
+        )
     }
 }
 
@@ -117,13 +146,25 @@ async fn every_source_becomes_a_content() {
     let bench = bench();
     bench.write("site.conf", "site");
     bench.write("conf/a", "1");
-    let secret = |file: LocalFile| LocalFile { secret: true, ..file };
+    let secret = |file: LocalFile| LocalFile {
+        secret: true,
+        ..file
+    };
     let local = vec![
         bench.bind("./conf"),
-        LocalFile { uid: Some(5), ..bench.local("config site", LocalSource::Path(bench.path("site.conf"))) },
-        LocalFile { mode: Some(0o440), ..bench.local("config motd", LocalSource::Content("hi".into())) },
+        LocalFile {
+            uid: Some(5),
+            ..bench.local("config site", LocalSource::Path(bench.path("site.conf")))
+        },
+        LocalFile {
+            mode: Some(0o440),
+            ..bench.local("config motd", LocalSource::Content("hi".into()))
+        },
         secret(bench.local("secret p", LocalSource::Variable("PASSWORD".into()))),
-        secret(bench.local("secret c", LocalSource::Command(vec!["echo".into(), "out".into()]))),
+        secret(bench.local(
+            "secret c",
+            LocalSource::Command(vec!["echo".into(), "out".into()]),
+        )),
         LocalFile {
             variable: Some("TOKEN".into()),
             ..secret(bench.local("secret p", LocalSource::Variable("PASSWORD".into())))
@@ -133,7 +174,13 @@ async fn every_source_becomes_a_content() {
     let names = done.files(0);
     assert_eq!(
         names.iter().map(|(name, ..)| *name).collect::<Vec<_>>(),
-        ["./conf", "config site", "config motd", "secret p", "secret c"]
+        [
+            "./conf",
+            "config site",
+            "config motd",
+            "secret p",
+            "secret c"
+        ]
     );
     assert_eq!(
         names.iter().map(|(.., secret)| *secret).collect::<Vec<_>>(),
@@ -146,7 +193,11 @@ async fn every_source_becomes_a_content() {
     assert_eq!(text(4), ("out".into(), 0o444, 0, true));
     let variable = &done.services[0].spec.secret_environment["TOKEN"];
     assert_eq!(done.text(variable).0, "s3cret");
-    assert_eq!(done.contents.as_ref().unwrap().0.len(), 5, "one text is one content");
+    assert_eq!(
+        done.contents.as_ref().unwrap().0.len(),
+        5,
+        "one text is one content"
+    );
     assert!(done.diagnostics.is_empty(), "{:?}", done.diagnostics);
     assert!(!format!("{:?}", done.contents).contains("s3cret"));
     assert!(done.services[0].local.is_empty());
@@ -157,21 +208,46 @@ async fn missing_and_empty_folders_are_volumes() {
     let bench = bench();
     fs::create_dir(bench.path("empty")).unwrap();
     bench.write("db/.gitkeep", "");
-    let writable = |file: LocalFile| LocalFile { read_only_said: false, ..file };
-    let one =
-        vec![writable(bench.bind("./data")), writable(bench.bind("./empty")), writable(bench.bind("./db"))];
-    let done = bench.prepare(vec![service("web", one), service("reader", vec![bench.bind("./data")])]).await;
+    let writable = |file: LocalFile| LocalFile {
+        read_only_said: false,
+        ..file
+    };
+    let one = vec![
+        writable(bench.bind("./data")),
+        writable(bench.bind("./empty")),
+        writable(bench.bind("./db")),
+    ];
+    let done = bench
+        .prepare(vec![
+            service("web", one),
+            service("reader", vec![bench.bind("./data")]),
+        ])
+        .await;
     let mounts = |service: usize| {
         let mounts = &done.services[service].spec.mounts;
-        mounts.iter().map(|m| (m.source.as_str(), m.read_only, m.nocopy)).collect::<Vec<_>>()
+        mounts
+            .iter()
+            .map(|m| (m.source.as_str(), m.read_only, m.nocopy))
+            .collect::<Vec<_>>()
     };
     assert_eq!(
         mounts(0),
-        [("shop_data", false, true), ("shop_empty", false, true), ("shop_db", false, true)]
+        [
+            ("shop_data", false, true),
+            ("shop_empty", false, true),
+            ("shop_db", false, true)
+        ]
     );
     assert_eq!(mounts(1), [("shop_data", true, true)]);
-    let volumes: Vec<_> = done.volumes.iter().map(|volume| volume.name.as_str()).collect();
-    assert_eq!(volumes, ["shop_named", "shop_data", "shop_db", "shop_empty"]);
+    let volumes: Vec<_> = done
+        .volumes
+        .iter()
+        .map(|volume| volume.name.as_str())
+        .collect();
+    assert_eq!(
+        volumes,
+        ["shop_named", "shop_data", "shop_db", "shop_empty"]
+    );
     assert_eq!(done.volumes[1].project, "shop");
     assert_eq!(
         done.notes,
@@ -189,15 +265,33 @@ async fn a_data_folder_stays_one_even_if_files_appear_here() {
     let mut bench = bench();
     bench.write("data/db", "of a try on this computer");
     bench.known = BTreeMap::from([("web".to_owned(), BTreeSet::from(["shop_data".to_owned()]))]);
-    let writable = LocalFile { read_only_said: false, ..bench.bind("./data") };
-    let services = || vec![service("web", vec![writable.clone()]), service("other", vec![writable.clone()])];
+    let writable = LocalFile {
+        read_only_said: false,
+        ..bench.bind("./data")
+    };
+    let services = || {
+        vec![
+            service("web", vec![writable.clone()]),
+            service("other", vec![writable.clone()]),
+        ]
+    };
     let done = bench.prepare(services()).await;
     assert_eq!(done.services[0].spec.mounts[0].source, "shop_data");
     assert!(done.files(0).is_empty());
-    assert_eq!(done.files(1), [("./data", "/x", false)], "this one never had it");
-    assert!(done.diagnostics[0].contains("the files in `./data` stay here"), "{:?}", done.diagnostics);
+    assert_eq!(
+        done.files(1),
+        [("./data", "/x", false)],
+        "this one never had it"
+    );
+    assert!(
+        done.diagnostics[0].contains("the files in `./data` stay here"),
+        "{:?}",
+        done.diagnostics
+    );
     // What is only read is sent, whatever was there before.
-    let done = bench.prepare(vec![service("web", vec![bench.bind("./data")])]).await;
+    let done = bench
+        .prepare(vec![service("web", vec![bench.bind("./data")])])
+        .await;
     assert_eq!(done.files(0), [("./data", "/x", false)]);
 }
 
@@ -205,12 +299,22 @@ async fn a_data_folder_stays_one_even_if_files_appear_here() {
 async fn what_was_not_said_to_be_read_only_is_warned_about() {
     let mut bench = bench();
     bench.write("nginx.conf", "x");
-    let writable = LocalFile { read_only_said: false, ..bench.bind("./nginx.conf") };
-    let done = bench.prepare(vec![service("web", vec![writable.clone()])]).await;
-    assert_eq!(done.diagnostics, ["warning 3:5 `./nginx.conf` is mounted read only on the machines"]);
+    let writable = LocalFile {
+        read_only_said: false,
+        ..bench.bind("./nginx.conf")
+    };
+    let done = bench
+        .prepare(vec![service("web", vec![writable.clone()])])
+        .await;
+    assert_eq!(
+        done.diagnostics,
+        ["warning 3:5 `./nginx.conf` is mounted read only on the machines"]
+    );
     assert_eq!(done.contents.unwrap().0.len(), 1);
     bench.strict = true;
-    let done = bench.prepare(vec![service("web", vec![writable, bench.bind("./data")])]).await;
+    let done = bench
+        .prepare(vec![service("web", vec![writable, bench.bind("./data")])])
+        .await;
     assert_eq!(
         done.diagnostics,
         [
@@ -220,7 +324,10 @@ async fn what_was_not_said_to_be_read_only_is_warned_about() {
     );
     let error = done.contents.unwrap_err();
     assert_eq!(error.kind, crate::error::Kind::Usage);
-    assert!(error.message.contains("2 errors; nothing was changed"), "{error:?}");
+    assert!(
+        error.message.contains("2 errors; nothing was changed"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -232,18 +339,26 @@ async fn everything_that_is_wrong_is_said_at_once() {
     })
     .unwrap();
     bench.write("zero", "a\0b");
-    let variable = |file: LocalFile| LocalFile { variable: Some("V".into()), ..file };
+    let variable = |file: LocalFile| LocalFile {
+        variable: Some("V".into()),
+        ..file
+    };
     let local = vec![
         bench.local("config site", LocalSource::Path(bench.path("none"))),
         bench.local("secret p", LocalSource::Variable("PASWORD".into())),
         bench.local("secret c", LocalSource::Command(vec!["false".into()])),
         bench.bind("./conf"),
-        LocalFile { must_exist: true, ..bench.bind("./gone") },
+        LocalFile {
+            must_exist: true,
+            ..bench.bind("./gone")
+        },
         bench.bind("./named"),
         variable(bench.local("secret z", LocalSource::Path(bench.path("zero")))),
         variable(bench.local("secret d", LocalSource::Path(bench.path("conf")))),
     ];
-    let done = bench.prepare(vec![service("web", local.clone()), service("again", local)]).await;
+    let done = bench
+        .prepare(vec![service("web", local.clone()), service("again", local)])
+        .await;
     let expected = [
         format!(
             "config site: cannot read {}: no such file or directory (os error 2)",
@@ -253,12 +368,15 @@ async fn everything_that_is_wrong_is_said_at_once() {
         "secret c: the command `false` failed (exit status: 1)".into(),
         "./conf: the link out leads out of it, to /etc".into(),
         "`./gone` is not there".into(),
-        "./named is not there: it would become the volume shop_named, which is declared already".into(),
+        "./named is not there: it would become the volume shop_named, which is declared already"
+            .into(),
         "secret z: a variable is text, and this is none".into(),
         "secret d: it is neither a file nor a folder".into(),
     ];
-    let expected: Vec<String> =
-        expected.iter().map(|text| format!("error 3:5 {text}").to_lowercase()).collect();
+    let expected: Vec<String> = expected
+        .iter()
+        .map(|text| format!("error 3:5 {text}").to_lowercase())
+        .collect();
     assert_eq!(done.diagnostics, expected);
     assert!(done.contents.is_err());
 }

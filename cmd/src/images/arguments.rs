@@ -1,4 +1,5 @@
-//! What `docker build` is told of a `build` section. Pure: the section and the variables in, arguments out.
+//! What `docker build` is told of a `build` section. Pure: the section and the variables in,
+//! arguments out.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +33,8 @@ impl Arguments {
     }
 }
 
-/// The arguments for a job. `images`: what the services are called that were built before it; `variables`: those of the project.
+/// The arguments for a job. `images`: what the services are called that were built before it;
+/// `variables`: those of the project.
 pub(super) fn arguments(
     job: &BuildJob,
     flags: &BuildFlags,
@@ -40,7 +42,10 @@ pub(super) fn arguments(
     variables: &BTreeMap<String, String>,
 ) -> CliResult<Arguments> {
     let build = &job.build;
-    let mut out = Arguments { context: context(&build.context, images), ..Arguments::default() };
+    let mut out = Arguments {
+        context: context(&build.context, images),
+        ..Arguments::default()
+    };
     out.add("-t", super::build::latest(job));
     for tag in build.image.iter().chain(&build.tags) {
         out.add("-t", tag);
@@ -49,7 +54,10 @@ pub(super) fn arguments(
         out.add("-f", dockerfile_path(build, dockerfile));
     }
     for (name, value) in build_args(build, flags, variables) {
-        out.add("--build-arg", value.map_or(name.clone(), |value| format!("{name}={value}")));
+        out.add(
+            "--build-arg",
+            value.map_or(name.clone(), |value| format!("{name}={value}")),
+        );
     }
     if let Some(target) = &build.target {
         out.add("--target", target);
@@ -103,13 +111,21 @@ fn modern(
 ) -> CliResult {
     let build = &job.build;
     for (name, further) in &build.additional_contexts {
-        out.modern("additional_contexts", "--build-context", format!("{name}={}", context(further, images)));
+        out.modern(
+            "additional_contexts",
+            "--build-context",
+            format!("{name}={}", context(further, images)),
+        );
     }
     for cache in &build.cache_to {
         out.modern("cache_to", "--cache-to", cache);
     }
     if !build.no_cache_filter.is_empty() {
-        out.modern("no_cache_filter", "--no-cache-filter", build.no_cache_filter.join(","));
+        out.modern(
+            "no_cache_filter",
+            "--no-cache-filter",
+            build.no_cache_filter.join(","),
+        );
     }
     for secret in &build.secrets {
         let id = &secret.id;
@@ -120,13 +136,23 @@ fn modern(
                         "{}/{} is built with the secret `{id}`, and its variable {name} is not set",
                         job.project, job.service
                     ))
-                    .hint(format!("set it: `export {name}=…`, or a line `{name}=…` in `.env`")));
+                    .hint(format!(
+                        "set it: `export {name}=…`, or a line `{name}=…` in `.env`"
+                    )));
                 };
                 out.environment.push((name.clone(), value.clone()));
-                out.modern("secrets", "--secret", format!("id={id},type=env,env={name}"));
+                out.modern(
+                    "secrets",
+                    "--secret",
+                    format!("id={id},type=env,env={name}"),
+                );
             }
             LocalSource::Path(path) | LocalSource::Bind(path) => {
-                out.modern("secrets", "--secret", format!("id={id},type=file,src={}", path.display()));
+                out.modern(
+                    "secrets",
+                    "--secret",
+                    format!("id={id},type=file,src={}", path.display()),
+                );
             }
             LocalSource::Content(_) | LocalSource::Command(_) => {
                 return Err(CliError::usage(format!(
@@ -143,9 +169,10 @@ fn modern(
     for right in &build.entitlements {
         out.modern("entitlements", "--allow", right);
     }
-    for (key, option, value) in
-        [("provenance", "--provenance", &build.provenance), ("sbom", "--sbom", &build.sbom)]
-    {
+    for (key, option, value) in [
+        ("provenance", "--provenance", &build.provenance),
+        ("sbom", "--sbom", &build.sbom),
+    ] {
         // Asking an old docker for nothing is no reason to fail.
         match value.as_deref() {
             Some("false") if key == "sbom" => {}
@@ -159,7 +186,8 @@ fn modern(
     Ok(())
 }
 
-/// The arguments of the file, then those of the command line; a name without value takes that of the project's variables.
+/// The arguments of the file, then those of the command line; a name without value takes that of
+/// the project's variables.
 fn build_args(
     build: &Build,
     flags: &BuildFlags,
@@ -189,7 +217,10 @@ fn context(context: &BuildContext, images: &BTreeMap<String, String>) -> String 
         BuildContext::Directory(directory) => directory.display().to_string(),
         BuildContext::Remote(url) => url.clone(),
         BuildContext::Service(service) => {
-            format!("docker-image://{}", images.get(service).map_or(service.as_str(), String::as_str))
+            format!(
+                "docker-image://{}",
+                images.get(service).map_or(service.as_str(), String::as_str)
+            )
         }
     }
 }
@@ -199,7 +230,10 @@ pub(super) fn unsupported<'a>(
     needed: &'a [(&'static str, &'static str)],
     help: &str,
 ) -> Option<&'a (&'static str, &'static str)> {
-    let known = |option: &str| help.split_whitespace().any(|word| word.trim_end_matches(',') == option);
+    let known = |option: &str| {
+        help.split_whitespace()
+            .any(|word| word.trim_end_matches(',') == option)
+    };
     needed.iter().find(|(option, _)| !known(option))
 }
 
@@ -210,7 +244,11 @@ mod tests {
     use super::*;
 
     fn job(build: Build) -> BuildJob {
-        BuildJob { project: "shop".into(), service: "web".into(), build }
+        BuildJob {
+            project: "shop".into(),
+            service: "web".into(),
+            build,
+        }
     }
 
     fn build() -> Build {
@@ -219,8 +257,10 @@ mod tests {
 
     fn of(build: Build, flags: &BuildFlags) -> Arguments {
         let images = BTreeMap::from([("base".to_owned(), "shop-base:0123456789ab".to_owned())]);
-        let variables =
-            BTreeMap::from([("TOKEN".to_owned(), "t0p".to_owned()), ("V".to_owned(), "5".to_owned())]);
+        let variables = BTreeMap::from([
+            ("TOKEN".to_owned(), "t0p".to_owned()),
+            ("V".to_owned(), "5".to_owned()),
+        ]);
         arguments(&job(build), flags, &images, &variables).unwrap()
     }
 
@@ -232,14 +272,21 @@ mod tests {
     fn a_plain_build_asks_for_nothing_special() {
         let plain = of(build(), &BuildFlags::default());
         assert_eq!(plain.list, ["-t", "shop-web:latest"]);
-        assert_eq!((plain.context.as_str(), plain.needed.len()), ("/srv/shop", 0));
+        assert_eq!(
+            (plain.context.as_str(), plain.needed.len()),
+            ("/srv/shop", 0)
+        );
     }
 
     #[test]
     fn every_key_has_its_option() {
         let whole = Build {
             dockerfile: Some("docker/D".into()),
-            args: [("A".to_owned(), Some("1".to_owned())), ("B".to_owned(), None)].into(),
+            args: [
+                ("A".to_owned(), Some("1".to_owned())),
+                ("B".to_owned(), None),
+            ]
+            .into(),
             target: Some("st".into()),
             image: Some("web:2".into()),
             cache_from: vec!["c".into()],
@@ -255,8 +302,14 @@ mod tests {
             shm_size: Some(1024),
             ulimits: [("nofile".to_owned(), (1, 2))].into(),
             secrets: vec![
-                BuildSecret { id: "t".into(), source: LocalSource::Variable("TOKEN".into()) },
-                BuildSecret { id: "f".into(), source: LocalSource::Path("/f".into()) },
+                BuildSecret {
+                    id: "t".into(),
+                    source: LocalSource::Variable("TOKEN".into()),
+                },
+                BuildSecret {
+                    id: "f".into(),
+                    source: LocalSource::Path("/f".into()),
+                },
             ],
             ssh: vec!["default".into()],
             entitlements: vec!["network.host".into()],
@@ -265,27 +318,46 @@ mod tests {
             additional_contexts: [
                 ("base".to_owned(), BuildContext::Service("base".into())),
                 ("dir".to_owned(), BuildContext::Directory("/d".into())),
-                ("img".to_owned(), BuildContext::Remote("docker-image://x".into())),
+                (
+                    "img".to_owned(),
+                    BuildContext::Remote("docker-image://x".into()),
+                ),
             ]
             .into(),
             ..build()
         };
         let arguments = of(whole, &BuildFlags::default());
         insta::assert_snapshot!(arguments.list.join("\n"));
-        assert_eq!(arguments.environment, [("TOKEN".to_owned(), "t0p".to_owned())]);
+        assert_eq!(
+            arguments.environment,
+            [("TOKEN".to_owned(), "t0p".to_owned())]
+        );
     }
 
     #[test]
     fn the_dockerfile_is_where_compose_looks() {
-        let with = |dockerfile: &str| line(Build { dockerfile: Some(dockerfile.into()), ..build() });
-        assert!(with("../D").ends_with("-f /srv/shop/../D"), "{}", with("../D"));
+        let with = |dockerfile: &str| {
+            line(Build {
+                dockerfile: Some(dockerfile.into()),
+                ..build()
+            })
+        };
+        assert!(
+            with("../D").ends_with("-f /srv/shop/../D"),
+            "{}",
+            with("../D")
+        );
         assert!(with("/abs/D").ends_with("-f /abs/D"));
         let remote = Build {
             dockerfile: Some("d/D".into()),
             ..Build::of(BuildContext::Remote("https://x.org/y.git#main".into()))
         };
         assert!(line(remote).ends_with("-f d/D"));
-        let inline = Build { dockerfile_inline: Some("FROM x".into()), dockerfile: None, ..build() };
+        let inline = Build {
+            dockerfile_inline: Some("FROM x".into()),
+            dockerfile: None,
+            ..build()
+        };
         assert_eq!(line(inline), "-t shop-web:latest");
     }
 
@@ -296,7 +368,11 @@ mod tests {
             build_pull: true,
             no_cache: true,
         };
-        let own = Build { args: [("A".to_owned(), Some("1".to_owned()))].into(), no_cache: true, ..build() };
+        let own = Build {
+            args: [("A".to_owned(), Some("1".to_owned()))].into(),
+            no_cache: true,
+            ..build()
+        };
         assert_eq!(
             of(own, &flags).list.join(" "),
             "-t shop-web:latest --build-arg A=2 --build-arg NOWHERE --build-arg V=5 --pull --no-cache"
@@ -305,25 +381,55 @@ mod tests {
 
     #[test]
     fn several_platforms_need_a_builder_that_can() {
-        let both = Build { platforms: vec!["linux/amd64".into(), "linux/arm64".into()], ..build() };
+        let both = Build {
+            platforms: vec!["linux/amd64".into(), "linux/arm64".into()],
+            ..build()
+        };
         let arguments = of(both, &BuildFlags::default());
         assert_eq!(arguments.needed, [("--load", "platforms")]);
-        assert!(arguments.list.join(" ").ends_with("--load --platform linux/amd64,linux/arm64"));
+        assert!(
+            arguments
+                .list
+                .join(" ")
+                .ends_with("--load --platform linux/amd64,linux/arm64")
+        );
     }
 
     #[test]
     fn a_secret_without_its_variable_is_an_error() {
-        let secret = BuildSecret { id: "t".into(), source: LocalSource::Variable("GONE".into()) };
-        let job = job(Build { secrets: vec![secret], ..build() });
-        let error = arguments(&job, &BuildFlags::default(), &BTreeMap::new(), &BTreeMap::new()).unwrap_err();
-        assert!(error.message.contains("variable GONE is not set"), "{}", error.message);
+        let secret = BuildSecret {
+            id: "t".into(),
+            source: LocalSource::Variable("GONE".into()),
+        };
+        let job = job(Build {
+            secrets: vec![secret],
+            ..build()
+        });
+        let error = arguments(
+            &job,
+            &BuildFlags::default(),
+            &BTreeMap::new(),
+            &BTreeMap::new(),
+        )
+        .unwrap_err();
+        assert!(
+            error.message.contains("variable GONE is not set"),
+            "{}",
+            error.message
+        );
     }
 
     #[test]
     fn what_a_docker_cannot_do_is_found_in_its_help() {
         let help = "  --build-arg list   x\n  -t, --tag list\n      --secret, -s x\n";
         assert_eq!(unsupported(&[("--secret", "secrets")], help), None);
-        assert_eq!(unsupported(&[("--secret", "secrets"), ("--ssh", "ssh")], help), Some(&("--ssh", "ssh")));
-        assert_eq!(unsupported(&[("--build", "x")], help), Some(&("--build", "x")));
+        assert_eq!(
+            unsupported(&[("--secret", "secrets"), ("--ssh", "ssh")], help),
+            Some(&("--ssh", "ssh"))
+        );
+        assert_eq!(
+            unsupported(&[("--build", "x")], help),
+            Some(&("--build", "x"))
+        );
     }
 }

@@ -37,7 +37,8 @@ pub(crate) struct Built {
     pub(crate) tags: Vec<String>,
 }
 
-/// Builds all, in the order given; or takes what the last build made. `variables` are those of the project.
+/// Builds all, in the order given; or takes what the last build made. `variables` are those of the
+/// project.
 pub(crate) async fn build_all(
     ui: &Ui,
     jobs: &[BuildJob],
@@ -55,30 +56,53 @@ pub(crate) async fn build_all(
             build(ui, job, &arguments).await?
         };
         images.insert(job.service.clone(), image.clone());
-        let tags = job.build.image.iter().chain(&job.build.tags).cloned().collect();
-        all.push(Built { service: job.service.clone(), image, tags });
+        let tags = job
+            .build
+            .image
+            .iter()
+            .chain(&job.build.tags)
+            .cloned()
+            .collect();
+        all.push(Built {
+            service: job.service.clone(),
+            image,
+            tags,
+        });
     }
     Ok(all)
 }
 
-/// Builds one service's image; docker's output goes to stderr. Gives the tag to deploy: it names the content, so an unchanged build is an
-/// unchanged spec.
+/// Builds one service's image; docker's output goes to stderr. Gives the tag to deploy: it names
+/// the content, so an unchanged build is an unchanged spec.
 async fn build(ui: &Ui, job: &BuildJob, arguments: &Arguments) -> CliResult<String> {
     check_docker(job, arguments).await?;
-    ui.status(&format!("{BOLD}building {}/{}{BOLD:#}", job.project, job.service))?;
+    ui.status(&format!(
+        "{BOLD}building {}/{}{BOLD:#}",
+        job.project, job.service
+    ))?;
     let scratch = tempfile::tempdir()
         .map_err(|error| CliError::failed("no temporary directory could be made").source(error))?;
     let id_file = scratch.path().join("image-id");
     let mut command = docker();
-    command.arg("build").arg("--iidfile").arg(&id_file).args(&arguments.list);
+    command
+        .arg("build")
+        .arg("--iidfile")
+        .arg(&id_file)
+        .args(&arguments.list);
     if let Some(text) = &job.build.dockerfile_inline {
         let path = scratch.path().join("Dockerfile");
-        std::fs::write(&path, text)
-            .map_err(|error| CliError::failed("the inline Dockerfile could not be written").source(error))?;
+        std::fs::write(&path, text).map_err(|error| {
+            CliError::failed("the inline Dockerfile could not be written").source(error)
+        })?;
         command.arg("-f").arg(path);
     }
     command.arg("--").arg(&arguments.context);
-    command.envs(arguments.environment.iter().map(|(name, value)| (name, value)));
+    command.envs(
+        arguments
+            .environment
+            .iter()
+            .map(|(name, value)| (name, value)),
+    );
     // What docker says while it builds is no data of ours.
     command.stdin(Stdio::null()).stdout(std::io::stderr());
     let status = command.status().await.map_err(no_docker)?;
@@ -89,12 +113,14 @@ async fn build(ui: &Ui, job: &BuildJob, arguments: &Arguments) -> CliResult<Stri
         ))
         .hint("the reason is in docker's output above; nothing was deployed"));
     }
-    let id = std::fs::read_to_string(&id_file)
-        .map_err(|error| CliError::failed("docker build did not say which image it built").source(error))?;
+    let id = std::fs::read_to_string(&id_file).map_err(|error| {
+        CliError::failed("docker build did not say which image it built").source(error)
+    })?;
     tag(job, id.trim()).await
 }
 
-/// Whether the docker of this computer can do what the build asks for. Only asked where not every docker can.
+/// Whether the docker of this computer can do what the build asks for. Only asked where not every
+/// docker can.
 async fn check_docker(job: &BuildJob, arguments: &Arguments) -> CliResult {
     if arguments.needed.is_empty() {
         return Ok(());
@@ -109,7 +135,9 @@ async fn check_docker(job: &BuildJob, arguments: &Arguments) -> CliResult {
         .hint(format!("or remove `{key}` from the build")));
     }
     if job.build.platforms.len() > 1 {
-        let store = ask(&["info", "--format", "{{json .DriverStatus}}"]).await?.unwrap_or_default();
+        let store = ask(&["info", "--format", "{{json .DriverStatus}}"])
+            .await?
+            .unwrap_or_default();
         if !store.contains("io.containerd.snapshotter") {
             return Err(CliError::failed(format!(
                 "{}/{} is built for {} platforms, and the docker of this computer keeps images of one only",
@@ -152,7 +180,9 @@ pub(super) fn latest(job: &BuildJob) -> String {
 async fn tag(job: &BuildJob, id: &str) -> CliResult<String> {
     let digits = id.strip_prefix("sha256:").unwrap_or(id);
     if digits.len() < 12 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(CliError::failed(format!("docker gave `{id}` as an image id")));
+        return Err(CliError::failed(format!(
+            "docker gave `{id}` as an image id"
+        )));
     }
     let tag = format!("{}:{}", repository(job), short(digits));
     match ask(&["tag", id, &tag]).await? {
@@ -175,12 +205,18 @@ pub(crate) fn check_contexts(jobs: &[BuildJob]) -> CliResult {
 }
 
 fn check(job: &BuildJob, context: &BuildContext, name: &str) -> CliResult {
-    let BuildContext::Directory(directory) = context else { return Ok(()) };
+    let BuildContext::Directory(directory) = context else {
+        return Ok(());
+    };
     let directory: &Path = directory;
     if directory.is_dir() {
         return Ok(());
     }
-    let why = if directory.exists() { "is no directory" } else { "is not there" };
+    let why = if directory.exists() {
+        "is no directory"
+    } else {
+        "is not there"
+    };
     Err(CliError::usage(format!(
         "{}/{} is to be built with the context{name} {}, which {why}",
         job.project,

@@ -5,9 +5,8 @@ use std::process::Stdio;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use uc_api::v1::{
-    ImageTarget, MissingImagesRequest, Plan, PushImageRequest, PushImageStart, push_image_request::Message,
-};
+use uc_api::v1::push_image_request::Message;
+use uc_api::v1::{ImageTarget, MissingImagesRequest, Plan, PushImageRequest, PushImageStart};
 
 use super::{ask, docker, no_docker};
 use crate::connect::{Client, within};
@@ -24,10 +23,20 @@ pub(crate) async fn push_missing(ui: &Ui, client: &Client, plan: &Plan) -> CliRe
     if plan.images.is_empty() {
         return Ok(());
     }
-    let request = MissingImagesRequest { images: plan.images.clone() };
-    let missing = client.deploy().missing_images(within(60, request)).await?.into_inner().missing;
+    let request = MissingImagesRequest {
+        images: plan.images.clone(),
+    };
+    let missing = client
+        .deploy()
+        .missing_images(within(60, request))
+        .await?
+        .into_inner()
+        .missing;
     let progress = ui.progress();
-    for target in missing.into_iter().filter(|target| !target.machine_ids.is_empty()) {
+    for target in missing
+        .into_iter()
+        .filter(|target| !target.machine_ids.is_empty())
+    {
         let size = match ask(&["image", "inspect", "--format", "{{.Size}}", &target.image]).await? {
             Ok(size) => size.parse().unwrap_or(0),
             Err(reason) => {
@@ -40,7 +49,11 @@ pub(crate) async fn push_missing(ui: &Ui, client: &Client, plan: &Plan) -> CliRe
             }
         };
         let machines = target.machine_ids.len();
-        let to = if machines == 1 { "1 machine".to_owned() } else { format!("{machines} machines") };
+        let to = if machines == 1 {
+            "1 machine".to_owned()
+        } else {
+            format!("{machines} machines")
+        };
         let task = progress.transfer(format!("image {} → {to}", target.image), size);
         match push(client, &target, &task).await {
             Ok(()) => task.done(""),
@@ -62,17 +75,28 @@ async fn push(client: &Client, target: &ImageTarget, task: &Task) -> CliResult {
         .spawn()
         .map_err(no_docker)?;
     let (Some(mut archive), Some(mut complaints)) = (save.stdout.take(), save.stderr.take()) else {
-        return Err(CliError::failed("docker save was started without its pipes"));
+        return Err(CliError::failed(
+            "docker save was started without its pipes",
+        ));
     };
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
-    let start = PushImageStart { image: target.image.clone(), machine_ids: target.machine_ids.clone() };
+    let start = PushImageStart {
+        image: target.image.clone(),
+        machine_ids: target.machine_ids.clone(),
+    };
     let mut api = client.deploy();
     let call = api.push_image(ReceiverStream::new(receiver));
     let feed = async move {
         let mut message = Message::Start(start);
         loop {
             // The daemon ended the call: its answer says why.
-            if sender.send(PushImageRequest { message: Some(message) }).await.is_err() {
+            if sender
+                .send(PushImageRequest {
+                    message: Some(message),
+                })
+                .await
+                .is_err()
+            {
                 return Ok(());
             }
             let mut chunk = Vec::with_capacity(CHUNK);
@@ -88,12 +112,14 @@ async fn push(client: &Client, target: &ImageTarget, task: &Task) -> CliResult {
             message = Message::Chunk(chunk);
         }
         let mut text = String::new();
-        _ = (&mut complaints).take(16 * 1024).read_to_string(&mut text).await;
+        _ = (&mut complaints)
+            .take(16 * 1024)
+            .read_to_string(&mut text)
+            .await;
         let status = save.wait().await.map_err(no_docker)?;
         if !status.success() {
-            return Err(
-                CliError::failed(format!("docker save failed ({status})")).source(text.trim().to_owned())
-            );
+            return Err(CliError::failed(format!("docker save failed ({status})"))
+                .source(text.trim().to_owned()));
         }
         // Only a whole archive is ended; a torn one ends the call.
         drop(sender);
@@ -101,7 +127,8 @@ async fn push(client: &Client, target: &ImageTarget, task: &Task) -> CliResult {
     };
     tokio::pin!(call);
     tokio::pin!(feed);
-    // An archive that could not be read to its end drops the call, so that nobody takes it for whole.
+    // An archive that could not be read to its end drops the call, so that nobody takes it for
+    // whole.
     let results = tokio::select! {
         answer = &mut call => answer,
         fed = &mut feed => {
@@ -109,12 +136,18 @@ async fn push(client: &Client, target: &ImageTarget, task: &Task) -> CliResult {
             call.await
         }
     };
-    let failed: Vec<_> =
-        results?.into_inner().results.into_iter().filter(|result| !result.error.is_empty()).collect();
+    let failed: Vec<_> = results?
+        .into_inner()
+        .results
+        .into_iter()
+        .filter(|result| !result.error.is_empty())
+        .collect();
     if failed.is_empty() {
         return Ok(());
     }
-    let list: Vec<String> =
-        failed.iter().map(|result| format!("{}: {}", result.machine_name, result.error)).collect();
+    let list: Vec<String> = failed
+        .iter()
+        .map(|result| format!("{}: {}", result.machine_name, result.error))
+        .collect();
     Err(CliError::new(Kind::Partial, "it could not be loaded everywhere").source(list.join("\n")))
 }

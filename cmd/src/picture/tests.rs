@@ -8,7 +8,11 @@ fn step(id: &str, action: ReplicaAction, machine: &str, reason: &str) -> Replica
         action: action.into(),
         machine_id: format!("id-{machine}"),
         machine_name: machine.into(),
-        container_id: if action == ReplicaAction::Create { String::new() } else { "4f5a6b7c8d9e0f11".into() },
+        container_id: if action == ReplicaAction::Create {
+            String::new()
+        } else {
+            "4f5a6b7c8d9e0f11".into()
+        },
         order: UpdateOrder::StartFirst.into(),
         reason: reason.into(),
         ..Default::default()
@@ -16,11 +20,18 @@ fn step(id: &str, action: ReplicaAction, machine: &str, reason: &str) -> Replica
 }
 
 fn field(field: &str, old: &str, new: &str) -> FieldChange {
-    FieldChange { field: field.into(), old: old.into(), new: new.into() }
+    FieldChange {
+        field: field.into(),
+        old: old.into(),
+        new: new.into(),
+    }
 }
 
 fn plan() -> Plan {
-    let volume = VolumeSpec { name: "shop_data".into(), ..Default::default() };
+    let volume = VolumeSpec {
+        name: "shop_data".into(),
+        ..Default::default()
+    };
     let mut moved = step("s4", ReplicaAction::Replace, "m1", "m3 left the placement");
     moved.old_machine_id = "id-m3".into();
     moved.order = UpdateOrder::StopFirst.into();
@@ -47,7 +58,11 @@ fn plan() -> Plan {
                 change: ServiceChange::Update.into(),
                 fields: vec![
                     field("image", "shop-web:aaa", "shop-web:bbb"),
-                    field("environment.MOTD", "", &format!("two\nlines {}", "x".repeat(80))),
+                    field(
+                        "environment.MOTD",
+                        "",
+                        &format!("two\nlines {}", "x".repeat(80)),
+                    ),
                     field("user", "root", ""),
                 ],
                 steps: vec![
@@ -91,16 +106,25 @@ fn a_plan_without_changes_is_empty() {
     let mut plan = plan();
     assert!(!is_empty(&plan));
     plan.volumes.clear();
-    plan.services.retain(|service| service.change() == ServiceChange::None);
+    plan.services
+        .retain(|service| service.change() == ServiceChange::None);
     assert!(is_empty(&plan));
-    plan.services[0].steps.push(step("s", ReplicaAction::Create, "m1", "missing"));
+    plan.services[0]
+        .steps
+        .push(step("s", ReplicaAction::Create, "m1", "missing"));
     assert!(!is_empty(&plan), "a missing replica is something to do");
 }
 
 #[test]
 fn a_change_without_containers_is_no_empty_plan() {
-    let service = ServicePlan { change: ServiceChange::Update.into(), ..Default::default() };
-    let plan = Plan { services: vec![service], ..Default::default() };
+    let service = ServicePlan {
+        change: ServiceChange::Update.into(),
+        ..Default::default()
+    };
+    let plan = Plan {
+        services: vec![service],
+        ..Default::default()
+    };
     assert!(!is_empty(&plan));
     assert!(draw(&plan).contains("no container changes"));
 }
@@ -116,14 +140,28 @@ fn a_command_of_before_is_shown_with_its_words() {
         ..Default::default()
     });
     let text = anstream::adapter::strip_str(&draw(&plan)).to_string();
-    let at = text.find("      > m1  first run sh -c 'echo '\\''a'\\'' $B' ''\n").unwrap();
-    assert!(at < text.find("image changed").unwrap(), "before the first step: {text}");
-    assert_eq!(step_label(&plan, "shop/web/pre-deploy").as_deref(), Some("> pre-deploy of shop/web on m1"));
+    let at = text
+        .find("      > m1  first run sh -c 'echo '\\''a'\\'' $B' ''\n")
+        .unwrap();
+    assert!(
+        at < text.find("image changed").unwrap(),
+        "before the first step: {text}"
+    );
+    assert_eq!(
+        step_label(&plan, "shop/web/pre-deploy").as_deref(),
+        Some("> pre-deploy of shop/web on m1")
+    );
 }
 
 #[test]
 fn steps_have_labels() {
-    assert_eq!(step_label(&plan(), "v1").as_deref(), Some("volume shop_data on m1"));
-    assert_eq!(step_label(&plan(), "s2").as_deref(), Some("~ shop/web on machine-2"));
+    assert_eq!(
+        step_label(&plan(), "v1").as_deref(),
+        Some("volume shop_data on m1")
+    );
+    assert_eq!(
+        step_label(&plan(), "s2").as_deref(),
+        Some("~ shop/web on machine-2")
+    );
     assert_eq!(step_label(&plan(), "nope"), None);
 }

@@ -1,5 +1,5 @@
-//! What goes to a new machine: `uc` and `ucd`, found beside this program or where `--install-from` says, and install.sh: the one beside them,
-//! else the one this program was built with.
+//! What goes to a new machine: `uc` and `ucd`, found beside this program or where `--install-from`
+//! says, and install.sh: the one beside them, else the one this program was built with.
 
 use std::fs;
 use std::io::Read as _;
@@ -27,11 +27,14 @@ impl Artefacts {
         let directory = match from {
             Some(directory) => directory.to_owned(),
             None => {
-                let program = std::env::current_exe().and_then(fs::canonicalize).map_err(|error| {
-                    CliError::failed("the place of this program is not known")
-                        .source(error)
-                        .hint("name it with --install-from")
-                })?;
+                let program =
+                    std::env::current_exe()
+                        .and_then(fs::canonicalize)
+                        .map_err(|error| {
+                            CliError::failed("the place of this program is not known")
+                                .source(error)
+                                .hint("name it with --install-from")
+                        })?;
                 program.parent().unwrap_or(Path::new("/")).to_owned()
             }
         };
@@ -47,12 +50,20 @@ impl Artefacts {
         }
         let beside = directory.join("install.sh");
         if beside.is_file() {
-            return Ok(Self { directory, installer: beside, _scratch: None });
+            return Ok(Self {
+                directory,
+                installer: beside,
+                _scratch: None,
+            });
         }
         let scratch = tempfile::tempdir()?;
         let installer = scratch.path().join("install.sh");
         fs::write(&installer, INSTALL_SH)?;
-        Ok(Self { directory, installer, _scratch: Some(Arc::new(scratch)) })
+        Ok(Self {
+            directory,
+            installer,
+            _scratch: Some(Arc::new(scratch)),
+        })
     }
 
     /// The installer to run here.
@@ -68,7 +79,11 @@ impl Artefacts {
     /// Name and place of each file.
     pub(crate) fn files(&self) -> [(&'static str, PathBuf); 3] {
         let beside = |name| (name, self.directory.join(name));
-        [beside("uc"), beside("ucd"), ("install.sh", self.installer.clone())]
+        [
+            beside("uc"),
+            beside("ucd"),
+            ("install.sh", self.installer.clone()),
+        ]
     }
 
     /// Refuses binaries that the machine cannot run.
@@ -81,21 +96,27 @@ impl Artefacts {
                 CliError::failed(format!("{} could not be read", path.display())).source(error)
             })?;
             let Some(ours) = architecture(&head) else {
-                return Err(CliError::usage(format!("{} is no Linux program", path.display())));
+                return Err(CliError::usage(format!(
+                    "{} is no Linux program",
+                    path.display()
+                )));
             };
             if ours != machine {
                 return Err(CliError::usage(format!(
                     "{} is for {ours}, and {place} is {machine}",
                     path.display()
                 ))
-                .hint(format!("name a directory with uc and ucd for {machine}: `--install-from DIR`")));
+                .hint(format!(
+                    "name a directory with uc and ucd for {machine}: `--install-from DIR`"
+                )));
             }
         }
         Ok(())
     }
 }
 
-/// The architecture of an ELF file, in the words of `uname -m`, from its first bytes (ELF specification, `e_machine` at offset 18).
+/// The architecture of an ELF file, in the words of `uname -m`, from its first bytes (ELF
+/// specification, `e_machine` at offset 18).
 fn architecture(head: &[u8; 20]) -> Option<&'static str> {
     if head[..4] != *b"\x7fELF" {
         return None;
@@ -124,8 +145,13 @@ mod tests {
     fn what_is_missing_is_named() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("uc"), "").unwrap();
-        let text = Artefacts::find(Some(directory.path())).unwrap_err().render();
-        assert!(text.contains("/ucd is needed") && text.contains("--install-from"), "{text}");
+        let text = Artefacts::find(Some(directory.path()))
+            .unwrap_err()
+            .render();
+        assert!(
+            text.contains("/ucd is needed") && text.contains("--install-from"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -135,7 +161,10 @@ mod tests {
             fs::write(directory.path().join(name), "").unwrap();
         }
         let built_in = Artefacts::find(Some(directory.path())).unwrap();
-        assert_eq!(fs::read_to_string(built_in.installer()).unwrap(), INSTALL_SH);
+        assert_eq!(
+            fs::read_to_string(built_in.installer()).unwrap(),
+            INSTALL_SH
+        );
         fs::write(directory.path().join("install.sh"), "mine").unwrap();
         let beside = Artefacts::find(Some(directory.path())).unwrap();
         assert_eq!(fs::read_to_string(beside.installer()).unwrap(), "mine");
@@ -144,16 +173,30 @@ mod tests {
     #[test]
     fn binaries_for_another_machine_are_refused() {
         let directory = tempfile::tempdir().unwrap();
-        for (name, bytes) in [("uc", elf(0x3e)), ("ucd", elf(0x3e)), ("install.sh", b"#!/bin/sh".to_vec())] {
+        for (name, bytes) in [
+            ("uc", elf(0x3e)),
+            ("ucd", elf(0x3e)),
+            ("install.sh", b"#!/bin/sh".to_vec()),
+        ] {
             fs::write(directory.path().join(name), bytes).unwrap();
         }
         let artefacts = Artefacts::find(Some(directory.path())).unwrap();
         assert!(artefacts.check_architecture("x86_64", "h").is_ok());
-        let text = artefacts.check_architecture("aarch64", "pi@h").unwrap_err().message;
-        assert!(text.contains("is for x86_64, and pi@h is aarch64"), "{text}");
+        let text = artefacts
+            .check_architecture("aarch64", "pi@h")
+            .unwrap_err()
+            .message;
+        assert!(
+            text.contains("is for x86_64, and pi@h is aarch64"),
+            "{text}"
+        );
         fs::write(directory.path().join("ucd"), "#!/bin/sh\necho no program\n").unwrap();
         assert!(
-            artefacts.check_architecture("x86_64", "h").unwrap_err().message.contains("no Linux program")
+            artefacts
+                .check_architecture("x86_64", "h")
+                .unwrap_err()
+                .message
+                .contains("no Linux program")
         );
     }
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+};
 use tokio::process::Child;
 use tokio::sync::mpsc;
 
@@ -52,13 +54,22 @@ impl Remote {
         let mut command = self.ssh.command(line);
         command.stdin(std::process::Stdio::null());
         let child = command.spawn().map_err(no_ssh)?;
-        tokio::time::timeout(limit, self.finish(child, line)).await.map_err(|_| self.too_slow(limit))?
+        tokio::time::timeout(limit, self.finish(child, line))
+            .await
+            .map_err(|_| self.too_slow(limit))?
     }
 
     /// Copies a file and compares it afterwards. The file is executable over there.
-    pub(super) async fn copy(&self, source: &Path, to: &str, name: &str, progress: &Progress) -> CliResult {
-        let unreadable =
-            |error| CliError::failed(format!("{} could not be read", source.display())).source(error);
+    pub(super) async fn copy(
+        &self,
+        source: &Path,
+        to: &str,
+        name: &str,
+        progress: &Progress,
+    ) -> CliResult {
+        let unreadable = |error| {
+            CliError::failed(format!("{} could not be read", source.display())).source(error)
+        };
         let mut file = tokio::fs::File::open(source).await.map_err(unreadable)?;
         let size = file.metadata().await.map_err(unreadable)?.len();
         let task = progress.transfer(format!("{name} → {}", self.target()), size);
@@ -88,7 +99,10 @@ impl Remote {
             let (sent, finished) = tokio::join!(send, self.finish(child, &line));
             sent.and(finished)
         };
-        let result = tokio::time::timeout(COPY, both).await.map_err(|_| self.too_slow(COPY)).flatten();
+        let result = tokio::time::timeout(COPY, both)
+            .await
+            .map_err(|_| self.too_slow(COPY))
+            .flatten();
         let theirs = match result {
             Ok(theirs) => theirs,
             Err(error) => {
@@ -97,7 +111,10 @@ impl Remote {
             }
         };
         let ours = format!("{:x}", hash.finalize());
-        if !theirs.lines().any(|line| line.split_whitespace().next() == Some(ours.as_str())) {
+        if !theirs
+            .lines()
+            .any(|line| line.split_whitespace().next() == Some(ours.as_str()))
+        {
             task.failed("");
             return Err(CliError::failed(format!(
                 "{name} arrived damaged on {}: the checksums differ",
@@ -127,21 +144,29 @@ impl Remote {
             return Err(self.explain(&stderr, status.code()));
         }
         let command = line.split_whitespace().next().unwrap_or_default();
-        Err(CliError::failed(format!("`{command}` failed on {}", self.target()))
-            .source(stderr.trim().to_owned()))
+        Err(
+            CliError::failed(format!("`{command}` failed on {}", self.target()))
+                .source(stderr.trim().to_owned()),
+        )
     }
 
     fn too_slow(&self, limit: Duration) -> CliError {
         CliError::new(
             Kind::TimedOut,
-            format!("{} took longer than {} seconds", self.target(), limit.as_secs()),
+            format!(
+                "{} took longer than {} seconds",
+                self.target(),
+                limit.as_secs()
+            ),
         )
     }
 }
 
 /// Reads to the end, keeping the beginning.
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else { return String::new() };
+    let Some(mut stream) = stream else {
+        return String::new();
+    };
     let mut kept = Vec::new();
     _ = (&mut stream).take(OUTPUT).read_to_end(&mut kept).await;
     _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
@@ -149,7 +174,10 @@ async fn read(stream: Option<impl AsyncRead + Unpin>) -> String {
 }
 
 /// Shows what a process says on both streams, line by line; its exit code and its words at the end.
-pub(super) async fn follow(mut child: Child, mut show: impl FnMut(&str)) -> CliResult<(Option<i32>, String)> {
+pub(super) async fn follow(
+    mut child: Child,
+    mut show: impl FnMut(&str),
+) -> CliResult<(Option<i32>, String)> {
     drop(child.stdin.take());
     let (sender, mut lines) = mpsc::channel::<String>(64);
     let out = forward(child.stdout.take(), sender.clone());
@@ -173,8 +201,13 @@ async fn forward(stream: Option<impl AsyncRead + Unpin>, sender: mpsc::Sender<St
     let mut lines = BufReader::new(stream).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let text = String::from_utf8_lossy(&line);
-        // Programs that draw progress bars end lines with a carriage return; only what is left of them counts.
-        let text = text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        // Programs that draw progress bars end lines with a carriage return; only what is left of
+        // them counts.
+        let text = text
+            .trim_end_matches('\r')
+            .rsplit('\r')
+            .next()
+            .unwrap_or_default();
         if sender.send(text.to_owned()).await.is_err() {
             return;
         }

@@ -23,7 +23,13 @@ pub(super) struct Show<'a> {
 impl<'a> Show<'a> {
     /// Of this plan.
     pub(super) fn new(progress: Progress, plan: &'a Plan) -> Self {
-        Self { progress, plan, tasks: BTreeMap::new(), begun: false, failure: None }
+        Self {
+            progress,
+            plan,
+            tasks: BTreeMap::new(),
+            begun: false,
+            failure: None,
+        }
     }
 
     /// Whether the daemon has reported anything.
@@ -52,7 +58,10 @@ impl<'a> Show<'a> {
         });
         match phase {
             StepPhase::Started | StepPhase::Progress | StepPhase::Unspecified => {
-                let task = self.tasks.entry(event.step_id).or_insert_with(|| self.progress.task(label));
+                let task = self
+                    .tasks
+                    .entry(event.step_id)
+                    .or_insert_with(|| self.progress.task(label));
                 task.update(&event.message);
             }
             StepPhase::Done => self.take(&event.step_id, label).done(&event.message),
@@ -68,26 +77,43 @@ impl<'a> Show<'a> {
     }
 
     fn take(&mut self, id: &str, label: String) -> Task {
-        self.tasks.remove(id).unwrap_or_else(|| self.progress.task(label))
+        self.tasks
+            .remove(id)
+            .unwrap_or_else(|| self.progress.task(label))
     }
 
     fn finished(&mut self, finished: DeployFinished) -> CliResult {
         self.tasks.clear();
         let (kind, default) = match finished.outcome() {
             DeployOutcome::Done => return Ok(()),
-            DeployOutcome::RolledBack => {
-                (Kind::RolledBack, "the deployment failed; the previous revision serves again")
-            }
-            DeployOutcome::Paused => (Kind::Paused, "the deployment failed and stopped where it was"),
-            DeployOutcome::Incomplete => (Kind::Partial, "some replicas failed; the rest was carried out"),
-            DeployOutcome::Failed | DeployOutcome::Unspecified => {
-                (Kind::Partial, "the deployment failed and could not be taken back completely")
-            }
+            DeployOutcome::RolledBack => (
+                Kind::RolledBack,
+                "the deployment failed; the previous revision serves again",
+            ),
+            DeployOutcome::Paused => (
+                Kind::Paused,
+                "the deployment failed and stopped where it was",
+            ),
+            DeployOutcome::Incomplete => (
+                Kind::Partial,
+                "some replicas failed; the rest was carried out",
+            ),
+            DeployOutcome::Failed | DeployOutcome::Unspecified => (
+                Kind::Partial,
+                "the deployment failed and could not be taken back completely",
+            ),
         };
-        let message = if finished.message.is_empty() { default.to_owned() } else { finished.message };
+        let message = if finished.message.is_empty() {
+            default.to_owned()
+        } else {
+            finished.message
+        };
         let mut error = CliError::new(kind, message);
         // Shown once: below the step, or here.
-        let shown = self.failure.as_ref().is_some_and(|step| step.log_tail == finished.log_tail);
+        let shown = self
+            .failure
+            .as_ref()
+            .is_some_and(|step| step.log_tail == finished.log_tail);
         if !shown {
             error.log_tail = finished.log_tail;
         }
@@ -106,25 +132,53 @@ mod tests {
             hint: "uc logs web".into(),
             ..Default::default()
         };
-        DeployEvent { event: Some(Event::Finished(finished)) }
+        DeployEvent {
+            event: Some(Event::Finished(finished)),
+        }
     }
 
     fn outcome(events: Vec<DeployEvent>) -> CliResult {
         let plan = Plan::default();
         let mut show = Show::new(Progress::new(false), &plan);
-        events.into_iter().find_map(|event| show.event(event)).unwrap()
+        events
+            .into_iter()
+            .find_map(|event| show.event(event))
+            .unwrap()
     }
 
     #[test]
     fn each_outcome_has_its_kind() {
         assert!(outcome(vec![finished(DeployOutcome::Done)]).is_ok());
         let error = outcome(vec![finished(DeployOutcome::RolledBack)]).unwrap_err();
-        assert_eq!((error.kind, error.log_tail.as_slice()), (Kind::RolledBack, &["boom".to_owned()][..]));
-        assert_eq!(outcome(vec![finished(DeployOutcome::Paused)]).unwrap_err().kind, Kind::Paused);
+        assert_eq!(
+            (error.kind, error.log_tail.as_slice()),
+            (Kind::RolledBack, &["boom".to_owned()][..])
+        );
+        assert_eq!(
+            outcome(vec![finished(DeployOutcome::Paused)])
+                .unwrap_err()
+                .kind,
+            Kind::Paused
+        );
         assert_eq!(Kind::Paused.exit_code(), Kind::RolledBack.exit_code());
-        assert_eq!(outcome(vec![finished(DeployOutcome::Incomplete)]).unwrap_err().kind, Kind::Partial);
-        assert_eq!(outcome(vec![finished(DeployOutcome::Failed)]).unwrap_err().kind, Kind::Partial);
-        assert_eq!(outcome(vec![finished(DeployOutcome::Unspecified)]).unwrap_err().kind, Kind::Partial);
+        assert_eq!(
+            outcome(vec![finished(DeployOutcome::Incomplete)])
+                .unwrap_err()
+                .kind,
+            Kind::Partial
+        );
+        assert_eq!(
+            outcome(vec![finished(DeployOutcome::Failed)])
+                .unwrap_err()
+                .kind,
+            Kind::Partial
+        );
+        assert_eq!(
+            outcome(vec![finished(DeployOutcome::Unspecified)])
+                .unwrap_err()
+                .kind,
+            Kind::Partial
+        );
     }
 
     #[test]
@@ -135,8 +189,12 @@ mod tests {
             log_tail: vec!["boom".into()],
             ..Default::default()
         };
-        let events =
-            vec![DeployEvent { event: Some(Event::Step(failed)) }, finished(DeployOutcome::RolledBack)];
+        let events = vec![
+            DeployEvent {
+                event: Some(Event::Step(failed)),
+            },
+            finished(DeployOutcome::RolledBack),
+        ];
         assert!(outcome(events).unwrap_err().log_tail.is_empty());
     }
 }

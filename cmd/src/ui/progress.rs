@@ -1,4 +1,5 @@
-//! Progress of several things at once: moving lines on a terminal, one plain line for each change elsewhere.
+//! Progress of several things at once: moving lines on a terminal, one plain line for each change
+//! elsewhere.
 
 use std::time::Duration;
 
@@ -24,7 +25,9 @@ impl Progress {
     /// `live`: lines may move.
     pub(crate) fn new(live: bool) -> Self {
         let target = || MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(12));
-        Self { bars: live.then(target) }
+        Self {
+            bars: live.then(target),
+        }
     }
 
     /// A thing without a known length begins.
@@ -76,7 +79,10 @@ impl Task {
         match &self.bar {
             Some((_, bar)) => bar.set_message(message.to_owned()),
             None if message.is_empty() => line(&format!("{DIM}…{DIM:#} {}", self.label)),
-            None => line(&format!("{DIM}…{DIM:#} {}  {DIM}{message}{DIM:#}", self.label)),
+            None => line(&format!(
+                "{DIM}…{DIM:#} {}  {DIM}{message}{DIM:#}",
+                self.label
+            )),
         }
     }
 

@@ -17,19 +17,27 @@ pub(crate) struct Cell {
 impl Cell {
     /// With a look.
     pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
-        Self { text: clean(&text.into()), style }
+        Self {
+            text: clean(&text.into()),
+            style,
+        }
     }
 }
 
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
-        Self { text: clean(&text.into()), style: Style::new() }
+        Self {
+            text: clean(&text.into()),
+            style: Style::new(),
+        }
     }
 }
 
 /// No cell can break a line or send an escape to the terminal.
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// Rows under a header.
@@ -42,7 +50,10 @@ pub(crate) struct Table {
 impl Table {
     /// Without rows.
     pub(crate) fn new(header: &[&'static str]) -> Self {
-        Self { header: header.to_vec(), rows: Vec::new() }
+        Self {
+            header: header.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// One more row; cells that are missing at its end are empty.
@@ -52,8 +63,14 @@ impl Table {
 
     /// Takes out the columns of this title, for the case that no row has anything to say in them.
     pub(crate) fn without_empty(mut self, title: &str) -> Self {
-        let Some(index) = self.header.iter().position(|name| *name == title) else { return self };
-        if self.rows.iter().all(|row| row.get(index).is_none_or(|cell| cell.text.is_empty())) {
+        let Some(index) = self.header.iter().position(|name| *name == title) else {
+            return self;
+        };
+        if self
+            .rows
+            .iter()
+            .all(|row| row.get(index).is_none_or(|cell| cell.text.is_empty()))
+        {
             self.header.remove(index);
             for row in &mut self.rows {
                 if index < row.len() {
@@ -73,9 +90,16 @@ impl Table {
             }
         }
         let mut text = String::new();
-        let header = self.header.iter().map(|title| Cell::styled(*title, BOLD)).collect();
+        let header = self
+            .header
+            .iter()
+            .map(|title| Cell::styled(*title, BOLD))
+            .collect();
         for row in std::iter::once(&header).chain(&self.rows) {
-            let last = row.iter().rposition(|cell| !cell.text.is_empty()).unwrap_or(0);
+            let last = row
+                .iter()
+                .rposition(|cell| !cell.text.is_empty())
+                .unwrap_or(0);
             for (index, (cell, width)) in row.iter().zip(&widths).enumerate().take(last + 1) {
                 let style = cell.style;
                 _ = write!(text, "{style}{}{style:#}", cell.text);
@@ -101,9 +125,16 @@ mod tests {
     #[test]
     fn columns_line_up_by_width_on_screen() {
         let mut table = Table::new(&["NAME", "STATE", "NOTE"]);
-        table.row(["web".into(), Cell::styled("up", super::super::GREEN), "ü".into()]);
+        table.row([
+            "web".into(),
+            Cell::styled("up", super::super::GREEN),
+            "ü".into(),
+        ]);
         table.row(["数据库".into(), "down".into(), "".into()]);
-        assert_eq!(plain(&table), "NAME    STATE  NOTE\nweb     up     ü\n数据库  down\n");
+        assert_eq!(
+            plain(&table),
+            "NAME    STATE  NOTE\nweb     up     ü\n数据库  down\n"
+        );
     }
 
     #[test]
@@ -117,6 +148,9 @@ mod tests {
     fn a_column_with_nothing_in_it_can_go() {
         let mut table = Table::new(&["A", "B", "C"]);
         table.row(["1".into(), "".into(), "3".into()]);
-        assert_eq!(plain(&table.without_empty("B").without_empty("A")), "A  C\n1  3\n");
+        assert_eq!(
+            plain(&table.without_empty("B").without_empty("A")),
+            "A  C\n1  3\n"
+        );
     }
 }

@@ -97,7 +97,12 @@ impl From<&v1::Conflict> for Conflict {
             kind: conflict.kind.clone(),
             key: conflict.key.clone(),
             group: (conflict.group != 0).then_some(conflict.group),
-            sides: conflict.sides.iter().enumerate().map(|(index, one)| side(index, one)).collect(),
+            sides: conflict
+                .sides
+                .iter()
+                .enumerate()
+                .map(|(index, one)| side(index, one))
+                .collect(),
         }
     }
 }
@@ -107,7 +112,10 @@ fn side(index: usize, side: &v1::ConflictSide) -> Side {
     Side {
         number: index + 1,
         active: index == 0,
-        machine: Writer { id: side.machine_id.clone(), name: some(&side.machine_name) },
+        machine: Writer {
+            id: side.machine_id.clone(),
+            name: some(&side.machine_name),
+        },
         written_at: rfc3339_ms(side.written_at_ms),
         deleted: side.deleted,
         differs: differing.map(|field| field.name.clone()).collect(),
@@ -149,6 +157,9 @@ fn value(value: &Wire) -> Value {
             deployment_id: record.deployment_id.clone(),
             expires_at: rfc3339_ms(record.expires_at_ms),
         },
-        Wire::Opaque(opaque) => Value::Opaque { bytes: opaque.bytes, blake3: opaque.digest.clone() },
+        Wire::Opaque(opaque) => Value::Opaque {
+            bytes: opaque.bytes,
+            blake3: opaque.digest.clone(),
+        },
     }
 }

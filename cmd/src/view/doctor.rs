@@ -112,8 +112,20 @@ impl Doctor {
 
 impl From<&Found> for Finding {
     fn from(found: &Found) -> Self {
-        let Found { severity, kind, machines, message, hint } = found.clone();
-        Self { severity: severity.word(), kind, machines, message, hint }
+        let Found {
+            severity,
+            kind,
+            machines,
+            message,
+            hint,
+        } = found.clone();
+        Self {
+            severity: severity.word(),
+            kind,
+            machines,
+            message,
+            hint,
+        }
     }
 }
 
@@ -139,7 +151,10 @@ impl From<&v1::ExaminedMachine> for Examined {
             unready: said
                 .unready
                 .into_iter()
-                .map(|part| Unready { part: part.part, reason: part.reason })
+                .map(|part| Unready {
+                    part: part.part,
+                    reason: part.reason,
+                })
                 .collect(),
             disk_failure: some(&said.disk_failure),
             set_aside: some(&said.set_aside),
@@ -151,7 +166,11 @@ impl From<&v1::ExaminedMachine> for Examined {
 }
 
 fn store(figures: v1::StoreFigures, quarantined_writers: Vec<String>) -> Store {
-    let ends = figures.commit_bucket_ends_us.into_iter().map(Some).chain(std::iter::repeat(None));
+    let ends = figures
+        .commit_bucket_ends_us
+        .into_iter()
+        .map(Some)
+        .chain(std::iter::repeat(None));
     let buckets = ends.zip(figures.commit_buckets);
     Store {
         changes: figures.changes,
@@ -168,7 +187,9 @@ fn store(figures: v1::StoreFigures, quarantined_writers: Vec<String>) -> Store {
         durable_commits: figures.durable_commits,
         failed_commits: figures.failed_commits,
         commit_us: figures.commit_us,
-        commit_buckets: buckets.map(|(up_to_us, commits)| Bucket { up_to_us, commits }).collect(),
+        commit_buckets: buckets
+            .map(|(up_to_us, commits)| Bucket { up_to_us, commits })
+            .collect(),
         rejoins: figures.rejoins,
         file_bytes: figures.file_bytes,
     }

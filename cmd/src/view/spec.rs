@@ -5,12 +5,12 @@ mod rollout;
 
 use std::collections::BTreeMap;
 
+use container::{Content, Device, DeviceRequest, Hook, Logging, Mount, Resources, Ulimit};
+use rollout::{Placement, PreDeploy, Update};
 use serde::Serialize;
 use uc_api::v1;
 
 use super::{mode, some, word};
-use container::{Content, Device, DeviceRequest, Hook, Logging, Mount, Resources, Ulimit};
-use rollout::{Placement, PreDeploy, Update};
 
 /// A published port.
 #[derive(Debug, Serialize)]
@@ -177,7 +177,13 @@ struct Dependency {
 impl From<&v1::ServiceSpec> for Spec {
     fn from(spec: &v1::ServiceSpec) -> Self {
         let list = |list: &Option<v1::StringList>| list.as_ref().map(|list| list.values.clone());
-        let or = |text: String, default: &str| if text == "unknown" { default.to_owned() } else { text };
+        let or = |text: String, default: &str| {
+            if text == "unknown" {
+                default.to_owned()
+            } else {
+                text
+            }
+        };
         Self {
             image: spec.image.clone(),
             built: spec.built,
@@ -200,7 +206,10 @@ impl From<&v1::ServiceSpec> for Spec {
                 .map(|dependency| Dependency {
                     service: dependency.service.clone(),
                     condition: or(
-                        word(dependency.condition().as_str_name(), "DEPENDENCY_CONDITION_"),
+                        word(
+                            dependency.condition().as_str_name(),
+                            "DEPENDENCY_CONDITION_",
+                        ),
                         "started",
                     ),
                     restart: dependency.restart,
@@ -215,9 +224,18 @@ impl From<&v1::ServiceSpec> for Spec {
             labels: spec.labels.clone(),
             stop_grace_period_ms: spec.stop_grace_period_ms,
             stop_signal: some(&spec.stop_signal),
-            restart: or(word(spec.restart().as_str_name(), "RESTART_POLICY_"), "unless-stopped"),
-            pull_policy: or(word(spec.pull_policy().as_str_name(), "PULL_POLICY_"), "missing"),
-            update_order: or(word(spec.update_order().as_str_name(), "UPDATE_ORDER_"), "auto"),
+            restart: or(
+                word(spec.restart().as_str_name(), "RESTART_POLICY_"),
+                "unless-stopped",
+            ),
+            pull_policy: or(
+                word(spec.pull_policy().as_str_name(), "PULL_POLICY_"),
+                "missing",
+            ),
+            update_order: or(
+                word(spec.update_order().as_str_name(), "UPDATE_ORDER_"),
+                "auto",
+            ),
             init: spec.init,
             read_only: spec.read_only,
             tty: spec.tty,
@@ -243,11 +261,19 @@ impl From<&v1::ServiceSpec> for Spec {
             security_opt: spec.security_opt.clone(),
             device_cgroup_rules: spec.device_cgroup_rules.clone(),
             devices: spec.devices.iter().map(Device::from).collect(),
-            device_requests: spec.device_requests.iter().map(DeviceRequest::from).collect(),
+            device_requests: spec
+                .device_requests
+                .iter()
+                .map(DeviceRequest::from)
+                .collect(),
             sysctls: spec.sysctls.clone(),
             storage_opt: spec.storage_opt.clone(),
             annotations: spec.annotations.clone(),
-            ulimits: spec.ulimits.iter().map(|(name, limit)| (name.clone(), limit.into())).collect(),
+            ulimits: spec
+                .ulimits
+                .iter()
+                .map(|(name, limit)| (name.clone(), limit.into()))
+                .collect(),
             resources: spec.resources.as_ref().map(Resources::from),
             logging: spec.logging.as_ref().map(Logging::from),
             runtime: some(&spec.runtime),

@@ -59,23 +59,57 @@ fn with_token(world: &World, arguments: &[&str]) -> Ran {
 #[test]
 fn a_build_that_another_needs_comes_first() {
     let world = world(CHAIN, "--secret string  --build-context");
-    let ran = with_token(&world, &["build", "a-web", "--build-arg", "V=1", "--no-cache", "--build-pull"]);
+    let ran = with_token(
+        &world,
+        &[
+            "build",
+            "a-web",
+            "--build-arg",
+            "V=1",
+            "--no-cache",
+            "--build-pull",
+        ],
+    );
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     let names: Vec<&str> = ran.stdout.lines().collect();
-    assert!(names[0].starts_with("shop-z-base:") && names[1].starts_with("shop-a-web:"), "{names:?}");
+    assert!(
+        names[0].starts_with("shop-z-base:") && names[1].starts_with("shop-a-web:"),
+        "{names:?}"
+    );
     let builds = builds(&world);
-    assert!(builds[0].ends_with("project/base") && builds[1].ends_with("project/web"), "{builds:?}");
-    assert!(builds[1].contains(&format!("--build-context base=docker-image://{}", names[0])), "{builds:?}");
-    assert!(builds[1].contains("--secret id=token,type=env,env=TOKEN"), "{builds:?}");
-    assert!(builds[1].contains("--build-arg V=1 --pull --no-cache"), "{builds:?}");
-    assert!(world.read("docker-calls").contains("\nTOKEN=t0p\n"), "variables of .env count");
+    assert!(
+        builds[0].ends_with("project/base") && builds[1].ends_with("project/web"),
+        "{builds:?}"
+    );
+    assert!(
+        builds[1].contains(&format!("--build-context base=docker-image://{}", names[0])),
+        "{builds:?}"
+    );
+    assert!(
+        builds[1].contains("--secret id=token,type=env,env=TOKEN"),
+        "{builds:?}"
+    );
+    assert!(
+        builds[1].contains("--build-arg V=1 --pull --no-cache"),
+        "{builds:?}"
+    );
+    assert!(
+        world.read("docker-calls").contains("\nTOKEN=t0p\n"),
+        "variables of .env count"
+    );
     let json = with_token(&world, &["build", "-o", "json"]).json();
-    assert_eq!((&json[1]["service"], &json[1]["image"]), (&"a-web".into(), &names[1].into()));
+    assert_eq!(
+        (&json[1]["service"], &json[1]["image"]),
+        (&"a-web".into(), &names[1].into())
+    );
 }
 
 #[test]
 fn what_docker_cannot_do_is_an_error_before_anything_is_built() {
-    let world = world(&CHAIN.replace("[base=service:z-base]", "[base=./base]"), "--secret");
+    let world = world(
+        &CHAIN.replace("[base=service:z-base]", "[base=./base]"),
+        "--secret",
+    );
     let ran = with_token(&world, &["build", "a-web"]);
     insta::assert_snapshot!(ran.text());
     assert!(builds(&world).is_empty());
@@ -86,7 +120,11 @@ fn a_secret_whose_variable_is_not_set() {
     let world = world(CHAIN, "--secret string --build-context");
     let ran = world.uc(&["build", "a-web"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("its variable TOKEN is not set"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("its variable TOKEN is not set"),
+        "{}",
+        ran.text()
+    );
 }
 
 #[test]
@@ -94,7 +132,12 @@ fn contexts_that_are_not_there() {
     let world = world("services:\n  web: {build: gone}\n", "--x");
     let ran = world.uc(&["build"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("context [DIR]/project/gone, which is not there"), "{}", ran.text());
+    assert!(
+        ran.stderr
+            .contains("context [DIR]/project/gone, which is not there"),
+        "{}",
+        ran.text()
+    );
     let remote = "services:\n  web: {build: \"https://example.org/x.git#main:sub\"}\n";
     world.write("project/compose.yaml", remote);
     assert_eq!(world.uc(&["build"]).code, Some(0));
@@ -107,22 +150,32 @@ fn nothing_to_build() {
     let ran = world.uc(&["build"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
     assert!(ran.stderr.contains("nothing to build"), "{}", ran.text());
-    assert_eq!(world.uc(&["build", "-o", "json"]).json(), serde_json::json!([]));
+    assert_eq!(
+        world.uc(&["build", "-o", "json"]).json(),
+        serde_json::json!([])
+    );
 }
 
 #[test]
 fn several_platforms_need_a_store_that_holds_them() {
-    let compose = "services:\n  web: {build: {context: web, platforms: [linux/amd64, linux/arm64]}}\n";
+    let compose =
+        "services:\n  web: {build: {context: web, platforms: [linux/amd64, linux/arm64]}}\n";
     let world = world(compose, "--load");
     assert_eq!(world.uc(&["build"]).code, Some(0));
     assert!(builds(&world)[0].contains("--load --platform linux/amd64,linux/arm64"));
     world.program(
         "docker",
-        &DOCKER.replace("@MODERN@", "--load").replace("io.containerd.snapshotter.v1", "overlay2"),
+        &DOCKER
+            .replace("@MODERN@", "--load")
+            .replace("io.containerd.snapshotter.v1", "overlay2"),
     );
     let ran = world.uc(&["build"]);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("keeps images of one only"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("keeps images of one only"),
+        "{}",
+        ran.text()
+    );
 }
 
 #[test]

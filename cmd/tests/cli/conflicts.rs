@@ -1,6 +1,7 @@
 //! `uc conflicts`, and the quiet line about conflicts in other commands.
 
-use uc_api::v1::{self, conflict_side::Value};
+use uc_api::v1::conflict_side::Value;
+use uc_api::v1::{self};
 use uc_api::{Code, Failure};
 
 use crate::daemon::{Daemon, member, status};
@@ -11,10 +12,20 @@ const WRITTEN: i64 = 1_700_000_000_000;
 
 fn field(name: &str, active: &str, value: &str) -> v1::ConflictField {
     let (name, active, value) = (name.to_owned(), active.to_owned(), value.to_owned());
-    v1::ConflictField { differs: active != value, name, active, value }
+    v1::ConflictField {
+        differs: active != value,
+        name,
+        active,
+        value,
+    }
 }
 
-fn side(machine: &str, later: i64, fields: Vec<v1::ConflictField>, value: Option<Value>) -> v1::ConflictSide {
+fn side(
+    machine: &str,
+    later: i64,
+    fields: Vec<v1::ConflictField>,
+    value: Option<Value>,
+) -> v1::ConflictSide {
     v1::ConflictSide {
         dot: format!("{machine}:7"),
         machine_id: "0123456789abcdef".repeat(2),
@@ -27,8 +38,16 @@ fn side(machine: &str, later: i64, fields: Vec<v1::ConflictField>, value: Option
 }
 
 fn service(image: &str) -> Value {
-    let spec = v1::ServiceSpec { image: image.into(), replicas: 2, ..Default::default() };
-    Value::Service(v1::ServiceRecord { spec: Some(spec), revision: "r".into(), ..Default::default() })
+    let spec = v1::ServiceSpec {
+        image: image.into(),
+        replicas: 2,
+        ..Default::default()
+    };
+    Value::Service(v1::ServiceRecord {
+        spec: Some(spec),
+        revision: "r".into(),
+        ..Default::default()
+    })
 }
 
 fn conflicts() -> Vec<v1::Conflict> {
@@ -39,12 +58,25 @@ fn conflicts() -> Vec<v1::Conflict> {
         key: "shop/web".into(),
         group: 0,
         sides: vec![
-            side("m2", 1000, vec![field("image", "web:2", "web:2")], Some(service("web:2"))),
-            side("m1", 0, vec![field("image", "web:2", "web:1")], Some(service("web:1"))),
+            side(
+                "m2",
+                1000,
+                vec![field("image", "web:2", "web:2")],
+                Some(service("web:2")),
+            ),
+            side(
+                "m1",
+                0,
+                vec![field("image", "web:2", "web:1")],
+                Some(service("web:1")),
+            ),
             side("m3", 0, vec![field("image", "web:2", "")], None),
         ],
     };
-    let unknown = Value::Opaque(v1::OpaqueValue { bytes: 3, digest: "abcd".into() });
+    let unknown = Value::Opaque(v1::OpaqueValue {
+        bytes: 3,
+        digest: "abcd".into(),
+    });
     let newer = v1::Conflict {
         id: "77aa77aa".into(),
         name: "kind-40/x#2".into(),
@@ -52,7 +84,12 @@ fn conflicts() -> Vec<v1::Conflict> {
         key: "x".into(),
         group: 2,
         sides: vec![
-            side("m1", 0, vec![field("bytes", "3", "3")], Some(unknown.clone())),
+            side(
+                "m1",
+                0,
+                vec![field("bytes", "3", "3")],
+                Some(unknown.clone()),
+            ),
             side("", 0, vec![field("bytes", "3", "3")], Some(unknown)),
         ],
     };
@@ -60,7 +97,10 @@ fn conflicts() -> Vec<v1::Conflict> {
 }
 
 fn world() -> World {
-    World::with(Daemon { conflicts: conflicts(), ..Daemon::default() })
+    World::with(Daemon {
+        conflicts: conflicts(),
+        ..Daemon::default()
+    })
 }
 
 /// Ages grow; what was long ago is told in days.
@@ -68,7 +108,9 @@ fn ageless(ran: &Ran) -> String {
     let mut text = String::new();
     let mut rest = ran.text();
     while let Some(end) = rest.find(" days ago") {
-        let digits = rest[..end].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
+        let digits = rest[..end]
+            .rfind(|c: char| !c.is_ascii_digit())
+            .map_or(0, |at| at + 1);
         text.push_str(&rest[..digits]);
         text.push_str("9999 days ago");
         rest = rest[end + " days ago".len()..].to_owned();
@@ -79,14 +121,23 @@ fn ageless(ran: &Ran) -> String {
 #[test]
 fn listed_for_people_and_as_json() {
     let world = world();
-    insta::assert_snapshot!("conflicts_ls", ageless(&world.connected(&["conflicts", "ls"])));
-    insta::assert_snapshot!("conflicts_ls_json", world.connected(&["conflicts", "ls", "-o", "json"]).stdout);
+    insta::assert_snapshot!(
+        "conflicts_ls",
+        ageless(&world.connected(&["conflicts", "ls"]))
+    );
+    insta::assert_snapshot!(
+        "conflicts_ls_json",
+        world.connected(&["conflicts", "ls", "-o", "json"]).stdout
+    );
     let none = World::new();
     assert_eq!(
         none.connected(&["conflict", "list"]).text(),
         "exit 0\n--- stdout\n--- stderr\nno conflicts\n"
     );
-    assert_eq!(none.connected(&["conflicts", "ls", "-o", "json"]).json(), serde_json::json!([]));
+    assert_eq!(
+        none.connected(&["conflicts", "ls", "-o", "json"]).json(),
+        serde_json::json!([])
+    );
 }
 
 #[test]
@@ -95,9 +146,15 @@ fn shown_by_id_name_or_key() {
     let ran = world.connected(&["conflicts", "show", "service/shop/web"]);
     insta::assert_snapshot!("conflicts_show", ageless(&ran));
     for text in ["3f9a01c2", "3f9a", "shop/web"] {
-        assert_eq!(world.connected(&["conflicts", "show", text]).stdout, ran.stdout, "{text}");
+        assert_eq!(
+            world.connected(&["conflicts", "show", text]).stdout,
+            ran.stdout,
+            "{text}"
+        );
     }
-    let json = world.connected(&["conflicts", "show", "3f9a01c2", "-o", "json"]).json();
+    let json = world
+        .connected(&["conflicts", "show", "3f9a01c2", "-o", "json"])
+        .json();
     assert_eq!(json["sides"][1]["value"]["spec"]["image"], "web:1");
     assert_eq!(json["sides"][1]["differs"], serde_json::json!(["image"]));
     assert_eq!(json["sides"][2]["value"], serde_json::Value::Null);
@@ -108,16 +165,34 @@ fn what_is_not_there_is_exit_code_2_with_a_suggestion() {
     let world = world();
     let ran = world.connected(&["conflicts", "show", "service/shop/wbe"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("did you mean `service/shop/web`?"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("did you mean `service/shop/web`?"),
+        "{}",
+        ran.text()
+    );
     let ran = world.connected(&["conflicts", "settle", "3f9a01c3", "--keep", "1", "-y"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("one of its values changed"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("one of its values changed"),
+        "{}",
+        ran.text()
+    );
     for number in ["0", "4"] {
         let ran = world.connected(&["conflicts", "settle", "3f9a01c2", "--keep", number, "-y"]);
         assert_eq!(ran.code, Some(2));
-        assert!(ran.stderr.contains("numbered from 1 to 3"), "{}", ran.text());
+        assert!(
+            ran.stderr.contains("numbered from 1 to 3"),
+            "{}",
+            ran.text()
+        );
     }
-    assert!(!world.daemon.asked().iter().any(|call| call.starts_with("Settle")));
+    assert!(
+        !world
+            .daemon
+            .asked()
+            .iter()
+            .any(|call| call.starts_with("Settle"))
+    );
 }
 
 #[test]
@@ -127,12 +202,33 @@ fn settled_with_all_that_was_seen() {
     insta::assert_snapshot!("conflicts_settle", ran.text());
     assert_eq!(
         world.daemon.asked(),
-        ["ListConflicts", "SettleConflict service/shop/web keep m1:7 of m2:7 m1:7 m3:7"]
+        [
+            "ListConflicts",
+            "SettleConflict service/shop/web keep m1:7 of m2:7 m1:7 m3:7"
+        ]
     );
     let ran = world.connected(&["conflicts", "settle", "shop/web", "--keep", "3", "-y"]);
-    assert!(ran.stderr.contains("`uc rm shop/web` removes"), "{}", ran.text());
-    let json = world.connected(&["conflicts", "settle", "77aa77aa", "-k", "1", "-y", "-o", "json"]).json();
-    assert_eq!((&json["kept"], &json["conflict"]["group"]), (&1.into(), &2.into()));
+    assert!(
+        ran.stderr.contains("`uc rm shop/web` removes"),
+        "{}",
+        ran.text()
+    );
+    let json = world
+        .connected(&[
+            "conflicts",
+            "settle",
+            "77aa77aa",
+            "-k",
+            "1",
+            "-y",
+            "-o",
+            "json",
+        ])
+        .json();
+    assert_eq!(
+        (&json["kept"], &json["conflict"]["group"]),
+        (&1.into(), &2.into())
+    );
 }
 
 #[test]
@@ -158,19 +254,34 @@ fn on_a_terminal_it_is_shown_and_asked() {
     assert!(ran.stdout.contains("nothing was changed"), "{}", ran.text());
     let ran = world.on_terminal("conflicts settle 3f9a01c2 --keep 2", "n\n");
     assert_eq!(ran.code, Some(1), "{}", ran.text());
-    assert!(ran.stdout.contains("- image: web:2") && ran.stdout.contains("+ image: web:1"), "{}", ran.text());
+    assert!(
+        ran.stdout.contains("- image: web:2") && ran.stdout.contains("+ image: web:1"),
+        "{}",
+        ran.text()
+    );
     assert_eq!(world.daemon.asked(), ["ListConflicts"; 2]);
 
     let ran = world.on_terminal("conflicts settle 3f9a01c2", "9\n2\n");
     assert_eq!(ran.code, Some(0), "{}", ran.text());
-    assert!(ran.stdout.contains("Which one stays?") && ran.stdout.contains("none of them"), "{}", ran.text());
-    assert!(world.daemon.asked().last().unwrap().contains("keep m1:7"), "{:?}", world.daemon.asked());
+    assert!(
+        ran.stdout.contains("Which one stays?") && ran.stdout.contains("none of them"),
+        "{}",
+        ran.text()
+    );
+    assert!(
+        world.daemon.asked().last().unwrap().contains("keep m1:7"),
+        "{:?}",
+        world.daemon.asked()
+    );
 }
 
 #[test]
 fn a_refusal_of_the_daemon_is_passed_on() {
-    let failure = Failure::new(Code::Refused, "service/shop/web changed since it was shown: m3 wrote it")
-        .hint("look again with `uc conflicts show service/shop/web`");
+    let failure = Failure::new(
+        Code::Refused,
+        "service/shop/web changed since it was shown: m3 wrote it",
+    )
+    .hint("look again with `uc conflicts show service/shop/web`");
     let world = World::with(Daemon {
         conflicts: conflicts(),
         refuse_call: Some(("SettleConflict", failure)),
@@ -186,19 +297,38 @@ fn a_refusal_of_the_daemon_is_passed_on() {
 
 #[test]
 fn other_commands_say_it_in_one_line() {
-    let machines = vec![status(&member("m-1", "m1", "10.210.0.0/24"), v1::Liveness::Up, true)];
-    let mut daemon = Daemon { conflicts: conflicts(), machines: machines.into(), ..Daemon::default() };
-    let world = World::with(Daemon { conflicts: daemon.conflicts.clone(), ..Daemon::default() });
+    let machines = vec![status(
+        &member("m-1", "m1", "10.210.0.0/24"),
+        v1::Liveness::Up,
+        true,
+    )];
+    let mut daemon = Daemon {
+        conflicts: conflicts(),
+        machines: machines.into(),
+        ..Daemon::default()
+    };
+    let world = World::with(Daemon {
+        conflicts: daemon.conflicts.clone(),
+        ..Daemon::default()
+    });
     let ran = world.connected(&["machine", "ls", "-o", "json"]);
     assert_eq!(ran.json(), serde_json::json!([]));
     assert_eq!(ran.stderr, "2 conflicts: `uc conflicts ls`\n");
 
     daemon.conflicts.truncate(1);
     let world = World::with(daemon);
-    assert_eq!(world.connected(&["machine", "ls"]).stderr, "1 conflict: `uc conflicts ls`\n");
+    assert_eq!(
+        world.connected(&["machine", "ls"]).stderr,
+        "1 conflict: `uc conflicts ls`\n"
+    );
     world.write("project/compose.yaml", "services: {web: {image: web}}\n");
     let ran = world.connected(&["deploy", "-y"]);
-    assert_eq!(ran.stderr, "1 conflict: `uc conflicts ls`\nservices are up to date\n", "{}", ran.text());
+    assert_eq!(
+        ran.stderr,
+        "1 conflict: `uc conflicts ls`\nservices are up to date\n",
+        "{}",
+        ran.text()
+    );
     assert_eq!(
         world.connected(&["ls"]).stderr,
         "no services\nhint: `uc deploy` deploys the compose file of this directory\n"
@@ -208,7 +338,10 @@ fn other_commands_say_it_in_one_line() {
 #[test]
 fn a_daemon_that_knows_no_conflicts_is_no_reason_to_fail() {
     let refusal = Failure::new(Code::Version, "what?");
-    let world = World::with(Daemon { refuse_call: Some(("ListConflicts", refusal)), ..Daemon::default() });
+    let world = World::with(Daemon {
+        refuse_call: Some(("ListConflicts", refusal)),
+        ..Daemon::default()
+    });
     let ran = world.connected(&["machine", "ls", "-o", "json"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
 }

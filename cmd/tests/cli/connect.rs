@@ -29,13 +29,19 @@ fn something_else_on_the_socket_is_noticed() {
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let other = std::thread::spawn(move || {
         use std::io::Write as _;
-        listener.accept().unwrap().0.write_all(b"220 mail.example.org ESMTP\r\n").unwrap();
+        listener
+            .accept()
+            .unwrap()
+            .0
+            .write_all(b"220 mail.example.org ESMTP\r\n")
+            .unwrap();
     });
     let ran = world.uc(&["--connect", &format!("unix://{}", path.display()), "ps"]);
     other.join().unwrap();
     assert_eq!(ran.code, Some(4));
     assert!(
-        ran.stderr.contains("something other than the daemon answers: `220 mail.example.org ESMTP`"),
+        ran.stderr
+            .contains("something other than the daemon answers: `220 mail.example.org ESMTP`"),
         "{}",
         ran.text()
     );
@@ -45,13 +51,19 @@ fn something_else_on_the_socket_is_noticed() {
 fn every_call_says_which_version_we_are() {
     let world = World::new();
     assert_eq!(world.connected(&["ps"]).code, Some(0));
-    assert_eq!(*world.daemon.versions.lock().unwrap(), [(VERSION.to_owned(), PROTOCOL.to_string())]);
+    assert_eq!(
+        *world.daemon.versions.lock().unwrap(),
+        [(VERSION.to_owned(), PROTOCOL.to_string())]
+    );
 }
 
 #[test]
 fn a_daemon_of_another_version_says_what_to_upgrade() {
     let refused = uc_api::version::check_client("0.0.1", Some(0)).unwrap_err();
-    let world = World::with(Daemon { refuse: Some(refused), ..Daemon::default() });
+    let world = World::with(Daemon {
+        refuse: Some(refused),
+        ..Daemon::default()
+    });
     let ran = world.connected(&["ls"]);
     let text = ran.text().replace(VERSION, "[VERSION]");
     insta::assert_snapshot!(text);
@@ -60,7 +72,10 @@ fn a_daemon_of_another_version_says_what_to_upgrade() {
 #[test]
 fn a_failure_of_the_daemon_keeps_hint_and_code() {
     let failure = Failure::new(Code::Unreachable, "m2 does not answer").hint("uc machine ls");
-    let world = World::with(Daemon { refuse: Some(failure), ..Daemon::default() });
+    let world = World::with(Daemon {
+        refuse: Some(failure),
+        ..Daemon::default()
+    });
     let ran = world.connected(&["ls"]);
     assert_eq!(
         ran.text(),
@@ -71,22 +86,44 @@ fn a_failure_of_the_daemon_keeps_hint_and_code() {
 #[test]
 fn over_ssh_through_dial_stdio() {
     let world = World::new();
-    world.program("ssh", r#"echo "$@" > @DIR@/ssh-arguments; exec @UC@ dial-stdio --socket @DIR@/uc.sock"#);
-    let ran = world.uc(&["--connect", "ssh://root@10.0.0.9:2222", "machine", "ls", "-o", "json"]);
+    world.program(
+        "ssh",
+        r#"echo "$@" > @DIR@/ssh-arguments; exec @UC@ dial-stdio --socket @DIR@/uc.sock"#,
+    );
+    let ran = world.uc(&[
+        "--connect",
+        "ssh://root@10.0.0.9:2222",
+        "machine",
+        "ls",
+        "-o",
+        "json",
+    ]);
     assert_eq!(ran.json(), serde_json::json!([]));
     let arguments = world.read("ssh-arguments");
-    assert!(arguments.trim_end().ends_with("-p 2222 -- root@10.0.0.9 uc dial-stdio"), "{arguments}");
+    assert!(
+        arguments
+            .trim_end()
+            .ends_with("-p 2222 -- root@10.0.0.9 uc dial-stdio"),
+        "{arguments}"
+    );
     assert!(arguments.contains("BatchMode=yes"), "{arguments}");
 }
 
 #[test]
 fn the_ssh_config_is_passed_on() {
     let world = World::new();
-    world.program("ssh", r#"echo "$@" > @DIR@/ssh-arguments; exec @UC@ dial-stdio --socket @DIR@/uc.sock"#);
+    world.program(
+        "ssh",
+        r#"echo "$@" > @DIR@/ssh-arguments; exec @UC@ dial-stdio --socket @DIR@/uc.sock"#,
+    );
     let mut command = world.command(&["--connect", "ssh://host", "ps"]);
     command.env("UC_SSH_CONFIG", "/etc/my-ssh-config");
     assert_eq!(world.finish(command).code, Some(0));
-    assert!(world.read("ssh-arguments").contains("-F /etc/my-ssh-config"));
+    assert!(
+        world
+            .read("ssh-arguments")
+            .contains("-F /etc/my-ssh-config")
+    );
 }
 
 /// What OpenSSH 9.2 prints; the real ones are tried in the testbed.
@@ -98,15 +135,24 @@ fn troubles_of_ssh_are_explained() {
             "unreachable",
             "printf 'ssh: connect to host 10.0.0.9 port 22: Connection timed out\\r\\n' >&2; exit 255",
         ),
-        ("wrong_key", "printf 'root@10.0.0.9: Permission denied (publickey).\\r\\n' >&2; exit 255"),
+        (
+            "wrong_key",
+            "printf 'root@10.0.0.9: Permission denied (publickey).\\r\\n' >&2; exit 255",
+        ),
         (
             "host_key_changed",
             "printf '%s\\r\\n' '@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @' 'SHA256:abc.' \
              'Offending ED25519 key in /root/.ssh/known_hosts:3' '  remove with:' \
              '  ssh-keygen -f \"/root/.ssh/known_hosts\" -R \"10.0.0.9\"' 'Host key verification failed.' >&2; exit 255",
         ),
-        ("no_uc", "echo 'bash: line 1: uc: command not found' >&2; exit 127"),
-        ("no_daemon", "exec @UC@ dial-stdio --socket /nonexistent/uc.sock"),
+        (
+            "no_uc",
+            "echo 'bash: line 1: uc: command not found' >&2; exit 127",
+        ),
+        (
+            "no_daemon",
+            "exec @UC@ dial-stdio --socket /nonexistent/uc.sock",
+        ),
         ("greeting", "echo 'Welcome to m1'; sleep 2"),
     ] {
         world.program("ssh", script);
@@ -133,27 +179,56 @@ fn without_ssh_itself() {
 fn of_several_connections_the_first_that_answers_wins() {
     let world = World::new();
     world.program("ssh", "sleep 30");
-    world.config(Some("a"), &[("a", &["ssh://silent", "unix:///nonexistent", "@"])]);
+    world.config(
+        Some("a"),
+        &[("a", &["ssh://silent", "unix:///nonexistent", "@"])],
+    );
     let started = std::time::Instant::now();
     assert_eq!(world.uc(&["ps"]).code, Some(0));
-    assert!(started.elapsed().as_secs() < 10, "it did not wait for the silent one");
+    assert!(
+        started.elapsed().as_secs() < 10,
+        "it did not wait for the silent one"
+    );
 }
 
 #[test]
 fn where_no_connection_answers_each_is_named() {
     let world = World::new();
-    world.program("ssh", "printf 'root@h: Permission denied (publickey).\\r\\n' >&2; exit 255");
-    world.config(Some("a"), &[("a", &["unix:///nonexistent/1", "ssh://root@h"])]);
+    world.program(
+        "ssh",
+        "printf 'root@h: Permission denied (publickey).\\r\\n' >&2; exit 255",
+    );
+    world.config(
+        Some("a"),
+        &[("a", &["unix:///nonexistent/1", "ssh://root@h"])],
+    );
     let ran = world.uc(&["ps"]);
     assert_eq!(ran.code, Some(4));
-    assert!(ran.stderr.contains("none of the 2 connections of the context `a` answers"), "{}", ran.text());
-    assert!(ran.stderr.contains("\n- the daemon does not run here"), "{}", ran.text());
-    assert!(ran.stderr.contains("\n- root@h refused the login"), "{}", ran.text());
+    assert!(
+        ran.stderr
+            .contains("none of the 2 connections of the context `a` answers"),
+        "{}",
+        ran.text()
+    );
+    assert!(
+        ran.stderr.contains("\n- the daemon does not run here"),
+        "{}",
+        ran.text()
+    );
+    assert!(
+        ran.stderr.contains("\n- root@h refused the login"),
+        "{}",
+        ran.text()
+    );
 }
 
 #[test]
 fn a_connection_that_makes_no_sense_is_a_usage_error() {
     let ran = World::new().uc(&["--connect", "tcp://h:1", "ps"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("`tcp://` is not supported"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("`tcp://` is not supported"),
+        "{}",
+        ran.text()
+    );
 }

@@ -8,15 +8,31 @@ use crate::world::World;
 #[test]
 fn listing_and_choosing() {
     let world = World::new();
-    world
-        .config(Some("prod"), &[("prod", &["ssh://root@10.0.0.1", "ssh://root@10.0.0.2"]), ("test", &["@"])]);
+    world.config(
+        Some("prod"),
+        &[
+            ("prod", &["ssh://root@10.0.0.1", "ssh://root@10.0.0.2"]),
+            ("test", &["@"]),
+        ],
+    );
     insta::assert_snapshot!(world.uc(&["ctx", "ls"]).text());
     assert_eq!(world.uc(&["ctx", "show"]).stdout, "prod\n");
     let chosen = world.uc(&["ctx", "use", "test"]);
-    assert_eq!(chosen.text(), "exit 0\n--- stdout\n--- stderr\ncurrent context: test\n");
+    assert_eq!(
+        chosen.text(),
+        "exit 0\n--- stdout\n--- stderr\ncurrent context: test\n"
+    );
     assert_eq!(world.uc(&["ctx", "show"]).stdout, "test\n");
-    assert_eq!(world.uc(&["ps"]).code, Some(0), "the chosen context is used");
-    let mode = fs::metadata(world.path("config/uc/config.toml")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        world.uc(&["ps"]).code,
+        Some(0),
+        "the chosen context is used"
+    );
+    let mode = fs::metadata(world.path("config/uc/config.toml"))
+        .unwrap()
+        .permissions()
+        .mode()
+        & 0o777;
     assert_eq!(mode, 0o600);
 }
 
@@ -39,8 +55,16 @@ fn an_unknown_context_is_named_with_the_nearest() {
     for arguments in [&["ctx", "use", "stagign"][..], &["-c", "stagign", "ps"][..]] {
         let ran = world.uc(arguments);
         assert_eq!(ran.code, Some(2));
-        assert!(ran.stderr.contains("there is no context `stagign`"), "{}", ran.text());
-        assert!(ran.stderr.contains("did you mean `staging`?"), "{}", ran.text());
+        assert!(
+            ran.stderr.contains("there is no context `stagign`"),
+            "{}",
+            ran.text()
+        );
+        assert!(
+            ran.stderr.contains("did you mean `staging`?"),
+            "{}",
+            ran.text()
+        );
     }
 }
 
@@ -60,8 +84,15 @@ fn a_broken_file_is_shown_with_line_and_left_alone() {
     let ran = world.uc(&["ps"]);
     insta::assert_snapshot!(ran.text());
     assert_eq!(world.uc(&["ctx", "use", "a"]).code, Some(2));
-    assert_eq!(fs::read_to_string(path).unwrap(), "current = \"a\"\n[contexts.a\n");
-    assert_eq!(world.connected(&["ps"]).code, Some(0), "--connect works without the file");
+    assert_eq!(
+        fs::read_to_string(path).unwrap(),
+        "current = \"a\"\n[contexts.a\n"
+    );
+    assert_eq!(
+        world.connected(&["ps"]).code,
+        Some(0),
+        "--connect works without the file"
+    );
 }
 
 #[test]
@@ -92,7 +123,12 @@ fn the_config_file_can_be_elsewhere() {
     let path = world.config(Some("a"), &[("a", &["@"])]);
     let elsewhere = world.path("my.toml");
     fs::rename(path, &elsewhere).unwrap();
-    assert_eq!(world.uc(&["--config", elsewhere.to_str().unwrap(), "ctx", "show"]).stdout, "a\n");
+    assert_eq!(
+        world
+            .uc(&["--config", elsewhere.to_str().unwrap(), "ctx", "show"])
+            .stdout,
+        "a\n"
+    );
     let mut command = world.command(&["ctx", "show"]);
     command.env("UC_CONFIG", &elsewhere);
     assert_eq!(world.finish(command).stdout, "a\n");

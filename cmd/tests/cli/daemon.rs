@@ -1,4 +1,5 @@
-//! A daemon with canned answers: the generated traits, a queue of plans and of executions, and a list of what was asked.
+//! A daemon with canned answers: the generated traits, a queue of plans and of executions, and a
+//! list of what was asked.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -72,10 +73,18 @@ pub(crate) struct Archive {
 pub(crate) fn serve(socket: &Path, daemon: Arc<Daemon>) {
     let listener = UnixListener::bind(socket).unwrap();
     let server = Server::builder()
-        .add_service(v1::machine_server::MachineServer::from_arc(Arc::clone(&daemon)))
-        .add_service(v1::cluster_server::ClusterServer::from_arc(Arc::clone(&daemon)))
-        .add_service(v1::services_server::ServicesServer::from_arc(Arc::clone(&daemon)))
-        .add_service(v1::conflicts_server::ConflictsServer::from_arc(Arc::clone(&daemon)))
+        .add_service(v1::machine_server::MachineServer::from_arc(Arc::clone(
+            &daemon,
+        )))
+        .add_service(v1::cluster_server::ClusterServer::from_arc(Arc::clone(
+            &daemon,
+        )))
+        .add_service(v1::services_server::ServicesServer::from_arc(Arc::clone(
+            &daemon,
+        )))
+        .add_service(v1::conflicts_server::ConflictsServer::from_arc(Arc::clone(
+            &daemon,
+        )))
         .add_service(v1::deploy_server::DeployServer::from_arc(daemon))
         .serve_with_incoming(UnixListenerStream::new(listener));
     tokio::spawn(server);
@@ -89,11 +98,22 @@ impl Daemon {
         what: impl Into<String>,
     ) -> Result<(), Status> {
         let what = what.into();
-        self.calls.lock().unwrap().push(format!("{call} {what}").trim().to_owned());
+        self.calls
+            .lock()
+            .unwrap()
+            .push(format!("{call} {what}").trim().to_owned());
         let value = |key| {
-            request.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+            request
+                .metadata()
+                .get(key)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default()
+                .to_owned()
         };
-        self.versions.lock().unwrap().push((value(CLIENT_VERSION_KEY), value(PROTOCOL_KEY)));
+        self.versions
+            .lock()
+            .unwrap()
+            .push((value(CLIENT_VERSION_KEY), value(PROTOCOL_KEY)));
         match (&self.refuse, &self.refuse_call) {
             (Some(failure), _) => Err(failure.clone().into()),
             (None, Some((name, failure))) if *name == call => Err(failure.clone().into()),
@@ -113,26 +133,48 @@ fn boxed<T: Send + 'static>(items: Vec<Result<T, Status>>) -> Boxed<T> {
 
 #[tonic::async_trait]
 impl v1::machine_server::Machine for Daemon {
-    async fn info(&self, request: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
+    async fn info(
+        &self,
+        request: Request<v1::InfoRequest>,
+    ) -> Result<Response<v1::InfoResponse>, Status> {
         self.called(&request, "Info", "")?;
         Ok(Response::new(self.info.lock().unwrap().clone()))
     }
 
-    async fn init(&self, request: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
+    async fn init(
+        &self,
+        request: Request<v1::InitRequest>,
+    ) -> Result<Response<v1::InitResponse>, Status> {
         let r = request.get_ref();
-        let what = format!("{} {} {:?} {}", r.name, r.network, r.endpoints, r.wireguard_port);
+        let what = format!(
+            "{} {} {:?} {}",
+            r.name, r.network, r.endpoints, r.wireguard_port
+        );
         self.called(&request, "Init", what)?;
         let name = if r.name.is_empty() { "host-1" } else { &r.name };
         let machine = member("m-1", name, "10.210.0.0/24");
-        Ok(Response::new(v1::InitResponse { cluster_id: "cluster-1".into(), machine: Some(machine) }))
+        Ok(Response::new(v1::InitResponse {
+            cluster_id: "cluster-1".into(),
+            machine: Some(machine),
+        }))
     }
 
-    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
         let r = request.get_ref();
-        let members: Vec<_> = r.members.iter().map(|member| member.name.as_str()).collect();
+        let members: Vec<_> = r
+            .members
+            .iter()
+            .map(|member| member.name.as_str())
+            .collect();
         self.called(&request, "Join", format!("with {members:?}"))?;
         let machine = r.machine.clone();
-        Ok(Response::new(v1::JoinResponse { cluster_id: "cluster-1".into(), machine }))
+        Ok(Response::new(v1::JoinResponse {
+            cluster_id: "cluster-1".into(),
+            machine,
+        }))
     }
 
     async fn join_with_token(
@@ -140,12 +182,22 @@ impl v1::machine_server::Machine for Daemon {
         request: Request<v1::JoinWithTokenRequest>,
     ) -> Result<Response<v1::JoinResponse>, Status> {
         let r = request.get_ref();
-        self.called(&request, "JoinWithToken", format!("{} {:?}", r.name, r.endpoints))?;
+        self.called(
+            &request,
+            "JoinWithToken",
+            format!("{} {:?}", r.name, r.endpoints),
+        )?;
         let machine = Some(member("m-2", "new", "10.210.1.0/24"));
-        Ok(Response::new(v1::JoinResponse { cluster_id: "cluster-1".into(), machine }))
+        Ok(Response::new(v1::JoinResponse {
+            cluster_id: "cluster-1".into(),
+            machine,
+        }))
     }
 
-    async fn reset(&self, request: Request<v1::ResetRequest>) -> Result<Response<v1::ResetResponse>, Status> {
+    async fn reset(
+        &self,
+        request: Request<v1::ResetRequest>,
+    ) -> Result<Response<v1::ResetResponse>, Status> {
         self.called(&request, "Reset", "")?;
         Ok(Response::new(v1::ResetResponse::default()))
     }
@@ -158,7 +210,9 @@ impl v1::cluster_server::Cluster for Daemon {
         request: Request<v1::ListMachinesRequest>,
     ) -> Result<Response<v1::ListMachinesResponse>, Status> {
         self.called(&request, "ListMachines", "")?;
-        Ok(Response::new(v1::ListMachinesResponse { machines: self.machines.lock().unwrap().clone() }))
+        Ok(Response::new(v1::ListMachinesResponse {
+            machines: self.machines.lock().unwrap().clone(),
+        }))
     }
 
     async fn add_machine(
@@ -166,12 +220,23 @@ impl v1::cluster_server::Cluster for Daemon {
         request: Request<v1::AddMachineRequest>,
     ) -> Result<Response<v1::AddMachineResponse>, Status> {
         let r = request.get_ref();
-        self.called(&request, "AddMachine", format!("{} {} {:?}", r.machine_id, r.name, r.endpoints))?;
+        self.called(
+            &request,
+            "AddMachine",
+            format!("{} {} {:?}", r.machine_id, r.name, r.endpoints),
+        )?;
         let machine = member(&r.machine_id, &r.name, "10.210.7.0/24");
         let mut machines = self.machines.lock().unwrap();
-        let members = machines.iter().filter_map(|status| status.machine.clone()).collect();
+        let members = machines
+            .iter()
+            .filter_map(|status| status.machine.clone())
+            .collect();
         machines.push(status(&machine, v1::Liveness::Up, false));
-        Ok(Response::new(v1::AddMachineResponse { cluster: None, machine: Some(machine), members }))
+        Ok(Response::new(v1::AddMachineResponse {
+            cluster: None,
+            machine: Some(machine),
+            members,
+        }))
     }
 
     async fn rename_machine(
@@ -179,7 +244,11 @@ impl v1::cluster_server::Cluster for Daemon {
         request: Request<v1::RenameMachineRequest>,
     ) -> Result<Response<v1::RenameMachineResponse>, Status> {
         let r = request.get_ref();
-        self.called(&request, "RenameMachine", format!("{} {}", r.machine, r.new_name))?;
+        self.called(
+            &request,
+            "RenameMachine",
+            format!("{} {}", r.machine, r.new_name),
+        )?;
         Ok(Response::new(v1::RenameMachineResponse::default()))
     }
 
@@ -188,13 +257,21 @@ impl v1::cluster_server::Cluster for Daemon {
         request: Request<v1::LabelMachineRequest>,
     ) -> Result<Response<v1::LabelMachineResponse>, Status> {
         let r = request.get_ref();
-        self.called(&request, "LabelMachine", format!("{} {:?} {:?}", r.machine, r.set, r.remove))?;
+        self.called(
+            &request,
+            "LabelMachine",
+            format!("{} {:?} {:?}", r.machine, r.set, r.remove),
+        )?;
         let mut machines = self.machines.lock().unwrap();
-        let mut members = machines.iter_mut().filter_map(|status| status.machine.as_mut());
+        let mut members = machines
+            .iter_mut()
+            .filter_map(|status| status.machine.as_mut());
         let machine = members.find(|machine| machine.id == r.machine).unwrap();
         machine.labels.retain(|key, _| !r.remove.contains(key));
         machine.labels.extend(r.set.clone());
-        Ok(Response::new(v1::LabelMachineResponse { machine: Some(machine.clone()) }))
+        Ok(Response::new(v1::LabelMachineResponse {
+            machine: Some(machine.clone()),
+        }))
     }
 
     async fn remove_machine(
@@ -202,8 +279,15 @@ impl v1::cluster_server::Cluster for Daemon {
         request: Request<v1::RemoveMachineRequest>,
     ) -> Result<Response<v1::RemoveMachineResponse>, Status> {
         let r = request.get_ref();
-        self.called(&request, "RemoveMachine", format!("{} no_reset={}", r.machine, r.no_reset))?;
-        let answer = v1::RemoveMachineResponse { was_reset: !r.no_reset, ..Default::default() };
+        self.called(
+            &request,
+            "RemoveMachine",
+            format!("{} no_reset={}", r.machine, r.no_reset),
+        )?;
+        let answer = v1::RemoveMachineResponse {
+            was_reset: !r.no_reset,
+            ..Default::default()
+        };
         Ok(Response::new(answer))
     }
 
@@ -213,7 +297,10 @@ impl v1::cluster_server::Cluster for Daemon {
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         self.called(&request, "CreateToken", request.get_ref().ttl_s.to_string())?;
         let token = "uc1:abc".into();
-        Ok(Response::new(v1::CreateTokenResponse { token, expires_at_ms: 1_900_000_000_000 }))
+        Ok(Response::new(v1::CreateTokenResponse {
+            token,
+            expires_at_ms: 1_900_000_000_000,
+        }))
     }
 
     async fn backup(
@@ -221,11 +308,20 @@ impl v1::cluster_server::Cluster for Daemon {
         request: Request<v1::BackupRequest>,
     ) -> Result<Response<v1::BackupResponse>, Status> {
         let r = request.get_ref();
-        let name = if r.machine.is_empty() { "m1".to_owned() } else { r.machine.replace("id-", "m") };
+        let name = if r.machine.is_empty() {
+            "m1".to_owned()
+        } else {
+            r.machine.replace("id-", "m")
+        };
         self.called(&request, "Backup", format!("{} {}", r.machine, r.path))?;
         let machine = Some(member(&name.replace('m', "id-"), &name, "10.210.0.0/24"));
         let path = format!("/var/lib/uc/backups/{}", r.path);
-        Ok(Response::new(v1::BackupResponse { machine, bytes: 81_920, digest: "ab12".repeat(16), path }))
+        Ok(Response::new(v1::BackupResponse {
+            machine,
+            bytes: 81_920,
+            digest: "ab12".repeat(16),
+            path,
+        }))
     }
 
     async fn examine(
@@ -233,10 +329,20 @@ impl v1::cluster_server::Cluster for Daemon {
         request: Request<v1::ExamineRequest>,
     ) -> Result<Response<v1::ExamineResponse>, Status> {
         let r = request.get_ref();
-        self.called(&request, "Examine", format!("{:?} all={}", r.machines, r.all))?;
+        self.called(
+            &request,
+            "Examine",
+            format!("{:?} all={}", r.machines, r.all),
+        )?;
         let mut looks = self.examined.lock().unwrap();
-        let machines = if looks.len() > 1 { looks.pop_front() } else { looks.front().cloned() };
-        Ok(Response::new(v1::ExamineResponse { machines: machines.unwrap_or_default() }))
+        let machines = if looks.len() > 1 {
+            looks.pop_front()
+        } else {
+            looks.front().cloned()
+        };
+        Ok(Response::new(v1::ExamineResponse {
+            machines: machines.unwrap_or_default(),
+        }))
     }
 }
 
@@ -250,12 +356,19 @@ impl v1::services_server::Services for Daemon {
         request: Request<v1::ListServicesRequest>,
     ) -> Result<Response<v1::ListServicesResponse>, Status> {
         self.called(&request, "List", &request.get_ref().project)?;
-        Ok(Response::new(v1::ListServicesResponse { services: self.services.clone() }))
+        Ok(Response::new(v1::ListServicesResponse {
+            services: self.services.clone(),
+        }))
     }
 
-    async fn ps(&self, request: Request<v1::PsRequest>) -> Result<Response<v1::PsResponse>, Status> {
+    async fn ps(
+        &self,
+        request: Request<v1::PsRequest>,
+    ) -> Result<Response<v1::PsResponse>, Status> {
         self.called(&request, "Ps", request.get_ref().services.join(","))?;
-        Ok(Response::new(v1::PsResponse { replicas: self.replicas.clone() }))
+        Ok(Response::new(v1::PsResponse {
+            replicas: self.replicas.clone(),
+        }))
     }
 
     async fn inspect(
@@ -266,14 +379,26 @@ impl v1::services_server::Services for Daemon {
         Ok(Response::new(self.inspection.clone()))
     }
 
-    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+    async fn logs(
+        &self,
+        request: Request<v1::LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
         let r = request.get_ref();
-        let what = format!("{:?} follow={} tail={} since={}", r.services, r.follow, r.tail, r.since_ms > 0);
+        let what = format!(
+            "{:?} follow={} tail={} since={}",
+            r.services,
+            r.follow,
+            r.tail,
+            r.since_ms > 0
+        );
         self.called(&request, "Logs", what)?;
-        Ok(Response::new(boxed(self.logs.iter().cloned().map(Ok).collect())))
+        Ok(Response::new(boxed(
+            self.logs.iter().cloned().map(Ok).collect(),
+        )))
     }
 
-    /// A shell in miniature: `cat` gives stdin back on stdout, `fail N` writes to stderr and exits with N, all else exits with 0.
+    /// A shell in miniature: `cat` gives stdin back on stdout, `fail N` writes to stderr and exits
+    /// with N, all else exits with 0.
     async fn exec(
         &self,
         request: Request<Streaming<v1::ExecRequest>>,
@@ -284,8 +409,10 @@ impl v1::services_server::Services for Daemon {
         let Some(exec_request::Message::Start(start)) = first else {
             return Err(Status::invalid_argument("no start"));
         };
-        let what =
-            format!("{} {:?} tty={} env={:?}", start.service, start.command, start.tty, start.environment);
+        let what = format!(
+            "{} {:?} tty={} env={:?}",
+            start.service, start.command, start.tty, start.environment
+        );
         self.calls.lock().unwrap().push(what);
         if start.service == "nope" {
             return Err(Failure::new(Code::NotFound, "there is no service `nope`")
@@ -313,11 +440,17 @@ impl v1::services_server::Services for Daemon {
                     answers.push(exec_response::Message::Stderr(b"it failed\n".to_vec()));
                     code = start.command[1].parse().unwrap();
                 }
-                _ => answers.push(exec_response::Message::Stdout(b"hello \x1b[31mred\x1b[0m\n".to_vec())),
+                _ => answers.push(exec_response::Message::Stdout(
+                    b"hello \x1b[31mred\x1b[0m\n".to_vec(),
+                )),
             }
             answers.push(exec_response::Message::ExitCode(code));
             for message in answers {
-                _ = sender.send(Ok(v1::ExecResponse { message: Some(message) })).await;
+                _ = sender
+                    .send(Ok(v1::ExecResponse {
+                        message: Some(message),
+                    }))
+                    .await;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -331,7 +464,9 @@ impl v1::conflicts_server::Conflicts for Daemon {
         request: Request<v1::ListConflictsRequest>,
     ) -> Result<Response<v1::ListConflictsResponse>, Status> {
         self.called(&request, "ListConflicts", "")?;
-        Ok(Response::new(v1::ListConflictsResponse { conflicts: self.conflicts.clone() }))
+        Ok(Response::new(v1::ListConflictsResponse {
+            conflicts: self.conflicts.clone(),
+        }))
     }
 
     async fn settle(
@@ -339,7 +474,13 @@ impl v1::conflicts_server::Conflicts for Daemon {
         request: Request<v1::SettleConflictRequest>,
     ) -> Result<Response<v1::SettleConflictResponse>, Status> {
         let r = request.get_ref();
-        let what = format!("{}/{} keep {} of {}", r.kind, r.key, r.keep, r.seen.join(" "));
+        let what = format!(
+            "{}/{} keep {} of {}",
+            r.kind,
+            r.key,
+            r.keep,
+            r.seen.join(" ")
+        );
         self.called(&request, "SettleConflict", what)?;
         Ok(Response::new(v1::SettleConflictResponse::default()))
     }
@@ -353,7 +494,11 @@ impl v1::deploy_server::Deploy for Daemon {
         self.called(&request, "Plan", "")?;
         self.wishes.lock().unwrap().push(request.into_inner());
         let mut plans = self.plans.lock().unwrap();
-        let plan = if plans.len() > 1 { plans.pop_front() } else { plans.front().cloned() };
+        let plan = if plans.len() > 1 {
+            plans.pop_front()
+        } else {
+            plans.front().cloned()
+        };
         Ok(Response::new(plan.unwrap_or_default()))
     }
 
@@ -362,14 +507,21 @@ impl v1::deploy_server::Deploy for Daemon {
         request: Request<v1::ExecuteRequest>,
     ) -> Result<Response<Self::ExecuteStream>, Status> {
         self.called(&request, "Execute", &request.get_ref().digest)?;
-        let (events, failure) = self.executions.lock().unwrap().pop_front().unwrap_or_default();
+        let (events, failure) = self
+            .executions
+            .lock()
+            .unwrap()
+            .pop_front()
+            .unwrap_or_default();
         if let (true, Some(failure)) = (events.is_empty(), &failure) {
             return Err(failure.clone().into());
         }
         let mut items: Vec<_> = events.into_iter().map(Ok).collect();
         items.extend(failure.map(|failure| Err(failure.into())));
         if self.endless {
-            return Ok(Response::new(Box::pin(boxed(items).chain(tokio_stream::pending()))));
+            return Ok(Response::new(Box::pin(
+                boxed(items).chain(tokio_stream::pending()),
+            )));
         }
         Ok(Response::new(boxed(items)))
     }
@@ -379,7 +531,9 @@ impl v1::deploy_server::Deploy for Daemon {
         request: Request<v1::MissingImagesRequest>,
     ) -> Result<Response<v1::MissingImagesResponse>, Status> {
         self.called(&request, "MissingImages", "")?;
-        Ok(Response::new(v1::MissingImagesResponse { missing: self.missing.clone() }))
+        Ok(Response::new(v1::MissingImagesResponse {
+            missing: self.missing.clone(),
+        }))
     }
 
     async fn push_image(
@@ -403,14 +557,20 @@ impl v1::deploy_server::Deploy for Daemon {
             }
         }
         self.pushed.lock().unwrap().push(pushed);
-        Ok(Response::new(v1::PushImageResponse { results: self.push_errors.clone() }))
+        Ok(Response::new(v1::PushImageResponse {
+            results: self.push_errors.clone(),
+        }))
     }
 
     async fn missing_files(
         &self,
         request: Request<v1::MissingFilesRequest>,
     ) -> Result<Response<v1::MissingFilesResponse>, Status> {
-        self.called(&request, "MissingFiles", request.get_ref().hashes.len().to_string())?;
+        self.called(
+            &request,
+            "MissingFiles",
+            request.get_ref().hashes.len().to_string(),
+        )?;
         let mut missing = request.into_inner().hashes;
         missing.retain(|hash| !self.contents.lock().unwrap().contains_key(hash));
         Ok(Response::new(v1::MissingFilesResponse { missing }))
@@ -426,7 +586,10 @@ impl v1::deploy_server::Deploy for Daemon {
         let Some(v1::file_part::Part::Start(start)) = first else {
             return Err(Status::invalid_argument("no start"));
         };
-        let mut content = Content { secret: start.secret, archive: Vec::new() };
+        let mut content = Content {
+            secret: start.secret,
+            archive: Vec::new(),
+        };
         while let Some(part) = parts.message().await? {
             let Some(v1::file_part::Part::Chunk(chunk)) = part.part else {
                 return Err(Status::invalid_argument("no chunk"));

@@ -84,9 +84,18 @@ fn world(looks: Vec<Vec<ExaminedMachine>>) -> World {
 fn nothing_is_one_line_and_stdout_is_empty() {
     let world = world(vec![two(0)]);
     let ran = world.connected(&["doctor"]);
-    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{}", ran.text());
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (Some(0), ""),
+        "{}",
+        ran.text()
+    );
     assert_eq!(ran.stderr, "2 machines examined: nothing is wrong\n");
-    assert_eq!(world.daemon.asked(), ["Examine [] all=true"], "one look is enough");
+    assert_eq!(
+        world.daemon.asked(),
+        ["Examine [] all=true"],
+        "one look is enough"
+    );
 }
 
 #[test]
@@ -109,28 +118,53 @@ fn problems_alone_are_exit_code_1() {
     machines[1].examination.as_mut().unwrap().docker_failure = "connection refused".into();
     let ran = world(vec![machines]).connected(&["doctor", "m2", "m1"]);
     assert_eq!(ran.code, Some(1), "{}", ran.text());
-    assert!(ran.stdout.contains("problem: m2: Docker does not answer"), "{}", ran.text());
+    assert!(
+        ran.stdout.contains("problem: m2: Docker does not answer"),
+        "{}",
+        ran.text()
+    );
 }
 
 #[test]
 fn what_may_pass_is_looked_at_again() {
     let passed = world(vec![two(5_000), two(0)]);
     let ran = passed.connected(&["doctor", "m1", "m2"]);
-    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), "2 machines examined: nothing is wrong\n"));
-    assert_eq!(passed.daemon.asked(), [r#"Examine ["m1", "m2"] all=false"#; 2]);
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (Some(0), "2 machines examined: nothing is wrong\n")
+    );
+    assert_eq!(
+        passed.daemon.asked(),
+        [r#"Examine ["m1", "m2"] all=false"#; 2]
+    );
     let stays = world(vec![two(5_000), two(5_000)]).connected(&["doctor"]);
-    assert!(stays.stdout.starts_with("warning: m2 lacks 5000 changes"), "{}", stays.text());
+    assert!(
+        stays.stdout.starts_with("warning: m2 lacks 5000 changes"),
+        "{}",
+        stays.text()
+    );
     assert_eq!(stays.code, Some(0), "a warning is no failure");
     let world = world(vec![two(5_000), two(0)]);
     let once = world.connected(&["doctor", "--once"]);
-    assert!(once.stdout.starts_with("note: m2 lacks 5000 changes"), "{}", once.text());
+    assert!(
+        once.stdout.starts_with("note: m2 lacks 5000 changes"),
+        "{}",
+        once.text()
+    );
     assert_eq!(world.daemon.asked().len(), 1);
 }
 
 #[test]
 fn figures_come_after_the_findings() {
     let mut machines = two(0);
-    machines[0].examination.as_mut().unwrap().store.as_mut().unwrap().opaque = 1;
+    machines[0]
+        .examination
+        .as_mut()
+        .unwrap()
+        .store
+        .as_mut()
+        .unwrap()
+        .opaque = 1;
     let ran = world(vec![machines]).connected(&["doctor", "--figures"]);
     assert_eq!(ran.code, Some(0));
     insta::assert_snapshot!(ran.stdout);
@@ -149,8 +183,15 @@ fn as_json_with_everything_it_was_found_from() {
 #[test]
 fn what_the_daemon_refuses_is_said() {
     let failure = Failure::new(Code::Refused, "this machine belongs to no cluster");
-    let daemon = Daemon { refuse_call: Some(("Examine", failure)), ..Daemon::default() };
+    let daemon = Daemon {
+        refuse_call: Some(("Examine", failure)),
+        ..Daemon::default()
+    };
     let ran = World::with(daemon).connected(&["doctor"]);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("belongs to no cluster"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("belongs to no cluster"),
+        "{}",
+        ran.text()
+    );
 }

@@ -5,7 +5,9 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 
-use uc_api::v1::{self, deploy_event::Event, plan_request::Change};
+use uc_api::v1::deploy_event::Event;
+use uc_api::v1::plan_request::Change;
+use uc_api::v1::{self};
 use uc_api::{Code, Failure};
 
 use crate::daemon::{Content, Daemon};
@@ -46,9 +48,18 @@ fn daemon() -> Daemon {
         desired: 1,
         ..Default::default()
     };
-    let plan = v1::Plan { digest: "d1".into(), services: vec![service], ..Default::default() };
-    let finished = v1::DeployFinished { outcome: v1::DeployOutcome::Done.into(), ..Default::default() };
-    let good = vec![v1::DeployEvent { event: Some(Event::Finished(finished)) }];
+    let plan = v1::Plan {
+        digest: "d1".into(),
+        services: vec![service],
+        ..Default::default()
+    };
+    let finished = v1::DeployFinished {
+        outcome: v1::DeployOutcome::Done.into(),
+        ..Default::default()
+    };
+    let good = vec![v1::DeployEvent {
+        event: Some(Event::Finished(finished)),
+    }];
     Daemon {
         plans: VecDeque::from([plan]).into(),
         executions: VecDeque::from([(good.clone(), None), (good, None)]).into(),
@@ -65,13 +76,26 @@ fn world(compose: &str, daemon: Daemon) -> World {
 fn deploy(world: &World, arguments: &[&str]) -> crate::world::Ran {
     let mut command = world.command(&[&["deploy"], arguments].concat());
     command
-        .env("UC_CONNECT", format!("unix://{}", world.path("uc.sock").display()))
+        .env(
+            "UC_CONNECT",
+            format!("unix://{}", world.path("uc.sock").display()),
+        )
         .env("PASSWORD", "s3cret");
     world.finish(command)
 }
 
 fn wish(world: &World) -> v1::DesiredServices {
-    match world.daemon.wishes.lock().unwrap().last().unwrap().change.clone().unwrap() {
+    match world
+        .daemon
+        .wishes
+        .lock()
+        .unwrap()
+        .last()
+        .unwrap()
+        .change
+        .clone()
+        .unwrap()
+    {
         Change::Deploy(desired) => desired,
         other => panic!("{other:?}"),
     }
@@ -97,12 +121,23 @@ fn what_services_need_is_sent_before_execution_and_only_once() {
     let asked = world.daemon.asked();
     let pushes = asked.iter().filter(|call| *call == "PushFile").count();
     assert_eq!(pushes, 4, "{asked:?}");
-    let position = |wanted: &str| asked.iter().position(|call| call.starts_with(wanted)).unwrap();
-    assert!(position("Plan") < position("MissingFiles 4") && position("PushFile") < position("Execute"));
+    let position = |wanted: &str| {
+        asked
+            .iter()
+            .position(|call| call.starts_with(wanted))
+            .unwrap()
+    };
+    assert!(
+        position("Plan") < position("MissingFiles 4") && position("PushFile") < position("Execute")
+    );
 
     let desired = wish(&world);
     let web = &desired.services[0];
-    let files: Vec<_> = web.files.iter().map(|file| (file.name.as_str(), file.target.as_str())).collect();
+    let files: Vec<_> = web
+        .files
+        .iter()
+        .map(|file| (file.name.as_str(), file.target.as_str()))
+        .collect();
     assert_eq!(
         files,
         [
@@ -111,29 +146,69 @@ fn what_services_need_is_sent_before_execution_and_only_once() {
             ("secret password", "/run/secrets/password")
         ]
     );
-    assert_eq!(text(&world, &web.files[0].hash), ("events {}\n".into(), 0o640, false));
-    assert_eq!(text(&world, &web.files[1].hash), ("hello there".into(), 0o444, false));
-    assert_eq!(text(&world, &web.files[2].hash), ("s3cret".into(), 0o444, true));
-    assert_eq!(text(&world, &web.secret_environment["TOKEN"]), ("t0ken".into(), 0o444, true));
+    assert_eq!(
+        text(&world, &web.files[0].hash),
+        ("events {}\n".into(), 0o640, false)
+    );
+    assert_eq!(
+        text(&world, &web.files[1].hash),
+        ("hello there".into(), 0o444, false)
+    );
+    assert_eq!(
+        text(&world, &web.files[2].hash),
+        ("s3cret".into(), 0o444, true)
+    );
+    assert_eq!(
+        text(&world, &web.secret_environment["TOKEN"]),
+        ("t0ken".into(), 0o444, true)
+    );
     assert!(web.environment.is_empty());
     assert_eq!(desired.services[1].files[0].hash, web.files[1].hash);
 
     // The missing folder is a volume, declared like any other.
-    assert_eq!((web.mounts[0].source.as_str(), web.mounts[0].nocopy), ("shop_data", true));
-    assert_eq!(desired.volumes.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), ["shop_data"]);
-    assert_eq!(ran.stderr.matches("it becomes the volume shop_data").count(), 1, "{}", ran.text());
+    assert_eq!(
+        (web.mounts[0].source.as_str(), web.mounts[0].nocopy),
+        ("shop_data", true)
+    );
+    assert_eq!(
+        desired
+            .volumes
+            .iter()
+            .map(|volume| volume.name.as_str())
+            .collect::<Vec<_>>(),
+        ["shop_data"]
+    );
+    assert_eq!(
+        ran.stderr
+            .matches("it becomes the volume shop_data")
+            .count(),
+        1,
+        "{}",
+        ran.text()
+    );
     assert_eq!(world.read("project/ran"), "ran\n", "a command runs once");
 
     // Secrets are nowhere to be seen.
     let wishes = format!("{:?}", world.daemon.wishes.lock().unwrap());
     for seen in [&ran.stdout, &ran.stderr, &wishes] {
-        assert!(!seen.contains("s3cret") && !seen.contains("t0ken"), "{seen}");
+        assert!(
+            !seen.contains("s3cret") && !seen.contains("t0ken"),
+            "{seen}"
+        );
     }
 
     let again = deploy(&world, &["-y"]);
     assert_eq!(again.code, Some(0), "{}", again.text());
     assert_eq!(wish(&world), desired, "the same files are the same wish");
-    assert_eq!(world.daemon.asked().iter().filter(|call| *call == "PushFile").count(), 4);
+    assert_eq!(
+        world
+            .daemon
+            .asked()
+            .iter()
+            .filter(|call| *call == "PushFile")
+            .count(),
+        4
+    );
 }
 
 #[test]
@@ -141,9 +216,19 @@ fn nothing_is_sent_without_a_yes() {
     let world = world(COMPOSE, daemon());
     world.write("project/nginx.conf", "events {}\n");
     assert_eq!(deploy(&world, &["--dry-run"]).code, Some(0));
-    assert_eq!(deploy(&world, &[]).code, Some(2), "there is no terminal to ask at");
+    assert_eq!(
+        deploy(&world, &[]).code,
+        Some(2),
+        "there is no terminal to ask at"
+    );
     assert!(world.daemon.contents.lock().unwrap().is_empty());
-    assert!(!world.daemon.asked().iter().any(|call| call.starts_with("MissingFiles")));
+    assert!(
+        !world
+            .daemon
+            .asked()
+            .iter()
+            .any(|call| call.starts_with("MissingFiles"))
+    );
 }
 
 #[test]
@@ -178,12 +263,21 @@ services:
     world.write("project/conf/a", "1");
     let ran = deploy(&world, &["-y"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text());
-    assert!(ran.stderr.contains("warning: `./conf` is mounted read only on the machines"), "{}", ran.text());
+    assert!(
+        ran.stderr
+            .contains("warning: `./conf` is mounted read only on the machines"),
+        "{}",
+        ran.text()
+    );
     assert!(ran.stderr.contains("compose.yaml:5:"), "{}", ran.text());
     let ran = deploy(&world, &["-y", "--strict"]);
     assert_eq!(ran.code, Some(2));
     assert_eq!(ran.stderr.matches("error: ").count(), 3, "{}", ran.text());
-    assert!(ran.stderr.contains("2 errors; nothing was changed"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("2 errors; nothing was changed"),
+        "{}",
+        ran.text()
+    );
 }
 
 #[test]
@@ -196,17 +290,36 @@ services:
 ";
     let world = world(compose, daemon());
     let large = world.write("project/node_modules/blob", "");
-    fs::OpenOptions::new().write(true).open(large).unwrap().set_len(20 << 20).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(large)
+        .unwrap()
+        .set_len(20 << 20)
+        .unwrap();
     let ran = deploy(&world, &["-y"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("node_modules/blob with 20.0 MiB"), "{}", ran.text());
-    assert!(ran.stderr.contains("named volume") && ran.stderr.contains("image"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("node_modules/blob with 20.0 MiB"),
+        "{}",
+        ran.text()
+    );
+    assert!(
+        ran.stderr.contains("named volume") && ran.stderr.contains("image"),
+        "{}",
+        ran.text()
+    );
 }
 
 #[test]
 fn a_machine_that_refuses_a_content_ends_it() {
     let failure = Failure::new(Code::Exhausted, "the disk is full").hint("free some space");
-    let world = world(COMPOSE, Daemon { refuse_call: Some(("PushFile", failure)), ..daemon() });
+    let world = world(
+        COMPOSE,
+        Daemon {
+            refuse_call: Some(("PushFile", failure)),
+            ..daemon()
+        },
+    );
     world.write("project/nginx.conf", "events {}\n");
     let ran = deploy(&world, &["-y"]);
     assert_eq!(ran.code, Some(1));
@@ -215,7 +328,13 @@ fn a_machine_that_refuses_a_content_ends_it() {
         "{}",
         ran.text()
     );
-    assert!(!world.daemon.asked().iter().any(|call| call.starts_with("Execute")));
+    assert!(
+        !world
+            .daemon
+            .asked()
+            .iter()
+            .any(|call| call.starts_with("Execute"))
+    );
 }
 
 #[test]
@@ -238,13 +357,28 @@ services:
         mounts: vec![mount],
         ..Default::default()
     };
-    let services = vec![v1::ServiceStatus { spec: Some(spec), ..Default::default() }];
-    let world = world(compose, Daemon { services, ..daemon() });
+    let services = vec![v1::ServiceStatus {
+        spec: Some(spec),
+        ..Default::default()
+    }];
+    let world = world(
+        compose,
+        Daemon {
+            services,
+            ..daemon()
+        },
+    );
     world.write("project/data/db", "of a try on this computer");
     let ran = deploy(&world, &["-y"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text());
-    assert!(ran.stderr.contains("the files in `./data` stay here"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("the files in `./data` stay here"),
+        "{}",
+        ran.text()
+    );
     let desired = wish(&world);
     assert_eq!(desired.services[0].mounts[0].source, "shop_data");
-    assert!(desired.services[0].files.is_empty() && world.daemon.contents.lock().unwrap().is_empty());
+    assert!(
+        desired.services[0].files.is_empty() && world.daemon.contents.lock().unwrap().is_empty()
+    );
 }

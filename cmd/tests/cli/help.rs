@@ -12,7 +12,15 @@ fn help_shows_examples_and_exit_codes() {
 #[test]
 fn each_command_has_help() {
     let world = World::new();
-    for command in ["deploy", "logs", "exec", "machine", "conflicts", "doctor", "ctx"] {
+    for command in [
+        "deploy",
+        "logs",
+        "exec",
+        "machine",
+        "conflicts",
+        "doctor",
+        "ctx",
+    ] {
         let ran = world.uc(&[command, "-h"]);
         assert_eq!(ran.code, Some(0));
         insta::assert_snapshot!(format!("help_{command}"), ran.stdout);
@@ -24,7 +32,11 @@ fn version_in_both_forms() {
     let world = World::new();
     let text = world.uc(&["version"]);
     assert!(
-        text.stdout.starts_with(concat!("uc ", env!("CARGO_PKG_VERSION"), " (protocol 1, linux/")),
+        text.stdout.starts_with(concat!(
+            "uc ",
+            env!("CARGO_PKG_VERSION"),
+            " (protocol 1, linux/"
+        )),
         "{}",
         text.text()
     );
@@ -56,7 +68,13 @@ fn a_reader_that_goes_away_is_no_error() {
     let world = World::new();
     let mut command = std::process::Command::new("sh");
     world.environment(&mut command);
-    command.args(["-c", &format!("'{}' completion bash | true; echo ok", env!("CARGO_BIN_EXE_uc"))]);
+    command.args([
+        "-c",
+        &format!(
+            "'{}' completion bash | true; echo ok",
+            env!("CARGO_BIN_EXE_uc")
+        ),
+    ]);
     let ran = world.finish(command);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("ok\n", ""));
 }

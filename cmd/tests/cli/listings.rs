@@ -15,7 +15,11 @@ fn spec() -> v1::ServiceSpec {
         image: "shop-web:0123456789ab".into(),
         built: true,
         environment: BTreeMap::from([("MODE".into(), "fast".into())]),
-        ports: vec![v1::PortSpec { container_port: 80, published_port: 8080, ..Default::default() }],
+        ports: vec![v1::PortSpec {
+            container_port: 80,
+            published_port: 8080,
+            ..Default::default()
+        }],
         mounts: vec![v1::MountSpec {
             kind: v1::MountKind::Volume.into(),
             source: "shop_data".into(),
@@ -75,7 +79,11 @@ fn replica(created_at_ms: i64) -> v1::ReplicaStatus {
 }
 
 fn daemon(created_at_ms: i64) -> Daemon {
-    let volume = v1::VolumeSpec { project: "shop".into(), name: "shop_data".into(), ..Default::default() };
+    let volume = v1::VolumeSpec {
+        project: "shop".into(),
+        name: "shop_data".into(),
+        ..Default::default()
+    };
     Daemon {
         services: vec![service()],
         replicas: vec![replica(created_at_ms)],
@@ -85,8 +93,16 @@ fn daemon(created_at_ms: i64) -> Daemon {
             volumes: vec![volume],
         },
         machines: vec![
-            status(&member("m-1", "m1", "10.210.0.0/24"), v1::Liveness::Up, true),
-            status(&member("m-2", "m2", "10.210.1.0/24"), v1::Liveness::Down, false),
+            status(
+                &member("m-1", "m1", "10.210.0.0/24"),
+                v1::Liveness::Up,
+                true,
+            ),
+            status(
+                &member("m-2", "m2", "10.210.1.0/24"),
+                v1::Liveness::Down,
+                false,
+            ),
         ]
         .into(),
         ..Daemon::default()
@@ -106,7 +122,10 @@ fn for_people() {
     insta::assert_snapshot!("ps", world.connected(&["ps"]).text());
     insta::assert_snapshot!("machine_ls", world.connected(&["machine", "ls"]).text());
     let inspected = world.connected(&["inspect", "web"]).text();
-    let lines: Vec<_> = inspected.lines().filter(|line| !line.starts_with("Updated")).collect();
+    let lines: Vec<_> = inspected
+        .lines()
+        .filter(|line| !line.starts_with("Updated"))
+        .collect();
     insta::assert_snapshot!("inspect", lines.join("\n"));
 }
 
@@ -115,8 +134,14 @@ fn as_json_the_shapes_hold() {
     let world = World::with(daemon(1_700_000_000_123));
     insta::assert_snapshot!("ls_json", world.connected(&["ls", "-o", "json"]).stdout);
     insta::assert_snapshot!("ps_json", world.connected(&["ps", "-o", "json"]).stdout);
-    insta::assert_snapshot!("machine_ls_json", world.connected(&["machine", "ls", "-o", "json"]).stdout);
-    insta::assert_snapshot!("inspect_json", world.connected(&["inspect", "web", "-o", "json"]).stdout);
+    insta::assert_snapshot!(
+        "machine_ls_json",
+        world.connected(&["machine", "ls", "-o", "json"]).stdout
+    );
+    insta::assert_snapshot!(
+        "inspect_json",
+        world.connected(&["inspect", "web", "-o", "json"]).stdout
+    );
 }
 
 #[test]
@@ -127,7 +152,10 @@ fn nothing_is_an_empty_list() {
         assert_eq!(ran.json(), serde_json::json!([]));
         assert_eq!(ran.stderr, "");
     }
-    assert_eq!(world.connected(&["ps"]).text(), "exit 0\n--- stdout\n--- stderr\nno containers\n");
+    assert_eq!(
+        world.connected(&["ps"]).text(),
+        "exit 0\n--- stdout\n--- stderr\nno containers\n"
+    );
 }
 
 #[test]
@@ -149,7 +177,10 @@ fn an_evicted_machine_says_so_until_it_is_back() {
         ..Daemon::default()
     });
     let table = world.connected(&["machine", "ls"]).stdout;
-    let states: Vec<_> = table.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    let states: Vec<_> = table
+        .lines()
+        .map(|line| line.split_whitespace().nth(1).unwrap())
+        .collect();
     assert_eq!(states, ["STATE", "evicted", "up"], "{table}");
     let json = world.connected(&["machine", "ls", "-o", "json"]).json();
     assert_eq!([&json[0]["state"], &json[1]["state"]], ["evicted", "up"]);

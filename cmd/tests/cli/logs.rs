@@ -20,30 +20,50 @@ fn entry(stream: LogStream, message: &str) -> LogEntry {
 }
 
 fn missing() -> LogEntry {
-    LogEntry { machine_name: "m2".into(), problem: "it does not answer".into(), ..Default::default() }
+    LogEntry {
+        machine_name: "m2".into(),
+        problem: "it does not answer".into(),
+        ..Default::default()
+    }
 }
 
 #[test]
 fn each_stream_goes_where_it_came_from() {
-    let logs = vec![entry(LogStream::Stdout, "GET /\n"), entry(LogStream::Stderr, "oh no")];
-    let world = World::with(Daemon { logs, ..Daemon::default() });
+    let logs = vec![
+        entry(LogStream::Stdout, "GET /\n"),
+        entry(LogStream::Stderr, "oh no"),
+    ];
+    let world = World::with(Daemon {
+        logs,
+        ..Daemon::default()
+    });
     insta::assert_snapshot!(world.connected(&["logs", "web"]).text());
 }
 
 #[test]
 fn a_machine_without_an_answer_is_said_and_counts() {
     let logs = vec![entry(LogStream::Stdout, "GET /"), missing()];
-    let world = World::with(Daemon { logs, ..Daemon::default() });
+    let world = World::with(Daemon {
+        logs,
+        ..Daemon::default()
+    });
     insta::assert_snapshot!(world.connected(&["logs"]).text());
 }
 
 #[test]
 fn as_json_one_object_a_line() {
     let logs = vec![entry(LogStream::Stderr, "oh no\n"), missing()];
-    let world = World::with(Daemon { logs, ..Daemon::default() });
+    let world = World::with(Daemon {
+        logs,
+        ..Daemon::default()
+    });
     let ran = world.connected(&["logs", "-o", "json"]);
     insta::assert_snapshot!(ran.stdout);
-    assert!(ran.stdout.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    assert!(
+        ran.stdout
+            .lines()
+            .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok())
+    );
 }
 
 #[test]

@@ -10,10 +10,17 @@ use crate::world::World;
 
 fn two_members(connected: usize) -> Daemon {
     let machine = |index: usize| {
-        let member = member(&format!("id-{index}"), &format!("m{index}"), &format!("10.210.{index}.0/24"));
+        let member = member(
+            &format!("id-{index}"),
+            &format!("m{index}"),
+            &format!("10.210.{index}.0/24"),
+        );
         status(&member, Liveness::Up, index == connected)
     };
-    Daemon { machines: vec![machine(1), machine(2)].into(), ..Daemon::default() }
+    Daemon {
+        machines: vec![machine(1), machine(2)].into(),
+        ..Daemon::default()
+    }
 }
 
 #[test]
@@ -33,19 +40,38 @@ fn init_here_writes_a_context() {
         "my.host",
     ]);
     insta::assert_snapshot!(ran.text());
-    assert_eq!(world.daemon.asked(), ["Info", "Init m1  [\"my.host:51820\"] 0"]);
+    assert_eq!(
+        world.daemon.asked(),
+        ["Info", "Init m1  [\"my.host:51820\"] 0"]
+    );
     assert_eq!(world.uc(&["ctx", "show"]).stdout, "home\n");
     assert_eq!(world.uc(&["ps"]).code, Some(0), "the context leads to it");
-    assert!(world.read("config/uc/config.toml").contains("machine = \"m-1\""));
+    assert!(
+        world
+            .read("config/uc/config.toml")
+            .contains("machine = \"m-1\"")
+    );
 }
 
 #[test]
 fn a_machine_in_a_cluster_is_not_made_a_new_one() {
-    let info = v1::InfoResponse { cluster_id: "c1".into(), machine_name: "old".into(), ..Default::default() };
-    let world = World::with(Daemon { info: info.into(), ..Daemon::default() });
+    let info = v1::InfoResponse {
+        cluster_id: "c1".into(),
+        machine_name: "old".into(),
+        ..Default::default()
+    };
+    let world = World::with(Daemon {
+        info: info.into(),
+        ..Daemon::default()
+    });
     let ran = world.connected(&["machine", "init"]);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("already belongs to a cluster: it is old of cluster c1"), "{}", ran.text());
+    assert!(
+        ran.stderr
+            .contains("already belongs to a cluster: it is old of cluster c1"),
+        "{}",
+        ran.text()
+    );
     assert_eq!(world.daemon.asked(), ["Info"]);
     assert_eq!(world.read("config/uc/config.toml"), "");
 }
@@ -55,16 +81,30 @@ fn names_are_checked_before_anything_is_done() {
     let world = World::new();
     let ran = world.connected(&["machine", "init", "-n", "Web_1"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("machine name `Web_1` is not possible"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("machine name `Web_1` is not possible"),
+        "{}",
+        ran.text()
+    );
     world.config(None, &[("home", &["@"])]);
     let ran = world.connected(&["machine", "init", "-c", "home"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("there is a context `home` already"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("there is a context `home` already"),
+        "{}",
+        ran.text()
+    );
     assert!(world.daemon.asked().is_empty());
 }
 
 fn token(expires_at_ms: i64) -> String {
-    JoinToken { id: "t".into(), private_key: "k".into(), members: Vec::new(), expires_at_ms }.to_line()
+    JoinToken {
+        id: "t".into(),
+        private_key: "k".into(),
+        members: Vec::new(),
+        expires_at_ms,
+    }
+    .to_line()
 }
 
 #[test]
@@ -75,10 +115,17 @@ fn joining_with_a_token() {
         ran.text(),
         "exit 0\n--- stdout\n--- stderr\njoined cluster cluster-1 as new (10.210.1.0/24)\n"
     );
-    for (token, said) in [("hello".to_owned(), "not a join token"), (token(5), "has expired")] {
+    for (token, said) in [
+        ("hello".to_owned(), "not a join token"),
+        (token(5), "has expired"),
+    ] {
         let ran = world.connected(&["machine", "join", &token]);
         assert_ne!(ran.code, Some(0));
-        assert!(ran.stderr.contains(said) && ran.stderr.contains("uc machine token"), "{}", ran.text());
+        assert!(
+            ran.stderr.contains(said) && ran.stderr.contains("uc machine token"),
+            "{}",
+            ran.text()
+        );
     }
     assert_eq!(world.daemon.asked(), ["Info", "JoinWithToken new []"]);
 }
@@ -89,15 +136,26 @@ fn a_token_is_alone_on_stdout() {
     let ran = world.connected(&["machine", "token", "--ttl", "30m"]);
     insta::assert_snapshot!(ran.text());
     assert_eq!(world.daemon.asked(), ["CreateToken 1800"]);
-    assert_eq!(world.connected(&["machine", "token", "--ttl", "31days"]).code, Some(2));
+    assert_eq!(
+        world
+            .connected(&["machine", "token", "--ttl", "31days"])
+            .code,
+        Some(2)
+    );
 }
 
 #[test]
 fn renaming() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "rename", "m2", "db-1"]);
-    assert_eq!(ran.text(), "exit 0\n--- stdout\n--- stderr\nm2 is now db-1\n");
-    assert_eq!(world.daemon.asked(), ["ListMachines", "RenameMachine id-2 db-1"]);
+    assert_eq!(
+        ran.text(),
+        "exit 0\n--- stdout\n--- stderr\nm2 is now db-1\n"
+    );
+    assert_eq!(
+        world.daemon.asked(),
+        ["ListMachines", "RenameMachine id-2 db-1"]
+    );
     let ran = world.connected(&["machine", "rename", "m22", "x"]);
     assert!(ran.stderr.contains("did you mean `m2`?"), "{}", ran.text());
 }
@@ -106,27 +164,54 @@ fn renaming() {
 fn labelling() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "label", "m2", "disk=ssd", "zone=b", "old-"]);
-    assert_eq!(ran.text(), "exit 0\n--- stdout\n--- stderr\nm2 has disk=ssd, zone=b now\n");
+    assert_eq!(
+        ran.text(),
+        "exit 0\n--- stdout\n--- stderr\nm2 has disk=ssd, zone=b now\n"
+    );
     assert_eq!(
         world.daemon.asked(),
-        ["ListMachines", "LabelMachine id-2 {\"disk\": \"ssd\", \"zone\": \"b\"} [\"old\"]"]
+        [
+            "ListMachines",
+            "LabelMachine id-2 {\"disk\": \"ssd\", \"zone\": \"b\"} [\"old\"]"
+        ]
     );
     let ran = world.connected(&["machine", "label", "m2"]);
     assert_eq!(ran.stdout, "disk=ssd\nzone=b\n");
-    assert_eq!(world.connected(&["machine", "label", "m1"]).text(), "exit 0\n--- stdout\n--- stderr\n");
+    assert_eq!(
+        world.connected(&["machine", "label", "m1"]).text(),
+        "exit 0\n--- stdout\n--- stderr\n"
+    );
     let listed = world.connected(&["machine", "ls"]);
     let titles = listed.stdout.lines().next().unwrap();
-    assert!(titles.ends_with("LABELS") && listed.stdout.contains("disk=ssd, zone=b"), "{}", listed.text());
+    assert!(
+        titles.ends_with("LABELS") && listed.stdout.contains("disk=ssd, zone=b"),
+        "{}",
+        listed.text()
+    );
     let listed: serde_json::Value =
         serde_json::from_str(&world.connected(&["machine", "ls", "-o", "json"]).stdout).unwrap();
     assert_eq!(listed[0]["labels"], serde_json::json!({}));
-    assert_eq!(listed[1]["labels"], serde_json::json!({ "disk": "ssd", "zone": "b" }));
+    assert_eq!(
+        listed[1]["labels"],
+        serde_json::json!({ "disk": "ssd", "zone": "b" })
+    );
     let ran = world.connected(&["machine", "label", "m2", "disk-", "zone-"]);
     assert_eq!(ran.stderr, "m2 has no labels now\n");
-    assert!(!world.connected(&["machine", "ls"]).stdout.contains("LABELS"), "no machine has one");
+    assert!(
+        !world
+            .connected(&["machine", "ls"])
+            .stdout
+            .contains("LABELS"),
+        "no machine has one"
+    );
     let ran = world.connected(&["machine", "label", "m2", "disk"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("`disk=VALUE` sets it, `disk-` removes it"), "{}", ran.text());
+    assert!(
+        ran.stderr
+            .contains("`disk=VALUE` sets it, `disk-` removes it"),
+        "{}",
+        ran.text()
+    );
 }
 
 #[test]
@@ -141,8 +226,16 @@ fn removing_another_machine() {
     assert_eq!(ran.code, Some(2), "it asks: {}", ran.text());
     let ran = world.uc(&["machine", "rm", "-y", "m2"]);
     insta::assert_snapshot!(ran.text());
-    assert!(world.daemon.asked().contains(&"RemoveMachine id-2 no_reset=false".to_owned()));
-    assert!(!world.read("config/uc/config.toml").contains("m2"), "its connection is gone");
+    assert!(
+        world
+            .daemon
+            .asked()
+            .contains(&"RemoveMachine id-2 no_reset=false".to_owned())
+    );
+    assert!(
+        !world.read("config/uc/config.toml").contains("m2"),
+        "its connection is gone"
+    );
 }
 
 #[test]
@@ -150,8 +243,18 @@ fn the_machine_one_is_connected_to_is_removed_through_another() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "rm", "-y", "m1"]);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("uc is connected to m1 itself"), "{}", ran.text());
-    assert!(!world.daemon.asked().iter().any(|call| call.starts_with("RemoveMachine")));
+    assert!(
+        ran.stderr.contains("uc is connected to m1 itself"),
+        "{}",
+        ran.text()
+    );
+    assert!(
+        !world
+            .daemon
+            .asked()
+            .iter()
+            .any(|call| call.starts_with("RemoveMachine"))
+    );
 
     let second = Arc::new(two_members(2));
     world.serve("second.sock", Arc::clone(&second));
@@ -160,16 +263,32 @@ fn the_machine_one_is_connected_to_is_removed_through_another() {
     world.config(Some("a"), &[("a", &["@", &through])]);
     let ran = world.uc(&["machine", "rm", "-y", "m1"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text());
-    assert!(second.asked().contains(&"RemoveMachine id-1 no_reset=false".to_owned()));
-    assert!(!world.daemon.asked().iter().any(|call| call.starts_with("RemoveMachine")));
+    assert!(
+        second
+            .asked()
+            .contains(&"RemoveMachine id-1 no_reset=false".to_owned())
+    );
+    assert!(
+        !world
+            .daemon
+            .asked()
+            .iter()
+            .any(|call| call.starts_with("RemoveMachine"))
+    );
 }
 
 #[test]
 fn the_last_machine_ends_the_cluster() {
     let alone = status(&member("id-1", "m1", "10.210.0.0/24"), Liveness::Up, true);
-    let world = World::with(Daemon { machines: vec![alone].into(), ..Daemon::default() });
+    let world = World::with(Daemon {
+        machines: vec![alone].into(),
+        ..Daemon::default()
+    });
     world.config(Some("a"), &[("a", &["@"])]);
-    assert_eq!(world.uc(&["machine", "rm", "-y", "--no-reset", "m1"]).code, Some(2));
+    assert_eq!(
+        world.uc(&["machine", "rm", "-y", "--no-reset", "m1"]).code,
+        Some(2)
+    );
     let ran = world.uc(&["machine", "rm", "-y", "m1"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     assert!(world.daemon.asked().contains(&"Reset".to_owned()));
@@ -181,7 +300,9 @@ fn a_backup_is_written_on_the_machine() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "backup", "--to", "a.db"]);
     insta::assert_snapshot!(ran.text());
-    let json = world.connected(&["machine", "backup", "m2", "--to", "a.db", "-o", "json"]).json();
+    let json = world
+        .connected(&["machine", "backup", "m2", "--to", "a.db", "-o", "json"])
+        .json();
     assert_eq!(
         json,
         serde_json::json!({
@@ -191,7 +312,10 @@ fn a_backup_is_written_on_the_machine() {
             "blake3": "ab12".repeat(16),
         })
     );
-    assert_eq!(world.daemon.asked(), ["Backup  a.db", "ListMachines", "Backup id-2 a.db"]);
+    assert_eq!(
+        world.daemon.asked(),
+        ["Backup  a.db", "ListMachines", "Backup id-2 a.db"]
+    );
 }
 
 #[test]
@@ -202,6 +326,13 @@ fn a_backup_without_a_name_gets_the_time() {
     assert!(ran.stderr.contains("did you mean `m2`?"), "{}", ran.text());
     assert_eq!(world.connected(&["machine", "backup"]).code, Some(0));
     let asked = world.daemon.asked();
-    let name = asked[1].strip_prefix("Backup  ").unwrap().strip_suffix(".db").unwrap();
-    assert!(name.parse::<jiff::Timestamp>().is_ok() && name.len() == "2026-11-21T12:00:00Z".len(), "{name}");
+    let name = asked[1]
+        .strip_prefix("Backup  ")
+        .unwrap()
+        .strip_suffix(".db")
+        .unwrap();
+    assert!(
+        name.parse::<jiff::Timestamp>().is_ok() && name.len() == "2026-11-21T12:00:00Z".len(),
+        "{name}"
+    );
 }

@@ -1,7 +1,11 @@
-//! The built `uc`, run as a person or a script runs it, against a daemon with canned answers on a Unix socket and stand-ins for `ssh` and
-//! `docker` in PATH. What is snapshot is what is seen: exit code, stdout, stderr.
+//! The built `uc`, run as a person or a script runs it, against a daemon with canned answers on a
+//! Unix socket and stand-ins for `ssh` and `docker` in PATH. What is snapshot is what is seen: exit
+//! code, stdout, stderr.
 
-#![expect(clippy::unwrap_used, reason = "a test's own set-up that fails is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's own set-up that fails is a failed test"
+)]
 
 mod build;
 mod config;

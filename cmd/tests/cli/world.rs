@@ -40,11 +40,22 @@ impl World {
         for name in ["bin", "config", "run", "project"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
-        fs::set_permissions(directory.path().join("run"), fs::Permissions::from_mode(0o700)).unwrap();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        fs::set_permissions(
+            directory.path().join("run"),
+            fs::Permissions::from_mode(0o700),
+        )
+        .unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let daemon = Arc::new(daemon);
-        let world = Self { daemon, directory, runtime };
+        let world = Self {
+            daemon,
+            directory,
+            runtime,
+        };
         world.serve("uc.sock", Arc::clone(&world.daemon));
         world
     }
@@ -70,7 +81,8 @@ impl World {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// A program that `uc` finds in its PATH. `@DIR@` in the text is this world's directory, `@UC@` the real `uc`.
+    /// A program that `uc` finds in its PATH. `@DIR@` in the text is this world's directory, `@UC@`
+    /// the real `uc`.
     pub(crate) fn program(&self, name: &str, script: &str) {
         let script = script
             .replace("@DIR@", &self.directory.path().display().to_string())
@@ -90,7 +102,10 @@ impl World {
     pub(crate) fn environment(&self, command: &mut Command) {
         command
             .env_clear()
-            .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
+            .env(
+                "PATH",
+                format!("{}:/usr/bin:/bin", self.path("bin").display()),
+            )
             .env("HOME", self.directory.path())
             .env("XDG_CONFIG_HOME", self.path("config"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
@@ -118,13 +133,25 @@ impl World {
         command.args(["-q", "-e", "-c", &line, "/dev/null"]);
         self.environment(&mut command);
         command
-            .env("UC_CONNECT", format!("unix://{}", self.path("uc.sock").display()))
+            .env(
+                "UC_CONNECT",
+                format!("unix://{}", self.path("uc.sock").display()),
+            )
             .env("UC_NO_PROGRESS", "1")
             .env("SHELL", "/bin/sh")
             .env("TERM", "dumb");
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(keys.as_bytes())
+            .unwrap();
         let output = child.wait_with_output().unwrap();
         self.ran(&output)
     }
@@ -136,19 +163,34 @@ impl World {
 
     fn ran(&self, output: &std::process::Output) -> Ran {
         let clean = |bytes: &[u8]| {
-            String::from_utf8_lossy(bytes).replace(&self.directory.path().display().to_string(), "[DIR]")
+            String::from_utf8_lossy(bytes)
+                .replace(&self.directory.path().display().to_string(), "[DIR]")
         };
-        Ran { code: output.status.code(), stdout: clean(&output.stdout), stderr: clean(&output.stderr) }
+        Ran {
+            code: output.status.code(),
+            stdout: clean(&output.stdout),
+            stderr: clean(&output.stderr),
+        }
     }
 
-    /// A config file with one context per name, each with these addresses (`@` is the daemon's socket).
+    /// A config file with one context per name, each with these addresses (`@` is the daemon's
+    /// socket).
     pub(crate) fn config(&self, current: Option<&str>, contexts: &[(&str, &[&str])]) -> PathBuf {
         let socket = format!("unix://{}", self.path("uc.sock").display());
-        let mut text = current.map(|name| format!("current = \"{name}\"\n")).unwrap_or_default();
+        let mut text = current
+            .map(|name| format!("current = \"{name}\"\n"))
+            .unwrap_or_default();
         for (name, addresses) in contexts {
             for address in *addresses {
-                let address = if *address == "@" { socket.as_str() } else { *address };
-                _ = writeln!(text, "[[contexts.{name}.connections]]\naddress = \"{address}\"");
+                let address = if *address == "@" {
+                    socket.as_str()
+                } else {
+                    *address
+                };
+                _ = writeln!(
+                    text,
+                    "[[contexts.{name}.connections]]\naddress = \"{address}\""
+                );
             }
         }
         self.write("config/uc/config.toml", &text)
@@ -158,21 +200,31 @@ impl World {
 impl Ran {
     /// For snapshots.
     pub(crate) fn text(&self) -> String {
-        let code = self.code.map_or("signal".to_owned(), |code| code.to_string());
-        format!("exit {code}\n--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr)
+        let code = self
+            .code
+            .map_or("signal".to_owned(), |code| code.to_string());
+        format!(
+            "exit {code}\n--- stdout\n{}--- stderr\n{}",
+            self.stdout, self.stderr
+        )
     }
 
     /// Stdout as JSON; nothing else may be there.
     pub(crate) fn json(&self) -> serde_json::Value {
         assert_eq!(self.code, Some(0), "{}", self.text());
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 }
 
 /// Names of the files in a directory.
 pub(crate) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(directory)
-        .map(|entries| entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+        .map(|entries| {
+            entries
+                .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                .collect()
+        })
         .unwrap_or_default();
     names.sort();
     names

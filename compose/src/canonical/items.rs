@@ -54,21 +54,41 @@ fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out
             add(Node::new(Value::Map(entries), span));
         }
         (Short::Port, Value::Int(number)) => {
-            port::short(&number.to_string(), span, cx).into_iter().for_each(add);
+            port::short(&number.to_string(), span, cx)
+                .into_iter()
+                .for_each(add);
         }
         (Short::Port, Value::Text(text)) => port::short(&text, span, cx).into_iter().for_each(add),
-        (Short::Volume, Value::Text(text)) => volume::short(&text, span, cx).into_iter().for_each(add),
+        (Short::Volume, Value::Text(text)) => {
+            volume::short(&text, span, cx).into_iter().for_each(add)
+        }
         (Short::Device, Value::Text(text)) if text.matches(':').count() > 2 => {
             let message = format!("`{text}` is not a device: too many colons");
-            let _ = invalid(message, "write `/dev/x`, `/dev/x:/dev/y` or `/dev/x:/dev/y:rwm`", span, cx);
+            let _ = invalid(
+                message,
+                "write `/dev/x`, `/dev/x:/dev/y` or `/dev/x:/dev/y:rwm`",
+                span,
+                cx,
+            );
         }
         (Short::Device, Value::Text(text)) => add(device(&text, span)),
-        (Short::Secret | Short::Config, Value::Text(name)) => add(map(span, [("source", Value::Text(name))])),
+        (Short::Secret | Short::Config, Value::Text(name)) => {
+            add(map(span, [("source", Value::Text(name))]))
+        }
         (Short::EnvFile, Value::Text(path)) => {
-            add(map(span, [("path", Value::Text(cx.absolute(&path))), ("required", Value::Bool(true))]));
+            add(map(
+                span,
+                [
+                    ("path", Value::Text(cx.absolute(&path))),
+                    ("required", Value::Bool(true)),
+                ],
+            ));
         }
         (Short::Include, Value::Text(path)) => {
-            add(map(span, [("path", Value::List(vec![Node::text(path, span)]))]));
+            add(map(
+                span,
+                [("path", Value::List(vec![Node::text(path, span)]))],
+            ));
         }
         (Short::Port, other) => {
             let kind = Node::new(other, span).kind();
@@ -81,8 +101,10 @@ fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out
         }
         (_, other) => {
             let kind = Node::new(other, span).kind();
-            let message =
-                format!("an item of `{}` must be a string or a mapping, not {kind}", cx.report.path());
+            let message = format!(
+                "an item of `{}` must be a string or a mapping, not {kind}",
+                cx.report.path()
+            );
             let _ = invalid(message, "put it in quotes", span, cx);
         }
     }
@@ -95,7 +117,14 @@ fn device(text: &str, span: Span) -> Node {
     let target = parts.next().unwrap_or(source);
     let permissions = parts.next().unwrap_or("rwm");
     let entry = |text: &str| Value::Text(text.to_owned());
-    map(span, [("source", entry(source)), ("target", entry(target)), ("permissions", entry(permissions))])
+    map(
+        span,
+        [
+            ("source", entry(source)),
+            ("target", entry(target)),
+            ("permissions", entry(permissions)),
+        ],
+    )
 }
 
 /// A request without a number is one for all there are.
@@ -122,7 +151,9 @@ fn identity(short: Short, item: &Node) -> Option<String> {
             part("protocol")
         )),
         Short::Volume | Short::Device => text("target"),
-        Short::Secret => text("target").or_else(|| Some(format!("/run/secrets/{}", part("source")))),
+        Short::Secret => {
+            text("target").or_else(|| Some(format!("/run/secrets/{}", part("source"))))
+        }
         Short::Config => text("target").or_else(|| Some(format!("/{}", part("source")))),
         Short::EnvFile => text("path"),
         Short::Include | Short::Request => None,
@@ -151,5 +182,8 @@ pub(crate) fn without_repeats(items: Vec<Node>, short: Short) -> Vec<Node> {
 
 /// Adds `key` if it is not there.
 pub(super) fn default(entries: &mut Map, key: &str, value: Value, span: Span) {
-    entries.entry(key.to_owned()).or_insert_with(|| Entry { key: span, node: Node::new(value, span) });
+    entries.entry(key.to_owned()).or_insert_with(|| Entry {
+        key: span,
+        node: Node::new(value, span),
+    });
 }

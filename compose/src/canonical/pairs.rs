@@ -38,7 +38,13 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                     value => Value::Text(text_of(&value)),
                 };
                 cx.report.path_pop();
-                out.insert(name, Entry { key, node: Node::new(value, node.span) });
+                out.insert(
+                    name,
+                    Entry {
+                        key,
+                        node: Node::new(value, node.span),
+                    },
+                );
             }
         }
         Value::List(items) => {
@@ -65,14 +71,24 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                             .error(Rule::Refused, span, "a name is missing before `=`")
                             .hint("write `NAME=value`, or remove the item");
                     }
-                    out.insert(name.to_owned(), Entry { key: span, node: Node::new(value, span) });
+                    out.insert(
+                        name.to_owned(),
+                        Entry {
+                            key: span,
+                            node: Node::new(value, span),
+                        },
+                    );
                 } else if item.value != Value::Broken {
                     let hint = match item.value {
                         Value::Map(_) => "write `NAME=value` with `=`, or leave out the `- `",
                         _ => "write `NAME=value`, in quotes if need be",
                     };
-                    let _ =
-                        invalid(format!("each item must be a string, not {}", item.kind()), hint, span, cx);
+                    let _ = invalid(
+                        format!("each item must be a string, not {}", item.kind()),
+                        hint,
+                        span,
+                        cx,
+                    );
                 }
                 cx.report.path_pop();
             }
@@ -87,8 +103,9 @@ pub(super) fn options(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
         Value::Map(mut map) => {
             for (name, entry) in &mut map {
                 if let Value::Bool(flag) = entry.node.value {
-                    let message =
-                        format!("the value of `{name}` must be a string or a number, not a boolean");
+                    let message = format!(
+                        "the value of `{name}` must be a string or a number, not a boolean"
+                    );
                     let hint = format!("put it in quotes: \"{flag}\"");
                     entry.node.value = invalid(message, hint, entry.node.span, cx);
                 }
@@ -107,8 +124,12 @@ pub(super) fn keys(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
             match &mut entry.node.value {
                 Value::Text(text) if text.is_empty() && name != "default" => {
                     let hint = "write `name=/path/to/key`, or `default` for the agent";
-                    entry.node.value =
-                        invalid(format!("the key `{name}` has no path"), hint, entry.node.span, cx);
+                    entry.node.value = invalid(
+                        format!("the key `{name}` has no path"),
+                        hint,
+                        entry.node.span,
+                        cx,
+                    );
                 }
                 Value::Text(text) if !text.is_empty() => *text = cx.absolute(text),
                 _ => {}
@@ -135,7 +156,10 @@ pub(super) fn contexts(value: Value, span: Span, cx: &mut Context<'_>) -> Value 
 pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
     let mut out: Vec<Node> = Vec::new();
     let mut add = |host: &str, ip: &str, span: Span| {
-        let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+        let ip = ip
+            .strip_prefix('[')
+            .and_then(|ip| ip.strip_suffix(']'))
+            .unwrap_or(ip);
         let text = format!("{host}={ip}");
         if !out.iter().any(|node| node.as_text() == Some(&text)) {
             out.push(Node::text(text, span));
@@ -147,16 +171,20 @@ pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
                 match &node.value {
                     Value::Text(ip) => add(host, ip, node.span),
                     Value::List(items) if items.iter().all(|item| item.as_text().is_some()) => {
-                        items.iter().filter_map(|item| Some((item.as_text()?, item.span))).for_each(
-                            |(ip, span)| {
+                        items
+                            .iter()
+                            .filter_map(|item| Some((item.as_text()?, item.span)))
+                            .for_each(|(ip, span)| {
                                 add(host, ip, span);
-                            },
-                        );
+                            });
                     }
                     Value::Broken => {}
                     _ => {
                         let _ = invalid(
-                            format!("the address of `{host}` must be a string, not {}", node.kind()),
+                            format!(
+                                "the address of `{host}` must be a string, not {}",
+                                node.kind()
+                            ),
                             "write an IP address, or `host-gateway`",
                             node.span,
                             cx,
@@ -168,14 +196,22 @@ pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
         Value::List(items) => {
             let mut seen = std::collections::HashSet::new();
             for item in items.into_iter().filter(|item| item.value != Value::Broken) {
-                if item.as_text().is_some_and(|text| !seen.insert(text.to_owned())) {
+                if item
+                    .as_text()
+                    .is_some_and(|text| !seen.insert(text.to_owned()))
+                {
                     whole::repeats(&item, cx.report);
                 }
-                let separated =
-                    item.as_text().and_then(|text| text.split_once('=').or_else(|| text.split_once(':')));
+                let separated = item
+                    .as_text()
+                    .and_then(|text| text.split_once('=').or_else(|| text.split_once(':')));
                 match separated {
-                    Some((host, ip)) if !host.is_empty() && !ip.is_empty() => add(host, ip, item.span),
-                    _ if !cx.interpolated && item.as_text().is_some_and(|text| text.contains('$')) => {
+                    Some((host, ip)) if !host.is_empty() && !ip.is_empty() => {
+                        add(host, ip, item.span)
+                    }
+                    _ if !cx.interpolated
+                        && item.as_text().is_some_and(|text| text.contains('$')) =>
+                    {
                         add(item.as_text().unwrap_or_default(), "", item.span);
                     }
                     _ => {

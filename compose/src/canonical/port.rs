@@ -27,11 +27,24 @@ pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
     let target = entries.get("target").map(|entry| &entry.node);
     match target {
         None => {
-            let _ = invalid("a port needs `target`", "add `target:`, the container's port", span, cx);
+            let _ = invalid(
+                "a port needs `target`",
+                "add `target:`, the container's port",
+                span,
+                cx,
+            );
         }
         Some(node) => {
-            if node.as_int().is_some_and(|port| !(1..=65_535).contains(&port)) {
-                let _ = invalid("a port is a number from 1 to 65535", "correct `target`", node.span, cx);
+            if node
+                .as_int()
+                .is_some_and(|port| !(1..=65_535).contains(&port))
+            {
+                let _ = invalid(
+                    "a port is a number from 1 to 65535",
+                    "correct `target`",
+                    node.span,
+                    cx,
+                );
             }
         }
     }
@@ -40,21 +53,35 @@ pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
         && !text.is_empty()
         && let Err(problem) = range(text)
     {
-        let _ = invalid(format!("`{text}` is not a port: {problem}"), "correct `published`", node.span, cx);
+        let _ = invalid(
+            format!("`{text}` is not a port: {problem}"),
+            "correct `published`",
+            node.span,
+            cx,
+        );
     }
     if let Some(node) = entries.get("host_ip").map(|entry| &entry.node)
         && let Some(text) = node.as_text()
         && !text.is_empty()
         && text.parse::<IpAddr>().is_err()
     {
-        let _ = invalid(format!("`{text}` is not an IP address"), "correct `host_ip`", node.span, cx);
+        let _ = invalid(
+            format!("`{text}` is not an IP address"),
+            "correct `host_ip`",
+            node.span,
+            cx,
+        );
     }
     if let Some(node) = entries.get("protocol").map(|entry| &entry.node)
         && let Some(text) = node.as_text()
         && !matches!(text.to_ascii_lowercase().as_str(), "tcp" | "udp" | "sctp")
     {
-        let _ =
-            invalid(format!("`{text}` is not a protocol of a port"), "write `tcp` or `udp`", node.span, cx);
+        let _ = invalid(
+            format!("`{text}` is not a protocol of a port"),
+            "write `tcp` or `udp`",
+            node.span,
+            cx,
+        );
     }
 }
 
@@ -89,10 +116,14 @@ fn parse(text: &str) -> Result<Vec<Port>, String> {
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return Err(format!("there is no protocol `{protocol}`"));
     }
-    let (rest, container) = ports.rsplit_once(':').map_or((None, ports), |(rest, last)| (Some(rest), last));
+    let (rest, container) = ports
+        .rsplit_once(':')
+        .map_or((None, ports), |(rest, last)| (Some(rest), last));
     let (ip, host) = match rest {
         None => (None, ""),
-        Some(rest) => rest.rsplit_once(':').map_or((None, rest), |(ip, host)| (Some(ip), host)),
+        Some(rest) => rest
+            .rsplit_once(':')
+            .map_or((None, rest), |(ip, host)| (Some(ip), host)),
     };
     if container.is_empty() {
         return Err("the container's port is missing".into());
@@ -104,7 +135,10 @@ fn parse(text: &str) -> Result<Vec<Port>, String> {
     let host_ip = match ip {
         None | Some("") => None,
         Some(ip) => {
-            let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+            let bare = ip
+                .strip_prefix('[')
+                .and_then(|ip| ip.strip_suffix(']'))
+                .unwrap_or(ip);
             if bare.parse::<IpAddr>().is_err() {
                 return Err(format!("`{ip}` is no IP address"));
             }
@@ -141,8 +175,11 @@ fn parse(text: &str) -> Result<Vec<Port>, String> {
 /// `80` or `8000-8005`.
 pub(super) fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let number = |text: &str| {
-        let number =
-            text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
+        let number = text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| text.parse::<u16>().ok())
+            .flatten();
         number.ok_or_else(|| format!("`{text}` is no number from 0 to 65535"))
     };
     let (first, last) = match text.split_once('-') {
@@ -194,7 +231,10 @@ mod tests {
             ("[::1]:9001:90", "::1|9001|90/tcp"),
             ("0.0.0.0::77", "0.0.0.0|-|77/tcp"),
             ("3000-3001", "-|-|3000/tcp -|-|3001/tcp"),
-            ("1000-1002:2000-2002/udp", "-|1000|2000/udp -|1001|2001/udp -|1002|2002/udp"),
+            (
+                "1000-1002:2000-2002/udp",
+                "-|1000|2000/udp -|1001|2001/udp -|1002|2002/udp",
+            ),
             ("9100-9105:91", "-|9100-9105|91/tcp"),
             ("::80", "-|-|80/tcp"),
             (":80", "-|-|80/tcp"),

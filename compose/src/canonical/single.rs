@@ -4,11 +4,9 @@ use uc_api::nearest;
 
 use super::{Context, each, invalid, wrong};
 use crate::diagnostic::Rule;
-use crate::duration;
 use crate::node::{Node, Span, Value};
-use crate::scalar;
 use crate::schema::Shape;
-use crate::shell;
+use crate::{duration, scalar, shell};
 
 pub(super) fn one_of(text: String, words: &[&str], span: Span, cx: &mut Context<'_>) -> Value {
     if words.contains(&text.as_str()) {
@@ -17,7 +15,12 @@ pub(super) fn one_of(text: String, words: &[&str], span: Span, cx: &mut Context<
     let list: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
     let hint = nearest::did_you_mean(&text, words.iter().copied())
         .unwrap_or_else(|| format!("use {}", list.join(", ")));
-    invalid(format!("`{}` cannot be `{text}`", cx.report.path()), hint, span, cx)
+    invalid(
+        format!("`{}` cannot be `{text}`", cx.report.path()),
+        hint,
+        span,
+        cx,
+    )
 }
 
 /// Booleans, numbers, durations and sizes, which may also be spelled as strings.
@@ -28,26 +31,36 @@ pub(super) fn typed(value: Value, shape: Shape, span: Span, cx: &mut Context<'_>
             Some((value, false)) => Value::Bool(value),
             Some((value, true)) => {
                 let message = format!("`{text}` is an old spelling of `{value}`");
-                cx.report.warning(Rule::Value, span, message).hint(format!("write `{value}`"));
+                cx.report
+                    .warning(Rule::Value, span, message)
+                    .hint(format!("write `{value}`"));
                 Value::Bool(value)
             }
             None => invalid(
-                format!("`{}` must be `true` or `false`, not `{text}`", cx.report.path()),
+                format!(
+                    "`{}` must be `true` or `false`, not `{text}`",
+                    cx.report.path()
+                ),
                 "write `true` or `false`",
                 span,
                 cx,
             ),
         },
-        (Shape::Int | Shape::Number, value @ Value::Int(_)) | (Shape::Number, value @ Value::Float(_)) => {
-            value
-        }
+        (Shape::Int | Shape::Number, value @ Value::Int(_))
+        | (Shape::Number, value @ Value::Float(_)) => value,
         (Shape::Int, Value::Float(number)) if number.fract() == 0.0 && number.abs() < 1e15 => {
             Value::Int(number as i128)
         }
         (Shape::Int | Shape::Number, Value::Text(text)) => {
-            let int = text.parse::<i64>().ok().map(|number| Value::Int(number.into()));
+            let int = text
+                .parse::<i64>()
+                .ok()
+                .map(|number| Value::Int(number.into()));
             let float = || {
-                let number = text.parse::<f64>().ok().filter(|number| number.is_finite())?;
+                let number = text
+                    .parse::<f64>()
+                    .ok()
+                    .filter(|number| number.is_finite())?;
                 matches!(shape, Shape::Number).then_some(Value::Float(number))
             };
             int.or_else(float).unwrap_or_else(|| {
@@ -71,7 +84,9 @@ pub(super) fn typed(value: Value, shape: Shape, span: Span, cx: &mut Context<'_>
         },
         (Shape::Size, Value::Int(bytes)) => Value::Text(bytes.to_string()),
         // What is less than a byte is lost, as in Docker Compose.
-        (Shape::Size, Value::Float(bytes)) if bytes.abs() < 1e15 => Value::Text((bytes as i64).to_string()),
+        (Shape::Size, Value::Float(bytes)) if bytes.abs() < 1e15 => {
+            Value::Text((bytes as i64).to_string())
+        }
         (Shape::Size, Value::Text(text)) => match duration::parse_size(&text) {
             Some(bytes) => Value::Text(bytes.to_string()),
             None => invalid(
@@ -92,20 +107,30 @@ pub(super) fn command(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
         Value::Text(text) => {
             let Some(split) = shell::split(&text) else {
                 return invalid(
-                    format!("`{}` has a quote or parenthesis that is not closed", cx.report.path()),
+                    format!(
+                        "`{}` has a quote or parenthesis that is not closed",
+                        cx.report.path()
+                    ),
                     "close it, or write the command as a list of words",
                     span,
                     cx,
                 );
             };
             if let Some(operator) = split.cut_at {
-                let message =
-                    format!("the command ends at `{operator}`: no shell reads it, so the rest is lost");
-                cx.report
-                    .warning(Rule::Value, span, message)
-                    .hint("for a shell, write `[\"sh\", \"-c\", \"…\"]`; otherwise quote the character");
+                let message = format!(
+                    "the command ends at `{operator}`: no shell reads it, so the rest is lost"
+                );
+                cx.report.warning(Rule::Value, span, message).hint(
+                    "for a shell, write `[\"sh\", \"-c\", \"…\"]`; otherwise quote the character",
+                );
             }
-            Value::List(split.words.into_iter().map(|word| Node::text(word, span)).collect())
+            Value::List(
+                split
+                    .words
+                    .into_iter()
+                    .map(|word| Node::text(word, span))
+                    .collect(),
+            )
         }
         other => wrong(&other, Shape::Command, span, cx),
     }
@@ -113,7 +138,9 @@ pub(super) fn command(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
 
 pub(super) fn test(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
     match value {
-        Value::Text(text) => Value::List(vec![Node::text("CMD-SHELL", span), Node::text(text, span)]),
+        Value::Text(text) => {
+            Value::List(vec![Node::text("CMD-SHELL", span), Node::text(text, span)])
+        }
         Value::List(items) => {
             let items = each(items, Shape::Text, cx);
             if let Some(first) = items.first()

@@ -6,13 +6,19 @@ use super::{Context, WRITTEN_SOURCE, invalid};
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Map, Node, Span, Value, map};
 
-const HINT: &str = "write `name:/path`, `/path/on/the/machine:/path` or `/path`, then perhaps `:ro`";
+const HINT: &str =
+    "write `name:/path`, `/path/on/the/machine:/path` or `/path`, then perhaps `:ro`";
 
 /// The mount that a short form stands for; none if it is none.
 pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node> {
     let parts = split(text);
     if text.is_empty() || parts.iter().any(|part| part.is_empty()) {
-        let _ = invalid(format!("`{text}` is not a mount: a part is empty"), HINT, span, cx);
+        let _ = invalid(
+            format!("`{text}` is not a mount: a part is empty"),
+            HINT,
+            span,
+            cx,
+        );
         return None;
     }
     let (source, target, options) = match parts.as_slice() {
@@ -20,7 +26,12 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
         [source, target] => (*source, *target, ""),
         [source, target, options] => (*source, *target, *options),
         _ => {
-            let _ = invalid(format!("`{text}` is not a mount: too many colons"), HINT, span, cx);
+            let _ = invalid(
+                format!("`{text}` is not a mount: too many colons"),
+                HINT,
+                span,
+                cx,
+            );
             return None;
         }
     };
@@ -28,7 +39,13 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
     let mut read_only = false;
     let (mut bind_details, mut volume_details) = (Map::new(), Map::new());
     let detail = |details: &mut Map, key: &str, value: Value| {
-        details.insert(key.to_owned(), Entry { key: span, node: Node::new(value, span) });
+        details.insert(
+            key.to_owned(),
+            Entry {
+                key: span,
+                node: Node::new(value, span),
+            },
+        );
     };
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
@@ -39,14 +56,23 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
             "rprivate" | "private" | "rshared" | "shared" | "rslave" | "slave" => {
                 detail(&mut bind_details, "propagation", Value::Text(option.into()));
             }
-            // Meant for Docker Desktop or for the other kind of mount: nothing to do, in Docker Compose neither.
+            // Meant for Docker Desktop or for the other kind of mount: nothing to do, in Docker
+            // Compose neither.
             "cached" | "delegated" | "consistent" | "nocopy" => {}
             _ if !bind && option.starts_with("subpath=") => {
-                detail(&mut volume_details, "subpath", Value::Text(option["subpath=".len()..].into()));
+                detail(
+                    &mut volume_details,
+                    "subpath",
+                    Value::Text(option["subpath=".len()..].into()),
+                );
             }
             _ => {
                 cx.report
-                    .warning(Rule::Value, span, format!("mount option `{option}` is not known and ignored"))
+                    .warning(
+                        Rule::Value,
+                        span,
+                        format!("mount option `{option}` is not known and ignored"),
+                    )
                     .hint("known are `ro`, `rw`, `z`, `Z`, `nocopy` and the kinds of propagation");
             }
         }
@@ -60,7 +86,10 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
     if read_only {
         entries.push(("read_only", Value::Bool(true)));
     }
-    for (key, details, is_kind) in [("bind", bind_details, bind), ("volume", volume_details, !bind)] {
+    for (key, details, is_kind) in [
+        ("bind", bind_details, bind),
+        ("volume", volume_details, !bind),
+    ] {
         // Docker Compose looks no further at what has only two characters.
         if is_kind && text.len() > 2 || !details.is_empty() {
             entries.push((key, Value::Map(details)));
@@ -76,21 +105,42 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
 
 /// The long form's checks.
 pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
-    let text =
-        |key: &str| entries.get(key).and_then(|entry| entry.node.as_text()).unwrap_or_default().to_owned();
+    let text = |key: &str| {
+        entries
+            .get(key)
+            .and_then(|entry| entry.node.as_text())
+            .unwrap_or_default()
+            .to_owned()
+    };
     let there = |key: &str| entries.contains_key(key);
     if !there("type") {
-        let _ =
-            invalid("a mount needs `type`", "add `type: volume`, `type: bind` or `type: tmpfs`", span, cx);
+        let _ = invalid(
+            "a mount needs `type`",
+            "add `type: volume`, `type: bind` or `type: tmpfs`",
+            span,
+            cx,
+        );
     }
     if !there("target") {
-        let _ = invalid("a mount needs `target`", "add `target:`, the path in the container", span, cx);
+        let _ = invalid(
+            "a mount needs `target`",
+            "add `target:`, the path in the container",
+            span,
+            cx,
+        );
     }
     if text("type") == "bind" && text("source").is_empty() {
-        let _ = invalid("a bind mount needs `source`", "add `source:`, a path on the machine", span, cx);
+        let _ = invalid(
+            "a bind mount needs `source`",
+            "add `source:`, a path on the machine",
+            span,
+            cx,
+        );
     }
     if text("type") == "tmpfs" && there("source") {
-        cx.report.warning(Rule::Value, span, "a tmpfs has no `source`").hint("remove `source`");
+        cx.report
+            .warning(Rule::Value, span, "a tmpfs has no `source`")
+            .hint("remove `source`");
     }
     clean_target(entries);
     resolve_source(entries, cx);
@@ -111,16 +161,32 @@ fn resolve_source(entries: &mut Map, cx: &Context<'_>) {
     if entries.get("type").and_then(|entry| entry.node.as_text()) != Some("bind") {
         return;
     }
-    let Some(source) = entries.get_mut("source") else { return };
-    let Some(written) = source.node.as_text().map(str::to_owned) else { return };
+    let Some(source) = entries.get_mut("source") else {
+        return;
+    };
+    let Some(written) = source.node.as_text().map(str::to_owned) else {
+        return;
+    };
     let span = source.node.span;
     if is_windows(&written) {
-        entries.insert(WRITTEN_SOURCE.into(), Entry { key: span, node: Node::text(written, span) });
+        entries.insert(
+            WRITTEN_SOURCE.into(),
+            Entry {
+                key: span,
+                node: Node::text(written, span),
+            },
+        );
         return;
     }
     if !written.starts_with('/') {
         source.node.value = Value::Text(cx.absolute(&written));
-        entries.insert(WRITTEN_SOURCE.into(), Entry { key: span, node: Node::text(written, span) });
+        entries.insert(
+            WRITTEN_SOURCE.into(),
+            Entry {
+                key: span,
+                node: Node::text(written, span),
+            },
+        );
     }
 }
 
@@ -131,9 +197,12 @@ fn split(text: &str) -> Vec<&str> {
     for (at, _) in text.match_indices(':') {
         let part = &text[start..at];
         let rest = &text[at + 1..];
-        // Forward slashes are also how a volume with a name of one letter begins its target: a drive has another target after it.
-        let before_target =
-            rest.starts_with('/') && rest.split_once(':').is_some_and(|(_, rest)| rest.starts_with('/'));
+        // Forward slashes are also how a volume with a name of one letter begins its target: a
+        // drive has another target after it.
+        let before_target = rest.starts_with('/')
+            && rest
+                .split_once(':')
+                .is_some_and(|(_, rest)| rest.starts_with('/'));
         let drive = part.len() == 1
             && part.starts_with(|c: char| c.is_ascii_alphabetic())
             && (rest.starts_with('\\') || before_target);
@@ -148,7 +217,8 @@ fn split(text: &str) -> Vec<&str> {
 
 fn is_windows(source: &str) -> bool {
     let mut characters = source.chars();
-    let drive = characters.next().is_some_and(|c| c.is_ascii_alphabetic()) && characters.next() == Some(':');
+    let drive = characters.next().is_some_and(|c| c.is_ascii_alphabetic())
+        && characters.next() == Some(':');
     drive || source.starts_with("\\\\")
 }
 

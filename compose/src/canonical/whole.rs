@@ -1,5 +1,5 @@
-//! What can only be said of all files together: values that are missing (a key with nothing after it says nothing, so an earlier file's value
-//! stays), and items that repeat.
+//! What can only be said of all files together: values that are missing (a key with nothing after
+//! it says nothing, so an earlier file's value stays), and items that repeat.
 
 use std::collections::HashSet;
 
@@ -72,7 +72,11 @@ pub(crate) fn whole(node: &mut Node, shape: Shape, report: &mut Report) {
 pub(super) fn repeats(item: &Node, report: &mut Report) {
     let text = item.as_text().unwrap_or_default();
     report
-        .error(Rule::Value, item.span, format!("`{text}` is there twice in `{}`", report.path()))
+        .error(
+            Rule::Value,
+            item.span,
+            format!("`{text}` is there twice in `{}`", report.path()),
+        )
         .hint("remove one of them");
 }
 

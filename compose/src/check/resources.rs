@@ -1,4 +1,5 @@
-//! Volumes, networks, secrets, configs and models at the top level: where they come from, and what cannot be said together.
+//! Volumes, networks, secrets, configs and models at the top level: where they come from, and what
+//! cannot be said together.
 
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Value};
@@ -13,7 +14,13 @@ pub(crate) fn resources(tree: &Node, report: &mut Report) {
             match kind {
                 "volumes" => external_says_no_more(name, entry, report),
                 "secrets" => sources("secret", name, entry, &["file", "environment"], report),
-                "configs" => sources("config", name, entry, &["file", "environment", "content"], report),
+                "configs" => sources(
+                    "config",
+                    name,
+                    entry,
+                    &["file", "environment", "content"],
+                    report,
+                ),
                 "models" => super::needs(entry, "model", "the model's name", report),
                 _ => {}
             }
@@ -25,7 +32,10 @@ pub(crate) fn resources(tree: &Node, report: &mut Report) {
 }
 
 fn is_external(node: &Node) -> bool {
-    matches!(node.get("external").map(|node| &node.value), Some(Value::Bool(true) | Value::Map(_)))
+    matches!(
+        node.get("external").map(|node| &node.value),
+        Some(Value::Bool(true) | Value::Map(_))
+    )
 }
 
 /// What others made has its driver and labels already.
@@ -47,7 +57,13 @@ fn external_says_no_more(name: &str, Entry { node, .. }: &Entry, report: &mut Re
 }
 
 /// One source, and only one.
-fn sources(kind: &str, name: &str, Entry { key, node }: &Entry, keys: &[&str], report: &mut Report) {
+fn sources(
+    kind: &str,
+    name: &str,
+    Entry { key, node }: &Entry,
+    keys: &[&str],
+    report: &mut Report,
+) {
     if matches!(node.value, Value::Broken | Value::Null) {
         return;
     }
@@ -77,12 +93,17 @@ fn sources(kind: &str, name: &str, Entry { key, node }: &Entry, keys: &[&str], r
 
 /// `external: {name: …}` is the obsolete form of `name`.
 fn two_names(name: &str, Entry { node, .. }: &Entry, report: &mut Report) {
-    if let (Some(own), Some(inner)) =
-        (node.get("name"), node.get("external").and_then(|node| node.get("name")))
-        && own.value != inner.value
+    if let (Some(own), Some(inner)) = (
+        node.get("name"),
+        node.get("external").and_then(|node| node.get("name")),
+    ) && own.value != inner.value
     {
         report
-            .error(Rule::Value, inner.span, format!("`{name}` has two names outside the project"))
+            .error(
+                Rule::Value,
+                inner.span,
+                format!("`{name}` has two names outside the project"),
+            )
             .hint("say `name` once, and `external: true`");
     }
 }

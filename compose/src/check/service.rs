@@ -13,23 +13,40 @@ pub(super) fn required(service: &Node, report: &mut Report) {
         let node = path.iter().try_fold(service, |node, key| node.get(key));
         node.map_or_else(Vec::new, |node| node.items().to_vec())
     };
-    let of = |node: &Node| Entry { key: node.span, node: node.clone() };
+    let of = |node: &Node| Entry {
+        key: node.span,
+        node: node.clone(),
+    };
     for watch in &each(&["develop", "watch"]) {
         needs(&of(watch), "path", "what to watch", report);
         needs(&of(watch), "action", "what to do when it changes", report);
         let action = watch.get_text("action").unwrap_or_default();
         if !matches!(action, "" | "rebuild" | "restart") {
-            needs(&of(watch), "target", "where it goes in the container", report);
+            needs(
+                &of(watch),
+                "target",
+                "where it goes in the container",
+                report,
+            );
         }
     }
     let requests = each(&["deploy", "resources", "reservations", "devices"]);
     for request in &requests {
-        needs(&of(request), "capabilities", "what the devices can do, such as `[gpu]`", report);
+        needs(
+            &of(request),
+            "capabilities",
+            "what the devices can do, such as `[gpu]`",
+            report,
+        );
     }
     for request in requests.iter().chain(&each(&["gpus"])) {
         if let (Some(_), Some(ids)) = (request.get("count"), request.get("device_ids")) {
             report
-                .error(Rule::Value, ids.span, "`count` and `device_ids` exclude each other")
+                .error(
+                    Rule::Value,
+                    ids.span,
+                    "`count` and `device_ids` exclude each other",
+                )
                 .hint("remove one of them");
         }
     }
@@ -42,7 +59,10 @@ pub(super) fn required(service: &Node, report: &mut Report) {
     if let Some(provider) = service.get("provider") {
         needs(&of(provider), "type", "the plug-in", report);
     }
-    for limits in [service.get("ulimits"), service.get("build").and_then(|build| build.get("ulimits"))] {
+    for limits in [
+        service.get("ulimits"),
+        service.get("build").and_then(|build| build.get("ulimits")),
+    ] {
         for (_, entry) in limits.into_iter().flat_map(Node::entries) {
             needs(entry, "soft", "what may be raised up to `hard`", report);
             needs(entry, "hard", "what cannot be raised", report);
@@ -54,7 +74,11 @@ pub(super) fn required(service: &Node, report: &mut Report) {
 pub(super) fn contradictions(service: &Node, report: &mut Report) {
     if let (Some(mode), Some(_)) = (service.get("network_mode"), service.get("networks")) {
         report
-            .error(Rule::Value, mode.span, "`network_mode` and `networks` exclude each other")
+            .error(
+                Rule::Value,
+                mode.span,
+                "`network_mode` and `networks` exclude each other",
+            )
             .hint("remove one of them");
     }
     container_name(service, report);
@@ -63,44 +87,77 @@ pub(super) fn contradictions(service: &Node, report: &mut Report) {
     targets(service, report);
     if let (Some(platform), Some(platforms)) = (
         service.get("platform"),
-        service.get("build").and_then(|build| build.get("platforms")).filter(|list| !list.items().is_empty()),
-    ) && !platforms.items().iter().any(|item| item.value == platform.value)
+        service
+            .get("build")
+            .and_then(|build| build.get("platforms"))
+            .filter(|list| !list.items().is_empty()),
+    ) && !platforms
+        .items()
+        .iter()
+        .any(|item| item.value == platform.value)
     {
         report
-            .error(Rule::Value, platforms.span, "`build.platforms` lacks the service's own `platform`")
+            .error(
+                Rule::Value,
+                platforms.span,
+                "`build.platforms` lacks the service's own `platform`",
+            )
             .hint("add it to the list");
     }
 }
 
 fn container_name(service: &Node, report: &mut Report) {
-    let Some((node, name)) = service.get("container_name").and_then(|node| Some((node, node.as_text()?)))
+    let Some((node, name)) = service
+        .get("container_name")
+        .and_then(|node| Some((node, node.as_text()?)))
     else {
         return;
     };
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if name.len() < 2 || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed)
+    if name.len() < 2
+        || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        || !name.chars().all(allowed)
     {
         report
-            .error(Rule::Value, node.span, format!("`{name}` is not the name of a container"))
+            .error(
+                Rule::Value,
+                node.span,
+                format!("`{name}` is not the name of a container"),
+            )
             .hint("use letters, digits, `_`, `.` and `-`, beginning with a letter or digit");
     }
-    let replicas = service.get("deploy").and_then(|deploy| deploy.get("replicas"));
+    let replicas = service
+        .get("deploy")
+        .and_then(|deploy| deploy.get("replicas"));
     let scale = service.get("scale").or(replicas);
     if let Some(count) = scale.filter(|node| node.as_int().is_some_and(|count| count > 1)) {
         report
-            .error(Rule::Value, count.span, format!("several containers cannot all be called `{name}`"))
+            .error(
+                Rule::Value,
+                count.span,
+                format!("several containers cannot all be called `{name}`"),
+            )
             .hint("remove `container_name`, or run one container");
     }
 }
 
 /// Numbers that have bounds.
 fn ranges(service: &Node, report: &mut Report) {
-    for (key, range) in [("cpu_percent", 0..=100), ("cpu_count", 0..=i128::from(u32::MAX))] {
-        let Some(node) = service.get(key) else { continue };
+    for (key, range) in [
+        ("cpu_percent", 0..=100),
+        ("cpu_count", 0..=i128::from(u32::MAX)),
+    ] {
+        let Some(node) = service.get(key) else {
+            continue;
+        };
         if node.as_int().is_some_and(|number| !range.contains(&number)) {
             let (first, last) = range.into_inner();
             report
-                .error(Rule::Value, node.span, format!("`{key}` must be from {first} to {last}"))
+                .error(
+                    Rule::Value,
+                    node.span,
+                    format!("`{key}` must be from {first} to {last}"),
+                )
                 .hint("correct the number");
         }
     }
@@ -108,28 +165,39 @@ fn ranges(service: &Node, report: &mut Report) {
 
 /// The same limit in two places must be the same.
 fn limits(service: &Node, report: &mut Report) {
-    let resources = service.get("deploy").and_then(|deploy| deploy.get("resources"));
+    let resources = service
+        .get("deploy")
+        .and_then(|deploy| deploy.get("resources"));
     for (key, group, name) in [
         ("cpus", "limits", "cpus"),
         ("mem_limit", "limits", "memory"),
         ("mem_reservation", "reservations", "memory"),
         ("pids_limit", "limits", "pids"),
     ] {
-        let Some(node) = service.get(key) else { continue };
+        let Some(node) = service.get(key) else {
+            continue;
+        };
         // What is not said there is 0 there.
-        let Some(group_node) = resources.and_then(|resources| resources.get(group)) else { continue };
+        let Some(group_node) = resources.and_then(|resources| resources.get(group)) else {
+            continue;
+        };
         let (a, b) = (number(Some(node)), number(group_node.get(name)));
         if let (Some(a), Some(b)) = (a, b)
             && a != 0.0
             && (a - b).abs() > f64::EPSILON * a.abs()
         {
             let message = format!("`{key}` and `deploy.resources.{group}.{name}` are not the same");
-            report.error(Rule::Value, node.span, message).hint("remove one of them, or let them agree");
+            report
+                .error(Rule::Value, node.span, message)
+                .hint("remove one of them, or let them agree");
         }
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "sizes beyond 2^53 bytes are no sizes of anything")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "sizes beyond 2^53 bytes are no sizes of anything"
+)]
 fn number(node: Option<&Node>) -> Option<f64> {
     match node.map(|node| &node.value) {
         None => Some(0.0),
@@ -143,18 +211,30 @@ fn number(node: Option<&Node>) -> Option<f64> {
 /// One mount at one place.
 fn targets(service: &Node, report: &mut Report) {
     let mut seen = BTreeSet::new();
-    let tmpfs = service.get("tmpfs").into_iter().flat_map(Node::items).filter_map(|item| {
-        let path = item.as_text()?.split(':').next().unwrap_or_default();
-        Some((path, item.span))
-    });
-    let mounts = service.get("volumes").into_iter().flat_map(Node::items).filter_map(|mount| {
-        let target = mount.get("target")?;
-        Some((target.as_text()?, target.span))
-    });
+    let tmpfs = service
+        .get("tmpfs")
+        .into_iter()
+        .flat_map(Node::items)
+        .filter_map(|item| {
+            let path = item.as_text()?.split(':').next().unwrap_or_default();
+            Some((path, item.span))
+        });
+    let mounts = service
+        .get("volumes")
+        .into_iter()
+        .flat_map(Node::items)
+        .filter_map(|mount| {
+            let target = mount.get("target")?;
+            Some((target.as_text()?, target.span))
+        });
     for (target, span) in tmpfs.chain(mounts) {
         if !seen.insert(target.trim_end_matches('/')) {
             report
-                .error(Rule::Value, span, format!("something else is mounted at `{target}` already"))
+                .error(
+                    Rule::Value,
+                    span,
+                    format!("something else is mounted at `{target}` already"),
+                )
                 .hint("remove one of the two");
         }
     }
@@ -167,7 +247,9 @@ pub(super) fn container_names<'a>(
 ) {
     let mut known: BTreeMap<&str, &str> = BTreeMap::new();
     for (service, node) in services {
-        let Some(name) = node.get("container_name") else { continue };
+        let Some(name) = node.get("container_name") else {
+            continue;
+        };
         let Some(text) = name.as_text() else { continue };
         if let Some(other) = known.insert(text, service) {
             report.path_push(service);
@@ -179,6 +261,10 @@ pub(super) fn container_names<'a>(
 
 fn say_twice(name: &str, other: &str, span: Span, report: &mut Report) {
     report
-        .error(Rule::Value, span, format!("service `{other}` has the container name `{name}` too"))
+        .error(
+            Rule::Value,
+            span,
+            format!("service `{other}` has the container name `{name}` too"),
+        )
         .hint("choose another name");
 }

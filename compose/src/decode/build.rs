@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use uc_api::nearest;
+
 use crate::canonical::is_remote;
 use crate::diagnostic::Rule;
 use crate::node::{Node, Value};
 use crate::project::{Build, BuildContext, BuildSecret, LocalSource};
 use crate::report::Report;
-use uc_api::nearest;
 
 /// What a context begins with that is another service's image.
 const SERVICE: &str = "service:";
@@ -24,19 +25,31 @@ pub(super) fn build(
     let node = service.get("build")?;
     let context = context(node.get("context")?.as_text()?);
     report.path_push("build");
-    let optional = |key: &str| node.get_text(key).filter(|text| !text.is_empty()).map(str::to_owned);
+    let optional = |key: &str| {
+        node.get_text(key)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    };
     let (dockerfile, dockerfile_inline) = (optional("dockerfile"), optional("dockerfile_inline"));
     if dockerfile.is_some() && dockerfile_inline.is_some() {
-        let span = node.get("dockerfile_inline").map_or(node.span, |node| node.span);
+        let span = node
+            .get("dockerfile_inline")
+            .map_or(node.span, |node| node.span);
         report
-            .error(Rule::Value, span, "`dockerfile` and `dockerfile_inline` exclude each other")
+            .error(
+                Rule::Value,
+                span,
+                "`dockerfile` and `dockerfile_inline` exclude each other",
+            )
             .hint("remove one of them");
     }
     let args = node.get("args").into_iter().flat_map(Node::entries);
     let build = Build {
         dockerfile: dockerfile.map(PathBuf::from),
         dockerfile_inline,
-        args: args.map(|(name, entry)| (name.clone(), entry.node.as_text().map(str::to_owned))).collect(),
+        args: args
+            .map(|(name, entry)| (name.clone(), entry.node.as_text().map(str::to_owned)))
+            .collect(),
         target: optional("target"),
         image: Some(image.to_owned()).filter(|image| !image.is_empty()),
         additional_contexts: additional_contexts(name, node, tree, report),
@@ -50,7 +63,9 @@ pub(super) fn build(
         platforms: platforms(service, node, report),
         network: optional("network"),
         extra_hosts: super::list(node, "extra_hosts"),
-        shm_size: node.get_text("shm_size").and_then(|bytes| bytes.parse().ok()),
+        shm_size: node
+            .get_text("shm_size")
+            .and_then(|bytes| bytes.parse().ok()),
         ulimits: ulimits(node),
         secrets: secrets(node, tree, report),
         ssh: ssh(node),
@@ -79,20 +94,33 @@ fn additional_contexts(
 ) -> BTreeMap<String, BuildContext> {
     let services = tree.get("services");
     let mut contexts = BTreeMap::new();
-    for (key, entry) in node.get("additional_contexts").into_iter().flat_map(Node::entries) {
-        let Some(text) = entry.node.as_text() else { continue };
+    for (key, entry) in node
+        .get("additional_contexts")
+        .into_iter()
+        .flat_map(Node::entries)
+    {
+        let Some(text) = entry.node.as_text() else {
+            continue;
+        };
         let context = context(text);
         if let BuildContext::Service(other) = &context {
             let problem = match services.and_then(|services| services.get(other)) {
                 None => {
-                    let names = services.into_iter().flat_map(Node::entries).map(|(name, _)| name.as_str());
-                    let hint = nearest::did_you_mean(other, names)
-                        .unwrap_or_else(|| "name a service of this project that has `build:`".to_owned());
+                    let names = services
+                        .into_iter()
+                        .flat_map(Node::entries)
+                        .map(|(name, _)| name.as_str());
+                    let hint = nearest::did_you_mean(other, names).unwrap_or_else(|| {
+                        "name a service of this project that has `build:`".to_owned()
+                    });
                     Some((format!("service `{other}` is not in this project"), hint))
                 }
                 Some(service) if service.get("build").is_none() => Some((
                     format!("service `{other}` is not built, so it cannot be a build context"),
-                    format!("for its image write `docker-image://{}`", super::text(service, "image")),
+                    format!(
+                        "for its image write `docker-image://{}`",
+                        super::text(service, "image")
+                    ),
                 )),
                 Some(_) if waits_for(other, name, tree) => Some((
                     format!("the builds of `{name}` and `{other}` wait for each other"),
@@ -101,7 +129,9 @@ fn additional_contexts(
                 Some(_) => None,
             };
             if let Some((message, hint)) = problem {
-                report.error(Rule::Reference, entry.node.span, message).hint(hint);
+                report
+                    .error(Rule::Reference, entry.node.span, message)
+                    .hint(hint);
             }
         }
         contexts.insert(key.clone(), context);
@@ -120,7 +150,9 @@ fn waits_for(from: &str, to: &str, tree: &Node) -> bool {
         if !seen.insert(name) {
             continue;
         }
-        let build = tree.get("services").and_then(|services| services.get(name)?.get("build"));
+        let build = tree
+            .get("services")
+            .and_then(|services| services.get(name)?.get("build"));
         let contexts = build.and_then(|build| build.get("additional_contexts"));
         let entries = contexts.into_iter().flat_map(Node::entries);
         next.extend(entries.filter_map(|(_, entry)| entry.node.as_text()?.strip_prefix(SERVICE)));
@@ -131,8 +163,9 @@ fn waits_for(from: &str, to: &str, tree: &Node) -> bool {
 /// A service that runs on one platform is built for this one only.
 fn platforms(service: &Node, node: &Node, report: &mut Report) -> Vec<String> {
     let platforms = super::list(node, "platforms");
-    let Some(platform) =
-        service.get("platform").filter(|node| node.as_text().is_some_and(|text| !text.is_empty()))
+    let Some(platform) = service
+        .get("platform")
+        .filter(|node| node.as_text().is_some_and(|text| !text.is_empty()))
     else {
         return platforms;
     };
@@ -142,9 +175,14 @@ fn platforms(service: &Node, node: &Node, report: &mut Report) -> Vec<String> {
             .error(
                 Rule::Value,
                 platform.span,
-                format!("the service runs on `{own}` and is built for {}", platforms.join(", ")),
+                format!(
+                    "the service runs on `{own}` and is built for {}",
+                    platforms.join(", ")
+                ),
             )
-            .hint(format!("add `{own}` to `build.platforms`, or remove `platform`"));
+            .hint(format!(
+                "add `{own}` to `build.platforms`, or remove `platform`"
+            ));
     }
     vec![own]
 }
@@ -171,19 +209,34 @@ fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
     let declared = tree.get("secrets");
     let mut secrets = Vec::new();
     for grant in node.get("secrets").into_iter().flat_map(Node::items) {
-        let Some(source) = grant.get_text("source") else { continue };
+        let Some(source) = grant.get_text("source") else {
+            continue;
+        };
         let Some(secret) = declared.and_then(|declared| declared.get(source)) else {
-            let names = declared.into_iter().flat_map(Node::entries).map(|(name, _)| name.as_str());
+            let names = declared
+                .into_iter()
+                .flat_map(Node::entries)
+                .map(|(name, _)| name.as_str());
             let hint = nearest::did_you_mean(source, names).unwrap_or_else(|| {
                 format!("declare it at the top level, `secrets:` with `{source}:` below it")
             });
             report
-                .error(Rule::Reference, grant.span, format!("secret `{source}` is not declared"))
+                .error(
+                    Rule::Reference,
+                    grant.span,
+                    format!("secret `{source}` is not declared"),
+                )
                 .hint(hint);
             continue;
         };
-        let content = secret.get_text("environment").map(|name| LocalSource::Variable(name.to_owned()));
-        let content = content.or_else(|| secret.get_text("file").map(|path| LocalSource::Path(path.into())));
+        let content = secret
+            .get_text("environment")
+            .map(|name| LocalSource::Variable(name.to_owned()));
+        let content = content.or_else(|| {
+            secret
+                .get_text("file")
+                .map(|path| LocalSource::Path(path.into()))
+        });
         let Some(content) = content else {
             report
                 .error(
@@ -194,8 +247,14 @@ fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
                 .hint("declare it with one of these");
             continue;
         };
-        let id = grant.get_text("target").filter(|target| !target.is_empty()).unwrap_or(source);
-        secrets.push(BuildSecret { id: id.to_owned(), source: content });
+        let id = grant
+            .get_text("target")
+            .filter(|target| !target.is_empty())
+            .unwrap_or(source);
+        secrets.push(BuildSecret {
+            id: id.to_owned(),
+            source: content,
+        });
     }
     secrets
 }
@@ -204,10 +263,12 @@ fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
 fn ssh(node: &Node) -> Vec<String> {
     let entries = node.get("ssh").into_iter().flat_map(Node::entries);
     entries
-        .map(|(id, entry)| match entry.node.as_text().filter(|path| !path.is_empty()) {
-            Some(path) => format!("{id}={path}"),
-            None => id.clone(),
-        })
+        .map(
+            |(id, entry)| match entry.node.as_text().filter(|path| !path.is_empty()) {
+                Some(path) => format!("{id}={path}"),
+                None => id.clone(),
+            },
+        )
         .collect()
 }
 

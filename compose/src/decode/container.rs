@@ -9,8 +9,8 @@ use crate::report::Report;
 
 const NANOSECONDS_PER_MS: i64 = 1_000_000;
 
-/// A duration in milliseconds; a negative one is an error. Below a millisecond it counts as one, so that "very short" does not become "not
-/// set".
+/// A duration in milliseconds; a negative one is an error. Below a millisecond it counts as one, so
+/// that "very short" does not become "not set".
 pub(super) fn milliseconds(node: &Node, key: &str, report: &mut Report) -> Option<u64> {
     let (nanoseconds, span) = nanoseconds(node, key)?;
     if nanoseconds < 0 {
@@ -24,9 +24,15 @@ pub(super) fn milliseconds(node: &Node, key: &str, report: &mut Report) -> Optio
 }
 
 pub(super) fn healthcheck(service: &Node, report: &mut Report) -> Option<v1::Healthcheck> {
-    let node = service.get("healthcheck").filter(|node| node.as_map().is_some_and(|map| !map.is_empty()))?;
+    let node = service
+        .get("healthcheck")
+        .filter(|node| node.as_map().is_some_and(|map| !map.is_empty()))?;
     let disabled = node.get("disable").and_then(Node::as_bool) == Some(true);
-    let test = if disabled { vec!["NONE".to_owned()] } else { list(node, "test") };
+    let test = if disabled {
+        vec!["NONE".to_owned()]
+    } else {
+        list(node, "test")
+    };
     let retries = node.get("retries").and_then(|retries| {
         let number = match retries.value {
             Value::Int(number) => u32::try_from(number).ok(),
@@ -35,7 +41,11 @@ pub(super) fn healthcheck(service: &Node, report: &mut Report) -> Option<v1::Hea
         };
         number.or_else(|| {
             report
-                .error(Rule::Value, retries.span, "`retries` must be a whole number, 0 or more")
+                .error(
+                    Rule::Value,
+                    retries.span,
+                    "`retries` must be a whole number, 0 or more",
+                )
                 .hint("write `retries: 3`");
             None
         })
@@ -51,7 +61,10 @@ pub(super) fn healthcheck(service: &Node, report: &mut Report) -> Option<v1::Hea
 }
 
 pub(super) fn depends_on(service: &Node) -> Vec<v1::Dependency> {
-    let entries = service.get("depends_on").into_iter().flat_map(Node::entries);
+    let entries = service
+        .get("depends_on")
+        .into_iter()
+        .flat_map(Node::entries);
     let mut dependencies: Vec<_> = entries
         .map(|(name, entry)| {
             let condition = match entry.node.get_text("condition") {
@@ -59,19 +72,36 @@ pub(super) fn depends_on(service: &Node) -> Vec<v1::Dependency> {
                 Some("service_completed_successfully") => v1::DependencyCondition::Completed,
                 _ => v1::DependencyCondition::Started,
             };
-            let restart = entry.node.get("restart").and_then(Node::as_bool).unwrap_or(false);
-            v1::Dependency { service: name.clone(), condition: condition.into(), restart }
+            let restart = entry
+                .node
+                .get("restart")
+                .and_then(Node::as_bool)
+                .unwrap_or(false);
+            v1::Dependency {
+                service: name.clone(),
+                condition: condition.into(),
+                restart,
+            }
         })
         .collect();
     dependencies.sort_by(|a, b| a.service.cmp(&b.service));
     dependencies
 }
 
-/// When the engine starts it again by itself, and how often; 0: without limit. `deploy.restart_policy` wins, as in Compose.
+/// When the engine starts it again by itself, and how often; 0: without limit.
+/// `deploy.restart_policy` wins, as in Compose.
 pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy, u32) {
-    if let Some(policy) = service.get("deploy").and_then(|deploy| deploy.get("restart_policy")) {
-        let attempts = policy.get("max_attempts").and_then(Node::as_int).and_then(|n| u32::try_from(n).ok());
-        let condition = policy.get("condition").and_then(|node| Some((node, node.as_text()?)));
+    if let Some(policy) = service
+        .get("deploy")
+        .and_then(|deploy| deploy.get("restart_policy"))
+    {
+        let attempts = policy
+            .get("max_attempts")
+            .and_then(Node::as_int)
+            .and_then(|n| u32::try_from(n).ok());
+        let condition = policy
+            .get("condition")
+            .and_then(|node| Some((node, node.as_text()?)));
         return match condition {
             None | Some((_, "" | "any" | "always")) => (v1::RestartPolicy::Always, 0),
             Some((_, "none" | "no")) => (v1::RestartPolicy::No, 0),
@@ -79,17 +109,25 @@ pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy
             Some((_, "unless-stopped")) => (v1::RestartPolicy::UnlessStopped, 0),
             Some((node, other)) => {
                 report
-                    .error(Rule::Refused, node.span, format!("`{other}` is not a condition of restarting"))
+                    .error(
+                        Rule::Refused,
+                        node.span,
+                        format!("`{other}` is not a condition of restarting"),
+                    )
                     .hint("use `none`, `on-failure` or `any`");
                 (v1::RestartPolicy::Unspecified, 0)
             }
         };
     }
-    let Some((node, text)) = service.get("restart").and_then(|node| Some((node, node.as_text()?))) else {
+    let Some((node, text)) = service
+        .get("restart")
+        .and_then(|node| Some((node, node.as_text()?)))
+    else {
         return (v1::RestartPolicy::Unspecified, 0);
     };
-    let (policy, attempts) =
-        text.split_once(':').map_or((text, None), |(policy, attempts)| (policy, Some(attempts)));
+    let (policy, attempts) = text
+        .split_once(':')
+        .map_or((text, None), |(policy, attempts)| (policy, Some(attempts)));
     match (policy, attempts) {
         ("", None) => (v1::RestartPolicy::Unspecified, 0),
         ("no", None) => (v1::RestartPolicy::No, 0),
@@ -110,14 +148,20 @@ pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy
 
 /// Commands run inside the container after its start or before its stop.
 pub(super) fn hooks(service: &Node, key: &str, report: &mut Report) -> Vec<v1::Hook> {
-    let Some(node) = service.get(key) else { return Vec::new() };
+    let Some(node) = service.get(key) else {
+        return Vec::new();
+    };
     report.path_push(key);
     let mut hooks = Vec::new();
     for item in node.items() {
         let command = list(item, "command");
         if command.is_empty() {
             report
-                .error(Rule::Value, item.span, format!("a hook of `{key}` has no `command`"))
+                .error(
+                    Rule::Value,
+                    item.span,
+                    format!("a hook of `{key}` has no `command`"),
+                )
                 .hint("add `command:` with what to run in the container");
             continue;
         }
@@ -134,7 +178,10 @@ pub(super) fn hooks(service: &Node, key: &str, report: &mut Report) -> Vec<v1::H
 }
 
 pub(super) fn pull_policy(service: &Node, report: &mut Report) -> v1::PullPolicy {
-    let Some((node, text)) = service.get("pull_policy").and_then(|node| Some((node, node.as_text()?))) else {
+    let Some((node, text)) = service
+        .get("pull_policy")
+        .and_then(|node| Some((node, node.as_text()?)))
+    else {
         return v1::PullPolicy::Unspecified;
     };
     match text {
@@ -146,7 +193,11 @@ pub(super) fn pull_policy(service: &Node, report: &mut Report) -> v1::PullPolicy
         every if every.strip_prefix("every_").is_some_and(is_period) => v1::PullPolicy::Always,
         _ => {
             report
-                .error(Rule::Value, node.span, format!("`{text}` is not a pull policy"))
+                .error(
+                    Rule::Value,
+                    node.span,
+                    format!("`{text}` is not a pull policy"),
+                )
                 .hint("use `always`, `missing`, `never` or `build`");
             v1::PullPolicy::Unspecified
         }

@@ -1,25 +1,25 @@
-//! What a service needs of the computer that deploys it: relative bind mounts, configs, secrets. Their contents are read by the caller and
-//! travel with the deployment.
+//! What a service needs of the computer that deploys it: relative bind mounts, configs, secrets.
+//! Their contents are read by the caller and travel with the deployment.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use uc_api::nearest;
 
 use super::mounts::target_is_absolute;
 use super::text;
 use crate::canonical::WRITTEN_SOURCE;
 use crate::diagnostic::Rule;
-use crate::document;
 use crate::node::{Node, Span, Value};
 use crate::project::{LocalFile, LocalSource};
 use crate::report::Report;
-use crate::shell;
-use uc_api::nearest;
+use crate::{document, shell};
 
 /// Values of variables that begin so name a secret (Uncloud).
 const SECRET_SCHEME: &str = "secret://";
 
-/// Everything that travels for a service, in the order of the file: bind mounts, configs, secrets, secrets in variables. Variables that
-/// hold a secret are taken out of `environment`.
+/// Everything that travels for a service, in the order of the file: bind mounts, configs, secrets,
+/// secrets in variables. Variables that hold a secret are taken out of `environment`.
 pub(super) fn local(
     service: &Node,
     tree: &Node,
@@ -35,10 +35,16 @@ pub(super) fn local(
     for (kind, word, secret) in [("configs", "config", false), ("secrets", "secret", true)] {
         report.path_push(kind);
         for item in service.get(kind).into_iter().flat_map(Node::items) {
-            let Some(name) = item.get_text("source") else { continue };
+            let Some(name) = item.get_text("source") else {
+                continue;
+            };
             // What is not declared was said by the check of references.
-            let Some(declared) = tree.get(kind).and_then(|kind| kind.get(name)) else { continue };
-            let Some(source) = source(word, name, declared, item.span, report) else { continue };
+            let Some(declared) = tree.get(kind).and_then(|kind| kind.get(name)) else {
+                continue;
+            };
+            let Some(source) = source(word, name, declared, item.span, report) else {
+                continue;
+            };
             let target = grant_target(item, name, secret);
             if target_is_absolute(&target, item, report) {
                 files.push(LocalFile {
@@ -56,7 +62,13 @@ pub(super) fn local(
     files
 }
 
-fn local_file(name: String, source: LocalSource, span: Span, report: &Report, secret: bool) -> LocalFile {
+fn local_file(
+    name: String,
+    source: LocalSource,
+    span: Span,
+    report: &Report,
+    secret: bool,
+) -> LocalFile {
     let (file, line, column) = report.position(span);
     LocalFile {
         target: String::new(),
@@ -77,7 +89,11 @@ fn local_file(name: String, source: LocalSource, span: Span, report: &Report, se
 
 /// A bind mount whose source is a path of this computer.
 fn bind(item: &Node, report: &mut Report) -> Option<LocalFile> {
-    let written = item.get(WRITTEN_SOURCE).and_then(Node::as_text).filter(|_| is_local(item))?.to_owned();
+    let written = item
+        .get(WRITTEN_SOURCE)
+        .and_then(Node::as_text)
+        .filter(|_| is_local(item))?
+        .to_owned();
     let source = item.get("source")?;
     let target = text(item, "target");
     let path = source.as_text()?;
@@ -92,12 +108,21 @@ fn bind(item: &Node, report: &mut Report) -> Option<LocalFile> {
         return None;
     }
     let flag = |node: Option<&Node>| node.and_then(Node::as_bool);
-    let create = flag(item.get("bind").and_then(|bind| bind.get("create_host_path")));
+    let create = flag(
+        item.get("bind")
+            .and_then(|bind| bind.get("create_host_path")),
+    );
     target_is_absolute(&target, item, report).then(|| LocalFile {
         target,
         read_only_said: flag(item.get("read_only")) == Some(true),
         must_exist: create == Some(false),
-        ..local_file(written, LocalSource::Bind(PathBuf::from(path)), source.span, report, false)
+        ..local_file(
+            written,
+            LocalSource::Bind(PathBuf::from(path)),
+            source.span,
+            report,
+            false,
+        )
     })
 }
 
@@ -107,7 +132,13 @@ pub(super) fn is_local(item: &Node) -> bool {
 }
 
 /// Where the content of a config or secret comes from.
-fn source(word: &str, name: &str, declared: &Node, span: Span, report: &mut Report) -> Option<LocalSource> {
+fn source(
+    word: &str,
+    name: &str,
+    declared: &Node,
+    span: Span,
+    report: &mut Report,
+) -> Option<LocalSource> {
     if document::is_external(Some(declared)) {
         report
             .error(
@@ -130,7 +161,9 @@ fn source(word: &str, name: &str, declared: &Node, span: Span, report: &mut Repo
     if let Some(command) = declared.get("x-command").or_else(|| exec_driver(declared)) {
         return words(command, report).map(LocalSource::Command);
     }
-    let unknown = declared.get("driver").or_else(|| declared.get("template_driver"));
+    let unknown = declared
+        .get("driver")
+        .or_else(|| declared.get("template_driver"));
     let (message, hint) = match unknown.and_then(Node::as_text) {
         Some(driver) => (
             format!("{word} `{name}` comes from the driver `{driver}`, which machines do not have"),
@@ -147,7 +180,9 @@ fn source(word: &str, name: &str, declared: &Node, span: Span, report: &mut Repo
 
 /// Uncloud's other way to write `x-command`: `driver: exec` with `driver_opts.command`.
 fn exec_driver(declared: &Node) -> Option<&Node> {
-    declared.get_text("driver").filter(|driver| *driver == "exec")?;
+    declared
+        .get_text("driver")
+        .filter(|driver| *driver == "exec")?;
     declared.get("driver_opts")?.get("command")
 }
 
@@ -155,7 +190,10 @@ fn exec_driver(declared: &Node) -> Option<&Node> {
 pub(super) fn words(node: &Node, report: &mut Report) -> Option<Vec<String>> {
     let words = match &node.value {
         Value::Text(text) => shell::split(text).map(|split| split.words),
-        Value::List(items) => items.iter().map(|item| item.as_text().map(str::to_owned)).collect(),
+        Value::List(items) => items
+            .iter()
+            .map(|item| item.as_text().map(str::to_owned))
+            .collect(),
         _ => None,
     };
     let words = words.filter(|words| words.first().is_some_and(|word| !word.is_empty()));
@@ -164,7 +202,10 @@ pub(super) fn words(node: &Node, report: &mut Report) -> Option<Vec<String>> {
             .error(
                 Rule::Refused,
                 node.span,
-                format!("`{}` must be a command: a string or a list of strings", report.path()),
+                format!(
+                    "`{}` must be a command: a string or a list of strings",
+                    report.path()
+                ),
             )
             .hint("write `[\"program\", \"argument\"]`");
     }
@@ -191,7 +232,10 @@ fn owner(item: &Node, key: &str, report: &mut Report) -> Option<u32> {
                 node.span,
                 format!("`{text}` is no number: a machine does not know the image's names"),
             )
-            .hint(format!("write the number of the {}", if key == "uid" { "user" } else { "group" }));
+            .hint(format!(
+                "write the number of the {}",
+                if key == "uid" { "user" } else { "group" }
+            ));
     }
     number
 }
@@ -225,7 +269,10 @@ fn secret_variables(
     let named: Vec<(String, String)> = environment
         .iter()
         .filter_map(|(variable, value)| {
-            Some((variable.clone(), value.strip_prefix(SECRET_SCHEME)?.to_owned()))
+            Some((
+                variable.clone(),
+                value.strip_prefix(SECRET_SCHEME)?.to_owned(),
+            ))
         })
         .collect();
     for (variable, name) in named {
@@ -235,16 +282,28 @@ fn secret_variables(
             .and_then(|environment| environment.get(&variable))
             .map_or(service.span, |node| node.span);
         let Some(node) = declared.and_then(|secrets| secrets.get(&name)) else {
-            let known = declared.into_iter().flat_map(Node::entries).map(|(name, _)| name.as_str());
+            let known = declared
+                .into_iter()
+                .flat_map(Node::entries)
+                .map(|(name, _)| name.as_str());
             let hint = nearest::did_you_mean(&name, known).unwrap_or_else(|| {
                 format!("declare it at the top level, `secrets:` with `{name}:` below it")
             });
-            report.error(Rule::Reference, span, format!("secret `{name}` is not declared")).hint(hint);
+            report
+                .error(
+                    Rule::Reference,
+                    span,
+                    format!("secret `{name}` is not declared"),
+                )
+                .hint(hint);
             continue;
         };
         if let Some(source) = source("secret", &name, node, span, report) {
             let file = local_file(format!("secret {name}"), source, span, report, true);
-            files.push(LocalFile { variable: Some(variable), ..file });
+            files.push(LocalFile {
+                variable: Some(variable),
+                ..file
+            });
         }
     }
     report.path_pop();

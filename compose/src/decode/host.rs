@@ -17,9 +17,19 @@ pub(super) fn devices(service: &Node) -> Vec<v1::DeviceSpec> {
         .map(|item| {
             let source = text(item, "source");
             let cdi = !source.starts_with('/');
-            let or = |value: String, default: &str| if value.is_empty() { default.to_owned() } else { value };
+            let or = |value: String, default: &str| {
+                if value.is_empty() {
+                    default.to_owned()
+                } else {
+                    value
+                }
+            };
             v1::DeviceSpec {
-                target: if cdi { String::new() } else { or(text(item, "target"), &source) },
+                target: if cdi {
+                    String::new()
+                } else {
+                    or(text(item, "target"), &source)
+                },
                 permissions: or(text(item, "permissions"), "rwm"),
                 source,
             }
@@ -35,7 +45,11 @@ pub(super) fn device_requests(service: &Node) -> Vec<v1::DeviceRequest> {
         .into_iter()
         .flat_map(Node::items)
         .map(|item| request(item, &[]));
-    let gpus = service.get("gpus").into_iter().flat_map(Node::items).map(|item| request(item, &["gpu"]));
+    let gpus = service
+        .get("gpus")
+        .into_iter()
+        .flat_map(Node::items)
+        .map(|item| request(item, &["gpu"]));
     reserved.chain(gpus).collect()
 }
 
@@ -47,7 +61,10 @@ fn request(item: &Node, also: &[&str]) -> v1::DeviceRequest {
         }
     }
     let device_ids = list(item, "device_ids");
-    let count = item.get("count").and_then(Node::as_int).and_then(|count| i64::try_from(count).ok());
+    let count = item
+        .get("count")
+        .and_then(Node::as_int)
+        .and_then(|count| i64::try_from(count).ok());
     v1::DeviceRequest {
         driver: text(item, "driver"),
         // All of them when nothing is said, as in Compose.
@@ -58,13 +75,21 @@ fn request(item: &Node, also: &[&str]) -> v1::DeviceRequest {
     }
 }
 
-/// A namespace of a container (`ipc`, `pid`, `uts`, `userns_mode`, `cgroup`): what it may be shared with.
+/// A namespace of a container (`ipc`, `pid`, `uts`, `userns_mode`, `cgroup`): what it may be shared
+/// with.
 pub(super) fn namespace(service: &Node, key: &str, words: &[&str], report: &mut Report) -> String {
-    let Some((node, value)) = service.get(key).and_then(|node| Some((node, node.as_text()?))) else {
+    let Some((node, value)) = service
+        .get(key)
+        .and_then(|node| Some((node, node.as_text()?)))
+    else {
         return String::new();
     };
-    let with =
-        |kind: &str| words.contains(&kind) && value.strip_prefix(kind).is_some_and(|name| !name.is_empty());
+    let with = |kind: &str| {
+        words.contains(&kind)
+            && value
+                .strip_prefix(kind)
+                .is_some_and(|name| !name.is_empty())
+    };
     if value.is_empty() || words.contains(&value) || with("service:") || with("container:") {
         // Its own is what it has anyway.
         let own = value == "private" && key != "cgroup";
@@ -72,23 +97,41 @@ pub(super) fn namespace(service: &Node, key: &str, words: &[&str], report: &mut 
     }
     let possible: Vec<_> = words
         .iter()
-        .map(|word| if word.ends_with(':') { format!("`{word}NAME`") } else { format!("`{word}`") })
+        .map(|word| {
+            if word.ends_with(':') {
+                format!("`{word}NAME`")
+            } else {
+                format!("`{word}`")
+            }
+        })
         .collect();
     report
-        .error(Rule::Refused, node.span, format!("`{key}` cannot be `{value}`"))
+        .error(
+            Rule::Refused,
+            node.span,
+            format!("`{key}` cannot be `{value}`"),
+        )
         .hint(format!("use {}", possible.join(", ")));
     String::new()
 }
 
 /// Log driver and its options.
 pub(super) fn logging(service: &Node) -> Option<v1::Logging> {
-    let node = service.get("logging").filter(|node| node.as_map().is_some_and(|map| !map.is_empty()))?;
-    Some(v1::Logging { driver: text(node, "driver"), options: strings(node.get("options")) })
+    let node = service
+        .get("logging")
+        .filter(|node| node.as_map().is_some_and(|map| !map.is_empty()))?;
+    Some(v1::Logging {
+        driver: text(node, "driver"),
+        options: strings(node.get("options")),
+    })
 }
 
 /// Options of security modules. A seccomp profile in a file cannot be named to a machine.
 pub(super) fn security_opt(service: &Node, report: &mut Report) -> Vec<String> {
-    let items = service.get("security_opt").into_iter().flat_map(Node::items);
+    let items = service
+        .get("security_opt")
+        .into_iter()
+        .flat_map(Node::items);
     items
         .filter_map(|item| {
             let option = item.as_text()?;

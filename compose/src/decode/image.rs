@@ -51,8 +51,12 @@ pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, Im
     let mut templates = BTreeMap::new();
     report.path_push("services");
     for (name, entry) in tree.get("services").into_iter().flat_map(Node::entries) {
-        let Some(node) = entry.node.get("image") else { continue };
-        let Some(text) = node.as_text().filter(|text| is_template(text)) else { continue };
+        let Some(node) = entry.node.get("image") else {
+            continue;
+        };
+        let Some(text) = node.as_text().filter(|text| is_template(text)) else {
+            continue;
+        };
         report.path_push(name);
         report.path_push("image");
         match Template::parse(text) {
@@ -60,7 +64,9 @@ pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, Im
                 let place = report.blank(Rule::Refused, node.span);
                 templates.insert(name.clone(), ImageTemplate { template, place });
             }
-            Err(error) => report.error(Rule::Refused, node.span, error.to_string()).hint(error.hint),
+            Err(error) => report
+                .error(Rule::Refused, node.span, error.to_string())
+                .hint(error.hint),
         }
         report.path_pop();
         report.path_pop();
@@ -72,7 +78,11 @@ pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, Im
 /// What no image's name can have.
 fn problem(name: &str) -> Option<&'static str> {
     let tail = name.rsplit('/').next().unwrap_or_default();
-    let tag = tail.split_once('@').map_or(tail, |(name, _)| name).split_once(':').map(|(_, tag)| tag);
+    let tag = tail
+        .split_once('@')
+        .map_or(tail, |(name, _)| name)
+        .split_once(':')
+        .map(|(_, tag)| tag);
     let possible = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     match tag {
         Some("") => Some("its tag is empty"),
@@ -80,7 +90,9 @@ fn problem(name: &str) -> Option<&'static str> {
         Some(tag) if tag.starts_with(['.', '-']) || !tag.chars().all(possible) => {
             Some("a tag has letters, digits, `_`, `.` and `-`, and begins with neither `.` nor `-`")
         }
-        _ if tail.is_empty() || name.contains(char::is_whitespace) => Some("it is empty or has a space"),
+        _ if tail.is_empty() || name.contains(char::is_whitespace) => {
+            Some("it is empty or has a space")
+        }
         _ => None,
     }
 }

@@ -16,7 +16,11 @@ pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
 
 fn port(item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     let container_port = u32::try_from(item.get("target")?.as_int()?).ok()?;
-    let protocol = match item.get_text("protocol").map(str::to_ascii_lowercase).as_deref() {
+    let protocol = match item
+        .get_text("protocol")
+        .map(str::to_ascii_lowercase)
+        .as_deref()
+    {
         Some("udp") => v1::Protocol::Udp,
         Some("sctp") => v1::Protocol::Sctp,
         _ => v1::Protocol::Tcp,
@@ -26,7 +30,11 @@ fn port(item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     let (published_port, last) = (first.parse().unwrap_or(0), last.parse().unwrap_or(0));
     if last != 0 && last < published_port {
         report
-            .error(Rule::Refused, item.span, format!("the range {published} ends before it begins"))
+            .error(
+                Rule::Refused,
+                item.span,
+                format!("the range {published} ends before it begins"),
+            )
             .hint("write the smaller port first");
     }
     Some(v1::PortSpec {
@@ -39,8 +47,8 @@ fn port(item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     })
 }
 
-/// The mounts of a service: its own, those of the services it names in `volumes_from`, and its tmpfs. Relative bind mounts are not among
-/// them: what they name travels with the deployment.
+/// The mounts of a service: its own, those of the services it names in `volumes_from`, and its
+/// tmpfs. Relative bind mounts are not among them: what they name travels with the deployment.
 pub(super) fn mounts(
     service: &Node,
     tree: &Node,
@@ -61,7 +69,11 @@ pub(super) fn mounts(
             mounts.push(v1::MountSpec {
                 kind: v1::MountKind::Tmpfs.into(),
                 target: target.to_owned(),
-                tmpfs_options: options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect(),
+                tmpfs_options: options
+                    .split(',')
+                    .filter(|o| !o.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
                 ..v1::MountSpec::default()
             });
         }
@@ -69,8 +81,8 @@ pub(super) fn mounts(
     mounts
 }
 
-/// Mounts of the services in `volumes_from`, unless something of its own is there. An anonymous volume cannot be shared: it belongs to one
-/// container.
+/// Mounts of the services in `volumes_from`, unless something of its own is there. An anonymous
+/// volume cannot be shared: it belongs to one container.
 fn taken_over(
     service: &Node,
     tree: &Node,
@@ -78,7 +90,11 @@ fn taken_over(
     mounts: &mut Vec<v1::MountSpec>,
     report: &mut Report,
 ) {
-    for item in service.get("volumes_from").into_iter().flat_map(Node::items) {
+    for item in service
+        .get("volumes_from")
+        .into_iter()
+        .flat_map(Node::items)
+    {
         let Some(text) = item.as_text() else { continue };
         if text.starts_with("container:") {
             report
@@ -92,7 +108,11 @@ fn taken_over(
         }
         let (name, mode) = text.split_once(':').unwrap_or((text, ""));
         let other = tree.get("services").and_then(|services| services.get(name));
-        for mount_node in other.and_then(|other| other.get("volumes")).into_iter().flat_map(Node::items) {
+        for mount_node in other
+            .and_then(|other| other.get("volumes"))
+            .into_iter()
+            .flat_map(Node::items)
+        {
             let target = mount_node.get_text("target").unwrap_or_default();
             if mount_node.get_text("source").is_none_or(str::is_empty) || is_local(mount_node) {
                 let _ = report.not_honoured(
@@ -105,13 +125,21 @@ fn taken_over(
                 continue;
             }
             if let Some(taken) = mount(mount_node, tree, project, report) {
-                mounts.push(v1::MountSpec { read_only: taken.read_only || mode == "ro", ..taken });
+                mounts.push(v1::MountSpec {
+                    read_only: taken.read_only || mode == "ro",
+                    ..taken
+                });
             }
         }
     }
 }
 
-fn mount(item: &Node, tree: &Node, project: &ProjectName, report: &mut Report) -> Option<v1::MountSpec> {
+fn mount(
+    item: &Node,
+    tree: &Node,
+    project: &ProjectName,
+    report: &mut Report,
+) -> Option<v1::MountSpec> {
     if is_local(item) {
         return None;
     }
@@ -132,7 +160,10 @@ fn mount(item: &Node, tree: &Node, project: &ProjectName, report: &mut Report) -
         }
         "volume" => {
             let declared = tree.get("volumes").and_then(|volumes| volumes.get(source));
-            (v1::MountKind::Volume, document::outside_name(declared, source, project.as_str()))
+            (
+                v1::MountKind::Volume,
+                document::outside_name(declared, source, project.as_str()),
+            )
         }
         "bind" => (v1::MountKind::Bind, source.to_owned()),
         "tmpfs" => (v1::MountKind::Tmpfs, String::new()),
@@ -148,18 +179,32 @@ fn mount(item: &Node, tree: &Node, project: &ProjectName, report: &mut Report) -
             return None;
         }
     };
-    let bind = |key: &str| item.get("bind").map(|bind| text(bind, key)).unwrap_or_default();
+    let bind = |key: &str| {
+        item.get("bind")
+            .map(|bind| text(bind, key))
+            .unwrap_or_default()
+    };
     let volume = item.get("volume");
     let tmpfs = item.get("tmpfs");
-    let subpath = volume.map(|volume| text(volume, "subpath")).filter(|path| !path.is_empty());
-    let image_subpath = item.get("image").map(|image| text(image, "subpath")).unwrap_or_default();
+    let subpath = volume
+        .map(|volume| text(volume, "subpath"))
+        .filter(|path| !path.is_empty());
+    let image_subpath = item
+        .get("image")
+        .map(|image| text(image, "subpath"))
+        .unwrap_or_default();
     let mount = v1::MountSpec {
         kind: kind.into(),
         source,
         target: target.to_owned(),
-        read_only: item.get("read_only").and_then(Node::as_bool).unwrap_or(false),
+        read_only: item
+            .get("read_only")
+            .and_then(Node::as_bool)
+            .unwrap_or(false),
         propagation: bind("propagation"),
-        create_host_path: item.get("bind").and_then(|bind| bind.get("create_host_path")?.as_bool()),
+        create_host_path: item
+            .get("bind")
+            .and_then(|bind| bind.get("create_host_path")?.as_bool()),
         recursive: bind("recursive"),
         selinux: bind("selinux"),
         nocopy: volume.is_some_and(|volume| flag(volume, "nocopy")),

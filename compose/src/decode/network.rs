@@ -1,5 +1,6 @@
-//! Names and networks. The cluster has one network on which services find each other by name; what a file for one computer says of several
-//! networks is made to work there, and where it cannot, that is said.
+//! Names and networks. The cluster has one network on which services find each other by name; what
+//! a file for one computer says of several networks is made to work there, and where it cannot,
+//! that is said.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,12 @@ use crate::report::Report;
 const LIKE_OURS: [&str; 4] = ["", "bridge", "overlay", "default"];
 
 /// What decides how a service is reached and what it reaches.
-pub(super) fn fill(spec: &mut v1::ServiceSpec, service: &Node, aliases: &Aliases, report: &mut Report) {
+pub(super) fn fill(
+    spec: &mut v1::ServiceSpec,
+    service: &Node,
+    aliases: &Aliases,
+    report: &mut Report,
+) {
     spec.network_mode = mode(service, report);
     spec.domainname = text(service, "domainname");
     spec.extra_hosts = list(service, "extra_hosts");
@@ -29,7 +35,8 @@ pub(super) fn fill(spec: &mut v1::ServiceSpec, service: &Node, aliases: &Aliases
         }
     }
     spec.aliases = aliases.of(&spec.name);
-    let outside = matches!(spec.network_mode.as_str(), "host" | "none") || spec.network_mode.contains(':');
+    let outside =
+        matches!(spec.network_mode.as_str(), "host" | "none") || spec.network_mode.contains(':');
     if outside
         && !spec.ports.is_empty()
         && let Some(node) = service.get("ports")
@@ -44,7 +51,10 @@ pub(super) fn fill(spec: &mut v1::ServiceSpec, service: &Node, aliases: &Aliases
             .warning(
                 Rule::Value,
                 span,
-                format!("`ports` are without effect beside `network_mode: {}`", spec.network_mode),
+                format!(
+                    "`ports` are without effect beside `network_mode: {}`",
+                    spec.network_mode
+                ),
             )
             .hint(format!("remove them: {said}"));
         spec.ports.clear();
@@ -53,7 +63,9 @@ pub(super) fn fill(spec: &mut v1::ServiceSpec, service: &Node, aliases: &Aliases
 
 /// Empty is the cluster's network.
 fn mode(service: &Node, report: &mut Report) -> String {
-    let Some((node, mode)) = service.get("network_mode").and_then(|node| Some((node, node.as_text()?)))
+    let Some((node, mode)) = service
+        .get("network_mode")
+        .and_then(|node| Some((node, node.as_text()?)))
     else {
         return String::new();
     };
@@ -76,7 +88,8 @@ fn mode(service: &Node, report: &mut Report) -> String {
     }
 }
 
-/// Further names of services: aliases on networks, `container_name`, and the aliases under which others link to them.
+/// Further names of services: aliases on networks, `container_name`, and the aliases under which
+/// others link to them.
 #[derive(Debug, Default)]
 pub(super) struct Aliases(BTreeMap<String, BTreeSet<String>>);
 
@@ -88,7 +101,9 @@ impl Aliases {
     /// Of all services of a project; says where a name is another service's.
     pub(super) fn collect(tree: &Node, report: &mut Report) -> Self {
         let services = || tree.get("services").into_iter().flat_map(Node::entries);
-        let names: BTreeSet<String> = services().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        let names: BTreeSet<String> = services()
+            .map(|(name, _)| name.to_ascii_lowercase())
+            .collect();
         let mut aliases = Self::default();
         let mut add = |service: &str, alias: &str, span: Span, report: &mut Report| {
             let alias = alias.to_ascii_lowercase();
@@ -101,9 +116,14 @@ impl Aliases {
                     format!("`{alias}` does not name `{service}`: it is the name of another service of the project"),
                 );
             } else if !is_domain_name(&alias) {
-                let _ = report.not_honoured(span, format!("`{alias}` cannot be asked for as a name"));
+                let _ =
+                    report.not_honoured(span, format!("`{alias}` cannot be asked for as a name"));
             } else {
-                aliases.0.entry(service.to_owned()).or_default().insert(alias);
+                aliases
+                    .0
+                    .entry(service.to_owned())
+                    .or_default()
+                    .insert(alias);
             }
         };
         report.path_push("services");
@@ -114,12 +134,23 @@ impl Aliases {
                 add(name, node.as_text().unwrap_or_default(), node.span, report);
             }
             for (_, network) in service.get("networks").into_iter().flat_map(Node::entries) {
-                for alias in network.node.get("aliases").into_iter().flat_map(Node::items) {
-                    add(name, alias.as_text().unwrap_or_default(), alias.span, report);
+                for alias in network
+                    .node
+                    .get("aliases")
+                    .into_iter()
+                    .flat_map(Node::items)
+                {
+                    add(
+                        name,
+                        alias.as_text().unwrap_or_default(),
+                        alias.span,
+                        report,
+                    );
                 }
             }
             for link in service.get("links").into_iter().flat_map(Node::items) {
-                if let Some((target, alias)) = link.as_text().and_then(|link| link.split_once(':')) {
+                if let Some((target, alias)) = link.as_text().and_then(|link| link.split_once(':'))
+                {
                     add(target, alias, link.span, report);
                 }
             }
@@ -130,11 +161,14 @@ impl Aliases {
     }
 }
 
-/// Labels of letters, digits, `-` and `_`, with dots between them (RFC 1035 section 2.3.1 and, for `_`, what is in use).
+/// Labels of letters, digits, `-` and `_`, with dots between them (RFC 1035 section 2.3.1 and, for
+/// `_`, what is in use).
 fn is_domain_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     name.len() <= 200 && name.split('.').all(label)
 }
@@ -154,17 +188,29 @@ pub(super) fn isolation(tree: &Node, report: &mut Report) {
                 .flat_map(Node::entries)
                 .map(|(name, _)| name.as_str())
                 .collect();
-            let networks = if named.is_empty() { BTreeSet::from(["default"]) } else { named };
-            let span =
-                entry.node.as_map().and_then(|map| map.get("networks")).map_or(entry.key, |entry| entry.key);
+            let networks = if named.is_empty() {
+                BTreeSet::from(["default"])
+            } else {
+                named
+            };
+            let span = entry
+                .node
+                .as_map()
+                .and_then(|map| map.get("networks"))
+                .map_or(entry.key, |entry| entry.key);
             (name, networks, span)
         })
         .collect();
-    let apart = services.iter().enumerate().find_map(|(index, (one, networks, _))| {
-        let (other, _, span) =
-            services.iter().skip(index + 1).find(|(_, others, _)| networks.is_disjoint(others))?;
-        Some((one, other, *span))
-    });
+    let apart = services
+        .iter()
+        .enumerate()
+        .find_map(|(index, (one, networks, _))| {
+            let (other, _, span) = services
+                .iter()
+                .skip(index + 1)
+                .find(|(_, others, _)| networks.is_disjoint(others))?;
+            Some((one, other, *span))
+        });
     if let Some((one, other, span)) = apart {
         let _ = report
             .not_honoured(span, format!("networks do not keep services apart: `{one}` and `{other}` share none, and reach each other all the same"))
@@ -179,16 +225,23 @@ pub(super) fn isolation(tree: &Node, report: &mut Report) {
             report.path_push(name);
             let _ = report.not_honoured(
                 node.span,
-                format!("the driver `{driver}` is not honoured: services join the cluster's network"),
+                format!(
+                    "the driver `{driver}` is not honoured: services join the cluster's network"
+                ),
             );
             report.path_pop();
             report.path_pop();
         }
         if entry.node.get("internal").map(|node| &node.value) == Some(&Value::Bool(true)) {
-            let span = entry.node.get("internal").map_or(entry.key, |node| node.span);
+            let span = entry
+                .node
+                .get("internal")
+                .map_or(entry.key, |node| node.span);
             let _ = report.not_honoured(
                 span,
-                format!("network `{name}` is not kept from the outside: services reach the internet"),
+                format!(
+                    "network `{name}` is not kept from the outside: services reach the internet"
+                ),
             );
         }
     }

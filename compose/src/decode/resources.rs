@@ -12,9 +12,12 @@ use crate::report::Report;
 
 const NANO: f64 = 1e9;
 
-/// Limits and reservations; nothing when the service says nothing of them. `deploy.resources` wins over the service's own keys, as in Compose.
+/// Limits and reservations; nothing when the service says nothing of them. `deploy.resources` wins
+/// over the service's own keys, as in Compose.
 pub(super) fn resources(service: &Node, report: &mut Report) -> Option<v1::Resources> {
-    let deploy = service.get("deploy").and_then(|deploy| deploy.get("resources"));
+    let deploy = service
+        .get("deploy")
+        .and_then(|deploy| deploy.get("resources"));
     let limits = deploy.and_then(|resources| resources.get("limits"));
     let reservations = deploy.and_then(|resources| resources.get("reservations"));
     let of = |node: Option<&Node>, key: &str| node.and_then(|node| node.get(key)).cloned();
@@ -22,23 +25,35 @@ pub(super) fn resources(service: &Node, report: &mut Report) -> Option<v1::Resou
     let resources = v1::Resources {
         nano_cpus: nano_cpus(first("cpus", "cpus").as_ref(), report),
         memory: bytes(first("memory", "mem_limit").as_ref(), report),
-        pids: first("pids", "pids_limit").as_ref().and_then(|node| whole(node, report)),
+        pids: first("pids", "pids_limit")
+            .as_ref()
+            .and_then(|node| whole(node, report)),
         reserved_nano_cpus: nano_cpus(of(reservations, "cpus").as_ref(), report),
         reserved_memory: bytes(
-            of(reservations, "memory").or_else(|| service.get("mem_reservation").cloned()).as_ref(),
+            of(reservations, "memory")
+                .or_else(|| service.get("mem_reservation").cloned())
+                .as_ref(),
             report,
         ),
         memory_swap: signed_bytes(service.get("memswap_limit"), report),
-        memory_swappiness: service.get("mem_swappiness").and_then(|node| bounded(node, 0, 100, report)),
+        memory_swappiness: service
+            .get("mem_swappiness")
+            .and_then(|node| bounded(node, 0, 100, report)),
         cpu_period: microseconds(service, "cpu_period", report),
         cpu_quota: microseconds(service, "cpu_quota", report),
         cpu_realtime_period: microseconds(service, "cpu_rt_period", report),
         cpu_realtime_runtime: microseconds(service, "cpu_rt_runtime", report),
-        cpu_shares: service.get("cpu_shares").and_then(|node| whole(node, report)),
+        cpu_shares: service
+            .get("cpu_shares")
+            .and_then(|node| whole(node, report)),
         cpuset: text(service, "cpuset"),
         oom_kill_disable: flag(service, "oom_kill_disable").then_some(true),
-        oom_score_adj: service.get("oom_score_adj").and_then(|node| bounded(node, -1000, 1000, report)),
-        block_io: service.get("blkio_config").map(|node| block_io(node, report)),
+        oom_score_adj: service
+            .get("oom_score_adj")
+            .and_then(|node| bounded(node, -1000, 1000, report)),
+        block_io: service
+            .get("blkio_config")
+            .map(|node| block_io(node, report)),
     };
     (resources != v1::Resources::default()).then_some(resources)
 }
@@ -53,15 +68,27 @@ pub(super) fn ulimits(service: &Node, report: &mut Report) -> BTreeMap<String, v
     let mut ulimits = BTreeMap::new();
     for (name, entry) in service.get("ulimits").into_iter().flat_map(Node::entries) {
         let node = &entry.node;
-        let both = node.as_map().is_none().then(|| whole(node, report)).flatten();
+        let both = node
+            .as_map()
+            .is_none()
+            .then(|| whole(node, report))
+            .flatten();
         let mut part = |key: &str| node.get(key).and_then(|node| whole(node, report));
         let (soft, hard) = (both.or_else(|| part("soft")), both.or_else(|| part("hard")));
-        let Some(soft_or_hard) = soft.or(hard) else { continue };
-        let limit = v1::Ulimit { soft: soft.unwrap_or(soft_or_hard), hard: hard.unwrap_or(soft_or_hard) };
+        let Some(soft_or_hard) = soft.or(hard) else {
+            continue;
+        };
+        let limit = v1::Ulimit {
+            soft: soft.unwrap_or(soft_or_hard),
+            hard: hard.unwrap_or(soft_or_hard),
+        };
         if limit.hard >= 0 && (limit.soft > limit.hard || limit.soft < 0) {
             refuse(
                 node,
-                format!("the soft limit {} is above the hard limit {}", limit.soft, limit.hard),
+                format!(
+                    "the soft limit {} is above the hard limit {}",
+                    limit.soft, limit.hard
+                ),
                 report,
             );
         }
@@ -80,7 +107,10 @@ fn block_io(node: &Node, report: &mut Report) -> v1::BlockIo {
                     Value::Text(_) => bytes(Some(value), report)?,
                     _ => u64::try_from(whole(value, report)?).ok()?,
                 };
-                Some(v1::DeviceValue { path: text(item, "path"), value })
+                Some(v1::DeviceValue {
+                    path: text(item, "path"),
+                    value,
+                })
             })
             .collect()
     };
@@ -90,7 +120,9 @@ fn block_io(node: &Node, report: &mut Report) -> v1::BlockIo {
         write_bps: devices("device_write_bps", "rate"),
         read_iops: devices("device_read_iops", "rate"),
         write_iops: devices("device_write_iops", "rate"),
-        weight: node.get("weight").and_then(|node| bounded(node, 0, 1000, report)),
+        weight: node
+            .get("weight")
+            .and_then(|node| bounded(node, 0, 1000, report)),
     }
 }
 
@@ -107,7 +139,10 @@ fn nano_cpus(node: Option<&Node>, report: &mut Report) -> Option<u64> {
         refuse(node, format!("{cpus} is no number of CPUs"), report);
         return None;
     }
-    #[expect(clippy::cast_sign_loss, reason = "it is not negative, which was looked at above")]
+    #[expect(
+        clippy::cast_sign_loss,
+        reason = "it is not negative, which was looked at above"
+    )]
     let nano = (cpus * NANO).round() as u64;
     (nano > 0).then_some(nano)
 }
@@ -148,9 +183,14 @@ fn microseconds(service: &Node, key: &str, report: &mut Report) -> Option<i64> {
         _ => return None,
     };
     let number = text.parse::<i64>().ok();
-    let value = number.or_else(|| duration::parse_duration(&text).map(|nanoseconds| nanoseconds / 1000));
+    let value =
+        number.or_else(|| duration::parse_duration(&text).map(|nanoseconds| nanoseconds / 1000));
     if value.is_none() {
-        refuse(node, format!("`{text}` is neither microseconds nor a duration"), report);
+        refuse(
+            node,
+            format!("`{text}` is neither microseconds nor a duration"),
+            report,
+        );
     }
     value.filter(|value| *value != 0)
 }
@@ -171,7 +211,11 @@ fn whole(node: &Node, report: &mut Report) -> Option<i64> {
 fn bounded<T: TryFrom<i64>>(node: &Node, least: i64, most: i64, report: &mut Report) -> Option<T> {
     let number = whole(node, report)?;
     if !(least..=most).contains(&number) {
-        refuse(node, format!("{number} is not between {least} and {most}"), report);
+        refuse(
+            node,
+            format!("{number} is not between {least} and {most}"),
+            report,
+        );
         return None;
     }
     T::try_from(number).ok()

@@ -18,7 +18,11 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
         let (node, value) = node.and_then(|node| Some((node, node.as_int()?)))?;
         u32::try_from(value).ok().or_else(|| {
             report
-                .error(Rule::Value, node.span, format!("{value} is no number of replicas"))
+                .error(
+                    Rule::Value,
+                    node.span,
+                    format!("{value} is no number of replicas"),
+                )
                 .hint("write 0 or more");
             None
         })
@@ -28,7 +32,11 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
         && a != b
     {
         report
-            .error(Rule::Value, scale.span, format!("`scale` says {a} and `deploy.replicas` says {b}"))
+            .error(
+                Rule::Value,
+                scale.span,
+                format!("`scale` says {a} and `deploy.replicas` says {b}"),
+            )
             .hint("remove one of them, or let them agree");
     }
     match mode.and_then(|mode| Some((mode, mode.as_text()?))) {
@@ -54,7 +62,10 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
                 .hint("run it before a deployment with `x-pre_deploy`, or as a service for which others wait: `condition: service_completed_successfully`");
             (v1::ServiceMode::Replicated, 1)
         }
-        _ => (v1::ServiceMode::Replicated, by_deploy.or(by_scale).unwrap_or(1)),
+        _ => (
+            v1::ServiceMode::Replicated,
+            by_deploy.or(by_scale).unwrap_or(1),
+        ),
     }
 }
 
@@ -79,12 +90,18 @@ pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePo
         let parsed = u32::try_from(number).ok();
         if parsed.is_none() {
             report
-                .error(Rule::Refused, node.span, format!("{number} is no number of replicas"))
+                .error(
+                    Rule::Refused,
+                    node.span,
+                    format!("{number} is no number of replicas"),
+                )
                 .hint("write 1 or more, or 0 for all at once");
         }
         parsed
     });
-    let action = node.get("failure_action").and_then(|node| Some((node, node.as_text()?)));
+    let action = node
+        .get("failure_action")
+        .and_then(|node| Some((node, node.as_text()?)));
     let failure_action = match action {
         None | Some((_, "")) => v1::FailureAction::Unspecified,
         Some((_, "rollback")) => v1::FailureAction::Rollback,
@@ -92,7 +109,11 @@ pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePo
         Some((_, "continue")) => v1::FailureAction::Continue,
         Some((node, other)) => {
             report
-                .error(Rule::Refused, node.span, format!("`failure_action` cannot be `{other}`"))
+                .error(
+                    Rule::Refused,
+                    node.span,
+                    format!("`failure_action` cannot be `{other}`"),
+                )
                 .hint("use `rollback`, `pause` or `continue`");
             v1::FailureAction::Unspecified
         }
@@ -129,7 +150,11 @@ pub(super) fn placement(service: &Node, report: &mut Report) -> Option<v1::Place
         let parsed = u32::try_from(number).ok();
         if parsed.is_none() {
             report
-                .error(Rule::Refused, node.span, format!("{number} is no number of replicas"))
+                .error(
+                    Rule::Refused,
+                    node.span,
+                    format!("{number} is no number of replicas"),
+                )
                 .hint("write 1 or more, or 0 for no limit");
         }
         parsed
@@ -137,7 +162,10 @@ pub(super) fn placement(service: &Node, report: &mut Report) -> Option<v1::Place
     let preferences = node.get("preferences").into_iter().flat_map(Node::items);
     let placement = v1::Placement {
         constraints: list(node, "constraints"),
-        spread: preferences.map(|item| text(item, "spread")).filter(|label| !label.is_empty()).collect(),
+        spread: preferences
+            .map(|item| text(item, "spread"))
+            .filter(|label| !label.is_empty())
+            .collect(),
         max_replicas_per_machine: most.unwrap_or(0),
     };
     (placement != v1::Placement::default()).then_some(placement)

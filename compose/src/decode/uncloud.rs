@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use uc_api::v1;
+use uc_api::{nearest, v1};
 
 use super::files::words;
 use super::list;
@@ -11,7 +11,6 @@ use crate::diagnostic::Rule;
 use crate::duration;
 use crate::node::{Node, Value};
 use crate::report::Report;
-use uc_api::nearest;
 
 const NANOSECONDS_PER_MS: i64 = 1_000_000;
 const HOOK_KEYS: [&str; 5] = ["command", "environment", "privileged", "timeout", "user"];
@@ -20,7 +19,12 @@ const HOOK_KEYS: [&str; 5] = ["command", "environment", "privileged", "timeout",
 pub(super) fn machines(node: &Node) -> Vec<String> {
     let parts = list(node, "x-machines");
     let mut machines: Vec<String> = Vec::new();
-    for name in parts.iter().flat_map(|part| part.split(',')).map(str::trim).filter(|name| !name.is_empty()) {
+    for name in parts
+        .iter()
+        .flat_map(|part| part.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
         if !machines.iter().any(|known| known == name) {
             machines.push(name.to_owned());
         }
@@ -28,15 +32,22 @@ pub(super) fn machines(node: &Node) -> Vec<String> {
     machines
 }
 
-/// `x-ports`: `[host_ip:]host_port:container_port[/protocol]@host` publishes on the machine; the other form, for the ingress, is said to be
-/// without effect.
+/// `x-ports`: `[host_ip:]host_port:container_port[/protocol]@host` publishes on the machine; the
+/// other form, for the ingress, is said to be without effect.
 pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
-    let Some(node) = service.get("x-ports") else { return Vec::new() };
-    if let Some(ports) =
-        service.get("ports").filter(|ports| !ports.items().is_empty() && !node.items().is_empty())
+    let Some(node) = service.get("x-ports") else {
+        return Vec::new();
+    };
+    if let Some(ports) = service
+        .get("ports")
+        .filter(|ports| !ports.items().is_empty() && !node.items().is_empty())
     {
         report
-            .error(Rule::Refused, ports.span, "`ports` and `x-ports` exclude each other")
+            .error(
+                Rule::Refused,
+                ports.span,
+                "`ports` and `x-ports` exclude each other",
+            )
             .hint("write all of them in one of the two");
     }
     report.path_push("x-ports");
@@ -64,7 +75,10 @@ fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     let parsed = (|| {
         let (rest, container) = ports.rsplit_once(':')?;
         let (address, host) = rest.rsplit_once(':').unwrap_or(("", rest));
-        let address = address.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(address);
+        let address = address
+            .strip_prefix('[')
+            .and_then(|ip| ip.strip_suffix(']'))
+            .unwrap_or(address);
         let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
         let protocol = match protocol {
             "tcp" => v1::Protocol::Tcp,
@@ -75,13 +89,21 @@ fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     })();
     let Some((address, host, container, protocol)) = parsed else {
         report
-            .error(Rule::Refused, item.span, format!("`{text}` is not a port of the machine"))
+            .error(
+                Rule::Refused,
+                item.span,
+                format!("`{text}` is not a port of the machine"),
+            )
             .hint("write `[IP:]HOST_PORT:CONTAINER_PORT[/tcp|udp]@host`");
         return None;
     };
     if !address.is_empty() && address.parse::<IpAddr>().is_err() {
         report
-            .error(Rule::Refused, item.span, format!("`{address}` is not an IP address"))
+            .error(
+                Rule::Refused,
+                item.span,
+                format!("`{address}` is not an IP address"),
+            )
             .hint("name one address of the machine, or leave it out for all of them");
         return None;
     }
@@ -94,23 +116,33 @@ fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     })
 }
 
-/// Whether `text` is a port for the ingress, `[hostname:]container_port[/http|https]`; what is wrong with one is said.
+/// Whether `text` is a port for the ingress, `[hostname:]container_port[/http|https]`; what is
+/// wrong with one is said.
 fn is_ingress(text: &str, item: &Node, report: &mut Report) -> bool {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "https"));
     let (hostname, container) = ports.rsplit_once(':').unwrap_or(("", ports));
     if container.parse::<u16>().is_ok_and(|port| port > 0) && !hostname.contains(':') {
         let wrong = match protocol {
             "http" | "https" if hostname.is_empty() || hostname.contains('.') => return true,
-            "http" | "https" => {
-                (format!("`{hostname}` is not a host name"), "write it whole, with a dot: `app.example.com`")
-            }
+            "http" | "https" => (
+                format!("`{hostname}` is not a host name"),
+                "write it whole, with a dot: `app.example.com`",
+            ),
             "tcp" | "udp" => (
-                format!("`{text}`: an ingress serves HTTP, not {}", protocol.to_ascii_uppercase()),
+                format!(
+                    "`{text}`: an ingress serves HTTP, not {}",
+                    protocol.to_ascii_uppercase()
+                ),
                 "publish it on the machine: `HOST_PORT:CONTAINER_PORT@host`",
             ),
-            _ => (format!("`{text}`: `{protocol}` is no protocol of a port"), "use `http` or `https`"),
+            _ => (
+                format!("`{text}`: `{protocol}` is no protocol of a port"),
+                "use `http` or `https`",
+            ),
         };
-        report.error(Rule::Refused, item.span, wrong.0).hint(wrong.1);
+        report
+            .error(Rule::Refused, item.span, wrong.0)
+            .hint(wrong.1);
         return false;
     }
     report.error(Rule::Refused, item.span, format!("`{text}` is not a port")).hint(
@@ -119,30 +151,57 @@ fn is_ingress(text: &str, item: &Node, report: &mut Report) -> bool {
     false
 }
 
-/// `x-caddy`: the text of a Caddyfile, one line that is a path to one, or `{config: …}`. The table says that it is without effect; here is
-/// said what is no such value, and that it excludes ports for the ingress, as with Uncloud.
+/// `x-caddy`: the text of a Caddyfile, one line that is a path to one, or `{config: …}`. The table
+/// says that it is without effect; here is said what is no such value, and that it excludes ports
+/// for the ingress, as with Uncloud.
 pub(super) fn caddy(service: &Node, report: &mut Report) {
-    let Some(node) = service.get("x-caddy").filter(|node| node.value != Value::Null) else { return };
+    let Some(node) = service
+        .get("x-caddy")
+        .filter(|node| node.value != Value::Null)
+    else {
+        return;
+    };
     report.path_push("x-caddy");
-    let config = if node.as_map().is_some() { node.get("config") } else { Some(node) };
+    let config = if node.as_map().is_some() {
+        node.get("config")
+    } else {
+        Some(node)
+    };
     for (key, entry) in node.entries().filter(|(key, _)| *key != "config") {
         let hint = nearest::did_you_mean(key, ["config"]).unwrap_or_else(|| "remove it".to_owned());
-        report.error(Rule::Refused, entry.key, format!("unknown key `{key}` in `x-caddy`")).hint(hint);
+        report
+            .error(
+                Rule::Refused,
+                entry.key,
+                format!("unknown key `{key}` in `x-caddy`"),
+            )
+            .hint(hint);
     }
-    if config.and_then(Node::as_text).is_none_or(|text| text.trim().is_empty()) {
+    if config
+        .and_then(Node::as_text)
+        .is_none_or(|text| text.trim().is_empty())
+    {
         report
             .error(
                 Rule::Refused,
                 node.span,
-                format!("`x-caddy` must be the text of a Caddyfile, not {}", node.kind()),
+                format!(
+                    "`x-caddy` must be the text of a Caddyfile, not {}",
+                    node.kind()
+                ),
             )
             .hint("write it after `x-caddy: |`, or name a file: `x-caddy: ./Caddyfile`");
     }
     let ingress = service.get("x-ports").into_iter().flat_map(Node::items);
-    let mut ingress = ingress.filter(|item| item.as_text().is_some_and(|text| !text.ends_with("@host")));
+    let mut ingress =
+        ingress.filter(|item| item.as_text().is_some_and(|text| !text.ends_with("@host")));
     if let Some(port) = ingress.next() {
         report
-            .error(Rule::Refused, port.span, "`x-caddy` and ports of the ingress exclude each other")
+            .error(
+                Rule::Refused,
+                port.span,
+                "`x-caddy` and ports of the ingress exclude each other",
+            )
             .hint("serve the host name in `x-caddy`, or remove it; ports with `@host` are fine");
     }
     report.path_pop();
@@ -150,7 +209,9 @@ pub(super) fn caddy(service: &Node, report: &mut Report) {
 
 /// `x-pre_deploy`: a command run once before a deployment changes the service.
 pub(super) fn pre_deploy(service: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
-    let node = service.get("x-pre_deploy").filter(|node| node.value != Value::Null)?;
+    let node = service
+        .get("x-pre_deploy")
+        .filter(|node| node.value != Value::Null)?;
     report.path_push("x-pre_deploy");
     let hook = hook(node, report);
     report.path_pop();
@@ -160,13 +221,26 @@ pub(super) fn pre_deploy(service: &Node, report: &mut Report) -> Option<v1::PreD
 fn hook(node: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
     if node.as_map().is_none() {
         report
-            .error(Rule::Refused, node.span, format!("`x-pre_deploy` must be a mapping, not {}", node.kind()))
+            .error(
+                Rule::Refused,
+                node.span,
+                format!("`x-pre_deploy` must be a mapping, not {}", node.kind()),
+            )
             .hint("write `command:` below it");
         return None;
     }
-    for (key, entry) in node.entries().filter(|(key, _)| !HOOK_KEYS.contains(&key.as_str())) {
+    for (key, entry) in node
+        .entries()
+        .filter(|(key, _)| !HOOK_KEYS.contains(&key.as_str()))
+    {
         let hint = nearest::did_you_mean(key, HOOK_KEYS).unwrap_or_else(|| "remove it".to_owned());
-        report.error(Rule::Refused, entry.key, format!("unknown key `{key}` in `x-pre_deploy`")).hint(hint);
+        report
+            .error(
+                Rule::Refused,
+                entry.key,
+                format!("unknown key `{key}` in `x-pre_deploy`"),
+            )
+            .hint(hint);
     }
     let Some(command) = node.get("command") else {
         report
@@ -178,19 +252,27 @@ fn hook(node: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
         command: words(command, report)?,
         environment: environment(node.get("environment")),
         privileged: node.get("privileged").and_then(Node::as_bool),
-        timeout_ms: node.get("timeout").and_then(|node| timeout(node, report)).unwrap_or(0),
+        timeout_ms: node
+            .get("timeout")
+            .and_then(|node| timeout(node, report))
+            .unwrap_or(0),
         user: scalar(node.get("user")),
     })
 }
 
 fn timeout(node: &Node, report: &mut Report) -> Option<u64> {
-    let parsed = node.as_text().and_then(duration::parse_duration).filter(|nanoseconds| *nanoseconds > 0);
+    let parsed = node
+        .as_text()
+        .and_then(duration::parse_duration)
+        .filter(|nanoseconds| *nanoseconds > 0);
     if parsed.is_none() {
         report
             .error(Rule::Refused, node.span, "`timeout` must be a duration")
             .hint("write a duration such as `5m`");
     }
-    u64::try_from(parsed? / NANOSECONDS_PER_MS).ok().map(|milliseconds| milliseconds.max(1))
+    u64::try_from(parsed? / NANOSECONDS_PER_MS)
+        .ok()
+        .map(|milliseconds| milliseconds.max(1))
 }
 
 /// A mapping or a list of `NAME=value`.

@@ -2,17 +2,31 @@
 
 use serde_json::{Map as JsonMap, Value as Json};
 
-/// Without `x-` keys below the top level, without models, without limits of 0. Hooks before the start have what they take over.
+/// Without `x-` keys below the top level, without models, without limits of 0. Hooks before the
+/// start have what they take over.
 pub(crate) fn plain(document: &Json) -> Json {
-    let Json::Object(map) = document else { return document.clone() };
-    let entries = map.iter().filter(|(key, _)| *key != "models").map(|(key, value)| {
-        let value = if key.starts_with("x-") { value.clone() } else { without_extensions(value) };
-        (key.clone(), value)
-    });
+    let Json::Object(map) = document else {
+        return document.clone();
+    };
+    let entries = map
+        .iter()
+        .filter(|(key, _)| *key != "models")
+        .map(|(key, value)| {
+            let value = if key.starts_with("x-") {
+                value.clone()
+            } else {
+                without_extensions(value)
+            };
+            (key.clone(), value)
+        });
     let mut out: JsonMap<String, Json> = entries.collect();
     for service in objects(out.get_mut("services")) {
         limits(service.get_mut("ulimits"));
-        limits(service.get_mut("build").and_then(|build| build.get_mut("ulimits")));
+        limits(
+            service
+                .get_mut("build")
+                .and_then(|build| build.get_mut("ulimits")),
+        );
         service.retain(|key, value| key != "network_mode" || value != "");
         hooks(service);
     }
@@ -23,7 +37,10 @@ fn without_extensions(value: &Json) -> Json {
     match value {
         Json::Object(map) => {
             let kept = map.iter().filter(|(key, _)| !key.starts_with("x-"));
-            Json::Object(kept.map(|(key, value)| (key.clone(), without_extensions(value))).collect())
+            Json::Object(
+                kept.map(|(key, value)| (key.clone(), without_extensions(value)))
+                    .collect(),
+            )
         }
         Json::Array(items) => Json::Array(items.iter().map(without_extensions).collect()),
         other => other.clone(),
@@ -36,7 +53,11 @@ fn hooks(service: &mut JsonMap<String, Json>) {
         .into_iter()
         .filter_map(|key| Some((key, service.get(key)?.clone())))
         .collect();
-    let hooks = service.get_mut("pre_start").and_then(Json::as_array_mut).into_iter().flatten();
+    let hooks = service
+        .get_mut("pre_start")
+        .and_then(Json::as_array_mut)
+        .into_iter()
+        .flatten();
     for hook in hooks.filter_map(Json::as_object_mut) {
         for (key, value) in &inherited {
             hook.entry(*key).or_insert_with(|| value.clone());
@@ -46,7 +67,11 @@ fn hooks(service: &mut JsonMap<String, Json>) {
 
 /// Limits leave out what is 0, even where nothing is left then.
 fn limits(limits: Option<&mut Json>) {
-    for limit in limits.and_then(Json::as_object_mut).into_iter().flat_map(JsonMap::values_mut) {
+    for limit in limits
+        .and_then(Json::as_object_mut)
+        .into_iter()
+        .flat_map(JsonMap::values_mut)
+    {
         match limit {
             Json::Object(map) => map.retain(|_, value| *value != 0),
             number if *number == 0 => *number = Json::Object(JsonMap::new()),

@@ -9,8 +9,11 @@ fn read(text: &str) -> (Variables, Vec<String>) {
     let file = report.add_file(".env".into());
     let environment = |name: &str| (name == "HOME").then(|| "/root".to_owned());
     let variables = parse(text, file, &environment, &|_| None, &mut report);
-    let found =
-        report.finish().into_iter().map(|d| format!("{}:{} {}", d.line, d.column, d.message)).collect();
+    let found = report
+        .finish()
+        .into_iter()
+        .map(|d| format!("{}:{} {}", d.line, d.column, d.message))
+        .collect();
     (variables, found)
 }
 
@@ -24,7 +27,10 @@ fn values() {
         ("A=1", "1"),
         ("A = spaced ", "spaced"),
         ("A='single $B ${B} \\n \"q\"'", "single $B ${B} \\n \"q\""),
-        ("B=1\nA=\"double $B ${B} \\n\\t \\\"q\\\" \\$B\"", "double 1 1 \n\t \"q\" $B"),
+        (
+            "B=1\nA=\"double $B ${B} \\n\\t \\\"q\\\" \\$B\"",
+            "double 1 1 \n\t \"q\" $B",
+        ),
         ("A=plain # comment", "plain"),
         ("A=a#b", "a#b"),
         ("A=#c", "#c"),
@@ -75,13 +81,25 @@ fn a_name_alone_is_inherited() {
 #[test]
 fn problems_have_their_line() {
     let table = [
-        ("\n\nA B=x", "3:1 `A B` is not a variable's name: it contains a space"),
-        (" \"A\"=x", "1:2 `\"A\"` is not a variable's name: it contains `\"`"),
+        (
+            "\n\nA B=x",
+            "3:1 `A B` is not a variable's name: it contains a space",
+        ),
+        (
+            " \"A\"=x",
+            "1:2 `\"A\"` is not a variable's name: it contains `\"`",
+        ),
         ("?", "1:1 `?` is not a variable's name: it contains `?`"),
         ("=x", "1:1 a name is missing before `=`"),
-        ("B='x\ny'\nA=\"x\nz", "3:1 a quote is opened and never closed"),
+        (
+            "B='x\ny'\nA=\"x\nz",
+            "3:1 a quote is opened and never closed",
+        ),
         ("A=${X", "1:1 `${X` is not a variable"),
-        ("A=${X?why}", "1:1 variable `X` is required and not set: why"),
+        (
+            "A=${X?why}",
+            "1:1 variable `X` is required and not set: why",
+        ),
         ("A=$X", "1:1 variable `X` is not set; it is taken as empty"),
         ("A=\"a\"b", "1:1 `b` after the closing quote is ignored"),
     ];

@@ -1,5 +1,5 @@
-//! The order in which Docker Compose prints keys, measured with v5.6.1. Keys that an author chose, and those that do not stand here, follow in
-//! the order of their names.
+//! The order in which Docker Compose prints keys, measured with v5.6.1. Keys that an author chose,
+//! and those that do not stand here, follow in the order of their names.
 
 /// Top-level things whose keys are names.
 const KINDS: [&str; 5] = ["networks", "volumes", "secrets", "configs", "models"];
@@ -7,7 +7,9 @@ const KINDS: [&str; 5] = ["networks", "volumes", "secrets", "configs", "models"]
 /// The known keys of the mapping at this path, in order.
 pub(super) fn of(path: &[&str]) -> &'static [&'static str] {
     match path {
-        [] => &["name", "services", "networks", "volumes", "secrets", "configs", "models"],
+        [] => &[
+            "name", "services", "networks", "volumes", "secrets", "configs", "models",
+        ],
         ["services", _] => SERVICE,
         ["networks", _] => &[
             "name",
@@ -58,21 +60,45 @@ fn of_service(path: &[&str]) -> &'static [&'static str] {
             "priority",
         ],
         ["models", _] => &["endpoint_var", "model_var"],
-        ["ports"] => &["name", "mode", "host_ip", "target", "published", "protocol", "app_protocol"],
-        ["volumes"] => {
-            &["type", "source", "target", "read_only", "consistency", "bind", "volume", "tmpfs", "image"]
-        }
+        ["ports"] => &[
+            "name",
+            "mode",
+            "host_ip",
+            "target",
+            "published",
+            "protocol",
+            "app_protocol",
+        ],
+        ["volumes"] => &[
+            "type",
+            "source",
+            "target",
+            "read_only",
+            "consistency",
+            "bind",
+            "volume",
+            "tmpfs",
+            "image",
+        ],
         ["volumes", "bind"] => &["selinux", "propagation", "create_host_path", "recursive"],
         ["volumes", "volume"] => &["labels", "nocopy", "subpath"],
         ["volumes", "tmpfs"] => &["size", "mode"],
-        ["secrets" | "configs"] | ["build", "secrets"] => &["source", "target", "uid", "gid", "mode"],
+        ["secrets" | "configs"] | ["build", "secrets"] => {
+            &["source", "target", "uid", "gid", "mode"]
+        }
         ["devices"] => &["source", "target", "permissions"],
         ["gpus"] | ["deploy", "resources", "reservations", "devices"] => {
             &["capabilities", "driver", "count", "device_ids", "options"]
         }
-        ["healthcheck"] => {
-            &["test", "timeout", "interval", "retries", "start_period", "start_interval", "disable"]
-        }
+        ["healthcheck"] => &[
+            "test",
+            "timeout",
+            "interval",
+            "retries",
+            "start_period",
+            "start_interval",
+            "disable",
+        ],
         ["logging"] => &["driver", "options"],
         ["blkio_config"] => &[
             "weight",
@@ -83,8 +109,22 @@ fn of_service(path: &[&str]) -> &'static [&'static str] {
             "device_write_iops",
         ],
         ["blkio_config", _] => &["path", "weight", "rate"],
-        ["post_start" | "pre_stop"] => &["command", "user", "privileged", "working_dir", "environment"],
-        ["develop", "watch"] => &["path", "action", "target", "exec", "include", "ignore", "initial_sync"],
+        ["post_start" | "pre_stop"] => &[
+            "command",
+            "user",
+            "privileged",
+            "working_dir",
+            "environment",
+        ],
+        ["develop", "watch"] => &[
+            "path",
+            "action",
+            "target",
+            "exec",
+            "include",
+            "ignore",
+            "initial_sync",
+        ],
         ["deploy"] => &[
             "mode",
             "replicas",
@@ -96,9 +136,14 @@ fn of_service(path: &[&str]) -> &'static [&'static str] {
             "placement",
             "endpoint_mode",
         ],
-        ["deploy", "update_config" | "rollback_config"] => {
-            &["parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order"]
-        }
+        ["deploy", "update_config" | "rollback_config"] => &[
+            "parallelism",
+            "delay",
+            "failure_action",
+            "monitor",
+            "max_failure_ratio",
+            "order",
+        ],
         ["deploy", "resources"] => &["limits", "reservations"],
         ["deploy", "resources", _] => &["cpus", "memory", "pids", "devices", "generic_resources"],
         ["deploy", "restart_policy"] => &["condition", "delay", "max_attempts", "window"],
@@ -107,7 +152,8 @@ fn of_service(path: &[&str]) -> &'static [&'static str] {
     }
 }
 
-/// Whether a key of the mapping at this path is left out of the YAML form when it says nothing: the JSON form prints it.
+/// Whether a key of the mapping at this path is left out of the YAML form when it says nothing: the
+/// JSON form prints it.
 pub(super) fn is_silent(path: &[&str], key: &str) -> bool {
     match path {
         ["services", _] => matches!(key, "command" | "entrypoint"),

@@ -1,5 +1,5 @@
-//! How a text is written in YAML so that every reader takes it for that text: plain, quoted, or over several lines. As Docker Compose does
-//! it, but for long lines, which are not broken.
+//! How a text is written in YAML so that every reader takes it for that text: plain, quoted, or
+//! over several lines. As Docker Compose does it, but for long lines, which are not broken.
 
 use std::fmt::Write as _;
 
@@ -24,8 +24,10 @@ pub(super) fn of(text: &str, is_key: bool) -> Style {
     }
     if text.contains('\n') {
         // Spaces before a line break do not survive everywhere, nor does a break alone.
-        let safe =
-            !is_key && !text.contains(" \n") && !text.ends_with(' ') && !text.trim_matches('\n').is_empty();
+        let safe = !is_key
+            && !text.contains(" \n")
+            && !text.ends_with(' ')
+            && !text.trim_matches('\n').is_empty();
         return if safe { Style::Literal } else { Style::Double };
     }
     if text.contains('\t') || (text != "<<" && !scalar::is_string(text)) || is_timestamp(text) {
@@ -49,7 +51,11 @@ pub(super) fn inline(text: &str, is_key: bool) -> String {
 
 /// What stands after the `|` of a literal text.
 pub(super) fn literal_header(text: &str) -> String {
-    let indentation = if text.starts_with([' ', '\n']) { "2" } else { "" };
+    let indentation = if text.starts_with([' ', '\n']) {
+        "2"
+    } else {
+        ""
+    };
     let chomp = match (text.ends_with('\n'), text.ends_with("\n\n")) {
         (false, _) => "-",
         (true, true) => "+",
@@ -80,7 +86,8 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// What YAML does not print: control characters, line separators, the byte order mark, what is no character.
+/// What YAML does not print: control characters, line separators, the byte order mark, what is no
+/// character.
 fn is_special(c: char) -> bool {
     match c {
         '\n' | '\t' => false,
@@ -92,28 +99,40 @@ fn is_special(c: char) -> bool {
 /// Whether nothing in the text means something to YAML.
 fn may_be_plain(text: &str) -> bool {
     let mut characters = text.chars();
-    let (Some(first), second) = (characters.next(), characters.next()) else { return false };
+    let (Some(first), second) = (characters.next(), characters.next()) else {
+        return false;
+    };
     let alone = second.is_none_or(char::is_whitespace);
     let starts = match first {
-        '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`'
-        | ' ' => false,
+        '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%'
+        | '@' | '`' | ' ' => false,
         '-' | '?' | ':' => !alone,
         _ => true,
     };
     let document = text.starts_with("---") || text.starts_with("...");
-    starts && !document && !text.ends_with([' ', ':']) && !text.contains(": ") && !text.contains(" #")
+    starts
+        && !document
+        && !text.ends_with([' ', ':'])
+        && !text.contains(": ")
+        && !text.contains(" #")
 }
 
 /// Booleans of YAML 1.1, which other readers still know.
 fn is_old_boolean(text: &str) -> bool {
-    matches!(text.to_ascii_lowercase().as_str(), "y" | "n" | "yes" | "no" | "on" | "off")
+    matches!(
+        text.to_ascii_lowercase().as_str(),
+        "y" | "n" | "yes" | "no" | "on" | "off"
+    )
 }
 
 /// `1:30` and `1:30:20.5`, numbers of YAML 1.1: `[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?`
 fn is_base_60(text: &str) -> bool {
     let body = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (body, fraction) = body.split_once('.').unwrap_or((body, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
+    let digits = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'_')
+    };
     let sixty = |part: &str| part.len() < 3 && part.parse::<u8>().is_ok_and(|part| part < 60);
     let mut parts = body.split(':');
     let first = parts.next().unwrap_or_default();
@@ -127,10 +146,12 @@ fn is_base_60(text: &str) -> bool {
 
 /// `2001-01-01` and what may follow.
 fn is_timestamp(text: &str) -> bool {
-    let year = text.get(..4).is_some_and(|year| year.bytes().all(|byte| byte.is_ascii_digit()));
+    let year = text
+        .get(..4)
+        .is_some_and(|year| year.bytes().all(|byte| byte.is_ascii_digit()));
     let rest = text.get(4..).unwrap_or_default();
     year && rest.starts_with('-')
-        && rest
-            .chars()
-            .all(|c| c.is_ascii_digit() || matches!(c, '-' | '+' | ':' | '.' | 'T' | 't' | 'Z' | 'z' | ' '))
+        && rest.chars().all(|c| {
+            c.is_ascii_digit() || matches!(c, '-' | '+' | ':' | '.' | 'T' | 't' | 'Z' | 'z' | ' ')
+        })
 }

@@ -18,7 +18,10 @@ fn read(yaml: &str) -> Value {
             Read::Float(value) => json!(value),
             Read::Text(text) => json!(text),
             Read::List(items) => items.iter().map(value).collect(),
-            Read::Map(map) => map.iter().map(|(key, entry)| (key.clone(), value(&entry.node))).collect(),
+            Read::Map(map) => map
+                .iter()
+                .map(|(key, entry)| (key.clone(), value(&entry.node)))
+                .collect(),
         }
     }
     let mut report = Report::new(false);

@@ -1,4 +1,5 @@
-//! The fuzz target without a fuzzer: over the committed corpus, the cases beside Docker Compose, and damaged copies of both.
+//! The fuzz target without a fuzzer: over the committed corpus, the cases beside Docker Compose,
+//! and damaged copies of both.
 
 use std::fs;
 
@@ -9,22 +10,29 @@ use super::*;
 
 fn folder(path: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    let mut found: Vec<_> =
-        fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    let mut found: Vec<_> = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     found.sort();
     found
 }
 
 /// Inputs that mean something: of the corpus, and the files of each case.
 fn inputs() -> Vec<Vec<u8>> {
-    let mut inputs: Vec<Vec<u8>> =
-        folder("fuzz/corpus/load").iter().map(|path| fs::read(path).unwrap()).collect();
+    let mut inputs: Vec<Vec<u8>> = folder("fuzz/corpus/load")
+        .iter()
+        .map(|path| fs::read(path).unwrap())
+        .collect();
     for path in folder("src/load/cases") {
         let text = fs::read_to_string(path).unwrap();
         for case in text.split("\n=== ") {
             let files = case.find("\n--- ").map_or("", |at| &case[at + 1..]);
-            let end =
-                files.find("\n--- expected").or_else(|| files.find("\n--- ours")).unwrap_or(files.len());
+            let end = files
+                .find("\n--- expected")
+                .or_else(|| files.find("\n--- ours"))
+                .unwrap_or(files.len());
             inputs.push(files.as_bytes()[..end].to_vec());
         }
     }
@@ -41,7 +49,12 @@ fn inputs_that_mean_something() {
             wrong.push(String::from_utf8_lossy(input).into_owned());
         }
     }
-    assert!(wrong.is_empty(), "{} inputs:\n{}", wrong.len(), wrong.join("\n\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} inputs:\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    );
 }
 
 proptest! {

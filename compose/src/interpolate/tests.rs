@@ -5,8 +5,12 @@ use proptest::prelude::*;
 use super::*;
 
 fn with(text: &str, variables: &[(&str, &str)]) -> Result<String, TemplateError> {
-    let lookup =
-        |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    let lookup = |name: &str| {
+        variables
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
     substitute(text, &lookup, &mut BTreeSet::new())
 }
 
@@ -46,7 +50,12 @@ fn forms_without_and_with_a_value_and_with_an_empty_one() {
         ("${X:-{a}", "{a", "val", "{a"),
         ("${X:-a}b}c", "ab}c", "valb}c", "ab}c"),
         (r"${X:-a\}b}", r"a\}b", "val", r"a\}b"),
-        ("${X?e}", "!variable `X` is required and not set: e", "val", ""),
+        (
+            "${X?e}",
+            "!variable `X` is required and not set: e",
+            "val",
+            "",
+        ),
         (
             "${X:?e}",
             "!variable `X` is required and not set: e",
@@ -66,11 +75,19 @@ fn forms_without_and_with_a_value_and_with_an_empty_one() {
             "val",
             "!variable `Y` is required and not set: q",
         ),
-        ("${X", "!`${X` is not a variable", "!`${X` is not a variable", "!`${X` is not a variable"),
+        (
+            "${X",
+            "!`${X` is not a variable",
+            "!`${X` is not a variable",
+            "!`${X` is not a variable",
+        ),
     ];
     for (text, unset, set, empty) in table {
-        for (expected, variables) in [(unset, &[][..]), (set, &[("X", "val")][..]), (empty, &[("X", "")][..])]
-        {
+        for (expected, variables) in [
+            (unset, &[][..]),
+            (set, &[("X", "val")][..]),
+            (empty, &[("X", "")][..]),
+        ] {
             let got = with(text, variables).unwrap_or_else(|error| format!("!{error}"));
             assert_eq!(got, expected, "{text} with {variables:?}");
         }
@@ -80,10 +97,13 @@ fn forms_without_and_with_a_value_and_with_an_empty_one() {
 #[test]
 fn what_is_no_variable_is_said() {
     for text in [
-        "${}", "${1}", "${X!}", "${X y}", "${X :-a}", "${X/a/b}", "${X:=v}", "${ü}", "${X.y}", "${X:}",
-        "${X-y",
+        "${}", "${1}", "${X!}", "${X y}", "${X :-a}", "${X/a/b}", "${X:=v}", "${ü}", "${X.y}",
+        "${X:}", "${X-y",
     ] {
-        assert!(matches!(with(text, &[]), Err(TemplateError::Syntax(_))), "{text}");
+        assert!(
+            matches!(with(text, &[]), Err(TemplateError::Syntax(_))),
+            "{text}"
+        );
     }
 }
 
@@ -100,7 +120,10 @@ fn a_default_that_is_not_used_is_not_looked_at() {
 #[test]
 fn growth_is_bounded() {
     let long = "x".repeat(100_000);
-    assert_eq!(with(&"$X".repeat(100), &[("X", &long)]), Err(TemplateError::TooLarge));
+    assert_eq!(
+        with(&"$X".repeat(100), &[("X", &long)]),
+        Err(TemplateError::TooLarge)
+    );
     assert!(with(&"${A:-".repeat(200), &[]).is_err());
     assert_eq!(
         with(&format!("{}{}", "${A:-".repeat(200), "}".repeat(200)), &[]),

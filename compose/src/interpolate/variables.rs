@@ -19,11 +19,13 @@ pub struct Variable {
     pub required: bool,
     /// What `${NAME:-…}` or `${NAME-…}` puts in its place, as written; empty: nothing.
     pub default_value: String,
-    /// What `${NAME:+…}` or `${NAME+…}` puts in its place when it is set, as written; empty: nothing.
+    /// What `${NAME:+…}` or `${NAME+…}` puts in its place when it is set, as written; empty:
+    /// nothing.
     pub alternate_value: String,
 }
 
-/// The variables of a tree's strings, in order of their names. Of several uses of one the last counts.
+/// The variables of a tree's strings, in order of their names. Of several uses of one the last
+/// counts.
 pub(crate) fn variables(tree: &Node) -> Vec<Variable> {
     let mut found = BTreeMap::new();
     walk(tree, &mut found);
@@ -60,7 +62,12 @@ fn in_text(text: &str, found: &mut BTreeMap<String, Variable>, depth: usize) {
             continue;
         }
         let operator = body[name.len()..].trim_start_matches(':');
-        let argument = |operators: &[char]| operator.strip_prefix(operators).unwrap_or_default().to_owned();
+        let argument = |operators: &[char]| {
+            operator
+                .strip_prefix(operators)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let variable = Variable {
             name: name.to_owned(),
             required: operator.starts_with('?'),
@@ -79,9 +86,16 @@ mod tests {
     use crate::node::Span;
 
     fn of(text: &str) -> Vec<String> {
-        let shown =
-            |v: Variable| format!("{} {} [{}] [{}]", v.name, v.required, v.default_value, v.alternate_value);
-        variables(&Node::text(text, Span::default())).into_iter().map(shown).collect()
+        let shown = |v: Variable| {
+            format!(
+                "{} {} [{}] [{}]",
+                v.name, v.required, v.default_value, v.alternate_value
+            )
+        };
+        variables(&Node::text(text, Span::default()))
+            .into_iter()
+            .map(shown)
+            .collect()
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Small projects beside Docker Compose's reading of them, by topic, in `cases/*.txt`.
 //!
-//! A case begins with `=== what it shows`; then come its files, each after `--- name`, and its reading after `--- expected`: one line of
-//! JSON, or `refused`. `--- files a.yaml b.yaml` names what to load in place of `compose.yaml`, `--- profiles a b` active profiles. A line
-//! `--- ours, because …` stands before a reading of our own where Docker Compose's is not wanted.
+//! A case begins with `=== what it shows`; then come its files, each after `--- name`, and its
+//! reading after `--- expected`: one line of JSON, or `refused`. `--- files a.yaml b.yaml` names
+//! what to load in place of `compose.yaml`, `--- profiles a b` active profiles. A line `--- ours,
+//! because …` stands before a reading of our own where Docker Compose's is not wanted.
 //!
-//! With `UC_RECORD_CASES` as the path of a `docker-compose` program the readings are written anew: `cargo test -p uc-compose cases`.
+//! With `UC_RECORD_CASES` as the path of a `docker-compose` program the readings are written anew:
+//! `cargo test -p uc-compose cases`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,8 +21,11 @@ use super::*;
 use crate::{Severity, render};
 
 /// The environment of every case.
-const ENVIRONMENT: [(&str, &str); 3] =
-    [("PATH", "/usr/bin:/bin"), ("HOME", "/home/corpus"), ("OUTSIDE", "outside")];
+const ENVIRONMENT: [(&str, &str); 3] = [
+    ("PATH", "/usr/bin:/bin"),
+    ("HOME", "/home/corpus"),
+    ("OUTSIDE", "outside"),
+];
 
 #[derive(Debug, Default, Clone)]
 struct Case {
@@ -38,7 +43,10 @@ fn directory() -> PathBuf {
 }
 
 fn topics() -> Vec<PathBuf> {
-    let mut found: Vec<_> = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut found: Vec<_> = fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     found.sort();
     found
 }
@@ -54,11 +62,16 @@ fn parse(text: &str) -> Vec<Case> {
     for line in text.split_inclusive('\n') {
         let trimmed = line.trim_end();
         if let Some(name) = trimmed.strip_prefix("=== ") {
-            cases.push(Case { name: name.to_owned(), ..Case::default() });
+            cases.push(Case {
+                name: name.to_owned(),
+                ..Case::default()
+            });
             into = Into::Nothing;
             continue;
         }
-        let Some(case) = cases.last_mut() else { continue };
+        let Some(case) = cases.last_mut() else {
+            continue;
+        };
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
         if let Some(header) = trimmed.strip_prefix("--- ") {
             into = Into::Nothing;
@@ -95,23 +108,37 @@ impl Case {
     }
 
     fn text(&self, name: &str) -> Option<String> {
-        self.files.iter().find(|(known, _)| known == name).map(|(_, text)| text.clone())
+        self.files
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, text)| text.clone())
     }
 
     fn request(&self) -> LoadRequest {
-        let source = |name: &str| SourceFile { path: name.into(), text: self.text(name).unwrap() };
+        let source = |name: &str| SourceFile {
+            path: name.into(),
+            text: self.text(name).unwrap(),
+        };
         LoadRequest {
             files: self.loaded().into_iter().map(source).collect(),
             project_name: Some("corpus".into()),
             directory: "/project".into(),
-            environment: ENVIRONMENT.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-            dotenv: self.text(".env").map(|_| source(".env")).into_iter().collect(),
+            environment: ENVIRONMENT
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect(),
+            dotenv: self
+                .text(".env")
+                .map(|_| source(".env"))
+                .into_iter()
+                .collect(),
             profiles: self.profiles.clone(),
             ..LoadRequest::default()
         }
     }
 
-    /// Our reading, with the diagnostics. That we refuse what only a deployment to several machines minds is no difference.
+    /// Our reading, with the diagnostics. That we refuse what only a deployment to several machines
+    /// minds is no difference.
     fn ours(&self) -> (Option<Json>, String) {
         let refused = self.expected.trim() == "refused";
         let request = self.request();
@@ -119,14 +146,19 @@ impl Case {
         let mut report = Report::new(false);
         let files = |path: &Path| {
             let name = path.strip_prefix("/project").ok().and_then(Path::to_str);
-            name.and_then(|name| self.text(name)).ok_or_else(|| std::io::ErrorKind::NotFound.into())
+            name.and_then(|name| self.text(name))
+                .ok_or_else(|| std::io::ErrorKind::NotFound.into())
         };
-        let document = resolve(&request, &files, &mut read, &mut report).map(|project| project.to_json());
+        let document =
+            resolve(&request, &files, &mut read, &mut report).map(|project| project.to_json());
         let mut errors = report.finish();
         errors.retain(|d| d.severity == Severity::Error && (refused || d.rule != Rule::Refused));
         read.extend(request.files);
         read.extend(request.dotenv);
-        (document.filter(|_| errors.is_empty()), render(&errors, &read, false))
+        (
+            document.filter(|_| errors.is_empty()),
+            render(&errors, &read, false),
+        )
     }
 
     fn record(&self, program: &Path) -> String {
@@ -148,7 +180,10 @@ impl Case {
         command.args(["--project-name", "corpus", "config", "--format", "json"]);
         let output = command.output().unwrap();
         if !output.status.success() {
-            return format!("refused\n# {}", String::from_utf8_lossy(&output.stderr).trim());
+            return format!(
+                "refused\n# {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         let text = String::from_utf8(output.stdout).unwrap();
         let text = text.replace(root.to_str().unwrap(), "/project");
@@ -172,8 +207,12 @@ fn written(cases: &[Case]) -> String {
         for (name, text) in &case.files {
             let _ = write!(out, "--- {name}\n{text}");
         }
-        let _ =
-            writeln!(out, "--- {}\n{}\n", case.ours.as_deref().unwrap_or("expected"), case.expected.trim());
+        let _ = writeln!(
+            out,
+            "--- {}\n{}\n",
+            case.ours.as_deref().unwrap_or("expected"),
+            case.expected.trim()
+        );
     }
     out
 }
@@ -197,10 +236,16 @@ fn as_docker_compose_reads_them() {
             count += 1;
             let (ours, errors) = case.ours();
             if recorder.is_some() && case.ours.is_some() {
-                case.expected = ours.as_ref().map_or_else(|| "refused".to_owned(), Json::to_string);
+                case.expected = ours
+                    .as_ref()
+                    .map_or_else(|| "refused".to_owned(), Json::to_string);
             }
             let expected: Option<Json> = serde_json::from_str(case.expected.trim()).ok();
-            assert!(expected.is_some() || case.expected.trim() == "refused", "{}: no reading", case.name);
+            assert!(
+                expected.is_some() || case.expected.trim() == "refused",
+                "{}: no reading",
+                case.name
+            );
             let difference = match (&ours, &expected) {
                 (None, None) => continue,
                 (Some(_), None) => format!("accepted, and Docker Compose refuses it {said}"),
@@ -214,7 +259,15 @@ fn as_docker_compose_reads_them() {
             fs::write(&path, written(&cases)).unwrap();
         }
     }
-    let wrong: Vec<_> = wrong.iter().map(|(name, difference)| format!("{name}: {difference}")).collect();
-    assert!(wrong.is_empty(), "{} of {count} cases:\n{}", wrong.len(), wrong.join("\n"));
+    let wrong: Vec<_> = wrong
+        .iter()
+        .map(|(name, difference)| format!("{name}: {difference}"))
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {count} cases:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(count > 0);
 }

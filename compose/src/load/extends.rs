@@ -39,15 +39,30 @@ impl Link {
 
 impl Loader<'_> {
     /// Puts every service of the document that extends another one on top of that.
-    pub(super) fn extend(&mut self, document: &mut Node, file: &Path, places: &Places, scope: &Scope<'_>) {
-        let Some(map) = services_mut(document) else { return };
-        if map.values().all(|entry| entry.node.get("extends").is_none()) {
+    pub(super) fn extend(
+        &mut self,
+        document: &mut Node,
+        file: &Path,
+        places: &Places,
+        scope: &Scope<'_>,
+    ) {
+        let Some(map) = services_mut(document) else {
+            return;
+        };
+        if map
+            .values()
+            .all(|entry| entry.node.get("extends").is_none())
+        {
             return;
         }
         // Another document may know other variables.
         self.extended.clear();
         let original = map.clone();
-        let services = Services { file, map: &original, places };
+        let services = Services {
+            file,
+            map: &original,
+            places,
+        };
         self.report.path_push("services");
         for (name, entry) in map.iter_mut() {
             if entry.node.get("extends").is_none() {
@@ -73,10 +88,15 @@ impl Loader<'_> {
         chain: &mut Vec<Link>,
     ) -> Option<Node> {
         let mut service = services.map.get(name)?.node.clone();
-        let Value::Map(own) = &mut service.value else { return Some(service) };
-        let Some(extends) = own.shift_remove("extends") else { return Some(service) };
+        let Value::Map(own) = &mut service.value else {
+            return Some(service);
+        };
+        let Some(extends) = own.shift_remove("extends") else {
+            return Some(service);
+        };
         let base = extends.node.get("service");
-        let Some((base_name, span)) = base.and_then(|node| Some((node.as_text()?.to_owned(), node.span)))
+        let Some((base_name, span)) =
+            base.and_then(|node| Some((node.as_text()?.to_owned(), node.span)))
         else {
             let unreadable = base.map_or(&extends.node.value, |node| &node.value) == &Value::Broken;
             if !unreadable {
@@ -86,7 +106,11 @@ impl Loader<'_> {
             }
             return None;
         };
-        let link = Link { file: services.file.to_owned(), service: name.to_owned(), span };
+        let link = Link {
+            file: services.file.to_owned(),
+            service: name.to_owned(),
+            span,
+        };
         if chain.iter().any(|known| known.is(&link)) || chain.len() >= MAX_CHAIN {
             let closing = chain.last().map_or(span, |last| last.span);
             chain.push(link);
@@ -94,21 +118,28 @@ impl Loader<'_> {
             return None;
         }
         chain.push(link);
-        let base =
-            match extends.node.get("file").and_then(|node| Some((node.as_text()?.to_owned(), node.span))) {
-                Some((path, span_of_file)) => {
-                    let file = PathBuf::from(path);
-                    let extended = self.extended_file(&file, span_of_file, variables)?;
-                    let empty = Map::new();
-                    let map = match extended.tree.get("services").map(|node| &node.value) {
-                        Some(Value::Map(map)) => map,
-                        _ => &empty,
-                    };
-                    let others = Services { file: &file, map, places: &extended.places };
-                    self.base(&base_name, span, &others, variables, chain)
-                }
-                None => self.base(&base_name, span, services, variables, chain),
-            };
+        let base = match extends
+            .node
+            .get("file")
+            .and_then(|node| Some((node.as_text()?.to_owned(), node.span)))
+        {
+            Some((path, span_of_file)) => {
+                let file = PathBuf::from(path);
+                let extended = self.extended_file(&file, span_of_file, variables)?;
+                let empty = Map::new();
+                let map = match extended.tree.get("services").map(|node| &node.value) {
+                    Some(Value::Map(map)) => map,
+                    _ => &empty,
+                };
+                let others = Services {
+                    file: &file,
+                    map,
+                    places: &extended.places,
+                };
+                self.base(&base_name, span, &others, variables, chain)
+            }
+            None => self.base(&base_name, span, services, variables, chain),
+        };
         let mut base = base?;
         if !self.afford(base.count(), span) {
             return None;
@@ -128,13 +159,18 @@ impl Loader<'_> {
         if services.map.contains_key(name) {
             return self.extended(name, services, variables, chain);
         }
-        let hint =
-            nearest::did_you_mean(name, services.map.keys().map(String::as_str)).unwrap_or_else(|| {
-                "name a service of the same file, or add `file:` with the file that it is in".to_owned()
+        let hint = nearest::did_you_mean(name, services.map.keys().map(String::as_str))
+            .unwrap_or_else(|| {
+                "name a service of the same file, or add `file:` with the file that it is in"
+                    .to_owned()
             });
         let file = self.shown(services.file);
         self.report
-            .error(Rule::Reference, span, format!("there is no service `{name}` to extend in `{file}`"))
+            .error(
+                Rule::Reference,
+                span,
+                format!("there is no service `{name}` to extend in `{file}`"),
+            )
             .hint(hint);
         None
     }
@@ -142,7 +178,11 @@ impl Loader<'_> {
     fn circle(&mut self, chain: &[Link], span: Span) {
         let several = chain.iter().any(|link| link.file != chain[0].file);
         let shown = |link: &Link| {
-            let file = if several { format!(" of `{}`", self.shown(&link.file)) } else { String::new() };
+            let file = if several {
+                format!(" of `{}`", self.shown(&link.file))
+            } else {
+                String::new()
+            };
             format!("`{}`{file}", link.service)
         };
         let message = if chain.len() > MAX_CHAIN {
@@ -159,18 +199,28 @@ impl Loader<'_> {
             }
             format!("services extend each other: {}", circle.join(" → "))
         };
-        self.report.error(Rule::Reference, span, message).hint("remove one of these `extends`");
+        self.report
+            .error(Rule::Reference, span, message)
+            .hint("remove one of these `extends`");
     }
 
-    /// Another file's services: in long form, its paths from its own directory, nothing extended or included yet.
-    fn extended_file(&mut self, path: &Path, span: Span, variables: &Environment) -> Option<Rc<Extended>> {
+    /// Another file's services: in long form, its paths from its own directory, nothing extended or
+    /// included yet.
+    fn extended_file(
+        &mut self,
+        path: &Path,
+        span: Span,
+        variables: &Environment,
+    ) -> Option<Rc<Extended>> {
         if let Some(known) = self.extended.get(path) {
             return known.clone();
         }
         let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
         let loaded = self.read(path, span).map(|file| {
-            let mut extended =
-                Extended { tree: Node::new(Value::Map(Map::new()), span), places: Places::new() };
+            let mut extended = Extended {
+                tree: Node::new(Value::Map(Map::new()), span),
+                places: Places::new(),
+            };
             // Its problems are in it, not where it is named.
             let outer = self.report.path_replace(Vec::new());
             for document in file.documents {

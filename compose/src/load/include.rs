@@ -1,28 +1,40 @@
-//! `include`: other projects' files, each read with its own directory and variables, below what the including file says.
+//! `include`: other projects' files, each read with its own directory and variables, below what the
+//! including file says.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::model::{File, Loader, Scope};
-use crate::canonical;
 use crate::diagnostic::Rule;
 use crate::environment::Environment;
-use crate::merge;
 use crate::node::{Entry, Map, Node, Span, Value};
 use crate::reset::{self, Places};
 use crate::schema::{self, Shape};
+use crate::{canonical, merge};
 
 /// What a file gives to those that include it.
-const IMPORTED: [&str; 6] = ["services", "volumes", "networks", "secrets", "configs", "models"];
+const IMPORTED: [&str; 6] = [
+    "services", "volumes", "networks", "secrets", "configs", "models",
+];
 
 /// Deepest nesting of includes: bounds recursion.
 const MAX_NESTING: usize = 50;
 
 impl Loader<'_> {
     /// Brings everything that the document includes into it. What it says itself counts more.
-    pub(super) fn include(&mut self, document: &mut Node, path: &Path, places: &Places, scope: &Scope<'_>) {
-        let Value::Map(map) = &mut document.value else { return };
-        let Some(include) = map.shift_remove("include") else { return };
+    pub(super) fn include(
+        &mut self,
+        document: &mut Node,
+        path: &Path,
+        places: &Places,
+        scope: &Scope<'_>,
+    ) {
+        let Value::Map(map) = &mut document.value else {
+            return;
+        };
+        let Some(include) = map.shift_remove("include") else {
+            return;
+        };
         let mut including = scope.including.clone();
         including.push(path);
         if including.len() > MAX_NESTING {
@@ -48,10 +60,17 @@ impl Loader<'_> {
 
     /// What one item includes. `None`: why has been reported.
     fn included(&mut self, item: &Node, including: &[&Path], scope: &Scope<'_>) -> Option<Node> {
-        let paths: Vec<(&str, Span)> =
-            item.get("path").map_or(&[][..], Node::items).iter().filter_map(text).collect();
+        let paths: Vec<(&str, Span)> = item
+            .get("path")
+            .map_or(&[][..], Node::items)
+            .iter()
+            .filter_map(text)
+            .collect();
         let Some((first, _)) = paths.first() else {
-            if item.value != Value::Broken && item.get("path").is_none_or(|node| node.value != Value::Broken)
+            if item.value != Value::Broken
+                && item
+                    .get("path")
+                    .is_none_or(|node| node.value != Value::Broken)
             {
                 self.report
                     .error(Rule::Value, item.span, "an included file needs `path`")
@@ -60,7 +79,10 @@ impl Loader<'_> {
             return None;
         };
         let first = inside(&scope.directory, first);
-        let directory = match item.get_text("project_directory").filter(|directory| !directory.is_empty()) {
+        let directory = match item
+            .get_text("project_directory")
+            .filter(|directory| !directory.is_empty())
+        {
             Some(directory) => inside(&scope.directory, directory),
             None => first.parent().unwrap_or(Path::new("/")).to_owned(),
         };
@@ -68,7 +90,11 @@ impl Loader<'_> {
         for (index, (path, span)) in paths.iter().enumerate() {
             if is_remote(path) {
                 self.report
-                    .error(Rule::Refused, *span, format!("`{path}` is not a file of this computer"))
+                    .error(
+                        Rule::Refused,
+                        *span,
+                        format!("`{path}` is not a file of this computer"),
+                    )
                     .hint("clone it, and include the clone");
                 continue;
             }
@@ -83,15 +109,25 @@ impl Loader<'_> {
         if files.iter().all(|file: &File| file.documents.is_empty()) {
             return None;
         }
-        let inner = Scope { directory, variables, including: including.to_vec() };
+        let inner = Scope {
+            directory,
+            variables,
+            including: including.to_vec(),
+        };
         let outer = self.report.path_replace(Vec::new());
         let tree = self.model(files, &inner);
         self.report.path_replace(outer);
         Some(tree)
     }
 
-    /// The variables for an included file: those of the including one count more than its own `.env`.
-    fn variables(&mut self, item: &Node, directory: &Path, scope: &Scope<'_>) -> Option<Environment> {
+    /// The variables for an included file: those of the including one count more than its own
+    /// `.env`.
+    fn variables(
+        &mut self,
+        item: &Node,
+        directory: &Path,
+        scope: &Scope<'_>,
+    ) -> Option<Environment> {
         let mut variables = scope.variables.nested();
         if self.is_full() {
             return Some(variables);
@@ -105,7 +141,11 @@ impl Loader<'_> {
             }
             return Some(variables);
         }
-        for (name, span) in named.iter().filter_map(text).filter(|(name, _)| *name != "/dev/null") {
+        for (name, span) in named
+            .iter()
+            .filter_map(text)
+            .filter(|(name, _)| *name != "/dev/null")
+        {
             let path = inside(&scope.directory, name);
             match self.files.read(&path) {
                 Ok(text) => self.add_variables(path, text, &mut variables),
@@ -124,10 +164,20 @@ impl Loader<'_> {
     }
 
     fn circle_of_files(&mut self, path: &Path, including: &[&Path], span: Span) {
-        let circle = including.iter().copied().skip_while(|file| *file != path).chain([path]);
-        let circle: Vec<_> = circle.map(|path| format!("`{}`", self.shown(path))).collect();
+        let circle = including
+            .iter()
+            .copied()
+            .skip_while(|file| *file != path)
+            .chain([path]);
+        let circle: Vec<_> = circle
+            .map(|path| format!("`{}`", self.shown(path)))
+            .collect();
         self.report
-            .error(Rule::Reference, span, format!("files include each other: {}", circle.join(" → ")))
+            .error(
+                Rule::Reference,
+                span,
+                format!("files include each other: {}", circle.join(" → ")),
+            )
             .hint("remove one of these `include`");
     }
 }
@@ -142,22 +192,41 @@ fn inside(directory: &Path, path: &str) -> PathBuf {
 
 /// What Docker Compose would fetch from elsewhere.
 fn is_remote(path: &str) -> bool {
-    ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "oci://"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix))
+    [
+        "https://",
+        "http://",
+        "git://",
+        "ssh://",
+        "github.com/",
+        "git@",
+        "oci://",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix))
 }
 
 /// Puts what was included below the document.
 fn import(imported: Node, document: &mut Node, places: &Places) {
-    let Value::Map(mut imported) = imported.value else { return };
-    let Value::Map(own) = &mut document.value else { return };
+    let Value::Map(mut imported) = imported.value else {
+        return;
+    };
+    let Value::Map(own) = &mut document.value else {
+        return;
+    };
     for kind in IMPORTED {
-        let Some(Entry { key, node }) = imported.shift_remove(kind) else { continue };
-        let Value::Map(map) = node.value else { continue };
-        let target = own
-            .entry(kind.to_owned())
-            .or_insert_with(|| Entry { key, node: Node::new(Value::Map(Map::new()), node.span) });
-        let Value::Map(target) = &mut target.node.value else { continue };
+        let Some(Entry { key, node }) = imported.shift_remove(kind) else {
+            continue;
+        };
+        let Value::Map(map) = node.value else {
+            continue;
+        };
+        let target = own.entry(kind.to_owned()).or_insert_with(|| Entry {
+            key,
+            node: Node::new(Value::Map(Map::new()), node.span),
+        });
+        let Value::Map(target) = &mut target.node.value else {
+            continue;
+        };
         let shape = item_shape(kind);
         for (name, mut entry) in map {
             match target.get_mut(&name) {

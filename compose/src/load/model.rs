@@ -1,4 +1,5 @@
-//! Files of one working directory and one set of variables as one tree: the main files, or those of an `include`.
+//! Files of one working directory and one set of variables as one tree: the main files, or those of
+//! an `include`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -8,19 +9,20 @@ use std::rc::Rc;
 use crate::canonical::{self, Context};
 use crate::diagnostic::Rule;
 use crate::environment::Environment;
-use crate::interpolate;
-use crate::merge;
 use crate::node::{Entry, Map, Node, Span, Value};
 use crate::parse::{self, MAX_BYTES};
 use crate::report::Report;
 use crate::request::{LoadRequest, ReadFile, SourceFile};
 use crate::reset::{self, Places};
 use crate::schema::{self, Shape};
+use crate::{interpolate, merge};
 
-/// Most files that one project may bring together by `include` and `extends`: bounds what a load reads.
+/// Most files that one project may bring together by `include` and `extends`: bounds what a load
+/// reads.
 const MAX_FILES: usize = 1_000;
 
-/// Most values of all files together, those of extended services counted each time: a bound on memory, twice what one file may have.
+/// Most values of all files together, those of extended services counted each time: a bound on
+/// memory, twice what one file may have.
 const MAX_NODES: usize = 2_000_000;
 
 /// A load on its way.
@@ -72,21 +74,34 @@ impl Loader<'_> {
         }
         let mut tree = tree.unwrap_or_else(|| Node::new(Value::Map(Map::new()), Span::default()));
         complete_builds(&mut tree, &scope.directory);
-        resolve_devices(&mut tree, &scope.directory, scope.variables.get("HOME").as_deref());
+        resolve_devices(
+            &mut tree,
+            &scope.directory,
+            scope.variables.get("HOME").as_deref(),
+        );
         tree
     }
 
     /// A document on top of what came before it.
-    fn document(&mut self, document: Node, earlier: Option<Node>, path: &Path, scope: &Scope<'_>) -> Node {
+    fn document(
+        &mut self,
+        document: Node,
+        earlier: Option<Node>,
+        path: &Path,
+        scope: &Scope<'_>,
+    ) -> Node {
         let (mut document, places) = self.normal(document, &scope.directory, &scope.variables);
         self.include(&mut document, path, &places, scope);
         self.extend(&mut document, path, &places, scope);
-        let Some(mut earlier) = earlier else { return document };
+        let Some(mut earlier) = earlier else {
+            return document;
+        };
         reset::apply(&places, &mut earlier, &[]);
         merge::merge(earlier, document, Shape::Object(schema::TOP))
     }
 
-    /// A document with variables put in and in long form, and the places that it resets or overrides.
+    /// A document with variables put in and in long form, and the places that it resets or
+    /// overrides.
     pub(super) fn normal(
         &mut self,
         mut document: Node,
@@ -111,7 +126,10 @@ impl Loader<'_> {
 
     /// A path as people would name it.
     pub(super) fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(&self.request.directory).unwrap_or(path).display().to_string()
+        path.strip_prefix(&self.request.directory)
+            .unwrap_or(path)
+            .display()
+            .to_string()
     }
 
     /// Whether no more files are read.
@@ -124,7 +142,11 @@ impl Loader<'_> {
         let shown = self.shown(path);
         if self.is_full() {
             self.report
-                .error(Rule::File, span, format!("more than {MAX_FILES} files belong to the project"))
+                .error(
+                    Rule::File,
+                    span,
+                    format!("more than {MAX_FILES} files belong to the project"),
+                )
                 .hint("name fewer files in `include`, `extends` and `env_file`");
             return None;
         }
@@ -136,15 +158,23 @@ impl Loader<'_> {
                     io::ErrorKind::InvalidData => "it must be text in UTF-8",
                     _ => "correct the path, or make the file readable",
                 };
-                self.report.error(Rule::File, span, format!("cannot read `{shown}`: {error}")).hint(hint);
+                self.report
+                    .error(Rule::File, span, format!("cannot read `{shown}`: {error}"))
+                    .hint(hint);
                 return None;
             }
         };
-        let source = SourceFile { path: path.to_owned(), text };
+        let source = SourceFile {
+            path: path.to_owned(),
+            text,
+        };
         let file = self.report.add_file(path.to_owned());
         let documents = self.parse(&source, file);
         self.read.push(source);
-        Some(File { path: path.to_owned(), documents })
+        Some(File {
+            path: path.to_owned(),
+            documents,
+        })
     }
 
     /// Whether so many more values are within the limit; if not, that is said at `span`.
@@ -152,14 +182,23 @@ impl Loader<'_> {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes > MAX_NODES {
             self.report
-                .error(Rule::File, span, format!("the project grows beyond {MAX_NODES} values"))
+                .error(
+                    Rule::File,
+                    span,
+                    format!("the project grows beyond {MAX_NODES} values"),
+                )
                 .hint("include and extend less: what is extended counts each time");
         }
         self.nodes <= MAX_NODES
     }
 
     /// Adds the variables of a `.env` file that was read.
-    pub(super) fn add_variables(&mut self, path: PathBuf, text: String, variables: &mut Environment) {
+    pub(super) fn add_variables(
+        &mut self,
+        path: PathBuf,
+        text: String,
+        variables: &mut Environment,
+    ) {
         let file = self.report.add_file(path.clone());
         let source = SourceFile { path, text };
         if small_enough(&source, file, self.report) {
@@ -177,11 +216,28 @@ impl Loader<'_> {
         let documents = parse::parse(&source.text, file, self.report);
         if documents.is_empty() && self.report.errors() == errors {
             self.report
-                .error(Rule::File, Span { file, ..Span::default() }, "the file is empty")
+                .error(
+                    Rule::File,
+                    Span {
+                        file,
+                        ..Span::default()
+                    },
+                    "the file is empty",
+                )
                 .hint("begin with `services:` and put the services below it");
         }
         let nodes = documents.iter().map(Node::count).sum();
-        if self.afford(nodes, Span { file, ..Span::default() }) { documents } else { Vec::new() }
+        if self.afford(
+            nodes,
+            Span {
+                file,
+                ..Span::default()
+            },
+        ) {
+            documents
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -194,7 +250,10 @@ pub(super) fn small_enough(source: &SourceFile, file: u32, report: &mut Report) 
     report
         .error(
             Rule::File,
-            Span { file, ..Span::default() },
+            Span {
+                file,
+                ..Span::default()
+            },
             format!("the file is larger than {megabytes} MB"),
         )
         .hint("a compose file is not that large: is it the right one?");
@@ -203,34 +262,55 @@ pub(super) fn small_enough(source: &SourceFile, file: u32, report: &mut Report) 
 
 /// Gives every build its context: without one it is the directory itself.
 fn complete_builds(tree: &mut Node, directory: &Path) {
-    let Some(services) = services_mut(tree) else { return };
+    let Some(services) = services_mut(tree) else {
+        return;
+    };
     for service in services.values_mut() {
-        let Value::Map(service) = &mut service.node.value else { continue };
-        let Some(build) = service.get_mut("build") else { continue };
+        let Value::Map(service) = &mut service.node.value else {
+            continue;
+        };
+        let Some(build) = service.get_mut("build") else {
+            continue;
+        };
         let span = build.key;
-        let Value::Map(build) = &mut build.node.value else { continue };
+        let Value::Map(build) = &mut build.node.value else {
+            continue;
+        };
         build.entry("context".into()).or_insert_with(|| {
             let here = canonical::clean(directory).to_string_lossy().into_owned();
-            Entry { key: span, node: Node::text(here, span) }
+            Entry {
+                key: span,
+                node: Node::text(here, span),
+            }
         });
     }
 }
 
 /// A volume of the local driver that is a bind mount has a path of this computer, too.
 fn resolve_devices(tree: &mut Node, directory: &Path, home: Option<&str>) {
-    let Value::Map(top) = &mut tree.value else { return };
-    let Some(Value::Map(volumes)) = top.get_mut("volumes").map(|entry| &mut entry.node.value) else { return };
+    let Value::Map(top) = &mut tree.value else {
+        return;
+    };
+    let Some(Value::Map(volumes)) = top.get_mut("volumes").map(|entry| &mut entry.node.value)
+    else {
+        return;
+    };
     for volume in volumes.values_mut() {
         if volume.node.get_text("driver") != Some("local") {
             continue;
         }
-        let Value::Map(volume) = &mut volume.node.value else { continue };
-        let Some(options) = volume.get_mut("driver_opts").map(|entry| &mut entry.node) else { continue };
+        let Value::Map(volume) = &mut volume.node.value else {
+            continue;
+        };
+        let Some(options) = volume.get_mut("driver_opts").map(|entry| &mut entry.node) else {
+            continue;
+        };
         if options.get_text("o") != Some("bind") {
             continue;
         }
         if let Value::Map(options) = &mut options.value
-            && let Some(Value::Text(device)) = options.get_mut("device").map(|entry| &mut entry.node.value)
+            && let Some(Value::Text(device)) =
+                options.get_mut("device").map(|entry| &mut entry.node.value)
         {
             *device = canonical::absolute(device, directory, home);
         }
@@ -239,7 +319,9 @@ fn resolve_devices(tree: &mut Node, directory: &Path, home: Option<&str>) {
 
 /// The services of a tree.
 pub(super) fn services_mut(tree: &mut Node) -> Option<&mut Map> {
-    let Value::Map(top) = &mut tree.value else { return None };
+    let Value::Map(top) = &mut tree.value else {
+        return None;
+    };
     match &mut top.get_mut("services")?.node.value {
         Value::Map(services) => Some(services),
         _ => None,

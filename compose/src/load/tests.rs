@@ -19,7 +19,10 @@ use crate::{Service, Severity, render};
 /// A request for one file, in `/srv/shop`, without variables.
 fn request(text: &str) -> LoadRequest {
     LoadRequest {
-        files: vec![SourceFile { path: "compose.yaml".into(), text: text.into() }],
+        files: vec![SourceFile {
+            path: "compose.yaml".into(),
+            text: text.into(),
+        }],
         directory: "/srv/shop".into(),
         ..LoadRequest::default()
     }
@@ -27,15 +30,21 @@ fn request(text: &str) -> LoadRequest {
 
 /// Several files: `1.yaml`, `2.yaml`, …
 fn several(texts: &[&str]) -> LoadRequest {
-    let files = texts
-        .iter()
-        .enumerate()
-        .map(|(index, text)| SourceFile { path: format!("{}.yaml", index + 1).into(), text: (*text).into() });
-    LoadRequest { files: files.collect(), ..request("") }
+    let files = texts.iter().enumerate().map(|(index, text)| SourceFile {
+        path: format!("{}.yaml", index + 1).into(),
+        text: (*text).into(),
+    });
+    LoadRequest {
+        files: files.collect(),
+        ..request("")
+    }
 }
 
 fn with_environment(mut request: LoadRequest, variables: &[(&str, &str)]) -> LoadRequest {
-    request.environment = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    request.environment = variables
+        .iter()
+        .map(|(name, value)| ((*name).into(), (*value).into()))
+        .collect();
     request
 }
 
@@ -67,12 +76,21 @@ fn spec(keys: &str) -> v1::ServiceSpec {
 }
 
 fn indented(keys: &str) -> String {
-    keys.lines().map(|line| format!("    {line}\n")).collect::<Vec<_>>().concat()
+    keys.lines()
+        .map(|line| format!("    {line}\n"))
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 /// Diagnostics as `severity line:column message`.
 fn found(request: &LoadRequest) -> Vec<String> {
-    let word = |severity| if severity == Severity::Error { "error" } else { "warning" };
+    let word = |severity| {
+        if severity == Severity::Error {
+            "error"
+        } else {
+            "warning"
+        }
+    };
     load(request)
         .diagnostics
         .iter()
@@ -81,7 +99,10 @@ fn found(request: &LoadRequest) -> Vec<String> {
 }
 
 fn found_in(keys: &str) -> Vec<String> {
-    found(&request(&format!("services:\n  web:\n    image: web:1\n{}", indented(keys))))
+    found(&request(&format!(
+        "services:\n  web:\n    image: web:1\n{}",
+        indented(keys)
+    )))
 }
 
 fn rendered(request: &LoadRequest) -> String {
@@ -97,5 +118,8 @@ fn strings(list: &[&str]) -> Vec<String> {
 }
 
 fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
-    entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    entries
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }

@@ -6,8 +6,11 @@ fn read(text: &str) -> (Vec<Node>, Vec<String>) {
     let mut report = Report::new(false);
     let file = report.add_file("f".into());
     let documents = parse(text, file, &mut report);
-    let found =
-        report.finish().into_iter().map(|d| format!("{}:{} {}", d.line, d.column, d.message)).collect();
+    let found = report
+        .finish()
+        .into_iter()
+        .map(|d| format!("{}:{} {}", d.line, d.column, d.message))
+        .collect();
     (documents, found)
 }
 
@@ -64,35 +67,63 @@ fn texts_over_several_lines() {
     let text = |key: &str| node.get_text(key).unwrap().to_owned();
     assert_eq!(
         (text("a"), text("b"), text("c"), text("d")),
-        ("x\n  }\n]\n".into(), "x y\n".into(), "x y".into(), "z".into())
+        (
+            "x\n  }\n]\n".into(),
+            "x y\n".into(),
+            "x y".into(),
+            "z".into()
+        )
     );
 }
 
 #[test]
 fn tags() {
-    let node = one("a: !!str 1\nb: !!int \"2\"\nc: !reset null\nd: !override [1]\ne: !!float 1\nf: ! x\n");
+    let node =
+        one("a: !!str 1\nb: !!int \"2\"\nc: !reset null\nd: !override [1]\ne: !!float 1\nf: ! x\n");
     assert_eq!(node.get("a").unwrap().value, Value::Text("1".into()));
     assert_eq!(node.get("b").unwrap().value, Value::Int(2));
     assert_eq!(node.get("c").unwrap().tag, Tag::Reset);
     assert_eq!(node.get("d").unwrap().tag, Tag::Override);
     assert_eq!(node.get("f").unwrap().value, Value::Text("x".into()));
-    assert_eq!(read("a: !!int x\n").1, ["1:4 `x` is not what its tag `!!int` says"]);
+    assert_eq!(
+        read("a: !!int x\n").1,
+        ["1:4 `x` is not what its tag `!!int` says"]
+    );
 }
 
 #[test]
 fn merge_keys_keep_what_is_there() {
-    let node = one("x: &x {a: 1, b: 1}\ny: &y {b: 2, c: 2}\nz: {b: 0, <<: [*x, *y]}\nq: {\"<<\": 1}\n");
-    let z: Vec<_> =
-        node.get("z").unwrap().entries().map(|(key, entry)| (key.clone(), entry.node.as_int())).collect();
-    assert_eq!(z, [("b".to_owned(), Some(0)), ("a".to_owned(), Some(1)), ("c".to_owned(), Some(2))]);
-    assert_eq!(node.get("q").unwrap().get("<<").unwrap().value, Value::Int(1));
+    let node =
+        one("x: &x {a: 1, b: 1}\ny: &y {b: 2, c: 2}\nz: {b: 0, <<: [*x, *y]}\nq: {\"<<\": 1}\n");
+    let z: Vec<_> = node
+        .get("z")
+        .unwrap()
+        .entries()
+        .map(|(key, entry)| (key.clone(), entry.node.as_int()))
+        .collect();
+    assert_eq!(
+        z,
+        [
+            ("b".to_owned(), Some(0)),
+            ("a".to_owned(), Some(1)),
+            ("c".to_owned(), Some(2))
+        ]
+    );
+    assert_eq!(
+        node.get("q").unwrap().get("<<").unwrap().value,
+        Value::Int(1)
+    );
 }
 
 #[test]
 fn every_duplicate_is_found() {
     assert_eq!(
         read("a: 1\na: 2\nb: {c: 1, c: 2}\na: 3\n").1,
-        ["2:1 key `a` is there twice", "3:11 key `c` is there twice", "4:1 key `a` is there twice"]
+        [
+            "2:1 key `a` is there twice",
+            "3:11 key `c` is there twice",
+            "4:1 key `a` is there twice"
+        ]
     );
 }
 

@@ -3,9 +3,8 @@
 use super::Shape::{
     Count, Distinct, Duration, Int, Items, List, Number, Object, OneOf, Options, Pairs, Size, Text,
 };
-use super::Short;
 use super::Unset::Empty;
-use super::{Key, Shape, honoured, noted, reported};
+use super::{Key, Shape, Short, honoured, noted, reported};
 
 const ROLLBACK: &str = "going back starts what ran before as fast as it can be";
 const ENGINE: &str = "the engine decides when it starts a container again";
@@ -25,17 +24,38 @@ pub(crate) const DEPLOY: &[Key] = &[
         "both: the name gives the addresses of the replicas that serve, in random order",
     ),
     honoured("replicas", Int, "how many containers, in replicated mode"),
-    honoured("labels", Pairs(Empty), "metadata on the service, not on its containers"),
+    honoured(
+        "labels",
+        Pairs(Empty),
+        "metadata on the service, not on its containers",
+    ),
     honoured("resources", Object(RESOURCES), "limits and reservations"),
-    honoured("restart_policy", Object(RESTART_POLICY), "restarts, in place of `restart`"),
+    honoured(
+        "restart_policy",
+        Object(RESTART_POLICY),
+        "restarts, in place of `restart`",
+    ),
     honoured("placement", Object(PLACEMENT), "which machines"),
-    honoured("update_config", Object(UPDATE), "how a change is rolled out"),
-    reported("rollback_config", Object(ROLLBACK_CONFIG), "how a failed change is taken back", ROLLBACK),
+    honoured(
+        "update_config",
+        Object(UPDATE),
+        "how a change is rolled out",
+    ),
+    reported(
+        "rollback_config",
+        Object(ROLLBACK_CONFIG),
+        "how a failed change is taken back",
+        ROLLBACK,
+    ),
 ];
 
 const RESOURCES: &[Key] = &[
     honoured("limits", Object(LIMIT), "no more than this"),
-    honoured("reservations", Object(RESERVATION), "must be free to be placed"),
+    honoured(
+        "reservations",
+        Object(RESERVATION),
+        "must be free to be placed",
+    ),
 ];
 
 const LIMIT: &[Key] = &[
@@ -53,16 +73,31 @@ const RESERVATION: &[Key] = &[
         "user-defined resources that must be there",
         "machines do not say what they have beyond CPUs and memory: use `placement.constraints`",
     ),
-    honoured("devices", Items(Short::Request, GPU), "device requests: GPUs, TPUs"),
+    honoured(
+        "devices",
+        Items(Short::Request, GPU),
+        "device requests: GPUs, TPUs",
+    ),
 ];
 
-const GENERIC: &[Key] = &[honoured("discrete_resource_spec", Object(DISCRETE), "kind and number")];
+const GENERIC: &[Key] = &[honoured(
+    "discrete_resource_spec",
+    Object(DISCRETE),
+    "kind and number",
+)];
 
-const DISCRETE: &[Key] = &[honoured("kind", Text, "which"), honoured("value", Number, "how many")];
+const DISCRETE: &[Key] = &[
+    honoured("kind", Text, "which"),
+    honoured("value", Number, "how many"),
+];
 
 /// A request for devices.
 pub(crate) const GPU: &[Key] = &[
-    honoured("capabilities", Distinct(&Text), "what they must be able to do"),
+    honoured(
+        "capabilities",
+        Distinct(&Text),
+        "what they must be able to do",
+    ),
     honoured("count", Count, "how many, or `all`"),
     honoured("device_ids", Distinct(&Text), "which"),
     honoured("driver", Text, "of which driver"),
@@ -73,7 +108,12 @@ const RESTART_POLICY: &[Key] = &[
     honoured("condition", Text, "`none`, `on-failure`, `any` (default)"),
     reported("delay", Duration, "wait between attempts", ENGINE),
     honoured("max_attempts", Int, "attempts before giving up"),
-    reported("window", Duration, "how long it must run to count as started", ENGINE),
+    reported(
+        "window",
+        Duration,
+        "how long it must run to count as started",
+        ENGINE,
+    ),
 ];
 
 const PLACEMENT: &[Key] = &[
@@ -83,14 +123,23 @@ const PLACEMENT: &[Key] = &[
         "must hold: `node.labels.x==y`, `node.hostname!=z`",
         "`node.id`, `node.hostname`, `node.role` (each machine is both), `node.platform.os`, `node.platform.arch`, `node.labels.*` (`uc machine label`)",
     ),
-    honoured("preferences", List(&Shape::Object(PREFERENCE)), "spread over the values of a label"),
+    honoured(
+        "preferences",
+        List(&Shape::Object(PREFERENCE)),
+        "spread over the values of a label",
+    ),
     honoured("max_replicas_per_node", Int, "most replicas on one machine"),
 ];
 
 const PREFERENCE: &[Key] = &[honoured("spread", Text, "the label")];
 
 const UPDATE: &[Key] = &[
-    noted("parallelism", Int, "how many at a time; 0 is all", "one when nothing is said"),
+    noted(
+        "parallelism",
+        Int,
+        "how many at a time; 0 is all",
+        "one when nothing is said",
+    ),
     honoured("delay", Duration, "wait between groups"),
     noted(
         "failure_action",
@@ -104,7 +153,11 @@ const UPDATE: &[Key] = &[
         "how long a new one is watched",
         "2 s without a health check when nothing is said",
     ),
-    honoured("max_failure_ratio", Number, "share of failures that is tolerated"),
+    honoured(
+        "max_failure_ratio",
+        Number,
+        "share of failures that is tolerated",
+    ),
     noted(
         "order",
         OneOf(&["start-first", "stop-first"]),
@@ -119,5 +172,9 @@ const ROLLBACK_CONFIG: &[Key] = &[
     honoured("failure_action", Text, "`continue` or `pause`"),
     honoured("monitor", Duration, "as in update_config"),
     honoured("max_failure_ratio", Number, "as in update_config"),
-    honoured("order", OneOf(&["start-first", "stop-first"]), "as in update_config"),
+    honoured(
+        "order",
+        OneOf(&["start-first", "stop-first"]),
+        "as in update_config",
+    ),
 ];

@@ -6,7 +6,12 @@ use super::{Key, honoured, noted};
 
 /// A published port.
 pub(crate) const PORT: &[Key] = &[
-    noted("name", Text, "a name for people", "without effect, as in Docker Compose"),
+    noted(
+        "name",
+        Text,
+        "a name for people",
+        "without effect, as in Docker Compose",
+    ),
     noted(
         "mode",
         OneOf(&["ingress", "host"]),
@@ -22,7 +27,12 @@ pub(crate) const PORT: &[Key] = &[
         "of a range for one container port, the machine takes a free one",
     ),
     honoured("protocol", Text, "`tcp`, `udp` or `sctp`"),
-    noted("app_protocol", Text, "what is spoken, such as `http`", "without effect, as in Docker Compose"),
+    noted(
+        "app_protocol",
+        Text,
+        "what is spoken, such as `http`",
+        "without effect, as in Docker Compose",
+    ),
 ];
 
 /// A mount.
@@ -41,7 +51,12 @@ pub(crate) const VOLUME: &[Key] = &[
     ),
     honoured("target", Text, "path in the container"),
     honoured("read_only", Bool, "no writing"),
-    noted("consistency", Text, "for Docker Desktop", "without effect, as in Docker on Linux"),
+    noted(
+        "consistency",
+        Text,
+        "for Docker Desktop",
+        "without effect, as in Docker on Linux",
+    ),
     honoured("bind", Object(BIND), "options of a host path"),
     honoured("volume", Object(NAMED), "options of a volume"),
     honoured("tmpfs", Object(TMPFS), "options of a tmpfs"),
@@ -70,14 +85,21 @@ const NAMED: &[Key] = &[
     honoured("subpath", Text, "only this part of it"),
 ];
 
-const TMPFS: &[Key] = &[honoured("size", Size, "most bytes"), honoured("mode", Mode, "permissions")];
+const TMPFS: &[Key] = &[
+    honoured("size", Size, "most bytes"),
+    honoured("mode", Mode, "permissions"),
+];
 
 const IMAGE: &[Key] = &[honoured("subpath", Text, "only this part of it")];
 
 /// A config or secret for a service.
 pub(crate) const GRANT: &[Key] = &[
     honoured("source", Text, "its name at the top level"),
-    honoured("target", Text, "path in the container; `/run/secrets/NAME` or `/NAME`"),
+    honoured(
+        "target",
+        Text,
+        "path in the container; `/run/secrets/NAME` or `/NAME`",
+    ),
     honoured("uid", Text, "owner"),
     honoured("gid", Text, "group"),
     honoured("mode", Mode, "permissions"),

@@ -1,17 +1,15 @@
 //! Keys of a service.
 
-use super::Names;
-use super::Scalar;
 use super::Shape::{
-    Any, Bool, Command, Distinct, Duration, Files, Hosts, Int, Items, List, Microseconds, Named, Number,
-    NumberOrText, Object, OneOf, Options, OrObject, Pairs, Path, Set, Size, Test, Text, TextOrList,
+    Any, Bool, Command, Distinct, Duration, Files, Hosts, Int, Items, List, Microseconds, Named,
+    Number, NumberOrText, Object, OneOf, Options, OrObject, Pairs, Path, Set, Size, Test, Text,
+    TextOrList,
 };
-use super::Short;
 use super::Unset::{Empty, FromEnvironment, FromProcess};
 use super::build::BUILD;
 use super::deploy::{DEPLOY, GPU};
 use super::mounts::{GRANT, PORT, VOLUME};
-use super::{Key, Shape, honoured, noted, refused, reported};
+use super::{Key, Names, Scalar, Shape, Short, honoured, noted, refused, reported};
 
 const WINDOWS: &str = "it is for Windows containers; machines run Linux";
 const HOOK: &str = "there are no containers that run before a service's own; `x-pre_deploy` runs a command before a deployment";
@@ -19,9 +17,22 @@ const ADDRESS: &str = "each machine gives the addresses of its own subnet; names
 
 /// Everything a service may say.
 pub(crate) const SERVICE: &[Key] = &[
-    honoured("annotations", Pairs(Empty), "OCI annotations on the container"),
-    noted("attach", Bool, "whether `up` shows its logs", "without effect: `uc deploy` attaches to nothing"),
-    honoured("blkio_config", Object(BLKIO), "weights and rates of block devices"),
+    honoured(
+        "annotations",
+        Pairs(Empty),
+        "OCI annotations on the container",
+    ),
+    noted(
+        "attach",
+        Bool,
+        "whether `up` shows its logs",
+        "without effect: `uc deploy` attaches to nothing",
+    ),
+    honoured(
+        "blkio_config",
+        Object(BLKIO),
+        "weights and rates of block devices",
+    ),
     honoured(
         "build",
         OrObject(Scalar::Key("context"), BUILD),
@@ -31,7 +42,11 @@ pub(crate) const SERVICE: &[Key] = &[
     honoured("cap_drop", Set(&Text), "capabilities to take away"),
     honoured("cgroup", OneOf(&["host", "private"]), "cgroup namespace"),
     honoured("cgroup_parent", Text, "cgroup to be placed under"),
-    honoured("command", Command, "replaces the image's CMD; `null` keeps it, `[]` clears it"),
+    honoured(
+        "command",
+        Command,
+        "replaces the image's CMD; `null` keeps it, `[]` clears it",
+    ),
     noted(
         "configs",
         Items(Short::Config, GRANT),
@@ -45,7 +60,12 @@ pub(crate) const SERVICE: &[Key] = &[
         "a name under which the project's services find it; the container itself has a name of its own, so that one can replace another",
     ),
     reported("cpu_count", Int, "number of CPUs (Windows)", WINDOWS),
-    reported("cpu_percent", Number, "share of all CPUs in per cent (Windows)", WINDOWS),
+    reported(
+        "cpu_percent",
+        Number,
+        "share of all CPUs in per cent (Windows)",
+        WINDOWS,
+    ),
     honoured("cpu_period", Microseconds, "CFS period"),
     honoured("cpu_quota", Microseconds, "CFS quota"),
     honoured("cpu_rt_period", Microseconds, "real-time period"),
@@ -53,7 +73,12 @@ pub(crate) const SERVICE: &[Key] = &[
     honoured("cpu_shares", Number, "weight against other containers"),
     honoured("cpus", Number, "CPUs it may use, fractions allowed"),
     honoured("cpuset", Text, "which CPUs, `0-3,5`"),
-    reported("credential_spec", Object(CREDENTIAL_SPEC), "Windows gMSA credentials", WINDOWS),
+    reported(
+        "credential_spec",
+        Object(CREDENTIAL_SPEC),
+        "Windows gMSA credentials",
+        WINDOWS,
+    ),
     noted(
         "depends_on",
         Shape::Names(Names::Dependency, DEPENDENCY),
@@ -72,7 +97,11 @@ pub(crate) const SERVICE: &[Key] = &[
         "what `watch` does when files change",
         "without effect on a deployment: it is for `docker compose watch`",
     ),
-    honoured("device_cgroup_rules", Distinct(&Text), "rules for the device cgroup, such as `c 1:3 mr`"),
+    honoured(
+        "device_cgroup_rules",
+        Distinct(&Text),
+        "rules for the device cgroup, such as `c 1:3 mr`",
+    ),
     noted(
         "devices",
         Items(Short::Device, DEVICE),
@@ -86,14 +115,23 @@ pub(crate) const SERVICE: &[Key] = &[
         "asked for every name that is not the cluster's; services are found all the same",
     ),
     honoured("dns_opt", Set(&Text), "resolver options in `resolv.conf`"),
-    noted("dns_search", TextOrList, "search domains in `resolv.conf`", "before the cluster's own domains"),
+    noted(
+        "dns_search",
+        TextOrList,
+        "search domains in `resolv.conf`",
+        "before the cluster's own domains",
+    ),
     honoured("domainname", Text, "domain the container sees as its own"),
     honoured(
         "entrypoint",
         Command,
         "replaces the image's ENTRYPOINT and drops its CMD; `null` keeps it, `[]` clears it",
     ),
-    honoured("env_file", Items(Short::EnvFile, ENV_FILE), "files of variables, below `environment` in rank"),
+    honoured(
+        "env_file",
+        Items(Short::EnvFile, ENV_FILE),
+        "files of variables, below `environment` in rank",
+    ),
     honoured(
         "environment",
         Pairs(FromEnvironment),
@@ -105,7 +143,11 @@ pub(crate) const SERVICE: &[Key] = &[
         "ports meant for other services only",
         "information only, as in Docker Compose: services reach each other on all ports",
     ),
-    honoured("extends", OrObject(Scalar::Key("service"), EXTENDS), "takes over another service's definition"),
+    honoured(
+        "extends",
+        OrObject(Scalar::Key("service"), EXTENDS),
+        "takes over another service's definition",
+    ),
     reported(
         "external_links",
         Distinct(&Text),
@@ -114,7 +156,11 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     honoured("extra_hosts", Hosts, "extra `/etc/hosts` lines"),
     honoured("gpus", OrObject(Scalar::All, GPU), "GPUs to pass in"),
-    honoured("group_add", Distinct(&NumberOrText), "further groups of the user"),
+    honoured(
+        "group_add",
+        Distinct(&NumberOrText),
+        "further groups of the user",
+    ),
     honoured(
         "healthcheck",
         Object(HEALTHCHECK),
@@ -122,10 +168,18 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     honoured("hostname", Text, "name the container sees as its own"),
     honoured("image", Text, "name to pull, or to give to what is built"),
-    honoured("init", Bool, "small init process as PID 1: forwards signals, reaps children"),
+    honoured(
+        "init",
+        Bool,
+        "small init process as PID 1: forwards signals, reaps children",
+    ),
     honoured("ipc", Text, "IPC namespace"),
     reported("isolation", Text, "Windows isolation technology", WINDOWS),
-    honoured("label_file", Files, "files of labels, below `labels` in rank"),
+    honoured(
+        "label_file",
+        Files,
+        "files of labels, below `labels` in rank",
+    ),
     honoured("labels", Pairs(Empty), "metadata on the container"),
     noted(
         "links",
@@ -139,11 +193,24 @@ pub(crate) const SERVICE: &[Key] = &[
         "log driver and its options",
         "`local` when nothing is said, `json-file` where the options need it",
     ),
-    noted("mac_address", Text, "hardware address of the container", "the same for each replica"),
+    noted(
+        "mac_address",
+        Text,
+        "hardware address of the container",
+        "the same for each replica",
+    ),
     honoured("mem_limit", Size, "memory limit"),
     honoured("mem_reservation", Size, "soft memory limit"),
-    honoured("mem_swappiness", Int, "0 to 100: how eagerly its pages are swapped"),
-    honoured("memswap_limit", Size, "memory and swap together; -1 is no limit"),
+    honoured(
+        "mem_swappiness",
+        Int,
+        "0 to 100: how eagerly its pages are swapped",
+    ),
+    honoured(
+        "memswap_limit",
+        Size,
+        "memory and swap together; -1 is no limit",
+    ),
     reported(
         "models",
         Shape::Names(Names::Bare, MODEL_USE),
@@ -162,8 +229,16 @@ pub(crate) const SERVICE: &[Key] = &[
         "networks to join, with aliases and fixed addresses",
         "every service joins the cluster's one network; where a file keeps services apart, that is reported",
     ),
-    honoured("oom_kill_disable", Bool, "do not kill it when memory runs out"),
-    honoured("oom_score_adj", Int, "-1000 to 1000: how likely it is picked when memory runs out"),
+    honoured(
+        "oom_kill_disable",
+        Bool,
+        "do not kill it when memory runs out",
+    ),
+    honoured(
+        "oom_score_adj",
+        Int,
+        "-1000 to 1000: how likely it is picked when memory runs out",
+    ),
     honoured("pid", Text, "PID namespace"),
     honoured("pids_limit", Int, "number of processes; -1 is no limit"),
     noted(
@@ -177,8 +252,17 @@ pub(crate) const SERVICE: &[Key] = &[
         Items(Short::Port, PORT),
         "publishes container ports on every machine that runs a replica",
     ),
-    honoured("post_start", List(&Object(HOOKS)), "commands run inside after the start"),
-    refused("pre_start", List(&Object(HOOKS)), "commands run before the start", HOOK),
+    honoured(
+        "post_start",
+        List(&Object(HOOKS)),
+        "commands run inside after the start",
+    ),
+    refused(
+        "pre_start",
+        List(&Object(HOOKS)),
+        "commands run before the start",
+        HOOK,
+    ),
     noted(
         "pre_stop",
         List(&Object(HOOKS)),
@@ -186,7 +270,11 @@ pub(crate) const SERVICE: &[Key] = &[
         "a failing one is told and does not keep the container from stopping",
     ),
     honoured("privileged", Bool, "all capabilities and devices"),
-    honoured("profiles", Set(&Text), "the service counts only when one of these is active"),
+    honoured(
+        "profiles",
+        Set(&Text),
+        "the service counts only when one of these is active",
+    ),
     refused(
         "provider",
         Object(PROVIDER),
@@ -213,7 +301,11 @@ pub(crate) const SERVICE: &[Key] = &[
         "`unless-stopped` when nothing is said: a service on several machines comes back by itself",
     ),
     honoured("runtime", Text, "OCI runtime, such as `runc` or `nvidia`"),
-    honoured("scale", Int, "default number of containers; must agree with `deploy.replicas`"),
+    honoured(
+        "scale",
+        Int,
+        "default number of containers; must agree with `deploy.replicas`",
+    ),
     noted(
         "secrets",
         Items(Short::Secret, GRANT),
@@ -228,10 +320,22 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     honoured("shm_size", Size, "size of `/dev/shm`"),
     honoured("stdin_open", Bool, "keep standard input open"),
-    honoured("stop_grace_period", Duration, "how long until SIGKILL (10 s)"),
+    honoured(
+        "stop_grace_period",
+        Duration,
+        "how long until SIGKILL (10 s)",
+    ),
     honoured("stop_signal", Text, "signal that asks it to stop (SIGTERM)"),
-    honoured("storage_opt", Options, "options of the storage driver, such as `size`"),
-    honoured("sysctls", Pairs(Empty), "kernel parameters of the container's namespaces"),
+    honoured(
+        "storage_opt",
+        Options,
+        "options of the storage driver, such as `size`",
+    ),
+    honoured(
+        "sysctls",
+        Pairs(Empty),
+        "kernel parameters of the container's namespaces",
+    ),
     honoured("tmpfs", TextOrList, "in-memory mounts, `path[:options]`"),
     honoured("tty", Bool, "give it a terminal"),
     honoured(
@@ -246,7 +350,11 @@ pub(crate) const SERVICE: &[Key] = &[
         "the engine's socket is not handed out",
     ),
     honoured("user", Text, "user (and group) of the main process"),
-    honoured("userns_mode", Text, "user namespace: `host` or the daemon's"),
+    honoured(
+        "userns_mode",
+        Text,
+        "user namespace: `host` or the daemon's",
+    ),
     honoured("uts", Text, "UTS namespace: `host`"),
     noted(
         "volumes",
@@ -261,7 +369,12 @@ pub(crate) const SERVICE: &[Key] = &[
         "mounts of a service of the project; those without a name are reported, containers are refused",
     ),
     honoured("working_dir", Text, "directory the command starts in"),
-    reported("x-caddy", Any, "Uncloud: its part of the Caddy configuration", "there is no ingress yet"),
+    reported(
+        "x-caddy",
+        Any,
+        "Uncloud: its part of the Caddy configuration",
+        "there is no ingress yet",
+    ),
     honoured(
         "x-machines",
         TextOrList,
@@ -282,18 +395,43 @@ pub(crate) const SERVICE: &[Key] = &[
 ];
 
 const BLKIO: &[Key] = &[
-    honoured("device_read_bps", List(&Object(RATE)), "read limit of a device in bytes per second"),
-    honoured("device_read_iops", List(&Object(RATE)), "read limit of a device in operations per second"),
-    honoured("device_write_bps", List(&Object(RATE)), "write limit of a device in bytes per second"),
-    honoured("device_write_iops", List(&Object(RATE)), "write limit of a device in operations per second"),
+    honoured(
+        "device_read_bps",
+        List(&Object(RATE)),
+        "read limit of a device in bytes per second",
+    ),
+    honoured(
+        "device_read_iops",
+        List(&Object(RATE)),
+        "read limit of a device in operations per second",
+    ),
+    honoured(
+        "device_write_bps",
+        List(&Object(RATE)),
+        "write limit of a device in bytes per second",
+    ),
+    honoured(
+        "device_write_iops",
+        List(&Object(RATE)),
+        "write limit of a device in operations per second",
+    ),
     honoured("weight", Int, "weight against other containers"),
-    honoured("weight_device", List(&Object(WEIGHT)), "weight for one device"),
+    honoured(
+        "weight_device",
+        List(&Object(WEIGHT)),
+        "weight for one device",
+    ),
 ];
 
-const RATE: &[Key] =
-    &[honoured("path", Text, "the device"), honoured("rate", Size, "bytes or operations per second")];
+const RATE: &[Key] = &[
+    honoured("path", Text, "the device"),
+    honoured("rate", Size, "bytes or operations per second"),
+];
 
-const WEIGHT: &[Key] = &[honoured("path", Text, "the device"), honoured("weight", Int, "its weight")];
+const WEIGHT: &[Key] = &[
+    honoured("path", Text, "the device"),
+    honoured("weight", Int, "its weight"),
+];
 
 const CREDENTIAL_SPEC: &[Key] = &[
     honoured("config", Text, "from a config"),
@@ -304,10 +442,18 @@ const CREDENTIAL_SPEC: &[Key] = &[
 const DEPENDENCY: &[Key] = &[
     honoured(
         "condition",
-        OneOf(&["service_started", "service_healthy", "service_completed_successfully"]),
+        OneOf(&[
+            "service_started",
+            "service_healthy",
+            "service_completed_successfully",
+        ]),
         "what must hold before this service starts",
     ),
-    honoured("required", Bool, "`false`: a dependency that is not there is no error"),
+    honoured(
+        "required",
+        Bool,
+        "`false`: a dependency that is not there is no error",
+    ),
     noted(
         "restart",
         Bool,
@@ -325,11 +471,17 @@ const DEVICE: &[Key] = &[
 const ENV_FILE: &[Key] = &[
     honoured("path", Path, "the file, from the project's directory"),
     honoured("required", Bool, "`false` allows absence"),
-    honoured("format", OneOf(&["raw"]), "`raw` turns off quotes and variables"),
+    honoured(
+        "format",
+        OneOf(&["raw"]),
+        "`raw` turns off quotes and variables",
+    ),
 ];
 
-const EXTENDS: &[Key] =
-    &[honoured("service", Text, "which service"), honoured("file", Path, "of which file; absent: this one")];
+const EXTENDS: &[Key] = &[
+    honoured("service", Text, "which service"),
+    honoured("file", Path, "of which file; absent: this one"),
+];
 
 const HEALTHCHECK: &[Key] = &[
     honoured(
@@ -339,19 +491,33 @@ const HEALTHCHECK: &[Key] = &[
     ),
     honoured("interval", Duration, "between checks (30 s)"),
     honoured("timeout", Duration, "per check (30 s)"),
-    honoured("retries", Number, "failures in a row before it is unhealthy (3)"),
-    honoured("start_period", Duration, "failures in this time after the start do not count"),
+    honoured(
+        "retries",
+        Number,
+        "failures in a row before it is unhealthy (3)",
+    ),
+    honoured(
+        "start_period",
+        Duration,
+        "failures in this time after the start do not count",
+    ),
     noted(
         "start_interval",
         Duration,
         "between checks during the start period",
         "Docker before 25 has none: the usual interval is used there",
     ),
-    honoured("disable", Bool, "as `test: [NONE]`: no check, not even the image's"),
+    honoured(
+        "disable",
+        Bool,
+        "as `test: [NONE]`: no check, not even the image's",
+    ),
 ];
 
-const LOGGING: &[Key] =
-    &[honoured("driver", Text, "the driver"), honoured("options", Options, "its options")];
+const LOGGING: &[Key] = &[
+    honoured("driver", Text, "the driver"),
+    honoured("options", Options, "its options"),
+];
 
 const MODEL_USE: &[Key] = &[
     honoured("endpoint_var", Text, "variable that gets the endpoint"),
@@ -359,19 +525,39 @@ const MODEL_USE: &[Key] = &[
 ];
 
 const NETWORK_USE: &[Key] = &[
-    noted("aliases", Set(&Text), "further names on this network", "known to the whole project"),
+    noted(
+        "aliases",
+        Set(&Text),
+        "further names on this network",
+        "known to the whole project",
+    ),
     reported("ipv4_address", Text, "fixed address", ADDRESS),
     reported("ipv6_address", Text, "fixed address", ADDRESS),
-    reported("link_local_ips", Set(&Text), "link-local addresses", ADDRESS),
+    reported(
+        "link_local_ips",
+        Set(&Text),
+        "link-local addresses",
+        ADDRESS,
+    ),
     honoured("mac_address", Text, "hardware address"),
-    reported("interface_name", Text, "name of the interface in the container", "the engine names it"),
+    reported(
+        "interface_name",
+        Text,
+        "name of the interface in the container",
+        "the engine names it",
+    ),
     reported(
         "driver_opts",
         Options,
         "options of the driver",
         "the cluster's network has no options of its own",
     ),
-    noted("priority", Number, "order of joining", "without effect: there is one network"),
+    noted(
+        "priority",
+        Number,
+        "order of joining",
+        "without effect: there is one network",
+    ),
     noted(
         "gw_priority",
         Number,
@@ -406,8 +592,12 @@ const HOOKS: &[Key] = &[
     honoured("per_replica", Bool, "once for each container"),
 ];
 
-const PROVIDER: &[Key] =
-    &[honoured("type", Text, "the plug-in"), honoured("options", Any, "what it is told")];
+const PROVIDER: &[Key] = &[
+    honoured("type", Text, "the plug-in"),
+    honoured("options", Any, "what it is told"),
+];
 
-const ULIMIT: &[Key] =
-    &[honoured("soft", Int, "may be raised up to `hard`"), honoured("hard", Int, "cannot be raised")];
+const ULIMIT: &[Key] = &[
+    honoured("soft", Int, "may be raised up to `hard`"),
+    honoured("hard", Int, "cannot be raised"),
+];

@@ -1,14 +1,18 @@
 //! Keys at the top level of a file.
 
 use super::Shape::{Items, Object, Text};
-use super::Short;
 use super::resources::{CONFIG, INCLUDE, MODEL, NETWORK, SECRET, VOLUME, named};
 use super::service::SERVICE;
-use super::{Key, honoured, noted, reported};
+use super::{Key, Short, honoured, noted, reported};
 
 /// Everything a compose file may say.
 pub(crate) const TOP: &[Key] = &[
-    noted("version", Text, "obsolete", "without effect, as in Docker Compose"),
+    noted(
+        "version",
+        Text,
+        "obsolete",
+        "without effect, as in Docker Compose",
+    ),
     honoured("name", Text, "project name, unless given outside"),
     honoured(
         "include",
@@ -29,8 +33,18 @@ pub(crate) const TOP: &[Key] = &[
         "every service joins the cluster's one network; where a file keeps services apart, that is reported",
     ),
     honoured("volumes", named(&Object(VOLUME)), "named volumes"),
-    noted("secrets", named(&Object(SECRET)), "sensitive data granted to services", TRAVEL),
-    noted("configs", named(&Object(CONFIG)), "files granted to services", TRAVEL),
+    noted(
+        "secrets",
+        named(&Object(SECRET)),
+        "sensitive data granted to services",
+        TRAVEL,
+    ),
+    noted(
+        "configs",
+        named(&Object(CONFIG)),
+        "files granted to services",
+        TRAVEL,
+    ),
     honoured("x-context", Text, "Uncloud: the context to deploy to"),
 ];
 

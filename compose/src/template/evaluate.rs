@@ -43,7 +43,11 @@ pub(super) fn render(items: &[Item], scope: &Scope<'_>) -> Result<String> {
             Item::Text(text) => out.push_str(text),
             Item::Print(printed) => out.push_str(&text(pipeline(printed, scope)?)?),
             Item::If { condition, yes, no } => {
-                let branch = if pipeline(condition, scope)?.is_true() { yes } else { no };
+                let branch = if pipeline(condition, scope)?.is_true() {
+                    yes
+                } else {
+                    no
+                };
                 out.push_str(&render(branch, scope)?);
             }
         }
@@ -68,7 +72,10 @@ fn pipeline<'a>(pipeline: &Pipeline, scope: &Scope<'a>) -> Result<Value<'a>> {
     for command in &pipeline.0 {
         last = Some(match command {
             Command::Value(value) => operand(value, scope)?,
-            Command::Call { function, arguments } => {
+            Command::Call {
+                function,
+                arguments,
+            } => {
                 let mut values = Vec::with_capacity(arguments.len() + 1);
                 for argument in arguments {
                     values.push(operand(argument, scope)?);
@@ -136,7 +143,8 @@ fn call<'a>(function: &str, arguments: Vec<Value<'a>>, scope: &Scope<'a>) -> Res
             Ok(Value::Bool(equal == (function == "eq")))
         }
         _ => {
-            // `and` gives the first false argument, `or` the first true one, both the last one otherwise.
+            // `and` gives the first false argument, `or` the first true one, both the last one
+            // otherwise.
             let wanted = function == "or";
             let last = arguments.len().saturating_sub(1);
             let mut arguments = arguments.into_iter().enumerate();
@@ -171,5 +179,7 @@ fn date<'a>(
             )
         })?,
     };
-    Ok(Value::Text(layout::format(form, &layout::Moment::new(at, offset, name)).into()))
+    Ok(Value::Text(
+        layout::format(form, &layout::Moment::new(at, offset, name)).into(),
+    ))
 }

@@ -16,7 +16,15 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const DAYS: [&str; 7] = [
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+];
 
 /// A point in time in a zone, taken apart.
 #[derive(Debug)]
@@ -42,7 +50,10 @@ impl Moment {
     pub(super) fn new(at: i64, offset: i32, zone: String) -> Self {
         // Beyond these years nothing is a date.
         let local = at.clamp(-62_135_596_800, 253_402_300_799) + i64::from(offset);
-        let (days, second) = (local.div_euclid(86_400), local.rem_euclid(86_400).unsigned_abs());
+        let (days, second) = (
+            local.div_euclid(86_400),
+            local.rem_euclid(86_400).unsigned_abs(),
+        );
         let (year, month, day) = civil(days);
         let index = |value: i64| usize::try_from(value).unwrap_or(0);
         Self {
@@ -60,7 +71,8 @@ impl Moment {
     }
 }
 
-/// Year, month and day of the Gregorian calendar, of days since 1970. Counted in eras of 400 years that begin in March.
+/// Year, month and day of the Gregorian calendar, of days since 1970. Counted in eras of 400 years
+/// that begin in March.
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -69,7 +81,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -148,7 +164,9 @@ const ELEMENTS: [&str; 43] = [
 
 /// The element that a text begins with.
 fn element(text: &str) -> Option<&'static str> {
-    let element = ELEMENTS.into_iter().find(|element| text.starts_with(element))?;
+    let element = ELEMENTS
+        .into_iter()
+        .find(|element| text.starts_with(element))?;
     let next = text[element.len()..].chars().next();
     let standing_alone = match element {
         // "Janitor" is no month.
@@ -162,7 +180,10 @@ fn element(text: &str) -> Option<&'static str> {
 }
 
 fn write(out: &mut String, element: &str, moment: &Moment) {
-    let month = MONTHS.get(moment.month.saturating_sub(1)).copied().unwrap_or_default();
+    let month = MONTHS
+        .get(moment.month.saturating_sub(1))
+        .copied()
+        .unwrap_or_default();
     let day = DAYS.get(moment.weekday).copied().unwrap_or_default();
     let hour = (moment.hour + 11) % 12 + 1;
     let name = |name: &'static str| name.get(..3).unwrap_or(name);

@@ -5,8 +5,15 @@ use uc_api::nearest::did_you_mean;
 use super::{MAX_DEPTH, TemplateError};
 
 /// Fields below the dot.
-pub(super) const FIELDS: [&str; 7] =
-    [".Project", ".Service", ".Tag", ".Git.IsRepo", ".Git.IsDirty", ".Git.SHA", ".Git.Date"];
+pub(super) const FIELDS: [&str; 7] = [
+    ".Project",
+    ".Service",
+    ".Tag",
+    ".Git.IsRepo",
+    ".Git.IsDirty",
+    ".Git.SHA",
+    ".Git.Date",
+];
 
 /// Functions, with how many arguments they take at least and at most.
 pub(super) const FUNCTIONS: [(&str, usize, usize); 8] = [
@@ -21,14 +28,20 @@ pub(super) const FUNCTIONS: [(&str, usize, usize); 8] = [
 ];
 
 /// Go's actions that make no sense in the name of an image.
-const OTHER_ACTIONS: [&str; 7] = ["range", "with", "define", "template", "block", "break", "continue"];
+const OTHER_ACTIONS: [&str; 7] = [
+    "range", "with", "define", "template", "block", "break", "continue",
+];
 
 /// A piece of a template.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Item {
     Text(String),
     Print(Pipeline),
-    If { condition: Pipeline, yes: Vec<Item>, no: Vec<Item> },
+    If {
+        condition: Pipeline,
+        yes: Vec<Item>,
+        no: Vec<Item>,
+    },
 }
 
 /// Commands, each given the one before it as its last argument.
@@ -38,7 +51,10 @@ pub(super) struct Pipeline(pub(super) Vec<Command>);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Command {
     Value(Operand),
-    Call { function: &'static str, arguments: Vec<Operand> },
+    Call {
+        function: &'static str,
+        arguments: Vec<Operand>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -85,10 +101,14 @@ pub(super) fn items(text: &str) -> Result<Vec<Item>, TemplateError> {
     let (items, end) = list(&mut tokens, 0)?;
     match end {
         Stop::Text => Ok(items),
-        Stop::End => Err(error("`{{end}}` ends nothing", "remove it, or put `{{if …}}` before it")),
-        Stop::Else(_) => {
-            Err(error("`{{else}}` belongs to no `{{if …}}`", "remove it, or put `{{if …}}` before it"))
-        }
+        Stop::End => Err(error(
+            "`{{end}}` ends nothing",
+            "remove it, or put `{{if …}}` before it",
+        )),
+        Stop::Else(_) => Err(error(
+            "`{{else}}` belongs to no `{{if …}}`",
+            "remove it, or put `{{if …}}` before it",
+        )),
     }
 }
 
@@ -117,11 +137,17 @@ fn tokens(text: &str) -> Result<Vec<Token>, TemplateError> {
         }
         tokens.push(Token::Text(before.to_owned()));
         let Some(end) = closing(body) else {
-            return Err(error("a template is opened with `{{` and never closed", "close it with `}}`"));
+            return Err(error(
+                "a template is opened with `{{` and never closed",
+                "close it with `}}`",
+            ));
         };
         let mut action = body[..end].trim();
         rest = &body[end + 2..];
-        if let Some(cut) = action.strip_suffix('-').filter(|cut| cut.ends_with(char::is_whitespace)) {
+        if let Some(cut) = action
+            .strip_suffix('-')
+            .filter(|cut| cut.ends_with(char::is_whitespace))
+        {
             action = cut.trim_end();
             trim_next = true;
         }
@@ -154,9 +180,15 @@ fn closing(body: &str) -> Option<usize> {
     None
 }
 
-fn list(tokens: &mut std::vec::IntoIter<Token>, depth: usize) -> Result<(Vec<Item>, Stop), TemplateError> {
+fn list(
+    tokens: &mut std::vec::IntoIter<Token>,
+    depth: usize,
+) -> Result<(Vec<Item>, Stop), TemplateError> {
     if depth > MAX_DEPTH {
-        return Err(error("the template is nested too deeply", "make it simpler"));
+        return Err(error(
+            "the template is nested too deeply",
+            "make it simpler",
+        ));
     }
     let mut items = Vec::new();
     while let Some(token) = tokens.next() {
@@ -167,7 +199,9 @@ fn list(tokens: &mut std::vec::IntoIter<Token>, depth: usize) -> Result<(Vec<Ite
             }
             Token::Action(action) => action,
         };
-        let (word, rest) = action.split_once(char::is_whitespace).unwrap_or((&action, ""));
+        let (word, rest) = action
+            .split_once(char::is_whitespace)
+            .unwrap_or((&action, ""));
         match word {
             "end" if rest.is_empty() => return Ok((items, Stop::End)),
             "else" => {
@@ -175,7 +209,10 @@ fn list(tokens: &mut std::vec::IntoIter<Token>, depth: usize) -> Result<(Vec<Ite
                 if rest.is_empty() {
                     return Ok((items, Stop::Else(None)));
                 }
-                return match rest.strip_prefix("if").filter(|rest| rest.starts_with(char::is_whitespace)) {
+                return match rest
+                    .strip_prefix("if")
+                    .filter(|rest| rest.starts_with(char::is_whitespace))
+                {
                     Some(condition) => Ok((items, Stop::Else(Some(condition.to_owned())))),
                     None => Err(error(
                         format!("`{{{{{action}}}}}` is no action"),
@@ -213,7 +250,10 @@ fn condition(
             (no, Stop::End) => no,
             (_, Stop::Text) => return Err(open()),
             (_, Stop::Else(_)) => {
-                return Err(error("a second `{{else}}` of one `{{if …}}`", "remove one of them"));
+                return Err(error(
+                    "a second `{{else}}` of one `{{if …}}`",
+                    "remove one of them",
+                ));
             }
         },
     };
@@ -225,14 +265,20 @@ fn pipeline_of(text: &str) -> Result<Pipeline, TemplateError> {
     let mut at = 0;
     let pipeline = pipeline(&words, &mut at, 0)?;
     if at < words.len() {
-        return Err(error(format!("a closing parenthesis too many in `{{{{{text}}}}}`"), "remove it"));
+        return Err(error(
+            format!("a closing parenthesis too many in `{{{{{text}}}}}`"),
+            "remove it",
+        ));
     }
     Ok(pipeline)
 }
 
 fn pipeline(words: &[Word], at: &mut usize, depth: usize) -> Result<Pipeline, TemplateError> {
     if depth > MAX_DEPTH {
-        return Err(error("the template is nested too deeply", "make it simpler"));
+        return Err(error(
+            "the template is nested too deeply",
+            "make it simpler",
+        ));
     }
     let mut commands = Vec::new();
     loop {
@@ -245,8 +291,16 @@ fn pipeline(words: &[Word], at: &mut usize, depth: usize) -> Result<Pipeline, Te
 }
 
 /// `piped`: it is given the result of the command before it.
-fn command(words: &[Word], at: &mut usize, piped: bool, depth: usize) -> Result<Command, TemplateError> {
-    let Some(first) = words.get(*at).filter(|word| !matches!(word, Word::Pipe | Word::Close)) else {
+fn command(
+    words: &[Word],
+    at: &mut usize,
+    piped: bool,
+    depth: usize,
+) -> Result<Command, TemplateError> {
+    let Some(first) = words
+        .get(*at)
+        .filter(|word| !matches!(word, Word::Pipe | Word::Close))
+    else {
         return Err(error(
             "a template says nothing between its braces",
             "write a field or a function, as in `{{gitsha 7}}`",
@@ -261,9 +315,15 @@ fn command(words: &[Word], at: &mut usize, piped: bool, depth: usize) -> Result<
         let arguments = operands(words, at, depth)?;
         let count = arguments.len() + usize::from(piped);
         if count < least || count > most {
-            return Err(error(format!("`{function}` is given {count} arguments"), usage(function)));
+            return Err(error(
+                format!("`{function}` is given {count} arguments"),
+                usage(function),
+            ));
         }
-        return Ok(Command::Call { function, arguments });
+        return Ok(Command::Call {
+            function,
+            arguments,
+        });
     }
     let mut operands = operands(words, at, depth)?;
     match (operands.len(), operands.pop()) {
@@ -282,15 +342,19 @@ fn function(name: &str) -> Result<(&'static str, usize, usize), TemplateError> {
             "use fields, as in `{{.Service}}`",
         ));
     }
-    FUNCTIONS.into_iter().find(|(known, ..)| *known == name).ok_or_else(|| {
-        let field = format!(".{name}");
-        let hint = did_you_mean(name, FUNCTIONS.iter().map(|(name, ..)| *name))
-            .or_else(|| did_you_mean(&field, FIELDS))
-            .unwrap_or_else(|| {
-                "there are `gitsha`, `gitdate` and `date`, and fields such as `.Service`".to_owned()
-            });
-        error(format!("templates have no function `{name}`"), hint)
-    })
+    FUNCTIONS
+        .into_iter()
+        .find(|(known, ..)| *known == name)
+        .ok_or_else(|| {
+            let field = format!(".{name}");
+            let hint = did_you_mean(name, FUNCTIONS.iter().map(|(name, ..)| *name))
+                .or_else(|| did_you_mean(&field, FIELDS))
+                .unwrap_or_else(|| {
+                    "there are `gitsha`, `gitdate` and `date`, and fields such as `.Service`"
+                        .to_owned()
+                });
+            error(format!("templates have no function `{name}`"), hint)
+        })
 }
 
 fn usage(function: &str) -> &'static str {
@@ -317,7 +381,10 @@ fn operands(words: &[Word], at: &mut usize, depth: usize) -> Result<Vec<Operand>
                 *at += 1;
                 let nested = pipeline(words, at, depth + 1)?;
                 if words.get(*at) != Some(&Word::Close) {
-                    return Err(error("a parenthesis is opened and never closed", "close it with `)`"));
+                    return Err(error(
+                        "a parenthesis is opened and never closed",
+                        "close it with `)`",
+                    ));
                 }
                 Operand::Nested(nested)
             }
@@ -333,7 +400,10 @@ fn operands(words: &[Word], at: &mut usize, depth: usize) -> Result<Vec<Operand>
                             "put it and its arguments in parentheses",
                         ));
                     }
-                    Operand::Nested(Pipeline(vec![Command::Call { function, arguments: Vec::new() }]))
+                    Operand::Nested(Pipeline(vec![Command::Call {
+                        function,
+                        arguments: Vec::new(),
+                    }]))
                 }
             },
         };
@@ -344,11 +414,18 @@ fn operands(words: &[Word], at: &mut usize, depth: usize) -> Result<Vec<Operand>
 }
 
 fn field(name: &str) -> Result<&'static str, TemplateError> {
-    FIELDS.into_iter().find(|known| *known == name).ok_or_else(|| {
-        let hint = did_you_mean(name, FIELDS)
-            .unwrap_or_else(|| format!("there are {}", FIELDS.map(|field| format!("`{field}`")).join(", ")));
-        error(format!("templates have no field `{name}`"), hint)
-    })
+    FIELDS
+        .into_iter()
+        .find(|known| *known == name)
+        .ok_or_else(|| {
+            let hint = did_you_mean(name, FIELDS).unwrap_or_else(|| {
+                format!(
+                    "there are {}",
+                    FIELDS.map(|field| format!("`{field}`")).join(", ")
+                )
+            });
+            error(format!("templates have no field `{name}`"), hint)
+        })
 }
 
 fn words(text: &str) -> Result<Vec<Word>, TemplateError> {
@@ -378,7 +455,10 @@ fn words(text: &str) -> Result<Vec<Word>, TemplateError> {
 }
 
 fn unclosed() -> TemplateError {
-    error("a quote in a template is opened and never closed", "close it before `}}`")
+    error(
+        "a quote in a template is opened and never closed",
+        "close it before `}}`",
+    )
 }
 
 fn quoted(text: &str) -> Result<(Word, usize), TemplateError> {
@@ -422,5 +502,8 @@ fn bare(text: &str) -> Result<Word, TemplateError> {
     if text.chars().all(plain) || text.starts_with('$') {
         return Ok(Word::Name(text.to_owned()));
     }
-    Err(error(format!("`{text}` is not possible in a template"), "put a text in double quotes"))
+    Err(error(
+        format!("`{text}` is not possible in a template"),
+        "put a text in double quotes",
+    ))
 }

@@ -10,7 +10,11 @@ const COMMITTED: i64 = 1_755_349_654;
 const NOW: i64 = 1_761_876_411;
 
 fn repository(dirty: bool) -> GitFacts {
-    GitFacts { sha: "84d33bbf0dbb37f96e7df6a5010aed7bab00b089".into(), committed_at: COMMITTED, dirty }
+    GitFacts {
+        sha: "84d33bbf0dbb37f96e7df6a5010aed7bab00b089".into(),
+        committed_at: COMMITTED,
+        dirty,
+    }
 }
 
 fn zone(name: &str, _at: i64) -> Option<(i32, String)> {
@@ -22,7 +26,11 @@ fn zone(name: &str, _at: i64) -> Option<(i32, String)> {
 }
 
 fn rendered_with(text: &str, git: Option<&GitFacts>) -> Result<String, TemplateError> {
-    let facts = TemplateFacts { git, now: NOW, zone: &zone };
+    let facts = TemplateFacts {
+        git,
+        now: NOW,
+        zone: &zone,
+    };
     Template::parse(text)?.render("shop", "web", &facts)
 }
 
@@ -36,17 +44,47 @@ fn forms_that_are_documented() {
     for (text, expected) in [
         ("myapp:v1.0", "myapp:v1.0"),
         ("myapp:{{gitsha 10}}", "myapp:84d33bbf0d"),
-        ("myapp:{{gitsha}}", "myapp:84d33bbf0dbb37f96e7df6a5010aed7bab00b089"),
-        ("myapp:{{ gitsha -1 }}", "myapp:84d33bbf0dbb37f96e7df6a5010aed7bab00b089"),
-        ("myapp:{{gitsha 99}}", "myapp:84d33bbf0dbb37f96e7df6a5010aed7bab00b089"),
+        (
+            "myapp:{{gitsha}}",
+            "myapp:84d33bbf0dbb37f96e7df6a5010aed7bab00b089",
+        ),
+        (
+            "myapp:{{ gitsha -1 }}",
+            "myapp:84d33bbf0dbb37f96e7df6a5010aed7bab00b089",
+        ),
+        (
+            "myapp:{{gitsha 99}}",
+            "myapp:84d33bbf0dbb37f96e7df6a5010aed7bab00b089",
+        ),
         (r#"myapp:{{gitdate "2006-01-02"}}"#, "myapp:2025-08-16"),
-        (r#"myapp:{{gitdate "20060102-150405"}}"#, "myapp:20250816-130734"),
-        (r#"myapp:{{gitdate "2006-01-02-150405" "Australia/Brisbane"}}"#, "myapp:2025-08-16-230734"),
-        (r#"myapp:{{date "20060102-150405"}}"#, "myapp:20251031-020651"),
-        (r#"myapp:v1.0-{{gitdate "2006-01-02"}}-{{gitsha 7}}"#, "myapp:v1.0-2025-08-16-84d33bb"),
-        ("{{.Project}}/{{.Service}}:{{.Tag}}", "shop/web:2025-08-16-130734.84d33bb"),
-        ("myapp:{{.Git.SHA}}", "myapp:84d33bbf0dbb37f96e7df6a5010aed7bab00b089"),
-        ("a:{{if .Git.IsRepo}}git-{{gitsha 3}}{{else}}no-git{{end}}", "a:git-84d"),
+        (
+            r#"myapp:{{gitdate "20060102-150405"}}"#,
+            "myapp:20250816-130734",
+        ),
+        (
+            r#"myapp:{{gitdate "2006-01-02-150405" "Australia/Brisbane"}}"#,
+            "myapp:2025-08-16-230734",
+        ),
+        (
+            r#"myapp:{{date "20060102-150405"}}"#,
+            "myapp:20251031-020651",
+        ),
+        (
+            r#"myapp:v1.0-{{gitdate "2006-01-02"}}-{{gitsha 7}}"#,
+            "myapp:v1.0-2025-08-16-84d33bb",
+        ),
+        (
+            "{{.Project}}/{{.Service}}:{{.Tag}}",
+            "shop/web:2025-08-16-130734.84d33bb",
+        ),
+        (
+            "myapp:{{.Git.SHA}}",
+            "myapp:84d33bbf0dbb37f96e7df6a5010aed7bab00b089",
+        ),
+        (
+            "a:{{if .Git.IsRepo}}git-{{gitsha 3}}{{else}}no-git{{end}}",
+            "a:git-84d",
+        ),
     ] {
         assert_eq!(rendered(text), expected, "{text}");
     }
@@ -56,17 +94,35 @@ fn forms_that_are_documented() {
 fn dirty_repositories_and_none() {
     let dirty = repository(true);
     let text = "a:{{gitsha 7}}{{if .Git.IsDirty}}.dirty{{end}}";
-    assert_eq!(rendered_with(text, Some(&dirty)).unwrap(), "a:84d33bb.dirty");
-    assert_eq!(rendered_with("a:{{.Tag}}", Some(&dirty)).unwrap(), "a:2025-08-16-130734.84d33bb.dirty");
-    assert_eq!(rendered_with("a:{{.Tag}}", None).unwrap(), "a:2025-10-31-020651");
-    assert_eq!(rendered_with("a:x{{gitsha 7}}{{.Git.SHA}}{{gitdate \"06\"}}", None).unwrap(), "a:x");
+    assert_eq!(
+        rendered_with(text, Some(&dirty)).unwrap(),
+        "a:84d33bb.dirty"
+    );
+    assert_eq!(
+        rendered_with("a:{{.Tag}}", Some(&dirty)).unwrap(),
+        "a:2025-08-16-130734.84d33bb.dirty"
+    );
+    assert_eq!(
+        rendered_with("a:{{.Tag}}", None).unwrap(),
+        "a:2025-10-31-020651"
+    );
+    assert_eq!(
+        rendered_with("a:x{{gitsha 7}}{{.Git.SHA}}{{gitdate \"06\"}}", None).unwrap(),
+        "a:x"
+    );
 }
 
 #[test]
 fn conditions_pipelines_and_trimming() {
     for (text, expected) in [
-        ("{{if .Git.IsDirty}}a{{else if eq .Service \"web\"}}b{{else}}c{{end}}", "b"),
-        ("{{if and .Git.IsRepo (not .Git.IsDirty)}}clean{{end}}", "clean"),
+        (
+            "{{if .Git.IsDirty}}a{{else if eq .Service \"web\"}}b{{else}}c{{end}}",
+            "b",
+        ),
+        (
+            "{{if and .Git.IsRepo (not .Git.IsDirty)}}clean{{end}}",
+            "clean",
+        ),
         ("{{if or .Git.IsDirty false}}x{{else}}y{{end}}", "y"),
         ("{{if ne .Service \"db\" }}x{{end}}", "x"),
         ("{{7 | gitsha}}", "84d33bb"),
@@ -125,8 +181,14 @@ fn dates_in_the_forms_of_go() {
     let utc = (0, "UTC");
     for (form, expected) in [
         ("2006-01-02T15:04:05Z07:00", "2025-08-16T13:07:34Z"),
-        ("Mon Jan _2 15:04:05 MST 2006", "Sat Aug 16 13:07:34 UTC 2025"),
-        ("Monday, 02-Jan-06 15:04:05 MST", "Saturday, 16-Aug-25 13:07:34 UTC"),
+        (
+            "Mon Jan _2 15:04:05 MST 2006",
+            "Sat Aug 16 13:07:34 UTC 2025",
+        ),
+        (
+            "Monday, 02-Jan-06 15:04:05 MST",
+            "Saturday, 16-Aug-25 13:07:34 UTC",
+        ),
         ("3:04PM", "1:07PM"),
         ("03.04pm", "01.07pm"),
         ("1/2/06 4:5", "8/16/25 7:34"),
@@ -140,8 +202,14 @@ fn dates_in_the_forms_of_go() {
     ] {
         assert_eq!(at(form, utc), expected, "{form}");
     }
-    assert_eq!(at("2006-01-02 15:04 MST -0700", (36_000, "AEST")), "2025-08-16 23:07 AEST +1000");
-    assert_eq!(at("15:04 -07:00 Z07:00", (-9_000, "NDT")), "10:37 -02:30 -02:30");
+    assert_eq!(
+        at("2006-01-02 15:04 MST -0700", (36_000, "AEST")),
+        "2025-08-16 23:07 AEST +1000"
+    );
+    assert_eq!(
+        at("15:04 -07:00 Z07:00", (-9_000, "NDT")),
+        "10:37 -02:30 -02:30"
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! A record's value in words: what is decoded, which of its fields are set, and in which two values differ. Bytes of a kind or form that this
-//! machine does not know are told by length and digest.
+//! A record's value in words: what is decoded, which of its fields are set, and in which two values
+//! differ. Bytes of a kind or form that this machine does not know are told by length and digest.
 
 use std::collections::BTreeSet;
 
@@ -42,7 +42,9 @@ pub(super) fn time(ms: i64) -> String {
     if ms == 0 {
         return String::new();
     }
-    Timestamp::from_millisecond(ms).map(|time| time.to_string()).unwrap_or_default()
+    Timestamp::from_millisecond(ms)
+        .map(|time| time.to_string())
+        .unwrap_or_default()
 }
 
 /// Every field that is set in one of them, in the order of the fields.
@@ -53,7 +55,12 @@ pub(super) fn compare(active: Option<&Value>, value: Option<&Value>) -> Vec<Conf
         .into_iter()
         .map(|(name, active, value)| {
             let differs = active != value || hidden.contains(&name);
-            ConflictField { name, active, value, differs }
+            ConflictField {
+                name,
+                active,
+                value,
+                differs,
+            }
         })
         .collect()
 }
@@ -63,8 +70,10 @@ fn differences(active: Option<&Value>, value: Option<&Value>) -> BTreeSet<String
     let (Some(Value::Service(active)), Some(Value::Service(value))) = (active, value) else {
         return BTreeSet::new();
     };
-    let mut names: BTreeSet<String> =
-        diff::fields(&spec(active), &spec(value)).into_iter().map(|change| change.field).collect();
+    let mut names: BTreeSet<String> = diff::fields(&spec(active), &spec(value))
+        .into_iter()
+        .map(|change| change.field)
+        .collect();
     if active.volumes != value.volumes {
         names.insert(VOLUMES.to_owned());
     }
@@ -76,7 +85,11 @@ fn merge(a: Vec<Field>, b: Vec<Field>) -> Vec<(String, String, String)> {
     let mut merged = Vec::with_capacity(a.len().max(b.len()));
     let both: BTreeSet<String> = {
         let names: BTreeSet<&String> = a.iter().map(|(name, _)| name).collect();
-        b.iter().map(|(name, _)| name).filter(|name| names.contains(name)).cloned().collect()
+        b.iter()
+            .map(|(name, _)| name)
+            .filter(|name| names.contains(name))
+            .cloned()
+            .collect()
     };
     let mut b = b.into_iter().peekable();
     for (name, text) in a {
@@ -119,7 +132,10 @@ fn fields(value: &Value) -> Vec<Field> {
             ("expires", time(record.expires_at_ms)),
         ],
         Value::Opaque(opaque) => {
-            vec![("bytes", opaque.bytes.to_string()), ("blake3", opaque.digest.clone())]
+            vec![
+                ("bytes", opaque.bytes.to_string()),
+                ("blake3", opaque.digest.clone()),
+            ]
         }
     };
     let set = pairs.into_iter().filter(|(_, text)| !text.is_empty());
@@ -127,7 +143,11 @@ fn fields(value: &Value) -> Vec<Field> {
 }
 
 fn machine(record: &MachineRecord) -> Vec<(&'static str, String)> {
-    let labels: Vec<String> = record.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let labels: Vec<String> = record
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     vec![
         ("id", record.id.clone()),
         ("name", record.name.clone()),
@@ -143,12 +163,16 @@ fn spec(record: &ServiceRecord) -> ServiceSpec {
     record.spec.clone().unwrap_or_default()
 }
 
-/// In the words of the compose file. Revision and time of the change are left out: they follow from what is there, and from the stamp.
+/// In the words of the compose file. Revision and time of the change are left out: they follow from
+/// what is there, and from the stamp.
 fn service(record: &ServiceRecord) -> Vec<Field> {
     let spec = spec(record);
     let global = spec.mode() == ServiceMode::Global;
     // 0 replicas must not look like none said.
-    let nothing = ServiceSpec { replicas: u32::MAX, ..ServiceSpec::default() };
+    let nothing = ServiceSpec {
+        replicas: u32::MAX,
+        ..ServiceSpec::default()
+    };
     let mut fields: Vec<Field> = diff::fields(&nothing, &spec)
         .into_iter()
         .filter(|change| !(global && change.field == "deploy.replicas"))

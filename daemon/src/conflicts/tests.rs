@@ -28,7 +28,8 @@ impl Clock for Stopped {
     }
 }
 
-/// Stores of machines m1, m2, …; the later ones have clocks that are a second ahead of the one before.
+/// Stores of machines m1, m2, …; the later ones have clocks that are a second ahead of the one
+/// before.
 struct Cluster {
     stores: Vec<Store>,
     machines: Vec<MachineRecord>,
@@ -62,9 +63,17 @@ impl Cluster {
             options.clock = Arc::new(Stopped(NOON + index as u64 * 1000));
             stores.push(Store::open(options).await.unwrap());
             let id = machine_id(index).to_string();
-            machines.push(MachineRecord { id, name: format!("m{}", index + 1), ..MachineRecord::default() });
+            machines.push(MachineRecord {
+                id,
+                name: format!("m{}", index + 1),
+                ..MachineRecord::default()
+            });
         }
-        Self { stores, machines, _directory: directory }
+        Self {
+            stores,
+            machines,
+            _directory: directory,
+        }
     }
 
     async fn write(&self, at: usize, write: Write) {
@@ -73,7 +82,10 @@ impl Cluster {
 
     /// Connects these two and waits until each has what the other has now.
     async fn meet(&self, a: usize, b: usize) {
-        connect(self.stores[a].session(machine_id(b)), self.stores[b].session(machine_id(a)));
+        connect(
+            self.stores[a].session(machine_id(b)),
+            self.stores[b].session(machine_id(a)),
+        );
         self.agree(&[a, b]).await;
     }
 
@@ -81,7 +93,10 @@ impl Cluster {
         for one in members.iter().map(|index| &self.stores[*index]) {
             let (actor, version) = (one.actor(), one.version_vector().get(one.actor()));
             for other in members.iter().map(|index| &self.stores[*index]) {
-                tokio::time::timeout(LIMIT, other.wait_for(actor, version)).await.unwrap().unwrap();
+                tokio::time::timeout(LIMIT, other.wait_for(actor, version))
+                    .await
+                    .unwrap()
+                    .unwrap();
             }
         }
     }
@@ -104,7 +119,11 @@ fn service(image: &str, change: impl FnOnce(&mut ServiceSpec)) -> Write {
         ..ServiceSpec::default()
     };
     change(&mut spec);
-    let record = ServiceRecord { spec: Some(spec), revision: image.into(), ..ServiceRecord::default() };
+    let record = ServiceRecord {
+        spec: Some(spec),
+        revision: image.into(),
+        ..ServiceRecord::default()
+    };
     put(records::SERVICE, "shop/web", &record)
 }
 
@@ -120,11 +139,27 @@ fn keep(conflict: &v1::Conflict, side: usize) -> SettleConflictRequest {
 }
 
 fn drawn(side: &ConflictSide) -> String {
-    let mut text = format!("{} {}", side.machine_name, describe::time(side.written_at_ms));
+    let mut text = format!(
+        "{} {}",
+        side.machine_name,
+        describe::time(side.written_at_ms)
+    );
     for field in &side.fields {
         let mark = if field.differs { '*' } else { ' ' };
-        let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-        _ = write!(text, "\n{mark} {}: {} | {}", field.name, or_dash(&field.active), or_dash(&field.value));
+        let or_dash = |text: &str| {
+            if text.is_empty() {
+                "-".to_owned()
+            } else {
+                text.to_owned()
+            }
+        };
+        _ = write!(
+            text,
+            "\n{mark} {}: {} | {}",
+            field.name,
+            or_dash(&field.active),
+            or_dash(&field.value)
+        );
     }
     text
 }
@@ -155,8 +190,13 @@ async fn both_sides_list_the_same_and_the_choice_settles_it_everywhere() {
     cluster.meet(0, 1).await;
     let listed = cluster.list(0);
     assert_eq!(listed, cluster.list(1));
-    let [conflict] = listed.as_slice() else { panic!("{listed:?}") };
-    assert_eq!((conflict.name.as_str(), conflict.id.len()), ("service/shop/web", 8));
+    let [conflict] = listed.as_slice() else {
+        panic!("{listed:?}")
+    };
+    assert_eq!(
+        (conflict.name.as_str(), conflict.id.len()),
+        ("service/shop/web", 8)
+    );
     insta::assert_snapshot!(drawn(&conflict.sides[0]), @r"
     m2 2026-11-21T12:00:01Z
       image: web:2 | web:2
@@ -180,12 +220,15 @@ async fn both_sides_list_the_same_and_the_choice_settles_it_everywhere() {
     for at in 0..2 {
         assert_eq!(cluster.list(at), []);
         let snapshot = cluster.stores[at].snapshot();
-        let record = ServiceRecord::decode(snapshot.get(records::SERVICE, "shop/web").unwrap()).unwrap();
+        let record =
+            ServiceRecord::decode(snapshot.get(records::SERVICE, "shop/web").unwrap()).unwrap();
         assert_eq!(record.spec.unwrap().image, "web:1");
         let refused = cluster.settle(at, &choice).unwrap_err();
         assert_eq!(refused.code, Code::Refused);
         assert!(
-            refused.message.contains("was settled meanwhile: m1 wrote it at 2026-11-21T12:00:"),
+            refused
+                .message
+                .contains("was settled meanwhile: m1 wrote it at 2026-11-21T12:00:"),
             "{refused}"
         );
     }
@@ -198,8 +241,13 @@ async fn a_removal_is_a_value_like_any_other() {
     cluster.write(0, delete(records::SERVICE, "shop/web")).await;
     cluster.write(1, service("web:2", |_| ())).await;
     cluster.meet(0, 1).await;
-    let [conflict] = &cluster.list(1)[..] else { panic!("{:?}", cluster.list(1)) };
-    assert!(!conflict.sides[0].deleted && conflict.sides[1].deleted, "an edit stays active");
+    let [conflict] = &cluster.list(1)[..] else {
+        panic!("{:?}", cluster.list(1))
+    };
+    assert!(
+        !conflict.sides[0].deleted && conflict.sides[1].deleted,
+        "an edit stays active"
+    );
     assert_eq!(conflict.sides[1].value, None);
     insta::assert_snapshot!(drawn(&conflict.sides[1]), @r"
     m1 2026-11-21T12:00:00Z
@@ -207,14 +255,28 @@ async fn a_removal_is_a_value_like_any_other() {
     * deploy.replicas: 2 | -
     ");
     let write = cluster.settle(1, &keep(conflict, 2)).unwrap();
-    assert!(matches!(&write, Write::Settle { key, value: None, .. } if key == "shop/web"), "{write:?}");
+    assert!(
+        matches!(&write, Write::Settle { key, value: None, .. } if key == "shop/web"),
+        "{write:?}"
+    );
     cluster.write(1, write).await;
     cluster.agree(&[0, 1]).await;
     for at in 0..2 {
         assert_eq!(cluster.list(at), []);
-        assert_eq!(cluster.stores[at].snapshot().get(records::SERVICE, "shop/web"), None);
+        assert_eq!(
+            cluster.stores[at]
+                .snapshot()
+                .get(records::SERVICE, "shop/web"),
+            None
+        );
     }
-    assert!(cluster.settle(0, &keep(conflict, 1)).unwrap_err().message.contains("m2 removed it at"));
+    assert!(
+        cluster
+            .settle(0, &keep(conflict, 1))
+            .unwrap_err()
+            .message
+            .contains("m2 removed it at")
+    );
 }
 
 #[tokio::test]
@@ -233,27 +295,43 @@ async fn where_both_wrote_the_same_there_is_nothing_to_choose() {
 async fn what_was_not_seen_is_not_settled() {
     let cluster = Cluster::of(3).await;
     for at in 0..3 {
-        cluster.write(at, service(&format!("web:{at}"), |_| ())).await;
+        cluster
+            .write(at, service(&format!("web:{at}"), |_| ()))
+            .await;
     }
     cluster.meet(0, 1).await;
-    let [before] = &cluster.list(0)[..] else { panic!("{:?}", cluster.list(0)) };
+    let [before] = &cluster.list(0)[..] else {
+        panic!("{:?}", cluster.list(0))
+    };
     let choice = keep(before, 2);
     assert!(cluster.settle(0, &choice).is_ok());
 
     cluster.meet(0, 2).await;
-    let [conflict] = &cluster.list(0)[..] else { panic!("{:?}", cluster.list(0)) };
-    let names: Vec<_> = conflict.sides.iter().map(|side| side.machine_name.as_str()).collect();
+    let [conflict] = &cluster.list(0)[..] else {
+        panic!("{:?}", cluster.list(0))
+    };
+    let names: Vec<_> = conflict
+        .sides
+        .iter()
+        .map(|side| side.machine_name.as_str())
+        .collect();
     assert_eq!(names, ["m3", "m2", "m1"]);
     assert_ne!(conflict.id, before.id, "an id stands for these values only");
     let refused = cluster.settle(0, &choice).unwrap_err();
     assert_eq!(refused.code, Code::Refused);
     insta::assert_snapshot!(refused, @"service/shop/web changed since it was shown: m3 wrote it at 2026-11-21T12:00:02Z; nothing was settled");
-    assert_eq!(refused.hint.as_deref(), Some("look again with `uc conflicts show service/shop/web`"));
+    assert_eq!(
+        refused.hint.as_deref(),
+        Some("look again with `uc conflicts show service/shop/web`")
+    );
 
     let mut gone = keep(conflict, 2);
     gone.seen.push("0/1:1".into());
     let refused = cluster.settle(0, &gone).unwrap_err();
-    assert!(refused.message.contains("some of its values were replaced"), "{refused}");
+    assert!(
+        refused.message.contains("some of its values were replaced"),
+        "{refused}"
+    );
 
     let mut other = keep(conflict, 1);
     other.keep = "0/1:1".into();
@@ -263,16 +341,24 @@ async fn what_was_not_seen_is_not_settled() {
     mistyped.key = "shop/wbe".into();
     let missing = cluster.settle(0, &mistyped).unwrap_err();
     assert_eq!(missing.code, Code::NotFound);
-    assert_eq!(missing.hint.as_deref(), Some("did you mean `service/shop/web`?"));
+    assert_eq!(
+        missing.hint.as_deref(),
+        Some("did you mean `service/shop/web`?")
+    );
     mistyped.kind = "replica".into();
-    assert_eq!(cluster.settle(0, &mistyped).unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        cluster.settle(0, &mistyped).unwrap_err().code,
+        Code::NotFound
+    );
 }
 
 #[tokio::test]
 async fn any_later_write_settles() {
     let cluster = Cluster::of(2).await;
     for at in 0..2 {
-        cluster.write(at, service(&format!("web:{at}"), |_| ())).await;
+        cluster
+            .write(at, service(&format!("web:{at}"), |_| ()))
+            .await;
     }
     cluster.meet(0, 1).await;
     assert_eq!(cluster.list(0).len(), 1);
@@ -293,10 +379,15 @@ fn a_name_says_kind_key_and_group() {
 fn what_is_not_understood_is_told_by_length_and_digest() {
     let unknown = describe::decode(700, b"abc");
     let damaged = describe::decode(records::SERVICE, &[0xff; 3]);
-    assert!(matches!(&unknown, Value::Opaque(opaque) if opaque.bytes == 3 && opaque.digest.len() == 64));
+    assert!(
+        matches!(&unknown, Value::Opaque(opaque) if opaque.bytes == 3 && opaque.digest.len() == 64)
+    );
     let fields = describe::compare(Some(&unknown), Some(&damaged));
-    let differing: Vec<_> =
-        fields.iter().filter(|field| field.differs).map(|field| field.name.as_str()).collect();
+    let differing: Vec<_> = fields
+        .iter()
+        .filter(|field| field.differs)
+        .map(|field| field.name.as_str())
+        .collect();
     assert_eq!(differing, ["blake3"]);
 }
 
@@ -305,14 +396,27 @@ fn fields_of_both_stay_in_their_order() {
     let record = |environment: &[&str], volume: &str| {
         let spec = ServiceSpec {
             image: "i".into(),
-            environment: environment.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect(),
+            environment: environment
+                .iter()
+                .map(|name| ((*name).to_owned(), "1".to_owned()))
+                .collect(),
             ..ServiceSpec::default()
         };
-        let volume = VolumeSpec { name: volume.into(), driver: "nfs".into(), ..VolumeSpec::default() };
-        Value::Service(ServiceRecord { spec: Some(spec), volumes: vec![volume], ..ServiceRecord::default() })
+        let volume = VolumeSpec {
+            name: volume.into(),
+            driver: "nfs".into(),
+            ..VolumeSpec::default()
+        };
+        Value::Service(ServiceRecord {
+            spec: Some(spec),
+            volumes: vec![volume],
+            ..ServiceRecord::default()
+        })
     };
-    let fields =
-        describe::compare(Some(&record(&["A", "C", "D"], "v")), Some(&record(&["B", "C", "E"], "w")));
+    let fields = describe::compare(
+        Some(&record(&["A", "C", "D"], "v")),
+        Some(&record(&["B", "C", "E"], "w")),
+    );
     let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
     assert_eq!(
         names,
@@ -328,7 +432,10 @@ fn fields_of_both_stay_in_their_order() {
         ]
     );
     let last = fields.last().unwrap();
-    assert_eq!((last.active.as_str(), last.value.as_str(), last.differs), ("v (nfs)", "w (nfs)", true));
+    assert_eq!(
+        (last.active.as_str(), last.value.as_str(), last.differs),
+        ("v (nfs)", "w (nfs)", true)
+    );
 }
 
 #[tokio::test]
@@ -336,23 +443,42 @@ async fn who_labels_a_machine_and_who_renames_it_are_not_in_each_others_way() {
     let cluster = Cluster::of(3).await;
     let view = |at: usize| records::View::new(cluster.stores[at].snapshot());
     let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     };
     let id = uc_api::MachineId::from_bytes([7; 16]).to_string();
-    let record = MachineRecord { id: id.clone(), name: "old".into(), ..MachineRecord::default() };
+    let record = MachineRecord {
+        id: id.clone(),
+        name: "old".into(),
+        ..MachineRecord::default()
+    };
     cluster.write(0, put(records::MACHINE, &id, &record)).await;
-    cluster.write(0, machine_labels::write(&id, labels(&[("zone", "a")]))).await;
+    cluster
+        .write(0, machine_labels::write(&id, labels(&[("zone", "a")])))
+        .await;
     cluster.meet(0, 1).await;
 
     // On two sides of a partition. Who renames knows the labels and does not write them again.
-    let renamed = MachineRecord { name: "new".into(), ..view(0).machine("old").unwrap() };
+    let renamed = MachineRecord {
+        name: "new".into(),
+        ..view(0).machine("old").unwrap()
+    };
     assert_eq!(renamed.labels, labels(&[("zone", "a")]));
-    cluster.write(0, machine_labels::write_record(renamed)).await;
-    cluster.write(1, machine_labels::write(&id, labels(&[("disk", "ssd")]))).await;
+    cluster
+        .write(0, machine_labels::write_record(renamed))
+        .await;
+    cluster
+        .write(1, machine_labels::write(&id, labels(&[("disk", "ssd")])))
+        .await;
     cluster.meet(0, 2).await;
     cluster.meet(1, 2).await;
     let machine = view(2).machine(&id).unwrap();
-    assert_eq!((machine.name.as_str(), machine.labels), ("new", labels(&[("disk", "ssd")])));
+    assert_eq!(
+        (machine.name.as_str(), machine.labels),
+        ("new", labels(&[("disk", "ssd")]))
+    );
     assert!(cluster.list(2).is_empty(), "{:?}", cluster.list(2));
 }
 
@@ -368,8 +494,15 @@ async fn labels_of_two_sides_are_a_conflict_of_their_own() {
     let conflicts = cluster.list(0);
     assert_eq!(conflicts.len(), 1);
     assert_eq!(conflicts[0].name, format!("machine/{id}#1"));
-    let fields: Vec<_> = conflicts[0].sides.iter().flat_map(|side| &side.fields).collect();
-    assert!(fields.iter().all(|field| field.name == "labels"), "{fields:?}");
+    let fields: Vec<_> = conflicts[0]
+        .sides
+        .iter()
+        .flat_map(|side| &side.fields)
+        .collect();
+    assert!(
+        fields.iter().all(|field| field.name == "labels"),
+        "{fields:?}"
+    );
     assert_eq!(conflicts[0].sides[1].fields[0].value, "zone=a");
     let settled = cluster.settle(0, &keep(&conflicts[0], 2)).unwrap();
     cluster.write(0, settled).await;

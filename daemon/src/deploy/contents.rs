@@ -1,5 +1,6 @@
-//! A machine gets the contents of a replica before it gets the replica: from the machine that executes the deployment, or from any other
-//! that has them. So what a client brought once serves later scaling and deployments through other machines, too.
+//! A machine gets the contents of a replica before it gets the replica: from the machine that
+//! executes the deployment, or from any other that has them. So what a client brought once serves
+//! later scaling and deployments through other machines, too.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use futures_util::future::join_all;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use uc_api::v1::{FilePart, HasFilesRequest, ReadFileRequest, ServiceSpec, node_client::NodeClient};
+use uc_api::v1::node_client::NodeClient;
+use uc_api::v1::{FilePart, HasFilesRequest, ReadFileRequest, ServiceSpec};
 use uc_api::{Code, ContentHash, Failure};
 use uc_cluster_state::membership::Liveness;
 
@@ -34,7 +36,11 @@ pub(super) trait Holders: Sync {
     /// All others that answer.
     fn others(&self) -> Vec<String>;
     /// Which of these contents a machine lacks.
-    async fn missing(&self, machine: &str, hashes: &[ContentHash]) -> Result<Vec<ContentHash>, Failure>;
+    async fn missing(
+        &self,
+        machine: &str,
+        hashes: &[ContentHash],
+    ) -> Result<Vec<ContentHash>, Failure>;
     /// One content from a machine that has it to one that has not.
     async fn copy(&self, hash: &ContentHash, from: &str, to: &str) -> Result<(), Failure>;
 }
@@ -71,13 +77,22 @@ async fn provide(
     let mut broken = None;
     // The own machine first: in a deployment it has all of them.
     let own = holders.own();
-    if own != machine && holders.missing(own, wanted).await.is_ok_and(|missing| missing.is_empty()) {
+    if own != machine
+        && holders
+            .missing(own, wanted)
+            .await
+            .is_ok_and(|missing| missing.is_empty())
+    {
         match holders.copy(hash, own, machine).await {
             Ok(()) => return Ok(()),
             Err(failure) => broken = Some(failure),
         }
     }
-    let others: Vec<String> = holders.others().into_iter().filter(|other| other != machine).collect();
+    let others: Vec<String> = holders
+        .others()
+        .into_iter()
+        .filter(|other| other != machine)
+        .collect();
     let answers = join_all(others.iter().map(|other| holders.missing(other, wanted))).await;
     for (other, answer) in others.iter().zip(answers) {
         if !answer.is_ok_and(|missing| missing.is_empty()) {
@@ -93,19 +108,31 @@ async fn provide(
             let message = format!("{what} of {service} could not be sent: {}", failure.message);
             Failure { message, ..failure }
         }
-        None => Failure::new(Code::Refused, format!("{what} of {service} is on no machine that answers"))
-            .hint("deploy again from the computer that has the compose file"),
+        None => Failure::new(
+            Code::Refused,
+            format!("{what} of {service} is on no machine that answers"),
+        )
+        .hint("deploy again from the computer that has the compose file"),
     })
 }
 
 /// The content for a person: name and first digits.
 fn what(spec: &ServiceSpec, hash: &ContentHash) -> String {
-    let file = spec.files.iter().find(|file| file.hash == hash.as_str()).map(|file| file.name.clone());
+    let file = spec
+        .files
+        .iter()
+        .find(|file| file.hash == hash.as_str())
+        .map(|file| file.name.clone());
     let variable = || {
-        let (name, _) = spec.secret_environment.iter().find(|(_, named)| *named == hash.as_str())?;
+        let (name, _) = spec
+            .secret_environment
+            .iter()
+            .find(|(_, named)| *named == hash.as_str())?;
         Some(format!("the value of {name}"))
     };
-    let name = file.or_else(variable).unwrap_or_else(|| "a content".to_owned());
+    let name = file
+        .or_else(variable)
+        .unwrap_or_else(|| "a content".to_owned());
     format!("{name} ({})", hash.short())
 }
 
@@ -120,25 +147,45 @@ impl Holders for &Member {
     }
 
     fn others(&self) -> Vec<String> {
-        let up =
-            |(id, liveness)| (liveness == Liveness::Up && id != self.membership.machine_id).then_some(id);
+        let up = |(id, liveness)| {
+            (liveness == Liveness::Up && id != self.membership.machine_id).then_some(id)
+        };
         self.liveness().into_iter().filter_map(up).collect()
     }
 
-    async fn missing(&self, machine: &str, hashes: &[ContentHash]) -> Result<Vec<ContentHash>, Failure> {
-        let request = HasFilesRequest { hashes: hashes.iter().map(ToString::to_string).collect() };
+    async fn missing(
+        &self,
+        machine: &str,
+        hashes: &[ContentHash],
+    ) -> Result<Vec<ContentHash>, Failure> {
+        let request = HasFilesRequest {
+            hashes: hashes.iter().map(ToString::to_string).collect(),
+        };
         let mut node = node(self, machine)?;
         let Ok(answer) = timeout(ASK_LIMIT, node.has_files(request)).await else {
-            return Err(Failure::new(Code::TimedOut, "no answer to the question for contents"));
+            return Err(Failure::new(
+                Code::TimedOut,
+                "no answer to the question for contents",
+            ));
         };
         let missing = answer.map_err(Failure::from)?.into_inner().missing;
-        missing.iter().map(|hash| crate::files::parse(hash)).collect()
+        missing
+            .iter()
+            .map(|hash| crate::files::parse(hash))
+            .collect()
     }
 
     async fn copy(&self, hash: &ContentHash, from: &str, to: &str) -> Result<(), Failure> {
-        let copied = timeout(COPY_LIMIT, transfer(node(self, from)?, node(self, to)?, hash)).await;
+        let copied = timeout(
+            COPY_LIMIT,
+            transfer(node(self, from)?, node(self, to)?, hash),
+        )
+        .await;
         copied.unwrap_or_else(|_| {
-            Err(Failure::new(Code::TimedOut, format!("not sent within {} s", COPY_LIMIT.as_secs())))
+            Err(Failure::new(
+                Code::TimedOut,
+                format!("not sent within {} s", COPY_LIMIT.as_secs()),
+            ))
         })
     }
 }
@@ -154,8 +201,14 @@ async fn transfer(
     mut target: NodeClient<PeerChannel>,
     hash: &ContentHash,
 ) -> Result<(), Failure> {
-    let request = ReadFileRequest { hash: hash.to_string() };
-    let mut parts = source.read_file(request).await.map_err(Failure::from)?.into_inner();
+    let request = ReadFileRequest {
+        hash: hash.to_string(),
+    };
+    let mut parts = source
+        .read_file(request)
+        .await
+        .map_err(Failure::from)?
+        .into_inner();
     let (sender, receiver) = mpsc::channel::<FilePart>(QUEUE);
     let feed = async move {
         while let Some(part) = parts.message().await.map_err(Failure::from)? {
@@ -168,7 +221,8 @@ async fn transfer(
     };
     let load = target.load_file(ReceiverStream::new(receiver));
     let (fed, loaded) = tokio::join!(feed, load);
-    // A source that broke off leaves the target with a cut archive, which it refuses; the source's word is the better one.
+    // A source that broke off leaves the target with a cut archive, which it refuses; the source's
+    // word is the better one.
     fed?;
     loaded.map(|_| ()).map_err(Failure::from)
 }

@@ -1,7 +1,8 @@
-//! Carries out a plan, step by step, on the machines it names. Layers one after another, the services of a layer side by side; in a service
-//! steps run in the plan's order and replicas are replaced as its update policy says. A step that fails undoes itself (the replica it would
-//! have replaced serves again) and, unless the policy puts up with it, ends the execution; going back with everything else is the caller's,
-//! who plans that as well.
+//! Carries out a plan, step by step, on the machines it names. Layers one after another, the
+//! services of a layer side by side; in a service steps run in the plan's order and replicas are
+//! replaced as its update policy says. A step that fails undoes itself (the replica it would have
+//! replaced serves again) and, unless the policy puts up with it, ends the execution; going back
+//! with everything else is the caller's, who plans that as well.
 
 mod dependencies;
 mod events;
@@ -81,7 +82,8 @@ pub struct Execution<'a> {
     pub machines: &'a [String],
     /// Names the deployment on its containers.
     pub deployment: &'a str,
-    /// The plan takes a failed deployment back: without delays, without commands, and every failure counts.
+    /// The plan takes a failed deployment back: without delays, without commands, and every
+    /// failure counts.
     pub going_back: bool,
 }
 
@@ -96,28 +98,45 @@ pub struct Stopped {
 
 impl From<Failure> for Stopped {
     fn from(failure: Failure) -> Self {
-        Self { failure, pause: false }
+        Self {
+            failure,
+            pause: false,
+        }
     }
 }
 
-/// Runs the plan to its end, or until a failure that a service's policy does not put up with. Gives the failures that it did.
+/// Runs the plan to its end, or until a failure that a service's policy does not put up with. Gives
+/// the failures that it did.
 pub async fn execute(
     fleet: &dyn Fleet,
     execution: Execution<'_>,
     events: &Events,
 ) -> Result<Vec<Failure>, Stopped> {
     create_volumes(fleet, execution.plan, events).await?;
-    let layers: BTreeSet<u32> = execution.plan.services.iter().map(|service| service.layer).collect();
+    let layers: BTreeSet<u32> = execution
+        .plan
+        .services
+        .iter()
+        .map(|service| service.layer)
+        .collect();
     let mut failed = Vec::new();
     for layer in layers {
-        let services = execution.plan.services.iter().filter(|service| service.layer == layer);
+        let services = execution
+            .plan
+            .services
+            .iter()
+            .filter(|service| service.layer == layer);
         let run = |one| service::run_service(fleet, execution, one, events);
         let mut stopped: Option<Stopped> = None;
         for result in join_all(services.map(run)).await {
             match result {
                 Ok(more) => failed.extend(more),
                 // One that wants all of it taken back is not overruled by one that does not.
-                Err(why) if stopped.as_ref().is_none_or(|stopped| stopped.pause && !why.pause) => {
+                Err(why)
+                    if stopped
+                        .as_ref()
+                        .is_none_or(|stopped| stopped.pause && !why.pause) =>
+                {
                     stopped = Some(why);
                 }
                 Err(_) => {}
@@ -133,10 +152,19 @@ pub async fn execute(
 async fn create_volumes(fleet: &dyn Fleet, plan: &Plan, events: &Events) -> Result<(), Failure> {
     for step in &plan.volumes {
         let Some(volume) = &step.volume else { continue };
-        let progress = progress(events, &step.id, &format!("volume {}", volume.name), &step.machine_name);
-        progress.phase(StepPhase::Started, "creating".to_owned(), Vec::new()).await;
+        let progress = progress(
+            events,
+            &step.id,
+            &format!("volume {}", volume.name),
+            &step.machine_name,
+        );
+        progress
+            .phase(StepPhase::Started, "creating".to_owned(), Vec::new())
+            .await;
         let result = fleet.create_volume(&step.machine_id, volume).await;
-        progress.done(result.map_err(|failure| failure.on(&step.machine_name))).await?;
+        progress
+            .done(result.map_err(|failure| failure.on(&step.machine_name)))
+            .await?;
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
-//! One deployment of a project at a time. On this machine that is certain ([`Turn`]). Across machines it is a record that everybody who can be
-//! reached sees ([`Lock`]): advisory, because no write waits for another machine. Two people who begin within the same few milliseconds, or on two
-//! sides of a partition, are not kept apart; their plans are compared with the cluster again before anything is done.
+//! One deployment of a project at a time. On this machine that is certain ([`Turn`]). Across
+//! machines it is a record that everybody who can be reached sees ([`Lock`]): advisory, because no
+//! write waits for another machine. Two people who begin within the same few milliseconds, or on
+//! two sides of a partition, are not kept apart; their plans are compared with the cluster again
+//! before anything is done.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,12 +17,14 @@ use uc_cluster_state::membership::Liveness;
 use crate::member::Member;
 use crate::records::{self, delete, put};
 
-/// A lock that is not renewed for this long is nobody's: its machine died. Also bounds how far clocks may differ.
+/// A lock that is not renewed for this long is nobody's: its machine died. Also bounds how far
+/// clocks may differ.
 const EXPIRES_MS: i64 = 60_000;
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_secs(15);
 
-/// Projects that are being deployed from this machine. Two deployments of one project would undo each other.
+/// Projects that are being deployed from this machine. Two deployments of one project would undo
+/// each other.
 #[derive(Debug, Default)]
 pub struct Running(Mutex<BTreeSet<String>>);
 
@@ -33,7 +37,11 @@ pub(super) struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut running = self.running.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self
+            .running
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for project in &self.projects {
             running.remove(project);
         }
@@ -41,7 +49,10 @@ impl Drop for Turn {
 }
 
 impl Turn {
-    pub(super) fn take(running: &Arc<Running>, projects: BTreeSet<String>) -> Result<Self, Failure> {
+    pub(super) fn take(
+        running: &Arc<Running>,
+        projects: BTreeSet<String>,
+    ) -> Result<Self, Failure> {
         let mut taken = running.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(project) = projects.iter().find(|project| taken.contains(*project)) {
             return Err(Failure::new(
@@ -51,11 +62,15 @@ impl Turn {
             .hint("wait until it has ended; `uc ps` shows how far it is"));
         }
         taken.extend(projects.iter().cloned());
-        Ok(Self { running: Arc::clone(running), projects: projects.into_iter().collect() })
+        Ok(Self {
+            running: Arc::clone(running),
+            projects: projects.into_iter().collect(),
+        })
     }
 }
 
-/// The projects' records in the store, renewed until they are released by one task, which alone writes and removes them.
+/// The projects' records in the store, renewed until they are released by one task, which alone
+/// writes and removes them.
 #[derive(Debug)]
 pub(super) struct Lock {
     released: CancellationToken,
@@ -79,14 +94,22 @@ impl Lock {
             .collect();
         if let Some(lock) = held(&others, &projects, member.now_ms()) {
             let holder = view.machine(&lock.machine_id).map(|machine| machine.name);
-            let holder = holder.unwrap_or_else(|_| "a machine that is no member any more".to_owned());
+            let holder =
+                holder.unwrap_or_else(|_| "a machine that is no member any more".to_owned());
             return Err(Failure::new(
                 Code::Refused,
-                format!("another deployment of project {} is running on {holder}", lock.project),
+                format!(
+                    "another deployment of project {} is running on {holder}",
+                    lock.project
+                ),
             )
             .hint("wait until it has ended; `uc ps` shows how far it is"));
         }
-        let records = Records { member: Arc::clone(member), projects, deployment: deployment.to_owned() };
+        let records = Records {
+            member: Arc::clone(member),
+            projects,
+            deployment: deployment.to_owned(),
+        };
         records.write().await;
         let released = CancellationToken::new();
         let task = member.tasks.spawn(records.keep(released.clone()));
@@ -118,7 +141,8 @@ impl Records {
         }
     }
 
-    /// A store that cannot be written fails the deployment itself, with its own words: the lock is advisory.
+    /// A store that cannot be written fails the deployment itself, with its own words: the lock is
+    /// advisory.
     async fn write(&self) {
         let expires_at_ms = self.member.now_ms() + EXPIRES_MS;
         let writes = self.projects.iter().map(|project| {
@@ -136,7 +160,11 @@ impl Records {
     }
 
     async fn remove(&self) {
-        let writes = self.projects.iter().map(|project| delete(records::LOCK, project.clone())).collect();
+        let writes = self
+            .projects
+            .iter()
+            .map(|project| delete(records::LOCK, project.clone()))
+            .collect();
         if let Err(failure) = self.member.write(writes).await {
             tracing::warn!(%failure, "the lock of this deployment stays until it expires");
         }
@@ -144,8 +172,14 @@ impl Records {
 }
 
 /// The lock that keeps a deployment of these projects from starting, if there is one.
-fn held<'a>(locks: &'a [LockRecord], projects: &BTreeSet<String>, now_ms: i64) -> Option<&'a LockRecord> {
-    locks.iter().find(|lock| projects.contains(&lock.project) && lock.expires_at_ms > now_ms)
+fn held<'a>(
+    locks: &'a [LockRecord],
+    projects: &BTreeSet<String>,
+    now_ms: i64,
+) -> Option<&'a LockRecord> {
+    locks
+        .iter()
+        .find(|lock| projects.contains(&lock.project) && lock.expires_at_ms > now_ms)
 }
 
 #[cfg(test)]
@@ -154,7 +188,11 @@ mod tests {
 
     #[test]
     fn a_lock_holds_its_project_until_it_expires() {
-        let lock = LockRecord { project: "shop".into(), expires_at_ms: 100, ..LockRecord::default() };
+        let lock = LockRecord {
+            project: "shop".into(),
+            expires_at_ms: 100,
+            ..LockRecord::default()
+        };
         let locks = [lock.clone()];
         let projects = |name: &str| BTreeSet::from([name.to_owned()]);
         assert_eq!(held(&locks, &projects("shop"), 99), Some(&lock));
@@ -166,8 +204,11 @@ mod tests {
     fn one_project_is_deployed_once_at_a_time() {
         let running = Arc::new(Running::default());
         let first = Turn::take(&running, BTreeSet::from(["shop".to_owned()])).unwrap();
-        let refused =
-            Turn::take(&running, BTreeSet::from(["blog".to_owned(), "shop".to_owned()])).unwrap_err();
+        let refused = Turn::take(
+            &running,
+            BTreeSet::from(["blog".to_owned(), "shop".to_owned()]),
+        )
+        .unwrap_err();
         assert!(refused.message.contains("project shop"), "{refused}");
         let _other = Turn::take(&running, BTreeSet::from(["blog".to_owned()])).unwrap();
         drop(first);

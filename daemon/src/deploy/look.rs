@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use uc_api::v1::{
-    MachineRecord, ObserveRequest, ObserveResponse, Plan, ReplicaRecord, node_client::NodeClient,
-};
+use uc_api::v1::node_client::NodeClient;
+use uc_api::v1::{MachineRecord, ObserveRequest, ObserveResponse, Plan, ReplicaRecord};
 use uc_api::{Code, Failure};
 use uc_cluster_state::membership::Liveness;
 
@@ -16,17 +15,25 @@ use crate::member::Member;
 
 /// A machine that does not say what it runs for this long is planned around.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Replication takes milliseconds; a replica whose health changes again meanwhile is not waited for.
+/// Replication takes milliseconds; a replica whose health changes again meanwhile is not waited
+/// for.
 const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 
-/// All machines as they are now. One that cannot be asked is taken from the store and counts as not up; the texts say which.
+/// All machines as they are now. One that cannot be asked is taken from the store and counts as not
+/// up; the texts say which.
 pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
     let view = member.view();
     let liveness = member.liveness();
     let machines = view.machines();
     let answers = join_all(machines.iter().map(|machine| {
         let down = liveness.get(&machine.id) == Some(&Liveness::Down);
-        async move { if down { Err(None) } else { ask(member, machine).await.map_err(Some) } }
+        async move {
+            if down {
+                Err(None)
+            } else {
+                ask(member, machine).await.map_err(Some)
+            }
+        }
     }))
     .await;
     let mut warnings = Vec::new();
@@ -37,15 +44,25 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
             Err(why) => {
                 warnings.push(match why {
                     Some(failure) => {
-                        format!("{} does not answer and is left out: {}", machine.name, failure.message)
+                        format!(
+                            "{} does not answer and is left out: {}",
+                            machine.name, failure.message
+                        )
                     }
                     None => format!("{} is down and is left out", machine.name),
                 });
-                (view.replicas_of(&machine.id), view.volumes_of(&machine.id), false)
+                (
+                    view.replicas_of(&machine.id),
+                    view.volumes_of(&machine.id),
+                    false,
+                )
             }
         };
         let (Ok(id), Ok(name)) = (machine.id.parse(), machine.name.parse()) else {
-            warnings.push(format!("the record of machine {} is damaged; it is left out", machine.name));
+            warnings.push(format!(
+                "the record of machine {} is damaged; it is left out",
+                machine.name
+            ));
             continue;
         };
         let facts = view.facts_of(&machine.id).unwrap_or_default();
@@ -61,20 +78,28 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
             volumes,
         });
     }
-    (Observed { machines: planned, services: view.services() }, warnings)
+    (
+        Observed {
+            machines: planned,
+            services: view.services(),
+        },
+        warnings,
+    )
 }
 
 async fn ask(member: &Member, machine: &MachineRecord) -> Result<ObserveResponse, Failure> {
     let mut node = NodeClient::new(member.peers.channel(machine)?);
     match timeout(OBSERVE_TIMEOUT, node.observe(ObserveRequest {})).await {
         Ok(answer) => Ok(answer.map_err(Failure::from)?.into_inner()),
-        Err(_) => {
-            Err(Failure::new(Code::TimedOut, format!("no answer within {} s", OBSERVE_TIMEOUT.as_secs())))
-        }
+        Err(_) => Err(Failure::new(
+            Code::TimedOut,
+            format!("no answer within {} s", OBSERVE_TIMEOUT.as_secs()),
+        )),
     }
 }
 
-/// Waits until the store says of the touched services what their machines say, so that who looks right after a deployment sees its result.
+/// Waits until the store says of the touched services what their machines say, so that who looks
+/// right after a deployment sees its result.
 pub(super) async fn settle(member: &Member, observed: &Observed, plan: &Plan) {
     let touched: BTreeSet<(&str, &str)> = plan
         .services
@@ -85,15 +110,21 @@ pub(super) async fn settle(member: &Member, observed: &Observed, plan: &Plan) {
     let of_touched = |replicas: Vec<ReplicaRecord>| -> BTreeSet<(String, i32, i32)> {
         replicas
             .into_iter()
-            .filter(|replica| touched.contains(&(replica.project.as_str(), replica.service.as_str())))
+            .filter(|replica| {
+                touched.contains(&(replica.project.as_str(), replica.service.as_str()))
+            })
             .map(|replica| (replica.container_id, replica.state, replica.health))
             .collect()
     };
     let machines = member.view().machines();
-    let up = machines
-        .iter()
-        .filter(|machine| observed.machines.iter().any(|m| m.up && m.id.to_string() == machine.id));
-    let answers = join_all(up.map(|machine| async move { (machine, ask(member, machine).await) })).await;
+    let up = machines.iter().filter(|machine| {
+        observed
+            .machines
+            .iter()
+            .any(|m| m.up && m.id.to_string() == machine.id)
+    });
+    let answers =
+        join_all(up.map(|machine| async move { (machine, ask(member, machine).await) })).await;
     let mut watch = member.store.watch();
     let told = async {
         for (machine, answer) in answers {

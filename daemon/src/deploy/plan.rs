@@ -1,8 +1,10 @@
-//! The planner: what a person wants and what the cluster is, in; every change that would be made, out.
+//! The planner: what a person wants and what the cluster is, in; every change that would be made,
+//! out.
 //!
-//! Pure: no clock, no randomness, no store. The same input gives the same plan and the same digest, on any machine, so a person can agree to
-//! a plan on one machine and another one can check that it is still the plan. Carrying it out is the executor's business, and so is waiting
-//! for health and for the conditions of `depends_on`.
+//! Pure: no clock, no randomness, no store. The same input gives the same plan and the same digest,
+//! on any machine, so a person can agree to a plan on one machine and another one can check that it
+//! is still the plan. Carrying it out is the executor's business, and so is waiting for health and
+//! for the conditions of `depends_on`.
 
 mod desired;
 pub(crate) mod diff;
@@ -19,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use uc_api::v1::{
-    self, ImageTarget, MountKind, ReplicaRecord, ServiceChange, ServiceRecord, ServiceSpec, VolumeRecord,
+    self, ImageTarget, MountKind, ReplicaRecord, ServiceChange, ServiceRecord, ServiceSpec,
+    VolumeRecord,
 };
 use uc_api::{MachineId, MachineName, ServiceKey};
 
@@ -93,18 +96,28 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<v1::Plan, PlanErro
 
     let eligible = eligible::eligible(&wanted.targets, &cluster, &mut warnings)?;
     let placements = place::place(&wanted.targets, &eligible, &cluster, &mut warnings)?;
-    let disturbed: Vec<bool> = placements.iter().map(place::Placement::takes_away).collect();
+    let disturbed: Vec<bool> = placements
+        .iter()
+        .map(place::Placement::takes_away)
+        .collect();
     warnings.extend(together::left_behind(&wanted.targets, &disturbed, observed));
     let layers = steps::order_of_targets(&wanted.targets, &placements)?;
     for ((target, placement), layer) in wanted.targets.iter().zip(&placements).zip(layers) {
-        services.push(steps::service_plan(target, layer, placement, &cluster, &mut warnings));
+        services.push(steps::service_plan(
+            target,
+            layer,
+            placement,
+            &cluster,
+            &mut warnings,
+        ));
         steps::add_volumes(target, placement, &cluster, &mut volumes);
         steps::add_images(target, placement, &cluster, &mut images);
     }
     for removal in &wanted.removals {
         services.push(steps::removal_plan(removal, &cluster, &mut warnings));
     }
-    services.sort_by(|a, b| (a.layer, &a.project, &a.service).cmp(&(b.layer, &b.project, &b.service)));
+    services
+        .sort_by(|a, b| (a.layer, &a.project, &a.service).cmp(&(b.layer, &b.project, &b.service)));
     steps::warn_about_architectures(&images, &cluster, &mut warnings);
 
     let mut plan = v1::Plan {
@@ -114,18 +127,29 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<v1::Plan, PlanErro
         warnings,
         images: images
             .into_iter()
-            .map(|(image, machine_ids)| ImageTarget { image, machine_ids: machine_ids.into_iter().collect() })
+            .map(|(image, machine_ids)| ImageTarget {
+                image,
+                machine_ids: machine_ids.into_iter().collect(),
+            })
             .collect(),
     };
     plan.digest = digest(&plan);
     Ok(plan)
 }
 
-/// The specs that a plan for this makes true, as they are written down and given to containers: with their defaults, and with what the
-/// planner adds. Those of services that go are not among them.
-pub fn specs(desired: &Desired, observed: &Observed) -> Result<BTreeMap<ServiceKey, ServiceSpec>, PlanError> {
+/// The specs that a plan for this makes true, as they are written down and given to containers:
+/// with their defaults, and with what the planner adds. Those of services that go are not among
+/// them.
+pub fn specs(
+    desired: &Desired,
+    observed: &Observed,
+) -> Result<BTreeMap<ServiceKey, ServiceSpec>, PlanError> {
     let wanted = desired::resolve(desired, observed)?;
-    Ok(wanted.targets.into_iter().map(|target| (target.key, target.spec)).collect())
+    Ok(wanted
+        .targets
+        .into_iter()
+        .map(|target| (target.key, target.spec))
+        .collect())
 }
 
 /// The plan changes nothing.
@@ -139,7 +163,10 @@ pub fn is_empty(plan: &v1::Plan) -> bool {
 
 /// The digest of everything in the plan but the digest itself: 64 hexadecimal digits.
 pub fn digest(plan: &v1::Plan) -> String {
-    let bare = v1::Plan { digest: String::new(), ..plan.clone() };
+    let bare = v1::Plan {
+        digest: String::new(),
+        ..plan.clone()
+    };
     blake3::hash(&bare.encode_to_vec()).to_hex().to_string()
 }
 
@@ -152,7 +179,11 @@ impl<'a> Cluster<'a> {
     fn new(observed: &'a Observed) -> Result<Self, PlanError> {
         let mut machines: Vec<&Machine> = observed.machines.iter().collect();
         machines.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-        if machines.is_empty() { Err(PlanError::NoMachines) } else { Ok(Self { machines }) }
+        if machines.is_empty() {
+            Err(PlanError::NoMachines)
+        } else {
+            Ok(Self { machines })
+        }
     }
 
     /// The replicas of a service with the index of their machine, the oldest first.
@@ -161,7 +192,9 @@ impl<'a> Cluster<'a> {
             .machines
             .iter()
             .enumerate()
-            .flat_map(|(index, machine)| machine.replicas.iter().map(move |replica| (index, replica)))
+            .flat_map(|(index, machine)| {
+                machine.replicas.iter().map(move |replica| (index, replica))
+            })
             .filter(|(_, replica)| is_of(replica, key))
             .collect();
         found.sort_by(|(_, a), (_, b)| {
@@ -175,17 +208,27 @@ impl<'a> Cluster<'a> {
     }
 
     fn names(&self, indexes: &[usize]) -> Vec<String> {
-        indexes.iter().map(|index| self.name(*index).to_owned()).collect()
+        indexes
+            .iter()
+            .map(|index| self.name(*index).to_owned())
+            .collect()
     }
 
     fn volume(&self, index: usize, name: &str) -> Option<&'a VolumeRecord> {
-        self.machines[index].volumes.iter().find(|volume| volume.name == name)
+        self.machines[index]
+            .volumes
+            .iter()
+            .find(|volume| volume.name == name)
     }
 
-    /// A container that mounts it says so as well: the record of the volume itself may be on its way still.
+    /// A container that mounts it says so as well: the record of the volume itself may be on its
+    /// way still.
     fn has_volume(&self, index: usize, name: &str) -> bool {
         let mounts = |replica: &ReplicaRecord| {
-            replica.mounts.iter().any(|mount| mount.kind() == MountKind::Volume && mount.source == name)
+            replica
+                .mounts
+                .iter()
+                .any(|mount| mount.kind() == MountKind::Volume && mount.source == name)
         };
         self.volume(index, name).is_some() || self.machines[index].replicas.iter().any(mounts)
     }

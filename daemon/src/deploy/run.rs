@@ -1,13 +1,14 @@
-//! One deployment on the machine that was asked for it: look at all machines, plan, compare with what the person agreed to, write the new
-//! desired state, execute, and on failure go back to the previous revision of every service it touched.
+//! One deployment on the machine that was asked for it: look at all machines, plan, compare with
+//! what the person agreed to, write the new desired state, execute, and on failure go back to the
+//! previous revision of every service it touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use uc_api::v1::{
-    DeployEvent, DeployFinished, DeployOutcome, Plan, PlanRequest, ServiceRecord, ServiceSpec, deploy_event,
-    plan_request,
+    DeployEvent, DeployFinished, DeployOutcome, Plan, PlanRequest, ServiceRecord, ServiceSpec,
+    deploy_event, plan_request,
 };
 use uc_api::{Code, Failure, ServiceKey};
 use uc_cluster_state::Write;
@@ -45,7 +46,11 @@ pub async fn start(
     deployment: String,
 ) -> Result<mpsc::Receiver<DeployEvent>, Failure> {
     let (_, plan) = agreed(&member, &request, &digest).await?;
-    let projects: BTreeSet<String> = plan.services.iter().map(|service| service.project.clone()).collect();
+    let projects: BTreeSet<String> = plan
+        .services
+        .iter()
+        .map(|service| service.project.clone())
+        .collect();
     let turn = Turn::take(&member.running, projects.clone())?;
     let lock = Lock::take(&member, projects, &deployment).await?;
     // Another deployment may have ended between the plan and the lock.
@@ -54,8 +59,12 @@ pub async fn start(
     let task_member = Arc::clone(&member);
     member.tasks.spawn(async move {
         let events = Events::new(sender);
-        let run =
-            Run { member: &task_member, observed: &observed, deployment: &deployment, going_back: false };
+        let run = Run {
+            member: &task_member,
+            observed: &observed,
+            deployment: &deployment,
+            going_back: false,
+        };
         let finished = run.to_end(&plan, &request, &events).await;
         lock.release().await;
         drop(turn);
@@ -65,14 +74,21 @@ pub async fn start(
 }
 
 /// The plan, if it is still the one with this digest.
-async fn agreed(member: &Member, request: &PlanRequest, digest: &str) -> Result<(Observed, Plan), Failure> {
+async fn agreed(
+    member: &Member,
+    request: &PlanRequest,
+    digest: &str,
+) -> Result<(Observed, Plan), Failure> {
     let (observed, _) = observe(member).await;
     let plan = plan_against(request, &observed)?;
     if plan.digest == digest {
         return Ok((observed, plan));
     }
-    Err(Failure::new(Code::PlanChanged, "the cluster changed since the plan was made")
-        .hint("look at the new plan and decide again"))
+    Err(Failure::new(
+        Code::PlanChanged,
+        "the cluster changed since the plan was made",
+    )
+    .hint("look at the new plan and decide again"))
 }
 
 #[derive(Clone, Copy)]
@@ -106,9 +122,16 @@ const GO_ON: &str = "`uc ps` shows what runs; `uc deploy` tries what is left aga
 fn done(failed: Vec<Failure>) -> DeployFinished {
     let count = failed.len();
     let Some(first) = failed.into_iter().next() else {
-        return DeployFinished { outcome: DeployOutcome::Done.into(), ..DeployFinished::default() };
+        return DeployFinished {
+            outcome: DeployOutcome::Done.into(),
+            ..DeployFinished::default()
+        };
     };
-    let steps = if count == 1 { "1 step".to_owned() } else { format!("{count} steps") };
+    let steps = if count == 1 {
+        "1 step".to_owned()
+    } else {
+        format!("{count} steps")
+    };
     let message = format!("{steps} failed and the rest was carried out all the same: {first}");
     let hint = first.hint.clone().unwrap_or_else(|| GO_ON.to_owned());
     finished(DeployOutcome::Incomplete, message, first.hint(hint))
@@ -127,23 +150,36 @@ impl Run<'_> {
         };
         let failure = match self.carry_out(plan, begun, events).await {
             Ok(failed) => return done(failed),
-            Err(Stopped { failure, pause: true }) => {
+            Err(Stopped {
+                failure,
+                pause: true,
+            }) => {
                 let message = format!(
                     "{failure}; the deployment stopped there: what is new stays, and so does what is old"
                 );
                 let hint = failure.hint.clone().unwrap_or_else(|| GO_ON.to_owned());
                 return finished(DeployOutcome::Paused, message, failure.hint(hint));
             }
-            Err(Stopped { failure, pause: false }) => failure,
+            Err(Stopped {
+                failure,
+                pause: false,
+            }) => failure,
         };
         events.notice("going back to what was there before").await;
         let back = self.back(&previous, events).await;
         let (outcome, message) = match back {
-            Ok(()) if previous.values().all(Option::is_none) => {
-                (DeployOutcome::RolledBack, format!("{failure}; what was started is taken away again"))
-            }
-            Ok(()) => (DeployOutcome::RolledBack, format!("{failure}; the previous revision serves again")),
-            Err(back) => (DeployOutcome::Failed, format!("{failure}; going back failed too: {back}")),
+            Ok(()) if previous.values().all(Option::is_none) => (
+                DeployOutcome::RolledBack,
+                format!("{failure}; what was started is taken away again"),
+            ),
+            Ok(()) => (
+                DeployOutcome::RolledBack,
+                format!("{failure}; the previous revision serves again"),
+            ),
+            Err(back) => (
+                DeployOutcome::Failed,
+                format!("{failure}; going back failed too: {back}"),
+            ),
         };
         finished(outcome, message, failure)
     }
@@ -159,9 +195,17 @@ impl Run<'_> {
     }
 
     /// The failures that the services' policies put up with.
-    async fn carry_out(self, plan: &Plan, begun: Begun, events: &Events) -> Result<Vec<Failure>, Stopped> {
+    async fn carry_out(
+        self,
+        plan: &Plan,
+        begun: Begun,
+        events: &Events,
+    ) -> Result<Vec<Failure>, Stopped> {
         let ended = self.execute(plan, &begun.specs, events).await;
-        if ended.as_ref().map_or_else(|stopped| stopped.pause, |_| true) {
+        if ended
+            .as_ref()
+            .map_or_else(|stopped| stopped.pause, |_| true)
+        {
             settle(self.member, self.observed, plan).await;
         }
         let failed = ended?;
@@ -171,9 +215,17 @@ impl Run<'_> {
         Ok(failed)
     }
 
-    async fn forward(self, plan: &Plan, request: &PlanRequest, events: &Events) -> Result<(), Failure> {
+    async fn forward(
+        self,
+        plan: &Plan,
+        request: &PlanRequest,
+        events: &Events,
+    ) -> Result<(), Failure> {
         let begun = self.begin(plan, request).await?;
-        self.carry_out(plan, begun, events).await.map(|_| ()).map_err(|stopped| stopped.failure)
+        self.carry_out(plan, begun, events)
+            .await
+            .map(|_| ())
+            .map_err(|stopped| stopped.failure)
     }
 
     async fn execute(
@@ -183,8 +235,13 @@ impl Run<'_> {
         events: &Events,
     ) -> Result<Vec<Failure>, Stopped> {
         let fleet = NodeFleet::new(self.member);
-        let machines: Vec<String> =
-            self.observed.machines.iter().filter(|m| m.up).map(|m| m.id.to_string()).collect();
+        let machines: Vec<String> = self
+            .observed
+            .machines
+            .iter()
+            .filter(|m| m.up)
+            .map(|m| m.id.to_string())
+            .collect();
         let execution = Execution {
             plan,
             specs,
@@ -204,7 +261,11 @@ impl Run<'_> {
         let mut problems = Vec::new();
         for request in previous_requests(previous) {
             let (observed, _) = observe(self.member).await;
-            let run = Run { observed: &observed, going_back: true, ..self };
+            let run = Run {
+                observed: &observed,
+                going_back: true,
+                ..self
+            };
             let result = match plan_against(&request, &observed) {
                 Ok(plan) => run.forward(&plan, &request, events).await,
                 Err(failure) => Err(failure),
@@ -229,16 +290,24 @@ impl Run<'_> {
     }
 }
 
-/// Specs by service name that the plan's steps need, dependencies included, as the planner has them. All are of one project.
-fn specs_of(request: &PlanRequest, observed: &Observed) -> Result<BTreeMap<String, ServiceSpec>, Failure> {
+/// Specs by service name that the plan's steps need, dependencies included, as the planner has
+/// them. All are of one project.
+fn specs_of(
+    request: &PlanRequest,
+    observed: &Observed,
+) -> Result<BTreeMap<String, ServiceSpec>, Failure> {
     let specs = plan::specs(&Desired::try_from(request.clone())?, observed)?;
-    Ok(specs.into_iter().map(|(key, spec)| (key.service.to_string(), spec)).collect())
+    Ok(specs
+        .into_iter()
+        .map(|(key, spec)| (key.service.to_string(), spec))
+        .collect())
 }
 
 /// Changes of the desired state around an execution.
 #[derive(Debug, Default)]
 pub struct Intents {
-    /// New and changed services: known before their first container exists, so that a machine that dies half-way leaves no unknown ones.
+    /// New and changed services: known before their first container exists, so that a machine that
+    /// dies half-way leaves no unknown ones.
     pub before: Vec<Write>,
     /// Removed services: forgotten only when their last container is gone.
     pub after: Vec<Write>,
@@ -259,14 +328,19 @@ impl Member {
         };
         let mut intents = Intents::default();
         for service in &plan.services {
-            let Ok(key) = format!("{}/{}", service.project, service.service).parse::<ServiceKey>() else {
+            let Ok(key) = format!("{}/{}", service.project, service.service).parse::<ServiceKey>()
+            else {
                 continue;
             };
             if service.change() == uc_api::v1::ServiceChange::Remove {
-                intents.after.push(delete(records::SERVICE, key.to_string()));
+                intents
+                    .after
+                    .push(delete(records::SERVICE, key.to_string()));
                 continue;
             }
-            let Some(spec) = specs.get(&service.service) else { continue };
+            let Some(spec) = specs.get(&service.service) else {
+                continue;
+            };
             let old = existing.get(&key);
             let used: Vec<_> = match volumes {
                 Some(volumes) => volumes
@@ -285,7 +359,9 @@ impl Member {
                 updated_at_ms: self.now_ms(),
                 volumes: used,
             };
-            intents.before.push(put(records::SERVICE, key.to_string(), &record));
+            intents
+                .before
+                .push(put(records::SERVICE, key.to_string(), &record));
         }
         intents
     }

@@ -15,7 +15,11 @@ pub(super) fn previous_records(
     plan.services
         .iter()
         .filter(|service| !service.steps.is_empty() || !service.fields.is_empty())
-        .filter_map(|service| format!("{}/{}", service.project, service.service).parse::<ServiceKey>().ok())
+        .filter_map(|service| {
+            format!("{}/{}", service.project, service.service)
+                .parse::<ServiceKey>()
+                .ok()
+        })
         .map(|key| {
             let record = services.get(&key).cloned();
             (key, record)
@@ -23,22 +27,36 @@ pub(super) fn previous_records(
         .collect()
 }
 
-/// What must be asked for to get there again: one removal of what is new, one deployment a project, and then one of the services that share
-/// namespaces of others that were touched. The containers they shared may have been stopped meanwhile, and a namespace does not come back with
-/// its container, so these are made anew even where nothing of them differs.
-pub(super) fn previous_requests(previous: &BTreeMap<ServiceKey, Option<ServiceRecord>>) -> Vec<PlanRequest> {
+/// What must be asked for to get there again: one removal of what is new, one deployment a project,
+/// and then one of the services that share namespaces of others that were touched. The containers
+/// they shared may have been stopped meanwhile, and a namespace does not come back with its
+/// container, so these are made anew even where nothing of them differs.
+pub(super) fn previous_requests(
+    previous: &BTreeMap<ServiceKey, Option<ServiceRecord>>,
+) -> Vec<PlanRequest> {
     let mut requests: BTreeMap<(bool, String), DesiredServices> = BTreeMap::new();
     let touched = |project: &str, service: &str| {
-        previous.keys().any(|key| key.project.as_str() == project && key.service.as_str() == service)
+        previous
+            .keys()
+            .any(|key| key.project.as_str() == project && key.service.as_str() == service)
     };
     let mut new = Vec::new();
     for (key, record) in previous {
-        let Some(ServiceRecord { spec: Some(spec), volumes, .. }) = record else {
+        let Some(ServiceRecord {
+            spec: Some(spec),
+            volumes,
+            ..
+        }) = record
+        else {
             new.push(key.to_string());
             continue;
         };
-        let shares = plan::shared(spec).into_iter().any(|name| touched(key.project.as_str(), name));
-        let desired = requests.entry((shares, key.project.to_string())).or_default();
+        let shares = plan::shared(spec)
+            .into_iter()
+            .any(|name| touched(key.project.as_str(), name));
+        let desired = requests
+            .entry((shares, key.project.to_string()))
+            .or_default();
         desired.project = key.project.to_string();
         desired.recreate = shares;
         desired.services.push(spec.clone());
@@ -48,11 +66,17 @@ pub(super) fn previous_requests(previous: &BTreeMap<ServiceKey, Option<ServiceRe
             }
         }
     }
-    let removal = (!new.is_empty())
-        .then(|| plan_request::Change::Remove(RemoveServices { services: new, project: String::new() }));
+    let removal = (!new.is_empty()).then(|| {
+        plan_request::Change::Remove(RemoveServices {
+            services: new,
+            project: String::new(),
+        })
+    });
     removal
         .into_iter()
         .chain(requests.into_values().map(plan_request::Change::Deploy))
-        .map(|change| PlanRequest { change: Some(change) })
+        .map(|change| PlanRequest {
+            change: Some(change),
+        })
         .collect()
 }

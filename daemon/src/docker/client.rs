@@ -1,64 +1,43 @@
-//! The real engine: `bollard` over the engine's Unix socket. Nothing is kept between calls but the negotiated version, so an engine that
-//! was restarted, upgraded or installed later is simply there again.
+//! The real engine: `bollard` over the engine's Unix socket. Nothing is kept between calls but the
+//! negotiated version, so an engine that was restarted, upgraded or installed later is simply there
+//! again.
 
 mod wire;
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::API_DEFAULT_VERSION;
-use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
-use bollard::exec::CreateExecOptions;
-use bollard::exec::ResizeExecOptions;
-use bollard::models::ContainerCreateBody;
-use bollard::models::VolumeCreateRequest;
-use bollard::query_parameters as query;
+use bollard::exec::{CreateExecOptions, ResizeExecOptions};
+use bollard::models::{ContainerCreateBody, VolumeCreateRequest};
+use bollard::{API_DEFAULT_VERSION, Docker, query_parameters as query};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::time::timeout;
 use uc_api::layout::label;
 use uc_api::v1;
+use wire::{event, has_tag, object, progress_line, reference, seconds, too_old};
 
-use super::ApiVersion;
-use super::Container;
-use super::Engine;
-use super::EngineError;
-use super::EngineEvent;
-use super::EngineVersion;
-use super::ExecOptions;
-use super::ExecSession;
-use super::Image;
-use super::LogLine;
-use super::LogOptions;
-use super::PortHolder;
-use super::Volume;
-use super::exec;
-use super::logs;
-use super::record;
-use wire::event;
-use wire::has_tag;
-use wire::object;
-use wire::progress_line;
-use wire::reference;
-use wire::seconds;
-use wire::too_old;
+use super::{
+    ApiVersion, Container, Engine, EngineError, EngineEvent, EngineVersion, ExecOptions,
+    ExecSession, Image, LogLine, LogOptions, PortHolder, Volume, exec, logs, record,
+};
 
-/// For everything that the engine answers from memory or one file. A loaded machine answers in under a second.
+/// For everything that the engine answers from memory or one file. A loaded machine answers in
+/// under a second.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// For starting, creating and removing: the runtime, the file system and plugins take part.
 const WORK_LIMIT: Duration = Duration::from_mins(2);
 /// Without a word of progress for so long, a pull or load is given up.
 const PROGRESS_LIMIT: Duration = Duration::from_mins(5);
-/// The client library wants a limit for the head of each answer; for streams it is this, which is none.
+/// The client library wants a limit for the head of each answer; for streams it is this, which is
+/// none.
 const NO_LIMIT: Duration = Duration::from_hours(10 * 365 * 24);
 /// How many containers are asked about at a time.
 const PARALLEL_INSPECTS: usize = 8;
@@ -76,7 +55,10 @@ pub struct DockerEngine {
 impl DockerEngine {
     /// An engine that may come up later; every call says what is wrong while it is not there.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), client: Mutex::new(None) }
+        Self {
+            socket: socket.into(),
+            client: Mutex::new(None),
+        }
     }
 
     /// An engine that must be there now, and new enough.
@@ -98,15 +80,23 @@ impl DockerEngine {
     /// Makes a client that speaks the newest version both sides know.
     async fn negotiate(&self) -> Result<Docker, EngineError> {
         let socket = self.socket.to_string_lossy();
-        let client = Docker::connect_with_unix(&socket, ANSWER_LIMIT.as_secs(), API_DEFAULT_VERSION)
-            .map_err(|error| self.broken(&error))?;
-        let client = limited("answer", ANSWER_LIMIT, client.negotiate_version(), |e| self.broken(e)).await?;
+        let client =
+            Docker::connect_with_unix(&socket, ANSWER_LIMIT.as_secs(), API_DEFAULT_VERSION)
+                .map_err(|error| self.broken(&error))?;
+        let client = limited("answer", ANSWER_LIMIT, client.negotiate_version(), |e| {
+            self.broken(e)
+        })
+        .await?;
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
         Ok(client)
     }
 
     async fn client(&self, limit: Duration) -> Result<Docker, EngineError> {
-        let known = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self
+            .client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let client = match known {
             Some(client) => client,
             None => self.negotiate().await?,
@@ -153,7 +143,9 @@ async fn limited<T>(
 ) -> Result<T, EngineError> {
     match timeout(limit, request).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(Bollard::RequestTimeoutError)) | Err(_) => Err(EngineError::TimedOut { what, limit }),
+        Ok(Err(Bollard::RequestTimeoutError)) | Err(_) => {
+            Err(EngineError::TimedOut { what, limit })
+        }
         Ok(Err(error)) => Err(to_error(&error)),
     }
 }
@@ -166,8 +158,11 @@ fn managed_filter() -> HashMap<&'static str, Vec<&'static str>> {
 impl Engine for DockerEngine {
     async fn version(&self) -> Result<EngineVersion, EngineError> {
         self.negotiate().await?;
-        let version =
-            self.ask("say its version", ANSWER_LIMIT, |docker| async move { docker.version().await }).await?;
+        let version = self
+            .ask("say its version", ANSWER_LIMIT, |docker| async move {
+                docker.version().await
+            })
+            .await?;
         let api = ApiVersion::parse(&version.api_version.unwrap_or_default());
         let version = version.version.unwrap_or_default();
         if too_old(api) {
@@ -177,12 +172,17 @@ impl Engine for DockerEngine {
             u32::try_from(API_DEFAULT_VERSION.major_version).unwrap_or_default(),
             u32::try_from(API_DEFAULT_VERSION.minor_version).unwrap_or_default(),
         );
-        Ok(EngineVersion { version, api: api.min(ours) })
+        Ok(EngineVersion {
+            version,
+            api: api.min(ours),
+        })
     }
 
     async fn containers(&self) -> Result<Vec<Container>, EngineError> {
-        let options =
-            query::ListContainersOptionsBuilder::default().all(true).filters(&managed_filter()).build();
+        let options = query::ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&managed_filter())
+            .build();
         let list = self
             .ask("list containers", ANSWER_LIMIT, |docker| async move {
                 docker.list_containers(Some(options)).await
@@ -196,7 +196,10 @@ impl Engine for DockerEngine {
             .collect()
             .await;
         // One that went away in between is no error.
-        inspected.into_iter().filter(|one| !matches!(one, Err(EngineError::NotFound { .. }))).collect()
+        inspected
+            .into_iter()
+            .filter(|one| !matches!(one, Err(EngineError::NotFound { .. })))
+            .collect()
     }
 
     async fn inspect(&self, id: &str) -> Result<Container, EngineError> {
@@ -235,14 +238,18 @@ impl Engine for DockerEngine {
     async fn start(&self, id: &str) -> Result<(), EngineError> {
         let id = object(id)?;
         self.ask("start a container", WORK_LIMIT, |docker| async move {
-            docker.start_container(&id, None::<query::StartContainerOptions>).await
+            docker
+                .start_container(&id, None::<query::StartContainerOptions>)
+                .await
         })
         .await
     }
 
     async fn stop(&self, id: &str, grace: Duration) -> Result<(), EngineError> {
         let id = object(id)?;
-        let seconds = grace.as_secs().saturating_add(u64::from(grace.subsec_nanos() > 0));
+        let seconds = grace
+            .as_secs()
+            .saturating_add(u64::from(grace.subsec_nanos() > 0));
         let options = query::StopContainerOptionsBuilder::default()
             .t(i32::try_from(seconds).unwrap_or(i32::MAX))
             .build();
@@ -255,7 +262,10 @@ impl Engine for DockerEngine {
 
     async fn remove(&self, id: &str) -> Result<(), EngineError> {
         let id = object(id)?;
-        let options = query::RemoveContainerOptionsBuilder::default().v(true).force(true).build();
+        let options = query::RemoveContainerOptionsBuilder::default()
+            .v(true)
+            .force(true)
+            .build();
         let removed = self
             .ask("remove a container", WORK_LIMIT, |docker| {
                 let id = id.clone();
@@ -285,7 +295,9 @@ impl Engine for DockerEngine {
         let id = object(id)?;
         // The stream alone would tell only with its first item that there is no such container.
         self.inspect(&id).await?;
-        let tail = options.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
+        let tail = options
+            .tail
+            .map_or_else(|| "all".to_owned(), |lines| lines.to_string());
         let asked = query::LogsOptionsBuilder::default()
             .stdout(true)
             .stderr(true)
@@ -295,7 +307,11 @@ impl Engine for DockerEngine {
             .until(seconds(options.until_ms, 999))
             .tail(&tail)
             .build();
-        let frames = self.client(NO_LIMIT).await?.logs(&id, Some(asked)).map_err(self.stream_error());
+        let frames = self
+            .client(NO_LIMIT)
+            .await?
+            .logs(&id, Some(asked))
+            .map_err(self.stream_error());
         let lines = futures_util::stream::unfold(
             Some((Box::pin(frames), logs::Assembler::default())),
             |state| async move {
@@ -308,7 +324,8 @@ impl Engine for DockerEngine {
                             | LogOutput::StdIn { message }
                             | LogOutput::Console { message } => (v1::LogStream::Stdout, message),
                         };
-                        let line: Vec<_> = assembler.push(stream, &bytes).into_iter().map(Ok).collect();
+                        let line: Vec<_> =
+                            assembler.push(stream, &bytes).into_iter().map(Ok).collect();
                         Some((line, Some((frames, assembler))))
                     }
                     Some(Err(error)) => Some((vec![Err(error)], None)),
@@ -338,8 +355,8 @@ impl Engine for DockerEngine {
             privileged: Some(options.privileged),
             ..Default::default()
         };
-        let created =
-            self.ask("prepare a command", ANSWER_LIMIT, |docker| async move {
+        let created = self
+            .ask("prepare a command", ANSWER_LIMIT, |docker| async move {
                 docker.create_exec(&id, config).await
             })
             .await?;
@@ -348,12 +365,13 @@ impl Engine for DockerEngine {
 
     async fn exec_resize(&self, exec_id: &str, columns: u16, rows: u16) -> Result<(), EngineError> {
         let id = object(exec_id)?;
-        let size = ResizeExecOptions { height: rows, width: columns };
-        self.ask(
-            "resize a terminal",
-            ANSWER_LIMIT,
-            |docker| async move { docker.resize_exec(&id, size).await },
-        )
+        let size = ResizeExecOptions {
+            height: rows,
+            width: columns,
+        };
+        self.ask("resize a terminal", ANSWER_LIMIT, |docker| async move {
+            docker.resize_exec(&id, size).await
+        })
         .await
     }
 
@@ -372,7 +390,10 @@ impl Engine for DockerEngine {
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(EngineError::TimedOut { what: "end a command", limit: POLL * POLLS as u32 })
+        Err(EngineError::TimedOut {
+            what: "end a command",
+            limit: POLL * POLLS as u32,
+        })
     }
 
     async fn volumes(&self) -> Result<Vec<Volume>, EngineError> {
@@ -381,8 +402,12 @@ impl Engine for DockerEngine {
                 docker.list_volumes(None::<query::ListVolumesOptions>).await
             })
             .await?;
-        let mut volumes: Vec<Volume> =
-            list.volumes.unwrap_or_default().into_iter().filter_map(record::volume).collect();
+        let mut volumes: Vec<Volume> = list
+            .volumes
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(record::volume)
+            .collect();
         volumes.sort_by(|a, b| a.record.name.cmp(&b.record.name));
         Ok(volumes)
     }
@@ -392,7 +417,11 @@ impl Engine for DockerEngine {
         volume: &v1::VolumeSpec,
         labels: Vec<(String, String)>,
     ) -> Result<(), EngineError> {
-        let driver = if volume.driver.is_empty() { "local" } else { &volume.driver };
+        let driver = if volume.driver.is_empty() {
+            "local"
+        } else {
+            &volume.driver
+        };
         let request = VolumeCreateRequest {
             name: Some(object(&volume.name)?),
             driver: Some(driver.to_owned()),
@@ -400,15 +429,19 @@ impl Engine for DockerEngine {
             labels: Some(labels.into_iter().collect()),
             cluster_volume_spec: None,
         };
-        self.ask("create a volume", WORK_LIMIT, |docker| async move { docker.create_volume(request).await })
-            .await
-            .map(|_| ())
+        self.ask("create a volume", WORK_LIMIT, |docker| async move {
+            docker.create_volume(request).await
+        })
+        .await
+        .map(|_| ())
     }
 
     async fn image(&self, image: &str) -> Result<Option<Image>, EngineError> {
         let image = reference(image)?;
         let inspected = self
-            .ask("inspect an image", ANSWER_LIMIT, |docker| async move { docker.inspect_image(&image).await })
+            .ask("inspect an image", ANSWER_LIMIT, |docker| async move {
+                docker.inspect_image(&image).await
+            })
             .await;
         match inspected {
             Ok(inspected) => Ok(Some(Image {
@@ -418,7 +451,10 @@ impl Engine for DockerEngine {
                     .trim_end_matches('/')
                     .to_owned(),
                 id: inspected.id.unwrap_or_default(),
-                entrypoint: inspected.config.and_then(|config| config.entrypoint).unwrap_or_default(),
+                entrypoint: inspected
+                    .config
+                    .and_then(|config| config.entrypoint)
+                    .unwrap_or_default(),
             })),
             Err(EngineError::ImageMissing { .. } | EngineError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -431,7 +467,9 @@ impl Engine for DockerEngine {
         platform: &str,
     ) -> Result<BoxStream<'static, Result<String, EngineError>>, EngineError> {
         let image = reference(image)?;
-        let mut options = query::CreateImageOptionsBuilder::default().from_image(&image).platform(platform);
+        let mut options = query::CreateImageOptionsBuilder::default()
+            .from_image(&image)
+            .platform(platform);
         // Without a tag the engine would pull every tag there is.
         if !has_tag(&image) {
             options = options.tag("latest");
@@ -449,9 +487,14 @@ impl Engine for DockerEngine {
             .boxed())
     }
 
-    async fn load(&self, archive: BoxStream<'static, std::io::Result<Bytes>>) -> Result<(), EngineError> {
+    async fn load(
+        &self,
+        archive: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> Result<(), EngineError> {
         let docker = self.client(NO_LIMIT).await?;
-        let options = query::ImportImageOptionsBuilder::default().quiet(true).build();
+        let options = query::ImportImageOptionsBuilder::default()
+            .quiet(true)
+            .build();
         let mut answers = Box::pin(docker.import_image_stream(options, archive, None));
         while let Some(answer) = answers.next().await {
             answer.map_err(|error| self.broken(&error))?;
@@ -462,13 +505,17 @@ impl Engine for DockerEngine {
     async fn port_holders(&self) -> Result<Vec<PortHolder>, EngineError> {
         let list = self
             .ask("list containers", ANSWER_LIMIT, |docker| async move {
-                docker.list_containers(None::<query::ListContainersOptions>).await
+                docker
+                    .list_containers(None::<query::ListContainersOptions>)
+                    .await
             })
             .await?;
         Ok(list.into_iter().flat_map(record::port_holders).collect())
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<EngineEvent, EngineError>>, EngineError> {
+    async fn events(
+        &self,
+    ) -> Result<BoxStream<'static, Result<EngineEvent, EngineError>>, EngineError> {
         // Not the hum of healthchecks and execs: they change nothing we publish.
         let filters = HashMap::from([
             ("type", vec!["container", "volume", "network"]),
@@ -493,19 +540,31 @@ impl Engine for DockerEngine {
                 ],
             ),
         ]);
-        // The request goes out only when the stream is first read; what happens until then is told as well.
+        // The request goes out only when the stream is first read; what happens until then is told
+        // as well.
         let now = jiff::Timestamp::now();
         let since = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
-        let options = query::EventsOptionsBuilder::default().filters(&filters).since(&since).build();
-        let events = self.client(NO_LIMIT).await?.events(Some(options)).map_err(self.stream_error());
-        Ok(events.try_filter_map(|message| std::future::ready(Ok(event(message)))).boxed())
+        let options = query::EventsOptionsBuilder::default()
+            .filters(&filters)
+            .since(&since)
+            .build();
+        let events = self
+            .client(NO_LIMIT)
+            .await?
+            .events(Some(options))
+            .map_err(self.stream_error());
+        Ok(events
+            .try_filter_map(|message| std::future::ready(Ok(event(message))))
+            .boxed())
     }
 }
 
 /// A stream that must say something now and then.
 fn with_patience<T: Send + 'static>(
     what: &'static str,
-    stream: std::pin::Pin<Box<impl futures_util::Stream<Item = Result<T, Bollard>> + Send + 'static>>,
+    stream: std::pin::Pin<
+        Box<impl futures_util::Stream<Item = Result<T, Bollard>> + Send + 'static>,
+    >,
     to_error: impl Fn(&Bollard) -> EngineError + Send + 'static,
 ) -> impl futures_util::Stream<Item = Result<T, EngineError>> + Send + 'static {
     futures_util::stream::unfold(Some((stream, to_error)), move |state| async move {
@@ -514,7 +573,13 @@ fn with_patience<T: Send + 'static>(
             Ok(None) => None,
             Ok(Some(Ok(item))) => Some((Ok(item), Some((stream, to_error)))),
             Ok(Some(Err(error))) => Some((Err(to_error(&error)), None)),
-            Err(_) => Some((Err(EngineError::TimedOut { what, limit: PROGRESS_LIMIT }), None)),
+            Err(_) => Some((
+                Err(EngineError::TimedOut {
+                    what,
+                    limit: PROGRESS_LIMIT,
+                }),
+                None,
+            )),
         }
     })
 }

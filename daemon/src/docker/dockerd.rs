@@ -1,27 +1,20 @@
-//! A real engine for tests: a `dockerd` of their own, with folder, socket and network namespace of its own, which ends with the test.
+//! A real engine for tests: a `dockerd` of their own, with folder, socket and network namespace of
+//! its own, which ends with the test.
 //!
-//! Which one is up to `PATH`; more arguments for it are taken from `UC_TEST_DOCKERD_ARGS` (for example
-//! `--feature=containerd-snapshotter=true`, the other image store).
+//! Which one is up to `PATH`; more arguments for it are taken from `UC_TEST_DOCKERD_ARGS` (for
+//! example `--feature=containerd-snapshotter=true`, the other image store).
 
 use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::time::Duration;
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use bollard::Docker;
-use bollard::models::Ipam;
-use bollard::models::IpamConfig;
-use bollard::models::NetworkCreateRequest;
-use bollard::query_parameters as query;
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::{Docker, query_parameters as query};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::DockerEngine;
-use super::Engine as _;
 use super::suite::IMAGE;
+use super::{DockerEngine, Engine as _};
 
 const START_LIMIT: Duration = Duration::from_mins(1);
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -40,20 +33,29 @@ impl Dockerd {
             let path = std::env::var_os("PATH").unwrap_or_default();
             std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
         };
-        let root =
-            std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+        let root = std::fs::metadata("/proc/self")
+            .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
         for (there, what) in [
             (root, "not root"),
             (has("dockerd"), "dockerd is not installed"),
-            (has("unshare") && has("setpriv"), "util-linux is not installed"),
-            (std::path::Path::new(BUSYBOX).exists(), "busybox-static is not installed"),
+            (
+                has("unshare") && has("setpriv"),
+                "util-linux is not installed",
+            ),
+            (
+                std::path::Path::new(BUSYBOX).exists(),
+                "busybox-static is not installed",
+            ),
         ] {
             if !there {
                 println!("skipped: {what}");
                 return None;
             }
         }
-        let mut dockerd = Self { folder: tempfile::tempdir().unwrap(), process: None };
+        let mut dockerd = Self {
+            folder: tempfile::tempdir().unwrap(),
+            process: None,
+        };
         dockerd.begin().await;
         dockerd.make_network().await;
         Some(dockerd)
@@ -65,20 +67,41 @@ impl Dockerd {
 
     fn client(&self) -> Docker {
         let socket = self.socket();
-        Docker::connect_with_unix(&socket.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION).unwrap()
+        Docker::connect_with_unix(&socket.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION)
+            .unwrap()
     }
 
     /// Starts the process on what is in the folder.
     pub(crate) async fn begin(&mut self) {
-        let at = |name: &str| self.folder.path().join(name).into_os_string().into_string().unwrap();
+        let at = |name: &str| {
+            self.folder
+                .path()
+                .join(name)
+                .into_os_string()
+                .into_string()
+                .unwrap()
+        };
         let log = std::fs::File::create(at("log")).unwrap();
         let more = std::env::var("UC_TEST_DOCKERD_ARGS").unwrap_or_default();
-        // The namespace goes with the process; should the test die without ending it, the kernel does.
+        // The namespace goes with the process; should the test die without ending it, the kernel
+        // does.
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "unshare", "--net", "--", "sh", "-c"])
             .args(["ip link set lo up && exec \"$0\" \"$@\"", "dockerd"])
-            .args(["--data-root", &at("data"), "--exec-root", &at("exec"), "-p", &at("pid")])
-            .args(["-H", &format!("unix://{}", at("docker.sock")), "--bridge", "none"])
+            .args([
+                "--data-root",
+                &at("data"),
+                "--exec-root",
+                &at("exec"),
+                "-p",
+                &at("pid"),
+            ])
+            .args([
+                "-H",
+                &format!("unix://{}", at("docker.sock")),
+                "--bridge",
+                "none",
+            ])
             .args(more.split_whitespace())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -101,7 +124,9 @@ impl Dockerd {
 
     /// Ends the process, as a restart of the service would.
     pub(crate) fn end(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
         let pid = process.id().to_string();
         let _gone = Command::new("kill").args(["-TERM", &pid]).status();
         let started = Instant::now();
@@ -140,11 +165,21 @@ impl Dockerd {
             .changes(vec!["ENV PATH=/bin".to_owned()])
             .build();
         let root = bollard::body_full(root_file_system().into());
-        let imported: Vec<_> =
-            docker.create_image(Some(options), Some(root), None).try_collect().await.unwrap();
+        let imported: Vec<_> = docker
+            .create_image(Some(options), Some(root), None)
+            .try_collect()
+            .await
+            .unwrap();
         assert!(!imported.is_empty());
-        let archive: Vec<Bytes> = docker.export_image(IMAGE).map(Result::unwrap).collect().await;
-        docker.remove_image(IMAGE, None::<query::RemoveImageOptions>, None).await.unwrap();
+        let archive: Vec<Bytes> = docker
+            .export_image(IMAGE)
+            .map(Result::unwrap)
+            .collect()
+            .await;
+        docker
+            .remove_image(IMAGE, None::<query::RemoveImageOptions>, None)
+            .await
+            .unwrap();
         archive.concat().into()
     }
 }
@@ -164,11 +199,14 @@ impl Drop for Dockerd {
 fn root_file_system() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.append_path_with_name(BUSYBOX, "bin/busybox").unwrap();
-    for name in ["sh", "cat", "echo", "sleep", "true", "false", "stty", "hostname", "env"] {
+    for name in [
+        "sh", "cat", "echo", "sleep", "true", "false", "stty", "hostname", "env",
+    ] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
-        tar.append_link(&mut header, format!("bin/{name}"), "busybox").unwrap();
+        tar.append_link(&mut header, format!("bin/{name}"), "busybox")
+            .unwrap();
     }
     tar.into_inner().unwrap()
 }

@@ -1,14 +1,13 @@
-//! What can go wrong with the engine, as kinds a caller can match on, and how it is told to a person.
+//! What can go wrong with the engine, as kinds a caller can match on, and how it is told to a
+//! person.
 
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::errors::Error as Bollard;
 use thiserror::Error;
-use uc_api::Code;
-use uc_api::Failure;
 use uc_api::layout::DOCKER_NETWORK;
+use uc_api::{Code, Failure};
 
 /// Why a pull failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,15 +136,23 @@ impl EngineError {
     /// From the client library, with the socket that was used.
     pub(crate) fn from_bollard(error: &Bollard, socket: &Path) -> Self {
         match error {
-            Bollard::DockerResponseServerError { status_code, message } => classify(*status_code, message),
+            Bollard::DockerResponseServerError {
+                status_code,
+                message,
+            } => classify(*status_code, message),
             Bollard::DockerStreamError { error } => classify(500, error),
-            Bollard::SocketNotFoundError(_) => Self::SocketMissing { socket: socket.to_owned() },
-            Bollard::RequestTimeoutError => {
-                Self::TimedOut { what: "answer", limit: super::client::ANSWER_LIMIT }
-            }
+            Bollard::SocketNotFoundError(_) => Self::SocketMissing {
+                socket: socket.to_owned(),
+            },
+            Bollard::RequestTimeoutError => Self::TimedOut {
+                what: "answer",
+                limit: super::client::ANSWER_LIMIT,
+            },
             other => match io_kind(other) {
                 Some(kind) => Self::from_io(kind, &other.to_string(), socket),
-                None => Self::Broken { message: with_sources(other) },
+                None => Self::Broken {
+                    message: with_sources(other),
+                },
             },
         }
     }
@@ -157,7 +164,9 @@ impl EngineError {
             std::io::ErrorKind::NotFound => Self::SocketMissing { socket },
             std::io::ErrorKind::ConnectionRefused => Self::NotRunning { socket },
             std::io::ErrorKind::PermissionDenied => Self::Permission { socket },
-            _ => Self::Broken { message: message.to_owned() },
+            _ => Self::Broken {
+                message: message.to_owned(),
+            },
         }
     }
 
@@ -182,7 +191,11 @@ impl EngineError {
             Self::ImageMissing { .. } => "no such image".to_owned(),
             other => return other,
         };
-        Self::Pull { image: image.to_owned(), problem: pull_problem(&reason), reason }
+        Self::Pull {
+            image: image.to_owned(),
+            problem: pull_problem(&reason),
+            reason,
+        }
     }
 }
 
@@ -198,23 +211,37 @@ const REFUSALS: [&str; 8] = [
     "but it is not a shared mount",
 ];
 
-/// What an answer of the engine means. Its messages are no API, but the only place that says *which* conflict a 409 or 500 is.
+/// What an answer of the engine means. Its messages are no API, but the only place that says
+/// *which* conflict a 409 or 500 is.
 pub(crate) fn classify(status: u16, message: &str) -> EngineError {
     let message = message.trim().to_owned();
     let lower = message.to_ascii_lowercase();
     let has = |part: &str| lower.contains(part);
     // The last of a range: "all ports are allocated".
-    if has("port is already allocated") || has("ports are allocated") || has("address already in use") {
+    if has("port is already allocated")
+        || has("ports are allocated")
+        || has("address already in use")
+    {
         EngineError::PortTaken { message }
     } else if has("no space left on device") {
         EngineError::NoSpace { message }
-    } else if has("network ") && has("not found") && (status == 404 || has("could not find a network")) {
+    } else if has("network ")
+        && has("not found")
+        && (status == 404 || has("could not find a network"))
+    {
         EngineError::NetworkMissing
     } else if has("is already in use by container") {
         EngineError::NameTaken { message }
-    } else if let Some(image) = lower.find("no such image: ").and_then(|at| message.get(at + 15..)) {
-        EngineError::ImageMissing { image: image.to_owned() }
-    } else if has("does not match the specified platform") || has("does not provide the specified platform") {
+    } else if let Some(image) = lower
+        .find("no such image: ")
+        .and_then(|at| message.get(at + 15..))
+    {
+        EngineError::ImageMissing {
+            image: image.to_owned(),
+        }
+    } else if has("does not match the specified platform")
+        || has("does not provide the specified platform")
+    {
         EngineError::OtherPlatform { message }
     } else if REFUSALS.iter().any(|part| has(part)) {
         EngineError::Refused { message }
@@ -231,10 +258,22 @@ pub(crate) fn classify(status: u16, message: &str) -> EngineError {
 fn pull_problem(reason: &str) -> PullProblem {
     let lower = reason.to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
-    // "denied" first: registries answer so for images that do not exist, and say so in the same breath.
-    if has(&["manifest unknown", "not found", "does not exist", "no such image", "name unknown"]) {
+    // "denied" first: registries answer so for images that do not exist, and say so in the same
+    // breath.
+    if has(&[
+        "manifest unknown",
+        "not found",
+        "does not exist",
+        "no such image",
+        "name unknown",
+    ]) {
         PullProblem::Unknown
-    } else if has(&["denied", "unauthorized", "authentication required", "forbidden"]) {
+    } else if has(&[
+        "denied",
+        "unauthorized",
+        "authentication required",
+        "forbidden",
+    ]) {
         PullProblem::Denied
     } else if has(&[
         "dial tcp",
@@ -293,45 +332,63 @@ impl From<EngineError> for Failure {
                 Code::Unreachable,
                 Some("start it: systemctl start docker; its log: journalctl -u docker".into()),
             ),
-            E::Permission { .. } => {
-                (Code::Unreachable, Some("ucd must run as root or belong to the group docker".into()))
-            }
+            E::Permission { .. } => (
+                Code::Unreachable,
+                Some("ucd must run as root or belong to the group docker".into()),
+            ),
             E::TooOld { .. } => (Code::Refused, Some("upgrade Docker on this machine".into())),
-            E::TimedOut { .. } => {
-                (Code::TimedOut, Some("look at the machine's load and at journalctl -u docker".into()))
-            }
+            E::TimedOut { .. } => (
+                Code::TimedOut,
+                Some("look at the machine's load and at journalctl -u docker".into()),
+            ),
             E::NotFound { .. } => (Code::NotFound, None),
             E::NameTaken { .. } => (Code::Exists, None),
-            E::PortTaken { .. } => {
-                (Code::Refused, Some("see who has it: ss -lntup; free it, or publish another port".into()))
-            }
-            E::NetworkMissing => {
-                (Code::Refused, Some("restart the daemon, which makes it: systemctl restart ucd".into()))
-            }
+            E::PortTaken { .. } => (
+                Code::Refused,
+                Some("see who has it: ss -lntup; free it, or publish another port".into()),
+            ),
+            E::NetworkMissing => (
+                Code::Refused,
+                Some("restart the daemon, which makes it: systemctl restart ucd".into()),
+            ),
             E::ImageMissing { .. } => (Code::Refused, None),
             E::Pull { image, problem, .. } => match problem {
                 PullProblem::Unknown => (
                     Code::Refused,
-                    Some(format!("check the name and tag of `{image}`; does it need a login?")),
+                    Some(format!(
+                        "check the name and tag of `{image}`; does it need a login?"
+                    )),
                 ),
-                PullProblem::Denied => {
-                    (Code::Refused, Some("log in on the machine: docker login".to_owned()))
-                }
+                PullProblem::Denied => (
+                    Code::Refused,
+                    Some("log in on the machine: docker login".to_owned()),
+                ),
                 PullProblem::Unreachable => (
                     Code::Unreachable,
-                    Some("check that this machine reaches the registry (network, DNS, proxy)".to_owned()),
+                    Some(
+                        "check that this machine reaches the registry (network, DNS, proxy)"
+                            .to_owned(),
+                    ),
                 ),
                 PullProblem::Other => (Code::Refused, None),
             },
             E::OtherPlatform { .. } => (
                 Code::Refused,
-                Some("take `platform` out, or build or pull the image for that platform".to_owned()),
+                Some(
+                    "take `platform` out, or build or pull the image for that platform".to_owned(),
+                ),
             ),
             E::Invalid { .. } => (Code::Invalid, None),
             E::Refused { .. } => (Code::Refused, None),
-            E::NoSpace { .. } => (Code::Exhausted, Some("free some: docker system prune, df -h".into())),
+            E::NoSpace { .. } => (
+                Code::Exhausted,
+                Some("free some: docker system prune, df -h".into()),
+            ),
             E::Engine { .. } => (Code::Internal, Some("its log: journalctl -u docker".into())),
-            E::Broken { .. } => (Code::Unreachable, Some("see systemctl status docker".into())),
+            E::Broken { .. } => (
+                Code::Unreachable,
+                Some("see systemctl status docker".into()),
+            ),
         };
         let failure = Failure::new(code, message);
         match hint {
@@ -357,12 +414,16 @@ mod tests {
             "driver failed programming external connectivity on endpoint x (abc): Bind for 0.0.0.0:80 failed: port is already allocated",
             |e| matches!(e, E::PortTaken { .. }),
         );
-        is(500, "… listen tcp4 0.0.0.0:80: bind: address already in use", |e| {
-            matches!(e, E::PortTaken { .. })
-        });
-        is(409, "Conflict. The container name \"/a\" is already in use by container \"b\".", |e| {
-            matches!(e, E::NameTaken { .. })
-        });
+        is(
+            500,
+            "… listen tcp4 0.0.0.0:80: bind: address already in use",
+            |e| matches!(e, E::PortTaken { .. }),
+        );
+        is(
+            409,
+            "Conflict. The container name \"/a\" is already in use by container \"b\".",
+            |e| matches!(e, E::NameTaken { .. }),
+        );
         is(
             500,
             "driver failed programming external connectivity on endpoint x (y): all ports are allocated",
@@ -373,15 +434,31 @@ mod tests {
             "image with reference x was found but does not match the specified platform: wanted linux/arm64",
             |e| matches!(e, E::OtherPlatform { .. }),
         );
-        is(500, "error gathering device information while adding custom device \"/dev/x\"", |e| {
+        is(
+            500,
+            "error gathering device information while adding custom device \"/dev/x\"",
+            |e| matches!(e, E::Refused { .. }),
+        );
+        is(404, "network uc not found", |e| *e == E::NetworkMissing);
+        is(404, "No such image: shop/web:1", |e| {
+            *e == E::ImageMissing {
+                image: "shop/web:1".into(),
+            }
+        });
+        is(404, "No such container: abc", |e| {
+            matches!(e, E::NotFound { .. })
+        });
+        is(
+            500,
+            "write /var/lib/docker/x: no space left on device",
+            |e| matches!(e, E::NoSpace { .. }),
+        );
+        is(409, "Container abc is not running", |e| {
             matches!(e, E::Refused { .. })
         });
-        is(404, "network uc not found", |e| *e == E::NetworkMissing);
-        is(404, "No such image: shop/web:1", |e| *e == E::ImageMissing { image: "shop/web:1".into() });
-        is(404, "No such container: abc", |e| matches!(e, E::NotFound { .. }));
-        is(500, "write /var/lib/docker/x: no space left on device", |e| matches!(e, E::NoSpace { .. }));
-        is(409, "Container abc is not running", |e| matches!(e, E::Refused { .. }));
-        is(400, "invalid mount config", |e| matches!(e, E::Invalid { .. }));
+        is(400, "invalid mount config", |e| {
+            matches!(e, E::Invalid { .. })
+        });
         is(500, "what", |e| matches!(e, E::Engine { .. }));
         is(
             400,
@@ -394,18 +471,34 @@ mod tests {
     fn pulls_fail_for_three_reasons() {
         let of = |reason: &str| pull_problem(reason);
         assert_eq!(
-            of("pull access denied for a/b, repository does not exist or may require 'docker login'"),
+            of(
+                "pull access denied for a/b, repository does not exist or may require 'docker login'"
+            ),
             PullProblem::Unknown
         );
-        assert_eq!(of("manifest for nginx:nope not found: manifest unknown"), PullProblem::Unknown);
-        assert_eq!(of("unauthorized: authentication required"), PullProblem::Denied);
         assert_eq!(
-            of("Get \"https://registry.example/v2/\": dial tcp: lookup registry.example: no such host"),
+            of("manifest for nginx:nope not found: manifest unknown"),
+            PullProblem::Unknown
+        );
+        assert_eq!(
+            of("unauthorized: authentication required"),
+            PullProblem::Denied
+        );
+        assert_eq!(
+            of(
+                "Get \"https://registry.example/v2/\": dial tcp: lookup registry.example: no such host"
+            ),
             PullProblem::Unreachable
         );
-        assert_eq!(of("net/http: request canceled while waiting for connection"), PullProblem::Unreachable);
+        assert_eq!(
+            of("net/http: request canceled while waiting for connection"),
+            PullProblem::Unreachable
+        );
         assert_eq!(of("unsupported manifest"), PullProblem::Other);
-        let error = EngineError::NotFound { message: "manifest unknown".into() }.while_pulling("web:1");
+        let error = EngineError::NotFound {
+            message: "manifest unknown".into(),
+        }
+        .while_pulling("web:1");
         assert_eq!(error.to_string(), "cannot pull `web:1`: manifest unknown");
     }
 
@@ -413,19 +506,56 @@ mod tests {
     fn every_kind_reaches_a_person_with_what_to_do() {
         let socket = PathBuf::from("/run/docker.sock");
         let cases = [
-            (EngineError::SocketMissing { socket: socket.clone() }, Code::Unreachable, "install Docker"),
-            (EngineError::NotRunning { socket: socket.clone() }, Code::Unreachable, "systemctl start docker"),
-            (EngineError::Permission { socket }, Code::Unreachable, "root"),
-            (EngineError::TooOld { version: "19.03.1".into() }, Code::Refused, "upgrade"),
-            (EngineError::PortTaken { message: "port 80".into() }, Code::Refused, "ss -lntup"),
-            (EngineError::NoSpace { message: "x".into() }, Code::Exhausted, "prune"),
+            (
+                EngineError::SocketMissing {
+                    socket: socket.clone(),
+                },
+                Code::Unreachable,
+                "install Docker",
+            ),
+            (
+                EngineError::NotRunning {
+                    socket: socket.clone(),
+                },
+                Code::Unreachable,
+                "systemctl start docker",
+            ),
+            (
+                EngineError::Permission { socket },
+                Code::Unreachable,
+                "root",
+            ),
+            (
+                EngineError::TooOld {
+                    version: "19.03.1".into(),
+                },
+                Code::Refused,
+                "upgrade",
+            ),
+            (
+                EngineError::PortTaken {
+                    message: "port 80".into(),
+                },
+                Code::Refused,
+                "ss -lntup",
+            ),
+            (
+                EngineError::NoSpace {
+                    message: "x".into(),
+                },
+                Code::Exhausted,
+                "prune",
+            ),
             (EngineError::NetworkMissing, Code::Refused, "ucd"),
         ];
         for (error, code, hint) in cases {
             let failure = Failure::from(error.clone());
             assert_eq!(failure.code, code, "{error:?}");
             assert_eq!(failure.message, error.to_string());
-            assert!(failure.hint.as_deref().unwrap_or_default().contains(hint), "{failure:?}");
+            assert!(
+                failure.hint.as_deref().unwrap_or_default().contains(hint),
+                "{failure:?}"
+            );
             // And across the wire.
             assert_eq!(Failure::from(tonic::Status::from(failure.clone())), failure);
         }

@@ -1,24 +1,18 @@
-//! Commands in a running container. The engine hands over the bare connection for them, so this speaks to its socket directly: the client
-//! library would take a terminal's output that begins with a byte below 3 for a frame header, and wait for a frame that never comes.
+//! Commands in a running container. The engine hands over the bare connection for them, so this
+//! speaks to its socket directly: the client library would take a terminal's output that begins
+//! with a byte below 3 for a frame header, and wait for a frame that never comes.
 
-use std::fmt;
-use std::io;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
+use std::{fmt, io};
 
-use bytes::Buf as _;
-use bytes::Bytes;
-use bytes::BytesMut;
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use tokio::io::AsyncReadExt as _;
-use tokio::io::AsyncWrite;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio_util::codec::Decoder;
-use tokio_util::codec::FramedRead;
+use tokio_util::codec::{Decoder, FramedRead};
 
 use super::EngineError;
 use super::error::classify;
@@ -68,27 +62,44 @@ pub struct ExecSession {
 
 impl fmt::Debug for ExecSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExecSession").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("ExecSession")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 /// Starts an exec that was created and takes over its connection.
-pub(crate) async fn attach(socket: &Path, exec_id: &str, tty: bool) -> Result<ExecSession, EngineError> {
-    let to_error = |error: &io::Error| EngineError::from_io(error.kind(), &error.to_string(), socket);
+pub(crate) async fn attach(
+    socket: &Path,
+    exec_id: &str,
+    tty: bool,
+) -> Result<ExecSession, EngineError> {
+    let to_error =
+        |error: &io::Error| EngineError::from_io(error.kind(), &error.to_string(), socket);
     let start = async {
-        let mut connection = UnixStream::connect(socket).await.map_err(|e| to_error(&e))?;
+        let mut connection = UnixStream::connect(socket)
+            .await
+            .map_err(|e| to_error(&e))?;
         let body = format!(r#"{{"Detach":false,"Tty":{tty}}}"#);
         let request = format!(
             "POST /exec/{exec_id}/start HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n\
              Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        connection.write_all(request.as_bytes()).await.map_err(|e| to_error(&e))?;
+        connection
+            .write_all(request.as_bytes())
+            .await
+            .map_err(|e| to_error(&e))?;
         let (status, rest) = read_head(&mut connection).await?;
         Ok((connection, status, rest))
     };
-    let timed_out = |_| EngineError::TimedOut { what: "start a command", limit: HEAD_LIMIT };
-    let (connection, status, rest) = tokio::time::timeout(HEAD_LIMIT, start).await.map_err(timed_out)??;
+    let timed_out = |_| EngineError::TimedOut {
+        what: "start a command",
+        limit: HEAD_LIMIT,
+    };
+    let (connection, status, rest) = tokio::time::timeout(HEAD_LIMIT, start)
+        .await
+        .map_err(timed_out)??;
     if status != 101 && status != 200 {
         return Err(classify(status, &error_message(connection, rest).await));
     }
@@ -101,12 +112,18 @@ pub(crate) async fn attach(socket: &Path, exec_id: &str, tty: bool) -> Result<Ex
             piece.map_err(|e: io::Error| EngineError::from_io(e.kind(), &e.to_string(), &socket))
         })
         .boxed();
-    Ok(ExecSession { id: exec_id.to_owned(), output, input: Box::pin(writer) })
+    Ok(ExecSession {
+        id: exec_id.to_owned(),
+        output,
+        input: Box::pin(writer),
+    })
 }
 
 /// Status and what came behind the head.
 async fn read_head(connection: &mut UnixStream) -> Result<(u16, BytesMut), EngineError> {
-    let broken = |message: &str| EngineError::Broken { message: message.to_owned() };
+    let broken = |message: &str| EngineError::Broken {
+        message: message.to_owned(),
+    };
     let mut buffer = BytesMut::with_capacity(1024);
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -117,7 +134,10 @@ async fn read_head(connection: &mut UnixStream) -> Result<(u16, BytesMut), Engin
         if buffer.len() > MAX_HEAD {
             return Err(broken("its answer has no end"));
         }
-        let read = connection.read_buf(&mut buffer).await.map_err(|error| broken(&error.to_string()))?;
+        let read = connection
+            .read_buf(&mut buffer)
+            .await
+            .map_err(|error| broken(&error.to_string()))?;
         if read == 0 {
             return Err(broken("it closed the connection without an answer"));
         }
@@ -142,13 +162,17 @@ async fn error_message(mut connection: UnixStream, mut body: BytesMut) -> String
     };
     let _complete_or_not = tokio::time::timeout(Duration::from_secs(5), read).await;
     let text = String::from_utf8_lossy(&body).into_owned();
-    let json = text.find('{').zip(text.rfind('}')).and_then(|(from, to)| text.get(from..=to));
+    let json = text
+        .find('{')
+        .zip(text.rfind('}'))
+        .and_then(|(from, to)| text.get(from..=to));
     json.and_then(|json| serde_json::from_str::<serde_json::Value>(json).ok())
         .and_then(|value| value.get("message")?.as_str().map(str::to_owned))
         .unwrap_or(text)
 }
 
-/// Splits the engine's stream: header (stream, three zeros, length in big endian), payload. Payload is handed on as it comes.
+/// Splits the engine's stream: header (stream, three zeros, length in big endian), payload. Payload
+/// is handed on as it comes.
 #[derive(Debug)]
 struct OutputDecoder {
     raw: bool,
@@ -157,7 +181,10 @@ struct OutputDecoder {
 
 impl OutputDecoder {
     fn new(tty: bool) -> Self {
-        Self { raw: tty, payload: None }
+        Self {
+            raw: tty,
+            payload: None,
+        }
     }
 }
 
@@ -168,7 +195,9 @@ impl Decoder for OutputDecoder {
     fn decode(&mut self, source: &mut BytesMut) -> io::Result<Option<ExecOutput>> {
         loop {
             if self.raw {
-                return Ok((!source.is_empty()).then(|| ExecOutput::Stdout(source.split().freeze())));
+                return Ok(
+                    (!source.is_empty()).then(|| ExecOutput::Stdout(source.split().freeze()))
+                );
             }
             match self.payload {
                 Some((_, 0)) => self.payload = None,
@@ -179,12 +208,16 @@ impl Decoder for OutputDecoder {
                     }
                     self.payload = Some((stream, left - take));
                     let piece = source.split_to(take).freeze();
-                    let output =
-                        if stream == 2 { ExecOutput::Stderr(piece) } else { ExecOutput::Stdout(piece) };
+                    let output = if stream == 2 {
+                        ExecOutput::Stderr(piece)
+                    } else {
+                        ExecOutput::Stdout(piece)
+                    };
                     return Ok(Some(output));
                 }
                 None => {
-                    // Not a header: the engine's own words about why it could not start the command.
+                    // Not a header: the engine's own words about why it could not start the
+                    // command.
                     if source.first().is_some_and(|first| *first > 2) {
                         self.raw = true;
                         continue;
@@ -204,7 +237,10 @@ impl Decoder for OutputDecoder {
         let item = self.decode(source)?;
         if item.is_none() && !source.is_empty() {
             source.clear();
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the output ended within a frame"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the output ended within a frame",
+            ));
         }
         Ok(item)
     }
@@ -251,7 +287,10 @@ mod tests {
 
     #[test]
     fn words_without_frames_are_kept() {
-        assert_eq!(decode(false, &[b"OCI runtime exec failed"]).unwrap().0, b"OCI runtime exec failed");
+        assert_eq!(
+            decode(false, &[b"OCI runtime exec failed"]).unwrap().0,
+            b"OCI runtime exec failed"
+        );
     }
 
     #[test]
@@ -261,7 +300,10 @@ mod tests {
 
     #[test]
     fn status_lines() {
-        assert_eq!(parse_status(b"HTTP/1.1 101 UPGRADED\r\nX: y\r\n\r\n"), Some(101));
+        assert_eq!(
+            parse_status(b"HTTP/1.1 101 UPGRADED\r\nX: y\r\n\r\n"),
+            Some(101)
+        );
         assert_eq!(parse_status(b"HTTP/1.1 409 Conflict\r\n\r\n"), Some(409));
         assert_eq!(parse_status(b"SSH-2.0\r\n\r\n"), None);
     }

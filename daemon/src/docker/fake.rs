@@ -1,14 +1,12 @@
-//! An engine in memory, for tests without Docker. It passes the same suite as the real one. Containers run a tiny shell: `echo X`,
-//! `echo X >&2`, `sleep N`, `exit N`, `cat`, `true`, `false`, joined by `;`.
+//! An engine in memory, for tests without Docker. It passes the same suite as the real one.
+//! Containers run a tiny shell: `echo X`, `echo X >&2`, `sleep N`, `exit N`, `cat`, `true`,
+//! `false`, joined by `;`.
 
 mod shell;
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,22 +15,18 @@ use bollard::models::ContainerCreateBody;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use shell::{interpret, script};
 use tokio::io::AsyncWrite;
-use tokio::sync::broadcast;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
-use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 use uc_api::layout::DOCKER_NETWORK;
 use uc_api::v1;
 
 use super::error::PullProblem;
 use super::logs::wanted;
-use super::record;
 use super::spec::is_reference;
-use super::*;
-use shell::interpret;
-use shell::script;
+use super::{record, *};
 
 /// Prefix of what the fake takes for an image archive; the reference follows.
 pub(crate) const ARCHIVE: &str = "fake archive of ";
@@ -99,13 +93,17 @@ impl Fake {
 
     fn inspect(&self, id: &str) -> engine::ContainerInspectResponse {
         let host = self.body.host_config.clone().unwrap_or_default();
-        let mounts = host.mounts.iter().flatten().map(|mount| engine::MountPoint {
-            typ: mount.typ.map(|typ| typ.to_string()),
-            name: mount.source.clone(),
-            destination: mount.target.clone(),
-            rw: mount.read_only.map(|read_only| !read_only),
-            ..Default::default()
-        });
+        let mounts = host
+            .mounts
+            .iter()
+            .flatten()
+            .map(|mount| engine::MountPoint {
+                typ: mount.typ.map(|typ| typ.to_string()),
+                name: mount.source.clone(),
+                destination: mount.target.clone(),
+                rw: mount.read_only.map(|read_only| !read_only),
+                ..Default::default()
+            });
         engine::ContainerInspectResponse {
             id: Some(id.to_owned()),
             name: Some(format!("/{}", self.name)),
@@ -114,9 +112,10 @@ impl Fake {
             state: Some(engine::ContainerState {
                 status: Some(self.status),
                 exit_code: Some(self.exit_code),
-                health: self
-                    .health
-                    .map(|status| engine::Health { status: Some(status), ..Default::default() }),
+                health: self.health.map(|status| engine::Health {
+                    status: Some(status),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
             mounts: Some(mounts.collect()),
@@ -131,7 +130,10 @@ impl Fake {
                 ports: Some(self.published.clone()),
                 networks: Some(std::collections::HashMap::from([(
                     DOCKER_NETWORK.to_owned(),
-                    engine::EndpointSettings { ip_address: self.ip.clone(), ..Default::default() },
+                    engine::EndpointSettings {
+                        ip_address: self.ip.clone(),
+                        ..Default::default()
+                    },
                 )])),
                 ..Default::default()
             }),
@@ -149,11 +151,20 @@ impl Fake {
             container_name: record.container_name.clone(),
             project: record.project.clone(),
             service: record.service.clone(),
-            host_ip: if port.host_ip.is_empty() { "0.0.0.0".to_owned() } else { port.host_ip.clone() },
+            host_ip: if port.host_ip.is_empty() {
+                "0.0.0.0".to_owned()
+            } else {
+                port.host_ip.clone()
+            },
             port: port.published_port as u16,
             protocol: port.protocol(),
         };
-        record.ports.iter().filter(|port| running && port.published_port != 0).map(holder).collect()
+        record
+            .ports
+            .iter()
+            .filter(|port| running && port.published_port != 0)
+            .map(holder)
+            .collect()
     }
 }
 
@@ -185,9 +196,16 @@ impl FakeEngine {
 
     /// An image that is there, for a platform or, if that is empty, for the machine's.
     pub(crate) fn add_image_for(&self, image: &str, platform: &str) {
-        let platform = if platform.is_empty() { "linux/amd64" } else { platform };
-        let made =
-            Image { id: format!("sha256:{image}"), platform: platform.to_owned(), ..Default::default() };
+        let platform = if platform.is_empty() {
+            "linux/amd64"
+        } else {
+            platform
+        };
+        let made = Image {
+            id: format!("sha256:{image}"),
+            platform: platform.to_owned(),
+            ..Default::default()
+        };
         self.state().images.insert(image.to_owned(), made);
     }
 
@@ -221,15 +239,24 @@ impl FakeEngine {
     fn reach(&self) -> Result<MutexGuard<'_, State>, EngineError> {
         let state = self.state();
         if state.offline {
-            return Err(EngineError::NotRunning { socket: DEFAULT_SOCKET.into() });
+            return Err(EngineError::NotRunning {
+                socket: DEFAULT_SOCKET.into(),
+            });
         }
         Ok(state)
     }
 
     fn find(state: &State, id: &str) -> Result<String, EngineError> {
         let matches = |(full, fake): &(&String, &Fake)| full.starts_with(id) || fake.name == id;
-        let missing = || EngineError::NotFound { message: format!("No such container: {id}") };
-        state.containers.iter().find(matches).map(|(full, _)| full.clone()).ok_or_else(missing)
+        let missing = || EngineError::NotFound {
+            message: format!("No such container: {id}"),
+        };
+        state
+            .containers
+            .iter()
+            .find(matches)
+            .map(|(full, _)| full.clone())
+            .ok_or_else(missing)
     }
 
     fn change(&self, id: &str, change: impl FnOnce(&mut Fake)) {
@@ -250,7 +277,11 @@ impl FakeEngine {
                 async move {
                     let time_ns = jiff::Timestamp::now().as_nanosecond() as i64;
                     engine.change(&of, |fake| {
-                        fake.logs.push(LogLine { stream, time_ns, message: Bytes::from(text) });
+                        fake.logs.push(LogLine {
+                            stream,
+                            time_ns,
+                            message: Bytes::from(text),
+                        });
                     });
                 }
             };
@@ -285,8 +316,11 @@ impl FakeEngine {
     async fn probe(self, id: String, limits: HealthLimits, succeeds: bool) {
         let rounds = if succeeds { 1 } else { limits.retries };
         tokio::time::sleep(limits.interval * rounds).await;
-        let health =
-            if succeeds { engine::HealthStatusEnum::HEALTHY } else { engine::HealthStatusEnum::UNHEALTHY };
+        let health = if succeeds {
+            engine::HealthStatusEnum::HEALTHY
+        } else {
+            engine::HealthStatusEnum::UNHEALTHY
+        };
         self.change(&id, |fake| {
             if fake.is_running() {
                 fake.health = Some(health);
@@ -299,7 +333,10 @@ impl FakeEngine {
 impl Engine for FakeEngine {
     async fn version(&self) -> Result<EngineVersion, EngineError> {
         let _state = self.reach()?;
-        Ok(EngineVersion { version: "27.0.0".to_owned(), api: ApiVersion::new(1, 46) })
+        Ok(EngineVersion {
+            version: "27.0.0".to_owned(),
+            api: ApiVersion::new(1, 46),
+        })
     }
 
     async fn containers(&self) -> Result<Vec<Container>, EngineError> {
@@ -322,7 +359,8 @@ impl Engine for FakeEngine {
     ) -> Result<String, EngineError> {
         let mut state = self.reach()?;
         if state.containers.values().any(|fake| fake.name == name) {
-            let message = format!("Conflict. The container name \"/{name}\" is already in use by container");
+            let message =
+                format!("Conflict. The container name \"/{name}\" is already in use by container");
             return Err(EngineError::NameTaken { message });
         }
         let image = body.image.clone().unwrap_or_default();
@@ -368,25 +406,39 @@ impl Engine for FakeEngine {
             if fake.is_running() {
                 return Ok(());
             }
-            let holders: Vec<PortHolder> =
-                state.containers.iter().flat_map(|(other, fake)| fake.holders(other)).collect();
+            let holders: Vec<PortHolder> = state
+                .containers
+                .iter()
+                .flat_map(|(other, fake)| fake.holders(other))
+                .collect();
             let published = publish(&record::container(fake.inspect(&id)).record.ports, &holders)?;
             let command = fake.body.cmd.clone().unwrap_or_default();
             let Some(script) = script(&command) else {
-                let message = format!("exec: \"{}\": executable file not found in $PATH", command.join(" "));
+                let message = format!(
+                    "exec: \"{}\": executable file not found in $PATH",
+                    command.join(" ")
+                );
                 return Err(EngineError::Refused { message });
             };
             let container = record::container(fake.inspect(&id));
-            (id.clone(), (script, container, fake.body.healthcheck.clone(), published))
+            (
+                id.clone(),
+                (script, container, fake.body.healthcheck.clone(), published),
+            )
         };
         let (script, container, healthcheck, published) = fake;
         let number = u32::from_str_radix(&id[..8], 16).unwrap();
-        let mut tasks =
-            vec![tokio::spawn(self.clone().run(id.clone(), script, container.restart)).abort_handle()];
+        let mut tasks = vec![
+            tokio::spawn(self.clone().run(id.clone(), script, container.restart)).abort_handle(),
+        ];
         if let Some(limits) = container.healthcheck {
-            let succeeds =
-                healthcheck.and_then(|check| check.test).unwrap_or_default().ends_with(&["true".into()]);
-            tasks.push(tokio::spawn(self.clone().probe(id.clone(), limits, succeeds)).abort_handle());
+            let succeeds = healthcheck
+                .and_then(|check| check.test)
+                .unwrap_or_default()
+                .ends_with(&["true".into()]);
+            tasks.push(
+                tokio::spawn(self.clone().probe(id.clone(), limits, succeeds)).abort_handle(),
+            );
         }
         self.change(&id, |fake| {
             fake.status = engine::ContainerStateStatusEnum::RUNNING;
@@ -396,7 +448,9 @@ impl Engine for FakeEngine {
             let own = host.is_none_or(|host| host.network_mode.as_deref() == Some(DOCKER_NETWORK));
             fake.ip = own.then(|| format!("10.210.0.{}", number + 1));
             fake.published = published;
-            fake.health = container.healthcheck.map(|_| engine::HealthStatusEnum::STARTING);
+            fake.health = container
+                .healthcheck
+                .map(|_| engine::HealthStatusEnum::STARTING);
             fake.running = tasks;
         });
         Ok(())
@@ -425,7 +479,9 @@ impl Engine for FakeEngine {
 
     async fn remove(&self, id: &str) -> Result<(), EngineError> {
         let mut state = self.reach()?;
-        let Ok(id) = Self::find(&state, id) else { return Ok(()) };
+        let Ok(id) = Self::find(&state, id) else {
+            return Ok(());
+        };
         state.containers.remove(&id);
         state.volumes.remove(&id);
         let _nobody_may_listen = state.events.send(EngineEvent::Container(id));
@@ -448,7 +504,9 @@ impl Engine for FakeEngine {
             loop {
                 let (new, running) = {
                     let state = engine.state();
-                    let Some(fake) = state.containers.get(&id) else { return };
+                    let Some(fake) = state.containers.get(&id) else {
+                        return;
+                    };
                     let all = &fake.logs;
                     let tail = options.tail.map_or(all.len(), |tail| tail as usize);
                     let from = seen.unwrap_or_else(|| all.len().saturating_sub(tail));
@@ -477,7 +535,9 @@ impl Engine for FakeEngine {
             let mut state = self.reach()?;
             let id = Self::find(&state, id)?;
             if !state.containers[&id].is_running() {
-                return Err(EngineError::Refused { message: format!("Container {id} is not running") });
+                return Err(EngineError::Refused {
+                    message: format!("Container {id} is not running"),
+                });
             }
             state.commands.push((id, options.clone()));
             state.next += 1;
@@ -513,10 +573,19 @@ impl Engine for FakeEngine {
             engine.state().execs.insert(id, Some(code));
         });
         let input: Pin<Box<dyn AsyncWrite + Send>> = Box::pin(input);
-        Ok(ExecSession { id: exec_id, output: ReceiverStream::new(receiver).boxed(), input })
+        Ok(ExecSession {
+            id: exec_id,
+            output: ReceiverStream::new(receiver).boxed(),
+            input,
+        })
     }
 
-    async fn exec_resize(&self, _exec_id: &str, columns: u16, rows: u16) -> Result<(), EngineError> {
+    async fn exec_resize(
+        &self,
+        _exec_id: &str,
+        columns: u16,
+        rows: u16,
+    ) -> Result<(), EngineError> {
         self.reach()?.sizes.push((columns, rows));
         Ok(())
     }
@@ -531,7 +600,13 @@ impl Engine for FakeEngine {
     }
 
     async fn volumes(&self) -> Result<Vec<Volume>, EngineError> {
-        Ok(self.reach()?.volumes.values().cloned().filter_map(record::volume).collect())
+        Ok(self
+            .reach()?
+            .volumes
+            .values()
+            .cloned()
+            .filter_map(record::volume)
+            .collect())
     }
 
     async fn create_volume(
@@ -540,19 +615,28 @@ impl Engine for FakeEngine {
         labels: Vec<(String, String)>,
     ) -> Result<(), EngineError> {
         let mut state = self.reach()?;
-        let driver = if wanted.driver.is_empty() { "local" } else { &wanted.driver };
-        state.volumes.entry(wanted.name.clone()).or_insert_with(|| engine::Volume {
-            labels: labels.into_iter().collect(),
-            options: wanted.driver_opts.clone().into_iter().collect(),
-            ..volume(&wanted.name, driver)
-        });
+        let driver = if wanted.driver.is_empty() {
+            "local"
+        } else {
+            &wanted.driver
+        };
+        state
+            .volumes
+            .entry(wanted.name.clone())
+            .or_insert_with(|| engine::Volume {
+                labels: labels.into_iter().collect(),
+                options: wanted.driver_opts.clone().into_iter().collect(),
+                ..volume(&wanted.name, driver)
+            });
         let _nobody_may_listen = state.events.send(EngineEvent::Volume);
         Ok(())
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
         if !is_reference(reference) {
-            return Err(EngineError::Invalid { message: format!("`{reference}` is not an image reference") });
+            return Err(EngineError::Invalid {
+                message: format!("`{reference}` is not an image reference"),
+            });
         }
         Ok(self.reach()?.images.get(reference).cloned())
     }
@@ -576,46 +660,77 @@ impl Engine for FakeEngine {
         Ok(futures_util::stream::iter(items).boxed())
     }
 
-    async fn load(&self, mut archive: BoxStream<'static, std::io::Result<Bytes>>) -> Result<(), EngineError> {
+    async fn load(
+        &self,
+        mut archive: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> Result<(), EngineError> {
         let mut text = Vec::new();
         while let Some(chunk) = archive.next().await {
-            text.extend(chunk.map_err(|error| EngineError::Broken { message: error.to_string() })?);
+            text.extend(chunk.map_err(|error| EngineError::Broken {
+                message: error.to_string(),
+            })?);
         }
         let text = String::from_utf8_lossy(&text).into_owned();
         let Some(image) = text.strip_prefix(ARCHIVE) else {
-            return Err(EngineError::Engine { message: "invalid tar header".to_owned() });
+            return Err(EngineError::Engine {
+                message: "invalid tar header".to_owned(),
+            });
         };
         self.add_image(image);
         Ok(())
     }
 
     async fn port_holders(&self) -> Result<Vec<PortHolder>, EngineError> {
-        Ok(self.reach()?.containers.iter().flat_map(|(id, fake)| fake.holders(id)).collect())
+        Ok(self
+            .reach()?
+            .containers
+            .iter()
+            .flat_map(|(id, fake)| fake.holders(id))
+            .collect())
     }
 
-    async fn events(&self) -> Result<BoxStream<'static, Result<EngineEvent, EngineError>>, EngineError> {
+    async fn events(
+        &self,
+    ) -> Result<BoxStream<'static, Result<EngineEvent, EngineError>>, EngineError> {
         let events = BroadcastStream::new(self.reach()?.events.subscribe());
         Ok(events
-            .map(|event| event.map_err(|error| EngineError::Broken { message: error.to_string() }))
+            .map(|event| {
+                event.map_err(|error| EngineError::Broken {
+                    message: error.to_string(),
+                })
+            })
             .boxed())
     }
 }
 
 fn volume(name: &str, driver: &str) -> engine::Volume {
-    engine::Volume { name: name.to_owned(), driver: driver.to_owned(), ..Default::default() }
+    engine::Volume {
+        name: name.to_owned(),
+        driver: driver.to_owned(),
+        ..Default::default()
+    }
 }
 
 /// A free port for each that is wanted.
-fn publish(wanted: &[v1::PortSpec], holders: &[PortHolder]) -> Result<engine::PortMap, EngineError> {
+fn publish(
+    wanted: &[v1::PortSpec],
+    holders: &[PortHolder],
+) -> Result<engine::PortMap, EngineError> {
     let mut published = engine::PortMap::new();
     for port in wanted.iter().filter(|port| port.published_port != 0) {
         let last = port.published_last.max(port.published_port);
-        let held = |number: &u32| holders.iter().any(|holder| u32::from(holder.port) == *number);
+        let held = |number: &u32| {
+            holders
+                .iter()
+                .any(|holder| u32::from(holder.port) == *number)
+        };
         let Some(free) = (port.published_port..=last).find(|number| !held(number)) else {
             let message = format!("Bind for 0.0.0.0:{last} failed: port is already allocated");
             return Err(EngineError::PortTaken { message });
         };
-        let bindings = published.entry(spec::port_key(port.container_port, port.protocol())).or_default();
+        let bindings = published
+            .entry(spec::port_key(port.container_port, port.protocol()))
+            .or_default();
         bindings.get_or_insert_default().push(engine::PortBinding {
             host_ip: Some("0.0.0.0".to_owned()),
             host_port: Some(free.to_string()),

@@ -1,4 +1,5 @@
-//! When has a container that was just started proved itself? Pure: a snapshot and the time since the start in, a verdict out.
+//! When has a container that was just started proved itself? Pure: a snapshot and the time since
+//! the start in, a verdict out.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use super::Container;
 pub const MONITOR: Duration = Duration::from_secs(2);
 /// Beyond what the healthcheck itself may take: starting the probe, and noticing.
 const SLACK: Duration = Duration::from_secs(5);
-/// A container without healthcheck that is neither running nor ended (paused by hand) is not waited for longer than this.
+/// A container without healthcheck that is neither running nor ended (paused by hand) is not waited
+/// for longer than this.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// A healthcheck's times, defaults filled in.
@@ -27,10 +29,13 @@ pub struct HealthLimits {
 }
 
 impl HealthLimits {
-    /// After this it is healthy, or will not become so: `start_period + retries × (interval + timeout) + 5 s`.
+    /// After this it is healthy, or will not become so: `start_period + retries × (interval +
+    /// timeout) + 5 s`.
     pub fn limit(&self) -> Duration {
         let rounds = (self.interval.saturating_add(self.timeout)).saturating_mul(self.retries);
-        self.start_period.saturating_add(rounds).saturating_add(SLACK)
+        self.start_period
+            .saturating_add(rounds)
+            .saturating_add(SLACK)
     }
 }
 
@@ -39,7 +44,8 @@ impl HealthLimits {
 pub enum Verdict {
     /// Not yet known.
     Wait,
-    /// It serves (or, if it is a job that is not started again, it has done its work with exit code 0).
+    /// It serves (or, if it is a job that is not started again, it has done its work with exit code
+    /// 0).
     Ready,
     /// It will not serve; why, for people.
     Failed(String),
@@ -54,18 +60,26 @@ pub struct Watched {
     pub elapsed: Duration,
     /// Since its healthcheck succeeded, without a break.
     pub healthy: Duration,
-    /// How long it must serve before it is believed; none: [`MONITOR`], or with a healthcheck no longer than that takes.
+    /// How long it must serve before it is believed; none: [`MONITOR`], or with a healthcheck no
+    /// longer than that takes.
     pub monitor: Option<Duration>,
 }
 
 /// Judges a container.
 pub fn judge(container: &Container, watched: Watched) -> Verdict {
-    let Watched { elapsed, healthy, monitor } = watched;
+    let Watched {
+        elapsed,
+        healthy,
+        monitor,
+    } = watched;
     use v1::ReplicaState as State;
     let record = &container.record;
     if let State::Exited | State::Dead = record.state() {
         let code = record.exit_code.unwrap_or_default();
-        let stays_ended = matches!(container.restart, v1::RestartPolicy::No | v1::RestartPolicy::OnFailure);
+        let stays_ended = matches!(
+            container.restart,
+            v1::RestartPolicy::No | v1::RestartPolicy::OnFailure
+        );
         if code == 0 && stays_ended && container.start_error.is_empty() {
             return Verdict::Ready;
         }
@@ -74,15 +88,19 @@ pub fn judge(container: &Container, watched: Watched) -> Verdict {
         return Verdict::Failed(ended(container));
     }
     if record.restart_count > 0 {
-        return Verdict::Failed(format!("it ended and was restarted {}", times(record.restart_count)));
+        return Verdict::Failed(format!(
+            "it ended and was restarted {}",
+            times(record.restart_count)
+        ));
     }
     match container.healthcheck {
         Some(limits) => match record.health() {
             v1::Health::Healthy if healthy >= monitor.unwrap_or_default() => Verdict::Ready,
             v1::Health::Healthy => Verdict::Wait,
-            v1::Health::Unhealthy => {
-                Verdict::Failed(format!("its healthcheck failed {} in a row", times(limits.retries)))
-            }
+            v1::Health::Unhealthy => Verdict::Failed(format!(
+                "its healthcheck failed {} in a row",
+                times(limits.retries)
+            )),
             _ if elapsed >= limits.limit() => Verdict::TimedOut(limits.limit()),
             _ => Verdict::Wait,
         },
@@ -110,7 +128,11 @@ fn ended(container: &Container) -> String {
 }
 
 fn times(count: u32) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+    if count == 1 {
+        "once".to_owned()
+    } else {
+        format!("{count} times")
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +148,11 @@ mod tests {
 
     fn container(state: v1::ReplicaState, exit_code: Option<i32>) -> Container {
         Container {
-            record: v1::ReplicaRecord { state: state.into(), exit_code, ..Default::default() },
+            record: v1::ReplicaRecord {
+                state: state.into(),
+                exit_code,
+                ..Default::default()
+            },
             managed: true,
             hook: String::new(),
             healthcheck: None,
@@ -149,7 +175,14 @@ mod tests {
 
     fn after(container: &Container, seconds: u64) -> Verdict {
         let elapsed = Duration::from_secs(seconds);
-        judge(container, Watched { elapsed, healthy: Duration::ZERO, monitor: None })
+        judge(
+            container,
+            Watched {
+                elapsed,
+                healthy: Duration::ZERO,
+                monitor: None,
+            },
+        )
     }
 
     #[test]
@@ -159,7 +192,10 @@ mod tests {
         assert_eq!(after(&running, 2), Verdict::Ready);
         let paused = container(v1::ReplicaState::Paused, None);
         assert_eq!(after(&paused, 31), Verdict::Wait);
-        assert_eq!(after(&paused, 32), Verdict::TimedOut(Duration::from_secs(32)));
+        assert_eq!(
+            after(&paused, 32),
+            Verdict::TimedOut(Duration::from_secs(32))
+        );
     }
 
     #[test]
@@ -176,7 +212,14 @@ mod tests {
     fn with_a_monitor_period_it_must_stay_healthy_for_so_long() {
         let after = |container: &Container, healthy| {
             let monitor = Some(Duration::from_secs(5));
-            judge(container, Watched { elapsed: Duration::from_secs(200), healthy, monitor })
+            judge(
+                container,
+                Watched {
+                    elapsed: Duration::from_secs(200),
+                    healthy,
+                    monitor,
+                },
+            )
         };
         let healthy = with_health(v1::Health::Healthy);
         assert_eq!(
@@ -186,13 +229,20 @@ mod tests {
         );
         assert_eq!(after(&healthy, Duration::from_secs(5)), Verdict::Ready);
         let failing = with_health(v1::Health::Unhealthy);
-        assert!(matches!(after(&failing, Duration::ZERO), Verdict::Failed(_)));
+        assert!(matches!(
+            after(&failing, Duration::ZERO),
+            Verdict::Failed(_)
+        ));
         let running = container(v1::ReplicaState::Running, None);
         let at = |seconds| {
             let monitor = Some(Duration::from_secs(5));
             judge(
                 &running,
-                Watched { elapsed: Duration::from_secs(seconds), healthy: Duration::ZERO, monitor },
+                Watched {
+                    elapsed: Duration::from_secs(seconds),
+                    healthy: Duration::ZERO,
+                    monitor,
+                },
             )
         };
         assert_eq!((at(4), at(5)), (Verdict::Wait, Verdict::Ready));
@@ -204,20 +254,35 @@ mod tests {
         assert_eq!(LIMITS.limit(), Duration::from_secs(132));
         let starting = with_health(v1::Health::Starting);
         assert_eq!(after(&starting, 131), Verdict::Wait);
-        assert_eq!(after(&starting, 132), Verdict::TimedOut(Duration::from_secs(132)));
-        let huge = HealthLimits { interval: Duration::MAX, ..LIMITS };
+        assert_eq!(
+            after(&starting, 132),
+            Verdict::TimedOut(Duration::from_secs(132))
+        );
+        let huge = HealthLimits {
+            interval: Duration::MAX,
+            ..LIMITS
+        };
         assert_eq!(huge.limit(), Duration::MAX);
     }
 
     #[test]
     fn an_end_is_a_failure_with_its_code() {
         let exited = container(v1::ReplicaState::Exited, Some(3));
-        assert_eq!(after(&exited, 0), Verdict::Failed("it exited with code 3".into()));
+        assert_eq!(
+            after(&exited, 0),
+            Verdict::Failed("it exited with code 3".into())
+        );
         let restarting = container(v1::ReplicaState::Restarting, Some(1));
-        assert_eq!(after(&restarting, 9), Verdict::Failed("it exited with code 1".into()));
+        assert_eq!(
+            after(&restarting, 9),
+            Verdict::Failed("it exited with code 1".into())
+        );
         let mut back = container(v1::ReplicaState::Running, None);
         back.record.restart_count = 2;
-        assert_eq!(after(&back, 9), Verdict::Failed("it ended and was restarted 2 times".into()));
+        assert_eq!(
+            after(&back, 9),
+            Verdict::Failed("it ended and was restarted 2 times".into())
+        );
         let mut hungry = container(v1::ReplicaState::Exited, Some(137));
         hungry.oom_killed = true;
         assert!(matches!(after(&hungry, 0), Verdict::Failed(why) if why.contains("memory")));
@@ -229,7 +294,10 @@ mod tests {
     #[test]
     fn a_job_that_is_done_is_ready() {
         let mut done = container(v1::ReplicaState::Exited, Some(0));
-        assert!(matches!(after(&done, 0), Verdict::Failed(_)), "a service must not end");
+        assert!(
+            matches!(after(&done, 0), Verdict::Failed(_)),
+            "a service must not end"
+        );
         done.restart = v1::RestartPolicy::No;
         assert_eq!(after(&done, 0), Verdict::Ready);
         done.record.exit_code = Some(1);

@@ -1,16 +1,17 @@
-//! Log lines: what the engine sends is frames with a time stamp in front, long lines cut in pieces; what we hand on is lines.
+//! Log lines: what the engine sends is frames with a time stamp in front, long lines cut in pieces;
+//! what we hand on is lines.
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use uc_api::v1::LogStream;
 
 use super::EngineError;
 
-/// A longer line is handed on in pieces of this size, so that a program that never ends its line cannot fill our memory.
+/// A longer line is handed on in pieces of this size, so that a program that never ends its line
+/// cannot fill our memory.
 const MAX_LINE: usize = 256 * 1024;
 
 /// Which lines are wanted.
@@ -47,7 +48,10 @@ impl Assembler {
     /// Takes in one frame, `<RFC 3339 time> <text>`; gives a line when one is complete.
     pub(crate) fn push(&mut self, stream: LogStream, frame: &Bytes) -> Option<LogLine> {
         let (time_ns, text) = split_time(frame);
-        let (since, buffer) = self.open.entry(stream).or_insert_with(|| (time_ns, BytesMut::new()));
+        let (since, buffer) = self
+            .open
+            .entry(stream)
+            .or_insert_with(|| (time_ns, BytesMut::new()));
         let time_ns = if buffer.is_empty() { time_ns } else { *since };
         let (line, complete) = match text.strip_suffix(b"\n") {
             Some(line) => (line.strip_suffix(b"\r").unwrap_or(line), true),
@@ -56,7 +60,11 @@ impl Assembler {
         buffer.extend_from_slice(line);
         *since = time_ns;
         let full = complete || buffer.len() >= MAX_LINE;
-        full.then(|| LogLine { stream, time_ns, message: buffer.split().freeze() })
+        full.then(|| LogLine {
+            stream,
+            time_ns,
+            message: buffer.split().freeze(),
+        })
     }
 
     /// Lines that never got their end, when the container's log ends.
@@ -65,7 +73,11 @@ impl Assembler {
             .open
             .into_iter()
             .filter(|(_, (_, buffer))| !buffer.is_empty())
-            .map(|(stream, (time_ns, buffer))| LogLine { stream, time_ns, message: buffer.freeze() })
+            .map(|(stream, (time_ns, buffer))| LogLine {
+                stream,
+                time_ns,
+                message: buffer.freeze(),
+            })
             .collect();
         rest.sort_by_key(|line| line.time_ns);
         rest
@@ -73,11 +85,14 @@ impl Assembler {
 }
 
 fn split_time(frame: &[u8]) -> (i64, &[u8]) {
-    let split = frame.iter().position(|byte| *byte == b' ').and_then(|space| {
-        let (stamp, text) = frame.split_at(space);
-        let time: jiff::Timestamp = std::str::from_utf8(stamp).ok()?.parse().ok()?;
-        Some((i64::try_from(time.as_nanosecond()).ok()?, text.get(1..)?))
-    });
+    let split = frame
+        .iter()
+        .position(|byte| *byte == b' ')
+        .and_then(|space| {
+            let (stamp, text) = frame.split_at(space);
+            let time: jiff::Timestamp = std::str::from_utf8(stamp).ok()?.parse().ok()?;
+            Some((i64::try_from(time.as_nanosecond()).ok()?, text.get(1..)?))
+        });
     // A frame without a stamp (an engine's own notice) keeps its text.
     split.unwrap_or((0, frame))
 }
@@ -85,13 +100,20 @@ fn split_time(frame: &[u8]) -> (i64, &[u8]) {
 /// Whether a line lies in the wanted time.
 pub(crate) fn wanted(line: &LogLine, options: &LogOptions) -> bool {
     let ms = line.time_ns.div_euclid(1_000_000);
-    options.since_ms.is_none_or(|since| ms >= since) && options.until_ms.is_none_or(|until| ms <= until)
+    options.since_ms.is_none_or(|since| ms >= since)
+        && options.until_ms.is_none_or(|until| ms <= until)
 }
 
-/// The last `count` lines as text, for a failure; best effort, since the failure matters more than its log.
+/// The last `count` lines as text, for a failure; best effort, since the failure matters more than
+/// its log.
 pub(crate) async fn tail(engine: &dyn super::Engine, id: &str, count: usize) -> Vec<String> {
-    let options = LogOptions { tail: Some(count as u64), ..Default::default() };
-    let Ok(mut lines) = engine.logs(id, options).await else { return Vec::new() };
+    let options = LogOptions {
+        tail: Some(count as u64),
+        ..Default::default()
+    };
+    let Ok(mut lines) = engine.logs(id, options).await else {
+        return Vec::new();
+    };
     let mut text = Vec::new();
     let read = async {
         while let Some(Ok(line)) = lines.next().await {
@@ -106,15 +128,21 @@ pub(crate) async fn tail(engine: &dyn super::Engine, id: &str, count: usize) -> 
 /// A stream of lines, each with where it comes from.
 pub(crate) type Tagged<T> = (T, Result<LogLine, EngineError>);
 
-/// Merges the logs of several containers in the order of time, as far as they arrive together: a stream that has said nothing for
-/// `patience` is no longer waited for until it speaks again.
+/// Merges the logs of several containers in the order of time, as far as they arrive together: a
+/// stream that has said nothing for `patience` is no longer waited for until it speaks again.
 pub(crate) fn merge<T: Clone + Send + 'static>(
     sources: Vec<(T, BoxStream<'static, Result<LogLine, EngineError>>)>,
     patience: std::time::Duration,
 ) -> impl futures_util::Stream<Item = Tagged<T>> + Send {
     let sources = sources
         .into_iter()
-        .map(|(tag, stream)| Source { tag, stream, head: None, ended: false, quiet: false })
+        .map(|(tag, stream)| Source {
+            tag,
+            stream,
+            head: None,
+            ended: false,
+            quiet: false,
+        })
         .collect::<Vec<_>>();
     futures_util::stream::unfold(sources, move |mut sources| async move {
         loop {
@@ -155,9 +183,13 @@ async fn fill<T>(sources: &mut [Source<T>], patience: std::time::Duration) {
     let deadline = tokio::time::Instant::now() + patience;
     loop {
         let some_head = sources.iter().any(|source| source.head.is_some());
-        let waited_for = sources.iter().any(|source| source.head.is_none() && !source.ended && !source.quiet);
-        let open: Vec<&mut Source<T>> =
-            sources.iter_mut().filter(|source| source.head.is_none() && !source.ended).collect();
+        let waited_for = sources
+            .iter()
+            .any(|source| source.head.is_none() && !source.ended && !source.quiet);
+        let open: Vec<&mut Source<T>> = sources
+            .iter_mut()
+            .filter(|source| source.head.is_none() && !source.ended)
+            .collect();
         if open.is_empty() {
             return;
         }

@@ -1,12 +1,17 @@
 //! Platforms, `os[/architecture[/variant]]`: is an image of the one that is wanted?
 
-/// Does an image of platform `image` serve where `wanted` is asked for? What either leaves out fits everything.
+/// Does an image of platform `image` serve where `wanted` is asked for? What either leaves out fits
+/// everything.
 pub fn fits(wanted: &str, image: &str) -> bool {
     let (wanted, image) = (normal(wanted), normal(image));
-    wanted.iter().zip(&image).all(|(wanted, image)| wanted.is_empty() || image.is_empty() || wanted == image)
+    wanted
+        .iter()
+        .zip(&image)
+        .all(|(wanted, image)| wanted.is_empty() || image.is_empty() || wanted == image)
 }
 
-/// The three parts, architectures under the names that images use. A single word is an architecture unless it names a system we know.
+/// The three parts, architectures under the names that images use. A single word is an architecture
+/// unless it names a system we know.
 fn normal(platform: &str) -> [String; 3] {
     let lower = platform.to_ascii_lowercase();
     let parts: Vec<&str> = lower.split('/').collect();

@@ -1,4 +1,5 @@
-//! The suite, and what only a real engine can show. Every test starts an engine of its own, so they are few.
+//! The suite, and what only a real engine can show. Every test starts an engine of its own, so they
+//! are few.
 
 mod keys;
 
@@ -6,36 +7,33 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
-use tokio::sync::mpsc;
-use tokio::sync::watch;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uc_api::v1::exec_request::Message as Asked;
 use uc_api::v1::exec_response::Message as Answer;
 use uc_api::{Code, ContentHash, Failure};
 
 use super::dockerd::Dockerd;
-use super::suite;
 use super::suite::service;
-use super::*;
-use crate::files::Files;
-use crate::files::tests as content;
-use crate::node::Draining;
-use crate::node::Identity;
-use crate::node::NodeService;
-use crate::node::tests::create;
-use crate::node::tests::identity;
-use crate::node::tests::start;
+use super::{suite, *};
+use crate::files::{Files, tests as content};
+use crate::node::tests::{create, identity, start};
+use crate::node::{Draining, Identity, NodeService};
 use crate::observe;
 use crate::observe::Observation;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_passes_the_suite() {
-    let Some(dockerd) = Dockerd::start().await else { return };
+    let Some(dockerd) = Dockerd::start().await else {
+        return;
+    };
     let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
     println!("{:?}", engine.version().await.unwrap());
-    let bench = suite::Bench { engine, archive: dockerd.archive().await };
+    let bench = suite::Bench {
+        engine,
+        archive: dockerd.archive().await,
+    };
     for (name, case) in suite::CASES {
         let started = std::time::Instant::now();
         case(bench.clone()).await;
@@ -58,20 +56,36 @@ struct Served {
 
 async fn served(dockerd: &Dockerd) -> Served {
     let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
-    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
+    let bench = suite::Bench {
+        engine: engine.clone(),
+        archive: dockerd.archive().await,
+    };
     bench.load().await;
     let (sender, receiver) = watch::channel(Some(identity()));
     let state = tempfile::tempdir().unwrap();
     let files = contents(&state);
     let (draining, cancel) = (Draining::new(), CancellationToken::new());
     let node = NodeService::new(engine.clone(), files.clone(), receiver, draining, cancel);
-    Served { engine, node, files, _identity: sender, _state: state }
+    Served {
+        engine,
+        node,
+        files,
+        _identity: sender,
+        _state: state,
+    }
 }
 
 /// Output (both streams) and exit code of a command.
 async fn exec(node: &NodeService, start: v1::ExecStart, input: &[u8]) -> (String, i32) {
-    let asked = |message| Ok::<_, tonic::Status>(v1::ExecRequest { message: Some(message) });
-    let requests = vec![asked(Asked::Start(start)), asked(Asked::Stdin(input.to_vec()))];
+    let asked = |message| {
+        Ok::<_, tonic::Status>(v1::ExecRequest {
+            message: Some(message),
+        })
+    };
+    let requests = vec![
+        asked(Asked::Start(start)),
+        asked(Asked::Stdin(input.to_vec())),
+    ];
     let mut answers = node.exec_with(stream::iter(requests)).await.unwrap();
     let mut output = Vec::new();
     while let Some(answer) = answers.next().await {
@@ -85,12 +99,21 @@ async fn exec(node: &NodeService, start: v1::ExecStart, input: &[u8]) -> (String
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_serves_replicas() {
-    let Some(dockerd) = Dockerd::start().await else { return };
-    let Served { engine, node, _identity, _state, .. } = served(&dockerd).await;
+    let Some(dockerd) = Dockerd::start().await else {
+        return;
+    };
+    let Served {
+        engine,
+        node,
+        _identity,
+        _state,
+        ..
+    } = served(&dockerd).await;
 
     // What the spec says is what the container sees.
     let mut spec = service("we_b.x", "sleep 1000");
-    spec.environment.insert("COLOUR".into(), "blue = green".into());
+    spec.environment
+        .insert("COLOUR".into(), "blue = green".into());
     spec.stop_grace_period_ms = Some(0);
     spec.read_only = true;
     let mount = |kind: v1::MountKind, source: String, target: &str| v1::MountSpec {
@@ -103,7 +126,11 @@ async fn real_engine_serves_replicas() {
     let made = folder.path().join("made/by docker");
     spec.mounts = vec![
         mount(v1::MountKind::Tmpfs, String::new(), "/tmp"),
-        mount(v1::MountKind::Bind, made.to_string_lossy().into_owned(), "/bound"),
+        mount(
+            v1::MountKind::Bind,
+            made.to_string_lossy().into_owned(),
+            "/bound",
+        ),
     ];
     let (_, id) = create(&node, spec).await.unwrap();
     let record = start(&node, &id).await.unwrap();
@@ -114,34 +141,82 @@ async fn real_engine_serves_replicas() {
         command: ["sh", "-c", command].map(str::to_owned).to_vec(),
         ..Default::default()
     };
-    let (seen, code) =
-        exec(&node, of("hostname; echo $COLOUR $UC_MACHINE_ID; cat /etc/resolv.conf"), b"").await;
+    let (seen, code) = exec(
+        &node,
+        of("hostname; echo $COLOUR $UC_MACHINE_ID; cat /etc/resolv.conf"),
+        b"",
+    )
+    .await;
     assert_eq!(code, 0);
     let mut lines = seen.lines();
     assert_eq!(lines.next(), Some(record.container_name.as_str()));
-    assert_eq!(lines.next(), Some(format!("blue = green {}", identity().machine).as_str()));
-    assert!(seen.contains("search suite.internal internal") && seen.contains("ndots:1"), "{seen}");
+    assert_eq!(
+        lines.next(),
+        Some(format!("blue = green {}", identity().machine).as_str())
+    );
+    assert!(
+        seen.contains("search suite.internal internal") && seen.contains("ndots:1"),
+        "{seen}"
+    );
 
     // Commands: what is read only, what does not exist, the shell, a terminal.
-    let (seen, code) = exec(&node, of("echo x > /etc/x; echo y > /tmp/y && cat /tmp/y"), b"").await;
-    assert!(seen.contains("Read-only file system") && seen.contains("y\n") && code == 0, "{seen}");
-    let unknown = v1::ExecStart { command: vec!["no-such-program".into()], ..of("") };
+    let (seen, code) = exec(
+        &node,
+        of("echo x > /etc/x; echo y > /tmp/y && cat /tmp/y"),
+        b"",
+    )
+    .await;
+    assert!(
+        seen.contains("Read-only file system") && seen.contains("y\n") && code == 0,
+        "{seen}"
+    );
+    let unknown = v1::ExecStart {
+        command: vec!["no-such-program".into()],
+        ..of("")
+    };
     assert_eq!(exec(&node, unknown, b"").await.1, 127);
-    let shell = v1::ExecStart { command: Vec::new(), ..of("") };
-    assert_eq!(exec(&node, shell.clone(), b"echo from $0; exit 4\n").await, ("from sh\n".to_owned(), 4));
-    let size = Some(v1::TerminalSize { columns: 100, rows: 30 });
-    let terminal = v1::ExecStart { tty: true, size, ..of("sleep 0.5; stty size; printf '\\0\\1 end'") };
-    assert_eq!(exec(&node, terminal, b"").await, ("30 100\r\n\0\u{1} end".to_owned(), 0));
+    let shell = v1::ExecStart {
+        command: Vec::new(),
+        ..of("")
+    };
+    assert_eq!(
+        exec(&node, shell.clone(), b"echo from $0; exit 4\n").await,
+        ("from sh\n".to_owned(), 4)
+    );
+    let size = Some(v1::TerminalSize {
+        columns: 100,
+        rows: 30,
+    });
+    let terminal = v1::ExecStart {
+        tty: true,
+        size,
+        ..of("sleep 0.5; stty size; printf '\\0\\1 end'")
+    };
+    assert_eq!(
+        exec(&node, terminal, b"").await,
+        ("30 100\r\n\0\u{1} end".to_owned(), 0)
+    );
     // More than every buffer on the way holds, both ways at once.
     let much = vec![b'x'; 3_000_000];
-    let (seen, code) = exec(&node, v1::ExecStart { command: vec!["cat".into()], ..of("") }, &much).await;
+    let (seen, code) = exec(
+        &node,
+        v1::ExecStart {
+            command: vec!["cat".into()],
+            ..of("")
+        },
+        &much,
+    )
+    .await;
     assert_eq!((seen.len(), code), (much.len(), 0));
 
     // A command taken away leaves nothing to run in this image.
     let mut emptied = service("empty", "");
     emptied.command = Some(v1::StringList::default());
     let failure = create(&node, emptied).await.unwrap_err();
-    assert!(failure.code == Code::Invalid && failure.message.contains("nothing to run"), "{failure:?}");
+    assert!(
+        failure.code == Code::Invalid && failure.message.contains("nothing to run"),
+        "{failure:?}"
+    );
 
     // One that ends is told with its log.
     let mut failing = service("bad", "echo about to fail; sleep 0.3; exit 9");
@@ -156,23 +231,43 @@ async fn real_engine_serves_replicas() {
 
     // A log that is followed while nothing is written ends with its container.
     let request = v1::NodeLogsRequest {
-        request: Some(v1::LogsRequest { tail: -1, follow: true, ..Default::default() }),
+        request: Some(v1::LogsRequest {
+            tail: -1,
+            follow: true,
+            ..Default::default()
+        }),
         container_ids: vec![id.clone(), bad.clone()],
     };
     let entries = node.logs_of(request).await;
     let (entries, removed) = tokio::join!(entries.collect::<Vec<_>>(), node.remove_all());
     removed.unwrap();
-    assert!(entries.iter().flatten().any(|entry| entry.message == b"about to fail"), "{entries:?}");
+    assert!(
+        entries
+            .iter()
+            .flatten()
+            .any(|entry| entry.message == b"about to fail"),
+        "{entries:?}"
+    );
     assert!(engine.containers().await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_puts_contents_into_containers() {
-    let Some(dockerd) = Dockerd::start().await else { return };
-    let Served { node, files, _identity, _state, .. } = served(&dockerd).await;
+    let Some(dockerd) = Dockerd::start().await else {
+        return;
+    };
+    let Served {
+        node,
+        files,
+        _identity,
+        _state,
+        ..
+    } = served(&dockerd).await;
     let (folder, secret) = (content::small_folder(), content::one_file("s3cret"));
     for ((hash, archive), is_secret) in [(&folder, false), (&secret, true)] {
-        content::receive(&files, content::parts(hash, is_secret, archive)).await.unwrap();
+        content::receive(&files, content::parts(hash, is_secret, archive))
+            .await
+            .unwrap();
     }
     let file = |hash: &ContentHash, target: &str, secret: bool| v1::FileSpec {
         hash: hash.to_string(),
@@ -181,8 +276,12 @@ async fn real_engine_puts_contents_into_containers() {
         secret,
     };
     let mut spec = service("files", "sleep 1000");
-    spec.files = vec![file(&folder.0, "/site", false), file(&secret.0, "/run/secrets/key", true)];
-    spec.secret_environment.insert("KEY".into(), secret.0.to_string());
+    spec.files = vec![
+        file(&folder.0, "/site", false),
+        file(&secret.0, "/run/secrets/key", true),
+    ];
+    spec.secret_environment
+        .insert("KEY".into(), secret.0.to_string());
     spec.stop_grace_period_ms = Some(0);
     let (_, id) = create(&node, spec).await.unwrap();
     let record = start(&node, &id).await.unwrap();
@@ -194,14 +293,20 @@ async fn real_engine_puts_contents_into_containers() {
         command: ["sh", "-c", command].map(str::to_owned).to_vec(),
         ..Default::default()
     };
-    let (seen, code) =
-        exec(&node, of("cat /site/link /run/secrets/key; echo \" $KEY\"; stat -c %a /site/run.sh"), b"")
-            .await;
+    let (seen, code) = exec(
+        &node,
+        of("cat /site/link /run/secrets/key; echo \" $KEY\"; stat -c %a /site/run.sh"),
+        b"",
+    )
+    .await;
     assert_eq!((seen.as_str(), code), ("hellos3cret s3cret\n755\n", 0));
     // Also for root, and also in its folders.
     for path in ["/site/run.sh", "/site/new", "/run/secrets/key"] {
         let (seen, code) = exec(&node, of(&format!("echo x > {path}")), b"").await;
-        assert!(code != 0 && seen.contains("Read-only file system"), "{path}: {seen}");
+        assert!(
+            code != 0 && seen.contains("Read-only file system"),
+            "{path}: {seen}"
+        );
     }
     node.remove_all().await.unwrap();
 }
@@ -219,15 +324,26 @@ impl observe::ObservationSink for Sink {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_may_be_restarted_while_it_is_observed() {
-    let Some(mut dockerd) = Dockerd::start().await else { return };
+    let Some(mut dockerd) = Dockerd::start().await else {
+        return;
+    };
     let engine = Arc::new(DockerEngine::new(dockerd.socket()));
-    let bench = suite::Bench { engine: engine.clone(), archive: dockerd.archive().await };
+    let bench = suite::Bench {
+        engine: engine.clone(),
+        archive: dockerd.archive().await,
+    };
     bench.load().await;
     let (_identity, receiver) = watch::channel(Some(identity()));
     let state = tempfile::tempdir().unwrap();
     let draining = Draining::new();
     let cancel = CancellationToken::new();
-    let node = NodeService::new(engine.clone(), contents(&state), receiver, draining.clone(), cancel.clone());
+    let node = NodeService::new(
+        engine.clone(),
+        contents(&state),
+        receiver,
+        draining.clone(),
+        cancel.clone(),
+    );
     let (sender, mut observations) = mpsc::channel(100);
     let observer = observe::run(
         engine.clone(),
@@ -249,8 +365,10 @@ async fn real_engine_may_be_restarted_while_it_is_observed() {
         let found = tokio::time::timeout(Duration::from_secs(40), find).await;
         found.unwrap_or_else(|_| panic!("never published: {what}"))
     };
-    until("an empty machine", &|seen| seen.replicas.is_empty() && !seen.facts.docker_version.is_empty())
-        .await;
+    until("an empty machine", &|seen| {
+        seen.replicas.is_empty() && !seen.facts.docker_version.is_empty()
+    })
+    .await;
 
     let mut spec = service("web", "sleep 1000");
     spec.restart = v1::RestartPolicy::UnlessStopped.into();
@@ -270,16 +388,27 @@ async fn real_engine_may_be_restarted_while_it_is_observed() {
     dockerd.begin().await;
     // The engine has started it again; nothing is left of the time in between once it is observed.
     let names = |seen: &Observation| {
-        seen.replicas.iter().map(|replica| replica.container_name.clone()).collect::<BTreeSet<_>>()
+        seen.replicas
+            .iter()
+            .map(|replica| replica.container_name.clone())
+            .collect::<BTreeSet<_>>()
     };
     let (_, second) = create(&node, spec).await.unwrap();
-    let after = until("both replicas", &|seen| seen.replicas.len() == 2 && running(seen)).await;
+    let after = until("both replicas", &|seen| {
+        seen.replicas.len() == 2 && running(seen)
+    })
+    .await;
     assert!(names(&after).is_superset(&names(&before)));
-    let stop = v1::StopReplicaRequest { container_id: id.clone(), grace_ms: Some(0) };
+    let stop = v1::StopReplicaRequest {
+        container_id: id.clone(),
+        grace_ms: Some(0),
+    };
     node.stop(&stop).await.unwrap();
     let stopped = |seen: &Observation| {
         seen.replicas.iter().any(|replica| {
-            replica.container_id == id && replica.state() == v1::ReplicaState::Exited && replica.draining
+            replica.container_id == id
+                && replica.state() == v1::ReplicaState::Exited
+                && replica.draining
         })
     };
     until("a stopped replica", &stopped).await;

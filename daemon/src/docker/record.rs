@@ -1,4 +1,5 @@
-//! From what the engine says to our records: pure. A field the engine leaves out gets the value that promises least.
+//! From what the engine says to our records: pure. A field the engine leaves out gets the value
+//! that promises least.
 
 mod ports;
 
@@ -6,14 +7,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::models as engine;
-use uc_api::layout::DOCKER_NETWORK;
-use uc_api::layout::label;
+use uc_api::layout::{DOCKER_NETWORK, label};
 use uc_api::v1;
 
-use super::Container;
-use super::HealthLimits;
-use super::PortHolder;
-use super::Volume;
+use super::{Container, HealthLimits, PortHolder, Volume};
 
 /// The engine's own, used where neither image nor service says anything.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
@@ -47,15 +44,27 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
     let files = of(label::FILES);
     let record = v1::ReplicaRecord {
         container_id: inspected.id.unwrap_or_default(),
-        container_name: inspected.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        container_name: inspected
+            .name
+            .unwrap_or_default()
+            .trim_start_matches('/')
+            .to_owned(),
         project: of(label::PROJECT),
         service: of(label::SERVICE),
         revision: of(label::REVISION),
         image: config.image.unwrap_or_default(),
         state: replica_state.into(),
         health: health(state.health.as_ref()).into(),
-        ip: if has_address(replica_state) { ip } else { String::new() },
-        created_at_ms: inspected.created.as_deref().map(milliseconds).unwrap_or_default(),
+        ip: if has_address(replica_state) {
+            ip
+        } else {
+            String::new()
+        },
+        created_at_ms: inspected
+            .created
+            .as_deref()
+            .map(milliseconds)
+            .unwrap_or_default(),
         exit_code: ended.then(|| state.exit_code.unwrap_or_default() as i32),
         ports: ports::ports(host.port_bindings.unwrap_or_default(), &published),
         draining: false,
@@ -63,8 +72,15 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
             .restart_count
             .and_then(|count| u32::try_from(count).ok())
             .unwrap_or_default(),
-        mounts: mounts(inspected.mounts.unwrap_or_default(), host.tmpfs.unwrap_or_default()),
-        files: files.split(',').filter(|hash| !hash.is_empty()).map(str::to_owned).collect(),
+        mounts: mounts(
+            inspected.mounts.unwrap_or_default(),
+            host.tmpfs.unwrap_or_default(),
+        ),
+        files: files
+            .split(',')
+            .filter(|hash| !hash.is_empty())
+            .map(str::to_owned)
+            .collect(),
         reserved_nano_cpus: number(label::RESERVED_CPU),
         reserved_memory: number(label::RESERVED_MEMORY),
         own_resolvers: labels.contains_key(label::RESOLVERS),
@@ -75,9 +91,9 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
         hook: labels.get(label::HOOK).cloned().unwrap_or_default(),
         healthcheck: config.healthcheck.as_ref().and_then(health_limits),
         restart: restart(host.restart_policy.and_then(|policy| policy.name)),
-        stop_grace: config
-            .stop_timeout
-            .map_or(STOP_GRACE, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))),
+        stop_grace: config.stop_timeout.map_or(STOP_GRACE, |seconds| {
+            Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
+        }),
         oom_killed: state.oom_killed.unwrap_or_default(),
         start_error: state.error.unwrap_or_default(),
         network_of: host
@@ -101,16 +117,25 @@ fn has_address(state: v1::ReplicaState) -> bool {
     matches!(state, v1::ReplicaState::Running | v1::ReplicaState::Paused)
 }
 
-/// One volume; none if it is anonymous, which belongs to its container and is of no interest to others.
+/// One volume; none if it is anonymous, which belongs to its container and is of no interest to
+/// others.
 pub fn volume(volume: engine::Volume) -> Option<Volume> {
     let anonymous = volume.labels.contains_key("com.docker.volume.anonymous")
         || (volume.name.len() == 64 && volume.name.bytes().all(|b| b.is_ascii_hexdigit()));
     if anonymous {
         return None;
     }
-    let project = volume.labels.get(label::PROJECT).cloned().unwrap_or_default();
+    let project = volume
+        .labels
+        .get(label::PROJECT)
+        .cloned()
+        .unwrap_or_default();
     Some(Volume {
-        record: v1::VolumeRecord { name: volume.name, driver: volume.driver, project },
+        record: v1::VolumeRecord {
+            name: volume.name,
+            driver: volume.driver,
+            project,
+        },
         options: volume.options.into_iter().collect(),
     })
 }
@@ -119,7 +144,12 @@ pub fn volume(volume: engine::Volume) -> Option<Volume> {
 pub fn port_holders(summary: engine::ContainerSummary) -> Vec<PortHolder> {
     let labels = summary.labels.unwrap_or_default();
     let of = |key: &str| labels.get(key).cloned().unwrap_or_default();
-    let name = summary.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+    let name = summary
+        .names
+        .unwrap_or_default()
+        .into_iter()
+        .next()
+        .unwrap_or_default();
     let id = summary.id.unwrap_or_default();
     summary
         .ports
@@ -168,7 +198,10 @@ fn health(health: Option<&engine::Health>) -> v1::Health {
 
 fn health_limits(check: &engine::HealthConfig) -> Option<HealthLimits> {
     let test = check.test.as_deref().unwrap_or_default();
-    if test.first().is_none_or(|first| first.is_empty() || first == "NONE") {
+    if test
+        .first()
+        .is_none_or(|first| first.is_empty() || first == "NONE")
+    {
         return None;
     }
     let or = |nanos: Option<i64>, default| match nanos.and_then(|nanos| u64::try_from(nanos).ok()) {
@@ -199,10 +232,13 @@ fn restart(name: Option<engine::RestartPolicyNameEnum>) -> v1::RestartPolicy {
 
 /// Unix milliseconds of an RFC 3339 time; 0 if it is none.
 fn milliseconds(time: &str) -> i64 {
-    time.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond).unwrap_or_default()
+    time.parse::<jiff::Timestamp>()
+        .map(jiff::Timestamp::as_millisecond)
+        .unwrap_or_default()
 }
 
-/// Mounts in the order of their targets. The engine does not count the file systems in memory that were asked for by option among them.
+/// Mounts in the order of their targets. The engine does not count the file systems in memory that
+/// were asked for by option among them.
 fn mounts(points: Vec<engine::MountPoint>, tmpfs: HashMap<String, String>) -> Vec<v1::MountSpec> {
     let in_memory = tmpfs.into_iter().map(|(target, options)| v1::MountSpec {
         kind: v1::MountKind::Tmpfs.into(),

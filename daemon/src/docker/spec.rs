@@ -1,7 +1,9 @@
-//! From a service's spec to what the engine is told: pure, so that every key a person writes can be checked by a test.
+//! From a service's spec to what the engine is told: pure, so that every key a person writes can be
+//! checked by a test.
 //!
-//! The engine's own defaults are left to the engine; only where a service on several machines needs another one is it set here. What an
-//! engine is too old for is refused, never left out: half of what was asked for would be a surprise.
+//! The engine's own defaults are left to the engine; only where a service on several machines needs
+//! another one is it set here. What an engine is too old for is refused, never left out: half of
+//! what was asked for would be a surprise.
 
 mod check;
 mod engine;
@@ -11,28 +13,22 @@ mod namespaces;
 mod network;
 mod resources;
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use bollard::models::ContainerCreateBody;
-use bollard::models::HealthConfig;
-use bollard::models::HostConfig;
-use bollard::models::HostConfigLogConfig;
-use bollard::models::RestartPolicy as EngineRestart;
-use bollard::models::RestartPolicyNameEnum;
-use uc_api::layout::label;
-use uc_api::v1;
-
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig,
+    RestartPolicy as EngineRestart, RestartPolicyNameEnum,
+};
 pub use check::check;
-pub(crate) use check::is_object_name;
-pub(crate) use check::is_reference;
+pub(crate) use check::{is_object_name, is_reference};
 pub use engine::check_engine;
 pub use error::SpecError;
-pub use namespaces::check_shared;
-pub use namespaces::shared_services;
+pub use namespaces::{check_shared, shared_services};
 pub(crate) use network::port_key;
+use uc_api::layout::label;
+use uc_api::v1;
 
 use super::ApiVersion;
 
@@ -45,7 +41,13 @@ const LOG_DRIVER: &str = "local";
 /// The engine's own default, for options that only it knows.
 const JSON_LOG_DRIVER: &str = "json-file";
 /// What [`LOG_DRIVER`] knows.
-const LOG_OPTIONS: [&str; 5] = ["max-size", "max-file", "compress", "mode", "max-buffer-size"];
+const LOG_OPTIONS: [&str; 5] = [
+    "max-size",
+    "max-file",
+    "compress",
+    "mode",
+    "max-buffer-size",
+];
 
 /// What identifies a replica beside its spec.
 #[derive(Debug, Clone)]
@@ -66,23 +68,31 @@ pub struct Placement<'a> {
     pub api: ApiVersion,
     /// For each of [`shared_services`] the container on this machine whose namespaces are joined.
     pub shared: &'a BTreeMap<String, String>,
-    /// Where the contents that the spec names are on this machine, by hash ([`v1::FileSpec::hash`]).
+    /// Where the contents that the spec names are on this machine, by hash
+    /// ([`v1::FileSpec::hash`]).
     pub files: &'a BTreeMap<String, PathBuf>,
     /// Values of the variables in [`v1::ServiceSpec::secret_environment`], by the variable's name.
     pub secrets: &'a BTreeMap<String, String>,
 }
 
-/// The name of a new container: `<project>-<service>-<suffix>`, the suffix being four characters of base 32 made from `random` (20 bits).
+/// The name of a new container: `<project>-<service>-<suffix>`, the suffix being four characters of
+/// base 32 made from `random` (20 bits).
 pub fn container_name(spec: &v1::ServiceSpec, random: u32) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let suffix: String =
-        (0..4).map(|digit| char::from(ALPHABET[(random >> (5 * digit)) as usize & 31])).collect();
+    let suffix: String = (0..4)
+        .map(|digit| char::from(ALPHABET[(random >> (5 * digit)) as usize & 31]))
+        .collect();
     format!("{}-{}-{suffix}", spec.project, spec.name)
 }
 
-/// An empty command means "not the image's". The engine can say that only together with an entrypoint, so the image's has to be known.
+/// An empty command means "not the image's". The engine can say that only together with an
+/// entrypoint, so the image's has to be known.
 pub fn needs_image_entrypoint(spec: &v1::ServiceSpec) -> bool {
-    spec.entrypoint.is_none() && spec.command.as_ref().is_some_and(|command| command.values.is_empty())
+    spec.entrypoint.is_none()
+        && spec
+            .command
+            .as_ref()
+            .is_some_and(|command| command.values.is_empty())
 }
 
 /// What the engine is told to create. `spec` has passed [`check()`].
@@ -120,8 +130,13 @@ pub fn container(
         tty: some_if(spec.tty, || true),
         open_stdin: some_if(spec.stdin_open, || true),
         stop_signal: text(&spec.stop_signal),
-        stop_timeout: spec.stop_grace_period_ms.map(|ms| signed(ms.div_ceil(1000))),
-        healthcheck: spec.healthcheck.as_ref().map(|check| healthcheck(check, placement.api)),
+        stop_timeout: spec
+            .stop_grace_period_ms
+            .map(|ms| signed(ms.div_ceil(1000))),
+        healthcheck: spec
+            .healthcheck
+            .as_ref()
+            .map(|check| healthcheck(check, placement.api)),
         ..Default::default()
     };
     network::fill(spec, name, placement, &mut body, &mut host)?;
@@ -133,7 +148,11 @@ pub fn container(
 }
 
 /// Labels of a volume made for a project.
-pub fn volume_labels(volume: &v1::VolumeSpec, cluster: &str, machine: &str) -> Vec<(String, String)> {
+pub fn volume_labels(
+    volume: &v1::VolumeSpec,
+    cluster: &str,
+    machine: &str,
+) -> Vec<(String, String)> {
     let mut labels: BTreeMap<String, String> = volume.labels.clone().into_iter().collect();
     labels.insert(label::CLUSTER.to_owned(), cluster.to_owned());
     labels.insert(label::MACHINE.to_owned(), machine.to_owned());
@@ -164,8 +183,9 @@ fn signed(value: u64) -> i64 {
 
 type Words = Option<Vec<String>>;
 
-/// Entrypoint and command. To the engine an absent list is the image's own and so is an empty command; `[""]` is how it spells "no
-/// entrypoint", which also drops the image's command (as Compose has it: a new entrypoint never gets the old command).
+/// Entrypoint and command. To the engine an absent list is the image's own and so is an empty
+/// command; `[""]` is how it spells "no entrypoint", which also drops the image's command (as
+/// Compose has it: a new entrypoint never gets the old command).
 fn what_to_run(spec: &v1::ServiceSpec, of_image: &[String]) -> Result<(Words, Words), SpecError> {
     let command = spec.command.as_ref().map(|list| list.values.clone());
     let entrypoint = match &spec.entrypoint {
@@ -178,7 +198,10 @@ fn what_to_run(spec: &v1::ServiceSpec, of_image: &[String]) -> Result<(Words, Wo
         .as_ref()
         .is_some_and(|words| words.first().is_none_or(String::is_empty) && words.len() < 2);
     if no_entrypoint && command.as_ref().is_none_or(Vec::is_empty) {
-        return Err(SpecError::NothingToRun { service: spec.name.clone(), image: spec.image.clone() });
+        return Err(SpecError::NothingToRun {
+            service: spec.name.clone(),
+            image: spec.image.clone(),
+        });
     }
     Ok((entrypoint, command))
 }
@@ -196,7 +219,11 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
     let mut labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
     labels.extend(ours.map(|(key, value)| (key.to_owned(), value.to_owned())));
     let resources = spec.resources.clone().unwrap_or_default();
-    let number = |number: Option<u64>| number.filter(|number| *number > 0).map(|number| number.to_string());
+    let number = |number: Option<u64>| {
+        number
+            .filter(|number| *number > 0)
+            .map(|number| number.to_string())
+    };
     let files: Vec<&str> = spec
         .files
         .iter()
@@ -213,7 +240,9 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
         // By its address; of a shared one, whoever owns it decides.
         (
             label::RESOLVERS,
-            some_if(spec.network_mode.is_empty() && !spec.dns.is_empty(), || spec.dns.join(",")),
+            some_if(spec.network_mode.is_empty() && !spec.dns.is_empty(), || {
+                spec.dns.join(",")
+            }),
         ),
         (label::POST_START, hooks(&spec.post_start)),
         (label::PRE_STOP, hooks(&spec.pre_stop)),
@@ -227,21 +256,35 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
 }
 
 fn hooks(hooks: &[v1::Hook]) -> Option<String> {
-    some_if(!hooks.is_empty(), || serde_json::to_string(hooks).unwrap_or_default())
+    some_if(!hooks.is_empty(), || {
+        serde_json::to_string(hooks).unwrap_or_default()
+    })
 }
 
-fn environment(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> Result<Vec<String>, SpecError> {
-    let mut variables: BTreeMap<&str, &str> =
-        spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+fn environment(
+    spec: &v1::ServiceSpec,
+    placement: &Placement<'_>,
+) -> Result<Vec<String>, SpecError> {
+    let mut variables: BTreeMap<&str, &str> = spec
+        .environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
     for name in spec.secret_environment.keys() {
-        let value = placement.secrets.get(name).ok_or_else(|| SpecError::Content {
-            service: spec.name.clone(),
-            name: format!("the value of variable `{name}`"),
-        })?;
+        let value = placement
+            .secrets
+            .get(name)
+            .ok_or_else(|| SpecError::Content {
+                service: spec.name.clone(),
+                name: format!("the value of variable `{name}`"),
+            })?;
         variables.insert(name, value);
     }
     variables.insert(MACHINE_ID_VARIABLE, placement.machine);
-    Ok(variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+    Ok(variables
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect())
 }
 
 fn restart(spec: &v1::ServiceSpec) -> EngineRestart {
@@ -260,19 +303,26 @@ fn restart(spec: &v1::ServiceSpec) -> EngineRestart {
     }
 }
 
-/// Options without a driver were written for the engine's own default; where ours does not know them, that one is taken.
+/// Options without a driver were written for the engine's own default; where ours does not know
+/// them, that one is taken.
 fn log_config(logging: Option<&v1::Logging>) -> HostConfigLogConfig {
     let (driver, options) = match logging {
         Some(logging) => (logging.driver.as_str(), map(&logging.options)),
         None => ("", None),
     };
-    let ours = options.iter().flatten().all(|(name, _)| LOG_OPTIONS.contains(&name.as_str()));
+    let ours = options
+        .iter()
+        .flatten()
+        .all(|(name, _)| LOG_OPTIONS.contains(&name.as_str()));
     let driver = match (driver, ours) {
         ("", true) => LOG_DRIVER,
         ("", false) => JSON_LOG_DRIVER,
         (driver, _) => driver,
     };
-    HostConfigLogConfig { typ: Some(driver.to_owned()), config: options }
+    HostConfigLogConfig {
+        typ: Some(driver.to_owned()),
+        config: options,
+    }
 }
 
 fn healthcheck(check: &v1::Healthcheck, api: ApiVersion) -> HealthConfig {
@@ -285,7 +335,8 @@ fn healthcheck(check: &v1::Healthcheck, api: ApiVersion) -> HealthConfig {
         timeout: nanos(check.timeout_ms),
         start_period: nanos(check.start_period_ms),
         retries: check.retries.map(i64::from),
-        // Older engines refuse it. Without it a container is found healthy a little later, and nothing else is different.
+        // Older engines refuse it. Without it a container is found healthy a little later, and
+        // nothing else is different.
         start_interval: nanos(check.start_interval_ms).filter(|_| api >= START_INTERVAL),
     }
 }

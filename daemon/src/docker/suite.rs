@@ -1,4 +1,5 @@
-//! What every engine must do: one suite for the fake and the real one, so that a test that passes on the fake says something about Docker.
+//! What every engine must do: one suite for the fake and the real one, so that a test that passes
+//! on the fake says something about Docker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,16 +7,14 @@ use std::time::Duration;
 
 use bollard::models::ContainerCreateBody;
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 use uc_api::v1;
 
 use super::error::PullProblem;
-use super::spec;
-use super::*;
+use super::{spec, *};
 
 /// Holds `busybox` with `sh`, `cat`, `echo`, `sleep`, `true` and `false`.
 pub(crate) const IMAGE: &str = "uc-test/busybox:1";
@@ -66,7 +65,9 @@ pub(crate) fn service(name: &str, script: &str) -> v1::ServiceSpec {
         project: "suite".into(),
         name: name.into(),
         image: IMAGE.into(),
-        command: Some(v1::StringList { values: ["sh", "-c", script].map(str::to_owned).to_vec() }),
+        command: Some(v1::StringList {
+            values: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        }),
         restart: v1::RestartPolicy::No.into(),
         ..Default::default()
     }
@@ -91,7 +92,10 @@ fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
 impl Bench {
     async fn create(&self, spec: &v1::ServiceSpec) -> String {
         let name = spec::container_name(spec, rand::random());
-        self.engine.create(&name, "", body(spec, &name)).await.unwrap()
+        self.engine
+            .create(&name, "", body(spec, &name))
+            .await
+            .unwrap()
     }
 
     async fn run(&self, spec: &v1::ServiceSpec) -> String {
@@ -117,12 +121,17 @@ impl Bench {
     }
 
     async fn exited(&self, id: &str) -> Container {
-        self.until(id, "exited", |container| container.record.state() == v1::ReplicaState::Exited).await
+        self.until(id, "exited", |container| {
+            container.record.state() == v1::ReplicaState::Exited
+        })
+        .await
     }
 
     async fn lines(&self, id: &str, options: LogOptions) -> Vec<LogLine> {
         let lines = self.engine.logs(id, options).await.unwrap();
-        timeout(SOON, lines.map(Result::unwrap).collect()).await.unwrap()
+        timeout(SOON, lines.map(Result::unwrap).collect())
+            .await
+            .unwrap()
     }
 
     async fn exec(&self, id: &str, options: ExecOptions, input: &[u8]) -> (String, String, i32) {
@@ -142,34 +151,62 @@ impl Bench {
         };
         timeout(SOON, read).await.unwrap();
         let code = self.engine.exec_exit_code(&session.id).await.unwrap();
-        (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap(), code)
+        (
+            String::from_utf8(stdout).unwrap(),
+            String::from_utf8(stderr).unwrap(),
+            code,
+        )
     }
 
     pub(crate) async fn load(&self) {
-        let chunks: Vec<_> = self.archive.chunks(60_000).map(Bytes::copy_from_slice).map(Ok).collect();
-        self.engine.load(futures_util::stream::iter(chunks).boxed()).await.unwrap();
+        let chunks: Vec<_> = self
+            .archive
+            .chunks(60_000)
+            .map(Bytes::copy_from_slice)
+            .map(Ok)
+            .collect();
+        self.engine
+            .load(futures_util::stream::iter(chunks).boxed())
+            .await
+            .unwrap();
     }
 }
 
 fn texts(lines: &[LogLine]) -> Vec<String> {
     let text = |line: &LogLine| {
-        let stream = if line.stream == v1::LogStream::Stderr { "err" } else { "out" };
+        let stream = if line.stream == v1::LogStream::Stderr {
+            "err"
+        } else {
+            "out"
+        };
         format!("{stream} {}", String::from_utf8_lossy(&line.message))
     };
     lines.iter().map(text).collect()
 }
 
 fn words(command: &[&str]) -> ExecOptions {
-    ExecOptions { command: command.iter().map(|&word| word.to_owned()).collect(), ..Default::default() }
+    ExecOptions {
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        ..Default::default()
+    }
 }
 
 async fn images_are_loaded_and_found(bench: Bench) {
     assert_eq!(bench.engine.image(IMAGE).await.unwrap(), None);
     let spec = service("early", "true");
-    let missing =
-        bench.engine.create("suite-early-aaaa", "", body(&spec, "suite-early-aaaa")).await.unwrap_err();
-    assert_eq!(missing, EngineError::ImageMissing { image: IMAGE.into() });
-    let garbage = futures_util::stream::iter([Ok(Bytes::from_static(b"no archive at all, but some bytes"))]);
+    let missing = bench
+        .engine
+        .create("suite-early-aaaa", "", body(&spec, "suite-early-aaaa"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        missing,
+        EngineError::ImageMissing {
+            image: IMAGE.into()
+        }
+    );
+    let garbage =
+        futures_util::stream::iter([Ok(Bytes::from_static(b"no archive at all, but some bytes"))]);
     assert!(bench.engine.load(garbage.boxed()).await.is_err());
     let broken = futures_util::stream::iter([
         Ok(bench.archive.slice(..8)),
@@ -180,11 +217,21 @@ async fn images_are_loaded_and_found(bench: Bench) {
 
     bench.load().await;
     assert!(bench.engine.image(IMAGE).await.unwrap().is_some());
-    assert!(matches!(bench.engine.image("a?b").await, Err(EngineError::Invalid { .. })));
+    assert!(matches!(
+        bench.engine.image("a?b").await,
+        Err(EngineError::Invalid { .. })
+    ));
 
     // Nobody listens on port 1.
     let pulled = async {
-        bench.engine.pull("localhost:1/uc/none:1", "").await?.collect::<Vec<_>>().await.into_iter().collect()
+        bench
+            .engine
+            .pull("localhost:1/uc/none:1", "")
+            .await?
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .collect()
     };
     let pulled: Result<Vec<String>, EngineError> = pulled.await;
     let error = pulled.unwrap_err();
@@ -203,7 +250,13 @@ async fn a_container_lives_and_dies(bench: Bench) {
     assert_eq!(created.record.state(), v1::ReplicaState::Created);
     assert_eq!((created.record.exit_code, created.managed), (None, true));
     assert_eq!(created.stop_grace, Duration::from_secs(2));
-    assert_eq!((created.record.revision.as_str(), created.record.image.as_str()), ("r1", IMAGE));
+    assert_eq!(
+        (
+            created.record.revision.as_str(),
+            created.record.image.as_str()
+        ),
+        ("r1", IMAGE)
+    );
     assert!(created.record.created_at_ms > 0);
 
     engine.start(&id).await.unwrap();
@@ -218,14 +271,26 @@ async fn a_container_lives_and_dies(bench: Bench) {
     engine.stop(&id, Duration::ZERO).await.unwrap();
     let stopped = engine.inspect(&id).await.unwrap();
     assert_eq!(stopped.record.state(), v1::ReplicaState::Exited);
-    assert_eq!((stopped.record.exit_code, stopped.record.ip.as_str()), (Some(137), ""));
+    assert_eq!(
+        (stopped.record.exit_code, stopped.record.ip.as_str()),
+        (Some(137), "")
+    );
 
     engine.start(&id).await.unwrap();
     engine.remove(&id).await.unwrap();
     engine.remove(&id).await.unwrap();
-    assert!(matches!(engine.inspect(&id).await, Err(EngineError::NotFound { .. })));
-    assert!(matches!(engine.start(&id).await, Err(EngineError::NotFound { .. })));
-    assert!(matches!(engine.logs(&id, LogOptions::default()).await, Err(EngineError::NotFound { .. })));
+    assert!(matches!(
+        engine.inspect(&id).await,
+        Err(EngineError::NotFound { .. })
+    ));
+    assert!(matches!(
+        engine.start(&id).await,
+        Err(EngineError::NotFound { .. })
+    ));
+    assert!(matches!(
+        engine.logs(&id, LogOptions::default()).await,
+        Err(EngineError::NotFound { .. })
+    ));
 }
 
 async fn only_ours_are_listed(bench: Bench) {
@@ -235,12 +300,21 @@ async fn only_ours_are_listed(bench: Bench) {
     let id = bench.engine.create("others", "", of_others).await.unwrap();
     assert!(!bench.engine.inspect(&id).await.unwrap().managed);
     let listed = bench.engine.containers().await.unwrap();
-    assert!(listed.iter().all(|container| container.record.container_id != id));
+    assert!(
+        listed
+            .iter()
+            .all(|container| container.record.container_id != id)
+    );
     bench.engine.remove(&id).await.unwrap();
 }
 
 async fn an_exit_leaves_code_and_log(bench: Bench) {
-    let id = bench.run(&service("exit", "echo one; sleep 0.2; echo two >&2; sleep 0.2; exit 3")).await;
+    let id = bench
+        .run(&service(
+            "exit",
+            "echo one; sleep 0.2; echo two >&2; sleep 0.2; exit 3",
+        ))
+        .await;
     let exited = bench.exited(&id).await;
     assert_eq!(exited.record.exit_code, Some(3));
     let lines = bench.lines(&id, LogOptions::default()).await;
@@ -252,29 +326,51 @@ async fn an_exit_leaves_code_and_log(bench: Bench) {
 }
 
 async fn logs_are_followed_to_the_end(bench: Bench) {
-    let id = bench.run(&service("follow", "echo a; sleep 0.5; echo b; sleep 0.2")).await;
-    let options = LogOptions { follow: true, ..Default::default() };
+    let id = bench
+        .run(&service("follow", "echo a; sleep 0.5; echo b; sleep 0.2"))
+        .await;
+    let options = LogOptions {
+        follow: true,
+        ..Default::default()
+    };
     assert_eq!(texts(&bench.lines(&id, options).await), ["out a", "out b"]);
     bench.engine.remove(&id).await.unwrap();
 }
 
 async fn logs_are_cut_by_count_and_time(bench: Bench) {
-    let id = bench.run(&service("cut", "echo a; sleep 0.1; echo b; sleep 0.1; echo c")).await;
+    let id = bench
+        .run(&service(
+            "cut",
+            "echo a; sleep 0.1; echo b; sleep 0.1; echo c",
+        ))
+        .await;
     bench.exited(&id).await;
     let all = bench.lines(&id, LogOptions::default()).await;
     assert_eq!(all.len(), 3);
-    let tail = LogOptions { tail: Some(2), ..Default::default() };
+    let tail = LogOptions {
+        tail: Some(2),
+        ..Default::default()
+    };
     assert_eq!(texts(&bench.lines(&id, tail).await), ["out b", "out c"]);
     let middle = Some(all[1].time_ns / 1_000_000);
-    let since = LogOptions { since_ms: middle, ..Default::default() };
+    let since = LogOptions {
+        since_ms: middle,
+        ..Default::default()
+    };
     assert_eq!(texts(&bench.lines(&id, since).await), ["out b", "out c"]);
-    let until = LogOptions { until_ms: middle, ..Default::default() };
+    let until = LogOptions {
+        until_ms: middle,
+        ..Default::default()
+    };
     assert_eq!(texts(&bench.lines(&id, until).await), ["out a", "out b"]);
     bench.engine.remove(&id).await.unwrap();
 }
 
 async fn health_is_told(bench: Bench) {
-    for (probe, health) in [("true", v1::Health::Healthy), ("false", v1::Health::Unhealthy)] {
+    for (probe, health) in [
+        ("true", v1::Health::Healthy),
+        ("false", v1::Health::Unhealthy),
+    ] {
         let mut spec = service("health", "sleep 1000");
         spec.healthcheck = Some(v1::Healthcheck {
             test: vec!["CMD".into(), probe.into()],
@@ -287,9 +383,16 @@ async fn health_is_told(bench: Bench) {
         let id = bench.run(&spec).await;
         let container = bench.engine.inspect(&id).await.unwrap();
         let limits = container.healthcheck.unwrap();
-        assert_eq!((limits.interval, limits.retries), (Duration::from_millis(200), 2));
+        assert_eq!(
+            (limits.interval, limits.retries),
+            (Duration::from_millis(200), 2)
+        );
         assert_eq!(container.record.health(), v1::Health::Starting);
-        bench.until(&id, "probed", |container| container.record.health() == health).await;
+        bench
+            .until(&id, "probed", |container| {
+                container.record.health() == health
+            })
+            .await;
         bench.engine.remove(&id).await.unwrap();
     }
 }
@@ -298,14 +401,24 @@ async fn the_engine_restarts_what_ends(bench: Bench) {
     let mut spec = service("again", "sleep 0.1; exit 1");
     spec.restart = v1::RestartPolicy::Unspecified.into();
     let id = bench.run(&spec).await;
-    let again = bench.until(&id, "restarted", |container| container.record.restart_count > 0).await;
+    let again = bench
+        .until(&id, "restarted", |container| {
+            container.record.restart_count > 0
+        })
+        .await;
     assert_eq!(again.restart, v1::RestartPolicy::UnlessStopped);
     bench.engine.remove(&id).await.unwrap();
 }
 
 async fn commands_run_in_containers(bench: Bench) {
     let id = bench.run(&service("exec", "sleep 1000")).await;
-    let got = bench.exec(&id, words(&["sh", "-c", "echo out; sleep 0.1; echo err >&2; exit 5"]), b"").await;
+    let got = bench
+        .exec(
+            &id,
+            words(&["sh", "-c", "echo out; sleep 0.1; echo err >&2; exit 5"]),
+            b"",
+        )
+        .await;
     assert_eq!(got, ("out\n".into(), "err\n".into(), 5));
     bench.engine.remove(&id).await.unwrap();
 }
@@ -319,11 +432,19 @@ async fn standard_input_reaches_a_command(bench: Bench) {
 
 async fn a_terminal_is_one_stream(bench: Bench) {
     let id = bench.run(&service("tty", "sleep 1000")).await;
-    let options =
-        ExecOptions { tty: true, ..words(&["sh", "-c", "echo out; sleep 0.1; echo err >&2; sleep 0.3"]) };
+    let options = ExecOptions {
+        tty: true,
+        ..words(&["sh", "-c", "echo out; sleep 0.1; echo err >&2; sleep 0.3"])
+    };
     let session = bench.engine.exec(&id, options).await.unwrap();
-    bench.engine.exec_resize(&session.id, 120, 40).await.unwrap();
-    let pieces: Vec<_> = timeout(SOON, session.output.map(Result::unwrap).collect()).await.unwrap();
+    bench
+        .engine
+        .exec_resize(&session.id, 120, 40)
+        .await
+        .unwrap();
+    let pieces: Vec<_> = timeout(SOON, session.output.map(Result::unwrap).collect())
+        .await
+        .unwrap();
     let text: Vec<u8> = pieces
         .into_iter()
         .flat_map(|piece| match piece {
@@ -340,38 +461,76 @@ async fn commands_fail_like_dockers(bench: Bench) {
     let (stdout, stderr, code) = bench.exec(&id, words(&["no-such-program"]), b"").await;
     // 20.10 says 126; what a person sees is 127 on all of them (`node::exec`).
     assert!([126, 127].contains(&code), "{code}");
-    assert!(format!("{stdout}{stderr}").contains("not found"), "{stdout} {stderr}");
+    assert!(
+        format!("{stdout}{stderr}").contains("not found"),
+        "{stdout} {stderr}"
+    );
     bench.engine.stop(&id, Duration::ZERO).await.unwrap();
     let refused = bench.engine.exec(&id, words(&["true"])).await.unwrap_err();
-    assert!(matches!(refused, EngineError::Refused { .. }), "{refused:?}");
+    assert!(
+        matches!(refused, EngineError::Refused { .. }),
+        "{refused:?}"
+    );
     bench.engine.remove(&id).await.unwrap();
     let mut spec = service("nothing", "true");
-    spec.command = Some(v1::StringList { values: vec!["no-such-program".into()] });
+    spec.command = Some(v1::StringList {
+        values: vec!["no-such-program".into()],
+    });
     let id = bench.create(&spec).await;
     let refused = bench.engine.start(&id).await.unwrap_err();
-    assert!(matches!(refused, EngineError::Refused { .. }), "{refused:?}");
+    assert!(
+        matches!(refused, EngineError::Refused { .. }),
+        "{refused:?}"
+    );
     bench.engine.remove(&id).await.unwrap();
 }
 
 async fn names_are_unique(bench: Bench) {
     let spec = service("name", "true");
-    let id = bench.engine.create("suite-name-aaaa", "", body(&spec, "suite-name-aaaa")).await.unwrap();
-    let taken = bench.engine.create("suite-name-aaaa", "", body(&spec, "suite-name-aaaa")).await.unwrap_err();
+    let id = bench
+        .engine
+        .create("suite-name-aaaa", "", body(&spec, "suite-name-aaaa"))
+        .await
+        .unwrap();
+    let taken = bench
+        .engine
+        .create("suite-name-aaaa", "", body(&spec, "suite-name-aaaa"))
+        .await
+        .unwrap_err();
     assert!(matches!(taken, EngineError::NameTaken { .. }), "{taken:?}");
-    assert_eq!(bench.engine.inspect("suite-name-aaaa").await.unwrap().record.container_id, id);
+    assert_eq!(
+        bench
+            .engine
+            .inspect("suite-name-aaaa")
+            .await
+            .unwrap()
+            .record
+            .container_id,
+        id
+    );
     bench.engine.remove(&id).await.unwrap();
 }
 
 async fn ports_are_unique(bench: Bench) {
     let mut spec = service("port", "sleep 1000");
-    spec.ports = vec![v1::PortSpec { container_port: 80, published_port: 18080, ..Default::default() }];
+    spec.ports = vec![v1::PortSpec {
+        container_port: 80,
+        published_port: 18080,
+        ..Default::default()
+    }];
     let first = bench.run(&spec).await;
     let record = bench.engine.inspect(&first).await.unwrap().record;
-    let port = v1::PortSpec { protocol: v1::Protocol::Tcp.into(), ..spec.ports[0].clone() };
+    let port = v1::PortSpec {
+        protocol: v1::Protocol::Tcp.into(),
+        ..spec.ports[0].clone()
+    };
     assert_eq!(record.ports, [port]);
     let holders = bench.engine.port_holders().await.unwrap();
     let holder = holders.iter().find(|holder| holder.port == 18080).unwrap();
-    assert_eq!((holder.container_id.as_str(), holder.service.as_str()), (first.as_str(), "port"));
+    assert_eq!(
+        (holder.container_id.as_str(), holder.service.as_str()),
+        (first.as_str(), "port")
+    );
     assert_eq!(holder.container_name, record.container_name);
 
     let second = bench.create(&spec).await;
@@ -394,7 +553,11 @@ async fn a_range_of_ports_gives_a_free_one(bench: Bench) {
     }];
     let asked = spec.ports.clone();
     let first = bench.create(&spec).await;
-    assert_eq!(engine.inspect(&first).await.unwrap().record.ports, asked, "until it runs");
+    assert_eq!(
+        engine.inspect(&first).await.unwrap().record.ports,
+        asked,
+        "until it runs"
+    );
     engine.start(&first).await.unwrap();
     let second = bench.run(&spec).await;
     let mut chosen = Vec::new();
@@ -406,7 +569,10 @@ async fn a_range_of_ports_gives_a_free_one(bench: Bench) {
     chosen.sort_unstable();
     assert_eq!(chosen, [18_080, 18_081]);
     let third = bench.create(&spec).await;
-    assert!(matches!(engine.start(&third).await, Err(EngineError::PortTaken { .. })));
+    assert!(matches!(
+        engine.start(&third).await,
+        Err(EngineError::PortTaken { .. })
+    ));
     for id in [first, second, third] {
         engine.remove(&id).await.unwrap();
     }
@@ -415,7 +581,10 @@ async fn a_range_of_ports_gives_a_free_one(bench: Bench) {
 async fn networks_of_the_machine_and_of_others(bench: Bench) {
     let engine = &bench.engine;
     let ip = async |id: &str| engine.inspect(id).await.unwrap().record.ip;
-    let of = |mode: &str| v1::ServiceSpec { network_mode: mode.into(), ..service("net", "sleep 1000") };
+    let of = |mode: &str| v1::ServiceSpec {
+        network_mode: mode.into(),
+        ..service("net", "sleep 1000")
+    };
     let host = bench.run(&of("host")).await;
     assert_eq!(ip(&host).await, "10.233.0.1", "its machine's");
     engine.stop(&host, Duration::ZERO).await.unwrap();
@@ -428,7 +597,10 @@ async fn networks_of_the_machine_and_of_others(bench: Bench) {
     assert!(ip(&base).await.starts_with("10."));
     assert_eq!(ip(&joined).await, ip(&base).await);
     let listed = engine.containers().await.unwrap();
-    let listed = listed.iter().find(|container| container.record.container_id == joined).unwrap();
+    let listed = listed
+        .iter()
+        .find(|container| container.record.container_id == joined)
+        .unwrap();
     assert_eq!(listed.record.ip, ip(&base).await);
     engine.stop(&base, Duration::ZERO).await.unwrap();
     assert_eq!(ip(&joined).await, "", "gone with the other's");
@@ -454,22 +626,43 @@ async fn labels_bring_back_what_only_the_spec_knew(bench: Bench) {
     });
     let id = bench.create(&spec).await;
     let container = bench.engine.inspect(&id).await.unwrap();
-    assert_eq!((container.post_start, container.pre_stop), (spec.post_start, spec.pre_stop));
+    assert_eq!(
+        (container.post_start, container.pre_stop),
+        (spec.post_start, spec.pre_stop)
+    );
     let record = container.record;
-    assert_eq!((record.reserved_nano_cpus, record.reserved_memory), (250_000_000, 64 << 20));
+    assert_eq!(
+        (record.reserved_nano_cpus, record.reserved_memory),
+        (250_000_000, 64 << 20)
+    );
     bench.engine.remove(&id).await.unwrap();
 }
 
 async fn volumes_are_kept_and_anonymous_ones_go(bench: Bench) {
     let engine = &bench.engine;
-    let wanted = v1::VolumeSpec { project: "suite".into(), name: "suite_data".into(), ..Default::default() };
+    let wanted = v1::VolumeSpec {
+        project: "suite".into(),
+        name: "suite_data".into(),
+        ..Default::default()
+    };
     let labels = spec::volume_labels(&wanted, "c1", "m1");
     engine.create_volume(&wanted, labels.clone()).await.unwrap();
     engine.create_volume(&wanted, labels).await.unwrap();
-    let named =
-        v1::VolumeRecord { name: "suite_data".into(), driver: "local".into(), project: "suite".into() };
-    let of = |volumes: Vec<Volume>| volumes.into_iter().map(|volume| volume.record).collect::<Vec<_>>();
-    assert_eq!(of(engine.volumes().await.unwrap()), std::slice::from_ref(&named));
+    let named = v1::VolumeRecord {
+        name: "suite_data".into(),
+        driver: "local".into(),
+        project: "suite".into(),
+    };
+    let of = |volumes: Vec<Volume>| {
+        volumes
+            .into_iter()
+            .map(|volume| volume.record)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of(engine.volumes().await.unwrap()),
+        std::slice::from_ref(&named)
+    );
 
     let mut spec = service("volume", "sleep 1000");
     let mount = |source: &str, target: &str, read_only| v1::MountSpec {
@@ -479,12 +672,18 @@ async fn volumes_are_kept_and_anonymous_ones_go(bench: Bench) {
         read_only,
         ..Default::default()
     };
-    spec.mounts = vec![mount("suite_data", "/data", true), mount("", "/scratch", false)];
+    spec.mounts = vec![
+        mount("suite_data", "/data", true),
+        mount("", "/scratch", false),
+    ];
     let id = bench.run(&spec).await;
     let mounts = engine.inspect(&id).await.unwrap().record.mounts;
     assert_eq!(mounts.len(), 2, "{mounts:?}");
     assert_eq!(mounts[0], spec.mounts[0]);
-    assert_eq!(of(engine.volumes().await.unwrap()), std::slice::from_ref(&named));
+    assert_eq!(
+        of(engine.volumes().await.unwrap()),
+        std::slice::from_ref(&named)
+    );
     engine.remove(&id).await.unwrap();
     assert_eq!(of(engine.volumes().await.unwrap()), [named]);
 }
@@ -501,12 +700,21 @@ async fn changes_are_told(bench: Bench) {
             }
             panic!("the events ended");
         };
-        timeout(SOON, find).await.unwrap_or_else(|_| panic!("never told"));
+        timeout(SOON, find)
+            .await
+            .unwrap_or_else(|_| panic!("never told"));
     };
     seen(EngineEvent::Container(id.clone())).await;
-    let wanted =
-        v1::VolumeSpec { project: "suite".into(), name: "suite_events".into(), ..Default::default() };
-    bench.engine.create_volume(&wanted, Vec::new()).await.unwrap();
+    let wanted = v1::VolumeSpec {
+        project: "suite".into(),
+        name: "suite_events".into(),
+        ..Default::default()
+    };
+    bench
+        .engine
+        .create_volume(&wanted, Vec::new())
+        .await
+        .unwrap();
     seen(EngineEvent::Volume).await;
     bench.engine.remove(&id).await.unwrap();
     seen(EngineEvent::Container(id)).await;
@@ -517,8 +725,10 @@ async fn changes_are_told(bench: Bench) {
 async fn the_fake_passes_the_suite() {
     for (name, case) in CASES {
         let engine = fake::FakeEngine::new();
-        let bench =
-            Bench { engine: Arc::new(engine.clone()), archive: format!("{}{IMAGE}", fake::ARCHIVE).into() };
+        let bench = Bench {
+            engine: Arc::new(engine.clone()),
+            archive: format!("{}{IMAGE}", fake::ARCHIVE).into(),
+        };
         if *name != CASES[0].0 {
             engine.add_image(IMAGE);
         }
@@ -536,12 +746,22 @@ async fn an_engine_that_is_away_is_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("docker.sock");
     let missing = DockerEngine::connect(&socket).await.unwrap_err();
-    assert_eq!(missing, EngineError::SocketMissing { socket: socket.clone() });
+    assert_eq!(
+        missing,
+        EngineError::SocketMissing {
+            socket: socket.clone()
+        }
+    );
     // Once bound, nobody listens any more.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let engine = DockerEngine::new(&socket);
     let refused = EngineError::NotRunning { socket };
     assert_eq!(engine.version().await.unwrap_err(), refused);
     assert_eq!(engine.containers().await.unwrap_err(), refused);
-    assert!(engine.events().await.is_err_and(|error| error.is_unreachable()));
+    assert!(
+        engine
+            .events()
+            .await
+            .is_err_and(|error| error.is_unreachable())
+    );
 }

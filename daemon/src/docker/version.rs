@@ -15,10 +15,14 @@ impl ApiVersion {
         Self { major, minor }
     }
 
-    /// From the engine's words; a part that is no number counts as 0, so that nothing is believed of an engine that cannot say its version.
+    /// From the engine's words; a part that is no number counts as 0, so that nothing is believed
+    /// of an engine that cannot say its version.
     pub fn parse(text: &str) -> Self {
         let mut numbers = text.split('.').map(|part| part.parse().unwrap_or_default());
-        Self::new(numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
+        Self::new(
+            numbers.next().unwrap_or_default(),
+            numbers.next().unwrap_or_default(),
+        )
     }
 }
 

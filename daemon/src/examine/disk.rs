@@ -1,4 +1,5 @@
-//! Whether the disk takes anything: the store's failed commits say that it once did not, and not whether it does now.
+//! Whether the disk takes anything: the store's failed commits say that it once did not, and not
+//! whether it does now.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// In the state directory; gone again when the call ends, and written over where a dead daemon left one.
+/// In the state directory; gone again when the call ends, and written over where a dead daemon left
+/// one.
 const PROBE: &str = "examine.tmp";
 /// What a transaction of the store needs, roughly.
 const BYTES: usize = 64 * 1024;
@@ -29,7 +31,11 @@ pub(super) async fn failure(state: &Path, limit: Duration) -> String {
         Ok(Ok(Ok(()))) => String::new(),
         Ok(Ok(Err(error))) => error.to_string(),
         Ok(Err(error)) => format!("the daemon failed inside: {error}"),
-        Err(_) => format!("writing {} KiB takes more than {} s", BYTES / 1024, limit.as_secs()),
+        Err(_) => format!(
+            "writing {} KiB takes more than {} s",
+            BYTES / 1024,
+            limit.as_secs()
+        ),
     }
 }
 

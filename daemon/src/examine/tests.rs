@@ -1,4 +1,5 @@
-//! The call's parts: two stores that replicate, and the asking of several machines with answers of every sort.
+//! The call's parts: two stores that replicate, and the asking of several machines with answers of
+//! every sort.
 
 use std::sync::Arc;
 
@@ -16,7 +17,11 @@ fn machine_id(index: usize) -> MachineId {
 
 fn machine(index: usize) -> MachineRecord {
     let id = machine_id(index).to_string();
-    MachineRecord { id, name: format!("m{}", index + 1), ..MachineRecord::default() }
+    MachineRecord {
+        id,
+        name: format!("m{}", index + 1),
+        ..MachineRecord::default()
+    }
 }
 
 fn machines() -> Vec<MachineRecord> {
@@ -24,7 +29,14 @@ fn machines() -> Vec<MachineRecord> {
 }
 
 async fn store(path: &Path, index: usize) -> Store {
-    Store::open(Options::new(path.to_owned(), ClusterId([9; 16]), machine_id(index), KINDS)).await.unwrap()
+    Store::open(Options::new(
+        path.to_owned(),
+        ClusterId([9; 16]),
+        machine_id(index),
+        KINDS,
+    ))
+    .await
+    .unwrap()
 }
 
 /// Carries frames both ways until one of the sessions ends.
@@ -44,18 +56,25 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("{what} did not come"));
+    timeout(LIMIT, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not come"));
 }
 
 /// What m1 says, that has seen m2 as up and m3 as down.
 fn examined(store: &Store) -> Examination {
     let machines = machines();
-    let alive =
-        BTreeMap::from([(machines[1].id.clone(), Liveness::Up), (machines[2].id.clone(), Liveness::Down)]);
+    let alive = BTreeMap::from([
+        (machines[1].id.clone(), Liveness::Up),
+        (machines[2].id.clone(), Liveness::Down),
+    ]);
     let neighbours = replicate::neighbours(&machines[0].id, &machines, &BTreeMap::new());
     let found = Records::look(store);
     let peers = found.peers(&machines[0].id, &machines, &alive, &neighbours);
-    Examination { peers, ..found.examination() }
+    Examination {
+        peers,
+        ..found.examination()
+    }
 }
 
 #[tokio::test]
@@ -72,22 +91,61 @@ async fn figures_are_those_of_the_store() {
     let write = |index: usize| vec![put(records::MACHINE, machine(index).id, &machine(index))];
     one.write(write(0)).await.unwrap();
     let alone = examined(&one);
-    let [m2, m3] = alone.peers.as_slice() else { panic!("{alone:?}") };
-    assert_eq!((m2.machine_name.as_str(), m2.connected, m2.sessions, m2.neighbour), ("m2", false, 0, true));
-    assert_eq!((m2.liveness(), m2.evicted), (uc_api::v1::Liveness::Up, false));
-    assert_eq!((m3.liveness(), m3.evicted), (uc_api::v1::Liveness::Down, true));
+    let [m2, m3] = alone.peers.as_slice() else {
+        panic!("{alone:?}")
+    };
+    assert_eq!(
+        (
+            m2.machine_name.as_str(),
+            m2.connected,
+            m2.sessions,
+            m2.neighbour
+        ),
+        ("m2", false, 0, true)
+    );
+    assert_eq!(
+        (m2.liveness(), m2.evicted),
+        (uc_api::v1::Liveness::Up, false)
+    );
+    assert_eq!(
+        (m3.liveness(), m3.evicted),
+        (uc_api::v1::Liveness::Down, true)
+    );
 
-    let carrying = tokio::spawn(carry(one.session(machine_id(1)), two.session(machine_id(0))));
-    until("the record", || two.snapshot().get(records::MACHINE, &machine(0).id).is_some()).await;
-    until("the word that there is no lag", || examined(&one).peers[0].lag == 0).await;
+    let carrying = tokio::spawn(carry(
+        one.session(machine_id(1)),
+        two.session(machine_id(0)),
+    ));
+    until("the record", || {
+        two.snapshot()
+            .get(records::MACHINE, &machine(0).id)
+            .is_some()
+    })
+    .await;
+    until("the word that there is no lag", || {
+        examined(&one).peers[0].lag == 0
+    })
+    .await;
     let met = examined(&one);
-    assert!(met.peers[0].connected && met.peers[0].sessions == 1, "{met:?}");
-    assert!(met.peers[0].bytes_out > 0 && met.peers[0].frames_in > 0, "{met:?}");
+    assert!(
+        met.peers[0].connected && met.peers[0].sessions == 1,
+        "{met:?}"
+    );
+    assert!(
+        met.peers[0].bytes_out > 0 && met.peers[0].frames_in > 0,
+        "{met:?}"
+    );
     assert!(!met.peers[1].connected, "{met:?}");
     let (figures, status) = (met.store.unwrap(), one.status());
     assert_eq!(figures.changes, status.changes);
-    assert!(figures.commits > 4 && figures.durable_commits > 4, "{figures:?}");
-    assert_eq!(figures.commit_buckets.len(), figures.commit_bucket_ends_us.len() + 1);
+    assert!(
+        figures.commits > 4 && figures.durable_commits > 4,
+        "{figures:?}"
+    );
+    assert_eq!(
+        figures.commit_buckets.len(),
+        figures.commit_bucket_ends_us.len() + 1
+    );
     assert_eq!(figures.commit_buckets.iter().sum::<u64>(), figures.commits);
     assert_eq!((met.rejoining, met.set_aside.as_str()), (false, ""));
 
@@ -102,7 +160,10 @@ async fn a_damaged_file_is_said_to_have_been_moved() {
     std::fs::write(&path, [0x55; 8192]).unwrap();
     let store = store(&path, 0).await;
     let aside = examined(&store).set_aside;
-    assert!(aside.starts_with(directory.path().to_str().unwrap()), "{aside}");
+    assert!(
+        aside.starts_with(directory.path().to_str().unwrap()),
+        "{aside}"
+    );
     assert!(Path::new(&aside).exists(), "{aside}");
 }
 
@@ -121,9 +182,17 @@ async fn what_is_ahead_of_the_clock_names_its_writer() {
     let mut options = Options::new(path, ClusterId([9; 16]), machine_id(1), KINDS);
     options.clock = Arc::new(Stopped(u64::try_from(now_ms()).unwrap() + 3_600_000));
     let two = Store::open(options).await.unwrap();
-    two.write(vec![put(records::MACHINE, machine(1).id, &machine(1))]).await.unwrap();
-    let carrying = tokio::spawn(carry(one.session(machine_id(1)), two.session(machine_id(0))));
-    until("the record", || examined(&one).store.unwrap().quarantined == 1).await;
+    two.write(vec![put(records::MACHINE, machine(1).id, &machine(1))])
+        .await
+        .unwrap();
+    let carrying = tokio::spawn(carry(
+        one.session(machine_id(1)),
+        two.session(machine_id(0)),
+    ));
+    until("the record", || {
+        examined(&one).store.unwrap().quarantined == 1
+    })
+    .await;
     assert_eq!(examined(&one).quarantined_writers, [machine(1).id]);
     carrying.abort();
 }
@@ -133,14 +202,20 @@ async fn each_machine_answers_fails_or_is_given_up_and_all_are_in_the_reply() {
     let asked = machines()
         .into_iter()
         .chain([machine(3)])
-        .map(|machine| ExaminedMachine { machine: Some(machine), ..ExaminedMachine::default() });
+        .map(|machine| ExaminedMachine {
+            machine: Some(machine),
+            ..ExaminedMachine::default()
+        });
     let start = tokio::time::Instant::now();
     let clock = || i64::try_from(start.elapsed().as_millis()).unwrap();
     let answers = ask_each(asked.collect(), clock, |machine| async move {
         match machine.name.as_str() {
             "m1" => {
                 tokio::time::sleep(Duration::from_millis(300)).await;
-                Ok(Examination { uc_version: "1".into(), ..Examination::default() })
+                Ok(Examination {
+                    uc_version: "1".into(),
+                    ..Examination::default()
+                })
             }
             "m2" => Err(Failure::new(Code::Unreachable, "connection refused")),
             "m3" => Err(Failure::from(tonic::Status::unimplemented(""))),
@@ -148,13 +223,27 @@ async fn each_machine_answers_fails_or_is_given_up_and_all_are_in_the_reply() {
         }
     })
     .await;
-    let names: Vec<_> = answers.iter().map(|examined| examined.machine.clone().unwrap().name).collect();
+    let names: Vec<_> = answers
+        .iter()
+        .map(|examined| examined.machine.clone().unwrap().name)
+        .collect();
     assert_eq!(names, ["m1", "m2", "m3", "m4"]);
     assert_eq!(answers[0].examination.clone().unwrap().uc_version, "1");
     assert_eq!((answers[0].asked_at_ms, answers[0].heard_at_ms), (0, 300));
     assert_eq!(answers[1].failure, "connection refused");
-    assert!(answers[2].failure.contains("of another version"), "{}", answers[2].failure);
+    assert!(
+        answers[2].failure.contains("of another version"),
+        "{}",
+        answers[2].failure
+    );
     assert_eq!(answers[3].failure, "no answer within 5 s");
-    assert!(answers[1..].iter().all(|examined| examined.examination.is_none()));
-    assert!(start.elapsed() < Duration::from_secs(6), "they were asked one after another");
+    assert!(
+        answers[1..]
+            .iter()
+            .all(|examined| examined.examination.is_none())
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(6),
+        "they were asked one after another"
+    );
 }

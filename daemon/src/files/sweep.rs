@@ -1,5 +1,6 @@
-//! Contents that nobody names any more go. What counts is when something last named them, not when they came: while a deployment is under
-//! way, it may still have to go back to what it has just replaced.
+//! Contents that nobody names any more go. What counts is when something last named them, not when
+//! they came: while a deployment is under way, it may still have to go back to what it has just
+//! replaced.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use crate::member::Member;
 
 /// How long a content is kept after it was last asked for or named: longer than a deployment takes.
 pub(super) const KEEP: Duration = Duration::from_hours(1);
-/// How often is looked. Also how much less than [`KEEP`] a content may be kept after its last container was removed.
+/// How often is looked. Also how much less than [`KEEP`] a content may be kept after its last
+/// container was removed.
 const LOOK: Duration = Duration::from_mins(10);
 
 /// What is to be done with the contents of a machine.
@@ -26,7 +28,11 @@ pub(super) struct Decision {
 }
 
 /// `named`: by a container of this machine or a service of the cluster.
-pub(super) fn decide(stored: &[Stored], named: &BTreeSet<ContentHash>, now: SystemTime) -> Decision {
+pub(super) fn decide(
+    stored: &[Stored],
+    named: &BTreeSet<ContentHash>,
+    now: SystemTime,
+) -> Decision {
     let mut decision = Decision::default();
     for content in stored {
         match now.duration_since(content.used) {
@@ -77,7 +83,10 @@ async fn look(member: &Member) -> Result<(), Failure> {
     named.extend(of_replicas.filter_map(|hash| hash.parse().ok()));
     let Decision { refresh, remove } = decide(&stored, &named, SystemTime::now());
     for content in &remove {
-        tracing::info!(content = content.hash.short(), "nothing has named it for an hour: removed");
+        tracing::info!(
+            content = content.hash.short(),
+            "nothing has named it for an hour: removed"
+        );
     }
     files.settle(refresh, remove).await
 }
@@ -93,27 +102,40 @@ mod tests {
     #[test]
     fn what_nobody_has_named_for_an_hour_goes() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_hours(1_000);
-        let at = |text: &str, age: Duration| Stored { hash: hash(text), used: now - age };
+        let at = |text: &str, age: Duration| Stored {
+            hash: hash(text),
+            used: now - age,
+        };
         let minute = Duration::from_mins(1);
         let stored = [
             at("old and named", 72 * KEEP),
             at("old", KEEP),
             at("older", 2 * KEEP),
             at("young", Duration::from_mins(59)),
-            Stored { hash: hash("of a clock that went back"), used: now + minute },
+            Stored {
+                hash: hash("of a clock that went back"),
+                used: now + minute,
+            },
         ];
         let named = BTreeSet::from([hash("old and named"), hash("not here")]);
         let decision = decide(&stored, &named, now);
         assert_eq!(decision.remove, [at("old", KEEP), at("older", 2 * KEEP)]);
-        assert_eq!(decision.refresh, [hash("old and named"), hash("of a clock that went back")]);
+        assert_eq!(
+            decision.refresh,
+            [hash("old and named"), hash("of a clock that went back")]
+        );
     }
 
-    /// A replica that was replaced and removed: its content stays for as long as the deployment may have to go back to it.
+    /// A replica that was replaced and removed: its content stays for as long as the deployment may
+    /// have to go back to it.
     #[test]
     fn what_was_named_until_now_is_kept_for_an_hour() {
         let start = SystemTime::UNIX_EPOCH + Duration::from_hours(1_000);
         let content = hash("of the old revision");
-        let mut stored = vec![Stored { hash: content.clone(), used: start - 100 * KEEP }];
+        let mut stored = vec![Stored {
+            hash: content.clone(),
+            used: start - 100 * KEEP,
+        }];
         let named = decide(&stored, &BTreeSet::from([content.clone()]), start);
         assert_eq!(named.refresh, std::slice::from_ref(&content));
         stored[0].used = start;
@@ -125,12 +147,18 @@ mod tests {
                 "after {minutes} minutes"
             );
         }
-        assert_eq!(decide(&stored, &BTreeSet::new(), start + KEEP).remove, stored);
+        assert_eq!(
+            decide(&stored, &BTreeSet::new(), start + KEEP).remove,
+            stored
+        );
     }
 
     #[test]
     fn a_spec_names_its_files_and_its_secret_variables() {
-        let file = |hash: &ContentHash| uc_api::v1::FileSpec { hash: hash.to_string(), ..Default::default() };
+        let file = |hash: &ContentHash| uc_api::v1::FileSpec {
+            hash: hash.to_string(),
+            ..Default::default()
+        };
         let spec = ServiceSpec {
             files: vec![file(&hash("a")), uc_api::v1::FileSpec::default()],
             secret_environment: [("PASSWORD".to_owned(), hash("b").to_string())].into(),

@@ -14,12 +14,20 @@ struct Bench {
 
 fn bench() -> Bench {
     let directory = tempfile::tempdir().unwrap();
-    Bench { files: Files::new(directory.path().join("files")), directory }
+    Bench {
+        files: Files::new(directory.path().join("files")),
+        directory,
+    }
 }
 
 /// An archive of one file.
 pub(crate) fn one_file(text: &str) -> (ContentHash, Vec<u8>) {
-    let bytes = archive(&[entry(tar::EntryType::Regular, ROOT.as_bytes(), 0o444, text.as_bytes())]);
+    let bytes = archive(&[entry(
+        tar::EntryType::Regular,
+        ROOT.as_bytes(),
+        0o444,
+        text.as_bytes(),
+    )]);
     (ContentHash::of(&bytes), bytes)
 }
 
@@ -28,15 +36,33 @@ pub(crate) fn small_folder() -> (ContentHash, Vec<u8>) {
     let bytes = archive(&[
         entry(tar::EntryType::Directory, b"content", 0o755, b""),
         entry(tar::EntryType::Directory, b"content/deep", 0o755, b""),
-        entry(tar::EntryType::Regular, b"content/deep/text", 0o644, b"hello"),
-        entry(tar::EntryType::Symlink, b"content/link", 0o777, b"deep/text"),
-        entry(tar::EntryType::Regular, b"content/run.sh", 0o755, b"#!/bin/sh\n"),
+        entry(
+            tar::EntryType::Regular,
+            b"content/deep/text",
+            0o644,
+            b"hello",
+        ),
+        entry(
+            tar::EntryType::Symlink,
+            b"content/link",
+            0o777,
+            b"deep/text",
+        ),
+        entry(
+            tar::EntryType::Regular,
+            b"content/run.sh",
+            0o755,
+            b"#!/bin/sh\n",
+        ),
     ]);
     (ContentHash::of(&bytes), bytes)
 }
 
 fn start(hash: &ContentHash, secret: bool) -> Part {
-    Part::Start(FileStart { hash: hash.to_string(), secret })
+    Part::Start(FileStart {
+        hash: hash.to_string(),
+        secret,
+    })
 }
 
 /// The start and the archive in chunks.
@@ -46,25 +72,40 @@ pub(crate) fn parts(hash: &ContentHash, secret: bool, archive: &[u8]) -> Vec<Par
 }
 
 pub(crate) async fn receive(files: &Files, parts: Vec<Part>) -> Result<(), Failure> {
-    files.receive(iter(parts.into_iter().map(|part| Ok(FilePart { part: Some(part) })))).await
+    files
+        .receive(iter(
+            parts
+                .into_iter()
+                .map(|part| Ok(FilePart { part: Some(part) })),
+        ))
+        .await
 }
 
 impl Bench {
     async fn put(&self, text: &str, secret: bool) -> ContentHash {
         let (hash, bytes) = one_file(text);
-        receive(&self.files, parts(&hash, secret, &bytes)).await.unwrap();
+        receive(&self.files, parts(&hash, secret, &bytes))
+            .await
+            .unwrap();
         hash
     }
 
     fn names(&self) -> Vec<String> {
         let listed = entries(&self.directory.path().join("files")).unwrap();
-        let mut names: Vec<_> = listed.iter().map(|entry| entry.file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = listed
+            .iter()
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
 
     fn mode(&self, hash: &ContentHash) -> u32 {
-        fs::metadata(self.files.folder(hash)).unwrap().permissions().mode() & 0o777
+        fs::metadata(self.files.folder(hash))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
     }
 }
 
@@ -72,16 +113,41 @@ impl Bench {
 async fn what_came_is_there_whole_and_can_be_given_on() {
     let bench = bench();
     let (hash, bytes) = one_file("hello");
-    assert_eq!(bench.files.missing(vec![hash.clone()]).await.unwrap(), std::slice::from_ref(&hash));
-    receive(&bench.files, parts(&hash, false, &bytes)).await.unwrap();
-    assert!(bench.files.missing(vec![hash.clone()]).await.unwrap().is_empty());
+    assert_eq!(
+        bench.files.missing(vec![hash.clone()]).await.unwrap(),
+        std::slice::from_ref(&hash)
+    );
+    receive(&bench.files, parts(&hash, false, &bytes))
+        .await
+        .unwrap();
+    assert!(
+        bench
+            .files
+            .missing(vec![hash.clone()])
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let path = bench.files.path(hash.clone(), false).await.unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"hello");
-    assert_eq!(path, bench.directory.path().join("files").join(hash.as_str()).join("content"));
-    assert_eq!(bench.files.archive(hash.clone()).await.unwrap(), (false, bytes.clone()));
+    assert_eq!(
+        path,
+        bench
+            .directory
+            .path()
+            .join("files")
+            .join(hash.as_str())
+            .join("content")
+    );
+    assert_eq!(
+        bench.files.archive(hash.clone()).await.unwrap(),
+        (false, bytes.clone())
+    );
     assert_eq!(bench.files.value(hash.clone()).await.unwrap(), "hello");
     // Once more changes nothing.
-    receive(&bench.files, parts(&hash, false, &bytes)).await.unwrap();
+    receive(&bench.files, parts(&hash, false, &bytes))
+        .await
+        .unwrap();
     assert_eq!(bench.names(), [hash.to_string()]);
 }
 
@@ -112,14 +178,33 @@ async fn what_is_not_what_was_announced_leaves_nothing() {
     let hostile = archive(&[entry(tar::EntryType::Regular, b"../x", 0o644, b"x")]);
     let hostile_hash = ContentHash::of(&hostile);
     let bad = [
-        ("another content", parts(&other, false, &bytes), "changed or cut"),
+        (
+            "another content",
+            parts(&other, false, &bytes),
+            "changed or cut",
+        ),
         ("cut", parts(&hash, false, &bytes[..600]), "changed or cut"),
         ("nothing", vec![start(&hash, false)], "changed or cut"),
         ("too large", too_large.collect(), "16 MiB"),
         ("no start", vec![chunk(1)], "must be its start"),
-        ("two starts", vec![start(&hash, false), start(&hash, false)], "second start"),
-        ("no hash", vec![Part::Start(FileStart { hash: "../x".into(), secret: false })], "64 hexadecimal"),
-        ("hostile", parts(&hostile_hash, false, &hostile), "`../x` is not allowed"),
+        (
+            "two starts",
+            vec![start(&hash, false), start(&hash, false)],
+            "second start",
+        ),
+        (
+            "no hash",
+            vec![Part::Start(FileStart {
+                hash: "../x".into(),
+                secret: false,
+            })],
+            "64 hexadecimal",
+        ),
+        (
+            "hostile",
+            parts(&hostile_hash, false, &hostile),
+            "`../x` is not allowed",
+        ),
     ];
     for (what, parts, expected) in bad {
         let failure = receive(&bench.files, parts).await.unwrap_err();
@@ -128,10 +213,20 @@ async fn what_is_not_what_was_announced_leaves_nothing() {
         assert!(bench.names().is_empty(), "{what}: {:?}", bench.names());
     }
     let broken = iter([
-        Ok(FilePart { part: Some(start(&hash, false)) }),
+        Ok(FilePart {
+            part: Some(start(&hash, false)),
+        }),
         Err(Status::cancelled("the client went away")),
     ]);
-    assert!(bench.files.receive(broken).await.unwrap_err().message.contains("went away"));
+    assert!(
+        bench
+            .files
+            .receive(broken)
+            .await
+            .unwrap_err()
+            .message
+            .contains("went away")
+    );
     assert!(bench.names().is_empty());
 }
 
@@ -139,7 +234,10 @@ async fn what_is_not_what_was_announced_leaves_nothing() {
 async fn a_silent_sender_is_given_up() {
     let bench = bench();
     let (hash, _) = one_file("hello");
-    let silent = iter([Ok(FilePart { part: Some(start(&hash, false)) })]).chain(tokio_stream::pending());
+    let silent = iter([Ok(FilePart {
+        part: Some(start(&hash, false)),
+    })])
+    .chain(tokio_stream::pending());
     let failure = bench.files.receive(silent).await.unwrap_err();
     assert_eq!(failure.code, Code::TimedOut);
 }
@@ -164,29 +262,63 @@ async fn what_is_asked_for_counts_as_used_and_what_is_settled_is_gone() {
     let (a, b) = (bench.put("a", false).await, bench.put("b", true).await);
     let long_ago = SystemTime::now() - Duration::from_secs(86_400);
     for hash in [&a, &b] {
-        File::open(bench.files.folder(hash)).unwrap().set_modified(long_ago).unwrap();
+        File::open(bench.files.folder(hash))
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
     }
     let used = |stored: &[Stored], hash: &ContentHash| {
-        stored.iter().find(|stored| stored.hash == *hash).unwrap().used
+        stored
+            .iter()
+            .find(|stored| stored.hash == *hash)
+            .unwrap()
+            .used
     };
-    assert!(bench.files.missing(vec![a.clone()]).await.unwrap().is_empty());
+    assert!(
+        bench
+            .files
+            .missing(vec![a.clone()])
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let stored = bench.files.stored().await.unwrap();
     assert!(used(&stored, &a) > long_ago + Duration::from_secs(3_600));
     assert!(used(&stored, &b) < long_ago + Duration::from_secs(3_600));
     // Asked for since it was looked at: not removed after all.
-    let stale = vec![Stored { hash: a.clone(), used: long_ago }];
+    let stale = vec![Stored {
+        hash: a.clone(),
+        used: long_ago,
+    }];
     let old = stored.into_iter().find(|stored| stored.hash == b).unwrap();
-    bench.files.settle(Vec::new(), [stale, vec![old]].concat()).await.unwrap();
-    bench.files.settle(vec![a.clone()], Vec::new()).await.unwrap();
+    bench
+        .files
+        .settle(Vec::new(), [stale, vec![old]].concat())
+        .await
+        .unwrap();
+    bench
+        .files
+        .settle(vec![a.clone()], Vec::new())
+        .await
+        .unwrap();
     assert_eq!(bench.names(), [a.to_string()]);
-    assert_eq!(bench.files.archive(b).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        bench.files.archive(b).await.unwrap_err().code,
+        Code::NotFound
+    );
 }
 
 #[tokio::test]
 async fn a_variable_is_text_of_one_file() {
     let bench = bench();
-    let folder = archive(&[entry(tar::EntryType::Directory, ROOT.as_bytes(), 0o755, b"")]);
-    let bytes = |data: &[u8]| archive(&[entry(tar::EntryType::Regular, ROOT.as_bytes(), 0o444, data)]);
+    let folder = archive(&[entry(
+        tar::EntryType::Directory,
+        ROOT.as_bytes(),
+        0o755,
+        b"",
+    )]);
+    let bytes =
+        |data: &[u8]| archive(&[entry(tar::EntryType::Regular, ROOT.as_bytes(), 0o444, data)]);
     for (archive, reason) in [
         (folder, "a folder"),
         (bytes(b"a\0b"), "a zero byte"),
@@ -194,7 +326,9 @@ async fn a_variable_is_text_of_one_file() {
         (bytes(&vec![b'x'; 121 * 1024]), "too long"),
     ] {
         let hash = ContentHash::of(&archive);
-        receive(&bench.files, parts(&hash, true, &archive)).await.unwrap();
+        receive(&bench.files, parts(&hash, true, &archive))
+            .await
+            .unwrap();
         let failure = bench.files.value(hash).await.unwrap_err();
         assert!(failure.message.contains(reason), "{failure:?}");
     }

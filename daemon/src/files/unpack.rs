@@ -1,5 +1,6 @@
-//! A content's archive onto the disk. Whoever sent it may lie: only files, folders and links that stay inside are made, each below a folder
-//! that this very archive has made before, so that nothing is ever written through a link.
+//! A content's archive onto the disk. Whoever sent it may lie: only files, folders and links that
+//! stay inside are made, each below a folder that this very archive has made before, so that
+//! nothing is ever written through a link.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -59,9 +60,14 @@ pub enum UnpackError {
     Disk(#[source] io::Error),
 }
 
-/// Makes `<into>/content` from the archive; everything is on the disk when it returns. After a failure the caller removes `into`.
+/// Makes `<into>/content` from the archive; everything is on the disk when it returns. After a
+/// failure the caller removes `into`.
 pub(super) fn unpack(archive: &[u8], into: &Path) -> Result<(), UnpackError> {
-    let mut unpacking = Unpacking { into, seen: BTreeSet::new(), folders: BTreeSet::new() };
+    let mut unpacking = Unpacking {
+        into,
+        seen: BTreeSet::new(),
+        folders: BTreeSet::new(),
+    };
     let mut archive = Archive::new(archive);
     for entry in archive.entries().map_err(UnpackError::Archive)? {
         unpacking.entry(&mut entry.map_err(UnpackError::Archive)?)?;
@@ -70,7 +76,9 @@ pub(super) fn unpack(archive: &[u8], into: &Path) -> Result<(), UnpackError> {
         return Err(UnpackError::Empty);
     }
     for folder in &unpacking.folders {
-        File::open(into.join(folder)).and_then(|folder| folder.sync_all()).map_err(UnpackError::Disk)?;
+        File::open(into.join(folder))
+            .and_then(|folder| folder.sync_all())
+            .map_err(UnpackError::Disk)?;
     }
     Ok(())
 }
@@ -121,7 +129,9 @@ impl Unpacking<'_> {
     /// The root, or something in a folder that was made from this archive.
     fn may_be(&self, path: &Path) -> bool {
         if path.as_os_str().len() > MAX_PATH
-            || !path.components().all(|part| matches!(part, Component::Normal(_)))
+            || !path
+                .components()
+                .all(|part| matches!(part, Component::Normal(_)))
         {
             return false;
         }
@@ -145,8 +155,12 @@ fn write(entry: &mut Entry<'_, &[u8]>, to: &Path) -> Result<(), UnpackError> {
     let uid = header.uid().map_err(UnpackError::Archive)?;
     let gid = header.gid().map_err(UnpackError::Archive)?;
     let size = entry.size();
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(UnpackError::Disk)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(UnpackError::Disk)?;
     let written = io::copy(entry, &mut file).map_err(UnpackError::Disk)?;
     if written != size {
         return Err(UnpackError::Archive(io::ErrorKind::UnexpectedEof.into()));
@@ -156,7 +170,8 @@ fn write(entry: &mut Entry<'_, &[u8]>, to: &Path) -> Result<(), UnpackError> {
     if other(uid).is_some() || other(gid).is_some() {
         fchown(&file, other(uid), other(gid)).map_err(UnpackError::Disk)?;
     }
-    file.set_permissions(Permissions::from_mode(mode)).map_err(UnpackError::Disk)?;
+    file.set_permissions(Permissions::from_mode(mode))
+        .map_err(UnpackError::Disk)?;
     file.sync_all().map_err(UnpackError::Disk)
 }
 

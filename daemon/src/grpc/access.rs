@@ -1,5 +1,6 @@
-//! Who may call what. On the Unix socket the file's mode decides, and the versions must fit. Inside the mesh WireGuard has proved which key a
-//! packet came from, and the management address is made from the key: so the caller's address says who it is.
+//! Who may call what. On the Unix socket the file's mode decides, and the versions must fit. Inside
+//! the mesh WireGuard has proved which key a packet came from, and the management address is made
+//! from the key: so the caller's address says who it is.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -17,8 +18,15 @@ use crate::register::token_opens_mesh;
 
 /// Lets a caller in whose protocol fits.
 pub(super) fn versioned(request: Request<()>) -> Result<Request<()>, Status> {
-    let text = |key| request.metadata().get(key).and_then(|value| value.to_str().ok());
-    let version = text(CLIENT_VERSION_KEY).unwrap_or("of unknown version").to_owned();
+    let text = |key| {
+        request
+            .metadata()
+            .get(key)
+            .and_then(|value| value.to_str().ok())
+    };
+    let version = text(CLIENT_VERSION_KEY)
+        .unwrap_or("of unknown version")
+        .to_owned();
     let protocol = text(PROTOCOL_KEY).and_then(|number| number.parse().ok());
     check_client(&version, protocol)?;
     Ok(request)
@@ -26,7 +34,12 @@ pub(super) fn versioned(request: Request<()>) -> Result<Request<()>, Status> {
 
 /// The caller's address inside the mesh.
 pub(super) fn caller<T>(request: &Request<T>) -> Option<Ipv6Addr> {
-    match request.extensions().get::<TcpConnectInfo>()?.remote_addr()?.ip() {
+    match request
+        .extensions()
+        .get::<TcpConnectInfo>()?
+        .remote_addr()?
+        .ip()
+    {
         IpAddr::V6(address) => Some(address),
         IpAddr::V4(_) => None,
     }
@@ -43,7 +56,10 @@ pub(super) fn token_of(member: &Member, address: Ipv6Addr) -> Option<String> {
 
 /// Whether this address is a member's.
 pub(super) fn is_member(member: &Member, address: Ipv6Addr) -> bool {
-    member.machines().iter().any(|machine| address_of(machine).is_ok_and(|known| known == address))
+    member
+        .machines()
+        .iter()
+        .any(|machine| address_of(machine).is_ok_and(|known| known == address))
 }
 
 fn refused() -> Status {
@@ -87,7 +103,8 @@ impl Interceptor for MembersOrToken {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         match caller(&request) {
             Some(address)
-                if is_member(&self.member, address) || token_of(&self.member, address).is_some() =>
+                if is_member(&self.member, address)
+                    || token_of(&self.member, address).is_some() =>
             {
                 Ok(request)
             }

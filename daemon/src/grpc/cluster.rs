@@ -1,4 +1,5 @@
-//! `Cluster`: the list of members. The whole of it for people; inside the mesh only the door for machines that join.
+//! `Cluster`: the list of members. The whole of it for people; inside the mesh only the door for
+//! machines that join.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,24 +8,25 @@ use base64::Engine as _;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use uc_api::token::{JoinToken, TokenMember};
+use uc_api::v1::cluster_client::ClusterClient;
+use uc_api::v1::cluster_server::Cluster;
+use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::{
     AddMachineRequest, AddMachineResponse, BackupRequest, BackupResponse, CreateTokenRequest,
-    CreateTokenResponse, ExamineRequest, ExamineResponse, LabelMachineRequest, LabelMachineResponse,
-    ListMachinesRequest, ListMachinesResponse, MachineRecord, MachineStatus, NodeResetRequest,
-    RemoveMachineRequest, RemoveMachineResponse, RenameMachineRequest, RenameMachineResponse, TokenRecord,
-    cluster_client::ClusterClient, cluster_server::Cluster, node_client::NodeClient,
+    CreateTokenResponse, ExamineRequest, ExamineResponse, LabelMachineRequest,
+    LabelMachineResponse, ListMachinesRequest, ListMachinesResponse, MachineRecord, MachineStatus,
+    NodeResetRequest, RemoveMachineRequest, RemoveMachineResponse, RenameMachineRequest,
+    RenameMachineResponse, TokenRecord,
 };
 use uc_api::{Code, Failure};
 use uc_mesh::PrivateKey;
 
 use super::access;
 use crate::app::App;
-use crate::backup;
 use crate::examine::{self, wire_liveness};
-use crate::machine_labels;
 use crate::member::Member;
 use crate::records::{self, delete, put};
-use crate::register;
+use crate::{backup, machine_labels, register};
 
 const DEFAULT_TTL_S: u64 = 3600;
 const MAX_TTL_S: u64 = 30 * 24 * 3600;
@@ -68,8 +70,13 @@ async fn rename(member: &Member, request: RenameMachineRequest) -> Result<Machin
         return Ok(machine);
     }
     let name = register::free_name(&view.machines(), &request.new_name)?;
-    let renamed = MachineRecord { name: name.to_string(), ..machine };
-    member.write(vec![machine_labels::write_record(renamed.clone())]).await?;
+    let renamed = MachineRecord {
+        name: name.to_string(),
+        ..machine
+    };
+    member
+        .write(vec![machine_labels::write_record(renamed.clone())])
+        .await?;
     Ok(renamed)
 }
 
@@ -77,7 +84,9 @@ async fn label(member: &Member, request: LabelMachineRequest) -> Result<MachineR
     let machine = member.view().machine(&request.machine)?;
     let labels = machine_labels::changed(&machine.labels, &request)?;
     if labels != machine.labels {
-        member.write(vec![machine_labels::write(&machine.id, labels.clone())]).await?;
+        member
+            .write(vec![machine_labels::write(&machine.id, labels.clone())])
+            .await?;
     }
     Ok(MachineRecord { labels, ..machine })
 }
@@ -86,16 +95,23 @@ async fn reset_remote(member: &Member, machine: &MachineRecord) -> Result<(), Fa
     let mut node = NodeClient::new(member.peers.channel(machine)?);
     match timeout(RESET_LIMIT, node.reset(NodeResetRequest {})).await {
         Ok(answer) => answer.map(|_| ()).map_err(Failure::from),
-        Err(_) => Err(Failure::new(Code::TimedOut, format!("no answer within {} s", RESET_LIMIT.as_secs()))),
+        Err(_) => Err(Failure::new(
+            Code::TimedOut,
+            format!("no answer within {} s", RESET_LIMIT.as_secs()),
+        )),
     }
 }
 
 async fn create_token(member: &Member, ttl_s: u64) -> Result<CreateTokenResponse, Failure> {
     let ttl_s = if ttl_s == 0 { DEFAULT_TTL_S } else { ttl_s };
     if ttl_s > MAX_TTL_S {
-        return Err(Failure::new(Code::Invalid, "a join token is valid for at most 30 days"));
+        return Err(Failure::new(
+            Code::Invalid,
+            "a join token is valid for at most 30 days",
+        ));
     }
-    let key = PrivateKey::generate().map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+    let key =
+        PrivateKey::generate().map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
     let id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(rand::random::<[u8; 9]>());
     let now = member.now_ms();
     let expires_at_ms = now.saturating_add_unsigned(ttl_s * 1000);
@@ -106,7 +122,11 @@ async fn create_token(member: &Member, ttl_s: u64) -> Result<CreateTokenResponse
         ..TokenRecord::default()
     };
     let mut writes = vec![put(records::TOKEN, id.clone(), &record)];
-    let expired = member.view().tokens().into_iter().filter(|token| !register::token_opens_mesh(token, now));
+    let expired = member
+        .view()
+        .tokens()
+        .into_iter()
+        .filter(|token| !register::token_opens_mesh(token, now));
     writes.extend(expired.map(|token| delete(records::TOKEN, token.id)));
     member.write(writes).await?;
     let mut members = member.machines();
@@ -117,20 +137,30 @@ async fn create_token(member: &Member, ttl_s: u64) -> Result<CreateTokenResponse
         members: members
             .into_iter()
             .take(8)
-            .map(|machine| TokenMember { public_key: machine.public_key, endpoints: machine.endpoints })
+            .map(|machine| TokenMember {
+                public_key: machine.public_key,
+                endpoints: machine.endpoints,
+            })
             .collect(),
         expires_at_ms,
     };
-    Ok(CreateTokenResponse { token: token.to_line(), expires_at_ms })
+    Ok(CreateTokenResponse {
+        token: token.to_line(),
+        expires_at_ms,
+    })
 }
 
 /// Copies this machine's store. Goes on when the caller hangs up: half a backup is no use.
 async fn back_up(member: &Arc<Member>, path: String) -> Result<BackupResponse, Failure> {
     let own = Arc::clone(member);
-    let copying =
-        member.tasks.spawn(async move { backup::run(&own.store, own.paths.state_dir(), &path).await });
+    let copying = member
+        .tasks
+        .spawn(async move { backup::run(&own.store, own.paths.state_dir(), &path).await });
     let copied = copying.await.unwrap_or_else(|error| {
-        Err(Failure::new(Code::Internal, format!("the daemon failed inside: {error}")))
+        Err(Failure::new(
+            Code::Internal,
+            format!("the daemon failed inside: {error}"),
+        ))
     });
     let machine = member.own_record();
     let name = machine.as_ref().map(|machine| machine.name.clone());
@@ -139,7 +169,12 @@ async fn back_up(member: &Arc<Member>, path: String) -> Result<BackupResponse, F
         None => failure,
     })?;
     let path = done.path.to_string_lossy().into_owned();
-    Ok(BackupResponse { machine, bytes: done.bytes, digest: done.digest, path })
+    Ok(BackupResponse {
+        machine,
+        bytes: done.bytes,
+        digest: done.digest,
+        path,
+    })
 }
 
 async fn back_up_remote(
@@ -148,11 +183,14 @@ async fn back_up_remote(
     path: String,
 ) -> Result<BackupResponse, Failure> {
     let mut cluster = ClusterClient::new(member.peers.channel(machine)?);
-    let request = BackupRequest { machine: machine.id.clone(), path };
+    let request = BackupRequest {
+        machine: machine.id.clone(),
+        path,
+    };
     match timeout(BACKUP_LIMIT, cluster.backup(request)).await {
-        Ok(answer) => {
-            answer.map(Response::into_inner).map_err(|status| Failure::from(status).on(&machine.name))
-        }
+        Ok(answer) => answer
+            .map(Response::into_inner)
+            .map_err(|status| Failure::from(status).on(&machine.name)),
         Err(_) => {
             let message = format!("no answer within {} s", BACKUP_LIMIT.as_secs());
             Err(Failure::new(Code::TimedOut, message).on(&machine.name))
@@ -166,7 +204,9 @@ impl Cluster for ClusterApi {
         &self,
         _: Request<ListMachinesRequest>,
     ) -> Result<Response<ListMachinesResponse>, Status> {
-        Ok(Response::new(ListMachinesResponse { machines: list(&*self.app.member()?) }))
+        Ok(Response::new(ListMachinesResponse {
+            machines: list(&*self.app.member()?),
+        }))
     }
 
     async fn add_machine(
@@ -175,7 +215,9 @@ impl Cluster for ClusterApi {
     ) -> Result<Response<AddMachineResponse>, Status> {
         let member = self.app.member()?;
         let _one_at_a_time = member.registering.lock().await;
-        Ok(Response::new(register::add_machine(&member, request.into_inner()).await?))
+        Ok(Response::new(
+            register::add_machine(&member, request.into_inner()).await?,
+        ))
     }
 
     async fn rename_machine(
@@ -185,7 +227,9 @@ impl Cluster for ClusterApi {
         let member = self.app.member()?;
         let _one_at_a_time = member.registering.lock().await;
         let machine = rename(&member, request.into_inner()).await?;
-        Ok(Response::new(RenameMachineResponse { machine: Some(machine) }))
+        Ok(Response::new(RenameMachineResponse {
+            machine: Some(machine),
+        }))
     }
 
     async fn label_machine(
@@ -195,7 +239,9 @@ impl Cluster for ClusterApi {
         let member = self.app.member()?;
         let _one_at_a_time = member.registering.lock().await;
         let machine = label(&member, request.into_inner()).await?;
-        Ok(Response::new(LabelMachineResponse { machine: Some(machine) }))
+        Ok(Response::new(LabelMachineResponse {
+            machine: Some(machine),
+        }))
     }
 
     async fn remove_machine(
@@ -213,14 +259,19 @@ impl Cluster for ClusterApi {
             .hint("connect to another machine, or take this one out with `sudo ucd reset --yes` on it")
             .into());
         }
-        let mut response = RemoveMachineResponse { machine: Some(machine.clone()), ..Default::default() };
+        let mut response = RemoveMachineResponse {
+            machine: Some(machine.clone()),
+            ..Default::default()
+        };
         if !request.no_reset {
             match reset_remote(&member, &machine).await {
                 Ok(()) => response.was_reset = true,
                 Err(failure) => response.reset_error = failure.to_string(),
             }
         }
-        member.write(vec![delete(records::MACHINE, machine.id)]).await?;
+        member
+            .write(vec![delete(records::MACHINE, machine.id)])
+            .await?;
         Ok(Response::new(response))
     }
 
@@ -229,31 +280,43 @@ impl Cluster for ClusterApi {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let member = self.app.member()?;
-        Ok(Response::new(create_token(&member, request.into_inner().ttl_s).await?))
+        Ok(Response::new(
+            create_token(&member, request.into_inner().ttl_s).await?,
+        ))
     }
 
-    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<BackupResponse>, Status> {
+    async fn backup(
+        &self,
+        request: Request<BackupRequest>,
+    ) -> Result<Response<BackupResponse>, Status> {
         let member = self.app.member()?;
         let BackupRequest { machine, path } = request.into_inner();
         if machine.is_empty() {
             return Ok(Response::new(back_up(&member, path).await?));
         }
         let machine = member.view().machine(&machine)?;
-        Ok(Response::new(if machine.id == member.membership.machine_id {
-            back_up(&member, path).await?
-        } else {
-            back_up_remote(&member, &machine, path).await?
-        }))
+        Ok(Response::new(
+            if machine.id == member.membership.machine_id {
+                back_up(&member, path).await?
+            } else {
+                back_up_remote(&member, &machine, path).await?
+            },
+        ))
     }
 
-    async fn examine(&self, request: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
+    async fn examine(
+        &self,
+        request: Request<ExamineRequest>,
+    ) -> Result<Response<ExamineResponse>, Status> {
         let member = self.app.member()?;
-        Ok(Response::new(examine::run(&member, request.get_ref()).await?))
+        Ok(Response::new(
+            examine::run(&member, request.get_ref()).await?,
+        ))
     }
 }
 
-/// What a machine with a join token may do: register itself with that token, nothing else. A member may ask for a backup as well, and how this
-/// machine is, for somebody who is connected to it.
+/// What a machine with a join token may do: register itself with that token, nothing else. A member
+/// may ask for a backup as well, and how this machine is, for somebody who is connected to it.
 #[derive(Debug)]
 pub(super) struct JoinGate {
     member: Arc<Member>,
@@ -279,7 +342,8 @@ impl Cluster for JoinGate {
         &self,
         request: Request<AddMachineRequest>,
     ) -> Result<Response<AddMachineResponse>, Status> {
-        let token = access::caller(&request).and_then(|address| access::token_of(&self.member, address));
+        let token =
+            access::caller(&request).and_then(|address| access::token_of(&self.member, address));
         let request = request.into_inner();
         if token.as_deref() != Some(request.token_id.as_str()) {
             return Err(Failure::new(
@@ -289,7 +353,9 @@ impl Cluster for JoinGate {
             .into());
         }
         let _one_at_a_time = self.member.registering.lock().await;
-        Ok(Response::new(register::add_machine(&self.member, request).await?))
+        Ok(Response::new(
+            register::add_machine(&self.member, request).await?,
+        ))
     }
 
     async fn list_machines(
@@ -327,7 +393,10 @@ impl Cluster for JoinGate {
         Err(not_here())
     }
 
-    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<BackupResponse>, Status> {
+    async fn backup(
+        &self,
+        request: Request<BackupRequest>,
+    ) -> Result<Response<BackupResponse>, Status> {
         let from_member = self.is_from_member(&request);
         let request = request.into_inner();
         if !from_member || request.machine != self.member.membership.machine_id {
@@ -336,13 +405,21 @@ impl Cluster for JoinGate {
         Ok(Response::new(back_up(&self.member, request.path).await?))
     }
 
-    async fn examine(&self, request: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
+    async fn examine(
+        &self,
+        request: Request<ExamineRequest>,
+    ) -> Result<Response<ExamineResponse>, Status> {
         let own = &self.member.membership.machine_id;
         let ExamineRequest { machines, all } = request.get_ref();
         // For itself only: an examination that went on from machine to machine would not end.
-        if !self.is_from_member(&request) || *all || machines.as_slice() != std::slice::from_ref(own) {
+        if !self.is_from_member(&request)
+            || *all
+            || machines.as_slice() != std::slice::from_ref(own)
+        {
             return Err(not_here());
         }
-        Ok(Response::new(examine::run(&self.member, request.get_ref()).await?))
+        Ok(Response::new(
+            examine::run(&self.member, request.get_ref()).await?,
+        ))
     }
 }

@@ -1,11 +1,12 @@
-//! `Conflicts`: what two sides of a partition wrote differently, and a person's choice between them.
+//! `Conflicts`: what two sides of a partition wrote differently, and a person's choice between
+//! them.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
+use uc_api::v1::conflicts_server::Conflicts;
 use uc_api::v1::{
     ListConflictsRequest, ListConflictsResponse, SettleConflictRequest, SettleConflictResponse,
-    conflicts_server::Conflicts,
 };
 
 use crate::app::App;
@@ -38,9 +39,14 @@ impl Conflicts for ConflictsApi {
         request: Request<SettleConflictRequest>,
     ) -> Result<Response<SettleConflictResponse>, Status> {
         let member = self.app.member()?;
-        // The records of machines are read and written back under this lock; two choices at once are kept apart by it as well.
+        // The records of machines are read and written back under this lock; two choices at once
+        // are kept apart by it as well.
         let _one_at_a_time = member.registering.lock().await;
-        let write = conflicts::settle(&member.store.snapshot(), &member.machines(), &request.into_inner())?;
+        let write = conflicts::settle(
+            &member.store.snapshot(),
+            &member.machines(),
+            &request.into_inner(),
+        )?;
         member.write(vec![write]).await?;
         Ok(Response::new(SettleConflictResponse {}))
     }

@@ -1,4 +1,5 @@
-//! `Deploy`: plans, executions, and images on their way from the client to the machines that need them.
+//! `Deploy`: plans, executions, and images on their way from the client to the machines that need
+//! them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,10 +11,12 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
+use uc_api::v1::deploy_server::Deploy;
+use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::{
-    DeployEvent, ExecuteRequest, FilePart, HasImagesRequest, ImageTarget, MachineRecord, MissingFilesRequest,
-    MissingFilesResponse, MissingImagesRequest, MissingImagesResponse, Plan, PlanRequest, PushFileResponse,
-    PushImageRequest, PushImageResponse, PushResult, deploy_server::Deploy, node_client::NodeClient,
+    DeployEvent, ExecuteRequest, FilePart, HasImagesRequest, ImageTarget, MachineRecord,
+    MissingFilesRequest, MissingFilesResponse, MissingImagesRequest, MissingImagesResponse, Plan,
+    PlanRequest, PushFileResponse, PushImageRequest, PushImageResponse, PushResult,
     push_image_request,
 };
 use uc_api::{Code, Failure};
@@ -22,7 +25,8 @@ use crate::app::App;
 use crate::deploy::run;
 use crate::member::Member;
 
-/// Chunks on their way to one machine; a slow machine holds up the client, not this daemon's memory.
+/// Chunks on their way to one machine; a slow machine holds up the client, not this daemon's
+/// memory.
 const QUEUE: usize = 8;
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -37,14 +41,21 @@ impl DeployApi {
     }
 }
 
-async fn missing_on(member: &Member, machine_id: &str, images: Vec<String>) -> Result<Vec<String>, Failure> {
+async fn missing_on(
+    member: &Member,
+    machine_id: &str,
+    images: Vec<String>,
+) -> Result<Vec<String>, Failure> {
     let machine = member.view().machine(machine_id)?;
     let mut node = NodeClient::new(member.peers.channel(&machine)?);
     match timeout(ASK_LIMIT, node.has_images(HasImagesRequest { images })).await {
-        Ok(answer) => {
-            Ok(answer.map_err(|status| Failure::from(status).on(&machine.name))?.into_inner().missing)
-        }
-        Err(_) => Err(Failure::new(Code::TimedOut, "no answer to the question for images").on(&machine.name)),
+        Ok(answer) => Ok(answer
+            .map_err(|status| Failure::from(status).on(&machine.name))?
+            .into_inner()
+            .missing),
+        Err(_) => Err(
+            Failure::new(Code::TimedOut, "no answer to the question for images").on(&machine.name),
+        ),
     }
 }
 
@@ -52,7 +63,10 @@ async fn missing(member: &Member, wanted: &[ImageTarget]) -> Result<Vec<ImageTar
     let mut missing = Vec::new();
     for target in wanted {
         let answers = join_all(
-            target.machine_ids.iter().map(|machine| missing_on(member, machine, vec![target.image.clone()])),
+            target
+                .machine_ids
+                .iter()
+                .map(|machine| missing_on(member, machine, vec![target.image.clone()])),
         )
         .await;
         let mut machine_ids = Vec::new();
@@ -62,7 +76,10 @@ async fn missing(member: &Member, wanted: &[ImageTarget]) -> Result<Vec<ImageTar
             }
         }
         if !machine_ids.is_empty() {
-            missing.push(ImageTarget { image: target.image.clone(), machine_ids });
+            missing.push(ImageTarget {
+                image: target.image.clone(),
+                machine_ids,
+            });
         }
     }
     Ok(missing)
@@ -75,13 +92,18 @@ async fn load_on(
 ) -> PushResult {
     let loaded = match member.peers.channel(&machine) {
         Ok(channel) => {
-            let answer = NodeClient::new(channel).load_image(ReceiverStream::new(chunks)).await;
+            let answer = NodeClient::new(channel)
+                .load_image(ReceiverStream::new(chunks))
+                .await;
             answer.map(|_| ()).map_err(Failure::from)
         }
         Err(failure) => Err(failure),
     };
     PushResult {
-        error: loaded.err().map(|failure| failure.message).unwrap_or_default(),
+        error: loaded
+            .err()
+            .map(|failure| failure.message)
+            .unwrap_or_default(),
         machine_id: machine.id,
         machine_name: machine.name,
     }
@@ -95,7 +117,10 @@ async fn push(
     let Some(push_image_request::Message::Start(start)) =
         first.as_ref().and_then(|first| first.message.clone())
     else {
-        return Err(Failure::new(Code::Invalid, "an image push begins with its start"));
+        return Err(Failure::new(
+            Code::Invalid,
+            "an image push begins with its start",
+        ));
     };
     let mut senders = Vec::new();
     let mut loads = Vec::new();
@@ -103,7 +128,11 @@ async fn push(
         let machine = member.view().machine(machine)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         senders.push(sender);
-        loads.push(tokio::spawn(load_on(Arc::clone(&member), machine, receiver)));
+        loads.push(tokio::spawn(load_on(
+            Arc::clone(&member),
+            machine,
+            receiver,
+        )));
     }
     let mut message = first;
     while let Some(chunk) = message {
@@ -120,7 +149,10 @@ async fn push(
     let results = results
         .into_iter()
         .map(|result| {
-            result.unwrap_or_else(|error| PushResult { error: error.to_string(), ..PushResult::default() })
+            result.unwrap_or_else(|error| PushResult {
+                error: error.to_string(),
+                ..PushResult::default()
+            })
         })
         .collect();
     Ok(PushImageResponse { results })
@@ -130,7 +162,9 @@ async fn push(
 impl Deploy for DeployApi {
     async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<Plan>, Status> {
         let member = self.app.member()?;
-        Ok(Response::new(run::plan_request(&member, &request.into_inner()).await?))
+        Ok(Response::new(
+            run::plan_request(&member, &request.into_inner()).await?,
+        ))
     }
 
     type ExecuteStream = Pin<Box<dyn Stream<Item = Result<DeployEvent, Status>> + Send>>;
@@ -141,7 +175,8 @@ impl Deploy for DeployApi {
     ) -> Result<Response<Self::ExecuteStream>, Status> {
         let member = self.app.member()?;
         let ExecuteRequest { request, digest } = request.into_inner();
-        let request = request.ok_or_else(|| Failure::new(Code::Invalid, "nothing is to be executed"))?;
+        let request =
+            request.ok_or_else(|| Failure::new(Code::Invalid, "nothing is to be executed"))?;
         let deployment = format!("{:016x}", rand::random::<u64>());
         let events = run::start(member, request, digest, deployment).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(events).map(Ok))))
@@ -169,7 +204,10 @@ impl Deploy for DeployApi {
         request: Request<MissingFilesRequest>,
     ) -> Result<Response<MissingFilesResponse>, Status> {
         let member = self.app.member()?;
-        let missing = member.node.missing_files(&request.into_inner().hashes).await?;
+        let missing = member
+            .node
+            .missing_files(&request.into_inner().hashes)
+            .await?;
         Ok(Response::new(MissingFilesResponse { missing }))
     }
 

@@ -1,5 +1,6 @@
-//! Logs of replicas on many machines as one stream. History is merged in time order; lines that arrive while following are passed on as they
-//! come. A machine that does not answer is said in the stream and does not hold up the others.
+//! Logs of replicas on many machines as one stream. History is merged in time order; lines that
+//! arrive while following are passed on as they come. A machine that does not answer is said in the
+//! stream and does not hold up the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::Streaming;
-use uc_api::v1::{LogEntry, LogsRequest, MachineRecord, NodeLogsRequest, node_client::NodeClient};
+use uc_api::v1::node_client::NodeClient;
+use uc_api::v1::{LogEntry, LogsRequest, MachineRecord, NodeLogsRequest};
 use uc_api::{Code, Failure};
 
 use super::services::selected;
@@ -25,7 +27,10 @@ struct Source {
 }
 
 /// Starts reading; the entries come from the receiver until all machines have ended.
-pub(super) fn start(member: &Arc<Member>, request: LogsRequest) -> Result<mpsc::Receiver<LogEntry>, Failure> {
+pub(super) fn start(
+    member: &Arc<Member>,
+    request: LogsRequest,
+) -> Result<mpsc::Receiver<LogEntry>, Failure> {
     let replicas = selected(member, &request.services, "")?;
     let mut sources: BTreeMap<String, Source> = BTreeMap::new();
     for owned in replicas {
@@ -34,12 +39,18 @@ pub(super) fn start(member: &Arc<Member>, request: LogsRequest) -> Result<mpsc::
         }
         let source = sources
             .entry(owned.machine.id.clone())
-            .or_insert_with(|| Source { machine: owned.machine, containers: Vec::new() });
+            .or_insert_with(|| Source {
+                machine: owned.machine,
+                containers: Vec::new(),
+            });
         source.containers.push(owned.replica.container_id);
     }
     if sources.is_empty() && !request.container.is_empty() {
-        return Err(Failure::new(Code::NotFound, format!("there is no container `{}`", request.container))
-            .hint("`uc ps` lists the containers"));
+        return Err(Failure::new(
+            Code::NotFound,
+            format!("there is no container `{}`", request.container),
+        )
+        .hint("`uc ps` lists the containers"));
     }
     let (sender, receiver) = mpsc::channel(QUEUE);
     let task_member = Arc::clone(member);
@@ -53,7 +64,12 @@ pub(super) fn start(member: &Arc<Member>, request: LogsRequest) -> Result<mpsc::
     Ok(receiver)
 }
 
-async fn read(member: &Member, sources: Vec<Source>, request: &LogsRequest, sender: &mpsc::Sender<LogEntry>) {
+async fn read(
+    member: &Member,
+    sources: Vec<Source>,
+    request: &LogsRequest,
+    sender: &mpsc::Sender<LogEntry>,
+) {
     let opened = join_all(sources.into_iter().map(|source| async move {
         let result = open(member, &source, request).await;
         (source.machine, result)
@@ -67,7 +83,12 @@ async fn read(member: &Member, sources: Vec<Source>, request: &LogsRequest, send
         }
     }
     if request.follow {
-        join_all(streams.into_iter().map(|(machine, stream)| pass_on(machine, stream, sender))).await;
+        join_all(
+            streams
+                .into_iter()
+                .map(|(machine, stream)| pass_on(machine, stream, sender)),
+        )
+        .await;
     } else {
         merge(streams, sender).await;
     }
@@ -79,11 +100,16 @@ async fn open(
     request: &LogsRequest,
 ) -> Result<Streaming<LogEntry>, Failure> {
     let mut node = NodeClient::new(member.peers.channel(&source.machine)?);
-    let call = node
-        .logs(NodeLogsRequest { request: Some(request.clone()), container_ids: source.containers.clone() });
+    let call = node.logs(NodeLogsRequest {
+        request: Some(request.clone()),
+        container_ids: source.containers.clone(),
+    });
     match timeout(BEGIN_LIMIT, call).await {
         Ok(answer) => Ok(answer.map_err(Failure::from)?.into_inner()),
-        Err(_) => Err(Failure::new(Code::TimedOut, format!("no answer within {} s", BEGIN_LIMIT.as_secs()))),
+        Err(_) => Err(Failure::new(
+            Code::TimedOut,
+            format!("no answer within {} s", BEGIN_LIMIT.as_secs()),
+        )),
     }
 }
 
@@ -104,7 +130,11 @@ fn named(mut entry: LogEntry, machine: &MachineRecord) -> LogEntry {
     entry
 }
 
-async fn pass_on(machine: MachineRecord, mut stream: Streaming<LogEntry>, sender: &mpsc::Sender<LogEntry>) {
+async fn pass_on(
+    machine: MachineRecord,
+    mut stream: Streaming<LogEntry>,
+    sender: &mpsc::Sender<LogEntry>,
+) {
     loop {
         match stream.message().await {
             Ok(Some(entry)) => {
@@ -119,7 +149,10 @@ async fn pass_on(machine: MachineRecord, mut stream: Streaming<LogEntry>, sender
 }
 
 /// Each stream is in time order; the smallest head of all goes next.
-async fn merge(streams: Vec<(MachineRecord, Streaming<LogEntry>)>, sender: &mpsc::Sender<LogEntry>) {
+async fn merge(
+    streams: Vec<(MachineRecord, Streaming<LogEntry>)>,
+    sender: &mpsc::Sender<LogEntry>,
+) {
     let mut heads = Vec::new();
     for (machine, mut stream) in streams {
         if let Some(head) = next(&machine, &mut stream, sender).await {
@@ -143,7 +176,11 @@ async fn merge(streams: Vec<(MachineRecord, Streaming<LogEntry>)>, sender: &mpsc
 }
 
 fn earliest<T>(heads: &[(LogEntry, MachineRecord, T)]) -> Option<usize> {
-    heads.iter().enumerate().min_by_key(|(_, (entry, ..))| entry.time_ns).map(|(at, _)| at)
+    heads
+        .iter()
+        .enumerate()
+        .min_by_key(|(_, (entry, ..))| entry.time_ns)
+        .map(|(at, _)| at)
 }
 
 async fn next(

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use uc_api::layout::WIREGUARD_PORT;
+use uc_api::v1::machine_server::Machine;
 use uc_api::v1::{
-    InfoRequest, InfoResponse, InitRequest, InitResponse, JoinRequest, JoinResponse, JoinWithTokenRequest,
-    MachineFacts, ResetRequest, ResetResponse, machine_server::Machine,
+    InfoRequest, InfoResponse, InitRequest, InitResponse, JoinRequest, JoinResponse,
+    JoinWithTokenRequest, MachineFacts, ResetRequest, ResetResponse,
 };
 use uc_api::{Code, Failure};
 
@@ -39,7 +40,10 @@ impl Machine for MachineApi {
         Ok(Response::new(InfoResponse {
             cluster_id: membership.map(|m| m.cluster_id.clone()).unwrap_or_default(),
             machine_id: membership.map(|m| m.machine_id.clone()).unwrap_or_default(),
-            machine_name: record.as_ref().map(|record| record.name.clone()).unwrap_or_default(),
+            machine_name: record
+                .as_ref()
+                .map(|record| record.name.clone())
+                .unwrap_or_default(),
             public_key: identity
                 .public_key()
                 .map_err(|reason| Failure::new(Code::Internal, reason))?
@@ -52,18 +56,26 @@ impl Machine for MachineApi {
 
     async fn init(&self, request: Request<InitRequest>) -> Result<Response<InitResponse>, Status> {
         let request = request.into_inner();
-        let (cluster, machine) =
-            detached(Arc::clone(&self.app), move |app| async move { join::init(&app, &request).await })
-                .await?;
-        Ok(Response::new(InitResponse { cluster_id: cluster.id, machine: Some(machine) }))
+        let (cluster, machine) = detached(Arc::clone(&self.app), move |app| async move {
+            join::init(&app, &request).await
+        })
+        .await?;
+        Ok(Response::new(InitResponse {
+            cluster_id: cluster.id,
+            machine: Some(machine),
+        }))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let request = request.into_inner();
-        let (cluster, machine) =
-            detached(Arc::clone(&self.app), move |app| async move { join::join(&app, request).await })
-                .await?;
-        Ok(Response::new(JoinResponse { cluster_id: cluster.id, machine: Some(machine) }))
+        let (cluster, machine) = detached(Arc::clone(&self.app), move |app| async move {
+            join::join(&app, request).await
+        })
+        .await?;
+        Ok(Response::new(JoinResponse {
+            cluster_id: cluster.id,
+            machine: Some(machine),
+        }))
     }
 
     async fn join_with_token(
@@ -71,25 +83,37 @@ impl Machine for MachineApi {
         request: Request<JoinWithTokenRequest>,
     ) -> Result<Response<JoinResponse>, Status> {
         let request = request.into_inner();
-        let (cluster, machine) =
-            detached(
-                Arc::clone(&self.app),
-                move |app| async move { join::join_with_token(&app, request).await },
-            )
-            .await?;
-        Ok(Response::new(JoinResponse { cluster_id: cluster.id, machine: Some(machine) }))
+        let (cluster, machine) = detached(Arc::clone(&self.app), move |app| async move {
+            join::join_with_token(&app, request).await
+        })
+        .await?;
+        Ok(Response::new(JoinResponse {
+            cluster_id: cluster.id,
+            machine: Some(machine),
+        }))
     }
 
     async fn reset(&self, _: Request<ResetRequest>) -> Result<Response<ResetResponse>, Status> {
-        let removed = detached(Arc::clone(&self.app), |app| async move { leave::reset(&app).await }).await?;
+        let removed = detached(Arc::clone(&self.app), |app| async move {
+            leave::reset(&app).await
+        })
+        .await?;
         Ok(Response::new(ResetResponse { removed }))
     }
 }
 
 /// What the machine says of itself; without an engine the engine's version is empty.
 async fn facts(app: &App) -> MachineFacts {
-    let docker_version = app.engine.version().await.map(|version| version.version).unwrap_or_default();
-    MachineFacts { docker_version, ..observe::facts::host() }
+    let docker_version = app
+        .engine
+        .version()
+        .await
+        .map(|version| version.version)
+        .unwrap_or_default();
+    MachineFacts {
+        docker_version,
+        ..observe::facts::host()
+    }
 }
 
 /// Entering and leaving must not stop half-way because a caller hung up.
@@ -100,6 +124,8 @@ where
 {
     match tokio::spawn(work(app)).await {
         Ok(result) => result.map_err(Status::from),
-        Err(error) => Err(Failure::new(Code::Internal, format!("the daemon failed inside: {error}")).into()),
+        Err(error) => {
+            Err(Failure::new(Code::Internal, format!("the daemon failed inside: {error}")).into())
+        }
     }
 }

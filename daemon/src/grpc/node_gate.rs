@@ -1,15 +1,18 @@
-//! `Node` on both servers: hands each call to the member's own [`NodeService`], if there is a member.
+//! `Node` on both servers: hands each call to the member's own [`NodeService`], if there is a
+//! member.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
 use uc_api::Failure;
+use uc_api::v1::node_server::Node;
 use uc_api::v1::{
-    CreateReplicaRequest, CreateVolumeRequest, CreateVolumeResponse, ExecRequest, FilePart, HasFilesRequest,
-    HasFilesResponse, HasImagesRequest, HasImagesResponse, LoadFileResponse, LoadImageResponse,
-    NodeLogsRequest, NodeResetRequest, NodeResetResponse, ObserveRequest, ObserveResponse, PushImageRequest,
-    ReadFileRequest, RemoveReplicaRequest, RemoveReplicaResponse, RunPreDeployRequest, StartReplicaRequest,
-    StartReplicaResponse, StopReplicaRequest, StopReplicaResponse, node_server::Node,
+    CreateReplicaRequest, CreateVolumeRequest, CreateVolumeResponse, ExecRequest, FilePart,
+    HasFilesRequest, HasFilesResponse, HasImagesRequest, HasImagesResponse, LoadFileResponse,
+    LoadImageResponse, NodeLogsRequest, NodeResetRequest, NodeResetResponse, ObserveRequest,
+    ObserveResponse, PushImageRequest, ReadFileRequest, RemoveReplicaRequest,
+    RemoveReplicaResponse, RunPreDeployRequest, StartReplicaRequest, StartReplicaResponse,
+    StopReplicaRequest, StopReplicaResponse,
 };
 
 use crate::app::App;
@@ -61,7 +64,10 @@ impl<S: Source> Node for NodeGate<S> {
     type ExecStream = <NodeService as Node>::ExecStream;
     type ReadFileStream = <NodeService as Node>::ReadFileStream;
 
-    async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
+    async fn observe(
+        &self,
+        request: Request<ObserveRequest>,
+    ) -> Result<Response<ObserveResponse>, Status> {
         self.node()?.observe(request).await
     }
 
@@ -107,7 +113,10 @@ impl<S: Source> Node for NodeGate<S> {
         self.node()?.remove_replica(request).await
     }
 
-    async fn logs(&self, request: Request<NodeLogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+    async fn logs(
+        &self,
+        request: Request<NodeLogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
         self.node()?.logs(request).await
     }
 
@@ -153,7 +162,10 @@ impl<S: Source> Node for NodeGate<S> {
         self.node()?.read_file(request).await
     }
 
-    async fn reset(&self, request: Request<NodeResetRequest>) -> Result<Response<NodeResetResponse>, Status> {
+    async fn reset(
+        &self,
+        request: Request<NodeResetRequest>,
+    ) -> Result<Response<NodeResetResponse>, Status> {
         let member = self.source.member()?;
         let answer = member.node.reset(request).await?;
         member.leave.notify_one();

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use uc_api::v1::{ReplicationFrame, replication_server::Replication};
+use uc_api::v1::ReplicationFrame;
+use uc_api::v1::replication_server::Replication;
 use uc_api::{Code, Failure};
 
 use super::access;
@@ -37,8 +38,13 @@ impl Replication for ReplicationApi {
         request: Request<Streaming<ReplicationFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let address = access::caller(&request);
-        let machine = self.member.machines().into_iter().find(|m| address_of(m).ok() == address);
-        let machine = machine.ok_or_else(|| Failure::new(Code::Refused, "the caller is not a member"))?;
+        let machine = self
+            .member
+            .machines()
+            .into_iter()
+            .find(|m| address_of(m).ok() == address);
+        let machine =
+            machine.ok_or_else(|| Failure::new(Code::Refused, "the caller is not a member"))?;
         let session = replicate::open_session(&self.member, &machine)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let cancel = self.member.cancel.clone();

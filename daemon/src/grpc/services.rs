@@ -1,4 +1,5 @@
-//! `Services`: services and replicas as the local copy of the state has them, and what streams from replicas: logs and exec.
+//! `Services`: services and replicas as the local copy of the state has them, and what streams from
+//! replicas: logs and exec.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -8,11 +9,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
+use uc_api::v1::node_client::NodeClient;
+use uc_api::v1::services_server::Services;
 use uc_api::v1::{
     ExecRequest, ExecResponse, ExecStart, Health, InspectServiceRequest, InspectServiceResponse,
-    ListServicesRequest, ListServicesResponse, LogEntry, LogsRequest, PsRequest, PsResponse, ReplicaState,
-    ReplicaStatus, ServiceMode, ServiceRecord, ServiceStatus, exec_request, node_client::NodeClient,
-    services_server::Services,
+    ListServicesRequest, ListServicesResponse, LogEntry, LogsRequest, PsRequest, PsResponse,
+    ReplicaState, ReplicaStatus, ServiceMode, ServiceRecord, ServiceStatus, exec_request,
 };
 use uc_api::{Code, Failure, ServiceKey};
 use uc_cluster_state::membership::Liveness;
@@ -48,16 +50,32 @@ fn status(
 ) -> ServiceStatus {
     let up: Vec<&OwnedReplica> = replicas
         .iter()
-        .filter(|owned| belongs(owned, key) && alive.get(&owned.machine.id) != Some(&Liveness::Down))
+        .filter(|owned| {
+            belongs(owned, key) && alive.get(&owned.machine.id) != Some(&Liveness::Down)
+        })
         .collect();
-    let running = up.iter().filter(|owned| owned.replica.state() == ReplicaState::Running);
-    let healthy =
-        running.clone().filter(|owned| matches!(owned.replica.health(), Health::Healthy | Health::None));
+    let running = up
+        .iter()
+        .filter(|owned| owned.replica.state() == ReplicaState::Running);
+    let healthy = running
+        .clone()
+        .filter(|owned| matches!(owned.replica.health(), Health::Healthy | Health::None));
     let spec = record.spec.clone().unwrap_or_default();
-    let machines = alive.values().filter(|liveness| **liveness != Liveness::Down).count() as u32;
-    let eligible = if spec.machines.is_empty() { machines } else { spec.machines.len() as u32 };
+    let machines = alive
+        .values()
+        .filter(|liveness| **liveness != Liveness::Down)
+        .count() as u32;
+    let eligible = if spec.machines.is_empty() {
+        machines
+    } else {
+        spec.machines.len() as u32
+    };
     ServiceStatus {
-        desired: if spec.mode() == ServiceMode::Global { eligible } else { spec.replicas },
+        desired: if spec.mode() == ServiceMode::Global {
+            eligible
+        } else {
+            spec.replicas
+        },
         running: running.count() as u32,
         healthy: healthy.count() as u32,
         revision: record.revision.clone(),
@@ -71,9 +89,12 @@ fn replica_status(
     services: &BTreeMap<ServiceKey, ServiceRecord>,
     alive: &BTreeMap<String, Liveness>,
 ) -> ReplicaStatus {
-    let key = format!("{}/{}", owned.replica.project, owned.replica.service).parse::<ServiceKey>().ok();
-    let current =
-        key.and_then(|key| services.get(&key)).is_some_and(|r| r.revision == owned.replica.revision);
+    let key = format!("{}/{}", owned.replica.project, owned.replica.service)
+        .parse::<ServiceKey>()
+        .ok();
+    let current = key
+        .and_then(|key| services.get(&key))
+        .is_some_and(|r| r.revision == owned.replica.revision);
     ReplicaStatus {
         machine_liveness: wire_liveness(alive.get(&owned.machine.id)).into(),
         machine_id: owned.machine.id,
@@ -116,15 +137,20 @@ pub(super) fn selected(
     Ok(replicas)
 }
 
-/// The replica a command runs in: the one asked for, else the first running one, one on this machine if there is one.
+/// The replica a command runs in: the one asked for, else the first running one, one on this
+/// machine if there is one.
 fn exec_target(member: &Member, start: &ExecStart) -> Result<OwnedReplica, Failure> {
     let replicas = selected(member, std::slice::from_ref(&start.service), "")?;
     if !start.container.is_empty() {
-        let mut matching =
-            replicas.into_iter().filter(|owned| owned.replica.container_id.starts_with(&start.container));
+        let mut matching = replicas
+            .into_iter()
+            .filter(|owned| owned.replica.container_id.starts_with(&start.container));
         let missing = || {
-            Failure::new(Code::NotFound, format!("{} has no container `{}`", start.service, start.container))
-                .hint("`uc ps` lists the containers")
+            Failure::new(
+                Code::NotFound,
+                format!("{} has no container `{}`", start.service, start.container),
+            )
+            .hint("`uc ps` lists the containers")
         };
         let first = matching.next().ok_or_else(missing)?;
         if matching.next().is_some() {
@@ -144,8 +170,11 @@ fn exec_target(member: &Member, start: &ExecStart) -> Result<OwnedReplica, Failu
         .collect();
     running.sort_by_key(|owned| owned.machine.id != member.membership.machine_id);
     running.into_iter().next().ok_or_else(|| {
-        Failure::new(Code::Refused, format!("{} has no running replica", start.service))
-            .hint(format!("see `uc ps` and `uc logs {}`", start.service))
+        Failure::new(
+            Code::Refused,
+            format!("{} has no running replica", start.service),
+        )
+        .hint(format!("see `uc ps` and `uc logs {}`", start.service))
     })
 }
 
@@ -208,22 +237,32 @@ impl Services for ServicesApi {
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<LogStream>, Status> {
         let member = self.app.member()?;
         let entries = logs::start(&member, request.into_inner())?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(entries).map(Ok))))
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(entries).map(Ok),
+        )))
     }
 
     type ExecStream = ExecStream;
 
-    async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Result<Response<ExecStream>, Status> {
+    async fn exec(
+        &self,
+        request: Request<Streaming<ExecRequest>>,
+    ) -> Result<Response<ExecStream>, Status> {
         let member = self.app.member()?;
         let mut incoming = request.into_inner();
-        let first = incoming.message().await?.and_then(|request| request.message);
+        let first = incoming
+            .message()
+            .await?
+            .and_then(|request| request.message);
         let Some(exec_request::Message::Start(mut start)) = first else {
             return Err(Failure::new(Code::Invalid, "an exec call begins with its start").into());
         };
         let target = exec_target(&member, &start)?;
         start.container = target.replica.container_id;
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let begin = ExecRequest { message: Some(exec_request::Message::Start(start)) };
+        let begin = ExecRequest {
+            message: Some(exec_request::Message::Start(start)),
+        };
         member.tasks.spawn(async move {
             if sender.send(begin).await.is_err() {
                 return;

@@ -16,10 +16,12 @@ use uc_mesh::DEFAULT_MTU;
 
 use super::error::NetworkError;
 
-/// The network's bridge. A fixed name, so that firewall rules can be written before Docker makes it.
+/// The network's bridge. A fixed name, so that firewall rules can be written before Docker makes
+/// it.
 pub const BRIDGE: &str = "br-uc";
 
-/// Making or removing a network takes Docker some hundred milliseconds, more when it is busy starting containers.
+/// Making or removing a network takes Docker some hundred milliseconds, more when it is busy
+/// starting containers.
 const LIMIT: Duration = Duration::from_secs(30);
 
 const OPTION_NAME: &str = "com.docker.network.bridge.name";
@@ -37,19 +39,31 @@ pub struct DockerVersion {
 impl DockerVersion {
     /// Asks the engine.
     pub async fn of(docker: &Docker) -> Result<Self, NetworkError> {
-        let version = limited("tell its version", docker.version()).await?.version.unwrap_or_default();
+        let version = limited("tell its version", docker.version())
+            .await?
+            .version
+            .unwrap_or_default();
         // A version of another form is that of a newer engine or of a build from source.
-        Ok(version.parse().unwrap_or(Self { major: u32::MAX, minor: 0 }))
+        Ok(version.parse().unwrap_or(Self {
+            major: u32::MAX,
+            minor: 0,
+        }))
     }
 
     /// Whether packets from other hosts straight to a container's address are dropped.
     pub(super) fn drops_direct_access(self) -> bool {
-        self >= Self { major: 28, minor: 0 }
+        self >= Self {
+            major: 28,
+            minor: 0,
+        }
     }
 
     /// Whether a network can name interfaces that are exempt from that.
     pub(super) fn has_trusted_interfaces(self) -> bool {
-        self >= Self { major: 28, minor: 2 }
+        self >= Self {
+            major: 28,
+            minor: 2,
+        }
     }
 }
 
@@ -59,7 +73,10 @@ impl FromStr for DockerVersion {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts = text.split(|c: char| !c.is_ascii_digit());
         let mut next = || parts.next().unwrap_or_default().parse();
-        Ok(Self { major: next()?, minor: next()? })
+        Ok(Self {
+            major: next()?,
+            minor: next()?,
+        })
     }
 }
 
@@ -76,8 +93,9 @@ pub(super) fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
 
 /// Makes sure that the Docker network `uc` is there with this subnet.
 ///
-/// A network of ours that differs is made anew if no container, running or not, is on it; with containers on it, another subnet is an error, and
-/// other differences (an option of a newer release, another cluster's label) are left until it is empty.
+/// A network of ours that differs is made anew if no container, running or not, is on it; with
+/// containers on it, another subnet is an error, and other differences (an option of a newer
+/// release, another cluster's label) are left until it is empty.
 pub async fn ensure_docker_network(
     docker: &Docker,
     subnet: Ipv4Net,
@@ -90,18 +108,27 @@ pub async fn ensure_docker_network(
     let wanted = request(subnet.trunc(), cluster, version);
     if let Some(existing) = inspect(docker).await? {
         let Some(differences) = differences(&existing, &wanted) else {
-            return Err(NetworkError::Foreign { name: DOCKER_NETWORK.to_owned() });
+            return Err(NetworkError::Foreign {
+                name: DOCKER_NETWORK.to_owned(),
+            });
         };
         if differences.is_empty() {
             return Ok(());
         }
         let containers = containers(docker).await?;
-        let text =
-            differences.iter().map(|difference| difference.text.as_str()).collect::<Vec<_>>().join(", ");
+        let text = differences
+            .iter()
+            .map(|difference| difference.text.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
         if !containers.is_empty() {
             if differences.iter().any(|difference| difference.vital) {
                 let name = DOCKER_NETWORK.to_owned();
-                return Err(NetworkError::InUse { name, differences: text, containers });
+                return Err(NetworkError::InUse {
+                    name,
+                    differences: text,
+                    containers,
+                });
             }
             tracing::warn!(differences = %text, "docker network {DOCKER_NETWORK} stays as it is while containers use it");
             return Ok(());
@@ -114,9 +141,12 @@ pub async fn ensure_docker_network(
     Ok(())
 }
 
-/// Removes the Docker network `uc`. That there is none is no error; that containers are on it is one.
+/// Removes the Docker network `uc`. That there is none is no error; that containers are on it is
+/// one.
 pub async fn remove_docker_network(docker: &Docker) -> Result<(), NetworkError> {
-    let Some(existing) = inspect(docker).await? else { return Ok(()) };
+    let Some(existing) = inspect(docker).await? else {
+        return Ok(());
+    };
     let name = DOCKER_NETWORK.to_owned();
     if !is_ours(&existing) {
         return Err(NetworkError::Foreign { name });
@@ -124,7 +154,11 @@ pub async fn remove_docker_network(docker: &Docker) -> Result<(), NetworkError> 
     let containers = containers(docker).await?;
     if !containers.is_empty() {
         let differences = "it is to be removed".to_owned();
-        return Err(NetworkError::InUse { name, differences, containers });
+        return Err(NetworkError::InUse {
+            name,
+            differences,
+            containers,
+        });
     }
     remove(docker).await
 }
@@ -154,7 +188,10 @@ fn request(subnet: Ipv4Net, cluster: &str, version: DockerVersion) -> NetworkCre
             ..Ipam::default()
         }),
         options: Some(options),
-        labels: Some(HashMap::from([(label::CLUSTER.to_owned(), cluster.to_owned())])),
+        labels: Some(HashMap::from([(
+            label::CLUSTER.to_owned(),
+            cluster.to_owned(),
+        )])),
         ..NetworkCreateRequest::default()
     }
 }
@@ -168,7 +205,10 @@ struct Difference {
 }
 
 /// What differs; none if the network is not ours.
-fn differences(existing: &NetworkInspect, wanted: &NetworkCreateRequest) -> Option<Vec<Difference>> {
+fn differences(
+    existing: &NetworkInspect,
+    wanted: &NetworkCreateRequest,
+) -> Option<Vec<Difference>> {
     if !is_ours(existing) {
         return None;
     }
@@ -181,35 +221,77 @@ fn differences(existing: &NetworkInspect, wanted: &NetworkCreateRequest) -> Opti
         }
     };
     let ipam = |ipam: &Option<Ipam>| {
-        let configs = ipam.as_ref().and_then(|ipam| ipam.config.clone()).unwrap_or_default();
+        let configs = ipam
+            .as_ref()
+            .and_then(|ipam| ipam.config.clone())
+            .unwrap_or_default();
         configs.into_iter().next().unwrap_or_default()
     };
     let (is, should) = (ipam(&existing.ipam), ipam(&wanted.ipam));
-    compare("its subnet", true, is.subnet.as_ref(), should.subnet.as_ref());
-    compare("its gateway", true, is.gateway.as_ref(), should.gateway.as_ref());
-    compare("its driver", true, existing.driver.as_ref(), wanted.driver.as_ref());
-    for (option, vital) in
-        [(OPTION_NAME, true), (OPTION_MASQUERADE, true), (OPTION_TRUSTED, false), (OPTION_MTU, false)]
-    {
+    compare(
+        "its subnet",
+        true,
+        is.subnet.as_ref(),
+        should.subnet.as_ref(),
+    );
+    compare(
+        "its gateway",
+        true,
+        is.gateway.as_ref(),
+        should.gateway.as_ref(),
+    );
+    compare(
+        "its driver",
+        true,
+        existing.driver.as_ref(),
+        wanted.driver.as_ref(),
+    );
+    for (option, vital) in [
+        (OPTION_NAME, true),
+        (OPTION_MASQUERADE, true),
+        (OPTION_TRUSTED, false),
+        (OPTION_MTU, false),
+    ] {
         let value = |options: &Option<HashMap<String, String>>| {
-            options.as_ref().and_then(|options| options.get(option)).cloned()
+            options
+                .as_ref()
+                .and_then(|options| options.get(option))
+                .cloned()
         };
-        compare(option, vital, value(&existing.options).as_ref(), value(&wanted.options).as_ref());
+        compare(
+            option,
+            vital,
+            value(&existing.options).as_ref(),
+            value(&wanted.options).as_ref(),
+        );
     }
     let cluster = |labels: &Option<HashMap<String, String>>| {
-        labels.as_ref().and_then(|labels| labels.get(label::CLUSTER)).cloned()
+        labels
+            .as_ref()
+            .and_then(|labels| labels.get(label::CLUSTER))
+            .cloned()
     };
-    compare("its cluster", false, cluster(&existing.labels).as_ref(), cluster(&wanted.labels).as_ref());
+    compare(
+        "its cluster",
+        false,
+        cluster(&existing.labels).as_ref(),
+        cluster(&wanted.labels).as_ref(),
+    );
     Some(differences)
 }
 
 fn is_ours(network: &NetworkInspect) -> bool {
-    network.labels.as_ref().is_some_and(|labels| labels.contains_key(label::CLUSTER))
+    network
+        .labels
+        .as_ref()
+        .is_some_and(|labels| labels.contains_key(label::CLUSTER))
 }
 
 async fn inspect(docker: &Docker) -> Result<Option<NetworkInspect>, NetworkError> {
-    let found =
-        limited("look at the network", docker.inspect_network(DOCKER_NETWORK, None::<InspectNetworkOptions>));
+    let found = limited(
+        "look at the network",
+        docker.inspect_network(DOCKER_NETWORK, None::<InspectNetworkOptions>),
+    );
     match found.await {
         Ok(network) => Ok(Some(network)),
         Err(error) if is_not_found(&error) => Ok(None),
@@ -217,16 +299,29 @@ async fn inspect(docker: &Docker) -> Result<Option<NetworkInspect>, NetworkError
     }
 }
 
-/// Names of the containers that are on the network, stopped ones too: they could not be started without it.
+/// Names of the containers that are on the network, stopped ones too: they could not be started
+/// without it.
 async fn containers(docker: &Docker) -> Result<Vec<String>, NetworkError> {
     let filters = HashMap::from([("network".to_owned(), vec![DOCKER_NETWORK.to_owned()])]);
-    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    let list = limited("list the containers of the network", docker.list_containers(Some(options))).await?;
+    let options = ListContainersOptionsBuilder::default()
+        .all(true)
+        .filters(&filters)
+        .build();
+    let list = limited(
+        "list the containers of the network",
+        docker.list_containers(Some(options)),
+    )
+    .await?;
     let name = |names: Option<Vec<String>>, id: Option<String>| {
         let name = names.and_then(|names| names.into_iter().next());
-        name.map(|name| name.trim_start_matches('/').to_owned()).or(id).unwrap_or_default()
+        name.map(|name| name.trim_start_matches('/').to_owned())
+            .or(id)
+            .unwrap_or_default()
     };
-    let mut names: Vec<_> = list.into_iter().map(|container| name(container.names, container.id)).collect();
+    let mut names: Vec<_> = list
+        .into_iter()
+        .map(|container| name(container.names, container.id))
+        .collect();
     names.sort();
     Ok(names)
 }
@@ -241,7 +336,13 @@ async fn remove(docker: &Docker) -> Result<(), NetworkError> {
 fn is_not_found(error: &NetworkError) -> bool {
     matches!(
         error,
-        NetworkError::Docker { source: DockerError::DockerResponseServerError { status_code: 404, .. }, .. }
+        NetworkError::Docker {
+            source: DockerError::DockerResponseServerError {
+                status_code: 404,
+                ..
+            },
+            ..
+        }
     )
 }
 
@@ -251,7 +352,10 @@ async fn limited<T>(
 ) -> Result<T, NetworkError> {
     match tokio::time::timeout(LIMIT, call).await {
         Ok(result) => result.map_err(|source| NetworkError::Docker { action, source }),
-        Err(_) => Err(NetworkError::DockerTimeout { action, seconds: LIMIT.as_secs() }),
+        Err(_) => Err(NetworkError::DockerTimeout {
+            action,
+            seconds: LIMIT.as_secs(),
+        }),
     }
 }
 
@@ -259,8 +363,14 @@ async fn limited<T>(
 mod tests {
     use super::*;
 
-    const OLD: DockerVersion = DockerVersion { major: 20, minor: 10 };
-    const NEW: DockerVersion = DockerVersion { major: 28, minor: 5 };
+    const OLD: DockerVersion = DockerVersion {
+        major: 20,
+        minor: 10,
+    };
+    const NEW: DockerVersion = DockerVersion {
+        major: 28,
+        minor: 5,
+    };
 
     fn subnet() -> Ipv4Net {
         "10.210.7.0/24".parse().unwrap()
@@ -301,7 +411,10 @@ mod tests {
 
     #[test]
     fn engines_that_drop_direct_access_trust_the_mesh() {
-        assert_eq!(request(subnet(), "c1", NEW).options.unwrap()[OPTION_TRUSTED], "uc0");
+        assert_eq!(
+            request(subnet(), "c1", NEW).options.unwrap()[OPTION_TRUSTED],
+            "uc0"
+        );
     }
 
     #[test]
@@ -318,13 +431,19 @@ mod tests {
         let other = request("10.210.8.0/24".parse().unwrap(), "c1", OLD);
         let found = differences(&existing, &other).unwrap();
         assert!(found.iter().all(|difference| difference.vital));
-        assert_eq!(found[0].text, "its subnet is 10.210.7.0/24, should be 10.210.8.0/24");
+        assert_eq!(
+            found[0].text,
+            "its subnet is 10.210.7.0/24, should be 10.210.8.0/24"
+        );
         let upgraded = request(subnet(), "c1", NEW);
         let found = differences(&existing, &upgraded).unwrap();
         assert_eq!(found.len(), 1);
         assert!(!found[0].vital, "{found:?}");
         let joined = request(subnet(), "c2", OLD);
-        assert_eq!(differences(&existing, &joined).unwrap()[0].text, "its cluster is c1, should be c2");
+        assert_eq!(
+            differences(&existing, &joined).unwrap()[0].text,
+            "its cluster is c1, should be c2"
+        );
     }
 
     #[test]

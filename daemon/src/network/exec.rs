@@ -37,22 +37,37 @@ impl Ended {
             return Ok(());
         }
         let hint = hint(&self.stderr);
-        Err(NetworkError::Failed { command: self.command, stderr: self.stderr, hint })
+        Err(NetworkError::Failed {
+            command: self.command,
+            stderr: self.stderr,
+            hint,
+        })
     }
 }
 
 /// Runs a program to its end. That it fails is no error here; that it cannot be run is.
 pub(super) async fn run(command: &Command) -> Result<Ended, NetworkError> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => {
-            NetworkError::MissingProgram { program: command.program, package: "iptables" }
-        }
-        _ => NetworkError::Run { command: command.to_string(), source },
+        io::ErrorKind::NotFound => NetworkError::MissingProgram {
+            program: command.program,
+            package: "iptables",
+        },
+        _ => NetworkError::Run {
+            command: command.to_string(),
+            source,
+        },
     };
     let path = std::env::var("PATH").unwrap_or_default();
     let mut child = tokio::process::Command::new(command.program)
         .args(&command.arguments)
-        .env("PATH", if path.is_empty() { PATH.to_owned() } else { format!("{path}:{PATH}") })
+        .env(
+            "PATH",
+            if path.is_empty() {
+                PATH.to_owned()
+            } else {
+                format!("{path}:{PATH}")
+            },
+        )
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -74,17 +89,34 @@ pub(super) async fn run(command: &Command) -> Result<Ended, NetworkError> {
     let output = match tokio::time::timeout(LIMIT, whole).await {
         Ok(output) => output.map_err(failed)?,
         Err(_) => {
-            return Err(failed(io::Error::new(io::ErrorKind::TimedOut, format!("no end within {LIMIT:?}"))));
+            return Err(failed(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no end within {LIMIT:?}"),
+            )));
         }
     };
-    let stderr = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    Ok(Ended { command: command.to_string(), success: output.status.success(), stderr })
+    let stderr = String::from_utf8_lossy(&output.stderr)
+        .trim()
+        .replace('\n', "; ");
+    Ok(Ended {
+        command: command.to_string(),
+        success: output.status.success(),
+        stderr,
+    })
 }
 
 /// Switches IPv4 forwarding on.
 pub(super) async fn enable_forwarding() -> Result<(), NetworkError> {
-    let failed = |source| NetworkError::Sysctl { setting: "net.ipv4.ip_forward=1", source };
-    if tokio::fs::read_to_string(IP_FORWARD).await.map_err(failed)?.trim() == "1" {
+    let failed = |source| NetworkError::Sysctl {
+        setting: "net.ipv4.ip_forward=1",
+        source,
+    };
+    if tokio::fs::read_to_string(IP_FORWARD)
+        .await
+        .map_err(failed)?
+        .trim()
+        == "1"
+    {
         return Ok(());
     }
     tokio::fs::write(IP_FORWARD, "1").await.map_err(failed)
@@ -95,7 +127,9 @@ fn hint(stderr: &str) -> &'static str {
         "; the daemon has to run as root"
     } else if stderr.contains("xtables lock") {
         "; another program holds the firewall's lock"
-    } else if stderr.contains("does not exist (do you need to insmod") || stderr.contains("not supported") {
+    } else if stderr.contains("does not exist (do you need to insmod")
+        || stderr.contains("not supported")
+    {
         "; a kernel module for iptables is missing (install the distribution's full kernel package)"
     } else {
         ""
@@ -117,7 +151,10 @@ mod tests {
     #[tokio::test]
     async fn a_missing_program_is_named_with_its_package() {
         let error = run(&command("uc-no-such-program", &[])).await.unwrap_err();
-        assert_eq!(error.to_string(), "uc-no-such-program is not installed; install the package iptables");
+        assert_eq!(
+            error.to_string(),
+            "uc-no-such-program is not installed; install the package iptables"
+        );
     }
 
     #[tokio::test]
@@ -127,7 +164,10 @@ mod tests {
         assert!(!ended.is_success());
         let error = ended.success().unwrap_err().to_string();
         assert!(error.starts_with("sh -c read"), "{error}");
-        assert!(error.ends_with("failed: in: Permission denied; the daemon has to run as root"), "{error}");
+        assert!(
+            error.ends_with("failed: in: Permission denied; the daemon has to run as root"),
+            "{error}"
+        );
     }
 
     #[tokio::test]

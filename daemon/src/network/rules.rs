@@ -7,8 +7,9 @@
 //! | `UC-POSTROUTING` | `POSTROUTING` (nat) | masquerades what containers send to the rest of the world |
 //! | `UC-PREROUTING` | `PREROUTING` (raw), Docker 28.0 and 28.1 only | keeps those from dropping what comes from the mesh |
 //!
-//! `UC-INPUT` has one rule that drops: packets for the management address that did not come through the mesh. Linux takes packets for any of its
-//! addresses on any interface; without that rule whoever shares a LAN with the machine could talk to the peer API.
+//! `UC-INPUT` has one rule that drops: packets for the management address that did not come through
+//! the mesh. Linux takes packets for any of its addresses on any interface; without that rule
+//! whoever shares a LAN with the machine could talk to the peer API.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -86,13 +87,24 @@ pub struct Command {
 
 impl Command {
     fn iptables(family: Family, arguments: &str) -> Self {
-        let arguments = ["-w", LOCK_WAIT].into_iter().chain(arguments.split(' ')).map(str::to_owned);
-        Self { program: family.program(), arguments: arguments.collect(), input: String::new() }
+        let arguments = ["-w", LOCK_WAIT]
+            .into_iter()
+            .chain(arguments.split(' '))
+            .map(str::to_owned);
+        Self {
+            program: family.program(),
+            arguments: arguments.collect(),
+            input: String::new(),
+        }
     }
 
     /// Prints the version.
     pub(super) fn version(family: Family) -> Self {
-        Self { program: family.program(), arguments: vec!["--version".to_owned()], input: String::new() }
+        Self {
+            program: family.program(),
+            arguments: vec!["--version".to_owned()],
+            input: String::new(),
+        }
     }
 
     /// For a command about one chain: lists that chain, which works if and only if it exists.
@@ -139,8 +151,16 @@ impl Jump {
     }
 
     fn command(&self, action: &str, position: &str) -> Command {
-        let Self { family, table, parent, chain } = self;
-        Command::iptables(*family, &format!("-t {table} {action} {parent}{position} -j {chain}"))
+        let Self {
+            family,
+            table,
+            parent,
+            chain,
+        } = self;
+        Command::iptables(
+            *family,
+            &format!("-t {table} {action} {parent}{position} -j {chain}"),
+        )
     }
 }
 
@@ -151,11 +171,19 @@ pub(super) fn chains(spec: &FirewallSpec, family: Family) -> Command {
         Family::V6 => chains_v6(spec),
     };
     let arguments = ["--noflush", "-w", LOCK_WAIT].map(str::to_owned).to_vec();
-    Command { program: family.restore_program(), arguments, input }
+    Command {
+        program: family.restore_program(),
+        arguments,
+        input,
+    }
 }
 
 fn chains_v4(spec: &FirewallSpec) -> String {
-    let FirewallSpec { subnet, wireguard_port, .. } = spec;
+    let FirewallSpec {
+        subnet,
+        wireguard_port,
+        ..
+    } = spec;
     let (mesh, dns) = (MESH_INTERFACE, gateway(*subnet));
     let mut text = format!(
         "*filter\n\
@@ -183,7 +211,11 @@ fn chains_v4(spec: &FirewallSpec) -> String {
 }
 
 fn chains_v6(spec: &FirewallSpec) -> String {
-    let FirewallSpec { management, wireguard_port, .. } = spec;
+    let FirewallSpec {
+        management,
+        wireguard_port,
+        ..
+    } = spec;
     let mesh = MESH_INTERFACE;
     format!(
         "*filter\n\
@@ -215,7 +247,12 @@ pub(super) fn jumps(spec: &FirewallSpec, family: Family, docker_user: bool) -> V
 
 /// All jumps that may have been made.
 pub(super) fn all_jumps(family: Family) -> Vec<Jump> {
-    let jump = |table, parent, chain| Jump { family, table, parent, chain };
+    let jump = |table, parent, chain| Jump {
+        family,
+        table,
+        parent,
+        chain,
+    };
     match family {
         Family::V4 => vec![
             jump("filter", "INPUT", INPUT),
@@ -230,18 +267,23 @@ pub(super) fn all_jumps(family: Family) -> Vec<Jump> {
 
 /// Empties and removes our chains, after the jumps are gone. Fails for chains that are not there.
 pub(super) fn chain_removal(family: Family) -> Vec<Command> {
-    let mut chains: Vec<_> = all_jumps(family).iter().map(|jump| (jump.table, jump.chain)).collect();
+    let mut chains: Vec<_> = all_jumps(family)
+        .iter()
+        .map(|jump| (jump.table, jump.chain))
+        .collect();
     chains.dedup();
     let actions = chains.into_iter().flat_map(|(table, chain)| {
-        ["-F", "-X"].map(|action| Command::iptables(family, &format!("-t {table} {action} {chain}")))
+        ["-F", "-X"]
+            .map(|action| Command::iptables(family, &format!("-t {table} {action} {chain}")))
     });
     actions.collect()
 }
 
-/// Docker 28.0 began to drop, in the raw table, what comes to containers directly from other hosts; 28.2 got an option for
-/// trusted interfaces, which the Docker network of this module has.
+/// Docker 28.0 began to drop, in the raw table, what comes to containers directly from other hosts;
+/// 28.2 got an option for trusted interfaces, which the Docker network of this module has.
 fn needs_raw(spec: &FirewallSpec) -> bool {
-    spec.docker.is_some_and(|version| version.drops_direct_access() && !version.has_trusted_interfaces())
+    spec.docker
+        .is_some_and(|version| version.drops_direct_access() && !version.has_trusted_interfaces())
 }
 
 #[cfg(test)]
@@ -303,10 +345,21 @@ mod tests {
             ("28.2.0", false),
             ("29.0.1", false),
         ] {
-            let spec = FirewallSpec { docker: Some(version.parse().unwrap()), ..spec() };
-            assert_eq!(chains(&spec, Family::V4).input.contains("*raw"), expected, "{version}");
+            let spec = FirewallSpec {
+                docker: Some(version.parse().unwrap()),
+                ..spec()
+            };
+            assert_eq!(
+                chains(&spec, Family::V4).input.contains("*raw"),
+                expected,
+                "{version}"
+            );
             let jumps = jumps(&spec, Family::V4, true);
-            assert_eq!(jumps.iter().any(|jump| jump.table == "raw"), expected, "{version}");
+            assert_eq!(
+                jumps.iter().any(|jump| jump.table == "raw"),
+                expected,
+                "{version}"
+            );
         }
     }
 
@@ -314,7 +367,10 @@ mod tests {
     fn jumps_go_first_and_into_dockers_own_chain_if_there_is_one() {
         let lines = |docker_user| {
             let jumps = jumps(&spec(), Family::V4, docker_user);
-            jumps.iter().map(|jump| jump.insert().to_string()).collect::<Vec<_>>()
+            jumps
+                .iter()
+                .map(|jump| jump.insert().to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(
             lines(true),
@@ -324,21 +380,40 @@ mod tests {
                 "iptables -w 5 -t nat -I POSTROUTING 1 -j UC-POSTROUTING",
             ]
         );
-        assert_eq!(lines(false)[1], "iptables -w 5 -t filter -I FORWARD 1 -j UC-FORWARD");
+        assert_eq!(
+            lines(false)[1],
+            "iptables -w 5 -t filter -I FORWARD 1 -j UC-FORWARD"
+        );
         let jump = jumps(&spec(), Family::V6, true)[0];
-        assert_eq!(jump.check().to_string(), "ip6tables -w 5 -t filter -C INPUT -j UC-INPUT");
-        assert_eq!(jump.delete().to_string(), "ip6tables -w 5 -t filter -D INPUT -j UC-INPUT");
+        assert_eq!(
+            jump.check().to_string(),
+            "ip6tables -w 5 -t filter -C INPUT -j UC-INPUT"
+        );
+        assert_eq!(
+            jump.delete().to_string(),
+            "ip6tables -w 5 -t filter -D INPUT -j UC-INPUT"
+        );
     }
 
     #[test]
     fn everything_that_can_be_made_is_removed() {
-        let lines: Vec<_> = chain_removal(Family::V4).iter().map(ToString::to_string).collect();
-        for (table, chain) in
-            [("filter", INPUT), ("filter", FORWARD), ("nat", POSTROUTING), ("raw", PREROUTING)]
-        {
+        let lines: Vec<_> = chain_removal(Family::V4)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        for (table, chain) in [
+            ("filter", INPUT),
+            ("filter", FORWARD),
+            ("nat", POSTROUTING),
+            ("raw", PREROUTING),
+        ] {
             for action in ["-F", "-X"] {
                 let line = format!("iptables -w 5 -t {table} {action} {chain}");
-                assert_eq!(lines.iter().filter(|other| **other == line).count(), 1, "{line}");
+                assert_eq!(
+                    lines.iter().filter(|other| **other == line).count(),
+                    1,
+                    "{line}"
+                );
             }
         }
         assert_eq!(chain_removal(Family::V6).len(), 2);

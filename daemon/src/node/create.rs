@@ -1,26 +1,19 @@
-//! Making a replica: everything that could be wrong is looked at first, then the image is fetched, then the container is created.
+//! Making a replica: everything that could be wrong is looked at first, then the image is fetched,
+//! then the container is created.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use uc_api::v1;
 use uc_api::v1::create_replica_event::Event;
-use uc_api::{Code, Failure};
+use uc_api::{Code, Failure, v1};
 
-use super::Identity;
-use super::NodeService;
-use super::QUEUE;
-use super::Replies;
-use super::ports;
-use crate::docker::EngineError;
+use super::{Identity, NodeService, QUEUE, Replies, ports};
 use crate::docker::error::PullProblem;
-use crate::docker::platform;
-use crate::docker::spec;
+use crate::docker::{EngineError, platform, spec};
 
 /// New names tried when one is taken: with 20 random bits the second is all but certain to be free.
 const NAME_TRIES: usize = 8;
@@ -28,8 +21,8 @@ const NAME_TRIES: usize = 8;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 impl NodeService {
-    /// Creates a replica in a task of its own; the stream says how it goes. If the caller goes away, the pull stops and a container it can no
-    /// longer learn of is removed.
+    /// Creates a replica in a task of its own; the stream says how it goes. If the caller goes
+    /// away, the pull stops and a container it can no longer learn of is removed.
     pub fn create_replica_from(
         &self,
         request: v1::CreateReplicaRequest,
@@ -58,18 +51,33 @@ impl NodeService {
     pub async fn create_volume_from(&self, wanted: &v1::VolumeSpec) -> Result<(), Failure> {
         let identity = self.identity()?;
         if !spec::is_object_name(&wanted.name) {
-            return Err(Failure::new(Code::Invalid, format!("`{}` is not a volume name", wanted.name)));
+            return Err(Failure::new(
+                Code::Invalid,
+                format!("`{}` is not a volume name", wanted.name),
+            ));
         }
         let volumes = self.engine.volumes().await?;
-        let present = volumes.into_iter().find(|volume| volume.record.name == wanted.name);
+        let present = volumes
+            .into_iter()
+            .find(|volume| volume.record.name == wanted.name);
         if wanted.external {
             return present.map(|_| ()).ok_or_else(|| {
-                Failure::new(Code::Refused, format!("external volume `{}` does not exist", wanted.name))
-                    .hint(format!("make it on that machine: docker volume create {}", wanted.name))
+                Failure::new(
+                    Code::Refused,
+                    format!("external volume `{}` does not exist", wanted.name),
+                )
+                .hint(format!(
+                    "make it on that machine: docker volume create {}",
+                    wanted.name
+                ))
             });
         }
         if let Some(present) = present {
-            let driver = if wanted.driver.is_empty() { "local" } else { &wanted.driver };
+            let driver = if wanted.driver.is_empty() {
+                "local"
+            } else {
+                &wanted.driver
+            };
             let options = wanted.driver_opts.clone().into_iter().collect();
             if present.record.driver == driver && present.options == options {
                 return Ok(());
@@ -83,8 +91,11 @@ impl NodeService {
             )
             .hint("keep the old settings, or give the volume another name; its data stays where it is"));
         }
-        let labels =
-            spec::volume_labels(wanted, &identity.cluster.to_string(), &identity.machine.to_string());
+        let labels = spec::volume_labels(
+            wanted,
+            &identity.cluster.to_string(),
+            &identity.machine.to_string(),
+        );
         Ok(self.engine.create_volume(wanted, labels).await?)
     }
 }
@@ -109,11 +120,19 @@ impl Create<'_> {
         let contents = self.node.contents(&self.spec).await?;
         self.fetch_images().await?;
         let image_entrypoint = if spec::needs_image_entrypoint(&self.spec) {
-            self.node.engine.image(&self.spec.image).await?.unwrap_or_default().entrypoint
+            self.node
+                .engine
+                .image(&self.spec.image)
+                .await?
+                .unwrap_or_default()
+                .entrypoint
         } else {
             Vec::new()
         };
-        let (cluster, machine) = (self.identity.cluster.to_string(), self.identity.machine.to_string());
+        let (cluster, machine) = (
+            self.identity.cluster.to_string(),
+            self.identity.machine.to_string(),
+        );
         // Again: pulling may have taken long.
         let shared = self.shared_containers().await?;
         let placement = spec::Placement {
@@ -136,10 +155,14 @@ impl Create<'_> {
                 created => return Ok(created?),
             }
         }
-        Err(Failure::new(Code::Exists, format!("no free name for a replica of `{}`", self.spec.name)))
+        Err(Failure::new(
+            Code::Exists,
+            format!("no free name for a replica of `{}`", self.spec.name),
+        ))
     }
 
-    /// In a task of its own: once the engine was asked, its answer is waited for even if nobody listens any more, and then undone.
+    /// In a task of its own: once the engine was asked, its answer is waited for even if nobody
+    /// listens any more, and then undone.
     async fn create_and_tell(
         &self,
         name: &str,
@@ -150,33 +173,47 @@ impl Create<'_> {
         let (name, platform) = (name.to_owned(), self.spec.platform.clone());
         let create = self.node.tasks.spawn(async move {
             let id = engine.create(&name, &platform, body).await?;
-            let told =
-                events.send(Ok(v1::CreateReplicaEvent { event: Some(Event::ContainerId(id.clone())) }));
+            let told = events.send(Ok(v1::CreateReplicaEvent {
+                event: Some(Event::ContainerId(id.clone())),
+            }));
             if told.await.is_err() {
                 engine.remove(&id).await?;
             }
             Ok(())
         });
-        create.await.unwrap_or_else(|error| Err(EngineError::Engine { message: error.to_string() }))
+        create.await.unwrap_or_else(|error| {
+            Err(EngineError::Engine {
+                message: error.to_string(),
+            })
+        })
     }
 
     /// The engine would make a missing volume in silence, empty and under no one's name.
     async fn check_volumes(&self) -> Result<(), Failure> {
-        let named =
-            |mount: &&v1::MountSpec| mount.kind() == v1::MountKind::Volume && !mount.source.is_empty();
+        let named = |mount: &&v1::MountSpec| {
+            mount.kind() == v1::MountKind::Volume && !mount.source.is_empty()
+        };
         let mut wanted = self.spec.mounts.iter().filter(named).peekable();
         if wanted.peek().is_none() {
             return Ok(());
         }
         let volumes = self.node.engine.volumes().await?;
-        let missing = wanted.find(|mount| !volumes.iter().any(|volume| volume.record.name == mount.source));
+        let missing = wanted.find(|mount| {
+            !volumes
+                .iter()
+                .any(|volume| volume.record.name == mount.source)
+        });
         missing.map_or(Ok(()), |mount| {
-            Err(Failure::new(Code::Refused, format!("volume `{}` does not exist", mount.source))
-                .hint("deploy again: the plan makes it"))
+            Err(Failure::new(
+                Code::Refused,
+                format!("volume `{}` does not exist", mount.source),
+            )
+            .hint("deploy again: the plan makes it"))
         })
     }
 
-    /// The engine's own refusal comes after the pull, and says neither which machine nor what to do.
+    /// The engine's own refusal comes after the pull, and says neither which machine nor what to
+    /// do.
     async fn check_folders(&self) -> Result<(), Failure> {
         let there = |mount: &&v1::MountSpec| {
             mount.kind() == v1::MountKind::Bind && mount.create_host_path == Some(false)
@@ -194,8 +231,8 @@ impl Create<'_> {
         Ok(())
     }
 
-    /// The newest running replica of each service whose namespaces are to be shared; one that is about to go only if there is no other.
-    /// Refused where one has none.
+    /// The newest running replica of each service whose namespaces are to be shared; one that is
+    /// about to go only if there is no other. Refused where one has none.
     async fn shared_containers(&self) -> Result<BTreeMap<String, String>, Failure> {
         let services = spec::shared_services(&self.spec);
         if services.is_empty() {
@@ -224,7 +261,11 @@ impl Create<'_> {
     /// The service's own image, and those of its mounts.
     async fn fetch_images(&self) -> Result<(), Failure> {
         self.fetch_image().await?;
-        let mounts = self.spec.mounts.iter().filter(|mount| mount.kind() == v1::MountKind::Image);
+        let mounts = self
+            .spec
+            .mounts
+            .iter()
+            .filter(|mount| mount.kind() == v1::MountKind::Image);
         for mount in mounts {
             if self.node.engine.image(&mount.source).await?.is_none() {
                 self.pull(&mount.source, "").await?;
@@ -235,10 +276,15 @@ impl Create<'_> {
 
     async fn fetch_image(&self) -> Result<(), Failure> {
         let (image, platform) = (&self.spec.image, &self.spec.platform);
-        let missing = || Failure::from(EngineError::ImageMissing { image: image.clone() });
+        let missing = || {
+            Failure::from(EngineError::ImageMissing {
+                image: image.clone(),
+            })
+        };
         let here = self.node.engine.image(image).await?;
         let present = here.is_some();
-        // Of an image for several platforms the engine shows one: what does not fit is only asked for again, and refused by the engine.
+        // Of an image for several platforms the engine shows one: what does not fit is only asked
+        // for again, and refused by the engine.
         let fits = here.is_some_and(|here| platform::fits(platform, &here.platform));
         if self.spec.built {
             return if present {
@@ -249,10 +295,8 @@ impl Create<'_> {
         }
         match self.spec.pull_policy() {
             v1::PullPolicy::Never if present => Ok(()),
-            v1::PullPolicy::Never => {
-                Err(missing()
-                    .hint("its pull policy is `never`: load it on the machine, or change the policy"))
-            }
+            v1::PullPolicy::Never => Err(missing()
+                .hint("its pull policy is `never`: load it on the machine, or change the policy")),
             v1::PullPolicy::Missing | v1::PullPolicy::Unspecified if fits => Ok(()),
             _ => self.pull(image, platform).await,
         }
@@ -273,7 +317,8 @@ impl Create<'_> {
             return Err(EngineError::Pull {
                 image: image.to_owned(),
                 problem: PullProblem::Other,
-                reason: "the engine ended the pull without an error and without the image".to_owned(),
+                reason: "the engine ended the pull without an error and without the image"
+                    .to_owned(),
             }
             .into());
         }
@@ -283,7 +328,9 @@ impl Create<'_> {
 
     /// Progress is for people: what a slow reader misses is not worth waiting for.
     fn say(&self, text: String) {
-        let event = v1::CreateReplicaEvent { event: Some(Event::Progress(text)) };
+        let event = v1::CreateReplicaEvent {
+            event: Some(Event::Progress(text)),
+        };
         let _dropped_when_full = self.events.send(Ok(event)).now_or_never();
     }
 }

@@ -1,5 +1,5 @@
-//! Replicas that are about to go: alive, but no longer given to new clients. Kept in memory only: after a restart of the daemon the
-//! deployment that wanted them gone says so again.
+//! Replicas that are about to go: alive, but no longer given to new clients. Kept in memory only:
+//! after a restart of the daemon the deployment that wanted them gone says so again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uc_api::v1;
 
-/// The set of marked containers, and which of the marks are published. Cheap to clone; all clones are one.
+/// The set of marked containers, and which of the marks are published. Cheap to clone; all clones
+/// are one.
 #[derive(Debug, Clone)]
 pub struct Draining {
     marks: Arc<watch::Sender<BTreeSet<String>>>,
@@ -32,12 +33,14 @@ impl Draining {
 
     /// Marks a container (its whole id).
     pub fn mark(&self, container_id: &str) {
-        self.marks.send_if_modified(|marks| marks.insert(container_id.to_owned()));
+        self.marks
+            .send_if_modified(|marks| marks.insert(container_id.to_owned()));
     }
 
     /// Takes the mark away: it serves again, or is gone.
     pub fn clear(&self, container_id: &str) {
-        self.marks.send_if_modified(|marks| marks.remove(container_id));
+        self.marks
+            .send_if_modified(|marks| marks.remove(container_id));
     }
 
     /// Whether it is marked.
@@ -65,8 +68,10 @@ impl Draining {
 
     /// Notes which marks the world has been told about.
     pub(crate) fn note_published<'a>(&self, records: impl Iterator<Item = &'a v1::ReplicaRecord>) {
-        let now: BTreeSet<String> =
-            records.filter(|record| record.draining).map(|record| record.container_id.clone()).collect();
+        let now: BTreeSet<String> = records
+            .filter(|record| record.draining)
+            .map(|record| record.container_id.clone())
+            .collect();
         self.published.send_if_modified(|published| {
             let changed = *published != now;
             *published = now;
@@ -85,7 +90,10 @@ mod tests {
         let same = draining.clone();
         draining.mark("a");
         assert!(same.contains("a") && !same.contains("b"));
-        let record = v1::ReplicaRecord { container_id: "a".into(), ..Default::default() };
+        let record = v1::ReplicaRecord {
+            container_id: "a".into(),
+            ..Default::default()
+        };
         assert!(same.marked(record.clone()).draining);
         same.clear("a");
         assert!(!draining.marked(record).draining);
@@ -100,7 +108,11 @@ mod tests {
             let draining = draining.clone();
             async move { draining.published("a", Duration::from_mins(1)).await }
         });
-        let record = v1::ReplicaRecord { container_id: "a".into(), draining: true, ..Default::default() };
+        let record = v1::ReplicaRecord {
+            container_id: "a".into(),
+            draining: true,
+            ..Default::default()
+        };
         draining.note_published([record].iter());
         assert!(waiting.await.unwrap());
     }

@@ -3,48 +3,54 @@
 use std::pin::Pin;
 
 use futures_util::StreamExt as _;
-use tokio::io::AsyncWrite;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use uc_api::v1;
 use uc_api::v1::exec_request::Message as Asked;
 use uc_api::v1::exec_response::Message as Answer;
-use uc_api::{Code, Failure};
+use uc_api::{Code, Failure, v1};
 
-use super::Incoming;
-use super::NodeService;
-use super::QUEUE;
-use super::Replies;
-use crate::docker::ExecOptions;
-use crate::docker::ExecOutput;
+use super::{Incoming, NodeService, QUEUE, Replies};
+use crate::docker::{ExecOptions, ExecOutput};
 
 /// What runs when no command is given.
-const SHELL: [&str; 3] =
-    ["/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi"];
+const SHELL: [&str; 3] = [
+    "/bin/sh",
+    "-c",
+    "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi",
+];
 
 /// What Ctrl-D sends.
 const END_OF_TRANSMISSION: u8 = 4;
 
 impl NodeService {
-    /// The first message is the start; it names the container. Ends with the exit code (127: no such command).
+    /// The first message is the start; it names the container. Ends with the exit code (127: no
+    /// such command).
     pub async fn exec_with<S>(&self, mut incoming: S) -> Result<Replies<v1::ExecResponse>, Failure>
     where
         S: futures_util::Stream<Item = Result<v1::ExecRequest, Status>> + Send + Unpin + 'static,
     {
         let first = incoming.next().await.transpose().map_err(Failure::from)?;
         let Some(Asked::Start(start)) = first.and_then(|request| request.message) else {
-            return Err(Failure::new(Code::Invalid, "the first message of an exec must be its start"));
+            return Err(Failure::new(
+                Code::Invalid,
+                "the first message of an exec must be its start",
+            ));
         };
         let container = self.managed(&start.container).await?;
         if container.record.state() != v1::ReplicaState::Running {
             let name = &container.record.container_name;
-            return Err(Failure::new(Code::Refused, format!("`{name}` is not running"))
-                .hint("see uc ps for one that is"));
+            return Err(
+                Failure::new(Code::Refused, format!("`{name}` is not running"))
+                    .hint("see uc ps for one that is"),
+            );
         }
         let (tty, size) = (start.tty, start.size);
-        let session = self.engine.exec(&container.record.container_id, options(start)).await?;
+        let session = self
+            .engine
+            .exec(&container.record.container_id, options(start))
+            .await?;
         let (answers, receiver) = mpsc::channel(QUEUE);
         let node = self.clone();
         self.tasks.spawn(async move {
@@ -70,8 +76,14 @@ impl NodeService {
         Ok(ReceiverStream::new(receiver).boxed())
     }
 
-    /// Caller to command. Returns only when the caller's stream broke; at its regular end standard input is closed and the command goes on.
-    async fn feed(&self, exec_id: &str, mut incoming: impl Incoming<v1::ExecRequest>, mut input: Input) {
+    /// Caller to command. Returns only when the caller's stream broke; at its regular end standard
+    /// input is closed and the command goes on.
+    async fn feed(
+        &self,
+        exec_id: &str,
+        mut incoming: impl Incoming<v1::ExecRequest>,
+        mut input: Input,
+    ) {
         while let Some(request) = incoming.next().await {
             let Ok(request) = request else { return };
             match request.message {
@@ -89,7 +101,10 @@ impl NodeService {
     async fn drain(
         &self,
         exec_id: &str,
-        mut output: futures_util::stream::BoxStream<'static, Result<ExecOutput, crate::docker::EngineError>>,
+        mut output: futures_util::stream::BoxStream<
+            'static,
+            Result<ExecOutput, crate::docker::EngineError>,
+        >,
         answers: &mpsc::Sender<Result<v1::ExecResponse, Status>>,
     ) -> Result<i32, Failure> {
         let mut first = None;
@@ -101,8 +116,11 @@ impl NodeService {
             if first.is_none() {
                 first = Some(message.clone());
             }
-            let _closed_is_seen_elsewhere =
-                answers.send(Ok(v1::ExecResponse { message: Some(message) })).await;
+            let _closed_is_seen_elsewhere = answers
+                .send(Ok(v1::ExecResponse {
+                    message: Some(message),
+                }))
+                .await;
         }
         let code = self.engine.exec_exit_code(exec_id).await?;
         Ok(exit_code(code, first.as_ref()))
@@ -110,20 +128,34 @@ impl NodeService {
 
     /// A terminal of the wrong size is no reason to end a session.
     async fn resize(&self, exec_id: &str, size: Option<v1::TerminalSize>) {
-        let Some(size) = size.filter(|size| size.columns > 0 && size.rows > 0) else { return };
+        let Some(size) = size.filter(|size| size.columns > 0 && size.rows > 0) else {
+            return;
+        };
         let clamp = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
-        if let Err(error) = self.engine.exec_resize(exec_id, clamp(size.columns), clamp(size.rows)).await {
+        if let Err(error) = self
+            .engine
+            .exec_resize(exec_id, clamp(size.columns), clamp(size.rows))
+            .await
+        {
             tracing::debug!(%error, "cannot resize a terminal");
         }
     }
 }
 
-/// 127 for a command that does not exist, as every shell has it; engines before 23 say 126 and only tell in the output.
+/// 127 for a command that does not exist, as every shell has it; engines before 23 say 126 and only
+/// tell in the output.
 fn exit_code(code: i32, first: Option<&Answer>) -> i32 {
-    let (Some(Answer::Stdout(text) | Answer::Stderr(text)), 126) = (first, code) else { return code };
+    let (Some(Answer::Stdout(text) | Answer::Stderr(text)), 126) = (first, code) else {
+        return code;
+    };
     let text = String::from_utf8_lossy(text);
-    let unknown = text.contains("executable file not found") || text.contains("no such file or directory");
-    if text.starts_with("OCI runtime exec failed") && unknown { 127 } else { code }
+    let unknown =
+        text.contains("executable file not found") || text.contains("no such file or directory");
+    if text.starts_with("OCI runtime exec failed") && unknown {
+        127
+    } else {
+        code
+    }
 }
 
 /// The command's standard input.
@@ -134,14 +166,17 @@ struct Input {
 
 impl Input {
     async fn write(&mut self, bytes: &[u8]) {
-        let Some(writer) = &mut self.writer else { return };
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
         // A command that does not read any more is its own business.
         if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
             self.writer = None;
         }
     }
 
-    /// A terminal has no end of input but the character for it; closing its connection would also end its output.
+    /// A terminal has no end of input but the character for it; closing its connection would also
+    /// end its output.
     async fn end(&mut self) {
         if self.tty {
             self.write(&[END_OF_TRANSMISSION]).await;
@@ -152,7 +187,11 @@ impl Input {
 }
 
 fn options(start: v1::ExecStart) -> ExecOptions {
-    let command = if start.command.is_empty() { SHELL.map(str::to_owned).to_vec() } else { start.command };
+    let command = if start.command.is_empty() {
+        SHELL.map(str::to_owned).to_vec()
+    } else {
+        start.command
+    };
     ExecOptions {
         command,
         tty: start.tty,
@@ -170,23 +209,38 @@ mod tests {
     #[test]
     fn a_command_that_does_not_exist_is_127() {
         let said = |text: &str| Answer::Stdout(text.as_bytes().to_vec());
-        let not_found =
-            said("OCI runtime exec failed: exec: \"x\": executable file not found in $PATH: unknown\r\n");
+        let not_found = said(
+            "OCI runtime exec failed: exec: \"x\": executable file not found in $PATH: unknown\r\n",
+        );
         assert_eq!(exit_code(126, Some(&not_found)), 127);
         assert_eq!(exit_code(1, Some(&not_found)), 1);
-        let not_allowed = said("OCI runtime exec failed: exec: \"x\": permission denied: unknown\r\n");
+        let not_allowed =
+            said("OCI runtime exec failed: exec: \"x\": permission denied: unknown\r\n");
         assert_eq!(exit_code(126, Some(&not_allowed)), 126);
-        assert_eq!(exit_code(126, Some(&said("sh: executable file not found"))), 126);
+        assert_eq!(
+            exit_code(126, Some(&said("sh: executable file not found"))),
+            126
+        );
         assert_eq!(exit_code(126, None), 126);
     }
 
     #[test]
     fn no_command_is_a_shell() {
         let shell = options(v1::ExecStart::default()).command;
-        assert!(shell[2].contains("exec bash") && shell[2].contains("exec sh"), "{shell:?}");
-        let start =
-            v1::ExecStart { command: vec!["ls".into()], tty: true, user: "app".into(), ..Default::default() };
+        assert!(
+            shell[2].contains("exec bash") && shell[2].contains("exec sh"),
+            "{shell:?}"
+        );
+        let start = v1::ExecStart {
+            command: vec!["ls".into()],
+            tty: true,
+            user: "app".into(),
+            ..Default::default()
+        };
         let got = options(start);
-        assert_eq!((got.command, got.tty, got.user), (vec!["ls".to_owned()], true, "app".to_owned()));
+        assert_eq!(
+            (got.command, got.tty, got.user),
+            (vec!["ls".to_owned()], true, "app".to_owned())
+        );
     }
 }

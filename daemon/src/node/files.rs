@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use uc_api::content::CHUNK;
-use uc_api::v1;
 use uc_api::v1::file_part::Part;
-use uc_api::{Code, ContentHash, Failure};
+use uc_api::{Code, ContentHash, Failure, v1};
 
-use super::NodeService;
-use super::Replies;
+use super::{NodeService, Replies};
 use crate::files;
 
 /// What a container gets.
@@ -26,7 +23,10 @@ pub(super) struct Contents {
 impl NodeService {
     /// Which of these contents are not on this machine. Those that are count as used from now on.
     pub async fn missing_files(&self, hashes: &[String]) -> Result<Vec<String>, Failure> {
-        let hashes = hashes.iter().map(|hash| files::parse(hash)).collect::<Result<Vec<_>, _>>()?;
+        let hashes = hashes
+            .iter()
+            .map(|hash| files::parse(hash))
+            .collect::<Result<Vec<_>, _>>()?;
         let missing = self.files.missing(hashes).await?;
         Ok(missing.iter().map(ToString::to_string).collect())
     }
@@ -36,11 +36,16 @@ impl NodeService {
         let hash = files::parse(hash)?;
         let permit = self.files.outgoing().await;
         let (secret, archive) = self.files.archive(hash.clone()).await?;
-        let start = Part::Start(v1::FileStart { hash: hash.to_string(), secret });
+        let start = Part::Start(v1::FileStart {
+            hash: hash.to_string(),
+            secret,
+        });
         let mut offset = 0;
         let chunks = std::iter::from_fn(move || {
             let _until_it_is_gone = &permit;
-            let chunk = archive.get(offset..archive.len().min(offset + CHUNK))?.to_vec();
+            let chunk = archive
+                .get(offset..archive.len().min(offset + CHUNK))?
+                .to_vec();
             offset += chunk.len();
             (!chunk.is_empty()).then_some(Part::Chunk(chunk))
         });
@@ -51,15 +56,22 @@ impl NodeService {
     /// Everything of this kind that a replica needs; it must be here already.
     pub(super) async fn contents(&self, spec: &v1::ServiceSpec) -> Result<Contents, Failure> {
         let absent = |what: &str, hash: &ContentHash| {
-            Failure::new(Code::Refused, format!("{what} ({}) is not on this machine", hash.short()))
-                .hint("deploy again from the computer that has the compose file")
+            Failure::new(
+                Code::Refused,
+                format!("{what} ({}) is not on this machine", hash.short()),
+            )
+            .hint("deploy again from the computer that has the compose file")
         };
         let mut contents = Contents::default();
         for file in &spec.files {
             let hash = files::parse(&file.hash)?;
             let path = self.files.path(hash.clone(), file.secret).await;
             let path = path.map_err(|failure| {
-                if failure.code == Code::NotFound { absent(&file.name, &hash) } else { failure }
+                if failure.code == Code::NotFound {
+                    absent(&file.name, &hash)
+                } else {
+                    failure
+                }
             })?;
             contents.paths.insert(file.hash.clone(), path);
         }
@@ -67,12 +79,13 @@ impl NodeService {
             let what = format!("the value of {name}");
             let hash = files::parse(hash)?;
             let value = self.files.value(hash.clone()).await;
-            let value =
-                value.map_err(
-                    |failure| {
-                        if failure.code == Code::NotFound { absent(&what, &hash) } else { failure }
-                    },
-                )?;
+            let value = value.map_err(|failure| {
+                if failure.code == Code::NotFound {
+                    absent(&what, &hash)
+                } else {
+                    failure
+                }
+            })?;
             contents.secrets.insert(name.clone(), value);
         }
         Ok(contents)

@@ -1,22 +1,18 @@
-//! Commands that run inside a replica after its start and before its end. The container's labels hold them, so that they are the ones of the
-//! spec it was made from, whoever stops it later.
+//! Commands that run inside a replica after its start and before its end. The container's labels
+//! hold them, so that they are the ones of the spec it was made from, whoever stops it later.
 
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
-use uc_api::v1;
-use uc_api::{Code, Failure};
+use uc_api::{Code, Failure, v1};
 
 use super::NodeService;
-use crate::docker::Container;
-use crate::docker::EngineError;
-use crate::docker::ExecOptions;
-use crate::docker::ExecOutput;
-use crate::docker::logs;
+use crate::docker::{Container, EngineError, ExecOptions, ExecOutput, logs};
 
-/// All post-start hooks of a replica together. Compose has no limit; ours keeps a hook that waits for ever from holding a deployment.
+/// All post-start hooks of a replica together. Compose has no limit; ours keeps a hook that waits
+/// for ever from holding a deployment.
 const POST_START_LIMIT: Duration = Duration::from_mins(10);
 /// All pre-stop hooks together get at least so long, however short the grace period is.
 const PRE_STOP_LEAST: Duration = Duration::from_secs(10);
@@ -33,24 +29,31 @@ struct Ended {
 }
 
 impl NodeService {
-    /// Runs the post-start hooks of a container that was just started; the first that fails is the failure.
+    /// Runs the post-start hooks of a container that was just started; the first that fails is the
+    /// failure.
     pub(super) async fn after_start(&self, container: &Container) -> Result<(), Failure> {
         if container.post_start.is_empty() {
             return Ok(());
         }
-        let (id, name) = (&container.record.container_id, &container.record.container_name);
-        let ended = match timeout(POST_START_LIMIT, self.run_hooks(id, &container.post_start)).await {
+        let (id, name) = (
+            &container.record.container_id,
+            &container.record.container_name,
+        );
+        let ended = match timeout(POST_START_LIMIT, self.run_hooks(id, &container.post_start)).await
+        {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(ended)) => ended,
             Err(_) => {
                 let limit = POST_START_LIMIT.as_secs();
-                let message = format!("the post_start hooks of `{name}` took longer than {limit} s");
+                let message =
+                    format!("the post_start hooks of `{name}` took longer than {limit} s");
                 return Err(Failure::new(Code::TimedOut, message)
                     .log_tail(logs::tail(&*self.engine, id, OUTPUT_LINES).await));
             }
         };
         let message = format!("post_start hook of `{name}`: {}", ended.why);
-        // A hook that said nothing, or could not run because the container had ended: the container may say why.
+        // A hook that said nothing, or could not run because the container had ended: the container
+        // may say why.
         let log = match ended.output {
             output if output.is_empty() => logs::tail(&*self.engine, id, OUTPUT_LINES).await,
             output => output,
@@ -58,12 +61,16 @@ impl NodeService {
         Err(Failure::new(Code::Refused, message).log_tail(log))
     }
 
-    /// Runs the pre-stop hooks of a running container. A failure is told in our log only: a container must be stoppable.
+    /// Runs the pre-stop hooks of a running container. A failure is told in our log only: a
+    /// container must be stoppable.
     pub(super) async fn before_stop(&self, container: &Container, grace: Duration) {
         if container.pre_stop.is_empty() {
             return;
         }
-        let (id, name) = (&container.record.container_id, &container.record.container_name);
+        let (id, name) = (
+            &container.record.container_id,
+            &container.record.container_name,
+        );
         let limit = grace.max(PRE_STOP_LEAST);
         match timeout(limit, self.run_hooks(id, &container.pre_stop)).await {
             Ok(Ok(())) => {}
@@ -86,17 +93,29 @@ impl NodeService {
                 Ok(code) => format!("`{command}` exited with code {code}"),
                 Err(error) => format!("`{command}` could not run: {error}"),
             };
-            return Err(Ended { why, output: last_lines(&output) });
+            return Err(Ended {
+                why,
+                output: last_lines(&output),
+            });
         }
         Ok(())
     }
 
     /// The exit code; the end of what it says goes to `output`.
-    async fn run_hook(&self, id: &str, hook: &v1::Hook, output: &mut Vec<u8>) -> Result<i32, EngineError> {
+    async fn run_hook(
+        &self,
+        id: &str,
+        hook: &v1::Hook,
+        output: &mut Vec<u8>,
+    ) -> Result<i32, EngineError> {
         let options = ExecOptions {
             command: hook.command.clone(),
             tty: false,
-            environment: hook.environment.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            environment: hook
+                .environment
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect(),
             user: hook.user.clone(),
             working_dir: hook.working_dir.clone(),
             privileged: hook.privileged,
@@ -118,5 +137,10 @@ fn last_lines(output: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(OUTPUT_LINES);
-    lines.get(from..).unwrap_or_default().iter().map(|line| (*line).to_owned()).collect()
+    lines
+        .get(from..)
+        .unwrap_or_default()
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
 }

@@ -1,16 +1,14 @@
 //! Images that come from the client.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tonic::Status;
-use uc_api::v1;
 use uc_api::v1::push_image_request::Message;
-use uc_api::{Code, Failure};
+use uc_api::{Code, Failure, v1};
 
 use super::NodeService;
 
@@ -29,14 +27,21 @@ impl NodeService {
         Ok(missing)
     }
 
-    /// The first message names the image, the others are its archive. The sender is never read faster than the engine takes it in.
+    /// The first message names the image, the others are its archive. The sender is never read
+    /// faster than the engine takes it in.
     pub async fn load_image_from<S>(&self, mut incoming: S) -> Result<(), Failure>
     where
-        S: futures_util::Stream<Item = Result<v1::PushImageRequest, Status>> + Send + Unpin + 'static,
+        S: futures_util::Stream<Item = Result<v1::PushImageRequest, Status>>
+            + Send
+            + Unpin
+            + 'static,
     {
         let first = incoming.next().await.transpose().map_err(Failure::from)?;
         let Some(Message::Start(start)) = first.and_then(|request| request.message) else {
-            return Err(Failure::new(Code::Invalid, "the first message of an image must be its start"));
+            return Err(Failure::new(
+                Code::Invalid,
+                "the first message of an image must be its start",
+            ));
         };
         // The engine would only say that its connection broke; whose fault that was is known here.
         let senders_fault: Arc<OnceLock<Failure>> = Arc::default();
@@ -64,7 +69,10 @@ impl NodeService {
         let image = start.image;
         let loaded = self.engine.load(archive.boxed()).await;
         loaded.map_err(|error| {
-            let failure = senders_fault.get().cloned().unwrap_or_else(|| Failure::from(error));
+            let failure = senders_fault
+                .get()
+                .cloned()
+                .unwrap_or_else(|| Failure::from(error));
             let message = format!("cannot load image `{image}`: {}", failure.message);
             Failure { message, ..failure }
         })?;

@@ -4,33 +4,32 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
-use uc_api::v1;
-use uc_api::{Code, Failure};
+use uc_api::{Code, Failure, v1};
 
-use super::NodeService;
-use super::ports;
-use crate::docker::Container;
-use crate::docker::EngineError;
-use crate::docker::health;
-use crate::docker::health::Verdict;
-use crate::docker::health::Watched;
-use crate::docker::logs;
+use super::{NodeService, ports};
+use crate::docker::health::{Verdict, Watched};
+use crate::docker::{Container, EngineError, health, logs};
 
-/// Between two looks at a container that was just started: short while a person waits, then sparing.
+/// Between two looks at a container that was just started: short while a person waits, then
+/// sparing.
 const EARLY_POLL: Duration = Duration::from_millis(100);
 const LATE_POLL: Duration = Duration::from_millis(500);
 const EARLY: Duration = Duration::from_secs(10);
 /// Lines of the container's log in a failure.
 const LOG_TAIL: usize = 10;
-/// For the draining mark to be published before the stop signal. The local store takes milliseconds; when it does not answer, stopping
-/// goes on, for a machine that cannot write must still be able to stop its containers.
+/// For the draining mark to be published before the stop signal. The local store takes
+/// milliseconds; when it does not answer, stopping goes on, for a machine that cannot write must
+/// still be able to stop its containers.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
 /// Containers removed at a time by a reset.
 const PARALLEL_REMOVALS: usize = 8;
 
 impl NodeService {
     /// Starts a replica and waits until it serves. One that runs already is only waited for.
-    pub async fn start(&self, request: &v1::StartReplicaRequest) -> Result<v1::ReplicaRecord, Failure> {
+    pub async fn start(
+        &self,
+        request: &v1::StartReplicaRequest,
+    ) -> Result<v1::ReplicaRecord, Failure> {
         let container = self.managed(&request.container_id).await?;
         let id = &container.record.container_id;
         self.draining.clear(id);
@@ -48,7 +47,11 @@ impl NodeService {
         self.serving(id, monitor).await
     }
 
-    async fn serving(&self, id: &str, monitor: Option<Duration>) -> Result<v1::ReplicaRecord, Failure> {
+    async fn serving(
+        &self,
+        id: &str,
+        monitor: Option<Duration>,
+    ) -> Result<v1::ReplicaRecord, Failure> {
         let started = Instant::now();
         let mut healthy_since = None;
         loop {
@@ -61,7 +64,9 @@ impl NodeService {
             }
             let watched = Watched {
                 elapsed: started.elapsed(),
-                healthy: healthy_since.map(|since| since.elapsed()).unwrap_or_default(),
+                healthy: healthy_since
+                    .map(|since| since.elapsed())
+                    .unwrap_or_default(),
                 monitor,
             };
             let failure = match health::judge(&container, watched) {
@@ -76,7 +81,10 @@ impl NodeService {
                 }
                 Verdict::TimedOut(limit) => Failure::new(
                     Code::TimedOut,
-                    format!("`{name}` did not become healthy within {} s", limit.as_secs()),
+                    format!(
+                        "`{name}` did not become healthy within {} s",
+                        limit.as_secs()
+                    ),
                 ),
             };
             return Err(failure.log_tail(logs::tail(&*self.engine, id, LOG_TAIL).await));
@@ -88,21 +96,38 @@ impl NodeService {
         let record = &container.record;
         if let EngineError::PortTaken { .. } = error
             && let Ok(holders) = self.engine.port_holders().await
-            && let Some((port, holder)) = record.ports.iter().find_map(|port| ports::taken(port, &holders))
+            && let Some((port, holder)) = record
+                .ports
+                .iter()
+                .find_map(|port| ports::taken(port, &holders))
         {
             return ports::taken_by(&port, holder);
         }
         let failure = Failure::from(error);
-        let message = format!("cannot start `{}`: {}", record.container_name, failure.message);
-        let code = if failure.code == Code::Invalid { Code::Refused } else { failure.code };
-        Failure { code, message, ..failure }
+        let message = format!(
+            "cannot start `{}`: {}",
+            record.container_name, failure.message
+        );
+        let code = if failure.code == Code::Invalid {
+            Code::Refused
+        } else {
+            failure.code
+        };
+        Failure {
+            code,
+            message,
+            ..failure
+        }
     }
 
-    /// Marks it as draining, waits until that is published, and stops it. The mark stays until it is started again or removed.
+    /// Marks it as draining, waits until that is published, and stops it. The mark stays until it
+    /// is started again or removed.
     pub async fn stop(&self, request: &v1::StopReplicaRequest) -> Result<(), Failure> {
         let container = self.managed(&request.container_id).await?;
         let id = &container.record.container_id;
-        let grace = request.grace_ms.map_or(container.stop_grace, Duration::from_millis);
+        let grace = request
+            .grace_ms
+            .map_or(container.stop_grace, Duration::from_millis);
         if container.record.state() == v1::ReplicaState::Running {
             self.draining.mark(id);
             if !self.draining.published(id, PUBLISH_LIMIT).await {
@@ -117,7 +142,8 @@ impl NodeService {
         Ok(stopped?)
     }
 
-    /// Removes a replica and its anonymous volumes; one that still runs gets its stop signal and time first.
+    /// Removes a replica and its anonymous volumes; one that still runs gets its stop signal and
+    /// time first.
     pub async fn remove(&self, id: &str) -> Result<(), Failure> {
         let container = match self.managed(id).await {
             Err(failure) if failure.code == Code::NotFound => return Ok(()),
@@ -142,7 +168,8 @@ impl NodeService {
         Ok(())
     }
 
-    /// Removes every container that uc made here. Goes on after a failure, and then tells of the first.
+    /// Removes every container that uc made here. Goes on after a failure, and then tells of the
+    /// first.
     pub async fn remove_all(&self) -> Result<(), Failure> {
         let containers = self.engine.containers().await?;
         let count = containers.len();
@@ -154,7 +181,10 @@ impl NodeService {
             .await;
         let failed = failures.len();
         failures.into_iter().next().map_or(Ok(()), |first| {
-            let message = format!("{failed} of {count} containers could not be removed: {}", first.message);
+            let message = format!(
+                "{failed} of {count} containers could not be removed: {}",
+                first.message
+            );
             Err(Failure { message, ..first })
         })
     }

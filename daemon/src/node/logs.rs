@@ -5,16 +5,15 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use uc_api::v1;
 
-use super::NodeService;
-use super::Replies;
-use crate::docker::LogOptions;
-use crate::docker::logs;
+use super::{NodeService, Replies};
+use crate::docker::{LogOptions, logs};
 
 /// A replica that says nothing for so long does not hold up the others' lines.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 impl NodeService {
-    /// Lines in the order of time, as far as they arrive together. A replica whose log cannot be had is an entry that says why.
+    /// Lines in the order of time, as far as they arrive together. A replica whose log cannot be
+    /// had is an entry that says why.
     pub async fn logs_of(&self, request: v1::NodeLogsRequest) -> Replies<v1::LogEntry> {
         let asked = request.request.unwrap_or_default();
         let options = LogOptions {
@@ -42,7 +41,10 @@ impl NodeService {
                     };
                     sources.push((entry, lines));
                 }
-                Err(failure) => problems.push(Ok(v1::LogEntry { problem: failure.message, ..entry })),
+                Err(failure) => problems.push(Ok(v1::LogEntry {
+                    problem: failure.message,
+                    ..entry
+                })),
             }
         }
         let lines = logs::merge(sources, PATIENCE).map(|(entry, line)| {
@@ -53,18 +55,30 @@ impl NodeService {
                     message: line.message.to_vec(),
                     ..entry
                 },
-                Err(error) => v1::LogEntry { problem: error.to_string(), ..entry },
+                Err(error) => v1::LogEntry {
+                    problem: error.to_string(),
+                    ..entry
+                },
             })
         });
         let ended = self.cancel.clone().cancelled_owned();
-        futures_util::stream::iter(problems).chain(lines).take_until(ended).boxed()
+        futures_util::stream::iter(problems)
+            .chain(lines)
+            .take_until(ended)
+            .boxed()
     }
 
     fn entry(&self, container_id: String) -> v1::LogEntry {
         let identity = self.identity.borrow();
         v1::LogEntry {
-            machine_id: identity.as_ref().map(|identity| identity.machine.to_string()).unwrap_or_default(),
-            machine_name: identity.as_ref().map(|identity| identity.name.to_string()).unwrap_or_default(),
+            machine_id: identity
+                .as_ref()
+                .map(|identity| identity.machine.to_string())
+                .unwrap_or_default(),
+            machine_name: identity
+                .as_ref()
+                .map(|identity| identity.name.to_string())
+                .unwrap_or_default(),
             container_id,
             ..Default::default()
         }

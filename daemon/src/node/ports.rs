@@ -1,28 +1,31 @@
-//! Are the ports free that a replica wants to publish? Asked before anything is pulled, so that the answer comes at once.
+//! Are the ports free that a replica wants to publish? Asked before anything is pulled, so that the
+//! answer comes at once.
 
 use std::io;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use tokio::net::TcpSocket;
-use tokio::net::UdpSocket;
-use uc_api::v1;
-use uc_api::{Code, Failure};
+use tokio::net::{TcpSocket, UdpSocket};
+use uc_api::{Code, Failure, v1};
 
 use crate::docker::PortHolder;
 
-/// Refuses a spec whose published ports others hold; of a range, one free port is enough. A port that another replica of the same service
-/// holds is let through: that replica may be about to be replaced, and starting finds out.
+/// Refuses a spec whose published ports others hold; of a range, one free port is enough. A port
+/// that another replica of the same service holds is let through: that replica may be about to be
+/// replaced, and starting finds out.
 pub(super) async fn check(spec: &v1::ServiceSpec, holders: &[PortHolder]) -> Result<(), Failure> {
     // The ports of a container of another network are not published.
-    let published = spec.ports.iter().filter(|port| port.published_port != 0 && spec.network_mode.is_empty());
+    let published = spec
+        .ports
+        .iter()
+        .filter(|port| port.published_port != 0 && spec.network_mode.is_empty());
     for port in published {
         let mut refused = None;
         let mut possible = false;
         for one in choices(port) {
             let found = match holder_of(&one, holders) {
-                Some(holder) if holder.project == spec.project && holder.service == spec.name => Ok(()),
+                Some(holder) if holder.project == spec.project && holder.service == spec.name => {
+                    Ok(())
+                }
                 Some(holder) => Err(taken_by(&one, holder)),
                 None => probe(&one).await,
             };
@@ -56,13 +59,15 @@ fn choices(port: &v1::PortSpec) -> impl Iterator<Item = v1::PortSpec> {
     })
 }
 
-/// Who of the containers makes a port impossible: of a range, whoever has the first if all are held.
+/// Who of the containers makes a port impossible: of a range, whoever has the first if all are
+/// held.
 pub(super) fn taken<'a>(
     port: &v1::PortSpec,
     holders: &'a [PortHolder],
 ) -> Option<(v1::PortSpec, &'a PortHolder)> {
-    let held: Option<Vec<_>> =
-        choices(port).map(|one| holder_of(&one, holders).map(|holder| (one, holder))).collect();
+    let held: Option<Vec<_>> = choices(port)
+        .map(|one| holder_of(&one, holders).map(|holder| (one, holder)))
+        .collect();
     held?.into_iter().next()
 }
 
@@ -80,10 +85,16 @@ pub(super) fn taken_by(port: &v1::PortSpec, holder: &PortHolder) -> Failure {
     let whose = if holder.service.is_empty() {
         format!("container `{}`", holder.container_name)
     } else {
-        format!("`{}/{}` (container `{}`)", holder.project, holder.service, holder.container_name)
+        format!(
+            "`{}/{}` (container `{}`)",
+            holder.project, holder.service, holder.container_name
+        )
     };
-    Failure::new(Code::Refused, format!("port {} is taken by {whose}", named(port)))
-        .hint("publish another port, or remove what has it")
+    Failure::new(
+        Code::Refused,
+        format!("port {} is taken by {whose}", named(port)),
+    )
+    .hint("publish another port, or remove what has it")
 }
 
 fn named(port: &v1::PortSpec) -> String {
@@ -114,13 +125,18 @@ fn overlap(a: &str, b: &str) -> bool {
     a == b || all(a) || all(b)
 }
 
-/// Takes the port for a moment, without listening on it, to learn whether a process of the machine has it.
+/// Takes the port for a moment, without listening on it, to learn whether a process of the machine
+/// has it.
 async fn probe(port: &v1::PortSpec) -> Result<(), Failure> {
-    let ip = port.host_ip.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let ip = port
+        .host_ip
+        .parse()
+        .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let address = SocketAddr::new(ip, u16::try_from(port.published_port).unwrap_or(u16::MAX));
     let bound = match transport(port) {
         v1::Protocol::Udp => UdpSocket::bind(address).await.map(drop),
-        // Starting will tell: there is no socket for it in the standard library, and hardly a machine that has it.
+        // Starting will tell: there is no socket for it in the standard library, and hardly a
+        // machine that has it.
         v1::Protocol::Sctp => Ok(()),
         _ => bind_tcp(address),
     };
@@ -129,10 +145,16 @@ async fn probe(port: &v1::PortSpec) -> Result<(), Failure> {
             Code::Refused,
             format!("port {} is taken by a process of this machine", named(port)),
         )
-        .hint(format!("see which: ss -lntup 'sport = :{}'; or publish another port", port.published_port))),
+        .hint(format!(
+            "see which: ss -lntup 'sport = :{}'; or publish another port",
+            port.published_port
+        ))),
         Err(io::ErrorKind::AddrNotAvailable) => Err(Failure::new(
             Code::Refused,
-            format!("port {}: {ip} is not an address of this machine", named(port)),
+            format!(
+                "port {}: {ip} is not an address of this machine",
+                named(port)
+            ),
         )
         .hint("publish on an address the machine has, or on all of them")),
         // Not allowed to try (a daemon without root): starting will tell.
@@ -141,7 +163,11 @@ async fn probe(port: &v1::PortSpec) -> Result<(), Failure> {
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<()> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
     // Connections of an ended listener that only wait for their time to run out do not count.
     socket.set_reuseaddr(true)?;
     socket.bind(address)
@@ -174,7 +200,11 @@ mod tests {
         PortHolder {
             container_id: "abc".into(),
             container_name: "one".into(),
-            project: if service.is_empty() { String::new() } else { "shop".into() },
+            project: if service.is_empty() {
+                String::new()
+            } else {
+                "shop".into()
+            },
             service: service.into(),
             host_ip: host_ip.into(),
             port,
@@ -185,12 +215,20 @@ mod tests {
     #[tokio::test]
     async fn a_port_of_another_container_is_refused_with_its_name() {
         let spec = spec(port("", 1));
-        let refused = check(&spec, &[holder("db", "0.0.0.0", 1)]).await.unwrap_err();
+        let refused = check(&spec, &[holder("db", "0.0.0.0", 1)])
+            .await
+            .unwrap_err();
         assert_eq!(refused.code, Code::Refused);
-        assert_eq!(refused.message, "port 1/tcp is taken by `shop/db` (container `one`)");
+        assert_eq!(
+            refused.message,
+            "port 1/tcp is taken by `shop/db` (container `one`)"
+        );
         let refused = check(&spec, &[holder("", "::", 1)]).await.unwrap_err();
         assert_eq!(refused.message, "port 1/tcp is taken by container `one`");
-        assert!(check(&spec, &[holder("web", "0.0.0.0", 1)]).await.is_ok(), "its own old replica may go");
+        assert!(
+            check(&spec, &[holder("web", "0.0.0.0", 1)]).await.is_ok(),
+            "its own old replica may go"
+        );
     }
 
     #[test]
@@ -200,19 +238,31 @@ mod tests {
         assert!(holder_of(&port("127.0.0.1", 80), &holders).is_some());
         assert!(holder_of(&port("", 80), &holders).is_some());
         assert!(holder_of(&port("", 81), &holders).is_none());
-        let udp = v1::PortSpec { protocol: v1::Protocol::Udp.into(), ..port("", 80) };
+        let udp = v1::PortSpec {
+            protocol: v1::Protocol::Udp.into(),
+            ..port("", 80)
+        };
         assert!(holder_of(&udp, &holders).is_none());
-        let unsaid = v1::PortSpec { protocol: 0, ..port("", 80) };
+        let unsaid = v1::PortSpec {
+            protocol: 0,
+            ..port("", 80)
+        };
         assert!(holder_of(&unsaid, &holders).is_some(), "tcp is the default");
     }
 
     #[tokio::test]
     async fn a_port_of_a_process_is_refused() {
-        // Ports of 127.0.0.1 are taken by others as soon as they are free; one of an address of our own is not.
+        // Ports of 127.0.0.1 are taken by others as soon as they are free; one of an address of our
+        // own is not.
         let listener = tokio::net::TcpListener::bind("127.53.0.2:0").await.unwrap();
         let taken = listener.local_addr().unwrap().port();
-        let refused = check(&spec(port("127.53.0.2", taken)), &[]).await.unwrap_err();
-        assert!(refused.message.contains("a process of this machine"), "{refused}");
+        let refused = check(&spec(port("127.53.0.2", taken)), &[])
+            .await
+            .unwrap_err();
+        assert!(
+            refused.message.contains("a process of this machine"),
+            "{refused}"
+        );
         assert!(refused.hint.unwrap().contains(&taken.to_string()));
         drop(listener);
         assert!(check(&spec(port("127.53.0.2", taken)), &[]).await.is_ok());
@@ -220,33 +270,55 @@ mod tests {
 
     #[tokio::test]
     async fn one_free_port_of_a_range_is_enough() {
-        let range =
-            |first, last: u16| v1::PortSpec { published_last: last.into(), ..port("127.0.0.1", first) };
+        let range = |first, last: u16| v1::PortSpec {
+            published_last: last.into(),
+            ..port("127.0.0.1", first)
+        };
         let holders = [holder("db", "0.0.0.0", 8000), holder("", "0.0.0.0", 8001)];
         let refused = check(&spec(range(8000, 8001)), &holders).await.unwrap_err();
         assert_eq!(
             refused.message,
             "no port of 127.0.0.1:8000-8001/tcp is free: port 127.0.0.1:8000/tcp is taken by `shop/db` (container `one`)"
         );
-        let host = v1::ServiceSpec { network_mode: "host".into(), ..spec(range(8000, 8001)) };
+        let host = v1::ServiceSpec {
+            network_mode: "host".into(),
+            ..spec(range(8000, 8001))
+        };
         assert!(check(&host, &holders).await.is_ok(), "nothing is published");
-        let own = [holder("db", "0.0.0.0", 8000), holder("web", "0.0.0.0", 8001)];
-        assert!(check(&spec(range(8000, 8001)), &own).await.is_ok(), "its own old replica may go");
-        assert!(taken(&range(8000, 8001), &holders).is_some_and(|(port, _)| port.published_port == 8000));
+        let own = [
+            holder("db", "0.0.0.0", 8000),
+            holder("web", "0.0.0.0", 8001),
+        ];
+        assert!(
+            check(&spec(range(8000, 8001)), &own).await.is_ok(),
+            "its own old replica may go"
+        );
+        assert!(
+            taken(&range(8000, 8001), &holders)
+                .is_some_and(|(port, _)| port.published_port == 8000)
+        );
         assert!(taken(&range(8000, 8002), &holders).is_none());
     }
 
     #[test]
     fn protocols_are_told_apart() {
-        let sctp = v1::PortSpec { protocol: v1::Protocol::Sctp.into(), ..port("", 80) };
+        let sctp = v1::PortSpec {
+            protocol: v1::Protocol::Sctp.into(),
+            ..port("", 80)
+        };
         assert_eq!(named(&sctp), "80/sctp");
         assert!(holder_of(&sctp, &[holder("db", "", 80)]).is_none());
     }
 
     #[tokio::test]
     async fn an_address_of_another_machine_is_refused() {
-        let refused = check(&spec(port("203.0.113.1", 8080)), &[]).await.unwrap_err();
-        assert!(refused.message.contains("not an address of this machine"), "{refused}");
+        let refused = check(&spec(port("203.0.113.1", 8080)), &[])
+            .await
+            .unwrap_err();
+        assert!(
+            refused.message.contains("not an address of this machine"),
+            "{refused}"
+        );
     }
 
     #[tokio::test]

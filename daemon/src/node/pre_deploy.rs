@@ -1,5 +1,6 @@
-//! The command that runs once before a deployment changes a service (`x-pre_deploy`): in a container of its own, made like a replica of the
-//! service, that is none. It has no published ports, no names and no healthcheck, is never started again, and is gone when its end is told.
+//! The command that runs once before a deployment changes a service (`x-pre_deploy`): in a
+//! container of its own, made like a replica of the service, that is none. It has no published
+//! ports, no names and no healthcheck, is never started again, and is gone when its end is told.
 //! One that outlives its daemon is removed by the next.
 
 use std::time::Duration;
@@ -9,10 +10,9 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use uc_api::layout::label;
-use uc_api::v1;
 use uc_api::v1::create_replica_event::Event as Created;
 use uc_api::v1::run_pre_deploy_event::Event;
-use uc_api::{Code, Failure};
+use uc_api::{Code, Failure, v1};
 
 use super::{NodeService, QUEUE, Replies};
 use crate::docker::{EngineError, LogOptions, logs};
@@ -25,7 +25,8 @@ const POLL: Duration = Duration::from_millis(100);
 const LOG_TAIL: usize = 10;
 
 impl NodeService {
-    /// Runs it in a task of its own; the stream says how it goes. If the caller goes away, the command is killed.
+    /// Runs it in a task of its own; the stream says how it goes. If the caller goes away, the
+    /// command is killed.
     pub fn run_pre_deploy_from(
         &self,
         request: v1::RunPreDeployRequest,
@@ -39,7 +40,11 @@ impl NodeService {
                 format!("service `{}` has no pre-deploy command", spec.name),
             ));
         }
-        let limit = if hook.timeout_ms == 0 { TIMEOUT } else { Duration::from_millis(hook.timeout_ms) };
+        let limit = if hook.timeout_ms == 0 {
+            TIMEOUT
+        } else {
+            Duration::from_millis(hook.timeout_ms)
+        };
         let (events, receiver) = mpsc::channel(QUEUE);
         let mark = format!("{}-{:016x}", self.runner, rand::random::<u64>());
         let create = v1::CreateReplicaRequest {
@@ -71,15 +76,24 @@ impl NodeService {
 
     /// Removes containers of pre-deploy commands that another life of this daemon ran.
     pub async fn remove_left_pre_deploys(&self) -> Result<(), EngineError> {
-        let removed = self.remove_pre_deploys(|hook| !hook.starts_with(&*self.runner)).await?;
+        let removed = self
+            .remove_pre_deploys(|hook| !hook.starts_with(&*self.runner))
+            .await?;
         if removed > 0 {
-            tracing::info!(removed, "containers that were left of pre-deploy commands are removed");
+            tracing::info!(
+                removed,
+                "containers that were left of pre-deploy commands are removed"
+            );
         }
         Ok(())
     }
 
-    /// By mark and not by id: a container may have been made although nobody was told of it any more.
-    async fn remove_pre_deploys(&self, which: impl Fn(&str) -> bool + Send) -> Result<usize, EngineError> {
+    /// By mark and not by id: a container may have been made although nobody was told of it any
+    /// more.
+    async fn remove_pre_deploys(
+        &self,
+        which: impl Fn(&str) -> bool + Send,
+    ) -> Result<usize, EngineError> {
         let mut removed = 0;
         for container in self.engine.containers().await? {
             if !container.hook.is_empty() && which(&container.hook) {
@@ -93,19 +107,34 @@ impl NodeService {
 
 /// The service's spec as far as a command that runs once has a use for it.
 fn container_spec(spec: v1::ServiceSpec, hook: v1::PreDeploy, mark: &str) -> v1::ServiceSpec {
-    let v1::ServiceSpec { mut labels, mut environment, mut secret_environment, user, .. } = spec.clone();
+    let v1::ServiceSpec {
+        mut labels,
+        mut environment,
+        mut secret_environment,
+        user,
+        ..
+    } = spec.clone();
     labels.insert(label::HOOK.to_owned(), mark.to_owned());
     // What the command says itself wins, over secrets too.
     secret_environment.retain(|name, _| !hook.environment.contains_key(name));
     environment.extend(hook.environment);
     v1::ServiceSpec {
-        command: Some(v1::StringList { values: hook.command }),
+        command: Some(v1::StringList {
+            values: hook.command,
+        }),
         labels,
         environment,
         secret_environment,
-        user: if hook.user.is_empty() { user } else { hook.user },
+        user: if hook.user.is_empty() {
+            user
+        } else {
+            hook.user
+        },
         privileged: hook.privileged.unwrap_or(spec.privileged),
-        healthcheck: Some(v1::Healthcheck { test: vec!["NONE".to_owned()], ..v1::Healthcheck::default() }),
+        healthcheck: Some(v1::Healthcheck {
+            test: vec!["NONE".to_owned()],
+            ..v1::Healthcheck::default()
+        }),
         restart: v1::RestartPolicy::No.into(),
         restart_attempts: 0,
         ports: Vec::new(),
@@ -132,7 +161,11 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// The command's exit code.
-    async fn to_end(&self, create: v1::CreateReplicaRequest, limit: Duration) -> Result<i32, Failure> {
+    async fn to_end(
+        &self,
+        create: v1::CreateReplicaRequest,
+        limit: Duration,
+    ) -> Result<i32, Failure> {
         if let Err(error) = self.node.remove_left_pre_deploys().await {
             tracing::warn!(%error, "what an earlier pre-deploy command left cannot be removed");
         }
@@ -146,8 +179,10 @@ impl Run<'_> {
             return ended;
         }
         let log_tail = logs::tail(&*self.node.engine, &id, LOG_TAIL).await;
-        let message =
-            format!("the pre-deploy command did not end within {} s and was killed", limit.as_secs_f64());
+        let message = format!(
+            "the pre-deploy command did not end within {} s and was killed",
+            limit.as_secs_f64()
+        );
         Err(Failure::new(Code::TimedOut, message)
             .log_tail(log_tail)
             .hint("give it more time with `timeout` in `x-pre_deploy`"))
@@ -162,11 +197,17 @@ impl Run<'_> {
                 None => {}
             }
         }
-        Err(Failure::new(Code::Internal, "the container of the pre-deploy command was not made"))
+        Err(Failure::new(
+            Code::Internal,
+            "the container of the pre-deploy command was not made",
+        ))
     }
 
     async fn watch(&self, id: &str) -> Result<i32, Failure> {
-        let options = LogOptions { follow: true, ..LogOptions::default() };
+        let options = LogOptions {
+            follow: true,
+            ..LogOptions::default()
+        };
         // A log that cannot be read (the driver may keep none) is no reason to fail.
         if let Ok(mut lines) = self.node.engine.logs(id, options).await {
             while let Some(Ok(line)) = lines.next().await {

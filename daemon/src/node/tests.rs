@@ -1,7 +1,6 @@
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
 use uc_api::v1::create_replica_event::Event;
 use uc_api::v1::exec_request::Message as Asked;
@@ -9,10 +8,8 @@ use uc_api::v1::exec_response::Message as Answer;
 use uc_api::v1::push_image_request::Message as Push;
 
 use super::*;
-use crate::docker::fake::ARCHIVE;
-use crate::docker::fake::FakeEngine;
-use crate::docker::suite::IMAGE;
-use crate::docker::suite::service;
+use crate::docker::fake::{ARCHIVE, FakeEngine};
+use crate::docker::suite::{IMAGE, service};
 
 pub(crate) struct Bench {
     pub(crate) engine: FakeEngine,
@@ -39,23 +36,43 @@ pub(crate) fn bench() -> Bench {
     let cancel = CancellationToken::new();
     let state = tempfile::tempdir().unwrap();
     let files = Files::new(state.path().join("files"));
-    let node = NodeService::new(Arc::new(engine.clone()), files, receiver, Draining::new(), cancel.clone());
-    Bench { engine, node, identity, cancel, state }
+    let node = NodeService::new(
+        Arc::new(engine.clone()),
+        files,
+        receiver,
+        Draining::new(),
+        cancel.clone(),
+    );
+    Bench {
+        engine,
+        node,
+        identity,
+        cancel,
+        state,
+    }
 }
 
 pub(crate) async fn create(
     node: &NodeService,
     spec: v1::ServiceSpec,
 ) -> Result<(Vec<String>, String), Failure> {
-    let request =
-        v1::CreateReplicaRequest { spec: Some(spec), revision: "r1".into(), deployment_id: "d1".into() };
-    let mut events = Node::create_replica(node, Request::new(request)).await?.into_inner();
+    let request = v1::CreateReplicaRequest {
+        spec: Some(spec),
+        revision: "r1".into(),
+        deployment_id: "d1".into(),
+    };
+    let mut events = Node::create_replica(node, Request::new(request))
+        .await?
+        .into_inner();
     let mut progress = Vec::new();
     while let Some(event) = events.next().await {
         match event?.event.unwrap() {
             Event::Progress(text) => progress.push(text),
             Event::ContainerId(id) => {
-                assert!(events.next().await.is_none(), "the container is the last message");
+                assert!(
+                    events.next().await.is_none(),
+                    "the container is the last message"
+                );
                 return Ok((progress, id));
             }
         }
@@ -64,7 +81,10 @@ pub(crate) async fn create(
 }
 
 pub(crate) async fn start(node: &NodeService, id: &str) -> Result<v1::ReplicaRecord, Failure> {
-    let request = v1::StartReplicaRequest { container_id: id.to_owned(), ..Default::default() };
+    let request = v1::StartReplicaRequest {
+        container_id: id.to_owned(),
+        ..Default::default()
+    };
     let reply = Node::start_replica(node, Request::new(request)).await?;
     Ok(reply.into_inner().replica.unwrap())
 }
@@ -85,7 +105,12 @@ impl Bench {
     }
 
     async fn stop(&self, id: &str) -> Result<(), Failure> {
-        self.node.stop(&v1::StopReplicaRequest { container_id: id.into(), grace_ms: Some(0) }).await
+        self.node
+            .stop(&v1::StopReplicaRequest {
+                container_id: id.into(),
+                grace_ms: Some(0),
+            })
+            .await
     }
 }
 
@@ -100,17 +125,35 @@ async fn a_replica_is_created_and_not_started() {
     let observed = bench.node.observe_now().await.unwrap();
     assert_eq!(observed.replicas.len(), 1);
     let record = &observed.replicas[0];
-    assert_eq!((record.container_id.as_str(), record.state()), (id.as_str(), v1::ReplicaState::Created));
-    assert_eq!((record.project.as_str(), record.service.as_str()), ("suite", "web"));
+    assert_eq!(
+        (record.container_id.as_str(), record.state()),
+        (id.as_str(), v1::ReplicaState::Created)
+    );
+    assert_eq!(
+        (record.project.as_str(), record.service.as_str()),
+        ("suite", "web")
+    );
     assert_eq!(record.revision, "r1");
-    assert!(record.container_name.starts_with("suite-web-"), "{}", record.container_name);
+    assert!(
+        record.container_name.starts_with("suite-web-"),
+        "{}",
+        record.container_name
+    );
 }
 
 #[tokio::test]
 async fn failures_name_the_machine() {
     let bench = bench();
-    let failure = bench.refused(v1::ServiceSpec { image: "a b".into(), ..service("web", "true") }).await;
-    assert_eq!((failure.code, failure.machine.as_deref()), (Code::Invalid, Some("m1")));
+    let failure = bench
+        .refused(v1::ServiceSpec {
+            image: "a b".into(),
+            ..service("web", "true")
+        })
+        .await;
+    assert_eq!(
+        (failure.code, failure.machine.as_deref()),
+        (Code::Invalid, Some("m1"))
+    );
     assert!(failure.message.contains("`a b`"), "{failure:?}");
 }
 
@@ -121,8 +164,19 @@ async fn a_machine_without_cluster_creates_nothing() {
     let failure = bench.refused(service("web", "true")).await;
     assert_eq!(failure.code, Code::Refused);
     assert!(hint(&failure).contains("uc machine"), "{failure:?}");
-    let volume = v1::VolumeSpec { name: "v".into(), ..Default::default() };
-    assert_eq!(bench.node.create_volume_from(&volume).await.unwrap_err().code, Code::Refused);
+    let volume = v1::VolumeSpec {
+        name: "v".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        bench
+            .node
+            .create_volume_from(&volume)
+            .await
+            .unwrap_err()
+            .code,
+        Code::Refused
+    );
     assert!(bench.node.observe_now().await.unwrap().replicas.is_empty());
 }
 
@@ -137,28 +191,46 @@ async fn images_are_pulled_by_policy() {
     };
     use v1::PullPolicy as Policy;
     // Here: not asked for again.
-    let (progress, _) = create(&bench.node, with(IMAGE, Policy::Unspecified, false)).await.unwrap();
+    let (progress, _) = create(&bench.node, with(IMAGE, Policy::Unspecified, false))
+        .await
+        .unwrap();
     assert!(progress.is_empty());
     // Not here, but in the registry.
     bench.engine.add_to_registry("web:2");
     let never = bench.refused(with("web:2", Policy::Never, false)).await;
     assert_eq!(never.code, Code::Refused);
-    assert!(never.message.contains("`web:2` is not on this machine") && hint(&never).contains("never"));
-    let (progress, _) = create(&bench.node, with("web:2", Policy::Missing, false)).await.unwrap();
+    assert!(
+        never.message.contains("`web:2` is not on this machine") && hint(&never).contains("never")
+    );
+    let (progress, _) = create(&bench.node, with("web:2", Policy::Missing, false))
+        .await
+        .unwrap();
     assert_eq!(progress.first().map(String::as_str), Some("pulling web:2"));
     assert_eq!(progress.last().map(String::as_str), Some("pulled web:2"));
-    let (progress, _) = create(&bench.node, with("web:2", Policy::Always, false)).await.unwrap();
+    let (progress, _) = create(&bench.node, with("web:2", Policy::Always, false))
+        .await
+        .unwrap();
     assert!(!progress.is_empty());
     // Here, but the registry must be asked and does not answer.
     let always = bench.refused(with(IMAGE, Policy::Always, false)).await;
     assert_eq!(always.code, Code::Unreachable);
-    assert!(always.message.contains(IMAGE) && hint(&always).contains("registry"), "{always:?}");
+    assert!(
+        always.message.contains(IMAGE) && hint(&always).contains("registry"),
+        "{always:?}"
+    );
     // Built images are never pulled.
     bench.engine.add_to_registry("built:1");
     let built = bench.refused(with("built:1", Policy::Always, true)).await;
     assert_eq!(built.code, Code::Refused);
-    assert!(built.message.contains("`built:1`") && hint(&built).contains("deploy again"), "{built:?}");
-    assert!(create(&bench.node, with(IMAGE, Policy::Always, true)).await.is_ok());
+    assert!(
+        built.message.contains("`built:1`") && hint(&built).contains("deploy again"),
+        "{built:?}"
+    );
+    assert!(
+        create(&bench.node, with(IMAGE, Policy::Always, true))
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
@@ -170,13 +242,20 @@ async fn a_missing_volume_is_refused_and_not_made() {
         target: "/data".into(),
         ..Default::default()
     };
-    let spec = v1::ServiceSpec { mounts: vec![mount], ..service("web", "true") };
+    let spec = v1::ServiceSpec {
+        mounts: vec![mount],
+        ..service("web", "true")
+    };
     let failure = bench.refused(spec.clone()).await;
     assert_eq!(
         (failure.code, failure.message.as_str()),
         (Code::Refused, "volume `shop_data` does not exist")
     );
-    let volume = v1::VolumeSpec { project: "suite".into(), name: "shop_data".into(), ..Default::default() };
+    let volume = v1::VolumeSpec {
+        project: "suite".into(),
+        name: "shop_data".into(),
+        ..Default::default()
+    };
     bench.node.create_volume_from(&volume).await.unwrap();
     bench.create(spec).await.unwrap();
     let volumes = bench.node.observe_now().await.unwrap().volumes;
@@ -187,27 +266,55 @@ async fn a_missing_volume_is_refused_and_not_made() {
 async fn volumes_are_made_once_and_never_changed() {
     let bench = bench();
     let node = &bench.node;
-    let volume = v1::VolumeSpec { project: "suite".into(), name: "v".into(), ..Default::default() };
+    let volume = v1::VolumeSpec {
+        project: "suite".into(),
+        name: "v".into(),
+        ..Default::default()
+    };
     node.create_volume_from(&volume).await.unwrap();
     node.create_volume_from(&volume).await.unwrap();
-    let other =
-        v1::VolumeSpec { driver_opts: [("type".to_owned(), "nfs".to_owned())].into(), ..volume.clone() };
+    let other = v1::VolumeSpec {
+        driver_opts: [("type".to_owned(), "nfs".to_owned())].into(),
+        ..volume.clone()
+    };
     let failure = node.create_volume_from(&other).await.unwrap_err();
-    assert!(failure.message.contains("exists with other settings"), "{failure:?}");
-    let external = v1::VolumeSpec { external: true, ..volume };
+    assert!(
+        failure.message.contains("exists with other settings"),
+        "{failure:?}"
+    );
+    let external = v1::VolumeSpec {
+        external: true,
+        ..volume
+    };
     node.create_volume_from(&external).await.unwrap();
-    let missing = v1::VolumeSpec { name: "w".into(), ..external };
+    let missing = v1::VolumeSpec {
+        name: "w".into(),
+        ..external
+    };
     let failure = node.create_volume_from(&missing).await.unwrap_err();
-    assert!(hint(&failure).contains("docker volume create w"), "{failure:?}");
-    let bad = v1::VolumeSpec { name: "../etc".into(), ..Default::default() };
-    assert_eq!(node.create_volume_from(&bad).await.unwrap_err().code, Code::Invalid);
+    assert!(
+        hint(&failure).contains("docker volume create w"),
+        "{failure:?}"
+    );
+    let bad = v1::VolumeSpec {
+        name: "../etc".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        node.create_volume_from(&bad).await.unwrap_err().code,
+        Code::Invalid
+    );
 }
 
 #[tokio::test]
 async fn a_taken_port_is_refused_before_and_at_the_start() {
     let bench = bench();
     // Free on the machine the test runs on, or the probe would find it.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let ports = vec![v1::PortSpec {
         container_port: 80,
         published_port: port.into(),
@@ -215,18 +322,31 @@ async fn a_taken_port_is_refused_before_and_at_the_start() {
         protocol: v1::Protocol::Tcp.into(),
         ..Default::default()
     }];
-    let web = v1::ServiceSpec { ports: ports.clone(), ..service("web", "sleep 1000") };
+    let web = v1::ServiceSpec {
+        ports: ports.clone(),
+        ..service("web", "sleep 1000")
+    };
     let first = bench.create(web.clone()).await.unwrap();
     bench.engine.start(&first).await.unwrap();
-    let db = v1::ServiceSpec { ports, ..service("db", "sleep 1000") };
+    let db = v1::ServiceSpec {
+        ports,
+        ..service("db", "sleep 1000")
+    };
     let failure = bench.refused(db).await;
     assert_eq!(failure.code, Code::Refused);
-    assert!(failure.message.contains("is taken by `suite/web`"), "{failure:?}");
-    // The next revision of the same service may be made, to be started when the old one has stopped.
+    assert!(
+        failure.message.contains("is taken by `suite/web`"),
+        "{failure:?}"
+    );
+    // The next revision of the same service may be made, to be started when the old one has
+    // stopped.
     let second = bench.create(web).await.unwrap();
     let failure = start(&bench.node, &second).await.unwrap_err();
     assert_eq!(failure.code, Code::Refused);
-    assert!(failure.message.contains("is taken by `suite/web`"), "{failure:?}");
+    assert!(
+        failure.message.contains("is taken by `suite/web`"),
+        "{failure:?}"
+    );
     bench.stop(&first).await.unwrap();
     bench.engine.start(&second).await.unwrap();
 }
@@ -241,11 +361,22 @@ async fn without_healthcheck_a_replica_must_run_for_a_while() {
     assert!(began.elapsed() >= Duration::from_secs(2) && began.elapsed() < Duration::from_secs(3));
     // One that runs already is looked at again, for as long as asked.
     let began = Instant::now();
-    let request = v1::StartReplicaRequest { container_id: id.clone(), monitor_ms: 5000, no_wait: false };
+    let request = v1::StartReplicaRequest {
+        container_id: id.clone(),
+        monitor_ms: 5000,
+        no_wait: false,
+    };
     bench.node.start(&request).await.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(5));
     let began = Instant::now();
-    bench.node.start(&v1::StartReplicaRequest { no_wait: true, ..request }).await.unwrap();
+    bench
+        .node
+        .start(&v1::StartReplicaRequest {
+            no_wait: true,
+            ..request
+        })
+        .await
+        .unwrap();
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
@@ -260,7 +391,12 @@ async fn one_that_exits_is_a_failure_with_its_last_lines() {
         let id = bench.create(spec).await.unwrap();
         let failure = start(&bench.node, &id).await.unwrap_err();
         assert_eq!(failure.code, Code::Refused);
-        assert!(failure.message.ends_with("does not serve: it exited with code 3"), "{failure:?}");
+        assert!(
+            failure
+                .message
+                .ends_with("does not serve: it exited with code 3"),
+            "{failure:?}"
+        );
         assert_eq!(failure.log_tail.len(), 10);
         assert_eq!(failure.log_tail[9], "line 12");
         bench.node.remove(&id).await.unwrap();
@@ -270,9 +406,15 @@ async fn one_that_exits_is_a_failure_with_its_last_lines() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_ends_well_has_served() {
     let bench = bench();
-    let id = bench.create(service("job", "echo done; exit 0")).await.unwrap();
+    let id = bench
+        .create(service("job", "echo done; exit 0"))
+        .await
+        .unwrap();
     let record = start(&bench.node, &id).await.unwrap();
-    assert_eq!((record.state(), record.exit_code), (v1::ReplicaState::Exited, Some(0)));
+    assert_eq!(
+        (record.state(), record.exit_code),
+        (v1::ReplicaState::Exited, Some(0))
+    );
 }
 
 fn with_healthcheck(test: &str, retries: u32) -> v1::ServiceSpec {
@@ -293,25 +435,39 @@ async fn with_healthcheck_it_must_become_healthy() {
     let bench = bench();
     let id = bench.create(with_healthcheck("true", 3)).await.unwrap();
     let began = Instant::now();
-    assert_eq!(start(&bench.node, &id).await.unwrap().health(), v1::Health::Healthy);
+    assert_eq!(
+        start(&bench.node, &id).await.unwrap().health(),
+        v1::Health::Healthy
+    );
     assert!(began.elapsed() >= Duration::from_secs(7) && began.elapsed() < Duration::from_secs(8));
 
     let id = bench.create(with_healthcheck("false", 2)).await.unwrap();
     let failure = start(&bench.node, &id).await.unwrap_err();
-    assert_eq!((failure.code, failure.log_tail.as_slice()), (Code::Refused, &["probing".to_owned()][..]));
-    assert!(failure.message.contains("healthcheck failed 2 times in a row"), "{failure:?}");
+    assert_eq!(
+        (failure.code, failure.log_tail.as_slice()),
+        (Code::Refused, &["probing".to_owned()][..])
+    );
+    assert!(
+        failure
+            .message
+            .contains("healthcheck failed 2 times in a row"),
+        "{failure:?}"
+    );
 }
 
 #[tokio::test]
 async fn what_cannot_start_says_why() {
     let bench = bench();
     let mut spec = service("web", "");
-    spec.command = Some(v1::StringList { values: vec!["no-such-program".into()] });
+    spec.command = Some(v1::StringList {
+        values: vec!["no-such-program".into()],
+    });
     let id = bench.create(spec).await.unwrap();
     let failure = start(&bench.node, &id).await.unwrap_err();
     assert_eq!(failure.code, Code::Refused);
     assert!(
-        failure.message.contains("cannot start `suite-web-") && failure.message.contains("no-such-program")
+        failure.message.contains("cannot start `suite-web-")
+            && failure.message.contains("no-such-program")
     );
 }
 
@@ -325,11 +481,17 @@ async fn only_replicas_are_touched() {
     };
     let foreign = bench.engine.create("somebodys", "", body).await.unwrap();
     bench.engine.start(&foreign).await.unwrap();
-    assert_eq!(start(&bench.node, &foreign).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        start(&bench.node, &foreign).await.unwrap_err().code,
+        Code::NotFound
+    );
     assert_eq!(bench.stop(&foreign).await.unwrap_err().code, Code::NotFound);
     bench.node.remove(&foreign).await.unwrap();
     bench.node.remove_all().await.unwrap();
-    assert_eq!(bench.engine.inspect(&foreign).await.unwrap().record.state(), v1::ReplicaState::Running);
+    assert_eq!(
+        bench.engine.inspect(&foreign).await.unwrap().record.state(),
+        v1::ReplicaState::Running
+    );
 }
 
 #[tokio::test]
@@ -352,7 +514,9 @@ async fn a_reset_leaves_no_replica() {
         bench.running("sleep 1000").await;
     }
     bench.create(service("web", "true")).await.unwrap();
-    Node::reset(&bench.node, Request::new(v1::NodeResetRequest {})).await.unwrap();
+    Node::reset(&bench.node, Request::new(v1::NodeResetRequest {}))
+        .await
+        .unwrap();
     assert!(bench.node.observe_now().await.unwrap().replicas.is_empty());
 }
 
@@ -363,16 +527,28 @@ async fn a_replica_is_draining_before_it_stops() {
     let stopping = tokio::spawn({
         let node = bench.node.clone();
         let id = id.clone();
-        async move { node.stop(&v1::StopReplicaRequest { container_id: id, grace_ms: Some(1500) }).await }
+        async move {
+            node.stop(&v1::StopReplicaRequest {
+                container_id: id,
+                grace_ms: Some(1500),
+            })
+            .await
+        }
     });
     let mut marks = bench.node.draining().changes();
     marks.wait_for(|marks| marks.contains(&id)).await.unwrap();
-    assert!(bench.engine.stops().is_empty(), "not before the mark is published");
+    assert!(
+        bench.engine.stops().is_empty(),
+        "not before the mark is published"
+    );
     let observed = bench.node.observe_now().await.unwrap().replicas;
     assert!(observed[0].draining);
     bench.node.draining().note_published(observed.iter());
     stopping.await.unwrap().unwrap();
-    assert_eq!(bench.engine.stops(), [(id.clone(), Duration::from_millis(1500))]);
+    assert_eq!(
+        bench.engine.stops(),
+        [(id.clone(), Duration::from_millis(1500))]
+    );
     // Until it serves again.
     assert!(bench.node.draining().contains(&id));
     assert!(!start(&bench.node, &id).await.unwrap().draining);
@@ -388,8 +564,14 @@ async fn a_machine_that_cannot_publish_can_still_stop() {
 
 async fn logs(node: &NodeService, ids: &[&str], request: v1::LogsRequest) -> Vec<v1::LogEntry> {
     let container_ids = ids.iter().map(|&id| id.to_owned()).collect();
-    let request = v1::NodeLogsRequest { request: Some(request), container_ids };
-    let entries = Node::logs(node, Request::new(request)).await.unwrap().into_inner();
+    let request = v1::NodeLogsRequest {
+        request: Some(request),
+        container_ids,
+    };
+    let entries = Node::logs(node, Request::new(request))
+        .await
+        .unwrap()
+        .into_inner();
     entries.map(Result::unwrap).collect().await
 }
 
@@ -398,15 +580,31 @@ async fn logs_say_whose_they_are_and_what_is_missing() {
     let bench = bench();
     let one = bench.running("echo a; sleep 2; echo c").await;
     let two = bench.running("sleep 1; echo b >&2; sleep 2").await;
-    let all = v1::LogsRequest { tail: -1, follow: true, ..Default::default() };
+    let all = v1::LogsRequest {
+        tail: -1,
+        follow: true,
+        ..Default::default()
+    };
     let entries = logs(&bench.node, &[&one, "absent", &two], all).await;
     assert_eq!(entries[0].problem, "there is no replica `absent`");
-    let lines: Vec<_> = entries[1..].iter().map(|entry| String::from_utf8_lossy(&entry.message)).collect();
+    let lines: Vec<_> = entries[1..]
+        .iter()
+        .map(|entry| String::from_utf8_lossy(&entry.message))
+        .collect();
     assert_eq!(lines, ["a", "b", "c"]);
     assert_eq!(entries[2].stream(), v1::LogStream::Stderr);
-    assert_eq!((entries[2].container_id.as_str(), entries[2].service.as_str()), (two.as_str(), "web"));
+    assert_eq!(
+        (
+            entries[2].container_id.as_str(),
+            entries[2].service.as_str()
+        ),
+        (two.as_str(), "web")
+    );
     assert!(entries.iter().all(|entry| entry.machine_name == "m1"));
-    let none = v1::LogsRequest { tail: 0, ..Default::default() };
+    let none = v1::LogsRequest {
+        tail: 0,
+        ..Default::default()
+    };
     assert!(logs(&bench.node, &[&one], none).await.is_empty());
 }
 
@@ -414,16 +612,28 @@ async fn logs_say_whose_they_are_and_what_is_missing() {
 async fn a_followed_log_ends_with_the_daemon() {
     let bench = bench();
     let id = bench.running("echo a; sleep 1000").await;
-    let follow = v1::LogsRequest { tail: -1, follow: true, ..Default::default() };
-    let request = v1::NodeLogsRequest { request: Some(follow), container_ids: vec![id] };
-    let mut entries = Node::logs(&bench.node, Request::new(request)).await.unwrap().into_inner();
+    let follow = v1::LogsRequest {
+        tail: -1,
+        follow: true,
+        ..Default::default()
+    };
+    let request = v1::NodeLogsRequest {
+        request: Some(follow),
+        container_ids: vec![id],
+    };
+    let mut entries = Node::logs(&bench.node, Request::new(request))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(entries.next().await.unwrap().unwrap().message, b"a");
     bench.cancel.cancel();
     assert!(entries.next().await.is_none());
 }
 
 fn asked(message: Asked) -> v1::ExecRequest {
-    v1::ExecRequest { message: Some(message) }
+    v1::ExecRequest {
+        message: Some(message),
+    }
 }
 
 fn exec_start(container: &str, command: &[&str]) -> v1::ExecStart {
@@ -435,15 +645,24 @@ fn exec_start(container: &str, command: &[&str]) -> v1::ExecStart {
 }
 
 /// Output of both streams and the exit code.
-async fn exec(node: &NodeService, requests: Vec<v1::ExecRequest>) -> Result<(String, String, i32), Failure> {
-    let mut answers = node.exec_with(stream::iter(requests.into_iter().map(Ok))).await?;
+async fn exec(
+    node: &NodeService,
+    requests: Vec<v1::ExecRequest>,
+) -> Result<(String, String, i32), Failure> {
+    let mut answers = node
+        .exec_with(stream::iter(requests.into_iter().map(Ok)))
+        .await?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     while let Some(answer) = answers.next().await {
         match answer?.message.unwrap() {
             Answer::Stdout(bytes) => stdout.extend(bytes),
             Answer::Stderr(bytes) => stderr.extend(bytes),
             Answer::ExitCode(code) => {
-                return Ok((String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap(), code));
+                return Ok((
+                    String::from_utf8(stdout).unwrap(),
+                    String::from_utf8(stderr).unwrap(),
+                    code,
+                ));
             }
         }
     }
@@ -455,19 +674,40 @@ async fn a_command_gets_its_input_and_gives_output_and_code() {
     let bench = bench();
     let id = bench.running("sleep 1000").await;
     let start = |command: &[&str]| asked(Asked::Start(exec_start(&id, command)));
-    let got = exec(&bench.node, vec![start(&["sh", "-c", "echo out; echo err >&2; exit 7"])]).await.unwrap();
+    let got = exec(
+        &bench.node,
+        vec![start(&["sh", "-c", "echo out; echo err >&2; exit 7"])],
+    )
+    .await
+    .unwrap();
     assert_eq!(got, ("out\n".into(), "err\n".into(), 7));
     // The end of the caller's stream is the end of the input, as an explicit one is.
     let long = "x".repeat(10_000);
     let input = || asked(Asked::Stdin(long.clone().into_bytes()));
-    let got = exec(&bench.node, vec![start(&["cat"]), input()]).await.unwrap();
+    let got = exec(&bench.node, vec![start(&["cat"]), input()])
+        .await
+        .unwrap();
     assert_eq!(got, (format!("{long}\n"), String::new(), 0));
-    let closed = vec![start(&["cat"]), input(), asked(Asked::StdinClosed(true)), input()];
-    assert_eq!(exec(&bench.node, closed).await.unwrap().0, format!("{long}\n"));
+    let closed = vec![
+        start(&["cat"]),
+        input(),
+        asked(Asked::StdinClosed(true)),
+        input(),
+    ];
+    assert_eq!(
+        exec(&bench.node, closed).await.unwrap().0,
+        format!("{long}\n")
+    );
     // More input than a command that does not read takes.
     let unread = vec![start(&["sleep", "0.05"]), input(), input()];
     assert_eq!(exec(&bench.node, unread).await.unwrap().2, 0);
-    assert_eq!(exec(&bench.node, vec![start(&["no-such-program"])]).await.unwrap().2, 127);
+    assert_eq!(
+        exec(&bench.node, vec![start(&["no-such-program"])])
+            .await
+            .unwrap()
+            .2,
+        127
+    );
 }
 
 #[tokio::test]
@@ -475,7 +715,11 @@ async fn a_terminal_has_a_size() {
     let bench = bench();
     let id = bench.running("sleep 1000").await;
     let size = |columns, rows| Some(v1::TerminalSize { columns, rows });
-    let start = v1::ExecStart { tty: true, size: size(80, 24), ..exec_start(&id, &["sleep", "0.1"]) };
+    let start = v1::ExecStart {
+        tty: true,
+        size: size(80, 24),
+        ..exec_start(&id, &["sleep", "0.1"])
+    };
     let requests = vec![
         asked(Asked::Start(start)),
         asked(Asked::Resize(size(120, 100_000).unwrap())),
@@ -488,13 +732,26 @@ async fn a_terminal_has_a_size() {
 #[tokio::test]
 async fn exec_needs_a_start_and_a_running_replica() {
     let bench = bench();
-    let failure = exec(&bench.node, vec![asked(Asked::StdinClosed(true))]).await.unwrap_err();
+    let failure = exec(&bench.node, vec![asked(Asked::StdinClosed(true))])
+        .await
+        .unwrap_err();
     assert_eq!(failure.code, Code::Invalid);
-    assert_eq!(exec(&bench.node, Vec::new()).await.unwrap_err().code, Code::Invalid);
+    assert_eq!(
+        exec(&bench.node, Vec::new()).await.unwrap_err().code,
+        Code::Invalid
+    );
     let absent = vec![asked(Asked::Start(exec_start("absent", &["true"])))];
-    assert_eq!(exec(&bench.node, absent).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        exec(&bench.node, absent).await.unwrap_err().code,
+        Code::NotFound
+    );
     let id = bench.create(service("web", "true")).await.unwrap();
-    let failure = exec(&bench.node, vec![asked(Asked::Start(exec_start(&id, &["true"])))]).await.unwrap_err();
+    let failure = exec(
+        &bench.node,
+        vec![asked(Asked::Start(exec_start(&id, &["true"])))],
+    )
+    .await
+    .unwrap_err();
     assert_eq!(failure.code, Code::Refused);
     assert!(failure.message.ends_with("is not running"), "{failure:?}");
 }
@@ -509,8 +766,8 @@ async fn a_caller_that_breaks_off_ends_the_session() {
     ];
     let answers = bench.node.exec_with(stream::iter(requests)).await.unwrap();
     assert_eq!(answers.count().await, 0);
-    let kept_open =
-        stream::iter([Ok(asked(Asked::Start(exec_start(&id, &["sleep", "1000"]))))]).chain(stream::pending());
+    let kept_open = stream::iter([Ok(asked(Asked::Start(exec_start(&id, &["sleep", "1000"]))))])
+        .chain(stream::pending());
     drop(bench.node.exec_with(kept_open).await.unwrap());
     tokio::time::timeout(Duration::from_secs(5), bench.node.finish())
         .await
@@ -518,34 +775,65 @@ async fn a_caller_that_breaks_off_ends_the_session() {
 }
 
 fn push(message: Push) -> v1::PushImageRequest {
-    v1::PushImageRequest { message: Some(message) }
+    v1::PushImageRequest {
+        message: Some(message),
+    }
 }
 
 fn push_start(image: &str) -> v1::PushImageRequest {
-    push(Push::Start(v1::PushImageStart { image: image.into(), ..Default::default() }))
+    push(Push::Start(v1::PushImageStart {
+        image: image.into(),
+        ..Default::default()
+    }))
 }
 
 #[tokio::test]
 async fn images_of_the_client_are_loaded() {
     let bench = bench();
     let node = &bench.node;
-    let missing = node.missing_images(vec![IMAGE.into(), "built:1".into()]).await.unwrap();
+    let missing = node
+        .missing_images(vec![IMAGE.into(), "built:1".into()])
+        .await
+        .unwrap();
     assert_eq!(missing, ["built:1"]);
     let (a, b) = ARCHIVE.split_at(4);
-    let chunks = [a.as_bytes(), b.as_bytes(), b"built:1"].map(|chunk| push(Push::Chunk(chunk.to_vec())));
+    let chunks =
+        [a.as_bytes(), b.as_bytes(), b"built:1"].map(|chunk| push(Push::Chunk(chunk.to_vec())));
     let whole = std::iter::once(push_start("built:1")).chain(chunks.clone());
-    node.load_image_from(stream::iter(whole.map(Ok).collect::<Vec<_>>())).await.unwrap();
-    assert!(node.missing_images(vec!["built:1".into()]).await.unwrap().is_empty());
+    node.load_image_from(stream::iter(whole.map(Ok).collect::<Vec<_>>()))
+        .await
+        .unwrap();
+    assert!(
+        node.missing_images(vec!["built:1".into()])
+            .await
+            .unwrap()
+            .is_empty()
+    );
 
     let other = std::iter::once(push_start("other:1")).chain(chunks.clone());
-    let failure = node.load_image_from(stream::iter(other.map(Ok).collect::<Vec<_>>())).await.unwrap_err();
-    assert!(failure.message.contains("`other:1` was not in it"), "{failure:?}");
-    let cut =
-        vec![Ok(push_start("cut:1")), Ok(chunks[0].clone()), Err(Status::cancelled("the client went away"))];
+    let failure = node
+        .load_image_from(stream::iter(other.map(Ok).collect::<Vec<_>>()))
+        .await
+        .unwrap_err();
+    assert!(
+        failure.message.contains("`other:1` was not in it"),
+        "{failure:?}"
+    );
+    let cut = vec![
+        Ok(push_start("cut:1")),
+        Ok(chunks[0].clone()),
+        Err(Status::cancelled("the client went away")),
+    ];
     let failure = node.load_image_from(stream::iter(cut)).await.unwrap_err();
-    assert_eq!(failure.message, "cannot load image `cut:1`: the client went away");
+    assert_eq!(
+        failure.message,
+        "cannot load image `cut:1`: the client went away"
+    );
     assert_eq!(failure.hint, None, "nothing is wrong with the engine");
-    let failure = node.load_image_from(stream::iter(vec![Ok(chunks[0].clone())])).await.unwrap_err();
+    let failure = node
+        .load_image_from(stream::iter(vec![Ok(chunks[0].clone())]))
+        .await
+        .unwrap_err();
     assert_eq!(failure.code, Code::Invalid);
 }
 
@@ -563,19 +851,30 @@ async fn without_engine_every_call_says_so() {
         node.remove_all().await.unwrap_err(),
         node.missing_images(vec![IMAGE.into()]).await.unwrap_err(),
     ];
-    failures.push(Node::observe(node, Request::new(v1::ObserveRequest {})).await.unwrap_err().into());
+    failures.push(
+        Node::observe(node, Request::new(v1::ObserveRequest {}))
+            .await
+            .unwrap_err()
+            .into(),
+    );
     for failure in failures {
         assert_eq!(failure.code, Code::Unreachable, "{failure:?}");
         assert!(hint(&failure).contains("systemctl"), "{failure:?}");
     }
     let entries = logs(node, &[&id], v1::LogsRequest::default()).await;
-    assert!(entries[0].problem.contains("docker does not answer"), "{entries:?}");
+    assert!(
+        entries[0].problem.contains("docker does not answer"),
+        "{entries:?}"
+    );
 }
 
 #[tokio::test]
 async fn nothing_is_left_of_a_creation_nobody_waits_for() {
     let bench = bench();
-    let request = v1::CreateReplicaRequest { spec: Some(service("web", "true")), ..Default::default() };
+    let request = v1::CreateReplicaRequest {
+        spec: Some(service("web", "true")),
+        ..Default::default()
+    };
     drop(bench.node.create_replica_from(request).unwrap());
     bench.node.finish().await;
     assert!(bench.node.observe_now().await.unwrap().replicas.is_empty());

@@ -5,7 +5,8 @@ use std::path::Path;
 use uc_api::v1;
 use uc_api::version::VERSION;
 
-/// Facts of this machine; the engine's version is not yet among them. What the system does not say stays empty: facts are for people.
+/// Facts of this machine; the engine's version is not yet among them. What the system does not say
+/// stays empty: facts are for people.
 pub fn host() -> v1::MachineFacts {
     from_root(Path::new("/"))
 }
@@ -29,27 +30,38 @@ fn from_root(root: &Path) -> v1::MachineFacts {
 /// Those that are switched on; the first line of proc(5)'s `stat` is their sum.
 fn cpus(stat: &str) -> u32 {
     let is_cpu = |line: &&str| {
-        line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+        line.strip_prefix("cpu")
+            .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
     };
     u32::try_from(stat.lines().filter(is_cpu).count()).unwrap_or(u32::MAX)
 }
 
 /// Bytes; the kernel counts in KiB and calls them kB.
 fn memory(meminfo: &str) -> u64 {
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or_default().saturating_mul(1024)
 }
 
-/// `PRETTY_NAME` of os-release(5), which is shell syntax; its quotes and escapes are those of the values in the wild.
+/// `PRETTY_NAME` of os-release(5), which is shell syntax; its quotes and escapes are those of the
+/// values in the wild.
 fn pretty_name(os_release: &str) -> String {
     let value = |key: &str| {
-        let raw = os_release.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))?;
-        let quoted = |quote| raw.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+        let raw = os_release
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))?;
+        let quoted = |quote| {
+            raw.strip_prefix(quote)
+                .and_then(|rest| rest.strip_suffix(quote))
+        };
         let text = quoted('"').or_else(|| quoted('\'')).unwrap_or(raw);
         Some(text.replace('\\', "")).filter(|text| !text.is_empty())
     };
-    value("PRETTY_NAME").or_else(|| value("NAME")).unwrap_or_else(|| "Linux".to_owned())
+    value("PRETTY_NAME")
+        .or_else(|| value("NAME"))
+        .unwrap_or_else(|| "Linux".to_owned())
 }
 
 #[cfg(test)]
@@ -63,7 +75,10 @@ mod tests {
             name("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
             "Debian GNU/Linux 12 (bookworm)"
         );
-        assert_eq!(name("PRETTY_NAME='Alpine Linux v3.20'"), "Alpine Linux v3.20");
+        assert_eq!(
+            name("PRETTY_NAME='Alpine Linux v3.20'"),
+            "Alpine Linux v3.20"
+        );
         assert_eq!(name("NAME=Void\n"), "Void");
         assert_eq!(name("PRETTY_NAME=\"\"\n"), "Linux");
         assert_eq!(name(""), "Linux");
@@ -79,9 +94,16 @@ mod tests {
         std::fs::create_dir_all(root.path().join("usr/lib")).unwrap();
         std::fs::write(root.path().join("proc/sys/kernel/hostname"), "pi\n").unwrap();
         std::fs::write(root.path().join("proc/sys/kernel/osrelease"), "6.1.0\n").unwrap();
-        std::fs::write(root.path().join("usr/lib/os-release"), "PRETTY_NAME=Small\n").unwrap();
+        std::fs::write(
+            root.path().join("usr/lib/os-release"),
+            "PRETTY_NAME=Small\n",
+        )
+        .unwrap();
         let facts = from_root(root.path());
-        assert_eq!((facts.hostname, facts.kernel, facts.os), ("pi".into(), "6.1.0".into(), "Small".into()));
+        assert_eq!(
+            (facts.hostname, facts.kernel, facts.os),
+            ("pi".into(), "6.1.0".into(), "Small".into())
+        );
         assert_eq!(facts.uc_version, VERSION);
     }
 
@@ -89,13 +111,19 @@ mod tests {
     fn cpus_and_memory() {
         let stat = "cpu  1 2 3\ncpu0 1 1 1\ncpu2 0 1 2\nintr 5\ncpufreq 1\n";
         assert_eq!(cpus(stat), 2, "the second is switched off");
-        assert_eq!(memory("MemTotal:        8051772 kB\nMemFree:  1 kB\n"), 8_051_772 * 1024);
+        assert_eq!(
+            memory("MemTotal:        8051772 kB\nMemFree:  1 kB\n"),
+            8_051_772 * 1024
+        );
         assert_eq!((cpus(""), memory("MemTotal: many kB\n")), (0, 0));
     }
 
     #[test]
     fn this_machine_has_a_name_and_resources() {
         let facts = host();
-        assert!(!facts.hostname.is_empty() && facts.cpus > 0 && facts.memory > 1 << 20, "{facts:?}");
+        assert!(
+            !facts.hostname.is_empty() && facts.cpus > 0 && facts.memory > 1 << 20,
+            "{facts:?}"
+        );
     }
 }

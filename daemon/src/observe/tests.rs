@@ -6,8 +6,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::docker::fake::FakeEngine;
 use crate::docker::spec;
-use crate::docker::suite::IMAGE;
-use crate::docker::suite::service;
+use crate::docker::suite::{IMAGE, service};
 
 /// Hands on what is published; can be made to fail.
 #[derive(Debug)]
@@ -42,12 +41,30 @@ struct Bench {
 fn bench(engine: FakeEngine, failing: u32) -> Bench {
     engine.add_image(IMAGE);
     let (sender, observations) = mpsc::channel(100);
-    let sink = Arc::new(Sink { observations: sender, failing: Mutex::new(failing) });
+    let sink = Arc::new(Sink {
+        observations: sender,
+        failing: Mutex::new(failing),
+    });
     let draining = Draining::new();
     let cancel = CancellationToken::new();
-    let host = v1::MachineFacts { hostname: "m1".into(), ..Default::default() };
-    let task = tokio::spawn(run(Arc::new(engine.clone()), draining.clone(), host, sink, cancel.clone()));
-    Bench { engine, draining, observations, cancel, task }
+    let host = v1::MachineFacts {
+        hostname: "m1".into(),
+        ..Default::default()
+    };
+    let task = tokio::spawn(run(
+        Arc::new(engine.clone()),
+        draining.clone(),
+        host,
+        sink,
+        cancel.clone(),
+    ));
+    Bench {
+        engine,
+        draining,
+        observations,
+        cancel,
+        task,
+    }
 }
 
 impl Bench {
@@ -88,7 +105,11 @@ impl Bench {
 }
 
 fn states(observation: &Observation) -> Vec<v1::ReplicaState> {
-    observation.replicas.iter().map(v1::ReplicaRecord::state).collect()
+    observation
+        .replicas
+        .iter()
+        .map(v1::ReplicaRecord::state)
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,7 +117,13 @@ async fn the_whole_truth_is_published_and_then_its_changes() {
     let mut bench = bench(FakeEngine::new(), 0);
     let first = bench.next().await;
     assert!(first.replicas.is_empty() && first.volumes.is_empty());
-    assert_eq!((first.facts.hostname.as_str(), first.facts.docker_version.as_str()), ("m1", "27.0.0"));
+    assert_eq!(
+        (
+            first.facts.hostname.as_str(),
+            first.facts.docker_version.as_str()
+        ),
+        ("m1", "27.0.0")
+    );
 
     // Creation and start within the time of grace are one observation.
     let id = bench.create("sleep 5; exit 1").await;
@@ -104,10 +131,20 @@ async fn the_whole_truth_is_published_and_then_its_changes() {
     assert_eq!(states(&bench.next().await), [v1::ReplicaState::Running]);
     // It ends by itself.
     let ended = bench.next().await;
-    assert_eq!((states(&ended), ended.replicas[0].exit_code), (vec![v1::ReplicaState::Exited], Some(1)));
+    assert_eq!(
+        (states(&ended), ended.replicas[0].exit_code),
+        (vec![v1::ReplicaState::Exited], Some(1))
+    );
 
-    let volume = v1::VolumeSpec { name: "v".into(), ..Default::default() };
-    bench.engine.create_volume(&volume, Vec::new()).await.unwrap();
+    let volume = v1::VolumeSpec {
+        name: "v".into(),
+        ..Default::default()
+    };
+    bench
+        .engine
+        .create_volume(&volume, Vec::new())
+        .await
+        .unwrap();
     assert_eq!(bench.next().await.volumes[0].name, "v");
     bench.engine.remove(&id).await.unwrap();
     assert!(bench.next().await.replicas.is_empty());
@@ -124,8 +161,10 @@ async fn who_shares_a_network_loses_its_address_with_the_other() {
     let other = bench.create("sleep 1000").await;
     bench.engine.start(&other).await.unwrap();
     assert_eq!(states(&bench.next().await), [v1::ReplicaState::Running]);
-    let joined =
-        v1::ServiceSpec { network_mode: format!("container:{other}"), ..service("joined", "sleep 1000") };
+    let joined = v1::ServiceSpec {
+        network_mode: format!("container:{other}"),
+        ..service("joined", "sleep 1000")
+    };
     let id = bench.create_from(joined).await;
     bench.engine.start(&id).await.unwrap();
     let both = bench.next().await.replicas;
@@ -142,7 +181,10 @@ async fn who_shares_a_network_loses_its_address_with_the_other() {
 async fn containers_of_others_are_nobodys_business() {
     let mut bench = bench(FakeEngine::new(), 0);
     bench.next().await;
-    let body = bollard::models::ContainerCreateBody { image: Some(IMAGE.into()), ..Default::default() };
+    let body = bollard::models::ContainerCreateBody {
+        image: Some(IMAGE.into()),
+        ..Default::default()
+    };
     bench.engine.create("somebodys", "", body).await.unwrap();
     bench.nothing_for(Duration::from_mins(2)).await;
 }
@@ -156,7 +198,11 @@ async fn a_draining_mark_is_published_at_once() {
     let began = Instant::now();
     bench.draining.mark(&id);
     assert!(bench.draining.published(&id, Duration::from_secs(1)).await);
-    assert_eq!(began.elapsed(), Duration::ZERO, "no debouncing, no engine asked");
+    assert_eq!(
+        began.elapsed(),
+        Duration::ZERO,
+        "no debouncing, no engine asked"
+    );
     assert!(bench.next().await.replicas[0].draining);
     bench.draining.clear(&id);
     assert!(!bench.next().await.replicas[0].draining);
@@ -181,7 +227,10 @@ async fn an_engine_that_goes_away_is_observed_again() {
     assert_eq!(states(&bench.next().await), [v1::ReplicaState::Running]);
     assert!(began.elapsed() <= LAST_RETRY);
     bench.engine.remove(&id).await.unwrap();
-    assert!(bench.next().await.replicas.is_empty(), "events are heard again");
+    assert!(
+        bench.next().await.replicas.is_empty(),
+        "events are heard again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,7 +248,11 @@ fn events_name_what_to_look_at() {
     batch.add(EngineEvent::Container("a".into()));
     batch.add(EngineEvent::Container("a".into()));
     batch.add(EngineEvent::Volume);
-    let expected = Batch { everything: false, containers: ["a".to_owned()].into(), volumes: true };
+    let expected = Batch {
+        everything: false,
+        containers: ["a".to_owned()].into(),
+        volumes: true,
+    };
     assert_eq!(batch, expected);
 }
 

@@ -8,10 +8,9 @@ use std::time::Duration;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
-use uc_api::v1::{
-    InfoRequest, InitRequest, ListServicesRequest, machine_client::MachineClient,
-    services_client::ServicesClient,
-};
+use uc_api::v1::machine_client::MachineClient;
+use uc_api::v1::services_client::ServicesClient;
+use uc_api::v1::{InfoRequest, InitRequest, ListServicesRequest};
 use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL, PROTOCOL_KEY, SERVER_VERSION_KEY, VERSION};
 use uc_api::{Code, Failure};
 use uc_daemon::paths::Paths;
@@ -43,8 +42,12 @@ fn paths(directory: &Path) -> Paths {
 
 fn with_protocol(protocol: u32) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone {
     move |mut request| {
-        request.metadata_mut().insert(PROTOCOL_KEY, MetadataValue::from(protocol));
-        request.metadata_mut().insert(CLIENT_VERSION_KEY, MetadataValue::from_static("9.9.9"));
+        request
+            .metadata_mut()
+            .insert(PROTOCOL_KEY, MetadataValue::from(protocol));
+        request
+            .metadata_mut()
+            .insert(CLIENT_VERSION_KEY, MetadataValue::from_static("9.9.9"));
         Ok(request)
     }
 }
@@ -53,9 +56,17 @@ fn with_protocol(protocol: u32) -> impl FnMut(Request<()>) -> Result<Request<()>
 async fn a_machine_without_cluster_says_so_and_what_to_do() {
     let (_daemon, channel) = Daemon::start().await;
     let mut services = ServicesClient::with_interceptor(channel, with_protocol(PROTOCOL));
-    let failure = Failure::from(services.list(ListServicesRequest::default()).await.unwrap_err());
+    let failure = Failure::from(
+        services
+            .list(ListServicesRequest::default())
+            .await
+            .unwrap_err(),
+    );
     assert_eq!(failure.code, Code::Refused);
-    assert!(failure.message.contains("belongs to no cluster"), "{failure}");
+    assert!(
+        failure.message.contains("belongs to no cluster"),
+        "{failure}"
+    );
     assert!(failure.hint.unwrap().contains("uc machine init"));
 }
 
@@ -64,7 +75,15 @@ async fn info_answers_without_docker_and_names_the_key() {
     let (_daemon, channel) = Daemon::start().await;
     let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
     let answer = machine.info(InfoRequest {}).await.unwrap();
-    assert_eq!(answer.metadata().get(SERVER_VERSION_KEY).unwrap().to_str().unwrap(), VERSION);
+    assert_eq!(
+        answer
+            .metadata()
+            .get(SERVER_VERSION_KEY)
+            .unwrap()
+            .to_str()
+            .unwrap(),
+        VERSION
+    );
     let info = answer.into_inner();
     assert!(info.cluster_id.is_empty());
     assert_eq!(info.public_key.len(), 44);
@@ -84,8 +103,13 @@ async fn an_older_and_a_newer_client_are_told_what_to_upgrade() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_does_not_take_the_socket_away() {
     let (daemon, channel) = Daemon::start().await;
-    let second = uc_daemon::run(paths(daemon.directory.path())).await.unwrap_err();
-    assert!(second.message.contains("something answers there already"), "{second}");
+    let second = uc_daemon::run(paths(daemon.directory.path()))
+        .await
+        .unwrap_err();
+    assert!(
+        second.message.contains("something answers there already"),
+        "{second}"
+    );
     let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
     assert!(machine.info(InfoRequest {}).await.is_ok());
     assert!(!daemon.task.is_finished());
@@ -97,13 +121,34 @@ async fn a_bad_request_to_init_changes_nothing() {
     let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
     let before = std::fs::read(daemon.directory.path().join("state/machine.json")).unwrap();
     for request in [
-        InitRequest { network: "10.0.0.0/30".into(), ..InitRequest::default() },
-        InitRequest { name: "Not A Name".into(), ..InitRequest::default() },
-        InitRequest { endpoints: vec!["nowhere".into()], name: "m1".into(), ..InitRequest::default() },
+        InitRequest {
+            network: "10.0.0.0/30".into(),
+            ..InitRequest::default()
+        },
+        InitRequest {
+            name: "Not A Name".into(),
+            ..InitRequest::default()
+        },
+        InitRequest {
+            endpoints: vec!["nowhere".into()],
+            name: "m1".into(),
+            ..InitRequest::default()
+        },
     ] {
         let failure = Failure::from(machine.init(request).await.unwrap_err());
         assert_eq!(failure.code, Code::Invalid, "{failure}");
     }
-    assert_eq!(std::fs::read(daemon.directory.path().join("state/machine.json")).unwrap(), before);
-    assert!(machine.info(InfoRequest {}).await.unwrap().into_inner().cluster_id.is_empty());
+    assert_eq!(
+        std::fs::read(daemon.directory.path().join("state/machine.json")).unwrap(),
+        before
+    );
+    assert!(
+        machine
+            .info(InfoRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+            .cluster_id
+            .is_empty()
+    );
 }

@@ -1,4 +1,5 @@
-//! Test machines: namespaces on one bridge, with an engine and a mesh process each; taken away when the test ends, however it ends.
+//! Test machines: namespaces on one bridge, with an engine and a mesh process each; taken away when
+//! the test ends, however it ends.
 
 use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,8 +27,20 @@ pub(crate) struct Lan {
 impl Lan {
     /// None, with a notice, where machines cannot be made.
     pub(crate) fn new(test: &str) -> Option<Self> {
-        let id = Command::new("id").arg("-u").output().map(|output| output.stdout).unwrap_or_default();
-        let programs = ["ip", "nsenter", "dockerd", "docker", "iptables", "ip6tables", "tar"];
+        let id = Command::new("id")
+            .arg("-u")
+            .output()
+            .map(|output| output.stdout)
+            .unwrap_or_default();
+        let programs = [
+            "ip",
+            "nsenter",
+            "dockerd",
+            "docker",
+            "iptables",
+            "ip6tables",
+            "tar",
+        ];
         let missing = if id.trim_ascii() != b"0" {
             Some("not root".to_owned())
         } else if !Path::new("/dev/net/tun").exists() {
@@ -35,17 +48,26 @@ impl Lan {
         } else if !Path::new(BUSYBOX).exists() {
             Some(format!("no {BUSYBOX}"))
         } else {
-            programs.iter().find(|program| which(program).is_none()).map(|program| format!("no {program}"))
+            programs
+                .iter()
+                .find(|program| which(program).is_none())
+                .map(|program| format!("no {program}"))
         };
         if let Some(reason) = missing {
             eprintln!("SKIPPED: {reason}");
             return None;
         }
         sweep();
-        let lan = Self { name: format!("{PREFIX}{}-{test}", std::process::id()), root: image_root() };
+        let lan = Self {
+            name: format!("{PREFIX}{}-{test}", std::process::id()),
+            root: image_root(),
+        };
         run("ip", &format!("netns add {}", lan.name));
         run("ip", &format!("-n {} link add br0 type bridge", lan.name));
-        run("ip", &format!("-n {} addr add 192.168.78.254/24 dev br0", lan.name));
+        run(
+            "ip",
+            &format!("-n {} addr add 192.168.78.254/24 dev br0", lan.name),
+        );
         run("ip", &format!("-n {} link set br0 up", lan.name));
         Some(lan)
     }
@@ -63,19 +85,43 @@ impl Lan {
             mesh: None,
             engine: None,
         };
-        run("ip", &format!("-n {} link add v{n} type veth peer name eth0 netns {namespace}", self.name));
-        run("ip", &format!("-n {} link set v{n} master br0 up", self.name));
-        run("ip", &format!("-n {namespace} addr add 192.168.78.{n}/24 dev eth0"));
+        run(
+            "ip",
+            &format!(
+                "-n {} link add v{n} type veth peer name eth0 netns {namespace}",
+                self.name
+            ),
+        );
+        run(
+            "ip",
+            &format!("-n {} link set v{n} master br0 up", self.name),
+        );
+        run(
+            "ip",
+            &format!("-n {namespace} addr add 192.168.78.{n}/24 dev eth0"),
+        );
         run("ip", &format!("-n {namespace} link set eth0 up"));
         run("ip", &format!("-n {namespace} link set lo up"));
-        run("ip", &format!("-n {namespace} route add default via 192.168.78.254"));
-        // A host that is closed: nothing comes in or is passed on unless a rule says so. (Docker closes FORWARD itself, but only where it
-        // is the one to switch forwarding on.)
+        run(
+            "ip",
+            &format!("-n {namespace} route add default via 192.168.78.254"),
+        );
+        // A host that is closed: nothing comes in or is passed on unless a rule says so. (Docker
+        // closes FORWARD itself, but only where it is the one to switch forwarding on.)
         for program in ["iptables", "ip6tables"] {
-            for rule in
-                ["-P INPUT DROP", "-P FORWARD DROP", "-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"]
-            {
-                assert!(machine.command(program).args(rule.split(' ')).status().unwrap().success());
+            for rule in [
+                "-P INPUT DROP",
+                "-P FORWARD DROP",
+                "-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+            ] {
+                assert!(
+                    machine
+                        .command(program)
+                        .args(rule.split(' '))
+                        .status()
+                        .unwrap()
+                        .success()
+                );
             }
         }
         machine
@@ -86,7 +132,9 @@ impl Lan {
     /// A command in the rest of the world.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/var/run/netns/{}", self.name)).arg(program);
+        command
+            .arg(format!("--net=/var/run/netns/{}", self.name))
+            .arg(program);
         command
     }
 }
@@ -156,7 +204,10 @@ impl Machine {
             peers: peers.to_vec(),
         };
         let client = MeshClient::new(self.directory.path().join("mesh.sock"));
-        eventually("the mesh process answers", async || client.status().await.is_ok()).await;
+        eventually("the mesh process answers", async || {
+            client.status().await.is_ok()
+        })
+        .await;
         client.apply(&config).await.unwrap();
     }
 
@@ -167,7 +218,12 @@ impl Machine {
         let child = Command::new("nsenter")
             .arg(format!("--net=/var/run/netns/{}", self.namespace))
             .args(["dockerd", "--data-root", &format!("{directory}/data")])
-            .args(["--exec-root", &format!("{directory}/exec"), "-p", &format!("{directory}/pid")])
+            .args([
+                "--exec-root",
+                &format!("{directory}/exec"),
+                "-p",
+                &format!("{directory}/pid"),
+            ])
             .args(["-H", &format!("unix://{directory}/docker.sock")])
             .args(["--cgroup-parent", &format!("/{}", self.namespace)])
             .stdout(Stdio::null())
@@ -180,14 +236,19 @@ impl Machine {
         eventually("the engine answers", async || docker.ping().await.is_ok()).await;
         if docker.inspect_image(IMAGE).await.is_err() {
             let archive = format!("{directory}/root.tar");
-            run("tar", &format!("-C {} -cf {archive} .", self.image.display()));
+            run(
+                "tar",
+                &format!("-C {} -cf {archive} .", self.image.display()),
+            );
             self.docker_cli(&["import", &archive, IMAGE]);
         }
     }
 
     /// Ends the engine, and with it its containers.
     pub(crate) fn stop_engine(&mut self) {
-        let Some(mut engine) = self.engine.take() else { return };
+        let Some(mut engine) = self.engine.take() else {
+            return;
+        };
         let _ = Command::new("kill").arg(engine.id().to_string()).status();
         let _ = engine.wait();
     }
@@ -200,9 +261,17 @@ impl Machine {
     /// The docker command; its output.
     pub(crate) fn docker_cli(&self, arguments: &[&str]) -> String {
         let socket = format!("unix://{}/docker.sock", self.directory.path().display());
-        let output = Command::new("docker").args(["-H", &socket]).args(arguments).output().unwrap();
+        let output = Command::new("docker")
+            .args(["-H", &socket])
+            .args(arguments)
+            .output()
+            .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "docker {}: {stderr}", arguments.join(" "));
+        assert!(
+            output.status.success(),
+            "docker {}: {stderr}",
+            arguments.join(" ")
+        );
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
@@ -216,11 +285,18 @@ impl Machine {
         let management = management_address(&self.key.public());
         let output = self
             .inside(role)
-            .env(inside::SPEC, format!("{} {management} {version}", self.subnet()))
+            .env(
+                inside::SPEC,
+                format!("{} {management} {version}", self.subnet()),
+            )
             .stderr(Stdio::piped())
             .output()
             .unwrap();
-        assert!(output.status.success(), "{role}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{role}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// The rules of one family, as commands.
@@ -236,14 +312,22 @@ impl Machine {
     /// A command inside the machine.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/var/run/netns/{}", self.namespace)).arg(program);
+        command
+            .arg(format!("--net=/var/run/netns/{}", self.namespace))
+            .arg(program);
         command
     }
 
     fn inside(&self, role: &str) -> Command {
         let mut command = self.command(std::env::current_exe().unwrap().to_str().unwrap());
         command
-            .args(["--exact", "inside::run", "--ignored", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                "inside::run",
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(inside::ROLE, role)
             .env(inside::DIRECTORY, self.directory.path())
             .stdout(Stdio::null())
@@ -261,7 +345,10 @@ impl Drop for Machine {
         if self.engine.is_some() {
             let socket = format!("unix://{}/docker.sock", self.directory.path().display());
             let kill = "ids=$(docker -H $0 ps -aq); [ -z \"$ids\" ] || docker -H $0 rm -f $ids";
-            let _ = Command::new("sh").args(["-c", kill, &socket]).stdout(Stdio::null()).status();
+            let _ = Command::new("sh")
+                .args(["-c", kill, &socket])
+                .stdout(Stdio::null())
+                .status();
         }
         self.stop_engine();
         if let Some(mut mesh) = self.mesh.take() {
@@ -305,7 +392,10 @@ pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
 
 /// Runs a command; panics with its words if it fails.
 pub(crate) fn run(program: &str, arguments: &str) -> String {
-    let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
+    let output = Command::new(program)
+        .args(arguments.split(' '))
+        .output()
+        .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments}: {stderr}");
     String::from_utf8(output.stdout).unwrap()
@@ -313,18 +403,29 @@ pub(crate) fn run(program: &str, arguments: &str) -> String {
 
 fn which(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.exists())
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|file| file.exists())
 }
 
 fn remove_namespace(name: &str) {
-    let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+    let _ = Command::new("ip")
+        .args(["netns", "del", name])
+        .stderr(Stdio::null())
+        .status();
 }
 
 /// Takes away the namespaces a test process that was killed left behind.
 fn sweep() {
-    for entry in std::fs::read_dir("/var/run/netns").into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir("/var/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let name = entry.file_name().into_string().unwrap_or_default();
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let owner = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
         if let Some(owner) = owner
             && !Path::new("/proc").join(owner).exists()
         {

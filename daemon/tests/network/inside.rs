@@ -13,15 +13,24 @@ pub(crate) const SPEC: &str = "UC_NETWORK_TEST_SPEC";
 #[test]
 #[ignore = "not a test: the program other tests start in their namespaces"]
 fn run() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         match role.as_str() {
             "mesh" => {
                 let directory = PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
-                let paths =
-                    MeshPaths { config: directory.join("mesh.json"), socket: directory.join("mesh.sock") };
-                uc_mesh::run(paths, UserSpace::new(), CancellationToken::new()).await.unwrap();
+                let paths = MeshPaths {
+                    config: directory.join("mesh.json"),
+                    socket: directory.join("mesh.sock"),
+                };
+                uc_mesh::run(paths, UserSpace::new(), CancellationToken::new())
+                    .await
+                    .unwrap();
             }
             "ensure" => Firewall::new(spec()).ensure().await.unwrap(),
             "remove" => Firewall::new(spec()).remove().await.unwrap(),

@@ -35,14 +35,21 @@ fn declined(bytes: &[u8]) -> Message {
 }
 
 fn addresses(count: u8) -> Lookup {
-    Lookup::Addresses((0..count).map(|host| Ipv4Addr::new(10, 210, 1, host)).collect())
+    Lookup::Addresses(
+        (0..count)
+            .map(|host| Ipv4Addr::new(10, 210, 1, host))
+            .collect(),
+    )
 }
 
 #[test]
 fn a_question_is_read() {
     let bytes = question("WeB.Shop.internal.", RecordType::A, None);
     let plain = query(&bytes);
-    assert_eq!((plain.id, plain.name.as_str(), plain.kind), (4711, "web.shop.internal", Kind::A));
+    assert_eq!(
+        (plain.id, plain.name.as_str(), plain.kind),
+        (4711, "web.shop.internal", Kind::A)
+    );
     assert!(plain.is_internet());
     assert_eq!(plain.udp_limit(), PLAIN_UDP);
     for (kind, expected) in [
@@ -53,8 +60,18 @@ fn a_question_is_read() {
     ] {
         assert_eq!(query(&question("x.internal.", kind, None)).kind, expected);
     }
-    for (size, limit) in [(0, 512), (511, 512), (900, 900), (1232, 1232), (4096, 1232), (65_535, 1232)] {
-        assert_eq!(query(&question("x.internal.", RecordType::A, Some(size))).udp_limit(), limit);
+    for (size, limit) in [
+        (0, 512),
+        (511, 512),
+        (900, 900),
+        (1232, 1232),
+        (4096, 1232),
+        (65_535, 1232),
+    ] {
+        assert_eq!(
+            query(&question("x.internal.", RecordType::A, Some(size))).udp_limit(),
+            limit
+        );
     }
     assert_eq!(query(&question(".", RecordType::NS, None)).name, "");
     // A dot, a star and a byte above ASCII inside of labels are no letters of ours.
@@ -73,9 +90,18 @@ fn answers_are_what_hickory_reads() {
             (head.id, head.message_type, head.response_code),
             (4711, MessageType::Response, ResponseCode::NoError)
         );
-        assert!(head.authoritative && head.recursion_desired && head.recursion_available && !head.truncation);
+        assert!(
+            head.authoritative
+                && head.recursion_desired
+                && head.recursion_available
+                && !head.truncation
+        );
         assert_eq!(message.queries[0].name.to_ascii(), "web.shop.internal.");
-        let given: Vec<String> = message.answers.iter().map(|record| record.data.to_string()).collect();
+        let given: Vec<String> = message
+            .answers
+            .iter()
+            .map(|record| record.data.to_string())
+            .collect();
         assert_eq!(given, ["10.210.1.0", "10.210.1.1", "10.210.1.2"]);
         assert!(
             message
@@ -83,7 +109,10 @@ fn answers_are_what_hickory_reads() {
                 .iter()
                 .all(|record| record.ttl == ANSWER_TTL_S && record.name == message.queries[0].name)
         );
-        assert_eq!(message.edns.as_ref().map(HickoryEdns::max_payload), edns.map(|_| 1232));
+        assert_eq!(
+            message.edns.as_ref().map(HickoryEdns::max_payload),
+            edns.map(|_| 1232)
+        );
     }
 }
 
@@ -91,25 +120,36 @@ fn answers_are_what_hickory_reads() {
 fn the_letters_come_back_as_they_were_sent() {
     let bytes = question("WeB.Shop.InternaL.", RecordType::A, None);
     let response = query(&bytes).answer(&addresses(1), PLAIN_UDP).unwrap();
-    assert_eq!(Message::from_vec(&response).unwrap().queries[0].name.to_ascii(), "WeB.Shop.InternaL.");
+    assert_eq!(
+        Message::from_vec(&response).unwrap().queries[0]
+            .name
+            .to_ascii(),
+        "WeB.Shop.InternaL."
+    );
 }
 
 #[test]
 fn negative_answers_say_for_how_long() {
-    for (lookup, code) in
-        [(Lookup::NoData, ResponseCode::NoError), (Lookup::NxDomain, ResponseCode::NXDomain)]
-    {
+    for (lookup, code) in [
+        (Lookup::NoData, ResponseCode::NoError),
+        (Lookup::NxDomain, ResponseCode::NXDomain),
+    ] {
         for (name, apex) in [
             ("x.shop.internal.", "internal."),
             ("internal.", "internal."),
             ("7.1.210.10.in-addr.arpa.", "1.210.10.in-addr.arpa."),
         ] {
             let bytes = question(name, RecordType::AAAA, Some(1232));
-            let message = Message::from_vec(&query(&bytes).answer(&lookup, PLAIN_UDP).unwrap()).unwrap();
+            let message =
+                Message::from_vec(&query(&bytes).answer(&lookup, PLAIN_UDP).unwrap()).unwrap();
             assert_eq!(message.metadata.response_code, code);
             assert!(message.metadata.authoritative && message.answers.is_empty());
-            let [record] = message.authorities.as_slice() else { panic!("{message:?}") };
-            let RData::SOA(soa) = &record.data else { panic!("{record:?}") };
+            let [record] = message.authorities.as_slice() else {
+                panic!("{message:?}")
+            };
+            let RData::SOA(soa) = &record.data else {
+                panic!("{record:?}")
+            };
             assert_eq!(
                 (record.name.to_ascii().as_str(), record.ttl, soa.minimum),
                 (apex, ANSWER_TTL_S, ANSWER_TTL_S)
@@ -121,7 +161,9 @@ fn negative_answers_say_for_how_long() {
 #[test]
 fn a_pointer_is_a_name() {
     let bytes = question("9.1.210.10.in-addr.arpa.", RecordType::PTR, None);
-    let response = query(&bytes).answer(&Lookup::Pointer("web.my_shop.internal".into()), PLAIN_UDP).unwrap();
+    let response = query(&bytes)
+        .answer(&Lookup::Pointer("web.my_shop.internal".into()), PLAIN_UDP)
+        .unwrap();
     let message = Message::from_vec(&response).unwrap();
     assert_eq!(message.answers[0].data.to_string(), "web.my_shop.internal.");
 }
@@ -141,7 +183,11 @@ fn what_is_too_long_is_cut_and_says_so() {
         let response = query(&bytes).answer(&addresses(count), limit).unwrap();
         assert!(response.len() <= limit);
         let message = Message::from_vec(&response).unwrap();
-        assert_eq!((message.answers.len(), message.metadata.truncation), (given, cut), "{edns:?} {count}");
+        assert_eq!(
+            (message.answers.len(), message.metadata.truncation),
+            (given, cut),
+            "{edns:?} {count}"
+        );
         assert_eq!(message.edns.is_some(), edns.is_some());
     }
 }
@@ -156,7 +202,11 @@ fn what_cannot_be_answered_is_declined() {
         bytes[at] = byte;
         bytes
     };
-    assert_eq!(parse(&with(2, 0x80)), Parsed::Ignore, "a response: two servers must not talk for ever");
+    assert_eq!(
+        parse(&with(2, 0x80)),
+        Parsed::Ignore,
+        "a response: two servers must not talk for ever"
+    );
     for (bytes, code) in [
         (with(2, 0x20), ResponseCode::NotImp),
         (with(5, 0), ResponseCode::FormErr),
@@ -184,7 +234,10 @@ fn what_cannot_be_answered_is_declined() {
     let opt = twice[twice.len() - 11..].to_vec();
     twice.extend(opt);
     twice[11] = 2;
-    assert_eq!(declined(&twice).metadata.response_code, ResponseCode::FormErr);
+    assert_eq!(
+        declined(&twice).metadata.response_code,
+        ResponseCode::FormErr
+    );
 }
 
 #[test]
@@ -229,7 +282,10 @@ fn only_what_is_the_same_for_everybody_is_kept() {
     assert_ne!(plain, key(&question("a.example.", RecordType::AAAA, None)));
     let edns = key(&question("a.example.", RecordType::A, Some(1232)));
     assert_ne!(plain, edns);
-    assert_eq!(edns, key(&question("a.example.", RecordType::A, Some(4096))));
+    assert_eq!(
+        edns,
+        key(&question("a.example.", RecordType::A, Some(4096)))
+    );
     // An option (a cookie, a client's subnet) makes the answer personal.
     let mut bytes = question("a.example.", RecordType::A, Some(1232));
     let length = bytes.len() - 1;
@@ -290,11 +346,16 @@ fn survive(bytes: &[u8]) -> Result<(), TestCaseError> {
         Parsed::Query(query) => {
             let _ = query.cache_key();
             let limit = query.udp_limit();
-            [addresses(64), Lookup::NoData, Lookup::NxDomain, Lookup::Pointer("a.internal".into())]
-                .iter()
-                .filter_map(|lookup| query.answer(lookup, limit))
-                .chain([query.respond(Code::ServFail), query.truncated()])
-                .collect()
+            [
+                addresses(64),
+                Lookup::NoData,
+                Lookup::NxDomain,
+                Lookup::Pointer("a.internal".into()),
+            ]
+            .iter()
+            .filter_map(|lookup| query.answer(lookup, limit))
+            .chain([query.respond(Code::ServFail), query.truncated()])
+            .collect()
         }
     };
     for response in responses {

@@ -34,12 +34,24 @@ fn input() -> ZoneInput {
             replica("shop/web", 1, 10),
             replica("shop/web", 2, 11),
             replica("shop/web", 3, 12),
-            ZoneReplica { unhealthy: true, ..replica("shop/web", 1, 13) },
-            ZoneReplica { draining: true, ..replica("shop/web", 1, 14) },
-            ZoneReplica { running: false, ..replica("shop/web", 1, 15) },
+            ZoneReplica {
+                unhealthy: true,
+                ..replica("shop/web", 1, 13)
+            },
+            ZoneReplica {
+                draining: true,
+                ..replica("shop/web", 1, 14)
+            },
+            ZoneReplica {
+                running: false,
+                ..replica("shop/web", 1, 15)
+            },
             replica("shop/db", 2, 20),
             replica("shop/lost", 3, 30),
-            ZoneReplica { unhealthy: true, ..replica("shop/sick", 1, 40) },
+            ZoneReplica {
+                unhealthy: true,
+                ..replica("shop/sick", 1, 40)
+            },
             replica("my_blog-1/Api", 2, 50),
             replica("shop/nearest.cache", 1, 60),
             replica("shop/v1.api", 1, 61),
@@ -55,7 +67,10 @@ fn id(number: u8) -> MachineId {
 }
 
 fn alias(service: &str, name: &str) -> ZoneAlias {
-    ZoneAlias { service: service.parse().unwrap(), name: name.into() }
+    ZoneAlias {
+        service: service.parse().unwrap(),
+        name: name.into(),
+    }
 }
 
 fn replica(key: &str, machine: u8, host: u8) -> ZoneReplica {
@@ -113,7 +128,8 @@ fn names() {
         ("sick.shop.internal", "no data"),
         ("idle.shop.internal", "no data"),
         ("idle.internal", "no data"),
-        // Two projects have it: only the long names answer. `blog/db` exists without a replica, and still counts.
+        // Two projects have it: only the long names answer. `blog/db` exists without a replica,
+        // and still counts.
         ("db.internal", "no data"),
         ("nearest.db.internal", "no data"),
         ("db.shop.internal", "2.20"),
@@ -134,7 +150,8 @@ fn names() {
         ("m1.m.db.shop.internal", "no data"),
         ("m9.m.web.shop.internal", "no such name"),
         ("m.web.shop.internal", "no data"),
-        // Further names: in their project only, also of one machine; a service's own name wins; what several share is answered together.
+        // Further names: in their project only, also of one machine; a service's own name wins;
+        // what several share is answered together.
         ("www.shop.internal", "1.10 2.11"),
         ("Shop.Example.shop.internal", "1.10 2.11"),
         ("m1.m.www.shop.internal", "1.10"),
@@ -183,7 +200,10 @@ fn only_addresses_are_there() {
         assert_eq!(look(&zone, "web.shop.internal", kind, 1), Lookup::NoData);
         assert_eq!(look(&zone, "nobody.internal", kind, 1), Lookup::NxDomain);
     }
-    assert_eq!(shown(look(&zone, "web.shop.internal", Kind::Any, 1)), "1.10 2.11");
+    assert_eq!(
+        shown(look(&zone, "web.shop.internal", Kind::Any, 1)),
+        "1.10 2.11"
+    );
 }
 
 #[test]
@@ -217,17 +237,25 @@ fn an_empty_zone_still_owns_its_domain() {
 #[test]
 fn nearest_begins_with_our_own_machine_and_the_rest_is_shuffled() {
     let mut input = input();
-    input.replicas =
-        (1..=3).flat_map(|machine| (0..4).map(move |host| replica("shop/web", machine, host))).collect();
-    input.machines.iter_mut().for_each(|machine| machine.up = true);
+    input.replicas = (1..=3)
+        .flat_map(|machine| (0..4).map(move |host| replica("shop/web", machine, host)))
+        .collect();
+    input
+        .machines
+        .iter_mut()
+        .for_each(|machine| machine.up = true);
     let zone = Zone::build(&input);
     let mut orders = HashSet::new();
     for seed in 0..50 {
-        let Lookup::Addresses(addresses) = look(&zone, "nearest.web.shop.internal", Kind::A, seed) else {
+        let Lookup::Addresses(addresses) = look(&zone, "nearest.web.shop.internal", Kind::A, seed)
+        else {
             panic!()
         };
         assert_eq!(addresses.len(), 12);
-        assert!(addresses[..4].iter().all(|ip| ip.octets()[2] == 1), "{addresses:?}");
+        assert!(
+            addresses[..4].iter().all(|ip| ip.octets()[2] == 1),
+            "{addresses:?}"
+        );
         orders.insert(addresses);
     }
     assert!(orders.len() > 25, "{}", orders.len());
@@ -240,10 +268,15 @@ fn each_replica_comes_first_about_as_often() {
     let zone = Zone::build(&input);
     let mut first = [0_u32; 4];
     for seed in 0..1_000 {
-        let Lookup::Addresses(addresses) = look(&zone, "web.shop.internal", Kind::A, seed) else { panic!() };
+        let Lookup::Addresses(addresses) = look(&zone, "web.shop.internal", Kind::A, seed) else {
+            panic!()
+        };
         first[usize::from(addresses[0].octets()[3])] += 1;
     }
-    assert!(first.iter().all(|count| (180..=320).contains(count)), "{first:?}");
+    assert!(
+        first.iter().all(|count| (180..=320).contains(count)),
+        "{first:?}"
+    );
 }
 
 #[test]
@@ -253,7 +286,9 @@ fn of_too_many_a_choice_is_given() {
     let zone = Zone::build(&input);
     let mut seen = HashSet::new();
     for seed in 0..40 {
-        let Lookup::Addresses(addresses) = look(&zone, "web.shop.internal", Kind::A, seed) else { panic!() };
+        let Lookup::Addresses(addresses) = look(&zone, "web.shop.internal", Kind::A, seed) else {
+            panic!()
+        };
         assert_eq!(addresses.len(), MAX_ANSWERS);
         seen.extend(addresses);
     }

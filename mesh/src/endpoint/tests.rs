@@ -16,7 +16,10 @@ fn s(seconds: u64) -> Duration {
 }
 
 fn with(endpoints: &[&str]) -> PeerConfig {
-    PeerConfig { endpoints: endpoints.iter().map(|text| at(text)).collect(), ..peer(2) }
+    PeerConfig {
+        endpoints: endpoints.iter().map(|text| at(text)).collect(),
+        ..peer(2)
+    }
 }
 
 /// One peer and the tunnel as the chooser sees it.
@@ -33,13 +36,21 @@ impl Bench {
 
     fn remembering(endpoints: &[&str], remembered: Option<&str>) -> Self {
         let mut chooser = EndpointChooser::default();
-        let remembered = remembered.map(|text| (key(2).public(), at(text))).into_iter().collect();
+        let remembered = remembered
+            .map(|text| (key(2).public(), at(text)))
+            .into_iter()
+            .collect();
         chooser.configure(s(0), &[with(endpoints)], &remembered);
-        Self { chooser, endpoint: None, handshake: None }
+        Self {
+            chooser,
+            endpoint: None,
+            handshake: None,
+        }
     }
 
     fn configure(&mut self, now: u64, endpoints: &[&str]) {
-        self.chooser.configure(s(now), &[with(endpoints)], &BTreeMap::new());
+        self.chooser
+            .configure(s(now), &[with(endpoints)], &BTreeMap::new());
     }
 
     /// A step; what it sets is set.
@@ -48,7 +59,9 @@ impl Bench {
             endpoint: self.endpoint,
             handshake_age: self.handshake.map(|at| s(now).saturating_sub(at)),
         };
-        let changes = self.chooser.step(s(now), &BTreeMap::from([(key(2).public(), observation)]));
+        let changes = self
+            .chooser
+            .step(s(now), &BTreeMap::from([(key(2).public(), observation)]));
         assert!(changes.len() <= 1);
         let set = changes.first().map(|(_, endpoint)| *endpoint);
         self.endpoint = set.or(self.endpoint);
@@ -176,7 +189,11 @@ fn a_new_candidate_is_tried_at_once_if_the_peer_is_not_up() {
     bench.configure(3, &[A, B]);
     assert_eq!(bench.step(3), Some(at(B)));
     bench.configure(4, &[A, B]);
-    assert_eq!(bench.step(4), None, "the same configuration changes nothing");
+    assert_eq!(
+        bench.step(4),
+        None,
+        "the same configuration changes nothing"
+    );
 }
 
 #[test]
@@ -227,7 +244,8 @@ fn a_peer_the_tunnel_does_not_have_is_left_alone() {
 }
 
 proptest! {
-    /// Whatever is configured and learned on the way: a peer that never answers is offered each of its endpoints within one round.
+    /// Whatever is configured and learned on the way: a peer that never answers is offered each of
+    /// its endpoints within one round.
     #[test]
     fn every_endpoint_gets_its_turn(count in 1_u8..8, learned in proptest::option::of(0_u8..12), start in 0_u64..1000) {
         let all: Vec<String> = (0..count).map(|n| format!("192.0.2.{n}:1")).collect();

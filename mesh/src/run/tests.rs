@@ -31,7 +31,12 @@ impl Process {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Self { directory, fake, cancel, task }
+        Self {
+            directory,
+            fake,
+            cancel,
+            task,
+        }
     }
 
     fn client(&self) -> MeshClient {
@@ -47,7 +52,10 @@ impl Process {
 #[tokio::test]
 async fn before_the_first_configuration_the_status_is_empty() {
     let process = Process::start().await;
-    assert_eq!(process.client().status().await.unwrap(), MeshStatus::unconfigured());
+    assert_eq!(
+        process.client().status().await.unwrap(),
+        MeshStatus::unconfigured()
+    );
     process.stop().await.unwrap();
 }
 
@@ -56,12 +64,19 @@ async fn an_acknowledged_configuration_is_applied_on_disk_and_restored() {
     let process = Process::start().await;
     process.client().apply(&config(1, &[2, 3])).await.unwrap();
     let json = std::fs::read(process.directory.path().join("mesh.json")).unwrap();
-    assert_eq!(serde_json::from_slice::<MeshConfig>(&json).unwrap(), config(1, &[2, 3]));
+    assert_eq!(
+        serde_json::from_slice::<MeshConfig>(&json).unwrap(),
+        config(1, &[2, 3])
+    );
     let status = process.client().status().await.unwrap();
     assert_eq!(status.public_key, Some(key(1).public()));
     assert_eq!(status.peers.len(), 2);
     let peer_2 = status.peer(&key(2).public()).unwrap();
-    assert_eq!(peer_2.endpoint, Some(peer(2).endpoints[0]), "set without waiting for the next step");
+    assert_eq!(
+        peer_2.endpoint,
+        Some(peer(2).endpoints[0]),
+        "set without waiting for the next step"
+    );
     assert_eq!(peer_2.reach, Reach::Unknown);
 
     let (directory, fake) = (process.directory.clone(), process.fake.clone());
@@ -82,10 +97,16 @@ async fn taken_down_means_gone_from_the_disk_too_and_up_again_works() {
     process.client().down().await.unwrap();
     assert!(process.fake.state().closed);
     assert!(!process.directory.path().join("mesh.json").exists());
-    assert_eq!(process.client().status().await.unwrap(), MeshStatus::unconfigured());
+    assert_eq!(
+        process.client().status().await.unwrap(),
+        MeshStatus::unconfigured()
+    );
     process.client().down().await.unwrap();
     process.client().apply(&config(3, &[2])).await.unwrap();
-    assert_eq!(process.client().status().await.unwrap().public_key, Some(key(3).public()));
+    assert_eq!(
+        process.client().status().await.unwrap().public_key,
+        Some(key(3).public())
+    );
     process.stop().await.unwrap();
 }
 
@@ -94,7 +115,10 @@ async fn a_refused_configuration_is_neither_acknowledged_nor_written() {
     let process = Process::start().await;
     process.fake.state().refuse = Some("no such luck".to_owned());
     let error = process.client().apply(&config(1, &[2])).await.unwrap_err();
-    assert!(matches!(&error, MeshError::Refused(reason) if reason.contains("no such luck")), "{error}");
+    assert!(
+        matches!(&error, MeshError::Refused(reason) if reason.contains("no such luck")),
+        "{error}"
+    );
     assert!(!process.directory.path().join("mesh.json").exists());
     process.fake.state().refuse = None;
     process.client().apply(&config(1, &[2])).await.unwrap();
@@ -122,12 +146,16 @@ async fn a_configuration_that_cannot_be_written_is_not_acknowledged_until_it_can
 async fn nonsense_is_refused_before_it_is_sent_and_again_when_it_arrives() {
     let process = Process::start().await;
     let bad = config(1, &[1]);
-    assert!(matches!(process.client().apply(&bad).await, Err(MeshError::Config(_))));
+    assert!(matches!(
+        process.client().apply(&bad).await,
+        Err(MeshError::Config(_))
+    ));
     let socket = process.directory.path().join("run/mesh.sock");
     let line = serde_json::to_string(&Request::Apply(Box::new(bad))).unwrap();
-    for (line, expected) in
-        [(line.as_str(), "this machine itself"), ("{\"fly\":1}", "cannot read the request")]
-    {
+    for (line, expected) in [
+        (line.as_str(), "this machine itself"),
+        ("{\"fly\":1}", "cannot read the request"),
+    ] {
         let answer = say(&socket, line).await;
         assert!(answer.contains(expected), "{answer}");
     }
@@ -140,11 +168,18 @@ async fn the_socket_is_for_root_only_and_for_one_process_only() {
     use std::os::unix::fs::PermissionsExt as _;
     let process = Process::start().await;
     let socket = process.directory.path().join("run/mesh.sock");
-    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let second = Process::start_in(process.directory.clone()).await;
     let error = second.task.await.unwrap().unwrap_err();
     assert!(matches!(error, MeshError::AlreadyRunning(_)), "{error}");
-    process.client().status().await.expect("the first one is untouched");
+    process
+        .client()
+        .status()
+        .await
+        .expect("the first one is untouched");
     process.stop().await.unwrap();
 }
 
@@ -171,7 +206,10 @@ async fn a_damaged_configuration_is_put_aside() {
     let directory = std::sync::Arc::new(tempfile::tempdir().unwrap());
     std::fs::write(directory.path().join("mesh.json"), "{").unwrap();
     let process = Process::start_in(directory).await;
-    assert_eq!(process.client().status().await.unwrap(), MeshStatus::unconfigured());
+    assert_eq!(
+        process.client().status().await.unwrap(),
+        MeshStatus::unconfigured()
+    );
     assert!(process.directory.path().join("mesh.json.damaged").exists());
     process.stop().await.unwrap();
 }
@@ -197,13 +235,19 @@ async fn a_learned_endpoint_is_kept_over_new_configurations_and_restarts() {
     process.client().apply(&config(1, &[2, 3])).await.unwrap();
     let status = process.client().status().await.unwrap();
     let peer_2 = status.peer(&key(2).public()).unwrap();
-    assert_eq!((peer_2.endpoint, peer_2.reach), (Some(elsewhere), Reach::Up));
+    assert_eq!(
+        (peer_2.endpoint, peer_2.reach),
+        (Some(elsewhere), Reach::Up)
+    );
     let directory = process.directory.clone();
     process.stop().await.unwrap();
 
     let process = Process::start_in(directory).await;
     let status = process.client().status().await.unwrap();
-    assert_eq!(status.peer(&key(2).public()).unwrap().endpoint, Some(elsewhere));
+    assert_eq!(
+        status.peer(&key(2).public()).unwrap().endpoint,
+        Some(elsewhere)
+    );
     process.stop().await.unwrap();
 }
 
@@ -233,14 +277,26 @@ async fn a_process_that_does_not_answer_is_given_up() {
     let socket = directory.path().join("mesh.sock");
     let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
     let client = MeshClient::new(&socket).with_limit(Duration::from_millis(50));
-    assert!(matches!(client.status().await, Err(MeshError::Timeout { .. })));
+    assert!(matches!(
+        client.status().await,
+        Err(MeshError::Timeout { .. })
+    ));
 }
 
 /// A line to the control socket and the line that comes back.
 async fn say(socket: &std::path::Path, line: &str) -> String {
     use tokio::io::{AsyncWriteExt as _, BufReader};
-    let (read, mut write) = tokio::net::UnixStream::connect(socket).await.unwrap().into_split();
-    write.write_all(format!("{line}\n").as_bytes()).await.unwrap();
-    let answer = control::read_line(&mut BufReader::new(read)).await.unwrap().unwrap();
+    let (read, mut write) = tokio::net::UnixStream::connect(socket)
+        .await
+        .unwrap()
+        .into_split();
+    write
+        .write_all(format!("{line}\n").as_bytes())
+        .await
+        .unwrap();
+    let answer = control::read_line(&mut BufReader::new(read))
+        .await
+        .unwrap()
+        .unwrap();
     String::from_utf8(answer).unwrap()
 }

@@ -52,12 +52,14 @@ impl Tunnel for Fake {
     async fn apply(&mut self, config: &MeshConfig) -> Result<Applied, TunnelError> {
         let mut state = self.state();
         if let Some(reason) = state.refuse.clone() {
-            return Err(TunnelError::Other { action: "apply", reason });
+            return Err(TunnelError::Other {
+                action: "apply",
+                reason,
+            });
         }
-        let same = state
-            .config
-            .as_ref()
-            .is_some_and(|old| old.private_key == config.private_key && old.interface == config.interface);
+        let same = state.config.as_ref().is_some_and(|old| {
+            old.private_key == config.private_key && old.interface == config.interface
+        });
         if !same {
             state.peers.clear();
         }
@@ -76,10 +78,17 @@ impl Tunnel for Fake {
         }
         state.config = Some(config.clone());
         state.applied += 1;
-        Ok(if same { Applied::Changed } else { Applied::Opened })
+        Ok(if same {
+            Applied::Changed
+        } else {
+            Applied::Opened
+        })
     }
 
-    async fn set_endpoints(&mut self, endpoints: &[(PublicKey, SocketAddr)]) -> Result<(), TunnelError> {
+    async fn set_endpoints(
+        &mut self,
+        endpoints: &[(PublicKey, SocketAddr)],
+    ) -> Result<(), TunnelError> {
         let mut state = self.state();
         for (key, endpoint) in endpoints {
             state.endpoints.push((*key, *endpoint));
@@ -96,7 +105,9 @@ impl Tunnel for Fake {
 
     async fn failed(&mut self) -> TunnelError {
         self.broken.notified().await;
-        TunnelError::Lost { interface: "fake".to_owned() }
+        TunnelError::Lost {
+            interface: "fake".to_owned(),
+        }
     }
 
     async fn close(&mut self) -> Result<(), TunnelError> {

@@ -16,14 +16,16 @@ use tokio::task::JoinSet;
 
 use super::TunnelError;
 
-/// Marks our routes (an unassigned value of /etc/iproute2/rt_protos), so that only they are ever taken away.
+/// Marks our routes (an unassigned value of /etc/iproute2/rt_protos), so that only they are ever
+/// taken away.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(117);
 
-/// Behind the routes the kernel makes for its own interfaces (metric 0): a peer that claims the subnet of our own container bridge
-/// must not take it from us.
+/// Behind the routes the kernel makes for its own interfaces (metric 0): a peer that claims the
+/// subnet of our own container bridge must not take it from us.
 const ROUTE_METRIC: u32 = 1024;
 
-/// ENODEV and EADDRNOTAVAIL, ESRCH, EEXIST: what is to be gone is gone, what is to be there is there.
+/// ENODEV and EADDRNOTAVAIL, ESRCH, EEXIST: what is to be gone is gone, what is to be there is
+/// there.
 const ENODEV: i32 = 19;
 const EADDRNOTAVAIL: i32 = 99;
 const ESRCH: i32 = 3;
@@ -47,21 +49,33 @@ impl HostLink {
             interface: name.to_owned(),
             reason,
         };
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(|error| fail("open a netlink socket", error.to_string()))?;
+        let (connection, handle, _) = rtnetlink::new_connection()
+            .map_err(|error| fail("open a netlink socket", error.to_string()))?;
         let mut driver = JoinSet::new();
         driver.spawn(connection);
-        let link = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
+        let link = handle
+            .link()
+            .get()
+            .match_name(name.to_owned())
+            .execute()
+            .try_next()
+            .await;
         let index = match link {
             Ok(Some(link)) => link.header.index,
             Ok(None) => return Err(fail("find it", "there is no such interface".to_owned())),
             Err(error) => return Err(fail("find it", describe(&error))),
         };
-        Ok(Self { handle, name: name.to_owned(), index, _driver: driver })
+        Ok(Self {
+            handle,
+            name: name.to_owned(),
+            index,
+            _driver: driver,
+        })
     }
 
-    /// Brings the interface up, with IPv6 switched on for it: distributions, administrators and Docker (for containers) switch
-    /// it off for new interfaces, and the management address is IPv6.
+    /// Brings the interface up, with IPv6 switched on for it: distributions, administrators and
+    /// Docker (for containers) switch it off for new interfaces, and the management address is
+    /// IPv6.
     pub(super) async fn bring_up(&self, mtu: u32) -> Result<(), TunnelError> {
         let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.name);
         let enabled = match tokio::fs::read_to_string(&path).await {
@@ -77,7 +91,15 @@ impl HostLink {
 
     /// Whether the interface is there and up.
     pub(super) async fn is_up(&self) -> Result<bool, TunnelError> {
-        match self.handle.link().get().match_index(self.index).execute().try_next().await {
+        match self
+            .handle
+            .link()
+            .get()
+            .match_index(self.index)
+            .execute()
+            .try_next()
+            .await
+        {
             Ok(link) => Ok(link.is_some_and(|link| link.header.flags.contains(LinkFlags::Up))),
             Err(error) if errno(&error) == Some(ENODEV) => Ok(false),
             Err(error) => Err(self.fail("look at it", &error)),
@@ -93,7 +115,14 @@ impl HostLink {
 
     /// The MTU.
     pub(super) async fn mtu(&self) -> Result<u32, TunnelError> {
-        let link = self.handle.link().get().match_index(self.index).execute().try_next().await;
+        let link = self
+            .handle
+            .link()
+            .get()
+            .match_index(self.index)
+            .execute()
+            .try_next()
+            .await;
         let link = link.map_err(|error| self.fail("read the MTU", &error))?;
         let attributes = link.map(|link| link.attributes).unwrap_or_default();
         let mtu = attributes.iter().find_map(|attribute| match attribute {
@@ -105,16 +134,24 @@ impl HostLink {
 
     /// The addresses, without link-local ones (the kernel makes those).
     pub(super) async fn addresses(&self) -> Result<BTreeSet<IpNet>, TunnelError> {
-        let mut stream =
-            std::pin::pin!(self.handle.address().get().set_link_index_filter(self.index).execute());
+        let mut stream = std::pin::pin!(
+            self.handle
+                .address()
+                .get()
+                .set_link_index_filter(self.index)
+                .execute()
+        );
         let mut addresses = BTreeSet::new();
-        while let Some(message) =
-            stream.try_next().await.map_err(|error| self.fail("list the addresses", &error))?
+        while let Some(message) = stream
+            .try_next()
+            .await
+            .map_err(|error| self.fail("list the addresses", &error))?
         {
             let mut address = None;
             for attribute in &message.attributes {
                 match attribute {
-                    // On a point-to-point link the address proper is the local one, where it is given.
+                    // On a point-to-point link the address proper is the local one, where it is
+                    // given.
                     AddressAttribute::Local(local) => address = Some(*local),
                     AddressAttribute::Address(other) => address = address.or(Some(*other)),
                     _ => {}
@@ -137,27 +174,44 @@ impl HostLink {
 
     /// Puts an address on the interface.
     pub(super) async fn add_address(&self, address: IpNet) -> Result<(), TunnelError> {
-        let request = self.handle.address().add(self.index, address.addr(), address.prefix_len());
-        self.check(&format!("add address {address}"), request.execute().await, &[EEXIST])
+        let request = self
+            .handle
+            .address()
+            .add(self.index, address.addr(), address.prefix_len());
+        self.check(
+            &format!("add address {address}"),
+            request.execute().await,
+            &[EEXIST],
+        )
     }
 
     /// Takes an address off the interface.
     pub(super) async fn remove_address(&self, address: IpNet) -> Result<(), TunnelError> {
-        let mut request = self.handle.address().add(self.index, address.addr(), address.prefix_len());
+        let mut request =
+            self.handle
+                .address()
+                .add(self.index, address.addr(), address.prefix_len());
         let message = request.message_mut().clone();
         let result = self.handle.address().del(message).execute().await;
-        self.check(&format!("remove address {address}"), result, &[EADDRNOTAVAIL])
+        self.check(
+            &format!("remove address {address}"),
+            result,
+            &[EADDRNOTAVAIL],
+        )
     }
 
     /// Our routes through the interface, with their preferred sources.
     pub(super) async fn routes(&self) -> Result<BTreeMap<IpNet, Option<IpAddr>>, TunnelError> {
         let mut routes = BTreeMap::new();
-        for any in
-            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
-        {
+        for any in [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        ] {
             let mut stream = std::pin::pin!(self.handle.route().get(any).execute());
-            while let Some(route) =
-                stream.try_next().await.map_err(|error| self.fail("list the routes", &error))?
+            while let Some(route) = stream
+                .try_next()
+                .await
+                .map_err(|error| self.fail("list the routes", &error))?
             {
                 routes.extend(self.own_route(&route));
             }
@@ -166,7 +220,11 @@ impl HostLink {
     }
 
     /// Adds or replaces a route.
-    pub(super) async fn set_route(&self, prefix: IpNet, source: Option<IpAddr>) -> Result<(), TunnelError> {
+    pub(super) async fn set_route(
+        &self,
+        prefix: IpNet,
+        source: Option<IpAddr>,
+    ) -> Result<(), TunnelError> {
         let message = self.route(prefix, source);
         let result = self.handle.route().add(message).replace().execute().await;
         self.check(&format!("route {prefix}"), result, &[])
@@ -210,7 +268,9 @@ impl HostLink {
     }
 
     fn own_route(&self, route: &RouteMessage) -> Option<(IpNet, Option<IpAddr>)> {
-        if route.header.protocol != ROUTE_PROTOCOL || route.header.table != RouteHeader::RT_TABLE_MAIN {
+        if route.header.protocol != ROUTE_PROTOCOL
+            || route.header.table != RouteHeader::RT_TABLE_MAIN
+        {
             return None;
         }
         let (mut destination, mut source, mut interface) = (None, None, None);

@@ -1,13 +1,13 @@
 //! WireGuard in this process: gotatun over a TUN device.
 //!
-//! One thing to know about gotatun: a peer without a session gives up asking for one after 90 s (as WireGuard prescribes) unless
-//! there is traffic, so whoever wants the peer must ask again; [`crate::endpoint`] does, every 15 s.
+//! One thing to know about gotatun: a peer without a session gives up asking for one after 90 s (as
+//! WireGuard prescribes) unless there is traffic, so whoever wants the peer must ask again;
+//! [`crate::endpoint`] does, every 15 s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future;
-use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
+use std::{future, io};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -23,10 +23,12 @@ use crate::config::MeshConfig;
 use crate::diff::{Identity, PeerState, TunnelDiff, TunnelState, diff};
 use crate::key::PublicKey;
 
-/// A tunnel that was closed a moment ago may hold its port for some milliseconds longer, until its tasks have ended.
+/// A tunnel that was closed a moment ago may hold its port for some milliseconds longer, until its
+/// tasks have ended.
 const PORT_RELEASE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Handshakes started before other tasks of this thread get their turn: each costs a Curve25519 computation or two, about 0.1 ms.
+/// Handshakes started before other tasks of this thread get their turn: each costs a Curve25519
+/// computation or two, about 0.1 ms.
 const HANDSHAKES_AT_A_TIME: usize = 8;
 
 /// The tunnel of gotatun. Needs CAP_NET_ADMIN and `/dev/net/tun`.
@@ -43,7 +45,9 @@ struct Open {
 
 impl std::fmt::Debug for UserSpace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserSpace").field("identity", &self.open.as_ref().map(|open| &open.identity)).finish()
+        f.debug_struct("UserSpace")
+            .field("identity", &self.open.as_ref().map(|open| &open.identity))
+            .finish()
     }
 }
 
@@ -59,10 +63,19 @@ impl Tunnel for UserSpace {
     async fn apply(&mut self, config: &MeshConfig) -> Result<Applied, TunnelError> {
         let wanted = TunnelState::wanted(config);
         let mut applied = Applied::Changed;
-        if self.open.as_ref().is_none_or(|open| open.identity != wanted.identity) {
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|open| open.identity != wanted.identity)
+        {
             // While the old tunnel is still there, see whether the new one can be opened.
-            if self.open.as_ref().is_none_or(|open| open.identity.listen_port != config.listen_port) {
-                let probe = tokio::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, config.listen_port)).await;
+            if self
+                .open
+                .as_ref()
+                .is_none_or(|open| open.identity.listen_port != config.listen_port)
+            {
+                let probe =
+                    tokio::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, config.listen_port)).await;
                 let failed = |error: io::Error| TunnelError::Listen {
                     port: config.listen_port,
                     reason: error.to_string(),
@@ -80,17 +93,26 @@ impl Tunnel for UserSpace {
         Ok(applied)
     }
 
-    async fn set_endpoints(&mut self, endpoints: &[(PublicKey, SocketAddr)]) -> Result<(), TunnelError> {
-        let Some(open) = &mut self.open else { return Ok(()) };
+    async fn set_endpoints(
+        &mut self,
+        endpoints: &[(PublicKey, SocketAddr)],
+    ) -> Result<(), TunnelError> {
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
         for (key, endpoint) in endpoints {
             let endpoint = *endpoint;
-            let result = open.device.modify_peer(&dalek(key), |peer| peer.set_endpoint(Some(endpoint))).await;
+            let result = open
+                .device
+                .modify_peer(&dalek(key), |peer| peer.set_endpoint(Some(endpoint)))
+                .await;
             result.map_err(|error| other("set an endpoint", &error))?;
         }
         for (n, (key, _)) in endpoints.iter().enumerate() {
-            // It sends the initiation at its first poll and then waits for the answer, for which nobody here waits. Should a packet in
-            // flight hold the peer at this moment, nothing is sent; gotatun's timer or the next try does it. (Unconstrained, since tokio
-            // makes a task that does much at once wait, and a wait is the end here.)
+            // It sends the initiation at its first poll and then waits for the answer, for which
+            // nobody here waits. Should a packet in flight hold the peer at this moment, nothing is
+            // sent; gotatun's timer or the next try does it. (Unconstrained, since tokio makes a
+            // task that does much at once wait, and a wait is the end here.)
             let key = dalek(key);
             let handshake = tokio::task::unconstrained(open.device.force_handshake(&key));
             if let Some(Err(error)) = handshake.now_or_never() {
@@ -104,10 +126,15 @@ impl Tunnel for UserSpace {
     }
 
     async fn peers(&mut self) -> Result<Vec<TunnelPeer>, TunnelError> {
-        let Some(open) = &self.open else { return Ok(Vec::new()) };
-        // gotatun waits for packets of a deleted interface for ever (the kernel reports it as an error, not as readable).
+        let Some(open) = &self.open else {
+            return Ok(Vec::new());
+        };
+        // gotatun waits for packets of a deleted interface for ever (the kernel reports it as an
+        // error, not as readable).
         if !open.link.is_up().await? {
-            return Err(TunnelError::Lost { interface: open.identity.interface.clone() });
+            return Err(TunnelError::Lost {
+                interface: open.identity.interface.clone(),
+            });
         }
         let peers = open.device.peers().await.into_iter().filter_map(|entry| {
             Some(TunnelPeer {
@@ -116,7 +143,12 @@ impl Tunnel for UserSpace {
                 handshake_age: entry.stats.last_handshake,
                 rx_bytes: entry.stats.rx_bytes as u64,
                 tx_bytes: entry.stats.tx_bytes as u64,
-                allowed_ips: entry.peer.allowed_ips.iter().filter_map(from_ipnetwork).collect(),
+                allowed_ips: entry
+                    .peer
+                    .allowed_ips
+                    .iter()
+                    .filter_map(from_ipnetwork)
+                    .collect(),
             })
         });
         Ok(peers.collect())
@@ -126,24 +158,29 @@ impl Tunnel for UserSpace {
         match &mut self.open {
             Some(open) => {
                 open.device.wait().await;
-                TunnelError::Lost { interface: open.identity.interface.clone() }
+                TunnelError::Lost {
+                    interface: open.identity.interface.clone(),
+                }
             }
             None => future::pending().await,
         }
     }
 
     async fn close(&mut self) -> Result<(), TunnelError> {
-        let Some(open) = self.open.take() else { return Ok(()) };
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
         open.device.stop().await;
         open.link.delete().await
     }
 }
 
 impl Open {
-    /// Opens the interface and starts listening, in this order: the interface has to be up when the first packet of a peer comes, or
-    /// writing it out fails for good.
+    /// Opens the interface and starts listening, in this order: the interface has to be up when the
+    /// first packet of a peer comes, or writing it out fails for good.
     async fn new(config: &MeshConfig, identity: Identity) -> Result<Self, TunnelError> {
-        let tun = TunDevice::from_name(&identity.interface).map_err(|error| open_error(&identity, &error))?;
+        let tun = TunDevice::from_name(&identity.interface)
+            .map_err(|error| open_error(&identity, &error))?;
         let link = HostLink::find(&identity.interface).await?;
         link.bring_up(config.mtu.into()).await?;
         let device = DeviceBuilder::new()
@@ -174,7 +211,11 @@ impl Open {
                 Err(error) => return Err(listen_error(port, &error)),
             }
         }
-        Ok(Self { device, link, identity })
+        Ok(Self {
+            device,
+            link,
+            identity,
+        })
     }
 
     async fn observe(&self) -> Result<Observed, TunnelError> {
@@ -185,8 +226,19 @@ impl Open {
             .into_iter()
             .filter_map(|entry| {
                 let key = PublicKey::from_bytes(entry.peer.public_key.to_bytes()).ok()?;
-                let allowed_ips = entry.peer.allowed_ips.iter().filter_map(from_ipnetwork).collect();
-                Some((key, PeerState { allowed_ips, keepalive_s: entry.peer.keepalive.unwrap_or(0) }))
+                let allowed_ips = entry
+                    .peer
+                    .allowed_ips
+                    .iter()
+                    .filter_map(from_ipnetwork)
+                    .collect();
+                Some((
+                    key,
+                    PeerState {
+                        allowed_ips,
+                        keepalive_s: entry.peer.keepalive.unwrap_or(0),
+                    },
+                ))
             })
             .collect();
         Ok(Observed {
@@ -207,21 +259,28 @@ impl Open {
         }
         for key in &steps.remove_peers {
             tracing::info!(peer = %key.short(), "peer removed");
-            self.device.remove_peer(&dalek(key)).await.map_err(|error| other("remove a peer", &error))?;
+            self.device
+                .remove_peer(&dalek(key))
+                .await
+                .map_err(|error| other("remove a peer", &error))?;
         }
         for (key, allowed_ips) in &steps.shrink_peers {
             self.set_allowed_ips(key, allowed_ips, None).await?;
         }
         for (key, peer) in &steps.change_peers {
             tracing::info!(peer = %key.short(), "peer changed");
-            self.set_allowed_ips(key, &peer.allowed_ips, Some(peer.keepalive_s)).await?;
+            self.set_allowed_ips(key, &peer.allowed_ips, Some(peer.keepalive_s))
+                .await?;
         }
         for (key, peer) in &steps.add_peers {
             tracing::info!(peer = %key.short(), "peer added");
             let mut new = Peer::new(dalek(key));
             new.allowed_ips = to_ipnetworks(&peer.allowed_ips);
             new.keepalive = keepalive(peer.keepalive_s);
-            self.device.add_peer(new).await.map_err(|error| other("add a peer", &error))?;
+            self.device
+                .add_peer(new)
+                .await
+                .map_err(|error| other("add a peer", &error))?;
         }
         for address in &steps.remove_addresses {
             self.link.remove_address(*address).await?;
@@ -250,7 +309,9 @@ impl Open {
                 peer.set_keepalive(keepalive(seconds));
             }
         });
-        change.await.map_err(|error| other("change a peer", &error))?;
+        change
+            .await
+            .map_err(|error| other("change a peer", &error))?;
         Ok(())
     }
 }
@@ -264,7 +325,9 @@ fn keepalive(seconds: u16) -> Option<u16> {
 }
 
 fn to_ipnetworks(nets: &BTreeSet<IpNet>) -> Vec<IpNetwork> {
-    nets.iter().filter_map(|net| IpNetwork::new(net.addr(), net.prefix_len()).ok()).collect()
+    nets.iter()
+        .filter_map(|net| IpNetwork::new(net.addr(), net.prefix_len()).ok())
+        .collect()
 }
 
 fn from_ipnetwork(net: &IpNetwork) -> Option<IpNet> {
@@ -272,12 +335,18 @@ fn from_ipnetwork(net: &IpNetwork) -> Option<IpNet> {
 }
 
 fn other(action: &'static str, error: &DeviceError) -> TunnelError {
-    TunnelError::Other { action, reason: error.to_string() }
+    TunnelError::Other {
+        action,
+        reason: error.to_string(),
+    }
 }
 
 fn listen_error(port: u16, error: &DeviceError) -> TunnelError {
     match error {
-        DeviceError::Bind(source, _) => TunnelError::Listen { port, reason: source.to_string() },
+        DeviceError::Bind(source, _) => TunnelError::Listen {
+            port,
+            reason: source.to_string(),
+        },
         error => other("start", error),
     }
 }
@@ -298,5 +367,9 @@ fn open_error(identity: &Identity, error: &dyn std::error::Error) -> TunnelError
     {
         reason = format!("{reason}: {source}");
     }
-    TunnelError::Open { interface: identity.interface.clone(), reason, hint }
+    TunnelError::Open {
+        interface: identity.interface.clone(),
+        reason,
+        hint,
+    }
 }

@@ -10,7 +10,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uc_mesh::{
-    DEFAULT_MTU, MeshClient, MeshConfig, MeshError, PeerConfig, PrivateKey, PublicKey, management_address,
+    DEFAULT_MTU, MeshClient, MeshConfig, MeshError, PeerConfig, PrivateKey, PublicKey,
+    management_address,
 };
 
 use crate::process::DIRECTORY;
@@ -29,12 +30,19 @@ impl Lan {
     /// None, with a notice, where namespaces or TUN devices cannot be made.
     pub(crate) fn new() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let id = Command::new("id").arg("-u").output().map(|output| output.stdout).unwrap_or_default();
+        let id = Command::new("id")
+            .arg("-u")
+            .output()
+            .map(|output| output.stdout)
+            .unwrap_or_default();
         let missing = if id.trim_ascii() != b"0" {
             Some("not root")
         } else if !Path::new("/dev/net/tun").exists() {
             Some("no /dev/net/tun")
-        } else if ["ip", "nsenter", "ping"].iter().any(|program| which(program).is_none()) {
+        } else if ["ip", "nsenter", "ping"]
+            .iter()
+            .any(|program| which(program).is_none())
+        {
             Some("ip, nsenter and ping are needed")
         } else {
             None
@@ -44,7 +52,11 @@ impl Lan {
             return None;
         }
         sweep();
-        let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "{PREFIX}{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let lan = Self { name };
         ip(&format!("netns add {}", lan.name));
         ip(&format!("-n {} link add br0 type bridge", lan.name));
@@ -64,9 +76,14 @@ impl Lan {
         let namespace = format!("{}-{n}", self.name);
         ip(&format!("netns add {namespace}"));
         let machine = Machine::new(namespace.clone(), n);
-        ip(&format!("-n {} link add v{n} type veth peer name eth0 netns {namespace}", self.name));
+        ip(&format!(
+            "-n {} link add v{n} type veth peer name eth0 netns {namespace}",
+            self.name
+        ));
         ip(&format!("-n {} link set v{n} master br0 up", self.name));
-        ip(&format!("-n {namespace} addr add 192.168.77.{n}/24 dev eth0"));
+        ip(&format!(
+            "-n {namespace} addr add 192.168.77.{n}/24 dev eth0"
+        ));
         ip(&format!("-n {namespace} link set eth0 up"));
         ip(&format!("-n {namespace} link set lo up"));
         machine
@@ -99,7 +116,13 @@ pub(crate) struct Machine {
 impl Machine {
     fn new(namespace: String, n: u8) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Self { namespace, n, key: PrivateKey::generate().unwrap(), directory, process: None }
+        Self {
+            namespace,
+            n,
+            key: PrivateKey::generate().unwrap(),
+            directory,
+            process: None,
+        }
     }
 
     pub(crate) fn public_key(&self) -> PublicKey {
@@ -159,7 +182,13 @@ impl Machine {
         assert!(self.process.is_none(), "it runs already");
         let child = self
             .command(std::env::current_exe().unwrap().to_str().unwrap())
-            .args(["--exact", "process::mesh_process", "--ignored", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                "process::mesh_process",
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(DIRECTORY, self.directory.path())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(self.directory.path().join("stderr")).unwrap())
@@ -168,13 +197,19 @@ impl Machine {
         let deadline = Instant::now() + Duration::from_secs(20);
         while let Err(error) = self.client().status().await {
             assert!(matches!(error, MeshError::NotRunning { .. }), "{error}");
-            assert!(Instant::now() < deadline && self.running(), "no mesh process: {}", self.stderr());
+            assert!(
+                Instant::now() < deadline && self.running(),
+                "no mesh process: {}",
+                self.stderr()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     pub(crate) fn running(&mut self) -> bool {
-        self.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(None)))
+        self.process
+            .as_mut()
+            .is_some_and(|process| matches!(process.try_wait(), Ok(None)))
     }
 
     pub(crate) fn stderr(&self) -> String {
@@ -195,13 +230,20 @@ impl Machine {
             assert!(Instant::now() < deadline, "the mesh process did not end");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.process.take().expect("it ran").wait().unwrap().success()
+        self.process
+            .take()
+            .expect("it ran")
+            .wait()
+            .unwrap()
+            .success()
     }
 
     /// A command inside the machine.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/var/run/netns/{}", self.namespace)).arg(program);
+        command
+            .arg(format!("--net=/var/run/netns/{}", self.namespace))
+            .arg(program);
         command
     }
 
@@ -211,22 +253,38 @@ impl Machine {
     }
 
     pub(crate) fn has_interface(&self) -> bool {
-        self.command("ip").args(["link", "show", "uc0"]).output().unwrap().status.success()
+        self.command("ip")
+            .args(["link", "show", "uc0"])
+            .output()
+            .unwrap()
+            .status
+            .success()
     }
 
     /// One ping; whether an answer came within a second.
     pub(crate) fn reaches(&self, address: impl Into<IpAddr>) -> bool {
-        let output = self.command("ping").args(["-c", "1", "-W", "1", &address.into().to_string()]).output();
+        let output = self
+            .command("ping")
+            .args(["-c", "1", "-W", "1", &address.into().to_string()])
+            .output();
         output.unwrap().status.success()
     }
 
     /// Pings until an answer comes.
-    pub(crate) async fn must_reach(&self, address: impl Into<IpAddr>, within: Duration) -> Duration {
+    pub(crate) async fn must_reach(
+        &self,
+        address: impl Into<IpAddr>,
+        within: Duration,
+    ) -> Duration {
         let (address, start) = (address.into(), Instant::now());
         while !self.reaches(address) {
             if start.elapsed() > within {
                 let status = self.client().status().await;
-                panic!("{} cannot reach {address}: {status:?}\n{}", self.namespace, self.stderr());
+                panic!(
+                    "{} cannot reach {address}: {status:?}\n{}",
+                    self.namespace,
+                    self.stderr()
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -244,7 +302,10 @@ impl Machine {
         let (said, replies) = mpsc::sync_channel(REPLIES);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         std::thread::spawn(move || {
-            for reply in lines.map_while(Result::ok).filter_map(|line| Reply::read(&line)) {
+            for reply in lines
+                .map_while(Result::ok)
+                .filter_map(|line| Reply::read(&line))
+            {
                 // Nobody has to listen.
                 let _ = said.send(reply);
             }
@@ -275,12 +336,16 @@ struct Reply {
 }
 
 impl Reply {
-    /// Reads a line of `ping -D`, as in `[1700000000.25] 64 bytes from 10.210.2.1: icmp_seq=3 ttl=64 time=0.81 ms`.
+    /// Reads a line of `ping -D`, as in `[1700000000.25] 64 bytes from 10.210.2.1: icmp_seq=3
+    /// ttl=64 time=0.81 ms`.
     fn read(line: &str) -> Option<Self> {
         let (at, rest) = line.strip_prefix('[')?.split_once(']')?;
         let field = |name| rest.split_once(name)?.1.split(' ').next();
         let took = field("time=")?.parse::<f64>().ok()? / 1_000.0;
-        Some(Self { number: field("icmp_seq=")?.parse().ok()?, sent: at.parse::<f64>().ok()? - took })
+        Some(Self {
+            number: field("icmp_seq=")?.parse().ok()?,
+            sent: at.parse::<f64>().ok()? - took,
+        })
     }
 }
 
@@ -291,15 +356,25 @@ pub(crate) struct Pinging {
 }
 
 impl Pinging {
-    /// Ends it: how many were sent until now, and how many of these answered. It goes on until one that is sent from now on is
-    /// answered: at any moment there may be one on its way, which is not lost.
+    /// Ends it: how many were sent until now, and how many of these answered. It goes on until one
+    /// that is sent from now on is answered: at any moment there may be one on its way, which is
+    /// not lost.
     pub(crate) fn stop(self) -> (u32, u32) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs_f64();
         let mut answered = BTreeSet::new();
         loop {
-            let reply = self.replies.recv_timeout(Duration::from_secs(10)).expect("pings are answered");
+            let reply = self
+                .replies
+                .recv_timeout(Duration::from_secs(10))
+                .expect("pings are answered");
             if reply.sent > now {
-                return (reply.number - 1, answered.range(..reply.number).count().try_into().unwrap());
+                return (
+                    reply.number - 1,
+                    answered.range(..reply.number).count().try_into().unwrap(),
+                );
             }
             answered.insert(reply.number);
         }
@@ -321,24 +396,39 @@ pub(crate) fn ip(arguments: &str) -> String {
 fn run(program: &str, arguments: &[&str]) -> String {
     let output: Output = Command::new(program).args(arguments).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {}: {stderr}", arguments.join(" "));
+    assert!(
+        output.status.success(),
+        "{program} {}: {stderr}",
+        arguments.join(" ")
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 fn which(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.exists())
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|file| file.exists())
 }
 
 fn remove_namespace(name: &str) {
-    let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+    let _ = Command::new("ip")
+        .args(["netns", "del", name])
+        .stderr(Stdio::null())
+        .status();
 }
 
 /// Takes away what a test process that was killed left behind.
 fn sweep() {
-    for entry in std::fs::read_dir("/var/run/netns").into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir("/var/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let name = entry.file_name().into_string().unwrap_or_default();
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let owner = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
         if let Some(owner) = owner
             && !Path::new("/proc").join(owner).exists()
         {

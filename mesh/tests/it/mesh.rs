@@ -12,7 +12,9 @@ const SOON: Duration = Duration::from_secs(12);
 async fn connect(machines: &[&Machine]) {
     for machine in machines {
         let others = machines.iter().filter(|other| other.n != machine.n);
-        machine.apply(&others.map(|other| other.as_peer()).collect::<Vec<_>>()).await;
+        machine
+            .apply(&others.map(|other| other.as_peer()).collect::<Vec<_>>())
+            .await;
     }
 }
 
@@ -28,7 +30,10 @@ async fn two_machines_reach_each_other_under_both_addresses() {
     b.must_reach(a.management(), SOON).await;
 
     let status = a.client().status().await.unwrap();
-    assert_eq!((status.interface.as_str(), status.listen_port), ("uc0", PORT));
+    assert_eq!(
+        (status.interface.as_str(), status.listen_port),
+        ("uc0", PORT)
+    );
     assert_eq!(status.public_key, Some(a.public_key()));
     let peer = status.peer(&b.public_key()).unwrap();
     assert_eq!(peer.endpoint, Some(b.endpoint()));
@@ -39,15 +44,25 @@ async fn two_machines_reach_each_other_under_both_addresses() {
     let link = a.ip("link show uc0");
     assert!(link.contains("mtu 1420") && link.contains("UP"), "{link}");
     let route = a.ip("route get 10.210.2.77");
-    assert!(route.contains("dev uc0") && route.contains("src 10.210.1.1"), "{route}");
+    assert!(
+        route.contains("dev uc0") && route.contains("src 10.210.1.1"),
+        "{route}"
+    );
     let route = a.ip(&format!("-6 route get {}", b.management()));
-    assert!(route.contains(&format!("src {}", a.management())), "{route}");
+    assert!(
+        route.contains(&format!("src {}", a.management())),
+        "{route}"
+    );
 }
 
 #[tokio::test]
 async fn a_third_machine_comes_and_goes_and_the_first_two_lose_no_packet() {
     let Some(lan) = Lan::new() else { return };
-    let (a, b, c) = (lan.machine(1).await, lan.machine(2).await, lan.machine(3).await);
+    let (a, b, c) = (
+        lan.machine(1).await,
+        lan.machine(2).await,
+        lan.machine(3).await,
+    );
     connect(&[&a, &b]).await;
     a.must_reach(b.inside(), SOON).await;
     b.must_reach(a.management(), SOON).await;
@@ -64,7 +79,11 @@ async fn a_third_machine_comes_and_goes_and_the_first_two_lose_no_packet() {
     }
     a.apply(&[b.as_peer()]).await;
     assert!(!a.reaches(c.inside()), "the third was removed");
-    assert!(a.ip("route").lines().all(|line| !line.starts_with("10.210.3.0/24")));
+    assert!(
+        a.ip("route")
+            .lines()
+            .all(|line| !line.starts_with("10.210.3.0/24"))
+    );
     b.must_reach(c.inside(), SOON).await;
     connect(&[&a, &b]).await;
     assert!(!b.reaches(c.management()));
@@ -85,7 +104,8 @@ async fn a_peer_that_changes_keeps_its_session() {
     let pinging = a.keep_pinging(b.inside());
     let mut peer = b.as_peer();
     for n in 100..110 {
-        peer.allowed_ips.push(format!("10.210.{n}.0/24").parse().unwrap());
+        peer.allowed_ips
+            .push(format!("10.210.{n}.0/24").parse().unwrap());
         peer.keepalive_s = n;
         a.apply(&[peer.clone()]).await;
     }
@@ -119,13 +139,27 @@ async fn the_process_restores_its_configuration_and_cleans_up() {
 async fn the_second_endpoint_is_tried_when_the_first_is_wrong() {
     let Some(lan) = Lan::new() else { return };
     let (a, b) = (lan.machine(1).await, lan.machine(2).await);
-    b.apply(&[PeerConfig { endpoints: Vec::new(), ..a.as_peer() }]).await;
+    b.apply(&[PeerConfig {
+        endpoints: Vec::new(),
+        ..a.as_peer()
+    }])
+    .await;
     let endpoints = vec!["192.168.77.99:51820".parse().unwrap(), b.endpoint()];
-    a.apply(&[PeerConfig { endpoints, ..b.as_peer() }]).await;
+    a.apply(&[PeerConfig {
+        endpoints,
+        ..b.as_peer()
+    }])
+    .await;
     let took = a.must_reach(b.inside(), Duration::from_secs(25)).await;
-    assert!(took > Duration::from_secs(10), "the first endpoint had its 15 s, not {took:?}");
+    assert!(
+        took > Duration::from_secs(10),
+        "the first endpoint had its 15 s, not {took:?}"
+    );
     let status = a.client().status().await.unwrap();
-    assert_eq!(status.peer(&b.public_key()).unwrap().endpoint, Some(b.endpoint()));
+    assert_eq!(
+        status.peer(&b.public_key()).unwrap().endpoint,
+        Some(b.endpoint())
+    );
     let status = b.client().status().await.unwrap();
     assert_eq!(
         status.peer(&a.public_key()).unwrap().endpoint,
@@ -144,8 +178,15 @@ async fn a_machine_that_moved_is_followed_and_stays_followed() {
     b.ip("addr add 192.168.77.22/24 dev eth0");
     b.must_reach(a.inside(), SOON).await;
     let moved = Some("192.168.77.22:51820".parse().unwrap());
-    let endpoint =
-        async |a: &Machine| a.client().status().await.unwrap().peer(&b.public_key()).unwrap().endpoint;
+    let endpoint = async |a: &Machine| {
+        a.client()
+            .status()
+            .await
+            .unwrap()
+            .peer(&b.public_key())
+            .unwrap()
+            .endpoint
+    };
     assert_eq!(endpoint(&a).await, moved);
 
     // The configuration still says otherwise; what works is kept.
@@ -171,7 +212,11 @@ async fn an_interface_taken_away_ends_the_process_and_the_next_one_restores_it()
     a.must_reach(b.inside(), SOON).await;
     a.ip("link del uc0");
     assert!(!a.ended().await, "it ends with an error");
-    assert!(a.stderr().contains("interface uc0 stopped working"), "{}", a.stderr());
+    assert!(
+        a.stderr().contains("interface uc0 stopped working"),
+        "{}",
+        a.stderr()
+    );
     a.start().await;
     a.must_reach(b.inside(), SOON).await;
 }
@@ -190,7 +235,10 @@ async fn what_others_removed_is_repaired_by_applying_again() {
     a.must_reach(b.inside(), SOON).await;
     assert!(a.ip("link show uc0").contains("mtu 1420"));
     assert!(a.ip("route get 10.210.2.9").contains("src 10.210.1.1"));
-    assert!(a.ip("route").contains("10.77.0.0/24"), "a route that is not ours is left alone");
+    assert!(
+        a.ip("route").contains("10.77.0.0/24"),
+        "a route that is not ours is left alone"
+    );
 }
 
 #[tokio::test]
@@ -200,7 +248,13 @@ async fn ipv6_switched_off_for_new_interfaces_does_no_harm() {
     for name in ["all", "default"] {
         let setting = format!("net/ipv6/conf/{name}/disable_ipv6");
         let command = format!("echo 1 > /proc/sys/{setting}");
-        assert!(a.command("sh").args(["-c", &command]).status().unwrap().success());
+        assert!(
+            a.command("sh")
+                .args(["-c", &command])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
     a.start().await;
     connect(&[&a, &b]).await;
@@ -244,7 +298,14 @@ async fn a_new_address_a_new_port_and_a_new_key() {
     config.listen_port = 40_000;
     a.client().apply(&config).await.unwrap();
     a.must_reach(b.inside(), SOON).await;
-    let learned = b.client().status().await.unwrap().peer(&a.public_key()).unwrap().endpoint;
+    let learned = b
+        .client()
+        .status()
+        .await
+        .unwrap()
+        .peer(&a.public_key())
+        .unwrap()
+        .endpoint;
     assert_eq!(learned, Some("192.168.77.1:40000".parse().unwrap()));
 
     // A port that is taken: refused, and nothing is lost.
@@ -255,11 +316,21 @@ async fn a_new_address_a_new_port_and_a_new_key() {
     other.client().apply(&taken).await.unwrap();
     config.listen_port = 40_001;
     let error = a.client().apply(&config).await.unwrap_err();
-    assert!(error.to_string().contains("cannot listen on UDP port 40001"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("cannot listen on UDP port 40001"),
+        "{error}"
+    );
     a.must_reach(b.inside(), SOON).await;
     taken.listen_port = 40_000;
     let error = other.client().apply(&taken).await.unwrap_err();
-    assert!(error.to_string().contains("cannot listen on UDP port 40000"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("cannot listen on UDP port 40000"),
+        "{error}"
+    );
 
     // Another key is another machine.
     a.key = uc_mesh::PrivateKey::generate().unwrap();
@@ -275,7 +346,10 @@ async fn an_interface_that_is_taken_is_a_clear_error() {
     a.ip("link add uc0 type bridge");
     let error = a.client().apply(&a.config(&[])).await.unwrap_err();
     assert!(matches!(error, MeshError::Refused(_)), "{error}");
-    assert!(error.to_string().contains("cannot open interface uc0"), "{error}");
+    assert!(
+        error.to_string().contains("cannot open interface uc0"),
+        "{error}"
+    );
     a.ip("link del uc0");
     a.client().apply(&a.config(&[])).await.unwrap();
     assert!(a.has_interface());
@@ -286,12 +360,21 @@ async fn a_thousand_peers_are_applied_and_the_one_that_is_there_is_reached() {
     let Some(lan) = Lan::new() else { return };
     let (a, b) = (lan.machine(1).await, lan.machine(2).await);
     b.apply(&[a.as_peer()]).await;
-    // They are somewhere behind a router that swallows everything. (On the same link, unanswered ARP would fill the socket's buffer.)
+    // They are somewhere behind a router that swallows everything. (On the same link, unanswered
+    // ARP would fill the socket's buffer.)
     a.ip("route add default via 192.168.77.2");
     let absent = (0..1000_u16).map(|n| PeerConfig {
         public_key: uc_mesh::PrivateKey::generate().unwrap().public(),
-        endpoints: vec![format!("198.51.100.{}:{}", n % 250, 50_000 + n).parse().unwrap()],
-        allowed_ips: vec![format!("10.{}.{}.0/24", 220 + n / 250, n % 250).parse().unwrap()],
+        endpoints: vec![
+            format!("198.51.100.{}:{}", n % 250, 50_000 + n)
+                .parse()
+                .unwrap(),
+        ],
+        allowed_ips: vec![
+            format!("10.{}.{}.0/24", 220 + n / 250, n % 250)
+                .parse()
+                .unwrap(),
+        ],
         keepalive_s: 25,
     });
     let mut peers: Vec<_> = absent.collect();

@@ -1,4 +1,5 @@
-//! The mesh process of a test machine is this test program, started again inside the machine's namespace.
+//! The mesh process of a test machine is this test program, started again inside the machine's
+//! namespace.
 
 use std::path::PathBuf;
 
@@ -12,8 +13,13 @@ pub(crate) const DIRECTORY: &str = "UC_MESH_TEST_DIRECTORY";
 #[test]
 #[ignore = "not a test: the program other tests start in their namespaces"]
 fn mesh_process() {
-    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let result = runtime.block_on(async {
         let cancel = CancellationToken::new();
         let on_signal = cancel.clone();
@@ -22,7 +28,10 @@ fn mesh_process() {
             terminate.recv().await;
             on_signal.cancel();
         });
-        let paths = MeshPaths { config: directory.join("mesh.json"), socket: directory.join("mesh.sock") };
+        let paths = MeshPaths {
+            config: directory.join("mesh.json"),
+            socket: directory.join("mesh.sock"),
+        };
         uc_mesh::run(paths, UserSpace::new(), cancel).await
     });
     if let Err(error) = result {

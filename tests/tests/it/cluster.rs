@@ -1,6 +1,7 @@
-//! A cluster of three machines for end-to-end tests of what runs on one: made once on the leased testbed, and
-//! found again by the next test, which gets it without any service, container or volume. Nothing is pulled: all
-//! services are built from the busybox image that the testbed makes from scratch.
+//! A cluster of three machines for end-to-end tests of what runs on one: made once on the leased
+//! testbed, and found again by the next test, which gets it without any service, container or
+//! volume. Nothing is pulled: all services are built from the busybox image that the testbed makes
+//! from scratch.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,8 +23,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(40);
 /// The names of the machines.
 pub(crate) const MACHINES: [&str; 3] = ["m1", "m2", "m3"];
 
-/// What a service of these tests is built from. It dies at once when it is stopped: busybox as process 1 ignores
-/// the usual signal, and waiting ten seconds for each container proves nothing.
+/// What a service of these tests is built from. It dies at once when it is stopped: busybox as
+/// process 1 ignores the usual signal, and waiting ten seconds for each container proves nothing.
 const BUSYBOX: &str =
     "build: {context: ., dockerfile_inline: \"FROM uc-test/busybox:1\"}\n    stop_signal: SIGKILL";
 
@@ -54,14 +55,16 @@ pub(crate) struct Place {
 }
 
 impl Cluster {
-    /// Waits for the testbed and makes the cluster, or cleans up the one that is there. `None` where the testbed
-    /// cannot run.
+    /// Waits for the testbed and makes the cluster, or cleans up the one that is there. `None`
+    /// where the testbed cannot run.
     pub(crate) fn take() -> Option<Self> {
         if !possible() {
             return None;
         }
         let testbed = Lease::take().expect("a testbed");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("the workspace");
         let binaries = Binaries::find_or_build(root).expect("uc and ucd");
         testbed.images().expect("the test images");
         let scratch = testbed.scratch().expect("a directory");
@@ -91,22 +94,38 @@ impl Cluster {
                 .is_ok_and(|found| !found.is_empty())
             {
                 let script = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../install.sh"));
-                machine.write_file("/root/install.sh", &script.expect("install.sh"), 0o755).expect("written");
-                machine.sh("/root/install.sh --uninstall --purge -y").expect("an old uc is taken off");
+                machine
+                    .write_file("/root/install.sh", &script.expect("install.sh"), 0o755)
+                    .expect("written");
+                machine
+                    .sh("/root/install.sh --uninstall --purge -y")
+                    .expect("an old uc is taken off");
             }
         }
         for name in MACHINES {
             let how = if name == "m1" { "init" } else { "add" };
-            self.ok(&["machine", how, &format!("root@{name}"), "--name", name, "-i", &key, "-y"]);
+            self.ok(&[
+                "machine",
+                how,
+                &format!("root@{name}"),
+                "--name",
+                name,
+                "-i",
+                &key,
+                "-y",
+            ]);
         }
-        self.whole(SOON).expect("three machines that know each other");
+        self.whole(SOON)
+            .expect("three machines that know each other");
     }
 
     /// Waits until every machine sees every machine up and answers for it.
     pub(crate) fn whole(&self, limit: Duration) -> anyhow::Result<()> {
         wait_for("a whole cluster", limit, || {
             for name in MACHINES {
-                let seen = self.uc.json(&["--connect", &format!("ssh://root@{name}"), "machine", "ls"])?;
+                let seen =
+                    self.uc
+                        .json(&["--connect", &format!("ssh://root@{name}"), "machine", "ls"])?;
                 let up: Vec<_> = array(&seen)?
                     .iter()
                     .filter(|machine| machine["state"] == "up")
@@ -124,9 +143,10 @@ impl Cluster {
             self.ok(&["rm", "-y", "-p", &project]);
         }
         for machine in self.testbed.machines() {
-            let left = machine
-                .sh("docker ps --all --quiet --filter label=uc.project | xargs -r docker rm -f; \
-                 docker volume ls --quiet | xargs -r docker volume rm -f");
+            let left = machine.sh(
+                "docker ps --all --quiet --filter label=uc.project | xargs -r docker rm -f; \
+                 docker volume ls --quiet | xargs -r docker volume rm -f",
+            );
             left.expect("docker answers");
         }
     }
@@ -135,7 +155,9 @@ impl Cluster {
     pub(crate) fn projects(&self, words: &[&str]) -> BTreeSet<String> {
         let services = self.json(&[words, &["ls"]].concat());
         let services = services.as_array().expect("an array").iter();
-        services.map(|service| service["project"].as_str().expect("a name").to_owned()).collect()
+        services
+            .map(|service| service["project"].as_str().expect("a name").to_owned())
+            .collect()
     }
 
     /// A machine by name.
@@ -180,7 +202,9 @@ impl Cluster {
     /// A compose file; `@busybox` in a service stands for its image.
     pub(crate) fn compose(&self, project: &str, services: &str) -> String {
         let text = format!("name: {project}\n{}", services.replace("@busybox", BUSYBOX));
-        self.write(project, "compose.yaml", &text).to_string_lossy().into_owned()
+        self.write(project, "compose.yaml", &text)
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// Writes a compose file and deploys it.
@@ -201,7 +225,11 @@ impl Cluster {
         let start = Instant::now();
         let output = self.uc.run(words).expect("uc runs");
         // Shown when the test fails: the story so far.
-        eprintln!("{:5.1} s  uc {}", start.elapsed().as_secs_f64(), words.join(" "));
+        eprintln!(
+            "{:5.1} s  uc {}",
+            start.elapsed().as_secs_f64(),
+            words.join(" ")
+        );
         assert_eq!(output.code, Some(code), "{output}");
         output
     }
@@ -219,21 +247,36 @@ impl Cluster {
     /// The replicas of a service, or of all (`""`).
     #[track_caller]
     pub(crate) fn replicas(&self, service: &str) -> Vec<Replica> {
-        let words = if service.is_empty() { vec!["ps"] } else { vec!["ps", service] };
+        let words = if service.is_empty() {
+            vec!["ps"]
+        } else {
+            vec!["ps", service]
+        };
         serde_json::from_value(self.json(&words)).expect("documented keys")
     }
 
     /// What a shell in a container of the service prints, run through `uc exec`.
     #[track_caller]
     pub(crate) fn inside(&self, service: &str, replica: &Replica, script: &str) -> Output {
-        let words = ["exec", "-T", "--container", &replica.container_id, service, "sh", "-c", script];
+        let words = [
+            "exec",
+            "-T",
+            "--container",
+            &replica.container_id,
+            service,
+            "sh",
+            "-c",
+            script,
+        ];
         self.uc.run(&words).expect("uc runs")
     }
 
-    /// Containers with uc's labels of a project on a machine, running or not, as Docker there lists them.
+    /// Containers with uc's labels of a project on a machine, running or not, as Docker there lists
+    /// them.
     #[track_caller]
     pub(crate) fn containers(&self, machine: &str, project: &str) -> Vec<String> {
-        let list = format!("docker ps --all --no-trunc --quiet --filter label=uc.project={project}");
+        let list =
+            format!("docker ps --all --no-trunc --quiet --filter label=uc.project={project}");
         let text = self.machine(machine).sh(&list).expect("docker answers");
         text.lines().map(ToOwned::to_owned).collect()
     }
@@ -241,7 +284,11 @@ impl Cluster {
     /// Starts `uc` and leaves it running, to be watched.
     pub(crate) fn watch(&self, words: &[&str]) -> Watched {
         Watched::start(
-            self.uc.command(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()),
+            self.uc
+                .command(words)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null()),
         )
     }
 }
@@ -282,9 +329,11 @@ impl Watched {
 
     /// Waits for its end; the exit code, or none after a signal.
     pub(crate) fn end(&mut self) -> anyhow::Result<Option<i32>> {
-        wait_for("the end of the program", SOON, || match self.child.try_wait()? {
-            Some(status) => Ok(status.code()),
-            None => bail!("it runs"),
+        wait_for("the end of the program", SOON, || {
+            match self.child.try_wait()? {
+                Some(status) => Ok(status.code()),
+                None => bail!("it runs"),
+            }
         })
     }
 }
@@ -298,14 +347,20 @@ impl Drop for Watched {
 
 /// Where the replicas are, sorted.
 pub(crate) fn places(replicas: &[Replica]) -> Vec<&str> {
-    let mut places: Vec<_> = replicas.iter().map(|replica| replica.machine.name.as_str()).collect();
+    let mut places: Vec<_> = replicas
+        .iter()
+        .map(|replica| replica.machine.name.as_str())
+        .collect();
     places.sort_unstable();
     places
 }
 
 /// Their containers, sorted.
 pub(crate) fn ids(replicas: &[Replica]) -> Vec<&str> {
-    let mut ids: Vec<_> = replicas.iter().map(|replica| replica.container_id.as_str()).collect();
+    let mut ids: Vec<_> = replicas
+        .iter()
+        .map(|replica| replica.container_id.as_str())
+        .collect();
     ids.sort_unstable();
     ids
 }
@@ -313,17 +368,23 @@ pub(crate) fn ids(replicas: &[Replica]) -> Vec<&str> {
 /// The replica on a machine.
 #[track_caller]
 pub(crate) fn on<'a>(replicas: &'a [Replica], machine: &str) -> &'a Replica {
-    let found = replicas.iter().find(|replica| replica.machine.name == machine);
+    let found = replicas
+        .iter()
+        .find(|replica| replica.machine.name == machine);
     found.unwrap_or_else(|| panic!("no replica on {machine}: {replicas:?}"))
 }
 
 /// The elements of an array.
 pub(crate) fn array(value: &Value) -> anyhow::Result<&Vec<Value>> {
-    value.as_array().with_context(|| format!("no array: {value}"))
+    value
+        .as_array()
+        .with_context(|| format!("no array: {value}"))
 }
 
 /// Tells one build of the programs from another.
 fn sums(directory: &Path) -> String {
-    let output = command(&["sha256sum", "uc", "ucd", "install.sh"]).current_dir(directory).output();
+    let output = command(&["sha256sum", "uc", "ucd", "install.sh"])
+        .current_dir(directory)
+        .output();
     String::from_utf8_lossy(&output.expect("sha256sum runs").stdout).into_owned()
 }

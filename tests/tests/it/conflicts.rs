@@ -1,5 +1,6 @@
-//! The same record changed on two sides of a partition: both values are listed everywhere, one of them counts until somebody settles it, and then
-//! one is left, everywhere. And the other way to a state that was: a copy of a machine's store, made while it runs.
+//! The same record changed on two sides of a partition: both values are listed everywhere, one of
+//! them counts until somebody settles it, and then one is left, everywhere. And the other way to a
+//! state that was: a copy of a machine's store, made while it runs.
 
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ fn at(machine: &str) -> [String; 2] {
 impl Cluster {
     fn json_at(&self, machine: &str, words: &[&str]) -> anyhow::Result<Value> {
         let [connect, address] = at(machine);
-        self.uc.json(&[&[connect.as_str(), address.as_str()], words].concat())
+        self.uc
+            .json(&[&[connect.as_str(), address.as_str()], words].concat())
     }
 
     #[track_caller]
@@ -53,10 +55,14 @@ impl Cluster {
         }
     }
 
-    /// Waits until all machines list the same conflicts, of these records; gives them as m1 lists them.
+    /// Waits until all machines list the same conflicts, of these records; gives them as m1 lists
+    /// them.
     fn conflicts(&self, records: &[&str]) -> Vec<Value> {
         let names = |seen: &Value| -> anyhow::Result<Vec<String>> {
-            Ok(array(seen)?.iter().map(|one| one["name"].as_str().unwrap_or_default().to_owned()).collect())
+            Ok(array(seen)?
+                .iter()
+                .map(|one| one["name"].as_str().unwrap_or_default().to_owned())
+                .collect())
         };
         wait_for("all machines to list the same conflicts", SOON, || {
             let first = self.json_at("m1", &["conflicts", "ls"])?;
@@ -74,17 +80,30 @@ impl Cluster {
     fn colour(&self) -> String {
         let colours: Vec<_> = MACHINES
             .iter()
-            .map(|name| self.json_at(name, &["inspect", "split/app"]).expect("inspected"))
-            .map(|seen| seen["spec"]["environment"]["COLOUR"].as_str().expect("a colour").to_owned())
+            .map(|name| {
+                self.json_at(name, &["inspect", "split/app"])
+                    .expect("inspected")
+            })
+            .map(|seen| {
+                seen["spec"]["environment"]["COLOUR"]
+                    .as_str()
+                    .expect("a colour")
+                    .to_owned()
+            })
             .collect();
-        assert!(colours.iter().all(|colour| *colour == colours[0]), "{colours:?}");
+        assert!(
+            colours.iter().all(|colour| *colour == colours[0]),
+            "{colours:?}"
+        );
         colours[0].clone()
     }
 }
 
 #[test]
 fn what_two_sides_changed_is_listed_and_settled_everywhere() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     cluster.deploy("split", &services("grey", 1, "before"));
     assert_eq!(cluster.conflicts(&[]), [] as [Value; 0]);
     assert_eq!(cluster.ok(&["machine", "ls"]).stderr, "");
@@ -100,18 +119,47 @@ fn what_two_sides_changed_is_listed_and_settled_everywhere() {
     cluster.whole(SOON).expect("they meet again");
 
     let listed = cluster.conflicts(&["service/split/app", "service/split/idle"]);
-    let [app, idle] = listed.as_slice() else { panic!("{listed:#?}") };
-    let written = |conflict: &Value, side: usize| conflict["sides"][side]["machine"]["name"].clone();
-    assert_eq!((written(app, 0), written(app, 1)), ("m3".into(), "m1".into()), "{app:#}");
-    assert_eq!(app["sides"][1]["differs"], serde_json::json!(["environment.COLOUR", "deploy.replicas"]));
-    assert_eq!(app["sides"][1]["value"]["spec"]["environment"]["COLOUR"], "red");
-    assert_eq!(cluster.colour(), "blue", "the active value counts everywhere");
-    assert_eq!(written(idle, 0), "m3", "a change is active before a removal");
-    assert_eq!((&idle["sides"][1]["deleted"], &idle["sides"][1]["value"]), (&true.into(), &Value::Null));
+    let [app, idle] = listed.as_slice() else {
+        panic!("{listed:#?}")
+    };
+    let written =
+        |conflict: &Value, side: usize| conflict["sides"][side]["machine"]["name"].clone();
+    assert_eq!(
+        (written(app, 0), written(app, 1)),
+        ("m3".into(), "m1".into()),
+        "{app:#}"
+    );
+    assert_eq!(
+        app["sides"][1]["differs"],
+        serde_json::json!(["environment.COLOUR", "deploy.replicas"])
+    );
+    assert_eq!(
+        app["sides"][1]["value"]["spec"]["environment"]["COLOUR"],
+        "red"
+    );
+    assert_eq!(
+        cluster.colour(),
+        "blue",
+        "the active value counts everywhere"
+    );
+    assert_eq!(
+        written(idle, 0),
+        "m3",
+        "a change is active before a removal"
+    );
+    assert_eq!(
+        (&idle["sides"][1]["deleted"], &idle["sides"][1]["value"]),
+        (&true.into(), &Value::Null)
+    );
     let note = cluster.ok_at("m2", &["machine", "ls"]).stderr;
     assert_eq!(note, "2 conflicts: `uc conflicts ls`\n");
-    let shown = cluster.ok_at("m2", &["conflicts", "show", "split/app"]).stdout;
-    assert!(shown.contains("- environment.COLOUR: blue\n  + environment.COLOUR: red\n"), "{shown}");
+    let shown = cluster
+        .ok_at("m2", &["conflicts", "show", "split/app"])
+        .stdout;
+    assert!(
+        shown.contains("- environment.COLOUR: blue\n  + environment.COLOUR: red\n"),
+        "{shown}"
+    );
 
     // On a machine that wrote none of them.
     let id = app["id"].as_str().expect("an id");
@@ -120,15 +168,33 @@ fn what_two_sides_changed_is_listed_and_settled_everywhere() {
     assert_eq!(cluster.colour(), "red");
     // What it stood for is no more.
     let again = cluster.ends(2, &["conflicts", "settle", id, "--keep", "1", "-y"]);
-    assert!(again.stderr.contains(&format!("there is no conflict `{id}`")), "{again}");
+    assert!(
+        again
+            .stderr
+            .contains(&format!("there is no conflict `{id}`")),
+        "{again}"
+    );
 
     // A removal can be chosen, and any later change settles as well.
-    cluster.ok_at("m3", &["conflicts", "settle", "service/split/idle", "--keep", "2", "-y"]);
+    cluster.ok_at(
+        "m3",
+        &[
+            "conflicts",
+            "settle",
+            "service/split/idle",
+            "--keep",
+            "2",
+            "-y",
+        ],
+    );
     cluster.conflicts(&[]);
     for name in MACHINES {
         wait_for("the service to be gone", Duration::from_secs(20), || {
             let seen = cluster.json_at(name, &["ls", "-p", "split"])?;
-            let names: Vec<_> = array(&seen)?.iter().map(|service| service["name"].clone()).collect();
+            let names: Vec<_> = array(&seen)?
+                .iter()
+                .map(|service| service["name"].clone())
+                .collect();
             ensure!(names == ["app"], "{name} lists {seen:#}");
             Ok(())
         })
@@ -141,35 +207,59 @@ fn what_two_sides_changed_is_listed_and_settled_everywhere() {
     cluster.ok(&["deploy", "-y", "-f", &file, "app"]);
     let replicas = cluster.replicas("app");
     assert_eq!(replicas.len(), 2, "{replicas:?}");
-    assert!(replicas.iter().all(|replica| replica.current), "{replicas:?}");
+    assert!(
+        replicas.iter().all(|replica| replica.current),
+        "{replicas:?}"
+    );
 }
 
 #[test]
 fn a_backup_of_a_running_machine_can_be_put_back() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let idle = "services:\n  idle:\n    @busybox\n    deploy: {replicas: 0}\n";
     cluster.deploy("before", idle);
     let m2 = cluster.machine("m2");
-    m2.sh("rm -rf /var/lib/uc/backups").expect("nothing from before");
+    m2.sh("rm -rf /var/lib/uc/backups")
+        .expect("nothing from before");
     let to = ["--to", "uc.db"];
     // Through another machine.
     let words = [&["machine", "backup", "m2"], &to[..]].concat();
     let done = cluster.json_at("m1", &words).expect("a backup");
     assert_eq!(done["machine"]["name"], "m2");
-    let file = m2.sh("cd /var/lib/uc/backups && ls -A && stat -c '%s %a' uc.db").expect("a file");
+    let file = m2
+        .sh("cd /var/lib/uc/backups && ls -A && stat -c '%s %a' uc.db")
+        .expect("a file");
     assert_eq!(file.trim(), format!("uc.db\n{} 600", done["bytes"]));
     let [connect, address] = at("m1");
-    let again = cluster.ends(1, &[&[connect.as_str(), address.as_str()], &words[..]].concat());
-    assert!(again.stderr.contains("m2: /var/lib/uc/backups/uc.db exists; nothing was written"), "{again}");
+    let again = cluster.ends(
+        1,
+        &[&[connect.as_str(), address.as_str()], &words[..]].concat(),
+    );
+    assert!(
+        again
+            .stderr
+            .contains("m2: /var/lib/uc/backups/uc.db exists; nothing was written"),
+        "{again}"
+    );
     // Where the service must not write, or where nobody would find it.
     for (to, said) in [
-        ("/root/uc.db", "cannot write to /root: Read-only file system"),
+        (
+            "/root/uc.db",
+            "cannot write to /root: Read-only file system",
+        ),
         ("/etc/uc.db", "cannot write to /etc: Read-only file system"),
         ("/tmp/uc.db", "what ucd writes to /tmp nobody else can see"),
     ] {
         let refused = cluster.ends(1, &["machine", "backup", "--to", to]);
         assert!(refused.stderr.contains(said), "{refused}");
-        assert!(refused.stderr.contains("hint: ucd writes to /var/lib/uc and little else"), "{refused}");
+        assert!(
+            refused
+                .stderr
+                .contains("hint: ucd writes to /var/lib/uc and little else"),
+            "{refused}"
+        );
     }
 
     // Written by m2 itself after the copy: the others have it, and m2 gets it back from them.
@@ -178,7 +268,10 @@ fn a_backup_of_a_running_machine_can_be_put_back() {
     let known = |name: &str| {
         wait_for("both projects to be known", SOON, || {
             let seen = cluster.json_at(name, &["ls"])?;
-            let projects: Vec<_> = array(&seen)?.iter().map(|service| service["project"].clone()).collect();
+            let projects: Vec<_> = array(&seen)?
+                .iter()
+                .map(|service| service["project"].clone())
+                .collect();
             ensure!(projects == ["after", "before"], "{name} lists {seen:#}");
             Ok(())
         })
@@ -186,9 +279,11 @@ fn a_backup_of_a_running_machine_can_be_put_back() {
     };
     known("m1");
     known("m3");
-    m2.sh("systemctl stop ucd && cp /var/lib/uc/backups/uc.db /var/lib/uc/state.db \
-         && rm -f /var/lib/uc/state.db-wal /var/lib/uc/state.db-shm && systemctl start ucd")
-        .expect("the copy is put back");
+    m2.sh(
+        "systemctl stop ucd && cp /var/lib/uc/backups/uc.db /var/lib/uc/state.db \
+         && rm -f /var/lib/uc/state.db-wal /var/lib/uc/state.db-shm && systemctl start ucd",
+    )
+    .expect("the copy is put back");
     cluster.whole(SOON).expect("m2 is a member as before");
     known("m2");
     assert_eq!(cluster.conflicts(&[]), [] as [Value; 0]);

@@ -1,9 +1,8 @@
 //! Whatever is killed and whenever: `down` leaves nothing behind.
 
-use std::env;
-use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use std::{env, fs};
 
 use anyhow::ensure;
 use uc_testbed::{Claim, Layout, Testbed, TestbedName, UpOptions, list, wait_for};
@@ -20,7 +19,11 @@ fn name() -> TestbedName {
 }
 
 fn options() -> UpOptions {
-    UpOptions { name: name(), machines: 2, ..UpOptions::default() }
+    UpOptions {
+        name: name(),
+        machines: 2,
+        ..UpOptions::default()
+    }
 }
 
 #[test]
@@ -44,12 +47,19 @@ fn spawn_victim() -> Child {
 }
 
 fn expect_nothing_left(when: &str) {
-    let report = list().expect("a list").into_iter().find(|one| one.name == name().as_ref());
+    let report = list()
+        .expect("a list")
+        .into_iter()
+        .find(|one| one.name == name().as_ref());
     // A testbed that was killed before it wrote anything has no subnet.
     let subnet = report.map_or_else(|| "none".to_owned(), |report| remains::subnet(&report));
     Testbed::down(&name()).expect("down works after a crash");
     let left = remains::of(name().as_ref(), &subnet);
-    assert!(left.is_empty(), "left after a kill {when}:\n{}", left.join("\n"));
+    assert!(
+        left.is_empty(),
+        "left after a kill {when}:\n{}",
+        left.join("\n")
+    );
 }
 
 #[test]
@@ -60,20 +70,35 @@ fn killed_on_the_way_up() {
     let _claim = Claim::stake(&name()).expect("nobody else crashes");
     Testbed::down(&name()).expect("clean");
     let layout = Layout::new(name());
-    let (state, containers) =
-        (layout.state_dir().join("state.json"), layout.state_dir().join("docker/containers"));
-    let running = || Command::new("docker").args(["--host", &layout.docker_host(), "ps", "--quiet"]).output();
+    let (state, containers) = (
+        layout.state_dir().join("state.json"),
+        layout.state_dir().join("docker/containers"),
+    );
+    let running = || {
+        Command::new("docker")
+            .args(["--host", &layout.docker_host(), "ps", "--quiet"])
+            .output()
+    };
     let moments: [(&str, &dyn Fn() -> bool); 5] = [
         ("as the state is written", &|| state.exists()),
         ("as the engine starts", &|| layout.engine_log().exists()),
-        ("as the image is unpacked", &|| layout.run_dir().join("docker.sock").exists()),
-        ("as machines are made", &|| fs::read_dir(&containers).is_ok_and(|made| made.count() > 0)),
-        ("as machines boot", &|| running().is_ok_and(|output| !output.stdout.is_empty())),
+        ("as the image is unpacked", &|| {
+            layout.run_dir().join("docker.sock").exists()
+        }),
+        ("as machines are made", &|| {
+            fs::read_dir(&containers).is_ok_and(|made| made.count() > 0)
+        }),
+        ("as machines boot", &|| {
+            running().is_ok_and(|output| !output.stdout.is_empty())
+        }),
     ];
     for (when, come) in moments {
         let mut victim = spawn_victim();
         wait_for(when, LIMIT, || {
-            ensure!(victim.try_wait()?.is_none(), "it came up before it could be killed");
+            ensure!(
+                victim.try_wait()?.is_none(),
+                "it came up before it could be killed"
+            );
             ensure!(come(), "not yet");
             Ok(())
         })
@@ -93,21 +118,34 @@ fn killed_while_up() {
     Testbed::down(&name()).expect("clean");
     let mut testbed = Testbed::up(&options()).expect("up");
     testbed.keep();
-    let pid = fs::read_to_string(Layout::new(name()).run_dir().join("docker.pid")).expect("the engine runs");
-    let killed =
-        Command::new("sh").args(["-c", "kill -KILL \"$1\"", "sh", pid.trim()]).status().expect("sh runs");
+    let pid = fs::read_to_string(Layout::new(name()).run_dir().join("docker.pid"))
+        .expect("the engine runs");
+    let killed = Command::new("sh")
+        .args(["-c", "kill -KILL \"$1\"", "sh", pid.trim()])
+        .status()
+        .expect("sh runs");
     assert!(killed.success());
     let broken = wait_for("the engine to be dead", LIMIT, || {
         let error = Testbed::open(&name()).err().map(|error| error.to_string());
         error.ok_or_else(|| anyhow::anyhow!("it still answers"))
     });
     let broken = broken.expect("it dies");
-    assert!(broken.starts_with("the testbed 'it-crash' is broken"), "{broken}");
-    let report = list().expect("a list").into_iter().find(|one| one.name == name().as_ref()).expect("listed");
+    assert!(
+        broken.starts_with("the testbed 'it-crash' is broken"),
+        "{broken}"
+    );
+    let report = list()
+        .expect("a list")
+        .into_iter()
+        .find(|one| one.name == name().as_ref())
+        .expect("listed");
     assert_eq!(report.state, "broken");
     // A new one takes its place, without being asked to clean up.
     let renewed = Testbed::up(&options()).expect("up again");
-    assert_eq!(renewed.machines()[1].sh("hostname").expect("it runs"), "m2\n");
+    assert_eq!(
+        renewed.machines()[1].sh("hostname").expect("it runs"),
+        "m2\n"
+    );
     let subnet = remains::subnet(&renewed.report().expect("a report"));
     drop(renewed);
     assert_eq!(remains::of(name().as_ref(), &subnet), [""; 0]);

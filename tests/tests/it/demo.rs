@@ -12,11 +12,27 @@ fn the_demo_tells_its_story_to_the_end() {
     }
     let demo = Command::new(env!("CARGO"))
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-        .args(["run", "--quiet", "--locked", "--package", "xtask", "--", "demo", "--name", "it-demo"])
+        .args([
+            "run",
+            "--quiet",
+            "--locked",
+            "--package",
+            "xtask",
+            "--",
+            "demo",
+            "--name",
+            "it-demo",
+        ])
         .output()
         .expect("cargo runs");
-    let (said, complained) = (String::from_utf8_lossy(&demo.stdout), String::from_utf8_lossy(&demo.stderr));
+    let (said, complained) = (
+        String::from_utf8_lossy(&demo.stdout),
+        String::from_utf8_lossy(&demo.stderr),
+    );
     assert!(demo.status.success(), "{said}\n{complained}");
-    assert!(said.contains("500 packets transmitted, 500 received"), "{said}");
+    assert!(
+        said.contains("500 packets transmitted, 500 received"),
+        "{said}"
+    );
     assert!(said.contains("All of it worked"), "{said}");
 }

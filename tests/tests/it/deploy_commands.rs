@@ -27,7 +27,12 @@ services:
 fn has_keys(value: &Value, keys: &str) {
     let mut expected: Vec<_> = keys.split_whitespace().collect();
     expected.sort_unstable();
-    let mut found: Vec<_> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+    let mut found: Vec<_> = value
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
     found.sort_unstable();
     assert_eq!(found, expected, "{value}");
 }
@@ -52,7 +57,9 @@ const SPEC: &str = "image built command entrypoint environment ports mounts heal
 
 #[test]
 fn listings_logs_and_exec() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     cluster.deploy("looks", SERVICES);
     listings(&cluster);
     logs(&cluster);
@@ -69,7 +76,10 @@ fn listings(cluster: &Cluster) {
         has_keys(&service["replicas"], "desired running healthy");
     }
     assert_eq!(services[0]["name"], "quiet");
-    has_keys(&services[0]["ports"][0], "container_port published_port published_last host_ip protocol");
+    has_keys(
+        &services[0]["ports"][0],
+        "container_port published_port published_last host_ip protocol",
+    );
     assert_eq!(services[0]["ports"][0]["protocol"], "udp");
     assert_eq!(services[1]["replicas"]["running"], 3);
     let replicas = cluster.json(&["ps"]);
@@ -83,7 +93,10 @@ fn listings(cluster: &Cluster) {
             machine,
             "id name state connected subnet public_key endpoints replicas created_at labels facts",
         );
-        has_keys(&machine["facts"], "hostname os kernel arch docker_version uc_version cpus memory_bytes");
+        has_keys(
+            &machine["facts"],
+            "hostname os kernel arch docker_version uc_version cpus memory_bytes",
+        );
     }
     let doctor = cluster.json(&["doctor"]);
     has_keys(&doctor, "findings machines");
@@ -103,21 +116,38 @@ fn listings(cluster: &Cluster) {
     let contexts = cluster.json(&["ctx", "ls"]);
     has_keys(&contexts[0], "name current connections");
     has_keys(&cluster.json(&["version"]), "version protocol platform");
-    let file = cluster.uc.home().join("looks/compose.yaml").to_string_lossy().into_owned();
-    let resolved = cluster.ok(&["config", "-f", &file, "--format", "json"]).stdout;
+    let file = cluster
+        .uc
+        .home()
+        .join("looks/compose.yaml")
+        .to_string_lossy()
+        .into_owned();
+    let resolved = cluster
+        .ok(&["config", "-f", &file, "--format", "json"])
+        .stdout;
     let resolved: Value = serde_json::from_str(&resolved).expect("JSON");
     assert_eq!(resolved["name"], "looks");
     assert_eq!(resolved["services"]["quiet"]["ports"][0]["target"], 80);
     // What it prints is a compose file that means the same.
     let text = cluster.ok(&["config", "-f", &file]).stdout;
-    let again = cluster.write("looks", "resolved.yaml", &text).to_string_lossy().into_owned();
+    let again = cluster
+        .write("looks", "resolved.yaml", &text)
+        .to_string_lossy()
+        .into_owned();
     let deployed = cluster.ok(&["deploy", "-y", "-f", &again]);
-    assert!(deployed.stderr.contains("services are up to date"), "{deployed}\n{text}");
+    assert!(
+        deployed.stderr.contains("services are up to date"),
+        "{deployed}\n{text}"
+    );
 }
 
 fn logs(cluster: &Cluster) {
     let output = cluster.ok(&["logs", "-n", "2", "looks/talker"]);
-    assert_eq!((output.stdout.lines().count() + output.stderr.lines().count()), 6, "{output}");
+    assert_eq!(
+        (output.stdout.lines().count() + output.stderr.lines().count()),
+        6,
+        "{output}"
+    );
     for name in MACHINES {
         assert!(
             format!("{}{}", output.stdout, output.stderr).contains(&format!(" {name} talker/")),
@@ -125,10 +155,14 @@ fn logs(cluster: &Cluster) {
         );
     }
     let output = cluster.ok(&["logs", "-n", "20", "-o", "json", "talker"]);
-    let lines: Vec<Value> =
-        output.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    // The lines of one replica come as Docker keeps them: it takes the time of the two streams' lines side by side and
-    // writes them down afterwards, so that a line may follow one that is a little younger.
+    let lines: Vec<Value> = output
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    // The lines of one replica come as Docker keeps them: it takes the time of the two streams'
+    // lines side by side and writes them down afterwards, so that a line may follow one that is a
+    // little younger.
     let mut latest: BTreeMap<&str, &str> = BTreeMap::new();
     let times: Vec<_> = lines
         .iter()
@@ -141,15 +175,28 @@ fn logs(cluster: &Cluster) {
         .collect();
     assert!(times.is_sorted(), "{output}");
     for line in &lines {
-        has_keys(line, "time machine project service container_id stream message problem");
-        let (stream, message) = (line["stream"].as_str(), line["message"].as_str().expect("a message"));
-        assert_eq!(stream == Some("stderr"), message.starts_with("moaned "), "{line}");
+        has_keys(
+            line,
+            "time machine project service container_id stream message problem",
+        );
+        let (stream, message) = (
+            line["stream"].as_str(),
+            line["message"].as_str().expect("a message"),
+        );
+        assert_eq!(
+            stream == Some("stderr"),
+            message.starts_with("moaned "),
+            "{line}"
+        );
     }
     // Followed until Ctrl-C, with news from every machine.
     let mut follow = cluster.watch(&["logs", "-f", "-n", "1", "talker"]);
     for name in MACHINES {
         for _ in 0..3 {
-            assert!(follow.line_with(&format!(" {name} ")).is_some(), "{name} has no more to say");
+            assert!(
+                follow.line_with(&format!(" {name} ")).is_some(),
+                "{name} has no more to say"
+            );
         }
     }
     follow.signal("INT");
@@ -161,16 +208,34 @@ fn exec(cluster: &Cluster) {
     let talkers = cluster.replicas("talker");
     for name in MACHINES {
         let replica = on(&talkers, name);
-        let said = cluster.inside("talker", replica, "echo out; echo err >&2; hostname -i; exit 42");
+        let said = cluster.inside(
+            "talker",
+            replica,
+            "echo out; echo err >&2; hostname -i; exit 42",
+        );
         assert_eq!(said.code, Some(42), "{said}");
         assert_eq!(
             (said.stdout, said.stderr),
-            (format!("out\n{}\n", replica.ip.as_deref().expect("an address")), "err\n".into())
+            (
+                format!("out\n{}\n", replica.ip.as_deref().expect("an address")),
+                "err\n".into()
+            )
         );
     }
     let mut child = cluster
         .uc
-        .command(&["exec", "-T", "-e", "A=b", "-w", "/tmp", "quiet", "sh", "-c", "cat; pwd; echo $A"])
+        .command(&[
+            "exec",
+            "-T",
+            "-e",
+            "A=b",
+            "-w",
+            "/tmp",
+            "quiet",
+            "sh",
+            "-c",
+            "cat; pwd; echo $A",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -188,9 +253,15 @@ fn exec(cluster: &Cluster) {
     );
     let missing = cluster.ends(127, &["exec", "-T", "quiet", "no-such-program"]);
     // Docker 20.10 says so in the command's own output.
-    assert!(format!("{}{}", missing.stdout, missing.stderr).contains("no-such-program"), "{missing}");
+    assert!(
+        format!("{}{}", missing.stdout, missing.stderr).contains("no-such-program"),
+        "{missing}"
+    );
     let folder = cluster.ends(126, &["exec", "-T", "quiet", "/tmp"]);
-    assert!(format!("{}{}", folder.stdout, folder.stderr).contains("/tmp"), "{folder}");
+    assert!(
+        format!("{}{}", folder.stdout, folder.stderr).contains("/tmp"),
+        "{folder}"
+    );
     // A command that goes on is left by killing uc, and the service does not mind.
     let mut long = cluster.watch(&["exec", "-T", "quiet", "sh", "-c", "echo begun; sleep 60"]);
     assert!(long.line_with("begun").is_some());
@@ -208,18 +279,36 @@ fn unknown_names(cluster: &Cluster) {
         (1, &["rm", "-y", "tolker"]),
     ] {
         let output = cluster.ends(code, words);
-        assert!(output.stderr.contains("there is no service `tolker`"), "{output}");
-        assert!(output.stderr.contains("hint: did you mean `talker`?"), "{output}");
+        assert!(
+            output.stderr.contains("there is no service `tolker`"),
+            "{output}"
+        );
+        assert!(
+            output.stderr.contains("hint: did you mean `talker`?"),
+            "{output}"
+        );
     }
-    assert!(cluster.ok(&["ls"]).stdout.contains("talker"), "nothing was removed");
+    assert!(
+        cluster.ok(&["ls"]).stdout.contains("talker"),
+        "nothing was removed"
+    );
     let nobody = cluster.ends(4, &["--connect", "unix:///nonexistent/uc.sock", "ls"]);
-    assert!(nobody.stderr.contains("/nonexistent/uc.sock") && nobody.stderr.contains("hint: "), "{nobody}");
+    assert!(
+        nobody.stderr.contains("/nonexistent/uc.sock") && nobody.stderr.contains("hint: "),
+        "{nobody}"
+    );
     let stopped = Duration::from_secs(10);
     let daemon = cluster.machine("m3");
     daemon.sh("systemctl stop ucd").expect("stopped");
-    let output = cluster.uc.run(&["--connect", "ssh://root@m3", "ls"]).expect("uc runs");
+    let output = cluster
+        .uc
+        .run(&["--connect", "ssh://root@m3", "ls"])
+        .expect("uc runs");
     daemon.sh("systemctl start ucd").expect("started");
     assert_eq!(output.code, Some(4), "{output}");
-    assert!(output.stderr.contains("hint: ") && output.stderr.contains("systemctl"), "{output}");
+    assert!(
+        output.stderr.contains("hint: ") && output.stderr.contains("systemctl"),
+        "{output}"
+    );
     cluster.whole(stopped * 3).expect("whole again");
 }

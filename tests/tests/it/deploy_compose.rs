@@ -1,4 +1,5 @@
-//! What a compose file says of a container is so on the machine: limits, namespaces, names, hooks, placement.
+//! What a compose file says of a container is so on the machine: limits, namespaces, names, hooks,
+//! placement.
 
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use crate::cluster::{Cluster, MACHINES, Replica, SOON, ids, on, places};
 
 /// As the engine of the replica's machine sees its container.
 fn inspect(cluster: &Cluster, replica: &Replica) -> Value {
-    let said = cluster.machine(&replica.machine.name).sh(&format!("docker inspect {}", replica.container_id));
+    let said = cluster
+        .machine(&replica.machine.name)
+        .sh(&format!("docker inspect {}", replica.container_id));
     let value: Value = serde_json::from_str(&said.expect("docker answers")).expect("JSON");
     value[0].clone()
 }
@@ -17,17 +20,24 @@ fn inspect(cluster: &Cluster, replica: &Replica) -> Value {
 /// Addresses that a machine's name server gives.
 fn addresses(cluster: &Cluster, machine: &str, name: &str) -> Vec<String> {
     let number: u8 = machine[1..].parse().expect("m1, m2, m3");
-    let said = cluster
-        .machine(machine)
-        .sh(&format!("dig +short +tries=1 +time=3 @10.210.{}.1 {name} A", number - 1));
-    let mut found: Vec<_> = said.expect("dig runs").lines().map(ToOwned::to_owned).collect();
+    let said = cluster.machine(machine).sh(&format!(
+        "dig +short +tries=1 +time=3 @10.210.{}.1 {name} A",
+        number - 1
+    ));
+    let mut found: Vec<_> = said
+        .expect("dig runs")
+        .lines()
+        .map(ToOwned::to_owned)
+        .collect();
     found.sort();
     found
 }
 
 #[test]
 fn keys_of_a_container_are_so_inside() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let file = cluster.compose(
         "keys",
         r#"
@@ -68,17 +78,26 @@ services:
     let first = cluster.ok(&["deploy", "-y", "-f", &file]);
     assert!(!first.stderr.contains("warning"), "{first}");
     let app = &cluster.replicas("app")[0];
-    assert_eq!((app.state.as_str(), app.health.as_str()), ("running", "healthy"));
+    assert_eq!(
+        (app.state.as_str(), app.health.as_str()),
+        ("running", "healthy")
+    );
     for (script, expected) in [
         ("hostname", "box"),
         ("cat /proc/sys/kernel/domainname", "example.org"),
-        ("grep -c '^192.0.2.1.*one' /etc/hosts; grep -c machine /etc/hosts", "1\n1"),
+        (
+            "grep -c '^192.0.2.1.*one' /etc/hosts; grep -c machine /etc/hosts",
+            "1\n1",
+        ),
         (
             "grep -o 'search first.example keys.internal internal' /etc/resolv.conf",
             "search first.example keys.internal internal",
         ),
         ("id -u; id -g; id -G", "1000\n1000\n1000 2000"),
-        ("grep NoNewPrivs /proc/self/status | tr -s '\\t' ' '", "NoNewPrivs: 1"),
+        (
+            "grep NoNewPrivs /proc/self/status | tr -s '\\t' ' '",
+            "NoNewPrivs: 1",
+        ),
         ("cat /proc/sys/net/core/somaxconn", "777"),
         ("ulimit -S -n; ulimit -H -n", "111\n222"),
         (
@@ -101,7 +120,10 @@ services:
         ("/HostConfig/LogConfig/Type", Value::from("json-file")),
         ("/HostConfig/LogConfig/Config/max-size", Value::from("1m")),
         ("/HostConfig/RestartPolicy/Name", Value::from("on-failure")),
-        ("/HostConfig/RestartPolicy/MaximumRetryCount", Value::from(4)),
+        (
+            "/HostConfig/RestartPolicy/MaximumRetryCount",
+            Value::from(4),
+        ),
         ("/Config/Labels/team", Value::from("a")),
     ] {
         assert_eq!(seen.pointer(pointer), Some(&expected), "{pointer}: {seen}");
@@ -113,7 +135,9 @@ services:
 
 #[test]
 fn names_that_a_file_for_one_computer_uses() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     cluster.deploy(
         "names",
         r#"
@@ -156,7 +180,10 @@ networks:
         .expect("the machine's address");
     }
     let raw = cluster.inside("raw", &cluster.replicas("raw")[0], "ls /sys/class/net");
-    assert!(raw.stdout.contains("uc0"), "the machine's own interfaces: {raw}");
+    assert!(
+        raw.stdout.contains("uc0"),
+        "the machine's own interfaces: {raw}"
+    );
 }
 
 /// A name server that knows one answer, `192.0.2.77`, whatever it is asked.
@@ -166,11 +193,17 @@ $s->send(substr($q, 0, 2) . pack("n5", 0x8180, 1, 1, 0, 0) . $question . pack("n
 
 #[test]
 fn a_service_s_own_resolvers_are_asked_for_what_is_not_the_cluster_s() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let server = cluster.machine("m1");
-    let address = server.sh("hostname -I | tr ' ' '\n' | grep -m1 '^10[.]213[.]'").expect("an address");
+    let address = server
+        .sh("hostname -I | tr ' ' '\n' | grep -m1 '^10[.]213[.]'")
+        .expect("an address");
     let address = address.trim();
-    server.write_file("/root/name-server.pl", NAME_SERVER.as_bytes(), 0o644).expect("written");
+    server
+        .write_file("/root/name-server.pl", NAME_SERVER.as_bytes(), 0o644)
+        .expect("written");
     server
         .sh(&format!("systemctl stop uc-test-dns 2>/dev/null; systemd-run --unit uc-test-dns --collect perl /root/name-server.pl {address}"))
         .expect("it runs");
@@ -180,10 +213,19 @@ fn a_service_s_own_resolvers_are_asked_for_what_is_not_the_cluster_s() {
     );
     let asked = |service: &str, name: &str| {
         let replica = &cluster.replicas(service)[0];
-        let pid = format!("$(docker inspect --format '{{{{.State.Pid}}}}' {})", replica.container_id);
-        let dig =
-            format!("nsenter --target {pid} --net dig +short +tries=1 +time=8 @127.0.0.11 {name} A || true");
-        cluster.machine("m2").sh(&dig).expect("dig runs").trim().to_owned()
+        let pid = format!(
+            "$(docker inspect --format '{{{{.State.Pid}}}}' {})",
+            replica.container_id
+        );
+        let dig = format!(
+            "nsenter --target {pid} --net dig +short +tries=1 +time=8 @127.0.0.11 {name} A || true"
+        );
+        cluster
+            .machine("m2")
+            .sh(&dig)
+            .expect("dig runs")
+            .trim()
+            .to_owned()
     };
     wait_for("the name", SOON, || {
         let found = asked("own", "example.com");
@@ -192,8 +234,16 @@ fn a_service_s_own_resolvers_are_asked_for_what_is_not_the_cluster_s() {
     })
     .expect("its own resolver answers");
     let other = cluster.replicas("other")[0].ip.clone().expect("an address");
-    assert_eq!(asked("own", "other.resolvers.internal"), other, "services are found all the same");
-    assert_eq!(asked("own", "nobody.resolvers.internal"), "", "nobody else is asked for the cluster's names");
+    assert_eq!(
+        asked("own", "other.resolvers.internal"),
+        other,
+        "services are found all the same"
+    );
+    assert_eq!(
+        asked("own", "nobody.resolvers.internal"),
+        "",
+        "nobody else is asked for the cluster's names"
+    );
     assert_ne!(asked("other", "example.com"), "192.0.2.77");
     server.sh("systemctl stop uc-test-dns").expect("stopped");
 }
@@ -213,7 +263,9 @@ services:
 
 #[test]
 fn a_service_in_another_ones_network_stays_with_it() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     for version in ["one", "two"] {
         cluster.deploy("pair", &SIDECAR.replace("@version", version));
         let (app, side) = (&cluster.replicas("app")[0], &cluster.replicas("side")[0]);
@@ -223,14 +275,20 @@ fn a_service_in_another_ones_network_stays_with_it() {
         assert_eq!(app.ip, side.ip, "one network, one address");
         assert!(side.current && app.current);
     }
-    let again =
-        cluster.ok(&["deploy", "-y", "-f", &cluster.compose("pair", &SIDECAR.replace("@version", "two"))]);
+    let again = cluster.ok(&[
+        "deploy",
+        "-y",
+        "-f",
+        &cluster.compose("pair", &SIDECAR.replace("@version", "two")),
+    ]);
     assert!(again.stderr.contains("services are up to date"), "{again}");
 }
 
 #[test]
 fn labels_say_where_replicas_run() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     for (machine, zone) in [("m1", "a"), ("m2", "a"), ("m3", "b")] {
         cluster.ok(&["machine", "label", machine, &format!("zone={zone}")]);
     }
@@ -239,25 +297,48 @@ fn labels_say_where_replicas_run() {
             "services:\n  app:\n    @busybox\n    command: [sleep, '9999']\n    deploy:\n      replicas: {replicas}\n      placement: {placement}\n"
         )
     };
-    cluster.deploy("placed", &services("{constraints: [node.labels.zone == b]}", 2));
+    cluster.deploy(
+        "placed",
+        &services("{constraints: [node.labels.zone == b]}", 2),
+    );
     assert_eq!(places(&cluster.replicas("app")), ["m3", "m3"]);
-    cluster
-        .deploy("placed", &services("{constraints: ['node.hostname != m3'], max_replicas_per_node: 1}", 2));
+    cluster.deploy(
+        "placed",
+        &services(
+            "{constraints: ['node.hostname != m3'], max_replicas_per_node: 1}",
+            2,
+        ),
+    );
     assert_eq!(places(&cluster.replicas("app")), ["m1", "m2"]);
-    cluster.deploy("placed", &services("{preferences: [{spread: node.labels.zone}]}", 4));
+    cluster.deploy(
+        "placed",
+        &services("{preferences: [{spread: node.labels.zone}]}", 4),
+    );
     let spread = cluster.replicas("app");
-    let in_b = spread.iter().filter(|replica| replica.machine.name == "m3").count();
+    let in_b = spread
+        .iter()
+        .filter(|replica| replica.machine.name == "m3")
+        .count();
     assert_eq!(in_b, 2, "half of them in each zone: {:?}", places(&spread));
 
     // What cannot be is said, and nothing changes.
     for (placement, said) in [
-        ("{constraints: [node.labels.zone==c]}", "node.labels.zone == c"),
+        (
+            "{constraints: [node.labels.zone==c]}",
+            "node.labels.zone == c",
+        ),
         ("{constraints: [node.lables.zone==c]}", "node.labels"),
         ("{max_replicas_per_node: 1}", "max_replicas_per_node"),
     ] {
         let file = cluster.compose("placed", &services(placement, 4));
-        let refused = cluster.uc.run(&["deploy", "-y", "-f", &file]).expect("uc runs");
-        assert!(refused.code != Some(0) && refused.stderr.contains(said), "{refused}");
+        let refused = cluster
+            .uc
+            .run(&["deploy", "-y", "-f", &file])
+            .expect("uc runs");
+        assert!(
+            refused.code != Some(0) && refused.stderr.contains(said),
+            "{refused}"
+        );
     }
     assert_eq!(ids(&cluster.replicas("app")), ids(&spread));
     for machine in MACHINES {
@@ -285,28 +366,44 @@ volumes: {{data: }}
 
 #[test]
 fn a_command_before_the_deployment_comes_first_or_nothing_does() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let first = cluster.deploy("hooked", &prepared("echo $$WHO > /data/ready"));
     assert!(first.stderr.contains("pre-deploy"), "{first}");
     let app = &cluster.replicas("app")[0];
-    assert_eq!(cluster.inside("app", app, "cat /data/ready").stdout.trim(), "me");
+    assert_eq!(
+        cluster.inside("app", app, "cat /data/ready").stdout.trim(),
+        "me"
+    );
     // Its container is gone and never counted.
-    let containers: usize = MACHINES.iter().map(|machine| cluster.containers(machine, "hooked").len()).sum();
+    let containers: usize = MACHINES
+        .iter()
+        .map(|machine| cluster.containers(machine, "hooked").len())
+        .sum();
     assert_eq!(containers, 1);
     let again = cluster.deploy("hooked", &prepared("echo $$WHO > /data/ready"));
     assert!(again.stderr.contains("services are up to date"), "{again}");
 
-    let file = cluster.compose("hooked", &prepared("echo no such luck >&2; false").replace("9999", "9998"));
+    let file = cluster.compose(
+        "hooked",
+        &prepared("echo no such luck >&2; false").replace("9999", "9998"),
+    );
     let failed = cluster.ends(3, &["deploy", "-y", "-f", &file]);
     assert!(failed.stderr.contains("no such luck"), "{failed}");
     assert_eq!(cluster.replicas("app")[0].container_id, app.container_id);
-    let containers: usize = MACHINES.iter().map(|machine| cluster.containers(machine, "hooked").len()).sum();
+    let containers: usize = MACHINES
+        .iter()
+        .map(|machine| cluster.containers(machine, "hooked").len())
+        .sum();
     assert_eq!(containers, 1);
 }
 
 #[test]
 fn an_update_keeps_to_its_pace_and_pauses_where_it_fails() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let services = |command: &str, update: &str| {
         format!(
             "services:\n  app:\n    @busybox\n    command: {command}\n    restart: 'no'\n    deploy:\n      replicas: 3\n      update_config: {update}\n"
@@ -315,8 +412,13 @@ fn an_update_keeps_to_its_pace_and_pauses_where_it_fails() {
     cluster.deploy("paced", &services("[sleep, '9999']", "{parallelism: 0}"));
     let before = cluster.replicas("app");
     // One machine's replica cannot run: the others' turn does not come, and what is old stays.
-    let file = cluster
-        .compose("paced", &services("[sh, -c, 'exit 5']", "{failure_action: pause, order: start-first}"));
+    let file = cluster.compose(
+        "paced",
+        &services(
+            "[sh, -c, 'exit 5']",
+            "{failure_action: pause, order: start-first}",
+        ),
+    );
     let failed = cluster.ends(3, &["deploy", "-y", "-f", &file]);
     assert!(failed.stderr.contains("pause"), "{failed}");
     wait_for("the old ones", SOON, || {

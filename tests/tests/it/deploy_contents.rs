@@ -4,7 +4,8 @@ use std::fs;
 
 use crate::cluster::{Cluster, MACHINES, ids, on, places};
 
-/// A file that names a file, a folder, a folder for data, a config and a secret as file and as variable.
+/// A file that names a file, a folder, a folder for data, a config and a secret as file and as
+/// variable.
 const SERVICES: &str = r#"
 services:
   app:
@@ -27,14 +28,19 @@ secrets:
 
 #[test]
 fn contents_travel_and_are_found_by_later_machines() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let file = cluster.compose("travel", SERVICES);
     cluster.write("travel", "motd", "hello\n");
     cluster.write("travel/site/css", "a.css", "body{}");
     cluster.write("travel/site", "index.html", "<p>one</p>");
     cluster.write("travel", "password", "hunter2\n");
     let first = cluster.ok(&["deploy", "-y", "-f", &file]);
-    assert!(!first.stderr.contains("hunter2") && !first.stdout.contains("hunter2"), "{first}");
+    assert!(
+        !first.stderr.contains("hunter2") && !first.stdout.contains("hunter2"),
+        "{first}"
+    );
     let script = "cat /etc/motd /site/index.html /site/css/a.css /run/secrets/password; echo $TOKEN; \
                   cat /etc/settings; echo; stat -c '%u %g %a' /etc/settings; stat -c '%a' /run/secrets/password";
     let expected = "hello\n<p>one</p>body{}hunter2\nfrom travel\nlevel=5\n1000 1001 440\n444";
@@ -50,9 +56,16 @@ fn contents_travel_and_are_found_by_later_machines() {
     let place = cluster.machine(&replicas[0].machine.name);
     let readable = place.sh("find /var/lib/uc -type f -exec grep -l hunter2 {} + | xargs -r -n1 dirname | xargs -r -n1 namei -m | grep -c 'drwx------'");
     assert_ne!(readable.expect("found").trim(), "0");
-    for words in [&["inspect", "app", "-o", "json"][..], &["inspect", "app"], &["ps", "-o", "json"]] {
+    for words in [
+        &["inspect", "app", "-o", "json"][..],
+        &["inspect", "app"],
+        &["ps", "-o", "json"],
+    ] {
         let shown = cluster.ok(words);
-        assert!(!shown.stdout.contains("hunter2") && !shown.stdout.contains("from travel"), "{shown}");
+        assert!(
+            !shown.stdout.contains("hunter2") && !shown.stdout.contains("from travel"),
+            "{shown}"
+        );
     }
 
     // The same files: nothing to do. A third machine gets them without the computer that has them.
@@ -63,14 +76,24 @@ fn contents_travel_and_are_found_by_later_machines() {
     let three = cluster.replicas("app");
     assert_eq!(places(&three), MACHINES);
     for machine in MACHINES {
-        assert_eq!(cluster.inside("app", on(&three, machine), script).stdout.trim(), expected, "{machine}");
+        assert_eq!(
+            cluster
+                .inside("app", on(&three, machine), script)
+                .stdout
+                .trim(),
+            expected,
+            "{machine}"
+        );
     }
 
     // A changed file is a change of the service that has it, shown without its content.
     cluster.write("travel/site", "index.html", "<p>two</p>");
     cluster.write("travel", "password", "hunter3\n");
     let changed = cluster.ok(&["deploy", "-y", "-f", &file]);
-    assert!(changed.stderr.contains("./site") && !changed.stderr.contains("hunter3"), "{changed}");
+    assert!(
+        changed.stderr.contains("./site") && !changed.stderr.contains("hunter3"),
+        "{changed}"
+    );
     let replica = &cluster.replicas("app")[0];
     let said = cluster.inside("app", replica, "cat /site/index.html /run/secrets/password");
     assert_eq!(said.stdout, "<p>two</p>hunter3\n", "{said}");
@@ -78,7 +101,9 @@ fn contents_travel_and_are_found_by_later_machines() {
 
 #[test]
 fn a_folder_for_data_becomes_a_volume_and_stays() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let services = |time: u32| {
         format!(
             "services:\n  db:\n    @busybox\n    command: [sleep, '{time}']\n    volumes: [\"./data/db:/var/lib/db\"]\n"
@@ -93,13 +118,21 @@ fn a_folder_for_data_becomes_a_volume_and_stays() {
     let now = cluster.replicas("db").remove(0);
     assert_ne!(now.container_id, db.container_id);
     assert_eq!(now.machine.name, db.machine.name);
-    assert_eq!(cluster.inside("db", &now, "cat /var/lib/db/row").stdout, "precious\n");
+    assert_eq!(
+        cluster.inside("db", &now, "cat /var/lib/db/row").stdout,
+        "precious\n"
+    );
 }
 
 #[test]
 fn contents_that_cannot_travel_stop_the_deployment_before_it_begins() {
-    let Some(cluster) = Cluster::take() else { return };
-    cluster.deploy("stays", "services:\n  app:\n    @busybox\n    command: [sleep, '9999']\n");
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
+    cluster.deploy(
+        "stays",
+        "services:\n  app:\n    @busybox\n    command: [sleep, '9999']\n",
+    );
     let before = cluster.replicas("app");
     let directory = cluster.uc.home().join("stays");
     fs::create_dir_all(directory.join("big")).expect("made");
@@ -107,14 +140,31 @@ fn contents_that_cannot_travel_stop_the_deployment_before_it_begins() {
     std::os::unix::fs::symlink("/etc/passwd", directory.join("big/link")).expect("linked");
     for (keys, said) in [
         ("    volumes: [\"./big:/big:ro\"]\n", "large"),
-        ("    secrets: [s]\nsecrets: {s: {file: ./missing}}\n", "missing"),
-        ("    secrets: [s]\nsecrets: {s: {environment: NOBODY_SETS_THIS}}\n", "NOBODY_SETS_THIS"),
-        ("    secrets: [s]\nsecrets: {s: {x-command: [sh, -c, 'exit 3']}}\n", "3"),
-        ("    secrets: [s]\nsecrets: {s: {external: true}}\n", "external"),
+        (
+            "    secrets: [s]\nsecrets: {s: {file: ./missing}}\n",
+            "missing",
+        ),
+        (
+            "    secrets: [s]\nsecrets: {s: {environment: NOBODY_SETS_THIS}}\n",
+            "NOBODY_SETS_THIS",
+        ),
+        (
+            "    secrets: [s]\nsecrets: {s: {x-command: [sh, -c, 'exit 3']}}\n",
+            "3",
+        ),
+        (
+            "    secrets: [s]\nsecrets: {s: {external: true}}\n",
+            "external",
+        ),
     ] {
-        let file = cluster
-            .compose("stays", &format!("services:\n  app:\n    @busybox\n    command: [sleep, '1']\n{keys}"));
-        let refused = cluster.uc.run(&["deploy", "-y", "-f", &file]).expect("uc runs");
+        let file = cluster.compose(
+            "stays",
+            &format!("services:\n  app:\n    @busybox\n    command: [sleep, '1']\n{keys}"),
+        );
+        let refused = cluster
+            .uc
+            .run(&["deploy", "-y", "-f", &file])
+            .expect("uc runs");
         assert_eq!(refused.code, Some(2), "{keys}: {refused}");
         assert!(
             refused.stderr.contains(said) && refused.stderr.contains("compose.yaml"),

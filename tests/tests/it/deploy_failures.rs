@@ -1,4 +1,5 @@
-//! Deployments that cannot work: a clear message, the exit code of the contract, and everything as it was.
+//! Deployments that cannot work: a clear message, the exit code of the contract, and everything as
+//! it was.
 
 use uc_testbed::{http, wait_for};
 
@@ -15,7 +16,8 @@ fn page(command: &str, more: &str) -> String {
 }
 
 const SERVES: &str = "mkdir /w; echo one > /w/index.html; exec httpd -f -p 80 -h /w";
-/// What is said of it: `it exited with code 9`, or, seen after Docker's restart, `it ended and was restarted once`.
+/// What is said of it: `it exited with code 9`, or, seen after Docker's restart, `it ended and was
+/// restarted once`.
 const EXITED: &str = "does not serve: it e";
 const EXITS: &str = "echo opening the vault; echo there is no key >&2; exit 9";
 
@@ -29,7 +31,10 @@ fn serves(cluster: &Cluster) {
 
 #[track_caller]
 fn nothing_left(cluster: &Cluster, project: &str) {
-    assert!(!cluster.projects(&[]).contains(project), "{project} is listed");
+    assert!(
+        !cluster.projects(&[]).contains(project),
+        "{project} is listed"
+    );
     for name in MACHINES {
         assert_eq!(cluster.containers(name, project), [""; 0], "{name}");
     }
@@ -37,13 +42,16 @@ fn nothing_left(cluster: &Cluster, project: &str) {
 
 #[test]
 fn the_previous_revision_serves_whatever_is_wrong_with_the_next() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     // First deployments leave nothing behind.
     let file = cluster.compose("broken", &page(EXITS, ""));
     let first = cluster.ends(3, &["deploy", "-y", "-f", &file]);
     assert!(first.stderr.contains(EXITED), "{first}");
     assert!(
-        first.stderr.contains("    | opening the vault") && first.stderr.contains("    | there is no key"),
+        first.stderr.contains("    | opening the vault")
+            && first.stderr.contains("    | there is no key"),
         "{first}"
     );
     nothing_left(&cluster, "broken");
@@ -54,7 +62,8 @@ fn the_previous_revision_serves_whatever_is_wrong_with_the_next() {
     );
     let first = cluster.ends(3, &["deploy", "-y", "-f", &file]);
     assert!(
-        first.stderr.contains("error: m") && first.stderr.contains("cannot pull `127.0.0.1:9/no/such:1`"),
+        first.stderr.contains("error: m")
+            && first.stderr.contains("cannot pull `127.0.0.1:9/no/such:1`"),
         "{first}"
     );
     assert!(first.stderr.contains("hint: "), "{first}");
@@ -63,7 +72,8 @@ fn the_previous_revision_serves_whatever_is_wrong_with_the_next() {
     cluster.deploy("pages", &page(SERVES, ""));
     let before = cluster.replicas("page");
     let revision = before[0].revision.clone();
-    let check = "    healthcheck: {test: [\"CMD\", \"false\"], interval: 500ms, timeout: 1s, retries: 2}\n";
+    let check =
+        "    healthcheck: {test: [\"CMD\", \"false\"], interval: 500ms, timeout: 1s, retries: 2}\n";
     let other = "services:\n  page:\n    image: 127.0.0.1:9/no/such:2\n    deploy: {replicas: 3}\n";
     for (services, words) in [
         (page(EXITS, ""), &[EXITED, "    | there is no key"][..]),
@@ -71,7 +81,13 @@ fn the_previous_revision_serves_whatever_is_wrong_with_the_next() {
             page("echo I am ill; exec sleep 9999", check),
             &["its healthcheck failed 2 times in a row", "    | I am ill"],
         ),
-        (page("exec /no/such/program", ""), &[EXITED, "    | sh: exec: line 0: /no/such/program: not found"]),
+        (
+            page("exec /no/such/program", ""),
+            &[
+                EXITED,
+                "    | sh: exec: line 0: /no/such/program: not found",
+            ],
+        ),
         (other.to_owned(), &["cannot pull `127.0.0.1:9/no/such:2`"]),
     ] {
         let file = cluster.compose("pages", &services);
@@ -81,7 +97,13 @@ fn the_previous_revision_serves_whatever_is_wrong_with_the_next() {
         }
         serves(&cluster);
         let now = cluster.replicas("page");
-        assert!(now.len() == 3 && now.iter().all(|one| one.current && one.revision == revision), "{now:?}");
+        assert!(
+            now.len() == 3
+                && now
+                    .iter()
+                    .all(|one| one.current && one.revision == revision),
+            "{now:?}"
+        );
         for name in MACHINES {
             assert_eq!(cluster.containers(name, "pages").len(), 1, "{name}");
         }
@@ -93,12 +115,26 @@ fn the_previous_revision_serves_whatever_is_wrong_with_the_next() {
 
 #[test]
 fn a_compose_file_with_a_mistake_changes_nothing() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     for (services, words) in [
-        ("services:\n  a:\n    imagee: x\n", &["unknown key `imagee`", ":4:5", "did you mean `image`?"][..]),
-        ("services:\n  a:\n    image: \"b\n  c: d\n", &["not valid YAML", ":4:12", "close the quote"]),
-        ("services:\n  a:\n    image: b\n    depends_on: [nobody]\n", &["nobody", ":5:18"]),
-        ("services:\n  a:\n    image: b\n    ports: [\"99999:80\"]\n", &["99999", ":5:13"]),
+        (
+            "services:\n  a:\n    imagee: x\n",
+            &["unknown key `imagee`", ":4:5", "did you mean `image`?"][..],
+        ),
+        (
+            "services:\n  a:\n    image: \"b\n  c: d\n",
+            &["not valid YAML", ":4:12", "close the quote"],
+        ),
+        (
+            "services:\n  a:\n    image: b\n    depends_on: [nobody]\n",
+            &["nobody", ":5:18"],
+        ),
+        (
+            "services:\n  a:\n    image: b\n    ports: [\"99999:80\"]\n",
+            &["99999", ":5:13"],
+        ),
         (
             "services:\n  a: {image: b, depends_on: [c]}\n  c: {image: b, depends_on: [a]}\n",
             &["a", "c", "hint: "],
@@ -110,26 +146,39 @@ fn a_compose_file_with_a_mistake_changes_nothing() {
             assert!(output.stderr.contains(word), "{word} is not in {output}");
         }
         let output = cluster.ends(2, &["config", "-q", "-f", &file]);
-        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{output}");
+        assert!(
+            output.stdout.is_empty() && !output.stderr.is_empty(),
+            "{output}"
+        );
     }
     nothing_left(&cluster, "typo");
     let missing = cluster.ends(2, &["deploy", "-y", "-f", "/nonexistent/compose.yaml"]);
-    assert!(missing.stderr.contains("/nonexistent/compose.yaml"), "{missing}");
+    assert!(
+        missing.stderr.contains("/nonexistent/compose.yaml"),
+        "{missing}"
+    );
 }
 
 #[test]
 fn a_port_that_something_else_has_is_refused() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let listener = format!(
         "systemd-run --quiet --unit squatter perl -MIO::Socket::INET -e \
          '$$s = IO::Socket::INET->new(LocalPort => {PORT}, Listen => 1) or die; sleep 300'"
     );
     let machine = cluster.machine("m2");
     machine.sh(&listener).expect("it starts");
-    wait_for("the port to be taken", SOON, || machine.sh(&format!("ss -Hltn sport = :{PORT} | grep LISTEN")))
-        .expect("taken");
+    wait_for("the port to be taken", SOON, || {
+        machine.sh(&format!("ss -Hltn sport = :{PORT} | grep LISTEN"))
+    })
+    .expect("taken");
     let file = cluster.compose("taken", &page(SERVES, ""));
-    let refused = cluster.uc.run(&["deploy", "-y", "-f", &file]).expect("uc runs");
+    let refused = cluster
+        .uc
+        .run(&["deploy", "-y", "-f", &file])
+        .expect("uc runs");
     machine.sh("systemctl stop squatter").expect("stopped");
     assert_eq!(refused.code, Some(3), "{refused}");
     assert!(
@@ -141,7 +190,10 @@ fn a_port_that_something_else_has_is_refused() {
     serves(&cluster);
     // And by another service: that is known while planning, so nothing is begun.
     let other = cluster.compose("second", &page(SERVES, ""));
-    let refused = cluster.uc.run(&["deploy", "-y", "-f", &other]).expect("uc runs");
+    let refused = cluster
+        .uc
+        .run(&["deploy", "-y", "-f", &other])
+        .expect("uc runs");
     assert!(matches!(refused.code, Some(1 | 2)), "{refused}");
     assert!(
         refused.stderr.contains(&format!("port {PORT}")) && refused.stderr.contains("taken/page"),
@@ -167,7 +219,9 @@ services:
 
 #[test]
 fn a_deployment_goes_on_without_the_one_who_asked() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let file = cluster.compose("orphan", ORPHAN);
     // Two who deploy one project at once, through whichever machine: the second is told.
     let connect = ["--connect", "ssh://root@m1", "deploy", "-y", "-f"];
@@ -182,21 +236,36 @@ fn a_deployment_goes_on_without_the_one_who_asked() {
         Ok(())
     })
     .expect("begun");
-    let changed =
-        cluster.compose("orphan", "services:\n  slow:\n    @busybox\n    command: [\"sleep\", \"1\"]\n");
+    let changed = cluster.compose(
+        "orphan",
+        "services:\n  slow:\n    @busybox\n    command: [\"sleep\", \"1\"]\n",
+    );
     for machine in ["m2", "m1"] {
         let through = format!("ssh://root@{machine}");
-        let second =
-            cluster.uc.run(&["--connect", &through, "deploy", "-y", "-f", &changed]).expect("uc runs");
+        let second = cluster
+            .uc
+            .run(&["--connect", &through, "deploy", "-y", "-f", &changed])
+            .expect("uc runs");
         assert_eq!(second.code, Some(1), "{second}");
-        assert!(second.stderr.contains("another deployment of project orphan is running"), "{second}");
+        assert!(
+            second
+                .stderr
+                .contains("another deployment of project orphan is running"),
+            "{second}"
+        );
     }
     first.kill().expect("killed");
     first.wait().expect("it ends");
-    assert!(cluster.replicas("after").is_empty(), "it was killed too late to prove anything");
+    assert!(
+        cluster.replicas("after").is_empty(),
+        "it was killed too late to prove anything"
+    );
     wait_for("the deployment to end", SOON, || {
         let after = cluster.replicas("after");
-        anyhow::ensure!(after.len() == 3 && after.iter().all(|one| one.state == "running"), "{after:?}");
+        anyhow::ensure!(
+            after.len() == 3 && after.iter().all(|one| one.state == "running"),
+            "{after:?}"
+        );
         Ok(())
     })
     .expect("it goes on");
@@ -205,14 +274,20 @@ fn a_deployment_goes_on_without_the_one_who_asked() {
     let same = cluster.compose("orphan", ORPHAN);
     let again = cluster.ok(&[&connect[..], &[&same]].concat());
     assert!(again.stderr.contains("services are up to date"), "{again}");
-    assert_eq!((ids(&before), before.len()), (ids(&cluster.replicas("")), 4));
+    assert_eq!(
+        (ids(&before), before.len()),
+        (ids(&cluster.replicas("")), 4)
+    );
     let remove = ["--connect", "ssh://root@m1", "rm", "-y", "-p", "orphan"];
-    wait_for("its turn", SOON, || cluster.uc.run(&remove)?.checked()).expect("the first deployment ends");
+    wait_for("its turn", SOON, || cluster.uc.run(&remove)?.checked())
+        .expect("the first deployment ends");
 }
 
 #[test]
 fn who_depends_waits() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let services = |exit: u8| {
         format!(
             r#"
@@ -238,23 +313,50 @@ services:
     cluster.deploy("order", &services(0));
     let time = |service: &str, field: &str| {
         let replica = &cluster.replicas(service)[0];
-        let show = format!("docker inspect --format '{{{{{field}}}}}' {}", replica.container_id);
-        cluster.machine(&replica.machine.name).sh(&show).expect("docker answers")
+        let show = format!(
+            "docker inspect --format '{{{{{field}}}}}' {}",
+            replica.container_id
+        );
+        cluster
+            .machine(&replica.machine.name)
+            .sh(&show)
+            .expect("docker answers")
     };
     // All machines have one clock here.
     let started = time("app", ".State.StartedAt");
-    assert!(time("migration", ".State.FinishedAt") < started, "the migration had not ended");
-    let ready = cluster.inside("db", &cluster.replicas("db")[0], "stat -c %Y /tmp/ready").stdout;
-    let app = cluster.inside("app", &cluster.replicas("app")[0], "stat -c %Y /proc/1").stdout;
-    assert!(ready.trim() <= app.trim(), "app began at {app} and db was ready at {ready}");
+    assert!(
+        time("migration", ".State.FinishedAt") < started,
+        "the migration had not ended"
+    );
+    let ready = cluster
+        .inside("db", &cluster.replicas("db")[0], "stat -c %Y /tmp/ready")
+        .stdout;
+    let app = cluster
+        .inside("app", &cluster.replicas("app")[0], "stat -c %Y /proc/1")
+        .stdout;
+    assert!(
+        ready.trim() <= app.trim(),
+        "app began at {app} and db was ready at {ready}"
+    );
     // An unchanged file is up to date although the migration has ended.
     let again = cluster.deploy("order", &services(0));
     assert!(again.stderr.contains("services are up to date"), "{again}");
     // One that fails holds the others up, and all goes back.
-    let before: Vec<_> = cluster.replicas("app").into_iter().map(|one| one.container_id).collect();
+    let before: Vec<_> = cluster
+        .replicas("app")
+        .into_iter()
+        .map(|one| one.container_id)
+        .collect();
     let file = cluster.compose("order", &services(7).replace("\"9999\"", "\"8888\""));
     let failed = cluster.ends(3, &["deploy", "-y", "-f", &file]);
-    assert!(failed.stderr.contains("migration") && failed.stderr.contains("exit code 7"), "{failed}");
-    let now: Vec<_> = cluster.replicas("app").into_iter().map(|one| one.container_id).collect();
+    assert!(
+        failed.stderr.contains("migration") && failed.stderr.contains("exit code 7"),
+        "{failed}"
+    );
+    let now: Vec<_> = cluster
+        .replicas("app")
+        .into_iter()
+        .map(|one| one.container_id)
+        .collect();
     assert_eq!(before, now, "app was touched");
 }

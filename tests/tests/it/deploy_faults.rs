@@ -32,7 +32,10 @@ fn server(machine: &str) -> String {
 }
 
 fn asks(machine: &Machine, name: &str) -> anyhow::Result<Vec<String>> {
-    let said = machine.sh(&format!("dig +short +tries=1 +time=2 @{} {name} A", server(&machine.name)))?;
+    let said = machine.sh(&format!(
+        "dig +short +tries=1 +time=2 @{} {name} A",
+        server(&machine.name)
+    ))?;
     let mut found: Vec<_> = said.lines().map(ToOwned::to_owned).collect();
     found.sort();
     Ok(found)
@@ -40,46 +43,88 @@ fn asks(machine: &Machine, name: &str) -> anyhow::Result<Vec<String>> {
 
 #[test]
 fn without_a_machine_the_others_go_on_and_its_return_heals() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     cluster.deploy("site", &pages("one"));
     cluster.deploy("vaults", &vault("first"));
     let victim = cluster.replicas("vault")[0].machine.name.clone();
-    let rest: Vec<_> = cluster.machines().iter().filter(|machine| machine.name != victim).collect();
+    let rest: Vec<_> = cluster
+        .machines()
+        .iter()
+        .filter(|machine| machine.name != victim)
+        .collect();
     let before = cluster.replicas("page");
     assert_eq!(places(&before), MACHINES);
-    let mut expected: Vec<_> =
-        before.iter().filter(|one| one.machine.name != victim).filter_map(|one| one.ip.clone()).collect();
+    let mut expected: Vec<_> = before
+        .iter()
+        .filter(|one| one.machine.name != victim)
+        .filter_map(|one| one.ip.clone())
+        .collect();
     expected.sort();
 
     cluster.kill(&victim);
     let dead = Instant::now();
     for machine in &rest {
-        wait_for("DNS to leave out the dead machine's replica", Duration::from_secs(10), || {
-            let found = asks(machine, "page.site.internal")?;
-            ensure!(found == expected, "{} answers {found:?} after {:?}", machine.name, dead.elapsed());
-            Ok(())
-        })
+        wait_for(
+            "DNS to leave out the dead machine's replica",
+            Duration::from_secs(10),
+            || {
+                let found = asks(machine, "page.site.internal")?;
+                ensure!(
+                    found == expected,
+                    "{} answers {found:?} after {:?}",
+                    machine.name,
+                    dead.elapsed()
+                );
+                Ok(())
+            },
+        )
         .expect("within ten seconds");
         let page = http::get(&machine.address, PORT, "/").expect("it answers");
         assert_eq!(page, "one\n");
     }
     let listed = cluster.json(&["machine", "ls"]);
-    let state = array(&listed).expect("an array").iter().find(|one| one["name"] == victim.as_str());
+    let state = array(&listed)
+        .expect("an array")
+        .iter()
+        .find(|one| one["name"] == victim.as_str());
     assert_eq!(state.expect("it is listed")["state"], "down");
 
     // The others deploy.
     let changed = cluster.deploy("site", &pages("two"));
-    assert!(changed.stderr.contains(&format!("{victim} is down and is left out")), "{changed}");
+    assert!(
+        changed
+            .stderr
+            .contains(&format!("{victim} is down and is left out")),
+        "{changed}"
+    );
     for machine in &rest {
-        assert_eq!(http::get(&machine.address, PORT, "/").expect("it answers"), "two\n");
+        assert_eq!(
+            http::get(&machine.address, PORT, "/").expect("it answers"),
+            "two\n"
+        );
     }
     // What has its data there cannot move, and does not get an empty volume elsewhere.
     let file = cluster.compose("vaults", &vault("second"));
-    let refused = cluster.uc.run(&["deploy", "-y", "-f", &file]).expect("uc runs");
+    let refused = cluster
+        .uc
+        .run(&["deploy", "-y", "-f", &file])
+        .expect("uc runs");
     assert!(matches!(refused.code, Some(1 | 4)), "{refused}");
-    assert!(refused.stderr.contains("vaults_gold") && refused.stderr.contains(&victim), "{refused}");
+    assert!(
+        refused.stderr.contains("vaults_gold") && refused.stderr.contains(&victim),
+        "{refused}"
+    );
     for machine in &rest {
-        assert_eq!(machine.sh("docker volume ls --quiet").expect("docker answers"), "", "{}", machine.name);
+        assert_eq!(
+            machine
+                .sh("docker volume ls --quiet")
+                .expect("docker answers"),
+            "",
+            "{}",
+            machine.name
+        );
     }
 
     cluster.start(&victim);
@@ -88,19 +133,30 @@ fn without_a_machine_the_others_go_on_and_its_return_heals() {
     cluster.deploy("vaults", &vault("second"));
     let now = cluster.replicas("page");
     assert_eq!(places(&now), MACHINES);
-    assert!(now.iter().all(|one| one.current && one.state == "running"), "{now:?}");
+    assert!(
+        now.iter().all(|one| one.current && one.state == "running"),
+        "{now:?}"
+    );
     for machine in cluster.machines() {
-        assert_eq!(http::get(&machine.address, PORT, "/").expect("it answers"), "two\n");
+        assert_eq!(
+            http::get(&machine.address, PORT, "/").expect("it answers"),
+            "two\n"
+        );
     }
     let vaults = cluster.replicas("vault");
     let values = cluster.inside("vault", &vaults[0], "cat /v/values").stdout;
-    assert!(values.starts_with("first\n") && values.ends_with("second\n"), "{values}");
+    assert!(
+        values.starts_with("first\n") && values.ends_with("second\n"),
+        "{values}"
+    );
 }
 
 #[test]
 fn daemons_killed_under_traffic_lose_no_packet() {
     const PACKETS: usize = 400;
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     cluster.deploy("site", &pages("steady"));
     let replicas = cluster.replicas("page");
     let mut pings: Vec<Watched> = Vec::new();
@@ -113,7 +169,8 @@ fn daemons_killed_under_traffic_lose_no_packet() {
         );
         let mut ping = cluster.machine(from).command(&["sh", "-c", &script]);
         pings.push(Watched::start(
-            ping.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()),
+            ping.stdin(std::process::Stdio::null())
+                .stdout(std::process::Stdio::piped()),
         ));
     }
     for ping in &mut pings {
@@ -131,7 +188,9 @@ fn daemons_killed_under_traffic_lose_no_packet() {
                         match http::get(&machine.address, PORT, "/") {
                             Ok(page) => assert_eq!(page, "steady\n"),
                             Err(error) => {
-                                return Err(error.context(format!("visit {asked} of {}", machine.name)));
+                                return Err(
+                                    error.context(format!("visit {asked} of {}", machine.name))
+                                );
                             }
                         }
                         asked += 1;
@@ -143,11 +202,15 @@ fn daemons_killed_under_traffic_lose_no_packet() {
             })
             .collect();
         let pid = |machine: &Machine| {
-            machine.sh("systemctl show --property MainPID --value ucd").expect("systemd answers")
+            machine
+                .sh("systemctl show --property MainPID --value ucd")
+                .expect("systemd answers")
         };
         let before: Vec<_> = cluster.machines().iter().map(pid).collect();
         for machine in cluster.machines() {
-            machine.sh("kill -9 $(systemctl show --property MainPID --value ucd)").expect("killed");
+            machine
+                .sh("kill -9 $(systemctl show --property MainPID --value ucd)")
+                .expect("killed");
         }
         for (machine, before) in cluster.machines().iter().zip(before) {
             let back = wait_for("another ucd", SOON, || {
@@ -157,16 +220,24 @@ fn daemons_killed_under_traffic_lose_no_packet() {
             });
             back.expect("systemd starts it");
         }
-        let summaries: Vec<_> = pings.iter_mut().map(|ping| ping.line_with("packets transmitted")).collect();
+        let summaries: Vec<_> = pings
+            .iter_mut()
+            .map(|ping| ping.line_with("packets transmitted"))
+            .collect();
         over.store(true, Ordering::Relaxed);
         for summary in summaries {
             let summary = summary.expect("ping has last words");
             assert!(
-                summary.starts_with(&format!("{PACKETS} packets transmitted, {PACKETS} received")),
+                summary.starts_with(&format!(
+                    "{PACKETS} packets transmitted, {PACKETS} received"
+                )),
                 "{summary}"
             );
         }
-        visitors.into_iter().map(|one| one.join().expect("no panic")).collect::<Vec<_>>()
+        visitors
+            .into_iter()
+            .map(|one| one.join().expect("no panic"))
+            .collect::<Vec<_>>()
     });
     for visits in asked {
         assert!(visits.expect("published ports answer throughout") > 50);
@@ -178,12 +249,16 @@ fn daemons_killed_under_traffic_lose_no_packet() {
 
 #[test]
 fn both_sides_of_a_partition_deploy_and_both_are_there_afterwards() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let service = "services:\n  app:\n    @busybox\n    command: [sleep, '9999']\n";
     cluster.deploy("common", service);
     cluster.cut("m3", "m1");
     cluster.cut("m3", "m2");
-    for (side, project, places_there) in [("m1", "big", &["m1", "m2"][..]), ("m3", "small", &["m3"])] {
+    for (side, project, places_there) in
+        [("m1", "big", &["m1", "m2"][..]), ("m3", "small", &["m3"])]
+    {
         let file = cluster.compose(project, service);
         let connect = format!("ssh://root@{side}");
         cluster.ok(&["--connect", &connect, "deploy", "-y", "-f", &file]);
@@ -192,8 +267,16 @@ fn both_sides_of_a_partition_deploy_and_both_are_there_afterwards() {
         assert!(places_there.contains(&place), "{seen}");
     }
     // Neither side can know of the other's.
-    assert!(!cluster.projects(&["--connect", "ssh://root@m1"]).contains("small"));
-    assert!(!cluster.projects(&["--connect", "ssh://root@m3"]).contains("big"));
+    assert!(
+        !cluster
+            .projects(&["--connect", "ssh://root@m1"])
+            .contains("small")
+    );
+    assert!(
+        !cluster
+            .projects(&["--connect", "ssh://root@m3"])
+            .contains("big")
+    );
     cluster.heal();
     cluster.whole(SOON).expect("they meet again");
     for name in MACHINES {
@@ -201,7 +284,10 @@ fn both_sides_of_a_partition_deploy_and_both_are_there_afterwards() {
             let connect = format!("ssh://root@{name}");
             let seen = cluster.projects(&["--connect", &connect]);
             let all = ["big", "common", "small"];
-            ensure!(seen.iter().map(String::as_str).eq(all), "{name} sees {seen:?}");
+            ensure!(
+                seen.iter().map(String::as_str).eq(all),
+                "{name} sees {seen:?}"
+            );
             for project in all {
                 let found = asks(cluster.machine(name), &format!("app.{project}.internal"))?;
                 ensure!(found.len() == 1, "{name} resolves {project} as {found:?}");
@@ -222,7 +308,9 @@ const UNDO: &str = "rm -f /var/lib/uc/ballast; systemctl stop ucd; rm -rf /var/l
 
 #[test]
 fn a_full_disk_is_said_and_loses_nothing() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     let services = |value: &str| {
         format!(
             "services:\n  app:\n    @busybox\n    command: [sleep, '9999']\n    environment: {{VALUE: {value}}}\n"
@@ -232,31 +320,47 @@ fn a_full_disk_is_said_and_loses_nothing() {
     let machine = cluster.machine("m2");
     machine.sh(FILL).expect("a small file system");
     let connect = ["--connect", "ssh://root@m2"];
-    wait_for("m2 to be back", SOON, || cluster.uc.run(&[&connect[..], &["ls"]].concat())?.checked())
-        .expect("back");
+    wait_for("m2 to be back", SOON, || {
+        cluster.uc.run(&[&connect[..], &["ls"]].concat())?.checked()
+    })
+    .expect("back");
     cluster.whole(SOON).expect("back");
     machine
         .sh("dd if=/dev/zero of=/var/lib/uc/ballast bs=4k 2>/dev/null; df /var/lib/uc | grep -q 100%")
         .expect("full");
 
     let file = cluster.compose("notes", &services("two"));
-    let refused = cluster.uc.run(&[&connect[..], &["deploy", "-y", "-f", &file]].concat()).expect("uc runs");
+    let refused = cluster
+        .uc
+        .run(&[&connect[..], &["deploy", "-y", "-f", &file]].concat())
+        .expect("uc runs");
     let other = cluster.compose("more", &services("one"));
-    let refused_new =
-        cluster.uc.run(&[&connect[..], &["deploy", "-y", "-f", &other]].concat()).expect("uc runs");
-    let seen = cluster.uc.run(&[&connect[..], &["inspect", "app", "-o", "json"]].concat()).expect("uc runs");
+    let refused_new = cluster
+        .uc
+        .run(&[&connect[..], &["deploy", "-y", "-f", &other]].concat())
+        .expect("uc runs");
+    let seen = cluster
+        .uc
+        .run(&[&connect[..], &["inspect", "app", "-o", "json"]].concat())
+        .expect("uc runs");
     let doctor = cluster.uc.run(&["doctor"]).expect("uc runs");
     assert_eq!(doctor.code, Some(1), "{doctor}");
     assert!(
-        doctor.stdout.contains("problem: m2 cannot write to its disk: No space left on device"),
+        doctor
+            .stdout
+            .contains("problem: m2 cannot write to its disk: No space left on device"),
         "{doctor}"
     );
     for refused in [&refused, &refused_new] {
         assert_eq!(refused.code, Some(3), "{refused}");
-        let said = "error: the disk of this machine is full: nothing was written\nhint: free some space";
+        let said =
+            "error: the disk of this machine is full: nothing was written\nhint: free some space";
         assert!(refused.stderr.contains(said), "{refused}");
     }
-    assert!(seen.success() && seen.stdout.contains("\"VALUE\": \"one\""), "{seen}");
+    assert!(
+        seen.success() && seen.stdout.contains("\"VALUE\": \"one\""),
+        "{seen}"
+    );
     assert!(cluster.json(&["ps", "notes/app"])[0]["state"] == "running");
 
     machine.sh("rm /var/lib/uc/ballast").expect("removed");

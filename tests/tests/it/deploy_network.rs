@@ -24,7 +24,9 @@ services:
 
 #[test]
 fn short_names_are_of_one_s_own_project_and_addresses_are_one_s_own() {
-    let Some(cluster) = Cluster::take() else { return };
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
     for project in ["alpha", "beta"] {
         cluster.deploy(project, &SERVICES.replace("@project", project));
     }
@@ -33,7 +35,11 @@ fn short_names_are_of_one_s_own_project_and_addresses_are_one_s_own() {
         let replicas = cluster.replicas(&service);
         for machine in MACHINES {
             let replica = on(&replicas, machine);
-            let hosts = ["web", &format!("web.{own}.internal"), &format!("web.{other}.internal")];
+            let hosts = [
+                "web",
+                &format!("web.{own}.internal"),
+                &format!("web.{other}.internal"),
+            ];
             let said = fetch(&cluster, replica, &hosts);
             let expected = format!("{own}\n{own}\n{other}\n");
             assert_eq!(said, expected, "in {own} on {machine}");
@@ -44,7 +50,10 @@ fn short_names_are_of_one_s_own_project_and_addresses_are_one_s_own() {
         for machine in MACHINES {
             let found = wait_for("all addresses", Duration::from_secs(5), || {
                 let found = addresses(&cluster, machine, &format!("web.{own}.internal"));
-                anyhow::ensure!(found == expected, "{machine}: {found:?} instead of {expected:?}");
+                anyhow::ensure!(
+                    found == expected,
+                    "{machine}: {found:?} instead of {expected:?}"
+                );
                 Ok(())
             });
             found.expect("the name is known everywhere");
@@ -58,15 +67,17 @@ fn short_names_are_of_one_s_own_project_and_addresses_are_one_s_own() {
         let seen = fetch(&cluster, from, &[&format!("{address}/cgi-bin/who")]);
         let own = from.ip.as_deref().expect("an address");
         assert_eq!(
-            seen.trim().trim_start_matches("[::ffff:").trim_end_matches(']'),
+            seen.trim()
+                .trim_start_matches("[::ffff:")
+                .trim_end_matches(']'),
             own,
             "the address that another machine sees"
         );
     }
 }
 
-/// These pages as a program in the replica sees them. A static busybox has no resolver that works, so
-/// the machine's curl runs with the container's network and resolv.conf.
+/// These pages as a program in the replica sees them. A static busybox has no resolver that works,
+/// so the machine's curl runs with the container's network and resolv.conf.
 fn fetch(cluster: &Cluster, replica: &Replica, pages: &[&str]) -> String {
     let script = format!(
         "set -e; pid=$(docker inspect --format '{{{{.State.Pid}}}}' {}); \
@@ -76,27 +87,44 @@ fn fetch(cluster: &Cluster, replica: &Replica, pages: &[&str]) -> String {
         replica.container_id,
         pages.join(" ")
     );
-    cluster.machine(&replica.machine.name).sh(&script).expect("it asks")
+    cluster
+        .machine(&replica.machine.name)
+        .sh(&script)
+        .expect("it asks")
 }
 
 /// What the machine's name server answers, sorted.
 fn addresses(cluster: &Cluster, machine: &str, name: &str) -> Vec<String> {
     let number: u8 = machine[1..].parse().expect("m1, m2, m3");
     let server = format!("10.210.{}.1", number - 1);
-    let said = cluster.machine(machine).sh(&format!("dig +short +tries=1 +time=3 @{server} {name} A"));
-    let mut found: Vec<_> = said.expect("dig runs").lines().map(ToOwned::to_owned).collect();
+    let said = cluster
+        .machine(machine)
+        .sh(&format!("dig +short +tries=1 +time=3 @{server} {name} A"));
+    let mut found: Vec<_> = said
+        .expect("dig runs")
+        .lines()
+        .map(ToOwned::to_owned)
+        .collect();
     found.sort();
     found
 }
 
 #[test]
 fn names_of_nobody_and_of_the_outside_are_answered_at_once() {
-    let Some(cluster) = Cluster::take() else { return };
-    cluster.deploy("lonely", "services:\n  app:\n    @busybox\n    command: [sleep, '9999']\n");
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
+    cluster.deploy(
+        "lonely",
+        "services:\n  app:\n    @busybox\n    command: [sleep, '9999']\n",
+    );
     let app = &cluster.replicas("app")[0];
     let machine = cluster.machine(&app.machine.name);
     let number: u8 = app.machine.name[1..].parse().expect("m1, m2, m3");
-    let pid = format!("$(docker inspect --format '{{{{.State.Pid}}}}' {})", app.container_id);
+    let pid = format!(
+        "$(docker inspect --format '{{{{.State.Pid}}}}' {})",
+        app.container_id
+    );
     // As the container's own resolver is asked, and as uc's name server is.
     for server in ["127.0.0.11".to_owned(), format!("10.210.{}.1", number - 1)] {
         for (name, codes) in [
@@ -107,22 +135,35 @@ fn names_of_nobody_and_of_the_outside_are_answered_at_once() {
             ("example.com", &["SERVFAIL"]),
         ] {
             let start = Instant::now();
-            let dig = format!("nsenter --target {pid} --net dig +tries=1 +time=8 @{server} {name} A");
-            let said = machine.sh(&dig).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            let dig =
+                format!("nsenter --target {pid} --net dig +tries=1 +time=8 @{server} {name} A");
+            let said = machine
+                .sh(&dig)
+                .unwrap_or_else(|error| panic!("{name}: {error:#}"));
             let took = start.elapsed();
             assert!(
-                codes.iter().any(|code| said.contains(&format!("status: {code}"))),
+                codes
+                    .iter()
+                    .any(|code| said.contains(&format!("status: {code}"))),
                 "{server} {name}: {said}"
             );
-            assert!(took < Duration::from_secs(6), "{server} took {took:?} for {name}");
+            assert!(
+                took < Duration::from_secs(6),
+                "{server} took {took:?} for {name}"
+            );
         }
     }
     // A service without replicas is a name without addresses, not somebody else's.
     cluster.ok(&["scale", "-y", "app", "0"]);
     wait_for("the address to go", SOON, || {
-        let said =
-            machine.sh(&format!("dig +tries=1 +time=3 @10.210.{}.1 app.lonely.internal A", number - 1))?;
-        anyhow::ensure!(said.contains("status: NOERROR") && said.contains("ANSWER: 0"), "{said}");
+        let said = machine.sh(&format!(
+            "dig +tries=1 +time=3 @10.210.{}.1 app.lonely.internal A",
+            number - 1
+        ))?;
+        anyhow::ensure!(
+            said.contains("status: NOERROR") && said.contains("ANSWER: 0"),
+            "{said}"
+        );
         Ok(())
     })
     .expect("no address is left");

@@ -15,19 +15,36 @@ fn each_engine_loads_an_image_and_publishes_a_port() {
     let _claim = Claim::stake(&name).expect("nobody else has it");
     for engine in Engine::ALL {
         Testbed::down(&name).expect("clean");
-        let testbed = Testbed::up(&UpOptions { name: name.clone(), machines: 1, engine }).expect("up");
+        let testbed = Testbed::up(&UpOptions {
+            name: name.clone(),
+            machines: 1,
+            engine,
+        })
+        .expect("up");
         let machine = &testbed.machines()[0];
-        let version = machine.sh("docker version --format '{{.Server.Version}}'").expect("it answers");
-        assert!(version.starts_with(&format!("{engine}.")), "engine {version} instead of {engine}");
+        let version = machine
+            .sh("docker version --format '{{.Server.Version}}'")
+            .expect("it answers");
+        assert!(
+            version.starts_with(&format!("{engine}.")),
+            "engine {version} instead of {engine}"
+        );
         let image = testbed.images().expect("the test images").busybox;
-        let mut save =
-            testbed.docker().args(["save", &image]).stdout(Stdio::piped()).spawn().expect("docker runs");
+        let mut save = testbed
+            .docker()
+            .args(["save", &image])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("docker runs");
         let load = machine
             .interactive(&["docker", "load"], false)
             .stdin(save.stdout.take().expect("a pipe"))
             .output()
             .expect("docker runs");
-        assert!(save.wait().expect("docker ends").success() && load.status.success(), "{engine}: {load:?}");
+        assert!(
+            save.wait().expect("docker ends").success() && load.status.success(),
+            "{engine}: {load:?}"
+        );
         machine
             .sh(&format!(
                 "docker run --detach --publish 8080:80 {image} sh -c 'echo it lives > /tmp/index.html; httpd -f -h /tmp'"

@@ -1,4 +1,5 @@
-//! A cluster's machines come, are named, and go: by ssh from the laptop and with a token on the machine itself.
+//! A cluster's machines come, are named, and go: by ssh from the laptop and with a token on the
+//! machine itself.
 
 use std::fs;
 
@@ -17,7 +18,10 @@ impl Site {
     /// What the name server of a machine answers, of the addresses of machines.
     fn dig(&self, at: &str, machine: &str) -> String {
         let gateway = "$(ip -4 -o addr show uc0 | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p')";
-        self.sh(at, &format!("dig +short +tries=1 +time=2 @{gateway} {machine}.machine.internal A"))
+        self.sh(
+            at,
+            &format!("dig +short +tries=1 +time=2 @{gateway} {machine}.machine.internal A"),
+        )
     }
 }
 
@@ -25,36 +29,74 @@ impl Site {
 fn from_the_first_machine_to_the_last() {
     let Some(site) = Site::take() else { return };
     site.bare(&["m1", "m2"]);
-    let said = site.ok(&["machine", "init", "root@m1", "--name", "m1", "-y"]).stderr;
+    let said = site
+        .ok(&["machine", "init", "root@m1", "--name", "m1", "-y"])
+        .stderr;
     assert!(said.contains("made of m1 (10.210.0.0/24)"), "{said}");
     assert!(said.contains("context default leads to it"), "{said}");
-    assert!(said.contains("hint: add machines with `uc machine add USER@HOST`"), "{said}");
+    assert!(
+        said.contains("hint: add machines with `uc machine add USER@HOST`"),
+        "{said}"
+    );
     let list = site.at("m1").machines().expect("listed");
     assert_eq!(list.len(), 1);
     for (key, value) in [("name", "m1"), ("state", "up"), ("subnet", "10.210.0.0/24")] {
         assert_eq!(list[0][key], value, "{list:?}");
     }
     assert_eq!(list[0]["connected"], true);
-    assert_eq!(list[0]["endpoints"][0], format!("{}:51820", site.machines()[0].address));
-    assert_eq!(list[0]["facts"]["docker_version"].as_str().map(|version| &version[..6]), Some("20.10."));
+    assert_eq!(
+        list[0]["endpoints"][0],
+        format!("{}:51820", site.machines()[0].address)
+    );
+    assert_eq!(
+        list[0]["facts"]["docker_version"]
+            .as_str()
+            .map(|version| &version[..6]),
+        Some("20.10.")
+    );
 
-    let again =
-        ["error: root@m1 already belongs to a cluster: it is m1 of cluster ", "hint: take it out first"];
+    let again = [
+        "error: root@m1 already belongs to a cluster: it is m1 of cluster ",
+        "hint: take it out first",
+    ];
     expect(&site.run(&["machine", "init", "root@m1", "-y"]), 1, &again);
-    expect(&site.run(&["machine", "add", "root@m1", "-n", "m4", "-y"]), 1, &again);
-    let here = site.machine("m1").and_then(|machine| machine.exec(&["uc", "machine", "init"]));
-    expect(&here.expect("uc starts"), 1, &["error: this machine already belongs to a cluster: it is m1"]);
+    expect(
+        &site.run(&["machine", "add", "root@m1", "-n", "m4", "-y"]),
+        1,
+        &again,
+    );
+    let here = site
+        .machine("m1")
+        .and_then(|machine| machine.exec(&["uc", "machine", "init"]));
+    expect(
+        &here.expect("uc starts"),
+        1,
+        &["error: this machine already belongs to a cluster: it is m1"],
+    );
     let taken = "error: the name m1 is taken by another machine of the cluster";
-    expect(&site.run(&["machine", "add", "root@m2", "-n", "m1", "-y"]), 1, &[taken, "hint: choose another"]);
+    expect(
+        &site.run(&["machine", "add", "root@m2", "-n", "m1", "-y"]),
+        1,
+        &[taken, "hint: choose another"],
+    );
     expect(
         &site.run(&["machine", "add", "root@m2", "-n", "M2", "-y"]),
         2,
         &["machine name `M2` is not possible"],
     );
     assert_eq!(site.traces("m2"), "", "m2 was touched");
-    assert_eq!(site.uc.json(&["ctx", "ls"]).expect("listed").as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        site.uc
+            .json(&["ctx", "ls"])
+            .expect("listed")
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
 
-    let said = site.ok(&["machine", "add", "root@m2", "--name", "m2", "-y"]).stderr;
+    let said = site
+        .ok(&["machine", "add", "root@m2", "--name", "m2", "-y"])
+        .stderr;
     assert!(said.contains("m2 is a member (10.210.1.0/24)"), "{said}");
     for name in ["m1", "m2"] {
         site.await_machines(name, &[("m1", "up"), ("m2", "up")]);
@@ -64,7 +106,13 @@ fn from_the_first_machine_to_the_last() {
         1,
         &["error: root@m2 already belongs to a cluster: it is m2 of cluster "],
     );
-    assert_eq!(fs::read_to_string(config(&site)).expect("a config").matches("address = ").count(), 2);
+    assert_eq!(
+        fs::read_to_string(config(&site))
+            .expect("a config")
+            .matches("address = ")
+            .count(),
+        2
+    );
 
     // One cannot saw off the branch one sits on.
     expect(
@@ -75,19 +123,30 @@ fn from_the_first_machine_to_the_last() {
             "hint: connect to m2: `uc --connect ssh://USER@HOST machine rm m1`",
         ],
     );
-    expect(&site.at("m1").run(&["machine", "rm", "m1"]), 1, &["uc is connected to m1 itself"]);
+    expect(
+        &site.at("m1").run(&["machine", "rm", "m1"]),
+        1,
+        &["uc is connected to m1 itself"],
+    );
     expect(
         &site.run(&["machine", "rm", "m9", "-y"]),
         2,
         &["error: there is no machine `m9`", "hint: did you mean"],
     );
     let unconfirmed = site.run(&["machine", "rm", "m2"]);
-    assert_ne!(unconfirmed.code, Some(0), "removed without having been asked: {unconfirmed}");
+    assert_ne!(
+        unconfirmed.code,
+        Some(0),
+        "removed without having been asked: {unconfirmed}"
+    );
     site.await_machines("m1", &[("m1", "up"), ("m2", "up")]);
 
     // The context has another way in: whichever it takes first, m1 goes.
     let said = site.ok(&["machine", "rm", "m1", "-y"]).stderr;
-    assert!(said.contains("m1 removed") && !said.contains("not reset"), "{said}");
+    assert!(
+        said.contains("m1 removed") && !said.contains("not reset"),
+        "{said}"
+    );
     site.await_machines("m2", &[("m2", "up")]);
     await_no_membership(&site, "m1");
     expect(
@@ -95,17 +154,31 @@ fn from_the_first_machine_to_the_last() {
         1,
         &["error: this machine belongs to no cluster", "hint: "],
     );
-    assert_eq!(fs::read_to_string(config(&site)).expect("a config").matches("address = ").count(), 1);
+    assert_eq!(
+        fs::read_to_string(config(&site))
+            .expect("a config")
+            .matches("address = ")
+            .count(),
+        1
+    );
 
     // It can be a member again, of this cluster too; and the last one ends it.
-    let said = site.ok(&["machine", "add", "root@m1", "--name", "m1", "-y"]).stderr;
+    let said = site
+        .ok(&["machine", "add", "root@m1", "--name", "m1", "-y"])
+        .stderr;
     assert!(said.contains("m1 is a member (10.210.0.0/24)"), "{said}");
     site.ok(&["machine", "rm", "m1", "-y"]);
     await_no_membership(&site, "m1");
     let last = site.ok(&["machine", "rm", "m2", "-y"]).stderr;
-    assert!(last.contains("m2 is reset; the cluster is no more"), "{last}");
+    assert!(
+        last.contains("m2 is reset; the cluster is no more"),
+        "{last}"
+    );
     await_no_membership(&site, "m2");
-    assert_eq!(site.uc.json(&["ctx", "ls"]).expect("listed"), serde_json::json!([]));
+    assert_eq!(
+        site.uc.json(&["ctx", "ls"]).expect("listed"),
+        serde_json::json!([])
+    );
 }
 
 #[test]
@@ -129,14 +202,20 @@ fn a_user_who_is_not_root() {
         ],
     );
     assert_eq!(site.traces("m1"), "", "m1 was touched");
-    site.sh("m1", "echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin");
+    site.sh(
+        "m1",
+        "echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin",
+    );
     init().checked().expect("a cluster");
     site.sh("m1", "rm /etc/sudoers.d/admin");
     // By the group that install.sh put the user into, and no more than that.
     let list = site.uc.json(&["machine", "ls"]).expect("listed");
     assert_eq!(list[0]["name"], "m1");
     assert_eq!(site.sh("m1", "id -nG admin"), "admin uc\n");
-    site.sh("m1", "ls -d /tmp/uc-install.* 2>/dev/null && exit 1; gpasswd -q -d admin uc; true");
+    site.sh(
+        "m1",
+        "ls -d /tmp/uc-install.* 2>/dev/null && exit 1; gpasswd -q -d admin uc; true",
+    );
 }
 
 #[test]
@@ -147,7 +226,10 @@ fn names_follow_a_renaming() {
     expect(
         &site.run(&["machine", "rename", "m1", "m2"]),
         1,
-        &["error: a machine named m2 is already in the cluster", "hint: choose another name"],
+        &[
+            "error: a machine named m2 is already in the cluster",
+            "hint: choose another name",
+        ],
     );
     expect(
         &site.run(&["machine", "rename", "m1", "M 2"]),
@@ -157,9 +239,16 @@ fn names_follow_a_renaming() {
     expect(
         &site.run(&["machine", "rename", "mm1", "x"]),
         2,
-        &["error: there is no machine `mm1`", "hint: did you mean `m1`?"],
+        &[
+            "error: there is no machine `mm1`",
+            "hint: did you mean `m1`?",
+        ],
     );
-    assert_eq!(site.at("m1").machines().expect("listed"), before, "a refused renaming changed something");
+    assert_eq!(
+        site.at("m1").machines().expect("listed"),
+        before,
+        "a refused renaming changed something"
+    );
 
     assert_eq!(site.dig("m2", "m1"), "10.210.0.1\n");
     let said = site.ok(&["machine", "rename", "m1", "web-1"]).stderr;
@@ -168,7 +257,10 @@ fn names_follow_a_renaming() {
         site.await_machines(name, &[("m2", "up"), ("web-1", "up")]);
         wait_for("the name server to follow", SOON, || {
             let (new, old) = (site.dig(name, "web-1"), site.dig(name, "m1"));
-            ensure!(new == "10.210.0.1\n" && old.is_empty(), "web-1 is '{new}', m1 is '{old}'");
+            ensure!(
+                new == "10.210.0.1\n" && old.is_empty(),
+                "web-1 is '{new}', m1 is '{old}'"
+            );
             Ok(())
         })
         .expect("it follows");
@@ -188,13 +280,25 @@ fn tokens_let_one_machine_in() {
     let made = site.ok(&["machine", "token"]);
     let token = made.stdout.trim();
     assert!(made.stderr.contains("for one machine"), "{}", made.stderr);
-    assert_eq!(made.stdout.lines().count(), 1, "the token can be copied as one line");
+    assert_eq!(
+        made.stdout.lines().count(),
+        1,
+        "the token can be copied as one line"
+    );
 
     let middle = token.len() / 2;
-    let other = if token.as_bytes()[middle] == b'A' { "B" } else { "A" };
+    let other = if token.as_bytes()[middle] == b'A' {
+        "B"
+    } else {
+        "A"
+    };
     let flipped = format!("{}{other}{}", &token[..middle], &token[middle + 1..]);
     for damaged in [&token[..token.len() - 2], &flipped, "uc1:", "nonsense"] {
-        expect(&site.join("m3", damaged), 2, &["join token", "hint: `uc machine token` on a member"]);
+        expect(
+            &site.join("m3", damaged),
+            2,
+            &["join token", "hint: `uc machine token` on a member"],
+        );
     }
     let short = site.ok(&["machine", "token", "--ttl", "1s"]).stdout;
     let expired = wait_for("the token to expire", SOON, || {
@@ -202,8 +306,16 @@ fn tokens_let_one_machine_in() {
         ensure!(output.stderr.contains("expired"), "{output}");
         Ok(output)
     });
-    expect(&expired.expect("it does"), 1, &["error: the join token has expired", "hint: make a new one"]);
-    expect(&site.run(&["machine", "token", "--ttl", "31days"]), 2, &["from one second to 30 days"]);
+    expect(
+        &expired.expect("it does"),
+        1,
+        &["error: the join token has expired", "hint: make a new one"],
+    );
+    expect(
+        &site.run(&["machine", "token", "--ttl", "31days"]),
+        2,
+        &["from one second to 30 days"],
+    );
     assert_eq!(
         (members(), site.membership("m3").as_str()),
         (2, ""),
@@ -213,23 +325,42 @@ fn tokens_let_one_machine_in() {
     let same_name = site
         .machine("m3")
         .and_then(|machine| machine.exec(&["uc", "machine", "join", token, "--name", "m2"]));
-    expect(&same_name.expect("uc starts"), 1, &["a machine named m2 is already in the cluster", "hint: "]);
+    expect(
+        &same_name.expect("uc starts"),
+        1,
+        &["a machine named m2 is already in the cluster", "hint: "],
+    );
     assert_eq!((members(), site.membership("m3").as_str()), (2, ""));
 
     // As cloud-init has it: as root, without a home, the token from standard input.
-    let script =
-        format!("echo {token} | env -i PATH=/usr/local/bin:/usr/bin:/bin uc machine join - --name m3 2>&1");
+    let script = format!(
+        "echo {token} | env -i PATH=/usr/local/bin:/usr/bin:/bin uc machine join - --name m3 2>&1"
+    );
     let said = site.sh("m3", &script);
-    assert!(said.contains("joined cluster ") && said.contains(" as m3 (10.210.2.0/24)"), "{said}");
+    assert!(
+        said.contains("joined cluster ") && said.contains(" as m3 (10.210.2.0/24)"),
+        "{said}"
+    );
     for name in ["m1", "m2", "m3"] {
         site.await_machines(name, &[("m1", "up"), ("m2", "up"), ("m3", "up")]);
     }
-    expect(&site.join("m3", token), 1, &["error: this machine already belongs to a cluster: it is m3"]);
+    expect(
+        &site.join("m3", token),
+        1,
+        &["error: this machine already belongs to a cluster: it is m3"],
+    );
     site.ok(&["machine", "rm", "m3", "-y"]);
     await_no_membership(&site, "m3");
     // Used once, by a machine that is no member any more.
     let again = site.join("m3", token);
-    expect(&again, 1, &["error: the join token was used already", "hint: make a new one"]);
+    expect(
+        &again,
+        1,
+        &[
+            "error: the join token was used already",
+            "hint: make a new one",
+        ],
+    );
     assert_eq!((members(), site.membership("m3").as_str()), (2, ""));
 }
 
@@ -243,7 +374,9 @@ fn a_token_is_good_though_the_machine_that_made_it_is_off() {
     site.ok(&["machine", "rename", "m2", "proof"]);
     site.await_machines("m2", &[("m1", "up"), ("proof", "up")]);
     site.kill("m1").expect("killed");
-    site.join("m3", token.trim()).checked().expect("the other lets it in");
+    site.join("m3", token.trim())
+        .checked()
+        .expect("the other lets it in");
     site.await_machines("m3", &[("m1", "down"), ("m3", "up"), ("proof", "up")]);
     site.start("m1").expect("started");
     site.await_machines("m1", &[("m1", "up"), ("m3", "up"), ("proof", "up")]);
@@ -267,22 +400,30 @@ fn a_dead_machine_is_removed_and_stays_out() {
         site.await_machines(name, &[("m1", "up"), ("m2", "up")]);
     }
     site.start("m3").expect("started");
-    wait_for("its daemon to be back", SOON, || site.machine("m3")?.sh("systemctl is-active ucd uc-mesh"))
-        .expect("it is");
-    // It still believes to be a member; nobody else does, and nobody talks to it. What it says now must not
-    // reach the others: it renames itself, and neither name turns up there.
-    let renamed = site.at("m3").run(&["machine", "rename", "m3", "back-again"]);
+    wait_for("its daemon to be back", SOON, || {
+        site.machine("m3")?.sh("systemctl is-active ucd uc-mesh")
+    })
+    .expect("it is");
+    // It still believes to be a member; nobody else does, and nobody talks to it. What it says now
+    // must not reach the others: it renames itself, and neither name turns up there.
+    let renamed = site
+        .at("m3")
+        .run(&["machine", "rename", "m3", "back-again"]);
     site.ok(&["machine", "rename", "m2", "proof"]);
     site.await_machines("m1", &[("m1", "up"), ("proof", "up")]);
     site.await_machines("m2", &[("m1", "up"), ("proof", "up")]);
-    let pings =
-        site.sh("m3", "ping -c 2 -i 0.3 -W 1 10.210.0.1 >/dev/null 2>&1 && echo through || echo nothing");
+    let pings = site.sh(
+        "m3",
+        "ping -c 2 -i 0.3 -W 1 10.210.0.1 >/dev/null 2>&1 && echo through || echo nothing",
+    );
     assert_eq!(pings, "nothing\n", "the mesh still knows it ({renamed})");
     // The way back that the hint shows.
     site.bare(&["m3"]);
     let token = site.ok(&["machine", "token"]).stdout;
     site.prepare(&["m3"]);
-    site.join("m3", token.trim()).checked().expect("it joins anew");
+    site.join("m3", token.trim())
+        .checked()
+        .expect("it joins anew");
     site.await_machines("m1", &[("m1", "up"), ("m3", "up"), ("proof", "up")]);
 }
 

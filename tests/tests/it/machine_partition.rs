@@ -1,4 +1,5 @@
-//! A cluster cut in two: each half goes on, and what both did is one cluster's state again once they meet.
+//! A cluster cut in two: each half goes on, and what both did is one cluster's state again once
+//! they meet.
 
 use anyhow::ensure;
 use uc_testbed::wait_for;
@@ -19,7 +20,12 @@ impl Site {
 
     /// The names that a machine lists, sorted.
     fn names(&self, at: &str) -> anyhow::Result<Vec<String>> {
-        Ok(self.at(at).list()?.into_iter().map(|(name, _)| name).collect())
+        Ok(self
+            .at(at)
+            .list()?
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect())
     }
 }
 
@@ -39,12 +45,16 @@ fn both_halves_work_and_agree_afterwards() {
         site.await_machines(name, &[("left", "up"), ("m2", "up"), ("right", "up")]);
     }
 
-    // The same machine gets two names, and both sides make a token; one of the names wins, on all machines.
+    // The same machine gets two names, and both sides make a token; one of the names wins, on all
+    // machines.
     site.split(["left", "m2", "right"]);
     site.at("m1").ok(&["machine", "rename", "m2", "theirs"]);
     site.at("m3").ok(&["machine", "rename", "m2", "ours"]);
     site.at("m3").ok(&["machine", "token"]);
-    assert_eq!(site.names("m1").expect("listed"), ["left", "right", "theirs"]);
+    assert_eq!(
+        site.names("m1").expect("listed"),
+        ["left", "right", "theirs"]
+    );
     assert_eq!(site.names("m3").expect("listed"), ["left", "ours", "right"]);
     site.heal().expect("healed");
     // The later one: that is what its clock orders by.
@@ -52,7 +62,8 @@ fn both_halves_work_and_agree_afterwards() {
         site.await_machines(name, &[("left", "up"), ("ours", "up"), ("right", "up")]);
     }
 
-    // Both sides use up the same name: two machines have it, each can be called by its id, and a renaming ends it.
+    // Both sides use up the same name: two machines have it, each can be called by its id, and a
+    // renaming ends it.
     site.split(["left", "ours", "right"]);
     site.at("m1").ok(&["machine", "rename", "left", "same"]);
     site.at("m3").ok(&["machine", "rename", "right", "same"]);
@@ -66,8 +77,16 @@ fn both_halves_work_and_agree_afterwards() {
     })
     .expect("they do");
     let machines = site.at("m1").machines().expect("listed");
-    let own = machines.iter().find(|one| one["connected"] == true).expect("connected to one");
-    site.at("m2").ok(&["machine", "rename", own["id"].as_str().expect("an id"), "m1"]);
+    let own = machines
+        .iter()
+        .find(|one| one["connected"] == true)
+        .expect("connected to one");
+    site.at("m2").ok(&[
+        "machine",
+        "rename",
+        own["id"].as_str().expect("an id"),
+        "m1",
+    ]);
     for name in ALL {
         site.await_machines(name, &[("m1", "up"), ("ours", "up"), ("same", "up")]);
     }

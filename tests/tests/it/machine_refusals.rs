@@ -1,7 +1,6 @@
 //! Machines that cannot be set up: each is told why and what to do, and stays as it was.
 
-use std::fs;
-use std::thread;
+use std::{fs, thread};
 
 use anyhow::ensure;
 use uc_testbed::{Output, Uc, command, wait_for};
@@ -9,37 +8,60 @@ use uc_testbed::{Output, Uc, command, wait_for};
 use crate::machine_site::{SOON, Site, expect};
 
 fn init(uc: &Uc, target: &str) -> Output {
-    uc.run(&["machine", "init", target, "--name", "m1", "-y"]).expect("uc starts")
+    uc.run(&["machine", "init", target, "--name", "m1", "-y"])
+        .expect("uc starts")
 }
 
 /// No context was made.
 fn expect_no_context(site: &Site) {
-    assert_eq!(site.uc.json(&["ctx", "ls"]).expect("contexts are listed"), serde_json::json!([]));
+    assert_eq!(
+        site.uc.json(&["ctx", "ls"]).expect("contexts are listed"),
+        serde_json::json!([])
+    );
 }
 
 #[test]
 fn ssh_that_does_not_get_in() {
     let Some(site) = Site::take() else { return };
     site.bare(&["m1"]);
-    let (address, config) =
-        (&site.machines()[0].address, fs::read_to_string(site.ssh_config()).expect("ssh's configuration"));
+    let (address, config) = (
+        &site.machines()[0].address,
+        fs::read_to_string(site.ssh_config()).expect("ssh's configuration"),
+    );
 
-    let nobody = format!("root@{}.250", address.rsplit_once('.').expect("an address").0);
+    let nobody = format!(
+        "root@{}.250",
+        address.rsplit_once('.').expect("an address").0
+    );
     let output = init(&site.uc, &nobody);
-    expect(&output, 4, &[&format!("error: {nobody} cannot be reached: no"), "hint: check address and port"]);
+    expect(
+        &output,
+        4,
+        &[
+            &format!("error: {nobody} cannot be reached: no"),
+            "hint: check address and port",
+        ],
+    );
 
     let stranger = site.uc.home().join("stranger");
     if !stranger.exists() {
-        let made = command(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f"]).arg(&stranger).status();
+        let made = command(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(&stranger)
+            .status();
         assert!(made.expect("ssh-keygen runs").success());
     }
     // ssh offers the keys of its configuration too: this one names only the stranger's.
     let with_config = |name: &str, text: &str| {
         let file = site.uc.home().join(name);
         fs::write(&file, text).expect("written");
-        site.uc.clone().with("UC_SSH_CONFIG", &file.to_string_lossy())
+        site.uc
+            .clone()
+            .with("UC_SSH_CONFIG", &file.to_string_lossy())
     };
-    let wrong_key = config.replace(&*site.ssh_key().to_string_lossy(), &stranger.to_string_lossy());
+    let wrong_key = config.replace(
+        &*site.ssh_key().to_string_lossy(),
+        &stranger.to_string_lossy(),
+    );
     assert_ne!(wrong_key, config);
     expect(
         &init(&with_config("wrong-key", &wrong_key), "root@m1"),
@@ -50,14 +72,26 @@ fn ssh_that_does_not_get_in() {
         ],
     );
     let uc = with_config("wrong-key", &wrong_key);
-    let output = uc.run(&["machine", "init", "root@m1", "-i", "/nonexistent/key", "-y"]).expect("uc starts");
-    expect(&output, 1, &["refused the login", "Identity file /nonexistent/key not accessible"]);
+    let output = uc
+        .run(&["machine", "init", "root@m1", "-i", "/nonexistent/key", "-y"])
+        .expect("uc starts");
+    expect(
+        &output,
+        1,
+        &[
+            "refused the login",
+            "Identity file /nonexistent/key not accessible",
+        ],
+    );
 
     let public = fs::read_to_string(stranger.with_extension("pub")).expect("a public key");
     let known_hosts = site.uc.home().join("changed-hosts");
     let key: Vec<&str> = public.split(' ').take(2).collect();
     fs::write(&known_hosts, format!("{address},m1 {}\n", key.join(" "))).expect("written");
-    let changed = config.replace(&*site.known_hosts().to_string_lossy(), &known_hosts.to_string_lossy());
+    let changed = config.replace(
+        &*site.known_hosts().to_string_lossy(),
+        &known_hosts.to_string_lossy(),
+    );
     assert_ne!(changed, config);
     expect(
         &init(&with_config("changed-host", &changed), "root@m1"),
@@ -78,9 +112,19 @@ fn ssh_that_does_not_get_in() {
     );
 
     expect(
-        &site.run(&["machine", "init", "root@m1", "--network", "10.9.0.0/24", "-y"]),
+        &site.run(&[
+            "machine",
+            "init",
+            "root@m1",
+            "--network",
+            "10.9.0.0/24",
+            "-y",
+        ]),
         2,
-        &["error: invalid value '10.9.0.0/24'", "each machine gets a /24 of it: use a /16"],
+        &[
+            "error: invalid value '10.9.0.0/24'",
+            "each machine gets a /24 of it: use a /16",
+        ],
     );
 
     assert_eq!(site.traces("m1"), "", "something was left on m1");
@@ -91,7 +135,8 @@ fn ssh_that_does_not_get_in() {
 fn what_install_sh_refuses_is_passed_on() {
     let Some(site) = Site::take() else { return };
     site.bare(&["m1", "m2", "m3"]);
-    // No Docker, and no mirror to get it from: refused at once, since nothing can be waited for in the testbed.
+    // No Docker, and no mirror to get it from: refused at once, since nothing can be waited for in
+    // the testbed.
     let hidden = "for name in /usr/bin/docker /usr/sbin/dockerd";
     let proxy = "/etc/apt/apt.conf.d/99-uc-test";
     site.sh(
@@ -112,20 +157,32 @@ fn what_install_sh_refuses_is_passed_on() {
     // Somebody answers DNS on all addresses.
     let listen = "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => \"0.0.0.0\", LocalPort => 53, \
                   Proto => \"udp\") or die $!; sleep 600";
-    site.sh("m3", &format!("systemd-run --quiet --unit uc-test-resolver perl -e '{listen}'"));
+    site.sh(
+        "m3",
+        &format!("systemd-run --quiet --unit uc-test-resolver perl -e '{listen}'"),
+    );
     wait_for("the resolver", SOON, || {
-        ensure!(site.sh("m3", "ss -Hulpn 'sport = 53'").contains("perl"), "it does not listen");
+        ensure!(
+            site.sh("m3", "ss -Hulpn 'sport = 53'").contains("perl"),
+            "it does not listen"
+        );
         Ok(())
     })
     .expect("it listens");
 
     let said: Vec<Output> = thread::scope(|scope| {
         let uc = &site.uc;
-        let each: Vec<_> =
-            ["root@m1", "root@m2", "root@m3"].map(|target| scope.spawn(move || init(uc, target))).into();
-        each.into_iter().map(|one| one.join().expect("no panic")).collect()
+        let each: Vec<_> = ["root@m1", "root@m2", "root@m3"]
+            .map(|target| scope.spawn(move || init(uc, target)))
+            .into();
+        each.into_iter()
+            .map(|one| one.join().expect("no panic"))
+            .collect()
     });
-    site.sh("m1", &format!("{hidden}; do mv $name.away $name; done; rm {proxy}"));
+    site.sh(
+        "m1",
+        &format!("{hidden}; do mv $name.away $name; done; rm {proxy}"),
+    );
     site.sh("m2", "rm /usr/local/bin/docker");
     site.sh("m3", "systemctl stop uc-test-resolver");
 
@@ -138,8 +195,21 @@ fn what_install_sh_refuses_is_passed_on() {
             "hint: ",
         ],
     );
-    assert!(said[0].stderr.contains("Docker 20.10 or newer yourself"), "{}", said[0]);
-    expect(&said[1], 1, &["error: installing on root@m2: ", "19.03.15", "20.10", "hint: "]);
+    assert!(
+        said[0].stderr.contains("Docker 20.10 or newer yourself"),
+        "{}",
+        said[0]
+    );
+    expect(
+        &said[1],
+        1,
+        &[
+            "error: installing on root@m2: ",
+            "19.03.15",
+            "20.10",
+            "hint: ",
+        ],
+    );
     expect(
         &said[2],
         1,
@@ -161,12 +231,23 @@ fn programs_that_do_not_arrive_whole() {
     // What `cat > FILE` writes over there is not what was sent.
     site.machine("m1")
         .and_then(|machine| {
-            machine.write_file("/usr/local/bin/cat", b"#!/bin/sh\n/bin/cat \"$@\" | tr u v\n", 0o755)
+            machine.write_file(
+                "/usr/local/bin/cat",
+                b"#!/bin/sh\n/bin/cat \"$@\" | tr u v\n",
+                0o755,
+            )
         })
         .expect("written");
     let output = init(&site.uc, "root@m1");
     site.sh("m1", "rm /usr/local/bin/cat");
-    expect(&output, 1, &["error: uc arrived damaged on root@m1: the checksums differ", "hint: try again"]);
+    expect(
+        &output,
+        1,
+        &[
+            "error: uc arrived damaged on root@m1: the checksums differ",
+            "hint: try again",
+        ],
+    );
 
     // Damaged before it left, or never a program at all: said before anything is copied.
     let directory = site.uc.home().join("damaged");
@@ -177,13 +258,24 @@ fn programs_that_do_not_arrive_whole() {
     for name in ["uc", "install.sh"] {
         fs::copy(site.binaries.directory().join(name), directory.join(name)).expect("copied");
     }
-    expect(&install(), 2, &["/ucd is needed to set up a machine and is not there", "--install-from"]);
+    expect(
+        &install(),
+        2,
+        &[
+            "/ucd is needed to set up a machine and is not there",
+            "--install-from",
+        ],
+    );
     fs::write(directory.join("ucd"), "<html>404 Not Found</html>").expect("written");
     expect(&install(), 2, &["/ucd is no Linux program"]);
     // The head of a program, cut off after that.
     let ucd = fs::read(site.binaries.ucd()).expect("readable");
     fs::write(directory.join("ucd"), &ucd[..100_000]).expect("written");
-    expect(&install(), 1, &["error: installing on root@m1: ", "/ucd does not run here"]);
+    expect(
+        &install(),
+        1,
+        &["error: installing on root@m1: ", "/ucd does not run here"],
+    );
 
     assert_eq!(site.traces("m1"), "", "something was left on m1");
     expect_no_context(&site);

@@ -1,5 +1,5 @@
-//! uc as a service of a machine: what install.sh puts there, who may use it, and what outlives the daemon, a
-//! reboot and uc itself.
+//! uc as a service of a machine: what install.sh puts there, who may use it, and what outlives the
+//! daemon, a reboot and uc itself.
 
 use std::fs;
 use std::path::Path;
@@ -46,20 +46,33 @@ impl Site {
 
     /// The page's address in the container network, as its own machine's Docker has it.
     fn address(&self, name: &str) -> String {
-        let inspect = "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'";
-        self.sh(name, &format!("{inspect} $(docker ps -q --filter label=uc.project)")).trim().to_owned()
+        let inspect =
+            "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'";
+        self.sh(
+            name,
+            &format!("{inspect} $(docker ps -q --filter label=uc.project)"),
+        )
+        .trim()
+        .to_owned()
     }
 
     /// From one machine to a container on another, through the mesh.
     fn expect_page(&self, from: &str, address: &str) {
-        wait_for(&format!("the page at {address} to answer {from}"), SOON, || {
-            self.machine(from)?.sh(&format!("curl -sf -m 2 http://{address}/"))
-        })
+        wait_for(
+            &format!("the page at {address} to answer {from}"),
+            SOON,
+            || {
+                self.machine(from)?
+                    .sh(&format!("curl -sf -m 2 http://{address}/"))
+            },
+        )
         .expect("it answers");
     }
 
     fn pid(&self, name: &str, unit: &str) -> String {
-        self.sh(name, &format!("systemctl show -P MainPID {unit}")).trim().to_owned()
+        self.sh(name, &format!("systemctl show -P MainPID {unit}"))
+            .trim()
+            .to_owned()
     }
 }
 
@@ -74,42 +87,81 @@ fn installed_used_and_taken_off_again() {
     let machine = site.machine("m1").expect("a machine");
     for name in ["uc", "ucd", "install.sh"] {
         let content = fs::read(site.binaries.directory().join(name)).expect("readable");
-        machine.write_file(&format!("/var/tmp/uc/{name}"), &content, 0o755).expect("written");
+        machine
+            .write_file(&format!("/var/tmp/uc/{name}"), &content, 0o755)
+            .expect("written");
     }
     // With no host: this machine, which has no uc yet.
     expect(
-        &machine.exec(&["su", "outsider", "-c", "/var/tmp/uc/uc machine init -y"]).expect("runs"),
+        &machine
+            .exec(&["su", "outsider", "-c", "/var/tmp/uc/uc machine init -y"])
+            .expect("runs"),
         1,
-        &["error: installing here: this must run as root", "hint: run it with sudo"],
+        &[
+            "error: installing here: this must run as root",
+            "hint: run it with sudo",
+        ],
     );
     assert_eq!(site.traces("m1"), "");
-    let init =
-        machine.exec(&["env", "HOME=/root", "/var/tmp/uc/uc", "machine", "init", "--name", "m1", "-y"]);
+    let init = machine.exec(&[
+        "env",
+        "HOME=/root",
+        "/var/tmp/uc/uc",
+        "machine",
+        "init",
+        "--name",
+        "m1",
+        "-y",
+    ]);
     let said = init.expect("runs").checked().expect("a cluster").stderr;
     assert!(
-        said.contains("installed /usr/local/bin/ucd") && said.contains("made of m1 (10.210.0.0/24)"),
+        said.contains("installed /usr/local/bin/ucd")
+            && said.contains("made of m1 (10.210.0.0/24)"),
         "{said}"
     );
 
     let wanted = "/run/uc 750 root:uc\n/run/uc/mesh.sock 600 root:uc\n/run/uc/uc.sock 660 root:uc\n\
                   /usr/local/bin/uc 755 root:root\n/usr/local/bin/ucd 755 root:root\n/var/lib/uc 700 root:root\n\
                   /etc/systemd/system/ucd.service 644 root:root\n/etc/systemd/system/uc-mesh.service 644 root:root\n";
-    let paths: Vec<&str> = wanted.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert_eq!(site.sh("m1", &format!("stat -c '%n %a %U:%G' {}", paths.join(" "))), wanted);
-    // The directory is closed to others, and what holds a private key has no mode that relies on it.
+    let paths: Vec<&str> = wanted
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
     assert_eq!(
-        site.sh("m1", "find /var/lib/uc -name '*.json' ! -perm 600; ls /var/lib/uc/machine.json"),
+        site.sh("m1", &format!("stat -c '%n %a %U:%G' {}", paths.join(" "))),
+        wanted
+    );
+    // The directory is closed to others, and what holds a private key has no mode that relies on
+    // it.
+    assert_eq!(
+        site.sh(
+            "m1",
+            "find /var/lib/uc -name '*.json' ! -perm 600; ls /var/lib/uc/machine.json"
+        ),
         "/var/lib/uc/machine.json\n"
     );
     assert_eq!(
-        site.sh("m1", "systemctl is-active ucd uc-mesh; systemctl is-enabled ucd uc-mesh"),
+        site.sh(
+            "m1",
+            "systemctl is-active ucd uc-mesh; systemctl is-enabled ucd uc-mesh"
+        ),
         "active\nactive\nenabled\nenabled\n"
     );
 
     // Members of the group need no sudo; others are told why not.
     site.sh("m1", "usermod -aG uc insider");
-    let as_user = |user: &str| machine.exec(&["su", "-", user, "-c", "uc machine ls"]).expect("runs");
-    assert!(as_user("insider").checked().expect("allowed").stdout.contains("m1"));
+    let as_user = |user: &str| {
+        machine
+            .exec(&["su", "-", user, "-c", "uc machine ls"])
+            .expect("runs")
+    };
+    assert!(
+        as_user("insider")
+            .checked()
+            .expect("allowed")
+            .stdout
+            .contains("m1")
+    );
     expect(
         &as_user("outsider"),
         4,
@@ -122,17 +174,25 @@ fn installed_used_and_taken_off_again() {
     // A second time: nothing changes, nothing restarts.
     let state = || {
         let files = paths.join(" ");
-        site.sh("m1", &format!("stat -c '%n %i %Y' {files} | grep -v '/var/lib/uc '; getent group uc"))
-            + &site.pid("m1", "ucd")
+        site.sh(
+            "m1",
+            &format!("stat -c '%n %i %Y' {files} | grep -v '/var/lib/uc '; getent group uc"),
+        ) + &site.pid("m1", "ucd")
             + &site.pid("m1", "uc-mesh")
     };
     let before = state();
     let said = site.sh("m1", "sh /var/tmp/uc/install.sh 2>&1");
     assert_eq!((said.as_str(), state()), ("uc is installed\n", before));
 
-    site.sh("m1", "docker volume create kept-by-hand; docker volume create --label uc.cluster=x kept-of-uc");
+    site.sh(
+        "m1",
+        "docker volume create kept-by-hand; docker volume create --label uc.cluster=x kept-of-uc",
+    );
     let said = site.sh("m1", "sh /var/tmp/uc/install.sh --uninstall 2>&1");
-    assert!(said.ends_with("uc is gone; Docker, images and named volumes stay\n"), "{said}");
+    assert!(
+        said.ends_with("uc is gone; Docker, images and named volumes stay\n"),
+        "{said}"
+    );
     assert!(!said.contains("warning"), "{said}");
     assert_eq!(site.traces("m1"), "");
     assert_eq!(
@@ -141,7 +201,10 @@ fn installed_used_and_taken_off_again() {
     );
     let again = site.sh("m1", "sh /var/tmp/uc/install.sh --uninstall 2>&1");
     assert_eq!(again, "there was nothing of uc on this machine\n");
-    site.sh("m1", "docker volume rm kept-by-hand kept-of-uc; rm -r /var/tmp/uc /root/.config/uc");
+    site.sh(
+        "m1",
+        "docker volume rm kept-by-hand kept-of-uc; rm -r /var/tmp/uc /root/.config/uc",
+    );
 }
 
 #[test]
@@ -167,14 +230,27 @@ fn what_outlives_the_daemon_and_a_reboot() {
     .expect("it answers");
     // Stopped: stays stopped, says so, and containers and mesh do not notice.
     site.sh("m1", "systemctl stop ucd");
-    let stopped = ["the daemon does not run", "hint: start it with `systemctl start ucd`"];
-    let local = site.machine("m1").and_then(|machine| machine.exec(&["uc", "machine", "ls"])).expect("runs");
+    let stopped = [
+        "the daemon does not run",
+        "hint: start it with `systemctl start ucd`",
+    ];
+    let local = site
+        .machine("m1")
+        .and_then(|machine| machine.exec(&["uc", "machine", "ls"]))
+        .expect("runs");
     expect(&local, 4, &stopped);
-    expect(&site.at("m1").run(&["machine", "ls"]), 4, &[&[("error: root@m1: ")][..], &stopped].concat());
+    expect(
+        &site.at("m1").run(&["machine", "ls"]),
+        4,
+        &[&[("error: root@m1: ")][..], &stopped].concat(),
+    );
     site.await_machines("m2", &[("m1", "down"), ("m2", "up")]);
     site.expect_page("m2", &page1);
     site.expect_page("m1", &page2);
-    assert_eq!((site.containers("m1"), site.pid("m1", "uc-mesh")), (containers, mesh));
+    assert_eq!(
+        (site.containers("m1"), site.pid("m1", "uc-mesh")),
+        (containers, mesh)
+    );
     site.sh("m1", "systemctl start ucd");
     site.await_machines("m2", &[("m1", "up"), ("m2", "up")]);
 
@@ -187,17 +263,26 @@ fn what_outlives_the_daemon_and_a_reboot() {
         site.await_machines(name, &[("m1", "up"), ("m2", "up")]);
     }
     wait_for("the container to be back", SOON, || {
-        let address = site.machine("m1")?.sh("docker ps -q --filter label=uc.project")?;
+        let address = site
+            .machine("m1")?
+            .sh("docker ps -q --filter label=uc.project")?;
         ensure!(!address.is_empty(), "it does not run");
         Ok(())
     })
     .expect("it is");
-    assert_eq!(site.at("m2").machines().expect("listed")[0]["subnet"], subnet);
+    assert_eq!(
+        site.at("m2").machines().expect("listed")[0]["subnet"],
+        subnet
+    );
     site.expect_page("m2", &site.address("m1"));
     site.expect_page("m1", &page2);
     let replicas = || -> anyhow::Result<usize> {
         let all = site.uc.json(&["ps", "-p", PROJECT])?;
-        let running = all.as_array().into_iter().flatten().filter(|one| one["state"] == "running");
+        let running = all
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|one| one["state"] == "running");
         Ok(running.count())
     };
     wait_for("both replicas to be seen", SOON, || {
@@ -209,7 +294,10 @@ fn what_outlives_the_daemon_and_a_reboot() {
 
     // Taken out of the cluster, a machine loses its containers and keeps its volumes.
     let said = site.at("m2").ok(&["machine", "rm", "m1", "-y"]).stderr;
-    assert!(said.contains("outlives/page") && said.contains("is removed"), "{said}");
+    assert!(
+        said.contains("outlives/page") && said.contains("is removed"),
+        "{said}"
+    );
     wait_for("the machine to forget its cluster", SOON, || {
         let left = site.membership("m1");
         ensure!(left.is_empty(), "still there: {left}");
@@ -231,22 +319,34 @@ fn a_uc_that_speaks_another_protocol() {
     let Some(site) = Site::take() else { return };
     site.prepare(&["m1"]);
     let call = |protocol: &str| {
-        let header =
-            if protocol.is_empty() { String::new() } else { format!("-H 'uc-protocol: {protocol}'") };
+        let header = if protocol.is_empty() {
+            String::new()
+        } else {
+            format!("-H 'uc-protocol: {protocol}'")
+        };
         let curl = "printf '\\0\\0\\0\\0\\0' | curl -s -m 5 -D - -o /dev/null --http2-prior-knowledge \
                     --unix-socket /run/uc/uc.sock -H 'content-type: application/grpc' -H 'te: trailers' --data-binary @-";
-        site.sh("m1", &format!("{curl} {header} http://uc/uc.v1.Machine/Info; true"))
+        site.sh(
+            "m1",
+            &format!("{curl} {header} http://uc/uc.v1.Machine/Info; true"),
+        )
     };
     let now = uc_api::version::PROTOCOL;
     let right = call(&now.to_string());
-    assert!(right.starts_with("HTTP/2 200") && !right.contains("grpc-message"), "{right}");
+    assert!(
+        right.starts_with("HTTP/2 200") && !right.contains("grpc-message"),
+        "{right}"
+    );
     for (other, word) in [
         ((now + 1).to_string(), "newer"),
         ((now - 1).to_string(), "older"),
         (String::new(), "which%20protocol"),
     ] {
         let said = call(&other);
-        assert!(said.contains("grpc-message: ") && said.contains(word), "{other}: {said}");
+        assert!(
+            said.contains("grpc-message: ") && said.contains(word),
+            "{other}: {said}"
+        );
     }
 }
 
@@ -260,12 +360,18 @@ fn a_laptop_that_knows_no_cluster() {
     expect(
         &site.run(&["machine", "ls"]),
         2,
-        &["error: no cluster is known", "hint: make a cluster with `uc machine init USER@HOST`"],
+        &[
+            "error: no cluster is known",
+            "hint: make a cluster with `uc machine init USER@HOST`",
+        ],
     );
     site.bare(&["m1"]);
     expect(
         &site.at("m1").run(&["machine", "ls"]),
         1,
-        &["error: root@m1 has no `uc`", "hint: install it: `uc machine add root@m1`"],
+        &[
+            "error: root@m1 has no `uc`",
+            "hint: install it: `uc machine add root@m1`",
+        ],
     );
 }

@@ -1,12 +1,11 @@
-//! What the tests of machines start from: the leased machines with nothing of uc on them, with uc but in no
-//! cluster, or in a cluster. A cluster is made without copying the programs again where they are there already:
-//! the tests of `init` and `add` do that.
+//! What the tests of machines start from: the leased machines with nothing of uc on them, with uc
+//! but in no cluster, or in a cluster. A cluster is made without copying the programs again where
+//! they are there already: the tests of `init` and `add` do that.
 
-use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -52,12 +51,23 @@ impl Site {
             return None;
         }
         let testbed = Lease::take().expect("a testbed");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("the workspace");
         let binaries = Binaries::find_or_build(root).expect("uc and ucd");
-        let config = testbed.scratch().expect("a directory").join("machines.toml");
+        let config = testbed
+            .scratch()
+            .expect("a directory")
+            .join("machines.toml");
         let _ = fs::remove_file(&config);
-        let uc = Uc::on(&testbed, &binaries).expect("a home").with("UC_CONFIG", &config.to_string_lossy());
-        Some(Self { uc, binaries, testbed })
+        let uc = Uc::on(&testbed, &binaries)
+            .expect("a home")
+            .with("UC_CONFIG", &config.to_string_lossy());
+        Some(Self {
+            uc,
+            binaries,
+            testbed,
+        })
     }
 
     /// Takes uc off these machines, whatever is there.
@@ -82,7 +92,9 @@ impl Site {
     pub(crate) fn prepare(&self, names: &[&str]) {
         self.on_each(names, |machine| {
             let sums = "sha256sum uc ucd 2>/dev/null";
-            let ours = command(&["sh", "-c", sums]).current_dir(self.binaries.directory()).output()?;
+            let ours = command(&["sh", "-c", sums])
+                .current_dir(self.binaries.directory())
+                .output()?;
             let theirs = machine.sh(&format!("cd /usr/local/bin; {sums}; true"))?;
             if theirs.as_bytes() != ours.stdout {
                 machine.sh("mkdir -p /var/tmp/uc")?;
@@ -94,7 +106,11 @@ impl Site {
             }
             machine.sh("systemctl start uc-mesh ucd && ucd reset --yes")?;
             let left = membership(machine)?;
-            ensure!(left.is_empty(), "left by a reset of {}: {left}", machine.name);
+            ensure!(
+                left.is_empty(),
+                "left by a reset of {}: {left}",
+                machine.name
+            );
             Ok(())
         });
     }
@@ -107,18 +123,27 @@ impl Site {
         for name in &names[1..] {
             let token = self.ok(&["machine", "token"]).stdout;
             self.machine(name)
-                .and_then(|machine| machine.exec(&["uc", "machine", "join", token.trim(), "--name", name]))
+                .and_then(|machine| {
+                    machine.exec(&["uc", "machine", "join", token.trim(), "--name", name])
+                })
                 .and_then(Output::checked)
                 .expect("it joins");
         }
         for name in names {
-            self.await_machines(name, &names.iter().map(|name| (*name, "up")).collect::<Vec<_>>());
+            self.await_machines(
+                name,
+                &names.iter().map(|name| (*name, "up")).collect::<Vec<_>>(),
+            );
         }
     }
 
     /// The same laptop, connected to this machine whatever its contexts say.
     pub(crate) fn at(&self, name: &str) -> Laptop {
-        Laptop(self.uc.clone().with("UC_CONNECT", &format!("ssh://root@{name}")))
+        Laptop(
+            self.uc
+                .clone()
+                .with("UC_CONNECT", &format!("ssh://root@{name}")),
+        )
     }
 
     /// Runs `uc`, which must work.
@@ -133,8 +158,10 @@ impl Site {
 
     /// Waits until `uc machine ls` at this machine shows exactly these machines, as name and state.
     pub(crate) fn await_machines(&self, at: &str, wanted: &[(&str, &str)]) {
-        let mut wanted: Vec<(String, String)> =
-            wanted.iter().map(|(name, state)| ((*name).to_owned(), (*state).to_owned())).collect();
+        let mut wanted: Vec<(String, String)> = wanted
+            .iter()
+            .map(|(name, state)| ((*name).to_owned(), (*state).to_owned()))
+            .collect();
         wanted.sort();
         let laptop = self.at(at);
         wait_for(&format!("{at} to list the machines right"), SOON, || {
@@ -147,17 +174,23 @@ impl Site {
 
     /// Runs a script on a machine past its network; it must work.
     pub(crate) fn sh(&self, name: &str, script: &str) -> String {
-        self.machine(name).and_then(|machine| machine.sh(script)).expect("the script works")
+        self.machine(name)
+            .and_then(|machine| machine.sh(script))
+            .expect("the script works")
     }
 
     /// What shows that a machine is in a cluster, or was; `""` when it never was.
     pub(crate) fn membership(&self, name: &str) -> String {
-        self.machine(name).and_then(membership).expect("the machine answers")
+        self.machine(name)
+            .and_then(membership)
+            .expect("the machine answers")
     }
 
     /// Everything of uc on a machine; `""` when there is nothing.
     pub(crate) fn traces(&self, name: &str) -> String {
-        self.machine(name).and_then(traces).expect("the machine answers")
+        self.machine(name)
+            .and_then(traces)
+            .expect("the machine answers")
     }
 
     pub(crate) fn installer(&self) -> PathBuf {
@@ -174,19 +207,26 @@ impl Site {
                 .collect();
             for (machine, one) in each {
                 let result = one.join().expect("no panic");
-                result.with_context(|| machine.name.clone()).expect("the machine can be set up");
+                result
+                    .with_context(|| machine.name.clone())
+                    .expect("the machine can be set up");
             }
         });
     }
 }
 
 impl Drop for Site {
-    /// Other tests have clusters of their own. The programs stay: the next test need not copy them again.
+    /// Other tests have clusters of their own. The programs stay: the next test need not copy them
+    /// again.
     fn drop(&mut self) {
         if thread::panicking() {
             return;
         }
-        let names: Vec<String> = self.machines().iter().map(|machine| machine.name.clone()).collect();
+        let names: Vec<String> = self
+            .machines()
+            .iter()
+            .map(|machine| machine.name.clone())
+            .collect();
         self.on_each(&names.iter().map(String::as_str).collect::<Vec<_>>(), |machine| {
             machine
                 .sh("test ! -e /usr/local/bin/ucd || { systemctl start uc-mesh ucd && ucd reset --yes; }")?;
@@ -203,7 +243,10 @@ pub(crate) struct Laptop(pub(crate) Uc);
 impl Laptop {
     /// Runs it, which must work.
     pub(crate) fn ok(&self, words: &[&str]) -> Output {
-        self.0.run(words).and_then(Output::checked).expect("uc works")
+        self.0
+            .run(words)
+            .and_then(Output::checked)
+            .expect("uc works")
     }
 
     /// Runs it.
@@ -213,14 +256,22 @@ impl Laptop {
 
     /// `uc machine ls -o json`, one object each.
     pub(crate) fn machines(&self) -> anyhow::Result<Vec<Value>> {
-        Ok(self.0.json(&["machine", "ls"])?.as_array().context("no list")?.clone())
+        Ok(self
+            .0
+            .json(&["machine", "ls"])?
+            .as_array()
+            .context("no list")?
+            .clone())
     }
 
     /// Name and state of each machine, sorted by name.
     pub(crate) fn list(&self) -> anyhow::Result<Vec<(String, String)>> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut list: Vec<_> =
-            self.machines()?.iter().map(|one| (text(&one["name"]), text(&one["state"]))).collect();
+        let mut list: Vec<_> = self
+            .machines()?
+            .iter()
+            .map(|one| (text(&one["name"]), text(&one["state"])))
+            .collect();
         list.sort();
         Ok(list)
     }

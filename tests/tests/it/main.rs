@@ -1,8 +1,13 @@
-//! End-to-end tests: real machines, real Docker engines, the built programs. They need root and Linux;
-//! elsewhere they say so and pass. What one person can do at a time, one test does at a time: they share a
-//! testbed (see `uc_testbed::Lease`).
+//! End-to-end tests: real machines, real Docker engines, the built programs. They need root and
+//! Linux; elsewhere they say so and pass. What one person can do at a time, one test does at a
+//! time: they share a testbed (see `uc_testbed::Lease`).
 
-#![expect(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test program")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test program"
+)]
 
 mod cluster;
 mod conflicts;

@@ -1,5 +1,5 @@
-//! What is left of a testbed on the host. Looks for everything under its name and its subnet, since other
-//! testbeds, and the host itself, may change at the same time.
+//! What is left of a testbed on the host. Looks for everything under its name and its subnet, since
+//! other testbeds, and the host itself, may change at the same time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,10 @@ pub(crate) fn of(name: &str, subnet: &str) -> Vec<String> {
             found.push(format!("directory {}", directory.display()));
         }
     }
-    let (state_dir, run_dir) =
-        (layout.state_dir().display().to_string(), layout.run_dir().display().to_string());
+    let (state_dir, run_dir) = (
+        layout.state_dir().display().to_string(),
+        layout.run_dir().display().to_string(),
+    );
     let cgroup = format!("uc-testbed-{name}");
     for line in read("/proc/self/mountinfo").lines() {
         if line.contains(&state_dir) || line.contains(&run_dir) {
@@ -34,7 +36,10 @@ pub(crate) fn of(name: &str, subnet: &str) -> Vec<String> {
             found.push(format!("process {} {line}", process.display()));
         }
     }
-    for hierarchy in children("/sys/fs/cgroup").into_iter().chain([PathBuf::from("/sys/fs/cgroup")]) {
+    for hierarchy in children("/sys/fs/cgroup")
+        .into_iter()
+        .chain([PathBuf::from("/sys/fs/cgroup")])
+    {
         if hierarchy.join(&cgroup).exists() {
             found.push(format!("cgroup {}", hierarchy.join(&cgroup).display()));
         }
@@ -48,7 +53,9 @@ pub(crate) fn of(name: &str, subnet: &str) -> Vec<String> {
     ] {
         let output = command(words).output().expect("the program runs");
         for line in String::from_utf8_lossy(&output.stdout).lines() {
-            if line.split(' ').any(|word| word == table) || line.contains(&format!("10.213.{subnet}.")) {
+            if line.split(' ').any(|word| word == table)
+                || line.contains(&format!("10.213.{subnet}."))
+            {
                 found.push(format!("{what} {line}"));
             }
         }
@@ -69,16 +76,24 @@ pub(crate) fn subnet(report: &Report) -> String {
 
 fn processes() -> Vec<PathBuf> {
     let numbered = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().chars().all(|c| c.is_ascii_digit()))
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().chars().all(|c| c.is_ascii_digit()))
     };
     children("/proc").into_iter().filter(numbered).collect()
 }
 
 fn children(directory: &str) -> Vec<PathBuf> {
-    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// Empty when it is gone.
 fn read(path: impl AsRef<Path>) -> String {
-    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
 }

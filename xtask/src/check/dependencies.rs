@@ -1,5 +1,5 @@
-//! What we depend on: how many packages, under which licences, from where. The rules are in deny.toml, which
-//! cargo-deny reads too; this check needs no tool but cargo.
+//! What we depend on: how many packages, under which licences, from where. The rules are in
+//! deny.toml, which cargo-deny reads too; this check needs no tool but cargo.
 
 use std::fs;
 use std::path::Path;
@@ -56,7 +56,13 @@ pub(super) fn check(root: &Path) -> anyhow::Result<()> {
     let rules = fs::read_to_string(root.join("deny.toml")).context("cannot read deny.toml")?;
     let rules: Rules = toml::from_str(&rules).context("deny.toml is not as expected")?;
     // All features and all platforms, as in Cargo.lock.
-    let text = read(cargo(root).args(["metadata", "--format-version", "1", "--locked", "--all-features"]))?;
+    let text = read(cargo(root).args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--locked",
+        "--all-features",
+    ]))?;
     let metadata: Metadata = serde_json::from_str(&text)?;
     let problems = problems(&rules, &metadata.packages);
     if !problems.is_empty() {
@@ -68,13 +74,27 @@ pub(super) fn check(root: &Path) -> anyhow::Result<()> {
 fn problems(rules: &Rules, packages: &[Package]) -> Vec<String> {
     let mut problems = Vec::new();
     if packages.len() > BUDGET {
-        problems.push(format!("{} packages, the budget is {BUDGET}", packages.len()));
+        problems.push(format!(
+            "{} packages, the budget is {BUDGET}",
+            packages.len()
+        ));
     }
-    for Package { name, version, license, source } in packages {
+    for Package {
+        name,
+        version,
+        license,
+        source,
+    } in packages
+    {
         let mut problem = |text: String| problems.push(format!("{name} {version}: {text}"));
-        match license.as_deref().map(|licence| (licence, licence::allows(licence, &rules.licenses.allow))) {
+        match license
+            .as_deref()
+            .map(|licence| (licence, licence::allows(licence, &rules.licenses.allow)))
+        {
             None => problem("names no licence".to_owned()),
-            Some((licence, Ok(false))) => problem(format!("its licence {licence} is not in deny.toml")),
+            Some((licence, Ok(false))) => {
+                problem(format!("its licence {licence} is not in deny.toml"))
+            }
             Some((_, Err(error))) => problem(error),
             Some((_, Ok(true))) => {}
         }
@@ -118,7 +138,11 @@ mod tests {
             package("closed", None, Some(REGISTRY)),
             package("viral", Some("GPL-3.0"), Some(REGISTRY)),
             package("odd", Some("MIT AND"), Some(REGISTRY)),
-            package("branch", Some("MIT"), Some("git+https://example.org/branch")),
+            package(
+                "branch",
+                Some("MIT"),
+                Some("git+https://example.org/branch"),
+            ),
             package("bad", Some("MIT"), Some(REGISTRY)),
         ];
         assert_eq!(
@@ -135,9 +159,15 @@ mod tests {
 
     #[test]
     fn the_budget_is_a_number_of_packages() {
-        let many =
-            |number: usize| -> Vec<_> { (0..number).map(|_| package("p", Some("MIT"), None)).collect() };
+        let many = |number: usize| -> Vec<_> {
+            (0..number)
+                .map(|_| package("p", Some("MIT"), None))
+                .collect()
+        };
         assert_eq!(problems(&rules(), &many(BUDGET)), [""; 0]);
-        assert_eq!(problems(&rules(), &many(BUDGET + 1)), ["421 packages, the budget is 420"]);
+        assert_eq!(
+            problems(&rules(), &many(BUDGET + 1)),
+            ["421 packages, the budget is 420"]
+        );
     }
 }

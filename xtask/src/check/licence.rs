@@ -1,15 +1,23 @@
-//! SPDX licence expressions, as far as Cargo manifests use them: AND, OR, WITH, parentheses, and the old
-//! `A/B` for `A OR B`. See the SPDX specification, annex D.
+//! SPDX licence expressions, as far as Cargo manifests use them: AND, OR, WITH, parentheses, and
+//! the old `A/B` for `A OR B`. See the SPDX specification, annex D.
 
 /// Whether the licences of `allowed` are enough to fulfil `expression`; an error where it is none.
 pub(super) fn allows(expression: &str, allowed: &[String]) -> Result<bool, String> {
-    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let spaced = expression
+        .replace('/', " OR ")
+        .replace('(', " ( ")
+        .replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
-    let mut parser = Parser { words: &words, allowed };
+    let mut parser = Parser {
+        words: &words,
+        allowed,
+    };
     let result = parser.any()?;
     match parser.words.first() {
         None => Ok(result),
-        Some(word) => Err(format!("'{word}' is not expected in the licence expression '{expression}'")),
+        Some(word) => Err(format!(
+            "'{word}' is not expected in the licence expression '{expression}'"
+        )),
     }
 }
 
@@ -38,11 +46,20 @@ impl Parser<'_> {
     fn one(&mut self) -> Result<bool, String> {
         if self.accept("(") {
             let result = self.any()?;
-            return if self.accept(")") { Ok(result) } else { Err("a parenthesis is not closed".to_owned()) };
+            return if self.accept(")") {
+                Ok(result)
+            } else {
+                Err("a parenthesis is not closed".to_owned())
+            };
         }
         let mut licence = match self.next() {
             Some(word) if !matches!(word, "AND" | "OR" | "WITH" | ")") => word.to_owned(),
-            other => return Err(format!("a licence is expected, not '{}'", other.unwrap_or("the end"))),
+            other => {
+                return Err(format!(
+                    "a licence is expected, not '{}'",
+                    other.unwrap_or("the end")
+                ));
+            }
         };
         if self.accept("WITH") {
             licence = format!("{licence} WITH {}", self.next().unwrap_or_default());
@@ -70,8 +87,13 @@ mod tests {
     use super::*;
 
     fn verdict(expression: &str) -> Result<bool, String> {
-        let allowed =
-            ["MIT", "Apache-2.0", "BSD-3-Clause", "Apache-2.0 WITH LLVM-exception"].map(str::to_owned);
+        let allowed = [
+            "MIT",
+            "Apache-2.0",
+            "BSD-3-Clause",
+            "Apache-2.0 WITH LLVM-exception",
+        ]
+        .map(str::to_owned);
         allows(expression, &allowed)
     }
 
@@ -99,8 +121,20 @@ mod tests {
 
     #[test]
     fn what_is_no_expression_is_an_error() {
-        for expression in ["", "MIT OR", "AND MIT", "(MIT", "MIT)", "MIT Apache-2.0", "()"] {
-            assert!(verdict(expression).is_err(), "{expression:?}: {:?}", verdict(expression));
+        for expression in [
+            "",
+            "MIT OR",
+            "AND MIT",
+            "(MIT",
+            "MIT)",
+            "MIT Apache-2.0",
+            "()",
+        ] {
+            assert!(
+                verdict(expression).is_err(),
+                "{expression:?}: {:?}",
+                verdict(expression)
+            );
         }
     }
 }

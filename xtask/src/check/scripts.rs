@@ -18,21 +18,38 @@ pub(super) fn check(root: &Path) -> anyhow::Result<()> {
     ]))?;
     let scripts: Vec<&str> = listed
         .split('\0')
-        .filter(|path| !path.is_empty() && is_script(path, &fs::read(root.join(path)).unwrap_or_default()))
+        .filter(|path| {
+            !path.is_empty() && is_script(path, &fs::read(root.join(path)).unwrap_or_default())
+        })
         .collect();
-    ensure!(!scripts.is_empty(), "no shell script found: is this a git checkout?");
-    run(Command::new("shellcheck").current_dir(root).args(["--external-sources", "--"]).args(&scripts))
+    ensure!(
+        !scripts.is_empty(),
+        "no shell script found: is this a git checkout?"
+    );
+    run(Command::new("shellcheck")
+        .current_dir(root)
+        .args(["--external-sources", "--"])
+        .args(&scripts))
 }
 
 fn is_script(path: &str, content: &[u8]) -> bool {
-    let first = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let first = content
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
     let first = String::from_utf8_lossy(first);
     let interpreter = first.strip_prefix("#!").and_then(|line| {
         let mut words = line.split_whitespace();
         let program = words.next()?.rsplit('/').next()?;
-        if program == "env" { words.next() } else { Some(program) }
+        if program == "env" {
+            words.next()
+        } else {
+            Some(program)
+        }
     });
-    Path::new(path).extension().is_some_and(|extension| extension == "sh")
+    Path::new(path)
+        .extension()
+        .is_some_and(|extension| extension == "sh")
         || matches!(interpreter, Some("sh" | "bash" | "dash"))
 }
 
@@ -50,7 +67,11 @@ mod tests {
         ] {
             assert!(is_script(path, content.as_bytes()), "{path}");
         }
-        for (path, content) in [("a.rs", "fn main() {}"), ("b", "#!/usr/bin/env python3\n"), ("c", "")] {
+        for (path, content) in [
+            ("a.rs", "fn main() {}"),
+            ("b", "#!/usr/bin/env python3\n"),
+            ("c", ""),
+        ] {
             assert!(!is_script(path, content.as_bytes()), "{path}");
         }
     }

@@ -1,4 +1,5 @@
-//! The cluster as `uc … -o json` shows it, as far as the demo looks at it, and a look into its containers.
+//! The cluster as `uc … -o json` shows it, as far as the demo looks at it, and a look into its
+//! containers.
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -36,7 +37,8 @@ pub(super) fn replicas(uc: &Uc) -> anyhow::Result<Vec<Replica>> {
 
 /// All machines of the cluster.
 pub(super) fn machines(uc: &Uc) -> anyhow::Result<Vec<Member>> {
-    serde_json::from_value(uc.json(&["machine", "ls"])?).context("`uc machine ls -o json` is not as expected")
+    serde_json::from_value(uc.json(&["machine", "ls"])?)
+        .context("`uc machine ls -o json` is not as expected")
 }
 
 /// The container of a service on a machine.
@@ -63,22 +65,36 @@ impl Replica {
         ids
     }
 
-    /// What a process of the container's network sees: the images are from scratch and hold no tools, so the
-    /// machine's tools run in the container's network namespace.
+    /// What a process of the container's network sees: the images are from scratch and hold no
+    /// tools, so the machine's tools run in the container's network namespace.
     pub(super) fn in_its_network(&self, machine: &Machine, script: &str) -> anyhow::Result<String> {
-        machine.sh(&format!("set -e; {}; nsenter --target $pid --net {script}", self.pid()))
+        machine.sh(&format!(
+            "set -e; {}; nsenter --target $pid --net {script}",
+            self.pid()
+        ))
     }
 
     /// The first line of such a process sets `pid` to the container's.
     pub(super) fn pid(&self) -> String {
-        format!("pid=$(docker inspect --format '{{{{.State.Pid}}}}' {})", self.container_id)
+        format!(
+            "pid=$(docker inspect --format '{{{{.State.Pid}}}}' {})",
+            self.container_id
+        )
     }
 
-    /// The name server that the container asks: Docker's own, which passes everything but container names on to uc's.
+    /// The name server that the container asks: Docker's own, which passes everything but container
+    /// names on to uc's.
     pub(super) fn name_server(&self, machine: &Machine) -> anyhow::Result<String> {
-        let file = machine.sh(&format!("set -e; {}; cat /proc/$pid/root/etc/resolv.conf", self.pid()))?;
-        let server = file.lines().find_map(|line| line.strip_prefix("nameserver "));
-        let server = server.with_context(|| format!("no name server in\n{file}"))?.trim();
+        let file = machine.sh(&format!(
+            "set -e; {}; cat /proc/$pid/root/etc/resolv.conf",
+            self.pid()
+        ))?;
+        let server = file
+            .lines()
+            .find_map(|line| line.strip_prefix("nameserver "));
+        let server = server
+            .with_context(|| format!("no name server in\n{file}"))?
+            .trim();
         Ok(server.to_owned())
     }
 }

@@ -1,5 +1,5 @@
-//! How the demo is told: numbered steps, the commands as one would type them, what they print, and how long
-//! each step took.
+//! How the demo is told: numbered steps, the commands as one would type them, what they print, and
+//! how long each step took.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -18,7 +18,10 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new() -> Self {
-        Self { start: Instant::now(), steps: 0 }
+        Self {
+            start: Instant::now(),
+            steps: 0,
+        }
     }
 
     /// Since the beginning.
@@ -53,7 +56,10 @@ impl Story {
     pub(super) fn show(&self, command: &mut Command) -> anyhow::Result<()> {
         let line = shown(command);
         self.say(&format!("$ {line}"));
-        let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{line}`"))?;
+        let status = command
+            .stdin(Stdio::null())
+            .status()
+            .with_context(|| format!("cannot run `{line}`"))?;
         if !status.success() {
             bail!("`{line}` failed ({status})");
         }

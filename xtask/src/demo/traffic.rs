@@ -1,5 +1,5 @@
-//! P6, the data plane outlives the control plane: packets between two containers on two machines are counted
-//! while the daemons of both die.
+//! P6, the data plane outlives the control plane: packets between two containers on two machines
+//! are counted while the daemons of both die.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{ChildStdout, Stdio};
@@ -20,19 +20,30 @@ const BEFORE: usize = 50;
 /// systemd starts a daemon that died anew.
 const RESTART: Duration = Duration::from_secs(30);
 
-/// Kills `ucd` on both ends while a container pings another across the mesh; every packet must be answered.
+/// Kills `ucd` on both ends while a container pings another across the mesh; every packet must be
+/// answered.
 pub(super) fn survives_the_daemon(story: &Story, testbed: &Testbed, uc: &Uc) -> anyhow::Result<()> {
     let all = replicas(uc)?;
     let (from, to) = (testbed.machine("m1")?, testbed.machine("m2")?);
     let sender = container_on(&all, "web", &from.name)?;
-    let address =
-        container_on(&all, "web", &to.name)?.ip.clone().context("the other container has no address")?;
+    let address = container_on(&all, "web", &to.name)?
+        .ip
+        .clone()
+        .context("the other container has no address")?;
     let ping = format!("ping -n -i 0.02 -W 2 -c {PACKETS} {address}");
-    story
-        .say(&format!("{} $ {ping}    (in the network of container {:.12})", from.name, sender.container_id));
-    let script = format!("set -e; {}; exec nsenter --target $pid --net {ping}", sender.pid());
-    let mut child =
-        from.command(&["sh", "-c", &script]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    story.say(&format!(
+        "{} $ {ping}    (in the network of container {:.12})",
+        from.name, sender.container_id
+    ));
+    let script = format!(
+        "set -e; {}; exec nsenter --target $pid --net {ping}",
+        sender.pid()
+    );
+    let mut child = from
+        .command(&["sh", "-c", &script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut output = BufReader::new(child.stdout.take().context("ping has an output")?);
     let killed = await_answers(&mut output, BEFORE).and_then(|()| {
         for machine in [from, to] {
@@ -44,8 +55,10 @@ pub(super) fn survives_the_daemon(story: &Story, testbed: &Testbed, uc: &Uc) -> 
     output.read_to_string(&mut rest)?;
     child.wait()?;
     killed?;
-    let summary =
-        rest.lines().find(|line| line.contains("packets transmitted")).unwrap_or("ping says nothing");
+    let summary = rest
+        .lines()
+        .find(|line| line.contains("packets transmitted"))
+        .unwrap_or("ping says nothing");
     story.say(summary);
     let (sent, received) = counts(summary).with_context(|| format!("ping says: {summary}"))?;
     ensure!(
@@ -54,7 +67,9 @@ pub(super) fn survives_the_daemon(story: &Story, testbed: &Testbed, uc: &Uc) -> 
         sent.saturating_sub(received)
     );
     // And they are back.
-    wait_for("the daemons to answer again", RESTART, || replicas(uc).map(|_| ()))
+    wait_for("the daemons to answer again", RESTART, || {
+        replicas(uc).map(|_| ())
+    })
 }
 
 /// Reads ping's lines until so many answers have come.
@@ -75,16 +90,24 @@ fn await_answers(output: &mut BufReader<ChildStdout>, wanted: usize) -> anyhow::
 
 /// Kills it and waits until systemd has started another.
 fn kill_daemon(story: &Story, machine: &Machine) -> anyhow::Result<()> {
-    let pid = || machine.sh("systemctl show --property MainPID --value ucd").map(|pid| pid.trim().to_owned());
+    let pid = || {
+        machine
+            .sh("systemctl show --property MainPID --value ucd")
+            .map(|pid| pid.trim().to_owned())
+    };
     let before = pid()?;
     ensure!(before != "0", "ucd does not run on {}", machine.name);
     story.say(&format!("{} $ kill -9 {before}    (ucd)", machine.name));
     machine.sh(&format!("kill -9 {before}"))?;
-    wait_for(&format!("ucd to be started again on {}", machine.name), RESTART, || {
-        let now = pid()?;
-        ensure!(now != "0" && now != before, "its process is {now}");
-        Ok(())
-    })
+    wait_for(
+        &format!("ucd to be started again on {}", machine.name),
+        RESTART,
+        || {
+            let now = pid()?;
+            ensure!(now != "0" && now != before, "its process is {now}");
+            Ok(())
+        },
+    )
 }
 
 /// From `500 packets transmitted, 500 received, 0% packet loss, time 9999ms`.
@@ -104,7 +127,8 @@ mod tests {
             counts("500 packets transmitted, 499 received, 0.2% packet loss, time 9999ms"),
             Some((500, 499))
         );
-        let errors = "500 packets transmitted, 0 received, +3 errors, 100% packet loss, time 9999ms";
+        let errors =
+            "500 packets transmitted, 0 received, +3 errors, 100% packet loss, time 9999ms";
         assert_eq!(counts(errors), Some((500, 0)));
         assert_eq!(counts("ping says nothing"), None);
     }

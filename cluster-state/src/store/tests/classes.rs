@@ -5,7 +5,11 @@ use super::*;
 use crate::id::Dot;
 
 fn claim(key: &str, value: &str) -> Write {
-    Write::Claim { kind: SUBNET, key: key.to_owned(), value: value.as_bytes().to_vec() }
+    Write::Claim {
+        kind: SUBNET,
+        key: key.to_owned(),
+        value: value.as_bytes().to_vec(),
+    }
 }
 
 #[tokio::test]
@@ -19,8 +23,17 @@ async fn of_two_claims_the_first_holds_everywhere_and_the_other_is_told() {
     let (on_a, on_b) = (until(&a, both).await, until(&b, both).await);
     let holder = on_a.holder(SUBNET, "10.210.1.0/24").unwrap();
     assert_eq!(Some(holder.clone()), on_b.holder(SUBNET, "10.210.1.0/24"));
-    let (winner, loser) = if holder.machine == machine(1) { (&a, &b) } else { (&b, &a) };
-    assert!(winner.snapshot().lost_claims(winner.actor().machine).is_empty());
+    let (winner, loser) = if holder.machine == machine(1) {
+        (&a, &b)
+    } else {
+        (&b, &a)
+    };
+    assert!(
+        winner
+            .snapshot()
+            .lost_claims(winner.actor().machine)
+            .is_empty()
+    );
     let lost = loser.snapshot();
     let lost = lost.lost_claims(loser.actor().machine);
     assert_eq!((lost.len(), lost[0].2.machine), (1, winner.actor().machine));
@@ -28,45 +41,86 @@ async fn of_two_claims_the_first_holds_everywhere_and_the_other_is_told() {
     assert!(matches!(refused, Err(WriteError::Claimed { by, .. }) if by == winner.actor().machine));
 
     // The loser gives way and takes another one; the winner may say something else of its own.
-    let release = Write::Release { kind: SUBNET, key: "10.210.1.0/24".to_owned() };
-    let commit = loser.write(vec![release, claim("10.210.2.0/24", "other")]).await.unwrap();
+    let release = Write::Release {
+        kind: SUBNET,
+        key: "10.210.1.0/24".to_owned(),
+    };
+    let commit = loser
+        .write(vec![release, claim("10.210.2.0/24", "other")])
+        .await
+        .unwrap();
     let snapshot = sees(winner, commit).await;
     assert_eq!(snapshot.state.contested(true).count(), 0);
-    let commit = winner.write(vec![claim("10.210.1.0/24", "renewed")]).await.unwrap();
+    let commit = winner
+        .write(vec![claim("10.210.1.0/24", "renewed")])
+        .await
+        .unwrap();
     let snapshot = sees(loser, commit).await;
     let renewed = snapshot.holder(SUBNET, "10.210.1.0/24").unwrap();
-    assert_eq!((renewed.value, renewed.since), (&b"renewed"[..], holder.since));
+    assert_eq!(
+        (renewed.value, renewed.since),
+        (&b"renewed"[..], holder.since)
+    );
 
     // What was given back is free.
-    let release = Write::Release { kind: SUBNET, key: "10.210.1.0/24".to_owned() };
+    let release = Write::Release {
+        kind: SUBNET,
+        key: "10.210.1.0/24".to_owned(),
+    };
     let commit = winner.write(vec![release]).await.unwrap();
     sees(loser, commit).await;
-    let commit = loser.write(vec![claim("10.210.1.0/24", "mine now")]).await.unwrap();
+    let commit = loser
+        .write(vec![claim("10.210.1.0/24", "mine now")])
+        .await
+        .unwrap();
     let snapshot = sees(winner, commit).await;
-    assert_eq!(snapshot.holder(SUBNET, "10.210.1.0/24").unwrap().machine, loser.actor().machine);
+    assert_eq!(
+        snapshot.holder(SUBNET, "10.210.1.0/24").unwrap().machine,
+        loser.actor().machine
+    );
 }
 
 #[tokio::test]
 async fn a_log_is_appended_trimmed_by_count_and_age_and_seen_everywhere() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock(AtomicU64::new(1_000_000)));
-    let a = Store::open(Options { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..options(dir.path(), 1) });
+    let a = Store::open(Options {
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        ..options(dir.path(), 1)
+    });
     let (a, b) = (a.await.unwrap(), open(dir.path(), 2).await);
     let _wire = connect(&a, &b);
-    let keep = Retention { entries: 8, age_ms: 10_000 };
+    let keep = Retention {
+        entries: 8,
+        age_ms: 10_000,
+    };
     let mut commit = None;
     for n in 0..100_u32 {
         clock.0.fetch_add(10, Ordering::Relaxed);
-        commit = Some(a.append(EVENT, vec![n.to_be_bytes().to_vec()], keep).await.unwrap());
+        commit = Some(
+            a.append(EVENT, vec![n.to_be_bytes().to_vec()], keep)
+                .await
+                .unwrap(),
+        );
     }
     let snapshot = sees(&b, commit.unwrap()).await;
     let numbers = |snapshot: &Snapshot| -> Vec<u32> {
-        snapshot.log(EVENT).map(|entry| u32::from_be_bytes(entry.value.try_into().unwrap())).collect()
+        snapshot
+            .log(EVENT)
+            .map(|entry| u32::from_be_bytes(entry.value.try_into().unwrap()))
+            .collect()
     };
     assert_eq!(numbers(&snapshot), (92..100).collect::<Vec<_>>());
-    assert!(snapshot.log(EVENT).all(|entry| entry.machine == machine(1) && entry.ms > 1_000_000));
+    assert!(
+        snapshot
+            .log(EVENT)
+            .all(|entry| entry.machine == machine(1) && entry.ms > 1_000_000)
+    );
     clock.0.fetch_add(60_000, Ordering::Relaxed);
-    let commit = a.append(EVENT, vec![7_u32.to_be_bytes().to_vec()], keep).await.unwrap();
+    let commit = a
+        .append(EVENT, vec![7_u32.to_be_bytes().to_vec()], keep)
+        .await
+        .unwrap();
     assert_eq!(numbers(&*sees(&b, commit).await), [7]);
 }
 
@@ -84,11 +138,26 @@ async fn a_registry_only_goes_up() {
     b.write(vec![raise(1, "one")]).await.unwrap();
     b.write(vec![raise(2, "two")]).await.unwrap();
     let _wire = connect(&a, &b);
-    let third = until(&b, |snapshot| snapshot.registered(EPOCH, "schema").is_some_and(|(n, _)| n == 3)).await;
+    let third = until(&b, |snapshot| {
+        snapshot
+            .registered(EPOCH, "schema")
+            .is_some_and(|(n, _)| n == 3)
+    })
+    .await;
     assert_eq!(third.registered(EPOCH, "schema"), Some((3, &b"three"[..])));
     let refused = b.write(vec![raise(3, "again")]).await;
-    assert!(matches!(refused, Err(WriteError::EpochTooLow { known: 3, epoch: 3, .. })));
-    assert_eq!(a.snapshot().registered(EPOCH, "schema"), Some((3, &b"three"[..])));
+    assert!(matches!(
+        refused,
+        Err(WriteError::EpochTooLow {
+            known: 3,
+            epoch: 3,
+            ..
+        })
+    ));
+    assert_eq!(
+        a.snapshot().registered(EPOCH, "schema"),
+        Some((3, &b"three"[..]))
+    );
 }
 
 #[tokio::test]
@@ -103,8 +172,14 @@ async fn edits_of_different_groups_on_two_sides_are_both_there_and_of_one_group_
             .map(|(id, value)| (*id, value.map(|value| value.as_bytes().to_vec())))
             .collect(),
     };
-    let commit =
-        a.write(vec![edit(&[(0, Some("image")), (1, Some("1")), (2, Some("label"))])]).await.unwrap();
+    let commit = a
+        .write(vec![edit(&[
+            (0, Some("image")),
+            (1, Some("1")),
+            (2, Some("label")),
+        ])])
+        .await
+        .unwrap();
     let wire = connect(&a, &b);
     sees(&b, commit).await;
     drop(wire);
@@ -122,18 +197,32 @@ async fn edits_of_different_groups_on_two_sides_are_both_there_and_of_one_group_
         assert_eq!(snapshot.get_group(SPEC, "web", 1), Some(&b"5"[..]));
         let conflicts = snapshot.conflicts();
         assert_eq!(conflicts.len(), 1);
-        assert_eq!((conflicts[0].group, conflicts[0].others[0].value), (1, Some(&b"3"[..])));
+        assert_eq!(
+            (conflicts[0].group, conflicts[0].others[0].value),
+            (1, Some(&b"3"[..]))
+        );
     }
     let snapshot = a.snapshot();
     let conflict = &snapshot.conflicts()[0];
-    let seen: Vec<_> =
-        std::iter::once(&conflict.active).chain(&conflict.others).map(|side| side.dot).collect();
+    let seen: Vec<_> = std::iter::once(&conflict.active)
+        .chain(&conflict.others)
+        .map(|side| side.dot)
+        .collect();
     let settle = |seen: &[Dot]| {
         let (key, value) = ("web".to_owned(), Some(b"3".to_vec()));
-        Write::Settle { kind: SPEC, key, group: 1, seen: seen.to_vec(), value }
+        Write::Settle {
+            kind: SPEC,
+            key,
+            group: 1,
+            seen: seen.to_vec(),
+            value,
+        }
     };
     let refused = a.write(vec![settle(&seen[1..])]).await;
-    assert!(matches!(refused, Err(WriteError::Changed { .. })), "somebody chose from other values");
+    assert!(
+        matches!(refused, Err(WriteError::Changed { .. })),
+        "somebody chose from other values"
+    );
     let commit = a.write(vec![settle(&seen)]).await.unwrap();
     let snapshot = sees(&b, commit).await;
     assert!(snapshot.conflicts().is_empty());

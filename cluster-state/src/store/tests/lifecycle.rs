@@ -1,4 +1,5 @@
-//! What happens to a store in its life: deletes that all have, eviction and return, damage, backups, copies.
+//! What happens to a store in its life: deletes that all have, eviction and return, damage,
+//! backups, copies.
 
 use super::replication::{alike, connect, sees, until};
 use super::*;
@@ -15,7 +16,10 @@ async fn cluster(dir: &Path, count: u8) -> Vec<Store> {
 }
 
 fn delete(key: &str) -> Write {
-    Write::Delete { kind: SPEC, key: key.to_owned() }
+    Write::Delete {
+        kind: SPEC,
+        key: key.to_owned(),
+    }
 }
 
 fn tombstones(snapshot: &Snapshot) -> usize {
@@ -30,10 +34,17 @@ async fn a_damaged_file_is_moved_aside_and_the_others_fill_a_new_one() {
     std::fs::write(&path, &garbage).unwrap();
     let store = open(dir.path(), 1).await;
     let aside = store.set_aside().unwrap().to_owned();
-    assert_eq!(std::fs::read(&aside).unwrap(), garbage, "nothing of it is deleted");
+    assert_eq!(
+        std::fs::read(&aside).unwrap(),
+        garbage,
+        "nothing of it is deleted"
+    );
 
     for n in 0..50 {
-        store.write(vec![put(&format!("key-{n}"), &"v".repeat(500))]).await.unwrap();
+        store
+            .write(vec![put(&format!("key-{n}"), &"v".repeat(500))])
+            .await
+            .unwrap();
     }
     let other_dir = tempfile::tempdir().unwrap();
     let other = open(other_dir.path(), 2).await;
@@ -67,8 +78,14 @@ async fn a_damaged_file_is_moved_aside_and_the_others_fill_a_new_one() {
 async fn a_delete_is_forgotten_when_every_member_has_it_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
     let stores = cluster(dir.path(), 3).await;
-    let wires = (connect(&stores[0], &stores[1]), connect(&stores[1], &stores[2]));
-    stores[0].write(vec![put("a", "1"), put("b", "2")]).await.unwrap();
+    let wires = (
+        connect(&stores[0], &stores[1]),
+        connect(&stores[1], &stores[2]),
+    );
+    stores[0]
+        .write(vec![put("a", "1"), put("b", "2")])
+        .await
+        .unwrap();
     let commit = stores[0].write(vec![put("c", "3")]).await.unwrap();
     sees(&stores[2], commit).await;
     drop(wires.1);
@@ -76,8 +93,22 @@ async fn a_delete_is_forgotten_when_every_member_has_it_and_not_before() {
     sees(&stores[0], gone).await;
     // Two of three have it; both have looked after their deletes several times since.
     for store in &stores[..2] {
-        store.shared.work(Work::Maintain { acknowledge: true, collect: true }).await.unwrap();
-        store.shared.work(Work::Maintain { acknowledge: true, collect: true }).await.unwrap();
+        store
+            .shared
+            .work(Work::Maintain {
+                acknowledge: true,
+                collect: true,
+            })
+            .await
+            .unwrap();
+        store
+            .shared
+            .work(Work::Maintain {
+                acknowledge: true,
+                collect: true,
+            })
+            .await
+            .unwrap();
         assert_eq!(tombstones(&store.snapshot()), 1);
     }
     let _wire = connect(&stores[1], &stores[2]);
@@ -97,18 +128,28 @@ async fn an_evicted_machine_comes_back_with_what_only_it_had_and_without_what_wa
     let dir = tempfile::tempdir().unwrap();
     let stores = cluster(dir.path(), 2).await;
     let (a, b) = (&stores[0], &stores[1]);
-    a.write(vec![put("deleted", "old"), put("kept", "old")]).await.unwrap();
+    a.write(vec![put("deleted", "old"), put("kept", "old")])
+        .await
+        .unwrap();
     let wire = connect(a, b);
     until(b, |snapshot| snapshot.get(SPEC, "kept").is_some()).await;
     let commit = b.publish(FACT, rows(&["container"])).await.unwrap();
     sees(a, commit).await;
     drop(wire);
 
-    b.write(vec![put("only-here", "new"), put("kept", "mine")]).await.unwrap();
-    a.write(vec![delete("deleted"), put("kept", "theirs")]).await.unwrap();
+    b.write(vec![put("only-here", "new"), put("kept", "mine")])
+        .await
+        .unwrap();
+    a.write(vec![delete("deleted"), put("kept", "theirs")])
+        .await
+        .unwrap();
     a.evict(b.actor().machine).await.unwrap();
     until(a, |snapshot| tombstones(snapshot) == 0).await;
-    assert_eq!(a.snapshot().observation(FACT, machine(2), "container"), None, "its facts do not count");
+    assert_eq!(
+        a.snapshot().observation(FACT, machine(2), "container"),
+        None,
+        "its facts do not count"
+    );
 
     // The first session finds out, the second fetches, the third goes on.
     let was = b.actor();
@@ -120,37 +161,58 @@ async fn an_evicted_machine_comes_back_with_what_only_it_had_and_without_what_wa
         let [_, end] = wire.ends.take().unwrap();
         let _ = tokio::time::timeout(PATIENCE, end).await.unwrap();
     }
-    assert_eq!(b.snapshot().get(SPEC, "only-here"), Some(&b"new"[..]), "nothing is missing at any time");
+    assert_eq!(
+        b.snapshot().get(SPEC, "only-here"),
+        Some(&b"new"[..]),
+        "nothing is missing at any time"
+    );
     let _wire = connect(a, b);
     let on_a = until(a, |snapshot| {
         snapshot.get(SPEC, "only-here").is_some()
-            && snapshot.observation(FACT, machine(2), "container").is_some()
+            && snapshot
+                .observation(FACT, machine(2), "container")
+                .is_some()
             && snapshot.siblings(SPEC, "kept").len() == 2
     })
     .await;
     assert_eq!(on_a.get(SPEC, "deleted"), None);
     let on_b = alike(&[b, a]).await.swap_remove(0);
     assert_eq!(on_b.get(SPEC, "deleted"), None);
-    assert!(on_b.members().iter().all(|(_, status)| *status == MemberStatus::Member));
+    assert!(
+        on_b.members()
+            .iter()
+            .all(|(_, status)| *status == MemberStatus::Member)
+    );
     let conflicts = on_b.conflicts();
-    assert_eq!((conflicts.len(), conflicts[0].key, conflicts[0].others.len()), (1, "kept", 1));
+    assert_eq!(
+        (conflicts.len(), conflicts[0].key, conflicts[0].others.len()),
+        (1, "kept", 1)
+    );
 }
 
-/// Whoever let a machine in, who has forgotten a delete that it does not have refuses it until it has fetched everything.
+/// Whoever let a machine in, who has forgotten a delete that it does not have refuses it until it
+/// has fetched everything.
 #[tokio::test]
 async fn what_was_forgotten_is_remembered_over_a_restart_and_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let stores = cluster(dir.path(), 2).await;
     let [a, b] = <[Store; 2]>::try_from(stores).unwrap();
-    let commit = a.write(vec![put("deleted", "old"), put("kept", "old")]).await.unwrap();
+    let commit = a
+        .write(vec![put("deleted", "old"), put("kept", "old")])
+        .await
+        .unwrap();
     let wire = connect(&a, &b);
     sees(&b, commit).await;
     drop(wire);
     let late = open(dir.path(), 3).await;
-    // b lets a machine in that a has never heard of, and a forgets a delete without asking either of them.
+    // b lets a machine in that a has never heard of, and a forgets a delete without asking either
+    // of them.
     b.enrol(machine(3)).await.unwrap();
     let wire = connect(&b, &late);
-    until(&late, |snapshot| snapshot.get(SPEC, "deleted").is_some() && snapshot.members().len() == 3).await;
+    until(&late, |snapshot| {
+        snapshot.get(SPEC, "deleted").is_some() && snapshot.members().len() == 3
+    })
+    .await;
     drop(wire);
     a.evict(machine(2)).await.unwrap();
     a.write(vec![delete("deleted")]).await.unwrap();
@@ -192,7 +254,10 @@ async fn an_old_copy_of_a_store_brings_nothing_back_that_was_deleted_and_forgott
     let dir = tempfile::tempdir().unwrap();
     let stores = cluster(dir.path(), 2).await;
     let wire = connect(&stores[0], &stores[1]);
-    stores[0].write(vec![put("deleted", "old"), put("other", "x")]).await.unwrap();
+    stores[0]
+        .write(vec![put("deleted", "old"), put("other", "x")])
+        .await
+        .unwrap();
     let commit = stores[0].write(vec![delete("other")]).await.unwrap();
     sees(&stores[1], commit).await;
     // It has acknowledged once; this is the state that is restored later.
@@ -201,10 +266,16 @@ async fn an_old_copy_of_a_store_brings_nothing_back_that_was_deleted_and_forgott
     let backup = old.path().join("2.db");
     let done = stores[1].backup(&backup).await.unwrap();
     assert_eq!(done.bytes, std::fs::metadata(&backup).unwrap().len());
-    assert!(matches!(stores[1].backup(&backup).await, Err(BackupError::Exists { .. })));
+    assert!(matches!(
+        stores[1].backup(&backup).await,
+        Err(BackupError::Exists { .. })
+    ));
 
     stores[0].write(vec![delete("deleted")]).await.unwrap();
-    until(&stores[0], |snapshot| snapshot.get(SPEC, "deleted").is_none() && tombstones(snapshot) == 0).await;
+    until(&stores[0], |snapshot| {
+        snapshot.get(SPEC, "deleted").is_none() && tombstones(snapshot) == 0
+    })
+    .await;
     drop(wire);
     let mut stores = stores.into_iter();
     let a = stores.next().unwrap();
@@ -219,7 +290,9 @@ async fn an_old_copy_of_a_store_brings_nothing_back_that_was_deleted_and_forgott
         assert!(sessions < 10);
         let mut wire = connect(&a, &restored);
         let [_, end] = wire.ends.take().unwrap();
-        let gone = until(&restored, |snapshot| snapshot.get(SPEC, "deleted").is_none());
+        let gone = until(&restored, |snapshot| {
+            snapshot.get(SPEC, "deleted").is_none()
+        });
         tokio::select! {
             _ = end => {}
             _ = gone => {}
@@ -268,6 +341,9 @@ async fn of_two_processes_with_copies_of_one_directory_one_gives_up() {
     let states = [&first, &second].map(|store| async { store.write(vec![put("last", "1")]).await });
     let [one, other] = states;
     let outcomes = [one.await, other.await];
-    let gave_up = outcomes.iter().filter(|outcome| matches!(outcome, Err(WriteError::Twin { .. }))).count();
+    let gave_up = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Err(WriteError::Twin { .. })))
+        .count();
     assert_eq!(gave_up, 1, "{outcomes:?}");
 }

@@ -37,11 +37,17 @@ pub(super) fn connect(a: &Store, b: &Store) -> Wire {
     let cut = CancellationToken::new();
     tokio::spawn(carry(left.outgoing, right.incoming, cut.clone()));
     tokio::spawn(carry(right.outgoing, left.incoming, cut.clone()));
-    Wire { ends: Some([left.end, right.end]), _cut: cut.drop_guard() }
+    Wire {
+        ends: Some([left.end, right.end]),
+        _cut: cut.drop_guard(),
+    }
 }
 
 pub(super) async fn sees(store: &Store, commit: Commit) -> Arc<Snapshot> {
-    tokio::time::timeout(PATIENCE, store.wait_for(commit.actor, commit.version)).await.unwrap().unwrap()
+    tokio::time::timeout(PATIENCE, store.wait_for(commit.actor, commit.version))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 /// Until a condition holds on a store.
@@ -54,18 +60,36 @@ pub(super) async fn until(store: &Store, holds: impl Fn(&Snapshot) -> bool) -> A
 
 /// Until all stores have the same, whichever of them comes last.
 pub(super) async fn alike(stores: &[&Store]) -> Vec<Arc<Snapshot>> {
-    let mut watched: Vec<_> = stores.iter().map(|store| store.shared.snapshots.clone()).collect();
+    let mut watched: Vec<_> = stores
+        .iter()
+        .map(|store| store.shared.snapshots.clone())
+        .collect();
     let same = async {
         loop {
-            let shown: Vec<_> = watched.iter_mut().map(|one| Arc::clone(&one.borrow_and_update())).collect();
+            let shown: Vec<_> = watched
+                .iter_mut()
+                .map(|one| Arc::clone(&one.borrow_and_update()))
+                .collect();
             let what = |snapshot: &Snapshot| (snapshot.digest(), snapshot.version_vector());
-            if shown.windows(2).all(|pair| what(&pair[0]) == what(&pair[1])) {
+            if shown
+                .windows(2)
+                .all(|pair| what(&pair[0]) == what(&pair[1]))
+            {
                 return shown;
             }
-            let mut changes: Vec<_> = watched.iter_mut().map(|one| Box::pin(one.changed())).collect();
+            let mut changes: Vec<_> = watched
+                .iter_mut()
+                .map(|one| Box::pin(one.changed()))
+                .collect();
             poll_fn(|context| {
-                let changed = changes.iter_mut().any(|change| change.as_mut().poll(context).is_ready());
-                if changed { Poll::Ready(()) } else { Poll::Pending }
+                let changed = changes
+                    .iter_mut()
+                    .any(|change| change.as_mut().poll(context).is_ready());
+                if changed {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
             })
             .await;
         }
@@ -101,13 +125,23 @@ async fn a_write_is_pushed_at_once_and_both_ways() {
     assert_eq!(snapshot.observations_of(FACT, machine(2)).count(), 2);
     assert!(snapshot.has_published(FACT, machine(2)));
     let commit = b.publish(FACT, rows(&["y"])).await.unwrap();
-    assert_eq!(sees(&a, commit).await.observations_of(FACT, machine(2)).count(), 1);
+    assert_eq!(
+        sees(&a, commit)
+            .await
+            .observations_of(FACT, machine(2))
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn the_one_in_the_middle_relays() {
     let dir = tempfile::tempdir().unwrap();
-    let (a, b, c) = (open(dir.path(), 1).await, open(dir.path(), 2).await, open(dir.path(), 3).await);
+    let (a, b, c) = (
+        open(dir.path(), 1).await,
+        open(dir.path(), 2).await,
+        open(dir.path(), 3).await,
+    );
     let (_left, _right) = (connect(&a, &b), connect(&b, &c));
     let from_a = a.write(vec![put("a", "1")]).await.unwrap();
     let from_c = c.write(vec![put("c", "1")]).await.unwrap();
@@ -123,7 +157,8 @@ async fn sift(
     wanted: impl Fn(&wire::Message) -> bool,
 ) {
     while let Some(frame) = from.recv().await {
-        if wire::decode(&frame, KINDS).is_ok_and(|message| wanted(&message)) && to.send(frame).await.is_err()
+        if wire::decode(&frame, KINDS).is_ok_and(|message| wanted(&message))
+            && to.send(frame).await.is_err()
         {
             return;
         }
@@ -133,11 +168,16 @@ async fn sift(
 #[tokio::test]
 async fn what_its_writer_does_not_deliver_comes_from_another() {
     let dir = tempfile::tempdir().unwrap();
-    let (a, b, c) = (open(dir.path(), 1).await, open(dir.path(), 2).await, open(dir.path(), 3).await);
+    let (a, b, c) = (
+        open(dir.path(), 1).await,
+        open(dir.path(), 2).await,
+        open(dir.path(), 3).await,
+    );
     let cut = CancellationToken::new();
     let _cut = cut.clone().drop_guard();
     let _wire = connect(&a, &b);
-    // The third hears the first all the time, but none of its changes: the second takes it to get them from there.
+    // The third hears the first all the time, but none of its changes: the second takes it to get
+    // them from there.
     let (first, third) = (a.session(c.actor().machine), c.session(a.actor().machine));
     tokio::spawn(carry(third.outgoing, first.incoming, cut.clone()));
     tokio::spawn(sift(first.outgoing, third.incoming, |message| {
@@ -153,7 +193,10 @@ async fn what_its_writer_does_not_deliver_comes_from_another() {
         }
         true
     }));
-    tokio::time::timeout(PATIENCE, told.wait_for(|told| *told)).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, told.wait_for(|told| *told))
+        .await
+        .unwrap()
+        .unwrap();
     for n in 0..10 {
         let commit = a.write(vec![put("k", &n.to_string())]).await.unwrap();
         let snapshot = sees(&c, commit).await;
@@ -166,17 +209,29 @@ async fn two_sides_of_a_partition_come_together_and_agree() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path(), 1).await, open(dir.path(), 2).await);
     let wire = connect(&a, &b);
-    let commit = a.write(vec![put("k", "base"), put("deleted", "base")]).await.unwrap();
+    let commit = a
+        .write(vec![put("k", "base"), put("deleted", "base")])
+        .await
+        .unwrap();
     sees(&b, commit).await;
     drop(wire);
     let mut last = Vec::new();
     for n in 0..300 {
         last = vec![
-            a.write(vec![put("k", &format!("a{n}")), put(&format!("a{n}"), "1")]).await.unwrap(),
-            b.write(vec![put("k", &format!("b{n}")), put(&format!("b{n}"), "1")]).await.unwrap(),
+            a.write(vec![put("k", &format!("a{n}")), put(&format!("a{n}"), "1")])
+                .await
+                .unwrap(),
+            b.write(vec![put("k", &format!("b{n}")), put(&format!("b{n}"), "1")])
+                .await
+                .unwrap(),
         ];
     }
-    b.write(vec![Write::Delete { kind: SPEC, key: "deleted".to_owned() }]).await.unwrap();
+    b.write(vec![Write::Delete {
+        kind: SPEC,
+        key: "deleted".to_owned(),
+    }])
+    .await
+    .unwrap();
     last.push(b.publish(FACT, rows(&["x"])).await.unwrap());
     let _wire = connect(&a, &b);
     for commit in last {
@@ -188,7 +243,11 @@ async fn two_sides_of_a_partition_come_together_and_agree() {
     assert!(left.intents(SPEC).eq(right.intents(SPEC)));
     assert_eq!(left.intents(SPEC).count(), 601);
     assert_eq!(left.siblings(SPEC, "k"), right.siblings(SPEC, "k"));
-    assert_eq!(left.siblings(SPEC, "k").len(), 2, "both people find their value");
+    assert_eq!(
+        left.siblings(SPEC, "k").len(),
+        2,
+        "both people find their value"
+    );
     // Whoever has seen both settles it, everywhere.
     let commit = a.write(vec![put("k", "settled")]).await.unwrap();
     assert_eq!(sees(&b, commit).await.siblings(SPEC, "k").len(), 1);
@@ -209,7 +268,10 @@ async fn a_restarted_machine_catches_up_and_its_lost_observations_do_not_stay() 
     sees(&b, commit).await;
     let commit = b.publish(FACT, rows(&["kept", "new"])).await.unwrap();
     let snapshot = sees(&a, commit).await;
-    let keys: Vec<&str> = snapshot.observations_of(FACT, machine(2)).map(|(key, _)| key).collect();
+    let keys: Vec<&str> = snapshot
+        .observations_of(FACT, machine(2))
+        .map(|(key, _)| key)
+        .collect();
     assert_eq!(keys, ["kept", "new"]);
 }
 
@@ -242,7 +304,10 @@ async fn a_store_restored_from_an_old_copy_goes_on_as_a_new_incarnation_and_is_h
     until(&b, |snapshot| snapshot.get(SPEC, "other").is_some()).await;
     let snapshot = sees(&a, commit).await;
     assert_eq!(
-        snapshot.intents(SPEC).map(|(key, _)| key).collect::<Vec<_>>(),
+        snapshot
+            .intents(SPEC)
+            .map(|(key, _)| key)
+            .collect::<Vec<_>>(),
         ["early", "late", "later", "other"]
     );
 }
@@ -251,12 +316,26 @@ async fn a_store_restored_from_an_old_copy_goes_on_as_a_new_incarnation_and_is_h
 async fn another_cluster_is_refused_on_both_sides() {
     let dir = tempfile::tempdir().unwrap();
     let a = open(dir.path(), 1).await;
-    let b = Store::open(Options { cluster: ClusterId([1; 16]), ..options(dir.path(), 2) }).await.unwrap();
+    let b = Store::open(Options {
+        cluster: ClusterId([1; 16]),
+        ..options(dir.path(), 2)
+    })
+    .await
+    .unwrap();
     a.write(vec![put("k", "1")]).await.unwrap();
     let mut wire = connect(&a, &b);
     for end in wire.ends.take().unwrap() {
-        let error = tokio::time::timeout(PATIENCE, end).await.unwrap().unwrap_err();
-        assert!(matches!(error, SessionError::OtherCluster { .. } | SessionError::Refused { .. }), "{error}");
+        let error = tokio::time::timeout(PATIENCE, end)
+            .await
+            .unwrap()
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                SessionError::OtherCluster { .. } | SessionError::Refused { .. }
+            ),
+            "{error}"
+        );
     }
     assert_eq!(b.snapshot().get(SPEC, "k"), None);
 }
@@ -267,13 +346,22 @@ async fn a_session_ends_when_a_side_is_dropped_or_the_store_closes() {
     let a = open(dir.path(), 1).await;
     let session = a.session(machine(2));
     drop(session.incoming);
-    assert_eq!(tokio::time::timeout(PATIENCE, session.end).await.unwrap(), Ok(()));
+    assert_eq!(
+        tokio::time::timeout(PATIENCE, session.end).await.unwrap(),
+        Ok(())
+    );
     let session = a.session(machine(2));
     drop(session.outgoing);
-    assert_eq!(tokio::time::timeout(PATIENCE, session.end).await.unwrap(), Ok(()));
+    assert_eq!(
+        tokio::time::timeout(PATIENCE, session.end).await.unwrap(),
+        Ok(())
+    );
     let session = a.session(machine(2));
     a.close().await.unwrap();
-    assert_eq!(tokio::time::timeout(PATIENCE, session.end).await.unwrap(), Err(SessionError::Closed));
+    assert_eq!(
+        tokio::time::timeout(PATIENCE, session.end).await.unwrap(),
+        Err(SessionError::Closed)
+    );
 }
 
 #[tokio::test]
@@ -285,7 +373,9 @@ async fn a_peer_that_does_not_read_blocks_nobody_and_catches_up() {
     let right = b.session(machine(1));
     let mut last = None;
     for n in 0..40 {
-        let many = (0..50).map(|key| put(&format!("{n}-{key}"), &"v".repeat(400))).collect();
+        let many = (0..50)
+            .map(|key| put(&format!("{n}-{key}"), &"v".repeat(400)))
+            .collect();
         last = Some(a.write(many).await.unwrap());
     }
     assert_eq!(a.snapshot().intents(SPEC).count(), 2_000);
@@ -300,18 +390,33 @@ async fn a_peer_that_does_not_read_blocks_nobody_and_catches_up() {
 async fn a_peer_with_a_full_disk_waits_and_goes_on_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let a = open(dir.path(), 1).await;
-    let limited = Options { max_bytes: 200 * 1024, ..options(dir.path(), 2) };
+    let limited = Options {
+        max_bytes: 200 * 1024,
+        ..options(dir.path(), 2)
+    };
     let b = Store::open(limited.clone()).await.unwrap();
     let wire = connect(&a, &b);
     let commit = a.write(vec![put("fits", "1")]).await.unwrap();
     sees(&b, commit).await;
-    let large = a.write(vec![put("large", &"v".repeat(250_000))]).await.unwrap();
+    let large = a
+        .write(vec![put("large", &"v".repeat(250_000))])
+        .await
+        .unwrap();
     let small = b.write(vec![put("from b", "1")]).await.unwrap();
-    assert_eq!(sees(&a, small).await.get(SPEC, "from b"), Some(&b"1"[..]), "its own changes go out");
+    assert_eq!(
+        sees(&a, small).await.get(SPEC, "from b"),
+        Some(&b"1"[..]),
+        "its own changes go out"
+    );
     assert!(b.version_vector().get(large.actor) < large.version);
     drop(wire);
     b.close().await.unwrap();
-    let b = Store::open(Options { max_bytes: 0, ..limited }).await.unwrap();
+    let b = Store::open(Options {
+        max_bytes: 0,
+        ..limited
+    })
+    .await
+    .unwrap();
     let _wire = connect(&a, &b);
     assert!(sees(&b, large).await.get(SPEC, "large").is_some());
 }
@@ -319,18 +424,33 @@ async fn a_peer_with_a_full_disk_waits_and_goes_on_when_there_is_room() {
 #[tokio::test]
 async fn kinds_of_a_newer_peer_are_kept_and_relayed_and_stop_nothing() {
     const NEWER: &[Kind] = &[
-        Kind { id: SPEC, name: "spec", class: Class::Intent },
-        Kind { id: 500, name: "new", class: Class::Intent },
+        Kind {
+            id: SPEC,
+            name: "spec",
+            class: Class::Intent,
+        },
+        Kind {
+            id: 500,
+            name: "new",
+            class: Class::Intent,
+        },
     ];
     let dir = tempfile::tempdir().unwrap();
-    let newer = |n| Options { kinds: NEWER, ..options(dir.path(), n) };
+    let newer = |n| Options {
+        kinds: NEWER,
+        ..options(dir.path(), n)
+    };
     let (a, b, c) = (
         Store::open(newer(1)).await.unwrap(),
         open(dir.path(), 2).await,
         Store::open(newer(3)).await.unwrap(),
     );
     let (_left, _right) = (connect(&a, &b), connect(&b, &c));
-    let strange = Write::Put { kind: 500, key: "k".to_owned(), value: b"new".to_vec() };
+    let strange = Write::Put {
+        kind: 500,
+        key: "k".to_owned(),
+        value: b"new".to_vec(),
+    };
     let commit = a.write(vec![strange, put("k", "known")]).await.unwrap();
     assert_eq!(sees(&b, commit).await.get(SPEC, "k"), Some(&b"known"[..]));
     assert_eq!(sees(&c, commit).await.get(500, "k"), Some(&b"new"[..]));
@@ -341,13 +461,29 @@ async fn a_record_from_the_future_is_quarantined_and_released() {
     let dir = tempfile::tempdir().unwrap();
     let clock = |ms| Arc::new(TestClock(AtomicU64::new(ms)));
     let (early, late) = (clock(10_000_000), clock(10_000_000 + 600_000));
-    let a = Store::open(Options { clock: late, ..options(dir.path(), 1) }).await.unwrap();
-    let b = Store::open(Options { clock: Arc::clone(&early) as _, ..options(dir.path(), 2) }).await.unwrap();
+    let a = Store::open(Options {
+        clock: late,
+        ..options(dir.path(), 1)
+    })
+    .await
+    .unwrap();
+    let b = Store::open(Options {
+        clock: Arc::clone(&early) as _,
+        ..options(dir.path(), 2)
+    })
+    .await
+    .unwrap();
     let _wire = connect(&a, &b);
     let commit = a.write(vec![put("k", "early")]).await.unwrap();
     let snapshot = sees(&b, commit).await;
     assert_eq!(snapshot.get(SPEC, "k"), None);
-    assert_eq!(snapshot.quarantined().map(|record| record.key.to_owned()).collect::<Vec<_>>(), ["k"]);
+    assert_eq!(
+        snapshot
+            .quarantined()
+            .map(|record| record.key.to_owned())
+            .collect::<Vec<_>>(),
+        ["k"]
+    );
     early.0.store(10_000_000 + 590_000, Ordering::Relaxed);
     let snapshot = until(&b, |snapshot| snapshot.get(SPEC, "k").is_some()).await;
     assert_eq!(snapshot.quarantined().count(), 0);
@@ -361,10 +497,15 @@ async fn ten_thousand_records_converge() {
     let started = Instant::now();
     let mut last = None;
     for n in 0..10 {
-        let many = (0..1_000).map(|key| put(&format!("{n}-{key}"), &"v".repeat(150))).collect();
+        let many = (0..1_000)
+            .map(|key| put(&format!("{n}-{key}"), &"v".repeat(150)))
+            .collect();
         last = Some(a.write(many).await.unwrap());
     }
     let written = started.elapsed();
     assert_eq!(sees(&b, last.unwrap()).await.intents(SPEC).count(), 10_000);
-    println!("10,000 records: written in {written:?}, on the other after {:?}", started.elapsed());
+    println!(
+        "10,000 records: written in {written:?}, on the other after {:?}",
+        started.elapsed()
+    );
 }

@@ -34,7 +34,8 @@ pub(super) struct ListArgs {
     /// Variables that the file is given, as NAME=VALUE
     #[arg(long, help_heading = "In place of the file")]
     environment: bool,
-    /// A value that changes with what is said about the service; `*`: of all, or several with commas between
+    /// A value that changes with what is said about the service; `*`: of all, or several with
+    /// commas between
     #[arg(long, value_name = "SERVICE", help_heading = "In place of the file")]
     hash: Option<String>,
 }
@@ -53,7 +54,11 @@ pub(super) fn lines(list: &ListArgs, project: &Project) -> CliResult<Option<Vec<
     } else if list.profiles {
         project.profiles().iter().cloned().collect()
     } else if list.environment {
-        project.environment().iter().map(|(name, value)| format!("{name}={value}")).collect()
+        project
+            .environment()
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
     } else if let Some(wanted) = &list.hash {
         hashes(wanted, project)?
     } else {
@@ -62,30 +67,54 @@ pub(super) fn lines(list: &ListArgs, project: &Project) -> CliResult<Option<Vec<
     Ok(Some(lines))
 }
 
-/// The image of every service, then those that it mounts; one that is built and has no name gets that of its last build.
+/// The image of every service, then those that it mounts; one that is built and has no name gets
+/// that of its last build.
 fn images(project: &Project) -> Vec<String> {
     let document = project.to_json();
     let mut images: Vec<String> = Vec::new();
-    for (name, service) in document.get("services").and_then(Json::as_object).into_iter().flatten() {
-        let own = service.get("image").and_then(Json::as_str).filter(|image| !image.is_empty());
+    for (name, service) in document
+        .get("services")
+        .and_then(Json::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let own = service
+            .get("image")
+            .and_then(Json::as_str)
+            .filter(|image| !image.is_empty());
         images.push(own.map_or_else(|| format!("{}-{name}", project.name), str::to_owned));
-        let mounts = service.get("volumes").and_then(Json::as_array).into_iter().flatten();
-        let mounted = mounts.filter(|mount| mount.get("type").and_then(Json::as_str) == Some("image"));
-        images.extend(mounted.filter_map(|mount| mount.get("source")?.as_str()).map(str::to_owned));
+        let mounts = service
+            .get("volumes")
+            .and_then(Json::as_array)
+            .into_iter()
+            .flatten();
+        let mounted =
+            mounts.filter(|mount| mount.get("type").and_then(Json::as_str) == Some("image"));
+        images.extend(
+            mounted
+                .filter_map(|mount| mount.get("source")?.as_str())
+                .map(str::to_owned),
+        );
     }
     images
 }
 
 fn hashes(wanted: &str, project: &Project) -> CliResult<Vec<String>> {
     let all = project.service_names();
-    let names: Vec<&str> =
-        if wanted == "*" { all.clone() } else { wanted.split(',').map(str::trim).collect() };
+    let names: Vec<&str> = if wanted == "*" {
+        all.clone()
+    } else {
+        wanted.split(',').map(str::trim).collect()
+    };
     names
         .into_iter()
         .map(|name| {
             let hash = project.hash(name).ok_or_else(|| {
-                CliError::usage(format!("the project {} has no service `{name}`", project.name))
-                    .hint(suggest::hint(name, all.iter().copied()))
+                CliError::usage(format!(
+                    "the project {} has no service `{name}`",
+                    project.name
+                ))
+                .hint(suggest::hint(name, all.iter().copied()))
             })?;
             Ok(format!("{name} {hash}"))
         })
@@ -100,7 +129,10 @@ pub(super) fn variables(
     ui: &Ui,
 ) -> CliResult {
     if json || format == Some(ConfigFormat::Json) {
-        return ui.json(&by_name(variables, ["Name", "DefaultValue", "PresenceValue", "Required"]));
+        return ui.json(&by_name(
+            variables,
+            ["Name", "DefaultValue", "PresenceValue", "Required"],
+        ));
     }
     if format == Some(ConfigFormat::Yaml) {
         let keys = ["name", "defaultvalue", "presencevalue", "required"];

@@ -8,9 +8,8 @@ use super::machine;
 use crate::cli::Output;
 use crate::connect::Globals;
 use crate::error::CliResult;
-use crate::times;
 use crate::ui::{CYAN, Cell, GREEN, Table, Ui, YELLOW};
-use crate::view;
+use crate::{times, view};
 
 /// More names of fields than this are counted.
 const MAX_FIELDS: usize = 4;
@@ -27,7 +26,12 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
     let conflicts = super::list(&client).await?;
     if args.output.is_json() {
-        return ui.json(&conflicts.iter().map(view::Conflict::from).collect::<Vec<_>>());
+        return ui.json(
+            &conflicts
+                .iter()
+                .map(view::Conflict::from)
+                .collect::<Vec<_>>(),
+        );
     }
     if conflicts.is_empty() {
         return ui.status("no conflicts");
@@ -39,7 +43,9 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
 fn table(conflicts: &[Conflict], now: Timestamp) -> Table {
     let mut table = Table::new(&["ID", "RECORD", "ACTIVE", "OTHER", "DIFFERS"]);
     for conflict in conflicts {
-        let Some((active, others)) = conflict.sides.split_first() else { continue };
+        let Some((active, others)) = conflict.sides.split_first() else {
+            continue;
+        };
         let others: Vec<_> = others.iter().map(|side| who(side, now)).collect();
         table.row([
             Cell::styled(conflict.id.as_str(), CYAN),
@@ -55,13 +61,23 @@ fn table(conflicts: &[Conflict], now: Timestamp) -> Table {
 /// `m1, 2 minutes ago`
 fn who(side: &ConflictSide, now: Timestamp) -> String {
     let deleted = if side.deleted { "deleted on " } else { "" };
-    format!("{deleted}{}, {}", machine(side), times::ago(side.written_at_ms, now))
+    format!(
+        "{deleted}{}, {}",
+        machine(side),
+        times::ago(side.written_at_ms, now)
+    )
 }
 
-/// The fields in which the others are not as the active one. Those of a removal are all, which says nothing.
+/// The fields in which the others are not as the active one. Those of a removal are all, which says
+/// nothing.
 fn differing(conflict: &Conflict) -> String {
     let mut names: Vec<&str> = Vec::new();
-    for field in conflict.sides.iter().filter(|side| !side.deleted).flat_map(|side| &side.fields) {
+    for field in conflict
+        .sides
+        .iter()
+        .filter(|side| !side.deleted)
+        .flat_map(|side| &side.fields)
+    {
         if field.differs && !names.contains(&field.name.as_str()) {
             names.push(&field.name);
         }
@@ -81,17 +97,31 @@ mod tests {
 
     #[test]
     fn many_fields_are_counted() {
-        let field = |name: &str| ConflictField { name: name.into(), differs: true, ..Default::default() };
+        let field = |name: &str| ConflictField {
+            name: name.into(),
+            differs: true,
+            ..Default::default()
+        };
         let side = |names: &[&str], deleted| ConflictSide {
             fields: names.iter().copied().map(field).collect(),
             deleted,
             ..Default::default()
         };
-        let conflict = |sides: Vec<ConflictSide>| Conflict { sides, ..Default::default() };
-        let two = [side(&["a", "b"], false), side(&["b", "c"], false), side(&["x"], true)];
+        let conflict = |sides: Vec<ConflictSide>| Conflict {
+            sides,
+            ..Default::default()
+        };
+        let two = [
+            side(&["a", "b"], false),
+            side(&["b", "c"], false),
+            side(&["x"], true),
+        ];
         assert_eq!(differing(&conflict(two.into())), "a, b, c");
         assert_eq!(
-            differing(&conflict(vec![side(&["a", "b", "c", "d", "e", "f"], false)])),
+            differing(&conflict(vec![side(
+                &["a", "b", "c", "d", "e", "f"],
+                false
+            )])),
             "a, b, c, d and 2 more"
         );
     }

@@ -8,14 +8,14 @@ use super::{machine, show};
 use crate::cli::{Output, Yes};
 use crate::connect::{Globals, within};
 use crate::error::{CliError, CliResult};
-use crate::times;
 use crate::ui::Ui;
-use crate::view;
+use crate::{times, view};
 
 /// Keep one value of a conflict, on all machines
 ///
-/// Writes the value again, which replaces all the others. Only the values that were shown are replaced: where there is another one by now,
-/// nothing is done. The number counts as `uc conflicts show` does; the id stands for exactly the values that were shown under it, so with an id a
+/// Writes the value again, which replaces all the others. Only the values that were shown are
+/// replaced: where there is another one by now, nothing is done. The number counts as `uc conflicts
+/// show` does; the id stands for exactly the values that were shown under it, so with an id a
 /// number cannot come to mean another value.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -48,14 +48,24 @@ pub(crate) async fn run(args: SettleArgs, ui: &Ui, globals: &Globals) -> CliResu
     };
     client.conflicts().settle(within(30, request)).await?;
     if args.output.is_json() {
-        return ui.json(&view::Settled { conflict: view::Conflict::from(conflict), kept });
+        return ui.json(&view::Settled {
+            conflict: view::Conflict::from(conflict),
+            kept,
+        });
     }
-    ui.status(&format!("{} is settled: {kept}, of {}, stays", conflict.name, machine(side)))?;
+    ui.status(&format!(
+        "{} is settled: {kept}, of {}, stays",
+        conflict.name,
+        machine(side)
+    ))?;
     if conflict.kind != "service" {
         return Ok(());
     }
     ui.hint(&if side.deleted {
-        format!("containers were not touched: `uc rm {}` removes those that are left", conflict.key)
+        format!(
+            "containers were not touched: `uc rm {}` removes those that are left",
+            conflict.key
+        )
     } else {
         format!(
             "containers were not touched: `uc ps {}` shows them, `uc deploy` makes them follow",
@@ -69,25 +79,45 @@ async fn choose(args: &SettleArgs, conflict: &Conflict, ui: &Ui) -> CliResult<us
     let count = conflict.sides.len();
     let Some(keep) = args.keep else {
         if args.yes.yes || !ui.interactive() {
-            return Err(CliError::usage(format!("which value of {} is to stay was not said", conflict.name))
-                .hint(format!(
-                    "add `--keep N`; `uc conflicts show {}` shows them with their numbers",
-                    conflict.id
-                )));
+            return Err(CliError::usage(format!(
+                "which value of {} is to stay was not said",
+                conflict.name
+            ))
+            .hint(format!(
+                "add `--keep N`; `uc conflicts show {}` shows them with their numbers",
+                conflict.id
+            )));
         }
         ui.status(&show::text(conflict, Timestamp::now()))?;
         return ui.choose("\nWhich one stays?", count).await;
     };
-    let Some(side) = keep.checked_sub(1).and_then(|index| conflict.sides.get(index)) else {
-        return Err(CliError::usage(format!("`--keep {keep}` is none of the values of {}", conflict.name))
-            .hint(format!("they are numbered from 1 to {count}: `uc conflicts show {}`", conflict.id)));
+    let Some(side) = keep
+        .checked_sub(1)
+        .and_then(|index| conflict.sides.get(index))
+    else {
+        return Err(CliError::usage(format!(
+            "`--keep {keep}` is none of the values of {}",
+            conflict.name
+        ))
+        .hint(format!(
+            "they are numbered from 1 to {count}: `uc conflicts show {}`",
+            conflict.id
+        )));
     };
     if !args.yes.yes && ui.interactive() {
         ui.status(&show::text(conflict, Timestamp::now()))?;
     }
-    let what = if side.deleted { "the removal" } else { "the value" };
+    let what = if side.deleted {
+        "the removal"
+    } else {
+        "the value"
+    };
     let ago = times::ago(side.written_at_ms, Timestamp::now());
-    let question = format!("Keep {what} of {}, {ago}, in place of all others?", machine(side));
-    ui.confirm(&question, args.yes.yes, "settling a conflict").await?;
+    let question = format!(
+        "Keep {what} of {}, {ago}, in place of all others?",
+        machine(side)
+    );
+    ui.confirm(&question, args.yes.yes, "settling a conflict")
+        .await?;
     Ok(keep)
 }

@@ -10,9 +10,8 @@ use super::machine;
 use crate::cli::Output;
 use crate::connect::Globals;
 use crate::error::CliResult;
-use crate::times;
 use crate::ui::{BOLD, CYAN, Cell, DIM, GREEN, RED, Table, Ui, YELLOW};
-use crate::view;
+use crate::{times, view};
 
 /// Show the values of a conflict, and in what they differ
 #[derive(Debug, Args)]
@@ -31,12 +30,18 @@ pub(crate) async fn run(args: ShowArgs, ui: &Ui, globals: &Globals) -> CliResult
         return ui.json(&view::Conflict::from(conflict));
     }
     ui.out(&text(conflict, Timestamp::now()))?;
-    ui.hint(&format!("`uc conflicts settle {} --keep N` keeps one of them", conflict.id))
+    ui.hint(&format!(
+        "`uc conflicts settle {} --keep N` keeps one of them",
+        conflict.id
+    ))
 }
 
 /// Who and when, then the active value whole, then each other one against it.
 pub(super) fn text(conflict: &Conflict, now: Timestamp) -> String {
-    let mut text = format!("{BOLD}{}{BOLD:#}  {DIM}{}{DIM:#}\n\n", conflict.name, conflict.id);
+    let mut text = format!(
+        "{BOLD}{}{BOLD:#}  {DIM}{}{DIM:#}\n\n",
+        conflict.name, conflict.id
+    );
     let mut table = Table::new(&["#", "WRITTEN ON", "WHEN", "TIME", "STATE"]);
     for (number, side) in (1..).zip(&conflict.sides) {
         let state = match (number, side.deleted) {
@@ -48,7 +53,9 @@ pub(super) fn text(conflict: &Conflict, now: Timestamp) -> String {
             number.to_string().into(),
             machine(side).into(),
             times::ago(side.written_at_ms, now).into(),
-            times::rfc3339_ms(side.written_at_ms).unwrap_or_default().into(),
+            times::rfc3339_ms(side.written_at_ms)
+                .unwrap_or_default()
+                .into(),
             state,
         ]);
     }
@@ -65,7 +72,11 @@ fn values(text: &mut String, number: usize, side: &ConflictSide) {
         (1, false) => "active",
         (_, false) => "as against 1",
     };
-    _ = writeln!(text, "\n{BOLD}{number}{BOLD:#} on {}, {against}:", machine(side));
+    _ = writeln!(
+        text,
+        "\n{BOLD}{number}{BOLD:#} on {}, {against}:",
+        machine(side)
+    );
     if side.deleted {
         _ = writeln!(text, "    {RED}the record was removed{RED:#}");
         return;
@@ -74,7 +85,10 @@ fn values(text: &mut String, number: usize, side: &ConflictSide) {
         line(text, field);
     }
     if number > 1 && !side.fields.iter().any(|field| field.differs) {
-        _ = writeln!(text, "  {YELLOW}~{YELLOW:#} {DIM}nothing that is shown differs{DIM:#}");
+        _ = writeln!(
+            text,
+            "  {YELLOW}~{YELLOW:#} {DIM}nothing that is shown differs{DIM:#}"
+        );
     }
 }
 
@@ -88,13 +102,20 @@ fn line(text: &mut String, field: &ConflictField) {
         _ = writeln!(text, "  {RED}- {name}: {}{RED:#}", one_line(&field.active));
     }
     if !field.value.is_empty() {
-        _ = writeln!(text, "  {GREEN}+ {name}: {}{GREEN:#}", one_line(&field.value));
+        _ = writeln!(
+            text,
+            "  {GREEN}+ {name}: {}{GREEN:#}",
+            one_line(&field.value)
+        );
     }
 }
 
-/// No value can break a line or send an escape to the terminal. Nothing is cut: it is what somebody has to choose by.
+/// No value can break a line or send an escape to the terminal. Nothing is cut: it is what somebody
+/// has to choose by.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -116,12 +137,22 @@ mod tests {
             fields,
             ..Default::default()
         };
-        let removed = ConflictSide { deleted: true, ..side("", 240, vec![field("image", "web:2", "")]) };
+        let removed = ConflictSide {
+            deleted: true,
+            ..side("", 240, vec![field("image", "web:2", "")])
+        };
         let conflict = Conflict {
             id: "3f9a01c2".into(),
             name: "service/shop/web".into(),
             sides: vec![
-                side("m2", 120, vec![field("image", "web:2", "web:2"), field("user", "app", "app")]),
+                side(
+                    "m2",
+                    120,
+                    vec![
+                        field("image", "web:2", "web:2"),
+                        field("user", "app", "app"),
+                    ],
+                ),
                 side(
                     "m1",
                     180,

@@ -6,7 +6,8 @@ use clap::Args;
 use tokio::time::Instant;
 use uc_api::MachineName;
 use uc_api::v1::{
-    AddMachineRequest, InfoResponse, JoinRequest, Liveness, MachineRecord, RemoveMachineRequest, ResetRequest,
+    AddMachineRequest, InfoResponse, JoinRequest, Liveness, MachineRecord, RemoveMachineRequest,
+    ResetRequest,
 };
 
 use super::setup::{self, SetupArgs};
@@ -24,7 +25,8 @@ const ASK_EVERY: Duration = Duration::from_millis(300);
 
 /// Add a machine to the cluster
 ///
-/// Installs uc there over ssh and lets it join. The other machines reach it by WireGuard only (UDP 51820), not by ssh.
+/// Installs uc there over ssh and lets it join. The other machines reach it by WireGuard only (UDP
+/// 51820), not by ssh.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc machine add root@203.0.113.2
@@ -43,8 +45,15 @@ pub(crate) async fn run(args: AddArgs, ui: &Ui, globals: &Globals) -> CliResult 
     let route = globals.route(None)?;
     let cluster = connect::connect(&route, &globals.env).await?;
     refuse_taken(&cluster, &name, "").await?;
-    let (machine, info) = args.setup.make_ready(&target, &globals.env, ui, "add it to the cluster").await?;
-    let name = if name.is_empty() { name_from_host(&info, &target)? } else { name };
+    let (machine, info) = args
+        .setup
+        .make_ready(&target, &globals.env, ui, "add it to the cluster")
+        .await?;
+    let name = if name.is_empty() {
+        name_from_host(&info, &target)?
+    } else {
+        name
+    };
     refuse_taken(&cluster, &name, &info.machine_id).await?;
     let request = AddMachineRequest {
         machine_id: info.machine_id.clone(),
@@ -56,7 +65,14 @@ pub(crate) async fn run(args: AddArgs, ui: &Ui, globals: &Globals) -> CliResult 
     // From here until it has joined, whatever goes wrong (Ctrl-C too) takes the record back.
     let guard = Guard::new();
     let mut registered = false;
-    let steps = join(&cluster, &machine, request, args.setup.wireguard_port(), &mut registered, ui);
+    let steps = join(
+        &cluster,
+        &machine,
+        request,
+        args.setup.wireguard_port(),
+        &mut registered,
+        ui,
+    );
     let record = match interrupt::or_interrupted(&guard, steps).await {
         Ok(record) => record,
         Err(error) => {
@@ -77,12 +93,14 @@ async fn refuse_taken(cluster: &Client, name: &str, id: &str) -> CliResult {
     let members = super::list(cluster).await?;
     for member in members.iter().filter_map(|status| status.machine.as_ref()) {
         if !id.is_empty() && member.id == id {
-            return Err(CliError::failed(format!("the machine is a member already: {}", member.name)).hint(
-                format!(
-                    "if it has lost its state, remove it first: `uc machine rm --no-reset {}`",
-                    member.name
-                ),
-            ));
+            return Err(CliError::failed(format!(
+                "the machine is a member already: {}",
+                member.name
+            ))
+            .hint(format!(
+                "if it has lost its state, remove it first: `uc machine rm --no-reset {}`",
+                member.name
+            )));
         }
         if member.name == name {
             return Err(CliError::failed(format!(
@@ -95,15 +113,21 @@ async fn refuse_taken(cluster: &Client, name: &str, id: &str) -> CliResult {
 }
 
 fn name_from_host(info: &InfoResponse, target: &SshTarget) -> CliResult<String> {
-    let hostname = info.facts.as_ref().map_or("", |facts| facts.hostname.as_str());
+    let hostname = info
+        .facts
+        .as_ref()
+        .map_or("", |facts| facts.hostname.as_str());
     let name = MachineName::from_hostname(hostname).ok_or_else(|| {
-        CliError::usage(format!("no name can be made from the host name `{hostname}` of {target}"))
-            .hint("choose one with `--name NAME`")
+        CliError::usage(format!(
+            "no name can be made from the host name `{hostname}` of {target}"
+        ))
+        .hint("choose one with `--name NAME`")
     })?;
     Ok(name.to_string())
 }
 
-/// Registers the machine with the members, then tells it who they are. `registered` is true while the record may have to be taken back.
+/// Registers the machine with the members, then tells it who they are. `registered` is true while
+/// the record may have to be taken back.
 async fn join(
     cluster: &Client,
     machine: &Client,
@@ -152,15 +176,24 @@ async fn join(
 /// Leaves the cluster and the machine as they were.
 async fn take_back(cluster: &Client, machine: &Client, id: &str, ui: &Ui) -> CliResult {
     // It may have joined half-way: then it has to forget the cluster.
-    if setup::info(machine).await.is_ok_and(|info| !info.cluster_id.is_empty()) {
+    if setup::info(machine)
+        .await
+        .is_ok_and(|info| !info.cluster_id.is_empty())
+    {
         _ = machine.machine().reset(within(60, ResetRequest {})).await;
     }
-    let request = RemoveMachineRequest { machine: id.to_owned(), no_reset: true };
+    let request = RemoveMachineRequest {
+        machine: id.to_owned(),
+        no_reset: true,
+    };
     match cluster.cluster().remove_machine(within(30, request)).await {
         Ok(_) => ui.status("taken back: the cluster is as it was before"),
         Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
         Err(status) => {
-            ui.warn(&format!("the machine is still on the cluster's list: {}", status.message()))?;
+            ui.warn(&format!(
+                "the machine is still on the cluster's list: {}",
+                status.message()
+            ))?;
             ui.hint(&format!("take it off with `uc machine rm --no-reset {id}`"))
         }
     }
@@ -168,13 +201,18 @@ async fn take_back(cluster: &Client, machine: &Client, id: &str, ui: &Ui) -> Cli
 
 /// Waits until the members' membership sees it.
 async fn wait_until_seen(cluster: &Client, record: &MachineRecord, ui: &Ui) -> CliResult {
-    let task = ui.progress().task(format!("the cluster sees {}", record.name));
+    let task = ui
+        .progress()
+        .task(format!("the cluster sees {}", record.name));
     task.update("");
     let deadline = Instant::now() + SEEN;
     loop {
         let up = super::list(cluster).await?.iter().any(|status| {
             status.liveness() == Liveness::Up
-                && status.machine.as_ref().is_some_and(|machine| machine.id == record.id)
+                && status
+                    .machine
+                    .as_ref()
+                    .is_some_and(|machine| machine.id == record.id)
         });
         if up {
             task.done("");
@@ -194,15 +232,24 @@ async fn wait_until_seen(cluster: &Client, record: &MachineRecord, ui: &Ui) -> C
     }
 }
 
-/// Appends the connection to the context, so that the cluster can be reached through this machine too.
-fn remember(context: Option<&str>, target: &SshTarget, id: &str, globals: &Globals, ui: &Ui) -> CliResult {
+/// Appends the connection to the context, so that the cluster can be reached through this machine
+/// too.
+fn remember(
+    context: Option<&str>,
+    target: &SshTarget,
+    id: &str,
+    globals: &Globals,
+    ui: &Ui,
+) -> CliResult {
     let Some(name) = context else {
         return ui.hint("no context was used, so none has this machine; `uc ctx ls` lists them");
     };
     let mut config = globals.load_config()?;
     let context = config.contexts.entry(name.to_owned()).or_default();
     let entry = Entry::new(&Connection::Ssh(target.clone()), Some(id.to_owned()));
-    context.connections.retain(|known| known.address != entry.address);
+    context
+        .connections
+        .retain(|known| known.address != entry.address);
     context.connections.push(entry);
     config.save(&globals.config_path()?)?;
     Ok(())

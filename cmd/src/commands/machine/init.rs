@@ -17,8 +17,8 @@ use crate::ui::Ui;
 
 /// Make a new cluster of one machine
 ///
-/// Installs uc there over ssh, makes it a cluster, and a context here that leads to it. Without a host: this machine, which need not run
-/// uc yet if this is done as root.
+/// Installs uc there over ssh, makes it a cluster, and a context here that leads to it. Without a
+/// host: this machine, which need not run uc yet if this is done as root.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc machine init root@203.0.113.1
@@ -52,11 +52,18 @@ pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult
     let name = args.setup.checked_name()?;
     let config = globals.load_config()?;
     let context = new_context(&config, globals)?;
-    let target = args.host.as_deref().map(|text| args.setup.target(text)).transpose()?;
+    let target = args
+        .host
+        .as_deref()
+        .map(|text| args.setup.target(text))
+        .transpose()?;
     let (client, connection) = match &target {
         Some(target) => {
             let purpose = "make it a new cluster";
-            let (client, _) = args.setup.make_ready(target, &globals.env, ui, purpose).await?;
+            let (client, _) = args
+                .setup
+                .make_ready(target, &globals.env, ui, purpose)
+                .await?;
             (client, Connection::Ssh(target.clone()))
         }
         None => here(&args, ui, globals).await?,
@@ -67,19 +74,33 @@ pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult
         endpoints: args.setup.extra_endpoints(target.as_ref())?,
         wireguard_port: args.setup.wireguard_port(),
     };
-    let response = client.machine().init(within(120, request)).await?.into_inner();
+    let response = client
+        .machine()
+        .init(within(120, request))
+        .await?
+        .into_inner();
     let machine = response.machine.unwrap_or_default();
-    ui.status(&format!("cluster {} made of {} ({})", response.cluster_id, machine.name, machine.subnet))?;
+    ui.status(&format!(
+        "cluster {} made of {} ({})",
+        response.cluster_id, machine.name, machine.subnet
+    ))?;
     write_context(&context, &connection, machine.id, globals)?;
-    ui.status(&format!("context {context} leads to it and is the current one"))?;
+    ui.status(&format!(
+        "context {context} leads to it and is the current one"
+    ))?;
     ui.hint("add machines with `uc machine add USER@HOST`, deploy with `uc deploy`")
 }
 
 fn new_context(config: &Config, globals: &Globals) -> CliResult<String> {
-    let Some(name) = &globals.new_context else { return Ok(config.free_name()) };
+    let Some(name) = &globals.new_context else {
+        return Ok(config.free_name());
+    };
     if config.contexts.contains_key(name) {
-        return Err(CliError::usage(format!("there is a context `{name}` already"))
-            .hint(format!("choose another name, or forget it: `uc ctx rm {name}`")));
+        return Err(
+            CliError::usage(format!("there is a context `{name}` already")).hint(format!(
+                "choose another name, or forget it: `uc ctx rm {name}`"
+            )),
+        );
     }
     Ok(name.clone())
 }
@@ -94,7 +115,10 @@ async fn here(args: &InitArgs, ui: &Ui, globals: &Globals) -> CliResult<(Client,
         let artefacts = args.setup.artefacts()?;
         provision::install_here(&artefacts, ui).await?;
     }
-    let route = Route { context: None, connections: vec![connection.clone()] };
+    let route = Route {
+        context: None,
+        connections: vec![connection.clone()],
+    };
     let client = connect::connect(&route, &globals.env).await?;
     let info = setup::info(&client).await?;
     let place = match &connection {
@@ -106,10 +130,17 @@ async fn here(args: &InitArgs, ui: &Ui, globals: &Globals) -> CliResult<(Client,
 }
 
 /// The file is read again: it may have changed while the machine was set up.
-fn write_context(name: &str, connection: &Connection, machine_id: String, globals: &Globals) -> CliResult {
+fn write_context(
+    name: &str,
+    connection: &Connection,
+    machine_id: String,
+    globals: &Globals,
+) -> CliResult {
     let write = || -> CliResult {
         let mut config = globals.load_config()?;
-        let context = Context { connections: vec![Entry::new(connection, Some(machine_id))] };
+        let context = Context {
+            connections: vec![Entry::new(connection, Some(machine_id))],
+        };
         config.contexts.insert(name.to_owned(), context);
         config.current = Some(name.to_owned());
         Ok(config.save(&globals.config_path()?)?)

@@ -14,8 +14,8 @@ use crate::ui::Ui;
 
 /// Let this machine join a cluster with a token
 ///
-/// For cloud-init and machines that ssh does not reach: run on the new machine itself, after install.sh. `uc machine token` on a member
-/// makes the token.
+/// For cloud-init and machines that ssh does not reach: run on the new machine itself, after
+/// install.sh. `uc machine token` on a member makes the token.
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
     /// What `uc machine token` printed, or `-` to read it from stdin
@@ -23,7 +23,8 @@ pub(crate) struct JoinArgs {
     /// The machine's name in the cluster [default: its host name]
     #[arg(short, long)]
     name: Option<String>,
-    /// Where other machines reach its WireGuard port, HOST:PORT; may be repeated [default: its own addresses]
+    /// Where other machines reach its WireGuard port, HOST:PORT; may be repeated [default: its own
+    /// addresses]
     #[arg(long, value_name = "ENDPOINT")]
     wg_endpoint: Vec<String>,
     /// WireGuard's UDP port [default: 51820]
@@ -33,8 +34,9 @@ pub(crate) struct JoinArgs {
 
 pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let token = if args.token == "-" {
-        std::io::read_to_string(std::io::stdin())
-            .map_err(|error| CliError::usage("the token could not be read from stdin").source(error))?
+        std::io::read_to_string(std::io::stdin()).map_err(|error| {
+            CliError::usage("the token could not be read from stdin").source(error)
+        })?
     } else {
         args.token
     };
@@ -53,7 +55,10 @@ pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult
         Some(text) => text.parse()?,
         None => Connection::Unix(API_SOCKET.into()),
     };
-    let route = Route { context: None, connections: vec![connection] };
+    let route = Route {
+        context: None,
+        connections: vec![connection],
+    };
     let client = connect::connect(&route, &globals.env).await?;
     setup::refuse_member("this machine", &setup::info(&client).await?)?;
     let request = JoinWithTokenRequest {
@@ -62,7 +67,14 @@ pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult
         endpoints: setup::endpoints(&args.wg_endpoint, args.wg_port)?,
         wireguard_port: args.wg_port.map_or(0, u32::from),
     };
-    let response = client.machine().join_with_token(within(180, request)).await?.into_inner();
+    let response = client
+        .machine()
+        .join_with_token(within(180, request))
+        .await?
+        .into_inner();
     let machine = response.machine.unwrap_or_default();
-    ui.status(&format!("joined cluster {} as {} ({})", response.cluster_id, machine.name, machine.subnet))
+    ui.status(&format!(
+        "joined cluster {} as {} ({})",
+        response.cluster_id, machine.name, machine.subnet
+    ))
 }

@@ -11,8 +11,9 @@ use crate::ui::Ui;
 
 /// Label a machine, for placement
 ///
-/// A service goes only where its `deploy.placement.constraints` hold, such as `node.labels.disk == ssd`, and `deploy.placement.preferences` spread
-/// it over the values of a label, such as `spread: node.labels.zone`. A change of labels moves nothing by itself: the next `uc deploy` does.
+/// A service goes only where its `deploy.placement.constraints` hold, such as `node.labels.disk ==
+/// ssd`, and `deploy.placement.preferences` spread it over the values of a label, such as `spread:
+/// node.labels.zone`. A change of labels moves nothing by itself: the next `uc deploy` does.
 /// Without labels to set or remove, the machine's labels are printed, one a line.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -22,7 +23,8 @@ use crate::ui::Ui;
 pub(crate) struct LabelArgs {
     /// Its name, id, or the beginning of its id
     machine: String,
-    /// `KEY=VALUE` sets a label, `KEY-` removes it; a key is up to 63 letters, digits and `.-_/`, a value up to 256 bytes
+    /// `KEY=VALUE` sets a label, `KEY-` removes it; a key is up to 63 letters, digits and `.-_/`,
+    /// a value up to 256 bytes
     #[arg(value_name = "LABEL")]
     labels: Vec<String>,
 }
@@ -31,15 +33,26 @@ pub(crate) async fn run(args: LabelArgs, ui: &Ui, globals: &Globals) -> CliResul
     let (set, remove) = changes(&args.labels)?;
     let client = globals.client().await?;
     let machines = super::list(&client).await?;
-    let machine = super::find(&machines, &args.machine)?.machine.clone().unwrap_or_default();
+    let machine = super::find(&machines, &args.machine)?
+        .machine
+        .clone()
+        .unwrap_or_default();
     if args.labels.is_empty() {
         for line in lines(&machine) {
             ui.out(&line)?;
         }
         return Ok(());
     }
-    let request = LabelMachineRequest { machine: machine.id.clone(), set, remove };
-    let answer = client.cluster().label_machine(within(30, request)).await?.into_inner();
+    let request = LabelMachineRequest {
+        machine: machine.id.clone(),
+        set,
+        remove,
+    };
+    let answer = client
+        .cluster()
+        .label_machine(within(30, request))
+        .await?
+        .into_inner();
     let now = answer.machine.unwrap_or_default();
     let name = &machine.name;
     ui.status(&match lines(&now).as_slice() {
@@ -50,7 +63,11 @@ pub(crate) async fn run(args: LabelArgs, ui: &Ui, globals: &Globals) -> CliResul
 
 /// `KEY=VALUE`, by key.
 pub(super) fn lines(machine: &MachineRecord) -> Vec<String> {
-    machine.labels.iter().map(|(key, value)| format!("{key}={value}")).collect()
+    machine
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect()
 }
 
 type Changes = (BTreeMap<String, String>, Vec<String>);
@@ -67,12 +84,16 @@ fn changes(labels: &[String]) -> CliResult<Changes> {
                 twice
             }
             (None, None) => {
-                return Err(CliError::usage(format!("`{label}` neither sets nor removes a label"))
-                    .hint(format!("`{label}=VALUE` sets it, `{label}-` removes it")));
+                return Err(
+                    CliError::usage(format!("`{label}` neither sets nor removes a label"))
+                        .hint(format!("`{label}=VALUE` sets it, `{label}-` removes it")),
+                );
             }
         };
         if twice {
-            return Err(CliError::usage(format!("the label of `{label}` is given twice")));
+            return Err(CliError::usage(format!(
+                "the label of `{label}` is given twice"
+            )));
         }
     }
     Ok((set, remove))
@@ -83,21 +104,33 @@ mod tests {
     use super::*;
 
     fn read(labels: &[&str]) -> Result<Changes, String> {
-        changes(&labels.iter().map(|label| (*label).to_owned()).collect::<Vec<_>>())
-            .map_err(|error| error.render())
+        changes(
+            &labels
+                .iter()
+                .map(|label| (*label).to_owned())
+                .collect::<Vec<_>>(),
+        )
+        .map_err(|error| error.render())
     }
 
     #[test]
     fn labels_are_set_and_removed() {
         let (set, remove) = read(&["disk=ssd", "zone-", "note=a=b-", "empty="]).unwrap();
-        let set: Vec<_> = set.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let set: Vec<_> = set
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
         assert_eq!(set, [("disk", "ssd"), ("empty", ""), ("note", "a=b-")]);
         assert_eq!(remove, ["zone"]);
     }
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        assert!(read(&["disk"]).unwrap_err().contains("`disk=VALUE` sets it, `disk-` removes it"));
+        assert!(
+            read(&["disk"])
+                .unwrap_err()
+                .contains("`disk=VALUE` sets it, `disk-` removes it")
+        );
         assert!(read(&["a=1", "a=2"]).unwrap_err().contains("given twice"));
         assert!(read(&["a-", "a-"]).unwrap_err().contains("given twice"));
     }

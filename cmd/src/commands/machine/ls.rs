@@ -13,8 +13,9 @@ use crate::view;
 
 /// List the machines of the cluster
 ///
-/// A machine's state is `up`, `suspect` (for up to 8 seconds), `down`, or `evicted` once it was silent for 72 hours: nothing waits for it any more.
-/// An evicted one comes back by itself; one that is gone for good goes with `uc machine rm`. `uc doctor` says more.
+/// A machine's state is `up`, `suspect` (for up to 8 seconds), `down`, or `evicted` once it was
+/// silent for 72 hours: nothing waits for it any more. An evicted one comes back by itself; one
+/// that is gone for good goes with `uc machine rm`. `uc doctor` says more.
 #[derive(Debug, Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct LsArgs {
@@ -48,7 +49,9 @@ fn table(machines: &[MachineStatus]) -> Table {
         "LABELS",
     ]);
     for status in machines {
-        let Some(machine) = &status.machine else { continue };
+        let Some(machine) = &status.machine else {
+            continue;
+        };
         let facts = status.facts.clone().unwrap_or_default();
         let style = match status.liveness() {
             Liveness::Up => GREEN,
@@ -58,7 +61,10 @@ fn table(machines: &[MachineStatus]) -> Table {
         };
         table.row([
             machine.name.as_str().into(),
-            Cell::styled(view::machine_state(status.liveness(), status.evicted), style),
+            Cell::styled(
+                view::machine_state(status.liveness(), status.evicted),
+                style,
+            ),
             machine.subnet.as_str().into(),
             status.replicas.to_string().into(),
             machine.endpoints.join(", ").into(),

@@ -21,11 +21,17 @@ pub(crate) async fn run(args: RenameArgs, ui: &Ui, globals: &Globals) -> CliResu
     let new_name = args.new_name.parse::<MachineName>()?.to_string();
     let client = globals.client().await?;
     let machines = super::list(&client).await?;
-    let machine = super::find(&machines, &args.machine)?.machine.clone().unwrap_or_default();
+    let machine = super::find(&machines, &args.machine)?
+        .machine
+        .clone()
+        .unwrap_or_default();
     if machine.name == new_name {
         return ui.status(&format!("{new_name} has this name already"));
     }
-    let request = RenameMachineRequest { machine: machine.id, new_name: new_name.clone() };
+    let request = RenameMachineRequest {
+        machine: machine.id,
+        new_name: new_name.clone(),
+    };
     client.cluster().rename_machine(within(30, request)).await?;
     ui.status(&format!("{} is now {new_name}", machine.name))
 }

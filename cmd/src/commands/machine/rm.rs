@@ -12,8 +12,8 @@ use crate::ui::{BOLD, RED, Ui};
 
 /// Take a machine out of the cluster
 ///
-/// Its containers are removed and it forgets the cluster; its named volumes and uc itself stay on it. A machine that cannot be reached is
-/// taken off the list only.
+/// Its containers are removed and it forgets the cluster; its named volumes and uc itself stay on
+/// it. A machine that cannot be reached is taken off the list only.
 #[derive(Debug, Args)]
 #[command(visible_alias = "remove")]
 pub(crate) struct RmArgs {
@@ -40,29 +40,45 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
         ))
         .hint(format!("`uc machine rm {}` ends the cluster", machine.name)));
     }
-    let client =
-        if status.connected && !last { another(&route, &machines, &machine, globals).await? } else { client };
+    let client = if status.connected && !last {
+        another(&route, &machines, &machine, globals).await?
+    } else {
+        client
+    };
     show(ui, &client, &machine, args.no_reset, last).await?;
     let question = if last {
         format!("{} is the last machine: end the cluster?", machine.name)
     } else {
         format!("Remove {}?", machine.name)
     };
-    ui.confirm(&question, args.yes.yes, "removing a machine").await?;
+    ui.confirm(&question, args.yes.yes, "removing a machine")
+        .await?;
     if last {
         client.machine().reset(within(180, ResetRequest {})).await?;
         forget(&route, None, globals)?;
-        return ui.status(&format!("{} is reset; the cluster is no more", machine.name));
+        return ui.status(&format!(
+            "{} is reset; the cluster is no more",
+            machine.name
+        ));
     }
-    let request = RemoveMachineRequest { machine: machine.id.clone(), no_reset: args.no_reset };
-    let response = client.cluster().remove_machine(within(180, request)).await?.into_inner();
+    let request = RemoveMachineRequest {
+        machine: machine.id.clone(),
+        no_reset: args.no_reset,
+    };
+    let response = client
+        .cluster()
+        .remove_machine(within(180, request))
+        .await?
+        .into_inner();
     forget(&route, Some(&machine.id), globals)?;
     if !args.no_reset && !response.was_reset {
         ui.warn(&format!(
             "{} was taken off the list, but not reset: {}",
             machine.name, response.reset_error
         ))?;
-        ui.hint("its containers may still run; if it comes back, run `sh install.sh --uninstall` on it")?;
+        ui.hint(
+            "its containers may still run; if it comes back, run `sh install.sh --uninstall` on it",
+        )?;
     }
     ui.status(&format!("{} removed", machine.name))
 }
@@ -75,8 +91,10 @@ async fn another(
     globals: &Globals,
 ) -> CliResult<Client> {
     let refused = || {
-        let other =
-            machines.iter().filter_map(|status| status.machine.as_ref()).find(|other| other.id != machine.id);
+        let other = machines
+            .iter()
+            .filter_map(|status| status.machine.as_ref())
+            .find(|other| other.id != machine.id);
         CliError::failed(format!(
             "uc is connected to {} itself; it must be removed through another machine",
             machine.name
@@ -87,16 +105,33 @@ async fn another(
             machine.name
         ))
     };
-    let Some(name) = &route.context else { return Err(refused()) };
+    let Some(name) = &route.context else {
+        return Err(refused());
+    };
     let config = globals.load_config()?;
-    let entries = config.contexts.get(name).map(|context| context.connections.as_slice()).unwrap_or_default();
-    let others = entries.iter().filter(|entry| entry.machine.as_deref() != Some(&machine.id));
+    let entries = config
+        .contexts
+        .get(name)
+        .map(|context| context.connections.as_slice())
+        .unwrap_or_default();
+    let others = entries
+        .iter()
+        .filter(|entry| entry.machine.as_deref() != Some(&machine.id));
     for connection in others.filter_map(|entry| entry.connection().ok()) {
-        let route = Route { context: route.context.clone(), connections: vec![connection] };
-        let Ok(client) = connect::connect(&route, &globals.env).await else { continue };
+        let route = Route {
+            context: route.context.clone(),
+            connections: vec![connection],
+        };
+        let Ok(client) = connect::connect(&route, &globals.env).await else {
+            continue;
+        };
         let here = super::list(&client).await.is_ok_and(|machines| {
             machines.iter().any(|status| {
-                status.connected && status.machine.as_ref().is_some_and(|here| here.id != machine.id)
+                status.connected
+                    && status
+                        .machine
+                        .as_ref()
+                        .is_some_and(|here| here.id != machine.id)
             })
         });
         if here {
@@ -107,36 +142,69 @@ async fn another(
 }
 
 /// What goes with the machine.
-async fn show(ui: &Ui, client: &Client, machine: &MachineRecord, no_reset: bool, last: bool) -> CliResult {
-    let request = PsRequest { services: Vec::new(), project: String::new() };
-    let replicas = client.services().ps(within(30, request)).await?.into_inner().replicas;
-    let here: Vec<&ReplicaStatus> =
-        replicas.iter().filter(|status| status.machine_id == machine.id).collect();
-    ui.status(&format!("{RED}-{RED:#} machine {BOLD}{}{BOLD:#} ({})", machine.name, machine.subnet))?;
+async fn show(
+    ui: &Ui,
+    client: &Client,
+    machine: &MachineRecord,
+    no_reset: bool,
+    last: bool,
+) -> CliResult {
+    let request = PsRequest {
+        services: Vec::new(),
+        project: String::new(),
+    };
+    let replicas = client
+        .services()
+        .ps(within(30, request))
+        .await?
+        .into_inner()
+        .replicas;
+    let here: Vec<&ReplicaStatus> = replicas
+        .iter()
+        .filter(|status| status.machine_id == machine.id)
+        .collect();
+    ui.status(&format!(
+        "{RED}-{RED:#} machine {BOLD}{}{BOLD:#} ({})",
+        machine.name, machine.subnet
+    ))?;
     for replica in here.iter().filter_map(|status| status.replica.as_ref()) {
         let id = uc_api::id::short(&replica.container_id);
-        let fate = if no_reset { "is left running" } else { "is removed" };
-        ui.status(&format!("  {RED}-{RED:#} {}/{} {id} {fate}", replica.project, replica.service))?;
+        let fate = if no_reset {
+            "is left running"
+        } else {
+            "is removed"
+        };
+        ui.status(&format!(
+            "  {RED}-{RED:#} {}/{} {id} {fate}",
+            replica.project, replica.service
+        ))?;
     }
     if !here.is_empty() && !last {
-        ui.hint("`uc deploy` or `uc scale` afterwards puts the missing replicas on other machines")?;
+        ui.hint(
+            "`uc deploy` or `uc scale` afterwards puts the missing replicas on other machines",
+        )?;
     }
     Ok(())
 }
 
 /// Drops the machine's connections from the context; without a machine, the whole context.
 fn forget(route: &Route, machine: Option<&str>, globals: &Globals) -> CliResult {
-    let Some(name) = &route.context else { return Ok(()) };
+    let Some(name) = &route.context else {
+        return Ok(());
+    };
     let mut config = globals.load_config()?;
     let emptied = match (config.contexts.get_mut(name), machine) {
         (Some(context), Some(id)) => {
-            context.connections.retain(|entry| entry.machine.as_deref() != Some(id));
+            context
+                .connections
+                .retain(|entry| entry.machine.as_deref() != Some(id));
             context.connections.is_empty()
         }
         (Some(_), None) => true,
         (None, _) => false,
     };
-    // A context without a connection would only be in the way, unless other members could still be entered by hand.
+    // A context without a connection would only be in the way, unless other members could still be
+    // entered by hand.
     if emptied && machine.is_none() {
         config.contexts.remove(name);
         if config.current.as_ref() == Some(name) {

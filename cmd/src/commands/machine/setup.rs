@@ -25,7 +25,8 @@ pub(super) struct SetupArgs {
     /// Private key for ssh
     #[arg(short = 'i', long, value_name = "FILE")]
     ssh_key: Option<PathBuf>,
-    /// Where other machines reach its WireGuard port, HOST or HOST:PORT; may be repeated [default: its own addresses]
+    /// Where other machines reach its WireGuard port, HOST or HOST:PORT; may be repeated [default:
+    /// its own addresses]
     #[arg(long, value_name = "ENDPOINT")]
     wg_endpoint: Vec<String>,
     /// WireGuard's UDP port [default: 51820]
@@ -49,7 +50,10 @@ impl SetupArgs {
 
     /// Whom to call.
     pub(super) fn target(&self, text: &str) -> CliResult<SshTarget> {
-        Ok(SshTarget { key: self.ssh_key.clone(), ..text.parse::<SshTarget>()? })
+        Ok(SshTarget {
+            key: self.ssh_key.clone(),
+            ..text.parse::<SshTarget>()?
+        })
     }
 
     /// 0: the usual.
@@ -62,7 +66,8 @@ impl SetupArgs {
         Artefacts::find(self.install_from.as_deref())
     }
 
-    /// The endpoints that were given, else the address that ssh uses: behind a cloud's NAT the machine does not know it.
+    /// The endpoints that were given, else the address that ssh uses: behind a cloud's NAT the
+    /// machine does not know it.
     pub(super) fn extra_endpoints(&self, target: Option<&SshTarget>) -> CliResult<Vec<String>> {
         if !self.wg_endpoint.is_empty() {
             return endpoints(&self.wg_endpoint, self.wg_port);
@@ -76,13 +81,24 @@ impl SetupArgs {
             .collect())
     }
 
-    /// Those that were given, those that the machine sees itself, the one that ssh uses; each once, best first.
-    pub(super) fn all_endpoints(&self, target: &SshTarget, detected: &[String]) -> CliResult<Vec<String>> {
+    /// Those that were given, those that the machine sees itself, the one that ssh uses; each once,
+    /// best first.
+    pub(super) fn all_endpoints(
+        &self,
+        target: &SshTarget,
+        detected: &[String],
+    ) -> CliResult<Vec<String>> {
         let port = self.wg_port.unwrap_or(WIREGUARD_PORT);
         let extra = self.extra_endpoints(Some(target))?;
         let detected = detected.iter().map(|text| {
-            let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
-            if self.wg_port.is_some() { format!("{host}:{port}") } else { text.clone() }
+            let host = text
+                .rsplit_once(':')
+                .map_or(text.as_str(), |(host, _)| host);
+            if self.wg_port.is_some() {
+                format!("{host}:{port}")
+            } else {
+                text.clone()
+            }
         });
         let mut list: Vec<String> = if self.wg_endpoint.is_empty() {
             detected.chain(extra).collect()
@@ -112,7 +128,10 @@ impl SetupArgs {
                 refuse_member(&target.to_string(), &info)?;
             }
         }
-        let question = format!("Install uc on {target} ({}) and {purpose}?", host.platform());
+        let question = format!(
+            "Install uc on {target} ({}) and {purpose}?",
+            host.platform()
+        );
         ui.confirm_if_possible(&question, self.yes.yes).await?;
         host.install(&artefacts, ui).await?;
         let client = host.client().await?;
@@ -124,7 +143,11 @@ impl SetupArgs {
 
 /// What a daemon says about its machine.
 pub(super) async fn info(client: &Client) -> CliResult<InfoResponse> {
-    Ok(client.machine().info(within(30, InfoRequest {})).await?.into_inner())
+    Ok(client
+        .machine()
+        .info(within(30, InfoRequest {}))
+        .await?
+        .into_inner())
 }
 
 /// A machine can be in one cluster only.
@@ -135,14 +158,24 @@ pub(super) fn refuse_member(place: &str, info: &InfoResponse) -> CliResult {
     let (name, cluster) = (&info.machine_name, &info.cluster_id);
     let error = if name.is_empty() {
         // It is about to leave, or was taken off the list while it was away.
-        CliError::failed(format!("{place} already belongs to a cluster: {cluster}, which does not list it"))
+        CliError::failed(format!(
+            "{place} already belongs to a cluster: {cluster}, which does not list it"
+        ))
     } else {
-        CliError::failed(format!("{place} already belongs to a cluster: it is {name} of cluster {cluster}"))
-            .hint(format!("take it out first, through its cluster: `uc machine rm {name}`"))
+        CliError::failed(format!(
+            "{place} already belongs to a cluster: it is {name} of cluster {cluster}"
+        ))
+        .hint(format!(
+            "take it out first, through its cluster: `uc machine rm {name}`"
+        ))
     };
     Err(error
-        .hint(format!("if that cluster is gone, remove uc there: `sh install.sh --uninstall` on {place}"))
-        .hint(format!("to use that cluster from here: `uc --connect ssh://{place} machine ls`")))
+        .hint(format!(
+            "if that cluster is gone, remove uc there: `sh install.sh --uninstall` on {place}"
+        ))
+        .hint(format!(
+            "to use that cluster from here: `uc --connect ssh://{place} machine ls`"
+        )))
 }
 
 /// Endpoints as typed, each with its port.
@@ -160,7 +193,11 @@ fn endpoint(text: &str, port: u16) -> CliResult<String> {
     if text.is_empty() || text.contains(char::is_whitespace) || text.contains('/') {
         return Err(wrong());
     }
-    if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+    if let Ok(ip) = text
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>()
+    {
         return Ok(with_port(&ip.to_string(), port));
     }
     match text.rsplit_once(':') {
@@ -177,7 +214,11 @@ fn endpoint(text: &str, port: u16) -> CliResult<String> {
 }
 
 fn with_port(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 #[cfg(test)]
@@ -211,16 +252,27 @@ mod tests {
         let target: SshTarget = "root@203.0.113.7".parse().unwrap();
         let detected = ["10.0.0.5:51820".to_owned(), "203.0.113.7:51820".to_owned()];
         assert_eq!(
-            arguments(&[], None).all_endpoints(&target, &detected[..1]).unwrap(),
+            arguments(&[], None)
+                .all_endpoints(&target, &detected[..1])
+                .unwrap(),
             ["10.0.0.5:51820", "203.0.113.7:51820"]
         );
-        assert_eq!(arguments(&[], None).all_endpoints(&target, &detected).unwrap(), detected);
         assert_eq!(
-            arguments(&[], Some(9)).all_endpoints(&target, &detected).unwrap(),
+            arguments(&[], None)
+                .all_endpoints(&target, &detected)
+                .unwrap(),
+            detected
+        );
+        assert_eq!(
+            arguments(&[], Some(9))
+                .all_endpoints(&target, &detected)
+                .unwrap(),
             ["10.0.0.5:9", "203.0.113.7:9"]
         );
         assert_eq!(
-            arguments(&["my.host"], None).all_endpoints(&target, &detected[..1]).unwrap(),
+            arguments(&["my.host"], None)
+                .all_endpoints(&target, &detected[..1])
+                .unwrap(),
             ["my.host:51820", "10.0.0.5:51820"]
         );
     }
@@ -229,15 +281,25 @@ mod tests {
     fn loopback_and_names_are_no_endpoints() {
         for target in ["root@127.0.0.1", "root@alias"] {
             let target: SshTarget = target.parse().unwrap();
-            assert!(arguments(&[], None).extra_endpoints(Some(&target)).unwrap().is_empty());
+            assert!(
+                arguments(&[], None)
+                    .extra_endpoints(Some(&target))
+                    .unwrap()
+                    .is_empty()
+            );
         }
     }
 
     #[test]
     fn a_member_is_refused_with_the_way_out() {
-        let info = InfoResponse { cluster_id: "c1".into(), machine_name: "m1".into(), ..Default::default() };
+        let info = InfoResponse {
+            cluster_id: "c1".into(),
+            machine_name: "m1".into(),
+            ..Default::default()
+        };
         insta::assert_snapshot!(
-            anstream::adapter::strip_str(&refuse_member("root@h", &info).unwrap_err().render()).to_string()
+            anstream::adapter::strip_str(&refuse_member("root@h", &info).unwrap_err().render())
+                .to_string()
         );
     }
 }

@@ -36,8 +36,14 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
 
 pub(crate) async fn run(args: TokenArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
-    let request = CreateTokenRequest { ttl_s: args.ttl.as_secs() };
-    let response = client.cluster().create_token(within(30, request)).await?.into_inner();
+    let request = CreateTokenRequest {
+        ttl_s: args.ttl.as_secs(),
+    };
+    let response = client
+        .cluster()
+        .create_token(within(30, request))
+        .await?
+        .into_inner();
     ui.out(&response.token)?;
     if let Some(end) = times::rfc3339_ms(response.expires_at_ms) {
         ui.status(&format!("valid until {end}, for one machine"))?;

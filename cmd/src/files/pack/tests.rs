@@ -33,19 +33,27 @@ fn names(archive: &[u8]) -> Vec<String> {
     entries
         .map(|entry| {
             let header = entry.header();
-            format!("{} {:o}", entry.path().unwrap().display(), header.mode().unwrap())
+            format!(
+                "{} {:o}",
+                entry.path().unwrap().display(),
+                header.mode().unwrap()
+            )
         })
         .collect()
 }
 
-/// A change of these is a change of what all deployed services with files are: each would be replaced once.
+/// A change of these is a change of what all deployed services with files are: each would be
+/// replaced once.
 #[test]
 fn hashes_stay_what_they_are() {
     let one = text(b"hello\n", 0o444, 0, 0).unwrap();
     assert_eq!(ContentHash::of(&one).short(), "23493f64");
     let directory = folder(&[("b/c", "2"), ("a", "1")]);
     symlink("b/c", directory.path().join("link")).unwrap();
-    assert_eq!(ContentHash::of(&path(directory.path()).unwrap().archive).short(), "6fb6872a");
+    assert_eq!(
+        ContentHash::of(&path(directory.path()).unwrap().archive).short(),
+        "6fb6872a"
+    );
 }
 
 #[test]
@@ -53,11 +61,20 @@ fn neither_time_nor_order_nor_place_counts() {
     let one = folder(&[("b/z", "2"), ("b/a", "3"), ("a", "1")]);
     let other = folder(&[("a", "1"), ("b/a", "3"), ("b/z", "2")]);
     let past = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    File::open(other.path().join("a")).unwrap().set_modified(past).unwrap();
+    File::open(other.path().join("a"))
+        .unwrap()
+        .set_modified(past)
+        .unwrap();
     fs::set_permissions(other.path().join("b"), Permissions::from_mode(0o700)).unwrap();
     let archive = path(one.path()).unwrap().archive;
     assert_eq!(archive, path(other.path()).unwrap().archive);
-    let expected = ["content 755", "content/a 644", "content/b 755", "content/b/a 644", "content/b/z 644"];
+    let expected = [
+        "content 755",
+        "content/a 644",
+        "content/b 755",
+        "content/b/a 644",
+        "content/b/z 644",
+    ];
     assert_eq!(names(&archive), expected);
 }
 
@@ -77,8 +94,10 @@ fn content_name_and_permission_count() {
         text(b"1", 0o444, 5, 0),
         text(b"1", 0o444, 0, 5),
     ];
-    let hashes: std::collections::BTreeSet<_> =
-        texts.into_iter().map(|text| ContentHash::of(&text.unwrap())).collect();
+    let hashes: std::collections::BTreeSet<_> = texts
+        .into_iter()
+        .map(|text| ContentHash::of(&text.unwrap()))
+        .collect();
     assert_eq!(hashes.len(), 5);
 }
 
@@ -102,12 +121,21 @@ fn links_that_leave_are_named_and_others_kept() {
     let archive = path(directory.path()).unwrap().archive;
     assert_eq!(
         names(&archive),
-        ["content 755", "content/a 755", "content/a/b 644", "content/a/same 777", "content/dangling 777"]
+        [
+            "content 755",
+            "content/a 755",
+            "content/a/b 644",
+            "content/a/same 777",
+            "content/dangling 777"
+        ]
     );
     for target in ["/etc/passwd", "../../x", "b/../../../x"] {
         let bad = directory.path().join("a/bad");
         symlink(target, &bad).unwrap();
-        assert_eq!(error(directory.path()), format!("the link a/bad leads out of it, to {target}"));
+        assert_eq!(
+            error(directory.path()),
+            format!("the link a/bad leads out of it, to {target}")
+        );
         fs::remove_file(&bad).unwrap();
     }
 }
@@ -130,13 +158,21 @@ fn what_is_too_large_names_the_largest() {
     let large = File::create(directory.path().join("deep/er/large")).unwrap();
     large.set_len(MAX_ARCHIVE).unwrap();
     let said = error(directory.path());
-    assert!(said.contains("16 MiB can travel") && said.contains("deep/er/large with 16.0 MiB"), "{said}");
-    let said = read(&directory.path().join("deep/er/large")).unwrap_err().to_string();
+    assert!(
+        said.contains("16 MiB can travel") && said.contains("deep/er/large with 16.0 MiB"),
+        "{said}"
+    );
+    let said = read(&directory.path().join("deep/er/large"))
+        .unwrap_err()
+        .to_string();
     assert!(said.contains("the file itself"), "{said}");
     large.set_len(MAX_ARCHIVE - 16 * 512).unwrap();
     let archive = path(directory.path()).unwrap().archive;
     assert!(archive.len() as u64 <= MAX_ARCHIVE, "{}", archive.len());
-    assert!(matches!(text(&vec![0; MAX_ARCHIVE as usize], 0o444, 0, 0), Err(PackError::Size { .. })));
+    assert!(matches!(
+        text(&vec![0; MAX_ARCHIVE as usize], 0o444, 0, 0),
+        Err(PackError::Size { .. })
+    ));
 }
 
 #[test]
@@ -159,7 +195,10 @@ fn too_many_entries_name_the_fullest_folder() {
     path(directory.path()).unwrap();
     File::create(full.join("one-more")).unwrap();
     let said = error(directory.path());
-    assert!(said.contains("more than 4096") && said.ends_with("in modules"), "{said}");
+    assert!(
+        said.contains("more than 4096") && said.ends_with("in modules"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -172,19 +211,39 @@ fn paths_have_a_limit() {
     fs::create_dir_all(&deep).unwrap();
     assert!(error(directory.path()).contains("longer than 1024 bytes"));
     // Longer than the field of an old archive, and kept whole.
-    let short = directory.path().join("x".repeat(200)).join("x".repeat(200)).join("x".repeat(200));
+    let short = directory
+        .path()
+        .join("x".repeat(200))
+        .join("x".repeat(200))
+        .join("x".repeat(200));
     let archive = path(&short.join("x".repeat(200))).unwrap().archive;
-    assert_eq!(names(&archive).last().unwrap().len(), "content/ 755".len() + 401);
+    assert_eq!(
+        names(&archive).last().unwrap().len(),
+        "content/ 755".len() + 401
+    );
 }
 
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
     let directory = folder(&[("a", "1")]);
-    File::create(directory.path().join("large")).unwrap().set_len(MAX_ARCHIVE).unwrap();
+    File::create(directory.path().join("large"))
+        .unwrap()
+        .set_len(MAX_ARCHIVE)
+        .unwrap();
     symlink("/etc/passwd", directory.path().join("link")).unwrap();
     symlink("../out", directory.path().join("other")).unwrap();
-    let errors: Vec<String> = path(directory.path()).unwrap_err().iter().map(ToString::to_string).collect();
+    let errors: Vec<String> = path(directory.path())
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(errors.len(), 3, "{errors:?}");
-    assert!(errors[0].contains("the link link") && errors[1].contains("the link other"), "{errors:?}");
-    assert!(errors[2].contains("the largest in it is large"), "{errors:?}");
+    assert!(
+        errors[0].contains("the link link") && errors[1].contains("the link other"),
+        "{errors:?}"
+    );
+    assert!(
+        errors[2].contains("the largest in it is large"),
+        "{errors:?}"
+    );
 }

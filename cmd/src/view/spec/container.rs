@@ -115,7 +115,10 @@ pub(super) struct Ulimit {
 
 impl From<&v1::Ulimit> for Ulimit {
     fn from(limit: &v1::Ulimit) -> Self {
-        Self { soft: limit.soft, hard: limit.hard }
+        Self {
+            soft: limit.soft,
+            hard: limit.hard,
+        }
     }
 }
 
@@ -220,7 +223,10 @@ impl From<&v1::BlockIo> for BlockIo {
         let values = |devices: &[v1::DeviceValue]| {
             devices
                 .iter()
-                .map(|device| DeviceValue { path: device.path.clone(), value: device.value })
+                .map(|device| DeviceValue {
+                    path: device.path.clone(),
+                    value: device.value,
+                })
                 .collect()
         };
         Self {

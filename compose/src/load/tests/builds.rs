@@ -47,7 +47,9 @@ fn what_is_built_and_from_what() {
         .map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
         .into();
     for yaml in ["[A=1, FROM_ENV, NOWHERE]", "{A: 1, FROM_ENV: , NOWHERE: }"] {
-        let whole = build(&format!("{{context: web, dockerfile: D, target: t, args: {yaml}}}"));
+        let whole = build(&format!(
+            "{{context: web, dockerfile: D, target: t, args: {yaml}}}"
+        ));
         let expected = Build {
             dockerfile: Some("D".into()),
             target: Some("t".into()),
@@ -58,9 +60,14 @@ fn what_is_built_and_from_what() {
     }
     let inline = build("{context: web, dockerfile_inline: \"FROM scratch\"}");
     assert_eq!(inline.dockerfile_inline.as_deref(), Some("FROM scratch"));
-    let tagged = project("services:\n  web:\n    build: .\n    image: web:2\n").services.remove(0);
+    let tagged = project("services:\n  web:\n    build: .\n    image: web:2\n")
+        .services
+        .remove(0);
     assert_eq!(
-        (tagged.spec.image.as_str(), tagged.build.unwrap().image.as_deref()),
+        (
+            tagged.spec.image.as_str(),
+            tagged.build.unwrap().image.as_deref()
+        ),
         ("web:2", Some("web:2"))
     );
 }
@@ -95,7 +102,10 @@ fn options_of_the_builder() {
     assert_eq!(whole, expected);
     let quiet = found_in("build: {context: ., no_cache: true, isolation: hyperv}");
     assert_eq!(quiet.len(), 1, "{quiet:?}");
-    assert!(quiet[0].contains("`isolation` is not honoured"), "{quiet:?}");
+    assert!(
+        quiet[0].contains("`isolation` is not honoured"),
+        "{quiet:?}"
+    );
 }
 
 #[test]
@@ -103,7 +113,11 @@ fn further_contexts() {
     let text = "services:\n  base: {build: ./base}\n  web:\n    build:\n      context: .\n      additional_contexts: \
                 [base=service:base, img=docker-image://alpine, git=github.com/a/b, dir=../x]\n";
     let project = project(text);
-    let contexts = project.services[1].build.clone().unwrap().additional_contexts;
+    let contexts = project.services[1]
+        .build
+        .clone()
+        .unwrap()
+        .additional_contexts;
     let remote = |text: &str| BuildContext::Remote(text.into());
     assert_eq!(
         contexts,
@@ -115,7 +129,10 @@ fn further_contexts() {
         ]
         .into()
     );
-    assert_eq!(project.to_json()["services"]["web"]["build"]["additional_contexts"]["dir"], "/srv/x");
+    assert_eq!(
+        project.to_json()["services"]["web"]["build"]["additional_contexts"]["dir"],
+        "/srv/x"
+    );
 }
 
 #[test]
@@ -126,8 +143,14 @@ fn secrets_come_from_files_and_variables() {
     assert_eq!(
         secrets,
         [
-            BuildSecret { id: "token".into(), source: LocalSource::Variable("TOKEN".into()) },
-            BuildSecret { id: "id_rsa".into(), source: LocalSource::Path("/srv/shop/key".into()) },
+            BuildSecret {
+                id: "token".into(),
+                source: LocalSource::Variable("TOKEN".into())
+            },
+            BuildSecret {
+                id: "id_rsa".into(),
+                source: LocalSource::Path("/srv/shop/key".into())
+            },
         ]
     );
 }
@@ -135,12 +158,20 @@ fn secrets_come_from_files_and_variables() {
 #[test]
 fn a_service_of_one_platform_is_built_for_it() {
     let platforms = |text: &str| project(text).services.remove(0).build.unwrap().platforms;
-    assert_eq!(platforms("services: {a: {platform: linux/arm64, build: .}}"), ["linux/arm64"]);
-    let both = "services: {a: {platform: linux/arm64, build: {platforms: [linux/amd64, linux/arm64]}}}";
+    assert_eq!(
+        platforms("services: {a: {platform: linux/arm64, build: .}}"),
+        ["linux/arm64"]
+    );
+    let both =
+        "services: {a: {platform: linux/arm64, build: {platforms: [linux/amd64, linux/arm64]}}}";
     assert_eq!(platforms(both), ["linux/arm64"]);
     let other = "services: {a: {platform: linux/arm64, build: {platforms: [linux/amd64]}}}";
     let expected = "error 1:26 the service runs on `linux/arm64` and is built for linux/amd64";
-    assert!(found(&request(other)).iter().any(|found| found == expected), "{:?}", found(&request(other)));
+    assert!(
+        found(&request(other)).iter().any(|found| found == expected),
+        "{:?}",
+        found(&request(other))
+    );
 }
 
 #[test]
@@ -158,11 +189,15 @@ fn builds_that_cannot_be() {
             "build: {additional_contexts: {a: \"service:web\"}}",
             "error 4:38 the builds of `web` and `web` wait for each other",
         ),
-        ("build: {secrets: [nowhere]}", "error 4:23 secret `nowhere` is not declared"),
+        (
+            "build: {secrets: [nowhere]}",
+            "error 4:23 secret `nowhere` is not declared",
+        ),
     ] {
         assert_eq!(found_in(keys), [expected], "{keys}");
     }
-    let text = "services:\n  a: {image: x}\n  b: {build: {additional_contexts: {c: \"service:a\"}}}\n";
+    let text =
+        "services:\n  a: {image: x}\n  b: {build: {additional_contexts: {c: \"service:a\"}}}\n";
     assert_eq!(
         found(&request(text)),
         ["error 3:40 service `a` is not built, so it cannot be a build context"]
@@ -179,13 +214,27 @@ fn names_of_images_that_are_templates() {
     let text = "services:\n  web:\n    build: .\n    image: web:${V:-1}-{{gitsha 7}}\n  db:\n    image: \"{{.Project}}/{{.Service}}:1\"\n";
     let mut project = project(text);
     assert!(project.has_image_templates());
-    let git =
-        GitFacts { sha: "84d33bbf0dbb37f96e7df6a5010aed7bab00b089".into(), committed_at: 0, dirty: false };
-    let facts = TemplateFacts { git: Some(&git), now: 0, zone: &|_, _| None };
+    let git = GitFacts {
+        sha: "84d33bbf0dbb37f96e7df6a5010aed7bab00b089".into(),
+        committed_at: 0,
+        dirty: false,
+    };
+    let facts = TemplateFacts {
+        git: Some(&git),
+        now: 0,
+        zone: &|_, _| None,
+    };
     assert_eq!(project.fill_images(&facts), []);
-    let images: Vec<_> = project.services.iter().map(|service| service.spec.image.as_str()).collect();
+    let images: Vec<_> = project
+        .services
+        .iter()
+        .map(|service| service.spec.image.as_str())
+        .collect();
     assert_eq!(images, ["shop/db:1", "web:1-84d33bb"]);
-    assert_eq!(project.services[1].build.as_ref().unwrap().image.as_deref(), Some("web:1-84d33bb"));
+    assert_eq!(
+        project.services[1].build.as_ref().unwrap().image.as_deref(),
+        Some("web:1-84d33bb")
+    );
     assert_eq!(project.to_json()["services"]["db"]["image"], "shop/db:1");
     let without = TemplateFacts { git: None, ..facts };
     assert_eq!(project.fill_images(&without), []);
@@ -194,12 +243,20 @@ fn names_of_images_that_are_templates() {
 
 #[test]
 fn templates_that_cannot_be_are_shown_with_their_place() {
-    let text = "services:\n  web:\n    image: web:{{gitshaa 7}}\n  db:\n    image: db:{{.Servic}}\n";
+    let text =
+        "services:\n  web:\n    image: web:{{gitshaa 7}}\n  db:\n    image: db:{{.Servic}}\n";
     insta::assert_snapshot!(rendered(&request(text)));
     let mut project = project("services:\n  web:\n    image: web:{{gitsha 7}}\n");
-    let facts = TemplateFacts { git: None, now: 0, zone: &|_, _| None };
+    let facts = TemplateFacts {
+        git: None,
+        now: 0,
+        zone: &|_, _| None,
+    };
     let wrong = project.fill_images(&facts);
-    let found: Vec<_> = wrong.iter().map(|d| format!("{}:{} {}", d.line, d.column, d.message)).collect();
+    let found: Vec<_> = wrong
+        .iter()
+        .map(|d| format!("{}:{} {}", d.line, d.column, d.message))
+        .collect();
     assert_eq!(
         found,
         ["3:12 the template makes `web:`, which is not the name of an image: its tag is empty"]

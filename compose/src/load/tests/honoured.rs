@@ -10,38 +10,134 @@ fn spec(keys: &str) -> v1::ServiceSpec {
 }
 
 fn found_in(keys: &str) -> Vec<String> {
-    found(&request(&format!("services:\n  web:\n    image: web:1\n{}", indented(keys))))
+    found(&request(&format!(
+        "services:\n  web:\n    image: web:1\n{}",
+        indented(keys)
+    )))
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).into(), (*value).into()))
+        .collect()
 }
 
 #[test]
 fn limits_of_both_spellings() {
     for (yaml, expected) in [
-        ("cpus: 0.5", v1::Resources { nano_cpus: Some(500_000_000), ..Default::default() }),
-        ("cpus: \"1.25\"", v1::Resources { nano_cpus: Some(1_250_000_000), ..Default::default() }),
-        ("mem_limit: 64m", v1::Resources { memory: Some(64 << 20), ..Default::default() }),
-        ("mem_limit: 1048576", v1::Resources { memory: Some(1 << 20), ..Default::default() }),
-        ("mem_reservation: 1gb", v1::Resources { reserved_memory: Some(1 << 30), ..Default::default() }),
-        ("memswap_limit: -1", v1::Resources { memory_swap: Some(-1), ..Default::default() }),
-        ("mem_swappiness: 0", v1::Resources { memory_swappiness: Some(0), ..Default::default() }),
-        ("pids_limit: -1", v1::Resources { pids: Some(-1), ..Default::default() }),
-        ("cpu_period: 100ms", v1::Resources { cpu_period: Some(100_000), ..Default::default() }),
-        ("cpu_quota: 50000", v1::Resources { cpu_quota: Some(50_000), ..Default::default() }),
+        (
+            "cpus: 0.5",
+            v1::Resources {
+                nano_cpus: Some(500_000_000),
+                ..Default::default()
+            },
+        ),
+        (
+            "cpus: \"1.25\"",
+            v1::Resources {
+                nano_cpus: Some(1_250_000_000),
+                ..Default::default()
+            },
+        ),
+        (
+            "mem_limit: 64m",
+            v1::Resources {
+                memory: Some(64 << 20),
+                ..Default::default()
+            },
+        ),
+        (
+            "mem_limit: 1048576",
+            v1::Resources {
+                memory: Some(1 << 20),
+                ..Default::default()
+            },
+        ),
+        (
+            "mem_reservation: 1gb",
+            v1::Resources {
+                reserved_memory: Some(1 << 30),
+                ..Default::default()
+            },
+        ),
+        (
+            "memswap_limit: -1",
+            v1::Resources {
+                memory_swap: Some(-1),
+                ..Default::default()
+            },
+        ),
+        (
+            "mem_swappiness: 0",
+            v1::Resources {
+                memory_swappiness: Some(0),
+                ..Default::default()
+            },
+        ),
+        (
+            "pids_limit: -1",
+            v1::Resources {
+                pids: Some(-1),
+                ..Default::default()
+            },
+        ),
+        (
+            "cpu_period: 100ms",
+            v1::Resources {
+                cpu_period: Some(100_000),
+                ..Default::default()
+            },
+        ),
+        (
+            "cpu_quota: 50000",
+            v1::Resources {
+                cpu_quota: Some(50_000),
+                ..Default::default()
+            },
+        ),
         (
             "cpu_rt_runtime: \"400ms\"",
-            v1::Resources { cpu_realtime_runtime: Some(400_000), ..Default::default() },
+            v1::Resources {
+                cpu_realtime_runtime: Some(400_000),
+                ..Default::default()
+            },
         ),
         (
             "cpu_rt_period: \"1400us\"",
-            v1::Resources { cpu_realtime_period: Some(1_400), ..Default::default() },
+            v1::Resources {
+                cpu_realtime_period: Some(1_400),
+                ..Default::default()
+            },
         ),
-        ("cpu_shares: 73", v1::Resources { cpu_shares: Some(73), ..Default::default() }),
-        ("cpuset: 0-3,5", v1::Resources { cpuset: "0-3,5".into(), ..Default::default() }),
-        ("oom_kill_disable: true", v1::Resources { oom_kill_disable: Some(true), ..Default::default() }),
-        ("oom_score_adj: -500", v1::Resources { oom_score_adj: Some(-500), ..Default::default() }),
+        (
+            "cpu_shares: 73",
+            v1::Resources {
+                cpu_shares: Some(73),
+                ..Default::default()
+            },
+        ),
+        (
+            "cpuset: 0-3,5",
+            v1::Resources {
+                cpuset: "0-3,5".into(),
+                ..Default::default()
+            },
+        ),
+        (
+            "oom_kill_disable: true",
+            v1::Resources {
+                oom_kill_disable: Some(true),
+                ..Default::default()
+            },
+        ),
+        (
+            "oom_score_adj: -500",
+            v1::Resources {
+                oom_score_adj: Some(-500),
+                ..Default::default()
+            },
+        ),
         (
             "deploy: {resources: {limits: {cpus: '0.25', memory: 50M, pids: 9}, reservations: {cpus: 2, memory: 20M}}}",
             v1::Resources {
@@ -57,7 +153,10 @@ fn limits_of_both_spellings() {
         assert_eq!(spec(yaml).resources, Some(expected), "{yaml}");
     }
     assert_eq!(spec("mem_limit: 0").resources, None);
-    assert_eq!(found_in("oom_score_adj: 2000"), ["error 4:20 2000 is not between -1000 and 1000"]);
+    assert_eq!(
+        found_in("oom_score_adj: 2000"),
+        ["error 4:20 2000 is not between -1000 and 1000"]
+    );
 }
 
 #[test]
@@ -66,14 +165,21 @@ fn block_devices() {
          device_read_bps: [{path: /dev/sdb, rate: 12mb}]\n  device_write_iops: [{path: /dev/sdb, rate: 30}]";
     let block = spec(yaml).resources.unwrap().block_io.unwrap();
     assert_eq!(block.weight, Some(300));
-    assert_eq!(block.weight_devices, [v1::DeviceValue { path: "/dev/sda".into(), value: 400 }]);
+    assert_eq!(
+        block.weight_devices,
+        [v1::DeviceValue {
+            path: "/dev/sda".into(),
+            value: 400
+        }]
+    );
     assert_eq!(block.read_bps[0].value, 12 << 20);
     assert_eq!(block.write_iops[0].value, 30);
 }
 
 #[test]
 fn limits_per_process() {
-    let limits = spec("ulimits: {nproc: 65535, nofile: {soft: 20000, hard: 40000}, memlock: -1}").ulimits;
+    let limits =
+        spec("ulimits: {nproc: 65535, nofile: {soft: 20000, hard: 40000}, memlock: -1}").ulimits;
     let limit = |soft, hard| v1::Ulimit { soft, hard };
     assert_eq!(limits["nproc"], limit(65535, 65535));
     assert_eq!(limits["nofile"], limit(20000, 40000));
@@ -95,21 +201,38 @@ fn the_host() {
     );
     assert!(of.privileged);
     assert_eq!(of.group_add, ["mail", "1000"]);
-    assert_eq!(of.security_opt, ["no-new-privileges:true", "seccomp=unconfined"]);
+    assert_eq!(
+        of.security_opt,
+        ["no-new-privileges:true", "seccomp=unconfined"]
+    );
     assert_eq!(of.device_cgroup_rules, ["c 1:3 mr"]);
     assert_eq!(of.sysctls, pairs(&[("net.core.somaxconn", "1024")]));
     assert_eq!(of.storage_opt, pairs(&[("size", "1G")]));
     assert_eq!(of.annotations, pairs(&[("a", "b")]));
-    assert_eq!((of.runtime.as_str(), of.platform.as_str()), ("runc", "linux/amd64"));
-    assert_eq!(of.shm_size, Some(2 << 30));
-    assert_eq!((of.cgroup.as_str(), of.cgroup_parent.as_str()), ("private", "m"));
     assert_eq!(
-        (of.userns.as_str(), of.uts.as_str(), of.pid.as_str(), of.ipc.as_str()),
+        (of.runtime.as_str(), of.platform.as_str()),
+        ("runc", "linux/amd64")
+    );
+    assert_eq!(of.shm_size, Some(2 << 30));
+    assert_eq!(
+        (of.cgroup.as_str(), of.cgroup_parent.as_str()),
+        ("private", "m")
+    );
+    assert_eq!(
+        (
+            of.userns.as_str(),
+            of.uts.as_str(),
+            of.pid.as_str(),
+            of.ipc.as_str()
+        ),
         ("host", "host", "host", "shareable")
     );
     let logging = of.logging.unwrap();
     assert_eq!(logging.driver, "syslog");
-    assert_eq!(logging.options, pairs(&[("syslog-address", "tcp://10.0.0.1:1"), ("n", "3")]));
+    assert_eq!(
+        logging.options,
+        pairs(&[("syslog-address", "tcp://10.0.0.1:1"), ("n", "3")])
+    );
     assert_eq!(spec("ipc: private").ipc, "");
     assert_eq!(found_in("pid: mine"), ["error 4:10 `pid` cannot be `mine`"]);
     assert_eq!(
@@ -137,14 +260,26 @@ fn devices_and_requests_for_them() {
             device("vendor.com/class=gpu0", "", "rwm"),
         ]
     );
-    let all = v1::DeviceRequest { count: -1, capabilities: vec!["gpu".into()], ..Default::default() };
-    assert_eq!(spec("gpus: all").device_requests, std::slice::from_ref(&all));
+    let all = v1::DeviceRequest {
+        count: -1,
+        capabilities: vec!["gpu".into()],
+        ..Default::default()
+    };
+    assert_eq!(
+        spec("gpus: all").device_requests,
+        std::slice::from_ref(&all)
+    );
     let reserved = |device: &str| {
-        spec(&format!("deploy: {{resources: {{reservations: {{devices: [{device}]}}}}}}")).device_requests
+        spec(&format!(
+            "deploy: {{resources: {{reservations: {{devices: [{device}]}}}}}}"
+        ))
+        .device_requests
     };
     assert_eq!(reserved("{capabilities: [gpu]}"), [all]);
     assert_eq!(
-        reserved("{driver: nvidia, device_ids: ['0', '3'], capabilities: [gpu, utility], options: {v: 1}}"),
+        reserved(
+            "{driver: nvidia, device_ids: ['0', '3'], capabilities: [gpu, utility], options: {v: 1}}"
+        ),
         [v1::DeviceRequest {
             driver: "nvidia".into(),
             count: 0,
@@ -161,7 +296,14 @@ fn networks_become_names() {
          db: {image: x, networks: [a]}\n  other: {image: x, networks: [a]}\nnetworks: {a: {driver: bridge}}\n";
     let project = project(text);
     let aliases = |name: &str| {
-        project.services.iter().find(|service| service.spec.name == name).unwrap().spec.aliases.clone()
+        project
+            .services
+            .iter()
+            .find(|service| service.spec.name == name)
+            .unwrap()
+            .spec
+            .aliases
+            .clone()
     };
     assert_eq!(aliases("web"), ["shop-web", "www"]);
     assert_eq!(aliases("db"), ["database"]);
@@ -195,7 +337,10 @@ fn network_modes() {
     assert_eq!(spec("network_mode: host").network_mode, "host");
     assert_eq!(spec("network_mode: none").network_mode, "none");
     assert_eq!(spec("network_mode: bridge").network_mode, "");
-    assert_eq!(spec("network_mode: container:box").network_mode, "container:box");
+    assert_eq!(
+        spec("network_mode: container:box").network_mode,
+        "container:box"
+    );
     assert_eq!(
         found_in("network_mode: mynet"),
         ["error 4:19 `mynet` is a network of one engine, which a machine does not have"]
@@ -231,8 +376,14 @@ fn restarts() {
         (spec.restart(), spec.restart_attempts)
     };
     assert_eq!(of("restart: on-failure:3"), (OnFailure, 3));
-    assert_eq!(of("deploy: {restart_policy: {condition: on-failure, max_attempts: 5}}"), (OnFailure, 5));
-    assert_eq!(of("restart: \"no\"\ndeploy: {restart_policy: {condition: any}}"), (Always, 0));
+    assert_eq!(
+        of("deploy: {restart_policy: {condition: on-failure, max_attempts: 5}}"),
+        (OnFailure, 5)
+    );
+    assert_eq!(
+        of("restart: \"no\"\ndeploy: {restart_policy: {condition: any}}"),
+        (Always, 0)
+    );
     assert_eq!(of("deploy: {restart_policy: {condition: none}}"), (No, 0));
 }
 
@@ -284,7 +435,10 @@ fn hooks() {
         }]
     );
     assert_eq!(of.pre_stop[0].command, ["./flush.sh", "now"]);
-    assert_eq!(found_in("pre_stop: [{user: root}]"), ["error 4:16 a hook of `pre_stop` has no `command`"]);
+    assert_eq!(
+        found_in("pre_stop: [{user: root}]"),
+        ["error 4:16 a hook of `pre_stop` has no `command`"]
+    );
 }
 
 #[test]
@@ -294,14 +448,26 @@ fn mounts_with_options() {
         "{type: bind, source: /a, target: /b, bind: {propagation: rslave, create_host_path: false, recursive: readonly, selinux: Z}}",
     );
     assert_eq!(
-        (bind.propagation.as_str(), bind.create_host_path, bind.recursive.as_str(), bind.selinux.as_str()),
+        (
+            bind.propagation.as_str(),
+            bind.create_host_path,
+            bind.recursive.as_str(),
+            bind.selinux.as_str()
+        ),
         ("rslave", Some(false), "readonly", "Z")
     );
     assert_eq!(mount("\"/a:/b:ro,z\"").selinux, "z");
-    let volume = mount("{type: volume, target: /b, volume: {nocopy: true, subpath: s, labels: {a: b}}}");
-    assert_eq!((volume.nocopy, volume.subpath.as_str(), volume.labels), (true, "s", pairs(&[("a", "b")])));
+    let volume =
+        mount("{type: volume, target: /b, volume: {nocopy: true, subpath: s, labels: {a: b}}}");
+    assert_eq!(
+        (volume.nocopy, volume.subpath.as_str(), volume.labels),
+        (true, "s", pairs(&[("a", "b")]))
+    );
     let tmpfs = mount("{type: tmpfs, target: /b, tmpfs: {size: 10m, mode: 0o1770}}");
-    assert_eq!((tmpfs.tmpfs_size, tmpfs.tmpfs_mode), (Some(10 << 20), Some(0o1770)));
+    assert_eq!(
+        (tmpfs.tmpfs_size, tmpfs.tmpfs_mode),
+        (Some(10 << 20), Some(0o1770))
+    );
     let image = mount("{type: image, source: alpine, target: /b, image: {subpath: etc}}");
     assert_eq!(
         (image.kind(), image.source.as_str(), image.subpath.as_str()),
@@ -320,7 +486,10 @@ fn mounts_of_other_services() {
         .iter()
         .map(|m| (m.source.as_str(), m.target.as_str(), m.read_only))
         .collect();
-    assert_eq!(mounts, [("shop_own", "/x", false), ("shop_data", "/data", true)]);
+    assert_eq!(
+        mounts,
+        [("shop_own", "/x", false), ("shop_data", "/data", true)]
+    );
     assert!(
         found(&request(text)).contains(
             &"warning 3:53 the mount at `/anonymous` of `a` is not taken over: it has no name that two services could share".to_owned()
@@ -354,18 +523,46 @@ fn what_travels() {
     assert_eq!(
         seen,
         [
-            ("./conf", "/etc/conf", &LocalSource::Bind("/srv/shop/conf".into()), false),
-            ("~/data", "/data", &LocalSource::Bind("/home/me/data".into()), false),
-            ("config site", "/site", &LocalSource::Path("/srv/shop/site.conf".into()), false),
-            ("config motd", "/etc/motd", &LocalSource::Content("hi $you".into()), false),
-            ("secret password", "/run/secrets/password", &LocalSource::Variable("PASSWORD".into()), true),
+            (
+                "./conf",
+                "/etc/conf",
+                &LocalSource::Bind("/srv/shop/conf".into()),
+                false
+            ),
+            (
+                "~/data",
+                "/data",
+                &LocalSource::Bind("/home/me/data".into()),
+                false
+            ),
+            (
+                "config site",
+                "/site",
+                &LocalSource::Path("/srv/shop/site.conf".into()),
+                false
+            ),
+            (
+                "config motd",
+                "/etc/motd",
+                &LocalSource::Content("hi $you".into()),
+                false
+            ),
+            (
+                "secret password",
+                "/run/secrets/password",
+                &LocalSource::Variable("PASSWORD".into()),
+                true
+            ),
             ("secret token", "/run/secrets/tok", &command, true),
             ("secret token", "", &command, true),
         ]
     );
     assert!(service.local[0].read_only_said && !service.local[1].read_only_said);
     let motd = &service.local[3];
-    assert_eq!((motd.uid, motd.gid, motd.mode, motd.line), (Some(5), Some(6), Some(0o440), 6));
+    assert_eq!(
+        (motd.uid, motd.gid, motd.mode, motd.line),
+        (Some(5), Some(6), Some(0o440), 6)
+    );
     assert_eq!(service.local[6].variable.as_deref(), Some("TOKEN"));
 }
 
@@ -394,18 +591,30 @@ fn contents_that_nobody_has() {
 #[test]
 fn uncloud_ports() {
     let port = |yaml: &str| spec(&format!("x-ports: [\"{yaml}\"]")).ports.remove(0);
-    let expected = |container_port, published_port, host_ip: &str, protocol: v1::Protocol| v1::PortSpec {
-        container_port,
-        published_port,
-        host_ip: host_ip.into(),
-        protocol: protocol.into(),
-        ..Default::default()
-    };
-    assert_eq!(port("8080:80@host"), expected(80, 8080, "", v1::Protocol::Tcp));
-    assert_eq!(port("10.0.0.1:53:53/udp@host"), expected(53, 53, "10.0.0.1", v1::Protocol::Udp));
-    assert_eq!(port("[::1]:53:53@host"), expected(53, 53, "::1", v1::Protocol::Tcp));
+    let expected =
+        |container_port, published_port, host_ip: &str, protocol: v1::Protocol| v1::PortSpec {
+            container_port,
+            published_port,
+            host_ip: host_ip.into(),
+            protocol: protocol.into(),
+            ..Default::default()
+        };
     assert_eq!(
-        found_in("x-ports: [\"app.example.com:8000/https\", \"x@host\", \"0:1@host\", \"nonsense\"]"),
+        port("8080:80@host"),
+        expected(80, 8080, "", v1::Protocol::Tcp)
+    );
+    assert_eq!(
+        port("10.0.0.1:53:53/udp@host"),
+        expected(53, 53, "10.0.0.1", v1::Protocol::Udp)
+    );
+    assert_eq!(
+        port("[::1]:53:53@host"),
+        expected(53, 53, "::1", v1::Protocol::Tcp)
+    );
+    assert_eq!(
+        found_in(
+            "x-ports: [\"app.example.com:8000/https\", \"x@host\", \"0:1@host\", \"nonsense\"]"
+        ),
         [
             "warning 4:15 `app.example.com:8000/https` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine",
             "error 4:45 `x@host` is not a port of the machine",
@@ -424,9 +633,18 @@ fn uncloud_ingress_is_read_and_said_to_be_without_effect() {
                 "warning 4:15 `8000` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine",
             ],
         ),
-        ("x-ports: [\"app:8000\"]", vec!["error 4:15 `app` is not a host name"]),
-        ("x-ports: [\"8000/tcp\"]", vec!["error 4:15 `8000/tcp`: an ingress serves HTTP, not TCP"]),
-        ("x-ports: [\"8000/smtp\"]", vec!["error 4:15 `8000/smtp`: `smtp` is no protocol of a port"]),
+        (
+            "x-ports: [\"app:8000\"]",
+            vec!["error 4:15 `app` is not a host name"],
+        ),
+        (
+            "x-ports: [\"8000/tcp\"]",
+            vec!["error 4:15 `8000/tcp`: an ingress serves HTTP, not TCP"],
+        ),
+        (
+            "x-ports: [\"8000/smtp\"]",
+            vec!["error 4:15 `8000/smtp`: `smtp` is no protocol of a port"],
+        ),
         (
             "x-caddy: \"app.example.com { reverse_proxy }\"",
             vec!["warning 4:5 `x-caddy` is not honoured: there is no ingress yet"],
@@ -472,15 +690,21 @@ fn uncloud_pre_deploy() {
         }
     );
     assert_eq!(
-        spec("x-pre_deploy: {command: \"sh -c 'x y'\"}").pre_deploy.unwrap().command,
+        spec("x-pre_deploy: {command: \"sh -c 'x y'\"}")
+            .pre_deploy
+            .unwrap()
+            .command,
         ["sh", "-c", "x y"]
     );
     assert_eq!(
         found_in("x-pre_deploy: {comand: x}"),
-        ["error 4:20 unknown key `comand` in `x-pre_deploy`", "error 4:19 `x-pre_deploy` has no `command`",]
-            .map(String::from)
-            .into_iter()
-            .rev()
-            .collect::<Vec<_>>()
+        [
+            "error 4:20 unknown key `comand` in `x-pre_deploy`",
+            "error 4:19 `x-pre_deploy` has no `command`",
+        ]
+        .map(String::from)
+        .into_iter()
+        .rev()
+        .collect::<Vec<_>>()
     );
 }

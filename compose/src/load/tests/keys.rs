@@ -1,11 +1,15 @@
 //! Each form of each key that is honoured.
 
-use v1::{DependencyCondition, MountKind, Protocol, PullPolicy, RestartPolicy, ServiceMode, UpdateOrder};
+use v1::{
+    DependencyCondition, MountKind, Protocol, PullPolicy, RestartPolicy, ServiceMode, UpdateOrder,
+};
 
 use super::*;
 
 fn list(values: &[&str]) -> v1::StringList {
-    v1::StringList { values: strings(values) }
+    v1::StringList {
+        values: strings(values),
+    }
 }
 
 #[test]
@@ -25,8 +29,14 @@ fn a_service_that_says_nothing_more_has_the_defaults() {
 #[test]
 fn command_and_entrypoint() {
     for (yaml, expected) in [
-        ("command: sh -c \"echo 'a b'\"", Some(list(&["sh", "-c", "echo 'a b'"]))),
-        ("command: [\"sh\", \"-c\", \"x y\"]", Some(list(&["sh", "-c", "x y"]))),
+        (
+            "command: sh -c \"echo 'a b'\"",
+            Some(list(&["sh", "-c", "echo 'a b'"])),
+        ),
+        (
+            "command: [\"sh\", \"-c\", \"x y\"]",
+            Some(list(&["sh", "-c", "x y"])),
+        ),
         ("command:\n  - a\n  - b", Some(list(&["a", "b"]))),
         ("command: \"\"", Some(list(&[]))),
         ("command: []", Some(list(&[]))),
@@ -42,7 +52,14 @@ fn command_and_entrypoint() {
 
 #[test]
 fn environment_as_mapping_and_as_list() {
-    let expected = map(&[("A", "1"), ("B", "x=y"), ("C", ""), ("D", "true"), ("E", "1.5"), ("F", "511")]);
+    let expected = map(&[
+        ("A", "1"),
+        ("B", "x=y"),
+        ("C", ""),
+        ("D", "true"),
+        ("E", "1.5"),
+        ("F", "511"),
+    ]);
     let as_map = "environment:\n  A: 1\n  B: x=y\n  C: ''\n  D: true\n  E: 1.50\n  F: 0777\n  G:\n";
     let as_list = "environment:\n- A=1\n- B=x=y\n- C=\n- D=true\n- E=1.5\n- F=511\n- G";
     assert_eq!(spec(as_map).environment, expected);
@@ -51,12 +68,22 @@ fn environment_as_mapping_and_as_list() {
 
 #[test]
 fn a_variable_without_value_comes_from_where_uc_runs() {
-    for yaml in ["[FROM_ENV, FROM_DOTENV, NOWHERE]", "{FROM_ENV: , FROM_DOTENV: null, NOWHERE: }"] {
+    for yaml in [
+        "[FROM_ENV, FROM_DOTENV, NOWHERE]",
+        "{FROM_ENV: , FROM_DOTENV: null, NOWHERE: }",
+    ] {
         let text = format!("services:\n  web:\n    image: x\n    environment: {yaml}\n");
         let mut request = with_environment(request(&text), &[("FROM_ENV", "1"), ("OTHER", "no")]);
-        request.dotenv = vec![SourceFile { path: ".env".into(), text: "FROM_DOTENV=2\nFROM_ENV=no".into() }];
+        request.dotenv = vec![SourceFile {
+            path: ".env".into(),
+            text: "FROM_DOTENV=2\nFROM_ENV=no".into(),
+        }];
         let environment = &project_of(&request).services[0].spec.environment;
-        assert_eq!(*environment, map(&[("FROM_ENV", "1"), ("FROM_DOTENV", "2")]), "{yaml}");
+        assert_eq!(
+            *environment,
+            map(&[("FROM_ENV", "1"), ("FROM_DOTENV", "2")]),
+            "{yaml}"
+        );
     }
 }
 
@@ -74,16 +101,34 @@ fn ports_short_and_long() {
         ("[\"80\"]", vec![port(80, 0, "", Protocol::Tcp)]),
         ("[\"8080:80\"]", vec![port(80, 8080, "", Protocol::Tcp)]),
         ("[8080:80/udp]", vec![port(80, 8080, "", Protocol::Udp)]),
-        ("[\"127.0.0.1:8080:80\"]", vec![port(80, 8080, "127.0.0.1", Protocol::Tcp)]),
-        ("[\"[::1]:8080:80\"]", vec![port(80, 8080, "::1", Protocol::Tcp)]),
-        ("[\"81-82:91-92\"]", vec![port(91, 81, "", Protocol::Tcp), port(92, 82, "", Protocol::Tcp)]),
+        (
+            "[\"127.0.0.1:8080:80\"]",
+            vec![port(80, 8080, "127.0.0.1", Protocol::Tcp)],
+        ),
+        (
+            "[\"[::1]:8080:80\"]",
+            vec![port(80, 8080, "::1", Protocol::Tcp)],
+        ),
+        (
+            "[\"81-82:91-92\"]",
+            vec![
+                port(91, 81, "", Protocol::Tcp),
+                port(92, 82, "", Protocol::Tcp),
+            ],
+        ),
         ("[{target: 80}]", vec![port(80, 0, "", Protocol::Tcp)]),
         (
             "[{target: 80, published: 81, host_ip: 10.0.0.1, protocol: udp, mode: host, name: web, app_protocol: http}]",
             vec![port(80, 81, "10.0.0.1", Protocol::Udp)],
         ),
-        ("[{target: \"80\", published: \"81\"}]", vec![port(80, 81, "", Protocol::Tcp)]),
-        ("[\"80:80\", \"80:80\"]", vec![port(80, 80, "", Protocol::Tcp)]),
+        (
+            "[{target: \"80\", published: \"81\"}]",
+            vec![port(80, 81, "", Protocol::Tcp)],
+        ),
+        (
+            "[\"80:80\", \"80:80\"]",
+            vec![port(80, 80, "", Protocol::Tcp)],
+        ),
     ] {
         assert_eq!(spec(&format!("ports: {yaml}")).ports, expected, "{yaml}");
     }
@@ -92,8 +137,18 @@ fn ports_short_and_long() {
 #[test]
 fn ranges_for_one_port_and_sctp() {
     let ports = spec("ports: [\"9000-9002:90\", \"91/sctp\"]").ports;
-    assert_eq!((ports[0].published_port, ports[0].published_last, ports[0].container_port), (9000, 9002, 90));
-    assert_eq!((ports[1].container_port, ports[1].protocol()), (91, Protocol::Sctp));
+    assert_eq!(
+        (
+            ports[0].published_port,
+            ports[0].published_last,
+            ports[0].container_port
+        ),
+        (9000, 9002, 90)
+    );
+    assert_eq!(
+        (ports[1].container_port, ports[1].protocol()),
+        (91, Protocol::Sctp)
+    );
 }
 
 /// A file with this mount, and volumes of all kinds.
@@ -103,7 +158,10 @@ fn mounts(yaml: &str) -> Vec<(MountKind, String, String, bool)> {
          volumes:\n  data:\n  named: {{name: outside}}\n  theirs: {{external: true}}\n  old: {{external: {{name: older}}}}\n"
     );
     let mounts = project(&text).services[0].spec.mounts.clone();
-    mounts.into_iter().map(|m| (m.kind(), m.source, m.target, m.read_only)).collect()
+    mounts
+        .into_iter()
+        .map(|m| (m.kind(), m.source, m.target, m.read_only))
+        .collect()
 }
 
 #[test]
@@ -112,14 +170,38 @@ fn mounts_short_and_long() {
         vec![(kind, source.to_owned(), target.to_owned(), read_only)]
     };
     for (yaml, expected) in [
-        ("[\"data:/d\"]", mount(MountKind::Volume, "shop_data", "/d", false)),
-        ("[\"data:/d:ro\"]", mount(MountKind::Volume, "shop_data", "/d", true)),
-        ("[\"data:/d/:rw\"]", mount(MountKind::Volume, "shop_data", "/d", false)),
-        ("[\"named:/d\"]", mount(MountKind::Volume, "outside", "/d", false)),
-        ("[\"theirs:/d\"]", mount(MountKind::Volume, "theirs", "/d", false)),
-        ("[\"old:/d\"]", mount(MountKind::Volume, "older", "/d", false)),
-        ("[\"/srv/x:/d\"]", mount(MountKind::Bind, "/srv/x", "/d", false)),
-        ("[\"/srv/x:/d:ro,cached\"]", mount(MountKind::Bind, "/srv/x", "/d", true)),
+        (
+            "[\"data:/d\"]",
+            mount(MountKind::Volume, "shop_data", "/d", false),
+        ),
+        (
+            "[\"data:/d:ro\"]",
+            mount(MountKind::Volume, "shop_data", "/d", true),
+        ),
+        (
+            "[\"data:/d/:rw\"]",
+            mount(MountKind::Volume, "shop_data", "/d", false),
+        ),
+        (
+            "[\"named:/d\"]",
+            mount(MountKind::Volume, "outside", "/d", false),
+        ),
+        (
+            "[\"theirs:/d\"]",
+            mount(MountKind::Volume, "theirs", "/d", false),
+        ),
+        (
+            "[\"old:/d\"]",
+            mount(MountKind::Volume, "older", "/d", false),
+        ),
+        (
+            "[\"/srv/x:/d\"]",
+            mount(MountKind::Bind, "/srv/x", "/d", false),
+        ),
+        (
+            "[\"/srv/x:/d:ro,cached\"]",
+            mount(MountKind::Bind, "/srv/x", "/d", true),
+        ),
         ("[\"/d\"]", mount(MountKind::Volume, "", "/d", false)),
         (
             "[{type: volume, source: data, target: /d, read_only: true}]",
@@ -129,8 +211,14 @@ fn mounts_short_and_long() {
             "[{type: bind, source: /srv/x, target: /d, bind: {create_host_path: true}}]",
             mount(MountKind::Bind, "/srv/x", "/d", false),
         ),
-        ("[{type: tmpfs, target: /d}]", mount(MountKind::Tmpfs, "", "/d", false)),
-        ("[\"data:/d\", \"theirs:/d\"]", mount(MountKind::Volume, "theirs", "/d", false)),
+        (
+            "[{type: tmpfs, target: /d}]",
+            mount(MountKind::Tmpfs, "", "/d", false),
+        ),
+        (
+            "[\"data:/d\", \"theirs:/d\"]",
+            mount(MountKind::Volume, "theirs", "/d", false),
+        ),
     ] {
         assert_eq!(mounts(yaml), expected, "{yaml}");
     }
@@ -140,9 +228,16 @@ fn mounts_short_and_long() {
 fn tmpfs_as_string_and_list() {
     for yaml in ["tmpfs: /run", "tmpfs: [/run]"] {
         let mounts = spec(yaml).mounts;
-        assert_eq!((mounts[0].kind(), mounts[0].target.as_str()), (MountKind::Tmpfs, "/run"), "{yaml}");
+        assert_eq!(
+            (mounts[0].kind(), mounts[0].target.as_str()),
+            (MountKind::Tmpfs, "/run"),
+            "{yaml}"
+        );
     }
-    assert_eq!(spec("tmpfs: /run:size=64m,noexec").mounts[0].tmpfs_options, ["size=64m", "noexec"]);
+    assert_eq!(
+        spec("tmpfs: /run:size=64m,noexec").mounts[0].tmpfs_options,
+        ["size=64m", "noexec"]
+    );
 }
 
 #[test]
@@ -160,8 +255,14 @@ fn volumes_that_are_used_are_there_with_their_full_names() {
     assert_eq!(
         project.volumes,
         [
-            v1::VolumeSpec { external: true, ..volume("outside") },
-            v1::VolumeSpec { labels: map(&[("a", "b")]), ..volume("shop_data") },
+            v1::VolumeSpec {
+                external: true,
+                ..volume("outside")
+            },
+            v1::VolumeSpec {
+                labels: map(&[("a", "b")]),
+                ..volume("shop_data")
+            },
             v1::VolumeSpec {
                 driver: "local".into(),
                 driver_opts: map(&[("type", "nfs"), ("o", "addr=10.0.0.1"), ("n", "5")]),
@@ -173,9 +274,16 @@ fn volumes_that_are_used_are_there_with_their_full_names() {
 
 #[test]
 fn healthchecks() {
-    let test = |yaml: &str| spec(&format!("healthcheck: {yaml}")).healthcheck.map(|check| check.test);
+    let test = |yaml: &str| {
+        spec(&format!("healthcheck: {yaml}"))
+            .healthcheck
+            .map(|check| check.test)
+    };
     for (yaml, expected) in [
-        ("{test: curl -f x || exit 1}", &["CMD-SHELL", "curl -f x || exit 1"][..]),
+        (
+            "{test: curl -f x || exit 1}",
+            &["CMD-SHELL", "curl -f x || exit 1"][..],
+        ),
         ("{test: [CMD, curl, x]}", &["CMD", "curl", "x"]),
         ("{test: [CMD-SHELL, curl x]}", &["CMD-SHELL", "curl x"]),
         ("{test: [NONE]}", &["NONE"]),
@@ -192,7 +300,12 @@ fn healthchecks() {
     .healthcheck
     .unwrap();
     assert_eq!(
-        (check.interval_ms, check.timeout_ms, check.retries, check.start_period_ms),
+        (
+            check.interval_ms,
+            check.timeout_ms,
+            check.retries,
+            check.start_period_ms
+        ),
         (Some(90_000), Some(500), Some(4), Some(3_600_000))
     );
 }
@@ -204,20 +317,36 @@ fn dependencies_as_list_and_mapping() {
             "services:\n  web:\n    image: x\n    depends_on: {yaml}\n  db: {{image: x}}\n  cache: {{image: x}}\n  \
              off: {{image: x, profiles: [p]}}\n"
         );
-        let web = project(&text).services.into_iter().find(|service| service.spec.name == "web").unwrap();
-        web.spec.depends_on.into_iter().map(|d| (d.condition(), d.service)).collect::<Vec<_>>()
+        let web = project(&text)
+            .services
+            .into_iter()
+            .find(|service| service.spec.name == "web")
+            .unwrap();
+        web.spec
+            .depends_on
+            .into_iter()
+            .map(|d| (d.condition(), d.service))
+            .collect::<Vec<_>>()
     };
     let started = |name: &str| (DependencyCondition::Started, name.to_owned());
     assert_eq!(conditions("[db, cache]"), [started("cache"), started("db")]);
-    assert_eq!(conditions("{db: {condition: service_started}}"), [started("db")]);
+    assert_eq!(
+        conditions("{db: {condition: service_started}}"),
+        [started("db")]
+    );
     assert_eq!(
         conditions(
             "{db: {condition: service_healthy}, cache: {condition: service_completed_successfully, required: true}}"
         ),
-        [(DependencyCondition::Completed, "cache".into()), (DependencyCondition::Healthy, "db".into())]
+        [
+            (DependencyCondition::Completed, "cache".into()),
+            (DependencyCondition::Healthy, "db".into())
+        ]
     );
     assert_eq!(
-        conditions("{off: {condition: service_started, required: false}, db: {condition: service_started}}"),
+        conditions(
+            "{off: {condition: service_started, required: false}, db: {condition: service_started}}"
+        ),
         [started("db")]
     );
 }
@@ -226,8 +355,17 @@ fn dependencies_as_list_and_mapping() {
 fn links_and_shared_namespaces_imply_dependencies() {
     let text = "services:\n  web: {image: x, links: [\"db:database\"], network_mode: \"service:cache\"}\n  db: {image: x}\n  cache: {image: x}\n";
     let project = project(text);
-    let web = project.services.iter().find(|service| service.spec.name == "web").unwrap();
-    let names: Vec<_> = web.spec.depends_on.iter().map(|d| d.service.as_str()).collect();
+    let web = project
+        .services
+        .iter()
+        .find(|service| service.spec.name == "web")
+        .unwrap();
+    let names: Vec<_> = web
+        .spec
+        .depends_on
+        .iter()
+        .map(|d| d.service.as_str())
+        .collect();
     assert_eq!(names, ["cache", "db"]);
 }
 
@@ -237,18 +375,33 @@ fn mode_and_number() {
         let spec = spec(yaml);
         (spec.mode(), spec.replicas)
     };
-    assert_eq!(number("deploy: {replicas: 3}"), (ServiceMode::Replicated, 3));
-    assert_eq!(number("deploy: {replicas: \"3\", mode: replicated}"), (ServiceMode::Replicated, 3));
-    assert_eq!(number("deploy: {replicas: 0}"), (ServiceMode::Replicated, 0));
+    assert_eq!(
+        number("deploy: {replicas: 3}"),
+        (ServiceMode::Replicated, 3)
+    );
+    assert_eq!(
+        number("deploy: {replicas: \"3\", mode: replicated}"),
+        (ServiceMode::Replicated, 3)
+    );
+    assert_eq!(
+        number("deploy: {replicas: 0}"),
+        (ServiceMode::Replicated, 0)
+    );
     assert_eq!(number("scale: 2"), (ServiceMode::Replicated, 2));
-    assert_eq!(number("scale: 2\ndeploy: {replicas: 2}"), (ServiceMode::Replicated, 2));
+    assert_eq!(
+        number("scale: 2\ndeploy: {replicas: 2}"),
+        (ServiceMode::Replicated, 2)
+    );
     assert_eq!(number("deploy: {mode: global}"), (ServiceMode::Global, 1));
     assert_eq!(number("deploy:"), (ServiceMode::Replicated, 1));
     assert_eq!(
         found_in("scale: 2\ndeploy: {replicas: 3}"),
         ["error 4:12 `scale` says 2 and `deploy.replicas` says 3"]
     );
-    assert_eq!(found_in("scale: -1"), ["error 4:12 -1 is no number of replicas"]);
+    assert_eq!(
+        found_in("scale: -1"),
+        ["error 4:12 -1 is no number of replicas"]
+    );
     assert_eq!(
         found_in("deploy: {mode: global-job}"),
         ["error 4:20 mode `global-job` is refused: a service here runs until it is removed"]
@@ -289,8 +442,14 @@ fn simple_keys() {
         ..v1::ServiceSpec::default()
     };
     assert_eq!(spec, expected);
-    assert_eq!(self::spec("labels: [a=b, c, d=e=f]").labels, map(&[("a", "b"), ("c", ""), ("d", "e=f")]));
-    assert_eq!(self::spec("x-machines: [one, two]").machines, strings(&["one", "two"]));
+    assert_eq!(
+        self::spec("labels: [a=b, c, d=e=f]").labels,
+        map(&[("a", "b"), ("c", ""), ("d", "e=f")])
+    );
+    assert_eq!(
+        self::spec("x-machines: [one, two]").machines,
+        strings(&["one", "two"])
+    );
     assert_eq!(
         self::spec("deploy: {update_config: {order: start-first}}").update_order(),
         UpdateOrder::StartFirst
@@ -307,7 +466,11 @@ fn restart_policies() {
         ("on-failure:3", RestartPolicy::OnFailure),
         ("unless-stopped", RestartPolicy::UnlessStopped),
     ] {
-        assert_eq!(spec(&format!("restart: {text}")).restart(), expected, "{text}");
+        assert_eq!(
+            spec(&format!("restart: {text}")).restart(),
+            expected,
+            "{text}"
+        );
     }
     assert_eq!(spec("").restart(), RestartPolicy::Unspecified);
     for text in ["sometimes", "on-failure:x", "always:3"] {
@@ -329,7 +492,11 @@ fn pull_policies() {
         ("daily", PullPolicy::Always),
         ("every_1w2d", PullPolicy::Always),
     ] {
-        assert_eq!(spec(&format!("pull_policy: {text}")).pull_policy(), expected, "{text}");
+        assert_eq!(
+            spec(&format!("pull_policy: {text}")).pull_policy(),
+            expected,
+            "{text}"
+        );
     }
     for text in ["allways", "every_", "every_1", "every_d"] {
         assert_eq!(
@@ -345,11 +512,22 @@ fn names_of_projects() {
     let mut request = request(file);
     let name_and_image = |request: &LoadRequest| {
         let project = project_of(request);
-        (project.name.to_string(), project.services[0].spec.image.clone())
+        (
+            project.name.to_string(),
+            project.services[0].spec.image.clone(),
+        )
     };
-    assert_eq!(name_and_image(&request), ("from-file".into(), "from-file:1".into()));
-    request.environment.insert("COMPOSE_PROJECT_NAME".into(), "from-env".into());
-    assert_eq!(name_and_image(&request), ("from-env".into(), "from-env:1".into()));
+    assert_eq!(
+        name_and_image(&request),
+        ("from-file".into(), "from-file:1".into())
+    );
+    request
+        .environment
+        .insert("COMPOSE_PROJECT_NAME".into(), "from-env".into());
+    assert_eq!(
+        name_and_image(&request),
+        ("from-env".into(), "from-env:1".into())
+    );
     request.project_name = Some("given".into());
     assert_eq!(project_of(&request).name.as_str(), "given");
     assert_eq!(
@@ -366,7 +544,11 @@ fn profiles() {
     let names = |profiles: &[&str], variable: &str| {
         let mut request = with_environment(request(text), &[("COMPOSE_PROFILES", variable)]);
         request.profiles = strings(profiles);
-        project_of(&request).services.into_iter().map(|service| service.spec.name).collect::<Vec<_>>()
+        project_of(&request)
+            .services
+            .into_iter()
+            .map(|service| service.spec.name)
+            .collect::<Vec<_>>()
     };
     assert_eq!(names(&[], ""), ["web"]);
     assert_eq!(names(&["test"], ""), ["debug", "web"]);
@@ -386,10 +568,22 @@ fn environment_files() {
         let text = format!(
             "services:\n  web:\n    image: x\n    env_file: {yaml}\n    environment: [\"B=own\", \"HOME\"]\n"
         );
-        let request = with_environment(request(&text.replace(", \"HOME\"", "")), &[("HOME", "/root")]);
-        load_with(&request, &files).project.unwrap().services.remove(0).spec.environment
+        let request = with_environment(
+            request(&text.replace(", \"HOME\"", "")),
+            &[("HOME", "/root")],
+        );
+        load_with(&request, &files)
+            .project
+            .unwrap()
+            .services
+            .remove(0)
+            .spec
+            .environment
     };
-    assert_eq!(environment("a.env"), map(&[("A", "1"), ("B", "own"), ("C", "1-/root")]));
+    assert_eq!(
+        environment("a.env"),
+        map(&[("A", "1"), ("B", "own"), ("C", "1-/root")])
+    );
     assert_eq!(
         environment("[./a.env, {path: none.env, required: false}]"),
         map(&[("A", "1"), ("B", "own"), ("C", "1-/root")])
@@ -401,17 +595,27 @@ fn environment_files() {
     let text = "services:\n  web:\n    image: x\n    env_file: [a.env, b.env]\n";
     let loaded = load_with(&request(text), &files);
     let environment = &loaded.project.unwrap().services[0].spec.environment;
-    assert_eq!((environment["B"].as_str(), environment["D"].as_str()), ("b $A", "1"));
+    assert_eq!(
+        (environment["B"].as_str(), environment["D"].as_str()),
+        ("b $A", "1")
+    );
     assert_eq!(loaded.read.len(), 2);
-    let missing = load_with(&request("services:\n  web:\n    image: x\n    env_file: none.env\n"), &files);
+    let missing = load_with(
+        &request("services:\n  web:\n    image: x\n    env_file: none.env\n"),
+        &files,
+    );
     assert!(missing.project.is_none());
-    assert_eq!((missing.diagnostics[0].line, missing.diagnostics[0].column), (4, 15));
+    assert_eq!(
+        (missing.diagnostics[0].line, missing.diagnostics[0].column),
+        (4, 15)
+    );
 }
 
 #[test]
 fn context_and_other_extensions() {
-    let project =
-        project("x-context: prod\nx-anything: {a: [1]}\nservices:\n  web: {image: x, x-note: hi}\n");
+    let project = project(
+        "x-context: prod\nx-anything: {a: [1]}\nservices:\n  web: {image: x, x-note: hi}\n",
+    );
     assert_eq!(project.context.as_deref(), Some("prod"));
 }
 

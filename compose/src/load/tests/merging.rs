@@ -17,7 +17,12 @@ fn merged(first: &str, second: &str) -> serde_json::Value {
 fn rules_of_override() {
     let table = [
         ("command: a b", "command: [c]", "command", "[\"c\"]"),
-        ("entrypoint: [a, b]", "entrypoint: c", "entrypoint", "[\"c\"]"),
+        (
+            "entrypoint: [a, b]",
+            "entrypoint: c",
+            "entrypoint",
+            "[\"c\"]",
+        ),
         ("user: a", "user: b", "user", "\"b\""),
         (
             "environment: {A: 1, B: 2}",
@@ -25,9 +30,24 @@ fn rules_of_override() {
             "environment",
             r#"{"A":"1","B":"3","C":"4"}"#,
         ),
-        ("labels: [a=1]", "labels: {a: 2, b: 3}", "labels", r#"{"a":"2","b":"3"}"#),
-        ("cap_add: [A, B]", "cap_add: [B, C]", "cap_add", r#"["A","B","C"]"#),
-        ("dns: 1.1.1.1", "dns: [8.8.8.8]", "dns", r#"["1.1.1.1","8.8.8.8"]"#),
+        (
+            "labels: [a=1]",
+            "labels: {a: 2, b: 3}",
+            "labels",
+            r#"{"a":"2","b":"3"}"#,
+        ),
+        (
+            "cap_add: [A, B]",
+            "cap_add: [B, C]",
+            "cap_add",
+            r#"["A","B","C"]"#,
+        ),
+        (
+            "dns: 1.1.1.1",
+            "dns: [8.8.8.8]",
+            "dns",
+            r#"["1.1.1.1","8.8.8.8"]"#,
+        ),
         ("tmpfs: /a", "tmpfs: /b", "tmpfs", r#"["/a","/b"]"#),
         (
             "healthcheck: {test: a, interval: 1s}",
@@ -83,7 +103,12 @@ fn rules_of_override() {
             "build",
             r#"{"context":"/srv/shop/a","dockerfile":"Dockerfile","target":"t"}"#,
         ),
-        ("environment: {A: 1}", "environment: !override {B: 2}", "environment", r#"{"B":"2"}"#),
+        (
+            "environment: {A: 1}",
+            "environment: !override {B: 2}",
+            "environment",
+            r#"{"B":"2"}"#,
+        ),
         (
             "ports: [\"80:80\"]",
             "ports: !override [\"81:81\"]",
@@ -91,7 +116,12 @@ fn rules_of_override() {
             r#"[{"mode":"ingress","protocol":"tcp","published":"81","target":81}]"#,
         ),
         ("ports: [\"80:80\"]", "ports: !reset []", "ports", "null"),
-        ("environment: {A: 1, B: 2}", "environment: {A: !reset null}", "environment", r#"{"B":"2"}"#),
+        (
+            "environment: {A: 1, B: 2}",
+            "environment: {A: !reset null}",
+            "environment",
+            r#"{"B":"2"}"#,
+        ),
         ("user: !reset a", "", "user", "null"),
         ("restart: always", "restart: !reset null", "restart", "null"),
     ];
@@ -107,7 +137,11 @@ fn services_and_volumes_of_all_files_are_there() {
         "services: {a: {image: x, volumes: [\"v:/v\"]}}\nvolumes: {v: }",
         "services: {b: {image: y}, a: {image: z}}\nvolumes: {v: {driver: nfs}}",
     ]));
-    let images: Vec<_> = project.services.iter().map(|service| service.spec.image.as_str()).collect();
+    let images: Vec<_> = project
+        .services
+        .iter()
+        .map(|service| service.spec.image.as_str())
+        .collect();
     assert_eq!(images, ["z", "y"]);
     assert_eq!(project.volumes[0].driver, "nfs");
 }
@@ -120,7 +154,10 @@ fn documents_of_one_file_merge_too() {
 
 #[test]
 fn an_error_names_the_file_it_is_in() {
-    let loaded = load(&several(&["services: {a: {image: x}}\n", "services:\n  a: {usr: x}\n"]));
+    let loaded = load(&several(&[
+        "services: {a: {image: x}}\n",
+        "services:\n  a: {usr: x}\n",
+    ]));
     let d = &loaded.diagnostics[0];
     assert_eq!((d.file.to_str(), d.line, d.column), (Some("2.yaml"), 2, 7));
 }
@@ -132,11 +169,17 @@ fn anchors_aliases_and_merge_keys() {
          services:\n  one:\n    <<: *base\n    environment:\n      <<: *env\n      B: 2\n  two:\n    <<: [*more, *base]\n    hostname: own\n  \
          three: {<<: *base, \"image\": other}\n",
     );
-    let [one, three, two] = &project.services[..] else { panic!("{:?}", project.services) };
+    let [one, three, two] = &project.services[..] else {
+        panic!("{:?}", project.services)
+    };
     assert_eq!(one.spec.environment, map(&[("A", "1"), ("B", "2")]));
     assert_eq!(one.spec.image, "base:1");
     assert_eq!(
-        (two.spec.user.as_str(), two.spec.hostname.as_str(), two.spec.image.as_str()),
+        (
+            two.spec.user.as_str(),
+            two.spec.hostname.as_str(),
+            two.spec.image.as_str()
+        ),
         ("more", "own", "base:1")
     );
     assert_eq!(three.spec.image, "other");
@@ -146,11 +189,17 @@ fn anchors_aliases_and_merge_keys() {
 fn variables_take_the_type_their_key_wants() {
     let text = "services:\n  web:\n    image: $IMAGE\n    init: ${YES}\n    scale: \"${N}\"\n    ports: [\"${P:-81}:80\"]\n    \
         healthcheck: {interval: \"${N}s\", retries: $N}\n";
-    let spec = project_of(&with_environment(request(text), &[("IMAGE", "x:1"), ("YES", "true"), ("N", "3")]))
-        .services
-        .remove(0)
-        .spec;
-    assert_eq!((spec.image.as_str(), spec.init, spec.replicas), ("x:1", true, 3));
+    let spec = project_of(&with_environment(
+        request(text),
+        &[("IMAGE", "x:1"), ("YES", "true"), ("N", "3")],
+    ))
+    .services
+    .remove(0)
+    .spec;
+    assert_eq!(
+        (spec.image.as_str(), spec.init, spec.replicas),
+        ("x:1", true, 3)
+    );
     let check = spec.healthcheck.unwrap();
     assert_eq!((check.interval_ms, check.retries), (Some(3000), Some(3)));
     assert_eq!(spec.ports[0].published_port, 81);
@@ -164,9 +213,14 @@ fn keys_hold_no_variables_and_comments_no_meaning() {
 
 #[test]
 fn the_process_beats_dotenv_and_dotenv_beats_defaults() {
-    let mut request =
-        with_environment(request("services: {web: {image: \"${A:-d}${B:-d}${C:-d}\"}}"), &[("A", "p")]);
-    request.dotenv = vec![SourceFile { path: ".env".into(), text: "A=e\nB=e".into() }];
+    let mut request = with_environment(
+        request("services: {web: {image: \"${A:-d}${B:-d}${C:-d}\"}}"),
+        &[("A", "p")],
+    );
+    request.dotenv = vec![SourceFile {
+        path: ".env".into(),
+        text: "A=e\nB=e".into(),
+    }];
     assert_eq!(project_of(&request).services[0].spec.image, "ped");
 }
 
@@ -175,8 +229,14 @@ fn what_people_write_below_the_key_is_read() {
     // YAML 1.2 wants the closing bracket further in; Compose's library does not mind.
     let text = "services:\n  web:\n    image: x\n    command: [\n      \"a\",\n\n      # why\n      \"b\"\n    ]\n    healthcheck: {\n      \"test\": [\"CMD\",\n    \"c\"\n    ]\n    }\n    user: \"u\n v\"\n    nope: 1\n";
     let request = request(text);
-    assert_eq!(found(&request), ["error 17:5 unknown key `nope` in `services.web`"]);
-    let spec = project(&text.replace("    nope: 1\n", "")).services.remove(0).spec;
+    assert_eq!(
+        found(&request),
+        ["error 17:5 unknown key `nope` in `services.web`"]
+    );
+    let spec = project(&text.replace("    nope: 1\n", ""))
+        .services
+        .remove(0)
+        .spec;
     assert_eq!(spec.command.unwrap().values, ["a", "b"]);
     assert_eq!(spec.healthcheck.unwrap().test, ["CMD", "c"]);
     assert_eq!(spec.user, "u v");

@@ -1,4 +1,5 @@
-//! `extends` and `include`: what is said when they go wrong, bounds, and what a project lists of itself.
+//! `extends` and `include`: what is said when they go wrong, bounds, and what a project lists of
+//! itself.
 
 use std::fmt::Write as _;
 
@@ -11,7 +12,9 @@ fn load_among(text: &str, files: &[(&str, &str)]) -> (LoadRequest, Loaded) {
     let read = |path: &Path| {
         let name = path.strip_prefix("/srv/shop").ok().and_then(Path::to_str);
         let found = files.iter().find(|(known, _)| Some(*known) == name);
-        found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| std::io::ErrorKind::NotFound.into())
+        found
+            .map(|(_, text)| (*text).to_owned())
+            .ok_or_else(|| std::io::ErrorKind::NotFound.into())
     };
     let loaded = load_with(&request, &read);
     (request, loaded)
@@ -21,7 +24,11 @@ fn said(text: &str, files: &[(&str, &str)]) -> Vec<String> {
     let (_, loaded) = load_among(text, files);
     let hint = |d: &crate::Diagnostic| d.hint.clone().unwrap_or_default();
     let place = |d: &crate::Diagnostic| format!("{}:{}:{}", d.file.display(), d.line, d.column);
-    loaded.diagnostics.iter().map(|d| format!("{} {} [{}]", place(d), d.message, hint(d))).collect()
+    loaded
+        .diagnostics
+        .iter()
+        .map(|d| format!("{} {} [{}]", place(d), d.message, hint(d)))
+        .collect()
 }
 
 #[test]
@@ -58,17 +65,22 @@ fn what_cannot_be_extended() {
 fn a_circle_over_files_names_them() {
     let found = said(
         "services:\n  a: {extends: {service: b, file: sub/b.yaml}}\n",
-        &[("sub/b.yaml", "services:\n  b: {extends: {service: b, file: b.yaml}}\n")],
+        &[(
+            "sub/b.yaml",
+            "services:\n  b: {extends: {service: b, file: b.yaml}}\n",
+        )],
     );
-    let expected =
-        "/srv/shop/sub/b.yaml:2:26 services extend each other: `b` of `sub/b.yaml` → `b` of `sub/b.yaml`";
+    let expected = "/srv/shop/sub/b.yaml:2:26 services extend each other: `b` of `sub/b.yaml` → `b` of `sub/b.yaml`";
     assert!(found[0].starts_with(expected), "{found:?}");
     assert_eq!(found.len(), 1);
 }
 
 #[test]
 fn problems_of_other_files_are_shown_there() {
-    let files = [("a.yaml", "services:\n  db:\n    imgae: x\n    image: x\n    ports: [nope]\n")];
+    let files = [(
+        "a.yaml",
+        "services:\n  db:\n    imgae: x\n    image: x\n    ports: [nope]\n",
+    )];
     let (_, loaded) = load_among("include: [a.yaml]\n", &files);
     assert_eq!(
         said("include: [a.yaml]\n", &files),
@@ -82,12 +94,18 @@ fn problems_of_other_files_are_shown_there() {
 
 #[test]
 fn files_that_include_each_other() {
-    let files = [("a.yaml", "include: [b.yaml]\n"), ("b.yaml", "include:\n  - a.yaml\n")];
+    let files = [
+        ("a.yaml", "include: [b.yaml]\n"),
+        ("b.yaml", "include:\n  - a.yaml\n"),
+    ];
     assert_eq!(
         said("include: [a.yaml]\nservices: {w: {image: x}}\n", &files)[0],
         "/srv/shop/b.yaml:2:5 files include each other: `a.yaml` → `b.yaml` → `a.yaml` [remove one of these `include`]"
     );
-    let found = said("include: [none.yaml, https://example.com/a.git]\nservices: {w: {image: x}}\n", &[]);
+    let found = said(
+        "include: [none.yaml, https://example.com/a.git]\nservices: {w: {image: x}}\n",
+        &[],
+    );
     assert_eq!(
         found,
         [
@@ -100,12 +118,19 @@ fn files_that_include_each_other() {
 #[test]
 fn what_extending_multiplies_is_bounded() {
     let items: Vec<_> = (0..20_000).map(|n| format!("\"{n}\"")).collect();
-    let mut text = format!("services:\n  base: {{image: x, x-items: [{}]}}\n", items.join(", "));
+    let mut text = format!(
+        "services:\n  base: {{image: x, x-items: [{}]}}\n",
+        items.join(", ")
+    );
     for n in 0..200 {
         let _ = writeln!(text, "  s{n}: {{extends: base}}");
     }
     let found = said(&text, &[]);
-    assert!(found[0].contains("the project grows beyond 2000000 values"), "{}", found[0]);
+    assert!(
+        found[0].contains("the project grows beyond 2000000 values"),
+        "{}",
+        found[0]
+    );
 }
 
 #[test]
@@ -126,7 +151,11 @@ fn many_files_are_too_many() {
     let request = request("include: [a.yaml]\n");
     // A file that includes ten others, for ever.
     let read = |path: &Path| {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let names: Vec<_> = (0..10).map(|n| format!("{name}{n}.yaml")).collect();
         Ok(format!("include: [{}]\n", names.join(", ")))
     };
@@ -142,19 +171,35 @@ fn variables_of_all_files() {
     );
     let read = |path: &Path| {
         let text = "services: {a: {image: \"$A\", ports: [\"${PORT}:80\"]}}".to_owned();
-        Some(text).filter(|_| path.ends_with("a.yaml")).ok_or_else(|| std::io::ErrorKind::NotFound.into())
+        Some(text)
+            .filter(|_| path.ends_with("a.yaml"))
+            .ok_or_else(|| std::io::ErrorKind::NotFound.into())
     };
     let found = variables(&request, &read);
-    let shown: Vec<_> =
-        found.iter().map(|v| format!("{} {} {}", v.name, v.required, v.default_value)).collect();
-    assert_eq!(shown, ["A false ", "C true ", "P false ", "PORT false ", "W false w"]);
+    let shown: Vec<_> = found
+        .iter()
+        .map(|v| format!("{} {} {}", v.name, v.required, v.default_value))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "A false ",
+            "C true ",
+            "P false ",
+            "PORT false ",
+            "W false w"
+        ]
+    );
 }
 
 #[test]
 fn without_variables_put_in_values_stay_as_they_are_written() {
     let text = "services:\n  web:\n    image: \"x:${TAG:-1}\"\n    init: ${I}\n    scale: ${N}\n    ports: [\"${P}:80\", \"81:81\"]\n    \
         volumes: [\"${V:-./a}:/x\", \"./d:/y\"]\n    stop_grace_period: ${T}\n    environment: {A: \"$$B ${C:?no}\"}\n    mem_limit: ${M}\n";
-    let request = LoadRequest { interpolate: false, ..request(text) };
+    let request = LoadRequest {
+        interpolate: false,
+        ..request(text)
+    };
     let project = project_of(&request);
     assert!(project.services.is_empty());
     assert_eq!(project.service_names(), ["web"]);
@@ -181,15 +226,27 @@ fn what_a_project_lists() {
         &[("A", "1")],
     );
     request.dotenv = vec![
-        SourceFile { path: ".env".into(), text: "A=2\nB=2\nC=$B\n".into() },
-        SourceFile { path: "more.env".into(), text: "B=3\nD=$B$C\n".into() },
+        SourceFile {
+            path: ".env".into(),
+            text: "A=2\nB=2\nC=$B\n".into(),
+        },
+        SourceFile {
+            path: "more.env".into(),
+            text: "B=3\nD=$B$C\n".into(),
+        },
     ];
     let project = project_of(&request);
     assert_eq!(project.service_names(), ["b", "c"]);
     assert_eq!(project.volume_names(), ["vol"]);
     assert_eq!(project.network_names(), ["default", "n"]);
     assert_eq!(project.profiles().iter().collect::<Vec<_>>(), ["p"]);
-    let expected = [("A", "1"), ("B", "3"), ("C", "2"), ("COMPOSE_PROJECT_NAME", "shop"), ("D", "32")];
+    let expected = [
+        ("A", "1"),
+        ("B", "3"),
+        ("C", "2"),
+        ("COMPOSE_PROJECT_NAME", "shop"),
+        ("D", "32"),
+    ];
     assert_eq!(*project.environment(), map(&expected));
     let hash = project.hash("b").unwrap();
     assert_eq!(hash.len(), 64);

@@ -52,14 +52,20 @@ fn alias_bombs_are_refused() {
         let items = vec![format!("*a{}", level - 1); 10].join(", ");
         let _ = writeln!(text, "x-{level}: &a{level} [{items}]");
     }
-    assert_eq!(refused_soon(&text), "the file grows beyond all bounds when its aliases are expanded");
+    assert_eq!(
+        refused_soon(&text),
+        "the file grows beyond all bounds when its aliases are expanded"
+    );
 }
 
 #[test]
 fn bombs_of_long_texts_are_refused() {
     let aliases = vec!["*a"; 2000].join(", ");
     let text = format!("x-a: &a {}\nx-b: [{aliases}]\n", "x".repeat(100_000));
-    assert_eq!(refused_soon(&text), "the file grows beyond all bounds when its aliases are expanded");
+    assert_eq!(
+        refused_soon(&text),
+        "the file grows beyond all bounds when its aliases are expanded"
+    );
 }
 
 #[test]
@@ -68,20 +74,35 @@ fn nested_aliases_count_as_depth() {
     for level in 1..150 {
         let _ = writeln!(text, "x-{level}: &a{level} [*a{}]", level - 1);
     }
-    assert_eq!(refused_soon(&text), "the file grows beyond all bounds when its aliases are expanded");
+    assert_eq!(
+        refused_soon(&text),
+        "the file grows beyond all bounds when its aliases are expanded"
+    );
 }
 
 #[test]
 fn deep_nesting_is_refused() {
-    assert_eq!(refused_soon(&format!("a: {}", "[".repeat(5000))), "nested more than 100 levels deep");
-    assert_eq!(refused_soon(&format!("a: {}", "{b: ".repeat(5000))), "nested more than 100 levels deep");
-    let block = (0..500).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect::<Vec<_>>().concat();
+    assert_eq!(
+        refused_soon(&format!("a: {}", "[".repeat(5000))),
+        "nested more than 100 levels deep"
+    );
+    assert_eq!(
+        refused_soon(&format!("a: {}", "{b: ".repeat(5000))),
+        "nested more than 100 levels deep"
+    );
+    let block = (0..500)
+        .map(|depth| format!("{}a:\n", " ".repeat(depth)))
+        .collect::<Vec<_>>()
+        .concat();
     assert_eq!(refused_soon(&block), "nested more than 100 levels deep");
 }
 
 #[test]
 fn many_lines_that_must_be_indented_end() {
-    let text = (0..3000).map(|n| format!("  k{n}: [\n    \"x\"\n  ]\n")).collect::<Vec<_>>().concat();
+    let text = (0..3000)
+        .map(|n| format!("  k{n}: [\n    \"x\"\n  ]\n"))
+        .collect::<Vec<_>>()
+        .concat();
     let start = Instant::now();
     let loaded = load(&request(&format!("x-a:\n{text}services: {{}}\n")));
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
@@ -106,14 +127,29 @@ fn exercise(text: &str) {
     if let Some(project) = &loaded.project {
         // What is printed is a file that loads.
         let printed = project.to_yaml();
-        let again =
-            load(&LoadRequest { project_name: Some(project.name.to_string()), ..super::request(&printed) });
-        assert!(again.project.is_some(), "{text}\n→\n{printed}\n{:?}", again.diagnostics);
+        let again = load(&LoadRequest {
+            project_name: Some(project.name.to_string()),
+            ..super::request(&printed)
+        });
+        assert!(
+            again.project.is_some(),
+            "{text}\n→\n{printed}\n{:?}",
+            again.diagnostics
+        );
     } else {
-        assert!(loaded.diagnostics.iter().any(|d| d.severity == Severity::Error), "{text}");
+        assert!(
+            loaded
+                .diagnostics
+                .iter()
+                .any(|d| d.severity == Severity::Error),
+            "{text}"
+        );
     }
     for d in &loaded.diagnostics {
-        assert!(!d.message.is_empty() && (d.line == 0 || d.column > 0), "{d:?}");
+        assert!(
+            !d.message.is_empty() && (d.line == 0 || d.column > 0),
+            "{d:?}"
+        );
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use tokio_stream::wrappers::UnixListenerStream;
+use uc_api::v1::deploy_event::Event;
 use uc_api::v1::node_server::NodeServer;
-use uc_api::v1::{DeployEvent, FileSpec, MachineRecord, deploy_event::Event};
+use uc_api::v1::{DeployEvent, FileSpec, MachineRecord};
 
 use super::super::execute::{Events, progress};
 use super::*;
@@ -27,7 +28,11 @@ struct Machines {
 fn machines(has: &[(&'static str, &[&str])]) -> Machines {
     let contents = |names: &[&str]| names.iter().map(|name| hash(name)).collect();
     Machines {
-        has: Mutex::new(has.iter().map(|(machine, names)| (*machine, contents(names))).collect()),
+        has: Mutex::new(
+            has.iter()
+                .map(|(machine, names)| (*machine, contents(names)))
+                .collect(),
+        ),
         silent: Vec::new(),
         breaks: Vec::new(),
         copies: Mutex::default(),
@@ -46,7 +51,11 @@ fn spec(names: &[&str]) -> ServiceSpec {
         target: format!("/{name}"),
         secret: false,
     };
-    ServiceSpec { name: "web".into(), files: names.iter().map(file).collect(), ..ServiceSpec::default() }
+    ServiceSpec {
+        name: "web".into(),
+        files: names.iter().map(file).collect(),
+        ..ServiceSpec::default()
+    }
 }
 
 #[async_trait]
@@ -56,16 +65,30 @@ impl Holders for Machines {
     }
 
     fn others(&self) -> Vec<String> {
-        self.has.lock().unwrap().keys().filter(|id| **id != "m1").map(ToString::to_string).collect()
+        self.has
+            .lock()
+            .unwrap()
+            .keys()
+            .filter(|id| **id != "m1")
+            .map(ToString::to_string)
+            .collect()
     }
 
-    async fn missing(&self, machine: &str, hashes: &[ContentHash]) -> Result<Vec<ContentHash>, Failure> {
+    async fn missing(
+        &self,
+        machine: &str,
+        hashes: &[ContentHash],
+    ) -> Result<Vec<ContentHash>, Failure> {
         if self.silent.contains(&machine) {
             return Err(Failure::new(Code::TimedOut, "no answer"));
         }
         let has = self.has.lock().unwrap();
         let own = &has[machine];
-        Ok(hashes.iter().filter(|hash| !own.contains(hash)).cloned().collect())
+        Ok(hashes
+            .iter()
+            .filter(|hash| !own.contains(hash))
+            .cloned()
+            .collect())
     }
 
     async fn turn(&self, machine: &str) -> OwnedMutexGuard<()> {
@@ -78,7 +101,10 @@ impl Holders for Machines {
             return Err(Failure::new(Code::Unreachable, "the connection broke"));
         }
         let mut has = self.has.lock().unwrap();
-        assert!(has[from].contains(hash), "{from} has not what it is to give");
+        assert!(
+            has[from].contains(hash),
+            "{from} has not what it is to give"
+        );
         has.get_mut(to).unwrap().insert(hash.clone());
         self.copies.lock().unwrap().push(format!("{from} -> {to}"));
         Ok(())
@@ -110,8 +136,14 @@ async fn what_is_there_is_not_sent() {
     result.unwrap();
     assert!(said.is_empty() && machines.copies.lock().unwrap().is_empty());
     // Without contents nobody is asked.
-    let silent = Machines { silent: vec!["m2"], ..machines };
-    ensure_on(&silent, "m2", &ServiceSpec::default()).await.0.unwrap();
+    let silent = Machines {
+        silent: vec!["m2"],
+        ..machines
+    };
+    ensure_on(&silent, "m2", &ServiceSpec::default())
+        .await
+        .0
+        .unwrap();
 }
 
 #[tokio::test]
@@ -140,39 +172,69 @@ async fn replicas_that_are_made_side_by_side_need_a_content_once() {
 async fn any_machine_that_has_it_gives_it() {
     for target in ["m1", "m2"] {
         let machines = machines(&[("m1", &[]), ("m2", &[]), ("m3", &[]), ("m4", &["a"])]);
-        let machines = Machines { silent: vec!["m3"], ..machines };
+        let machines = Machines {
+            silent: vec!["m3"],
+            ..machines
+        };
         ensure_on(&machines, target, &spec(&["a"])).await.0.unwrap();
-        assert_eq!(*machines.copies.lock().unwrap(), [format!("m4 -> {target}")]);
+        assert_eq!(
+            *machines.copies.lock().unwrap(),
+            [format!("m4 -> {target}")]
+        );
     }
 }
 
 #[tokio::test]
 async fn one_that_breaks_off_is_not_the_last() {
-    let has: &[(&'static str, &[&str])] = &[("m1", &[]), ("m2", &[]), ("m3", &["a"]), ("m4", &["a"])];
-    let broken = Machines { breaks: vec!["m3"], ..machines(has) };
+    let has: &[(&'static str, &[&str])] =
+        &[("m1", &[]), ("m2", &[]), ("m3", &["a"]), ("m4", &["a"])];
+    let broken = Machines {
+        breaks: vec!["m3"],
+        ..machines(has)
+    };
     ensure_on(&broken, "m2", &spec(&["a"])).await.0.unwrap();
     assert_eq!(*broken.copies.lock().unwrap(), ["m4 -> m2"]);
     let has_too: &[(&'static str, &[&str])] = &[("m1", &["a"]), ("m2", &[]), ("m3", &["a"])];
-    let own_broken = Machines { breaks: vec!["m1"], ..machines(has_too) };
+    let own_broken = Machines {
+        breaks: vec!["m1"],
+        ..machines(has_too)
+    };
     ensure_on(&own_broken, "m2", &spec(&["a"])).await.0.unwrap();
     assert_eq!(*own_broken.copies.lock().unwrap(), ["m3 -> m2"]);
-    let all_broken = Machines { breaks: vec!["m3", "m4"], ..machines(has) };
-    let failure = ensure_on(&all_broken, "m2", &spec(&["a"])).await.0.unwrap_err();
+    let all_broken = Machines {
+        breaks: vec!["m3", "m4"],
+        ..machines(has)
+    };
+    let failure = ensure_on(&all_broken, "m2", &spec(&["a"]))
+        .await
+        .0
+        .unwrap_err();
     assert_eq!(failure.code, Code::Unreachable);
-    assert!(failure.message.contains("config a") && failure.message.contains("broke"), "{failure:?}");
+    assert!(
+        failure.message.contains("config a") && failure.message.contains("broke"),
+        "{failure:?}"
+    );
 }
 
 #[tokio::test]
 async fn what_nobody_has_is_said_with_the_way_out() {
     let machines = machines(&[("m1", &[]), ("m2", &[])]);
     let mut spec = spec(&[]);
-    spec.secret_environment.insert("PASSWORD".into(), hash("p").to_string());
+    spec.secret_environment
+        .insert("PASSWORD".into(), hash("p").to_string());
     let failure = ensure_on(&machines, "m2", &spec).await.0.unwrap_err();
     assert_eq!(failure.code, Code::Refused);
-    let expected =
-        format!("the value of PASSWORD ({}) of web is on no machine that answers", hash("p").short());
+    let expected = format!(
+        "the value of PASSWORD ({}) of web is on no machine that answers",
+        hash("p").short()
+    );
     assert_eq!(failure.message, expected);
-    assert!(failure.hint.unwrap().contains("the computer that has the compose file"));
+    assert!(
+        failure
+            .hint
+            .unwrap()
+            .contains("the computer that has the compose file")
+    );
 }
 
 /// A node's service on a socket, as other machines reach it.
@@ -180,10 +242,14 @@ fn client(bench: &Bench) -> NodeClient<PeerChannel> {
     let socket = bench.state.path().join("node.sock");
     if !socket.exists() {
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let server = tonic::transport::Server::builder().add_service(NodeServer::new(bench.node.clone()));
+        let server =
+            tonic::transport::Server::builder().add_service(NodeServer::new(bench.node.clone()));
         tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
     }
-    let record = MachineRecord { id: "m".into(), ..MachineRecord::default() };
+    let record = MachineRecord {
+        id: "m".into(),
+        ..MachineRecord::default()
+    };
     NodeClient::new(Peers::new("m", &socket).channel(&record).unwrap())
 }
 
@@ -191,20 +257,48 @@ fn client(bench: &Bench) -> NodeClient<PeerChannel> {
 async fn contents_go_from_store_to_store() {
     let (one, other) = (bench(), bench());
     let (content, archive) = one_file(&"x".repeat(1_000_000));
-    receive(one.node.files(), parts(&content, true, &archive)).await.unwrap();
-    transfer(client(&one), client(&other), &content).await.unwrap();
-    assert_eq!(other.node.files().archive(content.clone()).await.unwrap(), (true, archive));
+    receive(one.node.files(), parts(&content, true, &archive))
+        .await
+        .unwrap();
+    transfer(client(&one), client(&other), &content)
+        .await
+        .unwrap();
+    assert_eq!(
+        other.node.files().archive(content.clone()).await.unwrap(),
+        (true, archive)
+    );
     // Once more does no harm.
-    transfer(client(&one), client(&other), &content).await.unwrap();
+    transfer(client(&one), client(&other), &content)
+        .await
+        .unwrap();
 
-    let failure = transfer(client(&one), client(&other), &hash("absent")).await.unwrap_err();
+    let failure = transfer(client(&one), client(&other), &hash("absent"))
+        .await
+        .unwrap_err();
     assert_eq!(failure.code, Code::NotFound);
     // A copy that was spoiled on the disk is not passed on.
     let (spoiled, archive) = one_file("as it was");
-    receive(one.node.files(), parts(&spoiled, false, &archive)).await.unwrap();
-    let path = one.state.path().join("files").join(spoiled.as_str()).join("archive");
+    receive(one.node.files(), parts(&spoiled, false, &archive))
+        .await
+        .unwrap();
+    let path = one
+        .state
+        .path()
+        .join("files")
+        .join(spoiled.as_str())
+        .join("archive");
     std::fs::write(path, one_file("as it is now").1).unwrap();
-    let failure = transfer(client(&one), client(&other), &spoiled).await.unwrap_err();
+    let failure = transfer(client(&one), client(&other), &spoiled)
+        .await
+        .unwrap_err();
     assert!(failure.message.contains("changed or cut"), "{failure:?}");
-    assert_eq!(other.node.files().missing(vec![spoiled.clone()]).await.unwrap(), [spoiled]);
+    assert_eq!(
+        other
+            .node
+            .files()
+            .missing(vec![spoiled.clone()])
+            .await
+            .unwrap(),
+        [spoiled]
+    );
 }

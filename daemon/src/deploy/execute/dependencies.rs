@@ -16,9 +16,14 @@ const DEPENDENCY_LIMIT: Duration = Duration::from_mins(10);
 
 /// Some other service waits until this one has ended well: it is not expected to go on running.
 pub(super) fn runs_to_completion(execution: Execution<'_>, service: &str) -> bool {
-    execution.specs.values().flat_map(|spec| &spec.depends_on).any(|dependency| {
-        dependency.service == service && dependency.condition() == DependencyCondition::Completed
-    })
+    execution
+        .specs
+        .values()
+        .flat_map(|spec| &spec.depends_on)
+        .any(|dependency| {
+            dependency.service == service
+                && dependency.condition() == DependencyCondition::Completed
+        })
 }
 
 /// Until every dependency of the service is what its condition wants.
@@ -33,13 +38,22 @@ pub(super) async fn wait_for_dependencies(
         let deadline = Instant::now() + DEPENDENCY_LIMIT;
         let mut told = false;
         loop {
-            let replicas = replicas_of(fleet, execution.machines, &spec.project, &dependency.service).await;
+            let replicas = replicas_of(
+                fleet,
+                execution.machines,
+                &spec.project,
+                &dependency.service,
+            )
+            .await;
             match condition_met(wanted, &replicas) {
                 Met::Yes => break,
                 Met::Never(reason) => {
                     return Err(Failure::new(
                         Code::Refused,
-                        format!("{} depends on {}, which {reason}", spec.name, dependency.service),
+                        format!(
+                            "{} depends on {}, which {reason}",
+                            spec.name, dependency.service
+                        ),
                     )
                     .hint(format!("see `uc logs {}`", dependency.service)));
                 }
@@ -61,7 +75,12 @@ pub(super) async fn wait_for_dependencies(
             if !told {
                 told = true;
                 let state = condition_name(wanted);
-                events.notice(format!("{} waits for {} to be {state}", spec.name, dependency.service)).await;
+                events
+                    .notice(format!(
+                        "{} waits for {} to be {state}",
+                        spec.name, dependency.service
+                    ))
+                    .await;
             }
             sleep(DEPENDENCY_POLL).await;
         }
@@ -99,18 +118,28 @@ fn condition_name(condition: DependencyCondition) -> &'static str {
     }
 }
 
-/// Whether the replicas of a service are what a dependent waits for. One good replica is enough; `completed` needs all of them.
+/// Whether the replicas of a service are what a dependent waits for. One good replica is enough;
+/// `completed` needs all of them.
 fn condition_met(condition: DependencyCondition, replicas: &[ReplicaRecord]) -> Met {
     let running = |replica: &&ReplicaRecord| replica.state() == ReplicaState::Running;
     match condition {
         DependencyCondition::Started | DependencyCondition::Unspecified => {
-            if replicas.iter().any(|replica| running(&replica)) { Met::Yes } else { Met::NotYet }
+            if replicas.iter().any(|replica| running(&replica)) {
+                Met::Yes
+            } else {
+                Met::NotYet
+            }
         }
         DependencyCondition::Healthy => {
             let alive: Vec<_> = replicas.iter().filter(running).collect();
-            if alive.iter().any(|replica| replica.health() == Health::Healthy) {
+            if alive
+                .iter()
+                .any(|replica| replica.health() == Health::Healthy)
+            {
                 Met::Yes
-            } else if !alive.is_empty() && alive.iter().all(|replica| replica.health() == Health::None) {
+            } else if !alive.is_empty()
+                && alive.iter().all(|replica| replica.health() == Health::None)
+            {
                 Met::Never("has no healthcheck, so it can never be healthy".to_owned())
             } else {
                 Met::NotYet
@@ -118,8 +147,10 @@ fn condition_met(condition: DependencyCondition, replicas: &[ReplicaRecord]) -> 
         }
         DependencyCondition::Completed => {
             let ended = |replica: &ReplicaRecord| replica.state() == ReplicaState::Exited;
-            let bad =
-                replicas.iter().filter(|r| ended(r)).find_map(|r| r.exit_code.filter(|code| *code != 0));
+            let bad = replicas
+                .iter()
+                .filter(|r| ended(r))
+                .find_map(|r| r.exit_code.filter(|code| *code != 0));
             if let Some(code) = bad {
                 Met::Never(format!("ended with exit code {code}"))
             } else if !replicas.is_empty() && replicas.iter().all(ended) {
@@ -146,18 +177,36 @@ mod tests {
         let running = record(ReplicaState::Running, Health::None, None);
         let failed = record(ReplicaState::Exited, Health::None, Some(3));
         let ended = record(ReplicaState::Exited, Health::None, Some(0));
-        assert_eq!(condition_met(DependencyCondition::Started, &[]), Met::NotYet);
-        assert_eq!(condition_met(DependencyCondition::Started, std::slice::from_ref(&running)), Met::Yes);
+        assert_eq!(
+            condition_met(DependencyCondition::Started, &[]),
+            Met::NotYet
+        );
+        assert_eq!(
+            condition_met(DependencyCondition::Started, std::slice::from_ref(&running)),
+            Met::Yes
+        );
         assert!(matches!(
             condition_met(DependencyCondition::Healthy, std::slice::from_ref(&running)),
             Met::Never(_)
         ));
         assert_eq!(
-            condition_met(DependencyCondition::Completed, std::slice::from_ref(&running)),
+            condition_met(
+                DependencyCondition::Completed,
+                std::slice::from_ref(&running)
+            ),
             Met::NotYet
         );
-        assert_eq!(condition_met(DependencyCondition::Completed, std::slice::from_ref(&ended)), Met::Yes);
-        assert_eq!(condition_met(DependencyCondition::Completed, &[running, ended]), Met::NotYet);
-        assert!(matches!(condition_met(DependencyCondition::Completed, &[failed]), Met::Never(_)));
+        assert_eq!(
+            condition_met(DependencyCondition::Completed, std::slice::from_ref(&ended)),
+            Met::Yes
+        );
+        assert_eq!(
+            condition_met(DependencyCondition::Completed, &[running, ended]),
+            Met::NotYet
+        );
+        assert!(matches!(
+            condition_met(DependencyCondition::Completed, &[failed]),
+            Met::Never(_)
+        ));
     }
 }

@@ -35,11 +35,17 @@ pub struct Progress {
 impl Progress {
     /// What is happening right now.
     pub async fn say(&self, message: impl Into<String>) {
-        self.phase(StepPhase::Progress, message.into(), Vec::new()).await;
+        self.phase(StepPhase::Progress, message.into(), Vec::new())
+            .await;
     }
 
     pub(super) async fn phase(&self, phase: StepPhase, message: String, log_tail: Vec<String>) {
-        let event = StepEvent { phase: phase.into(), message, log_tail, ..self.step.clone() };
+        let event = StepEvent {
+            phase: phase.into(),
+            message,
+            log_tail,
+            ..self.step.clone()
+        };
         self.events.send(deploy_event::Event::Step(event)).await;
     }
 
@@ -47,7 +53,12 @@ impl Progress {
         match &result {
             Ok(_) => self.phase(StepPhase::Done, String::new(), Vec::new()).await,
             Err(failure) => {
-                self.phase(StepPhase::Failed, failure.to_string(), failure.log_tail.clone()).await;
+                self.phase(
+                    StepPhase::Failed,
+                    failure.to_string(),
+                    failure.log_tail.clone(),
+                )
+                .await;
             }
         }
         result
@@ -67,5 +78,8 @@ pub(in crate::deploy) fn progress(
         machine_name: machine_name.to_owned(),
         ..StepEvent::default()
     };
-    Progress { events: events.clone(), step }
+    Progress {
+        events: events.clone(),
+        step,
+    }
 }

@@ -1,4 +1,5 @@
-//! The steps of one service, as its update policy wants them: so many replicas at a time, a pause between, and what a failure means.
+//! The steps of one service, as its update policy wants them: so many replicas at a time, a pause
+//! between, and what a failure means.
 
 use std::time::Duration;
 
@@ -46,16 +47,26 @@ impl Policy {
             return policy;
         }
         // What worked before is wanted back at once, and what does not come back has to be said.
-        Self { delay: Duration::ZERO, action: FailureAction::Rollback, max_failure_ratio: 0.0, ..policy }
+        Self {
+            delay: Duration::ZERO,
+            action: FailureAction::Rollback,
+            max_failure_ratio: 0.0,
+            ..policy
+        }
     }
 
     fn stop(&self, failure: Failure) -> Stopped {
-        Stopped { failure, pause: self.action == FailureAction::Pause }
+        Stopped {
+            failure,
+            pause: self.action == FailureAction::Pause,
+        }
     }
 
     /// The end of the service's update, if so many failures of so many steps call for it.
     fn judge(&self, failed: &[Failure], steps: usize) -> Result<(), Stopped> {
-        let Some(last) = failed.last() else { return Ok(()) };
+        let Some(last) = failed.last() else {
+            return Ok(());
+        };
         let share = failed.len() as f64 / steps.max(1) as f64;
         if self.action == FailureAction::Continue || share <= self.max_failure_ratio {
             return Ok(());
@@ -64,8 +75,8 @@ impl Policy {
     }
 }
 
-/// The plan's order counts (a removal may free a port for a creation). Neighbours that create or remove do not wait for each other; of those
-/// that replace only so many run at a time.
+/// The plan's order counts (a removal may free a port for a creation). Neighbours that create or
+/// remove do not wait for each other; of those that replace only so many run at a time.
 fn groups(steps: &[ReplicaStep], parallelism: usize) -> Vec<&[ReplicaStep]> {
     let runs = steps.chunk_by(|a, b| a.action == b.action);
     let size = |run: &[ReplicaStep]| match run.first().map(ReplicaStep::action) {
@@ -89,7 +100,11 @@ pub(super) async fn run_service(
     {
         let ready = async {
             wait_for_dependencies(fleet, execution, spec, events).await?;
-            match service.pre_deploy.as_ref().filter(|_| !execution.going_back) {
+            match service
+                .pre_deploy
+                .as_ref()
+                .filter(|_| !execution.going_back)
+            {
                 Some(step) => pre_deploy(fleet, execution, service, step, spec, events).await,
                 None => Ok(()),
             }
@@ -99,14 +114,22 @@ pub(super) async fn run_service(
     let mut failed = Vec::new();
     let mut replaced_before = false;
     for group in groups(&service.steps, policy.parallelism) {
-        let replaces = group.iter().any(|step| step.action() == ReplicaAction::Replace);
+        let replaces = group
+            .iter()
+            .any(|step| step.action() == ReplicaAction::Replace);
         if replaces && replaced_before && !policy.delay.is_zero() {
             sleep(policy.delay).await;
         }
         replaced_before |= replaces;
         let run = |step| run_step(fleet, execution, service, step, policy.monitor_ms, events);
-        // All of them to their end, also after a failure: a step that is dropped half-way leaves behind what nobody knows of.
-        failed.extend(join_all(group.iter().map(run)).await.into_iter().filter_map(Result::err));
+        // All of them to their end, also after a failure: a step that is dropped half-way leaves
+        // behind what nobody knows of.
+        failed.extend(
+            join_all(group.iter().map(run))
+                .await
+                .into_iter()
+                .filter_map(Result::err),
+        );
         policy.judge(&failed, service.steps.len())?;
     }
     Ok(failed)
@@ -121,10 +144,18 @@ async fn pre_deploy(
     events: &Events,
 ) -> Result<(), Failure> {
     let progress = progress(events, &step.id, &service.service, &step.machine_name);
-    progress.phase(StepPhase::Started, "running".to_owned(), Vec::new()).await;
-    let new = NewReplica { spec, revision: &service.revision, deployment: execution.deployment };
+    progress
+        .phase(StepPhase::Started, "running".to_owned(), Vec::new())
+        .await;
+    let new = NewReplica {
+        spec,
+        revision: &service.revision,
+        deployment: execution.deployment,
+    };
     let result = fleet.pre_deploy(&step.machine_id, &new, &progress).await;
-    progress.done(result.map_err(|failure| failure.on(&step.machine_name))).await
+    progress
+        .done(result.map_err(|failure| failure.on(&step.machine_name)))
+        .await
 }
 
 #[cfg(test)]

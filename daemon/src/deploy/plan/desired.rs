@@ -1,10 +1,13 @@
-//! From what was asked for to a list of services that shall be so and services that shall go: names resolved, values checked.
+//! From what was asked for to a list of services that shall be so and services that shall go: names
+//! resolved, values checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use uc_api::nearest::nearest;
 use uc_api::revision::revision;
 use uc_api::v1::{
-    DesiredServices, RemoveServices, ScaleService, ServiceMode, ServiceRecord, ServiceSpec, VolumeSpec,
+    DesiredServices, RemoveServices, ScaleService, ServiceMode, ServiceRecord, ServiceSpec,
+    VolumeSpec,
 };
 use uc_api::{ProjectName, ServiceKey};
 
@@ -12,7 +15,6 @@ use super::error::PlanError;
 use super::layers::layers;
 use super::rules::Rules;
 use super::{Desired, Observed, and, ports, together};
-use uc_api::nearest::nearest;
 
 /// A service that shall be as its spec says.
 #[derive(Debug, Clone)]
@@ -32,13 +34,18 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The spec of a volume that the service mounts; one that nobody described is a local volume of the project.
+    /// The spec of a volume that the service mounts; one that nobody described is a local volume of
+    /// the project.
     pub(super) fn volume(&self, name: &str) -> VolumeSpec {
-        self.volumes.iter().find(|volume| volume.name == name).cloned().unwrap_or_else(|| VolumeSpec {
-            project: self.spec.project.clone(),
-            name: name.to_owned(),
-            ..VolumeSpec::default()
-        })
+        self.volumes
+            .iter()
+            .find(|volume| volume.name == name)
+            .cloned()
+            .unwrap_or_else(|| VolumeSpec {
+                project: self.spec.project.clone(),
+                name: name.to_owned(),
+                ..VolumeSpec::default()
+            })
     }
 
     /// Nothing of it differs from what the store has.
@@ -81,7 +88,10 @@ fn deployed(deploy: &DesiredServices, observed: &Observed) -> Result<Wanted, Pla
     let mut specs: BTreeMap<ServiceKey, ServiceSpec> = BTreeMap::new();
     for spec in &deploy.services {
         let spec = checked(spec, &project)?;
-        let key = ServiceKey { project: project.clone(), service: spec.name.parse()? };
+        let key = ServiceKey {
+            project: project.clone(),
+            service: spec.name.parse()?,
+        };
         let service = spec.name.clone();
         if specs.insert(key, spec).is_some() {
             return Err(PlanError::ServiceTwice { service });
@@ -90,13 +100,19 @@ fn deployed(deploy: &DesiredServices, observed: &Observed) -> Result<Wanted, Pla
     let mut wanted = Wanted::default();
     together::check(&specs, &project, observed)?;
     let known = |name: &str| {
-        observed.services.keys().any(|key| key.project == project && key.service.as_str() == name)
+        observed
+            .services
+            .keys()
+            .any(|key| key.project == project && key.service.as_str() == name)
     };
     let layers: BTreeMap<ServiceKey, u32> = {
         let edges = together::edges(specs.values());
         let layers = layers(&edges, known)?;
         let layer = |name: &str| layers.get(name).copied().unwrap_or(0);
-        specs.iter().map(|(key, spec)| (key.clone(), layer(&spec.name))).collect()
+        specs
+            .iter()
+            .map(|(key, spec)| (key.clone(), layer(&spec.name)))
+            .collect()
     };
     let mut order: Vec<ServiceKey> = layers.keys().cloned().collect();
     order.sort_by_key(|key| layers.get(key));
@@ -113,7 +129,10 @@ fn deployed(deploy: &DesiredServices, observed: &Observed) -> Result<Wanted, Pla
             spec: spec.clone(),
         });
     }
-    for key in known_services(observed).iter().filter(|key| key.project == project) {
+    for key in known_services(observed)
+        .iter()
+        .filter(|key| key.project == project)
+    {
         if !specs.contains_key(key) {
             wanted.warnings.push(format!(
                 "{key} is not in the compose file and is left as it is; remove it with `uc rm {key}`"
@@ -142,8 +161,16 @@ fn checked(spec: &ServiceSpec, project: &ProjectName) -> Result<ServiceSpec, Pla
         spec.set_mode(ServiceMode::Replicated);
     }
     for (index, port) in spec.ports.iter().enumerate() {
-        if spec.ports.iter().skip(index + 1).any(|other| ports::clash(port, other)) {
-            return Err(PlanError::PortTwice { service: spec.name, port: ports::show(port) });
+        if spec
+            .ports
+            .iter()
+            .skip(index + 1)
+            .any(|other| ports::clash(port, other))
+        {
+            return Err(PlanError::PortTwice {
+                service: spec.name,
+                port: ports::show(port),
+            });
         }
     }
     Ok(spec)
@@ -152,13 +179,21 @@ fn checked(spec: &ServiceSpec, project: &ProjectName) -> Result<ServiceSpec, Pla
 fn scaled(scale: &ScaleService, observed: &Observed) -> Result<Wanted, PlanError> {
     let stored: BTreeSet<ServiceKey> = observed.services.keys().cloned().collect();
     let key = find(&scale.service, &stored)?;
-    let unknown = || PlanError::UnknownService { service: scale.service.clone(), nearest: None };
+    let unknown = || PlanError::UnknownService {
+        service: scale.service.clone(),
+        nearest: None,
+    };
     let record = observed.services.get(&key).ok_or_else(unknown)?;
     let old = stored_spec(record).ok_or_else(unknown)?;
     if old.mode() == ServiceMode::Global {
-        return Err(PlanError::ScaleGlobal { service: key.to_string() });
+        return Err(PlanError::ScaleGlobal {
+            service: key.to_string(),
+        });
     }
-    let spec = ServiceSpec { replicas: scale.replicas, ..old.clone() };
+    let spec = ServiceSpec {
+        replicas: scale.replicas,
+        ..old.clone()
+    };
     let mut specs = BTreeMap::from([(key.clone(), spec)]);
     together::check(&specs, &key.project, observed)?;
     together::set_revisions(&mut specs, std::slice::from_ref(&key), observed);
@@ -173,14 +208,22 @@ fn scaled(scale: &ScaleService, observed: &Observed) -> Result<Wanted, PlanError
         volumes: record.volumes.clone(),
         spec,
     };
-    Ok(Wanted { targets: vec![target], ..Wanted::default() })
+    Ok(Wanted {
+        targets: vec![target],
+        ..Wanted::default()
+    })
 }
 
 fn removed(remove: &RemoveServices, observed: &Observed) -> Result<Wanted, PlanError> {
     let known = known_services(observed);
     let mut keys = BTreeSet::new();
     if !remove.project.is_empty() && remove.services.is_empty() {
-        keys.extend(known.iter().filter(|key| key.project.as_str() == remove.project).cloned());
+        keys.extend(
+            known
+                .iter()
+                .filter(|key| key.project.as_str() == remove.project)
+                .cloned(),
+        );
         if keys.is_empty() {
             let projects: BTreeSet<&str> = known.iter().map(|key| key.project.as_str()).collect();
             return Err(PlanError::UnknownProject {
@@ -207,7 +250,9 @@ fn removed(remove: &RemoveServices, observed: &Observed) -> Result<Wanted, PlanE
         let record = observed.services.get(key);
         let spec = record.and_then(stored_spec);
         wanted.removals.push(Removal {
-            revision: record.map(|record| record.revision.clone()).unwrap_or_default(),
+            revision: record
+                .map(|record| record.revision.clone())
+                .unwrap_or_default(),
             mode: spec.map_or(ServiceMode::Unspecified, |spec| spec.mode()),
             layer: layers.get(key).copied().unwrap_or(0),
             key: key.clone(),
@@ -219,20 +264,26 @@ fn removed(remove: &RemoveServices, observed: &Observed) -> Result<Wanted, PlanE
                 other.project == key.project
                     && !keys.contains(*other)
                     && record.spec.as_ref().is_some_and(|spec| {
-                        together::edges([spec]).values().flatten().any(|on| *on == key.service.as_str())
+                        together::edges([spec])
+                            .values()
+                            .flatten()
+                            .any(|on| *on == key.service.as_str())
                     })
             })
             .map(|(other, _)| other.to_string())
             .collect();
         if !dependents.is_empty() {
-            wanted.warnings.push(format!("{key} goes, but {} depends on it and stays", and(&dependents)));
+            wanted.warnings.push(format!(
+                "{key} goes, but {} depends on it and stays",
+                and(&dependents)
+            ));
         }
     }
     Ok(wanted)
 }
 
-/// What depends on others goes before them. What the store holds may be anything, so a cycle there is no error:
-/// those services go side by side.
+/// What depends on others goes before them. What the store holds may be anything, so a cycle there
+/// is no error: those services go side by side.
 fn removal_layers(keys: &BTreeSet<ServiceKey>, observed: &Observed) -> BTreeMap<ServiceKey, u32> {
     let mut result = BTreeMap::new();
     let projects: BTreeSet<&ProjectName> = keys.iter().map(|key| &key.project).collect();
@@ -242,7 +293,9 @@ fn removal_layers(keys: &BTreeSet<ServiceKey>, observed: &Observed) -> BTreeMap<
             .filter(|key| key.project == *project)
             .filter_map(|key| observed.services.get(key)?.spec.as_ref())
             .collect();
-        let Ok(layers) = layers(&together::edges(specs), |_| true) else { continue };
+        let Ok(layers) = layers(&together::edges(specs), |_| true) else {
+            continue;
+        };
         let top = layers.values().copied().max().unwrap_or(0);
         for key in keys.iter().filter(|key| key.project == *project) {
             let layer = layers.get(key.service.as_str()).copied().unwrap_or(top);
@@ -264,7 +317,11 @@ fn stored_spec(record: &ServiceRecord) -> Option<ServiceSpec> {
 /// Services of the store, and those of which only containers are left.
 fn known_services(observed: &Observed) -> BTreeSet<ServiceKey> {
     let mut known: BTreeSet<ServiceKey> = observed.services.keys().cloned().collect();
-    for replica in observed.machines.iter().flat_map(|machine| &machine.replicas) {
+    for replica in observed
+        .machines
+        .iter()
+        .flat_map(|machine| &machine.replicas)
+    {
         if let (Ok(project), Ok(service)) = (replica.project.parse(), replica.service.parse()) {
             known.insert(ServiceKey { project, service });
         }
@@ -276,7 +333,13 @@ fn known_services(observed: &Observed) -> BTreeSet<ServiceKey> {
 fn find(name: &str, known: &BTreeSet<ServiceKey>) -> Result<ServiceKey, PlanError> {
     let found: Vec<&ServiceKey> = known
         .iter()
-        .filter(|key| if name.contains('/') { key.to_string() == name } else { key.service.as_str() == name })
+        .filter(|key| {
+            if name.contains('/') {
+                key.to_string() == name
+            } else {
+                key.service.as_str() == name
+            }
+        })
         .collect();
     match found.as_slice() {
         [key] => Ok((*key).clone()),

@@ -1,4 +1,5 @@
-//! What differs between two specs of a service, in the words of the compose file, fit to be shown to anybody.
+//! What differs between two specs of a service, in the words of the compose file, fit to be shown
+//! to anybody.
 
 mod container;
 mod words;
@@ -10,9 +11,18 @@ use uc_api::v1::{FieldChange, Placement, PreDeploy, ServiceMode, ServiceSpec, Up
 /// What stands in place of a value that must not be printed.
 const MASK: &str = "***";
 /// Variables and labels whose names contain one of these hold secrets.
-const SECRET_WORDS: [&str; 8] =
-    ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "PRIVATE"];
-/// Fields, with all below them, whose change needs no new container: what [`uc_api::revision`] leaves out.
+const SECRET_WORDS: [&str; 8] = [
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "SECRET",
+    "TOKEN",
+    "KEY",
+    "CREDENTIAL",
+    "PRIVATE",
+];
+/// Fields, with all below them, whose change needs no new container: what [`uc_api::revision`]
+/// leaves out.
 const NOT_IN_CONTAINER: [&str; 9] = [
     "depends_on",
     "deploy.mode",
@@ -25,14 +35,24 @@ const NOT_IN_CONTAINER: [&str; 9] = [
     "x-pre_deploy",
 ];
 
-/// Every field that differs, in the order of the compose reference; an absent value is an empty text.
+/// Every field that differs, in the order of the compose reference; an absent value is an empty
+/// text.
 pub(crate) fn fields(old: &ServiceSpec, new: &ServiceSpec) -> Vec<FieldChange> {
     let mut changes = Changes(Vec::new());
     container::what_runs(&mut changes, old, new);
-    changes.list("depends_on", &old.depends_on, &new.depends_on, words::dependency);
+    changes.list(
+        "depends_on",
+        &old.depends_on,
+        &new.depends_on,
+        words::dependency,
+    );
     changes.add("deploy.mode", words::mode(old), words::mode(new));
     if old.mode() != ServiceMode::Global || new.mode() != ServiceMode::Global {
-        changes.add("deploy.replicas", old.replicas.to_string(), new.replicas.to_string());
+        changes.add(
+            "deploy.replicas",
+            old.replicas.to_string(),
+            new.replicas.to_string(),
+        );
     }
     container::how_it_runs(&mut changes, old, new);
     changes.add("pull_policy", words::pull(old), words::pull(new));
@@ -44,7 +64,11 @@ pub(crate) fn fields(old: &ServiceSpec, new: &ServiceSpec) -> Vec<FieldChange> {
     container::contents(&mut changes, old, new);
     changes.list("post_start", &old.post_start, &new.post_start, words::hook);
     changes.list("pre_stop", &old.pre_stop, &new.pre_stop, words::hook);
-    pre_deploy(&mut changes, old.pre_deploy.as_ref(), new.pre_deploy.as_ref());
+    pre_deploy(
+        &mut changes,
+        old.pre_deploy.as_ref(),
+        new.pre_deploy.as_ref(),
+    );
     update(&mut changes, old, new);
     placement(&mut changes, old.placement.as_ref(), new.placement.as_ref());
     changes.map("deploy.labels", &old.service_labels, &new.service_labels);
@@ -57,11 +81,17 @@ pub(super) fn reason(fields: &[FieldChange]) -> String {
     let in_container = |field: &&str| {
         *field != "x-machines"
             && !NOT_IN_CONTAINER.iter().any(|left_out| {
-                field.strip_prefix(left_out).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                field
+                    .strip_prefix(left_out)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             })
     };
     let mut names: Vec<&str> = Vec::new();
-    for field in fields.iter().map(|change| change.field.as_str()).filter(in_container) {
+    for field in fields
+        .iter()
+        .map(|change| change.field.as_str())
+        .filter(in_container)
+    {
         let name = field.split(['.', '[']).next().unwrap_or_default();
         if !names.contains(&name) {
             names.push(name);
@@ -81,19 +111,48 @@ fn pre_deploy(changes: &mut Changes, old: Option<&PreDeploy>, new: Option<&PreDe
     let (old_command, new_command) = (words::run_before(old), words::run_before(new));
     changes.add("x-pre_deploy", old_command, new_command);
     let (old, new) = (old.unwrap_or(&empty), new.unwrap_or(&empty));
-    changes.map("x-pre_deploy.environment", &old.environment, &new.environment);
+    changes.map(
+        "x-pre_deploy.environment",
+        &old.environment,
+        &new.environment,
+    );
 }
 
 fn update(changes: &mut Changes, old: &ServiceSpec, new: &ServiceSpec) {
-    changes.add("deploy.update_config.order", words::order(old), words::order(new));
+    changes.add(
+        "deploy.update_config.order",
+        words::order(old),
+        words::order(new),
+    );
     let empty = UpdatePolicy::default();
-    let (old, new) = (old.update.as_ref().unwrap_or(&empty), new.update.as_ref().unwrap_or(&empty));
-    let mut add = |name: &str, old, new| changes.add(&format!("deploy.update_config.{name}"), old, new);
-    add("parallelism", words::number(old.parallelism), words::number(new.parallelism));
-    add("delay", words::unless_zero(old.delay_ms), words::unless_zero(new.delay_ms));
-    let monitor = |policy: &UpdatePolicy| policy.monitor_ms.map(words::milliseconds).unwrap_or_default();
+    let (old, new) = (
+        old.update.as_ref().unwrap_or(&empty),
+        new.update.as_ref().unwrap_or(&empty),
+    );
+    let mut add =
+        |name: &str, old, new| changes.add(&format!("deploy.update_config.{name}"), old, new);
+    add(
+        "parallelism",
+        words::number(old.parallelism),
+        words::number(new.parallelism),
+    );
+    add(
+        "delay",
+        words::unless_zero(old.delay_ms),
+        words::unless_zero(new.delay_ms),
+    );
+    let monitor = |policy: &UpdatePolicy| {
+        policy
+            .monitor_ms
+            .map(words::milliseconds)
+            .unwrap_or_default()
+    };
     add("monitor", monitor(old), monitor(new));
-    add("failure_action", words::failure_action(old), words::failure_action(new));
+    add(
+        "failure_action",
+        words::failure_action(old),
+        words::failure_action(new),
+    );
     let ratio = |policy: &UpdatePolicy| match policy.max_failure_ratio {
         0.0 => String::new(),
         ratio => ratio.to_string(),
@@ -104,12 +163,20 @@ fn update(changes: &mut Changes, old: &ServiceSpec, new: &ServiceSpec) {
 fn placement(changes: &mut Changes, old: Option<&Placement>, new: Option<&Placement>) {
     let empty = Placement::default();
     let (old, new) = (old.unwrap_or(&empty), new.unwrap_or(&empty));
-    changes.texts("deploy.placement.constraints", &old.constraints, &new.constraints);
+    changes.texts(
+        "deploy.placement.constraints",
+        &old.constraints,
+        &new.constraints,
+    );
     changes.texts("deploy.placement.preferences", &old.spread, &new.spread);
     let most = |placement: &Placement| {
         words::number(Some(placement.max_replicas_per_machine).filter(|most| *most > 0))
     };
-    changes.add("deploy.placement.max_replicas_per_node", most(old), most(new));
+    changes.add(
+        "deploy.placement.max_replicas_per_node",
+        most(old),
+        most(new),
+    );
 }
 
 struct Changes(Vec<FieldChange>);
@@ -118,7 +185,11 @@ impl Changes {
     fn add(&mut self, field: &str, old: impl Into<String>, new: impl Into<String>) {
         let (old, new) = (old.into(), new.into());
         if old != new {
-            self.0.push(FieldChange { field: field.to_owned(), old, new });
+            self.0.push(FieldChange {
+                field: field.to_owned(),
+                old,
+                new,
+            });
         }
     }
 
@@ -127,10 +198,20 @@ impl Changes {
     }
 
     /// A change even if what is shown of both is the same, since what differs is masked.
-    fn list<T: PartialEq>(&mut self, field: &str, old: &[T], new: &[T], show: impl Fn(&T) -> String) {
+    fn list<T: PartialEq>(
+        &mut self,
+        field: &str,
+        old: &[T],
+        new: &[T],
+        show: impl Fn(&T) -> String,
+    ) {
         let all = |items: &[T]| items.iter().map(&show).collect::<Vec<_>>().join(", ");
         if old != new {
-            self.0.push(FieldChange { field: field.to_owned(), old: all(old), new: all(new) });
+            self.0.push(FieldChange {
+                field: field.to_owned(),
+                old: all(old),
+                new: all(new),
+            });
         }
     }
 
@@ -147,18 +228,33 @@ impl Changes {
         show: impl Fn(&str, &T) -> String,
     ) {
         let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        for name in names.into_iter().filter(|name| old.get(*name) != new.get(*name)) {
-            let show =
-                |map: &BTreeMap<String, T>| map.get(name).map(|value| show(name, value)).unwrap_or_default();
+        for name in names
+            .into_iter()
+            .filter(|name| old.get(*name) != new.get(*name))
+        {
+            let show = |map: &BTreeMap<String, T>| {
+                map.get(name)
+                    .map(|value| show(name, value))
+                    .unwrap_or_default()
+            };
             // A path has dots of its own.
             let path = name.starts_with(['.', '~', '/']);
-            let field = if path { format!("{field}[{name}]") } else { format!("{field}.{name}") };
-            self.0.push(FieldChange { field, old: show(old), new: show(new) });
+            let field = if path {
+                format!("{field}[{name}]")
+            } else {
+                format!("{field}.{name}")
+            };
+            self.0.push(FieldChange {
+                field,
+                old: show(old),
+                new: show(new),
+            });
         }
     }
 }
 
-/// A value as it may be printed. An empty value is written `""`, so that it is not taken for an absent one.
+/// A value as it may be printed. An empty value is written `""`, so that it is not taken for an
+/// absent one.
 fn shown(name: &str, value: &str) -> String {
     let upper = name.to_ascii_uppercase();
     if SECRET_WORDS.iter().any(|word| upper.contains(word)) {
@@ -179,7 +275,10 @@ fn without_passwords(value: &str) -> String {
         result.push_str("://");
         let end = after.find(['/', '?', '#', ' ', ',']).unwrap_or(after.len());
         let (authority, tail) = after.split_at(end);
-        match authority.rsplit_once('@').map(|(login, host)| (login.split_once(':'), host)) {
+        match authority
+            .rsplit_once('@')
+            .map(|(login, host)| (login.split_once(':'), host))
+        {
             Some((Some((user, _)), host)) => {
                 result.extend([user, ":", MASK, "@", host]);
             }

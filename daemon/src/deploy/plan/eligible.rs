@@ -1,31 +1,41 @@
-//! Which machines may run which service: the allow list, its constraints and platform, where its volumes are, and where what it shares may run.
+//! Which machines may run which service: the allow list, its constraints and platform, where its
+//! volumes are, and where what it shares may run.
 //!
-//! A volume that exists binds a service to the machines that have it. One that does not exist yet is made on exactly one machine, so all
-//! replicated services that share it go there. A second, empty volume of the same name is never made behind somebody's back.
+//! A volume that exists binds a service to the machines that have it. One that does not exist yet
+//! is made on exactly one machine, so all replicated services that share it go there. A second,
+//! empty volume of the same name is never made behind somebody's back.
 
 mod groups;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use uc_api::nearest::nearest;
+
 use self::groups::{bring_together, gather, groups};
 use super::desired::Target;
 use super::error::PlanError;
 use super::{Cluster, volume_names};
-use uc_api::nearest::nearest;
 
 /// Where a service may run; indexes into the cluster's machines, ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Eligible {
     pub(super) up: Vec<usize>,
     pub(super) down: Vec<usize>,
-    /// Its volume is out of reach, which has been said; nothing more is to be said about its replicas.
+    /// Its volume is out of reach, which has been said; nothing more is to be said about its
+    /// replicas.
     pub(super) stranded: bool,
 }
 
 impl Eligible {
     fn of(machines: impl IntoIterator<Item = usize>, cluster: &Cluster<'_>) -> Self {
-        let (up, down) = machines.into_iter().partition(|index| cluster.machines[*index].up);
-        Self { up, down, stranded: false }
+        let (up, down) = machines
+            .into_iter()
+            .partition(|index| cluster.machines[*index].up);
+        Self {
+            up,
+            down,
+            stranded: false,
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = usize> + '_ {
@@ -83,7 +93,10 @@ fn allowed(target: &Target, cluster: &Cluster<'_>) -> Result<Eligible, PlanError
         }
     }
     if found.is_empty() && needed {
-        return Err(PlanError::NoMachineFits { service: target.key.to_string(), machines: excluded });
+        return Err(PlanError::NoMachineFits {
+            service: target.key.to_string(),
+            machines: excluded,
+        });
     }
     Ok(Eligible::of(found, cluster))
 }
@@ -103,7 +116,8 @@ fn listed(target: &Target, cluster: &Cluster<'_>) -> Result<Vec<usize>, PlanErro
         found.push(index.ok_or_else(|| PlanError::UnknownMachine {
             service: target.key.to_string(),
             machine: wanted.clone(),
-            nearest: nearest(wanted, all.clone().map(|index| cluster.name(index))).map(str::to_owned),
+            nearest:
+                nearest(wanted, all.clone().map(|index| cluster.name(index))).map(str::to_owned),
         })?);
     }
     found.sort_unstable();
@@ -111,7 +125,8 @@ fn listed(target: &Target, cluster: &Cluster<'_>) -> Result<Vec<usize>, PlanErro
     Ok(found)
 }
 
-/// A global service has its volumes on every machine, a replicated one wants one place: together they cannot both be right.
+/// A global service has its volumes on every machine, a replicated one wants one place: together
+/// they cannot both be right.
 fn refuse_mixed_sharing(targets: &[Target]) -> Result<(), PlanError> {
     let mut users: BTreeMap<String, (Option<&Target>, Option<&Target>)> = BTreeMap::new();
     for target in targets {
@@ -132,13 +147,26 @@ fn refuse_mixed_sharing(targets: &[Target]) -> Result<(), PlanError> {
     Ok(())
 }
 
-fn check_drivers(target: &Target, allowed: &Eligible, cluster: &Cluster<'_>) -> Result<(), PlanError> {
-    let or_local = |driver: &str| if driver.is_empty() { "local".to_owned() } else { driver.to_owned() };
+fn check_drivers(
+    target: &Target,
+    allowed: &Eligible,
+    cluster: &Cluster<'_>,
+) -> Result<(), PlanError> {
+    let or_local = |driver: &str| {
+        if driver.is_empty() {
+            "local".to_owned()
+        } else {
+            driver.to_owned()
+        }
+    };
     for name in volume_names(&target.spec) {
         let spec = target.volume(name);
         let wanted = or_local(&spec.driver);
         for index in allowed.all() {
-            let Some(found) = cluster.volume(index, name).map(|volume| or_local(&volume.driver)) else {
+            let Some(found) = cluster
+                .volume(index, name)
+                .map(|volume| or_local(&volume.driver))
+            else {
                 continue;
             };
             // Of an external volume only the name is said.
@@ -161,9 +189,16 @@ fn check_external_everywhere(
     allowed: &Eligible,
     cluster: &Cluster<'_>,
 ) -> Result<(), PlanError> {
-    for name in volume_names(&target.spec).into_iter().filter(|name| target.volume(name).external) {
-        let without: Vec<usize> =
-            allowed.up.iter().copied().filter(|index| !cluster.has_volume(*index, name)).collect();
+    for name in volume_names(&target.spec)
+        .into_iter()
+        .filter(|name| target.volume(name).external)
+    {
+        let without: Vec<usize> = allowed
+            .up
+            .iter()
+            .copied()
+            .filter(|index| !cluster.has_volume(*index, name))
+            .collect();
         if !without.is_empty() {
             return Err(PlanError::ExternalMissing {
                 service: target.key.to_string(),
@@ -177,7 +212,9 @@ fn check_external_everywhere(
 
 /// Machines on which a volume is, the down ones included.
 fn places(name: &str, cluster: &Cluster<'_>) -> Vec<usize> {
-    (0..cluster.machines.len()).filter(|index| cluster.has_volume(*index, name)).collect()
+    (0..cluster.machines.len())
+        .filter(|index| cluster.has_volume(*index, name))
+        .collect()
 }
 
 /// The allowed machines that have every volume of the service that exists anywhere.
@@ -211,21 +248,29 @@ fn with_volumes(
             .map(|(name, at)| format!("volume `{name}` is on {}", super::and(&cluster.names(at))))
             .collect();
         if !target.spec.machines.is_empty() {
-            places.push(format!("x-machines allows {}", super::and(&target.spec.machines)));
+            places.push(format!(
+                "x-machines allows {}",
+                super::and(&target.spec.machines)
+            ));
         }
         let out = existing.iter().flat_map(|(_, at)| at).copied();
-        let out: BTreeSet<usize> =
-            out.filter(|index| !allowed.all().any(|allowed| allowed == *index)).collect();
+        let out: BTreeSet<usize> = out
+            .filter(|index| !allowed.all().any(|allowed| allowed == *index))
+            .collect();
         places.extend(out.into_iter().filter_map(|index| {
             let why = target.rules.excludes(cluster.machines[index])?;
             Some(format!("{} is out by {why}", cluster.name(index)))
         }));
-        return Err(PlanError::VolumesApart { service: target.key.to_string(), places });
+        return Err(PlanError::VolumesApart {
+            service: target.key.to_string(),
+            places,
+        });
     }
     let mut found = Eligible::of(machines, cluster);
     if let (true, Some((name, _))) = (found.up.is_empty(), existing.first()) {
         let machines = cluster.names(&found.down);
-        // Somebody who deploys the rest of the project while a machine is down did not ask about this service.
+        // Somebody who deploys the rest of the project while a machine is down did not ask about
+        // this service.
         if target.unchanged() && !target.recreate {
             found.stranded = true;
             warnings.push(format!(

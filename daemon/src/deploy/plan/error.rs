@@ -14,8 +14,14 @@ pub enum PlanError {
     NothingAsked,
     #[error(transparent)]
     Name(#[from] NameError),
-    #[error("service `{service}` belongs to project `{found}`, but the deployment is of project `{project}`")]
-    OtherProject { service: String, found: String, project: String },
+    #[error(
+        "service `{service}` belongs to project `{found}`, but the deployment is of project `{project}`"
+    )]
+    OtherProject {
+        service: String,
+        found: String,
+        project: String,
+    },
     #[error("service `{service}` is there twice")]
     ServiceTwice { service: String },
     #[error("service `{service}` has no image")]
@@ -23,69 +29,151 @@ pub enum PlanError {
     #[error("the cluster has no machines")]
     NoMachines,
     #[error("service `{service}` may run on machine `{machine}`, which does not exist")]
-    UnknownMachine { service: String, machine: String, nearest: Option<String> },
+    UnknownMachine {
+        service: String,
+        machine: String,
+        nearest: Option<String>,
+    },
     #[error("service `{service}` depends on `{dependency}`, which does not exist")]
-    UnknownDependency { service: String, dependency: String, nearest: Option<String> },
+    UnknownDependency {
+        service: String,
+        dependency: String,
+        nearest: Option<String>,
+    },
     #[error("service `{service}` shares a namespace of `{shared}`, which does not exist")]
-    UnknownShared { service: String, shared: String, nearest: Option<String> },
+    UnknownShared {
+        service: String,
+        shared: String,
+        nearest: Option<String>,
+    },
     #[error("service `{service}` shares a namespace of `{shared}`, but no machine may run both")]
     SharedApart { service: String, shared: String },
-    #[error("service `{service}` shares a namespace of `{shared}`, which runs on no machine that may run it")]
+    #[error(
+        "service `{service}` shares a namespace of `{shared}`, which runs on no machine that may run it"
+    )]
     SharedNowhere { service: String, shared: String },
     #[error("service `{service}`: placement constraint `{constraint}`: {problem}")]
-    Constraint { service: String, constraint: String, problem: String, nearest: Option<String> },
-    #[error("service `{service}` cannot be spread over `{over}`: it is nothing that machines differ in")]
-    Spread { service: String, over: String, nearest: Option<String> },
+    Constraint {
+        service: String,
+        constraint: String,
+        problem: String,
+        nearest: Option<String>,
+    },
+    #[error(
+        "service `{service}` cannot be spread over `{over}`: it is nothing that machines differ in"
+    )]
+    Spread {
+        service: String,
+        over: String,
+        nearest: Option<String>,
+    },
     #[error("no machine may run service `{service}`: {}", few(machines))]
-    NoMachineFits { service: String, machines: Vec<String> },
-    #[error("no machine has room for a replica of service `{service}`: {}", few(machines))]
-    NoRoom { service: String, machines: Vec<String> },
+    NoMachineFits {
+        service: String,
+        machines: Vec<String>,
+    },
+    #[error(
+        "no machine has room for a replica of service `{service}`: {}",
+        few(machines)
+    )]
+    NoRoom {
+        service: String,
+        machines: Vec<String>,
+    },
     #[error("services wait for each other: {}", cycle.join(" -> "))]
     DependencyCycle { cycle: Vec<String> },
     #[error("there is no service `{service}`")]
-    UnknownService { service: String, nearest: Option<String> },
+    UnknownService {
+        service: String,
+        nearest: Option<String>,
+    },
     #[error("there is no project `{project}`")]
-    UnknownProject { project: String, nearest: Option<String> },
+    UnknownProject {
+        project: String,
+        nearest: Option<String>,
+    },
     #[error("`{service}` is not one service but several: {}", and(candidates))]
-    AmbiguousService { service: String, candidates: Vec<String> },
+    AmbiguousService {
+        service: String,
+        candidates: Vec<String>,
+    },
     #[error(
         "service `{service}` is global: it runs once on each machine that may run it and cannot be scaled"
     )]
     ScaleGlobal { service: String },
     #[error("service `{service}` publishes port {port} twice")]
     PortTwice { service: String, port: String },
-    #[error("service `{service}` publishes port {port}, which `{holder}` publishes on {machine} already")]
-    PortTaken { service: String, port: String, machine: String, holder: String },
+    #[error(
+        "service `{service}` publishes port {port}, which `{holder}` publishes on {machine} already"
+    )]
+    PortTaken {
+        service: String,
+        port: String,
+        machine: String,
+        holder: String,
+    },
     #[error(
         "{replicas} replicas of service `{service}` publish port {port}, but only {} may run it, and a machine has each port once",
         and(machines)
     )]
-    TooFewMachines { service: String, port: String, replicas: u32, machines: Vec<String> },
+    TooFewMachines {
+        service: String,
+        port: String,
+        replicas: u32,
+        machines: Vec<String>,
+    },
     #[error("services want ports that others of them give up only then: {}", cycle.join(" -> "))]
     PortsTraded { cycle: Vec<String> },
     #[error(
         "volume `{volume}` of service `{service}` is only on {}, which cannot be reached now",
         and(machines)
     )]
-    VolumeDown { service: String, volume: String, machines: Vec<String> },
+    VolumeDown {
+        service: String,
+        volume: String,
+        machines: Vec<String>,
+    },
     #[error("volume `{volume}` of service `{service}` is external, but {} not have it", match machines.as_slice() {
         [] => "the machines do".to_owned(),
         [one] => format!("{one} does"),
         more => format!("{} do", and(more)),
     })]
-    ExternalMissing { service: String, volume: String, machines: Vec<String> },
+    ExternalMissing {
+        service: String,
+        volume: String,
+        machines: Vec<String>,
+    },
     #[error("no machine may run service `{service}` and has its volumes: {}", places.join("; "))]
-    VolumesApart { service: String, places: Vec<String> },
-    #[error("services {} share volume `{volume}`, but no machine may run all of them", and(services))]
-    NoCommonMachine { volume: String, services: Vec<String> },
+    VolumesApart {
+        service: String,
+        places: Vec<String>,
+    },
+    #[error(
+        "services {} share volume `{volume}`, but no machine may run all of them",
+        and(services)
+    )]
+    NoCommonMachine {
+        volume: String,
+        services: Vec<String>,
+    },
     #[error(
         "volume `{volume}` of service `{service}` exists on {machine} with driver `{found}`, not `{wanted}`"
     )]
-    VolumeDriver { service: String, volume: String, machine: String, found: String, wanted: String },
+    VolumeDriver {
+        service: String,
+        volume: String,
+        machine: String,
+        found: String,
+        wanted: String,
+    },
     #[error(
         "volume `{volume}` is shared by the global service `{global}` and the replicated service `{replicated}`"
     )]
-    VolumeOfBoth { volume: String, global: String, replicated: String },
+    VolumeOfBoth {
+        volume: String,
+        global: String,
+        replicated: String,
+    },
 }
 
 /// Of many machines the first few: a message is read in a terminal.
@@ -172,9 +260,9 @@ impl PlanError {
             | Self::SharedApart { .. }
             | Self::Constraint { .. }
             | Self::Spread { .. } => Code::Invalid,
-            Self::UnknownMachine { .. } | Self::UnknownService { .. } | Self::UnknownProject { .. } => {
-                Code::NotFound
-            }
+            Self::UnknownMachine { .. }
+            | Self::UnknownService { .. }
+            | Self::UnknownProject { .. } => Code::NotFound,
             Self::NoMachines
             | Self::NoMachineFits { .. }
             | Self::NoRoom { .. }

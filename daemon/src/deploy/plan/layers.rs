@@ -1,15 +1,17 @@
-//! The order that `depends_on` asks for, as layers: a service's layer is one more than the highest of what it waits for.
+//! The order that `depends_on` asks for, as layers: a service's layer is one more than the highest
+//! of what it waits for.
 
 use std::collections::BTreeMap;
 
-use super::error::PlanError;
 use uc_api::nearest::nearest;
+
+use super::error::PlanError;
 
 /// A service and what it depends on, all in one project.
 pub(super) type Edges<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 
-/// The layer of each service. A dependency that is not among the services is passed over if `known` has it
-/// (it runs already), otherwise it is an error.
+/// The layer of each service. A dependency that is not among the services is passed over if `known`
+/// has it (it runs already), otherwise it is an error.
 pub(super) fn layers<'a>(
     edges: &Edges<'a>,
     known: impl Fn(&str) -> bool,
@@ -20,8 +22,11 @@ pub(super) fn layers<'a>(
                 return Err(PlanError::UnknownDependency {
                     service: (*service).to_owned(),
                     dependency: (*dependency).to_owned(),
-                    nearest: nearest(dependency, edges.keys().copied().filter(|name| name != service))
-                        .map(str::to_owned),
+                    nearest: nearest(
+                        dependency,
+                        edges.keys().copied().filter(|name| name != service),
+                    )
+                    .map(str::to_owned),
                 });
             }
         }
@@ -41,26 +46,38 @@ pub(super) fn layers<'a>(
             })
             .collect();
         if ready.is_empty() {
-            return Err(PlanError::DependencyCycle { cycle: cycle(edges, &done) });
+            return Err(PlanError::DependencyCycle {
+                cycle: cycle(edges, &done),
+            });
         }
         done.extend(ready);
     }
     Ok(done)
 }
 
-/// One cycle among the services without a layer, first and last element the same. Every one of them waits for another of them, so
-/// following the first such dependency must come round.
+/// One cycle among the services without a layer, first and last element the same. Every one of them
+/// waits for another of them, so following the first such dependency must come round.
 fn cycle(edges: &Edges<'_>, done: &BTreeMap<&str, u32>) -> Vec<String> {
     let mut path: Vec<&str> = Vec::new();
-    let mut at = edges.keys().copied().find(|service| !done.contains_key(service));
+    let mut at = edges
+        .keys()
+        .copied()
+        .find(|service| !done.contains_key(service));
     while let Some(service) = at {
         if let Some(start) = path.iter().position(|seen| *seen == service) {
             path.push(service);
-            return path.split_off(start).into_iter().map(str::to_owned).collect();
+            return path
+                .split_off(start)
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
         }
         path.push(service);
         at = edges.get(service).and_then(|dependencies| {
-            dependencies.iter().copied().find(|name| edges.contains_key(name) && !done.contains_key(name))
+            dependencies
+                .iter()
+                .copied()
+                .find(|name| edges.contains_key(name) && !done.contains_key(name))
         });
     }
     path.into_iter().map(str::to_owned).collect()
@@ -71,7 +88,10 @@ mod tests {
     use super::*;
 
     fn run(edges: &[(&'static str, &[&'static str])]) -> Result<Vec<(&'static str, u32)>, String> {
-        let edges: Edges<'static> = edges.iter().map(|(name, on)| (*name, on.to_vec())).collect();
+        let edges: Edges<'static> = edges
+            .iter()
+            .map(|(name, on)| (*name, on.to_vec()))
+            .collect();
         layers(&edges, |name| name == "elsewhere")
             .map(|found| found.into_iter().collect())
             .map_err(|error| error.to_string())
@@ -81,17 +101,33 @@ mod tests {
     fn each_waits_for_all_it_depends_on() {
         assert_eq!(run(&[]), Ok(vec![]));
         assert_eq!(
-            run(&[("web", &["api", "cache"]), ("api", &["db"]), ("db", &[]), ("cache", &[]), ("solo", &[])]),
-            Ok(vec![("api", 1), ("cache", 0), ("db", 0), ("solo", 0), ("web", 2)])
+            run(&[
+                ("web", &["api", "cache"]),
+                ("api", &["db"]),
+                ("db", &[]),
+                ("cache", &[]),
+                ("solo", &[])
+            ]),
+            Ok(vec![
+                ("api", 1),
+                ("cache", 0),
+                ("db", 0),
+                ("solo", 0),
+                ("web", 2)
+            ])
         );
         assert_eq!(run(&[("web", &["elsewhere"])]), Ok(vec![("web", 0)]));
     }
 
     #[test]
     fn a_cycle_is_shown_whole() {
-        let error = run(&[("a", &["b"]), ("b", &["c", "d"]), ("c", &["b"]), ("d", &[])]).unwrap_err();
+        let error =
+            run(&[("a", &["b"]), ("b", &["c", "d"]), ("c", &["b"]), ("d", &[])]).unwrap_err();
         assert_eq!(error, "services wait for each other: b -> c -> b");
-        assert_eq!(run(&[("a", &["a"])]).unwrap_err(), "services wait for each other: a -> a");
+        assert_eq!(
+            run(&[("a", &["a"])]).unwrap_err(),
+            "services wait for each other: a -> a"
+        );
     }
 
     #[test]

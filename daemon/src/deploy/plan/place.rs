@@ -1,10 +1,13 @@
-//! Which replica goes where: keep what is right, replace in place what is not, create what is missing, remove what is too much.
+//! Which replica goes where: keep what is right, replace in place what is not, create what is
+//! missing, remove what is too much.
 //!
-//! Decided in an order in which what has the least choice comes first: everything that stays, then global services, then replicas replaced
-//! where they are, then new replicas (first of the services that may run on the fewest machines). A new one goes to a machine that its ports
-//! and what it reserves leave room on; of those to the one with the fewest replicas of its service for each replica of what it shares, then the
-//! fewest with the same values of what it is spread over, then the fewest of its service, then the fewest at all, then by name. Services that
-//! go with others (`together`) are placed after those, in the same order among themselves.
+//! Decided in an order in which what has the least choice comes first: everything that stays, then
+//! global services, then replicas replaced where they are, then new replicas (first of the services
+//! that may run on the fewest machines). A new one goes to a machine that its ports and what it
+//! reserves leave room on; of those to the one with the fewest replicas of its service for each
+//! replica of what it shares, then the fewest with the same values of what it is spread over, then
+//! the fewest of its service, then the fewest at all, then by name. Services that go with others
+//! (`together`) are placed after those, in the same order among themselves.
 
 mod board;
 mod existing;
@@ -56,7 +59,10 @@ impl Placement<'_> {
 
 /// It runs, or will again by itself.
 pub(super) fn is_alive(replica: &ReplicaRecord) -> bool {
-    matches!(replica.state(), ReplicaState::Running | ReplicaState::Restarting | ReplicaState::Paused)
+    matches!(
+        replica.state(),
+        ReplicaState::Running | ReplicaState::Restarting | ReplicaState::Paused
+    )
 }
 
 /// Its published ports are taken on its machine.
@@ -66,7 +72,11 @@ pub(super) fn holds_ports(replica: &ReplicaRecord) -> bool {
 
 /// The reason of a replica that is replaced with others.
 pub(super) fn was_replaced(names: &[String]) -> String {
-    format!("{} {} replaced", and(names), if names.len() == 1 { "was" } else { "were" })
+    format!(
+        "{} {} replaced",
+        and(names),
+        if names.len() == 1 { "was" } else { "were" }
+    )
 }
 
 /// What the placement of other services means for one that goes with them.
@@ -74,7 +84,8 @@ pub(super) fn was_replaced(names: &[String]) -> String {
 struct Following {
     /// The services whose namespaces it shares.
     shared: Vec<String>,
-    /// By machine: how many replicas of each of them it will find there, the fewest counts. None: it shares nothing.
+    /// By machine: how many replicas of each of them it will find there, the fewest counts. None:
+    /// it shares nothing.
     partners: Option<Vec<usize>>,
     /// By machine: those of the shared services that are not the same there as before.
     disturbed: Vec<Vec<String>>,
@@ -84,14 +95,24 @@ struct Following {
 
 impl Following {
     fn of(target: &Target, works: &[Work<'_, '_>], board: &Board<'_>) -> Self {
-        let shared: Vec<String> = together::shared(&target.spec).into_iter().map(str::to_owned).collect();
-        let work = |name: &str| works.iter().find(|work| work.target.key.service.as_str() == name);
+        let shared: Vec<String> = together::shared(&target.spec)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let work = |name: &str| {
+            works
+                .iter()
+                .find(|work| work.target.key.service.as_str() == name)
+        };
         let machines = board.machines();
         let mut disturbed = vec![Vec::new(); machines];
         let mut partners = (!shared.is_empty()).then(|| vec![usize::MAX; machines]);
         for name in &shared {
             let Ok(service) = name.parse() else { continue };
-            let key = uc_api::ServiceKey { project: target.key.project.clone(), service };
+            let key = uc_api::ServiceKey {
+                project: target.key.project.clone(),
+                service,
+            };
             for (machine, count) in partners.iter_mut().flatten().enumerate() {
                 *count = (*count).min(board.own(machine, &key));
             }
@@ -107,7 +128,12 @@ impl Following {
             .filter(|name| work(name).is_some_and(Work::replaces))
             .map(str::to_owned)
             .collect();
-        Self { shared, partners, disturbed, replaced }
+        Self {
+            shared,
+            partners,
+            disturbed,
+            replaced,
+        }
     }
 
     /// Why a replica that is right by itself cannot stay on this machine.
@@ -128,14 +154,19 @@ pub(super) fn place<'a>(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Placement<'a>>, PlanError> {
     let mut board = Board::new(targets, cluster);
-    let mut works: Vec<Work<'a, '_>> =
-        targets.iter().zip(eligible).map(|(target, eligible)| Work::new(target, eligible, cluster)).collect();
+    let mut works: Vec<Work<'a, '_>> = targets
+        .iter()
+        .zip(eligible)
+        .map(|(target, eligible)| Work::new(target, eligible, cluster))
+        .collect();
     let ranks = together::ranks(targets);
     for (work, _) in works.iter().zip(&ranks).filter(|(_, rank)| **rank > 0) {
         work.reserve(&mut board);
     }
     for rank in 0..=ranks.iter().copied().max().unwrap_or(0) {
-        let of_rank: Vec<usize> = (0..works.len()).filter(|index| ranks[*index] == rank).collect();
+        let of_rank: Vec<usize> = (0..works.len())
+            .filter(|index| ranks[*index] == rank)
+            .collect();
         if rank > 0 {
             for index in &of_rank {
                 board.clear(&works[*index].target.key);
@@ -147,7 +178,10 @@ pub(super) fn place<'a>(
         }
         place_rank(&mut works, &of_rank, &mut board, warnings)?;
     }
-    works.into_iter().map(|work| Ok(work.finish(cluster, warnings))).collect()
+    works
+        .into_iter()
+        .map(|work| Ok(work.finish(cluster, warnings)))
+        .collect()
 }
 
 /// Places these services, which do not look at each other.

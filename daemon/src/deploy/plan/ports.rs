@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use uc_api::v1::{PortSpec, Protocol};
 
-/// Both ask for the same fixed port of the same address. A port of the machine's choice (0) never clashes, and a range not with one other:
-/// the machine takes another port of it.
+/// Both ask for the same fixed port of the same address. A port of the machine's choice (0) never
+/// clashes, and a range not with one other: the machine takes another port of it.
 pub(super) fn clash(a: &PortSpec, b: &PortSpec) -> bool {
     a.published_port != 0
         && !is_range(a)
@@ -46,10 +46,16 @@ fn protocol(port: &PortSpec) -> Protocol {
     }
 }
 
-/// Empty means every address; `0.0.0.0` and `::` every address of their family. A text that is no address is
-/// taken as every address: rather one refusal too many than a deployment that fails half way.
+/// Empty means every address; `0.0.0.0` and `::` every address of their family. A text that is no
+/// address is taken as every address: rather one refusal too many than a deployment that fails half
+/// way.
 fn overlap(a: &str, b: &str) -> bool {
-    let parse = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    let parse = |text: &str| {
+        text.trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+            .ok()
+    };
     match (parse(a), parse(b)) {
         (None, _) | (_, None) => true,
         (Some(IpAddr::V4(a)), Some(IpAddr::V4(b))) => {

@@ -1,6 +1,8 @@
-//! What a service asks of a machine: Swarm's placement constraints, the platform, and the labels it is spread over.
+//! What a service asks of a machine: Swarm's placement constraints, the platform, and the labels it
+//! is spread over.
 //!
-//! A constraint that cannot be understood is an error, never passed over: a service must not run where its file says it may not.
+//! A constraint that cannot be understood is an error, never passed over: a service must not run
+//! where its file says it may not.
 
 use std::borrow::Cow;
 
@@ -11,8 +13,14 @@ use super::Machine;
 use super::error::PlanError;
 
 /// What constraints may be about, as people write it.
-const FACTS: [&str; 6] =
-    ["node.id", "node.hostname", "node.role", "node.platform.os", "node.platform.arch", LABEL];
+const FACTS: [&str; 6] = [
+    "node.id",
+    "node.hostname",
+    "node.role",
+    "node.platform.os",
+    "node.platform.arch",
+    LABEL,
+];
 const LABEL: &str = "node.labels.";
 /// All machines run it.
 const OS: &str = "linux";
@@ -41,7 +49,9 @@ impl Fact {
             "node.platform.os" => Self::Os,
             "node.platform.arch" => Self::Arch,
             _ => Self::Label(
-                text.get(LABEL.len()..).filter(|key| lower.starts_with(LABEL) && !key.is_empty())?.to_owned(),
+                text.get(LABEL.len()..)
+                    .filter(|key| lower.starts_with(LABEL) && !key.is_empty())?
+                    .to_owned(),
             ),
         })
     }
@@ -63,7 +73,9 @@ impl Fact {
         match self {
             Self::Role => ROLES.iter().any(|role| role.eq_ignore_ascii_case(wanted)),
             Self::Arch => architecture(&machine.arch) == architecture(wanted),
-            _ => self.value(machine).is_some_and(|value| value.eq_ignore_ascii_case(wanted)),
+            _ => self
+                .value(machine)
+                .is_some_and(|value| value.eq_ignore_ascii_case(wanted)),
         }
     }
 }
@@ -106,7 +118,12 @@ impl Constraint {
                 nearest: nearest(value, ROLES).map(str::to_owned),
             });
         }
-        Ok(Self { fact, name: name.to_owned(), equal: rest.starts_with("=="), value: value.to_owned() })
+        Ok(Self {
+            fact,
+            name: name.to_owned(),
+            equal: rest.starts_with("=="),
+            value: value.to_owned(),
+        })
     }
 
     /// Why the machine is out, if it is.
@@ -136,7 +153,10 @@ struct Problem {
 
 impl Problem {
     fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), nearest: None }
+        Self {
+            text: text.to_owned(),
+            nearest: None,
+        }
     }
 }
 
@@ -144,12 +164,20 @@ fn unknown(name: &str) -> Problem {
     if name.to_ascii_lowercase().starts_with("engine.labels.") {
         return Problem {
             text: "labels of the engine are not known here".to_owned(),
-            nearest: name.get("engine.labels.".len()..).map(|key| format!("{LABEL}{key}")),
+            nearest: name
+                .get("engine.labels.".len()..)
+                .map(|key| format!("{LABEL}{key}")),
         };
     }
     // A label is meant with the key it was written with.
-    let label = name.rsplit_once('.').map(|(_, key)| format!("{LABEL}{key}"));
-    let candidates = FACTS.iter().copied().filter(|fact| *fact != LABEL).chain(label.as_deref());
+    let label = name
+        .rsplit_once('.')
+        .map(|(_, key)| format!("{LABEL}{key}"));
+    let candidates = FACTS
+        .iter()
+        .copied()
+        .filter(|fact| *fact != LABEL)
+        .chain(label.as_deref());
     Problem {
         text: format!("`{name}` is nothing that is known of a machine"),
         nearest: nearest(name, candidates).map(str::to_owned),
@@ -169,15 +197,19 @@ impl Platform {
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
         let first = parts.next().filter(|part| !part.is_empty())?;
-        let known_os =
-            ["linux", "windows", "darwin", "freebsd"].contains(&first.to_ascii_lowercase().as_str());
+        let known_os = ["linux", "windows", "darwin", "freebsd"]
+            .contains(&first.to_ascii_lowercase().as_str());
         let (os, arch) = match parts.next() {
             Some(arch) => (first, arch),
             None if known_os => (first, ""),
             // As the engine reads it.
             None => (OS, first),
         };
-        Some(Self { text: text.to_owned(), os: os.to_ascii_lowercase(), arch: arch.to_owned() })
+        Some(Self {
+            text: text.to_owned(),
+            os: os.to_ascii_lowercase(),
+            arch: arch.to_owned(),
+        })
     }
 
     fn excludes(&self, machine: &Machine) -> Option<String> {
@@ -205,7 +237,10 @@ impl Rules {
     /// Read from a spec.
     pub(super) fn of(spec: &ServiceSpec) -> Result<Self, PlanError> {
         let placement = spec.placement.clone().unwrap_or_default();
-        let mut rules = Self { platform: Platform::parse(&spec.platform), ..Self::default() };
+        let mut rules = Self {
+            platform: Platform::parse(&spec.platform),
+            ..Self::default()
+        };
         for text in &placement.constraints {
             let constraint = Constraint::parse(text).map_err(|problem| PlanError::Constraint {
                 service: spec.name.clone(),
@@ -216,13 +251,13 @@ impl Rules {
             rules.constraints.push(constraint);
         }
         for text in &placement.spread {
-            let fact = Fact::parse(text.trim()).filter(|fact| *fact != Fact::Role).ok_or_else(|| {
-                PlanError::Spread {
+            let fact = Fact::parse(text.trim())
+                .filter(|fact| *fact != Fact::Role)
+                .ok_or_else(|| PlanError::Spread {
                     service: spec.name.clone(),
                     over: text.clone(),
                     nearest: unknown(text.trim()).nearest,
-                }
-            })?;
+                })?;
             rules.spread.push(fact);
         }
         Ok(rules)
@@ -230,7 +265,10 @@ impl Rules {
 
     /// Why a machine may not run the service, if it may not.
     pub(super) fn excludes(&self, machine: &Machine) -> Option<String> {
-        let by_constraint = self.constraints.iter().find_map(|constraint| constraint.excludes(machine));
+        let by_constraint = self
+            .constraints
+            .iter()
+            .find_map(|constraint| constraint.excludes(machine));
         by_constraint.or_else(|| self.platform.as_ref()?.excludes(machine))
     }
 }

@@ -1,11 +1,12 @@
-//! From placements to the plan's own words: steps with ids and reasons, volumes, images, and the order of services.
+//! From placements to the plan's own words: steps with ids and reasons, volumes, images, and the
+//! order of services.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use uc_api::revision::revision;
 use uc_api::v1::{
-    self, MountKind, PreDeployStep, ReplicaAction, ReplicaRecord, ReplicaStep, ServiceChange, ServiceMode,
-    ServicePlan, ServiceSpec, UpdateOrder, VolumeStep,
+    self, MountKind, PreDeployStep, ReplicaAction, ReplicaRecord, ReplicaStep, ServiceChange,
+    ServiceMode, ServicePlan, ServiceSpec, UpdateOrder, VolumeStep,
 };
 
 use super::desired::{Removal, Target};
@@ -14,8 +15,8 @@ use super::layers::layers;
 use super::place::{self, Draft, Placement};
 use super::{Cluster, and, diff, ports, together, volume_names};
 
-/// The layer of each target, in their order. A service that takes a port over from another one waits for it as if it depended on it:
-/// side by side, the new container would find the port taken.
+/// The layer of each target, in their order. A service that takes a port over from another one
+/// waits for it as if it depended on it: side by side, the new container would find the port taken.
 pub(super) fn order_of_targets(
     targets: &[Target],
     placements: &[Placement<'_>],
@@ -25,7 +26,10 @@ pub(super) fn order_of_targets(
     for (taker, takes) in targets.iter().zip(placements) {
         for (giver, gives) in targets.iter().zip(placements) {
             if taker.key != giver.key && takes_port(taker, takes, gives) {
-                edges.entry(taker.spec.name.as_str()).or_default().push(giver.spec.name.as_str());
+                edges
+                    .entry(taker.spec.name.as_str())
+                    .or_default()
+                    .push(giver.spec.name.as_str());
                 handed_over = true;
             }
         }
@@ -37,18 +41,33 @@ pub(super) fn order_of_targets(
         PlanError::DependencyCycle { cycle } => PlanError::PortsTraded { cycle },
         other => other,
     })?;
-    Ok(targets.iter().map(|target| layers.get(target.spec.name.as_str()).copied().unwrap_or(0)).collect())
+    Ok(targets
+        .iter()
+        .map(|target| layers.get(target.spec.name.as_str()).copied().unwrap_or(0))
+        .collect())
 }
 
 /// A new container of the one wants a port that a container of the other holds until it goes.
 fn takes_port(taker: &Target, takes: &Placement<'_>, gives: &Placement<'_>) -> bool {
-    takes.steps.iter().filter(|draft| draft.action != ReplicaAction::Remove).any(|new| {
-        gives.steps.iter().filter_map(|draft| draft.old).any(|(machine, old)| {
-            machine == new.machine
-                && place::holds_ports(old)
-                && taker.spec.ports.iter().any(|port| old.ports.iter().any(|held| ports::clash(port, held)))
+    takes
+        .steps
+        .iter()
+        .filter(|draft| draft.action != ReplicaAction::Remove)
+        .any(|new| {
+            gives
+                .steps
+                .iter()
+                .filter_map(|draft| draft.old)
+                .any(|(machine, old)| {
+                    machine == new.machine
+                        && place::holds_ports(old)
+                        && taker
+                            .spec
+                            .ports
+                            .iter()
+                            .any(|port| old.ports.iter().any(|held| ports::clash(port, held)))
+                })
         })
-    })
 }
 
 pub(super) fn service_plan(
@@ -58,7 +77,11 @@ pub(super) fn service_plan(
     cluster: &Cluster<'_>,
     warnings: &mut Vec<String>,
 ) -> ServicePlan {
-    let fields = target.old.as_ref().map(|old| diff::fields(old, &target.spec)).unwrap_or_default();
+    let fields = target
+        .old
+        .as_ref()
+        .map(|old| diff::fields(old, &target.spec))
+        .unwrap_or_default();
     let steps: Vec<ReplicaStep> = placement
         .steps
         .iter()
@@ -85,10 +108,13 @@ pub(super) fn service_plan(
     }
 }
 
-/// Where the first new replica goes, there its command runs before it: the image and the volumes are there, or come there anyway.
+/// Where the first new replica goes, there its command runs before it: the image and the volumes
+/// are there, or come there anyway.
 fn pre_deploy(target: &Target, steps: &[ReplicaStep]) -> Option<PreDeployStep> {
     let hook = target.spec.pre_deploy.as_ref()?;
-    let first = steps.iter().find(|step| step.action() != ReplicaAction::Remove)?;
+    let first = steps
+        .iter()
+        .find(|step| step.action() != ReplicaAction::Remove)?;
     Some(PreDeployStep {
         id: format!("{}/pre-deploy", target.key),
         machine_id: first.machine_id.clone(),
@@ -106,7 +132,10 @@ fn step(
     warnings: &mut Vec<String>,
 ) -> ReplicaStep {
     let machine = cluster.machines[draft.machine];
-    let old_machine = draft.old.map(|(index, _)| index).filter(|index| *index != draft.machine);
+    let old_machine = draft
+        .old
+        .map(|(index, _)| index)
+        .filter(|index| *index != draft.machine);
     let order = match (draft.action, draft.old) {
         (ReplicaAction::Replace, Some((_, old))) => {
             update_order(target, old, old_machine.is_none(), warnings)
@@ -122,10 +151,15 @@ fn step(
         action: draft.action.into(),
         machine_id: machine.id.to_string(),
         machine_name: machine.name.to_string(),
-        container_id: draft.old.map(|(_, old)| old.container_id.clone()).unwrap_or_default(),
+        container_id: draft
+            .old
+            .map(|(_, old)| old.container_id.clone())
+            .unwrap_or_default(),
         order: order.into(),
         reason,
-        old_machine_id: old_machine.map(|index| cluster.machines[index].id.to_string()).unwrap_or_default(),
+        old_machine_id: old_machine
+            .map(|index| cluster.machines[index].id.to_string())
+            .unwrap_or_default(),
     }
 }
 
@@ -134,23 +168,31 @@ fn outdated(target: &Target, fields: &[v1::FieldChange]) -> String {
     let shares_anew = target.old.as_ref().is_some_and(|old| {
         let shared_revisions = target.spec.shared_revisions.clone();
         old.shared_revisions != shared_revisions
-            && revision(&ServiceSpec { shared_revisions, ..old.clone() }) == target.revision
+            && revision(&ServiceSpec {
+                shared_revisions,
+                ..old.clone()
+            }) == target.revision
     });
     if shares_anew {
-        let names: Vec<String> = together::shared(&target.spec).into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = together::shared(&target.spec)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
         return place::was_replaced(&names);
     }
     diff::reason(fields)
 }
 
-/// Old and new would listen in one network: of the machine, or of another container. Whatever port the program has is taken then.
+/// Old and new would listen in one network: of the machine, or of another container. Whatever port
+/// the program has is taken then.
 fn shares_network(target: &Target) -> bool {
     let mode = target.spec.network_mode.as_str();
     mode == "host" || mode.starts_with("service:") || mode.starts_with("container:")
 }
 
-/// Start-first where it can be. Not where old and new want the same port of the same machine or listen in the same network, and not where a
-/// lone replica writes to a volume: two databases on one data directory are worse than a pause.
+/// Start-first where it can be. Not where old and new want the same port of the same machine or
+/// listen in the same network, and not where a lone replica writes to a volume: two databases on
+/// one data directory are worse than a pause.
 fn update_order(
     target: &Target,
     old: &ReplicaRecord,
@@ -159,7 +201,11 @@ fn update_order(
 ) -> UpdateOrder {
     let clash = same_machine
         && place::holds_ports(old)
-        && target.spec.ports.iter().any(|new| old.ports.iter().any(|port| ports::clash(new, port)));
+        && target
+            .spec
+            .ports
+            .iter()
+            .any(|new| old.ports.iter().any(|port| ports::clash(new, port)));
     match target.spec.update_order() {
         UpdateOrder::StopFirst => UpdateOrder::StopFirst,
         UpdateOrder::StartFirst if clash => {
@@ -176,8 +222,11 @@ fn update_order(
         UpdateOrder::StartFirst => UpdateOrder::StartFirst,
         UpdateOrder::Unspecified => {
             let alone = target.spec.mode() == ServiceMode::Global || target.spec.replicas <= 1;
-            let writes =
-                target.spec.mounts.iter().any(|mount| mount.kind() == MountKind::Volume && !mount.read_only);
+            let writes = target
+                .spec
+                .mounts
+                .iter()
+                .any(|mount| mount.kind() == MountKind::Volume && !mount.read_only);
             if clash || (same_machine && shares_network(target)) || (alone && writes) {
                 UpdateOrder::StopFirst
             } else {
@@ -192,8 +241,10 @@ pub(super) fn removal_plan(
     cluster: &Cluster<'_>,
     warnings: &mut Vec<String>,
 ) -> ServicePlan {
-    let (reachable, left): (Vec<_>, Vec<_>) =
-        cluster.replicas_of(&removal.key).into_iter().partition(|(index, _)| cluster.machines[*index].up);
+    let (reachable, left): (Vec<_>, Vec<_>) = cluster
+        .replicas_of(&removal.key)
+        .into_iter()
+        .partition(|(index, _)| cluster.machines[*index].up);
     for (index, replica) in left {
         warnings.push(format!(
             "{}: container {} stays on {}, which is down; run `uc rm {}` again when it is back",
@@ -238,18 +289,24 @@ pub(super) fn add_volumes(
     cluster: &Cluster<'_>,
     volumes: &mut BTreeMap<(String, usize), VolumeStep>,
 ) {
-    for draft in placement.steps.iter().filter(|draft| draft.action != ReplicaAction::Remove) {
+    for draft in placement
+        .steps
+        .iter()
+        .filter(|draft| draft.action != ReplicaAction::Remove)
+    {
         for name in volume_names(&target.spec) {
             if cluster.has_volume(draft.machine, name) {
                 continue;
             }
             let machine = cluster.machines[draft.machine];
-            volumes.entry((name.to_owned(), draft.machine)).or_insert_with(|| VolumeStep {
-                id: format!("volume/{name}/{}", machine.name),
-                machine_id: machine.id.to_string(),
-                machine_name: machine.name.to_string(),
-                volume: Some(target.volume(name)),
-            });
+            volumes
+                .entry((name.to_owned(), draft.machine))
+                .or_insert_with(|| VolumeStep {
+                    id: format!("volume/{name}/{}", machine.name),
+                    machine_id: machine.id.to_string(),
+                    machine_name: machine.name.to_string(),
+                    volume: Some(target.volume(name)),
+                });
         }
     }
 }
@@ -263,7 +320,11 @@ pub(super) fn add_images(
     if !target.spec.built {
         return;
     }
-    for draft in placement.steps.iter().filter(|draft| draft.action != ReplicaAction::Remove) {
+    for draft in placement
+        .steps
+        .iter()
+        .filter(|draft| draft.action != ReplicaAction::Remove)
+    {
         let machines = images.entry(target.spec.image.clone()).or_default();
         machines.insert(cluster.machines[draft.machine].id.to_string());
     }
@@ -279,12 +340,17 @@ pub(super) fn warn_about_architectures(
         let mut by_arch: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for machine in &cluster.machines {
             if ids.contains(&machine.id.to_string()) && !machine.arch.is_empty() {
-                by_arch.entry(&machine.arch).or_default().push(machine.name.to_string());
+                by_arch
+                    .entry(&machine.arch)
+                    .or_default()
+                    .push(machine.name.to_string());
             }
         }
         if by_arch.len() > 1 {
-            let list: Vec<String> =
-                by_arch.iter().map(|(arch, names)| format!("{} ({arch})", and(names))).collect();
+            let list: Vec<String> = by_arch
+                .iter()
+                .map(|(arch, names)| format!("{} ({arch})", and(names)))
+                .collect();
             warnings.push(format!(
                 "{image} is built for one architecture but goes to {}; limit the service with x-machines",
                 and(&list)

@@ -1,4 +1,5 @@
-//! The planner's tests: a small language for clusters and services, and a simulator that carries plans out.
+//! The planner's tests: a small language for clusters and services, and a simulator that carries
+//! plans out.
 
 mod constraints;
 mod orders;
@@ -10,8 +11,8 @@ mod volumes;
 
 use uc_api::revision::revision;
 use uc_api::v1::{
-    Dependency, DependencyCondition, DesiredServices, Health, MountKind, MountSpec, PortSpec, ReplicaAction,
-    ReplicaState, ServiceMode, ServicePlan, UpdateOrder,
+    Dependency, DependencyCondition, DesiredServices, Health, MountKind, MountSpec, PortSpec,
+    ReplicaAction, ReplicaState, ServiceMode, ServicePlan, UpdateOrder,
 };
 
 use super::*;
@@ -42,17 +43,27 @@ fn cluster(names: &[&str]) -> Observed {
             }
         })
         .collect();
-    Observed { machines, services: BTreeMap::new() }
+    Observed {
+        machines,
+        services: BTreeMap::new(),
+    }
 }
 
 impl Observed {
     fn machine(&mut self, name: &str) -> &mut Machine {
-        self.machines.iter_mut().find(|machine| machine.name.as_str() == name).unwrap()
+        self.machines
+            .iter_mut()
+            .find(|machine| machine.name.as_str() == name)
+            .unwrap()
     }
 
     fn with_volume(mut self, name: &str, machines: &[&str]) -> Self {
         for machine in machines {
-            let record = VolumeRecord { name: name.into(), driver: "local".into(), project: "shop".into() };
+            let record = VolumeRecord {
+                name: name.into(),
+                driver: "local".into(),
+                project: "shop".into(),
+            };
             self.machine(machine).volumes.push(record);
         }
         self
@@ -61,7 +72,12 @@ impl Observed {
     /// One running replica of the spec per name.
     fn with_replicas(mut self, spec: &ServiceSpec, machines: &[&str]) -> Self {
         for machine in machines {
-            let number = self.machines.iter().map(|machine| machine.replicas.len()).sum::<usize>() + 1;
+            let number = self
+                .machines
+                .iter()
+                .map(|machine| machine.replicas.len())
+                .sum::<usize>()
+                + 1;
             let record = replica(spec, &format!("{}-{number:02}", spec.name), number as i64);
             self.machine(machine).replicas.push(record);
         }
@@ -69,15 +85,20 @@ impl Observed {
     }
 
     fn with_service(mut self, spec: &ServiceSpec) -> Self {
-        let record =
-            ServiceRecord { spec: Some(spec.clone()), revision: revision(spec), ..Default::default() };
+        let record = ServiceRecord {
+            spec: Some(spec.clone()),
+            revision: revision(spec),
+            ..Default::default()
+        };
         let key = format!("{}/{}", spec.project, spec.name).parse().unwrap();
         self.services.insert(key, record);
         self
     }
 
     fn labelled(mut self, machine: &str, key: &str, value: &str) -> Self {
-        self.machine(machine).labels.insert(key.into(), value.into());
+        self.machine(machine)
+            .labels
+            .insert(key.into(), value.into());
         self
     }
 
@@ -106,8 +127,16 @@ fn replica(spec: &ServiceSpec, id: &str, created_at_ms: i64) -> ReplicaRecord {
         created_at_ms,
         ports: spec.ports.clone(),
         mounts: spec.mounts.clone(),
-        reserved_nano_cpus: spec.resources.as_ref().and_then(|all| all.reserved_nano_cpus).unwrap_or(0),
-        reserved_memory: spec.resources.as_ref().and_then(|all| all.reserved_memory).unwrap_or(0),
+        reserved_nano_cpus: spec
+            .resources
+            .as_ref()
+            .and_then(|all| all.reserved_nano_cpus)
+            .unwrap_or(0),
+        reserved_memory: spec
+            .resources
+            .as_ref()
+            .and_then(|all| all.reserved_memory)
+            .unwrap_or(0),
         ..Default::default()
     }
 }
@@ -125,7 +154,10 @@ fn service(name: &str, replicas: u32) -> ServiceSpec {
 }
 
 fn global(name: &str) -> ServiceSpec {
-    ServiceSpec { mode: ServiceMode::Global.into(), ..service(name, 0) }
+    ServiceSpec {
+        mode: ServiceMode::Global.into(),
+        ..service(name, 0)
+    }
 }
 
 /// Builders for specs, so that a table's row is one line.
@@ -143,7 +175,11 @@ trait SpecExt: Sized {
 
 impl SpecExt for ServiceSpec {
     fn port(mut self, port: u32) -> Self {
-        self.ports.push(PortSpec { container_port: 80, published_port: port, ..Default::default() });
+        self.ports.push(PortSpec {
+            container_port: 80,
+            published_port: port,
+            ..Default::default()
+        });
         self
     }
 
@@ -164,12 +200,18 @@ impl SpecExt for ServiceSpec {
     }
 
     fn constraint(mut self, text: &str) -> Self {
-        self.placement.get_or_insert_default().constraints.push(text.into());
+        self.placement
+            .get_or_insert_default()
+            .constraints
+            .push(text.into());
         self
     }
 
     fn spread(mut self, over: &str) -> Self {
-        self.placement.get_or_insert_default().spread.push(over.into());
+        self.placement
+            .get_or_insert_default()
+            .spread
+            .push(over.into());
         self
     }
 
@@ -182,16 +224,26 @@ impl SpecExt for ServiceSpec {
     }
 
     fn shares(self, service: &str) -> Self {
-        Self { network_mode: format!("service:{service}"), ..self }
+        Self {
+            network_mode: format!("service:{service}"),
+            ..self
+        }
     }
 
     fn image(self, image: &str) -> Self {
-        Self { image: image.into(), ..self }
+        Self {
+            image: image.into(),
+            ..self
+        }
     }
 
     fn after(mut self, service: &str) -> Self {
         let condition = DependencyCondition::Started.into();
-        self.depends_on.push(Dependency { service: service.into(), condition, ..Default::default() });
+        self.depends_on.push(Dependency {
+            service: service.into(),
+            condition,
+            ..Default::default()
+        });
         self
     }
 }
@@ -219,12 +271,22 @@ fn lines(plan: &v1::Plan) -> Vec<String> {
                 ReplicaAction::Remove => "remove",
                 ReplicaAction::Unspecified => "?",
             };
-            let old =
-                if step.container_id.is_empty() { String::new() } else { format!(" {}", step.container_id) };
-            lines.push(format!("{verb} {}{old} on {}", service.service, step.machine_name));
+            let old = if step.container_id.is_empty() {
+                String::new()
+            } else {
+                format!(" {}", step.container_id)
+            };
+            lines.push(format!(
+                "{verb} {}{old} on {}",
+                service.service, step.machine_name
+            ));
         }
     }
-    lines.extend(plan.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.extend(
+        plan.warnings
+            .iter()
+            .map(|warning| format!("warning: {warning}")),
+    );
     lines
 }
 

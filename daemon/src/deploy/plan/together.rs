@@ -1,8 +1,10 @@
-//! Services that go together: those that share a namespace (`network_mode`, `ipc`, `pid`: `service:X`) run where the other one runs and are
-//! replaced with it; those that ask for it (`depends_on.restart`) are replaced when what they depend on is.
+//! Services that go together: those that share a namespace (`network_mode`, `ipc`, `pid`:
+//! `service:X`) run where the other one runs and are replaced with it; those that ask for it
+//! (`depends_on.restart`) are replaced when what they depend on is.
 
 use std::collections::BTreeMap;
 
+use uc_api::nearest::nearest;
 use uc_api::revision::revision;
 use uc_api::v1::ServiceSpec;
 use uc_api::{ProjectName, ServiceKey};
@@ -11,7 +13,6 @@ use super::Observed;
 use super::desired::Target;
 use super::error::PlanError;
 use super::layers::{Edges, layers};
-use uc_api::nearest::nearest;
 
 /// The services of its project whose namespaces a service shares, each once, by name.
 pub(in crate::deploy) fn shared(spec: &ServiceSpec) -> Vec<&str> {
@@ -27,7 +28,10 @@ pub(in crate::deploy) fn shared(spec: &ServiceSpec) -> Vec<&str> {
 /// What must be there before a service: what it depends on and what it shares.
 pub(super) fn edges<'a>(specs: impl IntoIterator<Item = &'a ServiceSpec>) -> Edges<'a> {
     let of = |spec: &'a ServiceSpec| {
-        let depends = spec.depends_on.iter().map(|dependency| dependency.service.as_str());
+        let depends = spec
+            .depends_on
+            .iter()
+            .map(|dependency| dependency.service.as_str());
         (spec.name.as_str(), depends.chain(shared(spec)).collect())
     };
     specs.into_iter().map(of).collect()
@@ -46,7 +50,10 @@ pub(super) fn ranks(targets: &[Target]) -> Vec<u32> {
     let mut edges: Edges<'_> = targets
         .iter()
         .map(|target| {
-            let on = shared(&target.spec).into_iter().chain(restarts_with(&target.spec)).collect();
+            let on = shared(&target.spec)
+                .into_iter()
+                .chain(restarts_with(&target.spec))
+                .collect();
             (target.spec.name.as_str(), on)
         })
         .collect();
@@ -56,7 +63,10 @@ pub(super) fn ranks(targets: &[Target]) -> Vec<u32> {
     }
     // A cycle has been refused before: these are some of the edges that make the layers.
     let ranks = layers(&edges, |_| true).unwrap_or_default();
-    targets.iter().map(|target| ranks.get(target.spec.name.as_str()).copied().unwrap_or(0)).collect()
+    targets
+        .iter()
+        .map(|target| ranks.get(target.spec.name.as_str()).copied().unwrap_or(0))
+        .collect()
 }
 
 /// Every shared service is one of the deployment, or known already.
@@ -65,7 +75,10 @@ pub(super) fn check(
     project: &ProjectName,
     observed: &Observed,
 ) -> Result<(), PlanError> {
-    let of_project = specs.keys().chain(observed.services.keys()).filter(|key| key.project == *project);
+    let of_project = specs
+        .keys()
+        .chain(observed.services.keys())
+        .filter(|key| key.project == *project);
     let known: Vec<&str> = of_project.map(|key| key.service.as_str()).collect();
     for spec in specs.values() {
         if let Some(missing) = shared(spec).into_iter().find(|name| !known.contains(name)) {
@@ -80,7 +93,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Writes into each spec what the services it shares are now. `order`: each service after those it shares.
+/// Writes into each spec what the services it shares are now. `order`: each service after those it
+/// shares.
 pub(super) fn set_revisions(
     specs: &mut BTreeMap<ServiceKey, ServiceSpec>,
     order: &[ServiceKey],
@@ -90,7 +104,10 @@ pub(super) fn set_revisions(
         let Some(spec) = specs.get(key) else { continue };
         let of = |name: &str| {
             let project = key.project.clone();
-            let other = ServiceKey { project, service: name.parse().ok()? };
+            let other = ServiceKey {
+                project,
+                service: name.parse().ok()?,
+            };
             let stored = || observed.services.get(&other)?.spec.as_ref();
             specs.get(&other).or_else(stored).map(revision)
         };
@@ -101,14 +118,26 @@ pub(super) fn set_revisions(
     }
 }
 
-/// Services that the plan leaves out although they go with one whose replicas it replaces or takes away.
-pub(super) fn left_behind(targets: &[Target], disturbed: &[bool], observed: &Observed) -> Vec<String> {
+/// Services that the plan leaves out although they go with one whose replicas it replaces or takes
+/// away.
+pub(super) fn left_behind(
+    targets: &[Target],
+    disturbed: &[bool],
+    observed: &Observed,
+) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (target, _) in targets.iter().zip(disturbed).filter(|(_, disturbed)| **disturbed) {
+    for (target, _) in targets
+        .iter()
+        .zip(disturbed)
+        .filter(|(_, disturbed)| **disturbed)
+    {
         let name = target.key.service.as_str();
         for (other, record) in &observed.services {
             let in_plan = targets.iter().any(|target| target.key == *other);
-            let Some(spec) = record.spec.as_ref().filter(|_| !in_plan && other.project == target.key.project)
+            let Some(spec) = record
+                .spec
+                .as_ref()
+                .filter(|_| !in_plan && other.project == target.key.project)
             else {
                 continue;
             };

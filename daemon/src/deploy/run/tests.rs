@@ -9,10 +9,21 @@ fn key(text: &str) -> ServiceKey {
 }
 
 fn record(project: &str, name: &str, volume: &str) -> ServiceRecord {
-    let spec =
-        ServiceSpec { project: project.into(), name: name.into(), replicas: 1, ..ServiceSpec::default() };
-    let volumes = vec![VolumeSpec { name: volume.into(), ..VolumeSpec::default() }];
-    ServiceRecord { spec: Some(spec), volumes, ..ServiceRecord::default() }
+    let spec = ServiceSpec {
+        project: project.into(),
+        name: name.into(),
+        replicas: 1,
+        ..ServiceSpec::default()
+    };
+    let volumes = vec![VolumeSpec {
+        name: volume.into(),
+        ..VolumeSpec::default()
+    }];
+    ServiceRecord {
+        spec: Some(spec),
+        volumes,
+        ..ServiceRecord::default()
+    }
 }
 
 fn touched(project: &str, service: &str) -> ServicePlan {
@@ -36,7 +47,10 @@ fn going_back_means_the_old_specs_and_none_of_the_new_services() {
             touched("shop", "web"),
             touched("shop", "db"),
             touched("shop", "new"),
-            ServicePlan { steps: Vec::new(), ..touched("blog", "web") },
+            ServicePlan {
+                steps: Vec::new(),
+                ..touched("blog", "web")
+            },
         ],
         ..Plan::default()
     };
@@ -46,11 +60,26 @@ fn going_back_means_the_old_specs_and_none_of_the_new_services() {
         ["shop/db", "shop/new", "shop/web"]
     );
     let requests = previous_requests(&previous);
-    assert!(matches!(&requests[0].change, Some(plan_request::Change::Remove(remove))
-        if remove.services == ["shop/new"]));
-    let Some(plan_request::Change::Deploy(deploy)) = &requests[1].change else { panic!("{requests:?}") };
-    assert_eq!(deploy.services.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>(), ["db", "web"]);
-    assert_eq!(deploy.volumes.len(), 1, "a volume that two services share is one volume");
+    assert!(
+        matches!(&requests[0].change, Some(plan_request::Change::Remove(remove))
+        if remove.services == ["shop/new"])
+    );
+    let Some(plan_request::Change::Deploy(deploy)) = &requests[1].change else {
+        panic!("{requests:?}")
+    };
+    assert_eq!(
+        deploy
+            .services
+            .iter()
+            .map(|spec| spec.name.as_str())
+            .collect::<Vec<_>>(),
+        ["db", "web"]
+    );
+    assert_eq!(
+        deploy.volumes.len(),
+        1,
+        "a volume that two services share is one volume"
+    );
     assert_eq!(requests.len(), 2);
 }
 
@@ -72,8 +101,17 @@ fn what_shared_a_namespace_of_a_touched_service_is_made_anew_after_it() {
         let requests: Vec<_> = previous_requests(&previous)
             .into_iter()
             .map(|request| {
-                let Some(plan_request::Change::Deploy(deploy)) = request.change else { panic!() };
-                (deploy.services.into_iter().map(|spec| spec.name).collect::<Vec<_>>(), deploy.recreate)
+                let Some(plan_request::Change::Deploy(deploy)) = request.change else {
+                    panic!()
+                };
+                (
+                    deploy
+                        .services
+                        .into_iter()
+                        .map(|spec| spec.name)
+                        .collect::<Vec<_>>(),
+                    deploy.recreate,
+                )
             })
             .collect();
         assert_eq!(
@@ -91,7 +129,11 @@ fn a_service_whose_record_alone_changes_is_restored_too() {
     let services = BTreeMap::from([(key("shop/web"), record("shop", "web", "data"))]);
     let fields = vec![FieldChange::default()];
     let plan = Plan {
-        services: vec![ServicePlan { steps: Vec::new(), fields, ..touched("shop", "web") }],
+        services: vec![ServicePlan {
+            steps: Vec::new(),
+            fields,
+            ..touched("shop", "web")
+        }],
         ..Plan::default()
     };
     assert_eq!(previous_records(&plan, &services).len(), 1);
@@ -114,19 +156,34 @@ fn scaling_takes_the_spec_of_the_planned_project() {
         (key("blog/web"), record("blog", "web", "a")),
         (key("shop/web"), record("shop", "web", "b")),
     ]);
-    let observed = Observed { machines: vec![machine], services };
-    let scale = ScaleService { service: "shop/web".into(), replicas: 4 };
-    let request = PlanRequest { change: Some(plan_request::Change::Scale(scale)) };
+    let observed = Observed {
+        machines: vec![machine],
+        services,
+    };
+    let scale = ScaleService {
+        service: "shop/web".into(),
+        replicas: 4,
+    };
+    let request = PlanRequest {
+        change: Some(plan_request::Change::Scale(scale)),
+    };
     let specs = specs_of(&request, &observed).unwrap();
-    assert_eq!((specs["web"].project.as_str(), specs["web"].replicas), ("shop", 4));
+    assert_eq!(
+        (specs["web"].project.as_str(), specs["web"].replicas),
+        ("shop", 4)
+    );
 }
 
 #[test]
 fn a_deployment_that_put_up_with_failures_says_so() {
     assert_eq!(done(Vec::new()).outcome(), DeployOutcome::Done);
-    let failure = Failure::new(Code::Refused, "exited with code 1").on("m1").log_tail(vec!["boom".into()]);
+    let failure = Failure::new(Code::Refused, "exited with code 1")
+        .on("m1")
+        .log_tail(vec!["boom".into()]);
     let end = done(vec![failure.clone(), failure]);
     assert_eq!(end.outcome(), DeployOutcome::Incomplete);
-    assert!(end.message.starts_with("2 steps failed") && end.message.contains("exited with code 1"));
+    assert!(
+        end.message.starts_with("2 steps failed") && end.message.contains("exited with code 1")
+    );
     assert!(end.log_tail == ["boom"] && end.hint.contains("uc ps"));
 }

@@ -1,13 +1,9 @@
 //! Small pure steps between the engine's API and ours.
 
-use bollard::models::EventMessage;
-use bollard::models::EventMessageTypeEnum;
+use bollard::models::{EventMessage, EventMessageTypeEnum};
 
-use crate::docker::ApiVersion;
-use crate::docker::EngineError;
-use crate::docker::EngineEvent;
-use crate::docker::spec::is_object_name;
-use crate::docker::spec::is_reference;
+use crate::docker::spec::{is_object_name, is_reference};
+use crate::docker::{ApiVersion, EngineError, EngineEvent};
 
 /// 20.10 speaks this version, and the first with everything we cannot do without.
 const OLDEST_API: ApiVersion = ApiVersion::new(1, 41);
@@ -27,7 +23,9 @@ pub(super) fn reference(image: &str) -> Result<String, EngineError> {
     if is_reference(image) {
         Ok(image.to_owned())
     } else {
-        Err(EngineError::Invalid { message: format!("`{image}` is not an image reference") })
+        Err(EngineError::Invalid {
+            message: format!("`{image}` is not an image reference"),
+        })
     }
 }
 
@@ -35,9 +33,12 @@ pub(super) fn too_old(api: ApiVersion) -> bool {
     api < OLDEST_API
 }
 
-/// Whole seconds around a time in milliseconds: the engine takes no fractions through this client. What is too much is filtered out by us.
+/// Whole seconds around a time in milliseconds: the engine takes no fractions through this client.
+/// What is too much is filtered out by us.
 pub(super) fn seconds(ms: Option<i64>, round_up: i64) -> i32 {
-    ms.map_or(0, |ms| i32::try_from((ms + round_up).div_euclid(1000)).unwrap_or(i32::MAX))
+    ms.map_or(0, |ms| {
+        i32::try_from((ms + round_up).div_euclid(1000)).unwrap_or(i32::MAX)
+    })
 }
 
 /// What an event of the engine means to us; most mean nothing.
@@ -81,7 +82,10 @@ mod tests {
     #[test]
     fn versions_before_20_10_are_refused() {
         let too_old = |api| too_old(ApiVersion::parse(api));
-        assert_eq!(["1.40", "1.41", "1.51", "2.0", ""].map(too_old), [true, false, false, false, true]);
+        assert_eq!(
+            ["1.40", "1.41", "1.51", "2.0", ""].map(too_old),
+            [true, false, false, false, true]
+        );
     }
 
     #[test]
@@ -99,7 +103,14 @@ mod tests {
     #[test]
     fn a_reference_without_tag_is_the_latest() {
         assert_eq!(
-            ["nginx", "nginx:1", "r:5000/nginx", "r:5000/a/nginx:1", "a@sha256:ab"].map(has_tag),
+            [
+                "nginx",
+                "nginx:1",
+                "r:5000/nginx",
+                "r:5000/a/nginx:1",
+                "a@sha256:ab"
+            ]
+            .map(has_tag),
             [false, true, false, true, true]
         );
     }
@@ -114,15 +125,20 @@ mod tests {
 
     #[test]
     fn progress_is_readable() {
-        use bollard::models::CreateImageInfo;
-        use bollard::models::ProgressDetail;
+        use bollard::models::{CreateImageInfo, ProgressDetail};
         let info = CreateImageInfo {
             id: Some("abc".into()),
             status: Some("Downloading".into()),
-            progress_detail: Some(ProgressDetail { current: Some(5), total: Some(20) }),
+            progress_detail: Some(ProgressDetail {
+                current: Some(5),
+                total: Some(20),
+            }),
             ..Default::default()
         };
-        assert_eq!(progress_line(info).as_deref(), Some("abc: Downloading 25 %"));
+        assert_eq!(
+            progress_line(info).as_deref(),
+            Some("abc: Downloading 25 %")
+        );
         assert_eq!(progress_line(CreateImageInfo::default()), None);
     }
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt as _, DuplexStream};
 use uc_api::v1;
 
 /// The shell. Gives the exit code.
@@ -30,7 +29,11 @@ pub(super) async fn interpret<F: Future<Output = ()>>(
                 if let Some(input) = &mut input {
                     input.read_to_string(&mut text).await.unwrap();
                 }
-                write(v1::LogStream::Stdout, text.trim_end_matches('\n').to_owned()).await;
+                write(
+                    v1::LogStream::Stdout,
+                    text.trim_end_matches('\n').to_owned(),
+                )
+                .await;
             }
             _ => {
                 write(v1::LogStream::Stderr, format!("sh: {word}: not found")).await;
@@ -46,7 +49,9 @@ pub(super) fn script(command: &[String]) -> Option<String> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["sh" | "/bin/sh", "-c", script] => Some((*script).to_owned()),
-        [first, ..] if ["echo", "sleep", "cat", "true", "false"].contains(first) => Some(words.join(" ")),
+        [first, ..] if ["echo", "sleep", "cat", "true", "false"].contains(first) => {
+            Some(words.join(" "))
+        }
         _ => None,
     }
 }

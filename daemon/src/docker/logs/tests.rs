@@ -9,14 +9,22 @@ fn frame(text: &str) -> Bytes {
 }
 
 fn line(second: i64, message: &str) -> LogLine {
-    LogLine { stream: LogStream::Stdout, time_ns: second * 1_000_000_000, message: frame(message) }
+    LogLine {
+        stream: LogStream::Stdout,
+        time_ns: second * 1_000_000_000,
+        message: frame(message),
+    }
 }
 
 #[test]
 fn a_frame_is_a_line_with_its_time() {
     let mut assembler = Assembler::default();
-    let got =
-        assembler.push(LogStream::Stderr, &frame("1970-01-01T00:00:01.000000005Z hello world\n")).unwrap();
+    let got = assembler
+        .push(
+            LogStream::Stderr,
+            &frame("1970-01-01T00:00:01.000000005Z hello world\n"),
+        )
+        .unwrap();
     assert_eq!(got.time_ns, 1_000_000_005);
     assert_eq!(&got.message[..], b"hello world");
     assert_eq!(got.stream, LogStream::Stderr);
@@ -26,12 +34,25 @@ fn a_frame_is_a_line_with_its_time() {
 #[test]
 fn pieces_of_a_line_are_joined_per_stream() {
     let mut assembler = Assembler::default();
-    assert_eq!(assembler.push(LogStream::Stdout, &frame("1970-01-01T00:00:01Z aaa")), None);
-    let other = assembler.push(LogStream::Stderr, &frame("1970-01-01T00:00:02Z x\n")).unwrap();
+    assert_eq!(
+        assembler.push(LogStream::Stdout, &frame("1970-01-01T00:00:01Z aaa")),
+        None
+    );
+    let other = assembler
+        .push(LogStream::Stderr, &frame("1970-01-01T00:00:02Z x\n"))
+        .unwrap();
     assert_eq!(&other.message[..], b"x");
-    let whole = assembler.push(LogStream::Stdout, &frame("1970-01-01T00:00:03Z bbb\r\n")).unwrap();
-    assert_eq!((whole.time_ns, &whole.message[..]), (1_000_000_000, &b"aaabbb"[..]));
-    assert_eq!(assembler.push(LogStream::Stdout, &frame("1970-01-01T00:00:04Z tail")), None);
+    let whole = assembler
+        .push(LogStream::Stdout, &frame("1970-01-01T00:00:03Z bbb\r\n"))
+        .unwrap();
+    assert_eq!(
+        (whole.time_ns, &whole.message[..]),
+        (1_000_000_000, &b"aaabbb"[..])
+    );
+    assert_eq!(
+        assembler.push(LogStream::Stdout, &frame("1970-01-01T00:00:04Z tail")),
+        None
+    );
     let rest = assembler.finish();
     assert_eq!((rest.len(), &rest[0].message[..]), (1, &b"tail"[..]));
 }
@@ -40,28 +61,56 @@ fn pieces_of_a_line_are_joined_per_stream() {
 fn empty_lines_and_binary_survive() {
     let mut assembler = Assembler::default();
     assert_eq!(
-        &assembler.push(LogStream::Stdout, &frame("1970-01-01T00:00:01Z \n")).unwrap().message[..],
+        &assembler
+            .push(LogStream::Stdout, &frame("1970-01-01T00:00:01Z \n"))
+            .unwrap()
+            .message[..],
         b""
     );
     let binary = Bytes::from_static(b"1970-01-01T00:00:01Z \xff\x00\x01\n");
-    assert_eq!(&assembler.push(LogStream::Stdout, &binary).unwrap().message[..], b"\xff\x00\x01");
-    let unstamped = assembler.push(LogStream::Stdout, &frame("no stamp\n")).unwrap();
-    assert_eq!((unstamped.time_ns, &unstamped.message[..]), (0, &b"no stamp"[..]));
+    assert_eq!(
+        &assembler.push(LogStream::Stdout, &binary).unwrap().message[..],
+        b"\xff\x00\x01"
+    );
+    let unstamped = assembler
+        .push(LogStream::Stdout, &frame("no stamp\n"))
+        .unwrap();
+    assert_eq!(
+        (unstamped.time_ns, &unstamped.message[..]),
+        (0, &b"no stamp"[..])
+    );
 }
 
 #[test]
 fn a_line_without_end_is_bounded() {
     let mut assembler = Assembler::default();
     let piece = frame(&format!("1970-01-01T00:00:01Z {}", "x".repeat(100_000)));
-    let got = (0..10).filter_map(|_| assembler.push(LogStream::Stdout, &piece)).collect::<Vec<_>>();
+    let got = (0..10)
+        .filter_map(|_| assembler.push(LogStream::Stdout, &piece))
+        .collect::<Vec<_>>();
     assert_eq!(got.len(), 3);
-    assert!(got.iter().all(|line| line.message.len() < MAX_LINE + 100_000));
+    assert!(
+        got.iter()
+            .all(|line| line.message.len() < MAX_LINE + 100_000)
+    );
 }
 
 #[test]
 fn bounds_of_time_are_inclusive_and_exact_to_the_millisecond() {
-    let options = LogOptions { since_ms: Some(1500), until_ms: Some(2000), ..Default::default() };
-    let at = |ms: i64| wanted(&LogLine { time_ns: ms * 1_000_000, ..line(0, "") }, &options);
+    let options = LogOptions {
+        since_ms: Some(1500),
+        until_ms: Some(2000),
+        ..Default::default()
+    };
+    let at = |ms: i64| {
+        wanted(
+            &LogLine {
+                time_ns: ms * 1_000_000,
+                ..line(0, "")
+            },
+            &options,
+        )
+    };
     assert_eq!([1499, 1500, 2000, 2001].map(at), [false, true, true, false]);
     assert!(wanted(&line(0, ""), &LogOptions::default()));
 }
@@ -86,7 +135,10 @@ async fn collect(sources: Vec<(&'static str, Lines)>) -> Vec<String> {
 async fn merged_logs_are_in_the_order_of_time() {
     let a = ready(vec![line(1, "1"), line(4, "4")]);
     let b = ready(vec![line(2, "2"), line(3, "3"), line(5, "5")]);
-    assert_eq!(collect(vec![("a", a), ("b", b)]).await, ["a1", "b2", "b3", "a4", "b5"]);
+    assert_eq!(
+        collect(vec![("a", a), ("b", b)]).await,
+        ["a1", "b2", "b3", "a4", "b5"]
+    );
     assert!(collect(Vec::new()).await.is_empty());
 }
 
@@ -110,7 +162,10 @@ async fn a_quiet_container_holds_up_the_others_once() {
 
 #[tokio::test]
 async fn one_that_fails_says_so_and_the_others_go_on() {
-    let broken = stream::iter([Err(EngineError::Broken { message: "gone".into() })]).boxed();
+    let broken = stream::iter([Err(EngineError::Broken {
+        message: "gone".into(),
+    })])
+    .boxed();
     let got = collect(vec![("a", ready(vec![line(1, "1")])), ("b", broken)]).await;
     assert_eq!(got, ["b!the connection to Docker broke: gone", "a1"]);
 }

@@ -17,7 +17,10 @@ impl Asked {
     fn parse(binding: &engine::PortBinding) -> Self {
         let text = binding.host_port.as_deref().unwrap_or_default();
         let number = |text: &str| text.parse::<u32>().ok().filter(|port| *port != 0);
-        match text.split_once('-').map(|(first, last)| (number(first), number(last))) {
+        match text
+            .split_once('-')
+            .map(|(first, last)| (number(first), number(last)))
+        {
             Some((Some(first), Some(last))) => Self::Range(first, last),
             _ => number(text).map_or(Self::Any, Self::One),
         }
@@ -32,19 +35,24 @@ impl Asked {
     }
 }
 
-/// Ports as they were asked for, with the engine's choice where it had one. In a fixed order, so that equal facts are equal records.
+/// Ports as they were asked for, with the engine's choice where it had one. In a fixed order, so
+/// that equal facts are equal records.
 pub(super) fn ports(asked: engine::PortMap, published: &engine::PortMap) -> Vec<v1::PortSpec> {
     let mut ports = Vec::new();
     for (key, bindings) in asked {
         let (port, protocol) = key.split_once('/').unwrap_or((&key, "tcp"));
-        let Ok(container_port) = port.parse() else { continue };
+        let Ok(container_port) = port.parse() else {
+            continue;
+        };
         let protocol = match protocol {
             "udp" => v1::Protocol::Udp,
             "sctp" => v1::Protocol::Sctp,
             _ => v1::Protocol::Tcp,
         };
         let bindings = bindings.unwrap_or_default();
-        let published = published.get(&port_key(container_port, protocol)).and_then(Option::as_deref);
+        let published = published
+            .get(&port_key(container_port, protocol))
+            .and_then(Option::as_deref);
         // One port is one binding's: what was asked for by number is not what another may choose.
         let mut taken: Vec<(String, u32)> = bindings
             .iter()
@@ -94,12 +102,19 @@ mod tests {
             host_ip: Some((*ip).to_owned()),
             host_port: Some((*port).to_owned()),
         };
-        [("80/tcp".to_owned(), Some(bindings.iter().map(binding).collect()))].into()
+        [(
+            "80/tcp".to_owned(),
+            Some(bindings.iter().map(binding).collect()),
+        )]
+        .into()
     }
 
     fn shown(asked: &[(&str, &str)], published: &[(&str, &str)]) -> Vec<(String, u32, u32)> {
         let ports = ports(map(asked), &map(published));
-        ports.into_iter().map(|port| (port.host_ip, port.published_port, port.published_last)).collect()
+        ports
+            .into_iter()
+            .map(|port| (port.host_ip, port.published_port, port.published_last))
+            .collect()
     }
 
     #[test]
@@ -115,14 +130,28 @@ mod tests {
 
     #[test]
     fn each_binding_has_its_own() {
-        let published = [("0.0.0.0", "8000"), ("0.0.0.0", "8001"), ("0.0.0.0", "40000")];
+        let published = [
+            ("0.0.0.0", "8000"),
+            ("0.0.0.0", "8001"),
+            ("0.0.0.0", "40000"),
+        ];
         assert_eq!(
             shown(&[("", "8000-8001"), ("", "8000"), ("", "")], &published),
-            [(String::new(), 8000, 0), (String::new(), 8001, 0), (String::new(), 40000, 0)]
+            [
+                (String::new(), 8000, 0),
+                (String::new(), 8001, 0),
+                (String::new(), 40000, 0)
+            ]
         );
         assert_eq!(
-            shown(&[("127.0.0.1", ""), ("127.0.0.2", "")], &[("127.0.0.2", "7"), ("127.0.0.1", "7")]),
-            [("127.0.0.1".to_owned(), 7, 0), ("127.0.0.2".to_owned(), 7, 0)]
+            shown(
+                &[("127.0.0.1", ""), ("127.0.0.2", "")],
+                &[("127.0.0.2", "7"), ("127.0.0.1", "7")]
+            ),
+            [
+                ("127.0.0.1".to_owned(), 7, 0),
+                ("127.0.0.2".to_owned(), 7, 0)
+            ]
         );
     }
 }

@@ -44,13 +44,14 @@ fn inspected() -> engine::ContainerInspectResponse {
 #[test]
 fn a_running_container() {
     let container = container(inspected());
-    let port = |container_port, published_port, host_ip: &str, protocol: v1::Protocol| v1::PortSpec {
-        container_port,
-        published_port,
-        host_ip: host_ip.into(),
-        protocol: protocol.into(),
-        ..Default::default()
-    };
+    let port =
+        |container_port, published_port, host_ip: &str, protocol: v1::Protocol| v1::PortSpec {
+            container_port,
+            published_port,
+            host_ip: host_ip.into(),
+            protocol: protocol.into(),
+            ..Default::default()
+        };
     let mount = |kind: v1::MountKind, source: &str, target: &str, read_only| v1::MountSpec {
         kind: kind.into(),
         source: source.into(),
@@ -91,7 +92,10 @@ fn a_running_container() {
     assert_eq!(container.restart, v1::RestartPolicy::UnlessStopped);
     assert_eq!(container.stop_grace, Duration::from_secs(30));
     let limits = container.healthcheck.unwrap();
-    assert_eq!((limits.interval, limits.timeout), (Duration::from_secs(5), HEALTH_TIMEOUT));
+    assert_eq!(
+        (limits.interval, limits.timeout),
+        (Duration::from_secs(5), HEALTH_TIMEOUT)
+    );
     assert_eq!((limits.retries, limits.start_period), (3, Duration::ZERO));
 }
 
@@ -108,7 +112,10 @@ fn states_and_exit_codes() {
     };
     assert_eq!(of(Status::CREATED), (v1::ReplicaState::Created, None));
     assert_eq!(of(Status::PAUSED), (v1::ReplicaState::Paused, None));
-    assert_eq!(of(Status::RESTARTING), (v1::ReplicaState::Restarting, Some(137)));
+    assert_eq!(
+        of(Status::RESTARTING),
+        (v1::ReplicaState::Restarting, Some(137))
+    );
     assert_eq!(of(Status::EXITED), (v1::ReplicaState::Exited, Some(137)));
     assert_eq!(of(Status::DEAD), (v1::ReplicaState::Dead, Some(137)));
     assert_eq!(of(Status::REMOVING), (v1::ReplicaState::Dead, Some(137)));
@@ -119,15 +126,28 @@ fn no_healthcheck_is_none() {
     let with = |test: Option<Vec<String>>| {
         let mut inspected = inspected();
         inspected.state.as_mut().unwrap().health = None;
-        inspected.config.as_mut().unwrap().healthcheck =
-            test.map(|test| engine::HealthConfig { test: Some(test), ..Default::default() });
+        inspected.config.as_mut().unwrap().healthcheck = test.map(|test| engine::HealthConfig {
+            test: Some(test),
+            ..Default::default()
+        });
         container(inspected)
     };
-    for test in [None, Some(vec![]), Some(vec!["NONE".to_owned()]), Some(vec![String::new()])] {
+    for test in [
+        None,
+        Some(vec![]),
+        Some(vec!["NONE".to_owned()]),
+        Some(vec![String::new()]),
+    ] {
         let container = with(test.clone());
-        assert_eq!((container.healthcheck, container.record.health()), (None, v1::Health::None), "{test:?}");
+        assert_eq!(
+            (container.healthcheck, container.record.health()),
+            (None, v1::Health::None),
+            "{test:?}"
+        );
     }
-    let limits = with(Some(vec!["CMD".into(), "true".into()])).healthcheck.unwrap();
+    let limits = with(Some(vec!["CMD".into(), "true".into()]))
+        .healthcheck
+        .unwrap();
     assert_eq!(limits.limit(), Duration::from_secs(3 * 60 + 5));
 }
 
@@ -146,12 +166,20 @@ fn anonymous_volumes_are_left_out() {
         volume(engine::Volume {
             name: name.into(),
             driver: "local".into(),
-            labels: label.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            labels: label
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
             ..Default::default()
         })
     };
-    let ours = of("shop_data", Some(("uc.project", "shop"))).unwrap().record;
-    assert_eq!((ours.name.as_str(), ours.project.as_str()), ("shop_data", "shop"));
+    let ours = of("shop_data", Some(("uc.project", "shop")))
+        .unwrap()
+        .record;
+    assert_eq!(
+        (ours.name.as_str(), ours.project.as_str()),
+        ("shop_data", "shop")
+    );
     assert_eq!(of("mine", None).unwrap().record.project, "");
     assert_eq!(of(&"ab".repeat(32), None), None);
     assert_eq!(of("named", Some(("com.docker.volume.anonymous", ""))), None);
@@ -167,10 +195,24 @@ fn holders_are_running_containers_with_published_ports() {
     )
     .unwrap();
     let holders = port_holders(summary);
-    let short: Vec<_> =
-        holders.iter().map(|holder| (holder.host_ip.as_str(), holder.port, holder.protocol)).collect();
-    assert_eq!(short, [("0.0.0.0", 8080, v1::Protocol::Tcp), ("::", 53, v1::Protocol::Udp)]);
-    assert_eq!((holders[0].container_name.as_str(), holders[0].service.as_str()), ("shop-web-ab2c", "web"));
+    let short: Vec<_> = holders
+        .iter()
+        .map(|holder| (holder.host_ip.as_str(), holder.port, holder.protocol))
+        .collect();
+    assert_eq!(
+        short,
+        [
+            ("0.0.0.0", 8080, v1::Protocol::Tcp),
+            ("::", 53, v1::Protocol::Udp)
+        ]
+    );
+    assert_eq!(
+        (
+            holders[0].container_name.as_str(),
+            holders[0].service.as_str()
+        ),
+        ("shop-web-ab2c", "web")
+    );
 }
 
 #[test]
@@ -189,10 +231,19 @@ fn what_labels_say_is_believed() {
     }
     let container = container(inspected);
     assert_eq!(container.record.files, ["ab12", "cd34"]);
-    let reserved = (container.record.reserved_nano_cpus, container.record.reserved_memory);
+    let reserved = (
+        container.record.reserved_nano_cpus,
+        container.record.reserved_memory,
+    );
     assert_eq!(reserved, (500_000_000, 1 << 20));
     assert_eq!(container.pre_stop[0].command, ["drain", "now"]);
-    assert_eq!((container.pre_stop[0].user.as_str(), container.post_start.len()), ("root", 0));
+    assert_eq!(
+        (
+            container.pre_stop[0].user.as_str(),
+            container.post_start.len()
+        ),
+        ("root", 0)
+    );
 }
 
 #[test]
@@ -211,12 +262,20 @@ fn addresses_come_from_the_network_or_the_machine_or_the_other_container() {
     };
     assert_eq!(of("host", Status::RUNNING).record.ip, "10.210.3.1");
     assert_eq!(of("host", Status::PAUSED).record.ip, "10.210.3.1");
-    for status in [Status::CREATED, Status::EXITED, Status::RESTARTING, Status::DEAD] {
+    for status in [
+        Status::CREATED,
+        Status::EXITED,
+        Status::RESTARTING,
+        Status::DEAD,
+    ] {
         assert_eq!(of("host", status).record.ip, "", "{status}");
     }
     assert_eq!(of("none", Status::RUNNING).record.ip, "");
     let mut joined = of("container:abc", Status::RUNNING);
-    assert_eq!((joined.network_of.as_str(), joined.record.ip.as_str()), ("abc", ""));
+    assert_eq!(
+        (joined.network_of.as_str(), joined.record.ip.as_str()),
+        ("abc", "")
+    );
     share_address(&mut joined, &container(inspected()));
     assert_eq!(joined.record.ip, "10.210.3.2");
     let mut ended = of("container:abc", Status::EXITED);
@@ -229,8 +288,11 @@ fn addresses_come_from_the_network_or_the_machine_or_the_other_container() {
 fn file_systems_in_memory_and_images_are_mounts() {
     let mut inspected = inspected();
     let options = [("/run", "size=1,ro"), ("/cache", "")];
-    inspected.host_config.as_mut().unwrap().tmpfs =
-        Some(options.map(|(target, options)| (target.to_owned(), options.to_owned())).into());
+    inspected.host_config.as_mut().unwrap().tmpfs = Some(
+        options
+            .map(|(target, options)| (target.to_owned(), options.to_owned()))
+            .into(),
+    );
     inspected.mounts = Some(vec![engine::MountPoint {
         typ: Some("image".to_owned()),
         source: Some("data:1".to_owned()),
@@ -239,8 +301,10 @@ fn file_systems_in_memory_and_images_are_mounts() {
         ..Default::default()
     }]);
     let mounts = container(inspected).record.mounts;
-    let short: Vec<_> =
-        mounts.iter().map(|mount| (mount.kind(), mount.target.as_str(), mount.read_only)).collect();
+    let short: Vec<_> = mounts
+        .iter()
+        .map(|mount| (mount.kind(), mount.target.as_str(), mount.read_only))
+        .collect();
     assert_eq!(
         short,
         [

@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use uc_api::v1;
-use uc_api::{ProjectName, ServiceName};
+use uc_api::{ProjectName, ServiceName, v1};
 
 use super::SpecError;
 
@@ -12,19 +11,35 @@ pub fn check(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
     let _: ProjectName = spec.project.parse()?;
     let _: ServiceName = spec.name.parse()?;
     if spec.image.is_empty() {
-        return Err(SpecError::NoImage { service: spec.name.clone() });
+        return Err(SpecError::NoImage {
+            service: spec.name.clone(),
+        });
     }
     if !is_reference(&spec.image) {
-        return Err(SpecError::Image { service: spec.name.clone(), image: spec.image.clone() });
+        return Err(SpecError::Image {
+            service: spec.name.clone(),
+            image: spec.image.clone(),
+        });
     }
-    spec.ports.iter().try_for_each(|port| check_port(spec, port))?;
-    spec.mounts.iter().try_for_each(|mount| check_mount(spec, mount))?;
+    spec.ports
+        .iter()
+        .try_for_each(|port| check_port(spec, port))?;
+    spec.mounts
+        .iter()
+        .try_for_each(|mount| check_mount(spec, mount))?;
     if let Some(file) = spec.files.iter().find(|file| !file.target.starts_with('/')) {
-        return Err(wrong_mount(spec, &file.target, "the target must be an absolute path"));
+        return Err(wrong_mount(
+            spec,
+            &file.target,
+            "the target must be an absolute path",
+        ));
     }
     check_namespaces(spec)?;
     check_network(spec)?;
-    for (key, hooks) in [("post_start", &spec.post_start), ("pre_stop", &spec.pre_stop)] {
+    for (key, hooks) in [
+        ("post_start", &spec.post_start),
+        ("pre_stop", &spec.pre_stop),
+    ] {
         if hooks.iter().any(|hook| hook.command.is_empty()) {
             return Err(wrong(spec, key, "it has no command"));
         }
@@ -33,12 +48,20 @@ pub fn check(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
 }
 
 fn wrong(spec: &v1::ServiceSpec, key: &'static str, reason: impl Into<String>) -> SpecError {
-    SpecError::Key { service: spec.name.clone(), key, reason: reason.into() }
+    SpecError::Key {
+        service: spec.name.clone(),
+        key,
+        reason: reason.into(),
+    }
 }
 
 fn check_port(spec: &v1::ServiceSpec, port: &v1::PortSpec) -> Result<(), SpecError> {
     let wrong = |reason| {
-        let last = if port.published_last == 0 { String::new() } else { format!("-{}", port.published_last) };
+        let last = if port.published_last == 0 {
+            String::new()
+        } else {
+            format!("-{}", port.published_last)
+        };
         Err(SpecError::Port {
             service: spec.name.clone(),
             port: format!("{}{last}:{}", port.published_port, port.container_port),
@@ -51,8 +74,12 @@ fn check_port(spec: &v1::ServiceSpec, port: &v1::PortSpec) -> Result<(), SpecErr
     if port.published_port > 65535 || port.published_last > 65535 {
         return wrong("the published port must be at most 65535");
     }
-    if port.published_last != 0 && (port.published_port == 0 || port.published_last < port.published_port) {
-        return wrong("the range of published ports must begin above 0 and not end before it begins");
+    if port.published_last != 0
+        && (port.published_port == 0 || port.published_last < port.published_port)
+    {
+        return wrong(
+            "the range of published ports must begin above 0 and not end before it begins",
+        );
     }
     if !port.host_ip.is_empty() && port.host_ip.parse::<IpAddr>().is_err() {
         return wrong("its host address is not an IP address");
@@ -61,7 +88,11 @@ fn check_port(spec: &v1::ServiceSpec, port: &v1::PortSpec) -> Result<(), SpecErr
 }
 
 fn wrong_mount(spec: &v1::ServiceSpec, target: &str, reason: &'static str) -> SpecError {
-    SpecError::Mount { service: spec.name.clone(), target: target.to_owned(), reason }
+    SpecError::Mount {
+        service: spec.name.clone(),
+        target: target.to_owned(),
+        reason,
+    }
 }
 
 fn check_mount(spec: &v1::ServiceSpec, mount: &v1::MountSpec) -> Result<(), SpecError> {
@@ -84,9 +115,13 @@ fn check_mount(spec: &v1::ServiceSpec, mount: &v1::MountSpec) -> Result<(), Spec
     if !mount.source.starts_with('/') {
         return wrong("a bind mount's source must be an absolute path on the machine");
     }
-    let propagations = ["", "private", "rprivate", "shared", "rshared", "slave", "rslave"];
+    let propagations = [
+        "", "private", "rprivate", "shared", "rshared", "slave", "rslave",
+    ];
     if !propagations.contains(&mount.propagation.as_str()) {
-        return wrong("the propagation must be private, rprivate, shared, rshared, slave or rslave");
+        return wrong(
+            "the propagation must be private, rprivate, shared, rshared, slave or rslave",
+        );
     }
     match (mount.recursive.as_str(), mount.read_only) {
         ("" | "enabled" | "disabled", _) | ("writable" | "readonly", true) => {}
@@ -102,18 +137,30 @@ fn check_mount(spec: &v1::ServiceSpec, mount: &v1::MountSpec) -> Result<(), Spec
         return wrong("selinux must be z or Z");
     }
     // The engine knows SELinux labels only in its short notation, which can say neither.
-    let long = !mount.recursive.is_empty() || mount.source.contains(':') || mount.target.contains(':');
+    let long =
+        !mount.recursive.is_empty() || mount.source.contains(':') || mount.target.contains(':');
     if !mount.selinux.is_empty() && long {
         return wrong("selinux goes neither with recursive nor with a path that has a colon");
     }
     Ok(())
 }
 
-/// Each namespace has its own words, and `service:NAME` and `container:NAME` where it can be shared.
+/// Each namespace has its own words, and `service:NAME` and `container:NAME` where it can be
+/// shared.
 fn check_namespaces(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
     for (key, value, words, shared) in [
-        ("network_mode", &spec.network_mode, ["none", "host", ""].as_slice(), true),
-        ("ipc", &spec.ipc, &["host", "shareable", "private", "none", ""], true),
+        (
+            "network_mode",
+            &spec.network_mode,
+            ["none", "host", ""].as_slice(),
+            true,
+        ),
+        (
+            "ipc",
+            &spec.ipc,
+            &["host", "shareable", "private", "none", ""],
+            true,
+        ),
         ("pid", &spec.pid, &["host", ""], true),
         ("uts", &spec.uts, &["host", ""], false),
         ("userns_mode", &spec.userns, &["host", ""], false),
@@ -138,13 +185,29 @@ fn check_namespaces(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
 
 fn check_network(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
     for entry in &spec.extra_hosts {
-        let address = entry.split_once('=').map(|(_, address)| address.trim_matches(['[', ']']));
-        if !address.is_some_and(|address| address == "host-gateway" || address.parse::<IpAddr>().is_ok()) {
-            return Err(wrong(spec, "extra_hosts", format!("`{entry}` is not host=address")));
+        let address = entry
+            .split_once('=')
+            .map(|(_, address)| address.trim_matches(['[', ']']));
+        if !address
+            .is_some_and(|address| address == "host-gateway" || address.parse::<IpAddr>().is_ok())
+        {
+            return Err(wrong(
+                spec,
+                "extra_hosts",
+                format!("`{entry}` is not host=address"),
+            ));
         }
     }
-    if let Some(server) = spec.dns.iter().find(|server| server.parse::<IpAddr>().is_err()) {
-        return Err(wrong(spec, "dns", format!("`{server}` is not an IP address")));
+    if let Some(server) = spec
+        .dns
+        .iter()
+        .find(|server| server.parse::<IpAddr>().is_err())
+    {
+        return Err(wrong(
+            spec,
+            "dns",
+            format!("`{server}` is not an IP address"),
+        ));
     }
     // As Docker refuses them, in words that say which keys.
     if is_shared(&spec.network_mode) {
@@ -176,7 +239,9 @@ pub(super) fn is_shared(mode: &str) -> bool {
 
 /// Characters of a reference only: it becomes a part of a path in the engine's API.
 pub(crate) fn is_reference(image: &str) -> bool {
-    image.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b))
+    image
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b))
         && image.starts_with(|first: char| first.is_ascii_alphanumeric())
         && !image.contains("..")
         && !image.contains("//")
@@ -184,6 +249,7 @@ pub(crate) fn is_reference(image: &str) -> bool {
 
 /// Name and id of objects of the engine: likewise.
 pub(crate) fn is_object_name(name: &str) -> bool {
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    name.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
 }

@@ -1,4 +1,5 @@
-//! What a spec asks for that an older engine would not understand. It would ignore it, and run something else.
+//! What a spec asks for that an older engine would not understand. It would ignore it, and run
+//! something else.
 
 use uc_api::v1;
 
@@ -8,7 +9,8 @@ use crate::docker::ApiVersion;
 
 /// From here on the engine hands annotations to the runtime.
 const ANNOTATIONS: ApiVersion = ApiVersion::new(1, 43);
-/// From here on the engine takes a hardware address with the network; before, in a field that its API has lost since.
+/// From here on the engine takes a hardware address with the network; before, in a field that its
+/// API has lost since.
 const MAC_ADDRESS: ApiVersion = ApiVersion::new(1, 44);
 /// From here on the engine knows devices by their CDI names.
 const CDI: ApiVersion = ApiVersion::new(1, 44);
@@ -21,21 +23,54 @@ const IMAGE: ApiVersion = ApiVersion::new(1, 48);
 
 /// Refuses what the machine's engine is too old for; asked before anything is pulled.
 pub fn check_engine(spec: &v1::ServiceSpec, api: ApiVersion) -> Result<(), SpecError> {
-    let depth = |mount: &v1::MountSpec| ["writable", "readonly"].contains(&mount.recursive.as_str());
+    let depth =
+        |mount: &v1::MountSpec| ["writable", "readonly"].contains(&mount.recursive.as_str());
     let mounts = |is: &dyn Fn(&v1::MountSpec) -> bool| spec.mounts.iter().any(is);
     let of = |kind: v1::MountKind| move |mount: &v1::MountSpec| mount.kind() == kind;
-    let (bind, volume, image) =
-        (of(v1::MountKind::Bind), of(v1::MountKind::Volume), of(v1::MountKind::Image));
+    let (bind, volume, image) = (
+        of(v1::MountKind::Bind),
+        of(v1::MountKind::Volume),
+        of(v1::MountKind::Image),
+    );
     for (asked, key, since, needs) in [
-        (!spec.annotations.is_empty(), "annotations", ANNOTATIONS, "24"),
-        (!spec.mac_address.is_empty(), "mac_address", MAC_ADDRESS, "25"),
-        (spec.devices.iter().any(|device| is_cdi(&device.source)), "devices", CDI, "25"),
-        (mounts(&|mount| bind(mount) && depth(mount)), "bind.recursive", RECURSIVE, "25"),
-        (mounts(&|mount| volume(mount) && !mount.subpath.is_empty()), "volume.subpath", VOLUME_SUBPATH, "26"),
+        (
+            !spec.annotations.is_empty(),
+            "annotations",
+            ANNOTATIONS,
+            "24",
+        ),
+        (
+            !spec.mac_address.is_empty(),
+            "mac_address",
+            MAC_ADDRESS,
+            "25",
+        ),
+        (
+            spec.devices.iter().any(|device| is_cdi(&device.source)),
+            "devices",
+            CDI,
+            "25",
+        ),
+        (
+            mounts(&|mount| bind(mount) && depth(mount)),
+            "bind.recursive",
+            RECURSIVE,
+            "25",
+        ),
+        (
+            mounts(&|mount| volume(mount) && !mount.subpath.is_empty()),
+            "volume.subpath",
+            VOLUME_SUBPATH,
+            "26",
+        ),
         (mounts(&image), "a mount of an image", IMAGE, "28"),
     ] {
         if asked && api < since {
-            return Err(SpecError::TooOld { service: spec.name.clone(), key, needs });
+            return Err(SpecError::TooOld {
+                service: spec.name.clone(),
+                key,
+                needs,
+            });
         }
     }
     Ok(())

@@ -82,7 +82,9 @@ pub enum SpecError {
         name: String,
     },
     /// Command set to nothing, and the image runs nothing by itself.
-    #[error("service `{service}`: nothing to run: its command is empty and `{image}` has no entrypoint")]
+    #[error(
+        "service `{service}`: nothing to run: its command is empty and `{image}` has no entrypoint"
+    )]
     NothingToRun {
         /// Its name.
         service: String,

@@ -1,23 +1,15 @@
 //! What is seen in a container at which path.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use bollard::models::HostConfig;
-use bollard::models::Mount;
-use bollard::models::MountBindOptions;
-use bollard::models::MountBindOptionsPropagationEnum as Propagation;
-use bollard::models::MountImageOptions;
-use bollard::models::MountType;
-use bollard::models::MountVolumeOptions;
+use bollard::models::{
+    HostConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum as Propagation,
+    MountImageOptions, MountType, MountVolumeOptions,
+};
 use uc_api::v1;
 
-use super::Placement;
-use super::SpecError;
-use super::map;
-use super::some_if;
-use super::text;
+use super::{Placement, SpecError, map, some_if, text};
 
 /// Fills in mounts of all kinds, and the contents that travelled.
 pub(super) fn fill(
@@ -46,11 +38,12 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// Bind mounts in the old notation where it can say what is wanted: only it makes a missing folder on the machine on every engine we
-/// support, as Compose does, and only it knows SELinux labels.
+/// Bind mounts in the old notation where it can say what is wanted: only it makes a missing folder
+/// on the machine on every engine we support, as Compose does, and only it knows SELinux labels.
 fn is_short(mount: &v1::MountSpec) -> bool {
     let created = mount.create_host_path.unwrap_or(true);
-    let plain = mount.recursive.is_empty() && !mount.source.contains(':') && !mount.target.contains(':');
+    let plain =
+        mount.recursive.is_empty() && !mount.source.contains(':') && !mount.target.contains(':');
     plain && (created || !mount.selinux.is_empty())
 }
 
@@ -61,7 +54,12 @@ fn short(mount: &v1::MountSpec) -> String {
         .filter(|option| !option.is_empty())
         .collect();
     let colon = if options.is_empty() { "" } else { ":" };
-    format!("{}:{}{colon}{}", mount.source, mount.target, options.join(","))
+    format!(
+        "{}:{}{colon}{}",
+        mount.source,
+        mount.target,
+        options.join(",")
+    )
 }
 
 fn plain(mount: &v1::MountSpec, typ: MountType) -> Mount {
@@ -113,8 +111,13 @@ fn volume(mount: &v1::MountSpec) -> Mount {
 }
 
 fn image(mount: &v1::MountSpec) -> Mount {
-    let options = || MountImageOptions { subpath: text(&mount.subpath) };
-    Mount { image_options: some_if(!mount.subpath.is_empty(), options), ..plain(mount, MountType::IMAGE) }
+    let options = || MountImageOptions {
+        subpath: text(&mount.subpath),
+    };
+    Mount {
+        image_options: some_if(!mount.subpath.is_empty(), options),
+        ..plain(mount, MountType::IMAGE)
+    }
 }
 
 fn tmpfs_options(mount: &v1::MountSpec) -> String {
@@ -122,11 +125,18 @@ fn tmpfs_options(mount: &v1::MountSpec) -> String {
     let size = mount.tmpfs_size.map(|bytes| format!("size={bytes}"));
     let mode = mount.tmpfs_mode.map(|mode| format!("mode={mode:o}"));
     let known = [read_only, size, mode].into_iter().flatten();
-    known.chain(mount.tmpfs_options.iter().cloned()).collect::<Vec<_>>().join(",")
+    known
+        .chain(mount.tmpfs_options.iter().cloned())
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
-/// What travelled with the deployment, read only. In the new notation, which refuses a source that is not there.
-fn files(spec: &v1::ServiceSpec, sources: &BTreeMap<String, PathBuf>) -> Result<Vec<Mount>, SpecError> {
+/// What travelled with the deployment, read only. In the new notation, which refuses a source that
+/// is not there.
+fn files(
+    spec: &v1::ServiceSpec,
+    sources: &BTreeMap<String, PathBuf>,
+) -> Result<Vec<Mount>, SpecError> {
     let mount = |file: &v1::FileSpec| {
         let source = sources.get(&file.hash).ok_or_else(|| SpecError::Content {
             service: spec.name.clone(),

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bollard::models::HostConfig;
-use bollard::models::HostConfigCgroupnsModeEnum;
+use bollard::models::{HostConfig, HostConfigCgroupnsModeEnum};
 use uc_api::v1;
 
-use super::Placement;
-use super::SpecError;
-use super::text;
+use super::{Placement, SpecError, text};
 
 /// Fills in all namespaces but the network.
 pub(super) fn fill(
@@ -41,8 +38,15 @@ pub fn shared_services(spec: &v1::ServiceSpec) -> Vec<&str> {
 }
 
 /// Refuses a spec that wants to share with a service of which `shared` has no container.
-pub fn check_shared(spec: &v1::ServiceSpec, shared: &BTreeMap<String, String>) -> Result<(), SpecError> {
-    for (key, mode) in [("network_mode", &spec.network_mode), ("ipc", &spec.ipc), ("pid", &spec.pid)] {
+pub fn check_shared(
+    spec: &v1::ServiceSpec,
+    shared: &BTreeMap<String, String>,
+) -> Result<(), SpecError> {
+    for (key, mode) in [
+        ("network_mode", &spec.network_mode),
+        ("ipc", &spec.ipc),
+        ("pid", &spec.pid),
+    ] {
         joined(spec, key, mode, shared)?;
     }
     Ok(())
@@ -55,9 +59,15 @@ pub(super) fn joined(
     mode: &str,
     shared: &BTreeMap<String, String>,
 ) -> Result<Option<String>, SpecError> {
-    let Some(other) = mode.strip_prefix("service:") else { return Ok(text(mode)) };
+    let Some(other) = mode.strip_prefix("service:") else {
+        return Ok(text(mode));
+    };
     match shared.get(other) {
         Some(container) => Ok(Some(format!("container:{container}"))),
-        None => Err(SpecError::NoReplica { service: spec.name.clone(), key, other: other.to_owned() }),
+        None => Err(SpecError::NoReplica {
+            service: spec.name.clone(),
+            key,
+            other: other.to_owned(),
+        }),
     }
 }

@@ -1,24 +1,17 @@
-//! How a container is reached and finds others: its network, names, DNS servers and published ports.
+//! How a container is reached and finds others: its network, names, DNS servers and published
+//! ports.
 
 use std::collections::HashMap;
 
-use bollard::models::ContainerCreateBody;
-use bollard::models::EndpointSettings;
-use bollard::models::HostConfig;
-use bollard::models::NetworkingConfig;
-use bollard::models::PortBinding;
-use uc_api::layout::DOCKER_NETWORK;
-use uc_api::layout::DOMAIN;
+use bollard::models::{
+    ContainerCreateBody, EndpointSettings, HostConfig, NetworkingConfig, PortBinding,
+};
+use uc_api::layout::{DOCKER_NETWORK, DOMAIN};
 use uc_api::name::MAX_LABEL;
 use uc_api::v1;
 
-use super::Placement;
-use super::SpecError;
 use super::check::is_shared;
-use super::list;
-use super::namespaces;
-use super::some_if;
-use super::text;
+use super::{Placement, SpecError, list, namespaces, some_if, text};
 
 /// Fills in the network's part of `body` and `host`.
 pub(super) fn fill(
@@ -44,9 +37,13 @@ pub(super) fn fill(
     if spec.network_mode == "none" {
         return Ok(());
     }
-    // A container of the machine's own network finds the cluster's names as well: the machine can reach its bridge. Resolvers of its own come
-    // after that: asked by a container that has some, our name server refuses what is not the cluster's.
-    let servers = [placement.bridge.to_string()].into_iter().chain(spec.dns.iter().cloned()).collect();
+    // A container of the machine's own network finds the cluster's names as well: the machine can
+    // reach its bridge. Resolvers of its own come after that: asked by a container that has some,
+    // our name server refuses what is not the cluster's.
+    let servers = [placement.bridge.to_string()]
+        .into_iter()
+        .chain(spec.dns.iter().cloned())
+        .collect();
     let domains = [format!("{}.{DOMAIN}", spec.project), DOMAIN.to_owned()];
     host.dns = Some(servers);
     host.dns_search = Some(spec.dns_search.iter().cloned().chain(domains).collect());
@@ -54,7 +51,10 @@ pub(super) fn fill(
     if !own {
         return Ok(());
     }
-    let endpoint = EndpointSettings { mac_address: text(&spec.mac_address), ..Default::default() };
+    let endpoint = EndpointSettings {
+        mac_address: text(&spec.mac_address),
+        ..Default::default()
+    };
     body.networking_config = Some(NetworkingConfig {
         endpoints_config: Some(HashMap::from([(DOCKER_NETWORK.to_owned(), endpoint)])),
     });
@@ -63,8 +63,9 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// The host name inside: what the person chose, else the container's name; of one that is too long for Linux, the end, which tells it
-/// apart. A container of the machine's own network or names keeps the machine's.
+/// The host name inside: what the person chose, else the container's name; of one that is too long
+/// for Linux, the end, which tells it apart. A container of the machine's own network or names
+/// keeps the machine's.
 pub(super) fn hostname(spec: &v1::ServiceSpec, name: &str) -> Option<String> {
     if !spec.hostname.is_empty() {
         return Some(spec.hostname.clone());
@@ -73,10 +74,16 @@ pub(super) fn hostname(spec: &v1::ServiceSpec, name: &str) -> Option<String> {
         return None;
     }
     let from = name.len().saturating_sub(MAX_LABEL);
-    Some(name.get(from..).unwrap_or(name).trim_start_matches(['-', '_', '.']).to_owned())
+    Some(
+        name.get(from..)
+            .unwrap_or(name)
+            .trim_start_matches(['-', '_', '.'])
+            .to_owned(),
+    )
 }
 
-/// One dot is enough to ask as is, unless the person says otherwise: services' names have none, or are complete.
+/// One dot is enough to ask as is, unless the person says otherwise: services' names have none, or
+/// are complete.
 fn dns_options(spec: &v1::ServiceSpec) -> Vec<String> {
     let mut options = spec.dns_options.clone();
     if !options.iter().any(|option| option.starts_with("ndots:")) {
@@ -85,8 +92,8 @@ fn dns_options(spec: &v1::ServiceSpec) -> Vec<String> {
     options
 }
 
-/// In the engine's notation. Its own `host-gateway` is the default bridge's address, which many machines do not have; ours is on the bridge
-/// that the container is on.
+/// In the engine's notation. Its own `host-gateway` is the default bridge's address, which many
+/// machines do not have; ours is on the bridge that the container is on.
 fn extra_hosts(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> Vec<String> {
     let entry = |entry: &String| {
         let (host, address) = entry.split_once('=').unwrap_or((entry, ""));
@@ -109,14 +116,17 @@ pub(crate) fn port_key(port: u32, protocol: v1::Protocol) -> String {
 }
 
 fn exposed(ports: &[v1::PortSpec]) -> Vec<String> {
-    let mut exposed: Vec<String> =
-        ports.iter().map(|port| port_key(port.container_port, port.protocol())).collect();
+    let mut exposed: Vec<String> = ports
+        .iter()
+        .map(|port| port_key(port.container_port, port.protocol()))
+        .collect();
     exposed.sort();
     exposed.dedup();
     exposed
 }
 
-/// Several published ports of one container port are all kept. A range is the engine's to choose from.
+/// Several published ports of one container port are all kept. A range is the engine's to choose
+/// from.
 fn port_bindings(ports: &[v1::PortSpec]) -> HashMap<String, Option<Vec<PortBinding>>> {
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     for port in ports {
@@ -129,7 +139,10 @@ fn port_bindings(ports: &[v1::PortSpec]) -> HashMap<String, Option<Vec<PortBindi
             .entry(port_key(port.container_port, port.protocol()))
             .or_default()
             .get_or_insert_with(Vec::new)
-            .push(PortBinding { host_ip: Some(port.host_ip.clone()), host_port: Some(host_port) });
+            .push(PortBinding {
+                host_ip: Some(port.host_ip.clone()),
+                host_port: Some(host_port),
+            });
     }
     bindings
 }

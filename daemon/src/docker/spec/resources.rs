@@ -1,18 +1,12 @@
 //! How much of its machine a container may have, and which of its devices.
 
-use bollard::models::DeviceMapping;
-use bollard::models::DeviceRequest;
-use bollard::models::HostConfig;
-use bollard::models::ResourcesBlkioWeightDevice;
-use bollard::models::ResourcesUlimits;
-use bollard::models::ThrottleDevice;
+use bollard::models::{
+    DeviceMapping, DeviceRequest, HostConfig, ResourcesBlkioWeightDevice, ResourcesUlimits,
+    ThrottleDevice,
+};
 use uc_api::v1;
 
-use super::list;
-use super::map;
-use super::signed;
-use super::some_if;
-use super::text;
+use super::{list, map, signed, some_if, text};
 
 /// The engine's driver for devices by their CDI names.
 const CDI_DRIVER: &str = "cdi";
@@ -32,14 +26,22 @@ pub(super) fn fill(spec: &v1::ServiceSpec, host: &mut HostConfig) {
     });
     host.shm_size = spec.shm_size.map(signed);
     host.device_cgroup_rules = list(&spec.device_cgroup_rules);
-    let (cdi, paths): (Vec<_>, Vec<_>) = spec.devices.iter().partition(|device| is_cdi(&device.source));
+    let (cdi, paths): (Vec<_>, Vec<_>) = spec
+        .devices
+        .iter()
+        .partition(|device| is_cdi(&device.source));
     host.devices = list(&paths.into_iter().map(device).collect::<Vec<_>>());
     let by_name = some_if(!cdi.is_empty(), || DeviceRequest {
         driver: Some(CDI_DRIVER.to_owned()),
         device_ids: Some(cdi.iter().map(|device| device.source.clone()).collect()),
         ..Default::default()
     });
-    let requests: Vec<DeviceRequest> = spec.device_requests.iter().map(request).chain(by_name).collect();
+    let requests: Vec<DeviceRequest> = spec
+        .device_requests
+        .iter()
+        .map(request)
+        .chain(by_name)
+        .collect();
     host.device_requests = list(&requests);
 }
 
@@ -59,8 +61,12 @@ fn limits(resources: &v1::Resources, host: &mut HostConfig) {
     host.cpuset_cpus = text(&resources.cpuset);
     host.oom_kill_disable = resources.oom_kill_disable;
     host.oom_score_adj = resources.oom_score_adj.map(i64::from);
-    let Some(io) = &resources.block_io else { return };
-    host.blkio_weight = io.weight.map(|weight| u16::try_from(weight).unwrap_or(u16::MAX));
+    let Some(io) = &resources.block_io else {
+        return;
+    };
+    host.blkio_weight = io
+        .weight
+        .map(|weight| u16::try_from(weight).unwrap_or(u16::MAX));
     let weight = |device: &v1::DeviceValue| ResourcesBlkioWeightDevice {
         path: Some(device.path.clone()),
         weight: Some(usize::try_from(device.value).unwrap_or(usize::MAX)),
@@ -83,12 +89,19 @@ fn rates(devices: &[v1::DeviceValue]) -> Option<Vec<ThrottleDevice>> {
 /// `vendor.com/class=name`, which no path on the machine is.
 pub(super) fn is_cdi(source: &str) -> bool {
     !source.starts_with('/')
-        && source.split_once('=').is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
+        && source
+            .split_once('=')
+            .is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
 }
 
 fn device(device: &v1::DeviceSpec) -> DeviceMapping {
-    let or =
-        |value: &str, default: &str| if value.is_empty() { default.to_owned() } else { value.to_owned() };
+    let or = |value: &str, default: &str| {
+        if value.is_empty() {
+            default.to_owned()
+        } else {
+            value.to_owned()
+        }
+    };
     DeviceMapping {
         path_on_host: Some(device.source.clone()),
         path_in_container: Some(or(&device.target, &device.source)),
@@ -101,10 +114,18 @@ fn request(request: &v1::DeviceRequest) -> DeviceRequest {
     let by_count = request.device_ids.is_empty();
     DeviceRequest {
         driver: text(&request.driver),
-        count: some_if(by_count, || if request.count == 0 { -1 } else { request.count }),
+        count: some_if(by_count, || {
+            if request.count == 0 {
+                -1
+            } else {
+                request.count
+            }
+        }),
         device_ids: list(&request.device_ids),
         // A list of alternatives, each a list of what all must be there.
-        capabilities: some_if(!request.capabilities.is_empty(), || vec![request.capabilities.clone()]),
+        capabilities: some_if(!request.capabilities.is_empty(), || {
+            vec![request.capabilities.clone()]
+        }),
         options: map(&request.options),
     }
 }

@@ -44,14 +44,19 @@ fn hostname(spec: &v1::ServiceSpec, name: &str) -> String {
 }
 
 fn words(values: &[&str]) -> v1::StringList {
-    v1::StringList { values: values.iter().map(|&value| value.to_owned()).collect() }
+    v1::StringList {
+        values: values.iter().map(|&value| value.to_owned()).collect(),
+    }
 }
 
 /// With the keys of maps in order: the engine's model has hash maps.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let mut entries: Vec<_> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            let mut entries: Vec<_> = map
+                .into_iter()
+                .map(|(key, value)| (key, sorted(value)))
+                .collect();
             entries.sort_by(|a, b| a.0.cmp(&b.0));
             Value::Object(entries.into_iter().collect())
         }
@@ -128,9 +133,14 @@ fn the_whole_service() {
     let whole = v1::ServiceSpec {
         command: Some(words(&["serve", "--port", "80"])),
         entrypoint: Some(words(&["/entry"])),
-        environment: [("Z", "last"), ("A", "a=b"), ("UC_MACHINE_ID", "forged"), ("EMPTY", "")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+        environment: [
+            ("Z", "last"),
+            ("A", "a=b"),
+            ("UC_MACHINE_ID", "forged"),
+            ("EMPTY", ""),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into(),
         labels: [("team", "blue"), ("uc.service", "forged")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
@@ -296,19 +306,43 @@ fn the_whole_service() {
 
 #[test]
 fn an_absent_command_is_the_images_and_an_empty_one_is_none() {
-    let run = |command: Option<v1::StringList>, entrypoint: Option<v1::StringList>, of_image: &[&str]| {
-        let of_image: Vec<String> = of_image.iter().map(|&word| word.to_owned()).collect();
-        let body = container(&v1::ServiceSpec { command, entrypoint, ..spec() }, "n", &placement(&of_image))?;
-        Ok::<_, SpecError>((body.entrypoint, body.cmd))
-    };
+    let run =
+        |command: Option<v1::StringList>, entrypoint: Option<v1::StringList>, of_image: &[&str]| {
+            let of_image: Vec<String> = of_image.iter().map(|&word| word.to_owned()).collect();
+            let body = container(
+                &v1::ServiceSpec {
+                    command,
+                    entrypoint,
+                    ..spec()
+                },
+                "n",
+                &placement(&of_image),
+            )?;
+            Ok::<_, SpecError>((body.entrypoint, body.cmd))
+        };
     let some = |values: &[&str]| Some(words(values).values);
     assert_eq!(run(None, None, &[]), Ok((None, None)));
-    assert_eq!(run(Some(words(&["a"])), None, &[]), Ok((None, some(&["a"]))));
+    assert_eq!(
+        run(Some(words(&["a"])), None, &[]),
+        Ok((None, some(&["a"])))
+    );
     // The image's entrypoint without the image's command.
-    assert_eq!(run(Some(words(&[])), None, &["/entry"]), Ok((some(&["/entry"]), some(&[]))));
-    assert_eq!(run(Some(words(&["a"])), Some(words(&[])), &[]), Ok((some(&[""]), some(&["a"]))));
-    assert_eq!(run(None, Some(words(&["/e"])), &[]), Ok((some(&["/e"]), None)));
-    let nothing = Err(SpecError::NothingToRun { service: "web".into(), image: "nginx:1".into() });
+    assert_eq!(
+        run(Some(words(&[])), None, &["/entry"]),
+        Ok((some(&["/entry"]), some(&[])))
+    );
+    assert_eq!(
+        run(Some(words(&["a"])), Some(words(&[])), &[]),
+        Ok((some(&[""]), some(&["a"])))
+    );
+    assert_eq!(
+        run(None, Some(words(&["/e"])), &[]),
+        Ok((some(&["/e"]), None))
+    );
+    let nothing = Err(SpecError::NothingToRun {
+        service: "web".into(),
+        image: "nginx:1".into(),
+    });
     assert_eq!(run(Some(words(&[])), None, &[]), nothing);
     assert_eq!(run(None, Some(words(&[])), &[]), nothing);
     assert_eq!(run(Some(words(&[])), Some(words(&[])), &[]), nothing);
@@ -316,9 +350,15 @@ fn an_absent_command_is_the_images_and_an_empty_one_is_none() {
 
 #[test]
 fn only_an_emptied_command_needs_to_know_the_image() {
-    assert!(needs_image_entrypoint(&v1::ServiceSpec { command: Some(words(&[])), ..spec() }));
+    assert!(needs_image_entrypoint(&v1::ServiceSpec {
+        command: Some(words(&[])),
+        ..spec()
+    }));
     assert!(!needs_image_entrypoint(&spec()));
-    assert!(!needs_image_entrypoint(&v1::ServiceSpec { command: Some(words(&["a"])), ..spec() }));
+    assert!(!needs_image_entrypoint(&v1::ServiceSpec {
+        command: Some(words(&["a"])),
+        ..spec()
+    }));
     assert!(!needs_image_entrypoint(&v1::ServiceSpec {
         command: Some(words(&[])),
         entrypoint: Some(words(&["a"])),
@@ -329,12 +369,15 @@ fn only_an_emptied_command_needs_to_know_the_image() {
 #[test]
 fn restart_policies() {
     let name = |policy: v1::RestartPolicy| {
-        host(&v1::ServiceSpec { restart: policy.into(), ..spec() })
-            .restart_policy
-            .unwrap()
-            .name
-            .unwrap()
-            .to_string()
+        host(&v1::ServiceSpec {
+            restart: policy.into(),
+            ..spec()
+        })
+        .restart_policy
+        .unwrap()
+        .name
+        .unwrap()
+        .to_string()
     };
     assert_eq!(name(v1::RestartPolicy::Unspecified), "unless-stopped");
     assert_eq!(name(v1::RestartPolicy::UnlessStopped), "unless-stopped");
@@ -345,10 +388,23 @@ fn restart_policies() {
 
 #[test]
 fn a_healthcheck_can_be_switched_off_or_only_retimed() {
-    let of = |check| body(&v1::ServiceSpec { healthcheck: Some(check), ..spec() }).healthcheck.unwrap();
-    let off = of(v1::Healthcheck { test: vec!["NONE".into()], ..Default::default() });
+    let of = |check| {
+        body(&v1::ServiceSpec {
+            healthcheck: Some(check),
+            ..spec()
+        })
+        .healthcheck
+        .unwrap()
+    };
+    let off = of(v1::Healthcheck {
+        test: vec!["NONE".into()],
+        ..Default::default()
+    });
     assert_eq!(off.test, Some(vec!["NONE".to_owned()]));
-    let retimed = of(v1::Healthcheck { interval_ms: Some(u64::MAX), ..Default::default() });
+    let retimed = of(v1::Healthcheck {
+        interval_ms: Some(u64::MAX),
+        ..Default::default()
+    });
     assert_eq!((retimed.test, retimed.interval), (None, Some(i64::MAX)));
 }
 
@@ -356,18 +412,29 @@ fn a_healthcheck_can_be_switched_off_or_only_retimed() {
 fn names_end_in_four_characters_of_base_32() {
     assert_eq!(container_name(&spec(), 0), "shop-web-aaaa");
     assert_eq!(container_name(&spec(), u32::MAX), "shop-web-7777");
-    assert_eq!(container_name(&spec(), 0b00011_00010_00001_11111), "shop-web-7bcd");
+    assert_eq!(
+        container_name(&spec(), 0b00011_00010_00001_11111),
+        "shop-web-7bcd"
+    );
 }
 
 #[test]
 fn a_long_host_name_keeps_its_end() {
-    let long = v1::ServiceSpec { project: "p".repeat(60), name: "s".repeat(60), ..spec() };
+    let long = v1::ServiceSpec {
+        project: "p".repeat(60),
+        name: "s".repeat(60),
+        ..spec()
+    };
     let name = container_name(&long, 0);
     let host = hostname(&long, &name);
     assert_eq!(host.len(), 63);
     assert!(name.ends_with(&host) && host.ends_with("-aaaa"));
     // Cut at the seam between the two names.
-    let seam = v1::ServiceSpec { project: "p".repeat(60), name: "s".repeat(57), ..spec() };
+    let seam = v1::ServiceSpec {
+        project: "p".repeat(60),
+        name: "s".repeat(57),
+        ..spec()
+    };
     assert_eq!(hostname(&seam, &container_name(&seam, 0)).len(), 62);
     assert_eq!(hostname(&spec(), "shop-web-abcd"), "shop-web-abcd");
 }
@@ -381,14 +448,32 @@ fn what_makes_no_sense_is_refused_with_the_place() {
     };
     assert!(wrong(|spec| spec.project = "Shop".into()).contains("project name `Shop`"));
     assert!(wrong(|spec| spec.name = "a/b".into()).contains("service name `a/b`"));
-    assert_eq!(wrong(|spec| spec.image = String::new()), "service `web` has no image");
-    assert_eq!(wrong(|spec| spec.image = "a b".into()), "service `web`: `a b` is not an image reference");
+    assert_eq!(
+        wrong(|spec| spec.image = String::new()),
+        "service `web` has no image"
+    );
+    assert_eq!(
+        wrong(|spec| spec.image = "a b".into()),
+        "service `web`: `a b` is not an image reference"
+    );
     let port = |container_port, published_port, host_ip: &str| {
-        let port =
-            v1::PortSpec { container_port, published_port, host_ip: host_ip.into(), ..Default::default() };
-        check(&v1::ServiceSpec { ports: vec![port], ..spec() }).unwrap_err().to_string()
+        let port = v1::PortSpec {
+            container_port,
+            published_port,
+            host_ip: host_ip.into(),
+            ..Default::default()
+        };
+        check(&v1::ServiceSpec {
+            ports: vec![port],
+            ..spec()
+        })
+        .unwrap_err()
+        .to_string()
     };
-    assert_eq!(port(0, 80, ""), "service `web`: port 80:0: the container's port must be 1 to 65535");
+    assert_eq!(
+        port(0, 80, ""),
+        "service `web`: port 80:0: the container's port must be 1 to 65535"
+    );
     assert!(port(80, 65536, "").contains("at most 65535"));
     assert!(port(80, 80, "localhost").contains("not an IP address"));
     let mount = |kind: v1::MountKind, source: &str, target: &str| {
@@ -398,7 +483,12 @@ fn what_makes_no_sense_is_refused_with_the_place() {
             target: target.into(),
             ..Default::default()
         };
-        check(&v1::ServiceSpec { mounts: vec![mount], ..spec() }).unwrap_err().to_string()
+        check(&v1::ServiceSpec {
+            mounts: vec![mount],
+            ..spec()
+        })
+        .unwrap_err()
+        .to_string()
     };
     assert!(mount(v1::MountKind::Volume, "a", "data").contains("absolute path"));
     assert!(mount(v1::MountKind::Bind, "./a", "/data").contains("absolute path on the machine"));
@@ -410,16 +500,26 @@ fn a_volume_says_whose_it_is() {
     let volume = v1::VolumeSpec {
         project: "shop".into(),
         name: "shop_data".into(),
-        labels: [("uc.project".to_owned(), "forged".to_owned()), ("team".to_owned(), "blue".to_owned())]
-            .into(),
+        labels: [
+            ("uc.project".to_owned(), "forged".to_owned()),
+            ("team".to_owned(), "blue".to_owned()),
+        ]
+        .into(),
         ..Default::default()
     };
     let labels = volume_labels(&volume, "c1", "m1");
-    let labels: Vec<(&str, &str)> =
-        labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let labels: Vec<(&str, &str)> = labels
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
     assert_eq!(
         labels,
-        [("team", "blue"), ("uc.cluster", "c1"), ("uc.machine", "m1"), ("uc.project", "shop")]
+        [
+            ("team", "blue"),
+            ("uc.cluster", "c1"),
+            ("uc.machine", "m1"),
+            ("uc.project", "shop")
+        ]
     );
 }
 

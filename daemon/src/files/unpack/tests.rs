@@ -41,7 +41,12 @@ fn folder(path: &str) -> Vec<u8> {
 }
 
 fn link(path: &str, target: &str) -> Vec<u8> {
-    entry(EntryType::Symlink, path.as_bytes(), 0o777, target.as_bytes())
+    entry(
+        EntryType::Symlink,
+        path.as_bytes(),
+        0o777,
+        target.as_bytes(),
+    )
 }
 
 /// Ended as archives are.
@@ -81,9 +86,15 @@ fn a_folder_has_its_files_folders_and_links() {
     let directory = unpacked(&entries).unwrap();
     let content = directory.path().join("content");
     assert_eq!((mode(&content), mode(&content.join("b"))), (0o755, 0o755));
-    assert_eq!((mode(&content.join("a")), mode(&content.join("b/run.sh"))), (0o644, 0o755));
+    assert_eq!(
+        (mode(&content.join("a")), mode(&content.join("b/run.sh"))),
+        (0o644, 0o755)
+    );
     assert_eq!(fs::read(content.join("b/up")).unwrap(), b"1");
-    assert_eq!(fs::read_link(content.join("dangling")).unwrap(), Path::new("b/none"));
+    assert_eq!(
+        fs::read_link(content.join("dangling")).unwrap(),
+        Path::new("b/none")
+    );
 }
 
 #[test]
@@ -101,15 +112,29 @@ fn owners_are_those_that_were_asked_for() {
     header.set_cksum();
     unpack(&archive(&[header.as_bytes().to_vec()]), directory.path()).unwrap();
     let metadata = fs::metadata(directory.path().join("content")).unwrap();
-    assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (1000, 0, 0o400));
+    assert_eq!(
+        (metadata.uid(), metadata.gid(), metadata.mode() & 0o777),
+        (1000, 0, 0o400)
+    );
 }
 
 #[test]
 fn paths_that_leave_are_refused() {
-    for path in ["/etc/x", "../x", "content/../../x", "content/../x", "x", "./content", "content/none/x", ""]
-    {
+    for path in [
+        "/etc/x",
+        "../x",
+        "content/../../x",
+        "content/../x",
+        "x",
+        "./content",
+        "content/none/x",
+        "",
+    ] {
         let refused = unpacked(&[folder("content"), file(path, "x")]);
-        assert!(matches!(refused, Err(UnpackError::Path { .. })), "{path:?}: {refused:?}");
+        assert!(
+            matches!(refused, Err(UnpackError::Path { .. })),
+            "{path:?}: {refused:?}"
+        );
     }
 }
 
@@ -124,18 +149,34 @@ fn links_that_leave_are_refused_and_none_is_written_through() {
         ("content/d/l", "x/../../../y"),
         ("content", "content2"),
     ] {
-        let folders =
-            if path == "content" { Vec::new() } else { vec![folder("content"), folder("content/d")] };
+        let folders = if path == "content" {
+            Vec::new()
+        } else {
+            vec![folder("content"), folder("content/d")]
+        };
         let refused = unpacked(&[folders, vec![link(path, target)]].concat());
-        assert!(matches!(refused, Err(UnpackError::Link { .. })), "{path} -> {target:?}: {refused:?}");
+        assert!(
+            matches!(refused, Err(UnpackError::Link { .. })),
+            "{path} -> {target:?}: {refused:?}"
+        );
     }
-    let through = [folder("content"), folder("content/d"), link("content/l", "d"), file("content/l/x", "x")];
+    let through = [
+        folder("content"),
+        folder("content/d"),
+        link("content/l", "d"),
+        file("content/l/x", "x"),
+    ];
     assert!(matches!(unpacked(&through), Err(UnpackError::Path { .. })));
 }
 
 #[test]
 fn nothing_is_there_twice() {
-    for again in [file("content/a", "2"), folder("content/a"), link("content/a", "b"), folder("content")] {
+    for again in [
+        file("content/a", "2"),
+        folder("content/a"),
+        link("content/a", "b"),
+        folder("content"),
+    ] {
         let twice = unpacked(&[folder("content"), file("content/a", "1"), again]);
         assert!(matches!(twice, Err(UnpackError::Twice { .. })), "{twice:?}");
     }
@@ -151,7 +192,10 @@ fn only_files_folders_and_links_are_made() {
         EntryType::GNUSparse,
         EntryType::Continuous,
     ] {
-        let refused = unpacked(&[folder("content"), entry(kind, b"content/x", 0o644, b"content")]);
+        let refused = unpacked(&[
+            folder("content"),
+            entry(kind, b"content/x", 0o644, b"content"),
+        ]);
         assert!(refused.is_err(), "{kind:?}");
     }
 }
@@ -160,13 +204,19 @@ fn only_files_folders_and_links_are_made() {
 fn what_is_empty_cut_or_no_archive_is_refused() {
     assert!(matches!(unpacked(&[]), Err(UnpackError::Empty)));
     let directory = tempfile::tempdir().unwrap();
-    assert!(matches!(unpack(b"", directory.path()), Err(UnpackError::Empty)));
+    assert!(matches!(
+        unpack(b"", directory.path()),
+        Err(UnpackError::Empty)
+    ));
     assert!(unpack(&[b'x'; 2000], directory.path()).is_err());
     let whole = file("content", &"y".repeat(2_000));
     for cut in [100, 512, 600, 2_000] {
         let directory = tempfile::tempdir().unwrap();
         let refused = unpack(&whole[..cut], directory.path());
-        assert!(matches!(refused, Err(UnpackError::Archive(_))), "{cut}: {refused:?}");
+        assert!(
+            matches!(refused, Err(UnpackError::Archive(_))),
+            "{cut}: {refused:?}"
+        );
     }
 }
 
@@ -181,16 +231,34 @@ fn there_are_limits_to_entries_and_paths() {
     // A long path comes in an entry of its own before the one it belongs to.
     let long = |length: usize| {
         let path = format!("content/{}", "d/".repeat((length - 8) / 2));
-        let name = entry(EntryType::GNULongName, b"././@LongLink", 0o644, path.as_bytes());
+        let name = entry(
+            EntryType::GNULongName,
+            b"././@LongLink",
+            0o644,
+            path.as_bytes(),
+        );
         [name, file("content/short", "x")].concat()
     };
     let refused = unpacked(&[folder("content"), long(MAX_PATH + 200)]);
-    assert!(matches!(refused, Err(UnpackError::Path { .. })), "{refused:?}");
-    assert!(MAX_ARCHIVE > 1024 * MAX_ENTRIES as u64, "as many small files as are allowed fit");
+    assert!(
+        matches!(refused, Err(UnpackError::Path { .. })),
+        "{refused:?}"
+    );
+    assert!(
+        MAX_ARCHIVE > 1024 * MAX_ENTRIES as u64,
+        "as many small files as are allowed fit"
+    );
 }
 
 fn parts() -> impl Strategy<Value = String> {
-    let part = prop_oneof![Just("content"), Just("a"), Just("b"), Just(".."), Just("."), Just("")];
+    let part = prop_oneof![
+        Just("content"),
+        Just("a"),
+        Just("b"),
+        Just(".."),
+        Just("."),
+        Just("")
+    ];
     proptest::collection::vec(part, 0..4).prop_map(|parts| parts.join("/"))
 }
 

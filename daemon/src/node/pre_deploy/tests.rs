@@ -9,16 +9,24 @@ use crate::node::tests::{Bench, bench};
 fn spec(script: &str) -> v1::ServiceSpec {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     v1::ServiceSpec {
-        pre_deploy: Some(v1::PreDeploy { command, ..v1::PreDeploy::default() }),
+        pre_deploy: Some(v1::PreDeploy {
+            command,
+            ..v1::PreDeploy::default()
+        }),
         ..service("web", "sleep 1000")
     }
 }
 
 /// Everything it says: `progress`, lines with a `|` in front, `exit N`.
 async fn run(bench: &Bench, spec: v1::ServiceSpec) -> Result<Vec<String>, Failure> {
-    let request =
-        v1::RunPreDeployRequest { spec: Some(spec), revision: "r1".into(), deployment_id: "d1".into() };
-    let mut events = Node::run_pre_deploy(&bench.node, Request::new(request)).await?.into_inner();
+    let request = v1::RunPreDeployRequest {
+        spec: Some(spec),
+        revision: "r1".into(),
+        deployment_id: "d1".into(),
+    };
+    let mut events = Node::run_pre_deploy(&bench.node, Request::new(request))
+        .await?
+        .into_inner();
     let mut said = Vec::new();
     while let Some(event) = events.next().await {
         said.push(match event?.event.unwrap() {
@@ -33,23 +41,46 @@ async fn run(bench: &Bench, spec: v1::ServiceSpec) -> Result<Vec<String>, Failur
 #[tokio::test]
 async fn its_output_comes_first_and_its_exit_code_last() {
     let bench = bench();
-    assert_eq!(run(&bench, spec("echo one; echo two >&2")).await.unwrap(), ["|one", "|two", "exit 0"]);
-    assert_eq!(run(&bench, spec("echo no; exit 3")).await.unwrap(), ["|no", "exit 3"]);
-    assert!(bench.engine.containers().await.unwrap().is_empty(), "its container is gone");
+    assert_eq!(
+        run(&bench, spec("echo one; echo two >&2")).await.unwrap(),
+        ["|one", "|two", "exit 0"]
+    );
+    assert_eq!(
+        run(&bench, spec("echo no; exit 3")).await.unwrap(),
+        ["|no", "exit 3"]
+    );
+    assert!(
+        bench.engine.containers().await.unwrap().is_empty(),
+        "its container is gone"
+    );
 }
 
 #[tokio::test]
 async fn it_is_no_replica() {
     let bench = bench();
-    let request = v1::RunPreDeployRequest { spec: Some(spec("echo up; sleep 1000")), ..Default::default() };
-    let mut events = Node::run_pre_deploy(&bench.node, Request::new(request)).await.unwrap().into_inner();
-    assert!(matches!(events.next().await, Some(Ok(v1::RunPreDeployEvent { event: Some(Event::Line(_)) }))));
+    let request = v1::RunPreDeployRequest {
+        spec: Some(spec("echo up; sleep 1000")),
+        ..Default::default()
+    };
+    let mut events = Node::run_pre_deploy(&bench.node, Request::new(request))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(matches!(
+        events.next().await,
+        Some(Ok(v1::RunPreDeployEvent {
+            event: Some(Event::Line(_))
+        }))
+    ));
     let containers = bench.engine.containers().await.unwrap();
     assert_eq!(containers.len(), 1);
     assert!(containers[0].managed && !containers[0].is_replica());
     assert!(bench.node.observe_now().await.unwrap().replicas.is_empty());
     let id = &containers[0].record.container_id;
-    assert_eq!(bench.node.managed(id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        bench.node.managed(id).await.unwrap_err().code,
+        Code::NotFound
+    );
     // The caller goes away, and the command with it.
     drop(events);
     let mut changes = bench.engine.events().await.unwrap();
@@ -64,27 +95,43 @@ async fn one_that_hangs_is_killed() {
     let mut hangs = spec("echo working; sleep 1000000");
     hangs.pre_deploy.as_mut().unwrap().timeout_ms = 1500;
     let failure = run(&bench, hangs).await.unwrap_err();
-    assert_eq!((failure.code, failure.machine.as_deref()), (Code::TimedOut, Some("m1")));
-    assert!(failure.message.contains("did not end within 1.5 s"), "{failure}");
+    assert_eq!(
+        (failure.code, failure.machine.as_deref()),
+        (Code::TimedOut, Some("m1"))
+    );
+    assert!(
+        failure.message.contains("did not end within 1.5 s"),
+        "{failure}"
+    );
     assert_eq!(failure.log_tail, ["working"]);
     assert!(bench.engine.containers().await.unwrap().is_empty());
     // Five minutes unless something else is said.
     let started = tokio::time::Instant::now();
     run(&bench, spec("sleep 1000000")).await.unwrap_err();
-    assert!(started.elapsed() >= TIMEOUT && started.elapsed() < TIMEOUT * 2, "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() >= TIMEOUT && started.elapsed() < TIMEOUT * 2,
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[tokio::test]
 async fn what_an_earlier_life_left_is_removed() {
     let bench = bench();
     let mut left = service("web", "sleep 1000");
-    left.labels.insert(label::HOOK.into(), "another-life".into());
+    left.labels
+        .insert(label::HOOK.into(), "another-life".into());
     let mut created = bench
         .node
-        .create_replica_from(v1::CreateReplicaRequest { spec: Some(left), ..Default::default() })
+        .create_replica_from(v1::CreateReplicaRequest {
+            spec: Some(left),
+            ..Default::default()
+        })
         .unwrap();
     assert!(created.next().await.unwrap().is_ok());
-    crate::node::tests::create(&bench.node, service("web", "sleep 1000")).await.unwrap();
+    crate::node::tests::create(&bench.node, service("web", "sleep 1000"))
+        .await
+        .unwrap();
     assert_eq!(bench.engine.containers().await.unwrap().len(), 2);
     bench.node.remove_left_pre_deploys().await.unwrap();
     let rest = bench.engine.containers().await.unwrap();
@@ -103,7 +150,9 @@ async fn a_label_of_the_file_makes_no_replica_a_command() {
 #[test]
 fn its_container_is_the_services_but_for_what_only_a_service_needs() {
     let pairs = |list: &[(&str, &str)]| -> std::collections::BTreeMap<String, String> {
-        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        list.iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     };
     let mut web = service("web", "serve");
     web.environment = pairs(&[("A", "1"), ("B", "1")]);
@@ -121,13 +170,27 @@ fn its_container_is_the_services_but_for_what_only_a_service_needs() {
     };
     let made = container_spec(web.clone(), hook.clone(), "mark");
     assert_eq!(made.command.unwrap().values, ["migrate"]);
-    assert_eq!(made.environment, pairs(&[("A", "1"), ("B", "2"), ("C", "2")]));
+    assert_eq!(
+        made.environment,
+        pairs(&[("A", "1"), ("B", "2"), ("C", "2")])
+    );
     assert_eq!(made.secret_environment, pairs(&[("D", "hash")]));
     assert_eq!((made.user.as_str(), made.privileged), ("app", false));
-    assert_eq!((made.image, made.mounts), (web.image.clone(), web.mounts.clone()));
+    assert_eq!(
+        (made.image, made.mounts),
+        (web.image.clone(), web.mounts.clone())
+    );
     assert!(made.ports.is_empty() && made.aliases.is_empty() && made.pre_deploy.is_none());
     assert_eq!(made.restart, i32::from(v1::RestartPolicy::No));
     assert_eq!(made.labels[label::HOOK], "mark");
-    let other = container_spec(web, v1::PreDeploy { user: "root".into(), privileged: None, ..hook }, "mark");
+    let other = container_spec(
+        web,
+        v1::PreDeploy {
+            user: "root".into(),
+            privileged: None,
+            ..hook
+        },
+        "mark",
+    );
     assert_eq!((other.user.as_str(), other.privileged), ("root", true));
 }

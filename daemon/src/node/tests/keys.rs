@@ -1,13 +1,22 @@
-//! What a spec asks of its machine beside its image: hooks, namespaces of others, folders, platforms, ranges of ports.
+//! What a spec asks of its machine beside its image: hooks, namespaces of others, folders,
+//! platforms, ranges of ports.
 
 use super::*;
 
 fn hook(script: &str) -> v1::Hook {
-    v1::Hook { command: ["sh", "-c", script].map(str::to_owned).to_vec(), ..Default::default() }
+    v1::Hook {
+        command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        ..Default::default()
+    }
 }
 
 fn commands(bench: &Bench) -> Vec<String> {
-    bench.engine.commands().into_iter().map(|(_, options)| options.command.last().unwrap().clone()).collect()
+    bench
+        .engine
+        .commands()
+        .into_iter()
+        .map(|(_, options)| options.command.last().unwrap().clone())
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -28,7 +37,10 @@ async fn post_start_hooks_run_once_and_in_order() {
     assert_eq!(commands(&bench), ["echo one", "true"]);
     let (of, how) = bench.engine.commands().remove(1);
     assert_eq!(of, id);
-    assert_eq!((how.user.as_str(), how.privileged, how.working_dir.as_str()), ("root", true, "/srv"));
+    assert_eq!(
+        (how.user.as_str(), how.privileged, how.working_dir.as_str()),
+        ("root", true, "/srv")
+    );
     assert_eq!(how.environment, ["A=b c"]);
     // It runs: only waited for.
     start(&bench.node, &id).await.unwrap();
@@ -46,7 +58,12 @@ async fn a_failing_post_start_hook_fails_the_start_with_what_it_said() {
     let id = bench.create(spec.clone()).await.unwrap();
     let failure = start(&bench.node, &id).await.unwrap_err();
     assert_eq!(failure.code, Code::Refused);
-    assert!(failure.message.contains("`sh -c echo no table; exit 3` exited with code 3"), "{failure:?}");
+    assert!(
+        failure
+            .message
+            .contains("`sh -c echo no table; exit 3` exited with code 3"),
+        "{failure:?}"
+    );
     assert_eq!(failure.log_tail, ["no table"]);
     assert_eq!(commands(&bench), ["echo no table; exit 3"]);
 
@@ -93,10 +110,17 @@ async fn a_healthy_replica_is_watched_for_as_long_as_is_asked() {
     let bench = bench();
     let id = bench.create(with_healthcheck("true", 3)).await.unwrap();
     let begun = Instant::now();
-    let request =
-        v1::StartReplicaRequest { container_id: id.clone(), monitor_ms: 60_000, ..Default::default() };
+    let request = v1::StartReplicaRequest {
+        container_id: id.clone(),
+        monitor_ms: 60_000,
+        ..Default::default()
+    };
     bench.node.start(&request).await.unwrap();
-    assert_eq!(begun.elapsed().as_secs(), 67, "an interval of 7 s, and a minute more");
+    assert_eq!(
+        begun.elapsed().as_secs(),
+        67,
+        "an interval of 7 s, and a minute more"
+    );
 }
 
 #[tokio::test]
@@ -115,12 +139,18 @@ async fn a_replica_of_the_machines_network_has_its_address_while_it_runs() {
     bench.engine.start(&id).await.unwrap();
     let record = of().await;
     assert_eq!(record.ip, identity().bridge.to_string());
-    assert_eq!((record.reserved_nano_cpus, record.reserved_memory), (500_000_000, 1 << 20));
+    assert_eq!(
+        (record.reserved_nano_cpus, record.reserved_memory),
+        (500_000_000, 1 << 20)
+    );
     bench.stop(&id).await.unwrap();
     assert_eq!(of().await.ip, "");
 
     let id = bench
-        .create(v1::ServiceSpec { network_mode: "none".into(), ..service("alone", "sleep 1000") })
+        .create(v1::ServiceSpec {
+            network_mode: "none".into(),
+            ..service("alone", "sleep 1000")
+        })
         .await
         .unwrap();
     bench.engine.start(&id).await.unwrap();
@@ -130,13 +160,24 @@ async fn a_replica_of_the_machines_network_has_its_address_while_it_runs() {
 #[tokio::test]
 async fn namespaces_are_those_of_a_running_replica_of_the_same_project() {
     let bench = bench();
-    let with = v1::ServiceSpec { network_mode: "service:vpn".into(), ..service("web", "sleep 1000") };
+    let with = v1::ServiceSpec {
+        network_mode: "service:vpn".into(),
+        ..service("web", "sleep 1000")
+    };
     let failure = bench.refused(with.clone()).await;
     assert_eq!(failure.code, Code::Refused);
-    assert!(failure.message.contains("network_mode: no replica of `vpn`"), "{failure:?}");
+    assert!(
+        failure
+            .message
+            .contains("network_mode: no replica of `vpn`"),
+        "{failure:?}"
+    );
     assert!(hint(&failure).contains("x-machines"), "{failure:?}");
 
-    let other = v1::ServiceSpec { project: "other".into(), ..service("vpn", "sleep 1000") };
+    let other = v1::ServiceSpec {
+        project: "other".into(),
+        ..service("vpn", "sleep 1000")
+    };
     let other = bench.create(other).await.unwrap();
     bench.engine.start(&other).await.unwrap();
     let stopped = bench.create(service("vpn", "sleep 1000")).await.unwrap();
@@ -145,8 +186,10 @@ async fn namespaces_are_those_of_a_running_replica_of_the_same_project() {
     bench.engine.start(&stopped).await.unwrap();
     let id = bench.create(with).await.unwrap();
     bench.engine.start(&id).await.unwrap();
-    let (web, vpn) =
-        (bench.engine.inspect(&id).await.unwrap(), bench.engine.inspect(&stopped).await.unwrap());
+    let (web, vpn) = (
+        bench.engine.inspect(&id).await.unwrap(),
+        bench.engine.inspect(&stopped).await.unwrap(),
+    );
     assert_eq!(web.network_of, stopped);
     assert!(!vpn.record.ip.is_empty());
     assert_eq!(web.record.ip, vpn.record.ip);
@@ -165,9 +208,19 @@ async fn a_folder_that_must_be_there_is_looked_for_first() {
         create_host_path: Some(false),
         ..Default::default()
     };
-    let with = |mount| v1::ServiceSpec { mounts: vec![mount], ..service("web", "true") };
-    let failure = bench.refused(with(mount(&folder.path().join("none")))).await;
-    assert!(failure.message.contains("/none` does not exist on this machine"), "{failure:?}");
+    let with = |mount| v1::ServiceSpec {
+        mounts: vec![mount],
+        ..service("web", "true")
+    };
+    let failure = bench
+        .refused(with(mount(&folder.path().join("none"))))
+        .await;
+    assert!(
+        failure
+            .message
+            .contains("/none` does not exist on this machine"),
+        "{failure:?}"
+    );
     assert!(hint(&failure).contains("create_host_path"), "{failure:?}");
     bench.create(with(mount(folder.path()))).await.unwrap();
 }
@@ -182,13 +235,28 @@ async fn an_image_for_another_platform_is_asked_for_again() {
         ..service("web", "true")
     };
     bench.engine.add_image("web:2");
-    let (progress, _) = create(&bench.node, with("linux/amd64", v1::PullPolicy::Unspecified)).await.unwrap();
+    let (progress, _) = create(
+        &bench.node,
+        with("linux/amd64", v1::PullPolicy::Unspecified),
+    )
+    .await
+    .unwrap();
     assert!(progress.is_empty());
-    let failure = bench.refused(with("linux/arm64", v1::PullPolicy::Never)).await;
+    let failure = bench
+        .refused(with("linux/arm64", v1::PullPolicy::Never))
+        .await;
     assert_eq!(failure.code, Code::Refused);
-    assert!(failure.message.contains("platform") && hint(&failure).contains("platform"), "{failure:?}");
+    assert!(
+        failure.message.contains("platform") && hint(&failure).contains("platform"),
+        "{failure:?}"
+    );
     bench.engine.add_to_registry("web:2");
-    let (progress, _) = create(&bench.node, with("linux/arm64", v1::PullPolicy::Unspecified)).await.unwrap();
+    let (progress, _) = create(
+        &bench.node,
+        with("linux/arm64", v1::PullPolicy::Unspecified),
+    )
+    .await
+    .unwrap();
     assert!(!progress.is_empty());
 }
 
@@ -202,7 +270,12 @@ async fn images_of_mounts_need_a_newer_engine() {
         target: "/data".into(),
         ..Default::default()
     };
-    let failure = bench.refused(v1::ServiceSpec { mounts: vec![mount], ..service("web", "true") }).await;
+    let failure = bench
+        .refused(v1::ServiceSpec {
+            mounts: vec![mount],
+            ..service("web", "true")
+        })
+        .await;
     assert_eq!(failure.code, Code::Refused);
     assert!(failure.message.contains("needs Docker 28"), "{failure:?}");
     assert!(hint(&failure).contains("upgrade"), "{failure:?}");

@@ -1,7 +1,8 @@
 //! The guestbook: one small program with two jobs, `web` and `worker`, and their healthchecks.
 //!
-//! It runs in an image with nothing else in it (`FROM scratch`): no shell, no curl. So it is its own healthcheck,
-//! and as process 1 it must handle SIGTERM itself. Everything it remembers is in Redis.
+//! It runs in an image with nothing else in it (`FROM scratch`): no shell, no curl. So it is its
+//! own healthcheck, and as process 1 it must handle SIGTERM itself. Everything it remembers is in
+//! Redis.
 
 mod http;
 mod page;

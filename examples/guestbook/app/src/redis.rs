@@ -132,8 +132,8 @@ impl Redis {
     }
 }
 
-/// Connections to one Redis, kept for the next request. Beside being quicker, it needs no name lookup for each request, so a
-/// moment without DNS goes unnoticed.
+/// Connections to one Redis, kept for the next request. Beside being quicker, it needs no name
+/// lookup for each request, so a moment without DNS goes unnoticed.
 pub struct Pool {
     address: String,
     idle: Mutex<Vec<Redis>>,
@@ -260,7 +260,8 @@ mod tests {
 
     #[test]
     fn connections_are_kept_and_dead_ones_replaced() {
-        // The first is good for the first request, the check before the second, and the second; then it hangs up.
+        // The first is good for the first request, the check before the second, and the second;
+        // then it hangs up.
         let (address, server) = pongs(2, 3);
         let pool = Pool::new(address);
         for _ in 0..3 {

@@ -1,5 +1,6 @@
-//! Waiting for SIGTERM or SIGINT. The standard library has no signals and process 1 gets none by default, so this
-//! is the one place with unsafe code: a handler that writes a byte into a socket pair somebody waits on.
+//! Waiting for SIGTERM or SIGINT. The standard library has no signals and process 1 gets none by
+//! default, so this is the one place with unsafe code: a handler that writes a byte into a socket
+//! pair somebody waits on.
 
 use std::io;
 use std::io::Read;
@@ -22,7 +23,8 @@ unsafe extern "C" {
 
 #[expect(unsafe_code, reason = "calls write(2)")]
 extern "C" fn on_signal(_number: i32) {
-    // SAFETY: write(2) is async-signal-safe, the buffer is a live byte, and a bad descriptor only gives an error.
+    // SAFETY: write(2) is async-signal-safe, the buffer is a live byte, and a bad descriptor only
+    // gives an error.
     let _ = unsafe { write(WRITE_END.load(Ordering::Relaxed), [1].as_ptr(), 1) };
 }
 

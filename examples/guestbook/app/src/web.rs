@@ -122,8 +122,8 @@ impl Web {
 
     fn answer(&self, request: &Request) -> Response {
         match (request.method.as_str(), request.path.as_str()) {
-            // Says that this replica serves. Whether Redis does is Redis's own healthcheck: if it were part of this
-            // one, a Redis that restarts would take all the pages away with it.
+            // Says that this replica serves. Whether Redis does is Redis's own healthcheck: if it
+            // were part of this one, a Redis that restarts would take all the pages away with it.
             ("GET", "/healthz") => Response::text("200 OK", "ok\n"),
             ("GET", "/replica") => Response::text("200 OK", format!("{}\n", self.replica)),
             ("GET", "/") => {

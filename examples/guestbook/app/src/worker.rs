@@ -1,8 +1,8 @@
 //! The `worker` service: counts entries and words as they come in.
 //!
-//! Workers form a consumer group, so each entry goes to one of them and several can run at once (as they do while a
-//! new revision replaces an old one). Counting an entry and acknowledging it are one transaction: nothing is counted
-//! twice because a worker was stopped in between.
+//! Workers form a consumer group, so each entry goes to one of them and several can run at once (as
+//! they do while a new revision replaces an old one). Counting an entry and acknowledging it are
+//! one transaction: nothing is counted twice because a worker was stopped in between.
 
 use std::error::Error;
 use std::sync::Arc;

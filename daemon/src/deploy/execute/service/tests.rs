@@ -3,8 +3,8 @@
 use tokio::time::Instant;
 use uc_api::v1::{ReplicaStep, UpdateOrder, UpdatePolicy};
 
-use super::super::tests::{Machines, Run, run_plan, service, spec, step};
-use super::super::{Wait, tests::shown};
+use super::super::Wait;
+use super::super::tests::{Machines, Run, run_plan, service, shown, spec, step};
 use super::*;
 
 /// `count` replicas that are replaced, each on a machine of its own: m0, m1, …
@@ -14,14 +14,24 @@ fn replaced(count: usize) -> Vec<ReplicaStep> {
             id: format!("s{number}"),
             machine_id: format!("m{number}"),
             machine_name: format!("m{number}"),
-            ..step(ReplicaAction::Replace, UpdateOrder::StartFirst, &format!("old-{number}"))
+            ..step(
+                ReplicaAction::Replace,
+                UpdateOrder::StartFirst,
+                &format!("old-{number}"),
+            )
         })
         .collect()
 }
 
 fn with_update(update: UpdatePolicy) -> (String, ServiceSpec) {
     let (name, web) = spec("web", vec![]);
-    (name, ServiceSpec { update: Some(update), ..web })
+    (
+        name,
+        ServiceSpec {
+            update: Some(update),
+            ..web
+        },
+    )
 }
 
 /// When each replica was started, in seconds.
@@ -31,12 +41,19 @@ async fn started(count: usize, update: UpdatePolicy, going_back: bool) -> Vec<u6
     let plan = vec![service("web", 0, replaced(count))];
     let ran = run_plan(&machines, plan, vec![with_update(update)], going_back).await;
     assert_eq!(ran.result, Ok(Vec::new()));
-    machines.times().into_iter().map(|time| time.duration_since(begun).as_secs()).collect()
+    machines
+        .times()
+        .into_iter()
+        .map(|time| time.duration_since(begun).as_secs())
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn so_many_replicas_are_replaced_at_a_time() {
-    let at_a_time = |parallelism| UpdatePolicy { parallelism, ..UpdatePolicy::default() };
+    let at_a_time = |parallelism| UpdatePolicy {
+        parallelism,
+        ..UpdatePolicy::default()
+    };
     assert_eq!(started(5, at_a_time(None), false).await, [1, 2, 3, 4, 5]);
     assert_eq!(started(5, at_a_time(Some(2)), false).await, [1, 1, 2, 2, 3]);
     assert_eq!(started(5, at_a_time(Some(0)), false).await, [1, 1, 1, 1, 1]);
@@ -45,7 +62,11 @@ async fn so_many_replicas_are_replaced_at_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn groups_have_a_pause_between_them_but_not_on_the_way_back() {
-    let update = UpdatePolicy { parallelism: Some(2), delay_ms: 10_000, ..UpdatePolicy::default() };
+    let update = UpdatePolicy {
+        parallelism: Some(2),
+        delay_ms: 10_000,
+        ..UpdatePolicy::default()
+    };
     assert_eq!(started(5, update, false).await, [1, 1, 12, 12, 23]);
     assert_eq!(started(5, update, true).await, [1, 1, 2, 2, 3]);
 }
@@ -55,26 +76,54 @@ async fn new_replicas_beside_do_not_wait() {
     let machines = Machines::each_start_takes_a_second();
     let mut steps: Vec<ReplicaStep> = replaced(4);
     for step in &mut steps[..2] {
-        *step = ReplicaStep { container_id: String::new(), ..step.clone() };
+        *step = ReplicaStep {
+            container_id: String::new(),
+            ..step.clone()
+        };
         step.set_action(ReplicaAction::Create);
     }
     let begun = Instant::now();
-    let update = UpdatePolicy { delay_ms: 5_000, ..UpdatePolicy::default() };
+    let update = UpdatePolicy {
+        delay_ms: 5_000,
+        ..UpdatePolicy::default()
+    };
     let plan = vec![service("web", 0, steps)];
-    run_plan(&machines, plan, vec![with_update(update)], false).await.result.unwrap();
-    let times: Vec<u64> =
-        machines.times().into_iter().map(|time| time.duration_since(begun).as_secs()).collect();
+    run_plan(&machines, plan, vec![with_update(update)], false)
+        .await
+        .result
+        .unwrap();
+    let times: Vec<u64> = machines
+        .times()
+        .into_iter()
+        .map(|time| time.duration_since(begun).as_secs())
+        .collect();
     assert_eq!(times, [1, 1, 2, 8]);
 }
 
 #[tokio::test]
 async fn a_new_replica_is_watched_as_long_as_the_policy_says() {
-    for (monitor_ms, expected) in [(None, ""), (Some(0), " (0 ms)"), (Some(7_500), " (7500 ms)")] {
+    for (monitor_ms, expected) in [
+        (None, ""),
+        (Some(0), " (0 ms)"),
+        (Some(7_500), " (7500 ms)"),
+    ] {
         let machines = Machines::default();
-        let update = UpdatePolicy { monitor_ms, ..UpdatePolicy::default() };
+        let update = UpdatePolicy {
+            monitor_ms,
+            ..UpdatePolicy::default()
+        };
         let plan = vec![service("web", 0, replaced(1))];
-        run_plan(&machines, plan, vec![with_update(update)], false).await.result.unwrap();
-        assert!(machines.calls().contains(&format!("start m0 web-r2{expected}")), "{:?}", machines.calls());
+        run_plan(&machines, plan, vec![with_update(update)], false)
+            .await
+            .result
+            .unwrap();
+        assert!(
+            machines
+                .calls()
+                .contains(&format!("start m0 web-r2{expected}")),
+            "{:?}",
+            machines.calls()
+        );
         assert_eq!(shown(Wait::Serves { monitor_ms }), expected);
     }
 }
@@ -85,38 +134,80 @@ async fn failing(update: UpdatePolicy, going_back: bool) -> (Run, Vec<String>) {
     let machines = Machines::refusing(refuse);
     let plan = vec![
         service("web", 0, replaced(5)),
-        service("last", 1, vec![step(ReplicaAction::Create, UpdateOrder::Unspecified, "")]),
+        service(
+            "last",
+            1,
+            vec![step(ReplicaAction::Create, UpdateOrder::Unspecified, "")],
+        ),
     ];
-    let ran = run_plan(&machines, plan, vec![with_update(update), spec("last", vec![])], going_back).await;
-    let gone = machines.calls().into_iter().filter_map(|call| Some(call.strip_prefix("remove ")?.to_owned()));
-    let created = machines.calls().into_iter().filter(|call| call.starts_with("create m1 last"));
+    let ran = run_plan(
+        &machines,
+        plan,
+        vec![with_update(update), spec("last", vec![])],
+        going_back,
+    )
+    .await;
+    let gone = machines
+        .calls()
+        .into_iter()
+        .filter_map(|call| Some(call.strip_prefix("remove ")?.to_owned()));
+    let created = machines
+        .calls()
+        .into_iter()
+        .filter(|call| call.starts_with("create m1 last"));
     (ran, gone.chain(created).collect())
 }
 
 fn action(action: FailureAction, max_failure_ratio: f64) -> UpdatePolicy {
-    UpdatePolicy { failure_action: action.into(), max_failure_ratio, ..UpdatePolicy::default() }
+    UpdatePolicy {
+        failure_action: action.into(),
+        max_failure_ratio,
+        ..UpdatePolicy::default()
+    }
 }
 
 #[tokio::test]
 async fn a_failure_ends_the_update_as_the_policy_says() {
-    for (policy, pause) in
-        [(FailureAction::Unspecified, false), (FailureAction::Rollback, false), (FailureAction::Pause, true)]
-    {
+    for (policy, pause) in [
+        (FailureAction::Unspecified, false),
+        (FailureAction::Rollback, false),
+        (FailureAction::Pause, true),
+    ] {
         let (ran, gone) = failing(action(policy, 0.0), false).await;
         let stopped = ran.result.unwrap_err();
-        assert_eq!((stopped.pause, stopped.failure.machine.as_deref()), (pause, Some("m1")), "{policy:?}");
-        assert_eq!(gone, ["m0 old-0", "m1 web-r2"], "the others stay as they were");
+        assert_eq!(
+            (stopped.pause, stopped.failure.machine.as_deref()),
+            (pause, Some("m1")),
+            "{policy:?}"
+        );
+        assert_eq!(
+            gone,
+            ["m0 old-0", "m1 web-r2"],
+            "the others stay as they were"
+        );
     }
 }
 
 #[tokio::test]
 async fn with_continue_the_others_are_replaced_all_the_same() {
     let (ran, gone) = failing(action(FailureAction::Continue, 0.0), false).await;
-    let failed: Vec<_> = ran.result.unwrap().into_iter().filter_map(|failure| failure.machine).collect();
+    let failed: Vec<_> = ran
+        .result
+        .unwrap()
+        .into_iter()
+        .filter_map(|failure| failure.machine)
+        .collect();
     assert_eq!(failed, ["m1", "m3"]);
     assert_eq!(
         gone,
-        ["m0 old-0", "m1 web-r2", "m2 old-2", "m3 web-r2", "m4 old-4", "create m1 last-r2"],
+        [
+            "m0 old-0",
+            "m1 web-r2",
+            "m2 old-2",
+            "m3 web-r2",
+            "m4 old-4",
+            "create m1 last-r2"
+        ],
         "those that failed are undone and later services come"
     );
 }
@@ -124,7 +215,13 @@ async fn with_continue_the_others_are_replaced_all_the_same() {
 #[tokio::test]
 async fn so_large_a_share_may_fail() {
     // One of five is a fifth, two are two fifths.
-    for (ratio, failed) in [(0.19, Err(1)), (0.2, Err(3)), (0.39, Err(3)), (0.4, Ok(2)), (1.0, Ok(2))] {
+    for (ratio, failed) in [
+        (0.19, Err(1)),
+        (0.2, Err(3)),
+        (0.39, Err(3)),
+        (0.4, Ok(2)),
+        (1.0, Ok(2)),
+    ] {
         let (ran, _) = failing(action(FailureAction::Pause, ratio), false).await;
         match (failed, ran.result) {
             (Ok(count), Ok(failures)) => assert_eq!(failures.len(), count, "{ratio}"),
@@ -142,7 +239,10 @@ async fn on_the_way_back_every_failure_counts() {
     for policy in [FailureAction::Continue, FailureAction::Pause] {
         let (ran, _) = failing(action(policy, 1.0), true).await;
         let stopped = ran.result.unwrap_err();
-        assert_eq!((stopped.pause, stopped.failure.machine.as_deref()), (false, Some("m1")));
+        assert_eq!(
+            (stopped.pause, stopped.failure.machine.as_deref()),
+            (false, Some("m1"))
+        );
     }
 }
 
@@ -151,7 +251,13 @@ async fn one_that_wants_all_taken_back_is_not_overruled() {
     let machines = Machines::refusing(vec!["start m0"]);
     let named = |name: &str, failure_action: FailureAction| {
         let (name, one) = spec(name, vec![]);
-        (name, ServiceSpec { update: Some(action(failure_action, 0.0)), ..one })
+        (
+            name,
+            ServiceSpec {
+                update: Some(action(failure_action, 0.0)),
+                ..one
+            },
+        )
     };
     for (first, second, pause) in [
         (FailureAction::Pause, FailureAction::Rollback, false),
@@ -182,9 +288,14 @@ async fn a_command_of_before_runs_before_anything_changes() {
     let plan = vec![with_command(service("web", 0, replaced(2)))];
     let ran = run_plan(&machines, plan, vec![spec("web", vec![])], false).await;
     ran.result.clone().unwrap();
-    assert_eq!(machines.calls()[..2], ["pre-deploy m0 web-r2", "create m0 web-r2"]);
-    let said: Vec<_> =
-        ran.steps("p/web/pre-deploy").map(|step| (step.phase(), step.message.clone())).collect();
+    assert_eq!(
+        machines.calls()[..2],
+        ["pre-deploy m0 web-r2", "create m0 web-r2"]
+    );
+    let said: Vec<_> = ran
+        .steps("p/web/pre-deploy")
+        .map(|step| (step.phase(), step.message.clone()))
+        .collect();
     assert_eq!(
         said,
         [
@@ -205,12 +316,24 @@ async fn a_command_of_before_that_fails_leaves_everything_as_it_was() {
     ] {
         let machines = Machines::refusing(vec!["pre-deploy"]);
         let plan = vec![with_command(service("web", 0, replaced(2)))];
-        let ran = run_plan(&machines, plan, vec![with_update(action(policy, 1.0))], false).await;
+        let ran = run_plan(
+            &machines,
+            plan,
+            vec![with_update(action(policy, 1.0))],
+            false,
+        )
+        .await;
         let stopped = ran.result.clone().unwrap_err();
-        assert_eq!((stopped.pause, stopped.failure.machine.as_deref()), (pause, Some("m0")));
+        assert_eq!(
+            (stopped.pause, stopped.failure.machine.as_deref()),
+            (pause, Some("m0"))
+        );
         assert_eq!(stopped.failure.log_tail, ["boom"]);
         assert_eq!(machines.calls(), ["pre-deploy m0 web-r2"]);
-        assert_eq!(ran.steps("p/web/pre-deploy").last().unwrap().phase(), StepPhase::Failed);
+        assert_eq!(
+            ran.steps("p/web/pre-deploy").last().unwrap().phase(),
+            StepPhase::Failed
+        );
     }
 }
 
@@ -218,6 +341,16 @@ async fn a_command_of_before_that_fails_leaves_everything_as_it_was() {
 async fn no_command_runs_on_the_way_back() {
     let machines = Machines::default();
     let plan = vec![with_command(service("web", 0, replaced(1)))];
-    run_plan(&machines, plan, vec![spec("web", vec![])], true).await.result.unwrap();
-    assert!(!machines.calls().iter().any(|call| call.starts_with("pre-deploy")), "{:?}", machines.calls());
+    run_plan(&machines, plan, vec![spec("web", vec![])], true)
+        .await
+        .result
+        .unwrap();
+    assert!(
+        !machines
+            .calls()
+            .iter()
+            .any(|call| call.starts_with("pre-deploy")),
+        "{:?}",
+        machines.calls()
+    );
 }

@@ -4,27 +4,38 @@ use std::collections::BTreeMap;
 
 use uc_api::v1::{BlockIo, FileSpec, Logging, Resources, ServiceSpec};
 
-use super::Changes;
-use super::MASK;
-use super::words;
 use super::words::{number, on, short};
+use super::{Changes, MASK, words};
 
 /// Image, command, environment, what is seen where.
 pub(super) fn what_runs(changes: &mut Changes, old: &ServiceSpec, new: &ServiceSpec) {
     changes.add("image", &old.image, &new.image);
     changes.add("build", on(old.built), on(new.built));
     changes.add("platform", &old.platform, &new.platform);
-    changes.add("command", words::command(old.command.as_ref()), words::command(new.command.as_ref()));
+    changes.add(
+        "command",
+        words::command(old.command.as_ref()),
+        words::command(new.command.as_ref()),
+    );
     changes.add(
         "entrypoint",
         words::command(old.entrypoint.as_ref()),
         words::command(new.entrypoint.as_ref()),
     );
     changes.map("environment", &old.environment, &new.environment);
-    changes.map_as("environment", &old.secret_environment, &new.secret_environment, |_, _| MASK.to_owned());
+    changes.map_as(
+        "environment",
+        &old.secret_environment,
+        &new.secret_environment,
+        |_, _| MASK.to_owned(),
+    );
     changes.list("ports", &old.ports, &new.ports, words::port);
     changes.list("volumes", &old.mounts, &new.mounts, words::mount);
-    changes.add("healthcheck", words::healthcheck(old), words::healthcheck(new));
+    changes.add(
+        "healthcheck",
+        words::healthcheck(old),
+        words::healthcheck(new),
+    );
 }
 
 /// Whose process it is, what it is called, how it ends.
@@ -42,7 +53,10 @@ pub(super) fn how_it_runs(changes: &mut Changes, old: &ServiceSpec, new: &Servic
     changes.add("stdin_open", on(old.stdin_open), on(new.stdin_open));
     changes.add("runtime", &old.runtime, &new.runtime);
     let empty = Logging::default();
-    let (old, new) = (old.logging.as_ref().unwrap_or(&empty), new.logging.as_ref().unwrap_or(&empty));
+    let (old, new) = (
+        old.logging.as_ref().unwrap_or(&empty),
+        new.logging.as_ref().unwrap_or(&empty),
+    );
     changes.add("logging.driver", &old.driver, &new.driver);
     changes.map("logging.options", &old.options, &new.options);
 }
@@ -53,8 +67,17 @@ pub(super) fn rights(changes: &mut Changes, old: &ServiceSpec, new: &ServiceSpec
     changes.texts("cap_drop", &old.cap_drop, &new.cap_drop);
     changes.add("privileged", on(old.privileged), on(new.privileged));
     changes.texts("group_add", &old.group_add, &new.group_add);
-    changes.list("security_opt", &old.security_opt, &new.security_opt, |option| words::security(option));
-    changes.texts("device_cgroup_rules", &old.device_cgroup_rules, &new.device_cgroup_rules);
+    changes.list(
+        "security_opt",
+        &old.security_opt,
+        &new.security_opt,
+        |option| words::security(option),
+    );
+    changes.texts(
+        "device_cgroup_rules",
+        &old.device_cgroup_rules,
+        &new.device_cgroup_rules,
+    );
     changes.list("devices", &old.devices, &new.devices, words::device);
     changes.list(
         "deploy.resources.reservations.devices",
@@ -87,26 +110,36 @@ pub(super) fn namespaces(changes: &mut Changes, old: &ServiceSpec, new: &Service
     changes.add("cgroup", &old.cgroup, &new.cgroup);
     changes.add("cgroup_parent", &old.cgroup_parent, &new.cgroup_parent);
     // Not a key of the file: the service it shares with got another revision.
-    changes.list("shared service", &old.shared_revisions, &new.shared_revisions, |revision| {
-        short(revision).to_owned()
-    });
+    changes.list(
+        "shared service",
+        &old.shared_revisions,
+        &new.shared_revisions,
+        |revision| short(revision).to_owned(),
+    );
 }
 
 /// How much of its machine it may have.
 pub(super) fn resources(changes: &mut Changes, old: &ServiceSpec, new: &ServiceSpec) {
     let size = |bytes: Option<u64>| bytes.map(words::bytes).unwrap_or_default();
     changes.add("shm_size", size(old.shm_size), size(new.shm_size));
-    changes.map_as("ulimits", &old.ulimits, &new.ulimits, |_, limit| words::ulimit(limit));
+    changes.map_as("ulimits", &old.ulimits, &new.ulimits, |_, limit| {
+        words::ulimit(limit)
+    });
     let empty = Resources::default();
     let old = old.resources.as_ref().unwrap_or(&empty);
     let new = new.resources.as_ref().unwrap_or(&empty);
-    let mut add = |field: &str, show: &dyn Fn(&Resources) -> String| changes.add(field, show(old), show(new));
+    let mut add =
+        |field: &str, show: &dyn Fn(&Resources) -> String| changes.add(field, show(old), show(new));
     let cores = |nanos: Option<u64>| nanos.map(words::cores).unwrap_or_default();
     add("deploy.resources.limits.cpus", &|of| cores(of.nano_cpus));
     add("deploy.resources.limits.memory", &|of| size(of.memory));
     add("deploy.resources.limits.pids", &|of| number(of.pids));
-    add("deploy.resources.reservations.cpus", &|of| cores(of.reserved_nano_cpus));
-    add("deploy.resources.reservations.memory", &|of| size(of.reserved_memory));
+    add("deploy.resources.reservations.cpus", &|of| {
+        cores(of.reserved_nano_cpus)
+    });
+    add("deploy.resources.reservations.memory", &|of| {
+        size(of.reserved_memory)
+    });
     add("memswap_limit", &|of| match of.memory_swap {
         Some(limit) => u64::try_from(limit).map_or_else(|_| limit.to_string(), words::bytes),
         None => String::new(),
@@ -123,21 +156,37 @@ pub(super) fn resources(changes: &mut Changes, old: &ServiceSpec, new: &ServiceS
     let empty = BlockIo::default();
     let old = old.block_io.as_ref().unwrap_or(&empty);
     let new = new.block_io.as_ref().unwrap_or(&empty);
-    changes.add("blkio_config.weight", number(old.weight), number(new.weight));
+    changes.add(
+        "blkio_config.weight",
+        number(old.weight),
+        number(new.weight),
+    );
     for (name, of) in [
-        ("weight_device", (|io| &io.weight_devices) as fn(&BlockIo) -> &Vec<_>),
+        (
+            "weight_device",
+            (|io| &io.weight_devices) as fn(&BlockIo) -> &Vec<_>,
+        ),
         ("device_read_bps", |io| &io.read_bps),
         ("device_write_bps", |io| &io.write_bps),
         ("device_read_iops", |io| &io.read_iops),
         ("device_write_iops", |io| &io.write_iops),
     ] {
-        changes.list(&format!("blkio_config.{name}"), of(old), of(new), words::device_value);
+        changes.list(
+            &format!("blkio_config.{name}"),
+            of(old),
+            of(new),
+            words::device_value,
+        );
     }
 }
 
 /// What travels with the deployment, each under the key it comes from.
 pub(super) fn contents(changes: &mut Changes, old: &ServiceSpec, new: &ServiceSpec) {
-    for (key, prefix) in [("configs", "config "), ("secrets", "secret "), ("volumes", "")] {
+    for (key, prefix) in [
+        ("configs", "config "),
+        ("secrets", "secret "),
+        ("volumes", ""),
+    ] {
         // The same content may be at several places.
         let by_name = |files: &[FileSpec]| {
             let mut named: BTreeMap<String, Vec<FileSpec>> = BTreeMap::new();
@@ -147,9 +196,12 @@ pub(super) fn contents(changes: &mut Changes, old: &ServiceSpec, new: &ServiceSp
             }
             named
         };
-        changes.map_as(key, &by_name(&old.files), &by_name(&new.files), |_, files| {
-            files.iter().map(words::file).collect::<Vec<_>>().join(", ")
-        });
+        changes.map_as(
+            key,
+            &by_name(&old.files),
+            &by_name(&new.files),
+            |_, files| files.iter().map(words::file).collect::<Vec<_>>().join(", "),
+        );
     }
 }
 

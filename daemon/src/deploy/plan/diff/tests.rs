@@ -10,9 +10,16 @@ fn every_value_of_a_spec_is_shown_when_it_changes() {
     let whole = every_field::spec();
     for (path, changed) in every_field::changes() {
         let fields = fields(&whole, &changed);
-        assert_eq!(fields.is_empty(), IDENTITY.contains(&path.as_str()), "{path}: {fields:?}");
+        assert_eq!(
+            fields.is_empty(),
+            IDENTITY.contains(&path.as_str()),
+            "{path}: {fields:?}"
+        );
         let masked = path.starts_with("secret_environment.");
-        assert!(masked || fields.iter().all(|field| field.old != field.new), "{path}: {fields:?}");
+        assert!(
+            masked || fields.iter().all(|field| field.old != field.new),
+            "{path}: {fields:?}"
+        );
     }
 }
 
@@ -36,18 +43,38 @@ fn the_reason_of_a_replacement_is_what_makes_a_revision() {
 #[test]
 fn secrets_are_not_shown() {
     let mut old = every_field::spec();
-    old.secret_environment.insert("API".into(), "aaaaaaaaaaaaaaaa".into());
+    old.secret_environment
+        .insert("API".into(), "aaaaaaaaaaaaaaaa".into());
     old.files[0].name = "secret cert".into();
-    old.logging.as_mut().unwrap().options.insert("splunk-token".into(), "hunter2".into());
-    old.post_start[0].environment.insert("PASSWORD".into(), "hunter2".into());
-    old.pre_stop[0].environment.insert("PASSWORD".into(), "hunter2".into());
-    old.device_requests[0].options.insert("key".into(), "hunter2".into());
+    old.logging
+        .as_mut()
+        .unwrap()
+        .options
+        .insert("splunk-token".into(), "hunter2".into());
+    old.post_start[0]
+        .environment
+        .insert("PASSWORD".into(), "hunter2".into());
+    old.pre_stop[0]
+        .environment
+        .insert("PASSWORD".into(), "hunter2".into());
+    old.device_requests[0]
+        .options
+        .insert("key".into(), "hunter2".into());
     let mut new = old.clone();
-    new.secret_environment.insert("API".into(), "bbbbbbbbbbbbbbbb".into());
+    new.secret_environment
+        .insert("API".into(), "bbbbbbbbbbbbbbbb".into());
     new.files[0].hash = "ffffffffffffffff".into();
-    new.logging.as_mut().unwrap().options.insert("splunk-token".into(), "hunter3".into());
-    new.post_start[0].environment.insert("MORE".into(), "x".into());
-    new.pre_stop[0].environment.insert("PASSWORD".into(), "hunter3".into());
+    new.logging
+        .as_mut()
+        .unwrap()
+        .options
+        .insert("splunk-token".into(), "hunter3".into());
+    new.post_start[0]
+        .environment
+        .insert("MORE".into(), "x".into());
+    new.pre_stop[0]
+        .environment
+        .insert("PASSWORD".into(), "hunter3".into());
     new.device_requests[0].count = 3;
     let text: Vec<String> = fields(&old, &new)
         .iter()
@@ -71,11 +98,15 @@ fn in_the_words_of_the_file() {
     let empty = ServiceSpec::default();
     let mut new = every_field::spec();
     new.mounts[0].tmpfs_size = Some(1500);
-    new.security_opt.push(format!("seccomp={{{}}}", " ".repeat(1000)));
+    new.security_opt
+        .push(format!("seccomp={{{}}}", " ".repeat(1000)));
     let fields = fields(&empty, &new);
     let of = |name: &str| {
         let field = fields.iter().find(|field| field.field == name);
-        field.unwrap_or_else(|| panic!("{name} in {fields:?}")).new.clone()
+        field
+            .unwrap_or_else(|| panic!("{name} in {fields:?}"))
+            .new
+            .clone()
     };
     assert_eq!(of("deploy.resources.limits.cpus"), "1.5");
     assert_eq!(of("deploy.resources.limits.memory"), "1g");
@@ -90,8 +121,15 @@ fn in_the_words_of_the_file() {
     assert_eq!(of("depends_on"), "db (completed) (restart)");
     assert_eq!(of("configs.conf"), "01234567:/etc/conf (secret)");
     assert_eq!(of("deploy.update_config.delay"), "1s");
-    assert_eq!(of("x-pre_deploy"), r#"["migrate"] user=root privileged=true timeout=1s"#);
-    assert!(of("security_opt").starts_with("no-new-privileges, seccomp=("), "{}", of("security_opt"));
+    assert_eq!(
+        of("x-pre_deploy"),
+        r#"["migrate"] user=root privileged=true timeout=1s"#
+    );
+    assert!(
+        of("security_opt").starts_with("no-new-privileges, seccomp=("),
+        "{}",
+        of("security_opt")
+    );
     assert_eq!(of("blkio_config.device_read_bps"), "/dev/b:100");
 }
 

@@ -1,11 +1,12 @@
-//! Values of a spec as a person would write them. Two values that differ are written differently, unless they are secrets.
+//! Values of a spec as a person would write them. Two values that differ are written differently,
+//! unless they are secrets.
 
 use std::collections::BTreeMap;
 
 use uc_api::v1::{
-    Dependency, DependencyCondition, DeviceRequest, DeviceSpec, DeviceValue, FailureAction, FileSpec,
-    Healthcheck, Hook, MountKind, MountSpec, PortSpec, PreDeploy, PullPolicy, RestartPolicy, ServiceMode,
-    ServiceSpec, StringList, Ulimit, UpdateOrder, UpdatePolicy,
+    Dependency, DependencyCondition, DeviceRequest, DeviceSpec, DeviceValue, FailureAction,
+    FileSpec, Healthcheck, Hook, MountKind, MountSpec, PortSpec, PreDeploy, PullPolicy,
+    RestartPolicy, ServiceMode, ServiceSpec, StringList, Ulimit, UpdateOrder, UpdatePolicy,
 };
 
 use super::super::ports;
@@ -23,13 +24,18 @@ pub(super) fn on(value: bool) -> &'static str {
 
 /// As a JSON list: the only form in which spaces in arguments can be told from spaces between them.
 pub(super) fn command(list: Option<&StringList>) -> String {
-    list.map(|list| serde_json::Value::from(list.values.clone()).to_string()).unwrap_or_default()
+    list.map(|list| serde_json::Value::from(list.values.clone()).to_string())
+        .unwrap_or_default()
 }
 
 pub(super) fn port(port: &PortSpec) -> String {
     let published = ports::show(port);
     let (address, protocol) = published.rsplit_once('/').unwrap_or((&published, "tcp"));
-    let protocol = if protocol == "tcp" { String::new() } else { format!("/{protocol}") };
+    let protocol = if protocol == "tcp" {
+        String::new()
+    } else {
+        format!("/{protocol}")
+    };
     if port.published_port == 0 && port.host_ip.is_empty() {
         format!("{}{protocol}", port.container_port)
     } else {
@@ -47,7 +53,9 @@ pub(super) fn mount(mount: &MountSpec) -> String {
     let options: Vec<String> = [
         mount.read_only.then(|| "ro".to_owned()),
         said("propagation", &mount.propagation),
-        mount.create_host_path.map(|create| format!("create_host_path={create}")),
+        mount
+            .create_host_path
+            .map(|create| format!("create_host_path={create}")),
         said("recursive", &mount.recursive),
         (!mount.selinux.is_empty()).then(|| mount.selinux.clone()),
         mount.nocopy.then(|| "nocopy".to_owned()),
@@ -65,12 +73,22 @@ pub(super) fn mount(mount: &MountSpec) -> String {
 }
 
 pub(super) fn milliseconds(value: u64) -> String {
-    if value.is_multiple_of(1000) { format!("{}s", value / 1000) } else { format!("{value}ms") }
+    if value.is_multiple_of(1000) {
+        format!("{}s", value / 1000)
+    } else {
+        format!("{value}ms")
+    }
 }
 
 pub(super) fn healthcheck(spec: &ServiceSpec) -> String {
-    let Some(Healthcheck { test, interval_ms, timeout_ms, start_period_ms, retries, start_interval_ms }) =
-        &spec.healthcheck
+    let Some(Healthcheck {
+        test,
+        interval_ms,
+        timeout_ms,
+        start_period_ms,
+        retries,
+        start_interval_ms,
+    }) = &spec.healthcheck
     else {
         return String::new();
     };
@@ -102,11 +120,17 @@ pub(super) fn dependency(dependency: &Dependency) -> String {
 }
 
 pub(super) fn mode(spec: &ServiceSpec) -> &'static str {
-    if spec.mode() == ServiceMode::Global { "global" } else { "replicated" }
+    if spec.mode() == ServiceMode::Global {
+        "global"
+    } else {
+        "replicated"
+    }
 }
 
 pub(super) fn grace(spec: &ServiceSpec) -> String {
-    spec.stop_grace_period_ms.map(milliseconds).unwrap_or_default()
+    spec.stop_grace_period_ms
+        .map(milliseconds)
+        .unwrap_or_default()
 }
 
 pub(super) fn restart(spec: &ServiceSpec) -> String {
@@ -151,7 +175,9 @@ pub(super) fn number(value: Option<impl ToString>) -> String {
 
 /// With the largest unit that leaves a whole number.
 pub(super) fn bytes(value: u64) -> String {
-    let unit = BYTE_UNITS.iter().find(|(_, bits)| value != 0 && value.trailing_zeros() >= *bits);
+    let unit = BYTE_UNITS
+        .iter()
+        .find(|(_, bits)| value != 0 && value.trailing_zeros() >= *bits);
     match unit {
         Some((unit, bits)) => format!("{}{unit}", value >> bits),
         None => value.to_string(),
@@ -166,16 +192,28 @@ pub(super) fn cores(nanos: u64) -> String {
 }
 
 pub(super) fn unless_zero(ms: u64) -> String {
-    if ms == 0 { String::new() } else { milliseconds(ms) }
+    if ms == 0 {
+        String::new()
+    } else {
+        milliseconds(ms)
+    }
 }
 
 pub(super) fn ulimit(limit: &Ulimit) -> String {
-    if limit.soft == limit.hard { limit.soft.to_string() } else { format!("{}:{}", limit.soft, limit.hard) }
+    if limit.soft == limit.hard {
+        limit.soft.to_string()
+    } else {
+        format!("{}:{}", limit.soft, limit.hard)
+    }
 }
 
 pub(super) fn device(device: &DeviceSpec) -> String {
     let parts = [&device.source, &device.target, &device.permissions];
-    let parts: Vec<&str> = parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<&str> = parts
+        .into_iter()
+        .map(String::as_str)
+        .filter(|part| !part.is_empty())
+        .collect();
     parts.join(":")
 }
 
@@ -235,7 +273,8 @@ pub(super) fn run_before(run: Option<&PreDeploy>) -> String {
     let parts = [
         Some(serde_json::Value::from(run.command.clone()).to_string()),
         (!run.user.is_empty()).then(|| format!("user={}", run.user)),
-        run.privileged.map(|privileged| format!("privileged={privileged}")),
+        run.privileged
+            .map(|privileged| format!("privileged={privileged}")),
         (run.timeout_ms != 0).then(|| format!("timeout={}", milliseconds(run.timeout_ms))),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
@@ -253,5 +292,8 @@ pub(super) fn failure_action(policy: &UpdatePolicy) -> String {
 
 /// Values as they may be printed.
 fn pairs(map: &BTreeMap<String, String>) -> String {
-    map.iter().map(|(name, value)| format!("{name}:{}", shown(name, value))).collect::<Vec<_>>().join("+")
+    map.iter()
+        .map(|(name, value)| format!("{name}:{}", shown(name, value)))
+        .collect::<Vec<_>>()
+        .join("+")
 }

@@ -1,4 +1,5 @@
-//! Services that depend on each other's places: those that share a namespace, and those that share a volume which is not there yet.
+//! Services that depend on each other's places: those that share a namespace, and those that share
+//! a volume which is not there yet.
 
 use uc_api::v1::ServiceMode;
 
@@ -7,9 +8,13 @@ use super::super::error::PlanError;
 use super::super::{Cluster, is_of, place, ports, together, volume_names};
 use super::{Eligible, places};
 
-/// Where a service may run that shares a namespace of another, and where that may run, once both have to be on one machine. The shared one
-/// is narrowed too if it is replicated: otherwise it could go where nobody can follow.
-pub(super) fn bring_together(targets: &[Target], eligible: &mut [Eligible]) -> Result<(), PlanError> {
+/// Where a service may run that shares a namespace of another, and where that may run, once both
+/// have to be on one machine. The shared one is narrowed too if it is replicated: otherwise it
+/// could go where nobody can follow.
+pub(super) fn bring_together(
+    targets: &[Target],
+    eligible: &mut [Eligible],
+) -> Result<(), PlanError> {
     let pairs = sharing(targets);
     // Each round that changes something takes machines away, so this ends.
     loop {
@@ -40,16 +45,23 @@ pub(super) fn bring_together(targets: &[Target], eligible: &mut [Eligible]) -> R
 fn sharing(targets: &[Target]) -> Vec<(usize, usize)> {
     let runs = |target: &Target| target.global() || target.spec.replicas > 0;
     let mut pairs = Vec::new();
-    for (sharer, target) in targets.iter().enumerate().filter(|(_, target)| runs(target)) {
+    for (sharer, target) in targets
+        .iter()
+        .enumerate()
+        .filter(|(_, target)| runs(target))
+    {
         for name in together::shared(&target.spec) {
-            let shared = targets.iter().position(|other| other.spec.name == name && runs(other));
+            let shared = targets
+                .iter()
+                .position(|other| other.spec.name == name && runs(other));
             pairs.extend(shared.map(|shared| (sharer, shared)));
         }
     }
     pairs
 }
 
-/// Replicated services that must go to one machine, because they share volumes that do not exist yet.
+/// Replicated services that must go to one machine, because they share volumes that do not exist
+/// yet.
 pub(super) fn groups(targets: &[Target], cluster: &Cluster<'_>) -> Vec<Vec<usize>> {
     let pairs = sharing(targets);
     let mut groups: Vec<(Vec<usize>, Vec<Bond>)> = Vec::new();
@@ -57,15 +69,20 @@ pub(super) fn groups(targets: &[Target], cluster: &Cluster<'_>) -> Vec<Vec<usize
         if target.spec.mode() == ServiceMode::Global || target.spec.replicas == 0 {
             continue;
         }
-        let missing = volume_names(&target.spec).into_iter().filter(|name| places(name, cluster).is_empty());
+        let missing = volume_names(&target.spec)
+            .into_iter()
+            .filter(|name| places(name, cluster).is_empty());
         let mut bonds: Vec<Bond> = missing.map(|name| Bond::Volume(name.to_owned())).collect();
-        let of_pair = pairs.iter().filter(|(sharer, shared)| *sharer == index || *shared == index);
+        let of_pair = pairs
+            .iter()
+            .filter(|(sharer, shared)| *sharer == index || *shared == index);
         bonds.extend(of_pair.map(|(_, shared)| Bond::Namespace(*shared)));
         if bonds.is_empty() {
             continue;
         }
-        let (joined, apart): (Vec<_>, Vec<_>) =
-            groups.into_iter().partition(|(_, others)| others.iter().any(|bond| bonds.contains(bond)));
+        let (joined, apart): (Vec<_>, Vec<_>) = groups
+            .into_iter()
+            .partition(|(_, others)| others.iter().any(|bond| bonds.contains(bond)));
         let mut members = vec![index];
         for (more_members, more_bonds) in joined {
             members.extend(more_members);
@@ -98,39 +115,63 @@ pub(super) fn gather(
     cluster: &Cluster<'_>,
 ) -> Result<(), PlanError> {
     let common: Vec<usize> = (0..cluster.machines.len())
-        .filter(|machine| group.iter().all(|member| eligible[*member].all().any(|index| index == *machine)))
+        .filter(|machine| {
+            group
+                .iter()
+                .all(|member| eligible[*member].all().any(|index| index == *machine))
+        })
         .collect();
     if common.is_empty() {
-        let services = group.iter().map(|member| targets[*member].key.to_string()).collect();
+        let services = group
+            .iter()
+            .map(|member| targets[*member].key.to_string())
+            .collect();
         let shared = group
             .iter()
             .flat_map(|member| volume_names(&targets[*member].spec))
             .find(|name| places(name, cluster).is_empty())
             .unwrap_or_default();
-        return Err(PlanError::NoCommonMachine { volume: shared.to_owned(), services });
+        return Err(PlanError::NoCommonMachine {
+            volume: shared.to_owned(),
+            services,
+        });
     }
     let choice = Eligible::of(common, cluster);
     let best = choice.up.iter().copied().min_by_key(|machine| {
         let replicas = &cluster.machines[*machine].replicas;
-        let of_group = |key: &dyn Fn(&Target) -> bool| group.iter().any(|member| key(&targets[*member]));
-        let blocked = replicas.iter().filter(|replica| place::holds_ports(replica)).any(|replica| {
-            !of_group(&|target| is_of(replica, &target.key))
-                && of_group(&|target| {
-                    target
-                        .spec
-                        .ports
-                        .iter()
-                        .any(|port| replica.ports.iter().any(|held| ports::clash(port, held)))
-                })
-        });
-        let there = replicas.iter().any(|replica| of_group(&|target| is_of(replica, &target.key)));
-        (blocked, !there, load(*machine, group, targets, eligible, cluster), *machine)
+        let of_group =
+            |key: &dyn Fn(&Target) -> bool| group.iter().any(|member| key(&targets[*member]));
+        let blocked =
+            replicas
+                .iter()
+                .filter(|replica| place::holds_ports(replica))
+                .any(|replica| {
+                    !of_group(&|target| is_of(replica, &target.key))
+                        && of_group(&|target| {
+                            target.spec.ports.iter().any(|port| {
+                                replica.ports.iter().any(|held| ports::clash(port, held))
+                            })
+                        })
+                });
+        let there = replicas
+            .iter()
+            .any(|replica| of_group(&|target| is_of(replica, &target.key)));
+        (
+            blocked,
+            !there,
+            load(*machine, group, targets, eligible, cluster),
+            *machine,
+        )
     });
     for member in group {
         eligible[*member] = Eligible {
             up: best.into_iter().collect(),
             // With a machine chosen, the ones that are down do not matter any more.
-            down: if best.is_some() { Vec::new() } else { choice.down.clone() },
+            down: if best.is_some() {
+                Vec::new()
+            } else {
+                choice.down.clone()
+            },
             stranded: false,
         };
     }

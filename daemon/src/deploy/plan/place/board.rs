@@ -1,4 +1,5 @@
-//! What each machine holds once the plan is carried out, as far as it is decided: replicas, their published ports, and what is reserved for them.
+//! What each machine holds once the plan is carried out, as far as it is decided: replicas, their
+//! published ports, and what is reserved for them.
 
 use uc_api::ServiceKey;
 use uc_api::v1::{PortSpec, ReplicaRecord, ServiceSpec};
@@ -46,13 +47,20 @@ impl Amount {
     fn of_spec(spec: &ServiceSpec) -> Self {
         let resources = spec.resources.as_ref();
         Self {
-            nano_cpus: resources.and_then(|resources| resources.reserved_nano_cpus).unwrap_or(0),
-            memory: resources.and_then(|resources| resources.reserved_memory).unwrap_or(0),
+            nano_cpus: resources
+                .and_then(|resources| resources.reserved_nano_cpus)
+                .unwrap_or(0),
+            memory: resources
+                .and_then(|resources| resources.reserved_memory)
+                .unwrap_or(0),
         }
     }
 
     fn of_replica(replica: &ReplicaRecord) -> Self {
-        Self { nano_cpus: replica.reserved_nano_cpus, memory: replica.reserved_memory }
+        Self {
+            nano_cpus: replica.reserved_nano_cpus,
+            memory: replica.reserved_memory,
+        }
     }
 
     fn and(self, other: Self) -> Self {
@@ -104,11 +112,15 @@ impl<'t> Board<'t> {
                     nano_cpus: u64::from(machine.cpus).saturating_mul(NANOS),
                     memory: machine.memory,
                 },
-                reserved: held.iter().fold(Amount::default(), |sum, held| sum.and(held.reserved)),
+                reserved: held
+                    .iter()
+                    .fold(Amount::default(), |sum, held| sum.and(held.reserved)),
                 held,
             }
         };
-        Self { places: cluster.machines.iter().map(place).collect() }
+        Self {
+            places: cluster.machines.iter().map(place).collect(),
+        }
     }
 
     pub(super) fn machines(&self) -> usize {
@@ -134,13 +146,20 @@ impl<'t> Board<'t> {
     pub(super) fn clear(&mut self, key: &ServiceKey) {
         for place in &mut self.places {
             place.held.retain(|held| !held.holder.is(key));
-            place.reserved = place.held.iter().fold(Amount::default(), |sum, held| sum.and(held.reserved));
+            place.reserved = place
+                .held
+                .iter()
+                .fold(Amount::default(), |sum, held| sum.and(held.reserved));
         }
     }
 
     /// How many replicas of a service a machine has, of one that the plan does not touch too.
     pub(super) fn own(&self, machine: usize, key: &ServiceKey) -> usize {
-        self.places[machine].held.iter().filter(|held| held.holder.is(key)).count()
+        self.places[machine]
+            .held
+            .iter()
+            .filter(|held| held.holder.is(key))
+            .count()
     }
 
     pub(super) fn total(&self, machine: usize) -> usize {
@@ -150,15 +169,19 @@ impl<'t> Board<'t> {
     /// The port that keeps a replica of the target off the machine, and whose it is.
     fn blocked(&self, machine: usize, target: &Target) -> Option<(&PortSpec, &Holder<'t>)> {
         self.places[machine].held.iter().find_map(|held| {
-            let port = held
-                .ports
-                .iter()
-                .find(|held| target.spec.ports.iter().any(|port| ports::clash(port, held)))?;
+            let port = held.ports.iter().find(|held| {
+                target
+                    .spec
+                    .ports
+                    .iter()
+                    .any(|port| ports::clash(port, held))
+            })?;
             Some((port, &held.holder))
         })
     }
 
-    /// Whether one more replica of the target can be there: its ports are free, and what it reserves is left.
+    /// Whether one more replica of the target can be there: its ports are free, and what it
+    /// reserves is left.
     pub(super) fn fits(&self, machine: usize, target: &Target) -> bool {
         self.lack(machine, target).is_none() && self.blocked(machine, target).is_none()
     }
@@ -176,13 +199,26 @@ impl<'t> Board<'t> {
     /// What a replica of the target lacks on the machine, for people: `wants 1 CPU, 0.5 are free`.
     pub(super) fn lack(&self, machine: usize, target: &Target) -> Option<String> {
         let wanted = Amount::of_spec(&target.spec);
-        let Place { capacity, reserved, .. } = &self.places[machine];
+        let Place {
+            capacity, reserved, ..
+        } = &self.places[machine];
         let lack = |wanted: u64, capacity: u64, reserved: u64, show: fn(u64) -> String| {
             let free = capacity.saturating_sub(reserved);
-            (wanted > 0 && capacity > 0 && wanted > free)
-                .then(|| format!("wants {}, {} of {} free", show(wanted), show(free), show(capacity)))
+            (wanted > 0 && capacity > 0 && wanted > free).then(|| {
+                format!(
+                    "wants {}, {} of {} free",
+                    show(wanted),
+                    show(free),
+                    show(capacity)
+                )
+            })
         };
-        let cpus = lack(wanted.nano_cpus, capacity.nano_cpus, reserved.nano_cpus, cpus);
+        let cpus = lack(
+            wanted.nano_cpus,
+            capacity.nano_cpus,
+            reserved.nano_cpus,
+            cpus,
+        );
         let memory = lack(wanted.memory, capacity.memory, reserved.memory, bytes);
         let lacks: Vec<String> = cpus.into_iter().chain(memory).collect();
         (!lacks.is_empty()).then(|| lacks.join("; "))
@@ -192,7 +228,11 @@ impl<'t> Board<'t> {
     pub(super) fn why_not(&self, machine: usize, target: &Target) -> Option<String> {
         self.lack(machine, target).or_else(|| {
             let (port, holder) = self.blocked(machine, target)?;
-            Some(format!("port {} is taken by `{}`", ports::show(port), holder.name()))
+            Some(format!(
+                "port {} is taken by `{}`",
+                ports::show(port),
+                holder.name()
+            ))
         })
     }
 }
@@ -200,19 +240,30 @@ impl<'t> Board<'t> {
 /// `1.5 CPUs`
 fn cpus(nanos: u64) -> String {
     let text = decimal(nanos, NANOS);
-    if nanos == NANOS { format!("{text} CPU") } else { format!("{text} CPUs") }
+    if nanos == NANOS {
+        format!("{text} CPU")
+    } else {
+        format!("{text} CPUs")
+    }
 }
 
 /// `512 MiB`
 fn bytes(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let unit = UNITS.into_iter().find(|(size, _)| bytes >= *size);
-    unit.map_or_else(|| format!("{bytes} B"), |(size, name)| format!("{} {name}", decimal(bytes, size)))
+    unit.map_or_else(
+        || format!("{bytes} B"),
+        |(size, name)| format!("{} {name}", decimal(bytes, size)),
+    )
 }
 
-/// At most two digits behind the point, cut and not rounded: what is wanted and what is free are compared by eye.
+/// At most two digits behind the point, cut and not rounded: what is wanted and what is free are
+/// compared by eye.
 fn decimal(value: u64, unit: u64) -> String {
-    let (whole, rest) = (value / unit, u128::from(value % unit) * 100 / u128::from(unit));
+    let (whole, rest) = (
+        value / unit,
+        u128::from(value % unit) * 100 / u128::from(unit),
+    );
     match (rest, rest % 10) {
         (0, _) => whole.to_string(),
         (_, 0) => format!("{whole}.{}", rest / 10),

@@ -15,7 +15,11 @@ pub(super) struct Existing<'a> {
 
 impl<'a> Existing<'a> {
     pub(super) fn new(target: &Target, machine: usize, replica: &'a ReplicaRecord) -> Self {
-        Self { machine, replica, fault: fault(target, replica) }
+        Self {
+            machine,
+            replica,
+            fault: fault(target, replica),
+        }
     }
 }
 
@@ -34,9 +38,10 @@ fn fault(target: &Target, replica: &ReplicaRecord) -> Option<Reason> {
     match replica.state() {
         ReplicaState::Running => None,
         ReplicaState::Exited if is_finished_job(target, replica) => None,
-        ReplicaState::Exited => {
-            Some(Reason::Other(format!("exited with code {}", replica.exit_code.unwrap_or_default())))
-        }
+        ReplicaState::Exited => Some(Reason::Other(format!(
+            "exited with code {}",
+            replica.exit_code.unwrap_or_default()
+        ))),
         ReplicaState::Created => other("never started"),
         ReplicaState::Restarting => other("keeps restarting"),
         ReplicaState::Paused => other("paused"),
@@ -45,8 +50,11 @@ fn fault(target: &Target, replica: &ReplicaRecord) -> Option<Reason> {
     }
 }
 
-/// A program that was not to be started again has done its work: an unchanged file does not run it once more.
+/// A program that was not to be started again has done its work: an unchanged file does not run it
+/// once more.
 fn is_finished_job(target: &Target, replica: &ReplicaRecord) -> bool {
-    matches!(target.spec.restart(), RestartPolicy::No | RestartPolicy::OnFailure)
-        && replica.exit_code == Some(0)
+    matches!(
+        target.spec.restart(),
+        RestartPolicy::No | RestartPolicy::OnFailure
+    ) && replica.exit_code == Some(0)
 }

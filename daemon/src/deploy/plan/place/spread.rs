@@ -1,4 +1,5 @@
-//! Spreading a service over the values that machines have of something: as even as possible over the first, then within it over the next.
+//! Spreading a service over the values that machines have of something: as even as possible over
+//! the first, then within it over the next.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,8 @@ use super::super::rules::Rules;
 /// How many replicas of one service each group of machines has, for each level of spreading.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Spread {
-    /// By level and machine: the group it belongs to. Machines of one group have the same values on this level and all above it; those
-    /// without a value are a group as well.
+    /// By level and machine: the group it belongs to. Machines of one group have the same values
+    /// on this level and all above it; those without a value are a group as well.
     groups: Vec<Vec<usize>>,
     /// By level and group.
     counts: Vec<Vec<usize>>,
@@ -51,6 +52,10 @@ impl Spread {
 
     /// The fewer, the better, level by level.
     pub(super) fn load(&self, machine: usize) -> Vec<usize> {
-        self.groups.iter().zip(&self.counts).map(|(groups, counts)| counts[groups[machine]]).collect()
+        self.groups
+            .iter()
+            .zip(&self.counts)
+            .map(|(groups, counts)| counts[groups[machine]])
+            .collect()
     }
 }

@@ -29,7 +29,8 @@ pub(super) struct Work<'a, 't> {
     /// At most so many on one machine.
     pub(super) limit: usize,
     spread: Spread,
-    /// By machine: with how many replicas of what it shares it can be there; none: it shares nothing.
+    /// By machine: with how many replicas of what it shares it can be there; none: it shares
+    /// nothing.
     partners: Option<Vec<usize>>,
 }
 
@@ -48,8 +49,16 @@ impl<'a, 't> Work<'a, 't> {
                 misplaced.push(existing);
             }
         }
-        let need = if target.global() { eligible.up.len() } else { target.spec.replicas as usize };
-        let most = target.spec.placement.as_ref().map_or(0, |placement| placement.max_replicas_per_machine);
+        let need = if target.global() {
+            eligible.up.len()
+        } else {
+            target.spec.replicas as usize
+        };
+        let most = target
+            .spec
+            .placement
+            .as_ref()
+            .map_or(0, |placement| placement.max_replicas_per_machine);
         let limit = match (target.global(), most) {
             (true, _) => 1,
             (false, 0) => usize::MAX,
@@ -71,7 +80,8 @@ impl<'a, 't> Work<'a, 't> {
         }
     }
 
-    /// Holds the places it will most likely have until it is its turn, so that services before it leave them to it.
+    /// Holds the places it will most likely have until it is its turn, so that services before it
+    /// leave them to it.
     pub(super) fn reserve(&self, board: &mut Board<'t>) {
         if self.target.global() {
             for machine in &self.eligible.up {
@@ -87,13 +97,20 @@ impl<'a, 't> Work<'a, 't> {
 
     /// Takes over what the placement of others means for it.
     pub(super) fn follow(&mut self, following: Following) -> Result<(), PlanError> {
-        for existing in self.here.iter_mut().filter(|existing| existing.fault.is_none()) {
+        for existing in self
+            .here
+            .iter_mut()
+            .filter(|existing| existing.fault.is_none())
+        {
             existing.fault = following.fault(existing.machine).map(Reason::Other);
         }
-        let Some(partners) = following.partners else { return Ok(()) };
+        let Some(partners) = following.partners else {
+            return Ok(());
+        };
         self.eligible.up.retain(|machine| partners[*machine] > 0);
-        let (here, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.here).into_iter().partition(|one| partners[one.machine] > 0);
+        let (here, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.here)
+            .into_iter()
+            .partition(|one| partners[one.machine] > 0);
         self.here = here;
         self.misplaced.extend(gone);
         self.partners = Some(partners);
@@ -112,9 +129,14 @@ impl<'a, 't> Work<'a, 't> {
     /// Machines where a running replica goes.
     pub(super) fn leaves(&self, machine: usize) -> bool {
         let by_step = self.steps.iter().filter_map(|draft| draft.old);
-        let by_end =
-            self.here.iter().chain(&self.misplaced).map(|existing| (existing.machine, existing.replica));
-        by_step.chain(by_end).any(|(on, old)| on == machine && is_alive(old))
+        let by_end = self
+            .here
+            .iter()
+            .chain(&self.misplaced)
+            .map(|existing| (existing.machine, existing.replica));
+        by_step
+            .chain(by_end)
+            .any(|(on, old)| on == machine && is_alive(old))
     }
 
     /// A replica stays on this machine as it is.
@@ -124,12 +146,17 @@ impl<'a, 't> Work<'a, 't> {
 
     /// One of its replicas makes place for a new one.
     pub(super) fn replaces(&self) -> bool {
-        self.steps.iter().any(|draft| draft.action == ReplicaAction::Replace)
+        self.steps
+            .iter()
+            .any(|draft| draft.action == ReplicaAction::Replace)
     }
 
-    /// How often each replica of what it shares on the machine has one of this service already; 0 where it shares nothing.
+    /// How often each replica of what it shares on the machine has one of this service already; 0
+    /// where it shares nothing.
     fn round(&self, own: usize, machine: usize) -> usize {
-        self.partners.as_ref().map_or(0, |partners| own / partners[machine].max(1))
+        self.partners
+            .as_ref()
+            .map_or(0, |partners| own / partners[machine].max(1))
     }
 
     fn put(&mut self, board: &mut Board<'t>, machine: usize) {
@@ -139,8 +166,9 @@ impl<'a, 't> Work<'a, 't> {
 
     /// What is right stays; of too many, those on the fullest machines go.
     pub(super) fn keep(&mut self, board: &mut Board<'t>) {
-        let (mut good, bad): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.here).into_iter().partition(|existing| existing.fault.is_none());
+        let (mut good, bad): (Vec<_>, Vec<_>) = std::mem::take(&mut self.here)
+            .into_iter()
+            .partition(|existing| existing.fault.is_none());
         self.here = bad;
         let limit = self.limit;
         let mut on = vec![0_usize; board.machines()];
@@ -152,9 +180,23 @@ impl<'a, 't> Work<'a, 't> {
             let worst = good.iter().enumerate().max_by_key(|(_, existing)| {
                 let unhealthy = existing.replica.health() == Health::Unhealthy;
                 let (own, total) = (on[existing.machine], board.total(existing.machine));
-                let age = (existing.replica.created_at_ms, &existing.replica.container_id);
-                let crowded = (self.round(own - 1, existing.machine), self.spread.load(existing.machine));
-                (own > limit, unhealthy, crowded, own, total, existing.machine, age)
+                let age = (
+                    existing.replica.created_at_ms,
+                    &existing.replica.container_id,
+                );
+                let crowded = (
+                    self.round(own - 1, existing.machine),
+                    self.spread.load(existing.machine),
+                );
+                (
+                    own > limit,
+                    unhealthy,
+                    crowded,
+                    own,
+                    total,
+                    existing.machine,
+                    age,
+                )
             });
             let Some((index, _)) = worst else { break };
             let existing = good.remove(index);
@@ -169,7 +211,8 @@ impl<'a, 't> Work<'a, 't> {
         self.kept = good.into_iter().map(|existing| existing.machine).collect();
     }
 
-    /// One on each machine that has none; there is no choice, so a taken port is an error, and so is too little room.
+    /// One on each machine that has none; there is no choice, so a taken port is an error, and so
+    /// is too little room.
     pub(super) fn fill_globally(&mut self, board: &mut Board<'t>) -> Result<(), PlanError> {
         for machine in self.eligible.up.clone() {
             if board.own(machine, &self.target.key) > 0 {
@@ -181,11 +224,13 @@ impl<'a, 't> Work<'a, 't> {
             if let Some(error) = board.taken(machine, self.target) {
                 return Err(error);
             }
-            let (there, rest): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut self.here).into_iter().partition(|existing| existing.machine == machine);
+            let (there, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.here)
+                .into_iter()
+                .partition(|existing| existing.machine == machine);
             self.here = rest;
-            let (alive, dead): (Vec<_>, Vec<_>) =
-                there.into_iter().partition(|existing| is_alive(existing.replica));
+            let (alive, dead): (Vec<_>, Vec<_>) = there
+                .into_iter()
+                .partition(|existing| is_alive(existing.replica));
             let mut old = alive.into_iter().chain(dead);
             match old.next() {
                 Some(existing) => self.replace(&existing, machine),
@@ -207,14 +252,27 @@ impl<'a, 't> Work<'a, 't> {
                 .filter(|(_, existing)| self.has_place(board, existing.machine))
                 // One without a partner of its own where it is may find one elsewhere.
                 .filter(|(_, existing)| {
-                    self.round(board.own(existing.machine, &self.target.key), existing.machine) == 0
+                    self.round(
+                        board.own(existing.machine, &self.target.key),
+                        existing.machine,
+                    ) == 0
                 })
                 .min_by_key(|(_, existing)| {
                     let own = board.own(existing.machine, &self.target.key);
-                    let age = (existing.replica.created_at_ms, &existing.replica.container_id);
+                    let age = (
+                        existing.replica.created_at_ms,
+                        &existing.replica.container_id,
+                    );
                     let dead = !is_alive(existing.replica);
                     let total = board.total(existing.machine);
-                    (self.spread.load(existing.machine), own, dead, total, existing.machine, age)
+                    (
+                        self.spread.load(existing.machine),
+                        own,
+                        dead,
+                        total,
+                        existing.machine,
+                        age,
+                    )
                 })
                 .map(|(index, _)| index);
             let Some(index) = best else { return };
@@ -246,17 +304,30 @@ impl<'a, 't> Work<'a, 't> {
                 .min_by_key(|machine| {
                     let own = board.own(*machine, &self.target.key);
                     let round = self.round(own, *machine);
-                    (round, self.spread.load(*machine), own, board.total(*machine), *machine)
+                    (
+                        round,
+                        self.spread.load(*machine),
+                        own,
+                        board.total(*machine),
+                        *machine,
+                    )
                 });
-            let Some(machine) = best else { return self.come_short(board, warnings) };
-            // One that runs goes only when its successor is there; one that does not run can go at any time.
-            let movable = self.misplaced.iter().position(|existing| is_alive(existing.replica));
-            let there = |existing: &Existing<'_>| is_alive(existing.replica) && existing.machine == machine;
-            let stuck = self
-                .here
+            let Some(machine) = best else {
+                return self.come_short(board, warnings);
+            };
+            // One that runs goes only when its successor is there; one that does not run can go at
+            // any time.
+            let movable = self
+                .misplaced
                 .iter()
-                .position(there)
-                .or_else(|| self.here.iter().position(|existing| is_alive(existing.replica)));
+                .position(|existing| is_alive(existing.replica));
+            let there =
+                |existing: &Existing<'_>| is_alive(existing.replica) && existing.machine == machine;
+            let stuck = self.here.iter().position(there).or_else(|| {
+                self.here
+                    .iter()
+                    .position(|existing| is_alive(existing.replica))
+            });
             if let Some(index) = movable {
                 let existing = self.misplaced.remove(index);
                 self.replace(&existing, machine);
@@ -272,7 +343,11 @@ impl<'a, 't> Work<'a, 't> {
         Ok(())
     }
 
-    pub(super) fn finish(mut self, cluster: &Cluster<'a>, warnings: &mut Vec<String>) -> Placement<'a> {
+    pub(super) fn finish(
+        mut self,
+        cluster: &Cluster<'a>,
+        warnings: &mut Vec<String>,
+    ) -> Placement<'a> {
         for existing in std::mem::take(&mut self.here) {
             self.remove(&existing, "surplus");
         }
@@ -300,25 +375,44 @@ impl<'a, 't> Work<'a, 't> {
                 if count == 1 { "is" } else { "are" },
             ));
         }
-        let desired =
-            if self.target.global() { self.eligible.count() as u32 } else { self.target.spec.replicas };
-        let mut ranked: Vec<_> = self.steps.iter().map(|draft| (self.rank(draft), draft.clone())).collect();
+        let desired = if self.target.global() {
+            self.eligible.count() as u32
+        } else {
+            self.target.spec.replicas
+        };
+        let mut ranked: Vec<_> = self
+            .steps
+            .iter()
+            .map(|draft| (self.rank(draft), draft.clone()))
+            .collect();
         ranked.sort_by_key(|(rank, _)| *rank);
         let steps = ranked.into_iter().map(|(_, draft)| draft).collect();
-        Placement { steps, kept: self.kept.len() as u32, desired }
+        Placement {
+            steps,
+            kept: self.kept.len() as u32,
+            desired,
+        }
     }
 
-    /// Capacity is added before it is taken away; only what holds a port that another step of the service needs on
-    /// that machine goes first.
+    /// Capacity is added before it is taken away; only what holds a port that another step of the
+    /// service needs on that machine goes first.
     fn rank(&self, draft: &Draft<'_>) -> (u8, usize) {
         let in_the_way = || {
-            let held = draft.old.filter(|(_, old)| holds_ports(old)).map(|(_, old)| old.ports.as_slice());
-            self.steps
-                .iter()
-                .any(|other| other.action != ReplicaAction::Remove && other.machine == draft.machine)
-                && held.is_some_and(|held| {
-                    held.iter().any(|held| self.target.spec.ports.iter().any(|port| ports::clash(port, held)))
+            let held = draft
+                .old
+                .filter(|(_, old)| holds_ports(old))
+                .map(|(_, old)| old.ports.as_slice());
+            self.steps.iter().any(|other| {
+                other.action != ReplicaAction::Remove && other.machine == draft.machine
+            }) && held.is_some_and(|held| {
+                held.iter().any(|held| {
+                    self.target
+                        .spec
+                        .ports
+                        .iter()
+                        .any(|port| ports::clash(port, held))
                 })
+            })
         };
         let rank = match draft.action {
             ReplicaAction::Remove if in_the_way() => 0,
@@ -331,7 +425,12 @@ impl<'a, 't> Work<'a, 't> {
 
     fn new_replica(&mut self, machine: usize) {
         let reason = Reason::Other("new replica".into());
-        self.steps.push(Draft { action: ReplicaAction::Create, machine, old: None, reason });
+        self.steps.push(Draft {
+            action: ReplicaAction::Create,
+            machine,
+            old: None,
+            reason,
+        });
     }
 
     fn replace(&mut self, existing: &Existing<'a>, machine: usize) {
@@ -340,7 +439,12 @@ impl<'a, 't> Work<'a, 't> {
             _ => Reason::Other("moves to another machine".into()),
         };
         let old = Some((existing.machine, existing.replica));
-        self.steps.push(Draft { action: ReplicaAction::Replace, machine, old, reason });
+        self.steps.push(Draft {
+            action: ReplicaAction::Replace,
+            machine,
+            old,
+            reason,
+        });
     }
 
     fn remove(&mut self, existing: &Existing<'a>, reason: &str) {

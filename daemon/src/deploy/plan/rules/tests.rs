@@ -11,7 +11,10 @@ fn machine(name: &str, arch: &str, labels: &[(&str, &str)]) -> Machine {
         name: name.parse().unwrap(),
         up: true,
         arch: arch.into(),
-        labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        labels: labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
         cpus: 0,
         memory: 0,
         replicas: Vec::new(),
@@ -21,8 +24,11 @@ fn machine(name: &str, arch: &str, labels: &[(&str, &str)]) -> Machine {
 
 fn spec(constraints: &[&str], spread: &[&str], platform: &str) -> ServiceSpec {
     let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    let placement =
-        Placement { constraints: list(constraints), spread: list(spread), max_replicas_per_machine: 0 };
+    let placement = Placement {
+        constraints: list(constraints),
+        spread: list(spread),
+        max_replicas_per_machine: 0,
+    };
     ServiceSpec {
         name: "web".into(),
         placement: Some(placement),
@@ -33,7 +39,11 @@ fn spec(constraints: &[&str], spread: &[&str], platform: &str) -> ServiceSpec {
 
 #[test]
 fn constraints() {
-    let one = machine("worker-1", "aarch64", &[("disk", "ssd"), ("my/Zone", "a b")]);
+    let one = machine(
+        "worker-1",
+        "aarch64",
+        &[("disk", "ssd"), ("my/Zone", "a b")],
+    );
     let id = one.id.to_string();
     for (text, holds) in [
         ("node.hostname==worker-1", true),
@@ -65,24 +75,58 @@ fn constraints() {
         let rules = Rules::of(&spec(&[text], &[], "")).unwrap();
         assert_eq!(rules.excludes(&one).is_none(), holds, "{text}");
     }
-    let both = Rules::of(&spec(&["node.labels.disk==ssd", "node.hostname!=worker-1"], &[], "")).unwrap();
+    let both = Rules::of(&spec(
+        &["node.labels.disk==ssd", "node.hostname!=worker-1"],
+        &[],
+        "",
+    ))
+    .unwrap();
     assert!(both.excludes(&one).is_some(), "all have to hold");
     let unknown = machine("m", "", &[]);
     let arch = Rules::of(&spec(&["node.platform.arch==amd64"], &[], "")).unwrap();
-    assert!(arch.excludes(&unknown).is_some(), "what is not known is not what was asked for");
+    assert!(
+        arch.excludes(&unknown).is_some(),
+        "what is not known is not what was asked for"
+    );
 }
 
 #[test]
 fn what_excludes_a_machine_is_said() {
     let one = machine("m1", "x86_64", &[("disk", "hdd")]);
     for (text, platform, said) in [
-        ("node.labels.disk == ssd", "", "`node.labels.disk == ssd`, but it is `hdd`"),
-        ("node.labels.gpu==a", "", "`node.labels.gpu == a`, but it has no label `gpu`"),
-        ("node.hostname!=m1", "", "`node.hostname != m1`, but it is `m1`"),
-        ("node.role!=manager", "", "`node.role != manager`, but every machine is manager and worker"),
-        ("node.hostname==m1", "linux/arm64", "platform `linux/arm64`, but it is linux on x86_64"),
+        (
+            "node.labels.disk == ssd",
+            "",
+            "`node.labels.disk == ssd`, but it is `hdd`",
+        ),
+        (
+            "node.labels.gpu==a",
+            "",
+            "`node.labels.gpu == a`, but it has no label `gpu`",
+        ),
+        (
+            "node.hostname!=m1",
+            "",
+            "`node.hostname != m1`, but it is `m1`",
+        ),
+        (
+            "node.role!=manager",
+            "",
+            "`node.role != manager`, but every machine is manager and worker",
+        ),
+        (
+            "node.hostname==m1",
+            "linux/arm64",
+            "platform `linux/arm64`, but it is linux on x86_64",
+        ),
     ] {
-        assert_eq!(Rules::of(&spec(&[text], &[], platform)).unwrap().excludes(&one).as_deref(), Some(said));
+        assert_eq!(
+            Rules::of(&spec(&[text], &[], platform))
+                .unwrap()
+                .excludes(&one)
+                .as_deref(),
+            Some(said)
+        );
     }
 }
 
@@ -103,22 +147,54 @@ fn platforms() {
         ("linux/amd64", "", false),
     ] {
         let rules = Rules::of(&spec(&[], &[], platform)).unwrap();
-        assert_eq!(rules.excludes(&machine("m", arch, &[])).is_none(), fits, "{platform} on {arch}");
+        assert_eq!(
+            rules.excludes(&machine("m", arch, &[])).is_none(),
+            fits,
+            "{platform} on {arch}"
+        );
     }
 }
 
 #[test]
 fn what_cannot_be_understood_is_an_error_with_what_can() {
     for (text, problem, hint) in [
-        ("engine.labels.os==debian", "labels of the engine", "did you mean `node.labels.os`?"),
-        ("node.label.disk==ssd", "nothing that is known", "did you mean `node.labels.disk`?"),
-        ("node.hostnam==a", "nothing that is known", "did you mean `node.hostname`?"),
-        ("node.ip==10.0.0.1", "nothing that is known", "node.id, node.hostname"),
-        ("node.labels.==a", "nothing that is known", "node.labels.KEY"),
-        ("node.hostname=a", "neither", "node.labels.KEY can be compared by == and !="),
+        (
+            "engine.labels.os==debian",
+            "labels of the engine",
+            "did you mean `node.labels.os`?",
+        ),
+        (
+            "node.label.disk==ssd",
+            "nothing that is known",
+            "did you mean `node.labels.disk`?",
+        ),
+        (
+            "node.hostnam==a",
+            "nothing that is known",
+            "did you mean `node.hostname`?",
+        ),
+        (
+            "node.ip==10.0.0.1",
+            "nothing that is known",
+            "node.id, node.hostname",
+        ),
+        (
+            "node.labels.==a",
+            "nothing that is known",
+            "node.labels.KEY",
+        ),
+        (
+            "node.hostname=a",
+            "neither",
+            "node.labels.KEY can be compared by == and !=",
+        ),
         ("node.hostname", "neither", "=="),
         ("node.hostname==", "compares with nothing", "=="),
-        ("node.role==managr", "no role `managr`", "did you mean `manager`?"),
+        (
+            "node.role==managr",
+            "no role `managr`",
+            "did you mean `manager`?",
+        ),
         ("", "neither", "=="),
     ] {
         let error = Rules::of(&spec(&[text], &[], "")).unwrap_err();
@@ -126,11 +202,17 @@ fn what_cannot_be_understood_is_an_error_with_what_can() {
         let failure = Failure::from(error);
         assert_eq!(failure.code, uc_api::Code::Invalid);
         assert!(failure.message.contains(problem), "{text}: {failure}");
-        assert!(failure.hint.as_deref().unwrap_or_default().contains(hint), "{text}: {failure:?}");
+        assert!(
+            failure.hint.as_deref().unwrap_or_default().contains(hint),
+            "{text}: {failure:?}"
+        );
     }
     for over in ["node.role", "engine.labels.zone", "zone"] {
         let error = Rules::of(&spec(&[], &[over], "")).unwrap_err();
-        assert!(matches!(&error, PlanError::Spread { over: said, .. } if said == over), "{error}");
+        assert!(
+            matches!(&error, PlanError::Spread { over: said, .. } if said == over),
+            "{error}"
+        );
     }
     let known = Rules::of(&spec(&[], &["node.labels.zone", "node.hostname"], "")).unwrap();
     assert_eq!(known.spread, [Fact::Label("zone".into()), Fact::Hostname]);
@@ -140,6 +222,9 @@ fn what_cannot_be_understood_is_an_error_with_what_can() {
 fn without_rules_nothing_is_excluded() {
     let rules = Rules::of(&ServiceSpec::default()).unwrap();
     assert_eq!(rules, Rules::default());
-    let bare = Machine { labels: BTreeMap::new(), ..machine("m", "", &[]) };
+    let bare = Machine {
+        labels: BTreeMap::new(),
+        ..machine("m", "", &[])
+    };
     assert_eq!(rules.excludes(&bare), None);
 }

@@ -18,7 +18,12 @@ fn zones() -> Observed {
 #[test]
 fn only_where_all_constraints_hold() {
     let web = |replicas| service("web", replicas).constraint("node.labels.zone==a");
-    check("by label", &zones(), &[web(2)], "create web on m1\ncreate web on m2");
+    check(
+        "by label",
+        &zones(),
+        &[web(2)],
+        "create web on m1\ncreate web on m2",
+    );
     check(
         "and by name",
         &zones(),
@@ -56,7 +61,12 @@ fn only_where_all_constraints_hold() {
         "error: no machine may run service `shop/web`: m1 (`node.labels.zone == a`, but it has no label `zone`); \
          m2 (`node.labels.zone == a`, but it is `b`)",
     );
-    check("nothing is needed for nothing", &cluster(&["m1"]), &[web(0)], "");
+    check(
+        "nothing is needed for nothing",
+        &cluster(&["m1"]),
+        &[web(0)],
+        "",
+    );
     check(
         "not where its volume is",
         &zones().with_volume("data", &["m4"]),
@@ -88,7 +98,10 @@ fn an_unknown_constraint_is_no_plan() {
 fn many_machines_are_not_all_named() {
     let names: Vec<String> = (10..40).map(|number| format!("m{number}")).collect();
     let observed = cluster(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let text = run(&deploy(&[service("web", 1).constraint("node.hostname==x")]), &observed);
+    let text = run(
+        &deploy(&[service("web", 1).constraint("node.hostname==x")]),
+        &observed,
+    );
     assert!(
         text.contains("m17 (") && !text.contains("m18") && text.ends_with("; and 22 more machines"),
         "{text}"
@@ -99,11 +112,27 @@ fn many_machines_are_not_all_named() {
 fn an_image_of_one_architecture_goes_to_machines_of_it() {
     let mut observed = cluster(&["m1", "m2", "m3"]);
     observed.machine("m2").arch = "aarch64".into();
-    let web = |platform: &str| ServiceSpec { platform: platform.into(), ..service("web", 2) };
-    check("arm64", &observed, &[web("linux/arm64")], "create web on m2\ncreate web on m2");
-    check("amd64", &observed, &[web("linux/amd64/v2")], "create web on m1\ncreate web on m3");
+    let web = |platform: &str| ServiceSpec {
+        platform: platform.into(),
+        ..service("web", 2)
+    };
+    check(
+        "arm64",
+        &observed,
+        &[web("linux/arm64")],
+        "create web on m2\ncreate web on m2",
+    );
+    check(
+        "amd64",
+        &observed,
+        &[web("linux/amd64/v2")],
+        "create web on m1\ncreate web on m3",
+    );
     let text = run(&deploy(&[web("windows/amd64")]), &observed);
-    assert!(text.contains("m1 (platform `windows/amd64`, but it is linux on x86_64)"), "{text}");
+    assert!(
+        text.contains("m1 (platform `windows/amd64`, but it is linux on x86_64)"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -133,11 +162,16 @@ fn replicas_are_spread_over_labels_first() {
         &[web(3)],
         "remove web web-02 on m2",
     );
-    let racks = zones().labelled("m1", "rack", "x").labelled("m2", "rack", "x").labelled("m3", "rack", "y");
+    let racks = zones()
+        .labelled("m1", "rack", "x")
+        .labelled("m2", "rack", "x")
+        .labelled("m3", "rack", "y");
     check(
         "then over the next label",
         &racks,
-        &[web(2).spread("node.labels.rack").constraint("node.labels.zone==a")],
+        &[web(2)
+            .spread("node.labels.rack")
+            .constraint("node.labels.zone==a")],
         "create web on m1\ncreate web on m3",
     );
 }
@@ -146,7 +180,9 @@ fn replicas_are_spread_over_labels_first() {
 fn at_most_so_many_on_one_machine() {
     let web = |replicas| {
         let mut web = service("web", replicas);
-        web.placement.get_or_insert_default().max_replicas_per_machine = 2;
+        web.placement
+            .get_or_insert_default()
+            .max_replicas_per_machine = 2;
         web
     };
     let two = || cluster(&["m1", "m2"]);
@@ -189,8 +225,16 @@ const GIB: u64 = 1 << 30;
 #[test]
 fn reservations_need_room() {
     let web = |replicas| service("web", replicas).reserve(0, GIB);
-    let other = ServiceSpec { project: "blog".into(), ..service("x", 1) }.reserve(0, 3 * GIB);
-    let two = || cluster(&["m1", "m2"]).with_capacity("m1", 2, 4 * GIB).with_capacity("m2", 8, 2 * GIB);
+    let other = ServiceSpec {
+        project: "blog".into(),
+        ..service("x", 1)
+    }
+    .reserve(0, 3 * GIB);
+    let two = || {
+        cluster(&["m1", "m2"])
+            .with_capacity("m1", 2, 4 * GIB)
+            .with_capacity("m2", 8, 2 * GIB)
+    };
     check(
         "as much as there is",
         &two().with_replicas(&other, &["m1"]),

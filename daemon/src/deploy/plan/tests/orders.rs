@@ -8,7 +8,10 @@ use super::*;
 fn start_first_where_it_can_be() {
     use UpdateOrder::{StartFirst, StopFirst, Unspecified};
     let web = |replicas| service("web", replicas);
-    let in_network = |mode: &str| ServiceSpec { network_mode: mode.into(), ..web(1) };
+    let in_network = |mode: &str| ServiceSpec {
+        network_mode: mode.into(),
+        ..web(1)
+    };
     let read_only = {
         let mut spec = web(1).mount("data");
         spec.mounts[0].read_only = true;
@@ -17,17 +20,83 @@ fn start_first_where_it_can_be() {
     for (what, old, new, wanted, expected) in vec![
         ("plain", web(1), web(1), Unspecified, StartFirst),
         ("as asked", web(1), web(1), StopFirst, StopFirst),
-        ("the same fixed port", web(2).port(80), web(2).port(80), Unspecified, StopFirst),
-        ("start-first cannot be", web(2).port(80), web(2).port(80), StartFirst, StopFirst),
-        ("another fixed port", web(2).port(80), web(2).port(81), Unspecified, StartFirst),
-        ("a port is added", web(2), web(2).port(81), Unspecified, StartFirst),
-        ("a port is dropped", web(2).port(80), web(2), Unspecified, StartFirst),
-        ("a port of the machine's choice", web(2).port(0), web(2).port(0), Unspecified, StartFirst),
-        ("one replica with a volume", web(1).mount("data"), web(1).mount("data"), Unspecified, StopFirst),
-        ("that asks for it", web(1).mount("data"), web(1).mount("data"), StartFirst, StartFirst),
-        ("that only reads it", read_only.clone(), read_only, Unspecified, StartFirst),
-        ("two replicas share it anyway", web(2).mount("data"), web(2).mount("data"), Unspecified, StartFirst),
-        ("in the machine's network", in_network("host"), in_network("host"), Unspecified, StopFirst),
+        (
+            "the same fixed port",
+            web(2).port(80),
+            web(2).port(80),
+            Unspecified,
+            StopFirst,
+        ),
+        (
+            "start-first cannot be",
+            web(2).port(80),
+            web(2).port(80),
+            StartFirst,
+            StopFirst,
+        ),
+        (
+            "another fixed port",
+            web(2).port(80),
+            web(2).port(81),
+            Unspecified,
+            StartFirst,
+        ),
+        (
+            "a port is added",
+            web(2),
+            web(2).port(81),
+            Unspecified,
+            StartFirst,
+        ),
+        (
+            "a port is dropped",
+            web(2).port(80),
+            web(2),
+            Unspecified,
+            StartFirst,
+        ),
+        (
+            "a port of the machine's choice",
+            web(2).port(0),
+            web(2).port(0),
+            Unspecified,
+            StartFirst,
+        ),
+        (
+            "one replica with a volume",
+            web(1).mount("data"),
+            web(1).mount("data"),
+            Unspecified,
+            StopFirst,
+        ),
+        (
+            "that asks for it",
+            web(1).mount("data"),
+            web(1).mount("data"),
+            StartFirst,
+            StartFirst,
+        ),
+        (
+            "that only reads it",
+            read_only.clone(),
+            read_only,
+            Unspecified,
+            StartFirst,
+        ),
+        (
+            "two replicas share it anyway",
+            web(2).mount("data"),
+            web(2).mount("data"),
+            Unspecified,
+            StartFirst,
+        ),
+        (
+            "in the machine's network",
+            in_network("host"),
+            in_network("host"),
+            Unspecified,
+            StopFirst,
+        ),
         (
             "in another's network",
             in_network("container:x"),
@@ -35,8 +104,20 @@ fn start_first_where_it_can_be() {
             Unspecified,
             StopFirst,
         ),
-        ("without a network", in_network("none"), in_network("none"), Unspecified, StartFirst),
-        ("in the machine's, but as asked", in_network("host"), in_network("host"), StartFirst, StartFirst),
+        (
+            "without a network",
+            in_network("none"),
+            in_network("none"),
+            Unspecified,
+            StartFirst,
+        ),
+        (
+            "in the machine's, but as asked",
+            in_network("host"),
+            in_network("host"),
+            StartFirst,
+            StartFirst,
+        ),
         (
             "global with a volume",
             global("web").mount("data"),
@@ -47,14 +128,20 @@ fn start_first_where_it_can_be() {
     ] {
         let mut new = new.image("web:2");
         new.set_update_order(wanted);
-        let observed = cluster(&["m1"]).with_replicas(&old, &["m1"]).with_volume("data", &["m1"]);
-        // With two replicas wanted on one machine, a fixed port would not fit: one is enough to see the order.
+        let observed = cluster(&["m1"])
+            .with_replicas(&old, &["m1"])
+            .with_volume("data", &["m1"]);
+        // With two replicas wanted on one machine, a fixed port would not fit: one is enough to see
+        // the order.
         if new.ports.iter().any(|port| port.published_port != 0) {
             new.replicas = 1;
         }
         let plan = plan(&deploy(&[new]), &observed).unwrap();
-        let step =
-            plan.services[0].steps.iter().find(|step| step.action() == ReplicaAction::Replace).unwrap();
+        let step = plan.services[0]
+            .steps
+            .iter()
+            .find(|step| step.action() == ReplicaAction::Replace)
+            .unwrap();
         assert_eq!(step.order(), expected, "{what}");
         assert_eq!(
             plan.warnings.len(),
@@ -69,10 +156,15 @@ fn start_first_where_it_can_be() {
 fn a_port_is_no_reason_on_another_machine() {
     let old = service("web", 1).port(80).on(&["m1"]);
     let new = service("web", 1).port(80).on(&["m2"]);
-    let observed = cluster(&["m1", "m2"]).with_replicas(&old, &["m1"]).with_service(&old);
+    let observed = cluster(&["m1", "m2"])
+        .with_replicas(&old, &["m1"])
+        .with_service(&old);
     let plan = plan(&deploy(&[new]), &observed).unwrap();
     let step = &plan.services[0].steps[0];
-    assert_eq!((step.order(), step.machine_name.as_str()), (UpdateOrder::StartFirst, "m2"));
+    assert_eq!(
+        (step.order(), step.machine_name.as_str()),
+        (UpdateOrder::StartFirst, "m2")
+    );
     assert_eq!(step.old_machine_id, machine_id("m1").to_string());
     assert_eq!(step.reason, "moves to another machine");
 }
@@ -86,19 +178,32 @@ fn dependencies_make_layers_and_removal_turns_them_round() {
         service("cache", 1),
     ];
     let layers = |plan: &v1::Plan| -> Vec<(String, u32)> {
-        plan.services.iter().map(|service| (service.service.clone(), service.layer)).collect()
+        plan.services
+            .iter()
+            .map(|service| (service.service.clone(), service.layer))
+            .collect()
     };
-    let names = |list: [(&str, u32); 4]| list.map(|(name, layer)| (name.to_owned(), layer)).to_vec();
+    let names =
+        |list: [(&str, u32); 4]| list.map(|(name, layer)| (name.to_owned(), layer)).to_vec();
     let mut observed = cluster(&["m1"]);
     let made = plan(&deploy(&services), &observed).unwrap();
-    assert_eq!(layers(&made), names([("cache", 0), ("db", 0), ("api", 1), ("web", 2)]));
+    assert_eq!(
+        layers(&made),
+        names([("cache", 0), ("db", 0), ("api", 1), ("web", 2)])
+    );
 
     for spec in &services {
         observed = observed.with_service(spec).with_replicas(spec, &["m1"]);
     }
-    let remove = Desired::Remove(RemoveServices { services: vec![], project: "shop".into() });
+    let remove = Desired::Remove(RemoveServices {
+        services: vec![],
+        project: "shop".into(),
+    });
     let gone = plan(&remove, &observed).unwrap();
-    assert_eq!(layers(&gone), names([("web", 0), ("api", 1), ("cache", 2), ("db", 2)]));
+    assert_eq!(
+        layers(&gone),
+        names([("web", 0), ("api", 1), ("cache", 2), ("db", 2)])
+    );
     assert_eq!(
         lines(&gone),
         [
@@ -108,7 +213,11 @@ fn dependencies_make_layers_and_removal_turns_them_round() {
             "remove db db-03 on m1"
         ]
     );
-    assert!(gone.services.iter().all(|service| service.change() == ServiceChange::Remove));
+    assert!(
+        gone.services
+            .iter()
+            .all(|service| service.change() == ServiceChange::Remove)
+    );
 }
 
 #[test]
@@ -116,49 +225,88 @@ fn wrong_requests() {
     let observed = cluster(&["m1"])
         .with_service(&service("web", 1))
         .with_service(&global("agent"))
-        .with_service(&ServiceSpec { project: "blog".into(), ..service("web", 1) });
-    let scale = |service: &str| Desired::Scale(ScaleService { service: service.into(), replicas: 2 });
+        .with_service(&ServiceSpec {
+            project: "blog".into(),
+            ..service("web", 1)
+        });
+    let scale = |service: &str| {
+        Desired::Scale(ScaleService {
+            service: service.into(),
+            replicas: 2,
+        })
+    };
     let remove = |services: &[&str], project: &str| {
         let services = services.iter().map(|name| (*name).to_owned()).collect();
-        Desired::Remove(RemoveServices { services, project: project.into() })
+        Desired::Remove(RemoveServices {
+            services,
+            project: project.into(),
+        })
     };
     for (desired, expected) in [
-        (scale("web"), "`web` is not one service but several: blog/web and shop/web"),
+        (
+            scale("web"),
+            "`web` is not one service but several: blog/web and shop/web",
+        ),
         (scale("shop/wbe"), "there is no service `shop/wbe`"),
         (
             scale("agent"),
             "service `shop/agent` is global: it runs once on each machine that may run it and cannot be scaled",
         ),
-        (remove(&["shop/nobody"], ""), "there is no service `shop/nobody`"),
+        (
+            remove(&["shop/nobody"], ""),
+            "there is no service `shop/nobody`",
+        ),
         (remove(&["db"], "shop"), "there is no service `shop/db`"),
         (remove(&[], "shp"), "there is no project `shp`"),
         (remove(&[], ""), "the request asks for nothing"),
         (
-            Desired::Deploy(DesiredServices { project: "Shop".into(), ..Default::default() }),
+            Desired::Deploy(DesiredServices {
+                project: "Shop".into(),
+                ..Default::default()
+            }),
             "project name `Shop` is not possible: use lower-case letters, digits, `_` and `-`, beginning with a letter or digit",
         ),
-        (deploy(&[service("web", 1), service("web", 2)]), "service `web` is there twice"),
-        (deploy(&[service("web", 1).image("")]), "service `web` has no image"),
         (
-            deploy(&[ServiceSpec { project: "blog".into(), ..service("web", 1) }]),
+            deploy(&[service("web", 1), service("web", 2)]),
+            "service `web` is there twice",
+        ),
+        (
+            deploy(&[service("web", 1).image("")]),
+            "service `web` has no image",
+        ),
+        (
+            deploy(&[ServiceSpec {
+                project: "blog".into(),
+                ..service("web", 1)
+            }]),
             "service `web` belongs to project `blog`, but the deployment is of project `shop`",
         ),
         (
             deploy(&[service("a", 1).after("b"), service("b", 1).after("a")]),
             "services wait for each other: a -> b -> a",
         ),
-        (deploy(&[service("a", 1).after("bb")]), "service `a` depends on `bb`, which does not exist"),
+        (
+            deploy(&[service("a", 1).after("bb")]),
+            "service `a` depends on `bb`, which does not exist",
+        ),
     ] {
         let error = plan(&desired, &observed).unwrap_err();
         assert_eq!(error.to_string(), expected);
         let failure = uc_api::Failure::from(error);
         assert_eq!(failure.message, expected);
     }
-    let hint = |desired| uc_api::Failure::from(plan(&desired, &observed).unwrap_err()).hint.unwrap();
+    let hint = |desired| {
+        uc_api::Failure::from(plan(&desired, &observed).unwrap_err())
+            .hint
+            .unwrap()
+    };
     assert!(hint(scale("shop/wbe")).contains("did you mean `shop/web`?"));
     assert!(hint(remove(&[], "shp")).contains("did you mean `shop`?"));
     assert_eq!(hint(scale("web")), "name the project too: `blog/web`");
-    assert_eq!(Desired::try_from(v1::PlanRequest::default()), Err(PlanError::NothingAsked));
+    assert_eq!(
+        Desired::try_from(v1::PlanRequest::default()),
+        Err(PlanError::NothingAsked)
+    );
 }
 
 #[test]
@@ -170,12 +318,22 @@ fn scaling() {
         .with_volume("data", &["m2"])
         .with_service(&service("db", 1));
     let scaled = |replicas| {
-        plan(&Desired::Scale(ScaleService { service: "web".into(), replicas }), &observed).unwrap()
+        plan(
+            &Desired::Scale(ScaleService {
+                service: "web".into(),
+                replicas,
+            }),
+            &observed,
+        )
+        .unwrap()
     };
     let up = scaled(3);
     assert_eq!(lines(&up), ["create web on m2", "create web on m2"]);
     let service = &up.services[0];
-    assert_eq!((service.change(), service.kept, service.desired), (ServiceChange::Update, 1, 3));
+    assert_eq!(
+        (service.change(), service.kept, service.desired),
+        (ServiceChange::Update, 1, 3)
+    );
     let field = FieldChangeText::of(service);
     assert_eq!(field, ["deploy.replicas: 1 -> 3"]);
     assert!(is_empty(&scaled(1)));
@@ -204,8 +362,12 @@ fn removing() {
         .with_service(&web)
         .with_replicas(&db, &["m1"])
         .with_replicas(&web, &["m2", "m3"]);
-    let remove =
-        |name: &str| Desired::Remove(RemoveServices { services: vec![name.into()], project: String::new() });
+    let remove = |name: &str| {
+        Desired::Remove(RemoveServices {
+            services: vec![name.into()],
+            project: String::new(),
+        })
+    };
     assert_eq!(
         run(&remove("web"), &observed),
         "remove web web-02 on m2\n\
@@ -218,15 +380,23 @@ fn removing() {
     // Of a service that was removed while m3 was down, only the container is left.
     observed.services.clear();
     observed.machine("m3").up = true;
-    assert_eq!(run(&remove("web"), &observed), "remove web web-02 on m2\nremove web web-03 on m3");
+    assert_eq!(
+        run(&remove("web"), &observed),
+        "remove web web-02 on m2\nremove web web-03 on m3"
+    );
 }
 
 #[test]
 fn what_is_not_in_the_file_is_left_alone() {
     let old = service("old", 1);
-    let blog = ServiceSpec { project: "blog".into(), ..service("x", 1) };
-    let observed =
-        cluster(&["m1"]).with_service(&old).with_service(&blog).with_replicas(&service("ghost", 1), &["m1"]);
+    let blog = ServiceSpec {
+        project: "blog".into(),
+        ..service("x", 1)
+    };
+    let observed = cluster(&["m1"])
+        .with_service(&old)
+        .with_service(&blog)
+        .with_replicas(&service("ghost", 1), &["m1"]);
     assert_eq!(
         run(&deploy(&[]), &observed),
         "warning: shop/ghost is not in the compose file and is left as it is; remove it with `uc rm shop/ghost`\n\
@@ -237,9 +407,14 @@ fn what_is_not_in_the_file_is_left_alone() {
 #[test]
 fn differences_in_words_of_the_file() {
     let old = ServiceSpec {
-        environment: [("A", "1"), ("GONE", ""), ("DB_PASSWORD", "hunter2"), ("URL", "pg://u:hunter2@db/x")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+        environment: [
+            ("A", "1"),
+            ("GONE", ""),
+            ("DB_PASSWORD", "hunter2"),
+            ("URL", "pg://u:hunter2@db/x"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into(),
         stop_grace_period_ms: Some(1_500),
         ..service("web", 1).port(80)
     };
@@ -252,7 +427,9 @@ fn differences_in_words_of_the_file() {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into(),
-        command: Some(v1::StringList { values: vec!["sh".into(), "-c".into(), "a b".into()] }),
+        command: Some(v1::StringList {
+            values: vec!["sh".into(), "-c".into(), "a b".into()],
+        }),
         restart: v1::RestartPolicy::No.into(),
         healthcheck: Some(v1::Healthcheck {
             test: vec!["CMD".into(), "true".into()],
@@ -262,14 +439,22 @@ fn differences_in_words_of_the_file() {
         }),
         read_only: true,
         stop_grace_period_ms: Some(20_000),
-        ..service("web", 2).port(81).mount("data").after("db").image("web:2")
+        ..service("web", 2)
+            .port(81)
+            .mount("data")
+            .after("db")
+            .image("web:2")
     };
     let observed = cluster(&["m1", "m2"])
         .with_volume("data", &["m1", "m2"])
         .with_service(&old)
         .with_replicas(&old, &["m1"]);
     let plan = plan(&deploy(&[new, service("db", 1)]), &observed).unwrap();
-    let web = plan.services.iter().find(|service| service.service == "web").unwrap();
+    let web = plan
+        .services
+        .iter()
+        .find(|service| service.service == "web")
+        .unwrap();
     assert_eq!(
         FieldChangeText::of(web),
         [
@@ -290,7 +475,11 @@ fn differences_in_words_of_the_file() {
             "read_only:  -> true",
         ]
     );
-    let replace = web.steps.iter().find(|step| step.action() == ReplicaAction::Replace).unwrap();
+    let replace = web
+        .steps
+        .iter()
+        .find(|step| step.action() == ReplicaAction::Replace)
+        .unwrap();
     assert_eq!(replace.reason, "image and 8 more changed");
     assert!(!format!("{plan:?}").contains("hunter"));
 }

@@ -11,16 +11,29 @@ fn check(what: &str, observed: &Observed, services: &[ServiceSpec], expected: &s
 fn replicated() {
     let web = |replicas| service("web", replicas);
     let old = service("web", 1).image("web:0");
-    let other = ServiceSpec { project: "blog".into(), ..service("x", 1) };
+    let other = ServiceSpec {
+        project: "blog".into(),
+        ..service("x", 1)
+    };
     let three = || cluster(&["m3", "m1", "m2"]);
-    check("spread by name", &three(), &[web(2)], "create web on m1\ncreate web on m2");
+    check(
+        "spread by name",
+        &three(),
+        &[web(2)],
+        "create web on m1\ncreate web on m2",
+    );
     check(
         "more replicas than machines",
         &three(),
         &[web(4)],
         "create web on m1\ncreate web on m1\ncreate web on m2\ncreate web on m3",
     );
-    check("the emptiest first", &three().with_replicas(&other, &["m1", "m2"]), &[web(1)], "create web on m3");
+    check(
+        "the emptiest first",
+        &three().with_replicas(&other, &["m1", "m2"]),
+        &[web(1)],
+        "create web on m3",
+    );
     check(
         "its own count more than the total",
         &three()
@@ -30,7 +43,12 @@ fn replicated() {
         &[web(3)],
         "create web on m2\ncreate web on m3",
     );
-    check("up to date", &three().with_replicas(&web(1), &["m2"]), &[web(1)], "");
+    check(
+        "up to date",
+        &three().with_replicas(&web(1), &["m2"]),
+        &[web(1)],
+        "",
+    );
     check(
         "replaced where it is",
         &three().with_replicas(&old, &["m2"]),
@@ -45,14 +63,23 @@ fn replicated() {
     );
     check(
         "scaled down: out of date ones before good ones",
-        &three().with_replicas(&old, &["m1"]).with_replicas(&web(1), &["m2"]),
+        &three()
+            .with_replicas(&old, &["m1"])
+            .with_replicas(&web(1), &["m2"]),
         &[web(1)],
         "remove web web-01 on m1",
     );
-    check("to nothing", &three().with_replicas(&web(1), &["m1"]), &[web(0)], "remove web web-01 on m1");
+    check(
+        "to nothing",
+        &three().with_replicas(&web(1), &["m1"]),
+        &[web(0)],
+        "remove web web-01 on m1",
+    );
     check(
         "all at once: added, replaced, none removed",
-        &three().with_replicas(&old, &["m1"]).with_replicas(&web(1), &["m2"]),
+        &three()
+            .with_replicas(&old, &["m1"])
+            .with_replicas(&web(1), &["m2"]),
         &[web(3)],
         "create web on m3\nreplace web web-01 on m1",
     );
@@ -62,9 +89,24 @@ fn replicated() {
 fn allow_lists() {
     let three = || cluster(&["m1", "m2", "m3"]);
     let web = |replicas| service("web", replicas);
-    check("by name", &three(), &[web(2).on(&["m2", "m3"])], "create web on m2\ncreate web on m3");
-    check("by id", &three(), &[web(1).on(&[&machine_id("m3").to_string()])], "create web on m3");
-    check("named twice", &three(), &[web(2).on(&["m2", "m2"])], "create web on m2\ncreate web on m2");
+    check(
+        "by name",
+        &three(),
+        &[web(2).on(&["m2", "m3"])],
+        "create web on m2\ncreate web on m3",
+    );
+    check(
+        "by id",
+        &three(),
+        &[web(1).on(&[&machine_id("m3").to_string()])],
+        "create web on m3",
+    );
+    check(
+        "named twice",
+        &three(),
+        &[web(2).on(&["m2", "m2"])],
+        "create web on m2\ncreate web on m2",
+    );
     check(
         "unknown",
         &three(),
@@ -93,8 +135,11 @@ fn allow_lists() {
 
 #[test]
 fn the_near_machine_is_proposed() {
-    let error =
-        plan(&deploy(&[service("web", 1).on(&["wrker-1"])]), &cluster(&["db", "worker-1"])).unwrap_err();
+    let error = plan(
+        &deploy(&[service("web", 1).on(&["wrker-1"])]),
+        &cluster(&["db", "worker-1"]),
+    )
+    .unwrap_err();
     let failure = uc_api::Failure::from(error);
     assert_eq!(failure.code, uc_api::Code::NotFound);
     assert!(failure.hint.unwrap().contains("did you mean `worker-1`?"));
@@ -106,13 +151,17 @@ fn machines_that_are_down() {
     let lost = "warning: shop/web: 1 replica on m3, which cannot be reached now, is not counted; deploy again when it is back";
     check(
         "its replica is made up for",
-        &cluster(&["m1", "m2", "m3"]).with_replicas(&web(3), &["m1", "m2", "m3"]).down("m3"),
+        &cluster(&["m1", "m2", "m3"])
+            .with_replicas(&web(3), &["m1", "m2", "m3"])
+            .down("m3"),
         &[web(3)],
         &format!("create web on m1\n{lost}"),
     );
     check(
         "one port each: two of three",
-        &cluster(&["m1", "m2", "m3"]).with_replicas(&web(3).port(80), &["m1", "m2", "m3"]).down("m3"),
+        &cluster(&["m1", "m2", "m3"])
+            .with_replicas(&web(3).port(80), &["m1", "m2", "m3"])
+            .down("m3"),
         &[web(3).port(80)],
         "warning: shop/web: 2 of 3 replicas placed: m3 cannot be reached now",
     );
@@ -128,22 +177,40 @@ fn machines_that_are_down() {
         &[web(1)],
         "warning: shop/web: 0 of 1 replicas placed: m1 cannot be reached now",
     );
-    check("no machines at all", &cluster(&[]), &[web(1)], "error: the cluster has no machines");
+    check(
+        "no machines at all",
+        &cluster(&[]),
+        &[web(1)],
+        "error: the cluster has no machines",
+    );
 }
 
 #[test]
 fn fixed_ports() {
     let web = |replicas| service("web", replicas).port(80);
-    let other = ServiceSpec { project: "blog".into(), ..service("front", 1).port(80) };
+    let other = ServiceSpec {
+        project: "blog".into(),
+        ..service("front", 1).port(80)
+    };
     let two = || cluster(&["m1", "m2"]);
-    check("one each", &two(), &[web(2)], "create web on m1\ncreate web on m2");
+    check(
+        "one each",
+        &two(),
+        &[web(2)],
+        "create web on m1\ncreate web on m2",
+    );
     check(
         "more than machines",
         &two(),
         &[web(3)],
         "error: 3 replicas of service `shop/web` publish port 80/tcp, but only m1 and m2 may run it, and a machine has each port once",
     );
-    check("taken on one: the other", &two().with_replicas(&other, &["m1"]), &[web(1)], "create web on m2");
+    check(
+        "taken on one: the other",
+        &two().with_replicas(&other, &["m1"]),
+        &[web(1)],
+        "create web on m2",
+    );
     check(
         "taken on one, two wanted",
         &two().with_replicas(&other, &["m1"]),
@@ -180,7 +247,9 @@ fn fixed_ports() {
     );
     check(
         "a new port that is taken here: the replica moves",
-        &two().with_replicas(&service("web", 1), &["m1"]).with_replicas(&other, &["m1"]),
+        &two()
+            .with_replicas(&service("web", 1), &["m1"])
+            .with_replicas(&other, &["m1"]),
         &[web(1)],
         "replace web web-01 on m2",
     );
@@ -197,9 +266,22 @@ fn global_services() {
     let three = || cluster(&["m1", "m2", "m3"]);
     let agent = || global("agent");
     let old = global("agent").image("agent:0");
-    let other = ServiceSpec { project: "blog".into(), ..service("front", 1).port(80) };
-    check("one on each", &three(), &[agent()], "create agent on m1\ncreate agent on m2\ncreate agent on m3");
-    check("nothing to do", &three().with_replicas(&agent(), &["m1", "m2", "m3"]), &[agent()], "");
+    let other = ServiceSpec {
+        project: "blog".into(),
+        ..service("front", 1).port(80)
+    };
+    check(
+        "one on each",
+        &three(),
+        &[agent()],
+        "create agent on m1\ncreate agent on m2\ncreate agent on m3",
+    );
+    check(
+        "nothing to do",
+        &three().with_replicas(&agent(), &["m1", "m2", "m3"]),
+        &[agent()],
+        "",
+    );
     check(
         "a machine was added",
         &three().with_replicas(&agent(), &["m1", "m2"]),
@@ -232,7 +314,13 @@ fn global_services() {
     );
     check(
         "from replicated: what is there stays",
-        &three().with_replicas(&ServiceSpec { replicas: 1, ..service("agent", 1) }, &["m2"]),
+        &three().with_replicas(
+            &ServiceSpec {
+                replicas: 1,
+                ..service("agent", 1)
+            },
+            &["m2"],
+        ),
         &[agent()],
         "create agent on m1\ncreate agent on m3",
     );
@@ -252,25 +340,73 @@ fn global_services() {
 
 #[test]
 fn replicas_that_do_not_run() {
-    let job = ServiceSpec { restart: v1::RestartPolicy::No.into(), ..service("web", 1) };
+    let job = ServiceSpec {
+        restart: v1::RestartPolicy::No.into(),
+        ..service("web", 1)
+    };
     for (state, exit_code, spec, reason) in vec![
         (ReplicaState::Running, None, service("web", 1), None),
-        (ReplicaState::Exited, Some(1), service("web", 1), Some("exited with code 1")),
-        (ReplicaState::Exited, Some(0), service("web", 1), Some("exited with code 0")),
+        (
+            ReplicaState::Exited,
+            Some(1),
+            service("web", 1),
+            Some("exited with code 1"),
+        ),
+        (
+            ReplicaState::Exited,
+            Some(0),
+            service("web", 1),
+            Some("exited with code 0"),
+        ),
         (ReplicaState::Exited, Some(0), job.clone(), None),
-        (ReplicaState::Exited, Some(2), job, Some("exited with code 2")),
-        (ReplicaState::Created, None, service("web", 1), Some("never started")),
-        (ReplicaState::Restarting, None, service("web", 1), Some("keeps restarting")),
-        (ReplicaState::Paused, None, service("web", 1), Some("paused")),
+        (
+            ReplicaState::Exited,
+            Some(2),
+            job,
+            Some("exited with code 2"),
+        ),
+        (
+            ReplicaState::Created,
+            None,
+            service("web", 1),
+            Some("never started"),
+        ),
+        (
+            ReplicaState::Restarting,
+            None,
+            service("web", 1),
+            Some("keeps restarting"),
+        ),
+        (
+            ReplicaState::Paused,
+            None,
+            service("web", 1),
+            Some("paused"),
+        ),
         (ReplicaState::Dead, None, service("web", 1), Some("dead")),
-        (ReplicaState::Unspecified, None, service("web", 1), Some("not running")),
+        (
+            ReplicaState::Unspecified,
+            None,
+            service("web", 1),
+            Some("not running"),
+        ),
     ] {
-        let mut observed = cluster(&["m1", "m2"]).with_replicas(&spec, &["m2"]).with_service(&spec);
+        let mut observed = cluster(&["m1", "m2"])
+            .with_replicas(&spec, &["m2"])
+            .with_service(&spec);
         observed.machine("m2").replicas[0].set_state(state);
         observed.machine("m2").replicas[0].exit_code = exit_code;
         let plan = plan(&deploy(&[spec]), &observed).unwrap();
-        let reasons: Vec<&str> = plan.services[0].steps.iter().map(|step| step.reason.as_str()).collect();
-        assert_eq!(reasons, reason.into_iter().collect::<Vec<_>>(), "{state:?} {exit_code:?}");
+        let reasons: Vec<&str> = plan.services[0]
+            .steps
+            .iter()
+            .map(|step| step.reason.as_str())
+            .collect();
+        assert_eq!(
+            reasons,
+            reason.into_iter().collect::<Vec<_>>(),
+            "{state:?} {exit_code:?}"
+        );
         assert_eq!(is_empty(&plan), reason.is_none());
     }
 }
@@ -280,15 +416,27 @@ fn what_an_earlier_deployment_left_behind_goes() {
     let web = service("web", 1);
     let mut observed = cluster(&["m1", "m2"]).with_replicas(&web, &["m1", "m2"]);
     observed.machine("m1").replicas[0].draining = true;
-    check("draining, and a good one", &observed, std::slice::from_ref(&web), "remove web web-01 on m1");
+    check(
+        "draining, and a good one",
+        &observed,
+        std::slice::from_ref(&web),
+        "remove web web-01 on m1",
+    );
     observed.machine("m2").replicas.clear();
-    check("draining, and no other", &observed, &[web], "replace web web-01 on m1");
+    check(
+        "draining, and no other",
+        &observed,
+        &[web],
+        "replace web web-01 on m1",
+    );
 }
 
 #[test]
 fn recreated_because_somebody_says_so() {
     let web = service("web", 2);
-    let observed = cluster(&["m1", "m2"]).with_replicas(&web, &["m1", "m2"]).with_service(&web);
+    let observed = cluster(&["m1", "m2"])
+        .with_replicas(&web, &["m1", "m2"])
+        .with_service(&web);
     let desired = Desired::Deploy(DesiredServices {
         project: "shop".into(),
         services: vec![web],
@@ -296,7 +444,10 @@ fn recreated_because_somebody_says_so() {
         recreate: true,
     });
     let plan = plan(&desired, &observed).unwrap();
-    assert_eq!(lines(&plan), ["replace web web-01 on m1", "replace web web-02 on m2"]);
+    assert_eq!(
+        lines(&plan),
+        ["replace web web-01 on m1", "replace web web-02 on m2"]
+    );
     assert_eq!(plan.services[0].change(), ServiceChange::Update);
     assert_eq!(plan.services[0].steps[0].reason, "recreation was asked for");
 }
@@ -310,16 +461,25 @@ fn a_port_is_handed_over_one_after_the_other() {
     let layers = |services: &[ServiceSpec]| {
         plan(&deploy(services), &observed)
             .map(|plan| {
-                let layers =
-                    plan.services.iter().map(|service| format!("{}{}", service.service, service.layer));
+                let layers = plan
+                    .services
+                    .iter()
+                    .map(|service| format!("{}{}", service.service, service.layer));
                 layers.collect::<Vec<_>>().join(" ")
             })
             .map_err(|error| error.to_string())
     };
-    assert_eq!(layers(&[a.clone().port(82), b.clone().port(83)]), Ok("a0 b0".into()));
+    assert_eq!(
+        layers(&[a.clone().port(82), b.clone().port(83)]),
+        Ok("a0 b0".into())
+    );
     assert_eq!(layers(&[a.clone().port(80), b.clone()]), Ok("b0 a1".into()));
     assert_eq!(
-        layers(&[a.clone().port(80), b.clone().port(83), service("c", 1).after("a")]),
+        layers(&[
+            a.clone().port(80),
+            b.clone().port(83),
+            service("c", 1).after("a")
+        ]),
         Ok("b0 a1 c2".into())
     );
     assert_eq!(

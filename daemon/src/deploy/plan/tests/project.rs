@@ -9,7 +9,11 @@ use super::*;
 fn guestbook() -> Vec<ServiceSpec> {
     let web = service("web", 3).port(8080).after("api");
     vec![
-        ServiceSpec { built: true, image: "shop-web:3f9a".into(), ..web },
+        ServiceSpec {
+            built: true,
+            image: "shop-web:3f9a".into(),
+            ..web
+        },
         service("api", 2).after("db"),
         service("db", 1).mount("shop_data"),
     ]
@@ -26,7 +30,11 @@ fn rendered(plan: &v1::Plan) -> String {
             service.layer, service.project, service.service, service.desired, service.kept
         );
         for field in &service.fields {
-            let _ = writeln!(text, "      {}: {} -> {}", field.field, field.old, field.new);
+            let _ = writeln!(
+                text,
+                "      {}: {} -> {}",
+                field.field, field.old, field.new
+            );
         }
         for step in &service.steps {
             let action = format!("{:?}", step.action()).to_lowercase();
@@ -34,8 +42,11 @@ fn rendered(plan: &v1::Plan) -> String {
                 UpdateOrder::Unspecified => String::new(),
                 order => format!(" {order:?}"),
             };
-            let old =
-                if step.container_id.is_empty() { String::new() } else { format!(" {}", step.container_id) };
+            let old = if step.container_id.is_empty() {
+                String::new()
+            } else {
+                format!(" {}", step.container_id)
+            };
             let _ = writeln!(
                 text,
                 "    {}: {action}{old} on {}{order} ({})",
@@ -44,10 +55,20 @@ fn rendered(plan: &v1::Plan) -> String {
         }
     }
     for step in &plan.volumes {
-        let _ = writeln!(text, "{}: {}", step.id, step.volume.as_ref().map_or("", |volume| &volume.name));
+        let _ = writeln!(
+            text,
+            "{}: {}",
+            step.id,
+            step.volume.as_ref().map_or("", |volume| &volume.name)
+        );
     }
     for image in &plan.images {
-        let _ = writeln!(text, "image {} for {} machines", image.image, image.machine_ids.len());
+        let _ = writeln!(
+            text,
+            "image {} for {} machines",
+            image.image,
+            image.machine_ids.len()
+        );
     }
     for warning in &plan.warnings {
         let _ = writeln!(text, "warning: {warning}");
@@ -97,7 +118,10 @@ fn the_same_question_gets_the_same_plan_in_any_order() {
 
     let mut turned = observed.clone();
     turned.machines.reverse();
-    turned.machines.iter_mut().for_each(|machine| machine.replicas.reverse());
+    turned
+        .machines
+        .iter_mut()
+        .for_each(|machine| machine.replicas.reverse());
     let reversed: Vec<ServiceSpec> = specs.iter().rev().cloned().collect();
     let other = plan(&deploy(&reversed), &turned).unwrap();
     assert_eq!(one, other);
@@ -106,7 +130,10 @@ fn the_same_question_gets_the_same_plan_in_any_order() {
 
     let mut changed = specs.clone();
     changed[2].image = "db:2".into();
-    assert_ne!(plan(&deploy(&changed), &observed).unwrap().digest, one.digest);
+    assert_ne!(
+        plan(&deploy(&changed), &observed).unwrap().digest,
+        one.digest
+    );
 }
 
 #[test]
@@ -119,12 +146,18 @@ fn a_built_image_goes_only_where_something_happens() {
     let one = plan(&deploy(std::slice::from_ref(web)), &observed);
     // api is known to nobody here.
     assert!(matches!(one, Err(PlanError::UnknownDependency { .. })));
-    let alone = ServiceSpec { depends_on: vec![], ..web.clone() };
+    let alone = ServiceSpec {
+        depends_on: vec![],
+        ..web.clone()
+    };
     let plan_of = |spec: ServiceSpec| plan(&deploy(&[spec]), &observed).unwrap();
     let more = plan_of(alone.clone());
     assert_eq!(
         more.images,
-        [ImageTarget { image: web.image.clone(), machine_ids: vec![machine_id("m3").to_string()] }]
+        [ImageTarget {
+            image: web.image.clone(),
+            machine_ids: vec![machine_id("m3").to_string()]
+        }]
     );
     assert!(more.warnings.is_empty());
     let all = plan_of(alone.image("shop-web:new"));

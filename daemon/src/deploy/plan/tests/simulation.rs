@@ -9,8 +9,15 @@ pub(super) fn carry_out(plan: &v1::Plan, specs: &[ServiceSpec], observed: &mut O
     for step in &plan.volumes {
         let name = step.volume.as_ref().unwrap().name.clone();
         let machine = observed.machine(&step.machine_name);
-        assert!(machine.up && machine.volumes.iter().all(|volume| volume.name != name), "{step:?}");
-        machine.volumes.push(VolumeRecord { name, driver: "local".into(), project: "shop".into() });
+        assert!(
+            machine.up && machine.volumes.iter().all(|volume| volume.name != name),
+            "{step:?}"
+        );
+        machine.volumes.push(VolumeRecord {
+            name,
+            driver: "local".into(),
+            project: "shop".into(),
+        });
     }
     let mut born = observed
         .machines
@@ -20,28 +27,44 @@ pub(super) fn carry_out(plan: &v1::Plan, specs: &[ServiceSpec], observed: &mut O
         .max()
         .unwrap_or(0);
     for service in &plan.services {
-        let spec = specs.iter().find(|spec| spec.name == service.service).unwrap();
+        let spec = specs
+            .iter()
+            .find(|spec| spec.name == service.service)
+            .unwrap();
         for step in &service.steps {
             if !step.container_id.is_empty() {
-                let from =
-                    if step.old_machine_id.is_empty() { &step.machine_id } else { &step.old_machine_id };
-                let machine =
-                    observed.machines.iter_mut().find(|machine| machine.id.to_string() == *from).unwrap();
+                let from = if step.old_machine_id.is_empty() {
+                    &step.machine_id
+                } else {
+                    &step.old_machine_id
+                };
+                let machine = observed
+                    .machines
+                    .iter_mut()
+                    .find(|machine| machine.id.to_string() == *from)
+                    .unwrap();
                 assert!(machine.up, "a step for a machine that is down: {step:?}");
                 let before = machine.replicas.len();
-                machine.replicas.retain(|replica| replica.container_id != step.container_id);
+                machine
+                    .replicas
+                    .retain(|replica| replica.container_id != step.container_id);
                 assert_eq!(machine.replicas.len(), before - 1, "{step:?}");
             }
             if step.action() != ReplicaAction::Remove {
                 born += 1;
                 let machine = observed.machine(&step.machine_name);
                 assert!(machine.up, "a step for a machine that is down: {step:?}");
-                machine.replicas.push(replica(spec, &format!("{}-{born:02}", spec.name), born));
+                machine
+                    .replicas
+                    .push(replica(spec, &format!("{}-{born:02}", spec.name), born));
             }
         }
         let key = format!("{}/{}", spec.project, spec.name).parse().unwrap();
-        let record =
-            ServiceRecord { spec: Some(spec.clone()), revision: revision(spec), ..Default::default() };
+        let record = ServiceRecord {
+            spec: Some(spec.clone()),
+            revision: revision(spec),
+            ..Default::default()
+        };
         observed.services.insert(key, record);
     }
 }
@@ -155,7 +178,8 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, max_global_rejects: 1_500, ..ProptestConfig::default() })]
 
-    /// A plan that was carried out leaves nothing to do, places what it says, and never puts two holders of a port on one machine.
+    /// A plan that was carried out leaves nothing to do, places what it says, and never puts two
+    /// holders of a port on one machine.
     #[test]
     fn a_plan_carried_out_leaves_nothing_to_do(
         observed in any_cluster(),
@@ -212,7 +236,8 @@ proptest! {
         for machine in after.machines.iter().filter(|machine| machine.up && machine.memory > 0) {
             let alive = machine.replicas.iter().filter(|replica| place::is_alive(replica));
             let reserved: u64 = alive.map(|replica| replica.reserved_memory).sum();
-            // Where a replica that reserves something was placed, there is room for all; what was there before is left alone.
+            // Where a replica that reserves something was placed, there is room for all; what was
+            // there before is left alone.
             let placed = made.services.iter().any(|service| {
                 let reserves = specs.iter().any(|spec| spec.name == service.service && spec.resources.is_some());
                 reserves && service.steps.iter().any(|step| step.action() != ReplicaAction::Remove && step.machine_name == machine.name.as_str())
@@ -252,14 +277,34 @@ proptest! {
 fn a_thousand_machines() {
     let names: Vec<String> = (0..1_000).map(|number| format!("m{number}")).collect();
     let mut observed = cluster(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let specs = [service("web", 2_000), global("agent").port(80), service("api", 300).port(81)];
+    let specs = [
+        service("web", 2_000),
+        global("agent").port(80),
+        service("api", 300).port(81),
+    ];
     let made = plan(&deploy(&specs), &observed).unwrap();
-    assert_eq!(made.services.iter().map(|service| service.steps.len()).sum::<usize>(), 3_300);
+    assert_eq!(
+        made.services
+            .iter()
+            .map(|service| service.steps.len())
+            .sum::<usize>(),
+        3_300
+    );
     carry_out(&made, &specs, &mut observed);
     assert!(is_empty(&plan(&deploy(&specs), &observed).unwrap()));
-    let loads: BTreeSet<usize> = observed.machines.iter().map(|machine| machine.replicas.len()).collect();
+    let loads: BTreeSet<usize> = observed
+        .machines
+        .iter()
+        .map(|machine| machine.replicas.len())
+        .collect();
     assert_eq!(loads.into_iter().collect::<Vec<_>>(), [3, 4]);
     let fewer = [service("web", 10), specs[1].clone(), specs[2].clone()];
     let made = plan(&deploy(&fewer), &observed).unwrap();
-    assert_eq!(made.services.iter().map(|service| service.steps.len()).sum::<usize>(), 1_990);
+    assert_eq!(
+        made.services
+            .iter()
+            .map(|service| service.steps.len())
+            .sum::<usize>(),
+        1_990
+    );
 }

@@ -5,14 +5,28 @@ use uc_api::v1::VolumeSpec;
 use super::*;
 
 /// What, the cluster, the services, the volumes described, the plan.
-type Case = (&'static str, Observed, Vec<ServiceSpec>, Vec<VolumeSpec>, &'static str);
+type Case = (
+    &'static str,
+    Observed,
+    Vec<ServiceSpec>,
+    Vec<VolumeSpec>,
+    &'static str,
+);
 
 #[test]
 fn scheduling() {
     let three = || cluster(&["m1", "m2", "m3"]);
     let db = || service("db", 1).mount("data");
-    let external = |name: &str| VolumeSpec { name: name.into(), external: true, ..VolumeSpec::default() };
-    let nfs = VolumeSpec { name: "data".into(), driver: "nfs".into(), ..VolumeSpec::default() };
+    let external = |name: &str| VolumeSpec {
+        name: name.into(),
+        external: true,
+        ..VolumeSpec::default()
+    };
+    let nfs = VolumeSpec {
+        name: "data".into(),
+        driver: "nfs".into(),
+        ..VolumeSpec::default()
+    };
     let cases: Vec<Case> = vec![
         (
             "a missing volume is made where the replica goes",
@@ -44,7 +58,9 @@ fn scheduling() {
         ),
         (
             "several volumes: a machine that has all",
-            three().with_volume("data", &["m1", "m2"]).with_volume("logs", &["m2", "m3"]),
+            three()
+                .with_volume("data", &["m1", "m2"])
+                .with_volume("logs", &["m2", "m3"]),
             vec![db().mount("logs")],
             vec![],
             "create db on m2",
@@ -84,7 +100,10 @@ fn scheduling() {
         (
             "an existing volume of one draws the others with it",
             three().with_volume("x", &["m3"]),
-            vec![service("a", 1).mount("x").mount("y"), service("b", 1).mount("y")],
+            vec![
+                service("a", 1).mount("x").mount("y"),
+                service("b", 1).mount("y"),
+            ],
             vec![],
             "volume y on m3\ncreate a on m3\ncreate b on m3",
         ),
@@ -111,7 +130,9 @@ fn scheduling() {
         ),
         (
             "volumes on different machines",
-            three().with_volume("data", &["m1"]).with_volume("logs", &["m2"]),
+            three()
+                .with_volume("data", &["m1"])
+                .with_volume("logs", &["m2"]),
             vec![db().mount("logs")],
             vec![],
             "error: no machine may run service `shop/db` and has its volumes: volume `data` is on m1; volume `logs` is on m2",
@@ -119,7 +140,10 @@ fn scheduling() {
         (
             "allow lists that have nothing in common",
             three(),
-            vec![db().on(&["m1"]), service("backup", 1).mount("data").on(&["m2"])],
+            vec![
+                db().on(&["m1"]),
+                service("backup", 1).mount("data").on(&["m2"]),
+            ],
             vec![],
             "error: services shop/backup and shop/db share volume `data`, but no machine may run all of them",
         ),
@@ -132,7 +156,11 @@ fn scheduling() {
         ),
         (
             "the same, but nobody asked about that service",
-            three().with_volume("data", &["m2"]).with_replicas(&db(), &["m2"]).with_service(&db()).down("m2"),
+            three()
+                .with_volume("data", &["m2"])
+                .with_replicas(&db(), &["m2"])
+                .with_service(&db())
+                .down("m2"),
             vec![db(), service("web", 1)],
             vec![],
             "create web on m1\n\
@@ -202,7 +230,13 @@ fn scheduling() {
             vec![nfs],
             "error: volume `data` of service `shop/db` exists on m1 with driver `local`, not `nfs`",
         ),
-        ("nothing runs, nothing is made", three(), vec![service("db", 0).mount("data")], vec![], ""),
+        (
+            "nothing runs, nothing is made",
+            three(),
+            vec![service("db", 0).mount("data")],
+            vec![],
+            "",
+        ),
         (
             "a volume is added to a running service: it is made where a replica is",
             three().with_replicas(&service("db", 1), &["m3"]),
@@ -212,7 +246,9 @@ fn scheduling() {
         ),
         (
             "the volume is elsewhere: the replica moves there",
-            three().with_replicas(&service("db", 1), &["m3"]).with_volume("data", &["m2"]),
+            three()
+                .with_replicas(&service("db", 1), &["m3"])
+                .with_volume("data", &["m2"]),
             vec![db()],
             vec![],
             "replace db db-01 on m2",
@@ -220,7 +256,10 @@ fn scheduling() {
         (
             "a machine whose port is taken is avoided",
             three().with_replicas(
-                &ServiceSpec { project: "other".into(), ..service("pg", 1).port(5432) },
+                &ServiceSpec {
+                    project: "other".into(),
+                    ..service("pg", 1).port(5432)
+                },
                 &["m1"],
             ),
             vec![db().port(5432)],
@@ -229,8 +268,12 @@ fn scheduling() {
         ),
     ];
     for (what, observed, services, volumes, expected) in cases {
-        let desired =
-            Desired::Deploy(DesiredServices { project: "shop".into(), services, volumes, recreate: false });
+        let desired = Desired::Deploy(DesiredServices {
+            project: "shop".into(),
+            services,
+            volumes,
+            recreate: false,
+        });
         assert_eq!(run(&desired, &observed), expected, "{what}");
     }
 }

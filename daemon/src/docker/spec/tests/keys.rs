@@ -8,10 +8,19 @@ use super::*;
 fn host_of(change: impl Fn(&mut v1::ServiceSpec)) -> Value {
     let mut changed = spec();
     change(&mut changed);
-    let (plain, host) =
-        (serde_json::to_value(host(&spec())).unwrap(), serde_json::to_value(host(&changed)).unwrap());
-    let Value::Object(fields) = host else { panic!("{host}") };
-    Value::Object(fields.into_iter().filter(|(key, value)| plain.get(key) != Some(value)).collect())
+    let (plain, host) = (
+        serde_json::to_value(host(&spec())).unwrap(),
+        serde_json::to_value(host(&changed)).unwrap(),
+    );
+    let Value::Object(fields) = host else {
+        panic!("{host}")
+    };
+    Value::Object(
+        fields
+            .into_iter()
+            .filter(|(key, value)| plain.get(key) != Some(value))
+            .collect(),
+    )
 }
 
 fn told(change: impl Fn(&mut v1::ServiceSpec), expected: Value) {
@@ -30,7 +39,14 @@ fn refused(change: impl Fn(&mut v1::ServiceSpec)) -> String {
 
 fn on(api: ApiVersion, spec: &v1::ServiceSpec) -> Result<ContainerCreateBody, SpecError> {
     check(spec).unwrap();
-    container(spec, "shop-web-abcd", &Placement { api, ..placement(&[]) })
+    container(
+        spec,
+        "shop-web-abcd",
+        &Placement {
+            api,
+            ..placement(&[])
+        },
+    )
 }
 
 /// Docker 20.10, the oldest.
@@ -41,12 +57,16 @@ fn texts(texts: &[&str]) -> Vec<String> {
 }
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    pairs
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 #[test]
 fn every_field_reaches_the_engine() {
-    // What is not in a container; the last two are told to the engine beside it, or are only there to make a revision.
+    // What is not in a container; the last two are told to the engine beside it, or are only there
+    // to make a revision.
     const ELSEWHERE: [&str; 16] = [
         "name",
         "project",
@@ -67,12 +87,18 @@ fn every_field_reaches_the_engine() {
     ];
     // For people, and for whoever keeps the content.
     const OF_CONTENTS: [&str; 2] = ["files[].name", "files[].secret"];
-    // Keys that exclude each other, one after the other: the network's first, then those of the machine's network, then kinds of mounts.
+    // Keys that exclude each other, one after the other: the network's first, then those of the
+    // machine's network, then kinds of mounts.
     let mut variants: Vec<v1::ServiceSpec> = Vec::new();
     let mut whole = uc_api::every_field::spec();
     (whole.network_mode, whole.uts) = (String::new(), String::new());
     whole.device_requests[0].device_ids.clear();
-    for kind in [v1::MountKind::Bind, v1::MountKind::Volume, v1::MountKind::Tmpfs, v1::MountKind::Image] {
+    for kind in [
+        v1::MountKind::Bind,
+        v1::MountKind::Volume,
+        v1::MountKind::Tmpfs,
+        v1::MountKind::Image,
+    ] {
         let mut variant = whole.clone();
         variant.mounts[0].kind = kind.into();
         variants.push(variant);
@@ -92,12 +118,25 @@ fn every_field_reaches_the_engine() {
     let files = |spec: &v1::ServiceSpec| -> BTreeMap<String, PathBuf> {
         spec.files
             .iter()
-            .map(|file| (file.hash.clone(), PathBuf::from(format!("/files/{}", file.hash))))
+            .map(|file| {
+                (
+                    file.hash.clone(),
+                    PathBuf::from(format!("/files/{}", file.hash)),
+                )
+            })
             .collect()
     };
     let body = |spec: &v1::ServiceSpec| {
-        let secrets = spec.secret_environment.keys().map(|name| (name.clone(), "x".to_owned())).collect();
-        let placement = Placement { files: &files(spec), secrets: &secrets, ..placement(&[]) };
+        let secrets = spec
+            .secret_environment
+            .keys()
+            .map(|name| (name.clone(), "x".to_owned()))
+            .collect();
+        let placement = Placement {
+            files: &files(spec),
+            secrets: &secrets,
+            ..placement(&[])
+        };
         let body = container(spec, "shop-web-abcd", &placement).unwrap();
         sorted(serde_json::to_value(body).unwrap())
     };
@@ -108,8 +147,9 @@ fn every_field_reaches_the_engine() {
             continue;
         }
         let changed = serde_json::to_value(changed).unwrap();
-        let reaches =
-            |(variant, unchanged): (&_, &Value)| body(&with_value_of(variant, &path, &changed)) != *unchanged;
+        let reaches = |(variant, unchanged): (&_, &Value)| {
+            body(&with_value_of(variant, &path, &changed)) != *unchanged
+        };
         assert!(variants.iter().zip(&bodies).any(reaches), "{path}");
     }
 }
@@ -119,7 +159,11 @@ fn with_value_of(spec: &v1::ServiceSpec, path: &str, from: &Value) -> v1::Servic
     let pointer = format!("/{}", path.replace("[]", "/0").replace('.', "/"));
     // A map's key may hold a dot; then the whole map is taken.
     let field = format!("/{}", path.split('.').next().unwrap());
-    let pointer = if from.pointer(&pointer).is_some() { pointer } else { field };
+    let pointer = if from.pointer(&pointer).is_some() {
+        pointer
+    } else {
+        field
+    };
     let mut to = serde_json::to_value(spec).unwrap();
     // A list that the variant has emptied has no such place.
     if let Some(place) = to.pointer_mut(&pointer) {
@@ -149,7 +193,10 @@ fn resources() {
     );
     told(
         |spec| {
-            let device = v1::DeviceValue { path: "/dev/a".into(), value: 7 };
+            let device = v1::DeviceValue {
+                path: "/dev/a".into(),
+                value: 7,
+            };
             spec.resources = Some(v1::Resources {
                 block_io: Some(v1::BlockIo {
                     weight: Some(10),
@@ -194,12 +241,21 @@ fn devices() {
             "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["vendor.com/gpu=all"]}]}),
     );
     let old = on(OLD, &with(by_name)).unwrap_err();
-    assert_eq!(old.to_string(), "service `web`: devices needs Docker 25 on the machine");
+    assert_eq!(
+        old.to_string(),
+        "service `web`: devices needs Docker 25 on the machine"
+    );
     let request = |request: v1::DeviceRequest| {
         host_of(|spec| spec.device_requests = vec![request.clone()])["DeviceRequests"][0].clone()
     };
-    let gpu = v1::DeviceRequest { capabilities: texts(&["gpu", "utility"]), ..Default::default() };
-    assert_eq!(request(gpu.clone()), json!({"Count": -1, "Capabilities": [["gpu", "utility"]]}));
+    let gpu = v1::DeviceRequest {
+        capabilities: texts(&["gpu", "utility"]),
+        ..Default::default()
+    };
+    assert_eq!(
+        request(gpu.clone()),
+        json!({"Count": -1, "Capabilities": [["gpu", "utility"]]})
+    );
     assert_eq!(
         request(v1::DeviceRequest {
             count: 2,
@@ -210,7 +266,10 @@ fn devices() {
         json!({"Count": 2, "Driver": "nvidia", "Capabilities": [["gpu", "utility"]], "Options": {"a": "b"}})
     );
     assert_eq!(
-        request(v1::DeviceRequest { device_ids: texts(&["0", "3"]), ..gpu }),
+        request(v1::DeviceRequest {
+            device_ids: texts(&["0", "3"]),
+            ..gpu
+        }),
         json!({"DeviceIDs": ["0", "3"], "Capabilities": [["gpu", "utility"]]})
     );
 }
@@ -228,42 +287,95 @@ fn names_and_servers() {
             "DnsOptions": ["rotate", "ndots:3"],
             "ExtraHosts": ["one:10.0.0.1", "six:fd00::1", "machine:10.210.3.1"]}),
     );
-    assert!(refused(|spec| spec.extra_hosts = texts(&["one:10.0.0.1"])).contains("not host=address"));
+    assert!(
+        refused(|spec| spec.extra_hosts = texts(&["one:10.0.0.1"])).contains("not host=address")
+    );
     assert!(refused(|spec| spec.extra_hosts = texts(&["one=two"])).contains("`one=two`"));
     assert!(
-        refused(|spec| spec.dns = texts(&["ns.example"])).contains("dns: `ns.example` is not an IP address")
+        refused(|spec| spec.dns = texts(&["ns.example"]))
+            .contains("dns: `ns.example` is not an IP address")
     );
     let named = body(&with(|spec| spec.domainname = "example.org".into()));
     assert_eq!(named.domainname.as_deref(), Some("example.org"));
     let mac = with(|spec| spec.mac_address = "02:42:ac:11:65:43".into());
-    let endpoints = body(&mac).networking_config.unwrap().endpoints_config.unwrap();
-    assert_eq!(endpoints["uc"].mac_address.as_deref(), Some("02:42:ac:11:65:43"));
-    assert!(on(OLD, &mac).unwrap_err().to_string().contains("mac_address needs Docker 25"));
+    let endpoints = body(&mac)
+        .networking_config
+        .unwrap()
+        .endpoints_config
+        .unwrap();
+    assert_eq!(
+        endpoints["uc"].mac_address.as_deref(),
+        Some("02:42:ac:11:65:43")
+    );
+    assert!(
+        on(OLD, &mac)
+            .unwrap_err()
+            .to_string()
+            .contains("mac_address needs Docker 25")
+    );
 }
 
 #[test]
 fn networks_of_others() {
-    let ports = vec![v1::PortSpec { container_port: 80, published_port: 80, ..Default::default() }];
+    let ports = vec![v1::PortSpec {
+        container_port: 80,
+        published_port: 80,
+        ..Default::default()
+    }];
     let shared = map(&[("vpn", "abc123")]);
     let of = |mode: &str| {
-        let spec = v1::ServiceSpec { network_mode: mode.into(), ports: ports.clone(), ..spec() };
+        let spec = v1::ServiceSpec {
+            network_mode: mode.into(),
+            ports: ports.clone(),
+            ..spec()
+        };
         check(&spec).unwrap();
-        let body =
-            container(&spec, "shop-web-abcd", &Placement { shared: &shared, ..placement(&[]) }).unwrap();
-        assert!(body.networking_config.is_none() && body.exposed_ports.is_none(), "{mode}");
+        let body = container(
+            &spec,
+            "shop-web-abcd",
+            &Placement {
+                shared: &shared,
+                ..placement(&[])
+            },
+        )
+        .unwrap();
+        assert!(
+            body.networking_config.is_none() && body.exposed_ports.is_none(),
+            "{mode}"
+        );
         let address = body.labels.unwrap().get(label::ADDRESS).cloned();
         let host = body.host_config.unwrap();
         assert!(host.port_bindings.is_none(), "{mode}");
-        (host.network_mode.unwrap(), body.hostname, host.dns.is_some(), address)
+        (
+            host.network_mode.unwrap(),
+            body.hostname,
+            host.dns.is_some(),
+            address,
+        )
     };
-    assert_eq!(of("host"), ("host".into(), None, true, Some("10.210.3.1".into())));
-    assert_eq!(of("none"), ("none".into(), Some("shop-web-abcd".into()), false, None));
-    assert_eq!(of("service:vpn"), ("container:abc123".into(), None, false, None));
-    assert_eq!(of("container:other"), ("container:other".into(), None, false, None));
+    assert_eq!(
+        of("host"),
+        ("host".into(), None, true, Some("10.210.3.1".into()))
+    );
+    assert_eq!(
+        of("none"),
+        ("none".into(), Some("shop-web-abcd".into()), false, None)
+    );
+    assert_eq!(
+        of("service:vpn"),
+        ("container:abc123".into(), None, false, None)
+    );
+    assert_eq!(
+        of("container:other"),
+        ("container:other".into(), None, false, None)
+    );
 
     let alone = with(|spec| spec.network_mode = "service:db".into());
     let error = on(OLD, &alone).unwrap_err();
-    assert_eq!(error.to_string(), "service `web`: network_mode: no replica of `db` runs on this machine");
+    assert_eq!(
+        error.to_string(),
+        "service `web`: network_mode: no replica of `db` runs on this machine"
+    );
     assert!(refused(|spec| spec.network_mode = "service:web".into()).contains("itself"));
     assert!(refused(|spec| spec.network_mode = "bridge2".into()).contains("`bridge2`"));
     assert!(refused(|spec| spec.network_mode = "container:a/b".into()).contains("`container:a/b`"));
@@ -277,7 +389,10 @@ fn networks_of_others() {
             spec.network_mode = "container:vpn".into();
             change(spec);
         });
-        assert!(message.contains("not together with network_mode `container:vpn`"), "{message}");
+        assert!(
+            message.contains("not together with network_mode `container:vpn`"),
+            "{message}"
+        );
     }
 }
 
@@ -294,7 +409,15 @@ fn namespaces() {
     });
     assert_eq!(shared_services(&spec), ["db"]);
     check(&spec).unwrap();
-    let body = container(&spec, "shop-web-abcd", &Placement { shared: &shared, ..placement(&[]) }).unwrap();
+    let body = container(
+        &spec,
+        "shop-web-abcd",
+        &Placement {
+            shared: &shared,
+            ..placement(&[])
+        },
+    )
+    .unwrap();
     assert_eq!(body.hostname, None, "the machine's");
     let host = serde_json::to_value(body.host_config.unwrap()).unwrap();
     for (key, value) in [
@@ -307,13 +430,19 @@ fn namespaces() {
     ] {
         assert_eq!(host[key], value, "{key}");
     }
-    told(|spec| spec.ipc = "shareable".into(), json!({"IpcMode": "shareable"}));
+    told(
+        |spec| spec.ipc = "shareable".into(),
+        json!({"IpcMode": "shareable"}),
+    );
     told(
         |spec| (spec.pid, spec.cgroup) = ("host".into(), "host".into()),
         json!({"PidMode": "host", "CgroupnsMode": "host"}),
     );
     for (key, change) in [
-        ("ipc", (|spec| spec.ipc = "x".into()) as fn(&mut v1::ServiceSpec)),
+        (
+            "ipc",
+            (|spec| spec.ipc = "x".into()) as fn(&mut v1::ServiceSpec),
+        ),
         ("pid", |spec| spec.pid = "none".into()),
         ("uts", |spec| spec.uts = "service:db".into()),
         ("userns_mode", |spec| spec.userns = "keep-id".into()),
@@ -321,7 +450,9 @@ fn namespaces() {
     ] {
         assert!(refused(change).contains(&format!(": {key}: `")), "{key}");
     }
-    assert!(refused(|spec| (spec.uts, spec.hostname) = ("host".into(), "a".into())).contains("uts"));
+    assert!(
+        refused(|spec| (spec.uts, spec.hostname) = ("host".into(), "a".into())).contains("uts")
+    );
 }
 
 #[test]
@@ -341,8 +472,16 @@ fn rights_and_runtime() {
             "StorageOpt": {"size": "1G"}, "Runtime": "runsc"}),
     );
     let annotated = with(|spec| spec.annotations = map(&[("a", "b")]));
-    told(|spec| spec.annotations = map(&[("a", "b")]), json!({"Annotations": {"a": "b"}}));
-    assert!(on(OLD, &annotated).unwrap_err().to_string().contains("annotations needs Docker 24"));
+    told(
+        |spec| spec.annotations = map(&[("a", "b")]),
+        json!({"Annotations": {"a": "b"}}),
+    );
+    assert!(
+        on(OLD, &annotated)
+            .unwrap_err()
+            .to_string()
+            .contains("annotations needs Docker 24")
+    );
     let restarted = |restart: v1::RestartPolicy| {
         host_of(|spec| {
             spec.restart = restart.into();
@@ -353,7 +492,10 @@ fn rights_and_runtime() {
         restarted(v1::RestartPolicy::OnFailure),
         json!({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 4}})
     );
-    assert_eq!(restarted(v1::RestartPolicy::Always), json!({"RestartPolicy": {"Name": "always"}}));
+    assert_eq!(
+        restarted(v1::RestartPolicy::Always),
+        json!({"RestartPolicy": {"Name": "always"}})
+    );
 }
 
 #[test]
@@ -361,13 +503,25 @@ fn logging() {
     let of = |driver: &str, options: &[(&str, &str)]| {
         let options = map(options);
         host_of(|spec| {
-            spec.logging = Some(v1::Logging { driver: driver.into(), options: options.clone() });
+            spec.logging = Some(v1::Logging {
+                driver: driver.into(),
+                options: options.clone(),
+            });
         })["LogConfig"]
             .clone()
     };
-    assert_eq!(of("", &[("max-size", "1m")]), json!({"Type": "local", "Config": {"max-size": "1m"}}));
-    assert_eq!(of("", &[("tag", "x")]), json!({"Type": "json-file", "Config": {"tag": "x"}}));
-    assert_eq!(of("syslog", &[("tag", "x")]), json!({"Type": "syslog", "Config": {"tag": "x"}}));
+    assert_eq!(
+        of("", &[("max-size", "1m")]),
+        json!({"Type": "local", "Config": {"max-size": "1m"}})
+    );
+    assert_eq!(
+        of("", &[("tag", "x")]),
+        json!({"Type": "json-file", "Config": {"tag": "x"}})
+    );
+    assert_eq!(
+        of("syslog", &[("tag", "x")]),
+        json!({"Type": "syslog", "Config": {"tag": "x"}})
+    );
     assert_eq!(of("none", &[]), json!({"Type": "none"}));
 }
 
@@ -400,7 +554,8 @@ fn binds() {
         }),
         "/srv:/data:ro,Z,rslave"
     );
-    let long = |change: fn(&mut v1::MountSpec)| mounted(&bind(change))["Mounts"][0]["BindOptions"].clone();
+    let long =
+        |change: fn(&mut v1::MountSpec)| mounted(&bind(change))["Mounts"][0]["BindOptions"].clone();
     assert_eq!(
         long(|mount| {
             mount.create_host_path = Some(false);
@@ -426,8 +581,18 @@ fn binds() {
         mounted(&read_only("readonly"))["Mounts"][0]["BindOptions"],
         json!({"ReadOnlyForceRecursive": true, "CreateMountpoint": true, "Propagation": "rprivate"})
     );
-    let old = on(OLD, &v1::ServiceSpec { mounts: vec![read_only("readonly")], ..spec() }).unwrap_err();
-    assert!(old.to_string().contains("bind.recursive needs Docker 25"), "{old}");
+    let old = on(
+        OLD,
+        &v1::ServiceSpec {
+            mounts: vec![read_only("readonly")],
+            ..spec()
+        },
+    )
+    .unwrap_err();
+    assert!(
+        old.to_string().contains("bind.recursive needs Docker 25"),
+        "{old}"
+    );
 }
 
 #[test]
@@ -447,16 +612,43 @@ fn volumes_and_images() {
         json!({"Mounts": [{"Type": "volume", "Source": "shop_data", "Target": "/data",
             "VolumeOptions": {"NoCopy": true, "Subpath": "a/b", "Labels": {"a": "b"}}}]})
     );
-    let part = v1::MountSpec { subpath: "a".into(), ..volume };
-    let old = on(OLD, &v1::ServiceSpec { mounts: vec![part], ..spec() }).unwrap_err();
-    assert!(old.to_string().contains("volume.subpath needs Docker 26"), "{old}");
-    let image = v1::MountSpec { subpath: "etc".into(), ..mount(v1::MountKind::Image, "data:1") };
+    let part = v1::MountSpec {
+        subpath: "a".into(),
+        ..volume
+    };
+    let old = on(
+        OLD,
+        &v1::ServiceSpec {
+            mounts: vec![part],
+            ..spec()
+        },
+    )
+    .unwrap_err();
+    assert!(
+        old.to_string().contains("volume.subpath needs Docker 26"),
+        "{old}"
+    );
+    let image = v1::MountSpec {
+        subpath: "etc".into(),
+        ..mount(v1::MountKind::Image, "data:1")
+    };
     assert_eq!(
         mounted(&image),
         json!({"Mounts": [{"Type": "image", "Source": "data:1", "Target": "/data", "ImageOptions": {"Subpath": "etc"}}]})
     );
-    let old = on(ApiVersion::new(1, 47), &v1::ServiceSpec { mounts: vec![image], ..spec() }).unwrap_err();
-    assert!(old.to_string().contains("a mount of an image needs Docker 28"), "{old}");
+    let old = on(
+        ApiVersion::new(1, 47),
+        &v1::ServiceSpec {
+            mounts: vec![image],
+            ..spec()
+        },
+    )
+    .unwrap_err();
+    assert!(
+        old.to_string()
+            .contains("a mount of an image needs Docker 28"),
+        "{old}"
+    );
 }
 
 #[test]
@@ -470,16 +662,25 @@ fn file_systems_in_memory() {
         tmpfs_options: texts(&["exec", "uid=1000"]),
         ..Default::default()
     };
-    assert_eq!(mounted(&mount), json!({"Tmpfs": {"/run": "ro,size=65536,mode=1777,exec,uid=1000"}}));
+    assert_eq!(
+        mounted(&mount),
+        json!({"Tmpfs": {"/run": "ro,size=65536,mode=1777,exec,uid=1000"}})
+    );
 }
 
 #[test]
 fn mounts_that_make_no_sense() {
     let wrong = |mount: v1::MountSpec| refused(|spec| spec.mounts = vec![mount.clone()]);
     for (change, words) in [
-        ((|mount| mount.propagation = "up".into()) as fn(&mut v1::MountSpec), "propagation must be"),
+        (
+            (|mount| mount.propagation = "up".into()) as fn(&mut v1::MountSpec),
+            "propagation must be",
+        ),
         (|mount| mount.recursive = "yes".into(), "recursive must be"),
-        (|mount| mount.recursive = "readonly".into(), "for read-only mounts"),
+        (
+            |mount| mount.recursive = "readonly".into(),
+            "for read-only mounts",
+        ),
         (
             |mount| {
                 (mount.recursive, mount.read_only, mount.propagation) =
@@ -488,10 +689,22 @@ fn mounts_that_make_no_sense() {
             "rprivate only",
         ),
         (|mount| mount.selinux = "y".into(), "z or Z"),
-        (|mount| (mount.selinux, mount.source) = ("z".into(), "/a:b".into()), "colon"),
-        (|mount| mount.subpath = "../etc".into(), "inside what is mounted"),
-        (|mount| mount.subpath = "/etc".into(), "inside what is mounted"),
-        (|mount| (mount.kind, mount.source) = (v1::MountKind::Image.into(), "a b".into()), "image reference"),
+        (
+            |mount| (mount.selinux, mount.source) = ("z".into(), "/a:b".into()),
+            "colon",
+        ),
+        (
+            |mount| mount.subpath = "../etc".into(),
+            "inside what is mounted",
+        ),
+        (
+            |mount| mount.subpath = "/etc".into(),
+            "inside what is mounted",
+        ),
+        (
+            |mount| (mount.kind, mount.source) = (v1::MountKind::Image.into(), "a b".into()),
+            "image reference",
+        ),
     ] {
         let message = wrong(bind(change));
         assert!(message.contains(words), "{message}");
@@ -512,24 +725,52 @@ fn contents_that_travelled() {
         spec.environment = map(&[("LEVEL", "1"), ("A", "b")]);
     });
     let none = on(OLD, &spec).unwrap_err();
-    let files = [("ab12".to_owned(), PathBuf::from("/var/lib/uc/files/ab12/content"))].into();
+    let files = [(
+        "ab12".to_owned(),
+        PathBuf::from("/var/lib/uc/files/ab12/content"),
+    )]
+    .into();
     let secrets = map(&[("TOKEN", "hush"), ("LEVEL", "9")]);
-    let placement = Placement { files: &files, secrets: &secrets, ..placement(&[]) };
+    let placement = Placement {
+        files: &files,
+        secrets: &secrets,
+        ..placement(&[])
+    };
     let body = container(&spec, "shop-web-abcd", &placement).unwrap();
-    assert_eq!(body.env.unwrap(), ["A=b", "LEVEL=9", "TOKEN=hush", "UC_MACHINE_ID=m1"]);
+    assert_eq!(
+        body.env.unwrap(),
+        ["A=b", "LEVEL=9", "TOKEN=hush", "UC_MACHINE_ID=m1"]
+    );
     assert_eq!(body.labels.unwrap()[label::FILES], "ab12,ef56,cd34");
     assert_eq!(
         serde_json::to_value(body.host_config.unwrap().mounts.unwrap()).unwrap(),
         json!([{"Type": "bind", "Source": "/var/lib/uc/files/ab12/content", "Target": "/etc/app.conf", "ReadOnly": true}])
     );
-    let error = container(&spec, "x", &Placement { secrets: &secrets, ..placement_without() }).unwrap_err();
-    assert_eq!(error.to_string(), "service `web`: the content of config app is not on this machine");
-    assert!(none.to_string().contains("is not on this machine"), "{none}");
+    let error = container(
+        &spec,
+        "x",
+        &Placement {
+            secrets: &secrets,
+            ..placement_without()
+        },
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "service `web`: the content of config app is not on this machine"
+    );
+    assert!(
+        none.to_string().contains("is not on this machine"),
+        "{none}"
+    );
     let failure = uc_api::Failure::from(none);
     assert_eq!(failure.code, uc_api::Code::Refused);
     assert!(
-        refused(|spec| spec.files = vec![v1::FileSpec { target: "x".into(), ..file.clone() }])
-            .contains("absolute")
+        refused(|spec| spec.files = vec![v1::FileSpec {
+            target: "x".into(),
+            ..file.clone()
+        }])
+        .contains("absolute")
     );
 }
 
@@ -540,7 +781,10 @@ fn placement_without() -> Placement<'static> {
 #[test]
 fn what_the_labels_hold() {
     let spec = with(|spec| {
-        let hook = |program: &str| v1::Hook { command: texts(&[program]), ..Default::default() };
+        let hook = |program: &str| v1::Hook {
+            command: texts(&[program]),
+            ..Default::default()
+        };
         spec.post_start = vec![hook("warm"), hook("up")];
         spec.pre_stop = vec![hook("drain")];
         spec.resources = Some(v1::Resources {
@@ -551,12 +795,25 @@ fn what_the_labels_hold() {
     });
     let labels = body(&spec).labels.unwrap();
     let hooks = |key: &str| serde_json::from_str::<Vec<v1::Hook>>(&labels[key]).unwrap();
-    assert_eq!((hooks(label::POST_START), hooks(label::PRE_STOP)), (spec.post_start, spec.pre_stop));
-    assert_eq!((labels[label::RESERVED_CPU].as_str(), labels[label::RESERVED_MEMORY].as_str()), ("5", "6"));
+    assert_eq!(
+        (hooks(label::POST_START), hooks(label::PRE_STOP)),
+        (spec.post_start, spec.pre_stop)
+    );
+    assert_eq!(
+        (
+            labels[label::RESERVED_CPU].as_str(),
+            labels[label::RESERVED_MEMORY].as_str()
+        ),
+        ("5", "6")
+    );
     // What the person may not say of the container.
     let forged = with(|spec| {
-        spec.labels =
-            map(&[(label::ADDRESS, "10.0.0.1"), (label::PRE_STOP, "[]"), (label::FILES, "x"), ("mine", "1")]);
+        spec.labels = map(&[
+            (label::ADDRESS, "10.0.0.1"),
+            (label::PRE_STOP, "[]"),
+            (label::FILES, "x"),
+            ("mine", "1"),
+        ]);
     });
     let labels = body(&forged).labels.unwrap();
     assert_eq!(labels.get("mine").map(String::as_str), Some("1"));
@@ -564,7 +821,8 @@ fn what_the_labels_hold() {
         assert_eq!(labels.get(key), None, "{key}");
     }
     assert!(
-        refused(|spec| spec.pre_stop = vec![v1::Hook::default()]).contains("pre_stop: it has no command")
+        refused(|spec| spec.pre_stop = vec![v1::Hook::default()])
+            .contains("pre_stop: it has no command")
     );
 }
 
@@ -589,7 +847,8 @@ fn ranges_of_ports() {
         json!({"80/tcp": [{"HostIp": "", "HostPort": "8000-8010"}, {"HostIp": "", "HostPort": "9000"}],
             "80/sctp": [{"HostIp": "", "HostPort": "1"}]})
     );
-    let wrong = |first, last| refused(|spec| spec.ports = vec![port(first, last, v1::Protocol::Tcp)]);
+    let wrong =
+        |first, last| refused(|spec| spec.ports = vec![port(first, last, v1::Protocol::Tcp)]);
     assert!(wrong(8000, 7000).contains("8000-7000:80: the range"));
     assert!(wrong(0, 7000).contains("above 0"));
     assert!(wrong(8000, 70_000).contains("at most 65535"));
@@ -598,8 +857,14 @@ fn ranges_of_ports() {
 #[test]
 fn older_engines_look_as_often_as_they_can() {
     let spec = with(|spec| {
-        spec.healthcheck = Some(v1::Healthcheck { start_interval_ms: Some(500), ..Default::default() });
+        spec.healthcheck = Some(v1::Healthcheck {
+            start_interval_ms: Some(500),
+            ..Default::default()
+        });
     });
     let interval = |api| on(api, &spec).unwrap().healthcheck.unwrap().start_interval;
-    assert_eq!((interval(ApiVersion::new(1, 44)), interval(OLD)), (Some(500_000_000), None));
+    assert_eq!(
+        (interval(ApiVersion::new(1, 44)), interval(OLD)),
+        (Some(500_000_000), None)
+    );
 }
