@@ -30,12 +30,14 @@ pub enum Code {
     Exhausted,
     /// Client and daemon do not speak the same version.
     Version,
+    /// The call is meant for another cluster than the one this machine is in.
+    WrongCluster,
     /// A fault of ours.
     Internal,
 }
 
 /// `(code, name on the wire, status)`, in one place so that no two disagree.
-const CODES: [(Code, &str, tonic::Code); 10] = [
+const CODES: [(Code, &str, tonic::Code); 11] = [
     (Code::Invalid, "invalid", tonic::Code::InvalidArgument),
     (Code::NotFound, "not-found", tonic::Code::NotFound),
     (Code::Exists, "exists", tonic::Code::AlreadyExists),
@@ -45,6 +47,11 @@ const CODES: [(Code, &str, tonic::Code); 10] = [
     (Code::TimedOut, "timed-out", tonic::Code::DeadlineExceeded),
     (Code::Exhausted, "exhausted", tonic::Code::ResourceExhausted),
     (Code::Version, "version", tonic::Code::FailedPrecondition),
+    (
+        Code::WrongCluster,
+        "wrong-cluster",
+        tonic::Code::FailedPrecondition,
+    ),
     (Code::Internal, "internal", tonic::Code::Internal),
 ];
 
@@ -112,7 +119,7 @@ impl From<Failure> for Status {
             .iter()
             .find(|(code, ..)| *code == failure.code)
             .copied()
-            .unwrap_or(CODES[9]);
+            .unwrap_or(CODES[10]);
         let detail = FailureDetail {
             code: name.to_owned(),
             hint: failure.hint.unwrap_or_default(),

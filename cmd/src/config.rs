@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use uc_api::ClusterId;
 
 use crate::connection::{Connection, SshTarget};
 
@@ -35,8 +36,41 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
+    /// Id of the cluster, 32 hexadecimal digits in the file. `None`: an older `uc` or a person
+    /// wrote the context, and no connection has shown yet which cluster it is.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "cluster_text"
+    )]
+    pub(crate) cluster: Option<ClusterId>,
     #[serde(default)]
     pub(crate) connections: Vec<Entry>,
+}
+
+/// A cluster's id as text.
+mod cluster_text {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use uc_api::ClusterId;
+
+    #[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
+    pub(super) fn serialize<S: Serializer>(
+        cluster: &Option<ClusterId>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match cluster {
+            Some(cluster) => serializer.collect_str(cluster),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<ClusterId>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Some).map_err(D::Error::custom)
+    }
 }
 
 /// One way into a cluster.
@@ -209,6 +243,7 @@ mod tests {
         };
         let entry = Entry::new(&Connection::Ssh(target), Some("ab".into()));
         let context = Context {
+            cluster: Some(ClusterId::from_bytes([0xab; 16])),
             connections: vec![entry],
         };
         Config {

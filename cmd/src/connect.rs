@@ -5,19 +5,22 @@ mod client;
 mod dial;
 mod explain;
 mod greeting;
+mod identity;
 mod ssh;
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 pub(crate) use client::{Client, within};
-pub(crate) use dial::{no_ssh, over_ssh, socket_error};
+pub(crate) use dial::{no_ssh, socket_error};
 pub(crate) use explain::explain as explain_ssh;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use identity::Verdict;
 pub(crate) use ssh::Ssh;
+use uc_api::ClusterId;
 use uc_api::layout::API_SOCKET;
 
-use crate::config::{Config, Context};
+use crate::config::{Config, Context, Entry};
 use crate::connection::Connection;
 use crate::env::Env;
 use crate::error::{CliError, CliResult, Kind};
@@ -37,13 +40,44 @@ pub(crate) struct Globals {
     pub(crate) env: Env,
 }
 
-/// The ways that may be taken, and the context they belong to.
+/// Which cluster to connect to, and the connections that lead to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Route {
     /// `None`: one connection was named, or this machine's own socket is used.
     pub(crate) context: Option<String>,
+    /// The cluster that the context is for. `None`: any machine is accepted (without a context),
+    /// or the context does not have the id yet.
+    pub(crate) cluster: Option<ClusterId>,
     /// At least one.
-    pub(crate) connections: Vec<Connection>,
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+/// A connection that can be dialled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) connection: Connection,
+    /// Id of the machine it led to when it was saved. `None`: written by hand.
+    pub(crate) machine: Option<String>,
+}
+
+impl From<Connection> for Candidate {
+    fn from(connection: Connection) -> Self {
+        Self {
+            connection,
+            machine: None,
+        }
+    }
+}
+
+impl Route {
+    /// To one machine, whatever cluster it is in.
+    pub(crate) fn to(connection: Connection) -> Self {
+        Self {
+            context: None,
+            cluster: None,
+            candidates: vec![connection.into()],
+        }
+    }
 }
 
 impl Globals {
@@ -64,10 +98,7 @@ impl Globals {
     /// context, not what was named.
     pub(crate) fn route(&self, project_context: Option<&str>) -> CliResult<Route> {
         if let Some(text) = &self.connect {
-            return Ok(Route {
-                context: None,
-                connections: vec![text.parse()?],
-            });
+            return Ok(Route::to(text.parse()?));
         }
         let named = self.context.as_deref().or(project_context);
         match self.load_config() {
@@ -86,7 +117,7 @@ impl Globals {
 
     /// A client of the first machine that answers.
     pub(crate) async fn client(&self) -> CliResult<Client> {
-        connect(&self.route(None)?, &self.env).await
+        connect(&self.route(None)?, self).await
     }
 }
 
@@ -112,10 +143,7 @@ fn choose(config: &Config, named: Option<&str>, socket: bool) -> CliResult<Route
     };
     let Some(name) = named.or(config.current.as_deref()).or_else(only) else {
         if socket && config.contexts.is_empty() {
-            return Ok(Route {
-                context: None,
-                connections: vec![Connection::Unix(API_SOCKET.into())],
-            });
+            return Ok(Route::to(Connection::Unix(API_SOCKET.into())));
         }
         let error = if config.contexts.is_empty() {
             CliError::usage(
@@ -143,30 +171,33 @@ fn choose(config: &Config, named: Option<&str>, socket: bool) -> CliResult<Route
     }
     Ok(Route {
         context: Some(name.to_owned()),
-        connections: connections(context),
+        cluster: context.cluster,
+        candidates: candidates(context),
     })
 }
 
 /// The connections of a context; the config was checked when it was read.
-pub(crate) fn connections(context: &Context) -> Vec<Connection> {
-    context
-        .connections
-        .iter()
-        .filter_map(|entry| entry.connection().ok())
-        .collect()
+fn candidates(context: &Context) -> Vec<Candidate> {
+    let candidate = |entry: &Entry| {
+        Some(Candidate {
+            connection: entry.connection().ok()?,
+            machine: entry.machine.clone(),
+        })
+    };
+    context.connections.iter().filter_map(candidate).collect()
 }
 
 /// Tries all connections at once; the first that answers wins, and the others are ended.
-pub(crate) async fn connect(route: &Route, env: &Env) -> CliResult<Client> {
+pub(crate) async fn connect(route: &Route, globals: &Globals) -> CliResult<Client> {
     let mut tries: FuturesUnordered<_> = route
-        .connections
+        .candidates
         .iter()
-        .map(|connection| dial::dial(connection, env))
+        .map(|candidate| open(route, candidate, &globals.env))
         .collect();
     let mut errors = Vec::new();
     while let Some(result) = tries.next().await {
         match result {
-            Ok(client) => return Ok(client),
+            Ok((client, _)) => return Ok(client),
             Err(error) => errors.push(error),
         }
     }
@@ -195,14 +226,35 @@ pub(crate) async fn connect(route: &Route, env: &Env) -> CliResult<Client> {
     Err(all)
 }
 
+/// Opens one connection and checks that it leads to the context's cluster.
+async fn open(route: &Route, candidate: &Candidate, env: &Env) -> CliResult<(Client, Verdict)> {
+    let (channel, keep) = dial::dial(&candidate.connection, env).await?;
+    let identity = identity::identify(&channel).await?;
+    let verdict = identity::judge(route, candidate, &identity);
+    if verdict == Verdict::Refused {
+        return Err(identity::refused(route, candidate, &identity));
+    }
+    let label = candidate.connection.to_string();
+    let client = Client::new(channel, keep, label, identity, route.context.clone());
+    Ok((client, verdict))
+}
+
+/// A client through `remote`, a command line that connects its stdin and stdout to the daemon's
+/// socket on the other side. It accepts whatever machine answers.
+pub(crate) async fn over_ssh(ssh: &Ssh, remote: &str, label: String) -> CliResult<Client> {
+    let (channel, keep) = dial::over_ssh(ssh, remote).await?;
+    let identity = identity::identify(&channel).await?;
+    Ok(Client::new(channel, keep, label, identity, None))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Entry;
 
     fn config(names: &[&str], current: Option<&str>) -> Config {
         let connection: Connection = "ssh://root@h".parse().unwrap();
         let context = Context {
+            cluster: None,
             connections: vec![Entry::new(&connection, None)],
         };
         Config {

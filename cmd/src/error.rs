@@ -183,7 +183,7 @@ impl From<Failure> for CliError {
     fn from(failure: Failure) -> Self {
         let kind = match failure.code {
             Code::Invalid => Kind::Usage,
-            Code::Unreachable => Kind::Partial,
+            Code::Unreachable | Code::WrongCluster => Kind::Partial,
             Code::TimedOut => Kind::TimedOut,
             Code::PlanChanged => Kind::PlanChanged,
             Code::NotFound

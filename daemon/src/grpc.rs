@@ -74,37 +74,38 @@ pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
     })?;
     let cancel = app.cancel.clone();
     crate::notify_ready();
+    let callers = access::LocalCallers::new(Arc::clone(&app));
     let serving = Server::builder()
         .layer(MapResponseLayer::new(say_version as fn(Answer) -> Answer))
         .add_service(limited!(
             MachineServer,
             machine::MachineApi::new(Arc::clone(&app)),
-            access::versioned
+            callers.clone()
         ))
         .add_service(limited!(
             ClusterServer,
             cluster::ClusterApi::new(Arc::clone(&app)),
-            access::versioned
+            callers.clone()
         ))
         .add_service(limited!(
             ServicesServer,
             services::ServicesApi::new(Arc::clone(&app)),
-            access::versioned
+            callers.clone()
         ))
         .add_service(limited!(
             ConflictsServer,
             conflicts::ConflictsApi::new(Arc::clone(&app)),
-            access::versioned
+            callers.clone()
         ))
         .add_service(limited!(
             DeployServer,
             deploy::DeployApi::new(Arc::clone(&app)),
-            access::versioned
+            callers.clone()
         ))
         .add_service(limited!(
             NodeServer,
             node_gate::NodeGate::new(Arc::clone(&app)),
-            access::versioned
+            callers.clone()
         ))
         .serve_with_incoming_shutdown(
             UnixListenerStream::new(listener),

@@ -1075,6 +1075,23 @@ impl Health {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentifyRequest {}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentifyResponse {
+    /// Empty: the machine is not in a cluster.
+    #[prost(string, tag = "1")]
+    pub cluster_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub machine_id: ::prost::alloc::string::String,
+    /// Empty as long as the daemon does not know it.
+    #[prost(string, tag = "3")]
+    pub machine_name: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InfoRequest {}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -1640,6 +1657,28 @@ pub mod machine_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Which machine of which cluster answers. Reads nothing but memory and one small file, so that a client can call it on each connection.
+        pub async fn identify(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IdentifyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IdentifyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Machine/Identify");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Machine", "Identify"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn info(
             &mut self,
             request: impl tonic::IntoRequest<super::InfoRequest>,
@@ -1752,6 +1791,14 @@ pub mod machine_server {
     /// Generated trait containing gRPC methods that should be implemented for use with MachineServer.
     #[async_trait]
     pub trait Machine: std::marker::Send + std::marker::Sync + 'static {
+        /// Which machine of which cluster answers. Reads nothing but memory and one small file, so that a client can call it on each connection.
+        async fn identify(
+            &self,
+            request: tonic::Request<super::IdentifyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IdentifyResponse>,
+            tonic::Status,
+        >;
         async fn info(
             &self,
             request: tonic::Request<super::InfoRequest>,
@@ -1854,6 +1901,49 @@ pub mod machine_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
+                "/uc.v1.Machine/Identify" => {
+                    #[allow(non_camel_case_types)]
+                    struct IdentifySvc<T: Machine>(pub Arc<T>);
+                    impl<T: Machine> tonic::server::UnaryService<super::IdentifyRequest>
+                    for IdentifySvc<T> {
+                        type Response = super::IdentifyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IdentifyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Machine>::identify(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IdentifySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/uc.v1.Machine/Info" => {
                     #[allow(non_camel_case_types)]
                     struct InfoSvc<T: Machine>(pub Arc<T>);

@@ -61,8 +61,7 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
     images::check_contexts(&jobs)?;
     // Before anything is built: a machine that cannot be reached should be known in a second, not
     // after a build.
-    let client =
-        connect::connect(&globals.route(project.context.as_deref())?, &globals.env).await?;
+    let client = connect::connect(&globals.route(project.context.as_deref())?, globals).await?;
     let mut volumes = project.volumes.clone();
     let known = Known {
         project: project.name.as_str(),

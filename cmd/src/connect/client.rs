@@ -1,5 +1,7 @@
-//! A connection to a daemon, with the versions sent along on every call.
+//! A connection to a daemon. Each call carries this program's version and the cluster it is meant
+//! for.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,34 +10,84 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
+use uc_api::ClusterId;
 use uc_api::v1::cluster_client::ClusterClient;
 use uc_api::v1::conflicts_client::ConflictsClient;
 use uc_api::v1::deploy_client::DeployClient;
 use uc_api::v1::machine_client::MachineClient;
 use uc_api::v1::services_client::ServicesClient;
-use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL, PROTOCOL_KEY, VERSION};
+use uc_api::version::{CLIENT_VERSION_KEY, CLUSTER_KEY, PROTOCOL, PROTOCOL_KEY, VERSION};
 
 use super::dial::Keep;
+use super::identity::Identity;
 
 /// Largest answer that is read: a listing of tens of thousands of containers.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-type Stack = InterceptedService<Channel, Versions>;
+type Stack = InterceptedService<Channel, CallMetadata>;
 
 /// An open connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     channel: Stack,
-    /// Which connection it is, as text.
+    /// The connection as text, for example `ssh://root@10.0.0.1`.
     pub(crate) label: String,
+    destination: Arc<Destination>,
     _keep: Arc<Keep>,
 }
 
-/// Says on each call who we are, so that the daemon can refuse what it does not understand.
-#[derive(Debug, Clone)]
-pub(crate) struct Versions;
+/// Which cluster a client talks to, and through which machine. `Display` completes "Deploy to …".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Destination {
+    /// Name of the context. `None` with `--connect`, and on a machine's own socket.
+    pub(crate) context: Option<String>,
+    /// The cluster of the machine that answers. `None` if the machine is not in a cluster.
+    pub(crate) cluster: Option<ClusterId>,
+    /// Name of the machine that answers. `None` as long as it has none.
+    pub(crate) machine: Option<String>,
+    /// The connection as text.
+    pub(crate) connection: String,
+}
 
-impl Interceptor for Versions {
+impl Destination {
+    /// The machine's name, or the connection where it has none.
+    pub(crate) fn through(&self) -> &str {
+        self.machine.as_deref().unwrap_or(&self.connection)
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.context, &self.machine) {
+            (Some(context), _) => write!(f, "`{context}` (through {})", self.through()),
+            (None, Some(machine)) => {
+                write!(f, "the cluster of {machine} ({})", self.connection)
+            }
+            (None, None) => write!(f, "the cluster at {}", self.connection),
+        }
+    }
+}
+
+/// Adds the versions to each call, and the cluster it is meant for, so that the daemon can refuse
+/// what it does not understand and what is not meant for it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CallMetadata {
+    cluster: Option<MetadataValue<Ascii>>,
+}
+
+impl CallMetadata {
+    /// For calls that are meant for one cluster only; `None`: for whichever answers.
+    pub(super) fn new(cluster: Option<ClusterId>) -> Self {
+        let value = |id: ClusterId| {
+            MetadataValue::try_from(id.to_string()).ok() // hexadecimal digits: always valid
+        };
+        Self {
+            cluster: cluster.and_then(value),
+        }
+    }
+}
+
+impl Interceptor for CallMetadata {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let metadata = request.metadata_mut();
         metadata.insert(
@@ -43,41 +95,65 @@ impl Interceptor for Versions {
             MetadataValue::<Ascii>::from_static(VERSION),
         );
         metadata.insert(PROTOCOL_KEY, MetadataValue::from(PROTOCOL));
+        if let Some(cluster) = &self.cluster {
+            metadata.insert(CLUSTER_KEY, cluster.clone());
+        }
         Ok(request)
     }
 }
 
 impl Client {
-    /// Over a channel; `keep` lives as long.
-    pub(crate) fn new(channel: Channel, label: String, keep: Keep) -> Self {
+    /// A client over an open channel to the machine that `identity` describes. `keep` is what must
+    /// live as long as the channel. Should the machine enter another cluster while the client
+    /// lives, its daemon refuses all further calls.
+    pub(super) fn new(
+        channel: Channel,
+        keep: Keep,
+        label: String,
+        identity: Identity,
+        context: Option<String>,
+    ) -> Self {
+        let metadata = CallMetadata::new(identity.cluster);
+        let destination = Destination {
+            context,
+            cluster: identity.cluster,
+            machine: identity.machine_name,
+            connection: label.clone(),
+        };
         Self {
-            channel: InterceptedService::new(channel, Versions),
+            channel: InterceptedService::new(channel, metadata),
             label,
+            destination: Arc::new(destination),
             _keep: Arc::new(keep),
         }
     }
 
-    /// The machine at the other end.
+    /// Which cluster this client talks to, and through which machine.
+    pub(crate) fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// Calls about the machine at the other end.
     pub(crate) fn machine(&self) -> MachineClient<Stack> {
         MachineClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    /// The members.
+    /// Calls about the cluster's machines.
     pub(crate) fn cluster(&self) -> ClusterClient<Stack> {
         ClusterClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    /// What was changed on two sides of a partition.
+    /// Calls about records that were changed on both sides of a partition.
     pub(crate) fn conflicts(&self) -> ConflictsClient<Stack> {
         ConflictsClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    /// Services as they are.
+    /// Calls about services and their replicas.
     pub(crate) fn services(&self) -> ServicesClient<Stack> {
         ServicesClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    /// Changes of services.
+    /// Calls that plan and execute deployments.
     pub(crate) fn deploy(&self) -> DeployClient<Stack> {
         DeployClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
@@ -89,4 +165,26 @@ pub(crate) fn within<T>(seconds: u64, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(Duration::from_secs(seconds));
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destination_names_context_and_machine() {
+        let text = |context: Option<&str>, machine: Option<&str>| {
+            let destination = Destination {
+                context: context.map(Into::into),
+                cluster: None,
+                machine: machine.map(Into::into),
+                connection: "ssh://root@h".into(),
+            };
+            destination.to_string()
+        };
+        assert_eq!(text(Some("prod"), Some("m1")), "`prod` (through m1)");
+        assert_eq!(text(Some("prod"), None), "`prod` (through ssh://root@h)");
+        assert_eq!(text(None, Some("m1")), "the cluster of m1 (ssh://root@h)");
+        assert_eq!(text(None, None), "the cluster at ssh://root@h");
+    }
 }

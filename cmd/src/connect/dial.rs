@@ -17,7 +17,6 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, Endpoint};
 
-use super::client::Client;
 use super::explain;
 use super::greeting::{Greeted, NoGreeting, Patient};
 use super::ssh::{CONNECT_TIMEOUT_S, Ssh};
@@ -44,21 +43,14 @@ pub(crate) struct Keep {
 }
 
 /// Opens one connection.
-pub(crate) async fn dial(connection: &Connection, env: &Env) -> CliResult<Client> {
+pub(super) async fn dial(connection: &Connection, env: &Env) -> CliResult<(Channel, Keep)> {
     match connection {
         Connection::Unix(path) => unix(path).await,
-        Connection::Ssh(target) => {
-            over_ssh(
-                &Ssh::new(target.clone(), env),
-                "uc dial-stdio",
-                connection.to_string(),
-            )
-            .await
-        }
+        Connection::Ssh(target) => over_ssh(&Ssh::new(target.clone(), env), "uc dial-stdio").await,
     }
 }
 
-async fn unix(path: &Path) -> CliResult<Client> {
+async fn unix(path: &Path) -> CliResult<(Channel, Keep)> {
     let label = format!("unix://{}", path.display());
     let stream = match timeout(LOCAL_ANSWER, UnixStream::connect(path)).await {
         Ok(Ok(stream)) => stream,
@@ -67,7 +59,7 @@ async fn unix(path: &Path) -> CliResult<Client> {
     };
     let (reader, writer) = stream.into_split();
     match timeout(LOCAL_ANSWER, greet(Box::new(reader), Box::new(writer))).await {
-        Ok(Ok(channel)) => Ok(Client::new(channel, label, Keep { _ssh: None })),
+        Ok(Ok(channel)) => Ok((channel, Keep { _ssh: None })),
         Ok(Err(error)) => Err(
             CliError::new(Kind::Partial, format!("{}: {error}", path.display()))
                 .hint("see `systemctl status ucd` and `journalctl -u ucd`"),
@@ -103,8 +95,9 @@ pub(crate) fn socket_error(path: &Path, error: io::Error) -> CliError {
         .hint(hint)
 }
 
-/// A client through `remote`, a command line that pipes to the daemon's socket over there.
-pub(crate) async fn over_ssh(ssh: &Ssh, remote: &str, label: String) -> CliResult<Client> {
+/// A channel through `remote`, a command line that connects its stdin and stdout to the daemon's
+/// socket on the other side.
+pub(super) async fn over_ssh(ssh: &Ssh, remote: &str) -> CliResult<(Channel, Keep)> {
     let mut child = ssh.command(remote).spawn().map_err(no_ssh)?;
     let (Some(stdin), Some(stdout), Some(stderr)) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take())
@@ -114,9 +107,8 @@ pub(crate) async fn over_ssh(ssh: &Ssh, remote: &str, label: String) -> CliResul
     let said = Arc::new(Mutex::new(String::new()));
     let listener = AbortOnDropHandle::new(tokio::spawn(collect(stderr, Arc::clone(&said))));
     match timeout(ANSWER, greet(Box::new(stdout), Box::new(stdin))).await {
-        Ok(Ok(channel)) => Ok(Client::new(
+        Ok(Ok(channel)) => Ok((
             channel,
-            label,
             Keep {
                 _ssh: Some((child, listener)),
             },

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::UnixListener;
@@ -12,7 +13,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use uc_api::v1::{self, exec_request, exec_response};
-use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL_KEY};
+use uc_api::version::{CLIENT_VERSION_KEY, CLUSTER_KEY, PROTOCOL_KEY, check_cluster};
 use uc_api::{Code, Failure};
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -20,7 +21,9 @@ type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// What it answers and what it was asked.
 #[derive(Default)]
 pub(crate) struct Daemon {
-    pub(crate) info: Mutex<v1::InfoResponse>,
+    pub(crate) info: Info,
+    /// How often it was asked which machine it is: once for each connection.
+    pub(crate) identified: AtomicUsize,
     pub(crate) machines: Mutex<Vec<v1::MachineStatus>>,
     pub(crate) services: Vec<v1::ServiceStatus>,
     pub(crate) replicas: Vec<v1::ReplicaStatus>,
@@ -51,6 +54,50 @@ pub(crate) struct Daemon {
     pub(crate) contents: Mutex<BTreeMap<String, Content>>,
     /// Deployments that were asked for.
     pub(crate) wishes: Mutex<Vec<v1::PlanRequest>>,
+}
+
+/// The cluster that a daemon is in, unless the test gives it another [`Info`].
+pub(crate) const CLUSTER: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
+
+/// What the daemon knows about its machine. Changes when the machine enters or leaves a cluster.
+pub(crate) struct Info(Mutex<v1::InfoResponse>);
+
+impl Default for Info {
+    /// The machine m1 of [`CLUSTER`].
+    fn default() -> Self {
+        v1::InfoResponse {
+            cluster_id: CLUSTER.into(),
+            machine_id: "id-1".into(),
+            machine_name: "m1".into(),
+            ..Default::default()
+        }
+        .into()
+    }
+}
+
+impl From<v1::InfoResponse> for Info {
+    fn from(info: v1::InfoResponse) -> Self {
+        Self(info.into())
+    }
+}
+
+impl Info {
+    /// A machine that is not in a cluster.
+    pub(crate) fn outside() -> Self {
+        v1::InfoResponse::default().into()
+    }
+
+    pub(crate) fn get(&self) -> v1::InfoResponse {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The machine enters a cluster, or leaves its own (`machine` is `None`).
+    fn enter(&self, cluster: &str, machine: Option<&v1::MachineRecord>) {
+        let mut info = self.0.lock().unwrap();
+        info.cluster_id = cluster.into();
+        info.machine_id = machine.map_or_else(String::new, |machine| machine.id.clone());
+        info.machine_name = machine.map_or_else(String::new, |machine| machine.name.clone());
+    }
 }
 
 /// A content that was pushed.
@@ -114,6 +161,11 @@ impl Daemon {
             .lock()
             .unwrap()
             .push((value(CLIENT_VERSION_KEY), value(PROTOCOL_KEY)));
+        if let Some(meant) = request.metadata().get(CLUSTER_KEY) {
+            let own = self.info.get().cluster_id;
+            let own = Some(own.as_str()).filter(|own| !own.is_empty());
+            check_cluster(Some(meant.to_str().unwrap()), own)?;
+        }
         match (&self.refuse, &self.refuse_call) {
             (Some(failure), _) => Err(failure.clone().into()),
             (None, Some((name, failure))) if *name == call => Err(failure.clone().into()),
@@ -133,12 +185,30 @@ fn boxed<T: Send + 'static>(items: Vec<Result<T, Status>>) -> Boxed<T> {
 
 #[tonic::async_trait]
 impl v1::machine_server::Machine for Daemon {
+    /// Not one of `calls`: each connection begins with it.
+    async fn identify(
+        &self,
+        _: Request<v1::IdentifyRequest>,
+    ) -> Result<Response<v1::IdentifyResponse>, Status> {
+        self.identified.fetch_add(1, Ordering::SeqCst);
+        // The version is checked on every call.
+        if let Some(failure) = self.refuse.as_ref().filter(|it| it.code == Code::Version) {
+            return Err(failure.clone().into());
+        }
+        let info = self.info.get();
+        Ok(Response::new(v1::IdentifyResponse {
+            cluster_id: info.cluster_id,
+            machine_id: info.machine_id,
+            machine_name: info.machine_name,
+        }))
+    }
+
     async fn info(
         &self,
         request: Request<v1::InfoRequest>,
     ) -> Result<Response<v1::InfoResponse>, Status> {
         self.called(&request, "Info", "")?;
-        Ok(Response::new(self.info.lock().unwrap().clone()))
+        Ok(Response::new(self.info.get()))
     }
 
     async fn init(
@@ -153,8 +223,9 @@ impl v1::machine_server::Machine for Daemon {
         self.called(&request, "Init", what)?;
         let name = if r.name.is_empty() { "host-1" } else { &r.name };
         let machine = member("m-1", name, "10.210.0.0/24");
+        self.info.enter(CLUSTER, Some(&machine));
         Ok(Response::new(v1::InitResponse {
-            cluster_id: "cluster-1".into(),
+            cluster_id: CLUSTER.into(),
             machine: Some(machine),
         }))
     }
@@ -171,8 +242,9 @@ impl v1::machine_server::Machine for Daemon {
             .collect();
         self.called(&request, "Join", format!("with {members:?}"))?;
         let machine = r.machine.clone();
+        self.info.enter(CLUSTER, machine.as_ref());
         Ok(Response::new(v1::JoinResponse {
-            cluster_id: "cluster-1".into(),
+            cluster_id: CLUSTER.into(),
             machine,
         }))
     }
@@ -188,8 +260,9 @@ impl v1::machine_server::Machine for Daemon {
             format!("{} {:?}", r.name, r.endpoints),
         )?;
         let machine = Some(member("m-2", "new", "10.210.1.0/24"));
+        self.info.enter(CLUSTER, machine.as_ref());
         Ok(Response::new(v1::JoinResponse {
-            cluster_id: "cluster-1".into(),
+            cluster_id: CLUSTER.into(),
             machine,
         }))
     }
@@ -199,6 +272,7 @@ impl v1::machine_server::Machine for Daemon {
         request: Request<v1::ResetRequest>,
     ) -> Result<Response<v1::ResetResponse>, Status> {
         self.called(&request, "Reset", "")?;
+        self.info.enter("", None);
         Ok(Response::new(v1::ResetResponse::default()))
     }
 }

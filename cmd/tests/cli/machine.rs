@@ -5,8 +5,16 @@ use std::sync::Arc;
 use uc_api::token::JoinToken;
 use uc_api::v1::{self, Liveness};
 
-use crate::daemon::{Daemon, member, status};
+use crate::daemon::{CLUSTER, Daemon, Info, member, status};
 use crate::world::World;
+
+/// A machine that is not in a cluster.
+fn outside() -> Daemon {
+    Daemon {
+        info: Info::outside(),
+        ..Daemon::default()
+    }
+}
 
 fn two_members(connected: usize) -> Daemon {
     let machine = |index: usize| {
@@ -25,7 +33,7 @@ fn two_members(connected: usize) -> Daemon {
 
 #[test]
 fn init_here_writes_a_context() {
-    let world = World::new();
+    let world = World::with(outside());
     let socket = format!("unix://{}", world.path("uc.sock").display());
     let ran = world.uc(&[
         "--connect",
@@ -56,7 +64,7 @@ fn init_here_writes_a_context() {
 #[test]
 fn a_machine_in_a_cluster_is_not_made_a_new_one() {
     let info = v1::InfoResponse {
-        cluster_id: "c1".into(),
+        cluster_id: CLUSTER.into(),
         machine_name: "old".into(),
         ..Default::default()
     };
@@ -68,7 +76,7 @@ fn a_machine_in_a_cluster_is_not_made_a_new_one() {
     assert_eq!(ran.code, Some(1));
     assert!(
         ran.stderr
-            .contains("already belongs to a cluster: it is old of cluster c1"),
+            .contains("already belongs to a cluster: it is old of cluster c1c1"),
         "{}",
         ran.text()
     );
@@ -109,11 +117,13 @@ fn token(expires_at_ms: i64) -> String {
 
 #[test]
 fn joining_with_a_token() {
-    let world = World::new();
+    let world = World::with(outside());
     let ran = world.connected(&["machine", "join", &token(i64::MAX), "--name", "new"]);
     assert_eq!(
         ran.text(),
-        "exit 0\n--- stdout\n--- stderr\njoined cluster cluster-1 as new (10.210.1.0/24)\n"
+        format!(
+            "exit 0\n--- stdout\n--- stderr\njoined cluster {CLUSTER} as new (10.210.1.0/24)\n"
+        )
     );
     for (token, said) in [
         ("hello".to_owned(), "not a join token"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uc_api::v1::{self, Liveness};
 use uc_api::{Code, Failure};
 
-use crate::daemon::{Daemon, member, status};
+use crate::daemon::{CLUSTER, Daemon, member, status};
 use crate::world::{World, names};
 
 /// The last argument is the command. On "the other side", `uc` reaches the socket `remote.sock`,
@@ -235,7 +235,7 @@ fn a_name_that_is_taken_is_refused_before_anything_is_installed() {
 #[test]
 fn a_member_is_refused_before_anything_is_installed() {
     let info = v1::InfoResponse {
-        cluster_id: "c1".into(),
+        cluster_id: CLUSTER.into(),
         machine_name: "old".into(),
         ..Default::default()
     };
@@ -257,7 +257,7 @@ fn a_member_is_refused_before_anything_is_installed() {
     assert_eq!(ran.code, Some(1));
     assert!(
         ran.stderr
-            .contains("root@203.0.113.9 already belongs to a cluster: it is old of cluster c1"),
+            .contains("root@203.0.113.9 already belongs to a cluster: it is old of cluster c1c1"),
         "{}",
         ran.text()
     );

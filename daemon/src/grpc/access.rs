@@ -8,28 +8,62 @@ use std::sync::Arc;
 use tonic::service::Interceptor;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
-use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL_KEY, check_client};
+use uc_api::version::{CLIENT_VERSION_KEY, CLUSTER_KEY, PROTOCOL_KEY, check_client, check_cluster};
 use uc_api::{Code, Failure};
 use uc_mesh::management_address;
 
+use crate::app::App;
 use crate::member::Member;
 use crate::peers::address_of;
 use crate::register::token_opens_mesh;
 
-/// Lets a caller in whose protocol fits.
-pub(super) fn versioned(request: Request<()>) -> Result<Request<()>, Status> {
-    let text = |key| {
-        request
-            .metadata()
-            .get(key)
-            .and_then(|value| value.to_str().ok())
-    };
-    let version = text(CLIENT_VERSION_KEY)
-        .unwrap_or("of unknown version")
-        .to_owned();
-    let protocol = text(PROTOCOL_KEY).and_then(|number| number.parse().ok());
-    check_client(&version, protocol)?;
-    Ok(request)
+/// On the Unix socket: lets in a caller whose protocol fits and who means this machine's cluster.
+#[derive(Debug, Clone)]
+pub(super) struct LocalCallers {
+    app: Arc<App>,
+}
+
+impl LocalCallers {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+}
+
+impl Interceptor for LocalCallers {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        check_version(&request)?;
+        if let Some(meant) = metadata(&request, CLUSTER_KEY) {
+            check_cluster(Some(meant), own_cluster(&self.app)?.as_deref())?;
+        }
+        Ok(request)
+    }
+}
+
+/// The cluster this machine is in. Fails while the machine enters or leaves one: what it answers
+/// then could be wrong a moment later.
+fn own_cluster(app: &App) -> Result<Option<String>, Failure> {
+    if let Some(member) = app.try_member() {
+        return Ok(Some(member.membership.cluster_id.clone()));
+    }
+    let identity = app.identity.try_lock().map_err(|_| {
+        Failure::new(
+            Code::WrongCluster,
+            "this machine is joining or leaving a cluster",
+        )
+        .hint("try again in a minute")
+    })?;
+    let membership = identity.membership.as_ref();
+    Ok(membership.map(|membership| membership.cluster_id.clone()))
+}
+
+fn check_version(request: &Request<()>) -> Result<(), Failure> {
+    let version = metadata(request, CLIENT_VERSION_KEY).unwrap_or("of unknown version");
+    let protocol = metadata(request, PROTOCOL_KEY).and_then(|number| number.parse().ok());
+    check_client(version, protocol)
+}
+
+fn metadata<'a>(request: &'a Request<()>, key: &str) -> Option<&'a str> {
+    request.metadata().get(key)?.to_str().ok()
 }
 
 /// The caller's address inside the mesh.
@@ -126,11 +160,10 @@ mod tests {
             if let Some(protocol) = protocol {
                 request.metadata_mut().insert(PROTOCOL_KEY, protocol.into());
             }
-            versioned(request)
+            check_version(&request)
         };
         assert!(with(Some(PROTOCOL)).is_ok());
-        let newer = Failure::from(with(Some(PROTOCOL + 1)).unwrap_err());
-        assert_eq!(newer.code, Code::Version);
+        assert_eq!(with(Some(PROTOCOL + 1)).unwrap_err().code, Code::Version);
         assert!(with(None).is_err());
     }
 }

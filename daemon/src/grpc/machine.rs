@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 use uc_api::layout::WIREGUARD_PORT;
 use uc_api::v1::machine_server::Machine;
 use uc_api::v1::{
-    InfoRequest, InfoResponse, InitRequest, InitResponse, JoinRequest, JoinResponse,
-    JoinWithTokenRequest, MachineFacts, ResetRequest, ResetResponse,
+    IdentifyRequest, IdentifyResponse, InfoRequest, InfoResponse, InitRequest, InitResponse,
+    JoinRequest, JoinResponse, JoinWithTokenRequest, MachineFacts, ResetRequest, ResetResponse,
 };
 use uc_api::{Code, Failure};
 
@@ -28,6 +28,24 @@ impl MachineApi {
 
 #[tonic::async_trait]
 impl Machine for MachineApi {
+    async fn identify(
+        &self,
+        _: Request<IdentifyRequest>,
+    ) -> Result<Response<IdentifyResponse>, Status> {
+        // A copy: the lock is held for as long as a join takes.
+        let identity = crate::identity::Identity::load_or_create(&self.app.paths.identity())
+            .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+        let Some(membership) = identity.membership else {
+            return Ok(Response::new(IdentifyResponse::default()));
+        };
+        let record = self.app.try_member().and_then(|member| member.own_record());
+        Ok(Response::new(IdentifyResponse {
+            cluster_id: membership.cluster_id,
+            machine_id: membership.machine_id,
+            machine_name: record.map(|record| record.name).unwrap_or_default(),
+        }))
+    }
+
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         // A copy: the lock is held for as long as a join takes.
         let identity = crate::identity::Identity::load_or_create(&self.app.paths.identity())

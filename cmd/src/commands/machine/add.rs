@@ -43,7 +43,7 @@ pub(crate) async fn run(args: AddArgs, ui: &Ui, globals: &Globals) -> CliResult 
     let name = args.setup.checked_name()?;
     let target = args.setup.target(&args.host)?;
     let route = globals.route(None)?;
-    let cluster = connect::connect(&route, &globals.env).await?;
+    let cluster = connect::connect(&route, globals).await?;
     refuse_taken(&cluster, &name, "").await?;
     let (machine, info) = args
         .setup

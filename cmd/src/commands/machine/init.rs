@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use clap::Args;
+use uc_api::ClusterId;
 use uc_api::layout::API_SOCKET;
 use uc_api::v1::InitRequest;
 
@@ -84,7 +85,15 @@ pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult
         "cluster {} made of {} ({})",
         response.cluster_id, machine.name, machine.subnet
     ))?;
-    write_context(&context, &connection, machine.id, globals)?;
+    let cluster = response
+        .cluster_id
+        .parse::<ClusterId>()
+        .map_err(|error| CliError::failed(format!("the daemon returned no cluster: {error}")))?;
+    let made = Context {
+        cluster: Some(cluster),
+        connections: vec![Entry::new(&connection, Some(machine.id))],
+    };
+    write_context(&context, made, &connection, globals)?;
     ui.status(&format!(
         "context {context} leads to it and is the current one"
     ))?;
@@ -115,11 +124,7 @@ async fn here(args: &InitArgs, ui: &Ui, globals: &Globals) -> CliResult<(Client,
         let artefacts = args.setup.artefacts()?;
         provision::install_here(&artefacts, ui).await?;
     }
-    let route = Route {
-        context: None,
-        connections: vec![connection.clone()],
-    };
-    let client = connect::connect(&route, &globals.env).await?;
+    let client = connect::connect(&Route::to(connection.clone()), globals).await?;
     let info = setup::info(&client).await?;
     let place = match &connection {
         Connection::Ssh(SshTarget { host, .. }) => host.as_str(),
@@ -132,15 +137,12 @@ async fn here(args: &InitArgs, ui: &Ui, globals: &Globals) -> CliResult<(Client,
 /// The file is read again: it may have changed while the machine was set up.
 fn write_context(
     name: &str,
+    context: Context,
     connection: &Connection,
-    machine_id: String,
     globals: &Globals,
 ) -> CliResult {
-    let write = || -> CliResult {
+    let write = move || -> CliResult {
         let mut config = globals.load_config()?;
-        let context = Context {
-            connections: vec![Entry::new(connection, Some(machine_id))],
-        };
         config.contexts.insert(name.to_owned(), context);
         config.current = Some(name.to_owned());
         Ok(config.save(&globals.config_path()?)?)

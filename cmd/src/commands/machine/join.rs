@@ -55,11 +55,7 @@ pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult
         Some(text) => text.parse()?,
         None => Connection::Unix(API_SOCKET.into()),
     };
-    let route = Route {
-        context: None,
-        connections: vec![connection],
-    };
-    let client = connect::connect(&route, &globals.env).await?;
+    let client = connect::connect(&Route::to(connection), globals).await?;
     setup::refuse_member("this machine", &setup::info(&client).await?)?;
     let request = JoinWithTokenRequest {
         token: token.trim().to_owned(),

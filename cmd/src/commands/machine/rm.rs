@@ -28,7 +28,7 @@ pub(crate) struct RmArgs {
 
 pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let route = globals.route(None)?;
-    let client = connect::connect(&route, &globals.env).await?;
+    let client = connect::connect(&route, globals).await?;
     let machines = super::list(&client).await?;
     let status = super::find(&machines, &args.machine)?;
     let machine = status.machine.clone().unwrap_or_default();
@@ -105,24 +105,19 @@ async fn another(
             machine.name
         ))
     };
-    let Some(name) = &route.context else {
+    if route.context.is_none() {
         return Err(refused());
-    };
-    let config = globals.load_config()?;
-    let entries = config
-        .contexts
-        .get(name)
-        .map(|context| context.connections.as_slice())
-        .unwrap_or_default();
-    let others = entries
+    }
+    let others = route
+        .candidates
         .iter()
-        .filter(|entry| entry.machine.as_deref() != Some(&machine.id));
-    for connection in others.filter_map(|entry| entry.connection().ok()) {
+        .filter(|candidate| candidate.machine.as_deref() != Some(&machine.id));
+    for candidate in others {
         let route = Route {
-            context: route.context.clone(),
-            connections: vec![connection],
+            candidates: vec![candidate.clone()],
+            ..route.clone()
         };
-        let Ok(client) = connect::connect(&route, &globals.env).await else {
+        let Ok(client) = connect::connect(&route, globals).await else {
             continue;
         };
         let here = super::list(&client).await.is_ok_and(|machines| {
