@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use crate::progress::say;
-use crate::run::{capture, read};
+use crate::run::{capture, command, read};
 
 /// The archive from which the host gets `suite`: the first one in apt's sources that names it.
 /// `None` leaves the choice to debootstrap, whose default is Debian's own.
@@ -108,7 +107,7 @@ pub(crate) fn install_missing(needs: &[Need]) -> anyhow::Result<()> {
     );
     say(&format!("installing {} with apt-get", missing.join(", ")));
     read(&["apt-get", "update", "-q"])?;
-    let mut install = Command::new("apt-get");
+    let mut install = command(&["apt-get"]);
     install
         .args(["install", "-q", "-y", "--no-install-recommends"])
         .args(&missing)
@@ -117,16 +116,29 @@ pub(crate) fn install_missing(needs: &[Need]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The path of a program, also in the directories of the super-user that a plain user's `PATH`
-/// lacks.
+/// The path of a program, looked up in [`search_path`].
 pub(crate) fn which(program: &str) -> Option<String> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':')
-        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
-        .filter(|directory| !directory.is_empty())
+    search_path()
+        .split(':')
         .map(|directory| Path::new(directory).join(program))
         .find(|path| path.is_file())
         .map(|path| path.to_string_lossy().into_owned())
+}
+
+/// `PATH`, followed by the system's own directories where it lacks them: after `su`, root keeps the
+/// `PATH` of a plain user, in which there is neither `nft` nor what `dpkg` runs.
+pub(crate) fn search_path() -> String {
+    extended(&std::env::var("PATH").unwrap_or_default())
+}
+
+fn extended(path: &str) -> String {
+    let mut directories: Vec<&str> = path.split(':').filter(|one| !one.is_empty()).collect();
+    for directory in ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"] {
+        if !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
+    directories.join(":")
 }
 
 #[cfg(test)]
@@ -200,8 +212,20 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_found_or_not() {
+    fn which_finds_installed_programs_only() {
         assert!(which("sh").is_some());
         assert_eq!(which("no-such-program-anywhere"), None);
+    }
+
+    #[test]
+    fn search_path_adds_the_system_directories_that_are_missing() {
+        assert_eq!(
+            extended("/home/ann/bin:/usr/bin:/bin"),
+            "/home/ann/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+        );
+        assert_eq!(
+            extended(""),
+            "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+        );
     }
 }

@@ -3,18 +3,40 @@
 //! alike.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::run::wait_for;
+use crate::run::{command, wait_for};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// Until the kernel has let go of everything that was killed.
 const LIMIT: Duration = Duration::from_mins(1);
+
+/// Makes the cgroup in every tree and returns its places, for a process that joins all of them. A
+/// new cpuset is empty and lets no process in, so it gets the processors and memory of its parent.
+pub(crate) fn create_to_join(cgroup: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let mut places = Vec::new();
+    for tree in trees() {
+        let place = tree.join(cgroup);
+        fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let (from, to) = (tree.join(file), place.join(file));
+            if tree.ends_with("cpuset") && from.exists() {
+                fs::copy(&from, &to).with_context(|| format!("cannot write {}", to.display()))?;
+            }
+        }
+        places.push(place);
+    }
+    ensure!(
+        !places.is_empty(),
+        "no cgroup file system is mounted under {ROOT}"
+    );
+    Ok(places)
+}
 
 /// Makes the cgroup in every tree, with one below it for the engine (whose containers get others:
 /// version 2 has processes in the leaves only).
@@ -30,6 +52,11 @@ pub(crate) fn create(cgroup: &str) -> anyhow::Result<()> {
     }
     ensure!(made > 0, "no cgroup file system is mounted under {ROOT}");
     Ok(())
+}
+
+/// Whether the cgroup exists in any tree.
+pub(crate) fn exists(cgroup: &str) -> bool {
+    trees().iter().any(|tree| tree.join(cgroup).is_dir())
 }
 
 /// Kills every process in the cgroup, and removes it. While it is being removed, what was about to
@@ -73,8 +100,7 @@ fn trees() -> Vec<PathBuf> {
 
 fn kill(processes: &[String]) -> anyhow::Result<()> {
     // One that has ended in the meantime is an error of `kill`, and fine.
-    Command::new("sh")
-        .args(["-c", "kill -KILL \"$@\"", "sh"])
+    command(&["sh", "-c", "kill -KILL \"$@\"", "sh"])
         .args(processes)
         .stdin(Stdio::null())
         .stderr(Stdio::null())

@@ -14,7 +14,7 @@ use crate::apt::which;
 use crate::cgroup;
 use crate::layout::Layout;
 use crate::network::Subnet;
-use crate::run::{Output, capture, wait_for};
+use crate::run::{Output, capture, command, wait_for};
 
 const SCRIPT: &str = include_str!("../scripts/engine.sh");
 
@@ -47,7 +47,7 @@ impl HostEngine {
         let log = File::create(self.layout.engine_log())?;
         let dockerd = which("dockerd").context("dockerd is not installed")?;
         // A session of its own: a Ctrl-C in this terminal is not for it.
-        let mut child = Command::new("setsid")
+        let mut child = command(&["setsid"])
             .args([
                 "unshare",
                 "--mount",
@@ -103,7 +103,7 @@ impl HostEngine {
         } else {
             "docker"
         };
-        let mut client = Command::new(program);
+        let mut client = command(&[program]);
         client
             .env("DOCKER_HOST", self.layout.docker_host())
             .env(

@@ -1,16 +1,9 @@
 //! What the testbed needs of the machine it runs on.
 
-use crate::apt::{Need, install_missing};
+use crate::apt::{Need, install_missing, which};
 
-const NEEDS: [Need; 8] = [
-    Need {
-        program: "dockerd",
-        package: "docker.io",
-    },
-    Need {
-        program: "containerd",
-        package: "containerd",
-    },
+/// Also needed to take a testbed down.
+const NETWORK_TOOLS: [Need; 4] = [
     Need {
         program: "ip",
         package: "iproute2",
@@ -26,6 +19,17 @@ const NEEDS: [Need; 8] = [
     Need {
         program: "ssh",
         package: "openssh-client",
+    },
+];
+
+const NEEDS: [Need; 4] = [
+    Need {
+        program: "dockerd",
+        package: "docker.io",
+    },
+    Need {
+        program: "containerd",
+        package: "containerd",
     },
     Need {
         program: "ssh-keygen",
@@ -59,12 +63,26 @@ pub fn skipped() -> Option<String> {
     unsupported()
 }
 
+/// Installs those programs that remove a testbed's network.
+pub(crate) fn install_network_tools() -> anyhow::Result<()> {
+    install_missing(&NETWORK_TOOLS)
+}
+
+/// Installs the Debian package of a program where it is missing, and says so. Without root, the
+/// error says what to install.
+pub fn ensure_program(program: &'static str, package: &'static str) -> anyhow::Result<()> {
+    if which(program).is_none() && !is_root() {
+        anyhow::bail!("{program} is not installed\nhint: sudo apt-get install {package}");
+    }
+    install_missing(&[Need { program, package }])
+}
+
 /// Installs the Debian packages that are missing, and says which.
 pub(crate) fn prepare() -> anyhow::Result<()> {
     if let Some(reason) = unsupported() {
         anyhow::bail!("{reason}");
     }
-    install_missing(&NEEDS)
+    install_missing(&[&NEEDS[..], &NETWORK_TOOLS[..]].concat())
 }
 
 #[expect(unsafe_code, reason = "geteuid is not in the standard library")]

@@ -11,7 +11,9 @@
 
 mod apt;
 mod cgroup;
+mod debian;
 mod engine;
+pub mod fresh;
 pub mod host;
 pub mod http;
 mod images;

@@ -77,7 +77,7 @@ pub(crate) fn unpack(
 
 /// apt with lists, sources and archives of its own, apart from the host's.
 fn apt(scratch: &Path) -> Command {
-    let mut apt = Command::new("apt-get");
+    let mut apt = command(&["apt-get"]);
     for (option, value) in [
         ("Dir::Etc::SourceList", scratch.join("sources.list")),
         ("Dir::Etc::SourceParts", "-".into()),

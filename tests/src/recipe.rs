@@ -4,23 +4,17 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::str::FromStr;
 use std::{fmt, io};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::apt::{Need, install_missing, mirror};
+use crate::debian::{SUITE, debootstrap, discard, pack};
 use crate::layout::cache;
 use crate::newer;
 use crate::progress::say;
-use crate::run::{change, command, read};
 use crate::state::{Lock, lock_named};
-
-/// The newest Debian whose systemd still boots where the host has version 1 of the cgroup file
-/// systems.
-const SUITE: &str = "bookworm";
 
 /// What each machine has. Beyond an ordinary server: dig, nc and ping for the tests.
 const PACKAGES: [&str; 14] = [
@@ -167,13 +161,9 @@ fn fingerprint(engine: Engine) -> String {
 }
 
 fn build(lock: &Lock, engine: Engine, cache: &Path, image: &Path) -> anyhow::Result<()> {
-    install_missing(&[Need {
-        program: "debootstrap",
-        package: "debootstrap",
-    }])?;
     let root = cache.join("building");
     discard(&root)?;
-    debootstrap(lock, &root)?;
+    debootstrap(lock, &root, &PACKAGES)?;
     prune(&root)?;
     furnish(&root)?;
     if let Some(suite) = engine.later_suite() {
@@ -182,50 +172,8 @@ fn build(lock: &Lock, engine: Engine, cache: &Path, image: &Path) -> anyhow::Res
         newer::unpack(lock, suite, engine.as_str(), &root, &scratch)
             .with_context(|| format!("cannot get the Docker engine {engine}"))?;
     }
-    // Under its name only when it is whole.
-    let partial = image.with_extension("partial");
-    change(
-        lock,
-        &mut command(&[
-            "tar",
-            "--directory",
-            path(&root)?,
-            "--create",
-            "--file",
-            path(&partial)?,
-            ".",
-        ]),
-    )?;
-    fs::rename(&partial, image)?;
+    pack(lock, &root, image)?;
     discard(&root)
-}
-
-fn debootstrap(lock: &Lock, root: &Path) -> anyhow::Result<()> {
-    let mut debootstrap = Command::new("debootstrap");
-    debootstrap
-        .args([
-            "--variant=minbase",
-            &format!("--include={}", PACKAGES.join(",")),
-            SUITE,
-        ])
-        .arg(root);
-    if let Some(mirror) = mirror(SUITE) {
-        debootstrap.arg(mirror);
-    }
-    for (variable, key) in [
-        ("http_proxy", "Acquire::http::Proxy"),
-        ("https_proxy", "Acquire::https::Proxy"),
-    ] {
-        let value = read(&["apt-config", "shell", "P", key]).unwrap_or_default();
-        if let Some(proxy) = value
-            .trim()
-            .strip_prefix("P='")
-            .and_then(|rest| rest.strip_suffix('\''))
-        {
-            debootstrap.env(variable, proxy);
-        }
-    }
-    change(lock, &mut debootstrap)
 }
 
 /// Takes out what makes machines alike that must differ, and what nobody reads.
@@ -267,31 +215,6 @@ fn furnish(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes a root directory, whole or half made. An interrupted debootstrap leaves file systems
-/// mounted in it, and what is below those must not be removed.
-fn discard(root: &Path) -> anyhow::Result<()> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let inside: Vec<&str> = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .filter(|mount| Path::new(mount).starts_with(root))
-        .collect();
-    for mount in inside.iter().rev() {
-        read(&["umount", "--lazy", mount])?;
-    }
-    match fs::remove_dir_all(root) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", root.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn path(path: &Path) -> anyhow::Result<&str> {
-    path.to_str()
-        .with_context(|| format!("the path {} is not UTF-8", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,15 +226,5 @@ mod tests {
         }
         let error = "1.0".parse::<Engine>().expect_err("unknown").to_string();
         assert_eq!(error, "no engine '1.0'; there is 20.10, 26.1, 28.5");
-    }
-
-    #[test]
-    fn a_half_made_root_is_discarded() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let root = directory.path().join("root");
-        discard(&root).expect("nothing there is fine");
-        fs::create_dir_all(root.join("a/b")).expect("created");
-        discard(&root).expect("removed");
-        assert!(!root.exists());
     }
 }

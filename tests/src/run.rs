@@ -7,6 +7,7 @@ use std::{fmt, thread};
 
 use anyhow::{Context as _, bail};
 
+use crate::apt::search_path;
 use crate::state::Lock;
 
 /// Between two looks at a condition that [`wait_for`] waits for.
@@ -57,13 +58,14 @@ impl fmt::Display for Output {
     }
 }
 
-/// A command from its words; the first is the program.
+/// A command from its words; the first is the program. It is also found in the system's directories
+/// that `PATH` lacks.
 ///
 /// # Panics
 /// When `words` is empty.
 pub fn command(words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]);
+    command.args(&words[1..]).env("PATH", search_path());
     command
 }
 

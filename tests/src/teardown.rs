@@ -4,16 +4,16 @@
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::Context as _;
 
+use crate::apt::which;
 use crate::layout::{Layout, runs, states};
-use crate::run::{capture, wait_for};
+use crate::run::{capture, command, wait_for};
 use crate::state::{State, lock_all};
-use crate::{cgroup, network};
+use crate::{cgroup, host, network};
 
 /// Until the kernel has let go of the files of what was killed.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -21,12 +21,42 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// Removes processes, cgroups, interfaces, filter tables and files of a testbed, whatever is left
 /// of it. The caller holds its lock.
 pub(crate) fn teardown(layout: &Layout) -> anyhow::Result<()> {
+    match programs(has_traces(layout), which("nft").is_some()) {
+        Programs::Present => {}
+        Programs::Install => host::install_network_tools()?,
+        Programs::NotNeeded => return Ok(()),
+    }
     // An unreadable state file must not keep the processes alive.
     let state = State::load(layout);
     close_connections(&layout.laptop_run_dir())?;
     cgroup::remove(&layout.cgroup())?;
     network::remove(layout, state?.map(|state| state.subnet))?;
     remove_files(layout)
+}
+
+/// What to do about the programs that remove a testbed.
+#[derive(Debug, PartialEq, Eq)]
+enum Programs {
+    /// Run them, even without a trace of the testbed: a filter table can outlive its files.
+    Present,
+    /// Install them first. `up` installed them before it made anything, so they were removed since,
+    /// and a filter table may be left.
+    Install,
+    /// Nothing to remove. Only `nft` makes a filter table, and it was never here.
+    NotNeeded,
+}
+
+fn programs(traces: bool, nft_installed: bool) -> Programs {
+    match (traces, nft_installed) {
+        (_, true) => Programs::Present,
+        (true, false) => Programs::Install,
+        (false, false) => Programs::NotNeeded,
+    }
+}
+
+/// Whether this host has files or processes of the testbed.
+fn has_traces(layout: &Layout) -> bool {
+    layout.state_dir().exists() || layout.run_dir().exists() || cgroup::exists(&layout.cgroup())
 }
 
 /// Ends the processes with which ssh keeps connections open, each behind a socket somewhere in
@@ -39,7 +69,8 @@ fn close_connections(directory: &Path) -> anyhow::Result<()> {
         } else if kind.is_socket() {
             // One that has ended by itself leaves a socket on which nobody answers.
             let path = format!("ControlPath={}", entry.path().display());
-            let _ = capture(Command::new("ssh").args([
+            let _ = capture(&mut command(&[
+                "ssh",
                 "-F",
                 "/dev/null",
                 "-o",
@@ -85,12 +116,28 @@ fn remove_files(layout: &Layout) -> anyhow::Result<()> {
 /// immutable in permissions but not in attributes.
 fn remove(path: &Path) -> anyhow::Result<()> {
     wait_for("files to be released", LIMIT, || {
-        capture(
-            Command::new("rm")
-                .args(["-rf", "--one-file-system", "--"])
-                .arg(path),
-        )?
-        .checked()
+        capture(command(&["rm", "-rf", "--one-file-system", "--"]).arg(path))?.checked()
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn teardown_needs_no_program_on_a_machine_that_never_had_a_testbed() {
+        assert_eq!(programs(false, false), Programs::NotNeeded);
+    }
+
+    #[test]
+    fn teardown_installs_removed_programs_before_it_removes_a_testbed() {
+        assert_eq!(programs(true, false), Programs::Install);
+    }
+
+    #[test]
+    fn teardown_looks_for_filter_tables_even_without_other_traces() {
+        assert_eq!(programs(false, true), Programs::Present);
+        assert_eq!(programs(true, true), Programs::Present);
+    }
 }

@@ -1,6 +1,5 @@
-//! Takes a testbed down when we end before we could: by Ctrl-C, a runner's time limit, `kill -9`. A
-//! shell waits at the other end of a pipe; unless it is told that all is done, it runs `testbed
-//! down` as soon as the pipe closes.
+//! Cleans up when we end before we could: by Ctrl-C, a runner's time limit, `kill -9`. A shell
+//! reads from a pipe; when the pipe closes without a word, it runs the clean-up command.
 
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
@@ -10,23 +9,28 @@ use uc_testbed::TestbedName;
 
 use crate::printer::note;
 
-const WATCH: &str = "read -r done || exec \"$0\" testbed --name \"$1\" down";
+const WATCH: &str = "read -r done || exec \"$0\" \"$@\"";
 
-/// Held while the testbed is to be taken down whatever happens.
+/// Held while the clean-up has to happen even if this process is killed.
 #[derive(Debug)]
 pub(crate) struct Guard {
     shell: Child,
 }
 
 impl Guard {
-    /// Watches over the testbed of this name, which need not be there yet.
+    /// Takes down the testbed of this name, which need not exist yet.
     pub(crate) fn over(name: &TestbedName) -> anyhow::Result<Self> {
+        Self::start(&["testbed", "--name", name.as_ref(), "down"])
+    }
+
+    /// Runs `cargo xtask` with these words when this process dies.
+    pub(crate) fn start(words: &[&str]) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
-        // A session of its own: the Ctrl-C that ends us is not for it.
+        // A session of its own, so that the Ctrl-C that ends this process does not reach it.
         let shell = Command::new("setsid")
             .args(["sh", "-c", WATCH])
             .arg(program)
-            .arg(name.as_ref())
+            .args(words)
             .stdin(Stdio::piped())
             .spawn()
             .context("cannot run setsid")?;
@@ -35,7 +39,7 @@ impl Guard {
 }
 
 impl Drop for Guard {
-    /// We got as far as this: whoever holds the testbed has seen to it.
+    /// This process got here, so it has cleaned up itself or reports why it could not.
     fn drop(&mut self) {
         let told = self
             .shell
@@ -43,10 +47,12 @@ impl Drop for Guard {
             .take()
             .map(|mut pipe| pipe.write_all(b"done\n"));
         if let Some(Err(error)) = told {
-            note(&format!("the guard of the testbed is gone: {error}"));
+            note(&format!("warning: cannot end the clean-up shell: {error}"));
         }
         if let Err(error) = self.shell.wait() {
-            note(&format!("the guard of the testbed does not end: {error}"));
+            note(&format!(
+                "warning: cannot wait for the clean-up shell: {error}"
+            ));
         }
     }
 }

@@ -6,6 +6,7 @@ mod codegen;
 mod demo;
 mod example;
 mod fmt;
+mod fresh;
 mod fuzz;
 mod guard;
 mod printer;
@@ -40,6 +41,8 @@ enum Command {
     Example(example::Arguments),
     /// Format all Rust code
     Fmt(fmt::Arguments),
+    /// Run a command of ./dev in a clone on a fresh Debian machine
+    Fresh(fresh::Arguments),
     /// Fuzz every decoder of what comes from a peer
     Fuzz(fuzz::Arguments),
     /// Run the tests: all of them, or only the fast ones
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
             example::run(&root(), &arguments).map(|()| ExitCode::SUCCESS)
         }
         Command::Fmt(arguments) => fmt::run_fmt(&root(), &arguments).map(|()| ExitCode::SUCCESS),
+        Command::Fresh(arguments) => fresh::run(&root(), &arguments),
         Command::Fuzz(arguments) => fuzz::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run_tests(&root(), &arguments),
         Command::Testbed(arguments) => testbed::run(arguments),

@@ -93,7 +93,7 @@ fn problems(rules: &Rules, packages: &[Package]) -> Vec<String> {
         {
             None => problem("names no licence".to_owned()),
             Some((licence, Ok(false))) => {
-                problem(format!("its licence {licence} is not in deny.toml"))
+                problem(format!("its licence {licence} is not in deny.toml"));
             }
             Some((_, Err(error))) => problem(error),
             Some((_, Ok(true))) => {}
