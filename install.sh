@@ -21,8 +21,12 @@ readonly E_ROOT=10 E_ARCH=11 E_DISTRO=12 E_SYSTEMD=13 E_TUN=14 E_PORT53=15
 readonly E_DOCKER=16 E_DOWNLOAD=17 E_CHECKSUM=18 E_BINARIES=19 E_START=20
 
 ROOT=${UC_ROOT-}
+# After `su`, root keeps a PATH without the directories of groupadd, modprobe and dockerd.
+PATH=$PATH:$ROOT/usr/local/sbin:$ROOT/usr/sbin:$ROOT/sbin
+export PATH
 PROC=${UC_PROC-$ROOT/proc}
 BIN_DIR=$ROOT/usr/local/bin
+LIB_DIR=$ROOT/usr/local/lib/uc
 UNIT_DIR=$ROOT/etc/systemd/system
 STATE_DIR=$ROOT/var/lib/uc
 BACKUP_DIR=$STATE_DIR/backups
@@ -30,7 +34,7 @@ RUN_DIR=$ROOT/run/uc
 
 from='' sha256='' version='' user=''
 with_docker=yes start=yes restart_mesh=no uninstall=no purge=no assume_yes=no
-temp='' source_dir='' ucd_changed=no mesh_changed=no
+temp='' source_dir='' own_text='' ucd_changed=no mesh_changed=no
 
 usage() {
     cat <<'TEXT'
@@ -51,7 +55,7 @@ Options
   --restart-mesh      on an upgrade, restart the tunnel too; containers lose contact for a moment
   --uninstall         named volumes, Docker, and copies by `uc machine backup` stay
   --purge             with --uninstall: the volumes that uc made go too, with all they hold, and the copies
-  -y, --yes           with --uninstall: do not ask
+  -y, --yes           with --uninstall: skip confirmation; required when stdin is not a terminal
   -h, --help          this text
 
 Exit codes
@@ -81,7 +85,9 @@ have() { command -v "$1" >/dev/null 2>&1; }
 clean_up() {
     if [ -n "$temp" ]; then rm -rf -- "$temp"; fi
     # What was staged and did not get into its place.
-    rm -f -- "$BIN_DIR"/.uc*."$$" "$UNIT_DIR"/.uc*."$$"
+    rm -f -- "$BIN_DIR"/.uc*."$$" "$UNIT_DIR"/.uc*."$$" "$LIB_DIR"/.install.sh*."$$"
+    # Made for what was staged.
+    rmdir -- "$LIB_DIR" 2>/dev/null || true
 }
 
 make_temp() {
@@ -146,6 +152,14 @@ check_root() {
         fail $E_ROOT "this must run as root: it writes to /usr/local/bin and makes systemd units" \
             "run it with sudo"
     fi
+}
+
+# Programs that small images of some distributions lack.
+check_programs() {
+    for program in awk grep sed od cut tr head sha256sum; do
+        have "$program" || fail $E_FAILED "not installed: $program" \
+            "install it with the package manager (awk: gawk or mawk; od, cut, tr, head, sha256sum: coreutils)"
+    done
 }
 
 check_architecture() {
@@ -250,10 +264,24 @@ find_source() {
     esac
     check_binary ucd
     check_binary uc
+    find_own_text
+}
+
+# The file that this script was read from; when it was piped into a shell, the copy beside the binaries.
+find_own_text() {
+    for own_text in "$0" "$source_dir/install.sh"; do
+        # The last line of this script, which a shell or another program does not have.
+        if [ -f "$own_text" ] && grep -q '^main "$@"$' "$own_text" 2>/dev/null; then return; fi
+    done
+    own_text=''
 }
 
 fetch() {
     url=$1
+    for program in tar gzip; do
+        have "$program" || fail $E_FAILED "not installed: $program, which unpacks the download" \
+            "install it with the package manager, or use --from DIR"
+    done
     case $url in
     *'{version}'*)
         if [ -z "$version" ]; then
@@ -280,11 +308,10 @@ fetch() {
     mkdir "$temp/unpacked"
     tar -xzf "$temp/uc.tar.gz" -C "$temp/unpacked" ||
         fail $E_BINARIES "cannot unpack $url: it should be a .tar.gz with uc and ucd in it"
-    found=$(find "$temp/unpacked" -name ucd -type f | head -n 1)
-    if [ -z "$found" ]; then
-        fail $E_BINARIES "there is no ucd in $url" "it should be a .tar.gz with uc and ucd in it"
-    fi
-    source_dir=$(dirname -- "$found")
+    for source_dir in "$temp/unpacked" "$temp/unpacked"/*; do
+        if [ -f "$source_dir/ucd" ]; then return; fi
+    done
+    fail $E_BINARIES "there is no ucd in $url" "it should be a .tar.gz with uc and ucd in it"
 }
 
 download() {
@@ -488,7 +515,7 @@ ensure_group() {
 
 ensure_directories() {
     # /run/uc is made by systemd when a service starts (RuntimeDirectory in the units).
-    if ! { mkdir -p "$BIN_DIR" "$UNIT_DIR" "$STATE_DIR" && chown 0:0 "$STATE_DIR" && chmod 0700 "$STATE_DIR"; }; then
+    if ! { mkdir -p "$BIN_DIR" "$LIB_DIR" "$UNIT_DIR" "$STATE_DIR" && chown 0:0 "$STATE_DIR" && chmod 0700 "$STATE_DIR"; }; then
         fail $E_FAILED "cannot make the directories (the reason is in the line above)"
     fi
 }
@@ -501,10 +528,12 @@ install_files() {
     { mesh_unit && hardening; } >"$temp/uc-mesh.service"
     stage "$source_dir/ucd" "$BIN_DIR/ucd" 0755
     stage "$source_dir/uc" "$BIN_DIR/uc" 0755
+    if [ -n "$own_text" ]; then stage "$own_text" "$LIB_DIR/install.sh" 0755; fi
     stage "$temp/ucd.service" "$UNIT_DIR/ucd.service" 0644
     stage "$temp/uc-mesh.service" "$UNIT_DIR/uc-mesh.service" 0644
     if replace "$BIN_DIR/ucd"; then ucd_changed=yes mesh_changed=yes; fi
     replace "$BIN_DIR/uc" || true
+    replace "$LIB_DIR/install.sh" || true
     if replace "$UNIT_DIR/ucd.service"; then ucd_changed=yes; fi
     if replace "$UNIT_DIR/uc-mesh.service"; then mesh_changed=yes; fi
 }
@@ -513,7 +542,7 @@ new_file() { printf '%s/.%s.new.%s' "$(dirname -- "$1")" "$(basename -- "$1")" "
 
 # stage SOURCE TARGET MODE: makes the new file where it is not equal to the one that is there.
 stage() {
-    if cmp -s -- "$1" "$2" && [ ! -L "$2" ]; then
+    if [ ! -L "$2" ] && same_content "$1" "$2"; then
         chmod "$3" "$2"
         return
     fi
@@ -522,6 +551,10 @@ stage() {
         fail $E_FAILED "cannot write to $(dirname -- "$2") (the reason is in the line above)" \
             "uc's files are as they were before; make room or the directory writable, and run this again"
     fi
+}
+
+same_content() {
+    [ -f "$2" ] && [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]
 }
 
 # replace TARGET: puts a staged file in its place; false if there is none.
@@ -650,10 +683,32 @@ start_service() {
         "see all of it with: journalctl -u $2" "then: systemctl restart $2"
 }
 
+# The other machines send to this port. The firewall is the administrator's: this only prints the command.
+show_firewall_command() {
+    if have firewall-cmd && [ "$(firewall-cmd --state 2>/dev/null)" = running ] &&
+        ! firewall-cmd --query-port=51820/udp >/dev/null 2>&1; then
+        say "firewalld blocks UDP 51820, which the other machines use for WireGuard; open it with:"
+        say "  firewall-cmd --permanent --add-port=51820/udp && firewall-cmd --reload"
+    fi
+    if have ufw && rules=$(ufw status 2>/dev/null); then
+        case $rules in
+        *'Status: active'*)
+            case $rules in *51820*) return ;; esac
+            say "ufw blocks UDP 51820, which the other machines use for WireGuard; open it with:"
+            say "  ufw allow 51820/udp"
+            ;;
+        esac
+    fi
+}
+
 # --- uninstall ---------------------------------------------------------------------------------------------
 
 confirm_uninstall() {
-    if [ $assume_yes = yes ] || [ ! -t 0 ]; then return; fi
+    if [ $assume_yes = yes ]; then return; fi
+    if [ ! -t 0 ]; then
+        fail $E_USAGE "confirmation needed, but stdin is not a terminal; nothing was removed" \
+            "--yes skips the question"
+    fi
     what="all containers that uc runs on this machine"
     if [ $purge = yes ]; then what="$what, their volumes WITH ALL DATA, and the copies in $BACKUP_DIR"; fi
     printf 'This removes uc and %s. Go on? [y/N] ' "$what" >&2
@@ -675,10 +730,11 @@ remove_all() {
     if have ip && ip link show uc0 >/dev/null 2>&1; then
         remove_one "interface uc0" ip link delete uc0
     fi
-    for file in "$UNIT_DIR/ucd.service" "$UNIT_DIR/uc-mesh.service" "$BIN_DIR/ucd" "$BIN_DIR/uc"; do
+    for file in "$UNIT_DIR/ucd.service" "$UNIT_DIR/uc-mesh.service" "$BIN_DIR/ucd" "$BIN_DIR/uc" \
+        "$LIB_DIR/install.sh"; do
         if [ -e "$file" ]; then remove_one "$file" rm -f -- "$file"; fi
     done
-    for directory in "$UNIT_DIR/ucd.service.d" "$UNIT_DIR/uc-mesh.service.d" "$RUN_DIR"; do
+    for directory in "$UNIT_DIR/ucd.service.d" "$UNIT_DIR/uc-mesh.service.d" "$LIB_DIR" "$RUN_DIR"; do
         if [ -e "$directory" ]; then remove_one "$directory" rm -rf -- "$directory"; fi
     done
     remove_state
@@ -778,6 +834,7 @@ main() {
         remove_all
         return
     fi
+    check_programs
     check_architecture
     check_systemd
     check_user
@@ -791,6 +848,7 @@ main() {
     ensure_directories
     install_files
     start_services
+    if [ $start = yes ]; then show_firewall_command; fi
     say "uc is installed"
     # For a person; `uc machine init` and `add` run this without a terminal, and go on themselves.
     if [ -t 2 ] && [ ! -e "$STATE_DIR/state.db" ]; then

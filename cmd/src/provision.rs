@@ -4,6 +4,7 @@
 //! SHA-256 after the copy, and the directory is removed whatever happens.
 
 mod artefacts;
+pub(crate) mod installed;
 mod remote;
 
 use std::path::Path;

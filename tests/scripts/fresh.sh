@@ -44,10 +44,12 @@ if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
     mount --bind "/sys/fs/cgroup/$cgroup" "$root/sys/fs/cgroup"
     # Version 2 hands controllers on only from a cgroup that has no processes of its own.
     mkdir "$root/sys/fs/cgroup/init"
-    for process in $(cat "$root/sys/fs/cgroup/cgroup.procs"); do
+    processes=$(cat "$root/sys/fs/cgroup/cgroup.procs")
+    for process in $processes; do
         echo "$process" >"$root/sys/fs/cgroup/init/cgroup.procs" || true
     done
-    for controller in $(cat "$root/sys/fs/cgroup/cgroup.controllers"); do
+    controllers=$(cat "$root/sys/fs/cgroup/cgroup.controllers")
+    for controller in $controllers; do
         echo "+$controller" >"$root/sys/fs/cgroup/cgroup.subtree_control"
     done
 else

@@ -121,7 +121,8 @@ fn installed_used_and_taken_off_again() {
     );
 
     let wanted = "/run/uc 750 root:uc\n/run/uc/mesh.sock 600 root:uc\n/run/uc/uc.sock 660 root:uc\n\
-                  /usr/local/bin/uc 755 root:root\n/usr/local/bin/ucd 755 root:root\n/var/lib/uc 700 root:root\n\
+                  /usr/local/bin/uc 755 root:root\n/usr/local/bin/ucd 755 root:root\n\
+                  /usr/local/lib/uc/install.sh 755 root:root\n/var/lib/uc 700 root:root\n\
                   /etc/systemd/system/ucd.service 644 root:root\n/etc/systemd/system/uc-mesh.service 644 root:root\n";
     let paths: Vec<&str> = wanted
         .lines()
@@ -188,7 +189,10 @@ fn installed_used_and_taken_off_again() {
         "m1",
         "docker volume create kept-by-hand; docker volume create --label uc.cluster=x kept-of-uc",
     );
-    let said = site.sh("m1", "sh /var/tmp/uc/install.sh --uninstall 2>&1");
+    let said = site.sh(
+        "m1",
+        "sh /usr/local/lib/uc/install.sh --uninstall --yes 2>&1",
+    );
     assert!(
         said.ends_with("uc is gone; Docker, images and named volumes stay\n"),
         "{said}"
@@ -199,7 +203,7 @@ fn installed_used_and_taken_off_again() {
         site.sh("m1", "docker volume ls -q; systemctl is-active docker"),
         "kept-by-hand\nkept-of-uc\nactive\n"
     );
-    let again = site.sh("m1", "sh /var/tmp/uc/install.sh --uninstall 2>&1");
+    let again = site.sh("m1", "sh /var/tmp/uc/install.sh --uninstall --yes 2>&1");
     assert_eq!(again, "there was nothing of uc on this machine\n");
     site.sh(
         "m1",

@@ -17,7 +17,7 @@ use crate::possible;
 pub(crate) const SOON: Duration = Duration::from_secs(40);
 
 /// Everything of uc on a machine, one line each; nothing when there is nothing.
-const TRACES: &str = "ls -d /usr/local/bin/uc /usr/local/bin/ucd /usr/local/bin/.uc* /var/lib/uc /run/uc \
+const TRACES: &str = "ls -d /usr/local/bin/uc /usr/local/bin/ucd /usr/local/bin/.uc* /usr/local/lib/uc /var/lib/uc /run/uc \
      /etc/systemd/system/ucd.service /etc/systemd/system/uc-mesh.service /tmp/uc-install.* 2>/dev/null; \
      getent group uc; ip -o link show uc0 2>/dev/null; pgrep -a ucd; \
      docker ps -aq --filter label=uc.cluster 2>/dev/null; docker network ls -q --filter label=uc.cluster 2>/dev/null; \

@@ -8,6 +8,7 @@ use uc_api::v1::{
 use crate::cli::Yes;
 use crate::connect::{self, Client, Globals, Route, within};
 use crate::error::{CliError, CliResult, Kind};
+use crate::provision::installed::INSTALLER;
 use crate::ui::{BOLD, RED, Ui};
 
 /// Take a machine out of the cluster
@@ -76,9 +77,9 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
             "{} was taken off the list, but not reset: {}",
             machine.name, response.reset_error
         ))?;
-        ui.hint(
-            "its containers may still run; if it comes back, run `sh install.sh --uninstall` on it",
-        )?;
+        ui.hint(&format!(
+            "its containers may still run; if it comes back, run `{INSTALLER} --uninstall` on it"
+        ))?;
     }
     ui.status(&format!("{} removed", machine.name))
 }

@@ -13,6 +13,7 @@ use crate::connect::{Client, within};
 use crate::connection::SshTarget;
 use crate::env::Env;
 use crate::error::{CliError, CliResult};
+use crate::provision::installed::INSTALLER;
 use crate::provision::{Artefacts, Host};
 use crate::ui::Ui;
 
@@ -171,7 +172,7 @@ pub(super) fn refuse_member(place: &str, info: &InfoResponse) -> CliResult {
     };
     Err(error
         .hint(format!(
-            "if that cluster is gone, remove uc there: `sh install.sh --uninstall` on {place}"
+            "if that cluster is gone, remove uc there: `{INSTALLER} --uninstall` on {place}"
         ))
         .hint(format!(
             "to use that cluster from here: `uc --connect ssh://{place} machine ls`"
