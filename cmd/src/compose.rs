@@ -1,4 +1,4 @@
-//! The compose files of a project, read from disk and handed to `uc-compose`.
+//! Reads the compose files of a project from disk and loads them with `uc-compose`.
 
 mod facts;
 mod locate;
@@ -16,29 +16,29 @@ use crate::error::{CliError, CliResult};
 use crate::term;
 use crate::ui::Ui;
 
-/// Columns of diagnostics where no terminal says how many it has.
+/// Columns of diagnostics if stderr is not a terminal.
 const WIDTH: usize = 120;
 
-/// Which project is meant, from the command line.
+/// Options that select the project.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ProjectArgs {
-    /// Compose file; may be repeated, later ones override earlier ones, `-` is stdin [default:
-    /// compose.yaml here or above]
+    /// Compose file, `-` for stdin; repeatable, later files override earlier ones [default:
+    /// compose.yaml in this directory or above]
     #[arg(short, long = "file", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Project name [default: the file's `name`, else the directory's]
     #[arg(short, long, visible_alias = "project-name", value_name = "NAME")]
     pub(crate) project: Option<String>,
-    /// Active profile; may be repeated, `*` is all
+    /// Profile to activate, `*` for all; repeatable
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Vec<String>,
-    /// File of variables in place of `.env`; may be repeated, later ones override earlier ones
+    /// Env file to use instead of `.env`; repeatable, later files override earlier ones
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
-    /// Where relative paths start [default: the directory of the first compose file]
+    /// Directory that relative paths start from [default: that of the first compose file]
     #[arg(long, value_name = "DIR")]
     pub(crate) project_directory: Option<PathBuf>,
-    /// Treat what would not be honoured as an error
+    /// Treat keys that are not honoured as errors
     #[arg(long)]
     pub(crate) strict: bool,
 }
@@ -51,105 +51,82 @@ pub(crate) struct BuildJob {
     pub(crate) build: Build,
 }
 
-/// What is done with what is found wrong.
+/// How diagnostics are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Show {
-    /// Errors and warnings are shown.
+    /// Errors and warnings on stderr, with every place.
     All,
-    /// Warnings only where there are errors too.
+    /// As [`Show::All`], but many warnings in short form.
+    Summary,
+    /// Nothing for a valid file; for others as [`Show::All`].
     Errors,
-    /// As data: of a file with errors it is printed here, of a good one it is for the caller to
-    /// print.
+    /// As JSON on stdout. For a valid file the caller prints it.
     Json,
 }
 
-/// For what a project is read.
+/// What a project is read for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct How {
-    /// To be shown only: what a deployment would refuse is a warning.
+pub(crate) struct Purpose {
+    /// The project is only shown, so what a deployment would refuse is a warning.
     pub(crate) reading: bool,
-    /// Variables are put in.
+    /// Whether variables are replaced.
     pub(crate) interpolate: bool,
 }
 
-/// Diagnostics as data.
+/// A project that was read without errors.
+#[derive(Debug)]
+pub(crate) struct ReadProject {
+    pub(crate) project: Project,
+    /// Its warnings.
+    pub(crate) warnings: Vec<Diagnostic>,
+    /// Paths of keys that have no effect here.
+    pub(crate) no_effect: Vec<String>,
+}
+
+/// Diagnostics as JSON.
 #[derive(Debug, Serialize)]
-struct Found<'a> {
+struct Diagnostics<'a> {
     diagnostics: &'a [Diagnostic],
 }
 
-/// Reads the project; diagnostics go to stderr. `services`: those that were named, which are active
-/// whatever their profile.
+const DEPLOYMENT: Purpose = Purpose {
+    reading: false,
+    interpolate: true,
+};
+
+/// Reads the project for a deployment and shows the diagnostics. `services` are those that the user
+/// named: their profiles are active too.
 pub(crate) fn load(
     args: &ProjectArgs,
     services: &[String],
     ui: &Ui,
     show: Show,
 ) -> CliResult<Project> {
-    load_as(
-        args,
-        services,
-        How {
-            reading: false,
-            interpolate: true,
-        },
-        ui,
-        show,
-    )
-    .map(|(project, _)| project)
+    Ok(load_for(DEPLOYMENT, args, services, ui, show)?.project)
 }
 
-/// [`load`], with what is found printed to stdout as data, whether the file is good or not.
+/// [`load`] that prints the diagnostics to stdout as JSON, also those of a valid file.
 pub(crate) fn load_as_data(args: &ProjectArgs, services: &[String], ui: &Ui) -> CliResult<Project> {
-    let how = How {
-        reading: false,
-        interpolate: true,
-    };
-    let (project, diagnostics) = load_as(args, services, how, ui, Show::Json)?;
-    ui.json(&Found {
-        diagnostics: &diagnostics,
+    let read = load_for(DEPLOYMENT, args, services, ui, Show::Json)?;
+    ui.json(&Diagnostics {
+        diagnostics: &read.warnings,
     })?;
-    Ok(project)
+    Ok(read.project)
 }
 
-/// [`load`], with the warnings that a good file may have.
-pub(crate) fn load_as(
+/// Reads the project for a purpose and shows the diagnostics.
+pub(crate) fn load_for(
+    purpose: Purpose,
     args: &ProjectArgs,
     services: &[String],
-    how: How,
     ui: &Ui,
     show: Show,
-) -> CliResult<(Project, Vec<Diagnostic>)> {
-    let (request, mut diagnostics) = match request(args, how) {
+) -> CliResult<ReadProject> {
+    let (request, mut diagnostics) = match request(args, services, purpose) {
         Ok(found) => found,
-        Err(wrong) => return Err(refused(&[*wrong], &[], ui, show)?),
+        Err(problem) => return Err(invalid_files(&[*problem], &[], ui, show)?),
     };
-    let mut loaded = uc_compose::load_with(&request, &read::limited);
-    if let Some(project) = &loaded.project
-        && services.iter().any(|name| {
-            !project
-                .service_names()
-                .contains(&select::own_name(project, name))
-        })
-        && !request.profiles.iter().any(|profile| profile == "*")
-    {
-        // A service that somebody names is meant, whatever profile it has.
-        let everything = LoadRequest {
-            profiles: vec!["*".to_owned()],
-            ..request.clone()
-        };
-        let all = uc_compose::load_with(&everything, &read::limited);
-        let names_all = |project: &Project| {
-            services.iter().all(|name| {
-                project
-                    .service_names()
-                    .contains(&select::own_name(project, name))
-            })
-        };
-        if all.project.as_ref().is_some_and(names_all) {
-            loaded = all;
-        }
-    }
+    let loaded = uc_compose::load_with(&request, &read::limited);
     let mut sources: Vec<SourceFile> = request
         .files
         .iter()
@@ -168,25 +145,42 @@ pub(crate) fn load_as(
         } else {
             Severity::Error
         };
-        let wrong = facts::fill(project, &request.directory);
-        diagnostics.extend(
-            wrong
-                .into_iter()
-                .map(|wrong| Diagnostic { severity, ..wrong }),
-        );
+        let problems = facts::fill(project, &request.directory);
+        diagnostics.extend(problems.into_iter().map(|problem| Diagnostic {
+            severity,
+            ..problem
+        }));
     }
-    let good = !diagnostics
+    let valid = !diagnostics
         .iter()
         .any(|diagnostic| diagnostic.severity == Severity::Error);
-    match project.filter(|_| good) {
-        Some(project) => {
-            if show == Show::All {
-                print(&diagnostics, &sources, ui)?;
-            }
-            Ok((project, diagnostics))
-        }
-        None => Err(refused(&diagnostics, &sources, ui, show)?),
+    let Some(project) = project.filter(|_| valid) else {
+        return Err(invalid_files(&diagnostics, &sources, ui, show)?);
+    };
+    if !services.is_empty() {
+        drop_other_services(&mut diagnostics, &project, services);
     }
+    if matches!(show, Show::All | Show::Summary) {
+        print(&diagnostics, &sources, ui, show)?;
+    }
+    Ok(ReadProject {
+        project,
+        warnings: diagnostics,
+        no_effect: loaded.no_effect,
+    })
+}
+
+/// Drops warnings about services that the command does not touch.
+fn drop_other_services(warnings: &mut Vec<Diagnostic>, project: &Project, services: &[String]) {
+    // A name that is not in the project is an error of the command, which comes later.
+    let Ok(selected) = select(project, services) else {
+        return;
+    };
+    warnings.retain(|warning| {
+        warning
+            .service()
+            .is_none_or(|name| selected.iter().any(|service| service.spec.name == name))
+    });
 }
 
 /// The variables that the project's files use.
@@ -197,19 +191,21 @@ pub(crate) fn variables(
 ) -> CliResult<Vec<uc_compose::Variable>> {
     match request(
         args,
-        How {
+        &[],
+        Purpose {
             reading: true,
             interpolate: false,
         },
     ) {
         Ok((request, _)) => Ok(uc_compose::variables(&request, &read::limited)),
-        Err(wrong) => Err(refused(&[*wrong], &[], ui, show)?),
+        Err(problem) => Err(invalid_files(&[*problem], &[], ui, show)?),
     }
 }
 
 fn request(
     args: &ProjectArgs,
-    how: How,
+    services: &[String],
+    purpose: Purpose,
 ) -> Result<(LoadRequest, Vec<Diagnostic>), Box<Diagnostic>> {
     let environment = with_directory(crate::env::all(), std::env::current_dir().ok());
     let found = locate::locate(args, &environment)?;
@@ -224,14 +220,15 @@ fn request(
         environment,
         dotenv: found.dotenv,
         profiles: args.profile.clone(),
+        services: services.to_vec(),
         strict: args.strict,
-        reading: how.reading,
-        interpolate: how.interpolate,
+        reading: purpose.reading,
+        interpolate: purpose.interpolate,
     };
     Ok((request, found.ignored))
 }
 
-/// `PWD` is there also where no shell has set it, as in Compose: files say `${PWD}/data`.
+/// Sets `PWD` where no shell has set it, as Docker Compose does: files use `${PWD}/data`.
 fn with_directory(
     mut environment: BTreeMap<String, String>,
     current: Option<PathBuf>,
@@ -244,17 +241,17 @@ fn with_directory(
     environment
 }
 
-/// Shows why the files cannot be used.
-fn refused(
+/// Shows why the files cannot be used, and makes the error of the command.
+fn invalid_files(
     diagnostics: &[Diagnostic],
     sources: &[SourceFile],
     ui: &Ui,
     show: Show,
 ) -> CliResult<CliError> {
     if show == Show::Json {
-        ui.json(&Found { diagnostics })?;
+        ui.json(&Diagnostics { diagnostics })?;
     } else {
-        print(diagnostics, sources, ui)?;
+        print(diagnostics, sources, ui, show)?;
     }
     let errors = diagnostics
         .iter()
@@ -266,24 +263,27 @@ fn refused(
     )))
 }
 
-fn print(diagnostics: &[Diagnostic], sources: &[SourceFile], ui: &Ui) -> CliResult {
+fn print(diagnostics: &[Diagnostic], sources: &[SourceFile], ui: &Ui, show: Show) -> CliResult {
     if diagnostics.is_empty() {
         return Ok(());
     }
-    let width = term::size()
-        .and_then(|(columns, _)| usize::try_from(columns).ok())
-        .unwrap_or(WIDTH);
-    // Colours are taken out by the stream where they are not wanted.
-    ui.status(&uc_compose::render_within(
-        diagnostics,
-        sources,
-        true,
-        width,
-    ))
+    let render = match show {
+        Show::Summary => uc_compose::render_summary,
+        Show::All | Show::Errors | Show::Json => uc_compose::render_within,
+    };
+    // The stream removes colours where they are not wanted.
+    ui.status(&render(diagnostics, sources, true, diagnostics_width()))
 }
 
-/// Something wrong with a file as a whole, or with what was asked for.
-fn wrong(path: &Path, message: impl Into<String>, hint: impl Into<String>) -> Box<Diagnostic> {
+/// Columns for diagnostics.
+pub(crate) fn diagnostics_width() -> usize {
+    term::size()
+        .and_then(|(columns, _)| usize::try_from(columns).ok())
+        .unwrap_or(WIDTH)
+}
+
+/// An error about a file as a whole, or about the arguments.
+fn file_error(path: &Path, message: impl Into<String>, hint: impl Into<String>) -> Box<Diagnostic> {
     let hint: String = hint.into();
     Box::new(Diagnostic {
         severity: Severity::Error,

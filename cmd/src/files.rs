@@ -20,6 +20,7 @@ use uc_api::ContentHash;
 use uc_api::v1::{FileSpec, ListServicesRequest, MountKind, VolumeSpec};
 use uc_compose::{Diagnostic, LocalFile, LocalSource, Rule, Service, Severity, SourceFile};
 
+use crate::compose::diagnostics_width;
 use crate::connect::{Client, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
@@ -141,7 +142,12 @@ impl Found {
                 })
             };
             let sources: Vec<SourceFile> = paths.into_iter().filter_map(source).collect();
-            ui.status(&uc_compose::render(&self.diagnostics, &sources, true))?;
+            ui.status(&uc_compose::render_summary(
+                &self.diagnostics,
+                &sources,
+                true,
+                diagnostics_width(),
+            ))?;
         }
         let errors = self
             .diagnostics

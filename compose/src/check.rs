@@ -103,7 +103,7 @@ pub(crate) fn drop_missing(document: &mut Node) {
         .flat_map(Node::entries)
         .map(|(name, _)| name.clone())
         .collect();
-    let Some(map) = services_mut(document) else {
+    let Some(map) = document.services_mut() else {
         return;
     };
     for entry in map.values_mut() {
@@ -133,16 +133,6 @@ fn needs(entry: &Entry, key: &str, what: &str, report: &mut Report) {
                 format!("`{key}` is missing in `{}`", report.path()),
             )
             .hint(format!("add `{key}:`, {what}"));
-    }
-}
-
-fn services_mut(document: &mut Node) -> Option<&mut Map> {
-    let Value::Map(top) = &mut document.value else {
-        return None;
-    };
-    match &mut top.get_mut("services")?.node.value {
-        Value::Map(services) => Some(services),
-        _ => None,
     }
 }
 

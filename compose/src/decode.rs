@@ -124,6 +124,7 @@ fn service(
     }
     let build = build::build(name, node, &image, tree, report);
     let (mode, replicas) = rollout::scale(node, report);
+    rollout::endpoint_mode(node, report);
     let (restart, restart_attempts) = container::restart(node, report);
     let mut environment = strings(node.get("environment"));
     let local = files::local(node, tree, &mut environment, report);

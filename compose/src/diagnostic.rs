@@ -65,3 +65,11 @@ pub struct Diagnostic {
     /// The next step.
     pub hint: Option<String>,
 }
+
+impl Diagnostic {
+    /// The service that it is about, from its path. `None` means that it is not about one service.
+    pub fn service(&self) -> Option<&str> {
+        let below = self.path.strip_prefix("services.")?;
+        below.split(['.', '[']).next()
+    }
+}

@@ -164,6 +164,10 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
             .filter_map(Json::as_object_mut)
         {
             quieten(item, &[quiet]);
+            // Docker Compose prints it only where it is not the default.
+            if let Some(Json::Object(bind)) = item.get_mut("bind") {
+                bind.retain(|key, value| key != "create_host_path" || *value != true);
+            }
         }
     }
     if let Some(Json::Object(build)) = out.get_mut("build") {

@@ -157,6 +157,7 @@ pub(crate) fn resolve(services: &mut Map, environment: &Environment, reader: &mu
         {
             from_environment(args, environment);
         }
+        of_pre_deploy(service, environment);
         reader.report.path_pop();
     }
 }
@@ -175,6 +176,32 @@ fn of_service(service: &mut Map, environment: &Environment, reader: &mut Reader<
     }
     variables.extend(own);
     put(service, "environment", variables, files.key);
+}
+
+/// Gives names without a value in `x-pre_deploy.environment` the value that is set, in the form
+/// that the file has: the key is not one of the table's, so it is not in long form.
+fn of_pre_deploy(service: &mut Map, environment: &Environment) {
+    let hook = service.get_mut("x-pre_deploy");
+    let Some(Value::Map(hook)) = hook.map(|entry| &mut entry.node.value) else {
+        return;
+    };
+    match hook
+        .get_mut("environment")
+        .map(|entry| &mut entry.node.value)
+    {
+        Some(Value::Map(map)) => from_environment(map, environment),
+        Some(Value::List(items)) => {
+            for item in items {
+                if let Value::Text(text) = &mut item.value
+                    && !text.contains('=')
+                    && let Some(value) = environment.get(text)
+                {
+                    *text = format!("{text}={value}");
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 fn labels(service: &mut Map, reader: &mut Reader<'_>) {

@@ -1,17 +1,18 @@
-//! Says what a file asks for and will not get: the table's statuses, applied to the merged tree.
+//! Applies the statuses of the table to the merged tree: reports the keys that are not honoured.
 
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Value};
 use crate::report::Report;
 use crate::schema::{self, Key, Shape, Status};
 
-/// Reports every key below `node` that is not honoured, and refuses those that are refused.
+/// Reports every key below `node` that is not honoured: a warning, or an error where the table
+/// refuses it.
 pub(crate) fn check(node: &Node, keys: &'static [Key], report: &mut Report) {
     for (name, entry) in node.entries() {
         let Some(key) = schema::find(keys, name) else {
             continue;
         };
-        if says_nothing(name, &entry.node) {
+        if asks_for_nothing(name, &entry.node) {
             continue;
         }
         report.path_push(name);
@@ -23,20 +24,17 @@ pub(crate) fn check(node: &Node, keys: &'static [Key], report: &mut Report) {
 fn one(key: &'static Key, Entry { key: span, node }: &Entry, report: &mut Report) {
     match key.status {
         Status::Honoured(_) => below(node, key.shape, report),
-        Status::Reported(reason) => {
-            let _ = report
-                .not_honoured(*span, format!("`{}` is not honoured: {reason}", key.name))
-                .label("read, and without effect");
-        }
-        Status::Refused(reason) => {
-            report
-                .error(
-                    Rule::Refused,
-                    *span,
-                    format!("`{}` is refused: {reason}", key.name),
-                )
-                .hint("remove it; `docs/compose.md` says what each key does");
-        }
+        Status::NoEffect(_) => report.no_effect(),
+        Status::Reported(reason) => report
+            .not_honoured(*span, format!("`{}` is ignored: {}", key.name, reason.why))
+            .hint(reason.instead),
+        Status::Refused(reason) => report
+            .error(
+                Rule::Refused,
+                *span,
+                format!("`{}` is not supported: {}", key.name, reason.why),
+            )
+            .hint(reason.instead),
     }
 }
 
@@ -59,6 +57,13 @@ fn below(node: &Node, shape: Shape, report: &mut Report) {
                 report.path_pop();
             }
         }
+        (Shape::List(item) | Shape::Set(item) | Shape::Distinct(item), Value::List(items)) => {
+            for (index, node) in items.iter().enumerate() {
+                report.path_push_item(index);
+                below(node, *item, report);
+                report.path_pop();
+            }
+        }
         (Shape::Items(_, keys), Value::List(items)) => {
             for (index, item) in items.iter().enumerate() {
                 report.path_push_item(index);
@@ -70,8 +75,8 @@ fn below(node: &Node, shape: Shape, report: &mut Report) {
     }
 }
 
-/// A value that asks for what is so anyway.
-fn says_nothing(name: &str, node: &Node) -> bool {
+/// Whether a value asks only for what happens anyway, so that there is nothing to report.
+fn asks_for_nothing(name: &str, node: &Node) -> bool {
     match &node.value {
         Value::Broken | Value::Null | Value::Bool(false) => true,
         Value::Text(text) => {

@@ -1,4 +1,4 @@
-//! `docs/compose.md`: the table of keys as a page for people. The loader works by the same table.
+//! `docs/compose.md`: prints the table of keys that the loader works by.
 
 use std::fmt::Write as _;
 
@@ -7,82 +7,103 @@ use crate::schema::{self, Key, Shape, Status};
 const INTRODUCTION: &str = "\
 # Compose keys: what `uc` does with each
 
-Generated from the table in `compose/src/schema` that the loader itself works by; do not edit. To make it anew:
+Generated from the table in `compose/src/schema`, which the loader itself uses. Do not edit this page. To write it again:
 `UC_UPDATE_DOCS=1 cargo test -p uc-compose ledger`.
 
-- **honoured**: done as Docker Compose does it; a note says where there is a difference.
-- **reported**: read and checked, not acted on. `uc` warns with file, line and the reason given here; with `--strict` that is an error.
+- **honoured**: done as in Docker Compose. A note names each difference.
+- **no effect**: read and checked. The key means nothing for a deployment to machines, so `uc deploy` does not mention it. `uc config` lists
+  these keys.
+- **reported**: read and checked, then ignored. `uc` warns with file, line and the reason given here; with `--strict` that is an error.
   Values that ask for nothing (`false`, an empty list) are not reported.
-- **refused**: an error, because ignoring it would run something else than what was written.
+- **refused**: an error, because ignoring the key would run something else than what the file says.
 
-Below a key that is reported or refused, all its keys are checked and shown by `uc config`, and share its fate. Any mapping may also have
-`x-*` keys; unless they stand here they are ignored. A key that does not stand here at all is an error.
+Below a key that has no effect, is reported or is refused, all keys are checked, shown by `uc config`, and treated in the same way. Any
+mapping can also have `x-*` keys; they are ignored unless this page lists them. A key that this page does not list is an error.
 
 Files are read as Docker Compose v5.6 reads them: variables in all their forms, `.env`, `env_file`, anchors and merge keys, profiles,
-`extends`, `include`, several files merged, with `!reset` and `!override`. `uc config` prints the result, also of files that a deployment
-refuses.
+`extends`, `include`, and several files merged, with `!reset` and `!override`. `uc config` prints the result, even for a file that
+`uc deploy` refuses.
 
-## What a file for one computer assumes
+## Files written for one computer
 
-- **Paths.** An absolute path in `volumes` is the machine's own. A relative one (or one that begins with `~`) is of the computer that
-  deploys: a file or folder there travels with the deployment, at most 16 MiB and 4,096 entries, and is mounted read only; if it does not
-  say `:ro`, `uc` warns. One that is missing or empty is a place for data: it becomes a named volume, and stays on the machine where it
-  was made. `configs` and `secrets` travel in the same way.
-- **Networks.** All services of all projects share the cluster's network, in which they find each other by name: `db`, `db.shop`. Aliases,
-  aliases of `links` and `container_name` are further names, known to the whole project. Where a file keeps two services apart, or a
-  network from the outside, `uc` says that it does not.
-- **Containers.** They are named after project, service and replica, so that there can be several and one can replace another.
+- **Paths.** An absolute path in `volumes` is a path on the machine. A relative path (or one that begins with `~`) is a path on the computer
+  that deploys. A file or folder there travels with the deployment, up to 16 MiB and 4,096 entries, and is mounted read-only; `uc` warns if
+  the file does not say `:ro`. A folder that is missing or empty is a place for data: it becomes a named volume, which stays on the machine
+  where it was created. `configs` and `secrets` travel in the same way. [files.md](files.md) has the details.
+- **Networks.** All services of all projects share the cluster's network and find each other by name: `db`, or `db.shop` from another
+  project. Aliases, aliases of `links`, and `container_name` are more names that the whole project can use. `uc` reports a file that keeps
+  two services apart, or a network from the outside.
+- **Addresses.** A service's name resolves to the addresses of its healthy replicas, in random order. Addresses change when replicas are
+  replaced; there is no fixed virtual address, so `endpoint_mode: vip` is reported. Clients must look the name up again. nginx does so with
+  `resolver 127.0.0.11 valid=5s;` and a variable in `proxy_pass`.
+- **Ports.** A port is published on the machines that run a replica, and on no other machine. Swarm's `mode: ingress`, which publishes it on
+  every machine, is reported where the file writes it. `deploy.mode: global` runs a replica on every machine.
+- **Containers.** They are named after project, service and replica, so that a service can have several, and one can replace another.
   `container_name` is a name in DNS only.
-- **One host.** `network_mode`, `ipc` and `pid` with `service:x` bring a replica to a machine that runs `x`, and replace it with that.
-  With `host` it listens on the machine's own ports. `volumes_from` takes over the named volumes and host paths of a service.
-- **Volumes.** A named volume is made on one machine, and its service stays there; services that share one run on the same machine.
+- **One host.** `network_mode`, `ipc` and `pid` with `service:x` place a replica on a machine that runs `x`, and replace it together with
+  `x`. With `host`, it listens on the machine's own ports. `volumes_from` mounts the named volumes and host paths of another service.
+- **Volumes.** A named volume is created on one machine, and its service stays there. Services that share a volume run on the same machine.
 
-## Images that are built, and names that are templates
+## Built images, and names that are templates
 
-What has `build:` is built by the Docker of this computer, with `docker build`, and sent to the machines that miss it. What runs is named by
-its content, `<project>-<service>:<12 digits of the image's id>`, whatever `image:` says: an unchanged build changes nothing. The names that
-`image:` and `build.tags` give are set on this computer, too. Options that only BuildKit has are an error where the local Docker lacks them,
-never left out in silence.
+A service with `build:` is built by the Docker of this computer, with `docker build`, and `uc` sends the image to the machines that do not
+have it. The image that runs is named by its content, `<project>-<service>:<12 digits of the image's id>`, whatever `image:` says. The names
+in `image:` and `build.tags` are also set on this computer. An option that only BuildKit has is an error if the local Docker lacks BuildKit.
 
-`image:` may be a template in Go's form, as with Uncloud:
+`image:` can be a template in Go's syntax, as with Uncloud:
 
-| write | for |
+| write | to get |
 |---|---|
-| `{{.Project}}`, `{{.Service}}` | their names |
+| `{{.Project}}`, `{{.Service}}` | the name of the project, of the service |
 | `{{gitsha}}`, `{{gitsha 7}}`, `{{.Git.SHA}}` | the commit that is checked out in the project's directory |
-| `{{gitdate \"2006-01-02\"}}`, `{{gitdate \"20060102\" \"Europe/Oslo\"}}` | when it was committed, in Go's form of dates, in UTC or a time zone |
-| `{{date \"2006-01-02\"}}` | now; `\"Local\"` is this computer's time zone |
-| `{{.Git.IsRepo}}`, `{{.Git.IsDirty}}` | whether there is a repository with a commit, and changes that are not committed |
-| `{{.Tag}}` | date and commit, `2025-08-16-130734.84d33bb`, `.dirty` behind it with changes; now where there is no repository |
-| `{{if …}}…{{else if …}}…{{else}}…{{end}}` | conditions, with `and`, `or`, `not`, `eq`, `ne`; pipelines with a bar |
+| `{{gitdate \"2006-01-02\"}}`, `{{gitdate \"20060102\" \"Europe/Oslo\"}}` | its date, in Go's date format, in UTC or a time zone |
+| `{{date \"2006-01-02\"}}` | the current date; `\"Local\"` is this computer's time zone |
+| `{{.Git.IsRepo}}`, `{{.Git.IsDirty}}` | whether there is a repository with a commit, whether it has uncommitted changes |
+| `{{.Tag}}` | date and commit, `2025-08-16-130734.84d33bb`, with `.dirty` if there are uncommitted changes; the current date without a repository |
+| `{{if …}}…{{else if …}}…{{else}}…{{end}}` | conditions, with `and`, `or`, `not`, `eq`, `ne`, and pipelines |
 
-Variables (`${X}`) are put in first. A template that makes no name of an image is an error at its place.
+Variables (`${X}`) are replaced first. A template that does not give a valid image name is an error.
 ";
 
-/// The page.
+/// The text of `docs/compose.md`.
 pub fn ledger() -> String {
     let mut out = INTRODUCTION.to_owned();
-    let (mut honoured, mut reported, mut refused) = (0, 0, 0);
-    for key in schema::SERVICE {
-        match key.status {
-            Status::Honoured(_) => honoured += 1,
-            Status::Reported(_) => reported += 1,
-            Status::Refused(_) => refused += 1,
-        }
-    }
+    let count = |word: &str| {
+        let keys = schema::SERVICE.iter();
+        keys.filter(|key| status_word(key.status) == word).count()
+    };
     let _ = writeln!(
         out,
-        "\nOf {} keys of a service {honoured} are honoured, {reported} reported and {refused} refused.",
-        schema::SERVICE.len()
+        "\nOf the {} keys of a service, {} are honoured, {} have no effect, {} are reported and {} are refused.",
+        schema::SERVICE.len(),
+        count(HONOURED),
+        count(NO_EFFECT),
+        count(REPORTED),
+        count(REFUSED),
     );
     section(&mut out, "Top level", "", schema::TOP);
     section(&mut out, "Service", "services.*.", schema::SERVICE);
     out
 }
 
+const HONOURED: &str = "honoured";
+const NO_EFFECT: &str = "no effect";
+const REPORTED: &str = "reported";
+const REFUSED: &str = "refused";
+
+/// The word for a status on the page.
+fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Honoured(_) => HONOURED,
+        Status::NoEffect(_) => NO_EFFECT,
+        Status::Reported(_) => REPORTED,
+        Status::Refused(_) => REFUSED,
+    }
+}
+
 const HEAD: &str = "| key | forms | meaning | `uc` | notes |\n|---|---|---|---|---|";
 
-/// A table of keys, then one for each key that has keys of its own.
+/// A table of keys, then a table for each key that has keys of its own.
 fn section(out: &mut String, title: &str, path: &str, keys: &'static [Key]) {
     let _ = writeln!(out, "\n## {title}\n\n{HEAD}");
     for key in keys {
@@ -116,7 +137,7 @@ fn deep_rows(out: &mut String, prefix: &str, keys: &'static [Key], parent: Optio
     }
 }
 
-/// The fate that keys below this one share, if it is one.
+/// The status that all keys below this one share. `None` means that each has its own.
 fn shared(key: &Key, parent: Option<Status>) -> Option<Status> {
     parent.or(match key.status {
         Status::Honoured(_) => None,
@@ -125,13 +146,13 @@ fn shared(key: &Key, parent: Option<Status>) -> Option<Status> {
 }
 
 fn row(out: &mut String, prefix: &str, key: &Key, parent: Option<Status>) {
-    let (word, note) = match parent.unwrap_or(key.status) {
-        Status::Honoured(note) => ("honoured", note),
-        Status::Reported(reason) => ("reported", reason),
-        Status::Refused(reason) => ("refused", reason),
+    let word = status_word(parent.unwrap_or(key.status));
+    let note = match key.status {
+        // The row of the parent gives the reason.
+        _ if parent.is_some() => "",
+        Status::Honoured(note) | Status::NoEffect(note) => note,
+        Status::Reported(reason) | Status::Refused(reason) => reason.why,
     };
-    // The reason stands at the key whose fate is shared.
-    let note = if parent.is_some() { "" } else { note };
     let cells = [
         &format!("`{prefix}{}`", key.name),
         &key.shape.expected(),
@@ -150,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_in_docs_is_this_table() {
+    fn page_in_docs_equals_table() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compose.md");
         if std::env::var_os("UC_UPDATE_DOCS").is_some() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -159,12 +180,12 @@ mod tests {
         let page = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             page == ledger(),
-            "docs/compose.md is not what the table says: run with UC_UPDATE_DOCS=1"
+            "docs/compose.md differs from the table: run this test with UC_UPDATE_DOCS=1"
         );
     }
 
     #[test]
-    fn every_key_of_the_table_is_on_the_page() {
+    fn page_has_keys_of_all_levels() {
         let page = ledger();
         for line in [
             "| `image` |",

@@ -50,6 +50,7 @@ pub use interpolate::Variable;
 pub use ledger::ledger;
 pub use load::{load, load_with, variables};
 pub use project::{Build, BuildContext, BuildSecret, LocalFile, LocalSource, Project, Service};
-pub use render::{render, render_within};
+pub use render::{render, render_summary, render_within};
 pub use request::{LoadRequest, Loaded, ReadFile, SourceFile};
+pub use selection::own_name;
 pub use template::{GitFacts, TemplateFacts, Zones};

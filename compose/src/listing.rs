@@ -23,16 +23,6 @@ impl Project {
         self.names("networks")
     }
 
-    /// Image of every active service that names one, by service, in order of the services' names.
-    pub fn images(&self) -> Vec<(&str, &str)> {
-        let services = self.document.get("services").and_then(Json::as_object);
-        services
-            .into_iter()
-            .flatten()
-            .filter_map(|(name, service)| Some((name.as_str(), service.get("image")?.as_str()?)))
-            .collect()
-    }
-
     /// Every profile of the file, also of services that are not active.
     pub fn profiles(&self) -> &BTreeSet<String> {
         &self.profiles

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use self::model::{File, Loader, Scope, services_mut, small_enough};
+use self::model::{File, Loader, Scope, small_enough};
 use crate::check::{self, Known};
 use crate::diagnostic::Rule;
 use crate::environment::{self, Environment, Reader};
@@ -20,6 +20,7 @@ use crate::project::Project;
 use crate::report::Report;
 use crate::request::{LoadRequest, Loaded, ReadFile, SourceFile};
 use crate::schema::{self, Shape};
+use crate::selection::own_name;
 use crate::{canonical, decode, document, honour, implied, name};
 
 /// Reads a project. Files that it names (`env_file`, `include`, …) cannot be read and are errors:
@@ -38,6 +39,7 @@ pub fn load_with(request: &LoadRequest, files: &dyn ReadFile) -> Loaded {
     let project = project.filter(|_| !report.has_errors());
     Loaded {
         project,
+        no_effect: report.take_no_effect(),
         diagnostics: report.finish(),
         read,
     }
@@ -76,7 +78,8 @@ fn resolve(
         variables,
     } = whole(request, files, read, report)?;
     let profiles = all_profiles(&tree);
-    let active = active_profiles(request, &variables);
+    let mut active = active_profiles(request, &variables);
+    active.extend(profiles_of_named(&tree, &name, &request.services));
     let inactive = drop_inactive(&mut tree, &active);
     let mut project = Project {
         name,
@@ -89,7 +92,7 @@ fn resolve(
         environment: variables.all(),
     };
     if request.interpolate {
-        if let Some(services) = services_mut(&mut tree) {
+        if let Some(services) = tree.services_mut() {
             report.path_push("services");
             environment::resolve(
                 services,
@@ -278,10 +281,24 @@ fn active_profiles(request: &LoadRequest, variables: &Environment) -> Vec<String
         .collect()
 }
 
+/// The profiles of services that the request names: naming a service activates its profiles, as in
+/// Docker Compose.
+fn profiles_of_named(tree: &Node, project: &uc_api::ProjectName, named: &[String]) -> Vec<String> {
+    let service = |name: &String| tree.get("services")?.get(own_name(project, name));
+    let services = named.iter().filter_map(service);
+    let profiles = services
+        .filter_map(|service| service.get("profiles"))
+        .flat_map(Node::items);
+    profiles
+        .filter_map(Node::as_text)
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Removes services of inactive profiles; returns them with their first profile.
 fn drop_inactive(tree: &mut Node, active: &[String]) -> Vec<(String, String)> {
     let mut inactive = Vec::new();
-    let Some(services) = services_mut(tree) else {
+    let Some(services) = tree.services_mut() else {
         return inactive;
     };
     services.retain(|name, entry| {

@@ -123,6 +123,17 @@ impl Node {
         self.as_map().into_iter().flatten()
     }
 
+    /// The entries of `services` in the tree of a compose file.
+    pub(crate) fn services_mut(&mut self) -> Option<&mut Map> {
+        let Value::Map(top) = &mut self.value else {
+            return None;
+        };
+        match &mut top.get_mut("services")?.node.value {
+            Value::Map(services) => Some(services),
+            _ => None,
+        }
+    }
+
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         self.as_map()?.get(key).map(|entry| &entry.node)
     }

@@ -1,48 +1,144 @@
-//! Diagnostics as rustc prints them: message, place, the lines, what was expected, the next step.
+//! Prints diagnostics as rustc does: message, place, the line of the file, label, hint.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::request::SourceFile;
 
-/// Width of the rendered text where it is not a person's terminal that decides.
+/// Columns of the rendered text where no terminal has a width.
 const WIDTH: usize = 120;
 
-/// In less nothing can be shown of a line.
+/// Fewer columns leave no room for a line of the file.
 const NARROWEST: usize = 40;
-/// More makes nothing clearer, however wide the terminal is.
+/// More columns do not make a message clearer.
 const WIDEST: usize = 200;
 
-/// Lines longer than this are not shown: a minified line helps nobody and can be megabytes.
+/// More warnings than this are shown in short form before a deployment.
+const WARNINGS_IN_FULL: usize = 3;
+/// Services that the short form names; the rest are counted.
+const NAMED_SERVICES: usize = 4;
+
+/// Bytes of a line that is shown. A longer line is minified text, which can have megabytes.
 const LONGEST_SHOWN_LINE: usize = 4_000;
 
-/// All diagnostics as text, one after another, each followed by an empty line. With `color`, ANSI
-/// escapes are in it.
+/// All diagnostics as text, each followed by an empty line. With `color`, the text has ANSI
+/// escapes.
 pub fn render(diagnostics: &[Diagnostic], sources: &[SourceFile], color: bool) -> String {
     render_within(diagnostics, sources, color, WIDTH)
 }
 
-/// [`render`] for a terminal of `width` columns: longer lines of the files are shown around what is
-/// meant.
+/// [`render`] for a terminal of `width` columns. Of a longer line, the part around the place is
+/// shown.
 pub fn render_within(
     diagnostics: &[Diagnostic],
     sources: &[SourceFile],
     color: bool,
     width: usize,
 ) -> String {
-    let width = width.clamp(NARROWEST, WIDEST);
-    let renderer = if color {
-        Renderer::styled()
-    } else {
-        Renderer::plain()
-    }
-    .term_width(width);
+    let renderer = renderer(color, width);
     let mut out = String::new();
     for diagnostic in diagnostics {
         out.push_str(&renderer.render(&[group(diagnostic, sources)]));
         out.push_str("\n\n");
     }
     out
+}
+
+/// Diagnostics for a command that does more than check the file: errors, or few warnings, as
+/// [`render_within`] prints them. Of many warnings, those with the same text are printed once,
+/// without the lines of the file, and a hint once for those that follow each other.
+pub fn render_summary(
+    diagnostics: &[Diagnostic],
+    sources: &[SourceFile],
+    color: bool,
+    width: usize,
+) -> String {
+    let is_warning = |d: &&Diagnostic| d.severity == Severity::Warning;
+    let warnings: Vec<&Diagnostic> = diagnostics.iter().filter(is_warning).collect();
+    if warnings.len() < diagnostics.len() || warnings.len() <= WARNINGS_IN_FULL {
+        return render_within(diagnostics, sources, color, width);
+    }
+    let mut groups: Vec<Vec<&Diagnostic>> = Vec::new();
+    for warning in warnings {
+        let same = |group: &&mut Vec<&Diagnostic>| {
+            let first = group.first();
+            first.is_some_and(|first| first.message == warning.message)
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(warning),
+            None => groups.push(vec![warning]),
+        }
+    }
+    let renderer = renderer(color, width);
+    let mut out = String::new();
+    for (index, diagnostics) in groups.iter().enumerate() {
+        let [first, others @ ..] = diagnostics.as_slice() else {
+            continue;
+        };
+        let next = groups.get(index + 1).and_then(|next| next.first());
+        let hint = first
+            .hint
+            .as_deref()
+            .filter(|hint| next.and_then(|next| next.hint.as_deref()) != Some(*hint));
+        out.push_str(&renderer.render(&[short_group(first, others, hint)]));
+        out.push('\n');
+    }
+    out.push('\n');
+    out
+}
+
+fn renderer(color: bool, width: usize) -> Renderer {
+    let width = width.clamp(NARROWEST, WIDEST);
+    let renderer = if color {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    renderer.term_width(width)
+}
+
+/// A warning with its place, and the services of the others with the same text.
+fn short_group<'a>(
+    first: &'a Diagnostic,
+    others: &[&Diagnostic],
+    hint: Option<&'a str>,
+) -> Group<'a> {
+    let mut origin = annotate_snippets::Origin::path(first.file.to_string_lossy());
+    if first.line > 0 {
+        origin = origin.line(first.line).char_column(first.column);
+    }
+    let mut group = Group::with_title(Level::WARNING.primary_title(single_line(&first.message)))
+        .element(origin);
+    if !others.is_empty() {
+        group = group.element(Level::NOTE.message(also_in(first, others)));
+    }
+    if let Some(hint) = hint {
+        group = group.element(Level::HELP.with_name("hint").message(single_line(hint)));
+    }
+    group
+}
+
+/// Where the same was found again: "also in the services `a`, `b` and 3 more".
+fn also_in(first: &Diagnostic, others: &[&Diagnostic]) -> String {
+    let mut services: Vec<&str> = Vec::new();
+    for service in others.iter().filter_map(|other| other.service()) {
+        if first.service() != Some(service) && !services.contains(&service) {
+            services.push(service);
+        }
+    }
+    let names: Vec<String> = services
+        .iter()
+        .take(NAMED_SERVICES)
+        .map(|name| format!("`{}`", single_line(name)))
+        .collect();
+    let more = services.len().saturating_sub(NAMED_SERVICES);
+    match (services.len(), more) {
+        (0, _) if others.len() == 1 => "also in 1 more place".to_owned(),
+        (0, _) => format!("also in {} more places", others.len()),
+        (1, _) => format!("also in service {}", names.concat()),
+        (_, 0) => format!("also in the services {}", names.join(", ")),
+        _ => format!("also in the services {} and {more} more", names.join(", ")),
+    }
 }
 
 fn group<'a>(diagnostic: &'a Diagnostic, sources: &'a [SourceFile]) -> Group<'a> {
@@ -89,8 +185,8 @@ fn group<'a>(diagnostic: &'a Diagnostic, sources: &'a [SourceFile]) -> Group<'a>
     group
 }
 
-/// Values from a file end up in messages: a line break there must not look like a diagnostic of its
-/// own.
+/// Messages contain values of the file: a line break in one must not start what looks like another
+/// diagnostic.
 fn single_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -138,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_is_shown_with_its_place_underlined() {
+    fn render_underlines_the_place() {
         let text = render(
             &[diagnostic(2, 5, 3)],
             &[source("services:\n  wéb: x\n")],
@@ -148,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_line_still_has_its_file() {
+    fn render_without_line_shows_the_file() {
         insta::assert_snapshot!(render(&[diagnostic(0, 0, 0)], &[], false));
         insta::assert_snapshot!(render(&[diagnostic(7, 3, 1)], &[source("one line")], false));
     }
 
     #[test]
-    fn columns_past_the_end_and_endless_lines_do_no_harm() {
+    fn render_survives_wrong_columns_and_long_lines() {
         for (line, column, length) in [(1, 99, 5), (1, 1, 999), (2, 1, 1), (3, 1, 1)] {
             assert!(
                 render(
@@ -171,5 +267,38 @@ mod tests {
             false,
         );
         assert!(long.len() < 1_000, "{}", long.len());
+    }
+
+    fn warning(service: &str, message: &str, hint: &str) -> Diagnostic {
+        Diagnostic {
+            severity: Severity::Warning,
+            path: format!("services.{service}.key"),
+            message: message.into(),
+            hint: Some(hint.into()),
+            ..diagnostic(2, 5, 3)
+        }
+    }
+
+    #[test]
+    fn summary_groups_many_warnings_by_their_text() {
+        let mut found: Vec<_> = ["a", "b", "c", "d", "e", "f", "g"]
+            .iter()
+            .map(|service| warning(service, "`x` is ignored: because", "remove it"))
+            .collect();
+        found.push(warning("a", "`y` is ignored: because", "remove it"));
+        found.push(warning("a", "`z` is ignored: because", "use `w`"));
+        found.push(warning("a", "`z` is ignored: because", "use `w`"));
+        let text = render_summary(&found, &[source("services:\n  wéb: x\n")], false, 100);
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn summary_shows_few_warnings_and_all_errors_in_full() {
+        let sources = [source("services:\n  wéb: x\n")];
+        let mut found = vec![warning("a", "m", "h"); 3];
+        let full = |found: &[Diagnostic]| render_within(found, &sources, false, 100);
+        assert_eq!(render_summary(&found, &sources, false, 100), full(&found));
+        found.extend([warning("a", "m", "h"), diagnostic(2, 5, 3)]);
+        assert_eq!(render_summary(&found, &sources, false, 100), full(&found));
     }
 }

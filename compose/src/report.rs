@@ -20,6 +20,8 @@ pub(crate) struct Report {
     left_out: usize,
     left_out_errors: bool,
     path: Vec<String>,
+    /// Paths of keys that the table says have no effect.
+    no_effect: Vec<String>,
 }
 
 impl Report {
@@ -112,6 +114,18 @@ impl Report {
             Severity::Warning
         };
         self.add(severity, Rule::NotHonoured, span, message.into())
+    }
+
+    /// Notes that the key at the current path has no effect.
+    pub(crate) fn no_effect(&mut self) {
+        if self.no_effect.len() < MOST_DIAGNOSTICS {
+            self.no_effect.push(self.path());
+        }
+    }
+
+    /// The paths given to [`Self::no_effect`], at most 200.
+    pub(crate) fn take_no_effect(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.no_effect)
     }
 
     fn add(&mut self, severity: Severity, rule: Rule, span: Span, message: String) -> Found<'_> {

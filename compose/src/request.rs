@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::{Diagnostic, Rule, Severity};
+use crate::diagnostic::Diagnostic;
 use crate::project::Project;
 
 /// One file's text.
@@ -15,60 +15,6 @@ pub struct SourceFile {
     pub path: PathBuf,
     /// Its content.
     pub text: String,
-}
-
-impl SourceFile {
-    /// A file's bytes as text: UTF-8, or UTF-16 that begins with its byte order mark. Anything else
-    /// is an error that says where.
-    pub fn from_bytes(path: PathBuf, bytes: Vec<u8>) -> Result<Self, Box<Diagnostic>> {
-        let units = |from: fn([u8; 2]) -> u16| -> Vec<u16> {
-            bytes
-                .chunks_exact(2)
-                .skip(1)
-                .map(|pair| from([pair[0], pair[1]]))
-                .collect()
-        };
-        let wide = match bytes.as_slice() {
-            _ if !bytes.len().is_multiple_of(2) => None,
-            [0xff, 0xfe, ..] => String::from_utf16(&units(u16::from_le_bytes)).ok(),
-            [0xfe, 0xff, ..] => String::from_utf16(&units(u16::from_be_bytes)).ok(),
-            _ => None,
-        };
-        if let Some(text) = wide {
-            return Ok(Self { path, text });
-        }
-        String::from_utf8(bytes)
-            .map(|text| Self {
-                path: path.clone(),
-                text,
-            })
-            .map_err(|error| {
-                let at = error.utf8_error().valid_up_to();
-                let before =
-                    String::from_utf8_lossy(error.as_bytes().get(..at).unwrap_or_default())
-                        .into_owned();
-                let byte = error.as_bytes().get(at).copied().unwrap_or_default();
-                let column = before
-                    .rsplit('\n')
-                    .next()
-                    .unwrap_or_default()
-                    .chars()
-                    .count()
-                    + 1;
-                Box::new(Diagnostic {
-                    severity: Severity::Error,
-                    rule: Rule::File,
-                    file: path,
-                    line: before.matches('\n').count() + 1,
-                    column,
-                    length: 1,
-                    path: String::new(),
-                    message: format!("byte 0x{byte:02x} is not text in UTF-8"),
-                    label: None,
-                    hint: Some("save the file as UTF-8; is it a text file at all?".into()),
-                })
-            })
-    }
 }
 
 /// Everything that decides what a compose file means.
@@ -86,6 +32,8 @@ pub struct LoadRequest {
     pub dotenv: Vec<SourceFile>,
     /// Active profiles; `*` is all of them. `COMPOSE_PROFILES` counts where none is given.
     pub profiles: Vec<String>,
+    /// Services that the user names, as `web` or `shop/web`: their profiles are active too.
+    pub services: Vec<String>,
     /// Keys that are not honoured are errors.
     pub strict: bool,
     /// The project is only read and shown: what a deployment would refuse, and Docker Compose
@@ -107,6 +55,7 @@ impl Default for LoadRequest {
             environment: BTreeMap::new(),
             dotenv: Vec::new(),
             profiles: Vec::new(),
+            services: Vec::new(),
             strict: false,
             reading: false,
             interpolate: true,
@@ -121,6 +70,9 @@ pub struct Loaded {
     pub project: Option<Project>,
     /// In order of file and position.
     pub diagnostics: Vec<Diagnostic>,
+    /// Keys that were read and have no effect here, by their paths in the document, in the order
+    /// of the file; at most 200.
+    pub no_effect: Vec<String>,
     /// Files that were read on the way (`env_file`), for [`crate::render()`].
     pub read: Vec<SourceFile>,
 }
@@ -134,32 +86,5 @@ pub trait ReadFile {
 impl<F: Fn(&Path) -> io::Result<String>> ReadFile for F {
     fn read(&self, path: &Path) -> io::Result<String> {
         self(path)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(bytes: &[u8]) -> Result<String, String> {
-        let read = SourceFile::from_bytes("compose.yaml".into(), bytes.to_vec());
-        read.map(|source| source.text)
-            .map_err(|d| format!("{}:{} {}", d.line, d.column, d.message))
-    }
-
-    #[test]
-    fn bytes_become_text_or_say_where_they_do_not() {
-        assert_eq!(read("a: é".as_bytes()), Ok("a: é".into()));
-        assert_eq!(read(b"\xff\xfea\0:\0"), Ok("a:".into()));
-        assert_eq!(read(b"\xfe\xff\0a\0:"), Ok("a:".into()));
-        let nowhere = "2:4 byte 0xff is not text in UTF-8".to_owned();
-        assert_eq!(
-            read(&["a: 1\né: ".as_bytes(), b"\xff"].concat()),
-            Err(nowhere)
-        );
-        assert_eq!(
-            read(b"\xff\xfe\0"),
-            Err("1:1 byte 0xff is not text in UTF-8".into())
-        );
     }
 }

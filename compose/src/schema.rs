@@ -19,10 +19,22 @@ pub(crate) use top::TOP;
 pub(crate) enum Status {
     /// Done as Docker Compose does it, but for the note (empty: no difference).
     Honoured(&'static str),
-    /// Read, checked, not acted on; said so, with this reason.
-    Reported(&'static str),
-    /// An error, with this reason: ignoring it would run something else than what was written.
-    Refused(&'static str),
+    /// Read, checked and then ignored without a message, because it means nothing for a deployment
+    /// to machines, for this reason.
+    NoEffect(&'static str),
+    /// Read, checked and then ignored with a warning, or an error with `strict`.
+    Reported(Reason),
+    /// An error, because ignoring the key would run something else than what the file says.
+    Refused(Reason),
+}
+
+/// Why a key is not honoured, and what its author can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reason {
+    /// Completes the message after the key's name and a colon.
+    pub(crate) why: &'static str,
+    /// The hint.
+    pub(crate) instead: &'static str,
 }
 
 /// One key of a mapping.
@@ -173,12 +185,21 @@ const fn noted(name: &'static str, shape: Shape, meaning: &'static str, note: &'
     }
 }
 
-const fn reported(
+const fn no_effect(
     name: &'static str,
     shape: Shape,
     meaning: &'static str,
     reason: &'static str,
 ) -> Key {
+    Key {
+        name,
+        shape,
+        status: Status::NoEffect(reason),
+        meaning,
+    }
+}
+
+const fn reported(name: &'static str, shape: Shape, meaning: &'static str, reason: Reason) -> Key {
     Key {
         name,
         shape,
@@ -187,18 +208,17 @@ const fn reported(
     }
 }
 
-const fn refused(
-    name: &'static str,
-    shape: Shape,
-    meaning: &'static str,
-    reason: &'static str,
-) -> Key {
+const fn refused(name: &'static str, shape: Shape, meaning: &'static str, reason: Reason) -> Key {
     Key {
         name,
         shape,
         status: Status::Refused(reason),
         meaning,
     }
+}
+
+const fn because(why: &'static str, instead: &'static str) -> Reason {
+    Reason { why, instead }
 }
 
 /// The key of this name.
@@ -311,10 +331,17 @@ mod tests {
                 "{}",
                 key.name
             );
-            if let Status::Reported(reason) | Status::Refused(reason) = key.status {
+            let texts = match key.status {
+                Status::Honoured(_) => vec![],
+                Status::NoEffect(reason) => vec![reason],
+                Status::Reported(reason) | Status::Refused(reason) => {
+                    vec![reason.why, reason.instead]
+                }
+            };
+            for text in texts {
                 assert!(
-                    reason.len() > 10 && !reason.ends_with('.'),
-                    "{}: {reason}",
+                    text.len() > 8 && !text.ends_with('.'),
+                    "{}: {text}",
                     key.name
                 );
             }

@@ -3,11 +3,19 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
+use uc_api::ProjectName;
 
 use crate::project::Project;
 
 /// Kinds of things at the top level that services use by name.
 const USED: [&str; 4] = ["networks", "volumes", "secrets", "configs"];
+
+/// The name that a service has in the file: `web` for both `web` and `shop/web` in project `shop`.
+pub fn own_name<'a>(project: &ProjectName, name: &'a str) -> &'a str {
+    name.strip_prefix(project.as_str())
+        .and_then(|rest| rest.strip_prefix('/'))
+        .unwrap_or(name)
+}
 
 impl Project {
     /// Drops all other services, and the networks, volumes, secrets and configs that only those

@@ -55,7 +55,7 @@ impl<'a> From<&'a Built> for Shown<'a> {
 
 pub(crate) async fn run(args: BuildArgs, ui: &Ui) -> CliResult {
     let json = args.output.is_json();
-    let show = if json { Show::Json } else { Show::All };
+    let show = if json { Show::Json } else { Show::Summary };
     let project = compose::load(&args.project, &args.services, ui, show)?;
     let mut services = compose::select(&project, &args.services)?;
     if !args.deps && !args.services.is_empty() {

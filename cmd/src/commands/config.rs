@@ -9,7 +9,7 @@ use serde::Serialize;
 use uc_compose::{Diagnostic, Project};
 
 use crate::cli::Output;
-use crate::compose::{self, How, ProjectArgs, Show};
+use crate::compose::{self, ProjectArgs, Purpose, ReadProject, Show};
 use crate::error::CliResult;
 use crate::ui::Ui;
 
@@ -55,6 +55,8 @@ enum ConfigFormat {
 #[derive(Debug, Serialize)]
 struct Checked<'a> {
     diagnostics: &'a [Diagnostic],
+    /// Paths of keys that have no effect here.
+    no_effect: &'a [String],
     /// Absent with `-q`.
     #[serde(skip_serializing_if = "Option::is_none")]
     config: Option<serde_json::Value>,
@@ -67,7 +69,7 @@ pub(crate) fn run(args: &ConfigArgs, ui: &Ui) -> CliResult {
         true => Show::Errors,
         false => Show::All,
     };
-    let how = How {
+    let purpose = Purpose {
         reading: !args.project.strict,
         interpolate: !args.no_interpolate,
     };
@@ -76,7 +78,11 @@ pub(crate) fn run(args: &ConfigArgs, ui: &Ui) -> CliResult {
         let variables = compose::variables(&args.project, ui, show)?;
         return listing::variables(&variables, args.format, json, ui);
     }
-    let (mut project, diagnostics) = compose::load_as(&args.project, &args.names, how, ui, show)?;
+    let ReadProject {
+        mut project,
+        warnings,
+        no_effect,
+    } = compose::load_for(purpose, &args.project, &args.names, ui, show)?;
     if !args.names.is_empty() {
         narrow(&mut project, args, ui)?;
     }
@@ -90,9 +96,16 @@ pub(crate) fn run(args: &ConfigArgs, ui: &Ui) -> CliResult {
     if json {
         let config = (!args.quiet).then(|| project.to_json());
         return ui.json(&Checked {
-            diagnostics: &diagnostics,
+            diagnostics: &warnings,
+            no_effect: &no_effect,
             config,
         });
+    }
+    if !args.quiet && !no_effect.is_empty() {
+        ui.status(&format!(
+            "note: keys without effect here: {}",
+            no_effect.join(", ")
+        ))?;
     }
     match args.format {
         _ if args.quiet => Ok(()),

@@ -54,7 +54,7 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
     let project = if json {
         compose::load_as_data(&args.project, &args.services, ui)?
     } else {
-        compose::load(&args.project, &args.services, ui, Show::All)?
+        compose::load(&args.project, &args.services, ui, Show::Summary)?
     };
     let mut services = compose::select(&project, &args.services)?;
     let jobs = compose::build_jobs(&project, &services);

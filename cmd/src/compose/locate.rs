@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use uc_compose::{Diagnostic, Severity, SourceFile, default_files};
 
-use super::{ProjectArgs, read, wrong};
+use super::{ProjectArgs, file_error, read};
 use crate::env;
 
 /// What was found.
@@ -28,7 +28,7 @@ type Variables = BTreeMap<String, String>;
 
 pub(super) fn locate(args: &ProjectArgs, environment: &Variables) -> Result<Located> {
     let here = std::env::current_dir().map_err(|error| {
-        wrong(
+        file_error(
             Path::new(""),
             format!("the current directory is not known: {error}"),
             "change to one that exists",
@@ -94,7 +94,7 @@ fn named_directory(args: &ProjectArgs, here: &Path) -> Result<Option<PathBuf>> {
         } else {
             "is not there"
         };
-        return Err(wrong(
+        return Err(file_error(
             typed,
             format!("the project directory `{}` {why}", typed.display()),
             "correct `--project-directory`",
@@ -127,7 +127,7 @@ fn env_file(path: &Path) -> Result<SourceFile> {
     if path.exists() {
         return read::source(path);
     }
-    Err(wrong(
+    Err(file_error(
         path,
         format!("there is no file of variables `{}`", path.display()),
         "create it, or correct `--env-file` (or COMPOSE_ENV_FILES)",
@@ -161,7 +161,7 @@ fn disabled(environment: &Variables) -> Result<bool> {
     {
         None | Some("" | "0" | "f" | "F" | "false" | "False" | "FALSE") => Ok(false),
         Some("1" | "t" | "T" | "true" | "True" | "TRUE") => Ok(true),
-        Some(other) => Err(wrong(
+        Some(other) => Err(file_error(
             Path::new(""),
             format!("COMPOSE_DISABLE_ENV_FILE is `{other}`, which is neither true nor false"),
             "set it to `true` or `false`, or unset it",
@@ -215,12 +215,12 @@ fn defaults(start: &Path, here: &Path, ignored: &mut Vec<Diagnostic>) -> Result<
             let hint = "remove one of them, or name what is meant with `-f`";
             ignored.push(Diagnostic {
                 severity: Severity::Warning,
-                ..*wrong(&shown(name), message, hint)
+                ..*file_error(&shown(name), message, hint)
             });
         }
         return Ok(found.files.iter().map(|name| shown(name)).collect());
     }
-    Err(wrong(
+    Err(file_error(
         Path::new(""),
         format!(
             "there is no compose file in {} or above it",

@@ -7,7 +7,7 @@ use std::path::Path;
 use uc_api::nearest::nearest;
 use uc_compose::{Diagnostic, SourceFile};
 
-use super::wrong;
+use super::file_error;
 
 /// Guards memory against what is no file of text at all; `uc-compose` refuses far smaller ones with
 /// a reason.
@@ -53,24 +53,24 @@ fn unreadable(path: &Path, error: &io::Error) -> Box<Diagnostic> {
     let shown = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => {
-            wrong(path, format!("there is no file `{shown}`"), similar(path))
+            file_error(path, format!("there is no file `{shown}`"), similar(path))
         }
-        io::ErrorKind::IsADirectory => wrong(
+        io::ErrorKind::IsADirectory => file_error(
             path,
             format!("`{shown}` is a folder, not a file"),
             inside(path),
         ),
-        io::ErrorKind::PermissionDenied => wrong(
+        io::ErrorKind::PermissionDenied => file_error(
             path,
             format!("`{shown}` may not be read by this user"),
             format!("make it readable (`chmod u+r {shown}`), or run as its owner"),
         ),
-        io::ErrorKind::FileTooLarge => wrong(
+        io::ErrorKind::FileTooLarge => file_error(
             path,
             format!("`{shown}` is larger than 16 MiB"),
             "a compose file is not that large: is it the right one?",
         ),
-        _ => wrong(
+        _ => file_error(
             path,
             format!("cannot read `{shown}`: {error}"),
             "is it a file, and is its disk there?",
@@ -100,7 +100,7 @@ fn no_text(path: &Path, error: &std::string::FromUtf8Error) -> Box<Diagnostic> {
             path.display()
         )
     };
-    wrong(
+    file_error(
         path,
         format!(
             "`{}` is not text in UTF-8: line {line} has other bytes",

@@ -2,18 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use uc_compose::{BuildContext, Project, Service};
+use uc_compose::{BuildContext, Project, Service, own_name};
 
 use super::BuildJob;
 use crate::error::{CliError, CliResult};
 use crate::suggest;
-
-/// `web` of `web` or `shop/web`.
-pub(super) fn own_name<'a>(project: &Project, name: &'a str) -> &'a str {
-    name.strip_prefix(project.name.as_str())
-        .and_then(|rest| rest.strip_prefix('/'))
-        .unwrap_or(name)
-}
 
 /// The named services and all that they wait for; all services where none is named.
 pub(crate) fn select(project: &Project, names: &[String]) -> CliResult<Vec<Service>> {
@@ -28,7 +21,7 @@ pub(crate) fn select(project: &Project, names: &[String]) -> CliResult<Vec<Servi
     let mut wanted = BTreeSet::new();
     let mut next: Vec<&str> = Vec::new();
     for name in names {
-        let own = own_name(project, name);
+        let own = own_name(&project.name, name);
         if !by_name.contains_key(own) {
             return Err(CliError::usage(format!(
                 "the project {} has no service `{name}`",

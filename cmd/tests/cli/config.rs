@@ -465,3 +465,69 @@ fn git_is_asked_only_where_a_name_is_a_template() {
         "Docker Compose reads it"
     );
 }
+
+#[test]
+fn config_of_named_service_activates_its_profiles_only() {
+    let world = World::new();
+    world.write(
+        "project/compose.yaml",
+        "services:\n  web: {image: x, isolation: hyperv}\n  debug: {image: x, profiles: [dev], cpu_count: 1}\n  admin: {image: x, profiles: [ops], uts: nonsense}\n",
+    );
+    let ran = world.uc(&["config", "--services", "debug"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "debug\n"));
+    assert!(
+        ran.stderr.contains("`cpu_count` is ignored"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        !ran.stderr.contains("isolation") && !ran.stderr.contains("uts"),
+        "about services that were not named: {}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn config_lists_keys_without_effect() {
+    let world = World::new();
+    world.write(
+        "project/compose.yaml",
+        "services:\n  web: {image: x, expose: [80], attach: true}\n",
+    );
+    let ran = world.uc(&["config", "--strict"]);
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (
+            Some(0),
+            "note: keys without effect here: services.web.expose, services.web.attach\n"
+        )
+    );
+    assert_eq!(world.uc(&["config", "-q"]).stderr, "");
+    assert_eq!(
+        world.uc(&["config", "-q", "-o", "json"]).json(),
+        json!({"diagnostics": [], "no_effect": ["services.web.expose", "services.web.attach"]})
+    );
+}
+
+#[test]
+fn deploy_groups_warnings_and_config_shows_each() {
+    let world = World::new();
+    let services: String = (0..25)
+        .map(|n| format!("  s{n}: {{image: x, isolation: hyperv}}\n"))
+        .collect();
+    world.write("project/compose.yaml", &format!("services:\n{services}"));
+    // There is no cluster: the warnings come before the error.
+    let deploy = world.uc(&["deploy", "--yes"]).stderr;
+    assert_eq!(
+        deploy.matches("`isolation` is ignored").count(),
+        1,
+        "{deploy}"
+    );
+    assert!(
+        deploy.contains("also in the services `s1`, `s2`, `s3`, `s4` and 20 more"),
+        "{deploy}"
+    );
+    assert!(deploy.lines().count() < 12, "{deploy}");
+    let config = world.uc(&["config"]).stderr;
+    assert_eq!(config.matches("`isolation` is ignored").count(), 25);
+}

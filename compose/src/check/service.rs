@@ -86,23 +86,25 @@ pub(super) fn contradictions(service: &Node, report: &mut Report) {
     limits(service, report);
     targets(service, report);
     if let (Some(platform), Some(platforms)) = (
-        service.get("platform"),
+        service.get_text("platform").filter(|text| !text.is_empty()),
         service
             .get("build")
             .and_then(|build| build.get("platforms"))
             .filter(|list| !list.items().is_empty()),
-    ) && !platforms
-        .items()
-        .iter()
-        .any(|item| item.value == platform.value)
-    {
-        report
-            .error(
-                Rule::Value,
-                platforms.span,
-                "`build.platforms` lacks the service's own `platform`",
-            )
-            .hint("add it to the list");
+    ) {
+        let items = platforms.items().iter();
+        let listed: Vec<&str> = items.filter_map(Node::as_text).collect();
+        if !listed.contains(&platform) {
+            let message = format!(
+                "the service runs on `{platform}`, but is built for {}",
+                listed.join(", ")
+            );
+            report
+                .error(Rule::Value, platforms.span, message)
+                .hint(format!(
+                    "add `{platform}` to `build.platforms`, or remove `platform`"
+                ));
+        }
     }
 }
 

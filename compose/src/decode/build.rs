@@ -60,7 +60,7 @@ pub(super) fn build(
         pull: super::flag(node, "pull"),
         labels: super::strings(node.get("labels")),
         tags: super::list(node, "tags"),
-        platforms: platforms(service, node, report),
+        platforms: platforms(service, node),
         network: optional("network"),
         extra_hosts: super::list(node, "extra_hosts"),
         shm_size: node
@@ -161,30 +161,12 @@ fn waits_for(from: &str, to: &str, tree: &Node) -> bool {
 }
 
 /// A service that runs on one platform is built for this one only.
-fn platforms(service: &Node, node: &Node, report: &mut Report) -> Vec<String> {
-    let platforms = super::list(node, "platforms");
-    let Some(platform) = service
-        .get("platform")
-        .filter(|node| node.as_text().is_some_and(|text| !text.is_empty()))
-    else {
-        return platforms;
-    };
-    let own = platform.as_text().unwrap_or_default().to_owned();
-    if !platforms.is_empty() && !platforms.contains(&own) {
-        report
-            .error(
-                Rule::Value,
-                platform.span,
-                format!(
-                    "the service runs on `{own}` and is built for {}",
-                    platforms.join(", ")
-                ),
-            )
-            .hint(format!(
-                "add `{own}` to `build.platforms`, or remove `platform`"
-            ));
+fn platforms(service: &Node, node: &Node) -> Vec<String> {
+    match service.get_text("platform") {
+        // `check` has made sure that `build.platforms` has it.
+        Some(platform) if !platform.is_empty() => vec![platform.to_owned()],
+        _ => super::list(node, "platforms"),
     }
-    vec![own]
 }
 
 /// Soft and hard limit by name.

@@ -95,10 +95,7 @@ pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy
         .get("deploy")
         .and_then(|deploy| deploy.get("restart_policy"))
     {
-        let attempts = policy
-            .get("max_attempts")
-            .and_then(Node::as_int)
-            .and_then(|n| u32::try_from(n).ok());
+        let attempts = max_attempts(policy, report);
         let condition = policy
             .get("condition")
             .and_then(|node| Some((node, node.as_text()?)));
@@ -144,6 +141,35 @@ pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy
             (v1::RestartPolicy::Unspecified, 0)
         }
     }
+}
+
+/// `max_attempts` of a restart policy. Docker counts restarts only with `on-failure`.
+fn max_attempts(policy: &Node, report: &mut Report) -> Option<u32> {
+    let node = policy.get("max_attempts")?;
+    let number = node.as_int()?;
+    if policy.get_text("condition") != Some("on-failure") && number >= 0 {
+        report
+            .not_honoured(
+                node.span,
+                "`max_attempts` is ignored: Docker counts restarts only with `condition: on-failure`",
+            )
+            .hint("add `condition: on-failure`, or remove `max_attempts`");
+        return None;
+    }
+    let attempts = u32::try_from(number).ok();
+    if attempts.is_none() {
+        report
+            .error(
+                Rule::Value,
+                node.span,
+                format!(
+                    "invalid `max_attempts` `{number}`: it must be between 0 and {}",
+                    u32::MAX
+                ),
+            )
+            .hint("write `max_attempts: 3`");
+    }
+    attempts
 }
 
 /// Commands run inside the container after its start or before its stop.

@@ -14,7 +14,25 @@ pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
     items.filter_map(|item| port(item, report)).collect()
 }
 
+/// Reports `mode: ingress`, Swarm's way to publish a port on every machine. It is also the default
+/// that the long form is completed with, which has the same span as its key and is not reported.
+fn report_ingress(item: &Node, report: &mut Report) {
+    let mode = item.as_map().and_then(|port| port.get("mode"));
+    let Some(mode) = mode.filter(|mode| mode.key != mode.node.span) else {
+        return;
+    };
+    if mode.node.as_text() == Some("ingress") {
+        report
+            .not_honoured(
+                mode.node.span,
+                "`mode: ingress` is ignored: the port is published only on machines that run a replica",
+            )
+            .hint("send clients to these machines and write `mode: host`, or run a replica on every machine: `deploy.mode: global`");
+    }
+}
+
 fn port(item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
+    report_ingress(item, report);
     let container_port = u32::try_from(item.get("target")?.as_int()?).ok()?;
     let protocol = match item
         .get_text("protocol")

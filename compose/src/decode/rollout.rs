@@ -69,6 +69,22 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
     }
 }
 
+/// Reports `endpoint_mode: vip`, Swarm's fixed address of a service: names resolve to the addresses
+/// of the replicas, as with `dnsrr`.
+pub(super) fn endpoint_mode(service: &Node, report: &mut Report) {
+    let mode = service
+        .get("deploy")
+        .and_then(|deploy| deploy.get("endpoint_mode"));
+    if let Some(node) = mode.filter(|node| node.as_text() == Some("vip")) {
+        report
+            .not_honoured(
+                node.span,
+                "`endpoint_mode: vip` is ignored: the service's name resolves to the addresses of its replicas, which change when they are replaced",
+            )
+            .hint("write `dnsrr`, and let clients look the name up again (nginx: `resolver 127.0.0.11 valid=5s;` and a variable in `proxy_pass`)");
+    }
+}
+
 /// Which of the two comes first when a replica is replaced.
 pub(super) fn order(service: &Node) -> v1::UpdateOrder {
     match update_config(service).and_then(|update| update.get_text("order")) {

@@ -8,9 +8,9 @@ use uc_api::{nearest, v1};
 use super::files::words;
 use super::list;
 use crate::diagnostic::Rule;
-use crate::duration;
-use crate::node::{Node, Value};
+use crate::node::{Node, Span, Value};
 use crate::report::Report;
+use crate::{duration, scalar};
 
 const NANOSECONDS_PER_MS: i64 = 1_000_000;
 const HOOK_KEYS: [&str; 5] = ["command", "environment", "privileged", "timeout", "user"];
@@ -250,13 +250,19 @@ fn hook(node: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
     };
     Some(v1::PreDeploy {
         command: words(command, report)?,
-        environment: environment(node.get("environment")),
-        privileged: node.get("privileged").and_then(Node::as_bool),
+        environment: hook_environment(node.get("environment"), report),
+        privileged: node
+            .get("privileged")
+            .and_then(|node| hook_flag(node, report)),
         timeout_ms: node
             .get("timeout")
             .and_then(|node| timeout(node, report))
             .unwrap_or(0),
-        user: scalar(node.get("user")),
+        user: node
+            .get("user")
+            .filter(|node| node.value != Value::Null)
+            .and_then(|node| hook_text(node, "user", report))
+            .unwrap_or_default(),
     })
 }
 
@@ -275,25 +281,99 @@ fn timeout(node: &Node, report: &mut Report) -> Option<u64> {
         .map(|milliseconds| milliseconds.max(1))
 }
 
-/// A mapping or a list of `NAME=value`.
-fn environment(node: Option<&Node>) -> BTreeMap<String, String> {
-    let listed = node.into_iter().flat_map(Node::items).filter_map(|item| {
-        let (name, value) = item.as_text()?.split_once('=')?;
-        Some((name.to_owned(), value.to_owned()))
-    });
-    let mapped = node
-        .into_iter()
-        .flat_map(Node::entries)
-        .map(|(name, entry)| (name.clone(), scalar(Some(&entry.node))));
-    listed.chain(mapped).collect()
+/// A boolean, or a string that spells one.
+fn hook_flag(node: &Node, report: &mut Report) -> Option<bool> {
+    let flag = match &node.value {
+        Value::Null => return None,
+        Value::Bool(flag) => Some(*flag),
+        Value::Text(text) => scalar::cast_bool(text).map(|(flag, _)| flag),
+        _ => None,
+    };
+    if flag.is_none() {
+        report
+            .error(
+                Rule::Refused,
+                node.span,
+                "`privileged` must be `true` or `false`",
+            )
+            .hint("write `privileged: true`");
+    }
+    flag
 }
 
-fn scalar(node: Option<&Node>) -> String {
-    match node.map(|node| &node.value) {
-        Some(Value::Text(text)) => text.clone(),
-        Some(Value::Int(number)) => number.to_string(),
-        Some(Value::Float(number)) => number.to_string(),
-        Some(Value::Bool(value)) => value.to_string(),
-        _ => String::new(),
+/// A mapping, or a list of `NAME=value`. [`crate::environment`] has put in the values of names
+/// without one, as far as they are set.
+fn hook_environment(node: Option<&Node>, report: &mut Report) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::new();
+    let Some(node) = node else { return environment };
+    match &node.value {
+        Value::Null | Value::Broken => {}
+        Value::Map(map) => {
+            for (name, entry) in map {
+                if entry.node.value == Value::Null {
+                    report_unset(name, entry.key, report);
+                } else if let Some(value) = hook_text(&entry.node, name, report) {
+                    environment.insert(name.clone(), value);
+                }
+            }
+        }
+        Value::List(items) => {
+            for item in items {
+                match item.as_text().map(|text| (text, text.split_once('='))) {
+                    Some((_, Some((name, value)))) => {
+                        environment.insert(name.to_owned(), value.to_owned());
+                    }
+                    Some((name, None)) => report_unset(name, item.span, report),
+                    None => report
+                        .error(
+                            Rule::Refused,
+                            item.span,
+                            format!("a variable must be a string, not {}", item.kind()),
+                        )
+                        .hint("write `NAME=value`"),
+                }
+            }
+        }
+        _ => report
+            .error(
+                Rule::Refused,
+                node.span,
+                format!(
+                    "`environment` must be a mapping or a list, not {}",
+                    node.kind()
+                ),
+            )
+            .hint("write `NAME: value` below it"),
+    }
+    environment
+}
+
+fn report_unset(name: &str, span: Span, report: &mut Report) {
+    report
+        .warning(
+            Rule::Variable,
+            span,
+            format!("the variable `{name}` has no value and is not set on this computer"),
+        )
+        .hint(format!("write `{name}=value`, or set {name}"));
+}
+
+/// A string, number or boolean as text.
+fn hook_text(node: &Node, name: &str, report: &mut Report) -> Option<String> {
+    match &node.value {
+        Value::Text(text) => Some(text.clone()),
+        Value::Int(number) => Some(number.to_string()),
+        Value::Float(number) => Some(scalar::go_float(*number)),
+        Value::Bool(value) => Some(value.to_string()),
+        _ => {
+            report
+                .error(
+                    Rule::Refused,
+                    node.span,
+                    format!("`{name}` must be a string, not {}", node.kind()),
+                )
+                .hint("put the value in quotes");
+            None
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use uc_api::nearest;
 
-use super::model::{Extended, Loader, Scope, services_mut};
+use super::model::{Extended, Loader, Scope};
 use crate::diagnostic::Rule;
 use crate::environment::Environment;
 use crate::merge;
@@ -46,7 +46,7 @@ impl Loader<'_> {
         places: &Places,
         scope: &Scope<'_>,
     ) {
-        let Some(map) = services_mut(document) else {
+        let Some(map) = document.services_mut() else {
             return;
         };
         if map

@@ -262,7 +262,7 @@ pub(super) fn small_enough(source: &SourceFile, file: u32, report: &mut Report) 
 
 /// Gives every build its context: without one it is the directory itself.
 fn complete_builds(tree: &mut Node, directory: &Path) {
-    let Some(services) = services_mut(tree) else {
+    let Some(services) = tree.services_mut() else {
         return;
     };
     for service in services.values_mut() {
@@ -314,16 +314,5 @@ fn resolve_devices(tree: &mut Node, directory: &Path, home: Option<&str>) {
         {
             *device = canonical::absolute(device, directory, home);
         }
-    }
-}
-
-/// The services of a tree.
-pub(super) fn services_mut(tree: &mut Node) -> Option<&mut Map> {
-    let Value::Map(top) = &mut tree.value else {
-        return None;
-    };
-    match &mut top.get_mut("services")?.node.value {
-        Value::Map(services) => Some(services),
-        _ => None,
     }
 }

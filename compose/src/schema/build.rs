@@ -6,34 +6,34 @@ use super::Shape::{
 };
 use super::Unset::{Empty, FromProcess};
 use super::mounts::GRANT;
-use super::{Key, Scalar, Short, honoured, noted, reported};
+use super::{Key, Scalar, Short, because, honoured, noted, reported};
 
 const BUILDKIT: &str = "needs BuildKit (docker buildx) on this computer";
 
-/// `build`.
+/// Keys of `build`.
 pub(crate) const BUILD: &[Key] = &[
     noted(
         "context",
         Context,
-        "what is built: a directory, a Git URL or an archive's URL",
-        "the local docker builds; machines that miss the image are sent it",
+        "what to build: a directory, a Git URL or the URL of an archive",
+        "the local Docker builds it; `uc` sends the image to machines that do not have it",
     ),
     honoured(
         "dockerfile",
         Text,
-        "its Dockerfile, from the context (`Dockerfile`)",
+        "path of the Dockerfile in the context (`Dockerfile`)",
     ),
     honoured(
         "dockerfile_inline",
         Text,
-        "the Dockerfile's text itself; excludes `dockerfile`",
+        "text of the Dockerfile; excludes `dockerfile`",
     ),
     honoured("args", Pairs(FromProcess), "build arguments"),
     honoured("target", Text, "stage to build"),
     noted(
         "additional_contexts",
         Contexts,
-        "further named contexts: directory, image, URL, `service:x` (which is built first)",
+        "more contexts by name: directory, image, URL, `service:x` (which is built first)",
         BUILDKIT,
     ),
     honoured("cache_from", List(&Text), "where to read the build cache"),
@@ -43,25 +43,25 @@ pub(crate) const BUILD: &[Key] = &[
         "where to write the build cache",
         BUILDKIT,
     ),
-    honoured("no_cache", Bool, "build everything anew"),
+    honoured("no_cache", Bool, "do not use the build cache"),
     noted(
         "no_cache_filter",
         TextOrList,
-        "stages to build anew",
+        "stages to build without the cache",
         BUILDKIT,
     ),
-    honoured("pull", Bool, "look for newer base images"),
+    honoured("pull", Bool, "pull newer base images"),
     honoured("labels", Pairs(Empty), "labels on the image"),
     honoured(
         "tags",
         Set(&Text),
-        "further names of the image, on this computer",
+        "more names of the image, on this computer",
     ),
     noted(
         "platforms",
         List(&Text),
         "platforms to build for",
-        "a service with `platform` is built for that one; several need the containerd image store",
+        "a service with `platform` is built for that platform only; several platforms need the containerd image store",
     ),
     honoured("network", Text, "network of `RUN` steps"),
     honoured("extra_hosts", Hosts, "`/etc/hosts` lines for the build"),
@@ -74,22 +74,25 @@ pub(crate) const BUILD: &[Key] = &[
     noted(
         "secrets",
         Items(Short::Secret, GRANT),
-        "secrets for the build, of a file or a variable",
+        "secrets for the build, from a file or a variable",
         BUILDKIT,
     ),
     noted("ssh", Keys, "SSH agent or keys for the build", BUILDKIT),
-    noted("privileged", Bool, "build with elevated rights", BUILDKIT),
+    noted("privileged", Bool, "build with all privileges", BUILDKIT),
     noted(
         "entitlements",
         List(&Text),
-        "extra rights of the builder",
+        "extra privileges of the build",
         BUILDKIT,
     ),
     reported(
         "isolation",
         Text,
         "isolation technology",
-        "it chooses between kinds of Windows containers; machines run Linux",
+        because(
+            "it selects a kind of Windows container, and machines run Linux",
+            "remove it",
+        ),
     ),
     noted(
         "provenance",

@@ -4,26 +4,32 @@ use super::Shape::{
     Count, Distinct, Duration, Int, Items, List, Number, Object, OneOf, Options, Pairs, Size, Text,
 };
 use super::Unset::Empty;
-use super::{Key, Shape, Short, honoured, noted, reported};
+use super::{Key, Reason, Shape, Short, because, honoured, noted, reported};
 
-const ROLLBACK: &str = "going back starts what ran before as fast as it can be";
-const ENGINE: &str = "the engine decides when it starts a container again";
+const ROLLBACK: Reason = because(
+    "a rollback restores all earlier replicas as fast as possible",
+    "remove it; `update_config` sets the pace of a deployment",
+);
+const ENGINE: Reason = because(
+    "Docker on the machine decides when to restart a container",
+    "remove it; Docker waits longer before each restart, up to one minute",
+);
 
-/// `deploy`.
+/// Keys of `deploy`.
 pub(crate) const DEPLOY: &[Key] = &[
     noted(
         "mode",
         OneOf(&["replicated", "global", "replicated-job", "global-job"]),
-        "a number of replicas, or one on every machine",
-        "jobs are refused: a service runs until it is removed",
+        "a number of replicas, or one replica on every machine",
+        "jobs are refused, because a service runs until it is removed",
     ),
     noted(
         "endpoint_mode",
         OneOf(&["vip", "dnsrr"]),
-        "how the name is answered",
-        "both: the name gives the addresses of the replicas that serve, in random order",
+        "how the service's name is resolved",
+        "always to the addresses of the healthy replicas in random order, as `dnsrr` means; `vip` is reported, see above",
     ),
-    honoured("replicas", Int, "how many containers, in replicated mode"),
+    honoured("replicas", Int, "number of replicas, in replicated mode"),
     honoured(
         "labels",
         Pairs(Empty),
@@ -33,35 +39,31 @@ pub(crate) const DEPLOY: &[Key] = &[
     honoured(
         "restart_policy",
         Object(RESTART_POLICY),
-        "restarts, in place of `restart`",
+        "when containers restart; overrides `restart`",
     ),
-    honoured("placement", Object(PLACEMENT), "which machines"),
-    honoured(
-        "update_config",
-        Object(UPDATE),
-        "how a change is rolled out",
-    ),
+    honoured("placement", Object(PLACEMENT), "which machines can run it"),
+    honoured("update_config", Object(UPDATE), "how replicas are replaced"),
     reported(
         "rollback_config",
         Object(ROLLBACK_CONFIG),
-        "how a failed change is taken back",
+        "how a failed deployment is rolled back",
         ROLLBACK,
     ),
 ];
 
 const RESOURCES: &[Key] = &[
-    honoured("limits", Object(LIMIT), "no more than this"),
+    honoured("limits", Object(LIMIT), "upper bounds"),
     honoured(
         "reservations",
         Object(RESERVATION),
-        "must be free to be placed",
+        "what a machine must have free",
     ),
 ];
 
 const LIMIT: &[Key] = &[
-    honoured("cpus", Number, "most CPU"),
-    honoured("memory", Size, "most memory"),
-    honoured("pids", Int, "most processes"),
+    honoured("cpus", Number, "CPUs"),
+    honoured("memory", Size, "memory"),
+    honoured("pids", Int, "number of processes"),
 ];
 
 const RESERVATION: &[Key] = &[
@@ -70,8 +72,11 @@ const RESERVATION: &[Key] = &[
     reported(
         "generic_resources",
         List(&Object(GENERIC)),
-        "user-defined resources that must be there",
-        "machines do not say what they have beyond CPUs and memory: use `placement.constraints`",
+        "user-defined resources that a machine must have",
+        because(
+            "machines report only CPUs and memory",
+            "label machines (`uc machine label`), and name the label in `placement.constraints`",
+        ),
     ),
     honoured(
         "devices",
@@ -83,31 +88,36 @@ const RESERVATION: &[Key] = &[
 const GENERIC: &[Key] = &[honoured(
     "discrete_resource_spec",
     Object(DISCRETE),
-    "kind and number",
+    "kind and number of the resource",
 )];
 
 const DISCRETE: &[Key] = &[
-    honoured("kind", Text, "which"),
-    honoured("value", Number, "how many"),
+    honoured("kind", Text, "name of the resource"),
+    honoured("value", Number, "number"),
 ];
 
-/// A request for devices.
+/// Keys of a request for devices.
 pub(crate) const GPU: &[Key] = &[
     honoured(
         "capabilities",
         Distinct(&Text),
-        "what they must be able to do",
+        "what the devices must be able to do",
     ),
-    honoured("count", Count, "how many, or `all`"),
-    honoured("device_ids", Distinct(&Text), "which"),
-    honoured("driver", Text, "of which driver"),
-    honoured("options", Options, "what the driver is told"),
+    honoured("count", Count, "number of devices, or `all`"),
+    honoured("device_ids", Distinct(&Text), "ids of the devices"),
+    honoured("driver", Text, "driver of the devices"),
+    honoured("options", Options, "options of the driver"),
 ];
 
 const RESTART_POLICY: &[Key] = &[
     honoured("condition", Text, "`none`, `on-failure`, `any` (default)"),
-    reported("delay", Duration, "wait between attempts", ENGINE),
-    honoured("max_attempts", Int, "attempts before giving up"),
+    reported("delay", Duration, "pause between restarts", ENGINE),
+    noted(
+        "max_attempts",
+        Int,
+        "restarts before Docker gives up",
+        "with `condition: on-failure`; reported with another condition",
+    ),
     reported(
         "window",
         Duration,
@@ -120,15 +130,19 @@ const PLACEMENT: &[Key] = &[
     noted(
         "constraints",
         List(&Text),
-        "must hold: `node.labels.x==y`, `node.hostname!=z`",
-        "`node.id`, `node.hostname`, `node.role` (each machine is both), `node.platform.os`, `node.platform.arch`, `node.labels.*` (`uc machine label`)",
+        "rules such as `node.labels.x==y`, `node.hostname!=z`",
+        "on `node.id`, `node.hostname`, `node.role` (each machine has both), `node.platform.os`, `node.platform.arch`, `node.labels.*` (`uc machine label`)",
     ),
     honoured(
         "preferences",
         List(&Shape::Object(PREFERENCE)),
-        "spread over the values of a label",
+        "spread replicas over the values of a label",
     ),
-    honoured("max_replicas_per_node", Int, "most replicas on one machine"),
+    honoured(
+        "max_replicas_per_node",
+        Int,
+        "maximum number of replicas on one machine",
+    ),
 ];
 
 const PREFERENCE: &[Key] = &[honoured("spread", Text, "the label")];
@@ -137,32 +151,32 @@ const UPDATE: &[Key] = &[
     noted(
         "parallelism",
         Int,
-        "how many at a time; 0 is all",
-        "one when nothing is said",
+        "number of replicas at a time; 0 is all",
+        "default 1",
     ),
-    honoured("delay", Duration, "wait between groups"),
+    honoured("delay", Duration, "pause between groups"),
     noted(
         "failure_action",
         Text,
         "`rollback`, `pause`, `continue`",
-        "`rollback` when nothing is said: the whole deployment goes back",
+        "default `rollback`, which rolls back the whole deployment",
     ),
     noted(
         "monitor",
         Duration,
-        "how long a new one is watched",
-        "2 s without a health check when nothing is said",
+        "how long a new replica is watched",
+        "default 2 s without a health check",
     ),
     honoured(
         "max_failure_ratio",
         Number,
-        "share of failures that is tolerated",
+        "share of replicas that can fail, 0 to 1",
     ),
     noted(
         "order",
         OneOf(&["start-first", "stop-first"]),
-        "whether the new one starts before the old one stops",
-        "when nothing is said: `start-first` where ports and volumes allow it",
+        "whether a new replica starts before the old one stops",
+        "default `start-first` where ports and volumes allow it",
     ),
 ];
 

@@ -2,40 +2,40 @@
 
 use super::Shape::{Bool, Int, Mode, NumberOrText, Object, OneOf, Pairs, Size, Text};
 use super::Unset::Empty;
-use super::{Key, honoured, noted};
+use super::{Key, honoured, no_effect, noted};
 
-/// A published port.
+/// Keys of a published port.
 pub(crate) const PORT: &[Key] = &[
-    noted(
+    no_effect(
         "name",
         Text,
-        "a name for people",
-        "without effect, as in Docker Compose",
+        "a name for readers",
+        "ignored by Docker Compose too",
     ),
     noted(
         "mode",
         OneOf(&["ingress", "host"]),
-        "Swarm's way of publishing",
-        "both publish on every machine that runs a replica",
+        "where the port is published",
+        "always on the machines that run a replica, as `host` means; `ingress` is reported where it is written",
     ),
-    honoured("host_ip", Text, "address of the machine; absent: all"),
+    honoured("host_ip", Text, "address of the machine (all)"),
     honoured("target", Int, "the container's port"),
     noted(
         "published",
         NumberOrText,
-        "the machine's port; absent: a free one",
-        "of a range for one container port, the machine takes a free one",
+        "the machine's port (a free one)",
+        "from a range for one container port, the machine takes a free one",
     ),
     honoured("protocol", Text, "`tcp`, `udp` or `sctp`"),
-    noted(
+    no_effect(
         "app_protocol",
         Text,
-        "what is spoken, such as `http`",
-        "without effect, as in Docker Compose",
+        "application protocol, such as `http`",
+        "ignored by Docker Compose too",
     ),
 ];
 
-/// A mount.
+/// Keys of a mount.
 pub(crate) const VOLUME: &[Key] = &[
     noted(
         "type",
@@ -47,15 +47,15 @@ pub(crate) const VOLUME: &[Key] = &[
         "source",
         Text,
         "volume's name or host path",
-        "an absolute path is the machine's own; a relative one travels with the deployment",
+        "an absolute path is a path on the machine; a relative one travels with the deployment",
     ),
     honoured("target", Text, "path in the container"),
-    honoured("read_only", Bool, "no writing"),
-    noted(
+    honoured("read_only", Bool, "mount read-only"),
+    no_effect(
         "consistency",
         Text,
-        "for Docker Desktop",
-        "without effect, as in Docker on Linux",
+        "cache mode of Docker Desktop",
+        "ignored by Docker on Linux too",
     ),
     honoured("bind", Object(BIND), "options of a host path"),
     honoured("volume", Object(NAMED), "options of a volume"),
@@ -64,41 +64,41 @@ pub(crate) const VOLUME: &[Key] = &[
 ];
 
 const BIND: &[Key] = &[
-    honoured("propagation", Text, "of mounts below it"),
+    honoured("propagation", Text, "propagation of mounts below it"),
     noted(
         "create_host_path",
         Bool,
-        "create what is missing",
-        "on the machine; `false`: what is missing is an error",
+        "create a missing source (`true`)",
+        "on the machine; with `false` a missing source is an error",
     ),
     honoured(
         "recursive",
         OneOf(&["enabled", "disabled", "writable", "readonly"]),
-        "mounts below it come along",
+        "whether mounts below it are mounted too",
     ),
     honoured("selinux", OneOf(&["z", "Z"]), "relabel for SELinux"),
 ];
 
 const NAMED: &[Key] = &[
-    honoured("labels", Pairs(Empty), "of an anonymous volume"),
+    honoured("labels", Pairs(Empty), "labels of an anonymous volume"),
     honoured("nocopy", Bool, "do not fill it from the image"),
-    honoured("subpath", Text, "only this part of it"),
+    honoured("subpath", Text, "mount only this path in it"),
 ];
 
 const TMPFS: &[Key] = &[
-    honoured("size", Size, "most bytes"),
+    honoured("size", Size, "size limit"),
     honoured("mode", Mode, "permissions"),
 ];
 
-const IMAGE: &[Key] = &[honoured("subpath", Text, "only this part of it")];
+const IMAGE: &[Key] = &[honoured("subpath", Text, "mount only this path in it")];
 
-/// A config or secret for a service.
+/// Keys of a config or secret that a service is granted.
 pub(crate) const GRANT: &[Key] = &[
-    honoured("source", Text, "its name at the top level"),
+    honoured("source", Text, "name at the top level"),
     honoured(
         "target",
         Text,
-        "path in the container; `/run/secrets/NAME` or `/NAME`",
+        "path in the container (`/run/secrets/NAME`, `/NAME` for a config)",
     ),
     honoured("uid", Text, "owner"),
     honoured("gid", Text, "group"),

@@ -4,15 +4,15 @@ use super::Shape::{
     Any, Bool, Int, Items, List, Named, Object, Options, OrObject, Pairs, Path, Text,
 };
 use super::Unset::Empty;
-use super::{Key, Scalar, Shape, Short, honoured, noted, reported};
+use super::{Key, Reason, Scalar, Shape, Short, because, honoured, no_effect, noted, reported};
 
-/// `external: true`, or its obsolete form with a name.
+/// `external: true`, or the obsolete mapping with a name.
 const EXTERNAL: Shape = OrObject(
     Scalar::Flag,
     &[honoured("name", Text, "name outside the project")],
 );
 
-/// A named volume.
+/// Keys of a named volume.
 pub(crate) const VOLUME: &[Key] = &[
     honoured(
         "name",
@@ -28,70 +28,81 @@ pub(crate) const VOLUME: &[Key] = &[
     noted(
         "external",
         EXTERNAL,
-        "made by others: must exist",
-        "on the machine that is to run the service",
+        "not created here: it must exist already",
+        "on the machine that will run the service",
     ),
     honoured("labels", Pairs(Empty), "metadata"),
 ];
 
-/// A network.
+/// Keys of a network.
 pub(crate) const NETWORK: &[Key] = &[
-    noted("name", Text, "name outside the project", ONE),
+    no_effect("name", Text, "name outside the project", ONE),
     noted(
         "driver",
         Text,
         "`bridge`, `overlay`, …",
-        "others than these two are reported",
+        "any driver but these two is reported",
     ),
-    reported(
-        "driver_opts",
-        Options,
-        "options of the driver",
-        "the cluster's network has no options of its own",
-    ),
+    reported("driver_opts", Options, "options of the driver", NO_OPTIONS),
     noted(
         "ipam",
         Object(IPAM),
         "subnets, ranges, gateways",
         "key by key, see below",
     ),
-    noted("external", EXTERNAL, "made by others: must exist", ONE),
+    no_effect(
+        "external",
+        EXTERNAL,
+        "not created here: it must exist already",
+        ONE,
+    ),
     noted(
         "internal",
         Bool,
-        "no way out",
-        "reported when it is `true`: services reach the internet",
+        "no access to the outside",
+        "reported when it is `true`, because services can reach the internet",
     ),
-    noted(
+    no_effect(
         "enable_ipv4",
         Bool,
         "IPv4 on or off",
-        "without effect: the cluster's network has IPv4",
+        "the cluster's network always has IPv4",
     ),
     reported(
         "enable_ipv6",
         Bool,
         "IPv6 on or off",
-        "the cluster's network has IPv4 only",
+        because(
+            "the cluster's network has IPv4 only",
+            "remove it; services reach each other by name over IPv4",
+        ),
     ),
-    noted(
+    no_effect(
         "attachable",
         Bool,
-        "containers outside the project may join",
-        "without effect, as in Docker Compose",
+        "containers outside the project can join",
+        "ignored by Docker Compose too",
     ),
-    noted("labels", Pairs(Empty), "metadata", ONE),
+    no_effect("labels", Pairs(Empty), "metadata", ONE),
 ];
 
-const ONE: &str = "without effect: every service joins the cluster's one network";
-const SUBNETS: &str = "each machine has a subnet of the cluster's network";
+const ONE: &str = "every service joins the cluster's one network";
+const SUBNETS: Reason = because(
+    "each machine has a subnet of the cluster's network",
+    "remove it; `uc machine init --network` sets the cluster's network",
+);
+/// Why `driver_opts` of a network is not honoured, at the top level and in a service.
+pub(super) const NO_OPTIONS: Reason = because(
+    "the cluster's network has no options",
+    "remove it; every service joins the cluster's network",
+);
 
 const IPAM: &[Key] = &[
-    noted(
+    no_effect(
         "driver",
         Text,
-        "who gives out addresses",
-        "without effect: each machine gives its own",
+        "driver that assigns addresses",
+        "each machine assigns addresses of its own subnet",
     ),
     reported("config", Items(Short::Subnet, SUBNET), "subnets", SUBNETS),
     reported("options", Options, "options of the driver", SUBNETS),
@@ -99,25 +110,33 @@ const IPAM: &[Key] = &[
 
 const SUBNET: &[Key] = &[
     honoured("subnet", Text, "the subnet"),
-    honoured("ip_range", Text, "the part of it that is given out"),
+    honoured("ip_range", Text, "the part of it to assign addresses from"),
     honoured("gateway", Text, "its gateway"),
-    honoured("aux_addresses", Options, "addresses that are taken"),
+    honoured(
+        "aux_addresses",
+        Options,
+        "addresses that are in use already",
+    ),
 ];
 
-const TEMPLATES: &str = "the content is passed on as it is";
+const TEMPLATES: Reason = because(
+    "the content is passed on unchanged",
+    "write the final content, or use variables (`${NAME}`) in `content`",
+);
+const NO_NAME: &str = "the content travels with the service and has no name of its own";
 
-/// A secret.
+/// Keys of a secret.
 pub(crate) const SECRET: &[Key] = &[
     honoured("file", Path, "content from a file"),
     honoured("environment", Text, "content from a variable"),
     noted(
         "external",
         EXTERNAL,
-        "made by others",
-        "refused where a service uses it: the cluster keeps none of its own",
+        "not defined in the file",
+        "refused where a service uses it, because the cluster stores no secrets",
     ),
-    honoured("name", Text, "name outside the project"),
-    honoured("labels", Pairs(Empty), "metadata"),
+    no_effect("name", Text, "name outside the project", NO_NAME),
+    no_effect("labels", Pairs(Empty), "metadata", NO_NAME),
     noted(
         "driver",
         Text,
@@ -128,7 +147,7 @@ pub(crate) const SECRET: &[Key] = &[
         "driver_opts",
         Options,
         "options of the driver",
-        "`command`, for `exec`",
+        "only `command`, for `exec`",
     ),
     reported(
         "template_driver",
@@ -140,23 +159,27 @@ pub(crate) const SECRET: &[Key] = &[
         "x-command",
         Any,
         "Uncloud: command whose output is the secret",
-        "run where `uc deploy` runs",
+        "runs on the computer that runs `uc deploy`",
     ),
 ];
 
-/// A config.
+/// Keys of a config.
 pub(crate) const CONFIG: &[Key] = &[
-    honoured("content", Text, "content written here, interpolated"),
+    honoured(
+        "content",
+        Text,
+        "the content itself, with variables replaced",
+    ),
     honoured("file", Path, "content from a file"),
     honoured("environment", Text, "content from a variable"),
     noted(
         "external",
         EXTERNAL,
-        "made by others",
-        "refused where a service uses it: the cluster keeps none of its own",
+        "not defined in the file",
+        "refused where a service uses it, because the cluster stores no configs",
     ),
-    honoured("name", Text, "name outside the project"),
-    honoured("labels", Pairs(Empty), "metadata"),
+    no_effect("name", Text, "name outside the project", NO_NAME),
+    no_effect("labels", Pairs(Empty), "metadata", NO_NAME),
     reported(
         "template_driver",
         Text,
@@ -165,7 +188,7 @@ pub(crate) const CONFIG: &[Key] = &[
     ),
 ];
 
-/// A model.
+/// Keys of a model.
 pub(crate) const MODEL: &[Key] = &[
     honoured("model", Text, "the model's OCI artifact"),
     honoured("name", Text, "name outside the project"),
@@ -177,18 +200,18 @@ pub(crate) const MODEL: &[Key] = &[
     ),
 ];
 
-/// An included file.
+/// Keys of an included file.
 pub(crate) const INCLUDE: &[Key] = &[
     honoured("path", Shape::TextOrList, "the files"),
     honoured("env_file", Shape::TextOrList, "variables for reading them"),
     honoured(
         "project_directory",
         Text,
-        "directory their paths start from",
+        "directory that their relative paths start from",
     ),
 ];
 
-/// Any of these, by the author's name.
+/// A mapping of names that the author chooses.
 pub(crate) const fn named(keys: &'static Shape) -> Shape {
     Named(keys)
 }

@@ -9,24 +9,42 @@ use super::Unset::{Empty, FromEnvironment, FromProcess};
 use super::build::BUILD;
 use super::deploy::{DEPLOY, GPU};
 use super::mounts::{GRANT, PORT, VOLUME};
-use super::{Key, Names, Scalar, Shape, Short, honoured, noted, refused, reported};
+use super::resources::NO_OPTIONS;
+use super::top::MODELS;
+use super::{
+    Key, Names, Reason, Scalar, Shape, Short, because, honoured, no_effect, noted, refused,
+    reported,
+};
 
-const WINDOWS: &str = "it is for Windows containers; machines run Linux";
-const HOOK: &str = "there are no containers that run before a service's own; `x-pre_deploy` runs a command before a deployment";
-const ADDRESS: &str = "each machine gives the addresses of its own subnet; names are what stays";
+const WINDOWS: Reason = because(
+    "it is for Windows containers, and machines run Linux",
+    "remove it",
+);
+const HOOK: Reason = because(
+    "a replica cannot run another container before its own",
+    "use `x-pre_deploy` to run a command once before the deployment, or make it a service that others depend on with `condition: service_completed_successfully`",
+);
+const OWN_CONTAINER: Reason = because(
+    "the command runs in the service's own container, once per replica",
+    "remove it, as Docker Compose has it in `pre_start` only",
+);
+const ADDRESS: Reason = because(
+    "each machine assigns addresses of its own subnet, and they change",
+    "use the service's name, or an alias, in place of the address",
+);
 
-/// Everything a service may say.
+/// All keys of a service.
 pub(crate) const SERVICE: &[Key] = &[
     honoured(
         "annotations",
         Pairs(Empty),
         "OCI annotations on the container",
     ),
-    noted(
+    no_effect(
         "attach",
         Bool,
         "whether `up` shows its logs",
-        "without effect: `uc deploy` attaches to nothing",
+        "`uc deploy` shows no logs; `uc logs` does",
     ),
     honoured(
         "blkio_config",
@@ -39,9 +57,9 @@ pub(crate) const SERVICE: &[Key] = &[
         "how to build the image; a string is the context",
     ),
     honoured("cap_add", Set(&Text), "capabilities to add"),
-    honoured("cap_drop", Set(&Text), "capabilities to take away"),
+    honoured("cap_drop", Set(&Text), "capabilities to drop"),
     honoured("cgroup", OneOf(&["host", "private"]), "cgroup namespace"),
-    honoured("cgroup_parent", Text, "cgroup to be placed under"),
+    honoured("cgroup_parent", Text, "parent cgroup"),
     honoured(
         "command",
         Command,
@@ -51,13 +69,13 @@ pub(crate) const SERVICE: &[Key] = &[
         "configs",
         Items(Short::Config, GRANT),
         "grants configs as read-only files",
-        "contents of at most 16 MiB travel with the deployment; external ones are refused",
+        "contents of at most 16 MiB travel with the deployment; external configs are refused",
     ),
     noted(
         "container_name",
         Text,
         "fixed name of the container",
-        "a name under which the project's services find it; the container itself has a name of its own, so that one can replace another",
+        "becomes a DNS name for the project's services; containers have names of their own, so that one can replace another",
     ),
     reported("cpu_count", Int, "number of CPUs (Windows)", WINDOWS),
     reported(
@@ -71,8 +89,8 @@ pub(crate) const SERVICE: &[Key] = &[
     honoured("cpu_rt_period", Microseconds, "real-time period"),
     honoured("cpu_rt_runtime", Microseconds, "real-time runtime"),
     honoured("cpu_shares", Number, "weight against other containers"),
-    honoured("cpus", Number, "CPUs it may use, fractions allowed"),
-    honoured("cpuset", Text, "which CPUs, `0-3,5`"),
+    honoured("cpus", Number, "CPUs it can use, fractions allowed"),
+    honoured("cpuset", Text, "numbers of the CPUs it can use, `0-3,5`"),
     reported(
         "credential_spec",
         Object(CREDENTIAL_SPEC),
@@ -83,19 +101,19 @@ pub(crate) const SERVICE: &[Key] = &[
         "depends_on",
         Shape::Names(Names::Dependency, DEPENDENCY),
         "start order, with a condition per dependency",
-        "conditions are waited for across machines",
+        "also across machines",
     ),
     noted(
         "deploy",
         Object(DEPLOY),
-        "how many, where, how updated, with what resources",
-        "key by key, see below",
+        "replicas, placement, updates, resources",
+        "see the table of its keys",
     ),
-    noted(
+    no_effect(
         "develop",
         Object(DEVELOP),
         "what `watch` does when files change",
-        "without effect on a deployment: it is for `docker compose watch`",
+        "it is for `docker compose watch`",
     ),
     honoured(
         "device_cgroup_rules",
@@ -105,14 +123,14 @@ pub(crate) const SERVICE: &[Key] = &[
     noted(
         "devices",
         Items(Short::Device, DEVICE),
-        "host devices passed in",
+        "devices of the host",
         "devices of the machine that runs the replica",
     ),
     noted(
         "dns",
         TextOrList,
         "DNS servers of the container",
-        "asked for every name that is not the cluster's; services are found all the same",
+        "asked for all names but those of the cluster, which still resolve",
     ),
     honoured("dns_opt", Set(&Text), "resolver options in `resolv.conf`"),
     noted(
@@ -121,7 +139,7 @@ pub(crate) const SERVICE: &[Key] = &[
         "search domains in `resolv.conf`",
         "before the cluster's own domains",
     ),
-    honoured("domainname", Text, "domain the container sees as its own"),
+    honoured("domainname", Text, "domain name inside the container"),
     honoured(
         "entrypoint",
         Command,
@@ -130,44 +148,51 @@ pub(crate) const SERVICE: &[Key] = &[
     honoured(
         "env_file",
         Items(Short::EnvFile, ENV_FILE),
-        "files of variables, below `environment` in rank",
+        "files of variables; `environment` overrides them",
     ),
     honoured(
         "environment",
         Pairs(FromEnvironment),
-        "variables for the container; a name without a value is taken from where `uc` runs",
+        "variables of the container; a name without a value takes it from the environment of `uc`",
     ),
-    noted(
+    no_effect(
         "expose",
         Set(&NumberOrText),
-        "ports meant for other services only",
-        "information only, as in Docker Compose: services reach each other on all ports",
+        "ports for other services only",
+        "services reach each other on all ports, as in Docker Compose",
     ),
     honoured(
         "extends",
         OrObject(Scalar::Key("service"), EXTENDS),
-        "takes over another service's definition",
+        "starts from the definition of another service",
     ),
     reported(
         "external_links",
         Distinct(&Text),
         "links to containers outside the project",
-        "services of other projects are found as `service.project`, containers outside the cluster not at all",
+        because(
+            "containers outside the cluster cannot be found by name",
+            "reach a service of another project as `service.project`",
+        ),
     ),
     honoured("extra_hosts", Hosts, "extra `/etc/hosts` lines"),
     honoured("gpus", OrObject(Scalar::All, GPU), "GPUs to pass in"),
     honoured(
         "group_add",
         Distinct(&NumberOrText),
-        "further groups of the user",
+        "more groups of the user",
     ),
     honoured(
         "healthcheck",
         Object(HEALTHCHECK),
-        "command that tells whether the container works, and its pace",
+        "command that checks the container, and its timing",
     ),
-    honoured("hostname", Text, "name the container sees as its own"),
-    honoured("image", Text, "name to pull, or to give to what is built"),
+    honoured("hostname", Text, "host name inside the container"),
+    honoured(
+        "image",
+        Text,
+        "image to pull, or name for the image that is built",
+    ),
     honoured(
         "init",
         Bool,
@@ -178,26 +203,26 @@ pub(crate) const SERVICE: &[Key] = &[
     honoured(
         "label_file",
         Files,
-        "files of labels, below `labels` in rank",
+        "files of labels; `labels` overrides them",
     ),
     honoured("labels", Pairs(Empty), "metadata on the container"),
     noted(
         "links",
         Set(&Text),
         "old way to name another service, with an alias",
-        "an alias is known to the whole project",
+        "the whole project can use an alias",
     ),
     noted(
         "logging",
         Object(LOGGING),
         "log driver and its options",
-        "`local` when nothing is said, `json-file` where the options need it",
+        "default `local`; options without a driver go to the default driver of the machine",
     ),
     noted(
         "mac_address",
         Text,
         "hardware address of the container",
-        "the same for each replica",
+        "the same for all replicas",
     ),
     honoured("mem_limit", Size, "memory limit"),
     honoured("mem_reservation", Size, "soft memory limit"),
@@ -209,25 +234,25 @@ pub(crate) const SERVICE: &[Key] = &[
     honoured(
         "memswap_limit",
         Size,
-        "memory and swap together; -1 is no limit",
+        "memory and swap together; -1 means unlimited",
     ),
     reported(
         "models",
         Shape::Names(Names::Bare, MODEL_USE),
         "AI models it uses, by top-level name",
-        "there is no model runner on the machines",
+        MODELS,
     ),
     noted(
         "network_mode",
         Text,
         "`none`, `host`, `service:x`, `container:x` or a driver",
-        "`service:x` brings a replica to a machine that runs `x`; `container:x` is a container of the machine; networks of one engine are refused",
+        "`service:x` places a replica on a machine that runs `x`; `container:x` is a container of the machine; other drivers are refused",
     ),
     noted(
         "networks",
         Shape::Names(Names::Bare, NETWORK_USE),
         "networks to join, with aliases and fixed addresses",
-        "every service joins the cluster's one network; where a file keeps services apart, that is reported",
+        "every service joins the cluster's one network; a file that keeps services apart is reported",
     ),
     honoured(
         "oom_kill_disable",
@@ -240,12 +265,12 @@ pub(crate) const SERVICE: &[Key] = &[
         "-1000 to 1000: how likely it is picked when memory runs out",
     ),
     honoured("pid", Text, "PID namespace"),
-    honoured("pids_limit", Int, "number of processes; -1 is no limit"),
+    honoured("pids_limit", Int, "number of processes; -1 means unlimited"),
     noted(
         "platform",
         Text,
-        "`os[/arch[/variant]]` to run, and to build when nothing else is said",
-        "only machines of that architecture run it",
+        "`os[/arch[/variant]]` to run, and to build for by default",
+        "it runs only on machines of that architecture",
     ),
     honoured(
         "ports",
@@ -254,78 +279,84 @@ pub(crate) const SERVICE: &[Key] = &[
     ),
     honoured(
         "post_start",
-        List(&Object(HOOKS)),
-        "commands run inside after the start",
+        List(&Object(HOOK_INSIDE)),
+        "commands run in the container after it starts",
     ),
     refused(
         "pre_start",
-        List(&Object(HOOKS)),
-        "commands run before the start",
+        List(&Object(HOOK_BEFORE)),
+        "commands run before the container starts",
         HOOK,
     ),
     noted(
         "pre_stop",
-        List(&Object(HOOKS)),
-        "commands run inside before the stop",
-        "a failing one is told and does not keep the container from stopping",
+        List(&Object(HOOK_INSIDE)),
+        "commands run in the container before it stops",
+        "a failed command is reported; the container stops anyway",
     ),
     honoured("privileged", Bool, "all capabilities and devices"),
     honoured(
         "profiles",
         Set(&Text),
-        "the service counts only when one of these is active",
+        "the service is used only when one of these is active",
     ),
     refused(
         "provider",
         Object(PROVIDER),
         "service run by a plug-in instead of a container",
-        "machines run containers only",
+        because(
+            "machines run containers only",
+            "run what the plug-in provides as a service, or give its address in `environment`",
+        ),
     ),
     noted(
         "pull_policy",
         Text,
         "`always`, `never`, `missing`, `build`, `daily`, `weekly`, `every_<duration>`",
-        "`daily`, `weekly` and `every_…` pull with each deployment",
+        "`daily`, `weekly` and `every_…` pull in every deployment",
     ),
     reported(
         "pull_refresh_after",
         Text,
-        "age at which a pulled image is looked up again",
-        "ages of images are not looked at",
+        "age after which an image is pulled again",
+        because(
+            "the age of an image is not known",
+            "use `pull_policy: always` to pull in every deployment",
+        ),
     ),
-    honoured("read_only", Bool, "root file system read only"),
+    honoured("read_only", Bool, "mount the root file system read-only"),
     noted(
         "restart",
         Text,
         "when Docker restarts it: `no`, `always`, `on-failure[:max]`, `unless-stopped`",
-        "`unless-stopped` when nothing is said: a service on several machines comes back by itself",
+        "default `unless-stopped`, so that services start again after a machine restarts",
     ),
     honoured("runtime", Text, "OCI runtime, such as `runc` or `nvidia`"),
     honoured(
         "scale",
         Int,
-        "default number of containers; must agree with `deploy.replicas`",
+        "number of containers; must equal `deploy.replicas`",
     ),
     noted(
         "secrets",
         Items(Short::Secret, GRANT),
         "grants secrets as files",
-        "contents travel with the deployment, and lie on the machines readable by root only; external ones are refused",
+        "contents travel with the deployment, and only root can read them on the machines; external secrets are refused",
     ),
     noted(
         "security_opt",
         Distinct(&Text),
         "seccomp, AppArmor, SELinux, no-new-privileges",
-        "a seccomp profile in a file is refused: put its JSON there",
+        "a seccomp profile in a file is refused; write its JSON in place of the path",
     ),
     honoured("shm_size", Size, "size of `/dev/shm`"),
     honoured("stdin_open", Bool, "keep standard input open"),
     honoured(
         "stop_grace_period",
         Duration,
-        "how long until SIGKILL (10 s)",
+        "time between the stop signal and SIGKILL (10 s)",
     ),
-    honoured("stop_signal", Text, "signal that asks it to stop (SIGTERM)"),
+    honoured("stop_signal", Text, "stop signal (SIGTERM)"),
     honoured(
         "storage_opt",
         Options,
@@ -337,17 +368,20 @@ pub(crate) const SERVICE: &[Key] = &[
         "kernel parameters of the container's namespaces",
     ),
     honoured("tmpfs", TextOrList, "in-memory mounts, `path[:options]`"),
-    honoured("tty", Bool, "give it a terminal"),
+    honoured("tty", Bool, "allocate a terminal"),
     honoured(
         "ulimits",
         Named(&OrObject(Scalar::Number, ULIMIT)),
-        "resource limits per process; one number is soft and hard",
+        "resource limits per process; one number sets both soft and hard",
     ),
     reported(
         "use_api_socket",
         Bool,
         "gives it the engine's socket and the user's registry logins",
-        "the engine's socket is not handed out",
+        because(
+            "containers are not given Docker's socket",
+            "remove it, or mount `/var/run/docker.sock`, which gives control of the machine",
+        ),
     ),
     honoured("user", Text, "user (and group) of the main process"),
     honoured(
@@ -360,20 +394,23 @@ pub(crate) const SERVICE: &[Key] = &[
         "volumes",
         Items(Short::Volume, VOLUME),
         "mounts: named volume, host path, tmpfs",
-        "an absolute path is the machine's own; a relative one travels with the deployment, see above",
+        "an absolute path is a path on the machine; a relative one travels with the deployment, see above",
     ),
     noted(
         "volumes_from",
         Distinct(&Text),
         "all mounts of another service or container",
-        "mounts of a service of the project; those without a name are reported, containers are refused",
+        "of a service of the project; mounts without a name are reported, containers are refused",
     ),
     honoured("working_dir", Text, "directory the command starts in"),
     reported(
         "x-caddy",
         Any,
         "Uncloud: its part of the Caddy configuration",
-        "there is no ingress yet",
+        because(
+            "there is no ingress yet",
+            "run a reverse proxy as a service, and publish its ports with `ports`",
+        ),
     ),
     honoured(
         "x-machines",
@@ -384,13 +421,13 @@ pub(crate) const SERVICE: &[Key] = &[
         "x-ports",
         Set(&Text),
         "Uncloud: ports published by the ingress or by the machine",
-        "`…@host` publishes on the machine; the other forms are reported: there is no ingress yet",
+        "`…@host` publishes on the machine; other forms are reported, because there is no ingress yet",
     ),
     noted(
         "x-pre_deploy",
         Any,
         "Uncloud: a command run once before the deployment",
-        "on one machine, before any replica changes",
+        "runs on one machine before any replica changes",
     ),
 ];
 
@@ -447,12 +484,12 @@ const DEPENDENCY: &[Key] = &[
             "service_healthy",
             "service_completed_successfully",
         ]),
-        "what must hold before this service starts",
+        "state that the dependency must reach first",
     ),
     honoured(
         "required",
         Bool,
-        "`false`: a dependency that is not there is no error",
+        "with `false`, a missing dependency is not an error",
     ),
     noted(
         "restart",
@@ -463,24 +500,24 @@ const DEPENDENCY: &[Key] = &[
 ];
 
 const DEVICE: &[Key] = &[
-    honoured("source", Text, "on the host, or a CDI name"),
-    honoured("target", Text, "in the container"),
-    honoured("permissions", Text, "of `r`, `w`, `m`"),
+    honoured("source", Text, "path on the host, or a CDI name"),
+    honoured("target", Text, "path in the container"),
+    honoured("permissions", Text, "some of `r`, `w`, `m`"),
 ];
 
 const ENV_FILE: &[Key] = &[
-    honoured("path", Path, "the file, from the project's directory"),
-    honoured("required", Bool, "`false` allows absence"),
+    honoured("path", Path, "path, relative to the project's directory"),
+    honoured("required", Bool, "with `false`, the file can be missing"),
     honoured(
         "format",
         OneOf(&["raw"]),
-        "`raw` turns off quotes and variables",
+        "`raw` keeps quotes and `$` as they are",
     ),
 ];
 
 const EXTENDS: &[Key] = &[
-    honoured("service", Text, "which service"),
-    honoured("file", Path, "of which file; absent: this one"),
+    honoured("service", Text, "the service to start from"),
+    honoured("file", Path, "its compose file (this file)"),
 ];
 
 const HEALTHCHECK: &[Key] = &[
@@ -489,47 +526,47 @@ const HEALTHCHECK: &[Key] = &[
         Test,
         "command: list with `CMD`, `CMD-SHELL` or `NONE` first; a string is a shell command",
     ),
-    honoured("interval", Duration, "between checks (30 s)"),
-    honoured("timeout", Duration, "per check (30 s)"),
+    honoured("interval", Duration, "time between checks (30 s)"),
+    honoured("timeout", Duration, "time limit of a check (30 s)"),
     honoured(
         "retries",
         Number,
-        "failures in a row before it is unhealthy (3)",
+        "consecutive failures that make it unhealthy (3)",
     ),
     honoured(
         "start_period",
         Duration,
-        "failures in this time after the start do not count",
+        "time after the start in which failures do not count",
     ),
     noted(
         "start_interval",
         Duration,
-        "between checks during the start period",
-        "Docker before 25 has none: the usual interval is used there",
+        "time between checks during the start period",
+        "Docker before 25 uses `interval`",
     ),
     honoured(
         "disable",
         Bool,
-        "as `test: [NONE]`: no check, not even the image's",
+        "like `test: [NONE]`, also turns off the check of the image",
     ),
 ];
 
 const LOGGING: &[Key] = &[
-    honoured("driver", Text, "the driver"),
+    honoured("driver", Text, "name of the driver"),
     honoured("options", Options, "its options"),
 ];
 
 const MODEL_USE: &[Key] = &[
-    honoured("endpoint_var", Text, "variable that gets the endpoint"),
-    honoured("model_var", Text, "variable that gets the model"),
+    honoured("endpoint_var", Text, "variable for the endpoint"),
+    honoured("model_var", Text, "variable for the model"),
 ];
 
 const NETWORK_USE: &[Key] = &[
     noted(
         "aliases",
         Set(&Text),
-        "further names on this network",
-        "known to the whole project",
+        "more names on this network",
+        "the whole project can use them",
     ),
     reported("ipv4_address", Text, "fixed address", ADDRESS),
     reported("ipv6_address", Text, "fixed address", ADDRESS),
@@ -544,60 +581,87 @@ const NETWORK_USE: &[Key] = &[
         "interface_name",
         Text,
         "name of the interface in the container",
-        "the engine names it",
+        because("Docker on the machine names it", "remove it"),
     ),
-    reported(
-        "driver_opts",
-        Options,
-        "options of the driver",
-        "the cluster's network has no options of its own",
-    ),
-    noted(
+    reported("driver_opts", Options, "options of the driver", NO_OPTIONS),
+    no_effect(
         "priority",
         Number,
         "order of joining",
-        "without effect: there is one network",
+        "there is only one network",
     ),
-    noted(
+    no_effect(
         "gw_priority",
         Number,
         "which network is the default gateway",
-        "without effect: there is one network",
+        "there is only one network",
     ),
 ];
 
-const DEVELOP: &[Key] = &[honoured("watch", List(&Object(WATCH)), "what is watched")];
+const DEVELOP: &[Key] = &[honoured("watch", List(&Object(WATCH)), "what to watch")];
 
 const WATCH: &[Key] = &[
     honoured("path", Path, "file or directory to watch"),
     honoured(
         "action",
         OneOf(&["rebuild", "sync", "restart", "sync+restart", "sync+exec"]),
-        "what a change leads to",
+        "what to do after a change",
     ),
-    honoured("target", Text, "where it goes in the container"),
-    honoured("ignore", TextOrList, "what is left out"),
-    honoured("include", TextOrList, "what alone counts"),
-    honoured("exec", Object(HOOKS), "what to run after syncing"),
-    honoured("initial_sync", Bool, "sync at the start, too"),
+    honoured("target", Text, "path in the container"),
+    honoured("ignore", TextOrList, "what to ignore"),
+    honoured("include", TextOrList, "what to watch, and nothing else"),
+    honoured("exec", Object(HOOK_INSIDE), "what to run after syncing"),
+    honoured("initial_sync", Bool, "sync at the start too"),
 ];
 
-const HOOKS: &[Key] = &[
-    honoured("command", Command, "what to run"),
-    honoured("user", Text, "as whom"),
-    honoured("privileged", Bool, "with all capabilities"),
-    honoured("working_dir", Text, "where"),
-    honoured("environment", Pairs(FromProcess), "with which variables"),
-    honoured("image", Text, "in a container of this image"),
-    honoured("per_replica", Bool, "once for each container"),
+const HOOK_COMMAND: Key = honoured("command", Command, "command to run");
+const HOOK_USER: Key = honoured("user", Text, "user to run it as");
+const HOOK_PRIVILEGED: Key = honoured("privileged", Bool, "run it with all capabilities");
+const HOOK_DIRECTORY: Key = honoured("working_dir", Text, "directory to run it in");
+const HOOK_ENVIRONMENT: Key = honoured(
+    "environment",
+    Pairs(FromProcess),
+    "variables of the command",
+);
+
+/// Keys of a hook that runs in the service's own container.
+const HOOK_INSIDE: &[Key] = &[
+    HOOK_COMMAND,
+    HOOK_USER,
+    HOOK_PRIVILEGED,
+    HOOK_DIRECTORY,
+    HOOK_ENVIRONMENT,
+    refused(
+        "image",
+        Text,
+        "image of a container to run it in",
+        OWN_CONTAINER,
+    ),
+    refused(
+        "per_replica",
+        Bool,
+        "run it once per container",
+        OWN_CONTAINER,
+    ),
+];
+
+/// Keys of a hook that runs in a container of its own.
+const HOOK_BEFORE: &[Key] = &[
+    HOOK_COMMAND,
+    HOOK_USER,
+    HOOK_PRIVILEGED,
+    HOOK_DIRECTORY,
+    HOOK_ENVIRONMENT,
+    honoured("image", Text, "image of the container to run it in"),
+    honoured("per_replica", Bool, "run it once per container"),
 ];
 
 const PROVIDER: &[Key] = &[
-    honoured("type", Text, "the plug-in"),
-    honoured("options", Any, "what it is told"),
+    honoured("type", Text, "name of the plug-in"),
+    honoured("options", Any, "options of the plug-in"),
 ];
 
 const ULIMIT: &[Key] = &[
-    honoured("soft", Int, "may be raised up to `hard`"),
-    honoured("hard", Int, "cannot be raised"),
+    honoured("soft", Int, "limit that the process can raise up to `hard`"),
+    honoured("hard", Int, "limit that cannot be raised"),
 ];

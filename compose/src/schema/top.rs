@@ -3,17 +3,16 @@
 use super::Shape::{Items, Object, Text};
 use super::resources::{CONFIG, INCLUDE, MODEL, NETWORK, SECRET, VOLUME, named};
 use super::service::SERVICE;
-use super::{Key, Short, honoured, noted, reported};
+use super::{Key, Reason, Short, because, honoured, no_effect, noted, reported};
 
 /// Everything a compose file may say.
 pub(crate) const TOP: &[Key] = &[
-    noted(
-        "version",
+    no_effect("version", Text, "obsolete", "ignored by Docker Compose too"),
+    honoured(
+        "name",
         Text,
-        "obsolete",
-        "without effect, as in Docker Compose",
+        "project name, unless `-p` or `COMPOSE_PROJECT_NAME` gives it",
     ),
-    honoured("name", Text, "project name, unless given outside"),
     honoured(
         "include",
         Items(Short::Include, INCLUDE),
@@ -24,13 +23,13 @@ pub(crate) const TOP: &[Key] = &[
         "models",
         named(&Object(MODEL)),
         "AI models for services",
-        "there is no model runner on the machines",
+        MODELS,
     ),
     noted(
         "networks",
         named(&Object(NETWORK)),
         "networks that services join",
-        "every service joins the cluster's one network; where a file keeps services apart, that is reported",
+        "every service joins the cluster's one network; a file that keeps services apart is reported",
     ),
     honoured("volumes", named(&Object(VOLUME)), "named volumes"),
     noted(
@@ -49,3 +48,9 @@ pub(crate) const TOP: &[Key] = &[
 ];
 
 const TRAVEL: &str = "contents travel with the deployment, at most 16 MiB each";
+
+/// Why `models` is not honoured, at the top level and in a service.
+pub(super) const MODELS: Reason = because(
+    "machines have no model runner",
+    "run the model as a service, and give its address to the others in `environment`",
+);

@@ -118,9 +118,9 @@ fn keys_that_are_not_honoured_warn_or_with_strict_fail() {
     assert_eq!(
         found(&request),
         [
-            "warning 4:5 `external_links` is not honoured: services of other projects are found as `service.project`, containers outside the cluster not at all",
-            "warning 5:5 `cpu_count` is not honoured: it is for Windows containers; machines run Linux",
-            "warning 8:14 `rollback_config` is not honoured: going back starts what ran before as fast as it can be",
+            "warning 4:5 `external_links` is ignored: containers outside the cluster cannot be found by name",
+            "warning 5:5 `cpu_count` is ignored: it is for Windows containers, and machines run Linux",
+            "warning 8:14 `rollback_config` is ignored: a rollback restores all earlier replicas as fast as possible",
         ]
     );
     request.strict = true;
@@ -160,7 +160,7 @@ fn keys_that_are_refused() {
         found(&request(
             "services:\n  web: {image: x, provider: {type: x}}\n"
         )),
-        ["error 2:19 `provider` is refused: machines run containers only"]
+        ["error 2:19 `provider` is not supported: machines run containers only"]
     );
 }
 

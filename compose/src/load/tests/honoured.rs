@@ -419,7 +419,7 @@ fn updates_and_placement() {
 }
 
 #[test]
-fn hooks() {
+fn hooks_run_in_the_service_s_container() {
     let of = spec(
         "post_start:\n  - command: [chown, \"1000\", /data]\n    user: root\n    privileged: true\n    working_dir: /\n    environment: [A=1]\n\
          pre_stop:\n  - command: ./flush.sh now",
@@ -625,7 +625,7 @@ fn uncloud_ports() {
 }
 
 #[test]
-fn uncloud_ingress_is_read_and_said_to_be_without_effect() {
+fn uncloud_ingress_is_reported() {
     for (yaml, expected) in [
         (
             "x-ports: [\"8000\"]",
@@ -647,16 +647,16 @@ fn uncloud_ingress_is_read_and_said_to_be_without_effect() {
         ),
         (
             "x-caddy: \"app.example.com { reverse_proxy }\"",
-            vec!["warning 4:5 `x-caddy` is not honoured: there is no ingress yet"],
+            vec!["warning 4:5 `x-caddy` is ignored: there is no ingress yet"],
         ),
         (
             "x-caddy: {config: ./Caddyfile}",
-            vec!["warning 4:5 `x-caddy` is not honoured: there is no ingress yet"],
+            vec!["warning 4:5 `x-caddy` is ignored: there is no ingress yet"],
         ),
         (
             "x-caddy: {confg: x}",
             vec![
-                "warning 4:5 `x-caddy` is not honoured: there is no ingress yet",
+                "warning 4:5 `x-caddy` is ignored: there is no ingress yet",
                 "error 4:14 `x-caddy` must be the text of a Caddyfile, not a mapping",
                 "error 4:15 unknown key `confg` in `x-caddy`",
             ],
@@ -664,7 +664,7 @@ fn uncloud_ingress_is_read_and_said_to_be_without_effect() {
         (
             "x-caddy: x\nx-ports: [\"8000\"]",
             vec![
-                "warning 4:5 `x-caddy` is not honoured: there is no ingress yet",
+                "warning 4:5 `x-caddy` is ignored: there is no ingress yet",
                 "warning 5:15 `8000` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine",
                 "error 5:15 `x-caddy` and ports of the ingress exclude each other",
             ],
@@ -707,4 +707,195 @@ fn uncloud_pre_deploy() {
         .rev()
         .collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn pre_deploy_variable_without_value_comes_from_environment() {
+    let text = "services:\n  web:\n    image: x\n    x-pre_deploy:\n      command: migrate\n      environment: KEYS\n";
+    for keys in ["[TOKEN, A=1, MISSING]", "{TOKEN: , A: 1, MISSING: }"] {
+        let request =
+            with_environment(request(&text.replace("KEYS", keys)), &[("TOKEN", "secret")]);
+        let hook = project_of(&request).services[0].spec.pre_deploy.clone();
+        assert_eq!(
+            hook.unwrap().environment,
+            pairs(&[("A", "1"), ("TOKEN", "secret")]),
+            "{keys}"
+        );
+        let found = found(&request);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0]
+                .ends_with("the variable `MISSING` has no value and is not set on this computer"),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn pre_deploy_values_of_wrong_type_are_errors() {
+    let hook = |keys: &str| format!("x-pre_deploy: {{command: x, {keys}}}");
+    let privileged = |value: &str| {
+        spec(&hook(&format!("privileged: {value}")))
+            .pre_deploy
+            .unwrap()
+            .privileged
+    };
+    assert_eq!(privileged("\"true\""), Some(true));
+    assert_eq!(privileged("\"false\""), Some(false));
+    for (keys, expected) in [
+        (
+            "privileged: maybe",
+            "error 4:44 `privileged` must be `true` or `false`",
+        ),
+        (
+            "privileged: [true]",
+            "error 4:44 `privileged` must be `true` or `false`",
+        ),
+        (
+            "user: [a]",
+            "error 4:38 `user` must be a string, not a list",
+        ),
+        (
+            "environment: {A: [1]}",
+            "error 4:49 `A` must be a string, not a list",
+        ),
+        (
+            "environment: [1]",
+            "error 4:46 a variable must be a string, not a number",
+        ),
+        (
+            "environment: A=1",
+            "error 4:45 `environment` must be a mapping or a list, not a string",
+        ),
+    ] {
+        assert_eq!(found_in(&hook(keys)), [expected], "{keys}");
+    }
+}
+
+#[test]
+fn hook_keys_of_another_container_are_refused() {
+    for (hook, column) in [("post_start", 31), ("pre_stop", 29)] {
+        for key in ["image: y", "per_replica: true"] {
+            let name = key.split(':').next().unwrap();
+            assert_eq!(
+                found_in(&format!("{hook}: [{{command: a, {key}}}]")),
+                [format!(
+                    "error 4:{column} `{name}` is not supported: the command runs in the service's own container, once per replica"
+                )]
+            );
+        }
+    }
+}
+
+#[test]
+fn max_attempts_needs_condition_on_failure() {
+    let ignored =
+        "`max_attempts` is ignored: Docker counts restarts only with `condition: on-failure`";
+    for (policy, expected) in [
+        ("{max_attempts: 3}", vec![format!("warning 4:45 {ignored}")]),
+        (
+            "{max_attempts: 0, condition: any}",
+            vec![format!("warning 4:45 {ignored}")],
+        ),
+        (
+            "{max_attempts: 3, condition: none}",
+            vec![format!("warning 4:45 {ignored}")],
+        ),
+        ("{max_attempts: 3, condition: on-failure}", vec![]),
+        (
+            "{max_attempts: -1}",
+            vec![
+                "error 4:45 invalid `max_attempts` `-1`: it must be between 0 and 4294967295"
+                    .to_owned(),
+            ],
+        ),
+        (
+            "{max_attempts: -1, condition: on-failure}",
+            vec![
+                "error 4:45 invalid `max_attempts` `-1`: it must be between 0 and 4294967295"
+                    .to_owned(),
+            ],
+        ),
+    ] {
+        assert_eq!(
+            found_in(&format!("deploy: {{restart_policy: {policy}}}")),
+            expected,
+            "{policy}"
+        );
+    }
+}
+
+#[test]
+fn endpoint_mode_vip_is_reported() {
+    assert_eq!(
+        found_in("deploy: {endpoint_mode: vip}"),
+        [
+            "warning 4:29 `endpoint_mode: vip` is ignored: the service's name resolves to the addresses of its replicas, which change when they are replaced"
+        ]
+    );
+    assert_eq!(found_in("deploy: {endpoint_mode: dnsrr}"), [] as [&str; 0]);
+    assert!(
+        !load(&strict("deploy: {endpoint_mode: vip}"))
+            .diagnostics
+            .is_empty()
+    );
+    assert!(
+        load(&strict("deploy: {endpoint_mode: vip}"))
+            .project
+            .is_none()
+    );
+}
+
+#[test]
+fn port_mode_ingress_is_reported_only_where_written() {
+    let reported =
+        "`mode: ingress` is ignored: the port is published only on machines that run a replica";
+    assert_eq!(
+        found_in("ports: [{target: 80, published: 80, mode: ingress}]"),
+        [format!("warning 4:47 {reported}")]
+    );
+    let quiet = "ports: [80, \"81:81\", {target: 82}, {target: 83, published: 83, mode: host}]";
+    assert_eq!(found_in(quiet), [] as [&str; 0]);
+    assert!(
+        load(&strict("ports: [{target: 80, mode: ingress}]"))
+            .project
+            .is_none()
+    );
+    assert!(load(&strict(quiet)).project.is_some());
+    // A default that another file brings along is not written either.
+    let merged = several(&[
+        "services: {web: {image: x, ports: [{target: 80, published: 80, mode: host}]}}",
+        "services: {web: {ports: [{target: 80, published: 80, mode: ingress}, {target: 81}]}}",
+    ]);
+    assert_eq!(found(&merged), [format!("warning 1:60 {reported}")]);
+}
+
+fn strict(keys: &str) -> LoadRequest {
+    LoadRequest {
+        strict: true,
+        ..request(&format!("services:\n  web:\n    image: x\n    {keys}\n"))
+    }
+}
+
+#[test]
+fn keys_without_effect_are_listed_and_not_reported() {
+    let mut request = request(
+        "version: \"3\"\nservices:\n  web: {image: x, attach: false, expose: [80], develop: {watch: [{path: ., action: rebuild}]}, ports: [{target: 80, name: web}]}\nnetworks: {default: {name: n, attachable: true}}\n",
+    );
+    let quiet = load(&request);
+    assert_eq!(quiet.diagnostics, []);
+    assert_eq!(
+        quiet.no_effect,
+        [
+            "version",
+            "services.web.expose",
+            "services.web.develop",
+            "services.web.ports[0].name",
+            "networks.default.name",
+            "networks.default.attachable",
+        ],
+        "`attach: false` asks for nothing"
+    );
+    request.strict = true;
+    assert!(load(&request).project.is_some());
 }

@@ -558,6 +558,26 @@ fn profiles() {
 }
 
 #[test]
+fn naming_a_service_activates_its_profiles_only() {
+    let text = "services:\n  web: {image: x}\n  debug: {image: x, profiles: [dev, test], depends_on: [tool]}\n  tool: {image: x, profiles: [test]}\n  admin: {image: x, profiles: [ops]}\n";
+    for (named, expected) in [
+        ("web", vec!["web"]),
+        ("tool", vec!["debug", "tool", "web"]),
+        ("debug", vec!["debug", "tool", "web"]),
+        ("shop/debug", vec!["debug", "tool", "web"]),
+        ("other/debug", vec!["web"]),
+        ("nowhere", vec!["web"]),
+    ] {
+        let request = LoadRequest {
+            services: vec![named.to_owned()],
+            ..request(text)
+        };
+        let project = project_of(&request);
+        assert_eq!(project.service_names(), expected, "{named}");
+    }
+}
+
+#[test]
 fn environment_files() {
     let files = |path: &Path| match path.to_str() {
         Some("/srv/shop/a.env") => Ok("A=1\nB=a\nC=${A}-${HOME}\n".to_owned()),
