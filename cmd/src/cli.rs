@@ -12,6 +12,7 @@ use clap::{
 use crate::commands;
 use crate::connect::Globals;
 use crate::env::{self, Env};
+use crate::ui::Ui;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -153,6 +154,7 @@ fn globals(args: GlobalArgs, matches: &ArgMatches, env: Env) -> Globals {
         context: args.context,
         new_context,
         config: args.config,
+        ui: Ui::new(&env),
         env,
     }
 }

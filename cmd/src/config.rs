@@ -1,9 +1,12 @@
-//! The config file: contexts, each with the ways into its cluster. A context is one cluster; its
-//! connections lead to machines of it.
+//! The config file: contexts, each with the id of its cluster and the connections that lead to the
+//! cluster's machines.
 //!
 //! `$XDG_CONFIG_HOME/uc/config.toml`, mode 0600 in a directory of mode 0700, replaced in one step
 //! so that a crash or a full disk leaves the old one. A file that cannot be read is never
-//! overwritten.
+//! overwritten. Comments and keys that this version does not know are kept ([`edit`]).
+
+mod edit;
+mod unknown;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,79 +15,56 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 use uc_api::ClusterId;
 
 use crate::connection::{Connection, SshTarget};
 
-/// A config file larger than this is no config file of ours.
+/// A config file larger than this was not written by `uc`.
 const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The file's content.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Config {
     /// The context used where none is named.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(crate) current: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub(crate) contexts: BTreeMap<String, Context>,
+    /// Keys of the file that this version does not know, such as `contexts.prod.clutser`. They
+    /// have no effect and are kept.
+    #[serde(skip)]
+    pub(crate) unknown: Vec<String>,
 }
 
 /// One cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Context {
-    /// Id of the cluster, 32 hexadecimal digits in the file. `None`: an older `uc` or a person
+    /// Id of the cluster, 32 hexadecimal digits in the file. `None`: an older `uc` or the user
     /// wrote the context, and no connection has shown yet which cluster it is.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "cluster_text"
-    )]
+    #[serde(default, deserialize_with = "cluster_id")]
     pub(crate) cluster: Option<ClusterId>,
     #[serde(default)]
     pub(crate) connections: Vec<Entry>,
 }
 
-/// A cluster's id as text.
-mod cluster_text {
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-    use uc_api::ClusterId;
-
-    #[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
-    pub(super) fn serialize<S: Serializer>(
-        cluster: &Option<ClusterId>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match cluster {
-            Some(cluster) => serializer.collect_str(cluster),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<ClusterId>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Some).map_err(D::Error::custom)
-    }
-}
-
-/// One way into a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A connection to one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Entry {
     /// `ssh://USER@HOST[:PORT]` or `unix:///path`.
     pub(crate) address: String,
     /// A key file for `ssh -i`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(crate) ssh_key: Option<PathBuf>,
-    /// Id of the machine it leads to, so that it goes when the machine goes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Id of the machine it leads to, so that it is removed with the machine.
+    #[serde(default)]
     pub(crate) machine: Option<String>,
+}
+
+fn cluster_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ClusterId>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 /// Why the config file cannot be used.
@@ -164,10 +144,12 @@ impl Config {
             Err(error) => return Err(read(error)),
         }
         let text = fs::read_to_string(path).map_err(read)?;
-        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+        let broken = |source| ConfigError::Syntax {
             path: path.into(),
             source: Box::new(source),
-        })?;
+        };
+        let mut config: Self = toml::from_str(&text).map_err(broken)?;
+        config.unknown = unknown::keys(&toml::from_str(&text).map_err(broken)?);
         for (name, context) in &config.contexts {
             for entry in &context.connections {
                 entry
@@ -182,26 +164,41 @@ impl Config {
         Ok(config)
     }
 
-    /// Replaces the file: written beside it, synced, renamed.
-    pub(crate) fn save(&self, path: &Path) -> Result<(), ConfigError> {
-        self.write(path).map_err(|source| ConfigError::Write {
+    /// Reads the file, changes it and writes it. Two commands that do this at the same time wait
+    /// for each other, so that neither loses the other's change. Without a change, nothing is
+    /// written.
+    pub(crate) fn update<T>(
+        path: &Path,
+        change: impl FnOnce(&mut Self) -> T,
+    ) -> Result<T, ConfigError> {
+        let failed = |source| ConfigError::Write {
             path: path.into(),
             source,
-        })
-    }
-
-    fn write(&self, path: &Path) -> io::Result<()> {
-        let text = toml::to_string_pretty(self).map_err(io::Error::other)?;
+        };
         // A link to a file kept elsewhere (dotfiles) stays a link.
-        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let directory = path
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let directory = target
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
+        // Held until this function returns.
+        let _lock = lock(directory).map_err(failed)?;
+        let before = Self::load(path)?;
+        let mut after = before.clone();
+        let result = change(&mut after);
+        if after != before {
+            after.write(&target, directory).map_err(failed)?;
+        }
+        Ok(result)
+    }
+
+    /// Replaces the file: written beside it, synced, renamed.
+    fn write(&self, path: &Path, directory: &Path) -> io::Result<()> {
+        let old = match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            old => old?,
+        };
+        let text = edit::apply(self, &old).map_err(io::Error::other)?;
         let temporary = directory.join(format!(".config.toml.{}", std::process::id()));
         let result = fs::OpenOptions::new()
             .write(true)
@@ -220,6 +217,12 @@ impl Config {
         result
     }
 
+    /// Removes a context, which is then no longer the current one.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.contexts.remove(name);
+        self.current.take_if(|current| current == name);
+    }
+
     /// `default`, or the first of `default-2`, `default-3`, … that is free.
     pub(crate) fn free_name(&self) -> String {
         let numbered = (2..).map(|number| format!("default-{number}"));
@@ -228,6 +231,21 @@ impl Config {
             .find(|name| !self.contexts.contains_key(name))
             .unwrap_or_default()
     }
+}
+
+/// The directory, made if it does not exist, locked against other commands that change the file.
+fn lock(directory: &Path) -> io::Result<fs::File> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    let lock = fs::File::open(directory)?;
+    match lock.lock() {
+        // Some network file systems have no locks.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+        locked => locked?,
+    }
+    Ok(lock)
 }
 
 #[cfg(test)]
@@ -249,20 +267,28 @@ mod tests {
         Config {
             current: Some("default".into()),
             contexts: [("default".to_owned(), context)].into(),
+            unknown: Vec::new(),
         }
+    }
+
+    fn save(config: &Config, path: &Path) -> Result<(), ConfigError> {
+        Config::update(path, |saved| config.clone_into(saved))
     }
 
     #[test]
     fn it_reads_back_with_private_modes() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("uc/config.toml");
-        sample().save(&path).unwrap();
+        save(&sample(), &path).unwrap();
         assert_eq!(Config::load(&path).unwrap(), sample());
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         insta::assert_snapshot!(fs::read_to_string(&path).unwrap(), @r#"
         current = "default"
+
+        [contexts.default]
+        cluster = "abababababababababababababababab"
 
         [[contexts.default.connections]]
         address = "ssh://root@10.0.0.1"
@@ -287,7 +313,11 @@ mod tests {
             ("current = 5", "invalid type"),
             (
                 "[contexts.a]\nconnections = [{ adress = 'x' }]",
-                "unknown field",
+                "missing field `address`",
+            ),
+            (
+                "[contexts.a]\ncluster = 'prod'\nconnections = []",
+                "not a cluster id",
             ),
             (
                 "[contexts.a]\nconnections = [{ address = 'tcp://x' }]",
@@ -307,6 +337,25 @@ mod tests {
     }
 
     #[test]
+    fn update_waits_for_other_updates() {
+        let home = tempfile::tempdir().unwrap();
+        let path = &home.path().join("config.toml");
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                scope.spawn(move || {
+                    Config::update(path, |config| {
+                        config
+                            .contexts
+                            .insert(format!("c{number}"), Context::default())
+                    })
+                    .unwrap()
+                });
+            }
+        });
+        assert_eq!(Config::load(path).unwrap().contexts.len(), 8);
+    }
+
+    #[test]
     fn a_link_stays_a_link() {
         let home = tempfile::tempdir().unwrap();
         let (real, link) = (
@@ -315,7 +364,7 @@ mod tests {
         );
         fs::write(&real, "").unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        sample().save(&link).unwrap();
+        save(&sample(), &link).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(Config::load(&real).unwrap(), sample());
     }
@@ -326,7 +375,7 @@ mod tests {
         let path = home.path().join("file/config.toml");
         fs::write(home.path().join("file"), "in the way").unwrap();
         assert!(matches!(
-            sample().save(&path),
+            save(&sample(), &path),
             Err(ConfigError::Write { .. })
         ));
         assert_eq!(

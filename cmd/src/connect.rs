@@ -6,17 +6,23 @@ mod dial;
 mod explain;
 mod greeting;
 mod identity;
+mod last_good;
+mod process;
+mod race;
 mod ssh;
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 pub(crate) use client::{Client, within};
-pub(crate) use dial::{no_ssh, socket_error};
+pub(crate) use dial::socket_error;
 pub(crate) use explain::explain as explain_ssh;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use identity::Verdict;
-pub(crate) use ssh::Ssh;
+use last_good::LastGood;
+pub(crate) use process::SshProcess;
+use race::{Lost, Pace, race};
+pub(crate) use ssh::{Ssh, no_ssh};
 use uc_api::ClusterId;
 use uc_api::layout::API_SOCKET;
 
@@ -25,6 +31,7 @@ use crate::connection::Connection;
 use crate::env::Env;
 use crate::error::{CliError, CliResult, Kind};
 use crate::suggest;
+use crate::ui::Ui;
 
 /// What the global flags and the config file say about where to connect.
 #[derive(Debug, Clone)]
@@ -38,6 +45,8 @@ pub(crate) struct Globals {
     /// `--config` or `UC_CONFIG`.
     pub(crate) config: Option<PathBuf>,
     pub(crate) env: Env,
+    /// For warnings about connections and the config file.
+    pub(crate) ui: Ui,
 }
 
 /// Which cluster to connect to, and the connections that lead to it.
@@ -102,7 +111,10 @@ impl Globals {
         }
         let named = self.context.as_deref().or(project_context);
         match self.load_config() {
-            Ok(config) => choose(&config, named, has_daemon(Path::new(API_SOCKET))),
+            Ok(config) => {
+                self.warn_of_unknown_keys(&config)?;
+                choose(&config, named, has_daemon(Path::new(API_SOCKET)))
+            }
             // On a machine, the socket must work without a home directory (cloud-init, systemd).
             Err(_)
                 if self.config.is_none()
@@ -113,6 +125,16 @@ impl Globals {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Warns about keys of the config file that have no effect.
+    pub(crate) fn warn_of_unknown_keys(&self, config: &Config) -> CliResult {
+        for key in &config.unknown {
+            let path = self.config_path()?;
+            self.ui
+                .warn(&format!("{}: unknown key {key}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// A client of the first machine that answers.
@@ -187,56 +209,154 @@ fn candidates(context: &Context) -> Vec<Candidate> {
     context.connections.iter().filter_map(candidate).collect()
 }
 
-/// Tries all connections at once; the first that answers wins, and the others are ended.
+/// Connects to a machine of the route's cluster. The connection that worked last is dialled first;
+/// [`race`] has the rest. Machines that are not in the cluster are skipped with a warning.
 pub(crate) async fn connect(route: &Route, globals: &Globals) -> CliResult<Client> {
-    let mut tries: FuturesUnordered<_> = route
-        .candidates
-        .iter()
-        .map(|candidate| open(route, candidate, &globals.env))
-        .collect();
-    let mut errors = Vec::new();
-    while let Some(result) = tries.next().await {
-        match result {
-            Ok((client, _)) => return Ok(client),
-            Err(error) => errors.push(error),
-        }
-    }
-    if errors.len() == 1 {
-        return Err(errors.remove(0));
-    }
-    let context = route.context.as_deref().unwrap_or_default();
-    let mut all = CliError::new(
-        Kind::Partial,
-        format!(
-            "none of the {} connections of the context `{context}` answers",
-            errors.len()
-        ),
-    );
-    let mut causes = String::new();
-    for error in &errors {
-        causes.push_str("\n- ");
-        causes.push_str(&error.message);
-        for hint in &error.hints {
-            if !all.hints.contains(hint) {
-                all.hints.push(hint.clone());
+    let state_dir = globals.env.state_dir.as_deref();
+    let last = match (&route.context, state_dir) {
+        (Some(context), Some(directory)) => Some((context, LastGood::load(directory))),
+        _ => None,
+    };
+    let last_address = last
+        .as_ref()
+        .and_then(|(context, last)| last.address(context));
+    let (order, pace) = dial_order(&route.candidates, last_address);
+    let dial = |place: usize| open(route, order[place], &globals.env);
+    let won = match race(order.len(), &pace, dial).await {
+        Ok(won) => won,
+        Err(lost) => return Err(no_connection(route, lost)),
+    };
+    for (_, failure) in &won.failures {
+        if failure.wrong_cluster {
+            globals.ui.warn(&failure.error.message)?;
+            for hint in &failure.error.hints {
+                globals.ui.hint(hint)?;
             }
         }
     }
-    all.message.push_str(&causes);
-    Err(all)
+    let (client, verdict) = won.value;
+    settle(route, &client, verdict, globals)?;
+    if let Some((context, last)) = last {
+        let config = globals.load_config()?;
+        let names = config.contexts.keys().map(String::as_str);
+        last.remember(context, &client.label, names);
+    }
+    Ok(client)
+}
+
+/// The order in which connections are dialled, and how fast.
+fn dial_order<'a>(candidates: &'a [Candidate], last: Option<&str>) -> (Vec<&'a Candidate>, Pace) {
+    let worked = |candidate: &&Candidate| Some(candidate.connection.to_string().as_str()) == last;
+    let (mut order, others): (Vec<_>, Vec<_>) = candidates.iter().partition(worked);
+    let pace = if order.is_empty() {
+        Pace::cold()
+    } else {
+        Pace::warm()
+    };
+    order.extend(others);
+    (order, pace)
+}
+
+/// A connection that cannot be used.
+#[derive(Debug)]
+struct Failed {
+    error: CliError,
+    /// The machine answers, and is in another cluster or in none.
+    wrong_cluster: bool,
+}
+
+impl From<CliError> for Failed {
+    fn from(error: CliError) -> Self {
+        Self {
+            error,
+            wrong_cluster: false,
+        }
+    }
 }
 
 /// Opens one connection and checks that it leads to the context's cluster.
-async fn open(route: &Route, candidate: &Candidate, env: &Env) -> CliResult<(Client, Verdict)> {
+async fn open(
+    route: &Route,
+    candidate: &Candidate,
+    env: &Env,
+) -> Result<(Client, Verdict), Failed> {
     let (channel, keep) = dial::dial(&candidate.connection, env).await?;
     let identity = identity::identify(&channel).await?;
     let verdict = identity::judge(route, candidate, &identity);
     if verdict == Verdict::Refused {
-        return Err(identity::refused(route, candidate, &identity));
+        return Err(Failed {
+            error: identity::refused(route, candidate, &identity),
+            wrong_cluster: true,
+        });
     }
     let label = candidate.connection.to_string();
     let client = Client::new(channel, keep, label, identity, route.context.clone());
     Ok((client, verdict))
+}
+
+/// Saves the cluster's id in a context that has none, where it is certain; warns where it is not.
+fn settle(route: &Route, client: &Client, verdict: Verdict, globals: &Globals) -> CliResult {
+    let Some(context) = &route.context else {
+        return Ok(());
+    };
+    match verdict {
+        Verdict::Accepted | Verdict::Refused => Ok(()),
+        Verdict::Learn(cluster) => {
+            let path = globals.config_path()?;
+            let saved = Config::update(&path, |config| {
+                if let Some(context) = config.contexts.get_mut(context) {
+                    context.cluster.get_or_insert(cluster);
+                }
+            });
+            match saved {
+                Ok(()) => Ok(()),
+                Err(error) => globals.ui.warn(&format!(
+                    "cannot save that context `{context}` is for cluster {cluster}: {error}"
+                )),
+            }
+        }
+        Verdict::Unknown => {
+            globals.ui.warn(&format!(
+                "context `{context}` does not name its cluster, so uc cannot check that {} is in it",
+                client.destination().through()
+            ))?;
+            globals.ui.hint(&format!(
+                "let uc look it up: `uc ctx add {context} USER@HOST`"
+            ))
+        }
+    }
+}
+
+/// Why none of the connections can be used.
+fn no_connection(route: &Route, lost: Lost<Failed>) -> CliError {
+    let mut errors: Vec<CliError> = lost
+        .failures
+        .into_iter()
+        .map(|(_, failed)| failed.error)
+        .collect();
+    let total = route.candidates.len();
+    if total == 1 && errors.len() == 1 {
+        return errors.remove(0);
+    }
+    let context = route.context.as_deref().unwrap_or_default();
+    let mut message = format!("none of the {total} connections of context `{context}` works");
+    let mut hints: Vec<String> = Vec::new();
+    for error in &errors {
+        message.push_str("\n- ");
+        message.push_str(&error.message);
+        for hint in &error.hints {
+            if !hints.contains(hint) {
+                hints.push(hint.clone());
+            }
+        }
+    }
+    let untried = total - errors.len();
+    if untried > 0 {
+        _ = write!(message, "\n- {untried} more were not tried");
+    }
+    let mut all = CliError::new(Kind::Partial, message);
+    all.hints = hints;
+    all
 }
 
 /// A client through `remote`, a command line that connects its stdin and stdout to the daemon's
@@ -263,6 +383,7 @@ mod tests {
                 .iter()
                 .map(|name| ((*name).to_owned(), context.clone()))
                 .collect(),
+            unknown: Vec::new(),
         }
     }
 

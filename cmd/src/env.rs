@@ -3,6 +3,8 @@
 use std::env;
 use std::path::PathBuf;
 
+use etcetera::BaseStrategy as _;
+
 /// One connection, in place of a context: as `--connect`.
 pub(crate) const CONNECT: &str = "UC_CONNECT";
 /// The context: as `--context`.
@@ -32,6 +34,8 @@ pub(crate) struct Env {
     pub(crate) ssh_config: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`: where the shared ssh connections live.
     pub(crate) runtime_dir: Option<PathBuf>,
+    /// `XDG_STATE_HOME`, else `~/.local/state`. `None`: no home directory is known.
+    pub(crate) state_dir: Option<PathBuf>,
     /// `TERM` is `dumb` or not set.
     pub(crate) dumb_terminal: bool,
 }
@@ -48,6 +52,9 @@ impl Env {
             no_progress: path(NO_PROGRESS).is_some(),
             ssh_config: path(SSH_CONFIG),
             runtime_dir: path("XDG_RUNTIME_DIR"),
+            state_dir: etcetera::base_strategy::Xdg::new()
+                .ok()
+                .and_then(|base| base.state_dir()),
             dumb_terminal: env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty()),
         }
     }

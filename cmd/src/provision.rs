@@ -7,11 +7,15 @@ mod artefacts;
 pub(crate) mod installed;
 mod remote;
 
+use std::future::Future;
+use std::io;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 pub(crate) use artefacts::Artefacts;
 use remote::Remote;
+use tokio::io::AsyncRead;
 
 use crate::connect::{Client, Ssh, over_ssh};
 use crate::connection::{Connection, SshTarget};
@@ -141,8 +145,10 @@ impl Host {
             _ => ("sudo -n ", format!(" --user {}", self.facts.user)),
         };
         let line = format!("{sudo}sh {directory}/install.sh --from {directory}{user}");
-        let output = run_installer(self.remote.ssh().command(&line), &progress);
-        let (status, said) = output.await?;
+        let mut process = self.remote.ssh().spawn(&line)?;
+        drop(process.stdin());
+        let (stdout, stderr) = (process.stdout(), process.stderr());
+        let (status, said) = run_installer(stdout, stderr, process.wait(), &progress).await?;
         installed(
             status,
             &said,
@@ -165,7 +171,9 @@ pub(crate) async fn install_here(artefacts: &Artefacts, ui: &Ui) -> CliResult {
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .kill_on_drop(true);
-    let (status, said) = run_installer(command, &ui.progress()).await?;
+    let mut child = command.spawn().map_err(crate::connect::no_ssh)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (status, said) = run_installer(stdout, stderr, child.wait(), &ui.progress()).await?;
     installed(status, &said, "here", |said| {
         CliError::failed(said.to_owned())
     })
@@ -173,11 +181,12 @@ pub(crate) async fn install_here(artefacts: &Artefacts, ui: &Ui) -> CliResult {
 
 /// Runs install.sh and shows what it says. Gives its exit code and its words.
 async fn run_installer(
-    mut command: tokio::process::Command,
+    stdout: Option<impl AsyncRead + Unpin>,
+    stderr: Option<impl AsyncRead + Unpin>,
+    ended: impl Future<Output = io::Result<ExitStatus>>,
     progress: &Progress,
 ) -> CliResult<(Option<i32>, String)> {
-    let child = command.spawn().map_err(crate::connect::no_ssh)?;
-    let said = remote::follow(child, |line| {
+    let said = remote::follow(stdout, stderr, ended, |line| {
         progress.line(&format!("{DIM}│{DIM:#} {line}"))
     });
     tokio::time::timeout(INSTALL, said)

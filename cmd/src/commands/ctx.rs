@@ -43,6 +43,7 @@ pub(crate) struct RmArgs {
 
 pub(crate) fn run(command: CtxCommand, ui: &Ui, globals: &Globals) -> CliResult {
     let config = globals.load_config()?;
+    globals.warn_of_unknown_keys(&config)?;
     match command {
         CtxCommand::Ls(output) => ls(&config, output, ui),
         CtxCommand::Show => match globals.context.as_ref().or(config.current.as_ref()) {
@@ -50,8 +51,8 @@ pub(crate) fn run(command: CtxCommand, ui: &Ui, globals: &Globals) -> CliResult 
             None => Err(CliError::failed("there is no current context")
                 .hint("choose one with `uc ctx use NAME`")),
         },
-        CtxCommand::Use(args) => choose(config, &args.name, ui, globals),
-        CtxCommand::Rm(args) => remove(config, &args, ui, globals),
+        CtxCommand::Use(args) => choose(&config, &args.name, ui, globals),
+        CtxCommand::Rm(args) => remove(&config, &args, ui, globals),
     }
 }
 
@@ -108,24 +109,21 @@ fn known(config: &Config, name: &str) -> CliResult {
     Err(CliError::usage(format!("there is no context `{name}`")).hint(suggest::hint(name, names)))
 }
 
-fn choose(mut config: Config, name: &str, ui: &Ui, globals: &Globals) -> CliResult {
-    known(&config, name)?;
-    config.current = Some(name.to_owned());
-    config.save(&globals.config_path()?)?;
+fn choose(config: &Config, name: &str, ui: &Ui, globals: &Globals) -> CliResult {
+    known(config, name)?;
+    Config::update(&globals.config_path()?, |config| {
+        config.current = Some(name.to_owned());
+    })?;
     ui.status(&format!("current context: {name}"))
 }
 
-fn remove(mut config: Config, args: &RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
-    known(&config, &args.name)?;
+fn remove(config: &Config, args: &RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
+    known(config, &args.name)?;
     ui.confirm_now(
         &format!("Forget the context `{}`? Its cluster goes on.", args.name),
         args.yes.yes,
         "forgetting a context",
     )?;
-    config.contexts.remove(&args.name);
-    if config.current.as_ref() == Some(&args.name) {
-        config.current = None;
-    }
-    config.save(&globals.config_path()?)?;
+    Config::update(&globals.config_path()?, |config| config.remove(&args.name))?;
     ui.status(&format!("context {} forgotten", args.name))
 }

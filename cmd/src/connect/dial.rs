@@ -12,13 +12,13 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::UnixStream;
-use tokio::process::Child;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, Endpoint};
 
 use super::explain;
 use super::greeting::{Greeted, NoGreeting, Patient};
+use super::process::SshProcess;
 use super::ssh::{CONNECT_TIMEOUT_S, Ssh};
 use crate::connection::{Connection, SshTarget};
 use crate::env::Env;
@@ -28,6 +28,8 @@ use crate::error::{CliError, CliResult, Kind};
 const ANSWER: Duration = Duration::from_secs(CONNECT_TIMEOUT_S as u64 + 10);
 /// A local daemon that takes longer than this is stuck.
 const LOCAL_ANSWER: Duration = Duration::from_secs(10);
+/// A shared login that works answers after one or two round trips.
+const SHARED_ANSWER: Duration = Duration::from_secs(1);
 /// How much of ssh's stderr is kept.
 const STDERR_LIMIT: u64 = 64 * 1024;
 /// For ssh to end once its output has ended.
@@ -39,7 +41,7 @@ type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 /// What must live as long as the connection.
 #[derive(Debug)]
 pub(crate) struct Keep {
-    _ssh: Option<(Child, AbortOnDropHandle<()>)>,
+    _ssh: Option<(SshProcess, AbortOnDropHandle<()>)>,
 }
 
 /// Opens one connection.
@@ -97,10 +99,37 @@ pub(crate) fn socket_error(path: &Path, error: io::Error) -> CliError {
 
 /// A channel through `remote`, a command line that connects its stdin and stdout to the daemon's
 /// socket on the other side.
+///
+/// A shared login that does not answer within [`SHARED_ANSWER`] may be dead: a second, unshared one
+/// is tried beside it.
 pub(super) async fn over_ssh(ssh: &Ssh, remote: &str) -> CliResult<(Channel, Keep)> {
-    let mut child = ssh.command(remote).spawn().map_err(no_ssh)?;
+    let Some(alone) = ssh.alone() else {
+        return open_pipe(ssh, remote).await;
+    };
+    let shared = open_pipe(ssh, remote);
+    tokio::pin!(shared);
+    if let Ok(result) = timeout(SHARED_ANSWER, &mut shared).await {
+        return result;
+    }
+    let alone = open_pipe(&alone, remote);
+    tokio::pin!(alone);
+    // The first that opens wins; if one fails, the other decides.
+    tokio::select! {
+        result = &mut shared => match result {
+            Ok(opened) => Ok(opened),
+            Err(_) => alone.await,
+        },
+        result = &mut alone => match result {
+            Ok(opened) => Ok(opened),
+            Err(_) => shared.await,
+        },
+    }
+}
+
+async fn open_pipe(ssh: &Ssh, remote: &str) -> CliResult<(Channel, Keep)> {
+    let mut process = ssh.spawn(remote)?;
     let (Some(stdin), Some(stdout), Some(stderr)) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        (process.stdin(), process.stdout(), process.stderr())
     else {
         return Err(CliError::failed("ssh was started without its pipes"));
     };
@@ -110,11 +139,11 @@ pub(super) async fn over_ssh(ssh: &Ssh, remote: &str) -> CliResult<(Channel, Kee
         Ok(Ok(channel)) => Ok((
             channel,
             Keep {
-                _ssh: Some((child, listener)),
+                _ssh: Some((process, listener)),
             },
         )),
         Ok(Err(NoGreeting::End | NoGreeting::Io(_))) => {
-            Err(ended(&ssh.target, child, listener, &said).await)
+            Err(ended(&ssh.target, process, listener, &said).await)
         }
         Ok(Err(error @ NoGreeting::Other(_))) => Err(CliError::new(
             Kind::Partial,
@@ -125,19 +154,6 @@ pub(super) async fn over_ssh(ssh: &Ssh, remote: &str) -> CliResult<(Channel, Kee
         )),
         Err(_) => Err(silent(&ssh.target.to_string(), ANSWER)),
     }
-}
-
-/// `ssh` itself could not be started.
-pub(crate) fn no_ssh(error: io::Error) -> CliError {
-    let missing = error.kind() == io::ErrorKind::NotFound;
-    let hint = if missing {
-        "install the OpenSSH client (on Debian: `apt-get install openssh-client`)"
-    } else {
-        ""
-    };
-    CliError::failed("the program `ssh` could not be started")
-        .source(error)
-        .hint(hint)
 }
 
 fn silent(whom: &str, after: Duration) -> CliError {
@@ -151,11 +167,11 @@ fn silent(whom: &str, after: Duration) -> CliError {
 /// ssh's output ended before the daemon answered: its stderr says why.
 async fn ended(
     target: &SshTarget,
-    mut child: Child,
+    mut process: SshProcess,
     mut listener: AbortOnDropHandle<()>,
     said: &Mutex<String>,
 ) -> CliError {
-    let exit = match timeout(ENDING, child.wait()).await {
+    let exit = match timeout(ENDING, process.wait()).await {
         Ok(Ok(status)) => status.code(),
         _ => None,
     };

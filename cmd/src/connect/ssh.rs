@@ -4,69 +4,105 @@
 use std::ffi::OsString;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::process::Command;
 
+use super::process::SshProcess;
 use crate::connection::SshTarget;
 use crate::env::Env;
+use crate::error::{CliError, CliResult};
 
 /// Seconds that ssh waits for the other side's TCP and key exchange.
 pub(crate) const CONNECT_TIMEOUT_S: u32 = 10;
-/// Longest path of a Unix socket (`sun_path` less its end), less what ssh adds while it makes one.
-const MAX_CONTROL_PATH: usize = 107 - 18;
+/// For ssh to tell the process that keeps a shared connection to end it.
+const CLOSING: Duration = Duration::from_secs(30);
+/// Size of `sun_path`, the path of a Unix socket with the zero at its end.
+const SUN_PATH: usize = if cfg!(target_os = "linux") { 108 } else { 104 };
+/// Longest path of a shared connection's socket: while ssh makes it, its name is 17 characters
+/// longer.
+const MAX_CONTROL_PATH: usize = SUN_PATH - 1 - 17;
 
 /// A machine that `ssh` can be asked to run commands on.
 #[derive(Debug, Clone)]
 pub(crate) struct Ssh {
     pub(crate) target: SshTarget,
     config: Option<PathBuf>,
-    /// Private directory of the shared connections; `None`: a connection of its own for each
-    /// command.
-    control: Option<PathBuf>,
+    sharing: Sharing,
+}
+
+/// Whether commands share one login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Sharing {
+    /// With a socket in this private directory.
+    In(PathBuf),
+    /// As the user's ssh config has it.
+    AsConfigured,
+    /// Never, whatever the user's ssh config has.
+    Never,
 }
 
 impl Ssh {
-    /// For a target, with what the environment says.
+    /// For a target, with the settings of the environment.
     pub(crate) fn new(target: SshTarget, env: &Env) -> Self {
         Self {
             target,
             config: env.ssh_config.clone(),
-            control: control_directory(env),
+            sharing: control_directory(env).map_or(Sharing::AsConfigured, Sharing::In),
         }
     }
 
-    /// `ssh … HOST REMOTE`, with all three streams piped. `remote` is a line for the other side's
-    /// shell. The process ends with its handle.
-    pub(crate) fn command(&self, remote: &str) -> Command {
-        let mut command = Command::new("ssh");
-        command
-            .args(self.arguments())
-            .arg("--")
-            .arg(self.destination())
-            .arg(remote)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
+    /// The same machine with a login of its own, if a login may be shared now. After the computer
+    /// slept, a shared connection may be dead and the ssh that keeps it may not have noticed.
+    pub(super) fn alone(&self) -> Option<Self> {
+        let Sharing::In(directory) = &self.sharing else {
+            return None;
+        };
+        has_socket(directory).then(|| Self {
+            sharing: Sharing::Never,
+            ..self.clone()
+        })
     }
 
-    /// Ends the shared connection, so that the next one sees the user's new groups.
-    pub(crate) fn close_shared(&self) -> Option<Command> {
-        self.control.as_ref()?;
+    /// Starts `ssh … HOST REMOTE`, with all three streams piped. `remote` is a line for the other
+    /// side's shell.
+    pub(crate) fn spawn(&self, remote: &str) -> CliResult<SshProcess> {
+        let mut command = self.command(&[], Some(remote));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        SshProcess::spawn(&mut command).map_err(no_ssh)
+    }
+
+    /// Ends the shared connection, so that the next one sees the user's new groups. Without a
+    /// shared connection this does nothing.
+    pub(crate) async fn close_shared(&self) {
+        if !matches!(self.sharing, Sharing::In(_)) {
+            return;
+        }
+        let mut command = self.command(&["-O", "exit"], None);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if let Ok(mut process) = SshProcess::spawn(&mut command) {
+            _ = tokio::time::timeout(CLOSING, process.wait()).await;
+        }
+    }
+
+    fn command(&self, options: &[&str], remote: Option<&str>) -> Command {
         let mut command = Command::new("ssh");
         command
             .args(self.arguments())
-            .args(["-O", "exit", "--"])
+            .args(options)
+            .arg("--")
             .arg(self.destination())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        Some(command)
+            .args(remote);
+        command
     }
 
     /// Tells shared connections apart that `%C` (host, port, user) does not: another key or
@@ -100,14 +136,21 @@ impl Ssh {
         option("ForwardX11=no".into());
         option("ForwardAgent=no".into());
         option("ClearAllForwardings=yes".into());
-        if let Some(directory) = &self.control {
-            option("ControlMaster=auto".into());
-            option("ControlPersist=60".into());
-            option(format!(
-                "ControlPath={}/%C{}",
-                directory.display(),
-                self.login()
-            ));
+        match &self.sharing {
+            Sharing::In(directory) => {
+                option("ControlMaster=auto".into());
+                option("ControlPersist=60".into());
+                option(format!(
+                    "ControlPath={}/%C{}",
+                    directory.display(),
+                    self.login()
+                ));
+            }
+            Sharing::AsConfigured => {}
+            Sharing::Never => {
+                option("ControlMaster=no".into());
+                option("ControlPath=none".into());
+            }
         }
         if let Some(config) = &self.config {
             list.extend(["-F".into(), config.into()]);
@@ -127,11 +170,24 @@ impl Ssh {
     }
 }
 
-/// A directory that only we can use: whoever can write there could take over our connections.
+/// `ssh` itself could not be started.
+pub(crate) fn no_ssh(error: std::io::Error) -> CliError {
+    let hint = if error.kind() == std::io::ErrorKind::NotFound {
+        "install the OpenSSH client (on Debian: `apt-get install openssh-client`)"
+    } else {
+        ""
+    };
+    CliError::failed("cannot start `ssh`")
+        .source(error)
+        .hint(hint)
+}
+
+/// A directory that only this user can use: a user who can write there could take over our
+/// connections.
 fn control_directory(env: &Env) -> Option<PathBuf> {
     let directory = match &env.runtime_dir {
         Some(runtime) => runtime.join("uc-ssh"),
-        None => std::env::temp_dir().join(format!("uc-ssh-{}", own_uid()?)),
+        None => std::env::temp_dir().join(format!("uc-ssh-{}", own_uid())),
     };
     // `%C` is 40 hexadecimal digits, what tells logins apart at most 9 characters.
     let fits = directory.as_os_str().len() + 1 + 40 + 9 <= MAX_CONTROL_PATH;
@@ -142,12 +198,21 @@ fn control_directory(env: &Env) -> Option<PathBuf> {
 fn make_private(directory: &Path) -> bool {
     _ = fs::DirBuilder::new().mode(0o700).create(directory);
     fs::symlink_metadata(directory).is_ok_and(|meta| {
-        meta.is_dir() && Some(meta.uid()) == own_uid() && meta.mode().trailing_zeros() >= 6
+        meta.is_dir() && meta.uid() == own_uid() && meta.mode().trailing_zeros() >= 6
     })
 }
 
-fn own_uid() -> Option<u32> {
-    Some(fs::metadata("/proc/self").ok()?.uid())
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Whether any login is shared at present.
+fn has_socket(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|entries| {
+        entries
+            .filter_map(Result::ok)
+            .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()))
+    })
 }
 
 #[cfg(test)]
@@ -156,7 +221,7 @@ mod tests {
 
     fn arguments(target: &str, env: &Env) -> String {
         let ssh = Ssh::new(target.parse().unwrap(), env);
-        let command = ssh.command("uc dial-stdio");
+        let command = ssh.command(&[], Some("uc dial-stdio"));
         let list: Vec<_> = command
             .as_std()
             .get_args()

@@ -1,16 +1,18 @@
 //! Commands and files on the other side of ssh.
 
+use std::future::Future;
+use std::io;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
 };
-use tokio::process::Child;
 use tokio::sync::mpsc;
 
-use crate::connect::{Ssh, explain_ssh, no_ssh};
+use crate::connect::{Ssh, SshProcess, explain_ssh, no_ssh};
 use crate::connection::SshTarget;
 use crate::error::{CliError, CliResult, Kind};
 use crate::ui::Progress;
@@ -51,10 +53,9 @@ impl Remote {
 
     /// Runs a line of shell and gives its stdout.
     pub(super) async fn run(&self, line: &str, limit: Duration) -> CliResult<String> {
-        let mut command = self.ssh.command(line);
-        command.stdin(std::process::Stdio::null());
-        let child = command.spawn().map_err(no_ssh)?;
-        tokio::time::timeout(limit, self.finish(child, line))
+        let mut process = self.ssh.spawn(line)?;
+        drop(process.stdin());
+        tokio::time::timeout(limit, self.finish(process, line))
             .await
             .map_err(|_| self.too_slow(limit))?
     }
@@ -74,8 +75,8 @@ impl Remote {
         let size = file.metadata().await.map_err(unreadable)?.len();
         let task = progress.transfer(format!("{name} → {}", self.target()), size);
         let line = format!("cat > {to} && chmod 755 {to} && sha256sum {to}");
-        let mut child = self.ssh.command(&line).spawn().map_err(no_ssh)?;
-        let mut stdin = child.stdin.take();
+        let mut process = self.ssh.spawn(&line)?;
+        let mut stdin = process.stdin();
         let mut hash = Sha256::new();
         let send = async {
             let mut buffer = vec![0; CHUNK];
@@ -96,7 +97,7 @@ impl Remote {
         };
         let both = async {
             // Its words are read meanwhile: a full pipe would stop both sides.
-            let (sent, finished) = tokio::join!(send, self.finish(child, &line));
+            let (sent, finished) = tokio::join!(send, self.finish(process, &line));
             sent.and(finished)
         };
         let result = tokio::time::timeout(COPY, both)
@@ -128,14 +129,12 @@ impl Remote {
 
     /// Ends the shared connection. It is no error if there is none.
     pub(super) async fn close_shared(&self) {
-        if let Some(mut command) = self.ssh.close_shared() {
-            _ = tokio::time::timeout(SHORT, command.status()).await;
-        }
+        self.ssh.close_shared().await;
     }
 
-    async fn finish(&self, mut child: Child, line: &str) -> CliResult<String> {
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (stdout, stderr, status) = tokio::join!(read(stdout), read(stderr), child.wait());
+    async fn finish(&self, mut process: SshProcess, line: &str) -> CliResult<String> {
+        let (stdout, stderr) = (process.stdout(), process.stderr());
+        let (stdout, stderr, status) = tokio::join!(read(stdout), read(stderr), process.wait());
         let status = status.map_err(no_ssh)?;
         if status.success() {
             return Ok(stdout);
@@ -175,13 +174,14 @@ async fn read(stream: Option<impl AsyncRead + Unpin>) -> String {
 
 /// Shows what a process says on both streams, line by line; its exit code and its words at the end.
 pub(super) async fn follow(
-    mut child: Child,
+    stdout: Option<impl AsyncRead + Unpin>,
+    stderr: Option<impl AsyncRead + Unpin>,
+    ended: impl Future<Output = io::Result<ExitStatus>>,
     mut show: impl FnMut(&str),
 ) -> CliResult<(Option<i32>, String)> {
-    drop(child.stdin.take());
     let (sender, mut lines) = mpsc::channel::<String>(64);
-    let out = forward(child.stdout.take(), sender.clone());
-    let err = forward(child.stderr.take(), sender);
+    let out = forward(stdout, sender.clone());
+    let err = forward(stderr, sender);
     let mut said = String::new();
     let listen = async {
         while let Some(line) = lines.recv().await {
@@ -192,7 +192,7 @@ pub(super) async fn follow(
             }
         }
     };
-    let ((), (), (), status) = tokio::join!(out, err, listen, child.wait());
+    let ((), (), (), status) = tokio::join!(out, err, listen, ended);
     Ok((status.map_err(no_ssh)?.code(), said))
 }
 

@@ -169,25 +169,9 @@ fn without_ssh_itself() {
     let ran = world.finish(command);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr.contains("`ssh` could not be started") && ran.stderr.contains("openssh-client"),
+        ran.stderr.contains("cannot start `ssh`") && ran.stderr.contains("openssh-client"),
         "{}",
         ran.text()
-    );
-}
-
-#[test]
-fn of_several_connections_the_first_that_answers_wins() {
-    let world = World::new();
-    world.program("ssh", "sleep 30");
-    world.config(
-        Some("a"),
-        &[("a", &["ssh://silent", "unix:///nonexistent", "@"])],
-    );
-    let started = std::time::Instant::now();
-    assert_eq!(world.uc(&["ps"]).code, Some(0));
-    assert!(
-        started.elapsed().as_secs() < 10,
-        "it did not wait for the silent one"
     );
 }
 
@@ -206,7 +190,7 @@ fn where_no_connection_answers_each_is_named() {
     assert_eq!(ran.code, Some(4));
     assert!(
         ran.stderr
-            .contains("none of the 2 connections of the context `a` answers"),
+            .contains("none of the 2 connections of context `a` works"),
         "{}",
         ran.text()
     );

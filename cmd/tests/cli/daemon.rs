@@ -22,6 +22,10 @@ type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Default)]
 pub(crate) struct Daemon {
     pub(crate) info: Info,
+    /// It is too old for `Identify`.
+    pub(crate) refuse_identify: bool,
+    /// The machine enters this cluster after it was asked which one it is in.
+    pub(crate) after_identify: Mutex<Option<String>>,
     /// How often it was asked which machine it is: once for each connection.
     pub(crate) identified: AtomicUsize,
     pub(crate) machines: Mutex<Vec<v1::MachineStatus>>,
@@ -191,11 +195,17 @@ impl v1::machine_server::Machine for Daemon {
         _: Request<v1::IdentifyRequest>,
     ) -> Result<Response<v1::IdentifyResponse>, Status> {
         self.identified.fetch_add(1, Ordering::SeqCst);
+        if self.refuse_identify {
+            return Err(Status::unimplemented(""));
+        }
         // The version is checked on every call.
         if let Some(failure) = self.refuse.as_ref().filter(|it| it.code == Code::Version) {
             return Err(failure.clone().into());
         }
         let info = self.info.get();
+        if let Some(cluster) = self.after_identify.lock().unwrap().take() {
+            self.info.enter(&cluster, Some(&member("id-1", "m1", "")));
+        }
         Ok(Response::new(v1::IdentifyResponse {
             cluster_id: info.cluster_id,
             machine_id: info.machine_id,

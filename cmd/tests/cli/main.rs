@@ -14,6 +14,7 @@ mod connect;
 mod contexts;
 mod daemon;
 mod deploy;
+mod dialling;
 mod doctor;
 mod exec;
 mod files;

@@ -7,11 +7,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::daemon::{self, Daemon};
+use crate::daemon::{self, CLUSTER, Daemon};
 
 /// Everything one test needs; gone when it is dropped.
 pub(crate) struct World {
@@ -156,6 +157,15 @@ impl World {
         self.ran(&output)
     }
 
+    /// Waits until a condition holds.
+    pub(crate) fn eventually(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "not within 20 s: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn finish(&self, mut command: Command) -> Ran {
         let output = command.output().unwrap();
         self.ran(&output)
@@ -181,6 +191,7 @@ impl World {
             .map(|name| format!("current = \"{name}\"\n"))
             .unwrap_or_default();
         for (name, addresses) in contexts {
+            _ = writeln!(text, "[contexts.{name}]\ncluster = \"{CLUSTER}\"");
             for address in *addresses {
                 let address = if *address == "@" {
                     socket.as_str()

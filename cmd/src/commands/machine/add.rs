@@ -11,7 +11,7 @@ use uc_api::v1::{
 };
 
 use super::setup::{self, SetupArgs};
-use crate::config::Entry;
+use crate::config::{Config, Entry};
 use crate::connect::{self, Client, Globals, within};
 use crate::connection::{Connection, SshTarget};
 use crate::error::{CliError, CliResult, Kind};
@@ -244,13 +244,13 @@ fn remember(
     let Some(name) = context else {
         return ui.hint("no context was used, so none has this machine; `uc ctx ls` lists them");
     };
-    let mut config = globals.load_config()?;
-    let context = config.contexts.entry(name.to_owned()).or_default();
     let entry = Entry::new(&Connection::Ssh(target.clone()), Some(id.to_owned()));
-    context
-        .connections
-        .retain(|known| known.address != entry.address);
-    context.connections.push(entry);
-    config.save(&globals.config_path()?)?;
+    Config::update(&globals.config_path()?, |config| {
+        let context = config.contexts.entry(name.to_owned()).or_default();
+        context
+            .connections
+            .retain(|known| known.address != entry.address);
+        context.connections.push(entry);
+    })?;
     Ok(())
 }

@@ -142,10 +142,11 @@ fn write_context(
     globals: &Globals,
 ) -> CliResult {
     let write = move || -> CliResult {
-        let mut config = globals.load_config()?;
-        config.contexts.insert(name.to_owned(), context);
-        config.current = Some(name.to_owned());
-        Ok(config.save(&globals.config_path()?)?)
+        Config::update(&globals.config_path()?, |config| {
+            config.contexts.insert(name.to_owned(), context);
+            config.current = Some(name.to_owned());
+        })?;
+        Ok(())
     };
     write().map_err(|error| {
         error

@@ -6,6 +6,7 @@ use uc_api::v1::{
 };
 
 use crate::cli::Yes;
+use crate::config::Config;
 use crate::connect::{self, Client, Globals, Route, within};
 use crate::error::{CliError, CliResult, Kind};
 use crate::provision::installed::INSTALLER;
@@ -188,24 +189,15 @@ fn forget(route: &Route, machine: Option<&str>, globals: &Globals) -> CliResult 
     let Some(name) = &route.context else {
         return Ok(());
     };
-    let mut config = globals.load_config()?;
-    let emptied = match (config.contexts.get_mut(name), machine) {
-        (Some(context), Some(id)) => {
-            context
-                .connections
-                .retain(|entry| entry.machine.as_deref() != Some(id));
-            context.connections.is_empty()
+    Config::update(&globals.config_path()?, |config| match machine {
+        Some(id) => {
+            if let Some(context) = config.contexts.get_mut(name) {
+                context
+                    .connections
+                    .retain(|entry| entry.machine.as_deref() != Some(id));
+            }
         }
-        (Some(_), None) => true,
-        (None, _) => false,
-    };
-    // A context without a connection would only be in the way, unless other members could still be
-    // entered by hand.
-    if emptied && machine.is_none() {
-        config.contexts.remove(name);
-        if config.current.as_ref() == Some(name) {
-            config.current = None;
-        }
-    }
-    Ok(config.save(&globals.config_path()?)?)
+        None => config.remove(name),
+    })?;
+    Ok(())
 }
