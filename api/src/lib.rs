@@ -3,6 +3,7 @@
 //! containers, what makes a revision, ports and paths, how large a content may be). No I/O.
 
 pub mod content;
+pub mod endpoint;
 #[cfg(any(test, feature = "testing"))]
 #[expect(clippy::panic, reason = "for tests")]
 pub mod every_field;
@@ -27,6 +28,7 @@ pub mod v1 {
 }
 
 pub use content::ContentHash;
+pub use endpoint::{Endpoint, EndpointHost, HostName};
 pub use failure::{Code, Failure};
 pub use id::{ClusterId, ContainerId, MachineId};
 pub use name::{MachineName, ProjectName, ServiceKey, ServiceName};

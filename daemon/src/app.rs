@@ -22,6 +22,9 @@ pub struct App {
     /// Changed only while held, so that two joins cannot overlap.
     pub identity: Mutex<Identity>,
     member: watch::Sender<Option<Arc<Member>>>,
+    /// Counts the resets that were asked for: one ends a join that is still running, which holds
+    /// `identity` for minutes if no member answers.
+    resets: watch::Sender<u64>,
     /// Ends the process.
     pub cancel: CancellationToken,
 }
@@ -40,6 +43,7 @@ impl App {
             engine,
             identity: Mutex::new(identity),
             member: watch::Sender::new(None),
+            resets: watch::Sender::new(0),
             cancel,
         }))
     }
@@ -65,6 +69,32 @@ impl App {
         Ok(())
     }
 
+    /// Ends a join that is still running.
+    pub(crate) fn abort_joins(&self) {
+        self.resets.send_modify(|count| *count += 1);
+    }
+
+    /// Waits for a part of a join; fails as soon as a reset is asked for. Not for steps that would
+    /// be left half-done.
+    pub(crate) async fn unless_reset<T>(
+        &self,
+        resets: &mut watch::Receiver<u64>,
+        step: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            result = step => result,
+            Ok(()) = resets.changed() => Err(Failure::new(
+                Code::Refused,
+                "the machine was reset before it had joined",
+            )),
+        }
+    }
+
+    /// For [`App::unless_reset`]: resets from now on count.
+    pub(crate) fn watch_resets(&self) -> watch::Receiver<u64> {
+        self.resets.subscribe()
+    }
+
     /// Replaces the running member.
     pub fn set_member(&self, member: Option<Arc<Member>>) {
         self.member.send_replace(member);
@@ -80,7 +110,7 @@ impl App {
         self.member.borrow().clone()
     }
 
-    /// The member; what to do without one is said in the failure.
+    /// The member; without one, a failure with a hint how to get one.
     pub fn member(&self) -> Result<Arc<Member>, Failure> {
         self.try_member().ok_or_else(|| {
             Failure::new(Code::Refused, "this machine belongs to no cluster")

@@ -1,49 +1,40 @@
-//! Under which addresses other machines may reach this one's WireGuard port: what the person gave,
-//! then the addresses of the machine's own interfaces. Docker's bridges, the mesh itself and
+//! Under which endpoints other machines may reach this one's WireGuard port: those that the user
+//! gave, then the addresses of the machine's own interfaces. Docker's bridges, the mesh itself and
 //! addresses that mean nothing elsewhere are left out.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::LinkAttribute;
+use uc_api::endpoint::is_reachable_elsewhere;
 use uc_api::layout::MESH_INTERFACE;
-use uc_api::{Code, Failure};
+use uc_api::{Code, Endpoint, Failure};
 
 /// An address and the interface that has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LocalAddress {
-    /// eth0, …
+    /// Such as `eth0`.
     pub interface: String,
-    /// One of its addresses.
     pub address: IpAddr,
 }
 
-/// Candidates, best first and without repetition: the person's own, then IPv4, then IPv6.
-/// An entry of `given` is an address, `address:port` or `[address]:port`; names are not possible.
+/// Candidates, best first and each once: those that the user gave, then IPv4, then IPv6. `port` is
+/// for those without one.
 pub(crate) fn candidates(
     given: &[String],
     local: &[LocalAddress],
     port: u16,
 ) -> Result<Vec<String>, Failure> {
-    let mut found = Vec::new();
-    for text in given {
-        found.push(parse_endpoint(text, port)?);
-    }
+    let mut texts = parse(given, port)?;
     let mut detected: Vec<IpAddr> = local
         .iter()
         .filter(|local| meaningful_elsewhere(local))
         .map(|local| local.address)
         .collect();
     detected.sort_by_key(IpAddr::is_ipv6);
-    found.extend(
-        detected
-            .into_iter()
-            .map(|address| SocketAddr::new(address, port)),
-    );
-    let mut texts: Vec<String> = Vec::new();
-    for endpoint in found {
-        let text = endpoint.to_string();
+    for address in detected {
+        let text = Endpoint::from_address(address).with_port(port).to_string();
         if !texts.contains(&text) {
             texts.push(text);
         }
@@ -51,16 +42,16 @@ pub(crate) fn candidates(
     Ok(texts)
 }
 
-fn parse_endpoint(text: &str, port: u16) -> Result<SocketAddr, Failure> {
-    text.parse::<SocketAddr>()
-        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port)))
-        .map_err(|_| {
-            Failure::new(
-                Code::Invalid,
-                format!("`{text}` is not a WireGuard endpoint"),
-            )
-            .hint("write an address or address:port, for example 203.0.113.7:51820")
-        })
+/// The text form of given endpoints, each once and with a port.
+pub(crate) fn parse(given: &[String], port: u16) -> Result<Vec<String>, Failure> {
+    let mut texts: Vec<String> = Vec::new();
+    for text in given {
+        let text = text.parse::<Endpoint>()?.or_port(port).to_string();
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    Ok(texts)
 }
 
 fn meaningful_elsewhere(local: &LocalAddress) -> bool {
@@ -81,13 +72,10 @@ fn meaningful_elsewhere(local: &LocalAddress) -> bool {
         return false;
     }
     match local.address {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
-        IpAddr::V6(v6) => !v6.is_loopback() && !is_link_local(v6) && !v6.is_unspecified(),
+        // An address from a network without DHCP.
+        IpAddr::V4(v4) if v4.is_link_local() => false,
+        address => is_reachable_elsewhere(address),
     }
-}
-
-fn is_link_local(address: Ipv6Addr) -> bool {
-    address.segments()[0] & 0xffc0 == 0xfe80
 }
 
 /// The addresses of this machine's interfaces, from the kernel.
@@ -161,9 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn the_persons_own_come_first_and_bridges_never() {
+    fn candidates_are_given_ones_then_own_addresses_without_bridges() {
         let found = candidates(
-            &["203.0.113.7".into(), "[2001:db8::1]:5000".into()],
+            &[
+                "203.0.113.7".into(),
+                "[2001:db8::1]:5000".into(),
+                "Home.example.org".into(),
+            ],
             &[
                 local("lo", "127.0.0.1"),
                 local("eth0", "2001:db8::5"),
@@ -180,6 +172,7 @@ mod tests {
             [
                 "203.0.113.7:51820",
                 "[2001:db8::1]:5000",
+                "home.example.org:51820",
                 "10.0.0.5:51820",
                 "[2001:db8::5]:51820"
             ]
@@ -187,13 +180,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_is_refused_with_an_example() {
-        let failure = candidates(&["example.org".into()], &[], 1).unwrap_err();
-        assert!(failure.message.contains("example.org") && failure.hint.is_some());
+    fn invalid_endpoint_is_refused_with_an_example() {
+        let failure = candidates(&["my_host".into()], &[], 1).unwrap_err();
+        assert_eq!(failure.code, Code::Invalid);
+        assert!(failure.message.starts_with("invalid endpoint `my_host`: "));
+        assert!(failure.hint.is_some());
     }
 
     #[tokio::test]
-    async fn this_machine_has_a_loopback() {
+    async fn local_addresses_include_loopback() {
         let found = local_addresses().await.unwrap();
         assert!(found.contains(&local("lo", "127.0.0.1")), "{found:?}");
     }

@@ -166,21 +166,27 @@ pub(crate) async fn here(member: &Member) -> Examination {
         docker_failure,
         clock_from_ms,
         started_at_ms: member.started_at_ms,
-        unready: member
-            .readiness
-            .borrow()
-            .unready()
-            .into_iter()
-            .map(|(part, failure)| UnreadyPart {
-                part: part.to_owned(),
-                reason: failure.message,
-            })
-            .collect(),
+        unready: unready_parts(member),
         disk_failure,
         peers: found.peers(own, &machines, &member.liveness(), &neighbours),
         clock_to_ms: now_ms(),
         ..found.examination()
     }
+}
+
+/// The parts that do not work, and the endpoints whose names do not resolve.
+fn unready_parts(member: &Member) -> Vec<UnreadyPart> {
+    let parts = member.readiness.borrow().unready().into_iter();
+    let parts = parts.map(|(part, failure)| UnreadyPart {
+        part: part.to_owned(),
+        reason: failure.message,
+    });
+    let names = member.endpoint_names.borrow();
+    let names = names.failures().map(|(name, reason)| UnreadyPart {
+        part: format!("resolving the endpoint {name}"),
+        reason: reason.to_owned(),
+    });
+    parts.chain(names).collect()
 }
 
 async fn docker(member: &Member) -> Result<String, String> {

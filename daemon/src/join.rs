@@ -21,11 +21,12 @@ use uc_mesh::{
 };
 
 use crate::app::App;
+use crate::endpoint_names::{Resolved, SystemResolver};
 use crate::identity::{Identity, Membership};
 use crate::leave::leave;
 use crate::member::{Member, Parts, now_ms};
 use crate::peers::{SpeaksVersion, connect};
-use crate::{endpoints, register};
+use crate::{endpoint_names, endpoints, register};
 
 /// A fresh machine pulls nothing and compiles nothing to become ready; more than this means that
 /// something is wrong.
@@ -43,6 +44,7 @@ pub(crate) async fn init(
     app: &App,
     request: &InitRequest,
 ) -> Result<(ClusterRecord, MachineRecord), Failure> {
+    let mut resets = app.watch_resets();
     let mut identity = app.identity.lock().await;
     refuse_member(&identity)?;
     let network: Ipv4Net = parse_network(&request.network)?;
@@ -69,7 +71,10 @@ pub(crate) async fn init(
     let member = enter(app, &mut identity, &cluster, &machine, Vec::new(), port).await?;
     let written = member.finish_init().await;
     let ready = match written {
-        Ok(()) => member.wait_ready(READY_LIMIT).await,
+        Ok(()) => {
+            app.unless_reset(&mut resets, member.wait_ready(READY_LIMIT))
+                .await
+        }
         Err(failure) => Err(failure),
     };
     if let Err(failure) = ready {
@@ -84,6 +89,7 @@ pub(crate) async fn join(
     app: &App,
     request: JoinRequest,
 ) -> Result<(ClusterRecord, MachineRecord), Failure> {
+    let mut resets = app.watch_resets();
     let mut identity = app.identity.lock().await;
     refuse_member(&identity)?;
     let missing = || {
@@ -112,7 +118,7 @@ pub(crate) async fn join(
         port,
     )
     .await?;
-    if let Err(failure) = wait_joined(&member).await {
+    if let Err(failure) = app.unless_reset(&mut resets, wait_joined(&member)).await {
         leave(app, &mut identity, &member).await?;
         return Err(failure);
     }
@@ -125,6 +131,7 @@ pub(crate) async fn join_with_token(
     app: &App,
     request: JoinWithTokenRequest,
 ) -> Result<(ClusterRecord, MachineRecord), Failure> {
+    let mut resets = app.watch_resets();
     let token: JoinToken = request
         .token
         .parse()
@@ -157,10 +164,12 @@ pub(crate) async fn join_with_token(
         token_id: token.id.clone(),
     };
     let mesh = MeshClient::new(app.paths.mesh_socket());
-    mesh.apply(&token_mesh(&token, port)?)
+    let names = member_names(&token).await;
+    mesh.apply(&token_mesh(&token, &names, port)?)
         .await
         .map_err(|error| no_mesh(&error))?;
-    let answer = match register_by_token(&mesh, &token, &add).await {
+    let registered = register_by_token(&mesh, &token, &add);
+    let answer = match app.unless_reset(&mut resets, registered).await {
         Ok(answer) => answer,
         Err(failure) => {
             close_mesh(&mesh).await?;
@@ -276,7 +285,13 @@ fn no_mesh(error: &MeshError) -> Failure {
     Failure::new(Code::Unreachable, format!("cannot open the mesh: {error}"))
 }
 
-fn token_mesh(token: &JoinToken, port: u16) -> Result<MeshConfig, Failure> {
+/// The addresses of the names among the members' endpoints.
+async fn member_names(token: &JoinToken) -> Resolved {
+    let endpoints = token.members.iter().flat_map(|member| &member.endpoints);
+    endpoint_names::resolve_once(&SystemResolver, endpoints.cloned()).await
+}
+
+fn token_mesh(token: &JoinToken, names: &Resolved, port: u16) -> Result<MeshConfig, Failure> {
     let damaged = |()| Failure::new(Code::Invalid, "the join token is damaged");
     let private_key: PrivateKey = token.private_key.parse().map_err(|_| damaged(()))?;
     let mut peers = Vec::new();
@@ -284,11 +299,7 @@ fn token_mesh(token: &JoinToken, port: u16) -> Result<MeshConfig, Failure> {
         let public_key: PublicKey = member.public_key.parse().map_err(|_| damaged(()))?;
         peers.push(PeerConfig {
             public_key,
-            endpoints: member
-                .endpoints
-                .iter()
-                .filter_map(|endpoint| endpoint.parse().ok())
-                .collect(),
+            endpoints: names.socket_addresses(&member.endpoints),
             allowed_ips: vec![IpNet::from(std::net::IpAddr::V6(management_address(
                 &public_key,
             )))],
@@ -466,11 +477,14 @@ fn machine_name(wanted: &str) -> Result<MachineName, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
     use uc_api::token::TokenMember;
     use uc_mesh::PeerStatus;
     use uc_mesh::endpoint::Reach;
 
     use super::*;
+    use crate::docker::DockerEngine;
+    use crate::paths::Paths;
 
     #[test]
     fn members_that_answer_are_asked_first() {
@@ -511,6 +525,23 @@ mod tests {
             answering_first(&token, &status),
             [keys[2], keys[0], keys[1]]
         );
+    }
+
+    #[tokio::test]
+    async fn reset_ends_a_join_that_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
+        let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
+        let app = App::new(paths, engine, CancellationToken::new()).unwrap();
+        let joining = async {
+            let mut resets = app.watch_resets();
+            let _identity = app.identity.lock().await;
+            let never = std::future::pending::<Result<(), Failure>>();
+            app.unless_reset(&mut resets, never).await
+        };
+        let (joined, reset) = tokio::join!(joining, crate::leave::reset(&app));
+        assert_eq!(joined.unwrap_err().code, Code::Refused);
+        assert_eq!(reset, Ok(Vec::new()));
     }
 
     #[test]

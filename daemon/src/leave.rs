@@ -14,6 +14,7 @@ use crate::member::Member;
 /// Leaves the cluster: our containers, network, rules and state go; named volumes and images stay.
 /// Says what was removed.
 pub(crate) async fn reset(app: &App) -> Result<Vec<String>, Failure> {
+    app.abort_joins();
     let mut identity = app.identity.lock().await;
     let Some(member) = app.try_member() else {
         return Ok(Vec::new());

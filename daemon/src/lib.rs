@@ -8,6 +8,7 @@ mod conflicts;
 pub mod deploy;
 mod dns_sync;
 pub mod docker;
+mod endpoint_names;
 mod endpoints;
 mod evict;
 mod examine;

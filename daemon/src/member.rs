@@ -18,6 +18,7 @@ use uc_mesh::{MeshClient, PrivateKey};
 use crate::backoff::Backoff;
 use crate::deploy::Running;
 use crate::docker::DockerEngine;
+use crate::endpoint_names::Resolved;
 use crate::files::{self, Files};
 use crate::identity::Membership;
 use crate::mesh_sync::gateway;
@@ -25,7 +26,7 @@ use crate::node::{self, Draining, NodeService};
 use crate::paths::Paths;
 use crate::peers::Peers;
 use crate::records::{self, View};
-use crate::{dns_sync, evict, host_network, listener, mesh_sync, observations};
+use crate::{dns_sync, endpoint_names, evict, host_network, listener, mesh_sync, observations};
 
 /// Between two tries to tidy up after a start: Docker may start after us and take its time.
 const TIDY_FIRST: Duration = Duration::from_secs(1);
@@ -157,6 +158,8 @@ pub struct Member {
     pub readiness: watch::Sender<Readiness>,
     /// Who is alive, as membership sees it.
     pub alive: watch::Sender<BTreeMap<uc_cluster_state::MachineId, Liveness>>,
+    /// Addresses of the host names among other machines' endpoints.
+    pub(crate) endpoint_names: watch::Sender<Resolved>,
 }
 
 impl Member {
@@ -212,9 +215,11 @@ impl Member {
             started_at_ms: now_ms(),
             readiness: watch::Sender::default(),
             alive: watch::Sender::default(),
+            endpoint_names: watch::Sender::default(),
         });
         member.name_node();
         member.tasks.spawn(follow_name(Arc::clone(&member)));
+        member.tasks.spawn(endpoint_names::run(Arc::clone(&member)));
         member.tasks.spawn(mesh_sync::run(Arc::clone(&member)));
         member.tasks.spawn(listener::run(Arc::clone(&member)));
         member.tasks.spawn(host_network::run(Arc::clone(&member)));

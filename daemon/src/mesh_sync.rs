@@ -1,7 +1,7 @@
 //! Keeps the tunnel in step with the store: every member is a peer, every unexpired join token one
 //! that may only talk to the API.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use ipnet::{IpNet, Ipv4Net};
 use uc_api::layout::MESH_INTERFACE;
 use uc_api::v1::{MachineRecord, TokenRecord};
 use uc_api::{Code, Failure};
-use uc_mesh::config::MAX_ENDPOINTS;
 use uc_mesh::{DEFAULT_MTU, MeshConfig, PeerConfig, PrivateKey, PublicKey, management_address};
 
 use crate::backoff::Backoff;
+use crate::endpoint_names::Resolved;
 use crate::member::{Member, Stage};
 use crate::register::token_opens_mesh;
 
@@ -24,6 +24,7 @@ const RECHECK: Duration = Duration::from_secs(30);
 /// Runs until the member stops.
 pub(crate) async fn run(member: Arc<Member>) {
     let mut watch = member.store.watch();
+    let mut names = member.endpoint_names.subscribe();
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut applied: Option<MeshConfig> = None;
     loop {
@@ -49,6 +50,7 @@ pub(crate) async fn run(member: Arc<Member>) {
         tokio::select! {
             () = member.cancel.cancelled() => return,
             _ = watch.changed() => {}
+            changed = names.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -62,7 +64,14 @@ fn config(member: &Member) -> MeshConfig {
         .into_iter()
         .filter(|token| token_opens_mesh(token, now))
         .collect();
-    mesh_config(&member.key, &member.machines(), &tokens, &Own::of(member))
+    let names = member.endpoint_names.borrow();
+    mesh_config(
+        &member.key,
+        &member.machines(),
+        &tokens,
+        &names,
+        &Own::of(member),
+    )
 }
 
 /// This machine's side of the configuration.
@@ -92,13 +101,14 @@ pub(crate) fn mesh_config(
     key: &PrivateKey,
     machines: &[MachineRecord],
     tokens: &[TokenRecord],
+    names: &Resolved,
     own: &Own,
 ) -> MeshConfig {
     let own_address = management_address(&key.public());
     let mut peers: Vec<PeerConfig> = machines
         .iter()
         .filter(|machine| machine.id != own.id)
-        .filter_map(member_peer)
+        .filter_map(|machine| member_peer(machine, names))
         .collect();
     peers.extend(tokens.iter().filter_map(|token| {
         let public_key: PublicKey = token.public_key.parse().ok()?;
@@ -123,22 +133,16 @@ pub(crate) fn mesh_config(
     }
 }
 
-fn member_peer(machine: &MachineRecord) -> Option<PeerConfig> {
+fn member_peer(machine: &MachineRecord, names: &Resolved) -> Option<PeerConfig> {
     let public_key: PublicKey = machine.public_key.parse().ok()?;
     let subnet: Ipv4Net = machine.subnet.parse().ok()?;
-    let endpoints: Vec<SocketAddr> = machine
-        .endpoints
-        .iter()
-        .filter_map(|endpoint| endpoint.parse().ok())
-        .take(MAX_ENDPOINTS)
-        .collect();
     let allowed_ips = vec![
         host(IpAddr::V6(management_address(&public_key))),
         IpNet::V4(subnet),
     ];
     Some(PeerConfig {
         public_key,
-        endpoints,
+        endpoints: names.socket_addresses(&machine.endpoints),
         allowed_ips,
         keepalive_s: KEEPALIVE_S,
     })
@@ -156,6 +160,7 @@ pub(crate) fn gateway(subnet: Ipv4Net) -> std::net::Ipv4Addr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint_names::{Resolver, resolve_once};
 
     fn machine(id: &str, key: &PrivateKey, subnet: &str) -> MachineRecord {
         MachineRecord {
@@ -190,7 +195,7 @@ mod tests {
             machine("a", &own_key, "10.210.0.0/24"),
             machine("b", &other, "10.210.1.0/24"),
         ];
-        let config = mesh_config(&own_key, &machines, &[token], &own);
+        let config = mesh_config(&own_key, &machines, &[token], &Resolved::default(), &own);
         assert_eq!(config.peers.len(), 2);
         assert_eq!(
             config.peers[0].endpoints,
@@ -199,5 +204,50 @@ mod tests {
         assert_eq!(config.peers[0].allowed_ips[1].to_string(), "10.210.1.0/24");
         assert_eq!(config.peers[1].allowed_ips.len(), 1);
         assert_eq!(config.addresses[1].to_string(), "10.210.0.1/32");
+    }
+
+    #[tokio::test]
+    async fn changed_address_of_a_name_reaches_the_configuration() {
+        let (own_key, other) = (
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+        );
+        let own = Own {
+            id: "a".into(),
+            port: 51820,
+            subnet: "10.210.0.0/24".parse().unwrap(),
+        };
+        let named = MachineRecord {
+            endpoints: vec!["home.example.org:51820".into(), "10.0.0.2:51820".into()],
+            ..machine("b", &other, "10.210.1.0/24")
+        };
+        let endpoints = async |address: &str| {
+            let resolver = OneAddress(address.parse().unwrap());
+            let names = resolve_once(&resolver, named.endpoints.clone()).await;
+            let machines = std::slice::from_ref(&named);
+            let config = mesh_config(&own_key, machines, &[], &names, &own);
+            let peer = config.peers.first().unwrap();
+            peer.endpoints
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            endpoints("203.0.113.1").await,
+            ["203.0.113.1:51820", "10.0.0.2:51820"]
+        );
+        assert_eq!(
+            endpoints("203.0.113.2").await,
+            ["203.0.113.2:51820", "10.0.0.2:51820"]
+        );
+    }
+
+    /// Resolves every name to one address.
+    struct OneAddress(IpAddr);
+
+    impl Resolver for OneAddress {
+        async fn lookup(&self, _: &uc_api::HostName) -> Result<Vec<IpAddr>, String> {
+            Ok(vec![self.0])
+        }
     }
 }

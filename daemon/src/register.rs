@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
+use uc_api::layout::WIREGUARD_PORT;
 use uc_api::v1::{AddMachineRequest, AddMachineResponse, MachineRecord, TokenRecord};
 use uc_api::{Code, Failure, MachineName};
 use uc_mesh::PublicKey;
 
+use crate::endpoints;
 use crate::member::Member;
 use crate::records::{self, put};
 
@@ -139,7 +141,7 @@ fn new_record(
         name: name.to_string(),
         public_key: key.to_string(),
         subnet: free_subnet(member.membership.network, machines)?.to_string(),
-        endpoints: request.endpoints.clone(),
+        endpoints: endpoints::parse(&request.endpoints, WIREGUARD_PORT)?,
         created_at_ms: member.now_ms(),
         ..MachineRecord::default()
     })

@@ -214,10 +214,18 @@ impl Cluster for ClusterApi {
         request: Request<AddMachineRequest>,
     ) -> Result<Response<AddMachineResponse>, Status> {
         let member = self.app.member()?;
-        let _one_at_a_time = member.registering.lock().await;
-        Ok(Response::new(
-            register::add_machine(&member, request.into_inner()).await?,
-        ))
+        // In a task of its own: a caller that hangs up must not release the lock while the record
+        // is still being written, or a removal that follows would not find it.
+        let own = Arc::clone(&member);
+        let registering = member.tasks.spawn(async move {
+            let _one_at_a_time = own.registering.lock().await;
+            register::add_machine(&own, request.into_inner()).await
+        });
+        let registered = registering.await.unwrap_or_else(|error| {
+            let message = format!("internal error in ucd: {error}");
+            Err(Failure::new(Code::Internal, message))
+        });
+        Ok(Response::new(registered?))
     }
 
     async fn rename_machine(
@@ -250,7 +258,11 @@ impl Cluster for ClusterApi {
     ) -> Result<Response<RemoveMachineResponse>, Status> {
         let member = self.app.member()?;
         let request = request.into_inner();
-        let machine = member.view().machine(&request.machine)?;
+        // A registration that is being written ends first: this may be its rollback.
+        let machine = {
+            let _one_at_a_time = member.registering.lock().await;
+            member.view().machine(&request.machine)?
+        };
         if machine.id == member.membership.machine_id {
             return Err(Failure::new(
                 Code::Refused,

@@ -10,7 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use uc_api::v1::machine_client::MachineClient;
 use uc_api::v1::services_client::ServicesClient;
-use uc_api::v1::{InfoRequest, InitRequest, ListServicesRequest};
+use uc_api::v1::{InfoRequest, InitRequest, ListServicesRequest, ResetRequest};
 use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL, PROTOCOL_KEY, SERVER_VERSION_KEY, VERSION};
 use uc_api::{Code, Failure};
 use uc_daemon::paths::Paths;
@@ -85,8 +85,22 @@ async fn info_answers_without_docker_and_names_the_key() {
         VERSION
     );
     let info = answer.into_inner();
-    assert!(info.cluster_id.is_empty());
+    // What the fake daemon of the CLI's tests assumes: the id comes with the membership.
+    assert_eq!(
+        (info.cluster_id.as_str(), info.machine_id.as_str()),
+        ("", "")
+    );
+    assert_eq!(info.machine_name, "");
     assert_eq!(info.public_key.len(), 44);
+    assert!(!info.facts.unwrap().hostname.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reset_of_a_machine_without_cluster_succeeds() {
+    let (_daemon, channel) = Daemon::start().await;
+    let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
+    let removed = machine.reset(ResetRequest {}).await.unwrap().into_inner();
+    assert_eq!(removed.removed, [] as [&str; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +144,7 @@ async fn a_bad_request_to_init_changes_nothing() {
             ..InitRequest::default()
         },
         InitRequest {
-            endpoints: vec!["nowhere".into()],
+            endpoints: vec!["my_host".into()],
             name: "m1".into(),
             ..InitRequest::default()
         },
