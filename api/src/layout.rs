@@ -20,8 +20,6 @@ pub const RUN_DIR: &str = "/run/uc";
 pub const API_SOCKET: &str = "/run/uc/uc.sock";
 /// Control socket of `ucd mesh`, root only.
 pub const MESH_SOCKET: &str = "/run/uc/mesh.sock";
-/// Removes uc from a machine: the copy of itself that install.sh keeps there.
-pub const UNINSTALL: &str = "sudo sh /usr/local/lib/uc/install.sh --uninstall";
 /// The top-level domain of the cluster's names.
 pub const DOMAIN: &str = "internal";
 

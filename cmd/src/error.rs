@@ -290,6 +290,12 @@ impl From<uc_api::name::NameError> for CliError {
     }
 }
 
+impl From<uc_api::endpoint::EndpointError> for CliError {
+    fn from(error: uc_api::endpoint::EndpointError) -> Self {
+        Self::usage(error.to_string()).hint(error.hint())
+    }
+}
+
 impl From<uc_api::token::TokenError> for CliError {
     fn from(error: uc_api::token::TokenError) -> Self {
         Self::usage(error.to_string()).hint("`uc machine token` on a member prints a new one")

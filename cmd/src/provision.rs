@@ -6,6 +6,7 @@
 mod artefacts;
 pub(crate) mod installed;
 mod remote;
+mod ssh_addresses;
 
 use std::future::Future;
 use std::io;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub(crate) use artefacts::Artefacts;
 use remote::Remote;
+pub(crate) use ssh_addresses::ssh_addresses;
 use tokio::io::AsyncRead;
 
 use crate::connect::{Client, Ssh, over_ssh};

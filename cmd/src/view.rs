@@ -7,12 +7,16 @@
 
 mod conflict;
 mod doctor;
+mod machine;
 mod spec;
 
 use std::collections::BTreeMap;
 
 pub(crate) use conflict::{Conflict, Settled};
 pub(crate) use doctor::Doctor;
+pub(crate) use machine::{
+    AddedMachine, JoinedCluster, MachineEntry, NewCluster, RemovedMachine, RenamedMachine, Token,
+};
 use serde::Serialize;
 pub(crate) use spec::{Port, Spec, Volume, port_text};
 use uc_api::v1::{self, Health, Liveness, ReplicaState, ServiceMode};

@@ -94,6 +94,17 @@ impl Ssh {
         }
     }
 
+    /// `ssh -G …`: prints the options that ssh would use for this target, and connects nowhere.
+    pub(crate) fn print_options(&self) -> Command {
+        let mut command = self.command(&["-G"], None);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
     fn command(&self, options: &[&str], remote: Option<&str>) -> Command {
         let mut command = Command::new("ssh");
         command

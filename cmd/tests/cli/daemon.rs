@@ -48,6 +48,8 @@ pub(crate) struct Daemon {
     pub(crate) refuse: Option<Failure>,
     /// These calls are refused with this, by name.
     pub(crate) refuse_call: Option<(&'static str, Failure)>,
+    /// This call, by name, does its work and then never answers.
+    pub(crate) stalled_call: Option<&'static str>,
     /// What was asked, in order.
     pub(crate) calls: Mutex<Vec<String>>,
     /// Version and protocol of the callers.
@@ -233,7 +235,7 @@ impl v1::machine_server::Machine for Daemon {
         self.called(&request, "Init", what)?;
         let name = if r.name.is_empty() { "host-1" } else { &r.name };
         let machine = member("m-1", name, "10.210.0.0/24");
-        self.info.enter(CLUSTER, Some(&machine));
+        self.enter(&machine)?;
         Ok(Response::new(v1::InitResponse {
             cluster_id: CLUSTER.into(),
             machine: Some(machine),
@@ -251,11 +253,17 @@ impl v1::machine_server::Machine for Daemon {
             .map(|member| member.name.as_str())
             .collect();
         self.called(&request, "Join", format!("with {members:?}"))?;
-        let machine = r.machine.clone();
-        self.info.enter(CLUSTER, machine.as_ref());
+        let (Some(cluster), Some(machine)) = (r.cluster.clone(), r.machine.clone()) else {
+            return Err(invalid("the join request names no cluster or no machine"));
+        };
+        if machine.public_key != self.info.get().public_key {
+            return Err(invalid("the join request is meant for another machine"));
+        }
+        self.enter(&machine)?;
+        self.stall("Join").await;
         Ok(Response::new(v1::JoinResponse {
-            cluster_id: CLUSTER.into(),
-            machine,
+            cluster_id: cluster.id,
+            machine: Some(machine),
         }))
     }
 
@@ -269,11 +277,11 @@ impl v1::machine_server::Machine for Daemon {
             "JoinWithToken",
             format!("{} {:?}", r.name, r.endpoints),
         )?;
-        let machine = Some(member("m-2", "new", "10.210.1.0/24"));
-        self.info.enter(CLUSTER, machine.as_ref());
+        let machine = member("m-2", "new", "10.210.1.0/24");
+        self.enter(&machine)?;
         Ok(Response::new(v1::JoinResponse {
             cluster_id: CLUSTER.into(),
-            machine,
+            machine: Some(machine),
         }))
     }
 
@@ -287,16 +295,65 @@ impl v1::machine_server::Machine for Daemon {
     }
 }
 
+fn invalid(message: &str) -> Status {
+    Failure::new(Code::Invalid, message).into()
+}
+
+fn exists(message: impl Into<String>) -> Status {
+    Failure::new(Code::Exists, message).into()
+}
+
+impl Daemon {
+    /// Makes the machine a member, as `init` and the joins do: a second time is refused.
+    fn enter(&self, machine: &v1::MachineRecord) -> Result<(), Status> {
+        let cluster = self.info.get().cluster_id;
+        if !cluster.is_empty() {
+            return Err(exists(format!(
+                "this machine already belongs to cluster {cluster}"
+            )));
+        }
+        self.info.enter(CLUSTER, Some(machine));
+        Ok(())
+    }
+
+    /// Waits forever if this is the stalled call.
+    async fn stall(&self, call: &str) {
+        if self.stalled_call == Some(call) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Position of a member by id or name.
+    fn position(machines: &[v1::MachineStatus], wanted: &str) -> Result<usize, Status> {
+        machines
+            .iter()
+            .filter_map(|status| status.machine.as_ref())
+            .position(|machine| machine.id == wanted || machine.name == wanted)
+            .ok_or_else(|| {
+                let message = format!("there is no machine `{wanted}`");
+                Failure::new(Code::NotFound, message).into()
+            })
+    }
+}
+
 #[tonic::async_trait]
 impl v1::cluster_server::Cluster for Daemon {
+    /// A member that was just added is seen as up by the next call: its liveness is unknown before
+    /// the first exchange.
     async fn list_machines(
         &self,
         request: Request<v1::ListMachinesRequest>,
     ) -> Result<Response<v1::ListMachinesResponse>, Status> {
         self.called(&request, "ListMachines", "")?;
-        Ok(Response::new(v1::ListMachinesResponse {
-            machines: self.machines.lock().unwrap().clone(),
-        }))
+        let mut known = self.machines.lock().unwrap();
+        let machines = known.clone();
+        for status in known
+            .iter_mut()
+            .filter(|status| status.liveness() == v1::Liveness::Unspecified)
+        {
+            status.set_liveness(v1::Liveness::Up);
+        }
+        Ok(Response::new(v1::ListMachinesResponse { machines }))
     }
 
     async fn add_machine(
@@ -309,15 +366,52 @@ impl v1::cluster_server::Cluster for Daemon {
             "AddMachine",
             format!("{} {} {:?}", r.machine_id, r.name, r.endpoints),
         )?;
-        let machine = member(&r.machine_id, &r.name, "10.210.7.0/24");
-        let mut machines = self.machines.lock().unwrap();
-        let members = machines
-            .iter()
-            .filter_map(|status| status.machine.clone())
-            .collect();
-        machines.push(status(&machine, v1::Liveness::Up, false));
+        let id = match r.machine_id.as_str() {
+            "" => "f".repeat(32),
+            id => id
+                .parse::<uc_api::MachineId>()
+                .map_err(|error| invalid(&error.to_string()))?
+                .to_string(),
+        };
+        let machine = v1::MachineRecord {
+            public_key: r.public_key.clone(),
+            endpoints: r.endpoints.clone(),
+            ..member(&id, &r.name, "10.210.7.0/24")
+        };
+        let members = {
+            let mut machines = self.machines.lock().unwrap();
+            let records = || machines.iter().filter_map(|status| status.machine.as_ref());
+            if let Some(taken) = records().find(|known| known.name == r.name) {
+                return Err(exists(format!(
+                    "a machine named {} is already in the cluster",
+                    taken.name
+                )));
+            }
+            if let Some(taken) =
+                records().find(|known| known.id == id || known.public_key == r.public_key)
+            {
+                return Err(exists(format!(
+                    "that machine is already in the cluster as {}",
+                    taken.name
+                )));
+            }
+            machines.push(v1::MachineStatus {
+                facts: None,
+                replicas: 0,
+                ..status(&machine, v1::Liveness::Unspecified, false)
+            });
+            let members = machines.iter();
+            members
+                .filter_map(|status| status.machine.clone())
+                .collect()
+        };
+        self.stall("AddMachine").await;
         Ok(Response::new(v1::AddMachineResponse {
-            cluster: None,
+            cluster: Some(v1::ClusterRecord {
+                id: CLUSTER.into(),
+                network: "10.210.0.0/16".into(),
+                created_at_ms: 1_700_000_000_000,
+            }),
             machine: Some(machine),
             members,
         }))
@@ -333,7 +427,14 @@ impl v1::cluster_server::Cluster for Daemon {
             "RenameMachine",
             format!("{} {}", r.machine, r.new_name),
         )?;
-        Ok(Response::new(v1::RenameMachineResponse::default()))
+        let mut machines = self.machines.lock().unwrap();
+        let index = Self::position(&machines, &r.machine)?;
+        let machine = machines[index].machine.as_mut();
+        let machine = machine.map(|machine| {
+            machine.name.clone_from(&r.new_name);
+            machine.clone()
+        });
+        Ok(Response::new(v1::RenameMachineResponse { machine }))
     }
 
     async fn label_machine(
@@ -368,7 +469,15 @@ impl v1::cluster_server::Cluster for Daemon {
             "RemoveMachine",
             format!("{} no_reset={}", r.machine, r.no_reset),
         )?;
+        let mut machines = self.machines.lock().unwrap();
+        let index = Self::position(&machines, &r.machine)?;
+        if machines[index].connected {
+            return Err(
+                Failure::new(Code::Refused, "that is the machine you are connected to").into(),
+            );
+        }
         let answer = v1::RemoveMachineResponse {
+            machine: machines.remove(index).machine,
             was_reset: !r.no_reset,
             ..Default::default()
         };

@@ -75,8 +75,9 @@ fn a_machine_in_a_cluster_is_not_made_a_new_one() {
     let ran = world.connected(&["machine", "init"]);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr
-            .contains("already belongs to a cluster: it is old of cluster c1c1"),
+        ran.stderr.contains(
+            "already belongs to cluster c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1, as machine old"
+        ),
         "{}",
         ran.text()
     );
@@ -98,7 +99,7 @@ fn names_are_checked_before_anything_is_done() {
     let ran = world.connected(&["machine", "init", "-c", "home"]);
     assert_eq!(ran.code, Some(2));
     assert!(
-        ran.stderr.contains("there is a context `home` already"),
+        ran.stderr.contains("context `home` already exists"),
         "{}",
         ran.text()
     );
@@ -160,14 +161,18 @@ fn renaming() {
     let ran = world.connected(&["machine", "rename", "m2", "db-1"]);
     assert_eq!(
         ran.text(),
-        "exit 0\n--- stdout\n--- stderr\nm2 is now db-1\n"
+        "exit 0\n--- stdout\n--- stderr\nrenamed m2 to db-1\n"
     );
     assert_eq!(
         world.daemon.asked(),
         ["ListMachines", "RenameMachine id-2 db-1"]
     );
-    let ran = world.connected(&["machine", "rename", "m22", "x"]);
-    assert!(ran.stderr.contains("did you mean `m2`?"), "{}", ran.text());
+    let ran = world.connected(&["machine", "rename", "db-11", "x"]);
+    assert!(
+        ran.stderr.contains("did you mean `db-1`?"),
+        "{}",
+        ran.text()
+    );
 }
 
 #[test]
@@ -176,7 +181,7 @@ fn labelling() {
     let ran = world.connected(&["machine", "label", "m2", "disk=ssd", "zone=b", "old-"]);
     assert_eq!(
         ran.text(),
-        "exit 0\n--- stdout\n--- stderr\nm2 has disk=ssd, zone=b now\n"
+        "exit 0\n--- stdout\n--- stderr\nlabels of m2: disk=ssd, zone=b\n"
     );
     assert_eq!(
         world.daemon.asked(),
@@ -206,7 +211,7 @@ fn labelling() {
         serde_json::json!({ "disk": "ssd", "zone": "b" })
     );
     let ran = world.connected(&["machine", "label", "m2", "disk-", "zone-"]);
-    assert_eq!(ran.stderr, "m2 has no labels now\n");
+    assert_eq!(ran.stderr, "m2 now has no labels\n");
     assert!(
         !world
             .connected(&["machine", "ls"])
@@ -218,7 +223,7 @@ fn labelling() {
     assert_eq!(ran.code, Some(2));
     assert!(
         ran.stderr
-            .contains("`disk=VALUE` sets it, `disk-` removes it"),
+            .contains("write `disk=VALUE` to set the label, or `disk-` to remove it"),
         "{}",
         ran.text()
     );
@@ -303,6 +308,53 @@ fn the_last_machine_ends_the_cluster() {
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     assert!(world.daemon.asked().contains(&"Reset".to_owned()));
     assert_eq!(world.read("config/uc/config.toml"), "");
+}
+
+#[test]
+fn machine_commands_print_json() {
+    let world = World::with(two_members(1));
+    let json = |line: &[&str]| world.connected(line).json();
+    let entry = |name: &str| {
+        serde_json::json!({
+            "id": "id-2",
+            "name": name,
+            "subnet": "10.210.2.0/24",
+            "public_key": "a2V5",
+            "endpoints": ["203.0.113.1:51820"],
+            "created_at": "2023-11-14T22:13:20Z",
+            "labels": {},
+        })
+    };
+    assert_eq!(
+        json(&["machine", "rename", "m2", "db-1", "-o", "json"]),
+        serde_json::json!({ "old_name": "m2", "machine": entry("db-1") })
+    );
+    assert_eq!(
+        json(&["machine", "label", "db-1", "-o", "json"]),
+        entry("db-1")
+    );
+    let labelled = json(&["machine", "label", "db-1", "a=b", "-o", "json"]);
+    assert_eq!(labelled["labels"], serde_json::json!({ "a": "b" }));
+    assert_eq!(
+        json(&["machine", "token", "-o", "json"]),
+        serde_json::json!({ "token": "uc1:abc", "expires_at": "2030-03-17T17:46:40Z" })
+    );
+    let removed = json(&["machine", "rm", "-y", "--no-reset", "db-1", "-o", "json"]);
+    assert_eq!(removed["machine"]["name"], "db-1");
+    assert_eq!(removed["reset"], false);
+    assert_eq!(removed["reset_error"], serde_json::Value::Null);
+    assert_eq!(removed["cluster_ended"], false);
+
+    let world = World::with(outside());
+    let made = world.connected(&["machine", "init", "-n", "m1", "-o", "json"]);
+    let made = made.json();
+    assert_eq!(made["cluster_id"], CLUSTER);
+    assert_eq!(made["context"], "default");
+    assert_eq!(made["machine"]["name"], "m1");
+    let world = World::with(outside());
+    let line = ["machine", "join", &token(i64::MAX), "-o", "json"];
+    let joined = world.connected(&line).json();
+    assert_eq!(joined["machine"]["name"], "new");
 }
 
 #[test]

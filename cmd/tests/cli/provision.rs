@@ -58,8 +58,8 @@ fn fresh() -> Daemon {
         hostname: "pi-4.local".into(),
         ..Default::default()
     };
+    // No machine id: a machine gets one with its membership.
     let info = v1::InfoResponse {
-        machine_id: "id-9".into(),
         public_key: "bmV3".into(),
         endpoints: vec!["192.168.1.9:51820".into()],
         facts: Some(facts),
@@ -115,6 +115,33 @@ fn init_installs_and_makes_a_cluster() {
 }
 
 #[test]
+fn init_of_this_computer_installs_only_after_confirmation() {
+    let socket = std::path::Path::new(uc_api::layout::API_SOCKET);
+    if socket.exists() {
+        // `uc` would talk to the daemon of this computer.
+        return;
+    }
+    let (world, _) = world(Daemon::default(), fresh());
+    let from = from(&world);
+    let line = ["machine", "init", "--install-from", &from];
+    let ran = world.uc(&line);
+    assert_eq!(ran.code, Some(2), "{}", ran.text());
+    assert!(ran.stderr.contains("`-y`"), "{}", ran.text());
+    assert_eq!(world.read("installed"), "");
+
+    let mut command = world.command(&line);
+    command.arg("-y");
+    let ran = world.finish(command);
+    assert_eq!(
+        world.read("installed"),
+        "install.sh\nuc\nucd\n",
+        "{}",
+        ran.text()
+    );
+    assert_ne!(ran.code, Some(0), "this install.sh starts no daemon");
+}
+
+#[test]
 fn add_installs_joins_and_remembers() {
     let (world, remote) = world(cluster(), fresh());
     world.config(Some("a"), &[("a", &["@"])]);
@@ -126,24 +153,142 @@ fn add_installs_joins_and_remembers() {
         &from(&world),
     ]);
     insta::assert_snapshot!(ran.text());
+    let id = registered_id(&world);
+    let added = format!("AddMachine {id} pi-4 [\"192.168.1.9:51820\", \"203.0.113.9:51820\"]");
     assert!(
-        world.daemon.asked().contains(
-            &"AddMachine id-9 pi-4 [\"192.168.1.9:51820\", \"203.0.113.9:51820\"]".to_owned()
-        ),
+        world.daemon.asked().contains(&added),
         "{:?}",
         world.daemon.asked()
     );
-    assert_eq!(remote.asked(), ["Info", "Join with [\"m1\"]"]);
+    assert_eq!(remote.asked(), ["Info", "Join with [\"m1\", \"pi-4\"]"]);
     let config = world.read("config/uc/config.toml");
     assert!(
-        config.contains("ssh://root@203.0.113.9") && config.contains("machine = \"id-9\""),
+        config.contains("ssh://root@203.0.113.9")
+            && config.contains(&format!("machine = \"{id}\"")),
         "{config}"
     );
     assert_clean(&world);
 }
 
 #[test]
-fn a_join_that_fails_is_taken_back() {
+fn add_by_ssh_alias_offers_the_address_behind_it() {
+    for (hostname, endpoints) in [
+        (
+            "203.0.113.77",
+            "[\"192.168.1.9:51820\", \"203.0.113.77:51820\"]",
+        ),
+        ("127.0.0.1", "[\"192.168.1.9:51820\"]"),
+    ] {
+        let (world, _) = world(cluster(), fresh());
+        let options =
+            format!("case \" $* \" in *\" -G \"*) echo hostname {hostname}; exit ;; esac\n");
+        world.program("ssh", &format!("{options}{SSH}"));
+        world.config(Some("a"), &[("a", &["@"])]);
+        let ran = world.uc(&[
+            "machine",
+            "add",
+            "root@web1",
+            "--install-from",
+            &from(&world),
+        ]);
+        assert_eq!(ran.code, Some(0), "{}", ran.text());
+        let added = format!("AddMachine {} pi-4 {endpoints}", registered_id(&world));
+        assert!(
+            world.daemon.asked().contains(&added),
+            "{added}: {:?}",
+            world.daemon.asked()
+        );
+    }
+}
+
+#[test]
+fn name_as_wg_endpoint_reaches_the_cluster_as_a_name() {
+    let (world, _) = world(cluster(), fresh());
+    world.config(Some("a"), &[("a", &["@"])]);
+    let mut command = add(&world);
+    command.args(["--wg-endpoint", "Home.example.org", "--wg-port", "5000"]);
+    let ran = world.finish(command);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    let endpoints = "[\"home.example.org:5000\", \"192.168.1.9:5000\"]";
+    let added = format!("AddMachine {} pi-4 {endpoints}", registered_id(&world));
+    assert!(
+        world.daemon.asked().contains(&added),
+        "{:?}",
+        world.daemon.asked()
+    );
+}
+
+#[test]
+fn invalid_wg_endpoint_is_refused_alike_before_anything_is_installed() {
+    let (world, _) = world(cluster(), fresh());
+    world.config(Some("a"), &[("a", &["@"])]);
+    let from = from(&world);
+    let token = uc_api::token::JoinToken {
+        id: "t".into(),
+        private_key: "k".into(),
+        members: Vec::new(),
+        expires_at_ms: i64::MAX,
+    }
+    .to_line();
+    let lines: [&[&str]; 3] = [
+        &[
+            "init",
+            "-c",
+            "b",
+            "root@203.0.113.9",
+            "--install-from",
+            &from,
+        ],
+        &["add", "root@203.0.113.9", "--install-from", &from],
+        &["join", &token],
+    ];
+    let texts = lines.map(|line| {
+        let mut command = world.command(&["machine"]);
+        command.args(line).args(["--wg-endpoint", "my_host"]);
+        let ran = world.finish(command);
+        assert_eq!(ran.code, Some(2), "{}", ran.text());
+        ran.stderr
+    });
+    insta::assert_snapshot!(texts[0]);
+    assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+    assert_eq!(world.read("ssh-commands"), "");
+    assert!(world.daemon.asked().is_empty());
+}
+
+/// The id with which the machine was registered.
+fn registered_id(world: &World) -> String {
+    let asked = world.daemon.asked();
+    let call = asked
+        .iter()
+        .rev()
+        .find_map(|call| call.strip_prefix("AddMachine "))
+        .unwrap_or_else(|| panic!("no machine was added: {asked:?}"));
+    let id = call.split(' ').next().unwrap().to_owned();
+    assert!(id.parse::<uc_api::MachineId>().is_ok(), "{call}");
+    id
+}
+
+fn add(world: &World) -> std::process::Command {
+    world.command(&[
+        "machine",
+        "add",
+        "root@203.0.113.9",
+        "--install-from",
+        &from(world),
+    ])
+}
+
+/// The members that `uc machine ls` shows.
+fn members(world: &World) -> Vec<String> {
+    let listed = world.uc(&["machine", "ls", "-o", "json"]).json();
+    let machines = listed.as_array().unwrap().iter();
+    machines
+        .map(|machine| machine["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn add_whose_join_fails_leaves_no_member() {
     let refused = Failure::new(Code::Unreachable, "no member answers on the mesh")
         .hint("let UDP 51820 through");
     let (world, _) = world(
@@ -154,14 +299,8 @@ fn a_join_that_fails_is_taken_back() {
         },
     );
     world.config(Some("a"), &[("a", &["@"])]);
-    let ran = world.uc(&[
-        "machine",
-        "add",
-        "root@203.0.113.9",
-        "--install-from",
-        &from(&world),
-    ]);
-    assert_eq!(ran.code, Some(4));
+    let ran = world.finish(add(&world));
+    assert_eq!(ran.code, Some(4), "{}", ran.text());
     assert!(
         ran.stderr
             .contains("the machine could not join: no member answers on the mesh"),
@@ -170,15 +309,95 @@ fn a_join_that_fails_is_taken_back() {
     );
     assert!(
         ran.stderr
-            .contains("taken back: the cluster is as it was before"),
+            .contains("rolled back: the machine was not added"),
         "{}",
         ran.text()
     );
-    assert_eq!(
-        world.daemon.asked().last().unwrap(),
-        "RemoveMachine id-9 no_reset=true"
-    );
+    assert_eq!(members(&world), ["m1"]);
     assert!(!world.read("config/uc/config.toml").contains("203.0.113.9"));
+    let again = world.finish(add(&world));
+    assert_eq!(
+        again.code,
+        Some(4),
+        "not refused as taken: {}",
+        again.text()
+    );
+    assert_eq!(members(&world), ["m1"]);
+}
+
+#[test]
+fn add_interrupted_during_registration_leaves_no_member() {
+    let (world, remote) = world(
+        Daemon {
+            stalled_call: Some("AddMachine"),
+            ..cluster()
+        },
+        fresh(),
+    );
+    world.config(Some("a"), &[("a", &["@"])]);
+    let registered = || members_now(&world.daemon).len() == 2;
+    let text = interrupt_when(add(&world), registered);
+    assert!(
+        text.contains("rolled back: the machine was not added"),
+        "{text}"
+    );
+    assert_eq!(members(&world), ["m1"]);
+    assert!(remote.info.get().cluster_id.is_empty());
+}
+
+#[test]
+fn add_interrupted_during_join_resets_the_machine_and_leaves_no_member() {
+    let (world, remote) = world(
+        cluster(),
+        Daemon {
+            stalled_call: Some("Join"),
+            ..fresh()
+        },
+    );
+    world.config(Some("a"), &[("a", &["@"])]);
+    let joined = || !remote.info.get().cluster_id.is_empty();
+    let text = interrupt_when(add(&world), joined);
+    assert!(
+        text.contains("rolled back: the machine was not added"),
+        "{text}"
+    );
+    assert_eq!(members(&world), ["m1"]);
+    assert!(remote.asked().contains(&"Reset".to_owned()));
+    assert!(remote.info.get().cluster_id.is_empty());
+}
+
+fn members_now(daemon: &Daemon) -> Vec<String> {
+    let machines = daemon.machines.lock().unwrap();
+    let names = machines.iter().filter_map(|status| status.machine.as_ref());
+    names.map(|machine| machine.name.clone()).collect()
+}
+
+/// Starts the command in a process group of its own and sends Ctrl-C to the group, as a terminal
+/// does, once `ready` holds. Returns its stderr.
+fn interrupt_when(mut command: std::process::Command, ready: impl Fn() -> bool) -> String {
+    use std::os::unix::process::CommandExt as _;
+    let child = command
+        .process_group(0)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !ready() {
+        assert!(
+            std::time::Instant::now() < until,
+            "the command did not get there"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let group = format!("-{}", child.id());
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", "--", &group])
+        .status();
+    assert!(killed.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    text
 }
 
 #[test]
@@ -225,7 +444,8 @@ fn a_name_that_is_taken_is_refused_before_anything_is_installed() {
     ]);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr.contains("the name m1 is taken"),
+        ran.stderr
+            .contains("another machine of the cluster is already named m1"),
         "{}",
         ran.text()
     );
@@ -257,7 +477,7 @@ fn a_member_is_refused_before_anything_is_installed() {
     assert_eq!(ran.code, Some(1));
     assert!(
         ran.stderr
-            .contains("root@203.0.113.9 already belongs to a cluster: it is old of cluster c1c1"),
+            .contains("root@203.0.113.9 already belongs to cluster c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1, as machine old"),
         "{}",
         ran.text()
     );

@@ -1,46 +1,55 @@
 //! `uc machine add`
 
+mod registration;
+
 use std::time::Duration;
 
 use clap::Args;
+use registration::Registration;
 use tokio::time::Instant;
-use uc_api::MachineName;
 use uc_api::v1::{
-    AddMachineRequest, InfoResponse, JoinRequest, Liveness, MachineRecord, RemoveMachineRequest,
-    ResetRequest,
+    AddMachineRequest, AddMachineResponse, InfoResponse, JoinRequest, Liveness, MachineRecord,
 };
+use uc_api::{MachineId, MachineName};
 
-use super::setup::{self, SetupArgs};
+use super::setup::SetupArgs;
+use crate::cli::Output;
 use crate::config::{Config, Entry};
-use crate::connect::{self, Client, Globals, within};
+use crate::connect::{self, Client, Globals};
 use crate::connection::{Connection, SshTarget};
 use crate::error::{CliError, CliResult, Kind};
 use crate::interrupt::{self, Guard};
 use crate::ui::Ui;
+use crate::view;
 
-/// For the members to see the new machine.
-const SEEN: Duration = Duration::from_mins(1);
-/// How often they are asked.
-const ASK_EVERY: Duration = Duration::from_millis(300);
+/// How long the cluster may take to see the new machine as up.
+const UP_LIMIT: Duration = Duration::from_mins(1);
+/// How often `uc` asks whether the machine is up.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Add a machine to the cluster
 ///
-/// Installs uc there over ssh and lets it join. The other machines reach it by WireGuard only (UDP
-/// 51820), not by ssh.
+/// Installs uc on the machine over ssh and joins it to the cluster. The machines of a cluster reach
+/// each other through WireGuard (UDP port 51820), not through ssh. If anything fails after the
+/// installation, the cluster is left as it was.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc machine add root@203.0.113.2
-  uc machine add -n db-1 --wg-endpoint 198.51.100.4:51820 root@10.0.0.4")]
+  uc machine add -n db-1 --wg-endpoint 198.51.100.4:51820 root@10.0.0.4
+  uc machine add -n home --wg-endpoint home.example.org root@192.168.1.9")]
 pub(crate) struct AddArgs {
-    /// The machine, with root or sudo without password
+    /// Machine to add, with a user that is root or has sudo without a password
     #[arg(value_name = "USER@HOST[:PORT]")]
     host: String,
     #[command(flatten)]
     setup: SetupArgs,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) async fn run(args: AddArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let name = args.setup.checked_name()?;
+    let given = args.setup.checked_endpoints()?;
     let target = args.setup.target(&args.host)?;
     let route = globals.route(None)?;
     let cluster = connect::connect(&route, globals).await?;
@@ -54,47 +63,53 @@ pub(crate) async fn run(args: AddArgs, ui: &Ui, globals: &Globals) -> CliResult 
     } else {
         name
     };
-    refuse_taken(&cluster, &name, &info.machine_id).await?;
+    refuse_taken(&cluster, &name, &info.public_key).await?;
     let request = AddMachineRequest {
-        machine_id: info.machine_id.clone(),
+        // Chosen here, so that the registration can be undone even if its answer is lost.
+        machine_id: MachineId::from_bytes(rand::random()).to_string(),
         name,
-        public_key: info.public_key.clone(),
-        endpoints: args.setup.all_endpoints(&target, &info.endpoints)?,
+        public_key: info.public_key,
+        endpoints: args
+            .setup
+            .all_endpoints(&given, &target, &globals.env, &info.endpoints)
+            .await,
         token_id: String::new(),
     };
-    // From here until it has joined, whatever goes wrong (Ctrl-C too) takes the record back.
+    // From here until the machine has joined, any failure, including Ctrl-C, is rolled back.
     let guard = Guard::new();
-    let mut registered = false;
-    let steps = join(
-        &cluster,
-        &machine,
-        request,
-        args.setup.wireguard_port(),
-        &mut registered,
-        ui,
-    );
+    let mut registration = Registration::new(&cluster, &machine, &request);
+    let steps = join(&mut registration, request, args.setup.wireguard_port(), ui);
     let record = match interrupt::or_interrupted(&guard, steps).await {
         Ok(record) => record,
         Err(error) => {
-            if registered {
-                take_back(&cluster, &machine, &info.machine_id, ui).await?;
-            }
+            registration.roll_back(&route, globals, &target, ui).await?;
             return Err(error);
         }
     };
     drop(guard);
-    remember(route.context.as_deref(), &target, &record.id, globals, ui)?;
-    wait_until_seen(&cluster, &record, ui).await?;
-    ui.status(&format!("{} is a member ({})", record.name, record.subnet))
+    save_connection(route.context.as_deref(), &target, &record.id, globals, ui)?;
+    wait_until_up(&cluster, &record, ui).await?;
+    ui.status(&format!(
+        "{} is a member of the cluster ({})",
+        record.name, record.subnet
+    ))?;
+    if args.output.is_json() {
+        ui.json(&view::AddedMachine {
+            context: route.context,
+            machine: (&record).into(),
+        })?;
+    }
+    Ok(())
 }
 
-/// The name of a member, or a machine that is one, is known before anything is changed.
-async fn refuse_taken(cluster: &Client, name: &str, id: &str) -> CliResult {
+/// Refuses a name that another member has, and a machine that is a member already, before anything
+/// is changed.
+async fn refuse_taken(cluster: &Client, name: &str, public_key: &str) -> CliResult {
     let members = super::list(cluster).await?;
     for member in members.iter().filter_map(|status| status.machine.as_ref()) {
-        if !id.is_empty() && member.id == id {
+        if !public_key.is_empty() && member.public_key == public_key {
             return Err(CliError::failed(format!(
-                "the machine is a member already: {}",
+                "the machine is already a member of the cluster, as {}",
                 member.name
             ))
             .hint(format!(
@@ -104,9 +119,9 @@ async fn refuse_taken(cluster: &Client, name: &str, id: &str) -> CliResult {
         }
         if member.name == name {
             return Err(CliError::failed(format!(
-                "the name {name} is taken by another machine of the cluster"
+                "another machine of the cluster is already named {name}"
             ))
-            .hint("choose another with `--name NAME`, or rename that one: `uc machine rename OLD NEW`"));
+            .hint("choose another name with `--name NAME`, or rename that machine: `uc machine rename OLD NEW`"));
         }
     }
     Ok(())
@@ -119,93 +134,47 @@ fn name_from_host(info: &InfoResponse, target: &SshTarget) -> CliResult<String> 
         .map_or("", |facts| facts.hostname.as_str());
     let name = MachineName::from_hostname(hostname).ok_or_else(|| {
         CliError::usage(format!(
-            "no name can be made from the host name `{hostname}` of {target}"
+            "cannot make a machine name from the host name `{hostname}` of {target}"
         ))
-        .hint("choose one with `--name NAME`")
+        .hint("choose a name with `--name NAME`")
     })?;
     Ok(name.to_string())
 }
 
-/// Registers the machine with the members, then tells it who they are. `registered` is true while
-/// the record may have to be taken back.
+/// Registers the machine with the cluster, then has the machine join it.
 async fn join(
-    cluster: &Client,
-    machine: &Client,
+    registration: &mut Registration<'_>,
     request: AddMachineRequest,
     wireguard_port: u32,
-    registered: &mut bool,
     ui: &Ui,
 ) -> CliResult<MachineRecord> {
     let task = ui.progress().task(format!("{} joins", request.name));
     task.update("");
-    *registered = true;
-    let added = match cluster.cluster().add_machine(within(30, request)).await {
-        Ok(added) => added.into_inner(),
-        Err(status) => {
-            // A refusal leaves nothing behind; a call that broke off may have.
-            *registered = matches!(
-                status.code(),
-                tonic::Code::Unavailable
-                    | tonic::Code::Cancelled
-                    | tonic::Code::DeadlineExceeded
-                    | tonic::Code::Unknown
-            );
-            task.failed("");
-            return Err(status.into());
-        }
+    let joined = async {
+        let added: AddMachineResponse = registration.register(request).await?;
+        let request = JoinRequest {
+            cluster: added.cluster,
+            machine: added.machine,
+            members: added.members,
+            wireguard_port,
+        };
+        registration.join(request).await
     };
-    let request = JoinRequest {
-        cluster: added.cluster,
-        machine: added.machine,
-        members: added.members,
-        wireguard_port,
-    };
-    match machine.machine().join(within(120, request)).await {
-        Ok(joined) => {
-            *registered = false;
-            task.done("");
-            Ok(joined.into_inner().machine.unwrap_or_default())
-        }
-        Err(status) => {
-            task.failed("");
-            Err(CliError::from(status).context("the machine could not join"))
-        }
+    let joined = joined.await;
+    match &joined {
+        Ok(_) => task.done(""),
+        Err(_) => task.failed(""),
     }
+    joined
 }
 
-/// Leaves the cluster and the machine as they were.
-async fn take_back(cluster: &Client, machine: &Client, id: &str, ui: &Ui) -> CliResult {
-    // It may have joined half-way: then it has to forget the cluster.
-    if setup::info(machine)
-        .await
-        .is_ok_and(|info| !info.cluster_id.is_empty())
-    {
-        _ = machine.machine().reset(within(60, ResetRequest {})).await;
-    }
-    let request = RemoveMachineRequest {
-        machine: id.to_owned(),
-        no_reset: true,
-    };
-    match cluster.cluster().remove_machine(within(30, request)).await {
-        Ok(_) => ui.status("taken back: the cluster is as it was before"),
-        Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
-        Err(status) => {
-            ui.warn(&format!(
-                "the machine is still on the cluster's list: {}",
-                status.message()
-            ))?;
-            ui.hint(&format!("take it off with `uc machine rm --no-reset {id}`"))
-        }
-    }
-}
-
-/// Waits until the members' membership sees it.
-async fn wait_until_seen(cluster: &Client, record: &MachineRecord, ui: &Ui) -> CliResult {
+/// Waits until the machine that `uc` is connected to sees the new one as up.
+async fn wait_until_up(cluster: &Client, record: &MachineRecord, ui: &Ui) -> CliResult {
     let task = ui
         .progress()
         .task(format!("the cluster sees {}", record.name));
     task.update("");
-    let deadline = Instant::now() + SEEN;
+    let deadline = Instant::now() + UP_LIMIT;
     loop {
         let up = super::list(cluster).await?.iter().any(|status| {
             status.liveness() == Liveness::Up
@@ -221,20 +190,21 @@ async fn wait_until_seen(cluster: &Client, record: &MachineRecord, ui: &Ui) -> C
         if Instant::now() >= deadline {
             task.failed("");
             let message = format!(
-                "{} has joined, but the machine we are connected to did not see it as up within {} seconds",
+                "{} has joined, but {} did not see it as up within {} seconds",
                 record.name,
-                SEEN.as_secs()
+                cluster.destination().through(),
+                UP_LIMIT.as_secs()
             );
             return Err(CliError::new(Kind::TimedOut, message)
-                .hint("let UDP 51820 (or --wg-port) through the firewalls between the machines, then see `uc machine ls`"));
+                .hint("allow UDP port 51820 (or the one of --wg-port) through the firewalls between the machines, then check `uc machine ls`"));
         }
-        tokio::time::sleep(ASK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Appends the connection to the context, so that the cluster can be reached through this machine
-/// too.
-fn remember(
+/// Appends the connection to the context, so that `uc` can reach the cluster through this machine
+/// as well.
+fn save_connection(
     context: Option<&str>,
     target: &SshTarget,
     id: &str,
@@ -242,7 +212,9 @@ fn remember(
     ui: &Ui,
 ) -> CliResult {
     let Some(name) = context else {
-        return ui.hint("no context was used, so none has this machine; `uc ctx ls` lists them");
+        return ui.hint(
+            "no context is in use, so the machine was not saved to one; `uc ctx ls` lists the contexts",
+        );
     };
     let entry = Entry::new(&Connection::Ssh(target.clone()), Some(id.to_owned()));
     Config::update(&globals.config_path()?, |config| {

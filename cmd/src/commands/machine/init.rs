@@ -6,27 +6,32 @@ use std::path::Path;
 use clap::Args;
 use uc_api::ClusterId;
 use uc_api::layout::API_SOCKET;
-use uc_api::v1::InitRequest;
+use uc_api::v1::{InitRequest, InitResponse};
 
 use super::setup::{self, SetupArgs};
+use crate::cli::Output;
 use crate::config::{Config, Context, Entry};
 use crate::connect::{self, Client, Globals, Route, within};
 use crate::connection::{Connection, SshTarget};
 use crate::error::{CliError, CliResult};
-use crate::provision;
 use crate::ui::Ui;
+use crate::{provision, view};
 
-/// Make a new cluster of one machine
+const PURPOSE: &str = "make it the first machine of a new cluster";
+
+/// Create a cluster of one machine
 ///
-/// Installs uc there over ssh, makes it a cluster, and a context here that leads to it. Without a
-/// host: this machine, which need not run uc yet if this is done as root.
+/// Installs uc on the machine over ssh, creates a cluster on it, and saves a context for the
+/// cluster on this computer. Without a host, the machine is this computer; if uc is not installed
+/// here yet, root is needed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc machine init root@203.0.113.1
   uc machine init -c prod -n web-1 -i ~/.ssh/prod admin@203.0.113.1:2222
-  uc machine init                      this machine")]
+  uc machine init                      this computer")]
 pub(crate) struct InitArgs {
-    /// The machine, with root or sudo without password [default: this one]
+    /// Machine to set up, with a user that is root or has sudo without a password [default: this
+    /// computer]
     #[arg(value_name = "USER@HOST[:PORT]")]
     host: Option<String>,
     #[command(flatten)]
@@ -34,9 +39,11 @@ pub(crate) struct InitArgs {
     /// IPv4 network of the cluster; each machine gets a /24 of it [default: 10.210.0.0/16]
     #[arg(long, value_name = "CIDR", value_parser = parse_network)]
     network: Option<String>,
+    #[command(flatten)]
+    output: Output,
 }
 
-/// The daemon decides; what it would refuse is refused here too, before anything is installed.
+/// Refuses here what the daemon would refuse, before anything is installed.
 fn parse_network(text: &str) -> Result<String, String> {
     let parsed = text.split_once('/').and_then(|(address, length)| {
         let _address: Ipv4Addr = address.parse().ok()?;
@@ -44,13 +51,16 @@ fn parse_network(text: &str) -> Result<String, String> {
     });
     match parsed {
         None => Err("write an IPv4 network such as 10.210.0.0/16".into()),
-        Some(length) if length > 23 => Err("each machine gets a /24 of it: use a /16".into()),
+        Some(length) if length > 23 => {
+            Err("it is too small: each machine gets a /24 of it, so use a /16".into())
+        }
         Some(_) => Ok(text.to_owned()),
     }
 }
 
 pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let name = args.setup.checked_name()?;
+    let given = args.setup.checked_endpoints()?;
     let config = globals.load_config()?;
     let context = new_context(&config, globals)?;
     let target = args
@@ -60,10 +70,9 @@ pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult
         .transpose()?;
     let (client, connection) = match &target {
         Some(target) => {
-            let purpose = "make it a new cluster";
             let (client, _) = args
                 .setup
-                .make_ready(target, &globals.env, ui, purpose)
+                .make_ready(target, &globals.env, ui, PURPOSE)
                 .await?;
             (client, Connection::Ssh(target.clone()))
         }
@@ -72,32 +81,42 @@ pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult
     let request = InitRequest {
         name,
         network: args.network.clone().unwrap_or_default(),
-        endpoints: args.setup.extra_endpoints(target.as_ref())?,
+        endpoints: args
+            .setup
+            .extra_endpoints(&given, target.as_ref(), &globals.env)
+            .await,
         wireguard_port: args.setup.wireguard_port(),
     };
-    let response = client
+    let response: InitResponse = client
         .machine()
         .init(within(120, request))
         .await?
         .into_inner();
     let machine = response.machine.unwrap_or_default();
     ui.status(&format!(
-        "cluster {} made of {} ({})",
+        "created cluster {} with machine {} ({})",
         response.cluster_id, machine.name, machine.subnet
     ))?;
-    let cluster = response
-        .cluster_id
-        .parse::<ClusterId>()
-        .map_err(|error| CliError::failed(format!("the daemon returned no cluster: {error}")))?;
-    let made = Context {
+    let cluster = response.cluster_id.parse::<ClusterId>().map_err(|error| {
+        CliError::failed(format!(
+            "the daemon returned an invalid cluster id: {error}"
+        ))
+    })?;
+    let created = Context {
         cluster: Some(cluster),
-        connections: vec![Entry::new(&connection, Some(machine.id))],
+        connections: vec![Entry::new(&connection, Some(machine.id.clone()))],
     };
-    write_context(&context, made, &connection, globals)?;
-    ui.status(&format!(
-        "context {context} leads to it and is the current one"
-    ))?;
-    ui.hint("add machines with `uc machine add USER@HOST`, deploy with `uc deploy`")
+    write_context(&context, created, &connection, globals)?;
+    ui.status(&format!("saved as context `{context}` (now current)"))?;
+    ui.hint("add machines with `uc machine add USER@HOST`, deploy with `uc deploy`")?;
+    if args.output.is_json() {
+        ui.json(&view::NewCluster {
+            cluster_id: response.cluster_id,
+            context,
+            machine: (&machine).into(),
+        })?;
+    }
+    Ok(())
 }
 
 fn new_context(config: &Config, globals: &Globals) -> CliResult<String> {
@@ -106,15 +125,15 @@ fn new_context(config: &Config, globals: &Globals) -> CliResult<String> {
     };
     if config.contexts.contains_key(name) {
         return Err(
-            CliError::usage(format!("there is a context `{name}` already")).hint(format!(
-                "choose another name, or forget it: `uc ctx rm {name}`"
+            CliError::usage(format!("context `{name}` already exists")).hint(format!(
+                "choose another name, or remove the context: `uc ctx rm {name}`"
             )),
         );
     }
     Ok(name.clone())
 }
 
-/// This machine: its daemon, installed first if there is none.
+/// Connects to the daemon of this computer, and installs uc first where there is none.
 async fn here(args: &InitArgs, ui: &Ui, globals: &Globals) -> CliResult<(Client, Connection)> {
     let connection = match &globals.connect {
         Some(text) => text.parse()?,
@@ -122,6 +141,14 @@ async fn here(args: &InitArgs, ui: &Ui, globals: &Globals) -> CliResult<(Client,
     };
     if globals.connect.is_none() && !connect::has_daemon(Path::new(API_SOCKET)) {
         let artefacts = args.setup.artefacts()?;
+        // A host on the command line says what is meant; its absence does not.
+        let question = format!("Install uc on this computer and {PURPOSE}?");
+        ui.confirm(
+            &question,
+            args.setup.yes.yes,
+            "installing uc on this computer",
+        )
+        .await?;
         provision::install_here(&artefacts, ui).await?;
     }
     let client = connect::connect(&Route::to(connection.clone()), globals).await?;
@@ -134,7 +161,8 @@ async fn here(args: &InitArgs, ui: &Ui, globals: &Globals) -> CliResult<(Client,
     Ok((client, connection))
 }
 
-/// The file is read again: it may have changed while the machine was set up.
+/// Adds the context to the config file. The file is read again, since it may have changed while the
+/// machine was set up.
 fn write_context(
     name: &str,
     context: Context,
@@ -150,7 +178,7 @@ fn write_context(
     };
     write().map_err(|error| {
         error
-            .context("the cluster is made, but its context could not be written")
+            .context("the cluster was created, but its context could not be saved")
             .hint(format!("reach it with `uc --connect {connection} …`"))
     })
 }
@@ -160,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_have_room_for_machines() {
+    fn network_must_have_room_for_machines() {
         assert_eq!(parse_network("10.9.0.0/16"), Ok("10.9.0.0/16".to_owned()));
         for (text, part) in [
             ("10.9.0.0/24", "use a /16"),

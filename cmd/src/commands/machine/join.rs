@@ -7,36 +7,38 @@ use uc_api::token::JoinToken;
 use uc_api::v1::JoinWithTokenRequest;
 
 use super::setup;
+use crate::cli::Output;
 use crate::connect::{self, Globals, Route, within};
 use crate::connection::Connection;
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
+use crate::view;
 
-/// Let this machine join a cluster with a token
+/// Join this machine to a cluster with a token
 ///
-/// For cloud-init and machines that ssh does not reach: run on the new machine itself, after
-/// install.sh. `uc machine token` on a member makes the token.
+/// For cloud-init, and for machines that ssh does not reach. Run it on the new machine itself,
+/// after install.sh. `uc machine token` on a member creates the token.
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// What `uc machine token` printed, or `-` to read it from stdin
+    /// Output of `uc machine token`, or `-` to read it from stdin
     token: String,
-    /// The machine's name in the cluster [default: its host name]
+    /// Name of the machine in the cluster [default: its host name]
     #[arg(short, long)]
     name: Option<String>,
-    /// Where other machines reach its WireGuard port, HOST:PORT; may be repeated [default: its own
-    /// addresses]
+    #[doc = setup::wg_endpoint_help!()]
     #[arg(long, value_name = "ENDPOINT")]
     wg_endpoint: Vec<String>,
-    /// WireGuard's UDP port [default: 51820]
+    /// UDP port of WireGuard on the machine [default: 51820]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     wg_port: Option<u16>,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let token = if args.token == "-" {
-        std::io::read_to_string(std::io::stdin()).map_err(|error| {
-            CliError::usage("the token could not be read from stdin").source(error)
-        })?
+        std::io::read_to_string(std::io::stdin())
+            .map_err(|error| CliError::usage("cannot read the token from stdin").source(error))?
     } else {
         args.token
     };
@@ -44,13 +46,14 @@ pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult
     let opened: JoinToken = token.parse()?;
     if opened.expires_at_ms <= jiff::Timestamp::now().as_millisecond() {
         return Err(CliError::failed("the join token has expired")
-            .hint("make a new one: `uc machine token` on a member"));
+            .hint("create a new one on a member: `uc machine token`"));
     }
     let name = match &args.name {
         Some(name) => name.parse::<MachineName>()?.to_string(),
         None => String::new(),
     };
-    // The contexts are about other machines: this is about the one it runs on.
+    let endpoints = setup::parse_endpoints(&args.wg_endpoint, args.wg_port)?;
+    // Contexts name other machines. This command is about the machine it runs on.
     let connection = match &globals.connect {
         Some(text) => text.parse()?,
         None => Connection::Unix(API_SOCKET.into()),
@@ -60,7 +63,7 @@ pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult
     let request = JoinWithTokenRequest {
         token: token.trim().to_owned(),
         name,
-        endpoints: setup::endpoints(&args.wg_endpoint, args.wg_port)?,
+        endpoints: setup::texts(&endpoints),
         wireguard_port: args.wg_port.map_or(0, u32::from),
     };
     let response = client
@@ -72,5 +75,12 @@ pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult
     ui.status(&format!(
         "joined cluster {} as {} ({})",
         response.cluster_id, machine.name, machine.subnet
-    ))
+    ))?;
+    if args.output.is_json() {
+        ui.json(&view::JoinedCluster {
+            cluster_id: response.cluster_id,
+            machine: (&machine).into(),
+        })?;
+    }
+    Ok(())
 }

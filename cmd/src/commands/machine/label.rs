@@ -5,28 +5,33 @@ use std::collections::BTreeMap;
 use clap::Args;
 use uc_api::v1::{LabelMachineRequest, MachineRecord};
 
+use crate::cli::Output;
 use crate::connect::{Globals, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
+use crate::view;
 
-/// Label a machine, for placement
+/// Set, remove or print the labels of a machine
 ///
-/// A service goes only where its `deploy.placement.constraints` hold, such as `node.labels.disk ==
-/// ssd`, and `deploy.placement.preferences` spread it over the values of a label, such as `spread:
-/// node.labels.zone`. A change of labels moves nothing by itself: the next `uc deploy` does.
-/// Without labels to set or remove, the machine's labels are printed, one a line.
+/// Labels control placement. `deploy.placement.constraints` such as `node.labels.disk == ssd`
+/// restrict a service to matching machines, and `deploy.placement.preferences` such as `spread:
+/// node.labels.zone` spread it over the values of a label. A change of labels moves nothing until
+/// the next `uc deploy`. Without labels to set or remove, the command prints the machine's labels,
+/// one per line.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc machine label m1 disk=ssd zone=a     set two labels
   uc machine label m1 zone-               remove one
   uc machine label m1                     print all")]
 pub(crate) struct LabelArgs {
-    /// Its name, id, or the beginning of its id
+    /// Name, id, or beginning of the id of the machine
     machine: String,
-    /// `KEY=VALUE` sets a label, `KEY-` removes it; a key is up to 63 letters, digits and `.-_/`,
-    /// a value up to 256 bytes
+    /// `KEY=VALUE` to set a label, `KEY-` to remove it; a key has up to 63 letters, digits and
+    /// `.-_/`, a value up to 256 bytes
     #[arg(value_name = "LABEL")]
     labels: Vec<String>,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) async fn run(args: LabelArgs, ui: &Ui, globals: &Globals) -> CliResult {
@@ -38,10 +43,10 @@ pub(crate) async fn run(args: LabelArgs, ui: &Ui, globals: &Globals) -> CliResul
         .clone()
         .unwrap_or_default();
     if args.labels.is_empty() {
-        for line in lines(&machine) {
-            ui.out(&line)?;
+        if args.output.is_json() {
+            return ui.json(&view::MachineEntry::from(&machine));
         }
-        return Ok(());
+        return ui.lines(&lines(&machine));
     }
     let request = LabelMachineRequest {
         machine: machine.id.clone(),
@@ -53,12 +58,16 @@ pub(crate) async fn run(args: LabelArgs, ui: &Ui, globals: &Globals) -> CliResul
         .label_machine(within(30, request))
         .await?
         .into_inner();
-    let now = answer.machine.unwrap_or_default();
+    let changed = answer.machine.unwrap_or_default();
     let name = &machine.name;
-    ui.status(&match lines(&now).as_slice() {
-        [] => format!("{name} has no labels now"),
-        labels => format!("{name} has {} now", labels.join(", ")),
-    })
+    ui.status(&match lines(&changed).as_slice() {
+        [] => format!("{name} now has no labels"),
+        labels => format!("labels of {name}: {}", labels.join(", ")),
+    })?;
+    if args.output.is_json() {
+        ui.json(&view::MachineEntry::from(&changed))?;
+    }
+    Ok(())
 }
 
 /// `KEY=VALUE`, by key.
@@ -72,7 +81,7 @@ pub(super) fn lines(machine: &MachineRecord) -> Vec<String> {
 
 type Changes = (BTreeMap<String, String>, Vec<String>);
 
-/// What to set and what to remove; whether keys and values are possible is the daemon's to say.
+/// What to set and what to remove. The daemon checks whether keys and values are valid.
 fn changes(labels: &[String]) -> CliResult<Changes> {
     let (mut set, mut remove) = Changes::default();
     for label in labels {
@@ -85,14 +94,15 @@ fn changes(labels: &[String]) -> CliResult<Changes> {
             }
             (None, None) => {
                 return Err(
-                    CliError::usage(format!("`{label}` neither sets nor removes a label"))
-                        .hint(format!("`{label}=VALUE` sets it, `{label}-` removes it")),
+                    CliError::usage(format!("`{label}` is not a label change")).hint(format!(
+                        "write `{label}=VALUE` to set the label, or `{label}-` to remove it"
+                    )),
                 );
             }
         };
         if twice {
             return Err(CliError::usage(format!(
-                "the label of `{label}` is given twice"
+                "`{label}` changes a label that was given before"
             )));
         }
     }
@@ -114,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_set_and_removed() {
+    fn label_changes_are_split_into_set_and_remove() {
         let (set, remove) = read(&["disk=ssd", "zone-", "note=a=b-", "empty="]).unwrap();
         let set: Vec<_> = set
             .iter()
@@ -125,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn label_change_without_value_or_given_twice_is_refused() {
         assert!(
             read(&["disk"])
                 .unwrap_err()
-                .contains("`disk=VALUE` sets it, `disk-` removes it")
+                .contains("write `disk=VALUE` to set the label, or `disk-` to remove it")
         );
-        assert!(read(&["a=1", "a=2"]).unwrap_err().contains("given twice"));
-        assert!(read(&["a-", "a-"]).unwrap_err().contains("given twice"));
+        assert!(read(&["a=1", "a=2"]).unwrap_err().contains("given before"));
+        assert!(read(&["a-", "a-"]).unwrap_err().contains("given before"));
     }
 }

@@ -2,19 +2,23 @@
 
 use clap::Args;
 use uc_api::MachineName;
-use uc_api::v1::RenameMachineRequest;
+use uc_api::v1::{MachineRecord, RenameMachineRequest};
 
+use crate::cli::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
 use crate::ui::Ui;
+use crate::view;
 
-/// Give a machine another name
+/// Rename a machine
 #[derive(Debug, Args)]
 pub(crate) struct RenameArgs {
-    /// Its name, id, or the beginning of its id
+    /// Name, id, or beginning of the id of the machine
     machine: String,
-    /// The new name
+    /// New name of the machine
     new_name: String,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) async fn run(args: RenameArgs, ui: &Ui, globals: &Globals) -> CliResult {
@@ -25,13 +29,23 @@ pub(crate) async fn run(args: RenameArgs, ui: &Ui, globals: &Globals) -> CliResu
         .machine
         .clone()
         .unwrap_or_default();
-    if machine.name == new_name {
-        return ui.status(&format!("{new_name} has this name already"));
-    }
-    let request = RenameMachineRequest {
-        machine: machine.id,
-        new_name: new_name.clone(),
+    let renamed: MachineRecord = if machine.name == new_name {
+        ui.status(&format!("the machine is already named {new_name}"))?;
+        machine.clone()
+    } else {
+        let request = RenameMachineRequest {
+            machine: machine.id.clone(),
+            new_name: new_name.clone(),
+        };
+        let answer = client.cluster().rename_machine(within(30, request)).await?;
+        ui.status(&format!("renamed {} to {new_name}", machine.name))?;
+        answer.into_inner().machine.unwrap_or_default()
     };
-    client.cluster().rename_machine(within(30, request)).await?;
-    ui.status(&format!("{} is now {new_name}", machine.name))
+    if args.output.is_json() {
+        ui.json(&view::RenamedMachine {
+            old_name: machine.name,
+            machine: (&renamed).into(),
+        })?;
+    }
+    Ok(())
 }

@@ -5,27 +5,30 @@ use uc_api::v1::{
     MachineRecord, MachineStatus, PsRequest, RemoveMachineRequest, ReplicaStatus, ResetRequest,
 };
 
-use crate::cli::Yes;
+use crate::cli::{Output, Yes};
 use crate::config::Config;
 use crate::connect::{self, Client, Globals, Route, within};
 use crate::error::{CliError, CliResult, Kind};
 use crate::provision::installed::INSTALLER;
 use crate::ui::{BOLD, RED, Ui};
+use crate::view;
 
-/// Take a machine out of the cluster
+/// Remove a machine from the cluster
 ///
-/// Its containers are removed and it forgets the cluster; its named volumes and uc itself stay on
-/// it. A machine that cannot be reached is taken off the list only.
+/// Removes the machine's containers and makes it forget the cluster. Its named volumes, and uc
+/// itself, stay on the machine. A machine that cannot be reached is only removed from the list.
 #[derive(Debug, Args)]
 #[command(visible_alias = "remove")]
 pub(crate) struct RmArgs {
-    /// Its name, id, or the beginning of its id
+    /// Name, id, or beginning of the id of the machine
     machine: String,
-    /// Take it off the list and do not touch the machine itself
+    /// Remove the machine from the list without touching the machine itself
     #[arg(long)]
     no_reset: bool,
     #[command(flatten)]
     yes: Yes,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
@@ -37,56 +40,76 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let last = machines.len() == 1;
     if last && args.no_reset {
         return Err(CliError::usage(format!(
-            "{} is the last machine: without a reset there would be nothing to do",
+            "{} is the last machine, so --no-reset is not possible",
             machine.name
         ))
-        .hint(format!("`uc machine rm {}` ends the cluster", machine.name)));
+        .hint(format!(
+            "`uc machine rm {}` resets it, which ends the cluster",
+            machine.name
+        )));
     }
     let client = if status.connected && !last {
-        another(&route, &machines, &machine, globals).await?
+        connect_through_another(&route, &machines, &machine, globals).await?
     } else {
         client
     };
-    show(ui, &client, &machine, args.no_reset, last).await?;
+    show_removal(ui, &client, &machine, args.no_reset, last).await?;
     let question = if last {
-        format!("{} is the last machine: end the cluster?", machine.name)
+        format!(
+            "{} is the last machine. End {}?",
+            machine.name,
+            client.destination()
+        )
     } else {
-        format!("Remove {}?", machine.name)
+        format!("Remove {} from {}?", machine.name, client.destination())
     };
     ui.confirm(&question, args.yes.yes, "removing a machine")
         .await?;
+    let mut removed = view::RemovedMachine {
+        machine: (&machine).into(),
+        reset: true,
+        reset_error: None,
+        cluster_ended: last,
+    };
     if last {
         client.machine().reset(within(180, ResetRequest {})).await?;
-        forget(&route, None, globals)?;
-        return ui.status(&format!(
-            "{} is reset; the cluster is no more",
+        forget_connections(&route, None, globals)?;
+        ui.status(&format!(
+            "{} was reset. It was the last machine: the cluster no longer exists",
             machine.name
-        ));
-    }
-    let request = RemoveMachineRequest {
-        machine: machine.id.clone(),
-        no_reset: args.no_reset,
-    };
-    let response = client
-        .cluster()
-        .remove_machine(within(180, request))
-        .await?
-        .into_inner();
-    forget(&route, Some(&machine.id), globals)?;
-    if !args.no_reset && !response.was_reset {
-        ui.warn(&format!(
-            "{} was taken off the list, but not reset: {}",
-            machine.name, response.reset_error
         ))?;
-        ui.hint(&format!(
-            "its containers may still run; if it comes back, run `{INSTALLER} --uninstall` on it"
-        ))?;
+    } else {
+        let request = RemoveMachineRequest {
+            machine: machine.id.clone(),
+            no_reset: args.no_reset,
+        };
+        let response = client
+            .cluster()
+            .remove_machine(within(180, request))
+            .await?
+            .into_inner();
+        forget_connections(&route, Some(&machine.id), globals)?;
+        removed.reset = response.was_reset;
+        if !args.no_reset && !response.was_reset {
+            ui.warn(&format!(
+                "{} was removed from the cluster, but could not be reset: {}",
+                machine.name, response.reset_error
+            ))?;
+            ui.hint(&format!(
+                "its containers may still run; when it is back, run `sudo {INSTALLER} --uninstall` on it"
+            ))?;
+            removed.reset_error = Some(response.reset_error);
+        }
+        ui.status(&format!("removed {}", machine.name))?;
     }
-    ui.status(&format!("{} removed", machine.name))
+    if args.output.is_json() {
+        ui.json(&removed)?;
+    }
+    Ok(())
 }
 
-/// A connection through another machine: one cannot saw off the branch one sits on.
-async fn another(
+/// Connects through another machine: a machine that is reset cannot answer for the cluster.
+async fn connect_through_another(
     route: &Route,
     machines: &[MachineStatus],
     machine: &MachineRecord,
@@ -98,12 +121,12 @@ async fn another(
             .filter_map(|status| status.machine.as_ref())
             .find(|other| other.id != machine.id);
         CliError::failed(format!(
-            "uc is connected to {} itself; it must be removed through another machine",
+            "uc is connected to {} itself, and a machine cannot remove itself",
             machine.name
         ))
         .hint(format!(
-            "connect to {}: `uc --connect ssh://USER@HOST machine rm {}`",
-            other.map_or("another", |other| other.name.as_str()),
+            "connect to {} instead: `uc --connect ssh://USER@HOST machine rm {}`",
+            other.map_or("another machine", |other| other.name.as_str()),
             machine.name
         ))
     };
@@ -138,8 +161,8 @@ async fn another(
     Err(refused().kind(Kind::Failed))
 }
 
-/// What goes with the machine.
-async fn show(
+/// Shows what is removed with the machine.
+async fn show_removal(
     ui: &Ui,
     client: &Client,
     machine: &MachineRecord,
@@ -167,7 +190,7 @@ async fn show(
     for replica in here.iter().filter_map(|status| status.replica.as_ref()) {
         let id = uc_api::id::short(&replica.container_id);
         let fate = if no_reset {
-            "is left running"
+            "keeps running"
         } else {
             "is removed"
         };
@@ -178,14 +201,14 @@ async fn show(
     }
     if !here.is_empty() && !last {
         ui.hint(
-            "`uc deploy` or `uc scale` afterwards puts the missing replicas on other machines",
+            "run `uc deploy` or `uc scale` afterwards to start the missing replicas on other machines",
         )?;
     }
     Ok(())
 }
 
-/// Drops the machine's connections from the context; without a machine, the whole context.
-fn forget(route: &Route, machine: Option<&str>, globals: &Globals) -> CliResult {
+/// Removes the machine's connections from the context; without a machine, the whole context.
+fn forget_connections(route: &Route, machine: Option<&str>, globals: &Globals) -> CliResult {
     let Some(name) = &route.context else {
         return Ok(());
     };

@@ -1,12 +1,11 @@
-//! What `init` and `add` share: arguments, a machine made ready, its addresses.
+//! What `init`, `add` and `join` share: arguments, preparing a machine, its endpoints.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use uc_api::MachineName;
 use uc_api::layout::WIREGUARD_PORT;
 use uc_api::v1::{InfoRequest, InfoResponse};
+use uc_api::{Endpoint, MachineName};
 
 use crate::cli::Yes;
 use crate::connect::{Client, within};
@@ -14,34 +13,43 @@ use crate::connection::SshTarget;
 use crate::env::Env;
 use crate::error::{CliError, CliResult};
 use crate::provision::installed::INSTALLER;
-use crate::provision::{Artefacts, Host};
+use crate::provision::{self, Artefacts, Host};
 use crate::ui::Ui;
 
-/// Arguments of both.
+/// Help of `--wg-endpoint`, the same in every command that has it.
+macro_rules! wg_endpoint_help {
+    () => {
+        "Where other machines reach the machine's WireGuard port: HOST or HOST:PORT, where HOST is \
+         an address or a DNS name; repeatable [default: the machine's own addresses]"
+    };
+}
+pub(super) use wg_endpoint_help;
+
+/// Arguments of `init` and `add`.
 #[derive(Debug, Args)]
 pub(super) struct SetupArgs {
-    /// The machine's name in the cluster [default: its host name]
+    /// Name of the machine in the cluster [default: its host name]
     #[arg(short, long)]
     pub(super) name: Option<String>,
     /// Private key for ssh
     #[arg(short = 'i', long, value_name = "FILE")]
     ssh_key: Option<PathBuf>,
-    /// Where other machines reach its WireGuard port, HOST or HOST:PORT; may be repeated [default:
-    /// its own addresses]
+    #[doc = wg_endpoint_help!()]
     #[arg(long, value_name = "ENDPOINT")]
     wg_endpoint: Vec<String>,
-    /// WireGuard's UDP port [default: 51820]
+    /// UDP port of WireGuard on the machine [default: 51820]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     wg_port: Option<u16>,
-    /// Directory with uc, ucd and install.sh for the machine [default: where this program is]
+    /// Directory with uc, ucd and install.sh for the machine [default: the directory of this
+    /// program]
     #[arg(long, value_name = "DIR")]
     install_from: Option<PathBuf>,
     #[command(flatten)]
-    yes: Yes,
+    pub(super) yes: Yes,
 }
 
 impl SetupArgs {
-    /// Refuses a name that cannot be one before anything is done.
+    /// The name, empty if none was given. An invalid one is refused before anything is done.
     pub(super) fn checked_name(&self) -> CliResult<String> {
         match &self.name {
             Some(name) => Ok(name.parse::<MachineName>()?.to_string()),
@@ -49,7 +57,11 @@ impl SetupArgs {
         }
     }
 
-    /// Whom to call.
+    /// The endpoints of `--wg-endpoint`. An invalid one is refused before anything is done.
+    pub(super) fn checked_endpoints(&self) -> CliResult<Vec<Endpoint>> {
+        parse_endpoints(&self.wg_endpoint, self.wg_port)
+    }
+
     pub(super) fn target(&self, text: &str) -> CliResult<SshTarget> {
         Ok(SshTarget {
             key: self.ssh_key.clone(),
@@ -57,61 +69,60 @@ impl SetupArgs {
         })
     }
 
-    /// 0: the usual.
+    /// The port for the wire, where 0 means the default.
     pub(super) fn wireguard_port(&self) -> u32 {
         self.wg_port.map_or(0, u32::from)
     }
 
-    /// The files to install.
     pub(super) fn artefacts(&self) -> CliResult<Artefacts> {
         Artefacts::find(self.install_from.as_deref())
     }
 
-    /// The endpoints that were given, else the address that ssh uses: behind a cloud's NAT the
-    /// machine does not know it.
-    pub(super) fn extra_endpoints(&self, target: Option<&SshTarget>) -> CliResult<Vec<String>> {
-        if !self.wg_endpoint.is_empty() {
-            return endpoints(&self.wg_endpoint, self.wg_port);
-        }
+    /// The endpoints that the machine cannot find out itself: those that were given, else the
+    /// addresses that ssh connects to. Behind a cloud's NAT the machine does not know the latter.
+    pub(super) async fn extra_endpoints(
+        &self,
+        given: &[Endpoint],
+        target: Option<&SshTarget>,
+        env: &Env,
+    ) -> Vec<String> {
+        let Some(target) = target.filter(|_| given.is_empty()) else {
+            return texts(given);
+        };
         let port = self.wg_port.unwrap_or(WIREGUARD_PORT);
-        let address = target.and_then(|target| target.host.parse::<IpAddr>().ok());
-        Ok(address
-            .filter(|ip| !ip.is_loopback())
-            .map(|ip| with_port(&ip.to_string(), port))
-            .into_iter()
-            .collect())
+        let addresses = provision::ssh_addresses(target, env).await.into_iter();
+        let endpoints = addresses.map(|address| Endpoint::from_address(address).with_port(port));
+        texts(&endpoints.collect::<Vec<_>>())
     }
 
-    /// Those that were given, those that the machine sees itself, the one that ssh uses; each once,
-    /// best first.
-    pub(super) fn all_endpoints(
+    /// The given endpoints, those that the machine sees itself, and the one that ssh uses; each
+    /// once, best first.
+    pub(super) async fn all_endpoints(
         &self,
+        given: &[Endpoint],
         target: &SshTarget,
+        env: &Env,
         detected: &[String],
-    ) -> CliResult<Vec<String>> {
-        let port = self.wg_port.unwrap_or(WIREGUARD_PORT);
-        let extra = self.extra_endpoints(Some(target))?;
-        let detected = detected.iter().map(|text| {
-            let host = text
-                .rsplit_once(':')
-                .map_or(text.as_str(), |(host, _)| host);
-            if self.wg_port.is_some() {
-                format!("{host}:{port}")
-            } else {
-                text.clone()
-            }
-        });
-        let mut list: Vec<String> = if self.wg_endpoint.is_empty() {
+    ) -> Vec<String> {
+        let extra = self.extra_endpoints(given, Some(target), env).await;
+        let detected = detected
+            .iter()
+            .map(|text| match (text.parse(), self.wg_port) {
+                // The machine answered for its default port.
+                (Ok(endpoint), Some(port)) => Endpoint::with_port(endpoint, port).to_string(),
+                _ => text.clone(),
+            });
+        let mut list: Vec<String> = if given.is_empty() {
             detected.chain(extra).collect()
         } else {
             extra.into_iter().chain(detected).collect()
         };
         let mut seen = std::collections::BTreeSet::new();
         list.retain(|text| seen.insert(text.clone()));
-        Ok(list)
+        list
     }
 
-    /// Looks at the machine, refuses one that belongs to a cluster, installs, and connects.
+    /// Inspects the machine, refuses one that belongs to a cluster, installs uc, and connects.
     pub(super) async fn make_ready(
         &self,
         target: &SshTarget,
@@ -122,7 +133,8 @@ impl SetupArgs {
         let artefacts = self.artefacts()?;
         let host = Host::look(target, env).await?;
         if host.has_uc() {
-            // A daemon that does not run or does not fit is what the installation puts right.
+            // The installation repairs a daemon that does not run or is of another version, so
+            // only an answer counts.
             if let Ok(client) = host.client().await
                 && let Ok(info) = info(&client).await
             {
@@ -142,7 +154,7 @@ impl SetupArgs {
     }
 }
 
-/// What a daemon says about its machine.
+/// What the daemon at the other end reports about its machine.
 pub(super) async fn info(client: &Client) -> CliResult<InfoResponse> {
     Ok(client
         .machine()
@@ -158,141 +170,92 @@ pub(super) fn refuse_member(place: &str, info: &InfoResponse) -> CliResult {
     }
     let (name, cluster) = (&info.machine_name, &info.cluster_id);
     let error = if name.is_empty() {
-        // It is about to leave, or was taken off the list while it was away.
+        // It is about to leave, or was removed from the list while it was away.
         CliError::failed(format!(
-            "{place} already belongs to a cluster: {cluster}, which does not list it"
+            "{place} already belongs to cluster {cluster}, which does not list it"
         ))
     } else {
         CliError::failed(format!(
-            "{place} already belongs to a cluster: it is {name} of cluster {cluster}"
+            "{place} already belongs to cluster {cluster}, as machine {name}"
         ))
         .hint(format!(
-            "take it out first, through its cluster: `uc machine rm {name}`"
+            "remove it from that cluster first: `uc machine rm {name}`"
         ))
     };
     Err(error
         .hint(format!(
-            "if that cluster is gone, remove uc there: `{INSTALLER} --uninstall` on {place}"
+            "if that cluster no longer exists, remove uc from the machine: run `sudo {INSTALLER} --uninstall` on it"
         ))
         .hint(format!(
             "to use that cluster from here: `uc --connect ssh://{place} machine ls`"
         )))
 }
 
-/// Endpoints as typed, each with its port.
-pub(super) fn endpoints(typed: &[String], wg_port: Option<u16>) -> CliResult<Vec<String>> {
+/// The endpoints, each with its port; `wg_port` or the default where none was given.
+pub(super) fn parse_endpoints(given: &[String], wg_port: Option<u16>) -> CliResult<Vec<Endpoint>> {
     let port = wg_port.unwrap_or(WIREGUARD_PORT);
-    typed.iter().map(|text| endpoint(text, port)).collect()
+    let parse = |text: &String| Ok(text.parse::<Endpoint>()?.or_port(port));
+    given.iter().map(parse).collect()
 }
 
-fn endpoint(text: &str, port: u16) -> CliResult<String> {
-    let wrong = || {
-        CliError::usage(format!(
-            "`{text}` is not an endpoint: write HOST or HOST:PORT, an IPv6 address in brackets"
-        ))
-    };
-    if text.is_empty() || text.contains(char::is_whitespace) || text.contains('/') {
-        return Err(wrong());
-    }
-    if let Ok(ip) = text
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse::<IpAddr>()
-    {
-        return Ok(with_port(&ip.to_string(), port));
-    }
-    match text.rsplit_once(':') {
-        None => Ok(with_port(text, port)),
-        Some((host, given)) => {
-            let given: u16 = given.parse().map_err(|_| wrong())?;
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            if given == 0 || host.is_empty() {
-                return Err(wrong());
-            }
-            Ok(with_port(host, given))
-        }
-    }
-}
-
-fn with_port(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+/// The text form of each endpoint, for the wire.
+pub(super) fn texts(endpoints: &[Endpoint]) -> Vec<String> {
+    endpoints.iter().map(ToString::to_string).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn arguments(wg_endpoint: &[&str], wg_port: Option<u16>) -> SetupArgs {
-        SetupArgs {
+    async fn endpoints(
+        given: &[&str],
+        wg_port: Option<u16>,
+        target: &str,
+        detected: &[&str],
+    ) -> Vec<String> {
+        let arguments = SetupArgs {
             name: None,
             ssh_key: None,
-            wg_endpoint: wg_endpoint.iter().map(|text| (*text).to_owned()).collect(),
+            wg_endpoint: given.iter().map(|text| (*text).to_owned()).collect(),
             wg_port,
             install_from: None,
             yes: Yes { yes: true },
-        }
+        };
+        let given = arguments.checked_endpoints().unwrap();
+        let detected: Vec<String> = detected.iter().map(|text| (*text).to_owned()).collect();
+        arguments
+            .all_endpoints(&given, &target.parse().unwrap(), &Env::default(), &detected)
+            .await
     }
 
-    #[test]
-    fn endpoints_get_their_port() {
-        assert_eq!(endpoint("h", 5).unwrap(), "h:5");
-        assert_eq!(endpoint("1.2.3.4:7", 5).unwrap(), "1.2.3.4:7");
-        assert_eq!(endpoint("fd00::1", 5).unwrap(), "[fd00::1]:5");
-        assert_eq!(endpoint("[fd00::1]:7", 5).unwrap(), "[fd00::1]:7");
-        for text in ["", "h:", "h:0", "h:x", "a b", "udp://h"] {
-            assert!(endpoint(text, 5).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_address_of_ssh_comes_last_unless_others_were_given() {
-        let target: SshTarget = "root@203.0.113.7".parse().unwrap();
-        let detected = ["10.0.0.5:51820".to_owned(), "203.0.113.7:51820".to_owned()];
+    #[tokio::test]
+    async fn address_of_ssh_comes_last_unless_endpoints_were_given() {
+        let target = "root@203.0.113.7";
+        let (own, public) = ("10.0.0.5:51820", "203.0.113.7:51820");
+        assert_eq!(endpoints(&[], None, target, &[own]).await, [own, public]);
         assert_eq!(
-            arguments(&[], None)
-                .all_endpoints(&target, &detected[..1])
-                .unwrap(),
-            ["10.0.0.5:51820", "203.0.113.7:51820"]
+            endpoints(&[], None, target, &[own, public]).await,
+            [own, public]
         );
         assert_eq!(
-            arguments(&[], None)
-                .all_endpoints(&target, &detected)
-                .unwrap(),
-            detected
-        );
-        assert_eq!(
-            arguments(&[], Some(9))
-                .all_endpoints(&target, &detected)
-                .unwrap(),
+            endpoints(&[], Some(9), target, &[own, public]).await,
             ["10.0.0.5:9", "203.0.113.7:9"]
         );
         assert_eq!(
-            arguments(&["my.host"], None)
-                .all_endpoints(&target, &detected[..1])
-                .unwrap(),
-            ["my.host:51820", "10.0.0.5:51820"]
+            endpoints(&["my.host", "10.9.9.9:7"], None, target, &[own]).await,
+            ["my.host:51820", "10.9.9.9:7", own]
         );
     }
 
-    #[test]
-    fn loopback_and_names_are_no_endpoints() {
-        for target in ["root@127.0.0.1", "root@alias"] {
-            let target: SshTarget = target.parse().unwrap();
-            assert!(
-                arguments(&[], None)
-                    .extra_endpoints(Some(&target))
-                    .unwrap()
-                    .is_empty()
-            );
-        }
+    #[tokio::test]
+    async fn loopback_address_of_ssh_is_not_an_endpoint() {
+        let none: [&str; 0] = [];
+        assert_eq!(endpoints(&[], None, "root@127.0.0.1", &[]).await, none);
+        assert_eq!(endpoints(&[], None, "root@::1", &[]).await, none);
     }
 
     #[test]
-    fn a_member_is_refused_with_the_way_out() {
+    fn member_of_a_cluster_is_refused_with_the_way_out() {
         let info = InfoResponse {
             cluster_id: "c1".into(),
             machine_name: "m1".into(),

@@ -5,31 +5,35 @@ use std::time::Duration;
 use clap::Args;
 use uc_api::v1::CreateTokenRequest;
 
+use crate::cli::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
-use crate::times;
 use crate::ui::Ui;
+use crate::{times, view};
 
-/// Longest life of a token.
+/// Longest validity of a token.
 const MAX_TTL: Duration = Duration::from_hours(30 * 24);
 
-/// Make a token with which a new machine joins by itself
+/// Create a token with which a new machine can join
 ///
-/// The token is printed on stdout. It works once; whoever has it can join: treat it as a password.
+/// Prints the token on stdout. It can be used once. Anyone who has it can join a machine to the
+/// cluster, so treat it like a password.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   uc machine token --ttl 30m        then, on the new machine: uc machine join TOKEN")]
 pub(crate) struct TokenArgs {
-    /// How long it can be used, at most 30 days
+    /// How long the token is valid, at most 30 days
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_ttl)]
     ttl: Duration,
+    #[command(flatten)]
+    output: Output,
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
     let ttl = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write for example 30m, 12h or 7days"))?;
     if ttl < Duration::from_secs(1) || ttl > MAX_TTL {
-        return Err("from one second to 30 days is possible".into());
+        return Err("it must be between 1 second and 30 days".into());
     }
     Ok(ttl)
 }
@@ -44,8 +48,15 @@ pub(crate) async fn run(args: TokenArgs, ui: &Ui, globals: &Globals) -> CliResul
         .create_token(within(30, request))
         .await?
         .into_inner();
+    let expires_at = times::rfc3339_ms(response.expires_at_ms);
+    if args.output.is_json() {
+        return ui.json(&view::Token {
+            token: response.token,
+            expires_at,
+        });
+    }
     ui.out(&response.token)?;
-    if let Some(end) = times::rfc3339_ms(response.expires_at_ms) {
+    if let Some(end) = expires_at {
         ui.status(&format!("valid until {end}, for one machine"))?;
     }
     ui.hint("on the new machine, after install.sh: `uc machine join TOKEN`")
@@ -56,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lives_are_bounded() {
+    fn token_validity_is_bounded() {
         assert_eq!(parse_ttl("30m"), Ok(Duration::from_mins(30)));
         for text in ["", "0s", "31days", "soon"] {
             assert!(parse_ttl(text).is_err(), "{text}");
