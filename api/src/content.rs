@@ -1,6 +1,6 @@
-//! Contents that travel with a deployment: what they are called, and how large they may be. Both
-//! sides hold to the same limits, for a machine believes neither its client nor the other machines.
-//! `docs/files.md` has the whole.
+//! Contents: files and folders that travel with a deployment. This module defines their names and
+//! limits. Client and daemon enforce the same limits, because a machine trusts neither its client
+//! nor the other machines. `docs/files.md` describes the whole.
 
 use std::fmt;
 use std::path::{Component, Path};
@@ -8,39 +8,39 @@ use std::str::FromStr;
 
 use crate::id::IdError;
 
-/// Bytes of one archive, its headers included: room for any configuration and for a folder of
-/// scripts or templates; what is larger is data or a program, and belongs into a volume or an
-/// image. A machine holds one archive in memory at a time for each transfer.
+/// Maximum size of one archive in bytes, headers included. This is enough for any configuration, or
+/// for a folder of scripts or templates. Anything larger is data or a program, and belongs in a
+/// volume or an image. A machine holds one archive in memory for each concurrent transfer.
 pub const MAX_ARCHIVE: u64 = 16 * 1024 * 1024;
-/// Files, folders and links of one content: each is a file to be fsynced on every machine.
+/// Maximum number of files, folders and links in one content. Each is fsynced on every machine.
 pub const MAX_ENTRIES: usize = 4_096;
-/// Bytes of the path of an entry: a quarter of what Linux takes, so that the store's own folders
-/// fit before it.
+/// Maximum length of an entry's path in bytes. This is a quarter of the Linux limit, which leaves
+/// room for the path of the daemon's own folder.
 pub const MAX_PATH: usize = 1_024;
-/// Bytes of the value of a secret variable: Linux takes 128 KiB together with the name.
+/// Maximum length of a secret variable's value in bytes. Linux allows 128 KiB, the variable's name
+/// included.
 pub const MAX_VALUE: u64 = 120 * 1024;
-/// The name of what an archive holds: a file or a folder. Nothing else is at the top of an archive.
+/// The path of the content's file or folder in its archive. It is the only top-level entry.
 pub const ROOT: &str = "content";
 /// Bytes of an archive in one message.
 pub const CHUNK: usize = 64 * 1024;
 
-/// BLAKE3 of a content's archive: 64 hexadecimal digits in lower case. A valid one is also a safe
-/// name for a folder.
+/// BLAKE3 hash of a content's archive: 64 lower-case hexadecimal digits. A valid hash is also a
+/// safe folder name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash(String);
 
 impl ContentHash {
-    /// Of these bytes.
+    /// Hashes an archive.
     pub fn of(archive: &[u8]) -> Self {
         Self(blake3::hash(archive).to_hex().to_string())
     }
 
-    /// All digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The first eight digits, for people.
+    /// The first eight digits, for display.
     pub fn short(&self) -> &str {
         self.0.get(..8).unwrap_or(&self.0)
     }
@@ -62,17 +62,17 @@ impl FromStr for ContentHash {
         }
         Err(IdError {
             text: text.to_owned(),
-            kind: "hash of a content",
-            expected: "64 hexadecimal digits in lower case",
+            kind: "content hash",
+            expected: "64 lower-case hexadecimal digits",
         })
     }
 }
 
-/// Whether a link stays in its content, wherever it leads. `link` is its path below [`ROOT`].
+/// Reports whether a link stays inside its content. `link` is the link's path below [`ROOT`].
 ///
-/// A target may go up only at its beginning, where each step is a real folder; once names follow,
-/// going up would mean to go up from where another link leads. So by induction no chain of links
-/// leaves.
+/// A target can go up only at its start, where each step leaves a real folder. After the first
+/// name, `..` is refused, because that name could be another link and `..` would go up from where
+/// that link leads. By induction, no chain of links leaves the content.
 pub fn link_stays_inside(link: &Path, target: &Path) -> bool {
     let depth = link.components().count().saturating_sub(1);
     let (mut ups, mut names) = (0, 0);

@@ -1,5 +1,5 @@
-//! For tests: a service spec with every field set, and that spec with each single value in it
-//! changed, so that no code that must look at all fields can forget one that was added later.
+//! Test support: a service spec with every field set, and that spec with each single value changed.
+//! Tests use it so that code that must look at every field cannot miss a new one.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::v1;
 
-/// A spec that sets every field there is, messages inside it included. It need not make sense as a
-/// whole.
+/// Returns a spec that sets every field, including those of nested messages. It need not make sense
+/// as a whole.
 ///
-/// Panics, with the path, where a field is left at its default: whoever adds a field sets it here.
+/// Panics with the path of any field that has its default value. A new field must be set here.
 pub fn spec() -> v1::ServiceSpec {
     let spec = filled();
     unset(&value(&spec), "", &mut |path| {
@@ -19,8 +19,8 @@ pub fn spec() -> v1::ServiceSpec {
     spec
 }
 
-/// The spec of [`spec`] with one value changed, for each value in it: the value's path
-/// (`resources.cpuset`, `ports[].host_ip`), and the spec.
+/// Returns the spec of [`spec`] once for each value in it, with that value changed. Each comes with
+/// the value's path, such as `resources.cpuset` or `ports[].host_ip`.
 pub fn changes() -> Vec<(String, v1::ServiceSpec)> {
     let whole = value(&spec());
     let mut changed = Vec::new();
@@ -40,8 +40,8 @@ fn value(spec: &v1::ServiceSpec) -> Value {
     serde_json::to_value(spec).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Enumerations are numbers, and so must be other valid words: 1 and 2 become each other. Texts
-/// change where they begin: of hashes, people are shown the beginning.
+/// Enumerations are numbers and must stay valid, so 1 and 2 are swapped. Texts change at the
+/// beginning, because hashes are shown by their first digits.
 fn different(value: &Value) -> Value {
     match value {
         Value::Bool(yes) => Value::Bool(!yes),

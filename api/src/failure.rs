@@ -1,5 +1,5 @@
-//! Failures as data: what went wrong, on which machine, and what to do about it, the same in the
-//! daemon, on the wire and in the CLI.
+//! Failures as data: what went wrong, on which machine, and what to do about it. The daemon, the
+//! wire and the CLI use the same type.
 
 use std::fmt;
 
@@ -8,35 +8,36 @@ use tonic::Status;
 
 use crate::v1::FailureDetail;
 
-/// What kind of failure it is; decides the gRPC status and the CLI's exit code.
+/// The kind of a failure. It decides the gRPC status and the CLI's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// The request makes no sense as it stands.
+    /// The request is invalid in any state of the cluster.
     Invalid,
-    /// What it names does not exist.
+    /// The object that the request names does not exist.
     NotFound,
-    /// What it would make exists already.
+    /// The object to create already exists.
     Exists,
-    /// It makes sense, but not in the present state (not in a cluster, container exited, port
-    /// taken, …).
+    /// The request is valid but not in the present state. Examples: not in a cluster, the container
+    /// exited, the port is taken.
     Refused,
-    /// The plan that was agreed to is no longer the plan.
+    /// The plan changed after the user confirmed it.
     PlanChanged,
-    /// A machine or engine could not be reached.
+    /// A machine or an engine could not be reached.
     Unreachable,
-    /// It took longer than it may.
+    /// A time limit was exceeded.
     TimedOut,
-    /// No disk, no memory.
+    /// No disk space or memory left.
     Exhausted,
-    /// Client and daemon do not speak the same version.
+    /// Client and daemon do not support the same protocol.
     Version,
     /// The call is meant for another cluster than the one this machine is in.
     WrongCluster,
-    /// A fault of ours.
+    /// A bug in uc.
     Internal,
 }
 
-/// `(code, name on the wire, status)`, in one place so that no two disagree.
+/// Each code with its name on the wire and its gRPC status, in one table so that both directions
+/// agree.
 const CODES: [(Code, &str, tonic::Code); 11] = [
     (Code::Invalid, "invalid", tonic::Code::InvalidArgument),
     (Code::NotFound, "not-found", tonic::Code::NotFound),
@@ -55,24 +56,23 @@ const CODES: [(Code, &str, tonic::Code); 11] = [
     (Code::Internal, "internal", tonic::Code::Internal),
 ];
 
-/// One failure. `Display` gives the message alone; hint and log lines are for the caller to lay
-/// out.
+/// One failure. `Display` prints the machine and the message; the caller lays out hint and log
+/// lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Kind.
     pub code: Code,
-    /// Lower case, no full stop; says what, where and why.
+    /// What failed, where and why: lower case, no full stop.
     pub message: String,
-    /// What to do about it; a command where there is one.
+    /// What to do about it: a command where there is one.
     pub hint: Option<String>,
-    /// The machine it happened on, if one is meant.
+    /// The machine where it happened. `None` if the failure concerns no particular machine.
     pub machine: Option<String>,
-    /// The container's last lines, oldest first.
+    /// The container's last log lines, oldest first.
     pub log_tail: Vec<String>,
 }
 
 impl Failure {
-    /// A failure without hint.
+    /// Makes a failure without a hint.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -83,19 +83,19 @@ impl Failure {
         }
     }
 
-    /// With what to do about it.
+    /// Adds a hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// With the machine it happened on. The first one named stays: it is nearest to the cause.
+    /// Names the machine. An earlier name is kept, because it is nearer to the cause.
     pub fn on(mut self, machine: impl Into<String>) -> Self {
         self.machine.get_or_insert_with(|| machine.into());
         self
     }
 
-    /// With the container's last lines.
+    /// Adds the container's last log lines.
     pub fn log_tail(mut self, lines: Vec<String>) -> Self {
         self.log_tail = lines;
         self
@@ -131,7 +131,7 @@ impl From<Failure> for Status {
 }
 
 impl From<Status> for Failure {
-    /// Statuses of other origin (transport, tonic itself) get the nearest code.
+    /// A status from elsewhere (the transport or tonic itself) gets the nearest code.
     fn from(status: Status) -> Self {
         let detail = FailureDetail::decode(status.details()).unwrap_or_default();
         let by_name = CODES.iter().find(|(_, name, _)| *name == detail.code);

@@ -1,19 +1,19 @@
-//! Identifiers that are never chosen by a person.
+//! Identifiers that users never choose.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The text is not an identifier of the wanted kind.
+/// A text is not an identifier of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` is not a {kind}: {expected}")]
+#[error("invalid {kind} `{text}`: expected {expected}")]
 pub struct IdError {
-    /// What was given.
+    /// The text as given.
     pub text: String,
-    /// What it should have been, for people.
+    /// The kind of identifier, as shown to the user.
     pub kind: &'static str,
-    /// The form it should have had.
+    /// The form that was expected.
     pub expected: &'static str,
 }
 
@@ -24,12 +24,11 @@ macro_rules! hex_id {
         pub struct $name([u8; 16]);
 
         impl $name {
-            /// From 16 random bytes; randomness is the caller's.
+            /// Makes an id from 16 random bytes, which the caller supplies.
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(bytes)
             }
 
-            /// The 16 bytes.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 &self.0
             }
@@ -84,7 +83,7 @@ fn parse_hex16(text: &str) -> Option<[u8; 16]> {
 pub struct ContainerId(String);
 
 impl ContainerId {
-    /// The whole id.
+    /// All 64 digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,32 +1,32 @@
-//! Ports, paths and label names that every part must agree on.
+//! Ports, paths and label names that all parts of uc must agree on.
 
-/// WireGuard, UDP, unless set otherwise.
+/// Default UDP port of WireGuard.
 pub const WIREGUARD_PORT: u16 = 51820;
 /// gRPC between daemons: TCP on the management address, inside the mesh only.
 pub const PEER_API_PORT: u16 = 51000;
 /// Membership datagrams: UDP on the management address.
 pub const GOSSIP_PORT: u16 = 51001;
-/// The network machines get their /24 from, unless set otherwise.
+/// Default cluster network. Each machine gets a /24 of it.
 pub const DEFAULT_NETWORK: &str = "10.210.0.0/16";
 /// The mesh interface.
 pub const MESH_INTERFACE: &str = "uc0";
-/// The Docker network that holds a machine's replicas.
+/// The Docker network of a machine's replicas.
 pub const DOCKER_NETWORK: &str = "uc";
-/// The daemon's state, mode 0700.
+/// Folder of the daemon's state, mode 0700.
 pub const STATE_DIR: &str = "/var/lib/uc";
-/// Sockets, mode 0750 root:uc.
+/// Folder of the sockets, mode 0750, owner root:uc.
 pub const RUN_DIR: &str = "/run/uc";
-/// The API's Unix socket, 0660 root:uc.
+/// Unix socket of the API, mode 0660, owner root:uc.
 pub const API_SOCKET: &str = "/run/uc/uc.sock";
-/// Control socket of `ucd mesh`, root only.
+/// Control socket of `ucd mesh`, for root only.
 pub const MESH_SOCKET: &str = "/run/uc/mesh.sock";
-/// The top-level domain of the cluster's names.
+/// Top-level domain of the cluster's names.
 pub const DOMAIN: &str = "internal";
 
-/// Labels on every container, network and volume that uc makes: enough to rebuild a machine's facts
-/// from Docker alone.
+/// Labels on every container, network and volume that uc creates. They are enough to rebuild a
+/// machine's observations from Docker alone.
 pub mod label {
-    /// Cluster id; its presence says "made by uc".
+    /// Cluster id. An object with this label was created by uc.
     pub const CLUSTER: &str = "uc.cluster";
     /// Machine id.
     pub const MACHINE: &str = "uc.machine";
@@ -36,24 +36,26 @@ pub mod label {
     pub const SERVICE: &str = "uc.service";
     /// Revision of the service's spec.
     pub const REVISION: &str = "uc.revision";
-    /// The deployment that made it.
+    /// Id of the deployment that created the object.
     pub const DEPLOYMENT: &str = "uc.deployment";
-    /// Hashes of the travelled contents it has mounted or in its environment, separated by commas.
+    /// Hashes of the contents that are mounted in the container or set in its environment,
+    /// separated by commas.
     pub const FILES: &str = "uc.files";
-    /// Billionths of a CPU that its service reserves.
+    /// CPU that the service reserves, in billionths of a CPU.
     pub const RESERVED_CPU: &str = "uc.reserved.cpu";
-    /// Bytes of memory that its service reserves.
+    /// Memory that the service reserves, in bytes.
     pub const RESERVED_MEMORY: &str = "uc.reserved.memory";
-    /// It has resolvers of its own, asked after the machine's, which then forwards nothing for it.
+    /// The container has its own resolvers. They are used after the machine's DNS server, which
+    /// then forwards nothing for this container.
     pub const RESOLVERS: &str = "uc.resolvers";
-    /// Address of its machine on the cluster network, if the container has the machine's network
-    /// and so no address of its own.
+    /// Address of the machine on the cluster network. Set only if the container shares the
+    /// machine's network and so has no address of its own.
     pub const ADDRESS: &str = "uc.address";
-    /// Commands to run in it after its start: JSON, a list of `uc.v1.Hook`.
+    /// Commands to run in the container after it starts: a JSON list of `uc.v1.Hook`.
     pub const POST_START: &str = "uc.post-start";
-    /// Commands to run in it before it is stopped: JSON, a list of `uc.v1.Hook`.
+    /// Commands to run in the container before it is stopped: a JSON list of `uc.v1.Hook`.
     pub const PRE_STOP: &str = "uc.pre-stop";
-    /// The container is no replica: it runs a command for a deployment. The value says for which
-    /// life of which daemon, and for which run.
+    /// Marks a container that runs a command for a deployment and is not a replica. The value
+    /// identifies the daemon's process and the run.
     pub const HOOK: &str = "uc.hook";
 }

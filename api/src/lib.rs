@@ -1,6 +1,6 @@
-//! What client and daemon share: the protocol (generated from `api/proto`), names and ids that can
-//! only be made valid, failures as data, and the few rules both sides must agree on (labels on
-//! containers, what makes a revision, ports and paths, how large a content may be). No I/O.
+//! What client and daemon share: the protocol (generated from `api/proto`), ids and names that are
+//! valid by construction, failures as data, and the rules both sides must agree on. Those rules
+//! cover container labels, what makes a revision, ports, paths and the size of contents. No I/O.
 
 pub mod content;
 pub mod endpoint;

@@ -1,4 +1,5 @@
-//! Names that people choose. Each is also a DNS label, because each is looked up as one.
+//! Names that users choose. Each is at most as long as a DNS label, because each can be looked up
+//! in DNS.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,40 +9,40 @@ use thiserror::Error;
 /// Longest DNS label (RFC 1035, section 2.3.4).
 pub const MAX_LABEL: usize = 63;
 
-/// Why a text is not a name.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("a {kind} name cannot be empty")]
     Empty {
-        /// Machine, service, project.
+        /// The kind of name: machine, service or project.
         kind: &'static str,
     },
-    /// Longer than a DNS label may be.
-    #[error("{kind} name `{text}` has {} characters; at most 63 are possible", text.len())]
+    /// Longer than a DNS label can be.
+    #[error("{kind} name `{text}` has {} characters, but at most 63 are allowed", text.len())]
     TooLong {
-        /// Machine, service, project.
+        /// The kind of name: machine, service or project.
         kind: &'static str,
-        /// What was given.
+        /// The text as given.
         text: String,
     },
-    /// A character that the kind does not allow, or one at a wrong place.
-    #[error("{kind} name `{text}` is not possible: {rule}")]
+    /// It contains a character that this kind of name does not allow, or one in the wrong position.
+    #[error("invalid {kind} name `{text}`: {rule}")]
     Character {
-        /// Machine, service, project.
+        /// The kind of name: machine, service or project.
         kind: &'static str,
-        /// What was given.
+        /// The text as given.
         text: String,
-        /// What is allowed, for people.
+        /// The rule for this kind of name, as shown to the user.
         rule: &'static str,
     },
 }
 
 const STRICT: &str =
-    "use lower-case letters, digits and `-`, beginning and ending with a letter or digit";
-const LOOSE: &str = "use letters, digits, `_`, `.` and `-`, beginning with a letter or digit";
+    "use lower-case letters, digits and `-`, starting and ending with a letter or digit";
+const LOOSE: &str = "use letters, digits, `_`, `.` and `-`, starting with a letter or digit";
 const PROJECT: &str =
-    "use lower-case letters, digits, `_` and `-`, beginning with a letter or digit";
+    "use lower-case letters, digits, `_` and `-`, starting with a letter or digit";
 
 fn check(
     kind: &'static str,
@@ -103,7 +104,7 @@ macro_rules! name {
 }
 
 name!(
-    /// A machine, unique in its cluster. A DNS label in lower case.
+    /// The name of a machine, unique in its cluster: a lower-case DNS label.
     MachineName,
     "machine",
     STRICT,
@@ -111,7 +112,8 @@ name!(
     true
 );
 name!(
-    /// A service of a project, with Compose's alphabet (`[a-zA-Z0-9][a-zA-Z0-9._-]*`).
+    /// The name of a service within its project, with Compose's alphabet
+    /// (`[a-zA-Z0-9][a-zA-Z0-9._-]*`).
     ServiceName,
     "service",
     LOOSE,
@@ -119,7 +121,8 @@ name!(
     false
 );
 name!(
-    /// A project: one compose file, with Compose's alphabet (`[a-z0-9][a-z0-9_-]*`).
+    /// The name of a project, which is one compose file, with Compose's alphabet
+    /// (`[a-z0-9][a-z0-9_-]*`).
     ProjectName,
     "project",
     PROJECT,
@@ -128,8 +131,8 @@ name!(
 );
 
 impl MachineName {
-    /// A name made from a host name: its first label, lower-cased, other characters as `-`; none if
-    /// nothing is left.
+    /// Makes a name from a host name. Takes its first label, in lower case, and replaces other
+    /// characters with `-`. Returns `None` if nothing remains.
     pub fn from_hostname(hostname: &str) -> Option<Self> {
         let label = hostname
             .split('.')
@@ -145,12 +148,11 @@ impl MachineName {
     }
 }
 
-/// A service across the cluster, `project/service`.
+/// The name of a service in the whole cluster: `project/service`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ServiceKey {
     /// Its project.
     pub project: ProjectName,
-    /// Its name in the project.
     pub service: ServiceName,
 }
 

@@ -1,12 +1,12 @@
-//! "Did you mean …?": the nearest of the names that exist. One rule for machines, services,
-//! contexts and compose keys.
+//! Suggests the nearest existing name ("did you mean …?"). Machines, services, contexts and compose
+//! keys share this rule.
 
-/// Beyond this many letters texts are not compared: names are shorter, and the effort grows with
-/// the square.
+/// Characters compared of each text. Names are shorter, and the effort grows with the square.
 const MAX_LETTERS: usize = 128;
 
-/// The candidate nearest to `typed`, if one is near enough to be meant: at most a third of the
-/// letters differ (one may always), and one at least is right. The first of equals.
+/// Returns the candidate nearest to `typed`, or `None` if no candidate is near enough. At most a
+/// third of the characters can differ (one difference is always allowed), and at least one must
+/// match. Of equally near candidates the first wins.
 pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (typed.chars().count() / 3).max(1);
     candidates
@@ -17,7 +17,7 @@ pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .map(|(_, candidate)| candidate)
 }
 
-/// ``did you mean `x`?``, if there is an x that may be meant.
+/// Returns the hint ``did you mean `x`?`` if some candidate is near enough.
 pub fn did_you_mean<'a>(
     typed: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -25,8 +25,8 @@ pub fn did_you_mean<'a>(
     nearest(typed, candidates).map(|name| format!("did you mean `{name}`?"))
 }
 
-/// Edits (insert, delete, replace, swap neighbours) from one text to the other, letter case apart:
-/// the optimal string alignment distance.
+/// Counts the edits (insert, delete, replace, swap neighbours) from one text to the other, ignoring
+/// case. This is the optimal string alignment distance.
 fn distance(a: &str, b: &str) -> usize {
     let letters =
         |text: &str| -> Vec<char> { text.to_lowercase().chars().take(MAX_LETTERS).collect() };

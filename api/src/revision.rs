@@ -1,4 +1,4 @@
-//! What makes a revision: the part of a spec whose change needs a new container.
+//! Computes the revision: a hash of the part of a spec whose change requires a new container.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,12 @@ use prost::Message as _;
 
 use crate::v1::{FileSpec, ServiceSpec};
 
-/// Sixteen hexadecimal digits that change exactly when a container of the service must be replaced.
+/// Returns sixteen hexadecimal digits that change exactly when a container of the service must be
+/// replaced.
 ///
-/// How many replicas run, where they may run, how and in which order they are replaced, what runs
-/// or must run before, and under which names others find them is left out: none of it is in the
-/// container. Maps are sorted (`BTreeMap`), so the encoding is one for equal specs.
+/// The hash leaves out whatever is not in the container: the number of replicas, placement, the
+/// update policy, dependencies, hooks before the deployment, and the names under which other
+/// services find it. Maps are sorted (`BTreeMap`), so equal specs have the same encoding.
 pub fn revision(spec: &ServiceSpec) -> String {
     let in_container = ServiceSpec {
         replicas: 0,
@@ -24,7 +25,7 @@ pub fn revision(spec: &ServiceSpec) -> String {
         update: None,
         placement: None,
         service_labels: BTreeMap::new(),
-        // Contents are what they hold, not what they are called.
+        // Contents count by their hash, not by their name.
         files: spec
             .files
             .iter()
@@ -102,8 +103,8 @@ mod tests {
 
     #[test]
     fn a_spec_of_before_keeps_its_revision() {
-        // Written down when the fields from 30 on did not exist: machines that are upgraded must
-        // not replace every container.
+        // Recorded before the fields from 30 on existed. An upgraded machine must not replace every
+        // container.
         let mut spec = spec();
         spec.environment.insert("A".into(), "1".into());
         assert_eq!(revision(&spec), "094959c6daf5d98f");

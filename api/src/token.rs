@@ -1,49 +1,50 @@
-//! Join tokens: what a new machine needs to come in through the mesh, in one line to paste.
+//! Join tokens: everything a new machine needs to join through the mesh, in one line to paste.
 //!
-//! A token carries the private half of a WireGuard key that the cluster's machines accept as a peer
-//! until it expires or is used. It opens the mesh to the join call only (the daemon checks the
-//! caller's address). Whoever reads it can join: treat it as a password.
+//! A token carries the private half of a WireGuard key. The cluster's machines accept that key as a
+//! peer until the token expires or is used. The token gives access to the join call only; the
+//! daemon checks the caller's address. Anyone who can read a token can join the cluster: treat it
+//! as a password.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Marks our tokens and their version.
+/// Marks a join token and gives its version.
 pub const PREFIX: &str = "uc1:";
-/// No honest token is longer; the limit is for what is pasted by mistake.
+/// Bytes of a token without its prefix. No legitimate token is longer; this rejects text pasted by
+/// mistake.
 pub const MAX_LENGTH: usize = 16 * 1024;
 
-/// A text is not a join token.
+/// The text does not start with [`PREFIX`].
 #[derive(Debug, Error)]
 pub enum TokenError {
-    /// It does not begin with [`PREFIX`].
-    #[error("this is not a join token: it should begin with `{PREFIX}`")]
+    #[error("this is not a join token: it must start with `{PREFIX}`")]
     Prefix,
-    /// It was cut off or changed.
-    #[error("the join token is damaged; copy it whole, in one line")]
+    /// The text was cut off or changed.
+    #[error("the join token is damaged: copy the whole token as one line")]
     Damaged,
 }
 
-/// A member that a joining machine can talk to.
+/// A member that a joining machine can contact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenMember {
-    /// WireGuard public key, base64.
+    /// WireGuard public key in base64.
     pub public_key: String,
-    /// host:port, best first.
+    /// Endpoints as `host:port`, best first.
     pub endpoints: Vec<String>,
 }
 
-/// A join token, opened.
+/// A decoded join token.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {
-    /// Names the token in the store.
+    /// The token's key in the store.
     pub id: String,
-    /// WireGuard private key, base64, that the members accept.
+    /// WireGuard private key in base64. The members accept its public half as a peer.
     pub private_key: String,
-    /// Members, the issuer first.
+    /// Members to contact, the issuer first.
     pub members: Vec<TokenMember>,
-    /// Unix milliseconds.
+    /// Expiry in Unix milliseconds.
     pub expires_at_ms: i64,
 }
 
@@ -56,7 +57,7 @@ impl std::fmt::Debug for JoinToken {
 }
 
 impl JoinToken {
-    /// The line to paste.
+    /// Encodes the token as the line to paste.
     pub fn to_line(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(json))

@@ -1,10 +1,10 @@
-//! The Docker engine of this machine, as far as `ucd` needs one: an [`Engine`] trait, its real
-//! implementation over the engine's Unix socket ([`DockerEngine`]) and, for tests, one in memory.
-//! Both pass one and the same suite (`docker/suite.rs`).
+//! The Docker engine of this machine: the [`Engine`] trait, its implementation over the engine's
+//! Unix socket ([`DockerEngine`]), and an implementation in memory for tests. Both pass the same
+//! suite (`docker/suite.rs`).
 //!
-//! What a service asks for is turned into what the engine is told by a pure function
-//! ([`spec::container`]); what the engine says is turned into our records by another ([`record`]).
-//! Nothing here decides anything about a deployment.
+//! [`spec::container`] maps a service's spec to the engine's create request, and [`record`] maps
+//! the engine's answers to our records. Both are pure. This module decides nothing about a
+//! deployment.
 
 mod client;
 pub mod error;
@@ -40,118 +40,115 @@ pub use logs::{LogLine, LogOptions};
 use uc_api::v1;
 pub use version::ApiVersion;
 
-/// Where the engine listens unless set otherwise.
+/// Default path of the engine's socket.
 pub const DEFAULT_SOCKET: &str = "/run/docker.sock";
 
-/// What the engine says about itself.
+/// The engine's version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineVersion {
-    /// For people, for example `27.5.1`.
+    /// The version for display, for example `27.5.1`.
     pub version: String,
-    /// The newest of the API that both sides know.
+    /// The newest API version that both sides support.
     pub api: ApiVersion,
 }
 
-/// One container: what others may know of it, and what only its own machine needs.
+/// One container: the record that other machines see, and what only its own machine needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Container {
-    /// What is published. `draining` is always false here: the engine knows nothing of it.
+    /// The published record. `draining` is always false here, because the engine does not know it.
     pub record: v1::ReplicaRecord,
-    /// Made by uc; nothing else is ever touched.
+    /// True if uc created the container. Other containers are never touched.
     pub managed: bool,
-    /// It runs a command for a deployment and is no replica: the mark of that run. Empty: a
-    /// replica.
+    /// Mark of the run, if the container runs a command for a deployment. Empty for a replica.
     pub hook: String,
-    /// Its healthcheck, with the engine's defaults filled in; none when it has none.
+    /// The healthcheck's times, with the engine's defaults filled in. `None` if the container has
+    /// no healthcheck.
     pub healthcheck: Option<HealthLimits>,
-    /// When the engine starts it again by itself.
+    /// When the engine restarts the container.
     pub restart: v1::RestartPolicy,
-    /// Between the stop signal and SIGKILL.
+    /// Time between the stop signal and SIGKILL.
     pub stop_grace: Duration,
-    /// The kernel killed it for memory.
+    /// True if the kernel killed the container because it ran out of memory.
     pub oom_killed: bool,
-    /// Why it could not be started; empty when it could.
+    /// Why the engine could not start the container. Empty if it could.
     pub start_error: String,
-    /// Name or id of the container whose network it has; empty: a network of its own, its
-    /// machine's, or none.
+    /// Name or id of the container whose network this one shares. Empty if it has its own network,
+    /// its machine's, or none.
     pub network_of: String,
-    /// To be run in it after its start, in this order.
+    /// Commands to run in the container after its start, in order.
     pub post_start: Vec<v1::Hook>,
-    /// To be run in it before it is stopped, in this order.
+    /// Commands to run in the container before its stop, in order.
     pub pre_stop: Vec<v1::Hook>,
 }
 
 impl Container {
-    /// A replica of a service.
+    /// Reports whether the container is a replica of a service.
     pub fn is_replica(&self) -> bool {
         self.managed && self.hook.is_empty()
     }
 }
 
-/// An image as far as creating a container needs to know it.
+/// What creating a container needs to know about an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
-    /// Content id.
     pub id: String,
-    /// What it runs; empty: nothing.
+    /// The image's entrypoint. Empty if it has none.
     pub entrypoint: Vec<String>,
-    /// `os/architecture[/variant]`; of one for several platforms, the one that runs here. Empty:
-    /// unknown.
+    /// Platform as `os/architecture[/variant]`. For a multi-platform image, the one that runs
+    /// here. Empty if unknown.
     pub platform: String,
 }
 
 /// A volume of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
-    /// What is published.
+    /// The published record.
     pub record: v1::VolumeRecord,
-    /// Options it was made with.
+    /// The driver options it was created with.
     pub options: std::collections::BTreeMap<String, String>,
 }
 
-/// A running container (any, not only ours) that holds a port of the machine.
+/// A running container that holds a host port. It need not be one of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortHolder {
-    /// Who.
     pub container_id: String,
-    /// Its name, for people.
+    /// Its name, for messages.
     pub container_name: String,
-    /// Our project, if it is ours.
+    /// Its project. Empty if uc did not create it.
     pub project: String,
-    /// Our service, if it is ours.
+    /// Its service. Empty if uc did not create it.
     pub service: String,
-    /// Address it listens on; `0.0.0.0` or `::` for all.
+    /// Address it listens on; `0.0.0.0` or `::` for all addresses.
     pub host_ip: String,
-    /// 1..=65535
+    /// Port number, 1 to 65535.
     pub port: u16,
-    /// Transport.
     pub protocol: v1::Protocol,
 }
 
-/// Something changed on the engine.
+/// A change on the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineEvent {
-    /// This container, or its address. It may be gone.
+    /// The container, or its address, changed. It may no longer exist.
     Container(String),
-    /// Some volume.
+    /// Some volume changed.
     Volume,
 }
 
-/// What `ucd` asks of its engine. Every call has a time limit of its own; streams have none and end
-/// when dropped.
+/// What `ucd` needs from the engine. Every call has its own time limit. Streams have none; they end
+/// when they are dropped.
 #[async_trait]
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
-    /// Speaks to the engine anew; refuses one that is too old.
+    /// Connects to the engine again and returns its version. Refuses an engine that is too old.
     async fn version(&self) -> Result<EngineVersion, EngineError>;
 
-    /// All containers made by uc, running or not, in the order of their ids.
+    /// Returns all containers that uc created, running or not, ordered by id.
     async fn containers(&self) -> Result<Vec<Container>, EngineError>;
 
-    /// One container, ours or not, by id, unique prefix or name.
+    /// Returns any container by id, unique prefix or name.
     async fn inspect(&self, id: &str) -> Result<Container, EngineError>;
 
-    /// Creates and returns the id. [`EngineError::NameTaken`]: try another name. `platform` may be
-    /// empty; another one than the image's is
+    /// Creates a container and returns its id. After [`EngineError::NameTaken`] the caller should
+    /// try another name. `platform` can be empty; a platform other than the image's is refused with
     /// [`EngineError::OtherPlatform`].
     async fn create(
         &self,
@@ -160,18 +157,18 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
         body: ContainerCreateBody,
     ) -> Result<String, EngineError>;
 
-    /// Starts; one that runs already is no error.
+    /// Starts a container. Succeeds if it already runs.
     async fn start(&self, id: &str) -> Result<(), EngineError>;
 
-    /// Stop signal, then SIGKILL after `grace` (whole seconds, rounded up). One that does not run
-    /// is no error.
+    /// Sends the stop signal, and SIGKILL after `grace` (rounded up to whole seconds). Succeeds if
+    /// the container does not run.
     async fn stop(&self, id: &str, grace: Duration) -> Result<(), EngineError>;
 
-    /// Removes it and its anonymous volumes, killing it if it runs. Returns when it is gone; one
-    /// that is not there is no error.
+    /// Removes a container and its anonymous volumes, and kills it if it runs. Returns when the
+    /// container no longer exists. Succeeds if there is none.
     async fn remove(&self, id: &str) -> Result<(), EngineError>;
 
-    /// Log lines, oldest first.
+    /// Streams log lines, oldest first.
     async fn logs(
         &self,
         id: &str,
@@ -181,43 +178,43 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Runs a command in a running container.
     async fn exec(&self, id: &str, options: ExecOptions) -> Result<ExecSession, EngineError>;
 
-    /// Tells a terminal its new size.
+    /// Sets the size of a command's terminal.
     async fn exec_resize(&self, exec_id: &str, columns: u16, rows: u16) -> Result<(), EngineError>;
 
-    /// The exit code of a command whose output has ended.
+    /// Returns the exit code of a command whose output has ended.
     async fn exec_exit_code(&self, exec_id: &str) -> Result<i32, EngineError>;
 
-    /// All volumes with a name (anonymous ones are left out), sorted by name.
+    /// Returns all named volumes, ordered by name. Leaves out anonymous volumes.
     async fn volumes(&self) -> Result<Vec<Volume>, EngineError>;
 
-    /// Makes a volume; one that is there already stays as it is.
+    /// Creates a volume. An existing volume is not changed.
     async fn create_volume(
         &self,
         volume: &v1::VolumeSpec,
         labels: Vec<(String, String)>,
     ) -> Result<(), EngineError>;
 
-    /// The image under that reference, if it is on this machine.
+    /// Returns the image with this reference, or `None` if it is not on this machine.
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError>;
 
-    /// Pulls it, for a platform or, if that is empty, for the machine's; each item is one line of
-    /// progress. Ends without error only when the image is here.
+    /// Pulls an image for a platform, or for the machine's own if `platform` is empty. Each item is
+    /// one line of progress. Ends without an error only if the image is then on this machine.
     async fn pull(
         &self,
         reference: &str,
         platform: &str,
     ) -> Result<BoxStream<'static, Result<String, EngineError>>, EngineError>;
 
-    /// Takes in an archive as `docker save` writes them. An error in the stream gives up the whole.
+    /// Loads an archive in the format of `docker save`. An error in the stream cancels the load.
     async fn load(
         &self,
         archive: BoxStream<'static, std::io::Result<Bytes>>,
     ) -> Result<(), EngineError>;
 
-    /// Who holds which port of the machine, among running containers.
+    /// Returns which running container holds which host port.
     async fn port_holders(&self) -> Result<Vec<PortHolder>, EngineError>;
 
-    /// What happens from now on. Ends or fails when the engine goes away.
+    /// Streams the changes from now on. Ends or fails when the engine stops.
     async fn events(
         &self,
     ) -> Result<BoxStream<'static, Result<EngineEvent, EngineError>>, EngineError>;

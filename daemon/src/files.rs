@@ -1,6 +1,6 @@
-//! Contents that travel with deployments, on this machine's disk: `<state>/files/<hash>/` has the
-//! archive as it came and what is in it, unpacked. A content appears there whole and on the disk,
-//! or not at all. `docs/files.md` says what travels and why.
+//! The contents of this machine on its disk. `<state>/files/<hash>/` has the archive as received,
+//! and next to it the unpacked content. A content appears there complete and fsynced, or not at
+//! all. `docs/files.md` explains what travels and why.
 
 pub mod sweep;
 mod unpack;
@@ -24,62 +24,55 @@ use uc_api::v1::{FilePart, FileStart};
 use uc_api::{Code, ContentHash, Failure};
 pub use unpack::UnpackError;
 
-/// The archive, beside what is in it.
+/// The archive as received, next to the unpacked content.
 const ARCHIVE: &str = "archive";
-/// Folders that begin so are being filled; what a crash left of them is removed at the start.
+/// Prefix of folders that are being filled. What a crash leaves of them is removed at the next
+/// start.
 const INCOMING: &str = "incoming-";
-/// Only root looks in: the folder of a secret, and any folder that is being filled.
+/// Readable by root only: the folder of a secret, and any folder that is being filled.
 const SECRET_MODE: u32 = 0o700;
-/// Readable by the machine's users, as far as they come to the state directory at all.
+/// Readable by all users of the machine, as far as they can enter the state directory.
 const OPEN_MODE: u32 = 0o755;
-/// Contents that are taken in at the same time, and as many that are given out; each is in memory
-/// meanwhile.
+/// Contents received at the same time, and also contents sent at the same time. Each is in memory
+/// during its transfer.
 const AT_ONCE: usize = 4;
-/// A sender that is silent for so long is given up.
+/// A sender that is silent for this long is given up.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Why a content is not taken in or not given out.
+/// Why a content is not received or not sent.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// The bytes are not those that were announced.
-    #[error("what came is not {hash}: it was changed or cut on the way")]
+    /// The bytes received do not have the announced hash.
+    #[error("the received content does not match {hash}: it was changed or truncated in transit")]
     Hash {
-        /// What was announced.
+        /// The announced hash.
         hash: ContentHash,
     },
     /// Larger than [`MAX_ARCHIVE`].
-    #[error("a content may have {} MiB, and this one has more", MAX_ARCHIVE >> 20)]
+    #[error("the content is larger than {} MiB", MAX_ARCHIVE >> 20)]
     TooLarge,
-    /// Not here.
-    #[error("this machine does not have the content {hash}")]
-    Missing {
-        /// Which.
-        hash: ContentHash,
-    },
-    /// Not to be unpacked.
-    #[error("the content {hash} is refused: {source}")]
+    /// The content is not on this machine.
+    #[error("content {hash} not found on this machine")]
+    Missing { hash: ContentHash },
+    /// The archive cannot be unpacked.
+    #[error("cannot unpack content {hash}: {source}")]
     Unpack {
-        /// Which.
         hash: ContentHash,
-        /// Why.
         source: UnpackError,
     },
-    /// A folder, or text that an environment cannot hold.
-    #[error("the content {hash} cannot be the value of a variable: {reason}")]
+    /// The content is a folder, or text that an environment variable cannot hold.
+    #[error("content {hash} cannot be the value of a variable: {reason}")]
     Value {
-        /// Which.
         hash: ContentHash,
-        /// Why.
         reason: &'static str,
     },
-    /// The disk.
+    /// A disk operation failed.
     #[error("cannot {doing} {}: {source}", path.display())]
     Disk {
-        /// What was being done.
+        /// The action, as a verb.
         doing: &'static str,
-        /// To what.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
         source: io::Error,
     },
 }
@@ -95,9 +88,8 @@ impl From<FileError> for Failure {
                 ..
             } => {
                 if full(source) {
-                    return Self::new(Code::Exhausted, message).hint(
-                        "the disk is full: free some space (`docker image prune` often helps)",
-                    );
+                    return Self::new(Code::Exhausted, message)
+                        .hint("free some disk space (`docker image prune` often helps)");
                 }
                 Self::new(Code::Internal, message)
             }
@@ -110,27 +102,26 @@ impl From<FileError> for Failure {
     }
 }
 
-/// One content that is here.
+/// One content on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Which.
     pub hash: ContentHash,
-    /// When something last asked for it or named it.
+    /// When it was last requested or named.
     pub used: SystemTime,
 }
 
-/// The contents of this machine; cheap to clone.
+/// The contents of this machine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Files {
     root: Arc<PathBuf>,
     incoming: Arc<Semaphore>,
     outgoing: Arc<Semaphore>,
-    /// One for each machine that this one has handed something to.
+    /// One lock for each machine that this one has sent contents to.
     turns: Arc<std::sync::Mutex<BTreeMap<String, Arc<Mutex<()>>>>>,
 }
 
 impl Files {
-    /// In this folder, which need not exist yet.
+    /// `root` need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: Arc::new(root.into()),
@@ -140,7 +131,7 @@ impl Files {
         }
     }
 
-    /// Removes what a crash left half-done. To be called before anything is taken in.
+    /// Removes what a crash left half-done. Must be called before anything is received.
     pub async fn clear_incoming(&self) -> Result<(), Failure> {
         let root = self.root.clone();
         blocking(move || {
@@ -154,7 +145,7 @@ impl Files {
         .await
     }
 
-    /// Which of these are not here. Those that are count as used from now on.
+    /// Returns the hashes that are not on this machine. The others count as used now.
     pub async fn missing(&self, hashes: Vec<ContentHash>) -> Result<Vec<ContentHash>, Failure> {
         let files = self.clone();
         blocking(move || {
@@ -166,8 +157,8 @@ impl Files {
         .await
     }
 
-    /// Takes in one content: its start, then its archive, no faster than the sender's silence limit
-    /// and never more than a content may have.
+    /// Receives one content: its start, then its archive. Fails if the sender is silent for longer
+    /// than [`SILENCE`] or sends more than a content can have.
     pub async fn receive<S>(&self, mut parts: S) -> Result<(), Failure>
     where
         S: Stream<Item = Result<FilePart, Status>> + Send + Unpin,
@@ -175,7 +166,7 @@ impl Files {
         let Some(Part::Start(FileStart { hash, secret })) = next(&mut parts).await? else {
             return Err(Failure::new(
                 Code::Invalid,
-                "the first part of a content must be its start",
+                "the first part of a content must be a start",
             ));
         };
         let hash: ContentHash = parse(&hash)?;
@@ -185,7 +176,7 @@ impl Files {
             let Part::Chunk(chunk) = part else {
                 return Err(Failure::new(
                     Code::Invalid,
-                    "a second start within a content",
+                    "unexpected second start in a content",
                 ));
             };
             if (archive.len() + chunk.len()) as u64 > MAX_ARCHIVE {
@@ -202,8 +193,8 @@ impl Files {
         .await
     }
 
-    /// Waits for the turn to see to the contents of another machine: its replicas are made side by
-    /// side, and need the same once.
+    /// Waits for the lock on the contents of another machine. A deployment creates several replicas
+    /// there at the same time, and each content must be sent only once.
     pub async fn turn(&self, machine: &str) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,12 +203,12 @@ impl Files {
         turn.lock_owned().await
     }
 
-    /// Waits until one more content may be in memory on its way out.
+    /// Waits until one more content can be in memory for sending.
     pub async fn outgoing(&self) -> Option<OwnedSemaphorePermit> {
         self.outgoing.clone().acquire_owned().await.ok()
     }
 
-    /// The archive of a content, and whether it is a secret.
+    /// Returns the archive of a content, and whether the content is a secret.
     pub async fn archive(&self, hash: ContentHash) -> Result<(bool, Vec<u8>), Failure> {
         let files = self.clone();
         blocking(move || {
@@ -233,8 +224,8 @@ impl Files {
         .await
     }
 
-    /// Where a content is: a file or a folder. One that is a secret for somebody is closed to all
-    /// but root, whoever else has it in the open.
+    /// Returns the path of a content, which is a file or a folder. A content that is a secret for
+    /// any service is readable by root only, even if another service has it in plain view.
     pub async fn path(&self, hash: ContentHash, secret: bool) -> Result<PathBuf, Failure> {
         let files = self.clone();
         blocking(move || {
@@ -247,7 +238,7 @@ impl Files {
         .await
     }
 
-    /// The text of a content that is one file, for a variable.
+    /// Returns the text of a content that is a single file, as the value of a variable.
     pub async fn value(&self, hash: ContentHash) -> Result<String, Failure> {
         let files = self.clone();
         blocking(move || {
@@ -258,7 +249,7 @@ impl Files {
                 reason,
             };
             if file.metadata().map_err(disk("read", &path))?.is_dir() {
-                return Err(value("it is a folder"));
+                return Err(value("it is a directory"));
             }
             let mut bytes = Vec::new();
             file.take(MAX_VALUE + 1)
@@ -268,14 +259,14 @@ impl Files {
                 return Err(value("it is too long"));
             }
             if bytes.contains(&0) {
-                return Err(value("it has a zero byte"));
+                return Err(value("it contains a zero byte"));
             }
             String::from_utf8(bytes).map_err(|_| value("it is not UTF-8"))
         })
         .await
     }
 
-    /// All that are here, in the order of their hashes.
+    /// Returns all contents on this machine, ordered by hash.
     pub async fn stored(&self) -> Result<Vec<Stored>, Failure> {
         let root = self.root.clone();
         blocking(move || {
@@ -296,8 +287,8 @@ impl Files {
         .await
     }
 
-    /// Counts some as used from now on and removes others, except those that were used since they
-    /// were looked at.
+    /// Marks some contents as used now and removes others. A content that was used after the caller
+    /// listed it is not removed.
     pub async fn settle(
         &self,
         refresh: Vec<ContentHash>,
@@ -314,8 +305,8 @@ impl Files {
                 if now.map_err(disk("read", &from))? != *used {
                     continue;
                 }
-                // Gone under its name at once; what a crash leaves of it is removed at the next
-                // start.
+                // The rename makes the content disappear immediately. What a crash leaves of it is
+                // removed at the next start.
                 fs::rename(&from, &to).map_err(disk("remove", &from))?;
                 fs::remove_dir_all(&to).map_err(disk("remove", &to))?;
             }
@@ -332,7 +323,7 @@ impl Files {
         self.root.join(format!("{INCOMING}{random:016x}"))
     }
 
-    /// The folder of a content that is here, used as of now.
+    /// Returns the folder of a content on this machine, and marks it as used now.
     fn touch(&self, hash: &ContentHash) -> Result<PathBuf, FileError> {
         let folder = self.folder(hash);
         match File::open(&folder) {
@@ -347,7 +338,8 @@ impl Files {
         Ok(folder)
     }
 
-    /// Unpacks beside its place, then moves it there. `random` names the place beside.
+    /// Unpacks the archive into a temporary folder and then moves it into place. `random` names the
+    /// temporary folder.
     fn put(
         &self,
         hash: &ContentHash,
@@ -377,7 +369,7 @@ impl Files {
             sync_folder(&room.0)?;
             match fs::rename(&room.0, &target) {
                 Ok(()) => {}
-                // Another sender of the same was faster.
+                // Another sender of the same content was faster.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -397,7 +389,7 @@ impl Files {
     }
 }
 
-/// A folder that is being filled; removed with this value, unless it was moved away.
+/// A folder that is being filled. It is removed on drop, unless it was moved into place.
 struct Room(PathBuf);
 
 impl Room {
@@ -414,14 +406,14 @@ impl Drop for Room {
     fn drop(&mut self) {
         match fs::remove_dir_all(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.0.display(), %error, "a half-made content is left until the next start");
+                tracing::warn!(path = %self.0.display(), %error, "cannot remove an incomplete content; it remains until the next start");
             }
             _ => {}
         }
     }
 }
 
-/// A hash that somebody else wrote.
+/// Parses a hash that came from another machine or a client.
 pub fn parse(hash: &str) -> Result<ContentHash, Failure> {
     hash.parse()
         .map_err(|error: uc_api::id::IdError| Failure::new(Code::Invalid, error.to_string()))
@@ -435,7 +427,7 @@ where
         Failure::new(
             Code::TimedOut,
             format!(
-                "the sender of a content was silent for {} s",
+                "the sender of a content sent nothing for {} s",
                 SILENCE.as_secs()
             ),
         )
@@ -450,9 +442,8 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
-    let done = done.map_err(|error| {
-        Failure::new(Code::Internal, format!("the daemon failed inside: {error}"))
-    })?;
+    let done = done
+        .map_err(|error| Failure::new(Code::Internal, format!("internal error in ucd: {error}")))?;
     done.map_err(Failure::from)
 }
 
@@ -469,7 +460,7 @@ fn close(folder: &Path) -> Result<(), FileError> {
     fs::set_permissions(folder, Permissions::from_mode(SECRET_MODE)).map_err(disk("close", folder))
 }
 
-/// None while the folder is not there.
+/// Lists the folder. A folder that does not exist has no entries.
 fn entries(root: &Path) -> Result<Vec<fs::DirEntry>, FileError> {
     match fs::read_dir(root) {
         Ok(entries) => entries

@@ -1,6 +1,6 @@
-//! The gRPC service `Node`: one machine's own containers, for the daemons of the cluster. Each call
-//! is checked against what the engine says now and may be refused with a typed reason; only
-//! containers that uc made are ever touched.
+//! The gRPC service `Node`: the containers of one machine, for the daemons of the cluster. Each
+//! call is checked against the present state of the engine and can be refused with a typed reason.
+//! It only touches containers that uc created.
 //!
 //! Every operation is also a plain method that fails with a [`Failure`], for callers in the same
 //! process.
@@ -33,23 +33,21 @@ use uc_api::{ClusterId, Code, Failure, MachineId, MachineName, v1};
 use crate::docker::{Container, Engine, EngineError};
 use crate::files::Files;
 
-/// Messages between a task and the stream it feeds.
+/// Maximum number of messages between a task and the stream it feeds.
 const QUEUE: usize = 32;
 
-/// Who this machine is in its cluster.
+/// The machine's identity in its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Its cluster.
     pub cluster: ClusterId,
-    /// Its id.
     pub machine: MachineId,
-    /// Its name, for people.
+    /// The machine's name, for messages.
     pub name: MachineName,
-    /// Its address on the cluster network, which is its bridge's and its DNS server's.
+    /// The machine's address on the cluster network. Its bridge and its DNS server use it.
     pub bridge: Ipv4Addr,
 }
 
-/// The service; cheap to clone.
+/// The service. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct NodeService {
     engine: Arc<dyn Engine>,
@@ -58,13 +56,14 @@ pub struct NodeService {
     draining: Draining,
     tasks: TaskTracker,
     cancel: CancellationToken,
-    /// This life of the daemon: the marks of containers that run commands for it begin so.
+    /// Random value of this daemon process. The marks of the containers that run commands for it
+    /// start with this value.
     runner: Arc<str>,
 }
 
 impl NodeService {
-    /// `identity` is none while the machine is in no cluster; `cancel` ends streams and running
-    /// creations.
+    /// `identity` holds `None` while the machine is not in a cluster. `cancel` ends streams and
+    /// running creations.
     pub fn new(
         engine: Arc<dyn Engine>,
         files: Files,
@@ -84,17 +83,17 @@ impl NodeService {
         }
     }
 
-    /// Contents that came with deployments.
+    /// The contents that deployments brought to this machine.
     pub fn files(&self) -> &Files {
         &self.files
     }
 
-    /// The containers that are about to go; shared with the observer.
+    /// The containers that will be removed soon. The observer shares this set.
     pub fn draining(&self) -> &Draining {
         &self.draining
     }
 
-    /// Waits for what still runs after `cancel`, so that nothing is left half-done.
+    /// Waits for the tasks that still run after `cancel`, so that nothing is left half-done.
     pub async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -102,17 +101,17 @@ impl NodeService {
 
     fn identity(&self) -> Result<Identity, Failure> {
         self.identity.borrow().clone().ok_or_else(|| {
-            Failure::new(Code::Refused, "this machine is in no cluster")
-                .hint("uc machine init, or uc machine add from a machine of the cluster")
+            Failure::new(Code::Refused, "this machine is not in a cluster")
+                .hint("run `uc machine init` here, or `uc machine add` on a machine of the cluster")
         })
     }
 
-    /// A container of ours, by id, unique prefix or name.
+    /// Finds a replica by id, unique prefix or name.
     async fn managed(&self, id: &str) -> Result<Container, Failure> {
         let unknown = || {
             Failure::new(
                 Code::NotFound,
-                format!("there is no replica `{}`", uc_api::id::short(id)),
+                format!("replica `{}` not found", uc_api::id::short(id)),
             )
         };
         match self.engine.inspect(id).await {
@@ -122,7 +121,7 @@ impl NodeService {
         }
     }
 
-    /// Replicas and volumes as they are now.
+    /// Returns the present replicas and volumes.
     pub async fn observe_now(&self) -> Result<v1::ObserveResponse, Failure> {
         let (containers, volumes) =
             tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
@@ -136,7 +135,7 @@ impl NodeService {
         })
     }
 
-    /// The failure as a status, with this machine's name.
+    /// Converts a failure to a status that names this machine.
     fn status(&self, failure: Failure) -> Status {
         let name = self
             .identity
@@ -159,7 +158,7 @@ impl NodeService {
 /// A stream of replies.
 pub type Replies<T> = BoxStream<'static, Result<T, Status>>;
 
-/// What is left of a request's stream once it is no longer tied to a connection.
+/// A request's stream once it is no longer tied to a connection.
 trait Incoming<T>: Stream<Item = Result<T, Status>> + Send + Unpin + 'static {}
 impl<T, S: Stream<Item = Result<T, Status>> + Send + Unpin + 'static> Incoming<T> for S {}
 
@@ -195,7 +194,7 @@ impl Node for NodeService {
         request: Request<v1::CreateReplicaRequest>,
     ) -> Result<Response<Self::CreateReplicaStream>, Status> {
         let mut request = request.into_inner();
-        // Nobody's own label makes a replica something that is not counted.
+        // A user's own label must not make a container that is not counted as a replica.
         request
             .spec
             .iter_mut()

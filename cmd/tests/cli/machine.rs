@@ -91,7 +91,7 @@ fn names_are_checked_before_anything_is_done() {
     let ran = world.connected(&["machine", "init", "-n", "Web_1"]);
     assert_eq!(ran.code, Some(2));
     assert!(
-        ran.stderr.contains("machine name `Web_1` is not possible"),
+        ran.stderr.contains("invalid machine name `Web_1`"),
         "{}",
         ran.text()
     );

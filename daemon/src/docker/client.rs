@@ -1,6 +1,6 @@
-//! The real engine: `bollard` over the engine's Unix socket. Nothing is kept between calls but the
-//! negotiated version, so an engine that was restarted, upgraded or installed later is simply there
-//! again.
+//! The real engine: `bollard` over the engine's Unix socket. Only the negotiated version is kept
+//! between calls, so an engine that is restarted, upgraded or installed later works without a
+//! reconnect.
 
 mod wire;
 
@@ -29,23 +29,24 @@ use super::{
     ExecSession, Image, LogLine, LogOptions, PortHolder, Volume, exec, logs, record,
 };
 
-/// For everything that the engine answers from memory or one file. A loaded machine answers in
-/// under a second.
+/// Limit for what the engine answers from memory or one file. A loaded machine answers in under a
+/// second.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// For starting, creating and removing: the runtime, the file system and plugins take part.
+/// Limit for starting, creating and removing, which involve the runtime, the file system and
+/// plugins.
 const WORK_LIMIT: Duration = Duration::from_mins(2);
-/// Without a word of progress for so long, a pull or load is given up.
+/// A pull or load without progress for this long is given up.
 const PROGRESS_LIMIT: Duration = Duration::from_mins(5);
-/// The client library wants a limit for the head of each answer; for streams it is this, which is
-/// none.
+/// The client library requires a limit for the head of each answer. Streams get this value, which
+/// is practically no limit.
 const NO_LIMIT: Duration = Duration::from_hours(10 * 365 * 24);
-/// How many containers are asked about at a time.
+/// Number of containers inspected at the same time.
 const PARALLEL_INSPECTS: usize = 8;
-/// Time between two looks at something the engine is about to finish, and how many looks.
+/// Time between two looks at something the engine is about to finish, and the number of looks.
 const POLL: Duration = Duration::from_millis(50);
 const POLLS: usize = 200;
 
-/// The engine behind a Unix socket.
+/// An engine behind a Unix socket.
 #[derive(Debug)]
 pub struct DockerEngine {
     socket: PathBuf,
@@ -53,7 +54,8 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// An engine that may come up later; every call says what is wrong while it is not there.
+    /// Makes a client for an engine that need not run yet. Every call reports what is wrong until
+    /// it does.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
@@ -61,14 +63,14 @@ impl DockerEngine {
         }
     }
 
-    /// An engine that must be there now, and new enough.
+    /// Connects to an engine that must run now and be new enough.
     pub async fn connect(socket: impl Into<PathBuf>) -> Result<Self, EngineError> {
         let engine = Self::new(socket);
         engine.version().await?;
         Ok(engine)
     }
 
-    /// A client of the engine, for what [`Engine`] has no words for.
+    /// Returns the library's client, for requests that [`Engine`] does not have.
     pub(crate) async fn docker(&self) -> Result<Docker, EngineError> {
         self.client(ANSWER_LIMIT).await
     }
@@ -77,7 +79,7 @@ impl DockerEngine {
         EngineError::from_bollard(error, &self.socket)
     }
 
-    /// Makes a client that speaks the newest version both sides know.
+    /// Makes a client for the newest API version that both sides support.
     async fn negotiate(&self) -> Result<Docker, EngineError> {
         let socket = self.socket.to_string_lossy();
         let client =
@@ -104,7 +106,7 @@ impl DockerEngine {
         Ok(client.with_timeout(limit))
     }
 
-    /// One request with its answer, body included.
+    /// Sends one request and receives its answer, body included, within `limit`.
     async fn ask<T, F>(
         &self,
         what: &'static str,
@@ -118,7 +120,7 @@ impl DockerEngine {
         limited(what, limit, request(client), |e| self.broken(e)).await
     }
 
-    /// Without what it has from another container.
+    /// Inspects a container without what it shares with another container.
     async fn inspect_alone(&self, id: &str) -> Result<Container, EngineError> {
         let id = object(id)?;
         let inspected = self
@@ -159,7 +161,7 @@ impl Engine for DockerEngine {
     async fn version(&self) -> Result<EngineVersion, EngineError> {
         self.negotiate().await?;
         let version = self
-            .ask("say its version", ANSWER_LIMIT, |docker| async move {
+            .ask("report its version", ANSWER_LIMIT, |docker| async move {
                 docker.version().await
             })
             .await?;
@@ -195,7 +197,7 @@ impl Engine for DockerEngine {
             .buffered(PARALLEL_INSPECTS)
             .collect()
             .await;
-        // One that went away in between is no error.
+        // A container that was removed in the meantime is skipped.
         inspected
             .into_iter()
             .filter(|one| !matches!(one, Err(EngineError::NotFound { .. })))
@@ -209,7 +211,7 @@ impl Engine for DockerEngine {
         }
         match self.inspect_alone(&container.network_of).await {
             Ok(other) => record::share_address(&mut container, &other),
-            // It has lost its network with the other container.
+            // The other container no longer exists, and with it the network.
             Err(EngineError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -293,7 +295,7 @@ impl Engine for DockerEngine {
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, EngineError>>, EngineError> {
         let id = object(id)?;
-        // The stream alone would tell only with its first item that there is no such container.
+        // The log stream would report a missing container only with its first item.
         self.inspect(&id).await?;
         let tail = options
             .tail
@@ -377,7 +379,7 @@ impl Engine for DockerEngine {
 
     async fn exec_exit_code(&self, exec_id: &str) -> Result<i32, EngineError> {
         let id = object(exec_id)?;
-        // The output ends a moment before the engine has noted the exit.
+        // The output ends a moment before the engine has recorded the exit.
         for _ in 0..POLLS {
             let inspected = self
                 .ask("inspect a command", ANSWER_LIMIT, |docker| {
@@ -391,7 +393,7 @@ impl Engine for DockerEngine {
             tokio::time::sleep(POLL).await;
         }
         Err(EngineError::TimedOut {
-            what: "end a command",
+            what: "record the end of a command",
             limit: POLL * POLLS as u32,
         })
     }
@@ -470,7 +472,7 @@ impl Engine for DockerEngine {
         let mut options = query::CreateImageOptionsBuilder::default()
             .from_image(&image)
             .platform(platform);
-        // Without a tag the engine would pull every tag there is.
+        // Without a tag the engine would pull every tag of the image.
         if !has_tag(&image) {
             options = options.tag("latest");
         }
@@ -516,7 +518,8 @@ impl Engine for DockerEngine {
     async fn events(
         &self,
     ) -> Result<BoxStream<'static, Result<EngineEvent, EngineError>>, EngineError> {
-        // Not the hum of healthchecks and execs: they change nothing we publish.
+        // Events of healthchecks and execs are left out, because they change nothing that we
+        // publish.
         let filters = HashMap::from([
             ("type", vec!["container", "volume", "network"]),
             (
@@ -540,8 +543,8 @@ impl Engine for DockerEngine {
                 ],
             ),
         ]);
-        // The request goes out only when the stream is first read; what happens until then is told
-        // as well.
+        // The request is sent only when the stream is first read. With `since`, changes until then
+        // are reported as well.
         let now = jiff::Timestamp::now();
         let since = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
         let options = query::EventsOptionsBuilder::default()
@@ -559,7 +562,7 @@ impl Engine for DockerEngine {
     }
 }
 
-/// A stream that must say something now and then.
+/// Wraps a stream that must yield an item within each [`PROGRESS_LIMIT`].
 fn with_patience<T: Send + 'static>(
     what: &'static str,
     stream: std::pin::Pin<

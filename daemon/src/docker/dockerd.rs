@@ -1,8 +1,8 @@
-//! A real engine for tests: a `dockerd` of their own, with folder, socket and network namespace of
-//! its own, which ends with the test.
+//! A real engine for tests: a `dockerd` with its own folder, socket and network namespace, which
+//! ends with the test.
 //!
-//! Which one is up to `PATH`; more arguments for it are taken from `UC_TEST_DOCKERD_ARGS` (for
-//! example `--feature=containerd-snapshotter=true`, the other image store).
+//! `PATH` decides which one. `UC_TEST_DOCKERD_ARGS` adds arguments, for example
+//! `--feature=containerd-snapshotter=true` for the other image store.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -27,7 +27,8 @@ pub(crate) struct Dockerd {
 }
 
 impl Dockerd {
-    /// Starts one; none, with a notice, where that cannot be: without root, `dockerd` or `busybox`.
+    /// Starts an engine. Returns `None` and prints a notice if that is impossible: without root,
+    /// `dockerd` or `busybox`.
     pub(crate) async fn start() -> Option<Self> {
         let has = |program: &str| {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -71,7 +72,7 @@ impl Dockerd {
             .unwrap()
     }
 
-    /// Starts the process on what is in the folder.
+    /// Starts the process on the present content of the folder.
     pub(crate) async fn begin(&mut self) {
         let at = |name: &str| {
             self.folder
@@ -83,8 +84,7 @@ impl Dockerd {
         };
         let log = std::fs::File::create(at("log")).unwrap();
         let more = std::env::var("UC_TEST_DOCKERD_ARGS").unwrap_or_default();
-        // The namespace goes with the process; should the test die without ending it, the kernel
-        // does.
+        // The namespace ends with its process. If the test dies first, the kernel ends the process.
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "unshare", "--net", "--", "sh", "-c"])
             .args(["ip link set lo up && exec \"$0\" \"$@\"", "dockerd"])
@@ -156,7 +156,7 @@ impl Dockerd {
         self.client().create_network(request).await.unwrap();
     }
 
-    /// The test image as `docker save` would write it; it is not left on the engine.
+    /// Returns the test image in the format of `docker save`. The image is not left on the engine.
     pub(crate) async fn archive(&self) -> Bytes {
         let docker = self.client();
         let options = query::CreateImageOptionsBuilder::default()
@@ -195,7 +195,7 @@ impl Drop for Dockerd {
     }
 }
 
-/// A static busybox and names for what the tests call.
+/// A static busybox, with a link for each program that the tests call.
 fn root_file_system() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.append_path_with_name(BUSYBOX, "bin/busybox").unwrap();

@@ -1,5 +1,5 @@
-//! What can go wrong with the engine, as kinds a caller can match on, and how it is told to a
-//! person.
+//! Failures of the engine as kinds that a caller can match on, and their messages and hints for
+//! users.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,128 +12,122 @@ use uc_api::{Code, Failure};
 /// Why a pull failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullProblem {
-    /// The registry has no such image, or hides it.
+    /// The registry does not have the image, or does not admit that it has.
     Unknown,
-    /// The registry wants a login.
+    /// The registry requires a login.
     Denied,
-    /// No answer from the registry.
+    /// The registry did not answer.
     Unreachable,
-    /// Anything else; the reason says what.
+    /// Any other problem; the reason describes it.
     Other,
 }
 
-/// A request to the engine that failed.
+/// A failed request to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EngineError {
-    /// Docker is not installed, or listens elsewhere.
-    #[error("there is no Docker socket at {}", socket.display())]
+    /// Docker is not installed, or it listens on another socket.
+    #[error("Docker socket {} not found", socket.display())]
     SocketMissing {
-        /// Where it was looked for.
+        /// The path where the socket was expected.
         socket: PathBuf,
     },
-    /// The socket is there, nobody listens.
-    #[error("docker does not answer at {}", socket.display())]
-    NotRunning {
-        /// Its socket.
-        socket: PathBuf,
-    },
-    /// The socket may not be opened.
-    #[error("no permission to use the Docker socket {}", socket.display())]
-    Permission {
-        /// Its socket.
-        socket: PathBuf,
-    },
-    /// Older than what we can work with.
-    #[error("docker {version} is too old: 20.10 or newer is needed")]
+    /// The socket exists, but no process listens on it.
+    #[error("docker is not running: nothing listens on {}", socket.display())]
+    NotRunning { socket: PathBuf },
+    /// The daemon is not allowed to open the socket.
+    #[error("permission denied on the Docker socket {}", socket.display())]
+    Permission { socket: PathBuf },
+    /// The engine is older than the oldest supported version.
+    #[error("docker {version} is too old: 20.10 or newer is required")]
     TooOld {
-        /// Its version.
+        /// The engine's version.
         version: String,
     },
-    /// It took longer than it may.
-    #[error("docker took longer than {} s to {what}", limit.as_secs())]
+    /// The engine did not answer in time.
+    #[error("docker did not {what} within {} s", limit.as_secs())]
     TimedOut {
-        /// What was asked.
+        /// The action, as a verb phrase.
         what: &'static str,
-        /// The limit.
+        /// The time limit.
         limit: Duration,
     },
-    /// Container, volume or exec that does not exist.
+    /// The container, volume or exec does not exist.
     #[error("{message}")]
     NotFound {
-        /// In the engine's words.
+        /// The engine's message.
         message: String,
     },
-    /// Another container has that name.
+    /// Another container has the same name.
     #[error("{message}")]
     NameTaken {
-        /// In the engine's words.
+        /// The engine's message.
         message: String,
     },
-    /// A port of the machine is taken.
+    /// A host port is already in use.
     #[error("{message}")]
     PortTaken {
-        /// In the engine's words.
+        /// The engine's message.
         message: String,
     },
-    /// The cluster network is not there.
+    /// The cluster network does not exist.
     #[error("the Docker network `{DOCKER_NETWORK}` does not exist on this machine")]
     NetworkMissing,
     /// The image is not on this machine.
     #[error("image `{image}` is not on this machine")]
     ImageMissing {
-        /// The reference.
+        /// The image reference.
         image: String,
     },
-    /// The image is here, for another platform than the wanted one.
+    /// The image is on this machine, but for another platform.
     #[error("{message}")]
     OtherPlatform {
-        /// In the engine's words.
+        /// The engine's message.
         message: String,
     },
     /// A pull failed.
     #[error("cannot pull `{image}`: {reason}")]
     Pull {
-        /// The reference.
+        /// The image reference.
         image: String,
-        /// Kind.
+        /// Why it failed.
         problem: PullProblem,
-        /// In the engine's words.
+        /// The message of the engine or the registry.
         reason: String,
     },
-    /// What was asked makes no sense to the engine.
+    /// The engine rejected the request as malformed.
     #[error("{message}")]
     Invalid {
-        /// In the engine's words.
+        /// The engine's message.
         message: String,
     },
-    /// It makes sense, but not now.
+    /// The request is valid, but the engine cannot do it in the present state.
     #[error("{message}")]
     Refused {
-        /// In the engine's words.
+        /// The engine's message.
         message: String,
     },
-    /// The disk of the machine is full.
+    /// The machine's disk is full.
     #[error("no space left on this machine: {message}")]
     NoSpace {
-        /// In the engine's words.
+        /// The engine's message.
         message: String,
     },
     /// The engine failed.
     #[error("docker failed: {message}")]
     Engine {
-        /// In the engine's words.
+        /// The engine's message.
         message: String,
     },
-    /// The connection broke, or the engine said something that is not its API.
+    /// The connection broke, or the engine's answer does not follow its API.
     #[error("the connection to Docker broke: {message}")]
     Broken {
-        /// How.
+        /// The cause.
         message: String,
     },
 }
 
 impl EngineError {
-    /// From the client library, with the socket that was used.
+    /// Converts an error of the client library. `socket` is the socket in use.
     pub(crate) fn from_bollard(error: &Bollard, socket: &Path) -> Self {
         match error {
             Bollard::DockerResponseServerError {
@@ -157,7 +151,7 @@ impl EngineError {
         }
     }
 
-    /// From opening or using the socket.
+    /// Converts an error from opening or using the socket.
     pub(crate) fn from_io(kind: std::io::ErrorKind, message: &str, socket: &Path) -> Self {
         let socket = socket.to_owned();
         match kind {
@@ -170,7 +164,7 @@ impl EngineError {
         }
     }
 
-    /// The engine cannot be reached at all; worth trying again later.
+    /// Reports whether the engine cannot be reached, so that a later attempt can succeed.
     pub fn is_unreachable(&self) -> bool {
         matches!(
             self,
@@ -181,7 +175,7 @@ impl EngineError {
         )
     }
 
-    /// What it means when it happened while pulling `image`.
+    /// Converts an error that occurred while pulling `image`.
     pub(crate) fn while_pulling(self, image: &str) -> Self {
         let reason = match self {
             Self::NotFound { message }
@@ -199,7 +193,8 @@ impl EngineError {
     }
 }
 
-/// What the engine says with any status when it is the request that cannot be done.
+/// Parts of messages that mean the request itself cannot be done. The engine sends them with any
+/// status.
 const REFUSALS: [&str; 8] = [
     "executable file not found",
     "no such file or directory: unknown",
@@ -211,13 +206,13 @@ const REFUSALS: [&str; 8] = [
     "but it is not a shared mount",
 ];
 
-/// What an answer of the engine means. Its messages are no API, but the only place that says
-/// *which* conflict a 409 or 500 is.
+/// Classifies an answer of the engine. Its messages are not a stable API, but nothing else tells
+/// which conflict a 409 or a 500 is.
 pub(crate) fn classify(status: u16, message: &str) -> EngineError {
     let message = message.trim().to_owned();
     let lower = message.to_ascii_lowercase();
     let has = |part: &str| lower.contains(part);
-    // The last of a range: "all ports are allocated".
+    // The engine's message for a range without a free port is "all ports are allocated".
     if has("port is already allocated")
         || has("ports are allocated")
         || has("address already in use")
@@ -258,8 +253,8 @@ pub(crate) fn classify(status: u16, message: &str) -> EngineError {
 fn pull_problem(reason: &str) -> PullProblem {
     let lower = reason.to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
-    // "denied" first: registries answer so for images that do not exist, and say so in the same
-    // breath.
+    // "Not found" is tested before "denied": registries answer "denied" for images that do not
+    // exist, and the same message says that they do not exist.
     if has(&[
         "manifest unknown",
         "not found",
@@ -294,7 +289,7 @@ fn pull_problem(reason: &str) -> PullProblem {
     }
 }
 
-/// The kind of the I/O error at the bottom, if there is one.
+/// Returns the kind of the underlying I/O error, if there is one.
 fn io_kind(error: &Bollard) -> Option<std::io::ErrorKind> {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
@@ -326,47 +321,47 @@ impl From<EngineError> for Failure {
         let (code, hint): (Code, Option<String>) = match &error {
             E::SocketMissing { .. } => (
                 Code::Unreachable,
-                Some("install Docker 20.10 or newer, or start it: systemctl start docker".into()),
+                Some("install Docker 20.10 or newer, or start it with `systemctl start docker`".into()),
             ),
             E::NotRunning { .. } => (
                 Code::Unreachable,
-                Some("start it: systemctl start docker; its log: journalctl -u docker".into()),
+                Some("start Docker with `systemctl start docker`; `journalctl -u docker` shows its log".into()),
             ),
             E::Permission { .. } => (
                 Code::Unreachable,
-                Some("ucd must run as root or belong to the group docker".into()),
+                Some("run ucd as root, or add its user to the group docker".into()),
             ),
             E::TooOld { .. } => (Code::Refused, Some("upgrade Docker on this machine".into())),
             E::TimedOut { .. } => (
                 Code::TimedOut,
-                Some("look at the machine's load and at journalctl -u docker".into()),
+                Some("check the machine's load, and Docker's log with `journalctl -u docker`".into()),
             ),
             E::NotFound { .. } => (Code::NotFound, None),
             E::NameTaken { .. } => (Code::Exists, None),
             E::PortTaken { .. } => (
                 Code::Refused,
-                Some("see who has it: ss -lntup; free it, or publish another port".into()),
+                Some("find the process with `ss -lntup` and stop it, or publish another port".into()),
             ),
             E::NetworkMissing => (
                 Code::Refused,
-                Some("restart the daemon, which makes it: systemctl restart ucd".into()),
+                Some("restart the daemon, which creates it: `systemctl restart ucd`".into()),
             ),
             E::ImageMissing { .. } => (Code::Refused, None),
             E::Pull { image, problem, .. } => match problem {
                 PullProblem::Unknown => (
                     Code::Refused,
                     Some(format!(
-                        "check the name and tag of `{image}`; does it need a login?"
+                        "check the name and tag of `{image}`, and whether the registry requires a login"
                     )),
                 ),
                 PullProblem::Denied => (
                     Code::Refused,
-                    Some("log in on the machine: docker login".to_owned()),
+                    Some("run `docker login` on the machine".to_owned()),
                 ),
                 PullProblem::Unreachable => (
                     Code::Unreachable,
                     Some(
-                        "check that this machine reaches the registry (network, DNS, proxy)"
+                        "check that this machine can reach the registry (network, DNS, proxy)"
                             .to_owned(),
                     ),
                 ),
@@ -375,19 +370,19 @@ impl From<EngineError> for Failure {
             E::OtherPlatform { .. } => (
                 Code::Refused,
                 Some(
-                    "take `platform` out, or build or pull the image for that platform".to_owned(),
+                    "remove `platform`, or build or pull the image for that platform".to_owned(),
                 ),
             ),
             E::Invalid { .. } => (Code::Invalid, None),
             E::Refused { .. } => (Code::Refused, None),
             E::NoSpace { .. } => (
                 Code::Exhausted,
-                Some("free some: docker system prune, df -h".into()),
+                Some("free some disk space: `df -h` shows it, `docker system prune` removes unused data".into()),
             ),
-            E::Engine { .. } => (Code::Internal, Some("its log: journalctl -u docker".into())),
+            E::Engine { .. } => (Code::Internal, Some("check Docker's log: `journalctl -u docker`".into())),
             E::Broken { .. } => (
                 Code::Unreachable,
-                Some("see systemctl status docker".into()),
+                Some("check the state of Docker: `systemctl status docker`".into()),
             ),
         };
         let failure = Failure::new(code, message);
@@ -403,7 +398,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_engines_words_become_kinds() {
+    fn classify_maps_engine_messages_to_kinds() {
         use EngineError as E;
         let is = |status, message: &str, test: fn(&E) -> bool| {
             let error = classify(status, message);
@@ -468,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn pulls_fail_for_three_reasons() {
+    fn pull_problem_tells_unknown_denied_and_unreachable() {
         let of = |reason: &str| pull_problem(reason);
         assert_eq!(
             of(
@@ -503,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_reaches_a_person_with_what_to_do() {
+    fn failure_of_every_kind_has_a_hint() {
         let socket = PathBuf::from("/run/docker.sock");
         let cases = [
             (
@@ -556,7 +551,7 @@ mod tests {
                 failure.hint.as_deref().unwrap_or_default().contains(hint),
                 "{failure:?}"
             );
-            // And across the wire.
+            // The failure must also survive the wire.
             assert_eq!(Failure::from(tonic::Status::from(failure.clone())), failure);
         }
     }

@@ -1,6 +1,6 @@
-//! Commands in a running container. The engine hands over the bare connection for them, so this
-//! speaks to its socket directly: the client library would take a terminal's output that begins
-//! with a byte below 3 for a frame header, and wait for a frame that never comes.
+//! Runs commands in a running container. The engine hands over the bare connection for this, so
+//! this module uses the socket directly. The client library would take a terminal's output that
+//! starts with a byte below 3 for a frame header, and wait forever for the frame.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -17,46 +17,46 @@ use tokio_util::codec::{Decoder, FramedRead};
 use super::EngineError;
 use super::error::classify;
 
-/// The engine's answer before the connection is ours: a few hundred bytes.
+/// Maximum size of the engine's answer before it hands over the connection. It normally has a few
+/// hundred bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// For that answer.
+/// Time limit for that answer.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
-/// Bytes of one header of the engine's stream format.
+/// Bytes of a frame header in the engine's stream format.
 const FRAME_HEAD: usize = 8;
 
-/// What to run, and how.
+/// The command to run, and its options.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExecOptions {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// With a terminal: output is one stream.
+    /// True for a command with a terminal, whose output is a single stream.
     pub tty: bool,
-    /// `NAME=value`
+    /// Variables as `NAME=value`.
     pub environment: Vec<String>,
-    /// Empty: the container's.
+    /// User name or id. Empty for the container's user.
     pub user: String,
-    /// Empty: the container's.
+    /// Working directory. Empty for the container's.
     pub working_dir: String,
-    /// With all of root's rights over the machine.
+    /// True for all privileges of root on the machine.
     pub privileged: bool,
 }
 
 /// A piece of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExecOutput {
-    /// Standard output, or all that a terminal shows.
+    /// Standard output, or everything that a terminal shows.
     Stdout(Bytes),
-    /// Standard error.
     Stderr(Bytes),
 }
 
-/// A command that runs. Dropping it closes the connection.
+/// A running command. Dropping it closes the connection.
 pub struct ExecSession {
-    /// For resizing and the exit code.
+    /// Id of the exec, for resizing and the exit code.
     pub id: String,
-    /// Ends when the command has ended.
+    /// The output. Ends when the command has ended.
     pub output: BoxStream<'static, Result<ExecOutput, EngineError>>,
-    /// Shut it down to end the command's standard input.
+    /// The standard input. Shutting it down ends the command's input.
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Debug for ExecSession {
     }
 }
 
-/// Starts an exec that was created and takes over its connection.
+/// Starts a prepared exec and takes over its connection.
 pub(crate) async fn attach(
     socket: &Path,
     exec_id: &str,
@@ -119,7 +119,7 @@ pub(crate) async fn attach(
     })
 }
 
-/// Status and what came behind the head.
+/// Reads the head of the answer. Returns the status and the bytes after the head.
 async fn read_head(connection: &mut UnixStream) -> Result<(u16, BytesMut), EngineError> {
     let broken = |message: &str| EngineError::Broken {
         message: message.to_owned(),
@@ -128,18 +128,19 @@ async fn read_head(connection: &mut UnixStream) -> Result<(u16, BytesMut), Engin
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = buffer.split_to(end + 4);
-            let status = parse_status(&head).ok_or_else(|| broken("its answer is not HTTP"))?;
+            let status =
+                parse_status(&head).ok_or_else(|| broken("the engine's answer is not HTTP"))?;
             return Ok((status, buffer));
         }
         if buffer.len() > MAX_HEAD {
-            return Err(broken("its answer has no end"));
+            return Err(broken("the engine's answer has no end"));
         }
         let read = connection
             .read_buf(&mut buffer)
             .await
             .map_err(|error| broken(&error.to_string()))?;
         if read == 0 {
-            return Err(broken("it closed the connection without an answer"));
+            return Err(broken("the engine closed the connection without an answer"));
         }
     }
 }
@@ -151,7 +152,7 @@ fn parse_status(head: &[u8]) -> Option<u16> {
     rest.get(..3)?.parse().ok()
 }
 
-/// The engine's `{"message": …}`; whether it comes chunked or not, it is the only thing in braces.
+/// Reads the engine's `{"message": …}`. Chunked or not, it is the only part of the body in braces.
 async fn error_message(mut connection: UnixStream, mut body: BytesMut) -> String {
     let read = async {
         while body.len() < MAX_HEAD && !body.contains(&b'}') {
@@ -171,8 +172,8 @@ async fn error_message(mut connection: UnixStream, mut body: BytesMut) -> String
         .unwrap_or(text)
 }
 
-/// Splits the engine's stream: header (stream, three zeros, length in big endian), payload. Payload
-/// is handed on as it comes.
+/// Splits the engine's stream into frames. A header has the stream's number, three zeros and the
+/// length in big endian. Payload is passed on as it arrives.
 #[derive(Debug)]
 struct OutputDecoder {
     raw: bool,
@@ -216,8 +217,8 @@ impl Decoder for OutputDecoder {
                     return Ok(Some(output));
                 }
                 None => {
-                    // Not a header: the engine's own words about why it could not start the
-                    // command.
+                    // This is not a frame header but the engine's plain message about why it could
+                    // not start the command.
                     if source.first().is_some_and(|first| *first > 2) {
                         self.raw = true;
                         continue;
@@ -280,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_not_framed_whatever_it_shows() {
+    fn decoder_passes_terminal_output_unchanged() {
         let shown = [0u8, 1, 2, 0, 0, 0, 0, 9, 255];
         assert_eq!(decode(true, &[&shown]).unwrap().0, shown);
     }
 
     #[test]
-    fn words_without_frames_are_kept() {
+    fn decoder_keeps_message_without_frames() {
         assert_eq!(
             decode(false, &[b"OCI runtime exec failed"]).unwrap().0,
             b"OCI runtime exec failed"
@@ -294,12 +295,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_frame_is_an_error() {
+    fn decoder_refuses_truncated_frame() {
         assert!(decode(false, &[&[1, 0, 0]]).is_err());
     }
 
     #[test]
-    fn status_lines() {
+    fn parse_status_reads_status_lines() {
         assert_eq!(
             parse_status(b"HTTP/1.1 101 UPGRADED\r\nX: y\r\n\r\n"),
             Some(101)
@@ -310,7 +311,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn streams_are_parted_however_the_bytes_arrive(
+        fn decoder_splits_streams_however_bytes_arrive(
             frames in prop::collection::vec((1u8..=2, prop::collection::vec(any::<u8>(), 0..50)), 0..10),
             cut in 1usize..20,
         ) {

@@ -1,6 +1,6 @@
 //! An engine in memory, for tests without Docker. It passes the same suite as the real one.
-//! Containers run a tiny shell: `echo X`, `echo X >&2`, `sleep N`, `exit N`, `cat`, `true`,
-//! `false`, joined by `;`.
+//! Containers run a tiny shell with the commands `echo X`, `echo X >&2`, `sleep N`, `exit N`,
+//! `cat`, `true` and `false`, joined by `;`.
 
 mod shell;
 
@@ -28,9 +28,9 @@ use super::logs::wanted;
 use super::spec::is_reference;
 use super::{record, *};
 
-/// Prefix of what the fake takes for an image archive; the reference follows.
+/// Prefix of a fake image archive. The image's reference follows.
 pub(crate) const ARCHIVE: &str = "fake archive of ";
-/// Between an exit and the engine starting the container again.
+/// Time between an exit and the restart of the container.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone)]
@@ -60,14 +60,14 @@ struct Fake {
     restarts: i64,
     health: Option<engine::HealthStatusEnum>,
     ip: Option<String>,
-    /// What was chosen for ranges of ports, while it runs.
+    /// Ports chosen from ranges, while the container runs.
     published: engine::PortMap,
     logs: Vec<LogLine>,
     running: Vec<AbortHandle>,
 }
 
 impl State {
-    /// A container with what it has from the one whose network it joined.
+    /// Returns a container, including what it shares with the container whose network it joined.
     fn look(&self, id: &str) -> Container {
         let mut container = record::container(self.containers[id].inspect(id));
         if let Ok(other) = FakeEngine::find(self, &container.network_of)
@@ -189,12 +189,13 @@ impl FakeEngine {
         self.0.lock().unwrap()
     }
 
-    /// An image that is there.
+    /// Adds an image to the machine.
     pub(crate) fn add_image(&self, image: &str) {
         self.add_image_for(image, "");
     }
 
-    /// An image that is there, for a platform or, if that is empty, for the machine's.
+    /// Adds an image to the machine for a platform, or for the machine's own if `platform` is
+    /// empty.
     pub(crate) fn add_image_for(&self, image: &str, platform: &str) {
         let platform = if platform.is_empty() {
             "linux/amd64"
@@ -209,29 +210,30 @@ impl FakeEngine {
         self.state().images.insert(image.to_owned(), made);
     }
 
-    /// An image that can be pulled.
+    /// Adds an image that can be pulled.
     pub(crate) fn add_to_registry(&self, image: &str) {
         self.state().registry.insert(image.to_owned());
     }
 
-    /// While offline every call fails and event streams end.
+    /// Sets the engine offline or online. While it is offline, every call fails and event streams
+    /// end.
     pub(crate) fn set_offline(&self, offline: bool) {
         let mut state = self.state();
         state.offline = offline;
         state.events = broadcast::Sender::new(256);
     }
 
-    /// Sizes terminals were given.
+    /// Returns the terminal sizes that were set.
     pub(crate) fn sizes(&self) -> Vec<(u16, u16)> {
         self.state().sizes.clone()
     }
 
-    /// Stops asked for: container id and grace.
+    /// Returns the requested stops as container id and grace period.
     pub(crate) fn stops(&self) -> Vec<(String, Duration)> {
         self.state().stops.clone()
     }
 
-    /// Commands that were run: container id and how.
+    /// Returns the commands that were run as container id and options.
     pub(crate) fn commands(&self) -> Vec<(String, ExecOptions)> {
         self.state().commands.clone()
     }
@@ -312,7 +314,7 @@ impl FakeEngine {
         }
     }
 
-    /// The probe runs after each interval; `CMD true` succeeds, all else fails.
+    /// Probes after each interval. `CMD true` succeeds; everything else fails.
     async fn probe(self, id: String, limits: HealthLimits, succeeds: bool) {
         let rounds = if succeeds { 1 } else { limits.retries };
         tokio::time::sleep(limits.interval * rounds).await;
@@ -635,7 +637,7 @@ impl Engine for FakeEngine {
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
         if !is_reference(reference) {
             return Err(EngineError::Invalid {
-                message: format!("`{reference}` is not an image reference"),
+                message: format!("invalid image reference `{reference}`"),
             });
         }
         Ok(self.reach()?.images.get(reference).cloned())
@@ -711,7 +713,7 @@ fn volume(name: &str, driver: &str) -> engine::Volume {
     }
 }
 
-/// A free port for each that is wanted.
+/// Chooses a free port for each requested binding.
 fn publish(
     wanted: &[v1::PortSpec],
     holders: &[PortHolder],

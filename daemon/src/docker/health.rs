@@ -1,5 +1,5 @@
-//! When has a container that was just started proved itself? Pure: a snapshot and the time since
-//! the start in, a verdict out.
+//! Decides when a container that was just started is ready. Pure: takes a snapshot and the time
+//! since the start, and returns a verdict.
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use uc_api::v1;
 
 use super::Container;
 
-/// How long a container without healthcheck must run, unless the caller says otherwise.
+/// How long a container without a healthcheck must run, unless the caller sets another time.
 pub const MONITOR: Duration = Duration::from_secs(2);
-/// Beyond what the healthcheck itself may take: starting the probe, and noticing.
+/// Added to the healthcheck's own limits, for starting the probe and noticing its result.
 const SLACK: Duration = Duration::from_secs(5);
-/// A container without healthcheck that is neither running nor ended (paused by hand) is not waited
-/// for longer than this.
+/// A container without a healthcheck that neither runs nor has exited (for example, paused by hand)
+/// is given up after this time.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// A healthcheck's times, defaults filled in.
+/// A healthcheck's times, with defaults filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HealthLimits {
-    /// Between two probes.
+    /// Time between two probes.
     pub interval: Duration,
-    /// For one probe.
+    /// Time limit of one probe.
     pub timeout: Duration,
-    /// Failures within it do not count.
+    /// Failures within this time after the start do not count.
     pub start_period: Duration,
-    /// Failures in a row that make it unhealthy.
+    /// Consecutive failures that make the container unhealthy.
     pub retries: u32,
 }
 
 impl HealthLimits {
-    /// After this it is healthy, or will not become so: `start_period + retries × (interval +
-    /// timeout) + 5 s`.
+    /// Returns the time after which the container is healthy or will not become so: `start_period +
+    /// retries × (interval + timeout) + 5 s`.
     pub fn limit(&self) -> Duration {
         let rounds = (self.interval.saturating_add(self.timeout)).saturating_mul(self.retries);
         self.start_period
@@ -39,33 +39,32 @@ impl HealthLimits {
     }
 }
 
-/// Whether to go on waiting.
+/// Whether the container is ready, has failed, or needs more time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not yet known.
+    /// Not yet decided.
     Wait,
-    /// It serves (or, if it is a job that is not started again, it has done its work with exit code
-    /// 0).
+    /// The container is ready. A job that is not restarted is ready when it has exited with code 0.
     Ready,
-    /// It will not serve; why, for people.
+    /// The container failed; the text gives the cause.
     Failed(String),
-    /// It did neither within the time limit.
+    /// The container did neither within the time limit.
     TimedOut(Duration),
 }
 
-/// When, since its start.
+/// The times that a verdict depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watched {
-    /// Since it was started.
+    /// Time since the start.
     pub elapsed: Duration,
-    /// Since its healthcheck succeeded, without a break.
+    /// Time since the healthcheck began to succeed without interruption.
     pub healthy: Duration,
-    /// How long it must serve before it is believed; none: [`MONITOR`], or with a healthcheck no
-    /// longer than that takes.
+    /// How long the container must run before it counts as ready. `None` means [`MONITOR`], or no
+    /// extra time for a container with a healthcheck.
     pub monitor: Option<Duration>,
 }
 
-/// Judges a container.
+/// Decides whether a container is ready.
 pub fn judge(container: &Container, watched: Watched) -> Verdict {
     let Watched {
         elapsed,
@@ -89,7 +88,7 @@ pub fn judge(container: &Container, watched: Watched) -> Verdict {
     }
     if record.restart_count > 0 {
         return Verdict::Failed(format!(
-            "it ended and was restarted {}",
+            "it exited and was restarted {}",
             times(record.restart_count)
         ));
     }
@@ -118,7 +117,7 @@ pub fn judge(container: &Container, watched: Watched) -> Verdict {
 
 fn ended(container: &Container) -> String {
     if !container.start_error.is_empty() {
-        return format!("it could not be started: {}", container.start_error);
+        return format!("it cannot be started: {}", container.start_error);
     }
     let code = container.record.exit_code.unwrap_or_default();
     if container.oom_killed {
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn without_healthcheck_it_must_run_for_the_monitor_period() {
+    fn judge_without_healthcheck_waits_for_monitor_period() {
         let running = container(v1::ReplicaState::Running, None);
         assert_eq!(after(&running, 1), Verdict::Wait);
         assert_eq!(after(&running, 2), Verdict::Ready);
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn with_healthcheck_only_that_counts() {
+    fn judge_with_healthcheck_follows_its_result() {
         assert_eq!(after(&with_health(v1::Health::Starting), 60), Verdict::Wait);
         assert_eq!(after(&with_health(v1::Health::Healthy), 0), Verdict::Ready);
         assert_eq!(
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_monitor_period_it_must_stay_healthy_for_so_long() {
+    fn judge_with_monitor_period_requires_lasting_health() {
         let after = |container: &Container, healthy| {
             let monitor = Some(Duration::from_secs(5));
             judge(
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_follows_the_healthcheck() {
+    fn limit_follows_the_healthcheck() {
         // 7 + 3 × (30 + 10) + 5
         assert_eq!(LIMITS.limit(), Duration::from_secs(132));
         let starting = with_health(v1::Health::Starting);
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_a_failure_with_its_code() {
+    fn judge_reports_exit_with_its_code() {
         let exited = container(v1::ReplicaState::Exited, Some(3));
         assert_eq!(
             after(&exited, 0),
@@ -281,7 +280,7 @@ mod tests {
         back.record.restart_count = 2;
         assert_eq!(
             after(&back, 9),
-            Verdict::Failed("it ended and was restarted 2 times".into())
+            Verdict::Failed("it exited and was restarted 2 times".into())
         );
         let mut hungry = container(v1::ReplicaState::Exited, Some(137));
         hungry.oom_killed = true;
@@ -292,11 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_is_done_is_ready() {
+    fn judge_accepts_finished_job() {
         let mut done = container(v1::ReplicaState::Exited, Some(0));
         assert!(
             matches!(after(&done, 0), Verdict::Failed(_)),
-            "a service must not end"
+            "a service must not exit"
         );
         done.restart = v1::RestartPolicy::No;
         assert_eq!(after(&done, 0), Verdict::Ready);

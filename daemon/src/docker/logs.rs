@@ -1,5 +1,5 @@
-//! Log lines: what the engine sends is frames with a time stamp in front, long lines cut in pieces;
-//! what we hand on is lines.
+//! Turns the engine's log frames into lines. A frame starts with a timestamp, and the engine splits
+//! long lines into several frames.
 
 use std::collections::HashMap;
 
@@ -10,42 +10,42 @@ use uc_api::v1::LogStream;
 
 use super::EngineError;
 
-/// A longer line is handed on in pieces of this size, so that a program that never ends its line
-/// cannot fill our memory.
+/// Bytes of a line. A longer line is split into pieces of this size, so that a program that never
+/// ends its line cannot fill the memory.
 const MAX_LINE: usize = 256 * 1024;
 
-/// Which lines are wanted.
+/// Which lines the caller wants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Go on with what is written from now on.
+    /// Whether to continue with lines written from now on.
     pub follow: bool,
-    /// Only so many from the end; none: all.
+    /// Number of lines from the end. `None` means all.
     pub tail: Option<u64>,
-    /// Unix milliseconds, inclusive.
+    /// Start of the time range in Unix milliseconds, inclusive.
     pub since_ms: Option<i64>,
-    /// Unix milliseconds, inclusive.
+    /// End of the time range in Unix milliseconds, inclusive.
     pub until_ms: Option<i64>,
 }
 
 /// One line without its line feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// Standard output or error; a container with a terminal has only the first.
+    /// Standard output or standard error. A container with a terminal has only standard output.
     pub stream: LogStream,
-    /// When the engine took it, Unix nanoseconds.
+    /// When the engine received the line, in Unix nanoseconds.
     pub time_ns: i64,
-    /// Any bytes; not always UTF-8.
+    /// Any bytes, not necessarily UTF-8.
     pub message: Bytes,
 }
 
-/// Puts frames together to lines.
+/// Joins frames to lines.
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
     open: HashMap<LogStream, (i64, BytesMut)>,
 }
 
 impl Assembler {
-    /// Takes in one frame, `<RFC 3339 time> <text>`; gives a line when one is complete.
+    /// Adds one frame, `<RFC 3339 time> <text>`. Returns a line when one is complete.
     pub(crate) fn push(&mut self, stream: LogStream, frame: &Bytes) -> Option<LogLine> {
         let (time_ns, text) = split_time(frame);
         let (since, buffer) = self
@@ -67,7 +67,7 @@ impl Assembler {
         })
     }
 
-    /// Lines that never got their end, when the container's log ends.
+    /// Returns the unfinished lines when the container's log ends.
     pub(crate) fn finish(self) -> Vec<LogLine> {
         let mut rest: Vec<LogLine> = self
             .open
@@ -93,19 +93,19 @@ fn split_time(frame: &[u8]) -> (i64, &[u8]) {
             let time: jiff::Timestamp = std::str::from_utf8(stamp).ok()?.parse().ok()?;
             Some((i64::try_from(time.as_nanosecond()).ok()?, text.get(1..)?))
         });
-    // A frame without a stamp (an engine's own notice) keeps its text.
+    // A frame without a timestamp (a notice of the engine itself) keeps its whole text.
     split.unwrap_or((0, frame))
 }
 
-/// Whether a line lies in the wanted time.
+/// Reports whether a line is in the wanted time range.
 pub(crate) fn wanted(line: &LogLine, options: &LogOptions) -> bool {
     let ms = line.time_ns.div_euclid(1_000_000);
     options.since_ms.is_none_or(|since| ms >= since)
         && options.until_ms.is_none_or(|until| ms <= until)
 }
 
-/// The last `count` lines as text, for a failure; best effort, since the failure matters more than
-/// its log.
+/// Returns the last `count` lines as text for a failure message. Returns no lines if the log cannot
+/// be read, because the failure matters more.
 pub(crate) async fn tail(engine: &dyn super::Engine, id: &str, count: usize) -> Vec<String> {
     let options = LogOptions {
         tail: Some(count as u64),
@@ -125,11 +125,11 @@ pub(crate) async fn tail(engine: &dyn super::Engine, id: &str, count: usize) -> 
     text.split_off(surplus)
 }
 
-/// A stream of lines, each with where it comes from.
+/// A line with its source.
 pub(crate) type Tagged<T> = (T, Result<LogLine, EngineError>);
 
-/// Merges the logs of several containers in the order of time, as far as they arrive together: a
-/// stream that has said nothing for `patience` is no longer waited for until it speaks again.
+/// Merges the logs of several containers in order of time, as far as they arrive together. A stream
+/// without new lines for `patience` no longer holds up the others until it has one.
 pub(crate) fn merge<T: Clone + Send + 'static>(
     sources: Vec<(T, BoxStream<'static, Result<LogLine, EngineError>>)>,
     patience: std::time::Duration,
@@ -173,12 +173,12 @@ struct Source<T> {
     quiet: bool,
 }
 
-/// An error is due at once.
+/// The sort key of the next line. An error comes first.
 fn time_of(head: &Result<LogLine, EngineError>) -> i64 {
     head.as_ref().map_or(i64::MIN, |line| line.time_ns)
 }
 
-/// Waits until every stream that is not quiet has a head, and at least one has.
+/// Waits until every stream that is not quiet has a next line, and at least one stream has one.
 async fn fill<T>(sources: &mut [Source<T>], patience: std::time::Duration) {
     let deadline = tokio::time::Instant::now() + patience;
     loop {

@@ -1,7 +1,7 @@
-//! Platforms, `os[/architecture[/variant]]`: is an image of the one that is wanted?
+//! Compares platforms, written `os[/architecture[/variant]]`.
 
-/// Does an image of platform `image` serve where `wanted` is asked for? What either leaves out fits
-/// everything.
+/// Reports whether an image of platform `image` can run where `wanted` is required. A part that
+/// either of them leaves out matches anything.
 pub fn fits(wanted: &str, image: &str) -> bool {
     let (wanted, image) = (normal(wanted), normal(image));
     wanted
@@ -10,8 +10,8 @@ pub fn fits(wanted: &str, image: &str) -> bool {
         .all(|(wanted, image)| wanted.is_empty() || image.is_empty() || wanted == image)
 }
 
-/// The three parts, architectures under the names that images use. A single word is an architecture
-/// unless it names a system we know.
+/// Returns the three parts, with architectures under the names that images use. A single word is an
+/// architecture unless it is a known operating system.
 fn normal(platform: &str) -> [String; 3] {
     let lower = platform.to_ascii_lowercase();
     let parts: Vec<&str> = lower.split('/').collect();
@@ -24,7 +24,7 @@ fn normal(platform: &str) -> [String; 3] {
     };
     let (architecture, variant) = match (architecture, variant) {
         ("x86_64" | "x86-64", variant) => ("amd64", variant),
-        // The first variant of each is the one that is not written.
+        // The first variant of each architecture is the one that images leave out.
         ("aarch64" | "arm64", "" | "8" | "v8") => ("arm64", ""),
         ("amd64", "v1") => ("amd64", ""),
         ("aarch64", variant) => ("arm64", variant),
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_fits() {
+    fn fits_accepts_parts_left_out() {
         for (wanted, image, fit) in [
             ("", "linux/amd64", true),
             ("linux", "linux/amd64", true),

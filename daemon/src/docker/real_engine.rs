@@ -1,5 +1,5 @@
-//! The suite, and what only a real engine can show. Every test starts an engine of its own, so they
-//! are few.
+//! Runs the suite, and what only a real engine can show. Every test starts its own engine, so there
+//! are few of them.
 
 mod keys;
 
@@ -45,7 +45,7 @@ fn contents(state: &tempfile::TempDir) -> Files {
     Files::new(state.path().join("files"))
 }
 
-/// A node over a fresh engine that has the image of the suite.
+/// A node over a fresh engine that has the suite's image.
 struct Served {
     engine: Arc<DockerEngine>,
     node: NodeService,
@@ -75,7 +75,7 @@ async fn served(dockerd: &Dockerd) -> Served {
     }
 }
 
-/// Output (both streams) and exit code of a command.
+/// Returns the output (both streams) and the exit code of a command.
 async fn exec(node: &NodeService, start: v1::ExecStart, input: &[u8]) -> (String, i32) {
     let asked = |message| {
         Ok::<_, tonic::Status>(v1::ExecRequest {
@@ -110,7 +110,7 @@ async fn real_engine_serves_replicas() {
         ..
     } = served(&dockerd).await;
 
-    // What the spec says is what the container sees.
+    // The container must see what the spec contains.
     let mut spec = service("we_b.x", "sleep 1000");
     spec.environment
         .insert("COLOUR".into(), "blue = green".into());
@@ -135,7 +135,10 @@ async fn real_engine_serves_replicas() {
     let (_, id) = create(&node, spec).await.unwrap();
     let record = start(&node, &id).await.unwrap();
     assert_eq!(record.state(), v1::ReplicaState::Running);
-    assert!(made.is_dir(), "a missing folder is made, as Compose does");
+    assert!(
+        made.is_dir(),
+        "a missing folder is created, as Compose does"
+    );
     let of = |command: &str| v1::ExecStart {
         container: record.container_name.clone(),
         command: ["sh", "-c", command].map(str::to_owned).to_vec(),
@@ -159,7 +162,7 @@ async fn real_engine_serves_replicas() {
         "{seen}"
     );
 
-    // Commands: what is read only, what does not exist, the shell, a terminal.
+    // Commands: a read-only file system, an unknown command, the default shell, a terminal.
     let (seen, code) = exec(
         &node,
         of("echo x > /etc/x; echo y > /tmp/y && cat /tmp/y"),
@@ -196,7 +199,7 @@ async fn real_engine_serves_replicas() {
         exec(&node, terminal, b"").await,
         ("30 100\r\n\0\u{1} end".to_owned(), 0)
     );
-    // More than every buffer on the way holds, both ways at once.
+    // More bytes than all buffers on the path can hold, in both directions at the same time.
     let much = vec![b'x'; 3_000_000];
     let (seen, code) = exec(
         &node,
@@ -209,7 +212,7 @@ async fn real_engine_serves_replicas() {
     .await;
     assert_eq!((seen.len(), code), (much.len(), 0));
 
-    // A command taken away leaves nothing to run in this image.
+    // Without its command, this image has nothing to run.
     let mut emptied = service("empty", "");
     emptied.command = Some(v1::StringList::default());
     let failure = create(&node, emptied).await.unwrap_err();
@@ -218,7 +221,7 @@ async fn real_engine_serves_replicas() {
         "{failure:?}"
     );
 
-    // One that ends is told with its log.
+    // A container that exits is reported with its log.
     let mut failing = service("bad", "echo about to fail; sleep 0.3; exit 9");
     failing.restart = v1::RestartPolicy::Unspecified.into();
     failing.stop_grace_period_ms = Some(0);
@@ -229,7 +232,7 @@ async fn real_engine_serves_replicas() {
         (Code::Refused, Some("about to fail"))
     );
 
-    // A log that is followed while nothing is written ends with its container.
+    // A log without new lines ends with its container.
     let request = v1::NodeLogsRequest {
         request: Some(v1::LogsRequest {
             tail: -1,
@@ -252,7 +255,7 @@ async fn real_engine_serves_replicas() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn real_engine_puts_contents_into_containers() {
+async fn real_engine_mounts_contents() {
     let Some(dockerd) = Dockerd::start().await else {
         return;
     };
@@ -287,7 +290,7 @@ async fn real_engine_puts_contents_into_containers() {
     let record = start(&node, &id).await.unwrap();
     let named: BTreeSet<&str> = record.files.iter().map(String::as_str).collect();
     let expected = BTreeSet::from([folder.0.as_str(), secret.0.as_str()]);
-    assert_eq!(named, expected, "so that they are kept while it is there");
+    assert_eq!(named, expected, "they are kept while the container exists");
     let of = |command: &str| v1::ExecStart {
         container: record.container_name.clone(),
         command: ["sh", "-c", command].map(str::to_owned).to_vec(),
@@ -300,7 +303,7 @@ async fn real_engine_puts_contents_into_containers() {
     )
     .await;
     assert_eq!((seen.as_str(), code), ("hellos3cret s3cret\n755\n", 0));
-    // Also for root, and also in its folders.
+    // Not even root can write, also not in the folders.
     for path in ["/site/run.sh", "/site/new", "/run/secrets/key"] {
         let (seen, code) = exec(&node, of(&format!("echo x > {path}")), b"").await;
         assert!(
@@ -323,7 +326,7 @@ impl observe::ObservationSink for Sink {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn real_engine_may_be_restarted_while_it_is_observed() {
+async fn real_engine_can_restart_while_it_is_observed() {
     let Some(mut dockerd) = Dockerd::start().await else {
         return;
     };
@@ -386,7 +389,8 @@ async fn real_engine_may_be_restarted_while_it_is_observed() {
     let failure = node.observe_now().await.unwrap_err();
     assert_eq!(failure.code, Code::Unreachable, "{failure:?}");
     dockerd.begin().await;
-    // The engine has started it again; nothing is left of the time in between once it is observed.
+    // The engine has restarted the container. Once it is observed, nothing of the time in between
+    // is left.
     let names = |seen: &Observation| {
         seen.replicas
             .iter()

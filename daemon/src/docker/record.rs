@@ -1,5 +1,5 @@
-//! From what the engine says to our records: pure. A field the engine leaves out gets the value
-//! that promises least.
+//! Converts the engine's answers to our records. Pure. A field that the engine leaves out gets the
+//! most cautious value.
 
 mod ports;
 
@@ -12,13 +12,13 @@ use uc_api::v1;
 
 use super::{Container, HealthLimits, PortHolder, Volume};
 
-/// The engine's own, used where neither image nor service says anything.
+/// The engine's own defaults, used if neither image nor service sets a value.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(30);
 const HEALTH_RETRIES: u32 = 3;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// One container.
+/// Converts one container.
 pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
     let config = inspected.config.unwrap_or_default();
     let host = inspected.host_config.unwrap_or_default();
@@ -39,7 +39,7 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
         .filter(|ip| !ip.is_empty())
         .unwrap_or_else(|| of(label::ADDRESS));
     let number = |key: &str| of(key).parse().unwrap_or_default();
-    // Only we write these labels, and only whole.
+    // Only the daemon writes these labels, so they are always valid JSON.
     let hooks = |key: &str| serde_json::from_str(&of(key)).unwrap_or_default();
     let files = of(label::FILES);
     let record = v1::ReplicaRecord {
@@ -105,20 +105,20 @@ pub fn container(inspected: engine::ContainerInspectResponse) -> Container {
     }
 }
 
-/// A container that joined the network of `other` is reached at that one's address.
+/// Gives a container that shares the network of `other` the address of `other`.
 pub fn share_address(container: &mut Container, other: &Container) {
     if has_address(container.record.state()) {
         container.record.ip.clone_from(&other.record.ip);
     }
 }
 
-/// A paused one keeps its address; one that ended has none, whatever its labels say.
+/// A paused container keeps its address. A container that has exited has none, whatever its labels
+/// contain.
 fn has_address(state: v1::ReplicaState) -> bool {
     matches!(state, v1::ReplicaState::Running | v1::ReplicaState::Paused)
 }
 
-/// One volume; none if it is anonymous, which belongs to its container and is of no interest to
-/// others.
+/// Converts one volume. Returns `None` for an anonymous volume, which belongs to its container.
 pub fn volume(volume: engine::Volume) -> Option<Volume> {
     let anonymous = volume.labels.contains_key("com.docker.volume.anonymous")
         || (volume.name.len() == 64 && volume.name.bytes().all(|b| b.is_ascii_hexdigit()));
@@ -140,7 +140,7 @@ pub fn volume(volume: engine::Volume) -> Option<Volume> {
     })
 }
 
-/// Ports of the machine that a running container holds.
+/// Returns the host ports that a running container holds.
 pub fn port_holders(summary: engine::ContainerSummary) -> Vec<PortHolder> {
     let labels = summary.labels.unwrap_or_default();
     let of = |key: &str| labels.get(key).cloned().unwrap_or_default();
@@ -230,15 +230,15 @@ fn restart(name: Option<engine::RestartPolicyNameEnum>) -> v1::RestartPolicy {
     }
 }
 
-/// Unix milliseconds of an RFC 3339 time; 0 if it is none.
+/// Parses an RFC 3339 time into Unix milliseconds. Returns 0 for an invalid time.
 fn milliseconds(time: &str) -> i64 {
     time.parse::<jiff::Timestamp>()
         .map(jiff::Timestamp::as_millisecond)
         .unwrap_or_default()
 }
 
-/// Mounts in the order of their targets. The engine does not count the file systems in memory that
-/// were asked for by option among them.
+/// Converts the mounts, ordered by target. The engine does not list tmpfs mounts that were
+/// requested by option among them.
 fn mounts(points: Vec<engine::MountPoint>, tmpfs: HashMap<String, String>) -> Vec<v1::MountSpec> {
     let in_memory = tmpfs.into_iter().map(|(target, options)| v1::MountSpec {
         kind: v1::MountKind::Tmpfs.into(),

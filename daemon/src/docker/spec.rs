@@ -1,9 +1,9 @@
-//! From a service's spec to what the engine is told: pure, so that every key a person writes can be
-//! checked by a test.
+//! Maps a service's spec to the engine's create request. Pure, so that a test can check every key
+//! of the compose file.
 //!
-//! The engine's own defaults are left to the engine; only where a service on several machines needs
-//! another one is it set here. What an engine is too old for is refused, never left out: half of
-//! what was asked for would be a surprise.
+//! The engine's own defaults are left to the engine, except where a service on several machines
+//! needs another one. A key that the engine is too old for is refused and never dropped, because a
+//! half-applied spec would be a surprise.
 
 mod check;
 mod engine;
@@ -32,15 +32,16 @@ use uc_api::v1;
 
 use super::ApiVersion;
 
-/// Which machine a container runs on; ours wins over a variable of that name in the compose file.
+/// Variable with the id of the machine that a container runs on. It overrides a variable of the
+/// same name in the compose file.
 pub const MACHINE_ID_VARIABLE: &str = "UC_MACHINE_ID";
-/// From here on the engine looks more often while a container starts.
+/// From this version on, the engine probes more often while a container starts.
 const START_INTERVAL: ApiVersion = ApiVersion::new(1, 44);
-/// The log driver where none is named: it rotates, which the engine's own default does not.
+/// Log driver of a service that names none. It rotates its files, unlike the engine's own default.
 const LOG_DRIVER: &str = "local";
-/// The engine's own default, for options that only it knows.
+/// The engine's own default log driver, for options that only it supports.
 const JSON_LOG_DRIVER: &str = "json-file";
-/// What [`LOG_DRIVER`] knows.
+/// Options that [`LOG_DRIVER`] supports.
 const LOG_OPTIONS: [&str; 5] = [
     "max-size",
     "max-file",
@@ -49,34 +50,33 @@ const LOG_OPTIONS: [&str; 5] = [
     "max-buffer-size",
 ];
 
-/// What identifies a replica beside its spec.
+/// What identifies a replica, besides its spec.
 #[derive(Debug, Clone)]
 pub struct Placement<'a> {
     /// Cluster id.
     pub cluster: &'a str,
     /// Id of this machine.
     pub machine: &'a str,
-    /// Address of this machine on the cluster network: its containers' DNS server.
+    /// Address of this machine on the cluster network, which is the DNS server of its containers.
     pub bridge: Ipv4Addr,
     /// Revision of the spec.
     pub revision: &'a str,
-    /// The deployment that asks.
+    /// Id of the deployment that creates the container.
     pub deployment: &'a str,
-    /// What the image runs; needed only to take its command away ([`needs_image_entrypoint`]).
+    /// The image's entrypoint. Required only to remove its command ([`needs_image_entrypoint`]).
     pub image_entrypoint: &'a [String],
-    /// What the machine's engine can do.
+    /// The API version of the machine's engine.
     pub api: ApiVersion,
-    /// For each of [`shared_services`] the container on this machine whose namespaces are joined.
+    /// For each of [`shared_services`], the container on this machine whose namespaces are shared.
     pub shared: &'a BTreeMap<String, String>,
-    /// Where the contents that the spec names are on this machine, by hash
-    /// ([`v1::FileSpec::hash`]).
+    /// Path of each content that the spec names, by hash ([`v1::FileSpec::hash`]).
     pub files: &'a BTreeMap<String, PathBuf>,
-    /// Values of the variables in [`v1::ServiceSpec::secret_environment`], by the variable's name.
+    /// Values of the variables in [`v1::ServiceSpec::secret_environment`], by variable name.
     pub secrets: &'a BTreeMap<String, String>,
 }
 
-/// The name of a new container: `<project>-<service>-<suffix>`, the suffix being four characters of
-/// base 32 made from `random` (20 bits).
+/// Makes the name of a new container: `<project>-<service>-<suffix>`. The suffix has four base-32
+/// characters made from `random` (20 bits).
 pub fn container_name(spec: &v1::ServiceSpec, random: u32) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let suffix: String = (0..4)
@@ -85,8 +85,8 @@ pub fn container_name(spec: &v1::ServiceSpec, random: u32) -> String {
     format!("{}-{}-{suffix}", spec.project, spec.name)
 }
 
-/// An empty command means "not the image's". The engine can say that only together with an
-/// entrypoint, so the image's has to be known.
+/// Reports whether the image's entrypoint must be known. An empty command removes the image's
+/// command. The engine accepts that only together with an entrypoint.
 pub fn needs_image_entrypoint(spec: &v1::ServiceSpec) -> bool {
     spec.entrypoint.is_none()
         && spec
@@ -95,7 +95,7 @@ pub fn needs_image_entrypoint(spec: &v1::ServiceSpec) -> bool {
             .is_some_and(|command| command.values.is_empty())
 }
 
-/// What the engine is told to create. `spec` has passed [`check()`].
+/// Makes the create request. `spec` must have passed [`check()`].
 pub fn container(
     spec: &v1::ServiceSpec,
     name: &str,
@@ -147,7 +147,7 @@ pub fn container(
     Ok(body)
 }
 
-/// Labels of a volume made for a project.
+/// Returns the labels of a volume that is created for a project.
 pub fn volume_labels(
     volume: &v1::VolumeSpec,
     cluster: &str,
@@ -176,16 +176,16 @@ fn map(values: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
     some_if(!values.is_empty(), || values.clone().into_iter().collect())
 }
 
-/// The engine's numbers have a sign; what does not fit is as good as no limit.
+/// Converts to the engine's signed number. A value that does not fit is as good as no limit.
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 type Words = Option<Vec<String>>;
 
-/// Entrypoint and command. To the engine an absent list is the image's own and so is an empty
-/// command; `[""]` is how it spells "no entrypoint", which also drops the image's command (as
-/// Compose has it: a new entrypoint never gets the old command).
+/// Returns entrypoint and command. The engine reads an absent list, and also an empty command, as
+/// "the image's own". `[""]` means "no entrypoint" and also drops the image's command. Compose
+/// works the same way: a new entrypoint never gets the old command.
 fn what_to_run(spec: &v1::ServiceSpec, of_image: &[String]) -> Result<(Words, Words), SpecError> {
     let command = spec.command.as_ref().map(|list| list.values.clone());
     let entrypoint = match &spec.entrypoint {
@@ -206,7 +206,8 @@ fn what_to_run(spec: &v1::ServiceSpec, of_image: &[String]) -> Result<(Words, Wo
     Ok((entrypoint, command))
 }
 
-/// All that must be known of a container later and that the engine does not keep by itself.
+/// Labels for everything that must be known about a container later and that the engine does not
+/// keep.
 fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, String> {
     let ours = [
         (label::CLUSTER, placement.cluster),
@@ -237,7 +238,8 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
         (label::RESERVED_CPU, number(resources.reserved_nano_cpus)),
         (label::RESERVED_MEMORY, number(resources.reserved_memory)),
         (label::ADDRESS, address),
-        // By its address; of a shared one, whoever owns it decides.
+        // A container in the machine's network is reached at the machine's address. A shared
+        // network is its owner's matter.
         (
             label::RESOLVERS,
             some_if(spec.network_mode.is_empty() && !spec.dns.is_empty(), || {
@@ -248,7 +250,7 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
         (label::PRE_STOP, hooks(&spec.pre_stop)),
     ];
     for (key, value) in more {
-        // One that the person forged would be believed later.
+        // The daemon trusts these labels later, so a user must not set them.
         labels.remove(key);
         labels.extend(value.map(|value| (key.to_owned(), value)));
     }
@@ -303,8 +305,8 @@ fn restart(spec: &v1::ServiceSpec) -> EngineRestart {
     }
 }
 
-/// Options without a driver were written for the engine's own default; where ours does not know
-/// them, that one is taken.
+/// Selects the log driver. Options without a driver were written for the engine's own default. If
+/// our default does not support them, the engine's is used.
 fn log_config(logging: Option<&v1::Logging>) -> HostConfigLogConfig {
     let (driver, options) = match logging {
         Some(logging) => (logging.driver.as_str(), map(&logging.options)),
@@ -326,17 +328,17 @@ fn log_config(logging: Option<&v1::Logging>) -> HostConfigLogConfig {
 }
 
 fn healthcheck(check: &v1::Healthcheck, api: ApiVersion) -> HealthConfig {
-    // The engine counts in nanoseconds; 0 is "the image's, or the default".
+    // The engine counts in nanoseconds; 0 means the image's value, or the default.
     let nanos = |ms: Option<u64>| ms.map(|ms| signed(ms.saturating_mul(1_000_000)));
     HealthConfig {
-        // No test of its own: the image's, with other times.
+        // Without its own test, the image's test is used with these times.
         test: list(&check.test),
         interval: nanos(check.interval_ms),
         timeout: nanos(check.timeout_ms),
         start_period: nanos(check.start_period_ms),
         retries: check.retries.map(i64::from),
-        // Older engines refuse it. Without it a container is found healthy a little later, and
-        // nothing else is different.
+        // Older engines refuse this field. Without it, a container is only found healthy a little
+        // later.
         start_interval: nanos(check.start_interval_ms).filter(|_| api >= START_INTERVAL),
     }
 }

@@ -1,5 +1,5 @@
-//! What every engine must do: one suite for the fake and the real one, so that a test that passes
-//! on the fake says something about Docker.
+//! The contract of [`Engine`](super::Engine), as one suite for the fake and the real engine. So a
+//! test that passes on the fake is also valid for Docker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,12 +16,13 @@ use uc_api::v1;
 use super::error::PullProblem;
 use super::{spec, *};
 
-/// Holds `busybox` with `sh`, `cat`, `echo`, `sleep`, `true` and `false`.
+/// A busybox image with `sh`, `cat`, `echo`, `sleep`, `true` and `false`.
 pub(crate) const IMAGE: &str = "uc-test/busybox:1";
-/// For whatever must happen soon; generous, since it is only reached when a test fails.
+/// Time limit for what must happen soon. It is generous, because it is reached only when a test
+/// fails.
 const SOON: Duration = Duration::from_secs(20);
 
-/// An engine to test, where [`IMAGE`] is not yet, and the archive that brings it.
+/// An engine without [`IMAGE`], and the archive that contains it.
 #[derive(Debug, Clone)]
 pub(crate) struct Bench {
     pub(crate) engine: Arc<dyn Engine>,
@@ -32,34 +33,34 @@ type Case = fn(Bench) -> BoxFuture<'static, ()>;
 
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
-        /// The first brings the image that the others need.
+        /// All cases. The first one loads the image that the others need.
         pub(crate) const CASES: &[(&str, Case)] = &[$((stringify!($name), |bench| $name(bench).boxed())),*];
     };
 }
 
 cases!(
-    images_are_loaded_and_found,
-    a_container_lives_and_dies,
-    only_ours_are_listed,
-    an_exit_leaves_code_and_log,
-    logs_are_followed_to_the_end,
-    logs_are_cut_by_count_and_time,
-    health_is_told,
-    the_engine_restarts_what_ends,
-    commands_run_in_containers,
-    standard_input_reaches_a_command,
-    a_terminal_is_one_stream,
-    commands_fail_like_dockers,
-    names_are_unique,
-    ports_are_unique,
-    a_range_of_ports_gives_a_free_one,
-    networks_of_the_machine_and_of_others,
-    labels_bring_back_what_only_the_spec_knew,
-    volumes_are_kept_and_anonymous_ones_go,
-    changes_are_told,
+    load_makes_image_available,
+    container_is_created_started_stopped_and_removed,
+    containers_lists_only_ours,
+    exited_container_keeps_code_and_log,
+    logs_follow_until_the_container_exits,
+    logs_are_limited_by_count_and_time,
+    inspect_reports_health,
+    engine_restarts_exited_container,
+    exec_returns_output_and_exit_code,
+    exec_passes_standard_input,
+    exec_with_terminal_has_one_stream,
+    exec_of_unknown_command_fails_like_docker,
+    create_refuses_taken_name,
+    start_refuses_taken_port,
+    start_chooses_free_port_of_a_range,
+    container_can_join_network_of_machine_or_other_container,
+    inspect_restores_spec_values_from_labels,
+    remove_keeps_named_and_removes_anonymous_volumes,
+    events_report_changes,
 );
 
-/// A body for a service that runs a shell script and is not started again.
+/// Makes the spec of a service that runs a shell script and is not restarted.
 pub(crate) fn service(name: &str, script: &str) -> v1::ServiceSpec {
     v1::ServiceSpec {
         project: "suite".into(),
@@ -115,7 +116,7 @@ impl Bench {
             }
         };
         let Ok(container) = timeout(SOON, look).await else {
-            panic!("never {what}: {:?}", self.engine.inspect(id).await);
+            panic!("not {what} in time: {:?}", self.engine.inspect(id).await);
         };
         container
     }
@@ -191,7 +192,7 @@ fn words(command: &[&str]) -> ExecOptions {
     }
 }
 
-async fn images_are_loaded_and_found(bench: Bench) {
+async fn load_makes_image_available(bench: Bench) {
     assert_eq!(bench.engine.image(IMAGE).await.unwrap(), None);
     let spec = service("early", "true");
     let missing = bench
@@ -206,11 +207,11 @@ async fn images_are_loaded_and_found(bench: Bench) {
         }
     );
     let garbage =
-        futures_util::stream::iter([Ok(Bytes::from_static(b"no archive at all, but some bytes"))]);
+        futures_util::stream::iter([Ok(Bytes::from_static(b"these bytes are not an archive"))]);
     assert!(bench.engine.load(garbage.boxed()).await.is_err());
     let broken = futures_util::stream::iter([
         Ok(bench.archive.slice(..8)),
-        Err(std::io::Error::other("the sender went away")),
+        Err(std::io::Error::other("the sender disconnected")),
     ]);
     assert!(bench.engine.load(broken.boxed()).await.is_err());
     assert_eq!(bench.engine.image(IMAGE).await.unwrap(), None);
@@ -222,7 +223,7 @@ async fn images_are_loaded_and_found(bench: Bench) {
         Err(EngineError::Invalid { .. })
     ));
 
-    // Nobody listens on port 1.
+    // No process listens on port 1.
     let pulled = async {
         bench
             .engine
@@ -241,7 +242,7 @@ async fn images_are_loaded_and_found(bench: Bench) {
     );
 }
 
-async fn a_container_lives_and_dies(bench: Bench) {
+async fn container_is_created_started_stopped_and_removed(bench: Bench) {
     let engine = &bench.engine;
     let mut spec = service("life", "sleep 1000");
     spec.stop_grace_period_ms = Some(1500);
@@ -293,7 +294,7 @@ async fn a_container_lives_and_dies(bench: Bench) {
     ));
 }
 
-async fn only_ours_are_listed(bench: Bench) {
+async fn containers_lists_only_ours(bench: Bench) {
     let spec = service("other", "true");
     let mut of_others = body(&spec, "others");
     of_others.labels = None;
@@ -308,7 +309,7 @@ async fn only_ours_are_listed(bench: Bench) {
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn an_exit_leaves_code_and_log(bench: Bench) {
+async fn exited_container_keeps_code_and_log(bench: Bench) {
     let id = bench
         .run(&service(
             "exit",
@@ -325,7 +326,7 @@ async fn an_exit_leaves_code_and_log(bench: Bench) {
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn logs_are_followed_to_the_end(bench: Bench) {
+async fn logs_follow_until_the_container_exits(bench: Bench) {
     let id = bench
         .run(&service("follow", "echo a; sleep 0.5; echo b; sleep 0.2"))
         .await;
@@ -337,7 +338,7 @@ async fn logs_are_followed_to_the_end(bench: Bench) {
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn logs_are_cut_by_count_and_time(bench: Bench) {
+async fn logs_are_limited_by_count_and_time(bench: Bench) {
     let id = bench
         .run(&service(
             "cut",
@@ -366,7 +367,7 @@ async fn logs_are_cut_by_count_and_time(bench: Bench) {
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn health_is_told(bench: Bench) {
+async fn inspect_reports_health(bench: Bench) {
     for (probe, health) in [
         ("true", v1::Health::Healthy),
         ("false", v1::Health::Unhealthy),
@@ -397,7 +398,7 @@ async fn health_is_told(bench: Bench) {
     }
 }
 
-async fn the_engine_restarts_what_ends(bench: Bench) {
+async fn engine_restarts_exited_container(bench: Bench) {
     let mut spec = service("again", "sleep 0.1; exit 1");
     spec.restart = v1::RestartPolicy::Unspecified.into();
     let id = bench.run(&spec).await;
@@ -410,7 +411,7 @@ async fn the_engine_restarts_what_ends(bench: Bench) {
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn commands_run_in_containers(bench: Bench) {
+async fn exec_returns_output_and_exit_code(bench: Bench) {
     let id = bench.run(&service("exec", "sleep 1000")).await;
     let got = bench
         .exec(
@@ -423,14 +424,14 @@ async fn commands_run_in_containers(bench: Bench) {
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn standard_input_reaches_a_command(bench: Bench) {
+async fn exec_passes_standard_input(bench: Bench) {
     let id = bench.run(&service("stdin", "sleep 1000")).await;
     let got = bench.exec(&id, words(&["cat"]), b"hello\n").await;
     assert_eq!(got, ("hello\n".into(), String::new(), 0));
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn a_terminal_is_one_stream(bench: Bench) {
+async fn exec_with_terminal_has_one_stream(bench: Bench) {
     let id = bench.run(&service("tty", "sleep 1000")).await;
     let options = ExecOptions {
         tty: true,
@@ -456,10 +457,10 @@ async fn a_terminal_is_one_stream(bench: Bench) {
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn commands_fail_like_dockers(bench: Bench) {
+async fn exec_of_unknown_command_fails_like_docker(bench: Bench) {
     let id = bench.run(&service("fail", "sleep 1000")).await;
     let (stdout, stderr, code) = bench.exec(&id, words(&["no-such-program"]), b"").await;
-    // 20.10 says 126; what a person sees is 127 on all of them (`node::exec`).
+    // Docker 20.10 returns 126. Users get 127 from every engine (`node::exec`).
     assert!([126, 127].contains(&code), "{code}");
     assert!(
         format!("{stdout}{stderr}").contains("not found"),
@@ -485,7 +486,7 @@ async fn commands_fail_like_dockers(bench: Bench) {
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn names_are_unique(bench: Bench) {
+async fn create_refuses_taken_name(bench: Bench) {
     let spec = service("name", "true");
     let id = bench
         .engine
@@ -511,7 +512,7 @@ async fn names_are_unique(bench: Bench) {
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn ports_are_unique(bench: Bench) {
+async fn start_refuses_taken_port(bench: Bench) {
     let mut spec = service("port", "sleep 1000");
     spec.ports = vec![v1::PortSpec {
         container_port: 80,
@@ -541,7 +542,7 @@ async fn ports_are_unique(bench: Bench) {
     bench.engine.remove(&second).await.unwrap();
 }
 
-async fn a_range_of_ports_gives_a_free_one(bench: Bench) {
+async fn start_chooses_free_port_of_a_range(bench: Bench) {
     let engine = &bench.engine;
     let mut spec = service("range", "sleep 1000");
     spec.ports = vec![v1::PortSpec {
@@ -556,7 +557,7 @@ async fn a_range_of_ports_gives_a_free_one(bench: Bench) {
     assert_eq!(
         engine.inspect(&first).await.unwrap().record.ports,
         asked,
-        "until it runs"
+        "not before it runs"
     );
     engine.start(&first).await.unwrap();
     let second = bench.run(&spec).await;
@@ -578,7 +579,7 @@ async fn a_range_of_ports_gives_a_free_one(bench: Bench) {
     }
 }
 
-async fn networks_of_the_machine_and_of_others(bench: Bench) {
+async fn container_can_join_network_of_machine_or_other_container(bench: Bench) {
     let engine = &bench.engine;
     let ip = async |id: &str| engine.inspect(id).await.unwrap().record.ip;
     let of = |mode: &str| v1::ServiceSpec {
@@ -586,7 +587,7 @@ async fn networks_of_the_machine_and_of_others(bench: Bench) {
         ..service("net", "sleep 1000")
     };
     let host = bench.run(&of("host")).await;
-    assert_eq!(ip(&host).await, "10.233.0.1", "its machine's");
+    assert_eq!(ip(&host).await, "10.233.0.1", "the machine's address");
     engine.stop(&host, Duration::ZERO).await.unwrap();
     assert_eq!(ip(&host).await, "");
     let alone = bench.run(&of("none")).await;
@@ -603,13 +604,13 @@ async fn networks_of_the_machine_and_of_others(bench: Bench) {
         .unwrap();
     assert_eq!(listed.record.ip, ip(&base).await);
     engine.stop(&base, Duration::ZERO).await.unwrap();
-    assert_eq!(ip(&joined).await, "", "gone with the other's");
+    assert_eq!(ip(&joined).await, "", "removed with the other container");
     for id in [host, alone, joined, base] {
         engine.remove(&id).await.unwrap();
     }
 }
 
-async fn labels_bring_back_what_only_the_spec_knew(bench: Bench) {
+async fn inspect_restores_spec_values_from_labels(bench: Bench) {
     let hook = |program: &str| v1::Hook {
         command: vec![program.to_owned(), "a \"b\" 'c'".to_owned()],
         privileged: true,
@@ -638,7 +639,7 @@ async fn labels_bring_back_what_only_the_spec_knew(bench: Bench) {
     bench.engine.remove(&id).await.unwrap();
 }
 
-async fn volumes_are_kept_and_anonymous_ones_go(bench: Bench) {
+async fn remove_keeps_named_and_removes_anonymous_volumes(bench: Bench) {
     let engine = &bench.engine;
     let wanted = v1::VolumeSpec {
         project: "suite".into(),
@@ -688,7 +689,7 @@ async fn volumes_are_kept_and_anonymous_ones_go(bench: Bench) {
     assert_eq!(of(engine.volumes().await.unwrap()), [named]);
 }
 
-async fn changes_are_told(bench: Bench) {
+async fn events_report_changes(bench: Bench) {
     let mut events = bench.engine.events().await.unwrap();
     let id = bench.run(&service("events", "sleep 1000")).await;
     let mut seen = async |wanted: EngineEvent| {
@@ -702,7 +703,7 @@ async fn changes_are_told(bench: Bench) {
         };
         timeout(SOON, find)
             .await
-            .unwrap_or_else(|_| panic!("never told"));
+            .unwrap_or_else(|_| panic!("no event in time"));
     };
     seen(EngineEvent::Container(id.clone())).await;
     let wanted = v1::VolumeSpec {
@@ -720,9 +721,9 @@ async fn changes_are_told(bench: Bench) {
     seen(EngineEvent::Container(id)).await;
 }
 
-/// Each case on a fake of its own.
+/// Each case runs on its own fake.
 #[tokio::test]
-async fn the_fake_passes_the_suite() {
+async fn fake_engine_passes_the_suite() {
     for (name, case) in CASES {
         let engine = fake::FakeEngine::new();
         let bench = Bench {
@@ -738,7 +739,7 @@ async fn the_fake_passes_the_suite() {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_away_is_told_apart() {
+async fn engine_reports_why_it_is_unreachable() {
     let fake = fake::FakeEngine::new();
     fake.set_offline(true);
     assert!(fake.containers().await.unwrap_err().is_unreachable());
@@ -752,7 +753,7 @@ async fn an_engine_that_is_away_is_told_apart() {
             socket: socket.clone()
         }
     );
-    // Once bound, nobody listens any more.
+    // The socket is bound, but no process listens on it any more.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let engine = DockerEngine::new(&socket);
     let refused = EngineError::NotRunning { socket };

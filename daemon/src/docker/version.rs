@@ -1,4 +1,4 @@
-//! Versions of the engine's API: what a machine's engine can do at all.
+//! Versions of the engine's API, which tell what a machine's engine supports.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ pub struct ApiVersion {
 }
 
 impl ApiVersion {
-    /// `major.minor`
+    /// Makes the version `major.minor`.
     pub const fn new(major: u32, minor: u32) -> Self {
         Self { major, minor }
     }
 
-    /// From the engine's words; a part that is no number counts as 0, so that nothing is believed
-    /// of an engine that cannot say its version.
+    /// Parses the engine's text. An invalid part counts as 0, so that an engine with an unreadable
+    /// version is assumed to support nothing.
     pub fn parse(text: &str) -> Self {
         let mut numbers = text.split('.').map(|part| part.parse().unwrap_or_default());
         Self::new(
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_ordered_by_number() {
+    fn api_versions_are_ordered_by_number() {
         let parse = ApiVersion::parse;
         assert!(parse("1.9") < parse("1.41") && parse("1.51") < parse("2.0"));
         assert_eq!(parse(""), ApiVersion::new(0, 0));

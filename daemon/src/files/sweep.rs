@@ -1,6 +1,6 @@
-//! Contents that nobody names any more go. What counts is when something last named them, not when
-//! they came: while a deployment is under way, it may still have to go back to what it has just
-//! replaced.
+//! Removes contents that no service or container names any more. What counts is when a content was
+//! last named, not when it was received: a running deployment may have to roll back to what it has
+//! just replaced.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,22 +12,24 @@ use uc_api::{ContentHash, Failure};
 use super::Stored;
 use crate::member::Member;
 
-/// How long a content is kept after it was last asked for or named: longer than a deployment takes.
+/// How long a content is kept after it was last requested or named. This is longer than a
+/// deployment takes.
 pub(super) const KEEP: Duration = Duration::from_hours(1);
-/// How often is looked. Also how much less than [`KEEP`] a content may be kept after its last
-/// container was removed.
+/// Interval of the sweeps. A content can also be kept this much shorter than [`KEEP`] after its
+/// last container was removed.
 const LOOK: Duration = Duration::from_mins(10);
 
-/// What is to be done with the contents of a machine.
+/// What a sweep does with the contents of a machine.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Decision {
-    /// Named: used as of now.
+    /// Contents that are named: mark them as used now.
     pub(super) refresh: Vec<ContentHash>,
-    /// Not named for too long.
+    /// Contents that were not named for too long.
     pub(super) remove: Vec<Stored>,
 }
 
-/// `named`: by a container of this machine or a service of the cluster.
+/// Decides about each content. `named` has the hashes that a container of this machine or a service
+/// of the cluster names.
 pub(super) fn decide(
     stored: &[Stored],
     named: &BTreeSet<ContentHash>,
@@ -37,7 +39,7 @@ pub(super) fn decide(
     for content in stored {
         match now.duration_since(content.used) {
             _ if named.contains(&content.hash) => decision.refresh.push(content.hash.clone()),
-            // The clock went back; the time that it has now is as good as any.
+            // The clock went back. Start the age again from the present time.
             Err(_) => decision.refresh.push(content.hash.clone()),
             Ok(age) if age >= KEEP => decision.remove.push(content.clone()),
             Ok(_) => {}
@@ -46,19 +48,19 @@ pub(super) fn decide(
     decision
 }
 
-/// The contents that a spec names, in the order of their hashes. What is no hash names nothing.
+/// Returns the contents that a spec names, ordered by hash. Ignores texts that are not hashes.
 pub fn named_by(spec: &ServiceSpec) -> BTreeSet<ContentHash> {
     let files = spec.files.iter().map(|file| file.hash.as_str());
     let hashes = files.chain(spec.secret_environment.values().map(String::as_str));
     hashes.filter_map(|hash| hash.parse().ok()).collect()
 }
 
-/// Until the daemon stops: at once, then every [`LOOK`].
+/// Sweeps immediately and then every [`LOOK`], until the daemon stops.
 pub(crate) async fn run(member: Arc<Member>) {
     loop {
-        // Without the engine's word nothing is removed.
+        // Without an answer from the engine nothing is removed.
         if let Err(failure) = look(&member).await {
-            tracing::debug!(%failure, "contents are not swept now");
+            tracing::debug!(%failure, "cannot sweep the contents now");
         }
         tokio::select! {
             () = member.cancel.cancelled() => return,
@@ -69,7 +71,7 @@ pub(crate) async fn run(member: Arc<Member>) {
 
 async fn look(member: &Member) -> Result<(), Failure> {
     let files = member.node.files();
-    // First: what comes later is young.
+    // List the contents first, so that one that arrives later is never removed.
     let stored = files.stored().await?;
     if stored.is_empty() {
         return Ok(());
@@ -85,7 +87,7 @@ async fn look(member: &Member) -> Result<(), Failure> {
     for content in &remove {
         tracing::info!(
             content = content.hash.short(),
-            "nothing has named it for an hour: removed"
+            "removed a content that nothing has named for an hour"
         );
     }
     files.settle(refresh, remove).await
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_named_for_an_hour_goes() {
+    fn sweep_removes_content_unnamed_for_an_hour() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_hours(1_000);
         let at = |text: &str, age: Duration| Stored {
             hash: hash(text),
@@ -126,10 +128,10 @@ mod tests {
         );
     }
 
-    /// A replica that was replaced and removed: its content stays for as long as the deployment may
-    /// have to go back to it.
+    /// The content of a replica that was replaced and removed is kept while the deployment may have
+    /// to roll back to it.
     #[test]
-    fn what_was_named_until_now_is_kept_for_an_hour() {
+    fn sweep_keeps_content_for_an_hour_after_it_was_named() {
         let start = SystemTime::UNIX_EPOCH + Duration::from_hours(1_000);
         let content = hash("of the old revision");
         let mut stored = vec![Stored {
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_names_its_files_and_its_secret_variables() {
+    fn named_by_returns_files_and_secret_variables() {
         let file = |hash: &ContentHash| uc_api::v1::FileSpec {
             hash: hash.to_string(),
             ..Default::default()

@@ -1,4 +1,4 @@
-//! The store on a real disk.
+//! The contents of a machine on a real disk.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn bench() -> Bench {
     }
 }
 
-/// An archive of one file.
+/// Returns an archive of one file.
 pub(crate) fn one_file(text: &str) -> (ContentHash, Vec<u8>) {
     let bytes = archive(&[entry(
         tar::EntryType::Regular,
@@ -31,7 +31,7 @@ pub(crate) fn one_file(text: &str) -> (ContentHash, Vec<u8>) {
     (ContentHash::of(&bytes), bytes)
 }
 
-/// An archive of a folder with a program and a link to a text.
+/// Returns an archive of a folder with a program and a link to a text.
 pub(crate) fn small_folder() -> (ContentHash, Vec<u8>) {
     let bytes = archive(&[
         entry(tar::EntryType::Directory, b"content", 0o755, b""),
@@ -65,7 +65,7 @@ fn start(hash: &ContentHash, secret: bool) -> Part {
     })
 }
 
-/// The start and the archive in chunks.
+/// Returns the start and then the archive in chunks.
 pub(crate) fn parts(hash: &ContentHash, secret: bool, archive: &[u8]) -> Vec<Part> {
     let chunks = archive.chunks(700).map(|chunk| Part::Chunk(chunk.to_vec()));
     std::iter::once(start(hash, secret)).chain(chunks).collect()
@@ -110,7 +110,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn what_came_is_there_whole_and_can_be_given_on() {
+async fn receive_stores_whole_content_that_can_be_sent_again() {
     let bench = bench();
     let (hash, bytes) = one_file("hello");
     assert_eq!(
@@ -144,7 +144,7 @@ async fn what_came_is_there_whole_and_can_be_given_on() {
         (false, bytes.clone())
     );
     assert_eq!(bench.files.value(hash.clone()).await.unwrap(), "hello");
-    // Once more changes nothing.
+    // Receiving it again changes nothing.
     receive(&bench.files, parts(&hash, false, &bytes))
         .await
         .unwrap();
@@ -152,13 +152,13 @@ async fn what_came_is_there_whole_and_can_be_given_on() {
 }
 
 #[tokio::test]
-async fn secrets_are_closed_to_all_but_root() {
+async fn receive_makes_secrets_readable_by_root_only() {
     let bench = bench();
     let open = bench.put("open", false).await;
     let secret = bench.put("secret", true).await;
     assert_eq!((bench.mode(&open), bench.mode(&secret)), (0o755, 0o700));
     assert!(bench.files.archive(secret.clone()).await.unwrap().0);
-    // One text, open for one and secret for another: the secret counts.
+    // The same text is public for one service and secret for another: it is treated as a secret.
     bench.put("secret", false).await;
     assert_eq!(bench.mode(&secret), 0o700);
     bench.put("open", true).await;
@@ -169,7 +169,7 @@ async fn secrets_are_closed_to_all_but_root() {
 }
 
 #[tokio::test]
-async fn what_is_not_what_was_announced_leaves_nothing() {
+async fn receive_of_wrong_content_leaves_nothing() {
     let bench = bench();
     let (hash, bytes) = one_file("hello");
     let (other, _) = one_file("other");
@@ -181,12 +181,16 @@ async fn what_is_not_what_was_announced_leaves_nothing() {
         (
             "another content",
             parts(&other, false, &bytes),
-            "changed or cut",
+            "changed or truncated",
         ),
-        ("cut", parts(&hash, false, &bytes[..600]), "changed or cut"),
-        ("nothing", vec![start(&hash, false)], "changed or cut"),
+        (
+            "cut",
+            parts(&hash, false, &bytes[..600]),
+            "changed or truncated",
+        ),
+        ("nothing", vec![start(&hash, false)], "changed or truncated"),
         ("too large", too_large.collect(), "16 MiB"),
-        ("no start", vec![chunk(1)], "must be its start"),
+        ("no start", vec![chunk(1)], "must be a start"),
         (
             "two starts",
             vec![start(&hash, false), start(&hash, false)],
@@ -203,7 +207,7 @@ async fn what_is_not_what_was_announced_leaves_nothing() {
         (
             "hostile",
             parts(&hostile_hash, false, &hostile),
-            "`../x` is not allowed",
+            "invalid path `../x`",
         ),
     ];
     for (what, parts, expected) in bad {
@@ -231,7 +235,7 @@ async fn what_is_not_what_was_announced_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_sender_is_given_up() {
+async fn receive_gives_up_on_silent_sender() {
     let bench = bench();
     let (hash, _) = one_file("hello");
     let silent = iter([Ok(FilePart {
@@ -243,11 +247,11 @@ async fn a_silent_sender_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_half_done_is_removed_at_the_start() {
+async fn clear_incoming_removes_leftovers_of_a_crash() {
     let bench = bench();
     bench.files.clear_incoming().await.unwrap();
     let kept = bench.put("kept", false).await;
-    // As a daemon that was killed between two writes leaves it.
+    // A daemon that was killed between two writes leaves this.
     let room = bench.files.room(7);
     fs::create_dir(&room).unwrap();
     fs::write(room.join(ARCHIVE), "half").unwrap();
@@ -257,7 +261,7 @@ async fn what_a_crash_left_half_done_is_removed_at_the_start() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_counts_as_used_and_what_is_settled_is_gone() {
+async fn settle_removes_contents_and_refreshes_used_ones() {
     let bench = bench();
     let (a, b) = (bench.put("a", false).await, bench.put("b", true).await);
     let long_ago = SystemTime::now() - Duration::from_secs(86_400);
@@ -285,7 +289,7 @@ async fn what_is_asked_for_counts_as_used_and_what_is_settled_is_gone() {
     let stored = bench.files.stored().await.unwrap();
     assert!(used(&stored, &a) > long_ago + Duration::from_secs(3_600));
     assert!(used(&stored, &b) < long_ago + Duration::from_secs(3_600));
-    // Asked for since it was looked at: not removed after all.
+    // It was requested after it was listed, so it is not removed.
     let stale = vec![Stored {
         hash: a.clone(),
         used: long_ago,
@@ -309,7 +313,7 @@ async fn what_is_asked_for_counts_as_used_and_what_is_settled_is_gone() {
 }
 
 #[tokio::test]
-async fn a_variable_is_text_of_one_file() {
+async fn value_accepts_only_text_of_one_file() {
     let bench = bench();
     let folder = archive(&[entry(
         tar::EntryType::Directory,
@@ -320,7 +324,7 @@ async fn a_variable_is_text_of_one_file() {
     let bytes =
         |data: &[u8]| archive(&[entry(tar::EntryType::Regular, ROOT.as_bytes(), 0o444, data)]);
     for (archive, reason) in [
-        (folder, "a folder"),
+        (folder, "a directory"),
         (bytes(b"a\0b"), "a zero byte"),
         (bytes(&[0xff, 0xfe]), "not UTF-8"),
         (bytes(&vec![b'x'; 121 * 1024]), "too long"),
@@ -337,7 +341,7 @@ async fn a_variable_is_text_of_one_file() {
 }
 
 #[tokio::test]
-async fn several_senders_of_one_content_do_not_hurt_each_other() {
+async fn receive_accepts_concurrent_senders_of_one_content() {
     let bench = bench();
     let (hash, bytes) = one_file("hello");
     let all = (0..8).map(|_| receive(&bench.files, parts(&hash, false, &bytes)));

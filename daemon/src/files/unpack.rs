@@ -1,6 +1,6 @@
-//! A content's archive onto the disk. Whoever sent it may lie: only files, folders and links that
-//! stay inside are made, each below a folder that this very archive has made before, so that
-//! nothing is ever written through a link.
+//! Unpacks a content's archive onto the disk. The sender is not trusted. Only files, folders and
+//! links that stay inside the content are created. Each is created in a folder that this same
+//! archive has created before, so nothing is ever written through a link.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,54 +14,45 @@ use tar::{Archive, Entry, EntryType};
 use thiserror::Error;
 use uc_api::content::{MAX_ENTRIES, MAX_PATH, ROOT, link_stays_inside};
 
-/// Folders may be entered and read by everybody; what may not be read is said by the files.
+/// Anyone can enter and list folders. The modes of the files protect what is secret.
 const FOLDER_MODE: u32 = 0o755;
-/// Neither set-user-id nor the sticky bit travels.
+/// The set-user-id, set-group-id and sticky bits are dropped.
 const MODE_BITS: u32 = 0o777;
 
-/// Why an archive is not unpacked.
+/// Why an archive cannot be unpacked.
 #[derive(Debug, Error)]
 pub enum UnpackError {
-    /// Not an archive, or a cut one.
-    #[error("it is no archive: {0}")]
+    /// The bytes are not an archive, or a truncated one.
+    #[error("invalid archive: {0}")]
     Archive(#[source] io::Error),
-    /// Nothing is called [`ROOT`].
-    #[error("there is nothing in it")]
+    /// The archive has no entry called [`ROOT`].
+    #[error("the archive is empty")]
     Empty,
     /// More than [`MAX_ENTRIES`].
-    #[error("it has more than {MAX_ENTRIES} entries")]
+    #[error("the archive has more than {MAX_ENTRIES} entries")]
     Entries,
-    /// A path that is absolute, goes up, is too long or is not below a folder of the archive.
-    #[error("the path `{path}` is not allowed in it")]
+    /// The path is absolute, contains `..`, is too long, or is not below a folder of the archive.
+    #[error("invalid path `{path}` in the archive")]
     Path {
-        /// As it was given.
+        /// The path as given.
         path: String,
     },
-    /// Twice the same path.
-    #[error("`{path}` is in it twice")]
-    Twice {
-        /// Which.
-        path: String,
-    },
-    /// A link that leaves.
-    #[error("the link `{path}` leads out of it")]
-    Link {
-        /// Which.
-        path: String,
-    },
-    /// Neither file nor folder nor symbolic link.
-    #[error("`{path}` is neither a file nor a folder nor a symbolic link")]
-    Kind {
-        /// Which.
-        path: String,
-    },
-    /// The disk.
+    /// Two entries have the same path.
+    #[error("duplicate path `{path}` in the archive")]
+    Twice { path: String },
+    /// A link leads out of the content.
+    #[error("link `{path}` leads out of the archive")]
+    Link { path: String },
+    /// The entry is not a file, a folder or a symbolic link.
+    #[error("`{path}` is not a file, a directory or a symbolic link")]
+    Kind { path: String },
+    /// A disk operation failed.
     #[error("{0}")]
     Disk(#[source] io::Error),
 }
 
-/// Makes `<into>/content` from the archive; everything is on the disk when it returns. After a
-/// failure the caller removes `into`.
+/// Creates `<into>/content` from the archive. Everything is fsynced when it returns. After a
+/// failure the caller must remove `into`.
 pub(super) fn unpack(archive: &[u8], into: &Path) -> Result<(), UnpackError> {
     let mut unpacking = Unpacking {
         into,
@@ -87,7 +78,7 @@ struct Unpacking<'a> {
     into: &'a Path,
     /// Every path so far.
     seen: BTreeSet<PathBuf>,
-    /// Those that are folders.
+    /// The paths that are folders.
     folders: BTreeSet<PathBuf>,
 }
 
@@ -126,7 +117,8 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// The root, or something in a folder that was made from this archive.
+    /// Reports whether an entry can have this path: it is the root, or it is in a folder that this
+    /// archive has created.
     fn may_be(&self, path: &Path) -> bool {
         if path.as_os_str().len() > MAX_PATH
             || !path
@@ -145,7 +137,7 @@ impl Unpacking<'_> {
 
 fn make_folder(to: &Path) -> io::Result<()> {
     DirBuilder::new().mode(FOLDER_MODE).create(to)?;
-    // Whatever the process's mask is.
+    // Independent of the process's umask.
     fs::set_permissions(to, Permissions::from_mode(FOLDER_MODE))
 }
 
@@ -165,7 +157,7 @@ fn write(entry: &mut Entry<'_, &[u8]>, to: &Path) -> Result<(), UnpackError> {
     if written != size {
         return Err(UnpackError::Archive(io::ErrorKind::UnexpectedEof.into()));
     }
-    // 0 is whoever runs the daemon, which is root.
+    // Id 0 is root, which the daemon runs as.
     let other = |id: u64| u32::try_from(id).ok().filter(|id| *id != 0);
     if other(uid).is_some() || other(gid).is_some() {
         fchown(&file, other(uid), other(gid)).map_err(UnpackError::Disk)?;

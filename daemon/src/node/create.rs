@@ -1,5 +1,5 @@
-//! Making a replica: everything that could be wrong is looked at first, then the image is fetched,
-//! then the container is created.
+//! Creates a replica. First it checks everything that could fail, then it pulls the image, then it
+//! creates the container.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use super::{Identity, NodeService, QUEUE, Replies, ports};
 use crate::docker::error::PullProblem;
 use crate::docker::{EngineError, platform, spec};
 
-/// New names tried when one is taken: with 20 random bits the second is all but certain to be free.
+/// Container names tried. A name has 20 random bits, so the second is all but certain to be free.
 const NAME_TRIES: usize = 8;
-/// Progress of a pull comes many times a second; a person reads a few.
+/// Minimum time between two progress messages of a pull. The engine reports many times a second.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 impl NodeService {
-    /// Creates a replica in a task of its own; the stream says how it goes. If the caller goes
-    /// away, the pull stops and a container it can no longer learn of is removed.
+    /// Creates a replica in a task of its own and streams its progress. If the caller disconnects,
+    /// the pull stops, and a container that was already created is removed.
     pub fn create_replica_from(
         &self,
         request: v1::CreateReplicaRequest,
@@ -36,7 +36,7 @@ impl NodeService {
             let create = Create { node: &node, identity, spec: wanted, events: &events };
             let created = tokio::select! {
                 created = create.run(&request.revision, &request.deployment_id) => created,
-                () = node.cancel.cancelled() => Err(Failure::new(Code::Unreachable, "the daemon is going down")),
+                () = node.cancel.cancelled() => Err(Failure::new(Code::Unreachable, "the daemon is shutting down")),
                 () = events.closed() => return,
             };
             let _caller_may_be_gone = match created {
@@ -47,13 +47,13 @@ impl NodeService {
         Ok(ReceiverStream::new(receiver).boxed())
     }
 
-    /// Makes a volume, or checks that the one that is there is what is wanted.
+    /// Creates a volume, or checks that an existing volume has the wanted settings.
     pub async fn create_volume_from(&self, wanted: &v1::VolumeSpec) -> Result<(), Failure> {
         let identity = self.identity()?;
         if !spec::is_object_name(&wanted.name) {
             return Err(Failure::new(
                 Code::Invalid,
-                format!("`{}` is not a volume name", wanted.name),
+                format!("invalid volume name `{}`", wanted.name),
             ));
         }
         let volumes = self.engine.volumes().await?;
@@ -67,7 +67,7 @@ impl NodeService {
                     format!("external volume `{}` does not exist", wanted.name),
                 )
                 .hint(format!(
-                    "make it on that machine: docker volume create {}",
+                    "create it on that machine: `docker volume create {}`",
                     wanted.name
                 ))
             });
@@ -85,11 +85,11 @@ impl NodeService {
             return Err(Failure::new(
                 Code::Refused,
                 format!(
-                    "volume `{}` exists with other settings (driver {}, options {:?})",
+                    "volume `{}` exists with different settings (driver {}, options {:?})",
                     wanted.name, present.record.driver, present.options
                 ),
             )
-            .hint("keep the old settings, or give the volume another name; its data stays where it is"));
+            .hint("keep the old settings, or rename the volume in the compose file; the old volume keeps its data"));
         }
         let labels = spec::volume_labels(
             wanted,
@@ -133,7 +133,7 @@ impl Create<'_> {
             self.identity.cluster.to_string(),
             self.identity.machine.to_string(),
         );
-        // Again: pulling may have taken long.
+        // Look again, because the pull can take long.
         let shared = self.shared_containers().await?;
         let placement = spec::Placement {
             cluster: &cluster,
@@ -161,8 +161,8 @@ impl Create<'_> {
         ))
     }
 
-    /// In a task of its own: once the engine was asked, its answer is waited for even if nobody
-    /// listens any more, and then undone.
+    /// Runs in a task of its own. Once the engine was asked, its answer is awaited even if the
+    /// caller has disconnected, and then the container is removed.
     async fn create_and_tell(
         &self,
         name: &str,
@@ -188,7 +188,8 @@ impl Create<'_> {
         })
     }
 
-    /// The engine would make a missing volume in silence, empty and under no one's name.
+    /// Checks that the volumes exist. The engine would silently create a missing one, empty and
+    /// without labels.
     async fn check_volumes(&self) -> Result<(), Failure> {
         let named = |mount: &&v1::MountSpec| {
             mount.kind() == v1::MountKind::Volume && !mount.source.is_empty()
@@ -208,31 +209,31 @@ impl Create<'_> {
                 Code::Refused,
                 format!("volume `{}` does not exist", mount.source),
             )
-            .hint("deploy again: the plan makes it"))
+            .hint("deploy again: the plan creates the volume"))
         })
     }
 
-    /// The engine's own refusal comes after the pull, and says neither which machine nor what to
-    /// do.
+    /// Checks that bind sources exist where `create_host_path: false` requires it. The engine would
+    /// refuse only after the pull, and without naming the machine or a remedy.
     async fn check_folders(&self) -> Result<(), Failure> {
         let there = |mount: &&v1::MountSpec| {
             mount.kind() == v1::MountKind::Bind && mount.create_host_path == Some(false)
         };
         for mount in self.spec.mounts.iter().filter(there) {
-            // Whatever else keeps us from looking is for the engine to find out.
+            // Other errors are left to the engine.
             if let Err(error) = tokio::fs::metadata(&mount.source).await
                 && error.kind() == std::io::ErrorKind::NotFound
             {
                 let message = format!("`{}` does not exist on this machine", mount.source);
                 return Err(Failure::new(Code::Refused, message)
-                    .hint("make it there, or let it be made: bind.create_host_path: true"));
+                    .hint("create the path on the machine, or set `bind.create_host_path: true`"));
             }
         }
         Ok(())
     }
 
-    /// The newest running replica of each service whose namespaces are to be shared; one that is
-    /// about to go only if there is no other. Refused where one has none.
+    /// Returns the newest running replica of each service whose namespaces are shared. A draining
+    /// replica is used only if there is no other. Fails if a service has no running replica.
     async fn shared_containers(&self) -> Result<BTreeMap<String, String>, Failure> {
         let services = spec::shared_services(&self.spec);
         if services.is_empty() {
@@ -247,7 +248,7 @@ impl Create<'_> {
             .filter(|replica| replica.project == self.spec.project)
             .filter(|replica| replica.state() == v1::ReplicaState::Running)
             .collect();
-        // Collecting keeps the last of each name.
+        // The map keeps the last entry of each service.
         running.sort_by_key(|replica| (!replica.draining, replica.created_at_ms));
         let found: BTreeMap<String, String> = running
             .into_iter()
@@ -258,7 +259,7 @@ impl Create<'_> {
         Ok(found)
     }
 
-    /// The service's own image, and those of its mounts.
+    /// Pulls the service's own image, and the images of its mounts.
     async fn fetch_images(&self) -> Result<(), Failure> {
         self.fetch_image().await?;
         let mounts = self
@@ -283,20 +284,21 @@ impl Create<'_> {
         };
         let here = self.node.engine.image(image).await?;
         let present = here.is_some();
-        // Of an image for several platforms the engine shows one: what does not fit is only asked
-        // for again, and refused by the engine.
+        // Of a multi-platform image the engine shows one platform. If that one does not fit, the
+        // image is pulled again, and the engine refuses it if it must.
         let fits = here.is_some_and(|here| platform::fits(platform, &here.platform));
         if self.spec.built {
             return if present {
                 Ok(())
             } else {
-                Err(missing().hint("it was built by the client: deploy again, which pushes it"))
+                Err(missing().hint("the client builds this image: deploy again to push it"))
             };
         }
         match self.spec.pull_policy() {
             v1::PullPolicy::Never if present => Ok(()),
-            v1::PullPolicy::Never => Err(missing()
-                .hint("its pull policy is `never`: load it on the machine, or change the policy")),
+            v1::PullPolicy::Never => Err(missing().hint(
+                "the pull policy is `never`: load the image on the machine, or change the policy",
+            )),
             v1::PullPolicy::Missing | v1::PullPolicy::Unspecified if fits => Ok(()),
             _ => self.pull(image, platform).await,
         }
@@ -317,8 +319,7 @@ impl Create<'_> {
             return Err(EngineError::Pull {
                 image: image.to_owned(),
                 problem: PullProblem::Other,
-                reason: "the engine ended the pull without an error and without the image"
-                    .to_owned(),
+                reason: "the engine reported no error, but the image does not exist".to_owned(),
             }
             .into());
         }
@@ -326,7 +327,7 @@ impl Create<'_> {
         Ok(())
     }
 
-    /// Progress is for people: what a slow reader misses is not worth waiting for.
+    /// Sends a progress message without waiting. A slow reader can miss some.
     fn say(&self, text: String) {
         let event = v1::CreateReplicaEvent {
             event: Some(Event::Progress(text)),

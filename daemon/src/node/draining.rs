@@ -1,5 +1,5 @@
-//! Replicas that are about to go: alive, but no longer given to new clients. Kept in memory only:
-//! after a restart of the daemon the deployment that wanted them gone says so again.
+//! Draining replicas: alive, but no longer given to new clients. The marks are kept in memory only.
+//! After a restart of the daemon, the deployment that removes the replicas marks them again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uc_api::v1;
 
-/// The set of marked containers, and which of the marks are published. Cheap to clone; all clones
-/// are one.
+/// The set of marked containers, and the marks that are already published. Cheap to clone; all
+/// clones share the same sets.
 #[derive(Debug, Clone)]
 pub struct Draining {
     marks: Arc<watch::Sender<BTreeSet<String>>>,
@@ -26,47 +26,46 @@ impl Default for Draining {
 }
 
 impl Draining {
-    /// No marks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Marks a container (its whole id).
+    /// Marks a container by its full id.
     pub fn mark(&self, container_id: &str) {
         self.marks
             .send_if_modified(|marks| marks.insert(container_id.to_owned()));
     }
 
-    /// Takes the mark away: it serves again, or is gone.
+    /// Removes the mark: the container serves again, or it no longer exists.
     pub fn clear(&self, container_id: &str) {
         self.marks
             .send_if_modified(|marks| marks.remove(container_id));
     }
 
-    /// Whether it is marked.
     pub fn contains(&self, container_id: &str) -> bool {
         self.marks.borrow().contains(container_id)
     }
 
-    /// The record with its mark.
+    /// Sets the record's `draining` field.
     pub fn marked(&self, mut record: v1::ReplicaRecord) -> v1::ReplicaRecord {
         record.draining = self.contains(&record.container_id);
         record
     }
 
-    /// Waits until the observer has published the mark; false if it did not within `limit`.
+    /// Waits until the observer has published the mark. Returns false if that takes longer than
+    /// `limit`.
     pub async fn published(&self, container_id: &str, limit: Duration) -> bool {
         let mut published = self.published.subscribe();
         let known = published.wait_for(|published| published.contains(container_id));
         matches!(tokio::time::timeout(limit, known).await, Ok(Ok(_)))
     }
 
-    /// Changes of the marks.
+    /// Subscribes to changes of the marks.
     pub(crate) fn changes(&self) -> watch::Receiver<BTreeSet<String>> {
         self.marks.subscribe()
     }
 
-    /// Notes which marks the world has been told about.
+    /// Notes which marks the published records contain.
     pub(crate) fn note_published<'a>(&self, records: impl Iterator<Item = &'a v1::ReplicaRecord>) {
         let now: BTreeSet<String> = records
             .filter(|record| record.draining)
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_come_and_go() {
+    fn draining_marks_can_be_set_and_cleared() {
         let draining = Draining::new();
         let same = draining.clone();
         draining.mark("a");
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_mark_is_published_when_the_observer_says_so() {
+    async fn draining_published_waits_for_the_observer() {
         let draining = Draining::new();
         draining.mark("a");
         assert!(!draining.published("a", Duration::from_secs(1)).await);

@@ -1,4 +1,4 @@
-//! A command in a replica: two streams, one in each direction, and an exit code.
+//! Runs a command in a replica: one stream in each direction, and then the exit code.
 
 use std::pin::Pin;
 
@@ -14,19 +14,19 @@ use uc_api::{Code, Failure, v1};
 use super::{Incoming, NodeService, QUEUE, Replies};
 use crate::docker::{ExecOptions, ExecOutput};
 
-/// What runs when no command is given.
+/// The command that runs when the user gives none.
 const SHELL: [&str; 3] = [
     "/bin/sh",
     "-c",
     "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi",
 ];
 
-/// What Ctrl-D sends.
+/// The character that Ctrl-D sends.
 const END_OF_TRANSMISSION: u8 = 4;
 
 impl NodeService {
-    /// The first message is the start; it names the container. Ends with the exit code (127: no
-    /// such command).
+    /// Runs a command. The first message must be the start, which names the container. The last
+    /// reply is the exit code; 127 means that the command does not exist.
     pub async fn exec_with<S>(&self, mut incoming: S) -> Result<Replies<v1::ExecResponse>, Failure>
     where
         S: futures_util::Stream<Item = Result<v1::ExecRequest, Status>> + Send + Unpin + 'static,
@@ -35,7 +35,7 @@ impl NodeService {
         let Some(Asked::Start(start)) = first.and_then(|request| request.message) else {
             return Err(Failure::new(
                 Code::Invalid,
-                "the first message of an exec must be its start",
+                "the first message of an exec must be a start",
             ));
         };
         let container = self.managed(&start.container).await?;
@@ -43,7 +43,7 @@ impl NodeService {
             let name = &container.record.container_name;
             return Err(
                 Failure::new(Code::Refused, format!("`{name}` is not running"))
-                    .hint("see uc ps for one that is"),
+                    .hint("`uc ps` lists the running replicas"),
             );
         }
         let (tty, size) = (start.tty, start.size);
@@ -60,7 +60,7 @@ impl NodeService {
             let id = session.id;
             let feed = node.feed(&id, incoming, Input { writer: Some(session.input), tty });
             let drain = node.drain(&id, session.output, &answers);
-            // Feeding ends only when the caller breaks off.
+            // `feed` returns only when the caller's stream breaks.
             let broken_off = tokio::select! {
                 answer = drain => answer,
                 () = feed => return,
@@ -76,8 +76,8 @@ impl NodeService {
         Ok(ReceiverStream::new(receiver).boxed())
     }
 
-    /// Caller to command. Returns only when the caller's stream broke; at its regular end standard
-    /// input is closed and the command goes on.
+    /// Moves input from the caller to the command. Returns only when the caller's stream breaks.
+    /// When the stream ends normally, standard input is closed and the command continues.
     async fn feed(
         &self,
         exec_id: &str,
@@ -97,7 +97,7 @@ impl NodeService {
         std::future::pending::<()>().await;
     }
 
-    /// Command to caller; then its exit code.
+    /// Moves output from the command to the caller. Returns the exit code.
     async fn drain(
         &self,
         exec_id: &str,
@@ -126,7 +126,7 @@ impl NodeService {
         Ok(exit_code(code, first.as_ref()))
     }
 
-    /// A terminal of the wrong size is no reason to end a session.
+    /// Resizes the terminal. A failure is only logged: a wrong size must not end the session.
     async fn resize(&self, exec_id: &str, size: Option<v1::TerminalSize>) {
         let Some(size) = size.filter(|size| size.columns > 0 && size.rows > 0) else {
             return;
@@ -142,8 +142,8 @@ impl NodeService {
     }
 }
 
-/// 127 for a command that does not exist, as every shell has it; engines before 23 say 126 and only
-/// tell in the output.
+/// Returns 127 for a command that does not exist, as every shell does. Engines before 23 return 126
+/// and give the reason in the output only.
 fn exit_code(code: i32, first: Option<&Answer>) -> i32 {
     let (Some(Answer::Stdout(text) | Answer::Stderr(text)), 126) = (first, code) else {
         return code;
@@ -158,7 +158,7 @@ fn exit_code(code: i32, first: Option<&Answer>) -> i32 {
     }
 }
 
-/// The command's standard input.
+/// The command's standard input. `writer` is `None` once the command has closed it.
 struct Input {
     writer: Option<Pin<Box<dyn AsyncWrite + Send>>>,
     tty: bool,
@@ -169,14 +169,14 @@ impl Input {
         let Some(writer) = &mut self.writer else {
             return;
         };
-        // A command that does not read any more is its own business.
+        // A command can close its input at any time.
         if writer.write_all(bytes).await.is_err() || writer.flush().await.is_err() {
             self.writer = None;
         }
     }
 
-    /// A terminal has no end of input but the character for it; closing its connection would also
-    /// end its output.
+    /// Ends the input. A terminal needs the end-of-transmission character, because closing its
+    /// connection would also end its output.
     async fn end(&mut self) {
         if self.tty {
             self.write(&[END_OF_TRANSMISSION]).await;
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_that_does_not_exist_is_127() {
+    fn exit_code_of_unknown_command_is_127() {
         let said = |text: &str| Answer::Stdout(text.as_bytes().to_vec());
         let not_found = said(
             "OCI runtime exec failed: exec: \"x\": executable file not found in $PATH: unknown\r\n",
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn no_command_is_a_shell() {
+    fn options_without_command_start_a_shell() {
         let shell = options(v1::ExecStart::default()).command;
         assert!(
             shell[2].contains("exec bash") && shell[2].contains("exec sh"),

@@ -1,4 +1,4 @@
-//! Contents that came with deployments: given to other machines, and put into containers.
+//! Contents that came with deployments: sent to other machines, and put into containers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,17 +11,17 @@ use uc_api::{Code, ContentHash, Failure, v1};
 use super::{NodeService, Replies};
 use crate::files;
 
-/// What a container gets.
+/// The contents of one container.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Contents {
-    /// Where each content is, by hash.
+    /// Path of each content by hash.
     pub(super) paths: BTreeMap<String, PathBuf>,
-    /// Values of secret variables, by name.
+    /// Values of secret variables by variable name.
     pub(super) secrets: BTreeMap<String, String>,
 }
 
 impl NodeService {
-    /// Which of these contents are not on this machine. Those that are count as used from now on.
+    /// Returns the hashes that are not on this machine. The others count as used now.
     pub async fn missing_files(&self, hashes: &[String]) -> Result<Vec<String>, Failure> {
         let hashes = hashes
             .iter()
@@ -31,7 +31,7 @@ impl NodeService {
         Ok(missing.iter().map(ToString::to_string).collect())
     }
 
-    /// One content's archive in parts, its start first.
+    /// Sends one content's archive in parts, its start first.
     pub(super) async fn read_file_of(&self, hash: &str) -> Result<Replies<v1::FilePart>, Failure> {
         let hash = files::parse(hash)?;
         let permit = self.files.outgoing().await;
@@ -42,7 +42,7 @@ impl NodeService {
         });
         let mut offset = 0;
         let chunks = std::iter::from_fn(move || {
-            let _until_it_is_gone = &permit;
+            let _held_until_the_stream_is_dropped = &permit;
             let chunk = archive
                 .get(offset..archive.len().min(offset + CHUNK))?
                 .to_vec();
@@ -53,7 +53,7 @@ impl NodeService {
         Ok(stream::iter(parts.map(|part| Ok(v1::FilePart { part: Some(part) }))).boxed())
     }
 
-    /// Everything of this kind that a replica needs; it must be here already.
+    /// Returns the contents that a replica needs. All of them must be on this machine.
     pub(super) async fn contents(&self, spec: &v1::ServiceSpec) -> Result<Contents, Failure> {
         let absent = |what: &str, hash: &ContentHash| {
             Failure::new(

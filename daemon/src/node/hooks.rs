@@ -1,5 +1,5 @@
-//! Commands that run inside a replica after its start and before its end. The container's labels
-//! hold them, so that they are the ones of the spec it was made from, whoever stops it later.
+//! Runs hooks: commands inside a replica after its start and before its stop. The container's
+//! labels hold them, so they always belong to the spec that the container was made from.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use uc_api::{Code, Failure, v1};
 use super::NodeService;
 use crate::docker::{Container, EngineError, ExecOptions, ExecOutput, logs};
 
-/// All post-start hooks of a replica together. Compose has no limit; ours keeps a hook that waits
-/// for ever from holding a deployment.
+/// Time limit of all post-start hooks of a replica together. Compose has no limit. This one keeps a
+/// hook that never ends from blocking a deployment.
 const POST_START_LIMIT: Duration = Duration::from_mins(10);
-/// All pre-stop hooks together get at least so long, however short the grace period is.
+/// Minimum time for all pre-stop hooks together, however short the grace period is.
 const PRE_STOP_LEAST: Duration = Duration::from_secs(10);
-/// Lines of output that are kept, the last ones.
+/// Last lines of output that are kept.
 const OUTPUT_LINES: usize = 10;
-/// Bytes of output that are kept for that.
+/// Last bytes of output that are kept for these lines.
 const OUTPUT_BYTES: usize = 16 * 1024;
 
-/// How a hook ended badly.
+/// Why a hook failed, and the end of its output.
 #[derive(Debug)]
 struct Ended {
     why: String,
@@ -29,8 +29,7 @@ struct Ended {
 }
 
 impl NodeService {
-    /// Runs the post-start hooks of a container that was just started; the first that fails is the
-    /// failure.
+    /// Runs the post-start hooks of a container that was just started. Stops at the first failure.
     pub(super) async fn after_start(&self, container: &Container) -> Result<(), Failure> {
         if container.post_start.is_empty() {
             return Ok(());
@@ -46,14 +45,14 @@ impl NodeService {
             Err(_) => {
                 let limit = POST_START_LIMIT.as_secs();
                 let message =
-                    format!("the post_start hooks of `{name}` took longer than {limit} s");
+                    format!("the post_start hooks of `{name}` did not finish within {limit} s");
                 return Err(Failure::new(Code::TimedOut, message)
                     .log_tail(logs::tail(&*self.engine, id, OUTPUT_LINES).await));
             }
         };
-        let message = format!("post_start hook of `{name}`: {}", ended.why);
-        // A hook that said nothing, or could not run because the container had ended: the container
-        // may say why.
+        let message = format!("post_start hook of `{name}` failed: {}", ended.why);
+        // If the hook printed nothing, or could not run because the container had exited, the
+        // container's log is more useful.
         let log = match ended.output {
             output if output.is_empty() => logs::tail(&*self.engine, id, OUTPUT_LINES).await,
             output => output,
@@ -61,8 +60,8 @@ impl NodeService {
         Err(Failure::new(Code::Refused, message).log_tail(log))
     }
 
-    /// Runs the pre-stop hooks of a running container. A failure is told in our log only: a
-    /// container must be stoppable.
+    /// Runs the pre-stop hooks of a running container. A failure is only logged, because it must
+    /// always be possible to stop a container.
     pub(super) async fn before_stop(&self, container: &Container, grace: Duration) {
         if container.pre_stop.is_empty() {
             return;
@@ -76,10 +75,10 @@ impl NodeService {
             Ok(Ok(())) => {}
             Ok(Err(ended)) => {
                 let output = ended.output.join("\n");
-                tracing::warn!(container = %name, why = %ended.why, %output, "a pre_stop hook failed; stopping all the same");
+                tracing::warn!(container = %name, why = %ended.why, %output, "a pre_stop hook failed; stopping the container anyway");
             }
             Err(_) => {
-                tracing::warn!(container = %name, ?limit, "the pre_stop hooks took too long; stopping all the same");
+                tracing::warn!(container = %name, ?limit, "the pre_stop hooks took too long; stopping the container anyway");
             }
         }
     }
@@ -91,7 +90,7 @@ impl NodeService {
             let why = match self.run_hook(id, hook, &mut output).await {
                 Ok(0) => continue,
                 Ok(code) => format!("`{command}` exited with code {code}"),
-                Err(error) => format!("`{command}` could not run: {error}"),
+                Err(error) => format!("cannot run `{command}`: {error}"),
             };
             return Err(Ended {
                 why,
@@ -101,7 +100,7 @@ impl NodeService {
         Ok(())
     }
 
-    /// The exit code; the end of what it says goes to `output`.
+    /// Runs one hook and returns its exit code. Appends the end of its output to `output`.
     async fn run_hook(
         &self,
         id: &str,
@@ -121,7 +120,7 @@ impl NodeService {
             privileged: hook.privileged,
         };
         let mut session = self.engine.exec(id, options).await?;
-        // It has no standard input; one that does not read it does not mind.
+        // Hooks have no standard input.
         let _already_closed = session.input.shutdown().await;
         while let Some(piece) = session.output.next().await {
             let (ExecOutput::Stdout(bytes) | ExecOutput::Stderr(bytes)) = piece?;

@@ -1,4 +1,4 @@
-//! Images that come from the client.
+//! Images that the client sends.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -12,11 +12,12 @@ use uc_api::{Code, Failure, v1};
 
 use super::NodeService;
 
-/// A sender that is silent for so long is given up, and with it the archive.
+/// Time limit for each message. A sender that is silent for this long is given up, and its archive
+/// is discarded.
 const CHUNK_LIMIT: Duration = Duration::from_mins(2);
 
 impl NodeService {
-    /// Which of these images are not on this machine.
+    /// Returns the images that are not on this machine.
     pub async fn missing_images(&self, images: Vec<String>) -> Result<Vec<String>, Failure> {
         let mut missing = Vec::new();
         for image in images {
@@ -27,8 +28,8 @@ impl NodeService {
         Ok(missing)
     }
 
-    /// The first message names the image, the others are its archive. The sender is never read
-    /// faster than the engine takes it in.
+    /// Loads an image. The first message names it; the others carry its archive. The sender is
+    /// never read faster than the engine accepts the archive.
     pub async fn load_image_from<S>(&self, mut incoming: S) -> Result<(), Failure>
     where
         S: futures_util::Stream<Item = Result<v1::PushImageRequest, Status>>
@@ -40,10 +41,11 @@ impl NodeService {
         let Some(Message::Start(start)) = first.and_then(|request| request.message) else {
             return Err(Failure::new(
                 Code::Invalid,
-                "the first message of an image must be its start",
+                "the first message of an image must be a start",
             ));
         };
-        // The engine would only say that its connection broke; whose fault that was is known here.
+        // If the sender fails, the engine reports only a broken connection. This keeps the real
+        // cause.
         let senders_fault: Arc<OnceLock<Failure>> = Arc::default();
         let noted = senders_fault.clone();
         let archive = futures_util::stream::unfold(Some((incoming, noted)), |state| async move {
@@ -54,12 +56,12 @@ impl NodeService {
                     Some(Message::Chunk(chunk)) => {
                         return Some((Ok(Bytes::from(chunk)), Some((incoming, noted))));
                     }
-                    _ => Failure::new(Code::Invalid, "a second start within an image"),
+                    _ => Failure::new(Code::Invalid, "unexpected second start in an image"),
                 },
                 Ok(Some(Err(status))) => Failure::from(status),
                 Err(_) => Failure::new(
                     Code::TimedOut,
-                    format!("the sender was silent for {} s", CHUNK_LIMIT.as_secs()),
+                    format!("the sender sent nothing for {} s", CHUNK_LIMIT.as_secs()),
                 ),
             };
             let broken = io::Error::other(fault.message.clone());
@@ -79,7 +81,7 @@ impl NodeService {
         if self.engine.image(&image).await?.is_none() {
             return Err(Failure::new(
                 Code::Invalid,
-                format!("the archive was loaded, but `{image}` was not in it"),
+                format!("the archive was loaded, but it does not contain `{image}`"),
             ));
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Starting with proof that it serves, stopping, removing.
+//! Starts a replica and waits until it is ready, stops it, and removes it.
 
 use std::time::Duration;
 
@@ -10,22 +10,23 @@ use super::{NodeService, ports};
 use crate::docker::health::{Verdict, Watched};
 use crate::docker::{Container, EngineError, health, logs};
 
-/// Between two looks at a container that was just started: short while a person waits, then
-/// sparing.
+/// Time between two looks at a container that was just started: short at first, while a user waits,
+/// and longer after [`EARLY`].
 const EARLY_POLL: Duration = Duration::from_millis(100);
 const LATE_POLL: Duration = Duration::from_millis(500);
 const EARLY: Duration = Duration::from_secs(10);
 /// Lines of the container's log in a failure.
 const LOG_TAIL: usize = 10;
-/// For the draining mark to be published before the stop signal. The local store takes
-/// milliseconds; when it does not answer, stopping goes on, for a machine that cannot write must
-/// still be able to stop its containers.
+/// Time limit for publishing the draining mark before the stop signal. The local store takes
+/// milliseconds. After the limit the stop continues, because a machine that cannot write must still
+/// be able to stop its containers.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
-/// Containers removed at a time by a reset.
+/// Containers that a reset removes at the same time.
 const PARALLEL_REMOVALS: usize = 8;
 
 impl NodeService {
-    /// Starts a replica and waits until it serves. One that runs already is only waited for.
+    /// Starts a replica and waits until it is ready. A replica that already runs is only waited
+    /// for.
     pub async fn start(
         &self,
         request: &v1::StartReplicaRequest,
@@ -77,7 +78,7 @@ impl NodeService {
                     continue;
                 }
                 Verdict::Failed(why) => {
-                    Failure::new(Code::Refused, format!("`{name}` does not serve: {why}"))
+                    Failure::new(Code::Refused, format!("`{name}` is not ready: {why}"))
                 }
                 Verdict::TimedOut(limit) => Failure::new(
                     Code::TimedOut,
@@ -91,7 +92,8 @@ impl NodeService {
         }
     }
 
-    /// Why the engine did not start it, with the name of who has its port.
+    /// Returns why the engine did not start the container. If its port is taken, the failure names
+    /// the holder.
     async fn not_started(&self, container: &Container, error: EngineError) -> Failure {
         let record = &container.record;
         if let EngineError::PortTaken { .. } = error
@@ -120,8 +122,8 @@ impl NodeService {
         }
     }
 
-    /// Marks it as draining, waits until that is published, and stops it. The mark stays until it
-    /// is started again or removed.
+    /// Marks the replica as draining, waits until the mark is published, and stops the container.
+    /// The mark is kept until the container is started again or removed.
     pub async fn stop(&self, request: &v1::StopReplicaRequest) -> Result<(), Failure> {
         let container = self.managed(&request.container_id).await?;
         let id = &container.record.container_id;
@@ -142,8 +144,8 @@ impl NodeService {
         Ok(stopped?)
     }
 
-    /// Removes a replica and its anonymous volumes; one that still runs gets its stop signal and
-    /// time first.
+    /// Removes a replica and its anonymous volumes. A running replica is stopped first, with its
+    /// grace period.
     pub async fn remove(&self, id: &str) -> Result<(), Failure> {
         let container = match self.managed(id).await {
             Err(failure) if failure.code == Code::NotFound => return Ok(()),
@@ -168,8 +170,8 @@ impl NodeService {
         Ok(())
     }
 
-    /// Removes every container that uc made here. Goes on after a failure, and then tells of the
-    /// first.
+    /// Removes every container that uc created on this machine. Continues after a failure and
+    /// reports the first one at the end.
     pub async fn remove_all(&self) -> Result<(), Failure> {
         let containers = self.engine.containers().await?;
         let count = containers.len();
@@ -182,7 +184,7 @@ impl NodeService {
         let failed = failures.len();
         failures.into_iter().next().map_or(Ok(()), |first| {
             let message = format!(
-                "{failed} of {count} containers could not be removed: {}",
+                "cannot remove {failed} of {count} containers: {}",
                 first.message
             );
             Err(Failure { message, ..first })

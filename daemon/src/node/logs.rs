@@ -1,4 +1,4 @@
-//! Logs of several replicas of this machine as one stream.
+//! Merges the logs of several replicas of this machine into one stream.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use uc_api::v1;
 use super::{NodeService, Replies};
 use crate::docker::{LogOptions, logs};
 
-/// A replica that says nothing for so long does not hold up the others' lines.
+/// How long a replica without new lines can hold up the lines of the others.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 impl NodeService {
-    /// Lines in the order of time, as far as they arrive together. A replica whose log cannot be
-    /// had is an entry that says why.
+    /// Returns the lines in order of time, as far as they arrive together. A replica whose log
+    /// cannot be read is an entry that gives the cause.
     pub async fn logs_of(&self, request: v1::NodeLogsRequest) -> Replies<v1::LogEntry> {
         let asked = request.request.unwrap_or_default();
         let options = LogOptions {

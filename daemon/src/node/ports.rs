@@ -1,5 +1,5 @@
-//! Are the ports free that a replica wants to publish? Asked before anything is pulled, so that the
-//! answer comes at once.
+//! Checks that the host ports of a new replica are free. This happens before the pull, so that the
+//! user gets the answer immediately.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,11 +9,11 @@ use uc_api::{Code, Failure, v1};
 
 use crate::docker::PortHolder;
 
-/// Refuses a spec whose published ports others hold; of a range, one free port is enough. A port
-/// that another replica of the same service holds is let through: that replica may be about to be
-/// replaced, and starting finds out.
+/// Refuses a spec whose published ports are taken. Of a range, one free port is enough. A port that
+/// another replica of the same service holds is allowed, because that replica is perhaps about to
+/// be replaced; the start finds out.
 pub(super) async fn check(spec: &v1::ServiceSpec, holders: &[PortHolder]) -> Result<(), Failure> {
-    // The ports of a container of another network are not published.
+    // A container in another container's network publishes no ports.
     let published = spec
         .ports
         .iter()
@@ -49,7 +49,7 @@ pub(super) async fn check(spec: &v1::ServiceSpec, holders: &[PortHolder]) -> Res
     Ok(())
 }
 
-/// Each port that would do, as one that is asked for alone.
+/// Returns each port of a range as a spec of its own.
 fn choices(port: &v1::PortSpec) -> impl Iterator<Item = v1::PortSpec> {
     let last = port.published_last.max(port.published_port);
     (port.published_port..=last).map(|number| v1::PortSpec {
@@ -59,8 +59,8 @@ fn choices(port: &v1::PortSpec) -> impl Iterator<Item = v1::PortSpec> {
     })
 }
 
-/// Who of the containers makes a port impossible: of a range, whoever has the first if all are
-/// held.
+/// Returns the container that holds the port. Of a range whose ports are all taken, returns the
+/// holder of the first.
 pub(super) fn taken<'a>(
     port: &v1::PortSpec,
     holders: &'a [PortHolder],
@@ -80,7 +80,7 @@ fn holder_of<'a>(port: &v1::PortSpec, holders: &'a [PortHolder]) -> Option<&'a P
     })
 }
 
-/// The failure for a port that another container has.
+/// Makes the failure for a port that another container holds.
 pub(super) fn taken_by(port: &v1::PortSpec, holder: &PortHolder) -> Failure {
     let whose = if holder.service.is_empty() {
         format!("container `{}`", holder.container_name)
@@ -94,7 +94,7 @@ pub(super) fn taken_by(port: &v1::PortSpec, holder: &PortHolder) -> Failure {
         Code::Refused,
         format!("port {} is taken by {whose}", named(port)),
     )
-    .hint("publish another port, or remove what has it")
+    .hint("publish another port, or remove the container that has it")
 }
 
 fn named(port: &v1::PortSpec) -> String {
@@ -125,8 +125,8 @@ fn overlap(a: &str, b: &str) -> bool {
     a == b || all(a) || all(b)
 }
 
-/// Takes the port for a moment, without listening on it, to learn whether a process of the machine
-/// has it.
+/// Binds the port for a moment, without listening, to learn whether a process of the machine has
+/// it.
 async fn probe(port: &v1::PortSpec) -> Result<(), Failure> {
     let ip = port
         .host_ip
@@ -135,18 +135,18 @@ async fn probe(port: &v1::PortSpec) -> Result<(), Failure> {
     let address = SocketAddr::new(ip, u16::try_from(port.published_port).unwrap_or(u16::MAX));
     let bound = match transport(port) {
         v1::Protocol::Udp => UdpSocket::bind(address).await.map(drop),
-        // Starting will tell: there is no socket for it in the standard library, and hardly a
-        // machine that has it.
+        // SCTP is left to the start: the standard library has no such socket, and hardly any
+        // machine supports it.
         v1::Protocol::Sctp => Ok(()),
         _ => bind_tcp(address),
     };
     match bound.map_err(|error| error.kind()) {
         Err(io::ErrorKind::AddrInUse) => Err(Failure::new(
             Code::Refused,
-            format!("port {} is taken by a process of this machine", named(port)),
+            format!("port {} is taken by a process on this machine", named(port)),
         )
         .hint(format!(
-            "see which: ss -lntup 'sport = :{}'; or publish another port",
+            "find the process with `ss -lntup 'sport = :{}'`, or publish another port",
             port.published_port
         ))),
         Err(io::ErrorKind::AddrNotAvailable) => Err(Failure::new(
@@ -156,8 +156,8 @@ async fn probe(port: &v1::PortSpec) -> Result<(), Failure> {
                 named(port)
             ),
         )
-        .hint("publish on an address the machine has, or on all of them")),
-        // Not allowed to try (a daemon without root): starting will tell.
+        .hint("publish on an address of this machine, or on all addresses")),
+        // Without permission to bind (a daemon without root), the start finds out.
         _ => Ok(()),
     }
 }
@@ -168,7 +168,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<()> {
     } else {
         TcpSocket::new_v6()
     }?;
-    // Connections of an ended listener that only wait for their time to run out do not count.
+    // Connections in TIME_WAIT do not count as a listener.
     socket.set_reuseaddr(true)?;
     socket.bind(address)
 }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_of_another_container_is_refused_with_its_name() {
+    async fn check_refuses_port_of_another_container() {
         let spec = spec(port("", 1));
         let refused = check(&spec, &[holder("db", "0.0.0.0", 1)])
             .await
@@ -227,12 +227,12 @@ mod tests {
         assert_eq!(refused.message, "port 1/tcp is taken by container `one`");
         assert!(
             check(&spec, &[holder("web", "0.0.0.0", 1)]).await.is_ok(),
-            "its own old replica may go"
+            "its own old replica can be replaced"
         );
     }
 
     #[test]
-    fn addresses_and_protocols_part_ports() {
+    fn holder_of_distinguishes_addresses_and_protocols() {
         let holders = [holder("db", "127.0.0.1", 80)];
         assert!(holder_of(&port("127.0.0.2", 80), &holders).is_none());
         assert!(holder_of(&port("127.0.0.1", 80), &holders).is_some());
@@ -251,16 +251,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_of_a_process_is_refused() {
-        // Ports of 127.0.0.1 are taken by others as soon as they are free; one of an address of our
-        // own is not.
+    async fn check_refuses_port_of_a_process() {
+        // Other tests take the ports of 127.0.0.1 as soon as they are free, so this one uses its
+        // own address.
         let listener = tokio::net::TcpListener::bind("127.53.0.2:0").await.unwrap();
         let taken = listener.local_addr().unwrap().port();
         let refused = check(&spec(port("127.53.0.2", taken)), &[])
             .await
             .unwrap_err();
         assert!(
-            refused.message.contains("a process of this machine"),
+            refused.message.contains("a process on this machine"),
             "{refused}"
         );
         assert!(refused.hint.unwrap().contains(&taken.to_string()));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_free_port_of_a_range_is_enough() {
+    async fn check_accepts_range_with_one_free_port() {
         let range = |first, last: u16| v1::PortSpec {
             published_last: last.into(),
             ..port("127.0.0.1", first)
@@ -291,7 +291,7 @@ mod tests {
         ];
         assert!(
             check(&spec(range(8000, 8001)), &own).await.is_ok(),
-            "its own old replica may go"
+            "its own old replica can be replaced"
         );
         assert!(
             taken(&range(8000, 8001), &holders)
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_are_told_apart() {
+    fn holder_of_distinguishes_sctp() {
         let sctp = v1::PortSpec {
             protocol: v1::Protocol::Sctp.into(),
             ..port("", 80)
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_of_another_machine_is_refused() {
+    async fn check_refuses_address_of_another_machine() {
         let refused = check(&spec(port("203.0.113.1", 8080)), &[])
             .await
             .unwrap_err();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_of_the_machines_choice_is_always_free() {
+    async fn check_accepts_port_chosen_by_the_machine() {
         assert!(check(&spec(port("203.0.113.1", 0)), &[]).await.is_ok());
     }
 }

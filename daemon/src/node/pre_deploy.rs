@@ -1,7 +1,7 @@
-//! The command that runs once before a deployment changes a service (`x-pre_deploy`): in a
-//! container of its own, made like a replica of the service, that is none. It has no published
-//! ports, no names and no healthcheck, is never started again, and is gone when its end is told.
-//! One that outlives its daemon is removed by the next.
+//! Runs the command that precedes a deployment's changes to a service (`x-pre_deploy`). It runs in
+//! its own container, which is made like a replica but is not one. That container has no published
+//! ports, no names and no healthcheck. It is never restarted, and it is removed before its end is
+//! reported. If the daemon dies, the next one removes it.
 
 use std::time::Duration;
 
@@ -17,15 +17,17 @@ use uc_api::{Code, Failure, v1};
 use super::{NodeService, QUEUE, Replies};
 use crate::docker::{EngineError, LogOptions, logs};
 
-/// A migration may take minutes; one that hangs must not hold a deployment for ever.
+/// Default time limit. A migration can take minutes, but one that hangs must not block a deployment
+/// forever.
 const TIMEOUT: Duration = Duration::from_mins(5);
-/// Between two looks at a container whose log has ended: it ends at about the same time.
+/// Time between two looks at a container whose log has ended. The container ends at about the same
+/// time.
 const POLL: Duration = Duration::from_millis(100);
-/// Lines of its log in a failure.
+/// Lines of the container's log in a failure.
 const LOG_TAIL: usize = 10;
 
 impl NodeService {
-    /// Runs it in a task of its own; the stream says how it goes. If the caller goes away, the
+    /// Runs the command in a task of its own and streams its output. If the caller disconnects, the
     /// command is killed.
     pub fn run_pre_deploy_from(
         &self,
@@ -57,12 +59,13 @@ impl NodeService {
             let run = Run { node: &node, events: &events };
             let ended = tokio::select! {
                 ended = run.to_end(create, limit) => Some(ended),
-                () = node.cancel.cancelled() => Some(Err(Failure::new(Code::Unreachable, "the daemon is going down"))),
+                () = node.cancel.cancelled() => Some(Err(Failure::new(Code::Unreachable, "the daemon is shutting down"))),
                 () = events.closed() => None,
             };
-            // Before its end is told, so that nothing of it is left when the deployment goes on.
+            // Remove the container before its end is reported, so that nothing of it is left when
+            // the deployment continues.
             if let Err(error) = node.remove_pre_deploys(|hook| hook == mark).await {
-                tracing::warn!(%error, "the container of a pre-deploy command is left until the next start");
+                tracing::warn!(%error, "cannot remove the container of a pre-deploy command; it remains until the next start");
             }
             let last = match ended {
                 None => return,
@@ -74,22 +77,19 @@ impl NodeService {
         Ok(ReceiverStream::new(receiver).boxed())
     }
 
-    /// Removes containers of pre-deploy commands that another life of this daemon ran.
+    /// Removes containers of pre-deploy commands that an earlier process of this daemon ran.
     pub async fn remove_left_pre_deploys(&self) -> Result<(), EngineError> {
         let removed = self
             .remove_pre_deploys(|hook| !hook.starts_with(&*self.runner))
             .await?;
         if removed > 0 {
-            tracing::info!(
-                removed,
-                "containers that were left of pre-deploy commands are removed"
-            );
+            tracing::info!(removed, "removed containers left by pre-deploy commands");
         }
         Ok(())
     }
 
-    /// By mark and not by id: a container may have been made although nobody was told of it any
-    /// more.
+    /// Removes containers by mark, not by id: the engine can have created a container without
+    /// anyone receiving its id.
     async fn remove_pre_deploys(
         &self,
         which: impl Fn(&str) -> bool + Send,
@@ -105,7 +105,7 @@ impl NodeService {
     }
 }
 
-/// The service's spec as far as a command that runs once has a use for it.
+/// Reduces the service's spec to what a command that runs once can use.
 fn container_spec(spec: v1::ServiceSpec, hook: v1::PreDeploy, mark: &str) -> v1::ServiceSpec {
     let v1::ServiceSpec {
         mut labels,
@@ -115,7 +115,7 @@ fn container_spec(spec: v1::ServiceSpec, hook: v1::PreDeploy, mark: &str) -> v1:
         ..
     } = spec.clone();
     labels.insert(label::HOOK.to_owned(), mark.to_owned());
-    // What the command says itself wins, over secrets too.
+    // The command's own variables win, also over secrets.
     secret_environment.retain(|name, _| !hook.environment.contains_key(name));
     environment.extend(hook.environment);
     v1::ServiceSpec {
@@ -160,14 +160,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The command's exit code.
+    /// Runs the command and returns its exit code.
     async fn to_end(
         &self,
         create: v1::CreateReplicaRequest,
         limit: Duration,
     ) -> Result<i32, Failure> {
         if let Err(error) = self.node.remove_left_pre_deploys().await {
-            tracing::warn!(%error, "what an earlier pre-deploy command left cannot be removed");
+            tracing::warn!(%error, "cannot remove containers of earlier pre-deploy commands");
         }
         let id = self.create(create).await?;
         self.node.engine.start(&id).await.map_err(|error| {
@@ -185,7 +185,7 @@ impl Run<'_> {
         );
         Err(Failure::new(Code::TimedOut, message)
             .log_tail(log_tail)
-            .hint("give it more time with `timeout` in `x-pre_deploy`"))
+            .hint("allow more time with `timeout` in `x-pre_deploy`"))
     }
 
     async fn create(&self, request: v1::CreateReplicaRequest) -> Result<String, Failure> {
@@ -199,7 +199,7 @@ impl Run<'_> {
         }
         Err(Failure::new(
             Code::Internal,
-            "the container of the pre-deploy command was not made",
+            "the container of the pre-deploy command was not created",
         ))
     }
 
@@ -208,7 +208,7 @@ impl Run<'_> {
             follow: true,
             ..LogOptions::default()
         };
-        // A log that cannot be read (the driver may keep none) is no reason to fail.
+        // A log that cannot be read (the log driver need not keep one) is not a failure.
         if let Ok(mut lines) = self.node.engine.logs(id, options).await {
             while let Some(Ok(line)) = lines.next().await {
                 self.tell(Event::Line(line.message.to_vec())).await;
@@ -223,7 +223,8 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for a slow reader; one that is gone ends the run elsewhere.
+    /// Sends an event and waits for a slow reader. A reader that has disconnected ends the run
+    /// elsewhere.
     async fn tell(&self, what: Event) {
         let _reader_gone = self.events.send(Ok(event(what))).await;
     }

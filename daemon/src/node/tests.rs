@@ -16,7 +16,7 @@ pub(crate) struct Bench {
     pub(crate) node: NodeService,
     identity: watch::Sender<Option<Identity>>,
     cancel: CancellationToken,
-    /// Its contents; gone with it.
+    /// Folder of its contents, removed with it.
     pub(crate) state: tempfile::TempDir,
 }
 
@@ -119,7 +119,7 @@ fn hint(failure: &Failure) -> &str {
 }
 
 #[tokio::test]
-async fn a_replica_is_created_and_not_started() {
+async fn create_replica_does_not_start_it() {
     let bench = bench();
     let id = bench.create(service("web", "sleep 1000")).await.unwrap();
     let observed = bench.node.observe_now().await.unwrap();
@@ -142,7 +142,7 @@ async fn a_replica_is_created_and_not_started() {
 }
 
 #[tokio::test]
-async fn failures_name_the_machine() {
+async fn node_failure_names_the_machine() {
     let bench = bench();
     let failure = bench
         .refused(v1::ServiceSpec {
@@ -158,7 +158,7 @@ async fn failures_name_the_machine() {
 }
 
 #[tokio::test]
-async fn a_machine_without_cluster_creates_nothing() {
+async fn create_replica_refuses_machine_without_cluster() {
     let bench = bench();
     bench.identity.send_replace(None);
     let failure = bench.refused(service("web", "true")).await;
@@ -181,7 +181,7 @@ async fn a_machine_without_cluster_creates_nothing() {
 }
 
 #[tokio::test]
-async fn images_are_pulled_by_policy() {
+async fn create_replica_pulls_image_by_policy() {
     let bench = bench();
     let with = |image: &str, policy: v1::PullPolicy, built| v1::ServiceSpec {
         image: image.into(),
@@ -190,12 +190,12 @@ async fn images_are_pulled_by_policy() {
         ..service("web", "true")
     };
     use v1::PullPolicy as Policy;
-    // Here: not asked for again.
+    // On the machine: not pulled again.
     let (progress, _) = create(&bench.node, with(IMAGE, Policy::Unspecified, false))
         .await
         .unwrap();
     assert!(progress.is_empty());
-    // Not here, but in the registry.
+    // Not on the machine, but in the registry.
     bench.engine.add_to_registry("web:2");
     let never = bench.refused(with("web:2", Policy::Never, false)).await;
     assert_eq!(never.code, Code::Refused);
@@ -211,7 +211,7 @@ async fn images_are_pulled_by_policy() {
         .await
         .unwrap();
     assert!(!progress.is_empty());
-    // Here, but the registry must be asked and does not answer.
+    // On the machine, but the registry must be asked and does not answer.
     let always = bench.refused(with(IMAGE, Policy::Always, false)).await;
     assert_eq!(always.code, Code::Unreachable);
     assert!(
@@ -234,7 +234,7 @@ async fn images_are_pulled_by_policy() {
 }
 
 #[tokio::test]
-async fn a_missing_volume_is_refused_and_not_made() {
+async fn create_replica_refuses_missing_volume() {
     let bench = bench();
     let mount = v1::MountSpec {
         kind: v1::MountKind::Volume.into(),
@@ -263,7 +263,7 @@ async fn a_missing_volume_is_refused_and_not_made() {
 }
 
 #[tokio::test]
-async fn volumes_are_made_once_and_never_changed() {
+async fn create_volume_never_changes_existing_volume() {
     let bench = bench();
     let node = &bench.node;
     let volume = v1::VolumeSpec {
@@ -279,7 +279,7 @@ async fn volumes_are_made_once_and_never_changed() {
     };
     let failure = node.create_volume_from(&other).await.unwrap_err();
     assert!(
-        failure.message.contains("exists with other settings"),
+        failure.message.contains("exists with different settings"),
         "{failure:?}"
     );
     let external = v1::VolumeSpec {
@@ -307,9 +307,9 @@ async fn volumes_are_made_once_and_never_changed() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_refused_before_and_at_the_start() {
+async fn node_refuses_taken_port_at_creation_and_start() {
     let bench = bench();
-    // Free on the machine the test runs on, or the probe would find it.
+    // The port must be free on the machine that runs the test, or the probe would find it.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -338,7 +338,7 @@ async fn a_taken_port_is_refused_before_and_at_the_start() {
         failure.message.contains("is taken by `suite/web`"),
         "{failure:?}"
     );
-    // The next revision of the same service may be made, to be started when the old one has
+    // The next revision of the same service can be created. It is started when the old replica has
     // stopped.
     let second = bench.create(web).await.unwrap();
     let failure = start(&bench.node, &second).await.unwrap_err();
@@ -352,14 +352,14 @@ async fn a_taken_port_is_refused_before_and_at_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_healthcheck_a_replica_must_run_for_a_while() {
+async fn start_without_healthcheck_waits_for_monitor_period() {
     let bench = bench();
     let id = bench.create(service("web", "sleep 1000")).await.unwrap();
     let began = Instant::now();
     let record = start(&bench.node, &id).await.unwrap();
     assert_eq!(record.state(), v1::ReplicaState::Running);
     assert!(began.elapsed() >= Duration::from_secs(2) && began.elapsed() < Duration::from_secs(3));
-    // One that runs already is looked at again, for as long as asked.
+    // A replica that already runs is watched again, for as long as the caller asks.
     let began = Instant::now();
     let request = v1::StartReplicaRequest {
         container_id: id.clone(),
@@ -381,7 +381,7 @@ async fn without_healthcheck_a_replica_must_run_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_exits_is_a_failure_with_its_last_lines() {
+async fn start_of_exiting_replica_fails_with_its_last_lines() {
     let bench = bench();
     let lines: Vec<String> = (1..=12).map(|line| format!("echo line {line}")).collect();
     let script = lines.join("; ") + "; sleep 1; exit 3";
@@ -394,7 +394,7 @@ async fn one_that_exits_is_a_failure_with_its_last_lines() {
         assert!(
             failure
                 .message
-                .ends_with("does not serve: it exited with code 3"),
+                .ends_with("is not ready: it exited with code 3"),
             "{failure:?}"
         );
         assert_eq!(failure.log_tail.len(), 10);
@@ -404,7 +404,7 @@ async fn one_that_exits_is_a_failure_with_its_last_lines() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_ends_well_has_served() {
+async fn start_of_finished_job_succeeds() {
     let bench = bench();
     let id = bench
         .create(service("job", "echo done; exit 0"))
@@ -431,7 +431,7 @@ fn with_healthcheck(test: &str, retries: u32) -> v1::ServiceSpec {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_healthcheck_it_must_become_healthy() {
+async fn start_with_healthcheck_waits_until_healthy() {
     let bench = bench();
     let id = bench.create(with_healthcheck("true", 3)).await.unwrap();
     let began = Instant::now();
@@ -456,7 +456,7 @@ async fn with_healthcheck_it_must_become_healthy() {
 }
 
 #[tokio::test]
-async fn what_cannot_start_says_why() {
+async fn start_failure_gives_the_cause() {
     let bench = bench();
     let mut spec = service("web", "");
     spec.command = Some(v1::StringList {
@@ -472,7 +472,7 @@ async fn what_cannot_start_says_why() {
 }
 
 #[tokio::test]
-async fn only_replicas_are_touched() {
+async fn node_touches_only_replicas() {
     let bench = bench();
     let body = bollard::models::ContainerCreateBody {
         image: Some(IMAGE.to_owned()),
@@ -495,7 +495,7 @@ async fn only_replicas_are_touched() {
 }
 
 #[tokio::test]
-async fn removal_stops_first_and_may_be_repeated() {
+async fn remove_stops_first_and_can_be_repeated() {
     let bench = bench();
     let mut spec = service("web", "sleep 1000");
     spec.stop_grace_period_ms = Some(7000);
@@ -508,7 +508,7 @@ async fn removal_stops_first_and_may_be_repeated() {
 }
 
 #[tokio::test]
-async fn a_reset_leaves_no_replica() {
+async fn remove_all_leaves_no_replica() {
     let bench = bench();
     for _ in 0..20 {
         bench.running("sleep 1000").await;
@@ -521,7 +521,7 @@ async fn a_reset_leaves_no_replica() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_is_draining_before_it_stops() {
+async fn stop_waits_for_published_draining_mark() {
     let bench = bench();
     let id = bench.running("sleep 1000").await;
     let stopping = tokio::spawn({
@@ -549,13 +549,13 @@ async fn a_replica_is_draining_before_it_stops() {
         bench.engine.stops(),
         [(id.clone(), Duration::from_millis(1500))]
     );
-    // Until it serves again.
+    // The mark is kept until the replica serves again.
     assert!(bench.node.draining().contains(&id));
     assert!(!start(&bench.node, &id).await.unwrap().draining);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_machine_that_cannot_publish_can_still_stop() {
+async fn stop_continues_when_mark_cannot_be_published() {
     let bench = bench();
     let id = bench.running("sleep 1000").await;
     bench.stop(&id).await.unwrap();
@@ -576,7 +576,7 @@ async fn logs(node: &NodeService, ids: &[&str], request: v1::LogsRequest) -> Vec
 }
 
 #[tokio::test(start_paused = true)]
-async fn logs_say_whose_they_are_and_what_is_missing() {
+async fn logs_name_their_replica_and_report_missing_ones() {
     let bench = bench();
     let one = bench.running("echo a; sleep 2; echo c").await;
     let two = bench.running("sleep 1; echo b >&2; sleep 2").await;
@@ -586,7 +586,7 @@ async fn logs_say_whose_they_are_and_what_is_missing() {
         ..Default::default()
     };
     let entries = logs(&bench.node, &[&one, "absent", &two], all).await;
-    assert_eq!(entries[0].problem, "there is no replica `absent`");
+    assert_eq!(entries[0].problem, "replica `absent` not found");
     let lines: Vec<_> = entries[1..]
         .iter()
         .map(|entry| String::from_utf8_lossy(&entry.message))
@@ -609,7 +609,7 @@ async fn logs_say_whose_they_are_and_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_followed_log_ends_with_the_daemon() {
+async fn logs_followed_end_with_the_daemon() {
     let bench = bench();
     let id = bench.running("echo a; sleep 1000").await;
     let follow = v1::LogsRequest {
@@ -644,7 +644,7 @@ fn exec_start(container: &str, command: &[&str]) -> v1::ExecStart {
     }
 }
 
-/// Output of both streams and the exit code.
+/// Returns the output of both streams and the exit code.
 async fn exec(
     node: &NodeService,
     requests: Vec<v1::ExecRequest>,
@@ -670,7 +670,7 @@ async fn exec(
 }
 
 #[tokio::test]
-async fn a_command_gets_its_input_and_gives_output_and_code() {
+async fn exec_passes_input_output_and_exit_code() {
     let bench = bench();
     let id = bench.running("sleep 1000").await;
     let start = |command: &[&str]| asked(Asked::Start(exec_start(&id, command)));
@@ -681,7 +681,7 @@ async fn a_command_gets_its_input_and_gives_output_and_code() {
     .await
     .unwrap();
     assert_eq!(got, ("out\n".into(), "err\n".into(), 7));
-    // The end of the caller's stream is the end of the input, as an explicit one is.
+    // The end of the caller's stream ends the input, as an explicit end does.
     let long = "x".repeat(10_000);
     let input = || asked(Asked::Stdin(long.clone().into_bytes()));
     let got = exec(&bench.node, vec![start(&["cat"]), input()])
@@ -698,7 +698,7 @@ async fn a_command_gets_its_input_and_gives_output_and_code() {
         exec(&bench.node, closed).await.unwrap().0,
         format!("{long}\n")
     );
-    // More input than a command that does not read takes.
+    // More input than a command that does not read accepts.
     let unread = vec![start(&["sleep", "0.05"]), input(), input()];
     assert_eq!(exec(&bench.node, unread).await.unwrap().2, 0);
     assert_eq!(
@@ -711,7 +711,7 @@ async fn a_command_gets_its_input_and_gives_output_and_code() {
 }
 
 #[tokio::test]
-async fn a_terminal_has_a_size() {
+async fn exec_sets_terminal_size() {
     let bench = bench();
     let id = bench.running("sleep 1000").await;
     let size = |columns, rows| Some(v1::TerminalSize { columns, rows });
@@ -730,7 +730,7 @@ async fn a_terminal_has_a_size() {
 }
 
 #[tokio::test]
-async fn exec_needs_a_start_and_a_running_replica() {
+async fn exec_requires_start_and_running_replica() {
     let bench = bench();
     let failure = exec(&bench.node, vec![asked(Asked::StdinClosed(true))])
         .await
@@ -757,12 +757,12 @@ async fn exec_needs_a_start_and_a_running_replica() {
 }
 
 #[tokio::test]
-async fn a_caller_that_breaks_off_ends_the_session() {
+async fn exec_ends_when_the_caller_disconnects() {
     let bench = bench();
     let id = bench.running("sleep 1000").await;
     let requests = vec![
         Ok(asked(Asked::Start(exec_start(&id, &["sleep", "1000"])))),
-        Err(Status::cancelled("the caller went away")),
+        Err(Status::cancelled("the caller disconnected")),
     ];
     let answers = bench.node.exec_with(stream::iter(requests)).await.unwrap();
     assert_eq!(answers.count().await, 0);
@@ -788,7 +788,7 @@ fn push_start(image: &str) -> v1::PushImageRequest {
 }
 
 #[tokio::test]
-async fn images_of_the_client_are_loaded() {
+async fn load_image_loads_archive_of_the_client() {
     let bench = bench();
     let node = &bench.node;
     let missing = node
@@ -816,18 +816,18 @@ async fn images_of_the_client_are_loaded() {
         .await
         .unwrap_err();
     assert!(
-        failure.message.contains("`other:1` was not in it"),
+        failure.message.contains("it does not contain `other:1`"),
         "{failure:?}"
     );
     let cut = vec![
         Ok(push_start("cut:1")),
         Ok(chunks[0].clone()),
-        Err(Status::cancelled("the client went away")),
+        Err(Status::cancelled("the client disconnected")),
     ];
     let failure = node.load_image_from(stream::iter(cut)).await.unwrap_err();
     assert_eq!(
         failure.message,
-        "cannot load image `cut:1`: the client went away"
+        "cannot load image `cut:1`: the client disconnected"
     );
     assert_eq!(failure.hint, None, "nothing is wrong with the engine");
     let failure = node
@@ -838,7 +838,7 @@ async fn images_of_the_client_are_loaded() {
 }
 
 #[tokio::test]
-async fn without_engine_every_call_says_so() {
+async fn node_without_engine_reports_it_in_every_call() {
     let bench = bench();
     let id = bench.running("sleep 1000").await;
     bench.engine.set_offline(true);
@@ -863,13 +863,13 @@ async fn without_engine_every_call_says_so() {
     }
     let entries = logs(node, &[&id], v1::LogsRequest::default()).await;
     assert!(
-        entries[0].problem.contains("docker does not answer"),
+        entries[0].problem.contains("docker is not running"),
         "{entries:?}"
     );
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_a_creation_nobody_waits_for() {
+async fn create_replica_is_undone_when_the_caller_disconnects() {
     let bench = bench();
     let request = v1::CreateReplicaRequest {
         spec: Some(service("web", "true")),

@@ -18,7 +18,7 @@ fn page(command: &str, more: &str) -> String {
 const SERVES: &str = "mkdir /w; echo one > /w/index.html; exec httpd -f -p 80 -h /w";
 /// What is said of it: `it exited with code 9`, or, seen after Docker's restart, `it ended and was
 /// restarted once`.
-const EXITED: &str = "does not serve: it e";
+const EXITED: &str = "is not ready: it e";
 const EXITS: &str = "echo opening the vault; echo there is no key >&2; exit 9";
 
 #[track_caller]

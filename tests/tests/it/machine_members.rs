@@ -82,7 +82,7 @@ fn from_the_first_machine_to_the_last() {
     expect(
         &site.run(&["machine", "add", "root@m2", "-n", "M2", "-y"]),
         2,
-        &["machine name `M2` is not possible"],
+        &["invalid machine name `M2`"],
     );
     assert_eq!(site.traces("m2"), "", "m2 was touched");
     assert_eq!(
@@ -240,7 +240,7 @@ fn names_follow_a_renaming() {
     expect(
         &site.run(&["machine", "rename", "m1", "M 2"]),
         2,
-        &["error: machine name `M 2` is not possible: use lower-case"],
+        &["error: invalid machine name `M 2`: use lower-case"],
     );
     expect(
         &site.run(&["machine", "rename", "mm1", "x"]),

@@ -108,7 +108,7 @@ fn ssh_that_does_not_get_in() {
     expect(
         &site.run(&["machine", "init", "root@m1", "--name", "Not A Name", "-y"]),
         2,
-        &["error: machine name `Not A Name` is not possible"],
+        &["error: invalid machine name `Not A Name`"],
     );
 
     expect(

@@ -189,7 +189,7 @@ fn services_that_cannot_be() {
         ),
         (
             "services:\n  -web: {image: x}\n",
-            "error 2:3 service name `-web` is not possible: use letters, digits, `_`, `.` and `-`, beginning with a letter or digit",
+            "error 2:3 invalid service name `-web`: use letters, digits, `_`, `.` and `-`, starting with a letter or digit",
         ),
     ] {
         let found = found(&request(text));

@@ -533,7 +533,7 @@ fn names_of_projects() {
     assert_eq!(
         found(&super::request("name: My Shop\nservices: {}\n")),
         [
-            "error 1:7 project name `My Shop` is not possible: use lower-case letters, digits, `_` and `-`, beginning with a letter or digit"
+            "error 1:7 invalid project name `My Shop`: use lower-case letters, digits, `_` and `-`, starting with a letter or digit"
         ]
     );
 }

@@ -1,20 +1,20 @@
-//! Small pure steps between the engine's API and ours.
+//! Small pure conversions between the engine's API and ours.
 
 use bollard::models::{EventMessage, EventMessageTypeEnum};
 
 use crate::docker::spec::{is_object_name, is_reference};
 use crate::docker::{ApiVersion, EngineError, EngineEvent};
 
-/// 20.10 speaks this version, and the first with everything we cannot do without.
+/// Docker 20.10 supports this version. It is the first with everything that uc requires.
 const OLDEST_API: ApiVersion = ApiVersion::new(1, 41);
 
-/// Ids and names become parts of a path: nothing that could mean another path gets that far.
+/// Checks an id or name before it becomes part of a path, so that it cannot change the path.
 pub(super) fn object(name: &str) -> Result<String, EngineError> {
     if is_object_name(name) {
         Ok(name.to_owned())
     } else {
         Err(EngineError::Invalid {
-            message: format!("`{name}` is not the name or id of a container or volume"),
+            message: format!("invalid name or id of a container or volume `{name}`"),
         })
     }
 }
@@ -24,7 +24,7 @@ pub(super) fn reference(image: &str) -> Result<String, EngineError> {
         Ok(image.to_owned())
     } else {
         Err(EngineError::Invalid {
-            message: format!("`{image}` is not an image reference"),
+            message: format!("invalid image reference `{image}`"),
         })
     }
 }
@@ -33,15 +33,15 @@ pub(super) fn too_old(api: ApiVersion) -> bool {
     api < OLDEST_API
 }
 
-/// Whole seconds around a time in milliseconds: the engine takes no fractions through this client.
-/// What is too much is filtered out by us.
+/// Rounds Unix milliseconds to seconds, because this client library accepts no fractions. The
+/// caller filters out the excess lines.
 pub(super) fn seconds(ms: Option<i64>, round_up: i64) -> i32 {
     ms.map_or(0, |ms| {
         i32::try_from((ms + round_up).div_euclid(1000)).unwrap_or(i32::MAX)
     })
 }
 
-/// What an event of the engine means to us; most mean nothing.
+/// Converts an event of the engine. Returns `None` for events that do not matter to us.
 pub(super) fn event(message: EventMessage) -> Option<EngineEvent> {
     let actor = message.actor.unwrap_or_default();
     match message.typ? {
@@ -55,13 +55,14 @@ pub(super) fn event(message: EventMessage) -> Option<EngineEvent> {
     }
 }
 
-/// `name:tag` or `name@digest`; a colon before the last slash is a registry's port.
+/// Reports whether a reference has a tag or digest (`name:tag` or `name@digest`). A colon before
+/// the last slash belongs to a registry's port.
 pub(super) fn has_tag(image: &str) -> bool {
     let last = image.rsplit('/').next().unwrap_or(image);
     last.contains(':') || last.contains('@')
 }
 
-/// What a person would want to read of a pull.
+/// Makes a line of pull progress for users, or `None` if there is nothing to show.
 pub(super) fn progress_line(info: bollard::models::CreateImageInfo) -> Option<String> {
     let status = info.status?;
     let id = info.id.map(|id| format!("{id}: ")).unwrap_or_default();
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_before_20_10_are_refused() {
+    fn too_old_refuses_versions_before_20_10() {
         let too_old = |api| too_old(ApiVersion::parse(api));
         assert_eq!(
             ["1.40", "1.41", "1.51", "2.0", ""].map(too_old),
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_mean_another_path_is_refused() {
+    fn object_and_reference_refuse_path_characters() {
         for bad in ["", "..", "a/b", "a?b", "../images/json", "a b", "a%2f"] {
             assert!(object(bad).is_err(), "{bad}");
         }
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_without_tag_is_the_latest() {
+    fn has_tag_is_false_without_tag_or_digest() {
         assert_eq!(
             [
                 "nginx",
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_enclose_the_wanted_time() {
+    fn seconds_round_outward() {
         assert_eq!(seconds(None, 0), 0);
         assert_eq!((seconds(Some(1500), 0), seconds(Some(1500), 999)), (1, 2));
         assert_eq!((seconds(Some(2000), 0), seconds(Some(2000), 999)), (2, 2));
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_readable() {
+    fn progress_line_is_readable() {
         use bollard::models::{CreateImageInfo, ProgressDetail};
         let info = CreateImageInfo {
             id: Some("abc".into()),

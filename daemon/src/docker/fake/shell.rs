@@ -1,11 +1,11 @@
-//! The fake's shell: a script in, lines and an exit code out.
+//! The fake's shell: takes a script, and returns lines and an exit code.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, DuplexStream};
 use uc_api::v1;
 
-/// The shell. Gives the exit code.
+/// Runs a script and returns its exit code.
 pub(super) async fn interpret<F: Future<Output = ()>>(
     script: &str,
     mut input: Option<DuplexStream>,
@@ -44,7 +44,7 @@ pub(super) async fn interpret<F: Future<Output = ()>>(
     code
 }
 
-/// What a command line means to the shell; none if there is no such program.
+/// Converts a command line to a script. Returns `None` if there is no such program.
 pub(super) fn script(command: &[String]) -> Option<String> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     match words.as_slice() {

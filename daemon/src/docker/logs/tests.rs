@@ -17,7 +17,7 @@ fn line(second: i64, message: &str) -> LogLine {
 }
 
 #[test]
-fn a_frame_is_a_line_with_its_time() {
+fn assembler_reads_line_and_time_of_a_frame() {
     let mut assembler = Assembler::default();
     let got = assembler
         .push(
@@ -32,7 +32,7 @@ fn a_frame_is_a_line_with_its_time() {
 }
 
 #[test]
-fn pieces_of_a_line_are_joined_per_stream() {
+fn assembler_joins_pieces_per_stream() {
     let mut assembler = Assembler::default();
     assert_eq!(
         assembler.push(LogStream::Stdout, &frame("1970-01-01T00:00:01Z aaa")),
@@ -58,7 +58,7 @@ fn pieces_of_a_line_are_joined_per_stream() {
 }
 
 #[test]
-fn empty_lines_and_binary_survive() {
+fn assembler_keeps_empty_and_binary_lines() {
     let mut assembler = Assembler::default();
     assert_eq!(
         &assembler
@@ -73,16 +73,16 @@ fn empty_lines_and_binary_survive() {
         b"\xff\x00\x01"
     );
     let unstamped = assembler
-        .push(LogStream::Stdout, &frame("no stamp\n"))
+        .push(LogStream::Stdout, &frame("no time\n"))
         .unwrap();
     assert_eq!(
         (unstamped.time_ns, &unstamped.message[..]),
-        (0, &b"no stamp"[..])
+        (0, &b"no time"[..])
     );
 }
 
 #[test]
-fn a_line_without_end_is_bounded() {
+fn assembler_bounds_line_without_end() {
     let mut assembler = Assembler::default();
     let piece = frame(&format!("1970-01-01T00:00:01Z {}", "x".repeat(100_000)));
     let got = (0..10)
@@ -96,7 +96,7 @@ fn a_line_without_end_is_bounded() {
 }
 
 #[test]
-fn bounds_of_time_are_inclusive_and_exact_to_the_millisecond() {
+fn wanted_includes_bounds_to_the_millisecond() {
     let options = LogOptions {
         since_ms: Some(1500),
         until_ms: Some(2000),
@@ -132,7 +132,7 @@ async fn collect(sources: Vec<(&'static str, Lines)>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn merged_logs_are_in_the_order_of_time() {
+async fn merge_orders_lines_by_time() {
     let a = ready(vec![line(1, "1"), line(4, "4")]);
     let b = ready(vec![line(2, "2"), line(3, "3"), line(5, "5")]);
     assert_eq!(
@@ -143,7 +143,7 @@ async fn merged_logs_are_in_the_order_of_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_container_holds_up_the_others_once() {
+async fn merge_waits_once_for_quiet_container() {
     let start = tokio::time::Instant::now();
     let quiet = stream::once(async {
         tokio::time::sleep(Duration::from_mins(1)).await;
@@ -161,7 +161,7 @@ async fn a_quiet_container_holds_up_the_others_once() {
 }
 
 #[tokio::test]
-async fn one_that_fails_says_so_and_the_others_go_on() {
+async fn merge_reports_failed_log_and_continues_others() {
     let broken = stream::iter([Err(EngineError::Broken {
         message: "gone".into(),
     })])

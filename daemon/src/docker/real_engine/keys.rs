@@ -1,5 +1,5 @@
-//! One container with as many keys as go together, looked at from inside; and containers that share
-//! with it and with the machine.
+//! Checks one container with as many keys as possible from inside, and containers that share
+//! namespaces with it and with the machine.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn bind(source: &std::path::Path, target: &str) -> v1::MountSpec {
     }
 }
 
-/// What the engine is asked for and a container can see.
+/// A spec with every key whose effect is visible in a container.
 fn everything(folder: &std::path::Path) -> v1::ServiceSpec {
     let mut spec = service("all", "trap 'exit 0' TERM; while true; do sleep 0.1; done");
     spec.stop_grace_period_ms = Some(5000);
@@ -137,7 +137,7 @@ async fn real_engine_honours_every_key() {
         ("hostname", "front"),
         ("cat /proc/sys/kernel/domainname", "example.org"),
         ("cat /proc/sys/net/core/somaxconn", "1234"),
-        // Not of a command: older runtimes lose the lower limit there.
+        // Read from process 1, because older runtimes lose the lower limit for an exec.
         (
             "/bin/busybox awk '/open files/ { print $4, $5 }' /proc/1/limits",
             "1111 2222",
@@ -188,7 +188,7 @@ async fn real_engine_honours_every_key() {
     ] {
         assert_eq!(seen(&id, command).await, expected, "{command}");
     }
-    // In the engine's words: what cannot be seen from inside.
+    // What cannot be seen from inside, as the engine reports it.
     let told = engine
         .docker()
         .await
@@ -202,7 +202,7 @@ async fn real_engine_honours_every_key() {
     let log = host.log_config.unwrap();
     assert_eq!(log.typ.as_deref(), Some("local"));
     assert_eq!(log.config.unwrap()["max-size"], "1m");
-    // Docker's own server stands between a network of ours and these.
+    // On a network of ours, Docker's own DNS server comes before these.
     assert_eq!(host.dns.unwrap(), ["10.233.0.1", "10.0.0.53"]);
     assert_eq!(host.device_cgroup_rules.unwrap(), ["c 1:3 r"]);
     assert_eq!(
@@ -217,7 +217,7 @@ async fn real_engine_honours_every_key() {
     assert_eq!(propagation.unwrap().propagation.as_deref(), Some("private"));
     assert_eq!(record.mounts.len(), 4, "{:?}", record.mounts);
 
-    // Another joins its namespaces by the name of the service.
+    // Another container joins its namespaces by the service's name.
     let mut joined = service("joined", "sleep 1000");
     joined.stop_grace_period_ms = Some(0);
     (joined.network_mode, joined.ipc, joined.pid) = (
@@ -241,7 +241,7 @@ async fn real_engine_honours_every_key() {
         "docker-init"
     );
 
-    // And one has the machine's.
+    // A third container has the machine's namespaces.
     let mut own = service("machine", "sleep 1000");
     own.stop_grace_period_ms = Some(0);
     (own.network_mode, own.pid, own.uts, own.ipc) =
@@ -265,13 +265,13 @@ async fn real_engine_honours_every_key() {
         "nameserver 10.233.0.1"
     );
 
-    // What the oldest engines cannot do is said, not left out.
+    // What the oldest engines cannot do is reported, not left out.
     if engine.version().await.unwrap().api < ApiVersion::new(1, 43) {
         let mut new = service("new", "true");
         new.annotations = [("a".to_owned(), "b".to_owned())].into();
         let failure = create(&node, new).await.unwrap_err();
         assert!(
-            failure.message.contains("annotations needs Docker 24"),
+            failure.message.contains("annotations requires Docker 24"),
             "{failure:?}"
         );
     }

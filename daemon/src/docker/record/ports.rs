@@ -1,11 +1,11 @@
-//! Published ports: what was asked for, with what the engine chose.
+//! Published ports: the requested bindings, with the ports that the engine chose.
 
 use bollard::models as engine;
 use uc_api::v1;
 
 use crate::docker::spec::port_key;
 
-/// What a binding asks for.
+/// A requested binding: one port, a range, or any free port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Any,
@@ -35,8 +35,8 @@ impl Asked {
     }
 }
 
-/// Ports as they were asked for, with the engine's choice where it had one. In a fixed order, so
-/// that equal facts are equal records.
+/// Returns the requested ports with the engine's choices. The order is fixed, so that equal
+/// observations have equal records.
 pub(super) fn ports(asked: engine::PortMap, published: &engine::PortMap) -> Vec<v1::PortSpec> {
     let mut ports = Vec::new();
     for (key, bindings) in asked {
@@ -53,7 +53,8 @@ pub(super) fn ports(asked: engine::PortMap, published: &engine::PortMap) -> Vec<
         let published = published
             .get(&port_key(container_port, protocol))
             .and_then(Option::as_deref);
-        // One port is one binding's: what was asked for by number is not what another may choose.
+        // Each host port belongs to one binding. A binding with a fixed number takes precedence
+        // over one that lets the engine choose.
         let mut taken: Vec<(String, u32)> = bindings
             .iter()
             .filter_map(|binding| match Asked::parse(binding) {
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_engines_choice_is_found() {
+    fn ports_contain_the_engines_choice() {
         let both = |port| [("0.0.0.0", port), ("::", port)];
         let one = |port, last| vec![(String::new(), port, last)];
         assert_eq!(shown(&[("", "8000-8010")], &both("8003")), one(8003, 0));
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn each_binding_has_its_own() {
+    fn ports_assign_each_binding_its_own_port() {
         let published = [
             ("0.0.0.0", "8000"),
             ("0.0.0.0", "8001"),

@@ -2,7 +2,7 @@ use bollard::models as engine;
 
 use super::*;
 
-/// As an engine of version 27 answers, cut to what matters.
+/// An answer of engine version 27, reduced to what matters.
 const INSPECTED: &str = r#"{
   "Id": "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
   "Created": "2026-03-01T12:00:00.123456789Z",
@@ -42,7 +42,7 @@ fn inspected() -> engine::ContainerInspectResponse {
 }
 
 #[test]
-fn a_running_container() {
+fn container_converts_running_container() {
     let container = container(inspected());
     let port =
         |container_port, published_port, host_ip: &str, protocol: v1::Protocol| v1::PortSpec {
@@ -100,7 +100,7 @@ fn a_running_container() {
 }
 
 #[test]
-fn states_and_exit_codes() {
+fn container_converts_states_and_exit_codes() {
     use engine::ContainerStateStatusEnum as Status;
     let of = |status| {
         let mut inspected = inspected();
@@ -122,7 +122,7 @@ fn states_and_exit_codes() {
 }
 
 #[test]
-fn no_healthcheck_is_none() {
+fn container_without_healthcheck_has_no_limits() {
     let with = |test: Option<Vec<String>>| {
         let mut inspected = inspected();
         inspected.state.as_mut().unwrap().health = None;
@@ -152,7 +152,7 @@ fn no_healthcheck_is_none() {
 }
 
 #[test]
-fn an_empty_answer_promises_nothing() {
+fn container_from_empty_answer_is_cautious() {
     let container = container(engine::ContainerInspectResponse::default());
     assert!(!container.managed);
     assert_eq!(container.record.state(), v1::ReplicaState::Unspecified);
@@ -161,7 +161,7 @@ fn an_empty_answer_promises_nothing() {
 }
 
 #[test]
-fn anonymous_volumes_are_left_out() {
+fn volume_leaves_out_anonymous_volumes() {
     let of = |name: &str, label: Option<(&str, &str)>| {
         volume(engine::Volume {
             name: name.into(),
@@ -186,7 +186,7 @@ fn anonymous_volumes_are_left_out() {
 }
 
 #[test]
-fn holders_are_running_containers_with_published_ports() {
+fn port_holders_are_running_containers_with_published_ports() {
     let summary: engine::ContainerSummary = serde_json::from_str(
         r#"{"Id": "abc", "Names": ["/shop-web-ab2c"], "Labels": {"uc.project": "shop", "uc.service": "web"},
             "Ports": [{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
@@ -216,7 +216,7 @@ fn holders_are_running_containers_with_published_ports() {
 }
 
 #[test]
-fn what_labels_say_is_believed() {
+fn container_reads_its_labels() {
     let mut inspected = inspected();
     let labels = inspected.config.as_mut().unwrap().labels.as_mut().unwrap();
     let hooks = r#"[{"command": ["drain", "now"], "user": "root"}]"#;
@@ -247,7 +247,7 @@ fn what_labels_say_is_believed() {
 }
 
 #[test]
-fn addresses_come_from_the_network_or_the_machine_or_the_other_container() {
+fn container_address_comes_from_network_machine_or_other_container() {
     use engine::ContainerStateStatusEnum as Status;
     let of = |mode: &str, status| {
         let mut inspected = inspected();
@@ -285,7 +285,7 @@ fn addresses_come_from_the_network_or_the_machine_or_the_other_container() {
 }
 
 #[test]
-fn file_systems_in_memory_and_images_are_mounts() {
+fn container_lists_tmpfs_and_image_mounts() {
     let mut inspected = inspected();
     let options = [("/run", "size=1,ro"), ("/cache", "")];
     inspected.host_config.as_mut().unwrap().tmpfs = Some(

@@ -1,4 +1,4 @@
-//! What is wrong with a spec, before anything is done for it.
+//! Checks a spec before anything is done for it.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use uc_api::{ProjectName, ServiceName, v1};
 
 use super::SpecError;
 
-/// What is wrong with a spec, before anything is done for it.
+/// Checks a spec before anything is done for it. Returns the first problem.
 pub fn check(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
     let _: ProjectName = spec.project.parse()?;
     let _: ServiceName = spec.name.parse()?;
@@ -41,7 +41,7 @@ pub fn check(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
         ("pre_stop", &spec.pre_stop),
     ] {
         if hooks.iter().any(|hook| hook.command.is_empty()) {
-            return Err(wrong(spec, key, "it has no command"));
+            return Err(wrong(spec, key, "a hook has no command"));
         }
     }
     Ok(())
@@ -69,7 +69,7 @@ fn check_port(spec: &v1::ServiceSpec, port: &v1::PortSpec) -> Result<(), SpecErr
         })
     };
     if !(1..=65535).contains(&port.container_port) {
-        return wrong("the container's port must be 1 to 65535");
+        return wrong("the container's port must be between 1 and 65535");
     }
     if port.published_port > 65535 || port.published_last > 65535 {
         return wrong("the published port must be at most 65535");
@@ -78,11 +78,11 @@ fn check_port(spec: &v1::ServiceSpec, port: &v1::PortSpec) -> Result<(), SpecErr
         && (port.published_port == 0 || port.published_last < port.published_port)
     {
         return wrong(
-            "the range of published ports must begin above 0 and not end before it begins",
+            "the range of published ports must start above 0 and must not end before its start",
         );
     }
     if !port.host_ip.is_empty() && port.host_ip.parse::<IpAddr>().is_err() {
-        return wrong("its host address is not an IP address");
+        return wrong("the host address must be an IP address");
     }
     Ok(())
 }
@@ -100,20 +100,22 @@ fn check_mount(spec: &v1::ServiceSpec, mount: &v1::MountSpec) -> Result<(), Spec
     if !mount.target.starts_with('/') {
         return wrong("the target must be an absolute path");
     }
-    // Of the tree that is mounted: a way out of it would be a mount of something else.
+    // A path that leaves the mounted tree would mount something else.
     if mount.subpath.starts_with('/') || mount.subpath.split('/').any(|part| part == "..") {
-        return wrong("the subpath must be a path inside what is mounted");
+        return wrong("the subpath must be a relative path without `..`");
     }
     match mount.kind() {
         v1::MountKind::Bind => {}
         v1::MountKind::Image if !is_reference(&mount.source) => {
-            return wrong("its source must be an image reference");
+            return wrong("the source must be an image reference");
         }
-        v1::MountKind::Unspecified => return wrong("it is neither volume, bind, tmpfs nor image"),
+        v1::MountKind::Unspecified => {
+            return wrong("the type must be volume, bind, tmpfs or image");
+        }
         v1::MountKind::Volume | v1::MountKind::Tmpfs | v1::MountKind::Image => return Ok(()),
     }
     if !mount.source.starts_with('/') {
-        return wrong("a bind mount's source must be an absolute path on the machine");
+        return wrong("the source of a bind mount must be an absolute path on the machine");
     }
     let propagations = [
         "", "private", "rprivate", "shared", "rshared", "slave", "rslave",
@@ -126,27 +128,30 @@ fn check_mount(spec: &v1::ServiceSpec, mount: &v1::MountSpec) -> Result<(), Spec
     match (mount.recursive.as_str(), mount.read_only) {
         ("" | "enabled" | "disabled", _) | ("writable" | "readonly", true) => {}
         ("writable" | "readonly", false) => {
-            return wrong("recursive: writable and readonly are for read-only mounts");
+            return wrong("recursive `writable` and `readonly` require a read-only mount");
         }
         _ => return wrong("recursive must be enabled, disabled, writable or readonly"),
     }
     if mount.recursive == "readonly" && !["", "rprivate"].contains(&mount.propagation.as_str()) {
-        return wrong("recursive: readonly goes with propagation rprivate only");
+        return wrong("recursive `readonly` requires propagation `rprivate`");
     }
     if !["", "z", "Z"].contains(&mount.selinux.as_str()) {
         return wrong("selinux must be z or Z");
     }
-    // The engine knows SELinux labels only in its short notation, which can say neither.
+    // The engine supports SELinux labels only in its short notation, which supports neither of
+    // these.
     let long =
         !mount.recursive.is_empty() || mount.source.contains(':') || mount.target.contains(':');
     if !mount.selinux.is_empty() && long {
-        return wrong("selinux goes neither with recursive nor with a path that has a colon");
+        return wrong(
+            "selinux cannot be combined with recursive, nor with a path that contains a colon",
+        );
     }
     Ok(())
 }
 
-/// Each namespace has its own words, and `service:NAME` and `container:NAME` where it can be
-/// shared.
+/// Each namespace has its own keywords. Where it can be shared, `service:NAME` and `container:NAME`
+/// are valid as well.
 fn check_namespaces(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
     for (key, value, words, shared) in [
         (
@@ -173,11 +178,15 @@ fn check_namespaces(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
             Some(("service", name)) if shared => {
                 let _: ServiceName = name.parse()?;
                 if name == spec.name {
-                    return Err(wrong(spec, key, "a service cannot share with itself"));
+                    return Err(wrong(
+                        spec,
+                        key,
+                        "a service cannot share a namespace with itself",
+                    ));
                 }
             }
             Some(("container", name)) if shared && is_object_name(name) => {}
-            _ => return Err(wrong(spec, key, format!("`{value}` is not understood"))),
+            _ => return Err(wrong(spec, key, format!("invalid value `{value}`"))),
         }
     }
     Ok(())
@@ -194,7 +203,7 @@ fn check_network(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
             return Err(wrong(
                 spec,
                 "extra_hosts",
-                format!("`{entry}` is not host=address"),
+                format!("invalid entry `{entry}`: use HOST=ADDRESS"),
             ));
         }
     }
@@ -209,7 +218,7 @@ fn check_network(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
             format!("`{server}` is not an IP address"),
         ));
     }
-    // As Docker refuses them, in words that say which keys.
+    // Docker refuses these, too, but without naming the key.
     if is_shared(&spec.network_mode) {
         for (key, set) in [
             ("hostname", !spec.hostname.is_empty()),
@@ -217,27 +226,38 @@ fn check_network(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
             ("extra_hosts", !spec.extra_hosts.is_empty()),
         ] {
             if set {
-                let reason = format!("not together with network_mode `{}`", spec.network_mode);
+                let reason = format!(
+                    "cannot be combined with network_mode `{}`",
+                    spec.network_mode
+                );
                 return Err(wrong(spec, key, reason));
             }
         }
     }
     if !spec.mac_address.is_empty() && !spec.network_mode.is_empty() {
-        let reason = format!("not together with network_mode `{}`", spec.network_mode);
+        let reason = format!(
+            "cannot be combined with network_mode `{}`",
+            spec.network_mode
+        );
         return Err(wrong(spec, "mac_address", reason));
     }
     if !spec.hostname.is_empty() && !spec.uts.is_empty() {
-        return Err(wrong(spec, "hostname", "not together with uts `host`"));
+        return Err(wrong(
+            spec,
+            "hostname",
+            "cannot be combined with uts `host`",
+        ));
     }
     Ok(())
 }
 
-/// A namespace of another container.
+/// Reports whether a mode means the namespace of another container.
 pub(super) fn is_shared(mode: &str) -> bool {
     mode.starts_with("service:") || mode.starts_with("container:")
 }
 
-/// Characters of a reference only: it becomes a part of a path in the engine's API.
+/// Reports whether a text has only characters of an image reference. It becomes part of a path in
+/// the engine's API.
 pub(crate) fn is_reference(image: &str) -> bool {
     image
         .bytes()
@@ -247,7 +267,8 @@ pub(crate) fn is_reference(image: &str) -> bool {
         && !image.contains("//")
 }
 
-/// Name and id of objects of the engine: likewise.
+/// Reports whether a text is valid as the name or id of an engine object. It also becomes part of a
+/// path.
 pub(crate) fn is_object_name(name: &str) -> bool {
     name.bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))

@@ -1,5 +1,4 @@
-//! What a spec asks for that an older engine would not understand. It would ignore it, and run
-//! something else.
+//! Refuses keys that an older engine does not support. It would ignore them and run something else.
 
 use uc_api::v1;
 
@@ -7,21 +6,21 @@ use super::SpecError;
 use super::resources::is_cdi;
 use crate::docker::ApiVersion;
 
-/// From here on the engine hands annotations to the runtime.
+/// From this version on, the engine passes annotations to the runtime.
 const ANNOTATIONS: ApiVersion = ApiVersion::new(1, 43);
-/// From here on the engine takes a hardware address with the network; before, in a field that its
-/// API has lost since.
+/// From this version on, the engine takes a MAC address with the network. Earlier versions took it
+/// in a field that the API no longer has.
 const MAC_ADDRESS: ApiVersion = ApiVersion::new(1, 44);
-/// From here on the engine knows devices by their CDI names.
+/// From this version on, the engine accepts devices by CDI name.
 const CDI: ApiVersion = ApiVersion::new(1, 44);
-/// From here on it can be said how far down a mount is read only.
+/// From this version on, the engine lets a mount choose how far down it is read-only.
 const RECURSIVE: ApiVersion = ApiVersion::new(1, 44);
-/// From here on a part of a volume can be mounted.
+/// From this version on, a part of a volume can be mounted.
 const VOLUME_SUBPATH: ApiVersion = ApiVersion::new(1, 45);
-/// From here on an image can be mounted.
+/// From this version on, an image can be mounted.
 const IMAGE: ApiVersion = ApiVersion::new(1, 48);
 
-/// Refuses what the machine's engine is too old for; asked before anything is pulled.
+/// Refuses keys that the machine's engine does not support. Called before anything is pulled.
 pub fn check_engine(spec: &v1::ServiceSpec, api: ApiVersion) -> Result<(), SpecError> {
     let depth =
         |mount: &v1::MountSpec| ["writable", "readonly"].contains(&mount.recursive.as_str());

@@ -1,4 +1,4 @@
-//! Why a spec cannot become a container, and how that is told.
+//! Why a spec cannot become a container.
 
 use thiserror::Error;
 use uc_api::{Code, Failure};
@@ -6,91 +6,76 @@ use uc_api::{Code, Failure};
 /// Why a spec cannot become a container.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SpecError {
-    /// Project or service name.
+    /// Invalid project or service name.
     #[error(transparent)]
     Name(#[from] uc_api::name::NameError),
-    /// No image at all.
+    /// The spec has no image.
     #[error("service `{service}` has no image")]
-    NoImage {
-        /// Its name.
-        service: String,
-    },
-    /// A reference that no registry could serve.
-    #[error("service `{service}`: `{image}` is not an image reference")]
+    NoImage { service: String },
+    /// The image reference is malformed.
+    #[error("service `{service}`: invalid image reference `{image}`")]
     Image {
-        /// Its name.
         service: String,
-        /// What was given.
+        /// The reference as given.
         image: String,
     },
-    /// A port outside 1..=65535, or a host address that is none.
+    /// A port is outside 1..=65535, or a host address is not an IP address.
     #[error("service `{service}`: port {port}: {reason}")]
     Port {
-        /// Its name.
         service: String,
-        /// As `published:container`.
+        /// The port as `published:container`.
         port: String,
-        /// What is wrong.
+        /// The rule that is broken.
         reason: &'static str,
     },
-    /// A mount without an absolute target, or of no kind.
+    /// A mount has no absolute target, or no valid type.
     #[error("service `{service}`: mount at `{target}`: {reason}")]
     Mount {
-        /// Its name.
         service: String,
-        /// Where.
+        /// The mount's path in the container.
         target: String,
-        /// What is wrong.
+        /// The rule that is broken.
         reason: &'static str,
     },
-    /// A value that the key cannot have, or not beside another.
+    /// A key has an invalid value, or one that conflicts with another key.
     #[error("service `{service}`: {key}: {reason}")]
     Key {
-        /// Its name.
         service: String,
-        /// As in the compose file.
+        /// The key as in the compose file.
         key: &'static str,
-        /// What is wrong.
+        /// The rule that is broken.
         reason: String,
     },
-    /// Something that only newer engines can do.
-    #[error("service `{service}`: {key} needs Docker {needs} on the machine")]
+    /// A key requires a newer engine.
+    #[error("service `{service}`: {key} requires Docker {needs} or newer on the machine")]
     TooOld {
-        /// Its name.
         service: String,
-        /// As in the compose file.
+        /// The key as in the compose file.
         key: &'static str,
-        /// For people, for example `28`.
+        /// The required version for display, for example `28`.
         needs: &'static str,
     },
-    /// A namespace of a service that does not run on this machine.
+    /// The service shares a namespace with a service that has no running replica on this machine.
     #[error("service `{service}`: {key}: no replica of `{other}` runs on this machine")]
     NoReplica {
-        /// Its name.
         service: String,
-        /// As in the compose file.
+        /// The key as in the compose file.
         key: &'static str,
-        /// The service whose namespace it wants.
+        /// The service whose namespace is shared.
         other: String,
     },
-    /// Content that was to travel with the deployment and is not on this machine.
+    /// A content that should have come with the deployment is not on this machine.
     #[error("service `{service}`: {name} is not on this machine")]
     Content {
-        /// Its name.
         service: String,
-        /// The content's name for people.
+        /// The content's name, as shown to the user.
         name: String,
     },
-    /// Command set to nothing, and the image runs nothing by itself.
+    /// The command is empty, and the image has no entrypoint.
     #[error(
-        "service `{service}`: nothing to run: its command is empty and `{image}` has no entrypoint"
+        "service `{service}`: nothing to run: the command is empty and `{image}` has no entrypoint"
     )]
-    NothingToRun {
-        /// Its name.
-        service: String,
-        /// Its image.
-        image: String,
-    },
+    NothingToRun { service: String, image: String },
 }
 
 impl From<SpecError> for Failure {
@@ -98,11 +83,11 @@ impl From<SpecError> for Failure {
         let message = error.to_string();
         match &error {
             SpecError::TooOld { needs, .. } => Self::new(Code::Refused, message)
-                .hint(format!("upgrade Docker on this machine to {needs} or newer, or leave the key out")),
-            SpecError::NoReplica { other, .. } => Self::new(Code::Refused, message)
-                .hint(format!("deploy `{other}` to every machine that may run it, or bind both to one machine with x-machines")),
+                .hint(format!("upgrade Docker on this machine to {needs} or newer, or remove the key")),
+            SpecError::NoReplica { service, other, .. } => Self::new(Code::Refused, message)
+                .hint(format!("run `{other}` on each machine of `{service}`, or pin both to one machine with `x-machines`")),
             SpecError::Content { .. } => {
-                Self::new(Code::Refused, message).hint("deploy again: contents travel with a deployment")
+                Self::new(Code::Refused, message).hint("deploy again from the computer that has the compose file")
             }
             _ => Self::new(Code::Invalid, message),
         }

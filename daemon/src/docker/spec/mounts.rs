@@ -1,4 +1,4 @@
-//! What is seen in a container at which path.
+//! The mounts of a container.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use uc_api::v1;
 
 use super::{Placement, SpecError, map, some_if, text};
 
-/// Fills in mounts of all kinds, and the contents that travelled.
+/// Fills in mounts of all types, and the contents that came with the deployment.
 pub(super) fn fill(
     spec: &v1::ServiceSpec,
     placement: &Placement<'_>,
@@ -38,8 +38,8 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// Bind mounts in the old notation where it can say what is wanted: only it makes a missing folder
-/// on the machine on every engine we support, as Compose does, and only it knows SELinux labels.
+/// Reports whether a bind mount can use the engine's short notation. On every supported engine only
+/// that one creates a missing source folder, as Compose does, and supports SELinux labels.
 fn is_short(mount: &v1::MountSpec) -> bool {
     let created = mount.create_host_path.unwrap_or(true);
     let plain =
@@ -81,7 +81,7 @@ fn bind(mount: &v1::MountSpec) -> Mount {
         "rshared" => Some(Propagation::RSHARED),
         "slave" => Some(Propagation::SLAVE),
         "rslave" => Some(Propagation::RSLAVE),
-        // The engine wants it said.
+        // The engine requires this value to be explicit.
         _ if recursive == "readonly" => Some(Propagation::RPRIVATE),
         _ => None,
     };
@@ -131,8 +131,7 @@ fn tmpfs_options(mount: &v1::MountSpec) -> String {
         .join(",")
 }
 
-/// What travelled with the deployment, read only. In the new notation, which refuses a source that
-/// is not there.
+/// Mounts contents read-only. Uses the long notation, which refuses a source that does not exist.
 fn files(
     spec: &v1::ServiceSpec,
     sources: &BTreeMap<String, PathBuf>,

@@ -1,4 +1,4 @@
-//! What a container shares with its machine or with another container.
+//! Namespaces that a container shares with its machine or with another container.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use uc_api::v1;
 
 use super::{Placement, SpecError, text};
 
-/// Fills in all namespaces but the network.
+/// Fills in all namespaces except the network.
 pub(super) fn fill(
     spec: &v1::ServiceSpec,
     placement: &Placement<'_>,
@@ -26,7 +26,7 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// The services of the project whose namespaces a spec wants to share.
+/// Returns the services of the project whose namespaces a spec shares.
 pub fn shared_services(spec: &v1::ServiceSpec) -> Vec<&str> {
     let mut services: Vec<&str> = [&spec.network_mode, &spec.ipc, &spec.pid]
         .into_iter()
@@ -37,7 +37,7 @@ pub fn shared_services(spec: &v1::ServiceSpec) -> Vec<&str> {
     services
 }
 
-/// Refuses a spec that wants to share with a service of which `shared` has no container.
+/// Refuses a spec that shares with a service without a container in `shared`.
 pub fn check_shared(
     spec: &v1::ServiceSpec,
     shared: &BTreeMap<String, String>,
@@ -52,7 +52,7 @@ pub fn check_shared(
     Ok(())
 }
 
-/// The mode as the engine has it, which knows containers only.
+/// Converts the mode to the engine's notation, which knows only containers.
 pub(super) fn joined(
     spec: &v1::ServiceSpec,
     key: &'static str,

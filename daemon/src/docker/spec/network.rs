@@ -28,7 +28,7 @@ pub(super) fn fill(
         namespaces::joined(spec, "network_mode", &spec.network_mode, placement.shared)?
     };
     if is_shared(&spec.network_mode) {
-        // Names, DNS, hosts and ports are the other container's.
+        // Names, DNS, hosts and ports belong to the other container.
         return Ok(());
     }
     body.hostname = hostname(spec, name);
@@ -37,9 +37,9 @@ pub(super) fn fill(
     if spec.network_mode == "none" {
         return Ok(());
     }
-    // A container of the machine's own network finds the cluster's names as well: the machine can
-    // reach its bridge. Resolvers of its own come after that: asked by a container that has some,
-    // our name server refuses what is not the cluster's.
+    // A container in the machine's network can also resolve the cluster's names, because the
+    // machine reaches its own bridge. Resolvers of the service come after our DNS server, which
+    // refuses other names for a container that has its own resolvers.
     let servers = [placement.bridge.to_string()]
         .into_iter()
         .chain(spec.dns.iter().cloned())
@@ -63,9 +63,9 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// The host name inside: what the person chose, else the container's name; of one that is too long
-/// for Linux, the end, which tells it apart. A container of the machine's own network or names
-/// keeps the machine's.
+/// Returns the host name inside the container: the user's choice, or else the container's name. Of
+/// a name that is too long for Linux, its end is used, because that part is unique. A container
+/// that shares the machine's network or UTS namespace keeps the machine's name.
 pub(super) fn hostname(spec: &v1::ServiceSpec, name: &str) -> Option<String> {
     if !spec.hostname.is_empty() {
         return Some(spec.hostname.clone());
@@ -82,8 +82,8 @@ pub(super) fn hostname(spec: &v1::ServiceSpec, name: &str) -> Option<String> {
     )
 }
 
-/// One dot is enough to ask as is, unless the person says otherwise: services' names have none, or
-/// are complete.
+/// Sets `ndots:1` unless the user sets another value. Service names have no dots, or they are
+/// complete.
 fn dns_options(spec: &v1::ServiceSpec) -> Vec<String> {
     let mut options = spec.dns_options.clone();
     if !options.iter().any(|option| option.starts_with("ndots:")) {
@@ -92,8 +92,8 @@ fn dns_options(spec: &v1::ServiceSpec) -> Vec<String> {
     options
 }
 
-/// In the engine's notation. Its own `host-gateway` is the default bridge's address, which many
-/// machines do not have; ours is on the bridge that the container is on.
+/// Converts to the engine's notation. The engine's own `host-gateway` is the address of the default
+/// bridge, which many machines do not have. Ours is the address of the container's bridge.
 fn extra_hosts(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> Vec<String> {
     let entry = |entry: &String| {
         let (host, address) = entry.split_once('=').unwrap_or((entry, ""));
@@ -105,7 +105,7 @@ fn extra_hosts(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> Vec<String>
     spec.extra_hosts.iter().map(entry).collect()
 }
 
-/// `80/tcp`, as the engine writes it.
+/// Returns `80/tcp`, as the engine writes it.
 pub(crate) fn port_key(port: u32, protocol: v1::Protocol) -> String {
     let protocol = match protocol {
         v1::Protocol::Udp => "udp",
@@ -125,8 +125,7 @@ fn exposed(ports: &[v1::PortSpec]) -> Vec<String> {
     exposed
 }
 
-/// Several published ports of one container port are all kept. A range is the engine's to choose
-/// from.
+/// Keeps all published ports of a container port. From a range the engine chooses one.
 fn port_bindings(ports: &[v1::PortSpec]) -> HashMap<String, Option<Vec<PortBinding>>> {
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     for port in ports {

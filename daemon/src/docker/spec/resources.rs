@@ -1,4 +1,4 @@
-//! How much of its machine a container may have, and which of its devices.
+//! A container's resource limits and devices.
 
 use bollard::models::{
     DeviceMapping, DeviceRequest, HostConfig, ResourcesBlkioWeightDevice, ResourcesUlimits,
@@ -8,7 +8,7 @@ use uc_api::v1;
 
 use super::{list, map, signed, some_if, text};
 
-/// The engine's driver for devices by their CDI names.
+/// The engine's driver for devices by CDI name.
 const CDI_DRIVER: &str = "cdi";
 
 /// Fills in limits and devices.
@@ -49,7 +49,8 @@ fn limits(resources: &v1::Resources, host: &mut HostConfig) {
     host.nano_cpus = resources.nano_cpus.map(signed);
     host.memory = resources.memory.map(signed);
     host.pids_limit = resources.pids;
-    // CPU can only be left free by placement; memory is also what the kernel takes back to.
+    // Reserved CPU matters for placement only. Reserved memory is also the amount to which the
+    // kernel reclaims.
     host.memory_reservation = resources.reserved_memory.map(signed);
     host.memory_swap = resources.memory_swap;
     host.memory_swappiness = resources.memory_swappiness.map(i64::from);
@@ -86,7 +87,8 @@ fn rates(devices: &[v1::DeviceValue]) -> Option<Vec<ThrottleDevice>> {
     list(&devices.iter().map(rate).collect::<Vec<_>>())
 }
 
-/// `vendor.com/class=name`, which no path on the machine is.
+/// Reports whether a source is a CDI name, `vendor.com/class=name`. No path on the machine has that
+/// form.
 pub(super) fn is_cdi(source: &str) -> bool {
     !source.starts_with('/')
         && source
@@ -109,7 +111,7 @@ fn device(device: &v1::DeviceSpec) -> DeviceMapping {
     }
 }
 
-/// Neither a count nor ids: all that there are.
+/// A request without count and ids means all devices.
 fn request(request: &v1::DeviceRequest) -> DeviceRequest {
     let by_count = request.device_ids.is_empty();
     DeviceRequest {
@@ -122,7 +124,8 @@ fn request(request: &v1::DeviceRequest) -> DeviceRequest {
             }
         }),
         device_ids: list(&request.device_ids),
-        // A list of alternatives, each a list of what all must be there.
+        // The engine takes a list of alternatives, each a list of capabilities that a device must
+        // have.
         capabilities: some_if(!request.capabilities.is_empty(), || {
             vec![request.capabilities.clone()]
         }),

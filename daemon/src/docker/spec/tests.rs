@@ -49,7 +49,7 @@ fn words(values: &[&str]) -> v1::StringList {
     }
 }
 
-/// With the keys of maps in order: the engine's model has hash maps.
+/// Sorts the keys of maps, because the engine's model uses hash maps.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -70,7 +70,7 @@ fn json(spec: &v1::ServiceSpec) -> String {
 }
 
 #[test]
-fn the_least_service() {
+fn container_of_minimal_service() {
     insta::assert_snapshot!(json(&spec()), @r#"
     {
       "Env": [
@@ -115,7 +115,7 @@ fn the_least_service() {
 }
 
 #[test]
-fn the_whole_service() {
+fn container_of_complete_service() {
     let port = |published_port, host_ip: &str, protocol: v1::Protocol| v1::PortSpec {
         container_port: 80,
         published_port,
@@ -305,7 +305,7 @@ fn the_whole_service() {
 }
 
 #[test]
-fn an_absent_command_is_the_images_and_an_empty_one_is_none() {
+fn container_command_absent_is_the_images_and_empty_is_none() {
     let run =
         |command: Option<v1::StringList>, entrypoint: Option<v1::StringList>, of_image: &[&str]| {
             let of_image: Vec<String> = of_image.iter().map(|&word| word.to_owned()).collect();
@@ -349,7 +349,7 @@ fn an_absent_command_is_the_images_and_an_empty_one_is_none() {
 }
 
 #[test]
-fn only_an_emptied_command_needs_to_know_the_image() {
+fn needs_image_entrypoint_only_for_empty_command() {
     assert!(needs_image_entrypoint(&v1::ServiceSpec {
         command: Some(words(&[])),
         ..spec()
@@ -367,7 +367,7 @@ fn only_an_emptied_command_needs_to_know_the_image() {
 }
 
 #[test]
-fn restart_policies() {
+fn container_maps_restart_policies() {
     let name = |policy: v1::RestartPolicy| {
         host(&v1::ServiceSpec {
             restart: policy.into(),
@@ -387,7 +387,7 @@ fn restart_policies() {
 }
 
 #[test]
-fn a_healthcheck_can_be_switched_off_or_only_retimed() {
+fn container_healthcheck_can_be_disabled_or_only_retimed() {
     let of = |check| {
         body(&v1::ServiceSpec {
             healthcheck: Some(check),
@@ -409,7 +409,7 @@ fn a_healthcheck_can_be_switched_off_or_only_retimed() {
 }
 
 #[test]
-fn names_end_in_four_characters_of_base_32() {
+fn container_name_ends_in_four_base_32_characters() {
     assert_eq!(container_name(&spec(), 0), "shop-web-aaaa");
     assert_eq!(container_name(&spec(), u32::MAX), "shop-web-7777");
     assert_eq!(
@@ -419,7 +419,7 @@ fn names_end_in_four_characters_of_base_32() {
 }
 
 #[test]
-fn a_long_host_name_keeps_its_end() {
+fn container_hostname_too_long_keeps_its_end() {
     let long = v1::ServiceSpec {
         project: "p".repeat(60),
         name: "s".repeat(60),
@@ -429,7 +429,7 @@ fn a_long_host_name_keeps_its_end() {
     let host = hostname(&long, &name);
     assert_eq!(host.len(), 63);
     assert!(name.ends_with(&host) && host.ends_with("-aaaa"));
-    // Cut at the seam between the two names.
+    // Cut exactly between the two names.
     let seam = v1::ServiceSpec {
         project: "p".repeat(60),
         name: "s".repeat(57),
@@ -440,7 +440,7 @@ fn a_long_host_name_keeps_its_end() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_the_place() {
+fn check_refuses_invalid_values_with_their_place() {
     let wrong = |change: fn(&mut v1::ServiceSpec)| {
         let mut spec = spec();
         change(&mut spec);
@@ -454,7 +454,7 @@ fn what_makes_no_sense_is_refused_with_the_place() {
     );
     assert_eq!(
         wrong(|spec| spec.image = "a b".into()),
-        "service `web`: `a b` is not an image reference"
+        "service `web`: invalid image reference `a b`"
     );
     let port = |container_port, published_port, host_ip: &str| {
         let port = v1::PortSpec {
@@ -472,10 +472,10 @@ fn what_makes_no_sense_is_refused_with_the_place() {
     };
     assert_eq!(
         port(0, 80, ""),
-        "service `web`: port 80:0: the container's port must be 1 to 65535"
+        "service `web`: port 80:0: the container's port must be between 1 and 65535"
     );
     assert!(port(80, 65536, "").contains("at most 65535"));
-    assert!(port(80, 80, "localhost").contains("not an IP address"));
+    assert!(port(80, 80, "localhost").contains("must be an IP address"));
     let mount = |kind: v1::MountKind, source: &str, target: &str| {
         let mount = v1::MountSpec {
             kind: kind.into(),
@@ -496,7 +496,7 @@ fn what_makes_no_sense_is_refused_with_the_place() {
 }
 
 #[test]
-fn a_volume_says_whose_it_is() {
+fn volume_labels_name_cluster_machine_and_project() {
     let volume = v1::VolumeSpec {
         project: "shop".into(),
         name: "shop_data".into(),
@@ -525,7 +525,7 @@ fn a_volume_says_whose_it_is() {
 
 proptest! {
     #[test]
-    fn every_name_is_one_that_docker_takes(
+    fn container_name_is_always_valid_for_docker(
         project in "[a-z0-9][a-z0-9_-]{0,62}",
         name in "[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}",
         random in any::<u32>(),

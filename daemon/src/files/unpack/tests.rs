@@ -1,4 +1,4 @@
-//! Archives as they should be, and as somebody who means ill would make them.
+//! Unpacks valid archives, and archives that an attacker would send.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -8,7 +8,7 @@ use uc_api::content::MAX_ARCHIVE;
 
 use super::*;
 
-/// One entry, its names written as they are, whatever they are.
+/// Encodes one entry and writes its name unchanged, whatever it contains.
 pub(crate) fn entry(kind: EntryType, path: &[u8], mode: u32, data: &[u8]) -> Vec<u8> {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
@@ -49,7 +49,7 @@ fn link(path: &str, target: &str) -> Vec<u8> {
     )
 }
 
-/// Ended as archives are.
+/// Joins entries to an archive, with the two zero blocks at its end.
 pub(crate) fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = entries.concat();
     bytes.extend_from_slice(&[0; 1024]);
@@ -66,7 +66,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_single_file_is_the_content_itself() {
+fn unpack_makes_single_file_the_content() {
     let directory = unpacked(&[entry(EntryType::Regular, b"content", 0o4440, b"hello")]).unwrap();
     let path = directory.path().join("content");
     assert_eq!(fs::read(&path).unwrap(), b"hello");
@@ -74,7 +74,7 @@ fn a_single_file_is_the_content_itself() {
 }
 
 #[test]
-fn a_folder_has_its_files_folders_and_links() {
+fn unpack_makes_folder_with_files_folders_and_links() {
     let entries = [
         folder("content/"),
         file("content/a", "1"),
@@ -98,10 +98,10 @@ fn a_folder_has_its_files_folders_and_links() {
 }
 
 #[test]
-fn owners_are_those_that_were_asked_for() {
+fn unpack_sets_owners_of_the_archive() {
     let directory = tempfile::tempdir().unwrap();
     if fs::metadata(directory.path()).unwrap().uid() != 0 {
-        return eprintln!("skipped: only root gives files away");
+        return eprintln!("skipped: only root can change owners");
     }
     let mut header = Header::new_gnu();
     header.set_path("content").unwrap();
@@ -119,7 +119,7 @@ fn owners_are_those_that_were_asked_for() {
 }
 
 #[test]
-fn paths_that_leave_are_refused() {
+fn unpack_refuses_paths_outside_the_content() {
     for path in [
         "/etc/x",
         "../x",
@@ -139,7 +139,7 @@ fn paths_that_leave_are_refused() {
 }
 
 #[test]
-fn links_that_leave_are_refused_and_none_is_written_through() {
+fn unpack_refuses_links_outside_and_never_writes_through_links() {
     for (path, target) in [
         ("content/l", "/etc"),
         ("content/l", ".."),
@@ -170,7 +170,7 @@ fn links_that_leave_are_refused_and_none_is_written_through() {
 }
 
 #[test]
-fn nothing_is_there_twice() {
+fn unpack_refuses_duplicate_paths() {
     for again in [
         file("content/a", "2"),
         folder("content/a"),
@@ -183,7 +183,7 @@ fn nothing_is_there_twice() {
 }
 
 #[test]
-fn only_files_folders_and_links_are_made() {
+fn unpack_refuses_other_kinds_of_entries() {
     for kind in [
         EntryType::Char,
         EntryType::Block,
@@ -201,7 +201,7 @@ fn only_files_folders_and_links_are_made() {
 }
 
 #[test]
-fn what_is_empty_cut_or_no_archive_is_refused() {
+fn unpack_refuses_empty_truncated_and_invalid_archives() {
     assert!(matches!(unpacked(&[]), Err(UnpackError::Empty)));
     let directory = tempfile::tempdir().unwrap();
     assert!(matches!(
@@ -221,14 +221,14 @@ fn what_is_empty_cut_or_no_archive_is_refused() {
 }
 
 #[test]
-fn there_are_limits_to_entries_and_paths() {
+fn unpack_limits_entries_and_path_lengths() {
     let mut entries = vec![folder("content")];
     entries.extend((1..MAX_ENTRIES).map(|number| folder(&format!("content/{number}"))));
     unpacked(&entries).unwrap();
     entries.push(folder("content/one-more"));
     assert!(matches!(unpacked(&entries), Err(UnpackError::Entries)));
 
-    // A long path comes in an entry of its own before the one it belongs to.
+    // A long path has an entry of its own before the entry that it belongs to.
     let long = |length: usize| {
         let path = format!("content/{}", "d/".repeat((length - 8) / 2));
         let name = entry(
@@ -246,7 +246,7 @@ fn there_are_limits_to_entries_and_paths() {
     );
     assert!(
         MAX_ARCHIVE > 1024 * MAX_ENTRIES as u64,
-        "as many small files as are allowed fit"
+        "the maximum number of small files fits"
     );
 }
 
@@ -289,7 +289,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_in_an_archive_nothing_is_made_outside(entries in entries()) {
+    fn unpack_of_any_entries_creates_nothing_outside(entries in entries()) {
         let world = tempfile::tempdir().unwrap();
         let into = world.path().join("store/into");
         fs::create_dir_all(&into).unwrap();
@@ -303,7 +303,7 @@ proptest! {
         let root = into.join("content");
         for path in everything_below(world.path()) {
             prop_assert!(path == world.path().join("store") || path == into || path.starts_with(&root), "{}", path.display());
-            // Wherever a link leads: if there is something, it is inside.
+            // A link that leads to something leads to something inside.
             if let Ok(real) = fs::canonicalize(&path)
                 && path.starts_with(&root)
             {
@@ -313,7 +313,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_at_all_do_no_harm(mut bytes in proptest::collection::vec(any::<u8>(), 0..3_000), good in any::<bool>()) {
+    fn unpack_of_any_bytes_does_no_harm(mut bytes in proptest::collection::vec(any::<u8>(), 0..3_000), good in any::<bool>()) {
         if good {
             bytes = [folder("content"), bytes].concat();
         }

@@ -1,4 +1,4 @@
-//! Contents on their way to containers and to other machines.
+//! Contents for containers and for other machines.
 
 use tonic::Request;
 use uc_api::v1::node_server::Node;
@@ -18,7 +18,7 @@ fn file(hash: &ContentHash, secret: bool) -> v1::FileSpec {
 }
 
 #[tokio::test]
-async fn without_its_contents_no_replica_is_made() {
+async fn create_replica_refuses_missing_contents() {
     let bench = bench();
     let (hash, archive) = one_file("hello");
     let with_file = v1::ServiceSpec {
@@ -50,7 +50,7 @@ async fn without_its_contents_no_replica_is_made() {
 }
 
 #[tokio::test]
-async fn a_replica_gets_paths_and_values() {
+async fn create_replica_mounts_contents_and_sets_secret_variables() {
     let bench = bench();
     let (open, open_archive) = one_file("open");
     let (secret, secret_archive) = one_file("s3cret");
@@ -86,7 +86,7 @@ async fn a_replica_gets_paths_and_values() {
 }
 
 #[tokio::test]
-async fn one_machine_gives_to_another() {
+async fn read_file_sends_content_to_another_machine() {
     let (one, other) = (bench(), bench());
     let (hash, archive) = one_file(&"x".repeat(200_000));
     receive(one.node.files(), parts(&hash, true, &archive))
@@ -128,7 +128,7 @@ async fn one_machine_gives_to_another() {
     );
     let (absent, _) = one_file("absent");
     let Err(status) = Node::read_file(&one.node, read(&absent)).await else {
-        panic!("it is not there")
+        panic!("the content was not sent")
     };
     assert_eq!(Failure::from(status).code, Code::NotFound);
 }

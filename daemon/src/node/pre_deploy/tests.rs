@@ -17,7 +17,7 @@ fn spec(script: &str) -> v1::ServiceSpec {
     }
 }
 
-/// Everything it says: `progress`, lines with a `|` in front, `exit N`.
+/// Returns all events as texts: progress as it is, output lines prefixed with `|`, then `exit N`.
 async fn run(bench: &Bench, spec: v1::ServiceSpec) -> Result<Vec<String>, Failure> {
     let request = v1::RunPreDeployRequest {
         spec: Some(spec),
@@ -39,7 +39,7 @@ async fn run(bench: &Bench, spec: v1::ServiceSpec) -> Result<Vec<String>, Failur
 }
 
 #[tokio::test]
-async fn its_output_comes_first_and_its_exit_code_last() {
+async fn pre_deploy_sends_output_then_exit_code() {
     let bench = bench();
     assert_eq!(
         run(&bench, spec("echo one; echo two >&2")).await.unwrap(),
@@ -51,12 +51,12 @@ async fn its_output_comes_first_and_its_exit_code_last() {
     );
     assert!(
         bench.engine.containers().await.unwrap().is_empty(),
-        "its container is gone"
+        "its container was removed"
     );
 }
 
 #[tokio::test]
-async fn it_is_no_replica() {
+async fn pre_deploy_container_is_not_a_replica() {
     let bench = bench();
     let request = v1::RunPreDeployRequest {
         spec: Some(spec("echo up; sleep 1000")),
@@ -81,7 +81,7 @@ async fn it_is_no_replica() {
         bench.node.managed(id).await.unwrap_err().code,
         Code::NotFound
     );
-    // The caller goes away, and the command with it.
+    // Dropping the caller's stream ends the command.
     drop(events);
     let mut changes = bench.engine.events().await.unwrap();
     while !bench.engine.containers().await.unwrap().is_empty() {
@@ -90,7 +90,7 @@ async fn it_is_no_replica() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_hangs_is_killed() {
+async fn pre_deploy_kills_command_at_its_timeout() {
     let bench = bench();
     let mut hangs = spec("echo working; sleep 1000000");
     hangs.pre_deploy.as_mut().unwrap().timeout_ms = 1500;
@@ -105,7 +105,7 @@ async fn one_that_hangs_is_killed() {
     );
     assert_eq!(failure.log_tail, ["working"]);
     assert!(bench.engine.containers().await.unwrap().is_empty());
-    // Five minutes unless something else is said.
+    // The default timeout is five minutes.
     let started = tokio::time::Instant::now();
     run(&bench, spec("sleep 1000000")).await.unwrap_err();
     assert!(
@@ -116,7 +116,7 @@ async fn one_that_hangs_is_killed() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_life_left_is_removed() {
+async fn pre_deploy_removes_containers_of_earlier_daemon() {
     let bench = bench();
     let mut left = service("web", "sleep 1000");
     left.labels
@@ -139,7 +139,7 @@ async fn what_an_earlier_life_left_is_removed() {
 }
 
 #[tokio::test]
-async fn a_label_of_the_file_makes_no_replica_a_command() {
+async fn create_replica_ignores_hook_label_of_the_compose_file() {
     let bench = bench();
     let mut web = service("web", "sleep 1000");
     web.labels.insert(label::HOOK.into(), "mine".into());
@@ -148,7 +148,7 @@ async fn a_label_of_the_file_makes_no_replica_a_command() {
 }
 
 #[test]
-fn its_container_is_the_services_but_for_what_only_a_service_needs() {
+fn pre_deploy_container_drops_what_only_a_service_needs() {
     let pairs = |list: &[(&str, &str)]| -> std::collections::BTreeMap<String, String> {
         list.iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))

@@ -1,5 +1,5 @@
-//! What a spec asks of its machine beside its image: hooks, namespaces of others, folders,
-//! platforms, ranges of ports.
+//! What a spec requires of its machine besides its image: hooks, namespaces of other containers,
+//! folders, platforms, port ranges.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn commands(bench: &Bench) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_start_hooks_run_once_and_in_order() {
+async fn start_runs_post_start_hooks_once_in_order() {
     let bench = bench();
     let mut spec = service("web", "sleep 1000");
     let second = v1::Hook {
@@ -42,7 +42,7 @@ async fn post_start_hooks_run_once_and_in_order() {
         ("root", true, "/srv")
     );
     assert_eq!(how.environment, ["A=b c"]);
-    // It runs: only waited for.
+    // The replica already runs, so it is only waited for.
     start(&bench.node, &id).await.unwrap();
     assert_eq!(commands(&bench).len(), 2);
     bench.stop(&id).await.unwrap();
@@ -51,7 +51,7 @@ async fn post_start_hooks_run_once_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_post_start_hook_fails_the_start_with_what_it_said() {
+async fn start_fails_with_output_of_failed_post_start_hook() {
     let bench = bench();
     let mut spec = service("web", "echo of the container; sleep 1000");
     spec.post_start = vec![hook("echo no table; exit 3"), hook("echo never")];
@@ -67,7 +67,7 @@ async fn a_failing_post_start_hook_fails_the_start_with_what_it_said() {
     assert_eq!(failure.log_tail, ["no table"]);
     assert_eq!(commands(&bench), ["echo no table; exit 3"]);
 
-    // One that says nothing: what the container says.
+    // A hook without output: the container's log is reported.
     spec.post_start = vec![hook("sleep 1; false")];
     let id = bench.create(spec.clone()).await.unwrap();
     let failure = start(&bench.node, &id).await.unwrap_err();
@@ -80,7 +80,7 @@ async fn a_failing_post_start_hook_fails_the_start_with_what_it_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pre_stop_hooks_run_before_the_end_and_do_not_prevent_it() {
+async fn stop_runs_pre_stop_hooks_and_survives_their_failure() {
     let bench = bench();
     let mut spec = service("web", "sleep 1000");
     spec.stop_grace_period_ms = Some(0);
@@ -91,22 +91,22 @@ async fn pre_stop_hooks_run_before_the_end_and_do_not_prevent_it() {
     assert_eq!(commands(&bench), ["echo drained", "exit 1"]);
     let stopped = bench.engine.inspect(&id).await.unwrap();
     assert_eq!(stopped.record.state(), v1::ReplicaState::Exited);
-    // It does not run any more.
+    // It no longer runs.
     bench.node.remove(&id).await.unwrap();
     assert_eq!(commands(&bench).len(), 2);
 
-    // One that waits for ever has the grace period, but never less than ten seconds.
+    // A hook that never ends gets the grace period, but at least ten seconds.
     spec.pre_stop = vec![hook("sleep 100000")];
     let id = bench.create(spec).await.unwrap();
     start(&bench.node, &id).await.unwrap();
     let begun = Instant::now();
     bench.node.remove(&id).await.unwrap();
-    assert_eq!(begun.elapsed().as_secs(), 10, "of the test's own clock");
+    assert_eq!(begun.elapsed().as_secs(), 10, "on the test's own clock");
     assert!(bench.node.observe_now().await.unwrap().replicas.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_healthy_replica_is_watched_for_as_long_as_is_asked() {
+async fn start_watches_healthy_replica_for_the_monitor_period() {
     let bench = bench();
     let id = bench.create(with_healthcheck("true", 3)).await.unwrap();
     let begun = Instant::now();
@@ -119,12 +119,12 @@ async fn a_healthy_replica_is_watched_for_as_long_as_is_asked() {
     assert_eq!(
         begun.elapsed().as_secs(),
         67,
-        "an interval of 7 s, and a minute more"
+        "an interval of 7 s and one minute"
     );
 }
 
 #[tokio::test]
-async fn a_replica_of_the_machines_network_has_its_address_while_it_runs() {
+async fn replica_in_machine_network_has_its_address_while_running() {
     let bench = bench();
     let mut spec = service("web", "sleep 1000");
     spec.network_mode = "host".into();
@@ -158,7 +158,7 @@ async fn a_replica_of_the_machines_network_has_its_address_while_it_runs() {
 }
 
 #[tokio::test]
-async fn namespaces_are_those_of_a_running_replica_of_the_same_project() {
+async fn create_replica_shares_namespaces_of_running_replica_in_its_project() {
     let bench = bench();
     let with = v1::ServiceSpec {
         network_mode: "service:vpn".into(),
@@ -198,7 +198,7 @@ async fn namespaces_are_those_of_a_running_replica_of_the_same_project() {
 }
 
 #[tokio::test]
-async fn a_folder_that_must_be_there_is_looked_for_first() {
+async fn create_replica_refuses_missing_bind_source_before_the_pull() {
     let bench = bench();
     let folder = tempfile::tempdir().unwrap();
     let mount = |source: &std::path::Path| v1::MountSpec {
@@ -226,7 +226,7 @@ async fn a_folder_that_must_be_there_is_looked_for_first() {
 }
 
 #[tokio::test]
-async fn an_image_for_another_platform_is_asked_for_again() {
+async fn create_replica_pulls_image_for_other_platform() {
     let bench = bench();
     let with = |platform: &str, policy: v1::PullPolicy| v1::ServiceSpec {
         image: "web:2".into(),
@@ -261,7 +261,7 @@ async fn an_image_for_another_platform_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn images_of_mounts_need_a_newer_engine() {
+async fn create_replica_refuses_image_mount_on_old_engine() {
     let bench = bench();
     bench.engine.add_to_registry("data:1");
     let mount = v1::MountSpec {
@@ -277,6 +277,9 @@ async fn images_of_mounts_need_a_newer_engine() {
         })
         .await;
     assert_eq!(failure.code, Code::Refused);
-    assert!(failure.message.contains("needs Docker 28"), "{failure:?}");
+    assert!(
+        failure.message.contains("requires Docker 28"),
+        "{failure:?}"
+    );
     assert!(hint(&failure).contains("upgrade"), "{failure:?}");
 }

@@ -264,7 +264,7 @@ fn wrong_requests() {
                 project: "Shop".into(),
                 ..Default::default()
             }),
-            "project name `Shop` is not possible: use lower-case letters, digits, `_` and `-`, beginning with a letter or digit",
+            "invalid project name `Shop`: use lower-case letters, digits, `_` and `-`, starting with a letter or digit",
         ),
         (
             deploy(&[service("web", 1), service("web", 2)]),

@@ -1,10 +1,11 @@
-//! Each key that only some services have: what the engine is told, and what is refused.
+//! Keys that only some services have: what reaches the engine, and what is refused.
 
 use serde_json::json;
 
 use super::*;
 
-/// The fields of the host's part that differ from those of a service without the key.
+/// Returns the fields of the host configuration that differ from those of a service without the
+/// key.
 fn host_of(change: impl Fn(&mut v1::ServiceSpec)) -> Value {
     let mut changed = spec();
     change(&mut changed);
@@ -49,7 +50,7 @@ fn on(api: ApiVersion, spec: &v1::ServiceSpec) -> Result<ContainerCreateBody, Sp
     )
 }
 
-/// Docker 20.10, the oldest.
+/// Docker 20.10, the oldest supported version.
 const OLD: ApiVersion = ApiVersion::new(1, 41);
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -64,9 +65,9 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_field_reaches_the_engine() {
-    // What is not in a container; the last two are told to the engine beside it, or are only there
-    // to make a revision.
+fn container_passes_every_field_to_the_engine() {
+    // Fields that are not in a container. The last two reach the engine by other ways, or only
+    // change the revision.
     const ELSEWHERE: [&str; 16] = [
         "name",
         "project",
@@ -85,10 +86,10 @@ fn every_field_reaches_the_engine() {
         "platform",
         "shared_revisions",
     ];
-    // For people, and for whoever keeps the content.
+    // Fields for display, and for the daemon that stores the content.
     const OF_CONTENTS: [&str; 2] = ["files[].name", "files[].secret"];
-    // Keys that exclude each other, one after the other: the network's first, then those of the
-    // machine's network, then kinds of mounts.
+    // Some keys exclude each other, so each variant has some of them: first the network's, then
+    // those of the machine's network, then the types of mounts.
     let mut variants: Vec<v1::ServiceSpec> = Vec::new();
     let mut whole = uc_api::every_field::spec();
     (whole.network_mode, whole.uts) = (String::new(), String::new());
@@ -154,10 +155,10 @@ fn every_field_reaches_the_engine() {
     }
 }
 
-/// The spec with the value at that path taken from another.
+/// Returns the spec with the value at the path taken from another spec.
 fn with_value_of(spec: &v1::ServiceSpec, path: &str, from: &Value) -> v1::ServiceSpec {
     let pointer = format!("/{}", path.replace("[]", "/0").replace('.', "/"));
-    // A map's key may hold a dot; then the whole map is taken.
+    // A map's key can contain a dot. In that case the whole map is taken.
     let field = format!("/{}", path.split('.').next().unwrap());
     let pointer = if from.pointer(&pointer).is_some() {
         pointer
@@ -165,7 +166,7 @@ fn with_value_of(spec: &v1::ServiceSpec, path: &str, from: &Value) -> v1::Servic
         field
     };
     let mut to = serde_json::to_value(spec).unwrap();
-    // A list that the variant has emptied has no such place.
+    // A list that the variant has emptied does not have this place.
     if let Some(place) = to.pointer_mut(&pointer) {
         *place = from.pointer(&pointer).unwrap().clone();
     }
@@ -173,7 +174,7 @@ fn with_value_of(spec: &v1::ServiceSpec, path: &str, from: &Value) -> v1::Servic
 }
 
 #[test]
-fn resources() {
+fn container_maps_resources() {
     told(
         |spec| {
             spec.resources = Some(v1::Resources {
@@ -220,7 +221,7 @@ fn resources() {
 }
 
 #[test]
-fn devices() {
+fn container_maps_devices() {
     let device = |source: &str, target: &str, permissions: &str| v1::DeviceSpec {
         source: source.into(),
         target: target.into(),
@@ -243,7 +244,7 @@ fn devices() {
     let old = on(OLD, &with(by_name)).unwrap_err();
     assert_eq!(
         old.to_string(),
-        "service `web`: devices needs Docker 25 on the machine"
+        "service `web`: devices requires Docker 25 or newer on the machine"
     );
     let request = |request: v1::DeviceRequest| {
         host_of(|spec| spec.device_requests = vec![request.clone()])["DeviceRequests"][0].clone()
@@ -275,7 +276,7 @@ fn devices() {
 }
 
 #[test]
-fn names_and_servers() {
+fn container_maps_hosts_and_dns() {
     told(
         |spec| {
             spec.dns = texts(&["10.0.0.53", "fd00::53"]);
@@ -288,7 +289,8 @@ fn names_and_servers() {
             "ExtraHosts": ["one:10.0.0.1", "six:fd00::1", "machine:10.210.3.1"]}),
     );
     assert!(
-        refused(|spec| spec.extra_hosts = texts(&["one:10.0.0.1"])).contains("not host=address")
+        refused(|spec| spec.extra_hosts = texts(&["one:10.0.0.1"]))
+            .contains("invalid entry `one:10.0.0.1`")
     );
     assert!(refused(|spec| spec.extra_hosts = texts(&["one=two"])).contains("`one=two`"));
     assert!(
@@ -311,12 +313,12 @@ fn names_and_servers() {
         on(OLD, &mac)
             .unwrap_err()
             .to_string()
-            .contains("mac_address needs Docker 25")
+            .contains("mac_address requires Docker 25")
     );
 }
 
 #[test]
-fn networks_of_others() {
+fn container_joins_networks_of_others() {
     let ports = vec![v1::PortSpec {
         container_port: 80,
         published_port: 80,
@@ -390,14 +392,14 @@ fn networks_of_others() {
             change(spec);
         });
         assert!(
-            message.contains("not together with network_mode `container:vpn`"),
+            message.contains("cannot be combined with network_mode `container:vpn`"),
             "{message}"
         );
     }
 }
 
 #[test]
-fn namespaces() {
+fn container_maps_namespaces() {
     let shared = map(&[("db", "abc123")]);
     let spec = with(|spec| {
         spec.ipc = "service:db".into();
@@ -456,7 +458,7 @@ fn namespaces() {
 }
 
 #[test]
-fn rights_and_runtime() {
+fn container_maps_rights_and_runtime() {
     told(
         |spec| {
             spec.privileged = true;
@@ -480,7 +482,7 @@ fn rights_and_runtime() {
         on(OLD, &annotated)
             .unwrap_err()
             .to_string()
-            .contains("annotations needs Docker 24")
+            .contains("annotations requires Docker 24")
     );
     let restarted = |restart: v1::RestartPolicy| {
         host_of(|spec| {
@@ -499,7 +501,7 @@ fn rights_and_runtime() {
 }
 
 #[test]
-fn logging() {
+fn container_maps_logging() {
     let of = |driver: &str, options: &[(&str, &str)]| {
         let options = map(options);
         host_of(|spec| {
@@ -541,7 +543,7 @@ fn mounted(mount: &v1::MountSpec) -> Value {
 }
 
 #[test]
-fn binds() {
+fn container_maps_bind_mounts() {
     let short = |change: fn(&mut v1::MountSpec)| mounted(&bind(change))["Binds"][0].clone();
     assert_eq!(short(|_| {}), "/srv:/data");
     assert_eq!(short(|mount| mount.selinux = "z".into()), "/srv:/data:z");
@@ -590,13 +592,14 @@ fn binds() {
     )
     .unwrap_err();
     assert!(
-        old.to_string().contains("bind.recursive needs Docker 25"),
+        old.to_string()
+            .contains("bind.recursive requires Docker 25"),
         "{old}"
     );
 }
 
 #[test]
-fn volumes_and_images() {
+fn container_maps_volume_and_image_mounts() {
     let mount = |kind: v1::MountKind, source: &str| v1::MountSpec {
         kind: kind.into(),
         ..bind(|mount| mount.source = source.into())
@@ -625,7 +628,8 @@ fn volumes_and_images() {
     )
     .unwrap_err();
     assert!(
-        old.to_string().contains("volume.subpath needs Docker 26"),
+        old.to_string()
+            .contains("volume.subpath requires Docker 26"),
         "{old}"
     );
     let image = v1::MountSpec {
@@ -646,13 +650,13 @@ fn volumes_and_images() {
     .unwrap_err();
     assert!(
         old.to_string()
-            .contains("a mount of an image needs Docker 28"),
+            .contains("a mount of an image requires Docker 28"),
         "{old}"
     );
 }
 
 #[test]
-fn file_systems_in_memory() {
+fn container_maps_tmpfs_mounts() {
     let mount = v1::MountSpec {
         kind: v1::MountKind::Tmpfs.into(),
         target: "/run".into(),
@@ -669,7 +673,7 @@ fn file_systems_in_memory() {
 }
 
 #[test]
-fn mounts_that_make_no_sense() {
+fn check_refuses_invalid_mounts() {
     let wrong = |mount: v1::MountSpec| refused(|spec| spec.mounts = vec![mount.clone()]);
     for (change, words) in [
         (
@@ -679,14 +683,14 @@ fn mounts_that_make_no_sense() {
         (|mount| mount.recursive = "yes".into(), "recursive must be"),
         (
             |mount| mount.recursive = "readonly".into(),
-            "for read-only mounts",
+            "require a read-only mount",
         ),
         (
             |mount| {
                 (mount.recursive, mount.read_only, mount.propagation) =
                     ("readonly".into(), true, "shared".into());
             },
-            "rprivate only",
+            "requires propagation `rprivate`",
         ),
         (|mount| mount.selinux = "y".into(), "z or Z"),
         (
@@ -695,11 +699,11 @@ fn mounts_that_make_no_sense() {
         ),
         (
             |mount| mount.subpath = "../etc".into(),
-            "inside what is mounted",
+            "relative path without",
         ),
         (
             |mount| mount.subpath = "/etc".into(),
-            "inside what is mounted",
+            "relative path without",
         ),
         (
             |mount| (mount.kind, mount.source) = (v1::MountKind::Image.into(), "a b".into()),
@@ -712,7 +716,7 @@ fn mounts_that_make_no_sense() {
 }
 
 #[test]
-fn contents_that_travelled() {
+fn container_mounts_contents() {
     let file = v1::FileSpec {
         hash: "ab12".into(),
         target: "/etc/app.conf".into(),
@@ -779,7 +783,7 @@ fn placement_without() -> Placement<'static> {
 }
 
 #[test]
-fn what_the_labels_hold() {
+fn container_labels_hold_what_is_needed_later() {
     let spec = with(|spec| {
         let hook = |program: &str| v1::Hook {
             command: texts(&[program]),
@@ -806,7 +810,7 @@ fn what_the_labels_hold() {
         ),
         ("5", "6")
     );
-    // What the person may not say of the container.
+    // Labels that a user must not set.
     let forged = with(|spec| {
         spec.labels = map(&[
             (label::ADDRESS, "10.0.0.1"),
@@ -822,12 +826,12 @@ fn what_the_labels_hold() {
     }
     assert!(
         refused(|spec| spec.pre_stop = vec![v1::Hook::default()])
-            .contains("pre_stop: it has no command")
+            .contains("pre_stop: a hook has no command")
     );
 }
 
 #[test]
-fn ranges_of_ports() {
+fn container_maps_port_ranges() {
     let port = |published_port, published_last, protocol: v1::Protocol| v1::PortSpec {
         container_port: 80,
         published_port,
@@ -855,7 +859,7 @@ fn ranges_of_ports() {
 }
 
 #[test]
-fn older_engines_look_as_often_as_they_can() {
+fn container_leaves_out_start_interval_for_old_engine() {
     let spec = with(|spec| {
         spec.healthcheck = Some(v1::Healthcheck {
             start_interval_ms: Some(500),
