@@ -1,16 +1,16 @@
-//! Runs one standard scenario of the simulator and prints its figures, one a line.
+//! Runs one standard scenario of the simulator and prints its figures, one on each line.
 //!
 //! `cargo run --release -p uc-cluster-state --features simulation --example simulate -- 1000` runs
-//! 1,000 machines with 50 ms round trip and 1 % loss; further words pick another network: `lan`, or
-//! `wan` for no loss. Exits 0 when it could measure, whether or not a figure is within its budget;
-//! 1 when the machines did not agree in the end.
+//! 1,000 machines with 50 ms round trip and 1 % loss. A second argument selects another network:
+//! `lan`, or `wan` for no loss. The exit status is 0 if the run could measure, whether or not a
+//! figure is within its budget, and 1 if the machines did not agree in the end.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use uc_cluster_state::simulation::{Report, Scenario, run, standard_scenarios};
 
-/// The design's budget: 1,000 machines, 50 ms round trip, 1 % loss.
+/// The budget of the design: 1,000 machines, 50 ms round trip, 1 % loss.
 const BUDGET_P50_MS: f64 = 100.0;
 const BUDGET_P99_MS: f64 = 300.0;
 const BUDGET_MESSAGES: f64 = 8.0;

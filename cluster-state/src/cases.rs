@@ -1,6 +1,6 @@
-//! Merge cases as data: each says what happens on which machine and what must then be seen there.
-//! The files in `cases/` hold them; where another store decides otherwise, `why` says why this one
-//! is meant to differ.
+//! Merge cases as data. Each case lists what happens on which machine, and what must then be
+//! visible there. The files in `cases/` hold them. If another store behaves differently, `why`
+//! gives the reason for the difference.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -147,7 +147,7 @@ impl World {
         node.state = local::rejoin(&node.state, fresh, 1_000, node.clock, &mut changes).unwrap();
     }
 
-    /// One step: a verb, a machine, and what the verb needs.
+    /// Executes one step: a verb, a machine, and the arguments of the verb.
     fn step(&mut self, step: &str) -> Result<(), String> {
         for node in self.nodes.values_mut() {
             node.clock += 1;
@@ -226,8 +226,8 @@ impl World {
                 self.step(&format!("sync {a} {b}"))?;
                 self.step(&format!("sync {b} {a}"))?;
             }
-            // Single changes of a's own, as they were made; nothing is said about what lies below
-            // them.
+            // Single changes of the machine's own, as they were made. Nothing is announced about
+            // the versions below them.
             ["send", a, b, versions @ ..] => {
                 let actor = self.node(a).state.me();
                 let dots = versions.iter().map(|version| Dot {
@@ -340,7 +340,7 @@ impl World {
 }
 
 #[test]
-fn every_case_ends_as_it_says() {
+fn merge_cases_end_as_expected() {
     let mut failed = Vec::new();
     for file in FILES {
         let cases: Vec<serde_json::Value> = serde_json::from_str(file).unwrap();

@@ -1,8 +1,8 @@
-//! Time: the wall clock as a parameter, and the hybrid logical clock that stamps intent.
+//! Time: the wall clock as a parameter, and the hybrid logical clock that stamps intents.
 //!
-//! A stamp is 48 bits of milliseconds and a 16-bit counter. It is above every stamp seen before, so
-//! that writing after reading wins whatever the clocks say; clocks decide only between truly
-//! concurrent writes.
+//! A stamp has 48 bits of milliseconds and a 16-bit counter. It is above every stamp seen before,
+//! so a write that follows a read wins whatever the wall clocks show. Clocks decide only between
+//! truly concurrent writes.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,12 +12,12 @@ use crate::id::Actor;
 /// A stamp further ahead of our wall clock than this is kept and relayed, but not active.
 pub const MAX_AHEAD_MS: u64 = 60_000;
 
-/// The year 3084: keeps stamps within SQLite's integers whatever a clock says.
+/// The year 3084. This limit keeps stamps within SQLite's integers whatever a clock shows.
 const MAX_MS: u64 = 1 << 45;
 
 /// The wall clock.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// Milliseconds since 1970. May jump either way.
+    /// Milliseconds since 1970. Can jump in either direction.
     fn now_ms(&self) -> u64;
 }
 
@@ -35,7 +35,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// When an intent was written. A total order: time, then actor.
+/// When and by which actor an intent was written. Totally ordered by time, then actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
     /// Hybrid time: milliseconds << 16 | counter.
@@ -58,29 +58,30 @@ pub(crate) struct Hlc {
 }
 
 impl Hlc {
-    /// Goes on from a stamp read from the disk.
+    /// Continues from a stamp read from disk.
     pub(crate) fn starting_at(last: u64) -> Self {
         Self { last }
     }
 
-    /// The next stamp. A full counter runs over into the milliseconds, which keeps the order.
+    /// Issues the next stamp. A full counter overflows into the milliseconds, which keeps the
+    /// order.
     pub(crate) fn tick(&mut self, now_ms: u64) -> u64 {
         self.last = self.last.saturating_add(1).max(now_ms.min(MAX_MS) << 16);
         self.last
     }
 
-    /// Takes note of a stamp that was accepted.
+    /// Notes a stamp that was accepted.
     pub(crate) fn observe(&mut self, hlc: u64) {
         self.last = self.last.max(hlc);
     }
 
-    /// The highest stamp so far.
+    /// Returns the highest stamp so far.
     pub(crate) fn last(self) -> u64 {
         self.last
     }
 }
 
-/// Whether a stamp is too far ahead of the wall clock to be believed.
+/// Reports whether a stamp is too far ahead of the wall clock to be accepted.
 pub(crate) fn too_far_ahead(hlc: u64, now_ms: u64) -> bool {
     hlc >> 16 > now_ms.saturating_add(MAX_AHEAD_MS)
 }
@@ -93,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stamps_grow_whatever_the_clock_does(steps in prop::collection::vec((0u64..1 << 42, any::<bool>()), 1..60)) {
+        fn hlc_stamps_grow_whatever_the_clock_does(steps in prop::collection::vec((0u64..1 << 42, any::<bool>()), 1..60)) {
             let mut hlc = Hlc::default();
             let mut last = 0;
             for (value, observe) in steps {
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_stepped_back_stays_monotone() {
+    fn hlc_stays_monotone_when_clock_steps_back() {
         let mut hlc = Hlc::starting_at(3_600_000 << 16);
         let first = hlc.tick(10);
         let second = hlc.tick(11);
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn sixty_seconds_is_the_limit() {
+    fn too_far_ahead_starts_at_sixty_seconds() {
         assert!(!too_far_ahead(61_000 << 16, 1_000));
         assert!(too_far_ahead(61_001 << 16, 1_000));
     }

@@ -1,8 +1,8 @@
-//! Property test: up to six replicas, random writes, edits, deletes, claims, log entries, raises,
-//! publications, exchanges that break off, duplicates out of order, crashes that lose what was not
-//! durable, clock jumps, acknowledgements, collections, evictions, returns and late arrivals. After
-//! everything has been exchanged all replicas hold the same changes, these are what a fold over the
-//! whole history says, and no delete is left that all have.
+//! Property test with up to six stores. It runs random writes, edits, deletes, claims, log entries,
+//! raises and publications; exchanges that break off, duplicates out of order, crashes that lose
+//! what was not durable, and clock jumps; acknowledgements, collections, evictions, returns and
+//! late arrivals. After everything has been exchanged, all stores hold the same changes. These
+//! equal a fold over the whole history, and no delete that all stores have is left.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ mod world;
 
 use world::{SPEC, World, put};
 
-/// Histories that one run tries, unless `PROPTEST_CASES` says otherwise.
+/// Number of histories in one run, unless `PROPTEST_CASES` sets another.
 const CASES: u32 = 300;
 
 #[derive(Debug, Clone)]
@@ -35,8 +35,8 @@ enum Step {
         from: u8,
         value: u16,
     },
-    /// Groups of fields, claims, log entries, registry raises: judged by what is left and by
-    /// agreement.
+    /// Groups of fields, claims, log entries and registry raises. They are checked by what is left
+    /// and by agreement.
     Other {
         node: usize,
         what: u8,
@@ -54,17 +54,17 @@ enum Step {
         b: usize,
         frames: usize,
     },
-    /// A frame arrives at `b` and cannot be kept.
+    /// A frame arrives at `b` and cannot be stored.
     Lose {
         a: usize,
         b: usize,
     },
-    /// The stream breaks; what is on it is lost.
+    /// The stream breaks, and what is in transit is lost.
     Break {
         a: usize,
         b: usize,
     },
-    /// Something that was delivered once comes again.
+    /// A change that was delivered once arrives again.
     Duplicate {
         node: usize,
         which: usize,
@@ -80,7 +80,7 @@ enum Step {
         node: usize,
         ms: i64,
     },
-    /// What the store does by itself each second or two.
+    /// What the store does on its own each second or two.
     Upkeep {
         node: usize,
     },
@@ -88,7 +88,7 @@ enum Step {
         by: usize,
         whom: usize,
     },
-    /// An empty replica is made a member.
+    /// An empty store becomes a member.
     Join {
         by: usize,
     },
@@ -175,7 +175,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn replicas_that_have_exchanged_everything_agree_with_the_fold(
+    fn stores_agree_with_the_fold_after_exchanging_everything(
         founded in any::<bool>(),
         (nodes, steps) in (2usize..6).prop_flat_map(|nodes| (Just(nodes), prop::collection::vec(step(nodes), 1..80))),
     ) {

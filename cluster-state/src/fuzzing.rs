@@ -1,9 +1,9 @@
-//! What the fuzz targets run: one function for each decoder of what comes from a peer. Only for
-//! `cluster-state/fuzz` and the tests, which run the same over a small corpus and a few thousand
-//! random inputs; no part of what users run.
+//! What the fuzz targets run: one function for each decoder of input from a peer. Only for
+//! `cluster-state/fuzz` and for the tests, which run the same functions over a small corpus and a
+//! few thousand random inputs. Nothing of this is part of the product.
 //!
-//! Each function takes any bytes, and panics where a promise is broken. What the bytes mean to it
-//! is its own affair and may change with it: an old input still is one, of something else.
+//! Each function accepts any bytes and panics where a guarantee is broken. The meaning of the bytes
+//! can change with the function: an old input stays valid, but tests something else.
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-/// What the clock says.
+/// The time of the clock.
 const NOW: u64 = 1_000_000;
 
 const SPEC: u16 = 1;
@@ -24,7 +24,7 @@ const CLAIM: u16 = 3;
 const LOG: u16 = 4;
 const REGISTRY: u16 = 5;
 
-/// One kind of each class; every other kind is unknown.
+/// One kind for each class. Every other kind is unknown.
 static KINDS: [Kind; 5] = [
     Kind {
         id: SPEC,
@@ -53,7 +53,8 @@ static KINDS: [Kind; 5] = [
     },
 ];
 
-/// A frame that can be read says the same when it is written again, in no more bytes.
+/// A frame that can be decoded has the same content when it is encoded again, in at most as many
+/// bytes.
 pub fn frame(bytes: &[u8]) {
     let Some(once) = wire::decode(bytes, &KINDS).ok().as_ref().and_then(encoded) else {
         return;
@@ -68,14 +69,14 @@ pub fn frame(bytes: &[u8]) {
     assert_eq!(twice, Ok(Some(once)));
 }
 
-/// A session, greeted or not, takes any frames: it may end, and it sends a bounded number of sound
-/// frames.
+/// A session, greeted or not, accepts any frames. It can end, and it sends a bounded number of
+/// valid frames.
 pub fn session(bytes: &[u8]) {
     session::run(Input(bytes));
 }
 
-/// Two machines to which the changes of one sound history come in different orders, some twice,
-/// hold the same; and changes that no sound history has do not make them panic.
+/// Two machines receive the changes of one valid history in different orders, some of them twice,
+/// and end up with the same content. Changes of no valid history must not make them panic.
 pub fn ops(bytes: &[u8]) {
     let mut input = Input(bytes);
     if input.byte().is_multiple_of(2) {
@@ -85,12 +86,12 @@ pub fn ops(bytes: &[u8]) {
     }
 }
 
-/// The failure detector takes any datagrams, between its timers.
+/// The failure detector accepts any datagrams, between its timers.
 pub fn datagram(bytes: &[u8]) {
     crate::membership::fuzzing::run(Input(bytes));
 }
 
-/// None: of a newer peer, so that there is nothing to write.
+/// Returns `None` for a message of a newer peer, which has no encoding here.
 fn encoded(message: &Message) -> Option<Bytes> {
     Some(match message {
         Message::Hello(hello) => wire::encode_hello(hello),
@@ -104,7 +105,7 @@ fn encoded(message: &Message) -> Option<Bytes> {
     })
 }
 
-/// Bytes as choices; zeroes when there are none left.
+/// Bytes as a source of choices. Returns zeros when no bytes are left.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Input<'a>(&'a [u8]);
 
@@ -123,12 +124,12 @@ impl<'a> Input<'a> {
         self.take(1).first().copied().unwrap_or_default()
     }
 
-    /// Below `bound`, which is at most 256.
+    /// Returns a number below `bound`, which is at most 256.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::from(self.byte()) % bound.max(1)
     }
 
-    /// Small ones in one byte, any other in nine.
+    /// Returns a number: small ones take one byte, all others nine.
     pub(crate) fn number(&mut self) -> u64 {
         match self.byte() {
             small @ 0..=0xef => u64::from(small),
@@ -139,7 +140,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Two bytes of length, and so many bytes.
+    /// Returns a piece: two bytes of length, then that many bytes.
     pub(crate) fn piece(&mut self) -> &'a [u8] {
         let length = usize::from(self.byte()) << 8 | usize::from(self.byte());
         self.take(length)

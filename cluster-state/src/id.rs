@@ -1,12 +1,12 @@
-//! Who wrote what: machines, clusters, actors and dots. Opaque to everybody but the one who makes
-//! them.
+//! Ids of machines and clusters, and the names of changes: actors and dots. The store does not
+//! interpret the ids.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Versions and incarnations stay below this, so that they fit SQLite's signed integers with room
-/// to raise them.
+/// Versions and incarnations stay below this value, so that they fit SQLite's signed integers with
+/// room to grow.
 pub(crate) const MAX_COUNTER: u64 = 1 << 62;
 
 /// A machine, for as long as it is a member of a cluster.
@@ -45,13 +45,12 @@ impl fmt::Debug for ClusterId {
     }
 }
 
-/// One life of a machine's store. A new incarnation begins whenever version numbers might have been
+/// One incarnation of a machine's store. A new one starts whenever version numbers could have been
 /// lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Actor {
-    /// The machine.
     pub machine: MachineId,
-    /// Grows; never used by two lives of one store.
+    /// Grows. Two incarnations of one store never have the same number.
     pub incarnation: u64,
 }
 
@@ -61,12 +60,11 @@ impl fmt::Display for Actor {
     }
 }
 
-/// One change: the actor that made it and its number there, counted from 1 without a gap.
+/// One change: the actor that made it, and the actor's number for it, counted from 1 without holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Dot {
-    /// Who made the change.
+    /// The actor that made the change.
     pub actor: Actor,
-    /// Its number.
     pub version: u64,
 }
 
@@ -81,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_print_as_hex() {
+    fn ids_are_printed_as_hex() {
         let mut bytes = [0; 16];
         bytes[0] = 0xab;
         bytes[15] = 7;

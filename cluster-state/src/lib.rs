@@ -1,10 +1,11 @@
-//! A replicated record store, and who is alive.
+//! A replicated record store, and a failure detector.
 //!
-//! It knows kinds, keys and opaque bytes; not services. Every machine holds every record, writes to
-//! its own disk and never waits for another; machines that have exchanged everything hold the same
-//! records. `docs/replication.md` has the rules. Inside: a pure core (`state`, `register`, `local`,
-//! `wire`, `session::Core`) without clock or socket, and thin drivers (`storage`, `writer`,
-//! `session::driver`, `membership::driver`).
+//! The store knows kinds, keys and opaque bytes, not services. Every machine holds every record,
+//! writes to its own disk and never waits for another machine. Machines that have exchanged
+//! everything hold the same records. `docs/replication.md` has the rules.
+//!
+//! The pure core (`state`, `register`, `local`, `wire`, `session::Core`) has no clock and no
+//! socket. Thin drivers surround it (`storage`, `writer`, `session::driver`, `membership::driver`).
 
 #[cfg(test)]
 mod cases;

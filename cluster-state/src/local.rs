@@ -1,4 +1,4 @@
-//! Own changes: what `write` and `publish` mean for the state. Pure.
+//! Own changes: how `write` and `publish` change the state. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,41 +15,42 @@ use crate::writer::WriteError;
 mod rejoin;
 pub(crate) use rejoin::{reincarnate, rejoin};
 
-/// Marks of vanished observations kept before all are written anew and swept, if there are more
-/// than live ones.
+/// Tombstones of observations that are kept before all rows are written again and swept, if there
+/// are more of them than rows.
 const MAX_GONE: usize = 64;
 
-/// A change that somebody asked for.
+/// A change that a caller requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// Sets the whole record; replaces everything this machine has seen of it.
+    /// Sets the whole record. Replaces everything that this machine has seen of it.
     Put {
         /// A declared kind of class intent.
         kind: u16,
         /// 1 to `MAX_KEY` bytes.
         key: String,
-        /// Key and value together at most `MAX_RECORD` bytes.
+        /// Key and value together have at most `MAX_RECORD` bytes.
         value: Vec<u8>,
     },
-    /// Sets or removes groups of fields of a record and leaves the others as they are. Concurrent
-    /// edits of different groups are no conflict. A record that is not there is created.
+    /// Sets or removes groups of fields of a record and keeps the others. Concurrent edits of
+    /// different groups do not conflict. Creates the record if it does not exist.
     Edit {
         /// A declared kind of class intent.
         kind: u16,
         /// 1 to `MAX_KEY` bytes.
         key: String,
-        /// Groups by number, at most `MAX_GROUPS` in the record; group 0 is what `Put` sets. None:
-        /// removed.
+        /// Groups by number, at most `MAX_GROUPS` in the record. Group 0 is the one that `Put`
+        /// sets. `None` removes a group.
         groups: Vec<(u16, Option<Vec<u8>>)>,
     },
-    /// Deletes what this machine has seen of the record. Deleting what is not there is no error.
+    /// Deletes what this machine has seen of the record. Deleting a record that does not exist is
+    /// not an error.
     Delete {
         /// A declared kind of class intent.
         kind: u16,
         /// 1 to `MAX_KEY` bytes.
         key: String,
     },
-    /// Claims a key, or changes the value of this machine's own claim. Refused if another machine's
+    /// Claims a key, or changes the value of this machine's own claim. Fails if another machine's
     /// claim is known. Two claims made on two sides of a partition are both kept until one is
     /// released; the earlier one holds.
     Claim {
@@ -57,25 +58,25 @@ pub enum Write {
         kind: u16,
         /// 1 to `MAX_KEY` bytes.
         key: String,
-        /// Key and value together at most `MAX_RECORD` bytes.
+        /// Key and value together have at most `MAX_RECORD` bytes.
         value: Vec<u8>,
     },
-    /// Gives back this machine's own claim, whether it holds or has lost.
+    /// Releases this machine's own claim, whether it holds or has lost.
     Release {
         /// A declared kind of class claim.
         kind: u16,
         /// 1 to `MAX_KEY` bytes.
         key: String,
     },
-    /// Gives back everybody's claims of a key that this machine knows: for claims of machines that
-    /// are gone.
+    /// Releases all claims of a key that this machine knows. For claims of machines that no longer
+    /// exist.
     Revoke {
         /// A declared kind of class claim.
         kind: u16,
         /// 1 to `MAX_KEY` bytes.
         key: String,
     },
-    /// Raises a registry record. Refused unless `epoch` is above the record's.
+    /// Raises a registry record. Fails unless `epoch` is above the record's.
     Raise {
         /// A declared kind of class registry.
         kind: u16,
@@ -83,30 +84,28 @@ pub enum Write {
         key: String,
         /// 1 for the first.
         epoch: u64,
-        /// Key and value together at most `MAX_RECORD` bytes.
+        /// Key and value together have at most `MAX_RECORD` bytes.
         value: Vec<u8>,
     },
-    /// Settles a conflict: as `Edit` (or `Delete`), but refused if the values are others than those
-    /// somebody chose from.
+    /// Settles a conflict, as `Edit` or `Delete` does. Fails if the values are no longer those that
+    /// the user chose from.
     Settle {
         /// A declared kind of class intent.
         kind: u16,
         /// 1 to `MAX_KEY` bytes.
         key: String,
-        /// The group of fields; 0 for records without groups.
+        /// The group of fields. 0 for records without groups.
         group: u16,
-        /// The writes that were seen: those of `Conflict::active` and `Conflict::others`.
+        /// The writes that the user saw: those of `Conflict::active` and `Conflict::others`.
         seen: Vec<Dot>,
-        /// None: the record is deleted.
+        /// `None` deletes the record.
         value: Option<Vec<u8>>,
     },
-    /// Says what a machine is to the cluster: whether deletes wait for it, and whether its facts
-    /// count. Does nothing if that is said already. What a machine writes along with this is safe
-    /// only in the same call.
+    /// Declares a machine's membership: whether deletes wait for it, and whether its observations
+    /// count. Does nothing if that is already declared. Other writes that depend on the declaration
+    /// must be in the same call.
     Declare {
-        /// The machine.
         machine: MachineId,
-        /// What it is.
         status: MemberStatus,
     },
 }
@@ -144,12 +143,12 @@ impl Write {
     }
 }
 
-/// How much of its log a machine keeps of one kind.
+/// How much of its log of one kind a machine keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// At most so many entries; at least 1.
+    /// Maximum number of entries, at least 1.
     pub entries: usize,
-    /// None older than this, in milliseconds.
+    /// Maximum age of an entry in milliseconds.
     pub age_ms: u64,
 }
 
@@ -190,7 +189,7 @@ fn check_kind(kinds: &[Kind], class: Class, kind: u16) -> Result<(), WriteError>
     Ok(())
 }
 
-/// Whether the writes are within the limits; nothing is changed.
+/// Checks that the writes are within the limits. Changes nothing.
 pub(crate) fn check_writes(kinds: &[Kind], writes: &[Write]) -> Result<(), WriteError> {
     if writes.len() > MAX_TRANSACTION {
         return Err(WriteError::TransactionTooLarge {
@@ -204,7 +203,7 @@ pub(crate) fn check_writes(kinds: &[Kind], writes: &[Write]) -> Result<(), Write
     Ok(())
 }
 
-/// Whether the entries are within the limits.
+/// Checks that the entries are within the limits.
 pub(crate) fn check_entries(
     kinds: &[Kind],
     kind: u16,
@@ -216,13 +215,13 @@ pub(crate) fn check_entries(
         });
     }
     check_kind(kinds, Class::Log, kind)?;
-    // An entry's key is made when it is appended: 33 bytes.
+    // An entry's key is made when it is appended and has 33 bytes.
     entries
         .iter()
         .try_for_each(|entry| check(kinds, Class::Log, kind, &"0".repeat(33), entry.len()))
 }
 
-/// The rows as a set, if they are within the limits.
+/// Returns the rows as a map, if they are within the limits.
 pub(crate) fn check_rows(
     kinds: &[Kind],
     kind: u16,
@@ -341,7 +340,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// What this machine has seen of a record.
+/// Returns the context of a write: what this machine has seen of the record.
 fn seen(state: &State, claim: bool, kind: u16, key: &str) -> Result<Context, WriteError> {
     let context = state
         .register(claim, kind, key)
@@ -355,7 +354,7 @@ fn seen(state: &State, claim: bool, kind: u16, key: &str) -> Result<Context, Wri
     Ok(context)
 }
 
-/// Sets groups; `merge` keeps the others.
+/// Sets groups of fields. With `merge`, the record's other groups are kept.
 fn put(
     state: &mut State,
     (kind, key): (u16, &str),
@@ -392,7 +391,7 @@ fn put(
         });
     }
     if groups.is_empty() {
-        // A record of which nothing is left is not there.
+        // A record without any group does not exist.
         return if life.is_some() {
             bury(state, false, (kind, key), now_ms, changes)
         } else {
@@ -462,7 +461,7 @@ fn settle(
     }
 }
 
-/// Deletes all that is known of a record.
+/// Deletes everything that is known of a record.
 fn bury(
     state: &mut State,
     claim: bool,
@@ -486,7 +485,8 @@ fn bury(
     Ok(())
 }
 
-/// This machine's claims among those of a key, and what replacing just them has to say it has seen.
+/// Returns the creation of this machine's own claim of a key, and the context of a write that
+/// replaces only this machine's claims.
 fn own_claims(state: &State, kind: u16, key: &str) -> (Option<(u64, Actor)>, Context) {
     let me = state.me().machine;
     let mut context = Context::default();
@@ -592,7 +592,7 @@ pub(crate) fn append(
     places.sort_unstable();
     let surplus = places.len().saturating_sub(keep.entries.max(1));
     let aged = places.iter().take_while(|(_, ms)| *ms < oldest).count();
-    // Trimming a few at a time would cost as many sweeps as entries.
+    // Trimming a few entries at a time would need as many sweeps as entries.
     let slack = (keep.entries / 8).max(1);
     let trimmed = surplus.max(aged);
     if trimmed >= slack || state.sweep(kind, me).is_none() {
@@ -606,8 +606,8 @@ pub(crate) fn append(
     Ok(())
 }
 
-/// Writes down up to where this machine has the actors whose deletes others keep; if it was
-/// evicted, that it is back.
+/// Acknowledges up to where this machine has the actors whose deletes other members keep. If it was
+/// evicted, also declares that it is back.
 pub(crate) fn acknowledge(
     state: &mut State,
     now_ms: u64,
@@ -638,7 +638,7 @@ pub(crate) fn acknowledge(
     )
 }
 
-/// Declares what a machine is to the cluster, unless that is declared.
+/// Declares a machine's membership, unless it is already declared.
 pub(crate) fn declare(
     state: &mut State,
     machine: MachineId,
@@ -660,7 +660,7 @@ pub(crate) fn declare(
     )
 }
 
-/// Declares what a machine is to the cluster, above an epoch.
+/// Declares a machine's membership with an epoch above `above`.
 fn declare_above(
     state: &mut State,
     machine: MachineId,
@@ -680,7 +680,7 @@ fn declare_above(
     write(state, &[raise], now_ms, changes)
 }
 
-/// Makes `rows` the complete set of own observations of `kind`. Unchanged rows change nothing.
+/// Makes `rows` the complete set of own observations of `kind`. Unchanged rows cause no change.
 pub(crate) fn publish(
     state: &mut State,
     kind: u16,
@@ -722,8 +722,8 @@ pub(crate) fn publish(
     Ok(())
 }
 
-/// Writes all rows anew and sweeps everything older, rows first, so that nothing that stays is ever
-/// missing.
+/// Writes all rows again and then sweeps everything older. The rows come first, so that no row that
+/// is kept is ever missing.
 pub(crate) fn republish(
     state: &mut State,
     kind: u16,

@@ -1,9 +1,9 @@
-//! Who is alive: SWIM by `foca` over UDP. The protocol is foca's; this module gives it a socket,
-//! timers, and the members to look for. Liveness is each machine's own view and is never
+//! Which machines are alive: SWIM over UDP, by `foca`. The protocol is foca's; this module adds a
+//! socket, timers, and the list of members. Liveness is each machine's own view and is never
 //! replicated.
 //!
-//! foca forgets how to come back when it has lost everybody, so all known peers that are not active
-//! are announced to again and again.
+//! foca cannot find its way back after it has lost all peers. So this module keeps announcing the
+//! machine to all known peers that are not active.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,32 +20,32 @@ mod driver;
 pub(crate) mod fuzzing;
 mod identity;
 
-/// Each period one peer is probed; a peer that does not answer in it, directly or through others,
-/// is suspected.
+/// In each period one peer is probed. A peer that answers neither directly nor through others
+/// within it is suspected.
 const PROBE_PERIOD: Duration = Duration::from_millis(800);
-/// A direct answer must come within this; then others are asked to probe.
+/// Time limit for a direct answer. After it, other members are asked to probe.
 const PROBE_RTT: Duration = Duration::from_millis(400);
-/// A suspect that does not speak up for this long is down. Suspicion comes at most 3 s after death
-/// among three machines (two probers, each within two periods and the one that fails), so down
-/// comes within 8 s.
+/// A suspect that does not object within this time is down. Among three machines, suspicion starts
+/// at most 3 s after a death (two probers, each within two periods and the failing one). So a
+/// machine is down within 8 s.
 const SUSPECT_TO_DOWN: Duration = Duration::from_secs(4);
 /// Datagrams fit the mesh's MTU.
 const MAX_PACKET: usize = 1_200;
-/// How often peers that are not active are announced to, before jitter.
+/// Time between announcements to peers that are not active, before jitter.
 const ANNOUNCE: Duration = Duration::from_secs(1);
-/// A peer that was never heard of is "suspect" for this long, then "down".
+/// A peer that was never heard is a suspect for this long, then down.
 const UNHEARD: Duration = Duration::from_secs(8);
-/// Calls of `set_peers` that wait; the last one counts.
+/// Calls of `set_peers` that can wait. The last one counts.
 const COMMANDS: usize = 16;
 
-/// What this machine thinks of another.
+/// This machine's view of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Liveness {
     /// It answers.
     Up,
-    /// It did not answer, or has not been heard of yet: perhaps dead.
+    /// It did not answer, or was not heard yet. It may be dead.
     Suspect,
-    /// It is dead or cannot be reached by anybody.
+    /// It is dead, or no member can reach it.
     Down,
 }
 
@@ -57,9 +57,9 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Starts on a bound socket, whose address others use to reach this machine unless they know a
-    /// better one. `incarnation` must be higher at each start: `Store::starts`. Ends when `cancel`
-    /// is cancelled, telling the others that this machine leaves.
+    /// Starts on a bound socket. Other machines use the socket's address unless they know a better
+    /// one. `incarnation` must be higher at each start: use `Store::starts`. Ends when `cancel` is
+    /// cancelled, and then tells the other members that this machine leaves.
     pub fn start(
         socket: UdpSocket,
         me: MachineId,
@@ -83,13 +83,14 @@ impl Membership {
         Ok(Self { peers, liveness })
     }
 
-    /// The machines to watch and where they listen, without this one. Replaces the last list.
+    /// Sets the machines to watch and their addresses, without this machine. Replaces the previous
+    /// list.
     pub async fn set_peers(&self, peers: Vec<(MachineId, SocketAddr)>) {
-        // The task has ended only when it was cancelled: nobody is interested any more.
+        // The task ends only when it was cancelled, and then no caller depends on the list.
         let _ = self.peers.send(peers.into_iter().collect()).await;
     }
 
-    /// The peers of the list and what this machine thinks of each.
+    /// Returns this machine's view of each peer in the list.
     pub fn liveness(&self) -> watch::Receiver<BTreeMap<MachineId, Liveness>> {
         self.liveness.clone()
     }

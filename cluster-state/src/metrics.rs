@@ -1,5 +1,5 @@
-//! What can be counted: commits and their time, and for each peer what went in and out. Counters
-//! only grow; they are those of this run.
+//! Counters: commits with their durations, and for each peer what was sent and received. Counters
+//! only grow and start with this run.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::id::MachineId;
 
-/// Upper ends of the buckets of commit times, in microseconds; what took longer is in one more.
+/// Upper ends of the buckets of commit durations, in microseconds. Longer commits are in one more
+/// bucket.
 pub const COMMIT_BUCKETS_US: [u64; 8] = [250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000];
 
 #[derive(Debug, Default)]
@@ -98,61 +99,62 @@ impl Metrics {
 /// The store's figures at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
-    /// Live changes: what the file holds.
+    /// Number of live changes, which are the content of the file.
     pub changes: u64,
-    /// Actors known: machines times their unclean restarts.
+    /// Number of actors: one for each machine and each of its unclean restarts.
     pub actors: u64,
     /// Deletes that wait until every member has them.
     pub tombstones: u64,
-    /// Deletes that all members had and that are gone, in this run.
+    /// Deletes that all members had and that were forgotten in this run.
     pub collected: u64,
     /// Records with unsettled concurrent values.
     pub conflicts: u64,
-    /// Records stamped too far ahead of our clock.
+    /// Records whose stamp is too far ahead of our clock.
     pub quarantined: u64,
-    /// Records of unknown form.
+    /// Records of an unknown format.
     pub opaque: u64,
-    /// Changes received before everything below them.
+    /// Changes above a gap, so that some version below them is missing.
     pub loose: u64,
-    /// Requests that wait for the writer, of 1,024.
+    /// Requests waiting for the writer, of at most 1,024.
     pub waiting: u64,
-    /// Transactions, in this run.
+    /// Transactions in this run.
     pub commits: u64,
-    /// Of these, fsynced.
+    /// The fsynced ones among them.
     pub durable_commits: u64,
-    /// Transactions that failed (a full disk).
+    /// Transactions that failed, for example because of a full disk.
     pub failed_commits: u64,
-    /// Time of all transactions together, in microseconds.
+    /// Total time of all transactions in microseconds.
     pub commit_us: u64,
-    /// Transactions by time: `COMMIT_BUCKETS_US` and one more.
+    /// Transactions by duration: the buckets of `COMMIT_BUCKETS_US` and one more.
     pub commit_buckets: Vec<u64>,
-    /// How often everything was fetched anew.
+    /// How often all records were fetched again.
     pub rejoins: u64,
-    /// Size of the file, without its log.
+    /// Size of the file without its log.
     pub file_bytes: u64,
-    /// The peers there was a session with.
+    /// The peers with which there was a session.
     pub peers: Vec<PeerStatus>,
 }
 
 /// The figures of one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerStatus {
-    /// The peer.
     pub machine: MachineId,
     /// Whether a session is open.
     pub connected: bool,
-    /// Sessions begun.
+    /// Sessions started.
     pub sessions: u64,
-    /// Versions that we have and it has not said to have; told about once a second.
+    /// Versions that we have and the peer has not acknowledged. Peers acknowledge about once a
+    /// second.
     pub lag: u64,
-    /// Frames from it.
+    /// Frames received from it.
     pub frames_in: u64,
-    /// Frames to it.
+    /// Frames sent to it.
     pub frames_out: u64,
-    /// Bytes from it.
+    /// Bytes received from it.
     pub bytes_in: u64,
-    /// Bytes to it.
+    /// Bytes sent to it.
     pub bytes_out: u64,
-    /// How often equal heights came with different digests: a bug, repaired.
+    /// How often digests differed although the watermarks were equal. That is a bug; it was
+    /// repaired.
     pub differences: u64,
 }

@@ -1,13 +1,14 @@
-//! Model checking: every order of writes, deletes, exchanges (whole and broken off),
-//! acknowledgements, collections, crashes, evictions and returns that fits the bounds, with the
-//! real merge, collection and rejoining. From every state that can be reached, exchanging
-//! everything must make all machines equal, without a trace of deletes and without losing a write;
-//! and what was deleted and collected must stay gone.
+//! Model checking of every order of writes, deletes, exchanges (whole and broken off),
+//! acknowledgements, collections, crashes, evictions and returns within the bounds. It uses the
+//! real merge, collection and rejoin. From every reachable state, exchanging everything must make
+//! all machines equal, without a trace of deletes and without losing a write. What was deleted and
+//! collected must never return.
 //!
-//! What is modelled and not the product's: sending (all that the receiver lacks, then heights; or
-//! one change, without heights), the disk (own writes and acknowledgements are durable, what was
-//! received is so with the next of these), and who refuses whom because of its cuts. Clocks stand
-//! still: stamps grow by counting.
+//! Three things are modelled instead of taken from the product. Sending: all that the receiver
+//! lacks and then watermarks, or one change without watermarks. The disk: own writes and
+//! acknowledgements are durable, and what was received becomes durable with the next of these.
+//! Which machine refuses which because of its gc watermarks. Clocks stand still; stamps grow by
+//! counting.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -28,20 +29,20 @@ mod tests;
 const SPEC: u16 = 1;
 const NOW: u64 = 1_000_000;
 
-/// A rule to break, to see that the checker would notice.
+/// A rule to break, to check that the model checker would notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Broken {
-    /// Deletes are collected without asking who has them.
+    /// Deletes are collected without asking which members have them.
     ByAge,
-    /// A crash loses what was received and remembers that it was.
+    /// A crash loses received changes but remembers that they were received.
     FilterBeforeCommit,
-    /// An own write is told to others and not compared with what comes from them.
+    /// An own write is sent to others but not merged with what arrives from them.
     Aside,
-    /// Nobody looks whether a machine lacks deletes that were forgotten.
+    /// No machine checks whether another lacks deletes that were forgotten.
     NoCut,
 }
 
-/// How much of each there may be in one history.
+/// How many actions of each type one history can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Bounds {
     writes: u8,
@@ -70,12 +71,12 @@ enum Action {
         on: usize,
         key: u8,
     },
-    /// All that the receiver lacks, and heights.
+    /// Sends all that the receiver lacks, and watermarks.
     Deliver {
         from: usize,
         to: usize,
     },
-    /// The first change that the receiver lacks; then the sender falls silent.
+    /// Sends the first change that the receiver lacks; then the sender falls silent.
     Partial {
         from: usize,
         to: usize,
@@ -104,9 +105,9 @@ struct Machine {
     state: State,
     /// What a crash leaves.
     disk: State,
-    /// Only of the broken rule: own writes that the state does not know.
+    /// Only for a broken rule: own writes that the state does not have.
     aside: Vec<Arc<Op>>,
-    /// Stands for all of the above.
+    /// A hash of all of the above.
     mark: [u8; 32],
 }
 
@@ -115,11 +116,11 @@ struct Machine {
 struct World {
     machines: Vec<Machine>,
     left: Bounds,
-    /// Every write ever made, repetitions after a return included.
+    /// Every write ever made, including repetitions after a return.
     written: Vec<Arc<Op>>,
-    /// Values all of whose writes were deleted, with the delete collected somewhere.
+    /// Values whose writes were all deleted, with a delete that some machine has collected.
     dead: BTreeSet<Vec<u8>>,
-    /// What must never happen and did.
+    /// Something that must never happen, and that did.
     fault: Option<&'static str>,
 }
 
@@ -158,7 +159,7 @@ fn id(n: usize) -> MachineId {
     MachineId([n as u8 + 1; 16])
 }
 
-/// The visible value that an intent sets; none for a delete.
+/// Returns the visible value that an intent sets. `None` for a delete.
 fn value(op: &Op) -> Option<Vec<u8>> {
     op.asked()?.group(0).map(|group| group.value.to_vec())
 }
@@ -167,7 +168,8 @@ fn covers(by: &Op, op: &Op) -> bool {
     by.key == op.key && by.asked().is_some_and(|asked| asked.context.covers(op.dot))
 }
 
-/// Without some of its changes, and with other heights: what only a broken rule does.
+/// Makes a state with other watermarks and without some of its changes, which only a broken rule
+/// does.
 fn reloaded(
     state: &State,
     me: Actor,
@@ -223,7 +225,7 @@ impl Machine {
             && self.state.ops().eq(self.disk.ops())
     }
 
-    /// What it shows and lists of all keys.
+    /// Returns what it shows and lists for all keys.
     fn shown(&self) -> impl Iterator<Item = &Arc<Op>> {
         let kept = self
             .state
@@ -269,7 +271,8 @@ impl World {
         world
     }
 
-    /// Whether `at` has forgotten deletes that `whom` may lack: `session::Core::judge`.
+    /// Reports whether `at` has forgotten deletes that `whom` may lack, as `session::Core::judge`
+    /// does.
     fn lacks(&self, whom: usize, at: usize) -> bool {
         let (whom, at) = (&self.machines[whom].state, &self.machines[at].state);
         let met = !whom.is_new()
@@ -287,13 +290,13 @@ impl World {
         (0..self.machines.len()).any(|by| by != n && self.must_rejoin(n, by))
     }
 
-    /// Whether the next session with `from` makes `on` fetch everything anew.
+    /// Reports whether the next session with `from` makes `on` fetch everything again.
     fn must_rejoin(&self, on: usize, from: usize) -> bool {
         let standing = |n: usize| (self.machines[n].state.standing(), Reverse(id(n)));
         self.lacks(on, from) && (!self.lacks(from, on) || standing(on) < standing(from))
     }
 
-    /// An own change: durable before anybody hears of it.
+    /// Makes an own change, which is durable before any other machine receives it.
     fn own(&mut self, on: usize, change: impl FnOnce(&mut State)) {
         let machine = &mut self.machines[on];
         let (me, before) = (machine.state.me(), machine.state.own_version());
@@ -369,7 +372,7 @@ impl World {
             self.fault = Some("a batch was refused");
         }
         if has.above(&receiver.state.vector()).next().is_some() {
-            self.fault = Some("a height fell");
+            self.fault = Some("a watermark decreased");
         }
         receiver.remark();
     }
@@ -472,11 +475,11 @@ impl World {
         });
         let mut again = self.written.iter().skip(before).filter_map(|op| value(op));
         if again.any(|value| replaced.contains(&value)) {
-            self.fault = Some("what somebody had seen and replaced was written again");
+            self.fault = Some("a write that had been seen and replaced was written again");
         }
     }
 
-    /// What was deleted and collected is shown by nobody who belongs to the cluster.
+    /// Reports whether no member shows what was deleted and collected.
     fn nothing_rises(&self) -> bool {
         self.dead.is_empty()
             || (0..self.machines.len())
@@ -498,7 +501,7 @@ impl Model for Cluster {
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         let left = &world.left;
-        // Which machine and which key come first makes no difference.
+        // The choice of the first machine and the first key makes no difference.
         let first = world.written.is_empty() && left.writes == self.bounds.writes;
         let pairs = || (0..self.machines).flat_map(|a| (0..self.machines).map(move |b| (a, b)));
         for on in 0..self.machines {

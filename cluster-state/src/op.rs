@@ -1,6 +1,6 @@
-//! One change, as it is stored, relayed and merged. Its body is bytes that only this module reads;
-//! a body it cannot read (a class of a newer peer, a damaged record) is `Content::Opaque`: kept and
-//! relayed, never merged.
+//! One change, as it is stored, relayed and merged. Only this module reads its body. A body that it
+//! cannot decode (a class of a newer peer, or a damaged record) becomes `Content::Opaque`: it is
+//! kept and relayed, but never merged.
 
 use std::sync::Arc;
 
@@ -11,13 +11,14 @@ use crate::clock::Stamp;
 use crate::id::{Actor, Dot, MAX_COUNTER};
 use crate::kind::{self, Class, Kind};
 
-/// Most actors in one causal context: machines that wrote one record, restarts included.
+/// Maximum number of actors in one causal context: the machines that wrote one record, each once
+/// per incarnation.
 pub(crate) const MAX_CONTEXT: usize = 1_024;
 
-/// Most groups of fields in one record.
+/// Maximum number of field groups in one record.
 pub const MAX_GROUPS: usize = 64;
 
-/// Numbers of the classes on the wire and on disk.
+/// Class numbers on the wire and on disk.
 pub(crate) const CLASS_INTENT: u8 = 1;
 pub(crate) const CLASS_FACT: u8 = 2;
 pub(crate) const CLASS_SWEEP: u8 = 3;
@@ -41,7 +42,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
     }
 }
 
-/// What a writer had seen of a record: every dot of an actor up to its version. Ascending by actor.
+/// What a writer had seen of a record: for each actor, every dot up to a version. Ascending by
+/// actor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Context(Vec<(Actor, u64)>);
 
@@ -91,27 +93,27 @@ impl Context {
     }
 }
 
-/// A group of fields of a record: the unit that two people can change at the same time without a
+/// A group of fields of a record. Two users can change different groups at the same time without a
 /// conflict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) id: u16,
-    /// Who changed it last, and its stamp's time.
+    /// The write that last changed the group, and the time of its stamp.
     pub(crate) dot: Dot,
     pub(crate) hlc: u64,
     pub(crate) value: Bytes,
 }
 
-/// What somebody asked for, or claimed. It carries the whole record, so that no mixture of two
-/// lives can arise.
+/// An intent or a claim. It carries the whole record, so that two creations of a record are never
+/// mixed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Intent {
     pub(crate) hlc: u64,
-    /// When the record was created (claimed), and by whom: a record that was deleted and made
-    /// again is another life.
+    /// The record's creation: stamp and actor of the change that created (or claimed) it. A record
+    /// that is deleted and created again gets a new one.
     pub(crate) life: (u64, Actor),
     pub(crate) context: Context,
-    /// Ascending by id. None: a tombstone.
+    /// Ascending by id. `None` means a tombstone.
     pub(crate) groups: Option<Vec<Group>>,
 }
 
@@ -125,19 +127,21 @@ impl Intent {
 pub(crate) enum Content {
     Intent(Intent),
     Claim(Intent),
-    /// An observation of the actor's machine; none: gone (until the next sweep takes the mark
-    /// away).
+    /// An observation of the actor's machine. `None` means that the row no longer exists; the next
+    /// sweep removes this tombstone.
     Fact(Option<Bytes>),
-    /// An entry of the actor's machine's log, and the wall clock's milliseconds when it was made.
+    /// An entry in the log of the actor's machine, and the wall clock's milliseconds when it was
+    /// made.
     Entry {
         ms: u64,
         value: Bytes,
     },
-    /// "All my facts of this kind that are older than `floor` (incarnation, version) vanish."
+    /// Removes all observations of this machine and kind that are older than `floor` (incarnation,
+    /// version).
     Sweep {
         floor: (u64, u64),
     },
-    /// The highest epoch stands; between equals the highest stamp.
+    /// A registry record. The highest epoch counts; of equal epochs, the highest stamp.
     Registry {
         epoch: u64,
         hlc: u64,
@@ -154,14 +158,14 @@ pub(crate) struct Op {
     pub(crate) key: Arc<str>,
     pub(crate) body: Bytes,
     pub(crate) content: Content,
-    /// Of everything above: what digests are made of.
+    /// Hash of everything above. Digests are sums of these.
     pub(crate) hash: u128,
 }
 
 #[derive(Serialize, Deserialize)]
 struct GroupBody<'a> {
     id: u16,
-    /// None: this op changed it.
+    /// `None` means that this change set the group.
     set: Option<(Actor, u64, u64)>,
     #[serde(borrow)]
     value: Raw<'a>,
@@ -170,7 +174,7 @@ struct GroupBody<'a> {
 #[derive(Serialize, Deserialize)]
 struct IntentBody<'a> {
     hlc: u64,
-    /// None: this op began it.
+    /// `None` means that this change created the record.
     life: Option<(u64, Actor)>,
     context: Vec<(Actor, u64)>,
     #[serde(borrow)]
@@ -198,28 +202,29 @@ struct FactBody<'a> {
     value: Option<Raw<'a>>,
 }
 
-/// Serialising into memory cannot fail for these types; an empty body would come back as `Opaque`.
+/// Serializing these types into memory cannot fail. If it did, the empty body would be decoded as
+/// `Opaque`.
 fn encode(body: &impl Serialize) -> Bytes {
     postcard::to_stdvec(body)
         .map(Bytes::from)
         .unwrap_or_default()
 }
 
-/// A group of fields to be written: its number, who changed it and when (none: this write), and its
-/// value.
+/// A group of fields to write: its number, the write that last changed it with that write's time
+/// (`None` means this write), and its value.
 pub(crate) type WantedGroup = (u16, Option<(Dot, u64)>, Bytes);
 
-/// What a new intent or claim says; its dot is given by the state that makes it.
+/// The content of a new intent or claim. The state that makes the change adds the dot.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) kind: u16,
     pub(crate) claim: bool,
     pub(crate) key: Arc<str>,
     pub(crate) hlc: u64,
-    /// None: begins a new life.
+    /// `None` creates the record.
     pub(crate) life: Option<(u64, Actor)>,
     pub(crate) context: Context,
-    /// None: a tombstone. Groups without a dot are changed by this op.
+    /// `None` writes a tombstone. This change sets the groups that have no dot.
     pub(crate) groups: Option<Vec<WantedGroup>>,
 }
 
@@ -268,7 +273,8 @@ impl Op {
         Self::decode(dot, kind, CLASS_SWEEP, Arc::from(""), encode(&floor), &[])
     }
 
-    /// Its key is its place: entries sort by the incarnation and version that wrote them.
+    /// Makes a log entry. Its key is its position: entries sort by the incarnation and version that
+    /// wrote them.
     pub(crate) fn entry(dot: Dot, kind: u16, ms: u64, value: &[u8]) -> Self {
         let key = format!("{:016x}.{:016x}", dot.actor.incarnation, dot.version);
         Self::decode(
@@ -300,7 +306,8 @@ impl Op {
         Self::decode(dot, kind, CLASS_REGISTRY, key, body, &[])
     }
 
-    /// Never fails: what cannot be read, or contradicts the class that `kinds` declares, is opaque.
+    /// Never fails: a body that cannot be decoded, or that contradicts the class that `kinds`
+    /// declares, becomes opaque.
     pub(crate) fn decode(
         dot: Dot,
         kind: u16,
@@ -335,7 +342,7 @@ impl Op {
         }
     }
 
-    /// What somebody asked for or claimed.
+    /// Returns the intent or claim, for these classes.
     pub(crate) fn asked(&self) -> Option<&Intent> {
         match &self.content {
             Content::Intent(intent) | Content::Claim(intent) => Some(intent),
@@ -343,7 +350,7 @@ impl Op {
         }
     }
 
-    /// The time of its stamp, for the classes that have one.
+    /// Returns the time of its stamp, for the classes that have one.
     pub(crate) fn hlc(&self) -> Option<u64> {
         match &self.content {
             Content::Intent(intent) | Content::Claim(intent) => Some(intent.hlc),
@@ -352,7 +359,7 @@ impl Op {
         }
     }
 
-    /// The stamp, for the classes that have one.
+    /// Returns the stamp, for the classes that have one.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         self.hlc().map(|hlc| Stamp {
             hlc,
@@ -360,7 +367,8 @@ impl Op {
         })
     }
 
-    /// Which of two changes of a registry record stands; the lowest for other classes.
+    /// Returns the rank among the changes of a registry record. For other classes it is the lowest
+    /// rank.
     pub(crate) fn rank(&self) -> Rank {
         match &self.content {
             Content::Registry { epoch, hlc, .. } => Rank {
@@ -372,7 +380,7 @@ impl Op {
         }
     }
 
-    /// What is sent first: what people asked for, and who is a member.
+    /// Returns the sending order: intents, claims and the registry are sent first.
     pub(crate) fn lane(&self) -> Lane {
         match &self.content {
             Content::Intent(_) | Content::Claim(_) | Content::Registry { .. } => Lane::Intent,
@@ -383,12 +391,12 @@ impl Op {
     }
 }
 
-/// The place of a change among those of its registry record: the highest stands.
+/// The rank of a change among those of its registry record. The highest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub(crate) struct Rank {
     pub(crate) epoch: u64,
     pub(crate) hlc: u64,
-    /// None: no change at all.
+    /// `None` means no change at all.
     pub(crate) by: Option<Dot>,
 }
 
@@ -485,7 +493,7 @@ fn decode_fact(body: &Bytes) -> Option<Content> {
 
 fn decode_sweep(body: &Bytes, dot: Dot) -> Option<Content> {
     let floor: (u64, u64) = postcard::from_bytes(body).ok()?;
-    // A sweep of what has not happened yet would swallow later facts.
+    // A sweep of versions that do not exist yet would remove later observations.
     (floor <= (dot.actor.incarnation, dot.version)).then_some(Content::Sweep { floor })
 }
 
@@ -507,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_come_back() {
+    fn op_body_survives_encoding() {
         let mut context = Context::default();
         context.add(dot(2, 4));
         context.add(dot(1, 4));
@@ -548,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_the_declared_class_is_opaque() {
+    fn op_contradicting_its_declared_class_is_opaque() {
         let kinds = [Kind {
             id: 7,
             name: "seven",
@@ -562,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_of_the_future_is_opaque() {
+    fn op_sweeping_future_versions_is_opaque() {
         assert_eq!(Op::sweep(dot(1, 5), 7, (1, 6)).content, Content::Opaque);
         assert_eq!(Op::sweep(dot(1, 5), 7, (2, 0)).content, Content::Opaque);
         assert_eq!(
@@ -573,7 +581,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_body_decodes_to_something(class in 0u8..8, body in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn op_decodes_any_body(class in 0u8..8, body in prop::collection::vec(any::<u8>(), 0..200)) {
             Op::decode(dot(1, 1), 7, class, Arc::from("k"), Bytes::from(body), &[]);
         }
     }

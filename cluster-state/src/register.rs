@@ -1,7 +1,7 @@
-//! The multi-value register of one record that anyone writes: concurrent writes are all kept, a
-//! write that has seen another replaces it. Merging is commutative, associative and idempotent
-//! because it is a function of the set of writes: those that no other write of the set has seen
-//! remain. What is shown of them is decided when it is read.
+//! The multi-value register of one record that any machine can write. Concurrent writes are all
+//! kept; a write that has seen another replaces it. Merging is commutative, associative and
+//! idempotent, because its result depends only on the set of writes: those that no other write of
+//! the set has seen remain. What is shown of them is decided when the record is read.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use crate::clock::Stamp;
 use crate::id::{Actor, Dot};
 use crate::op::{Content, Context, Group, Intent, Op};
 
-/// Most values of a conflict that are shown. What is stored is bounded by the machines that wrote
-/// concurrently, since a machine's next write replaces its last: dropping here would let replicas
-/// differ, because a later delete can have seen the kept ones and not the dropped.
+/// Maximum number of values shown for a conflict. The number of stored values is bounded by the
+/// actors that wrote concurrently, since an actor's next write replaces its last. Dropping a value
+/// here would make stores differ, because a later delete can have seen the kept values but not the
+/// dropped one.
 pub const MAX_SIBLINGS: usize = 8;
 
-/// The writes of one record that no other write has seen, by dot.
+/// The writes of one record that no other write has seen, ordered by dot.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Register {
     items: Vec<Arc<Op>>,
@@ -24,18 +25,18 @@ pub(crate) struct Register {
 /// What a merge did to the set of kept writes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Merged {
-    /// The write was new and is kept.
+    /// True if the write was new and is kept.
     pub(crate) kept: bool,
-    /// Writes it replaced.
+    /// The writes that it replaced.
     pub(crate) replaced: Vec<Dot>,
 }
 
-/// One of the values of a group of fields, and the write it comes with.
+/// One of the values of a group of fields, and its write.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate<'a> {
     pub(crate) dot: Dot,
     pub(crate) hlc: u64,
-    /// None: a delete of the record.
+    /// `None` means that the write deletes the record.
     pub(crate) value: Option<&'a [u8]>,
 }
 
@@ -49,7 +50,7 @@ impl Candidate<'_> {
 }
 
 impl Register {
-    /// Merges one write; anything but an intent or a claim changes nothing.
+    /// Merges one write. A change that is neither an intent nor a claim has no effect.
     pub(crate) fn merge(&mut self, op: &Arc<Op>) -> Merged {
         let mut merged = Merged {
             kept: false,
@@ -75,12 +76,12 @@ impl Register {
         merged
     }
 
-    /// All kept writes, by dot.
+    /// Returns all kept writes, ordered by dot.
     pub(crate) fn items(&self) -> &[Arc<Op>] {
         &self.items
     }
 
-    /// What a writer that reads this record has seen.
+    /// Returns the context of a writer that reads this record now.
     pub(crate) fn context(&self) -> Context {
         let mut context = Context::default();
         for item in &self.items {
@@ -92,15 +93,15 @@ impl Register {
         context
     }
 
-    /// If all that is left are deletes: the time of the earliest.
+    /// If only tombstones remain, returns the time of the earliest.
     pub(crate) fn buried(&self) -> Option<u64> {
         let dead = !self.items.is_empty() && self.values().next().is_none();
         dead.then(|| self.items.iter().filter_map(|item| item.hlc()).min())
             .flatten()
     }
 
-    /// Whether more than one write is kept and one of them is a value: perhaps a conflict. A claim
-    /// that was given back contests nothing.
+    /// Reports whether several writes are kept and at least one has a value, so that there may be a
+    /// conflict. A released claim does not count.
     pub(crate) fn is_contested(&self) -> bool {
         let claim = |(op, _): (&Op, &Intent)| matches!(op.content, Content::Claim(_));
         match self.values().next() {
@@ -120,7 +121,8 @@ impl Register {
         self.asked().filter(|(_, asked)| asked.groups.is_some())
     }
 
-    /// The newest life that is not deleted: an edit concurrent with a delete stays.
+    /// Returns the newest creation that is not deleted. An edit concurrent with a delete keeps the
+    /// record.
     pub(crate) fn life(&self) -> Option<(u64, Actor)> {
         self.values().map(|(_, asked)| asked.life).max()
     }
@@ -129,7 +131,7 @@ impl Register {
         self.values().filter(move |(_, asked)| asked.life == life)
     }
 
-    /// The groups of fields of the shown life, ascending.
+    /// Returns the groups of fields of the shown creation, ascending.
     pub(crate) fn group_ids(&self) -> Vec<u16> {
         let Some(life) = self.life() else {
             return Vec::new();
@@ -140,14 +142,14 @@ impl Register {
             .collect();
         ids.sort_unstable();
         ids.dedup();
-        // Of a group that one write has removed and the others have only not touched, nothing is
-        // left.
+        // A group that one write has removed, and that the others have merely not changed, no
+        // longer exists.
         ids.retain(|id| self.active(*id).is_some());
         ids
     }
 
-    /// The newest writes of a group within the shown life that do not know of each other, the
-    /// active one first.
+    /// Returns the newest writes of a group within the shown creation that do not know each other,
+    /// the active one first.
     fn newest(&self, id: u16) -> Vec<&Group> {
         let Some(life) = self.life() else {
             return Vec::new();
@@ -158,8 +160,8 @@ impl Register {
             .collect();
         groups.sort_by_key(|group| Reverse((group.hlc, group.dot)));
         groups.dedup_by_key(|group| group.dot);
-        // Who has seen a write of the group and says something else (or nothing) of it has replaced
-        // it.
+        // A write that has seen another write of the group, and has a different value or none, has
+        // replaced that one.
         groups.retain(|group| {
             !self.of_life(life).any(|(op, asked)| {
                 let seen = asked.context.covers(group.dot) || op.dot == group.dot;
@@ -169,7 +171,7 @@ impl Register {
         groups
     }
 
-    /// What everybody sees of a group: its value and who wrote it.
+    /// Returns the active value of a group and its writer.
     pub(crate) fn active(&self, id: u16) -> Option<&Group> {
         if let [only] = self.items.as_slice() {
             return only.asked().and_then(|asked| asked.group(id));
@@ -177,13 +179,13 @@ impl Register {
         self.newest(id).first().copied()
     }
 
-    /// What everybody sees of the first group: the value of a record that has no groups.
+    /// Returns the active value of group 0, which is the value of a record without groups.
     pub(crate) fn value(&self) -> Option<&[u8]> {
         self.active(0).map(|group| &*group.value)
     }
 
-    /// The active value of a group and those that were written concurrently with it and differ:
-    /// other values of the group, those of other lives, and deletes.
+    /// Returns the active value of a group, and the different values that were written concurrently
+    /// with it: other values of the group, values of other creations, and deletes.
     pub(crate) fn candidates(&self, id: u16) -> Vec<Candidate<'_>> {
         let newest = self.newest(id);
         let gone = |(op, asked): (&Op, &Intent)| Candidate {
@@ -229,12 +231,12 @@ impl Register {
         found
     }
 
-    /// The claim that holds: the earliest.
+    /// Returns the claim that holds: the earliest.
     pub(crate) fn holder(&self) -> Option<(&Op, &Intent)> {
         self.values().min_by_key(|(_, asked)| asked.life)
     }
 
-    /// All claims that were not given back, the one that holds first.
+    /// Returns all claims that were not released, the holding one first.
     pub(crate) fn claims(&self) -> Vec<(&Op, &Intent)> {
         let mut claims: Vec<_> = self.values().collect();
         claims.sort_by_key(|(_, asked)| asked.life);
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_of_two_concurrent_writes_is_active_and_both_are_kept() {
+    fn register_keeps_concurrent_writes_and_activates_the_later() {
         let a = write(1, 1, 10, Context::default(), Some("a"));
         let b = write(2, 1, 20, Context::default(), Some("b"));
         for register in [merged(&[&a, &b]), merged(&[&b, &a]), merged(&[&a, &b, &a])] {
@@ -321,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn stale_but_frequent_loses_to_the_later_write() {
+    fn register_activates_later_write_over_frequent_stale_ones() {
         let mut stale = Register::default();
         for version in 1..=3 {
             stale.merge(&write(1, version, version, stale.context(), Some("stale")));
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_saw_both_settles_the_conflict_in_any_order() {
+    fn register_settles_conflict_with_write_that_saw_both() {
         let a = write(1, 1, 10, Context::default(), Some("a"));
         let b = write(2, 1, 20, Context::default(), Some("b"));
         let both = write(1, 2, 21, merged(&[&a, &b]).context(), Some("c"));
@@ -343,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_concurrent_with_a_delete_stays_active() {
+    fn register_keeps_edit_concurrent_with_delete() {
         let base = write(1, 1, 10, Context::default(), Some("base"));
         let seen = merged(&[&base]).context();
         let edit = write(1, 2, 20, seen.clone(), Some("edit"));
@@ -356,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delete_that_saw_everything_deletes_and_old_writes_do_not_come_back() {
+    fn register_deletes_what_the_delete_saw_for_good() {
         let base = write(1, 1, 10, Context::default(), Some("base"));
         let delete = write(2, 1, 30, merged(&[&base]).context(), None);
         for order in [[&base, &delete], [&delete, &base]] {
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_deletes_converge_without_ping_pong() {
+    fn register_converges_on_equal_deletes() {
         let base = write(1, 1, 10, Context::default(), Some("base"));
         let seen = merged(&[&base]).context();
         let (a, b) = (
@@ -386,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_different_groups_are_no_conflict_and_of_one_group_are() {
+    fn register_conflicts_within_a_group_only() {
         let base = op(
             1,
             1,
@@ -442,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_lives_the_newer_is_shown_whole_and_the_other_is_listed() {
+    fn register_shows_newer_creation_and_lists_the_other() {
         let actor = |n| Actor {
             machine: MachineId([n; 16]),
             incarnation: 1,
@@ -463,7 +465,7 @@ mod tests {
             Context::default(),
             Some(&[(0, None, "b")]),
         );
-        // The older life is written to later; that does not mix the two.
+        // A later write to the older creation does not mix the two.
         let late = op(
             1,
             2,
@@ -484,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_value_written_twice_is_no_conflict() {
+    fn register_with_equal_values_has_no_conflict() {
         let a = write(1, 1, 10, Context::default(), Some("same"));
         let b = write(2, 1, 20, Context::default(), Some("same"));
         assert_eq!(merged(&[&a, &b]).candidates(0).len(), 1);
@@ -493,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_claim_holds() {
+    fn register_gives_claim_to_the_first() {
         let actor = |n| Actor {
             machine: MachineId([n; 16]),
             incarnation: 1,

@@ -1,17 +1,19 @@
 //! A replication session with one peer, as a state machine without I/O.
 //!
-//! There is no queue of changes: cursors into the order of sending say what the peer was sent, and
-//! the next frame is made, when there is room for one, from whatever the newest state has after
-//! them: what people asked for first, then observations, then (only when nothing is left) heights.
-//! A slow peer costs nothing but its lag, a record that was replaced meanwhile is not sent, and
-//! catching up, live push and relaying are one mechanism. Once a second each side tells its heights
-//! and how many frames it has dealt with; when these are all and something that was closed is
-//! missing, the cursors go back to the start. Once a minute digests are compared.
+//! There is no queue of changes. Cursors into the order of sending tell what the peer was sent.
+//! When there is room for a frame, it is made from what the newest state has after the cursors:
+//! first intents, then observations, and watermarks only when nothing else is left. A slow peer
+//! costs nothing but its lag, and a record replaced in the meantime is not sent. Catching up, live
+//! push and relaying are one mechanism.
 //!
-//! What another machine wrote is passed on at once, unless the peer has said that it hears that
-//! machine itself: then it is held back for a moment, and left out if the peer says meanwhile that
-//! it has it. Nothing overtakes what is held back: if something follows it that must go, it goes
-//! first.
+//! Once a second each side reports its watermarks and the number of frames it has processed. If it
+//! has processed all of them and a change below an announced watermark is missing, the cursors go
+//! back to the start. Once a minute digests are compared.
+//!
+//! What another machine wrote is relayed immediately, unless the peer reports that it hears that
+//! machine directly. Then the change is held back for a moment, and left out if the peer reports in
+//! that time that it has it. Nothing overtakes a held-back change: if a later change must be sent,
+//! the held-back one is sent first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -36,106 +38,111 @@ pub(crate) use driver::run;
 pub use driver::{Session, SessionEnd};
 pub use error::SessionError;
 
-/// The protocol this version speaks, and the oldest it understands.
+/// The protocol that this version uses, and the oldest that it supports.
 const PROTOCOL: u16 = 2;
 const OLDEST: u16 = 2;
-/// Most actors a peer may name: machines times their unclean restarts.
+/// Maximum number of actors that a peer can name: one for each machine and each of its unclean
+/// restarts.
 const MAX_ACTORS: usize = 65_536;
-/// Changes of the peer that are remembered so as not to send them back before their heights come.
+/// Maximum number of the peer's changes that are remembered, so as not to send them back before
+/// their watermarks arrive.
 const MAX_ECHO: usize = 65_536;
 /// Ticks between two comparisons of digests.
 const DIGEST_TICKS: u32 = 60;
 
-/// What the driver has to do.
+/// What the driver must do.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// Hand this to the writer; afterwards call `applied`.
+    /// Pass this to the writer, and call `applied` when it is done.
     Apply(Batch),
-    /// The peer knows more of this machine's past than this machine: go on as an incarnation above
-    /// this one.
+    /// The peer knows changes of this machine that its store does not have. Continue as an
+    /// incarnation above this one.
     Reincarnate(u64),
-    /// The cluster went on without this machine: fetch everything anew, from a peer that has at
+    /// The cluster continued without this machine. Fetch everything again, from a peer that has at
     /// least this.
     Rejoin(VersionVector),
-    /// Fetching anew is given up: the peer does so, too, and it is the one to give way.
+    /// Stop fetching everything: the peer does the same, and it is the one to give way.
     GoOn,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing has come yet.
+    /// Nothing has arrived yet.
     Hello,
-    /// Its heights are coming.
+    /// The peer's watermarks are arriving.
     Heights,
-    /// Changes flow.
+    /// Changes are exchanged.
     Live,
 }
 
-/// The state machine.
+/// The state machine of one session.
 #[derive(Debug)]
 pub(crate) struct Core {
     kinds: &'static [Kind],
     cluster: ClusterId,
     peer: MachineId,
     phase: Phase,
-    /// This machine fetches everything anew: it sends nothing of its own.
+    /// This machine is fetching everything, so it sends no changes.
     fetching: bool,
-    /// The peer fetches everything anew.
+    /// The peer is fetching everything.
     serving: bool,
-    /// There was nothing here when the session began.
+    /// This store was empty when the session started.
     new: bool,
-    /// There was nothing at the peer's.
+    /// The peer's store was empty when the session started.
     peer_new: bool,
-    /// What this machine said of itself.
+    /// This machine's standing, as sent in the greeting.
     standing: Standing,
-    /// Whether this machine gives way if each lacks something.
+    /// Whether this machine gives way if each side lacks deletes that the other has forgotten.
     weaker: bool,
-    /// What the peer said it has forgotten when the session began.
+    /// The peer's gc watermarks at the start of the session.
     peer_cuts: VersionVector,
-    /// What was forgotten here before a peer that has nothing.
+    /// This store's gc watermarks at the start of a session with an empty peer.
     baseline: VersionVector,
-    /// The state's when the peer was last found to lack nothing.
+    /// `State::cuts_number` when the peer was last found to lack nothing.
     cuts_number: u64,
     outgrown: bool,
-    /// The peer has to fetch everything anew: it is sent nothing.
+    /// The peer must fetch everything again, so it is sent nothing.
     parted: bool,
-    /// What the peer said it has.
+    /// The watermarks that the peer has reported.
     peer_has: VersionVector,
-    /// What it said it has when the session began.
+    /// The watermarks that the peer reported at the start of the session.
     first_told: VersionVector,
-    /// Heights that were sent.
+    /// The watermarks that were sent to the peer.
     closed: VersionVector,
-    /// What the peer sent us and its heights do not cover yet.
+    /// Changes that the peer sent and that its watermarks do not cover yet.
     echo: HashSet<Dot>,
-    /// Machines that the peer says to hear itself.
+    /// Machines that the peer reports to hear directly.
     peer_hears: BTreeSet<MachineId>,
-    /// Machines that the peer was told we hear ourselves.
+    /// Machines that this one hears directly, as reported to the peer.
     hears: BTreeSet<MachineId>,
-    /// The peer is to be told so.
+    /// `hears` changed and must be reported.
     hears_due: bool,
-    /// The peer may hold back what came here meanwhile: it is to be told that it came.
+    /// The peer may be holding back changes that have arrived here, so their arrival must be
+    /// reported.
     news: bool,
-    /// What was numbered up to here has been held back for long enough.
+    /// Changes with a number up to this one were held back for long enough.
     overdue: u64,
-    /// Whether something is held back.
+    /// Whether a change is held back.
     holding: bool,
-    /// The state's number at which nothing was left to send but what is held back, and whether
-    /// that was so for everything or only for what does not count towards the bandwidth.
+    /// The state's number at which nothing was left to send except what is held back. The flag is
+    /// true if that included what counts towards the bandwidth limit.
     idle: Option<(u64, bool)>,
     intent_cursor: u64,
     fact_cursor: u64,
     height_cursor: u64,
     told_cursor: u64,
-    /// Changes to send again because digests differ, each once however often the peer asks.
+    /// Changes to send again because digests differ. Each is sent once, however often the peer
+    /// asks.
     repairs: BTreeSet<Dot>,
-    /// Hello, heights, digests, refusals: a handful, ahead of changes.
+    /// Greetings, watermarks, digests and refusals. There are few of them, and they are sent
+    /// before changes.
     control: VecDeque<Bytes>,
     changes_sent: u64,
     handled: u64,
     peer_handled: u64,
     ticks: u32,
-    /// The tick in which digests were compared last: a peer that asks again and does not read gets
-    /// no second answer.
+    /// The tick of the last comparison of digests. A peer that asks again without reading gets no
+    /// second answer.
     compared: Option<u32>,
     differences: u64,
 }
@@ -203,7 +210,7 @@ impl Core {
         core
     }
 
-    /// Takes one frame of the peer.
+    /// Processes one frame of the peer.
     pub(crate) fn handle(
         &mut self,
         frame: &Bytes,
@@ -250,14 +257,15 @@ impl Core {
         }
     }
 
-    /// The writer has dealt with what `Effect::Apply` carried.
+    /// The writer has finished what `Effect::Apply` carried.
     pub(crate) fn applied(&mut self) {
         self.handled += 1;
     }
 
-    /// Tells what is new; call it about once a second.
+    /// Reports what is new. Must be called about once a second.
     pub(crate) fn tick(&mut self, state: &State) {
-        // While the peer does not read, the last word still waits; another would only queue up.
+        // While the peer does not read, the last report is still waiting. Another one would only be
+        // queued behind it.
         if self.phase != Phase::Live || !self.control.is_empty() {
             return;
         }
@@ -269,35 +277,35 @@ impl Core {
         }
     }
 
-    /// Versions that we have and the peer has not said to have.
+    /// Returns the number of versions that we have and the peer has not acknowledged.
     pub(crate) fn lag(&self, state: &State) -> u64 {
         let lacking = state
             .heights()
             .map(|(actor, version)| version.saturating_sub(self.peer_has.get(actor)));
-        // What a peer says of others need not add up.
+        // The numbers that a peer reports for other machines need not be consistent.
         lacking.fold(0, u64::saturating_add)
     }
 
-    /// How often equal heights came with different digests.
+    /// Returns how often digests differed although the watermarks were equal.
     pub(crate) fn differences(&self) -> u64 {
         self.differences
     }
 
-    /// Whether changes flow both ways.
+    /// Reports whether changes are exchanged in both directions.
     pub(crate) fn is_live(&self) -> bool {
         self.phase == Phase::Live && !self.fetching
     }
 
-    /// The machines that this one hears itself, without the peer: it need not pass on at once what
-    /// they write.
+    /// Sets the machines that this one hears directly, without the peer. The peer need not relay
+    /// immediately what they write.
     pub(crate) fn hear(&mut self, machines: Vec<MachineId>) {
         let hears = machines.into_iter().collect();
         self.hears_due |= hears != self.hears;
         self.hears = hears;
     }
 
-    /// The state has changed: whether the peer is to be told soon, because it may hold back what
-    /// came.
+    /// Called when the state has changed. Notes whether the peer must be informed soon, because it
+    /// may be holding back what has arrived.
     pub(crate) fn look_for_news(&mut self, state: &State) {
         if self.is_live() && !self.news {
             let mut grown = state
@@ -307,18 +315,18 @@ impl Core {
         }
     }
 
-    /// Whether something is held back because the peer may get it from the machine that wrote it.
+    /// Reports whether a change is held back because the peer may receive it from its writer.
     pub(crate) fn is_holding(&self) -> bool {
         self.holding
     }
 
-    /// What was numbered up to `seq` is not held back any more.
+    /// Releases held-back changes with a number up to `seq`.
     pub(crate) fn hold_no_longer(&mut self, seq: u64) {
         self.overdue = seq;
         self.idle = None;
     }
 
-    /// Whether everything that the peer had when the session began is in `fresh`.
+    /// Reports whether `fresh` has everything that the peer had when the session started.
     pub(crate) fn has_fetched(&self, fresh: &State) -> bool {
         self.phase == Phase::Live
             && self
@@ -327,7 +335,8 @@ impl Core {
                 .all(|(actor, version)| fresh.height(actor) >= version)
     }
 
-    /// What to tell the peer before hanging up, for the errors it should know of.
+    /// Returns the frame that gives the peer the reason for the end of the session, if it should
+    /// know it.
     pub(crate) fn refusal(error: &SessionError) -> Option<Bytes> {
         let refusal = match error {
             SessionError::OtherCluster { .. } => Refusal::OtherCluster,
@@ -365,12 +374,12 @@ impl Core {
         self.serving = hello.rejoin;
         self.peer_new = hello.new;
         let me = state.me().machine;
-        // If each lacks deletes that the other has forgotten, one gives way, the same one on both
-        // ends.
+        // If each lacks deletes that the other has forgotten, one of them gives way. Both ends
+        // compute the same one.
         self.weaker = (self.standing, Reverse(me)) < (hello.standing, Reverse(peer));
         match (self.fetching, hello.rejoin) {
             (true, true) if self.weaker => Err(SessionError::Rejoining),
-            // With nobody else to fetch from, both would wait for ever.
+            // Without another machine to fetch from, both would wait forever.
             (true, true) => Ok(Some(Effect::GoOn)),
             _ => Ok(None),
         }
@@ -414,16 +423,17 @@ impl Core {
         Ok(ahead.map(Effect::Reincarnate))
     }
 
-    /// Nothing is on its way: the peer's word is the truth.
+    /// Called when no frame is in transit, so that the peer's report is complete. If the peer lacks
+    /// what was sent, everything is sent again.
     fn rewind(&mut self) {
         let lacking = self.closed.above(&self.peer_has).next().is_some();
         if lacking {
-            tracing::debug!(peer = %self.peer, "peer lacks what was sent: sending again");
+            tracing::debug!(peer = %self.peer, "the peer lacks changes that were sent: sending again");
             self.intent_cursor = 0;
             self.fact_cursor = 0;
             self.height_cursor = 0;
             self.closed = VersionVector::default();
-            // What it was sent it may lack after all.
+            // The peer may lack what it was sent, so gc watermarks must be checked again.
             self.cuts_number = u64::MAX;
             self.echo.clear();
         }
@@ -431,7 +441,7 @@ impl Core {
 
     fn receive(&mut self, mut batch: Batch, state: &State) -> Option<Effect> {
         for (actor, version) in &batch.heights {
-            // Who says so has it.
+            // A peer has what its watermarks announce.
             self.peer_has.raise(*actor, *version);
         }
         if !batch.heights.is_empty() {
@@ -449,7 +459,7 @@ impl Core {
             batch
                 .heights
                 .retain(|(actor, version)| *version > state.height(*actor));
-            // Of what was here before, nothing is missing.
+            // A gc watermark matters only for actors whose watermark grows.
             let grows: HashSet<Actor> = batch.heights.iter().map(|(actor, _)| *actor).collect();
             batch.cuts.retain(|(actor, _)| grows.contains(actor));
         }
@@ -479,7 +489,7 @@ impl Core {
         }
         self.compared = Some(self.ticks);
         self.differences += 1;
-        tracing::error!(peer = %self.peer, "equal heights and different records: a bug; repairing");
+        tracing::error!(peer = %self.peer, "records differ although the watermarks are equal: this is a bug; repairing");
         let kinds: Vec<_> = state
             .bucket_sums()
             .map(|(kind, sums)| (kind, sums.clone()))
@@ -501,7 +511,7 @@ impl Core {
         }
     }
 
-    /// Sends again what is in the buckets that differ.
+    /// Sends the changes of the differing buckets again.
     fn repair(&mut self, theirs: &BucketSums, state: &State) {
         let zero = vec![0; theirs.sums.len()];
         let ours = state
@@ -531,7 +541,7 @@ impl Core {
                 .map(|next| next.item)
                 .collect()
         };
-        // The first word says what was forgotten, too.
+        // The first report also contains the gc watermarks.
         let first = self.phase == Phase::Hello;
         self.told_cursor = state.seq();
         self.news = false;
@@ -563,11 +573,11 @@ impl Core {
 
     fn refused(&self, refusal: Refusal) -> SessionError {
         let why = match refusal {
-            Refusal::OtherCluster => "we belong to another cluster than it",
+            Refusal::OtherCluster => "this machine belongs to another cluster",
             Refusal::WrongMachine => "it expected another machine",
-            Refusal::Protocol => "it speaks no replication protocol that we speak",
-            Refusal::BadFrame => "it could not read a frame of ours",
-            Refusal::Behind => "this machine was away for too long",
+            Refusal::Protocol => "there is no common replication protocol",
+            Refusal::BadFrame => "it received an invalid frame",
+            Refusal::Behind => "this machine was away too long",
         };
         SessionError::Refused {
             peer: self.peer,

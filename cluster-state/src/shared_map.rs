@@ -1,8 +1,8 @@
-//! A sorted map whose copies share what they have in common.
+//! A sorted map whose copies share their common parts.
 //!
 //! Each commit publishes a new immutable state while readers keep older ones. The map is a B-tree
-//! of shared nodes: copying it copies one pointer, and changing a copy copies the nodes on the way
-//! to the changed entry. Most of that is counting references to what a node holds, so nodes are
+//! of shared nodes. Copying it copies one pointer, and changing a copy copies the nodes on the path
+//! to the changed entry. Most of that work is counting references to a node's entries, so nodes are
 //! small.
 
 use std::cmp::Ordering;
@@ -11,31 +11,30 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-/// Most entries of a leaf.
+/// Maximum entries of a leaf.
 const LEAF: usize = 16;
 
-/// Most children of an inner node.
+/// Maximum children of an inner node.
 const INNER: usize = 16;
 
-/// Most levels. Both halves of a node that has split take more before they split, so each level
-/// needs at least twice the insertions of the one below; in practice it is twelve times as many,
-/// and the map has four levels.
+/// Maximum number of levels. Both halves of a split node accept more entries before they split, so
+/// each level needs at least twice the insertions of the level below. In practice it is twelve
+/// times as many, and the map has four levels.
 const LEVELS: usize = 24;
 
 type Leaf<K, V> = ArrayVec<(K, V), LEAF>;
 
-/// Each child with a key that is above all keys before the child and not above its own. That of the
-/// first says nothing.
+/// Children with their lower bounds: above all keys before the child, and not above its own keys.
+/// The bound of the first child has no meaning.
 type Inner<K, V> = ArrayVec<(K, Node<K, V>), INNER>;
 
-/// The map.
 #[derive(Debug)]
 pub(crate) struct SharedMap<K, V> {
     root: Node<K, V>,
     len: usize,
 }
 
-/// A part of the map. No node but the root is empty, and all leaves are equally deep.
+/// A part of the map. Only the root can be empty, and all leaves have the same depth.
 #[derive(Debug)]
 enum Node<K, V> {
     Leaf(Arc<Leaf<K, V>>),
@@ -46,14 +45,14 @@ enum Node<K, V> {
 enum Inserted<K, V> {
     Replaced(V),
     Added,
-    /// The node was full: what has become its right neighbour, and the first key there.
+    /// The node was full: its new right neighbour, and the first key there.
     Split(K, Node<K, V>),
 }
 
 /// The entries of some leaves.
 struct Entries<'a, K, V> {
     leaf: slice::Iter<'a, (K, V)>,
-    /// By level, what comes after the node that the leaf is part of.
+    /// For each level, the siblings after the node on the path to the leaf.
     after: ArrayVec<slice::Iter<'a, (K, Node<K, V>)>, LEVELS>,
 }
 
@@ -76,8 +75,8 @@ impl<K, V> Default for SharedMap<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
-    /// The value whose key the probe calls equal; the probe compares a key of the map with the
-    /// wanted one.
+    /// Returns the value whose key the probe calls equal. The probe compares a key of the map with
+    /// the wanted one.
     pub(crate) fn get_by(&self, probe: impl Fn(&K) -> Ordering) -> Option<&V> {
         let mut node = &self.root;
         loop {
@@ -124,7 +123,6 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         Some(value)
     }
 
-    /// Number of entries.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -133,7 +131,8 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         self.iter_from(|_| false)
     }
 
-    /// From the first key that `before` denies; `before` holds for a prefix of the keys.
+    /// Iterates from the first key for which `before` is false. `before` must hold for a prefix of
+    /// the keys.
     pub(crate) fn iter_from(&self, before: impl Fn(&K) -> bool) -> impl Iterator<Item = (&K, &V)> {
         let mut entries = Entries {
             leaf: [].iter(),
@@ -143,8 +142,8 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         entries
     }
 
-    /// The places of the children that lead to a key's leaf, and its own place there. Nothing is
-    /// copied for a key that is not there.
+    /// Returns the positions of the children that lead to a key's leaf, and the key's position
+    /// there. Looking for a missing key copies nothing.
     fn path_to(&self, key: &K) -> Option<ArrayVec<usize, LEVELS>> {
         let mut path = ArrayVec::new();
         let mut node = &self.root;
@@ -237,9 +236,8 @@ impl<K: Ord + Clone, V: Clone> Node<K, V> {
         }
     }
 
-    /// Adds what the right neighbour holds if both together are small: else removals at random
-    /// would leave a tree of tiny nodes. The neighbour's first child gets the key that says
-    /// something again.
+    /// Absorbs the right neighbour if both together are small. Otherwise random removals would
+    /// leave a tree of tiny nodes. The neighbour's first child gets a meaningful lower bound again.
     fn take_in(&mut self, low: &K, next: &Self) -> bool {
         match (self, next) {
             (Self::Leaf(entries), Self::Leaf(next)) if entries.len() + next.len() <= LEAF / 2 => {
@@ -262,7 +260,7 @@ impl<K: Ord + Clone, V: Clone> Node<K, V> {
 }
 
 impl<K: Clone, V> Inserted<K, V> {
-    /// By what is left over after an insertion into the items of a node.
+    /// Makes the result of an insertion into a node from what was split off.
     fn new<T, const N: usize>(
         right: Option<ArrayVec<(K, T), N>>,
         node: impl FnOnce(Arc<ArrayVec<(K, T), N>>) -> Node<K, V>,
@@ -280,7 +278,8 @@ impl<K: Clone, V> Inserted<K, V> {
 }
 
 impl<'a, K, V> Entries<'a, K, V> {
-    /// Goes down to the first key that `before` denies; perhaps all of that leaf's come before.
+    /// Descends to the first key for which `before` is false. It may be true for all keys of the
+    /// leaf.
     fn enter(&mut self, mut node: &'a Node<K, V>, before: impl Fn(&K) -> bool) {
         loop {
             match node {
@@ -319,9 +318,8 @@ impl<'a, K, V> Iterator for Entries<'a, K, V> {
     }
 }
 
-/// Inserts into the items of a node. Full ones split where the new one belongs, and the right part
-/// is returned: what goes on growing in one place, as ascending keys do, leaves nodes that are
-/// nearly full.
+/// Inserts an item into a node. A full node splits where the new item belongs, and the right part
+/// is returned. With ascending keys this leaves nodes that are nearly full.
 fn put<T, const N: usize>(
     items: &mut ArrayVec<T, N>,
     at: usize,
@@ -341,12 +339,12 @@ fn put<T, const N: usize>(
     Some(right)
 }
 
-/// The child that holds the last key of which `below` is true, or would.
+/// Returns the child that contains, or would contain, the last key for which `below` is true.
 fn child_for<K, V>(children: &[(K, Node<K, V>)], below: impl Fn(&K) -> bool) -> usize {
     prefix(children.get(1..).unwrap_or_default(), |(low, _)| below(low))
 }
 
-/// How many items there are at the beginning of which `below` is true.
+/// Returns the number of items at the beginning for which `below` is true.
 fn prefix<T>(items: &[T], below: impl Fn(&T) -> bool) -> usize {
     let (Ok(at) | Err(at)) = search(items, |item| {
         if below(item) {
@@ -358,9 +356,8 @@ fn prefix<T>(items: &[T], below: impl Fn(&T) -> bool) -> usize {
     at
 }
 
-/// Where an item is, or belongs. The standard library's search does without branches, and so waits
-/// for each key before it fetches the next; with keys that are strings that takes half as long
-/// again.
+/// Finds an item or its position. The standard library's search is branch-free, so it waits for
+/// each key before it fetches the next. With string keys that takes half as long again.
 fn search<T>(items: &[T], probe: impl Fn(&T) -> Ordering) -> Result<usize, usize> {
     let (mut from, mut to) = (0, items.len());
     while from < to {

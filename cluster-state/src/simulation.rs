@@ -1,14 +1,14 @@
-//! A discrete-event simulator of whole clusters: virtual time, one queue of events, one seeded
-//! source of chance.
+//! A discrete-event simulator of whole clusters, with virtual time, one queue of events, and one
+//! seeded random source.
 //!
-//! The machines run the real `State`, `session::Core`, `local::write` and `local::publish`; what is
-//! simulated is what lies around them: the network (`network`), the disk and its group commit, wall
-//! clocks, crashes, members that come and go. The same scenario gives the same report, to the last
-//! figure, on every run.
+//! The machines run the real `State`, `session::Core`, `local::write` and `local::publish`. The
+//! simulator replaces their surroundings: the network (`network`), the disk with its group commit,
+//! wall clocks, crashes, and members that join and leave. The same scenario gives exactly the same
+//! report on every run.
 //!
-//! What is left out: processor time, the bandwidth cap, and finding out who is alive (sessions with
-//! a machine that crashed end at once; those across a partition end after 15 s of silence, as in
-//! the driver).
+//! Processor time, the bandwidth limit and the failure detector are left out. Sessions with a
+//! crashed machine end immediately. Sessions across a partition end after 15 s of silence, as in
+//! the driver.
 
 use std::time::Duration;
 
@@ -25,30 +25,31 @@ pub use network::Latency;
 pub use report::{Percentiles, Report};
 pub use scenarios::{chaos, standard_scenarios};
 
-/// What is to happen. Everything else follows from it.
+/// The input of a run, which determines everything else.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
-    /// For people.
+    /// Name for reports.
     pub name: String,
     /// Machines at the start, 1 to 65,536. They know each other and have exchanged everything.
     pub machines: usize,
     /// How long a frame takes.
     pub latency: Latency,
-    /// Share of the TCP segments that are lost, 0 to below 1.
+    /// Share of the TCP segments that are lost, from 0 to below 1.
     pub loss: f64,
     /// The machines' disks.
     pub disk: Disk,
-    /// What people and machines write.
+    /// What users and machines write.
     pub workload: Workload,
-    /// What goes wrong, in any order.
+    /// The faults, in any order.
     pub faults: Vec<Fault>,
-    /// Wall clocks are off by up to this, either way.
+    /// Maximum error of the wall clocks, in either direction.
     pub clock_skew: Duration,
-    /// Changes and faults end here. They begin after two seconds, when all sessions are there.
+    /// Time until changes and faults end. They begin after two seconds, when all sessions are
+    /// open.
     pub duration: Duration,
-    /// How long after that the machines may take to agree.
+    /// How long the machines can take to agree after that.
     pub patience: Duration,
-    /// Of everything that is left to chance.
+    /// Seed of all random choices.
     pub seed: u64,
 }
 
@@ -59,12 +60,12 @@ pub struct Disk {
     pub fsync: Duration,
     /// Longest durable commit.
     pub slowest: Duration,
-    /// Every other commit.
+    /// Any other commit.
     pub write: Duration,
 }
 
 impl Default for Disk {
-    /// A data-centre SSD: 0.2 ms, at most 2.4 ms; 20 µs without fsync.
+    /// An SSD in a data centre: 0.2 ms, at most 2.4 ms; 20 µs without fsync.
     fn default() -> Self {
         Self {
             fsync: Duration::from_micros(200),
@@ -74,16 +75,16 @@ impl Default for Disk {
     }
 }
 
-/// Changes, spread evenly at random over the duration and over the machines that are up.
+/// Changes, spread at random over the duration and over the machines that are up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
-    /// How many calls of `write` and `publish` in all.
+    /// Total number of calls of `write` and `publish`.
     pub changes: usize,
-    /// Of 100 changes: how many are observations that a machine publishes of itself.
+    /// Percentage of changes that are observations of a machine about itself.
     pub observations: u32,
-    /// Of 100 changes: how many are deletes. The rest are writes of intent.
+    /// Percentage of changes that are deletes. The remaining changes are intents.
     pub deletes: u32,
-    /// Intents are written to this many keys: few make conflicts, at least 1.
+    /// Number of keys for intents, at least 1. Few keys make conflicts.
     pub keys: usize,
     /// Bytes of each value.
     pub bytes: usize,
@@ -91,50 +92,45 @@ pub struct Workload {
     pub rows: usize,
 }
 
-/// Something that goes wrong, or at least changes, at a time after the start.
+/// A fault or another event at a time after the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The machines fall into two parts that cannot reach each other.
+    /// The machines split into two sides that cannot reach each other.
     Partition {
-        /// When.
         at: Duration,
-        /// For how long.
+        /// Duration.
         lasts: Duration,
-        /// Of 100 machines: how many are on the smaller side, picked at random.
+        /// Percentage of machines on the smaller side, picked at random.
         share: u32,
     },
-    /// A machine stops and comes back as a new incarnation.
+    /// A machine stops and returns as a new incarnation.
     Crash {
-        /// When.
         at: Duration,
-        /// For how long.
+        /// Duration.
         lasts: Duration,
-        /// Counted round the machines.
+        /// Index of the machine, modulo their number.
         machine: usize,
-        /// What was not fsynced is lost, too.
+        /// Whether everything that was not fsynced is lost as well.
         power: bool,
     },
-    /// New, empty machines.
+    /// New, empty machines join.
     Join {
-        /// When.
         at: Duration,
-        /// How many.
+        /// Number of machines.
         machines: usize,
     },
-    /// A machine stops for ever and is no member any more.
+    /// A machine stops forever and is no longer a member.
     Leave {
-        /// When.
         at: Duration,
-        /// Counted round the machines.
+        /// Index of the machine, modulo their number.
         machine: usize,
     },
     /// A wall clock jumps.
     ClockJump {
-        /// When.
         at: Duration,
-        /// Counted round the machines.
+        /// Index of the machine, modulo their number.
         machine: usize,
-        /// Milliseconds, either way.
+        /// Milliseconds, in either direction.
         by_ms: i64,
     },
 }
@@ -151,12 +147,12 @@ impl Fault {
     }
 }
 
-/// Runs a scenario to its end. The report says what went wrong, if anything did.
+/// Runs a scenario to its end. The report lists what went wrong.
 pub fn run(scenario: &Scenario) -> Report {
     world::World::new(scenario).run()
 }
 
-/// Virtual microseconds.
+/// Converts to virtual microseconds.
 fn us(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

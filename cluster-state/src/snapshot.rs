@@ -1,4 +1,4 @@
-//! What readers see: one commit, immutable. Reading takes no lock and never waits.
+//! The records of one commit, immutable. Reading takes no lock and never waits.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Sibling<'a> {
     pub dot: Dot,
     /// When it was written, by its writer's hybrid clock.
     pub stamp: Stamp,
-    /// None: a delete.
+    /// `None` means a delete.
     pub value: Option<&'a [u8]>,
 }
 
@@ -32,51 +32,47 @@ pub struct Sibling<'a> {
 /// clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined<'a> {
-    /// The kind.
     pub kind: u16,
-    /// The key.
     pub key: &'a str,
-    /// The stamp that is not believed.
+    /// The stamp that is too far ahead.
     pub stamp: Stamp,
 }
 
-/// Values that were written to one group of fields of a record without knowing of each other. Any
-/// later write of the group settles it.
+/// Values of one group of fields of a record whose writers had not seen each other. Any later write
+/// of the group settles the conflict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict<'a> {
-    /// The kind.
     pub kind: u16,
-    /// The key.
     pub key: &'a str,
-    /// The group of fields; 0 for records without groups.
+    /// The group of fields. 0 for a record without groups.
     pub group: u16,
-    /// What everybody sees.
+    /// The active value, the same on every machine.
     pub active: Sibling<'a>,
-    /// The others, at most `MAX_SIBLINGS` - 1.
+    /// The other values, at most `MAX_SIBLINGS` - 1.
     pub others: Vec<Sibling<'a>>,
 }
 
-/// A claim of a key.
+/// The claim of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder<'a> {
-    /// Whose it is.
+    /// The machine that made the claim.
     pub machine: MachineId,
     /// When it was first claimed, by that machine's hybrid clock.
     pub since: Stamp,
-    /// What was said with it.
+    /// The value written with the claim.
     pub value: &'a [u8],
 }
 
-/// An entry of a machine's log.
+/// An entry in a machine's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// Whose log it is.
+    /// The machine that the log belongs to.
     pub machine: MachineId,
-    /// Its place: entries of one machine and kind sort by it.
+    /// Its position: the entries of one machine and kind sort by it.
     pub dot: Dot,
-    /// When it was made, by that machine's wall clock, in milliseconds since 1970.
+    /// When it was made, in milliseconds since 1970 by that machine's wall clock.
     pub ms: u64,
-    /// What was said.
+    /// The content of the entry.
     pub value: &'a [u8],
 }
 
@@ -102,14 +98,14 @@ fn holder<'a>((_, asked): (&'a Op, &'a Intent)) -> Holder<'a> {
 }
 
 impl Snapshot {
-    /// The active value of an intent (of its group 0).
+    /// Returns the active value of an intent's group 0.
     pub fn get(&self, kind: u16, key: &str) -> Option<&[u8]> {
         self.state
             .register(false, kind, key)
             .and_then(Register::value)
     }
 
-    /// The active value of a group of fields of an intent.
+    /// Returns the active value of a group of fields of an intent.
     pub fn get_group(&self, kind: u16, key: &str, group: u16) -> Option<&[u8]> {
         self.state
             .register(false, kind, key)?
@@ -117,7 +113,7 @@ impl Snapshot {
             .map(|group| &*group.value)
     }
 
-    /// The groups of fields an intent has, ascending.
+    /// Returns the groups of fields of an intent, ascending.
     pub fn groups(&self, kind: u16, key: &str) -> Vec<u16> {
         self.state
             .register(false, kind, key)
@@ -125,14 +121,15 @@ impl Snapshot {
             .unwrap_or_default()
     }
 
-    /// All intents of a kind that are not deleted and have a group 0, by key.
+    /// Returns all intents of a kind that are not deleted and have a group 0, ordered by key.
     pub fn intents(&self, kind: u16) -> impl Iterator<Item = (&str, &[u8])> {
         self.state
             .registers(false, kind)
             .filter_map(|(key, register)| register.value().map(|value| (key, value)))
     }
 
-    /// All unsettled conflicts of intents, by kind and key, without those of the store's own kinds.
+    /// Returns all unsettled conflicts of intents, ordered by kind and key. Leaves out the store's
+    /// own kinds.
     pub fn conflicts(&self) -> Vec<Conflict<'_>> {
         let mut found = Vec::new();
         for (kind, key, register) in self.state.contested(false) {
@@ -163,7 +160,7 @@ impl Snapshot {
         found
     }
 
-    /// Who holds a claimed key.
+    /// Returns the holder of a claimed key.
     pub fn holder(&self, kind: u16, key: &str) -> Option<Holder<'_>> {
         self.state
             .register(true, kind, key)
@@ -171,15 +168,15 @@ impl Snapshot {
             .map(holder)
     }
 
-    /// All claimed keys of a kind and who holds each.
+    /// Returns all claimed keys of a kind with their holders.
     pub fn holders(&self, kind: u16) -> impl Iterator<Item = (&str, Holder<'_>)> {
         self.state
             .registers(true, kind)
             .filter_map(|(key, register)| Some((key, holder(register.holder()?))))
     }
 
-    /// The claims of a machine that an earlier claim has beaten: it has to release them and claim
-    /// something else.
+    /// Returns a machine's claims that lost to an earlier claim. The machine must release them and
+    /// claim something else.
     pub fn lost_claims(&self, machine: MachineId) -> Vec<(u16, &str, Holder<'_>)> {
         let mut lost = Vec::new();
         for (kind, key, register) in self.state.contested(true) {
@@ -198,7 +195,7 @@ impl Snapshot {
         lost
     }
 
-    /// A registry record: its epoch and value.
+    /// Returns a registry record as epoch and value.
     pub fn registered(&self, kind: u16, key: &str) -> Option<(u64, &[u8])> {
         self.state
             .registered(kind, key)
@@ -208,7 +205,7 @@ impl Snapshot {
             })
     }
 
-    /// The log of a kind: all machines' entries, each machine's in order.
+    /// Returns the log of a kind: the entries of all machines, each machine's in order.
     pub fn log(&self, kind: u16) -> impl Iterator<Item = Entry<'_>> {
         self.state
             .facts_from(kind, None)
@@ -223,7 +220,7 @@ impl Snapshot {
             })
     }
 
-    /// What each machine that was ever a member is to the cluster.
+    /// Returns the membership of each machine that was ever a member.
     pub fn members(&self) -> Vec<(MachineId, MemberStatus)> {
         self.state
             .members()
@@ -232,20 +229,20 @@ impl Snapshot {
             .collect()
     }
 
-    /// A digest of all records: equal on machines that have exchanged everything.
+    /// Returns a digest of all records. It is equal on machines that have exchanged everything.
     pub fn digest(&self) -> [u8; 32] {
         self.state.digest()
     }
 
-    /// Whether this machine fetches everything anew, because the cluster went on without it. Until
-    /// that is done it shows what it had.
+    /// Reports whether this machine is fetching everything again, because the cluster continued
+    /// without it. Until that is done, the snapshot shows the old state.
     pub fn is_rejoining(&self) -> bool {
         self.state.is_rejoining()
     }
 
-    /// Everything written to a record's group 0 concurrently, the active value first, at most
-    /// `MAX_SIBLINGS`. One entry: no conflict. Of a deleted record its deletes, for as long as they
-    /// are kept.
+    /// Returns all values written concurrently to a record's group 0, the active one first, at most
+    /// `MAX_SIBLINGS`. A single entry means no conflict. For a deleted record, returns its
+    /// tombstones while they are kept.
     pub fn siblings(&self, kind: u16, key: &str) -> Vec<Sibling<'_>> {
         let candidates = self
             .state
@@ -259,7 +256,7 @@ impl Snapshot {
             .collect()
     }
 
-    /// One observation.
+    /// Returns one observation.
     pub fn observation(&self, kind: u16, owner: MachineId, key: &str) -> Option<&[u8]> {
         let fact = self
             .state
@@ -268,7 +265,7 @@ impl Snapshot {
         fact.value.as_deref()
     }
 
-    /// All observations of a kind, by owner and key.
+    /// Returns all observations of a kind, ordered by owner and key.
     pub fn observations(&self, kind: u16) -> impl Iterator<Item = (MachineId, &str, &[u8])> {
         let hidden = self.state.hidden();
         self.state
@@ -279,7 +276,7 @@ impl Snapshot {
             })
     }
 
-    /// The observations of a kind that one machine made, by key.
+    /// Returns the observations of a kind by one machine, ordered by key.
     pub fn observations_of(
         &self,
         kind: u16,
@@ -292,28 +289,29 @@ impl Snapshot {
             .filter_map(|((_, _, key), fact)| fact.value.as_deref().map(|value| (&**key, value)))
     }
 
-    /// Whether a machine has ever published its complete set of this kind: an empty answer without
-    /// it means "not heard yet", not "nothing there".
+    /// Reports whether a machine has ever published its complete set of this kind. If not, an empty
+    /// answer means "not received yet", not "none".
     pub fn has_published(&self, kind: u16, owner: MachineId) -> bool {
         self.state.sweep(kind, owner).is_some() && !self.state.hides(owner)
     }
 
-    /// The commit this is: grows by one with each commit since the store was opened.
+    /// Returns the number of this commit. It grows by one with each commit since the store was
+    /// opened.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Up to where each actor is known.
+    /// Returns the watermark of each actor.
     pub fn version_vector(&self) -> VersionVector {
         self.state.vector()
     }
 
-    /// Up to where one actor is known; 0 for not at all.
+    /// Returns the watermark of one actor, or 0.
     pub fn height(&self, actor: Actor) -> u64 {
         self.state.height(actor)
     }
 
-    /// Records that wait for our clock.
+    /// Returns the records that wait for our clock.
     pub fn quarantined(&self) -> impl Iterator<Item = Quarantined<'_>> {
         self.state.quarantined().filter_map(|op| {
             op.stamp().map(|stamp| Quarantined {
@@ -324,12 +322,12 @@ impl Snapshot {
         })
     }
 
-    /// Number of records of unknown form: from newer machines, or damaged.
+    /// Returns the number of records in an unknown format, from newer machines or damaged.
     pub fn opaque(&self) -> usize {
         self.state.opaque()
     }
 
-    /// A shared copy, for tests and drivers.
+    /// Makes a shared snapshot, for tests and drivers.
     pub(crate) fn shared(state: State, number: u64) -> Arc<Self> {
         Arc::new(Self { state, number })
     }

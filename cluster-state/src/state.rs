@@ -1,9 +1,10 @@
-//! Everything the store knows, as one immutable value per commit, and the rules by which a change
-//! alters it.
+//! The content of the store as one immutable value per commit, and the rules by which changes alter
+//! it.
 //!
-//! The state is the set of live changes (`ops`) plus the heights of the actors; the other maps are
-//! views of that set. Applying is idempotent and independent of order. No clock and no disk: the
-//! time comes in, what has to be written comes out in `Changes`.
+//! The state is the set of live changes (`ops`) and the watermarks of the actors (`heights`). The
+//! other maps are views of these. Applying a change is idempotent and independent of order. There
+//! is no clock and no disk here: the time is an argument, and what must be written to disk is
+//! returned in `Changes`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,85 +31,86 @@ pub use members::MemberStatus;
 pub(crate) use members::{Member, Standing, declared};
 pub(crate) use sending::Next;
 
-/// Most changes kept without being understood: of a newer peer's classes, or damaged.
+/// Maximum number of changes that are kept without being understood: of a newer peer's classes, or
+/// damaged.
 pub(crate) const MAX_OPAQUE: usize = 10_000;
 
 pub(crate) type FactKey = (u16, MachineId, Arc<str>);
 pub(crate) type RecordKey = (u16, Arc<str>);
 
-/// An observation, or an entry of a log: the newest change its owner made to it.
+/// An observation or a log entry: the newest change that its owner made to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Fact {
     pub(crate) dot: Dot,
-    /// When a log's entry was made; 0 for an observation.
+    /// When a log entry was made, in milliseconds. 0 for an observation.
     pub(crate) ms: u64,
-    /// None: gone.
+    /// `None` means that the row no longer exists.
     pub(crate) value: Option<Bytes>,
 }
 
-/// The last sweep of an owner's facts of a kind.
+/// The last sweep of an owner's observations of a kind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sweep {
     pub(crate) dot: Dot,
-    /// Facts before this (incarnation, version) are gone.
+    /// Observations before this (incarnation, version) are removed.
     pub(crate) floor: (u64, u64),
 }
 
-/// A live change and its place in the order of sending.
+/// A live change and its number in the order of sending.
 #[derive(Debug, Clone)]
 struct Kept {
     op: Arc<Op>,
     seq: u64,
 }
 
-/// Up to where an actor is known, and when that last grew.
+/// The watermark of an actor, and its number in the order of sending.
 #[derive(Debug, Clone, Copy)]
 struct Height {
     version: u64,
-    /// Of the deletes up to here, some were forgotten; above it, none.
+    /// The gc watermark. Some of the deletes up to here were forgotten; above it, none.
     cut: u64,
     seq: u64,
 }
 
-/// What a peer sent at once.
+/// What a peer sent in one frame.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Batch {
     pub(crate) ops: Vec<Arc<Op>>,
-    /// Who sends these has sent, before or with them, every live change below them.
+    /// The sender has sent, before or with these watermarks, every live change below them.
     pub(crate) heights: Vec<(Actor, u64)>,
-    /// Who sends these has forgotten deletes of these actors up to here.
+    /// The sender's gc watermarks of these actors.
     pub(crate) cuts: Vec<(Actor, u64)>,
-    /// Merge what the heights say is known, too: the peers' digests differ.
+    /// Also merge changes below the watermarks, because the peers' digests differ.
     pub(crate) repair: bool,
 }
 
-/// What becomes of a change on the disk.
+/// What happens to a change on disk.
 #[derive(Debug, Clone)]
 pub(crate) enum Fate {
     /// It is stored.
     Kept(Arc<Op>),
-    /// Something that is kept, or was replaced itself, stands in its place: as long as that is on
-    /// the disk, it makes no difference whether this is there, too.
+    /// A change that is kept, or that was replaced itself, has taken its place. As long as that one
+    /// is on disk, it makes no difference whether this one is there, too.
     Replaced {
-        /// How much room it takes until it is removed.
+        /// Bytes on disk until it is removed.
         bytes: usize,
     },
-    /// It must not be found on the disk any more.
+    /// It must no longer be on disk.
     Gone,
 }
 
 /// What a transaction changes on disk and for watchers.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// What becomes of which change.
+    /// The changes and what happens to them on disk.
     pub(crate) ops: BTreeMap<Dot, Fate>,
-    /// New heights.
+    /// New watermarks.
     pub(crate) complete: BTreeMap<Actor, u64>,
-    /// New cuts.
+    /// New gc watermarks.
     pub(crate) cuts: BTreeMap<Actor, u64>,
     /// Records whose visible value may have changed.
     pub(crate) records: BTreeSet<RecordId>,
-    /// Tombstones that everybody has and that are gone now.
+    /// Number of tombstones that every member has and that are now forgotten.
     pub(crate) collected: usize,
 }
 
@@ -120,7 +122,7 @@ impl Changes {
             && self.records.is_empty()
     }
 
-    /// Another change stands in this one's place.
+    /// Notes that another change has replaced this one.
     fn pass_over(&mut self, op: &Op) {
         self.ops.insert(
             op.dot,
@@ -131,13 +133,13 @@ impl Changes {
     }
 }
 
-/// Why a batch was not taken in. The state may be half-changed: throw it away.
+/// Why a batch was rejected. The state may be half-changed, so the caller must discard it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Rejected {
-    #[error("more than {MAX_OPAQUE} records of unknown form: upgrade this machine")]
+    #[error("more than {MAX_OPAQUE} records in an unknown format: upgrade this machine")]
     TooManyOpaque,
-    /// This machine once acknowledged more than it remembers: its file is an old copy, and peers
-    /// may have thrown away what they believed it had.
+    /// This machine once acknowledged more than it remembers. Its file is an old copy, and peers
+    /// may have forgotten what they believed it had.
     #[error("this machine acknowledged more than its store holds")]
     Forgotten,
 }
@@ -146,14 +148,14 @@ pub(crate) enum Rejected {
 pub(crate) struct State {
     me: Actor,
     pub(crate) hlc: Hlc,
-    /// Whether the file held nothing when it was opened: what others remember of us is no
-    /// contradiction then.
+    /// Whether the file was empty when it was opened. Then it is not a contradiction if other
+    /// machines remember more of this one.
     blank: bool,
-    /// Whether everything has to be fetched anew, because the others have gone on without this
-    /// machine. Everything is to be fetched anew, from a peer that has at least this.
+    /// Set while everything must be fetched again, because the other machines have continued
+    /// without this one. Holds the watermarks that the peer must at least have.
     rejoining: Option<Arc<VersionVector>>,
     heights: SharedMap<Actor, Height>,
-    /// How often a cut grew.
+    /// Counts how often a gc watermark has grown.
     cuts_number: u64,
     intents: SharedMap<RecordKey, Arc<Register>>,
     claims: SharedMap<RecordKey, Arc<Register>>,
@@ -161,13 +163,14 @@ pub(crate) struct State {
     facts: SharedMap<FactKey, Fact>,
     sweeps: SharedMap<(u16, MachineId), Sweep>,
     ops: SharedMap<Dot, Kept>,
-    /// Live changes above their actor's height.
+    /// Live changes above their actor's watermark.
     loose: SharedMap<Dot, ()>,
-    /// Stamped too far ahead, by time: kept and relayed, not merged yet.
+    /// Changes whose stamp is too far ahead, ordered by time. They are kept and relayed but not
+    /// merged yet.
     quarantine: SharedMap<(u64, Dot), Arc<Op>>,
-    /// Registers of which only deletes are left, by time.
+    /// Registers that have only tombstones left, ordered by time.
     buried: SharedMap<(u64, bool, RecordKey), ()>,
-    /// Registers with more than one write.
+    /// Registers with several writes, at least one of them a value.
     contested: SharedMap<(bool, RecordKey), ()>,
     opaque: usize,
     seq: u64,
@@ -205,7 +208,8 @@ impl State {
         }
     }
 
-    /// Empty, to be filled with all that a peer has while what was here is still shown.
+    /// Makes an empty state, to be filled with everything that a peer has while the old state is
+    /// still shown.
     pub(crate) fn fetched(me: Actor) -> Self {
         Self {
             rejoining: Some(Arc::default()),
@@ -213,7 +217,7 @@ impl State {
         }
     }
 
-    /// From what was stored.
+    /// Makes the state from what was stored.
     pub(crate) fn load(
         me: Actor,
         hlc: Hlc,
@@ -232,12 +236,12 @@ impl State {
         }
         changes.complete.clear();
         changes.cuts.clear();
-        // The order of sending must not put an effect before its cause; stamps do not.
+        // The order of sending must not put an effect before its cause. Stamps guarantee that.
         ops.sort_by_key(|op| (op.hlc(), op.dot));
         for op in ops {
             state.apply(&op, now_ms, &mut changes)?;
         }
-        // What was stored is stored; only what loading threw away is news for the disk.
+        // Everything loaded is already on disk. Only what loading discarded must be written.
         changes.ops.retain(|_, fate| !matches!(fate, Fate::Kept(_)));
         Ok((state, changes))
     }
@@ -250,12 +254,12 @@ impl State {
         self.rejoining.is_some()
     }
 
-    /// What a peer has to have to be fetched from.
+    /// Returns the watermarks that a peer must have to be fetched from.
     pub(crate) fn wanted(&self) -> Option<&VersionVector> {
         self.rejoining.as_deref()
     }
 
-    /// Everything is to be fetched anew, from a peer that has at least what is `wanted`.
+    /// Starts fetching everything again, from a peer that has at least `wanted`.
     pub(crate) fn begin_rejoin(&mut self, wanted: VersionVector) {
         self.rejoining = Some(Arc::new(wanted));
         self.blank = false;
@@ -287,7 +291,7 @@ impl State {
             .map(|((_, key), register)| (&**key, &**register))
     }
 
-    /// The registers with more than one write, of which one is a value.
+    /// Returns the registers with several writes, at least one of them a value.
     pub(crate) fn contested(&self, claim: bool) -> impl Iterator<Item = (u16, &str, &Register)> {
         self.contested
             .iter()
@@ -297,7 +301,7 @@ impl State {
             })
     }
 
-    /// The standing change of a registry record.
+    /// Returns the counting change of a registry record.
     pub(crate) fn registered(&self, kind: u16, key: &str) -> Option<&Op> {
         self.registry
             .get_by(|(other, name)| (*other, &**name).cmp(&(kind, key)))
@@ -316,7 +320,7 @@ impl State {
             .get_by(|(other, machine, name)| (*other, *machine, &**name).cmp(&(kind, owner, key)))
     }
 
-    /// All facts of a kind, or only those from `owner` on, gone ones included.
+    /// Returns all observations of a kind, or only those from `owner` on, tombstones included.
     pub(crate) fn facts_from(
         &self,
         kind: u16,
@@ -340,7 +344,7 @@ impl State {
         self.sweeps.get(&(kind, owner))
     }
 
-    /// The kinds of which `owner` has published or appended.
+    /// Returns the kinds of which `owner` has published observations or appended entries.
     pub(crate) fn published_kinds(&self, owner: MachineId) -> Vec<u16> {
         self.sweeps
             .iter()
@@ -349,7 +353,7 @@ impl State {
             .collect()
     }
 
-    /// The live changes of an actor after `from`, ascending.
+    /// Returns the live changes of an actor after `from`, ascending.
     pub(crate) fn ops_after(&self, actor: Actor, from: u64) -> impl Iterator<Item = &Arc<Op>> {
         let start = Dot {
             actor,
@@ -361,7 +365,7 @@ impl State {
             .map(|(_, kept)| &kept.op)
     }
 
-    /// All live changes.
+    /// Returns all live changes.
     pub(crate) fn ops(&self) -> impl Iterator<Item = &Arc<Op>> {
         self.ops.iter().map(|(_, kept)| &kept.op)
     }
@@ -370,7 +374,7 @@ impl State {
         self.ops.get(&dot).is_some()
     }
 
-    /// Live changes above their actor's height.
+    /// Returns the live changes above their actor's watermark.
     pub(crate) fn loose(&self) -> impl Iterator<Item = Dot> {
         self.loose.iter().map(|(dot, ())| *dot)
     }
@@ -394,24 +398,25 @@ impl State {
             actor: self.me,
             version: self.own_version() + 1,
         };
-        // First the height: the change is never above it.
+        // Raise the watermark first, so that the change is never above it.
         self.raise(self.me, dot.version, changes);
         self.apply(&Arc::new(make(dot)), now_ms, changes)
     }
 
-    /// Takes in what a peer sent.
+    /// Merges what a peer sent.
     pub(crate) fn apply_batch(
         &mut self,
         batch: &Batch,
         now_ms: u64,
         changes: &mut Changes,
     ) -> Result<(), Rejected> {
-        // In the order of stamps: who replaces a write that waits has seen all that it replaced,
+        // Release quarantined changes first, so that changes are merged in the order of stamps. A
+        // writer that replaces a waiting change has seen everything that the waiting one replaced,
         // and need not name it.
         self.release(now_ms, changes)?;
         let new = |op: &&Arc<Op>| batch.repair || op.dot.version > self.height(op.dot.actor);
         let new: Vec<&Arc<Op>> = batch.ops.iter().filter(new).collect();
-        // First the heights: what they close is never above them.
+        // Raise the watermarks first, so that the changes they cover are never above them.
         for (actor, version) in &batch.heights {
             self.raise(*actor, *version, changes);
         }
@@ -427,7 +432,7 @@ impl State {
         Ok(())
     }
 
-    /// Merges what was stamped too far ahead and no longer is.
+    /// Merges quarantined changes whose stamp is no longer too far ahead.
     pub(crate) fn release(&mut self, now_ms: u64, changes: &mut Changes) -> Result<(), Rejected> {
         let due: Vec<_> = self
             .quarantine
@@ -447,7 +452,7 @@ impl State {
         if self.ops.get(&op.dot).is_some() {
             return Ok(());
         }
-        // Our own stamps are above our clock after it stepped back; they are ours all the same.
+        // Our own stamps are above our clock after it stepped back, and they are valid anyway.
         let believed = op.dot.actor.machine == self.me.machine
             || op.hlc().is_none_or(|hlc| !too_far_ahead(hlc, now_ms));
         if believed && let Some(hlc) = op.hlc() {
@@ -459,7 +464,7 @@ impl State {
                 self.keep(op, changes);
             }
             Content::Intent(_) => self.merge(false, op, changes),
-            // A claim stamped ahead of time loses anyway, and members must be known at once.
+            // A claim stamped ahead of time loses anyway, and members must be known immediately.
             Content::Claim(_) => self.merge(true, op, changes),
             Content::Registry { .. } => self.apply_registry(op, changes),
             Content::Fact(value) => self.apply_fact(op, 0, value.clone(), changes),
@@ -498,7 +503,7 @@ impl State {
         self.set_register(claim, key, old.as_deref(), Some(register));
     }
 
-    /// Replaces a register and what is derived from it.
+    /// Replaces a register, and updates what is derived from it.
     fn set_register(
         &mut self,
         claim: bool,
@@ -525,8 +530,8 @@ impl State {
         } else if after.1 && !before.1 {
             self.contested.insert((claim, key.clone()), ());
         }
-        // Deletes that nothing contradicts are collected here sooner than there: they are no
-        // difference.
+        // Tombstones that nothing contradicts can be collected here sooner than on other machines.
+        // So they are not part of the digest.
         if let (Some(old), None) = (old, before.0) {
             old.items().iter().for_each(|op| self.digests.subtract(op));
         }
@@ -635,7 +640,7 @@ impl State {
         }
     }
 
-    /// Forgets an own entry of a log that is to be said again.
+    /// Forgets an own log entry that will be written again.
     pub(crate) fn drop_entry(&mut self, op: &Op, changes: &mut Changes) {
         self.drop_fact(
             &(op.kind, op.dot.actor.machine, Arc::clone(&op.key)),
@@ -676,13 +681,13 @@ impl State {
         }
     }
 
-    /// Takes a change out for good: nothing stands in its place.
+    /// Removes a change for good. Nothing takes its place.
     fn forget(&mut self, dot: Dot, changes: &mut Changes) -> Option<Arc<Op>> {
         changes.ops.insert(dot, Fate::Gone);
         self.take_out(dot)
     }
 
-    /// Takes a change out that another one replaces.
+    /// Removes a change that another one replaces.
     fn replace(&mut self, dot: Dot, changes: &mut Changes) -> Option<Arc<Op>> {
         let op = self.take_out(dot)?;
         changes.pass_over(&op);
@@ -699,7 +704,7 @@ impl State {
         Some(kept.op)
     }
 
-    /// Forgets a change that is part of the digest by itself.
+    /// Forgets a change that is itself part of the digest.
     fn forget_counted(&mut self, dot: Dot, changes: &mut Changes) {
         if let Some(op) = self.forget(dot, changes) {
             self.digests.subtract(&op);

@@ -1,8 +1,9 @@
-//! The SQLite file: the live changes, the version vector, and who we are. Used by one thread.
+//! The SQLite file: the live changes, the version vector, and the store's identity. One thread uses
+//! it.
 //!
-//! WAL, exclusive lock, STRICT tables. A commit with `durable` is on the disk when it returns;
-//! others survive a killed process, not a power cut, which is why each unclean shutdown begins a
-//! new incarnation. Beside the live changes, the file holds some that others have replaced
+//! WAL, exclusive lock, STRICT tables. A `durable` commit is on the disk when it returns. Other
+//! commits survive a killed process but not a power cut, which is why each unclean shutdown starts
+//! a new incarnation. Besides the live changes, the file has some that others have replaced
 //! (`leftovers`).
 
 use std::path::{Path, PathBuf};
@@ -21,9 +22,9 @@ use crate::vector::VersionVector;
 mod leftovers;
 pub(crate) use leftovers::Leftovers;
 
-/// `PRAGMA user_version` of the files this version writes.
+/// `PRAGMA user_version` of the files that this version writes.
 const FORMAT: i64 = 2;
-/// How long to wait for the process before us to let go of the file.
+/// How long to wait for an earlier process to release the file.
 const BUSY: Duration = Duration::from_secs(3);
 
 const SCHEMA: &str = "
@@ -48,101 +49,71 @@ CREATE TABLE ops (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// The store could not be opened. Nothing was changed, except where it says so.
+/// Why the store cannot be opened. Nothing was changed, except where the variant says so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process uses the file.
     #[error("store {path} is in use by another process")]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// The file is damaged. `Store::open` moves it aside and starts with an empty one, which the
     /// other machines fill.
     #[error(
-        "store {path} is damaged: {reason}; move it away and the other machines fill a new one"
+        "store {path} is damaged: {reason}; move it away, and the other machines fill a new one"
     )]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// What was found.
-        reason: String,
-    },
-    /// It belongs to another cluster.
+    Corrupt { path: PathBuf, reason: String },
+    /// The file belongs to another cluster.
     #[error("store {path} belongs to cluster {found}, not {wanted}")]
     OtherCluster {
-        /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The cluster in the file.
         found: ClusterId,
-        /// What was asked for.
+        /// The requested cluster.
         wanted: ClusterId,
     },
-    /// It belongs to another machine (a copied disk image?).
+    /// The file belongs to another machine. This happens with a copied disk image.
     #[error("store {path} belongs to machine {found}, not {wanted}")]
     OtherMachine {
-        /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The machine in the file.
         found: MachineId,
-        /// What was asked for.
+        /// The requested machine.
         wanted: MachineId,
     },
-    /// A newer version wrote it.
-    #[error("store {path} has format {found}, this version reads up to {FORMAT}: upgrade")]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: i64,
-    },
-    /// It is damaged and cannot be moved out of the way.
-    #[error("store {path} is damaged and cannot be moved aside: {source}")]
+    /// A newer version wrote the file.
+    #[error(
+        "store {path} has format {found}, but this version reads formats up to {FORMAT}: upgrade ucd"
+    )]
+    Newer { path: PathBuf, found: i64 },
+    /// The file is damaged and cannot be moved aside.
+    #[error("cannot move damaged store {path} aside: {source}")]
     SetAside {
-        /// The file.
         path: PathBuf,
-        /// The system's word.
         #[source]
         source: std::io::Error,
     },
-    /// A version before the first release wrote it.
+    /// A version before the first release wrote the file.
     #[error(
-        "store {path} has format {found}, which is not read any more: move it away and the other machines fill a new one"
+        "store {path} has format {found}, which is no longer supported: move it away, and the other machines fill a new one"
     )]
-    Older {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: i64,
-    },
-    /// Kinds from 0xff00 on are the store's own.
+    Older { path: PathBuf, found: i64 },
+    /// Kinds from 0xff00 on belong to the store itself.
     #[error("kind {kind} is reserved")]
-    ReservedKind {
-        /// The kind.
-        kind: u16,
-    },
-    /// No room on the disk.
+    ReservedKind { kind: u16 },
+    /// The disk is full.
     #[error("no space left for store {path}")]
-    DiskFull {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It cannot be read or written.
+    DiskFull { path: PathBuf },
+    /// The file cannot be read or written.
     #[error("cannot open store {path}: {source}")]
     Io {
-        /// The file.
         path: PathBuf,
-        /// SQLite's or the system's word.
         #[source]
         source: rusqlite::Error,
     },
-    /// The writer's thread could not be started.
+    /// The writer's thread cannot be started.
     #[error("cannot start the writer of store {path}: {source}")]
     Thread {
-        /// The file.
         path: PathBuf,
-        /// The system's word.
         #[source]
         source: std::io::Error,
     },
@@ -165,7 +136,7 @@ impl From<rusqlite::Error> for CommitError {
     }
 }
 
-/// What a file held.
+/// What a file contains.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) me: Actor,
@@ -185,7 +156,7 @@ pub(crate) struct Storage {
     leftovers: Leftovers,
 }
 
-/// Whom the file must belong to.
+/// The cluster and machine that the file must belong to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Owner {
     pub(crate) cluster: ClusterId,
@@ -194,8 +165,8 @@ pub(crate) struct Owner {
 }
 
 impl Storage {
-    /// Opens or makes the file and begins a new incarnation, `stride` above the last, unless it was
-    /// closed cleanly. `max_pages` of 4 KiB; 0: no limit.
+    /// Opens or creates the file. Unless it was closed cleanly, starts a new incarnation, `stride`
+    /// above the last. `max_pages` counts pages of 4 KiB; 0 means no limit.
     pub(crate) fn open(
         path: &Path,
         owner: Owner,
@@ -338,7 +309,7 @@ impl Storage {
         })
     }
 
-    /// Writes a transaction, whole or not at all.
+    /// Writes a transaction as a whole or not at all.
     pub(crate) fn commit(
         &mut self,
         me: Actor,
@@ -353,7 +324,7 @@ impl Storage {
         }
         let remove = self.leftovers.are_due(changes);
         let removed = match self.write(me, hlc, changes, remove) {
-            // A full disk is no place for what nobody needs.
+            // On a full disk, make room by removing the leftovers.
             Err(CommitError::DiskFull) if !remove && !self.leftovers.is_empty() => {
                 self.write(me, hlc, changes, true).map(|()| true)
             }
@@ -363,7 +334,7 @@ impl Storage {
         Ok(())
     }
 
-    /// One transaction; with `remove`, what is left of replaced changes goes in it.
+    /// Writes one transaction. With `remove`, it also removes what is left of replaced changes.
     fn write(
         &mut self,
         me: Actor,
@@ -379,7 +350,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Writes a whole state in place of what is there, at once or not at all.
+    /// Replaces the stored state with another one, as a whole or not at all.
     pub(crate) fn replace(&mut self, state: &State) -> Result<(), CommitError> {
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         self.durable = true;
@@ -402,15 +373,15 @@ impl Storage {
         Ok(())
     }
 
-    /// Writes a compact copy of the file, as of the last commit. Who opens the copy goes on as a
-    /// new incarnation.
+    /// Writes a compact copy of the file, as of the last commit. A store that opens the copy
+    /// continues as a new incarnation.
     pub(crate) fn backup(&self, to: &Path) -> Result<(), CommitError> {
         let name = to.to_string_lossy();
         self.connection.execute("VACUUM INTO ?1", params![name])?;
         Ok(())
     }
 
-    /// Bytes of the file, without its log.
+    /// Returns the size of the file without its log.
     pub(crate) fn bytes(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |meta| meta.len())
     }
@@ -418,7 +389,7 @@ impl Storage {
     /// Marks a clean shutdown and closes the file.
     pub(crate) fn close(self, me: Actor, hlc: u64) -> Result<(), CommitError> {
         self.connection.pragma_update(None, "synchronous", "FULL")?;
-        // First everything into the file, then the word that everything is there.
+        // First move everything into the file, then mark that it is complete.
         self.connection
             .pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?;
         self.connection.execute(
@@ -430,7 +401,7 @@ impl Storage {
     }
 }
 
-/// With `leftovers`, they are removed, and what is replaced here, too.
+/// Writes changes. With `leftovers`, removes them and what these changes replace.
 fn write_changes(
     tx: &rusqlite::Transaction<'_>,
     me: Actor,
@@ -462,7 +433,7 @@ fn write_changes(
     )?;
     let mut delete =
         tx.prepare_cached("DELETE FROM ops WHERE actor = ?1 AND version BETWEEN ?2 AND ?3")?;
-    // First what goes: the rest finds room in its place.
+    // Remove rows first, so that the new ones can use their space.
     if let Some(leftovers) = leftovers {
         let gone = changes
             .ops
@@ -574,7 +545,7 @@ fn read_ops(
     Ok((vector, cuts, ops))
 }
 
-/// Moves a damaged file, and what SQLite keeps beside it, out of the way: nothing of it is deleted.
+/// Moves a damaged file and SQLite's companion files aside. Deletes nothing.
 pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
     let with = |path: &Path, suffix: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -595,7 +566,7 @@ pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, OpenError> {
     Ok(free)
 }
 
-/// Device and inode: a file that was copied or restored is not the one that was closed.
+/// Device and inode. A file that was copied or restored is not the one that was closed.
 fn file_identity(path: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path)

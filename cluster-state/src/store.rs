@@ -1,4 +1,4 @@
-//! The handle: opens the store, hands work to the writer, gives out snapshots, watches and
+//! The handle: opens the store, passes work to the writer, and gives out snapshots, watches and
 //! sessions.
 
 use std::collections::hash_map::RandomState;
@@ -27,36 +27,40 @@ use crate::vector::VersionVector;
 use crate::watch::{Recent, StoreClosed, Watch};
 use crate::writer::{self, Commit, Done, Request, Work, WriteError, Writer};
 
-/// Requests that wait for the writer.
+/// Maximum number of requests that wait for the writer.
 const QUEUE: usize = 1_024;
-/// Rounds of `MAINTAIN` without a peer to fetch everything from after which a machine goes on with
-/// what it has: the one that it wants may be gone for good. Whoever has forgotten what it lacks
-/// will say so again.
+/// Rounds of `MAINTAIN` without a peer to fetch everything from, after which a machine continues
+/// with what it has. The peer that it needs may never return. A peer that has forgotten what this
+/// machine lacks will report it again.
 const GIVE_UP: u64 = 300;
-/// How often records that were stamped too far ahead, and deletes that all may have, are looked at
-/// again.
+/// How often quarantined records, and deletes that all members may have, are looked at again.
 const MAINTAIN: Duration = Duration::from_secs(1);
-/// With 1,000 members, acknowledgements are a minute apart.
+/// Minimum time between acknowledgements for each member. With 1,000 members they are a minute
+/// apart.
 const ACKNOWLEDGE_PER_MEMBER_MS: u64 = 60;
 
 /// How to open a store.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The SQLite file; made if it is missing. Its directory must exist and be on a local disk.
+    /// The SQLite file. It is created if it does not exist. Its directory must exist and be on a
+    /// local disk.
     pub path: PathBuf,
-    /// The cluster it belongs to.
+    /// The cluster that the store belongs to.
     pub cluster: ClusterId,
-    /// This machine.
+    /// The machine that the store belongs to.
     pub machine: MachineId,
-    /// All kinds this machine knows.
+    /// All kinds that this machine knows.
     pub kinds: &'static [Kind],
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
-    /// For jitter and for the stride of incarnations: random, other at each start.
+    /// Seed for jitter and for the stride of incarnations. It must be random, different at each
+    /// start.
     pub seed: u64,
-    /// The file grows to at most this many bytes, then writes fail with `DiskFull`; 0: no limit.
+    /// Maximum size of the file in bytes. At the limit, writes fail with `DiskFull`. 0 means no
+    /// limit.
     pub max_bytes: u64,
-    /// Bytes a second that replication may send in all, beyond what people asked for; 0: no limit.
+    /// Bytes per second that all replication may send together. Intents are sent even above it. 0
+    /// means no limit.
     pub max_rate: u64,
 }
 
@@ -64,7 +68,7 @@ pub struct Options {
 pub const DEFAULT_MAX_RATE: u64 = 32 * 1024 * 1024;
 
 impl Options {
-    /// With the system's clock, a random seed and no limit.
+    /// Options with the system's clock, a random seed and no size limit.
     pub fn new(
         path: PathBuf,
         cluster: ClusterId,
@@ -85,39 +89,33 @@ impl Options {
     }
 }
 
-/// A copy that was written.
+/// A finished backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackupDone {
-    /// The size of the file.
     pub bytes: u64,
 }
 
-/// A copy that was not written. Nothing is left of it.
+/// Why a backup was not written. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// There is a file of that name.
-    #[error("{path} exists: choose another name")]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file cannot be made.
+    /// A file with that name exists.
+    #[error("{path} already exists: choose another name")]
+    Exists { path: PathBuf },
+    /// The file cannot be created.
     #[error("cannot write {path}: {source}")]
     Io {
-        /// The file.
         path: PathBuf,
-        /// The system's word.
         #[source]
         source: std::io::Error,
     },
-    /// SQLite could not write the copy.
+    /// SQLite cannot write the copy.
     #[error(transparent)]
     Store(#[from] WriteError),
 }
 
-/// A replicated record store. Clones share it; it stays open until `close`, or (uncleanly) until
-/// the last is dropped.
+/// A replicated record store. Clones share it. It stays open until `close`, or (uncleanly) until
+/// the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -131,11 +129,11 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) throttle: Throttle,
     pub(crate) metrics: Arc<Metrics>,
-    /// The machines that sessions hear.
+    /// The machines that sessions hear directly.
     pub(crate) heard: Heard,
-    /// One session at a time fetches everything anew.
+    /// Only one session at a time fetches everything.
     pub(crate) fetching: Semaphore,
-    /// Sessions in which a peer fetches everything.
+    /// Number of sessions in which a peer fetches everything.
     pub(crate) serving: AtomicUsize,
     set_aside: Option<PathBuf>,
     opened: u64,
@@ -147,7 +145,7 @@ pub(crate) struct Shared {
 }
 
 impl Store {
-    /// Opens or makes the file and loads it. Takes a new incarnation unless the store was closed
+    /// Opens or creates the file and loads it. Starts a new incarnation unless the store was closed
     /// cleanly.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let path = options.path.clone();
@@ -158,7 +156,7 @@ impl Store {
         })?
     }
 
-    /// Applies all of the writes or none and returns when they are on the disk. At most
+    /// Applies all of the writes or none, and returns when they are on the disk. Accepts at most
     /// `MAX_TRANSACTION` records.
     pub async fn write(&self, writes: Vec<Write>) -> Result<Commit, WriteError> {
         local::check_writes(self.shared.kinds, &writes)?;
@@ -168,9 +166,9 @@ impl Store {
             .map(|done| done.commit)
     }
 
-    /// Makes `rows` the complete set of this machine's observations of a kind. Rows that did not
-    /// change cost nothing; rows that are not in the set vanish everywhere. Not fsynced: the owner
-    /// can always say it again.
+    /// Makes `rows` the complete set of this machine's observations of a kind. Unchanged rows cost
+    /// nothing. Rows that are not in the set are removed everywhere. Not fsynced, because the owner
+    /// can always publish again.
     pub async fn publish(
         &self,
         kind: u16,
@@ -184,7 +182,7 @@ impl Store {
     }
 
     /// Appends entries to this machine's log of a kind, trims the log, and returns when that is on
-    /// the disk. At most `MAX_TRANSACTION` entries.
+    /// the disk. Accepts at most `MAX_TRANSACTION` entries.
     pub async fn append(
         &self,
         kind: u16,
@@ -202,21 +200,23 @@ impl Store {
             .map(|done| done.commit)
     }
 
-    /// Makes a machine a member: deletes are kept until it has them, too. This machine has to be
-    /// enrolled itself, or nothing is ever collected. Does nothing if it is a member already.
+    /// Makes a machine a member, so that deletes are kept until it has them. This machine must be
+    /// enrolled itself, or nothing is ever collected. Does nothing if the machine is already a
+    /// member.
     pub async fn enrol(&self, machine: MachineId) -> Result<Commit, WriteError> {
         self.declare(machine, MemberStatus::Member).await
     }
 
-    /// A machine has left for good, or was removed by a person: nobody waits for it, and its facts
-    /// vanish.
+    /// Records that a machine has left for good, or that a user removed it. No machine waits for it
+    /// any more, and its observations are dropped.
     pub async fn retire(&self, machine: MachineId) -> Result<Commit, WriteError> {
         self.declare(machine, MemberStatus::Left).await
     }
 
-    /// A machine was silent for too long: nobody waits for it, and its facts are not shown. When it
-    /// comes back it says so; if deletes were forgotten that it never had, it fetches everything
-    /// anew and writes again what only it had.
+    /// Records that a machine was silent for too long. No machine waits for it, and its
+    /// observations are not shown. When it returns, it declares itself a member again. If deletes
+    /// were forgotten that it never had, it fetches everything again and writes again what only it
+    /// had.
     pub async fn evict(&self, machine: MachineId) -> Result<Commit, WriteError> {
         self.declare(machine, MemberStatus::Evicted).await
     }
@@ -229,16 +229,17 @@ impl Store {
         self.write(vec![Write::Declare { machine, status }]).await
     }
 
-    /// Writes a compact copy of the store, as of now, to a file that must not exist. Who opens the
-    /// copy, here or elsewhere, goes on as a new incarnation, and fetches everything anew if the
-    /// cluster has gone on meanwhile. Writes wait until it is done: about 10 ms per MB.
+    /// Writes a compact copy of the store, as of now, to a file that must not exist. A store that
+    /// opens the copy continues as a new incarnation. It fetches everything again if the cluster
+    /// has continued in the meantime. Writes wait until the copy is done: about 10 ms per MB.
     pub async fn backup(&self, to: &Path) -> Result<BackupDone, BackupError> {
         let path = to.to_owned();
         let io = |source| BackupError::Io {
             path: to.to_owned(),
             source,
         };
-        // Reserves the name: SQLite would write into a file that somebody else makes meanwhile.
+        // Reserves the name, because SQLite would write into a file that another process creates in
+        // the meantime.
         match std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -266,7 +267,7 @@ impl Store {
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            // Nothing half-done is left behind.
+            // Leave no incomplete file behind.
             std::fs::remove_file(&path).map_err(io)?;
             return Err(BackupError::Store(error));
         }
@@ -274,7 +275,7 @@ impl Store {
         Ok(BackupDone { bytes })
     }
 
-    /// The store's figures.
+    /// Returns the store's figures.
     pub fn status(&self) -> Status {
         let snapshot = self.snapshot();
         let state = &snapshot.state;
@@ -292,17 +293,17 @@ impl Store {
         }
     }
 
-    /// Where the file was moved that was there before and was damaged.
+    /// Returns where a damaged file was moved when the store was opened.
     pub fn set_aside(&self) -> Option<&Path> {
         self.shared.set_aside.as_deref()
     }
 
-    /// The newest commit's records.
+    /// Returns the records of the newest commit.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.shared.snapshots.borrow())
     }
 
-    /// From now on.
+    /// Watches the changes from now on.
     pub fn watch(&self) -> Watch {
         Watch::new(
             self.shared.snapshots.clone(),
@@ -310,28 +311,31 @@ impl Store {
         )
     }
 
-    /// This machine, in this life.
+    /// Returns this machine in its present incarnation.
     pub fn actor(&self) -> Actor {
         self.snapshot().state.me()
     }
 
-    /// The number of this life. May grow while the store is open (see `docs/replication.md`).
+    /// Returns the present incarnation. It can grow while the store is open (see
+    /// `docs/replication.md`).
     pub fn incarnation(&self) -> u64 {
         self.actor().incarnation
     }
 
-    /// How often this file was opened: grows with each start, clean or not. What membership wants.
+    /// Returns how often this file was opened. It grows with each start, clean or not, and
+    /// membership uses it.
     pub fn starts(&self) -> u64 {
         self.shared.opened
     }
 
-    /// Up to where each actor is known.
+    /// Returns the watermark of each actor.
     pub fn version_vector(&self) -> VersionVector {
         self.snapshot().version_vector()
     }
 
-    /// Waits until everything up to a version of an actor is here: read-your-writes on another
-    /// machine. Waits for ever if it never comes; cancel-safe, so put a timeout round it.
+    /// Waits until this store has everything up to a version of an actor (read-your-writes on
+    /// another machine). Waits forever if that never arrives. It is cancel-safe, so callers can use
+    /// a timeout.
     pub async fn wait_for(&self, actor: Actor, version: u64) -> Result<Arc<Snapshot>, StoreClosed> {
         let mut snapshots = self.shared.snapshots.clone();
         let here = snapshots
@@ -346,8 +350,8 @@ impl Store {
         session::run(&self.shared, peer)
     }
 
-    /// Ends the sessions, marks a clean shutdown and closes the file. Other clones answer `Closed`
-    /// from here on.
+    /// Ends the sessions, marks a clean shutdown and closes the file. Other clones then return
+    /// `Closed`.
     pub async fn close(self) -> Result<(), WriteError> {
         self.shared.stop.cancel();
         self.shared.tasks.close();
@@ -412,7 +416,7 @@ fn open(options: Options) -> Result<Store, OpenError> {
             let aside = storage::set_aside(&path)?;
             tracing::error!(
                 path = %path.display(), aside = %aside.display(), reason,
-                "the store is damaged: moved aside; starting with an empty one, which the other machines fill"
+                "the store is damaged and was moved aside: starting with an empty one, which the other machines fill"
             );
             (Some(aside), opening()?)
         }
@@ -488,15 +492,16 @@ fn load(
         reason: error.to_string(),
     })?;
     if !changes.ops.is_empty() {
-        // Leftovers of a version that understood less; without them the file is the same store.
+        // Leftovers of a version that understood less. The store has the same content with or
+        // without them.
         if let Err(error) = storage.commit(state.me(), state.hlc.last(), &changes, false) {
-            tracing::warn!(?error, "leftovers stay in the store");
+            tracing::warn!(?error, "cannot remove leftovers from the store");
         }
     }
     Ok((storage, state, loaded.opened))
 }
 
-/// Lets quarantined records in when their time has come, acknowledges deletes and collects them.
+/// Merges quarantined records when their time has come, acknowledges deletes and collects them.
 /// Holds no handle, so that a dropped store ends.
 async fn maintain(shared: std::sync::Weak<Shared>, stop: CancellationToken, path: PathBuf) {
     let mut round = 0_u64;
@@ -520,19 +525,19 @@ async fn maintain(shared: std::sync::Weak<Shared>, stop: CancellationToken, path
             0
         };
         if fetching > GIVE_UP {
-            tracing::warn!("nobody to fetch everything from: going on with what is here");
+            tracing::warn!("no peer to fetch everything from: continuing with the present state");
             if let Err(error) = shared.work(Work::EndRejoin).await {
-                tracing::warn!(%error, "cannot go on with what is here");
+                tracing::warn!(%error, "cannot continue with the present state");
             }
         }
-        // Everybody writes an acknowledgement for a round of deletes: the more machines, the longer
-        // the round.
+        // Every member writes an acknowledgement for a round of deletes, so more machines need
+        // longer rounds.
         let every = (state.current_members().count() as u64 * ACKNOWLEDGE_PER_MEMBER_MS)
             .div_ceil(1_000)
             .max(2);
         let due = state.is_evicted() || state.due_acknowledgements().is_some();
         let acknowledge = round.is_multiple_of(every) && due;
-        // What was forgotten while somebody fetches everything, it would have to fetch again.
+        // Do not forget deletes while a peer fetches everything, or it would have to start again.
         let collect = state.buried() > 0 && shared.serving.load(Ordering::Relaxed) == 0;
         let idle = state.quarantined().next().is_none() && !collect && !acknowledge;
         if !idle
@@ -543,7 +548,7 @@ async fn maintain(shared: std::sync::Weak<Shared>, stop: CancellationToken, path
                 })
                 .await
         {
-            tracing::warn!(%error, "the store cannot be tidied up");
+            tracing::warn!(%error, "cannot maintain the store");
         }
     }
 }

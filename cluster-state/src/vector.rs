@@ -1,41 +1,41 @@
-//! Version vectors: per actor the version up to which everything is known.
+//! Version vectors: for each actor, the version up to which everything is known.
 
 use std::collections::BTreeMap;
 
 use crate::id::{Actor, Dot};
 
-/// "Everything that actor A changed, up to version v, is here or has been replaced by something
-/// newer." An actor that is not listed stands at 0.
+/// For each actor, the watermark: every change of the actor up to this version is in the store or
+/// was replaced by a newer one. An actor that is not listed is at 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VersionVector(BTreeMap<Actor, u64>);
 
 impl VersionVector {
-    /// The version up to which `actor` is known; 0 for none.
+    /// Returns the watermark of `actor`, or 0.
     pub fn get(&self, actor: Actor) -> u64 {
         self.0.get(&actor).copied().unwrap_or(0)
     }
 
-    /// Whether the dot is included.
+    /// Reports whether the vector covers the dot.
     pub fn includes(&self, dot: Dot) -> bool {
         dot.version <= self.get(dot.actor)
     }
 
-    /// All actors above 0, in order.
+    /// Returns all actors above 0, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Actor, u64)> + '_ {
         self.0.iter().map(|(actor, version)| (*actor, *version))
     }
 
-    /// Number of actors.
+    /// Returns the number of actors.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nothing is known.
+    /// Reports whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Raises an actor to `version`; never lowers it.
+    /// Raises an actor to `version`. Never lowers it.
     pub(crate) fn raise(&mut self, actor: Actor, version: u64) {
         if version > 0 {
             let slot = self.0.entry(actor).or_insert(0);
@@ -43,7 +43,8 @@ impl VersionVector {
         }
     }
 
-    /// The actors that stand higher here than in `other`: (actor, there, here).
+    /// Returns the actors that are higher here than in `other`, as (actor, version in `other`,
+    /// version here).
     pub(crate) fn above<'a>(
         &'a self,
         other: &'a Self,

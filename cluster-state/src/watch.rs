@@ -1,4 +1,4 @@
-//! Watching: which records changed since one last looked.
+//! Watching: which records changed since the last look.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use crate::kind::RecordId;
 use crate::snapshot::Snapshot;
 
-/// Record ids remembered for watchers that are behind; beyond that they are told "everything".
+/// Maximum number of record ids remembered for watchers that are behind. Beyond that, a watcher
+/// gets "everything changed".
 const MAX_REMEMBERED: usize = 65_536;
 
 /// The ids that recent commits changed, by commit number.
@@ -16,14 +17,14 @@ const MAX_REMEMBERED: usize = 65_536;
 pub(crate) struct Recent {
     commits: VecDeque<(u64, Vec<RecordId>)>,
     ids: usize,
-    /// Commits up to this one are forgotten.
+    /// Commits up to this number are forgotten.
     forgotten: u64,
 }
 
 impl Recent {
-    /// Takes note of a commit before it becomes visible.
+    /// Notes a commit before it becomes visible.
     pub(crate) fn push(&mut self, number: u64, records: &BTreeSet<RecordId>) {
-        // An empty commit takes a place too, or the queue could grow without ids.
+        // An empty commit counts as well, or the queue could grow without limit.
         self.ids += records.len() + 1;
         self.commits
             .push_back((number, records.iter().cloned().collect()));
@@ -36,14 +37,15 @@ impl Recent {
         }
     }
 
-    /// Commit `number` changed more than can be told.
+    /// Notes that commit `number` changed more records than can be listed.
     pub(crate) fn forget(&mut self, number: u64) {
         self.commits.clear();
         self.ids = 0;
         self.forgotten = number;
     }
 
-    /// What changed after commit `since` up to `until`; none if that is not known any more.
+    /// Returns what changed after commit `since` and up to `until`. Returns `None` if that is no
+    /// longer known.
     fn since(&self, since: u64, until: u64) -> Option<BTreeSet<RecordId>> {
         if since < self.forgotten {
             return None;
@@ -65,9 +67,9 @@ impl Recent {
 /// What changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changed {
-    /// These records; each at most once, however often it changed.
+    /// These records, each of them once, however often it changed.
     Records(BTreeSet<RecordId>),
-    /// More than is remembered: look at everything.
+    /// More records than are remembered. The watcher must look at everything.
     Everything,
 }
 
@@ -76,7 +78,7 @@ pub enum Changed {
 #[error("the store is closed")]
 pub struct StoreClosed;
 
-/// A place in the sequence of commits.
+/// A position in the sequence of commits.
 #[derive(Debug, Clone)]
 pub struct Watch {
     snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -97,14 +99,14 @@ impl Watch {
         }
     }
 
-    /// Starts again after commit `number`, as read from `Snapshot::number` of this run.
+    /// Starts again after commit `number`, which must come from `Snapshot::number` of this run.
     pub fn resume_after(mut self, number: u64) -> Self {
         self.seen = number;
         self
     }
 
-    /// Waits until a record has changed since the last call (or since the watch was made) and says
-    /// which, with the snapshot in which they have changed. Cancel-safe.
+    /// Waits until a record has changed since the last call, or since the watch was made. Returns
+    /// the changed records and the snapshot that contains the changes. Cancel-safe.
     pub async fn changed(&mut self) -> Result<(Changed, Arc<Snapshot>), StoreClosed> {
         loop {
             let seen = self.seen;
@@ -123,7 +125,7 @@ impl Watch {
                 Some(records) if !records.is_empty() => {
                     return Ok((Changed::Records(records), snapshot));
                 }
-                // A commit that changed nothing visible, such as a peer's height.
+                // A commit that changed nothing visible, such as a peer's watermark.
                 Some(_) => {}
             }
         }
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn commits_are_coalesced() {
+    fn watch_coalesces_commits() {
         let mut recent = Recent::default();
         recent.push(1, &ids(&["a"]));
         recent.push(2, &ids(&["b", "a"]));
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_too_far_behind_is_told_everything() {
+    fn watch_far_behind_gets_everything() {
         let mut recent = Recent::default();
         for number in 1..=MAX_REMEMBERED as u64 {
             recent.push(number, &ids(&["a"]));

@@ -1,7 +1,7 @@
-//! Frames between two machines: one message each, a tag byte and a postcard body.
+//! Frames between two machines. Each is one message: a tag byte and a postcard body.
 //!
-//! A newer peer may send tags we do not know (ignored) and bodies with more at the end (ignored).
-//! Decoding never panics and allocates no more than a small multiple of the frame.
+//! A newer peer can send unknown tags, and bodies with additional bytes at the end. Both are
+//! ignored. Decoding never panics and allocates no more than a small multiple of the frame.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::kind::{Kind, MAX_KEY, MAX_RECORD};
 use crate::op::{Op, Raw};
 use crate::state::{BUCKETS, Batch, Standing};
 
-/// Frames are filled up to this.
+/// Frames are filled up to this size.
 pub const FRAME_TARGET: usize = 16 * 1024;
-/// A record that does not fit `FRAME_TARGET` travels alone in a frame of at most this.
+/// A record that does not fit into `FRAME_TARGET` is sent alone, in a frame of at most this size.
 pub const MAX_FRAME: usize = MAX_RECORD + 64 * 1024;
-/// Heights, and cuts, in one frame.
+/// Watermarks and gc watermarks in one frame.
 pub(crate) const HEIGHTS_CHUNK: usize = 400;
 
 const TAG_HELLO: u8 = 1;
@@ -31,50 +31,50 @@ const TAG_HEARS: u8 = 7;
 /// Machines in one such frame.
 pub(crate) const MAX_HEARD: usize = 16;
 
-/// The first message each way.
+/// The first message in each direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    /// The newest protocol the sender speaks.
+    /// The newest protocol that the sender supports.
     pub(crate) protocol: u16,
-    /// The oldest it speaks.
+    /// The oldest protocol that the sender supports.
     pub(crate) oldest: u16,
     pub(crate) cluster: ClusterId,
     pub(crate) machine: MachineId,
     pub(crate) incarnation: u64,
-    /// The sender fetches everything anew: whatever it had before does not count.
+    /// The sender fetches everything again. What it had before does not count.
     pub(crate) rejoin: bool,
-    /// Nothing was ever received there.
+    /// The sender has never received anything.
     pub(crate) new: bool,
     pub(crate) standing: Standing,
 }
 
-/// What the sender has, as far as it changed since it last said so.
+/// The sender's watermarks that changed since it last reported them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Heights {
-    /// `Changes` frames of this session that the sender has dealt with.
+    /// `Changes` frames of this session that the sender has processed.
     pub(crate) handled: u64,
     pub(crate) entries: Vec<(Actor, u64)>,
-    /// All the sender's heights have now been told.
+    /// All of the sender's watermarks have now been sent.
     pub(crate) complete: bool,
-    /// The sender's cuts; told once, before the first `complete`.
+    /// The sender's gc watermarks. Sent once, before the first `complete`.
     pub(crate) cuts: Vec<(Actor, u64)>,
 }
 
 /// Digests of what the sender has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Digest {
-    /// Of its heights and what lies above them.
+    /// Digest of its watermarks and of the changes above them.
     pub(crate) heights: [u8; 32],
-    /// Of its records.
+    /// Digest of its records.
     pub(crate) records: [u8; 32],
 }
 
-/// The sums of one kind's buckets.
+/// The bucket sums of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BucketSums {
     pub(crate) kind: u16,
     pub(crate) sums: Vec<u128>,
-    /// No more kinds follow.
+    /// This is the last kind.
     pub(crate) last: bool,
 }
 
@@ -95,27 +95,24 @@ pub(crate) enum Message {
     Changes(Batch),
     Digest(Digest),
     Buckets(BucketSums),
-    /// The machines that the sender hears itself.
+    /// The machines that the sender hears directly.
     Hears(Vec<MachineId>),
     Refuse(Refusal),
     /// From a newer peer.
     Unknown,
 }
 
-/// A frame that no sound peer sends.
+/// A frame that no correct peer sends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Longer than `MAX_FRAME`.
-    #[error("frame of {bytes} bytes, at most {MAX_FRAME} are allowed")]
-    TooLong {
-        /// Its length.
-        bytes: usize,
-    },
-    /// Not a message.
-    #[error("frame cannot be read: {0}")]
+    #[error("the frame has {bytes} bytes, but at most {MAX_FRAME} are allowed")]
+    TooLong { bytes: usize },
+    /// The frame cannot be decoded.
+    #[error("cannot decode the frame: {0}")]
     Malformed(String),
-    /// A message that contradicts itself.
-    #[error("frame makes no sense: {0}")]
+    /// The message contradicts itself.
+    #[error("the frame contradicts itself: {0}")]
     Senseless(&'static str),
 }
 
@@ -147,7 +144,7 @@ struct WireOp<'a> {
 }
 
 fn frame(tag: u8, body: &impl Serialize) -> Bytes {
-    // Writing to memory cannot fail for these types; an empty body would be refused by the peer.
+    // Writing these types to memory cannot fail. If it did, the peer would refuse the empty body.
     postcard::to_extend(body, vec![tag])
         .map(Bytes::from)
         .unwrap_or_default()
@@ -207,12 +204,12 @@ pub(crate) fn encode_changes(batch: &Batch) -> Bytes {
     )
 }
 
-/// Upper bound of an op's share of a frame.
+/// Upper bound of a change's bytes in a frame.
 pub(crate) fn weight(op: &Op) -> usize {
     op.key.len() + op.body.len() + 24 + 40
 }
 
-/// Upper bound of a height's and its cut's share of a frame.
+/// Upper bound of the bytes of a watermark with its gc watermark in a frame.
 pub(crate) const HEIGHT_WEIGHT: usize = 80;
 
 fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FrameError> {
@@ -231,7 +228,8 @@ fn check(actor: Actor, version: u64) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Reads a frame. Records it cannot read become opaque ops; only the frame itself can be bad.
+/// Decodes a frame. A record that cannot be decoded becomes an opaque change; only the frame itself
+/// can be invalid.
 pub(crate) fn decode(bytes: &[u8], kinds: &[Kind]) -> Result<Message, FrameError> {
     if bytes.len() > MAX_FRAME {
         return Err(FrameError::TooLong { bytes: bytes.len() });
@@ -252,7 +250,7 @@ pub(crate) fn decode(bytes: &[u8], kinds: &[Kind]) -> Result<Message, FrameError
         TAG_BUCKETS => {
             let sums: BucketSums = body(rest)?;
             if sums.sums.len() != BUCKETS && !sums.sums.is_empty() {
-                return Err(FrameError::Senseless("another number of buckets"));
+                return Err(FrameError::Senseless("wrong number of buckets"));
             }
             Ok(Message::Buckets(sums))
         }
@@ -341,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_come_back() {
+    fn wire_changes_survive_encoding() {
         let bytes = encode_changes(&batch());
         let Ok(Message::Changes(back)) = decode(&bytes, &[]) else {
             panic!("not changes")
@@ -354,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_heights_take_a_few_bytes() {
+    fn wire_idle_heights_take_a_few_bytes() {
         let bytes = encode_heights(&Heights {
             handled: 1_000,
             entries: Vec::new(),
@@ -372,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn more_at_the_end_and_unknown_tags_are_ignored() {
+    fn wire_ignores_unknown_tags_and_trailing_bytes() {
         let hello = Hello {
             protocol: 1,
             oldest: 1,
@@ -390,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn senseless_frames_are_refused() {
+    fn wire_refuses_contradictory_frames() {
         let bad = |change: fn(&mut Batch)| {
             let mut batch = batch();
             change(&mut batch);
@@ -453,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_cannot_be_read_is_opaque_and_the_others_are_not() {
+    fn wire_makes_only_unreadable_record_opaque() {
         let mut batch = batch();
         let mut damaged = (*batch.ops[0]).clone();
         damaged.class = 99;
@@ -469,13 +467,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(tag in 0u8..9, mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        fn wire_decode_never_panics_on_any_bytes(tag in 0u8..9, mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
             bytes.insert(0, tag);
             let _ = decode(&bytes, &[]);
         }
 
         #[test]
-        fn damaged_frames_never_panic(at in 0usize..400, value: u8, cut in 0usize..400) {
+        fn wire_decode_never_panics_on_damaged_frames(at in 0usize..400, value: u8, cut in 0usize..400) {
             let mut bytes = encode_changes(&batch()).to_vec();
             let len = bytes.len();
             bytes[at % len] = value;

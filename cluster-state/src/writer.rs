@@ -1,5 +1,5 @@
-//! The one thread that changes the store. It takes the requests that wait, makes one transaction of
-//! them, commits, publishes the new snapshot, and only then answers.
+//! The one thread that changes the store. It takes the waiting requests, makes one transaction of
+//! them, commits it, publishes the new snapshot, and only then answers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,162 +22,122 @@ use crate::storage::{CommitError, Storage};
 use crate::vector::VersionVector;
 use crate::watch::Recent;
 
-/// Most requests in one transaction.
+/// Maximum number of requests in one transaction.
 const MAX_GROUP: usize = 256;
-/// A new incarnation is up to this far above the last, at random: two copies of one file that are
-/// both started do not take the same one.
+/// A new incarnation is above the last by a random stride of up to this. So two copies of one file
+/// do not take the same incarnation when both are started.
 pub(crate) const MAX_STRIDE: u64 = 1 << 20;
-/// New incarnations in one run because peers knew more. An old copy needs one, seldom two; two
-/// processes with copies of one directory outbid each other until the first gives up.
+/// Maximum number of new incarnations in one run because peers knew more. An old copy needs one,
+/// rarely two. Two processes with copies of one directory outbid each other until the first gives
+/// up.
 const MAX_REINCARNATIONS: u32 = 3;
 
-/// A write that did not happen. Nothing of it is stored anywhere.
+/// Why a write did not happen. Nothing of it is stored anywhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Not a declared kind.
+    /// The kind is not declared.
     #[error("kind {kind} is not declared")]
-    UnknownKind {
-        /// The kind.
-        kind: u16,
-    },
-    /// `write` is for intent, `publish` for observations.
+    UnknownKind { kind: u16 },
+    /// The call does not fit the kind's class: `write` is for intents, `publish` for observations.
     #[error("kind {kind} ({name}) is of class {class:?}")]
     WrongClass {
-        /// The kind.
         kind: u16,
-        /// Its name.
         name: &'static str,
-        /// Its class.
         class: Class,
     },
-    /// A key of no or too many bytes.
+    /// The key is empty or too long.
     #[error(
-        "key of {bytes} bytes in kind {kind}: 1 to {} are allowed",
+        "invalid key of {bytes} bytes in kind {kind}: use 1 to {} bytes",
         crate::kind::MAX_KEY
     )]
     BadKey {
-        /// The kind.
         kind: u16,
         /// The key's length.
         bytes: usize,
     },
-    /// The same key twice in one set.
-    #[error("key `{key}` of kind {kind} is given twice")]
-    DuplicateKey {
-        /// The kind.
-        kind: u16,
-        /// The key.
-        key: String,
-    },
-    /// Key and value are too large. Large bodies belong outside, by content hash.
-    #[error("record `{key}` of kind {kind} has {bytes} bytes, at most {MAX_RECORD} are allowed")]
+    /// One set contains the same key twice.
+    #[error("duplicate key `{key}` of kind {kind}")]
+    DuplicateKey { kind: u16, key: String },
+    /// Key and value are too large. A large body must be stored elsewhere under its content hash.
+    #[error(
+        "record `{key}` of kind {kind} has {bytes} bytes, but at most {MAX_RECORD} are allowed"
+    )]
     RecordTooLarge {
-        /// The kind.
         kind: u16,
-        /// The key.
         key: String,
-        /// Key and value.
+        /// Bytes of key and value together.
         bytes: usize,
     },
-    /// Too many records at once. Split it into parts that are valid alone.
-    #[error("transaction of {records} records, at most {MAX_TRANSACTION} are allowed")]
-    TransactionTooLarge {
-        /// How many.
-        records: usize,
-    },
-    /// A record's causal context is full.
+    /// The transaction has too many records. Split it into parts that are valid on their own.
+    #[error("transaction has {records} records, but at most {MAX_TRANSACTION} are allowed")]
+    TransactionTooLarge { records: usize },
+    /// The record's causal context is full.
+    #[error("record `{key}` of kind {kind} was written by more than {MAX_CONTEXT} incarnations")]
+    TooManyWriters { kind: u16, key: String },
+    /// The record has too many groups of fields.
     #[error(
-        "record `{key}` of kind {kind} was written by more than {MAX_CONTEXT} lives of machines"
-    )]
-    TooManyWriters {
-        /// The kind.
-        kind: u16,
-        /// The key.
-        key: String,
-    },
-    /// A record of too many groups of fields.
-    #[error(
-        "record `{key}` of kind {kind} has {groups} groups of fields, at most {} are allowed",
+        "record `{key}` of kind {kind} has {groups} groups of fields, but at most {} are allowed",
         crate::op::MAX_GROUPS
     )]
     TooManyGroups {
-        /// The kind.
         kind: u16,
-        /// The key.
         key: String,
-        /// How many.
         groups: usize,
     },
-    /// A conflict is not the one that was to be settled. Look at it again.
-    #[error("the values of `{key}` of kind {kind} have changed meanwhile")]
-    Changed {
-        /// The kind.
-        kind: u16,
-        /// The key.
-        key: String,
-    },
-    /// Another machine has claimed the key. Choose another one, or wait until it is released.
+    /// The conflict is no longer the one that should be settled. The caller must look at it again.
+    #[error("the values of `{key}` of kind {kind} have changed in the meantime")]
+    Changed { kind: u16, key: String },
+    /// Another machine has claimed the key. The caller must choose another key, or wait until it is
+    /// released.
     #[error("`{key}` of kind {kind} is claimed by machine {by}")]
     Claimed {
-        /// The kind.
         kind: u16,
-        /// The key.
         key: String,
-        /// Who has it.
+        /// The machine that holds the claim.
         by: MachineId,
     },
-    /// A registry record only goes up. Read it again and decide anew.
-    #[error("record `{key}` of kind {kind} is at epoch {known}, {epoch} is not above it")]
+    /// A registry record only goes up. The caller must read it again and decide again.
+    #[error("record `{key}` of kind {kind} is at epoch {known}, so epoch {epoch} is not newer")]
     EpochTooLow {
-        /// The kind.
         kind: u16,
-        /// The key.
         key: String,
-        /// Its epoch.
+        /// The record's epoch.
         known: u64,
-        /// The epoch that was wanted.
+        /// The requested epoch.
         epoch: u64,
     },
-    /// Another process goes on with a copy of this machine's store, under this machine's id. Only
-    /// one of the two may.
+    /// Another process uses a copy of this machine's store under this machine's id. Only one of the
+    /// two can continue.
     #[error(
-        "another process writes as this machine, {machine}: a copy of its data directory is in use; stop one of the two"
+        "another process writes as this machine, {machine}: a copy of its data directory is in use; stop one of the two processes"
     )]
-    Twin {
-        /// This machine.
-        machine: MachineId,
-    },
-    /// A peer has an acknowledgement of ours that this store does not remember: it is an old copy,
-    /// and everything is fetched anew. Never the answer to a write.
-    #[error("this store is an old copy: everything is fetched anew")]
+    Twin { machine: MachineId },
+    /// A peer has an acknowledgement of ours that this store does not remember. So this store is an
+    /// old copy, and everything is fetched again. Never the answer to a write.
+    #[error("this store is an old copy: fetching everything again")]
     Forgotten,
-    /// No room on the disk. Reading and receiving membership go on.
-    #[error("no space left for store {path}: free some and try again")]
-    DiskFull {
-        /// The file.
-        path: PathBuf,
-    },
+    /// The disk is full. Reading, receiving and membership continue.
+    #[error("no space left for store {path}: free some space and try again")]
+    DiskFull { path: PathBuf },
     /// The disk or SQLite failed.
     #[error("cannot write to store {path}: {reason}")]
     Storage {
-        /// The file.
         path: PathBuf,
-        /// SQLite's word.
+        /// SQLite's message.
         reason: String,
     },
-    /// More records of unknown form than are kept.
+    /// More records of an unknown format than are kept.
     #[error(transparent)]
     TooManyOpaque(#[from] TooManyOpaqueRecords),
-    /// The store is closed.
     #[error("the store is closed")]
     Closed,
 }
 
-/// More records of unknown form than the store keeps.
+/// More records of an unknown format than the store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "more than {} records of unknown form: upgrade this machine",
+    "more than {} records in an unknown format: upgrade this machine",
     crate::state::MAX_OPAQUE
 )]
 pub struct TooManyOpaqueRecords;
@@ -194,11 +154,11 @@ impl From<Rejected> for WriteError {
 /// A write that is on the local disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
-    /// This machine, in this life.
+    /// This machine in its present incarnation.
     pub actor: Actor,
-    /// The last version the commit took; what other machines wait for.
+    /// The last version that the commit took. Other machines can wait for it.
     pub version: u64,
-    /// The number of the local snapshot that shows it.
+    /// The number of the local snapshot that contains the write.
     pub number: u64,
 }
 
@@ -218,10 +178,10 @@ pub(crate) enum Work {
     Reincarnate {
         above: u64,
     },
-    /// Fetch everything anew, from a peer that has at least this.
+    /// Start fetching everything again, from a peer that has at least this.
     BeginRejoin(VersionVector),
     EndRejoin,
-    /// Lets quarantined records in, acknowledges deletes, collects them.
+    /// Merge quarantined records whose time has come, acknowledge deletes, and collect them.
     Maintain {
         acknowledge: bool,
         collect: bool,
@@ -234,7 +194,7 @@ pub(crate) enum Request {
         work: Work,
         reply: oneshot::Sender<Result<Done, WriteError>>,
     },
-    /// Go on from a state that was fetched whole.
+    /// Continue with a state that was fetched as a whole.
     Replace {
         fresh: Box<State>,
         reply: oneshot::Sender<Result<(), WriteError>>,
@@ -248,20 +208,20 @@ pub(crate) enum Request {
     },
 }
 
-/// What came of a piece of work.
+/// The result of a piece of work.
 #[derive(Debug, Clone)]
 pub(crate) struct Done {
     pub(crate) commit: Commit,
 }
 
-/// Everything the thread owns.
+/// Everything that the thread owns.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) storage: Storage,
     pub(crate) path: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) seed: u64,
-    /// Own version when the store was opened.
+    /// The own version when the store was opened.
     pub(crate) opened_at: u64,
     /// New incarnations in this run.
     pub(crate) reincarnations: u32,
@@ -273,7 +233,7 @@ pub(crate) struct Writer {
 type Waiting = (Work, oneshot::Sender<Result<Done, WriteError>>);
 
 impl Writer {
-    /// Runs until the store is closed or everybody let go of it.
+    /// Runs until the store is closed or the last handle is dropped.
     pub(crate) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut held: Option<Request> = None;
         let closing = loop {
@@ -299,7 +259,7 @@ impl Writer {
                     }
                     self.serve(group);
                 }
-                // Who asked may have gone; what was asked for is done all the same.
+                // The caller may have given up waiting; the work is done anyway.
                 Request::Replace { fresh, reply } => drop(reply.send(self.replace(*fresh))),
                 Request::Backup { to, reply } => drop(reply.send(self.backup(&to))),
                 Request::Close { reply } => break reply,
@@ -318,14 +278,14 @@ impl Writer {
         let outcomes = match self.transact(&works) {
             Ok(done) => done.into_iter().map(Ok).collect(),
             Err(error) if group.len() == 1 => vec![Err(error)],
-            // One of them may be at fault: each for itself.
+            // One of the requests may be at fault, so each is tried on its own.
             Err(_) => works
                 .iter()
                 .map(|work| self.transact_one(work))
                 .collect::<Vec<_>>(),
         };
         for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
-            // Who asked may have gone; the commit stands.
+            // The caller may have given up waiting; the commit stands.
             let _ = reply.send(outcome);
         }
     }
@@ -335,7 +295,7 @@ impl Writer {
         done.pop().ok_or(WriteError::Closed)
     }
 
-    /// All or none.
+    /// Applies all of the works or none.
     fn transact(&mut self, works: &[&Work]) -> Result<Vec<Done>, WriteError> {
         let current = Arc::clone(&self.snapshots.borrow());
         let mut state = current.state.clone();
@@ -347,7 +307,7 @@ impl Writer {
             let before = (state.me().incarnation, state.own_version());
             self.execute(&mut state, work, now_ms, &mut changes)?;
             let after = (state.me().incarnation, state.own_version());
-            // What others rely on must not be taken back by a power cut.
+            // Other machines rely on these changes, so a power cut must not undo them.
             let relied_on = !matches!(work, Work::Publish { .. } | Work::Apply(_));
             durable |= before.0 != after.0 || relied_on && before != after;
             let commit = Commit {
@@ -429,7 +389,7 @@ impl Writer {
             Work::BeginRejoin(wanted) => {
                 if !state.is_rejoining() {
                     tracing::warn!(
-                        "the cluster went on without this machine: fetching everything anew"
+                        "the cluster continued without this machine: fetching everything again"
                     );
                     state.begin_rejoin(wanted.clone());
                 }
@@ -455,8 +415,8 @@ impl Writer {
         }
     }
 
-    /// A peer knows changes of ours that we do not: this file is an old copy. What we say from here
-    /// on is said by a new incarnation.
+    /// A peer knows changes of ours that we do not, so this file is an old copy. From here on we
+    /// write as a new incarnation.
     fn reincarnate(
         &mut self,
         state: &mut State,
@@ -470,21 +430,21 @@ impl Writer {
         self.reincarnations += 1;
         if self.reincarnations > MAX_REINCARNATIONS {
             let machine = state.me().machine;
-            tracing::error!(%machine, "another process writes as this machine: this store takes no more writes");
+            tracing::error!(%machine, "another process writes as this machine: this store accepts no more writes");
             return Err(WriteError::Twin { machine });
         }
         let incarnation = above + stride(self.seed ^ now_ms ^ above);
         tracing::warn!(
             was = state.me().incarnation,
             now = incarnation,
-            "peers know more of this machine's past than its store: going on as a new incarnation"
+            "peers know changes of this machine that its store does not: continuing as a new incarnation"
         );
         let opened_at = std::mem::take(&mut self.opened_at);
         local::reincarnate(state, incarnation, opened_at, now_ms, changes)
     }
 
-    /// Goes on from what was fetched whole. One transaction; until it is done, readers see what was
-    /// there.
+    /// Continues with a state that was fetched as a whole. This is one transaction; until it is
+    /// done, readers see the old state.
     fn replace(&mut self, fresh: State) -> Result<(), WriteError> {
         let current = Arc::clone(&self.snapshots.borrow());
         if !current.state.is_rejoining() {
@@ -515,7 +475,7 @@ impl Writer {
     }
 }
 
-/// How far above the last a new incarnation lies: 1 to `MAX_STRIDE`.
+/// Returns how far a new incarnation is above the last: 1 to `MAX_STRIDE`.
 pub(crate) fn stride(seed: u64) -> u64 {
     SmallRng::seed_from_u64(seed).random_range(1..=MAX_STRIDE)
 }

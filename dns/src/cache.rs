@@ -1,23 +1,24 @@
-//! Answers from elsewhere, kept for as long as they allow. Time is a parameter.
+//! A cache of forwarded answers, each kept for as long as its TTL allows. Time is a parameter.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::message::{age, lowest_ttl};
 
-/// Entries at most; the oldest goes first.
+/// Maximum number of entries. The oldest is dropped first.
 const MAX_ENTRIES: usize = 2_048;
-/// A longer answer is not kept: together at most 8 MiB.
+/// Maximum bytes of a cached answer, so that the cache takes at most 8 MiB. A longer answer is not
+/// cached.
 const MAX_BYTES: usize = 4_096;
-/// No answer is kept longer, whatever it says.
+/// Maximum time in the cache, whatever the answer's TTL.
 const MAX_TTL: Duration = Duration::from_mins(1);
 
-/// A bounded store of responses by question.
+/// A bounded cache of responses by question.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     entries: HashMap<Vec<u8>, Entry>,
-    /// In the order they came, each with the number of its entry: a question that came again is
-    /// there twice.
+    /// Questions in order of arrival, each with the number of its entry. A question that arrived
+    /// twice appears twice.
     order: VecDeque<(u64, Vec<u8>)>,
     next: u64,
 }
@@ -31,7 +32,7 @@ struct Entry {
 }
 
 impl Cache {
-    /// The response, its times to live lowered by the time it lay here.
+    /// Returns the response, with its TTLs reduced by its age.
     pub(crate) fn get(&self, key: &[u8], now: Instant) -> Option<Vec<u8>> {
         let entry = self.entries.get(key).filter(|entry| now < entry.until)?;
         let mut response = entry.response.clone();
@@ -40,7 +41,7 @@ impl Cache {
         Some(response)
     }
 
-    /// Keeps a response if it says for how long it may be kept.
+    /// Caches a response, if its TTLs allow it.
     pub(crate) fn put(&mut self, key: Vec<u8>, response: &[u8], now: Instant) {
         let Some(ttl) = lowest_ttl(response).filter(|ttl| *ttl > 0 && response.len() <= MAX_BYTES)
         else {
@@ -78,7 +79,7 @@ impl Cache {
 mod tests {
     use super::*;
 
-    /// A response with one A record of `example` for 192.0.2.1.
+    /// Returns a response with one A record of `example` for 192.0.2.1.
     fn response(ttl: u32) -> Vec<u8> {
         let mut bytes = vec![0, 7, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
         bytes.extend(b"\x07example\0\0\x01\0\x01\xc0\x0c\0\x01\0\x01");
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn kept_for_as_long_as_it_says() {
+    fn cache_keeps_answer_for_its_ttl() {
         let (mut cache, start) = (Cache::default(), Instant::now());
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         cache.put(vec![1], &response(10), start);
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_say_is_not_kept() {
+    fn cache_refuses_answer_without_ttl() {
         let (mut cache, now) = (Cache::default(), Instant::now());
         let mut damaged = response(10);
         damaged.truncate(40);
@@ -118,7 +119,7 @@ mod tests {
     const HEADER_AND_QUESTION: usize = 25;
 
     #[test]
-    fn never_more_than_so_many() {
+    fn cache_never_exceeds_its_maximum() {
         let (mut cache, now) = (Cache::default(), Instant::now());
         cache.put(vec![0xff], &response(10), now);
         for round in 0..3_u32 {

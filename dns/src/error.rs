@@ -1,26 +1,24 @@
-//! What can go wrong when the server starts. Once it runs, a failure is an answer to whoever asked.
+//! Why the server cannot start. Once it runs, every failure is an answer to the client.
 
 use std::io;
 use std::net::SocketAddr;
 
 use thiserror::Error;
 
-/// Why there is no DNS server.
+/// Why the DNS server cannot start.
 #[derive(Debug, Error)]
 pub enum DnsError {
-    /// No address to listen on was given.
+    /// The configuration has no address to listen on.
     #[error("the DNS server has no address to listen on")]
     NoAddress,
-    /// An address cannot be listened on.
+    /// The server cannot listen on an address.
     #[error("cannot serve DNS on {address} ({transport}): {advice}")]
     Bind {
-        /// The address.
         address: SocketAddr,
         /// `udp` or `tcp`.
         transport: &'static str,
-        /// Who is to be looked for, or what is missing.
+        /// The cause, and how to find the other program or get the permission.
         advice: String,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
@@ -32,7 +30,7 @@ impl DnsError {
         let advice = match source.kind() {
             io::ErrorKind::AddrInUse => {
                 format!(
-                    "another program has it; `ss -lnp 'sport = :{port}'` shows which (often dnsmasq, named or systemd-resolved)"
+                    "another program uses the port; `ss -lnp 'sport = :{port}'` shows which one (often dnsmasq, named or systemd-resolved)"
                 )
             }
             io::ErrorKind::AddrNotAvailable => {
@@ -42,7 +40,7 @@ impl DnsError {
                 )
             }
             io::ErrorKind::PermissionDenied => {
-                format!("port {port} needs root or the capability CAP_NET_BIND_SERVICE")
+                format!("port {port} requires root or the capability CAP_NET_BIND_SERVICE")
             }
             _ => source.to_string(),
         };

@@ -1,5 +1,5 @@
-//! What is not ours goes to the machine's resolvers, one after another, as it came: only the id is
-//! changed, so that an answer can be told from a guess.
+//! Forwards names outside the zone to the machine's resolvers, one after another. A query is sent
+//! unchanged except for its id, which protects against forged answers.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,14 +14,14 @@ use tokio::time::{Instant, timeout};
 use crate::cache::Cache;
 use crate::message::{Code, HEADER, MAX_MESSAGE, Query};
 
-/// How a query came, and so how it is passed on.
+/// Transport of a query, which is also used to forward it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Udp,
     Tcp,
 }
 
-/// Asks the machine's resolvers.
+/// Forwards queries to the machine's resolvers.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     upstreams: Vec<SocketAddr>,
@@ -31,16 +31,20 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(crate) fn new(upstreams: Vec<SocketAddr>, patience: Duration, at_once: usize) -> Self {
+    pub(crate) fn new(
+        upstreams: Vec<SocketAddr>,
+        patience: Duration,
+        max_forwarded: usize,
+    ) -> Self {
         Self {
             upstreams,
             patience,
-            slots: Semaphore::new(at_once),
+            slots: Semaphore::new(max_forwarded),
             cache: Mutex::default(),
         }
     }
 
-    /// What is kept from an earlier answer.
+    /// Returns a cached answer.
     pub(crate) fn cached(&self, query: &Query<'_>) -> Option<Vec<u8>> {
         let key = query.cache_key()?;
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,8 +53,8 @@ impl Forwarder {
         Some(response)
     }
 
-    /// The answer of the first resolver that gives one; SERVFAIL if none does in time or too many
-    /// are being asked already.
+    /// Returns the answer of the first resolver that gives one. Returns SERVFAIL if no resolver
+    /// answers in time, or if too many queries are being forwarded.
     pub(crate) async fn ask(
         &self,
         query: &Query<'_>,
@@ -66,17 +70,17 @@ impl Forwarder {
             let mut response = match asked {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => {
-                    tracing::debug!(%upstream, %error, "resolver cannot be asked");
+                    tracing::debug!(%upstream, %error, "cannot query the resolver");
                     continue;
                 }
                 Err(_) => {
-                    tracing::debug!(%upstream, patience = ?self.patience, "resolver does not answer");
+                    tracing::debug!(%upstream, patience = ?self.patience, "the resolver did not answer in time");
                     continue;
                 }
             };
             restore_id(&mut response, query.id);
             let code = response.get(3).map_or(0, |flags| flags & 0x0f);
-            // SERVFAIL, NOTIMP, REFUSED: another one may know better.
+            // SERVFAIL, NOTIMP or REFUSED: try the next resolver.
             if matches!(code, 2 | 4 | 5) {
                 last = Some(response);
                 continue;
@@ -113,7 +117,8 @@ async fn ask_one(
     }
 }
 
-/// A socket of its own for each question: the port is a second secret beside the id.
+/// Each query uses its own socket, because the random port protects against forged answers as the
+/// id does.
 async fn ask_udp(
     upstream: SocketAddr,
     query: &Query<'_>,
@@ -132,7 +137,8 @@ async fn ask_udp(
     loop {
         let length = socket.recv(&mut buffer).await?;
         let response = &buffer[..length];
-        // What does not fit is somebody else's, or late; the right one may still come.
+        // Ignore a packet that does not match: it is late or forged, and the real answer can still
+        // arrive.
         if length >= HEADER && response.starts_with(&id) && query.is_answered_by(response) {
             return Ok(response.to_vec());
         }
@@ -158,7 +164,7 @@ async fn ask_tcp(
     } else {
         Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "the answer is to another question",
+            "the answer belongs to another question",
         ))
     }
 }

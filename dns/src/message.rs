@@ -1,7 +1,7 @@
-//! DNS messages, as much of them as we must understand: header, question and EDNS of a query;
-//! records only to walk over them.
+//! DNS messages, as far as the server must understand them: header, question and EDNS of a query.
+//! Records are only skipped.
 //!
-//! RFC 1035 section 4 (format), RFC 6891 (EDNS), RFC 2308 (SOA with negative answers).
+//! RFC 1035 section 4 (format), RFC 6891 (EDNS), RFC 2308 (SOA in negative answers).
 
 use std::net::Ipv4Addr;
 
@@ -11,12 +11,12 @@ use crate::zone::{ANSWER_TTL_S, Kind, Lookup};
 
 /// Bytes of a header.
 pub const HEADER: usize = 12;
-/// UDP without EDNS.
+/// Maximum UDP message without EDNS.
 pub const PLAIN_UDP: usize = 512;
-/// The largest UDP message we send or ask for: it fits an IPv6 packet of 1,280 bytes, so it is
+/// The largest UDP message that we send or accept. It fits an IPv6 packet of 1,280 bytes, so it is
 /// never fragmented.
 pub const EDNS_UDP: usize = 1232;
-/// TCP.
+/// Maximum TCP message.
 pub const MAX_MESSAGE: usize = 65_535;
 
 const CLASS_IN: u16 = 1;
@@ -26,9 +26,9 @@ const TYPE_SOA: u16 = 6;
 const TYPE_PTR: u16 = 12;
 const TYPE_OPT: u16 = 41;
 const TYPE_ANY: u16 = 255;
-/// Points to the name of the question, which always begins right after the header.
+/// Compression pointer to the name of the question, which always starts right after the header.
 const QUESTION_NAME: [u8; 2] = [0xc0, HEADER as u8];
-/// `Flags::of` a response that carries nothing.
+/// First flags byte of a response with no other flags set.
 const RESPONSE: u8 = 0x80;
 const TRUNCATED: u8 = 0x02;
 const AUTHORITATIVE: u8 = 0x04;
@@ -37,33 +37,34 @@ const AUTHORITATIVE: u8 = 0x04;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {
-    /// The question was answered.
+    /// No error.
     NoError = 0,
-    /// The query makes no sense.
+    /// The query is malformed.
     FormErr = 1,
-    /// We cannot tell now.
+    /// The server cannot answer now.
     ServFail = 2,
-    /// There is no such name.
+    /// The name does not exist.
     NxDomain = 3,
-    /// We do not do that kind of thing.
+    /// Not implemented.
     NotImp = 4,
-    /// Not for you.
+    /// Refused by policy.
     Refused = 5,
-    /// An EDNS version that we do not speak; 16, of which the upper bits are in the OPT record.
+    /// Unsupported EDNS version. The code 16 needs the upper bits in the OPT record.
     BadVers = 16,
 }
 
-/// A query, taken apart.
+/// A parsed query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query<'a> {
-    /// To be repeated in the response.
+    /// Repeated in the response.
     pub id: u16,
     flags: [u8; 2],
-    /// The question section as it came.
+    /// The question section as received.
     question: &'a [u8],
-    /// The name in lower case, without last dot. Bytes that no name of ours has are `*`.
+    /// The name in lower case, without the trailing dot. Bytes that are invalid in our names are
+    /// replaced by `*`.
     pub name: String,
-    /// What is asked.
+    /// The type of the question.
     pub kind: Kind,
     class: u16,
     edns: Option<Edns>,
@@ -74,22 +75,21 @@ struct Edns {
     size: u16,
     version: u8,
     dnssec_ok: bool,
-    /// Without options: the answer is the same for everybody.
+    /// True if the query has no EDNS options, so that the answer is the same for every client.
     bare: bool,
 }
 
-/// What a message is to us.
+/// What the server does with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed<'a> {
-    /// No answer is possible or proper: too short, or itself a response.
+    /// Do not answer: the message is too short, or it is itself a response.
     Ignore,
-    /// A query that can only be declined; here is the response.
+    /// Answer with this error response.
     Decline(Vec<u8>),
-    /// A query.
     Query(Query<'a>),
 }
 
-/// Takes a message apart. Any bytes may come.
+/// Parses a message. Accepts any bytes.
 pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     let Some(header) = bytes.first_chunk::<HEADER>() else {
         return Parsed::Ignore;
@@ -127,7 +127,7 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
             return decline(Code::FormErr);
         };
         if record.kind == TYPE_OPT {
-            // RFC 6891, 6.1.1: more than one is a format error.
+            // RFC 6891, 6.1.1: more than one OPT record is a format error.
             if edns.is_some() {
                 return decline(Code::FormErr);
             }
@@ -163,19 +163,20 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
 }
 
 impl Query<'_> {
-    /// The longest response the client takes over UDP.
+    /// Returns the longest response that the client accepts over UDP.
     pub fn udp_limit(&self) -> usize {
         self.edns.map_or(PLAIN_UDP, |edns| {
             usize::from(edns.size).clamp(PLAIN_UDP, EDNS_UDP)
         })
     }
 
-    /// About the internet, the only class we have names in.
+    /// Reports whether the class is IN, the only class that our zone has.
     pub fn is_internet(&self) -> bool {
         matches!(self.class, CLASS_IN | CLASS_ANY)
     }
 
-    /// What the answer from elsewhere depends on; none if it may be for this client alone.
+    /// Returns the key for caching a forwarded answer. Returns `None` if the answer can be specific
+    /// to this client.
     pub fn cache_key(&self) -> Option<Vec<u8>> {
         let edns = match self.edns {
             None => 0,
@@ -191,7 +192,7 @@ impl Query<'_> {
         Some(key)
     }
 
-    /// The response that our zone gives, at most `limit` bytes; none if the name is not ours.
+    /// Makes the zone's response, of at most `limit` bytes. Returns `None` if the name is not ours.
     pub fn answer(&self, lookup: &Lookup, limit: usize) -> Option<Vec<u8>> {
         let (code, negative) = match lookup {
             Lookup::NotOurs => return None,
@@ -230,21 +231,21 @@ impl Query<'_> {
         Some(message)
     }
 
-    /// A response without records.
+    /// Makes a response without records.
     pub fn respond(&self, code: Code) -> Vec<u8> {
         let mut message = self.begin(code, 0);
         self.end(&mut message, code);
         message
     }
 
-    /// "Ask again over TCP."
+    /// Makes a truncated response, so that the client retries over TCP.
     pub fn truncated(&self) -> Vec<u8> {
         let mut message = self.respond(Code::NoError);
         message[2] |= TRUNCATED;
         message
     }
 
-    /// The response is to this question: same section, whatever the case of its letters.
+    /// Reports whether a response has the same question section, ignoring case.
     pub fn is_answered_by(&self, response: &[u8]) -> bool {
         let end = HEADER + self.question.len();
         response.get(2).is_some_and(|flags| flags & RESPONSE != 0)
@@ -274,11 +275,11 @@ impl Query<'_> {
 
 /// Bytes of our OPT record.
 const OPT_LENGTH: usize = 11;
-/// Bytes of a record before its data, the name being a pointer.
+/// Bytes of a record before its data. The name is a pointer.
 const RECORD_HEAD: usize = 12;
 
-/// A header with all counts zero: a response, recursion available, what the client asked for
-/// repeated.
+/// Makes a response header with all counts zero and recursion available. Copies the client's
+/// recursion-desired flag.
 fn bare(id: u16, flags: [u8; 2], code: Code) -> Vec<u8> {
     let mut message = Vec::with_capacity(PLAIN_UDP);
     message.extend(id.to_be_bytes());
@@ -296,11 +297,11 @@ fn record_head(message: &mut Vec<u8>, kind: u16, length: u16) {
     message.extend(length.to_be_bytes());
 }
 
-/// Says for how long a negative answer holds (RFC 2308, section 3): its TTL and its last field,
-/// which agree.
+/// Writes the SOA record, which limits how long a negative answer can be cached (RFC 2308, section
+/// 3). The TTL and the last field have the same value.
 fn soa(message: &mut Vec<u8>, asked: &str) {
     let ours = asked == DOMAIN || asked.ends_with(&format!(".{DOMAIN}"));
-    // Otherwise it is the address of a container, and the zone is that of its /24.
+    // Otherwise the name is the address of a container, and the zone is that of its /24.
     let apex = if ours {
         DOMAIN
     } else {
@@ -319,8 +320,8 @@ fn soa(message: &mut Vec<u8>, asked: &str) {
     message.extend(data);
 }
 
-/// Labels longer than 63 bytes cannot come from names of ours, whose parts are checked, nor from a
-/// question.
+/// Encodes a name. A label longer than 63 bytes cannot occur: our names are checked, and a question
+/// cannot contain one.
 fn encode_name(name: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len() + 2);
     for label in name.split('.').filter(|label| !label.is_empty()) {
@@ -333,12 +334,13 @@ fn encode_name(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// The lowest time to live in a response, seconds; none if it has no records or is damaged.
+/// Returns the lowest TTL in a response, in seconds. Returns `None` if the response has no records
+/// or is damaged.
 pub(crate) fn lowest_ttl(message: &[u8]) -> Option<u32> {
     ttls(message)?.into_iter().map(|(_, ttl)| ttl).min()
 }
 
-/// Takes `seconds` off each time to live.
+/// Subtracts `seconds` from each TTL.
 pub(crate) fn age(message: &mut [u8], seconds: u32) {
     for (at, ttl) in ttls(message).unwrap_or_default() {
         if let Some(bytes) = message.get_mut(at..at + 4) {
@@ -347,7 +349,7 @@ pub(crate) fn age(message: &mut [u8], seconds: u32) {
     }
 }
 
-/// Where the times to live of a message are, and what they say; OPT has none.
+/// Returns position and value of each TTL in a message. Leaves out OPT, which has none.
 fn ttls(message: &[u8]) -> Option<Vec<(usize, u32)>> {
     let count = |at: usize| {
         Some(u32::from(u16::from_be_bytes([
@@ -405,8 +407,8 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// A name that is written out, in lower case. A pointer ends it: in a question there is nothing
-    /// to point back to, and in a record we only want to get past it.
+    /// Reads a name in lower case and stops at a pointer. A question has nothing to point back to,
+    /// and the names of records are only skipped.
     fn name(&mut self) -> Option<String> {
         let mut name = String::new();
         let start = self.at;
@@ -423,7 +425,7 @@ impl Reader<'_> {
                         let ours = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
                         name.push(if ours { char::from(byte) } else { '*' });
                     }
-                    // RFC 1035, 2.3.4: 255 bytes with the lengths.
+                    // RFC 1035, 2.3.4: at most 255 bytes, including the length bytes.
                     if self.at - start > 254 {
                         return None;
                     }

@@ -1,14 +1,14 @@
-//! The machine's own resolvers, from `/etc/resolv.conf`.
+//! Reads the machine's resolvers from `/etc/resolv.conf`.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Where resolvers listen.
+/// The port of the resolvers.
 const DNS_PORT: u16 = 53;
-/// glibc reads no more than three either.
+/// Maximum number of resolvers; glibc also reads only three.
 const MAX_SERVERS: usize = 3;
 
-/// The `nameserver` lines of a resolv.conf, in order. Lines that make no sense are passed over, as
-/// every resolver does. Addresses with a zone (`fe80::1%eth0`) are not supported.
+/// Returns the `nameserver` lines of a resolv.conf, in order. Invalid lines are skipped, as in
+/// every resolver. Addresses with a zone (`fe80::1%eth0`) are not supported.
 pub fn upstreams(text: &str) -> Vec<SocketAddr> {
     let mut found = Vec::new();
     for line in text.lines() {
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_makes_sense_is_read() {
+    fn upstreams_skips_invalid_lines() {
         let text = "# made by hand\nsearch example.org\nnameserver 192.0.2.1 # first\n nameserver\t2001:db8::1\n\
                     nameserver what\nnameserver\n;nameserver 192.0.2.9\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n";
         let found: Vec<String> = upstreams(text).iter().map(ToString::to_string).collect();

@@ -1,5 +1,5 @@
-//! The sockets: UDP and TCP on each address, answers from the zone at once, everything else by way
-//! of the forwarder.
+//! The sockets: UDP and TCP on each address. Answers from the zone immediately and forwards
+//! everything else.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,26 +19,26 @@ use crate::forward::{Forwarder, Transport};
 use crate::message::{Code, MAX_MESSAGE, Parsed, Query, parse};
 use crate::zone::Zone;
 
-/// A query longer than this is nobody's honest question; over TCP it ends the connection.
+/// Bytes of a query. No legitimate query is longer; over TCP a longer one ends the connection.
 const MAX_QUERY: usize = 4_096;
-/// How long the server waits for tasks at its end before it drops them.
+/// How long the server waits for its tasks at the end before it drops them.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// The first wait after a socket failed; doubled up to [`MAX_BACKOFF`].
+/// First wait after a socket error. It doubles up to [`MAX_BACKOFF`].
 const BACKOFF: Duration = Duration::from_millis(10);
-/// The longest wait after a socket failed.
+/// Longest wait after a socket error.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// Bounds of the server, with what happens at each.
+/// The server's limits, and what happens at each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Questions being forwarded at once; one more gets SERVFAIL.
+    /// Queries forwarded at the same time. One more gets SERVFAIL.
     pub forwarded: usize,
-    /// TCP connections at once; one more waits in the system's queue until one ends.
+    /// Concurrent TCP connections. One more waits in the system's queue until a connection ends.
     pub connections: usize,
-    /// How long one resolver is waited for before the next is asked. A client waits 5 s, so two
-    /// get their turn.
+    /// How long one resolver is waited for before the next is asked. Clients wait 5 s, which is
+    /// enough for two.
     pub upstream_patience: Duration,
-    /// How long a TCP connection may be silent.
+    /// How long a TCP connection can be silent before it is closed.
     pub idle: Duration,
 }
 
@@ -53,22 +53,21 @@ impl Default for Limits {
     }
 }
 
-/// What the server needs to know before it starts.
+/// The server's configuration.
 #[derive(Debug, Clone, Default)]
 pub struct ServerConfig {
-    /// Addresses to listen on, UDP and TCP each. Name the machine's addresses one by one: an
-    /// answer from 0.0.0.0 may leave by another address than the question came to. Port 0:
-    /// any, for tests.
+    /// Addresses to listen on, each with UDP and TCP. They must be addresses of the machine: an
+    /// answer from 0.0.0.0 could leave from another address than the one that received the query.
+    /// Port 0 means any free port, for tests.
     pub listen: Vec<SocketAddr>,
     /// The machine's resolvers, asked in this order ([`crate::resolv_conf::upstreams`] reads
-    /// them). Our own addresses among them are left out. Empty: every name that is not ours
-    /// gets SERVFAIL.
+    /// them). Our own addresses are removed. If none is left, names outside the zone get
+    /// SERVFAIL.
     pub upstreams: Vec<SocketAddr>,
-    /// Bounds.
     pub limits: Limits,
 }
 
-/// Listens and answers until cancelled: [`Server::bind`] and [`Server::run`] in one.
+/// Listens and answers until cancelled: [`Server::bind`] followed by [`Server::run`].
 pub async fn serve(
     config: ServerConfig,
     zone: watch::Receiver<Arc<Zone>>,
@@ -78,7 +77,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// A server that has its sockets and does not answer yet.
+/// A server that has its sockets but does not answer yet.
 #[derive(Debug)]
 pub struct Server {
     sockets: Vec<(UdpSocket, TcpListener)>,
@@ -87,7 +86,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the sockets: all of them, or none and the reason.
+    /// Binds all sockets, or fails with the reason and binds none.
     pub async fn bind(config: ServerConfig) -> Result<Self, DnsError> {
         if config.listen.is_empty() {
             return Err(DnsError::NoAddress);
@@ -98,7 +97,7 @@ impl Server {
             let udp = UdpSocket::bind(wanted)
                 .await
                 .map_err(|error| DnsError::bind(*wanted, "udp", error))?;
-            // With port 0 the TCP socket takes the port that UDP got.
+            // With port 0, the TCP socket takes the port that UDP got.
             let address = udp
                 .local_addr()
                 .map_err(|error| DnsError::bind(*wanted, "udp", error))?;
@@ -115,7 +114,7 @@ impl Server {
         })
     }
 
-    /// Where it listens, in the order of the configuration.
+    /// Returns the bound addresses, in the order of the configuration.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -130,7 +129,7 @@ impl Server {
             .filter(|upstream| !is_us(*upstream, &self.addresses))
             .collect();
         if upstreams.is_empty() {
-            tracing::warn!("no resolver to forward to: only names of the cluster will be found");
+            tracing::warn!("no resolver to forward to: only the cluster's names will resolve");
         }
         let limits = self.config.limits;
         let shared = Arc::new(Shared {
@@ -149,12 +148,13 @@ impl Server {
         }
         shared.cancel.cancelled().await;
         shared.tasks.close();
-        // Questions under way may wait for a resolver for longer than anybody waits for us to end.
+        // Queries in progress can wait for a resolver for longer than the server's end should take.
         let _ = timeout(FAREWELL, shared.tasks.wait()).await;
     }
 }
 
-/// Forwarding to ourselves would go round until every slot is taken.
+/// Reports whether a resolver is this server. Forwarding to itself would loop until every slot is
+/// taken.
 fn is_us(upstream: SocketAddr, listen: &[SocketAddr]) -> bool {
     listen.iter().any(|own| {
         *own == upstream
@@ -174,36 +174,36 @@ struct Shared {
     cancel: CancellationToken,
 }
 
-/// What can be said at once.
-enum Quick<'a> {
-    Nothing,
+/// What can be decided about a query without waiting.
+enum Decision<'a> {
+    Ignore,
     Answer(Vec<u8>),
     Forward(Query<'a>),
 }
 
 impl Shared {
-    fn quick<'a>(
+    fn decide<'a>(
         &self,
         bytes: &'a [u8],
         client: IpAddr,
         transport: Transport,
         rng: &mut StdRng,
-    ) -> Quick<'a> {
+    ) -> Decision<'a> {
         let query = match parse(bytes) {
-            Parsed::Ignore => return Quick::Nothing,
-            Parsed::Decline(response) => return Quick::Answer(response),
+            Parsed::Ignore => return Decision::Ignore,
+            Parsed::Decline(response) => return Decision::Answer(response),
             Parsed::Query(query) => query,
         };
         let zone = Arc::clone(&self.zone.borrow());
         let limit = limit(&query, transport);
         let lookup = zone.lookup(&query.name, query.kind, rng);
         match query.answer(&lookup, limit) {
-            Some(_) if !query.is_internet() => Quick::Answer(query.respond(Code::Refused)),
-            Some(response) => Quick::Answer(response),
-            None if zone.asks_elsewhere(client) => Quick::Answer(query.respond(Code::Refused)),
+            Some(_) if !query.is_internet() => Decision::Answer(query.respond(Code::Refused)),
+            Some(response) => Decision::Answer(response),
+            None if zone.asks_elsewhere(client) => Decision::Answer(query.respond(Code::Refused)),
             None => match self.forwarder.cached(&query) {
-                Some(response) if response.len() <= limit => Quick::Answer(response),
-                _ => Quick::Forward(query),
+                Some(response) if response.len() <= limit => Decision::Answer(response),
+                _ => Decision::Forward(query),
             },
         }
     }
@@ -237,17 +237,18 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
         let (length, client) = match received {
             Ok(received) => received,
             Err(error) => {
-                // On Linux an earlier answer that could not be delivered shows up here, too.
+                // On Linux, an earlier answer that could not be delivered also appears as an error
+                // here.
                 tracing::debug!(%error, "cannot receive");
-                pause(&mut backoff, &shared.cancel).await;
+                back_off(&mut backoff, &shared.cancel).await;
                 continue;
             }
         };
         backoff = BACKOFF;
-        match shared.quick(&buffer[..length], client.ip(), Transport::Udp, &mut rng) {
-            Quick::Nothing => {}
-            Quick::Answer(response) => send(&socket, &response, client).await,
-            Quick::Forward(_) => {
+        match shared.decide(&buffer[..length], client.ip(), Transport::Udp, &mut rng) {
+            Decision::Ignore => {}
+            Decision::Answer(response) => send(&socket, &response, client).await,
+            Decision::Forward(_) => {
                 let (bytes, socket, shared) = (
                     buffer[..length].to_vec(),
                     Arc::clone(&socket),
@@ -295,28 +296,32 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
                     let _slot = slot;
                     tokio::select! {
                         () = shared.cancel.cancelled() => {}
-                        _ = converse(stream, client.ip(), &shared) => {}
+                        _ = serve_connection(stream, client.ip(), &shared) => {}
                     }
                 });
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot accept");
-                pause(&mut backoff, &shared.cancel).await;
+                back_off(&mut backoff, &shared.cancel).await;
             }
         }
     }
 }
 
-/// One connection: a question, an answer, and so on. Ends by error, by silence, or when the client
-/// ends it.
-async fn converse(mut stream: TcpStream, client: IpAddr, shared: &Shared) -> std::io::Result<()> {
+/// Serves one connection: alternately a query and an answer. Ends on an error, on silence, or when
+/// the client closes it.
+async fn serve_connection(
+    mut stream: TcpStream,
+    client: IpAddr,
+    shared: &Shared,
+) -> std::io::Result<()> {
     let mut rng = StdRng::from_os_rng();
     loop {
         let mut bytes = timeout(shared.idle, read_query(&mut stream)).await??;
-        let response = match shared.quick(&bytes, client, Transport::Tcp, &mut rng) {
-            Quick::Nothing => return Ok(()),
-            Quick::Answer(response) => response,
-            Quick::Forward(query) => shared.forward(&query, &bytes, Transport::Tcp).await,
+        let response = match shared.decide(&bytes, client, Transport::Tcp, &mut rng) {
+            Decision::Ignore => return Ok(()),
+            Decision::Answer(response) => response,
+            Decision::Forward(query) => shared.forward(&query, &bytes, Transport::Tcp).await,
         };
         bytes.clear();
         bytes.extend((response.len() as u16).to_be_bytes());
@@ -335,7 +340,7 @@ async fn read_query(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-async fn pause(backoff: &mut Duration, cancel: &CancellationToken) {
+async fn back_off(backoff: &mut Duration, cancel: &CancellationToken) {
     tokio::select! {
         () = cancel.cancelled() => {}
         () = sleep(*backoff) => {}

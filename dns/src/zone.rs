@@ -1,5 +1,5 @@
-//! The zone: which names there are and what each means. Built whole from a snapshot, never changed,
-//! so that readers need no lock.
+//! The zone: the cluster's names and their meaning. It is built as a whole from a snapshot and
+//! never changed, so readers need no lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,132 +9,128 @@ use rand::seq::SliceRandom as _;
 use uc_api::layout::DOMAIN;
 use uc_api::{MachineId, MachineName, ProjectName, ServiceKey, ServiceName};
 
-/// How long an answer may be kept, seconds. Whoever takes a replica out of service waits this long,
-/// too.
+/// TTL of an answer in seconds. Code that takes a replica out of service must also wait this long.
 pub const ANSWER_TTL_S: u32 = 1;
-/// Addresses in one answer at most; of more, a random choice is given. As many fit a UDP message
-/// with EDNS.
+/// Maximum number of addresses in one answer, which fits a UDP message with EDNS. Of more
+/// addresses, a random choice is returned.
 pub const MAX_ANSWERS: usize = 64;
 
-/// What a machine knows of the cluster, as far as names go.
+/// What a machine knows about the cluster's names.
 #[derive(Debug, Clone, Default)]
 pub struct ZoneInput {
-    /// The machine that answers; `nearest.` means it. None before it belongs to a cluster.
+    /// The machine that answers, which `nearest.` refers to. `None` before it belongs to a
+    /// cluster.
     pub local_machine: Option<MachineId>,
-    /// Members, the down ones included.
+    /// All members, including those that are down.
     pub machines: Vec<ZoneMachine>,
-    /// Services that are meant to exist. With it a service without any replica is a name without
-    /// addresses; left out, it is no name, and the search list may lead a client on to the service
-    /// of that name in another project.
+    /// Services that should exist. With this entry, a service without a replica is a name without
+    /// addresses. Without it the name does not exist, and a client's search list could continue to
+    /// the service of the same name in another project.
     pub services: Vec<ServiceKey>,
-    /// Further names of services, each known in the service's project. A service's own name wins
-    /// over an alias; services that share an alias are answered together.
+    /// Additional names of services, valid within the service's project. A service's own name
+    /// takes precedence over an alias. Services that share an alias are answered together.
     pub aliases: Vec<ZoneAlias>,
-    /// Addresses of replicas that have resolvers of their own: for them nothing is forwarded.
+    /// Addresses of replicas that have their own resolvers. Nothing is forwarded for them.
     pub elsewhere: Vec<Ipv4Addr>,
-    /// Every replica known, whatever its state.
+    /// All known replicas, whatever their state.
     pub replicas: Vec<ZoneReplica>,
 }
 
 /// A machine as DNS sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneMachine {
-    /// Its id.
     pub id: MachineId,
-    /// Its name.
     pub name: MachineName,
     /// Its address on the cluster network.
     pub ipv4: Ipv4Addr,
-    /// Not down.
+    /// False if the machine is down.
     pub up: bool,
 }
 
-/// A further name of a service.
+/// An additional name of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ZoneAlias {
-    /// The service that is meant.
+    /// The service that the name refers to.
     pub service: ServiceKey,
-    /// One label or several with dots between, in any case; what is no such name is left out.
+    /// One or several labels separated by dots, in any case. An invalid name is ignored.
     pub name: String,
 }
 
 /// A replica as DNS sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneReplica {
-    /// Its project.
     pub project: ProjectName,
-    /// Its service, without the project.
+    /// The service's name without the project.
     pub service: ServiceName,
-    /// Where it is.
+    /// The machine that it runs on.
     pub machine_id: MachineId,
     /// Its address on the cluster network.
     pub ip: Ipv4Addr,
-    /// It runs.
     pub running: bool,
-    /// Its health check fails.
+    /// True if its health check fails.
     pub unhealthy: bool,
-    /// Being replaced: alive, but no longer given to new clients.
+    /// It is being replaced: alive, but no longer given to new clients.
     pub draining: bool,
 }
 
-/// What is asked about a name.
+/// The type of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// IPv4 addresses.
     A,
     /// The name of an address.
     Ptr,
-    /// Whatever there is.
+    /// Any type.
     Any,
-    /// Something we never have.
+    /// A type that the zone never has.
     Other,
 }
 
-/// The meaning of a name.
+/// The result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
-    /// At least one address, in the order to be given.
+    /// At least one address, in the order of the answer.
     Addresses(Vec<Ipv4Addr>),
-    /// The name of an address, whole, without the last dot.
+    /// The full name of an address, without the trailing dot.
     Pointer(String),
-    /// The name exists and has nothing of that kind.
+    /// The name exists but has no data of this type.
     NoData,
-    /// There is no such name, and we would know.
+    /// The name is in our zone and does not exist.
     NxDomain,
-    /// Somebody else's name.
+    /// The name is outside our zone.
     NotOurs,
 }
 
-/// Names and their meaning. Immutable.
+/// The cluster's names and their meaning. Immutable.
 #[derive(Debug, Default)]
 pub struct Zone {
     local: Option<MachineId>,
-    /// By name without `.internal`, lower case: `web.shop`, and `web` if it is of one project
-    /// only.
+    /// Addresses by lower-case name without `.internal`: `web.shop`, and also `web` if only one
+    /// project has such a service.
     services: HashMap<String, Vec<Address>>,
     /// Short names of services that several projects have.
     ambiguous: HashSet<String>,
-    /// Names that exist only because there is something below them.
+    /// Names that exist only because other names are below them.
     parents: HashSet<String>,
-    /// By name and by id.
+    /// Machines by name and by id.
     machines: HashMap<String, (MachineId, Ipv4Addr)>,
     pointers: HashMap<Ipv4Addr, String>,
     elsewhere: HashSet<Ipv4Addr>,
-    /// The /24 networks of the machines: an address in them that is not known is known not to be.
+    /// The /24 networks of the machines. An unknown address in one of them does not exist.
     networks: HashSet<[u8; 3]>,
 }
 
-/// A replica that may be answered.
+/// A replica that can be part of an answer.
 #[derive(Debug, Clone, Copy)]
 struct Address {
     ip: Ipv4Addr,
     machine: MachineId,
-    /// Its machine is not down.
+    /// False if its machine is down.
     up: bool,
 }
 
 impl Zone {
-    /// The zone that the snapshot describes.
+    /// Builds the zone from a snapshot.
     pub fn build(input: &ZoneInput) -> Self {
         let elsewhere = input.elsewhere.iter().copied().collect();
         let mut zone = Self {
@@ -160,8 +156,8 @@ impl Zone {
         zone
     }
 
-    /// Whether who asks from there has resolvers of its own for names that are not ours. It is told
-    /// so by REFUSED, on which Docker's resolver and glibc's ask the next one.
+    /// Reports whether the client has its own resolvers for names outside the zone. It gets REFUSED
+    /// for these, and then Docker's resolver and glibc ask the next resolver.
     pub fn asks_elsewhere(&self, client: IpAddr) -> bool {
         match client.to_canonical() {
             IpAddr::V4(client) => self.elsewhere.contains(&client),
@@ -193,7 +189,7 @@ impl Zone {
                 format!("{}.{}.{DOMAIN}", lower(&replica.service), replica.project),
             );
             if !replica.unhealthy && !replica.draining {
-                // A machine that nobody lists is not known to be down.
+                // A machine that is not in the list is not known to be down.
                 let up = up.get(&replica.machine_id).copied().unwrap_or(true);
                 addresses.push(Address {
                     ip: replica.ip,
@@ -260,8 +256,8 @@ impl Zone {
         }
     }
 
-    /// What a name means. Upper and lower case are the same; a last dot may be there or not. The
-    /// order of addresses, and which of too many are given, comes from `rng`.
+    /// Looks up a name, ignoring case and a trailing dot. `rng` decides the order of addresses, and
+    /// the choice among too many.
     pub fn lookup(&self, name: &str, kind: Kind, rng: &mut impl Rng) -> Lookup {
         let lower = name.to_ascii_lowercase();
         let name = lower.strip_suffix('.').unwrap_or(&lower);
@@ -289,7 +285,7 @@ impl Zone {
         }
         found.addresses.shuffle(rng);
         if let Some(local) = self.local.filter(|_| found.nearest) {
-            // Stable, so the rest stays shuffled.
+            // The sort is stable, so the others stay shuffled.
             found
                 .addresses
                 .sort_by_key(|address| address.machine != local);
@@ -304,25 +300,25 @@ impl Zone {
         )
     }
 
-    /// `None`: there is no such name. An exact name goes before what a prefix would make of it: a
-    /// service may be called `nearest.db`.
-    fn find(&self, name: &str) -> Option<Found> {
+    /// Returns `None` if the name does not exist. An exact name takes precedence over a prefix,
+    /// because a service can be called `nearest.db`.
+    fn find(&self, name: &str) -> Option<Match> {
         if let Some(machine) = name.strip_suffix(".machine")
             && let Some((id, ip)) = self.machines.get(machine)
         {
-            return Some(Found::just(vec![Address {
+            return Some(Match::just(vec![Address {
                 ip: *ip,
                 machine: *id,
                 up: true,
             }]));
         }
         if let Some(addresses) = self.services.get(name) {
-            return Some(Found::just(serving(addresses)));
+            return Some(Match::just(serving(addresses)));
         }
         for (prefix, nearest) in [("rr.", false), ("nearest.", true)] {
-            // One prefix, not a chain of them.
+            // Only one prefix is allowed.
             if let Some(rest) = name.strip_prefix(prefix).filter(|rest| !is_prefixed(rest)) {
-                return self.find(rest).map(|found| Found { nearest, ..found });
+                return self.find(rest).map(|found| Match { nearest, ..found });
             }
         }
         if let Some((machine, service)) = name.split_once(".m.")
@@ -334,7 +330,7 @@ impl Zone {
                 .filter(|address| address.machine == *id)
                 .copied()
                 .collect();
-            return Some(Found::just(serving(&there)));
+            return Some(Match::just(serving(&there)));
         }
         let below_m = name
             .strip_prefix("m.")
@@ -343,7 +339,7 @@ impl Zone {
             || below_m
             || self.ambiguous.contains(name)
             || self.parents.contains(name);
-        exists.then(|| Found::just(Vec::new()))
+        exists.then(|| Match::just(Vec::new()))
     }
 
     fn pointer(&self, reversed: &str, kind: Kind) -> Lookup {
@@ -368,12 +364,12 @@ impl Zone {
     }
 }
 
-struct Found {
+struct Match {
     addresses: Vec<Address>,
     nearest: bool,
 }
 
-impl Found {
+impl Match {
     fn just(addresses: Vec<Address>) -> Self {
         Self {
             addresses,
@@ -382,7 +378,8 @@ impl Found {
     }
 }
 
-/// What can stand in a query: labels of at most 63 bytes without dots, controls or spaces.
+/// Reports whether a name can appear in a query: labels of at most 63 bytes without dots, control
+/// characters or spaces.
 fn is_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_graphic())
@@ -394,8 +391,8 @@ fn is_prefixed(name: &str) -> bool {
     name.starts_with("rr.") || name.starts_with("nearest.")
 }
 
-/// Those on machines that are up; if there are none, the others: an address that may work is better
-/// than none.
+/// Returns the addresses on machines that are up. If there are none, returns the others, because an
+/// address that may work is better than none.
 fn serving(addresses: &[Address]) -> Vec<Address> {
     let up: Vec<Address> = addresses
         .iter()

@@ -1,4 +1,4 @@
-//! The server over loopback, asked by hickory-resolver, by `dig`, and by hand.
+//! The server over loopback, queried by hickory-resolver, by `dig`, and by hand.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
@@ -38,8 +38,8 @@ fn loopback() -> SocketAddr {
 
 async fn start(zone: Zone, upstreams: Vec<SocketAddr>, limits: Limits) -> Running {
     let mut tries = 0;
-    // A port that was free for UDP may be taken for TCP by the test beside this one: then another
-    // one.
+    // A port that was free for UDP can be taken for TCP by a concurrent test. In that case, try
+    // another one.
     let server = loop {
         let (upstreams, limits) = (upstreams.clone(), limits.clone());
         match Server::bind(ServerConfig {
@@ -72,7 +72,7 @@ impl Running {
     }
 }
 
-/// One machine, one service `web` of the project with so many replicas.
+/// A zone with one machine and one service `web` of the project.
 fn zone(project: &str, replicas: u8) -> Zone {
     let id = MachineId::from_bytes([1; 16]);
     let replica = |host| ZoneReplica {
@@ -146,12 +146,12 @@ async fn ask_udp(server: SocketAddr, bytes: &[u8]) -> Message {
     Message::from_vec(&buffer[..length]).unwrap()
 }
 
-async fn say(stream: &mut TcpStream, bytes: &[u8]) {
+async fn send_query(stream: &mut TcpStream, bytes: &[u8]) {
     stream.write_u16(bytes.len() as u16).await.unwrap();
     stream.write_all(bytes).await.unwrap();
 }
 
-async fn hear(stream: &mut TcpStream) -> Message {
+async fn read_answer(stream: &mut TcpStream) -> Message {
     let length = timeout(PATIENCE, stream.read_u16())
         .await
         .expect("no answer")
@@ -161,7 +161,7 @@ async fn hear(stream: &mut TcpStream) -> Message {
     Message::from_vec(&bytes).unwrap()
 }
 
-/// An address on which nobody answers, and nobody says so: the socket is kept and never read.
+/// An address that never answers and never refuses: the socket is kept open and never read.
 async fn silence() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind(loopback()).await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -169,7 +169,7 @@ async fn silence() -> (UdpSocket, SocketAddr) {
 }
 
 #[tokio::test]
-async fn hickory_finds_our_names_over_udp_and_tcp() {
+async fn hickory_resolves_our_names_over_udp_and_tcp() {
     let server = start(zone("shop", 3), vec![], Limits::default()).await;
     let all: HashSet<IpAddr> = (2..5)
         .map(|host| IpAddr::from([10, 210, 1, host]))
@@ -191,7 +191,7 @@ async fn hickory_finds_our_names_over_udp_and_tcp() {
             [IpAddr::from([10, 210, 1, 1])]
         );
         let error = resolver(server.address, tcp)
-            .ipv4_lookup("nobody.internal.")
+            .ipv4_lookup("missing.internal.")
             .await
             .unwrap_err();
         assert!(error.is_nx_domain(), "{error}");
@@ -218,7 +218,7 @@ async fn hickory_finds_our_names_over_udp_and_tcp() {
 }
 
 #[tokio::test]
-async fn a_new_zone_is_answered_from_at_once() {
+async fn server_answers_from_new_zone_immediately() {
     let server = start(zone("shop", 1), vec![], Limits::default()).await;
     assert_eq!(
         lookup(server.address, false, "web.shop.internal.")
@@ -245,7 +245,7 @@ async fn a_new_zone_is_answered_from_at_once() {
 }
 
 #[tokio::test]
-async fn too_long_for_udp_is_cut_and_whole_over_tcp() {
+async fn server_truncates_long_answer_over_udp_but_not_tcp() {
     let server = start(zone("shop", 60), vec![], Limits::default()).await;
     let message = ask_udp(
         server.address,
@@ -254,19 +254,19 @@ async fn too_long_for_udp_is_cut_and_whole_over_tcp() {
     .await;
     assert!(message.metadata.truncation);
     assert_eq!(message.answers.len(), 29);
-    // Two questions at once on one connection.
+    // Two queries at the same time on one connection.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    say(
+    send_query(
         &mut stream,
         &question(2, "web.shop.internal.", RecordType::A),
     )
     .await;
-    say(
+    send_query(
         &mut stream,
         &question(3, "m1.machine.internal.", RecordType::A),
     )
     .await;
-    let message = hear(&mut stream).await;
+    let message = read_answer(&mut stream).await;
     assert_eq!(
         (
             message.metadata.id,
@@ -275,14 +275,14 @@ async fn too_long_for_udp_is_cut_and_whole_over_tcp() {
         ),
         (2, 60, false)
     );
-    assert_eq!(hear(&mut stream).await.metadata.id, 3);
+    assert_eq!(read_answer(&mut stream).await.metadata.id, 3);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn what_is_not_ours_is_asked_elsewhere() {
-    // The upstream is a second server; to it, names under `internal` of the first one are its own,
-    // so it gets reverse names of its network.
+async fn server_forwards_names_outside_the_zone() {
+    // The upstream is a second server. It has the same domain, so it is asked for reverse names of
+    // its own network.
     let upstream = start(zone("shop", 60), vec![], Limits::default()).await;
     let server = start(Zone::default(), vec![upstream.address], Limits::default()).await;
     let reverse = question(77, "5.1.210.10.in-addr.arpa.", RecordType::PTR);
@@ -292,13 +292,13 @@ async fn what_is_not_ours_is_asked_elsewhere() {
         assert_eq!(message.answers[0].data.to_string(), "web.shop.internal.");
     }
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    say(
+    send_query(
         &mut stream,
         &question(78, "5.1.210.10.in-addr.arpa.", RecordType::PTR),
     )
     .await;
-    assert_eq!(hear(&mut stream).await.answers.len(), 1);
-    // What is under our domain is never asked elsewhere, though the other one would know.
+    assert_eq!(read_answer(&mut stream).await.answers.len(), 1);
+    // A name under our domain is never forwarded, even if the upstream has it.
     let message = ask_udp(
         server.address,
         &question(79, "web.shop.internal.", RecordType::A),
@@ -311,7 +311,7 @@ async fn what_is_not_ours_is_asked_elsewhere() {
 }
 
 #[tokio::test]
-async fn an_answer_is_kept_when_the_one_who_gave_it_is_gone() {
+async fn server_answers_from_cache_without_upstream() {
     let upstream = UdpSocket::bind(loopback()).await.unwrap();
     let limits = Limits {
         upstream_patience: Duration::from_millis(200),
@@ -330,7 +330,8 @@ async fn an_answer_is_kept_when_the_one_who_gave_it_is_gone() {
         response[2] |= 0x80;
         response[7] = 1;
         response.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x07");
-        // First a lie with another id, then one with another question: neither may be believed.
+        // First a forged answer with another id, then one with another question. Neither must be
+        // accepted.
         for at in [0, 14] {
             let mut lie = response.clone();
             lie[at] ^= 0x01;
@@ -360,7 +361,7 @@ async fn an_answer_is_kept_when_the_one_who_gave_it_is_gone() {
 }
 
 #[tokio::test]
-async fn the_next_one_is_asked_when_one_is_silent_or_refuses() {
+async fn server_asks_next_resolver_after_silence_or_refusal() {
     let (_socket, silent) = silence().await;
     let refusing = start(Zone::default(), vec![], Limits::default()).await;
     let good = start(zone("shop", 1), vec![], Limits::default()).await;
@@ -386,7 +387,7 @@ async fn the_next_one_is_asked_when_one_is_silent_or_refuses() {
 }
 
 #[tokio::test]
-async fn who_has_resolvers_of_its_own_is_sent_to_them() {
+async fn server_refuses_to_forward_for_client_with_own_resolvers() {
     let upstream = start(zone("outside", 3), vec![], Limits::default()).await;
     let own = Zone::build(&ZoneInput {
         elsewhere: vec![Ipv4Addr::LOCALHOST],
@@ -408,9 +409,9 @@ async fn who_has_resolvers_of_its_own_is_sent_to_them() {
         ResponseCode::Refused
     );
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    say(&mut stream, &others).await;
+    send_query(&mut stream, &others).await;
     assert_eq!(
-        hear(&mut stream).await.metadata.response_code,
+        read_answer(&mut stream).await.metadata.response_code,
         ResponseCode::Refused
     );
     server.stop().await;
@@ -418,7 +419,7 @@ async fn who_has_resolvers_of_its_own_is_sent_to_them() {
 }
 
 #[tokio::test]
-async fn with_all_resolvers_dead_the_client_hears_so_in_time() {
+async fn server_answers_servfail_in_time_with_dead_resolvers() {
     let (_one, first) = silence().await;
     let (_two, second) = silence().await;
     let limits = Limits {
@@ -434,7 +435,7 @@ async fn with_all_resolvers_dead_the_client_hears_so_in_time() {
         "{:?}",
         begin.elapsed()
     );
-    // Our own names do not wait behind others.
+    // Our own names do not wait behind forwarded ones.
     for number in 0..100 {
         let socket = UdpSocket::bind(loopback()).await.unwrap();
         socket
@@ -456,7 +457,7 @@ async fn with_all_resolvers_dead_the_client_hears_so_in_time() {
 }
 
 #[tokio::test]
-async fn more_than_so_many_at_once_are_declined() {
+async fn server_declines_queries_over_the_forwarding_limit() {
     let (_socket, silent) = silence().await;
     let limits = Limits {
         forwarded: 2,
@@ -486,14 +487,14 @@ async fn more_than_so_many_at_once_are_declined() {
             ResponseCode::ServFail
         );
     }
-    // Two are still waiting, and do not keep the server from ending.
+    // Two queries are still waiting. They must not delay the server's end.
     server.stop().await;
 }
 
 #[tokio::test]
-async fn we_never_ask_ourselves() {
-    // Ports of 127.0.0.1 are taken by others as soon as they are free; one of an address of our own
-    // is not.
+async fn server_never_forwards_to_itself() {
+    // Other tests take the ports of 127.0.0.1 as soon as they are free, so this one uses its own
+    // address.
     let own = SocketAddr::from(([127, 53, 0, 1], 0));
     let first = Server::bind(ServerConfig {
         listen: vec![own],
@@ -522,7 +523,7 @@ async fn we_never_ask_ourselves() {
 }
 
 #[tokio::test]
-async fn rubbish_is_survived() {
+async fn server_survives_garbage() {
     let server = start(zone("shop", 1), vec![], Limits::default()).await;
     let socket = UdpSocket::bind(loopback()).await.unwrap();
     for length in 0..64_usize {
@@ -544,7 +545,7 @@ async fn rubbish_is_survived() {
         let mut rest = Vec::new();
         timeout(PATIENCE, stream.read_to_end(&mut rest))
             .await
-            .expect("the connection is ended")
+            .expect("the connection was closed")
             .ok();
     }
     assert_eq!(
@@ -565,7 +566,7 @@ async fn rubbish_is_survived() {
 }
 
 #[tokio::test]
-async fn a_silent_connection_is_ended_and_makes_room() {
+async fn server_closes_silent_connection_to_make_room() {
     let limits = Limits {
         connections: 1,
         idle: Duration::from_millis(200),
@@ -582,13 +583,13 @@ async fn a_silent_connection_is_ended_and_makes_room() {
     );
     let ended = timeout(PATIENCE, silent.read_u8())
         .await
-        .expect("it is ended");
+        .expect("it was closed");
     assert!(ended.is_err());
     server.stop().await;
 }
 
 #[tokio::test]
-async fn an_address_that_cannot_be_had_is_explained() {
+async fn bind_error_explains_unavailable_address() {
     let bind = |listen: Vec<SocketAddr>| {
         Server::bind(ServerConfig {
             listen,
@@ -617,7 +618,7 @@ async fn an_address_that_cannot_be_had_is_explained() {
 }
 
 #[tokio::test]
-async fn dig_agrees() {
+async fn server_agrees_with_dig() {
     let found = std::process::Command::new("dig")
         .arg("-v")
         .stderr(Stdio::null())
@@ -625,7 +626,7 @@ async fn dig_agrees() {
     if found.is_err() {
         let _ = writeln!(
             std::io::stderr(),
-            "skipped: there is no dig (Debian: bind9-dnsutils)"
+            "skipped: dig is not installed (Debian: bind9-dnsutils)"
         );
         return;
     }
@@ -645,7 +646,7 @@ async fn dig_agrees() {
             .unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    // 40 addresses do not fit 512 bytes: dig comes again over TCP by itself.
+    // 40 addresses do not fit in 512 bytes, so dig automatically retries over TCP.
     for arguments in [
         &["web.shop.internal"][..],
         &["+noedns", "web.shop.internal"],
@@ -665,7 +666,7 @@ async fn dig_agrees() {
         answer.contains("flags: qr aa tc rd ra; QUERY: 1, ANSWER: 29"),
         "{answer}"
     );
-    let answer = dig(&["nobody.internal", "AAAA"]).await;
+    let answer = dig(&["missing.internal", "AAAA"]).await;
     assert!(
         answer.contains("status: NXDOMAIN") && answer.contains("flags: qr aa rd ra"),
         "{answer}"

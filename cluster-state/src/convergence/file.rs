@@ -1,5 +1,5 @@
-//! What a replica's file holds: what `Storage` writes, without SQLite. Replaced changes stay in it
-//! for a while.
+//! The content of a store's file, as `Storage` writes it, without SQLite. Replaced changes stay in
+//! it for a while.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use crate::op::Op;
 use crate::state::{Changes, Fate, State};
 use crate::storage::Leftovers;
 
-/// With few, a short history has both: rows that stay and rows that are removed. With many, rows
-/// stay until something is removed for good. Half of the replicas have this, half that.
+/// Limits of leftover rows. With the low limit, even a short history has rows that stay and rows
+/// that are removed. With the high limit, rows stay until something is removed for good. Half of
+/// the stores use each.
 const ROWS: [usize; 2] = [4, 1_000];
 
 pub(super) struct File {

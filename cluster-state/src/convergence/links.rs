@@ -1,5 +1,6 @@
-//! Sessions between the replicas with the real state machine, one stream of frames each way, and
-//! what the driver does: applying, fetching into a fresh state, beginning anew.
+//! Sessions between the stores. The state machine is the real one, with one stream of frames in
+//! each direction. This module does the driver's part: apply, fetch into a fresh state, start
+//! again.
 
 use std::collections::VecDeque;
 
@@ -14,11 +15,11 @@ use crate::vector::VersionVector;
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 
-/// A session: one direction each way, and what is on the wire.
+/// A session: the state machines of both ends, and the frames in transit.
 pub(super) struct Link {
     cores: [Core; 2],
     wires: [VecDeque<Bytes>; 2],
-    /// What a side that fetches everything has of it.
+    /// For a side that fetches everything, what it has so far.
     fresh: [Option<State>; 2],
 }
 
@@ -27,7 +28,7 @@ pub(super) fn link(a: usize, b: usize) -> (usize, usize) {
 }
 
 impl World {
-    /// All sessions of a node break.
+    /// Breaks all sessions of a node.
     pub(super) fn hang_up(&mut self, n: usize) {
         self.links.retain(|(a, b), _| *a != n && *b != n);
     }
@@ -36,7 +37,7 @@ impl World {
         self.links.remove(&link(a, b));
     }
 
-    /// The frame is taken off the stream and cannot be kept: that ends the session.
+    /// Takes a frame off the stream without storing it, which ends the session.
     pub(super) fn lose(&mut self, a: usize, b: usize) {
         let ends = link(a, b);
         let side = usize::from(b > a);
@@ -64,7 +65,7 @@ impl World {
         }
     }
 
-    /// Moves up to this many frames each way.
+    /// Moves up to this many frames in each direction.
     pub(super) fn pump(&mut self, a: usize, b: usize, frames: usize) {
         let ends = link(a, b);
         let mut link = match self.links.remove(&ends) {
@@ -81,8 +82,8 @@ impl World {
         };
         for round in 0..frames {
             for (side, end) in [ends.0, ends.1].into_iter().enumerate() {
-                // Each says to hear everybody, true or not, and holds back what it passes on for
-                // some rounds.
+                // Each side reports to hear all machines, true or not, and holds back relayed
+                // changes for some rounds.
                 let state = &self.nodes[end].state;
                 link.cores[side].hear((0..self.nodes.len()).map(machine).collect());
                 link.cores[side].look_for_news(state);
@@ -97,16 +98,16 @@ impl World {
                     return;
                 }
             }
-            // One frame stays on the wire now and then, so that a break loses something.
+            // Sometimes one frame stays in transit, so that a break loses something.
             for (side, end) in [ends.0, ends.1].into_iter().enumerate() {
                 if link.wires[side].len() > round % 2
                     && let Some(frame) = link.wires[side].pop_front()
                     && let Err(error) = self.deliver(end, &mut link, side, &frame)
                 {
-                    // A courtesy of the driver: the peer is told why.
+                    // The driver tells the peer the reason.
                     if let Some(refusal) = Core::refusal(&error) {
                         let peer = if side == 0 { ends.1 } else { ends.0 };
-                        // The session is over either way.
+                        // The session has ended in any case.
                         let _ = self.deliver(peer, &mut link, 1 - side, &refusal);
                     }
                     return;
@@ -116,7 +117,7 @@ impl World {
         self.links.insert(ends, link);
     }
 
-    /// Handles a frame as the driver does; an error ends the session.
+    /// Handles a frame as the driver does. An error ends the session.
     fn deliver(
         &mut self,
         n: usize,
@@ -150,7 +151,7 @@ impl World {
                     Err(Rejected::Forgotten) => {
                         return self.begin_rejoin(n, VersionVector::default());
                     }
-                    Err(Rejected::TooManyOpaque) => panic!("unknown records"),
+                    Err(Rejected::TooManyOpaque) => panic!("too many unknown records"),
                 }
                 core.applied();
                 self.delivered.push(batch);
@@ -190,7 +191,7 @@ impl World {
         node.rewrite();
         let me = node.state.me();
         self.remember(n, me, 0);
-        // The daemon goes on saying what it finds on its machine.
+        // The daemon continues to publish what it finds on its machine.
         self.publish(n);
         self.hang_up(n);
         Err(SessionError::NewIncarnation)

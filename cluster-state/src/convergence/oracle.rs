@@ -1,4 +1,4 @@
-//! What has to hold when everything was exchanged.
+//! What must hold after everything was exchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,12 +12,13 @@ use crate::op::Op;
 use crate::register::Register;
 use crate::state::State;
 
-/// More than the longest way to agreement needs: two returns, one after the other, and two rounds
-/// of acknowledging.
+/// More rounds than the longest path to agreement needs: two returns, one after the other, and two
+/// rounds of acknowledgements.
 const ROUNDS: usize = 60;
 
 impl World {
-    /// Everybody talks to everybody until nothing is left to say, with clocks that have caught up.
+    /// All stores exchange with each other until nothing is left to send, with clocks that have
+    /// caught up.
     pub(super) fn settle(&mut self) {
         let late = self.nodes.iter().map(|node| node.clock).max().unwrap() + 7_200_000;
         for node in &mut self.nodes {
@@ -36,8 +37,8 @@ impl World {
         self.nodes.iter_mut().for_each(super::world::Node::sync);
     }
 
-    /// What a fold over all intents ever written says is left of each key: the writes that no other
-    /// has seen, and the value that is shown.
+    /// Computes by a fold over all intents ever written what is left of a key: the writes that no
+    /// other has seen, and the visible value.
     fn expected(&self, key: &str) -> (Vec<&Arc<Op>>, Option<Bytes>) {
         let history: Vec<&Arc<Op>> = self.history.values().filter(|op| &*op.key == key).collect();
         let seen = |op: &Op, by: &Op| by.asked().is_some_and(|asked| asked.context.covers(op.dot));
@@ -53,7 +54,8 @@ impl World {
         (left, active)
     }
 
-    /// Nothing is kept that should not be; nothing is lost but deletes that everybody had.
+    /// Checks that nothing is kept that should not be, and that nothing is lost except deletes that
+    /// every store had.
     fn check_writes(&self, n: usize, key: &str) -> Result<(), TestCaseError> {
         let register = self.nodes[n]
             .state
@@ -154,7 +156,7 @@ impl World {
             prop_assert!(changes.ops.is_empty());
             prop_assert_eq!(dots(&again), dots(first));
             prop_assert_eq!(again.digest(), first.digest());
-            // What is left in the file of replaced changes makes no difference either.
+            // The replaced changes left in the file make no difference either.
             let (disk, cuts) = (&node.disk, node.disk.cuts().collect());
             let (again, _) = State::load(
                 disk.me(),

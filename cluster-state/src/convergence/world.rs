@@ -1,4 +1,4 @@
-//! The replicas, what they do by themselves, and the history of all of them.
+//! The stores, what they do on their own, and the history of all of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ pub(super) struct Node {
     pub(super) state: State,
     /// What a crash leaves.
     pub(super) disk: State,
-    /// The file of it.
+    /// The file of that state.
     pub(super) file: File,
-    /// What the file does not have yet.
+    /// Changes that are not in the file yet.
     pub(super) changes: Changes,
-    /// What the last publication said.
+    /// The content of the last publication.
     pub(super) truth: BTreeMap<Arc<str>, Vec<u8>>,
     pub(super) clock: u64,
 }
@@ -54,14 +54,14 @@ impl Node {
         self.disk = self.state.clone();
     }
 
-    /// Everything is written anew.
+    /// Writes everything from scratch.
     pub(super) fn rewrite(&mut self) {
         self.changes = Changes::default();
         self.file = File::of(&self.state);
         self.disk = self.state.clone();
     }
 
-    /// Takes in what a peer sent, or nothing of it.
+    /// Merges everything that a peer sent, or nothing of it.
     pub(super) fn receive(&mut self, batch: &Batch) -> Result<(), Rejected> {
         let (mut state, mut changes) = (self.state.clone(), Changes::default());
         state.apply_batch(batch, self.clock, &mut changes)?;
@@ -77,7 +77,7 @@ pub(super) struct World {
     pub(super) delivered: Vec<Batch>,
     /// Every intent ever made, repetitions included.
     pub(super) history: BTreeMap<Dot, Arc<Op>>,
-    /// Whether the replicas are members, so that deletes are acknowledged and collected.
+    /// Whether the stores are members, so that deletes are acknowledged and collected.
     pub(super) founded: bool,
     lives: u64,
 }
@@ -107,7 +107,8 @@ impl World {
             lives: 0,
         };
         if founded {
-            // The first founds the cluster; who joins knows that before it says anything.
+            // The first store founds the cluster. A joining store knows that before it sends
+            // anything.
             for n in 0..count {
                 world.declare(0, n, MemberStatus::Member);
             }
@@ -147,11 +148,11 @@ impl World {
         let node = &mut self.nodes[n];
         let (me, before) = (node.state.me(), node.state.own_version());
         local::write(&mut node.state, writes, node.clock, &mut node.changes).unwrap();
-        // Intent is fsynced before anybody hears of it, and everything before it with it.
+        // An intent, and everything before it, is fsynced before any other store receives it.
         node.sync();
         for op in node.state.ops_after(me, before) {
             let intent = op.asked().unwrap();
-            // Writing after reading gives a stamp above everything read.
+            // A write after a read has a stamp above everything that was read.
             let read = self
                 .history
                 .values()
@@ -161,7 +162,7 @@ impl World {
         self.remember(n, me, before);
     }
 
-    /// Takes down the intents that a node has made.
+    /// Records the intents that a node has made.
     pub(super) fn remember(&mut self, n: usize, actor: Actor, after: u64) {
         let new = self.nodes[n]
             .state
@@ -249,7 +250,7 @@ impl World {
         .unwrap();
     }
 
-    /// A number that no incarnation in this history was raised by before.
+    /// Returns a number by which no incarnation in this history was raised before.
     pub(super) fn stride(&mut self) -> u64 {
         self.lives += 1;
         self.lives
@@ -270,7 +271,7 @@ impl World {
         node.state = state;
         node.changes = changes;
         node.sync();
-        // A daemon that starts says what it finds on its machine.
+        // A daemon that starts publishes what it finds on its machine.
         self.publish(n);
     }
 
@@ -285,7 +286,7 @@ impl World {
         }
     }
 
-    /// Nobody evicts who is alone then: somebody has to keep what there is.
+    /// A machine that is alone is not evicted, because some store must keep the data.
     pub(super) fn evict(&mut self, by: usize, whom: usize) {
         let state = &self.nodes[by].state;
         let member = |n: usize| {
@@ -311,20 +312,20 @@ impl World {
         }
     }
 
-    /// Something that was delivered once comes again.
+    /// Delivers a change again that was delivered once.
     pub(super) fn duplicate(&mut self, n: usize, which: usize) {
         if !self.delivered.is_empty() && !self.nodes[n].state.is_rejoining() {
-            // Only what was sent can come again; the word that nothing is missing belongs to its
-            // stream.
+            // Only changes that were sent can arrive again. The announcement that nothing is
+            // missing belongs to its stream.
             let mut batch = self.delivered[which % self.delivered.len()].clone();
             batch.heights.clear();
-            // Refused: what it says of this replica ends the session, which is not here.
+            // An error here would end a session, and there is none.
             let _ = self.nodes[n].receive(&batch);
         }
     }
 }
 
-/// Whether an intent is a delete.
+/// Reports whether an intent is a delete.
 pub(super) fn is_delete(op: &Op) -> bool {
     matches!(&op.content, Content::Intent(intent) if intent.groups.is_none())
 }

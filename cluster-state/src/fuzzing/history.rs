@@ -1,4 +1,4 @@
-//! Changes made of bytes, given to two machines in two orders.
+//! Makes changes from bytes and gives them to two machines in two orders.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::op::{Context, Op, Wanted};
 use crate::register::Register;
 use crate::state::{Batch, Changes, State};
 
-/// Changes of one history; more say nothing new and take long.
+/// Maximum number of changes in one history. More would take longer without testing more.
 const MAX_OPS: usize = 400;
-/// A class that nobody knows.
+/// A class that is not known.
 const CLASS_FUTURE: u8 = 99;
-/// When every stamp has come to pass.
+/// A time at which no stamp is in the future.
 const END: u64 = MAX_COUNTER;
 
 pub(super) fn machine(n: usize) -> MachineId {
@@ -34,7 +34,7 @@ fn state(n: usize) -> State {
 struct Writer {
     actor: Actor,
     version: u64,
-    /// How far it has swept its facts and its log.
+    /// Up to where it has swept its observations and its log.
     floors: [(u64, u64); 2],
 }
 
@@ -93,7 +93,7 @@ impl History {
                 let Some(floor) = writer.floors.get_mut(kind) else {
                     return;
                 };
-                // A later sweep never takes back what an earlier one took away.
+                // A later sweep never undoes what an earlier one removed.
                 let to = (
                     dot.actor.incarnation,
                     dot.version.saturating_sub(input.below(4) as u64),
@@ -102,7 +102,7 @@ impl History {
                 Op::sweep(dot, if kind == 0 { FACT } else { LOG }, *floor)
             }
             10 if input.byte().is_multiple_of(2) => {
-                // What a machine's floor is only grows with the epoch.
+                // A machine's floor only grows with the epoch.
                 let epoch = input.below(5) as u64;
                 let member = postcard::to_stdvec(&(0_u32, epoch.min(2))).unwrap_or_default();
                 let key = Arc::from(machine(input.below(4)).to_string());
@@ -128,8 +128,8 @@ impl History {
         self.ops.push(Arc::new(op));
     }
 
-    /// A write by somebody who has seen its own writes and any of the others, and all that these
-    /// had seen.
+    /// Makes a write whose writer has seen its own writes and any of the others, with everything
+    /// that these had seen.
     fn wanted(&self, input: &mut Input<'_>, dot: Dot, key: Arc<str>, kind: u16) -> Wanted {
         let claim = kind == CLAIM;
         let (mut context, mut life) = (Context::default(), None);
@@ -175,7 +175,7 @@ impl History {
     }
 }
 
-/// Mostly the past, sometimes a future that is not believed yet.
+/// Mostly a time in the past, sometimes one too far in the future.
 fn stamp(input: &mut Input<'_>) -> u64 {
     match input.byte() {
         past @ 0..=0xdf => (NOW << 16) + u64::from(past),
@@ -204,7 +204,7 @@ fn finish(state: &mut State, heights: &[(Actor, u64)]) {
     assert_eq!(outcome, Ok(()));
 }
 
-/// The order of a shuffle: chance that follows from the input.
+/// Shuffles changes, with a seed that comes from the input.
 fn shuffled(ops: &[Arc<Op>], mut seed: u64) -> Vec<Arc<Op>> {
     let mut order = ops.to_vec();
     for at in (1..order.len()).rev() {
@@ -225,7 +225,7 @@ pub(super) fn sound(mut input: Input<'_>) {
     let heights = history.heights();
     let (mut a, mut b) = (state(0), state(usize::from(options) % 6));
     for (op, height) in history.ops.iter().zip(&heights) {
-        // Who has all of an actor up to here may say so.
+        // Only a store that has everything of an actor up to a version can announce it.
         let told = if options & 64 == 0 {
             std::slice::from_ref(height)
         } else {
@@ -264,7 +264,7 @@ pub(super) fn raw(mut input: Input<'_>) {
             machine: machine(usize::from(what) % 4),
             incarnation,
         };
-        // What a frame lets through.
+        // The limits that a frame enforces.
         let version = (input.number() % MAX_COUNTER).max(1);
         if what >= 0xf0 {
             heights.push((actor, version));
@@ -303,7 +303,7 @@ pub(super) fn raw(mut input: Input<'_>) {
     back.reverse();
     for (state, order) in [(&mut a, &ops), (&mut b, &back)] {
         for (heights, repair) in [(early, false), (late, true)] {
-            // Refused as a whole: then what is half-applied is thrown away.
+            // A rejected batch may be half-applied, so the state is discarded.
             let mut next = state.clone();
             if next
                 .apply_batch(&batch(order, heights, repair), NOW, &mut Changes::default())
@@ -319,7 +319,7 @@ pub(super) fn raw(mut input: Input<'_>) {
     }
 }
 
-/// Everything that is shown of a state.
+/// Reads everything that a state can show.
 fn read(state: &State) {
     let ids = |register: &Register| -> Vec<_> {
         let ids = register.group_ids();
@@ -336,7 +336,7 @@ fn read(state: &State) {
         (true, SPEC),
     ] {
         for (key, register) in state.registers(claim, kind) {
-            // A group that is there has a value.
+            // A group that exists has a value.
             assert!(
                 ids(register)
                     .iter()

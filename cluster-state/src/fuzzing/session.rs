@@ -1,4 +1,4 @@
-//! A session with a peer that says anything.
+//! A session with a peer that sends anything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::wire::{self, HEIGHTS_CHUNK, MAX_FRAME, Message};
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 
-/// A machine that has written one record of each class.
+/// Makes a machine that has written one record of each class.
 pub(super) fn known(n: usize) -> State {
     let actor = Actor {
         machine: machine(n),
@@ -61,7 +61,8 @@ pub(super) fn core(state: &State, peer: usize) -> Core {
     Core::new(CLUSTER, &KINDS, machine(peer), state)
 }
 
-/// As the writer does when the cluster went on without this machine; what is to be filled.
+/// Does what the writer does when the cluster continued without this machine. Returns the state to
+/// fill.
 fn begin_fetching(state: &mut State) -> State {
     state.begin_rejoin(VersionVector::default());
     State::fetched(state.me())
@@ -69,12 +70,12 @@ fn begin_fetching(state: &mut State) -> State {
 
 /// This machine's end.
 struct End {
-    /// What sessions see.
+    /// The state that sessions see.
     state: State,
-    /// What is fetched anew; none: nothing is.
+    /// The state that is being fetched. `None` if nothing is fetched.
     fresh: Option<State>,
     core: Core,
-    /// Most kinds there were since the session began: a comparison says one frame for each.
+    /// Highest number of kinds since the session started. A comparison sends one frame for each.
     kinds: usize,
 }
 
@@ -90,7 +91,7 @@ impl End {
         }
     }
 
-    /// The session has ended; the driver would start another.
+    /// The session has ended, so the next one starts, as in the driver.
     fn again(&mut self) {
         self.core = core(&self.state, 1);
         self.kinds = 0;
@@ -123,17 +124,17 @@ impl End {
             }
         }
         self.kinds = self.state.bucket_sums().count().max(self.kinds);
-        // Of a peer that has said nothing yet: everything there is.
+        // A new session of a peer that has not reported anything sends everything.
         let _ = core(&self.state, 2)
             .lag(&self.state)
             .max(self.core.lag(&self.state));
     }
 
-    /// Everything there is to send; what it may be is bounded, however much came before.
+    /// Returns all frames to send. Their number is bounded, however many arrived before.
     fn drain(&mut self, bulk: bool) -> Vec<Bytes> {
         let heights = self.state.heights().count();
         let live = self.state.ops().count();
-        // Hello, one word on all heights, one digest, one comparison, one refusal.
+        // A greeting, one report of all watermarks, one digest, one comparison, one refusal.
         let control = 1 + heights / HEIGHTS_CHUNK + 2 + self.kinds + 2;
         let (mut told, mut repaired, mut frames) = (0, BTreeMap::new(), Vec::new());
         while let Some(frame) = self.core.next_frame(&self.state, bulk) {
@@ -147,12 +148,12 @@ impl End {
                 }
                 Ok(Message::Changes(_)) => {}
                 Ok(_) => told += 1,
-                Err(error) => panic!("an own frame cannot be read: {error}"),
+                Err(error) => panic!("cannot decode an own frame: {error}"),
             }
             frames.push(frame);
             assert!(
                 told <= control,
-                "{told} frames ahead of changes, at most {control} make sense"
+                "{told} frames before changes, at most {control} are plausible"
             );
             assert!(
                 frames.len() <= control + 3 * (live + heights),
@@ -163,11 +164,11 @@ impl End {
             repaired.values().all(|times| *times == 1),
             "waiting to be sent again twice: {repaired:?}"
         );
-        // Otherwise the driver would ask for ever.
+        // Otherwise the driver would ask for a frame forever.
         if self.core.has_frame(&self.state, bulk) {
             frames.extend(self.core.next_frame(&self.state, bulk));
             let idle = frames.is_empty() && self.core.has_frame(&self.state, bulk);
-            assert!(!idle, "a frame is promised and does not come");
+            assert!(!idle, "a frame is promised but not returned");
         }
         if self.core.is_outgrown() {
             self.again();
@@ -176,7 +177,8 @@ impl End {
     }
 }
 
-/// A byte of options; then for each frame a byte of what happens and the frame's bytes.
+/// The input has a byte of options. For each frame it has a byte for what happens, and the frame's
+/// bytes.
 pub(super) fn run(mut input: Input<'_>) {
     let options = input.byte();
     let state = if options & 1 == 0 {
@@ -202,7 +204,7 @@ pub(super) fn run(mut input: Input<'_>) {
             sound.tick(&peer);
         }
         if what & 4 != 0 {
-            // A sound frame among the others.
+            // A valid frame among the others.
             if let Some(frame) = sound.next_frame(&peer, true) {
                 end.handle(&frame);
             }

@@ -1,5 +1,5 @@
-//! The fuzz targets without a fuzzer: over the committed corpus, over real conversations, and over
-//! a few thousand damaged copies of both. `UC_FUZZ_SEED` repeats a failure.
+//! Runs the fuzz targets without a fuzzer: over the committed corpus, over real conversations, and
+//! over a few thousand damaged copies of both. `UC_FUZZ_SEED` repeats a failure.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::wire::{BucketSums, Digest, Refusal};
 
 /// Damaged inputs for each target.
 const ROUNDS: usize = 3_000;
-/// Longest input that damage makes.
+/// Maximum bytes of a damaged input.
 const LONGEST: usize = 4_000;
 
 fn corpus(target: &str) -> PathBuf {
@@ -24,20 +24,20 @@ fn corpus(target: &str) -> PathBuf {
         .join(target)
 }
 
-/// As `Input::piece` reads it.
+/// Encodes a piece as `Input::piece` reads it.
 fn piece(what: u8, bytes: &[u8]) -> Vec<u8> {
     let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
     [&[what], &length[..], bytes].concat()
 }
 
-/// What two machines say to each other until they have nothing more to say.
+/// Returns what two machines send to each other until neither has anything more to send.
 fn conversation() -> [Vec<Bytes>; 2] {
     let mut states = [session::known(0), session::known(1)];
     let mut cores = [session::core(&states[0], 1), session::core(&states[1], 0)];
     let mut said = [Vec::new(), Vec::new()];
     for round in 0..70 {
         for side in 0..2 {
-            // Near the end, so that comparing digests is part of it.
+            // Close to the minute, so that the comparison of digests takes part.
             cores[side].tick(&states[side]);
             while let Some(frame) = cores[side].next_frame(&states[side], true) {
                 let effect = cores[1 - side].handle(&frame, &states[1 - side]).unwrap();
@@ -58,7 +58,7 @@ fn conversation() -> [Vec<Bytes>; 2] {
     said
 }
 
-/// Of a peer with the same heights and other records.
+/// A digest of a peer with the same watermarks and other records.
 fn digest() -> Bytes {
     let state = session::known(0);
     wire::encode_digest(&Digest {
@@ -75,7 +75,7 @@ fn buckets() -> Bytes {
     })
 }
 
-/// Heights whose sum is no number.
+/// Watermarks whose sum overflows.
 fn tall() -> Bytes {
     let actor = |incarnation| Actor {
         machine: history::machine(3),
@@ -88,7 +88,7 @@ fn tall() -> Bytes {
     })
 }
 
-/// What two failure detectors send each other.
+/// Returns what two failure detectors send to each other.
 fn datagrams() -> Vec<Vec<u8>> {
     let mut detectors = [Detector::new(1), Detector::new(2)];
     detectors[1].announce(1);
@@ -108,8 +108,7 @@ fn datagrams() -> Vec<Vec<u8>> {
     said
 }
 
-/// Inputs made of what sound peers say: as good as the code that makes them, whatever the formats
-/// become.
+/// Makes inputs from what correct peers send. They stay valid when the formats change.
 fn sound_inputs(target: &str) -> Vec<Vec<u8>> {
     match target {
         "frame" => {
@@ -235,30 +234,30 @@ fn exercise(target: &str, run: fn(&[u8])) {
 }
 
 #[test]
-fn any_frame() {
+fn fuzz_frame_accepts_any_bytes() {
     exercise("frame", frame);
 }
 
 #[test]
-fn any_session() {
+fn fuzz_session_accepts_any_bytes() {
     exercise("session", session);
 }
 
 #[test]
-fn any_changes() {
+fn fuzz_ops_accepts_any_bytes() {
     exercise("ops", ops);
 }
 
 #[test]
-fn any_datagram() {
+fn fuzz_datagram_accepts_any_bytes() {
     exercise("datagram", datagram);
 }
 
-/// After a change of a format: `cargo test -p uc-cluster-state -- --ignored
-/// the_corpus_is_written_anew`.
+/// Run this after a change of a format: `cargo test -p uc-cluster-state -- --ignored
+/// corpus_is_rewritten`.
 #[test]
 #[ignore = "writes into the source tree"]
-fn the_corpus_is_written_anew() {
+fn corpus_is_rewritten() {
     for target in ["frame", "session", "ops", "datagram"] {
         let directory = corpus(target);
         std::fs::create_dir_all(&directory).unwrap();

@@ -1,4 +1,4 @@
-//! Going on as a new incarnation: with what this machine has, or with what the cluster has.
+//! Continues as a new incarnation, with what this machine has or with what the cluster has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use crate::op::{Content, Context, Group, MAX_CONTEXT, Op, Wanted};
 use crate::state::{Acknowledgements, Batch, Changes, Member, MemberStatus, State, declared};
 use crate::writer::WriteError;
 
-/// Goes on as a new incarnation: own observations are said again, and so are the own intents of
-/// this run, whose versions were used before with other content, which is to come from the peers.
+/// Continues as a new incarnation. Observations are published again. The intents of this run are
+/// written again, because their versions had been used before with other content. The peers send
+/// that content.
 pub(crate) fn reincarnate(
     state: &mut State,
     incarnation: u64,
@@ -43,7 +44,7 @@ pub(crate) fn reincarnate(
         }
     }
     for kind in state.published_kinds(old.machine) {
-        // A log's entries have a time; they were said again above.
+        // The entries of a log have a time. They were written again above.
         if state
             .facts_of(kind, old.machine)
             .any(|(_, fact)| fact.ms > 0)
@@ -63,9 +64,9 @@ pub(crate) fn reincarnate(
     Ok(())
 }
 
-/// Says an intent or a claim again: the repetition replaces what it repeats and what that had
-/// replaced, nothing else. A record that is not there was perhaps deleted and forgotten meanwhile;
-/// then it is written as such.
+/// Writes an intent or a claim again. The repetition replaces what it repeats and what that had
+/// replaced, and nothing else. If the record does not exist, it may have been deleted and forgotten
+/// in the meantime. Then it is written as a new record.
 fn repeat(
     state: &mut State,
     op: &Op,
@@ -105,8 +106,9 @@ fn repeat(
     Ok(())
 }
 
-/// Goes on from what a peer has (`fresh`), fetched whole, instead of what this machine had: what it
-/// wrote and the cluster does not know is written again, as a new incarnation.
+/// Continues with the state of a peer (`fresh`), which was fetched as a whole, instead of this
+/// machine's old state. What this machine wrote and the cluster does not know is written again, as
+/// a new incarnation.
 pub(crate) fn rejoin(
     old: &State,
     mut fresh: State,
@@ -143,7 +145,7 @@ pub(crate) fn rejoin(
     return_to(old, &mut fresh, now_ms, changes)?;
     for op in unsent {
         match &op.content {
-            // Its time has not come; it goes on waiting as it is.
+            // Its time has not come, so it keeps waiting unchanged.
             _ if old.quarantined().any(|waiting| waiting.dot == op.dot) => {
                 let batch = Batch {
                     ops: vec![op],
@@ -167,8 +169,8 @@ pub(crate) fn rejoin(
                 repeat(&mut fresh, &op, now_ms, changes)?;
             }
             Content::Intent(asked) if *op.key == *me.to_string() => {
-                // What it acknowledges is not here any more, and some peer may have it: it is taken
-                // back.
+                // This machine no longer has what it acknowledged, and some peer may have the
+                // acknowledgement. So it is withdrawn.
                 let mut context = seen(&fresh, false, ACKS, &op.key)?;
                 context.join(&asked.context);
                 context.add(op.dot);
@@ -194,8 +196,8 @@ pub(crate) fn rejoin(
         }
     }
     delete_again(old, &mut fresh, now_ms, changes)?;
-    // Of the former lives of this machine nothing is missing now, and nobody else could ever say
-    // so.
+    // Nothing of this machine's earlier incarnations is missing now, and no other machine could
+    // ever announce that.
     for (actor, version) in old.heights().filter(|(actor, _)| actor.machine == me) {
         fresh.close(actor, version, changes);
         fresh.raise_cut(actor, old.cut(actor), changes);
@@ -216,8 +218,8 @@ pub(crate) fn rejoin(
     Ok(fresh)
 }
 
-/// What `old` has and the cluster does not know, in the order of stamps. What somebody replaced or
-/// deleted without having all before it is known, too.
+/// Returns what `old` has and the cluster does not know, in the order of stamps. A change also
+/// counts as known if the cluster replaced or deleted it without having all changes before it.
 fn unsent(old: &State, fresh: &State) -> Vec<Arc<Op>> {
     let replaced = |op: &Op| match &op.content {
         Content::Registry { .. } => fresh
@@ -236,7 +238,7 @@ fn unsent(old: &State, fresh: &State) -> Vec<Arc<Op>> {
     unsent
 }
 
-/// This machine is a member again.
+/// Declares that this machine is a member again.
 fn return_to(
     old: &State,
     fresh: &mut State,
@@ -259,8 +261,8 @@ fn return_to(
     declare_above(fresh, me.machine, member, above, now_ms, changes)
 }
 
-/// What this machine declared of another is declared again, above what both sides knew; but whom
-/// the cluster takes for a member is not evicted.
+/// Declares again what this machine declared about another one, above the epochs that both sides
+/// knew. A machine that the cluster considers a member is not evicted again.
 fn declare_again(
     fresh: &mut State,
     op: &Op,
@@ -281,8 +283,8 @@ fn declare_again(
     declare_above(fresh, machine, member, above, now_ms, changes)
 }
 
-/// Writes of the cluster that this machine has seen and that are gone here: they were deleted, and
-/// the delete was forgotten by those who were left when they had evicted the others.
+/// Deletes again the cluster's writes that this machine has seen and no longer has. They were
+/// deleted, and the remaining members forgot the delete after they had evicted the others.
 fn delete_again(
     old: &State,
     fresh: &mut State,
@@ -306,7 +308,7 @@ fn delete_again(
                 .insert(op.dot.actor);
         }
     }
-    // What came later than the forgotten delete, or waits in quarantine, the delete has not seen.
+    // The forgotten delete had not seen what came later, or what waits in quarantine.
     let mut later: BTreeMap<(u16, &str, Actor), u64> = BTreeMap::new();
     for op in old.ops().filter(|op| op.asked().is_some()) {
         let first = later
@@ -315,8 +317,8 @@ fn delete_again(
         *first = op.dot.version.min(*first);
     }
     for ((kind, claim, key), actors) in deleted {
-        // It has seen what the forgotten delete had seen, and that delete itself, which may still
-        // be somewhere.
+        // The new delete has seen what the forgotten one had seen, and the forgotten delete itself,
+        // which may still exist somewhere.
         let mut context = Context::default();
         let (first, others): (Vec<_>, Vec<_>) = old
             .heights()

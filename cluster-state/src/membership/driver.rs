@@ -1,4 +1,4 @@
-//! foca's hands: the socket, the timers, and the list of peers.
+//! Socket, timers and peer list for foca.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -22,21 +22,24 @@ use super::identity::Identity;
 use super::{ANNOUNCE, Liveness, MAX_PACKET, PROBE_PERIOD, PROBE_RTT, SUSPECT_TO_DOWN, UNHEARD};
 use crate::id::MachineId;
 
-/// After an error of the socket itself; without a pause a broken one would keep the processor busy.
+/// Pause after an error of the socket, so that a broken socket does not keep the processor busy.
 const SOCKET_PAUSE: Duration = Duration::from_millis(100);
 
-/// So many of all members, on average, tell a suspect that it is one each time peers are announced
+/// How many members, on average, tell a suspect that it is suspected, each time peers are announced
 /// to.
 const TELLERS: usize = 8;
-/// When a suspicion is that old here, it is asked for certain: whoever began it has declared the
-/// suspect down by then, or the suspect has objected, and we have not heard of it.
+/// Age of a suspicion after which this machine always asks the suspect. By then the member that
+/// began the suspicion has declared the suspect down, or the suspect has objected, and this machine
+/// has not heard of it.
 const ASKED_BY_ALL: Duration = SUSPECT_TO_DOWN.saturating_add(Duration::from_secs(2));
-/// A suspect that says nothing for so long is declared down here, too.
+/// A suspect that is silent for this long is declared down here as well.
 const DECLARED_DOWN: Duration = SUSPECT_TO_DOWN.saturating_mul(2);
-/// But not before it was asked so often: this machine may have stood still all the time.
+/// Minimum number of questions before that, because this machine itself may have been stopped all
+/// the time.
 const MIN_ASKED: u32 = 2;
 
-/// A timer of foca's; the earliest is the greatest, since `BinaryHeap` gives the greatest.
+/// A timer of foca's. The order is reversed, because `BinaryHeap` returns the greatest and the
+/// earliest is needed.
 #[derive(Debug, PartialEq, Eq)]
 struct Due {
     at: Instant,
@@ -67,7 +70,7 @@ struct Peer {
 #[derive(Clone, Copy)]
 struct Suspicion {
     since: Instant,
-    /// How often the suspect was asked for certain.
+    /// How often this machine has asked the suspect itself.
     asked: u32,
 }
 
@@ -77,7 +80,7 @@ pub(super) struct Driver {
     runtime: AccumulatingRuntime<Identity>,
     timers: BinaryHeap<Due>,
     peers: BTreeMap<MachineId, Peer>,
-    /// Who is suspected here, in which of its lives, and after how many objections.
+    /// Suspects by identity and number of objections.
     suspected: HashMap<(Identity, u16), Suspicion>,
     publish: watch::Sender<BTreeMap<MachineId, Liveness>>,
     jitter: SmallRng,
@@ -169,7 +172,7 @@ impl Driver {
         }
     }
 
-    /// Makes it believe something of a member, and tell nobody.
+    /// Makes foca believe something about a member without telling the others.
     #[cfg(test)]
     pub(super) fn believe(&mut self, member: Member<Identity>) {
         self.foca
@@ -177,7 +180,7 @@ impl Driver {
             .unwrap();
     }
 
-    /// How many datagrams it wants sent; they are not sent.
+    /// Returns how many datagrams are waiting, and discards them.
     #[cfg(test)]
     pub(super) fn take_datagrams(&mut self) -> usize {
         std::iter::from_fn(|| self.runtime.to_send()).count()
@@ -202,7 +205,7 @@ impl Driver {
             .collect();
     }
 
-    /// Looks for every peer that is not active.
+    /// Announces this machine to every peer that is not active.
     fn announce(&mut self) {
         let active: Vec<MachineId> = self
             .foca
@@ -220,14 +223,16 @@ impl Driver {
         }
     }
 
-    /// Tells suspects that they are suspected, so that they can object, and declares those down
+    /// Tells suspects that they are suspected, so that they can object, and declares down those
     /// that do not.
     ///
-    /// foca leaves both to gossip, which tells a few times and takes whom to tell at random. A
-    /// suspect that none of it has reached would answer every probe, never object, and stay a
-    /// suspect for ever; and who has not heard that a suspect is down would not find out before it
-    /// probes the suspect itself, which among a thousand takes a quarter of an hour. A suspect that
-    /// goes on in a life we have not heard of is greeted as who it may be now: its answer says.
+    /// foca leaves both to gossip, which sends an update a few times, to random members. A suspect
+    /// that none of these reached would answer every probe, never object, and stay a suspect
+    /// forever. A member that did not hear that a suspect is down would learn it only by its own
+    /// probe. Among a thousand members that takes a quarter of an hour.
+    ///
+    /// A suspect can also have restarted under an identity that this machine has not heard of. So
+    /// it is greeted under any identity, and its answer contains the present one.
     pub(super) fn see_to_suspects(&mut self, now: Instant) {
         let members = self.foca.num_members();
         let suspects: Vec<Member<Identity>> = self
@@ -264,11 +269,12 @@ impl Driver {
         }
     }
 
-    /// A datagram of foca's gossip with one update: the suspicion, for the suspect itself.
+    /// Makes a gossip datagram of foca's with one update: the suspicion, addressed to the suspect
+    /// itself.
     fn accusation(&self, suspect: &Member<Identity>) -> Result<Vec<u8>, postcard::Error> {
         let header = Header {
             src: *self.foca.identity(),
-            // At least: foca does not say which one is its own.
+            // A lower bound, because foca does not reveal its own incarnation.
             src_incarnation: 0,
             dst: *suspect.id(),
             message: Message::Gossip,
@@ -298,7 +304,7 @@ impl Driver {
         self.send().await;
     }
 
-    /// SWIM lives with loss: a datagram that cannot go now is lost.
+    /// Sends what foca has queued. A datagram that cannot be sent now is lost; SWIM tolerates loss.
     async fn send(&mut self) {
         while let Some((to, data)) = self.runtime.to_send() {
             let sending = self.socket.send_to(&data, self.address(&to));
@@ -310,7 +316,7 @@ impl Driver {
         }
     }
 
-    /// Carries out what foca wants and tells what it thinks.
+    /// Sends datagrams, sets timers, and publishes foca's view of the members.
     async fn flush(&mut self) {
         let now = Instant::now();
         self.send().await;
@@ -350,7 +356,8 @@ impl Driver {
             .collect()
     }
 
-    /// The list of peers knows better than a member that bound a wildcard address.
+    /// Returns the address of a member. The list of peers takes precedence, because a member may
+    /// have bound a wildcard address.
     fn address(&self, to: &Identity) -> SocketAddr {
         self.peers
             .get(&to.machine)
@@ -358,7 +365,7 @@ impl Driver {
     }
 }
 
-/// Whom to announce to: a machine takes it for itself whichever life it is in.
+/// Makes an identity for an announcement. A machine accepts it whatever its present incarnation is.
 fn any_life(machine: MachineId, address: SocketAddr) -> Identity {
     Identity {
         machine,
@@ -368,7 +375,7 @@ fn any_life(machine: MachineId, address: SocketAddr) -> Identity {
     }
 }
 
-/// foca reports what it ignores (stray datagrams, late timers); none of it needs action.
+/// Logs what foca ignores (stray datagrams, late timers). None of it requires action.
 fn log(outcome: Result<(), foca::Error>) {
     if let Err(error) = outcome {
         tracing::debug!(%error, "membership");
@@ -392,7 +399,7 @@ pub(super) fn config() -> Config {
         notify_down_members: true,
         periodic_gossip: every(Duration::from_millis(200), 3),
         periodic_announce: every(Duration::from_secs(30), 1),
-        // The list of peers does that for machines that are still members.
+        // The list of peers serves this purpose for machines that are still members.
         periodic_announce_to_down_members: None,
         ..defaults
     }

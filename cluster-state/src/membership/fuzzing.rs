@@ -43,7 +43,7 @@ impl Detector {
         }
     }
 
-    /// What the driver does when a peer of the list is not active.
+    /// Does what the driver does when a peer in the list is not active.
     pub(crate) fn announce(&mut self, n: u8) {
         let _ = self.foca.announce(
             Identity {
@@ -58,14 +58,14 @@ impl Detector {
         let _ = self.foca.handle_data(datagram, &mut self.runtime);
     }
 
-    /// The timer that was set first.
+    /// Fires the timer that was set first.
     pub(crate) fn fire(&mut self) {
         if let Some(timer) = self.timers.pop_front() {
             let _ = self.foca.handle_timer(timer, &mut self.runtime);
         }
     }
 
-    /// What it wants done; the datagrams are the caller's.
+    /// Carries out what foca wants, and returns the datagrams.
     pub(crate) fn flush(&mut self) -> Vec<Vec<u8>> {
         while let Some((_, timer)) = self.runtime.to_schedule() {
             self.timers.push_back(timer);
@@ -74,7 +74,7 @@ impl Detector {
         let mut datagrams = Vec::new();
         while let Some((to, data)) = self.runtime.to_send() {
             assert!(data.len() <= MAX_PACKET, "{} bytes", data.len());
-            // Renewed or not, one of two lives of a machine wins.
+            // Renewed or not, one of two identities of a machine wins.
             let renewed = to
                 .renew()
                 .is_none_or(|next| next.win_addr_conflict(&to) || next.renewal > 62);
@@ -85,8 +85,8 @@ impl Detector {
     }
 }
 
-/// For each datagram a byte of what happens before it, two of length, and as much as the socket's
-/// buffer takes.
+/// For each datagram, the input has a byte for what happens before it, two bytes of length, and as
+/// much as the socket's buffer holds.
 pub(crate) fn run(mut input: Input<'_>) {
     let mut detector = Detector::new(1);
     while !input.is_empty() {

@@ -1,4 +1,4 @@
-//! Who a member is to foca.
+//! The identity of a member in foca.
 
 use std::net::SocketAddr;
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::MachineId;
 
-/// A machine in one life. No clock is involved: a clock that steps back must not lock a machine
-/// out.
+/// A machine in one incarnation. No clock is involved, because a clock that steps back must not
+/// lock a machine out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Identity {
     pub(super) machine: MachineId,
     /// Grows with each start.
     pub(super) incarnation: u64,
-    /// Grows each time the machine finds itself declared down.
+    /// Grows each time the machine learns that it was declared down.
     pub(super) renewal: u32,
     pub(super) address: SocketAddr,
 }
@@ -38,8 +38,8 @@ impl foca::Identity for Identity {
 }
 
 impl Identity {
-    /// Renewals count double each time: a machine that starts with a lower incarnation than the
-    /// others remember (its store was restored from a copy) overtakes what they remember in a few
+    /// Each renewal counts double. A store that was restored from a copy starts with a lower
+    /// incarnation than its peers remember. So the machine overtakes that number after a few
     /// renewals.
     fn rank(&self) -> (u64, u64, u32, SocketAddr) {
         let life = self
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_renewal_and_every_start_wins_over_the_one_before() {
+    fn identity_wins_after_renewal_or_restart() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let first = Identity {
             machine: MachineId([1; 16]),

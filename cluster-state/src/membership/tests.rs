@@ -24,7 +24,7 @@ async fn start(n: u8, incarnation: u64, address: &str) -> Node {
     }
 }
 
-/// Ends without a goodbye, as a killed process does: the task is stopped where it stands.
+/// Ends the task without a goodbye, as a killed process does.
 fn kill(node: &Aborting) {
     node.runtime.abort();
 }
@@ -69,7 +69,7 @@ async fn until(node: &Node, n: u8, wanted: Liveness, within: Duration) -> Durati
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn a_killed_machine_is_suspected_then_down_and_up_again_when_it_returns() {
+async fn membership_reports_killed_machine_suspect_down_and_up_again() {
     let (a, b) = (
         start(1, 1, "127.0.0.1:0").await,
         start(2, 1, "127.0.0.1:0").await,
@@ -99,7 +99,7 @@ async fn a_killed_machine_is_suspected_then_down_and_up_again_when_it_returns() 
         Some(&Liveness::Up)
     );
 
-    // The socket is free once the task is gone.
+    // The socket is free once the task has ended.
     assert!(c.runtime.await.unwrap_err().is_cancelled());
     let _again = start_mortal(3, 2, &c.address.to_string(), ab).await;
     let up = until(&a, 3, Liveness::Up, SOON).await;
@@ -108,7 +108,7 @@ async fn a_killed_machine_is_suspected_then_down_and_up_again_when_it_returns() 
 }
 
 #[tokio::test]
-async fn a_machine_that_leaves_is_down_at_once() {
+async fn membership_reports_leaving_machine_down_immediately() {
     let (a, b) = (
         start(1, 1, "127.0.0.1:0").await,
         start(2, 1, "127.0.0.1:0").await,
@@ -123,7 +123,7 @@ async fn a_machine_that_leaves_is_down_at_once() {
 }
 
 #[tokio::test]
-async fn a_restart_with_the_same_or_a_lower_incarnation_is_up_too() {
+async fn membership_accepts_restart_with_same_or_lower_incarnation() {
     let a = start(1, 1, "127.0.0.1:0").await;
     let peers = vec![(machine(1), a.address)];
     let mut running = start_mortal(2, 50, "127.0.0.1:0", peers.clone()).await;
@@ -131,7 +131,7 @@ async fn a_restart_with_the_same_or_a_lower_incarnation_is_up_too() {
         .set_peers(vec![(machine(2), running.address)])
         .await;
     until(&a, 2, Liveness::Up, SOON).await;
-    // A store restored from a copy has been started fewer times.
+    // A store restored from a copy was started fewer times.
     for incarnation in [50, 41] {
         kill(&running);
         let address = running.address.to_string();
@@ -142,7 +142,7 @@ async fn a_restart_with_the_same_or_a_lower_incarnation_is_up_too() {
     }
 }
 
-/// Forwards datagrams until cut.
+/// Forwards datagrams until it is cut.
 async fn forward(to: SocketAddr, cut: watch::Receiver<bool>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -159,7 +159,7 @@ async fn forward(to: SocketAddr, cut: watch::Receiver<bool>) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn who_lost_everybody_comes_back_when_the_partition_heals() {
+async fn membership_recovers_when_the_partition_heals() {
     let (a, b) = (
         start(1, 1, "127.0.0.1:0").await,
         start(2, 1, "127.0.0.1:0").await,
@@ -212,7 +212,7 @@ async fn idle() -> (
     )
 }
 
-/// Runs a driver that suspects the second machine in one of its lives.
+/// Runs a driver that suspects one identity of the second machine.
 async fn start_suspecting(incarnation: u64, second: SocketAddr) -> Node {
     let (mut driver, liveness, address) = idle().await;
     driver.believe(foca::Member::new(
@@ -231,10 +231,10 @@ async fn start_suspecting(incarnation: u64, second: SocketAddr) -> Node {
     }
 }
 
-/// foca tells of a suspicion a limited number of times, and not the suspect itself if all of these
-/// go elsewhere or are lost. It would never object, answer each probe, and be a suspect for ever.
+/// foca sends the news of a suspicion a limited number of times, and the suspect may never receive
+/// it. Then it would never object, answer each probe, and stay a suspect forever.
 #[tokio::test]
-async fn a_suspect_that_did_not_hear_of_it_is_told_and_objects() {
+async fn membership_tells_uninformed_suspect_which_objects() {
     let b = start(2, 1, "127.0.0.1:0").await;
     let a = start_suspecting(1, b.address).await;
     b.membership.set_peers(vec![(machine(1), a.address)]).await;
@@ -242,9 +242,9 @@ async fn a_suspect_that_did_not_hear_of_it_is_told_and_objects() {
     until(&a, 2, Liveness::Up, SOON).await;
 }
 
-/// What is meant for its life before, it does not take for itself, and it knows nobody to speak to.
+/// The suspect ignores what is meant for its earlier identity, and it knows no peers.
 #[tokio::test]
-async fn a_suspect_that_goes_on_in_another_life_is_not_taken_for_dead() {
+async fn membership_finds_suspect_with_new_identity() {
     let b = start(2, 5, "127.0.0.1:0").await;
     let a = start_suspecting(1, b.address).await;
     let mut liveness = a.membership.liveness();
@@ -257,7 +257,7 @@ async fn a_suspect_that_goes_on_in_another_life_is_not_taken_for_dead() {
 }
 
 #[tokio::test]
-async fn of_many_members_few_tell_a_suspect_until_it_is_late() {
+async fn membership_limits_members_that_tell_a_suspect() {
     let (mut driver, _liveness, address) = idle().await;
     for n in 2..=1_000 {
         driver.believe(foca::Member::alive(member(n, 1, address)));
@@ -281,9 +281,9 @@ async fn of_many_members_few_tell_a_suspect_until_it_is_late() {
     assert_eq!(driver.take_datagrams(), 2);
 }
 
-/// Nor does foca see to it that everybody hears that a suspect is down.
+/// foca also does not guarantee that every member hears that a suspect is down.
 #[tokio::test]
-async fn a_suspect_that_does_not_answer_is_down_though_nobody_says_so() {
+async fn membership_declares_silent_suspect_down_without_gossip() {
     let (mut driver, _liveness, nobody) = idle().await;
     let id = member(2, 1, nobody);
     driver.set_peers(&[(id.machine, nobody)].into());
@@ -296,18 +296,18 @@ async fn a_suspect_that_does_not_answer_is_down_though_nobody_says_so() {
     driver.believe(foca::Member::new(id, 0, foca::State::Suspect));
     assert_eq!(after(&mut driver, 0), Liveness::Suspect);
     assert_eq!(after(&mut driver, 7), Liveness::Suspect);
-    // It objects, and is suspected again: that counts anew.
+    // It objects and is suspected again, so the count starts again.
     driver.believe(foca::Member::new(id, 1, foca::State::Alive));
     driver.believe(foca::Member::new(id, 1, foca::State::Suspect));
     assert_eq!(after(&mut driver, 8), Liveness::Suspect);
     assert_eq!(after(&mut driver, 14), Liveness::Suspect);
-    // This machine stood still: it asks once more before it judges.
+    // This machine itself was stopped, so it asks once more before it decides.
     assert_eq!(after(&mut driver, 60), Liveness::Suspect);
     assert_eq!(after(&mut driver, 61), Liveness::Down);
 }
 
 #[tokio::test]
-async fn a_peer_never_heard_of_is_suspect_and_then_down() {
+async fn membership_reports_unheard_peer_suspect_then_down() {
     let a = start(1, 1, "127.0.0.1:0").await;
     let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     a.membership
@@ -324,7 +324,7 @@ async fn a_peer_never_heard_of_is_suspect_and_then_down() {
 }
 
 #[tokio::test]
-async fn stray_datagrams_do_no_harm() {
+async fn membership_ignores_stray_datagrams() {
     let (a, b) = (
         start(1, 1, "127.0.0.1:0").await,
         start(2, 1, "127.0.0.1:0").await,

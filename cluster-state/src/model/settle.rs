@@ -1,4 +1,4 @@
-//! What has to hold after everything was exchanged.
+//! What must hold after everything was exchanged.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,8 @@ use crate::id::Dot;
 /// Far more rounds than a cluster of three needs.
 const ROUNDS: usize = 30;
 
-/// Exchanges everything, first among those who belong to the cluster, then with those who come back
-/// to it.
+/// Exchanges everything, first among the members, then with the machines that return to the
+/// cluster.
 pub(super) fn settles(world: &World, broken: Option<Broken>) -> Result<(), &'static str> {
     let mut world = world.clone();
     exchange(&mut world, broken, false)?;
@@ -27,14 +27,14 @@ pub(super) fn settles(world: &World, broken: Option<Broken>) -> Result<(), &'sta
         .iter()
         .any(|machine| machine.state.loose().next().is_some())
     {
-        return Err("a change is above the heights for ever");
+        return Err("a change stays above the watermarks");
     }
     if world
         .machines
         .iter()
         .any(|machine| machine.state.buried() > 0)
     {
-        return Err("a tombstone stays for ever");
+        return Err("a tombstone is never collected");
     }
     let kept: BTreeSet<Dot> = world.machines[0].shown().map(|op| op.dot).collect();
     for op in &world.written {
@@ -44,7 +44,7 @@ pub(super) fn settles(world: &World, broken: Option<Broken>) -> Result<(), &'sta
             return Err("a write that was replaced is shown");
         }
         if !replaced && !delete && !kept.contains(&op.dot) {
-            return Err("a write that nobody replaced is lost");
+            return Err("a write that was not replaced is lost");
         }
     }
     if world.nothing_rises() {
@@ -54,7 +54,7 @@ pub(super) fn settles(world: &World, broken: Option<Broken>) -> Result<(), &'sta
     }
 }
 
-/// Everybody sends everything to everybody and looks after deletes until nothing changes.
+/// All machines send everything to each other and collect deletes until nothing changes.
 fn exchange(world: &mut World, broken: Option<Broken>, rejoin: bool) -> Result<(), &'static str> {
     let count = world.machines.len();
     for _ in 0..ROUNDS {
@@ -86,7 +86,7 @@ fn exchange(world: &mut World, broken: Option<Broken>, rejoin: bool) -> Result<(
             return Ok(());
         }
     }
-    Err("exchanging does not come to an end")
+    Err("the exchange never ends")
 }
 
 fn agree(world: &World, members: &[usize]) -> Result<(), &'static str> {
@@ -95,10 +95,10 @@ fn agree(world: &World, members: &[usize]) -> Result<(), &'static str> {
     };
     for state in members.iter().map(|n| &world.machines[*n].state) {
         if state.vector() != first.vector() {
-            return Err("heights differ");
+            return Err("watermarks differ");
         }
         if state.heights_hash() != first.heights_hash() {
-            return Err("changes above the heights differ");
+            return Err("changes above the watermarks differ");
         }
         if state.digest() != first.digest() {
             return Err("digests differ");

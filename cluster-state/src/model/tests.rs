@@ -58,7 +58,7 @@ fn notices(broken: Broken, machines: usize, bounds: Bounds) {
         !explore("broken", &model).is_empty(),
         "{broken:?} goes unnoticed"
     );
-    // The same bounds are innocent when the rule is kept.
+    // The same bounds give no counterexample when the rule is kept.
     let model = Cluster {
         broken: None,
         ..model
@@ -68,7 +68,7 @@ fn notices(broken: Broken, machines: usize, bounds: Bounds) {
 }
 
 #[test]
-fn merging_and_collecting() {
+fn model_holds_for_merging_and_collecting() {
     check(
         "merge",
         3,
@@ -91,7 +91,7 @@ fn merging_and_collecting() {
 }
 
 #[test]
-fn exchanges_that_break_off_and_crashes() {
+fn model_holds_for_broken_exchanges_and_crashes() {
     check(
         "crash",
         3,
@@ -106,7 +106,7 @@ fn exchanges_that_break_off_and_crashes() {
 }
 
 #[test]
-fn evictions_and_returns() {
+fn model_holds_for_evictions_and_returns() {
     check(
         "evict",
         2,
@@ -130,7 +130,7 @@ fn evictions_and_returns() {
             ..NONE
         },
     );
-    // With both others evicted, the third forgets at once: they have to fetch.
+    // If both others are evicted, the third forgets immediately, and they must fetch everything.
     check(
         "fetch",
         3,
@@ -205,7 +205,7 @@ fn more_of_everything() {
 }
 
 #[test]
-fn collecting_by_age_is_noticed() {
+fn model_notices_collection_by_age() {
     notices(
         Broken::ByAge,
         3,
@@ -219,7 +219,7 @@ fn collecting_by_age_is_noticed() {
 }
 
 #[test]
-fn remembering_a_receipt_before_it_is_durable_is_noticed() {
+fn model_notices_receipt_remembered_before_it_is_durable() {
     notices(
         Broken::FilterBeforeCommit,
         3,
@@ -233,7 +233,7 @@ fn remembering_a_receipt_before_it_is_durable_is_noticed() {
 }
 
 #[test]
-fn a_write_that_does_not_enter_the_merge_is_noticed() {
+fn model_notices_write_outside_the_merge() {
     notices(
         Broken::Aside,
         3,
@@ -246,7 +246,7 @@ fn a_write_that_does_not_enter_the_merge_is_noticed() {
 }
 
 #[test]
-fn not_looking_at_what_was_forgotten_is_noticed() {
+fn model_notices_missing_check_of_forgotten_deletes() {
     notices(
         Broken::NoCut,
         2,

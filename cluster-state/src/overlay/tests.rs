@@ -15,7 +15,7 @@ fn links(members: &BTreeSet<MachineId>) -> Links {
         .collect()
 }
 
-/// Hops from `from` to each machine that can be reached.
+/// Returns the number of hops from `from` to each machine that can be reached.
 fn distances(links: &Links, from: MachineId) -> BTreeMap<MachineId, usize> {
     let mut hops = BTreeMap::from([(from, 0)]);
     let mut queue = VecDeque::from([from]);
@@ -31,7 +31,7 @@ fn distances(links: &Links, from: MachineId) -> BTreeMap<MachineId, usize> {
     hops
 }
 
-/// Ids that differ in two bytes only, as those of a test bed might: the worst case for the mixing.
+/// Ids that differ in two bytes only, as in a test bed. This is the worst case for the mixing.
 fn machine(n: usize) -> MachineId {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&(n as u64).to_le_bytes());
@@ -46,7 +46,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn both_ends_agree_and_everybody_is_reached(members in members(1..200)) {
+    fn overlay_is_symmetric_and_reaches_all_members(members in members(1..200)) {
         let links = links(&members);
         for (here, there) in &links {
             prop_assert!(!there.contains(here));
@@ -59,7 +59,7 @@ proptest! {
     }
 
     #[test]
-    fn one_more_member_changes_few_links(members in members(FULL_MESH + 2..200)) {
+    fn overlay_changes_few_links_for_one_more_member(members in members(FULL_MESH + 2..200)) {
         let after = links(&members);
         let mut fewer = members.clone();
         let gone = fewer.pop_last().unwrap();
@@ -67,7 +67,7 @@ proptest! {
         let mut touched = 0;
         for (machine, neighbours) in &before {
             let kept = neighbours.intersection(&after[machine]).count();
-            // In each ring the newcomer takes the place of one neighbour at most.
+            // In each ring the new member takes the place of at most one neighbour.
             prop_assert!(neighbours.len() - kept <= RINGS as usize);
             touched += usize::from(*neighbours != after[machine]);
         }
@@ -75,7 +75,7 @@ proptest! {
     }
 
     #[test]
-    fn who_survives_the_death_of_many_is_still_connected(
+    fn overlay_stays_connected_when_many_machines_die(
         members in members(150..200),
         dead in prop::collection::vec(any::<prop::sample::Index>(), 30),
     ) {
@@ -92,7 +92,7 @@ proptest! {
 }
 
 #[test]
-fn a_thousand_machines_are_five_hops_apart() {
+fn overlay_of_a_thousand_machines_has_five_hops() {
     let members: BTreeSet<MachineId> = (0..1_000).map(machine).collect();
     let links = links(&members);
     let mut far = Vec::new();
@@ -106,9 +106,9 @@ fn a_thousand_machines_are_five_hops_apart() {
     assert!(degree > 7.8, "{degree}: two rings have the same order");
 }
 
-/// Machines of different versions must agree, so this list never changes.
+/// Machines of different versions must agree, so this list must never change.
 #[test]
-fn the_overlay_is_part_of_the_protocol() {
+fn overlay_never_changes_between_versions() {
     let members: BTreeSet<MachineId> = (0..100).map(machine).collect();
     let found: Vec<u64> = neighbours(machine(42), &members)
         .iter()
@@ -118,7 +118,7 @@ fn the_overlay_is_part_of_the_protocol() {
 }
 
 #[test]
-fn who_is_no_member_has_no_neighbours() {
+fn overlay_gives_no_neighbours_to_non_member() {
     let members: BTreeSet<MachineId> = (0..3).map(machine).collect();
     assert_eq!(neighbours(machine(7), &members), BTreeSet::new());
     assert_eq!(

@@ -1,4 +1,5 @@
-//! Runs a session: frames in, frames out, the writer and the clock. One task for each session.
+//! Runs a session: moves frames in and out, and connects the state machine with writer and clock.
+//! Each session has its own task.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,36 +22,38 @@ use crate::store::Shared;
 use crate::vector::VersionVector;
 use crate::writer::{Work, WriteError};
 
-/// Frames that wait between the session and whoever moves them, each way.
+/// Maximum number of frames that wait between the session and the transport, in each direction.
 const QUEUE: usize = 16;
-/// Changes that come so soon after the last frame wait for each other, unless there are enough to
-/// fill one: a frame is a transaction at the peer's.
+/// How long after a frame the next changes wait for each other, unless they fill a frame. Each
+/// frame is a transaction on the peer.
 const COALESCE: Duration = Duration::from_millis(2);
-/// How often each side tells what is new, before jitter of 20 %.
+/// How often each side reports what is new, before jitter of 20 %.
 const TELL_MS: u64 = 1_000;
-/// A peer that has said nothing for this long is not counted on to say what it writes to others.
+/// A peer that was silent for this long is not relied on to send what it writes to other machines.
 const FRESH: Duration = Duration::from_millis(2_500);
-/// How long what the peer may get from its writer is held back, at least; at most twice as long.
+/// Minimum time for which a change is held back that the peer may receive from its writer. The
+/// maximum is twice as long.
 const HOLD: Duration = Duration::from_millis(50);
-/// A peer that says nothing for this long is gone; it would speak each second.
+/// A peer that is silent for this long is gone, because it would send something each second.
 const SILENCE: Duration = Duration::from_secs(15);
-/// First and longest wait before changes that could not be written are tried again.
+/// First and longest wait before changes that could not be stored are tried again.
 const RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
-/// A running session. Move frames from the peer into `incoming` and from `outgoing` to the peer, in
-/// order and whole; at most `MAX_FRAME` bytes each. Dropping either ends the session.
+/// A running session. Its user moves frames from the peer into `incoming`, and from `outgoing` to
+/// the peer, in order and unchanged. A frame has at most `MAX_FRAME` bytes. Dropping either end
+/// ends the session.
 #[derive(Debug)]
 pub struct Session {
-    /// Frames that came from the peer.
+    /// Frames from the peer.
     pub incoming: mpsc::Sender<Bytes>,
     /// Frames for the peer.
     pub outgoing: mpsc::Receiver<Bytes>,
-    /// How it ended.
+    /// Resolves when the session has ended.
     pub end: SessionEnd,
 }
 
-/// Resolves when the session has ended: `Ok` when one of its sides was dropped.
+/// Resolves when the session has ended, with `Ok` if one of its ends was dropped.
 #[derive(Debug)]
 pub struct SessionEnd(oneshot::Receiver<Result<(), SessionError>>);
 
@@ -64,7 +67,7 @@ impl Future for SessionEnd {
     }
 }
 
-/// Starts a session; its task ends with the store.
+/// Starts a session. Its task ends with the store.
 pub(crate) fn run(shared: &Arc<Shared>, peer: MachineId) -> Session {
     let (incoming, frames_in) = mpsc::channel(QUEUE);
     let (frames_out, outgoing) = mpsc::channel(QUEUE);
@@ -78,7 +81,7 @@ pub(crate) fn run(shared: &Arc<Shared>, peer: MachineId) -> Session {
     };
     shared.tasks.spawn(async move {
         let outcome = task.run(frames_in).await;
-        // Nobody has to listen.
+        // The receiver may have been dropped.
         let _ = ended.send(outcome);
     });
     Session {
@@ -133,7 +136,7 @@ impl Task {
         if let Err(error) = &outcome
             && let Some(frame) = Core::refusal(error)
         {
-            // A courtesy: a peer that does not read will find out by itself.
+            // A courtesy: a peer that does not read finds out on its own.
             let _ = self.frames_out.try_send(frame);
         }
         outcome
@@ -145,7 +148,8 @@ impl Task {
         let mut snapshot = Arc::clone(&snapshots.borrow_and_update());
         let me = snapshot.state.me();
         let rejoining = snapshot.state.is_rejoining();
-        // Everything is fetched from one peer at a time: it is held in memory until it is complete.
+        // Only one peer at a time is fetched from, because the new state is held in memory until it
+        // is complete.
         let _turn = if rejoining {
             Some(
                 shared
@@ -164,14 +168,15 @@ impl Task {
         let mut serving: Option<Serving> = None;
         let mut heard = Instant::now();
         let mut tell = Instant::now() + tell_after(&mut jitter);
-        // When the next frame with changes may go, if some went just now.
+        // When the next frame with changes can be sent, if one was sent just now.
         let mut paced: Option<Instant> = None;
         let mut hearing = shared.heard.session(self.peer);
-        // When what is held back by then is not held back any longer.
+        // When the changes numbered up to `u64` are no longer held back.
         let mut hold: Option<(Instant, u64)> = None;
         loop {
             if snapshot.state.me() != me {
-                // What was told of our past was wrong; only a new greeting takes it back.
+                // What was sent about this machine's past is wrong. Only a new greeting corrects
+                // it.
                 return Err(SessionError::NewIncarnation);
             }
             if snapshot.state.is_rejoining() != rejoining {
@@ -183,6 +188,7 @@ impl Task {
             if serving.is_none() && core.serves() {
                 serving = Some(Serving::of(shared));
             }
+            // Hearing a peer requires a recent frame from it, not only an open session.
             let now = Instant::now();
             hearing.set(core.is_live() && now < heard + FRESH);
             if core.is_holding() && hold.is_none() {
@@ -190,6 +196,7 @@ impl Task {
             }
             let held = shared.throttle.wait(now);
             let bulk = held.is_none();
+            // Control frames are sent even in the pause after a frame with changes.
             let ready = match paced {
                 Some(_) => core.has_control(),
                 None => core.has_frame(&snapshot.state, bulk),
@@ -200,7 +207,7 @@ impl Task {
                     let changes = !core.has_control();
                     if let Some(frame) = core.next_frame(&snapshot.state, bulk) {
                         if changes {
-                            // What did not fit goes on at once.
+                            // Changes that did not fit are sent immediately.
                             let more = core.has_frame(&snapshot.state, bulk);
                             paced = (!more).then(|| Instant::now() + COALESCE);
                         }
@@ -223,6 +230,8 @@ impl Task {
                     heard = Instant::now();
                     add(&self.metrics.frames_in, 1);
                     add(&self.metrics.bytes_in, frame.len() as u64);
+                    // Into a state that is being fetched, changes are merged here. Otherwise the
+                    // writer merges them, and no further frame is read until it is done.
                     match (core.handle(&frame, &snapshot.state)?, &mut fresh) {
                         (None, _) => {}
                         (Some(Effect::Apply(batch)), Some(fresh)) => {
@@ -277,7 +286,7 @@ impl Task {
         match self.shared.replace(fresh).await {
             Ok(()) => Err(SessionError::NewIncarnation),
             Err(error) => {
-                tracing::warn!(peer = %self.peer, %error, "what was fetched anew cannot be stored");
+                tracing::warn!(peer = %self.peer, %error, "cannot store the fetched state");
                 Err(SessionError::Closed)
             }
         }
@@ -314,7 +323,7 @@ impl Task {
     }
 }
 
-/// Hands changes to the writer until it takes them: a full disk holds this peer's stream, and
+/// Passes changes to the writer until it accepts them. A full disk stops this peer's stream and
 /// nothing else.
 async fn apply(shared: &Shared, peer: MachineId, batch: Batch) -> Result<Applied, WriteError> {
     let mut wait = RETRY;
@@ -329,7 +338,7 @@ async fn apply(shared: &Shared, peer: MachineId, batch: Batch) -> Result<Applied
                 return Ok(Applied::Rejoin);
             }
             Err(error @ (WriteError::DiskFull { .. } | WriteError::Storage { .. })) => {
-                tracing::warn!(%peer, %error, "changes of a peer cannot be stored; trying again");
+                tracing::warn!(%peer, %error, "cannot store a peer's changes; trying again");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(MAX_RETRY);
             }

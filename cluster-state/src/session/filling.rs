@@ -1,4 +1,4 @@
-//! What goes into the next frame.
+//! Fills the next frame.
 
 use std::sync::Arc;
 
@@ -9,26 +9,26 @@ use crate::op::{Lane, Op};
 use crate::state::{Batch, Next, State};
 use crate::wire::{self, FRAME_TARGET, HEIGHT_WEIGHT};
 
-/// Changes that are held back at most; the next one lets all of them go.
+/// Maximum number of changes held back. The next change releases all of them.
 const MAX_HELD: usize = 1_024;
 
-/// How far a lane was taken into a frame.
+/// How far a lane was put into a frame.
 #[derive(Debug, Clone, Copy, Default)]
 struct Filled {
-    /// There is more than fits.
+    /// There are more changes than fit.
     full: bool,
-    /// The rest is held back.
+    /// The remaining changes are held back.
     held: bool,
 }
 
 impl Core {
-    /// Whether `next_frame` has something other than changes.
+    /// Reports whether `next_frame` has something other than changes.
     pub(crate) fn has_control(&self) -> bool {
         !self.control.is_empty() || self.hears_due && self.phase == Phase::Live
     }
 
-    /// Whether `next_frame` may have something. Without `bulk`, only what does not count towards
-    /// the bandwidth.
+    /// Reports whether `next_frame` may have something. Without `bulk`, considers only what is
+    /// exempt from the bandwidth limit.
     pub(crate) fn has_frame(&self, state: &State, bulk: bool) -> bool {
         if self.has_control() {
             return true;
@@ -54,12 +54,12 @@ impl Core {
                             || state.heights_after(self.height_cursor).next().is_some()))
     }
 
-    /// The peer is sent no changes.
+    /// Reports whether the peer is sent no changes.
     fn is_silent(&self) -> bool {
         self.phase != Phase::Live || self.fetching || self.outgrown || self.parted
     }
 
-    /// The next frame for the peer.
+    /// Returns the next frame for the peer.
     pub(crate) fn next_frame(&mut self, state: &State, bulk: bool) -> Option<Bytes> {
         if let Some(frame) = self.control.pop_front() {
             return Some(frame);
@@ -75,7 +75,7 @@ impl Core {
             self.tell(state);
             return self.control.pop_front();
         }
-        // The tag, the counts and the flag.
+        // Reserve room for the tag, the counts and the flag.
         let mut room = FRAME_TARGET - 16;
         let mut batch = Batch::default();
         let intents = self.fill(Lane::Intent, state, &mut batch, &mut room);
@@ -102,7 +102,7 @@ impl Core {
         Some(wire::encode_changes(&batch))
     }
 
-    /// Whether the peer is likely to get a change from the machine that wrote it.
+    /// Reports whether the peer is likely to receive a change from the machine that wrote it.
     fn may_wait(&self, next: &Next<&Arc<Op>>, state: &State) -> bool {
         let writer = next.item.dot.actor.machine;
         next.seq > self.overdue
@@ -131,10 +131,11 @@ impl Core {
             if waits {
                 continue;
             }
-            // What is held back goes first: no effect travels before its cause.
+            // Held-back changes are sent first, because an effect must not be sent before its
+            // cause.
             for next in held.drain(..) {
                 let weight = wire::weight(next.item);
-                // A record that does not fit a frame travels alone.
+                // A record that does not fit into a frame is sent alone.
                 if weight > *room && !batch.ops.is_empty() {
                     filled.full = true;
                     break 'lane;
@@ -152,7 +153,7 @@ impl Core {
         filled
     }
 
-    /// Everything that is live was sent: the peer may say to have what we have.
+    /// Adds watermarks. Everything live was sent, so the peer can count as known what we have.
     fn fill_heights(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
         for next in state.heights_after(self.height_cursor) {
             let (actor, version) = next.item;
@@ -174,7 +175,7 @@ impl Core {
     fn fill_repairs(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
         batch.repair = true;
         while let Some(dot) = self.repairs.first().copied() {
-            // What was replaced meanwhile is not sent.
+            // A change that was replaced in the meantime is not sent.
             let op = state
                 .ops_after(dot.actor, dot.version.saturating_sub(1))
                 .next();

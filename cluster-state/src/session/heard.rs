@@ -1,5 +1,6 @@
-//! Which machines this one hears itself: those with which a session is live and has spoken lately.
-//! Each session tells its peer, which then need not pass on at once what these machines write.
+//! Which machines this one hears directly: those with a live session and a recent frame. Each
+//! session reports them to its peer, which then need not relay immediately what these machines
+//! write.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::id::MachineId;
 use crate::wire::MAX_HEARD;
 
-/// Shared by the sessions of a store: how many hear a machine, usually one.
+/// Shared by the sessions of a store: how many sessions hear a machine, usually one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Heard(Arc<Mutex<BTreeMap<MachineId, u32>>>);
 
 impl Heard {
-    /// What to tell a peer: the machines but itself; none if they are many. That all tell all that
-    /// a change has come would then cost more than what is passed on twice.
+    /// Returns what to report to a peer: the heard machines without the peer itself. Returns none
+    /// if there are many: reports from all to all about each change would then cost more than
+    /// duplicate changes.
     pub(crate) fn except(&self, peer: MachineId) -> Vec<MachineId> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let others = sessions.keys().copied().filter(|machine| *machine != peer);
@@ -24,7 +26,7 @@ impl Heard {
         }
     }
 
-    /// One session's part in it; nothing is heard yet.
+    /// Makes the entry of one session, in which nothing is heard yet.
     pub(crate) fn session(&self, peer: MachineId) -> Hearing {
         Hearing {
             heard: self.clone(),
@@ -34,7 +36,7 @@ impl Heard {
     }
 }
 
-/// Whether a session hears its peer; ends with it.
+/// Whether one session hears its peer. Ends with the session.
 #[derive(Debug)]
 pub(crate) struct Hearing {
     heard: Heard,
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_heard_for_as_long_as_one_session_hears_it() {
+    fn heard_lists_machine_while_any_session_hears_it() {
         let heard = Heard::default();
         let (mut old, mut new) = (heard.session(machine(1)), heard.session(machine(1)));
         old.set(true);
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_none_is_told() {
+    fn heard_reports_nothing_about_many_machines() {
         let heard = Heard::default();
         let sessions: Vec<Hearing> = (0..=MAX_HEARD)
             .map(|n| {

@@ -1,5 +1,5 @@
-//! Whether one of two machines may still show what was deleted, because deletes were forgotten that
-//! it never had.
+//! Decides whether one of two machines can still show deleted records, because deletes were
+//! forgotten that it never had.
 
 use super::{Core, Effect, SessionError};
 use crate::id::Actor;
@@ -8,11 +8,12 @@ use crate::vector::VersionVector;
 use crate::wire::{self, Refusal};
 
 impl Core {
-    /// Both have told what they have, and what they have forgotten: whether one has to fetch
-    /// everything anew.
+    /// Called when both sides have sent their watermarks and gc watermarks. Decides whether one of
+    /// them must fetch everything again.
     pub(super) fn judge(&mut self, state: &State) -> Result<Option<Effect>, SessionError> {
         self.cuts_number = state.cuts_number();
-        // Who says so may have sent its own changes all the same.
+        // A peer that says that it is new can still have sent changes of its own before; the same
+        // holds for this machine.
         let of_peer = |(actor, _): (Actor, u64)| actor.machine == self.peer;
         self.peer_new &= !state.heights().any(of_peer);
         self.new &= !self
@@ -20,7 +21,8 @@ impl Core {
             .iter()
             .any(|(actor, _)| actor.machine == state.me().machine);
         if self.serving || self.peer_new {
-            // What was forgotten before, it never had.
+            // Deletes that were forgotten before this session are not the peer's concern, because
+            // it never had the records.
             self.baseline = state.cuts().collect();
         }
         let cuts = &self.peer_cuts;
@@ -41,7 +43,7 @@ impl Core {
                 if self.fetching {
                     return Err(SessionError::PeerBehind { peer });
                 }
-                // It is told, and ends the session.
+                // The peer receives this refusal and ends the session.
                 self.control
                     .push_back(wire::encode_refusal(Refusal::Behind));
                 self.parted = true;
@@ -52,8 +54,8 @@ impl Core {
         }
     }
 
-    /// Whether deletes were forgotten here that the peer may not have. What a member has
-    /// acknowledged, it has.
+    /// Reports whether this store has forgotten deletes that the peer may not have. The peer has
+    /// what it acknowledged as a member.
     pub(super) fn peer_lacks(&self, state: &State) -> bool {
         let told = |actor| {
             let sent = self.closed.get(actor).max(self.baseline.get(actor));
@@ -75,13 +77,13 @@ impl Core {
             .any(|(actor, cut)| acknowledged.get(*actor) < *cut)
     }
 
-    /// Whether deletes were forgotten since the session began that the peer may not have: it has to
-    /// end.
+    /// Reports whether deletes were forgotten since the session started that the peer may not have.
+    /// The session must then end.
     pub(crate) fn is_outgrown(&self) -> bool {
         self.outgrown
     }
 
-    /// Whether the peer fetches everything anew.
+    /// Reports whether the peer is fetching everything.
     pub(crate) fn serves(&self) -> bool {
         self.serving
     }

@@ -40,11 +40,11 @@ fn deliver(core: &mut Core, state: &mut State, frame: &Bytes) {
     }
 }
 
-/// A pair of connected machines; frames arrive at once and in order.
+/// Two connected machines. Frames arrive immediately and in order.
 struct Pair {
     states: [State; 2],
     cores: [Core; 2],
-    /// Frames moved and their bytes.
+    /// Number of frames moved, and their bytes.
     frames: usize,
     bytes: usize,
     largest: usize,
@@ -93,7 +93,7 @@ impl Pair {
 }
 
 #[test]
-fn each_sends_what_the_other_lacks_and_then_what_is_new() {
+fn session_sends_what_the_peer_lacks_then_what_is_new() {
     let (mut a, mut b) = (state(1), state(2));
     put(&mut a, "a", 10);
     put(&mut b, "b", 10);
@@ -106,13 +106,13 @@ fn each_sends_what_the_other_lacks_and_then_what_is_new() {
     assert_eq!(
         pair.frames - before,
         1,
-        "one change is one frame, and nothing comes back"
+        "one change is one frame, and nothing is sent back"
     );
     assert!(pair.states[1].register(false, 1, "c").is_some());
 }
 
 #[test]
-fn idle_costs_tens_of_bytes() {
+fn session_costs_tens_of_bytes_when_idle() {
     let (mut a, b) = (state(1), state(2));
     put(&mut a, "a", 10);
     let mut pair = Pair::new([a, b]);
@@ -124,13 +124,13 @@ fn idle_costs_tens_of_bytes() {
     pair.settle();
     assert!(
         pair.bytes - before <= 20,
-        "{} bytes both ways",
+        "{} bytes in both directions",
         pair.bytes - before
     );
 }
 
 #[test]
-fn many_records_are_cut_into_frames_and_a_large_one_travels_alone() {
+fn session_fills_frames_and_sends_large_record_alone() {
     let (mut a, b) = (state(1), state(2));
     for n in 0..500 {
         put(&mut a, &format!("small-{n}"), 100);
@@ -147,7 +147,7 @@ fn many_records_are_cut_into_frames_and_a_large_one_travels_alone() {
 }
 
 #[test]
-fn intent_goes_before_observations_and_heights_come_last() {
+fn session_sends_intents_then_observations_then_watermarks() {
     let mut pair = Pair::new([state(1), state(2)]);
     pair.settle();
     let rows = (0..300)
@@ -173,7 +173,7 @@ fn intent_goes_before_observations_and_heights_come_last() {
     deliver(&mut pair.cores[1], &mut pair.states[1], &frames[0]);
     assert!(
         pair.states[1].register(false, 1, "urgent").is_some(),
-        "seen before the rest has come"
+        "visible before the rest has arrived"
     );
     assert_eq!(pair.states[1].height(pair.states[0].me()), 0);
     for frame in &frames[1..] {
@@ -184,7 +184,7 @@ fn intent_goes_before_observations_and_heights_come_last() {
 }
 
 #[test]
-fn without_bandwidth_only_intent_goes() {
+fn session_without_bandwidth_sends_only_intents() {
     let mut pair = Pair::new([state(1), state(2)]);
     pair.settle();
     let rows = [(Arc::from("row"), vec![7; 100])].into();
@@ -201,7 +201,8 @@ fn without_bandwidth_only_intent_goes() {
     assert_eq!(pair.states[0].vector(), pair.states[1].vector());
 }
 
-/// What machine 1 has and machine 3 lacks, at machine 2; both say to hear machine 1.
+/// A pair whose second machine has what machine 1 wrote and machine 3 lacks. Both machines report
+/// to hear machine 1.
 fn in_the_middle() -> Pair {
     let mut pair = Pair::new([state(2), state(3)]);
     pair.settle();
@@ -222,18 +223,18 @@ fn in_the_middle() -> Pair {
 }
 
 #[test]
-fn what_the_peer_hears_itself_is_held_back_and_then_passed_on() {
+fn session_holds_back_changes_of_a_machine_the_peer_hears() {
     let mut pair = in_the_middle();
     pair.settle();
     assert!(pair.cores[0].is_holding());
     assert!(
         !pair.cores[0].has_frame(&pair.states[0], true),
-        "nothing is promised meanwhile"
+        "nothing is announced in the meantime"
     );
     assert_eq!(
         pair.states[1].vector().len(),
         0,
-        "neither the change nor the word that it is there"
+        "neither the change nor its watermark"
     );
     let seq = pair.states[0].seq();
     pair.cores[0].hold_no_longer(seq);
@@ -243,7 +244,7 @@ fn what_the_peer_hears_itself_is_held_back_and_then_passed_on() {
 }
 
 #[test]
-fn what_the_peer_has_meanwhile_is_not_passed_on() {
+fn session_leaves_out_held_back_change_the_peer_has() {
     let mut pair = in_the_middle();
     pair.settle();
     let batch = Batch {
@@ -257,12 +258,12 @@ fn what_the_peer_has_meanwhile_is_not_passed_on() {
     pair.cores[1].look_for_news(&pair.states[1]);
     let before = pair.frames;
     pair.settle();
-    assert_eq!(pair.frames - before, 1, "the peer says so");
+    assert_eq!(pair.frames - before, 1, "the peer reports it");
     assert!(!pair.cores[0].is_holding());
 }
 
 #[test]
-fn nothing_overtakes_what_is_held_back() {
+fn session_never_overtakes_held_back_changes() {
     let mut pair = in_the_middle();
     pair.settle();
     put(&mut pair.states[0], "b", 10);
@@ -276,7 +277,7 @@ fn nothing_overtakes_what_is_held_back() {
 }
 
 #[test]
-fn what_the_peer_does_not_hear_is_passed_on_at_once() {
+fn session_relays_immediately_what_the_peer_does_not_hear() {
     let mut pair = in_the_middle();
     pair.cores[1].hear(Vec::new());
     pair.settle();
@@ -284,13 +285,13 @@ fn what_the_peer_does_not_hear_is_passed_on_at_once() {
 }
 
 #[test]
-fn different_records_under_equal_heights_are_noticed_and_repaired() {
+fn session_repairs_different_records_under_equal_watermarks() {
     let (mut a, mut b) = (state(1), state(2));
     put(&mut a, "a", 10);
     let mut pair = Pair::new([a.clone(), b.clone()]);
     pair.settle();
     [a, b] = pair.states;
-    // What no sound machine does: it says to have what it has not.
+    // No correct machine does this: it announces a version that it does not have.
     let dot = Dot {
         actor: a.me(),
         version: 2,
@@ -320,12 +321,12 @@ fn different_records_under_equal_heights_are_noticed_and_repaired() {
 }
 
 #[test]
-fn frames_on_their_way_are_not_sent_twice() {
+fn session_does_not_resend_frames_in_transit() {
     let mut pair = Pair::new([state(1), state(2)]);
     pair.settle();
     put(&mut pair.states[0], "a", 10);
     let frame = pair.cores[0].next_frame(&pair.states[0], true).unwrap();
-    // The peer speaks while the frame is on its way.
+    // The peer reports while the frame is in transit.
     pair.cores[1].tick(&pair.states[1]);
     let word = pair.cores[1].next_frame(&pair.states[1], true).unwrap();
     deliver(&mut pair.cores[0], &mut pair.states[0], &word);
@@ -335,7 +336,7 @@ fn frames_on_their_way_are_not_sent_twice() {
 }
 
 #[test]
-fn another_cluster_another_machine_and_another_protocol_are_refused() {
+fn session_refuses_other_cluster_machine_and_protocol() {
     let (a, b) = (state(1), state(2));
     let mut stranger = Core::new(ClusterId([1; 16]), &[], machine(1), &b);
     let hello = stranger.next_frame(&b, true).unwrap();
@@ -397,7 +398,7 @@ fn another_cluster_another_machine_and_another_protocol_are_refused() {
 }
 
 #[test]
-fn changes_before_the_greeting_end_the_session() {
+fn session_ends_on_changes_before_the_greeting() {
     let a = state(1);
     let heights = vec![(
         Actor {
@@ -418,14 +419,14 @@ fn changes_before_the_greeting_end_the_session() {
 }
 
 #[test]
-fn a_peer_that_knows_more_of_our_past_makes_us_a_new_incarnation() {
+fn session_demands_new_incarnation_when_peer_knows_more() {
     let mut old = state(1);
     put(&mut old, "a", 1);
     put(&mut old, "b", 1);
     let mut pair = Pair::new([old, state(2)]);
     pair.settle();
     let [_, b] = pair.states;
-    // The same machine, from a copy of its file that is older.
+    // The same machine, with an older copy of its file.
     let mut restored = state(1);
     put(&mut restored, "x", 1);
     let mut ours = Core::new(CLUSTER, &[], machine(2), &restored);
@@ -440,7 +441,7 @@ fn a_peer_that_knows_more_of_our_past_makes_us_a_new_incarnation() {
 }
 
 #[test]
-fn a_long_vector_is_told_in_several_frames() {
+fn session_splits_long_vector_into_frames() {
     let mut a = state(1);
     let mut changes = Changes::default();
     for n in 0..1_000u64 {
@@ -467,7 +468,7 @@ fn a_long_vector_is_told_in_several_frames() {
 
 proptest! {
     #[test]
-    fn no_frame_makes_the_session_panic(frames in prop::collection::vec((0u8..9, prop::collection::vec(any::<u8>(), 0..200)), 1..8)) {
+    fn session_never_panics_on_any_frame(frames in prop::collection::vec((0u8..9, prop::collection::vec(any::<u8>(), 0..200)), 1..8)) {
         let (mut a, b) = (state(1), state(2));
         put(&mut a, "a", 10);
         let mut core = Core::new(CLUSTER, &[], machine(2), &a);

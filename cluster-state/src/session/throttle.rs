@@ -1,24 +1,24 @@
-//! The bandwidth cap: a bucket of tokens for all sessions of a store together. What people asked
-//! for, heights told and greetings are sent even when it is empty, but are charged to it.
+//! The bandwidth limit: a token bucket for all sessions of a store together. Intents, watermarks
+//! and greetings are sent even when the bucket is empty, but they are charged to it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Bytes that may be sent at once after a pause: this many milliseconds of the rate.
+/// Bytes that can be sent in one burst after a pause: this many milliseconds of the rate.
 const BURST_MS: u64 = 250;
 
 #[derive(Debug)]
 pub(crate) struct Throttle {
-    /// Bytes per second; 0: no limit.
+    /// Bytes per second. 0 means no limit.
     rate: u64,
     level: Mutex<Level>,
 }
 
 #[derive(Debug)]
 struct Level {
-    /// May be negative: then nothing may be sent until it is not.
+    /// Can be negative. Then nothing is sent until it no longer is.
     tokens: i64,
     at: Instant,
 }
@@ -38,7 +38,7 @@ impl Throttle {
         (rate / 1_000 * BURST_MS).max(64 * 1024) as i64
     }
 
-    /// How long until something may be sent; none: now.
+    /// Returns how long to wait before sending. `None` means now.
     pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
         if self.rate == 0 {
             return None;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn over_time_no_more_than_the_rate_and_one_burst_goes_out() {
+    fn throttle_sends_at_most_rate_plus_one_burst() {
         let start = Instant::now();
         let throttle = Throttle::new(1_000_000, start);
         let mut now = start;
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_never_waits() {
+    fn throttle_without_limit_never_waits() {
         let now = Instant::now();
         let throttle = Throttle::new(0, now);
         throttle.charge(usize::MAX);

@@ -1,4 +1,4 @@
-//! The map against the standard library's, and the shape of its tree.
+//! Compares the map with the standard library's, and checks the shape of its tree.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Checks a node that is not the root and returns its depth and its keys: they are not below `low`,
-/// and ascend.
+/// Checks a node other than the root, and returns its depth and its keys. They must ascend and not
+/// be below `low`.
 fn check<V>(node: &Node<u32, V>, low: Option<u32>) -> (usize, Vec<u32>) {
     let (depth, keys) = match node {
         Node::Leaf(entries) => (1, entries.iter().map(|(key, _)| *key).collect::<Vec<_>>()),
@@ -22,7 +22,7 @@ fn check<V>(node: &Node<u32, V>, low: Option<u32>) -> (usize, Vec<u32>) {
                 .collect();
             assert!(
                 parts.iter().all(|(depth, _)| *depth == parts[0].0),
-                "all leaves are equally deep"
+                "all leaves have the same depth"
             );
             for ((_, keys), (next, _)) in parts.iter().zip(children.iter().skip(1)) {
                 assert!(
@@ -61,9 +61,9 @@ fn leaves<V>(node: &Node<u32, V>) -> usize {
 
 proptest! {
     #[test]
-    fn behaves_like_a_btree_map_and_old_copies_do_not_change(
-        // Long stretches of insertions and of removals: the tree grows to some levels and shrinks
-        // again.
+    fn map_behaves_like_btree_map_and_keeps_old_copies(
+        // Long runs of insertions and of removals, so that the tree grows by some levels and
+        // shrinks again.
         stretches in prop::collection::vec((0u32..9, prop::collection::vec((0u32..3000, 0u32..9), 0..900)), 0..9),
         from in 0u32..3000,
     ) {
@@ -76,7 +76,7 @@ proptest! {
                 if n < inserts {
                     prop_assert_eq!(map.insert(key, n), model.insert(key, n));
                 } else {
-                    // One that is there, mostly.
+                    // Usually a key that exists.
                     let key = model.range(key..).next().map_or(key, |(key, _)| *key);
                     prop_assert_eq!(map.remove(&key), model.remove(&key));
                 }
@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn iterates_from_every_place_and_can_be_emptied_in_any_order(
+    fn map_iterates_from_any_key_and_empties_in_any_order(
         keys in prop::collection::btree_set(0u32..2000, 0..900),
         orders in prop::collection::vec(any::<prop::sample::Index>(), 1..40),
     ) {
@@ -120,7 +120,7 @@ proptest! {
 }
 
 #[test]
-fn a_queue_stays_full_of_full_leaves() {
+fn map_used_as_queue_has_full_leaves() {
     let mut map = SharedMap::default();
     let mut model = BTreeMap::new();
     for n in 0..20_000 {
@@ -141,7 +141,7 @@ fn a_queue_stays_full_of_full_leaves() {
 }
 
 #[test]
-fn removals_at_random_leave_no_tree_of_tiny_leaves() {
+fn map_after_random_removals_has_no_tiny_leaves() {
     let mut map = SharedMap::default();
     for n in 0..16_000 {
         map.insert(n, ());
@@ -161,7 +161,7 @@ fn removals_at_random_leave_no_tree_of_tiny_leaves() {
 }
 
 #[test]
-fn what_goes_on_growing_among_others_leaves_leaves_nearly_full() {
+fn map_growing_in_one_place_has_nearly_full_leaves() {
     let mut map = SharedMap::default();
     for n in 0..1_000 {
         for actor in 0..3 {

@@ -1,4 +1,5 @@
-//! Whether all machines agree, on the right thing, and miss nothing; and the report.
+//! Checks whether all machines agree, on the right content and with nothing missing, and makes the
+//! report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use crate::id::Dot;
 use crate::op::Op;
 use crate::register::Register;
 
-/// How often agreement is looked for, in microseconds.
+/// Time between two checks for agreement, in microseconds.
 const EVERY: u64 = 1_000_000;
 
 impl World<'_> {
-    /// Ends the run when all agree, or when there was time enough.
+    /// Ends the run when all machines agree, or when the time for that is over.
     pub(super) fn check(&mut self) {
         let disagreement = self.disagreement();
         let waited = self.now - us(self.scenario.duration).max(WARM_UP);
@@ -30,15 +31,16 @@ impl World<'_> {
             }
             Some(disagreement) if waited >= us(self.scenario.patience) => {
                 self.fail(&format!("no agreement: {disagreement}"));
-                // Nothing more is to happen.
+                // No further event has an effect.
                 self.settled = Some(u64::MAX);
             }
             Some(_) => self.after(EVERY, Event::Check),
         }
     }
 
-    /// Who said that a machine came or went may have crashed at it, or was overruled by somebody
-    /// who did not know: people say it again. Whether that was so.
+    /// Repeats declarations of machines that joined or left. The declaring machine may have crashed
+    /// while it did so, or another machine may have overruled it without knowing. Returns whether
+    /// one was repeated.
     fn repeat_declarations(&mut self) -> bool {
         let Some(first) = self.nodes.iter().position(|node| node.member) else {
             return false;
@@ -61,7 +63,7 @@ impl World<'_> {
         any
     }
 
-    /// In what two machines differ, or what one still waits for.
+    /// Returns how two machines differ, or what one still waits for.
     fn disagreement(&self) -> Option<String> {
         let mut members = self
             .nodes
@@ -80,17 +82,17 @@ impl World<'_> {
                 return Some(format!("machine {n} has {} in quarantine", op.dot));
             }
             if let Some(dot) = state.loose().next() {
-                return Some(format!("machine {n} has {dot} and not what is below"));
+                return Some(format!("machine {n} has {dot} above a gap"));
             }
             if state.heights_hash() != heights {
                 return Some(format!(
-                    "machine {n} has other heights: {}",
+                    "machine {n} has different watermarks: {}",
                     differing(node, first)
                 ));
             }
             if state.digest() != digest {
                 return Some(format!(
-                    "machine {n} has other records: {}",
+                    "machine {n} has different records: {}",
                     differing(node, first)
                 ));
             }
@@ -98,7 +100,7 @@ impl World<'_> {
         })
     }
 
-    /// In what the machines, which agree, are all wrong.
+    /// Returns in what the machines are all wrong, although they agree.
     fn wrong(&self) -> Option<String> {
         let members = || {
             self.nodes
@@ -107,8 +109,8 @@ impl World<'_> {
                 .filter(|(_, node)| node.member)
         };
         let (_, first) = members().next()?;
-        // Digests leave out deletes that nothing contradicts: of these, some machines may have
-        // collected more.
+        // Digests leave out tombstones that nothing contradicts. Some machines may have collected
+        // more of them.
         let values = |node: &Node| -> BTreeSet<Dot> {
             let is_delete = |op: &Op| op.asked().is_some_and(|asked| asked.groups.is_none());
             node.machine
@@ -122,7 +124,7 @@ impl World<'_> {
         let differs = members().skip(1).find(|(_, node)| values(node) != expected);
         if let Some((n, node)) = differs {
             return Some(format!(
-                "machine {n} has equal digests and other records: {}",
+                "machine {n} has equal digests but different records: {}",
                 differing(node, first)
             ));
         }
@@ -130,7 +132,8 @@ impl World<'_> {
             .or_else(|| self.wrong_facts(first))
     }
 
-    /// What a fold over all that was ever asked for says is left of each key.
+    /// Compares with a fold over all intents ever written, which computes what should be left of
+    /// each key.
     fn wrong_intents(&self, node: &Node) -> Option<String> {
         let state = node.machine.state();
         let gone: BTreeSet<_> = self
@@ -141,7 +144,7 @@ impl World<'_> {
             .collect();
         let mut keys: BTreeMap<&str, Vec<&Arc<Op>>> = BTreeMap::new();
         for op in &self.history {
-            // What a machine that left had told nobody is gone with it.
+            // What a machine that left had sent to no other machine is lost with it.
             let told = op.dot.version <= state.height(op.dot.actor) || state.has_op(op.dot);
             if told || !gone.contains(&op.dot.actor.machine) {
                 keys.entry(&*op.key).or_default().push(op);
@@ -161,7 +164,7 @@ impl World<'_> {
                 .unwrap_or_default();
             let kept: BTreeSet<Dot> = items.iter().map(|op| op.dot).collect();
             let all: BTreeSet<Dot> = left.iter().map(|op| op.dot).collect();
-            // Deletes that everybody had may have been collected.
+            // Deletes that all machines had may have been collected.
             if !kept.is_subset(&all)
                 || left
                     .iter()
@@ -172,7 +175,7 @@ impl World<'_> {
                     let kept = if kept.contains(&op.dot) {
                         ""
                     } else {
-                        ", not there"
+                        ", missing"
                     };
                     let left = if all.contains(&op.dot) {
                         ""
@@ -186,9 +189,7 @@ impl World<'_> {
                     )
                 };
                 let history: String = history.iter().map(tell).collect();
-                return Some(format!(
-                    "of {key} something else is left than should be: {history}"
-                ));
+                return Some(format!("the wrong writes of {key} are left: {history}"));
             }
         }
         None
@@ -227,7 +228,7 @@ impl World<'_> {
         let mut failures = self.failures;
         if differences > 0 {
             failures.push(format!(
-                "digests differed {differences} times where heights were equal"
+                "digests differed {differences} times although the watermarks were equal"
             ));
         }
         if settled.is_none() && failures.is_empty() {
@@ -253,7 +254,7 @@ impl World<'_> {
     }
 }
 
-/// The first few differences between two machines.
+/// Returns the first few differences between two machines.
 fn differing(one: &Node, other: &Node) -> String {
     let (one, other) = (one.machine.state(), other.machine.state());
     let heights = one

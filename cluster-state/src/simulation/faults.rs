@@ -1,5 +1,5 @@
-//! What people do to a cluster and what befalls it: changes, partitions, crashes, members that come
-//! and go, clocks.
+//! What users do to a cluster and what happens to it: changes, partitions, crashes, joins and
+//! leaves, clocks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,16 +13,17 @@ use super::{Fault, us};
 use crate::id::MachineId;
 use crate::overlay;
 
-/// How long after the faults clocks stand when they agree again: longer than any of them was ahead.
+/// How far clocks advance after the faults, when they agree again. This is more than any of them
+/// was ahead.
 const CATCH_UP_MS: i64 = 7_200_000;
-/// Machines that want a session at the same time try within this, in microseconds.
+/// Machines that want a session at the same time try within this time, in microseconds.
 const CONNECT: u64 = 500_000;
 
 impl World<'_> {
     pub(super) fn machine_id(&mut self, n: usize) -> MachineId {
         let mut id = [0; 16];
         let (number, chance) = id.split_at_mut(4);
-        // Told apart by their first bytes, in the order of the machines; spread by the rest.
+        // The first bytes give the order of the machines; the rest spreads the ids.
         number.copy_from_slice(&(n as u32 + 1).to_be_bytes());
         for byte in chance.iter_mut() {
             *byte = self.rng.random();
@@ -55,7 +56,7 @@ impl World<'_> {
             .any(|side| side.contains(&a) != side.contains(&b))
     }
 
-    /// The first machine from `from` on, round the machines, that is up.
+    /// Returns the first machine from `from` on, modulo their number, that is up.
     fn up_from(&self, from: usize) -> Option<usize> {
         let count = self.nodes.len();
         (from..from + count)
@@ -148,7 +149,7 @@ impl World<'_> {
         }
     }
 
-    /// Ends a life. What the disk was busy with may have got there, or not.
+    /// Ends a machine's process. A commit in progress may or may not reach the disk.
     fn stop(&mut self, n: usize) {
         self.nodes[n].up = false;
         if !self.nodes[n].committing.is_empty() && self.rng.random() {
@@ -193,7 +194,7 @@ impl World<'_> {
         self.publish(n);
     }
 
-    /// A daemon that starts says what it finds on its machine.
+    /// A daemon that starts publishes what it finds on its machine.
     fn publish(&mut self, n: usize) {
         let rows = self.nodes[n].truth.clone();
         self.enqueue(n, Work::Publish(rows), Origin::Own);
@@ -232,7 +233,8 @@ impl World<'_> {
         self.arrange();
     }
 
-    /// Sessions follow the overlay of the present members. All machines learn of a change at once.
+    /// Sessions follow the overlay of the present members. All machines learn of a change
+    /// immediately.
     pub(super) fn arrange(&mut self) {
         let members: BTreeSet<MachineId> = self
             .nodes
@@ -276,7 +278,7 @@ impl World<'_> {
         }
     }
 
-    /// No more changes; what is broken is mended, and clocks agree at a time that none of them has
+    /// Ends changes, repairs all faults, and sets the clocks to a common time that none of them has
     /// seen.
     pub(super) fn calm_down(&mut self) {
         self.calm = true;

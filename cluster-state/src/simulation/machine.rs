@@ -1,6 +1,5 @@
-//! One machine and its ends of sessions: the only file in which the simulator drives the store's
-//! insides. It does what `writer`, `store` and `session::driver` do, without their threads, files
-//! and channels.
+//! One machine and its ends of sessions. Only this file uses the store's internals. It does what
+//! `writer`, `store` and `session::driver` do, but without their threads, files and channels.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,22 +45,22 @@ pub(super) type Rows = BTreeMap<Arc<str>, Vec<u8>>;
 #[derive(Debug)]
 pub(super) struct Machine {
     state: State,
-    /// What a power cut leaves; kept only if there may be one, since a copy makes the next change
-    /// dearer.
+    /// What a power cut leaves. Kept only if there can be one, because a copy makes the next
+    /// change more expensive.
     durable: Option<State>,
     opened_at: u64,
 }
 
-/// What the writer has to do.
+/// Work for the writer.
 #[derive(Debug)]
 pub(super) enum Work {
     Write(Vec<Write>),
     Publish(Rows),
     Apply(Batch),
     Reincarnate(u64),
-    /// Everything is to be fetched anew, from a peer that has at least this; or it is given up.
+    /// Fetch everything again, from a peer that has at least this. `None` stops that.
     Rejoin(Option<VersionVector>),
-    /// Go on from what was fetched.
+    /// Continue with what was fetched.
     Replace(Box<State>),
     Maintain {
         acknowledge: bool,
@@ -93,28 +92,28 @@ impl Work {
         Self::Write(vec![Write::Declare { machine, status }])
     }
 
-    /// Whether its commit is fsynced.
+    /// Reports whether its commit is fsynced.
     pub(super) fn is_durable(&self) -> bool {
         !matches!(self, Self::Publish(_) | Self::Apply(_))
     }
 }
 
-/// What came of a commit.
+/// The result of a commit.
 #[derive(Debug, Default)]
 pub(super) struct Committed {
-    /// For each piece of work: the last own change it made, if it made one.
+    /// For each piece of work, the last own change that it made, if any.
     pub(super) made: Vec<Option<Dot>>,
-    /// The intents that people asked for.
+    /// The intents among them.
     pub(super) intents: Vec<Arc<Op>>,
-    /// The machine goes on as a new incarnation, or begins or gives up fetching everything: its
-    /// sessions are over.
+    /// The machine continues as a new incarnation, or starts or stops fetching everything. So its
+    /// sessions end.
     pub(super) begins_anew: bool,
-    /// It is a new incarnation.
+    /// The machine has a new incarnation.
     reincarnated: bool,
 }
 
 impl Machine {
-    /// An empty machine.
+    /// Makes an empty machine.
     pub(super) fn new(id: MachineId, power_cuts: bool) -> Self {
         Self::with(
             State::new(Actor {
@@ -134,7 +133,8 @@ impl Machine {
         }
     }
 
-    /// Machines that are all members, have published their rows, and have exchanged everything.
+    /// Makes machines that are all members, have published their rows, and have exchanged
+    /// everything.
     pub(super) fn founders(
         founders: &[(MachineId, Rows)],
         now_ms: u64,
@@ -160,7 +160,7 @@ impl Machine {
         };
         let (base, _) = State::load(me, hlc, &vector, &VersionVector::default(), ops, now_ms)
             .map_err(|error| error.to_string())?;
-        // The states share what they have in common until one of them changes it.
+        // The states share their common parts until one of them changes.
         let machines = founders.iter().map(|(id, _)| {
             let mut state = base.clone();
             state.become_actor(
@@ -180,7 +180,7 @@ impl Machine {
         &self.state
     }
 
-    /// One transaction, as in `writer::Writer::transact`.
+    /// Executes one transaction, as `writer::Writer::transact` does.
     pub(super) fn commit(&mut self, works: &[Work], now_ms: u64) -> Result<Committed, String> {
         let mut changes = Changes::default();
         let mut done = Committed::default();
@@ -283,7 +283,7 @@ impl Machine {
             .map_err(|error| error.to_string())
     }
 
-    /// Starts again after an end that was not clean; a power cut took what was not fsynced.
+    /// Restarts after an unclean end. A power cut loses what was not fsynced.
     pub(super) fn restart(&mut self, power: bool, seed: u64, now_ms: u64) -> Result<(), String> {
         let left = self
             .durable
@@ -309,7 +309,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What the store does each second by itself, as in `store::tidy`.
+    /// Returns the work that the store does on its own each second, as in `store::maintain`.
     pub(super) fn maintenance(&self, round: u64, members: u64) -> Option<Work> {
         let every = (members * ACKNOWLEDGE_PER_MEMBER_MS).div_ceil(1_000).max(2);
         let acknowledge =
@@ -324,11 +324,11 @@ impl Machine {
 #[derive(Debug)]
 pub(super) struct End {
     core: Core,
-    /// What a machine that fetches everything has of it.
+    /// For a machine that fetches everything, what it has so far.
     fresh: Option<State>,
 }
 
-/// Why a session ended: as it should, or with what no sound machine says.
+/// Why a session ended. `None` if it ended normally; otherwise what no correct machine sends.
 pub(super) type Ended = Option<String>;
 
 impl End {
@@ -341,7 +341,7 @@ impl End {
         }
     }
 
-    /// Takes a frame; what it gives has to be committed, then `applied` called.
+    /// Processes a frame. The returned work must be committed, and then `applied` must be called.
     pub(super) fn handle(
         &mut self,
         frame: &Bytes,
@@ -388,25 +388,26 @@ impl End {
         self.core.next_frame(&machine.state, true)
     }
 
-    /// Whether the session has to end, because deletes were forgotten that the peer may not have.
+    /// Reports whether the session must end, because deletes were forgotten that the peer may not
+    /// have.
     pub(super) fn is_outgrown(&self) -> bool {
         self.core.is_outgrown()
     }
 
-    /// How often equal heights came with different digests.
+    /// Returns how often digests differed although the watermarks were equal.
     pub(super) fn differences(&self) -> u64 {
         self.core.differences()
     }
 }
 
-/// What a frame is for.
+/// The purpose of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// It carries changes.
     Changes,
-    /// It says that nothing is missing up to some versions.
+    /// It announces only that nothing is missing up to some versions.
     Heights,
-    /// Greetings, the word of each second, digests.
+    /// Greetings, the report of each second, digests.
     Control,
 }
 
@@ -423,7 +424,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_purpose_of_a_frame_is_seen_from_outside() {
+    fn purpose_is_visible_in_the_frame() {
         let id = MachineId([1; 16]);
         let founders = [(id, Rows::from([(Arc::from("a"), vec![1])]))];
         let machine = &Machine::founders(&founders, 1, false).unwrap()[0];

@@ -1,16 +1,16 @@
 //! The network: how long a frame takes, and what TCP makes of a lost segment.
 //!
-//! A session runs over one TCP stream, so nothing is reordered and nothing is missing: a lost
-//! segment holds up everything behind it until it has been sent again. It is sent again
-//! - one round trip later, if three segments sent after it have arrived (fast retransmit): a frame
-//!   of several segments, or a busy stream;
-//! - else after the retransmission time-out, a round trip plus 200 ms (Linux' lower bound), which
-//!   doubles each time.
+//! A session runs over one TCP stream, so nothing is reordered or missing: a lost segment delays
+//! everything behind it until it has been sent again. It is sent again
+//! - one round trip later, if three segments sent after it have arrived (fast retransmit), as with
+//!   a frame of several segments or on a busy stream;
+//! - otherwise after the retransmission time-out, a round trip plus 200 ms (Linux' lower bound),
+//!   which doubles each time.
 //!
-//! A small frame on a quiet stream, the usual case here, so pays the time-out in full. (Linux' tail
-//! loss probe would save a little of it when two segments or more are on their way, and is left
-//! out.) Within a partition nothing arrives; afterwards the back-off has to run out first, which
-//! takes up to as long as the partition lasted.
+//! A small frame on a quiet stream, the usual case here, therefore waits for the full time-out.
+//! (Linux' tail loss probe would save a little of it when two segments or more are in transit; it
+//! is left out.) Within a partition nothing arrives. Afterwards the back-off must expire first,
+//! which takes up to as long as the partition lasted.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,39 +25,40 @@ use super::us;
 const SEGMENT: usize = 1_360;
 /// Linux' TCP_RTO_MIN, in microseconds.
 const RTO_MIN: u64 = 200_000;
-/// Segments after a lost one that tell the sender of the loss.
+/// Number of segments after a lost one that inform the sender of the loss.
 const DUPLICATES: usize = 3;
-/// Bytes on their way after which the sender waits: socket buffers and the session's queue.
+/// Bytes in transit at which the sender waits: socket buffers and the session's queue.
 const WINDOW: usize = 256 * 1024;
-/// The part of a wide-area path's latency that never varies.
+/// The constant part of a wide-area path's latency.
 const FLOOR: f64 = 0.9;
 
 /// Round-trip times between machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Latency {
-    /// Everywhere the same, without jitter.
+    /// The same everywhere, without jitter.
     Lan {
-        /// There and back.
+        /// Round trip.
         round_trip: Duration,
     },
-    /// Everywhere the same, with a long tail: nine tenths are fixed, one tenth is the median of a
-    /// log-normal share.
+    /// The same everywhere, with a long tail: nine tenths are constant, and one tenth is the median
+    /// of a log-normal part.
     Wan {
-        /// Median, there and back.
+        /// Median round trip.
         round_trip: Duration,
     },
-    /// Machines are dealt out to regions: within one as `Lan`, between two as `Wan`.
+    /// Machines are distributed over regions. Within a region the network is like `Lan`, between
+    /// two regions like `Wan`.
     Regions {
-        /// How many, at least 1.
+        /// Number of regions, at least 1.
         regions: usize,
-        /// Within a region.
+        /// Round trip within a region.
         near: Duration,
-        /// Between regions.
+        /// Median round trip between regions.
         far: Duration,
     },
 }
 
-/// The way between two machines.
+/// The path between two machines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Path {
     /// Median round trip in microseconds.
@@ -89,7 +90,7 @@ impl Latency {
 }
 
 impl Path {
-    /// Microseconds that a segment takes one way.
+    /// Returns the microseconds that a segment takes in one direction.
     pub(super) fn one_way(&self, rng: &mut SmallRng) -> u64 {
         let median = self.round_trip as f64 / 2.0;
         if !self.jitter {
@@ -99,7 +100,7 @@ impl Path {
     }
 }
 
-/// A normally distributed number, by Box and Muller.
+/// Returns a normally distributed number, by Box and Muller.
 pub(super) fn normal(rng: &mut SmallRng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
     radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
@@ -109,7 +110,8 @@ pub(super) fn normal(rng: &mut SmallRng) -> f64 {
 struct InFlight {
     frame: Bytes,
     arrives: u64,
-    /// A segment is lost and the sender does not know it yet; so many later ones have arrived.
+    /// Set while a segment is lost and the sender does not know it yet: the number of later
+    /// segments that have arrived.
     hole: Option<usize>,
 }
 
@@ -117,15 +119,15 @@ struct InFlight {
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     in_flight: VecDeque<InFlight>,
-    /// Including what the receiver has not looked at.
+    /// Includes what the receiver has not read yet.
     bytes: usize,
     holes: usize,
-    /// Cut off since then.
+    /// Start of the partition that cuts it.
     stalled: Option<u64>,
 }
 
 impl Stream {
-    /// Whether the sender may send another frame.
+    /// Reports whether the sender can send another frame.
     pub(super) fn has_room(&self) -> bool {
         self.bytes < WINDOW
     }
@@ -173,7 +175,7 @@ impl Stream {
         });
     }
 
-    /// Later segments have arrived: the sender learns of the holes before them.
+    /// Later segments have arrived, so the sender learns of the holes before them.
     fn report_holes(
         &mut self,
         arrived: usize,
@@ -196,7 +198,7 @@ impl Stream {
         }
     }
 
-    /// When the next frame arrives, if one is on its way and will.
+    /// Returns when the next frame arrives, if one is in transit and not lost.
     pub(super) fn next_arrival(&self) -> Option<u64> {
         self.in_flight
             .front()
@@ -204,19 +206,19 @@ impl Stream {
             .filter(|arrives| *arrives < u64::MAX)
     }
 
-    /// The next frame, if it has arrived.
+    /// Returns the next frame, if it has arrived.
     pub(super) fn receive(&mut self, now: u64) -> Option<Bytes> {
         let frame = self.in_flight.pop_front_if(|frame| frame.arrives <= now)?;
         self.holes -= usize::from(frame.hole.is_some());
         Some(frame.frame)
     }
 
-    /// The receiver has dealt with a frame.
+    /// The receiver has processed a frame.
     pub(super) fn handled(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// A partition begins: nothing that is on its way arrives.
+    /// A partition starts: nothing in transit arrives.
     pub(super) fn stall(&mut self, now: u64) {
         self.stalled.get_or_insert(now);
         self.in_flight
@@ -224,7 +226,7 @@ impl Stream {
             .for_each(|frame| frame.arrives = u64::MAX);
     }
 
-    /// It ends: everything is sent again when the back-off has run out.
+    /// The partition ends. Everything is sent again when the back-off has expired.
     pub(super) fn resume(&mut self, now: u64, path: Path, rng: &mut SmallRng) {
         let Some(since) = self.stalled.take() else {
             return;
@@ -241,7 +243,7 @@ fn time_out(path: Path) -> u64 {
     path.round_trip + RTO_MIN
 }
 
-/// When a segment that is sent again at `at` arrives; it may be lost again.
+/// Returns when a segment that is sent again at `at` arrives. It can be lost again.
 fn again(mut at: u64, path: Path, loss: f64, rng: &mut SmallRng) -> u64 {
     let mut wait = time_out(path);
     while loss > 0.0 && rng.random_bool(loss) {
@@ -263,7 +265,7 @@ mod tests {
     };
 
     fn arrival(sizes: &[usize], lost: usize) -> u64 {
-        // A loss of nothing and of almost everything decide which frame is hit.
+        // A loss of zero and a loss of almost 1 select the frame that is hit.
         let mut stream = Stream::default();
         let mut rng = SmallRng::seed_from_u64(1);
         for (at, size) in sizes.iter().enumerate() {
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_segment_waits_for_the_time_out_and_a_busy_stream_does_not() {
+    fn stream_waits_for_time_out_only_when_quiet() {
         assert_eq!(arrival(&[100], 9), 25_000);
         assert_eq!(arrival(&[100], 0), 275_000);
         assert_eq!(arrival(&[100, 100, 100], 0), 275_000);
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_overtakes_and_nothing_is_missing() {
+    fn stream_delivers_everything_in_order() {
         for seed in 0..20 {
             let mut rng = SmallRng::seed_from_u64(seed);
             let mut stream = Stream::default();
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_window_makes_the_sender_wait() {
+    fn stream_with_full_window_makes_sender_wait() {
         let mut rng = SmallRng::seed_from_u64(1);
         let mut stream = Stream::default();
         while stream.has_room() {

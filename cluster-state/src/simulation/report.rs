@@ -1,4 +1,4 @@
-//! What a run found, for people and for benchmarks.
+//! The result of a run, for users and for benchmarks.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use super::Scenario;
 /// A distribution, in microseconds of virtual time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Percentiles {
-    /// How many samples.
+    /// Number of samples.
     pub count: usize,
-    /// Half are at most this.
+    /// Median.
     pub p50: u64,
-    /// Nine of ten.
+    /// 90th percentile.
     pub p90: u64,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99: u64,
-    /// All.
+    /// Maximum.
     pub max: u64,
 }
 
@@ -33,7 +33,7 @@ impl Percentiles {
         }
     }
 
-    /// The smallest of ascending samples that this share of them does not exceed.
+    /// Returns the smallest of ascending samples that at least this share of them does not exceed.
     pub(super) fn pick(sorted: &[u64], share: f64) -> Option<u64> {
         let rank = (sorted.len() as f64 * share).ceil() as usize;
         sorted.get(rank.max(1) - 1).copied()
@@ -54,17 +54,17 @@ impl fmt::Display for Percentiles {
     }
 }
 
-/// What a run found.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// What was run: with it, the run can be repeated.
+    /// The input of the run, with which it can be repeated.
     pub scenario: Scenario,
     /// Changes that were committed where they were made.
     pub changes: usize,
-    /// From a change's commit to its being visible, over all pairs of a change and another machine
-    /// that was up.
+    /// Time from a change's commit until it is visible, over all pairs of a change and another
+    /// machine that was up.
     pub visible: Percentiles,
-    /// From a change's commit to its being visible on half of the other machines, over all
+    /// Time from a change's commit until it is visible on half of the other machines, over all
     /// changes.
     pub half: Percentiles,
     /// The same for 99 of 100 machines.
@@ -73,28 +73,28 @@ pub struct Report {
     pub all: Percentiles,
     /// Frames with changes, for each change and machine.
     pub messages: f64,
-    /// Bytes of these, for each change and machine.
+    /// Bytes of these frames, for each change and machine.
     pub bytes: f64,
-    /// Frames that only say that nothing is missing, for each change and machine.
+    /// Frames that only announce that nothing is missing, for each change and machine.
     pub heights: f64,
-    /// Everything else (greetings, the word of each second, digests): bytes for each machine and
+    /// All other bytes (greetings, the report of each second, digests), for each machine and
     /// second.
     pub control: f64,
-    /// From the end of the faults until all machines agreed; none: they never did.
+    /// Time from the end of the faults until all machines agreed. `None` if they never did.
     pub settled: Option<Duration>,
     /// Sessions that were opened.
     pub sessions: u64,
     /// Commits on all machines.
     pub commits: u64,
-    /// Events that were simulated.
+    /// Simulated events.
     pub events: u64,
-    /// What went wrong. Empty: all machines hold the same records, the right ones, and miss
+    /// What went wrong. Empty if all machines have the same records, and the right ones, and miss
     /// nothing.
     pub failures: Vec<String>,
 }
 
 impl Report {
-    /// Whether nothing went wrong.
+    /// Reports whether nothing went wrong.
     pub fn is_sound(&self) -> bool {
         self.failures.is_empty()
     }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_samples() {
+    fn percentiles_of_samples() {
         let some = Percentiles::of((1..=200).rev().collect());
         assert_eq!(
             some,

@@ -1,4 +1,4 @@
-//! Ready-made scenarios: those whose figures are published, and chaos for the tests.
+//! Ready-made scenarios: those with published figures, and chaos for the tests.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ const WAN: Latency = Latency::Wan {
     round_trip: Duration::from_millis(50),
 };
 
-/// What the figures of the benchmark come from: 3 to 1,000 machines in one place and 50 ms apart,
-/// without and with losses, 200 changes in 20 s. Each runs alone; 1,000 machines take about 2 GB
-/// and, in a release build, under a minute.
+/// The scenarios of the benchmark: 3 to 1,000 machines in one place and 50 ms apart, with and
+/// without losses, 200 changes in 20 s. Each runs alone. 1,000 machines take about 2 GB and, in a
+/// release build, less than a minute.
 pub fn standard_scenarios() -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     for machines in [3, 10, 50, 200, 1_000] {
@@ -65,8 +65,7 @@ fn calm(name: &str, machines: usize, latency: Latency, loss: f64) -> Scenario {
     }
 }
 
-/// A short run in which everything goes wrong that can: where, when and how much follows from the
-/// seed.
+/// A short run with every fault. The seed decides where, when and how many.
 pub fn chaos(machines: usize, seed: u64) -> Scenario {
     let mut rng = SmallRng::seed_from_u64(seed);
     let seconds = 24;

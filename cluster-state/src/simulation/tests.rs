@@ -1,5 +1,4 @@
-//! Small clusters, many seeds, everything that can go wrong; and whether the simulator itself can
-//! be believed.
+//! Small clusters, many seeds and every fault, and tests of the simulator itself.
 
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ fn sound(scenario: &Scenario) -> Report {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_report() {
+fn simulation_gives_same_report_for_same_seed() {
     let scenario = chaos(6, 3);
     let report = run(&scenario);
     assert_eq!(report, run(&scenario));
@@ -51,40 +50,40 @@ fn the_same_seed_gives_the_same_report() {
 }
 
 #[test]
-fn chaos_among_three_to_five() {
+fn simulation_agrees_after_chaos_among_three_to_five() {
     for seed in 0..40 {
         sound(&chaos(3 + seed as usize % 3, seed));
     }
 }
 
 #[test]
-fn chaos_among_ten() {
+fn simulation_agrees_after_chaos_among_ten() {
     for seed in 100..112 {
         sound(&chaos(10, seed));
     }
 }
 
 #[test]
-fn chaos_among_thirty() {
+fn simulation_agrees_after_chaos_among_thirty() {
     for seed in 200..203 {
         sound(&chaos(30, seed));
     }
 }
 
 #[test]
-fn a_change_takes_half_a_round_trip_and_two_commits() {
+fn simulation_change_takes_half_a_round_trip_and_two_commits() {
     let round_trip = millis(50);
     let report = sound(&quiet(5, Latency::Lan { round_trip }));
     assert_eq!(report.changes, 30);
     assert_eq!(report.visible.count, 30 * 4);
-    // It is followed from its commit on; the receiver's takes 20 us.
+    // The measurement starts at its own commit. The receiver's commit takes 20 us.
     assert_eq!(report.visible.p50, 25_020);
     assert!(report.visible.max < 60_000, "{report}");
     assert!(report.messages >= 0.8, "{report}");
 }
 
 #[test]
-fn what_is_lost_comes_later() {
+fn simulation_delivers_lost_segments_later() {
     let latency = Latency::Wan {
         round_trip: millis(50),
     };
@@ -100,7 +99,7 @@ fn what_is_lost_comes_later() {
 }
 
 #[test]
-fn a_partition_delays_and_loses_nothing() {
+fn simulation_loses_nothing_in_a_partition() {
     let fault = Fault::Partition {
         at: millis(3_000),
         lasts: millis(6_000),
@@ -121,7 +120,7 @@ fn a_partition_delays_and_loses_nothing() {
 }
 
 #[test]
-fn above_sixty_four_machines_changes_are_relayed() {
+fn simulation_relays_changes_in_a_large_cluster() {
     let scenario = Scenario {
         workload: Workload {
             changes: 5,
@@ -151,7 +150,7 @@ fn above_sixty_four_machines_changes_are_relayed() {
 }
 
 #[test]
-fn joining_and_leaving_change_the_overlay() {
+fn simulation_changes_overlay_on_join_and_leave() {
     let faults = vec![
         Fault::Join {
             at: millis(3_000),
@@ -191,7 +190,7 @@ fn joining_and_leaving_change_the_overlay() {
 }
 
 #[test]
-fn a_run_that_cannot_agree_says_so_with_its_seed() {
+fn simulation_without_agreement_reports_its_seed() {
     let fault = Fault::Crash {
         at: millis(11_000),
         lasts: millis(60_000),
@@ -218,7 +217,7 @@ fn a_run_that_cannot_agree_says_so_with_its_seed() {
 }
 
 #[test]
-fn deletes_are_collected_where_all_have_acknowledged_them() {
+fn simulation_collects_acknowledged_deletes() {
     let base = quiet(
         4,
         Latency::Lan {

@@ -10,7 +10,7 @@ struct Tracked {
     at: u64,
     /// By machine.
     seen: Vec<bool>,
-    /// Microseconds from the commit, of each machine that was up all the time in between.
+    /// Microseconds from the commit, for each machine that was up all the time.
     delays: Vec<u64>,
 }
 
@@ -26,7 +26,7 @@ impl Tracker {
         self.changes.len()
     }
 
-    /// A machine has committed a change of its own.
+    /// A machine has committed its own change.
     pub(super) fn made(&mut self, dot: Dot, machine: usize, now: u64) {
         self.by_dot.insert(dot, self.changes.len());
         let mut seen = vec![false; machine + 1];
@@ -49,8 +49,7 @@ impl Tracker {
         }
     }
 
-    /// All changes of an actor up to a version are visible, or have been replaced by others that
-    /// are.
+    /// All changes of an actor up to a version are visible, or were replaced by visible ones.
     pub(super) fn seen_up_to(
         &mut self,
         actor: Actor,
@@ -67,7 +66,7 @@ impl Tracker {
         }
     }
 
-    /// Of all pairs of a change and a machine.
+    /// The times of all pairs of a change and a machine.
     pub(super) fn pairs(&self) -> Percentiles {
         Percentiles::of(
             self.changes
@@ -77,7 +76,7 @@ impl Tracker {
         )
     }
 
-    /// Of each change: until this share of the machines that saw it had seen it.
+    /// For each change, the time until it was visible on this share of the machines that saw it.
     pub(super) fn reached(&self, share: f64) -> Percentiles {
         let reached = self.changes.iter().filter_map(|change| {
             let mut delays = change.delays.clone();

@@ -1,4 +1,4 @@
-//! The run itself: nodes, links, the queue of events, and what each event does.
+//! The run itself: nodes, links, the queue of events, and the effect of each event.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
@@ -16,16 +16,16 @@ use crate::op::Op;
 
 /// The wall clocks' time at the start, in milliseconds.
 const EPOCH_MS: u64 = 1_800_000_000_000;
-/// Changes and faults begin after this.
+/// Changes and faults begin after this time.
 pub(super) const WARM_UP: u64 = 2_000_000;
 const SECOND: u64 = 1_000_000;
-/// As in the driver: a session without a word for so long ends.
+/// As in the driver: a session ends after this long without a frame.
 const SILENCE: u64 = 15 * SECOND;
-/// As in the writer: most requests in one transaction.
+/// As in the writer: the maximum number of requests in one transaction.
 const MAX_GROUP: usize = 256;
-/// Sigma of the log-normal time of an fsync.
+/// Sigma of the log-normal duration of an fsync.
 const FSYNC_SPREAD: f64 = 0.8;
-/// Failures that are told; after as many the run ends.
+/// Maximum number of failures that are reported. At this number the run ends.
 const MAX_FAILURES: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,25 +44,25 @@ pub(super) enum Event {
     },
     /// Two machines try to open a session.
     Connect { link: usize, epoch: u32 },
-    /// A disk is done.
+    /// A disk has finished a commit.
     Commit { node: usize, life: u32 },
     /// A second of a store is over.
     Maintain { node: usize, life: u32 },
-    /// Somebody changes something.
+    /// A user changes something.
     Change,
     /// A fault begins.
     Fault { number: usize },
     /// A partition ends.
     Heal { number: usize },
-    /// A machine starts again.
+    /// A machine restarts.
     Restart { node: usize, life: u32, power: bool },
     /// Faults and changes are over.
     Calm,
-    /// Do all agree?
+    /// Checks whether all machines agree.
     Check,
 }
 
-/// Ordered by time, then by when it was thought of; the first one first.
+/// Ordered by time, then by when the event was scheduled. The earliest comes first.
 #[derive(Debug, PartialEq, Eq)]
 struct Due {
     at: u64,
@@ -82,14 +82,14 @@ impl PartialOrd for Due {
     }
 }
 
-/// Who waits for a commit.
+/// What waits for a commit.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Origin {
-    /// Somebody on this machine, whose change is followed.
+    /// A user on this machine, whose change is followed.
     Change,
-    /// Nobody.
+    /// Nothing.
     Own,
-    /// A session's end.
+    /// An end of a session.
     Session {
         link: usize,
         side: usize,
@@ -102,13 +102,13 @@ pub(super) struct Node {
     pub(super) id: MachineId,
     pub(super) machine: Machine,
     pub(super) up: bool,
-    /// Has not left.
+    /// False once the machine has left.
     pub(super) member: bool,
-    /// How often it started.
+    /// Number of starts.
     pub(super) life: u32,
     pub(super) since: u64,
     pub(super) clock_ms: i64,
-    /// What it has to say of itself.
+    /// Its present observations.
     pub(super) truth: Rows,
     pub(super) queue: VecDeque<(Work, Origin)>,
     pub(super) committing: Vec<(Work, Origin)>,
@@ -133,7 +133,7 @@ pub(super) struct Link {
     /// Counts openings and closings.
     pub(super) epoch: u32,
     session: Option<Box<[Side; 2]>>,
-    /// Towards each end.
+    /// One stream towards each end.
     pub(super) streams: [Stream; 2],
     wake: [u64; 2],
 }
@@ -159,7 +159,7 @@ pub(super) struct World<'a> {
     pub(super) nodes: Vec<Node>,
     pub(super) links: Vec<Link>,
     pub(super) pairs: BTreeMap<(usize, usize), usize>,
-    /// By number of the fault: who is on the smaller side.
+    /// For each partition, by number of the fault, the machines on the smaller side.
     pub(super) partitions: BTreeMap<usize, BTreeSet<usize>>,
     pub(super) calm: bool,
     pub(super) tracker: Tracker,
@@ -167,7 +167,7 @@ pub(super) struct World<'a> {
     pub(super) counters: Counters,
     pub(super) failures: Vec<String>,
     pub(super) settled: Option<u64>,
-    /// Of sessions that have ended.
+    /// Those of sessions that have ended.
     former_differences: u64,
 }
 
@@ -289,7 +289,7 @@ impl<'a> World<'a> {
             .push(format!("at {:.3} s: {failure}", self.now as f64 / 1e6));
     }
 
-    /// A second, give or take a fifth.
+    /// Returns about one second, with a jitter of 20 %.
     fn second(&mut self) -> u64 {
         self.rng.random_range(SECOND * 8 / 10..=SECOND * 12 / 10)
     }
@@ -331,7 +331,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Makes visible what the disk has; a machine that crashes at this moment may get as far as
+    /// Makes visible what the disk has. A machine that crashes at this moment can get as far as
     /// here.
     pub(super) fn commit(&mut self, n: usize) {
         self.counters.commits += 1;
@@ -458,7 +458,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Ends a session, if there is one; its peers try again later.
+    /// Ends a session, if there is one. Its ends try again later.
     pub(super) fn close(&mut self, l: usize) {
         let link = &mut self.links[l];
         if let Some(session) = link.session.take() {
@@ -476,7 +476,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// How often digests differed where heights were equal.
+    /// Returns how often digests differed although the watermarks were equal.
     pub(super) fn differences(&self) -> u64 {
         let sides = self
             .links
@@ -546,7 +546,7 @@ impl<'a> World<'a> {
         self.read(l, side);
     }
 
-    /// Sees to it that the next frame towards `side` is noticed.
+    /// Schedules the arrival of the next frame towards `side`.
     pub(super) fn expect(&mut self, l: usize, side: usize) {
         let link = &mut self.links[l];
         if let Some(arrives) = link.streams[side].next_arrival()
@@ -565,7 +565,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Handles what has arrived, up to what has to be committed first.
+    /// Processes what has arrived, up to a frame whose changes must be committed first.
     fn read(&mut self, l: usize, side: usize) {
         let mut was_full = false;
         let mut wanted = None;
@@ -618,7 +618,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Sends what there is to send and room for.
+    /// Sends what is ready, as far as there is room.
     fn pump(&mut self, l: usize, side: usize) {
         let link = &mut self.links[l];
         let Some(session) = &mut link.session else {

@@ -1,12 +1,16 @@
-//! Tombstones go by acknowledgement, never by age.
+//! Collects tombstones by acknowledgement, never by age.
 //!
-//! Each member writes down, fsynced, up to where it has the actors whose deletes somebody still
-//! keeps (its acknowledgement, an intent of its own key). A delete that all current members have
-//! acknowledged is removed. Three rules make that safe: what a machine acknowledges it will
-//! remember after a power cut; acknowledgements travel in the order of causes, so who has them all
-//! has every write that did not know the delete; and who writes a record that is not there says
-//! that it has seen all that was acknowledged, so that the write replaces a delete which others
-//! still keep.
+//! Each member acknowledges, fsynced, up to where it has the actors whose deletes any member still
+//! keeps. The acknowledgement is an intent with the member's id as its key. A tombstone that all
+//! current members have acknowledged is removed.
+//!
+//! Three rules make that safe:
+//!
+//! - A machine remembers what it has acknowledged even after a power cut.
+//! - Acknowledgements are sent after their causes. So a machine that has all of them has every
+//!   write that did not know the delete.
+//! - A writer that creates a record includes everything acknowledged in its context. So its write
+//!   replaces a tombstone that other machines still keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,14 +22,14 @@ use crate::id::{Actor, Dot, MachineId};
 use crate::kind::ACKS;
 use crate::op::{Context, MAX_CONTEXT, Op};
 
-/// Deletes that are looked at in one round; the rest waits for the next.
+/// Maximum number of tombstones examined in one round. The rest waits for the next.
 const ROUND: usize = 4_096;
 
-/// How far a member has an actor's changes.
+/// Up to where a member has an actor's changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Acknowledged {
     pub(crate) actor: Actor,
-    /// Everything up to here is here and merged.
+    /// Everything up to this version has arrived and is merged.
     pub(crate) version: u64,
     /// The member still keeps deletes of this actor.
     pub(crate) keeps: bool,
@@ -34,7 +38,8 @@ pub(crate) struct Acknowledged {
 pub(crate) type Acknowledgements = Vec<Acknowledged>;
 
 impl State {
-    /// What a member has acknowledged; nothing if it contradicts itself.
+    /// Returns what a member has acknowledged. Returns nothing if its acknowledgements contradict
+    /// each other.
     pub(crate) fn acknowledged(&self, machine: MachineId) -> Acknowledgements {
         let Some(register) = self.register(false, ACKS, &machine.to_string()) else {
             return Vec::new();
@@ -51,7 +56,7 @@ impl State {
             .unwrap_or_default()
     }
 
-    /// What this machine should acknowledge, if that is not what it has acknowledged.
+    /// Returns what this machine should acknowledge, if it has not acknowledged exactly that.
     pub(crate) fn due_acknowledgements(&self) -> Option<Acknowledgements> {
         let me = self.me().machine;
         let others: Vec<MachineId> = self
@@ -99,7 +104,8 @@ impl State {
         (list != self.acknowledged(me)).then_some(list)
     }
 
-    /// `version` if everything of the actor up to it is here and merged, else 0.
+    /// Returns `version` if everything of the actor up to it has arrived and is merged, and 0
+    /// otherwise.
     fn merged_up_to(&self, actor: Actor, version: u64) -> u64 {
         let waiting = self
             .quarantine
@@ -112,7 +118,7 @@ impl State {
         }
     }
 
-    /// Removes the deletes that every member has.
+    /// Removes the tombstones that every member has.
     pub(crate) fn collect(&mut self, changes: &mut Changes) {
         let me = self.me().machine;
         let members: BTreeSet<MachineId> = self.current_members().collect();
@@ -157,9 +163,9 @@ impl State {
         }
     }
 
-    /// Whether the heights remember what a delete replaced, and nothing of it waits in quarantine.
-    /// A machine that was evicted may come back with a write of which only the delete knows that it
-    /// was ever seen here; it says so itself then.
+    /// Reports whether the watermarks cover what a delete replaced, and nothing of the record waits
+    /// in quarantine. A machine that was evicted can return with a write that only this delete
+    /// proves to be old; the machine itself accounts for that when it rejoins.
     fn has_seen_all(&self, op: &Op) -> bool {
         let waits = self
             .quarantine
@@ -174,7 +180,7 @@ impl State {
             })
     }
 
-    /// Number of deletes that wait for acknowledgements.
+    /// Returns the number of records that wait for acknowledgements of their deletes.
     pub(crate) fn buried(&self) -> usize {
         self.buried.len()
     }
@@ -192,8 +198,8 @@ impl State {
         })
     }
 
-    /// What a writer has seen of a record that is not there: all deletes that were ever forgotten
-    /// here. Only those that somebody may still keep need saying.
+    /// Returns the context of a write to a record that does not exist: all deletes that were ever
+    /// forgotten here. Only those that a member may still keep must be included.
     pub(crate) fn absent_context(&self) -> Context {
         let mut context = Context::default();
         let members: Vec<MachineId> = self
@@ -204,8 +210,8 @@ impl State {
             .into_iter()
             .flat_map(|machine| self.acknowledged(machine))
         {
-            // No further: what lies above may have been taken back by a power cut, and nobody would
-            // ever have it; and what is in quarantine is not seen.
+            // Nothing above the acknowledged version is included: a power cut may have undone it,
+            // so that no machine would ever have it. What is in quarantine was not seen either.
             let waiting = self
                 .quarantine
                 .iter()

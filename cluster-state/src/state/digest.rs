@@ -1,8 +1,9 @@
 //! Digests: sums of the hashes of the live changes, by kind and bucket of the key. Machines with
-//! equal heights and no loose or quarantined changes have equal digests; where they do not, the
-//! buckets say which records to send again.
+//! equal watermarks, and without changes above a gap or in quarantine, have equal digests. If they
+//! do not, the buckets show which records to send again.
 //!
-//! Deletes that nothing contradicts are left out: each machine collects them in its own time.
+//! Tombstones that nothing contradicts are left out, because each machine collects them in its own
+//! time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use super::State;
 use crate::op::Op;
 
-/// Buckets per kind.
+/// Buckets for each kind.
 pub(crate) const BUCKETS: usize = 256;
 
 /// The sums of one kind.
@@ -21,7 +22,7 @@ pub(super) struct Digests {
     kinds: Arc<BTreeMap<u16, Arc<Buckets>>>,
 }
 
-/// Any spreading function of the key will do, as long as it never changes.
+/// Spreads keys over the buckets. Any function is good enough, as long as it never changes.
 pub(super) fn bucket(key: &str) -> usize {
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -50,7 +51,7 @@ impl Digests {
 }
 
 impl State {
-    /// The digest of everything.
+    /// Returns the digest of everything.
     pub(crate) fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for (kind, buckets) in self.bucket_sums() {
@@ -62,7 +63,7 @@ impl State {
         *hasher.finalize().as_bytes()
     }
 
-    /// The kinds of which something is there, and their sums.
+    /// Returns the sums of all kinds that have live changes.
     pub(crate) fn bucket_sums(&self) -> impl Iterator<Item = (u16, &Buckets)> {
         let present = |(_, buckets): &(&u16, &Arc<Buckets>)| buckets.iter().any(|sum| *sum != 0);
         self.digests
@@ -72,7 +73,7 @@ impl State {
             .map(|(kind, buckets)| (*kind, &**buckets))
     }
 
-    /// A hash of the heights and of what is above them.
+    /// Returns a hash of the watermarks and of the changes above them.
     pub(crate) fn heights_hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         let mut add = |actor: crate::id::Actor, version: u64| {
@@ -86,7 +87,7 @@ impl State {
         *hasher.finalize().as_bytes()
     }
 
-    /// The live changes of some buckets of a kind.
+    /// Returns the live changes in some buckets of a kind.
     pub(crate) fn ops_in_buckets(&self, kind: u16, wanted: &BTreeSet<usize>) -> Vec<Arc<Op>> {
         self.ops()
             .filter(|op| op.kind == kind && wanted.contains(&bucket(&op.key)))

@@ -1,11 +1,11 @@
-//! Up to where the actors are known, and up to where deletes of theirs were forgotten.
+//! The watermarks of the actors (`height`) and their gc watermarks (`cut`).
 
 use super::{Changes, Height, State};
 use crate::id::{Actor, Dot};
 use crate::vector::VersionVector;
 
 impl State {
-    /// Up to where an actor is known; 0 for not at all.
+    /// Returns the watermark of an actor, or 0.
     pub(crate) fn height(&self, actor: Actor) -> u64 {
         self.heights.get(&actor).map_or(0, |height| height.version)
     }
@@ -24,8 +24,8 @@ impl State {
         self.height(self.me)
     }
 
-    /// Goes on as a new incarnation; of the old one, what came after `sound` is not known after
-    /// all.
+    /// Continues as a new incarnation. Of the old one, what came after `sound` no longer counts as
+    /// known.
     pub(crate) fn become_actor(&mut self, me: Actor, sound: u64, changes: &mut Changes) {
         let old = std::mem::replace(&mut self.me, me);
         if sound < self.height(old) {
@@ -45,8 +45,8 @@ impl State {
         }
     }
 
-    /// Up to where deletes of an actor may have been forgotten here: who has not all of it up to
-    /// there could keep what they deleted for ever.
+    /// Returns the gc watermarks. A machine whose watermark is below one of them could keep a
+    /// deleted record forever.
     pub(crate) fn cuts(&self) -> impl Iterator<Item = (Actor, u64)> {
         self.heights
             .iter()
@@ -58,12 +58,13 @@ impl State {
         self.heights.get(&actor).map_or(0, |height| height.cut)
     }
 
-    /// Differs when a cut has grown.
+    /// Changes whenever a gc watermark grows.
     pub(crate) fn cuts_number(&self) -> u64 {
         self.cuts_number
     }
 
-    /// A cut is never above the height: what is forgotten was known.
+    /// Raises a gc watermark, but never above the watermark, because only what is known can be
+    /// forgotten.
     pub(crate) fn raise_cut(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
         let Some(known) = self.heights.get(&actor).copied() else {
             return;
@@ -76,14 +77,14 @@ impl State {
         }
     }
 
-    /// Whether nothing was ever received here.
+    /// Reports whether nothing was ever received here.
     pub(crate) fn is_new(&self) -> bool {
         let mine = |actor: &Actor| actor.machine == self.me.machine;
         self.heights.iter().all(|(actor, _)| mine(actor))
             && self.ops.iter().all(|(dot, _)| mine(&dot.actor))
     }
 
-    /// Takes down that everything of an actor up to `version` is here.
+    /// Records that everything of an actor up to `version` is here.
     pub(crate) fn close(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
         self.raise(actor, version, changes);
     }

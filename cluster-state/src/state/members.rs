@@ -1,4 +1,4 @@
-//! Who is a member, by the registry: whose acknowledgements tombstones wait for, and whose facts
+//! Membership by the registry: for whose acknowledgements tombstones wait, and whose observations
 //! count.
 
 use std::cmp::Reverse;
@@ -12,14 +12,14 @@ use crate::id::MachineId;
 use crate::kind::{ACKS, MEMBERS, RecordId};
 use crate::op::{Content, Op};
 
-/// What a machine is to the cluster.
+/// The membership of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum MemberStatus {
-    /// It belongs to the cluster; tombstones wait for it.
+    /// It belongs to the cluster. Tombstones wait for it.
     Member,
-    /// It was silent for too long: nobody waits for it until it says that it is back.
+    /// It was silent for too long. No machine waits for it until it declares that it is back.
     Evicted,
-    /// It left, or was removed by a person.
+    /// It left, or a user removed it.
     Left,
 }
 
@@ -31,8 +31,9 @@ pub(crate) struct Member {
     pub(crate) floor: u64,
 }
 
-/// Which of two machines gives way that have both forgotten deletes the other does not have: the
-/// smaller one; of equals, the one without the lowest machine id.
+/// Decides which of two machines gives way when each has forgotten deletes that the other does not
+/// have: the one with fewer members. If they have equally many, the one without the lowest machine
+/// id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub(crate) struct Standing {
     pub(crate) members: u32,
@@ -40,25 +41,25 @@ pub(crate) struct Standing {
 }
 
 impl State {
-    /// A machine's membership and the epoch it has been so since.
+    /// Returns a machine's membership and its epoch.
     pub(crate) fn member(&self, machine: MachineId) -> Option<(u64, Member)> {
         self.registered(MEMBERS, &machine.to_string())
             .and_then(membership)
     }
 
-    /// Whether this machine was evicted and has not said since that it is back.
+    /// Reports whether this machine was evicted and has not declared since that it is back.
     pub(crate) fn is_evicted(&self) -> bool {
         self.member(self.me().machine)
             .is_some_and(|(_, member)| member.status == MemberStatus::Evicted)
     }
 
-    /// All machines that ever were members.
+    /// Returns all machines that were ever members.
     pub(crate) fn members(&self) -> BTreeMap<MachineId, (u64, Member)> {
         let parsed = |(key, op): (&str, &Op)| Some((parse(key)?, membership(op)?));
         self.registry(MEMBERS).filter_map(parsed).collect()
     }
 
-    /// Machines that are members now.
+    /// Returns the present members.
     pub(crate) fn current_members(&self) -> impl Iterator<Item = MachineId> + '_ {
         self.registry(MEMBERS).filter_map(|(key, op)| {
             let (_, member) = membership(op)?;
@@ -77,25 +78,26 @@ impl State {
         }
     }
 
-    /// Acknowledgements of incarnations of a machine below this do not count.
+    /// Acknowledgements by incarnations of a machine below this do not count.
     pub(super) fn floor(&self, machine: MachineId) -> u64 {
         self.member(machine).map_or(0, |(_, member)| member.floor)
     }
 
-    /// Whether a machine's facts are dropped: it has left, and its last word is said.
+    /// Reports whether a machine's observations are dropped, because it has left for good.
     pub(super) fn drops(&self, owner: MachineId) -> bool {
         self.member(owner)
             .is_some_and(|(_, member)| member.status == MemberStatus::Left)
     }
 
-    /// Whether a machine's facts are not shown: it was evicted, or it has left. They are kept, so
-    /// that it makes no difference who has heard of an eviction that was taken back.
+    /// Reports whether a machine's observations are hidden, because it was evicted or has left.
+    /// They are kept in the store. So it makes no difference which machines heard of an eviction
+    /// that was revoked.
     pub(crate) fn hides(&self, owner: MachineId) -> bool {
         self.member(owner)
             .is_some_and(|(_, member)| member.status != MemberStatus::Member)
     }
 
-    /// Whose facts are not shown.
+    /// Returns the machines whose observations are hidden.
     pub(crate) fn hidden(&self) -> BTreeSet<MachineId> {
         let out = self
             .members()
@@ -104,7 +106,7 @@ impl State {
         out.map(|(machine, _)| machine).collect()
     }
 
-    /// What a membership of this status is declared as.
+    /// Makes the membership record for a status.
     pub(crate) fn membership_of(&self, machine: MachineId, status: MemberStatus) -> Member {
         Member {
             status,
@@ -112,7 +114,7 @@ impl State {
         }
     }
 
-    /// What a machine is to the cluster has changed: its facts are shown or not, or go.
+    /// Called when a machine's membership has changed. Shows, hides or drops its observations.
     pub(super) fn look_at_facts(&mut self, key: &str, hidden_before: bool, changes: &mut Changes) {
         let Some(owner) = parse(key) else { return };
         if self.hides(owner) != hidden_before {
@@ -143,8 +145,8 @@ impl State {
         }
     }
 
-    /// An acknowledgement of this machine's that it does not remember. A file that was empty
-    /// remembers nothing, but nothing stale is in it either.
+    /// Reports whether an acknowledgement is from this machine but not remembered by it. A file
+    /// that was empty remembers nothing, but it contains nothing stale either.
     pub(super) fn is_forgotten_ack(&self, op: &Op) -> bool {
         let me = self.me().machine;
         let mine = op.kind == ACKS && op.dot.actor.machine == me && *op.key == *me.to_string();
@@ -158,7 +160,7 @@ impl State {
     }
 }
 
-/// Whom a membership record is about, and what it says.
+/// Returns the machine that a membership record is about, and its content.
 pub(crate) fn declared(op: &Op) -> Option<(MachineId, (u64, Member))> {
     Some((parse(&op.key)?, membership(op)?))
 }

@@ -1,8 +1,8 @@
-//! The order of sending: what a peer that has been sent everything up to here is to be sent next.
+//! The order of sending: what to send next to a peer that was sent everything up to some number.
 //!
-//! Every change that is kept, and every height that grows, gets the next number of one local count;
-//! what is replaced leaves its place. Walking up the count therefore meets every live change,
-//! causes before effects, and no history.
+//! Every change that is kept, and every watermark that grows, gets the next number of one local
+//! counter. A change that is replaced loses its number. Walking up the numbers therefore meets
+//! every live change, causes before effects, and no history.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::State;
 use crate::id::Actor;
 use crate::op::{Lane, Op};
 
-/// Something with its number in the order of sending.
+/// An item with its number in the order of sending.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Next<T> {
     pub(crate) seq: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Next<T> {
 }
 
 impl State {
-    /// The live changes of a lane after a number.
+    /// Returns the live changes of a lane after a number.
     pub(crate) fn lane_after(
         &self,
         lane: Lane,
@@ -32,7 +32,7 @@ impl State {
             .map(|(seq, item)| Next { seq: *seq, item })
     }
 
-    /// The heights that grew after a number.
+    /// Returns the watermarks that grew after a number.
     pub(crate) fn heights_after(&self, after: u64) -> impl Iterator<Item = Next<(Actor, u64)>> {
         self.height_lane
             .iter_from(move |seq| *seq <= after)
@@ -42,7 +42,7 @@ impl State {
             })
     }
 
-    /// The number given last.
+    /// Returns the last number.
     pub(crate) fn seq(&self) -> u64 {
         self.seq
     }

@@ -38,7 +38,7 @@ fn publish(state: &mut State, rows: &[(&str, &str)]) -> Changes {
     changes
 }
 
-/// All an actor's live changes after `from`, as its own machine would send them.
+/// Returns all live changes of an actor after `from`, as its own machine would send them.
 fn range(state: &State, actor: Actor, from: u64) -> Batch {
     let ops = state.ops_after(actor, from).cloned().collect();
     Batch {
@@ -65,17 +65,21 @@ fn rows(state: &State, owner: u8) -> Vec<(String, String)> {
 }
 
 #[test]
-fn versions_count_from_one_without_a_gap() {
+fn state_counts_versions_from_one_without_holes() {
     let mut state = State::new(actor(1, 5));
     put(&mut state, "a", "1");
     publish(&mut state, &[("x", "1"), ("y", "2")]);
-    assert_eq!(state.own_version(), 4, "one intent, two facts, one sweep");
+    assert_eq!(
+        state.own_version(),
+        4,
+        "one intent, two observations, one sweep"
+    );
     let versions: Vec<u64> = state.ops().map(|op| op.dot.version).collect();
     assert_eq!(versions, [1, 2, 3, 4]);
 }
 
 #[test]
-fn a_duplicate_changes_nothing_and_what_comes_without_heights_is_loose() {
+fn state_ignores_duplicates_and_counts_changes_above_a_gap() {
     let mut a = State::new(actor(1, 1));
     put(&mut a, "a", "1");
     put(&mut a, "b", "2");
@@ -87,7 +91,7 @@ fn a_duplicate_changes_nothing_and_what_comes_without_heights_is_loose() {
     assert_eq!((b.height(actor(1, 1)), b.loose().count()), (0, 1));
     assert!(
         b.register(false, SPEC, "c").is_some(),
-        "what came is used all the same"
+        "the change is used anyway"
     );
     receive(&mut b, &range(&a, actor(1, 1), 0));
     assert_eq!((b.height(actor(1, 1)), b.loose().count()), (3, 0));
@@ -97,7 +101,7 @@ fn a_duplicate_changes_nothing_and_what_comes_without_heights_is_loose() {
 }
 
 #[test]
-fn replaced_changes_are_forgotten_and_nothing_is_sent_for_them() {
+fn state_forgets_replaced_changes() {
     let mut a = State::new(actor(1, 1));
     for value in ["1", "2", "3"] {
         put(&mut a, "a", value);
@@ -113,7 +117,7 @@ fn replaced_changes_are_forgotten_and_nothing_is_sent_for_them() {
 }
 
 #[test]
-fn unchanged_rows_cost_nothing_and_missing_rows_vanish_everywhere() {
+fn publish_skips_unchanged_rows_and_removes_missing_ones() {
     let mut a = State::new(actor(1, 1));
     let mut b = State::new(actor(2, 1));
     publish(&mut a, &[("x", "1"), ("y", "2")]);
@@ -121,7 +125,7 @@ fn unchanged_rows_cost_nothing_and_missing_rows_vanish_everywhere() {
     receive(&mut b, &range(&a, actor(1, 1), 0));
     let before = a.own_version();
     publish(&mut a, &[("y", "3")]);
-    assert_eq!(a.own_version() - before, 2, "one changed, one gone");
+    assert_eq!(a.own_version() - before, 2, "one changed, one removed");
     let changes = receive(&mut b, &range(&a, actor(1, 1), before));
     assert_eq!(rows(&b, 1), [("y".to_owned(), "3".to_owned())]);
     let changed: Vec<&str> = changes.records.iter().map(|id| &*id.key).collect();
@@ -129,7 +133,7 @@ fn unchanged_rows_cost_nothing_and_missing_rows_vanish_everywhere() {
 }
 
 #[test]
-fn marks_of_vanished_rows_are_swept_so_that_they_do_not_pile_up() {
+fn publish_sweeps_tombstones_of_removed_rows() {
     let mut a = State::new(actor(1, 1));
     for n in 0..1_000 {
         publish(&mut a, &[("stays", "1"), (&format!("row-{n}"), "1")]);
@@ -141,7 +145,7 @@ fn marks_of_vanished_rows_are_swept_so_that_they_do_not_pile_up() {
 }
 
 #[test]
-fn an_empty_set_is_published_too() {
+fn publish_accepts_empty_set() {
     let mut a = State::new(actor(1, 1));
     publish(&mut a, &[]);
     let mut b = State::new(actor(2, 1));
@@ -150,7 +154,7 @@ fn an_empty_set_is_published_too() {
 }
 
 #[test]
-fn a_new_incarnation_replaces_the_facts_of_the_old_whatever_arrives_first() {
+fn state_prefers_observations_of_newer_incarnation() {
     let mut old = State::new(actor(1, 1));
     publish(&mut old, &[("lost", "1"), ("kept", "1")]);
     let mut new = State::new(actor(1, 9));
@@ -167,7 +171,7 @@ fn a_new_incarnation_replaces_the_facts_of_the_old_whatever_arrives_first() {
 }
 
 #[test]
-fn what_is_stamped_too_far_ahead_is_kept_and_relayed_and_becomes_active_in_time() {
+fn state_quarantines_stamps_too_far_ahead_until_their_time() {
     let mut a = State::new(actor(1, 1));
     let mut changes = Changes::default();
     let write = Write::Put {
@@ -176,7 +180,10 @@ fn what_is_stamped_too_far_ahead_is_kept_and_relayed_and_becomes_active_in_time(
         value: b"early".to_vec(),
     };
     local::write(&mut a, &[write], NOW + 3_600_000, &mut changes).unwrap();
-    assert!(a.register(false, SPEC, "k").is_some(), "its writer sees it");
+    assert!(
+        a.register(false, SPEC, "k").is_some(),
+        "its writer can read it"
+    );
 
     let mut b = State::new(actor(2, 1));
     receive(&mut b, &range(&a, actor(1, 1), 0));
@@ -186,7 +193,7 @@ fn what_is_stamped_too_far_ahead_is_kept_and_relayed_and_becomes_active_in_time(
     put(&mut b, "other", "x");
     assert!(
         b.hlc.last() >> 16 < NOW + 60_001,
-        "it does not drag our clock along"
+        "it does not move our clock"
     );
 
     let mut changes = Changes::default();
@@ -203,12 +210,12 @@ fn what_is_stamped_too_far_ahead_is_kept_and_relayed_and_becomes_active_in_time(
             .ops
             .values()
             .all(|fate| matches!(fate, Fate::Kept(_))),
-        "it stays stored"
+        "it is kept in the file"
     );
 }
 
 #[test]
-fn what_is_not_understood_is_kept_and_relayed() {
+fn state_keeps_and_relays_opaque_changes() {
     let mut b = State::new(actor(2, 1));
     let dot = Dot {
         actor: actor(1, 1),
@@ -234,7 +241,7 @@ fn what_is_not_understood_is_kept_and_relayed() {
 }
 
 #[test]
-fn there_is_a_limit_to_what_is_not_understood() {
+fn state_limits_opaque_changes() {
     let mut b = State::new(actor(2, 1));
     let ops: Vec<_> = (1..=MAX_OPAQUE as u64 + 1)
         .map(|version| {
@@ -256,7 +263,7 @@ fn there_is_a_limit_to_what_is_not_understood() {
 }
 
 #[test]
-fn an_unknown_kind_of_a_known_class_is_merged() {
+fn state_merges_unknown_kind_of_known_class() {
     let mut b = State::new(actor(2, 1));
     let dot = Dot {
         actor: actor(1, 1),
@@ -286,7 +293,7 @@ fn an_unknown_kind_of_a_known_class_is_merged() {
 }
 
 #[test]
-fn loading_what_was_stored_gives_the_same_state() {
+fn state_loads_what_was_stored() {
     let mut a = State::new(actor(1, 1));
     put(&mut a, "a", "1");
     put(&mut a, "a", "2");
@@ -302,7 +309,7 @@ fn loading_what_was_stored_gives_the_same_state() {
 }
 
 #[test]
-fn going_on_as_a_new_incarnation_says_everything_again() {
+fn reincarnate_repeats_everything() {
     let mut a = State::new(actor(1, 1));
     put(&mut a, "before", "1");
     let opened_at = a.own_version();

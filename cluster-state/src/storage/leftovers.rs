@@ -1,23 +1,23 @@
 //! Replaced changes that are still in the file.
 //!
-//! To remove each row in the transaction that replaces it would write a page for every change,
-//! somewhere in the middle of the file: most of what a small commit costs. The rows stay instead,
-//! and many are removed at once, when they lie side by side. Whoever loads the file merges them
-//! like any other change and ends up with the same state, on one condition: what stands in their
-//! place must be there, too. So they all go, at the latest, in the transaction that removes
-//! anything for good.
+//! Removing each row in the transaction that replaces it would write a page somewhere in the middle
+//! of the file for every change. That is most of the cost of a small commit. So the rows are kept,
+//! and many adjacent ones are removed together. A store that loads the file merges them like any
+//! other change and ends up with the same state, on one condition: the changes that replaced them
+//! must also be in the file. So all leftovers are removed no later than the transaction that
+//! removes anything for good.
 
 use std::collections::BTreeSet;
 
 use crate::id::Dot;
 use crate::state::{Changes, Fate};
 
-/// Rows that are left at most.
+/// Maximum number of leftover rows.
 const MAX_ROWS: usize = 2_048;
-/// Bytes of keys and bodies that are left at most.
+/// Maximum bytes of leftover keys and bodies.
 const MAX_BYTES: usize = 1 << 20;
 
-/// The rows that are left, and how many may be.
+/// The leftover rows, and their limits.
 #[derive(Debug)]
 pub(crate) struct Leftovers {
     rows: BTreeSet<Dot>,
@@ -33,7 +33,7 @@ impl Default for Leftovers {
 }
 
 impl Leftovers {
-    /// None are left, and no more than this will be.
+    /// Starts without leftovers, with these limits.
     pub(crate) fn at_most(max_rows: usize, max_bytes: usize) -> Self {
         Self {
             rows: BTreeSet::new(),
@@ -47,7 +47,7 @@ impl Leftovers {
         self.rows.is_empty()
     }
 
-    /// Whether the transaction has to remove what is left, and what it replaces itself.
+    /// Reports whether the transaction must remove the leftovers and what it replaces itself.
     pub(crate) fn are_due(&self, changes: &Changes) -> bool {
         let (mut rows, mut bytes) = (self.rows.len(), self.bytes);
         for fate in changes.ops.values() {
@@ -63,12 +63,12 @@ impl Leftovers {
         rows > self.max_rows || bytes > self.max_bytes
     }
 
-    /// What is left, by actor and version, as runs: first dot and last version.
+    /// Returns the leftovers as runs of one actor's versions: first dot and last version.
     pub(crate) fn runs(&self) -> Vec<(Dot, u64)> {
         runs(self.rows.iter().copied())
     }
 
-    /// The transaction is committed; with `removed`, what was left is gone.
+    /// Notes a committed transaction. With `removed`, the leftovers are no longer in the file.
     pub(crate) fn committed(&mut self, changes: &Changes, removed: bool) {
         if removed {
             self.clear();
@@ -81,20 +81,20 @@ impl Leftovers {
                         self.bytes += bytes;
                     }
                 }
-                // Stored anew: it is no leftover any more.
+                // It was stored again, so it is no longer a leftover.
                 Fate::Kept(_) | Fate::Gone => drop(self.rows.remove(dot)),
             }
         }
     }
 
-    /// The file was written anew.
+    /// Notes that the file was written from scratch.
     pub(crate) fn clear(&mut self) {
         self.rows.clear();
         self.bytes = 0;
     }
 }
 
-/// Ascending dots as runs of versions without a gap.
+/// Groups ascending dots into runs of consecutive versions.
 pub(crate) fn runs(dots: impl Iterator<Item = Dot>) -> Vec<(Dot, u64)> {
     let mut runs: Vec<(Dot, u64)> = Vec::new();
     for dot in dots {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn they_stay_until_there_are_too_many() {
+    fn leftovers_are_kept_up_to_the_row_limit() {
         let mut left = Leftovers::at_most(3, 1_000);
         let first = replaced(&[dot(1, 1), dot(1, 2)]);
         assert!(!left.are_due(&first));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn they_stay_until_they_are_too_large() {
+    fn leftovers_are_kept_up_to_the_size_limit() {
         let mut left = Leftovers::at_most(100, 250);
         left.committed(&replaced(&[dot(1, 1), dot(1, 2)]), false);
         assert!(left.are_due(&replaced(&[dot(1, 3)])));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn they_go_with_whatever_is_removed_for_good() {
+    fn leftovers_are_removed_with_any_final_removal() {
         let mut left = Leftovers::default();
         left.committed(&replaced(&[dot(1, 1)]), false);
         let gone = Changes {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_side_by_side_is_one_run() {
+    fn runs_group_consecutive_versions() {
         let mut left = Leftovers::default();
         left.committed(
             &replaced(&[dot(2, 1), dot(1, 4), dot(1, 2), dot(1, 3), dot(1, 6)]),

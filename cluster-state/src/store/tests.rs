@@ -90,7 +90,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn what_was_written_is_there_after_a_clean_restart_and_the_incarnation_stays() {
+async fn store_keeps_records_and_incarnation_over_clean_restart() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1).await;
     let before = store.actor();
@@ -132,11 +132,11 @@ async fn what_was_written_is_there_after_a_clean_restart_and_the_incarnation_sta
 }
 
 #[tokio::test]
-async fn an_unclean_end_and_a_copied_file_begin_a_new_incarnation() {
+async fn store_starts_new_incarnation_after_crash_or_copy() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(dir.path(), 1).await;
     first.write(vec![put("a", "1")]).await.unwrap();
-    // A copy of a running store's files is what a power cut leaves, or a backup.
+    // A copy of a running store's files is what a power cut or a backup leaves.
     let crashed = tempfile::tempdir().unwrap();
     copy(dir.path(), crashed.path());
     first.write(vec![put("b", "after the copy")]).await.unwrap();
@@ -148,13 +148,13 @@ async fn an_unclean_end_and_a_copied_file_begin_a_new_incarnation() {
     assert_eq!(
         second.snapshot().get(SPEC, "a"),
         Some(&b"1"[..]),
-        "acknowledged, so it is there"
+        "acknowledged, so it exists"
     );
     let commit = second.write(vec![put("c", "2")]).await.unwrap();
-    assert_eq!(commit.version, 1, "a new actor counts anew");
+    assert_eq!(commit.version, 1, "a new actor counts from 1");
     second.close().await.unwrap();
 
-    // A clean file that was copied is another file: its versions may be used by the original.
+    // A clean file that was copied is another file. The original may use the same versions.
     let restored = tempfile::tempdir().unwrap();
     copy(dir.path(), restored.path());
     let third = open(restored.path(), 1).await;
@@ -163,7 +163,7 @@ async fn an_unclean_end_and_a_copied_file_begin_a_new_incarnation() {
 }
 
 #[tokio::test]
-async fn a_dropped_store_is_not_a_clean_one() {
+async fn store_dropped_without_close_is_not_clean() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1).await;
     store.write(vec![put("a", "1")]).await.unwrap();
@@ -176,7 +176,7 @@ async fn a_dropped_store_is_not_a_clean_one() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_an_error_that_loses_nothing_and_reading_goes_on() {
+async fn store_on_full_disk_fails_writes_and_keeps_reading() {
     let dir = tempfile::tempdir().unwrap();
     let limited = Options {
         max_bytes: 400 * 1024,
@@ -209,14 +209,15 @@ async fn a_full_disk_is_an_error_that_loses_nothing_and_reading_goes_on() {
         written + 1,
         "all that was acknowledged, nothing that was not"
     );
-    // What fits is still written, next to what does not, and a version is not used up by failing.
+    // What fits is still written, next to what does not fit. A failed write does not use up a
+    // version.
     let large = store.write(vec![put("large", &value)]);
     let small = store.write(vec![put("tiny", "t")]);
     let (large, small) = tokio::join!(large, small);
     assert_eq!(large, Err(WriteError::DiskFull { path: path.clone() }));
     assert_eq!(small.unwrap().version, version + 1);
     store.close().await.unwrap();
-    // With room again everything is as it was.
+    // With enough room everything works as before.
     let store = Store::open(Options {
         max_bytes: 0,
         ..limited
@@ -228,8 +229,8 @@ async fn a_full_disk_is_an_error_that_loses_nothing_and_reading_goes_on() {
     store.close().await.unwrap();
 }
 
-/// A file system of its own, as only root can make one; none for others, for whom the test above
-/// has to do.
+/// A file system of its own, which only root can make. `None` otherwise; then the test above must
+/// suffice.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -256,7 +257,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_disk_that_others_have_filled_is_an_error_and_goes_away_with_it() {
+async fn store_recovers_when_a_full_disk_has_room_again() {
     let Some(disk) = SmallDisk::new() else {
         println!("skipped: cannot mount a file system");
         return;
@@ -265,7 +266,7 @@ async fn a_disk_that_others_have_filled_is_an_error_and_goes_away_with_it() {
     let store = open(dir, 1).await;
     store.write(vec![put("a", "1")]).await.unwrap();
     let hog = dir.join("hog");
-    // What is written is what fits.
+    // Writes as much as fits.
     let _ = std::fs::write(&hog, vec![1; 1 << 20]);
     let value = "v".repeat(60_000);
     let error = store.write(vec![put("b", &value)]).await.unwrap_err();
@@ -291,7 +292,7 @@ async fn a_disk_that_others_have_filled_is_an_error_and_goes_away_with_it() {
 }
 
 #[tokio::test]
-async fn a_store_of_others_or_in_use_is_refused() {
+async fn open_refuses_store_of_others_or_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1).await;
     assert!(matches!(
@@ -323,14 +324,14 @@ async fn a_store_of_others_or_in_use_is_refused() {
         Store::open(missing).await,
         Err(OpenError::Io { .. })
     ));
-    // None of it cost the owner anything.
+    // None of this cost the owner anything.
     let store = open(dir.path(), 1).await;
     assert_eq!(store.starts(), 2);
     store.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_newer_format_is_left_alone() {
+async fn open_leaves_newer_format_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path(), 1).await.close().await.unwrap();
     let path = options(dir.path(), 1).path;
@@ -344,7 +345,7 @@ async fn a_newer_format_is_left_alone() {
 }
 
 #[tokio::test]
-async fn limits_are_errors_and_nothing_is_half_done() {
+async fn write_beyond_limits_fails_as_a_whole() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1).await;
     let write = |writes: Vec<Write>| store.write(writes);
@@ -405,7 +406,7 @@ async fn limits_are_errors_and_nothing_is_half_done() {
 }
 
 #[tokio::test]
-async fn a_watch_says_what_changed_once_and_from_where_one_stopped() {
+async fn watch_reports_changes_once_and_can_resume() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1).await;
     let mut watch = store.watch();
@@ -447,7 +448,7 @@ async fn a_watch_says_what_changed_once_and_from_where_one_stopped() {
 }
 
 #[tokio::test]
-async fn a_closed_store_says_so() {
+async fn store_closed_reports_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 1).await;
     let other = store.clone();
@@ -497,7 +498,7 @@ async fn writes_of_many_clients_share_commits() {
 }
 
 #[tokio::test]
-async fn a_clock_that_stepped_back_over_a_restart_stays_monotone() {
+async fn store_stamps_stay_monotone_when_clock_steps_back() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock(AtomicU64::new(10_000_000)));
     let at = |clock: &Arc<TestClock>| Options {
@@ -516,7 +517,7 @@ async fn a_clock_that_stepped_back_over_a_restart_stays_monotone() {
     assert_eq!(
         snapshot.get(SPEC, "a"),
         Some(&b"before"[..]),
-        "our own stamps are believed"
+        "a machine accepts its own stamps"
     );
     store.close().await.unwrap();
 }

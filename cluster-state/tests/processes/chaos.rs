@@ -1,4 +1,4 @@
-//! Fifty processes, one thing after the other: the same scenarios as with three and ten, on a
+//! Fifty processes, one scenario after the other: the same as with three and ten processes, on a
 //! cluster as large as this test can afford.
 
 use crate::cluster::Cluster;

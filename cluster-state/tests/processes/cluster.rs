@@ -1,4 +1,4 @@
-//! The nodes of a test: started, killed, stopped, cut from each other, and told what to do.
+//! The nodes of a test: starts, kills and stops them, cuts their links, and sends them commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use crate::process::Process;
 use crate::protocol::{Address, Command, Index, Reply, Start, Value, Visible};
 
-/// One cluster at a time, also under plain `cargo test`: fifty processes leave no room for others.
+/// Only one cluster runs at a time, also under plain `cargo test`, because fifty processes leave no
+/// room for others.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// A cluster of processes.
@@ -20,7 +21,7 @@ pub(crate) struct Cluster {
     pub(crate) rng: SmallRng,
     id: [u8; 16],
     nodes: Vec<Node>,
-    /// The lower index first.
+    /// Pairs with the lower index first.
     cuts: BTreeSet<(Index, Index)>,
     directory: TempDir,
     _alone: MutexGuard<'static, ()>,
@@ -67,7 +68,7 @@ impl Cluster {
         index
     }
 
-    /// One more node, with an empty store.
+    /// Starts one more node, with an empty store.
     pub(crate) fn join(&mut self) -> Index {
         let index = self.new_node();
         self.begin(&[index]);
@@ -75,7 +76,7 @@ impl Cluster {
         index
     }
 
-    /// Starts killed nodes again, from the files they have now.
+    /// Restarts killed nodes with their present files.
     pub(crate) fn begin(&mut self, indices: &[Index]) {
         for index in indices {
             let start = Start {
@@ -89,7 +90,7 @@ impl Cluster {
         }
         for index in indices {
             let Reply::Started(address) = self.receive(*index) else {
-                panic!("node {index} does not begin with its address")
+                panic!("node {index} did not send its address first")
             };
             self.node(*index).address = Some(address);
         }
@@ -100,12 +101,12 @@ impl Cluster {
         self.tell_peers(&awake);
     }
 
-    /// The directory of a node's files.
+    /// Returns the directory of a node's files.
     pub(crate) fn files(&self, index: Index) -> PathBuf {
         self.directory.path().join(index.to_string())
     }
 
-    /// A fresh directory beside those of the nodes.
+    /// Makes a new directory next to those of the nodes.
     pub(crate) fn shelf(&self, name: &str) -> PathBuf {
         let path = self.directory.path().join(name);
         std::fs::create_dir(&path).expect("a directory");
@@ -116,7 +117,7 @@ impl Cluster {
         self.directory.path().join(format!("{index}.log"))
     }
 
-    /// Nodes that run and are not stopped.
+    /// Returns the nodes that run and are not stopped.
     pub(crate) fn awake(&self) -> Vec<Index> {
         let awake = |(index, node): (usize, &Node)| {
             (node.process.is_some() && !node.stopped).then_some(index as Index)
@@ -138,26 +139,26 @@ impl Cluster {
     pub(crate) fn send(&mut self, index: Index, command: &Command) {
         if let Err(error) = self.process(index).send(command) {
             panic!(
-                "node {index} takes no command: {error}; it said: {}",
+                "node {index} accepts no command: {error}; its output: {}",
                 self.said(index)
             );
         }
     }
 
-    /// The next answer of a node.
+    /// Returns the next answer of a node.
     pub(crate) fn receive(&mut self, index: Index) -> Reply {
         match self.process(index).receive() {
             Ok(Some(Reply::Failed(reason))) => panic!("node {index}: {reason}"),
             Ok(Some(reply)) => reply,
-            Ok(None) => panic!("node {index} has died; it said: {}", self.said(index)),
+            Ok(None) => panic!("node {index} has died; its output: {}", self.said(index)),
             Err(error) => panic!(
-                "node {index} does not answer: {error}; it said: {}",
+                "node {index} does not answer: {error}; its output: {}",
                 self.said(index)
             ),
         }
     }
 
-    /// The end of what a node printed.
+    /// Returns the end of what a node printed.
     pub(crate) fn said(&self, index: Index) -> String {
         let log = std::fs::read_to_string(self.log(index)).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
@@ -184,7 +185,7 @@ impl Cluster {
             .collect()
     }
 
-    /// Everything visible on these nodes.
+    /// Returns everything visible on these nodes.
     pub(crate) fn dump(&mut self, indices: &[Index]) -> BTreeMap<Index, Visible> {
         let visible = |(index, reply)| match reply {
             Reply::Visible(visible) => (index, visible),
@@ -196,12 +197,12 @@ impl Cluster {
             .collect()
     }
 
-    /// Puts one intent; it is on the node's disk afterwards.
+    /// Puts one intent. It is on the node's disk afterwards.
     pub(crate) fn put(&mut self, index: Index, key: &str, value: &str) {
         self.write(index, vec![(key.to_owned(), Some(value.to_owned()))]);
     }
 
-    /// One transaction; it is on the node's disk afterwards.
+    /// Writes one transaction. It is on the node's disk afterwards.
     pub(crate) fn write(&mut self, index: Index, writes: Vec<(String, Option<String>)>) {
         let reply = self.ask(index, &Command::Write(writes));
         assert!(
@@ -210,7 +211,7 @@ impl Cluster {
         );
     }
 
-    /// All values of an intent on a node, the active one first.
+    /// Returns all values of an intent on a node, the active one first.
     pub(crate) fn get(&mut self, index: Index, key: &str) -> Vec<Value> {
         match self.ask(index, &Command::Get(key.to_owned())) {
             Reply::Record(values) => values,
@@ -218,20 +219,20 @@ impl Cluster {
         }
     }
 
-    /// SIGKILL; what the node had still answered.
+    /// Sends SIGKILL. Returns what the node had already answered.
     pub(crate) fn kill(&mut self, index: Index) -> Vec<Reply> {
         let node = self.node(index);
         node.stopped = false;
         node.process.take().expect("a running node").kill()
     }
 
-    /// SIGSTOP; the node stands when this returns.
+    /// Sends SIGSTOP. Returns when the node is stopped.
     pub(crate) fn stop(&mut self, index: Index) {
         self.process(index).stop();
         self.node(index).stopped = true;
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub(crate) fn resume(&mut self, index: Index) {
         self.process(index).resume();
         self.node(index).stopped = false;
@@ -239,7 +240,7 @@ impl Cluster {
         self.tell_peers(&[index]);
     }
 
-    /// Cuts every link between the two sides; returns when no stream is left on any of them.
+    /// Cuts every link between the two sides. Returns when no stream is left on any of them.
     pub(crate) fn cut(&mut self, left: &[Index], right: &[Index]) {
         for left in left {
             for right in right.iter().filter(|right| *right != left) {
@@ -284,7 +285,7 @@ impl Cluster {
     }
 }
 
-/// Copies a store's files, whatever they are called, over what is there.
+/// Copies a store's files, whatever their names, over the existing ones.
 pub(crate) fn copy_files(from: &Path, to: &Path) {
     for old in std::fs::read_dir(to).expect("a directory").flatten() {
         std::fs::remove_file(old.path()).expect("remove the old file");

@@ -1,18 +1,18 @@
-//! Everybody writes; everybody ends with the same.
+//! All nodes write, and all end with the same content.
 
 use std::collections::BTreeMap;
 
 use crate::cluster::Cluster;
 use crate::protocol::{Command, Index, Judgement, observation};
 
-/// Transactions of each node; they are sent without waiting for the answer to the one before.
+/// Transactions of each node. They are sent without waiting for the previous answer.
 const ROUNDS: usize = 3;
 
-/// Every node puts and deletes keys of its own, writes to a key that all write to, and publishes.
+/// Every node puts and deletes its own keys, writes to a common key, and publishes.
 pub(crate) fn write_everywhere(cluster: &mut Cluster, run: &str) {
     let all = cluster.awake();
-    // One life for all its writers: of several lives the newest would be shown, whatever the stamps
-    // in it.
+    // One creation for all writers. Of several creations the newest would be shown, whatever its
+    // stamps.
     cluster.put(all[0], &format!("{run} everybody's"), "before");
     cluster.converge(&all);
     let mut expected = BTreeMap::new();
@@ -86,7 +86,7 @@ fn everybody_writes(count: Index) {
     write_everywhere(&mut cluster, "first");
     let all = cluster.awake();
     cluster.judged(&all, &all, Judgement::Up);
-    // All that was concurrent has been seen by the one who writes now.
+    // The node that writes now has seen everything that was concurrent.
     cluster.put(0, "first everybody's", "settled");
     cluster.converge(&all);
     cluster.expect_values(
@@ -96,16 +96,16 @@ fn everybody_writes(count: Index) {
 }
 
 #[test]
-fn three_processes() {
+fn three_processes_converge() {
     everybody_writes(3);
 }
 
 #[test]
-fn ten_processes() {
+fn ten_processes_converge() {
     everybody_writes(10);
 }
 
 #[test]
-fn fifty_processes() {
+fn fifty_processes_converge() {
     everybody_writes(50);
 }

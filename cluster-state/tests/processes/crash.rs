@@ -1,4 +1,4 @@
-//! kill -9 amid writes: what was acknowledged is there afterwards, everywhere.
+//! kill -9 during writes: everything acknowledged exists afterwards, on every node.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use crate::protocol::{Command, Index, Judgement, Reply};
 /// One round of killing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Killing {
-    /// Transactions sent to each node at once; those to be killed die somewhere among theirs.
+    /// Transactions sent to each node at the same time. The victims die somewhere among theirs.
     pub(crate) writes: usize,
     pub(crate) victims: usize,
-    /// Whether they stay away until all others judge them down.
+    /// Whether the victims stay away until all others consider them down.
     pub(crate) noticed: bool,
 }
 
-/// What a transaction writes: a new key, and the one that counts.
+/// A transaction that writes a new key and the counter.
 fn transaction(run: &str, index: Index, number: usize) -> Command {
     Command::Write(vec![
         (
@@ -33,7 +33,7 @@ fn counter(run: &str, index: Index) -> String {
     format!("{run} node {index} count")
 }
 
-/// Kills some nodes while all write, starts them again, and looks for everything acknowledged.
+/// Kills some nodes while all write, restarts them, and checks everything acknowledged.
 pub(crate) fn kill_amid_writes(cluster: &mut Cluster, run: &str, killing: Killing) {
     let mut all = cluster.awake();
     let everybody = all.clone();
@@ -68,7 +68,7 @@ pub(crate) fn kill_amid_writes(cluster: &mut Cluster, run: &str, killing: Killin
     }
     cluster.begin(victims);
     cluster.judged(&everybody, &everybody, Judgement::Up);
-    // The restarted take writes, too.
+    // The restarted nodes accept writes, too.
     for victim in victims {
         cluster.put(*victim, &format!("{run} node {victim} is back"), "yes");
     }
@@ -100,13 +100,13 @@ pub(crate) fn kill_amid_writes(cluster: &mut Cluster, run: &str, killing: Killin
             );
             assert!(
                 here + 1 >= *count,
-                "node {index}: writer {writer} stands at {here}, told {count}"
+                "node {index}: writer {writer} is at {here}, expected {count}"
             );
         }
     }
 }
 
-/// The table of rounds.
+/// The rounds.
 const ROUNDS: &[(&str, Killing)] = &[
     (
         "at once",
@@ -143,18 +143,18 @@ fn killed(count: Index) {
 }
 
 #[test]
-fn three_processes() {
+fn three_processes_survive_kills() {
     killed(3);
 }
 
 #[test]
-fn ten_processes() {
+fn ten_processes_survive_kills() {
     killed(10);
 }
 
-/// Nobody stays: the whole cluster dies amid its writes, and comes back from its disks.
+/// The whole cluster dies during its writes, and returns from its disks.
 #[test]
-fn all_of_three_processes() {
+fn all_of_three_processes_survive_kills() {
     let mut cluster = Cluster::start(3);
     kill_amid_writes(
         &mut cluster,

@@ -1,5 +1,5 @@
-//! Cut links: both sides go on, and nothing is lost when they heal; who is reachable through others
-//! hears all; a short cut is nobody's death.
+//! Cut links: both sides continue, and nothing is lost when the links heal. A node that is
+//! reachable through others receives everything. After a short cut no node counts as dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use rand::seq::SliceRandom;
 use crate::cluster::Cluster;
 use crate::protocol::{Index, Judgement};
 
-/// What the two sides do to a record that exists before the cut, and what stands afterwards.
+/// What the two sides do to a record that exists before the cut, and its values afterwards.
 struct Case {
     name: &'static str,
     left: Option<&'static str>,
     right: Option<&'static str>,
     /// All values afterwards.
     values: &'static [Option<&'static str>],
-    /// The active one, where it does not depend on who was last.
+    /// The active value, if it does not depend on which side wrote last.
     active: Option<&'static str>,
 }
 
@@ -42,7 +42,7 @@ const CASES: &[Case] = &[
         values: &[None, Some("right")],
         active: Some("right"),
     },
-    // A record that is not there has no values.
+    // A record that does not exist has no values.
     Case {
         name: "delete and delete",
         left: None,
@@ -52,7 +52,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Cuts the cluster into halves, lets both write, heals it.
+/// Cuts the cluster into halves, lets both write, and heals it.
 pub(crate) fn halve(cluster: &mut Cluster, run: &str) {
     let mut all = cluster.awake();
     let everybody = all.clone();
@@ -81,11 +81,11 @@ pub(crate) fn halve(cluster: &mut Cluster, run: &str) {
     cluster.judged(right, left, Judgement::Down);
     cluster.converge(left);
     cluster.converge(right);
-    // The cut is one: nobody knows anything of the other side's.
+    // The cut works: no node knows anything of the other side.
     for (nodes, theirs) in [(left, &expected[1]), (right, &expected[0])] {
         for (index, visible) in cluster.dump(nodes) {
             let leaked = theirs.keys().find(|key| visible.intents.contains_key(*key));
-            assert_eq!(leaked, None, "node {index} knows it across the cut");
+            assert_eq!(leaked, None, "node {index} received it across the cut");
         }
     }
 
@@ -97,7 +97,7 @@ pub(crate) fn halve(cluster: &mut Cluster, run: &str) {
     }
     for case in CASES {
         let mut first = cluster.get(everybody[0], &key(case));
-        // Of a deleted record the deletes are there until everybody has acknowledged them.
+        // The tombstones of a deleted record exist until every node has acknowledged them.
         if first.iter().all(|value| value.value.is_none()) {
             first.clear();
         }
@@ -127,7 +127,7 @@ pub(crate) fn halve(cluster: &mut Cluster, run: &str) {
             assert_eq!(here, first, "{} on node {index}", case.name);
         }
     }
-    // Who has seen all of it settles it.
+    // A node that has seen all values settles the conflict.
     let settled: BTreeMap<String, String> = CASES
         .iter()
         .map(|case| (key(case), "settled".to_owned()))
@@ -147,16 +147,16 @@ fn halved(count: Index) {
 }
 
 #[test]
-fn three_processes() {
+fn three_processes_agree_after_a_cut() {
     halved(3);
 }
 
 #[test]
-fn ten_processes() {
+fn ten_processes_agree_after_a_cut() {
     halved(10);
 }
 
-/// 0 – 1 – 2 without 0 – 2: what 0 says reaches 2, and the two take each other for alive.
+/// 0 – 1 – 2 without 0 – 2: what 0 writes reaches 2, and the two consider each other alive.
 #[test]
 fn changes_are_relayed() {
     let mut cluster = Cluster::start(3);
@@ -174,13 +174,13 @@ fn changes_are_relayed() {
     cluster.judged(&[0, 1, 2], &[0, 1, 2], Judgement::Up);
 }
 
-/// Less than half of what passes between suspicion and down. A longer cut proves nothing here and
-/// is tried again.
+/// Less than half of the time between suspicion and down. A longer cut proves nothing here and is
+/// tried again.
 const SHORT: Duration = Duration::from_millis(1_500);
 const ATTEMPTS: usize = 5;
 
 #[test]
-fn a_flap_is_nobodys_death() {
+fn short_cut_makes_no_node_down() {
     let mut cluster = Cluster::start(5);
     let all = cluster.awake();
     let others = &all[1..];
@@ -190,7 +190,7 @@ fn a_flap_is_nobodys_death() {
         cluster.converge(&all);
         cluster.forget(&all);
         cluster.cut(&all[..1], others);
-        cluster.until("somebody suspects the node that is cut off", |cluster| {
+        cluster.until("a node suspects the node that is cut off", |cluster| {
             let seen = cluster.seen(others);
             let suspects = |seen: &BTreeMap<Index, BTreeSet<Judgement>>| {
                 seen.get(&0)
@@ -218,7 +218,7 @@ fn a_flap_is_nobodys_death() {
                 let down = seen
                     .iter()
                     .find(|(_, seen)| seen.contains(&Judgement::Down));
-                assert_eq!(down, None, "node {judge} has thought of nodes: {seen:?}");
+                assert_eq!(down, None, "node {judge} considered nodes: {seen:?}");
             }
             return;
         }

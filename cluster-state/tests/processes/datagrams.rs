@@ -1,6 +1,6 @@
-//! The datagrams of a node, so that links can be cut: membership sends to a door for each peer,
-//! which passes on to the peer's front unless the link is cut; the front passes on to membership
-//! what comes from a peer's front.
+//! The datagrams of a node, so that links can be cut. Membership sends to one door for each peer,
+//! which forwards to the peer's front unless the link is cut. The front forwards to membership what
+//! arrives from a peer's front.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use crate::links::View;
 use crate::protocol::Index;
 
-/// More than any datagram of ours.
+/// Larger than any of our datagrams.
 const BUFFER: usize = 2_048;
-/// After an error of a socket, so that a broken one does not keep the processor busy.
+/// Pause after a socket error, so that a broken socket does not keep the processor busy.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The doors of a node.
@@ -26,8 +26,8 @@ pub(crate) struct Doors {
 }
 
 impl Doors {
-    /// Begins to pass on what comes to the front, whose address peers know, to membership's own
-    /// socket.
+    /// Starts to forward what arrives at the front, whose address the peers know, to membership's
+    /// own socket.
     pub(crate) fn open(
         front: Arc<UdpSocket>,
         inner: SocketAddr,
@@ -41,7 +41,7 @@ impl Doors {
         }
     }
 
-    /// What membership shall take for the address of a peer.
+    /// Returns the address that membership uses for a peer.
     pub(crate) async fn door(&mut self, peer: Index) -> SocketAddr {
         if let Some(address) = self.doors.get(&peer) {
             return *address;

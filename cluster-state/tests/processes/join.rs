@@ -1,15 +1,15 @@
-//! A node that joins late gets everything.
+//! A node that joins late receives everything.
 
 use std::collections::BTreeMap;
 
 use crate::cluster::Cluster;
 use crate::protocol::Judgement;
 
-/// Records there are before it joins, in transactions of the largest size.
+/// Records that exist before it joins, in transactions of the maximum size.
 const RECORDS: usize = 10_000;
 
 #[test]
-fn a_late_joiner_gets_ten_thousand_records() {
+fn late_joiner_receives_ten_thousand_records() {
     let mut cluster = Cluster::start(3);
     let expected: BTreeMap<String, String> = (0..RECORDS)
         .map(|number| (format!("record {number}"), format!("value {number}")))
@@ -24,7 +24,7 @@ fn a_late_joiner_gets_ten_thousand_records() {
     {
         cluster.write(writer, part.to_vec());
     }
-    // It joins while the last of them are still under way, and writes as soon as it is there.
+    // It joins while the last of them are still being written, and it writes as soon as it runs.
     let late = cluster.join();
     cluster.put(late, "the joiner's", "x");
     let all = cluster.awake();

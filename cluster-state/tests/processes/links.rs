@@ -1,6 +1,6 @@
-//! The streams of a node: of two nodes the one with the lower index calls, again and again with
-//! jittered back-off; each stream carries one replication session. A cut link's stream is dropped
-//! and refused until it is healed.
+//! The streams of a node. Of two nodes the one with the lower index calls, repeatedly and with
+//! jittered back-off. Each stream carries one replication session. The stream of a cut link is
+//! dropped, and refused until the link is healed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,20 +19,21 @@ use uc_cluster_state::{MAX_FRAME, Store};
 
 use crate::protocol::{Address, Index, machine};
 
-/// For connecting and for saying who calls. A stopped process takes connections and says nothing.
+/// Time limit for connecting and for the caller's greeting. A stopped process accepts connections
+/// but sends nothing.
 const GREETING: Duration = Duration::from_secs(5);
 /// First and longest pause between calls, before jitter.
 const BACK_OFF: Duration = Duration::from_millis(100);
 const MAX_BACK_OFF: Duration = Duration::from_secs(2);
 
-/// Whom a node knows, and which links are cut.
+/// The peers that a node knows, and the links that are cut.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct View {
     pub(crate) peers: BTreeMap<Index, Address>,
     pub(crate) cut: BTreeSet<Index>,
 }
 
-/// The streams that live: by peer, the newest's number and how to end it.
+/// The open streams: for each peer, the number of the newest and how to end it.
 type Live = BTreeMap<Index, (u64, CancellationToken)>;
 
 #[derive(Clone)]
@@ -51,7 +52,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Takes calls from now on.
+    /// Accepts calls from now on.
     pub(crate) fn start(
         me: Index,
         listener: TcpListener,
@@ -73,7 +74,7 @@ impl Links {
         }
     }
 
-    /// Calls a peer from now on, if it is for us to call it.
+    /// Calls a peer from now on, if this node is the one that calls.
     pub(crate) fn call(&mut self, peer: Index) {
         if peer > self.shared.me && self.called.insert(peer) {
             let jitter = SmallRng::seed_from_u64(self.seed ^ u64::from(peer));
@@ -81,7 +82,7 @@ impl Links {
         }
     }
 
-    /// Waits until no stream to any of these lives.
+    /// Waits until no stream to any of these peers is open.
     pub(crate) async fn wait_for_none_of(&self, peers: &BTreeSet<Index>) {
         let mut live = self.shared.live.subscribe();
         let none = live.wait_for(|live| !peers.iter().any(|peer| live.contains_key(peer)));
@@ -91,7 +92,7 @@ impl Links {
 
 async fn accept(shared: Shared, listener: TcpListener) {
     loop {
-        // An error is the caller's (it has hung up already) or a shortage; both pass.
+        // An error is the caller's (it has hung up already) or a shortage. Both pass.
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(BACK_OFF).await;
             continue;
@@ -138,8 +139,8 @@ async fn keep_calling(shared: Shared, peer: Index, mut jitter: SmallRng) {
 }
 
 impl Shared {
-    /// Runs a session over a stream until either ends, a newer stream takes its place or the link
-    /// is cut. Whether anything came over it.
+    /// Runs a session over a stream until either ends, a newer stream takes its place, or the link
+    /// is cut. Returns whether anything was received.
     async fn exchange(&self, peer: Index, stream: TcpStream) -> bool {
         let mut view = self.view.clone();
         if view.borrow().cut.contains(&peer) || stream.set_nodelay(true).is_err() {
@@ -164,7 +165,7 @@ impl Shared {
     }
 }
 
-/// A stream's entry among the living.
+/// A stream's entry among the open ones.
 struct Place<'a> {
     live: &'a watch::Sender<Live>,
     peer: Index,
@@ -207,7 +208,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Moves frames to the session. A silent peer is the session's business: it ends, and this with it.
+/// Moves frames to the session. If the peer is silent, the session ends, and this function with it.
 async fn receive(
     mut read: OwnedReadHalf,
     frames: mpsc::Sender<Bytes>,
@@ -216,20 +217,21 @@ async fn receive(
     loop {
         let length = read.read_u32().await? as usize;
         if length > MAX_FRAME {
-            eprintln!("a frame of {length} bytes");
+            eprintln!("invalid frame of {length} bytes");
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut frame = vec![0; length];
         read.read_exact(&mut frame).await?;
         *came = true;
         if frames.send(frame.into()).await.is_err() {
-            // The session has ended and will say why.
+            // The session has ended and will report why.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Moves frames to the peer, one at a time: nothing piles up here for a peer that does not read.
+/// Moves frames to the peer, one at a time, so that nothing is queued here for a peer that does not
+/// read.
 async fn send(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Bytes>) -> io::Result<()> {
     while let Some(frame) = frames.recv().await {
         let length = u32::try_from(frame.len()).expect("a frame within the limit");
@@ -237,6 +239,6 @@ async fn send(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Bytes>) -> i
             .write_all(&[&length.to_be_bytes()[..], &frame].concat())
             .await?;
     }
-    // The session has ended and will say why.
+    // The session has ended and will report why.
     std::future::pending().await
 }

@@ -1,10 +1,10 @@
-//! The crate between real processes: stores in files of their own, replication over TCP and
-//! membership over UDP on loopback, and everything that happens to processes: kill -9, SIGSTOP, cut
-//! and healed links, files that go back in time. Only the public API is used.
+//! Tests the crate with real processes: stores in their own files, replication over TCP and
+//! membership over UDP on loopback. The processes go through kill -9, SIGSTOP, cut and healed
+//! links, and files that go back in time. Only the public API is used.
 //!
 //! The test program starts itself again for each node (`process::Process`), with the variable
-//! `process::NODE`; the node takes commands as JSON lines on a socket (`protocol`). Tests wait for
-//! conditions, never for time. The seed of a test's choices is printed when it fails;
+//! `process::NODE`. The node accepts commands as JSON lines on a socket (`protocol`). Tests wait
+//! for conditions, never for time. The seed of a test's choices is printed when it fails;
 //! `UC_TEST_SEED` sets it.
 
 #![cfg(target_os = "linux")]
@@ -30,7 +30,7 @@ mod protocol;
 mod restore;
 mod wait;
 
-/// Not a test: what a node process runs. Without the variable it has nothing to do.
+/// Not a test, but what a node process runs. Without the variable it does nothing.
 #[test]
 fn node_process() {
     if let Some(start) = std::env::var_os(process::NODE) {

@@ -1,5 +1,5 @@
-//! A node process: a store, its links and its membership, driven by the commands of the test. It
-//! ends when the test hangs up or dies.
+//! A node process: a store, its links and its membership, controlled by the commands of the test.
+//! It ends when the test hangs up or dies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,15 +26,14 @@ type Seen = Arc<Mutex<BTreeMap<Index, BTreeSet<Judgement>>>>;
 
 /// Runs a node until the test hangs up.
 pub(crate) fn run(start: &str) {
-    // A stopped process does not notice that its standard input ends; this signal reaches it all
-    // the same.
+    // A stopped process does not notice that its standard input ends, but this signal reaches it.
     set_parent_process_death_signal(Some(Signal::KILL)).expect("tie our life to the test's");
     let start: Start = serde_json::from_str(start).expect("what to start");
     let stdin = std::io::stdin()
         .as_fd()
         .try_clone_to_owned()
         .expect("standard input");
-    // One thread beside the store's writer: fifty nodes share a machine.
+    // One thread besides the store's writer, because fifty nodes share a machine.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -74,7 +73,7 @@ async fn serve(start: Start, stdin: StdUnixStream) {
                 let reply =
                     closed.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
                 let line = serde_json::to_string(&reply).expect("a reply as JSON") + "\n";
-                // The test may have gone; then nobody waits for the answer.
+                // The test may have ended. Then the answer is not needed.
                 let _ = to_test.write_all(line.as_bytes()).await;
                 return;
             }
@@ -192,7 +191,7 @@ impl Node {
                 self.seen.lock().expect("no panic with the lock").clear();
                 Reply::Done
             }
-            Command::Close => Reply::Failed("close is not obeyed here".to_owned()),
+            Command::Close => Reply::Failed("close is handled elsewhere".to_owned()),
         }
     }
 }
@@ -265,7 +264,7 @@ fn visible(snapshot: &Snapshot) -> Visible {
 }
 
 fn summary(snapshot: &Snapshot) -> Summary {
-    // The same program hashes on all nodes.
+    // All nodes run the same program, so they hash the same way.
     let mut hasher = DefaultHasher::new();
     visible(snapshot).hash(&mut hasher);
     let known = snapshot.version_vector();

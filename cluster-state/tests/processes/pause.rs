@@ -1,4 +1,4 @@
-//! SIGSTOP: a node that stands neither holds up the others nor costs them memory, and catches up
+//! SIGSTOP: a stopped node neither delays the others nor costs them memory, and it catches up
 //! afterwards.
 
 use std::collections::BTreeMap;
@@ -8,11 +8,11 @@ use rand::seq::SliceRandom;
 use crate::cluster::Cluster;
 use crate::protocol::{Command, Index, Judgement};
 
-fn meanwhile(run: &str, index: Index, number: usize) -> String {
-    format!("{run} node {index} meanwhile {number}")
+fn key_while_stopped(run: &str, index: Index, number: usize) -> String {
+    format!("{run} node {index} while stopped {number}")
 }
 
-/// Stops some nodes; each of the others writes so many transactions.
+/// Stops some nodes. Each of the others writes `writes` transactions.
 pub(crate) fn stop_amid_writes(cluster: &mut Cluster, run: &str, count: usize, writes: usize) {
     let mut all = cluster.awake();
     let everybody = all.clone();
@@ -28,14 +28,18 @@ pub(crate) fn stop_amid_writes(cluster: &mut Cluster, run: &str, count: usize, w
         cluster.stop(*index);
     }
     for number in 0..writes {
-        // Answered when it is acknowledged, though the stopped nodes acknowledge nothing.
+        // The answer comes after the acknowledgement, although the stopped nodes acknowledge
+        // nothing.
         cluster.ask_all(others, |index| {
-            Command::Write(vec![(meanwhile(run, index, number), Some("y".to_owned()))])
+            Command::Write(vec![(
+                key_while_stopped(run, index, number),
+                Some("y".to_owned()),
+            )])
         });
         expected.extend(
             others
                 .iter()
-                .map(|index| (meanwhile(run, *index, number), "y".to_owned())),
+                .map(|index| (key_while_stopped(run, *index, number), "y".to_owned())),
         );
     }
     cluster.converge(others);
@@ -60,23 +64,23 @@ fn stopped(count: Index, stopped: usize) {
 }
 
 #[test]
-fn one_of_three_processes() {
+fn one_of_three_processes_catches_up() {
     stopped(3, 1);
 }
 
 #[test]
-fn four_of_ten_processes() {
+fn four_of_ten_processes_catch_up() {
     stopped(10, 4);
 }
 
-/// Records that change again and again while a peer stands.
+/// Records that change repeatedly while a peer is stopped.
 const RECORDS: usize = 200;
-/// How often each changes.
+/// Number of changes of each record.
 const CHANGES: usize = 100;
-/// Bytes of a value: all changes together are 20 MB, the records 0.2 MB.
+/// Bytes of a value. All changes together are 20 MB, the records 0.2 MB.
 const VALUE: usize = 1_000;
-/// How much the writer's resident memory may grow: less than half of what a queue of the changes
-/// would take, more than the cache of SQLite and the buffers of two peers.
+/// Maximum growth of the writer's resident memory in bytes. It is less than half of what a queue of
+/// the changes would take, and more than SQLite's cache and the buffers of two peers.
 const GROWTH: u64 = 8 * 1024 * 1024;
 
 fn change_all(cluster: &mut Cluster, writer: Index, times: usize, run: &str) {
@@ -90,9 +94,9 @@ fn change_all(cluster: &mut Cluster, writer: Index, times: usize, run: &str) {
 }
 
 #[test]
-fn a_slow_peer_costs_the_writer_no_memory() {
+fn slow_peer_costs_the_writer_no_memory() {
     let mut cluster = Cluster::start(3);
-    // Warm: whatever grows once has grown, the file's log included.
+    // Warm up, so that everything that grows once has grown, the file's log included.
     change_all(&mut cluster, 0, 20, "warm");
     cluster.converge(&[0, 1, 2]);
     cluster.stop(2);
@@ -105,7 +109,7 @@ fn a_slow_peer_costs_the_writer_no_memory() {
         after <= before + GROWTH,
         "resident memory of the writer grew from {before} to {after}"
     );
-    // The one who reads has everything, though the other stands.
+    // The node that reads has everything, although the other one is stopped.
     cluster.converge(&[0, 1]);
     cluster.resume(2);
     cluster.converge(&[0, 1, 2]);
@@ -117,6 +121,6 @@ fn a_slow_peer_costs_the_writer_no_memory() {
     cluster.ask(0, &Command::Close);
     assert!(
         cluster.kill(0).is_empty(),
-        "a closed node says nothing more"
+        "a closed node sends nothing more"
     );
 }

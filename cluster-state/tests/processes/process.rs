@@ -1,4 +1,4 @@
-//! A node seen from the test: a child process, a socket for commands, and signals. It dies with
+//! A node as the test sees it: a child process, a socket for commands, and signals. It dies with
 //! this handle.
 
 use std::io::{BufRead, BufReader, Write};
@@ -12,9 +12,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::protocol::{Command, Reply, Start};
 
-/// Tells the test program to be a node, and which.
+/// Variable that makes the test program a node, and tells it which one.
 pub(crate) const NODE: &str = "UC_CLUSTER_STATE_NODE";
-/// For one answer of a node that is not stopped, on a machine with fifty of them.
+/// Time limit for one answer of a node that is not stopped, on a machine with fifty of them.
 const ANSWER: Duration = Duration::from_secs(90);
 
 /// A running node.
@@ -24,7 +24,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a node; its first answer will be `Reply::Started`.
+    /// Starts a node. Its first answer will be `Reply::Started`.
     pub(crate) fn start(start: &Start, log: &Path) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         ours.set_read_timeout(Some(ANSWER)).expect("a timeout");
@@ -34,7 +34,7 @@ impl Process {
             .append(true)
             .open(log)
             .expect("the node's log");
-        // The harness must run exactly one test, and let what it prints through.
+        // The harness must run exactly one test and must not capture its output.
         let child = std::process::Command::new(std::env::current_exe().expect("our own path"))
             .args(["--exact", "node_process", "--nocapture"])
             .env(NODE, serde_json::to_string(start).expect("JSON"))
@@ -49,14 +49,14 @@ impl Process {
         }
     }
 
-    /// Sends a command; whoever sends several before reading must not send megabytes.
+    /// Sends a command. A caller that sends several before reading must not send megabytes.
     pub(crate) fn send(&mut self, command: &Command) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(command).expect("JSON");
         line.push(b'\n');
         self.socket.get_mut().write_all(&line)
     }
 
-    /// The next answer; none if the node has died. Half an answer is no answer.
+    /// Returns the next answer. Returns `None` if the node has died; half an answer does not count.
     pub(crate) fn receive(&mut self) -> std::io::Result<Option<Reply>> {
         let mut line = String::new();
         match self.socket.read_line(&mut line) {
@@ -76,7 +76,7 @@ impl Process {
         kill_process(id, signal).expect("a child that was not waited for can be signalled");
     }
 
-    /// Stops every thread of the node; returns when they stand.
+    /// Stops every thread of the node. Returns when all are stopped.
     pub(crate) fn stop(&self) {
         self.signal(Signal::STOP);
         let deadline = Instant::now() + ANSWER;
@@ -98,14 +98,14 @@ impl Process {
         let tasks =
             std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("the child's threads");
         tasks.flatten().all(|task| {
-            // `pid (name) state …`. A thread that has ended meanwhile stands, too.
+            // `pid (name) state …`. A thread that has ended in the meantime counts as stopped.
             let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
             stat.rsplit_once(") ")
                 .is_none_or(|(_, rest)| rest.starts_with('T'))
         })
     }
 
-    /// Resident memory in bytes.
+    /// Returns the resident memory in bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
             .expect("the child's status");
@@ -121,7 +121,7 @@ impl Process {
         kilobytes * 1_024
     }
 
-    /// SIGKILL. What the node had answered until then, and nothing more.
+    /// Sends SIGKILL. Returns what the node had answered until then.
     pub(crate) fn kill(mut self) -> Vec<Reply> {
         self.signal(Signal::KILL);
         self.child.wait().expect("a child to wait for");
@@ -135,7 +135,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have been killed or have ended.
+        // It may have been killed or may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! What the test and its nodes say to each other, one JSON value a line. A node answers each
+//! The protocol between the test and its nodes: one JSON value on each line. A node answers each
 //! command, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use uc_cluster_state::membership::Liveness;
 use uc_cluster_state::{Class, Kind, MachineId};
 
-/// What the tests call intent.
+/// The kind of the tests' intents.
 pub(crate) const SPEC: u16 = 1;
-/// What the tests call observations.
+/// The kind of the tests' observations.
 pub(crate) const FACT: u16 = 2;
 pub(crate) const KINDS: &[Kind] = &[
     Kind {
@@ -42,7 +42,7 @@ pub(crate) fn index(machine: MachineId) -> Index {
     u16::from_be_bytes([machine.0[14], machine.0[15]]) - 1
 }
 
-/// What a node is told at its birth.
+/// What a node receives at its start.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) index: Index,
@@ -52,7 +52,7 @@ pub(crate) struct Start {
     pub(crate) seed: u64,
 }
 
-/// Where a node listens.
+/// The addresses on which a node listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Address {
     pub(crate) tcp: SocketAddr,
@@ -63,25 +63,25 @@ pub(crate) struct Address {
 pub(crate) enum Command {
     /// All other nodes.
     Peers(BTreeMap<Index, Address>),
-    /// From now on, exactly the links to these are cut. Answered when they are.
+    /// From now on, exactly the links to these nodes are cut. Answered when they are.
     Cut(BTreeSet<Index>),
-    /// One transaction of intents; no value: a delete.
+    /// One transaction of intents. `None` deletes.
     Write(Vec<(String, Option<String>)>),
-    /// Makes nodes members, whose acknowledgements decide when deletes are collected.
+    /// Makes nodes members, so that deletes wait for their acknowledgements.
     Enrol(Vec<Index>),
     /// The complete set of the node's observations.
     Publish(Vec<(String, String)>),
-    /// One intent.
+    /// Reads one intent.
     Get(String),
-    /// Enough to see whether nodes hold the same.
+    /// Requests enough to compare the content of nodes.
     Summary,
-    /// Everything visible.
+    /// Requests everything visible.
     Dump,
-    /// How many deletes the node still keeps.
+    /// Requests the number of tombstones that the node still keeps.
     Tombstones,
-    /// What the node thinks of the others.
+    /// Requests the node's view of the others.
     Liveness,
-    /// Begins `Reply::Liveness::seen` anew.
+    /// Clears `Reply::Liveness::seen`.
     Forget,
     /// Closes the store cleanly and ends the node.
     Close,
@@ -89,10 +89,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// The first word of a node.
+    /// The first message of a node.
     Started(Address),
     Done,
-    /// On the disk.
+    /// The write is on the disk.
     Committed {
         actor: String,
         version: u64,
@@ -127,21 +127,21 @@ impl From<Liveness> for Judgement {
     }
 }
 
-/// One of the values of an intent; the first is the active one.
+/// One of the values of an intent. The first is the active one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Value {
     pub(crate) dot: String,
     pub(crate) hlc: u64,
-    /// None: a delete.
+    /// `None` means a delete.
     pub(crate) value: Option<String>,
 }
 
-/// Equal on nodes that hold the same.
+/// Equal on nodes with the same content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     /// A hash of `Visible`'s contents.
     pub(crate) contents: u64,
-    /// The store's own digest of all it holds, hidden records and deletes included.
+    /// The store's own digest of everything it holds, hidden records and tombstones included.
     pub(crate) digest: [u8; 32],
     /// The version of each actor.
     pub(crate) vector: BTreeMap<String, u64>,
@@ -149,7 +149,7 @@ pub(crate) struct Summary {
     pub(crate) hidden: usize,
 }
 
-/// All a reader of the store can see.
+/// Everything that a reader of the store can see.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub(crate) struct Visible {
     /// All values of each intent that is not deleted.

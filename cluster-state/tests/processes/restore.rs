@@ -1,4 +1,4 @@
-//! Power loss and restored disks: a node goes on from an older state of its files, and no version
+//! Power loss and restored disks: a node continues from an older state of its files, and no version
 //! is used twice.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use crate::protocol::{Command, Index, Judgement, Visible};
 /// Copies taken, with a few writes before each.
 const COPIES: usize = 5;
 
-/// What each dot was seen to stand for, anywhere, at any time.
+/// What each dot was seen to stand for, on any node, at any time.
 #[derive(Default)]
 struct Ledger(BTreeMap<String, (String, Option<String>)>);
 
@@ -37,7 +37,7 @@ impl Ledger {
     }
 }
 
-/// The files of a node between two instants: it stands while they are copied.
+/// Copies the files of a running node between two instants: it is stopped in the meantime.
 fn copy_running(cluster: &mut Cluster, index: Index, name: &str) -> std::path::PathBuf {
     let shelf = cluster.shelf(name);
     cluster.stop(index);
@@ -46,19 +46,19 @@ fn copy_running(cluster: &mut Cluster, index: Index, name: &str) -> std::path::P
     shelf
 }
 
-/// How the restored node comes back.
+/// How the restored node returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Return {
-    /// It hears what it has lost before it writes.
+    /// It receives what it has lost before it writes.
     Linked,
-    /// It writes before it hears of it: the versions it gives out are those it gave out before.
+    /// It writes before it receives what it has lost, so it uses the same versions again.
     Writing,
-    /// It is killed again after that, before anybody has heard of it.
+    /// It is killed again after that, before any node has received those writes.
     Twice,
 }
 
 #[test]
-fn older_files_never_use_a_version_again() {
+fn older_files_never_use_a_version_twice() {
     let mut cluster = Cluster::start(3);
     let all = cluster.awake();
     let others = &all[1..];
@@ -98,7 +98,8 @@ fn older_files_never_use_a_version_again() {
     cluster.converge(&all);
     ledger.check(&cluster.dump(&all));
 
-    // Every copy holds these, and none holds that they were deleted, nor does any node soon.
+    // Every copy has these writes, and none has their deletes. No node will have those deletes
+    // soon.
     let deleted = [1, 2].map(|number| format!("node 0 write {number}"));
     for key in &deleted {
         expected.remove(key).expect("a write of the first life");
@@ -155,16 +156,16 @@ fn older_files_never_use_a_version_again() {
                 assert_eq!(
                     cluster.get(*index, key),
                     [],
-                    "{key} rises from the dead on node {index}"
+                    "deleted {key} is visible again on node {index}"
                 );
             }
         }
     }
 }
 
-/// The whole cluster loses power; one disk comes back older than the others.
+/// The whole cluster loses power, and one disk returns older than the others.
 #[test]
-fn a_power_cut_of_all_with_one_older_disk() {
+fn power_cut_of_all_with_one_older_disk_loses_nothing() {
     let mut cluster = Cluster::start(3);
     let all = cluster.awake();
     let mut ledger = Ledger::default();

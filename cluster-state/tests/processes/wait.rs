@@ -1,4 +1,4 @@
-//! Waiting for conditions, with a deadline and a failure one can read.
+//! Waits for conditions, with a deadline and a readable failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use crate::cluster::Cluster;
 use crate::protocol::{Command, Index, Judgement, Reply, Summary, Visible};
 
-/// Longer than anything here takes on a busy machine; only a failure waits that long.
+/// Longer than anything here takes on a busy machine. Only a failure waits that long.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Between two looks.
+/// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Most differences that a failure lists.
+/// Maximum number of differences that a failure lists.
 const LISTED: usize = 12;
 
 impl Cluster {
-    /// Looks again and again until `check` has no objection; fails with the last objection.
+    /// Looks repeatedly until `check` has no objection. Fails with the last objection.
     pub(crate) fn until(
         &mut self,
         what: &str,
@@ -30,7 +30,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until these nodes hold the same and know of each other's changes equally.
+    /// Waits until these nodes have the same content and the same version vectors.
     pub(crate) fn converge(&mut self, nodes: &[Index]) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -89,7 +89,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until none of these nodes keeps a delete: all have acknowledged all.
+    /// Waits until none of these nodes keeps a tombstone: all have acknowledged all.
     pub(crate) fn collected(&mut self, nodes: &[Index]) {
         self.until("all deletes are collected", |cluster| {
             let replies = cluster.ask_all(nodes, |_| Command::Tombstones);
@@ -102,7 +102,7 @@ impl Cluster {
         });
     }
 
-    /// Waits until each of `judges` thinks this of each of `judged` (other than itself).
+    /// Waits until each of `judges` has this view of each of `judged` (except itself).
     pub(crate) fn judged(&mut self, judges: &[Index], judged: &[Index], wanted: Judgement) {
         let started = Instant::now();
         self.until(&format!("nodes {judged:?} are {wanted:?}"), |cluster| {
@@ -114,7 +114,7 @@ impl Cluster {
                 for peer in judged.iter().filter(|peer| **peer != judge) {
                     if now.get(peer) != Some(&wanted) {
                         objections.push(format!(
-                            "node {judge} says node {peer} is {:?}",
+                            "node {judge} considers node {peer} {:?}",
                             now.get(peer)
                         ));
                     }
@@ -133,7 +133,7 @@ impl Cluster {
         );
     }
 
-    /// What each node has thought of the others since the last `forget`.
+    /// Returns each node's views of the others since the last `forget`.
     pub(crate) fn seen(
         &mut self,
         judges: &[Index],
@@ -153,7 +153,7 @@ impl Cluster {
     }
 }
 
-/// Which node lacks what that another has.
+/// Returns which node lacks what another one has.
 fn differences(
     summaries: &BTreeMap<Index, Summary>,
     dumps: &BTreeMap<Index, Visible>,
@@ -187,7 +187,7 @@ fn differences(
             let here = summary.vector.get(*actor).copied().unwrap_or(0);
             if here < *highest {
                 found.push(format!(
-                    "node {index} knows {actor} up to {here} of {highest}"
+                    "node {index} has {actor} up to {here} of {highest}"
                 ));
             }
         }
@@ -207,7 +207,7 @@ fn differences(
         for (key, values) in &union.intents {
             if visible.intents.get(key) != Some(values) {
                 found.push(format!(
-                    "node {index} has of {key}: {:?}, another {values:?}",
+                    "node {index} has {:?} for {key}, another node {values:?}",
                     visible.intents.get(key)
                 ));
             }
@@ -216,7 +216,7 @@ fn differences(
             if visible.observations.get(key) != Some(value) {
                 let here = visible.observations.get(key);
                 found.push(format!(
-                    "node {index} has of observation {key}: {here:?}, another {value:?}"
+                    "node {index} has {here:?} for observation {key}, another node {value:?}"
                 ));
             }
         }

@@ -202,7 +202,7 @@ async fn receive_of_wrong_content_leaves_nothing() {
                 hash: "../x".into(),
                 secret: false,
             })],
-            "64 hexadecimal",
+            "64 lower-case hexadecimal",
         ),
         (
             "hostile",

@@ -1,4 +1,5 @@
-//! The daemon as a process without cluster, Docker or mesh: what its API says then.
+//! Runs the daemon in this process without cluster, Docker or mesh, and checks what its API
+//! returns.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test program")]
 
@@ -32,7 +33,7 @@ impl Daemon {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("the daemon does not listen: {:?}", task.await);
+        panic!("the daemon is not listening: {:?}", task.await);
     }
 }
 
@@ -53,7 +54,7 @@ fn with_protocol(protocol: u32) -> impl FnMut(Request<()>) -> Result<Request<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_without_cluster_says_so_and_what_to_do() {
+async fn api_without_cluster_refuses_with_hint() {
     let (_daemon, channel) = Daemon::start().await;
     let mut services = ServicesClient::with_interceptor(channel, with_protocol(PROTOCOL));
     let failure = Failure::from(
@@ -71,7 +72,7 @@ async fn a_machine_without_cluster_says_so_and_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn info_answers_without_docker_and_names_the_key() {
+async fn info_answers_without_docker_and_contains_the_key() {
     let (_daemon, channel) = Daemon::start().await;
     let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
     let answer = machine.info(InfoRequest {}).await.unwrap();
@@ -104,7 +105,7 @@ async fn reset_of_a_machine_without_cluster_succeeds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_and_a_newer_client_are_told_what_to_upgrade() {
+async fn api_tells_older_and_newer_client_what_to_upgrade() {
     let (_daemon, channel) = Daemon::start().await;
     for (protocol, upgrade) in [(PROTOCOL + 1, "upgrade the machine"), (0, "upgrade uc")] {
         let mut machine = MachineClient::with_interceptor(channel.clone(), with_protocol(protocol));
@@ -115,7 +116,7 @@ async fn an_older_and_a_newer_client_are_told_what_to_upgrade() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_daemon_does_not_take_the_socket_away() {
+async fn second_daemon_leaves_the_socket_to_the_first() {
     let (daemon, channel) = Daemon::start().await;
     let second = uc_daemon::run(paths(daemon.directory.path()))
         .await
@@ -130,7 +131,7 @@ async fn a_second_daemon_does_not_take_the_socket_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_request_to_init_changes_nothing() {
+async fn init_with_invalid_request_changes_nothing() {
     let (daemon, channel) = Daemon::start().await;
     let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
     let before = std::fs::read(daemon.directory.path().join("state/machine.json")).unwrap();

@@ -1,5 +1,5 @@
-//! Test machines: namespaces on one bridge, with an engine and a mesh process each; taken away when
-//! the test ends, however it ends.
+//! Test machines: namespaces on one bridge, each with an engine and a mesh process. They are
+//! removed when the test ends, however it ends.
 
 use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,15 +17,16 @@ const PREFIX: &str = "ucnet-";
 const BUSYBOX: &str = "/bin/busybox";
 pub(crate) const IMAGE: &str = "uc-test-busybox:1";
 
-/// What joins the machines, 192.168.78.0/24; its own address .254 stands for the rest of the world.
+/// The network that joins the machines, 192.168.78.0/24. Its own address .254 stands for the rest
+/// of the world.
 pub(crate) struct Lan {
     pub(crate) name: String,
-    /// The root of the test image: a shell and a web page that says who asks.
+    /// Root folder of the test image: a shell, and a web page that returns the client's address.
     pub(crate) root: tempfile::TempDir,
 }
 
 impl Lan {
-    /// None, with a notice, where machines cannot be made.
+    /// Makes the network. Returns `None` and prints a notice if machines cannot be made.
     pub(crate) fn new(test: &str) -> Option<Self> {
         let id = Command::new("id")
             .arg("-u")
@@ -72,7 +73,7 @@ impl Lan {
         Some(lan)
     }
 
-    /// Machine `n`, 1 to 9: only the namespace.
+    /// Makes machine `n`, 1 to 9: only the namespace.
     pub(crate) fn machine(&self, n: u8) -> Machine {
         let namespace = format!("{}-{n}", self.name);
         run("ip", &format!("netns add {namespace}"));
@@ -106,8 +107,8 @@ impl Lan {
             "ip",
             &format!("-n {namespace} route add default via 192.168.78.254"),
         );
-        // A host that is closed: nothing comes in or is passed on unless a rule says so. (Docker
-        // closes FORWARD itself, but only where it is the one to switch forwarding on.)
+        // A closed host: nothing is accepted or forwarded unless a rule allows it. (Docker sets
+        // FORWARD to DROP itself, but only if it is the one that enables forwarding.)
         for program in ["iptables", "ip6tables"] {
             for rule in [
                 "-P INPUT DROP",
@@ -129,7 +130,7 @@ impl Lan {
 }
 
 impl Lan {
-    /// A command in the rest of the world.
+    /// Makes a command that runs in the rest of the world.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -155,7 +156,6 @@ impl Drop for Lan {
     }
 }
 
-/// A machine.
 pub(crate) struct Machine {
     pub(crate) namespace: String,
     pub(crate) n: u8,
@@ -188,7 +188,7 @@ impl Machine {
         }
     }
 
-    /// Starts the mesh process and joins it with others.
+    /// Starts the mesh process and connects it with others.
     pub(crate) async fn join(&mut self, peers: &[PeerConfig]) {
         self.mesh = Some(self.inside("mesh").spawn().unwrap());
         let management = management_address(&self.key.public());
@@ -211,7 +211,7 @@ impl Machine {
         client.apply(&config).await.unwrap();
     }
 
-    /// Starts the engine, with the test image.
+    /// Starts the engine and loads the test image.
     pub(crate) async fn start_engine(&mut self) {
         let directory = self.directory.path().to_str().unwrap();
         let log = std::fs::File::create(self.directory.path().join("dockerd.log")).unwrap();
@@ -244,7 +244,7 @@ impl Machine {
         }
     }
 
-    /// Ends the engine, and with it its containers.
+    /// Ends the engine and its containers.
     pub(crate) fn stop_engine(&mut self) {
         let Some(mut engine) = self.engine.take() else {
             return;
@@ -258,7 +258,7 @@ impl Machine {
         Docker::connect_with_unix(&socket, 60, bollard::API_DEFAULT_VERSION).unwrap()
     }
 
-    /// The docker command; its output.
+    /// Runs a docker command and returns its output.
     pub(crate) fn docker_cli(&self, arguments: &[&str]) -> String {
         let socket = format!("unix://{}/docker.sock", self.directory.path().display());
         let output = Command::new("docker")
@@ -275,7 +275,7 @@ impl Machine {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// `Firewall::ensure` or `remove`, inside.
+    /// Runs `Firewall::ensure` or `remove` inside the machine.
     pub(crate) fn firewall(&self, role: &str) {
         let version = if self.engine.is_some() {
             self.docker_cli(&["version", "-f", "{{.Server.Version}}"])
@@ -299,7 +299,7 @@ impl Machine {
         );
     }
 
-    /// The rules of one family, as commands.
+    /// Returns the rules of one address family, as commands.
     pub(crate) fn rules(&self, program: &str) -> Vec<String> {
         let output = self.command(&format!("{program}-save")).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -309,7 +309,7 @@ impl Machine {
             .collect()
     }
 
-    /// A command inside the machine.
+    /// Makes a command that runs inside the machine.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -385,12 +385,12 @@ fn image_root() -> tempfile::TempDir {
 pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition().await {
-        assert!(Instant::now() < deadline, "in vain waited until {what}");
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Runs a command; panics with its words if it fails.
+/// Runs a command. Panics with its output if it fails.
 pub(crate) fn run(program: &str, arguments: &str) -> String {
     let output = Command::new(program)
         .args(arguments.split(' '))
@@ -415,7 +415,7 @@ fn remove_namespace(name: &str) {
         .status();
 }
 
-/// Takes away the namespaces a test process that was killed left behind.
+/// Removes the namespaces that a killed test process left behind.
 fn sweep() {
     for entry in std::fs::read_dir("/var/run/netns")
         .into_iter()

@@ -1,4 +1,4 @@
-//! What has to run inside a machine's namespace: this test program, started again.
+//! What must run inside a machine's namespace: this test program, started again.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub(crate) const DIRECTORY: &str = "UC_NETWORK_TEST_DIRECTORY";
 pub(crate) const SPEC: &str = "UC_NETWORK_TEST_SPEC";
 
 #[test]
-#[ignore = "not a test: the program other tests start in their namespaces"]
+#[ignore = "not a test: other tests start it in their namespaces"]
 fn run() {
     let Ok(role) = std::env::var(ROLE) else {
         return;
@@ -39,7 +39,7 @@ fn run() {
     });
 }
 
-/// "SUBNET MANAGEMENT DOCKER-VERSION"
+/// Parses "SUBNET MANAGEMENT DOCKER-VERSION".
 fn spec() -> FirewallSpec {
     let text = std::env::var(SPEC).unwrap();
     let mut words = text.split(' ');

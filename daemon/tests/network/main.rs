@@ -1,6 +1,6 @@
-//! The host side of the network against real Docker engines: each machine is a network namespace
-//! with an engine and a mesh process of its own. Needs root, `/dev/net/tun`, dockerd and a static
-//! busybox; without them every test says so and passes.
+//! The host side of the network against real Docker engines. Each machine is a network namespace
+//! with its own engine and mesh process. Requires root, `/dev/net/tun`, dockerd and a static
+//! busybox. Without them every test prints a notice and passes.
 
 #[cfg(test)]
 mod engine;

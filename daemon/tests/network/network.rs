@@ -1,11 +1,11 @@
-//! Containers that reach each other over machines, and everything that is made and taken away for
-//! it.
+//! Containers that reach each other across machines, and everything that is created and removed for
+//! that.
 
 use uc_daemon::network::{NetworkError, ensure_docker_network, remove_docker_network};
 
 use crate::engine::{IMAGE, Lan, Machine, Stop, eventually, run};
 
-/// A web server; its page `cgi-bin/who` is the address the request came from.
+/// A web server whose page `cgi-bin/who` returns the client's address.
 const WHO: &[&str] = &["busybox", "httpd", "-f", "-p", "0.0.0.0:80", "-h", "/"];
 
 fn start(machine: &Machine, name: &str, arguments: &[&str], command: &[&str]) {
@@ -25,12 +25,13 @@ fn address(machine: &Machine, name: &str) -> String {
     ])
 }
 
-/// Asks the web server at `to`, as a command for a shell.
+/// Returns a shell command that queries the web server at `to`.
 fn asking(to: &str) -> String {
     format!("busybox timeout 3 busybox wget -q -O - http://{to}/cgi-bin/who || true")
 }
 
-/// As whom the container `from` is seen by the web server at `to`; none without a connection.
+/// Returns the address that the web server at `to` sees for the container `from`. Returns `None`
+/// without a connection.
 fn ask(machine: &Machine, from: &str, to: &str) -> Option<String> {
     let command = asking(to);
     let answer = machine.docker_cli(&["exec", from, "sh", "-c", &command]);
@@ -49,7 +50,7 @@ async fn machine_with_containers(lan: &Lan, n: u8) -> Machine {
 }
 
 #[tokio::test]
-async fn containers_on_two_machines_talk_with_their_own_addresses() {
+async fn containers_on_two_machines_connect_with_their_own_addresses() {
     let Some(lan) = Lan::new("talk") else { return };
     let (mut a, mut b) = (
         machine_with_containers(&lan, 1).await,
@@ -77,7 +78,7 @@ async fn containers_on_two_machines_talk_with_their_own_addresses() {
         "exec", "who", "busybox", "ping", "-c", "2", "-W", "2", &on_b,
     ]);
 
-    // The host itself comes with the machine's address.
+    // The host itself connects with the machine's address.
     let output = a
         .command("sh")
         .args(["-c", &asking(&on_b)])
@@ -88,7 +89,7 @@ async fn containers_on_two_machines_talk_with_their_own_addresses() {
         "10.210.1.1"
     );
 
-    // The rest of the world sees the machine, never a container's address.
+    // The rest of the world sees the machine's address, never a container's.
     let _world = lan
         .command(WHO[0])
         .args(&WHO[1..6])
@@ -96,7 +97,7 @@ async fn containers_on_two_machines_talk_with_their_own_addresses() {
         .spawn()
         .map(Stop)
         .unwrap();
-    eventually("the world answers", async || {
+    eventually("the rest of the world answers", async || {
         ask(&a, "who", "192.168.78.254").is_some()
     })
     .await;
@@ -105,11 +106,11 @@ async fn containers_on_two_machines_talk_with_their_own_addresses() {
         Some("192.168.78.1")
     );
 
-    // A container of another Docker network gets over too, as the machine.
+    // A container of another Docker network also gets through, with the machine's address.
     start(&a, "other", &[], &["busybox", "sleep", "1000"]);
     assert_eq!(ask(&a, "other", &on_b).as_deref(), Some("10.210.1.1"));
 
-    // A published port is reached from outside, and over the mesh under the other machine's
+    // A published port is reachable from outside, and through the mesh at the other machine's
     // address.
     start(&a, "open", &["--network", "uc", "-p", "8080:80"], WHO);
     eventually("a published port answers", async || {
@@ -127,7 +128,7 @@ async fn containers_on_two_machines_talk_with_their_own_addresses() {
         "192.168.78.254"
     );
 
-    // Docker starts anew: the rules are ensured again, once each, and everything goes on.
+    // Docker restarts. The rules are ensured again, each of them once, and everything continues.
     b.stop_engine();
     b.start_engine().await;
     b.docker_cli(&["start", "who"]);
@@ -150,14 +151,14 @@ async fn containers_on_two_machines_talk_with_their_own_addresses() {
             "{jump} in {rules:#?}"
         );
     }
-    eventually("it goes on", async || {
+    eventually("it continues", async || {
         ask(&a, "who", &on_b).as_ref() == Some(&on_a)
     })
     .await;
 }
 
 #[tokio::test]
-async fn without_the_rules_nothing_gets_through() {
+async fn containers_without_rules_cannot_connect() {
     let Some(lan) = Lan::new("closed") else {
         return;
     };
@@ -181,7 +182,7 @@ async fn without_the_rules_nothing_gets_through() {
 }
 
 #[tokio::test]
-async fn the_management_address_is_open_to_the_mesh_and_closed_to_neighbours() {
+async fn management_address_accepts_mesh_and_refuses_neighbours() {
     let Some(lan) = Lan::new("management") else {
         return;
     };
@@ -212,7 +213,7 @@ async fn the_management_address_is_open_to_the_mesh_and_closed_to_neighbours() {
         "so is the machine itself"
     );
 
-    // A neighbour who writes the address on a packet and sends it to the machine's network card.
+    // A neighbour who uses the address and sends the packet to the machine's network card.
     let link = run("ip", &format!("-n {} -o link show eth0", a.namespace));
     let card = link
         .split_whitespace()
@@ -256,7 +257,7 @@ async fn the_management_address_is_open_to_the_mesh_and_closed_to_neighbours() {
 }
 
 #[tokio::test]
-async fn rules_come_once_and_go_without_a_trace() {
+async fn firewall_adds_rules_once_and_removes_all() {
     let Some(lan) = Lan::new("rules") else { return };
     let a = lan.machine(1);
     let before = (a.rules("iptables"), a.rules("ip6tables"));
@@ -270,7 +271,7 @@ async fn rules_come_once_and_go_without_a_trace() {
     );
     a.firewall("ensure");
     assert_eq!((a.rules("iptables"), a.rules("ip6tables")), made);
-    // Somebody takes away, somebody flushes, somebody copies.
+    // Another program deletes a rule, flushes a chain, or copies a rule.
     assert!(
         a.command("iptables")
             .args(["-D", "INPUT", "-j", "UC-INPUT"])
@@ -316,8 +317,8 @@ async fn rules_come_once_and_go_without_a_trace() {
 }
 
 #[tokio::test]
-async fn the_docker_network_is_made_anew_only_when_it_is_empty() {
-    let Some(lan) = Lan::new("anew") else { return };
+async fn docker_network_is_recreated_only_when_empty() {
+    let Some(lan) = Lan::new("empty") else { return };
     let mut a = lan.machine(1);
     a.start_engine().await;
     let docker = a.docker();
@@ -343,7 +344,7 @@ async fn the_docker_network_is_made_anew_only_when_it_is_empty() {
     let bridge = String::from_utf8(bridge).unwrap();
     assert!(bridge.contains("10.210.9.1/24"), "{bridge}");
 
-    // A container that is not even started holds it.
+    // A container that was not even started holds it.
     a.docker_cli(&[
         "create",
         "--name",

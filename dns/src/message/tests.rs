@@ -1,4 +1,4 @@
-//! What hickory-dns reads in our messages, and what we make of anybody's bytes.
+//! Checks our messages with hickory-dns, and our parser with arbitrary bytes.
 
 use hickory_proto::op::{
     Edns as HickoryEdns, Message, MessageType, OpCode, Query as HickoryQuery, ResponseCode,
@@ -43,7 +43,7 @@ fn addresses(count: u8) -> Lookup {
 }
 
 #[test]
-fn a_question_is_read() {
+fn parse_reads_query() {
     let bytes = question("WeB.Shop.internal.", RecordType::A, None);
     let plain = query(&bytes);
     assert_eq!(
@@ -74,13 +74,13 @@ fn a_question_is_read() {
         );
     }
     assert_eq!(query(&question(".", RecordType::NS, None)).name, "");
-    // A dot, a star and a byte above ASCII inside of labels are no letters of ours.
+    // A dot, a star or a byte above ASCII inside a label is invalid in our names.
     let odd = query(b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x04a.*\xe4\x08internal\0\0\x01\0\x01").name;
     assert_eq!(odd, "a***.internal");
 }
 
 #[test]
-fn answers_are_what_hickory_reads() {
+fn answer_is_readable_by_hickory() {
     for edns in [None, Some(1232)] {
         let bytes = question("web.shop.internal.", RecordType::A, edns);
         let response = query(&bytes).answer(&addresses(3), PLAIN_UDP).unwrap();
@@ -117,7 +117,7 @@ fn answers_are_what_hickory_reads() {
 }
 
 #[test]
-fn the_letters_come_back_as_they_were_sent() {
+fn answer_repeats_case_of_the_question() {
     let bytes = question("WeB.Shop.InternaL.", RecordType::A, None);
     let response = query(&bytes).answer(&addresses(1), PLAIN_UDP).unwrap();
     assert_eq!(
@@ -129,7 +129,7 @@ fn the_letters_come_back_as_they_were_sent() {
 }
 
 #[test]
-fn negative_answers_say_for_how_long() {
+fn negative_answer_has_soa_with_ttl() {
     for (lookup, code) in [
         (Lookup::NoData, ResponseCode::NoError),
         (Lookup::NxDomain, ResponseCode::NXDomain),
@@ -159,7 +159,7 @@ fn negative_answers_say_for_how_long() {
 }
 
 #[test]
-fn a_pointer_is_a_name() {
+fn answer_to_ptr_query_is_a_name() {
     let bytes = question("9.1.210.10.in-addr.arpa.", RecordType::PTR, None);
     let response = query(&bytes)
         .answer(&Lookup::Pointer("web.my_shop.internal".into()), PLAIN_UDP)
@@ -169,7 +169,7 @@ fn a_pointer_is_a_name() {
 }
 
 #[test]
-fn what_is_too_long_is_cut_and_says_so() {
+fn answer_too_long_is_truncated_with_flag() {
     for (edns, count, limit, given, cut) in [
         (None, 28, 512, 28, false),
         (None, 29, 512, 29, false),
@@ -193,7 +193,7 @@ fn what_is_too_long_is_cut_and_says_so() {
 }
 
 #[test]
-fn what_cannot_be_answered_is_declined() {
+fn parse_declines_unanswerable_queries() {
     let good = question("web.internal.", RecordType::A, None);
     assert_eq!(parse(b""), Parsed::Ignore);
     assert_eq!(parse(&good[..11]), Parsed::Ignore);
@@ -205,7 +205,7 @@ fn what_cannot_be_answered_is_declined() {
     assert_eq!(
         parse(&with(2, 0x80)),
         Parsed::Ignore,
-        "a response: two servers must not talk for ever"
+        "a response: two servers must not answer each other forever"
     );
     for (bytes, code) in [
         (with(2, 0x20), ResponseCode::NotImp),
@@ -227,7 +227,7 @@ fn what_cannot_be_answered_is_declined() {
     newer[version] = 1;
     let message = declined(&newer);
     assert_eq!(message.edns.as_ref().map(HickoryEdns::rcode_high), Some(1));
-    // 16: BADVERS, or BADSIG where there is a signature.
+    // 16 means BADVERS, or BADSIG in a signed message.
     assert_eq!(u16::from(message.metadata.response_code), 16);
     // Two OPT records.
     let mut twice = question("web.internal.", RecordType::A, Some(1232));
@@ -241,7 +241,7 @@ fn what_cannot_be_answered_is_declined() {
 }
 
 #[test]
-fn a_name_has_255_bytes_at_most() {
+fn parse_refuses_name_over_255_bytes() {
     let long = |labels: usize, last: usize| {
         let mut bytes = vec![0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         for _ in 0..labels {
@@ -259,7 +259,7 @@ fn a_name_has_255_bytes_at_most() {
 }
 
 #[test]
-fn only_the_same_question_is_answered() {
+fn is_answered_by_requires_same_question() {
     let bytes = question("Web.Example.org.", RecordType::A, None);
     let asked = query(&bytes);
     let answer = |name: &str, kind| {
@@ -269,12 +269,12 @@ fn only_the_same_question_is_answered() {
     assert!(asked.is_answered_by(&answer("web.example.org.", RecordType::A)));
     assert!(!asked.is_answered_by(&answer("web.example.com.", RecordType::A)));
     assert!(!asked.is_answered_by(&answer("web.example.org.", RecordType::AAAA)));
-    assert!(!asked.is_answered_by(&bytes), "a query is no answer");
+    assert!(!asked.is_answered_by(&bytes), "a query is not an answer");
     assert!(!asked.is_answered_by(&[]));
 }
 
 #[test]
-fn only_what_is_the_same_for_everybody_is_kept() {
+fn cache_key_exists_only_without_edns_options() {
     let key = |bytes: &[u8]| query(bytes).cache_key();
     let plain = key(&question("a.example.", RecordType::A, None));
     assert!(plain.is_some());
@@ -286,7 +286,7 @@ fn only_what_is_the_same_for_everybody_is_kept() {
         edns,
         key(&question("a.example.", RecordType::A, Some(4096)))
     );
-    // An option (a cookie, a client's subnet) makes the answer personal.
+    // An option (a cookie, a client subnet) makes the answer specific to the client.
     let mut bytes = question("a.example.", RecordType::A, Some(1232));
     let length = bytes.len() - 1;
     bytes[length] = 4;
@@ -295,7 +295,7 @@ fn only_what_is_the_same_for_everybody_is_kept() {
 }
 
 #[test]
-fn times_to_live_are_found_and_lowered() {
+fn age_reduces_every_ttl() {
     let bytes = question("web.shop.internal.", RecordType::A, Some(1232));
     let mut response = query(&bytes).answer(&addresses(2), PLAIN_UDP).unwrap();
     assert_eq!(lowest_ttl(&response), Some(ANSWER_TTL_S));
@@ -309,15 +309,15 @@ fn times_to_live_are_found_and_lowered() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-    /// Whatever comes, nothing breaks, and what goes out is a message.
+    /// Any bytes are parsed without a panic, and every response is a valid message.
     #[test]
-    fn any_bytes_may_come(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn parse_survives_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         survive(&bytes)?;
     }
 
-    /// The same with bytes that are nearly right.
+    /// The same with bytes that are nearly valid.
     #[test]
-    fn a_damaged_question_may_come(at in 0_usize..60, byte: u8, cut in 0_usize..60, edns: bool) {
+    fn parse_survives_damaged_query(at in 0_usize..60, byte: u8, cut in 0_usize..60, edns: bool) {
         let mut bytes = question("web.shop.internal.", RecordType::A, edns.then_some(1232));
         if let Some(place) = bytes.get_mut(at) {
             *place = byte;
@@ -326,9 +326,9 @@ proptest! {
         survive(&bytes)?;
     }
 
-    /// A name that hickory reads is the name we read.
+    /// Our parser and hickory read the same name.
     #[test]
-    fn names_agree(labels in proptest::collection::vec("[a-zA-Z0-9_][a-zA-Z0-9_-]{0,19}", 0..8)) {
+    fn parse_reads_same_name_as_hickory(labels in proptest::collection::vec("[a-zA-Z0-9_][a-zA-Z0-9_-]{0,19}", 0..8)) {
         let name = labels.iter().flat_map(|label| [label.as_str(), "."]).collect::<String>();
         let bytes = question(if name.is_empty() { "." } else { &name }, RecordType::A, None);
         prop_assert_eq!(&query(&bytes).name, &labels.join(".").to_ascii_lowercase());

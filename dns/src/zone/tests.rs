@@ -1,4 +1,4 @@
-//! Lookups as a table, and what must hold whatever the table says.
+//! Lookups as a table, and what must hold for every zone.
 
 use proptest::prelude::*;
 use rand::SeedableRng as _;
@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 
 use super::*;
 
-/// Three machines, the third down; `m1` answers.
+/// Three machines, the third of them down; `m1` answers.
 fn input() -> ZoneInput {
     let machine = |number: u8, up| ZoneMachine {
         id: id(number),
@@ -90,7 +90,8 @@ fn look(zone: &Zone, name: &str, kind: Kind, seed: u64) -> Lookup {
     zone.lookup(name, kind, &mut StdRng::seed_from_u64(seed))
 }
 
-/// Addresses without order, the common first two bytes left out; or what else came.
+/// Returns the addresses sorted and without their common first two bytes, or the other result as
+/// text.
 fn shown(lookup: Lookup) -> String {
     match lookup {
         Lookup::Addresses(mut addresses) => {
@@ -109,11 +110,12 @@ fn shown(lookup: Lookup) -> String {
 }
 
 #[test]
-fn names() {
+fn zone_lookup_of_names() {
     let zone = Zone::build(&input());
     let machine_id = id(2).to_string();
     for (name, expected) in [
-        // Services: what runs, is not unhealthy, not draining, not on a machine that is down.
+        // Services: replicas that run, are not unhealthy, not draining, and not on a machine that
+        // is down.
         ("web.shop.internal", "1.10 2.11"),
         ("web.shop.internal.", "1.10 2.11"),
         ("WeB.sHoP.InTeRnAl", "1.10 2.11"),
@@ -121,27 +123,27 @@ fn names() {
         ("rr.web.internal", "1.10 2.11"),
         ("rr.web.shop.internal", "1.10 2.11"),
         ("nearest.web.shop.internal", "1.10 2.11"),
-        // Nothing else is left: then those on machines that are down.
+        // If no other replica is left, those on machines that are down.
         ("lost.shop.internal", "3.30"),
         ("nearest.lost.shop.internal", "3.30"),
-        // The name is there, nobody serves it.
+        // The name exists, but no replica serves it.
         ("sick.shop.internal", "no data"),
         ("idle.shop.internal", "no data"),
         ("idle.internal", "no data"),
-        // Two projects have it: only the long names answer. `blog/db` exists without a replica,
+        // Two projects have it, so only the long names answer. `blog/db` exists without a replica
         // and still counts.
         ("db.internal", "no data"),
         ("nearest.db.internal", "no data"),
         ("db.shop.internal", "2.20"),
         ("db.blog.internal", "no data"),
         ("api.other.internal", "2.63"),
-        // Upper case in a service's name, `_` and `-` in a project's.
+        // Upper case in a service's name; `_` and `-` in a project's.
         ("api.my_blog-1.internal", "2.50"),
-        // A dot in a service's name; an exact name goes before a prefix.
+        // A dot in a service's name. An exact name takes precedence over a prefix.
         ("v1.api.internal", "1.61"),
         ("v1.api.shop.internal", "1.61"),
         ("nearest.cache.internal", "1.60"),
-        // One machine's replicas, by its name or id; one that is down has no others.
+        // The replicas of one machine, by its name or id. A machine that is down has no others.
         ("m1.m.web.shop.internal", "1.10"),
         ("m2.m.web.internal", "2.11"),
         (&format!("{machine_id}.m.web.internal"), "2.11"),
@@ -150,8 +152,8 @@ fn names() {
         ("m1.m.db.shop.internal", "no data"),
         ("m9.m.web.shop.internal", "no such name"),
         ("m.web.shop.internal", "no data"),
-        // Further names: in their project only, also of one machine; a service's own name wins;
-        // what several share is answered together.
+        // Aliases: only in their project, also with one machine. A service's own name takes
+        // precedence; services that share an alias are answered together.
         ("www.shop.internal", "1.10 2.11"),
         ("Shop.Example.shop.internal", "1.10 2.11"),
         ("m1.m.www.shop.internal", "1.10"),
@@ -166,27 +168,27 @@ fn names() {
         (&format!("{machine_id}.machine.internal"), "2.1"),
         ("m9.machine.internal", "no such name"),
         ("machine.internal", "no data"),
-        // What only has names below it.
+        // Names that only have names below them.
         ("shop.internal", "no data"),
         ("internal", "no data"),
         ("internal.", "no data"),
-        // Nobody.
-        ("nobody.internal", "no such name"),
-        ("web.nobody.internal", "no such name"),
-        ("nobody.web.shop.internal", "no such name"),
+        // Names that do not exist.
+        ("missing.internal", "no such name"),
+        ("web.missing.internal", "no such name"),
+        ("missing.web.shop.internal", "no such name"),
         ("rr.rr.web.internal", "no such name"),
         ("rr.nearest.web.shop.internal", "no such name"),
         (".internal", "no such name"),
         ("..internal", "no such name"),
         ("*.shop.internal", "no such name"),
-        // Somebody else's.
+        // Names outside the zone.
         ("", "not ours"),
         (".", "not ours"),
         ("web", "not ours"),
         ("example.org", "not ours"),
         ("notinternal", "not ours"),
         ("internal.example.org", "not ours"),
-        // A name of ours is no address.
+        // One of our reverse names has no address.
         ("1.1.210.10.in-addr.arpa", "no data"),
     ] {
         assert_eq!(shown(look(&zone, name, Kind::A, 1)), expected, "{name}");
@@ -194,11 +196,11 @@ fn names() {
 }
 
 #[test]
-fn only_addresses_are_there() {
+fn zone_has_only_addresses() {
     let zone = Zone::build(&input());
     for kind in [Kind::Ptr, Kind::Other] {
         assert_eq!(look(&zone, "web.shop.internal", kind, 1), Lookup::NoData);
-        assert_eq!(look(&zone, "nobody.internal", kind, 1), Lookup::NxDomain);
+        assert_eq!(look(&zone, "missing.internal", kind, 1), Lookup::NxDomain);
     }
     assert_eq!(
         shown(look(&zone, "web.shop.internal", Kind::Any, 1)),
@@ -207,7 +209,7 @@ fn only_addresses_are_there() {
 }
 
 #[test]
-fn pointers() {
+fn zone_lookup_of_pointers() {
     let zone = Zone::build(&input());
     for (name, expected) in [
         ("1.2.210.10.in-addr.arpa", "m2.machine.internal"),
@@ -227,7 +229,7 @@ fn pointers() {
 }
 
 #[test]
-fn an_empty_zone_still_owns_its_domain() {
+fn zone_without_names_still_owns_its_domain() {
     let zone = Zone::default();
     assert_eq!(look(&zone, "web.internal", Kind::A, 1), Lookup::NxDomain);
     assert_eq!(look(&zone, "internal", Kind::A, 1), Lookup::NoData);
@@ -235,7 +237,7 @@ fn an_empty_zone_still_owns_its_domain() {
 }
 
 #[test]
-fn nearest_begins_with_our_own_machine_and_the_rest_is_shuffled() {
+fn nearest_starts_with_own_machine_and_shuffles_the_rest() {
     let mut input = input();
     input.replicas = (1..=3)
         .flat_map(|machine| (0..4).map(move |host| replica("shop/web", machine, host)))
@@ -262,7 +264,7 @@ fn nearest_begins_with_our_own_machine_and_the_rest_is_shuffled() {
 }
 
 #[test]
-fn each_replica_comes_first_about_as_often() {
+fn lookup_gives_each_replica_first_equally_often() {
     let mut input = input();
     input.replicas = (0..4).map(|host| replica("shop/web", 2, host)).collect();
     let zone = Zone::build(&input);
@@ -280,7 +282,7 @@ fn each_replica_comes_first_about_as_often() {
 }
 
 #[test]
-fn of_too_many_a_choice_is_given() {
+fn lookup_chooses_among_too_many_addresses() {
     let mut input = input();
     input.replicas = (0..200).map(|host| replica("shop/web", 2, host)).collect();
     let zone = Zone::build(&input);
@@ -297,7 +299,7 @@ fn of_too_many_a_choice_is_given() {
 
 proptest! {
     #[test]
-    fn any_text_may_be_asked(name in ".{0,80}", suffix in "(\\.internal|\\.in-addr\\.arpa|)\\.?") {
+    fn lookup_accepts_any_text(name in ".{0,80}", suffix in "(\\.internal|\\.in-addr\\.arpa|)\\.?") {
         let zone = Zone::build(&input());
         for kind in [Kind::A, Kind::Ptr, Kind::Any, Kind::Other] {
             let lookup = look(&zone, &format!("{name}{suffix}"), kind, 1);
@@ -307,9 +309,9 @@ proptest! {
         }
     }
 
-    /// Only what serves is given, and something is given if anything serves.
+    /// Only serving replicas are returned, and at least one if any replica serves.
     #[test]
-    fn only_what_serves_is_given(
+    fn lookup_returns_only_serving_replicas(
         states in proptest::collection::vec((1_u8..=3, any::<bool>(), any::<bool>(), any::<bool>()), 0..12),
         up in proptest::collection::vec(any::<bool>(), 3),
     ) {
@@ -335,7 +337,7 @@ proptest! {
 }
 
 #[test]
-fn who_has_resolvers_of_its_own() {
+fn asks_elsewhere_for_replicas_with_own_resolvers() {
     let zone = Zone::build(&input());
     let asks = |client: &str| zone.asks_elsewhere(client.parse().unwrap());
     assert!(asks("10.210.1.10") && asks("::ffff:10.210.1.10"));

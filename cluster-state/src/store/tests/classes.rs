@@ -13,7 +13,7 @@ fn claim(key: &str, value: &str) -> Write {
 }
 
 #[tokio::test]
-async fn of_two_claims_the_first_holds_everywhere_and_the_other_is_told() {
+async fn claim_held_by_the_first_and_reported_lost_to_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path(), 1).await, open(dir.path(), 2).await);
     a.write(vec![claim("10.210.1.0/24", "a")]).await.unwrap();
@@ -40,7 +40,7 @@ async fn of_two_claims_the_first_holds_everywhere_and_the_other_is_told() {
     let refused = loser.write(vec![claim("10.210.1.0/24", "again")]).await;
     assert!(matches!(refused, Err(WriteError::Claimed { by, .. }) if by == winner.actor().machine));
 
-    // The loser gives way and takes another one; the winner may say something else of its own.
+    // The loser gives way and claims another key. The winner can change the value of its own claim.
     let release = Write::Release {
         kind: SUBNET,
         key: "10.210.1.0/24".to_owned(),
@@ -62,7 +62,7 @@ async fn of_two_claims_the_first_holds_everywhere_and_the_other_is_told() {
         (&b"renewed"[..], holder.since)
     );
 
-    // What was given back is free.
+    // A released key is free.
     let release = Write::Release {
         kind: SUBNET,
         key: "10.210.1.0/24".to_owned(),
@@ -81,7 +81,7 @@ async fn of_two_claims_the_first_holds_everywhere_and_the_other_is_told() {
 }
 
 #[tokio::test]
-async fn a_log_is_appended_trimmed_by_count_and_age_and_seen_everywhere() {
+async fn log_is_trimmed_by_count_and_age_and_replicated() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock(AtomicU64::new(1_000_000)));
     let a = Store::open(Options {
@@ -125,7 +125,7 @@ async fn a_log_is_appended_trimmed_by_count_and_age_and_seen_everywhere() {
 }
 
 #[tokio::test]
-async fn a_registry_only_goes_up() {
+async fn registry_only_goes_up() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path(), 1).await, open(dir.path(), 2).await);
     let raise = |epoch, value: &str| Write::Raise {
@@ -161,7 +161,7 @@ async fn a_registry_only_goes_up() {
 }
 
 #[tokio::test]
-async fn edits_of_different_groups_on_two_sides_are_both_there_and_of_one_group_conflict() {
+async fn edits_conflict_only_within_a_group() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path(), 1).await, open(dir.path(), 2).await);
     let edit = |groups: &[(u16, Option<&str>)]| Write::Edit {
@@ -221,7 +221,7 @@ async fn edits_of_different_groups_on_two_sides_are_both_there_and_of_one_group_
     let refused = a.write(vec![settle(&seen[1..])]).await;
     assert!(
         matches!(refused, Err(WriteError::Changed { .. })),
-        "somebody chose from other values"
+        "the user chose from other values"
     );
     let commit = a.write(vec![settle(&seen)]).await.unwrap();
     let snapshot = sees(&b, commit).await;

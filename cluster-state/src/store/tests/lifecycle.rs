@@ -1,4 +1,4 @@
-//! What happens to a store in its life: deletes that all have, eviction and return, damage,
+//! Events in the life of a store: deletes that all members have, eviction and return, damage,
 //! backups, copies.
 
 use super::replication::{alike, connect, sees, until};
@@ -27,7 +27,7 @@ fn tombstones(snapshot: &Snapshot) -> usize {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_moved_aside_and_the_others_fill_a_new_one() {
+async fn store_moves_damaged_file_aside_and_is_filled_by_others() {
     let dir = tempfile::tempdir().unwrap();
     let path = options(dir.path(), 1).path;
     let garbage = b"this is not a database, and long enough to be read as one".repeat(40);
@@ -75,7 +75,7 @@ async fn a_damaged_file_is_moved_aside_and_the_others_fill_a_new_one() {
 }
 
 #[tokio::test]
-async fn a_delete_is_forgotten_when_every_member_has_it_and_not_before() {
+async fn delete_is_forgotten_when_every_member_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let stores = cluster(dir.path(), 3).await;
     let wires = (
@@ -91,7 +91,7 @@ async fn a_delete_is_forgotten_when_every_member_has_it_and_not_before() {
     drop(wires.1);
     let gone = stores[1].write(vec![delete("a")]).await.unwrap();
     sees(&stores[0], gone).await;
-    // Two of three have it; both have looked after their deletes several times since.
+    // Two of three have it, and both have checked their deletes several times since.
     for store in &stores[..2] {
         store
             .shared
@@ -124,7 +124,7 @@ async fn a_delete_is_forgotten_when_every_member_has_it_and_not_before() {
 }
 
 #[tokio::test]
-async fn an_evicted_machine_comes_back_with_what_only_it_had_and_without_what_was_deleted() {
+async fn evicted_machine_returns_with_its_own_writes_and_without_deleted_records() {
     let dir = tempfile::tempdir().unwrap();
     let stores = cluster(dir.path(), 2).await;
     let (a, b) = (&stores[0], &stores[1]);
@@ -148,10 +148,10 @@ async fn an_evicted_machine_comes_back_with_what_only_it_had_and_without_what_wa
     assert_eq!(
         a.snapshot().observation(FACT, machine(2), "container"),
         None,
-        "its facts do not count"
+        "its observations are hidden"
     );
 
-    // The first session finds out, the second fetches, the third goes on.
+    // The first session finds it out, the second fetches, and the third continues.
     let was = b.actor();
     let mut sessions = 0;
     while b.actor() == was {
@@ -190,10 +190,10 @@ async fn an_evicted_machine_comes_back_with_what_only_it_had_and_without_what_wa
     );
 }
 
-/// Whoever let a machine in, who has forgotten a delete that it does not have refuses it until it
-/// has fetched everything.
+/// A machine was let in by one member. Another member has forgotten a delete that the machine does
+/// not have, and refuses it until it has fetched everything.
 #[tokio::test]
-async fn what_was_forgotten_is_remembered_over_a_restart_and_asked_for() {
+async fn forgotten_deletes_are_checked_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let stores = cluster(dir.path(), 2).await;
     let [a, b] = <[Store; 2]>::try_from(stores).unwrap();
@@ -205,8 +205,8 @@ async fn what_was_forgotten_is_remembered_over_a_restart_and_asked_for() {
     sees(&b, commit).await;
     drop(wire);
     let late = open(dir.path(), 3).await;
-    // b lets a machine in that a has never heard of, and a forgets a delete without asking either
-    // of them.
+    // b enrols a machine that a has never heard of, and a forgets a delete without asking either of
+    // them.
     b.enrol(machine(3)).await.unwrap();
     let wire = connect(&b, &late);
     until(&late, |snapshot| {
@@ -232,7 +232,7 @@ async fn what_was_forgotten_is_remembered_over_a_restart_and_asked_for() {
                 _ = sees(returning, commit) => break,
             }
         }
-        assert_ne!(returning.actor(), was, "it went on as another");
+        assert_ne!(returning.actor(), was, "it continued as a new incarnation");
         assert_eq!(returning.snapshot().get(SPEC, "deleted"), None);
         assert_eq!(returning.snapshot().get(SPEC, "kept"), Some(&b"old"[..]));
     }
@@ -250,7 +250,7 @@ async fn what_was_forgotten_is_remembered_over_a_restart_and_asked_for() {
 }
 
 #[tokio::test]
-async fn an_old_copy_of_a_store_brings_nothing_back_that_was_deleted_and_forgotten() {
+async fn old_copy_never_brings_back_forgotten_deletes() {
     let dir = tempfile::tempdir().unwrap();
     let stores = cluster(dir.path(), 2).await;
     let wire = connect(&stores[0], &stores[1]);
@@ -260,7 +260,7 @@ async fn an_old_copy_of_a_store_brings_nothing_back_that_was_deleted_and_forgott
         .unwrap();
     let commit = stores[0].write(vec![delete("other")]).await.unwrap();
     sees(&stores[1], commit).await;
-    // It has acknowledged once; this is the state that is restored later.
+    // It has acknowledged once. This is the state that is restored later.
     until(&stores[1], |snapshot| tombstones(snapshot) == 0).await;
     let old = tempfile::tempdir().unwrap();
     let backup = old.path().join("2.db");
@@ -305,7 +305,7 @@ async fn an_old_copy_of_a_store_brings_nothing_back_that_was_deleted_and_forgott
 }
 
 #[tokio::test]
-async fn of_two_processes_with_copies_of_one_directory_one_gives_up() {
+async fn twin_of_a_running_store_makes_one_give_up() {
     let dir = tempfile::tempdir().unwrap();
     let copied = tempfile::tempdir().unwrap();
     let peer = open(dir.path(), 9).await;
@@ -319,7 +319,7 @@ async fn of_two_processes_with_copies_of_one_directory_one_gives_up() {
             let _ = store.write(vec![put("who", &round.to_string())]).await;
             let mut wire = connect(&peer, store);
             let [_, end] = wire.ends.take().unwrap();
-            // Until it goes on as somebody else, or has told everything.
+            // Until it continues as a new incarnation, or has sent everything.
             let commit = store.write(vec![put("told", &round.to_string())]).await;
             if matches!(commit, Err(WriteError::Twin { .. })) {
                 refused += 1;

@@ -1,4 +1,4 @@
-//! Two and three stores joined by sessions in one process, over wires that can be cut.
+//! Two and three stores in one process, joined by sessions over wires that can be cut.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -11,7 +11,7 @@ use super::*;
 use crate::session::SessionEnd;
 use crate::wire;
 
-/// A connection; cut when dropped.
+/// A connection. Dropping it cuts it.
 pub(super) struct Wire {
     pub(super) ends: Option<[SessionEnd; 2]>,
     _cut: DropGuard,
@@ -50,7 +50,7 @@ pub(super) async fn sees(store: &Store, commit: Commit) -> Arc<Snapshot> {
         .unwrap()
 }
 
-/// Until a condition holds on a store.
+/// Waits until a condition holds on a store.
 pub(super) async fn until(store: &Store, holds: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
     let mut snapshots = store.shared.snapshots.clone();
     let wait = snapshots.wait_for(|snapshot| holds(snapshot));
@@ -58,7 +58,7 @@ pub(super) async fn until(store: &Store, holds: impl Fn(&Snapshot) -> bool) -> A
     Arc::clone(&snapshot)
 }
 
-/// Until all stores have the same, whichever of them comes last.
+/// Waits until all stores have the same content, whichever of them is last.
 pub(super) async fn alike(stores: &[&Store]) -> Vec<Arc<Snapshot>> {
     let mut watched: Vec<_> = stores
         .iter()
@@ -98,7 +98,7 @@ pub(super) async fn alike(stores: &[&Store]) -> Vec<Arc<Snapshot>> {
 }
 
 #[tokio::test]
-async fn a_write_is_pushed_at_once_and_both_ways() {
+async fn write_is_pushed_immediately_in_both_directions() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path(), 1).await, open(dir.path(), 2).await);
     a.write(vec![put("before", "1")]).await.unwrap();
@@ -118,7 +118,7 @@ async fn a_write_is_pushed_at_once_and_both_ways() {
         "visible on the other: p50 {:?} (of it local commit {:?}), max {:?}",
         times[25].0, times[25].1, times[49].0
     );
-    // The second's exchange would need half a second on average.
+    // The periodic exchange would need half a second on average.
     assert!(times[25].0 < Duration::from_millis(250), "{:?}", times[25]);
     let commit = b.publish(FACT, rows(&["x", "y"])).await.unwrap();
     let snapshot = sees(&a, commit).await;
@@ -135,7 +135,7 @@ async fn a_write_is_pushed_at_once_and_both_ways() {
 }
 
 #[tokio::test]
-async fn the_one_in_the_middle_relays() {
+async fn store_in_the_middle_relays() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b, c) = (
         open(dir.path(), 1).await,
@@ -150,7 +150,7 @@ async fn the_one_in_the_middle_relays() {
     assert_eq!(c.snapshot().get(SPEC, "a"), Some(&b"1"[..]));
 }
 
-/// Moves the frames that are wanted, the others are lost.
+/// Moves the frames that match and loses the others.
 async fn sift(
     mut from: mpsc::Receiver<Bytes>,
     to: mpsc::Sender<Bytes>,
@@ -166,7 +166,7 @@ async fn sift(
 }
 
 #[tokio::test]
-async fn what_its_writer_does_not_deliver_comes_from_another() {
+async fn change_its_writer_does_not_deliver_comes_from_another() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b, c) = (
         open(dir.path(), 1).await,
@@ -176,8 +176,8 @@ async fn what_its_writer_does_not_deliver_comes_from_another() {
     let cut = CancellationToken::new();
     let _cut = cut.clone().drop_guard();
     let _wire = connect(&a, &b);
-    // The third hears the first all the time, but none of its changes: the second takes it to get
-    // them from there.
+    // The third store hears the first all the time, but receives none of its changes. The second
+    // store assumes that it receives them from there.
     let (first, third) = (a.session(c.actor().machine), c.session(a.actor().machine));
     tokio::spawn(carry(third.outgoing, first.incoming, cut.clone()));
     tokio::spawn(sift(first.outgoing, third.incoming, |message| {
@@ -205,7 +205,7 @@ async fn what_its_writer_does_not_deliver_comes_from_another() {
 }
 
 #[tokio::test]
-async fn two_sides_of_a_partition_come_together_and_agree() {
+async fn two_sides_of_a_partition_agree_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path(), 1).await, open(dir.path(), 2).await);
     let wire = connect(&a, &b);
@@ -246,15 +246,15 @@ async fn two_sides_of_a_partition_come_together_and_agree() {
     assert_eq!(
         left.siblings(SPEC, "k").len(),
         2,
-        "both people find their value"
+        "both users find their value"
     );
-    // Whoever has seen both settles it, everywhere.
+    // A writer that has seen both values settles the conflict everywhere.
     let commit = a.write(vec![put("k", "settled")]).await.unwrap();
     assert_eq!(sees(&b, commit).await.siblings(SPEC, "k").len(), 1);
 }
 
 #[tokio::test]
-async fn a_restarted_machine_catches_up_and_its_lost_observations_do_not_stay() {
+async fn restarted_machine_catches_up_and_replaces_its_observations() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path(), 1).await, open(dir.path(), 2).await);
     let wire = connect(&a, &b);
@@ -276,7 +276,7 @@ async fn a_restarted_machine_catches_up_and_its_lost_observations_do_not_stay() 
 }
 
 #[tokio::test]
-async fn a_store_restored_from_an_old_copy_goes_on_as_a_new_incarnation_and_is_heard() {
+async fn store_restored_from_old_copy_continues_as_new_incarnation() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path(), 1).await, open(dir.path(), 2).await);
     a.write(vec![put("early", "1")]).await.unwrap();
@@ -289,7 +289,7 @@ async fn a_store_restored_from_an_old_copy_goes_on_as_a_new_incarnation_and_is_h
     sees(&b, commit).await;
     drop(wire);
     a.close().await.unwrap();
-    // Same inode, older content: what a snapshot of the disk gives back.
+    // The same inode with older content, as a snapshot of the disk would restore it.
     std::fs::write(options(dir.path(), 1).path, backup).unwrap();
     let a = open(dir.path(), 1).await;
     assert_eq!(a.actor(), commit.actor, "the file looks clean");
@@ -313,7 +313,7 @@ async fn a_store_restored_from_an_old_copy_goes_on_as_a_new_incarnation_and_is_h
 }
 
 #[tokio::test]
-async fn another_cluster_is_refused_on_both_sides() {
+async fn session_with_other_cluster_is_refused_on_both_sides() {
     let dir = tempfile::tempdir().unwrap();
     let a = open(dir.path(), 1).await;
     let b = Store::open(Options {
@@ -341,7 +341,7 @@ async fn another_cluster_is_refused_on_both_sides() {
 }
 
 #[tokio::test]
-async fn a_session_ends_when_a_side_is_dropped_or_the_store_closes() {
+async fn session_ends_when_a_side_is_dropped_or_the_store_closes() {
     let dir = tempfile::tempdir().unwrap();
     let a = open(dir.path(), 1).await;
     let session = a.session(machine(2));
@@ -365,10 +365,10 @@ async fn a_session_ends_when_a_side_is_dropped_or_the_store_closes() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_read_blocks_nobody_and_catches_up() {
+async fn peer_that_does_not_read_blocks_no_other_and_catches_up() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(dir.path(), 1).await, open(dir.path(), 2).await);
-    // The session runs, but nobody moves its frames yet.
+    // The session runs, but its frames are not moved yet.
     let left = a.session(machine(2));
     let right = b.session(machine(1));
     let mut last = None;
@@ -387,7 +387,7 @@ async fn a_peer_that_does_not_read_blocks_nobody_and_catches_up() {
 }
 
 #[tokio::test]
-async fn a_peer_with_a_full_disk_waits_and_goes_on_when_there_is_room() {
+async fn peer_with_full_disk_continues_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let a = open(dir.path(), 1).await;
     let limited = Options {
@@ -406,7 +406,7 @@ async fn a_peer_with_a_full_disk_waits_and_goes_on_when_there_is_room() {
     assert_eq!(
         sees(&a, small).await.get(SPEC, "from b"),
         Some(&b"1"[..]),
-        "its own changes go out"
+        "its own changes are sent"
     );
     assert!(b.version_vector().get(large.actor) < large.version);
     drop(wire);
@@ -422,7 +422,7 @@ async fn a_peer_with_a_full_disk_waits_and_goes_on_when_there_is_room() {
 }
 
 #[tokio::test]
-async fn kinds_of_a_newer_peer_are_kept_and_relayed_and_stop_nothing() {
+async fn kinds_of_a_newer_peer_are_kept_and_relayed() {
     const NEWER: &[Kind] = &[
         Kind {
             id: SPEC,
@@ -457,7 +457,7 @@ async fn kinds_of_a_newer_peer_are_kept_and_relayed_and_stop_nothing() {
 }
 
 #[tokio::test]
-async fn a_record_from_the_future_is_quarantined_and_released() {
+async fn record_from_the_future_is_quarantined_and_released() {
     let dir = tempfile::tempdir().unwrap();
     let clock = |ms| Arc::new(TestClock(AtomicU64::new(ms)));
     let (early, late) = (clock(10_000_000), clock(10_000_000 + 600_000));

@@ -291,7 +291,10 @@ async fn contents_go_from_store_to_store() {
     let failure = transfer(client(&one), client(&other), &spoiled)
         .await
         .unwrap_err();
-    assert!(failure.message.contains("changed or cut"), "{failure:?}");
+    assert!(
+        failure.message.contains("changed or truncated"),
+        "{failure:?}"
+    );
     assert_eq!(
         other
             .node

@@ -492,7 +492,7 @@ fn check_refuses_invalid_values_with_their_place() {
     };
     assert!(mount(v1::MountKind::Volume, "a", "data").contains("absolute path"));
     assert!(mount(v1::MountKind::Bind, "./a", "/data").contains("absolute path on the machine"));
-    assert!(mount(v1::MountKind::Unspecified, "a", "/data").contains("neither"));
+    assert!(mount(v1::MountKind::Unspecified, "a", "/data").contains("the type must be volume"));
 }
 
 #[test]
