@@ -96,6 +96,7 @@ pub(crate) fn install_missing(needs: &[Need]) -> anyhow::Result<()> {
         .filter(|need| which(need.program).is_none())
         .map(|need| need.package)
         .collect();
+    missing.sort_unstable();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
