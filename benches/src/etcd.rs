@@ -150,10 +150,17 @@ async fn program() -> anyhow::Result<PathBuf> {
     }
     note("etcd is not installed: unpacking Debian's etcd-server below target/bench");
     std::fs::create_dir_all(&root)?;
-    run(Command::new("apt-get")
-        .args(["download", "-q", "etcd-server"])
-        .current_dir(&root))
-    .await?;
+    let download = || {
+        let mut download = Command::new("apt-get");
+        download.args(["download", "-q", "etcd-server"]);
+        download.current_dir(&root);
+        download
+    };
+    if run(&mut download()).await.is_err() {
+        // A machine on which nothing was installed yet has no package lists.
+        run(Command::new("apt-get").args(["update", "-q"])).await?;
+        run(&mut download()).await?;
+    }
     let mut packages = std::fs::read_dir(&root)?
         .filter_map(Result::ok)
         .map(|entry| entry.path());

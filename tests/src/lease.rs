@@ -129,6 +129,22 @@ impl Drop for Lease {
     }
 }
 
+/// Keeps the tests that share the testbed waiting, for a test with a testbed of its own. Plain
+/// `cargo test` runs several tests of a program at a time, and two cores are enough for one only.
+#[derive(Debug)]
+pub struct Turn {
+    _pool: MutexGuard<'static, Option<Pooled>>,
+}
+
+impl Turn {
+    /// Waits until no other test of this program has machines for itself.
+    pub fn take() -> Self {
+        Self {
+            _pool: POOL.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
 /// Counts a test in and out.
 #[derive(Debug)]
 struct User;

@@ -33,7 +33,7 @@ mod uc;
 
 pub use images::TestImages;
 pub use layout::{Layout, TestbedName, cache};
-pub use lease::{Claim, Lease, SHARED};
+pub use lease::{Claim, Lease, SHARED, Turn};
 pub use machine::{Machine, MachineState};
 pub use recipe::Engine;
 pub use run::{Output, command, wait_for};

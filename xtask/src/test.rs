@@ -57,7 +57,8 @@ pub(crate) fn run_tests(root: &Path, arguments: &Arguments) -> anyhow::Result<Ex
         }
         runner.args(&arguments.runner);
     } else {
-        runner.args(["test", "--locked", "--workspace"]);
+        // nextest reports all failures as well: see .config/nextest.toml.
+        runner.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
         runner.args(&arguments.runner);
     }
     let (variable, directory) = binaries.variable();

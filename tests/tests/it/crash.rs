@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::ensure;
-use uc_testbed::{Claim, Layout, Testbed, TestbedName, UpOptions, list, wait_for};
+use uc_testbed::{Claim, Layout, Testbed, TestbedName, Turn, UpOptions, list, wait_for};
 
 use crate::{possible, remains};
 
@@ -67,6 +67,7 @@ fn killed_on_the_way_up() {
     if !possible() {
         return;
     }
+    let _turn = Turn::take();
     let _claim = Claim::stake(&name()).expect("nobody else crashes");
     Testbed::down(&name()).expect("clean");
     let layout = Layout::new(name());
@@ -114,6 +115,7 @@ fn killed_while_up() {
     if !possible() {
         return;
     }
+    let _turn = Turn::take();
     let _claim = Claim::stake(&name()).expect("nobody else crashes");
     Testbed::down(&name()).expect("clean");
     let mut testbed = Testbed::up(&options()).expect("up");
@@ -156,6 +158,7 @@ fn down_without_anything_to_take_down() {
     if !possible() {
         return;
     }
+    let _turn = Turn::take();
     let name: TestbedName = "it-never-was".parse().expect("valid");
     Testbed::down(&name).expect("that is fine");
     assert_eq!(remains::of(name.as_ref(), "none"), [""; 0]);

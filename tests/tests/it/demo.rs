@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use uc_testbed::Turn;
+
 use crate::possible;
 
 #[test]
@@ -10,6 +12,7 @@ fn the_demo_tells_its_story_to_the_end() {
     if !possible() {
         return;
     }
+    let _turn = Turn::take();
     let demo = Command::new(env!("CARGO"))
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .args([

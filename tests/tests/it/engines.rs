@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use uc_testbed::{Claim, Engine, Testbed, TestbedName, UpOptions, http};
+use uc_testbed::{Claim, Engine, Testbed, TestbedName, Turn, UpOptions, http};
 
 use crate::possible;
 
@@ -11,6 +11,7 @@ fn each_engine_loads_an_image_and_publishes_a_port() {
     if !possible() {
         return;
     }
+    let _turn = Turn::take();
     let name: TestbedName = "it-engines".parse().expect("valid");
     let _claim = Claim::stake(&name).expect("nobody else has it");
     for engine in Engine::ALL {

@@ -1,6 +1,6 @@
 //! Testbeds of different names do not see each other, and one takes nothing of the other with it.
 
-use uc_testbed::{Claim, Testbed, TestbedName, UpOptions};
+use uc_testbed::{Claim, Testbed, TestbedName, Turn, UpOptions};
 
 use crate::{possible, remains};
 
@@ -9,6 +9,7 @@ fn two_testbeds_side_by_side() {
     if !possible() {
         return;
     }
+    let _turn = Turn::take();
     let [left_name, right_name]: [TestbedName; 2] =
         ["it-left", "it-right"].map(|name| name.parse().expect("valid"));
     let _claim = Claim::stake(&left_name).expect("nobody else has it");

@@ -5,10 +5,14 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::ensure;
+use uc_testbed::host;
 
 use crate::process::{read, run};
 
 pub(super) fn check(root: &Path) -> anyhow::Result<()> {
+    for program in ["git", "shellcheck"] {
+        host::ensure_program(program, program)?;
+    }
     let listed = read(Command::new("git").current_dir(root).args([
         "ls-files",
         "-z",
