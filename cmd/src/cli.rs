@@ -128,12 +128,31 @@ pub(crate) fn command() -> clap::Command {
     Cli::command()
 }
 
-/// What was typed.
-pub(crate) fn parse(env: Env) -> Result<(Command, Globals), clap::Error> {
+/// The parsed command line.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) command: Command,
+    pub(crate) globals: Globals,
+    /// The command has `-o json`: its errors are JSON, too.
+    pub(crate) json: bool,
+}
+
+/// Parses the command line of this process.
+pub(crate) fn parse(env: Env) -> Result<Invocation, clap::Error> {
     let matches = command().try_get_matches()?;
     let cli = Cli::from_arg_matches(&matches)?;
     let globals = globals(cli.global, &matches, env);
-    Ok((cli.command, globals))
+    Ok(Invocation {
+        command: cli.command,
+        globals,
+        json: wants_json(&matches),
+    })
+}
+
+fn wants_json(matches: &ArgMatches) -> bool {
+    // Not every command has `-o`.
+    let format = deepest(matches).try_get_one::<Format>("output");
+    matches!(format, Ok(Some(Format::Json)))
 }
 
 /// A flag beats a variable: `--context x` counts against `UC_CONNECT`, and not against `--connect`.
@@ -193,6 +212,19 @@ mod tests {
                 .as_deref(),
             Some("a")
         );
+    }
+
+    #[test]
+    fn output_format_is_found_on_every_command_that_has_one() {
+        for (line, json) in [
+            (&["uc", "ps", "-o", "json"][..], true),
+            (&["uc", "machine", "ls", "--output", "json"], true),
+            (&["uc", "ps"], false),
+            (&["uc", "completion", "bash"], false),
+        ] {
+            let matches = command().try_get_matches_from(line).unwrap();
+            assert_eq!(wants_json(&matches), json, "{line:?}");
+        }
     }
 
     #[test]

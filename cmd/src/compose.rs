@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(crate) use select::{build_jobs, select};
-use serde::Serialize;
 use uc_compose::{Build, Diagnostic, LoadRequest, Project, Rule, Severity, SourceFile};
 
 use crate::error::{CliError, CliResult};
@@ -60,7 +59,7 @@ pub(crate) enum Show {
     Summary,
     /// Nothing for a valid file; for others as [`Show::All`].
     Errors,
-    /// As JSON on stdout. For a valid file the caller prints it.
+    /// As data: errors become part of the command's error, warnings are returned.
     Json,
 }
 
@@ -83,12 +82,6 @@ pub(crate) struct ReadProject {
     pub(crate) no_effect: Vec<String>,
 }
 
-/// Diagnostics as JSON.
-#[derive(Debug, Serialize)]
-struct Diagnostics<'a> {
-    diagnostics: &'a [Diagnostic],
-}
-
 const DEPLOYMENT: Purpose = Purpose {
     reading: false,
     interpolate: true,
@@ -105,13 +98,14 @@ pub(crate) fn load(
     Ok(load_for(DEPLOYMENT, args, services, ui, show)?.project)
 }
 
-/// [`load`] that prints the diagnostics to stdout as JSON, also those of a valid file.
-pub(crate) fn load_as_data(args: &ProjectArgs, services: &[String], ui: &Ui) -> CliResult<Project> {
+/// [`load`] for `-o json`: the caller prints the warnings.
+pub(crate) fn load_as_data(
+    args: &ProjectArgs,
+    services: &[String],
+    ui: &Ui,
+) -> CliResult<(Project, Vec<Diagnostic>)> {
     let read = load_for(DEPLOYMENT, args, services, ui, Show::Json)?;
-    ui.json(&Diagnostics {
-        diagnostics: &read.warnings,
-    })?;
-    Ok(read.project)
+    Ok((read.project, read.warnings))
 }
 
 /// Reads the project for a purpose and shows the diagnostics.
@@ -183,6 +177,26 @@ fn drop_other_services(warnings: &mut Vec<Diagnostic>, project: &Project, servic
     });
 }
 
+/// `x-context` of the compose file that `uc deploy` would use in this directory. `None` without a
+/// file, without the key, or if the file has errors: then `uc deploy` would not run, either.
+pub(crate) fn context_here() -> Option<String> {
+    let purpose = Purpose {
+        reading: true,
+        interpolate: true,
+    };
+    // Nothing may be read from stdin, which belongs to the question.
+    let from_stdin = crate::env::all()
+        .get(crate::env::COMPOSE_FILE)
+        .is_some_and(|files| files.split([':', ';']).any(|file| file == "-"));
+    if from_stdin {
+        return None;
+    }
+    let (request, _) = request(&ProjectArgs::default(), &[], purpose).ok()?;
+    uc_compose::load_with(&request, &read::limited)
+        .project?
+        .context
+}
+
 /// The variables that the project's files use.
 pub(crate) fn variables(
     args: &ProjectArgs,
@@ -248,9 +262,7 @@ fn invalid_files(
     ui: &Ui,
     show: Show,
 ) -> CliResult<CliError> {
-    if show == Show::Json {
-        ui.json(&Diagnostics { diagnostics })?;
-    } else {
+    if show != Show::Json {
         print(diagnostics, sources, ui, show)?;
     }
     let errors = diagnostics
@@ -258,9 +270,10 @@ fn invalid_files(
         .filter(|diagnostic| diagnostic.severity == Severity::Error)
         .count();
     let plural = if errors == 1 { "error" } else { "errors" };
-    Ok(CliError::usage(format!(
+    let error = CliError::usage(format!(
         "the compose file has {errors} {plural}; nothing was changed"
-    )))
+    ));
+    Ok(error.with_json("diagnostics", &diagnostics))
 }
 
 fn print(diagnostics: &[Diagnostic], sources: &[SourceFile], ui: &Ui, show: Show) -> CliResult {

@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-pub(crate) use client::{Client, within};
+pub(crate) use client::{Client, Destination, within};
 pub(crate) use dial::socket_error;
 pub(crate) use explain::explain as explain_ssh;
 use identity::Verdict;

@@ -14,7 +14,7 @@ fn document() -> String {
     );
     _ = writeln!(text, "```\n{}\n```\n", help(&mut root));
     commands(&mut text, &mut root, "uc");
-    text.push_str(TAIL);
+    text.push_str(&TAIL.replace("@EXIT_CODES@", &crate::error::exit_code_table()));
     text
 }
 

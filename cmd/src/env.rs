@@ -38,6 +38,8 @@ pub(crate) struct Env {
     pub(crate) state_dir: Option<PathBuf>,
     /// `TERM` is `dumb` or not set.
     pub(crate) dumb_terminal: bool,
+    /// The locale's character set is not UTF-8: only ASCII can be printed.
+    pub(crate) ascii: bool,
 }
 
 impl Env {
@@ -56,8 +58,26 @@ impl Env {
                 .ok()
                 .and_then(|base| base.state_dir()),
             dumb_terminal: env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty()),
+            ascii: LOCALE
+                .into_iter()
+                .filter_map(env::var_os)
+                .find(|value| !value.is_empty())
+                .is_some_and(|locale| !is_utf8(&locale.to_string_lossy())),
         }
     }
+}
+
+/// Variables that name the character set; the first that is set and not empty counts (POSIX, 8.2).
+const LOCALE: [&str; 3] = ["LC_ALL", "LC_CTYPE", "LANG"];
+
+/// Whether a locale such as `en_US.UTF-8` has the character set UTF-8. `C` and `POSIX` do not.
+fn is_utf8(locale: &str) -> bool {
+    let character_set = locale
+        .split_once('.')
+        .map_or("", |(_, rest)| rest.split('@').next().unwrap_or(rest));
+    ["utf-8", "utf8"]
+        .iter()
+        .any(|name| character_set.eq_ignore_ascii_case(name))
 }
 
 /// All variables that are text, for compose files.
@@ -65,4 +85,19 @@ pub(crate) fn all() -> std::collections::BTreeMap<String, String> {
     env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locale_names_its_character_set() {
+        for locale in ["en_US.UTF-8", "C.utf8", "de_DE.UTF8@euro"] {
+            assert!(is_utf8(locale), "{locale}");
+        }
+        for locale in ["C", "POSIX", "de_DE", "de_DE.ISO-8859-15@euro"] {
+            assert!(!is_utf8(locale), "{locale}");
+        }
+    }
 }

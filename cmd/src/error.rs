@@ -1,81 +1,51 @@
-//! What a command's failure looks like to a person: wording, hints and exit code, all decided here.
+//! What a failure looks like to the user: wording, hints and exit code, all decided here.
 //!
-//! Commands return [`CliError`]; every conversion from another module's error is in this file, so
-//! that one place knows how a failure is worded and which exit code it gets.
+//! Commands return [`CliError`]. Every conversion from another module's error is in this file, so
+//! one place decides how a failure is worded and which exit code it has. With `-o json`, a failure
+//! is also a JSON document on stdout: [`CliError::to_json`].
+
+mod kind;
 
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 
 use anstyle::{AnsiColor, Style};
+pub(crate) use kind::Kind;
+#[cfg(test)]
+pub(crate) use kind::exit_code_table;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 use tonic::Status;
 use uc_api::version::{SERVER_VERSION_KEY, VERSION};
 use uc_api::{Code, Failure};
 
 use crate::config::ConfigError;
 use crate::connection::ConnectionError;
-
-/// Decides the exit code; `docs/cli.md` lists them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// It did not work and nothing more special is known.
-    Failed,
-    /// What was typed, or a compose or config file, makes no sense.
-    Usage,
-    /// A deployment failed and the previous revision serves again.
-    RolledBack,
-    /// A deployment failed and was left where it was, as its file asks for.
-    Paused,
-    /// Partly applied, or a machine could not be reached.
-    Partial,
-    /// It took longer than it may.
-    TimedOut,
-    /// Ctrl-C.
-    Interrupted,
-    /// The reader of our output went away: no error.
-    BrokenPipe,
-    /// The plan is no longer the one that was agreed to. Handled by the deployment commands; fails
-    /// anywhere else.
-    PlanChanged,
-    /// A command could not be run in a container at all (125, as with Docker).
-    Engine,
-}
-
-impl Kind {
-    /// The exit code of the contract.
-    pub(crate) fn exit_code(self) -> u8 {
-        match self {
-            Self::BrokenPipe => 0,
-            Self::Failed | Self::PlanChanged => 1,
-            Self::Usage => 2,
-            Self::RolledBack | Self::Paused => 3,
-            Self::Partial => 4,
-            Self::TimedOut => 5,
-            Self::Engine => 125,
-            Self::Interrupted => 130,
-        }
-    }
-}
+use crate::ui::text;
 
 /// A command's failure.
 #[derive(Debug)]
 pub(crate) struct CliError {
     pub(crate) kind: Kind,
-    /// Lower case, no full stop: what failed, where, why. Empty: everything was said already.
+    /// What failed, where and why, in lower case and without a full stop. Empty: nothing is
+    /// printed, because the user has seen everything already.
     pub(crate) message: String,
-    /// What it came from, printed below the message.
+    /// The cause, printed below the message.
     pub(crate) source: Option<Box<dyn Error + Send + Sync>>,
-    /// What to do about it.
+    /// What the user can do.
     pub(crate) hints: Vec<String>,
     /// A container's last lines, oldest first.
     pub(crate) log_tail: Vec<String>,
+    /// For `-o json`: what the command knows besides the error, by key.
+    document: Map<String, Value>,
 }
 
-/// What every command returns.
+/// The result of every command.
 pub(crate) type CliResult<T = ()> = Result<T, CliError>;
 
 impl CliError {
-    /// A failure of a kind, with its message.
+    /// A failure of this kind.
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -83,6 +53,7 @@ impl CliError {
             source: None,
             hints: Vec::new(),
             log_tail: Vec::new(),
+            document: Map::new(),
         }
     }
 
@@ -96,18 +67,23 @@ impl CliError {
         Self::new(Kind::Usage, message)
     }
 
-    /// Ctrl-C, or a question answered with no.
+    /// [`Kind::Interrupted`]: Ctrl-C. The user knows, so nothing is printed.
     pub(crate) fn interrupted() -> Self {
         Self::new(Kind::Interrupted, "")
     }
 
-    /// With what it came from.
+    /// [`Kind::Cancelled`]: a question was answered with no.
+    pub(crate) fn cancelled() -> Self {
+        Self::new(Kind::Cancelled, "cancelled; nothing was changed")
+    }
+
+    /// Adds the cause.
     pub(crate) fn source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// With one more thing to do about it. An empty text is left out.
+    /// Adds a hint, unless it is empty.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         let hint = hint.into();
         if !hint.is_empty() {
@@ -116,7 +92,7 @@ impl CliError {
         self
     }
 
-    /// With what was being done, put before the message.
+    /// Puts what was being done before the message.
     pub(crate) fn context(mut self, doing: impl AsRef<str>) -> Self {
         if !self.message.is_empty() {
             self.message = format!("{}: {}", doing.as_ref(), self.message);
@@ -124,58 +100,106 @@ impl CliError {
         self
     }
 
-    /// With another exit code.
+    /// Changes the kind, and with it the exit code.
     pub(crate) fn kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// The text for stderr, with colours (the stream takes them out where they are not wanted).
-    /// Empty if there is nothing to say.
-    pub(crate) fn render(&self) -> String {
-        let mut text = String::new();
-        if self.message.is_empty() {
-            return text;
+    /// Adds a key to the document that `-o json` prints.
+    pub(crate) fn with_json(mut self, key: &str, value: &impl Serialize) -> Self {
+        let value = serde_json::to_value(value).expect("our own types are valid JSON");
+        self.document.insert(key.to_owned(), value);
+        self
+    }
+
+    /// Adds all keys of an object to the document that `-o json` prints.
+    pub(crate) fn with_json_of(mut self, object: &impl Serialize) -> Self {
+        if let Ok(Value::Object(keys)) = serde_json::to_value(object) {
+            self.document.extend(keys);
         }
-        let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-        let cyan = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
-        let dim = Style::new().dimmed();
-        _ = writeln!(text, "{red}error{red:#}: {}", self.message);
+        self
+    }
+
+    /// The failure as `-o json` prints it on stdout: what the command added with
+    /// [`Self::with_json`], and the error itself.
+    pub(crate) fn to_json(&self) -> Value {
+        let message = if self.message.is_empty() {
+            self.kind.name()
+        } else {
+            &self.message
+        };
+        let mut document = self.document.clone();
+        let error = json!({
+            "kind": self.kind.name(),
+            "exit_code": self.kind.exit_code(),
+            "message": message,
+            "causes": self.causes(),
+            "log": self.log_tail,
+            "hints": self.hints,
+        });
+        document.insert("error".to_owned(), error);
+        Value::Object(document)
+    }
+
+    /// The chain of causes, outermost first, without those that the message already has.
+    fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
         let mut cause: Option<&dyn Error> =
             self.source.as_ref().map(|error| &**error as &dyn Error);
         while let Some(error) = cause {
             let line = error.to_string();
             if !self.message.contains(&line) {
-                _ = writeln!(
-                    text,
-                    "  {dim}caused by{dim:#}: {}",
-                    line.replace('\n', "\n    ")
-                );
+                causes.push(line);
             }
             cause = error.source();
         }
-        for line in &self.log_tail {
-            _ = writeln!(text, "    {dim}|{dim:#} {line}");
+        causes
+    }
+
+    /// The text for stderr, with colours, which the stream removes where they are not wanted. Empty
+    /// if there is nothing to print.
+    pub(crate) fn render(&self) -> String {
+        let mut text = String::new();
+        if self.message.is_empty() {
+            return text;
         }
-        for hint in &self.hints {
+        if self.kind == Kind::Cancelled {
+            _ = writeln!(text, "{}", self.message);
+            return text;
+        }
+        let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+        let cyan = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
+        let dim = Style::new().dimmed();
+        _ = writeln!(
+            text,
+            "{red}error{red:#}: {}",
+            text::lines(&self.message, "")
+        );
+        for cause in self.causes() {
             _ = writeln!(
                 text,
-                "{cyan}hint{cyan:#}: {}",
-                hint.replace('\n', "\n      ")
+                "  {dim}caused by{dim:#}: {}",
+                text::lines(&cause, "    ")
             );
+        }
+        for line in &self.log_tail {
+            _ = writeln!(text, "    {dim}|{dim:#} {}", text::of_container(line));
+        }
+        for hint in &self.hints {
+            _ = writeln!(text, "{cyan}hint{cyan:#}: {}", text::lines(hint, "      "));
         }
         text
     }
 }
 
-impl From<io::Error> for CliError {
-    /// For writes to stdout and stderr; other I/O says which file it was about by
-    /// [`CliError::source`].
-    fn from(error: io::Error) -> Self {
+impl CliError {
+    /// A failed write to stdout. A closed pipe ends a command quietly, as with `uc ps | head`.
+    pub(crate) fn stdout(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::new(Kind::BrokenPipe, "");
         }
-        Self::failed("the output could not be written").source(error)
+        Self::failed("cannot write to stdout").source(error)
     }
 }
 
@@ -200,7 +224,7 @@ impl From<Failure> for CliError {
 }
 
 impl From<Status> for CliError {
-    /// A call's failure. Statuses that the transport made up itself say that the connection broke.
+    /// A failed call. A status that the transport made up means that the connection was lost.
     fn from(status: Status) -> Self {
         let server = status
             .metadata()
@@ -210,25 +234,33 @@ impl From<Status> for CliError {
         if let Some(source) = transport_cause(&status) {
             if source.contains("Timeout expired") {
                 return Self::new(Kind::TimedOut, "the machine did not answer in time")
-                    .hint("it may be overloaded or cut off from the others; see `uc machine ls`");
+                    .hint("it may be overloaded or cut off from the others: see `uc machine ls`");
             }
-            return Self::new(Kind::Partial, "the connection to the machine broke")
+            return Self::new(Kind::Partial, "lost the connection to the machine")
                 .source(source)
-                .hint("the machine may have restarted or become unreachable; try again, or see `uc machine ls` through another machine");
+                .hint("the machine may have restarted or become unreachable: try again, or run `uc machine ls` through another machine");
         }
-        let unknown_call = status.code() == tonic::Code::Unimplemented;
+        let unsupported = status.code() == tonic::Code::Unimplemented;
         let mut failure = Failure::from(status);
-        if unknown_call {
-            let theirs = server.as_deref().unwrap_or("of another version");
-            failure.message =
-                format!("the machine's ucd {theirs} does not know this call of uc {VERSION}");
+        if unsupported {
+            let (ucd, upgrade) = match &server {
+                Some(version) => (
+                    format!("ucd {version} on the machine"),
+                    format!("or use uc {version} here"),
+                ),
+                None => (
+                    "ucd on the machine".to_owned(),
+                    "or use the machine's version here".to_owned(),
+                ),
+            };
+            failure.message = format!("{ucd} does not support this command (uc is {VERSION})");
             failure.hint = Some(format!(
-                "bring both to one version: run install.sh of {VERSION} on the machine, or of ucd's version here"
+                "run install.sh of version {VERSION} on the machine, {upgrade}"
             ));
         }
         if failure.message.is_empty() {
             failure.message = format!(
-                "the machine answered with an error ({:?}) and no message",
+                "the machine returned an error without a message ({:?})",
                 failure.code
             );
         }
@@ -236,7 +268,12 @@ impl From<Status> for CliError {
     }
 }
 
-/// The text of what broke, if the status did not come from the daemon.
+/// Whether a call failed because the connection was lost, and not because the daemon refused it.
+pub(crate) fn is_lost_connection(status: &Status) -> bool {
+    transport_cause(status).is_some()
+}
+
+/// The innermost cause of a status that did not come from the daemon.
 fn transport_cause(status: &Status) -> Option<String> {
     let source = status.source()?;
     let mut innermost: &dyn Error = source;
@@ -256,10 +293,10 @@ impl From<ConfigError> for CliError {
         };
         let hint = match &error {
             ConfigError::NoHome => {
-                "name one with `--config FILE`, or a machine with `--connect`".to_owned()
+                "name a config file with `--config FILE`, or a machine with `--connect`".to_owned()
             }
             ConfigError::Syntax { path, .. } | ConfigError::Connection { path, .. } => format!(
-                "correct it by hand, or move it away: `mv {0} {0}.broken`; `--connect` works without it",
+                "correct the file, or move it away with `mv {0} {0}.broken`; `--connect` works without it",
                 path.display()
             ),
             ConfigError::Read { .. } | ConfigError::Write { .. } => String::new(),
@@ -304,7 +341,7 @@ impl From<uc_api::token::TokenError> for CliError {
 
 impl From<serde_json::Error> for CliError {
     fn from(error: serde_json::Error) -> Self {
-        Self::failed("the answer could not be written as JSON").source(error)
+        Self::failed("cannot write the answer as JSON").source(error)
     }
 }
 
@@ -317,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_has_message_cause_log_and_hint_in_this_order() {
+    fn error_text_has_message_cause_log_and_hint_in_this_order() {
         let mut error = CliError::failed("web on m1 exited with code 1")
             .source(io::Error::other("disk full"))
             .hint("uc logs web")
@@ -332,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_keeps_machine_hint_and_log() {
+    fn failure_of_the_daemon_keeps_machine_hint_and_log() {
         let failure = Failure::new(Code::Refused, "port 80 is taken")
             .on("m2")
             .hint("free it");
@@ -345,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_has_its_exit_code() {
+    fn failure_codes_of_the_daemon_have_their_exit_codes() {
         let code = |code| CliError::from(Failure::new(code, "x")).kind.exit_code();
         assert_eq!(code(Code::Invalid), 2);
         assert_eq!(code(Code::Unreachable), 4);
@@ -355,21 +392,67 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_pipe_is_no_error() {
-        let error = CliError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+    fn closed_stdout_is_not_an_error() {
+        let error = CliError::stdout(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!((error.kind.exit_code(), error.render()), (0, String::new()));
+        let error = CliError::stdout(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(error.kind.exit_code(), 1);
     }
 
     #[test]
-    fn an_unknown_call_says_what_to_upgrade() {
+    fn unsupported_call_names_the_versions_and_what_to_install() {
         let mut status = Status::unimplemented("");
         status
             .metadata_mut()
             .insert(SERVER_VERSION_KEY, "0.0.9".parse().unwrap());
         let text = plain(&CliError::from(status));
         assert!(
-            text.contains("ucd 0.0.9") && text.contains("hint: bring both to one version"),
+            text.contains("ucd 0.0.9 on the machine does not support this command")
+                && text.contains("or use uc 0.0.9 here"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn log_lines_of_a_container_cannot_control_the_terminal() {
+        let mut error = CliError::failed("web\u{1b}[2J failed").hint("a\nb\u{7}");
+        error.log_tail = vec![
+            "\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}\u{1b}[2J\u{1b}[1;1Hx\ry\tz".into(),
+            "\u{9b}2Jc1".into(),
+        ];
+        let text = error.render();
+        for line in text.lines() {
+            let left = line.replace("\u{1b}[31m", "").replace("\u{1b}[0m", "");
+            let ours = anstream::adapter::strip_str(&left).to_string();
+            assert!(!ours.contains(|c: char| c.is_control()), "{line:?}");
+            assert!(!line.contains("[2J") && !line.contains("title"), "{line:?}");
+        }
+        assert!(text.contains("\u{1b}[31mred"), "{text:?}");
+    }
+
+    #[test]
+    fn error_as_json_has_the_keys_that_the_command_added() {
+        let error = CliError::new(Kind::RolledBack, "web failed")
+            .source(io::Error::other("disk full"))
+            .hint("uc logs web")
+            .with_json("plan", &["a"]);
+        assert_eq!(
+            error.to_json(),
+            json!({
+                "plan": ["a"],
+                "error": {
+                    "kind": "rolled-back",
+                    "exit_code": 3,
+                    "message": "web failed",
+                    "causes": ["disk full"],
+                    "log": [],
+                    "hints": ["uc logs web"],
+                },
+            })
+        );
+        assert_eq!(
+            CliError::interrupted().to_json()["error"]["message"],
+            "interrupted"
         );
     }
 }

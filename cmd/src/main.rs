@@ -1,10 +1,10 @@
-//! `uc`: everything a person sees of a cluster.
+//! `uc`: everything a user sees of a cluster.
 //!
-//! `main` parses, runs one command and turns its result into an exit code. Each command is a file
-//! under `commands`; what they share is beside them: connections (`connect`), the terminal (`ui`),
-//! errors and exit codes (`error`), the plan's way from shown to done (`rollout`), machines set up
-//! over ssh (`provision`). Commands without a daemon (`version`, `completion`, `--help`) start no
-//! runtime.
+//! `main` parses the arguments, runs one command and turns its result into an exit code. Each
+//! command is a file under `commands`. What commands share is beside them: connections
+//! (`connect`), the terminal (`ui`), errors and exit codes (`error`), a deployment from its plan to
+//! its outcome (`rollout`), and machines that are set up over ssh (`provision`). Commands that talk
+//! to no daemon (`version`, `completion`, `--help`) start no runtime.
 
 mod cli;
 mod commands;
@@ -34,18 +34,22 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let env = env::Env::read();
     let ui = ui::Ui::new(&env);
-    let result = match cli::parse(env) {
-        Ok((command, globals)) => commands::run(command, &ui, &globals),
+    let cli::Invocation {
+        command,
+        globals,
+        json,
+    } = match cli::parse(env) {
+        Ok(invocation) => invocation,
         Err(error) => {
-            // Help and version are "errors" of clap too; a reader that went away is none.
+            // clap reports help and version as errors, too. A closed pipe is ignored.
             _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match result {
+    match commands::run(command, &ui, &globals) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            ui.error(&error);
+            ui.error(&error, json);
             ExitCode::from(error.kind.exit_code())
         }
     }

@@ -8,7 +8,7 @@ use uc_api::v1::{
     Plan, ReplicaAction, ReplicaStep, ServiceChange, ServiceMode, ServicePlan, UpdateOrder,
 };
 
-use crate::ui::{BOLD, CYAN, DIM, GREEN, RED, YELLOW};
+use crate::ui::{BOLD, CYAN, DIM, GREEN, RED, YELLOW, text};
 
 /// Values longer than this are cut.
 const MAX_VALUE: usize = 60;
@@ -201,10 +201,7 @@ fn shell(words: &[String]) -> String {
 
 /// In one line, and not too long.
 fn value(text: &str) -> String {
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let line = text::one_line(text);
     if line.chars().count() <= MAX_VALUE {
         return line;
     }

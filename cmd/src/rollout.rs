@@ -1,35 +1,83 @@
-//! From a wish to its end: plan, show, ask, push images and files, carry out. `deploy`, `scale` and
-//! `rm` all go this way.
+//! A deployment as `uc` sees it: plan, show the plan, ask, push images and files, execute, report
+//! the outcome. `deploy`, `scale` and `rm` share it.
 
+mod destination;
 mod events;
+mod json;
 
-use tonic::Code;
+use std::collections::BTreeMap;
+
+use destination::Cluster;
+pub(crate) use destination::warn_about_context;
+use events::{Finished, Show};
+use json::{Outcome, Report};
+use serde::Serialize;
+use serde_json::Value;
+use tonic::{Code, Status};
 use uc_api::v1::{ExecuteRequest, Plan, PlanRequest};
 
-use crate::connect::{Client, within};
-use crate::error::{CliError, CliResult, Kind};
+use crate::connect::{Client, Destination, within};
+use crate::error::{self, CliError, CliResult, Kind};
 use crate::files::{self, Contents};
 use crate::interrupt::Guard;
-use crate::ui::Ui;
+use crate::ui::{BOLD, DIM, Ui};
 use crate::{images, picture};
 
-/// How often a plan may change under our hands before we give up. Each time somebody else changed
-/// the same services.
+/// How many plans are shown before `uc` gives up. Each new one means that someone else changed the
+/// same services.
 const MAX_PLANS: usize = 5;
 
-/// What the command line says about it.
-#[derive(Debug, Clone, Copy)]
+/// What the user is about to change, for the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Deploy,
+    Scale,
+    Remove,
+}
+
+impl Action {
+    fn question(self, destination: &Destination) -> String {
+        match self {
+            Self::Deploy => format!("Deploy to {destination}?"),
+            Self::Scale => format!("Scale on {destination}?"),
+            Self::Remove => format!("Remove from {destination}?"),
+        }
+    }
+
+    /// Completes "confirmation is required before …".
+    fn gerund(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploying",
+            Self::Scale => "scaling",
+            Self::Remove => "removing services",
+        }
+    }
+}
+
+/// How a change is confirmed and reported.
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
+    pub(crate) action: Action,
     /// Do not ask.
     pub(crate) yes: bool,
     /// Show the plan and stop.
     pub(crate) dry_run: bool,
-    /// Where it stops there, the plan goes to stdout; otherwise to stderr, because stdout has
-    /// something else.
-    pub(crate) plan_is_data: bool,
+    /// Print one JSON document on stdout. Everything else goes to stderr.
+    pub(crate) json: bool,
+    /// More keys of that document.
+    pub(crate) document: BTreeMap<&'static str, Value>,
 }
 
-/// Plans and carries out. `contents`: what the services need of this computer.
+/// The document of `-o json`, with the keys of the command.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    of_command: &'a BTreeMap<&'static str, Value>,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// Plans, asks and executes. `contents`: what the services need of this computer.
 pub(crate) async fn run(
     ui: &Ui,
     client: &Client,
@@ -37,96 +85,172 @@ pub(crate) async fn run(
     contents: &Contents,
     options: &Options,
 ) -> CliResult {
+    let mut report = Report {
+        cluster: Cluster::from(client.destination()),
+        plan: None,
+        outcome: Outcome::NotStarted,
+        steps: BTreeMap::new(),
+        notices: Vec::new(),
+    };
+    let result = plan_and_execute(ui, client, &request, contents, options, &mut report).await;
+    let document = Document {
+        of_command: &options.document,
+        report: &report,
+    };
+    match result {
+        Ok(()) if options.json => ui.json(&document),
+        Ok(()) => Ok(()),
+        Err(error) => Err(error.with_json_of(&document)),
+    }
+}
+
+async fn plan_and_execute(
+    ui: &Ui,
+    client: &Client,
+    request: &PlanRequest,
+    contents: &Contents,
+    options: &Options,
+    report: &mut Report,
+) -> CliResult {
     for round in 0..MAX_PLANS {
         let plan = client
             .deploy()
             .plan(within(60, request.clone()))
             .await?
             .into_inner();
+        report.plan = Some(json::Plan::from(&plan));
         if round > 0 {
-            ui.warn("somebody changed the cluster meanwhile; this is the new plan")?;
+            ui.warn("the cluster changed since the plan was made; here is the new plan")?;
         }
         if picture::is_empty(&plan) {
             for warning in &plan.warnings {
                 ui.warn(warning)?;
             }
+            report.outcome = Outcome::Unchanged;
             return ui.status("services are up to date");
         }
+        ui.status(&format!(
+            "{DIM}plan for{DIM:#} {BOLD}{}{BOLD:#}",
+            client.destination()
+        ))?;
         let picture = picture::draw(&plan);
-        if options.dry_run && options.plan_is_data {
-            return ui.out(&picture);
+        if options.dry_run {
+            report.outcome = Outcome::Planned;
+            return if options.json {
+                ui.status(&picture)
+            } else {
+                ui.out(&picture)
+            };
         }
         ui.status(&picture)?;
-        if options.dry_run {
-            return Ok(());
-        }
-        ui.confirm("Go ahead?", options.yes, "changing services")
-            .await?;
+        let Options { action, yes, .. } = options;
+        let question = action.question(client.destination());
+        ui.confirm(&question, *yes, action.gerund()).await?;
         files::push_missing(ui, client, contents).await?;
         images::push_missing(ui, client, &plan).await?;
-        match execute(ui, client, &request, &plan).await {
+        match execute(ui, client, request, &plan, report).await {
             Err(error) if error.kind == Kind::PlanChanged => {}
             result => return result,
         }
     }
-    Err(CliError::failed(format!(
-        "the plan changed {MAX_PLANS} times while it was being agreed on"
-    ))
-    .hint("somebody else is deploying the same services; see `uc ps` and try again later"))
+    report.outcome = Outcome::NotStarted;
+    Err(CliError::new(
+        Kind::PlanChanged,
+        format!("the plan kept changing; gave up after {MAX_PLANS} plans"),
+    )
+    .hint("someone else is deploying the same services: see `uc ps`, and try again later"))
 }
 
-async fn execute(ui: &Ui, client: &Client, request: &PlanRequest, plan: &Plan) -> CliResult {
+async fn execute(
+    ui: &Ui,
+    client: &Client,
+    request: &PlanRequest,
+    plan: &Plan,
+    report: &mut Report,
+) -> CliResult {
     let request = ExecuteRequest {
         request: Some(request.clone()),
         digest: plan.digest.clone(),
     };
-    let mut stream = client.deploy().execute(request).await?.into_inner();
+    // From here on, the deployment runs on the cluster, whether or not this program does. Ctrl-C
+    // and a lost connection only end the watching, and the user must learn that.
     let _guard = Guard::new();
-    let mut show = events::Show::new(ui.progress(), plan);
+    let mut deploy = client.deploy();
+    let answer = tokio::select! {
+        answer = deploy.execute(request) => answer,
+        _ = tokio::signal::ctrl_c() => {
+            report.outcome = Outcome::Unknown;
+            return Err(stop_watching(ui, client, "the deployment may have started; if it has, it continues")?);
+        }
+    };
+    let mut stream = match answer {
+        Ok(answer) => answer.into_inner(),
+        // The daemon refused it: nothing has started.
+        Err(status) if !error::is_lost_connection(&status) => return Err(status.into()),
+        Err(status) => {
+            report.outcome = Outcome::Unknown;
+            return Err(CliError::from(status)
+                .context("the deployment may have started")
+                .kind(Kind::Partial)
+                .hint(AFTER_LOSS));
+        }
+    };
+    report.outcome = Outcome::Unknown;
+    let mut show = Show::new(ui.progress(), plan, report);
     loop {
-        // Once the daemon has begun, it goes on without us: Ctrl-C only stops the watching, and
-        // says so.
         let message = tokio::select! {
             message = stream.message() => message,
             _ = tokio::signal::ctrl_c() => {
                 drop(show);
-                ui.status(&format!("\nstopped watching; the deployment goes on ({})", client.label))?;
-                ui.hint("`uc ps` shows how far it is")?;
-                return Err(CliError::interrupted());
+                return Err(stop_watching(ui, client, "the deployment continues")?);
             }
         };
         match message {
             Ok(Some(event)) => {
-                if let Some(outcome) = show.event(event) {
+                if let Some(Finished { outcome, result }) = show.event(event) {
                     drop(show);
-                    if outcome.is_ok() {
+                    report.outcome = outcome;
+                    if result.is_ok() {
                         ui.status("done")?;
                     }
-                    return outcome;
+                    return result;
                 }
             }
-            // Nothing has begun as long as nothing was reported.
-            Err(status) if status.code() == Code::Aborted && !show.begun() => {
+            Err(status) if is_refusal(&status) && !show.begun() => {
+                drop(show);
+                report.outcome = Outcome::NotStarted;
                 return Err(status.into());
             }
-            Err(status) if show.begun() => return Err(lost(CliError::from(status))),
-            Err(status) => return Err(status.into()),
+            Err(status) => return Err(lost(status.into())),
             Ok(None) => {
-                return Err(lost(CliError::new(
-                    Kind::Partial,
-                    "the machine stopped reporting",
-                )));
+                let error = CliError::new(Kind::Partial, "the machine stopped reporting");
+                return Err(lost(error));
             }
         }
     }
 }
 
-/// The daemon works on (or has failed) where we cannot see it.
+/// The daemon says that the plan is no longer the one that was confirmed.
+fn is_refusal(status: &Status) -> bool {
+    status.code() == Code::Aborted
+}
+
+fn stop_watching(ui: &Ui, client: &Client, what: &str) -> CliResult<CliError> {
+    ui.status(&format!(
+        "\nstopped watching; {what} on {}",
+        client.destination()
+    ))?;
+    ui.hint("`uc ps` shows the replicas")?;
+    Ok(CliError::interrupted())
+}
+
+const AFTER_LOSS: &str =
+    "see `uc ps`, then run the same command again: it does only what is left to do";
+
+/// The deployment continues (or has failed) where we cannot see it.
 fn lost(error: CliError) -> CliError {
     error
-        .context("lost sight of the deployment")
+        .context("lost sight of the deployment, which continues without uc")
         .kind(Kind::Partial)
-        .hint(
-            "it goes on without uc; see `uc ps`, then `uc deploy` again: it does only what is left",
-        )
+        .hint(AFTER_LOSS)
 }

@@ -1,5 +1,7 @@
 //! `uc deploy`
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{DesiredServices, PlanRequest};
@@ -11,7 +13,7 @@ use crate::connect::{self, Globals};
 use crate::error::CliResult;
 use crate::files::{self, Known};
 use crate::images::{self, BuildFlags};
-use crate::rollout::{self, Options};
+use crate::rollout::{self, Action, Options};
 use crate::ui::Ui;
 
 /// Deploy a compose file
@@ -51,17 +53,21 @@ pub(crate) struct DeployArgs {
 
 pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let json = args.output.is_json();
+    let mut document = BTreeMap::new();
     let project = if json {
-        compose::load_as_data(&args.project, &args.services, ui)?
+        let (project, diagnostics) = compose::load_as_data(&args.project, &args.services, ui)?;
+        document.insert("diagnostics", serde_json::to_value(diagnostics)?);
+        project
     } else {
         compose::load(&args.project, &args.services, ui, Show::Summary)?
     };
     let mut services = compose::select(&project, &args.services)?;
     let jobs = compose::build_jobs(&project, &services);
     images::check_contexts(&jobs)?;
-    // Before anything is built: a machine that cannot be reached should be known in a second, not
-    // after a build.
+    // Connect before building: an unreachable machine is reported within seconds, not after a
+    // build.
     let client = connect::connect(&globals.route(project.context.as_deref())?, globals).await?;
+    rollout::warn_about_context(client.destination(), project.context.as_deref(), ui)?;
     let mut volumes = project.volumes.clone();
     let known = Known {
         project: project.name.as_str(),
@@ -91,11 +97,13 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
         change: Some(Change::Deploy(desired)),
     };
     let options = Options {
+        action: Action::Deploy,
         yes: args.yes.yes,
         dry_run: args.dry_run,
-        plan_is_data: !json,
+        json,
+        document,
     };
-    // Before the question: a deployment settles the conflicts about what it changes.
+    // Before the question, because a deployment resolves the conflicts of the services it changes.
     conflicts::note(ui, &client).await?;
     rollout::run(ui, &client, request, &contents, &options).await
 }

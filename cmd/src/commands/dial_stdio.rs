@@ -31,9 +31,19 @@ pub(crate) fn run(args: &DialStdioArgs) -> CliResult {
     let stream =
         UnixStream::connect(&args.socket).map_err(|error| socket_error(&args.socket, error))?;
     // The standard handles buffer by line; the descriptors themselves do not.
-    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let mut to_daemon = stream.try_clone()?;
+    let mut input = File::from(
+        io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(pipe_error)?,
+    );
+    let mut output = File::from(
+        io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(pipe_error)?,
+    );
+    let mut to_daemon = stream.try_clone().map_err(pipe_error)?;
     // Ends with the process at the latest: it may wait for input that never comes.
     std::thread::spawn(move || {
         _ = carry(&mut input, &mut to_daemon);
@@ -64,4 +74,8 @@ fn carry(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
         to.write_all(buffer.get(..length).unwrap_or_default())?;
         to.flush()?;
     }
+}
+
+fn pipe_error(error: io::Error) -> CliError {
+    CliError::failed("cannot open another handle of stdin, stdout or the socket").source(error)
 }

@@ -1,14 +1,17 @@
 //! `uc rm`
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{PlanRequest, RemoveServices};
 
-use crate::cli::Yes;
+use crate::cli::{Output, Yes};
+use crate::compose;
 use crate::connect::Globals;
 use crate::error::CliResult;
 use crate::files::Contents;
-use crate::rollout::{self, Options};
+use crate::rollout::{self, Action, Options};
 use crate::ui::Ui;
 
 /// Remove services and their containers; named volumes stay
@@ -23,10 +26,13 @@ pub(crate) struct RmArgs {
     project: Option<String>,
     #[command(flatten)]
     yes: Yes,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
+    rollout::warn_about_context(client.destination(), compose::context_here().as_deref(), ui)?;
     let change = Change::Remove(RemoveServices {
         services: args.services,
         project: args.project.unwrap_or_default(),
@@ -35,9 +41,11 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
         change: Some(change),
     };
     let options = Options {
+        action: Action::Remove,
         yes: args.yes.yes,
         dry_run: false,
-        plan_is_data: true,
+        json: args.output.is_json(),
+        document: BTreeMap::new(),
     };
     rollout::run(ui, &client, request, &Contents::default(), &options).await
 }

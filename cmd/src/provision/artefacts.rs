@@ -56,9 +56,9 @@ impl Artefacts {
                 _scratch: None,
             });
         }
-        let scratch = tempfile::tempdir()?;
+        let scratch = tempfile::tempdir().map_err(no_installer)?;
         let installer = scratch.path().join("install.sh");
-        fs::write(&installer, INSTALL_SH)?;
+        fs::write(&installer, INSTALL_SH).map_err(no_installer)?;
         Ok(Self {
             directory,
             installer,
@@ -128,6 +128,10 @@ fn architecture(head: &[u8; 20]) -> Option<&'static str> {
         0xf3 => "riscv64",
         _ => "an unknown architecture",
     })
+}
+
+fn no_installer(error: std::io::Error) -> CliError {
+    CliError::failed("cannot write install.sh to a temporary directory").source(error)
 }
 
 #[cfg(test)]

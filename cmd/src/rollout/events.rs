@@ -1,31 +1,40 @@
-//! What is shown while a plan is carried out, event by event.
+//! Shows the events of a deployment, and keeps them for `-o json`.
 
 use std::collections::BTreeMap;
 
 use uc_api::v1::deploy_event::Event;
 use uc_api::v1::{DeployEvent, DeployFinished, DeployOutcome, Plan, StepEvent, StepPhase};
 
+use super::json::{MAX_NOTICES, Outcome, Report, StepResult};
 use crate::error::{CliError, CliResult, Kind};
 use crate::picture;
-use crate::ui::{DIM, Progress, Task};
+use crate::ui::{DIM, Progress, Task, text};
 
-/// A deployment being watched.
+/// A deployment that is being watched.
 #[derive(Debug)]
 pub(super) struct Show<'a> {
     progress: Progress,
     plan: &'a Plan,
+    report: &'a mut Report,
     tasks: BTreeMap<String, Task>,
     begun: bool,
-    /// What failed first: shown at the end, where people look.
+    /// The first step that failed, with its last log lines.
     failure: Option<StepEvent>,
 }
 
+/// The end of a deployment.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) outcome: Outcome,
+    pub(super) result: CliResult,
+}
+
 impl<'a> Show<'a> {
-    /// Of this plan.
-    pub(super) fn new(progress: Progress, plan: &'a Plan) -> Self {
+    pub(super) fn new(progress: Progress, plan: &'a Plan, report: &'a mut Report) -> Self {
         Self {
             progress,
             plan,
+            report,
             tasks: BTreeMap::new(),
             begun: false,
             failure: None,
@@ -37,18 +46,24 @@ impl<'a> Show<'a> {
         self.begun
     }
 
-    /// Shows one event; the outcome, if it was the last.
-    pub(super) fn event(&mut self, event: DeployEvent) -> Option<CliResult> {
+    /// Shows one event. Returns the end of the deployment if this was the last one.
+    pub(super) fn event(&mut self, event: DeployEvent) -> Option<Finished> {
         self.begun = true;
         match event.event? {
             Event::Step(step) => self.step(step),
-            Event::Notice(text) => self.progress.line(&text),
+            Event::Notice(notice) => {
+                self.progress.line(&text::one_line(&notice));
+                if self.report.notices.len() < MAX_NOTICES {
+                    self.report.notices.push(notice);
+                }
+            }
             Event::Finished(finished) => return Some(self.finished(finished)),
         }
         None
     }
 
     fn step(&mut self, event: StepEvent) {
+        self.keep(&event);
         let phase = event.phase();
         let label = picture::step_label(self.plan, &event.step_id).unwrap_or_else(|| {
             match event.machine_name.as_str() {
@@ -69,10 +84,33 @@ impl<'a> Show<'a> {
             StepPhase::Failed => {
                 self.take(&event.step_id, label).failed(&event.message);
                 for line in &event.log_tail {
+                    let line = text::of_container(line);
                     self.progress.line(&format!("    {DIM}|{DIM:#} {line}"));
                 }
                 self.failure.get_or_insert(event);
             }
+        }
+    }
+
+    /// Keeps the state of a step for the report.
+    fn keep(&mut self, event: &StepEvent) {
+        let step = self.report.steps.entry(event.step_id.clone()).or_default();
+        step.service.clone_from(&event.service);
+        step.machine.clone_from(&event.machine_name);
+        step.result = match event.phase() {
+            StepPhase::Started | StepPhase::Progress | StepPhase::Unspecified => {
+                StepResult::Started
+            }
+            StepPhase::Done => StepResult::Done,
+            StepPhase::Undone => StepResult::Undone,
+            StepPhase::Failed => StepResult::Failed,
+        };
+        // An undone step keeps the message that says why.
+        if !event.message.is_empty() {
+            step.message = Some(event.message.clone());
+        }
+        if !event.log_tail.is_empty() {
+            step.log.clone_from(&event.log_tail);
         }
     }
 
@@ -82,25 +120,34 @@ impl<'a> Show<'a> {
             .unwrap_or_else(|| self.progress.task(label))
     }
 
-    fn finished(&mut self, finished: DeployFinished) -> CliResult {
+    fn finished(&mut self, finished: DeployFinished) -> Finished {
         self.tasks.clear();
-        let (kind, default) = match finished.outcome() {
-            DeployOutcome::Done => return Ok(()),
+        let (outcome, kind, default) = match finished.outcome() {
+            DeployOutcome::Done => {
+                return Finished {
+                    outcome: Outcome::Done,
+                    result: Ok(()),
+                };
+            }
             DeployOutcome::RolledBack => (
+                Outcome::RolledBack,
                 Kind::RolledBack,
-                "the deployment failed; the previous revision serves again",
+                "the deployment failed and was rolled back",
             ),
             DeployOutcome::Paused => (
+                Outcome::Paused,
                 Kind::Paused,
-                "the deployment failed and stopped where it was",
+                "the deployment failed and is paused: new and old replicas were left running",
             ),
             DeployOutcome::Incomplete => (
+                Outcome::Incomplete,
                 Kind::Partial,
-                "some replicas failed; the rest was carried out",
+                "some replicas failed; all other steps succeeded",
             ),
             DeployOutcome::Failed | DeployOutcome::Unspecified => (
+                Outcome::Failed,
                 Kind::Partial,
-                "the deployment failed and could not be taken back completely",
+                "the deployment failed and could not be fully rolled back",
             ),
         };
         let message = if finished.message.is_empty() {
@@ -109,7 +156,7 @@ impl<'a> Show<'a> {
             finished.message
         };
         let mut error = CliError::new(kind, message);
-        // Shown once: below the step, or here.
+        // The log lines are shown once: below the step that failed, or below the error.
         let shown = self
             .failure
             .as_ref()
@@ -117,13 +164,19 @@ impl<'a> Show<'a> {
         if !shown {
             error.log_tail = finished.log_tail;
         }
-        Err(error.hint(finished.hint))
+        Finished {
+            outcome,
+            result: Err(error.hint(finished.hint)),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connect::Destination;
+    use crate::rollout::destination::Cluster;
+    use crate::ui::LineStyle;
 
     fn finished(outcome: DeployOutcome) -> DeployEvent {
         let finished = DeployFinished {
@@ -139,15 +192,30 @@ mod tests {
 
     fn outcome(events: Vec<DeployEvent>) -> CliResult {
         let plan = Plan::default();
-        let mut show = Show::new(Progress::new(false), &plan);
+        let destination = Destination {
+            context: None,
+            cluster: None,
+            machine: None,
+            connection: "unix:///x".into(),
+        };
+        let mut report = Report {
+            cluster: Cluster::from(&destination),
+            plan: None,
+            outcome: Outcome::Unknown,
+            steps: BTreeMap::new(),
+            notices: Vec::new(),
+        };
+        let progress = Progress::new(false, LineStyle::default());
+        let mut show = Show::new(progress, &plan, &mut report);
         events
             .into_iter()
             .find_map(|event| show.event(event))
             .unwrap()
+            .result
     }
 
     #[test]
-    fn each_outcome_has_its_kind() {
+    fn each_outcome_has_its_exit_code() {
         assert!(outcome(vec![finished(DeployOutcome::Done)]).is_ok());
         let error = outcome(vec![finished(DeployOutcome::RolledBack)]).unwrap_err();
         assert_eq!(
@@ -182,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_log_lines_are_shown_once() {
+    fn log_lines_of_the_failed_step_are_shown_once() {
         let failed = StepEvent {
             step_id: "s1".into(),
             phase: StepPhase::Failed.into(),

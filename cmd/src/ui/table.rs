@@ -1,4 +1,4 @@
-//! Tables: columns as wide as their widest cell, two spaces between them, nothing drawn.
+//! Tables: each column is as wide as its widest cell, with two spaces between columns and no lines.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,9 @@ use anstyle::Style;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::BOLD;
+use super::text::one_line;
 
-/// A cell: text without escapes, and how it looks.
+/// A cell: text without escape sequences, and its style.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cell {
     text: String,
@@ -15,10 +16,10 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    /// With a look.
+    /// A cell in this style.
     pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
         Self {
-            text: clean(&text.into()),
+            text: one_line(&text.into()),
             style,
         }
     }
@@ -27,17 +28,10 @@ impl Cell {
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
         Self {
-            text: clean(&text.into()),
+            text: one_line(&text.into()),
             style: Style::new(),
         }
     }
-}
-
-/// No cell can break a line or send an escape to the terminal.
-fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
 
 /// Rows under a header.
@@ -48,7 +42,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Without rows.
+    /// An empty table with this header.
     pub(crate) fn new(header: &[&'static str]) -> Self {
         Self {
             header: header.to_vec(),
@@ -56,12 +50,12 @@ impl Table {
         }
     }
 
-    /// One more row; cells that are missing at its end are empty.
+    /// Adds a row.
     pub(crate) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
         self.rows.push(cells.into());
     }
 
-    /// Takes out the columns of this title, for the case that no row has anything to say in them.
+    /// Removes the column with this title if all its cells are empty.
     pub(crate) fn without_empty(mut self, title: &str) -> Self {
         let Some(index) = self.header.iter().position(|name| *name == title) else {
             return self;
@@ -81,7 +75,7 @@ impl Table {
         self
     }
 
-    /// The table as text, each line ended.
+    /// The table as text. Every line ends with a line break.
     pub(crate) fn render(&self) -> String {
         let mut widths: Vec<usize> = self.header.iter().map(|title| title.width()).collect();
         for row in &self.rows {
@@ -123,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_by_width_on_screen() {
+    fn columns_are_aligned_by_width_on_screen() {
         let mut table = Table::new(&["NAME", "STATE", "NOTE"]);
         table.row([
             "web".into(),
@@ -138,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_cannot_break_out() {
+    fn cell_cannot_break_its_line_or_send_escapes() {
         let mut table = Table::new(&["A"]);
         table.row(["x\n\u{1b}[31my".into()]);
-        assert_eq!(plain(&table), "A\nx  [31my\n");
+        assert_eq!(table.render().lines().last(), Some("x y"));
     }
 
     #[test]
-    fn a_column_with_nothing_in_it_can_go() {
+    fn empty_column_is_removed_and_others_are_kept() {
         let mut table = Table::new(&["A", "B", "C"]);
         table.row(["1".into(), "".into(), "3".into()]);
         assert_eq!(

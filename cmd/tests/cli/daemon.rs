@@ -42,6 +42,8 @@ pub(crate) struct Daemon {
     pub(crate) executions: Mutex<VecDeque<(Vec<v1::DeployEvent>, Option<Failure>)>>,
     /// After its events, an execution goes on without an end.
     pub(crate) endless: bool,
+    /// `Execute` does not answer: the daemon looks at all machines before it does.
+    pub(crate) execute_hangs: bool,
     pub(crate) missing: Vec<v1::ImageTarget>,
     pub(crate) push_errors: Vec<v1::PushResult>,
     /// Every call is refused with this.
@@ -700,6 +702,9 @@ impl v1::deploy_server::Deploy for Daemon {
         request: Request<v1::ExecuteRequest>,
     ) -> Result<Response<Self::ExecuteStream>, Status> {
         self.called(&request, "Execute", &request.get_ref().digest)?;
+        if self.execute_hangs {
+            std::future::pending::<()>().await;
+        }
         let (events, failure) = self
             .executions
             .lock()

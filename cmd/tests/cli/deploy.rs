@@ -94,7 +94,7 @@ fn daemon(
 }
 
 #[test]
-fn shown_agreed_and_done() {
+fn scale_shows_the_plan_and_the_progress() {
     let world = World::with(daemon(
         vec![plan("d1", &["m1", "m2"])],
         vec![(good(&["m1", "m2"]), None)],
@@ -104,7 +104,7 @@ fn shown_agreed_and_done() {
 }
 
 #[test]
-fn an_empty_plan_changes_nothing() {
+fn empty_plan_executes_nothing() {
     let world = World::new();
     let ran = world.connected(&["scale", "web", "3"]);
     assert_eq!(
@@ -115,12 +115,14 @@ fn an_empty_plan_changes_nothing() {
 }
 
 #[test]
-fn without_a_terminal_and_without_yes_nothing_is_done() {
+fn without_terminal_and_yes_nothing_is_executed() {
     let world = World::with(daemon(vec![plan("d1", &["m1"])], Vec::new()));
     let ran = world.connected(&["rm", "web"]);
     assert_eq!(ran.code, Some(2));
     assert!(
-        ran.stderr.contains("there is no terminal") && ran.stderr.contains("add `-y`"),
+        ran.stderr.contains(
+            "confirmation is required before removing services, but stdin is not a terminal"
+        ) && ran.stderr.contains("add `-y`"),
         "{}",
         ran.text()
     );
@@ -128,7 +130,7 @@ fn without_a_terminal_and_without_yes_nothing_is_done() {
 }
 
 #[test]
-fn the_variable_agrees_too() {
+fn auto_confirm_variable_confirms_unless_it_is_0() {
     let world = World::with(daemon(
         vec![plan("d1", &["m1"])],
         vec![(good(&["m1"]), None)],
@@ -148,13 +150,15 @@ fn the_variable_agrees_too() {
 }
 
 #[test]
-fn on_a_terminal_the_answer_counts() {
+fn question_on_a_terminal_names_the_destination_and_takes_the_answer() {
     let plans = vec![plan("d1", &["m1"])];
     let world = World::with(daemon(plans, vec![(good(&["m1"]), None)]));
     let ran = world.on_terminal("scale web 3", "n\n");
     assert_eq!(ran.code, Some(1), "{}", ran.text());
     assert!(
-        ran.stdout.contains("Go ahead?") && ran.stdout.contains("nothing was changed"),
+        ran.stdout
+            .contains("Scale on the cluster of m1 (unix://[DIR]/uc.sock)? [y/N]")
+            && ran.stdout.contains("cancelled; nothing was changed"),
         "{}",
         ran.text()
     );
@@ -165,7 +169,7 @@ fn on_a_terminal_the_answer_counts() {
 }
 
 #[test]
-fn rolled_back_is_exit_code_3_with_the_containers_last_words() {
+fn rolled_back_deployment_exits_3_and_shows_the_last_log_lines() {
     let events = vec![
         step("m1", v1::StepPhase::Started, "", &[]),
         step(
@@ -186,7 +190,7 @@ fn rolled_back_is_exit_code_3_with_the_containers_last_words() {
 }
 
 #[test]
-fn stopped_where_it_was_is_exit_code_3_too() {
+fn paused_deployment_exits_3() {
     let said = "shop/web on m1 exited with code 1; the deployment stopped there: what is new stays";
     let events = vec![finished(
         v1::DeployOutcome::Paused,
@@ -204,7 +208,7 @@ fn stopped_where_it_was_is_exit_code_3_too() {
 }
 
 #[test]
-fn failures_that_were_put_up_with_are_told_with_exit_code_4() {
+fn tolerated_failures_exit_4_and_are_reported() {
     let events = vec![finished(
         v1::DeployOutcome::Incomplete,
         "1 step failed and the rest was carried out",
@@ -223,7 +227,7 @@ fn failures_that_were_put_up_with_are_told_with_exit_code_4() {
 }
 
 #[test]
-fn a_command_of_before_is_in_the_plan_and_its_failure_told() {
+fn pre_deploy_command_is_in_the_plan_and_its_failure_is_reported() {
     let mut plan = plan("d1", &["m1"]);
     plan.services[0].pre_deploy = Some(v1::PreDeployStep {
         id: "before".into(),
@@ -249,7 +253,7 @@ fn a_command_of_before_is_in_the_plan_and_its_failure_told() {
 }
 
 #[test]
-fn what_could_not_be_taken_back_is_exit_code_4() {
+fn failed_rollback_exits_4() {
     let events = vec![finished(v1::DeployOutcome::Failed, "", "")];
     let world = World::with(daemon(vec![plan("d1", &["m1"])], vec![(events, None)]));
     let ran = world.connected(&["scale", "-y", "web", "3"]);
@@ -257,7 +261,7 @@ fn what_could_not_be_taken_back_is_exit_code_4() {
 }
 
 #[test]
-fn a_plan_that_changed_is_shown_and_asked_again() {
+fn changed_plan_is_shown_and_confirmed_again() {
     let changed = Failure::new(Code::PlanChanged, "the plan changed");
     let world = World::with(daemon(
         vec![plan("d1", &["m1"]), plan("d2", &["m2"])],
@@ -272,7 +276,7 @@ fn a_plan_that_changed_is_shown_and_asked_again() {
 }
 
 #[test]
-fn a_plan_that_never_holds_is_given_up() {
+fn plan_that_keeps_changing_is_given_up() {
     let changed = || {
         (
             Vec::new(),
@@ -286,14 +290,15 @@ fn a_plan_that_never_holds_is_given_up() {
     let ran = world.connected(&["scale", "-y", "web", "3"]);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr.contains("the plan changed 5 times"),
+        ran.stderr
+            .contains("the plan kept changing; gave up after 5 plans"),
         "{}",
         ran.text()
     );
 }
 
 #[test]
-fn a_connection_lost_on_the_way_says_that_it_goes_on() {
+fn lost_connection_says_that_the_deployment_continues() {
     let begun = vec![step("m1", v1::StepPhase::Started, "", &[])];
     for failure in [None, Some(Failure::new(Code::Unreachable, "gone"))] {
         let world = World::with(daemon(
@@ -308,7 +313,7 @@ fn a_connection_lost_on_the_way_says_that_it_goes_on() {
             ran.text()
         );
         assert!(
-            ran.stderr.contains("it goes on without uc"),
+            ran.stderr.contains("which continues without uc"),
             "{}",
             ran.text()
         );
@@ -316,7 +321,7 @@ fn a_connection_lost_on_the_way_says_that_it_goes_on() {
 }
 
 #[test]
-fn ctrl_c_stops_the_watching_and_says_that_it_goes_on() {
+fn ctrl_c_stops_watching_and_says_that_the_deployment_continues() {
     let begun = vec![step("m1", v1::StepPhase::Started, "", &[])];
     let world = World::with(Daemon {
         endless: true,
@@ -344,13 +349,13 @@ fn ctrl_c_stops_the_watching_and_says_that_it_goes_on() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
     assert!(
         rest.iter()
-            .any(|line| line.contains("the deployment goes on")),
+            .any(|line| line.contains("the deployment continues on")),
         "{rest:?}"
     );
 }
 
 #[test]
-fn a_service_that_is_not_there_is_named_with_the_nearest() {
+fn unknown_service_is_reported_with_the_nearest_name() {
     let failure =
         Failure::new(Code::NotFound, "there is no service `wbe`").hint("did you mean `web`?");
     let world = World::with(Daemon {
@@ -411,7 +416,7 @@ fn desired(world: &World) -> Vec<v1::DesiredServices> {
 }
 
 #[test]
-fn a_build_gets_a_tag_of_its_content() {
+fn build_is_tagged_by_its_content() {
     let world = project(Daemon::default());
     assert_eq!(world.connected(&["deploy"]).code, Some(0));
     assert_eq!(world.connected(&["deploy"]).code, Some(0));
@@ -446,7 +451,7 @@ fn a_build_gets_a_tag_of_its_content() {
 }
 
 #[test]
-fn what_docker_says_is_no_data_of_ours() {
+fn output_of_docker_build_goes_to_stderr() {
     let world = project(Daemon::default());
     let ran = world.connected(&["deploy"]);
     assert_eq!(ran.stdout, "");
@@ -458,7 +463,7 @@ fn what_docker_says_is_no_data_of_ours() {
 }
 
 #[test]
-fn named_services_bring_what_they_depend_on() {
+fn named_services_include_their_dependencies() {
     let world = project(Daemon::default());
     assert_eq!(world.connected(&["deploy", "web"]).code, Some(0));
     let names: Vec<_> = desired(&world)[0]
@@ -477,7 +482,7 @@ fn named_services_bring_what_they_depend_on() {
 }
 
 #[test]
-fn no_build_takes_the_last_one() {
+fn no_build_uses_the_image_of_the_last_build() {
     let world = project(Daemon::default());
     assert_eq!(world.connected(&["deploy", "--no-build"]).code, Some(0));
     assert!(!world.read("docker-calls").contains("build "));
@@ -493,7 +498,7 @@ fn no_build_takes_the_last_one() {
 }
 
 #[test]
-fn a_build_that_fails_ends_it_before_anything_is_planned() {
+fn failed_build_ends_before_a_plan_is_made() {
     let world = project(Daemon::default());
     let mut command = world.command(&["deploy", "-y"]);
     command.env("FAIL_BUILD", "1").env(
@@ -511,7 +516,7 @@ fn a_build_that_fails_ends_it_before_anything_is_planned() {
 }
 
 #[test]
-fn without_docker_the_way_out_is_said() {
+fn missing_docker_is_reported_with_a_hint() {
     let world = project(Daemon::default());
     let mut command = world.command(&["deploy"]);
     command.env("PATH", "/nonexistent").env(
@@ -573,7 +578,7 @@ fn missing_images_are_pushed_in_small_chunks_before_execution() {
 }
 
 #[test]
-fn an_image_that_cannot_be_loaded_stops_the_deployment() {
+fn image_that_cannot_be_loaded_stops_the_deployment() {
     let result = v1::PushResult {
         machine_name: "m2".into(),
         error: "disk full".into(),
@@ -597,7 +602,7 @@ fn an_image_that_cannot_be_loaded_stops_the_deployment() {
 }
 
 #[test]
-fn a_torn_archive_is_never_taken_for_whole() {
+fn truncated_archive_is_not_accepted() {
     let world = pushing(Vec::new());
     world.program(
         "docker",
@@ -617,7 +622,7 @@ fn a_torn_archive_is_never_taken_for_whole() {
 }
 
 #[test]
-fn a_dry_run_prints_the_plan_and_stops() {
+fn dry_run_prints_the_plan_and_executes_nothing() {
     let world = project(daemon(vec![plan("d1", &["m1"])], Vec::new()));
     let ran = world.connected(&["deploy", "--dry-run"]);
     assert_eq!(ran.code, Some(0));
@@ -630,7 +635,7 @@ fn a_dry_run_prints_the_plan_and_stops() {
 }
 
 #[test]
-fn an_error_in_the_file_is_shown_with_its_place_before_anything_else() {
+fn error_in_the_file_is_shown_with_its_place_before_connecting() {
     let world = World::new();
     world.write(
         "project/compose.yaml",
@@ -647,7 +652,7 @@ fn an_error_in_the_file_is_shown_with_its_place_before_anything_else() {
 }
 
 #[test]
-fn no_compose_file_at_all() {
+fn missing_compose_file_is_reported() {
     let ran = World::new().connected(&["deploy"]);
     assert_eq!(ran.code, Some(2));
     assert!(
@@ -660,7 +665,7 @@ fn no_compose_file_at_all() {
 }
 
 #[test]
-fn the_resolved_file_in_both_forms() {
+fn config_prints_the_resolved_file_as_yaml_and_json() {
     let world = World::new();
     world.write(
         "project/compose.yaml",
@@ -683,7 +688,7 @@ fn the_resolved_file_in_both_forms() {
 }
 
 #[test]
-fn the_context_of_the_file_is_used() {
+fn x_context_selects_the_context_unless_one_is_named() {
     let world = World::new();
     world.config(None, &[("a", &["@"]), ("b", &["unix:///nonexistent"])]);
     world.write(
@@ -694,6 +699,378 @@ fn the_context_of_the_file_is_used() {
     assert_eq!(
         world.uc(&["-c", "b", "deploy"]).code,
         Some(4),
-        "what was typed beats it"
+        "an argument takes precedence"
     );
+}
+
+/// Runs `uc` with a stderr or stdout whose reader has already closed it.
+fn with_closed(world: &World, arguments: &[&str], closed: Closed) -> std::process::Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = world.command(arguments);
+    command.env(
+        "UC_CONNECT",
+        format!("unix://{}", world.path("uc.sock").display()),
+    );
+    match closed {
+        Closed::Stderr => command.stderr(writer).stdout(Stdio::piped()),
+        Closed::Stdout => command.stdout(writer).stderr(Stdio::piped()),
+    };
+    command.spawn().unwrap().wait_with_output().unwrap()
+}
+
+#[derive(Clone, Copy)]
+enum Closed {
+    Stdout,
+    Stderr,
+}
+
+#[test]
+fn closed_stderr_does_not_stop_a_deployment() {
+    let world = World::with(daemon(
+        vec![plan("d1", &["m1"])],
+        vec![(good(&["m1"]), None)],
+    ));
+    let output = with_closed(&world, &["scale", "-y", "web", "3"], Closed::Stderr);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(world.daemon.asked(), ["Plan", "Execute d1"]);
+}
+
+#[test]
+fn closed_stderr_keeps_the_exit_code_of_a_failure() {
+    let events = vec![finished(v1::DeployOutcome::RolledBack, "web failed", "")];
+    let world = World::with(daemon(vec![plan("d1", &["m1"])], vec![(events, None)]));
+    let output = with_closed(&world, &["scale", "-y", "web", "3"], Closed::Stderr);
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn closed_stdout_does_not_stop_a_deployment_that_prints_json() {
+    let world = project(daemon(
+        vec![plan("d1", &["m1"])],
+        vec![(good(&["m1"]), None)],
+    ));
+    let output = with_closed(&world, &["deploy", "-y", "-o", "json"], Closed::Stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(
+        world.daemon.asked().contains(&"Execute d1".to_owned()),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn closed_stdout_keeps_the_exit_code_of_a_failure_that_prints_json() {
+    let events = vec![finished(v1::DeployOutcome::RolledBack, "web failed", "")];
+    let world = project(daemon(vec![plan("d1", &["m1"])], vec![(events, None)]));
+    let output = with_closed(&world, &["deploy", "-y", "-o", "json"], Closed::Stdout);
+    assert_eq!(output.status.code(), Some(3));
+}
+
+/// Runs `uc` with a config of two contexts, both of which lead to the daemon.
+fn contexts(daemon: Daemon) -> World {
+    let world = World::with(daemon);
+    world.config(Some("staging"), &[("prod", &["@"]), ("staging", &["@"])]);
+    world
+}
+
+const FOR_PROD: &str = "name: shop\nx-context: prod\nservices:\n  web:\n    image: nginx\n";
+
+#[test]
+fn compose_file_for_another_context_is_warned_about() {
+    let warning = "warning: the compose file has `x-context: prod`, but this command goes to \
+                   `staging`";
+    let world = contexts(Daemon::default());
+    for command in [&["rm", "web"][..], &["scale", "web", "2"]] {
+        let ran = world.uc(command);
+        assert!(!ran.stderr.contains("x-context"), "{}", ran.text());
+    }
+    world.write("project/compose.yaml", FOR_PROD);
+    for (command, warns) in [
+        (&["rm", "web"][..], true),
+        (&["scale", "web", "2"], true),
+        (&["-c", "staging", "deploy"], true),
+        (&["-c", "prod", "rm", "web"], false),
+        (&["deploy"], false),
+    ] {
+        let ran = world.uc(command);
+        assert_eq!(ran.stderr.contains(warning), warns, "{}", ran.text());
+    }
+}
+
+#[test]
+fn plan_names_the_cluster_and_the_connection() {
+    let world = contexts(daemon(
+        vec![plan("d1", &["m1"])],
+        vec![(good(&["m1"]), None)],
+    ));
+    let ran = world.uc(&["-c", "prod", "scale", "-y", "web", "3"]);
+    assert!(
+        ran.stderr
+            .starts_with("plan for `prod` (through m1)\nproject shop\n"),
+        "{}",
+        ran.text()
+    );
+}
+
+#[test]
+fn deployment_as_json_has_cluster_plan_and_outcome() {
+    let world = project(daemon(
+        vec![plan("d1", &["m1"])],
+        vec![(good(&["m1"]), None)],
+    ));
+    let ran = world.connected(&["deploy", "-y", "-o", "json"]);
+    let document = ran.json();
+    insta::assert_snapshot!(
+        serde_json::to_string_pretty(&document)
+            .unwrap()
+            .replace(&*world.path("uc.sock").to_string_lossy(), "[DIR]/uc.sock")
+    );
+}
+
+#[test]
+fn outcome_of_each_end_is_in_the_json() {
+    let rolled_back = vec![
+        step("m1", v1::StepPhase::Failed, "exited with code 1", &["boom"]),
+        finished(v1::DeployOutcome::RolledBack, "web failed", "uc logs web"),
+    ];
+    let changed = || {
+        let failure = Failure::new(Code::PlanChanged, "the plan changed");
+        (Vec::new(), Some(failure))
+    };
+    for (executions, arguments, code, outcome, kind) in [
+        (
+            vec![(rolled_back, None)],
+            "-y",
+            3,
+            "rolled-back",
+            "rolled-back",
+        ),
+        (Vec::new(), "-n", 0, "planned", ""),
+        (Vec::new(), "--strict", 2, "not-started", "usage"),
+        (
+            (0..9).map(|_| changed()).collect(),
+            "-y",
+            1,
+            "not-started",
+            "plan-changed",
+        ),
+        (
+            vec![(vec![step("m1", v1::StepPhase::Started, "", &[])], None)],
+            "-y",
+            4,
+            "unknown",
+            "partial",
+        ),
+    ] {
+        let world = project(daemon(vec![plan("d1", &["m1"])], executions));
+        let ran = world.connected(&["deploy", arguments, "-o", "json"]);
+        assert_eq!(ran.code, Some(code), "{}", ran.text());
+        let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(document["outcome"], outcome, "{}", ran.text());
+        assert_eq!(document["plan"]["digest"], "d1");
+        assert!(document["diagnostics"].is_array());
+        if kind.is_empty() {
+            assert!(document.get("error").is_none(), "{}", ran.text());
+        } else {
+            assert_eq!(document["error"]["kind"], kind, "{}", ran.text());
+            assert_eq!(document["error"]["exit_code"], code);
+        }
+    }
+}
+
+#[test]
+fn failed_step_is_in_the_json_with_its_log() {
+    let events = vec![
+        step("m1", v1::StepPhase::Failed, "exited with code 1", &["boom"]),
+        step("m1", v1::StepPhase::Undone, "", &[]),
+        finished(v1::DeployOutcome::RolledBack, "web failed", ""),
+    ];
+    let world = World::with(daemon(vec![plan("d1", &["m1"])], vec![(events, None)]));
+    let ran = world.connected(&["scale", "-y", "-o", "json", "web", "3"]);
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        document["steps"]["step-m1"],
+        serde_json::json!({
+            "service": "web",
+            "machine": "m1",
+            "result": "undone",
+            "message": "exited with code 1",
+            "log": ["boom"],
+        })
+    );
+}
+
+#[test]
+fn refused_call_is_json_on_stdout_with_o_json() {
+    let failure =
+        Failure::new(Code::NotFound, "there is no service `wbe`").hint("did you mean `web`?");
+    let world = World::with(Daemon {
+        refuse: Some(failure),
+        ..Daemon::default()
+    });
+    for command in [
+        &["rm", "wbe", "-y", "-o", "json"][..],
+        &["inspect", "wbe", "-o", "json"],
+        &["machine", "ls", "-o", "json"],
+    ] {
+        let ran = world.connected(command);
+        let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(
+            document["error"],
+            serde_json::json!({
+                "kind": "failed",
+                "exit_code": 1,
+                "message": "there is no service `wbe`",
+                "causes": [],
+                "log": [],
+                "hints": ["did you mean `web`?"],
+            }),
+            "{}",
+            ran.text()
+        );
+        assert!(ran.stderr.contains("error: there is no service"));
+    }
+}
+
+#[test]
+fn progress_off_a_terminal_prints_phases_and_not_each_event() {
+    let mut events = vec![step("m1", v1::StepPhase::Started, "creating", &[])];
+    for done in 0..300 {
+        let message = format!("pulling nginx: {done} of 300 MB");
+        events.push(step("m1", v1::StepPhase::Progress, &message, &[]));
+    }
+    events.push(step("m1", v1::StepPhase::Progress, "starting", &[]));
+    events.push(step("m1", v1::StepPhase::Done, "", &[]));
+    events.push(finished(v1::DeployOutcome::Done, "", ""));
+    let world = World::with(daemon(vec![plan("d1", &["m1"])], vec![(events, None)]));
+    let ran = world.connected(&["scale", "-y", "web", "3"]);
+    let lines: Vec<&str> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.contains("shop/web on m1"))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "… + shop/web on m1  creating",
+            "… + shop/web on m1  pulling nginx: 0 of 300 MB",
+            "… + shop/web on m1  starting",
+            "✔ + shop/web on m1",
+        ]
+    );
+}
+
+#[test]
+fn output_of_a_container_cannot_control_the_terminal() {
+    let events = vec![
+        step(
+            "m1",
+            v1::StepPhase::Failed,
+            "exited \u{1b}[2Jwith code 1",
+            &[
+                "\u{1b}[31mred\u{1b}[0m",
+                "\u{1b}]0;title\u{7}\u{1b}[1;1Hmoved",
+            ],
+        ),
+        event(Event::Notice("m2 is \u{1b}[2Jdown".into())),
+        finished(v1::DeployOutcome::RolledBack, "web \u{1b}[2Jfailed", ""),
+    ];
+    let world = World::with(daemon(vec![plan("d1", &["m1"])], vec![(events, None)]));
+    let mut command = world.command(&["scale", "-y", "web", "3"]);
+    command.env("CLICOLOR_FORCE", "1").env(
+        "UC_CONNECT",
+        format!("unix://{}", world.path("uc.sock").display()),
+    );
+    let ran = world.finish(command);
+    for bad in ["[2J", "title", "[1;1H", "\u{7}"] {
+        assert!(!ran.stderr.contains(bad), "{bad:?} in {:?}", ran.stderr);
+    }
+    for good in ["\u{1b}[31mred", "moved", "web failed", "m2 is down"] {
+        assert!(ran.stderr.contains(good), "{good:?} in {:?}", ran.stderr);
+    }
+}
+
+#[test]
+fn locale_without_utf_8_gets_ascii_marks() {
+    let world = World::with(daemon(
+        vec![plan("d1", &["m1"])],
+        vec![(good(&["m1"]), None)],
+    ));
+    let mut command = world.command(&["scale", "-y", "web", "3"]);
+    command.env("LC_ALL", "C").env(
+        "UC_CONNECT",
+        format!("unix://{}", world.path("uc.sock").display()),
+    );
+    let ran = world.finish(command);
+    assert!(ran.stderr.is_ascii(), "{}", ran.text());
+    assert!(
+        ran.stderr
+            .contains("ok + shop/web on m1  healthy after 2.1 s"),
+        "{}",
+        ran.text()
+    );
+}
+
+/// Runs `uc scale` until the daemon has got `Execute`, whose answer does not come.
+fn waiting_for_execute() -> (World, std::process::Child) {
+    let world = World::with(Daemon {
+        execute_hangs: true,
+        ..daemon(vec![plan("d1", &["m1"])], Vec::new())
+    });
+    let mut command = world.command(&["scale", "-y", "-o", "json", "web", "3"]);
+    command.env(
+        "UC_CONNECT",
+        format!("unix://{}", world.path("uc.sock").display()),
+    );
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !world.daemon.asked().contains(&"Execute d1".to_owned()) {
+        std::thread::yield_now();
+    }
+    (world, child)
+}
+
+fn text_and_outcome(output: &std::process::Output) -> (String, serde_json::Value) {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    (text, document["outcome"].clone())
+}
+
+#[test]
+fn ctrl_c_before_the_first_event_says_that_the_deployment_may_have_started() {
+    let (_world, child) = waiting_for_execute();
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(interrupted.success());
+    let output = child.wait_with_output().unwrap();
+    let (text, outcome) = text_and_outcome(&output);
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(text.contains("the deployment may have started"), "{text}");
+    assert_eq!(outcome, "unknown");
+}
+
+#[test]
+fn lost_connection_before_the_first_event_says_that_the_deployment_may_have_started() {
+    let (mut world, child) = waiting_for_execute();
+    world.stop_daemon();
+    let output = child.wait_with_output().unwrap();
+    let (text, outcome) = text_and_outcome(&output);
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert!(text.contains("the deployment may have started"), "{text}");
+    assert_eq!(outcome, "unknown");
+}
+
+#[test]
+fn ctrl_c_at_the_question_ends_the_line_and_changes_nothing() {
+    let world = World::with(daemon(vec![plan("d1", &["m1"])], Vec::new()));
+    let ran = world.on_terminal_at("scale web 3", "[y/N] ", "\u{3}");
+    assert_eq!(ran.code, Some(130), "{}", ran.text());
+    assert!(ran.stdout.ends_with("[y/N] ^C\r\n"), "{:?}", ran.stdout);
+    assert_eq!(world.daemon.asked(), ["Plan"]);
 }

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,8 +127,52 @@ impl World {
         self.finish(command)
     }
 
+    /// Ends the daemon, and with it all its connections.
+    pub(crate) fn stop_daemon(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        std::mem::replace(&mut self.runtime, runtime).shutdown_background();
+    }
+
     /// Runs `uc` on a terminal (of `script`), with these keys typed.
     pub(crate) fn on_terminal(&self, arguments: &str, keys: &str) -> Ran {
+        let mut child = self.start_on_terminal(arguments);
+        child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(keys.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        self.ran(&output)
+    }
+
+    /// Runs `uc` on a terminal, with these keys typed once it has printed this prompt.
+    pub(crate) fn on_terminal_at(&self, arguments: &str, prompt: &str, keys: &str) -> Ran {
+        let mut child = self.start_on_terminal(arguments);
+        let mut printed = Vec::new();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut byte = [0];
+        while !String::from_utf8_lossy(&printed).ends_with(prompt) {
+            stdout.read_exact(&mut byte).unwrap();
+            printed.extend(byte);
+        }
+        child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(keys.as_bytes())
+            .unwrap();
+        stdout.read_to_end(&mut printed).unwrap();
+        let mut output = child.wait_with_output().unwrap();
+        output.stdout = printed;
+        self.ran(&output)
+    }
+
+    fn start_on_terminal(&self, arguments: &str) -> Child {
         let mut command = Command::new("script");
         let line = format!("'{}' {arguments}", env!("CARGO_BIN_EXE_uc"));
         command.args(["-q", "-e", "-c", &line, "/dev/null"]);
@@ -141,20 +185,12 @@ impl World {
             .env("UC_NO_PROGRESS", "1")
             .env("SHELL", "/bin/sh")
             .env("TERM", "dumb");
-        let mut child = command
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
-        child
-            .stdin
-            .as_mut()
             .unwrap()
-            .write_all(keys.as_bytes())
-            .unwrap();
-        let output = child.wait_with_output().unwrap();
-        self.ran(&output)
     }
 
     /// Waits until a condition holds.
