@@ -1,6 +1,9 @@
 //! The command line as clap sees it: global flags, the list of commands, and which of a flag and a
 //! variable counts.
 
+mod not_here;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -12,6 +15,7 @@ use clap::{
 use crate::commands;
 use crate::connect::Globals;
 use crate::env::{self, Env};
+use crate::error::CliError;
 use crate::ui::Ui;
 
 const STYLES: Styles = Styles::styled()
@@ -63,10 +67,10 @@ struct GlobalArgs {
     config: Option<PathBuf>,
 }
 
-/// `-y`, wherever something is asked.
+/// `-y`, on every command that asks for confirmation.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Yes {
-    /// Do not ask
+    /// Skip confirmation
     #[arg(
         short, long, env = env::AUTO_CONFIRM, hide_env_values = true,
         value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue
@@ -77,25 +81,38 @@ pub(crate) struct Yes {
 /// `-o`, on every listing.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Output {
-    /// How to print
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table, hide_possible_values = false)]
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     pub(crate) output: Format,
 }
 
-/// How a listing is printed.
+// The variants have no doc comments: with them, clap writes four lines in the help of each command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
     Table,
-    /// For programs: nothing else is written to stdout
     Json,
 }
 
 impl Output {
-    /// `-o json`.
+    /// `-o json`: stdout has JSON and nothing else.
     pub(crate) fn is_json(self) -> bool {
         self.output == Format::Json
     }
+}
+
+/// `-o` on the listings that have more columns than fit on most terminals.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct WideOutput {
+    /// Output format; `wide` has all columns and cuts nothing
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = WideFormat::Table)]
+    pub(crate) output: WideFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WideFormat {
+    Table,
+    Wide,
+    Json,
 }
 
 /// The commands, in the order of the help text.
@@ -121,9 +138,22 @@ pub(crate) enum Command {
     Version(commands::version::VersionArgs),
     Completion(commands::completion::CompletionArgs),
     DialStdio(commands::dial_stdio::DialStdioArgs),
+    Help(HelpArgs),
 }
 
-/// The command as clap knows it, for help, completion and documentation.
+/// Print the help of a command
+//
+// Hidden, since `--help` is what the help text names. clap's own `help` would be listed in every
+// group of commands.
+#[derive(Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct HelpArgs {
+    /// The command, such as `deploy` or `machine add` [default: all commands]
+    #[arg(value_name = "COMMAND")]
+    words: Vec<String>,
+}
+
+/// The definition of the command line, for help, completion and documentation.
 pub(crate) fn command() -> clap::Command {
     Cli::command()
 }
@@ -137,9 +167,55 @@ pub(crate) struct Invocation {
     pub(crate) json: bool,
 }
 
-/// Parses the command line of this process.
-pub(crate) fn parse(env: Env) -> Result<Invocation, clap::Error> {
-    let matches = command().try_get_matches()?;
+/// Why there is no command to run.
+#[derive(Debug)]
+pub(crate) enum ParseError {
+    /// A usage error, or the text of `--help` and `--version`.
+    Clap(Box<clap::Error>),
+    /// A command of Docker Compose or Uncloud that `uc` does not have.
+    NotHere(CliError),
+}
+
+impl From<clap::Error> for ParseError {
+    fn from(error: clap::Error) -> Self {
+        Self::Clap(Box::new(error))
+    }
+}
+
+/// Parses the arguments of this process.
+pub(crate) fn parse(env: Env) -> Result<Invocation, ParseError> {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let parsed = parse_line(&line, env);
+    match parsed {
+        Ok(Invocation {
+            command: Command::Help(help),
+            globals,
+            ..
+        }) => {
+            let mut line: Vec<OsString> = vec!["uc".into()];
+            line.extend(help.words.iter().map(OsString::from));
+            line.push("--help".into());
+            parse_line(&line, globals.env)
+        }
+        parsed => parsed,
+    }
+}
+
+fn parse_line(line: &[OsString], env: Env) -> Result<Invocation, ParseError> {
+    let matches = match command().try_get_matches_from(line) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let words: Vec<&str> = line
+                .iter()
+                .skip(1)
+                .filter_map(|word| word.to_str())
+                .collect();
+            return Err(match not_here::answer(&error, &words) {
+                Some(answer) => ParseError::NotHere(answer),
+                None => error.into(),
+            });
+        }
+    };
     let cli = Cli::from_arg_matches(&matches)?;
     let globals = globals(cli.global, &matches, env);
     Ok(Invocation {
@@ -150,9 +226,15 @@ pub(crate) fn parse(env: Env) -> Result<Invocation, clap::Error> {
 }
 
 fn wants_json(matches: &ArgMatches) -> bool {
-    // Not every command has `-o`.
-    let format = deepest(matches).try_get_one::<Format>("output");
-    matches!(format, Ok(Some(Format::Json)))
+    // Not every command has `-o`, and some have more formats.
+    let matches = deepest(matches);
+    matches!(
+        matches.try_get_one::<Format>("output"),
+        Ok(Some(Format::Json))
+    ) || matches!(
+        matches.try_get_one::<WideFormat>("output"),
+        Ok(Some(WideFormat::Json))
+    )
 }
 
 /// A flag beats a variable: `--context x` counts against `UC_CONNECT`, and not against `--connect`.

@@ -31,7 +31,6 @@ use crate::ui::Ui;
 pub(crate) fn run(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     match command {
         // These talk to no daemon, so they start no runtime.
-        Command::Version(args) => done(version::run(&args, ui)),
         Command::Completion(args) => done(completion::run(&args, ui)),
         Command::DialStdio(args) => done(dial_stdio::run(&args)),
         Command::Ctx(command) => done(ctx::run(command, ui, globals)),
@@ -48,6 +47,7 @@ async fn talk(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     match command {
         Command::Exec(args) => return exec::run(args, ui, globals).await,
         Command::Doctor(args) => return doctor::run(args, ui, globals).await,
+        Command::Version(args) => version::run(args, ui, globals).await?,
         Command::Build(args) => build::run(args, ui).await?,
         Command::Deploy(args) => deploy::run(args, ui, globals).await?,
         Command::Ps(args) => ps::run(args, ui, globals).await?,
@@ -58,11 +58,12 @@ async fn talk(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
         Command::Rm(args) => rm::run(args, ui, globals).await?,
         Command::Machine(command) => machine::run(command, ui, globals).await?,
         Command::Conflicts(command) => conflicts::run(command, ui, globals).await?,
-        Command::Version(_)
-        | Command::Completion(_)
+        Command::Completion(_)
         | Command::DialStdio(_)
         | Command::Ctx(_)
-        | Command::Config(_) => {}
+        | Command::Config(_)
+        // The parser has printed the help.
+        | Command::Help(_) => {}
     }
     Ok(0)
 }

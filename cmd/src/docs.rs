@@ -1,5 +1,5 @@
 //! `docs/cli.md`, made from the command definitions so that help and documentation cannot part. The
-//! test writes it anew with `UC_UPDATE_DOCS=1`.
+//! test writes it again with `UC_UPDATE_DOCS=1`.
 
 use std::fmt::Write as _;
 

@@ -40,7 +40,11 @@ fn main() -> ExitCode {
         json,
     } = match cli::parse(env) {
         Ok(invocation) => invocation,
-        Err(error) => {
+        Err(cli::ParseError::NotHere(error)) => {
+            ui.error(&error, false);
+            return ExitCode::from(error.kind.exit_code());
+        }
+        Err(cli::ParseError::Clap(error)) => {
             // clap reports help and version as errors, too. A closed pipe is ignored.
             _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));

@@ -59,6 +59,17 @@ impl Ui {
         write_stdout(&self.encode(text))
     }
 
+    /// A table: cut to the terminal's width where stdout is one, in full everywhere else.
+    pub(crate) fn table(&self, table: &Table) -> CliResult {
+        self.out(&table.render_within(self.columns()))
+    }
+
+    /// The width of the terminal on stdout; `None` where stdout is not a terminal or has no size.
+    pub(crate) fn columns(&self) -> Option<usize> {
+        let (columns, _) = crate::term::size()?;
+        usize::try_from(columns).ok()
+    }
+
     /// Writes data to stdout, one line each. Without lines nothing is written.
     pub(crate) fn lines(&self, lines: &[String]) -> CliResult {
         if lines.is_empty() {

@@ -64,7 +64,7 @@ fn ls(config: &Config, output: Output, ui: &Ui) -> CliResult {
         ui.status("no contexts yet")?;
         return ui.hint("`uc machine init USER@HOST` makes a cluster and its context");
     }
-    let mut table = Table::new(&["NAME", "CURRENT", "CONNECTIONS"]);
+    let mut table = Table::new(&["NAME", "CURRENT", "CONNECTIONS"]).free_text(&["CONNECTIONS"]);
     for context in contexts(config) {
         let current = if context.current { "✓" } else { "" };
         let addresses: Vec<_> = context
@@ -78,7 +78,7 @@ fn ls(config: &Config, output: Output, ui: &Ui) -> CliResult {
             addresses.join(", ").into(),
         ]);
     }
-    ui.out(&table.render())
+    ui.table(&table)
 }
 
 fn contexts(config: &Config) -> Vec<view::Context> {

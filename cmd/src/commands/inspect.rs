@@ -35,10 +35,10 @@ pub(crate) async fn run(args: InspectArgs, ui: &Ui, globals: &Globals) -> CliRes
     if args.output.is_json() {
         return ui.json(&view::Inspection::from(&response));
     }
-    ui.out(&text(&response, Timestamp::now()))
+    ui.out(&text(&response, Timestamp::now(), ui.columns()))
 }
 
-fn text(response: &InspectServiceResponse, now: Timestamp) -> String {
+fn text(response: &InspectServiceResponse, now: Timestamp, columns: Option<usize>) -> String {
     let status = response.service.clone().unwrap_or_default();
     let spec = status.spec.clone().unwrap_or_default();
     let mut text = String::new();
@@ -94,7 +94,7 @@ fn text(response: &InspectServiceResponse, now: Timestamp) -> String {
     );
     if !response.replicas.is_empty() {
         text.push('\n');
-        text.push_str(&ps::table(&response.replicas, now).render());
+        text.push_str(&ps::table(&response.replicas, now).render_within(columns));
     }
     text
 }

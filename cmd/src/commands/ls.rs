@@ -13,7 +13,7 @@ use crate::view;
 #[derive(Debug, Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct LsArgs {
-    /// Only this project
+    /// List only this project
     #[arg(short, long)]
     project: Option<String>,
     #[command(flatten)]
@@ -38,19 +38,15 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
         ui.status("no services")?;
         return ui.hint("`uc deploy` deploys the compose file of this directory");
     }
-    ui.out(&table(&services).render())
+    ui.table(&table(&services))
 }
 
 fn table(services: &[ServiceStatus]) -> Table {
-    let mut table = Table::new(&["PROJECT", "SERVICE", "MODE", "REPLICAS", "IMAGE", "PORTS"]);
+    let mut table = Table::new(&["PROJECT", "SERVICE", "MODE", "REPLICAS", "IMAGE", "PORTS"])
+        .free_text(&["PROJECT", "SERVICE", "IMAGE", "PORTS"]);
     for status in services {
         let Some(spec) = &status.spec else { continue };
         let ports: Vec<_> = spec.ports.iter().map(view::port_text).collect();
-        let style = match status.running {
-            running if running >= status.desired => GREEN,
-            0 => RED,
-            _ => YELLOW,
-        };
         let mode = if spec.mode() == ServiceMode::Global {
             "global"
         } else {
@@ -60,10 +56,53 @@ fn table(services: &[ServiceStatus]) -> Table {
             spec.project.as_str().into(),
             spec.name.as_str().into(),
             mode.into(),
-            Cell::styled(format!("{}/{}", status.running, status.desired), style),
+            replicas(status),
             spec.image.as_str().into(),
             ports.join(", ").into(),
         ]);
     }
     table.without_empty("PORTS")
+}
+
+/// `2/3`, and how many of the running replicas are healthy where that is not all of them. Green
+/// means that everything is as it should be.
+fn replicas(status: &ServiceStatus) -> Cell {
+    let (running, healthy, desired) = (status.running, status.healthy, status.desired);
+    let mut text = format!("{running}/{desired}");
+    if healthy < running {
+        text = format!("{text}, {healthy} healthy");
+    }
+    let style = if running >= desired && healthy >= running {
+        GREEN
+    } else if healthy == 0 {
+        RED
+    } else {
+        YELLOW
+    };
+    Cell::styled(text, style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_green_only_when_all_run_and_are_healthy() {
+        let cell = |running, healthy, desired| {
+            let status = ServiceStatus {
+                desired,
+                running,
+                healthy,
+                ..Default::default()
+            };
+            replicas(&status)
+        };
+        assert_eq!(cell(2, 2, 2), Cell::styled("2/2", GREEN));
+        assert_eq!(cell(0, 0, 0), Cell::styled("0/0", GREEN));
+        assert_eq!(cell(3, 3, 2), Cell::styled("3/2", GREEN));
+        assert_eq!(cell(2, 1, 2), Cell::styled("2/2, 1 healthy", YELLOW));
+        assert_eq!(cell(2, 0, 2), Cell::styled("2/2, 0 healthy", RED));
+        assert_eq!(cell(1, 1, 2), Cell::styled("1/2", YELLOW));
+        assert_eq!(cell(0, 0, 2), Cell::styled("0/2", RED));
+    }
 }

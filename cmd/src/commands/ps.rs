@@ -3,24 +3,28 @@
 use clap::Args;
 use jiff::Timestamp;
 use uc_api::id::short;
-use uc_api::v1::{Liveness, PsRequest, ReplicaStatus};
+use uc_api::v1::{Liveness, PsRequest, ReplicaRecord, ReplicaStatus};
 
-use crate::cli::Output;
+use crate::cli::{WideFormat, WideOutput};
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
 use crate::ui::{Cell, DIM, RED, Table, Ui};
 use crate::{times, view};
 
-/// List the containers of all services on all machines
+/// List the containers of services on all machines
+///
+/// On a terminal, long names are cut with `…` to fit its width. `-o wide` shows them in full, and
+/// more columns.
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
-    /// Only these services, `SERVICE` or `PROJECT/SERVICE`
+    /// `SERVICE` or `PROJECT/SERVICE` [default: all]
+    #[arg(value_name = "SERVICE")]
     services: Vec<String>,
-    /// Only this project
+    /// List only this project
     #[arg(short, long)]
     project: Option<String>,
     #[command(flatten)]
-    output: Output,
+    output: WideOutput,
 }
 
 pub(crate) async fn run(args: PsArgs, ui: &Ui, globals: &Globals) -> CliResult {
@@ -35,62 +39,102 @@ pub(crate) async fn run(args: PsArgs, ui: &Ui, globals: &Globals) -> CliResult {
         .await?
         .into_inner()
         .replicas;
-    if args.output.is_json() {
+    let format = args.output.output;
+    if format == WideFormat::Json {
         return ui.json(&replicas.iter().map(view::Replica::from).collect::<Vec<_>>());
     }
     if replicas.is_empty() {
         return ui.status("no containers");
     }
-    ui.out(&table(&replicas, Timestamp::now()).render())
+    let now = Timestamp::now();
+    if format == WideFormat::Wide {
+        ui.out(&wide_table(&replicas, now).render())
+    } else {
+        ui.table(&table(&replicas, now))
+    }
 }
+
+const COLUMNS: [&str; 6] = [
+    "SERVICE",
+    "CONTAINER",
+    "IMAGE",
+    "CREATED",
+    "STATE",
+    "MACHINE",
+];
 
 /// The table of `uc ps` and `uc inspect`.
 pub(super) fn table(replicas: &[ReplicaStatus], now: Timestamp) -> Table {
-    let mut table = Table::new(&[
-        "SERVICE",
-        "CONTAINER",
-        "IMAGE",
-        "CREATED",
-        "STATE",
-        "IP",
-        "MACHINE",
-    ]);
-    for status in replicas {
-        let Some(replica) = &status.replica else {
-            continue;
-        };
-        let (mut text, condition) = view::condition(replica);
-        let mut style = condition.style();
-        let mut machine = Cell::from(status.machine_name.as_str());
-        match status.machine_liveness() {
-            // What a dead machine said last is no longer known to be true.
-            Liveness::Down => {
-                text = format!("was {text}");
-                style = DIM;
-                machine = Cell::styled(format!("{} (down)", status.machine_name), RED);
-            }
-            Liveness::Suspect => machine = Cell::from(format!("{} (suspect)", status.machine_name)),
-            Liveness::Up | Liveness::Unspecified => {}
-        }
-        if !status.current {
-            text.push_str(", old revision");
-        }
+    let mut table = Table::new(&COLUMNS).free_text(&["SERVICE", "IMAGE", "MACHINE"]);
+    for (status, replica) in records(replicas) {
+        table.row(cells(status, replica, now));
+    }
+    table
+}
+
+/// The table of `uc ps -o wide`.
+fn wide_table(replicas: &[ReplicaStatus], now: Timestamp) -> Table {
+    let titles: Vec<&str> = COLUMNS
+        .into_iter()
+        .chain(["IP", "NAME", "REVISION", "RESTARTS", "PORTS"])
+        .collect();
+    let mut table = Table::new(&titles);
+    for (status, replica) in records(replicas) {
+        let [service, container, image, created, state, machine] = cells(status, replica, now);
+        let ports: Vec<_> = replica.ports.iter().map(view::port_text).collect();
         table.row([
-            format!("{}/{}", replica.project, replica.service).into(),
-            short(&replica.container_id).into(),
-            replica.image.as_str().into(),
-            times::ago(replica.created_at_ms, now).into(),
-            Cell::styled(text, style),
-            replica.ip.as_str().into(),
+            service,
+            container,
+            image,
+            created,
+            state,
             machine,
+            replica.ip.as_str().into(),
+            replica.container_name.as_str().into(),
+            replica.revision.as_str().into(),
+            replica.restart_count.to_string().into(),
+            ports.join(", ").into(),
         ]);
     }
     table
 }
 
+fn records(replicas: &[ReplicaStatus]) -> impl Iterator<Item = (&ReplicaStatus, &ReplicaRecord)> {
+    replicas
+        .iter()
+        .filter_map(|status| Some((status, status.replica.as_ref()?)))
+}
+
+fn cells(status: &ReplicaStatus, replica: &ReplicaRecord, now: Timestamp) -> [Cell; 6] {
+    let (mut text, condition) = view::condition(replica);
+    let mut style = condition.style();
+    let mut machine = Cell::from(status.machine_name.as_str());
+    match status.machine_liveness() {
+        // This is the last report of a machine that is down: it may no longer be true.
+        Liveness::Down => {
+            text = format!("was {text}");
+            style = DIM;
+            machine = Cell::styled(format!("{} (down)", status.machine_name), RED);
+        }
+        Liveness::Suspect => machine = Cell::from(format!("{} (suspect)", status.machine_name)),
+        Liveness::Up | Liveness::Unspecified => {}
+    }
+    if !status.current {
+        text.push_str(", old revision");
+    }
+    [
+        format!("{}/{}", replica.project, replica.service).into(),
+        short(&replica.container_id).into(),
+        replica.image.as_str().into(),
+        times::ago(replica.created_at_ms, now).into(),
+        Cell::styled(text, style),
+        machine,
+    ]
+}
+
 #[cfg(test)]
 mod tests {
-    use uc_api::v1::{Health, ReplicaRecord, ReplicaState};
+    use uc_api::v1::{Health, ReplicaState};
 
     use super::*;
 

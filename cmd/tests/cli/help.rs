@@ -1,5 +1,8 @@
 //! Help, version, completion: no daemon, no runtime, no network.
 
+use uc_api::v1;
+
+use crate::daemon::Daemon;
 use crate::world::World;
 
 #[test]
@@ -20,6 +23,8 @@ fn each_command_has_help() {
         "conflicts",
         "doctor",
         "ctx",
+        "ps",
+        "version",
     ] {
         let ran = world.uc(&[command, "-h"]);
         assert_eq!(ran.code, Some(0));
@@ -28,7 +33,34 @@ fn each_command_has_help() {
 }
 
 #[test]
-fn version_in_both_forms() {
+fn help_command_prints_the_same_as_the_flag() {
+    let world = World::new();
+    for words in [&[][..], &["deploy"], &["machine"], &["machine", "add"]] {
+        let with_flag = world.uc(&[words, &["--help"]].concat());
+        let with_command = world.uc(&[&["help"], words].concat());
+        assert_eq!(with_command.code, Some(0), "{}", with_command.text());
+        assert_eq!(with_command.text(), with_flag.text(), "{words:?}");
+    }
+    let unknown = world.uc(&["help", "deplyo"]);
+    assert_eq!(unknown.code, Some(2), "{}", unknown.text());
+    assert!(unknown.stderr.contains("deploy"), "{}", unknown.text());
+}
+
+#[test]
+fn command_of_compose_names_what_to_use_and_is_a_usage_error() {
+    let world = World::new();
+    for arguments in [&["up", "-d"][..], &["help", "up"]] {
+        assert_eq!(
+            world.uc(arguments).text(),
+            "exit 2\n--- stdout\n--- stderr\nerror: `uc up` does not exist\nhint: use `uc deploy`\n"
+        );
+    }
+    let help = world.uc(&["--help"]).stdout;
+    assert!(!help.contains("\n  up "), "{help}");
+}
+
+#[test]
+fn version_without_a_cluster_is_the_one_of_uc() {
     let world = World::new();
     let text = world.uc(&["version"]);
     assert!(
@@ -40,9 +72,54 @@ fn version_in_both_forms() {
         "{}",
         text.text()
     );
+    assert_eq!((text.code, text.stderr.as_str()), (Some(0), ""));
     let json = world.uc(&["version", "-o", "json"]).json();
     assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(json["protocol"], 1);
+    assert_eq!(json["server"], serde_json::Value::Null);
+}
+
+#[test]
+fn version_shows_the_daemon_that_answers() {
+    let info = v1::InfoResponse {
+        machine_name: "m1".into(),
+        facts: Some(v1::MachineFacts {
+            uc_version: "0.0.9".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let world = World::with(Daemon {
+        info: info.into(),
+        ..Daemon::default()
+    });
+    let text = world.connected(&["version"]).stdout;
+    assert!(
+        text.contains("\nucd 0.0.9 (m1, unix://[DIR]/uc.sock)\n"),
+        "{text}"
+    );
+    let json = world.connected(&["version", "-o", "json"]).json();
+    assert_eq!(json["server"]["version"], "0.0.9");
+    assert_eq!(json["server"]["machine"], "m1");
+    let calls = world.daemon.asked().len();
+    let json = world
+        .connected(&["version", "--client", "-o", "json"])
+        .json();
+    assert_eq!(json["server"], serde_json::Value::Null);
+    assert_eq!(world.daemon.asked().len(), calls, "no call with --client");
+}
+
+#[test]
+fn version_without_an_answer_is_still_printed() {
+    let world = World::new();
+    let ran = world.uc(&["--connect", "unix:///nonexistent/uc.sock", "version"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert!(ran.stdout.starts_with("uc "), "{}", ran.text());
+    assert!(
+        ran.stderr.contains("the daemon's version is unknown: "),
+        "{}",
+        ran.text()
+    );
 }
 
 #[test]

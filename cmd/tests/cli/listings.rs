@@ -130,6 +130,53 @@ fn for_people() {
 }
 
 #[test]
+fn ps_is_cut_to_the_terminal_and_wide_is_not() {
+    let mut long = daemon(recently());
+    let image = format!("registry.example.com/{}:1", "shop".repeat(30));
+    for status in &mut long.replicas {
+        status.replica.as_mut().unwrap().image.clone_from(&image);
+    }
+    let world = World::with(long);
+    let piped = world.connected(&["ps"]).stdout;
+    assert!(
+        piped.contains(&image),
+        "not a terminal: nothing is cut\n{piped}"
+    );
+    let cut = world.on_terminal_of("80", "ps").stdout;
+    assert!(!cut.contains(&image) && cut.contains('…'), "{cut}");
+    for line in cut.lines() {
+        assert!(line.trim_end().chars().count() <= 80, "{line}");
+    }
+    let wide = world.on_terminal_of("80", "ps -o wide").stdout;
+    assert!(wide.contains(&image), "{wide}");
+    for title in ["IP", "NAME", "REVISION", "RESTARTS", "PORTS"] {
+        assert!(wide.contains(title), "{wide}");
+    }
+}
+
+#[test]
+fn ls_is_not_green_while_replicas_are_unhealthy() {
+    let sick = v1::ServiceStatus {
+        running: 2,
+        healthy: 1,
+        ..service()
+    };
+    let world = World::with(Daemon {
+        services: vec![sick],
+        ..Daemon::default()
+    });
+    let mut command = world.command(&["ls"]);
+    command
+        .env(
+            "UC_CONNECT",
+            format!("unix://{}", world.path("uc.sock").display()),
+        )
+        .env("CLICOLOR_FORCE", "1");
+    let text = world.finish(command).stdout;
+    assert!(text.contains("\u{1b}[33m2/2, 1 healthy"), "{text:?}");
+}
+
+#[test]
 fn as_json_the_shapes_hold() {
     let world = World::with(daemon(1_700_000_000_123));
     insta::assert_snapshot!("ls_json", world.connected(&["ls", "-o", "json"]).stdout);

@@ -193,6 +193,7 @@ impl World {
             .unwrap()
     }
 
+<<<<<<< HEAD
     /// Waits until a condition holds.
     pub(crate) fn eventually(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -200,6 +201,39 @@ impl World {
             assert!(Instant::now() < deadline, "not within 20 s: {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
+=======
+    /// Runs `uc` on a terminal of this many columns.
+    pub(crate) fn on_terminal_of(&self, columns: &str, arguments: &str) -> Ran {
+        let line = format!(
+            "stty rows 24 cols {columns}; '{}' {arguments}",
+            env!("CARGO_BIN_EXE_uc")
+        );
+        self.shell_on_terminal(&line)
+    }
+
+    /// Runs a line of shell on a terminal, connected to the daemon.
+    pub(crate) fn shell_on_terminal(&self, line: &str) -> Ran {
+        let mut command = Command::new("script");
+        command.args(["-q", "-e", "-c", line, "/dev/null"]);
+        self.environment(&mut command);
+        command
+            .env(
+                "UC_CONNECT",
+                format!("unix://{}", self.path("uc.sock").display()),
+            )
+            .env("UC_NO_PROGRESS", "1")
+            .env("SHELL", "/bin/sh")
+            .env("TERM", "dumb");
+        // The end of stdin would be typed into the terminal, so it stays open.
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        self.ran(&output)
+>>>>>>> eda289e (Tables fit the terminal, uc help, uc version, and commands of other tools)
     }
 
     pub(crate) fn finish(&self, mut command: Command) -> Ran {

@@ -115,7 +115,10 @@ fn listings(cluster: &Cluster) {
     assert_eq!(all["replicas"].as_array().map(Vec::len), Some(3));
     let contexts = cluster.json(&["ctx", "ls"]);
     has_keys(&contexts[0], "name current connections");
-    has_keys(&cluster.json(&["version"]), "version protocol platform");
+    has_keys(
+        &cluster.json(&["version"]),
+        "version protocol platform commit built server",
+    );
     let file = cluster
         .uc
         .home()

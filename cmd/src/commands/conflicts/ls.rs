@@ -36,12 +36,13 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     if conflicts.is_empty() {
         return ui.status("no conflicts");
     }
-    ui.out(&table(&conflicts, Timestamp::now()).render())?;
+    ui.table(&table(&conflicts, Timestamp::now()))?;
     ui.hint("`uc conflicts show ID` shows the values, `uc conflicts settle ID` settles it")
 }
 
 fn table(conflicts: &[Conflict], now: Timestamp) -> Table {
-    let mut table = Table::new(&["ID", "RECORD", "ACTIVE", "OTHER", "DIFFERS"]);
+    let mut table = Table::new(&["ID", "RECORD", "ACTIVE", "OTHER", "DIFFERS"])
+        .free_text(&["RECORD", "OTHER", "DIFFERS"]);
     for conflict in conflicts {
         let Some((active, others)) = conflict.sides.split_first() else {
             continue;
