@@ -23,38 +23,50 @@ const WAITING: usize = 16;
 
 /// Run a command in a container of a service
 ///
-/// The exit code is the command's own; 125 if it could not be run at all, 126 and 127 as with
-/// Docker.
+/// Standard input is always passed on. The command gets a terminal if stdin and stdout of `uc` are
+/// one. Everything after the service belongs to the command, so options of `uc exec` come before
+/// it.
+///
+/// With a terminal, Ctrl-C goes to the command. Without one, Ctrl-C ends `uc` only: as with Docker,
+/// the command continues in the container.
+///
+/// The exit code is the command's own. It is 125 if `uc` could not run it, 126 if it is not
+/// executable and 127 if it was not found.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  uc exec web                        a shell
-  uc exec db psql -U postgres        flags after the service belong to the command
-  uc exec -T db pg_dump app > dump   without a terminal, for pipes")]
+#[command(
+    override_usage = "uc exec [OPTIONS] <SERVICE> [CMD]...",
+    after_help = "Examples:
+  uc exec web                        run a shell
+  uc exec db psql -U postgres        options after the service belong to the command
+  uc exec -T db pg_dump app > dump   run without a terminal, for pipes"
+)]
 pub(crate) struct ExecArgs {
-    /// No terminal, even if there is one here
-    #[arg(short = 'T', long)]
+    /// Do not allocate a TTY
+    #[arg(short = 'T', long, conflicts_with = "tty")]
     no_tty: bool,
-    /// Set a variable; without a value: the one set here
+    // `docker exec -it` and `kubectl exec -it` are habits. Standard input is always passed on, so
+    // `-i` changes nothing.
+    #[arg(short, long, hide = true)]
+    interactive: bool,
+    /// Fail unless a TTY can be allocated.
+    #[arg(short, long, hide = true)]
+    tty: bool,
+    /// Environment variable; NAME alone takes its value from this computer (repeatable)
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// User or UID in the container
+    /// User name or UID in the container
     #[arg(short, long)]
     user: Option<String>,
-    /// Directory in the container
+    /// Working directory in the container
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// This container, by id or the beginning of it [default: the first that runs]
+    /// Container, by its id or the start of it [default: the first running one]
     #[arg(long, value_name = "ID")]
     container: Option<String>,
-    /// `SERVICE` or `PROJECT/SERVICE`
-    service: String,
-    /// The command [default: a shell]
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
-    command: Vec<String>,
+    /// `SERVICE` or `PROJECT/SERVICE`, then the command [default: a shell]
+    // One list, not two arguments: clap would take options between the two for its own.
+    #[arg(trailing_var_arg = true, required = true, num_args = 1.., value_names = ["SERVICE", "CMD"])]
+    service_and_command: Vec<String>,
 }
 
 pub(crate) async fn run(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
@@ -67,13 +79,15 @@ pub(crate) async fn run(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult
 }
 
 async fn converse(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
-    let tty = !args.no_tty && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let tty = wants_tty(&args)?;
+    let mut words = args.service_and_command.into_iter();
+    let service = words.next().unwrap_or_default();
     let client = globals.client().await?;
     let (sender, receiver) = mpsc::channel(WAITING);
     let start = ExecStart {
-        service: args.service,
+        service,
         container: args.container.unwrap_or_default(),
-        command: args.command,
+        command: words.collect(),
         tty,
         size: term::size().filter(|_| tty).map(size),
         environment: args.env.into_iter().filter_map(with_value).collect(),
@@ -102,9 +116,45 @@ async fn converse(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     };
     let _resizes = tty.then(|| AbortOnDropHandle::new(tokio::spawn(send_sizes(sender.clone()))));
     let _input = AbortOnDropHandle::new(tokio::spawn(send_input(sender)));
-    let result = receive(&mut stream, ui).await;
+    let result = if tty {
+        // A process that a signal ends restores nothing, so the signal has to be waited for.
+        tokio::select! {
+            result = receive(&mut stream, ui) => result,
+            code = end_signal() => code,
+        }
+    } else {
+        receive(&mut stream, ui).await
+    };
     drop(raw);
     result
+}
+
+/// Waits for a signal that asks this process to end; gives the exit code of a process that such a
+/// signal has ended.
+async fn end_signal() -> CliResult<u8> {
+    let cannot_wait = |error| CliError::failed("cannot wait for signals").source(error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(cannot_wait)?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(128 + 15),
+        _ = hang_up.recv() => Ok(128 + 1),
+    }
+}
+
+/// Whether the command gets a terminal: if there is one here and `-T` does not forbid it.
+fn wants_tty(args: &ExecArgs) -> CliResult<bool> {
+    let streams = [
+        ("stdin", std::io::stdin().is_terminal()),
+        ("stdout", std::io::stdout().is_terminal()),
+    ];
+    let missing = streams.iter().find(|(_, is_terminal)| !is_terminal);
+    match missing {
+        Some((name, _)) if args.tty => Err(CliError::usage(format!(
+            "cannot allocate a TTY (-t): {name} is not a terminal"
+        ))
+        .hint("leave out `-t`")),
+        missing => Ok(missing.is_none() && !args.no_tty),
+    }
 }
 
 async fn receive(

@@ -68,6 +68,72 @@ fn flags_after_the_service_belong_to_the_command() {
 }
 
 #[test]
+fn options_directly_after_the_service_belong_to_the_command() {
+    let world = World::new();
+    let ran = world.connected(&["exec", "web", "-u", "root", "-T", "--help"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert_eq!(
+        world.daemon.asked()[1],
+        r#"web ["-u", "root", "-T", "--help"] tty=false env=[]"#
+    );
+    let ran = world.connected(&["exec", "--nope", "web", "ls"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.text());
+}
+
+#[test]
+fn interactive_and_tty_flags_of_docker_are_accepted() {
+    let world = World::new();
+    let ran = world.connected(&["exec", "-i", "web", "hello"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    let ran = world.on_terminal("exec -it web hello", "");
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert!(
+        world.daemon.asked()[3].contains("tty=true"),
+        "{:?}",
+        world.daemon.asked()
+    );
+    let ran = world.connected(&["exec", "-it", "web", "hello"]);
+    assert_eq!(
+        ran.text(),
+        "exit 125\n--- stdout\n--- stderr\nerror: cannot allocate a TTY (-t): stdin is not a terminal\nhint: leave out `-t`\n"
+    );
+    assert_eq!(world.daemon.asked().len(), 4, "nothing was called");
+    let help = world.uc(&["exec", "--help"]).stdout;
+    assert!(!help.contains("--interactive"), "{help}");
+}
+
+/// The first signal comes once the terminal is in raw mode, so it always meets that state.
+#[test]
+fn a_signal_that_ends_uc_restores_the_terminal() {
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
+        let world = World::new();
+        world.write(
+            "session",
+            &format!(
+                "(until stty -a </dev/tty | grep -q -- '-icanon'; do
+                    [ ! -e pid ] || kill -0 \"$(cat pid)\" || exit
+                    sleep 0.05
+                  done
+                  kill -{signal} \"$(cat pid)\") &
+                sh -c 'echo $$ >pid.new; mv pid.new pid; exec \"$0\" exec web cat' '{}'
+                echo \"code $?\"
+                wait
+                stty -a | tr ' ;' '\\n\\n' | grep -x -e icanon -e echo",
+                env!("CARGO_BIN_EXE_uc")
+            ),
+        );
+        let line = format!("sh '{}'", world.path("session").display());
+        let ran = world.shell_on_terminal(&line);
+        let text = ran.stdout.replace('\r', "");
+        assert!(
+            text.contains(&format!("code {code}\nicanon\necho\n")),
+            "{}",
+            ran.text()
+        );
+    }
+}
+
+#[test]
 fn what_could_not_be_run_at_all_is_125() {
     let world = World::new();
     let ran = world.connected(&["exec", "nope", "true"]);
