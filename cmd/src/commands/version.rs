@@ -111,7 +111,7 @@ fn report(ui: &Ui, error: &CliError) -> CliResult<Option<Server>> {
 }
 
 async fn ask_version(route: &Route, globals: &Globals) -> CliResult<Server> {
-    let client = connect::connect(route, &globals.env).await?;
+    let client = connect::connect(route, globals).await?;
     let info = client
         .machine()
         .info(within(LIMIT.as_secs(), InfoRequest {}))
