@@ -1,13 +1,15 @@
 //! Turns the engine's log frames into lines. A frame starts with a timestamp, and the engine splits
 //! long lines into several frames.
 
+mod merge;
+
 use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
 use uc_api::v1::LogStream;
 
+pub(crate) use self::merge::{Patience, merge};
 use super::EngineError;
 
 /// Bytes of a line. A longer line is split into pieces of this size, so that a program that never
@@ -125,95 +127,9 @@ pub(crate) async fn tail(engine: &dyn super::Engine, id: &str, count: usize) -> 
     text.split_off(surplus)
 }
 
-/// A line with its source.
-pub(crate) type Tagged<T> = (T, Result<LogLine, EngineError>);
-
-/// Merges the logs of several containers in order of time, as far as they arrive together. A stream
-/// without new lines for `patience` no longer holds up the others until it has one.
-pub(crate) fn merge<T: Clone + Send + 'static>(
-    sources: Vec<(T, BoxStream<'static, Result<LogLine, EngineError>>)>,
-    patience: std::time::Duration,
-) -> impl futures_util::Stream<Item = Tagged<T>> + Send {
-    let sources = sources
-        .into_iter()
-        .map(|(tag, stream)| Source {
-            tag,
-            stream,
-            head: None,
-            ended: false,
-            quiet: false,
-        })
-        .collect::<Vec<_>>();
-    futures_util::stream::unfold(sources, move |mut sources| async move {
-        loop {
-            fill(&mut sources, patience).await;
-            sources.retain(|source| !(source.ended && source.head.is_none()));
-            if sources.is_empty() {
-                return None;
-            }
-            let first = sources
-                .iter_mut()
-                .filter(|source| source.head.is_some())
-                .min_by_key(|source| source.head.as_ref().map(time_of));
-            if let Some(source) = first
-                && let Some(head) = source.head.take()
-            {
-                let tag = source.tag.clone();
-                return Some(((tag, head), sources));
-            }
-        }
-    })
-}
-
-struct Source<T> {
-    tag: T,
-    stream: BoxStream<'static, Result<LogLine, EngineError>>,
-    head: Option<Result<LogLine, EngineError>>,
-    ended: bool,
-    quiet: bool,
-}
-
-/// The sort key of the next line. An error comes first.
-fn time_of(head: &Result<LogLine, EngineError>) -> i64 {
-    head.as_ref().map_or(i64::MIN, |line| line.time_ns)
-}
-
-/// Waits until every stream that is not quiet has a next line, and at least one stream has one.
-async fn fill<T>(sources: &mut [Source<T>], patience: std::time::Duration) {
-    let deadline = tokio::time::Instant::now() + patience;
-    loop {
-        let some_head = sources.iter().any(|source| source.head.is_some());
-        let waited_for = sources
-            .iter()
-            .any(|source| source.head.is_none() && !source.ended && !source.quiet);
-        let open: Vec<&mut Source<T>> = sources
-            .iter_mut()
-            .filter(|source| source.head.is_none() && !source.ended)
-            .collect();
-        if open.is_empty() {
-            return;
-        }
-        let next = futures_util::future::select_all(open.into_iter().map(|source| {
-            Box::pin(async move {
-                let next = source.stream.next().await;
-                source.ended = next.is_none();
-                source.quiet = false;
-                source.head = next;
-            })
-        }));
-        if !some_head {
-            next.await;
-        } else if waited_for {
-            if tokio::time::timeout_at(deadline, next).await.is_err() {
-                for source in sources.iter_mut().filter(|source| source.head.is_none()) {
-                    source.quiet = true;
-                }
-                return;
-            }
-        } else if futures_util::FutureExt::now_or_never(next).is_none() {
-            return;
-        }
-    }
+/// When a line was written; an error is passed on immediately.
+pub(crate) fn time_of(line: &Result<LogLine, EngineError>) -> i64 {
+    line.as_ref().map_or(i64::MIN, |line| line.time_ns)
 }
 
 #[cfg(test)]

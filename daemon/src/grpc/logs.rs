@@ -1,32 +1,42 @@
-//! Logs of replicas on many machines as one stream. History is merged in time order; lines that
-//! arrive while following are passed on as they come. A machine that does not answer is said in the
-//! stream and does not hold up the others.
+//! Logs of replicas on many machines as one stream in time order. While following, lines are in
+//! order as far as they arrive together. A machine that does not answer is reported in the stream
+//! and does not hold up the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tonic::Streaming;
+use tonic::Status;
 use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::{LogEntry, LogsRequest, MachineRecord, NodeLogsRequest};
 use uc_api::{Code, Failure};
 
 use super::services::selected;
+use crate::docker::logs::{Patience, merge};
 use crate::member::Member;
 
 const QUEUE: usize = 256;
-/// How long a machine may take to begin.
+/// Time for a machine to open its logs.
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
+/// Lines are held back this long for another machine. The machines have opened their logs by then,
+/// so the first line of their history takes about a round trip, and the pause between two lines of
+/// it is shorter still.
+const FOLLOWING: Patience = Patience {
+    first: Duration::from_secs(1),
+    next: Duration::from_millis(250),
+};
 
 struct Source {
     machine: MachineRecord,
     containers: Vec<String>,
 }
 
-/// Starts reading; the entries come from the receiver until all machines have ended.
+/// Starts reading; the receiver ends when the logs of all machines have ended.
 pub(super) fn start(
     member: &Arc<Member>,
     request: LogsRequest,
@@ -48,7 +58,7 @@ pub(super) fn start(
     if sources.is_empty() && !request.container.is_empty() {
         return Err(Failure::new(
             Code::NotFound,
-            format!("there is no container `{}`", request.container),
+            format!("container `{}` not found", request.container),
         )
         .hint("`uc ps` lists the containers"));
     }
@@ -79,33 +89,55 @@ async fn read(
     for (machine, result) in opened {
         match result {
             Ok(stream) => streams.push((machine, stream)),
-            Err(failure) => problem(sender, &machine, &failure).await,
+            Err(failure) => {
+                let _reader_gone = sender.send(problem(&machine, &failure)).await;
+            }
         }
     }
-    if request.follow {
-        join_all(
-            streams
-                .into_iter()
-                .map(|(machine, stream)| pass_on(machine, stream, sender)),
-        )
-        .await;
-    } else {
-        merge(streams, sender).await;
+    let merged = merged(streams, request.follow);
+    tokio::pin!(merged);
+    while let Some(entry) = merged.next().await {
+        if sender.send(entry).await.is_err() {
+            return;
+        }
     }
 }
 
-async fn open(
-    member: &Member,
-    source: &Source,
-    request: &LogsRequest,
-) -> Result<Streaming<LogEntry>, Failure> {
+type Entries = BoxStream<'static, Result<LogEntry, Status>>;
+
+/// The entries of all machines in time order. A machine whose stream breaks has its problem as the
+/// last entry.
+fn merged(
+    streams: Vec<(MachineRecord, Entries)>,
+    follow: bool,
+) -> impl Stream<Item = LogEntry> + Send {
+    let patience = if follow {
+        FOLLOWING
+    } else {
+        Patience::UNTIL_END
+    };
+    merge(streams, time_of, patience).map(|(machine, entry)| match entry {
+        Ok(entry) => named(entry, &machine),
+        Err(status) => problem(&machine, &status.into()),
+    })
+}
+
+/// When a line was written; problems are passed on immediately.
+fn time_of(entry: &Result<LogEntry, Status>) -> i64 {
+    match entry {
+        Ok(entry) if entry.problem.is_empty() => entry.time_ns,
+        _ => i64::MIN,
+    }
+}
+
+async fn open(member: &Member, source: &Source, request: &LogsRequest) -> Result<Entries, Failure> {
     let mut node = NodeClient::new(member.peers.channel(&source.machine)?);
     let call = node.logs(NodeLogsRequest {
         request: Some(request.clone()),
         container_ids: source.containers.clone(),
     });
     match timeout(BEGIN_LIMIT, call).await {
-        Ok(answer) => Ok(answer.map_err(Failure::from)?.into_inner()),
+        Ok(answer) => Ok(answer.map_err(Failure::from)?.into_inner().boxed()),
         Err(_) => Err(Failure::new(
             Code::TimedOut,
             format!("no answer within {} s", BEGIN_LIMIT.as_secs()),
@@ -113,86 +145,21 @@ async fn open(
     }
 }
 
-async fn problem(sender: &mpsc::Sender<LogEntry>, machine: &MachineRecord, failure: &Failure) {
+/// The entry that reports why the logs of a machine are missing.
+fn problem(machine: &MachineRecord, failure: &Failure) -> LogEntry {
     let entry = LogEntry {
-        machine_id: machine.id.clone(),
-        machine_name: machine.name.clone(),
         problem: failure.message.clone(),
         ..LogEntry::default()
     };
-    let _reader_gone = sender.send(entry).await;
+    named(entry, machine)
 }
 
-/// The daemon that asked knows the machine's present name best.
+/// Sets the machine's name as this daemon knows it: the machine itself may not know a new one yet.
 fn named(mut entry: LogEntry, machine: &MachineRecord) -> LogEntry {
     entry.machine_id.clone_from(&machine.id);
     entry.machine_name.clone_from(&machine.name);
     entry
 }
 
-async fn pass_on(
-    machine: MachineRecord,
-    mut stream: Streaming<LogEntry>,
-    sender: &mpsc::Sender<LogEntry>,
-) {
-    loop {
-        match stream.message().await {
-            Ok(Some(entry)) => {
-                if sender.send(named(entry, &machine)).await.is_err() {
-                    return;
-                }
-            }
-            Ok(None) => return,
-            Err(status) => return problem(sender, &machine, &status.into()).await,
-        }
-    }
-}
-
-/// Each stream is in time order; the smallest head of all goes next.
-async fn merge(
-    streams: Vec<(MachineRecord, Streaming<LogEntry>)>,
-    sender: &mpsc::Sender<LogEntry>,
-) {
-    let mut heads = Vec::new();
-    for (machine, mut stream) in streams {
-        if let Some(head) = next(&machine, &mut stream, sender).await {
-            heads.push((head, machine, stream));
-        }
-    }
-    while let Some(at) = earliest(&heads) {
-        let (machine, stream) = match heads.get_mut(at) {
-            Some((_, machine, stream)) => (machine.clone(), stream),
-            None => return,
-        };
-        let following = next(&machine, stream, sender).await;
-        let entry = match (following, heads.get_mut(at)) {
-            (Some(following), Some((head, ..))) => std::mem::replace(head, following),
-            _ => heads.swap_remove(at).0,
-        };
-        if sender.send(entry).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn earliest<T>(heads: &[(LogEntry, MachineRecord, T)]) -> Option<usize> {
-    heads
-        .iter()
-        .enumerate()
-        .min_by_key(|(_, (entry, ..))| entry.time_ns)
-        .map(|(at, _)| at)
-}
-
-async fn next(
-    machine: &MachineRecord,
-    stream: &mut Streaming<LogEntry>,
-    sender: &mpsc::Sender<LogEntry>,
-) -> Option<LogEntry> {
-    match stream.message().await {
-        Ok(entry) => entry.map(|entry| named(entry, machine)),
-        Err(status) => {
-            problem(sender, machine, &status.into()).await;
-            None
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

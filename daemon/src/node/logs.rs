@@ -6,14 +6,18 @@ use futures_util::StreamExt as _;
 use uc_api::v1;
 
 use super::{NodeService, Replies};
-use crate::docker::{LogOptions, logs};
+use crate::docker::LogOptions;
+use crate::docker::logs::{self, Patience};
 
-/// How long a replica without new lines can hold up the lines of the others.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// A replica that writes nothing for this long does not hold up the lines of the others.
+const FOLLOWING: Patience = Patience {
+    first: Duration::from_millis(50),
+    next: Duration::from_millis(50),
+};
 
 impl NodeService {
-    /// Returns the lines in order of time, as far as they arrive together. A replica whose log
-    /// cannot be read is an entry that gives the cause.
+    /// Lines in time order: history exactly, new lines as far as they arrive together. Where a
+    /// replica's log cannot be read, an entry has the reason.
     pub async fn logs_of(&self, request: v1::NodeLogsRequest) -> Replies<v1::LogEntry> {
         let asked = request.request.unwrap_or_default();
         let options = LogOptions {
@@ -47,7 +51,12 @@ impl NodeService {
                 })),
             }
         }
-        let lines = logs::merge(sources, PATIENCE).map(|(entry, line)| {
+        let patience = if options.follow {
+            FOLLOWING
+        } else {
+            Patience::UNTIL_END
+        };
+        let lines = logs::merge(sources, logs::time_of, patience).map(|(entry, line)| {
             Ok(match line {
                 Ok(line) => v1::LogEntry {
                     stream: line.stream.into(),

@@ -1,8 +1,13 @@
 use std::time::Duration;
 
-use futures_util::stream;
+use futures_util::stream::{self, BoxStream};
 
 use super::*;
+
+const PATIENCE: Patience = Patience {
+    first: Duration::from_millis(50),
+    next: Duration::from_millis(50),
+};
 
 fn frame(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -122,7 +127,7 @@ fn ready(lines: Vec<LogLine>) -> Lines {
 }
 
 async fn collect(sources: Vec<(&'static str, Lines)>) -> Vec<String> {
-    merge(sources, Duration::from_millis(50))
+    merge(sources, time_of, PATIENCE)
         .map(|(tag, line)| match line {
             Ok(line) => format!("{tag}{}", String::from_utf8_lossy(&line.message)),
             Err(error) => format!("{tag}!{error}"),
@@ -143,7 +148,7 @@ async fn merge_orders_lines_by_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn merge_waits_once_for_quiet_container() {
+async fn merge_waits_for_a_quiet_stream_once() {
     let start = tokio::time::Instant::now();
     let quiet = stream::once(async {
         tokio::time::sleep(Duration::from_mins(1)).await;
@@ -151,7 +156,7 @@ async fn merge_waits_once_for_quiet_container() {
     })
     .boxed();
     let busy = ready((0..100).map(|_| line(1, "x")).collect());
-    let mut merged = merge(vec![("q", quiet), ("b", busy)], Duration::from_millis(50)).boxed();
+    let mut merged = merge(vec![("q", quiet), ("b", busy)], time_of, PATIENCE).boxed();
     for _ in 0..100 {
         assert_eq!(merged.next().await.unwrap().0, "b");
     }
@@ -161,11 +166,49 @@ async fn merge_waits_once_for_quiet_container() {
 }
 
 #[tokio::test]
-async fn merge_reports_failed_log_and_continues_others() {
+async fn merge_passes_on_an_error_and_continues() {
     let broken = stream::iter([Err(EngineError::Broken {
         message: "gone".into(),
     })])
     .boxed();
     let got = collect(vec![("a", ready(vec![line(1, "1")])), ("b", broken)]).await;
     assert_eq!(got, ["b!the connection to Docker broke: gone", "a1"]);
+}
+
+/// The stream's items, each after its delay in milliseconds.
+fn delayed(lines: Vec<(u64, LogLine)>) -> Lines {
+    stream::iter(lines)
+        .then(|(delay, line)| async move {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            Ok(line)
+        })
+        .boxed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn merge_waits_longer_for_the_first_line_than_for_the_next() {
+    let patience = Patience {
+        first: Duration::from_millis(500),
+        next: Duration::from_millis(50),
+    };
+    let order = |slow: Lines| async {
+        let fast = delayed(vec![(0, line(2, "2")), (200, line(9, "9"))]);
+        let merged = merge(vec![("f", fast), ("s", slow)], time_of, patience);
+        merged.map(|(tag, _)| tag).collect::<Vec<_>>().await
+    };
+    let history = delayed(vec![(400, line(1, "1"))]);
+    assert_eq!(order(history).await, ["s", "f", "f"]);
+    let too_late = delayed(vec![(600, line(1, "1"))]);
+    assert_eq!(order(too_late).await, ["f", "s", "f"]);
+    let pause_within = delayed(vec![(0, line(0, "0")), (100, line(1, "1"))]);
+    assert_eq!(order(pause_within).await, ["s", "f", "s", "f"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn merge_until_end_never_gives_up_on_a_stream() {
+    let slow = delayed(vec![(600_000, line(1, "1"))]);
+    let fast = ready(vec![line(2, "2")]);
+    let merged = merge(vec![("f", fast), ("s", slow)], time_of, Patience::UNTIL_END);
+    let order: Vec<_> = merged.map(|(tag, _)| tag).collect().await;
+    assert_eq!(order, ["s", "f"]);
 }
