@@ -1,5 +1,6 @@
-//! `Deploy`: plans, executions, and images on their way from the client to the machines that need
-//! them.
+//! `Deploy`: plans, their execution, and images and files from the client for the machines.
+
+mod relay;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,13 +22,12 @@ use uc_api::v1::{
 };
 use uc_api::{Code, Failure};
 
+use self::relay::Relayed;
 use crate::app::App;
 use crate::deploy::run;
 use crate::member::Member;
 
-/// Chunks on their way to one machine; a slow machine holds up the client, not this daemon's
-/// memory.
-const QUEUE: usize = 8;
+/// Time for a machine to say which images it has.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -53,9 +53,11 @@ async fn missing_on(
             .map_err(|status| Failure::from(status).on(&machine.name))?
             .into_inner()
             .missing),
-        Err(_) => Err(
-            Failure::new(Code::TimedOut, "no answer to the question for images").on(&machine.name),
-        ),
+        Err(_) => Err(Failure::new(
+            Code::TimedOut,
+            format!("no list of images within {} s", ASK_LIMIT.as_secs()),
+        )
+        .on(&machine.name)),
     }
 }
 
@@ -88,15 +90,10 @@ async fn missing(member: &Member, wanted: &[ImageTarget]) -> Result<Vec<ImageTar
 async fn load_on(
     member: Arc<Member>,
     machine: MachineRecord,
-    chunks: mpsc::Receiver<PushImageRequest>,
+    messages: mpsc::Receiver<Relayed>,
 ) -> PushResult {
     let loaded = match member.peers.channel(&machine) {
-        Ok(channel) => {
-            let answer = NodeClient::new(channel)
-                .load_image(ReceiverStream::new(chunks))
-                .await;
-            answer.map(|_| ()).map_err(Failure::from)
-        }
+        Ok(channel) => relay::load(NodeClient::new(channel), messages).await,
         Err(failure) => Err(failure),
     };
     PushResult {
@@ -114,19 +111,21 @@ async fn push(
     mut incoming: Streaming<PushImageRequest>,
 ) -> Result<PushImageResponse, Failure> {
     let first = incoming.message().await.map_err(Failure::from)?;
-    let Some(push_image_request::Message::Start(start)) =
-        first.as_ref().and_then(|first| first.message.clone())
-    else {
-        return Err(Failure::new(
+    let not_a_start = || {
+        Failure::new(
             Code::Invalid,
-            "an image push begins with its start",
-        ));
+            "the first message of an image must be its start",
+        )
+    };
+    let first = first.ok_or_else(not_a_start)?;
+    let Some(push_image_request::Message::Start(start)) = &first.message else {
+        return Err(not_a_start());
     };
     let mut senders = Vec::new();
     let mut loads = Vec::new();
     for machine in &start.machine_ids {
         let machine = member.view().machine(machine)?;
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (sender, receiver) = relay::channel();
         senders.push(sender);
         loads.push(tokio::spawn(load_on(
             Arc::clone(&member),
@@ -134,17 +133,7 @@ async fn push(
             receiver,
         )));
     }
-    let mut message = first;
-    while let Some(chunk) = message {
-        // A machine whose load failed has dropped its receiver; the others go on.
-        join_all(senders.iter().map(|sender| sender.send(chunk.clone()))).await;
-        senders.retain(|sender| !sender.is_closed());
-        if senders.is_empty() {
-            break;
-        }
-        message = incoming.message().await.map_err(Failure::from)?;
-    }
-    drop(senders);
+    relay::relay(first, incoming, senders).await?;
     let results = join_all(loads).await;
     let results = results
         .into_iter()
@@ -175,8 +164,8 @@ impl Deploy for DeployApi {
     ) -> Result<Response<Self::ExecuteStream>, Status> {
         let member = self.app.member()?;
         let ExecuteRequest { request, digest } = request.into_inner();
-        let request =
-            request.ok_or_else(|| Failure::new(Code::Invalid, "nothing is to be executed"))?;
+        let request = request
+            .ok_or_else(|| Failure::new(Code::Invalid, "the request has no plan to execute"))?;
         let deployment = format!("{:016x}", rand::random::<u64>());
         let events = run::start(member, request, digest, deployment).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(events).map(Ok))))

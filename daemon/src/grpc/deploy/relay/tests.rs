@@ -1,0 +1,95 @@
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use uc_api::v1::node_server::NodeServer;
+use uc_api::v1::push_image_request::Message;
+use uc_api::v1::{MachineRecord, PushImageStart};
+
+use super::*;
+use crate::docker::fake::ARCHIVE;
+use crate::node::tests::{Bench, bench};
+use crate::peers::Peers;
+
+/// The node of a machine, as another machine reaches it.
+fn node_client(bench: &Bench) -> NodeClient<PeerChannel> {
+    let socket = bench.state.path().join("node.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let server =
+        tonic::transport::Server::builder().add_service(NodeServer::new(bench.node.clone()));
+    tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+    let record = MachineRecord {
+        id: "m".into(),
+        ..MachineRecord::default()
+    };
+    NodeClient::new(Peers::new("m", &socket).channel(&record).unwrap())
+}
+
+fn request(message: Message) -> PushImageRequest {
+    PushImageRequest {
+        message: Some(message),
+    }
+}
+
+fn start() -> PushImageRequest {
+    request(Message::Start(PushImageStart {
+        image: "built:1".into(),
+        ..Default::default()
+    }))
+}
+
+/// The fake engine takes this for an archive of `built:1`, so it loads the image if the stream ends
+/// after it.
+fn archive() -> PushImageRequest {
+    request(Message::Chunk(format!("{ARCHIVE}built:1").into_bytes()))
+}
+
+async fn has_image(bench: &Bench) -> bool {
+    let missing = bench.node.missing_images(vec!["built:1".into()]).await;
+    missing.unwrap().is_empty()
+}
+
+#[tokio::test]
+async fn relay_loads_a_whole_archive_on_every_machine() {
+    let machines = [bench(), bench()];
+    let mut senders = Vec::new();
+    let mut loads = Vec::new();
+    for machine in &machines {
+        let (sender, receiver) = channel();
+        senders.push(sender);
+        loads.push(tokio::spawn(load(node_client(machine), receiver)));
+    }
+    let incoming = tokio_stream::iter([Ok(archive())]);
+    relay(start(), incoming, senders).await.unwrap();
+    for load in loads {
+        load.await.unwrap().unwrap();
+    }
+    for machine in &machines {
+        assert!(has_image(machine).await);
+    }
+}
+
+#[tokio::test]
+async fn relay_of_a_broken_stream_fails_the_load_of_the_machine() {
+    let machine = bench();
+    let (sender, receiver) = channel();
+    let load = tokio::spawn(load(node_client(&machine), receiver));
+    let incoming = tokio_stream::iter([Ok(archive()), Err(Status::cancelled("client left"))]);
+    let failure = relay(start(), incoming, vec![sender]).await.unwrap_err();
+    assert_eq!(failure.message, "client left");
+    let failure = load.await.unwrap().unwrap_err();
+    assert_eq!(failure.message, "the image was not sent to its end");
+    assert!(!has_image(&machine).await);
+}
+
+#[tokio::test]
+async fn relay_that_is_dropped_fails_the_load_of_the_machine() {
+    let machine = bench();
+    let (sender, receiver) = channel();
+    let load = tokio::spawn(load(node_client(&machine), receiver));
+    let (client, incoming) = mpsc::channel(1);
+    let relaying = tokio::spawn(relay(start(), ReceiverStream::new(incoming), vec![sender]));
+    client.send(Ok(archive())).await.unwrap();
+    // The handler of a call is dropped when the client resets it.
+    relaying.abort();
+    assert!(relaying.await.unwrap_err().is_cancelled());
+    assert!(load.await.unwrap().is_err());
+    assert!(!has_image(&machine).await);
+}
