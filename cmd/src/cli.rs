@@ -1,5 +1,4 @@
-//! The command line as clap sees it: global flags, the list of commands, and which of a flag and a
-//! variable counts.
+//! The command line: global flags, the list of commands, and which wins of a flag and a variable.
 
 mod not_here;
 
@@ -24,19 +23,19 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
-const ABOUT: &str = "Runs Docker Compose projects on your own machines";
+const ABOUT: &str = "Run Docker Compose projects on your own machines";
 
 const AFTER: &str = "\
 Examples:
-  uc machine init root@203.0.113.1    make a cluster of one machine
-  uc machine add root@203.0.113.2     add another
+  uc machine init root@203.0.113.1    create a cluster with one machine
+  uc machine add root@203.0.113.2     add another machine
   uc deploy                           deploy the compose file of this directory
-  uc ps                               see what runs where
-  uc logs -f web                      follow a service's logs
-  uc doctor                           see what is wrong
+  uc ps                               list all containers
+  uc logs -f web                      follow the logs of a service
+  uc doctor                           look for problems
 
-Exit codes: 0 done, 1 failed, 2 usage or compose error, 3 rolled back, 4 partly applied or a machine
-unreachable, 5 timed out, 130 interrupted; `uc exec` passes on the container's own.";
+Exit codes: 0 done, 1 failed, 2 usage or compose error, 3 rolled back or paused, 4 partly applied or
+a machine unreachable, 5 timed out, 130 interrupted. `uc exec` exits with the code of its command.";
 
 /// The program's arguments.
 #[derive(Debug, Parser)]
@@ -55,14 +54,13 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Args)]
 struct GlobalArgs {
-    /// Connect to this machine, whatever the contexts say: `ssh://USER@HOST[:PORT]` or
-    /// `unix:///path`
+    /// Machine to connect to, in place of a context: `ssh://USER@HOST[:PORT]` or `unix:///PATH`
     #[arg(long, global = true, value_name = "URL", env = env::CONNECT, hide_env_values = true, help_heading = "Global options")]
     connect: Option<String>,
-    /// The cluster to talk to, one of `uc ctx ls`
+    /// Context of the cluster to use; `uc ctx ls` lists them
     #[arg(short, long, global = true, value_name = "NAME", env = env::CONTEXT, hide_env_values = true, help_heading = "Global options")]
     context: Option<String>,
-    /// The config file [default: $XDG_CONFIG_HOME/uc/config.toml]
+    /// Config file [default: $XDG_CONFIG_HOME/uc/config.toml]
     #[arg(long, global = true, value_name = "FILE", env = env::CONFIG, hide_env_values = true, help_heading = "Global options")]
     config: Option<PathBuf>,
 }
@@ -237,7 +235,7 @@ fn wants_json(matches: &ArgMatches) -> bool {
     )
 }
 
-/// A flag beats a variable: `--context x` counts against `UC_CONNECT`, and not against `--connect`.
+/// A flag beats a variable, so `--context x` beats `UC_CONNECT`, but not `--connect`.
 fn globals(args: GlobalArgs, matches: &ArgMatches, env: Env) -> Globals {
     let typed = |id| deepest(matches).value_source(id) == Some(ValueSource::CommandLine);
     let new_context = if typed("context") {
@@ -260,7 +258,7 @@ fn globals(args: GlobalArgs, matches: &ArgMatches, env: Env) -> Globals {
     }
 }
 
-/// clap carries global arguments down to the subcommand that was named last.
+/// The matches of the innermost subcommand: clap copies global arguments down to it.
 fn deepest(matches: &ArgMatches) -> &ArgMatches {
     matches
         .subcommand()
@@ -272,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clap_accepts_the_definition() {
+    fn command_definition_passes_the_checks_of_clap() {
         command().debug_assert();
     }
 

@@ -1,6 +1,6 @@
-//! From what the machines say of themselves to what is wrong: a pure function of one or two looks
-//! at the cluster. What may pass by itself within seconds (a lag, a session that is opened again)
-//! counts as lasting only if all looks show it. How findings are printed is the command's.
+//! From examinations of the machines to findings: a pure function of one or two looks at the
+//! cluster. What can pass on its own within seconds (a lag, a session that is opened again) counts
+//! as lasting only if all looks show it. The command prints the findings.
 
 pub(crate) mod figures;
 mod reach;
@@ -11,33 +11,32 @@ use std::collections::BTreeMap;
 
 use uc_api::v1::{Examination, ExaminedMachine, PeerFigures, StoreFigures};
 
-/// A peer that has not said to have so many versions lags: a large deployment writes fewer within
-/// the second between two words on it.
+/// A peer lags when it has not acknowledged more than this many versions. Peers report about once
+/// a second, and a large deployment writes fewer versions in that time.
 const LAG: u64 = 100;
-/// Requests that wait for the writer, of the 1,024 there is room for.
+/// Requests that wait for the writer; its queue has room for 1,024.
 const WAITING: u64 = 512;
-/// Differences of clocks up to this are usual without a time server.
+/// Clocks without a time server commonly differ by up to this much.
 const CLOCK_WARNING_MS: i64 = 2_000;
-/// Half of what quarantines the writes of the machine that is ahead.
+/// Half of the difference at which the writes of the machine that is ahead are quarantined.
 const CLOCK_PROBLEM_MS: i64 = 30_000;
-/// Writes of records that take longer make commands slow.
+/// Slower record writes make commands slow.
 const SLOW_US: u64 = 50_000;
-/// With fewer commits, the slowest in a hundred says nothing.
+/// With fewer commits, the 99th percentile means nothing.
 const COMMITS: u64 = 100;
 
-/// How bad it is; the worst first.
+/// The worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Severity {
     /// Something does not work, or data is at risk.
     Problem,
-    /// Works, and will not for long or not as it should.
+    /// Works, but not as it should, or not for long.
     Warning,
     /// Worth knowing.
     Note,
 }
 
 impl Severity {
-    /// As it is printed, and in JSON.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Problem => "problem",
@@ -47,17 +46,15 @@ impl Severity {
     }
 }
 
-/// One thing that is not as it should be.
+/// One thing that is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) severity: Severity,
-    /// Which sort, for programs: never changes its meaning.
+    /// For programs; a kind never changes its meaning.
     pub(crate) kind: &'static str,
-    /// Names of the machines it is about.
+    /// Names of the machines it is about; empty: the whole cluster.
     pub(crate) machines: Vec<String>,
-    /// What, where, how much or since when.
     pub(crate) message: String,
-    /// What to do.
     pub(crate) hint: String,
 }
 
@@ -130,8 +127,8 @@ impl<'a> Answered<'a> {
     }
 }
 
-/// What is wrong, the worst first. `looks` are the same machines at moments some seconds apart, the
-/// present last; with one alone nothing is known to last, and what may pass is a note.
+/// The findings, the worst first. `looks` are the same machines at moments some seconds apart, the
+/// latest last. With one look alone nothing is known to last, so what can pass is a note.
 pub(crate) fn findings(looks: &[Vec<ExaminedMachine>]) -> Vec<Finding> {
     let looks: Vec<Look<'_>> = looks.iter().map(|machines| Look::new(machines)).collect();
     let Some((now, before)) = looks.split_last() else {
@@ -145,16 +142,16 @@ pub(crate) fn findings(looks: &[Vec<ExaminedMachine>]) -> Vec<Finding> {
     found
 }
 
-/// Whether this look shows what may pass by itself, so that another one some seconds later would
-/// tell more.
+/// Whether this look shows something that can pass on its own, so that a second look some seconds
+/// later is worth its time.
 pub(crate) fn may_pass(look: &[ExaminedMachine]) -> bool {
     let look = Look::new(look);
     reach::may_pass(&look) || records::may_pass(&look)
 }
 
-/// What a machine's clock is ahead of that of the machine that asked it, in milliseconds, and by
-/// how much that may be wrong. The call's times on both ends bound it: it came after it was sent,
-/// and was heard after it was answered.
+/// How far a machine's clock is ahead of that of the machine that called it, in milliseconds, and
+/// the error of that. The times of the call at both ends bound it: the request arrived after it was
+/// sent, and the answer arrived after it was given.
 pub(crate) fn clock(examined: &ExaminedMachine) -> Option<(i64, i64)> {
     let said = examined.examination.as_ref()?;
     let (one, other) = (
@@ -178,7 +175,7 @@ fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// Names by what they have in common, in the order of that.
+/// Names by key, in the order of the keys.
 fn grouped<'a, K: Ord>(rows: impl IntoIterator<Item = (K, &'a str)>) -> BTreeMap<K, Vec<&'a str>> {
     let mut groups: BTreeMap<K, Vec<&str>> = BTreeMap::new();
     for (key, name) in rows {

@@ -1,7 +1,7 @@
-//! A copy of the store on this machine's disk, made while it runs. It appears under its name whole
-//! and on the disk, or not at all, never in place of another file, and only root may read it: the
-//! environment of services is in it. The services' confinement (docs/install.md) decides where the
-//! daemon may write at all.
+//! A copy of the store on this machine's disk, made while the store is in use. It appears under its
+//! name when it is complete and synced, or not at all. It never replaces another file. Only root can
+//! read it, since it contains the environment of services. The confinement of the systemd unit
+//! (docs/install.md) decides where the daemon can write.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read as _};
@@ -13,26 +13,24 @@ use uc_cluster_state::{BackupError, Store};
 
 use crate::member::write_failure;
 
-/// In the state directory: where a copy goes that was given a name only.
+/// Directory, in the state directory, of copies that are given only a name.
 const BACKUPS: &str = "backups";
-/// What to do where the daemon must not write, or what it would write nobody else would find.
-const CONFINED: &str = "ucd writes to /var/lib/uc and little else (docs/install.md): give a name without `/`, and fetch the copy from there";
-/// Bytes of the copy in memory at a time.
+/// Hint for places where the daemon cannot write, or that only the daemon sees.
+const CONFINED: &str = "ucd can write only to a few directories (docs/install.md): give a name without `/`, then copy the file from /var/lib/uc/backups";
+/// Bytes of the copy that are read at a time.
 const CHUNK: usize = 64 * 1024;
 
 /// A copy that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Done {
-    /// Where it is.
     pub(crate) path: PathBuf,
-    /// The size of the file.
     pub(crate) bytes: u64,
     /// BLAKE3 of the file, hexadecimal.
     pub(crate) digest: String,
 }
 
-/// Copies the store to `to`: an absolute path whose directory exists, or a name in the directory of
-/// backups, which is made in `state`.
+/// Copies the store to `to`: an absolute path whose directory exists, or a name in the directory
+/// `backups` of `state`, which is created.
 pub(crate) async fn run(store: &Store, state: &Path, to: &str) -> Result<Done, Failure> {
     let (state, wanted) = (state.to_owned(), to.to_owned());
     let (room, to) = blocking(move || {
@@ -64,12 +62,12 @@ fn target(state: &Path, wanted: &str) -> Result<PathBuf, Failure> {
         }
         _ => Err(Failure::new(
             Code::Invalid,
-            format!("`{wanted}` is neither a name nor the absolute path of a file"),
+            format!("invalid file `{wanted}`: write a name or an absolute path"),
         )),
     }
 }
 
-/// systemd gives the service a directory of its own in place of this one: what is in there goes
+/// Whether systemd has replaced this directory by a private one of the service, which is removed
 /// with the service.
 fn hidden(directory: &Path, mounts: &str) -> bool {
     mounts.lines().any(|line| {
@@ -86,7 +84,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| {
-        Failure::new(Code::Internal, format!("the daemon failed inside: {error}"))
+        Failure::new(Code::Internal, format!("internal error in ucd: {error}"))
     })?
 }
 
@@ -117,7 +115,7 @@ fn io_failure(doing: &str, path: &Path, error: &io::Error) -> Failure {
 fn exists(path: &Path) -> Failure {
     let failure = Failure::new(
         Code::Exists,
-        format!("{} exists; nothing was written", path.display()),
+        format!("{} already exists; nothing was written", path.display()),
     );
     failure.hint(if path.is_dir() {
         "name a file in it"
@@ -126,7 +124,7 @@ fn exists(path: &Path) -> Failure {
     })
 }
 
-/// A directory beside the file to be, which nobody else can look into; gone with this value.
+/// A directory beside the target that only root can open; removed when this value is dropped.
 #[derive(Debug)]
 struct Room(PathBuf);
 
@@ -137,7 +135,7 @@ impl Room {
             return Err(exists(to));
         }
         if !parent.is_dir() {
-            let message = format!("ucd sees no directory {}", parent.display());
+            let message = format!("ucd cannot see the directory {}", parent.display());
             return Err(Failure::new(Code::Refused, message).hint(CONFINED));
         }
         if hidden(
@@ -145,7 +143,7 @@ impl Room {
             &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
         ) {
             let message = format!(
-                "what ucd writes to {} nobody else can see",
+                "{} is private to ucd: a file in it could not be found by others",
                 parent.display()
             );
             return Err(Failure::new(Code::Refused, message).hint(CONFINED));
@@ -167,13 +165,12 @@ impl Room {
         self.0.join("copy")
     }
 
-    /// Gives the finished copy its name.
+    /// Moves the finished copy to its name.
     fn publish(self, to: PathBuf) -> Result<Done, Failure> {
         let copy = self.copy();
         let (bytes, digest) =
             seal(&copy).map_err(|error| io_failure("finish the copy for", &to, &error))?;
-        // A link is refused where there is something of that name by now; renaming would replace
-        // it.
+        // A link fails if the name exists by now; renaming would replace that file.
         fs::hard_link(&copy, &to).map_err(|error| io_failure("write", &to, &error))?;
         let parent = to.parent().unwrap_or(Path::new("/"));
         File::open(parent)
@@ -187,7 +184,7 @@ impl Room {
     }
 }
 
-/// For root alone, and on the disk. Its size and digest.
+/// Makes the copy readable by root only and syncs it. Returns its size and digest.
 fn seal(copy: &Path) -> io::Result<(u64, String)> {
     let mut file = File::open(copy)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
@@ -209,7 +206,7 @@ fn seal(copy: &Path) -> io::Result<(u64, String)> {
 impl Drop for Room {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "what a backup needed in passing stays");
+            tracing::warn!(path = %self.0.display(), %error, "cannot remove the temporary directory of a backup");
         }
     }
 }
@@ -241,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_copy_is_a_store_and_says_what_it_is() {
+    async fn run_writes_a_store_with_size_and_digest() {
         let directory = tempfile::tempdir().unwrap();
         let original = store(directory.path()).await;
         let write = records::put(
@@ -264,7 +261,7 @@ mod tests {
         );
         assert_eq!(names(&target), ["state.db"]);
 
-        // What comes after it is not in it, and it goes on as another incarnation.
+        // Later writes are not in the copy, and a store opened on it is another incarnation.
         original
             .write(vec![records::delete(records::SERVICE, "shop/web")])
             .await
@@ -280,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_overwritten_and_nothing_is_left_of_what_cannot_be() {
+    async fn run_refuses_bad_targets_and_leaves_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
         let original = store(directory.path()).await;
         let target = directory.path().join("there");
@@ -320,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_came_meanwhile_is_not_replaced() {
+    fn publish_does_not_replace_a_file_created_in_the_meantime() {
         let directory = tempfile::tempdir().unwrap();
         let to = directory.path().join("a.db");
         let room = Room::beside(&to).unwrap();
@@ -332,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_the_services_own_is_known_by_its_mount() {
+    fn hidden_recognizes_private_directories_by_their_mount() {
         let mounts = "29 1 8:1 / / ro,relatime shared:1 - ext4 /dev/sda1 rw\n\
                       90 29 8:1 /tmp/systemd-private-0f-ucd.service-x/tmp /tmp rw shared:5 - ext4 /dev/sda1 rw\n\
                       91 29 8:1 /var/lib/uc /var/lib/uc rw shared:6 - ext4 /dev/sda1 rw\n";

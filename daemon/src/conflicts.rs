@@ -1,6 +1,6 @@
-//! Conflicts: records that were changed on two sides of a partition. Lists them for people, and
-//! turns a person's choice into the write that settles one. Pure: a snapshot in, messages or a
-//! write out. The choice names the writes the person saw; other writes are not settled.
+//! Conflicts: records that were changed on two sides of a partition. Lists them, and turns the
+//! user's choice into the write that settles one. Pure: a snapshot in, messages or a write out. The
+//! choice names the writes that the user saw; other writes are not replaced.
 
 mod describe;
 #[cfg(test)]
@@ -15,24 +15,24 @@ use uc_cluster_state::{Class, Conflict, Dot, Sibling, Snapshot, Write};
 
 use crate::records::KINDS;
 
-/// Hexadecimal digits of an id: among thousands of conflicts two hardly ever share one, and it is
-/// quickly typed.
+/// Hexadecimal digits of an id: short enough to type, and hardly ever equal among thousands of
+/// conflicts.
 const ID_DIGITS: usize = 8;
 
-/// A record whose writes did not know of each other.
+/// A record with concurrent writes.
 #[derive(Debug, Clone)]
 struct Unsettled<'a> {
     kind: u16,
     key: &'a str,
     /// 0 unless the record has groups of fields.
     group: u16,
-    /// What every machine goes by until it is settled.
+    /// The version that every machine uses until the conflict is settled.
     active: Sibling<'a>,
     others: Vec<Sibling<'a>>,
 }
 
 impl<'a> Unsettled<'a> {
-    /// As a person counts them: the active one first.
+    /// In the order in which users see them numbered: the active one first.
     fn sides(&self) -> impl Iterator<Item = &Sibling<'a>> {
         std::iter::once(&self.active).chain(&self.others)
     }
@@ -46,7 +46,7 @@ impl<'a> Unsettled<'a> {
         self.sides().map(|side| side.dot.to_string()).collect()
     }
 
-    /// Stands for exactly these writes.
+    /// An id of exactly these writes.
     fn id(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher
@@ -62,8 +62,8 @@ impl<'a> Unsettled<'a> {
     }
 }
 
-/// All unsettled conflicts, by kind and key. Where all sides wrote the same (or all removed it)
-/// there is nothing to choose.
+/// All unsettled conflicts, by kind and key. Records of which all sides are equal, or all are
+/// deletes, are not conflicts.
 fn unsettled(snapshot: &Snapshot) -> Vec<Unsettled<'_>> {
     snapshot
         .conflicts()
@@ -101,7 +101,7 @@ fn name(kind: &str, key: &str, group: u32) -> String {
     }
 }
 
-/// The conflicts of this moment, for people; `machines` gives names to those that wrote.
+/// The current conflicts as messages; `machines` gives the names of the writers.
 pub(crate) fn list(snapshot: &Snapshot, machines: &[MachineRecord]) -> Vec<v1::Conflict> {
     unsettled(snapshot)
         .iter()
@@ -150,8 +150,8 @@ fn written_at(sibling: &Sibling<'_>) -> i64 {
     i64::try_from(sibling.stamp.ms()).unwrap_or(i64::MAX)
 }
 
-/// The write that settles a conflict the way the person chose. Refused where the person saw other
-/// values than there are now.
+/// The write that settles a conflict as the user chose. Refused if the user saw other versions than
+/// there are now.
 pub(crate) fn settle(
     snapshot: &Snapshot,
     machines: &[MachineRecord],
@@ -160,7 +160,7 @@ pub(crate) fn settle(
     let wanted = name(&request.kind, &request.key, request.group);
     let conflicts = unsettled(snapshot);
     let Some(conflict) = conflicts.iter().find(|conflict| conflict.name() == wanted) else {
-        return Err(not_there(snapshot, machines, request, &wanted, &conflicts));
+        return Err(not_found(snapshot, machines, request, &wanted, &conflicts));
     };
     let seen: BTreeSet<String> = request.seen.iter().cloned().collect();
     if conflict.dots() != seen {
@@ -169,7 +169,7 @@ pub(crate) fn settle(
             .filter(|side| !seen.contains(&side.dot.to_string()));
         return Err(changed(
             &wanted,
-            &new.map(|side| said(side, machines)).collect::<Vec<_>>(),
+            &new.map(|side| describe_write(side, machines)).collect::<Vec<_>>(),
         ));
     }
     let kept = conflict
@@ -178,13 +178,13 @@ pub(crate) fn settle(
         .ok_or_else(|| {
             Failure::new(
                 Code::Invalid,
-                format!("what is to be kept of {wanted} is none of its values"),
+                format!("{wanted} does not have the version to keep"),
             )
-            .hint(format!("`uc conflicts show {wanted}` shows them"))
+            .hint(format!("list its versions with `uc conflicts show {wanted}`"))
         })?;
     let (kind, key) = (conflict.kind, conflict.key.to_owned());
     let (group, value) = (conflict.group, kept.value.map(<[u8]>::to_vec));
-    // The store compares once more: what a peer wrote meanwhile is not replaced unseen.
+    // The store compares again, so a write that arrives from a peer before this one is not replaced.
     let seen = conflict.sides().map(|side| side.dot).collect();
     Ok(Write::Settle {
         kind,
@@ -195,8 +195,8 @@ pub(crate) fn settle(
     })
 }
 
-/// Settled meanwhile, or never in conflict, or no such record.
-fn not_there(
+/// Why the conflict is not found: it was settled, never was one, or there is no such record.
+fn not_found(
     snapshot: &Snapshot,
     machines: &[MachineRecord],
     request: &SettleConflictRequest,
@@ -215,34 +215,34 @@ fn not_there(
             .iter()
             .any(|dot| request.seen.contains(&dot.to_string()))
         {
-            "is not in conflict any more".to_owned()
+            "is no longer in conflict".to_owned()
         } else {
-            format!("was settled meanwhile: {}", said(one, machines))
+            format!("was already resolved: {}", describe_write(one, machines))
         };
         return Failure::new(Code::Refused, format!("{wanted} {how}"))
-            .hint("nothing is left to choose; `uc conflicts ls` lists what is not settled");
+            .hint("`uc conflicts ls` lists the conflicts that are left");
     }
     let names: Vec<String> = conflicts.iter().map(Unsettled::name).collect();
     let near = did_you_mean(wanted, names.iter().map(String::as_str));
-    Failure::new(Code::NotFound, format!("there is no conflict `{wanted}`"))
-        .hint(near.unwrap_or_else(|| "`uc conflicts ls` lists what is not settled".to_owned()))
+    Failure::new(Code::NotFound, format!("conflict `{wanted}` not found"))
+        .hint(near.unwrap_or_else(|| "`uc conflicts ls` lists the conflicts".to_owned()))
 }
 
 fn changed(wanted: &str, new: &[String]) -> Failure {
     let what = if new.is_empty() {
-        "some of its values were replaced".to_owned()
+        "some of its versions were replaced".to_owned()
     } else {
         new.join("; ")
     };
     Failure::new(
         Code::Refused,
-        format!("{wanted} changed since it was shown: {what}; nothing was settled"),
+        format!("{wanted} has changed since it was shown: {what}; nothing was changed"),
     )
-    .hint(format!("look again with `uc conflicts show {wanted}`"))
+    .hint(format!("show it again with `uc conflicts show {wanted}`"))
 }
 
 /// `m2 wrote it at 2026-11-21T12:00:00Z`.
-fn said(sibling: &Sibling<'_>, machines: &[MachineRecord]) -> String {
+fn describe_write(sibling: &Sibling<'_>, machines: &[MachineRecord]) -> String {
     let id = sibling.stamp.actor.machine.to_string();
     let machine = machine_name(machines, &id).unwrap_or(id);
     let did = if sibling.value.is_some() {

@@ -1,7 +1,6 @@
-//! Eviction: a machine that nobody has reached for long enough holds up nothing any more. The
-//! others stop waiting for it before they forget deletes, and its facts are not shown. When it
-//! comes back, its store fetches what it missed and keeps what only it had (see
-//! `docs/replication.md`).
+//! Eviction of machines that have been down for too long. The others then forget deletes without
+//! waiting for such a machine, and its observations are not shown. When it returns, its store
+//! fetches what it missed and keeps what only it had (see `docs/replication.md`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,20 +12,20 @@ use uc_cluster_state::{MachineId, MemberStatus, Write};
 
 use crate::member::Member;
 
-/// How long a machine may be Down without a break. A weekend without power is no reason.
+/// How long a machine has to be Down without a break. A weekend without power is not enough.
 const EVICT_AFTER: Duration = Duration::from_secs(72 * 3_600);
-/// How often that is looked at.
+/// How often this is checked.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Since when this machine has seen others as Down, without a break. A restart of the daemon begins
-/// anew.
+/// Since when this machine has seen others as Down without a break. A restart of the daemon starts
+/// from scratch.
 #[derive(Debug, Default)]
 struct Silence {
     since: BTreeMap<MachineId, Instant>,
 }
 
 impl Silence {
-    /// Who has been silent for `limit` by now.
+    /// The machines that have been Down for at least `limit`.
     fn look(
         &mut self,
         alive: &BTreeMap<MachineId, Liveness>,
@@ -49,7 +48,7 @@ impl Silence {
     }
 }
 
-/// Until the daemon stops.
+/// Evicts machines until the daemon stops.
 pub(crate) async fn run(member: Arc<Member>) {
     let mut silence = Silence::default();
     loop {
@@ -64,13 +63,13 @@ pub(crate) async fn run(member: Arc<Member>) {
             if !members.contains(&(machine, MemberStatus::Member)) {
                 continue;
             }
-            tracing::warn!(%machine, hours = EVICT_AFTER.as_secs() / 3_600, "machine was silent for too long: evicted");
+            tracing::warn!(%machine, hours = EVICT_AFTER.as_secs() / 3_600, "evicting a machine that was down for too long");
             let evicted = Write::Declare {
                 machine,
                 status: MemberStatus::Evicted,
             };
             if let Err(failure) = member.write(vec![evicted]).await {
-                tracing::warn!(%machine, %failure, "cannot write down that the machine is evicted");
+                tracing::warn!(%machine, %failure, "cannot record the eviction of the machine");
             }
         }
     }
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_silence_without_a_break_counts() {
+    fn look_counts_only_silence_without_a_break() {
         let (a, b) = (MachineId([1; 16]), MachineId([2; 16]));
         let hour = Duration::from_secs(3_600);
         let start = Instant::now();

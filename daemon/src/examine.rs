@@ -1,5 +1,5 @@
-//! What `uc doctor` goes by: how this machine is by its own word, and the same asked of others, at
-//! once and each for a limited time. What the figures mean is not judged here.
+//! The data of `uc doctor`: this machine's examination of itself, and those of other machines, which
+//! are called at the same time and each have limited time. `uc` decides what the figures mean.
 
 mod disk;
 
@@ -24,17 +24,16 @@ use crate::docker::Engine as _;
 use crate::member::{Member, now_ms};
 use crate::replicate;
 
-/// A machine that has not answered by then has not answered: the two below, and the way there and
-/// back.
+/// Time for a machine to answer: the longer of the two limits below, and the round trip.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// An engine that says its version later than this is of no use.
+/// An engine that takes longer to report its version is unusable.
 const ENGINE_LIMIT: Duration = Duration::from_secs(2);
-/// So is a disk that takes longer to write a page.
+/// So is a disk that takes longer to write the probe file.
 const DISK_LIMIT: Duration = Duration::from_secs(2);
-/// Machines asked at one time: bounds sockets, and a thousand that do not answer take 40 s.
+/// Machines called at the same time. Bounds sockets; a thousand that do not answer take 40 s.
 const AT_ONCE: usize = 128;
 
-/// Asks the machines that the request names.
+/// Examines the machines that the request names.
 pub(crate) async fn run(
     member: &Member,
     request: &ExamineRequest,
@@ -63,13 +62,13 @@ pub(crate) async fn run(
     })
 }
 
-/// The machines meant, by name, each once.
+/// The machines of the request in the order of their names, each once.
 fn wanted(member: &Member, request: &ExamineRequest) -> Result<Vec<MachineRecord>, Failure> {
     if request.all {
         if !request.machines.is_empty() {
             return Err(Failure::new(
                 Code::Invalid,
-                "all machines are asked for, and some by name",
+                "`all` and names of machines exclude each other",
             ));
         }
         return Ok(member.machines());
@@ -88,7 +87,7 @@ fn wanted(member: &Member, request: &ExamineRequest) -> Result<Vec<MachineRecord
     Ok(machines)
 }
 
-/// Asks all at once and notes when each was asked and heard.
+/// Calls the machines at the same time and records when each call was sent and answered.
 async fn ask_each<F>(
     machines: Vec<ExaminedMachine>,
     now_ms: impl Fn() -> i64,
@@ -116,10 +115,10 @@ where
     asking.buffered(AT_ONCE).collect().await
 }
 
-/// One of an older version has nothing to say of a call it does not know.
+/// Why a machine gave no examination. A daemon of an older version does not know the call.
 fn worded(failure: Failure) -> String {
     match failure.code {
-        Code::Version => "its ucd is of another version and does not know this call".to_owned(),
+        Code::Version => "its ucd has another version and does not support this call".to_owned(),
         _ if failure.message.is_empty() => {
             format!("it answered with an error ({:?})", failure.code)
         }
@@ -142,10 +141,10 @@ async fn ask(member: &Member, machine: &MachineRecord) -> Result<Examination, Fa
         .machines
         .into_iter()
         .find_map(|examined| examined.examination);
-    own.ok_or_else(|| Failure::new(Code::Internal, "it answered for another machine"))
+    own.ok_or_else(|| Failure::new(Code::Internal, "its answer is about another machine"))
 }
 
-/// This machine, now.
+/// Examines this machine.
 pub(crate) async fn here(member: &Member) -> Examination {
     let clock_from_ms = now_ms();
     let (docker, disk_failure) = tokio::join!(
@@ -197,7 +196,7 @@ async fn docker(member: &Member) -> Result<String, String> {
     }
 }
 
-/// Ids of those that are evicted, hexadecimal.
+/// Hexadecimal ids of the evicted machines.
 pub(crate) fn evicted(snapshot: &Snapshot) -> BTreeSet<String> {
     let members = snapshot.members().into_iter();
     members
@@ -206,7 +205,7 @@ pub(crate) fn evicted(snapshot: &Snapshot) -> BTreeSet<String> {
         .collect()
 }
 
-/// The liveness of the wire.
+/// Liveness as protobuf; `None`: unknown.
 pub(crate) fn wire_liveness(of: Option<&Liveness>) -> uc_api::v1::Liveness {
     match of {
         Some(Liveness::Up) => uc_api::v1::Liveness::Up,
@@ -216,7 +215,7 @@ pub(crate) fn wire_liveness(of: Option<&Liveness>) -> uc_api::v1::Liveness {
     }
 }
 
-/// The store's figures and what else it knows of itself.
+/// The store's figures, and what else it reports about itself.
 #[derive(Debug)]
 struct Records {
     status: Status,
@@ -258,7 +257,7 @@ impl Records {
         }
     }
 
-    /// One row for each other machine of the list, by name; zeros where there was no session yet.
+    /// One row for each other machine, by name; zeros if there was no session yet.
     fn peers(
         &self,
         own: &str,

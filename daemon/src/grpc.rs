@@ -1,5 +1,5 @@
-//! The API's servers: one on the Unix socket, for people and for this daemon itself, one inside the
-//! mesh, for other daemons.
+//! The API's servers: one on the Unix socket for users and for this daemon itself, one inside the
+//! mesh for other daemons.
 
 mod access;
 mod cluster;
@@ -35,10 +35,9 @@ use uc_api::{Code, Failure};
 use crate::app::App;
 use crate::member::Member;
 
-/// How long calls under way may take to finish when the server stops.
+/// Time for running calls to finish when the server stops.
 const GRACE: Duration = Duration::from_secs(2);
-/// A service spec with everything in it is far smaller; logs, images and frames are streamed in
-/// chunks.
+/// Far more than the largest service spec. Logs, images and frames are streamed in chunks.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// A server type around an implementation, with message limits and an access check.
@@ -55,7 +54,7 @@ macro_rules! limited {
 
 type Answer = http::Response<tonic::body::Body>;
 
-fn say_version(mut answer: Answer) -> Answer {
+fn add_version(mut answer: Answer) -> Answer {
     answer
         .headers_mut()
         .insert(SERVER_VERSION_KEY, http::HeaderValue::from_static(VERSION));
@@ -76,7 +75,7 @@ pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
     crate::notify_ready();
     let callers = access::LocalCallers::new(Arc::clone(&app));
     let serving = Server::builder()
-        .layer(MapResponseLayer::new(say_version as fn(Answer) -> Answer))
+        .layer(MapResponseLayer::new(add_version as fn(Answer) -> Answer))
         .add_service(limited!(
             MachineServer,
             machine::MachineApi::new(Arc::clone(&app)),
@@ -116,8 +115,8 @@ pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Code::Internal, format!("the API stopped: {error}")))
 }
 
-/// Calls under way when the process or the member stops may finish, but a stream that nobody reads
-/// any more must not hold it up.
+/// Lets running calls finish when the process or the member stops, but only for [`GRACE`]: a stream
+/// without a reader must not hold up the stop.
 async fn until_stopped<E>(
     serving: impl Future<Output = Result<(), E>>,
     cancel: &CancellationToken,
@@ -138,7 +137,7 @@ pub(crate) async fn serve_mesh(member: Arc<Member>, listener: TcpListener) {
     let members_only = access::MembersOnly::new(Arc::clone(&member));
     let or_token = access::MembersOrToken::new(Arc::clone(&member));
     let serving = Server::builder()
-        .layer(MapResponseLayer::new(say_version as fn(Answer) -> Answer))
+        .layer(MapResponseLayer::new(add_version as fn(Answer) -> Answer))
         .add_service(limited!(
             ClusterServer,
             cluster::JoinGate::new(Arc::clone(&member)),
@@ -163,7 +162,7 @@ pub(crate) async fn serve_mesh(member: Arc<Member>, listener: TcpListener) {
     }
 }
 
-/// A socket that an earlier process left behind is replaced; a living one is not.
+/// Replaces a socket that an earlier process left behind, but not one that is in use.
 fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
@@ -171,7 +170,7 @@ fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(std::io::Error::new(
             std::io::ErrorKind::AddrInUse,
-            "something answers there already",
+            "another process is listening on it",
         ));
     }
     match std::fs::remove_file(path) {
@@ -202,14 +201,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_found_by_their_whole_name() {
+    fn group_id_compares_whole_names() {
         let text = "root:x:0:\nucx:x:5:\nuc:x:990:alice,bob\n";
         assert_eq!(group_id(text, "uc"), Some(990));
         assert_eq!(group_id(text, "u"), None);
     }
 
     #[tokio::test]
-    async fn a_living_socket_is_not_taken_over_and_a_dead_one_is() {
+    async fn bind_unix_replaces_only_a_dead_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/uc.sock");
         let listener = bind_unix(&path).unwrap();

@@ -285,7 +285,7 @@ pub(super) fn answer(error: &clap::Error, words: &[&str]) -> Option<CliError> {
     let mut parent = super::command();
     let mut path = Vec::new();
     for word in before {
-        // Flags and their values are no commands and are skipped.
+        // Skips flags and their values.
         if let Some(found) = parent.find_subcommand(word).cloned() {
             path.push(found.get_name().to_owned());
             parent = found;

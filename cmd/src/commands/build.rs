@@ -13,22 +13,23 @@ use crate::ui::Ui;
 
 /// Build the images of a compose file
 ///
-/// With the Docker of this computer. Names are printed, one a line: they say what is in the images,
-/// so an unchanged build has an unchanged name. Nothing is sent anywhere; `uc deploy` does that.
+/// Uses Docker on this computer and prints the name of each image, one per line. A name is derived
+/// from the content: the same content always gets the same name. Nothing is sent to the machines;
+/// `uc deploy` does that.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  uc build                          all services with `build:`
-  uc build web --no-cache           web, from scratch
-  uc build --build-arg VERSION=2")]
+  uc build                          build all services that have `build:`
+  uc build web --no-cache           build web from scratch
+  uc build --build-arg VERSION=2    set a build argument")]
 pub(crate) struct BuildArgs {
-    /// Only these services
+    /// Services to build [default: all]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
     #[command(flatten)]
     project: ProjectArgs,
     #[command(flatten)]
     build: BuildFlags,
-    /// With the services they depend on
+    /// Also build the services they depend on
     #[arg(long)]
     deps: bool,
     #[command(flatten)]

@@ -10,9 +10,10 @@ use crate::ui::Ui;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc completion bash > /etc/bash_completion.d/uc
+  uc completion zsh > ~/.zfunc/_uc
   uc completion fish > ~/.config/fish/completions/uc.fish")]
 pub(crate) struct CompletionArgs {
-    /// The shell
+    /// Shell to print it for
     shell: Shell,
 }
 

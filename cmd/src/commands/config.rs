@@ -15,28 +15,28 @@ use crate::ui::Ui;
 
 /// Check the compose file and print it resolved
 ///
-/// Variables are filled in, files merged, short forms written out: what `uc deploy` would deploy.
-/// Of an error the place is shown, and the exit code is 2.
+/// Prints what `uc deploy` would deploy: variables are filled in, files are merged and short forms
+/// are written out. Errors are shown with their place in the file, and the exit code is 2.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc config -q                         check only; exit code 2 if there is an error
   uc config --format json | jq .services.web
-  uc config web                        web and what it depends on
-  uc config --variables                what can be set, and its defaults
-  uc config -q -o json                 what is wrong, as data")]
+  uc config web                        print web and the services it depends on
+  uc config --variables                list the variables and their defaults
+  uc config -q -o json                 print the errors and warnings as JSON")]
 pub(crate) struct ConfigArgs {
-    /// Only these services, and those they depend on
+    /// Services to print, with those they depend on [default: all]
     #[arg(value_name = "SERVICE")]
     names: Vec<String>,
     #[command(flatten)]
     project: ProjectArgs,
-    /// How to print the file
+    /// Format of the file [default: yaml]
     #[arg(long, value_enum)]
     format: Option<ConfigFormat>,
-    /// Leave variables as they are written
+    /// Do not replace variables by their values
     #[arg(long)]
     no_interpolate: bool,
-    /// Print nothing but errors
+    /// Print only errors
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &ConfigArgs, ui: &Ui) -> CliResult {
         interpolate: !args.no_interpolate,
     };
     if args.list.variables {
-        // Names of variables can be told of a file that lacks their values.
+        // The variables can be listed even if their values are missing.
         let variables = compose::variables(&args.project, ui, show)?;
         return listing::variables(&variables, args.format, json, ui);
     }
@@ -114,10 +114,10 @@ pub(crate) fn run(args: &ConfigArgs, ui: &Ui) -> CliResult {
     }
 }
 
-/// Leaves the named services and what they depend on.
+/// Keeps only the named services and those they depend on.
 fn narrow(project: &mut Project, args: &ConfigArgs, ui: &Ui) -> CliResult {
     if args.no_interpolate {
-        return ui.warn("services cannot be chosen with --no-interpolate; this is the whole file");
+        return ui.warn("--no-interpolate prints the whole file: services are ignored");
     }
     let kept: BTreeSet<String> = compose::select(project, &args.names)?
         .into_iter()

@@ -13,15 +13,17 @@ use crate::error::{CliError, CliResult};
 use crate::suggest;
 use crate::ui::{DIM, Ui};
 
-/// An id shortened to fewer digits than this is hardly meant as one.
+/// Shorter texts are not taken for the start of an id.
 const MIN_ID: usize = 4;
 
-/// See and settle what was changed on two sides of a partition
+/// Show and resolve changes that conflict after a network split
 ///
-/// Machines that cannot reach each other go on working. Where the same record (a service, a
-/// machine's name) was changed on both sides, every machine goes by the later change once they meet
-/// again, and keeps the other one until somebody settles it: with `uc conflicts settle`, or with
-/// any later change of the same record, such as a `uc deploy` that changes the service.
+/// Machines that cannot reach each other continue to work. If the same record, such as a service,
+/// was changed on both sides, all machines use one of the changes once they are connected again:
+/// the later one. The other is kept until you resolve the conflict.
+///
+/// `uc conflicts settle` resolves a conflict. So does any later change of the same record, such as
+/// a `uc deploy` that changes the service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConflictsCommand {
     Ls(ls::LsArgs),
@@ -37,8 +39,8 @@ pub(crate) async fn run(command: ConflictsCommand, ui: &Ui, globals: &Globals) -
     }
 }
 
-/// One quiet line where there are conflicts. That they cannot be listed is no reason to fail, or to
-/// say anything.
+/// Prints one line if there are conflicts. The command's own work matters more, so nothing is
+/// printed if they cannot be listed.
 pub(crate) async fn note(ui: &Ui, client: &Client) -> CliResult {
     let Ok(answer) = client
         .conflicts()
@@ -49,10 +51,12 @@ pub(crate) async fn note(ui: &Ui, client: &Client) -> CliResult {
     };
     let text = match answer.into_inner().conflicts.len() {
         0 => return Ok(()),
-        1 => "1 conflict".to_owned(),
-        count => format!("{count} conflicts"),
+        1 => "1 record was changed".to_owned(),
+        count => format!("{count} records were changed"),
     };
-    ui.status(&format!("{DIM}{text}: `uc conflicts ls`{DIM:#}"))
+    ui.status(&format!(
+        "{DIM}{text} on both sides of a network split: see `uc conflicts ls`{DIM:#}"
+    ))
 }
 
 async fn list(client: &Client) -> CliResult<Vec<Conflict>> {
@@ -64,8 +68,7 @@ async fn list(client: &Client) -> CliResult<Vec<Conflict>> {
         .conflicts)
 }
 
-/// The conflict of this id (or its beginning), this `KIND/KEY`, or this key where only one kind has
-/// it.
+/// Finds a conflict by its id or the start of it, by `KIND/KEY`, or by a key that is unique.
 fn find<'a>(conflicts: &'a [Conflict], text: &str) -> CliResult<&'a Conflict> {
     let exact = conflicts
         .iter()
@@ -86,22 +89,22 @@ fn find<'a>(conflicts: &'a [Conflict], text: &str) -> CliResult<&'a Conflict> {
                 .map(|conflict| conflict.name.as_str())
                 .collect();
             Err(
-                CliError::usage(format!("several conflicts are meant by `{text}`"))
-                    .hint(format!("say which: {}", names.join(" or "))),
+                CliError::usage(format!("`{text}` matches several conflicts"))
+                    .hint(format!("name one of them: {}", names.join(", "))),
             )
         }
     }
 }
 
 fn missing(conflicts: &[Conflict], text: &str) -> CliError {
-    let error = CliError::usage(format!("there is no conflict `{text}`"));
+    let error = CliError::usage(format!("conflict `{text}` not found"));
     let is_id = text.len() >= MIN_ID && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_id {
         return error
-            .hint("it was settled, or one of its values changed, which makes it another: `uc conflicts ls`");
+            .hint("it was resolved, or it has a new id because a version was added: see `uc conflicts ls`");
     }
     if conflicts.is_empty() {
-        return error.hint("nothing is in conflict");
+        return error.hint("there are no conflicts");
     }
     error.hint(suggest::hint(
         text,
@@ -109,8 +112,8 @@ fn missing(conflicts: &[Conflict], text: &str) -> CliError {
     ))
 }
 
-/// Where it was written: the machine's name, or the beginning of its id where it is no member any
-/// more.
+/// The machine on which it was written: its name, or the start of its id if it has left the
+/// cluster.
 fn machine(side: &ConflictSide) -> &str {
     if side.machine_name.is_empty() {
         short(&side.machine_id)
@@ -124,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conflicts_are_found_by_id_name_and_key() {
+    fn find_accepts_id_name_and_unique_key() {
         let conflict = |id: &str, kind: &str, key: &str| Conflict {
             id: id.into(),
             name: format!("{kind}/{key}"),
@@ -143,15 +146,15 @@ mod tests {
         assert_eq!(found("bbbb").unwrap(), "lock/shop");
         assert_eq!(found("service/shop").unwrap(), "service/shop");
         assert_eq!(found("shop/web").unwrap(), "service/shop/web");
-        assert!(hint("shop").contains("say which: service/shop or lock/shop"));
-        assert!(hint("aaaa").contains("several conflicts"));
+        assert!(hint("shop").contains("name one of them: service/shop, lock/shop"));
+        assert!(hint("aaaa").contains("matches several conflicts"));
         assert!(hint("service/shop/wbe").contains("did you mean `service/shop/web`?"));
-        assert!(hint("0123abcd").contains("settled, or one of its values changed"));
+        assert!(hint("0123abcd").contains("it was resolved, or it has a new id"));
         assert!(
             find(&[], "service/x")
                 .unwrap_err()
                 .render()
-                .contains("nothing is in conflict")
+                .contains("there are no conflicts")
         );
     }
 }

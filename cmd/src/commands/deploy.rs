@@ -18,18 +18,19 @@ use crate::ui::Ui;
 
 /// Deploy a compose file
 ///
-/// Builds what is to be built, shows what would change on which machine, asks, and makes it so. A
-/// deployment that fails leaves the previous revision serving (exit code 3). It goes on when this
-/// program is interrupted after the question.
+/// Builds images, shows the plan, asks for confirmation and applies it. If the deployment fails, it
+/// is rolled back and the previous revision continues to serve (exit code 3).
+///
+/// Once confirmed, the deployment continues on the cluster even if you press Ctrl-C.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  uc deploy                       the compose file of this directory
-  uc deploy -y web                web and what it depends on, without a question
-  uc deploy -f a.yaml -f b.yaml   two files, the second over the first
+  uc deploy                       deploy the compose file of this directory
+  uc deploy -y web                deploy web and the services it depends on, without asking
+  uc deploy -f a.yaml -f b.yaml   merge two files; the second overrides the first
   uc deploy --dry-run             show the plan and stop
   uc deploy -y -o json            what is wrong with the file, as data on stdout; all else on stderr")]
 pub(crate) struct DeployArgs {
-    /// Only these services, and those they depend on
+    /// Services to deploy, with those they depend on [default: all]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
     #[command(flatten)]
@@ -38,7 +39,7 @@ pub(crate) struct DeployArgs {
     yes: Yes,
     #[command(flatten)]
     build: BuildFlags,
-    /// Take the images of the last build
+    /// Do not build; use the images of the last build
     #[arg(long, conflicts_with_all = ["build_arg", "build_pull", "no_cache"])]
     no_build: bool,
     /// Replace containers even if nothing changed

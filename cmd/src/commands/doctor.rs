@@ -12,36 +12,38 @@ use crate::error::{CliResult, Kind};
 use crate::ui::{CYAN, DIM, RED, Ui, YELLOW};
 use crate::view;
 
-/// Between two looks: a word on lag comes about once a second, and a session that broke is opened
+/// Pause between two looks: lag is reported about once a second, and a session that broke is opened
 /// again about as fast.
 const AGAIN: Duration = Duration::from_secs(3);
-/// Seconds for a look: the daemon gives each machine 5 s, 128 at a time.
+/// Seconds for one look: the daemon gives each machine 5 s, 128 machines at a time.
 const LIMIT_S: u64 = 60;
 
-/// Examine the machines and say what is wrong
+/// Examine the machines and report problems
 ///
-/// Asks every machine (or those named) how it is, compares what they say, and prints what is not as
-/// it should be, the worst first, each with what to do about it: machines that do not answer or
-/// were evicted, missing sessions, lag, failed or slow writes, a full disk, a damaged store, clocks
-/// that are apart, records that wait, conflicts, different versions. Where the first look shows
-/// what may pass by itself, there is a second one after 3 seconds, and only what lasts counts.
-/// Nothing is changed.
+/// Prints findings, the worst first, each with a hint what to do. They are about machines that do
+/// not answer or are evicted, missing sessions, lag, failed or slow writes, full disks, damaged
+/// stores, clocks, conflicts and versions.
 ///
-/// Exit code 0: nothing, or nothing worse than warnings; 1: problems; 4: a machine did not answer.
+/// Some problems pass on their own, such as a lag. If the first look shows one, uc looks again
+/// after 3 seconds and reports it only if it lasts. Nothing is changed.
+///
+/// The exit code is 0 if there are no problems (there may be warnings), 1 if there are, and 4 if a
+/// machine did not answer.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   uc doctor                        examine all machines
-  uc doctor m1 m2                  only these two
-  uc doctor --figures              and print the figures of their record stores
+  uc doctor m1 m2                  examine only these two
+  uc doctor --figures              also print the figures of their record stores
   uc doctor -o json | jq '.findings[] | select(.severity == \"problem\")'")]
 pub(crate) struct DoctorArgs {
-    /// Only these machines: names, ids or unique beginnings of ids
+    /// Names, ids or unique starts of ids [default: all machines]
+    #[arg(value_name = "MACHINE")]
     machines: Vec<String>,
-    /// Print the figures of each machine's record store, and of each of its peers, too
+    /// Also print the figures of each machine's record store and of its peers
     #[arg(long)]
     figures: bool,
-    /// Look once only; what may pass by itself is then a note
+    /// Look only once; what can pass on its own is then a note
     #[arg(long)]
     once: bool,
     #[command(flatten)]
@@ -107,14 +109,15 @@ fn render(findings: &[Finding]) -> String {
     text
 }
 
-/// What machines say of themselves cannot break a line or send an escape to the terminal.
+/// Replaces control characters: text from a machine must not break a line or send an escape
+/// sequence to the terminal.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
 }
 
-/// `3 machines: 1 problem, 2 warnings`
+/// `3 machines examined: 1 problem, 2 warnings`
 fn summary(machines: usize, findings: &[Finding]) -> String {
     let examined = format!(
         "{machines} machine{} examined",
@@ -132,7 +135,7 @@ fn summary(machines: usize, findings: &[Finding]) -> String {
         })
         .collect();
     if counts.is_empty() {
-        format!("{examined}: nothing is wrong")
+        format!("{examined}: no problems found")
     } else {
         format!("{examined}: {}", counts.join(", "))
     }
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_code_follows_the_worst() {
+    fn exit_code_follows_the_worst_finding() {
         let there = ExaminedMachine {
             examination: Some(Examination::default()),
             ..Default::default()
@@ -188,8 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_counts() {
-        assert_eq!(summary(1, &[]), "1 machine examined: nothing is wrong");
+    fn summary_counts_findings_by_severity() {
+        assert_eq!(summary(1, &[]), "1 machine examined: no problems found");
         let findings = [Severity::Problem, Severity::Note, Severity::Note].map(finding);
         assert_eq!(
             summary(3, &findings),
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_cannot_write_to_the_terminal() {
+    fn render_replaces_control_characters() {
         let text = anstream::adapter::strip_str(&render(&[finding(Severity::Note)])).to_string();
         assert_eq!(text, "note: a [31m b\n  hint: c\n");
     }

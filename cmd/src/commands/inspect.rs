@@ -13,7 +13,9 @@ use crate::error::CliResult;
 use crate::ui::{BOLD, Ui};
 use crate::{times, view};
 
-/// Show everything about a service
+/// Show a service and its containers
+///
+/// `-o json` has the whole spec of the service.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// `SERVICE` or `PROJECT/SERVICE`

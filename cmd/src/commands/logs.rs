@@ -10,7 +10,7 @@ use crate::error::{CliError, CliResult, Kind};
 use crate::ui::{DIM, Ui};
 use crate::{times, view};
 
-/// Colours of services, in turn; red is left for what is wrong.
+/// Colours of services. Red is left for errors.
 const COLOURS: [anstyle::AnsiColor; 6] = [
     anstyle::AnsiColor::Cyan,
     anstyle::AnsiColor::Green,
@@ -20,31 +20,33 @@ const COLOURS: [anstyle::AnsiColor; 6] = [
     anstyle::AnsiColor::BrightCyan,
 ];
 
-/// Show the logs of services, from all machines, in time order
+/// Show the logs of services on all machines, in time order
 ///
-/// What a container wrote to its stderr goes to stderr. Times are UTC.
+/// Lines that a container wrote to stderr go to stderr. Times are UTC. With `-f`, new lines are in
+/// time order as far as they arrive together: a machine that is more than 250 ms late does not hold
+/// up the others.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "log",
     after_help = "Examples:
-  uc logs -f web                   follow, after the last 100 lines of each container
-  uc logs -n all --since 1h db     everything of the last hour
-  uc logs -o json | jq .message    one JSON object a line"
+  uc logs -f web                   show the last 100 lines of each container and follow
+  uc logs -n all --since 1h db     show all lines of the last hour
+  uc logs -o json | jq .message    print one JSON object per line"
 )]
 pub(crate) struct LogsArgs {
     /// `SERVICE` or `PROJECT/SERVICE` [default: all]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
-    /// Go on as lines are written
+    /// Follow log output
     #[arg(short, long)]
     follow: bool,
-    /// Lines of each container from the end, or `all`
-    #[arg(short = 'n', long, default_value = "100", value_parser = parse_tail)]
+    /// Number of lines from the end of each container's log, or `all`
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "100", value_parser = parse_tail)]
     tail: i64,
-    /// Not before: a duration (10m), 2026-01-31T10:00:00Z, 2026-01-31 or Unix seconds
+    /// Only lines since this time: 10m (ago), 2026-01-31T10:00:00Z, 2026-01-31 or Unix seconds
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Not after, in the same forms
+    /// Only lines until this time, in the same forms
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     #[command(flatten)]
@@ -57,7 +59,7 @@ fn parse_tail(text: &str) -> Result<i64, String> {
     }
     text.parse::<u32>()
         .map(i64::from)
-        .map_err(|_| "write a number of lines, or `all`".into())
+        .map_err(|_| "must be a number of lines or `all`".into())
 }
 
 pub(crate) async fn run(args: LogsArgs, ui: &Ui, globals: &Globals) -> CliResult {
@@ -84,7 +86,7 @@ pub(crate) async fn run(args: LogsArgs, ui: &Ui, globals: &Globals) -> CliResult
             ui.out(&serde_json::to_string(&view::LogLine::from(&entry))?)?;
         } else if !entry.problem.is_empty() {
             ui.warn(&format!(
-                "logs of {} are missing: {}",
+                "some logs of {} are missing: {}",
                 entry.machine_name, entry.problem
             ))?;
         } else if entry.stream() == LogStream::Stderr {
@@ -94,10 +96,7 @@ pub(crate) async fn run(args: LogsArgs, ui: &Ui, globals: &Globals) -> CliResult
         }
     }
     if missing > 0 {
-        return Err(CliError::new(
-            Kind::Partial,
-            "the logs are not complete: a machine did not answer",
-        ));
+        return Err(CliError::new(Kind::Partial, "the logs are incomplete"));
     }
     Ok(())
 }
@@ -129,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_when_where_who_and_what() {
+    fn line_has_time_machine_container_and_message() {
         let entry = LogEntry {
             machine_name: "m1".into(),
             service: "web".into(),
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn tails_are_numbers_or_all() {
+    fn parse_tail_accepts_numbers_and_all() {
         assert_eq!(parse_tail("all"), Ok(-1));
         assert_eq!(parse_tail("0"), Ok(0));
         assert!(parse_tail("-3").is_err());

@@ -10,6 +10,9 @@ use crate::ui::{Cell, GREEN, RED, Table, Ui, YELLOW};
 use crate::view;
 
 /// List the services of the cluster
+///
+/// REPLICAS shows how many run, of how many should; a second number tells how many of them are
+/// healthy if not all are.
 #[derive(Debug, Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct LsArgs {
@@ -36,7 +39,7 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     }
     if services.is_empty() {
         ui.status("no services")?;
-        return ui.hint("`uc deploy` deploys the compose file of this directory");
+        return ui.hint("deploy the compose file of this directory with `uc deploy`");
     }
     ui.table(&table(&services))
 }

@@ -14,14 +14,21 @@ use crate::files::Contents;
 use crate::rollout::{self, Action, Options};
 use crate::ui::Ui;
 
-/// Remove services and their containers; named volumes stay
+/// Remove services and their containers
+///
+/// Named volumes are kept.
 #[derive(Debug, Args)]
-#[command(visible_alias = "remove")]
+#[command(
+    visible_alias = "remove",
+    after_help = "Examples:
+  uc rm web          remove one service
+  uc rm -p shop -y   remove all services of a project without asking"
+)]
 pub(crate) struct RmArgs {
     /// `SERVICE` or `PROJECT/SERVICE`
-    #[arg(required_unless_present = "project", conflicts_with = "project")]
+    #[arg(value_name = "SERVICE", required_unless_present = "project", conflicts_with = "project")]
     services: Vec<String>,
-    /// All services of this project
+    /// Remove all services of this project
     #[arg(short, long)]
     project: Option<String>,
     #[command(flatten)]

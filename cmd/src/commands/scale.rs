@@ -14,14 +14,17 @@ use crate::files::Contents;
 use crate::rollout::{self, Action, Options};
 use crate::ui::Ui;
 
-/// Change how many replicas of a service run
+/// Change the number of replicas of a service
 ///
-/// The next `uc deploy` goes back to what the compose file says.
+/// The next `uc deploy` sets it to the number in the compose file again.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  uc scale web 3        run three replicas
+  uc scale shop/web 0   stop all replicas and keep the service")]
 pub(crate) struct ScaleArgs {
     /// `SERVICE` or `PROJECT/SERVICE`
     service: String,
-    /// How many are to run; 0 keeps the service and runs none
+    /// Number of replicas; 0 stops all and keeps the service
     replicas: u32,
     #[command(flatten)]
     yes: Yes,

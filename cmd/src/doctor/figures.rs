@@ -1,5 +1,5 @@
-//! The store's figures in tables: what each machine keeps, how its writes go, and what goes between
-//! it and each other machine.
+//! The store's figures in tables: the records of each machine, its writes, and its traffic with
+//! each other machine.
 
 use uc_api::v1::{ExaminedMachine, StoreFigures};
 
@@ -8,7 +8,7 @@ use super::{Look, clock};
 use crate::ui::{Cell, Table};
 use crate::view;
 
-/// The three tables, with an empty line between them.
+/// The three tables, separated by empty lines.
 pub(crate) fn tables(machines: &[ExaminedMachine]) -> String {
     let look = Look::new(machines);
     [kept(&look), written(&look, machines), exchanged(&look)]
@@ -153,7 +153,7 @@ fn micros(us: u64) -> String {
     }
 }
 
-/// Of buckets only their ends are known.
+/// Only the ends of the buckets are known, so this is a bound.
 fn p99(store: &StoreFigures) -> String {
     match p99_us(store) {
         None => String::new(),

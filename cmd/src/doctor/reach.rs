@@ -1,5 +1,5 @@
-//! Who is there: machines that do not answer, whom the others do not see, that have no session,
-//! whose parts do not work.
+//! Machines that do not answer, that the others do not see, that have no session, or of which a
+//! part does not work.
 
 use uc_api::v1::{ExaminedMachine, Liveness};
 
@@ -37,21 +37,21 @@ fn unanswered(examined: &ExaminedMachine) -> Option<Finding> {
     let there = examined.examination.is_some();
     if examined.evicted {
         let gone = format!(
-            "switched on again it catches up by itself; gone for good: `uc machine rm {name}`"
+            "switch it on and it catches up on its own; if it no longer exists: `uc machine rm {name}`"
         );
         return Some(if there {
             let message =
-                format!("{name} counts as evicted although it answers: it is coming back");
+                format!("{name} is evicted but answers again: it is rejoining the cluster");
             finding(
                 Note,
                 "evicted",
                 [name],
                 message,
-                "wait a moment, then `uc machine ls`",
+                "wait a moment, then run `uc machine ls`",
             )
         } else {
             let message = format!(
-                "{name} is evicted: it was silent for 72 h, nothing waits for it any more and its containers are not shown"
+                "{name} is evicted: it was silent for 72 h. Nothing waits for it now, and its containers are not shown"
             );
             finding(Problem, "evicted", [name], message, gone)
         });
@@ -60,12 +60,12 @@ fn unanswered(examined: &ExaminedMachine) -> Option<Finding> {
         return None;
     }
     let why = if examined.failure.is_empty() {
-        "it says nothing"
+        "no reason is known"
     } else {
         &examined.failure
     };
     let look = format!(
-        "is it on and does `ssh` reach it? there, `systemctl status ucd uc-mesh` and `journalctl -u ucd`; gone for good: `uc machine rm {name}`"
+        "check that it is on and reachable by ssh; on it, run `systemctl status ucd uc-mesh` and `journalctl -u ucd`; if it no longer exists: `uc machine rm {name}`"
     );
     Some(match examined.liveness() {
         Liveness::Down => finding(
@@ -89,7 +89,8 @@ fn unanswered(examined: &ExaminedMachine) -> Option<Finding> {
     })
 }
 
-/// It answers, and others hold it for dead: they probe each other over UDP in the mesh.
+/// A machine that answers calls (TCP) while others see it as down: they probe it over UDP in the
+/// mesh.
 fn unseen(now: &Look<'_>, machine: Answered<'_>) -> Option<Finding> {
     let by = |liveness| -> Vec<&str> {
         let sees = |one: &&Answered<'_>| {
@@ -120,7 +121,7 @@ fn unseen(now: &Look<'_>, machine: Answered<'_>) -> Option<Finding> {
     };
     let names = std::iter::once(machine.name).chain(down).chain(suspect);
     let message = format!(
-        "{} answers, and is seen as {}",
+        "{} answers, but is seen as {}",
         machine.name,
         views.join(" and ")
     );
@@ -129,12 +130,11 @@ fn unseen(now: &Look<'_>, machine: Answered<'_>) -> Option<Finding> {
         kind,
         names,
         message,
-        "the way between these machines loses packets or is cut: check firewalls for UDP 51820, and that `uc machine ls` has endpoints they can reach",
+        "packets are lost between these machines: check firewalls for UDP 51820, and that they can reach the endpoints in `uc machine ls -o wide`",
     ))
 }
 
-/// Pairs that answered, should have a session with each other, and of which one says that there is
-/// none; by name.
+/// Pairs of neighbours that answered and of which at least one reports no session with the other.
 fn apart<'a>(look: &Look<'a>) -> Vec<(Answered<'a>, Answered<'a>)> {
     let mut pairs = Vec::new();
     for (index, one) in look.answered.iter().enumerate() {
@@ -152,16 +152,16 @@ fn apart<'a>(look: &Look<'a>) -> Vec<(Answered<'a>, Answered<'a>)> {
 
 fn no_session(one: Answered<'_>, other: Answered<'_>, only_look: bool) -> Finding {
     let (severity, now) = if only_look {
-        (Note, "have no session with each other right now")
+        (Note, "have no session with each other at the moment")
     } else {
         (Problem, "have no session with each other")
     };
     let message = format!(
-        "{} and {} {now}: changes reach one from the other only by way of others, if at all",
+        "{} and {} {now}: changes pass between them only through other machines, if at all",
         one.name, other.name
     );
     let hint = format!(
-        "check firewalls between them for UDP 51820 (WireGuard), and `journalctl -u ucd -u uc-mesh` on {} and {}",
+        "check firewalls between them for UDP 51820 (WireGuard), and run `journalctl -u ucd -u uc-mesh` on {} and {}",
         one.name, other.name
     );
     finding(
@@ -186,12 +186,12 @@ fn parts(machine: Answered<'_>) -> Vec<Finding> {
             "docker",
             [name],
             message,
-            format!("on {name}: `systemctl status docker`"),
+            format!("on {name}, run `systemctl status docker`"),
         ));
     }
     for part in &machine.said.unready {
         let message = format!("{name}: {} does not work: {}", part.part, part.reason);
-        let hint = format!("it is tried again; on {name}: `journalctl -u ucd -u uc-mesh`");
+        let hint = format!("ucd keeps trying; on {name}, run `journalctl -u ucd -u uc-mesh`");
         found.push(finding(Problem, "unready", [name], message, hint));
     }
     found

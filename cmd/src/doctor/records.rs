@@ -1,4 +1,4 @@
-//! The record store of each machine, and what it says of its peers.
+//! The record store of each machine, and its figures about its peers.
 
 use uc_api::v1::{Liveness, StoreFigures};
 
@@ -40,12 +40,12 @@ fn writes(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
     let name = machine.name;
     let failed = machine.store().failed_commits;
     let so_far = format!(
-        "{} of records failed since its ucd started {} ago",
-        counted(failed, "write", "writes"),
+        "{} failed since its ucd started {} ago",
+        counted(failed, "record write", "record writes"),
         machine.uptime()
     );
     let free = format!(
-        "free some space on {name} (`docker image prune` often helps); nothing that was acknowledged is lost"
+        "free some space on {name} (`docker image prune` often helps); no acknowledged write is lost"
     );
     let disk = machine.said.disk_failure.as_str();
     if !disk.is_empty() {
@@ -73,12 +73,12 @@ fn writes(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
             Problem,
             "writes",
             [name],
-            format!("{name}: writes fail: {so_far}, some of them just now"),
+            format!("{name}: {so_far}, some of them just now"),
             free,
         )
     } else {
         let hint = format!(
-            "its disk takes writes at present; on {name}: `df -h /var/lib/uc`, `journalctl -u ucd`"
+            "its disk accepts writes now; on {name}, run `df -h /var/lib/uc` and `journalctl -u ucd`"
         );
         finding(Warning, "writes", [name], format!("{name}: {so_far}"), hint)
     })
@@ -91,18 +91,18 @@ fn busy(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
     }
     let severity = if earlier.is_empty() { Note } else { Warning };
     let name = machine.name;
-    let message = format!("{name}: {waiting} requests wait for the store's writer, of 1024");
+    let message = format!("{name}: {waiting} of at most 1024 requests wait for the store's writer");
     Some(finding(
         severity,
         "waiting",
         [name],
         message,
-        format!("its disk is too slow for what is written: on {name}, `iostat -x 1`"),
+        format!("its disk is too slow for this many writes; on {name}, run `iostat -x 1`"),
     ))
 }
 
-/// The end of the bucket that the slowest in a hundred is in, in microseconds; `u64::MAX` for the
-/// open one. None: too few.
+/// The upper end of the bucket of the 99th percentile, in microseconds; `u64::MAX` for the last,
+/// open one. `None`: too few commits.
 pub(super) fn p99_us(store: &StoreFigures) -> Option<u64> {
     let all: u64 = store.commit_buckets.iter().sum();
     if all < COMMITS {
@@ -129,7 +129,7 @@ fn slow(machine: Answered<'_>) -> Option<Finding> {
     }
     let name = machine.name;
     let message = format!(
-        "{name}: of a hundred writes of records at least one takes more than {} ms",
+        "{name}: 1 in 100 record writes takes more than {} ms",
         SLOW_US / 1000
     );
     Some(finding(
@@ -137,7 +137,7 @@ fn slow(machine: Answered<'_>) -> Option<Finding> {
         "slow",
         [name],
         message,
-        format!("its disk is slow or busy: on {name}, `iostat -x 1`"),
+        format!("its disk is slow or busy; on {name}, run `iostat -x 1`"),
     ))
 }
 
@@ -146,26 +146,25 @@ fn history(machine: Answered<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     if !said.set_aside.is_empty() {
         let message = format!(
-            "{name}: its store was damaged when its ucd started {} ago, and was moved to {}; it began anew with what the others have",
+            "{name}: its store was damaged when its ucd started {} ago. It was moved to {}, and its records were fetched again from other machines",
             machine.uptime(),
             said.set_aside
         );
         let hint = format!(
-            "check the disk of {name} (`dmesg`, `smartctl -a`); the next start of ucd ends this finding, and the file can go"
+            "check the disk of {name} (`dmesg`, `smartctl -a`), then remove the file and restart ucd to clear this finding"
         );
         found.push(finding(Problem, "damaged", [name], message, hint));
     }
     if said.rejoining {
         let message =
-            format!("{name} fetches all records anew; until that is done it shows what it had");
-        let hint =
-            "seconds, as a rule; if it stays, see whether it has sessions: `uc doctor --figures`";
+            format!("{name} is fetching all records again and shows its old ones until then");
+        let hint = "this usually takes seconds; if it lasts, check that it has sessions: `uc doctor --figures`";
         found.push(finding(Warning, "rejoining", [name], message, hint));
     }
     found
 }
 
-/// Without a session lag means nothing new: that there is none is said elsewhere.
+/// Peers without a session are another finding, so their lag is not reported.
 fn lags(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Vec<Finding> {
     let mut found = Vec::new();
     for peer in machine
@@ -186,18 +185,18 @@ fn lags(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Vec<Finding> {
             continue;
         }
         let behind = format!(
-            "{} lacks {} changes that {} has",
+            "{} is {} changes behind {}",
             peer.machine_name, peer.lag, machine.name
         );
         let (severity, message) = match lags.last() {
             Some(lag) if peer.lag < *lag => (
                 Note,
-                format!("{behind}, and catches up: {lag} a moment ago"),
+                format!("{behind} and catching up: it was {lag} a moment ago"),
             ),
-            Some(_) => (Warning, format!("{behind}, and does not catch up")),
-            None => (Note, format!("{behind} right now")),
+            Some(_) => (Warning, format!("{behind} and not catching up")),
+            None => (Note, format!("{behind} at the moment")),
         };
-        let hint = "the line between them or the disk of the one behind is slow: `uc doctor --figures` shows what goes between them";
+        let hint = "the connection between them or the disk of the one behind is slow; `uc doctor --figures` shows their traffic";
         found.push(finding(
             severity,
             "lag",
@@ -217,14 +216,14 @@ fn differences(machine: Answered<'_>) -> Vec<Finding> {
         .filter(|peer| peer.differences > 0);
     let message = |peer: &uc_api::v1::PeerFigures| {
         format!(
-            "{} found {} in the records of {}, and repaired them, since its ucd started {} ago",
+            "{} found and repaired {} in the records of {} since its ucd started {} ago",
             machine.name,
             counted(peer.differences, "difference", "differences"),
             peer.machine_name,
             machine.uptime()
         )
     };
-    let hint = "a fault of ours: please report it, with `uc doctor -o json` and `journalctl -u ucd` of both";
+    let hint = "this is a bug in uc: please report it with the output of `uc doctor -o json` and of `journalctl -u ucd` on both machines";
     differing
         .map(|peer| {
             finding(
@@ -268,11 +267,11 @@ fn quarantined(now: &Look<'_>, machine: Answered<'_>) -> Option<Finding> {
     };
     let name = machine.name;
     let message = format!(
-        "{name} does not go by {} yet, written{by} more than 60 s ahead of its clock",
+        "{name} ignores {} for now: written{by} with a clock more than 60 s ahead of its own",
         counted(count, "record", "records")
     );
     let hint =
-        "set the clocks (`timedatectl`): they count once the clock has come to where they are";
+        "set the clocks (`timedatectl`); the records take effect once the clock reaches their time";
     Some(finding(Warning, "quarantined", [name], message, hint))
 }
 
@@ -282,7 +281,7 @@ fn unknown_form(machine: Answered<'_>) -> Option<Finding> {
         return None;
     }
     let message = format!(
-        "{name} keeps {} of a form that its ucd {} does not know",
+        "{name} has {} in a format that its ucd {} does not know",
         counted(count, "record", "records"),
         machine.said.uc_version
     );
@@ -291,7 +290,7 @@ fn unknown_form(machine: Answered<'_>) -> Option<Finding> {
         "unknown-form",
         [name],
         message,
-        format!("upgrade {name}: run install.sh of the newest version there"),
+        format!("upgrade {name}: run install.sh of the newest version on it"),
     ))
 }
 
@@ -303,7 +302,7 @@ fn conflicts(now: &Look<'_>) -> Option<Finding> {
         .max()
         .filter(|count| *count > 0)?;
     let message = format!(
-        "{} not settled",
+        "{} not resolved",
         counted(count, "conflict is", "conflicts are")
     );
     Some(finding(
@@ -311,12 +310,12 @@ fn conflicts(now: &Look<'_>) -> Option<Finding> {
         "conflicts",
         [],
         message,
-        "`uc conflicts ls` shows what was changed on two sides",
+        "`uc conflicts ls` lists them",
     ))
 }
 
-/// Deletes are kept until all members have them; one that is down holds them up, an evicted one
-/// does not.
+/// Tombstones are kept until all members have acknowledged them. A member that is down holds them
+/// up; an evicted one does not.
 fn deletes(now: &Look<'_>) -> Option<Finding> {
     let most = now
         .answered
@@ -339,7 +338,7 @@ fn deletes(now: &Look<'_>) -> Option<Finding> {
         if names.len() == 1 { "is" } else { "are" }
     );
     let hint = format!(
-        "after 72 h nothing waits any more; gone for good: `uc machine rm {}`",
+        "nothing waits longer than 72 h; if it no longer exists: `uc machine rm {}`",
         names[0]
     );
     Some(finding(Note, "deletes", names, message, hint))

@@ -152,7 +152,7 @@ fn an_evicted_machine_is_one_finding_and_none_that_is_down() {
     let said = only(&[machines], Problem, "evicted", &["m3"]);
     assert!(said.contains("silent for 72 h"), "{said}");
     let back = with(2, |machine| machine.evicted = true);
-    assert!(only(&[back], Note, "evicted", &["m3"]).contains("coming back"));
+    assert!(only(&[back], Note, "evicted", &["m3"]).contains("answers again"));
 }
 
 #[test]
@@ -164,12 +164,12 @@ fn a_machine_that_answers_and_that_others_do_not_see() {
         "seen-down",
         &["m3", "m1"],
     );
-    assert_eq!(said, "m3 answers, and is seen as down by m1");
+    assert_eq!(said, "m3 answers, but is seen as down by m1");
     machines[1].examination.as_mut().unwrap().peers[1].liveness = Liveness::Suspect.into();
     let said = only(&[machines], Warning, "seen-down", &["m3", "m1", "m2"]);
     assert_eq!(
         said,
-        "m3 answers, and is seen as down by m1 and suspect by m2"
+        "m3 answers, but is seen as down by m1 and suspect by m2"
     );
     let machines = saying(1, |said| said.peers[0].liveness = Liveness::Suspect.into());
     only(&[machines], Warning, "seen-suspect", &["m1", "m2"]);
@@ -194,7 +194,7 @@ fn two_machines_without_a_session() {
             "no-session",
             &["m1", "m3"]
         )
-        .contains("right now")
+        .contains("at the moment")
     );
     assert_eq!(of(&[apart.clone(), all.clone()]), [], "it is open again");
     assert_eq!(of(&[all, apart]), [], "it was there a moment ago");
@@ -233,20 +233,20 @@ fn a_peer_lags_only_if_it_lasts() {
     let lagging = |lag| saying(0, |said| said.peers[1].lag = lag);
     assert!(may_pass(&lagging(LAG + 1)) && !may_pass(&lagging(LAG)));
     let said = only(&[lagging(500), lagging(500)], Warning, "lag", &["m3", "m1"]);
-    assert_eq!(
-        said,
-        "m3 lacks 500 changes that m1 has, and does not catch up"
-    );
+    assert_eq!(said, "m3 is 500 changes behind m1 and not catching up");
     let said = only(&[lagging(500), lagging(400)], Note, "lag", &["m3", "m1"]);
-    assert!(said.contains("catches up: 500 a moment ago"), "{said}");
-    assert!(only(&[lagging(500)], Note, "lag", &["m3", "m1"]).ends_with("right now"));
+    assert!(
+        said.contains("catching up: it was 500 a moment ago"),
+        "{said}"
+    );
+    assert!(only(&[lagging(500)], Note, "lag", &["m3", "m1"]).ends_with("at the moment"));
     assert_eq!(of(&[lagging(500), lagging(3)]), [], "it caught up");
     assert_eq!(
         of(&[lagging(3), lagging(500)]),
         [],
         "something was just written"
     );
-    // A session that ended told its last lag: what it is now nobody knows.
+    // The lag of a session that ended is its last one, not the present one.
     let mut ended = lagging(500);
     let peer = &mut ended[0].examination.as_mut().unwrap().peers[1];
     (peer.connected, peer.neighbour) = (false, false);
@@ -260,12 +260,12 @@ fn writes_that_fail() {
     let said = only(&[failed(3), failed(4)], Problem, "writes", &["m2"]);
     assert_eq!(
         said,
-        "m2: writes fail: 4 writes of records failed since its ucd started 2 hours ago, some of them just now"
+        "m2: 4 record writes failed since its ucd started 2 hours ago, some of them just now"
     );
     let said = only(&[failed(1), failed(1)], Warning, "writes", &["m2"]);
     assert_eq!(
         said,
-        "m2: 1 write of records failed since its ucd started 2 hours ago"
+        "m2: 1 record write failed since its ucd started 2 hours ago"
     );
     let mut full = failed(0);
     full[1].examination.as_mut().unwrap().disk_failure =
@@ -406,7 +406,7 @@ fn records_of_unknown_form() {
         &["m1"],
     );
     assert!(
-        said.contains("1 record of a form that its ucd 0.1.0"),
+        said.contains("1 record in a format that its ucd 0.1.0"),
         "{said}"
     );
 }
@@ -431,7 +431,7 @@ fn conflicts_are_said_once() {
         .conflicts = 2;
     assert_eq!(
         only(&[machines], Warning, "conflicts", &[]),
-        "2 conflicts are not settled"
+        "2 conflicts are not resolved"
     );
     assert_eq!(
         only(
@@ -440,7 +440,7 @@ fn conflicts_are_said_once() {
             "conflicts",
             &[]
         ),
-        "1 conflict is not settled"
+        "1 conflict is not resolved"
     );
 }
 

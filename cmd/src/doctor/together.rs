@@ -1,4 +1,4 @@
-//! What is only seen when machines are compared: their clocks and their versions.
+//! Findings from comparing machines: their clocks and versions.
 
 use super::Severity::{Problem, Warning};
 use super::{CLOCK_PROBLEM_MS, CLOCK_WARNING_MS, Finding, Look, clock, finding, grouped, list};
@@ -8,8 +8,8 @@ pub(super) fn find(now: &Look<'_>, found: &mut Vec<Finding>) {
     found.extend(versions(now));
 }
 
-/// Each clock against the one in the middle, so that one that is wrong is told from many that are
-/// right.
+/// Compares each clock with the median one, so that a single wrong clock is recognized among right
+/// ones.
 fn clocks(now: &Look<'_>, found: &mut Vec<Finding>) {
     let mut clocks: Vec<(i64, i64, &str)> = now
         .machines
@@ -27,7 +27,7 @@ fn clocks(now: &Look<'_>, found: &mut Vec<Finding>) {
     };
     for (ahead, error, name) in clocks {
         let (apart, error) = (ahead - middle, error + middle_error);
-        // What may be the way of the call is not held against the clock.
+        // The delay of the call may explain this much of the difference.
         let certain = apart.abs() - error;
         if certain <= CLOCK_WARNING_MS {
             continue;
@@ -43,7 +43,7 @@ fn clocks(now: &Look<'_>, found: &mut Vec<Finding>) {
             seconds(apart.abs()),
             seconds(error)
         );
-        let hint = "let both follow a time server: `timedatectl set-ntp true`; what a machine writes that is more than 60 s ahead is quarantined by the others";
+        let hint = "synchronize both with a time server: `timedatectl set-ntp true`; writes of a machine that is more than 60 s ahead are quarantined by the others";
         found.push(finding(severity, "clock", [name, reference], message, hint));
     }
 }

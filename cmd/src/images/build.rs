@@ -16,13 +16,14 @@ use crate::ui::{BOLD, Ui};
 /// What the command line says about builds.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct BuildFlags {
-    /// Build argument, over the file's own; without value: that of the variable; may be repeated
+    /// Build argument, overrides the file; NAME alone takes its value from the environment
+    /// (repeatable)
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
-    /// Look for newer base images
+    /// Pull newer base images
     #[arg(long)]
     pub(crate) build_pull: bool,
-    /// Build everything anew
+    /// Build without the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
 }

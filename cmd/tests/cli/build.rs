@@ -1,4 +1,4 @@
-//! `uc build`, and what builds are told.
+//! `uc build`, and what it passes to docker.
 
 use crate::world::{Ran, World};
 
@@ -57,7 +57,7 @@ fn with_token(world: &World, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_build_that_another_needs_comes_first() {
+fn build_orders_images_by_dependency() {
     let world = world(CHAIN, "--secret string  --build-context");
     let ran = with_token(
         &world,
@@ -105,7 +105,7 @@ fn a_build_that_another_needs_comes_first() {
 }
 
 #[test]
-fn what_docker_cannot_do_is_an_error_before_anything_is_built() {
+fn build_option_that_docker_lacks_fails_before_any_build() {
     let world = world(
         &CHAIN.replace("[base=service:z-base]", "[base=./base]"),
         "--secret",
@@ -116,7 +116,7 @@ fn what_docker_cannot_do_is_an_error_before_anything_is_built() {
 }
 
 #[test]
-fn a_secret_whose_variable_is_not_set() {
+fn build_secret_with_unset_variable_fails() {
     let world = world(CHAIN, "--secret string --build-context");
     let ran = world.uc(&["build", "a-web"]);
     assert_eq!(ran.code, Some(2));
@@ -128,7 +128,7 @@ fn a_secret_whose_variable_is_not_set() {
 }
 
 #[test]
-fn contexts_that_are_not_there() {
+fn build_context_that_does_not_exist_fails() {
     let world = world("services:\n  web: {build: gone}\n", "--x");
     let ran = world.uc(&["build"]);
     assert_eq!(ran.code, Some(2));
@@ -145,7 +145,7 @@ fn contexts_that_are_not_there() {
 }
 
 #[test]
-fn nothing_to_build() {
+fn build_without_build_keys_reports_nothing_to_build() {
     let world = world("services:\n  web: {image: x}\n", "--x");
     let ran = world.uc(&["build"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
@@ -157,7 +157,7 @@ fn nothing_to_build() {
 }
 
 #[test]
-fn several_platforms_need_a_store_that_holds_them() {
+fn build_for_several_platforms_needs_the_containerd_store() {
     let compose =
         "services:\n  web: {build: {context: web, platforms: [linux/amd64, linux/arm64]}}\n";
     let world = world(compose, "--load");
@@ -179,7 +179,7 @@ fn several_platforms_need_a_store_that_holds_them() {
 }
 
 #[test]
-fn without_building_there_is_nothing_to_say_about_builds() {
+fn deploy_without_build_ignores_build_options() {
     let ran = World::new().uc(&["deploy", "--no-build", "--no-cache"]);
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("cannot be used with"), "{}", ran.text());

@@ -103,7 +103,7 @@ fn world() -> World {
     })
 }
 
-/// Ages grow; what was long ago is told in days.
+/// The output with 9999 in place of each number of days, which grows with time.
 fn ageless(ran: &Ran) -> String {
     let mut text = String::new();
     let mut rest = ran.text();
@@ -119,7 +119,7 @@ fn ageless(ran: &Ran) -> String {
 }
 
 #[test]
-fn listed_for_people_and_as_json() {
+fn conflicts_ls_as_table_and_json() {
     let world = world();
     insta::assert_snapshot!(
         "conflicts_ls",
@@ -141,7 +141,7 @@ fn listed_for_people_and_as_json() {
 }
 
 #[test]
-fn shown_by_id_name_or_key() {
+fn conflicts_show_accepts_id_name_and_key() {
     let world = world();
     let ran = world.connected(&["conflicts", "show", "service/shop/web"]);
     insta::assert_snapshot!("conflicts_show", ageless(&ran));
@@ -161,7 +161,7 @@ fn shown_by_id_name_or_key() {
 }
 
 #[test]
-fn what_is_not_there_is_exit_code_2_with_a_suggestion() {
+fn unknown_conflict_exits_2_with_a_suggestion() {
     let world = world();
     let ran = world.connected(&["conflicts", "show", "service/shop/wbe"]);
     assert_eq!(ran.code, Some(2));
@@ -181,7 +181,7 @@ fn what_is_not_there_is_exit_code_2_with_a_suggestion() {
         let ran = world.connected(&["conflicts", "settle", "3f9a01c2", "--keep", number, "-y"]);
         assert_eq!(ran.code, Some(2));
         assert!(
-            ran.stderr.contains("numbered from 1 to 3"),
+            ran.stderr.contains("it has versions 1 to 3"),
             "{}",
             ran.text()
         );
@@ -196,7 +196,7 @@ fn what_is_not_there_is_exit_code_2_with_a_suggestion() {
 }
 
 #[test]
-fn settled_with_all_that_was_seen() {
+fn settle_sends_all_versions_that_were_seen() {
     let world = world();
     let ran = world.connected(&["conflicts", "settle", "3f9a01c2", "--keep", "2", "-y"]);
     insta::assert_snapshot!("conflicts_settle", ran.text());
@@ -209,7 +209,7 @@ fn settled_with_all_that_was_seen() {
     );
     let ran = world.connected(&["conflicts", "settle", "shop/web", "--keep", "3", "-y"]);
     assert!(
-        ran.stderr.contains("`uc rm shop/web` removes"),
+        ran.stderr.contains("`uc rm shop/web`"),
         "{}",
         ran.text()
     );
@@ -232,7 +232,7 @@ fn settled_with_all_that_was_seen() {
 }
 
 #[test]
-fn without_a_terminal_the_choice_must_be_said() {
+fn settle_without_a_terminal_needs_the_choice() {
     let world = world();
     for (arguments, said) in [
         (&["--keep", "2"][..], "add `-y`"),
@@ -247,7 +247,7 @@ fn without_a_terminal_the_choice_must_be_said() {
 }
 
 #[test]
-fn on_a_terminal_it_is_shown_and_asked() {
+fn settle_on_a_terminal_shows_versions_and_asks() {
     let world = world();
     let ran = world.on_terminal("conflicts settle 3f9a01c2", "\n");
     assert_eq!(ran.code, Some(1), "{}", ran.text());
@@ -264,7 +264,7 @@ fn on_a_terminal_it_is_shown_and_asked() {
     let ran = world.on_terminal("conflicts settle 3f9a01c2", "9\n2\n");
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     assert!(
-        ran.stdout.contains("Which one stays?")
+        ran.stdout.contains("Which version do you want to keep?")
             && ran.stdout.contains("enter a number from 1 to 3"),
         "{}",
         ran.text()
@@ -277,7 +277,7 @@ fn on_a_terminal_it_is_shown_and_asked() {
 }
 
 #[test]
-fn a_refusal_of_the_daemon_is_passed_on() {
+fn settle_passes_on_a_refusal_of_the_daemon() {
     let failure = Failure::new(
         Code::Refused,
         "service/shop/web changed since it was shown: m3 wrote it",
@@ -297,7 +297,7 @@ fn a_refusal_of_the_daemon_is_passed_on() {
 }
 
 #[test]
-fn other_commands_say_it_in_one_line() {
+fn other_commands_note_conflicts_in_one_line() {
     let machines = vec![status(
         &member("m-1", "m1", "10.210.0.0/24"),
         v1::Liveness::Up,
@@ -314,19 +314,22 @@ fn other_commands_say_it_in_one_line() {
     });
     let ran = world.connected(&["machine", "ls", "-o", "json"]);
     assert_eq!(ran.json(), serde_json::json!([]));
-    assert_eq!(ran.stderr, "2 conflicts: `uc conflicts ls`\n");
+    assert_eq!(
+        ran.stderr,
+        "2 records were changed on both sides of a network split: see `uc conflicts ls`\n"
+    );
 
     daemon.conflicts.truncate(1);
     let world = World::with(daemon);
     assert_eq!(
         world.connected(&["machine", "ls"]).stderr,
-        "1 conflict: `uc conflicts ls`\n"
+        "1 record was changed on both sides of a network split: see `uc conflicts ls`\n"
     );
     world.write("project/compose.yaml", "services: {web: {image: web}}\n");
     let ran = world.connected(&["deploy", "-y"]);
     assert_eq!(
         ran.stderr,
-        "1 conflict: `uc conflicts ls`\nservices are up to date\n",
+        "1 record was changed on both sides of a network split: see `uc conflicts ls`\nservices are up to date\n",
         "{}",
         ran.text()
     );
@@ -337,7 +340,7 @@ fn other_commands_say_it_in_one_line() {
 }
 
 #[test]
-fn a_daemon_that_knows_no_conflicts_is_no_reason_to_fail() {
+fn daemon_without_conflicts_api_is_not_an_error() {
     let refusal = Failure::new(Code::Version, "what?");
     let world = World::with(Daemon {
         refuse_call: Some(("ListConflicts", refusal)),

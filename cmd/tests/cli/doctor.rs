@@ -81,7 +81,7 @@ fn world(looks: Vec<Vec<ExaminedMachine>>) -> World {
 }
 
 #[test]
-fn nothing_is_one_line_and_stdout_is_empty() {
+fn doctor_without_findings_prints_one_line_on_stderr() {
     let world = world(vec![two(0)]);
     let ran = world.connected(&["doctor"]);
     assert_eq!(
@@ -90,7 +90,7 @@ fn nothing_is_one_line_and_stdout_is_empty() {
         "{}",
         ran.text()
     );
-    assert_eq!(ran.stderr, "2 machines examined: nothing is wrong\n");
+    assert_eq!(ran.stderr, "2 machines examined: no problems found\n");
     assert_eq!(
         world.daemon.asked(),
         ["Examine [] all=true"],
@@ -99,7 +99,7 @@ fn nothing_is_one_line_and_stdout_is_empty() {
 }
 
 #[test]
-fn what_is_found_is_printed_with_what_to_do() {
+fn doctor_prints_findings_with_hints() {
     let mut machines = two(0);
     machines.push(down());
     let said = machines[1].examination.as_mut().unwrap();
@@ -113,7 +113,7 @@ fn what_is_found_is_printed_with_what_to_do() {
 }
 
 #[test]
-fn problems_alone_are_exit_code_1() {
+fn doctor_with_problems_exits_1() {
     let mut machines = two(0);
     machines[1].examination.as_mut().unwrap().docker_failure = "connection refused".into();
     let ran = world(vec![machines]).connected(&["doctor", "m2", "m1"]);
@@ -126,12 +126,12 @@ fn problems_alone_are_exit_code_1() {
 }
 
 #[test]
-fn what_may_pass_is_looked_at_again() {
+fn doctor_looks_again_at_what_can_pass() {
     let passed = world(vec![two(5_000), two(0)]);
     let ran = passed.connected(&["doctor", "m1", "m2"]);
     assert_eq!(
         (ran.code, ran.stderr.as_str()),
-        (Some(0), "2 machines examined: nothing is wrong\n")
+        (Some(0), "2 machines examined: no problems found\n")
     );
     assert_eq!(
         passed.daemon.asked(),
@@ -139,15 +139,18 @@ fn what_may_pass_is_looked_at_again() {
     );
     let stays = world(vec![two(5_000), two(5_000)]).connected(&["doctor"]);
     assert!(
-        stays.stdout.starts_with("warning: m2 lacks 5000 changes"),
+        stays
+            .stdout
+            .starts_with("warning: m2 is 5000 changes behind m1"),
         "{}",
         stays.text()
     );
-    assert_eq!(stays.code, Some(0), "a warning is no failure");
+    assert_eq!(stays.code, Some(0), "a warning is not a failure");
     let world = world(vec![two(5_000), two(0)]);
     let once = world.connected(&["doctor", "--once"]);
     assert!(
-        once.stdout.starts_with("note: m2 lacks 5000 changes"),
+        once.stdout
+            .starts_with("note: m2 is 5000 changes behind m1"),
         "{}",
         once.text()
     );
@@ -155,7 +158,7 @@ fn what_may_pass_is_looked_at_again() {
 }
 
 #[test]
-fn figures_come_after_the_findings() {
+fn doctor_prints_figures_after_findings() {
     let mut machines = two(0);
     machines[0]
         .examination
@@ -171,7 +174,7 @@ fn figures_come_after_the_findings() {
 }
 
 #[test]
-fn as_json_with_everything_it_was_found_from() {
+fn doctor_json_has_findings_and_examinations() {
     let mut machines = two(0);
     machines.truncate(1);
     machines.push(down());
@@ -181,7 +184,7 @@ fn as_json_with_everything_it_was_found_from() {
 }
 
 #[test]
-fn what_the_daemon_refuses_is_said() {
+fn doctor_reports_a_refusal_of_the_daemon() {
     let failure = Failure::new(Code::Refused, "this machine belongs to no cluster");
     let daemon = Daemon {
         refuse_call: Some(("Examine", failure)),

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::world::World;
 
 #[test]
-fn the_exit_code_is_the_containers() {
+fn exec_exits_with_the_code_of_the_command() {
     let world = World::new();
     let ran = world.connected(&["exec", "web", "fail", "42"]);
     assert_eq!(ran.text(), "exit 42\n--- stdout\n--- stderr\nit failed\n");
@@ -17,7 +17,7 @@ fn the_exit_code_is_the_containers() {
 }
 
 #[test]
-fn output_is_not_touched() {
+fn exec_passes_output_on_unchanged() {
     let ran = World::new().connected(&["exec", "web", "hello"]);
     assert_eq!(
         (ran.code, ran.stdout.as_str()),
@@ -26,7 +26,7 @@ fn output_is_not_touched() {
 }
 
 #[test]
-fn stdin_goes_in_and_ends() {
+fn exec_passes_stdin_on_to_its_end() {
     let world = World::new();
     let mut command = world.command(&["exec", "-T", "web", "cat"]);
     command.env(
@@ -51,7 +51,7 @@ fn stdin_goes_in_and_ends() {
 }
 
 #[test]
-fn flags_after_the_service_belong_to_the_command() {
+fn exec_flags_after_the_command_belong_to_it() {
     let world = World::new();
     let mut command = world.command(&[
         "exec", "-e", "A=1", "-e", "B", "-e", "UNSET", "web", "ls", "-l", "--all",
@@ -68,7 +68,7 @@ fn flags_after_the_service_belong_to_the_command() {
 }
 
 #[test]
-fn options_directly_after_the_service_belong_to_the_command() {
+fn exec_flags_directly_after_the_service_belong_to_the_command() {
     let world = World::new();
     let ran = world.connected(&["exec", "web", "-u", "root", "-T", "--help"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text());
@@ -81,7 +81,7 @@ fn options_directly_after_the_service_belong_to_the_command() {
 }
 
 #[test]
-fn interactive_and_tty_flags_of_docker_are_accepted() {
+fn exec_accepts_interactive_and_tty_flags() {
     let world = World::new();
     let ran = world.connected(&["exec", "-i", "web", "hello"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text());
@@ -104,7 +104,7 @@ fn interactive_and_tty_flags_of_docker_are_accepted() {
 
 /// The first signal comes once the terminal is in raw mode, so it always meets that state.
 #[test]
-fn a_signal_that_ends_uc_restores_the_terminal() {
+fn exec_ended_by_a_signal_restores_the_terminal() {
     for (signal, code) in [("TERM", 143), ("HUP", 129)] {
         let world = World::new();
         world.write(
@@ -134,7 +134,7 @@ fn a_signal_that_ends_uc_restores_the_terminal() {
 }
 
 #[test]
-fn what_could_not_be_run_at_all_is_125() {
+fn exec_that_cannot_run_exits_125() {
     let world = World::new();
     let ran = world.connected(&["exec", "nope", "true"]);
     assert_eq!(
@@ -150,7 +150,7 @@ fn what_could_not_be_run_at_all_is_125() {
 }
 
 #[test]
-fn on_a_terminal_there_is_one() {
+fn exec_allocates_a_tty_on_a_terminal() {
     let world = World::new();
     let ran = world.on_terminal("exec web hello", "");
     assert_eq!(ran.code, Some(0), "{}", ran.text());

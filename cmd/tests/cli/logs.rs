@@ -28,7 +28,7 @@ fn missing() -> LogEntry {
 }
 
 #[test]
-fn each_stream_goes_where_it_came_from() {
+fn logs_write_stderr_lines_to_stderr() {
     let logs = vec![
         entry(LogStream::Stdout, "GET /\n"),
         entry(LogStream::Stderr, "oh no"),
@@ -41,7 +41,7 @@ fn each_stream_goes_where_it_came_from() {
 }
 
 #[test]
-fn a_machine_without_an_answer_is_said_and_counts() {
+fn logs_of_a_missing_machine_warn_and_exit_4() {
     let logs = vec![entry(LogStream::Stdout, "GET /"), missing()];
     let world = World::with(Daemon {
         logs,
@@ -51,7 +51,7 @@ fn a_machine_without_an_answer_is_said_and_counts() {
 }
 
 #[test]
-fn as_json_one_object_a_line() {
+fn logs_as_json_are_one_object_per_line() {
     let logs = vec![entry(LogStream::Stderr, "oh no\n"), missing()];
     let world = World::with(Daemon {
         logs,
@@ -67,7 +67,7 @@ fn as_json_one_object_a_line() {
 }
 
 #[test]
-fn flags_reach_the_daemon() {
+fn logs_flags_reach_the_daemon() {
     let world = World::new();
     world.connected(&["logs", "-f", "-n", "all", "--since", "10m", "web"]);
     world.connected(&["logs"]);

@@ -1,5 +1,5 @@
-//! A record's value in words: what is decoded, which of its fields are set, and in which two values
-//! differ. Bytes of a kind or form that this machine does not know are told by length and digest.
+//! A record's value as text: its decoded fields, and those in which two values differ. A value of a
+//! kind or format that this machine does not know is shown as length and digest.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ use uc_api::v1::{
 use crate::deploy::plan::diff;
 use crate::records;
 
-/// Name and text of a field that is set.
+/// Name and text of a field.
 type Field = (String, String);
 
-/// A value of a kind.
+/// Decodes the value of a record of this kind.
 pub(super) fn decode(kind: u16, bytes: &[u8]) -> Value {
     fn of<M: Message + Default>(bytes: &[u8], wrap: impl Fn(M) -> Value) -> Option<Value> {
         M::decode(bytes).ok().map(wrap)
@@ -37,7 +37,7 @@ pub(super) fn decode(kind: u16, bytes: &[u8]) -> Value {
     })
 }
 
-/// RFC 3339; empty for "never".
+/// RFC 3339; empty for 0, which means never.
 pub(super) fn time(ms: i64) -> String {
     if ms == 0 {
         return String::new();
@@ -47,7 +47,7 @@ pub(super) fn time(ms: i64) -> String {
         .unwrap_or_default()
 }
 
-/// Every field that is set in one of them, in the order of the fields.
+/// Every field that is set in at least one of them, in the order of the record.
 pub(super) fn compare(active: Option<&Value>, value: Option<&Value>) -> Vec<ConflictField> {
     let hidden = differences(active, value);
     let texts = |value: Option<&Value>| value.map(fields).unwrap_or_default();
@@ -65,7 +65,7 @@ pub(super) fn compare(active: Option<&Value>, value: Option<&Value>) -> Vec<Conf
         .collect()
 }
 
-/// Fields that differ even where their masked texts do not.
+/// Names of the fields that differ, also those whose masked texts are equal.
 fn differences(active: Option<&Value>, value: Option<&Value>) -> BTreeSet<String> {
     let (Some(Value::Service(active)), Some(Value::Service(value))) = (active, value) else {
         return BTreeSet::new();
@@ -80,7 +80,7 @@ fn differences(active: Option<&Value>, value: Option<&Value>) -> BTreeSet<String
     names
 }
 
-/// Two runs of fields, each in the one order all fields have, as one run.
+/// Merges two lists of fields that have the same order.
 fn merge(a: Vec<Field>, b: Vec<Field>) -> Vec<(String, String, String)> {
     let mut merged = Vec::with_capacity(a.len().max(b.len()));
     let both: BTreeSet<String> = {
@@ -107,7 +107,7 @@ fn merge(a: Vec<Field>, b: Vec<Field>) -> Vec<(String, String, String)> {
     merged
 }
 
-/// The project's volumes that the service uses; `volumes` alone are its mounts.
+/// Field name for the project's volumes that the service uses; `volumes` are its mounts.
 const VOLUMES: &str = "volumes of the project";
 
 fn fields(value: &Value) -> Vec<Field> {
@@ -163,12 +163,12 @@ fn spec(record: &ServiceRecord) -> ServiceSpec {
     record.spec.clone().unwrap_or_default()
 }
 
-/// In the words of the compose file. Revision and time of the change are left out: they follow from
-/// what is there, and from the stamp.
+/// Fields by their names in the compose file. Revision and time of the change are left out: the
+/// first follows from the fields, the second from the stamp.
 fn service(record: &ServiceRecord) -> Vec<Field> {
     let spec = spec(record);
     let global = spec.mode() == ServiceMode::Global;
-    // 0 replicas must not look like none said.
+    // With the default of 0, a service with 0 replicas would not differ in this field.
     let nothing = ServiceSpec {
         replicas: u32::MAX,
         ..ServiceSpec::default()

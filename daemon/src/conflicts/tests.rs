@@ -127,7 +127,7 @@ fn service(image: &str, change: impl FnOnce(&mut ServiceSpec)) -> Write {
     put(records::SERVICE, "shop/web", &record)
 }
 
-/// Keeps a side, as somebody would who saw exactly this.
+/// Keeps a side, as a user who saw exactly this conflict.
 fn keep(conflict: &v1::Conflict, side: usize) -> SettleConflictRequest {
     SettleConflictRequest {
         kind: conflict.kind.clone(),
@@ -228,7 +228,7 @@ async fn both_sides_list_the_same_and_the_choice_settles_it_everywhere() {
         assert!(
             refused
                 .message
-                .contains("was settled meanwhile: m1 wrote it at 2026-11-21T12:00:"),
+                .contains("was already resolved: m1 wrote it at 2026-11-21T12:00:"),
             "{refused}"
         );
     }
@@ -319,7 +319,7 @@ async fn what_was_not_seen_is_not_settled() {
     assert_ne!(conflict.id, before.id, "an id stands for these values only");
     let refused = cluster.settle(0, &choice).unwrap_err();
     assert_eq!(refused.code, Code::Refused);
-    insta::assert_snapshot!(refused, @"service/shop/web changed since it was shown: m3 wrote it at 2026-11-21T12:00:02Z; nothing was settled");
+    insta::assert_snapshot!(refused, @"service/shop/web has changed since it was shown: m3 wrote it at 2026-11-21T12:00:02Z; nothing was changed");
     assert_eq!(
         refused.hint.as_deref(),
         Some("look again with `uc conflicts show service/shop/web`")

@@ -1,5 +1,4 @@
-//! Whether the disk takes anything: the store's failed commits say that it once did not, and not
-//! whether it does now.
+//! Whether the disk accepts writes now. The store's failed commits only show that it once did not.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -8,10 +7,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// In the state directory; gone again when the call ends, and written over where a dead daemon left
-/// one.
+/// In the state directory. Removed when the call ends; one that a dead daemon left is overwritten.
 const PROBE: &str = "examine.tmp";
-/// What a transaction of the store needs, roughly.
+/// About the size of one transaction of the store.
 const BYTES: usize = 64 * 1024;
 
 /// Why a small file cannot be written beside the store and fsynced; empty if it can.
@@ -22,7 +20,7 @@ pub(super) async fn failure(state: &Path, limit: Duration) -> String {
         let removed = fs::remove_file(&path);
         written?;
         match removed {
-            // Another examination at the same time was faster.
+            // Another examination at the same time has removed it.
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -30,7 +28,7 @@ pub(super) async fn failure(state: &Path, limit: Duration) -> String {
     match timeout(limit, written).await {
         Ok(Ok(Ok(()))) => String::new(),
         Ok(Ok(Err(error))) => error.to_string(),
-        Ok(Err(error)) => format!("the daemon failed inside: {error}"),
+        Ok(Err(error)) => format!("internal error in ucd: {error}"),
         Err(_) => format!(
             "writing {} KiB takes more than {} s",
             BYTES / 1024,
@@ -52,7 +50,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn a_disk_that_takes_it_is_left_as_it_was() {
+    async fn failure_is_empty_and_the_probe_is_removed() {
         let state = tempfile::tempdir().unwrap();
         fs::write(state.path().join(PROBE), "left by a dead daemon").unwrap();
         assert_eq!(failure(state.path(), LIMIT).await, "");
@@ -60,7 +58,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_written_is_said() {
+    async fn failure_has_the_reason_of_the_system() {
         let state = tempfile::tempdir().unwrap();
         let gone = failure(&state.path().join("gone"), LIMIT).await;
         assert!(gone.contains("No such file"), "{gone}");

@@ -1,6 +1,6 @@
-//! Who may call what. On the Unix socket the file's mode decides, and the versions must fit. Inside
-//! the mesh WireGuard has proved which key a packet came from, and the management address is made
-//! from the key: so the caller's address says who it is.
+//! Access checks. On the Unix socket, the file's mode decides who can connect, and the versions must
+//! fit. Inside the mesh, WireGuard has proved the key of the sender, and the management address is
+//! derived from the key, so the caller's address identifies it.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -79,7 +79,7 @@ pub(super) fn caller<T>(request: &Request<T>) -> Option<Ipv6Addr> {
     }
 }
 
-/// The token whose key the caller came in with, if it is none of a member's.
+/// The id of the join token whose key the caller uses.
 pub(super) fn token_of(member: &Member, address: Ipv6Addr) -> Option<String> {
     let now = member.now_ms();
     member.view().tokens().into_iter().find_map(|token| {
@@ -100,7 +100,7 @@ fn refused() -> Status {
     Failure::new(Code::Refused, "the caller is not a member of this cluster").into()
 }
 
-/// Lets members in.
+/// Allows members.
 #[derive(Debug, Clone)]
 pub(super) struct MembersOnly {
     member: Arc<Member>,
@@ -121,7 +121,7 @@ impl Interceptor for MembersOnly {
     }
 }
 
-/// Lets members in, and machines that hold a join token.
+/// Allows members and machines that hold a join token.
 #[derive(Debug, Clone)]
 pub(super) struct MembersOrToken {
     member: Arc<Member>,
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_unix_socket_wants_a_protocol_it_speaks() {
+    fn check_version_refuses_unknown_protocols() {
         let with = |protocol: Option<u32>| {
             let mut request = Request::new(());
             if let Some(protocol) = protocol {

@@ -1,5 +1,5 @@
-//! `Cluster`: the list of members. The whole of it for people; inside the mesh only the door for
-//! machines that join.
+//! `Cluster`: the members. Complete on the Unix socket; inside the mesh only what joining machines
+//! and other members need.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,9 +30,9 @@ use crate::{backup, machine_labels, register};
 
 const DEFAULT_TTL_S: u64 = 3600;
 const MAX_TTL_S: u64 = 30 * 24 * 3600;
-/// Removing all containers of a machine, each with its grace period.
+/// Time to remove all containers of a machine, each with its grace period.
 const RESET_LIMIT: Duration = Duration::from_mins(2);
-/// Writing the store anew; a slow disk takes seconds for each hundred megabytes.
+/// Time to copy the store; a slow disk takes seconds for each hundred megabytes.
 const BACKUP_LIMIT: Duration = Duration::from_mins(5);
 
 #[derive(Debug)]
@@ -150,7 +150,7 @@ async fn create_token(member: &Member, ttl_s: u64) -> Result<CreateTokenResponse
     })
 }
 
-/// Copies this machine's store. Goes on when the caller hangs up: half a backup is no use.
+/// Copies this machine's store. Continues if the caller hangs up, since half a backup is useless.
 async fn back_up(member: &Arc<Member>, path: String) -> Result<BackupResponse, Failure> {
     let own = Arc::clone(member);
     let copying = member
@@ -159,7 +159,7 @@ async fn back_up(member: &Arc<Member>, path: String) -> Result<BackupResponse, F
     let copied = copying.await.unwrap_or_else(|error| {
         Err(Failure::new(
             Code::Internal,
-            format!("the daemon failed inside: {error}"),
+            format!("internal error in ucd: {error}"),
         ))
     });
     let machine = member.own_record();
@@ -268,7 +268,7 @@ impl Cluster for ClusterApi {
                 Code::Refused,
                 format!("{} is the machine you are connected to", machine.name),
             )
-            .hint("connect to another machine, or take this one out with `sudo ucd reset --yes` on it")
+            .hint("connect to another machine, or run `sudo ucd reset --yes` on this one")
             .into());
         }
         let mut response = RemoveMachineResponse {
@@ -327,8 +327,9 @@ impl Cluster for ClusterApi {
     }
 }
 
-/// What a machine with a join token may do: register itself with that token, nothing else. A member
-/// may ask for a backup as well, and how this machine is, for somebody who is connected to it.
+/// `Cluster` inside the mesh. A machine with a join token can register itself with that token. A
+/// member can request a backup or an examination of this machine, for a user who is connected to
+/// that member.
 #[derive(Debug)]
 pub(super) struct JoinGate {
     member: Arc<Member>,
@@ -423,7 +424,7 @@ impl Cluster for JoinGate {
     ) -> Result<Response<ExamineResponse>, Status> {
         let own = &self.member.membership.machine_id;
         let ExamineRequest { machines, all } = request.get_ref();
-        // For itself only: an examination that went on from machine to machine would not end.
+        // Only of this machine: an examination that machines passed on to each other would not end.
         if !self.is_from_member(&request)
             || *all
             || machines.as_slice() != std::slice::from_ref(own)

@@ -1,5 +1,4 @@
-//! `Conflicts`: what two sides of a partition wrote differently, and a person's choice between
-//! them.
+//! `Conflicts`: lists concurrent writes, and settles them as the user chooses.
 
 use std::sync::Arc;
 
@@ -39,8 +38,8 @@ impl Conflicts for ConflictsApi {
         request: Request<SettleConflictRequest>,
     ) -> Result<Response<SettleConflictResponse>, Status> {
         let member = self.app.member()?;
-        // The records of machines are read and written back under this lock; two choices at once
-        // are kept apart by it as well.
+        // Under this lock the records of machines are read and written back. It also serializes
+        // two choices at the same time.
         let _one_at_a_time = member.registering.lock().await;
         let write = conflicts::settle(
             &member.store.snapshot(),

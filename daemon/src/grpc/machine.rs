@@ -1,4 +1,4 @@
-//! `Machine`: this machine before, while and after it belongs to a cluster.
+//! `Machine`: this machine, whether or not it belongs to a cluster.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Machine for MachineApi {
         &self,
         _: Request<IdentifyRequest>,
     ) -> Result<Response<IdentifyResponse>, Status> {
-        // A copy: the lock is held for as long as a join takes.
+        // Read from disk, because a join holds the lock until it is done.
         let identity = crate::identity::Identity::load_or_create(&self.app.paths.identity())
             .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
         let Some(membership) = identity.membership else {
@@ -47,7 +47,7 @@ impl Machine for MachineApi {
     }
 
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
-        // A copy: the lock is held for as long as a join takes.
+        // Read from disk, because a join holds the lock until it is done.
         let identity = crate::identity::Identity::load_or_create(&self.app.paths.identity())
             .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
         let member = self.app.try_member();
@@ -120,7 +120,7 @@ impl Machine for MachineApi {
     }
 }
 
-/// What the machine says of itself; without an engine the engine's version is empty.
+/// The machine's facts; without an engine, the engine's version is empty.
 async fn facts(app: &App) -> MachineFacts {
     let docker_version = app
         .engine
@@ -134,7 +134,7 @@ async fn facts(app: &App) -> MachineFacts {
     }
 }
 
-/// Entering and leaving must not stop half-way because a caller hung up.
+/// Runs work that must not stop half-way if the caller hangs up: joining and leaving.
 async fn detached<T, F>(app: Arc<App>, work: impl FnOnce(Arc<App>) -> F) -> Result<T, Status>
 where
     T: Send + 'static,

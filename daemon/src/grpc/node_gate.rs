@@ -1,5 +1,4 @@
-//! `Node` on both servers: hands each call to the member's own [`NodeService`], if there is a
-//! member.
+//! `Node` on both servers: passes each call to the [`NodeService`] of this member, if there is one.
 
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use crate::app::App;
 use crate::member::Member;
 use crate::node::NodeService;
 
-/// Where the member comes from.
+/// Where the member is found.
 pub(super) trait Source: Send + Sync + 'static {
     fn member(&self) -> Result<Arc<Member>, Failure>;
 }
@@ -40,7 +39,6 @@ impl Source for MeshMember {
 #[derive(Debug)]
 pub(super) struct MeshMember(pub(super) Arc<Member>);
 
-/// The gate in front of the node's service.
 #[derive(Debug)]
 pub(super) struct NodeGate<S> {
     source: Arc<S>,

@@ -1,4 +1,4 @@
-//! `Replication`: the other end of a member's stream.
+//! `Replication`: accepts the stream of another member.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! `Services`: services and replicas as the local copy of the state has them, and what streams from
-//! replicas: logs and exec.
+//! `Services`: services and replicas from the local store, and streams of replicas: logs and exec.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -137,8 +136,7 @@ pub(super) fn selected(
     Ok(replicas)
 }
 
-/// The replica a command runs in: the one asked for, else the first running one, one on this
-/// machine if there is one.
+/// The replica a command runs in: the requested one, else a running one, preferably on this machine.
 fn exec_target(member: &Member, start: &ExecStart) -> Result<OwnedReplica, Failure> {
     let replicas = selected(member, std::slice::from_ref(&start.service), "")?;
     if !start.container.is_empty() {
@@ -148,7 +146,7 @@ fn exec_target(member: &Member, start: &ExecStart) -> Result<OwnedReplica, Failu
         let missing = || {
             Failure::new(
                 Code::NotFound,
-                format!("{} has no container `{}`", start.service, start.container),
+                format!("container `{}` not found in {}", start.container, start.service),
             )
             .hint("`uc ps` lists the containers")
         };
@@ -156,9 +154,9 @@ fn exec_target(member: &Member, start: &ExecStart) -> Result<OwnedReplica, Failu
         if matching.next().is_some() {
             return Err(Failure::new(
                 Code::Invalid,
-                format!("`{}` begins several container ids", start.container),
+                format!("`{}` matches several containers", start.container),
             )
-            .hint("give more digits"));
+            .hint("write more digits of the id"));
         }
         return Ok(first);
     }
@@ -255,7 +253,7 @@ impl Services for ServicesApi {
             .await?
             .and_then(|request| request.message);
         let Some(exec_request::Message::Start(mut start)) = first else {
-            return Err(Failure::new(Code::Invalid, "an exec call begins with its start").into());
+            return Err(Failure::new(Code::Invalid, "the first message of an exec call must be its start").into());
         };
         let target = exec_target(&member, &start)?;
         start.container = target.replica.container_id;

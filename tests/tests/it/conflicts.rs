@@ -152,7 +152,10 @@ fn what_two_sides_changed_is_listed_and_settled_everywhere() {
         (&true.into(), &Value::Null)
     );
     let note = cluster.ok_at("m2", &["machine", "ls"]).stderr;
-    assert_eq!(note, "2 conflicts: `uc conflicts ls`\n");
+    assert_eq!(
+        note,
+        "2 records were changed on both sides of a network split: see `uc conflicts ls`\n"
+    );
     let shown = cluster
         .ok_at("m2", &["conflicts", "show", "split/app"])
         .stdout;
@@ -169,9 +172,7 @@ fn what_two_sides_changed_is_listed_and_settled_everywhere() {
     // What it stood for is no more.
     let again = cluster.ends(2, &["conflicts", "settle", id, "--keep", "1", "-y"]);
     assert!(
-        again
-            .stderr
-            .contains(&format!("there is no conflict `{id}`")),
+        again.stderr.contains(&format!("conflict `{id}` not found")),
         "{again}"
     );
 
@@ -240,7 +241,7 @@ fn a_backup_of_a_running_machine_can_be_put_back() {
     assert!(
         again
             .stderr
-            .contains("m2: /var/lib/uc/backups/uc.db exists; nothing was written"),
+            .contains("m2: /var/lib/uc/backups/uc.db already exists; nothing was written"),
         "{again}"
     );
     // Where the service must not write, or where nobody would find it.
@@ -250,14 +251,14 @@ fn a_backup_of_a_running_machine_can_be_put_back() {
             "cannot write to /root: Read-only file system",
         ),
         ("/etc/uc.db", "cannot write to /etc: Read-only file system"),
-        ("/tmp/uc.db", "what ucd writes to /tmp nobody else can see"),
+        ("/tmp/uc.db", "/tmp is private to ucd"),
     ] {
         let refused = cluster.ends(1, &["machine", "backup", "--to", to]);
         assert!(refused.stderr.contains(said), "{refused}");
         assert!(
             refused
                 .stderr
-                .contains("hint: ucd writes to /var/lib/uc and little else"),
+                .contains("hint: ucd can write only to a few directories"),
             "{refused}"
         );
     }

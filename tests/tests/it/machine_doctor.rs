@@ -8,7 +8,7 @@ use uc_testbed::{Output, wait_for};
 use crate::machine_site::{SOON, Site};
 
 const ALL: [&str; 3] = ["m1", "m2", "m3"];
-const WELL: &str = "3 machines examined: nothing is wrong\n";
+const WELL: &str = "3 machines examined: no problems found\n";
 
 impl Site {
     /// Waits until `uc doctor` at this machine ends with this code and says this.

@@ -1,4 +1,4 @@
-//! What `uc config` prints in place of the file: names, images, hashes, variables.
+//! What `uc config` prints instead of the file: names, images, hashes, variables.
 
 use clap::Args;
 use serde_json::{Value as Json, json};
@@ -13,34 +13,37 @@ use crate::ui::{Table, Ui};
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(super) struct ListArgs {
-    /// Names of the services, one a line
-    #[arg(long, help_heading = "In place of the file")]
+    /// Names of the services, one per line
+    #[arg(long, help_heading = "Print instead of the file")]
     services: bool,
-    /// Images of the services, one a line
-    #[arg(long, help_heading = "In place of the file")]
+    /// Images of the services, one per line
+    #[arg(long, help_heading = "Print instead of the file")]
     images: bool,
     /// Names of the volumes that services use
-    #[arg(long, help_heading = "In place of the file")]
+    #[arg(long, help_heading = "Print instead of the file")]
     volumes: bool,
     /// Names of the networks that services use
-    #[arg(long, help_heading = "In place of the file")]
+    #[arg(long, help_heading = "Print instead of the file")]
     networks: bool,
     /// Names of all profiles
-    #[arg(long, help_heading = "In place of the file")]
+    #[arg(long, help_heading = "Print instead of the file")]
     profiles: bool,
-    /// Variables of the file, with their defaults
-    #[arg(long, help_heading = "In place of the file")]
+    /// Variables that the file uses, with their defaults
+    #[arg(long, help_heading = "Print instead of the file")]
     pub(super) variables: bool,
-    /// Variables that the file is given, as NAME=VALUE
-    #[arg(long, help_heading = "In place of the file")]
+    /// Variables that are set for the file, as NAME=VALUE
+    #[arg(long, help_heading = "Print instead of the file")]
     environment: bool,
-    /// A value that changes with what is said about the service; `*`: of all, or several with
-    /// commas between
-    #[arg(long, value_name = "SERVICE", help_heading = "In place of the file")]
+    /// Hash of a service's configuration: one service, several with commas, or `*` for all
+    #[arg(
+        long,
+        value_name = "SERVICE",
+        help_heading = "Print instead of the file"
+    )]
     hash: Option<String>,
 }
 
-/// What is to be listed of the project; `None`: it is to be printed itself.
+/// The listing that was asked for; `None`: print the file itself.
 pub(super) fn lines(list: &ListArgs, project: &Project) -> CliResult<Option<Vec<String>>> {
     let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
     let lines = if list.services {
@@ -67,8 +70,8 @@ pub(super) fn lines(list: &ListArgs, project: &Project) -> CliResult<Option<Vec<
     Ok(Some(lines))
 }
 
-/// The image of every service, then those that it mounts; one that is built and has no name gets
-/// that of its last build.
+/// The image of every service, each followed by the images that the service mounts. An image that
+/// is built and has no name gets the name of its last build.
 fn images(project: &Project) -> Vec<String> {
     let document = project.to_json();
     let mut images: Vec<String> = Vec::new();
@@ -111,7 +114,7 @@ fn hashes(wanted: &str, project: &Project) -> CliResult<Vec<String>> {
         .map(|name| {
             let hash = project.hash(name).ok_or_else(|| {
                 CliError::usage(format!(
-                    "the project {} has no service `{name}`",
+                    "service `{name}` not found in project {}",
                     project.name
                 ))
                 .hint(suggest::hint(name, all.iter().copied()))

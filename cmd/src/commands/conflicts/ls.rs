@@ -11,10 +11,10 @@ use crate::error::CliResult;
 use crate::ui::{CYAN, Cell, GREEN, Table, Ui, YELLOW};
 use crate::{times, view};
 
-/// More names of fields than this are counted.
+/// Names of fields in one row; the rest is counted.
 const MAX_FIELDS: usize = 4;
 
-/// List what was changed on two sides and is not settled
+/// List the conflicts that are not resolved
 #[derive(Debug, Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct LsArgs {
@@ -37,7 +37,9 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
         return ui.status("no conflicts");
     }
     ui.table(&table(&conflicts, Timestamp::now()))?;
-    ui.hint("`uc conflicts show ID` shows the values, `uc conflicts settle ID` settles it")
+    ui.hint(
+        "`uc conflicts show ID` shows the versions, `uc conflicts settle ID` resolves the conflict",
+    )
 }
 
 fn table(conflicts: &[Conflict], now: Timestamp) -> Table {
@@ -69,8 +71,7 @@ fn who(side: &ConflictSide, now: Timestamp) -> String {
     )
 }
 
-/// The fields in which the others are not as the active one. Those of a removal are all, which says
-/// nothing.
+/// The fields that differ from the active version. Deletes are left out: in them all fields differ.
 fn differing(conflict: &Conflict) -> String {
     let mut names: Vec<&str> = Vec::new();
     for field in conflict
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_fields_are_counted() {
+    fn differing_counts_fields_beyond_the_limit() {
         let field = |name: &str| ConflictField {
             name: name.into(),
             differs: true,

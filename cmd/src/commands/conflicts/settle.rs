@@ -11,20 +11,21 @@ use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
 use crate::{times, view};
 
-/// Keep one value of a conflict, on all machines
+/// Resolve a conflict by keeping one version
 ///
-/// Writes the value again, which replaces all the others. Only the values that were shown are
-/// replaced: where there is another one by now, nothing is done. The number counts as `uc conflicts
-/// show` does; the id stands for exactly the values that were shown under it, so with an id a
-/// number cannot come to mean another value.
+/// Writes that version again, which replaces all others on all machines. If a new version has
+/// arrived since they were listed, nothing is written.
+///
+/// `--keep` takes the number of `uc conflicts show`. An id stands for exactly the versions that
+/// were listed under it, so in a script use the id: the number then always means the same version.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  uc conflicts settle service/shop/web             show the values and ask
-  uc conflicts settle 3f9a01c2 --keep 2 -y         without a question")]
+  uc conflicts settle service/shop/web             show the versions and ask
+  uc conflicts settle 3f9a01c2 --keep 2 -y         keep version 2 without asking")]
 pub(crate) struct SettleArgs {
     /// `KIND/KEY` or an id, as in `uc conflicts ls`
     conflict: String,
-    /// The value that stays, by its number in `uc conflicts show`
+    /// Number of the version to keep, as in `uc conflicts show`
     #[arg(short, long, value_name = "N")]
     keep: Option<usize>,
     #[command(flatten)]
@@ -54,7 +55,7 @@ pub(crate) async fn run(args: SettleArgs, ui: &Ui, globals: &Globals) -> CliResu
         });
     }
     ui.status(&format!(
-        "{} is settled: {kept}, of {}, stays",
+        "resolved {}: kept version {kept} (written on {})",
         conflict.name,
         machine(side)
     ))?;
@@ -63,61 +64,61 @@ pub(crate) async fn run(args: SettleArgs, ui: &Ui, globals: &Globals) -> CliResu
     }
     ui.hint(&if side.deleted {
         format!(
-            "containers were not touched: `uc rm {}` removes those that are left",
+            "containers were not changed: remove those that are left with `uc rm {}`",
             conflict.key
         )
     } else {
         format!(
-            "containers were not touched: `uc ps {}` shows them, `uc deploy` makes them follow",
+            "containers were not changed: `uc ps {}` lists them; apply the kept version with `uc deploy`",
             conflict.key
         )
     })
 }
 
-/// The number of the value that stays, agreed to.
+/// The number of the version to keep, confirmed by the user.
 async fn choose(args: &SettleArgs, conflict: &Conflict, ui: &Ui) -> CliResult<usize> {
     let count = conflict.sides.len();
     let Some(keep) = args.keep else {
         if args.yes.yes || !ui.interactive() {
             return Err(CliError::usage(format!(
-                "which value of {} is to stay was not said",
+                "choose which version of {} to keep",
                 conflict.name
             ))
             .hint(format!(
-                "add `--keep N`; `uc conflicts show {}` shows them with their numbers",
+                "add `--keep N`; `uc conflicts show {}` shows the versions with their numbers",
                 conflict.id
             )));
         }
         ui.status(&show::text(conflict, Timestamp::now()))?;
-        return ui.choose("\nWhich one stays?", count).await;
+        return ui
+            .choose("\nWhich version do you want to keep?", count)
+            .await;
     };
     let Some(side) = keep
         .checked_sub(1)
         .and_then(|index| conflict.sides.get(index))
     else {
-        return Err(CliError::usage(format!(
-            "`--keep {keep}` is none of the values of {}",
-            conflict.name
-        ))
-        .hint(format!(
-            "they are numbered from 1 to {count}: `uc conflicts show {}`",
-            conflict.id
-        )));
+        return Err(
+            CliError::usage(format!("{} has no version {keep}", conflict.name)).hint(format!(
+                "it has versions 1 to {count}: see `uc conflicts show {}`",
+                conflict.id
+            )),
+        );
     };
     if !args.yes.yes && ui.interactive() {
         ui.status(&show::text(conflict, Timestamp::now()))?;
     }
     let what = if side.deleted {
-        "the removal"
+        "the delete"
     } else {
-        "the value"
+        "the version"
     };
     let ago = times::ago(side.written_at_ms, Timestamp::now());
     let question = format!(
-        "Keep {what} of {}, {ago}, in place of all others?",
+        "Keep {what} of {}, {ago}, and replace all others?",
         machine(side)
     );
-    ui.confirm(&question, args.yes.yes, "settling a conflict")
+    ui.confirm(&question, args.yes.yes, "resolving a conflict")
         .await?;
     Ok(keep)
 }

@@ -13,7 +13,7 @@ use crate::error::CliResult;
 use crate::ui::{BOLD, CYAN, Cell, DIM, GREEN, RED, Table, Ui, YELLOW};
 use crate::{times, view};
 
-/// Show the values of a conflict, and in what they differ
+/// Show the versions of a conflict and how they differ
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     /// `KIND/KEY` or an id, as in `uc conflicts ls`
@@ -31,12 +31,13 @@ pub(crate) async fn run(args: ShowArgs, ui: &Ui, globals: &Globals) -> CliResult
     }
     ui.out(&text(conflict, Timestamp::now()))?;
     ui.hint(&format!(
-        "`uc conflicts settle {} --keep N` keeps one of them",
+        "keep one of them with `uc conflicts settle {} --keep N`",
         conflict.id
     ))
 }
 
-/// Who and when, then the active value whole, then each other one against it.
+/// Where and when each version was written, then the active one in full, then the differences of
+/// the others from it.
 pub(super) fn text(conflict: &Conflict, now: Timestamp) -> String {
     let mut text = format!(
         "{BOLD}{}{BOLD:#}  {DIM}{}{DIM:#}\n\n",
@@ -70,7 +71,7 @@ fn values(text: &mut String, number: usize, side: &ConflictSide) {
     let against = match (number, side.deleted) {
         (_, true) => "deleted",
         (1, false) => "active",
-        (_, false) => "as against 1",
+        (_, false) => "differences from 1",
     };
     _ = writeln!(
         text,
@@ -78,7 +79,7 @@ fn values(text: &mut String, number: usize, side: &ConflictSide) {
         machine(side)
     );
     if side.deleted {
-        _ = writeln!(text, "    {RED}the record was removed{RED:#}");
+        _ = writeln!(text, "    {RED}the record was deleted{RED:#}");
         return;
     }
     for field in &side.fields {
@@ -87,7 +88,7 @@ fn values(text: &mut String, number: usize, side: &ConflictSide) {
     if number > 1 && !side.fields.iter().any(|field| field.differs) {
         _ = writeln!(
             text,
-            "  {YELLOW}~{YELLOW:#} {DIM}nothing that is shown differs{DIM:#}"
+            "  {YELLOW}~{YELLOW:#} {DIM}no visible differences{DIM:#}"
         );
     }
 }
@@ -110,8 +111,8 @@ fn line(text: &mut String, field: &ConflictField) {
     }
 }
 
-/// No value can break a line or send an escape to the terminal. Nothing is cut: it is what somebody
-/// has to choose by.
+/// Replaces control characters, so that a value cannot break its line or send an escape sequence to
+/// the terminal. Nothing is cut, because the user chooses by these values.
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_active_value_whole_and_the_others_against_it() {
+    fn text_shows_the_active_version_and_differences_of_the_others() {
         let field = |name: &str, active: &str, value: &str| ConflictField {
             name: name.into(),
             active: active.into(),

@@ -13,25 +13,27 @@ use crate::view;
 /// Longer than the daemons give each other.
 const LIMIT_S: u64 = 330;
 
-/// Copy a machine's records to a file on its disk, while it runs
+/// Back up the records of a machine to a file on its disk
 ///
-/// The file has the state of the whole cluster as that machine knows it at this moment: services
-/// with their environment, machines, what runs where; no volumes, no images, no private keys. It is
-/// written whole or not at all, readable by root alone, and never over another file. `uc` does not
-/// fetch it; copy it to another place from there.
+/// The file has the state of the whole cluster as that machine knows it: services with their
+/// environment, machines and containers. It has no volumes, images or private keys. Only root can
+/// read it, and it never replaces another file.
 ///
-/// To go back to it on the same machine: `systemctl stop ucd`, put it in the place of
-/// `/var/lib/uc/state.db` (and remove `state.db-wal` and `state.db-shm` beside that), `systemctl
-/// start ucd`. What other machines have heard of since comes back from them.
+/// The file stays on the machine, in /var/lib/uc/backups or where `--to` says. Copy it to another
+/// place from there, for example with `scp`.
+///
+/// To restore it on the same machine, run there as root: (1) `systemctl stop ucd`; (2) `rm -f
+/// /var/lib/uc/state.db-wal /var/lib/uc/state.db-shm`; (3) `cp FILE /var/lib/uc/state.db`; (4)
+/// `systemctl start ucd`. Newer records come back from the other machines.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  uc machine backup                           of the machine uc is connected to
-  uc machine backup m2 --to monday.db         /var/lib/uc/backups/monday.db on m2")]
+  uc machine backup                           back up the machine that uc is connected to
+  uc machine backup m2 --to monday.db         write /var/lib/uc/backups/monday.db on m2")]
 pub(crate) struct BackupArgs {
-    /// Its name, id, or the beginning of its id [default: the machine uc is connected to]
+    /// Name, id or start of the id of the machine [default: the one uc is connected to]
     machine: Option<String>,
-    /// The file on that machine: a name in /var/lib/uc/backups, or a path from `/` where ucd may
-    /// write [default: the time]
+    /// File on that machine: a name in /var/lib/uc/backups, or an absolute path that ucd can write
+    /// to [default: the current time]
     #[arg(long, value_name = "FILE")]
     to: Option<String>,
     #[command(flatten)]
