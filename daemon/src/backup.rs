@@ -1,6 +1,6 @@
 //! A copy of the store on this machine's disk, made while the store is in use. It appears under its
-//! name when it is complete and synced, or not at all. It never replaces another file. Only root can
-//! read it, since it contains the environment of services. The confinement of the systemd unit
+//! name when it is complete and synced, or not at all. It never replaces another file. Only root
+//! can read it, since it contains the environment of services. The confinement of the systemd unit
 //! (docs/install.md) decides where the daemon can write.
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -83,9 +83,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| {
-        Failure::new(Code::Internal, format!("internal error in ucd: {error}"))
-    })?
+    done.map_err(|error| Failure::new(Code::Internal, format!("internal error in ucd: {error}")))?
 }
 
 fn failure(error: &BackupError, to: &Path) -> Failure {

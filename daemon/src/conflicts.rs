@@ -169,7 +169,8 @@ pub(crate) fn settle(
             .filter(|side| !seen.contains(&side.dot.to_string()));
         return Err(changed(
             &wanted,
-            &new.map(|side| describe_write(side, machines)).collect::<Vec<_>>(),
+            &new.map(|side| describe_write(side, machines))
+                .collect::<Vec<_>>(),
         ));
     }
     let kept = conflict
@@ -180,11 +181,14 @@ pub(crate) fn settle(
                 Code::Invalid,
                 format!("{wanted} does not have the version to keep"),
             )
-            .hint(format!("list its versions with `uc conflicts show {wanted}`"))
+            .hint(format!(
+                "list its versions with `uc conflicts show {wanted}`"
+            ))
         })?;
     let (kind, key) = (conflict.kind, conflict.key.to_owned());
     let (group, value) = (conflict.group, kept.value.map(<[u8]>::to_vec));
-    // The store compares again, so a write that arrives from a peer before this one is not replaced.
+    // The store compares again, so a write that arrives from a peer before this one is not
+    // replaced.
     let seen = conflict.sides().map(|side| side.dot).collect();
     Ok(Write::Settle {
         kind,

@@ -1,5 +1,6 @@
-//! The data of `uc doctor`: this machine's examination of itself, and those of other machines, which
-//! are called at the same time and each have limited time. `uc` decides what the figures mean.
+//! The data of `uc doctor`: this machine's examination of itself, and those of other machines,
+//! which are called at the same time and each have limited time. `uc` decides what the figures
+//! mean.
 
 mod disk;
 

@@ -26,7 +26,11 @@ use crate::ui::Ui;
 )]
 pub(crate) struct RmArgs {
     /// `SERVICE` or `PROJECT/SERVICE`
-    #[arg(value_name = "SERVICE", required_unless_present = "project", conflicts_with = "project")]
+    #[arg(
+        value_name = "SERVICE",
+        required_unless_present = "project",
+        conflicts_with = "project"
+    )]
     services: Vec<String>,
     /// Remove all services of this project
     #[arg(short, long)]

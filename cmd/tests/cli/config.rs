@@ -108,7 +108,7 @@ fn a_hash_changes_with_its_service_only() {
     let ran = world.uc(&["config", "--hash", "bd"]);
     assert_eq!(ran.code, Some(2));
     assert!(
-        ran.stderr.contains("has no service `bd`") && ran.stderr.contains("did you mean `db`?")
+        ran.stderr.contains("service `bd` not found") && ran.stderr.contains("did you mean `db`?")
     );
 }
 

@@ -13,7 +13,7 @@ fn help_shows_examples_and_exit_codes() {
 }
 
 #[test]
-fn each_command_has_help() {
+fn short_help_of_commands() {
     let world = World::new();
     for command in [
         "deploy",
@@ -123,7 +123,7 @@ fn version_without_an_answer_is_still_printed() {
 }
 
 #[test]
-fn completion_knows_the_commands() {
+fn completion_contains_the_commands() {
     let world = World::new();
     for shell in ["bash", "zsh", "fish"] {
         let ran = world.uc(&["completion", shell]);
@@ -133,7 +133,7 @@ fn completion_knows_the_commands() {
 }
 
 #[test]
-fn a_typing_error_is_exit_code_2_with_a_suggestion() {
+fn typing_error_exits_2_with_a_suggestion() {
     let ran = World::new().uc(&["deplyo"]);
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("deploy"), "{}", ran.text());
@@ -141,7 +141,7 @@ fn a_typing_error_is_exit_code_2_with_a_suggestion() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn closed_stdout_is_not_an_error() {
     let world = World::new();
     let mut command = std::process::Command::new("sh");
     world.environment(&mut command);

@@ -116,7 +116,7 @@ fn recently() -> i64 {
 }
 
 #[test]
-fn for_people() {
+fn listings_as_tables() {
     let world = World::with(daemon(recently()));
     insta::assert_snapshot!("ls", world.connected(&["ls"]).text());
     insta::assert_snapshot!("ps", world.connected(&["ps"]).text());
@@ -177,7 +177,7 @@ fn ls_is_not_green_while_replicas_are_unhealthy() {
 }
 
 #[test]
-fn as_json_the_shapes_hold() {
+fn listings_as_json() {
     let world = World::with(daemon(1_700_000_000_123));
     insta::assert_snapshot!("ls_json", world.connected(&["ls", "-o", "json"]).stdout);
     insta::assert_snapshot!("ps_json", world.connected(&["ps", "-o", "json"]).stdout);
@@ -192,7 +192,7 @@ fn as_json_the_shapes_hold() {
 }
 
 #[test]
-fn nothing_is_an_empty_list() {
+fn empty_listings_are_empty_arrays() {
     let world = World::new();
     for arguments in [&["ls"][..], &["ps"][..], &["machine", "ls"][..]] {
         let ran = world.connected(&[arguments, &["-o", "json"]].concat());
@@ -206,7 +206,7 @@ fn nothing_is_an_empty_list() {
 }
 
 #[test]
-fn filters_reach_the_daemon() {
+fn listing_filters_reach_the_daemon() {
     let world = World::new();
     world.connected(&["ps", "web", "shop/db"]);
     world.connected(&["ls", "-p", "shop"]);
@@ -214,7 +214,7 @@ fn filters_reach_the_daemon() {
 }
 
 #[test]
-fn an_evicted_machine_says_so_until_it_is_back() {
+fn machine_ls_shows_evicted_until_the_machine_is_up() {
     let listed = |liveness| v1::MachineStatus {
         evicted: true,
         ..status(&member("id-2", "m2", "10.210.1.0/24"), liveness, false)

@@ -193,7 +193,6 @@ impl World {
             .unwrap()
     }
 
-<<<<<<< HEAD
     /// Waits until a condition holds.
     pub(crate) fn eventually(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -201,7 +200,8 @@ impl World {
             assert!(Instant::now() < deadline, "not within 20 s: {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
-=======
+    }
+
     /// Runs `uc` on a terminal of this many columns.
     pub(crate) fn on_terminal_of(&self, columns: &str, arguments: &str) -> Ran {
         let line = format!(
@@ -233,7 +233,6 @@ impl World {
             .unwrap();
         let output = child.wait_with_output().unwrap();
         self.ran(&output)
->>>>>>> eda289e (Tables fit the terminal, uc help, uc version, and commands of other tools)
     }
 
     pub(crate) fn finish(&self, mut command: Command) -> Ran {

@@ -322,14 +322,16 @@ async fn what_was_not_seen_is_not_settled() {
     insta::assert_snapshot!(refused, @"service/shop/web has changed since it was shown: m3 wrote it at 2026-11-21T12:00:02Z; nothing was changed");
     assert_eq!(
         refused.hint.as_deref(),
-        Some("look again with `uc conflicts show service/shop/web`")
+        Some("show it again with `uc conflicts show service/shop/web`")
     );
 
     let mut gone = keep(conflict, 2);
     gone.seen.push("0/1:1".into());
     let refused = cluster.settle(0, &gone).unwrap_err();
     assert!(
-        refused.message.contains("some of its values were replaced"),
+        refused
+            .message
+            .contains("some of its versions were replaced"),
         "{refused}"
     );
 

@@ -1,6 +1,6 @@
-//! Access checks. On the Unix socket, the file's mode decides who can connect, and the versions must
-//! fit. Inside the mesh, WireGuard has proved the key of the sender, and the management address is
-//! derived from the key, so the caller's address identifies it.
+//! Access checks. On the Unix socket, the file's mode decides who can connect, and the versions
+//! must fit. Inside the mesh, WireGuard has proved the key of the sender, and the management
+//! address is derived from the key, so the caller's address identifies it.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;

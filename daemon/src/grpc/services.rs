@@ -136,7 +136,8 @@ pub(super) fn selected(
     Ok(replicas)
 }
 
-/// The replica a command runs in: the requested one, else a running one, preferably on this machine.
+/// The replica a command runs in: the requested one, else a running one, preferably on this
+/// machine.
 fn exec_target(member: &Member, start: &ExecStart) -> Result<OwnedReplica, Failure> {
     let replicas = selected(member, std::slice::from_ref(&start.service), "")?;
     if !start.container.is_empty() {
@@ -146,7 +147,10 @@ fn exec_target(member: &Member, start: &ExecStart) -> Result<OwnedReplica, Failu
         let missing = || {
             Failure::new(
                 Code::NotFound,
-                format!("container `{}` not found in {}", start.container, start.service),
+                format!(
+                    "container `{}` not found in {}",
+                    start.container, start.service
+                ),
             )
             .hint("`uc ps` lists the containers")
         };
@@ -253,7 +257,11 @@ impl Services for ServicesApi {
             .await?
             .and_then(|request| request.message);
         let Some(exec_request::Message::Start(mut start)) = first else {
-            return Err(Failure::new(Code::Invalid, "the first message of an exec call must be its start").into());
+            return Err(Failure::new(
+                Code::Invalid,
+                "the first message of an exec call must be its start",
+            )
+            .into());
         };
         let target = exec_target(&member, &start)?;
         start.container = target.replica.container_id;

@@ -122,7 +122,9 @@ async fn second_daemon_leaves_the_socket_to_the_first() {
         .await
         .unwrap_err();
     assert!(
-        second.message.contains("another process is listening on it"),
+        second
+            .message
+            .contains("another process is listening on it"),
         "{second}"
     );
     let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
