@@ -1,5 +1,5 @@
 //! Test support: a service spec with every field set, and that spec with each single value changed.
-//! Tests use it so that code that must look at every field cannot miss a new one.
+//! With these, code that must look at every field cannot miss a new one.
 
 use std::collections::BTreeMap;
 

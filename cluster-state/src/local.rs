@@ -494,6 +494,7 @@ fn own_claims(state: &State, kind: u16, key: &str) -> (Option<(u64, Actor)>, Con
     let Some(register) = state.register(true, kind, key) else {
         return (None, state.absent_context());
     };
+    // Released claims are replaced as well, so that they do not pile up.
     for op in register.items() {
         let Some(asked) = op.asked() else { continue };
         let given_back = asked.groups.is_none();
@@ -689,6 +690,8 @@ pub(crate) fn publish(
     changes: &mut Changes,
 ) -> Result<(), WriteError> {
     let me = state.me();
+    // Observations of an earlier incarnation are replaced as a whole, because this one may not know
+    // all of them.
     let current = state
         .sweep(kind, me.machine)
         .is_some_and(|sweep| sweep.dot.actor == me);

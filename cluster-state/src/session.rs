@@ -392,12 +392,15 @@ impl Core {
             if !self.serving {
                 self.peer_has.raise(*actor, *version);
             }
+            // The peer knows an incarnation or a version of this machine that this store never
+            // made. So the store is an older copy of itself.
             let unknown_past = actor.incarnation > me.incarnation
                 || (actor.incarnation == me.incarnation && *version > state.own_version());
             if actor.machine == me.machine && unknown_past {
                 ahead = ahead.max(Some(actor.incarnation));
             }
         }
+        // Gc watermarks count only at the start: later ones are compared by `peer_lacks`.
         if self.phase == Phase::Heights {
             heights
                 .cuts
@@ -408,6 +411,7 @@ impl Core {
             return Err(self.bad_frame(FrameError::Senseless("too many actors")));
         }
         self.peer_handled = heights.handled;
+        // The peer has sent all its watermarks: from here on changes are exchanged.
         if heights.complete && self.phase == Phase::Heights {
             self.phase = Phase::Live;
             self.first_told.clone_from(&self.peer_has);
@@ -415,6 +419,7 @@ impl Core {
                 return Ok(Some(effect));
             }
         } else if heights.complete && heights.handled == self.changes_sent && !self.serving {
+            // The peer has processed every frame sent so far, so what it lacks is really missing.
             self.rewind();
         }
         if self.fetching {
@@ -448,6 +453,7 @@ impl Core {
             let has = &self.peer_has;
             self.echo.retain(|dot| !has.includes(*dot));
         }
+        // Do not send these changes back to the peer.
         for op in &batch.ops {
             if !self.peer_has.includes(op.dot) && self.echo.len() < MAX_ECHO {
                 self.echo.insert(op.dot);

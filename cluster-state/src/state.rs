@@ -414,6 +414,7 @@ impl State {
         // writer that replaces a waiting change has seen everything that the waiting one replaced,
         // and need not name it.
         self.release(now_ms, changes)?;
+        // Decide which changes are new before the watermarks are raised.
         let new = |op: &&Arc<Op>| batch.repair || op.dot.version > self.height(op.dot.actor);
         let new: Vec<&Arc<Op>> = batch.ops.iter().filter(new).collect();
         // Raise the watermarks first, so that the changes they cover are never above them.
@@ -511,6 +512,7 @@ impl State {
         old: Option<&Register>,
         new: Option<Register>,
     ) {
+        // The keys under which the register is listed in `buried` and `contested`.
         let mark = |register: Option<&Register>| {
             register.map_or((None, false), |register| {
                 (register.buried(), register.is_contested())

@@ -35,9 +35,9 @@ const SECRET_MODE: u32 = 0o700;
 const OPEN_MODE: u32 = 0o755;
 /// Contents received at the same time, and also contents sent at the same time. Each is in memory
 /// during its transfer.
-const AT_ONCE: usize = 4;
+const MAX_TRANSFERS: usize = 4;
 /// A sender that is silent for this long is given up.
-const SILENCE: std::time::Duration = std::time::Duration::from_secs(60);
+const SILENCE_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Why a content is not received or not sent.
 #[derive(Debug, Error)]
@@ -125,8 +125,8 @@ impl Files {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: Arc::new(root.into()),
-            incoming: Arc::new(Semaphore::new(AT_ONCE)),
-            outgoing: Arc::new(Semaphore::new(AT_ONCE)),
+            incoming: Arc::new(Semaphore::new(MAX_TRANSFERS)),
+            outgoing: Arc::new(Semaphore::new(MAX_TRANSFERS)),
             turns: Arc::default(),
         }
     }
@@ -137,7 +137,8 @@ impl Files {
         blocking(move || {
             for entry in entries(&root)? {
                 if entry.file_name().to_string_lossy().starts_with(INCOMING) {
-                    fs::remove_dir_all(entry.path()).map_err(disk("remove", &entry.path()))?;
+                    fs::remove_dir_all(entry.path())
+                        .map_err(disk_error("remove", &entry.path()))?;
                 }
             }
             Ok(())
@@ -158,12 +159,12 @@ impl Files {
     }
 
     /// Receives one content: its start, then its archive. Fails if the sender is silent for longer
-    /// than [`SILENCE`] or sends more than a content can have.
+    /// than [`SILENCE_LIMIT`] or sends more than a content can have.
     pub async fn receive<S>(&self, mut parts: S) -> Result<(), Failure>
     where
         S: Stream<Item = Result<FilePart, Status>> + Send + Unpin,
     {
-        let Some(Part::Start(FileStart { hash, secret })) = next(&mut parts).await? else {
+        let Some(Part::Start(FileStart { hash, secret })) = next_part(&mut parts).await? else {
             return Err(Failure::new(
                 Code::Invalid,
                 "the first part of a content must be a start",
@@ -172,7 +173,7 @@ impl Files {
         let hash: ContentHash = parse(&hash)?;
         let permit = self.incoming.clone().acquire_owned().await;
         let mut archive = Vec::new();
-        while let Some(part) = next(&mut parts).await? {
+        while let Some(part) = next_part(&mut parts).await? {
             let Part::Chunk(chunk) = part else {
                 return Err(Failure::new(
                     Code::Invalid,
@@ -186,9 +187,9 @@ impl Files {
         }
         let files = self.clone();
         blocking(move || {
-            let put = files.put(&hash, secret, &archive, rand::random());
+            let stored = files.store(&hash, secret, &archive, rand::random());
             drop(permit);
-            put
+            stored
         })
         .await
     }
@@ -214,11 +215,11 @@ impl Files {
         blocking(move || {
             let folder = files.touch(&hash)?;
             let mode = fs::metadata(&folder)
-                .map_err(disk("read", &folder))?
+                .map_err(disk_error("read", &folder))?
                 .permissions()
                 .mode();
             let path = folder.join(ARCHIVE);
-            let bytes = fs::read(&path).map_err(disk("read", &path))?;
+            let bytes = fs::read(&path).map_err(disk_error("read", &path))?;
             Ok((mode & 0o777 == SECRET_MODE, bytes))
         })
         .await
@@ -231,7 +232,7 @@ impl Files {
         blocking(move || {
             let folder = files.touch(&hash)?;
             if secret {
-                close(&folder)?;
+                restrict_to_root(&folder)?;
             }
             Ok(folder.join(ROOT))
         })
@@ -243,18 +244,18 @@ impl Files {
         let files = self.clone();
         blocking(move || {
             let path = files.touch(&hash)?.join(ROOT);
-            let file = File::open(&path).map_err(disk("read", &path))?;
+            let file = File::open(&path).map_err(disk_error("read", &path))?;
             let value = |reason| FileError::Value {
                 hash: hash.clone(),
                 reason,
             };
-            if file.metadata().map_err(disk("read", &path))?.is_dir() {
+            if file.metadata().map_err(disk_error("read", &path))?.is_dir() {
                 return Err(value("it is a directory"));
             }
             let mut bytes = Vec::new();
             file.take(MAX_VALUE + 1)
                 .read_to_end(&mut bytes)
-                .map_err(disk("read", &path))?;
+                .map_err(disk_error("read", &path))?;
             if bytes.len() as u64 > MAX_VALUE {
                 return Err(value("it is too long"));
             }
@@ -278,7 +279,7 @@ impl Files {
                 let used = entry.metadata().and_then(|metadata| metadata.modified());
                 stored.push(Stored {
                     hash,
-                    used: used.map_err(disk("read", &entry.path()))?,
+                    used: used.map_err(disk_error("read", &entry.path()))?,
                 });
             }
             stored.sort_by(|a: &Stored, b| a.hash.cmp(&b.hash));
@@ -300,15 +301,15 @@ impl Files {
                 files.touch(hash)?;
             }
             for Stored { hash, used } in &remove {
-                let (from, to) = (files.folder(hash), files.room(rand::random()));
+                let (from, to) = (files.folder(hash), files.incoming_folder(rand::random()));
                 let now = fs::metadata(&from).and_then(|metadata| metadata.modified());
-                if now.map_err(disk("read", &from))? != *used {
+                if now.map_err(disk_error("read", &from))? != *used {
                     continue;
                 }
                 // The rename makes the content disappear immediately. What a crash leaves of it is
                 // removed at the next start.
-                fs::rename(&from, &to).map_err(disk("remove", &from))?;
-                fs::remove_dir_all(&to).map_err(disk("remove", &to))?;
+                fs::rename(&from, &to).map_err(disk_error("remove", &from))?;
+                fs::remove_dir_all(&to).map_err(disk_error("remove", &to))?;
             }
             Ok(())
         })
@@ -319,7 +320,7 @@ impl Files {
         self.root.join(hash.as_str())
     }
 
-    fn room(&self, random: u64) -> PathBuf {
+    fn incoming_folder(&self, random: u64) -> PathBuf {
         self.root.join(format!("{INCOMING}{random:016x}"))
     }
 
@@ -329,18 +330,18 @@ impl Files {
         match File::open(&folder) {
             Ok(file) => file
                 .set_modified(SystemTime::now())
-                .map_err(disk("mark", &folder))?,
+                .map_err(disk_error("update the time of", &folder))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(FileError::Missing { hash: hash.clone() });
             }
-            Err(error) => return Err(disk("read", &folder)(error)),
+            Err(error) => return Err(disk_error("read", &folder)(error)),
         }
         Ok(folder)
     }
 
     /// Unpacks the archive into a temporary folder and then moves it into place. `random` names the
     /// temporary folder.
-    fn put(
+    fn store(
         &self,
         hash: &ContentHash,
         secret: bool,
@@ -358,16 +359,16 @@ impl Files {
                 .recursive(true)
                 .mode(OPEN_MODE)
                 .create(root)
-                .map_err(disk("make", root))?;
-            let room = Room::new(self.room(random))?;
-            let path = room.0.join(ARCHIVE);
-            write_synced(&path, archive).map_err(disk("write", &path))?;
-            unpack::unpack(archive, &room.0).map_err(|source| FileError::Unpack {
+                .map_err(disk_error("create", root))?;
+            let incoming = IncomingFolder::new(self.incoming_folder(random))?;
+            let path = incoming.0.join(ARCHIVE);
+            write_synced(&path, archive).map_err(disk_error("write", &path))?;
+            unpack::unpack(archive, &incoming.0).map_err(|source| FileError::Unpack {
                 hash: hash.clone(),
                 source,
             })?;
-            sync_folder(&room.0)?;
-            match fs::rename(&room.0, &target) {
+            sync_folder(&incoming.0)?;
+            match fs::rename(&incoming.0, &target) {
                 Ok(()) => {}
                 // Another sender of the same content was faster.
                 Err(error)
@@ -375,34 +376,35 @@ impl Files {
                         error.kind(),
                         io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
                     ) => {}
-                Err(error) => return Err(disk("make", &target)(error)),
+                Err(error) => return Err(disk_error("create", &target)(error)),
             }
             if !secret {
                 let open = Permissions::from_mode(OPEN_MODE);
-                fs::set_permissions(&target, open).map_err(disk("open", &target))?;
+                fs::set_permissions(&target, open)
+                    .map_err(disk_error("change the mode of", &target))?;
             }
             sync_folder(root)?;
         } else if secret {
-            close(&target)?;
+            restrict_to_root(&target)?;
         }
         Ok(())
     }
 }
 
 /// A folder that is being filled. It is removed on drop, unless it was moved into place.
-struct Room(PathBuf);
+struct IncomingFolder(PathBuf);
 
-impl Room {
+impl IncomingFolder {
     fn new(path: PathBuf) -> Result<Self, FileError> {
         DirBuilder::new()
             .mode(SECRET_MODE)
             .create(&path)
-            .map_err(disk("make", &path))?;
+            .map_err(disk_error("create", &path))?;
         Ok(Self(path))
     }
 }
 
-impl Drop for Room {
+impl Drop for IncomingFolder {
     fn drop(&mut self) {
         match fs::remove_dir_all(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -419,16 +421,16 @@ pub fn parse(hash: &str) -> Result<ContentHash, Failure> {
         .map_err(|error: uc_api::id::IdError| Failure::new(Code::Invalid, error.to_string()))
 }
 
-async fn next<S>(parts: &mut S) -> Result<Option<Part>, Failure>
+async fn next_part<S>(parts: &mut S) -> Result<Option<Part>, Failure>
 where
     S: Stream<Item = Result<FilePart, Status>> + Send + Unpin,
 {
-    let part = timeout(SILENCE, parts.next()).await.map_err(|_| {
+    let part = timeout(SILENCE_LIMIT, parts.next()).await.map_err(|_| {
         Failure::new(
             Code::TimedOut,
             format!(
                 "the sender of a content sent nothing for {} s",
-                SILENCE.as_secs()
+                SILENCE_LIMIT.as_secs()
             ),
         )
     })?;
@@ -447,7 +449,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(Failure::from)
 }
 
-fn disk(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+fn disk_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_owned();
     move |source| FileError::Disk {
         doing,
@@ -456,8 +458,9 @@ fn disk(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError
     }
 }
 
-fn close(folder: &Path) -> Result<(), FileError> {
-    fs::set_permissions(folder, Permissions::from_mode(SECRET_MODE)).map_err(disk("close", folder))
+fn restrict_to_root(folder: &Path) -> Result<(), FileError> {
+    fs::set_permissions(folder, Permissions::from_mode(SECRET_MODE))
+        .map_err(disk_error("restrict access to", folder))
 }
 
 /// Lists the folder. A folder that does not exist has no entries.
@@ -465,9 +468,9 @@ fn entries(root: &Path) -> Result<Vec<fs::DirEntry>, FileError> {
     match fs::read_dir(root) {
         Ok(entries) => entries
             .collect::<io::Result<Vec<_>>>()
-            .map_err(disk("list", root)),
+            .map_err(disk_error("list", root)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(disk("list", root)(error)),
+        Err(error) => Err(disk_error("list", root)(error)),
     }
 }
 
@@ -484,7 +487,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn sync_folder(path: &Path) -> Result<(), FileError> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
-        .map_err(disk("sync", path))
+        .map_err(disk_error("sync", path))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub(crate) fn reincarnate(
     changes: &mut Changes,
 ) -> Result<(), WriteError> {
     let old = state.me();
+    // Versions made since the store was opened may have been used before with other content.
     let suspects: Vec<_> = state.ops_after(old, opened_at).cloned().collect();
     state.become_actor(Actor { incarnation, ..old }, opened_at, changes);
     for op in suspects {
@@ -117,6 +118,7 @@ pub(crate) fn rejoin(
     changes: &mut Changes,
 ) -> Result<State, WriteError> {
     let me = old.me().machine;
+    // The new incarnation must be above every one of this machine that the cluster has seen.
     let known = fresh
         .heights()
         .filter(|(actor, _)| actor.machine == me)
@@ -139,6 +141,7 @@ pub(crate) fn rejoin(
         u64::MAX,
         changes,
     );
+    // New stamps must be above everything that this machine has ever written.
     fresh.hlc.observe(old.hlc.last());
     fresh.end_rejoin();
     let unsent = unsent(old, &fresh);

@@ -243,6 +243,7 @@ impl Driver {
             .collect();
         let before = std::mem::take(&mut self.suspected);
         for suspect in suspects {
+            // An objection raises the incarnation in foca's sense, so it starts a new suspicion.
             let life = (*suspect.id(), suspect.incarnation());
             let mut suspicion = before.get(&life).copied().unwrap_or(Suspicion {
                 since: now,

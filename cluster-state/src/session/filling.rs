@@ -119,6 +119,8 @@ impl Core {
         };
         let mut filled = Filled::default();
         let mut held: Vec<Next<&Arc<Op>>> = Vec::new();
+        // The cursor only moves past changes that were sent or that the peer has. It stops at the
+        // first change held back.
         'lane: for next in state.lane_after(lane, cursor) {
             if self.peer_has.includes(next.item.dot) || self.echo.contains(&next.item.dot) {
                 if held.is_empty() {

@@ -35,6 +35,7 @@ impl Core {
         {
             return Err(SessionError::PeerBehind { peer: self.peer });
         }
+        // A store that never received anything cannot show deleted records.
         let we_lack = !self.new && cuts.iter().any(|(actor, cut)| state.height(actor) < cut);
         let peer_lacks = self.peer_lacks(state);
         let peer = self.peer;
@@ -57,6 +58,7 @@ impl Core {
     /// Reports whether this store has forgotten deletes that the peer may not have. The peer has
     /// what it acknowledged as a member.
     pub(super) fn peer_lacks(&self, state: &State) -> bool {
+        // What the peer has, or will have once it has processed what was sent.
         let told = |actor| {
             let sent = self.closed.get(actor).max(self.baseline.get(actor));
             self.peer_has.get(actor).max(sent)

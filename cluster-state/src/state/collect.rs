@@ -66,6 +66,7 @@ impl State {
         if others.is_empty() || self.is_rejoining() {
             return None;
         }
+        // First the actors whose tombstones this machine keeps itself, with their highest version.
         let mut own: BTreeMap<Actor, u64> = BTreeMap::new();
         for (dot, _) in self.buried_dots().take(ROUND) {
             let version = own.entry(dot.actor).or_default();
@@ -83,6 +84,7 @@ impl State {
                 },
             );
         }
+        // Then the actors whose tombstones other members keep, so that those can collect them.
         for wanted in others
             .iter()
             .flat_map(|machine| self.acknowledged(*machine))
@@ -134,6 +136,8 @@ impl State {
                     .collect()
             })
             .collect();
+        // A tombstone is stable when this machine has merged everything up to it and every other
+        // member has acknowledged it.
         let stable = |dot: Dot| {
             self.merged_up_to(dot.actor, dot.version) > 0
                 && acknowledged
@@ -155,6 +159,7 @@ impl State {
         }
         for (claim, key, register) in gone {
             for op in register.items() {
+                // From now on, a peer with a lower watermark may show what this tombstone deleted.
                 self.raise_cut(op.dot.actor, op.dot.version, changes);
                 self.forget(op.dot, changes);
                 changes.collected += 1;

@@ -28,6 +28,8 @@ impl State {
     /// known.
     pub(crate) fn become_actor(&mut self, me: Actor, sound: u64, changes: &mut Changes) {
         let old = std::mem::replace(&mut self.me, me);
+        // Versions above `sound` may have been used twice. They count as above a gap until the
+        // peers send the content that was first.
         if sound < self.height(old) {
             let height = self.heights.remove(&old);
             if let Some(height) = height {
@@ -114,6 +116,7 @@ impl State {
             actor,
             version: from,
         };
+        // The new watermark covers these changes, so they are no longer above a gap.
         let settled: Vec<Dot> = self
             .loose
             .iter_from(move |dot| *dot <= start)

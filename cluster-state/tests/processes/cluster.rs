@@ -140,7 +140,7 @@ impl Cluster {
         if let Err(error) = self.process(index).send(command) {
             panic!(
                 "node {index} accepts no command: {error}; its output: {}",
-                self.said(index)
+                self.output_of(index)
             );
         }
     }
@@ -150,16 +150,19 @@ impl Cluster {
         match self.process(index).receive() {
             Ok(Some(Reply::Failed(reason))) => panic!("node {index}: {reason}"),
             Ok(Some(reply)) => reply,
-            Ok(None) => panic!("node {index} has died; its output: {}", self.said(index)),
+            Ok(None) => panic!(
+                "node {index} has died; its output: {}",
+                self.output_of(index)
+            ),
             Err(error) => panic!(
                 "node {index} does not answer: {error}; its output: {}",
-                self.said(index)
+                self.output_of(index)
             ),
         }
     }
 
     /// Returns the end of what a node printed.
-    pub(crate) fn said(&self, index: Index) -> String {
+    pub(crate) fn output_of(&self, index: Index) -> String {
         let log = std::fs::read_to_string(self.log(index)).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")

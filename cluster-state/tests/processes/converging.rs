@@ -13,7 +13,7 @@ pub(crate) fn write_everywhere(cluster: &mut Cluster, run: &str) {
     let all = cluster.awake();
     // One creation for all writers. Of several creations the newest would be shown, whatever its
     // stamps.
-    cluster.put(all[0], &format!("{run} everybody's"), "before");
+    cluster.put(all[0], &format!("{run} shared"), "before");
     cluster.converge(&all);
     let mut expected = BTreeMap::new();
     for round in 0..ROUNDS {
@@ -23,7 +23,7 @@ pub(crate) fn write_everywhere(cluster: &mut Cluster, run: &str) {
             let mut writes = vec![
                 (key("each round"), Some(value.clone())),
                 (key(&format!("round {round}")), Some(value.clone())),
-                (format!("{run} everybody's"), Some(format!("node {index}"))),
+                (format!("{run} shared"), Some(format!("node {index}"))),
                 (key("deleted"), Some(value.clone())),
             ];
             if round + 1 == ROUNDS {
@@ -69,7 +69,7 @@ pub(crate) fn write_everywhere(cluster: &mut Cluster, run: &str) {
                 "node {index} keeps {deleted}"
             );
         }
-        let shared = &visible.intents[&format!("{run} everybody's")];
+        let shared = &visible.intents[&format!("{run} shared")];
         let highest = shared
             .iter()
             .max_by(|one, other| (one.hlc, &one.dot).cmp(&(other.hlc, &other.dot)));
@@ -87,11 +87,11 @@ fn everybody_writes(count: Index) {
     let all = cluster.awake();
     cluster.judged(&all, &all, Judgement::Up);
     // The node that writes now has seen everything that was concurrent.
-    cluster.put(0, "first everybody's", "settled");
+    cluster.put(0, "first shared", "settled");
     cluster.converge(&all);
     cluster.expect_values(
         &all,
-        &BTreeMap::from([("first everybody's".to_owned(), "settled".to_owned())]),
+        &BTreeMap::from([("first shared".to_owned(), "settled".to_owned())]),
     );
 }
 

@@ -109,7 +109,7 @@ pub(crate) fn kill_amid_writes(cluster: &mut Cluster, run: &str, killing: Killin
 /// The rounds.
 const ROUNDS: &[(&str, Killing)] = &[
     (
-        "at once",
+        "immediately",
         Killing {
             writes: 40,
             victims: 1,

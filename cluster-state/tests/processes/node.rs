@@ -27,7 +27,7 @@ type Seen = Arc<Mutex<BTreeMap<Index, BTreeSet<Judgement>>>>;
 /// Runs a node until the test hangs up.
 pub(crate) fn run(start: &str) {
     // A stopped process does not notice that its standard input ends, but this signal reaches it.
-    set_parent_process_death_signal(Some(Signal::KILL)).expect("tie our life to the test's");
+    set_parent_process_death_signal(Some(Signal::KILL)).expect("end with the test");
     let start: Start = serde_json::from_str(start).expect("what to start");
     let stdin = std::io::stdin()
         .as_fd()

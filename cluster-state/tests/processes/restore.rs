@@ -87,13 +87,13 @@ fn older_files_never_use_a_version_twice() {
     };
     for copy in 0..COPIES {
         for _ in 0..3 {
-            write(&mut cluster, &mut expected, 0, "first life");
+            write(&mut cluster, &mut expected, 0, "first run");
         }
         write(&mut cluster, &mut expected, 1, "another's");
         copies.push(copy_running(&mut cluster, 0, &format!("copy {copy}")));
     }
     for _ in 0..3 {
-        write(&mut cluster, &mut expected, 0, "first life");
+        write(&mut cluster, &mut expected, 0, "first run");
     }
     cluster.converge(&all);
     ledger.check(&cluster.dump(&all));
@@ -102,7 +102,7 @@ fn older_files_never_use_a_version_twice() {
     // soon.
     let deleted = [1, 2].map(|number| format!("node 0 write {number}"));
     for key in &deleted {
-        expected.remove(key).expect("a write of the first life");
+        expected.remove(key).expect("a write of the first run");
         cluster.write(1, vec![(key.clone(), None)]);
     }
     cluster.converge(&all);
@@ -132,14 +132,14 @@ fn older_files_never_use_a_version_twice() {
                 } else {
                     &mut expected
                 };
-                write(&mut cluster, kept, 0, "before it hears");
+                write(&mut cluster, kept, 0, "before it receives");
             }
             ledger.check(&cluster.dump(&all));
             if how == Return::Twice {
                 cluster.kill(0);
                 copy_files(copy, &cluster.files(0));
                 cluster.begin(&[0]);
-                write(&mut cluster, &mut expected, 0, "before it hears, again");
+                write(&mut cluster, &mut expected, 0, "before it receives, again");
                 ledger.check(&cluster.dump(&all));
             }
             cluster.heal();

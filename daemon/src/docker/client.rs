@@ -107,7 +107,7 @@ impl DockerEngine {
     }
 
     /// Sends one request and receives its answer, body included, within `limit`.
-    async fn ask<T, F>(
+    async fn request<T, F>(
         &self,
         what: &'static str,
         limit: Duration,
@@ -124,7 +124,7 @@ impl DockerEngine {
     async fn inspect_alone(&self, id: &str) -> Result<Container, EngineError> {
         let id = object(id)?;
         let inspected = self
-            .ask("inspect a container", ANSWER_LIMIT, |docker| async move {
+            .request("inspect a container", ANSWER_LIMIT, |docker| async move {
                 docker.inspect_container(&id, None).await
             })
             .await?;
@@ -161,7 +161,7 @@ impl Engine for DockerEngine {
     async fn version(&self) -> Result<EngineVersion, EngineError> {
         self.negotiate().await?;
         let version = self
-            .ask("report its version", ANSWER_LIMIT, |docker| async move {
+            .request("report its version", ANSWER_LIMIT, |docker| async move {
                 docker.version().await
             })
             .await?;
@@ -186,7 +186,7 @@ impl Engine for DockerEngine {
             .filters(&managed_filter())
             .build();
         let list = self
-            .ask("list containers", ANSWER_LIMIT, |docker| async move {
+            .request("list containers", ANSWER_LIMIT, |docker| async move {
                 docker.list_containers(Some(options)).await
             })
             .await?;
@@ -230,7 +230,7 @@ impl Engine for DockerEngine {
         }
         let options = options.build();
         let created = self
-            .ask("create a container", WORK_LIMIT, |docker| async move {
+            .request("create a container", WORK_LIMIT, |docker| async move {
                 docker.create_container(Some(options), body).await
             })
             .await?;
@@ -239,7 +239,7 @@ impl Engine for DockerEngine {
 
     async fn start(&self, id: &str) -> Result<(), EngineError> {
         let id = object(id)?;
-        self.ask("start a container", WORK_LIMIT, |docker| async move {
+        self.request("start a container", WORK_LIMIT, |docker| async move {
             docker
                 .start_container(&id, None::<query::StartContainerOptions>)
                 .await
@@ -256,7 +256,7 @@ impl Engine for DockerEngine {
             .t(i32::try_from(seconds).unwrap_or(i32::MAX))
             .build();
         let limit = Duration::from_secs(seconds).saturating_add(WORK_LIMIT);
-        self.ask("stop a container", limit, |docker| async move {
+        self.request("stop a container", limit, |docker| async move {
             docker.stop_container(&id, Some(options)).await
         })
         .await
@@ -269,7 +269,7 @@ impl Engine for DockerEngine {
             .force(true)
             .build();
         let removed = self
-            .ask("remove a container", WORK_LIMIT, |docker| {
+            .request("remove a container", WORK_LIMIT, |docker| {
                 let id = id.clone();
                 async move { docker.remove_container(&id, Some(options)).await }
             })
@@ -315,7 +315,7 @@ impl Engine for DockerEngine {
             .logs(&id, Some(asked))
             .map_err(self.stream_error());
         let lines = futures_util::stream::unfold(
-            Some((Box::pin(frames), logs::Assembler::default())),
+            Some((Box::pin(frames), logs::LineAssembler::default())),
             |state| async move {
                 let (mut frames, mut assembler) = state?;
                 match frames.next().await {
@@ -337,7 +337,7 @@ impl Engine for DockerEngine {
         );
         let lines = lines
             .flat_map(futures_util::stream::iter)
-            .try_filter(move |line| std::future::ready(logs::wanted(line, &options)));
+            .try_filter(move |line| std::future::ready(logs::is_in_time_range(line, &options)));
         Ok(lines.boxed())
     }
 
@@ -358,7 +358,7 @@ impl Engine for DockerEngine {
             ..Default::default()
         };
         let created = self
-            .ask("prepare a command", ANSWER_LIMIT, |docker| async move {
+            .request("prepare a command", ANSWER_LIMIT, |docker| async move {
                 docker.create_exec(&id, config).await
             })
             .await?;
@@ -371,7 +371,7 @@ impl Engine for DockerEngine {
             height: rows,
             width: columns,
         };
-        self.ask("resize a terminal", ANSWER_LIMIT, |docker| async move {
+        self.request("resize a terminal", ANSWER_LIMIT, |docker| async move {
             docker.resize_exec(&id, size).await
         })
         .await
@@ -382,7 +382,7 @@ impl Engine for DockerEngine {
         // The output ends a moment before the engine has recorded the exit.
         for _ in 0..POLLS {
             let inspected = self
-                .ask("inspect a command", ANSWER_LIMIT, |docker| {
+                .request("inspect a command", ANSWER_LIMIT, |docker| {
                     let id = id.clone();
                     async move { docker.inspect_exec(&id).await }
                 })
@@ -400,7 +400,7 @@ impl Engine for DockerEngine {
 
     async fn volumes(&self) -> Result<Vec<Volume>, EngineError> {
         let list = self
-            .ask("list volumes", ANSWER_LIMIT, |docker| async move {
+            .request("list volumes", ANSWER_LIMIT, |docker| async move {
                 docker.list_volumes(None::<query::ListVolumesOptions>).await
             })
             .await?;
@@ -431,7 +431,7 @@ impl Engine for DockerEngine {
             labels: Some(labels.into_iter().collect()),
             cluster_volume_spec: None,
         };
-        self.ask("create a volume", WORK_LIMIT, |docker| async move {
+        self.request("create a volume", WORK_LIMIT, |docker| async move {
             docker.create_volume(request).await
         })
         .await
@@ -441,7 +441,7 @@ impl Engine for DockerEngine {
     async fn image(&self, image: &str) -> Result<Option<Image>, EngineError> {
         let image = reference(image)?;
         let inspected = self
-            .ask("inspect an image", ANSWER_LIMIT, |docker| async move {
+            .request("inspect an image", ANSWER_LIMIT, |docker| async move {
                 docker.inspect_image(&image).await
             })
             .await;
@@ -506,7 +506,7 @@ impl Engine for DockerEngine {
 
     async fn port_holders(&self) -> Result<Vec<PortHolder>, EngineError> {
         let list = self
-            .ask("list containers", ANSWER_LIMIT, |docker| async move {
+            .request("list containers", ANSWER_LIMIT, |docker| async move {
                 docker
                     .list_containers(None::<query::ListContainersOptions>)
                     .await

@@ -24,7 +24,7 @@ use uc_api::layout::DOCKER_NETWORK;
 use uc_api::v1;
 
 use super::error::PullProblem;
-use super::logs::wanted;
+use super::logs::is_in_time_range;
 use super::spec::is_reference;
 use super::{record, *};
 
@@ -515,7 +515,10 @@ impl Engine for FakeEngine {
                     seen = Some(all.len());
                     (all[from..].to_vec(), fake.is_running())
                 };
-                for line in new.into_iter().filter(|line| wanted(line, &options)) {
+                for line in new
+                    .into_iter()
+                    .filter(|line| is_in_time_range(line, &options))
+                {
                     if lines.send(Ok(line)).await.is_err() {
                         return;
                     }

@@ -54,7 +54,7 @@ pub enum Verdict {
 
 /// The times that a verdict depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Watched {
+pub struct ObservedTimes {
     /// Time since the start.
     pub elapsed: Duration,
     /// Time since the healthcheck began to succeed without interruption.
@@ -65,12 +65,12 @@ pub struct Watched {
 }
 
 /// Decides whether a container is ready.
-pub fn judge(container: &Container, watched: Watched) -> Verdict {
-    let Watched {
+pub fn judge_readiness(container: &Container, times_seen: ObservedTimes) -> Verdict {
+    let ObservedTimes {
         elapsed,
         healthy,
         monitor,
-    } = watched;
+    } = times_seen;
     use v1::ReplicaState as State;
     let record = &container.record;
     if let State::Exited | State::Dead = record.state() {
@@ -174,9 +174,9 @@ mod tests {
 
     fn after(container: &Container, seconds: u64) -> Verdict {
         let elapsed = Duration::from_secs(seconds);
-        judge(
+        judge_readiness(
             container,
-            Watched {
+            ObservedTimes {
                 elapsed,
                 healthy: Duration::ZERO,
                 monitor: None,
@@ -211,9 +211,9 @@ mod tests {
     fn judge_with_monitor_period_requires_lasting_health() {
         let after = |container: &Container, healthy| {
             let monitor = Some(Duration::from_secs(5));
-            judge(
+            judge_readiness(
                 container,
-                Watched {
+                ObservedTimes {
                     elapsed: Duration::from_secs(200),
                     healthy,
                     monitor,
@@ -235,9 +235,9 @@ mod tests {
         let running = container(v1::ReplicaState::Running, None);
         let at = |seconds| {
             let monitor = Some(Duration::from_secs(5));
-            judge(
+            judge_readiness(
                 &running,
-                Watched {
+                ObservedTimes {
                     elapsed: Duration::from_secs(seconds),
                     healthy: Duration::ZERO,
                     monitor,

@@ -42,11 +42,11 @@ pub struct LogLine {
 
 /// Joins frames to lines.
 #[derive(Debug, Default)]
-pub(crate) struct Assembler {
+pub(crate) struct LineAssembler {
     open: HashMap<LogStream, (i64, BytesMut)>,
 }
 
-impl Assembler {
+impl LineAssembler {
     /// Adds one frame, `<RFC 3339 time> <text>`. Returns a line when one is complete.
     pub(crate) fn push(&mut self, stream: LogStream, frame: &Bytes) -> Option<LogLine> {
         let (time_ns, text) = split_time(frame);
@@ -100,7 +100,7 @@ fn split_time(frame: &[u8]) -> (i64, &[u8]) {
 }
 
 /// Reports whether a line is in the wanted time range.
-pub(crate) fn wanted(line: &LogLine, options: &LogOptions) -> bool {
+pub(crate) fn is_in_time_range(line: &LogLine, options: &LogOptions) -> bool {
     let ms = line.time_ns.div_euclid(1_000_000);
     options.since_ms.is_none_or(|since| ms >= since)
         && options.until_ms.is_none_or(|until| ms <= until)

@@ -101,7 +101,7 @@ pub fn container(
     name: &str,
     placement: &Placement<'_>,
 ) -> Result<ContainerCreateBody, SpecError> {
-    let (entrypoint, command) = what_to_run(spec, placement.image_entrypoint)?;
+    let (entrypoint, command) = entrypoint_and_command(spec, placement.image_entrypoint)?;
     engine::check_engine(spec, placement.api)?;
     let mut host = HostConfig {
         restart_policy: Some(restart(spec)),
@@ -181,12 +181,15 @@ fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-type Words = Option<Vec<String>>;
+type WordList = Option<Vec<String>>;
 
 /// Returns entrypoint and command. The engine reads an absent list, and also an empty command, as
 /// "the image's own". `[""]` means "no entrypoint" and also drops the image's command. Compose
 /// works the same way: a new entrypoint never gets the old command.
-fn what_to_run(spec: &v1::ServiceSpec, of_image: &[String]) -> Result<(Words, Words), SpecError> {
+fn entrypoint_and_command(
+    spec: &v1::ServiceSpec,
+    of_image: &[String],
+) -> Result<(WordList, WordList), SpecError> {
     let command = spec.command.as_ref().map(|list| list.values.clone());
     let entrypoint = match &spec.entrypoint {
         Some(list) if list.values.is_empty() => Some(vec![String::new()]),

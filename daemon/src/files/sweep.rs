@@ -17,11 +17,11 @@ use crate::member::Member;
 pub(super) const KEEP: Duration = Duration::from_hours(1);
 /// Interval of the sweeps. A content can also be kept this much shorter than [`KEEP`] after its
 /// last container was removed.
-const LOOK: Duration = Duration::from_mins(10);
+const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
 
 /// What a sweep does with the contents of a machine.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Decision {
+pub(super) struct SweepPlan {
     /// Contents that are named: mark them as used now.
     pub(super) refresh: Vec<ContentHash>,
     /// Contents that were not named for too long.
@@ -30,22 +30,22 @@ pub(super) struct Decision {
 
 /// Decides about each content. `named` has the hashes that a container of this machine or a service
 /// of the cluster names.
-pub(super) fn decide(
+pub(super) fn plan_sweep(
     stored: &[Stored],
     named: &BTreeSet<ContentHash>,
     now: SystemTime,
-) -> Decision {
-    let mut decision = Decision::default();
+) -> SweepPlan {
+    let mut plan = SweepPlan::default();
     for content in stored {
         match now.duration_since(content.used) {
-            _ if named.contains(&content.hash) => decision.refresh.push(content.hash.clone()),
+            _ if named.contains(&content.hash) => plan.refresh.push(content.hash.clone()),
             // The clock went back. Start the age again from the present time.
-            Err(_) => decision.refresh.push(content.hash.clone()),
-            Ok(age) if age >= KEEP => decision.remove.push(content.clone()),
+            Err(_) => plan.refresh.push(content.hash.clone()),
+            Ok(age) if age >= KEEP => plan.remove.push(content.clone()),
             Ok(_) => {}
         }
     }
-    decision
+    plan
 }
 
 /// Returns the contents that a spec names, ordered by hash. Ignores texts that are not hashes.
@@ -55,21 +55,21 @@ pub fn named_by(spec: &ServiceSpec) -> BTreeSet<ContentHash> {
     hashes.filter_map(|hash| hash.parse().ok()).collect()
 }
 
-/// Sweeps immediately and then every [`LOOK`], until the daemon stops.
+/// Sweeps immediately and then every [`SWEEP_INTERVAL`], until the daemon stops.
 pub(crate) async fn run(member: Arc<Member>) {
     loop {
         // Without an answer from the engine nothing is removed.
-        if let Err(failure) = look(&member).await {
+        if let Err(failure) = sweep_once(&member).await {
             tracing::debug!(%failure, "cannot sweep the contents now");
         }
         tokio::select! {
             () = member.cancel.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
     }
 }
 
-async fn look(member: &Member) -> Result<(), Failure> {
+async fn sweep_once(member: &Member) -> Result<(), Failure> {
     let files = member.node.files();
     // List the contents first, so that one that arrives later is never removed.
     let stored = files.stored().await?;
@@ -83,7 +83,7 @@ async fn look(member: &Member) -> Result<(), Failure> {
     let replicas = member.node.observe_now().await?.replicas;
     let of_replicas = replicas.iter().flat_map(|replica| &replica.files);
     named.extend(of_replicas.filter_map(|hash| hash.parse().ok()));
-    let Decision { refresh, remove } = decide(&stored, &named, SystemTime::now());
+    let SweepPlan { refresh, remove } = plan_sweep(&stored, &named, SystemTime::now());
     for content in &remove {
         tracing::info!(
             content = content.hash.short(),
@@ -120,10 +120,10 @@ mod tests {
             },
         ];
         let named = BTreeSet::from([hash("old and named"), hash("not here")]);
-        let decision = decide(&stored, &named, now);
-        assert_eq!(decision.remove, [at("old", KEEP), at("older", 2 * KEEP)]);
+        let plan = plan_sweep(&stored, &named, now);
+        assert_eq!(plan.remove, [at("old", KEEP), at("older", 2 * KEEP)]);
         assert_eq!(
-            decision.refresh,
+            plan.refresh,
             [hash("old and named"), hash("of a clock that went back")]
         );
     }
@@ -138,19 +138,19 @@ mod tests {
             hash: content.clone(),
             used: start - 100 * KEEP,
         }];
-        let named = decide(&stored, &BTreeSet::from([content.clone()]), start);
+        let named = plan_sweep(&stored, &BTreeSet::from([content.clone()]), start);
         assert_eq!(named.refresh, std::slice::from_ref(&content));
         stored[0].used = start;
         for minutes in 1..60 {
             let now = start + Duration::from_mins(minutes);
             assert_eq!(
-                decide(&stored, &BTreeSet::new(), now),
-                Decision::default(),
+                plan_sweep(&stored, &BTreeSet::new(), now),
+                SweepPlan::default(),
                 "after {minutes} minutes"
             );
         }
         assert_eq!(
-            decide(&stored, &BTreeSet::new(), start + KEEP).remove,
+            plan_sweep(&stored, &BTreeSet::new(), start + KEEP).remove,
             stored
         );
     }

@@ -252,7 +252,7 @@ async fn clear_incoming_removes_leftovers_of_a_crash() {
     bench.files.clear_incoming().await.unwrap();
     let kept = bench.put("kept", false).await;
     // A daemon that was killed between two writes leaves this.
-    let room = bench.files.room(7);
+    let room = bench.files.incoming_folder(7);
     fs::create_dir(&room).unwrap();
     fs::write(room.join(ARCHIVE), "half").unwrap();
     bench.files.clear_incoming().await.unwrap();

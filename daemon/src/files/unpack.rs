@@ -61,7 +61,7 @@ pub(super) fn unpack(archive: &[u8], into: &Path) -> Result<(), UnpackError> {
     };
     let mut archive = Archive::new(archive);
     for entry in archive.entries().map_err(UnpackError::Archive)? {
-        unpacking.entry(&mut entry.map_err(UnpackError::Archive)?)?;
+        unpacking.unpack_entry(&mut entry.map_err(UnpackError::Archive)?)?;
     }
     if unpacking.seen.is_empty() {
         return Err(UnpackError::Empty);
@@ -83,13 +83,13 @@ struct Unpacking<'a> {
 }
 
 impl Unpacking<'_> {
-    fn entry(&mut self, entry: &mut Entry<'_, &[u8]>) -> Result<(), UnpackError> {
+    fn unpack_entry(&mut self, entry: &mut Entry<'_, &[u8]>) -> Result<(), UnpackError> {
         let path = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
         let shown = || path.display().to_string();
         if self.seen.len() >= MAX_ENTRIES {
             return Err(UnpackError::Entries);
         }
-        if !self.may_be(&path) {
+        if !self.is_allowed_path(&path) {
             return Err(UnpackError::Path { path: shown() });
         }
         if !self.seen.insert(path.clone()) {
@@ -101,7 +101,7 @@ impl Unpacking<'_> {
                 make_folder(&to).map_err(UnpackError::Disk)?;
                 self.folders.insert(path);
             }
-            EntryType::Regular => write(entry, &to)?,
+            EntryType::Regular => write_file(entry, &to)?,
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().unwrap_or_default();
                 let target = Path::new(OsStr::from_bytes(&target));
@@ -119,7 +119,7 @@ impl Unpacking<'_> {
 
     /// Reports whether an entry can have this path: it is the root, or it is in a folder that this
     /// archive has created.
-    fn may_be(&self, path: &Path) -> bool {
+    fn is_allowed_path(&self, path: &Path) -> bool {
         if path.as_os_str().len() > MAX_PATH
             || !path
                 .components()
@@ -141,7 +141,7 @@ fn make_folder(to: &Path) -> io::Result<()> {
     fs::set_permissions(to, Permissions::from_mode(FOLDER_MODE))
 }
 
-fn write(entry: &mut Entry<'_, &[u8]>, to: &Path) -> Result<(), UnpackError> {
+fn write_file(entry: &mut Entry<'_, &[u8]>, to: &Path) -> Result<(), UnpackError> {
     let header = entry.header();
     let mode = header.mode().map_err(UnpackError::Archive)? & MODE_BITS;
     let uid = header.uid().map_err(UnpackError::Archive)?;

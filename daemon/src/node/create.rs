@@ -116,7 +116,7 @@ impl Create<'_> {
         self.check_volumes().await?;
         self.check_folders().await?;
         self.shared_containers().await?;
-        ports::check(&self.spec, &self.node.engine.port_holders().await?).await?;
+        ports::check_ports(&self.spec, &self.node.engine.port_holders().await?).await?;
         let contents = self.node.contents(&self.spec).await?;
         self.fetch_images().await?;
         let image_entrypoint = if spec::needs_image_entrypoint(&self.spec) {
@@ -150,7 +150,7 @@ impl Create<'_> {
         for _ in 0..NAME_TRIES {
             let name = spec::container_name(&self.spec, rand::random());
             let body = spec::container(&self.spec, &name, &placement)?;
-            match self.create_and_tell(&name, body).await {
+            match self.create_and_report(&name, body).await {
                 Err(EngineError::NameTaken { .. }) => {}
                 created => return Ok(created?),
             }
@@ -163,7 +163,7 @@ impl Create<'_> {
 
     /// Runs in a task of its own. Once the engine was asked, its answer is awaited even if the
     /// caller has disconnected, and then the container is removed.
-    async fn create_and_tell(
+    async fn create_and_report(
         &self,
         name: &str,
         body: bollard::models::ContainerCreateBody,
@@ -173,10 +173,10 @@ impl Create<'_> {
         let (name, platform) = (name.to_owned(), self.spec.platform.clone());
         let create = self.node.tasks.spawn(async move {
             let id = engine.create(&name, &platform, body).await?;
-            let told = events.send(Ok(v1::CreateReplicaEvent {
+            let reported = events.send(Ok(v1::CreateReplicaEvent {
                 event: Some(Event::ContainerId(id.clone())),
             }));
-            if told.await.is_err() {
+            if reported.await.is_err() {
                 engine.remove(&id).await?;
             }
             Ok(())
@@ -305,14 +305,14 @@ impl Create<'_> {
     }
 
     async fn pull(&self, image: &str, platform: &str) -> Result<(), Failure> {
-        self.say(format!("pulling {image}"));
+        self.send_progress(format!("pulling {image}"));
         let mut progress = self.node.engine.pull(image, platform).await?;
-        let mut said = Instant::now();
+        let mut reported_at = Instant::now();
         while let Some(line) = progress.next().await {
             let line = line?;
-            if said.elapsed() >= PROGRESS_INTERVAL {
-                said = Instant::now();
-                self.say(line);
+            if reported_at.elapsed() >= PROGRESS_INTERVAL {
+                reported_at = Instant::now();
+                self.send_progress(line);
             }
         }
         if self.node.engine.image(image).await?.is_none() {
@@ -323,12 +323,12 @@ impl Create<'_> {
             }
             .into());
         }
-        self.say(format!("pulled {image}"));
+        self.send_progress(format!("pulled {image}"));
         Ok(())
     }
 
     /// Sends a progress message without waiting. A slow reader can miss some.
-    fn say(&self, text: String) {
+    fn send_progress(&self, text: String) {
         let event = v1::CreateReplicaEvent {
             event: Some(Event::Progress(text)),
         };

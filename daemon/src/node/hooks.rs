@@ -23,14 +23,14 @@ const OUTPUT_BYTES: usize = 16 * 1024;
 
 /// Why a hook failed, and the end of its output.
 #[derive(Debug)]
-struct Ended {
+struct HookFailure {
     why: String,
     output: Vec<String>,
 }
 
 impl NodeService {
     /// Runs the post-start hooks of a container that was just started. Stops at the first failure.
-    pub(super) async fn after_start(&self, container: &Container) -> Result<(), Failure> {
+    pub(super) async fn run_post_start_hooks(&self, container: &Container) -> Result<(), Failure> {
         if container.post_start.is_empty() {
             return Ok(());
         }
@@ -62,7 +62,7 @@ impl NodeService {
 
     /// Runs the pre-stop hooks of a running container. A failure is only logged, because it must
     /// always be possible to stop a container.
-    pub(super) async fn before_stop(&self, container: &Container, grace: Duration) {
+    pub(super) async fn run_pre_stop_hooks(&self, container: &Container, grace: Duration) {
         if container.pre_stop.is_empty() {
             return;
         }
@@ -83,7 +83,7 @@ impl NodeService {
         }
     }
 
-    async fn run_hooks(&self, id: &str, hooks: &[v1::Hook]) -> Result<(), Ended> {
+    async fn run_hooks(&self, id: &str, hooks: &[v1::Hook]) -> Result<(), HookFailure> {
         for hook in hooks {
             let command = hook.command.join(" ");
             let mut output = Vec::new();
@@ -92,7 +92,7 @@ impl NodeService {
                 Ok(code) => format!("`{command}` exited with code {code}"),
                 Err(error) => format!("cannot run `{command}`: {error}"),
             };
-            return Err(Ended {
+            return Err(HookFailure {
                 why,
                 output: last_lines(&output),
             });

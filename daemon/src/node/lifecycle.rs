@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use uc_api::{Code, Failure, v1};
 
 use super::{NodeService, ports};
-use crate::docker::health::{Verdict, Watched};
+use crate::docker::health::{ObservedTimes, Verdict};
 use crate::docker::{Container, EngineError, health, logs};
 
 /// Time between two looks at a container that was just started: short at first, while a user waits,
@@ -36,19 +36,19 @@ impl NodeService {
         self.draining.clear(id);
         let runs = container.record.state() == v1::ReplicaState::Running;
         if let Err(error) = self.engine.start(id).await {
-            return Err(self.not_started(&container, error).await);
+            return Err(self.start_failure(&container, error).await);
         }
         if !runs {
-            self.after_start(&container).await?;
+            self.run_post_start_hooks(&container).await?;
         }
         if request.no_wait {
             return Ok(self.draining.marked(self.engine.inspect(id).await?.record));
         }
         let monitor = (request.monitor_ms > 0).then(|| Duration::from_millis(request.monitor_ms));
-        self.serving(id, monitor).await
+        self.wait_until_ready(id, monitor).await
     }
 
-    async fn serving(
+    async fn wait_until_ready(
         &self,
         id: &str,
         monitor: Option<Duration>,
@@ -63,14 +63,14 @@ impl NodeService {
             } else {
                 healthy_since = None;
             }
-            let watched = Watched {
+            let times_seen = ObservedTimes {
                 elapsed: started.elapsed(),
                 healthy: healthy_since
                     .map(|since| since.elapsed())
                     .unwrap_or_default(),
                 monitor,
             };
-            let failure = match health::judge(&container, watched) {
+            let failure = match health::judge_readiness(&container, times_seen) {
                 Verdict::Ready => return Ok(self.draining.marked(container.record)),
                 Verdict::Wait => {
                     let early = started.elapsed() < EARLY;
@@ -94,16 +94,16 @@ impl NodeService {
 
     /// Returns why the engine did not start the container. If its port is taken, the failure names
     /// the holder.
-    async fn not_started(&self, container: &Container, error: EngineError) -> Failure {
+    async fn start_failure(&self, container: &Container, error: EngineError) -> Failure {
         let record = &container.record;
         if let EngineError::PortTaken { .. } = error
             && let Ok(holders) = self.engine.port_holders().await
             && let Some((port, holder)) = record
                 .ports
                 .iter()
-                .find_map(|port| ports::taken(port, &holders))
+                .find_map(|port| ports::find_holder(port, &holders))
         {
-            return ports::taken_by(&port, holder);
+            return ports::port_taken(&port, holder);
         }
         let failure = Failure::from(error);
         let message = format!(
@@ -135,7 +135,7 @@ impl NodeService {
             if !self.draining.published(id, PUBLISH_LIMIT).await {
                 tracing::warn!(container = %container.record.container_name, "stopping before its draining mark was published");
             }
-            self.before_stop(&container, grace).await;
+            self.run_pre_stop_hooks(&container, grace).await;
         }
         let stopped = self.engine.stop(id, grace).await;
         if stopped.is_err() {
@@ -157,7 +157,8 @@ impl NodeService {
     async fn stop_and_remove(&self, container: &Container) -> Result<(), Failure> {
         let id = &container.record.container_id;
         if container.record.state() == v1::ReplicaState::Running {
-            self.before_stop(container, container.stop_grace).await;
+            self.run_pre_stop_hooks(container, container.stop_grace)
+                .await;
         }
         if let v1::ReplicaState::Running | v1::ReplicaState::Restarting = container.record.state() {
             match self.engine.stop(id, container.stop_grace).await {

@@ -12,7 +12,10 @@ use crate::docker::PortHolder;
 /// Refuses a spec whose published ports are taken. Of a range, one free port is enough. A port that
 /// another replica of the same service holds is allowed, because that replica is perhaps about to
 /// be replaced; the start finds out.
-pub(super) async fn check(spec: &v1::ServiceSpec, holders: &[PortHolder]) -> Result<(), Failure> {
+pub(super) async fn check_ports(
+    spec: &v1::ServiceSpec,
+    holders: &[PortHolder],
+) -> Result<(), Failure> {
     // A container in another container's network publishes no ports.
     let published = spec
         .ports
@@ -21,12 +24,12 @@ pub(super) async fn check(spec: &v1::ServiceSpec, holders: &[PortHolder]) -> Res
     for port in published {
         let mut refused = None;
         let mut possible = false;
-        for one in choices(port) {
+        for one in ports_of_range(port) {
             let found = match holder_of(&one, holders) {
                 Some(holder) if holder.project == spec.project && holder.service == spec.name => {
                     Ok(())
                 }
-                Some(holder) => Err(taken_by(&one, holder)),
+                Some(holder) => Err(port_taken(&one, holder)),
                 None => probe(&one).await,
             };
             match found {
@@ -39,7 +42,11 @@ pub(super) async fn check(spec: &v1::ServiceSpec, holders: &[PortHolder]) -> Res
         }
         match refused {
             Some(failure) if !possible && port.published_last > port.published_port => {
-                let message = format!("no port of {} is free: {}", named(port), failure.message);
+                let message = format!(
+                    "no port of {} is free: {}",
+                    describe_port(port),
+                    failure.message
+                );
                 return Err(Failure { message, ..failure });
             }
             Some(failure) if !possible => return Err(failure),
@@ -50,7 +57,7 @@ pub(super) async fn check(spec: &v1::ServiceSpec, holders: &[PortHolder]) -> Res
 }
 
 /// Returns each port of a range as a spec of its own.
-fn choices(port: &v1::PortSpec) -> impl Iterator<Item = v1::PortSpec> {
+fn ports_of_range(port: &v1::PortSpec) -> impl Iterator<Item = v1::PortSpec> {
     let last = port.published_last.max(port.published_port);
     (port.published_port..=last).map(|number| v1::PortSpec {
         published_port: number,
@@ -61,11 +68,11 @@ fn choices(port: &v1::PortSpec) -> impl Iterator<Item = v1::PortSpec> {
 
 /// Returns the container that holds the port. Of a range whose ports are all taken, returns the
 /// holder of the first.
-pub(super) fn taken<'a>(
+pub(super) fn find_holder<'a>(
     port: &v1::PortSpec,
     holders: &'a [PortHolder],
 ) -> Option<(v1::PortSpec, &'a PortHolder)> {
-    let held: Option<Vec<_>> = choices(port)
+    let held: Option<Vec<_>> = ports_of_range(port)
         .map(|one| holder_of(&one, holders).map(|holder| (one, holder)))
         .collect();
     held?.into_iter().next()
@@ -76,12 +83,12 @@ fn holder_of<'a>(port: &v1::PortSpec, holders: &'a [PortHolder]) -> Option<&'a P
     holders.iter().find(|holder| {
         u32::from(holder.port) == port.published_port
             && holder.protocol == protocol
-            && overlap(&holder.host_ip, &port.host_ip)
+            && addresses_overlap(&holder.host_ip, &port.host_ip)
     })
 }
 
 /// Makes the failure for a port that another container holds.
-pub(super) fn taken_by(port: &v1::PortSpec, holder: &PortHolder) -> Failure {
+pub(super) fn port_taken(port: &v1::PortSpec, holder: &PortHolder) -> Failure {
     let whose = if holder.service.is_empty() {
         format!("container `{}`", holder.container_name)
     } else {
@@ -92,12 +99,12 @@ pub(super) fn taken_by(port: &v1::PortSpec, holder: &PortHolder) -> Failure {
     };
     Failure::new(
         Code::Refused,
-        format!("port {} is taken by {whose}", named(port)),
+        format!("port {} is taken by {whose}", describe_port(port)),
     )
     .hint("publish another port, or remove the container that has it")
 }
 
-fn named(port: &v1::PortSpec) -> String {
+fn describe_port(port: &v1::PortSpec) -> String {
     let protocol = match transport(port) {
         v1::Protocol::Udp => "udp",
         v1::Protocol::Sctp => "sctp",
@@ -120,7 +127,7 @@ fn transport(port: &v1::PortSpec) -> v1::Protocol {
     }
 }
 
-fn overlap(a: &str, b: &str) -> bool {
+fn addresses_overlap(a: &str, b: &str) -> bool {
     let all = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
     a == b || all(a) || all(b)
 }
@@ -143,7 +150,10 @@ async fn probe(port: &v1::PortSpec) -> Result<(), Failure> {
     match bound.map_err(|error| error.kind()) {
         Err(io::ErrorKind::AddrInUse) => Err(Failure::new(
             Code::Refused,
-            format!("port {} is taken by a process on this machine", named(port)),
+            format!(
+                "port {} is taken by a process on this machine",
+                describe_port(port)
+            ),
         )
         .hint(format!(
             "find the process with `ss -lntup 'sport = :{}'`, or publish another port",
@@ -153,7 +163,7 @@ async fn probe(port: &v1::PortSpec) -> Result<(), Failure> {
             Code::Refused,
             format!(
                 "port {}: {ip} is not an address of this machine",
-                named(port)
+                describe_port(port)
             ),
         )
         .hint("publish on an address of this machine, or on all addresses")),
@@ -213,9 +223,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn check_refuses_port_of_another_container() {
+    async fn check_ports_refuses_port_of_another_container() {
         let spec = spec(port("", 1));
-        let refused = check(&spec, &[holder("db", "0.0.0.0", 1)])
+        let refused = check_ports(&spec, &[holder("db", "0.0.0.0", 1)])
             .await
             .unwrap_err();
         assert_eq!(refused.code, Code::Refused);
@@ -223,10 +233,14 @@ mod tests {
             refused.message,
             "port 1/tcp is taken by `shop/db` (container `one`)"
         );
-        let refused = check(&spec, &[holder("", "::", 1)]).await.unwrap_err();
+        let refused = check_ports(&spec, &[holder("", "::", 1)])
+            .await
+            .unwrap_err();
         assert_eq!(refused.message, "port 1/tcp is taken by container `one`");
         assert!(
-            check(&spec, &[holder("web", "0.0.0.0", 1)]).await.is_ok(),
+            check_ports(&spec, &[holder("web", "0.0.0.0", 1)])
+                .await
+                .is_ok(),
             "its own old replica can be replaced"
         );
     }
@@ -251,12 +265,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn check_refuses_port_of_a_process() {
+    async fn check_ports_refuses_port_of_a_process() {
         // Other tests take the ports of 127.0.0.1 as soon as they are free, so this one uses its
         // own address.
         let listener = tokio::net::TcpListener::bind("127.53.0.2:0").await.unwrap();
         let taken = listener.local_addr().unwrap().port();
-        let refused = check(&spec(port("127.53.0.2", taken)), &[])
+        let refused = check_ports(&spec(port("127.53.0.2", taken)), &[])
             .await
             .unwrap_err();
         assert!(
@@ -265,17 +279,23 @@ mod tests {
         );
         assert!(refused.hint.unwrap().contains(&taken.to_string()));
         drop(listener);
-        assert!(check(&spec(port("127.53.0.2", taken)), &[]).await.is_ok());
+        assert!(
+            check_ports(&spec(port("127.53.0.2", taken)), &[])
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]
-    async fn check_accepts_range_with_one_free_port() {
+    async fn check_ports_accepts_range_with_one_free_port() {
         let range = |first, last: u16| v1::PortSpec {
             published_last: last.into(),
             ..port("127.0.0.1", first)
         };
         let holders = [holder("db", "0.0.0.0", 8000), holder("", "0.0.0.0", 8001)];
-        let refused = check(&spec(range(8000, 8001)), &holders).await.unwrap_err();
+        let refused = check_ports(&spec(range(8000, 8001)), &holders)
+            .await
+            .unwrap_err();
         assert_eq!(
             refused.message,
             "no port of 127.0.0.1:8000-8001/tcp is free: port 127.0.0.1:8000/tcp is taken by `shop/db` (container `one`)"
@@ -284,20 +304,23 @@ mod tests {
             network_mode: "host".into(),
             ..spec(range(8000, 8001))
         };
-        assert!(check(&host, &holders).await.is_ok(), "nothing is published");
+        assert!(
+            check_ports(&host, &holders).await.is_ok(),
+            "nothing is published"
+        );
         let own = [
             holder("db", "0.0.0.0", 8000),
             holder("web", "0.0.0.0", 8001),
         ];
         assert!(
-            check(&spec(range(8000, 8001)), &own).await.is_ok(),
+            check_ports(&spec(range(8000, 8001)), &own).await.is_ok(),
             "its own old replica can be replaced"
         );
         assert!(
-            taken(&range(8000, 8001), &holders)
+            find_holder(&range(8000, 8001), &holders)
                 .is_some_and(|(port, _)| port.published_port == 8000)
         );
-        assert!(taken(&range(8000, 8002), &holders).is_none());
+        assert!(find_holder(&range(8000, 8002), &holders).is_none());
     }
 
     #[test]
@@ -306,13 +329,13 @@ mod tests {
             protocol: v1::Protocol::Sctp.into(),
             ..port("", 80)
         };
-        assert_eq!(named(&sctp), "80/sctp");
+        assert_eq!(describe_port(&sctp), "80/sctp");
         assert!(holder_of(&sctp, &[holder("db", "", 80)]).is_none());
     }
 
     #[tokio::test]
-    async fn check_refuses_address_of_another_machine() {
-        let refused = check(&spec(port("203.0.113.1", 8080)), &[])
+    async fn check_ports_refuses_address_of_another_machine() {
+        let refused = check_ports(&spec(port("203.0.113.1", 8080)), &[])
             .await
             .unwrap_err();
         assert!(
@@ -322,7 +345,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn check_accepts_port_chosen_by_the_machine() {
-        assert!(check(&spec(port("203.0.113.1", 0)), &[]).await.is_ok());
+    async fn check_ports_accepts_port_chosen_by_the_machine() {
+        assert!(
+            check_ports(&spec(port("203.0.113.1", 0)), &[])
+                .await
+                .is_ok()
+        );
     }
 }

@@ -58,7 +58,7 @@ impl NodeService {
         self.tasks.spawn(async move {
             let run = Run { node: &node, events: &events };
             let ended = tokio::select! {
-                ended = run.to_end(create, limit) => Some(ended),
+                ended = run.run_to_end(create, limit) => Some(ended),
                 () = node.cancel.cancelled() => Some(Err(Failure::new(Code::Unreachable, "the daemon is shutting down"))),
                 () = events.closed() => None,
             };
@@ -161,7 +161,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Runs the command and returns its exit code.
-    async fn to_end(
+    async fn run_to_end(
         &self,
         create: v1::CreateReplicaRequest,
         limit: Duration,
@@ -175,7 +175,7 @@ impl Run<'_> {
             let message = format!("cannot start the pre-deploy command: {}", failure.message);
             Failure { message, ..failure }
         })?;
-        if let Ok(ended) = timeout(limit, self.watch(&id)).await {
+        if let Ok(ended) = timeout(limit, self.wait_for_exit(&id)).await {
             return ended;
         }
         let log_tail = logs::tail(&*self.node.engine, &id, LOG_TAIL).await;
@@ -192,7 +192,7 @@ impl Run<'_> {
         let mut created = self.node.create_replica_from(request)?;
         while let Some(message) = created.next().await {
             match message.map_err(Failure::from)?.event {
-                Some(Created::Progress(text)) => self.tell(Event::Progress(text)).await,
+                Some(Created::Progress(text)) => self.send_event(Event::Progress(text)).await,
                 Some(Created::ContainerId(id)) => return Ok(id),
                 None => {}
             }
@@ -203,7 +203,7 @@ impl Run<'_> {
         ))
     }
 
-    async fn watch(&self, id: &str) -> Result<i32, Failure> {
+    async fn wait_for_exit(&self, id: &str) -> Result<i32, Failure> {
         let options = LogOptions {
             follow: true,
             ..LogOptions::default()
@@ -211,7 +211,7 @@ impl Run<'_> {
         // A log that cannot be read (the log driver need not keep one) is not a failure.
         if let Ok(mut lines) = self.node.engine.logs(id, options).await {
             while let Some(Ok(line)) = lines.next().await {
-                self.tell(Event::Line(line.message.to_vec())).await;
+                self.send_event(Event::Line(line.message.to_vec())).await;
             }
         }
         loop {
@@ -225,7 +225,7 @@ impl Run<'_> {
 
     /// Sends an event and waits for a slow reader. A reader that has disconnected ends the run
     /// elsewhere.
-    async fn tell(&self, what: Event) {
+    async fn send_event(&self, what: Event) {
         let _reader_gone = self.events.send(Ok(event(what))).await;
     }
 }

@@ -262,7 +262,7 @@ async fn restarted_machine_catches_up_and_replaces_its_observations() {
     sees(&a, commit).await;
     drop(wire);
     drop(b);
-    let commit = a.write(vec![put("meanwhile", "1")]).await.unwrap();
+    let commit = a.write(vec![put("in between", "1")]).await.unwrap();
     let b = open(dir.path(), 2).await;
     let _wire = connect(&a, &b);
     sees(&b, commit).await;

@@ -23,7 +23,7 @@ fn line(second: i64, message: &str) -> LogLine {
 
 #[test]
 fn assembler_reads_line_and_time_of_a_frame() {
-    let mut assembler = Assembler::default();
+    let mut assembler = LineAssembler::default();
     let got = assembler
         .push(
             LogStream::Stderr,
@@ -38,7 +38,7 @@ fn assembler_reads_line_and_time_of_a_frame() {
 
 #[test]
 fn assembler_joins_pieces_per_stream() {
-    let mut assembler = Assembler::default();
+    let mut assembler = LineAssembler::default();
     assert_eq!(
         assembler.push(LogStream::Stdout, &frame("1970-01-01T00:00:01Z aaa")),
         None
@@ -64,7 +64,7 @@ fn assembler_joins_pieces_per_stream() {
 
 #[test]
 fn assembler_keeps_empty_and_binary_lines() {
-    let mut assembler = Assembler::default();
+    let mut assembler = LineAssembler::default();
     assert_eq!(
         &assembler
             .push(LogStream::Stdout, &frame("1970-01-01T00:00:01Z \n"))
@@ -88,7 +88,7 @@ fn assembler_keeps_empty_and_binary_lines() {
 
 #[test]
 fn assembler_bounds_line_without_end() {
-    let mut assembler = Assembler::default();
+    let mut assembler = LineAssembler::default();
     let piece = frame(&format!("1970-01-01T00:00:01Z {}", "x".repeat(100_000)));
     let got = (0..10)
         .filter_map(|_| assembler.push(LogStream::Stdout, &piece))
@@ -101,14 +101,14 @@ fn assembler_bounds_line_without_end() {
 }
 
 #[test]
-fn wanted_includes_bounds_to_the_millisecond() {
+fn is_in_time_range_includes_bounds_to_the_millisecond() {
     let options = LogOptions {
         since_ms: Some(1500),
         until_ms: Some(2000),
         ..Default::default()
     };
     let at = |ms: i64| {
-        wanted(
+        is_in_time_range(
             &LogLine {
                 time_ns: ms * 1_000_000,
                 ..line(0, "")
@@ -117,7 +117,7 @@ fn wanted_includes_bounds_to_the_millisecond() {
         )
     };
     assert_eq!([1499, 1500, 2000, 2001].map(at), [false, true, true, false]);
-    assert!(wanted(&line(0, ""), &LogOptions::default()));
+    assert!(is_in_time_range(&line(0, ""), &LogOptions::default()));
 }
 
 type Lines = BoxStream<'static, Result<LogLine, EngineError>>;

@@ -7,13 +7,13 @@ use crate::docker::spec::port_key;
 
 /// A requested binding: one port, a range, or any free port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum RequestedPort {
     Any,
     One(u32),
     Range(u32, u32),
 }
 
-impl Asked {
+impl RequestedPort {
     fn parse(binding: &engine::PortBinding) -> Self {
         let text = binding.host_port.as_deref().unwrap_or_default();
         let number = |text: &str| text.parse::<u32>().ok().filter(|port| *port != 0);
@@ -57,13 +57,15 @@ pub(super) fn ports(asked: engine::PortMap, published: &engine::PortMap) -> Vec<
         // over one that lets the engine choose.
         let mut taken: Vec<(String, u32)> = bindings
             .iter()
-            .filter_map(|binding| match Asked::parse(binding) {
-                Asked::One(port) => Some((binding.host_ip.clone().unwrap_or_default(), port)),
-                Asked::Any | Asked::Range(..) => None,
+            .filter_map(|binding| match RequestedPort::parse(binding) {
+                RequestedPort::One(port) => {
+                    Some((binding.host_ip.clone().unwrap_or_default(), port))
+                }
+                RequestedPort::Any | RequestedPort::Range(..) => None,
             })
             .collect();
         for binding in bindings {
-            let asked = Asked::parse(&binding);
+            let asked = RequestedPort::parse(&binding);
             let host_ip = binding.host_ip.unwrap_or_default();
             let chosen = published.unwrap_or_default().iter().find_map(|published| {
                 let port = published.host_port.as_deref()?.parse().ok()?;
@@ -72,10 +74,10 @@ pub(super) fn ports(asked: engine::PortMap, published: &engine::PortMap) -> Vec<
                 (port != 0 && ours && free && asked.allows(port)).then_some(port)
             });
             let (published_port, published_last) = match (asked, chosen) {
-                (Asked::One(port), _) => (port, 0),
+                (RequestedPort::One(port), _) => (port, 0),
                 (_, Some(port)) => (port, 0),
-                (Asked::Range(first, last), None) => (first, last),
-                (Asked::Any, None) => (0, 0),
+                (RequestedPort::Range(first, last), None) => (first, last),
+                (RequestedPort::Any, None) => (0, 0),
             };
             taken.extend(chosen.map(|port| (host_ip.clone(), port)));
             ports.push(v1::PortSpec {
