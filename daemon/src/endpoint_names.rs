@@ -21,7 +21,6 @@ use uc_api::v1::MachineRecord;
 use uc_api::{Endpoint, EndpointHost, HostName};
 use uc_mesh::MeshStatus;
 use uc_mesh::config::MAX_ENDPOINTS;
-use uc_mesh::endpoint::Reach;
 
 pub(crate) use self::resolver::{Resolver, SystemResolver};
 use crate::member::Member;
@@ -30,6 +29,9 @@ use crate::member::Member;
 const REFRESH: Duration = Duration::from_mins(5);
 /// How soon a name is resolved again if it failed, or if its machine does not answer.
 const RETRY: Duration = Duration::from_secs(30);
+/// A machine without a handshake for this long does not answer: keepalives make WireGuard renew each
+/// session after 120 s.
+const SILENT_AFTER: Duration = Duration::from_secs(150);
 /// How often the task looks whether machines with a name answer.
 const CHECK: Duration = Duration::from_secs(15);
 /// How long one look-up may take.
@@ -178,38 +180,38 @@ pub(crate) async fn run(member: Arc<Member>) {
     let mut schedule = Schedule::default();
     let mut invalid = BTreeSet::new();
     loop {
-        let machines = member.machines();
-        let own = &member.membership.machine_id;
-        let others: Vec<&MachineRecord> = machines.iter().filter(|m| m.id != *own).collect();
-        warn_of_invalid(&others, &mut invalid);
-        let wanted = names_of(others.iter().copied());
-        let unreachable = if wanted.is_empty() {
-            BTreeSet::new()
-        } else {
-            match member.mesh.status().await {
-                Ok(status) => unreachable_names(&others, &status),
-                Err(error) => {
-                    tracing::debug!(%error, "cannot ask the mesh which machines answer");
-                    BTreeSet::new()
-                }
-            }
+        let mut any = false;
+        let round = async {
+            let machines = member.machines();
+            let own = &member.membership.machine_id;
+            let others: Vec<&MachineRecord> = machines.iter().filter(|m| m.id != *own).collect();
+            warn_of_invalid(&others, &mut invalid);
+            let wanted = names_of(others.iter().copied());
+            any = !wanted.is_empty();
+            let unreachable = if any {
+                unreachable_names(&member, &others).await
+            } else {
+                BTreeSet::new()
+            };
+            let published = &member.endpoint_names;
+            refresh(
+                &mut schedule,
+                &SystemResolver,
+                &wanted,
+                &unreachable,
+                published,
+            )
+            .await;
         };
-        let looked_up = refresh(
-            &mut schedule,
-            &SystemResolver,
-            &wanted,
-            &unreachable,
-            &member.endpoint_names,
-        );
         tokio::select! {
             () = member.cancel.cancelled() => return,
-            () = looked_up => {}
+            () = round => {}
         }
         tokio::select! {
             () = member.cancel.cancelled() => return,
             changed = records.changed() => if changed.is_err() { return },
-            // Nothing to wait for where no machine has a name.
-            () = tokio::time::sleep(CHECK), if !wanted.is_empty() => {}
+            // Without names, only a changed record gives something to do.
+            () = tokio::time::sleep(CHECK), if any => {}
         }
     }
 }
@@ -230,14 +232,28 @@ fn warn_of_invalid(machines: &[&MachineRecord], known: &mut BTreeSet<String>) {
     *known = invalid;
 }
 
-/// The names of machines whose path does not work.
-fn unreachable_names(machines: &[&MachineRecord], status: &MeshStatus) -> BTreeSet<HostName> {
-    let is_down = |machine: &&&MachineRecord| {
-        let peer = machine.public_key.parse().ok();
-        let peer = peer.and_then(|key| status.peer(&key));
-        peer.is_some_and(|peer| peer.reach == Reach::Down)
+/// The names of machines whose path does not work, as the mesh process reports it.
+async fn unreachable_names(member: &Member, machines: &[&MachineRecord]) -> BTreeSet<HostName> {
+    match member.mesh.status().await {
+        Ok(status) => names_of_unreachable(machines, &status),
+        Err(error) => {
+            tracing::debug!(%error, "cannot ask the mesh which machines answer");
+            BTreeSet::new()
+        }
+    }
+}
+
+/// The peer's `reach` would not do: it is unknown again as soon as another endpoint is tried.
+fn names_of_unreachable(machines: &[&MachineRecord], status: &MeshStatus) -> BTreeSet<HostName> {
+    let is_silent = |machine: &&&MachineRecord| {
+        let key = machine.public_key.parse().ok();
+        let peer = key.and_then(|key| status.peer(&key));
+        peer.is_some_and(|peer| {
+            let age = peer.latest_handshake.map(Duration::from_millis);
+            age.is_none_or(|age| age >= SILENT_AFTER)
+        })
     };
-    names_of(machines.iter().filter(is_down).copied())
+    names_of(machines.iter().filter(is_silent).copied())
 }
 
 /// Resolves what is due, and publishes each result as soon as it is there: one slow name does not

@@ -178,6 +178,37 @@ async fn name_that_is_no_longer_used_is_forgotten() {
     assert_eq!(*names.published.borrow(), Resolved::default());
 }
 
+#[test]
+fn machine_without_a_recent_handshake_is_unreachable() {
+    let keys = [1, 2, 3].map(|n| uc_mesh::PrivateKey::from_bytes([n; 32]).public());
+    let names = ["a.example:7", "b.example:7", "c.example:7"];
+    let machines = [0, 1, 2].map(|n| MachineRecord {
+        public_key: keys[n].to_string(),
+        ..machine(&[names[n]])
+    });
+    let peer = |public_key, latest_handshake| uc_mesh::PeerStatus {
+        public_key,
+        endpoint: None,
+        latest_handshake,
+        rx_bytes: 0,
+        tx_bytes: 0,
+        allowed_ips: Vec::new(),
+        reach: uc_mesh::endpoint::Reach::Unknown,
+    };
+    let status = MeshStatus {
+        peers: vec![
+            peer(keys[0], Some(120_000)),
+            peer(keys[1], Some(150_000)),
+            peer(keys[2], None),
+        ],
+        ..MeshStatus::unconfigured()
+    };
+    let machines: Vec<&MachineRecord> = machines.iter().collect();
+    let silent = names_of_unreachable(&machines, &status);
+    let silent: Vec<&str> = silent.iter().map(HostName::as_str).collect();
+    assert_eq!(silent, ["b.example", "c.example"]);
+}
+
 #[tokio::test]
 async fn system_resolver_reads_the_hosts_file() {
     let record = machine(&["localhost:7"]);
