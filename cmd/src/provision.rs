@@ -1,7 +1,7 @@
-//! A machine made ready over ssh: looked at, given the binaries, install.sh run there.
+//! Prepares a machine over ssh: inspects it, copies the programs, and runs install.sh.
 //!
-//! Every step is one ssh command. Files go to a private temporary directory, are compared by
-//! SHA-256 after the copy, and the directory is removed whatever happens.
+//! Each step is one ssh command. The files are copied to a private temporary directory and compared
+//! by SHA-256. The directory is removed afterwards, also after a failure.
 
 mod artefacts;
 pub(crate) mod installed;
@@ -26,22 +26,22 @@ use crate::error::{CliError, CliResult, Kind};
 use crate::interrupt::{self, Guard};
 use crate::ui::{DIM, Progress, Ui};
 
-/// install.sh may install Docker from the distribution's mirrors.
+/// Time limit of install.sh, which may install Docker from the distribution's mirrors.
 const INSTALL: Duration = Duration::from_mins(20);
-/// Removing the temporary directory must not hold up an error for long.
+/// Time limit for removing the temporary directory, so that an error is not delayed for long.
 const CLEANING: Duration = Duration::from_secs(15);
 
-/// One line, so that what a login prints before it does no harm.
+/// Prints one line that starts with `uc-probe`, so that text which a login prints is ignored.
 const PROBE: &str = r#"sh -c 'if [ "$(id -u)" = 0 ]; then s=root; elif ! command -v sudo >/dev/null 2>&1; then s=none; elif sudo -n true 2>/dev/null; then s=sudo; else s=password; fi; u=no; command -v uc >/dev/null 2>&1 && u=yes; printf "uc-probe %s %s %s %s %s\n" "$(uname -s)" "$(uname -m)" "$(id -un)" "$s" "$u"'"#;
 
-/// A machine that ssh reaches, and what is known of it.
+/// A machine that ssh reaches, and the result of the probe.
 #[derive(Debug)]
 pub(crate) struct Host {
     remote: Remote,
     facts: Facts,
 }
 
-/// What the first look says.
+/// The result of the probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Facts {
     system: String,
@@ -51,42 +51,44 @@ struct Facts {
     has_uc: bool,
 }
 
-/// How commands get root's rights there.
+/// How commands become root on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Power {
     Root,
     Sudo,
-    /// sudo would ask for a password.
+    /// sudo asks for a password.
     Password,
-    /// There is no sudo.
+    /// The machine has no sudo.
     None,
 }
 
 impl Host {
-    /// Logs in and looks around; refuses what cannot be set up.
+    /// Logs in and inspects the machine. Refuses one that cannot be set up.
     pub(crate) async fn look(target: &SshTarget, env: &Env) -> CliResult<Self> {
         let remote = Remote::new(Ssh::new(target.clone(), env));
         let output = remote.run(PROBE, remote::SHORT).await?;
         let facts = parse_probe(&output).ok_or_else(|| {
-            CliError::failed(format!("{target} did not answer as a shell does"))
-                .source(output.lines().next().unwrap_or("(nothing)").to_owned())
+            CliError::failed(format!(
+                "{target} did not run a shell command: its login shell must be like sh"
+            ))
+            .source(output.lines().next().unwrap_or("(no output)").to_owned())
         })?;
         check(target, &facts)?;
         Ok(Self { remote, facts })
     }
 
-    /// Whether a daemon may be there already.
+    /// Whether uc may be installed already.
     pub(crate) fn has_uc(&self) -> bool {
         self.facts.has_uc
     }
 
-    /// `Linux x86_64`.
+    /// For example `Linux x86_64`.
     pub(crate) fn platform(&self) -> String {
         format!("{} {}", self.facts.system, self.facts.architecture)
     }
 
-    /// Talks to the daemon there, with root's rights where the login has none: the group `uc`
-    /// counts from the next login on.
+    /// Connects to the daemon of the machine, with sudo unless the user is root: membership in the
+    /// group `uc` takes effect at the next login only.
     pub(crate) async fn client(&self) -> CliResult<Client> {
         let sudo = if self.facts.power == Power::Sudo {
             "sudo -n "
@@ -97,7 +99,7 @@ impl Host {
         over_ssh(self.remote.ssh(), &format!("{sudo}uc dial-stdio"), label).await
     }
 
-    /// Copies the binaries and runs install.sh there.
+    /// Copies the programs and runs install.sh.
     pub(crate) async fn install(&self, artefacts: &Artefacts, ui: &Ui) -> CliResult {
         artefacts
             .check_architecture(&self.facts.architecture, &self.remote.target().to_string())?;
@@ -108,7 +110,7 @@ impl Host {
         let directory = made.lines().last().unwrap_or_default().trim();
         if !is_plain_path(directory) {
             return Err(CliError::failed(format!(
-                "{}: mktemp gave no directory",
+                "cannot create a temporary directory on {}",
                 self.remote.target()
             ))
             .source(made.clone()));
@@ -123,7 +125,7 @@ impl Host {
             .is_err()
         {
             ui.warn(&format!(
-                "{directory} was left behind on {}",
+                "could not remove {directory} on {}",
                 self.remote.target()
             ))?;
         }
@@ -181,7 +183,7 @@ pub(crate) async fn install_here(artefacts: &Artefacts, ui: &Ui) -> CliResult {
     })
 }
 
-/// Runs install.sh and shows what it says. Gives its exit code and its words.
+/// Runs install.sh and shows its output. Returns its exit code and its output.
 async fn run_installer(
     stdout: Option<impl AsyncRead + Unpin>,
     stderr: Option<impl AsyncRead + Unpin>,
@@ -191,12 +193,15 @@ async fn run_installer(
     let said = remote::follow(stdout, stderr, ended, |line| {
         progress.line(&format!("{DIM}│{DIM:#} {line}"))
     });
-    tokio::time::timeout(INSTALL, said)
-        .await
-        .map_err(|_| CliError::new(Kind::TimedOut, "install.sh did not end within 20 minutes"))?
+    tokio::time::timeout(INSTALL, said).await.map_err(|_| {
+        CliError::new(
+            Kind::TimedOut,
+            "install.sh did not finish within 20 minutes",
+        )
+    })?
 }
 
-/// install.sh writes `error: …` and `hint: …`; what it says is what we say.
+/// The result of install.sh. Its lines `error: …` and `hint: …` become ours.
 fn installed(
     status: Option<i32>,
     said: &str,
@@ -215,15 +220,15 @@ fn installed(
             return Err(ssh_failed(said));
         }
         let code = status.map_or_else(
-            || "it was ended".to_owned(),
+            || "ended by a signal".to_owned(),
             |code| format!("exit code {code}"),
         );
         return Err(
             CliError::failed(format!("install.sh failed {place} ({code})"))
-                .hint("the reason is in its output above"),
+                .hint("see its output above for the reason"),
         );
     };
-    let mut error = CliError::failed(format!("installing {place}: {message}"));
+    let mut error = CliError::failed(format!("cannot install uc {place}: {message}"));
     for hint in said.lines().filter_map(|line| line.strip_prefix("hint: ")) {
         error = error.hint(hint);
     }
@@ -255,7 +260,7 @@ fn parse_probe(output: &str) -> Option<Facts> {
 fn check(target: &SshTarget, facts: &Facts) -> CliResult {
     if facts.system != "Linux" {
         return Err(CliError::failed(format!(
-            "{target} runs {}; uc machines run Linux",
+            "{target} runs {}, but a machine must run Linux",
             facts.system
         )));
     }
@@ -263,23 +268,23 @@ fn check(target: &SshTarget, facts: &Facts) -> CliResult {
     match facts.power {
         Power::Root | Power::Sudo => Ok(()),
         Power::Password => Err(CliError::failed(format!(
-            "{target}: {user} is not root, and sudo asks for a password there"
+            "{target}: {user} is not root, and sudo asks for a password"
         ))
         .hint(format!("log in as root: `root@{}`", target.host))
         .hint(format!(
-            "or allow it without: put `{user} ALL=(ALL) NOPASSWD: ALL` into /etc/sudoers.d/{user}"
+            "or allow sudo without a password: put `{user} ALL=(ALL) NOPASSWD: ALL` into /etc/sudoers.d/{user}"
         ))),
         Power::None => Err(CliError::failed(format!(
-            "{target}: {user} is not root, and there is no sudo"
+            "{target}: {user} is not root, and sudo is not installed"
         ))
         .hint(format!(
-            "log in as root: `root@{}`, or install sudo there",
+            "log in as root: `root@{}`, or install sudo on the machine",
             target.host
         ))),
     }
 }
 
-/// A path that needs no quoting in a shell.
+/// Whether a path needs no quoting in a shell.
 fn is_plain_path(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     Path::new(path).is_absolute()
@@ -293,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_look_survives_a_greeting() {
+    fn probe_is_found_after_a_greeting() {
         let facts = parse_probe("Welcome!\nuc-probe Linux aarch64 pi sudo yes\n").unwrap();
         assert_eq!(
             (facts.architecture.as_str(), facts.power, facts.has_uc),
@@ -304,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_set_up_is_refused_with_a_way_out() {
+    fn unsuitable_machine_is_refused_with_the_way_out() {
         let target: SshTarget = "pi@h".parse().unwrap();
         let facts = |system: &str, power| Facts {
             system: system.into(),
@@ -315,13 +320,13 @@ mod tests {
         };
         assert!(check(&target, &facts("Linux", Power::Sudo)).is_ok());
         let text = |facts| check(&target, &facts).unwrap_err().render();
-        assert!(text(facts("Darwin", Power::Root)).contains("run Linux"));
+        assert!(text(facts("Darwin", Power::Root)).contains("must run Linux"));
         assert!(text(facts("Linux", Power::Password)).contains("NOPASSWD"));
         assert!(text(facts("Linux", Power::None)).contains("root@h"));
     }
 
     #[test]
-    fn only_plain_directories_reach_a_shell() {
+    fn path_with_shell_characters_is_not_plain() {
         assert!(is_plain_path("/tmp/uc-install.AbC123"));
         for path in [
             "",
@@ -337,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_installers_words_are_ours() {
+    fn error_and_hint_of_install_sh_are_passed_on() {
         let said = "checking\nerror: Docker 19.03 is too old: 20.10 is needed\nhint: upgrade it\n";
         let error = installed(Some(16), said, "on root@h", |_| unreachable!()).unwrap_err();
         insta::assert_snapshot!(anstream::adapter::strip_str(&error.render()).to_string());

@@ -1,5 +1,5 @@
-//! The process: the machine before it belongs to a cluster, and the member it becomes. Entering and
-//! leaving a cluster live in `join` and `leave`.
+//! The state of the process: the machine before it belongs to a cluster, and the member that it
+//! becomes. Entering and leaving a cluster are in `join` and `leave`.
 
 use std::sync::Arc;
 
@@ -12,25 +12,23 @@ use crate::identity::Identity;
 use crate::member::{Member, Parts};
 use crate::paths::Paths;
 
-/// What all services of the API share.
+/// State that all services of the API share.
 #[derive(Debug)]
 pub struct App {
-    /// Where files are.
     pub paths: Paths,
-    /// This machine's Docker engine.
     pub engine: Arc<DockerEngine>,
-    /// Changed only while held, so that two joins cannot overlap.
+    /// Locked for as long as a change takes, so that two joins cannot overlap.
     pub identity: Mutex<Identity>,
     member: watch::Sender<Option<Arc<Member>>>,
     /// Counts the resets that were asked for: one ends a join that is still running, which holds
     /// `identity` for minutes if no member answers.
     resets: watch::Sender<u64>,
-    /// Ends the process.
+    /// Cancelled to end the process.
     pub cancel: CancellationToken,
 }
 
 impl App {
-    /// Reads the identity; does not start the member yet.
+    /// Reads the identity. Does not start the member yet.
     pub fn new(
         paths: Paths,
         engine: Arc<DockerEngine>,
@@ -100,7 +98,7 @@ impl App {
         self.member.send_replace(member);
     }
 
-    /// Tells when a member starts or leaves.
+    /// Notifies of a member that starts or leaves.
     pub fn watch_member(&self) -> watch::Receiver<Option<Arc<Member>>> {
         self.member.subscribe()
     }
@@ -114,11 +112,11 @@ impl App {
     pub fn member(&self) -> Result<Arc<Member>, Failure> {
         self.try_member().ok_or_else(|| {
             Failure::new(Code::Refused, "this machine belongs to no cluster")
-                .hint("make one with `uc machine init`, or add it to one with `uc machine add`")
+                .hint("create one with `uc machine init`, or add the machine to one with `uc machine add`")
         })
     }
 
-    /// Ends the member's tasks; containers and mesh go on.
+    /// Ends the member's tasks. Containers and mesh keep running.
     pub async fn stop(&self) {
         if let Some(member) = self.try_member() {
             member.stop().await;

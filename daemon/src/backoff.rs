@@ -1,9 +1,9 @@
-//! The one way to wait before trying again: doubling, jittered, bounded.
+//! Waits between retries: doubling, jittered and bounded. All retries use this.
 
 use std::time::Duration;
 
-/// Waits of `first`, twice that, … up to `limit`, each shortened at random by up to half so that
-/// many do not try at once.
+/// Waits that start with `first` and double up to `limit`. Each is shortened at random by up to
+/// half, so that many machines do not retry at the same time.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -12,7 +12,6 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Begins with `first`.
     pub(crate) fn new(first: Duration, limit: Duration) -> Self {
         Self {
             first,
@@ -21,14 +20,14 @@ impl Backoff {
         }
     }
 
-    /// The next wait; `random` is in 0..=1.
+    /// The next wait. `random` is between 0 and 1, and 1 shortens it most.
     pub(crate) fn wait(&mut self, random: f64) -> Duration {
         let wait = self.next.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0);
         self.next = (self.next * 2).min(self.limit);
         wait
     }
 
-    /// After a success: begin again with the first wait.
+    /// Starts again with the first wait, after a success.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
@@ -39,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_doubles_to_its_limit_and_resets() {
+    fn waits_double_up_to_the_limit_and_reset() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
         let waits: Vec<u64> = (0..4).map(|_| backoff.wait(0.0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 5]);

@@ -1,5 +1,5 @@
-//! Serves the cluster's names on this machine: the zone is rebuilt when records or liveness change,
-//! and swapped whole.
+//! Serves the cluster's names on this machine. The zone is rebuilt when records or liveness change,
+//! and replaced as a whole.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::member::{Member, Readiness, Stage};
 use crate::mesh_sync::gateway;
 
 const PORT: u16 = 53;
-/// Where the machine says whom to ask for names that are not ours.
+/// The host's resolver configuration, for names that are not in the zone.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Runs until the member stops.
@@ -62,9 +62,9 @@ async fn serve(member: &Member, zones: watch::Receiver<Arc<Zone>>) {
             }
             Err(error) => error,
         };
-        tracing::warn!(%error, "DNS does not serve");
+        tracing::warn!(%error, "cannot serve DNS");
         let failure = Failure::new(Code::Refused, error.to_string()).hint(format!(
-            "see what listens there with `ss -lunp 'sport = :{PORT}'`"
+            "find the program that uses the port: `ss -lunp 'sport = :{PORT}'`"
         ));
         member.stage(|readiness| readiness.dns = Stage::Failed(failure));
         tokio::select! {

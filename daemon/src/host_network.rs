@@ -1,5 +1,5 @@
-//! Keeps the machine's container network and firewall rules in place, also after Docker or the
-//! firewall was restarted.
+//! Keeps the machine's container network and firewall rules in place, also after a restart of
+//! Docker or of the firewall.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::network::{
     remove_docker_network,
 };
 
-/// A restarted Docker rewrites its chains; this is how long ours may be missing.
+/// How long our chains may be missing after Docker was restarted and rewrote its own.
 const RECHECK: Duration = Duration::from_secs(30);
 
 /// Runs until the member stops.
@@ -44,7 +44,7 @@ pub(crate) async fn run(member: Arc<Member>) {
 }
 
 async fn ensure(member: &Member) -> Result<(), Failure> {
-    // Says by itself, and best, when the engine is missing, stopped or too old.
+    // This call has the best error message when the engine is missing, stopped or too old.
     member.engine.version().await.map_err(Failure::from)?;
     let docker = member.engine.docker().await.map_err(Failure::from)?;
     let membership = &member.membership;
@@ -67,7 +67,8 @@ fn firewall(membership: &Membership, key: &PublicKey, docker: Option<DockerVersi
     })
 }
 
-/// Takes the container network and all our rules away. The rules go even if the network cannot.
+/// Removes the container network and all our rules. The rules are removed even if the network
+/// cannot be.
 pub(crate) async fn remove(member: &Member) -> Result<(), Failure> {
     let network = remove_network(member).await;
     let rules = firewall(&member.membership, &member.key.public(), None)

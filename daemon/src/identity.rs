@@ -1,6 +1,6 @@
-//! Who this machine is: its WireGuard key from the first start on, and its place in a cluster once
-//! it has one. Everything that changes while it is a member (its name, its endpoints as others
-//! should see them) lives in the replicated store instead.
+//! The identity of this machine: its WireGuard key, created at the first start, and its membership
+//! in a cluster. What changes while it is a member, such as its name and endpoints, is in the
+//! replicated store instead.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -13,31 +13,24 @@ use thiserror::Error;
 use uc_api::v1::MachineRecord;
 use uc_mesh::{PrivateKey, PublicKey};
 
-/// The identity file could not be read or written.
+/// The identity file cannot be read or written.
 #[derive(Debug, Error)]
 pub enum IdentityError {
-    /// The file system said no.
+    /// An error of the file system.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// read, write, …
+        /// What failed, such as `read`.
         action: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// No key could be made.
-    #[error("cannot make a WireGuard key: {0}")]
+    /// A key cannot be generated.
+    #[error("cannot generate a WireGuard key: {0}")]
     Key(#[source] uc_mesh::key::KeyError),
-    /// It is there and is not ours.
+    /// The file exists, but does not contain an identity.
     #[error("{} is damaged: {reason}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Damaged { path: PathBuf, reason: String },
 }
 
 /// The content of `machine.json`.
@@ -45,24 +38,24 @@ pub enum IdentityError {
 pub struct Identity {
     /// Base64; the machine's only secret.
     pub private_key: String,
-    /// None until it is initialised or joined.
+    /// `None` while the machine is in no cluster.
     pub membership: Option<Membership>,
 }
 
-/// The machine's place in its cluster.
+/// The machine's membership in its cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Membership {
     /// 32 hexadecimal digits.
     pub cluster_id: String,
     /// 32 hexadecimal digits.
     pub machine_id: String,
-    /// The cluster's network, of which `subnet` is a part.
+    /// The network of the cluster, which contains `subnet`.
     pub network: Ipv4Net,
-    /// This machine's containers.
+    /// The subnet of this machine's containers.
     pub subnet: Ipv4Net,
-    /// UDP.
     pub wireguard_port: u16,
-    /// The members known when it joined, so that the mesh can come up before the first exchange.
+    /// The members known when the machine joined, so that the mesh can start before the first
+    /// exchange.
     pub bootstrap: Vec<MachineRecord>,
 }
 
@@ -76,7 +69,7 @@ impl Identity {
         })
     }
 
-    /// Reads the file; makes a new key (and the file) where there is none.
+    /// Reads the file. If there is none, creates a key and the file.
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
         match fs::read(path) {
             Ok(bytes) => {
@@ -104,7 +97,7 @@ impl Identity {
         }
     }
 
-    /// Writes the file whole or not at all; it is on the disk when this returns.
+    /// Writes the file completely or not at all. It is on the disk when this returns.
     pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
         let io = |action, source| IdentityError::Io {
             action,
@@ -129,7 +122,7 @@ impl Identity {
             .map_err(|source| io("write", source))
     }
 
-    /// The key; an error text if the file holds something else.
+    /// The key, or why the text is not one.
     pub fn key(&self) -> Result<PrivateKey, String> {
         self.private_key
             .parse()
@@ -149,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_made_once_and_kept_private() {
+    fn key_is_created_once_with_private_mode() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("uc/machine.json");
         let first = Identity::load_or_create(&path).unwrap();
@@ -162,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_said_and_left_alone() {
+    fn damaged_file_is_reported_and_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("machine.json");
         for content in ["{", r#"{"private_key":"x","membership":null}"#] {

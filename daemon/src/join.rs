@@ -1,5 +1,5 @@
-//! How a machine comes into a cluster: init, join with what a member answered, join with a token
-//! through the mesh. Out of it: [`crate::leave`].
+//! How a machine enters a cluster: `init`, a join with the answer of a member, or a join with a
+//! token through the mesh. [`crate::leave`] is the way back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,18 +28,18 @@ use crate::member::{Member, Parts, now_ms};
 use crate::peers::{SpeaksVersion, connect};
 use crate::{endpoint_names, endpoints, register};
 
-/// A fresh machine pulls nothing and compiles nothing to become ready; more than this means that
-/// something is wrong.
+/// How long the machine may take to become ready. It downloads nothing for that, so a longer time
+/// means that something is broken.
 const READY_LIMIT: Duration = Duration::from_mins(1);
-/// The first exchange with a member.
+/// How long the first exchange with a member may take.
 const FIRST_EXCHANGE_LIMIT: Duration = Duration::from_mins(1);
-/// How long one member may take to answer a token, and how long to wait at least for any of them to
-/// be reached.
+/// How long one member may take to answer a token, and the least time to wait for a handshake with
+/// any of them.
 const TOKEN_LIMIT: Duration = Duration::from_secs(30);
-/// How long to wait at most, if members have many endpoints to try.
+/// The longest time to wait for a handshake, if members have many endpoints to try.
 const MAX_TOKEN_LIMIT: Duration = Duration::from_secs(90);
 
-/// Makes a new cluster of this machine alone.
+/// Creates a cluster of this machine alone.
 pub(crate) async fn init(
     app: &App,
     request: &InitRequest,
@@ -84,7 +84,7 @@ pub(crate) async fn init(
     Ok((cluster, machine))
 }
 
-/// Joins with what `Cluster.AddMachine` of a member answered.
+/// Joins with the answer of `Cluster.AddMachine` of a member.
 pub(crate) async fn join(
     app: &App,
     request: JoinRequest,
@@ -95,18 +95,17 @@ pub(crate) async fn join(
     let missing = || {
         Failure::new(
             Code::Invalid,
-            "the join request names no cluster or no machine",
+            "the join request has no cluster or no machine",
         )
     };
     let cluster = request.cluster.ok_or_else(missing)?;
     let machine = request.machine.ok_or_else(missing)?;
     let own_key = identity.public_key().map_err(internal)?.to_string();
     if machine.public_key != own_key {
-        return Err(Failure::new(
-            Code::Invalid,
-            "the join request is meant for another machine",
-        )
-        .hint("add the machine again: its key changed since it was registered"));
+        return Err(
+            Failure::new(Code::Invalid, "the join request is for another machine")
+                .hint("add the machine again: its key has changed since it was registered"),
+        );
     }
     let port = port(request.wireguard_port)?;
     let member = enter(
@@ -125,8 +124,8 @@ pub(crate) async fn join(
     Ok((cluster, machine))
 }
 
-/// Joins through the mesh: the token's key opens it, a member registers this machine, then the
-/// machine's own key takes over.
+/// Joins through the mesh. The token's key opens the mesh, a member registers this machine, and
+/// then the machine's own key replaces the token's.
 pub(crate) async fn join_with_token(
     app: &App,
     request: JoinWithTokenRequest,
@@ -140,7 +139,7 @@ pub(crate) async fn join_with_token(
         })?;
     if token.expires_at_ms <= now_ms() {
         return Err(Failure::new(Code::Refused, "the join token has expired")
-            .hint("make a new one on a member with `uc machine token`"));
+            .hint("create a new one on a member with `uc machine token`"));
     }
     let port = port(request.wireguard_port)?;
     let public_key = {
@@ -190,7 +189,7 @@ async fn register_by_token(
     token: &JoinToken,
     add: &AddMachineRequest,
 ) -> Result<AddMachineResponse, Failure> {
-    let mut last = Failure::new(Code::Invalid, "the join token names no member");
+    let mut last = Failure::new(Code::Invalid, "the join token has no members");
     if token.members.is_empty() {
         return Err(last);
     }
@@ -199,8 +198,8 @@ async fn register_by_token(
         let channel = connect(management_address(&key))?;
         let mut cluster = ClusterClient::with_interceptor(channel, SpeaksVersion);
         let started = Instant::now();
-        // The daemon behind the tunnel may just start: a refused connection is tried again until
-        // the limit.
+        // The daemon behind the tunnel may be starting, so a refused connection is tried again
+        // until the limit.
         while started.elapsed() < TOKEN_LIMIT {
             match timeout(TOKEN_LIMIT, cluster.add_machine(add.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
@@ -217,15 +216,15 @@ async fn register_by_token(
         }
         last = Failure::new(
             Code::Unreachable,
-            format!("no member of the cluster answers (last: {})", last.message),
+            format!("no member of the cluster answers: {}", last.message),
         )
-        .hint("the mesh reaches a member, but not its daemon: `systemctl status ucd` there");
+        .hint("the mesh reaches a member, but not its daemon: check `systemctl status ucd` on it");
     }
     Err(last)
 }
 
-/// Waits until one of the token's members has answered through the mesh, which tries all of them at
-/// once: one that is off costs the others no time.
+/// Waits until one of the token's members has answered through the mesh. The mesh tries all of them
+/// at the same time, so one that is off does not delay the others.
 async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<MeshStatus, Failure> {
     let turns = token
         .members
@@ -258,7 +257,7 @@ async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<MeshSta
                 limit.as_secs()
             );
             return Err(Failure::new(Code::Unreachable, reason).hint(format!(
-                "one of these must be reachable from here by UDP: {}",
+                "one of these endpoints must be reachable from this machine by UDP: {}",
                 endpoints.join(", ")
             )));
         }
@@ -266,7 +265,7 @@ async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<MeshSta
     }
 }
 
-/// The token's members, those with whom there was a handshake first.
+/// The token's members, first those with which there was a handshake.
 fn answering_first(token: &JoinToken, status: &MeshStatus) -> Vec<PublicKey> {
     let mut keys: Vec<PublicKey> = token
         .members
@@ -328,7 +327,7 @@ pub(crate) async fn close_mesh(mesh: &MeshClient) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Code::Unreachable, format!("cannot close the mesh: {error}")))
 }
 
-/// Becomes a member: on disk first, then running.
+/// Becomes a member: first on disk, then as running tasks.
 async fn enter(
     app: &App,
     identity: &mut Identity,
@@ -337,7 +336,8 @@ async fn enter(
     members: Vec<MachineRecord>,
     port: u16,
 ) -> Result<Arc<Member>, Failure> {
-    let bad = |what: &str| Failure::new(Code::Invalid, format!("the {what} is not a network"));
+    let bad =
+        |what: &str| Failure::new(Code::Invalid, format!("the {what} is not an IPv4 network"));
     let mut bootstrap = members;
     if !bootstrap.iter().any(|member| member.id == machine.id) {
         bootstrap.push(machine.clone());
@@ -400,12 +400,12 @@ async fn wait_joined(member: &Member) -> Result<(), Failure> {
         Failure::new(
             Code::Unreachable,
             format!(
-                "no member of the cluster could be reached within {} s",
+                "no member of the cluster was reachable within {} s",
                 FIRST_EXCHANGE_LIMIT.as_secs()
             ),
         )
         .hint(format!(
-            "one of the two sides must reach the other by UDP; the members' endpoints are {}",
+            "this machine or a member must reach the other by UDP; the endpoints of the members are {}",
             endpoints.join(", ")
         ))
     })
@@ -418,7 +418,7 @@ fn refuse_member(identity: &Identity) -> Result<(), Failure> {
             Code::Exists,
             format!("this machine already belongs to cluster {}", uc_api::id::short(&membership.cluster_id)),
         )
-        .hint("take it out first: `uc machine rm NAME` on that cluster, or `sudo ucd reset --yes` on the machine")),
+        .hint("remove it first: `uc machine rm NAME` in that cluster, or `sudo ucd reset --yes` on the machine")),
     }
 }
 
@@ -430,7 +430,8 @@ fn port(port: u32) -> Result<u16, Failure> {
     match port {
         0 => Ok(WIREGUARD_PORT),
         port => u16::try_from(port).map_err(|_| {
-            Failure::new(Code::Invalid, format!("{port} is not a UDP port")).hint("use 1 to 65535")
+            Failure::new(Code::Invalid, format!("invalid UDP port {port}"))
+                .hint("use a port from 1 to 65535")
         }),
     }
 }
@@ -442,20 +443,23 @@ fn parse_network(text: &str) -> Result<Ipv4Net, Failure> {
         text
     };
     let network: Ipv4Net = text.parse().map_err(|_| {
-        Failure::new(Code::Invalid, format!("`{text}` is not an IPv4 network"))
-            .hint("write one such as 10.210.0.0/16")
+        Failure::new(
+            Code::Invalid,
+            format!("invalid network `{text}`: it is not an IPv4 network"),
+        )
+        .hint("write a network such as 10.210.0.0/16")
     })?;
     if network.prefix_len() > 23 {
         return Err(Failure::new(
             Code::Invalid,
             format!("{network} is too small for a cluster"),
         )
-        .hint("each machine gets a /24 of it: use a /16"));
+        .hint("each machine gets a /24 of the network, so use a /16"));
     }
     Ok(network.trunc())
 }
 
-/// The machine's host name as the kernel has it.
+/// The machine's host name, from the kernel.
 pub(crate) fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .unwrap_or_default()
@@ -466,8 +470,11 @@ pub(crate) fn hostname() -> String {
 fn machine_name(wanted: &str) -> Result<MachineName, Failure> {
     if wanted.is_empty() {
         return MachineName::from_hostname(&hostname()).ok_or_else(|| {
-            Failure::new(Code::Invalid, "the host name gives no machine name")
-                .hint("choose one with `--name`")
+            Failure::new(
+                Code::Invalid,
+                "cannot make a machine name from the host name",
+            )
+            .hint("choose a name with `--name`")
         });
     }
     wanted
@@ -487,7 +494,7 @@ mod tests {
     use crate::paths::Paths;
 
     #[test]
-    fn members_that_answer_are_asked_first() {
+    fn members_with_a_handshake_are_asked_first() {
         let keys: Vec<PublicKey> = (1..=3)
             .map(|_| PrivateKey::generate().unwrap().public())
             .collect();
@@ -545,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_and_ports_are_checked() {
+    fn invalid_networks_and_ports_are_refused() {
         assert_eq!(parse_network("").unwrap().to_string(), DEFAULT_NETWORK);
         assert_eq!(
             parse_network("10.9.8.7/16").unwrap().to_string(),

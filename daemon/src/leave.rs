@@ -1,5 +1,5 @@
-//! How a machine leaves its cluster: because a person on it says so, because another member took it
-//! off the list, or because entering failed.
+//! How a machine leaves its cluster: because its user resets it, because another member removed it,
+//! or because entering failed.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::identity::Identity;
 use crate::join::close_mesh;
 use crate::member::Member;
 
-/// Leaves the cluster: our containers, network, rules and state go; named volumes and images stay.
-/// Says what was removed.
+/// Leaves the cluster. Removes the containers, the network, the firewall rules and the state, and
+/// keeps named volumes and images. Returns what was removed, for the user.
 pub(crate) async fn reset(app: &App) -> Result<Vec<String>, Failure> {
     app.abort_joins();
     let mut identity = app.identity.lock().await;
@@ -31,8 +31,8 @@ pub(crate) async fn reset(app: &App) -> Result<Vec<String>, Failure> {
     ])
 }
 
-/// Leaves whenever another member asks for it. Ending the member lets the listener finish its
-/// answers first, so that the one who asked hears that it was done while the mesh is still there.
+/// Leaves whenever another member requests it. The listener finishes its answers before the mesh is
+/// removed, so the member that requested it learns the outcome.
 pub(crate) async fn leave_when_asked(app: Arc<App>) {
     let mut members = app.watch_member();
     loop {
@@ -48,15 +48,15 @@ pub(crate) async fn leave_when_asked(app: Arc<App>) {
             changed = members.changed() => if changed.is_err() { return },
             () = asked => {
                 if let Err(failure) = reset(&app).await {
-                    tracing::error!(%failure, "cannot leave the cluster completely; run `ucd reset --yes`");
+                    tracing::error!(%failure, "cannot leave the cluster completely; run `sudo ucd reset --yes`");
                 }
             }
         }
     }
 }
 
-/// Ends the member and removes what makes this machine one. Goes on after a failure, for half a
-/// member is of use to nobody, and then tells what is left.
+/// Stops the member and removes its parts. A failure does not stop it, because a partly removed
+/// member is useless; the error names what is left.
 pub(crate) async fn leave(
     app: &App,
     identity: &mut Identity,
@@ -102,5 +102,5 @@ pub(crate) async fn leave(
             left.join("; ")
         ),
     )
-    .hint("remove it by hand: `docker network rm uc`, `systemctl restart uc-mesh`"))
+    .hint("remove the rest by hand: `docker network rm uc`, `systemctl restart uc-mesh`"))
 }

@@ -1,5 +1,5 @@
-//! `ucd`, the daemon on every machine: wires the replicated store, the mesh, DNS and Docker
-//! together and serves the API. The binary only parses its arguments and calls in here.
+//! `ucd`, the daemon on every machine: connects the replicated store, the mesh, DNS and Docker, and
+//! serves the API. The binary only parses its arguments and calls this library.
 
 pub mod app;
 mod backoff;
@@ -44,7 +44,7 @@ use crate::app::App;
 use crate::docker::DockerEngine;
 use crate::paths::Paths;
 
-/// `ucd run`: until SIGTERM or SIGINT.
+/// `ucd run`. Returns after SIGTERM or SIGINT.
 pub async fn run(paths: Paths) -> Result<(), Failure> {
     let cancel = stop_on_signal()?;
     let engine = Arc::new(DockerEngine::new(docker::DEFAULT_SOCKET));
@@ -65,7 +65,7 @@ pub async fn run(paths: Paths) -> Result<(), Failure> {
     served
 }
 
-/// `ucd mesh`: until SIGTERM or SIGINT.
+/// `ucd mesh`. Returns after SIGTERM or SIGINT.
 pub async fn run_mesh(paths: Paths) -> Result<(), Failure> {
     let cancel = stop_on_signal()?;
     let mesh = uc_mesh::MeshPaths {
@@ -77,12 +77,12 @@ pub async fn run_mesh(paths: Paths) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-/// `ucd reset`: asks the running daemon to leave its cluster.
+/// `ucd reset`. Has the running daemon leave its cluster.
 pub async fn reset(paths: Paths, yes: bool) -> Result<(), Failure> {
     if !yes {
         return Err(Failure::new(
             Code::Invalid,
-            "this removes the machine's uc containers and takes it out of its cluster; nothing was done",
+            "confirmation needed: this removes the machine from its cluster, with its uc containers",
         )
         .hint("run `ucd reset --yes`"));
     }
@@ -92,9 +92,9 @@ pub async fn reset(paths: Paths, yes: bool) -> Result<(), Failure> {
     let channel = endpoint.connect().await.map_err(|error| {
         Failure::new(
             Code::Unreachable,
-            format!("the daemon does not answer: {error}"),
+            format!("cannot connect to the daemon: {error}"),
         )
-        .hint("start it with `systemctl start ucd`, or see `journalctl -u ucd`")
+        .hint("start it with `systemctl start ucd`, or check `journalctl -u ucd`")
     })?;
     let mut machine = MachineClient::with_interceptor(channel, peers::SpeaksVersion);
     let removed = machine
@@ -127,9 +127,9 @@ fn stop_on_signal() -> Result<CancellationToken, Failure> {
     Ok(cancel)
 }
 
-/// Tells systemd that the API answers; no systemd is no error.
+/// Notifies systemd, if there is one, that the API answers.
 fn notify_ready() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::debug!(%error, "no service manager was told");
+        tracing::debug!(%error, "cannot notify the service manager");
     }
 }

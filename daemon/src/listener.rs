@@ -1,5 +1,5 @@
-//! The daemon as other machines see it: gRPC and membership datagrams on the management address,
-//! replication with every other member.
+//! The sockets for other machines: gRPC and membership datagrams on the management address, and
+//! replication with the other members.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ async fn bind(address: Ipv6Addr) -> Result<(TcpListener, UdpSocket), Failure> {
             Code::Refused,
             format!("cannot listen on {what} [{address}]:{port}: {error}"),
         )
-        .hint("the address belongs to the mesh: see `systemctl status uc-mesh`")
+        .hint("the mesh provides the address: check `systemctl status uc-mesh`")
     };
     let tcp = TcpListener::bind(SocketAddr::new(address.into(), PEER_API_PORT))
         .await
@@ -63,7 +63,7 @@ async fn bind(address: Ipv6Addr) -> Result<(TcpListener, UdpSocket), Failure> {
     Ok((tcp, udp))
 }
 
-/// Membership among the store's machines; its verdicts go to the member.
+/// Runs membership among the store's machines and passes its results to the member.
 async fn watch_liveness(member: &Member, socket: UdpSocket) {
     let Ok(own) = member.membership.machine_id.parse::<uc_api::MachineId>() else {
         return;
@@ -77,7 +77,7 @@ async fn watch_liveness(member: &Member, socket: UdpSocket) {
     );
     let membership = match started {
         Ok(membership) => membership,
-        Err(error) => return tracing::error!(%error, "membership does not start"),
+        Err(error) => return tracing::error!(%error, "cannot start membership"),
     };
     let mut verdicts = membership.liveness();
     let mut records = member.store.watch();

@@ -1,8 +1,8 @@
-//! Labels of machines: what a person says of them, for placement.
+//! Labels of machines, which users set to control placement.
 //!
-//! They are a group of fields of their own in the machine's record, so that somebody who labels a
-//! machine and somebody who renames it on two sides of a partition both get what they wanted. The
-//! group's value is a [`MachineRecord`] with nothing but labels.
+//! The labels are a separate group of fields in the machine's record. If one user labels a machine
+//! and another renames it on two sides of a partition, both changes survive. The group's value is a
+//! [`MachineRecord`] that has only labels.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,17 @@ use uc_cluster_state::Write;
 
 use crate::records;
 
-/// The group of fields of a machine's record that holds its labels; group 0 is the record itself.
+/// The group of fields of a machine's record for its labels. Group 0 is the record itself.
 pub(crate) const GROUP: u16 = 1;
-/// Bytes of a key: as long as a DNS label, which is long enough to be read.
+/// Most bytes of a key: as long as a DNS label.
 const MAX_KEY: usize = 63;
-/// Bytes of a value.
+/// Most bytes of a value.
 const MAX_VALUE: usize = 256;
-/// Labels of one machine. All of them travel with each change, and every listing shows them.
+/// Most labels of one machine. All of them are sent with each change and shown in listings.
 const MAX_LABELS: usize = 64;
 
-/// The labels after what was asked for. Refused as a whole if one key or value is not possible, or
-/// there are too many.
+/// The labels after the requested changes. If one key or value is invalid, or there are too many, all
+/// changes are refused.
 pub(crate) fn changed(
     labels: &BTreeMap<String, String>,
     request: &LabelMachineRequest,
@@ -53,7 +53,7 @@ pub(crate) fn changed(
                 labels.len()
             ),
         )
-        .hint("remove one that is not needed: `uc machine label MACHINE KEY-`"));
+        .hint("remove a label that is not needed: `uc machine label MACHINE KEY-`"));
     }
     Ok(labels)
 }
@@ -68,27 +68,27 @@ fn check_key(key: &str) -> Result<(), Failure> {
     }
     Err(Failure::new(
         Code::Invalid,
-        format!("`{}` is no key of a label", key.escape_debug()),
+        format!("invalid label key `{}`", key.escape_debug()),
     )
     .hint(format!(
-        "a key is 1 to {MAX_KEY} letters, digits and `.`, `-`, `_`, `/`"
+        "use 1 to {MAX_KEY} letters, digits, `.`, `-`, `_` and `/`"
     )))
 }
 
 fn check_value(key: &str, value: &str) -> Result<(), Failure> {
     let problem = if value.len() > MAX_VALUE {
         format!(
-            "it has {} bytes, at most {MAX_VALUE} are possible",
+            "it has {} bytes, and at most {MAX_VALUE} are allowed",
             value.len()
         )
     } else if value.chars().any(char::is_control) {
-        "it has a control character".to_owned()
+        "it contains a control character".to_owned()
     } else {
         return Ok(());
     };
     Err(Failure::new(
         Code::Invalid,
-        format!("the value of label `{key}` is not possible: {problem}"),
+        format!("invalid value of label `{key}`: {problem}"),
     ))
 }
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_possible_is_refused() {
+    fn invalid_label_changes_are_refused() {
         let long = "k".repeat(MAX_KEY + 1);
         let big = "é".repeat(MAX_VALUE / 2) + "x";
         for (set, remove, said) in [
@@ -165,7 +165,7 @@ mod tests {
             (vec![(long.as_str(), "x")], vec![], "no key"),
             (vec![("a b", "x")], vec![], "no key"),
             (vec![("é", "x")], vec![], "no key"),
-            (vec![], vec!["a\n"], "`a\\n` is no key"),
+            (vec![], vec!["a\n"], "invalid label key `a\\n`"),
             (vec![("a", "x\ty")], vec![], "control character"),
             (vec![("a", big.as_str())], vec![], "257 bytes"),
             (vec![("a", "x")], vec!["a"], "both set and removed"),

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use uc_daemon::paths::Paths;
 
-/// The uc daemon. `install.sh` sets it up; people use `uc`.
+/// The uc daemon. `install.sh` sets it up, and `uc` controls it.
 #[derive(Debug, Parser)]
 #[command(name = "ucd", version)]
 struct Arguments {
-    /// Where state is kept
+    /// Directory of the state
     #[arg(long, env = "UC_STATE_DIR", default_value = uc_api::layout::STATE_DIR, global = true)]
     state_dir: PathBuf,
-    /// Where sockets are
+    /// Directory of the sockets
     #[arg(long, env = "UC_RUN_DIR", default_value = uc_api::layout::RUN_DIR, global = true)]
     run_dir: PathBuf,
     #[command(subcommand)]
@@ -22,13 +22,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the API, replicate, deploy (unit ucd.service)
+    /// Serve the API, replicate and deploy (unit ucd.service)
     Run,
-    /// Run the WireGuard tunnel in a process of its own (unit uc-mesh.service)
+    /// Run the WireGuard tunnel (unit uc-mesh.service)
     Mesh,
-    /// Leave the cluster: remove our containers, network, tunnel and state; named volumes stay
+    /// Leave the cluster: remove uc's containers, network, tunnel and state, but not named volumes
     Reset {
-        /// Do it; without it nothing happens
+        /// Confirm; without it nothing is done
         #[arg(long)]
         yes: bool,
     },

@@ -28,25 +28,25 @@ use crate::peers::Peers;
 use crate::records::{self, View};
 use crate::{dns_sync, endpoint_names, evict, host_network, listener, mesh_sync, observations};
 
-/// Between two tries to tidy up after a start: Docker may start after us and take its time.
+// Waits between tries to clean up after a start: Docker may start later than this daemon.
 const TIDY_FIRST: Duration = Duration::from_secs(1);
 const TIDY_LIMIT: Duration = Duration::from_secs(30);
-/// How long leaving waits for tasks before it goes on without them.
+/// How long to wait for the tasks to end before closing the store without them.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// How far one part of the machine is.
+/// Readiness of one part of the machine.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Stage {
-    /// Not there yet.
+    /// Not ready yet.
     #[default]
     Pending,
-    /// Works.
+    /// It works.
     Ready,
-    /// The last try failed; it is tried again.
+    /// The last try failed. It is tried again.
     Failed(Failure),
 }
 
-/// The parts a machine needs to be of use.
+/// Readiness of the parts that a machine needs.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Readiness {
     /// The tunnel has this machine's addresses.
@@ -60,14 +60,14 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// All parts work.
+    /// Whether all parts work.
     pub fn is_complete(&self) -> bool {
         self.parts()
             .iter()
             .all(|(_, stage)| **stage == Stage::Ready)
     }
 
-    /// The first part that is not ready, and why, for a person.
+    /// The first part that is not ready, with the reason.
     pub fn problem(&self) -> Option<Failure> {
         self.parts()
             .into_iter()
@@ -87,7 +87,7 @@ impl Readiness {
             })
     }
 
-    /// The parts that are not ready, and why.
+    /// The parts that are not ready, each with the reason.
     pub fn unready(&self) -> Vec<(&'static str, Failure)> {
         let parts = self.parts().into_iter();
         let unready = parts.filter_map(|(name, stage)| match stage {
@@ -108,55 +108,45 @@ impl Readiness {
     }
 }
 
-/// What a member is made from.
+/// What is needed to start a member.
 #[derive(Debug)]
 pub struct Parts {
-    /// Where its files are.
     pub paths: Paths,
-    /// Its place in the cluster.
     pub membership: Membership,
-    /// Its WireGuard key.
     pub key: PrivateKey,
-    /// Its Docker engine.
     pub engine: Arc<DockerEngine>,
 }
 
 /// A running member.
 #[derive(Debug)]
 pub struct Member {
-    /// Its place in the cluster.
     pub membership: Membership,
-    /// Where its files are.
     pub paths: Paths,
-    /// Its WireGuard key.
     pub key: PrivateKey,
     /// The replicated records.
     pub store: Store,
     /// Connections to other daemons.
     pub peers: Peers,
-    /// Control of the tunnel's process.
+    /// Controls the tunnel's process.
     pub mesh: MeshClient,
-    /// This machine's Docker engine.
     pub engine: Arc<DockerEngine>,
     /// Acts on this machine's containers.
     pub node: NodeService,
-    /// Registering machines one after another keeps their names and subnets apart.
+    /// Locked while a machine is registered or renamed, so that no two get the same name or subnet.
     pub registering: Mutex<()>,
-    /// Another member took this machine off the list: it should leave.
+    /// Notified when another member removed this machine, which then leaves.
     pub leave: Notify,
-    /// Deployments that run here.
+    /// Deployments that this daemon executes.
     pub running: Arc<Running>,
-    /// All of its tasks.
     pub tasks: TaskTracker,
-    /// Ends all of its tasks.
+    /// Cancelled to end all tasks.
     pub cancel: CancellationToken,
-    /// Who this machine is, for its node service; follows a renaming.
+    /// This machine's identity for its node service. It changes when the machine is renamed.
     pub identity: watch::Sender<Option<node::Identity>>,
-    /// When it started, Unix milliseconds.
+    /// Start time in Unix milliseconds.
     pub started_at_ms: i64,
-    /// What works.
     pub readiness: watch::Sender<Readiness>,
-    /// Who is alive, as membership sees it.
+    /// Liveness of the other machines, as membership sees it.
     pub alive: watch::Sender<BTreeMap<uc_cluster_state::MachineId, Liveness>>,
     /// Addresses of the host names among other machines' endpoints.
     pub(crate) endpoint_names: watch::Sender<Resolved>,
@@ -171,7 +161,7 @@ impl Member {
             key,
             engine,
         } = parts;
-        let bad_id = |_| Failure::new(Code::Internal, "machine.json holds ids that are none");
+        let bad_id = |_| Failure::new(Code::Internal, "machine.json contains an invalid id");
         let machine: MachineId = membership.machine_id.parse().map_err(bad_id)?;
         let cluster: uc_api::ClusterId = membership.cluster_id.parse().map_err(bad_id)?;
         let options = Options::new(
@@ -231,8 +221,8 @@ impl Member {
         Ok(member)
     }
 
-    /// Writes what `init` writes first, if the machine died before it could. A machine that joined
-    /// has other members in its bootstrap list and gets these records from them.
+    /// Writes the first records of a new cluster, if the machine died before `init` did. A machine
+    /// that joined has other members in its bootstrap list, and gets these records from them.
     pub async fn finish_init(&self) -> Result<(), Failure> {
         let membership = &self.membership;
         let [machine] = membership.bootstrap.as_slice() else {
@@ -253,7 +243,7 @@ impl Member {
         .await
     }
 
-    /// Ends all tasks and closes the store cleanly. Containers and mesh go on.
+    /// Ends all tasks and closes the store cleanly. Containers and mesh keep running.
     pub async fn stop(&self) {
         self.cancel.cancel();
         self.tasks.close();
@@ -265,11 +255,11 @@ impl Member {
         }
         self.node.finish().await;
         if let Err(error) = self.store.clone().close().await {
-            tracing::warn!(%error, "the store was not closed cleanly; the next start takes a new incarnation");
+            tracing::warn!(%error, "the store was not closed cleanly; the next start begins a new incarnation");
         }
     }
 
-    /// The records of this moment.
+    /// A view of the current records.
     pub fn view(&self) -> View {
         View::new(self.store.snapshot())
     }
@@ -286,7 +276,7 @@ impl Member {
         liveness
     }
 
-    /// Members known from the store, and until the first exchange those known when joining.
+    /// The members in the store. Until the first exchange, the members known when this one joined.
     pub fn machines(&self) -> Vec<MachineRecord> {
         let view = self.view();
         let machines = view.machines();
@@ -297,14 +287,14 @@ impl Member {
         }
     }
 
-    /// What the store says of this machine.
+    /// This machine's record in the store.
     pub fn own_record(&self) -> Option<MachineRecord> {
         self.machines()
             .into_iter()
             .find(|machine| machine.id == self.membership.machine_id)
     }
 
-    /// Tells the node service who it is.
+    /// Updates the identity that the node service uses.
     fn name_node(&self) {
         let membership = &self.membership;
         let identity = self.own_record().and_then(|record| {
@@ -324,10 +314,9 @@ impl Member {
         });
     }
 
-    /// Commits; on the disk when it returns.
+    /// Commits the writes. They are on the disk when this returns.
     pub async fn write(&self, mut writes: Vec<Write>) -> Result<(), Failure> {
-        // Deletes wait for all that are members: a machine is one from the moment its record is
-        // there.
+        // Deletes wait for all members, so a machine is declared a member together with its record.
         let declared: Vec<Write> = writes.iter().filter_map(declaration).collect();
         writes.extend(declared);
         match self.store.write(writes).await {
@@ -346,7 +335,7 @@ impl Member {
         self.readiness.send_modify(set);
     }
 
-    /// Waits until everything works, at most `limit`; then says what does not.
+    /// Waits until all parts work. After `limit`, returns the first part that does not.
     pub async fn wait_ready(&self, limit: Duration) -> Result<(), Failure> {
         let mut readiness = self.readiness.subscribe();
         let ready = tokio::time::timeout(limit, readiness.wait_for(Readiness::is_complete)).await;
@@ -361,7 +350,7 @@ impl Member {
     }
 }
 
-/// What a write of a machine's record says about its membership.
+/// The membership that goes with a write of a machine's record; `None` for other writes.
 fn declaration(write: &Write) -> Option<Write> {
     let (key, status) = match write {
         Write::Put {
@@ -393,13 +382,12 @@ async fn follow_name(member: Arc<Member>) {
     }
 }
 
-/// Takes away what commands of deployments left behind when this daemon died; until its engine can
-/// be asked.
+/// Removes pre-deploy containers that were left when the daemon died. Retries until Docker answers.
 async fn tidy_up(member: Arc<Member>) {
     let mut backoff = Backoff::new(TIDY_FIRST, TIDY_LIMIT);
     let tidied = async {
         while let Err(error) = member.node.remove_left_pre_deploys().await {
-            tracing::debug!(%error, "what is left of pre-deploy commands cannot be removed yet");
+            tracing::debug!(%error, "cannot remove leftover pre-deploy containers yet");
             tokio::time::sleep(backoff.wait(rand::random())).await;
         }
     };
@@ -416,19 +404,19 @@ pub fn now_ms() -> i64 {
         .map_or(0, |since| since.as_millis() as i64)
 }
 
-/// A refused write, for a person.
+/// The failure to show for a refused write.
 pub fn write_failure(error: &WriteError) -> Failure {
     match error {
         WriteError::DiskFull { .. } => {
-            Failure::new(Code::Exhausted, "the disk of this machine is full: nothing was written")
+            Failure::new(Code::Exhausted, "the disk of this machine is full, so nothing was written")
                 .hint("free some space (`docker image prune` often helps) and try again; nothing was lost")
         }
         WriteError::Changed { key, .. } => {
-            Failure::new(Code::Refused, format!("{key} was changed meanwhile: nothing was settled"))
-                .hint("`uc conflicts ls` shows what there is now")
+            Failure::new(Code::Refused, format!("{key} has changed in the meantime, so nothing was settled"))
+                .hint("see the current conflicts with `uc conflicts ls`")
         }
         WriteError::Twin { .. } => Failure::new(Code::Exhausted, error.to_string()).hint(
-            "two daemons run with copies of one data directory: stop one, and `uc machine add` it anew",
+            "two daemons run with copies of one data directory: stop one, reset it, and add it again with `uc machine add`",
         ),
         other => Failure::new(Code::Internal, format!("cannot write to the store: {other}")),
     }

@@ -1,5 +1,5 @@
-//! Keeps the tunnel in step with the store: every member is a peer, every unexpired join token one
-//! that may only talk to the API.
+//! Keeps the tunnel in step with the store. Every member is a peer, and every valid join token is a
+//! peer that may only talk to the API.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::endpoint_names::Resolved;
 use crate::member::{Member, Stage};
 use crate::register::token_opens_mesh;
 
-/// Keeps NAT mappings open (WireGuard's own advice).
+/// Keeps NAT mappings open; the value that WireGuard recommends.
 const KEEPALIVE_S: u16 = 25;
-/// Tokens expire without a write; this is how late the mesh may notice.
+/// Tokens expire without a write. This is how late the mesh may notice.
 const RECHECK: Duration = Duration::from_secs(30);
 
 /// Runs until the member stops.
@@ -74,14 +74,11 @@ fn config(member: &Member) -> MeshConfig {
     )
 }
 
-/// This machine's side of the configuration.
+/// What the configuration needs to know about this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Own {
-    /// Machine id.
     pub id: String,
-    /// UDP port.
     pub port: u16,
-    /// Its part of it.
     pub subnet: Ipv4Net,
 }
 
@@ -96,7 +93,7 @@ impl Own {
     }
 }
 
-/// The wanted configuration: pure.
+/// The wanted configuration, computed without side effects.
 pub(crate) fn mesh_config(
     key: &PrivateKey,
     machines: &[MachineRecord],
@@ -152,7 +149,7 @@ fn host(address: IpAddr) -> IpNet {
     IpNet::from(address)
 }
 
-/// The machine's own address in its subnet: the first one.
+/// The machine's own address in its subnet: the first host address.
 pub(crate) fn gateway(subnet: Ipv4Net) -> std::net::Ipv4Addr {
     subnet.hosts().next().unwrap_or(subnet.network())
 }
@@ -174,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn members_bring_their_subnet_and_tokens_only_themselves() {
+    fn members_are_peers_with_their_subnet_and_tokens_without() {
         let (own_key, other, guest) = (
             PrivateKey::generate().unwrap(),
             PrivateKey::generate().unwrap(),

@@ -2,15 +2,15 @@
 //! firewall rules it needs.
 //!
 //! The Docker network `uc` is a plain bridge with the machine's /24. Docker's masquerading is off
-//! for it, so that containers keep their own addresses on the way to other machines; a rule of ours
-//! masquerades only what leaves for the rest of the world.
+//! for it, so that containers keep their own addresses on the way to other machines. Our own rule
+//! masquerades only the traffic that leaves the cluster.
 //!
-//! The rules are made with iptables, not with a table of our own in nftables: what must be let in
-//! has to be let in inside Docker's own `FORWARD` chain (a drop there is final, whatever other
-//! tables say), Docker itself needs iptables (20.10 to 28), and one tool for all is one tool to
-//! look at. They live in chains named `UC-…`, which are replaced atomically, so
-//! [`Firewall::ensure`] can be called at any time. What other tools drop in chains of their own
-//! (firewalld, hand-written nftables) is not opened by these rules.
+//! The rules are made with iptables, not with a separate nftables table, for three reasons. Traffic
+//! has to be accepted in Docker's own `FORWARD` chain, because a drop there is final whatever other
+//! tables do. Docker itself needs iptables (20.10 to 28). And all rules can be seen with one tool.
+//! Our chains are named `UC-…` and are replaced atomically, so [`Firewall::ensure`] can be called
+//! at any time. Traffic that other tools drop in their own chains (firewalld, custom nftables)
+//! stays dropped.
 
 mod docker_network;
 mod error;
@@ -31,16 +31,17 @@ pub struct Firewall {
 }
 
 impl Firewall {
-    /// A firewall that does nothing yet.
+    /// A firewall whose rules are not in place yet.
     pub fn new(spec: FirewallSpec) -> Self {
         Self { spec }
     }
 
-    /// Brings everything in place: IP forwarding, our chains, the jumps to them. Whatever is right
-    /// already is left alone.
+    /// Enables IP forwarding and creates our chains and the jumps to them. What is already right is
+    /// left alone.
     ///
-    /// To be called at start, whenever Docker came back (it may have put its own rules before ours,
-    /// or made the chain they belong into), and now and then (others flush firewalls).
+    /// To be called at the start, after a restart of Docker, and periodically. Docker may have put
+    /// its own rules before ours, or created the chain that ours belong into, and other
+    /// programs flush firewalls.
     pub async fn ensure(&self) -> Result<(), NetworkError> {
         exec::enable_forwarding().await?;
         for family in Family::ALL {
@@ -56,12 +57,11 @@ impl Firewall {
         Ok(())
     }
 
-    /// Takes all our rules away. IP forwarding stays on: Docker needs it too.
+    /// Removes all our rules. IP forwarding stays enabled, since Docker needs it too.
     pub async fn remove(&self) -> Result<(), NetworkError> {
         for family in Family::ALL {
             for jump in rules::all_jumps(family) {
-                // One pass takes one copy; others may have copied rules (iptables-save and -restore
-                // do).
+                // One pass removes one copy. iptables-save and iptables-restore can leave several.
                 for _ in 0..rules::MAX_COPIES {
                     if !run(&jump.delete()).await?.is_success() {
                         break;
@@ -78,7 +78,7 @@ impl Firewall {
         Ok(())
     }
 
-    /// Whether the programs it needs are there.
+    /// Checks that the programs that the firewall needs are installed.
     pub async fn check_programs() -> Result<(), NetworkError> {
         for family in Family::ALL {
             run(&Command::version(family)).await?.success()?;

@@ -1,4 +1,4 @@
-//! This machine's facts into the store, as Docker has them.
+//! Publishes this machine's observations in the store, as Docker reports them.
 
 use std::sync::Arc;
 

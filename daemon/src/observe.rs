@@ -1,9 +1,8 @@
-//! Watches this machine's engine and hands its truth to a sink: the complete list of replicas and
-//! volumes and the machine's facts, whenever something in them changed. Events make it quick, a
-//! full look each 30 s makes it right.
+//! Observes this machine's engine and passes the result to a sink: the complete list of replicas and
+//! volumes and the machine's facts, whenever one of them has changed. Events make it fast, and a full
+//! look every 30 s makes it correct.
 //!
-//! While the engine is away nothing is published: what was known stays until the engine says
-//! otherwise.
+//! Nothing is published while the engine does not answer: the last observation is kept.
 
 pub mod facts;
 
@@ -22,10 +21,10 @@ use uc_api::{Failure, v1};
 use crate::docker::{Container, Engine, EngineError, EngineEvent};
 use crate::node::Draining;
 
-/// Events that come within this time after the first are answered together: a start alone is four
-/// of them.
+/// Events within this time after the first are handled together. The start of one container is four
+/// events.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// Between two full looks, for whatever events did not tell.
+/// Time between two full looks, for changes without an event.
 const FULL_SYNC: Duration = Duration::from_secs(30);
 /// Between two attempts to reach an engine that is away: doubled from the first to the second, each
 /// time up to a half less by chance.
@@ -77,7 +76,7 @@ pub async fn run(
     }
 }
 
-/// What to look at anew.
+/// What has to be inspected again.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Batch {
     everything: bool,
@@ -96,11 +95,11 @@ impl Batch {
     }
 }
 
-/// What was last seen.
+/// The last observation.
 #[derive(Debug, Default)]
 struct Known {
     replicas: BTreeMap<String, v1::ReplicaRecord>,
-    /// Those that have the network, and so the address, of another container: which.
+    /// For each container that shares the network, and so the address, of another: that container.
     joined: BTreeMap<String, String>,
     volumes: Vec<v1::VolumeRecord>,
     docker_version: String,
@@ -131,7 +130,7 @@ struct Observer {
 type Events = BoxStream<'static, Result<EngineEvent, EngineError>>;
 
 impl Observer {
-    /// Connects, observes, and connects again, for ever.
+    /// Connects, observes, and reconnects, forever.
     async fn run(&mut self) {
         let mut failures = 0;
         loop {

@@ -1,6 +1,6 @@
-//! Connections to the daemons of other machines, one channel each, kept and re-established by
-//! tonic. The own machine is reached through the API's Unix socket, so that every machine is called
-//! the same way.
+//! Connections to the daemons of other machines, one channel each, which tonic keeps and
+//! reconnects. This machine is called through the Unix socket of its API, so that every machine is
+//! called the same way.
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
@@ -18,12 +18,13 @@ use uc_api::v1::MachineRecord;
 use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL, PROTOCOL_KEY, VERSION};
 use uc_api::{Code, Failure};
 
-/// A machine that does not answer a TCP handshake for this long counts as unreachable.
+/// A machine whose TCP handshake takes longer counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// HTTP/2 pings find a peer that vanished without a word.
+/// Interval and time limit of HTTP/2 pings, which detect a peer that vanished without closing its
+/// connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// A channel that says which version it speaks.
+/// A channel that sends our version with each call.
 pub(crate) type PeerChannel = InterceptedService<Channel, SpeaksVersion>;
 
 /// Adds our version to each call.
@@ -60,7 +61,7 @@ impl Peers {
         }
     }
 
-    /// A channel to a member. Connects on first use; a failure shows with the call.
+    /// A channel to a member. It connects on first use, and the call then reports a failure.
     pub fn channel(&self, machine: &MachineRecord) -> Result<PeerChannel, Failure> {
         if machine.id == self.own_id {
             let endpoint = endpoint(&format!("unix://{}", self.own_socket.display()))?;
@@ -79,7 +80,7 @@ impl Peers {
         Ok(InterceptedService::new(channel, SpeaksVersion))
     }
 
-    /// Forgets channels of machines that are not members any more.
+    /// Drops the channels of machines that are no longer members.
     pub fn retain(&self, members: &[MachineRecord]) {
         let addresses: Vec<Ipv6Addr> = members
             .iter()
@@ -90,7 +91,7 @@ impl Peers {
     }
 }
 
-/// Where a member's daemon listens inside the mesh.
+/// The address on which a member's daemon listens inside the mesh.
 pub(crate) fn address_of(machine: &MachineRecord) -> Result<Ipv6Addr, Failure> {
     let key = machine.public_key.parse().map_err(|_| {
         Failure::new(

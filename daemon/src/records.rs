@@ -1,5 +1,5 @@
-//! The kinds of record `ucd` keeps in the replicated store, and a typed view of them. A record that
-//! cannot be decoded is left out and reported in the log: one bad record must not stop a machine.
+//! The kinds of records that `ucd` keeps in the replicated store, and a typed view of them. A
+//! record that cannot be decoded is left out and logged: one bad record must not stop a machine.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub const CLUSTER_KEY: &str = "cluster";
 /// Key of each machine's one record of facts.
 pub const FACTS_KEY: &str = "facts";
 
-/// Every kind, declared in this one place. Numbers are never used twice.
+/// Every kind, declared only here. A number is never used again.
 pub static KINDS: &[Kind] = &[
     Kind {
         id: CLUSTER,
@@ -101,7 +101,7 @@ pub fn delete(kind: u16, key: impl Into<String>) -> Write {
 fn decode<M: Message + Default>(kind: &str, key: &str, bytes: &[u8]) -> Option<M> {
     M::decode(bytes)
         .inspect_err(
-            |error| tracing::warn!(kind, key, %error, "a record cannot be decoded and is left out"),
+            |error| tracing::warn!(kind, key, %error, "ignoring a record that cannot be decoded"),
         )
         .ok()
 }
@@ -112,12 +112,12 @@ pub struct View {
     snapshot: Arc<Snapshot>,
 }
 
-/// A replica and whose it is.
+/// A replica and its machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OwnedReplica {
     /// The machine it runs on.
     pub machine: MachineRecord,
-    /// What that machine last said of it.
+    /// The replica as that machine last reported it.
     pub replica: ReplicaRecord,
 }
 
@@ -134,7 +134,7 @@ impl View {
             .collect()
     }
 
-    /// The cluster's own record; none before the first exchange of a machine that joins.
+    /// The cluster's own record; `None` on a joining machine before its first exchange.
     pub fn cluster(&self) -> Option<ClusterRecord> {
         self.snapshot
             .get(CLUSTER, CLUSTER_KEY)
@@ -178,14 +178,14 @@ impl View {
             return Ok((*one).clone());
         }
         let names: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();
-        let failure = Failure::new(Code::NotFound, format!("there is no machine `{wanted}`"));
+        let failure = Failure::new(Code::NotFound, format!("machine `{wanted}` not found"));
         Err(failure.hint(match nearest(wanted, names.iter().copied()) {
             Some(name) => format!("did you mean `{name}`?"),
-            None => format!("the machines are: {}", names.join(", ")),
+            None => format!("available: {}", names.join(", ")),
         }))
     }
 
-    /// Join tokens, used-up ones not among them.
+    /// All join tokens, also those that were used or have expired.
     pub fn tokens(&self) -> Vec<TokenRecord> {
         self.all(TOKEN, "token")
             .into_iter()
@@ -193,7 +193,7 @@ impl View {
             .collect()
     }
 
-    /// Deployments that run, as far as is known here; those that have expired too.
+    /// The locks of running deployments that this machine knows, including expired ones.
     pub fn locks(&self) -> Vec<LockRecord> {
         self.all(LOCK, "lock")
             .into_iter()
@@ -239,14 +239,14 @@ impl View {
                 let names: Vec<String> = several.iter().map(ToString::to_string).collect();
                 Err(Failure::new(
                     Code::Invalid,
-                    format!("several projects have a service `{wanted}`"),
+                    format!("service `{wanted}` exists in several projects"),
                 )
                 .hint(format!("name the project as well: {}", names.join(" or "))))
             }
         }
     }
 
-    /// Replicas of all members, as their machines last said. A machine that was removed has none.
+    /// Replicas of all members, as their machines last reported them. A removed machine has none.
     pub fn replicas(&self) -> Vec<OwnedReplica> {
         let mut found = Vec::new();
         for machine in self.machines() {
@@ -260,17 +260,17 @@ impl View {
         found
     }
 
-    /// What one machine last said of its replicas.
+    /// The replicas that one machine last reported.
     pub fn replicas_of(&self, machine_id: &str) -> Vec<ReplicaRecord> {
         self.owned(machine_id, REPLICA, "replica")
     }
 
-    /// What one machine last said of its volumes.
+    /// The volumes that one machine last reported.
     pub fn volumes_of(&self, machine_id: &str) -> Vec<VolumeRecord> {
         self.owned(machine_id, VOLUME, "volume")
     }
 
-    /// What one machine last said of itself.
+    /// The facts that one machine last reported about itself.
     pub fn facts_of(&self, machine_id: &str) -> Option<MachineFacts> {
         self.owned(machine_id, FACTS, "facts").into_iter().next()
     }

@@ -1,4 +1,4 @@
-//! What a member does for a machine that wants in, and out: a name, a subnet, a record.
+//! How a member registers a machine that joins: its name, its subnet, its record.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub(crate) async fn add_machine(
     let cluster = view.cluster().ok_or_else(|| {
         Failure::new(
             Code::Refused,
-            "this machine has not yet got the cluster's state",
+            "this machine does not have the state of the cluster yet",
         )
         .hint("try again in a moment")
     })?;
@@ -61,12 +61,12 @@ pub(crate) async fn add_machine(
     })
 }
 
-/// What a token is good for.
+/// What a token allows.
 #[derive(Debug, PartialEq)]
 enum Usable {
-    /// Letting a machine in.
+    /// Registering a machine.
     First(TokenRecord),
-    /// Telling the machine that was let in once more, because it did not get the answer.
+    /// Answering the registered machine again, because it did not get the first answer.
     Again(MachineRecord),
 }
 
@@ -77,9 +77,9 @@ fn usable_token(
     machines: &[MachineRecord],
     now_ms: i64,
 ) -> Result<Usable, Failure> {
-    let hint = "make a new one with `uc machine token`";
+    let hint = "create a new one with `uc machine token`";
     let Some(token) = tokens.iter().find(|token| token.id == id) else {
-        return Err(Failure::new(Code::Refused, "the join token is not known here").hint(hint));
+        return Err(Failure::new(Code::Refused, "the join token is unknown").hint(hint));
     };
     if !token.used_by.is_empty() {
         let same = machines
@@ -88,7 +88,7 @@ fn usable_token(
         return same.cloned().map(Usable::Again).ok_or_else(|| {
             Failure::new(
                 Code::Refused,
-                "the join token was used already, by another machine",
+                "the join token was already used by another machine",
             )
             .hint(hint)
         });
@@ -99,11 +99,11 @@ fn usable_token(
     Ok(Usable::First(token.clone()))
 }
 
-/// How long the key of a used token stays a peer: the machine that joins still has to get its
-/// answer and bring its own key up.
+/// How long the key of a used token remains a peer. The machine that joins still has to receive its
+/// answer and change to its own key.
 const FAREWELL_MS: i64 = 60_000;
 
-/// The token's key may still talk to members.
+/// Whether the token's key may still talk to members.
 pub(crate) fn token_opens_mesh(token: &TokenRecord, now_ms: i64) -> bool {
     token.expires_at_ms > now_ms
         && (token.used_by.is_empty() || now_ms < token.used_at_ms + FAREWELL_MS)
@@ -124,7 +124,7 @@ fn new_record(
     let key: PublicKey = request
         .public_key
         .parse()
-        .map_err(|_| invalid("the machine's WireGuard key is none".to_owned()))?;
+        .map_err(|_| invalid("the machine sent an invalid WireGuard key".to_owned()))?;
     let name = free_name(machines, &request.name)?;
     let taken = machines
         .iter()
@@ -132,7 +132,7 @@ fn new_record(
     if let Some(taken) = taken {
         return Err(Failure::new(
             Code::Exists,
-            format!("that machine is already in the cluster as {}", taken.name),
+            format!("the machine is already in the cluster, as {}", taken.name),
         )
         .hint(format!("remove it first: `uc machine rm {}`", taken.name)));
     }
@@ -147,7 +147,7 @@ fn new_record(
     })
 }
 
-/// A valid name that no member has.
+/// Checks that the name is valid and that no member has it.
 pub(crate) fn free_name(machines: &[MachineRecord], wanted: &str) -> Result<MachineName, Failure> {
     let name: MachineName = wanted.parse().map_err(|error: uc_api::name::NameError| {
         Failure::new(Code::Invalid, error.to_string()).hint("choose one with `--name`")
@@ -157,7 +157,7 @@ pub(crate) fn free_name(machines: &[MachineRecord], wanted: &str) -> Result<Mach
             Code::Exists,
             format!("a machine named {name} is already in the cluster"),
         )
-        .hint("choose another name with `--name`; `uc machine ls` shows those taken"));
+        .hint("choose another name with `--name`; `uc machine ls` lists the names in use"));
     }
     Ok(name)
 }
@@ -178,9 +178,9 @@ pub(crate) fn free_subnet(
         .ok_or_else(|| {
             Failure::new(
                 Code::Exhausted,
-                format!("every /24 of {network} belongs to a machine"),
+                format!("every /24 of {network} is in use by a machine"),
             )
-            .hint("remove machines that are gone with `uc machine rm`")
+            .hint("remove machines that no longer exist with `uc machine rm`")
         })
 }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_gap_is_taken() {
+    fn free_subnet_is_the_first_gap() {
         let network: Ipv4Net = "10.210.0.0/22".parse().unwrap();
         let mut machines = vec![machine("a", "10.210.0.0/24"), machine("b", "10.210.2.0/24")];
         assert_eq!(
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_lets_one_machine_in_and_tells_it_as_often_as_it_asks() {
+    fn token_registers_one_machine_and_answers_it_again() {
         let token = TokenRecord {
             id: "t".into(),
             expires_at_ms: 100,
@@ -256,13 +256,13 @@ mod tests {
             check(&used, "other", 60)
                 .unwrap_err()
                 .message
-                .contains("used already")
+                .contains("already used")
         );
         assert!(usable_token(&[], "t", "k", &[], 0).is_err());
     }
 
     #[test]
-    fn the_key_of_a_used_token_goes_a_little_later() {
+    fn key_of_a_used_token_is_removed_after_a_minute() {
         let token = TokenRecord {
             expires_at_ms: 1_000_000,
             ..TokenRecord::default()
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_name_is_refused_with_a_way_out() {
+    fn taken_or_invalid_name_is_refused_with_a_hint() {
         let machines = [machine("m1", "10.210.0.0/24")];
         let failure = free_name(&machines, "m1").unwrap_err();
         assert_eq!(failure.code, Code::Exists);

@@ -1,6 +1,6 @@
-//! Replication streams with this machine's neighbours: all other members, or, in larger clusters,
-//! up to eight of those that are alive (`overlay`). Of two machines the one with the lower id
-//! calls; the stream is symmetrical from then on.
+//! Replication streams with this machine's neighbours: all other members, or in larger clusters up
+//! to eight that are alive (`overlay`). Of two machines, the one with the lower id calls. From then
+//! on the stream is symmetrical.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use uc_cluster_state::{MachineId, Session};
 use crate::backoff::Backoff;
 use crate::member::Member;
 
-/// Frames between a session and its stream; the session bounds what it holds itself.
+/// Most frames between a session and its stream. The session bounds its own queue.
 const QUEUE: usize = 16;
-/// How long the other side may take to answer the call.
+/// How long the other machine may take to answer the call.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
-/// Keeps one task per member that this machine has to call.
+/// Keeps one task for each member that this machine has to call.
 pub(crate) async fn run(member: Arc<Member>) {
     let mut callers: BTreeMap<String, CancellationToken> = BTreeMap::new();
     let mut records = member.store.watch();
@@ -64,8 +64,8 @@ pub(crate) async fn run(member: Arc<Member>) {
     }
 }
 
-/// The ids of the members this machine keeps a stream with. Where all talk to all, those that are
-/// down are called, too: they may be heard before they are seen.
+/// The ids of the members with which this machine keeps a stream. In a full mesh, members that are
+/// down are called too: they may answer before membership sees them.
 pub(crate) fn neighbours(
     own: &str,
     machines: &[MachineRecord],
@@ -131,7 +131,7 @@ pub(crate) fn open_session(member: &Member, machine: &MachineRecord) -> Result<S
     let id: uc_api::MachineId = machine.id.parse().map_err(|_| {
         Failure::new(
             Code::Internal,
-            format!("machine {} has no proper id", machine.name),
+            format!("the record of machine {} has an invalid id", machine.name),
         )
     })?;
     Ok(member
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn few_machines_all_talk_to_each_other_and_many_to_some() {
+    fn neighbours_are_all_of_few_machines_and_some_of_many() {
         let nobody = BTreeMap::new();
         let three: Vec<_> = (1..=3).map(machine).collect();
         let ids: Vec<_> = neighbours(&three[0].id, &three, &nobody)
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn in_place_of_those_that_are_down_others_are_called() {
+    fn neighbours_that_are_down_are_replaced_in_large_clusters() {
         let down = |ids: std::ops::RangeInclusive<u32>| {
             let id = |n: u32| MachineId(u128::from(n).to_be_bytes());
             ids.map(|n| (id(n), Liveness::Down))

@@ -11,11 +11,12 @@ use crate::control::{Request, Response, read_line};
 use crate::error::MeshError;
 use crate::status::MeshStatus;
 
-/// A thousand peers and two thousand routes take a second or two on a slow machine; something is
-/// stuck after this.
+/// Time limit of a request. A thousand peers and two thousand routes take a second or two on a slow
+/// machine, so after this the mesh process hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Talks to the mesh process. Connects for each request, so it outlives restarts of that process.
+/// A client of the mesh process. It connects for each request, so that it survives restarts of that
+/// process.
 #[derive(Debug, Clone)]
 pub struct MeshClient {
     socket: PathBuf,
@@ -23,7 +24,7 @@ pub struct MeshClient {
 }
 
 impl MeshClient {
-    /// A client for the process that listens on `socket`; nothing is done yet.
+    /// A client of the process that listens on `socket`. Does not connect yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
@@ -31,15 +32,15 @@ impl MeshClient {
         }
     }
 
-    /// Another limit for each request than 20 s.
+    /// The same client with another time limit for each request than 20 s.
     pub fn with_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Makes the mesh what `config` says. When this returns it is applied and on disk, and will be
-    /// restored when the mesh process starts again. After an error nothing is promised: apply
-    /// again.
+    /// Changes the mesh to `config`. When this returns, the configuration is applied and on disk,
+    /// and the mesh process restores it when it starts again. After an error the state is
+    /// undefined: apply again.
     pub async fn apply(&self, config: &MeshConfig) -> Result<(), MeshError> {
         config.validate()?;
         match self.call(&Request::Apply(Box::new(config.clone()))).await? {
@@ -48,8 +49,8 @@ impl MeshClient {
         }
     }
 
-    /// Takes the mesh away: the interface with its addresses and routes, and the files it would be
-    /// restored from. A mesh that is not up is no error.
+    /// Removes the mesh: the interface with its addresses and routes, and the files from which it
+    /// would be restored. Succeeds if there is no mesh.
     pub async fn down(&self) -> Result<(), MeshError> {
         match self.call(&Request::Down).await? {
             Response::Down => Ok(()),
@@ -57,7 +58,7 @@ impl MeshClient {
         }
     }
 
-    /// What the mesh is now.
+    /// The state of the mesh.
     pub async fn status(&self) -> Result<MeshStatus, MeshError> {
         match self.call(&Request::Status).await? {
             Response::Status(status) => Ok(status),
@@ -91,7 +92,9 @@ impl MeshClient {
         let answer = read_line(&mut BufReader::new(read))
             .await
             .map_err(|reason| self.protocol(reason))?;
-        let answer = answer.ok_or_else(|| self.protocol("closed without an answer".to_owned()))?;
+        let answer = answer.ok_or_else(|| {
+            self.protocol("it closed the connection without an answer".to_owned())
+        })?;
         serde_json::from_slice(&answer).map_err(|error| self.protocol(error.to_string()))
     }
 
@@ -99,11 +102,11 @@ impl MeshClient {
         match response {
             Response::Error(reason) => MeshError::Refused(reason),
             Response::Applied => {
-                self.protocol("answered \"applied\" to another request".to_owned())
+                self.protocol("it answered \"applied\" to another request".to_owned())
             }
-            Response::Down => self.protocol("answered \"down\" to another request".to_owned()),
+            Response::Down => self.protocol("it answered \"down\" to another request".to_owned()),
             Response::Status(_) => {
-                self.protocol("answered with a status to another request".to_owned())
+                self.protocol("it answered with a status to another request".to_owned())
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What the mesh of this machine shall be: a complete description, handed over as a whole and
-//! applied incrementally.
+//! The wanted state of this machine's mesh: a complete description that is handed over as a whole
+//! and applied incrementally.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,30 +13,30 @@ use crate::key::{PrivateKey, PublicKey};
 /// 1500 minus the 80 bytes WireGuard over IPv6 adds: fits every path that carries Ethernet frames.
 pub const DEFAULT_MTU: u16 = 1420;
 
-/// IPv6 works on no link with a smaller MTU (RFC 8200, section 5).
+/// IPv6 needs at least this MTU on every link (RFC 8200, section 5).
 pub const MIN_MTU: u16 = 1280;
 
-/// Linux' limit for the name of an interface, without the closing zero.
+/// Linux's limit for the name of an interface, in bytes without the final zero.
 const MAX_INTERFACE_NAME: usize = 15;
 
-/// At most this many peers: ten times the largest cluster planned for.
+/// Most peers of one machine: ten times the largest cluster planned for.
 pub const MAX_PEERS: usize = 10_000;
 
-/// At most this many endpoints of one peer are tried; each costs 15 s when it is wrong.
+/// Most endpoints of one peer. A wrong one costs 15 s each time it is tried.
 pub const MAX_ENDPOINTS: usize = 16;
 
 /// The whole configuration of this machine's mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeshConfig {
-    /// This machine's identity.
     pub private_key: PrivateKey,
-    /// UDP, all addresses of the machine.
+    /// UDP port on all addresses of the machine.
     pub listen_port: u16,
-    /// The name of the mesh interface, `uc0` outside of tests.
+    /// Name of the mesh interface, `uc0` except in tests.
     pub interface: String,
     /// Addresses of the interface. The first IPv4 address, if there is one, is the preferred
-    /// source of the IPv4 routes: give the machine's own IPv4 address as a /32, even though
-    /// the container bridge has it too, so that the routes do not depend on Docker.
+    /// source of the IPv4 routes. It should be the machine's own IPv4 address as a /32. The
+    /// container bridge has that address too, but with it here the routes do not depend on
+    /// Docker.
     pub addresses: Vec<IpNet>,
     /// In bytes, 1280 to 65535; see [`DEFAULT_MTU`].
     #[serde(default = "default_mtu")]
@@ -48,11 +48,10 @@ pub struct MeshConfig {
 /// Another machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerConfig {
-    /// Its identity.
     pub public_key: PublicKey,
-    /// Where it may be reached, best first. None: it has to come to us.
+    /// Addresses to try, best first. Without any, the peer has to contact this machine.
     pub endpoints: Vec<SocketAddr>,
-    /// The addresses it may send from and gets traffic for.
+    /// Addresses that the peer may send from, and whose traffic is sent to it.
     pub allowed_ips: Vec<IpNet>,
     /// Seconds between keepalives; 0 sends none.
     pub keepalive_s: u16,
@@ -61,52 +60,49 @@ pub struct PeerConfig {
 /// What is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Linux would refuse the name.
+    /// Linux would refuse the name, or it could not be used in a path.
     #[error(
-        "{0:?} is no interface name: 1 to {MAX_INTERFACE_NAME} characters out of letters, digits, '-', '_' and '.'"
+        "invalid interface name {0:?}: use 1 to {MAX_INTERFACE_NAME} letters, digits, '-', '_' and '.', and do not start with '.'"
     )]
     Interface(String),
     /// Port 0 would be another port after each restart.
-    #[error("the listen port is 0: peers need a fixed one")]
+    #[error("invalid listen port 0: peers need a fixed port")]
     ListenPort,
-    /// Out of range.
-    #[error("mtu {0} is below {MIN_MTU}, the least IPv6 works with")]
+    /// Below [`MIN_MTU`].
+    #[error("invalid MTU {0}: IPv6 needs at least {MIN_MTU}")]
     Mtu(u16),
     /// More than [`MAX_PEERS`].
-    #[error("{0} peers, at most {MAX_PEERS} are possible")]
+    #[error("too many peers: {0}, and at most {MAX_PEERS} are supported")]
     TooManyPeers(usize),
-    /// The same key twice.
+    /// Two peers have the same key.
     #[error("peer {0} is listed twice")]
     DuplicatePeer(PublicKey),
-    /// Our own key.
-    #[error("peer {0} is this machine itself")]
+    /// A peer has the key of this machine.
+    #[error("peer {0} has the key of this machine")]
     PeerIsSelf(PublicKey),
-    /// A default route through the mesh.
-    #[error("peer {peer} is allowed {prefix}: that would send all traffic of this machine to it")]
+    /// The prefix would be a default route through the mesh.
+    #[error(
+        "invalid prefix {prefix} of peer {peer}: all traffic of this machine would be sent to it"
+    )]
     DefaultRoute {
-        /// The peer.
         peer: PublicKey,
         /// `0.0.0.0/0` or `::/0`.
         prefix: IpNet,
     },
     /// More than [`MAX_ENDPOINTS`].
-    #[error("peer {peer} has {count} endpoints, at most {MAX_ENDPOINTS} are tried")]
-    TooManyEndpoints {
-        /// The peer.
-        peer: PublicKey,
-        /// How many it has.
-        count: usize,
-    },
+    #[error(
+        "too many endpoints of peer {peer}: {count}, and at most {MAX_ENDPOINTS} are supported"
+    )]
+    TooManyEndpoints { peer: PublicKey, count: usize },
 }
 
-/// Two peers that claim the same addresses: the one listed first keeps them.
+/// Two peers claim the same addresses. The peer that is listed first gets them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressConflict {
-    /// What both claim.
     pub prefix: IpNet,
-    /// Who has it.
+    /// The peer that gets the prefix.
     pub holder: PublicKey,
-    /// Who goes without.
+    /// The peer that does not.
     pub other: PublicKey,
 }
 
@@ -114,14 +110,14 @@ impl fmt::Display for AddressConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} is claimed by {} and {}; traffic goes to the first",
+            "{} is claimed by {} and {}; its traffic is sent to the first",
             self.prefix, self.holder, self.other
         )
     }
 }
 
 impl MeshConfig {
-    /// Checks everything that can be checked without touching the machine.
+    /// Checks everything that can be checked without looking at the machine.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let name = &self.interface;
@@ -164,11 +160,11 @@ impl MeshConfig {
         Ok(())
     }
 
-    /// Who gets which addresses: prefixes without host bits, each prefix with one peer only.
+    /// Which peer gets which addresses. Prefixes have no host bits, and each belongs to one peer.
     ///
-    /// Two machines may have taken the same subnet on two sides of a partition. Refusing the
-    /// configuration until that is settled would keep every other change from being applied too, so
-    /// the peer listed first keeps the prefix and the clash is reported.
+    /// Two machines may have taken the same subnet on two sides of a partition. If the
+    /// configuration were refused until that is settled, no other change could be applied
+    /// either. So the peer that is listed first gets the prefix, and the conflict is reported.
     pub fn allocation(&self) -> (BTreeMap<PublicKey, BTreeSet<IpNet>>, Vec<AddressConflict>) {
         let mut holders: BTreeMap<IpNet, PublicKey> = BTreeMap::new();
         let mut allocation = BTreeMap::new();
@@ -195,7 +191,7 @@ impl MeshConfig {
         (allocation, conflicts)
     }
 
-    /// The preferred source of IPv4 routes: the machine's own IPv4 address.
+    /// The preferred source address of IPv4 routes: the machine's own IPv4 address.
     pub fn source_v4(&self) -> Option<Ipv4Addr> {
         self.addresses.iter().find_map(|net| match net {
             IpNet::V4(net) => Some(net.addr()),
@@ -240,7 +236,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_sound_configuration_survives_json_and_needs_no_mtu() {
+    fn config_survives_json_and_mtu_has_a_default() {
         let config = config(1, &[2, 3]);
         config.validate().unwrap();
         let mut json = serde_json::to_value(&config).unwrap();
@@ -256,7 +252,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn validate_names_each_fault() {
         let check = |change: fn(&mut MeshConfig)| {
             let mut config = config(1, &[2, 3]);
             change(&mut config);
@@ -295,7 +291,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_first_of_two_claimants_keeps_the_prefix() {
+    fn allocation_gives_prefix_to_first_of_two_peers() {
         let mut config = config(1, &[2, 3]);
         config.peers[1].allowed_ips = vec![
             "10.210.2.7/24".parse().unwrap(),
@@ -319,7 +315,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_prefix_listed_twice_by_one_peer_is_no_conflict() {
+    fn allocation_ignores_prefix_listed_twice_by_one_peer() {
         let mut config = config(1, &[2]);
         config.peers[0]
             .allowed_ips

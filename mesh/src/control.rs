@@ -1,7 +1,6 @@
 //! The control socket of the mesh process: one JSON document per line in each direction.
 //!
-//! Whoever may open the socket (root; mode 0600) may change the mesh, so it carries no further
-//! proof of identity.
+//! Only root can open the socket (mode 0600), so requests carry no further proof of identity.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -20,52 +19,51 @@ use crate::config::MeshConfig;
 use crate::error::MeshError;
 use crate::status::MeshStatus;
 
-/// The longest message: [`crate::config::MAX_PEERS`] peers of 800 bytes each.
+/// Longest message: [`crate::config::MAX_PEERS`] peers of 800 bytes each.
 pub(crate) const MAX_LINE: u64 = 8 << 20;
 
-/// Connections served at a time; further ones wait in the kernel's queue. One daemon and a few
-/// people with `uc doctor` need fewer.
+/// Connections served at the same time; further ones wait in the kernel's queue. One daemon and a
+/// few users with `uc doctor` need fewer.
 const MAX_CONNECTIONS: usize = 16;
 
-/// A connection that says nothing for this long is closed; clients connect anew for each request.
+/// A connection without a request for this long is closed. Clients open one for each request.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Writing an answer to a local socket takes longer only if nobody reads it.
+/// Time limit for writing an answer. It takes longer only if the client does not read.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
-/// What can be asked.
+/// A request of the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Make the mesh this. Answered when it is done and on disk.
+    /// Change the mesh to this configuration. Answered when it is applied and on disk.
     Apply(Box<MeshConfig>),
-    /// Take the mesh away and forget its configuration. Answered when it is gone, from the disk
-    /// too.
+    /// Remove the mesh and its configuration. Answered when both are removed, also from the disk.
     Down,
-    /// Say what the mesh is now.
+    /// Report the state of the mesh.
     Status,
 }
 
-/// The answer.
+/// The answer to a request.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
     /// Applied, and on disk.
     Applied,
-    /// Gone, with its files.
+    /// Removed, with its files.
     Down,
-    /// What the mesh is now.
+    /// The state of the mesh.
     Status(MeshStatus),
-    /// Not done, and why.
+    /// Why the request failed.
     Error(String),
 }
 
 /// A request on its way to the loop that owns the tunnel.
 pub(crate) type Call = (Request, oneshot::Sender<Response>);
 
-/// Listens on the control socket, with mode 0600 from the first moment: it is made under another
-/// name, in the same directory, and renamed when its mode is right. A stale socket of a process
-/// that is gone is replaced; a live one is an error.
+/// Listens on the control socket. The socket is created under another name in the same directory
+/// and renamed when its mode is right, so that it has mode 0600 from the first moment. The socket
+/// of a process that has ended is replaced; one that answers is an error.
 pub(crate) async fn listen(socket: &Path) -> Result<UnixListener, MeshError> {
     let fail = |action, source| MeshError::Io {
         action,
@@ -78,7 +76,7 @@ pub(crate) async fn listen(socket: &Path) -> Result<UnixListener, MeshError> {
     if let Some(directory) = socket.parent() {
         tokio::fs::create_dir_all(directory)
             .await
-            .map_err(|e| fail("make the directory of", e))?;
+            .map_err(|e| fail("create the directory of", e))?;
     }
     let mut new = socket.as_os_str().to_owned();
     new.push(".new");
@@ -93,7 +91,7 @@ pub(crate) async fn listen(socket: &Path) -> Result<UnixListener, MeshError> {
     let mode = std::fs::Permissions::from_mode(0o600);
     tokio::fs::set_permissions(&new, mode)
         .await
-        .map_err(|e| fail("protect", e))?;
+        .map_err(|e| fail("set the mode of", e))?;
     tokio::fs::rename(&new, socket)
         .await
         .map_err(|e| fail("rename", e))?;
@@ -116,7 +114,7 @@ pub(crate) async fn serve(
                     connections.spawn(connection(stream, calls.clone()));
                 }
                 Err(error) => {
-                    // Out of file descriptors, most likely: accepting at once again would spin.
+                    // Most likely out of file descriptors: accepting again immediately would spin.
                     tracing::warn!(%error, "cannot accept a connection on the control socket");
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
@@ -160,7 +158,7 @@ async fn ask(calls: &mpsc::Sender<Call>, request: Request) -> Response {
     answered.await.unwrap_or_else(|_| stopping())
 }
 
-/// One line without its end, at most [`MAX_LINE`] bytes; none at the end of the stream.
+/// One line without its line end, at most [`MAX_LINE`] bytes; `None` at the end of the stream.
 pub(crate) async fn read_line(
     read: &mut (impl AsyncBufRead + Unpin),
 ) -> Result<Option<Vec<u8>>, String> {
@@ -175,8 +173,8 @@ pub(crate) async fn read_line(
     } else if length == 0 {
         Ok(None)
     } else if length as u64 == MAX_LINE {
-        Err(format!("message longer than {MAX_LINE} bytes"))
+        Err(format!("the message is longer than {MAX_LINE} bytes"))
     } else {
-        Err("message cut off".to_owned())
+        Err("the message ends before its line end".to_owned())
     }
 }

@@ -1,9 +1,9 @@
-//! What must change to get from the tunnel that is there to the tunnel that is wanted.
+//! The steps that change the existing tunnel to the wanted one.
 //!
-//! The difference is taken from what is *observed*, not from what was configured last, so that
-//! applying a configuration again also repairs what somebody else removed (a flushed route, say),
-//! and a half-applied configuration is completed by the next one. Endpoints are no part of it:
-//! [`crate::endpoint`] looks after them.
+//! The difference is computed from the *observed* tunnel, not from the last configuration. So
+//! applying a configuration again also repairs what another program removed, such as a flushed
+//! route, and it completes a configuration that was applied in part. Endpoints are not included:
+//! [`crate::endpoint`] chooses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,64 +16,59 @@ use crate::key::PublicKey;
 /// A tunnel, as far as a configuration determines it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelState {
-    /// A tunnel with another identity is another tunnel.
+    /// A tunnel with another identity has to be opened from scratch.
     pub identity: Identity,
     /// In bytes.
     pub mtu: u32,
     /// Addresses of the interface, without link-local ones.
     pub addresses: BTreeSet<IpNet>,
-    /// Our routes through the interface and their preferred sources.
+    /// Our routes through the interface, with their preferred source addresses.
     pub routes: BTreeMap<IpNet, Option<IpAddr>>,
-    /// All peers.
     pub peers: BTreeMap<PublicKey, PeerState>,
 }
 
-/// What cannot be changed in a tunnel without opening it anew.
+/// What cannot be changed without reopening the tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The public half of the private key.
     pub public_key: PublicKey,
-    /// The interface's name.
     pub interface: String,
-    /// UDP. gotatun can change it, but now and then takes its own reconnecting for a fatal error.
+    /// UDP. gotatun could change it, but sometimes treats its own reconnection as a fatal error.
     pub listen_port: u16,
 }
 
 /// A peer, as far as a configuration determines it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerState {
-    /// Addresses it may use.
+    /// Addresses that the peer may use.
     pub allowed_ips: BTreeSet<IpNet>,
-    /// Seconds; 0 is none.
+    /// Seconds between keepalives; 0 sends none.
     pub keepalive_s: u16,
 }
 
-/// What to do, in this order: peers go before peers come, so that a prefix can move from one to the
-/// other; routes come last, when someone is there to take the traffic.
+/// The steps, to be taken in this order. Peers are removed before others are added, so that a
+/// prefix can move from one peer to another. Routes come last, when there is a peer to take the
+/// traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TunnelDiff {
-    /// A new MTU.
+    /// The new MTU; `None` if it does not change.
     pub mtu: Option<u32>,
-    /// Peers to drop, with their sessions.
+    /// Peers to remove, with their sessions.
     pub remove_peers: Vec<PublicKey>,
-    /// Peers that stay but lose prefixes: what they keep.
+    /// Peers that lose prefixes, with the prefixes that they keep.
     pub shrink_peers: Vec<(PublicKey, BTreeSet<IpNet>)>,
-    /// Peers that stay and change: their final state. Their sessions survive it.
+    /// Peers that change, with their final state. Their sessions survive the change.
     pub change_peers: Vec<(PublicKey, PeerState)>,
-    /// New peers.
     pub add_peers: Vec<(PublicKey, PeerState)>,
-    /// Addresses to take off the interface.
     pub remove_addresses: Vec<IpNet>,
-    /// Addresses to put on it.
     pub add_addresses: Vec<IpNet>,
-    /// Routes to take away.
     pub remove_routes: Vec<IpNet>,
-    /// Routes to set or replace.
+    /// Routes to add or replace, with their preferred source addresses.
     pub set_routes: Vec<(IpNet, Option<IpAddr>)>,
 }
 
 impl TunnelState {
-    /// The tunnel a configuration describes.
+    /// The tunnel that a configuration describes.
     pub fn wanted(config: &MeshConfig) -> Self {
         let source_v4 = config.source_v4().map(IpAddr::V4);
         let (allocation, _) = config.allocation();
@@ -159,9 +154,9 @@ pub fn diff(observed: &TunnelState, wanted: &TunnelState) -> TunnelDiff {
         .iter()
         .filter(|(prefix, source)| observed.routes.get(prefix) != Some(source));
     diff.set_routes = missing.map(|(prefix, source)| (*prefix, *source)).collect();
-    // The kernel drops routes whose preferred source goes away, and refuses routes whose source is
-    // not there yet; with a new address for an old one every route is set again after the addresses
-    // are right.
+    // The kernel drops routes whose preferred source address is removed, and refuses routes whose
+    // source address does not exist yet. So when an address is removed, every route is set again
+    // after the addresses are right.
     if !diff.remove_addresses.is_empty() {
         diff.set_routes = wanted
             .routes
@@ -183,7 +178,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The tunnel after the steps, taken in the order the type promises.
+    /// The tunnel after the steps, taken in the documented order.
     fn apply(mut state: TunnelState, diff: TunnelDiff) -> TunnelState {
         let holders = |peers: &BTreeMap<PublicKey, PeerState>| {
             let all: Vec<IpNet> = peers
@@ -225,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wanted_tunnel_has_a_route_for_each_prefix_with_our_own_ipv4_address_as_source() {
+    fn wanted_tunnel_has_a_route_per_prefix_with_own_ipv4_source() {
         let mut config = config(1, &[2]);
         config.peers[0].allowed_ips.push(net("fdcc::2/128"));
         let wanted = TunnelState::wanted(&config);
@@ -238,13 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_configuration_changes_nothing() {
+    fn diff_of_same_configuration_is_empty() {
         let wanted = TunnelState::wanted(&config(1, &[2, 3]));
         assert_eq!(diff(&wanted, &wanted), TunnelDiff::default());
     }
 
     #[test]
-    fn endpoints_and_the_order_of_peers_change_nothing() {
+    fn diff_ignores_endpoints_and_order_of_peers() {
         let old = config(1, &[2, 3]);
         let mut new = config(1, &[3, 2]);
         new.peers[0].endpoints.clear();
@@ -255,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_peer_touches_only_itself() {
+    fn diff_for_a_third_peer_leaves_the_others_alone() {
         let old = TunnelState::wanted(&config(1, &[2]));
         let new = TunnelState::wanted(&config(1, &[2, 3]));
         let added = PeerState {
@@ -277,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flushed_route_is_set_again() {
+    fn diff_restores_flushed_route() {
         let wanted = TunnelState::wanted(&config(1, &[2, 3]));
         let mut observed = wanted.clone();
         observed.routes.remove(&net("10.210.2.0/24"));
@@ -294,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_moves_from_one_peer_to_another() {
+    fn diff_moves_prefix_from_one_peer_to_another() {
         let old = TunnelState::wanted(&config(1, &[2, 3]));
         let mut config = config(1, &[2, 3]);
         config
@@ -314,7 +309,7 @@ mod tests {
             mtu in 1400_u16..1402,
         ) -> TunnelState {
             let mut config = config(own, &[]);
-            // The key stays: a tunnel with another one is opened anew.
+            // The key is kept: a tunnel with another one would be reopened.
             config.private_key = key(1);
             config.mtu = mtu;
             for (n, (prefixes, keepalive_s)) in peers {
@@ -327,7 +322,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_steps_lead_to_what_is_wanted(observed in any_state(), wanted in any_state()) {
+        fn diff_steps_lead_to_the_wanted_tunnel(observed in any_state(), wanted in any_state()) {
             let steps = diff(&observed, &wanted);
             let touched: BTreeSet<_> = steps.change_peers.iter().chain(&steps.add_peers).map(|(key, _)| *key)
                 .chain(steps.remove_peers.iter().copied()).collect();

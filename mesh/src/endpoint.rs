@@ -1,12 +1,13 @@
-//! Which of a peer's endpoints to send to: a state machine without clock or socket.
+//! Chooses which of a peer's endpoints to send to: a state machine without clock or socket.
 //!
-//! The rules are those of KubeSpan. A peer's state is unknown for 15 s after its endpoint was
-//! changed, then it is down unless a handshake came about; later it is down when the last handshake
-//! is older than 275 s. A peer that is down gets the next of its endpoints in turn. Two things
-//! differ from what others do: an endpoint learned because the peer moved (its packets came from
-//! somewhere else) is kept as long as it works, whatever the configuration says, and stays among
-//! the candidates afterwards; and a candidate that is new in the configuration is tried at once
-//! when the peer is not up.
+//! The rules are those of KubeSpan. After its endpoint was changed, a peer is in state unknown for
+//! 15 s. Then it is down unless there was a handshake. Later it is down when the last handshake is
+//! older than 275 s. A peer that is down gets the next of its endpoints in turn.
+//!
+//! Two rules are our own. If a peer moved, so that its packets come from another address, that
+//! learned endpoint is kept as long as it works, whatever the configuration has, and remains a
+//! candidate afterwards. And a candidate that is new in the configuration is tried immediately when
+//! the peer is not up.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,42 +18,43 @@ use serde::{Deserialize, Serialize};
 use crate::config::PeerConfig;
 use crate::key::PublicKey;
 
-/// How long an endpoint is given to produce a handshake: two retries of WireGuard, which come every
-/// 5 s.
+/// How long an endpoint has to produce a handshake: enough for two retries of WireGuard, which
+/// sends one every 5 s.
 pub const TRY_FOR: Duration = Duration::from_secs(15);
 
-/// A session lives for 180 s, is renewed after 120 s and its renewal is tried for 90 s: after 275 s
-/// without a handshake nothing more will come by itself.
+/// When a peer without a handshake counts as down. A session is valid for 180 s and renewed after
+/// 120 s, and WireGuard tries to renew it for 90 s. After 275 s it no longer tries on its own.
 pub const DOWN_AFTER: Duration = Duration::from_secs(275);
 
-/// A tunnel may date a handshake a little early (gotatun's clock moves in steps of 250 ms), so one
-/// that came right after an endpoint was set can seem older than that. A real one that much before
-/// would have made the peer count as up, and its endpoint would not have been set.
+/// How much earlier than the change of its endpoint a handshake may be dated and still count.
+/// gotatun's clock moves in steps of 250 ms, so a handshake right after the change can seem older.
+/// A handshake that really came before it would have made the peer count as up, and then its
+/// endpoint would not have been changed.
 const HANDSHAKE_SLACK: Duration = Duration::from_secs(1);
 
 /// Whether a peer answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reach {
-    /// The endpoint was changed less than 15 s ago and there was no handshake yet.
+    /// The endpoint was changed less than 15 s ago, and there was no handshake yet.
     #[default]
     Unknown,
-    /// There was a handshake lately.
+    /// There was a handshake within the last 275 s.
     Up,
-    /// There is no endpoint, or none that answers.
+    /// The peer has no endpoint, or the current one does not answer.
     Down,
 }
 
-/// What the tunnel says of a peer.
+/// What the tunnel reports about a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observation {
-    /// Where it sends to.
+    /// Where the tunnel sends the peer's packets; `None` before the first choice.
     pub endpoint: Option<SocketAddr>,
-    /// Age of the last handshake.
+    /// Age of the last handshake; `None` without a session.
     pub handshake_age: Option<Duration>,
 }
 
-/// The state of all peers. Times are since any fixed moment, the same for all calls.
+/// The state of all peers. All times are durations since one fixed moment that the caller chooses.
 #[derive(Debug, Default)]
 pub struct EndpointChooser {
     peers: BTreeMap<PublicKey, Peer>,
@@ -60,21 +62,21 @@ pub struct EndpointChooser {
 
 #[derive(Debug, Default)]
 struct Peer {
-    /// From the configuration, best first.
+    /// Endpoints of the configuration, best first.
     candidates: Vec<SocketAddr>,
-    /// Where packets of the peer came from last, if that is none of the candidates.
+    /// Where the peer's packets came from last, unless that is a candidate.
     learned: Option<SocketAddr>,
-    /// Where the tunnel sends to; none before the first choice.
+    /// Where the tunnel sends to; `None` before the first choice.
     current: Option<SocketAddr>,
-    /// To be tried next, before its turn.
+    /// The endpoint to try next, out of turn.
     prefer: Option<SocketAddr>,
-    /// When `current` was chosen by us.
+    /// When this state machine last chose `current`.
     changed_at: Duration,
     last_handshake: Option<Duration>,
 }
 
 impl EndpointChooser {
-    /// Takes over a new configuration. `remembered` are endpoints that worked before a restart:
+    /// Takes over a new configuration. `remembered` are endpoints that worked before a restart;
     /// they are tried first.
     pub fn configure(
         &mut self,
@@ -99,11 +101,12 @@ impl EndpointChooser {
         }
     }
 
-    /// Takes in what the tunnel says and returns the endpoints to set, each together with a
-    /// handshake to be started.
+    /// Takes in what the tunnel reports, and returns the endpoints to set. A handshake is to be
+    /// started with each.
     ///
-    /// A peer the tunnel does not have is left alone. A peer whose only endpoint does not answer
-    /// gets the same one again: WireGuard gives up after 90 s unless someone asks.
+    /// A peer that the tunnel does not have is left alone. A peer whose only endpoint does not
+    /// answer gets the same one again, because WireGuard gives up after 90 s unless it is asked
+    /// to.
     pub fn step(
         &mut self,
         now: Duration,
@@ -127,7 +130,7 @@ impl EndpointChooser {
         changes
     }
 
-    /// Takes in what the tunnel says, and changes nothing.
+    /// Takes in what the tunnel reports, without choosing endpoints.
     pub fn observe(&mut self, now: Duration, observed: &BTreeMap<PublicKey, Observation>) {
         for (key, observation) in observed {
             if let Some(peer) = self.peers.get_mut(key) {
@@ -143,7 +146,7 @@ impl EndpointChooser {
             .map_or(Reach::Down, |peer| peer.reach(now))
     }
 
-    /// The endpoints that work now, to be remembered over a restart.
+    /// The endpoints that work now, to be remembered across a restart.
     pub fn working(&self, now: Duration) -> BTreeMap<PublicKey, SocketAddr> {
         let up = self
             .peers
@@ -153,8 +156,8 @@ impl EndpointChooser {
             .collect()
     }
 
-    /// The tunnel was opened anew: its sessions and endpoints are gone. The endpoints that were in
-    /// use are tried first.
+    /// To be called when the tunnel was reopened and has lost its sessions and endpoints. The
+    /// endpoints that were in use are tried first.
     pub fn reopened(&mut self) {
         for peer in self.peers.values_mut() {
             peer.prefer = peer.current.take().or(peer.prefer);
@@ -206,8 +209,8 @@ impl Peer {
         if let Some(age) = observation.handshake_age {
             self.last_handshake = self.last_handshake.max(Some(now.saturating_sub(age)));
         }
-        // An endpoint we did not set comes from an authenticated packet: the peer moved.
-        // `changed_at` stays, since that packet belongs to a session whose handshake may be older
+        // An endpoint that we did not set comes from an authenticated packet: the peer moved.
+        // `changed_at` is kept, since that packet belongs to a session whose handshake may be older
         // than the move.
         if observation.endpoint.is_some()
             && observation.endpoint != self.current
@@ -218,7 +221,7 @@ impl Peer {
         } else if self.current.is_none()
             && let Some(endpoint) = observation.endpoint
         {
-            // The peer came to us before we chose.
+            // The peer contacted us before we chose an endpoint.
             self.current = Some(endpoint);
             self.prefer = None;
             self.changed_at = now;

@@ -1,5 +1,5 @@
-//! WireGuard keys, and the management address that follows from them. A machine's public key is its
-//! identity in the mesh.
+//! WireGuard keys, and the management address that is derived from them. A machine's public key is
+//! its identity in the mesh.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -12,10 +12,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use x25519_dalek::StaticSecret;
 
-/// All management addresses of every cluster lie in here: `fdcc::/16`, the same range Uncloud uses.
+/// The network of the management addresses of all clusters: `fdcc::/16`, the range that Uncloud
+/// uses.
 ///
-/// Strictly a locally assigned prefix carries 40 random bits after `fd`; here the 112 bits that
-/// follow come from the key, so that two addresses are equal only if two keys are.
+/// RFC 4193 wants 40 random bits after `fd`. Here the 112 bits after the prefix come from the key,
+/// so two addresses are equal only if the keys start with the same 14 bytes.
 pub const MANAGEMENT_NETWORK: Ipv6Net =
     Ipv6Net::new_assert(Ipv6Addr::new(0xfdcc, 0, 0, 0, 0, 0, 0, 0), 16);
 
@@ -23,17 +24,17 @@ pub const MANAGEMENT_NETWORK: Ipv6Net =
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Not 32 bytes in base64 (44 characters, the last one `=`).
-    #[error("a WireGuard key is 32 bytes in base64 (44 characters), this is not")]
+    #[error("invalid WireGuard key: a key is 32 bytes in base64 (44 characters)")]
     Malformed,
-    /// The all-zero key: what an unset field looks like, and no valid point.
-    #[error("the all-zero key is no WireGuard key")]
+    /// All zero, as an unset field would be. It is not a valid point.
+    #[error("invalid WireGuard key: it is all zero")]
     Zero,
-    /// The system gave no random bytes.
-    #[error("no random bytes for a new key: {0}")]
+    /// The system did not provide random bytes.
+    #[error("cannot get random bytes for a new key: {0}")]
     Random(String),
 }
 
-/// A machine's secret key. `Debug` hides it, dropping it wipes it.
+/// A machine's secret key. `Debug` hides it, and dropping it wipes it from memory.
 #[derive(Clone)]
 pub struct PrivateKey(StaticSecret);
 
@@ -45,7 +46,7 @@ impl PrivateKey {
         Ok(Self::from_bytes(bytes))
     }
 
-    /// A key from 32 random bytes; any 32 bytes are a key.
+    /// A key from 32 random bytes. Any 32 bytes are a valid key.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(StaticSecret::from(bytes))
     }
@@ -55,7 +56,7 @@ impl PrivateKey {
         PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
     }
 
-    /// The text form, for a file only root can read.
+    /// The text form, for a file that only root can read.
     pub fn to_base64(&self) -> String {
         STANDARD.encode(self.0.to_bytes())
     }
@@ -79,8 +80,8 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// Two secret keys are equal if and only if their public halves are; comparing those leaks nothing
-/// by its timing.
+/// Two secret keys are equal if and only if their public halves are. Comparing the public halves
+/// leaks nothing through its timing.
 impl PartialEq for PrivateKey {
     fn eq(&self, other: &Self) -> bool {
         self.public() == other.public()
@@ -107,7 +108,7 @@ impl<'de> Deserialize<'de> for PrivateKey {
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// The key in these bytes; the all-zero key is refused.
+    /// The key in these bytes. The all-zero key is refused.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyError> {
         if bytes == [0; 32] {
             Err(KeyError::Zero)
@@ -116,12 +117,11 @@ impl PublicKey {
         }
     }
 
-    /// The 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The first eight characters: enough for a log line.
+    /// The first eight characters of the text form, for log lines.
     pub fn short(&self) -> String {
         let mut text = self.to_string();
         text.truncate(8);
@@ -163,11 +163,11 @@ impl<'de> Deserialize<'de> for PublicKey {
     }
 }
 
-/// The address under which a machine's daemon is reached inside the mesh: `fdcc:` and the first 14
-/// bytes of its public key.
+/// The address of a machine's daemon inside the mesh: `fdcc:` and the first 14 bytes of its public
+/// key.
 ///
-/// It follows from the key alone, so nobody has to hand it out, and no machine can answer under
-/// another's: WireGuard accepts a source address only from the key it belongs to.
+/// It is derived from the key alone, so it does not have to be assigned. No machine can use the
+/// address of another: WireGuard accepts a source address only from the key that it belongs to.
 pub fn management_address(key: &PublicKey) -> Ipv6Addr {
     let mut octets = [0; 16];
     octets[..2].copy_from_slice(&MANAGEMENT_NETWORK.addr().octets()[..2]);
@@ -191,7 +191,7 @@ mod tests {
     const ALICE_PUBLIC: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
 
     #[test]
-    fn the_public_half_is_that_of_the_rfc() {
+    fn public_key_matches_rfc_7748() {
         let secret: PrivateKey = ALICE_SECRET.parse().unwrap();
         assert_eq!(secret.public().to_string(), ALICE_PUBLIC);
         assert_eq!(secret.to_base64(), ALICE_SECRET);
@@ -207,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn debug_hides_the_secret() {
+    fn debug_hides_private_key() {
         let secret: PrivateKey = ALICE_SECRET.parse().unwrap();
         assert_eq!(format!("{secret:?}"), "PrivateKey(hidden)");
     }
 
     #[test]
-    fn two_generated_keys_differ() {
+    fn generated_keys_differ() {
         assert_ne!(
             PrivateKey::generate().unwrap(),
             PrivateKey::generate().unwrap()
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_keys_are_refused() {
+    fn invalid_keys_are_refused() {
         for bad in [
             "",
             "abc",
@@ -238,11 +238,11 @@ mod tests {
         let zero = STANDARD.encode([0; 32]);
         assert_eq!(zero.parse::<PublicKey>(), Err(KeyError::Zero));
         let error = serde_json::from_str::<PublicKey>(&format!("\"{zero}\"")).unwrap_err();
-        assert!(error.to_string().contains("all-zero"), "{error}");
+        assert!(error.to_string().contains("all zero"), "{error}");
     }
 
     #[test]
-    fn the_management_address_is_the_prefix_and_14_bytes_of_the_key() {
+    fn management_address_is_the_prefix_and_14_bytes_of_the_key() {
         let key: PublicKey = ALICE_PUBLIC.parse().unwrap();
         let address = management_address(&key);
         assert_eq!(

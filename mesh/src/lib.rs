@@ -1,18 +1,18 @@
-//! The WireGuard mesh of a cluster: keys, addresses, which endpoint of which peer, and the tunnel
+//! The WireGuard mesh of a cluster: keys, addresses, the choice of endpoints, and the tunnel
 //! itself.
 //!
-//! The tunnel lives in a process of its own (`ucd mesh`, [`run()`]) so that stopping or upgrading
-//! the daemon drops no packet. The daemon talks to it through a root-only Unix socket
-//! ([`MeshClient`]): it hands over a complete [`MeshConfig`], which is applied incrementally,
-//! written to disk and only then acknowledged; and it reads back a [`MeshStatus`].
+//! The tunnel runs in its own process (`ucd mesh`, [`run()`]), so that stopping or upgrading the
+//! daemon drops no packet. The daemon talks to it through a Unix socket that only root can open
+//! ([`MeshClient`]). It sends a complete [`MeshConfig`], which is applied incrementally, written to
+//! disk, and only then acknowledged. It reads back a [`MeshStatus`].
 //!
-//! The pure parts are [`diff`] (what must change to get from what is there to what is wanted) and
-//! [`endpoint`] (which of a peer's addresses to try when). The tunnel is behind the trait
-//! [`Tunnel`]: [`UserSpace`] runs WireGuard in this process over a TUN device,
-//! [`Fake`] is for tests; a back end for the kernel's own WireGuard fits the same trait.
+//! The pure parts are [`diff`] (the steps from the observed to the wanted tunnel) and [`endpoint`]
+//! (which of a peer's addresses to try when). The tunnel is behind the trait [`Tunnel`].
+//! [`UserSpace`] runs WireGuard in this process over a TUN device, and [`Fake`] is for tests. A
+//! back end for the kernel's own WireGuard would fit the same trait.
 //!
-//! This crate knows nothing of services, containers or the replicated store: who the peers are is
-//! decided by its caller.
+//! This crate knows nothing about services, containers or the replicated store. Its caller decides
+//! who the peers are, and resolves host names: a [`PeerConfig`] has socket addresses only.
 
 pub mod client;
 pub mod config;

@@ -1,8 +1,8 @@
 //! The mesh process: `ucd mesh`.
 //!
-//! One loop owns the tunnel. Each second it looks which endpoints work; each half minute it applies
-//! its configuration again, which repairs what others removed; in between it answers the control
-//! socket.
+//! One loop owns the tunnel. Every second it checks which endpoints work. Every 30 s it applies its
+//! configuration again, which repairs what other programs removed. In between it answers requests
+//! on the control socket.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,32 +23,32 @@ use crate::status::{MeshStatus, PeerStatus};
 use crate::store::Store;
 use crate::tunnel::{Applied, Tunnel, TunnelPeer};
 
-/// How often endpoints are looked at.
+/// How often endpoints are checked.
 const STEP: Duration = Duration::from_secs(1);
 
 /// How often the configuration is applied again.
 const REPAIR: Duration = Duration::from_secs(30);
 
-/// How often endpoints that work are written down, at most.
+/// Least time between two writes of the endpoints that work.
 const REMEMBER: Duration = Duration::from_secs(10);
 
-/// Requests waiting for the loop: no more than there can be connections.
+/// Most requests that wait for the loop: as many as there can be connections.
 const WAITING_CALLS: usize = 16;
 
-/// Files of the mesh process.
+/// The files of the mesh process.
 #[derive(Debug, Clone)]
 pub struct MeshPaths {
-    /// The configuration, written by this process only. Endpoints that worked are kept beside it.
+    /// The configuration, written only by this process. Endpoints that worked are kept in a file
+    /// beside it.
     pub config: PathBuf,
-    /// The control socket.
     pub socket: PathBuf,
 }
 
-/// Runs the mesh process until `cancel`, then takes the interface away and returns.
+/// Runs the mesh process until `cancel`, then removes the interface and returns.
 ///
-/// A configuration on disk is restored first, and the control socket answers from then on. If the
-/// tunnel breaks for good (somebody removed the interface) this returns an error; started again, it
-/// restores everything.
+/// A configuration on disk is restored first, and from then on the control socket answers. If the
+/// tunnel can no longer work, for example because its interface was removed, this returns an error.
+/// When the process is started again, it restores everything.
 pub async fn run<T: Tunnel>(
     paths: MeshPaths,
     tunnel: T,
@@ -63,14 +63,14 @@ pub async fn run<T: Tunnel>(
 
     let mut mesh = Mesh::new(Store::new(paths.config), tunnel).await;
     let result = mesh.serve(called, cancel).await;
-    // The last second's handshakes and moves count too.
+    // Include the handshakes and moves of the last second.
     if let Err(error) = mesh.step().await {
-        tracing::debug!(%error, "no last look at the endpoints");
+        tracing::debug!(%error, "cannot check the endpoints a last time");
     }
     mesh.remember().await;
     let closed = mesh.tunnel.close().await;
     if let Err(error) = tokio::fs::remove_file(&paths.socket).await {
-        tracing::debug!(%error, "the control socket was gone already");
+        tracing::debug!(%error, "cannot remove the control socket");
     }
     stop.cancel();
     while tasks.join_next().await.is_some() {}
@@ -81,12 +81,12 @@ struct Mesh<T> {
     store: Store,
     tunnel: T,
     config: Option<MeshConfig>,
-    /// The configuration that is on disk.
+    /// The configuration on disk.
     saved: Option<MeshConfig>,
     chooser: EndpointChooser,
-    /// Times of the chooser are since this moment.
+    /// The moment from which the chooser counts time.
     origin: Instant,
-    /// What is on disk.
+    /// The endpoints on disk.
     remembered: BTreeMap<PublicKey, SocketAddr>,
     remembered_at: Instant,
 }
@@ -126,7 +126,7 @@ impl<T: Tunnel> Mesh<T> {
                         tracing::warn!(%error, "request failed");
                         Response::Error(error.to_string())
                     });
-                    // Whoever asked may have gone; what was asked for is done all the same.
+                    // The client may have hung up. The request was carried out anyway.
                     let _ = answer.send(response);
                 }
                 _ = step.tick() => self.step().await?,
@@ -135,8 +135,8 @@ impl<T: Tunnel> Mesh<T> {
         }
     }
 
-    /// Restores the configuration on disk. One that is damaged is put aside: the daemon, which has
-    /// all of it, hands it over again.
+    /// Restores the configuration on disk. A damaged one is renamed: the daemon has all of it and
+    /// sends it again.
     async fn restore(&mut self) -> Result<(), MeshError> {
         let config = match self.store.load().await {
             Ok(config) => config,
@@ -176,7 +176,8 @@ impl<T: Tunnel> Mesh<T> {
         }
     }
 
-    /// Files first: a process that dies in between restores nothing.
+    /// Removes the mesh. The files are removed first, so that a process that dies half-way restores
+    /// nothing.
     async fn down(&mut self) -> Result<(), MeshError> {
         self.store.forget().await?;
         self.config = None;
@@ -184,12 +185,12 @@ impl<T: Tunnel> Mesh<T> {
         self.chooser = EndpointChooser::default();
         self.remembered.clear();
         self.tunnel.close().await?;
-        tracing::info!("mesh taken down");
+        tracing::info!("mesh removed");
         Ok(())
     }
 
-    /// Brings the tunnel to the configuration, then sees to the endpoints at once: a new peer shall
-    /// not wait for the next step.
+    /// Changes the tunnel to the configuration, then chooses endpoints immediately, so that a new
+    /// peer does not wait for the next step.
     async fn apply(&mut self, config: MeshConfig) -> Result<(), MeshError> {
         let applied = match self.tunnel.apply(&config).await {
             Ok(applied) => applied,
@@ -210,13 +211,13 @@ impl<T: Tunnel> Mesh<T> {
         self.step().await
     }
 
-    /// A configuration that failed may be half done; what was there before shall go on.
+    /// Applies the previous configuration again: one that failed may have been applied in part.
     async fn roll_back(&mut self) {
         let Some(config) = &self.config else { return };
         match self.tunnel.apply(config).await {
             Ok(Applied::Opened) => self.chooser.reopened(),
             Ok(Applied::Changed) => {}
-            Err(error) => tracing::error!(%error, "cannot go back to the configuration before"),
+            Err(error) => tracing::error!(%error, "cannot restore the previous configuration"),
         }
     }
 
@@ -224,7 +225,7 @@ impl<T: Tunnel> Mesh<T> {
         if let Some(config) = self.config.clone()
             && let Err(error) = self.apply(config).await
         {
-            tracing::warn!(%error, "cannot bring the mesh back to its configuration");
+            tracing::warn!(%error, "cannot apply the mesh configuration again");
         }
     }
 
@@ -234,7 +235,7 @@ impl<T: Tunnel> Mesh<T> {
         let changes = self.chooser.step(now, &observed);
         if !changes.is_empty() {
             for (peer, endpoint) in &changes {
-                tracing::debug!(peer = %peer.short(), %endpoint, "trying");
+                tracing::debug!(peer = %peer.short(), %endpoint, "trying an endpoint");
             }
             self.tunnel.set_endpoints(&changes).await?;
         }
@@ -244,8 +245,8 @@ impl<T: Tunnel> Mesh<T> {
         Ok(())
     }
 
-    /// Writes down the endpoints that work, if they are others than those on disk. A peer that is
-    /// down keeps its entry: where it was last is the best guess.
+    /// Writes the endpoints that work to disk if they differ from those there. A peer that is down
+    /// keeps its entry: its last known address is the best guess.
     async fn remember(&mut self) {
         self.remembered_at = Instant::now();
         let Some(config) = &self.config else { return };

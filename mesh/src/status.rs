@@ -1,4 +1,4 @@
-//! What the mesh of this machine is right now.
+//! The state of this machine's mesh.
 
 use std::net::SocketAddr;
 
@@ -12,35 +12,33 @@ use crate::key::PublicKey;
 /// The interface and all peers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeshStatus {
-    /// The name of the mesh interface; empty before the first configuration.
+    /// Name of the mesh interface; empty before the first configuration.
     pub interface: String,
-    /// This machine's identity; none before the first configuration.
+    /// This machine's key; `None` before the first configuration.
     pub public_key: Option<PublicKey>,
-    /// UDP; 0 before the first configuration.
+    /// UDP port; 0 before the first configuration.
     pub listen_port: u16,
     /// All peers, ordered by key.
     pub peers: Vec<PeerStatus>,
-    /// Addresses two peers claim. The daemon has to settle that; until then the first one listed
-    /// has them.
+    /// Addresses that two peers claim. The peer that is listed first gets them.
     #[serde(default)]
     pub conflicts: Vec<AddressConflict>,
 }
 
-/// One peer.
+/// The state of one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerStatus {
-    /// Its identity.
     pub public_key: PublicKey,
-    /// Where we send to now: one of the configured endpoints, or one learned from where the peer's
-    /// packets came.
+    /// Where packets are sent now: a configured endpoint, or one that was learned from the peer's
+    /// own packets.
     pub endpoint: Option<SocketAddr>,
-    /// Age of the last handshake in milliseconds; none if there is no session.
+    /// Age of the last handshake in milliseconds; `None` without a session.
     pub latest_handshake: Option<u64>,
-    /// Bytes received, since the peer was added.
+    /// Bytes received since the peer was added.
     pub rx_bytes: u64,
-    /// Bytes sent, since the peer was added.
+    /// Bytes sent since the peer was added.
     pub tx_bytes: u64,
-    /// The addresses that go to this peer.
+    /// Addresses whose traffic is sent to this peer.
     pub allowed_ips: Vec<IpNet>,
     /// Whether the current endpoint works.
     #[serde(default)]
@@ -59,7 +57,7 @@ impl MeshStatus {
         }
     }
 
-    /// The entry of one peer.
+    /// The state of one peer.
     pub fn peer(&self, key: &PublicKey) -> Option<&PeerStatus> {
         self.peers.iter().find(|peer| peer.public_key == *key)
     }

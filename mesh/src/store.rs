@@ -1,7 +1,7 @@
-//! What the mesh process keeps on disk: its configuration, and the endpoints that worked.
+//! The files of the mesh process: its configuration, and the endpoints that worked.
 //!
-//! The configuration holds the private key, so the files are 0600. They are replaced atomically:
-//! temporary file, fsync, rename, fsync of the directory.
+//! The configuration contains the private key, so the files have mode 0600. They are replaced
+//! atomically: temporary file, fsync, rename, fsync of the directory.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +23,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// The configuration's file, and beside it `NAME.endpoints`.
+    /// For the configuration in this file, and the endpoints in `NAME.endpoints` beside it.
     pub(crate) fn new(config: PathBuf) -> Self {
         let mut endpoints = config.as_os_str().to_owned();
         endpoints.push(".endpoints");
@@ -33,7 +33,7 @@ impl Store {
         }
     }
 
-    /// The configuration written last, if there is one.
+    /// The configuration on disk; `None` if there is none.
     pub(crate) async fn load(&self) -> Result<Option<MeshConfig>, MeshError> {
         let Some(bytes) = read(&self.config).await? else {
             return Ok(None);
@@ -50,7 +50,7 @@ impl Store {
         Ok(Some(config))
     }
 
-    /// Writes the configuration; when this returns it is on the disk.
+    /// Writes the configuration. It is on the disk when this returns.
     pub(crate) async fn save(&self, config: &MeshConfig) -> Result<(), MeshError> {
         let json =
             serde_json::to_vec_pretty(config).map_err(|error| self.fail("write", error.into()))?;
@@ -65,10 +65,10 @@ impl Store {
         aside.push(".damaged");
         tokio::fs::rename(&self.config, aside)
             .await
-            .map_err(|error| self.fail("put aside", error))
+            .map_err(|error| self.fail("rename", error))
     }
 
-    /// Removes the configuration and what was remembered.
+    /// Removes the configuration and the remembered endpoints.
     pub(crate) async fn forget(&self) -> Result<(), MeshError> {
         for path in [&self.config, &self.endpoints] {
             match tokio::fs::remove_file(path).await {
@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// The endpoints that worked when the process ended. They only save time, so a file that cannot
-    /// be read counts as none.
+    /// be read counts as empty.
     pub(crate) async fn load_endpoints(&self) -> BTreeMap<PublicKey, SocketAddr> {
         let bytes = read(&self.endpoints)
             .await
@@ -135,7 +135,7 @@ async fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    // Removed first, since the mode counts only for a file that is made.
+    // Removed first, since the mode applies only to a file that is created.
     match tokio::fs::remove_file(&new).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_saved_is_loaded_and_only_root_can_read_it() {
+    async fn saved_config_is_loaded_and_only_its_owner_can_read_it() {
         let (directory, store) = store();
         assert_eq!(store.load().await.unwrap(), None);
         store.save(&config(1, &[2])).await.unwrap();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_left_over_temporary_file_with_another_mode_is_replaced() {
+    async fn save_replaces_left_over_temporary_file_with_another_mode() {
         let (directory, store) = store();
         std::fs::write(directory.path().join("mesh.json.new"), "half").unwrap();
         store.save(&config(1, &[2])).await.unwrap();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn damage_is_reported_with_the_file() {
+    async fn load_reports_damaged_config_with_its_path() {
         let (directory, store) = store();
         std::fs::write(directory.path().join("mesh.json"), "{\"private_key\":").unwrap();
         let error = store.load().await.unwrap_err();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn endpoints_are_remembered_and_damaged_ones_forgotten() {
+    async fn endpoints_are_loaded_and_a_damaged_file_is_ignored() {
         let (directory, store) = store();
         let endpoints = BTreeMap::from([(key(2).public(), "192.0.2.1:51820".parse().unwrap())]);
         store.save_endpoints(&endpoints).await;

@@ -1,5 +1,5 @@
-//! The tunnel behind a trait, so that the mesh process can run on user-space WireGuard, on the
-//! kernel's, or on none (tests).
+//! The tunnel as a trait, so that the mesh process can use WireGuard in user space or in the
+//! kernel, or a fake in tests.
 
 mod fake;
 mod host;
@@ -19,56 +19,53 @@ use crate::key::PublicKey;
 
 /// A WireGuard interface with its addresses and routes.
 ///
-/// Which endpoint a peer has is not part of the configuration it applies: a new peer has none until
-/// [`set_endpoints`](Tunnel::set_endpoints), and an existing one keeps what it has.
+/// Applying a configuration does not set endpoints: a new peer has none until
+/// [`set_endpoints`](Tunnel::set_endpoints), and an existing one keeps its own.
 #[async_trait]
 pub trait Tunnel: Send {
-    /// Makes the tunnel what `config` says, touching only what differs from what is there. The
-    /// caller has validated `config`. After an error some of it may be done; applying again
-    /// completes it.
+    /// Changes the tunnel to `config`, touching only what differs. The caller has validated
+    /// `config`. After an error, a part may have been applied; applying again completes it.
     async fn apply(&mut self, config: &MeshConfig) -> Result<Applied, TunnelError>;
 
-    /// Sends what is for these peers to these endpoints from now on, and starts a handshake with
-    /// each that has no session. Peers that are not there are skipped.
+    /// Sends the packets of these peers to these endpoints from now on, and starts a handshake with
+    /// each peer that has no session. Unknown peers are skipped.
     async fn set_endpoints(
         &mut self,
         endpoints: &[(PublicKey, SocketAddr)],
     ) -> Result<(), TunnelError>;
 
-    /// All peers; none before the first configuration.
+    /// All peers; empty before the first configuration.
     async fn peers(&mut self) -> Result<Vec<TunnelPeer>, TunnelError>;
 
-    /// Waits until the tunnel stops working for good. Never returns while it is closed. Can be
-    /// dropped and called again.
+    /// Waits until the tunnel has stopped working for good. Never returns while the tunnel is
+    /// closed. The future can be dropped and the method called again.
     async fn failed(&mut self) -> TunnelError;
 
-    /// Takes the interface away, with addresses and routes. Closing twice is no error.
+    /// Removes the interface with its addresses and routes. Closing a closed tunnel succeeds.
     async fn close(&mut self) -> Result<(), TunnelError>;
 }
 
 /// What applying a configuration did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
-    /// The tunnel was there; sessions of peers that stayed are untouched.
+    /// The open tunnel was changed. Peers that were kept still have their sessions.
     Changed,
-    /// The tunnel was opened, with no session and no endpoint.
+    /// The tunnel was opened, and has no session and no endpoint.
     Opened,
 }
 
 /// A peer of the tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelPeer {
-    /// Its identity.
     pub public_key: PublicKey,
-    /// Where it sends to: set by us, or where its packets came from last.
+    /// Where packets are sent: the endpoint that was set, or where the peer's packets came from
+    /// last.
     pub endpoint: Option<SocketAddr>,
-    /// Age of the last handshake; none without a session.
+    /// `None` without a session.
     pub handshake_age: Option<Duration>,
-    /// Bytes received.
     pub rx_bytes: u64,
-    /// Bytes sent.
     pub tx_bytes: u64,
-    /// The addresses that go to it.
+    /// Addresses whose traffic is sent to this peer.
     pub allowed_ips: Vec<ipnet::IpNet>,
 }
 
@@ -78,57 +75,40 @@ pub enum TunnelError {
     /// `/dev/net/tun` cannot be used.
     #[error("cannot open interface {interface} on /dev/net/tun: {reason}; {hint}")]
     Open {
-        /// The interface's name.
         interface: String,
-        /// What the kernel said.
         reason: String,
-        /// What to do.
         hint: &'static str,
     },
     /// The UDP port is taken.
     #[error("cannot listen on UDP port {port}: {reason}")]
-    Listen {
-        /// The port.
-        port: u16,
-        /// What the kernel said.
-        reason: String,
-    },
+    Listen { port: u16, reason: String },
     /// The kernel refused an address, a route or a setting.
     #[error("cannot {action} on interface {interface}: {reason}")]
     Netlink {
-        /// What was tried.
+        /// What failed, such as `add address 10.210.0.1/32`.
         action: String,
-        /// The interface's name.
         interface: String,
-        /// What the kernel said.
         reason: String,
     },
-    /// The management address is IPv6.
+    /// The kernel has no IPv6, which the management address needs.
     #[error(
-        "IPv6 is switched off in this kernel, and the mesh needs it inside the tunnel: {path}: {source}; boot without ipv6.disable=1"
+        "IPv6 is disabled in this kernel, but the mesh needs it inside the tunnel: {path}: {source}; boot without ipv6.disable=1"
     )]
     NoIpv6 {
-        /// The setting.
         path: String,
-        /// Why it cannot be set.
         #[source]
         source: io::Error,
     },
-    /// The interface was taken away or shut down by somebody.
+    /// Another program removed the interface or shut it down.
     #[error("interface {interface} stopped working: it was removed or shut down")]
-    Lost {
-        /// The interface's name.
-        interface: String,
-    },
-    /// Anything else the tunnel's implementation reports.
+    Lost { interface: String },
+    /// Any other error of the tunnel's implementation.
     #[error("the tunnel failed to {action}: {reason}")]
     Other {
-        /// What was tried.
         action: &'static str,
-        /// What it said.
         reason: String,
     },
 }
 
-/// What the tunnel has, for [`crate::diff`].
+/// The existing tunnel, for [`crate::diff`].
 pub(crate) type Observed = TunnelState;

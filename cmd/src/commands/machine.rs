@@ -19,7 +19,7 @@ use crate::error::{CliError, CliResult};
 use crate::suggest;
 use crate::ui::Ui;
 
-/// Make a cluster, add and remove machines
+/// Create a cluster, add and remove machines
 #[derive(Debug, Subcommand)]
 pub(crate) enum MachineCommand {
     Init(init::InitArgs),
@@ -56,7 +56,7 @@ async fn list(client: &Client) -> CliResult<Vec<MachineStatus>> {
         .machines)
 }
 
-/// The machine of this name, id, or unique beginning of an id.
+/// The machine with this name, id, or unique beginning of an id.
 fn find<'a>(machines: &'a [MachineStatus], text: &str) -> CliResult<&'a MachineStatus> {
     let record = |status: &'a MachineStatus| status.machine.as_ref();
     let named = machines
@@ -76,14 +76,14 @@ fn find<'a>(machines: &'a [MachineStatus], text: &str) -> CliResult<&'a MachineS
     match (matches.next(), matches.next()) {
         (Some(machine), None) => Ok(machine),
         (Some(_), Some(_)) => Err(CliError::usage(format!(
-            "several machines have an id that begins with `{text}`"
+            "the ids of several machines begin with `{text}`"
         ))),
         (None, _) => {
             let names: Vec<&str> = machines
                 .iter()
                 .filter_map(|status| Some(status.machine.as_ref()?.name.as_str()))
                 .collect();
-            Err(CliError::usage(format!("there is no machine `{text}`"))
+            Err(CliError::usage(format!("machine `{text}` not found"))
                 .hint(suggest::hint(text, names)))
         }
     }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn machines_are_found_by_name_id_and_beginning() {
+    fn machine_is_found_by_name_id_and_beginning_of_id() {
         let machine = |id: &str, name: &str| MachineStatus {
             machine: Some(MachineRecord {
                 id: id.into(),
@@ -116,10 +116,10 @@ mod tests {
         assert_eq!(
             found("aaaa").unwrap(),
             "aaaa",
-            "a name beats the beginning of an id"
+            "a name takes precedence over the beginning of an id"
         );
         assert!(found("aaaa1").is_ok());
-        assert!(found("bbb").is_err(), "too short to be meant");
+        assert!(found("bbb").is_err(), "too short");
         let text = found("wbe-1").unwrap_err().render();
         assert!(text.contains("did you mean `web-1`?"), "{text}");
     }

@@ -1,5 +1,6 @@
-//! What goes to a new machine: `uc` and `ucd`, found beside this program or where `--install-from`
-//! says, and install.sh: the one beside them, else the one this program was built with.
+//! The files for a new machine: `uc` and `ucd` from the directory of this program or of
+//! `--install-from`, and install.sh from the same directory, else the one this program was built
+//! with.
 
 use std::fs;
 use std::io::Read as _;
@@ -12,17 +13,17 @@ use crate::error::{CliError, CliResult};
 
 const INSTALL_SH: &str = include_str!("../../../install.sh");
 
-/// The files to copy.
+/// The files to install.
 #[derive(Debug, Clone)]
 pub(crate) struct Artefacts {
     directory: PathBuf,
     installer: PathBuf,
-    /// Holds the built-in installer while it is needed.
+    /// Contains the built-in install.sh, and is removed with the last clone.
     _scratch: Option<Arc<TempDir>>,
 }
 
 impl Artefacts {
-    /// Finds them; a file that is missing is said before anything is changed anywhere.
+    /// Finds the files. A missing one is an error before anything is changed.
     pub(crate) fn find(from: Option<&Path>) -> CliResult<Self> {
         let directory = match from {
             Some(directory) => directory.to_owned(),
@@ -31,9 +32,9 @@ impl Artefacts {
                     std::env::current_exe()
                         .and_then(fs::canonicalize)
                         .map_err(|error| {
-                            CliError::failed("the place of this program is not known")
+                            CliError::failed("cannot determine the path of this program")
                                 .source(error)
-                                .hint("name it with --install-from")
+                                .hint("name the directory of uc and ucd with `--install-from DIR`")
                         })?;
                 program.parent().unwrap_or(Path::new("/")).to_owned()
             }
@@ -42,10 +43,10 @@ impl Artefacts {
             let path = directory.join(name);
             if !path.is_file() {
                 return Err(CliError::usage(format!(
-                    "{} is needed to set up a machine and is not there",
+                    "{} not found: it is needed to set up a machine",
                     path.display()
                 ))
-                .hint("name a directory with uc and ucd: `--install-from DIR`"));
+                .hint("name a directory that has uc and ucd: `--install-from DIR`"));
             }
         }
         let beside = directory.join("install.sh");
@@ -66,17 +67,16 @@ impl Artefacts {
         })
     }
 
-    /// The installer to run here.
     pub(crate) fn installer(&self) -> &Path {
         &self.installer
     }
 
-    /// Where the binaries are.
+    /// The directory of uc and ucd.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Name and place of each file.
+    /// Name and path of each file.
     pub(crate) fn files(&self) -> [(&'static str, PathBuf); 3] {
         let beside = |name| (name, self.directory.join(name));
         [
@@ -86,28 +86,29 @@ impl Artefacts {
         ]
     }
 
-    /// Refuses binaries that the machine cannot run.
+    /// Refuses programs that the machine cannot run. `machine` is its `uname -m`, `place` its name
+    /// in messages.
     pub(crate) fn check_architecture(&self, machine: &str, place: &str) -> CliResult {
         for name in ["uc", "ucd"] {
             let path = self.directory.join(name);
             let mut head = [0; 20];
             let read = fs::File::open(&path).and_then(|mut file| file.read_exact(&mut head));
             read.map_err(|error| {
-                CliError::failed(format!("{} could not be read", path.display())).source(error)
+                CliError::failed(format!("cannot read {}", path.display())).source(error)
             })?;
             let Some(ours) = architecture(&head) else {
                 return Err(CliError::usage(format!(
-                    "{} is no Linux program",
+                    "{} is not a Linux program",
                     path.display()
                 )));
             };
             if ours != machine {
                 return Err(CliError::usage(format!(
-                    "{} is for {ours}, and {place} is {machine}",
+                    "{} is for {ours}, but {place} is {machine}",
                     path.display()
                 ))
                 .hint(format!(
-                    "name a directory with uc and ucd for {machine}: `--install-from DIR`"
+                    "name a directory that has uc and ucd for {machine}: `--install-from DIR`"
                 )));
             }
         }
@@ -115,8 +116,8 @@ impl Artefacts {
     }
 }
 
-/// The architecture of an ELF file, in the words of `uname -m`, from its first bytes (ELF
-/// specification, `e_machine` at offset 18).
+/// The architecture of an ELF file as `uname -m` names it, from its first bytes (ELF specification,
+/// `e_machine` at offset 18).
 fn architecture(head: &[u8; 20]) -> Option<&'static str> {
     if head[..4] != *b"\x7fELF" {
         return None;
@@ -146,20 +147,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_program_is_named() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("uc"), "").unwrap();
         let text = Artefacts::find(Some(directory.path()))
             .unwrap_err()
             .render();
         assert!(
-            text.contains("/ucd is needed") && text.contains("--install-from"),
+            text.contains("/ucd not found") && text.contains("--install-from"),
             "{text}"
         );
     }
 
     #[test]
-    fn the_built_in_installer_fills_in_for_one_that_is_not_there() {
+    fn built_in_install_sh_is_used_unless_the_directory_has_one() {
         let directory = tempfile::tempdir().unwrap();
         for name in ["uc", "ucd"] {
             fs::write(directory.path().join(name), "").unwrap();
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn binaries_for_another_machine_are_refused() {
+    fn programs_for_another_architecture_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         for (name, bytes) in [
             ("uc", elf(0x3e)),
@@ -191,16 +192,16 @@ mod tests {
             .unwrap_err()
             .message;
         assert!(
-            text.contains("is for x86_64, and pi@h is aarch64"),
+            text.contains("is for x86_64, but pi@h is aarch64"),
             "{text}"
         );
-        fs::write(directory.path().join("ucd"), "#!/bin/sh\necho no program\n").unwrap();
+        fs::write(directory.path().join("ucd"), "#!/bin/sh\necho a script\n").unwrap();
         assert!(
             artefacts
                 .check_architecture("x86_64", "h")
                 .unwrap_err()
                 .message
-                .contains("no Linux program")
+                .contains("not a Linux program")
         );
     }
 }

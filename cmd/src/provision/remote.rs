@@ -1,4 +1,4 @@
-//! Commands and files on the other side of ssh.
+//! Commands and files on a machine behind ssh.
 
 use std::future::Future;
 use std::io;
@@ -17,23 +17,22 @@ use crate::connection::SshTarget;
 use crate::error::{CliError, CliResult, Kind};
 use crate::ui::Progress;
 
-/// For commands that do next to nothing, login included.
+/// Time limit of a short command, including the login.
 pub(super) const SHORT: Duration = Duration::from_secs(30);
-/// For one file, also over a slow line.
+/// Time limit for copying one file, also through a slow connection.
 const COPY: Duration = Duration::from_mins(30);
-/// Bytes of a file that are read at once.
+/// Bytes of a file that are read and sent in one piece.
 const CHUNK: usize = 64 * 1024;
-/// Most of a command's output that is kept.
+/// Most bytes of a command's output that are kept.
 const OUTPUT: u64 = 256 * 1024;
 
-/// Where commands run.
+/// A machine on which commands run.
 #[derive(Debug)]
 pub(super) struct Remote {
     ssh: Ssh,
 }
 
 impl Remote {
-    /// Over this ssh.
     pub(super) fn new(ssh: Ssh) -> Self {
         Self { ssh }
     }
@@ -46,12 +45,12 @@ impl Remote {
         &self.ssh.target
     }
 
-    /// What ssh's words mean.
+    /// An error for a failure of ssh itself.
     pub(super) fn explain(&self, stderr: &str, exit: Option<i32>) -> CliError {
         explain_ssh(self.target(), stderr, exit)
     }
 
-    /// Runs a line of shell and gives its stdout.
+    /// Runs a shell command line and returns its stdout.
     pub(super) async fn run(&self, line: &str, limit: Duration) -> CliResult<String> {
         let mut process = self.ssh.spawn(line)?;
         drop(process.stdin());
@@ -60,7 +59,7 @@ impl Remote {
             .map_err(|_| self.too_slow(limit))?
     }
 
-    /// Copies a file and compares it afterwards. The file is executable over there.
+    /// Copies a file and compares the copy by its checksum. The copy is executable.
     pub(super) async fn copy(
         &self,
         source: &Path,
@@ -68,9 +67,8 @@ impl Remote {
         name: &str,
         progress: &Progress,
     ) -> CliResult {
-        let unreadable = |error| {
-            CliError::failed(format!("{} could not be read", source.display())).source(error)
-        };
+        let unreadable =
+            |error| CliError::failed(format!("cannot read {}", source.display())).source(error);
         let mut file = tokio::fs::File::open(source).await.map_err(unreadable)?;
         let size = file.metadata().await.map_err(unreadable)?.len();
         let task = progress.transfer(format!("{name} → {}", self.target()), size);
@@ -86,7 +84,7 @@ impl Remote {
                     break;
                 }
                 hash.update(&buffer[..count]);
-                // The other side ended early: its own words, read below, say why.
+                // The remote command ended early. Its stderr, read below, has the reason.
                 if pipe.write_all(&buffer[..count]).await.is_err() {
                     break;
                 }
@@ -96,7 +94,7 @@ impl Remote {
             Ok::<_, CliError>(())
         };
         let both = async {
-            // Its words are read meanwhile: a full pipe would stop both sides.
+            // The output is read at the same time: a full pipe would block both sides.
             let (sent, finished) = tokio::join!(send, self.finish(process, &line));
             sent.and(finished)
         };
@@ -108,7 +106,7 @@ impl Remote {
             Ok(theirs) => theirs,
             Err(error) => {
                 task.failed("");
-                return Err(error.context(format!("copying {name}")));
+                return Err(error.context(format!("cannot copy {name}")));
             }
         };
         let ours = format!("{:x}", hash.finalize());
@@ -118,16 +116,16 @@ impl Remote {
         {
             task.failed("");
             return Err(CliError::failed(format!(
-                "{name} arrived damaged on {}: the checksums differ",
+                "the copy of {name} on {} is damaged: the checksums differ",
                 self.target()
             ))
-            .hint("try again; if it happens again, suspect the machine's disk or memory"));
+            .hint("try again; if it happens again, check the machine's disk and memory"));
         }
         task.done("");
         Ok(())
     }
 
-    /// Ends the shared connection. It is no error if there is none.
+    /// Ends the shared connection, if there is one.
     pub(super) async fn close_shared(&self) {
         self.ssh.close_shared().await;
     }
@@ -161,7 +159,7 @@ impl Remote {
     }
 }
 
-/// Reads to the end, keeping the beginning.
+/// Reads to the end of the stream and returns the beginning, at most [`OUTPUT`] bytes.
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> String {
     let Some(mut stream) = stream else {
         return String::new();
@@ -172,7 +170,8 @@ async fn read(stream: Option<impl AsyncRead + Unpin>) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// Shows what a process says on both streams, line by line; its exit code and its words at the end.
+/// Shows the output of a process line by line, from both streams. Returns its exit code and its
+/// output.
 pub(super) async fn follow(
     stdout: Option<impl AsyncRead + Unpin>,
     stderr: Option<impl AsyncRead + Unpin>,
@@ -201,8 +200,8 @@ async fn forward(stream: Option<impl AsyncRead + Unpin>, sender: mpsc::Sender<St
     let mut lines = BufReader::new(stream).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let text = String::from_utf8_lossy(&line);
-        // Programs that draw progress bars end lines with a carriage return; only what is left of
-        // them counts.
+        // Programs with progress bars rewrite a line with carriage returns. Only the last version
+        // counts.
         let text = text
             .trim_end_matches('\r')
             .rsplit('\r')

@@ -332,7 +332,7 @@ impl Daemon {
             .filter_map(|status| status.machine.as_ref())
             .position(|machine| machine.id == wanted || machine.name == wanted)
             .ok_or_else(|| {
-                let message = format!("there is no machine `{wanted}`");
+                let message = format!("machine `{wanted}` not found");
                 Failure::new(Code::NotFound, message).into()
             })
     }
@@ -393,7 +393,7 @@ impl v1::cluster_server::Cluster for Daemon {
                 records().find(|known| known.id == id || known.public_key == r.public_key)
             {
                 return Err(exists(format!(
-                    "that machine is already in the cluster as {}",
+                    "the machine is already in the cluster, as {}",
                     taken.name
                 )));
             }

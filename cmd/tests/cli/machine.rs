@@ -1,4 +1,4 @@
-//! `uc machine` where the daemon is there already: `init` here, `join`, `rename`, `rm`, `token`.
+//! `uc machine` with a running daemon: `init` of this computer, `join`, `rename`, `rm`, `token`.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ fn two_members(connected: usize) -> Daemon {
 }
 
 #[test]
-fn init_here_writes_a_context() {
+fn init_of_this_computer_saves_a_context() {
     let world = World::with(outside());
     let socket = format!("unix://{}", world.path("uc.sock").display());
     let ran = world.uc(&[
@@ -62,7 +62,7 @@ fn init_here_writes_a_context() {
 }
 
 #[test]
-fn a_machine_in_a_cluster_is_not_made_a_new_one() {
+fn init_of_a_member_is_refused() {
     let info = v1::InfoResponse {
         cluster_id: CLUSTER.into(),
         machine_name: "old".into(),
@@ -86,7 +86,7 @@ fn a_machine_in_a_cluster_is_not_made_a_new_one() {
 }
 
 #[test]
-fn names_are_checked_before_anything_is_done() {
+fn init_checks_names_first() {
     let world = World::new();
     let ran = world.connected(&["machine", "init", "-n", "Web_1"]);
     assert_eq!(ran.code, Some(2));
@@ -117,7 +117,7 @@ fn token(expires_at_ms: i64) -> String {
 }
 
 #[test]
-fn joining_with_a_token() {
+fn join_accepts_only_a_valid_token() {
     let world = World::with(outside());
     let ran = world.connected(&["machine", "join", &token(i64::MAX), "--name", "new"]);
     assert_eq!(
@@ -142,7 +142,7 @@ fn joining_with_a_token() {
 }
 
 #[test]
-fn a_token_is_alone_on_stdout() {
+fn token_prints_only_the_token_on_stdout() {
     let world = World::new();
     let ran = world.connected(&["machine", "token", "--ttl", "30m"]);
     insta::assert_snapshot!(ran.text());
@@ -156,7 +156,7 @@ fn a_token_is_alone_on_stdout() {
 }
 
 #[test]
-fn renaming() {
+fn rename_finds_the_machine_and_reports_the_new_name() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "rename", "m2", "db-1"]);
     assert_eq!(
@@ -176,7 +176,7 @@ fn renaming() {
 }
 
 #[test]
-fn labelling() {
+fn label_sets_removes_and_prints_labels() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "label", "m2", "disk=ssd", "zone=b", "old-"]);
     assert_eq!(
@@ -230,7 +230,7 @@ fn labelling() {
 }
 
 #[test]
-fn removing_another_machine() {
+fn rm_of_another_machine_asks_and_forgets_its_connection() {
     let world = World::with(two_members(1));
     world.config(Some("a"), &[("a", &["@"])]);
     let mut text = world.read("config/uc/config.toml");
@@ -254,7 +254,7 @@ fn removing_another_machine() {
 }
 
 #[test]
-fn the_machine_one_is_connected_to_is_removed_through_another() {
+fn rm_of_the_connected_machine_goes_through_another() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "rm", "-y", "m1"]);
     assert_eq!(ran.code, Some(1));
@@ -293,7 +293,7 @@ fn the_machine_one_is_connected_to_is_removed_through_another() {
 }
 
 #[test]
-fn the_last_machine_ends_the_cluster() {
+fn rm_of_the_last_machine_ends_the_cluster() {
     let alone = status(&member("id-1", "m1", "10.210.0.0/24"), Liveness::Up, true);
     let world = World::with(Daemon {
         machines: vec![alone].into(),
@@ -358,7 +358,7 @@ fn machine_commands_print_json() {
 }
 
 #[test]
-fn a_backup_is_written_on_the_machine() {
+fn backup_reports_the_file_on_the_machine() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "backup", "--to", "a.db"]);
     insta::assert_snapshot!(ran.text());
@@ -381,7 +381,7 @@ fn a_backup_is_written_on_the_machine() {
 }
 
 #[test]
-fn a_backup_without_a_name_gets_the_time() {
+fn backup_without_a_name_is_named_after_the_time() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "backup", "m22"]);
     assert_eq!(ran.code, Some(2));

@@ -1,5 +1,5 @@
-//! `uc machine init` and `add` over ssh, with a stand-in for `ssh` that runs the commands here, in
-//! a world of their own.
+//! `uc machine init` and `add` over ssh, with a fake `ssh` that runs the commands on this computer,
+//! in a directory of their own.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ fn assert_clean(world: &World) {
 }
 
 #[test]
-fn init_installs_and_makes_a_cluster() {
+fn init_installs_and_creates_a_cluster() {
     let (world, remote) = world(Daemon::default(), fresh());
     let ran = world.uc(&[
         "machine",
@@ -142,7 +142,7 @@ fn init_of_this_computer_installs_only_after_confirmation() {
 }
 
 #[test]
-fn add_installs_joins_and_remembers() {
+fn add_installs_joins_and_saves_the_connection() {
     let (world, remote) = world(cluster(), fresh());
     world.config(Some("a"), &[("a", &["@"])]);
     let ran = world.uc(&[
@@ -401,7 +401,7 @@ fn interrupt_when(mut command: std::process::Command, ready: impl Fn() -> bool) 
 }
 
 #[test]
-fn a_registration_that_is_refused_leaves_nothing_to_take_back() {
+fn add_whose_registration_is_refused_has_nothing_to_roll_back() {
     let taken = Failure::new(Code::Exists, "the name pi-4 is taken");
     let (world, remote) = world(
         Daemon {
@@ -430,7 +430,7 @@ fn a_registration_that_is_refused_leaves_nothing_to_take_back() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_refused_before_anything_is_installed() {
+fn add_with_a_taken_name_is_refused_before_installing() {
     let (world, _) = world(cluster(), fresh());
     world.config(Some("a"), &[("a", &["@"])]);
     let ran = world.uc(&[
@@ -453,7 +453,7 @@ fn a_name_that_is_taken_is_refused_before_anything_is_installed() {
 }
 
 #[test]
-fn a_member_is_refused_before_anything_is_installed() {
+fn init_of_a_member_is_refused_before_installing() {
     let info = v1::InfoResponse {
         cluster_id: CLUSTER.into(),
         machine_name: "old".into(),
@@ -485,7 +485,7 @@ fn a_member_is_refused_before_anything_is_installed() {
 }
 
 #[test]
-fn what_the_installer_says_is_passed_on_and_nothing_is_left() {
+fn init_passes_on_the_error_of_install_sh_and_cleans_up() {
     let (world, remote) = world(Daemon::default(), fresh());
     world.write("from/install.sh", "echo 'error: Docker 19.03 is too old: at least 20.10 is needed' >&2\necho 'hint: upgrade Docker' >&2\nexit 16\n");
     let ran = world.uc(&[
@@ -501,7 +501,7 @@ fn what_the_installer_says_is_passed_on_and_nothing_is_left() {
 }
 
 #[test]
-fn a_full_disk_over_there_is_said() {
+fn init_reports_a_full_disk_of_the_machine() {
     let (world, _) = world(Daemon::default(), fresh());
     let ssh = SSH.replace("PATH=@DIR@", "case $last in *ucd*) cat > /dev/null; echo 'cat: write error: No space left on device' >&2; exit 1 ;; esac\nPATH=@DIR@");
     world.program("ssh", &ssh);
@@ -514,7 +514,7 @@ fn a_full_disk_over_there_is_said() {
     ]);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr.contains("copying ucd") && ran.stderr.contains("No space left on device"),
+        ran.stderr.contains("cannot copy ucd") && ran.stderr.contains("No space left on device"),
         "{}",
         ran.text()
     );
@@ -522,7 +522,7 @@ fn a_full_disk_over_there_is_said() {
 }
 
 #[test]
-fn a_copy_that_arrives_damaged_is_noticed() {
+fn init_notices_a_damaged_copy() {
     let (world, _) = world(Daemon::default(), fresh());
     world.write("remote/sha256sum", "#!/bin/sh\necho 0000 $1\n");
     std::fs::set_permissions(
@@ -538,13 +538,18 @@ fn a_copy_that_arrives_damaged_is_noticed() {
         &from(&world),
     ]);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("uc arrived damaged"), "{}", ran.text());
+    assert!(
+        ran.stderr
+            .contains("the copy of uc on root@203.0.113.9 is damaged"),
+        "{}",
+        ran.text()
+    );
     assert_eq!(world.read("installed"), "");
     assert_clean(&world);
 }
 
 #[test]
-fn binaries_for_another_architecture_are_not_copied() {
+fn init_does_not_copy_programs_of_another_architecture() {
     let (world, _) = world(Daemon::default(), fresh());
     world.write(
         "remote/uname",
@@ -564,7 +569,7 @@ fn binaries_for_another_architecture_are_not_copied() {
     ]);
     assert_eq!(ran.code, Some(2));
     assert!(
-        ran.stderr.contains("and root@203.0.113.9 is riscv64"),
+        ran.stderr.contains("but root@203.0.113.9 is riscv64"),
         "{}",
         ran.text()
     );
@@ -572,7 +577,7 @@ fn binaries_for_another_architecture_are_not_copied() {
 }
 
 #[test]
-fn nothing_to_install_is_said_before_ssh_is_called() {
+fn init_reports_missing_programs_before_it_calls_ssh() {
     let (world, _) = world(Daemon::default(), fresh());
     std::fs::remove_file(world.path("from/ucd")).unwrap();
     let ran = world.uc(&[
@@ -584,7 +589,7 @@ fn nothing_to_install_is_said_before_ssh_is_called() {
     ]);
     assert_eq!(ran.code, Some(2));
     assert!(
-        ran.stderr.contains("[DIR]/from/ucd is needed"),
+        ran.stderr.contains("[DIR]/from/ucd not found"),
         "{}",
         ran.text()
     );
@@ -592,7 +597,7 @@ fn nothing_to_install_is_said_before_ssh_is_called() {
 }
 
 #[test]
-fn ctrl_c_on_the_way_cleans_up() {
+fn init_interrupted_during_installation_cleans_up() {
     let (world, _) = world(Daemon::default(), fresh());
     world.write(
         "from/install.sh",

@@ -91,11 +91,11 @@ pub(super) fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(subnet.network()) + 1)
 }
 
-/// Makes sure that the Docker network `uc` is there with this subnet.
+/// Creates the Docker network `uc` with this subnet unless it exists.
 ///
-/// A network of ours that differs is made anew if no container, running or not, is on it; with
-/// containers on it, another subnet is an error, and other differences (an option of a newer
-/// release, another cluster's label) are left until it is empty.
+/// An existing network that differs is recreated if no container, running or not, uses it. If
+/// containers use it, another subnet is an error. Other differences, such as an option of a newer
+/// release or another cluster's label, are kept until it is empty.
 pub async fn ensure_docker_network(
     docker: &Docker,
     subnet: Ipv4Net,
@@ -130,19 +130,18 @@ pub async fn ensure_docker_network(
                     containers,
                 });
             }
-            tracing::warn!(differences = %text, "docker network {DOCKER_NETWORK} stays as it is while containers use it");
+            tracing::warn!(differences = %text, "docker network {DOCKER_NETWORK} is kept as it is while containers use it");
             return Ok(());
         }
-        tracing::info!(differences = %text, "making docker network {DOCKER_NETWORK} anew");
+        tracing::info!(differences = %text, "recreating docker network {DOCKER_NETWORK}");
         remove(docker).await?;
     }
-    limited("make the network", docker.create_network(wanted)).await?;
-    tracing::info!(%subnet, "docker network {DOCKER_NETWORK} made");
+    limited("create the network", docker.create_network(wanted)).await?;
+    tracing::info!(%subnet, "created docker network {DOCKER_NETWORK}");
     Ok(())
 }
 
-/// Removes the Docker network `uc`. That there is none is no error; that containers are on it is
-/// one.
+/// Removes the Docker network `uc`, if it exists. Fails if containers use it.
 pub async fn remove_docker_network(docker: &Docker) -> Result<(), NetworkError> {
     let Some(existing) = inspect(docker).await? else {
         return Ok(());

@@ -10,38 +10,32 @@ pub enum NetworkError {
     /// Docker did not do what it was asked.
     #[error("docker could not {action}: {source}")]
     Docker {
-        /// What was tried.
         action: &'static str,
-        /// What it said.
         #[source]
         source: bollard::errors::Error,
     },
     /// Docker did not answer in time.
     #[error("docker did not {action} within {seconds} s")]
     DockerTimeout {
-        /// What was tried.
         action: &'static str,
-        /// How long it was given.
         seconds: u64,
     },
     /// A subnet that cannot hold a machine's containers.
-    #[error("{0} is no subnet for a machine: it needs a prefix length from 8 to 29")]
+    #[error("invalid subnet {0} for a machine: its prefix length must be from 8 to 29")]
     Subnet(Ipv4Net),
-    /// Somebody else's network has the name.
+    /// A network that uc did not create has the name.
     #[error(
-        "a docker network named {name} exists that uc did not make; remove it (docker network rm {name}) or rename it"
+        "docker network {name} already exists, and uc did not create it; remove it (`docker network rm {name}`) or recreate it under another name"
     )]
     Foreign {
-        /// The name of the network.
         name: String,
     },
-    /// It has to be made anew, and containers are on it.
+    /// The network has to be recreated, but containers use it.
     #[error(
-        "docker network {name} has to be made anew ({differences}), but containers use it: {}; remove them first",
+        "docker network {name} must be recreated ({differences}), but containers use it: {}; remove them first",
         containers.join(", ")
     )]
     InUse {
-        /// The name of the network.
         name: String,
         /// What differs.
         differences: String,
@@ -51,7 +45,6 @@ pub enum NetworkError {
     /// A program is missing.
     #[error("{program} is not installed; install the package {package}")]
     MissingProgram {
-        /// Its name.
         program: &'static str,
         /// The Debian and Fedora package it comes from.
         package: &'static str,

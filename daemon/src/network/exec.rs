@@ -45,7 +45,8 @@ impl Ended {
     }
 }
 
-/// Runs a program to its end. That it fails is no error here; that it cannot be run is.
+/// Runs a program to its end. Fails only if the program cannot be run: the caller checks its exit
+/// status.
 pub(super) async fn run(command: &Command) -> Result<Ended, NetworkError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => NetworkError::MissingProgram {

@@ -1,15 +1,15 @@
-//! Which rules the firewall gets: pure, from a description to command lines.
+//! The rules of the firewall: a pure function from a description to command lines.
 //!
 //! | chain | jumped to from | what it does |
 //! |---|---|---|
-//! | `UC-INPUT` | `INPUT` | lets in WireGuard, DNS from our containers, the peer API and gossip from the mesh |
-//! | `UC-FORWARD` | `DOCKER-USER`, or `FORWARD` without Docker's rules | lets through mesh to containers and back |
-//! | `UC-POSTROUTING` | `POSTROUTING` (nat) | masquerades what containers send to the rest of the world |
-//! | `UC-PREROUTING` | `PREROUTING` (raw), Docker 28.0 and 28.1 only | keeps those from dropping what comes from the mesh |
+//! | `UC-INPUT` | `INPUT` | accepts WireGuard, DNS from our containers, and the peer API and gossip from the mesh |
+//! | `UC-FORWARD` | `DOCKER-USER`, or `FORWARD` without Docker's rules | accepts traffic between mesh and containers |
+//! | `UC-POSTROUTING` | `POSTROUTING` (nat) | masquerades what containers send out of the cluster |
+//! | `UC-PREROUTING` | `PREROUTING` (raw), Docker 28.0 and 28.1 only | keeps Docker from dropping what comes from the mesh |
 //!
 //! `UC-INPUT` has one rule that drops: packets for the management address that did not come through
-//! the mesh. Linux takes packets for any of its addresses on any interface; without that rule
-//! whoever shares a LAN with the machine could talk to the peer API.
+//! the mesh. Linux accepts packets for any of its addresses on any interface, so without that rule any
+//! host on the machine's LAN could talk to the peer API.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -125,7 +125,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// A rule that leads from somebody's chain into ours.
+/// A rule that jumps from a chain of another program into ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Jump {
     family: Family,
@@ -135,17 +135,17 @@ pub(super) struct Jump {
 }
 
 impl Jump {
-    /// Succeeds if it is there.
+    /// Succeeds if the rule exists.
     pub(super) fn check(&self) -> Command {
         self.command("-C", "")
     }
 
-    /// Puts it first: what is after a rule that drops is never reached.
+    /// Inserts the rule as the first: after a rule that drops, it would never be reached.
     pub(super) fn insert(&self) -> Command {
         self.command("-I", " 1")
     }
 
-    /// Takes one copy away; fails if there is none.
+    /// Removes one copy of the rule; fails if there is none.
     pub(super) fn delete(&self) -> Command {
         self.command("-D", "")
     }

@@ -74,7 +74,7 @@ impl Bench {
 }
 
 #[test]
-fn the_first_endpoint_is_set_at_once_and_given_15_seconds() {
+fn first_endpoint_is_set_immediately_and_kept_for_15_seconds() {
     let mut bench = Bench::new(&[A, B]);
     assert_eq!(bench.reach(0), Reach::Down);
     assert_eq!(bench.step(0), Some(at(A)));
@@ -88,7 +88,7 @@ fn the_first_endpoint_is_set_at_once_and_given_15_seconds() {
 }
 
 #[test]
-fn a_peer_that_answers_keeps_its_endpoint_until_275_seconds_of_silence() {
+fn answering_peer_keeps_its_endpoint_for_275_seconds_of_silence() {
     let mut bench = Bench::new(&[A, B]);
     bench.step(0);
     bench.handshake = Some(s(2));
@@ -99,7 +99,7 @@ fn a_peer_that_answers_keeps_its_endpoint_until_275_seconds_of_silence() {
 }
 
 #[test]
-fn silence_is_counted_even_when_the_tunnel_forgets_an_expired_session() {
+fn silence_is_counted_after_the_tunnel_forgot_an_expired_session() {
     let mut bench = Bench::new(&[A, B]);
     bench.step(0);
     bench.handshake = Some(s(1));
@@ -111,7 +111,7 @@ fn silence_is_counted_even_when_the_tunnel_forgets_an_expired_session() {
 }
 
 #[test]
-fn a_handshake_dated_just_before_the_endpoint_was_set_counts() {
+fn handshake_dated_just_before_the_change_of_endpoint_counts() {
     let mut bench = Bench::new(&[A, B]);
     bench.step(0);
     bench.step(15);
@@ -122,7 +122,7 @@ fn a_handshake_dated_just_before_the_endpoint_was_set_counts() {
 }
 
 #[test]
-fn an_only_endpoint_is_tried_again_and_again() {
+fn single_endpoint_is_tried_repeatedly() {
     let mut bench = Bench::new(&[A]);
     assert_eq!(bench.step(0), Some(at(A)));
     assert_eq!(bench.step(15), Some(at(A)));
@@ -131,7 +131,7 @@ fn an_only_endpoint_is_tried_again_and_again() {
 }
 
 #[test]
-fn a_peer_without_endpoints_is_waited_for() {
+fn peer_without_endpoints_is_down_until_it_contacts_us() {
     let mut bench = Bench::new(&[]);
     assert_eq!(bench.step(0), None);
     assert_eq!(bench.step(100), None);
@@ -143,7 +143,7 @@ fn a_peer_without_endpoints_is_waited_for() {
 }
 
 #[test]
-fn a_learned_endpoint_that_works_survives_the_same_and_a_changed_configuration() {
+fn working_learned_endpoint_survives_new_configurations() {
     let mut bench = Bench::new(&[A, B]);
     bench.step(0);
     bench.handshake = Some(s(1));
@@ -159,7 +159,7 @@ fn a_learned_endpoint_that_works_survives_the_same_and_a_changed_configuration()
 }
 
 #[test]
-fn a_learned_endpoint_that_died_takes_its_turn_after_the_configured_ones() {
+fn failed_learned_endpoint_is_tried_after_the_configured_ones() {
     let mut bench = Bench::new(&[A, B]);
     bench.step(0);
     bench.handshake = Some(s(1));
@@ -172,7 +172,7 @@ fn a_learned_endpoint_that_died_takes_its_turn_after_the_configured_ones() {
 }
 
 #[test]
-fn an_endpoint_in_use_that_is_no_longer_configured_is_kept_while_it_works() {
+fn endpoint_in_use_is_kept_after_it_left_the_configuration() {
     let mut bench = Bench::new(&[A]);
     bench.step(0);
     bench.handshake = Some(s(1));
@@ -183,7 +183,7 @@ fn an_endpoint_in_use_that_is_no_longer_configured_is_kept_while_it_works() {
 }
 
 #[test]
-fn a_new_candidate_is_tried_at_once_if_the_peer_is_not_up() {
+fn new_candidate_is_tried_immediately_if_the_peer_is_not_up() {
     let mut bench = Bench::new(&[A]);
     bench.step(0);
     bench.configure(3, &[A, B]);
@@ -197,7 +197,7 @@ fn a_new_candidate_is_tried_at_once_if_the_peer_is_not_up() {
 }
 
 #[test]
-fn a_candidate_that_went_away_is_left_at_once_if_the_peer_is_not_up() {
+fn removed_candidate_is_left_immediately_if_the_peer_is_not_up() {
     let mut bench = Bench::new(&[A, B]);
     bench.step(0);
     bench.configure(1, &[B]);
@@ -205,7 +205,7 @@ fn a_candidate_that_went_away_is_left_at_once_if_the_peer_is_not_up() {
 }
 
 #[test]
-fn a_remembered_endpoint_is_tried_first() {
+fn remembered_endpoint_is_tried_first() {
     let mut bench = Bench::remembering(&[A, B], Some(C));
     assert_eq!(bench.step(0), Some(at(C)));
     assert_eq!(bench.step(15), Some(at(A)));
@@ -214,7 +214,7 @@ fn a_remembered_endpoint_is_tried_first() {
 }
 
 #[test]
-fn a_peer_that_came_to_us_is_not_sent_elsewhere() {
+fn endpoint_of_a_peer_that_contacted_us_is_kept() {
     let mut bench = Bench::new(&[A, B]);
     bench.endpoint = Some(at(C));
     assert_eq!(bench.step(0), None);
@@ -224,7 +224,7 @@ fn a_peer_that_came_to_us_is_not_sent_elsewhere() {
 }
 
 #[test]
-fn a_reopened_tunnel_goes_back_to_the_endpoint_that_worked() {
+fn reopened_tunnel_tries_the_last_endpoint_first() {
     let mut bench = Bench::new(&[A, B]);
     bench.step(0);
     bench.step(15);
@@ -237,7 +237,7 @@ fn a_reopened_tunnel_goes_back_to_the_endpoint_that_worked() {
 }
 
 #[test]
-fn a_peer_the_tunnel_does_not_have_is_left_alone() {
+fn peer_that_the_tunnel_does_not_have_is_left_alone() {
     let mut chooser = EndpointChooser::default();
     chooser.configure(s(0), &[with(&[A])], &BTreeMap::new());
     assert_eq!(chooser.step(s(1), &BTreeMap::new()), []);
@@ -247,7 +247,7 @@ proptest! {
     /// Whatever is configured and learned on the way: a peer that never answers is offered each of
     /// its endpoints within one round.
     #[test]
-    fn every_endpoint_gets_its_turn(count in 1_u8..8, learned in proptest::option::of(0_u8..12), start in 0_u64..1000) {
+    fn every_endpoint_is_tried_in_turn(count in 1_u8..8, learned in proptest::option::of(0_u8..12), start in 0_u64..1000) {
         let all: Vec<String> = (0..count).map(|n| format!("192.0.2.{n}:1")).collect();
         let texts: Vec<&str> = all.iter().map(String::as_str).collect();
         let mut bench = Bench::remembering(&texts, learned.map(|n| format!("192.0.2.{n}:1")).as_deref());
@@ -262,7 +262,7 @@ proptest! {
 
     /// A peer that is up is never touched, whatever is configured.
     #[test]
-    fn a_working_endpoint_is_never_replaced(configs in proptest::collection::vec(proptest::collection::vec(0_u8..6, 0..5), 1..20)) {
+    fn working_endpoint_is_never_replaced(configs in proptest::collection::vec(proptest::collection::vec(0_u8..6, 0..5), 1..20)) {
         let mut bench = Bench::new(&[A]);
         bench.step(0);
         for (now, config) in (1_u64..).zip(&configs) {

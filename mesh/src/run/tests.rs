@@ -50,7 +50,7 @@ impl Process {
 }
 
 #[tokio::test]
-async fn before_the_first_configuration_the_status_is_empty() {
+async fn status_before_the_first_configuration_is_empty() {
     let process = Process::start().await;
     assert_eq!(
         process.client().status().await.unwrap(),
@@ -60,7 +60,7 @@ async fn before_the_first_configuration_the_status_is_empty() {
 }
 
 #[tokio::test]
-async fn an_acknowledged_configuration_is_applied_on_disk_and_restored() {
+async fn acknowledged_configuration_is_applied_written_and_restored() {
     let process = Process::start().await;
     process.client().apply(&config(1, &[2, 3])).await.unwrap();
     let json = std::fs::read(process.directory.path().join("mesh.json")).unwrap();
@@ -91,7 +91,7 @@ async fn an_acknowledged_configuration_is_applied_on_disk_and_restored() {
 }
 
 #[tokio::test]
-async fn taken_down_means_gone_from_the_disk_too_and_up_again_works() {
+async fn down_removes_the_files_and_a_new_configuration_works() {
     let process = Process::start().await;
     process.client().apply(&config(1, &[2])).await.unwrap();
     process.client().down().await.unwrap();
@@ -111,7 +111,7 @@ async fn taken_down_means_gone_from_the_disk_too_and_up_again_works() {
 }
 
 #[tokio::test]
-async fn a_refused_configuration_is_neither_acknowledged_nor_written() {
+async fn refused_configuration_is_neither_acknowledged_nor_written() {
     let process = Process::start().await;
     process.fake.state().refuse = Some("no such luck".to_owned());
     let error = process.client().apply(&config(1, &[2])).await.unwrap_err();
@@ -126,7 +126,7 @@ async fn a_refused_configuration_is_neither_acknowledged_nor_written() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_cannot_be_written_is_not_acknowledged_until_it_can() {
+async fn configuration_is_not_acknowledged_until_it_can_be_written() {
     let process = Process::start().await;
     // It answers when it has looked for a configuration to restore.
     process.client().status().await.unwrap();
@@ -143,7 +143,7 @@ async fn a_configuration_that_cannot_be_written_is_not_acknowledged_until_it_can
 }
 
 #[tokio::test]
-async fn nonsense_is_refused_before_it_is_sent_and_again_when_it_arrives() {
+async fn invalid_configuration_is_refused_by_client_and_process() {
     let process = Process::start().await;
     let bad = config(1, &[1]);
     assert!(matches!(
@@ -153,7 +153,7 @@ async fn nonsense_is_refused_before_it_is_sent_and_again_when_it_arrives() {
     let socket = process.directory.path().join("run/mesh.sock");
     let line = serde_json::to_string(&Request::Apply(Box::new(bad))).unwrap();
     for (line, expected) in [
-        (line.as_str(), "this machine itself"),
+        (line.as_str(), "has the key of this machine"),
         ("{\"fly\":1}", "cannot read the request"),
     ] {
         let answer = say(&socket, line).await;
@@ -164,7 +164,7 @@ async fn nonsense_is_refused_before_it_is_sent_and_again_when_it_arrives() {
 }
 
 #[tokio::test]
-async fn the_socket_is_for_root_only_and_for_one_process_only() {
+async fn control_socket_belongs_to_root_and_to_one_process() {
     use std::os::unix::fs::PermissionsExt as _;
     let process = Process::start().await;
     let socket = process.directory.path().join("run/mesh.sock");
@@ -184,7 +184,7 @@ async fn the_socket_is_for_root_only_and_for_one_process_only() {
 }
 
 #[tokio::test]
-async fn a_socket_of_a_dead_process_is_replaced() {
+async fn socket_of_a_dead_process_is_replaced() {
     let directory = std::sync::Arc::new(tempfile::tempdir().unwrap());
     std::fs::create_dir(directory.path().join("run")).unwrap();
     drop(std::os::unix::net::UnixListener::bind(directory.path().join("run/mesh.sock")).unwrap());
@@ -202,7 +202,7 @@ async fn a_socket_of_a_dead_process_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_damaged_configuration_is_put_aside() {
+async fn damaged_configuration_is_renamed() {
     let directory = std::sync::Arc::new(tempfile::tempdir().unwrap());
     std::fs::write(directory.path().join("mesh.json"), "{").unwrap();
     let process = Process::start_in(directory).await;
@@ -215,7 +215,7 @@ async fn a_damaged_configuration_is_put_aside() {
 }
 
 #[tokio::test]
-async fn a_broken_tunnel_ends_the_process_with_an_error() {
+async fn broken_tunnel_ends_the_process_with_an_error() {
     let process = Process::start().await;
     process.client().apply(&config(1, &[2])).await.unwrap();
     process.fake.fail();
@@ -224,7 +224,7 @@ async fn a_broken_tunnel_ends_the_process_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_learned_endpoint_is_kept_over_new_configurations_and_restarts() {
+async fn learned_endpoint_survives_new_configurations_and_restarts() {
     let process = Process::start().await;
     process.client().apply(&config(1, &[2])).await.unwrap();
     let elsewhere = "198.51.100.7:4000".parse().unwrap();
@@ -252,7 +252,7 @@ async fn a_learned_endpoint_is_kept_over_new_configurations_and_restarts() {
 }
 
 #[tokio::test]
-async fn two_machines_with_one_subnet_are_reported() {
+async fn two_peers_with_one_subnet_are_reported() {
     let process = Process::start().await;
     let mut config = config(1, &[2, 3]);
     config.peers[1].allowed_ips = config.peers[0].allowed_ips.clone();
@@ -264,7 +264,7 @@ async fn two_machines_with_one_subnet_are_reported() {
 }
 
 #[tokio::test]
-async fn without_a_process_the_client_says_so() {
+async fn client_reports_that_no_process_runs() {
     let client = MeshClient::new("/nonexistent/mesh.sock");
     let error = client.status().await.unwrap_err();
     assert!(matches!(error, MeshError::NotRunning { .. }), "{error}");
@@ -272,7 +272,7 @@ async fn without_a_process_the_client_says_so() {
 }
 
 #[tokio::test]
-async fn a_process_that_does_not_answer_is_given_up() {
+async fn client_gives_up_on_a_process_that_does_not_answer() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("mesh.sock");
     let _listener = tokio::net::UnixListener::bind(&socket).unwrap();

@@ -1,4 +1,4 @@
-//! A tunnel that moves no packet, for tests of what is above it.
+//! A tunnel that moves no packets, for tests of the layers above it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,32 +11,31 @@ use super::{Applied, Tunnel, TunnelError, TunnelPeer};
 use crate::config::MeshConfig;
 use crate::key::PublicKey;
 
-/// A tunnel in memory. Clones share it: keep one to look at and to steer it by.
+/// A tunnel in memory. Clones share its state: a test keeps one to inspect and control it.
 #[derive(Debug, Clone, Default)]
 pub struct Fake {
     state: Arc<Mutex<FakeState>>,
     broken: Arc<Notify>,
 }
 
-/// What the fake was told and shall say.
+/// What the fake recorded, and what it will report.
 #[derive(Debug, Default)]
 pub struct FakeState {
-    /// The configuration applied last; none when closed.
+    /// The last configuration that was applied; `None` when closed.
     pub config: Option<MeshConfig>,
-    /// How many configurations were applied.
+    /// Number of configurations that were applied.
     pub applied: usize,
-    /// All endpoints set, in order.
+    /// All endpoints that were set, in order.
     pub endpoints: Vec<(PublicKey, SocketAddr)>,
-    /// What it says of its peers, besides their keys and addresses.
+    /// What the fake reports about its peers.
     pub peers: BTreeMap<PublicKey, TunnelPeer>,
-    /// Refuse the next configurations with this reason.
+    /// If set, configurations are refused with this reason.
     pub refuse: Option<String>,
-    /// Whether it was closed.
     pub closed: bool,
 }
 
 impl Fake {
-    /// Its state, to look at or to change.
+    /// The shared state, to read or change.
     pub fn state(&self) -> MutexGuard<'_, FakeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

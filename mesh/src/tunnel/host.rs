@@ -1,4 +1,4 @@
-//! The host's side of the interface: addresses, MTU, state and routes, over rtnetlink.
+//! The host's side of the interface: addresses, MTU, state and routes, through rtnetlink.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,16 +16,16 @@ use tokio::task::JoinSet;
 
 use super::TunnelError;
 
-/// Marks our routes (an unassigned value of /etc/iproute2/rt_protos), so that only they are ever
-/// taken away.
+/// Marks our routes, so that no others are ever removed. The value is unassigned in
+/// /etc/iproute2/rt_protos.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(117);
 
-/// Behind the routes the kernel makes for its own interfaces (metric 0): a peer that claims the
-/// subnet of our own container bridge must not take it from us.
+/// Less preferred than the routes that the kernel creates for its own interfaces (metric 0): a peer
+/// that claims the subnet of our own container bridge must not get its traffic.
 const ROUTE_METRIC: u32 = 1024;
 
-/// ENODEV and EADDRNOTAVAIL, ESRCH, EEXIST: what is to be gone is gone, what is to be there is
-/// there.
+// Errors that mean that nothing is left to do: what is to be removed does not exist, or what is to
+// be added exists.
 const ENODEV: i32 = 19;
 const EADDRNOTAVAIL: i32 = 99;
 const ESRCH: i32 = 3;
@@ -37,7 +37,7 @@ pub(super) struct HostLink {
     handle: Handle,
     name: String,
     index: u32,
-    /// The task that drives the netlink socket; ends with us.
+    /// The task that drives the netlink socket. It ends when this is dropped.
     _driver: JoinSet<()>,
 }
 
@@ -62,8 +62,8 @@ impl HostLink {
             .await;
         let index = match link {
             Ok(Some(link)) => link.header.index,
-            Ok(None) => return Err(fail("find it", "there is no such interface".to_owned())),
-            Err(error) => return Err(fail("find it", describe(&error))),
+            Ok(None) => return Err(fail("start", "it does not exist".to_owned())),
+            Err(error) => return Err(fail("look up its index", describe(&error))),
         };
         Ok(Self {
             handle,
@@ -73,9 +73,8 @@ impl HostLink {
         })
     }
 
-    /// Brings the interface up, with IPv6 switched on for it: distributions, administrators and
-    /// Docker (for containers) switch it off for new interfaces, and the management address is
-    /// IPv6.
+    /// Brings the interface up and enables IPv6 on it, which the management address needs.
+    /// Distributions, administrators and (for containers) Docker disable IPv6 for new interfaces.
     pub(super) async fn bring_up(&self, mtu: u32) -> Result<(), TunnelError> {
         let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.name);
         let enabled = match tokio::fs::read_to_string(&path).await {
@@ -86,10 +85,10 @@ impl HostLink {
         enabled.map_err(|source| TunnelError::NoIpv6 { path, source })?;
         let message = LinkUnspec::new_with_index(self.index).mtu(mtu).up().build();
         let result = self.handle.link().set(message).execute().await;
-        self.check("bring it up", result, &[])
+        self.check("set the state up", result, &[])
     }
 
-    /// Whether the interface is there and up.
+    /// Whether the interface exists and is up.
     pub(super) async fn is_up(&self) -> Result<bool, TunnelError> {
         match self
             .handle
@@ -102,18 +101,16 @@ impl HostLink {
         {
             Ok(link) => Ok(link.is_some_and(|link| link.header.flags.contains(LinkFlags::Up))),
             Err(error) if errno(&error) == Some(ENODEV) => Ok(false),
-            Err(error) => Err(self.fail("look at it", &error)),
+            Err(error) => Err(self.fail("read the state", &error)),
         }
     }
 
-    /// Sets the MTU.
     pub(super) async fn set_mtu(&self, mtu: u32) -> Result<(), TunnelError> {
         let message = LinkUnspec::new_with_index(self.index).mtu(mtu).build();
         let result = self.handle.link().set(message).execute().await;
         self.check("set the MTU", result, &[])
     }
 
-    /// The MTU.
     pub(super) async fn mtu(&self) -> Result<u32, TunnelError> {
         let link = self
             .handle
@@ -132,7 +129,7 @@ impl HostLink {
         Ok(mtu.unwrap_or_default())
     }
 
-    /// The addresses, without link-local ones (the kernel makes those).
+    /// The addresses, without link-local ones, which the kernel creates itself.
     pub(super) async fn addresses(&self) -> Result<BTreeSet<IpNet>, TunnelError> {
         let mut stream = std::pin::pin!(
             self.handle
@@ -150,8 +147,8 @@ impl HostLink {
             let mut address = None;
             for attribute in &message.attributes {
                 match attribute {
-                    // On a point-to-point link the address proper is the local one, where it is
-                    // given.
+                    // On a point-to-point link, `Local` is our own address and `Address` the other
+                    // end's.
                     AddressAttribute::Local(local) => address = Some(*local),
                     AddressAttribute::Address(other) => address = address.or(Some(*other)),
                     _ => {}
@@ -172,7 +169,6 @@ impl HostLink {
         Ok(addresses)
     }
 
-    /// Puts an address on the interface.
     pub(super) async fn add_address(&self, address: IpNet) -> Result<(), TunnelError> {
         let request = self
             .handle
@@ -185,7 +181,6 @@ impl HostLink {
         )
     }
 
-    /// Takes an address off the interface.
     pub(super) async fn remove_address(&self, address: IpNet) -> Result<(), TunnelError> {
         let mut request =
             self.handle
@@ -200,7 +195,7 @@ impl HostLink {
         )
     }
 
-    /// Our routes through the interface, with their preferred sources.
+    /// Our routes through the interface, with their preferred source addresses.
     pub(super) async fn routes(&self) -> Result<BTreeMap<IpNet, Option<IpAddr>>, TunnelError> {
         let mut routes = BTreeMap::new();
         for any in [
@@ -230,17 +225,16 @@ impl HostLink {
         self.check(&format!("route {prefix}"), result, &[])
     }
 
-    /// Removes a route.
     pub(super) async fn remove_route(&self, prefix: IpNet) -> Result<(), TunnelError> {
         let message = self.route(prefix, None);
         let result = self.handle.route().del(message).execute().await;
         self.check(&format!("remove the route {prefix}"), result, &[ESRCH])
     }
 
-    /// Removes the interface and with it all of the above.
+    /// Deletes the interface with its addresses and routes.
     pub(super) async fn delete(&self) -> Result<(), TunnelError> {
         let result = self.handle.link().del(self.index).execute().await;
-        self.check("remove it", result, &[ENODEV])
+        self.check("delete the link", result, &[ENODEV])
     }
 
     fn route(&self, prefix: IpNet, source: Option<IpAddr>) -> RouteMessage {

@@ -1,8 +1,7 @@
 //! WireGuard in this process: gotatun over a TUN device.
 //!
-//! One thing to know about gotatun: a peer without a session gives up asking for one after 90 s (as
-//! WireGuard prescribes) unless there is traffic, so whoever wants the peer must ask again;
-//! [`crate::endpoint`] does, every 15 s.
+//! For a peer without a session and without traffic, gotatun stops sending handshakes after 90 s,
+//! as WireGuard prescribes. [`crate::endpoint`] starts another one every 15 s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
@@ -23,15 +22,15 @@ use crate::config::MeshConfig;
 use crate::diff::{Identity, PeerState, TunnelDiff, TunnelState, diff};
 use crate::key::PublicKey;
 
-/// A tunnel that was closed a moment ago may hold its port for some milliseconds longer, until its
-/// tasks have ended.
+/// How long to wait for the port of a tunnel that was just closed. The port stays in use for some
+/// milliseconds until the tunnel's tasks have ended.
 const PORT_RELEASE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Handshakes started before other tasks of this thread get their turn: each costs a Curve25519
-/// computation or two, about 0.1 ms.
+/// Handshakes that are started before other tasks of this thread can run. Each costs one or two
+/// Curve25519 computations, about 0.1 ms.
 const HANDSHAKES_AT_A_TIME: usize = 8;
 
-/// The tunnel of gotatun. Needs CAP_NET_ADMIN and `/dev/net/tun`.
+/// A tunnel by gotatun. Needs CAP_NET_ADMIN and `/dev/net/tun`.
 #[derive(Default)]
 pub struct UserSpace {
     open: Option<Open>,
@@ -52,7 +51,7 @@ impl std::fmt::Debug for UserSpace {
 }
 
 impl UserSpace {
-    /// A tunnel that is not open yet; the first configuration opens it.
+    /// A tunnel that is not open yet. The first configuration opens it.
     pub fn new() -> Self {
         Self::default()
     }
@@ -68,7 +67,7 @@ impl Tunnel for UserSpace {
             .as_ref()
             .is_none_or(|open| open.identity != wanted.identity)
         {
-            // While the old tunnel is still there, see whether the new one can be opened.
+            // Check that the new port is free while the old tunnel still works.
             if self
                 .open
                 .as_ref()
@@ -109,10 +108,11 @@ impl Tunnel for UserSpace {
             result.map_err(|error| other("set an endpoint", &error))?;
         }
         for (n, (key, _)) in endpoints.iter().enumerate() {
-            // It sends the initiation at its first poll and then waits for the answer, for which
-            // nobody here waits. Should a packet in flight hold the peer at this moment, nothing is
-            // sent; gotatun's timer or the next try does it. (Unconstrained, since tokio makes a
-            // task that does much at once wait, and a wait is the end here.)
+            // The future sends the initiation at its first poll and then waits for the answer,
+            // which is not needed here: it is polled once and dropped. If a packet in
+            // flight has locked the peer at this moment, nothing is sent, and gotatun's
+            // timer or the next try sends it. It is unconstrained because tokio's
+            // cooperative budget could make that one poll yield.
             let key = dalek(key);
             let handshake = tokio::task::unconstrained(open.device.force_handshake(&key));
             if let Some(Err(error)) = handshake.now_or_never() {
@@ -129,8 +129,8 @@ impl Tunnel for UserSpace {
         let Some(open) = &self.open else {
             return Ok(Vec::new());
         };
-        // gotatun waits for packets of a deleted interface for ever (the kernel reports it as an
-        // error, not as readable).
+        // gotatun waits forever for packets of a deleted interface, because the kernel reports that
+        // as an error and not as readable.
         if !open.link.is_up().await? {
             return Err(TunnelError::Lost {
                 interface: open.identity.interface.clone(),
@@ -176,8 +176,8 @@ impl Tunnel for UserSpace {
 }
 
 impl Open {
-    /// Opens the interface and starts listening, in this order: the interface has to be up when the
-    /// first packet of a peer comes, or writing it out fails for good.
+    /// Opens the interface, then starts to listen. The interface has to be up when the first packet
+    /// of a peer arrives, or gotatun's write fails and ends the tunnel.
     async fn new(config: &MeshConfig, identity: Identity) -> Result<Self, TunnelError> {
         let tun = TunDevice::from_name(&identity.interface)
             .map_err(|error| open_error(&identity, &error))?;
@@ -189,7 +189,7 @@ impl Open {
             .build()
             .await
             .map_err(|error| other("start", &error))?;
-        // Without a key and without peers nothing was started yet; the key starts it.
+        // Without a key and peers, the device has not started yet. Setting the key starts it.
         let port = config.listen_port;
         let deadline = Instant::now() + PORT_RELEASE_LIMIT;
         loop {
@@ -204,7 +204,7 @@ impl Open {
                 Ok(()) => break,
                 Err(DeviceError::Bind(..)) if Instant::now() < deadline => {
                     tokio::time::sleep(PORT_RELEASE_LIMIT / 20).await;
-                    // Without this the same key and port would count as done.
+                    // The device ignores a key and port that are already set, so unset the port.
                     let unset = device.write(async |device| device.set_listen_port(0)).await;
                     unset.map_err(|error| other("start", &error))?;
                 }
@@ -354,13 +354,13 @@ fn listen_error(port: u16, error: &DeviceError) -> TunnelError {
 fn open_error(identity: &Identity, error: &dyn std::error::Error) -> TunnelError {
     let mut reason = error.to_string();
     let hint = if reason.contains("No such file") {
-        "load the kernel module tun, or give the container --device /dev/net/tun"
+        "load the kernel module `tun`, or start the container with `--device /dev/net/tun`"
     } else if reason.contains("busy") {
-        "another process holds an interface of that name"
+        "another process uses an interface with this name"
     } else if reason.contains("not permitted") || reason.contains("ermission") {
-        "it takes root, or CAP_NET_ADMIN and access to the device"
+        "run as root, or with CAP_NET_ADMIN and access to the device"
     } else {
-        "see the kernel's log"
+        "check the kernel log (`dmesg`)"
     };
     if let Some(source) = error.source()
         && !reason.contains(&source.to_string())

@@ -1,4 +1,4 @@
-//! Test machines: namespaces on one bridge, taken away when the test ends, however it ends.
+//! Test machines: network namespaces on one bridge, removed when the test ends, however it ends.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
@@ -356,9 +356,8 @@ pub(crate) struct Pinging {
 }
 
 impl Pinging {
-    /// Ends it: how many were sent until now, and how many of these answered. It goes on until one
-    /// that is sent from now on is answered: at any moment there may be one on its way, which is
-    /// not lost.
+    /// Stops, and returns how many pings were sent until now and how many of them were answered. It
+    /// first waits for the answer to a later ping: one that is still on its way now is not lost.
     pub(crate) fn stop(self) -> (u32, u32) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -353,8 +353,7 @@ fn a_full_disk_is_said_and_loses_nothing() {
     );
     for refused in [&refused, &refused_new] {
         assert_eq!(refused.code, Some(3), "{refused}");
-        let said =
-            "error: the disk of this machine is full: nothing was written\nhint: free some space";
+        let said = "error: the disk of this machine is full, so nothing was written\nhint: free some space";
         assert!(refused.stderr.contains(said), "{refused}");
     }
     assert!(

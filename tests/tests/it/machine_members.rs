@@ -134,7 +134,7 @@ fn from_the_first_machine_to_the_last() {
     expect(
         &site.run(&["machine", "rm", "m9", "-y"]),
         2,
-        &["error: there is no machine `m9`", "hint: did you mean"],
+        &["error: machine `m9` not found", "hint: did you mean"],
     );
     let unconfirmed = site.run(&["machine", "rm", "m2"]);
     assert_ne!(
@@ -202,7 +202,7 @@ fn a_user_who_is_not_root() {
         &init(),
         1,
         &[
-            "error: admin@m1: admin is not root, and sudo asks for a password there",
+            "error: admin@m1: admin is not root, and sudo asks for a password",
             "hint: log in as root: `root@m1`",
             "NOPASSWD",
         ],
@@ -245,10 +245,7 @@ fn names_follow_a_renaming() {
     expect(
         &site.run(&["machine", "rename", "mm1", "x"]),
         2,
-        &[
-            "error: there is no machine `mm1`",
-            "hint: did you mean `m1`?",
-        ],
+        &["error: machine `mm1` not found", "hint: did you mean `m1`?"],
     );
     assert_eq!(
         site.at("m1").machines().expect("listed"),
@@ -315,7 +312,10 @@ fn tokens_let_one_machine_in() {
     expect(
         &expired.expect("it does"),
         1,
-        &["error: the join token has expired", "hint: make a new one"],
+        &[
+            "error: the join token has expired",
+            "hint: create a new one",
+        ],
     );
     expect(
         &site.run(&["machine", "token", "--ttl", "31days"]),
@@ -363,8 +363,8 @@ fn tokens_let_one_machine_in() {
         &again,
         1,
         &[
-            "error: the join token was used already",
-            "hint: make a new one",
+            "error: the join token was already used",
+            "hint: create a new one",
         ],
     );
     assert_eq!((members(), site.membership("m3").as_str()), (2, ""));

@@ -190,7 +190,7 @@ fn what_install_sh_refuses_is_passed_on() {
         &said[0],
         1,
         &[
-            "error: installing on root@m1: ",
+            "error: cannot install uc on root@m1: ",
             "installing Docker from the packages of this distribution (debian)",
             "hint: ",
         ],
@@ -204,7 +204,7 @@ fn what_install_sh_refuses_is_passed_on() {
         &said[1],
         1,
         &[
-            "error: installing on root@m2: ",
+            "error: cannot install uc on root@m2: ",
             "19.03.15",
             "20.10",
             "hint: ",
@@ -214,7 +214,7 @@ fn what_install_sh_refuses_is_passed_on() {
         &said[2],
         1,
         &[
-            "error: installing on root@m3: port 53 (udp) is taken by perl (pid ",
+            "error: cannot install uc on root@m3: port 53 (udp) is taken by perl (pid ",
             "hint: let it listen only where it must",
         ],
     );
@@ -244,7 +244,7 @@ fn programs_that_do_not_arrive_whole() {
         &output,
         1,
         &[
-            "error: uc arrived damaged on root@m1: the checksums differ",
+            "error: the copy of uc on root@m1 is damaged: the checksums differ",
             "hint: try again",
         ],
     );
@@ -262,19 +262,22 @@ fn programs_that_do_not_arrive_whole() {
         &install(),
         2,
         &[
-            "/ucd is needed to set up a machine and is not there",
+            "/ucd not found: it is needed to set up a machine",
             "--install-from",
         ],
     );
     fs::write(directory.join("ucd"), "<html>404 Not Found</html>").expect("written");
-    expect(&install(), 2, &["/ucd is no Linux program"]);
+    expect(&install(), 2, &["/ucd is not a Linux program"]);
     // The head of a program, cut off after that.
     let ucd = fs::read(site.binaries.ucd()).expect("readable");
     fs::write(directory.join("ucd"), &ucd[..100_000]).expect("written");
     expect(
         &install(),
         1,
-        &["error: installing on root@m1: ", "/ucd does not run here"],
+        &[
+            "error: cannot install uc on root@m1: ",
+            "/ucd does not run here",
+        ],
     );
 
     assert_eq!(site.traces("m1"), "", "something was left on m1");
