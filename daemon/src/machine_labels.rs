@@ -161,10 +161,10 @@ mod tests {
         let long = "k".repeat(MAX_KEY + 1);
         let big = "é".repeat(MAX_VALUE / 2) + "x";
         for (set, remove, said) in [
-            (vec![("", "x")], vec![], "no key"),
-            (vec![(long.as_str(), "x")], vec![], "no key"),
-            (vec![("a b", "x")], vec![], "no key"),
-            (vec![("é", "x")], vec![], "no key"),
+            (vec![("", "x")], vec![], "invalid label key"),
+            (vec![(long.as_str(), "x")], vec![], "invalid label key"),
+            (vec![("a b", "x")], vec![], "invalid label key"),
+            (vec![("é", "x")], vec![], "invalid label key"),
             (vec![], vec!["a\n"], "invalid label key `a\\n`"),
             (vec![("a", "x\ty")], vec![], "control character"),
             (vec![("a", big.as_str())], vec![], "257 bytes"),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_has_so_many_labels_and_no_more() {
+    fn labels_of_a_machine_are_limited() {
         let many: BTreeMap<String, String> = (0..MAX_LABELS)
             .map(|number| (format!("k{number}"), String::new()))
             .collect();
