@@ -196,7 +196,7 @@ fn label_sets_removes_and_prints_labels() {
         world.connected(&["machine", "label", "m1"]).text(),
         "exit 0\n--- stdout\n--- stderr\n"
     );
-    let listed = world.connected(&["machine", "ls"]);
+    let listed = world.connected(&["machine", "ls", "-o", "wide"]);
     let titles = listed.stdout.lines().next().unwrap();
     assert!(
         titles.ends_with("LABELS") && listed.stdout.contains("disk=ssd, zone=b"),
@@ -214,7 +214,7 @@ fn label_sets_removes_and_prints_labels() {
     assert_eq!(ran.stderr, "m2 now has no labels\n");
     assert!(
         !world
-            .connected(&["machine", "ls"])
+            .connected(&["machine", "ls", "-o", "wide"])
             .stdout
             .contains("LABELS"),
         "no machine has one"

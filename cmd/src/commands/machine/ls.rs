@@ -1,10 +1,12 @@
 //! `uc machine ls`
 
+use std::net::Ipv4Addr;
+
 use clap::Args;
-use uc_api::v1::{Liveness, MachineStatus};
+use uc_api::v1::{Liveness, MachineFacts, MachineRecord, MachineStatus};
 
 use super::label;
-use crate::cli::Output;
+use crate::cli::{WideFormat, WideOutput};
 use crate::commands::conflicts;
 use crate::connect::Globals;
 use crate::error::CliResult;
@@ -13,68 +15,119 @@ use crate::view;
 
 /// List the machines of the cluster
 ///
-/// A machine's state is `up`, `suspect` (for up to 8 seconds), `down`, or `evicted` once it was
-/// silent for 72 hours: nothing waits for it any more. An evicted one comes back by itself; one
-/// that is gone for good goes with `uc machine rm`. `uc doctor` says more.
+/// A machine is `up`, `suspect` (for up to 8 seconds), `down`, or `evicted` after 72 hours without
+/// an answer: then the cluster no longer waits for it. An evicted machine rejoins on its own when
+/// it comes back. Remove one that will not come back with `uc machine rm`. `uc doctor` shows more.
 #[derive(Debug, Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct LsArgs {
     #[command(flatten)]
-    output: Output,
+    output: WideOutput,
 }
 
 pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
     let machines = super::list(&client).await?;
-    if args.output.is_json() {
-        ui.json(&machines.iter().map(view::Machine::from).collect::<Vec<_>>())?;
-    } else {
-        ui.out(&table(&machines).render())?;
+    match args.output.output {
+        WideFormat::Table => ui.table(&table(&machines))?,
+        WideFormat::Wide => ui.out(&wide_table(&machines).render())?,
+        WideFormat::Json => {
+            ui.json(&machines.iter().map(view::Machine::from).collect::<Vec<_>>())?;
+        }
     }
     conflicts::note(ui, &client).await
 }
 
+const COLUMNS: [&str; 6] = ["NAME", "STATE", "ADDRESS", "REPLICAS", "OS", "UC"];
+
 fn table(machines: &[MachineStatus]) -> Table {
-    let mut table = Table::new(&[
-        "NAME",
-        "STATE",
-        "SUBNET",
-        "REPLICAS",
-        "ENDPOINTS",
-        "OS",
-        "ARCH",
-        "DOCKER",
-        "UC",
-        "CONNECTED",
-        "LABELS",
-    ]);
-    for status in machines {
-        let Some(machine) = &status.machine else {
-            continue;
-        };
-        let facts = status.facts.clone().unwrap_or_default();
-        let style = match status.liveness() {
-            Liveness::Up => GREEN,
-            _ if status.evicted => RED,
-            Liveness::Down => RED,
-            Liveness::Suspect | Liveness::Unspecified => YELLOW,
-        };
+    let mut table = Table::new(&COLUMNS).free_text(&["NAME", "OS"]);
+    for (status, machine, facts) in records(machines) {
+        table.row(cells(status, machine, &facts));
+    }
+    table
+}
+
+/// The table of `-o wide`.
+fn wide_table(machines: &[MachineStatus]) -> Table {
+    let titles: Vec<&str> = COLUMNS
+        .into_iter()
+        .chain([
+            "SUBNET",
+            "ENDPOINTS",
+            "ARCH",
+            "DOCKER",
+            "CONNECTED",
+            "LABELS",
+        ])
+        .collect();
+    let mut table = Table::new(&titles);
+    for (status, machine, facts) in records(machines) {
+        let [name, state, address, replicas, os, uc] = cells(status, machine, &facts);
         table.row([
-            machine.name.as_str().into(),
-            Cell::styled(
-                view::machine_state(status.liveness(), status.evicted),
-                style,
-            ),
+            name,
+            state,
+            address,
+            replicas,
+            os,
+            uc,
             machine.subnet.as_str().into(),
-            status.replicas.to_string().into(),
             machine.endpoints.join(", ").into(),
-            facts.os.into(),
             facts.arch.into(),
             facts.docker_version.into(),
-            facts.uc_version.into(),
             Cell::styled(if status.connected { "✓" } else { "" }, GREEN),
             label::lines(machine).join(", ").into(),
         ]);
     }
     table.without_empty("LABELS")
+}
+
+fn records(
+    machines: &[MachineStatus],
+) -> impl Iterator<Item = (&MachineStatus, &MachineRecord, MachineFacts)> {
+    machines.iter().filter_map(|status| {
+        let facts = status.facts.clone().unwrap_or_default();
+        Some((status, status.machine.as_ref()?, facts))
+    })
+}
+
+fn cells(status: &MachineStatus, machine: &MachineRecord, facts: &MachineFacts) -> [Cell; 6] {
+    let style = match status.liveness() {
+        Liveness::Up => GREEN,
+        _ if status.evicted => RED,
+        Liveness::Down => RED,
+        Liveness::Suspect | Liveness::Unspecified => YELLOW,
+    };
+    let address = address(&machine.subnet).map_or_else(String::new, |address| address.to_string());
+    [
+        machine.name.as_str().into(),
+        Cell::styled(
+            view::machine_state(status.liveness(), status.evicted),
+            style,
+        ),
+        address.into(),
+        status.replicas.to_string().into(),
+        facts.os.as_str().into(),
+        facts.uc_version.as_str().into(),
+    ]
+}
+
+/// The machine's own address in the cluster network: the first host address of its subnet.
+fn address(subnet: &str) -> Option<Ipv4Addr> {
+    let (network, _) = subnet.split_once('/')?;
+    let network: Ipv4Addr = network.parse().ok()?;
+    network.to_bits().checked_add(1).map(Ipv4Addr::from_bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_is_the_first_of_the_subnet() {
+        assert_eq!(address("10.210.3.0/24"), Some(Ipv4Addr::new(10, 210, 3, 1)));
+        for invalid in ["", "10.210.3.0", "x/24", "255.255.255.255/32"] {
+            assert_eq!(address(invalid), None, "{invalid}");
+        }
+    }
 }
