@@ -29,8 +29,8 @@ use crate::member::Member;
 const REFRESH: Duration = Duration::from_mins(5);
 /// How soon a name is resolved again if it failed, or if its machine does not answer.
 const RETRY: Duration = Duration::from_secs(30);
-/// A machine without a handshake for this long does not answer: keepalives make WireGuard renew each
-/// session after 120 s.
+/// A machine without a handshake for this long does not answer: keepalives make WireGuard renew
+/// each session after 120 s.
 const SILENT_AFTER: Duration = Duration::from_secs(150);
 /// How often the task looks whether machines with a name answer.
 const CHECK: Duration = Duration::from_secs(15);

@@ -22,8 +22,8 @@ const MAX_VALUE: usize = 256;
 /// Most labels of one machine. All of them are sent with each change and shown in listings.
 const MAX_LABELS: usize = 64;
 
-/// The labels after the requested changes. If one key or value is invalid, or there are too many, all
-/// changes are refused.
+/// The labels after the requested changes. If one key or value is invalid, or there are too many,
+/// all changes are refused.
 pub(crate) fn changed(
     labels: &BTreeMap<String, String>,
     request: &LabelMachineRequest,

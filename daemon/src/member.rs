@@ -132,7 +132,8 @@ pub struct Member {
     pub engine: Arc<DockerEngine>,
     /// Acts on this machine's containers.
     pub node: NodeService,
-    /// Locked while a machine is registered or renamed, so that no two get the same name or subnet.
+    /// Locked while a machine is registered or renamed, so that no two get the same name or
+    /// subnet.
     pub registering: Mutex<()>,
     /// Notified when another member removed this machine, which then leaves.
     pub leave: Notify,

@@ -1,6 +1,6 @@
-//! Observes this machine's engine and passes the result to a sink: the complete list of replicas and
-//! volumes and the machine's facts, whenever one of them has changed. Events make it fast, and a full
-//! look every 30 s makes it correct.
+//! Observes this machine's engine and passes the result to a sink: the complete list of replicas
+//! and volumes and the machine's facts, whenever one of them has changed. Events make it fast, and
+//! a full look every 30 s makes it correct.
 //!
 //! Nothing is published while the engine does not answer: the last observation is kept.
 

@@ -16,10 +16,7 @@ pub enum NetworkError {
     },
     /// Docker did not answer in time.
     #[error("docker did not {action} within {seconds} s")]
-    DockerTimeout {
-        action: &'static str,
-        seconds: u64,
-    },
+    DockerTimeout { action: &'static str, seconds: u64 },
     /// A subnet that cannot hold a machine's containers.
     #[error("invalid subnet {0} for a machine: its prefix length must be from 8 to 29")]
     Subnet(Ipv4Net),
@@ -27,9 +24,7 @@ pub enum NetworkError {
     #[error(
         "docker network {name} already exists, and uc did not create it; remove it (`docker network rm {name}`) or recreate it under another name"
     )]
-    Foreign {
-        name: String,
-    },
+    Foreign { name: String },
     /// The network has to be recreated, but containers use it.
     #[error(
         "docker network {name} must be recreated ({differences}), but containers use it: {}; remove them first",

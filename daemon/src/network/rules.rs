@@ -8,8 +8,8 @@
 //! | `UC-PREROUTING` | `PREROUTING` (raw), Docker 28.0 and 28.1 only | keeps Docker from dropping what comes from the mesh |
 //!
 //! `UC-INPUT` has one rule that drops: packets for the management address that did not come through
-//! the mesh. Linux accepts packets for any of its addresses on any interface, so without that rule any
-//! host on the machine's LAN could talk to the peer API.
+//! the mesh. Linux accepts packets for any of its addresses on any interface, so without that rule
+//! any host on the machine's LAN could talk to the peer API.
 
 use std::fmt;
 use std::fmt::Write as _;
