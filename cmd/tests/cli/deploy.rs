@@ -12,7 +12,7 @@ use uc_api::{Code, Failure};
 use crate::daemon::Daemon;
 use crate::world::World;
 
-fn plan(digest: &str, machines: &[&str]) -> v1::Plan {
+pub(crate) fn plan(digest: &str, machines: &[&str]) -> v1::Plan {
     let step = |machine: &&str| v1::ReplicaStep {
         id: format!("step-{machine}"),
         action: v1::ReplicaAction::Create.into(),
@@ -41,7 +41,12 @@ fn event(event: Event) -> v1::DeployEvent {
     v1::DeployEvent { event: Some(event) }
 }
 
-fn step(machine: &str, phase: v1::StepPhase, message: &str, log_tail: &[&str]) -> v1::DeployEvent {
+pub(crate) fn step(
+    machine: &str,
+    phase: v1::StepPhase,
+    message: &str,
+    log_tail: &[&str],
+) -> v1::DeployEvent {
     event(Event::Step(v1::StepEvent {
         step_id: format!("step-{machine}"),
         phase: phase.into(),
@@ -82,7 +87,7 @@ fn good(machines: &[&str]) -> Vec<v1::DeployEvent> {
     events
 }
 
-fn daemon(
+pub(crate) fn daemon(
     plans: Vec<v1::Plan>,
     executions: Vec<(Vec<v1::DeployEvent>, Option<Failure>)>,
 ) -> Daemon {

@@ -19,6 +19,7 @@ mod doctor;
 mod exec;
 mod files;
 mod help;
+mod interrupt;
 mod listings;
 mod logs;
 mod machine;

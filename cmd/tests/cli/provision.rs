@@ -12,7 +12,7 @@ use crate::world::{World, names};
 
 /// The last argument is the command. On "the other side", `uc` reaches the socket `remote.sock`,
 /// and /tmp is a directory of ours.
-const SSH: &str = r#"
+pub(crate) const SSH: &str = r#"
 for last; do :; done
 echo "$last" >> @DIR@/ssh-commands
 case " $* " in *" -O exit "*) exit 0 ;; esac
@@ -30,7 +30,7 @@ cp @DIR@/remote-uc @DIR@/remote/uc
 
 /// A cluster on `uc.sock` with a context, a fresh machine on `remote.sock` behind ssh, and a
 /// directory to install from.
-fn world(cluster: Daemon, remote: Daemon) -> (World, Arc<Daemon>) {
+pub(crate) fn world(cluster: Daemon, remote: Daemon) -> (World, Arc<Daemon>) {
     let world = World::with(cluster);
     let remote = Arc::new(remote);
     world.serve("remote.sock", Arc::clone(&remote));
@@ -53,7 +53,7 @@ fn world(cluster: Daemon, remote: Daemon) -> (World, Arc<Daemon>) {
     (world, remote)
 }
 
-fn fresh() -> Daemon {
+pub(crate) fn fresh() -> Daemon {
     let facts = v1::MachineFacts {
         hostname: "pi-4.local".into(),
         ..Default::default()
@@ -71,7 +71,7 @@ fn fresh() -> Daemon {
     }
 }
 
-fn cluster() -> Daemon {
+pub(crate) fn cluster() -> Daemon {
     let first = status(&member("id-1", "m1", "10.210.0.0/24"), Liveness::Up, true);
     Daemon {
         machines: vec![first].into(),
@@ -79,7 +79,7 @@ fn cluster() -> Daemon {
     }
 }
 
-fn from(world: &World) -> String {
+pub(crate) fn from(world: &World) -> String {
     world.path("from").display().to_string()
 }
 
