@@ -22,7 +22,7 @@ use identity::Verdict;
 use last_good::LastGood;
 pub(crate) use process::SshProcess;
 use race::{Lost, Pace, race};
-pub(crate) use ssh::{Ssh, no_ssh};
+pub(crate) use ssh::{DIAL_STDIO, Ssh, no_ssh};
 use uc_api::ClusterId;
 use uc_api::layout::API_SOCKET;
 

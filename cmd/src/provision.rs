@@ -19,7 +19,7 @@ use remote::Remote;
 pub(crate) use ssh_addresses::ssh_addresses;
 use tokio::io::AsyncRead;
 
-use crate::connect::{Client, Ssh, over_ssh};
+use crate::connect::{Client, DIAL_STDIO, Ssh, over_ssh};
 use crate::connection::{Connection, SshTarget};
 use crate::env::Env;
 use crate::error::{CliError, CliResult, Kind};
@@ -32,7 +32,7 @@ const INSTALL: Duration = Duration::from_mins(20);
 const CLEANING: Duration = Duration::from_secs(15);
 
 /// Prints one line that starts with `uc-probe`, so that text which a login prints is ignored.
-const PROBE: &str = r#"sh -c 'if [ "$(id -u)" = 0 ]; then s=root; elif ! command -v sudo >/dev/null 2>&1; then s=none; elif sudo -n true 2>/dev/null; then s=sudo; else s=password; fi; u=no; command -v uc >/dev/null 2>&1 && u=yes; printf "uc-probe %s %s %s %s %s\n" "$(uname -s)" "$(uname -m)" "$(id -un)" "$s" "$u"'"#;
+const PROBE: &str = r#"sh -c 'if [ "$(id -u)" = 0 ]; then s=root; elif ! command -v sudo >/dev/null 2>&1; then s=none; elif sudo -n true 2>/dev/null; then s=sudo; else s=password; fi; u=no; { [ -x /usr/local/bin/uc ] || command -v uc >/dev/null 2>&1; } && u=yes; printf "uc-probe %s %s %s %s %s\n" "$(uname -s)" "$(uname -m)" "$(id -un)" "$s" "$u"'"#;
 
 /// A machine that ssh reaches, and the result of the probe.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Host {
             ""
         };
         let label = Connection::Ssh(self.remote.target().clone()).to_string();
-        over_ssh(self.remote.ssh(), &format!("{sudo}uc dial-stdio"), label).await
+        over_ssh(self.remote.ssh(), &format!("{sudo}{DIAL_STDIO}"), label).await
     }
 
     /// Copies the programs and runs install.sh.

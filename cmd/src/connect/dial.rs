@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::explain;
 use super::greeting::{Greeted, NoGreeting, Patient};
 use super::process::SshProcess;
-use super::ssh::{CONNECT_TIMEOUT_S, Ssh};
+use super::ssh::{CONNECT_TIMEOUT_S, DIAL_STDIO, Ssh};
 use crate::connection::{Connection, SshTarget};
 use crate::env::Env;
 use crate::error::{CliError, CliResult, Kind};
@@ -48,7 +48,7 @@ pub(crate) struct Keep {
 pub(super) async fn dial(connection: &Connection, env: &Env) -> CliResult<(Channel, Keep)> {
     match connection {
         Connection::Unix(path) => unix(path).await,
-        Connection::Ssh(target) => over_ssh(&Ssh::new(target.clone(), env), "uc dial-stdio").await,
+        Connection::Ssh(target) => over_ssh(&Ssh::new(target.clone(), env), DIAL_STDIO).await,
     }
 }
 

@@ -62,11 +62,7 @@ pub(crate) fn explain(target: &SshTarget, stderr: &str, exit: Option<i32>) -> Cl
             return unreachable(target, "the other side closed the connection", line);
         }
     }
-    let missing = |line: &&str| {
-        (line.contains("not found") || line.contains("No such file or directory"))
-            && line.contains("uc")
-    };
-    if exit == Some(127) || (exit != Some(255) && lines.iter().any(missing)) {
+    if exit == Some(127) || (exit != Some(255) && lines.iter().any(|line| is_missing_uc(line))) {
         return CliError::failed(format!(
             "{target} has no `uc` (or not in the PATH of a login without terminal)"
         ))
@@ -95,6 +91,15 @@ pub(crate) fn explain(target: &SshTarget, stderr: &str, exit: Option<i32>) -> Cl
         "try it by hand: `ssh{port} {user}{} true`",
         target.host
     ))
+}
+
+/// Whether a shell reports that there is no program `uc`. Other programs can be missing as well, in
+/// the user's profile, for example.
+fn is_missing_uc(line: &str) -> bool {
+    let missing = ["not found", "No such file or directory", "Unknown command"];
+    let mut words = line.split(|c: char| c.is_whitespace() || ":'`\"".contains(c));
+    missing.iter().any(|text| line.contains(text))
+        && words.any(|word| word == "uc" || word.ends_with("/uc"))
 }
 
 fn unreachable(target: &SshTarget, why: &str, line: &str) -> CliError {
@@ -282,7 +287,28 @@ Host key verification failed.\r
     #[test]
     fn no_uc_over_there() {
         insta::assert_snapshot!(text("bash: line 1: uc: command not found\n", 127));
-        assert!(text("sh: 1: uc: not found\n", 127).contains("has no `uc`"));
+        for line in [
+            "sh: 1: exec: uc: not found",
+            "fish: Unknown command: uc",
+            "/usr/local/bin/uc: No such file or directory",
+            "sudo: uc: command not found",
+        ] {
+            assert!(text(line, 1).contains("has no `uc`"), "{line}");
+        }
+    }
+
+    #[test]
+    fn explain_with_other_missing_file_does_not_blame_uc() {
+        for line in [
+            "cat: /etc/motd.d: No such file or directory",
+            "-bash: succeed: command not found",
+        ] {
+            let text = text(line, 1);
+            assert!(
+                text.contains(line) && !text.contains("has no `uc`"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -18,6 +18,10 @@ use crate::error::{CliError, CliResult};
 
 /// Seconds that ssh waits for the other side's TCP and key exchange.
 pub(crate) const CONNECT_TIMEOUT_S: u32 = 10;
+/// Connects stdin and stdout to the daemon on the other side. install.sh puts `uc` into
+/// /usr/local/bin, which sudo's `secure_path` and some logins leave out of PATH. A shell of our own
+/// reads the line, because the login shell may be one with another syntax.
+pub(crate) const DIAL_STDIO: &str = "sh -c 'PATH=/usr/local/bin:$PATH; exec uc dial-stdio'";
 /// For ssh to tell the process that keeps a shared connection to end it.
 const CLOSING: Duration = Duration::from_secs(30);
 /// Size of `sun_path`, the path of a Unix socket with the zero at its end.
@@ -232,7 +236,7 @@ mod tests {
 
     fn arguments(target: &str, env: &Env) -> String {
         let ssh = Ssh::new(target.parse().unwrap(), env);
-        let command = ssh.command(&[], Some("uc dial-stdio"));
+        let command = ssh.command(&[], Some("true"));
         let list: Vec<_> = command
             .as_std()
             .get_args()
@@ -252,7 +256,7 @@ mod tests {
         let line = arguments("root@[fd00::1]:2222", &env)
             .replace(&runtime.path().display().to_string(), "RUN");
         assert!(
-            line.ends_with("-F /c -p 2222 -- root@fd00::1 uc dial-stdio"),
+            line.ends_with("-F /c -p 2222 -- root@fd00::1 true"),
             "{line}"
         );
         assert!(line.contains("-o ControlPath=RUN/uc-ssh/%C-"), "{line}");

@@ -101,9 +101,9 @@ fn over_ssh_through_dial_stdio() {
     assert_eq!(ran.json(), serde_json::json!([]));
     let arguments = world.read("ssh-arguments");
     assert!(
-        arguments
-            .trim_end()
-            .ends_with("-p 2222 -- root@10.0.0.9 uc dial-stdio"),
+        arguments.trim_end().ends_with(
+            "-p 2222 -- root@10.0.0.9 sh -c 'PATH=/usr/local/bin:$PATH; exec uc dial-stdio'"
+        ),
         "{arguments}"
     );
     assert!(arguments.contains("BatchMode=yes"), "{arguments}");
@@ -215,4 +215,22 @@ fn a_connection_that_makes_no_sense_is_a_usage_error() {
         "{}",
         ran.text()
     );
+}
+
+/// sudo's `secure_path` and non-interactive logins often lack /usr/local/bin, where install.sh puts
+/// `uc`.
+#[test]
+fn uc_outside_of_path_is_found_over_ssh() {
+    let world = World::new();
+    world.program(
+        "ssh",
+        "for last; do :; done\n\
+         last=$(printf '%s' \"$last\" | sed 's|/usr/local/bin|@DIR@/local|')\n\
+         PATH=/usr/bin:/bin exec sh -c \"$last\"",
+    );
+    world.program("uc", "exec @UC@ dial-stdio --socket @DIR@/uc.sock");
+    std::fs::create_dir(world.path("local")).unwrap();
+    std::fs::rename(world.path("bin/uc"), world.path("local/uc")).unwrap();
+    let ran = world.uc(&["--connect", "ssh://root@h", "ps"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
 }

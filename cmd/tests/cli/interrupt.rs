@@ -72,9 +72,8 @@ fn machine_add_rolls_back_over_ssh_after_ctrl_c() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output));
     let asked = world.daemon.asked();
-    assert_eq!(
-        asked.last().unwrap(),
-        "RemoveMachine id-9 no_reset=true",
+    assert!(
+        asked.last().unwrap().starts_with("RemoveMachine "),
         "{asked:?} {}",
         text(&output)
     );

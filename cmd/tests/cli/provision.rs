@@ -16,7 +16,7 @@ pub(crate) const SSH: &str = r#"
 for last; do :; done
 echo "$last" >> @DIR@/ssh-commands
 case " $* " in *" -O exit "*) exit 0 ;; esac
-last=$(printf '%s' "$last" | sed 's|^mktemp -d /tmp/|mktemp -d @DIR@/tmp/|')
+last=$(printf '%s' "$last" | sed 's|^mktemp -d /tmp/|mktemp -d @DIR@/tmp/|; s|/usr/local/bin|@DIR@/remote|g')
 PATH=@DIR@/remote:/usr/bin:/bin exec sh -c "$last""#;
 
 const REMOTE_UC: &str = "#!/bin/sh\nexec @UC@ dial-stdio --socket @DIR@/remote.sock\n";

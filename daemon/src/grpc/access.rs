@@ -152,6 +152,49 @@ mod tests {
     use uc_api::version::PROTOCOL;
 
     use super::*;
+    use crate::docker::DockerEngine;
+    use crate::identity::{Identity, Membership};
+    use crate::paths::Paths;
+
+    const OWN: &str = "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1";
+    const OTHER: &str = "0dd00dd00dd00dd00dd00dd00dd00dd0";
+
+    /// The code of the refusal, if the call for this cluster is refused.
+    fn call(app: &Arc<App>, meant: Option<&'static str>) -> Option<Code> {
+        let mut request = Request::new(());
+        request.metadata_mut().insert(PROTOCOL_KEY, PROTOCOL.into());
+        if let Some(meant) = meant {
+            let meant = tonic::metadata::MetadataValue::from_static(meant);
+            request.metadata_mut().insert(CLUSTER_KEY, meant);
+        }
+        let refused = LocalCallers::new(Arc::clone(app)).call(request).err()?;
+        Some(Failure::from(refused).code)
+    }
+
+    #[tokio::test]
+    async fn unix_socket_refuses_calls_for_another_cluster() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
+        let mut identity = Identity::fresh().unwrap();
+        identity.membership = Some(Membership {
+            cluster_id: OWN.into(),
+            machine_id: "a1".repeat(16),
+            network: "10.210.0.0/16".parse().unwrap(),
+            subnet: "10.210.0.0/24".parse().unwrap(),
+            wireguard_port: 51820,
+            bootstrap: Vec::new(),
+        });
+        identity.save(&paths.identity()).unwrap();
+        let engine = Arc::new(DockerEngine::new("/nonexistent"));
+        let app = App::new(paths, engine, tokio_util::sync::CancellationToken::new()).unwrap();
+        assert_eq!(call(&app, Some(OWN)), None);
+        assert_eq!(call(&app, Some(OTHER)), Some(Code::WrongCluster));
+        assert_eq!(call(&app, None), None);
+        // A join or a reset holds the lock: which cluster it will be is open.
+        let _joining = app.identity.lock().await;
+        assert_eq!(call(&app, Some(OWN)), Some(Code::WrongCluster));
+        assert_eq!(call(&app, None), None);
+    }
 
     #[test]
     fn check_version_refuses_unknown_protocols() {

@@ -11,8 +11,12 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use uc_api::v1::machine_client::MachineClient;
 use uc_api::v1::services_client::ServicesClient;
-use uc_api::v1::{InfoRequest, InitRequest, ListServicesRequest, ResetRequest};
-use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL, PROTOCOL_KEY, SERVER_VERSION_KEY, VERSION};
+use uc_api::v1::{
+    IdentifyRequest, IdentifyResponse, InfoRequest, InitRequest, ListServicesRequest, ResetRequest,
+};
+use uc_api::version::{
+    CLIENT_VERSION_KEY, CLUSTER_KEY, PROTOCOL, PROTOCOL_KEY, SERVER_VERSION_KEY, VERSION,
+};
 use uc_api::{Code, Failure};
 use uc_daemon::paths::Paths;
 
@@ -94,6 +98,29 @@ async fn info_answers_without_docker_and_contains_the_key() {
     assert_eq!(info.machine_name, "");
     assert_eq!(info.public_key.len(), 44);
     assert!(!info.facts.unwrap().hostname.is_empty());
+}
+
+/// A call that is meant for a cluster does nothing on a machine that is not in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn machine_outside_of_a_cluster_refuses_calls_meant_for_one() {
+    let (_daemon, channel) = Daemon::start().await;
+    let meant = |mut request: Request<()>| {
+        let cluster = MetadataValue::from_static("c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1");
+        request.metadata_mut().insert(CLUSTER_KEY, cluster);
+        with_protocol(PROTOCOL)(request)
+    };
+    let mut machine = MachineClient::with_interceptor(channel.clone(), meant);
+    let init = machine.init(InitRequest::default()).await.unwrap_err();
+    assert_eq!(Failure::from(init).code, Code::WrongCluster);
+    let reset = machine.reset(ResetRequest {}).await.unwrap_err();
+    assert_eq!(Failure::from(reset).code, Code::WrongCluster);
+    let mut services = ServicesClient::with_interceptor(channel.clone(), meant);
+    let list = services.list(ListServicesRequest::default()).await;
+    assert_eq!(Failure::from(list.unwrap_err()).code, Code::WrongCluster);
+    // Without the cluster's id it answers which machine it is.
+    let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
+    let answer = machine.identify(IdentifyRequest {}).await.unwrap();
+    assert_eq!(answer.into_inner(), IdentifyResponse::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]
