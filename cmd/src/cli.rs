@@ -131,8 +131,8 @@ pub(crate) enum Command {
     #[command(subcommand, visible_alias = "conflict")]
     Conflicts(commands::conflicts::ConflictsCommand),
     Doctor(commands::doctor::DoctorArgs),
-    #[command(subcommand, visible_alias = "context")]
-    Ctx(commands::ctx::CtxCommand),
+    #[command(visible_alias = "context")]
+    Ctx(commands::ctx::CtxArgs),
     Version(commands::version::VersionArgs),
     Completion(commands::completion::CompletionArgs),
     DialStdio(commands::dial_stdio::DialStdioArgs),

@@ -33,7 +33,6 @@ pub(crate) fn run(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8>
         // These talk to no daemon, so they start no runtime.
         Command::Completion(args) => done(completion::run(&args, ui)),
         Command::DialStdio(args) => done(dial_stdio::run(&args)),
-        Command::Ctx(command) => done(ctx::run(command, ui, globals)),
         Command::Config(args) => done(config::run(&args, ui)),
         command => block_on(talk(command, ui, globals)),
     }
@@ -57,10 +56,10 @@ async fn talk(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
         Command::Scale(args) => scale::run(args, ui, globals).await?,
         Command::Rm(args) => rm::run(args, ui, globals).await?,
         Command::Machine(command) => machine::run(command, ui, globals).await?,
+        Command::Ctx(args) => ctx::run(args, ui, globals).await?,
         Command::Conflicts(command) => conflicts::run(command, ui, globals).await?,
         Command::Completion(_)
         | Command::DialStdio(_)
-        | Command::Ctx(_)
         | Command::Config(_)
         // The parser has printed the help.
         | Command::Help(_) => {}

@@ -70,22 +70,22 @@ fn cluster_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Clust
 /// Why the config file cannot be used.
 #[derive(Debug, Error)]
 pub(crate) enum ConfigError {
-    #[error("no home directory is known, so there is no config file")]
+    #[error("cannot find the config file: no home directory")]
     NoHome,
-    #[error("the config file {} could not be read", path.display())]
+    #[error("cannot read the config file {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("the config file {} is broken", path.display())]
+    #[error("invalid config file {}", path.display())]
     Syntax {
         path: PathBuf,
         source: Box<toml::de::Error>,
     },
-    #[error("the config file {} is broken: context `{context}`: {problem}", path.display())]
+    #[error("invalid config file {}: context `{context}`: {problem}", path.display())]
     Connection {
         path: PathBuf,
         context: String,
         problem: String,
     },
-    #[error("the config file {} could not be written; the old one is untouched", path.display())]
+    #[error("cannot write the config file {}; the old one is unchanged", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
 
@@ -120,7 +120,7 @@ impl Entry {
 }
 
 impl Config {
-    /// The usual place of the file.
+    /// The path of the file unless `--config` gives another.
     pub(crate) fn default_path() -> Result<PathBuf, ConfigError> {
         let base = etcetera::base_strategy::Xdg::new().map_err(|_| ConfigError::NoHome)?;
         Ok(base.config_dir().join("uc").join("config.toml"))
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_back_with_private_modes() {
+    fn update_writes_with_private_modes() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("uc/config.toml");
         save(&sample(), &path).unwrap();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_is_an_empty_config() {
+    fn load_without_file_is_an_empty_config() {
         assert_eq!(
             Config::load(Path::new("/nonexistent/config.toml")).unwrap(),
             Config::default()
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_refused_with_its_place() {
+    fn load_of_invalid_file_reports_the_cause() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("config.toml");
         for (text, problem) in [
@@ -317,7 +317,7 @@ mod tests {
             ),
             (
                 "[contexts.a]\ncluster = 'prod'\nconnections = []",
-                "not a cluster id",
+                "invalid cluster id `prod`",
             ),
             (
                 "[contexts.a]\nconnections = [{ address = 'tcp://x' }]",
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_stays_a_link() {
+    fn update_keeps_a_symbolic_link() {
         let home = tempfile::tempdir().unwrap();
         let (real, link) = (
             home.path().join("real.toml"),
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_leaves_the_old_file() {
+    fn failed_update_keeps_the_old_file() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("file/config.toml");
         fs::write(home.path().join("file"), "in the way").unwrap();
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn free_names_count_up() {
+    fn free_name_counts_up() {
         assert_eq!(Config::default().free_name(), "default");
         assert_eq!(sample().free_name(), "default-2");
     }

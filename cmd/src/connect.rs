@@ -169,26 +169,26 @@ fn choose(config: &Config, named: Option<&str>, socket: bool) -> CliResult<Route
         }
         let error = if config.contexts.is_empty() {
             CliError::usage(
-                "no cluster is known: there is no context, and this computer runs no daemon",
+                "no cluster to connect to: there is no context, and no daemon on this computer",
             )
             .hint("make a cluster with `uc machine init USER@HOST`")
-            .hint("or name a machine of one with `--connect ssh://USER@HOST`")
+            .hint("or use a cluster that exists: `uc ctx add USER@HOST`")
         } else {
-            CliError::usage("there is no current context").hint("choose one with `uc ctx use NAME`")
+            CliError::usage("no context is the current one")
+                .hint("choose one with `uc ctx use NAME`")
         };
         return Err(error);
     };
     let Some(context) = config.contexts.get(name) else {
-        let error = CliError::usage(format!("there is no context `{name}`"));
+        let error = CliError::usage(format!("context `{name}` not found"));
         return Err(error
             .hint(suggest::hint(name, names()))
             .hint("`uc ctx ls` lists the contexts"));
     };
     if context.connections.is_empty() {
         return Err(
-            CliError::usage(format!("the context `{name}` has no connections")).hint(format!(
-                "remove it with `uc ctx rm {name}`, or use `--connect`"
-            )),
+            CliError::usage(format!("context `{name}` has no connections"))
+                .hint(format!("add one with `uc ctx add {name} USER@HOST`")),
         );
     }
     Ok(Route {

@@ -1,4 +1,4 @@
-//! Where a daemon can be reached: `ssh://USER@HOST[:PORT]` or `unix:///path`, as text and as data.
+//! How a daemon is reached: `ssh://USER@HOST[:PORT]` or `unix:///path`, as text and as data.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// One way to a daemon.
+/// How one daemon is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Connection {
     /// Through the system's `ssh`.
@@ -15,7 +15,7 @@ pub(crate) enum Connection {
     Unix(PathBuf),
 }
 
-/// Whom `ssh` is to call.
+/// The machine that `ssh` connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SshTarget {
     /// `None`: ssh decides (its config, or the own user name).
@@ -31,10 +31,10 @@ pub(crate) struct SshTarget {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum ConnectionError {
     #[error(
-        "`{text}` is not a connection: `{scheme}://` is not supported; write ssh://USER@HOST[:PORT] or unix:///path"
+        "invalid connection `{text}`: `{scheme}://` is not supported; write ssh://USER@HOST[:PORT] or unix:///path"
     )]
     Scheme { text: String, scheme: String },
-    #[error("`{text}` is not a connection: {reason}; write ssh://USER@HOST[:PORT] or unix:///path")]
+    #[error("invalid connection `{text}`: {reason}; write ssh://USER@HOST[:PORT] or unix:///path")]
     Form { text: String, reason: &'static str },
 }
 
@@ -78,11 +78,11 @@ impl FromStr for SshTarget {
         let (host, port) = if let Some(inner) = address.strip_prefix('[') {
             let (host, after) = inner
                 .split_once(']')
-                .ok_or_else(|| wrong("the bracket is not closed"))?;
+                .ok_or_else(|| wrong("the bracket `[` is not closed"))?;
             match after.strip_prefix(':') {
                 Some(port) => (host, Some(port)),
                 None if after.is_empty() => (host, None),
-                None => return Err(wrong("after the bracket comes a port or nothing")),
+                None => return Err(wrong("only a port can follow the bracket `]`")),
             }
         } else if address.matches(':').count() > 1 {
             // An IPv6 address without brackets cannot have a port.
@@ -110,7 +110,9 @@ impl FromStr for SshTarget {
             let odd =
                 |c: char| c.is_whitespace() || c.is_control() || "'\"`$\\;&|<>()/".contains(c);
             if part.starts_with('-') || part.chars().any(odd) {
-                return Err(wrong("user and host cannot have this character"));
+                return Err(wrong(
+                    "user or host contains a character that is not allowed",
+                ));
             }
         }
         Ok(Self {
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_reads_back() {
+    fn connection_prints_what_it_was_parsed_from() {
         for text in [
             "ssh://root@10.0.0.1",
             "ssh://web-1:2222",
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_connection_is_refused() {
         for text in [
             "",
             "ssh://",
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_says_what_to_write() {
-        insta::assert_snapshot!("tcp://h:1".parse::<Connection>().unwrap_err(), @"`tcp://h:1` is not a connection: `tcp://` is not supported; write ssh://USER@HOST[:PORT] or unix:///path");
+    fn unsupported_scheme_lists_the_supported_ones() {
+        insta::assert_snapshot!("tcp://h:1".parse::<Connection>().unwrap_err(), @"invalid connection `tcp://h:1`: `tcp://` is not supported; write ssh://USER@HOST[:PORT] or unix:///path");
     }
 }

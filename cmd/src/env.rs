@@ -13,7 +13,7 @@ pub(crate) const CONTEXT: &str = "UC_CONTEXT";
 pub(crate) const CONFIG: &str = "UC_CONFIG";
 /// Set and not `0`, `false`, `no`, `n`, `f` or `off`: as `--yes`.
 pub(crate) const AUTO_CONFIRM: &str = "UC_AUTO_CONFIRM";
-/// Set and not empty: plain lines in place of moving progress.
+/// Set and not empty: plain lines instead of moving progress.
 const NO_PROGRESS: &str = "UC_NO_PROGRESS";
 /// A file for `ssh -F`.
 const SSH_CONFIG: &str = "UC_SSH_CONFIG";
@@ -27,7 +27,7 @@ pub(crate) const COMPOSE_ENV_FILES: &str = "COMPOSE_ENV_FILES";
 /// True: `.env` is not read.
 pub(crate) const COMPOSE_DISABLE_ENV_FILE: &str = "COMPOSE_DISABLE_ENV_FILE";
 
-/// What the environment says, read once at the start.
+/// The settings from the environment, read once at the start.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Env {
     pub(crate) no_progress: bool,

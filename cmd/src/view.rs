@@ -313,6 +313,8 @@ impl From<&v1::BackupResponse> for Backup {
 pub(crate) struct Context {
     pub(crate) name: String,
     pub(crate) current: bool,
+    /// `None`: not known yet.
+    pub(crate) cluster_id: Option<String>,
     pub(crate) connections: Vec<ContextConnection>,
 }
 

@@ -1,5 +1,7 @@
 //! `uc ctx`
 
+mod add;
+
 use clap::{Args, Subcommand};
 
 use crate::cli::{Output, Yes};
@@ -11,10 +13,18 @@ use crate::{suggest, view};
 
 /// Choose the cluster to talk to
 ///
-/// A context is one cluster and the ways into it. `uc machine init` makes one, `uc machine add` and
-/// `uc machine rm` keep its connections.
+/// A context is a cluster and the connections to its machines. `uc machine init` and `uc ctx add`
+/// save one; `uc machine add` and `uc machine rm` update its connections. Without a command, this
+/// lists the contexts and, on a terminal, asks which one to use.
+#[derive(Debug, Args)]
+pub(crate) struct CtxArgs {
+    #[command(subcommand)]
+    command: Option<CtxCommand>,
+}
+
 #[derive(Debug, Subcommand)]
-pub(crate) enum CtxCommand {
+enum CtxCommand {
+    Add(add::AddArgs),
     /// List the contexts
     #[command(visible_alias = "list")]
     Ls(Output),
@@ -22,47 +32,69 @@ pub(crate) enum CtxCommand {
     Use(NameArgs),
     /// Print the name of the current context
     Show,
-    /// Forget a context; the cluster itself is not touched
+    /// Remove a context; the cluster is not affected
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct NameArgs {
+struct NameArgs {
     /// One of `uc ctx ls`
     name: String,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct RmArgs {
+struct RmArgs {
     /// One of `uc ctx ls`
     name: String,
     #[command(flatten)]
     yes: Yes,
 }
 
-pub(crate) fn run(command: CtxCommand, ui: &Ui, globals: &Globals) -> CliResult {
+pub(crate) async fn run(args: CtxArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let config = globals.load_config()?;
     globals.warn_of_unknown_keys(&config)?;
-    match command {
-        CtxCommand::Ls(output) => ls(&config, output, ui),
-        CtxCommand::Show => match globals.context.as_ref().or(config.current.as_ref()) {
+    match args.command {
+        None => pick(&config, ui, globals).await,
+        Some(CtxCommand::Add(args)) => add::run(args, ui, globals).await,
+        Some(CtxCommand::Ls(output)) => ls(&config, output.is_json(), ui),
+        Some(CtxCommand::Show) => match globals.context.as_ref().or(config.current.as_ref()) {
             Some(name) => ui.out(name),
-            None => Err(CliError::failed("there is no current context")
+            None => Err(CliError::failed("no context is the current one")
                 .hint("choose one with `uc ctx use NAME`")),
         },
-        CtxCommand::Use(args) => choose(&config, &args.name, ui, globals),
-        CtxCommand::Rm(args) => remove(&config, &args, ui, globals),
+        Some(CtxCommand::Use(args)) => choose(&config, &args.name, ui, globals),
+        Some(CtxCommand::Rm(args)) => remove(&config, &args, ui, globals).await,
     }
 }
 
-fn ls(config: &Config, output: Output, ui: &Ui) -> CliResult {
-    if output.is_json() {
+/// Lists the contexts and asks which one to use, if there is a choice and someone to ask.
+async fn pick(config: &Config, ui: &Ui, globals: &Globals) -> CliResult {
+    if !ui.interactive() || config.contexts.len() < 2 {
+        ls(config, false, ui)?;
+        if config.contexts.len() > 1 {
+            ui.hint("choose one with `uc ctx use NAME`")?;
+        }
+        return Ok(());
+    }
+    let names: Vec<&String> = config.contexts.keys().collect();
+    for (index, name) in names.iter().enumerate() {
+        let current = config.current.as_ref() == Some(*name);
+        let mark = if current { " (current)" } else { "" };
+        ui.status(&format!("{:>3}  {name}{mark}", index + 1))?;
+    }
+    let number = ui.choose("Use which context?", names.len()).await?;
+    choose(config, names[number - 1], ui, globals)
+}
+
+fn ls(config: &Config, json: bool, ui: &Ui) -> CliResult {
+    if json {
         return ui.json(&contexts(config));
     }
     if config.contexts.is_empty() {
         ui.status("no contexts yet")?;
-        return ui.hint("`uc machine init USER@HOST` makes a cluster and its context");
+        ui.hint("make a cluster with `uc machine init USER@HOST`")?;
+        return ui.hint("or save a context for one that exists: `uc ctx add USER@HOST`");
     }
     let mut table = Table::new(&["NAME", "CURRENT", "CONNECTIONS"]).free_text(&["CONNECTIONS"]);
     for context in contexts(config) {
@@ -96,6 +128,7 @@ fn contexts(config: &Config) -> Vec<view::Context> {
         .map(|(name, context)| view::Context {
             name: name.clone(),
             current: config.current.as_ref() == Some(name),
+            cluster_id: context.cluster.map(|cluster| cluster.to_string()),
             connections: context.connections.iter().map(entry).collect(),
         })
         .collect()
@@ -106,7 +139,7 @@ fn known(config: &Config, name: &str) -> CliResult {
         return Ok(());
     }
     let names = config.contexts.keys().map(String::as_str);
-    Err(CliError::usage(format!("there is no context `{name}`")).hint(suggest::hint(name, names)))
+    Err(CliError::usage(format!("context `{name}` not found")).hint(suggest::hint(name, names)))
 }
 
 fn choose(config: &Config, name: &str, ui: &Ui, globals: &Globals) -> CliResult {
@@ -114,16 +147,17 @@ fn choose(config: &Config, name: &str, ui: &Ui, globals: &Globals) -> CliResult 
     Config::update(&globals.config_path()?, |config| {
         config.current = Some(name.to_owned());
     })?;
-    ui.status(&format!("current context: {name}"))
+    ui.status(&format!("`{name}` is the current context"))
 }
 
-fn remove(config: &Config, args: &RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
+async fn remove(config: &Config, args: &RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     known(config, &args.name)?;
-    ui.confirm_now(
-        &format!("Forget the context `{}`? Its cluster goes on.", args.name),
-        args.yes.yes,
-        "forgetting a context",
-    )?;
+    let question = format!(
+        "Remove context `{}`? The cluster is not affected.",
+        args.name
+    );
+    ui.confirm(&question, args.yes.yes, "removing a context")
+        .await?;
     Config::update(&globals.config_path()?, |config| config.remove(&args.name))?;
-    ui.status(&format!("context {} forgotten", args.name))
+    ui.status(&format!("removed context `{}`", args.name))
 }

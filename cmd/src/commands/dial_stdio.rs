@@ -1,4 +1,4 @@
-//! `uc dial-stdio`: what runs on the other side of an ssh connection.
+//! `uc dial-stdio`: runs on the machine, at the other end of an ssh connection.
 //!
 //! Two threads that copy; no runtime, and no buffer that could hold back a frame.
 
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &DialStdioArgs) -> CliResult {
     match carry(&mut from_daemon, &mut output) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(CliError::failed("the connection to the daemon broke").source(error)),
+        Err(error) => Err(CliError::failed("lost the connection to the daemon").source(error)),
     }
 }
 

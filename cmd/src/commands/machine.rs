@@ -47,7 +47,7 @@ pub(crate) async fn run(command: MachineCommand, ui: &Ui, globals: &Globals) -> 
     }
 }
 
-async fn list(client: &Client) -> CliResult<Vec<MachineStatus>> {
+pub(crate) async fn list(client: &Client) -> CliResult<Vec<MachineStatus>> {
     Ok(client
         .cluster()
         .list_machines(within(30, ListMachinesRequest {}))

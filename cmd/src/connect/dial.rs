@@ -1,4 +1,4 @@
-//! One connection: opens the pipe (Unix socket, or `uc dial-stdio` through ssh) and sees that an
+//! One connection: opens the pipe (Unix socket, or `uc dial-stdio` through ssh) and checks that an
 //! HTTP/2 server is at its end.
 //!
 //! A connection counts as answered once the server has greeted ([`super::greeting`]): no call is
@@ -24,7 +24,7 @@ use crate::connection::{Connection, SshTarget};
 use crate::env::Env;
 use crate::error::{CliError, CliResult, Kind};
 
-/// For login, start of `uc` over there and its answer, on top of ssh's own time for the connection.
+/// For login, the start of `uc` on the machine and its answer, on top of ssh's own connect timeout.
 const ANSWER: Duration = Duration::from_secs(CONNECT_TIMEOUT_S as u64 + 10);
 /// A local daemon that takes longer than this is stuck.
 const LOCAL_ANSWER: Duration = Duration::from_secs(10);
@@ -70,25 +70,25 @@ async fn unix(path: &Path) -> CliResult<(Channel, Keep)> {
     }
 }
 
-/// Why a socket cannot be used, and what to do about it. `uc dial-stdio` says the same on the other
-/// side.
+/// Why a socket cannot be used, and what to do about it. `uc dial-stdio` reports the same on the
+/// other side.
 pub(crate) fn socket_error(path: &Path, error: io::Error) -> CliError {
     let at = path.display();
     let (message, hint) = match error.kind() {
         io::ErrorKind::NotFound => (
-            format!("the daemon does not run here: there is no socket {at}"),
+            format!("the daemon is not running: {at} does not exist"),
             "start it with `systemctl start ucd`; if it is not installed, run install.sh or `uc machine init`",
         ),
         io::ErrorKind::ConnectionRefused => (
-            format!("the daemon does not run: nobody listens on {at}"),
-            "start it with `systemctl start ucd`; `journalctl -u ucd` says why it stopped",
+            format!("the daemon is not running: nothing listens on {at}"),
+            "start it with `systemctl start ucd`; see `journalctl -u ucd` for why it stopped",
         ),
         io::ErrorKind::PermissionDenied => (
-            format!("this user may not talk to the daemon: permission denied on {at}"),
-            "put the user into the group uc (`usermod -aG uc USER` as root) and log in again, or use root",
+            format!("permission denied on {at}: this user is not allowed to use the daemon"),
+            "add the user to the group uc (`usermod -aG uc USER` as root) and log in again, or use root",
         ),
         _ => (
-            format!("the daemon's socket {at} cannot be used"),
+            format!("cannot use the daemon's socket {at}"),
             "see `systemctl status ucd`",
         ),
     };
@@ -150,7 +150,7 @@ async fn open_pipe(ssh: &Ssh, remote: &str) -> CliResult<(Channel, Keep)> {
             format!("{}: {error}", ssh.target),
         )
         .hint(
-            "a login without terminal must print nothing: look at ~/.bashrc and ~/.profile there",
+            "the remote shell prints text on non-interactive logins: remove that from ~/.bashrc or ~/.profile",
         )),
         Err(_) => Err(silent(&ssh.target.to_string(), ANSWER)),
     }
@@ -161,10 +161,10 @@ fn silent(whom: &str, after: Duration) -> CliError {
         Kind::TimedOut,
         format!("{whom} did not answer within {} seconds", after.as_secs()),
     )
-    .hint("the machine or its daemon may be overloaded; see `systemctl status ucd` there")
+    .hint("the machine or its daemon may be overloaded: see `systemctl status ucd` on the machine")
 }
 
-/// ssh's output ended before the daemon answered: its stderr says why.
+/// The error of an ssh whose output ended before the daemon answered, from its stderr.
 async fn ended(
     target: &SshTarget,
     mut process: SshProcess,
@@ -175,8 +175,7 @@ async fn ended(
         Ok(Ok(status)) => status.code(),
         _ => None,
     };
-    // A shared connection left in the background may hold stderr open: do not wait for its end for
-    // long.
+    // The process that keeps a shared connection may hold stderr open, so its end may never come.
     _ = timeout(Duration::from_millis(500), &mut listener).await;
     let text = said.lock().map(|text| text.clone()).unwrap_or_default();
     explain::explain(target, &text, exit)
@@ -203,7 +202,7 @@ async fn greet(reader: Reader, writer: Writer) -> Result<Channel, NoGreeting> {
     let (reader, greeted) = Greeted::new(reader);
     let mut pipe = Some(TokioIo::new(tokio::io::join(reader, Patient::new(writer))));
     let connector = tower::service_fn(move |_| {
-        // There is one pipe: a second try would have to log in again, in the middle of an
+        // There is one pipe. A second attempt would have to log in again in the middle of an
         // operation.
         let pipe = pipe
             .take()
@@ -218,7 +217,7 @@ async fn greet(reader: Reader, writer: Writer) -> Result<Channel, NoGreeting> {
         .initial_connection_window_size(4 * 1024 * 1024)
         .connect_with_connector(connector)
         .await;
-    // Why there was no greeting says more than what HTTP/2 made of it.
+    // The reason for a missing greeting helps more than the HTTP/2 error that follows from it.
     greeted.await.unwrap_or(Err(NoGreeting::End))?;
     channel.map_err(|error| NoGreeting::Io(error.to_string()))
 }
@@ -228,10 +227,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_trouble_with_the_socket_has_its_hint() {
+    fn socket_error_has_a_hint_for_each_cause() {
         let text =
             |kind| socket_error(Path::new("/run/uc/uc.sock"), io::Error::from(kind)).render();
-        assert!(text(io::ErrorKind::NotFound).contains("there is no socket"));
+        assert!(text(io::ErrorKind::NotFound).contains("does not exist"));
         assert!(text(io::ErrorKind::ConnectionRefused).contains("journalctl -u ucd"));
         assert!(text(io::ErrorKind::PermissionDenied).contains("group uc"));
     }

@@ -1,4 +1,4 @@
-//! What `ssh` wrote to stderr, in words that say what to do. Pure: text and exit code in, error
+//! Turns the stderr of `ssh` into an error that says what to do. Pure: text and exit code in, error
 //! out.
 //!
 //! OpenSSH has no stable error codes (255 for all of its own), so its messages are recognised; what
@@ -7,7 +7,7 @@
 use crate::connection::SshTarget;
 use crate::error::{CliError, Kind};
 
-/// Lines of ssh that are no cause of anything.
+/// Beginnings of lines that ssh also writes when nothing is wrong.
 const NOISE: [&str; 4] = [
     "Warning: Permanently added",
     "Connection to ",
@@ -34,15 +34,12 @@ pub(crate) fn explain(target: &SshTarget, stderr: &str, exit: Option<i32>) -> Cl
         return denied(target, line, &lines);
     }
     if find("Too many authentication failures").is_some() {
-        return CliError::failed(format!("{target} refused the login: too many keys were offered"))
-            .hint(format!("name the right one: `uc machine … -i KEYFILE {target}`, or set IdentityFile and IdentitiesOnly in ~/.ssh/config"));
+        return CliError::failed(format!("{target} refused the login: ssh offered too many keys"))
+            .hint(format!("choose one key: `uc machine … -i KEYFILE {target}`, or set IdentityFile and IdentitiesOnly in ~/.ssh/config"));
     }
     for (needle, why) in [
-        ("Could not resolve hostname", "the host name is not known"),
-        (
-            "Connection refused",
-            "nothing listens on the ssh port there",
-        ),
+        ("Could not resolve hostname", "unknown host name"),
+        ("Connection refused", "nothing listens on its ssh port"),
         ("Connection timed out", "no answer"),
         ("Operation timed out", "no answer"),
         ("No route to host", "no route to the host"),
@@ -64,15 +61,15 @@ pub(crate) fn explain(target: &SshTarget, stderr: &str, exit: Option<i32>) -> Cl
     }
     if exit == Some(127) || (exit != Some(255) && lines.iter().any(|line| is_missing_uc(line))) {
         return CliError::failed(format!(
-            "{target} has no `uc` (or not in the PATH of a login without terminal)"
+            "`uc` is not installed on {target}, or not in the PATH of non-interactive logins"
         ))
         .hint(format!(
-            "install it: `uc machine add {target}`, or run install.sh there"
+            "install it with `uc machine add {target}`, or run install.sh on the machine"
         ));
     }
     let what = match exit {
         Some(code) => format!("ssh to {target} failed (exit code {code})"),
-        None => format!("ssh to {target} was ended"),
+        None => format!("ssh to {target} was killed"),
     };
     let mut error = CliError::new(Kind::Partial, what);
     if !lines.is_empty() {
@@ -88,7 +85,7 @@ pub(crate) fn explain(target: &SshTarget, stderr: &str, exit: Option<i32>) -> Cl
         .map(|user| format!("{user}@"))
         .unwrap_or_default();
     error.hint(format!(
-        "try it by hand: `ssh{port} {user}{} true`",
+        "try it yourself: `ssh{port} {user}{} true`",
         target.host
     ))
 }
@@ -103,9 +100,9 @@ fn is_missing_uc(line: &str) -> bool {
 }
 
 fn unreachable(target: &SshTarget, why: &str, line: &str) -> CliError {
-    CliError::new(Kind::Partial, format!("{target} cannot be reached: {why}"))
+    CliError::new(Kind::Partial, format!("cannot reach {target}: {why}"))
         .source(line.to_owned())
-        .hint("check address and port, that the machine is up, and that ssh is let through its firewall")
+        .hint("check that the address and port are right, the machine is up, and its firewall allows ssh")
 }
 
 fn denied(target: &SshTarget, line: &str, lines: &[&str]) -> CliError {
@@ -113,7 +110,7 @@ fn denied(target: &SshTarget, line: &str, lines: &[&str]) -> CliError {
         .split_once('(')
         .map_or("", |(_, rest)| rest.trim_end_matches([')', '.']));
     let mut error = CliError::failed(format!(
-        "{target} refused the login: none of our keys is accepted (it offers {methods})"
+        "{target} refused the login: it accepted none of your keys (it allows {methods})"
     ));
     if let Some(line) = lines
         .iter()
@@ -124,12 +121,12 @@ fn denied(target: &SshTarget, line: &str, lines: &[&str]) -> CliError {
     let user = target.user.as_deref().unwrap_or("the user");
     error
         .hint(format!(
-            "name the key with `-i KEYFILE`, load it with `ssh-add`, or put the public key into {user}'s authorized_keys there"
+            "choose a key with `-i KEYFILE`, load one with `ssh-add`, or add your public key to {user}'s authorized_keys on the machine"
         ))
         .hint("uc never asks for passwords: it needs a key or an agent")
 }
 
-/// The host key has changed, or is not known where only known ones are taken.
+/// The host key has changed, or is unknown where ssh accepts known ones only.
 fn host_key(target: &SshTarget, lines: &[&str]) -> Option<CliError> {
     let changed = lines
         .iter()
@@ -143,10 +140,10 @@ fn host_key(target: &SshTarget, lines: &[&str]) -> Option<CliError> {
     }
     if !changed {
         return Some(
-            CliError::failed(format!("the host key of {target} could not be verified"))
+            CliError::failed(format!("cannot verify the host key of {target}"))
                 .source(lines.join("\n"))
                 .hint(format!(
-                    "compare and accept it once by hand: `ssh {target} true`"
+                    "compare and accept it yourself: `ssh {target} true`"
                 )),
         );
     }
@@ -158,13 +155,13 @@ fn host_key(target: &SshTarget, lines: &[&str]) -> Option<CliError> {
         .iter()
         .find(|line| line.starts_with("SHA256:"))
         .map(|line| line.trim_end_matches('.'));
-    let mut message = format!("the host key of {target} is not the one that was accepted before");
+    let mut message = format!("the host key of {target} has changed since it was accepted");
     if let Some((kind, place)) = offending {
         message = format!("{message} ({kind} key in {place})");
     }
     let mut error = CliError::failed(message);
     if let Some(fingerprint) = fingerprint {
-        error = error.source(format!("the machine shows {fingerprint}"));
+        error = error.source(format!("the new key is {fingerprint}"));
     }
     // ssh prints the command since 7.x: "  ssh-keygen -f "/root/.ssh/known_hosts" -R "10.0.0.1""
     let printed = lines
@@ -180,12 +177,12 @@ fn host_key(target: &SshTarget, lines: &[&str]) -> Option<CliError> {
     );
     Some(
         error
-            .hint("if the machine was reinstalled or its address was given to another, this is expected; else somebody may be listening in")
-            .hint(format!("if it is expected, forget the old key and try again: `{command}`")),
+            .hint("this is expected if the machine was reinstalled or its address moved to another machine; otherwise an attacker may be in between")
+            .hint(format!("if it is expected, remove the old key and try again: `{command}`")),
     )
 }
 
-/// As known_hosts names a host.
+/// The name of a host in known_hosts.
 fn known_host(target: &SshTarget) -> String {
     match target.port {
         Some(port) if port != 22 => format!("'[{}]:{port}'", target.host),
@@ -193,7 +190,7 @@ fn known_host(target: &SshTarget) -> String {
     }
 }
 
-/// What our own `uc dial-stdio` said on the other side.
+/// The error that `uc dial-stdio` reported on the machine.
 fn ours(target: &SshTarget, lines: &[&str]) -> Option<CliError> {
     let message = lines.iter().find_map(|line| line.strip_prefix("error: "))?;
     let mut error = CliError::new(Kind::Partial, format!("{target}: {message}"));
@@ -279,7 +276,7 @@ Host key verification failed.\r
             255,
         );
         assert!(
-            text.contains("could not be verified") && text.contains("No ED25519 host key"),
+            text.contains("cannot verify the host key") && text.contains("No ED25519 host key"),
             "{text}"
         );
     }
@@ -293,7 +290,7 @@ Host key verification failed.\r
             "/usr/local/bin/uc: No such file or directory",
             "sudo: uc: command not found",
         ] {
-            assert!(text(line, 1).contains("has no `uc`"), "{line}");
+            assert!(text(line, 1).contains("`uc` is not installed"), "{line}");
         }
     }
 
@@ -305,7 +302,7 @@ Host key verification failed.\r
         ] {
             let text = text(line, 1);
             assert!(
-                text.contains(line) && !text.contains("has no `uc`"),
+                text.contains(line) && !text.contains("`uc` is not installed"),
                 "{text}"
             );
         }

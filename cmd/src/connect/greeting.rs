@@ -18,11 +18,11 @@ const SHOWN: usize = 200;
 /// What came in place of a server's first frame.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoGreeting {
-    #[error("the daemon closed the connection at once")]
+    #[error("the daemon closed the connection immediately")]
     End,
-    #[error("the connection broke: {0}")]
+    #[error("lost the connection: {0}")]
     Io(String),
-    #[error("something other than the daemon answers: `{0}`")]
+    #[error("expected the daemon, but received `{0}`")]
     Other(String),
 }
 
@@ -190,20 +190,20 @@ mod tests {
         );
         assert_eq!(
             greeting(b"").await,
-            "the daemon closed the connection at once"
+            "the daemon closed the connection immediately"
         );
         assert_eq!(
             greeting(b"\nWelcome to m1!\nbye").await,
-            "something other than the daemon answers: `Welcome to m1!`"
+            "expected the daemon, but received `Welcome to m1!`"
         );
         assert_eq!(
             greeting(b"hi").await,
-            "something other than the daemon answers: `hi`"
+            "expected the daemon, but received `hi`"
         );
         let http = greeting(b"HTTP/1.1 400 Bad Request\r\n").await;
         assert_eq!(
             http,
-            "something other than the daemon answers: `HTTP/1.1 400 Bad Request`"
+            "expected the daemon, but received `HTTP/1.1 400 Bad Request`"
         );
     }
 

@@ -102,12 +102,12 @@ pub(super) fn refused(route: &Route, candidate: &Candidate, identity: &Identity)
     let reason = match (identity.cluster, route.cluster) {
         (None, _) => "the machine is not in a cluster".to_owned(),
         (Some(theirs), Some(meant)) => format!(
-            "the machine is in cluster {}, and the context `{context}` is for cluster {}",
+            "the machine is in cluster {}, and context `{context}` is for cluster {}",
             short(theirs),
             short(meant)
         ),
         (Some(theirs), None) => format!(
-            "the machine joined cluster {} after the context `{context}` was saved",
+            "the machine joined cluster {} after context `{context}` was saved",
             short(theirs)
         ),
     };

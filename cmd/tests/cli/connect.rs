@@ -41,7 +41,7 @@ fn something_else_on_the_socket_is_noticed() {
     assert_eq!(ran.code, Some(4));
     assert!(
         ran.stderr
-            .contains("something other than the daemon answers: `220 mail.example.org ESMTP`"),
+            .contains("expected the daemon, but received `220 mail.example.org ESMTP`"),
         "{}",
         ran.text()
     );
@@ -195,7 +195,7 @@ fn where_no_connection_answers_each_is_named() {
         ran.text()
     );
     assert!(
-        ran.stderr.contains("\n- the daemon does not run here"),
+        ran.stderr.contains("\n- the daemon is not running"),
         "{}",
         ran.text()
     );

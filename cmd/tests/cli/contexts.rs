@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use crate::daemon::{CLUSTER, Daemon, Info, member, status};
 use crate::world::World;
 
 #[test]
@@ -20,7 +21,7 @@ fn listing_and_choosing() {
     let chosen = world.uc(&["ctx", "use", "test"]);
     assert_eq!(
         chosen.text(),
-        "exit 0\n--- stdout\n--- stderr\ncurrent context: test\n"
+        "exit 0\n--- stdout\n--- stderr\n`test` is the current context\n"
     );
     assert_eq!(world.uc(&["ctx", "show"]).stdout, "test\n");
     assert_eq!(
@@ -42,7 +43,7 @@ fn listing_as_json() {
     world.config(Some("a"), &[("a", &["ssh://root@10.0.0.1"])]);
     let json = world.uc(&["ctx", "ls", "-o", "json"]).json();
     let expected = serde_json::json!([{
-        "name": "a", "current": true,
+        "name": "a", "current": true, "cluster_id": CLUSTER,
         "connections": [{"address": "ssh://root@10.0.0.1", "ssh_key": null, "machine_id": null}],
     }]);
     assert_eq!(json, expected);
@@ -56,7 +57,7 @@ fn an_unknown_context_is_named_with_the_nearest() {
         let ran = world.uc(arguments);
         assert_eq!(ran.code, Some(2));
         assert!(
-            ran.stderr.contains("there is no context `stagign`"),
+            ran.stderr.contains("context `stagign` not found"),
             "{}",
             ran.text()
         );
@@ -132,4 +133,94 @@ fn the_config_file_can_be_elsewhere() {
     let mut command = world.command(&["ctx", "show"]);
     command.env("UC_CONFIG", &elsewhere);
     assert_eq!(world.finish(command).stdout, "a\n");
+}
+
+/// Two members. The daemon is m1.
+fn two_members() -> Daemon {
+    let m1 = member("id-1", "m1", "10.210.0.0/24");
+    let m2 = uc_api::v1::MachineRecord {
+        endpoints: vec!["10.0.0.2:51820".into(), "203.0.113.2:51820".into()],
+        ..member("id-2", "m2", "10.210.1.0/24")
+    };
+    let up = uc_api::v1::Liveness::Up;
+    Daemon {
+        machines: vec![status(&m1, up, true), status(&m2, up, false)].into(),
+        ..Daemon::default()
+    }
+}
+
+#[test]
+fn ctx_add_saves_cluster_and_machines() {
+    let world = World::with(two_members());
+    world.program("ssh", "exec @UC@ dial-stdio --socket @DIR@/uc.sock");
+    let ran = world.uc(&["ctx", "add", "prod", "root@203.0.113.1"]);
+    insta::assert_snapshot!(ran.text());
+    insta::assert_snapshot!("ctx_add_file", world.read("config/uc/config.toml"));
+    assert_eq!(world.uc(&["ps"]).code, Some(0), "the context is current");
+    // Again, without a name: the cluster's own context is updated.
+    let again = world.uc(&["ctx", "add", "root@203.0.113.1"]);
+    assert!(
+        again.stderr.contains("saved context `prod`"),
+        "{}",
+        again.text()
+    );
+    assert_eq!(
+        world
+            .uc(&["ctx", "ls", "-o", "json"])
+            .json()
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn ctx_add_refuses_the_name_of_another_cluster() {
+    let world = World::with(two_members());
+    world.program("ssh", "exec @UC@ dial-stdio --socket @DIR@/uc.sock");
+    let text = "[contexts.prod]\ncluster = '0dd00dd00dd00dd00dd00dd00dd00dd0'\n";
+    world.write("config/uc/config.toml", text);
+    let ran = world.uc(&["ctx", "add", "prod", "root@203.0.113.1"]);
+    insta::assert_snapshot!(ran.text());
+    assert_eq!(world.read("config/uc/config.toml"), text);
+}
+
+#[test]
+fn ctx_add_of_a_machine_in_no_cluster_says_how_to_make_one() {
+    let world = World::with(Daemon {
+        info: Info::outside(),
+        ..Daemon::default()
+    });
+    world.program("ssh", "exec @UC@ dial-stdio --socket @DIR@/uc.sock");
+    let ran = world.uc(&["ctx", "add", "root@203.0.113.1"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.contains("the machine is not in a cluster")
+            && ran.stderr.contains("uc machine init root@203.0.113.1"),
+        "{}",
+        ran.text()
+    );
+    assert_eq!(world.read("config/uc/config.toml"), "");
+}
+
+#[test]
+fn ctx_alone_lists_off_a_terminal_and_asks_on_one() {
+    let world = World::new();
+    world.config(Some("a"), &[("a", &["@"]), ("b", &["@"])]);
+    let listed = world.uc(&["ctx"]);
+    assert_eq!(listed.code, Some(0), "{}", listed.text());
+    assert!(
+        listed.stderr.contains("uc ctx use NAME"),
+        "{}",
+        listed.text()
+    );
+    let picked = world.on_terminal("ctx", "2\n");
+    assert_eq!(picked.code, Some(0), "{}", picked.text());
+    assert!(
+        picked.stdout.contains("1  a (current)"),
+        "{}",
+        picked.text()
+    );
+    assert_eq!(world.uc(&["ctx", "show"]).stdout, "b\n");
 }

@@ -38,8 +38,8 @@ fn ssh_that_does_not_get_in() {
         &output,
         4,
         &[
-            &format!("error: {nobody} cannot be reached: no"),
-            "hint: check address and port",
+            &format!("error: cannot reach {nobody}: no"),
+            "hint: check that the address",
         ],
     );
 
@@ -67,8 +67,8 @@ fn ssh_that_does_not_get_in() {
         &init(&with_config("wrong-key", &wrong_key), "root@m1"),
         1,
         &[
-            "error: root@m1 refused the login: none of our keys is accepted",
-            "hint: name the key with `-i KEYFILE`",
+            "error: root@m1 refused the login: it accepted none of your keys",
+            "hint: choose a key with `-i KEYFILE`",
         ],
     );
     let uc = with_config("wrong-key", &wrong_key);
@@ -97,11 +97,11 @@ fn ssh_that_does_not_get_in() {
         &init(&with_config("changed-host", &changed), "root@m1"),
         1,
         &[
-            "error: the host key of root@m1 is not the one that was accepted before",
+            "error: the host key of root@m1 has changed since it was accepted",
             &format!("{}:1", known_hosts.display()),
-            "the machine shows SHA256:",
-            "hint: if the machine was reinstalled",
-            "forget the old key and try again: `ssh-keygen -f",
+            "the new key is SHA256:",
+            "hint: this is expected if the machine was reinstalled",
+            "remove the old key and try again: `ssh-keygen -f",
         ],
     );
     expect(&init(&site.uc, "m1:no-port"), 2, &["error: "]);

@@ -167,8 +167,8 @@ fn installed_used_and_taken_off_again() {
         &as_user("outsider"),
         4,
         &[
-            "error: this user may not talk to the daemon: permission denied",
-            "hint: put the user into the group uc",
+            "error: permission denied on /run/uc/uc.sock",
+            "hint: add the user to the group uc",
         ],
     );
 
@@ -235,7 +235,7 @@ fn what_outlives_the_daemon_and_a_reboot() {
     // Stopped: stays stopped, says so, and containers and mesh do not notice.
     site.sh("m1", "systemctl stop ucd");
     let stopped = [
-        "the daemon does not run",
+        "the daemon is not running",
         "hint: start it with `systemctl start ucd`",
     ];
     let local = site
@@ -365,7 +365,7 @@ fn a_laptop_that_knows_no_cluster() {
         &site.run(&["machine", "ls"]),
         2,
         &[
-            "error: no cluster is known",
+            "error: no cluster to connect to",
             "hint: make a cluster with `uc machine init USER@HOST`",
         ],
     );
@@ -374,8 +374,8 @@ fn a_laptop_that_knows_no_cluster() {
         &site.at("m1").run(&["machine", "ls"]),
         1,
         &[
-            "error: root@m1 has no `uc`",
-            "hint: install it: `uc machine add root@m1`",
+            "error: `uc` is not installed on root@m1",
+            "hint: install it with `uc machine add root@m1`",
         ],
     );
 }
