@@ -1,7 +1,6 @@
-//! What a compose file names on this computer and its services need on the machines: relative bind
-//! mounts, configs, secrets. Each is read, packed, named by its hash in the service's spec, and
-//! sent to the machine one talks to before anything is carried out. `docs/files.md` says what
-//! travels and why.
+//! Local files that services need on the machines: relative bind mounts, configs, secrets. Each is
+//! read, packed, named by its hash in the service's spec, and sent to the connected machine before
+//! the plan is executed. `docs/files.md` explains what travels and why.
 
 mod data_folder;
 mod pack;
@@ -30,15 +29,15 @@ const DEFAULT_MODE: u32 = 0o444;
 /// Bytes of all archives of a deployment: they are in memory from reading to sending.
 const MAX_TOTAL: u64 = 256 * 1024 * 1024;
 
-/// Where things belong that are too large to travel.
-const TOO_MUCH: &str = "data belongs into a named volume, programs and large files into the image";
+/// Hint for contents that are too large.
+const TOO_MUCH: &str = "put data into a named volume, and programs and large files into the image";
 
 /// Everything that travels with a deployment.
 #[derive(Debug, Default)]
 pub(crate) struct Contents(BTreeMap<ContentHash, Content>);
 
 struct Content {
-    /// For people.
+    /// For messages.
     name: String,
     secret: bool,
     archive: Vec<u8>,
@@ -54,7 +53,7 @@ impl std::fmt::Debug for Content {
     }
 }
 
-/// What is known beside the services.
+/// Inputs of [`prepare`] beside the services.
 #[derive(Debug)]
 pub(crate) struct Known<'a> {
     /// The project's name.
@@ -102,8 +101,8 @@ pub(crate) async fn current_volumes(
         .collect())
 }
 
-/// Puts what the services need of this computer into their specs, and gives what is to be sent. All
-/// that is wrong is said at once.
+/// Adds the local files of the services to their specs and returns their contents. All problems are
+/// reported together.
 pub(crate) async fn prepare(
     ui: &Ui,
     services: &mut [Service],
@@ -116,7 +115,7 @@ pub(crate) async fn prepare(
     Ok(contents)
 }
 
-/// What a person should know.
+/// Diagnostics and notes of [`prepare`].
 #[derive(Debug, Default)]
 struct Found {
     diagnostics: Vec<Diagnostic>,
@@ -157,7 +156,7 @@ impl Found {
         if errors > 0 {
             let plural = if errors == 1 { "error" } else { "errors" };
             return Err(CliError::usage(format!(
-                "what the compose file names on this computer has {errors} {plural}; nothing was changed"
+                "{errors} {plural} in local files that the compose file uses; nothing was changed"
             )));
         }
         for note in self.notes {
@@ -231,12 +230,12 @@ impl Prepare<'_> {
         }
     }
 
-    /// Whether a bind mount needs no content: it is a volume, or wrong.
+    /// Whether a bind mount needs no content, because it becomes a volume or is an error.
     fn data_folder(&mut self, service: &mut Service, file: &LocalFile, path: &Path) -> bool {
         let state = match data_folder::state(path) {
             Ok(state) => state,
             Err(error) => {
-                self.error(file, format!("`{}` cannot be read: {error}", file.name), "");
+                self.error(file, format!("cannot read `{}`: {error}", file.name), "");
                 return true;
             }
         };
@@ -249,32 +248,32 @@ impl Prepare<'_> {
             State::Missing if file.must_exist => {
                 self.error(
                     file,
-                    format!("`{}` is not there", file.name),
+                    format!("`{}` does not exist", file.name),
                     "create it, or correct the path",
                 );
                 return true;
             }
-            State::Missing => format!("{} is not there", file.name),
+            State::Missing => format!("{} does not exist", file.name),
             State::Empty => format!("{} is empty", file.name),
             State::Filled if is_volume => {
                 let message = format!(
-                    "the files in `{}` stay here: the service has its data in the volume {volume}",
+                    "`{}` is not uploaded: this service already keeps its data in volume {volume}",
                     file.name
                 );
                 self.warning(
                     file,
                     message,
-                    "mount it with `:ro` to send the files in its place",
+                    "mount it with `:ro` to upload the files instead",
                 );
                 format!("{} is a data folder", file.name)
             }
             State::Filled => {
                 if !file.read_only_said {
-                    let message = format!("`{}` is mounted read only on the machines", file.name);
+                    let message = format!("`{}` is mounted read-only on the machines", file.name);
                     self.warning(
                         file,
                         message,
-                        "add `:ro` if it is only read; for data use a named volume: `data:/path`",
+                        "add `:ro` if the service only reads it; for data use a named volume: `data:/path`",
                     );
                 }
                 return false;
@@ -283,16 +282,18 @@ impl Prepare<'_> {
         if self.declared.contains(&volume) {
             self.error(
                 file,
-                format!("{why}: it would become the volume {volume}, which is declared already"),
-                "mount the declared volume by its name, or rename the folder",
+                format!(
+                    "{why}, so it would become volume {volume}, which the file already declares"
+                ),
+                "mount the declared volume by name, or rename the folder",
             );
             return true;
         }
         if self.known.strict {
             self.error(
                 file,
-                format!("{why}: it would become the volume {volume}"),
-                "declare a named volume below `volumes:` and mount it in place of the folder",
+                format!("{why}, so it would become volume {volume}"),
+                "declare a named volume below `volumes:`, and mount it instead of the folder",
             );
             return true;
         }
@@ -301,7 +302,7 @@ impl Prepare<'_> {
         service.spec.mounts.push(mount);
         if self.added.insert(volume.clone(), spec).is_none() {
             self.found.notes.push(format!(
-                "{why}: it becomes the volume {volume} on the machine that runs it"
+                "{why}, so it becomes volume {volume} on the machine that runs the service"
             ));
         }
         true
@@ -358,7 +359,7 @@ impl Prepare<'_> {
             Ok(pack::Packed { archive, skipped }) => {
                 for skipped in skipped {
                     let message = format!(
-                        "{}: `{}` is neither a file nor a folder and stays here",
+                        "{}: skipped `{}`, which is not a regular file or folder",
                         file.name,
                         skipped.display()
                     );
@@ -378,7 +379,7 @@ impl Prepare<'_> {
         hash
     }
 
-    /// One text that is open here and secret there is sent as a secret.
+    /// Keeps a content. It is secret if any of its users marks it as secret.
     fn keep(&mut self, file: &LocalFile, archive: Vec<u8>) -> ContentHash {
         let hash = ContentHash::of(&archive);
         let new = || Content {
@@ -415,7 +416,7 @@ impl Prepare<'_> {
             length: 0,
             path: String::new(),
             message: format!(
-                "the files of this deployment have {} MiB together, and {} MiB can travel; the largest is {name}",
+                "the files of this deployment have {} MiB, more than the limit of {} MiB; the largest is {name}",
                 total >> 20,
                 MAX_TOTAL >> 20
             ),
@@ -428,7 +429,7 @@ impl Prepare<'_> {
         self.say(file, Severity::Error, message, hint);
     }
 
-    /// An error where the person wants it so.
+    /// A warning, or an error with `--strict`.
     fn warning(&mut self, file: &LocalFile, message: String, hint: &str) {
         let severity = if self.known.strict {
             Severity::Error
@@ -458,13 +459,13 @@ impl Prepare<'_> {
     }
 }
 
-/// What to do about a content that cannot travel.
+/// The message and hint for a content that cannot be packed.
 fn problem(error: &PackError) -> Problem {
     let hint = match error {
         PackError::Size { .. } | PackError::Entries { .. } => TOO_MUCH,
         PackError::Read { .. } => "create it, or correct the path",
         PackError::Link { .. } => {
-            "copy the file in place of the link; links within the folder may stay"
+            "replace the link with a copy of the file; links that stay inside the folder are allowed"
         }
         PackError::Path { .. } | PackError::Kind => "",
     };

@@ -1,7 +1,7 @@
-//! Images that come from here: built with the local `docker`, sent to the machines that miss them.
+//! Images that are built with the local `docker` and sent to the machines that do not have them.
 //!
 //! A built image is named by its content (`<project>-<service>:<12 digits of its id>`), so an
-//! unchanged build is an unchanged spec, whatever Git or the clock say.
+//! unchanged build is an unchanged spec, whatever the commit or the time.
 
 mod arguments;
 mod build;
@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use crate::error::{CliError, CliResult, Kind};
 
-/// For short questions to the local engine.
+/// Time limit of a short query to the local engine.
 const QUESTION: Duration = Duration::from_secs(30);
 
 fn docker() -> Command {
@@ -25,7 +25,7 @@ fn docker() -> Command {
     command
 }
 
-/// A short question: what docker answered, or what it complained about.
+/// Runs a short docker command and returns its output, or its error output.
 async fn ask(arguments: &[&str]) -> CliResult<Result<String, String>> {
     let mut command = docker();
     command.args(arguments).stdin(Stdio::null());
@@ -34,7 +34,7 @@ async fn ask(arguments: &[&str]) -> CliResult<Result<String, String>> {
         .map_err(|_| {
             CliError::new(
                 Kind::TimedOut,
-                "the local docker did not answer within 30 seconds",
+                "Docker on this computer did not answer within 30 seconds",
             )
         })?
         .map_err(no_docker)?;
@@ -48,11 +48,11 @@ async fn ask(arguments: &[&str]) -> CliResult<Result<String, String>> {
 
 fn no_docker(error: std::io::Error) -> CliError {
     let missing = error.kind() == std::io::ErrorKind::NotFound;
-    let error = CliError::failed("the program `docker` could not be started").source(error);
+    let error = CliError::failed("cannot run `docker`").source(error);
     if missing {
         return error
-            .hint("services with `build:` are built by the Docker of this computer; install it")
-            .hint("or push the image to a registry and name it with `image:`");
+            .hint("install Docker on this computer, which builds the services with `build:`")
+            .hint("or push the image to a registry, and name it with `image:`");
     }
     error
 }

@@ -1,5 +1,5 @@
-//! Brings a file's tree into the one long form of everything, by the table's shapes, and says what
-//! does not fit.
+//! Normalises the tree of a file to the long form of each value, by the shapes of the table, and
+//! reports values that do not fit.
 //!
 //! Runs on each file by itself, before files are merged: every value is checked where it was
 //! written, and the merge sees one form only. What cannot be read becomes [`Value::Broken`], so
@@ -25,20 +25,19 @@ use crate::node::{self, Entry, Map, Node, Span, Value};
 use crate::report::Report;
 use crate::schema::{self, Key, Names, Scalar, Shape};
 
-/// Key of a bind mount that holds its source as it was written, when that is no absolute path.
-/// Never printed.
+/// Key of a bind mount for its source as written, if that is not an absolute path. Never printed.
 pub(crate) const WRITTEN_SOURCE: &str = "x-uc-written";
 
-/// What normalising needs to know beside the tree.
+/// Inputs of normalising beside the tree.
 pub(crate) struct Context<'a> {
     /// Relative paths start here.
     pub(crate) directory: &'a Path,
     /// What `~` stands for.
     pub(crate) home: Option<&'a str>,
-    /// Variables, for names without value in lists.
+    /// Values of variables, for names without a value in lists.
     pub(crate) lookup: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether variables have been put in. Where they have not, a string that holds one may become
-    /// anything.
+    /// Whether variables have been replaced. If not, a string with a variable can become a value of
+    /// any type.
     pub(crate) interpolated: bool,
     pub(crate) report: &'a mut Report,
 }
@@ -102,7 +101,7 @@ pub(crate) fn document(node: Node, cx: &mut Context<'_>) -> Node {
             let message = format!("a compose file is a mapping, not {}", node.kind());
             cx.report
                 .error(Rule::Value, node.span, message)
-                .hint("begin with `services:` and put the services below it");
+                .hint("start with `services:`, and put the services below it");
             Node::new(Value::Map(Map::new()), node.span)
         }
     }
@@ -110,7 +109,7 @@ pub(crate) fn document(node: Node, cx: &mut Context<'_>) -> Node {
 
 /// `node` in the long form of `shape`.
 fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
-    if node.value == Value::Broken || stays(&node, shape, cx) {
+    if node.value == Value::Broken || keeps_variable(&node, shape, cx) {
         return node;
     }
     let span = node.span;
@@ -133,8 +132,8 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
             match i128::from_str_radix(text.trim_start_matches("0o"), 8) {
                 Ok(mode) => Value::Int(mode),
                 Err(_) => invalid(
-                    format!("`{text}` is no octal number"),
-                    "write permissions as in `0444`",
+                    format!("`{text}` is not an octal number"),
+                    "write permissions in octal, as in `0444`",
                     span,
                     cx,
                 ),
@@ -178,8 +177,8 @@ fn canonical(node: Node, shape: Shape, cx: &mut Context<'_>) -> Node {
     Node::new(value, span)
 }
 
-/// Whether a value is none yet: a variable may make it one, or an earlier file says it.
-fn stays(node: &Node, shape: Shape, cx: &Context<'_>) -> bool {
+/// Whether a value is kept as it is, because it contains a variable that is not replaced yet.
+fn keeps_variable(node: &Node, shape: Shape, cx: &Context<'_>) -> bool {
     match &node.value {
         Value::Text(text) => {
             !cx.interpolated
@@ -201,7 +200,7 @@ fn stays(node: &Node, shape: Shape, cx: &Context<'_>) -> bool {
     }
 }
 
-/// Says that a value has the wrong type; a broken one takes its place.
+/// Reports a value of the wrong type and returns a broken one.
 fn wrong(value: &Value, shape: Shape, span: Span, cx: &mut Context<'_>) -> Value {
     wrong_type(value, shape, span, cx.report)
 }
@@ -229,7 +228,7 @@ fn wrong_type(value: &Value, shape: Shape, span: Span, report: &mut Report) -> V
             Shape::Text | Shape::OneOf(_) | Shape::Path,
         ) => "put the value in quotes".to_owned(),
         (_, Shape::List(_) | Shape::Set(_) | Shape::Items(..)) => {
-            "write each item on a line of its own, after `- `".to_owned()
+            "write each item on its own line, after `- `".to_owned()
         }
         (_, Shape::Object(keys) | Shape::Names(_, keys) | Shape::OrObject(_, keys))
             if !keys.is_empty() =>
@@ -254,7 +253,7 @@ fn wrong_type(value: &Value, shape: Shape, span: Span, report: &mut Report) -> V
     Value::Broken
 }
 
-/// Says that a value is not among those that are possible; a broken one takes its place.
+/// Reports an invalid value and returns a broken one.
 fn invalid(
     message: impl Into<String>,
     hint: impl Into<String>,
@@ -275,8 +274,7 @@ fn each(items: Vec<Node>, item: Shape, cx: &mut Context<'_>) -> Vec<Node> {
     out
 }
 
-/// Later items take the place of earlier ones that are the same, which what stands before `=`
-/// decides.
+/// Later items replace earlier ones with the same text before `=`.
 pub(crate) fn unique(items: Vec<Node>) -> Vec<Node> {
     let mut places: IndexMap<String, Node> = IndexMap::with_capacity(items.len());
     let mut others = Vec::new();
@@ -300,7 +298,7 @@ fn named(map: Map, item: Shape, cx: &mut Context<'_>) -> Map {
         if name.is_empty() || !name.chars().all(fits) {
             let hint = "use letters, digits, `.`, `_` and `-`";
             let _ = invalid(
-                format!("`{name}` is no name in `{path}`"),
+                format!("invalid name `{name}` in `{path}`"),
                 hint,
                 entry.key,
                 cx,
@@ -329,13 +327,13 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
     let mut out = Map::with_capacity(map.len());
     for (name, Entry { key, node }) in map {
         let node = match schema::find(keys, &name) {
-            // `deploy:` with nothing below is as good as no `deploy`.
+            // `deploy:` with nothing below it means the same as no `deploy`.
             Some(known)
                 if matches!(known.name, "deploy" | "develop") && node.value == Value::Null =>
             {
                 continue;
             }
-            // An earlier file may say it.
+            // An earlier file can have a value.
             Some(known) if node.value == Value::Null && !whole::may_be(known.shape) => node,
             Some(known) => {
                 cx.report.path_push(&name);
@@ -390,7 +388,7 @@ fn unknown(name: &str, span: Span, node: &Node, keys: &'static [Key], cx: &mut C
         .or_else(outside)
         .or_else(|| nearest::did_you_mean(name, keys.iter().map(|key| key.name)))
         .unwrap_or_else(|| {
-            format!("remove it, or call it `x-{name}`: such keys may hold anything")
+            format!("remove it, or rename it to `x-{name}`: such keys can have any value")
         });
     cx.report
         .error(
@@ -500,7 +498,7 @@ fn by_name(
     Value::Map(entries.into_iter().collect())
 }
 
-/// What a dependency means that says no more than a name.
+/// The defaults of a dependency that is only a name.
 pub(crate) fn dependency_defaults(entries: &mut Map, span: Span) {
     items::default(
         entries,

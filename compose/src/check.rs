@@ -1,5 +1,5 @@
-//! Names that a file uses must be names that it declares, and services must not wait for each other
-//! in a circle.
+//! Checks that a file declares the names that it uses, and that no services depend on each other in
+//! a circle.
 
 mod resources;
 mod service;
@@ -13,15 +13,14 @@ use crate::diagnostic::Rule;
 use crate::node::{Entry, Map, Node, Span, Value};
 use crate::report::Report;
 
-/// What else the file knows, for better answers.
+/// What else is known about the file, for better hints.
 #[derive(Debug)]
 pub(crate) struct Known {
-    /// Services that are there, but of inactive profiles, with the first of these.
+    /// Services of inactive profiles, each with its first profile.
     pub(crate) inactive: Vec<(String, String)>,
 }
 
-/// Checks what services name, and what they say of themselves. `services` are active, all else is
-/// there used or not.
+/// Checks each active service: the names that it uses, and keys that exclude each other.
 pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
     let declared = |key: &str| -> BTreeSet<String> {
         document
@@ -95,7 +94,7 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
     report.path_pop();
 }
 
-/// Removes dependencies that are not required and not there.
+/// Removes dependencies on services that do not exist; a required one has been reported.
 pub(crate) fn drop_missing(document: &mut Node) {
     let services: BTreeSet<String> = document
         .get("services")
@@ -119,7 +118,7 @@ pub(crate) fn drop_missing(document: &mut Node) {
     }
 }
 
-/// A key that something cannot be without. What is broken or in short form lacks nothing.
+/// Reports a missing key that is required. A broken value or a short form lacks no key.
 fn needs(entry: &Entry, key: &str, what: &str, report: &mut Report) {
     if entry
         .node
@@ -174,7 +173,7 @@ fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, repo
             Some(_) if !required => continue,
             Some((_, profile)) => (
                 format!("service `{name}` belongs to a profile that is not active"),
-                format!("activate it with `--profile {profile}`, or say `required: false`"),
+                format!("activate it with `--profile {profile}`, or set `required: false`"),
             ),
             None => (
                 format!("service `{name}` is not in this project"),
@@ -188,14 +187,14 @@ fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, repo
     report.path_pop();
 }
 
-/// One error for each circle of `depends_on`, at the dependency that closes it.
+/// Reports each circle of `depends_on` once, at the dependency that closes it.
 fn circles(services: &Map, report: &mut Report) {
     let mut done: HashSet<&str> = HashSet::new();
     for start in services.keys() {
         if done.contains(start.as_str()) {
             continue;
         }
-        // Depth first, without recursion: a file may have thousands of services in a row.
+        // Depth first, without recursion: a file can have a chain of thousands of services.
         let mut path = vec![(start.as_str(), edges(services, start))];
         let mut on_path = HashSet::from([start.as_str()]);
         while let Some((name, rest)) = path.last_mut() {
@@ -216,7 +215,10 @@ fn circles(services: &Map, report: &mut Report) {
                     .error(
                         Rule::Reference,
                         span,
-                        format!("services wait for each other: {}", circle.join(" → ")),
+                        format!(
+                            "services depend on each other in a circle: {}",
+                            circle.join(" → ")
+                        ),
                     )
                     .hint("remove one of these dependencies");
             } else if !done.contains(next) {
@@ -227,7 +229,7 @@ fn circles(services: &Map, report: &mut Report) {
     }
 }
 
-/// Dependencies of a service, the first last.
+/// Dependencies of a service in reverse order, so that `pop` gives the first one.
 fn edges<'a>(services: &'a Map, name: &str) -> Vec<(&'a str, Span)> {
     let dependencies = services
         .get(name)

@@ -1,8 +1,7 @@
-//! The merged, checked tree as service specs: what the machines are told.
+//! Decodes the merged, checked tree into service specs, which are sent to the machines.
 //!
-//! Docker Compose's words end here. What a spec cannot carry was reported by the table already;
-//! what depends on a value rather than on a key (`on-failure:3`, a range of ports, a relative path)
-//! is said here.
+//! Keys that a spec cannot carry have been reported by the table already. What depends on a value
+//! rather than a key (`on-failure:3`, a range of ports, a relative path) is reported here.
 
 mod build;
 mod container;
@@ -28,7 +27,7 @@ use crate::report::Report;
 use crate::template::is_template;
 use crate::{document, duration};
 
-/// Labels that begin so are ours.
+/// Prefix of labels that belong to the cluster.
 const OWN_LABELS: &str = "uc.";
 
 /// The services of a tree, in order of their names.
@@ -92,7 +91,7 @@ fn service(
     }
     let has = |key: &str| node.as_map().is_some_and(|map| map.contains_key(key));
     let missing = !has("image") && !has("build") && !has("provider") && node.value != Value::Broken;
-    // What seems to be missing may be misspelt, or be in a file that cannot be read.
+    // The key may be misspelt, or be in a file that cannot be read; then that is reported.
     if missing && !report.may_hold(&["extends", "image", "build"]) {
         report
             .error(
@@ -118,9 +117,9 @@ fn service(
             .error(
                 rule,
                 node.span,
-                format!("`{image}` is not the name of an image"),
+                format!("`{image}` is not a valid image name"),
             )
-            .hint("write `[registry/]name[:tag]`; a variable in it may be empty");
+            .hint("write `[registry/]name[:tag]`; check that its variables are not empty");
     }
     let build = build::build(name, node, &image, tree, report);
     let (mode, replicas) = rollout::scale(node, report);
@@ -210,7 +209,7 @@ fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
                 .error(
                     Rule::Refused,
                     entry.key,
-                    format!("label `{name}` is not possible: `uc.` begins the cluster's own"),
+                    format!("label `{name}` is reserved: labels that begin with `uc.` belong to the cluster"),
                 )
                 .hint("choose another name");
         }
@@ -235,7 +234,7 @@ fn list(node: &Node, key: &str) -> Vec<String> {
         .collect()
 }
 
-/// A command: absent or null is the image's own, an empty list is none.
+/// A command. `None` means the command of the image; an empty list means no command.
 fn words(node: Option<&Node>) -> Option<v1::StringList> {
     match &node?.value {
         Value::List(items) => {
@@ -250,7 +249,7 @@ fn words(node: Option<&Node>) -> Option<v1::StringList> {
     }
 }
 
-/// Names and values; names without value are left out.
+/// Names and values, without the names that have no value.
 fn strings(node: Option<&Node>) -> BTreeMap<String, String> {
     let entries = node.into_iter().flat_map(Node::entries);
     let named = entries.filter(|(name, _)| !name.is_empty());
@@ -259,7 +258,7 @@ fn strings(node: Option<&Node>) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Nanoseconds of a duration that is there and in long form.
+/// Nanoseconds of a duration in long form. `None` means that the key is missing.
 fn nanoseconds(node: &Node, key: &str) -> Option<(i64, Span)> {
     let node = node.get(key)?;
     Some((duration::parse_duration(node.as_text()?)?, node.span))

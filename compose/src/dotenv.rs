@@ -44,8 +44,7 @@ pub(crate) fn parse(
                 match interpolate::substitute(&text, &lookup, &mut unset) {
                     Ok(value) => {
                         for name in unset.into_iter().filter(|name| warned.insert(name.clone())) {
-                            let message =
-                                format!("variable `{name}` is not set; it is taken as empty");
+                            let message = format!("variable `{name}` is not set, so it is empty");
                             report
                                 .warning(Rule::Variable, statement.span, message)
                                 .hint("set it in a line above, or put the value in single quotes");
@@ -97,7 +96,7 @@ pub(crate) fn raw(
                         column: 1,
                         length,
                     },
-                    "this is not a variable's name, `=` and its value",
+                    "invalid line: it must be `NAME=value`",
                 )
                 .hint("write `NAME=value`; a line that begins with `#` is a comment");
             continue;
@@ -127,7 +126,7 @@ struct Reader<'t> {
 }
 
 impl Reader<'_> {
-    /// The next statement; lines that are none are reported and skipped.
+    /// The next statement. Invalid lines are reported and skipped.
     fn statement(&mut self, report: &mut Report) -> Option<Statement> {
         loop {
             if self.rest.is_empty() {
@@ -185,7 +184,7 @@ impl Reader<'_> {
         });
         let Some(end) = end else {
             report
-                .error(Rule::Syntax, span, "a quote is opened and never closed")
+                .error(Rule::Syntax, span, "a quote is not closed")
                 .hint(format!("add the closing {quote}"));
             self.rest = "";
             return None;
@@ -244,16 +243,14 @@ fn split_name(line: &str) -> Result<(&str, Option<&str>), String> {
     }
     if name.contains(char::is_whitespace) {
         return Err(format!(
-            "`{name}` is not a variable's name: it contains a space"
+            "invalid variable name `{name}`: it contains a space"
         ));
     }
     let strange = name
         .chars()
         .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']')));
     match strange {
-        Some(c) => Err(format!(
-            "`{name}` is not a variable's name: it contains `{c}`"
-        )),
+        Some(c) => Err(format!("invalid variable name `{name}`: it contains `{c}`")),
         None => Ok((name, value)),
     }
 }

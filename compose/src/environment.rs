@@ -11,7 +11,7 @@ use crate::parse::MAX_BYTES;
 use crate::report::Report;
 use crate::request::{ReadFile, SourceFile};
 
-/// Variables of a load: the process's, then those of `.env`.
+/// Variables of a load: those of the process, which come first, and those of `.env`.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Environment {
     process: BTreeMap<String, String>,
@@ -42,7 +42,7 @@ impl Environment {
         );
     }
 
-    /// For an included file: what is known stays, its own `.env` comes below.
+    /// The variables for an included file, whose own `.env` comes below all that are known.
     pub(crate) fn nested(&self) -> Self {
         Self {
             process: self.all(),
@@ -94,8 +94,8 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The text of a file and its index in the report; what is wrong with it is said at `span`.
-    /// Without `required` it may be missing.
+    /// The text of a file and its index in the report. Errors are reported at `span`. With `required`
+    /// false the file can be missing.
     fn text(&mut self, path: &str, span: Span, required: Option<bool>) -> Option<(String, u32)> {
         let text = match self.files.read(Path::new(path)) {
             Ok(text) if text.len() > MAX_BYTES => {
@@ -105,7 +105,7 @@ impl Reader<'_> {
                         span,
                         format!("`{path}` is larger than {} MB", MAX_BYTES >> 20),
                     )
-                    .hint("such a file is not that large: is it the right one?");
+                    .hint("check that this is the right file; no such file is that large");
                 return None;
             }
             Ok(text) => text,
@@ -115,9 +115,9 @@ impl Reader<'_> {
             Err(error) => {
                 let hint = match error.kind() {
                     io::ErrorKind::NotFound if required.is_some() => {
-                        "create it, correct the path, or say `required: false`"
+                        "create it, correct the path, or set `required: false`"
                     }
-                    io::ErrorKind::InvalidData => "it must be text in UTF-8",
+                    io::ErrorKind::InvalidData => "save it as UTF-8 text",
                     _ => "create it, or correct the path",
                 };
                 self.report

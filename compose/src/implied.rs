@@ -1,10 +1,10 @@
-//! Dependencies that a file does not write down: whoever links to a service, or shares something
+//! Dependencies that a file does not write down: a service that links to another, or shares something
 //! with it, waits for it.
 
 use crate::canonical;
 use crate::node::{Entry, Map, Node, Span, Value};
 
-/// Adds them to `depends_on`, as Compose does; what is there already stays.
+/// Adds them to `depends_on`, as Docker Compose does. Existing entries are kept.
 pub(crate) fn dependencies(tree: &mut Node) {
     let Value::Map(top) = &mut tree.value else {
         return;

@@ -38,11 +38,11 @@ pub(crate) enum TemplateError {
         message: String,
     },
     /// Beyond [`MAX_NESTING`] or [`MAX_RESULT`].
-    #[error("it grows too large when its variables are put in")]
+    #[error("the value is too large when its variables are replaced")]
     TooLarge,
 }
 
-/// Puts variables into `text`. Names that are not set and have no default are added to `unset`.
+/// Replaces the variables in `text`. Names that are not set and have no default are added to `unset`.
 pub(crate) fn substitute(
     text: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
@@ -91,7 +91,7 @@ fn nested(
     Ok(out)
 }
 
-/// What is between the braces.
+/// The value of `${…}`.
 fn braced(
     body: &str,
     whole: &str,
@@ -210,7 +210,7 @@ pub(crate) fn tree(
                         .warning(
                             Rule::Variable,
                             span,
-                            format!("variable `{name}` is not set; it is taken as empty"),
+                            format!("variable `{name}` is not set, so it is empty"),
                         )
                         .hint(format!(
                             "set it in the environment or in `.env`, or write `${{{name}:-}}`"
@@ -243,7 +243,7 @@ fn say(error: &TemplateError, span: Span, report: &mut Report) {
                 .to_owned()
         }
         TemplateError::Required { name, .. } => format!("set it: `export {name}=…`, or a line `{name}=…` in `.env`"),
-        TemplateError::TooLarge => "make the default simpler".to_owned(),
+        TemplateError::TooLarge => "use a simpler default".to_owned(),
     };
     report
         .error(Rule::Variable, span, error.to_string())

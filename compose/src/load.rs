@@ -1,5 +1,4 @@
-//! The way from texts to a project: parse, put variables in, bring into long form, merge, check,
-//! decode.
+//! Loads a project from texts: parse, replace variables, normalise, merge, check, decode.
 
 mod extends;
 mod include;
@@ -45,8 +44,8 @@ pub fn load_with(request: &LoadRequest, files: &dyn ReadFile) -> Loaded {
     }
 }
 
-/// The variables that a project's files use, in order of their names. What is wrong with the files
-/// is for [`load_with`] to say.
+/// The variables that a project's files use, in order of their names. Only [`load_with`] reports
+/// what is wrong with the files.
 pub fn variables(request: &LoadRequest, files: &dyn ReadFile) -> Vec<Variable> {
     let request = LoadRequest {
         interpolate: false,
@@ -58,14 +57,14 @@ pub fn variables(request: &LoadRequest, files: &dyn ReadFile) -> Vec<Variable> {
         .unwrap_or_default()
 }
 
-/// A project with everything its files say, whatever profile it belongs to.
+/// The merged files of a project, with services of all profiles.
 struct Whole {
     name: uc_api::ProjectName,
     tree: Node,
     variables: Environment,
 }
 
-/// The project as far as it can be made, whatever was reported.
+/// The project, as far as it can be decoded in spite of errors in the report.
 fn resolve(
     request: &LoadRequest,
     files: &dyn ReadFile,
@@ -105,7 +104,7 @@ fn resolve(
             );
             report.path_pop();
         }
-        // First, because what follows adds what the file does not say.
+        // Before the steps that add what the file does not contain.
         honour::check(&tree, schema::TOP, report);
         implied::dependencies(&mut tree);
         check::references(&tree, &Known { inactive }, report);
@@ -120,7 +119,7 @@ fn resolve(
     Some(project)
 }
 
-/// All files as one tree. `None`: there is nothing to go on with.
+/// Merges all files into one tree. `None` means that no file could be read.
 fn whole(
     request: &LoadRequest,
     files: &dyn ReadFile,
@@ -140,7 +139,7 @@ fn whole(
                     file: u32::MAX,
                     ..Span::default()
                 },
-                "no compose file was given",
+                "no compose file",
             )
             .hint("create `compose.yaml`, or name a file with `-f`");
         return None;
@@ -192,7 +191,7 @@ fn whole(
                 },
                 "the file declares nothing",
             )
-            .hint("begin with `services:` and put the services below it");
+            .hint("start with `services:`, and put the services below it");
     }
     if request.interpolate {
         check::resources(&tree, loader.report);
@@ -204,8 +203,8 @@ fn whole(
     })
 }
 
-/// Where a file of the request is. It is named from where the person is, which may be above the
-/// project's directory.
+/// The absolute path of a file of the request, whose path is relative to the current directory,
+/// which can be above the project's directory.
 fn absolute(path: &Path, directory: &Path) -> PathBuf {
     let name = path.file_name().filter(|_| {
         path.parent()
@@ -214,7 +213,8 @@ fn absolute(path: &Path, directory: &Path) -> PathBuf {
     canonical::clean(&directory.join(name.map_or(path, Path::new)))
 }
 
-/// The name comes before everything else, because `COMPOSE_PROJECT_NAME` may be used in the file.
+/// Determines the project's name. It is needed first, because files can use
+/// `COMPOSE_PROJECT_NAME`.
 fn project_name(
     request: &LoadRequest,
     files: &mut [File],
@@ -250,13 +250,13 @@ fn project_name(
         },
         report,
     )
-    // That is an error already; what else is wrong is worth knowing, too.
+    // The error is reported; with some name the load can find further errors.
     .or_else(|| "unnamed".parse().ok())?;
     variables.set_default("COMPOSE_PROJECT_NAME", name.as_str());
     Some(name)
 }
 
-/// Every profile that a service names.
+/// All profiles that services have.
 fn all_profiles(tree: &Node) -> BTreeSet<String> {
     let services = tree.get("services").into_iter().flat_map(Node::entries);
     let profiles = services

@@ -80,7 +80,7 @@ fn maps(mut earlier: Map, later: Map, shape_of: impl Fn(&str) -> Shape) -> Map {
     earlier
 }
 
-/// Of one subnet everything that was said of it.
+/// Merges the entries of each subnet.
 fn subnets(mut earlier: Vec<Node>, later: Vec<Node>, keys: &'static [Key]) -> Vec<Node> {
     for node in later {
         let same = earlier
@@ -94,7 +94,7 @@ fn subnets(mut earlier: Vec<Node>, later: Vec<Node>, keys: &'static [Key]) -> Ve
     earlier
 }
 
-/// Items that are there already are not added.
+/// Adds the later items that the earlier list does not have.
 fn with_new(mut earlier: Vec<Node>, later: Vec<Node>) -> Vec<Node> {
     let known: HashSet<String> = earlier
         .iter()

@@ -22,7 +22,7 @@ pub(crate) struct Sources<'a> {
 }
 
 /// The name of the highest rank. One that was given must be a name as it stands; a directory's is
-/// made one. A name that is none is an error, and some other name is returned.
+/// made one. An invalid name is an error, and another name is returned.
 pub(crate) fn choose(sources: &Sources<'_>, report: &mut Report) -> Option<ProjectName> {
     let nowhere = Span {
         file: u32::MAX,
@@ -52,7 +52,7 @@ pub(crate) fn choose(sources: &Sources<'_>, report: &mut Report) -> Option<Proje
                 .error(
                     Rule::Value,
                     nowhere,
-                    format!("no project name can be made of the directory `{directory}`"),
+                    format!("cannot make a project name from the directory `{directory}`"),
                 )
                 .hint("add `name:` at the top of the compose file, or use `--project-name`");
             None
@@ -63,7 +63,7 @@ pub(crate) fn choose(sources: &Sources<'_>, report: &mut Report) -> Option<Proje
         Err(error) => {
             let better = normalise(name);
             let hint = if better.parse::<ProjectName>().is_ok() {
-                format!("`{better}` would do")
+                format!("for example `{better}`")
             } else {
                 "choose another name".to_owned()
             };
@@ -136,6 +136,6 @@ mod tests {
         sources.option = Some("My Shop");
         assert_eq!(choose(&sources, &mut report), None);
         let diagnostics = report.finish();
-        assert_eq!(diagnostics[0].hint.as_deref(), Some("`myshop` would do"));
+        assert_eq!(diagnostics[0].hint.as_deref(), Some("for example `myshop`"));
     }
 }

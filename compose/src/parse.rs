@@ -73,7 +73,7 @@ pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Vec<Node> {
     }
 }
 
-/// The load of this file cannot go on; why has been reported.
+/// Reading this file stopped because of an error, which was reported.
 struct Stop;
 
 struct Builder<'t> {
@@ -163,7 +163,7 @@ impl Builder<'_> {
                 if self.wants_key() {
                     report
                         .error(Rule::Syntax, span, "a list or mapping cannot be a key")
-                        .hint("put `{…}`, `[…]` or `${…}` in quotes if it is meant as text");
+                        .hint("put `{…}`, `[…]` or `${…}` in quotes to make it a string");
                 } else {
                     too_deep(span, report);
                 }
@@ -217,7 +217,7 @@ impl Builder<'_> {
             .error(
                 Rule::Syntax,
                 span,
-                "the file grows beyond all bounds when its aliases are expanded",
+                "the file is too large when its aliases are expanded",
             )
             .label(format!(
                 "more than {MAX_NODES} values or {} MB here",
@@ -288,7 +288,7 @@ impl Builder<'_> {
                 .error(
                     Rule::Syntax,
                     span,
-                    "an alias stands inside the value it stands for",
+                    "an alias is used inside the value that its anchor marks",
                 )
                 .hint("a value cannot contain itself");
             return Err(Stop);
@@ -307,7 +307,7 @@ impl Builder<'_> {
             }))
     }
 
-    /// Puts a finished value where it belongs.
+    /// Adds a finished value to the collection that is open.
     fn add(&mut self, node: Node, report: &mut Report) {
         let Some(open) = self.stack.last_mut() else {
             self.documents.push(node);
@@ -323,7 +323,7 @@ impl Builder<'_> {
                     if let Some(first) = merges.first() {
                         let first = first.span.line;
                         report
-                            .error(Rule::Syntax, span, "key `<<` is there twice")
+                            .error(Rule::Syntax, span, "duplicate key `<<`")
                             .label(format!("first on line {first}"))
                             .hint("give one `<<` a list: `<<: [*a, *b]`");
                     }
@@ -340,7 +340,7 @@ impl Builder<'_> {
                             .error(
                                 Rule::Syntax,
                                 span,
-                                format!("key `{}` is there twice", slot.key()),
+                                format!("duplicate key `{}`", slot.key()),
                             )
                             .label(format!("first on line {first}"))
                             .hint("remove one of them");
@@ -412,7 +412,7 @@ impl Builder<'_> {
                         .error(
                             Rule::Syntax,
                             span,
-                            format!("`{text}` is not what its tag `!!{kind}` says"),
+                            format!("`{text}` does not match its tag `!!{kind}`"),
                         )
                         .hint("remove the tag");
                 }
@@ -448,10 +448,10 @@ impl Builder<'_> {
                     .warning(
                         Rule::Syntax,
                         span,
-                        format!("tag `{handle}{suffix}` is not known and ignored"),
+                        format!("unknown tag `{handle}{suffix}` is ignored"),
                     )
-                    .label("compose files know `!reset` and `!override`")
-                    .hint("remove the tag, or put the value in quotes if the `!` belongs to it");
+                    .label("compose files can use `!reset` and `!override`")
+                    .hint("remove the tag, or put the value in quotes if the `!` is part of it");
                 Tag::None
             }
         }
@@ -478,8 +478,8 @@ impl Builder<'_> {
             span.column = indentation[..tab].chars().count() as u32 + 1;
             report
                 .error(Rule::Syntax, span, "a tab is used for indentation")
-                .label("YAML allows spaces only")
-                .hint("replace the tab by spaces");
+                .label("YAML allows only spaces here")
+                .hint("replace the tab with spaces");
             return;
         }
         // The parser has a limit of its own for flow collections, and looks ahead.
@@ -563,7 +563,7 @@ fn too_deep(span: Span, report: &mut Report) {
             span,
             format!("nested more than {MAX_DEPTH} levels deep"),
         )
-        .hint("no compose file needs this; flatten it");
+        .hint("use fewer levels; no compose file needs this many");
 }
 
 /// Stands for a plain `<<` in the tree; cannot be written in a file (YAML forbids the character).
@@ -580,7 +580,7 @@ fn typed(text: &str) -> Option<Value> {
     }
 }
 
-/// `<<`: keys that are there stay, of several sources the first wins.
+/// Merges `<<`: existing keys are kept, and of several sources the first wins.
 fn merge_into(map: &mut Map, merge: Node, report: &mut Report) {
     match merge.value {
         Value::Map(source) => {
@@ -639,7 +639,7 @@ fn syntax_hint(info: &str, line: &str) -> &'static str {
     if line.matches(": ").count() > 1 || info.contains("mapping values are not allowed") {
         return "put the value in quotes if it contains `: `, and check the indentation";
     }
-    "check the indentation and the line before; values with special characters need quotes"
+    "check the indentation and the line above; put values with special characters in quotes"
 }
 
 #[cfg(test)]

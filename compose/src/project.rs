@@ -1,4 +1,4 @@
-//! The resolved project: what a compose file means once everything in it is worked out.
+//! The resolved project: the result of a load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -43,14 +43,13 @@ pub struct Service {
     pub local: Vec<LocalFile>,
 }
 
-/// Something of this computer that a service needs where it runs.
+/// Content of this computer that a service needs on its machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalFile {
     /// Absolute path in the container; empty with `variable`.
     pub target: String,
     /// For people: `config nginx`, `secret db_password`, `./conf`.
     pub name: String,
-    /// Where its content comes from.
     pub source: LocalSource,
     /// Never shown, and kept where only root reads it.
     pub secret: bool,
@@ -93,7 +92,6 @@ pub enum LocalSource {
 /// How an image is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
-    /// What is built.
     pub context: BuildContext,
     /// As written, relative to the context; absent: `Dockerfile` (or the inline one).
     pub dockerfile: Option<PathBuf>,
@@ -111,11 +109,11 @@ pub struct Build {
     pub cache_from: Vec<String>,
     /// Where to write the cache, in the builder's words.
     pub cache_to: Vec<String>,
-    /// Build everything anew.
+    /// Do not use the build cache.
     pub no_cache: bool,
-    /// Stages to build anew.
+    /// Stages to build without the cache.
     pub no_cache_filter: Vec<String>,
-    /// Look for newer base images.
+    /// Pull newer base images.
     pub pull: bool,
     /// Labels of the image.
     pub labels: BTreeMap<String, String>,
@@ -157,14 +155,14 @@ pub enum BuildContext {
 /// A secret of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildSecret {
-    /// By this the Dockerfile asks for it.
+    /// The id that the Dockerfile uses.
     pub id: String,
     /// [`LocalSource::Path`] or [`LocalSource::Variable`].
     pub source: LocalSource,
 }
 
 impl Build {
-    /// A build that says nothing but its context.
+    /// A build with only a context.
     pub fn of(context: BuildContext) -> Self {
         Self {
             context,
@@ -202,7 +200,7 @@ impl Project {
         document::plain(&self.document)
     }
 
-    /// The same as YAML.
+    /// The resolved compose file as YAML.
     pub fn to_yaml(&self) -> String {
         emit::document(&self.document)
     }

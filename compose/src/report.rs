@@ -1,4 +1,4 @@
-//! Collects diagnostics during a load, with the place in the document as context.
+//! Collects diagnostics during a load, with the current path in the document.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use crate::diagnostic::{Diagnostic, Rule, Severity};
 use crate::node::Span;
 
-/// More than this many problems help nobody; the rest is counted (bounds memory for hostile input).
+/// Diagnostics that are kept; the rest are counted. Bounds memory for hostile input.
 const MOST_DIAGNOSTICS: usize = 200;
 
-/// Sink for what a load finds.
+/// Sink for the diagnostics of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     files: Vec<PathBuf>,
     strict: bool,
-    /// Nothing will be deployed: what a deployment would refuse is worth a warning.
+    /// Nothing will be deployed, so what a deployment would refuse is a warning.
     reading: bool,
     found: Vec<(Span, Diagnostic)>,
     left_out: usize,
@@ -32,12 +32,12 @@ impl Report {
         }
     }
 
-    /// What a deployment would refuse is a warning only.
+    /// Makes errors of [`Rule::Refused`] warnings if `reading`.
     pub(crate) fn reading(self, reading: bool) -> Self {
         Self { reading, ..self }
     }
 
-    /// File, line and column of a span; line and column are 0 for what stands in no line.
+    /// File, line and column of a span; line and column are 0 if it is in no line.
     pub(crate) fn position(&self, span: Span) -> (PathBuf, usize, usize) {
         let file = self
             .files
@@ -68,12 +68,12 @@ impl Report {
         self.path.pop();
     }
 
-    /// Goes to another place in one step, as into another file; returns the place before.
+    /// Sets the path, as for another file, and returns the earlier one.
     pub(crate) fn path_replace(&mut self, path: Vec<String>) -> Vec<String> {
         std::mem::replace(&mut self.path, path)
     }
 
-    /// Where we are, in dots.
+    /// The current path, with dots.
     pub(crate) fn path(&self) -> String {
         let mut out = String::new();
         for step in &self.path {
@@ -106,7 +106,7 @@ impl Report {
         self.add(Severity::Warning, rule, span, message.into())
     }
 
-    /// Something that is read and not acted on: a warning, or an error with `strict`.
+    /// A key or value that is not honoured: a warning, or an error with `strict`.
     pub(crate) fn not_honoured(&mut self, span: Span, message: impl Into<String>) -> Found<'_> {
         let severity = if self.strict {
             Severity::Error
@@ -139,7 +139,7 @@ impl Report {
             message,
             ..self.blank(rule, span)
         };
-        // An alias is one place in the file however often it is used.
+        // Each use of an alias reports the same place; keep one.
         let known = self.found.iter().position(|(at, d)| {
             *at == span && d.message == diagnostic.message && d.severity == diagnostic.severity
         });
@@ -154,7 +154,7 @@ impl Report {
         Found(None)
     }
 
-    /// An error without a message, for what can only be said after the load.
+    /// An error without a message, for problems that only show after the load.
     pub(crate) fn blank(&self, rule: Rule, span: Span) -> Diagnostic {
         Diagnostic {
             severity: Severity::Error,
@@ -174,8 +174,8 @@ impl Report {
         }
     }
 
-    /// Whether a key that is missing where we are may be there all the same: misspelt, or in what
-    /// could not be read at one of these keys.
+    /// Whether a key that is missing at the current path may only seem so: it is misspelt, or the
+    /// value at one of these keys could not be read.
     pub(crate) fn may_hold(&self, keys: &[&str]) -> bool {
         let path = self.path();
         self.found
@@ -194,7 +194,7 @@ impl Report {
         self.errors() > 0
     }
 
-    /// How many errors there are, those that are left out being one.
+    /// The number of errors; those that were only counted are one.
     pub(crate) fn errors(&self) -> usize {
         let errors = self
             .found
@@ -204,7 +204,7 @@ impl Report {
         errors + usize::from(self.left_out_errors)
     }
 
-    /// All of them, in order of file and place.
+    /// All diagnostics, in order of file and place.
     pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
         self.found
             .sort_by_key(|(span, _)| (span.file, span.line, span.column));
@@ -231,9 +231,9 @@ impl Report {
                 column: 0,
                 length: 1,
                 path: String::new(),
-                message: format!("{} more problems are not shown", self.left_out),
+                message: format!("{} more problems", self.left_out),
                 label: None,
-                hint: Some("settle those above first".into()),
+                hint: Some("fix the problems above first".into()),
             });
         }
         diagnostics
@@ -245,7 +245,7 @@ impl Report {
 pub(crate) struct Found<'a>(Option<&'a mut Diagnostic>);
 
 impl Found<'_> {
-    /// The text under the snippet.
+    /// Sets the text under the snippet.
     pub(crate) fn label(self, label: impl Into<String>) -> Self {
         if let Found(Some(diagnostic)) = self {
             diagnostic.label = Some(label.into());
@@ -254,7 +254,7 @@ impl Found<'_> {
         self
     }
 
-    /// The next step.
+    /// Sets the hint.
     pub(crate) fn hint(self, hint: impl Into<String>) {
         if let Found(Some(diagnostic)) = self {
             diagnostic.hint = Some(hint.into());

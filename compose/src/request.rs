@@ -1,5 +1,4 @@
-//! What a load needs to know: texts, names and variables. Nothing is read from disk or from the
-//! process.
+//! The inputs and outputs of a load. Nothing is read from disk or from the process.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,13 +10,12 @@ use crate::project::Project;
 /// One file's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFile {
-    /// As a person would name it; diagnostics show it so.
+    /// The path as the user would write it; diagnostics show it.
     pub path: PathBuf,
-    /// Its content.
     pub text: String,
 }
 
-/// Everything that decides what a compose file means.
+/// All inputs that decide what a compose file means.
 #[derive(Debug, Clone)]
 pub struct LoadRequest {
     /// Compose files; later ones override earlier ones.
@@ -63,7 +61,7 @@ impl Default for LoadRequest {
     }
 }
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// `None` if there is any error.

@@ -1,13 +1,13 @@
-//! `!reset` and `!override`: what earlier files, included files or an extended service say at these
-//! places goes.
+//! `!reset` and `!override`: remove what earlier files, included files or an extended service have at
+//! these places.
 
 use crate::node::{Node, Tag, Value};
 
 /// Places in a document, each as the keys that lead to it.
 pub(crate) type Places = Vec<Vec<String>>;
 
-/// Takes the tags out of a document and gives back where they were. What is marked `!reset` goes at
-/// once, also items of lists.
+/// Removes the tags from a document and returns their places. Values that are marked `!reset` are
+/// removed immediately, also items of lists.
 pub(crate) fn take(document: &mut Node) -> Places {
     let mut places = Places::new();
     walk(document, &mut Vec::new(), &mut places);

@@ -11,7 +11,7 @@ mod parse;
 use parse::Item;
 use thiserror::Error;
 
-/// A template nested deeper than this is none that a person wrote (bounds recursion).
+/// Deepest nesting of a template (bounds recursion).
 const MAX_DEPTH: usize = 32;
 
 /// Uncloud's default tag, which `.Tag` stands for.
@@ -40,7 +40,7 @@ impl TemplateError {
 /// `None`: no such zone is known.
 pub type Zones = dyn Fn(&str, i64) -> Option<(i32, String)>;
 
-/// What the world says that a template may ask for.
+/// The facts that a template can use.
 #[derive(Clone, Copy)]
 pub struct TemplateFacts<'a> {
     /// The repository that the project's directory is in, if it is in one that has a commit.
@@ -75,7 +75,7 @@ pub struct GitFacts {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Template(Vec<Item>);
 
-/// Whether a text holds a template at all.
+/// Whether a text contains a template.
 pub(crate) fn is_template(text: &str) -> bool {
     text.contains("{{")
 }
@@ -86,7 +86,7 @@ impl Template {
         parse::items(text).map(Self)
     }
 
-    /// The text, with what the world says put in.
+    /// The text of the template with these facts.
     pub(crate) fn render(
         &self,
         project: &str,

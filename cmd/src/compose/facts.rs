@@ -1,5 +1,4 @@
-//! What names of images may ask for: the state of the Git repository, the time, time zones. Asked
-//! only where a name is a template.
+//! Facts for image names that are templates: the state of the Git repository, the time, time zones.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -35,7 +34,7 @@ fn git(directory: &Path) -> Option<GitFacts> {
 
 fn ask(directory: &Path, arguments: &[&str]) -> Option<String> {
     let mut git = Command::new("git");
-    // A look must not write to the repository, nor wait for a lock or a password.
+    // Do not write to the repository, and do not wait for a lock or a password.
     git.args(["--no-optional-locks", "-C"])
         .arg(directory)
         .args(arguments)

@@ -1,5 +1,5 @@
-//! Which files a project consists of: what was typed, else `COMPOSE_FILE`, else the default names
-//! here or above.
+//! Locates the files of a project: the arguments, else `COMPOSE_FILE`, else the default names in this
+//! directory or above.
 //!
 //! In Docker Compose's order: the `.env` of the working directory may name the compose files, whose
 //! directory may have a `.env` of its own.
@@ -30,8 +30,8 @@ pub(super) fn locate(args: &ProjectArgs, environment: &Variables) -> Result<Loca
     let here = std::env::current_dir().map_err(|error| {
         file_error(
             Path::new(""),
-            format!("the current directory is not known: {error}"),
-            "change to one that exists",
+            format!("cannot read the current directory: {error}"),
+            "change to a directory that exists",
         )
     })?;
     let named = named_directory(args, &here)?;
@@ -69,7 +69,7 @@ pub(super) fn locate(args: &ProjectArgs, environment: &Variables) -> Result<Loca
             .map_or(here.clone(), |path| parent(path, &here)),
     };
     if explicit.is_none() && directory != start {
-        // The first file found has the last word, so it comes last.
+        // Later files override earlier ones, and the first one found takes precedence.
         if let Some(second) = default_env_file(&directory, &here, environment)? {
             dotenv.insert(0, second);
         }
@@ -90,13 +90,13 @@ fn named_directory(args: &ProjectArgs, here: &Path) -> Result<Option<PathBuf>> {
     let directory = here.join(typed);
     if !directory.is_dir() {
         let why = if directory.exists() {
-            "is no directory"
+            "is not a directory"
         } else {
-            "is not there"
+            "does not exist"
         };
         return Err(file_error(
             typed,
-            format!("the project directory `{}` {why}", typed.display()),
+            format!("project directory `{}` {why}", typed.display()),
             "correct `--project-directory`",
         ));
     }
@@ -129,7 +129,7 @@ fn env_file(path: &Path) -> Result<SourceFile> {
     }
     Err(file_error(
         path,
-        format!("there is no file of variables `{}`", path.display()),
+        format!("env file `{}` not found", path.display()),
         "create it, or correct `--env-file` (or COMPOSE_ENV_FILES)",
     ))
 }
@@ -163,7 +163,7 @@ fn disabled(environment: &Variables) -> Result<bool> {
         Some("1" | "t" | "T" | "true" | "True" | "TRUE") => Ok(true),
         Some(other) => Err(file_error(
             Path::new(""),
-            format!("COMPOSE_DISABLE_ENV_FILE is `{other}`, which is neither true nor false"),
+            format!("invalid COMPOSE_DISABLE_ENV_FILE `{other}`: it must be `true` or `false`"),
             "set it to `true` or `false`, or unset it",
         )),
     }
@@ -208,11 +208,8 @@ fn defaults(start: &Path, here: &Path, ignored: &mut Vec<Diagnostic>) -> Result<
             }
         };
         for name in &found.ignored {
-            let message = format!(
-                "{name} is there too and is not read; {} is",
-                found.files.join(" and ")
-            );
-            let hint = "remove one of them, or name what is meant with `-f`";
+            let message = format!("ignoring {name}: using {}", found.files.join(" and "));
+            let hint = "remove one of them, or select the files with `-f`";
             ignored.push(Diagnostic {
                 severity: Severity::Warning,
                 ..*file_error(&shown(name), message, hint)
@@ -222,10 +219,7 @@ fn defaults(start: &Path, here: &Path, ignored: &mut Vec<Diagnostic>) -> Result<
     }
     Err(file_error(
         Path::new(""),
-        format!(
-            "there is no compose file in {} or above it",
-            start.display()
-        ),
-        "write a compose.yaml, or name a file with `-f FILE`",
+        format!("no compose file in {} or above it", start.display()),
+        "create a compose.yaml, or name a file with `-f FILE`",
     ))
 }

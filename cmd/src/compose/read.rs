@@ -1,4 +1,4 @@
-//! Files of a project, off the disk: text, within a limit, or a reason why not.
+//! Reads the files of a project from disk, within a limit.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -9,8 +9,7 @@ use uc_compose::{Diagnostic, SourceFile};
 
 use super::file_error;
 
-/// Guards memory against what is no file of text at all; `uc-compose` refuses far smaller ones with
-/// a reason.
+/// Limits memory for files that are not text. `uc-compose` refuses much smaller ones with a reason.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
 /// A compose or `.env` file, or stdin for `-`.
@@ -34,7 +33,7 @@ pub(super) fn source(path: &Path) -> Result<SourceFile, Box<Diagnostic>> {
 pub(super) fn limited(path: &Path) -> io::Result<String> {
     let bytes = take(fs::File::open(path)?)?;
     String::from_utf8(bytes)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8"))
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not valid UTF-8"))
 }
 
 fn take(file: impl io::Read) -> io::Result<Vec<u8>> {
@@ -52,9 +51,7 @@ fn take(file: impl io::Read) -> io::Result<Vec<u8>> {
 fn unreadable(path: &Path, error: &io::Error) -> Box<Diagnostic> {
     let shown = path.display();
     match error.kind() {
-        io::ErrorKind::NotFound => {
-            file_error(path, format!("there is no file `{shown}`"), similar(path))
-        }
+        io::ErrorKind::NotFound => file_error(path, format!("`{shown}` not found"), similar(path)),
         io::ErrorKind::IsADirectory => file_error(
             path,
             format!("`{shown}` is a folder, not a file"),
@@ -62,18 +59,18 @@ fn unreadable(path: &Path, error: &io::Error) -> Box<Diagnostic> {
         ),
         io::ErrorKind::PermissionDenied => file_error(
             path,
-            format!("`{shown}` may not be read by this user"),
-            format!("make it readable (`chmod u+r {shown}`), or run as its owner"),
+            format!("permission denied: cannot read `{shown}`"),
+            format!("make it readable with `chmod u+r {shown}`, or run `uc` as its owner"),
         ),
         io::ErrorKind::FileTooLarge => file_error(
             path,
             format!("`{shown}` is larger than 16 MiB"),
-            "a compose file is not that large: is it the right one?",
+            "check that this is the right file; no compose file is that large",
         ),
         _ => file_error(
             path,
             format!("cannot read `{shown}`: {error}"),
-            "is it a file, and is its disk there?",
+            "check that it is a file on a disk that is mounted",
         ),
     }
 }
@@ -93,19 +90,16 @@ fn no_text(path: &Path, error: &std::string::FromUtf8Error) -> Box<Diagnostic> {
             .take(512)
             .any(|byte| *byte == 0)
     {
-        "it looks like a program or an archive: is it the right one?".to_owned()
+        "it looks like a program or an archive; check that it is the right file".to_owned()
     } else {
         format!(
-            "save it as UTF-8; `iconv -f latin1 -t utf-8 {}` turns an old text into it",
+            "save it as UTF-8; `iconv -f latin1 -t utf-8 {}` converts an old text",
             path.display()
         )
     };
     file_error(
         path,
-        format!(
-            "`{}` is not text in UTF-8: line {line} has other bytes",
-            path.display()
-        ),
+        format!("`{}` is not valid UTF-8 (line {line})", path.display()),
         hint,
     )
 }
@@ -117,7 +111,7 @@ fn similar(path: &Path) -> String {
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let Ok(entries) = fs::read_dir(directory) else {
-        return format!("there is no directory `{}` either", directory.display());
+        return format!("directory `{}` does not exist either", directory.display());
     };
     let names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -125,7 +119,7 @@ fn similar(path: &Path) -> String {
     let typed = path.file_name().unwrap_or_default().to_string_lossy();
     match nearest(&typed, names.iter().map(String::as_str)) {
         Some(name) => format!("did you mean `{}`?", path.with_file_name(name).display()),
-        None => "correct the path; it starts where you are".to_owned(),
+        None => "correct the path, which is relative to the current directory".to_owned(),
     }
 }
 
@@ -133,7 +127,10 @@ fn similar(path: &Path) -> String {
 fn inside(path: &Path) -> String {
     match uc_compose::default_files(|name| path.join(name).is_file()) {
         Some(found) => match found.files.first() {
-            Some(name) => format!("name the file in it: `-f {}`", path.join(name).display()),
+            Some(name) => format!(
+                "name the file in the folder: `-f {}`",
+                path.join(name).display()
+            ),
             None => String::new(),
         },
         None => "name a file".to_owned(),

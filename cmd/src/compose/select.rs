@@ -1,4 +1,4 @@
-//! Which services of a project are meant, and what has to be built for them.
+//! Selects the services of a project that a command is about, and what to build for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::BuildJob;
 use crate::error::{CliError, CliResult};
 use crate::suggest;
 
-/// The named services and all that they wait for; all services where none is named.
+/// The named services and all that they depend on. Without names, all services.
 pub(crate) fn select(project: &Project, names: &[String]) -> CliResult<Vec<Service>> {
     if names.is_empty() {
         return Ok(project.services.clone());
@@ -24,7 +24,7 @@ pub(crate) fn select(project: &Project, names: &[String]) -> CliResult<Vec<Servi
         let own = own_name(&project.name, name);
         if !by_name.contains_key(own) {
             return Err(CliError::usage(format!(
-                "the project {} has no service `{name}`",
+                "service `{name}` not found in project {}",
                 project.name
             ))
             .hint(suggest::hint(name, by_name.keys().copied())));

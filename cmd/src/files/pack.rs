@@ -1,6 +1,6 @@
 //! Files and folders of this computer as one archive that depends on nothing but their names,
 //! contents and permission bits: neither on times nor on owners nor on the order in which the disk
-//! lists them. So the same content has the same hash, whoever deploys it from where.
+//! lists them. So the same content has the same hash on every computer.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
@@ -31,7 +31,7 @@ pub(crate) enum PackError {
     },
     /// Over [`MAX_ARCHIVE`].
     #[error(
-        "it has {}, and {} MiB can travel; the largest in it is {biggest} with {}",
+        "it has {}, more than the limit of {} MiB; the largest file is {biggest} with {}",
         size(*total), MAX_ARCHIVE >> 20, size(*biggest_size)
     )]
     Size {
@@ -43,19 +43,19 @@ pub(crate) enum PackError {
         biggest_size: u64,
     },
     /// Over [`MAX_ENTRIES`].
-    #[error("it has more than {MAX_ENTRIES} files and folders; most of them are in {most}")]
+    #[error("it has more than {MAX_ENTRIES} files and folders, most of them in {most}")]
     Entries {
         /// A folder at its top.
         most: String,
     },
     /// Over [`MAX_PATH`].
-    #[error("the path {} is longer than {MAX_PATH} bytes", path.display())]
+    #[error("path {} is longer than {MAX_PATH} bytes", path.display())]
     Path {
         /// Which.
         path: PathBuf,
     },
     /// Leads out of the content.
-    #[error("the link {} leads out of it, to {}", path.display(), target.display())]
+    #[error("symlink `{}` points outside the folder, to {}", path.display(), target.display())]
     Link {
         /// Which.
         path: PathBuf,
@@ -63,7 +63,7 @@ pub(crate) enum PackError {
         target: PathBuf,
     },
     /// Socket, device or pipe, where a file or folder is needed.
-    #[error("it is neither a file nor a folder")]
+    #[error("it is not a regular file or folder")]
     Kind,
 }
 
@@ -139,7 +139,7 @@ fn archive(path: &Path, items: &[(PathBuf, Item)]) -> Result<Vec<u8>, PackError>
                 } else {
                     path.join(below)
                 };
-                // Whole, so that a file that grows meanwhile does not tear the archive.
+                // Read completely first, so that a file that grows does not break the archive.
                 let bytes = fs::read(&from).map_err(read(&from))?;
                 let mut header = header(EntryType::Regular, *mode);
                 header.set_size(bytes.len() as u64);

@@ -37,9 +37,9 @@ pub(super) fn variable(
     environment.get(name).cloned().ok_or_else(|| {
         let near = did_you_mean(name, environment.keys().map(String::as_str));
         let hint = near.unwrap_or_else(|| {
-            format!("`export {name}=…` before `uc deploy`, or put it into .env")
+            format!("run `export {name}=…` before `uc deploy`, or add it to .env")
         });
-        Problem::new(format!("the variable `{name}` is not set"), hint)
+        Problem::new(format!("variable `{name}` is not set"), hint)
     })
 }
 
@@ -48,17 +48,17 @@ pub(super) fn check_value(bytes: &[u8]) -> Result<(), Problem> {
     let wrong = |message: &str| {
         Err(Problem::new(
             message,
-            "mount it as a file: write it below `secrets:` of the service",
+            "mount it as a file instead: list it below `secrets:` of the service",
         ))
     };
     if bytes.len() as u64 > MAX_VALUE {
         return wrong(&format!(
-            "a variable may have {} KiB, and this is longer",
+            "the value is longer than {} KiB, the limit for a variable",
             MAX_VALUE >> 10
         ));
     }
     if bytes.contains(&0) || std::str::from_utf8(bytes).is_err() {
-        return wrong("a variable is text, and this is none");
+        return wrong("the value is not text, so it cannot be in a variable");
     }
     Ok(())
 }
@@ -100,13 +100,13 @@ async fn run(words: &[String], directory: &Path, limit: Duration) -> Result<Vec<
         .kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| {
         Problem::new(
-            format!("the command `{program}` could not be started: {error}"),
-            "it is run without a shell: for pipes and variables write [\"sh\", \"-c\", \"…\"]",
+            format!("cannot run `{program}`: {error}"),
+            "it is run without a shell; for pipes and variables write [\"sh\", \"-c\", \"…\"]",
         )
     })?;
     let Some(mut stdout) = child.stdout.take() else {
         return Err(Problem::new(
-            format!("the command `{program}` has no output"),
+            format!("cannot read the output of `{program}`"),
             "",
         ));
     };
@@ -124,17 +124,17 @@ async fn run(words: &[String], directory: &Path, limit: Duration) -> Result<Vec<
     let (mut bytes, status) = match tokio::time::timeout(limit, reading).await {
         Err(_) => {
             let message = format!(
-                "the command `{program}` did not end within {} s",
+                "command `{program}` did not end within {} s",
                 limit.as_secs()
             );
             return Err(Problem::new(
                 message,
-                "does it wait for something? Run it by hand",
+                "run it by hand to see what it waits for",
             ));
         }
         Ok(Err(error)) => {
             return Err(Problem::new(
-                format!("the command `{program}` could not be read: {error}"),
+                format!("cannot read the output of `{program}`: {error}"),
                 "",
             ));
         }
@@ -142,8 +142,8 @@ async fn run(words: &[String], directory: &Path, limit: Duration) -> Result<Vec<
     };
     if !status.success() {
         return Err(Problem::new(
-            format!("the command `{program}` failed ({status})"),
-            "run it by hand; what it said is above",
+            format!("command `{program}` failed ({status})"),
+            "its messages are above; run it by hand to try again",
         ));
     }
     if bytes.ends_with(b"\n") {
@@ -165,7 +165,7 @@ mod tests {
         let environment = BTreeMap::from([("DB_PASSWORD".to_owned(), "x".to_owned())]);
         assert_eq!(variable("DB_PASSWORD", &environment).unwrap(), "x");
         let problem = variable("DB_PASSWROD", &environment).unwrap_err();
-        assert_eq!(problem.message, "the variable `DB_PASSWROD` is not set");
+        assert_eq!(problem.message, "variable `DB_PASSWROD` is not set");
         assert_eq!(problem.hint, "did you mean `DB_PASSWORD`?");
         let problem = variable("OTHER", &environment).unwrap_err();
         assert!(
@@ -218,7 +218,7 @@ mod tests {
             failed(&["no-such-program"])
                 .await
                 .message
-                .contains("could not be started")
+                .contains("cannot run")
         );
         assert!(
             failed(&["false"])

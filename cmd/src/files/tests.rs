@@ -252,9 +252,9 @@ async fn missing_and_empty_folders_are_volumes() {
     assert_eq!(
         done.notes,
         [
-            "./data is not there: it becomes the volume shop_data on the machine that runs it",
-            "./empty is empty: it becomes the volume shop_empty on the machine that runs it",
-            "./db is empty: it becomes the volume shop_db on the machine that runs it",
+            "./data does not exist, so it becomes volume shop_data on the machine that runs the service",
+            "./empty is empty, so it becomes volume shop_empty on the machine that runs the service",
+            "./db is empty, so it becomes volume shop_db on the machine that runs the service",
         ]
     );
     assert!(done.contents.unwrap().0.is_empty());
@@ -284,7 +284,7 @@ async fn a_data_folder_stays_one_even_if_files_appear_here() {
         "this one never had it"
     );
     assert!(
-        done.diagnostics[0].contains("the files in `./data` stay here"),
+        done.diagnostics[0].contains("`./data` is not uploaded"),
         "{:?}",
         done.diagnostics
     );
@@ -308,7 +308,7 @@ async fn what_was_not_said_to_be_read_only_is_warned_about() {
         .await;
     assert_eq!(
         done.diagnostics,
-        ["warning 3:5 `./nginx.conf` is mounted read only on the machines"]
+        ["warning 3:5 `./nginx.conf` is mounted read-only on the machines"]
     );
     assert_eq!(done.contents.unwrap().0.len(), 1);
     bench.strict = true;
@@ -318,8 +318,8 @@ async fn what_was_not_said_to_be_read_only_is_warned_about() {
     assert_eq!(
         done.diagnostics,
         [
-            "error 3:5 `./nginx.conf` is mounted read only on the machines",
-            "error 3:5 ./data is not there: it would become the volume shop_data",
+            "error 3:5 `./nginx.conf` is mounted read-only on the machines",
+            "error 3:5 ./data does not exist, so it would become volume shop_data",
         ]
     );
     let error = done.contents.unwrap_err();
@@ -365,13 +365,13 @@ async fn everything_that_is_wrong_is_said_at_once() {
             bench.path("none").display()
         ),
         "secret p: the variable `pasword` is not set".into(),
-        "secret c: the command `false` failed (exit status: 1)".into(),
-        "./conf: the link out leads out of it, to /etc".into(),
-        "`./gone` is not there".into(),
-        "./named is not there: it would become the volume shop_named, which is declared already"
+        "secret c: command `false` failed (exit status: 1)".into(),
+        "./conf: symlink `out` points outside the folder, to /etc".into(),
+        "`./gone` does not exist".into(),
+        "./named does not exist, so it would become volume shop_named, which the file already declares"
             .into(),
-        "secret z: a variable is text, and this is none".into(),
-        "secret d: it is neither a file nor a folder".into(),
+        "secret z: the value is not text, so it cannot be in a variable".into(),
+        "secret d: it is not a regular file or folder".into(),
     ];
     let expected: Vec<String> = expected
         .iter()

@@ -1,4 +1,4 @@
-//! What `docker build` is told of a `build` section. Pure: the section and the variables in,
+//! The arguments of `docker build` for a `build` section. Pure: the section and the variables in,
 //! arguments out.
 
 use std::collections::BTreeMap;
@@ -173,7 +173,7 @@ fn modern(
         ("provenance", "--provenance", &build.provenance),
         ("sbom", "--sbom", &build.sbom),
     ] {
-        // Asking an old docker for nothing is no reason to fail.
+        // An option that is not used need not be supported.
         match value.as_deref() {
             Some("false") if key == "sbom" => {}
             Some(value) => {

@@ -1,4 +1,4 @@
-//! Builds, one after another, with what they need from each other.
+//! Builds images one after another, in the order of their dependencies.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::compose::BuildJob;
 use crate::error::{CliError, CliResult};
 use crate::ui::{BOLD, Ui};
 
-/// What the command line says about builds.
+/// Options for builds.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct BuildFlags {
     /// Build argument, overrides the file; NAME alone takes its value from the environment
@@ -82,7 +82,7 @@ async fn build(ui: &Ui, job: &BuildJob, arguments: &Arguments) -> CliResult<Stri
         job.project, job.service
     ))?;
     let scratch = tempfile::tempdir()
-        .map_err(|error| CliError::failed("no temporary directory could be made").source(error))?;
+        .map_err(|error| CliError::failed("cannot create a temporary directory").source(error))?;
     let id_file = scratch.path().join("image-id");
     let mut command = docker();
     command
@@ -93,7 +93,7 @@ async fn build(ui: &Ui, job: &BuildJob, arguments: &Arguments) -> CliResult<Stri
     if let Some(text) = &job.build.dockerfile_inline {
         let path = scratch.path().join("Dockerfile");
         std::fs::write(&path, text).map_err(|error| {
-            CliError::failed("the inline Dockerfile could not be written").source(error)
+            CliError::failed("cannot write the inline Dockerfile").source(error)
         })?;
         command.arg("-f").arg(path);
     }
@@ -104,24 +104,24 @@ async fn build(ui: &Ui, job: &BuildJob, arguments: &Arguments) -> CliResult<Stri
             .iter()
             .map(|(name, value)| (name, value)),
     );
-    // What docker says while it builds is no data of ours.
+    // The output of docker is not data of this command.
     command.stdin(Stdio::null()).stdout(std::io::stderr());
     let status = command.status().await.map_err(no_docker)?;
     if !status.success() {
         return Err(CliError::failed(format!(
-            "the image of {}/{} could not be built (docker build: {status})",
+            "cannot build the image of {}/{}: docker build failed ({status})",
             job.project, job.service
         ))
-        .hint("the reason is in docker's output above; nothing was deployed"));
+        .hint("the output of docker above has the reason; nothing was deployed"));
     }
     let id = std::fs::read_to_string(&id_file).map_err(|error| {
-        CliError::failed("docker build did not say which image it built").source(error)
+        CliError::failed("docker build did not write the id of the image").source(error)
     })?;
     tag(job, id.trim()).await
 }
 
-/// Whether the docker of this computer can do what the build asks for. Only asked where not every
-/// docker can.
+/// Checks that the local Docker supports the options of the build. Docker is only asked about
+/// options that some versions lack.
 async fn check_docker(job: &BuildJob, arguments: &Arguments) -> CliResult {
     if arguments.needed.is_empty() {
         return Ok(());
@@ -129,10 +129,10 @@ async fn check_docker(job: &BuildJob, arguments: &Arguments) -> CliResult {
     let help = ask(&["build", "--help"]).await?.unwrap_or_default();
     if let Some((option, key)) = unsupported(&arguments.needed, &help) {
         return Err(CliError::failed(format!(
-            "{}/{} has `build.{key}`, and the docker of this computer cannot do that: its `docker build` has no {option}",
+            "{}/{} has `build.{key}`, but `docker build` on this computer has no option {option}",
             job.project, job.service
         ))
-        .hint("install BuildKit for it: the package docker-buildx-plugin (or docker-buildx)")
+        .hint("install BuildKit (package docker-buildx-plugin or docker-buildx)")
         .hint(format!("or remove `{key}` from the build")));
     }
     if job.build.platforms.len() > 1 {
@@ -141,13 +141,13 @@ async fn check_docker(job: &BuildJob, arguments: &Arguments) -> CliResult {
             .unwrap_or_default();
         if !store.contains("io.containerd.snapshotter") {
             return Err(CliError::failed(format!(
-                "{}/{} is built for {} platforms, and the docker of this computer keeps images of one only",
+                "{}/{} is built for {} platforms, but Docker on this computer stores images of one platform only",
                 job.project,
                 job.service,
                 job.build.platforms.len()
             ))
-            .hint("turn on its containerd image store (`\"features\": {\"containerd-snapshotter\": true}` in daemon.json)")
-            .hint("or give the service the one `platform` that the machines have"));
+            .hint("turn on the containerd image store (`\"features\": {\"containerd-snapshotter\": true}` in daemon.json)")
+            .hint("or set `platform` of the service to the platform of the machines"));
         }
     }
     Ok(())
@@ -159,11 +159,11 @@ async fn last_build(job: &BuildJob) -> CliResult<String> {
     match ask(&["image", "inspect", "--format", "{{.Id}}", &latest]).await? {
         Ok(id) => tag(job, id.trim()).await,
         Err(reason) => Err(CliError::failed(format!(
-            "there is no built image of {}/{} here ({latest})",
+            "no image of {}/{} was built on this computer ({latest} not found)",
             job.project, job.service
         ))
         .source(reason)
-        .hint("leave out --no-build")),
+        .hint("run the command without --no-build")),
     }
 }
 
@@ -172,7 +172,7 @@ fn repository(job: &BuildJob) -> String {
     format!("{}-{}", job.project, job.service).to_ascii_lowercase()
 }
 
-/// What the last build of a service is called.
+/// The tag of the last build of a service.
 pub(super) fn latest(job: &BuildJob) -> String {
     format!("{}:latest", repository(job))
 }
@@ -182,19 +182,19 @@ async fn tag(job: &BuildJob, id: &str) -> CliResult<String> {
     let digits = id.strip_prefix("sha256:").unwrap_or(id);
     if digits.len() < 12 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(CliError::failed(format!(
-            "docker gave `{id}` as an image id"
+            "docker returned an invalid image id `{id}`"
         )));
     }
     let tag = format!("{}:{}", repository(job), short(digits));
     match ask(&["tag", id, &tag]).await? {
         Ok(_) => Ok(tag),
-        Err(reason) => Err(CliError::failed(format!("the image could not be tagged {tag}"))
+        Err(reason) => Err(CliError::failed(format!("cannot tag the image as {tag}"))
             .source(reason)
-            .hint("a builder of its own may keep what it builds to itself: `docker buildx use default`")),
+            .hint("the buildx builder may not store images in the local Docker; switch with `docker buildx use default`")),
     }
 }
 
-/// Whether directories can be build contexts, before docker is asked.
+/// Checks that the directories of build contexts exist.
 pub(crate) fn check_contexts(jobs: &[BuildJob]) -> CliResult {
     for job in jobs {
         check(job, &job.build.context, "")?;
@@ -214,12 +214,12 @@ fn check(job: &BuildJob, context: &BuildContext, name: &str) -> CliResult {
         return Ok(());
     }
     let why = if directory.exists() {
-        "is no directory"
+        "is not a directory"
     } else {
-        "is not there"
+        "does not exist"
     };
     Err(CliError::usage(format!(
-        "{}/{} is to be built with the context{name} {}, which {why}",
+        "build context{name} of {}/{} {why}: {}",
         job.project,
         job.service,
         directory.display()

@@ -1,4 +1,4 @@
-//! Images on their way to the machines that miss them.
+//! Sends images to the machines that do not have them.
 
 use std::process::Stdio;
 
@@ -18,7 +18,7 @@ const CHUNK: usize = 64 * 1024;
 /// Messages of an archive that may wait for the connection: 1 MiB.
 const CHUNKS_WAITING: usize = 16;
 
-/// Sends each built image of the plan to the machines that miss it.
+/// Sends each built image of the plan to the machines that do not have it.
 pub(crate) async fn push_missing(ui: &Ui, client: &Client, plan: &Plan) -> CliResult {
     if plan.images.is_empty() {
         return Ok(());
@@ -41,11 +41,11 @@ pub(crate) async fn push_missing(ui: &Ui, client: &Client, plan: &Plan) -> CliRe
             Ok(size) => size.parse().unwrap_or(0),
             Err(reason) => {
                 return Err(CliError::failed(format!(
-                    "the image {} is needed and is not on this computer",
+                    "image {} not found on this computer",
                     target.image
                 ))
                 .source(reason)
-                .hint("build it: `uc deploy` without --no-build"));
+                .hint("build it: run `uc deploy` without --no-build"));
             }
         };
         let machines = target.machine_ids.len();
@@ -75,9 +75,7 @@ async fn push(client: &Client, target: &ImageTarget, task: &Task) -> CliResult {
         .spawn()
         .map_err(no_docker)?;
     let (Some(mut archive), Some(mut complaints)) = (save.stdout.take(), save.stderr.take()) else {
-        return Err(CliError::failed(
-            "docker save was started without its pipes",
-        ));
+        return Err(CliError::failed("cannot read the output of docker save"));
     };
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
     let start = PushImageStart {
@@ -101,10 +99,9 @@ async fn push(client: &Client, target: &ImageTarget, task: &Task) -> CliResult {
             }
             let mut chunk = Vec::with_capacity(CHUNK);
             let mut part = (&mut archive).take(CHUNK as u64);
-            let count = part
-                .read_to_end(&mut chunk)
-                .await
-                .map_err(|error| CliError::failed("docker save could not be read").source(error))?;
+            let count = part.read_to_end(&mut chunk).await.map_err(|error| {
+                CliError::failed("cannot read the output of docker save").source(error)
+            })?;
             if count == 0 {
                 break;
             }
@@ -127,8 +124,8 @@ async fn push(client: &Client, target: &ImageTarget, task: &Task) -> CliResult {
     };
     tokio::pin!(call);
     tokio::pin!(feed);
-    // An archive that could not be read to its end drops the call, so that nobody takes it for
-    // whole.
+    // If the archive cannot be read completely, the call is dropped, so that no machine loads a part
+    // of it.
     let results = tokio::select! {
         answer = &mut call => answer,
         fed = &mut feed => {
@@ -149,5 +146,5 @@ async fn push(client: &Client, target: &ImageTarget, task: &Task) -> CliResult {
         .iter()
         .map(|result| format!("{}: {}", result.machine_name, result.error))
         .collect();
-    Err(CliError::new(Kind::Partial, "it could not be loaded everywhere").source(list.join("\n")))
+    Err(CliError::new(Kind::Partial, "not all machines could load it").source(list.join("\n")))
 }

@@ -134,7 +134,7 @@ fn build_context_that_does_not_exist_fails() {
     assert_eq!(ran.code, Some(2));
     assert!(
         ran.stderr
-            .contains("context [DIR]/project/gone, which is not there"),
+            .contains("does not exist: [DIR]/project/gone"),
         "{}",
         ran.text()
     );

@@ -300,7 +300,7 @@ fn paths_start_in_the_project_directory() {
     assert_eq!(gone.code, Some(2));
     assert!(
         gone.stderr
-            .contains("the project directory `gone` is not there"),
+            .contains("project directory `gone` does not exist"),
         "{}",
         gone.text()
     );

@@ -480,7 +480,7 @@ fn named_services_include_their_dependencies() {
     let ran = world.connected(&["deploy", "wbe"]);
     assert_eq!(ran.code, Some(2));
     assert!(
-        ran.stderr.contains("has no service `wbe`") && ran.stderr.contains("did you mean `web`?"),
+        ran.stderr.contains("service `wbe` not found") && ran.stderr.contains("did you mean `web`?"),
         "{}",
         ran.text()
     );
@@ -513,7 +513,7 @@ fn failed_build_ends_before_a_plan_is_made() {
     let ran = world.finish(command);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr.contains("no such stage") && ran.stderr.contains("shop/web could not be built"),
+        ran.stderr.contains("no such stage") && ran.stderr.contains("cannot build the image of shop/web"),
         "{}",
         ran.text()
     );
@@ -531,7 +531,7 @@ fn missing_docker_is_reported_with_a_hint() {
     let ran = world.finish(command);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr.contains("`docker` could not be started") && ran.stderr.contains("`build:`"),
+        ran.stderr.contains("cannot run `docker`") && ran.stderr.contains("`build:`"),
         "{}",
         ran.text()
     );

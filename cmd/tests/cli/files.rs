@@ -180,7 +180,7 @@ fn what_services_need_is_sent_before_execution_and_only_once() {
     );
     assert_eq!(
         ran.stderr
-            .matches("it becomes the volume shop_data")
+            .matches("it becomes volume shop_data")
             .count(),
         1,
         "{}",
@@ -265,7 +265,7 @@ services:
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     assert!(
         ran.stderr
-            .contains("warning: `./conf` is mounted read only on the machines"),
+            .contains("warning: `./conf` is mounted read-only on the machines"),
         "{}",
         ran.text()
     );
@@ -274,7 +274,7 @@ services:
     assert_eq!(ran.code, Some(2));
     assert_eq!(ran.stderr.matches("error: ").count(), 3, "{}", ran.text());
     assert!(
-        ran.stderr.contains("2 errors; nothing was changed"),
+        ran.stderr.contains("2 errors in local files that the compose file uses; nothing was changed"),
         "{}",
         ran.text()
     );
@@ -372,7 +372,7 @@ services:
     let ran = deploy(&world, &["-y"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     assert!(
-        ran.stderr.contains("the files in `./data` stay here"),
+        ran.stderr.contains("`./data` is not uploaded"),
         "{}",
         ran.text()
     );

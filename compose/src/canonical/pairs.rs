@@ -64,8 +64,8 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                     if text.is_empty() {
                         // As `${EXTRA}` is where nothing is extra; Compose reads it, too.
                         cx.report
-                            .warning(Rule::Value, span, "the item is empty: nothing is set by it")
-                            .hint("remove it, or give a value to the variable in it");
+                            .warning(Rule::Value, span, "empty entry is ignored")
+                            .hint("remove it, or set the variable in it");
                     } else if name.is_empty() {
                         cx.report
                             .error(Rule::Refused, span, "a name is missing before `=`")
@@ -81,7 +81,7 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                 } else if item.value != Value::Broken {
                     let hint = match item.value {
                         Value::Map(_) => "write `NAME=value` with `=`, or leave out the `- `",
-                        _ => "write `NAME=value`, in quotes if need be",
+                        _ => "write `NAME=value`, in quotes if it has special characters",
                     };
                     let _ = invalid(
                         format!("each item must be a string, not {}", item.kind()),
@@ -216,7 +216,7 @@ pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
                     }
                     _ => {
                         let _ = invalid(
-                            "this is not `host=ip`",
+                            "invalid host entry: it must be `host=ip`",
                             "write a name, `=` and an address",
                             item.span,
                             cx,

@@ -114,7 +114,7 @@ fn parse(text: &str) -> Result<Vec<Port>, String> {
         None => (text, "tcp".to_owned()),
     };
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(format!("there is no protocol `{protocol}`"));
+        return Err(format!("unknown protocol `{protocol}`"));
     }
     let (rest, container) = ports
         .rsplit_once(':')
@@ -140,7 +140,7 @@ fn parse(text: &str) -> Result<Vec<Port>, String> {
                 .and_then(|ip| ip.strip_suffix(']'))
                 .unwrap_or(ip);
             if bare.parse::<IpAddr>().is_err() {
-                return Err(format!("`{ip}` is no IP address"));
+                return Err(format!("`{ip}` is not an IP address"));
             }
             Some(bare.to_owned())
         }
@@ -155,7 +155,7 @@ fn parse(text: &str) -> Result<Vec<Port>, String> {
             vec![Some(host.to_owned())]
         } else {
             return Err(format!(
-                "{} ports of the host for {} of the container",
+                "{} host ports for {} container ports",
                 hosts.len(),
                 containers.len()
             ));
@@ -180,14 +180,14 @@ pub(super) fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
             .all(|byte| byte.is_ascii_digit())
             .then(|| text.parse::<u16>().ok())
             .flatten();
-        number.ok_or_else(|| format!("`{text}` is no number from 0 to 65535"))
+        number.ok_or_else(|| format!("`{text}` is not a number from 0 to 65535"))
     };
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (number(first)?, number(last)?),
         None => (number(text)?, number(text)?),
     };
     if first > last {
-        return Err(format!("the range `{text}` goes backwards"));
+        return Err(format!("the range `{text}` ends before it begins"));
     }
     Ok(first..=last)
 }
@@ -249,14 +249,14 @@ mod tests {
         let table = [
             ("", "!the container's port is missing"),
             ("80:", "!the container's port is missing"),
-            ("a:b", "!`b` is no number from 0 to 65535"),
-            ("99999", "!`99999` is no number from 0 to 65535"),
-            ("+80", "!`+80` is no number from 0 to 65535"),
-            ("80/foo", "!there is no protocol `foo`"),
-            ("1-3:1-2", "!3 ports of the host for 2 of the container"),
-            ("3-1", "!the range `3-1` goes backwards"),
+            ("a:b", "!`b` is not a number from 0 to 65535"),
+            ("99999", "!`99999` is not a number from 0 to 65535"),
+            ("+80", "!`+80` is not a number from 0 to 65535"),
+            ("80/foo", "!unknown protocol `foo`"),
+            ("1-3:1-2", "!3 host ports for 2 container ports"),
+            ("3-1", "!the range `3-1` ends before it begins"),
             ("80:0", "!a container's port is a number from 1 to 65535"),
-            ("host:1:2", "!`host` is no IP address"),
+            ("host:1:2", "!`host` is not an IP address"),
         ];
         for (text, expected) in table {
             assert_eq!(shown(text), expected, "{text}");

@@ -118,7 +118,7 @@ pub(super) fn command(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
             };
             if let Some(operator) = split.cut_at {
                 let message = format!(
-                    "the command ends at `{operator}`: no shell reads it, so the rest is lost"
+                    "the command ends at `{operator}`: it is not run by a shell, so the rest is ignored"
                 );
                 cx.report.warning(Rule::Value, span, message).hint(
                     "for a shell, write `[\"sh\", \"-c\", \"…\"]`; otherwise quote the character",
@@ -147,8 +147,8 @@ pub(super) fn test(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
                 && !matches!(first.as_text(), None | Some("CMD" | "CMD-SHELL" | "NONE"))
             {
                 let _ = invalid(
-                    "a health check's list begins with `CMD`, `CMD-SHELL` or `NONE`",
-                    "put `CMD` before the words, or write one string for the shell",
+                    "a health check in list form must begin with `CMD`, `CMD-SHELL` or `NONE`",
+                    "put `CMD` first, or write one string for the shell",
                     first.span,
                     cx,
                 );

@@ -7,14 +7,14 @@ use crate::diagnostic::Rule;
 use crate::node::{Entry, Map, Node, Span, Value, map};
 
 const HINT: &str =
-    "write `name:/path`, `/path/on/the/machine:/path` or `/path`, then perhaps `:ro`";
+    "write `name:/path`, `/path/on/the/machine:/path` or `/path`, with `:ro` for read-only";
 
-/// The mount that a short form stands for; none if it is none.
+/// The long form of a short mount. `None` means that it is invalid, which was reported.
 pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node> {
     let parts = split(text);
     if text.is_empty() || parts.iter().any(|part| part.is_empty()) {
         let _ = invalid(
-            format!("`{text}` is not a mount: a part is empty"),
+            format!("`{text}` is not a mount: one of its parts is empty"),
             HINT,
             span,
             cx,
@@ -71,9 +71,9 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
                     .warning(
                         Rule::Value,
                         span,
-                        format!("mount option `{option}` is not known and ignored"),
+                        format!("unknown mount option `{option}` is ignored"),
                     )
-                    .hint("known are `ro`, `rw`, `z`, `Z`, `nocopy` and the kinds of propagation");
+                    .hint("use `ro`, `rw`, `z`, `Z`, `nocopy` or a propagation such as `rslave`");
             }
         }
     }
@@ -139,7 +139,7 @@ pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
     }
     if text("type") == "tmpfs" && there("source") {
         cx.report
-            .warning(Rule::Value, span, "a tmpfs has no `source`")
+            .warning(Rule::Value, span, "a tmpfs mount has no `source`")
             .hint("remove `source`");
     }
     clean_target(entries);

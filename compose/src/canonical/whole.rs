@@ -68,14 +68,14 @@ pub(crate) fn whole(node: &mut Node, shape: Shape, report: &mut Report) {
     }
 }
 
-/// Says that an item is there twice.
+/// Reports a repeated item.
 pub(super) fn repeats(item: &Node, report: &mut Report) {
     let text = item.as_text().unwrap_or_default();
     report
         .error(
             Rule::Value,
             item.span,
-            format!("`{text}` is there twice in `{}`", report.path()),
+            format!("`{text}` is repeated in `{}`", report.path()),
         )
         .hint("remove one of them");
 }

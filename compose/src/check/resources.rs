@@ -1,5 +1,5 @@
-//! Volumes, networks, secrets, configs and models at the top level: where they come from, and what
-//! cannot be said together.
+//! Checks volumes, networks, secrets, configs and models at the top level: their source, and keys
+//! that exclude each other.
 
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Value};
@@ -12,7 +12,7 @@ pub(crate) fn resources(tree: &Node, report: &mut Report) {
         for (name, entry) in tree.get(kind).into_iter().flat_map(Node::entries) {
             report.path_push(name);
             match kind {
-                "volumes" => external_says_no_more(name, entry, report),
+                "volumes" => check_external_volume(name, entry, report),
                 "secrets" => sources("secret", name, entry, &["file", "environment"], report),
                 "configs" => sources(
                     "config",
@@ -38,8 +38,8 @@ fn is_external(node: &Node) -> bool {
     )
 }
 
-/// What others made has its driver and labels already.
-fn external_says_no_more(name: &str, Entry { node, .. }: &Entry, report: &mut Report) {
+/// An external volume exists already, so it cannot have a driver or labels here.
+fn check_external_volume(name: &str, Entry { node, .. }: &Entry, report: &mut Report) {
     if !is_external(node) {
         return;
     }
@@ -49,14 +49,14 @@ fn external_says_no_more(name: &str, Entry { node, .. }: &Entry, report: &mut Re
                 .error(
                     Rule::Value,
                     entry.key,
-                    format!("`{name}` is external, so `{key}` cannot be said of it"),
+                    format!("`{name}` is external, so it cannot have `{key}`"),
                 )
-                .hint("remove it, or `external`");
+                .hint("remove this key, or `external`");
         }
     }
 }
 
-/// One source, and only one.
+/// Checks that there is exactly one source of the content.
 fn sources(
     kind: &str,
     name: &str,
@@ -102,8 +102,8 @@ fn two_names(name: &str, Entry { node, .. }: &Entry, report: &mut Report) {
             .error(
                 Rule::Value,
                 inner.span,
-                format!("`{name}` has two names outside the project"),
+                format!("`{name}` has two different names outside the project"),
             )
-            .hint("say `name` once, and `external: true`");
+            .hint("write `name` once, and `external: true`");
     }
 }

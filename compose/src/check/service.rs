@@ -1,4 +1,4 @@
-//! What one service cannot say, or not together.
+//! Checks the keys of one service: required ones, and those that exclude each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Span, Value};
 use crate::report::Report;
 
-/// Keys that a part of a service cannot be without.
+/// Checks that parts of a service have their required keys.
 pub(super) fn required(service: &Node, report: &mut Report) {
     let each = |path: &[&str]| -> Vec<Node> {
         let node = path.iter().try_fold(service, |node, key| node.get(key));
@@ -70,7 +70,7 @@ pub(super) fn required(service: &Node, report: &mut Report) {
     }
 }
 
-/// What excludes or contradicts something else of the same service.
+/// Checks for keys of a service that exclude or contradict each other.
 pub(super) fn contradictions(service: &Node, report: &mut Report) {
     if let (Some(mode), Some(_)) = (service.get("network_mode"), service.get("networks")) {
         report
@@ -124,7 +124,7 @@ fn container_name(service: &Node, report: &mut Report) {
             .error(
                 Rule::Value,
                 node.span,
-                format!("`{name}` is not the name of a container"),
+                format!("`{name}` is not a valid container name"),
             )
             .hint("use letters, digits, `_`, `.` and `-`, beginning with a letter or digit");
     }
@@ -137,9 +137,9 @@ fn container_name(service: &Node, report: &mut Report) {
             .error(
                 Rule::Value,
                 count.span,
-                format!("several containers cannot all be called `{name}`"),
+                format!("several containers cannot share the name `{name}`"),
             )
-            .hint("remove `container_name`, or run one container");
+            .hint("remove `container_name`, or run one replica");
     }
 }
 
@@ -165,7 +165,7 @@ fn ranges(service: &Node, report: &mut Report) {
     }
 }
 
-/// The same limit in two places must be the same.
+/// A limit that is written in two places must be equal.
 fn limits(service: &Node, report: &mut Report) {
     let resources = service
         .get("deploy")
@@ -179,7 +179,7 @@ fn limits(service: &Node, report: &mut Report) {
         let Some(node) = service.get(key) else {
             continue;
         };
-        // What is not said there is 0 there.
+        // A missing limit counts as 0.
         let Some(group_node) = resources.and_then(|resources| resources.get(group)) else {
             continue;
         };
@@ -188,17 +188,17 @@ fn limits(service: &Node, report: &mut Report) {
             && a != 0.0
             && (a - b).abs() > f64::EPSILON * a.abs()
         {
-            let message = format!("`{key}` and `deploy.resources.{group}.{name}` are not the same");
+            let message = format!("`{key}` and `deploy.resources.{group}.{name}` differ");
             report
                 .error(Rule::Value, node.span, message)
-                .hint("remove one of them, or let them agree");
+                .hint("remove one of them, or make them equal");
         }
     }
 }
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "sizes beyond 2^53 bytes are no sizes of anything"
+    reason = "no real size exceeds 2^53 bytes"
 )]
 fn number(node: Option<&Node>) -> Option<f64> {
     match node.map(|node| &node.value) {
@@ -210,7 +210,7 @@ fn number(node: Option<&Node>) -> Option<f64> {
     }
 }
 
-/// One mount at one place.
+/// Each target can have only one mount.
 fn targets(service: &Node, report: &mut Report) {
     let mut seen = BTreeSet::new();
     let tmpfs = service
@@ -235,14 +235,14 @@ fn targets(service: &Node, report: &mut Report) {
                 .error(
                     Rule::Value,
                     span,
-                    format!("something else is mounted at `{target}` already"),
+                    format!("two mounts have the target `{target}`"),
                 )
-                .hint("remove one of the two");
+                .hint("remove one of them");
         }
     }
 }
 
-/// A name belongs to one container.
+/// Two services cannot have the same container name.
 pub(super) fn container_names<'a>(
     services: impl Iterator<Item = (&'a String, &'a Node)>,
     report: &mut Report,
@@ -255,18 +255,18 @@ pub(super) fn container_names<'a>(
         let Some(text) = name.as_text() else { continue };
         if let Some(other) = known.insert(text, service) {
             report.path_push(service);
-            say_twice(text, other, name.span, report);
+            report_shared_name(text, other, name.span, report);
             report.path_pop();
         }
     }
 }
 
-fn say_twice(name: &str, other: &str, span: Span, report: &mut Report) {
+fn report_shared_name(name: &str, other: &str, span: Span, report: &mut Report) {
     report
         .error(
             Rule::Value,
             span,
-            format!("service `{other}` has the container name `{name}` too"),
+            format!("service `{other}` also has the container name `{name}`"),
         )
         .hint("choose another name");
 }

@@ -1,4 +1,4 @@
-//! `build`: how the image of a service is made, for whoever runs the builder.
+//! Decodes `build`: how the image of a service is built.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use crate::node::{Node, Value};
 use crate::project::{Build, BuildContext, BuildSecret, LocalSource};
 use crate::report::Report;
 
-/// What a context begins with that is another service's image.
+/// Prefix of a context that is the image of another service.
 const SERVICE: &str = "service:";
 
-/// The build of a service; `name` is its name, `image` what it is to be called.
+/// The build of the service `name`, whose image is tagged `image`.
 pub(super) fn build(
     name: &str,
     service: &Node,
@@ -116,14 +116,14 @@ fn additional_contexts(
                     Some((format!("service `{other}` is not in this project"), hint))
                 }
                 Some(service) if service.get("build").is_none() => Some((
-                    format!("service `{other}` is not built, so it cannot be a build context"),
+                    format!("service `{other}` has no `build`, so it cannot be a build context"),
                     format!(
-                        "for its image write `docker-image://{}`",
+                        "to use its image, write `docker-image://{}`",
                         super::text(service, "image")
                     ),
                 )),
                 Some(_) if waits_for(other, name, tree) => Some((
-                    format!("the builds of `{name}` and `{other}` wait for each other"),
+                    format!("the builds of `{name}` and `{other}` need each other"),
                     "remove one of these contexts".to_owned(),
                 )),
                 Some(_) => None,
@@ -139,7 +139,7 @@ fn additional_contexts(
     contexts
 }
 
-/// Whether the build of `from` needs, over however many others, that of `to`.
+/// Whether the build of `from` needs that of `to`, directly or through others.
 fn waits_for(from: &str, to: &str, tree: &Node) -> bool {
     let mut seen = BTreeSet::new();
     let mut next = vec![from];
@@ -160,7 +160,7 @@ fn waits_for(from: &str, to: &str, tree: &Node) -> bool {
     false
 }
 
-/// A service that runs on one platform is built for this one only.
+/// Platforms to build for: only the service's own, if it has one.
 fn platforms(service: &Node, node: &Node) -> Vec<String> {
     match service.get_text("platform") {
         // `check` has made sure that `build.platforms` has it.
@@ -224,9 +224,9 @@ fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
                 .error(
                     Rule::Refused,
                     grant.span,
-                    format!("secret `{source}` cannot be given to a build: it has neither `file` nor `environment`"),
+                    format!("secret `{source}` cannot be used in a build: it has neither `file` nor `environment`"),
                 )
-                .hint("declare it with one of these");
+                .hint("declare it with `file` or `environment`");
             continue;
         };
         let id = grant
@@ -241,7 +241,7 @@ fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
     secrets
 }
 
-/// As the builder takes them: `default`, or `id=path`.
+/// SSH keys in the builder's syntax: `default`, or `id=path`.
 fn ssh(node: &Node) -> Vec<String> {
     let entries = node.get("ssh").into_iter().flat_map(Node::entries);
     entries

@@ -109,7 +109,7 @@ pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy
                     .error(
                         Rule::Refused,
                         node.span,
-                        format!("`{other}` is not a condition of restarting"),
+                        format!("`{other}` is not a restart condition"),
                     )
                     .hint("use `none`, `on-failure` or `any`");
                 (v1::RestartPolicy::Unspecified, 0)
@@ -136,7 +136,7 @@ pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy
         }
         _ => {
             report.error(Rule::Refused, node.span, format!("`{text}` is not a restart policy")).hint(
-                "use `no`, `always`, `on-failure`, `on-failure:3` or `unless-stopped`; `no` may need quotes",
+                "use `no`, `always`, `on-failure`, `on-failure:3` or `unless-stopped`; put `no` in quotes",
             );
             (v1::RestartPolicy::Unspecified, 0)
         }
@@ -186,7 +186,7 @@ pub(super) fn hooks(service: &Node, key: &str, report: &mut Report) -> Vec<v1::H
                 .error(
                     Rule::Value,
                     item.span,
-                    format!("a hook of `{key}` has no `command`"),
+                    format!("a hook in `{key}` has no `command`"),
                 )
                 .hint("add `command:` with what to run in the container");
             continue;

@@ -1,5 +1,5 @@
-//! What a service needs of the computer that deploys it: relative bind mounts, configs, secrets.
-//! Their contents are read by the caller and travel with the deployment.
+//! Decodes what a service needs from the computer that deploys it: relative bind mounts, configs,
+//! secrets. The caller reads their contents, which travel with the deployment.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::project::{LocalFile, LocalSource};
 use crate::report::Report;
 use crate::{document, shell};
 
-/// Values of variables that begin so name a secret (Uncloud).
+/// Prefix of a variable's value that names a secret (Uncloud).
 const SECRET_SCHEME: &str = "secret://";
 
 /// Everything that travels for a service, in the order of the file: bind mounts, configs, secrets,
@@ -38,7 +38,7 @@ pub(super) fn local(
             let Some(name) = item.get_text("source") else {
                 continue;
             };
-            // What is not declared was said by the check of references.
+            // The check of references has reported undeclared names.
             let Some(declared) = tree.get(kind).and_then(|kind| kind.get(name)) else {
                 continue;
             };
@@ -102,7 +102,7 @@ fn bind(item: &Node, report: &mut Report) -> Option<LocalFile> {
             .error(
                 Rule::Refused,
                 source.span,
-                format!("`{written}` is a path of Windows: machines run Linux"),
+                format!("`{written}` is a Windows path, and machines run Linux"),
             )
             .hint("write it with `/`, relative to the compose file");
         return None;
@@ -144,7 +144,7 @@ fn source(
             .error(
                 Rule::Refused,
                 span,
-                format!("{word} `{name}` is external: the cluster keeps no {word}s of its own"),
+                format!("{word} `{name}` is external, but the cluster stores no {word}s"),
             )
             .hint("give its content with `file`, `environment` or, for secrets, `x-command`");
         return None;
@@ -166,7 +166,7 @@ fn source(
         .or_else(|| declared.get("template_driver"));
     let (message, hint) = match unknown.and_then(Node::as_text) {
         Some(driver) => (
-            format!("{word} `{name}` comes from the driver `{driver}`, which machines do not have"),
+            format!("{word} `{name}` uses the driver `{driver}`, which machines do not have"),
             "give its content with `file`, `environment` or, for secrets, `x-command`",
         ),
         None => (
@@ -230,7 +230,7 @@ fn owner(item: &Node, key: &str, report: &mut Report) -> Option<u32> {
             .error(
                 Rule::Refused,
                 node.span,
-                format!("`{text}` is no number: a machine does not know the image's names"),
+                format!("`{key}` must be a number, not `{text}`: user names of the image are not known here"),
             )
             .hint(format!(
                 "write the number of the {}",
@@ -251,8 +251,8 @@ fn mode(item: &Node, report: &mut Report) -> Option<u32> {
     let mode = mode.filter(|mode| *mode <= 0o7777);
     if mode.is_none() {
         report
-            .error(Rule::Refused, node.span, "these are no permission bits")
-            .hint("write them in base 8 with a leading 0, as in `0440`");
+            .error(Rule::Refused, node.span, "these are not permission bits")
+            .hint("write them in octal with a leading 0, as in `0440`");
     }
     mode
 }

@@ -143,9 +143,9 @@ pub(super) fn security_opt(service: &Node, report: &mut Report) -> Vec<String> {
                     .error(
                         Rule::Refused,
                         item.span,
-                        format!("the seccomp profile `{profile}` is a file of this computer"),
+                        format!("the seccomp profile `{profile}` is a file on this computer"),
                     )
-                    .hint("use `seccomp=unconfined`, or put the profile's JSON there in place of the path");
+                    .hint("use `seccomp=unconfined`, or write the JSON of the profile in place of the path");
                 return None;
             }
             Some(option.to_owned())

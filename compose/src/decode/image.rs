@@ -37,8 +37,8 @@ impl ImageTemplate {
             .map_err(|error| wrong(error.to_string(), error.hint))?;
         match problem(&name) {
             Some(problem) => Err(wrong(
-                format!("the template makes `{name}`, which is not the name of an image: {problem}"),
-                "without a Git repository, `gitsha` and `gitdate` give nothing; `{{if .Git.IsRepo}}` asks"
+                format!("the template gives `{name}`, which is not a valid image name: {problem}"),
+                "without a Git repository, `gitsha` and `gitdate` are empty; test for one with `{{if .Git.IsRepo}}`"
                     .to_owned(),
             )),
             None => Ok(name),
@@ -87,9 +87,9 @@ fn problem(name: &str) -> Option<&'static str> {
     match tag {
         Some("") => Some("its tag is empty"),
         Some(tag) if tag.len() > 128 => Some("its tag is longer than 128 characters"),
-        Some(tag) if tag.starts_with(['.', '-']) || !tag.chars().all(possible) => {
-            Some("a tag has letters, digits, `_`, `.` and `-`, and begins with neither `.` nor `-`")
-        }
+        Some(tag) if tag.starts_with(['.', '-']) || !tag.chars().all(possible) => Some(
+            "a tag can have letters, digits, `_`, `.` and `-`, and cannot begin with `.` or `-`",
+        ),
         _ if tail.is_empty() || name.contains(char::is_whitespace) => {
             Some("it is empty or has a space")
         }

@@ -119,9 +119,9 @@ fn taken_over(
                 .error(
                     Rule::Refused,
                     item.span,
-                    format!("`{text}` is a container of one machine, not of the project"),
+                    format!("`{text}` is a container on one machine, not a service of the project"),
                 )
-                .hint("name the volume in `volumes:` of this service");
+                .hint("mount the volume by name in `volumes:` of this service");
             continue;
         }
         let (name, mode) = text.split_once(':').unwrap_or((text, ""));
@@ -133,10 +133,12 @@ fn taken_over(
         {
             let target = mount_node.get_text("target").unwrap_or_default();
             if mount_node.get_text("source").is_none_or(str::is_empty) || is_local(mount_node) {
-                let _ = report.not_honoured(
-                    item.span,
-                    format!("the mount at `{target}` of `{name}` is not taken over: it has no name that two services could share"),
-                );
+                report
+                    .not_honoured(
+                        item.span,
+                        format!("the mount at `{target}` of `{name}` is not shared: it has no name that two services could use"),
+                    )
+                    .hint(format!("give it a name: `data:{target}`, and declare `data:` below `volumes:`"));
                 continue;
             }
             if mounts.iter().any(|mount| mount.target == target) {
@@ -169,7 +171,7 @@ fn mount(
                 .warning(
                     Rule::Value,
                     item.span,
-                    format!("the volume at `{target}` has no name: its data goes with its container"),
+                    format!("the volume at `{target}` has no name: its data is lost when the container is replaced"),
                 )
                 .hint(format!(
                     "to keep the data, name it: `data:{target}`, and declare `data:` below `volumes:`"
@@ -191,7 +193,7 @@ fn mount(
                 .error(
                     Rule::Refused,
                     item.span,
-                    format!("a mount of type `{other}` is refused: no engine on Linux has it"),
+                    format!("a mount of type `{other}` is not supported: Docker on Linux does not have it"),
                 )
                 .hint("use `volume`, `bind`, `tmpfs` or `image`");
             return None;
@@ -252,7 +254,7 @@ pub(super) fn target_is_absolute(target: &str, item: &Node, report: &mut Report)
         .error(
             Rule::Refused,
             item.span,
-            format!("the path in the container, `{target}`, must begin with `/`"),
+            format!("the container path `{target}` must begin with `/`"),
         )
         .hint("write `name:/path`");
     false

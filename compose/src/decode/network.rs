@@ -1,6 +1,5 @@
-//! Names and networks. The cluster has one network on which services find each other by name; what
-//! a file for one computer says of several networks is made to work there, and where it cannot,
-//! that is said.
+//! Decodes names and networks. All services join the cluster's one network and find each other by
+//! name. Files written for several networks work there; what cannot work is reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +10,10 @@ use crate::diagnostic::Rule;
 use crate::node::{Node, Span, Value};
 use crate::report::Report;
 
-/// Drivers whose networks are what the cluster's network is: containers that reach each other.
+/// Drivers whose networks behave like the cluster's: containers reach each other.
 const LIKE_OURS: [&str; 4] = ["", "bridge", "overlay", "default"];
 
-/// What decides how a service is reached and what it reaches.
+/// Fills the fields of a spec that are about its network and names.
 pub(super) fn fill(
     spec: &mut v1::ServiceSpec,
     service: &Node,
@@ -42,9 +41,9 @@ pub(super) fn fill(
         && let Some(node) = service.get("ports")
     {
         let said = match spec.network_mode.as_str() {
-            "host" => "it listens on the machine's own ports anyway",
-            "none" => "it has no network",
-            _ => "it has the network of another container: publish them there",
+            "host" => "the service listens on the ports of the machine anyway",
+            "none" => "the service has no network",
+            _ => "the service uses the network of another container; publish the ports there",
         };
         let span = node.items().first().map_or(node.span, |item| item.span);
         report
@@ -52,7 +51,7 @@ pub(super) fn fill(
                 Rule::Value,
                 span,
                 format!(
-                    "`ports` are without effect beside `network_mode: {}`",
+                    "`ports` have no effect with `network_mode: {}`",
                     spec.network_mode
                 ),
             )
@@ -61,7 +60,7 @@ pub(super) fn fill(
     }
 }
 
-/// Empty is the cluster's network.
+/// The network mode; empty means the cluster's network.
 fn mode(service: &Node, report: &mut Report) -> String {
     let Some((node, mode)) = service
         .get("network_mode")
@@ -81,15 +80,14 @@ fn mode(service: &Node, report: &mut Report) -> String {
         }
         other => {
             report
-                .error(Rule::Refused, node.span, format!("`{other}` is a network of one engine, which a machine does not have"))
-                .hint("remove `network_mode`: services of the cluster share one network; or use `host`, `none`, `service:NAME` or `container:NAME`");
+                .error(Rule::Refused, node.span, format!("`network_mode: {other}` names a Docker network, and machines share no networks but the cluster's"))
+                .hint("remove `network_mode` to join the cluster's network, or use `host`, `none`, `service:NAME` or `container:NAME`");
             String::new()
         }
     }
 }
 
-/// Further names of services: aliases on networks, `container_name`, and the aliases under which
-/// others link to them.
+/// More names of services: aliases on networks, `container_name`, and aliases of `links`.
 #[derive(Debug, Default)]
 pub(super) struct Aliases(BTreeMap<String, BTreeSet<String>>);
 
@@ -98,7 +96,7 @@ impl Aliases {
         self.0.get(service).into_iter().flatten().cloned().collect()
     }
 
-    /// Of all services of a project; says where a name is another service's.
+    /// Collects the aliases of all services; reports those that are the name of another service.
     pub(super) fn collect(tree: &Node, report: &mut Report) -> Self {
         let services = || tree.get("services").into_iter().flat_map(Node::entries);
         let names: BTreeSet<String> = services()
@@ -111,13 +109,19 @@ impl Aliases {
                 return;
             }
             if names.contains(&alias) {
-                let _ = report.not_honoured(
-                    span,
-                    format!("`{alias}` does not name `{service}`: it is the name of another service of the project"),
-                );
+                report
+                    .not_honoured(
+                        span,
+                        format!("alias `{alias}` of `{service}` is ignored: another service of the project has this name"),
+                    )
+                    .hint("choose another alias");
             } else if !is_domain_name(&alias) {
-                let _ =
-                    report.not_honoured(span, format!("`{alias}` cannot be asked for as a name"));
+                report
+                    .not_honoured(
+                        span,
+                        format!("alias `{alias}` is ignored: it is not a valid DNS name"),
+                    )
+                    .hint("use letters, digits, `-` and `_`, with dots between labels");
             } else {
                 aliases
                     .0
@@ -173,7 +177,7 @@ fn is_domain_name(name: &str) -> bool {
     name.len() <= 200 && name.split('.').all(label)
 }
 
-/// Says where services that a file keeps apart reach each other all the same.
+/// Reports services that the file separates by networks, although they can reach each other.
 pub(super) fn isolation(tree: &Node, report: &mut Report) {
     let services: Vec<(&String, BTreeSet<&str>, Span)> = tree
         .get("services")
@@ -212,9 +216,12 @@ pub(super) fn isolation(tree: &Node, report: &mut Report) {
             Some((one, other, *span))
         });
     if let Some((one, other, span)) = apart {
-        let _ = report
-            .not_honoured(span, format!("networks do not keep services apart: `{one}` and `{other}` share none, and reach each other all the same"))
-            .label("every service joins the cluster's one network");
+        report
+            .not_honoured(
+                span,
+                format!("networks do not separate services: `{one}` and `{other}` share none, but can reach each other"),
+            )
+            .hint("every service joins the cluster's one network; protect services with passwords");
     }
     for (name, entry) in tree.get("networks").into_iter().flat_map(Node::entries) {
         let driver = entry.node.get("driver");
@@ -223,12 +230,14 @@ pub(super) fn isolation(tree: &Node, report: &mut Report) {
         {
             report.path_push("networks");
             report.path_push(name);
-            let _ = report.not_honoured(
-                node.span,
-                format!(
-                    "the driver `{driver}` is not honoured: services join the cluster's network"
-                ),
-            );
+            report
+                .not_honoured(
+                    node.span,
+                    format!(
+                        "driver `{driver}` is ignored: every service joins the cluster's network"
+                    ),
+                )
+                .hint("remove it; `network_mode: host` gives a service the network of its machine");
             report.path_pop();
             report.path_pop();
         }
@@ -237,12 +246,12 @@ pub(super) fn isolation(tree: &Node, report: &mut Report) {
                 .node
                 .get("internal")
                 .map_or(entry.key, |node| node.span);
-            let _ = report.not_honoured(
-                span,
-                format!(
-                    "network `{name}` is not kept from the outside: services reach the internet"
-                ),
-            );
+            report
+                .not_honoured(
+                    span,
+                    format!("`internal` of network `{name}` is ignored: its services can reach the internet"),
+                )
+                .hint("remove it, or restrict the traffic with a firewall on the machines");
         }
     }
 }

@@ -136,13 +136,14 @@ fn nano_cpus(node: Option<&Node>, report: &mut Report) -> Option<u64> {
     };
     // The engine has no fewer than a hundredth of a CPU; 0 is "no limit".
     if !(0.0..=1e6).contains(&cpus) {
-        refuse(node, format!("{cpus} is no number of CPUs"), report);
+        refuse(
+            node,
+            format!("{cpus} is not a valid number of CPUs"),
+            report,
+        );
         return None;
     }
-    #[expect(
-        clippy::cast_sign_loss,
-        reason = "it is not negative, which was looked at above"
-    )]
+    #[expect(clippy::cast_sign_loss, reason = "checked above: it is not negative")]
     let nano = (cpus * NANO).round() as u64;
     (nano > 0).then_some(nano)
 }
@@ -153,7 +154,7 @@ pub(super) fn bytes(node: Option<&Node>, report: &mut Report) -> Option<u64> {
     if bytes < 0
         && let Some(node) = node
     {
-        refuse(node, format!("a size cannot be negative ({bytes})"), report);
+        refuse(node, format!("a size cannot be negative: {bytes}"), report);
     }
     u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)
 }
@@ -188,7 +189,7 @@ fn microseconds(service: &Node, key: &str, report: &mut Report) -> Option<i64> {
     if value.is_none() {
         refuse(
             node,
-            format!("`{text}` is neither microseconds nor a duration"),
+            format!("`{text}` is neither a number of microseconds nor a duration"),
             report,
         );
     }
@@ -203,7 +204,7 @@ fn whole(node: &Node, report: &mut Report) -> Option<i64> {
         _ => return None,
     };
     if number.is_none() {
-        refuse(node, "this must be a whole number".to_owned(), report);
+        refuse(node, "this value must be a whole number".to_owned(), report);
     }
     number
 }
@@ -225,5 +226,5 @@ fn bounded<T: TryFrom<i64>>(node: &Node, least: i64, most: i64, report: &mut Rep
 fn refuse(node: &Node, message: String, report: &mut Report) {
     report
         .error(Rule::Refused, node.span, message)
-        .hint("the engine would refuse the container: correct the value");
+        .hint("correct the value; Docker would refuse to create the container");
 }

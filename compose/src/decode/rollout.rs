@@ -21,7 +21,7 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
                 .error(
                     Rule::Value,
                     node.span,
-                    format!("{value} is no number of replicas"),
+                    format!("{value} is not a number of replicas"),
                 )
                 .hint("write 0 or more");
             None
@@ -35,9 +35,9 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
             .error(
                 Rule::Value,
                 scale.span,
-                format!("`scale` says {a} and `deploy.replicas` says {b}"),
+                format!("`scale` is {a}, but `deploy.replicas` is {b}"),
             )
-            .hint("remove one of them, or let them agree");
+            .hint("remove one of them, or make them equal");
     }
     match mode.and_then(|mode| Some((mode, mode.as_text()?))) {
         Some((mode, "global")) => {
@@ -46,7 +46,7 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
                     .warning(
                         Rule::Value,
                         mode.span,
-                        format!("a global service runs once on every machine, not {count} times"),
+                        format!("a global service runs one replica on every machine, so the number {count} is ignored"),
                     )
                     .hint("remove the number, or `mode: global`");
             }
@@ -57,9 +57,9 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
                 .error(
                     Rule::Refused,
                     mode.span,
-                    format!("mode `{job}` is refused: a service here runs until it is removed"),
+                    format!("mode `{job}` is not supported: a service runs until it is removed"),
                 )
-                .hint("run it before a deployment with `x-pre_deploy`, or as a service for which others wait: `condition: service_completed_successfully`");
+                .hint("run it before the deployment with `x-pre_deploy`, or as a service that others depend on with `condition: service_completed_successfully`");
             (v1::ServiceMode::Replicated, 1)
         }
         _ => (
@@ -109,7 +109,7 @@ pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePo
                 .error(
                     Rule::Refused,
                     node.span,
-                    format!("{number} is no number of replicas"),
+                    format!("{number} is not a number of replicas"),
                 )
                 .hint("write 1 or more, or 0 for all at once");
         }
@@ -142,7 +142,11 @@ pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePo
         };
         if !(0.0..=1.0).contains(&ratio) {
             report
-                .error(Rule::Refused, node.span, format!("{ratio} is no share"))
+                .error(
+                    Rule::Refused,
+                    node.span,
+                    format!("`max_failure_ratio` must be between 0 and 1, not {ratio}"),
+                )
                 .hint("write a number between 0 and 1");
             return None;
         }
@@ -169,7 +173,7 @@ pub(super) fn placement(service: &Node, report: &mut Report) -> Option<v1::Place
                 .error(
                     Rule::Refused,
                     node.span,
-                    format!("{number} is no number of replicas"),
+                    format!("{number} is not a number of replicas"),
                 )
                 .hint("write 1 or more, or 0 for no limit");
         }

@@ -32,8 +32,8 @@ pub(super) fn machines(node: &Node) -> Vec<String> {
     machines
 }
 
-/// `x-ports`: `[host_ip:]host_port:container_port[/protocol]@host` publishes on the machine; the
-/// other form, for the ingress, is said to be without effect.
+/// `x-ports`: `[host_ip:]host_port:container_port[/protocol]@host` publishes on the machine. The
+/// other form is for an ingress and is reported.
 pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
     let Some(node) = service.get("x-ports") else {
         return Vec::new();
@@ -48,7 +48,7 @@ pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
                 ports.span,
                 "`ports` and `x-ports` exclude each other",
             )
-            .hint("write all of them in one of the two");
+            .hint("write all ports in one of them");
     }
     report.path_push("x-ports");
     let mut ports = Vec::new();
@@ -64,10 +64,12 @@ pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
 fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     let Some(published) = text.strip_suffix("@host") else {
         if is_ingress(text, item, report) {
-            let _ = report.not_honoured(
-                item.span,
-                format!("`{text}` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine"),
-            );
+            report
+                .not_honoured(
+                    item.span,
+                    format!("`{text}` is not published: there is no ingress yet"),
+                )
+                .hint("write `HOST_PORT:CONTAINER_PORT@host` to publish the port on the machine");
         }
         return None;
     };
@@ -92,7 +94,7 @@ fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
             .error(
                 Rule::Refused,
                 item.span,
-                format!("`{text}` is not a port of the machine"),
+                format!("`{text}` is not a valid port of the machine"),
             )
             .hint("write `[IP:]HOST_PORT:CONTAINER_PORT[/tcp|udp]@host`");
         return None;
@@ -104,7 +106,7 @@ fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
                 item.span,
                 format!("`{address}` is not an IP address"),
             )
-            .hint("name one address of the machine, or leave it out for all of them");
+            .hint("write one address of the machine, or leave it out for all addresses");
         return None;
     }
     Some(v1::PortSpec {
@@ -116,8 +118,8 @@ fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     })
 }
 
-/// Whether `text` is a port for the ingress, `[hostname:]container_port[/http|https]`; what is
-/// wrong with one is said.
+/// Whether `text` is a valid port for the ingress, `[hostname:]container_port[/http|https]`. Errors
+/// are reported.
 fn is_ingress(text: &str, item: &Node, report: &mut Report) -> bool {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "https"));
     let (hostname, container) = ports.rsplit_once(':').unwrap_or(("", ports));
@@ -125,8 +127,8 @@ fn is_ingress(text: &str, item: &Node, report: &mut Report) -> bool {
         let wrong = match protocol {
             "http" | "https" if hostname.is_empty() || hostname.contains('.') => return true,
             "http" | "https" => (
-                format!("`{hostname}` is not a host name"),
-                "write it whole, with a dot: `app.example.com`",
+                format!("`{hostname}` is not a full host name"),
+                "write it with its domain, as in `app.example.com`",
             ),
             "tcp" | "udp" => (
                 format!(
@@ -136,7 +138,7 @@ fn is_ingress(text: &str, item: &Node, report: &mut Report) -> bool {
                 "publish it on the machine: `HOST_PORT:CONTAINER_PORT@host`",
             ),
             _ => (
-                format!("`{text}`: `{protocol}` is no protocol of a port"),
+                format!("`{text}`: unknown protocol `{protocol}`"),
                 "use `http` or `https`",
             ),
         };
@@ -151,9 +153,8 @@ fn is_ingress(text: &str, item: &Node, report: &mut Report) -> bool {
     false
 }
 
-/// `x-caddy`: the text of a Caddyfile, one line that is a path to one, or `{config: …}`. The table
-/// says that it is without effect; here is said what is no such value, and that it excludes ports
-/// for the ingress, as with Uncloud.
+/// Checks `x-caddy`: the text of a Caddyfile, a line with the path of one, or `{config: …}`. It
+/// excludes ports for the ingress, as in Uncloud. The table reports that the key is ignored.
 pub(super) fn caddy(service: &Node, report: &mut Report) {
     let Some(node) = service
         .get("x-caddy")
@@ -202,7 +203,7 @@ pub(super) fn caddy(service: &Node, report: &mut Report) {
                 port.span,
                 "`x-caddy` and ports of the ingress exclude each other",
             )
-            .hint("serve the host name in `x-caddy`, or remove it; ports with `@host` are fine");
+            .hint("serve the host name in `x-caddy`, or remove `x-caddy`; ports with `@host` are allowed");
     }
     report.path_pop();
 }

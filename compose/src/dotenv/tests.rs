@@ -83,24 +83,21 @@ fn problems_have_their_line() {
     let table = [
         (
             "\n\nA B=x",
-            "3:1 `A B` is not a variable's name: it contains a space",
+            "3:1 invalid variable name `A B`: it contains a space",
         ),
         (
             " \"A\"=x",
-            "1:2 `\"A\"` is not a variable's name: it contains `\"`",
+            "1:2 invalid variable name `\"A\"`: it contains `\"`",
         ),
-        ("?", "1:1 `?` is not a variable's name: it contains `?`"),
+        ("?", "1:1 invalid variable name `?`: it contains `?`"),
         ("=x", "1:1 a name is missing before `=`"),
-        (
-            "B='x\ny'\nA=\"x\nz",
-            "3:1 a quote is opened and never closed",
-        ),
+        ("B='x\ny'\nA=\"x\nz", "3:1 a quote is not closed"),
         ("A=${X", "1:1 `${X` is not a variable"),
         (
             "A=${X?why}",
             "1:1 variable `X` is required and not set: why",
         ),
-        ("A=$X", "1:1 variable `X` is not set; it is taken as empty"),
+        ("A=$X", "1:1 variable `X` is not set, so it is empty"),
         ("A=\"a\"b", "1:1 `b` after the closing quote is ignored"),
     ];
     for (text, expected) in table {

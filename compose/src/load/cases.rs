@@ -5,7 +5,7 @@
 //! what to load in place of `compose.yaml`, `--- profiles a b` active profiles. A line `--- ours,
 //! because …` stands before a reading of our own where Docker Compose's is not wanted.
 //!
-//! With `UC_RECORD_CASES` as the path of a `docker-compose` program the readings are written anew:
+//! With `UC_RECORD_CASES` as the path of a `docker-compose` program the readings are recorded again:
 //! `cargo test -p uc-compose cases`.
 
 use std::collections::BTreeMap;
@@ -138,7 +138,7 @@ impl Case {
     }
 
     /// Our reading, with the diagnostics. That we refuse what only a deployment to several machines
-    /// minds is no difference.
+    /// minds is not a difference.
     fn ours(&self) -> (Option<Json>, String) {
         let refused = self.expected.trim() == "refused";
         let request = self.request();

@@ -169,7 +169,7 @@ impl Loader<'_> {
             .error(
                 Rule::Reference,
                 span,
-                format!("there is no service `{name}` to extend in `{file}`"),
+                format!("service `{name}`, which is extended here, not found in `{file}`"),
             )
             .hint(hint);
         None
@@ -186,7 +186,7 @@ impl Loader<'_> {
             format!("`{}`{file}", link.service)
         };
         let message = if chain.len() > MAX_CHAIN {
-            format!("more than {MAX_CHAIN} services extend one another")
+            format!("services extend one another more than {MAX_CHAIN} levels deep")
         } else {
             let is_last = |link: &Link| chain.last().is_some_and(|last| last.is(link));
             let from = chain.iter().position(is_last).unwrap_or(0);
@@ -197,7 +197,10 @@ impl Loader<'_> {
             if !self.circles.insert(members) {
                 return;
             }
-            format!("services extend each other: {}", circle.join(" → "))
+            format!(
+                "services extend each other in a circle: {}",
+                circle.join(" → ")
+            )
         };
         self.report
             .error(Rule::Reference, span, message)

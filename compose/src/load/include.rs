@@ -42,7 +42,7 @@ impl Loader<'_> {
                 .error(
                     Rule::Reference,
                     include.key,
-                    format!("more than {MAX_NESTING} files include one another"),
+                    format!("files include one another more than {MAX_NESTING} levels deep"),
                 )
                 .hint("include the files side by side");
             return;
@@ -93,9 +93,9 @@ impl Loader<'_> {
                     .error(
                         Rule::Refused,
                         *span,
-                        format!("`{path}` is not a file of this computer"),
+                        format!("`{path}` is not a file on this computer"),
                     )
-                    .hint("clone it, and include the clone");
+                    .hint("download it, and include the local copy");
                 continue;
             }
             let path = inside(&scope.directory, path);
@@ -152,7 +152,7 @@ impl Loader<'_> {
                 Err(error) => {
                     let hint = match error.kind() {
                         io::ErrorKind::NotFound => "create it, or correct the path",
-                        _ => "it must be a readable file in UTF-8",
+                        _ => "make it readable, and save it as UTF-8 text",
                     };
                     let message = format!("cannot read `{}`: {error}", self.shown(&path));
                     self.report.error(Rule::File, span, message).hint(hint);
@@ -176,7 +176,10 @@ impl Loader<'_> {
             .error(
                 Rule::Reference,
                 span,
-                format!("files include each other: {}", circle.join(" → ")),
+                format!(
+                    "files include each other in a circle: {}",
+                    circle.join(" → ")
+                ),
             )
             .hint("remove one of these `include`");
     }

@@ -145,9 +145,9 @@ impl Loader<'_> {
                 .error(
                     Rule::File,
                     span,
-                    format!("more than {MAX_FILES} files belong to the project"),
+                    format!("the project has more than {MAX_FILES} files"),
                 )
-                .hint("name fewer files in `include`, `extends` and `env_file`");
+                .hint("use fewer files in `include`, `extends` and `env_file`");
             return None;
         }
         let text = match self.files.read(path) {
@@ -155,7 +155,7 @@ impl Loader<'_> {
             Err(error) => {
                 let hint = match error.kind() {
                     io::ErrorKind::NotFound => "create it, or correct the path",
-                    io::ErrorKind::InvalidData => "it must be text in UTF-8",
+                    io::ErrorKind::InvalidData => "save it as UTF-8 text",
                     _ => "correct the path, or make the file readable",
                 };
                 self.report
@@ -185,9 +185,9 @@ impl Loader<'_> {
                 .error(
                     Rule::File,
                     span,
-                    format!("the project grows beyond {MAX_NODES} values"),
+                    format!("the project has more than {MAX_NODES} values"),
                 )
-                .hint("include and extend less: what is extended counts each time");
+                .hint("include and extend less; an extended service counts each time");
         }
         self.nodes <= MAX_NODES
     }
@@ -224,7 +224,7 @@ impl Loader<'_> {
                     },
                     "the file is empty",
                 )
-                .hint("begin with `services:` and put the services below it");
+                .hint("start with `services:`, and put the services below it");
         }
         let nodes = documents.iter().map(Node::count).sum();
         if self.afford(
@@ -256,7 +256,7 @@ pub(super) fn small_enough(source: &SourceFile, file: u32, report: &mut Report) 
             },
             format!("the file is larger than {megabytes} MB"),
         )
-        .hint("a compose file is not that large: is it the right one?");
+        .hint("check that this is the right file; no compose file is that large");
     false
 }
 

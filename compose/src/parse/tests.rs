@@ -87,7 +87,7 @@ fn tags() {
     assert_eq!(node.get("f").unwrap().value, Value::Text("x".into()));
     assert_eq!(
         read("a: !!int x\n").1,
-        ["1:4 `x` is not what its tag `!!int` says"]
+        ["1:4 `x` does not match its tag `!!int`"]
     );
 }
 
@@ -120,9 +120,9 @@ fn every_duplicate_is_found() {
     assert_eq!(
         read("a: 1\na: 2\nb: {c: 1, c: 2}\na: 3\n").1,
         [
-            "2:1 key `a` is there twice",
-            "3:11 key `c` is there twice",
-            "4:1 key `a` is there twice"
+            "2:1 duplicate key `a`",
+            "3:11 duplicate key `c`",
+            "4:1 duplicate key `a`"
         ]
     );
 }

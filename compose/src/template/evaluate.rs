@@ -1,4 +1,4 @@
-//! Templates worked out.
+//! Evaluates templates.
 
 use std::borrow::Cow;
 
@@ -61,8 +61,8 @@ fn text(value: Value<'_>) -> Result<Cow<'_, str>> {
         Value::Number(number) => Ok(number.to_string().into()),
         Value::Bool(value) => Ok(if value { "true" } else { "false" }.into()),
         Value::Time(_) => Err(TemplateError::new(
-            "`.Git.Date` is a point in time and no text",
-            r#"say how to write it: `{{gitdate "2006-01-02"}}`"#,
+            "`.Git.Date` is a time, not text",
+            r#"give it a format: `{{gitdate "2006-01-02"}}`"#,
         )),
     }
 }
@@ -131,7 +131,7 @@ fn call<'a>(function: &str, arguments: Vec<Value<'a>>, scope: &Scope<'a>) -> Res
         }
         "gitdate" => match facts.git {
             Some(git) => date(git.committed_at, function, &arguments, facts),
-            // What it is given is checked all the same.
+            // Without a repository the arguments are still checked.
             None => date(0, function, &arguments, facts).map(|_| Value::Text("".into())),
         },
         "date" => date(facts.now, function, &arguments, facts),
@@ -165,7 +165,9 @@ fn date<'a>(
         [Value::Text(form), Value::Text(zone)] => (form, Some(zone.as_ref())),
         _ => {
             return Err(TemplateError::new(
-                format!("`{function}` takes texts: the form of a date and perhaps a time zone"),
+                format!(
+                    "`{function}` takes a date format and an optional time zone, both in quotes"
+                ),
                 format!(r#"write `{{{{{function} "2006-01-02"}}}}`"#),
             ));
         }
@@ -174,7 +176,7 @@ fn date<'a>(
         None | Some("" | "UTC") => (0, "UTC".to_owned()),
         Some(zone) => (facts.zone)(zone, at).ok_or_else(|| {
             TemplateError::new(
-                format!("`{zone}` is no time zone that this computer knows"),
+                format!("unknown time zone `{zone}` on this computer"),
                 "use a name such as `Europe/Oslo`; they come from the system's time zone files (package tzdata)",
             )
         })?,

@@ -169,7 +169,7 @@ fn element(text: &str) -> Option<&'static str> {
         .find(|element| text.starts_with(element))?;
     let next = text[element.len()..].chars().next();
     let standing_alone = match element {
-        // "Janitor" is no month.
+        // "Janitor" is not a month.
         "Jan" | "Mon" => !next.is_some_and(char::is_lowercase),
         // "_2006" is an underscore and a year.
         "_2" => !text[1..].starts_with("2006"),

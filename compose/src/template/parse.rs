@@ -102,11 +102,11 @@ pub(super) fn items(text: &str) -> Result<Vec<Item>, TemplateError> {
     match end {
         Stop::Text => Ok(items),
         Stop::End => Err(error(
-            "`{{end}}` ends nothing",
+            "`{{end}}` without `{{if …}}`",
             "remove it, or put `{{if …}}` before it",
         )),
         Stop::Else(_) => Err(error(
-            "`{{else}}` belongs to no `{{if …}}`",
+            "`{{else}}` without `{{if …}}`",
             "remove it, or put `{{if …}}` before it",
         )),
     }
@@ -138,7 +138,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, TemplateError> {
         tokens.push(Token::Text(before.to_owned()));
         let Some(end) = closing(body) else {
             return Err(error(
-                "a template is opened with `{{` and never closed",
+                "`{{` in a template is not closed",
                 "close it with `}}`",
             ));
         };
@@ -187,7 +187,7 @@ fn list(
     if depth > MAX_DEPTH {
         return Err(error(
             "the template is nested too deeply",
-            "make it simpler",
+            "use fewer levels",
         ));
     }
     let mut items = Vec::new();
@@ -215,7 +215,7 @@ fn list(
                 {
                     Some(condition) => Ok((items, Stop::Else(Some(condition.to_owned())))),
                     None => Err(error(
-                        format!("`{{{{{action}}}}}` is no action"),
+                        format!("`{{{{{action}}}}}` is not an action"),
                         "write `{{else}}` or `{{else if …}}`",
                     )),
                 };
@@ -223,8 +223,8 @@ fn list(
             "if" => items.push(condition(rest, tokens, depth)?),
             other if OTHER_ACTIONS.contains(&other) => {
                 return Err(error(
-                    format!("`{other}` is not possible in the name of an image"),
-                    "use fields, functions and `if`; docs/compose.md lists them",
+                    format!("`{other}` cannot be used in an image name"),
+                    "use fields such as `.Service`, functions such as `gitsha`, and `if`",
                 ));
             }
             _ => items.push(Item::Print(pipeline_of(&action)?)),
@@ -239,7 +239,7 @@ fn condition(
     depth: usize,
 ) -> Result<Item, TemplateError> {
     let condition = pipeline_of(text)?;
-    let open = || error("`{{if …}}` is opened and never ended", "add `{{end}}`");
+    let open = || error("`{{if …}}` has no `{{end}}`", "add `{{end}}`");
     let (yes, end) = list(tokens, depth + 1)?;
     let no = match end {
         Stop::Text => return Err(open()),
@@ -251,7 +251,7 @@ fn condition(
             (_, Stop::Text) => return Err(open()),
             (_, Stop::Else(_)) => {
                 return Err(error(
-                    "a second `{{else}}` of one `{{if …}}`",
+                    "an `{{if …}}` has two `{{else}}`",
                     "remove one of them",
                 ));
             }
@@ -266,7 +266,7 @@ fn pipeline_of(text: &str) -> Result<Pipeline, TemplateError> {
     let pipeline = pipeline(&words, &mut at, 0)?;
     if at < words.len() {
         return Err(error(
-            format!("a closing parenthesis too many in `{{{{{text}}}}}`"),
+            format!("one closing parenthesis too many in `{{{{{text}}}}}`"),
             "remove it",
         ));
     }
@@ -277,7 +277,7 @@ fn pipeline(words: &[Word], at: &mut usize, depth: usize) -> Result<Pipeline, Te
     if depth > MAX_DEPTH {
         return Err(error(
             "the template is nested too deeply",
-            "make it simpler",
+            "use fewer levels",
         ));
     }
     let mut commands = Vec::new();
@@ -302,7 +302,7 @@ fn command(
         .filter(|word| !matches!(word, Word::Pipe | Word::Close))
     else {
         return Err(error(
-            "a template says nothing between its braces",
+            "empty `{{ }}` in a template",
             "write a field or a function, as in `{{gitsha 7}}`",
         ));
     };
@@ -316,7 +316,7 @@ fn command(
         let count = arguments.len() + usize::from(piped);
         if count < least || count > most {
             return Err(error(
-                format!("`{function}` is given {count} arguments"),
+                format!("`{function}` does not take {count} arguments"),
                 usage(function),
             ));
         }
@@ -329,7 +329,7 @@ fn command(
     match (operands.len(), operands.pop()) {
         (1, Some(value)) if !piped => Ok(Command::Value(value)),
         _ => Err(error(
-            "a value is no function: it takes no arguments",
+            "a value that is not a function cannot have arguments",
             "put the function's name first, as in `gitdate \"20060102\"`",
         )),
     }
@@ -338,7 +338,7 @@ fn command(
 fn function(name: &str) -> Result<(&'static str, usize, usize), TemplateError> {
     if name.starts_with('$') {
         return Err(error(
-            "variables are not possible in the name of an image",
+            "variables cannot be used in an image name",
             "use fields, as in `{{.Service}}`",
         ));
     }
@@ -350,8 +350,7 @@ fn function(name: &str) -> Result<(&'static str, usize, usize), TemplateError> {
             let hint = did_you_mean(name, FUNCTIONS.iter().map(|(name, ..)| *name))
                 .or_else(|| did_you_mean(&field, FIELDS))
                 .unwrap_or_else(|| {
-                    "there are `gitsha`, `gitdate` and `date`, and fields such as `.Service`"
-                        .to_owned()
+                    "use `gitsha`, `gitdate`, `date`, or a field such as `.Service`".to_owned()
                 });
             error(format!("templates have no function `{name}`"), hint)
         })
@@ -366,7 +365,7 @@ fn usage(function: &str) -> &'static str {
         "date" => {
             r#"write `{{date "2006-01-02"}}`, or with a time zone `{{date "2006-01-02" "Europe/Oslo"}}`"#
         }
-        _ => "see Go's text/template for what it takes",
+        _ => "see the documentation of Go's text/template",
     }
 }
 
@@ -381,10 +380,7 @@ fn operands(words: &[Word], at: &mut usize, depth: usize) -> Result<Vec<Operand>
                 *at += 1;
                 let nested = pipeline(words, at, depth + 1)?;
                 if words.get(*at) != Some(&Word::Close) {
-                    return Err(error(
-                        "a parenthesis is opened and never closed",
-                        "close it with `)`",
-                    ));
+                    return Err(error("a parenthesis is not closed", "close it with `)`"));
                 }
                 Operand::Nested(nested)
             }
@@ -397,7 +393,7 @@ fn operands(words: &[Word], at: &mut usize, depth: usize) -> Result<Vec<Operand>
                     if least > 0 {
                         return Err(error(
                             format!("`{function}` needs arguments"),
-                            "put it and its arguments in parentheses",
+                            "put the function and its arguments in parentheses",
                         ));
                     }
                     Operand::Nested(Pipeline(vec![Command::Call {
@@ -420,7 +416,7 @@ fn field(name: &str) -> Result<&'static str, TemplateError> {
         .ok_or_else(|| {
             let hint = did_you_mean(name, FIELDS).unwrap_or_else(|| {
                 format!(
-                    "there are {}",
+                    "use one of {}",
                     FIELDS.map(|field| format!("`{field}`")).join(", ")
                 )
             });
@@ -456,7 +452,7 @@ fn words(text: &str) -> Result<Vec<Word>, TemplateError> {
 
 fn unclosed() -> TemplateError {
     error(
-        "a quote in a template is opened and never closed",
+        "a quote in a template is not closed",
         "close it before `}}`",
     )
 }
@@ -473,7 +469,7 @@ fn quoted(text: &str) -> Result<(Word, usize), TemplateError> {
                     '"' | '\\' => out.push(c),
                     other => {
                         return Err(error(
-                            format!("`\\{other}` is no escape in a template"),
+                            format!("unknown escape `\\{other}` in a template"),
                             "write `\\\\` for a backslash",
                         ));
                     }
@@ -493,8 +489,8 @@ fn bare(text: &str) -> Result<Word, TemplateError> {
     if text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+')) {
         return text.parse().map(Word::Number).map_err(|_| {
             error(
-                format!("`{text}` is no whole number"),
-                "put a text, such as the form of a date, in double quotes",
+                format!("`{text}` is not a whole number"),
+                "put text, such as a date format, in double quotes",
             )
         });
     }
@@ -503,7 +499,7 @@ fn bare(text: &str) -> Result<Word, TemplateError> {
         return Ok(Word::Name(text.to_owned()));
     }
     Err(error(
-        format!("`{text}` is not possible in a template"),
-        "put a text in double quotes",
+        format!("unexpected `{text}` in a template"),
+        "put text in double quotes",
     ))
 }

@@ -39,16 +39,6 @@ pub const MACHINE_ID_VARIABLE: &str = "UC_MACHINE_ID";
 const START_INTERVAL: ApiVersion = ApiVersion::new(1, 44);
 /// Log driver of a service that names none. It rotates its files, unlike the engine's own default.
 const LOG_DRIVER: &str = "local";
-/// The engine's own default log driver, for options that only it supports.
-const JSON_LOG_DRIVER: &str = "json-file";
-/// Options that [`LOG_DRIVER`] supports.
-const LOG_OPTIONS: [&str; 5] = [
-    "max-size",
-    "max-file",
-    "compress",
-    "mode",
-    "max-buffer-size",
-];
 
 /// What identifies a replica, besides its spec.
 #[derive(Debug, Clone)]
@@ -308,24 +298,20 @@ fn restart(spec: &v1::ServiceSpec) -> EngineRestart {
     }
 }
 
-/// Selects the log driver. Options without a driver were written for the engine's own default. If
-/// our default does not support them, the engine's is used.
+/// Without a `logging` section the driver is [`LOG_DRIVER`]. Options without a driver are for the
+/// engine's default driver, as in Docker Compose, so the driver is left out.
 fn log_config(logging: Option<&v1::Logging>) -> HostConfigLogConfig {
     let (driver, options) = match logging {
         Some(logging) => (logging.driver.as_str(), map(&logging.options)),
         None => ("", None),
     };
-    let ours = options
-        .iter()
-        .flatten()
-        .all(|(name, _)| LOG_OPTIONS.contains(&name.as_str()));
-    let driver = match (driver, ours) {
-        ("", true) => LOG_DRIVER,
-        ("", false) => JSON_LOG_DRIVER,
-        (driver, _) => driver,
+    let driver = match (driver, &options) {
+        ("", None) => Some(LOG_DRIVER),
+        ("", Some(_)) => None,
+        (driver, _) => Some(driver),
     };
     HostConfigLogConfig {
-        typ: Some(driver.to_owned()),
+        typ: driver.map(str::to_owned),
         config: options,
     }
 }

@@ -134,7 +134,7 @@ fn links_that_leave_are_named_and_others_kept() {
         symlink(target, &bad).unwrap();
         assert_eq!(
             error(directory.path()),
-            format!("the link a/bad leads out of it, to {target}")
+            format!("symlink `a/bad` points outside the folder, to {target}")
         );
         fs::remove_file(&bad).unwrap();
     }
@@ -148,7 +148,7 @@ fn sockets_and_pipes_are_left_out_and_said() {
     let packed = path(directory.path()).unwrap();
     assert_eq!(packed.skipped, [Path::new("socket")]);
     assert_eq!(names(&packed.archive).len(), 2);
-    assert_eq!(error(&socket), "it is neither a file nor a folder");
+    assert_eq!(error(&socket), "it is not a regular file or folder");
     assert!(matches!(read(&socket), Err(PackError::Kind)));
 }
 
@@ -159,7 +159,7 @@ fn what_is_too_large_names_the_largest() {
     large.set_len(MAX_ARCHIVE).unwrap();
     let said = error(directory.path());
     assert!(
-        said.contains("16 MiB can travel") && said.contains("deep/er/large with 16.0 MiB"),
+        said.contains("the limit of 16 MiB") && said.contains("deep/er/large with 16.0 MiB"),
         "{said}"
     );
     let said = read(&directory.path().join("deep/er/large"))
@@ -243,7 +243,7 @@ fn all_that_is_wrong_is_said_at_once() {
         "{errors:?}"
     );
     assert!(
-        errors[2].contains("the largest in it is large"),
+        errors[2].contains("the largest file is large"),
         "{errors:?}"
     );
 }

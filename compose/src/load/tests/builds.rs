@@ -182,7 +182,7 @@ fn builds_that_cannot_be() {
         ),
         (
             "build: {additional_contexts: {a: \"service:web\"}}",
-            "error 4:38 the builds of `web` and `web` wait for each other",
+            "error 4:38 the builds of `web` and `web` need each other",
         ),
         (
             "build: {secrets: [nowhere]}",
@@ -195,12 +195,12 @@ fn builds_that_cannot_be() {
         "services:\n  a: {image: x}\n  b: {build: {additional_contexts: {c: \"service:a\"}}}\n";
     assert_eq!(
         found(&request(text)),
-        ["error 3:40 service `a` is not built, so it cannot be a build context"]
+        ["error 3:40 service `a` has no `build`, so it cannot be a build context"]
     );
     let text = "services:\n  a: {build: {secrets: [s]}}\nsecrets:\n  s: {external: true}\n";
     let found = found(&request(text));
     let expected =
-        "error 2:25 secret `s` cannot be given to a build: it has neither `file` nor `environment`";
+        "error 2:25 secret `s` cannot be used in a build: it has neither `file` nor `environment`";
     assert!(found.iter().any(|found| found == expected), "{found:?}");
 }
 
@@ -254,6 +254,6 @@ fn templates_that_cannot_be_are_shown_with_their_place() {
         .collect();
     assert_eq!(
         found,
-        ["3:12 the template makes `web:`, which is not the name of an image: its tag is empty"]
+        ["3:12 the template gives `web:`, which is not a valid image name: its tag is empty"]
     );
 }

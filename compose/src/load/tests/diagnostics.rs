@@ -103,8 +103,8 @@ fn circles_of_dependencies() {
             "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [c]}\n  c: {image: x, depends_on: [a, d]}\n  d: {image: x, depends_on: [d]}\n"
         )),
         [
-            "error 4:30 services wait for each other: `a` → `b` → `c` → `a`",
-            "error 5:30 services wait for each other: `d` → `d`",
+            "error 4:30 services depend on each other in a circle: `a` → `b` → `c` → `a`",
+            "error 5:30 services depend on each other in a circle: `d` → `d`",
         ]
     );
 }
@@ -185,7 +185,7 @@ fn services_that_cannot_be() {
         ),
         (
             "services:\n  web: {image: \"\"}\n",
-            "error 2:16 `` is not the name of an image",
+            "error 2:16 `` is not a valid image name",
         ),
         (
             "services:\n  -web: {image: x}\n",
@@ -200,10 +200,10 @@ fn services_that_cannot_be() {
 #[test]
 fn values_that_cannot_be() {
     for (keys, expected) in [
-        ("image: x", "error 4:5 key `image` is there twice"),
+        ("image: x", "error 4:5 duplicate key `image`"),
         (
             "ports: [\"99999\"]",
-            "error 4:13 `99999` is not a port: `99999` is no number from 0 to 65535",
+            "error 4:13 `99999` is not a port: `99999` is not a number from 0 to 65535",
         ),
         (
             "ports: [80.5]",
@@ -223,7 +223,7 @@ fn values_that_cannot_be() {
         ),
         (
             "volumes: [{type: cluster, source: x, target: /a}]",
-            "error 4:15 a mount of type `cluster` is refused: no engine on Linux has it",
+            "error 4:15 a mount of type `cluster` is not supported: Docker on Linux does not have it",
         ),
         (
             "volumes: [\"a:b:c:d\"]",
@@ -231,11 +231,11 @@ fn values_that_cannot_be() {
         ),
         (
             "volumes: [\":/a\"]",
-            "error 4:15 `:/a` is not a mount: a part is empty",
+            "error 4:15 `:/a` is not a mount: one of its parts is empty",
         ),
         (
             "volumes: [\"/x:a\"]",
-            "error 4:15 the path in the container, `a`, must begin with `/`",
+            "error 4:15 the container path `a` must begin with `/`",
         ),
         (
             "environment: [A: 1]",
@@ -284,7 +284,7 @@ fn values_that_cannot_be() {
         ),
         (
             "labels: {uc.project: x}",
-            "error 4:14 label `uc.project` is not possible: `uc.` begins the cluster's own",
+            "error 4:14 label `uc.project` is reserved: labels that begin with `uc.` belong to the cluster",
         ),
         (
             "ulimits: {nofile: x}",
@@ -304,7 +304,7 @@ fn values_that_cannot_be() {
         ),
         (
             "container_name: a b",
-            "error 4:21 `a b` is not the name of a container",
+            "error 4:21 `a b` is not a valid container name",
         ),
         (
             "depends_on: {db: {condition: service_ready}}",
@@ -345,7 +345,7 @@ fn hints_for_misplaced_keys() {
     );
     assert_eq!(
         hint("services:\n  web: {image: x, zzz: 1}\n"),
-        "remove it, or call it `x-zzz`: such keys may hold anything"
+        "remove it, or rename it to `x-zzz`: such keys can have any value"
     );
 }
 
@@ -353,7 +353,7 @@ fn hints_for_misplaced_keys() {
 fn what_is_lost_in_a_command_is_said() {
     assert_eq!(
         found_in("command: a && b"),
-        ["warning 4:14 the command ends at `&`: no shell reads it, so the rest is lost"]
+        ["warning 4:14 the command ends at `&`: it is not run by a shell, so the rest is ignored"]
     );
 }
 
@@ -364,10 +364,7 @@ fn files_that_are_too_large_or_missing() {
         found(&request(&large)),
         ["error 0:0 the file is larger than 5 MB"]
     );
-    assert_eq!(
-        found(&several(&[])),
-        ["error 0:0 no compose file was given"]
-    );
+    assert_eq!(found(&several(&[])), ["error 0:0 no compose file"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Keys that become a part of what a machine is told: each in its forms, and what cannot be.
+//! Keys that become part of a service spec: each in its forms, with its errors.
 
 use uc_api::v1::FailureAction;
 
@@ -237,7 +237,7 @@ fn the_host() {
     assert_eq!(found_in("pid: mine"), ["error 4:10 `pid` cannot be `mine`"]);
     assert_eq!(
         found_in("security_opt: [\"seccomp:./profile.json\"]"),
-        ["error 4:20 the seccomp profile `./profile.json` is a file of this computer"]
+        ["error 4:20 the seccomp profile `./profile.json` is a file on this computer"]
     );
 }
 
@@ -310,7 +310,9 @@ fn networks_become_names() {
     assert_eq!(aliases("other"), [] as [&str; 0]);
     assert_eq!(
         found(&request(text)),
-        ["warning 6:35 `db` does not name `web`: it is the name of another service of the project"]
+        [
+            "warning 6:35 alias `db` of `web` is ignored: another service of the project has this name"
+        ]
     );
 }
 
@@ -324,8 +326,8 @@ fn networks_that_would_keep_services_apart() {
     assert_eq!(
         found(&request(&text("[two]"))),
         [
-            "warning 3:17 networks do not keep services apart: `a` and `b` share none, and reach each other all the same",
-            "warning 4:35 network `two` is not kept from the outside: services reach the internet",
+            "warning 3:17 networks do not separate services: `a` and `b` share none, but can reach each other",
+            "warning 4:35 `internal` of network `two` is ignored: its services can reach the internet",
         ]
     );
     let joined = "services:\n  a: {image: x, networks: [one]}\n  b: {image: x, networks: [one, two]}\nnetworks: {one: , two: }\n";
@@ -343,12 +345,14 @@ fn network_modes() {
     );
     assert_eq!(
         found_in("network_mode: mynet"),
-        ["error 4:19 `mynet` is a network of one engine, which a machine does not have"]
+        [
+            "error 4:19 `network_mode: mynet` names a Docker network, and machines share no networks but the cluster's"
+        ]
     );
     assert_eq!(spec("network_mode: host\nports: [\"80:80\"]").ports, []);
     assert_eq!(
         found_in("network_mode: host\nports: [\"80:80\"]"),
-        ["warning 5:13 `ports` are without effect beside `network_mode: host`"]
+        ["warning 5:13 `ports` have no effect with `network_mode: host`"]
     );
 }
 
@@ -437,7 +441,7 @@ fn hooks_run_in_the_service_s_container() {
     assert_eq!(of.pre_stop[0].command, ["./flush.sh", "now"]);
     assert_eq!(
         found_in("pre_stop: [{user: root}]"),
-        ["error 4:16 a hook of `pre_stop` has no `command`"]
+        ["error 4:16 a hook in `pre_stop` has no `command`"]
     );
 }
 
@@ -492,14 +496,14 @@ fn mounts_of_other_services() {
     );
     assert!(
         found(&request(text)).contains(
-            &"warning 3:53 the mount at `/anonymous` of `a` is not taken over: it has no name that two services could share".to_owned()
+            &"warning 3:53 the mount at `/anonymous` of `a` is not shared: it has no name that two services could use".to_owned()
         ),
         "{:?}",
         found(&request(text))
     );
     assert_eq!(
         found_in("volumes_from: [\"container:box\"]"),
-        ["error 4:20 `container:box` is a container of one machine, not of the project"]
+        ["error 4:20 `container:box` is a container on one machine, not a service of the project"]
     );
 }
 
@@ -576,7 +580,7 @@ fn contents_that_nobody_has() {
     assert_eq!(
         found(&request(&text("{external: true}"))),
         [
-            "error 2:29 secret `s` is external: the cluster keeps no secrets of its own",
+            "error 2:29 secret `s` is external, but the cluster stores no secrets",
             "error 2:50 secret `missing` is not declared",
         ]
     );
@@ -616,9 +620,9 @@ fn uncloud_ports() {
             "x-ports: [\"app.example.com:8000/https\", \"x@host\", \"0:1@host\", \"nonsense\"]"
         ),
         [
-            "warning 4:15 `app.example.com:8000/https` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine",
-            "error 4:45 `x@host` is not a port of the machine",
-            "error 4:55 `0:1@host` is not a port of the machine",
+            "warning 4:15 `app.example.com:8000/https` is not published: there is no ingress yet",
+            "error 4:45 `x@host` is not a valid port of the machine",
+            "error 4:55 `0:1@host` is not a valid port of the machine",
             "error 4:67 `nonsense` is not a port",
         ]
     );
@@ -629,13 +633,11 @@ fn uncloud_ingress_is_reported() {
     for (yaml, expected) in [
         (
             "x-ports: [\"8000\"]",
-            vec![
-                "warning 4:15 `8000` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine",
-            ],
+            vec!["warning 4:15 `8000` is not published: there is no ingress yet"],
         ),
         (
             "x-ports: [\"app:8000\"]",
-            vec!["error 4:15 `app` is not a host name"],
+            vec!["error 4:15 `app` is not a full host name"],
         ),
         (
             "x-ports: [\"8000/tcp\"]",
@@ -643,7 +645,7 @@ fn uncloud_ingress_is_reported() {
         ),
         (
             "x-ports: [\"8000/smtp\"]",
-            vec!["error 4:15 `8000/smtp`: `smtp` is no protocol of a port"],
+            vec!["error 4:15 `8000/smtp`: unknown protocol `smtp`"],
         ),
         (
             "x-caddy: \"app.example.com { reverse_proxy }\"",
@@ -665,7 +667,7 @@ fn uncloud_ingress_is_reported() {
             "x-caddy: x\nx-ports: [\"8000\"]",
             vec![
                 "warning 4:5 `x-caddy` is ignored: there is no ingress yet",
-                "warning 5:15 `8000` is not published: there is no ingress yet; `HOST_PORT:CONTAINER_PORT@host` publishes on the machine",
+                "warning 5:15 `8000` is not published: there is no ingress yet",
                 "error 5:15 `x-caddy` and ports of the ingress exclude each other",
             ],
         ),

@@ -396,15 +396,15 @@ fn mode_and_number() {
     assert_eq!(number("deploy:"), (ServiceMode::Replicated, 1));
     assert_eq!(
         found_in("scale: 2\ndeploy: {replicas: 3}"),
-        ["error 4:12 `scale` says 2 and `deploy.replicas` says 3"]
+        ["error 4:12 `scale` is 2, but `deploy.replicas` is 3"]
     );
     assert_eq!(
         found_in("scale: -1"),
-        ["error 4:12 -1 is no number of replicas"]
+        ["error 4:12 -1 is not a number of replicas"]
     );
     assert_eq!(
         found_in("deploy: {mode: global-job}"),
-        ["error 4:20 mode `global-job` is refused: a service here runs until it is removed"]
+        ["error 4:20 mode `global-job` is not supported: a service runs until it is removed"]
     );
     assert_eq!(
         found_in("deploy: {mode: globl}"),

@@ -36,15 +36,15 @@ fn what_cannot_be_extended() {
     let table = [
         (
             "services:\n  a: {image: x, extends: b}\n  b: {image: x, extends: a}\n",
-            "compose.yaml:3:26 services extend each other: `a` → `b` → `a` [remove one of these `extends`]",
+            "compose.yaml:3:26 services extend each other in a circle: `a` → `b` → `a` [remove one of these `extends`]",
         ),
         (
             "services:\n  a: {extends: wbe}\n  web: {image: x}\n",
-            "compose.yaml:2:16 there is no service `wbe` to extend in `compose.yaml` [did you mean `web`?]",
+            "compose.yaml:2:16 service `wbe`, which is extended here, not found in `compose.yaml` [did you mean `web`?]",
         ),
         (
             "services:\n  a: {extends: {service: wbe, file: other.yaml}}\n",
-            "compose.yaml:2:26 there is no service `wbe` to extend in `other.yaml` [did you mean `web`?]",
+            "compose.yaml:2:26 service `wbe`, which is extended here, not found in `other.yaml` [did you mean `web`?]",
         ),
         (
             "services:\n  a: {extends: {service: web, file: none.yaml}}\n",
@@ -70,7 +70,7 @@ fn a_circle_over_files_names_them() {
             "services:\n  b: {extends: {service: b, file: b.yaml}}\n",
         )],
     );
-    let expected = "/srv/shop/sub/b.yaml:2:26 services extend each other: `b` of `sub/b.yaml` → `b` of `sub/b.yaml`";
+    let expected = "/srv/shop/sub/b.yaml:2:26 services extend each other in a circle: `b` of `sub/b.yaml` → `b` of `sub/b.yaml`";
     assert!(found[0].starts_with(expected), "{found:?}");
     assert_eq!(found.len(), 1);
 }
@@ -86,7 +86,7 @@ fn problems_of_other_files_are_shown_there() {
         said("include: [a.yaml]\n", &files),
         [
             "/srv/shop/a.yaml:3:5 unknown key `imgae` in `services.db` [did you mean `image`?]",
-            "/srv/shop/a.yaml:5:13 `nope` is not a port: `nope` is no number from 0 to 65535 [write `\"8080:80\"`, `\"127.0.0.1:8080:80/udp\"` or `\"8000-8005:8000-8005\"`]",
+            "/srv/shop/a.yaml:5:13 `nope` is not a port: `nope` is not a number from 0 to 65535 [write `\"8080:80\"`, `\"127.0.0.1:8080:80/udp\"` or `\"8000-8005:8000-8005\"`]",
         ]
     );
     assert!(render(&loaded.diagnostics, &loaded.read, false).contains("imgae: x"));
@@ -100,7 +100,7 @@ fn files_that_include_each_other() {
     ];
     assert_eq!(
         said("include: [a.yaml]\nservices: {w: {image: x}}\n", &files)[0],
-        "/srv/shop/b.yaml:2:5 files include each other: `a.yaml` → `b.yaml` → `a.yaml` [remove one of these `include`]"
+        "/srv/shop/b.yaml:2:5 files include each other in a circle: `a.yaml` → `b.yaml` → `a.yaml` [remove one of these `include`]"
     );
     let found = said(
         "include: [none.yaml, https://example.com/a.git]\nservices: {w: {image: x}}\n",
@@ -110,7 +110,7 @@ fn files_that_include_each_other() {
         found,
         [
             "compose.yaml:1:11 cannot read `none.yaml`: entity not found [create it, or correct the path]",
-            "compose.yaml:1:22 `https://example.com/a.git` is not a file of this computer [clone it, and include the clone]",
+            "compose.yaml:1:22 `https://example.com/a.git` is not a file on this computer [download it, and include the local copy]",
         ]
     );
 }
@@ -127,7 +127,7 @@ fn what_extending_multiplies_is_bounded() {
     }
     let found = said(&text, &[]);
     assert!(
-        found[0].contains("the project grows beyond 2000000 values"),
+        found[0].contains("the project has more than 2000000 values"),
         "{}",
         found[0]
     );
@@ -143,13 +143,15 @@ fn a_long_chain_ends() {
         text
     };
     assert_eq!(project(&chain(90)).services.len(), 91);
-    assert!(said(&chain(150), &[])[0].contains("more than 100 services extend one another"));
+    assert!(
+        said(&chain(150), &[])[0].contains("services extend one another more than 100 levels deep")
+    );
 }
 
 #[test]
 fn many_files_are_too_many() {
     let request = request("include: [a.yaml]\n");
-    // A file that includes ten others, for ever.
+    // A file that includes ten others, without end.
     let read = |path: &Path| {
         let name = path
             .file_stem()

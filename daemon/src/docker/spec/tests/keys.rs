@@ -517,11 +517,8 @@ fn container_maps_logging() {
     };
     assert_eq!(
         of("", &[("max-size", "1m")]),
-        json!({"Type": "local", "Config": {"max-size": "1m"}})
-    );
-    assert_eq!(
-        of("", &[("tag", "x")]),
-        json!({"Type": "json-file", "Config": {"tag": "x"}})
+        json!({"Config": {"max-size": "1m"}}),
+        "the engine's default driver"
     );
     assert_eq!(
         of("syslog", &[("tag", "x")]),
