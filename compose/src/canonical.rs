@@ -36,8 +36,8 @@ pub(crate) struct Context<'a> {
     pub(crate) home: Option<&'a str>,
     /// Values of variables, for names without a value in lists.
     pub(crate) lookup: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether variables have been replaced. If not, a string with a variable can become a value of
-    /// any type.
+    /// Whether variables have been replaced. If not, a string with a variable can become a value
+    /// of any type.
     pub(crate) interpolated: bool,
     pub(crate) report: &'a mut Report,
 }

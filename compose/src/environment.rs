@@ -94,8 +94,8 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The text of a file and its index in the report. Errors are reported at `span`. With `required`
-    /// false the file can be missing.
+    /// The text of a file and its index in the report. Errors are reported at `span`. With
+    /// `required` false the file can be missing.
     fn text(&mut self, path: &str, span: Span, required: Option<bool>) -> Option<(String, u32)> {
         let text = match self.files.read(Path::new(path)) {
             Ok(text) if text.len() > MAX_BYTES => {

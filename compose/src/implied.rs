@@ -1,5 +1,5 @@
-//! Dependencies that a file does not write down: a service that links to another, or shares something
-//! with it, waits for it.
+//! Dependencies that a file does not write down: a service that links to another, or shares
+//! something with it, waits for it.
 
 use crate::canonical;
 use crate::node::{Entry, Map, Node, Span, Value};

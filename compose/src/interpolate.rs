@@ -42,7 +42,8 @@ pub(crate) enum TemplateError {
     TooLarge,
 }
 
-/// Replaces the variables in `text`. Names that are not set and have no default are added to `unset`.
+/// Replaces the variables in `text`. Names that are not set and have no default are added to
+/// `unset`.
 pub(crate) fn substitute(
     text: &str,
     lookup: &dyn Fn(&str) -> Option<String>,

@@ -1,5 +1,5 @@
-//! `!reset` and `!override`: remove what earlier files, included files or an extended service have at
-//! these places.
+//! `!reset` and `!override`: remove what earlier files, included files or an extended service have
+//! at these places.
 
 use crate::node::{Node, Tag, Value};
 

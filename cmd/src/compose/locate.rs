@@ -1,5 +1,5 @@
-//! Locates the files of a project: the arguments, else `COMPOSE_FILE`, else the default names in this
-//! directory or above.
+//! Locates the files of a project: the arguments, else `COMPOSE_FILE`, else the default names in
+//! this directory or above.
 //!
 //! In Docker Compose's order: the `.env` of the working directory may name the compose files, whose
 //! directory may have a `.env` of its own.

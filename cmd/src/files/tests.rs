@@ -325,7 +325,9 @@ async fn what_was_not_said_to_be_read_only_is_warned_about() {
     let error = done.contents.unwrap_err();
     assert_eq!(error.kind, crate::error::Kind::Usage);
     assert!(
-        error.message.contains("2 errors; nothing was changed"),
+        error
+            .message
+            .contains("2 errors in local files that the compose file uses"),
         "{error:?}"
     );
 }
@@ -364,7 +366,7 @@ async fn everything_that_is_wrong_is_said_at_once() {
             "config site: cannot read {}: no such file or directory (os error 2)",
             bench.path("none").display()
         ),
-        "secret p: the variable `pasword` is not set".into(),
+        "secret p: variable `pasword` is not set".into(),
         "secret c: command `false` failed (exit status: 1)".into(),
         "./conf: symlink `out` points outside the folder, to /etc".into(),
         "`./gone` does not exist".into(),

@@ -124,8 +124,8 @@ async fn push(client: &Client, target: &ImageTarget, task: &Task) -> CliResult {
     };
     tokio::pin!(call);
     tokio::pin!(feed);
-    // If the archive cannot be read completely, the call is dropped, so that no machine loads a part
-    // of it.
+    // If the archive cannot be read completely, the call is dropped, so that no machine loads a
+    // part of it.
     let results = tokio::select! {
         answer = &mut call => answer,
         fed = &mut feed => {

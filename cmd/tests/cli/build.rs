@@ -133,8 +133,7 @@ fn build_context_that_does_not_exist_fails() {
     let ran = world.uc(&["build"]);
     assert_eq!(ran.code, Some(2));
     assert!(
-        ran.stderr
-            .contains("does not exist: [DIR]/project/gone"),
+        ran.stderr.contains("does not exist: [DIR]/project/gone"),
         "{}",
         ran.text()
     );
@@ -172,7 +171,7 @@ fn build_for_several_platforms_needs_the_containerd_store() {
     let ran = world.uc(&["build"]);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr.contains("keeps images of one only"),
+        ran.stderr.contains("stores images of one platform only"),
         "{}",
         ran.text()
     );

@@ -231,7 +231,7 @@ fn env_files_replace_the_default_one() {
     let neither = with(&world, &json, &[("COMPOSE_DISABLE_ENV_FILE", "perhaps")]);
     assert_eq!(neither.code, Some(2));
     assert!(
-        neither.stderr.contains("neither true nor false"),
+        neither.stderr.contains("it must be `true` or `false`"),
         "{}",
         neither.text()
     );
@@ -356,7 +356,7 @@ fn what_is_found_is_data_with_o_json() {
     let missing = world.uc(&["config", "-o", "json", "-f", "gone.yaml"]);
     assert_eq!(missing.code, Some(2));
     assert!(
-        missing.stdout.contains("there is no file `gone.yaml`"),
+        missing.stdout.contains("`gone.yaml` not found"),
         "{}",
         missing.text()
     );

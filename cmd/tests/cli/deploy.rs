@@ -480,7 +480,8 @@ fn named_services_include_their_dependencies() {
     let ran = world.connected(&["deploy", "wbe"]);
     assert_eq!(ran.code, Some(2));
     assert!(
-        ran.stderr.contains("service `wbe` not found") && ran.stderr.contains("did you mean `web`?"),
+        ran.stderr.contains("service `wbe` not found")
+            && ran.stderr.contains("did you mean `web`?"),
         "{}",
         ran.text()
     );
@@ -513,7 +514,8 @@ fn failed_build_ends_before_a_plan_is_made() {
     let ran = world.finish(command);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr.contains("no such stage") && ran.stderr.contains("cannot build the image of shop/web"),
+        ran.stderr.contains("no such stage")
+            && ran.stderr.contains("cannot build the image of shop/web"),
         "{}",
         ran.text()
     );
@@ -662,7 +664,7 @@ fn missing_compose_file_is_reported() {
     assert_eq!(ran.code, Some(2));
     assert!(
         ran.stderr
-            .contains("there is no compose file in [DIR]/project or above it"),
+            .contains("no compose file in [DIR]/project or above it"),
         "{}",
         ran.text()
     );

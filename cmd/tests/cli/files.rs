@@ -179,9 +179,7 @@ fn what_services_need_is_sent_before_execution_and_only_once() {
         ["shop_data"]
     );
     assert_eq!(
-        ran.stderr
-            .matches("it becomes volume shop_data")
-            .count(),
+        ran.stderr.matches("it becomes volume shop_data").count(),
         1,
         "{}",
         ran.text()
@@ -274,7 +272,8 @@ services:
     assert_eq!(ran.code, Some(2));
     assert_eq!(ran.stderr.matches("error: ").count(), 3, "{}", ran.text());
     assert!(
-        ran.stderr.contains("2 errors in local files that the compose file uses; nothing was changed"),
+        ran.stderr
+            .contains("2 errors in local files that the compose file uses; nothing was changed"),
         "{}",
         ran.text()
     );

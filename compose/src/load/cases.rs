@@ -5,8 +5,8 @@
 //! what to load in place of `compose.yaml`, `--- profiles a b` active profiles. A line `--- ours,
 //! because …` stands before a reading of our own where Docker Compose's is not wanted.
 //!
-//! With `UC_RECORD_CASES` as the path of a `docker-compose` program the readings are recorded again:
-//! `cargo test -p uc-compose cases`.
+//! With `UC_RECORD_CASES` as the path of a `docker-compose` program the readings are recorded
+//! again: `cargo test -p uc-compose cases`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -239,7 +239,7 @@ fn all_that_is_wrong_is_said_at_once() {
         .collect();
     assert_eq!(errors.len(), 3, "{errors:?}");
     assert!(
-        errors[0].contains("the link link") && errors[1].contains("the link other"),
+        errors[0].contains("symlink `link`") && errors[1].contains("symlink `other`"),
         "{errors:?}"
     );
     assert!(
