@@ -1,16 +1,16 @@
 #!/bin/sh
-# Installs uc and ucd on this machine, upgrades them, or takes them off again.
+# Installs, upgrades or uninstalls uc and ucd on this machine.
 #
-# What it does, file by file, is in docs/install.md. It checks everything first and changes nothing until
-# every check has passed; it can be run again at any time. All of it is inside functions and `main` is called
-# on the last line, so a copy that was cut off while it was piped into a shell does nothing.
+# docs/install.md describes each file that it writes. It changes nothing before every check has passed, and it
+# can run again at any time. The last line calls `main`, so a copy that was truncated while it was piped into a
+# shell does nothing.
 #
-# For tests and for images: UC_ROOT is put before every path that is read or written, UC_PROC replaces /proc.
+# For tests and images: UC_ROOT is the prefix of every path that is read or written, UC_PROC replaces /proc.
 set -eu
 umask 022
 LC_ALL=C
 export LC_ALL
-# The engine that counts is this machine's own.
+# Only this machine's own engine matters.
 unset DOCKER_HOST DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_CERT_PATH
 
 readonly MIN_DOCKER=20.10
@@ -40,29 +40,29 @@ usage() {
     cat <<'TEXT'
 Installs uc, which runs Docker Compose projects on your own machines. Run it as root.
 
-  install.sh                        the binaries that lie beside this script
-  install.sh --from DIR             the binaries uc and ucd in DIR
-  install.sh --from URL             a .tar.gz with both; URL.sha256 must lie beside it
-  install.sh --uninstall            stop uc, remove its containers and everything it put on this machine
+  install.sh                        install uc and ucd from the directory of this script
+  install.sh --from DIR             install uc and ucd from DIR
+  install.sh --from URL             install both from a .tar.gz, verified with URL.sha256
+  install.sh --uninstall            stop uc, and remove its containers and all files that it installed
 
 Options
-  --from DIR|URL      where uc and ucd come from; in a URL, {arch} and {version} are filled in
-  --sha256 HEX        the checksum that the download must have, instead of URL.sha256
-  --version V         refuse binaries of any other version
-  --user USER         let USER talk to the daemon without sudo (adds USER to the group uc)
-  --no-docker         neither install nor start nor check Docker
-  --no-start          install and enable, start nothing: for images of machines
-  --restart-mesh      on an upgrade, restart the tunnel too; containers lose contact for a moment
-  --uninstall         named volumes, Docker, and copies by `uc machine backup` stay
-  --purge             with --uninstall: the volumes that uc made go too, with all they hold, and the copies
+  --from DIR|URL      source of uc and ucd; {arch} and {version} in a URL are replaced
+  --sha256 HEX        expected checksum of the download, instead of URL.sha256
+  --version V         required version of uc and ucd
+  --user USER         user who can use the daemon without sudo (USER is added to the group uc)
+  --no-docker         do not install, start or check Docker
+  --no-start          install and enable the services without starting them, for machine images
+  --restart-mesh      on an upgrade, also restart the tunnel; this interrupts container traffic for a moment
+  --uninstall         uninstall uc; keeps Docker, named volumes and backups made by `uc machine backup`
+  --purge             with --uninstall: also delete backups and the volumes that uc created, with all data
   -y, --yes           with --uninstall: skip confirmation; required when stdin is not a terminal
-  -h, --help          this text
+  -h, --help          print this help
 
 Exit codes
-  0 done                      13 no systemd              17 download failed
-  1 failed                    14 no /dev/net/tun         18 checksum missing or wrong
-  2 wrong usage               15 port 53 is taken        19 binaries missing, of another
-  10 not root                 16 Docker is missing,         version, or not for this machine
+  0 success                   13 no systemd              17 download failed
+  1 failure                   14 no /dev/net/tun         18 checksum missing or wrong
+  2 invalid usage             15 port 53 in use          19 binaries missing, of another
+  10 not root                 16 Docker missing,            version, or not for this machine
   11 unknown architecture        stopped or too old      20 installed, but a service
   12 unknown distribution                                    does not start
 TEXT
@@ -71,7 +71,7 @@ TEXT
 say() { printf '%s\n' "$*" >&2; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
 
-# fail CODE WHAT [HINT…]: what and why, then what to do.
+# fail CODE ERROR [HINT…]
 fail() {
     code=$1
     printf 'error: %s\n' "$2" >&2
@@ -84,15 +84,15 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 clean_up() {
     if [ -n "$temp" ]; then rm -rf -- "$temp"; fi
-    # What was staged and did not get into its place.
+    # Staged files that did not replace their targets.
     rm -f -- "$BIN_DIR"/.uc*."$$" "$UNIT_DIR"/.uc*."$$" "$LIB_DIR"/.install.sh*."$$"
-    # Made for what was staged.
+    # Created for a staged file.
     rmdir -- "$LIB_DIR" 2>/dev/null || true
 }
 
 make_temp() {
     if [ -n "$temp" ]; then return; fi
-    temp=$(mktemp -d) || fail $E_FAILED "cannot make a temporary directory in ${TMPDIR:-/tmp}"
+    temp=$(mktemp -d) || fail $E_FAILED "cannot create a temporary directory in ${TMPDIR:-/tmp}"
 }
 
 parse_arguments() {
@@ -107,7 +107,7 @@ parse_arguments() {
         case $1 in
         --from | --sha256 | --version | --user)
             if [ $# -lt 2 ] || [ -z "$2" ]; then
-                fail $E_USAGE "$1 needs a value" "see install.sh --help"
+                fail $E_USAGE "$1 requires a value" "see install.sh --help"
             fi
             case $1 in
             --from) from=$2 ;;
@@ -132,11 +132,11 @@ parse_arguments() {
         shift
     done
     if [ $purge = yes ] && [ $uninstall = no ]; then
-        fail $E_USAGE "--purge only goes with --uninstall"
+        fail $E_USAGE "--purge requires --uninstall"
     fi
     if [ -n "$sha256" ]; then
         sha256=$(printf '%s' "$sha256" | tr 'A-F' 'a-f')
-        is_sha256 "$sha256" || fail $E_USAGE "--sha256 takes 64 hexadecimal digits, not \`$sha256\`"
+        is_sha256 "$sha256" || fail $E_USAGE "invalid --sha256 \`$sha256\`: it must be 64 hexadecimal digits"
     fi
 }
 
@@ -145,11 +145,11 @@ is_sha256() {
     case $1 in *[!0-9a-f]*) return 1 ;; esac
 }
 
-# --- checks: none of them changes anything -----------------------------------------------------------------
+# --- checks, which change nothing -------------------------------------------------------------------------
 
 check_root() {
     if [ "$(id -u)" != 0 ]; then
-        fail $E_ROOT "this must run as root: it writes to /usr/local/bin and makes systemd units" \
+        fail $E_ROOT "install.sh must run as root: it writes to /usr/local/bin and installs systemd units" \
             "run it with sudo"
     fi
 }
@@ -167,34 +167,34 @@ check_architecture() {
     case $machine in
     x86_64 | amd64) arch=x86_64 elf_machine=3e00 ;;
     aarch64 | arm64) arch=aarch64 elf_machine=b700 ;;
-    *) fail $E_ARCH "uc is built for x86_64 and aarch64, this machine is $machine" ;;
+    *) fail $E_ARCH "uc supports x86_64 and aarch64, but this machine is $machine" ;;
     esac
 }
 
 check_systemd() {
     if ! have systemctl; then
-        fail $E_SYSTEMD "there is no systemd (systemctl) here, and uc's services are systemd units" \
+        fail $E_SYSTEMD "systemctl not found: the services of uc need systemd" \
             "use a distribution with systemd, such as Debian, Ubuntu, Fedora, openSUSE or Arch"
     fi
     if [ $start = yes ] && [ ! -d "$ROOT/run/systemd/system" ]; then
-        fail $E_SYSTEMD "systemd is installed but it did not boot this machine (no /run/systemd/system)" \
-            "in a container or chroot: start /sbin/init as its first process, or use --no-start to only install"
+        fail $E_SYSTEMD "systemd did not boot this machine: /run/systemd/system does not exist" \
+            "in a container or chroot, start /sbin/init as the first process, or install with --no-start"
     fi
 }
 
 check_tun() {
     tun=$ROOT/dev/net/tun
     if [ -c "$tun" ]; then return; fi
-    # Loading the module is no change that would have to be undone.
+    # Loading the module needs no rollback.
     if have modprobe; then modprobe tun 2>/dev/null || true; fi
     if [ -c "$tun" ]; then return; fi
-    fail $E_TUN "there is no /dev/net/tun, and the mesh between machines needs it" \
-        "load the module with: modprobe tun" \
-        "in a container: give it the device (docker: --device /dev/net/tun; LXC, Proxmox: the device in its configuration)"
+    fail $E_TUN "/dev/net/tun does not exist, and the mesh between machines needs it" \
+        "load the kernel module: modprobe tun" \
+        "in a container, pass the device through (docker: --device /dev/net/tun; LXC and Proxmox: in its configuration)"
 }
 
-# uc answers DNS on the machine's first container address, 10.210.N.1. In its way is a listener on that address
-# (once the machine is in a cluster) or on all addresses (at any time).
+# uc serves DNS on the machine's first container address, 10.210.N.1. A listener on all addresses is in the way at
+# any time, one on that address once the machine is in a cluster.
 check_port_53() {
     for table in udp udp6 tcp tcp6; do
         file=$PROC/net/$table
@@ -207,10 +207,10 @@ check_port_53() {
         ' "$file")
         for inode in $inodes; do
             holder=$(socket_holder "$inode")
-            # Our own daemon, on an upgrade.
+            # On an upgrade, ucd itself.
             case $holder in ucd\ *) continue ;; esac
-            fail $E_PORT53 "port 53 (${table%6}) is taken by ${holder:-a process that cannot be named}, at an address where uc must answer DNS for containers (10.210.N.1, or all addresses)" \
-                "let it listen only where it must (dnsmasq: bind-interfaces, unbound: interface, named: listen-on, a container: -p ADDRESS:53:53), or stop it; then run this again"
+            fail $E_PORT53 "port 53 (${table%6}) is in use by ${holder:-an unknown process}, on an address where uc serves DNS to containers (10.210.N.1, or all addresses)" \
+                "restrict its listen addresses (dnsmasq: bind-interfaces, unbound: interface, named: listen-on, a container: -p ADDRESS:53:53), or stop it; then run install.sh again"
         done
     done
 }
@@ -229,11 +229,11 @@ socket_holder() {
 
 check_user() {
     if [ -n "$user" ] && ! id "$user" >/dev/null 2>&1; then
-        fail $E_FAILED "there is no user \`$user\` on this machine" "create it, or leave out --user"
+        fail $E_FAILED "user \`$user\` not found" "create the user, or omit --user"
     fi
 }
 
-# --- where the binaries come from --------------------------------------------------------------------------
+# --- source of the binaries --------------------------------------------------------------------------------
 
 find_source() {
     case $from in
@@ -242,22 +242,22 @@ find_source() {
         if [ -n "$beside" ] && [ -f "$beside/ucd" ] && [ -f "$beside/uc" ]; then
             source_dir=$beside
         else
-            fail $E_USAGE "say where uc and ucd come from: they do not lie beside this script" \
-                "use --from DIR or --from URL"
+            fail $E_USAGE "uc and ucd not found in the directory of this script" \
+                "give their source with --from DIR or --from URL"
         fi
         ;;
     https://*) fetch "$from" ;;
     http://*)
         if [ -z "$sha256" ]; then
-            fail $E_CHECKSUM "plain http can be changed on the way, and so can a checksum fetched beside it" \
+            fail $E_CHECKSUM "cannot verify a download over plain http: its checksum could be changed on the way, too" \
                 "use https, or give the checksum with --sha256"
         fi
         fetch "$from"
         ;;
-    *://*) fail $E_USAGE "cannot download from \`$from\`: only http and https are known" ;;
+    *://*) fail $E_USAGE "cannot download from \`$from\`: only http and https are supported" ;;
     *)
         if [ ! -d "$from" ]; then
-            fail $E_BINARIES "there is no directory $from" "--from takes a directory with uc and ucd in it, or a URL"
+            fail $E_BINARIES "directory $from not found" "--from takes a directory that contains uc and ucd, or a URL"
         fi
         source_dir=$from
         ;;
@@ -285,7 +285,7 @@ fetch() {
     case $url in
     *'{version}'*)
         if [ -z "$version" ]; then
-            fail $E_USAGE "the URL has {version} in it" "say which with --version"
+            fail $E_USAGE "the URL contains {version}, but no version was given" "add --version VERSION"
         fi
         ;;
     esac
@@ -295,71 +295,71 @@ fetch() {
     if [ -z "$sha256" ]; then
         download "$url.sha256" "$temp/sha256"
         sha256=$(awk 'NR == 1 { print tolower($1) }' "$temp/sha256")
-        is_sha256 "$sha256" || fail $E_CHECKSUM "$url.sha256 does not hold a sha256 checksum" \
+        is_sha256 "$sha256" || fail $E_CHECKSUM "$url.sha256 does not contain a SHA-256 checksum" \
             "give the checksum with --sha256"
     fi
     say "downloading $url"
     download "$url" "$temp/uc.tar.gz"
     got=$(sha256sum "$temp/uc.tar.gz" | awk '{ print $1 }')
     if [ "$got" != "$sha256" ]; then
-        fail $E_CHECKSUM "$url is not what it should be: its sha256 is $got, expected $sha256" \
-            "nothing was changed; download again, and if it happens again, do not trust the source"
+        fail $E_CHECKSUM "checksum mismatch: the SHA-256 of $url is $got, expected $sha256" \
+            "nothing was changed; run install.sh again, and do not trust the source if the mismatch remains"
     fi
     mkdir "$temp/unpacked"
     tar -xzf "$temp/uc.tar.gz" -C "$temp/unpacked" ||
-        fail $E_BINARIES "cannot unpack $url: it should be a .tar.gz with uc and ucd in it"
+        fail $E_BINARIES "cannot unpack $url: it must be a .tar.gz that contains uc and ucd"
     for source_dir in "$temp/unpacked" "$temp/unpacked"/*; do
         if [ -f "$source_dir/ucd" ]; then return; fi
     done
-    fail $E_BINARIES "there is no ucd in $url" "it should be a .tar.gz with uc and ucd in it"
+    fail $E_BINARIES "ucd not found in $url" "the archive must contain uc and ucd"
 }
 
 download() {
     if have curl; then
         curl --fail --silent --show-error --location --retry 2 --connect-timeout 15 --max-time 600 --output "$2" "$1" ||
-            fail $E_DOWNLOAD "cannot download $1 (the reason is in the line above)"
+            fail $E_DOWNLOAD "cannot download $1 (see the line above)"
     elif have wget; then
         wget -q -T 60 -t 3 -O "$2" "$1" || fail $E_DOWNLOAD "cannot download $1"
     else
-        fail $E_DOWNLOAD "there is neither curl nor wget to download $1 with" \
-            "install curl, or download it elsewhere and use --from DIR"
+        fail $E_DOWNLOAD "cannot download $1: neither curl nor wget is installed" \
+            "install curl, or download the files on another computer and use --from DIR"
     fi
 }
 
-# A binary is there, runs on this machine, and is the version that was asked for.
+# Checks that a binary exists, runs on this machine, and has the requested version.
 check_binary() {
     file=$source_dir/$1
     if [ ! -f "$file" ]; then
-        fail $E_BINARIES "there is no $1 in $source_dir" "both uc and ucd must be there"
+        fail $E_BINARIES "$1 not found in $source_dir" "the directory must contain uc and ucd"
     fi
     check_header
-    # Run as a copy: what was copied here may lack its executable bit or lie on a noexec mount.
+    # A copy runs, since the file itself may lack its executable bit or be on a noexec mount.
     make_temp
     mkdir -p "$BIN_DIR"
     probe=$BIN_DIR/.$1.probe.$$
     if ! { cp -- "$file" "$probe" && chmod 0755 "$probe"; }; then
-        fail $E_FAILED "cannot write to $BIN_DIR (the reason is in the line above)"
+        fail $E_FAILED "cannot write to $BIN_DIR (see the line above)"
     fi
     if ! said=$("$probe" --version 2>"$temp/stderr"); then
-        fail $E_BINARIES "$file does not run here: $(head -n 1 "$temp/stderr")" \
-            "if it asks for a newer GLIBC, this distribution is too old for this build"
+        fail $E_BINARIES "$file does not run on this machine: $(head -n 1 "$temp/stderr")" \
+            "if a newer GLIBC is missing, this distribution is too old for this build"
     fi
     rm -f -- "$probe"
     if [ -n "$version" ]; then
         case " $said " in
         *" $version "*) ;;
-        *) fail $E_BINARIES "$file is \`$said\`, not version $version" "give the files of that version, or leave out --version" ;;
+        *) fail $E_BINARIES "$file is \`$said\`, not version $version" "use the files of that version, or omit --version" ;;
         esac
     fi
 }
 
-# A file for another architecture must not even be tried: some shells take it for a script.
+# A file for another architecture must not run: some shells treat it as a script.
 check_header() {
     header=$(od -An -tx1 -N 20 "$file" | tr -d ' \n')
     case $header in
     7f454c46*) ;;
     2321*) return ;;
-    *) fail $E_BINARIES "$file is not a program for Linux" "was it damaged on its way here?" ;;
+    *) fail $E_BINARIES "$file is not a Linux program" "copy or download the file again" ;;
     esac
     its=$(printf '%s' "$header" | cut -c 37-40)
     if [ "$its" = "$elf_machine" ]; then return; fi
@@ -368,15 +368,15 @@ check_header() {
     b700) its=aarch64 ;;
     *) its="another architecture" ;;
     esac
-    fail $E_BINARIES "$file is built for $its, this machine is $arch" "get the files for $arch"
+    fail $E_BINARIES "$file is built for $its, but this machine is $arch" "use the files for $arch"
 }
 
 # --- Docker ------------------------------------------------------------------------------------------------
 
 ensure_docker() {
     if have docker && docker --version 2>/dev/null | grep -qi podman; then
-        fail $E_DOCKER "\`docker\` on this machine is Podman, and uc needs a Docker engine" \
-            "remove podman-docker and run this again; it installs Docker then"
+        fail $E_DOCKER "\`docker\` on this machine is Podman, but uc needs a Docker engine" \
+            "remove the package podman-docker and run install.sh again; it will install Docker"
     fi
     if ! have dockerd && ! have docker; then install_docker; fi
     if [ $start = no ]; then
@@ -389,7 +389,7 @@ ensure_docker() {
     fi
     if ! docker_answers; then
         fail $E_DOCKER "Docker is installed but does not answer${docker_error:+: $docker_error}" \
-            "see why with: journalctl -u docker -n 50" "then run this again"
+            "find the reason with: journalctl -u docker -n 50" "then run install.sh again"
     fi
     check_docker_version "$docker_version"
 }
@@ -423,9 +423,9 @@ check_docker_version() {
     case $old in
     old)
         fail $E_DOCKER "Docker $1 is too old: uc needs $MIN_DOCKER or newer" \
-            "upgrade Docker (Debian 12 and Ubuntu 22.04 have newer ones in their own packages) and run this again"
+            "upgrade Docker (Debian 12 and Ubuntu 22.04 package a newer version) and run install.sh again"
         ;;
-    unknown) warn "cannot tell the version of Docker (\`$1\`); uc needs $MIN_DOCKER or newer" ;;
+    unknown) warn "unknown version of Docker (\`$1\`); uc needs $MIN_DOCKER or newer" ;;
     esac
 }
 
@@ -470,28 +470,28 @@ install_docker() {
         if have dnf; then try_docker dnf -q -y install docker; else try_docker yum -q -y install docker; fi
         ;;
     rhel)
-        fail $E_DISTRO "$id has no Docker in its own packages" \
-            "install Docker Engine as Docker's documentation says for $id, then run this again"
+        fail $E_DISTRO "$id does not package Docker" \
+            "install Docker Engine with Docker's instructions for $id, then run install.sh again"
         ;;
     zypper) try_docker zypper --quiet --non-interactive install docker iptables ;;
     pacman) try_docker pacman -Sy --noconfirm --needed docker ;;
     apk) try_docker apk add --quiet docker iptables ;;
     *)
-        fail $E_DISTRO "Docker is not installed, and this script does not know how to install it on \`$id\`" \
-            "install Docker $MIN_DOCKER or newer yourself, then run this again"
+        fail $E_DISTRO "Docker is not installed, and install.sh cannot install it on \`$id\`" \
+            "install Docker $MIN_DOCKER or newer, then run install.sh again"
         ;;
     esac
     if ! have dockerd; then
-        fail $E_DOCKER "the packages were installed but there is no dockerd" \
-            "install Docker $MIN_DOCKER or newer yourself, then run this again"
+        fail $E_DOCKER "dockerd not found, although the packages of Docker were installed" \
+            "install Docker $MIN_DOCKER or newer, then run install.sh again"
     fi
 }
 
 try_docker() {
-    # The package manager's own messages go to stderr: they are what one reads when it fails. Its stdin is
-    # closed, so that it can never wait for an answer (nor eat this script when it is piped in).
-    "$@" >&2 </dev/null || fail $E_DOCKER "installing Docker failed: \`$*\` ended with an error (above)" \
-        "put it right, or install Docker $MIN_DOCKER or newer yourself; then run this again"
+    # The package manager's messages go to stderr, to explain a failure. Its stdin is closed, so that it neither
+    # waits for an answer nor consumes this script when it is piped in.
+    "$@" >&2 </dev/null || fail $E_DOCKER "cannot install Docker: \`$*\` failed (see above)" \
+        "fix the cause, or install Docker $MIN_DOCKER or newer; then run install.sh again"
 }
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -503,25 +503,25 @@ group_exists() {
 ensure_group() {
     if ! group_exists; then
         if have groupadd; then groupadd --system "$GROUP"; else addgroup -S "$GROUP"; fi ||
-            fail $E_FAILED "cannot make the group $GROUP"
-        say "made the group $GROUP: its members may use uc on this machine without sudo"
+            fail $E_FAILED "cannot create the group $GROUP"
+        say "created the group $GROUP: its members can use uc on this machine without sudo"
     fi
     if [ -z "$user" ] || [ "$user" = root ]; then return; fi
     case " $(id -nG "$user") " in *" $GROUP "*) return ;; esac
     if have usermod; then usermod -aG "$GROUP" "$user"; else addgroup "$user" "$GROUP"; fi ||
         fail $E_FAILED "cannot add $user to the group $GROUP"
-    say "added $user to the group $GROUP: takes effect at the next login"
+    say "added $user to the group $GROUP; this takes effect at the next login"
 }
 
 ensure_directories() {
-    # /run/uc is made by systemd when a service starts (RuntimeDirectory in the units).
+    # systemd creates /run/uc when a service starts (RuntimeDirectory in the units).
     if ! { mkdir -p "$BIN_DIR" "$LIB_DIR" "$UNIT_DIR" "$STATE_DIR" && chown 0:0 "$STATE_DIR" && chmod 0700 "$STATE_DIR"; }; then
-        fail $E_FAILED "cannot make the directories (the reason is in the line above)"
+        fail $E_FAILED "cannot create the directories (see the line above)"
     fi
 }
 
-# Files are replaced whole or not at all, and all or none: each is first written beside its target, then all are
-# renamed. A program that runs keeps its old file until it ends.
+# Replaces all files or none. Each new file is written next to its target, and then all are renamed. A program that
+# runs keeps its old file until it ends.
 install_files() {
     make_temp
     { ucd_unit && hardening; } >"$temp/ucd.service"
@@ -540,7 +540,7 @@ install_files() {
 
 new_file() { printf '%s/.%s.new.%s' "$(dirname -- "$1")" "$(basename -- "$1")" "$$"; }
 
-# stage SOURCE TARGET MODE: makes the new file where it is not equal to the one that is there.
+# stage SOURCE TARGET MODE: writes the new file if its content differs from that of TARGET.
 stage() {
     if [ ! -L "$2" ] && same_content "$1" "$2"; then
         chmod "$3" "$2"
@@ -548,8 +548,8 @@ stage() {
     fi
     new=$(new_file "$2")
     if ! { cp -- "$1" "$new" && chown 0:0 "$new" && chmod "$3" "$new"; }; then
-        fail $E_FAILED "cannot write to $(dirname -- "$2") (the reason is in the line above)" \
-            "uc's files are as they were before; make room or the directory writable, and run this again"
+        fail $E_FAILED "cannot write to $(dirname -- "$2") (see the line above)" \
+            "the installed files are unchanged; free disk space or make the directory writable, then run install.sh again"
     fi
 }
 
@@ -557,17 +557,17 @@ same_content() {
     [ -f "$2" ] && [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]
 }
 
-# replace TARGET: puts a staged file in its place; false if there is none.
+# replace TARGET: renames the staged file to TARGET; returns 1 if none was staged.
 replace() {
     new=$(new_file "$1")
     if [ ! -e "$new" ]; then return 1; fi
-    mv -f -- "$new" "$1" || fail $E_FAILED "cannot replace $1 (the reason is in the line above)"
+    mv -f -- "$new" "$1" || fail $E_FAILED "cannot replace $1 (see the line above)"
     say "installed $1"
 }
 
 ucd_unit() {
     cat <<'UNIT'
-# Written by install.sh, which replaces it on an upgrade. Your own changes: systemctl edit ucd
+# Written by install.sh, which replaces it on an upgrade. Change settings with: systemctl edit ucd
 [Unit]
 Description=uc: Docker Compose projects on your own machines
 Wants=network-online.target docker.service uc-mesh.service
@@ -581,7 +581,7 @@ WantedBy=multi-user.target
 Type=notify
 ExecStart=/usr/local/bin/ucd run
 Restart=always
-# Short: containers get their DNS answers from it.
+# Short, since containers get their DNS answers from ucd.
 RestartSec=500ms
 TimeoutStartSec=90
 TimeoutStopSec=30
@@ -592,10 +592,9 @@ UNIT
 
 mesh_unit() {
     cat <<'UNIT'
-# Written by install.sh, which replaces it on an upgrade. Your own changes: systemctl edit uc-mesh
+# Written by install.sh, which replaces it on an upgrade. Change settings with: systemctl edit uc-mesh
 #
-# The tunnel is a service of its own, bound to ucd by nothing but the order at boot: ucd can be stopped,
-# killed and upgraded while containers go on talking to each other.
+# The tunnel is a separate service, so that container traffic continues while ucd is stopped, killed or upgraded.
 [Unit]
 Description=uc: the mesh between machines
 Wants=network-online.target
@@ -619,20 +618,20 @@ UNIT
 hardening() {
     cat <<'UNIT'
 
-# Both services have sockets in /run/uc (0750 root:uc); stopping one must leave those of the other.
+# Both services have sockets in /run/uc (0750 root:uc). Stopping one must keep the sockets of the other.
 Group=uc
 RuntimeDirectory=uc
 RuntimeDirectoryMode=0750
 RuntimeDirectoryPreserve=yes
 
-# Not ProtectKernelTunables: packet forwarding is switched on through /proc/sys.
-# Not ProtectHostname: it would hide a changed host name.
+# No ProtectKernelTunables: ucd enables packet forwarding through /proc/sys.
+# No ProtectHostname: it would hide a changed host name.
 NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER
 DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
 ProtectSystem=strict
-# /run: the lock of iptables.
+# The lock of iptables is in /run.
 ReadWritePaths=/var/lib/uc /run
 ProtectHome=yes
 PrivateTmp=yes
@@ -657,30 +656,30 @@ UNIT
 start_services() {
     if [ -d "$ROOT/run/systemd/system" ]; then systemctl daemon-reload; fi
     systemctl enable ucd.service uc-mesh.service >/dev/null 2>&1 ||
-        fail $E_START "cannot enable ucd.service and uc-mesh.service" "try: systemctl enable ucd uc-mesh"
+        fail $E_START "cannot enable ucd.service and uc-mesh.service" "find the reason with: systemctl enable ucd uc-mesh"
     if [ $start = no ]; then
-        say "installed and enabled; nothing was started (--no-start)"
+        say "installed and enabled uc without starting it (--no-start)"
         return
     fi
     if ! systemctl is-active --quiet uc-mesh.service || [ $restart_mesh = yes ]; then
         start_service restart uc-mesh
     elif [ $mesh_changed = yes ]; then
-        say "uc-mesh goes on with its previous version, so that no packet is lost;"
-        say "it takes the new one at the next boot, or with: systemctl restart uc-mesh"
+        say "uc-mesh keeps running its previous version, so that no packet is lost."
+        say "The new version starts at the next boot, or with: systemctl restart uc-mesh"
     fi
     if ! systemctl is-active --quiet ucd.service; then
         start_service restart ucd
     elif [ $ucd_changed = yes ]; then
         start_service restart ucd
-        say "restarted ucd; containers and tunnel went on meanwhile"
+        say "restarted ucd; containers and the tunnel kept running"
     fi
 }
 
 start_service() {
     if systemctl "$1" "$2.service"; then return 0; fi
     if have journalctl; then journalctl -u "$2.service" -n 20 --no-pager -o cat >&2 || true; fi
-    fail $E_START "everything is installed, but $2 does not start (its last lines are above)" \
-        "see all of it with: journalctl -u $2" "then: systemctl restart $2"
+    fail $E_START "uc is installed, but $2 does not start (the end of its log is above)" \
+        "see the whole log: journalctl -u $2" "then: systemctl restart $2"
 }
 
 # The other machines send to this port. The firewall is the administrator's: this only prints the command.
@@ -710,12 +709,12 @@ confirm_uninstall() {
             "--yes skips the question"
     fi
     what="all containers that uc runs on this machine"
-    if [ $purge = yes ]; then what="$what, their volumes WITH ALL DATA, and the copies in $BACKUP_DIR"; fi
-    printf 'This removes uc and %s. Go on? [y/N] ' "$what" >&2
+    if [ $purge = yes ]; then what="$what, their volumes WITH ALL DATA, and the backups in $BACKUP_DIR"; fi
+    printf 'Remove uc and %s? [y/N] ' "$what" >&2
     read -r answer || answer=''
     case $answer in
     y | Y | yes | Yes) ;;
-    *) fail $E_FAILED "stopped; nothing was removed" ;;
+    *) fail $E_FAILED "nothing was removed" ;;
     esac
 }
 
@@ -743,20 +742,20 @@ remove_all() {
         systemctl reset-failed ucd.service uc-mesh.service 2>/dev/null || true
     fi
     if group_exists; then
-        if remove_group; then gone "group $GROUP"; else warn "the group $GROUP could not be removed"; fi
+        if remove_group; then removed "group $GROUP"; else warn "cannot remove the group $GROUP"; fi
     fi
     if [ $removed = no ] && [ -e "$STATE_DIR" ]; then
-        say "there was nothing else of uc on this machine"
+        say "nothing else of uc was found on this machine"
     elif [ $removed = no ]; then
-        say "there was nothing of uc on this machine"
+        say "nothing of uc was found on this machine"
     elif [ $purge = yes ]; then
-        say "uc is gone; Docker and images stay"
+        say "uninstalled uc; kept Docker and its images"
     else
-        say "uc is gone; Docker, images and named volumes stay"
+        say "uninstalled uc; kept Docker, its images and named volumes"
     fi
 }
 
-# Whoever makes a copy before taking uc off wants to have it afterwards.
+# Keeps backups: they were made to be there after uc is uninstalled.
 remove_state() {
     if [ ! -e "$STATE_DIR" ]; then return 0; fi
     if [ $purge = yes ] || ! holds_something "$BACKUP_DIR"; then
@@ -767,7 +766,7 @@ remove_state() {
         if [ "$entry" = "$BACKUP_DIR" ] || [ ! -e "$entry" ]; then continue; fi
         remove_one "$entry" rm -rf -- "$entry"
     done
-    say "kept $BACKUP_DIR: copies made by \`uc machine backup\`; --purge removes them, too"
+    say "kept $BACKUP_DIR: backups made by \`uc machine backup\`; --purge removes them"
 }
 
 holds_something() {
@@ -781,25 +780,25 @@ remove_group() {
     if have groupdel; then groupdel "$GROUP"; else delgroup "$GROUP"; fi
 }
 
-gone() {
+removed() {
     removed=yes
     say "removed $*"
 }
 
-# The daemon itself knows best what it made: containers, network, firewall rules, tunnel. It must run for that.
+# `ucd reset` removes what the daemon made: containers, network, firewall rules and tunnel. The daemon must run.
 leave_cluster() {
     if [ ! -x "$BIN_DIR/ucd" ] || [ ! -e "$STATE_DIR/machine.json" ]; then return 0; fi
     systemctl is-active --quiet ucd.service || systemctl start ucd.service 2>/dev/null || true
     if ! "$BIN_DIR/ucd" reset --yes >&2; then
-        warn "ucd could not clean up after itself (the reason is above); what Docker knows to be uc's is removed now, firewall rules may stay until the next boot"
+        warn "\`ucd reset\` failed (see above): everything with the label of uc in Docker is removed now, but firewall rules can remain until the next boot"
     fi
 }
 
-# What `ucd reset` did not or could not remove; everything that uc makes in Docker has this label.
+# Removes what `ucd reset` left. Everything that uc creates in Docker has this label.
 remove_from_docker() {
     if ! have docker; then return 0; fi
     if ! docker_answers; then
-        warn "Docker does not answer, so containers of uc may be left: ${docker_error:-no reason given}"
+        warn "Docker does not answer, so containers of uc can remain: ${docker_error:-no reason given}"
         return 0
     fi
     for id in $(docker ps -aq --filter label=uc.cluster); do
@@ -814,11 +813,11 @@ remove_from_docker() {
     done
 }
 
-# remove_one NAME COMMAND…: says what is gone; what could not be removed does not stop the rest.
+# remove_one NAME COMMAND…: reports what was removed; continues after a failure.
 remove_one() {
     name=$1
     shift
-    if "$@" >/dev/null; then gone "$name"; else warn "could not remove $name (the reason is in the line above)"; fi
+    if "$@" >/dev/null; then removed "$name"; else warn "cannot remove $name (see the line above)"; fi
 }
 
 # -----------------------------------------------------------------------------------------------------------
@@ -850,9 +849,9 @@ main() {
     start_services
     if [ $start = yes ]; then show_firewall_command; fi
     say "uc is installed"
-    # For a person; `uc machine init` and `add` run this without a terminal, and go on themselves.
+    # `uc machine init` and `add` run install.sh without a terminal and need no hint.
     if [ -t 2 ] && [ ! -e "$STATE_DIR/state.db" ]; then
-        say "next: \`uc machine init\` starts a cluster, \`uc machine join TOKEN\` joins one"
+        say "next: create a cluster with \`uc machine init\`, or join one with \`uc machine join TOKEN\`"
     fi
 }
 

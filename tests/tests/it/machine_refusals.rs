@@ -135,8 +135,8 @@ fn ssh_that_does_not_get_in() {
 fn what_install_sh_refuses_is_passed_on() {
     let Some(site) = Site::take() else { return };
     site.bare(&["m1", "m2", "m3"]);
-    // No Docker, and no mirror to get it from: refused at once, since nothing can be waited for in
-    // the testbed.
+    // No Docker, and no mirror to get it from: refused without waiting, since nothing in the
+    // testbed can be waited for.
     let hidden = "for name in /usr/bin/docker /usr/sbin/dockerd";
     let proxy = "/etc/apt/apt.conf.d/99-uc-test";
     site.sh(
@@ -154,7 +154,7 @@ fn what_install_sh_refuses_is_passed_on() {
             machine.write_file("/usr/local/bin/docker", old.as_bytes(), 0o755)
         })
         .expect("written");
-    // Somebody answers DNS on all addresses.
+    // A resolver answers DNS on all addresses.
     let listen = "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => \"0.0.0.0\", LocalPort => 53, \
                   Proto => \"udp\") or die $!; sleep 600";
     site.sh(
@@ -196,7 +196,7 @@ fn what_install_sh_refuses_is_passed_on() {
         ],
     );
     assert!(
-        said[0].stderr.contains("Docker 20.10 or newer yourself"),
+        said[0].stderr.contains("install Docker 20.10 or newer"),
         "{}",
         said[0]
     );
@@ -214,8 +214,8 @@ fn what_install_sh_refuses_is_passed_on() {
         &said[2],
         1,
         &[
-            "error: cannot install uc on root@m3: port 53 (udp) is taken by perl (pid ",
-            "hint: let it listen only where it must",
+            "error: cannot install uc on root@m3: port 53 (udp) is in use by perl (pid ",
+            "hint: restrict its listen addresses",
         ],
     );
     for name in ["m1", "m2", "m3"] {
@@ -275,8 +275,8 @@ fn programs_that_do_not_arrive_whole() {
         &install(),
         1,
         &[
-            "error: cannot install uc on root@m1: ",
-            "/ucd does not run here",
+            "error: installing on root@m1: ",
+            "/ucd does not run on this machine",
         ],
     );
 

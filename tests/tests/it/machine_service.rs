@@ -98,7 +98,7 @@ fn installed_used_and_taken_off_again() {
             .expect("runs"),
         1,
         &[
-            "error: installing here: this must run as root",
+            "error: installing here: install.sh must run as root",
             "hint: run it with sudo",
         ],
     );
@@ -194,7 +194,7 @@ fn installed_used_and_taken_off_again() {
         "sh /usr/local/lib/uc/install.sh --uninstall --yes 2>&1",
     );
     assert!(
-        said.ends_with("uc is gone; Docker, images and named volumes stay\n"),
+        said.ends_with("uninstalled uc; kept Docker, its images and named volumes\n"),
         "{said}"
     );
     assert!(!said.contains("warning"), "{said}");
@@ -204,7 +204,7 @@ fn installed_used_and_taken_off_again() {
         "kept-by-hand\nkept-of-uc\nactive\n"
     );
     let again = site.sh("m1", "sh /var/tmp/uc/install.sh --uninstall --yes 2>&1");
-    assert_eq!(again, "there was nothing of uc on this machine\n");
+    assert_eq!(again, "nothing of uc was found on this machine\n");
     site.sh(
         "m1",
         "docker volume rm kept-by-hand kept-of-uc; rm -r /var/tmp/uc /root/.config/uc",
