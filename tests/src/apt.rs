@@ -1,4 +1,4 @@
-//! Debian packages: which archive the host's own apt uses, and installing what the host lacks.
+//! Debian packages: the archive that the host's apt uses, and installing missing packages.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::progress::say;
 use crate::run::{capture, command, read};
 
-/// The archive from which the host gets `suite`: the first one in apt's sources that names it.
-/// `None` leaves the choice to debootstrap, whose default is Debian's own.
+/// The first archive in apt's sources that contains `suite`. `None` means that debootstrap uses its
+/// default, which is Debian's own archive.
 pub(crate) fn mirror(suite: &str) -> Option<String> {
     mirror_in(Path::new("/etc/apt"), suite)
 }
@@ -75,21 +75,19 @@ fn mirror_in_stanzas(text: &str, suite: &str) -> Option<String> {
     })
 }
 
-/// debootstrap cannot read `cdrom:` or `mirror+file:`.
+/// Whether debootstrap can read it. It cannot read `cdrom:` or `mirror+file:`.
 fn is_web(uri: &str) -> bool {
     uri.starts_with("http://") || uri.starts_with("https://")
 }
 
-/// Where a program comes from.
+/// A program and the package that contains it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Need {
-    /// A file that is there when the package is.
     pub(crate) program: &'static str,
-    /// The Debian package.
     pub(crate) package: &'static str,
 }
 
-/// Installs the packages of those programs that are not on the host, and says so.
+/// Installs the packages of those programs that the host lacks, and reports them.
 pub(crate) fn install_missing(needs: &[Need]) -> anyhow::Result<()> {
     let mut missing: Vec<&str> = needs
         .iter()
@@ -103,7 +101,7 @@ pub(crate) fn install_missing(needs: &[Need]) -> anyhow::Result<()> {
     }
     anyhow::ensure!(
         which("apt-get").is_some(),
-        "not installed: {}; and there is no apt-get to install them with",
+        "cannot install {}: apt-get not found",
         missing.join(", ")
     );
     say(&format!("installing {} with apt-get", missing.join(", ")));
@@ -147,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_sources() {
+    fn mirror_is_found_in_one_line_sources() {
         let text = "# deb http://old.example/debian bookworm main\n\
                     deb cdrom:[Debian]/ bookworm main\n\
                     deb-src http://source.example/debian bookworm main\n\
@@ -182,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_file_that_names_the_suite_counts() {
+    fn mirror_comes_from_the_first_file_that_names_the_suite() {
         let apt = tempfile::tempdir().expect("a directory");
         assert_eq!(mirror_in(apt.path(), "bookworm"), None);
         let parts = apt.path().join("sources.list.d");

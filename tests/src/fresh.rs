@@ -105,11 +105,11 @@ impl Places {
     fn prepare(&self, lock: &Lock, repository: &Path) -> anyhow::Result<()> {
         if !self.pristine.is_file() {
             report_fresh(&format!(
-                "making a pristine Debian {SUITE} (a minute or two, once): {}",
+                "creating a pristine Debian {SUITE}, which takes a minute or two once: {}",
                 self.pristine.display()
             ));
             self.make_pristine(lock)
-                .context("cannot make a pristine Debian")?;
+                .context("cannot create a pristine Debian")?;
         }
         unpack(lock, &self.pristine, &self.root)?;
         write_settings(&self.root)?;
@@ -127,7 +127,10 @@ impl Places {
     }
 
     fn enter(&self, words: &[String]) -> anyhow::Result<ExitStatus> {
-        report_fresh(&format!("running ./dev {} in it", words.join(" ")));
+        report_fresh(&format!(
+            "running ./dev {} on a fresh machine",
+            words.join(" ")
+        ));
         let joined = cgroup::create_to_join(CGROUP)?;
         // The shell joins the cgroups before the namespaces are made: the cgroup namespace shows
         // the place of the process that makes it as the root.
@@ -354,7 +357,9 @@ fn clone(lock: &Lock, repository: &Path, root: &Path) -> anyhow::Result<()> {
     let head = capture(git(&["rev-parse", "HEAD"]).current_dir(repository))?.checked()?;
     let changes = capture(git(&["status", "--porcelain"]).current_dir(repository))?.checked()?;
     if !changes.stdout.is_empty() {
-        report_fresh("warning: uncommitted changes are not in it; only HEAD is cloned");
+        report_fresh(
+            "warning: ignoring uncommitted changes: the fresh machine gets a clone of HEAD",
+        );
     }
     change(
         lock,
@@ -368,7 +373,7 @@ fn clone(lock: &Lock, repository: &Path, root: &Path) -> anyhow::Result<()> {
     )?;
     ensure!(
         directory.join("dev").is_file(),
-        "HEAD of {} has no `dev`",
+        "the script `dev` not found in HEAD of {}",
         repository.display()
     );
     fs::set_permissions(root.join("root"), Permissions::from_mode(0o700))?;

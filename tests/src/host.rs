@@ -1,4 +1,4 @@
-//! What the testbed needs of the machine it runs on.
+//! Requirements of the testbed on the host, and installing the programs that are missing.
 
 use crate::apt::{Need, install_missing, which};
 
@@ -41,21 +41,23 @@ const NEEDS: [Need; 4] = [
     },
 ];
 
-/// Why no testbed can run here (not Linux, not root), or `None` when it can.
+/// Why no testbed can run here (not Linux, not root), or `None` if one can.
 pub fn unsupported() -> Option<String> {
     if !cfg!(target_os = "linux") {
         return Some("the testbed runs on Linux only".to_owned());
     }
     if !is_root() {
-        return Some("the testbed needs root (it makes network namespaces and cgroups)".to_owned());
+        return Some(
+            "the testbed needs root: it creates network namespaces and cgroups".to_owned(),
+        );
     }
     None
 }
 
-/// Set and not empty: end-to-end tests pass by without doing anything.
+/// If set and not empty, end-to-end tests pass without doing anything.
 pub const SKIP: &str = "UC_TESTBED_SKIP";
 
-/// Why end-to-end tests are to be skipped, or `None` when they are to run.
+/// Why end-to-end tests are skipped, or `None` if they run.
 pub fn skipped() -> Option<String> {
     if std::env::var_os(SKIP).is_some_and(|value| !value.is_empty()) {
         return Some(format!("{SKIP} is set"));
@@ -63,13 +65,13 @@ pub fn skipped() -> Option<String> {
     unsupported()
 }
 
-/// Installs those programs that remove a testbed's network.
+/// Installs the programs that remove a testbed's network.
 pub(crate) fn install_network_tools() -> anyhow::Result<()> {
     install_missing(&NETWORK_TOOLS)
 }
 
-/// Installs the Debian package of a program where it is missing, and says so. Without root, the
-/// error says what to install.
+/// Installs the Debian package of a program that is missing, and reports it. Without root, the
+/// error names the package to install.
 pub fn ensure_program(program: &'static str, package: &'static str) -> anyhow::Result<()> {
     if which(program).is_none() && !is_root() {
         anyhow::bail!("{program} is not installed\nhint: sudo apt-get install {package}");
@@ -77,7 +79,7 @@ pub fn ensure_program(program: &'static str, package: &'static str) -> anyhow::R
     install_missing(&[Need { program, package }])
 }
 
-/// Installs the Debian packages that are missing, and says which.
+/// Installs the Debian packages that are missing, and reports them.
 pub(crate) fn prepare() -> anyhow::Result<()> {
     if let Some(reason) = unsupported() {
         anyhow::bail!("{reason}");

@@ -1,6 +1,6 @@
-//! The machines' network: one bridge on the host, a subnet that nothing else uses, and packet
-//! filter tables of the testbed's own. Nothing the machines send leaves the box, and a cut between
-//! two machines lets no frame through in either direction.
+//! The machines' network: a bridge on the host, a subnet that nothing else uses, and packet filter
+//! tables for this testbed only. No packet of the machines leaves the host. A cut between two
+//! machines drops every frame in both directions.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,8 +12,8 @@ use crate::layout::Layout;
 use crate::run::{capture, change, command, read};
 use crate::state::{Lock, MachineRecord};
 
-/// Testbeds that can be up at once: 10.213.0.0/24 and up are the machines', 10.213.128.0/24 and up
-/// the laptops'.
+/// Testbeds that can be up at the same time. Machines use 10.213.0.0/24 and up, laptops
+/// 10.213.128.0/24 and up.
 const SUBNETS: u8 = 100;
 
 /// The third byte of the addresses of one testbed.
@@ -27,8 +27,8 @@ impl Subnet {
         Self(number)
     }
 
-    /// The first that neither the host nor another testbed uses. The caller holds the lock of all
-    /// testbeds.
+    /// The first subnet that neither the host nor another testbed uses. The caller holds the lock
+    /// of all testbeds.
     pub(crate) fn choose(taken: &[Self]) -> anyhow::Result<Self> {
         let addresses = read(&["ip", "-4", "-oneline", "address", "show"])?;
         let routes = read(&["ip", "-4", "route", "show", "table", "all"])?;
@@ -38,7 +38,7 @@ impl Subnet {
                 !taken.contains(subnet) && !subnet.occurs_in(&addresses) && !subnet.occurs_in(&routes)
             })
             .context(
-                "all of 10.213.0.0 to 10.213.99.0 are in use\nhint: `cargo xtask testbed ls` lists testbeds",
+                "no free subnet from 10.213.0.0 to 10.213.99.0\nhint: list the testbeds with `cargo xtask testbed ls`",
             )
     }
 
@@ -75,7 +75,7 @@ impl Subnet {
         format!("uctb{}", self.0)
     }
 
-    /// The default bridge of the host's engine, for what is built or run on the "laptop".
+    /// The default bridge of the host's engine, for containers of the "laptop".
     pub(crate) fn laptop_bridge(self) -> String {
         format!("uctl{}", self.0)
     }
@@ -109,9 +109,8 @@ pub(crate) fn create(lock: &Lock, layout: &Layout, subnet: Subnet) -> anyhow::Re
     allow_bridged(lock, subnet)
 }
 
-/// Where the host filters bridged packets like routed ones, and drops what it does not know (Docker
-/// sets both), the machines would not hear each other: one rule lets them, and [`remove`] takes it
-/// back.
+/// Some hosts filter bridged packets like routed ones and drop unknown packets (Docker sets both).
+/// There, one rule accepts the packets between the machines. [`remove`] deletes it.
 fn allow_bridged(lock: &Lock, subnet: Subnet) -> anyhow::Result<()> {
     let filters = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
         .is_ok_and(|text| text.trim() == "1");
@@ -127,11 +126,11 @@ fn allow_bridged(lock: &Lock, subnet: Subnet) -> anyhow::Result<()> {
     )
 }
 
-/// Removes what [`create`], [`apply_cuts`] and the engine made. What is not there is no error.
+/// Removes what [`create`], [`apply_cuts`] and the engine made, as far as it exists.
 pub(crate) fn remove(layout: &Layout, subnet: Option<Subnet>) -> anyhow::Result<()> {
     let table = layout.table();
     for family in ["inet", "bridge"] {
-        // To add it first makes deleting it right whether it was there or not.
+        // Adding the table first lets the deletion succeed whether or not it existed.
         read(&[
             "nft",
             &format!("table {family} {table} {{}}; delete table {family} {table}"),
@@ -145,9 +144,9 @@ pub(crate) fn remove(layout: &Layout, subnet: Option<Subnet>) -> anyhow::Result<
     .success()
     {}
     for bridge in [bridge, subnet.laptop_bridge()] {
-        // The other ends died with the machines; the kernel may not have got round to these.
+        // The other ends died with the machines, but the kernel can be late with these.
         for port in entries(&format!("/sys/class/net/{bridge}/brif")) {
-            // Gone in the meantime is as good.
+            // The kernel can remove it in the meantime.
             let _ = capture(&mut command(&["ip", "link", "delete", &port]))?;
         }
         if fs::exists(format!("/sys/class/net/{bridge}"))? {
@@ -157,8 +156,7 @@ pub(crate) fn remove(layout: &Layout, subnet: Option<Subnet>) -> anyhow::Result<
     Ok(())
 }
 
-/// Makes the cuts those of `cuts` and no others. `ports` gives the host's end of a running
-/// machine's cable.
+/// Replaces all cuts by `cuts`. `ports` returns the host's interface of a running machine.
 pub(crate) fn apply_cuts(
     lock: &Lock,
     layout: &Layout,
@@ -170,7 +168,7 @@ pub(crate) fn apply_cuts(
     for (a, b) in cuts {
         for (from, to) in [(a, b), (b, a)] {
             let (Some(from), Some(to)) = (machine(machines, from), machine(machines, to)) else {
-                bail!("no machine '{from}' or '{to}'");
+                bail!("machine '{from}' or '{to}' not found");
             };
             rules.push_str(&barrier(from, to, ports(&to.name).as_deref()));
         }
@@ -187,8 +185,8 @@ fn machine<'a>(machines: &'a [MachineRecord], name: &str) -> Option<&'a MachineR
     machines.iter().find(|machine| machine.name == name)
 }
 
-/// No frame from one machine to another: addressed to it (that holds also while it boots and its
-/// port is not known yet), or to all.
+/// Drops frames from one machine to another. The first rule matches frames addressed to it, also
+/// while it boots and its port is unknown; the second also matches broadcasts.
 fn barrier(from: &MachineRecord, to: &MachineRecord, port: Option<&str>) -> String {
     let mut rules = format!("    ether saddr {} ether daddr {} drop\n", from.mac, to.mac);
     if let Some(port) = port {
@@ -201,7 +199,7 @@ fn barrier(from: &MachineRecord, to: &MachineRecord, port: Option<&str>) -> Stri
     rules
 }
 
-/// Nothing is routed from the machines or the laptop's containers to anywhere else, nor back.
+/// Drops packets between the testbed's bridges and all other interfaces.
 fn fence(table: &str, subnet: Subnet) -> String {
     let mut rules = String::new();
     for bridge in [subnet.bridge(), subnet.laptop_bridge()] {
@@ -215,14 +213,14 @@ fn fence(table: &str, subnet: Subnet) -> String {
     )
 }
 
-/// One transaction.
+/// Applies the rules in one transaction.
 fn nft(lock: &Lock, layout: &Layout, rules: &str) -> anyhow::Result<()> {
     let file = layout.state_dir().join("rules.nft");
     fs::write(&file, rules)?;
     change(lock, &mut command(&["nft", "-f", &file.to_string_lossy()]))
 }
 
-/// The host's interface whose index is `index`: the other end of a machine's cable.
+/// The host's interface with this index, which is connected to a machine's interface.
 pub(crate) fn interface(index: &str) -> Option<String> {
     entries("/sys/class/net").into_iter().find(|name| {
         fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))
@@ -242,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subnet_in_use_is_seen_in_addresses_and_routes() {
+    fn subnet_in_use_is_found_in_addresses_and_routes() {
         assert!(
             Subnet(1).occurs_in("2: eth0    inet 10.213.1.1/24 brd 10.213.1.255 scope global eth0")
         );
@@ -252,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn machines_have_names_addresses_and_hardware_addresses_by_number() {
+    fn machine_number_gives_name_address_and_mac() {
         let machine = Subnet(2).machine(3);
         assert_eq!(machine.name, "m3");
         assert_eq!(machine.address, "10.213.2.13");
@@ -260,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_barrier_stops_frames_to_one_and_to_all() {
+    fn barrier_drops_unicast_and_broadcast_frames() {
         let (a, b) = (Subnet(0).machine(1), Subnet(0).machine(2));
         let rules = barrier(&a, &b, Some("veth7"));
         let expected = "    ether saddr 02:42:0a:d5:00:0b ether daddr 02:42:0a:d5:00:0c drop\n    \

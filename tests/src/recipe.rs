@@ -1,5 +1,5 @@
-//! The machine image: built once from Debian packages and kept as a tar file in the cache, under
-//! the hash of what it is made of. Machines get it by `docker import`.
+//! The machine image, built once from Debian packages. The cache keeps it as a tar file whose name
+//! contains a hash of its ingredients. `docker import` gives it to the machines.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -16,7 +16,7 @@ use crate::newer;
 use crate::progress::say;
 use crate::state::{Lock, lock_named};
 
-/// What each machine has. Beyond an ordinary server: dig, nc and ping for the tests.
+/// Packages of each machine. Tests use dig, nc and ping in addition to an ordinary server.
 const PACKAGES: [&str; 14] = [
     "ca-certificates",
     "curl",
@@ -34,7 +34,7 @@ const PACKAGES: [&str; 14] = [
     "systemd-sysv",
 ];
 
-/// Units that cost time at every boot and do nothing for a machine that lives for minutes.
+/// Units that delay every boot and are useless on a machine that runs for minutes.
 const MASKED: [&str; 7] = [
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
@@ -45,7 +45,7 @@ const MASKED: [&str; 7] = [
     "getty@tty1.service",
 ];
 
-/// Left out of the image: half a gigabyte less to unpack at each `up`.
+/// Not in the image, which saves unpacking half a gigabyte at each `up`.
 const REMOVED: [&str; 5] = [
     "var/cache/apt",
     "var/lib/apt/lists",
@@ -54,13 +54,13 @@ const REMOVED: [&str; 5] = [
     "usr/share/locale",
 ];
 
-/// Programs of the machines, in `/usr/local/sbin`.
+/// Scripts in `/usr/local/sbin` of the machines.
 const SCRIPTS: [(&str, &str); 2] = [
     ("machine-init", include_str!("../scripts/machine-init.sh")),
     ("machine-ready", include_str!("../scripts/machine-ready.sh")),
 ];
 
-/// Raised when the steps below change in a way that the lists above do not show.
+/// Incremented when the steps below change but the lists above do not.
 const RECIPE: &str = "1";
 
 /// The Docker engine of the machines.
@@ -115,13 +115,13 @@ impl FromStr for Engine {
             Some(engine) => Ok(engine),
             None => {
                 let known: Vec<_> = Self::ALL.iter().map(|engine| engine.as_str()).collect();
-                bail!("no engine '{text}'; there is {}", known.join(", "))
+                bail!("unknown engine '{text}'; available: {}", known.join(", "))
             }
         }
     }
 }
 
-/// The tar file of the machine image; makes it when the cache has none. Whoever comes second waits.
+/// The tar file of the machine image, which is made if the cache has none. Concurrent callers wait.
 pub(crate) fn machine_image(engine: Engine) -> anyhow::Result<PathBuf> {
     let cache = cache();
     fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
@@ -132,15 +132,15 @@ pub(crate) fn machine_image(engine: Engine) -> anyhow::Result<PathBuf> {
     let lock = lock_named(".image")?;
     if !image.is_file() {
         say(&format!(
-            "making the machine image (a minute or two, once): {}",
+            "creating the machine image, which takes a minute or two once: {}",
             image.display()
         ));
-        build(&lock, engine, &cache, &image).context("cannot make the machine image")?;
+        build(&lock, engine, &cache, &image).context("cannot create the machine image")?;
     }
     Ok(image)
 }
 
-/// Changes whenever something that decides the image's content does.
+/// A hash of everything that determines the image's content.
 fn fingerprint(engine: Engine) -> String {
     let mut hasher = blake3::Hasher::new();
     let scripts = SCRIPTS.map(|(_, text)| text);
@@ -176,7 +176,7 @@ fn build(lock: &Lock, engine: Engine, cache: &Path, image: &Path) -> anyhow::Res
     discard(&root)
 }
 
-/// Takes out what makes machines alike that must differ, and what nobody reads.
+/// Removes what must differ between machines, and documentation.
 fn prune(root: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(root.join("etc/ssh"))? {
         let entry = entry?;
@@ -196,13 +196,13 @@ fn prune(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts in what a machine has beyond its packages.
+/// Adds what a machine has beyond its packages.
 fn furnish(root: &Path) -> anyhow::Result<()> {
     for unit in MASKED {
         let link = root.join("etc/systemd/system").join(unit);
         symlink("/dev/null", &link).with_context(|| format!("cannot mask {unit}"))?;
     }
-    // What was logged before a power loss can be read after it.
+    // Keeps the log of before a power loss.
     fs::create_dir_all(root.join("var/log/journal"))?;
     let ssh = root.join("root/.ssh");
     fs::create_dir_all(&ssh)?;
@@ -220,11 +220,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn engines_are_named_by_their_version() {
+    fn engine_names_are_versions() {
         for engine in Engine::ALL {
             assert_eq!(engine.as_str().parse::<Engine>().expect("known"), engine);
         }
         let error = "1.0".parse::<Engine>().expect_err("unknown").to_string();
-        assert_eq!(error, "no engine '1.0'; there is 20.10, 26.1, 28.5");
+        assert_eq!(error, "unknown engine '1.0'; available: 20.10, 26.1, 28.5");
     }
 }

@@ -1,5 +1,4 @@
-//! Running other programs: what they printed is kept, and a failure says which command failed and
-//! why.
+//! Runs other programs and keeps their output. An error names the command and the reason.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use anyhow::{Context as _, bail};
 use crate::apt::search_path;
 use crate::state::Lock;
 
-/// Between two looks at a condition that [`wait_for`] waits for.
+/// Pause between two evaluations of a condition in [`wait_for`].
 const POLL: Duration = Duration::from_millis(50);
 
 /// What a program printed and how it ended.
@@ -27,12 +26,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// Whether it ended with exit code 0.
+    /// Whether the exit code is 0.
     pub fn success(&self) -> bool {
         self.code == Some(0)
     }
 
-    /// Itself when it ended with exit code 0, else an error with all that it printed.
+    /// Returns the output if the exit code is 0, else an error with the whole output.
     pub fn checked(self) -> anyhow::Result<Self> {
         if self.success() {
             Ok(self)
@@ -45,8 +44,8 @@ impl Output {
 impl fmt::Display for Output {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
-            Some(code) => write!(formatter, "`{}` ended with exit code {code}", self.command)?,
-            None => write!(formatter, "`{}` was ended by a signal", self.command)?,
+            Some(code) => write!(formatter, "`{}` failed with exit code {code}", self.command)?,
+            None => write!(formatter, "`{}` was killed by a signal", self.command)?,
         }
         for part in [&self.stdout, &self.stderr] {
             let part = part.trim_end();
@@ -79,12 +78,13 @@ pub(crate) fn shown(command: &Command) -> String {
     line
 }
 
-/// Runs to the end with nothing on standard input; fails only when the program cannot be started.
+/// Runs to the end with empty standard input. Fails only when the program cannot be started.
 pub(crate) fn capture(command: &mut Command) -> anyhow::Result<Output> {
     capture_with(command, Stdio::null())
 }
 
-/// Changes the host: runs to the end with the lock in hand. An exit code other than 0 is an error.
+/// Runs a program that changes the host to the end, and lets it hold the lock. An exit code other
+/// than 0 is an error.
 pub(crate) fn change(lock: &Lock, command: &mut Command) -> anyhow::Result<()> {
     capture_with(command, lock.stdin()?)?.checked()?;
     Ok(())
@@ -109,8 +109,8 @@ pub(crate) fn read(words: &[&str]) -> anyhow::Result<String> {
     Ok(capture(&mut command(words))?.checked()?.stdout)
 }
 
-/// Looks at a condition again and again until it gives a value; after `limit` the error says what
-/// was waited for and what the last look found.
+/// Evaluates a condition repeatedly until it returns a value. After `limit`, the error contains
+/// `what` and the last error of the condition.
 pub fn wait_for<T>(
     what: &str,
     limit: Duration,
@@ -121,9 +121,10 @@ pub fn wait_for<T>(
         match condition() {
             Ok(value) => return Ok(value),
             Err(error) if start.elapsed() >= limit => {
-                return Err(
-                    error.context(format!("waited {} s for {what} in vain", limit.as_secs()))
-                );
+                return Err(error.context(format!(
+                    "timed out after {} s waiting for {what}",
+                    limit.as_secs()
+                )));
             }
             Err(_) => thread::sleep(POLL),
         }
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_shows_command_code_and_both_streams() {
+    fn failed_command_error_shows_code_and_both_streams() {
         let error = capture(&mut command(&[
             "sh",
             "-c",
@@ -147,18 +148,18 @@ mod tests {
         let text = error.to_string();
         assert_eq!(
             text,
-            "`sh -c echo out; echo err >&2; exit 3` ended with exit code 3\nout\nerr"
+            "`sh -c echo out; echo err >&2; exit 3` failed with exit code 3\nout\nerr"
         );
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn missing_program_is_named() {
         let error = read(&["/nonexistent/program", "x"]).expect_err("no such program");
         assert_eq!(error.to_string(), "cannot run `/nonexistent/program x`");
     }
 
     #[test]
-    fn waiting_ends_with_the_first_value() {
+    fn wait_for_returns_the_first_value() {
         let mut looks = 0;
         let value = wait_for("the third look", Duration::from_secs(5), || {
             looks += 1;
@@ -172,12 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn waiting_in_vain_says_for_what_and_why() {
+    fn wait_for_reports_the_last_error_after_the_limit() {
         let error = wait_for::<()>("rain", Duration::ZERO, || bail!("the sky is clear"))
             .expect_err("never");
         assert_eq!(
             format!("{error:#}"),
-            "waited 0 s for rain in vain: the sky is clear"
+            "timed out after 0 s waiting for rain: the sky is clear"
         );
     }
 }

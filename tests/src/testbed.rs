@@ -1,4 +1,4 @@
-//! A testbed as a whole: up, down, and what one does to its machines.
+//! A testbed as a whole: bringing it up, taking it down, and changing its machines.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ use crate::ssh::SshFiles;
 use crate::state::{Lock, State, lock, lock_all, names};
 use crate::teardown::teardown;
 
-/// More than fit on a two-core box by far; the addresses would do for 200.
+/// Many more than a computer with two cores can run. The addresses would suffice for 200.
 const MACHINES_MAX: u8 = 50;
 
 /// What to bring up.
 #[derive(Debug, Clone)]
 pub struct UpOptions {
-    /// Testbeds of different names live side by side.
+    /// Testbeds of different names can be up at the same time.
     pub name: TestbedName,
-    /// 1 to 50; they are called `m1`, `m2`, …
+    /// 1 to 50. Their names are `m1`, `m2`, …
     pub machines: u8,
     /// The machines' Docker engine.
     pub engine: Engine,
@@ -54,9 +54,9 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// Brings a testbed up and returns when every machine has booted, its Docker engine answers and
-    /// ssh gets in. What an earlier one of that name left behind after a crash is removed first;
-    /// one that is up is an error.
+    /// Brings a testbed up, and returns when every machine has booted, its Docker engine answers
+    /// and ssh can log in. First removes what an earlier testbed of that name left after a
+    /// crash. A testbed of that name that is up is an error.
     pub fn up(options: &UpOptions) -> anyhow::Result<Self> {
         ensure!(
             (1..=MACHINES_MAX).contains(&options.machines),
@@ -73,11 +73,9 @@ impl Testbed {
                 State::load(&layout).is_ok_and(|state| state.is_some_and(|state| state.complete));
             ensure!(
                 !(complete && HostEngine::new(layout.clone()).is_up()),
-                "the testbed '{name}' is up already\nhint: `cargo xtask testbed down --name {name}`, or another --name"
+                "the testbed '{name}' is already up\nhint: run `cargo xtask testbed down --name {name}`, or choose another --name"
             );
-            say(&format!(
-                "removing what an earlier testbed '{name}' left behind"
-            ));
+            say(&format!("removing what an earlier testbed '{name}' left"));
             teardown(&layout)?;
         }
         match Self::build(&lock, &layout, options, &image) {
@@ -88,7 +86,7 @@ impl Testbed {
             Err(error) => match teardown(&layout) {
                 Ok(()) => Err(error),
                 Err(second) => {
-                    Err(error.context(format!("and it could not be taken down again: {second:#}")))
+                    Err(error.context(format!("cannot take the testbed down again: {second:#}")))
                 }
             },
         }
@@ -141,17 +139,17 @@ impl Testbed {
         })
     }
 
-    /// One that is up already. Dropping the result leaves it up.
+    /// A testbed that is already up. Dropping the result leaves it up.
     pub fn open(name: &TestbedName) -> anyhow::Result<Self> {
         let layout = Layout::new(name.clone());
-        let hint = format!("hint: `cargo xtask testbed up --name {name}`");
+        let hint = format!("hint: run `cargo xtask testbed up --name {name}`");
         let Some(state) = State::load(&layout)? else {
-            bail!("there is no testbed '{name}'\n{hint}")
+            bail!("testbed '{name}' not found\n{hint}")
         };
         let testbed = Self::assemble(layout, &state);
         ensure!(
             state.complete && testbed.engine.is_up(),
-            "the testbed '{name}' is broken: {hint} makes it anew"
+            "the testbed '{name}' is broken\n{hint}"
         );
         Ok(testbed)
     }
@@ -172,8 +170,7 @@ impl Testbed {
         }
     }
 
-    /// Removes the testbed of this name, or whatever a crash left of it; nothing of it being there
-    /// is fine.
+    /// Removes the testbed of this name, or what a crash left of it. Succeeds if nothing exists.
     pub fn down(name: &TestbedName) -> anyhow::Result<()> {
         if let Some(reason) = host::unsupported() {
             bail!("{reason}");
@@ -183,12 +180,12 @@ impl Testbed {
         teardown(&layout).with_context(|| format!("cannot take the testbed '{name}' down"))
     }
 
-    /// Leaves it up when this handle is dropped.
+    /// Keeps it up when this handle is dropped.
     pub fn keep(&mut self) {
         self.owned = false;
     }
 
-    /// Its name.
+    /// The name under which `up` made it.
     pub fn name(&self) -> &TestbedName {
         self.layout.name()
     }
@@ -209,11 +206,14 @@ impl Testbed {
                     .iter()
                     .map(|machine| machine.name.as_str())
                     .collect();
-                format!("no machine '{name}'; there is {}", names.join(", "))
+                format!(
+                    "machine '{name}' not found; available: {}",
+                    names.join(", ")
+                )
             })
     }
 
-    /// `DOCKER_HOST` of the engine on the host: the "laptop's" Docker, where images are built.
+    /// `DOCKER_HOST` of the engine on the host, the Docker of the "laptop" that builds images.
     pub fn docker_host(&self) -> String {
         self.layout.docker_host()
     }
@@ -223,7 +223,7 @@ impl Testbed {
         self.engine.client()
     }
 
-    /// A file for `ssh -F`, which knows the machines by name and by address.
+    /// A file for `ssh -F` that contains the machines by name and by address.
     pub fn ssh_config(&self) -> PathBuf {
         SshFiles::new(self.layout.ssh_dir()).config()
     }
@@ -238,16 +238,15 @@ impl Testbed {
         SshFiles::new(self.layout.ssh_dir()).known_hosts()
     }
 
-    /// A directory of the testbed's own, removed with it: for contexts, logs and other files of a
-    /// test.
+    /// A directory for contexts, logs and other files of a test, removed with the testbed.
     pub fn scratch(&self) -> anyhow::Result<PathBuf> {
         let directory = self.layout.state_dir().join("scratch");
         std::fs::create_dir_all(&directory)?;
         Ok(directory)
     }
 
-    /// A directory for sockets of the laptop's programs, removed with the testbed. Connections that
-    /// ssh keeps open there are closed first.
+    /// A directory for sockets of the laptop's programs, removed with the testbed after the
+    /// connections that ssh keeps open there are closed.
     pub fn laptop_run_dir(&self) -> anyhow::Result<PathBuf> {
         let directory = self.layout.laptop_run_dir();
         std::fs::create_dir_all(&directory)?;
@@ -255,13 +254,12 @@ impl Testbed {
         Ok(directory)
     }
 
-    /// Images to test with, in the engine on the host.
+    /// Images for tests, in the engine on the host.
     pub fn images(&self) -> anyhow::Result<TestImages> {
         images::build(&self.engine, &self.scratch()?)
     }
 
-    /// From now on no frame passes between these two machines, in either direction, whatever it
-    /// carries.
+    /// From now on no frame of any kind passes between these two machines, in either direction.
     pub fn cut(&self, a: &str, b: &str) -> anyhow::Result<()> {
         let (a, b) = (&self.machine(a)?.name, &self.machine(b)?.name);
         ensure!(a != b, "a machine cannot be cut from itself ('{a}')");
@@ -286,7 +284,7 @@ impl Testbed {
         let lock = lock(&self.layout)?;
         let mut state = self.state()?;
         change(&mut state.cuts);
-        // Written first: a machine that starts meanwhile applies what is written.
+        // Saved first, since a machine that starts at the same time applies what is saved.
         state.save(&self.layout)?;
         self.apply_cuts(&lock, &state)
     }
@@ -296,12 +294,12 @@ impl Testbed {
         network::apply_cuts(lock, &self.layout, &state.machines, &state.cuts, port)
     }
 
-    /// Power loss: every process of the machine dies at once; its disk stays.
+    /// Cuts the power: every process of the machine dies immediately, and its disk is kept.
     pub fn kill(&self, name: &str) -> anyhow::Result<()> {
         self.machine(name)?.power_off()
     }
 
-    /// Switches a killed machine on again and waits until it is ready. Cuts hold for it as before.
+    /// Switches a killed machine on again and waits until it is ready. Its cuts still apply.
     pub fn start(&self, name: &str) -> anyhow::Result<()> {
         let machine = self.machine(name)?;
         let lock = lock(&self.layout)?;
@@ -315,7 +313,7 @@ impl Testbed {
             .with_context(|| format!("the testbed '{}' was taken down", self.name()))
     }
 
-    /// What there is, for people and programs.
+    /// Its machines and addresses, for people and programs.
     pub fn report(&self) -> anyhow::Result<Report> {
         report(&self.layout)
     }
@@ -331,7 +329,7 @@ impl Drop for Testbed {
     }
 }
 
-/// Takes a free subnet and writes down what will be made.
+/// Reserves a free subnet and saves the state before anything is made.
 fn reserve(layout: &Layout, options: &UpOptions) -> anyhow::Result<State> {
     let _lock = lock_all()?;
     let mut taken = Vec::new();
@@ -357,9 +355,8 @@ fn reserve(layout: &Layout, options: &UpOptions) -> anyhow::Result<State> {
 /// A testbed as `testbed ls` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Its name.
     pub name: String,
-    /// `up`, or `broken`: begun or crashed, to be removed with `down`.
+    /// `up`, or `broken` after an incomplete start or a crash; `down` removes it.
     pub state: &'static str,
     /// The machines' Docker engine, such as `20.10`.
     pub engine: Option<Engine>,
@@ -373,7 +370,6 @@ pub struct Report {
     pub known_hosts: PathBuf,
     /// The host's address on the machines' network.
     pub gateway: Option<String>,
-    /// The machines.
     pub machines: Vec<MachineReport>,
     /// Pairs that are cut from each other.
     pub cuts: Vec<(String, String)>,
@@ -382,15 +378,12 @@ pub struct Report {
 /// A machine as `testbed ls` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct MachineReport {
-    /// Its name.
     pub name: String,
-    /// Its address.
     pub address: String,
-    /// Whether it has power.
     pub state: MachineState,
 }
 
-/// All testbeds on this host, also broken ones.
+/// All testbeds on this host, including broken ones.
 pub fn list() -> anyhow::Result<Vec<Report>> {
     names()
         .into_iter()

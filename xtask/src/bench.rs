@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: figures against their budgets, one a line. Built as released, without
-//! link-time optimisation.
+//! `cargo xtask bench`: prints figures and their budgets, one per line. The build is that of a
+//! release without link-time optimisation.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::process;
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// What to measure
+    /// Benchmark to run
     #[arg(value_enum)]
     name: Name,
 }
@@ -50,7 +50,7 @@ impl Name {
     }
 }
 
-/// Builds and runs one. Succeeds when it could measure, whatever the figures are.
+/// Builds and runs one. Succeeds when it could measure, even if a figure exceeds its budget.
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     let mut bench = process::cargo(root);
     bench
@@ -62,7 +62,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     process::run(&mut bench)
 }
 
-/// Builds a program; says where cargo put it.
+/// Builds a program and returns its path.
 fn built(root: &Path, package: &str, program: &str) -> anyhow::Result<PathBuf> {
     let mut cargo = process::cargo(root);
     cargo.args([
@@ -83,5 +83,5 @@ fn built(root: &Path, package: &str, program: &str) -> anyhow::Result<PathBuf> {
             return Ok(path.into());
         }
     }
-    bail!("cargo did not say where {program} is")
+    bail!("cargo did not report the path of {program}")
 }

@@ -1,6 +1,5 @@
-//! Compiles `api/proto` to `api/src/generated` with protox, so that nobody needs `protoc` and no
-//! build script runs in users' builds. The result is committed; `--check` fails when it is not what
-//! the protocol files say.
+//! Generates `api/src/generated` from `api/proto` with protox, so that builds need neither `protoc`
+//! nor a build script. The result is committed. `--check` fails if it is outdated.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +18,7 @@ const PROTOS: [&str; 6] = [
 /// Arguments of `codegen`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Compare with what is committed instead of writing
+    /// Compare with the committed code instead of writing it
     #[arg(long)]
     pub(crate) check: bool,
 }
@@ -48,7 +47,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     }
     anyhow::ensure!(
         !arguments.check,
-        "{} is not what api/proto says\nhint: run `cargo xtask codegen` and commit the result",
+        "{} is outdated: api/proto has changed\nhint: run `cargo xtask codegen` and commit the result",
         target.display()
     );
     fs::write(&target, fresh)?;

@@ -1,6 +1,6 @@
-//! `cargo xtask demo`: what uc is for, told in a few minutes on real machines with real input. Each
-//! step shows its commands and how long it took; the first thing that is not as it should be ends
-//! the demo with an error.
+//! `cargo xtask demo`: what uc does, shown in a few minutes on real machines with real input. Each
+//! step prints its commands and its duration. The first unexpected result ends the demo with an
+//! error.
 
 mod cluster;
 mod story;
@@ -21,28 +21,27 @@ use crate::printer::{data, note};
 const PROJECT: &str = "guestbook";
 const WEB_PORT: u16 = 8080;
 
-/// A killed machine is noticed in eight seconds; the rest is a slow box.
+/// A killed machine is detected within eight seconds; the rest is for slow computers.
 const NOTICED: Duration = Duration::from_mins(1);
 
-/// Facts of one machine are known on the others in milliseconds.
+/// Observations reach the other machines within milliseconds; the rest is for slow computers.
 const SEEN: Duration = Duration::from_secs(5);
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Leave the machines up, and say how to go on
+    /// Keep the machines up, and print how to use them
     #[arg(long)]
     keep: bool,
-    /// The testbed
+    /// Name of the testbed
     #[arg(long, default_value = "demo")]
     name: TestbedName,
-    /// The machines' Docker engine
+    /// Version of the machines' Docker engine
     #[arg(long, default_value = "20.10")]
     engine: Engine,
 }
 
-/// Runs the demo; takes the machines down afterwards, also after a failure, unless they are to be
-/// kept.
+/// Runs the demo. Takes the machines down afterwards, also after a failure, unless `--keep` is set.
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     let mut story = Story::new();
     let binaries = story.step("Build uc and ucd", |story| {
@@ -50,7 +49,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         Binaries::build(root)
     })?;
     let guestbook = story.step(
-        "Prepare the guestbook: its program, and Redis from Debian packages",
+        "Prepare the guestbook: build its program, and collect Redis from Debian packages",
         |story| {
             story.say("examples/guestbook/build.sh");
             example::prepare(root, PROJECT)
@@ -68,7 +67,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         engine: arguments.engine,
     };
     let mut testbed = story.step(
-        "Three machines, each with systemd, sshd and a Docker engine",
+        "Start three machines, each with systemd, sshd and a Docker engine",
         |story| {
             story.say(&format!(
                 "cargo xtask testbed up --machines 3 --name {}",
@@ -82,15 +81,15 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         },
     )?;
     let uc = Uc::on(&testbed, &binaries)?;
-    let told = tell(&mut story, &testbed, &uc, &guestbook);
-    if told.is_err() {
+    let outcome = run_story(&mut story, &testbed, &uc, &guestbook);
+    if outcome.is_err() {
         show_logs(&testbed);
     }
     if arguments.keep {
         testbed.keep();
-        go_on(&testbed, &uc, &binaries, &guestbook);
+        print_how_to_continue(&testbed, &uc, &binaries, &guestbook);
     }
-    told?;
+    outcome?;
     if !arguments.keep {
         story.step("Take everything down", |_| {
             testbed.keep();
@@ -98,22 +97,33 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         })?;
     }
     drop(guard);
-    data(&format!("\nAll of it worked, in {:.0} s.", story.seconds()));
+    data(&format!(
+        "\nThe demo completed in {:.0} s.",
+        story.seconds()
+    ));
     Ok(())
 }
 
-fn tell(story: &mut Story, testbed: &Testbed, uc: &Uc, guestbook: &Path) -> anyhow::Result<()> {
+fn run_story(
+    story: &mut Story,
+    testbed: &Testbed,
+    uc: &Uc,
+    guestbook: &Path,
+) -> anyhow::Result<()> {
     let key = testbed.ssh_key().to_string_lossy().into_owned();
     let compose = guestbook
         .join("compose.yaml")
         .to_string_lossy()
         .into_owned();
-    story.step("A cluster of one machine, installed over ssh", |story| {
-        story.show(&mut uc.command(&[
-            "machine", "init", "root@m1", "--name", "m1", "-i", &key, "-y",
-        ]))
-    })?;
-    story.step("Two more machines", |story| {
+    story.step(
+        "Create a cluster of one machine, installed over ssh",
+        |story| {
+            story.show(&mut uc.command(&[
+                "machine", "init", "root@m1", "--name", "m1", "-i", &key, "-y",
+            ]))
+        },
+    )?;
+    story.step("Add two more machines", |story| {
         for machine in ["m2", "m3"] {
             let target = format!("root@{machine}");
             story.show(&mut uc.command(&[
@@ -133,14 +143,14 @@ fn tell(story: &mut Story, testbed: &Testbed, uc: &Uc, guestbook: &Path) -> anyh
     story.step("Deploy the guestbook", |story| {
         story.show(&mut uc.command(&["deploy", "-f", &compose, "-y"]))
     })?;
-    story.step("What runs where", |story| {
-        // What the other machines have seen arrives here within milliseconds, not at once.
-        wait_for("every replica to be seen as healthy", SEEN, || {
+    story.step("Show what runs where", |story| {
+        // Observations of the other machines arrive here within milliseconds, not immediately.
+        wait_for("every replica to be reported as healthy", SEEN, || {
             check_spread(uc)
         })?;
         story.show(&mut uc.command(&["ps"]))
     })?;
-    story.step("Deploy it again: nothing is left to do", |story| {
+    story.step("Deploy it again: nothing changes", |story| {
         let before = replicas(uc)?;
         story.show(&mut uc.command(&["deploy", "-f", &compose, "-y"]))?;
         let same = Replica::ids(&before) == Replica::ids(&replicas(uc)?);
@@ -148,23 +158,24 @@ fn tell(story: &mut Story, testbed: &Testbed, uc: &Uc, guestbook: &Path) -> anyh
         Ok(())
     })?;
     story.step(
-        "The page answers on each machine, and all show the same guestbook",
+        "Open the page on each machine: all show the same guestbook",
         |story| sign(story, testbed),
     )?;
-    story.step("Names lead to all replicas, from every machine", |story| {
-        names(story, testbed, uc)
-    })?;
     story.step(
-        "Kill the daemons with -9 under traffic: no packet is lost",
+        "Resolve service names on each machine: they return all replicas",
+        |story| names(story, testbed, uc),
+    )?;
+    story.step(
+        "Kill the daemons with -9 during traffic: no packet is lost",
         |story| traffic::survives_the_daemon(story, testbed, uc),
     )?;
     story.step(
-        "Cut a machine's power: the others deploy and answer",
+        "Cut a machine's power: the others still deploy and answer",
         |story| power_loss(story, testbed, uc, &compose),
     )
 }
 
-/// Every service healthy, a web replica on each machine.
+/// Checks that every service is healthy and that each machine has a web replica.
 fn check_spread(uc: &Uc) -> anyhow::Result<()> {
     let all = replicas(uc)?;
     for (service, wanted) in [("web", 3), ("redis", 1), ("worker", 1)] {
@@ -174,7 +185,7 @@ fn check_spread(uc: &Uc) -> anyhow::Result<()> {
             .count();
         ensure!(
             fine == wanted,
-            "{fine} of {wanted} replicas of {service} run and are healthy"
+            "{fine} of {wanted} replicas of {service} are running and healthy"
         );
     }
     let mut places: Vec<_> = all
@@ -191,7 +202,7 @@ fn check_spread(uc: &Uc) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An entry made through one machine is read through all of them.
+/// Writes an entry through each machine and reads it through all of them.
 fn sign(story: &Story, testbed: &Testbed) -> anyhow::Result<()> {
     for signer in testbed.machines() {
         let text = format!("hello from {}", signer.name);
@@ -223,7 +234,7 @@ fn sign(story: &Story, testbed: &Testbed) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A container on each machine asks its own name server for every service.
+/// Queries the name server of a container on each machine for every service.
 fn names(story: &Story, testbed: &Testbed, uc: &Uc) -> anyhow::Result<()> {
     let all = replicas(uc)?;
     for machine in testbed.machines() {
@@ -251,7 +262,7 @@ fn names(story: &Story, testbed: &Testbed, uc: &Uc) -> anyhow::Result<()> {
                 ));
                 ensure!(
                     found == expected,
-                    "{name} is {found:?} on {}, and should be {expected:?}",
+                    "{name} resolves to {found:?} on {}, expected {expected:?}",
                     machine.name
                 );
             }
@@ -266,8 +277,8 @@ fn power_loss(story: &Story, testbed: &Testbed, uc: &Uc, compose: &str) -> anyho
         .iter()
         .find(|one| one.service == "redis")
         .context("no replica of redis")?;
-    // The guestbook's data is on one machine's disk; any other may go, the one that made the
-    // cluster first.
+    // The guestbook's data is on one machine's disk. Every other machine can fail, the first
+    // machine of the cluster preferred.
     let victim = testbed
         .machines()
         .iter()
@@ -285,14 +296,14 @@ fn power_loss(story: &Story, testbed: &Testbed, uc: &Uc, compose: &str) -> anyho
     ));
     testbed.kill(&victim.name)?;
     wait_for(
-        &format!("{} to be seen as down", victim.name),
+        &format!("{} to be reported as down", victim.name),
         NOTICED,
         || {
             let seen = machines(uc)?
                 .into_iter()
                 .find(|one| one.name == victim.name)
                 .context("it is not listed")?;
-            ensure!(seen.state == "down", "it is seen as '{}'", seen.state);
+            ensure!(seen.state == "down", "it is reported as '{}'", seen.state);
             Ok(())
         },
     )?;
@@ -325,7 +336,7 @@ fn power_loss(story: &Story, testbed: &Testbed, uc: &Uc, compose: &str) -> anyho
         })?;
         ensure!(
             !Replica::ids(&before).contains(&new.container_id),
-            "web on {} is the old one",
+            "web on {} is still the old container",
             machine.name
         );
         story.say(&format!("$ curl http://{}:{WEB_PORT}/", machine.address));
@@ -339,7 +350,7 @@ fn power_loss(story: &Story, testbed: &Testbed, uc: &Uc, compose: &str) -> anyho
     Ok(())
 }
 
-/// What each machine has to say about a failure.
+/// Prints containers and logs of each machine after a failure.
 fn show_logs(testbed: &Testbed) {
     for machine in testbed.machines() {
         let script =
@@ -354,8 +365,8 @@ fn show_logs(testbed: &Testbed) {
     }
 }
 
-fn go_on(testbed: &Testbed, uc: &Uc, binaries: &Binaries, guestbook: &Path) {
-    data("\nThe machines stay up. To go on in this shell:\n");
+fn print_how_to_continue(testbed: &Testbed, uc: &Uc, binaries: &Binaries, guestbook: &Path) {
+    data("\nThe machines are still up. To use them in this shell:\n");
     data(&format!(
         "  export PATH={}:$PATH",
         binaries.directory().display()
@@ -379,7 +390,7 @@ fn go_on(testbed: &Testbed, uc: &Uc, binaries: &Binaries, guestbook: &Path) {
     ));
     data(&format!("  ssh -F {} m1", testbed.ssh_config().display()));
     data(&format!(
-        "\nWhen you are done: ./dev testbed down --name {}",
+        "\nTo remove them: ./dev testbed down --name {}",
         testbed.name()
     ));
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask example`: makes the build contexts of an example, without a registry of images.
+//! `cargo xtask example`: prepares the build contexts of an example without an image registry.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::process::run as run_command;
 /// Arguments of `example`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A directory of examples/
+    /// Name of a directory in examples/
     name: String,
 }
 
@@ -28,15 +28,15 @@ pub(crate) fn prepare(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let script = directory.join("build.sh");
     ensure!(
         script.is_file(),
-        "there is no example '{name}': {} is missing",
+        "example '{name}' not found: {} does not exist",
         script.display()
     );
     run_command(Command::new("sh").arg(&script))?;
     Ok(directory)
 }
 
-/// The manifests of the programs that examples bring along. They are what a user's own would be and
-/// belong to no workspace, so cargo does not find them by itself.
+/// The manifests of the examples' programs. Like a user's own programs, they belong to no
+/// workspace, so cargo does not find them on its own.
 pub(crate) fn programs(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let examples = root.join("examples");
     if !examples.is_dir() {

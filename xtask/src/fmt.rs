@@ -12,7 +12,7 @@ const SETTINGS: &str = "imports_granularity=Module,group_imports=StdExternalCrat
 /// Arguments of `fmt`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Change nothing, fail if something is not formatted
+    /// Fail if something is not formatted, without changing it
     #[arg(long)]
     pub(crate) check: bool,
 }

@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz`: the fuzz targets of all crates that have some, one after another. What they
-//! find that is new goes to the build directory, not into the committed corpus; what makes one
-//! fail, to `CRATE/fuzz/artifacts`.
+//! `cargo xtask fuzz`: runs the fuzz targets of all crates in sequence. New inputs go to the build
+//! directory and not into the committed corpus. Inputs that make a target fail go to
+//! `CRATE/fuzz/artifacts`.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use crate::printer::note;
 use crate::process::{self, cargo, has_subcommand};
 
-/// The crates whose targets these are.
+/// Crates with fuzz targets.
 const PACKAGES: [&str; 2] = ["cluster-state", "compose"];
 
 /// Longest input: several full frames of a session.
@@ -20,23 +20,23 @@ const MAX_LENGTH: usize = 64 * 1024;
 /// Arguments of `fuzz`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// For each target
+    /// Seconds for each target
     #[arg(default_value_t = 300)]
     seconds: u32,
-    /// Only this target; may be repeated [default: all]
+    /// Run only this target; repeatable [default: all]
     #[arg(long = "target", value_name = "TARGET")]
     only: Vec<String>,
 }
 
-/// What compiles the targets: libFuzzer's instrumentation is not for the stable compiler.
+/// The compiler of the targets. The instrumentation of libFuzzer needs unstable options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Compiler {
     Nightly,
-    /// Told that it may do what only a nightly one does.
+    /// A stable compiler that accepts unstable options.
     Bootstrapped,
 }
 
-/// Runs the targets, all of them even if one fails, and fails if one did.
+/// Runs all targets, even after one failed, and fails if one did.
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     if !has_subcommand("fuzz") {
         bail!("cargo-fuzz is not installed\nhint: cargo install --locked cargo-fuzz");
@@ -47,7 +47,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         Compiler::Bootstrapped
     };
     if compiler == Compiler::Bootstrapped {
-        note("no nightly toolchain: using this one with RUSTC_BOOTSTRAP=1");
+        note("nightly toolchain not found: using the stable one with RUSTC_BOOTSTRAP=1");
         note("hint: rustup toolchain install nightly --profile minimal");
     }
     let mut all = Vec::new();
@@ -65,7 +65,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         .find(|name| !names.contains(&name.as_str()))
     {
         bail!(
-            "there is no fuzz target {unknown}\nhint: one of {}",
+            "fuzz target {unknown} not found\nhint: choose one of {}",
             names.join(", ")
         );
     }
@@ -89,8 +89,8 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     }
     if !failed.is_empty() {
         bail!(
-            "failed: {}\nhint: inputs are in CRATE/fuzz/artifacts; `cargo +nightly fuzz run TARGET INPUT` in CRATE \
-             repeats one",
+            "failed: {}\nhint: the inputs are in CRATE/fuzz/artifacts; run one again with `cargo +nightly fuzz run \
+             TARGET INPUT` in CRATE",
             failed.join(", ")
         );
     }
@@ -139,9 +139,9 @@ fn command(package: &Path, compiler: Compiler, target: &str, seconds: u32) -> Co
             cargo
         }
     };
-    // SQLite's one file has two variables of one name, which is no fault of ours.
+    // SQLite's single source file defines two variables with the same name.
     command.env("ASAN_OPTIONS", "detect_odr_violation=0");
-    // Of two folders libFuzzer writes to the first and reads both.
+    // libFuzzer reads both directories and writes to the first.
     let (found, corpus) = (
         format!("fuzz/target/found/{target}"),
         format!("fuzz/corpus/{target}"),
@@ -169,7 +169,7 @@ mod tests {
     use crate::process::shown;
 
     #[test]
-    fn every_target_has_a_corpus_and_is_built() {
+    fn every_target_has_a_corpus_and_a_manifest_entry() {
         for (package, at_least) in PACKAGES.into_iter().zip([4, 1]) {
             let package = crate::root().join(package);
             let manifest = fs::read_to_string(package.join("fuzz/Cargo.toml")).unwrap();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn new_inputs_do_not_go_into_the_committed_corpus() {
+    fn command_keeps_new_inputs_out_of_the_committed_corpus() {
         let nightly = command(Path::new("/r/cluster-state"), Compiler::Nightly, "frame", 5);
         assert_eq!(
             shown(&nightly),

@@ -1,4 +1,4 @@
-//! `cargo xtask`: everything the house does that cargo does not. One file per command.
+//! `cargo xtask`: development tasks beyond cargo. Each command has its own file.
 
 mod bench;
 mod check;
@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Everything the house does that cargo does not
+/// Development tasks of uc
 #[derive(Debug, Parser)]
 #[command(name = "xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -29,25 +29,25 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure: one figure a line, with its budget
+    /// Run a benchmark, which prints one figure per line with its budget
     Bench(bench::Arguments),
-    /// Formatting, lints, generated code, scripts, dependencies, documentation
+    /// Check formatting, lints, generated code, scripts, dependencies and documentation
     Check(check::Arguments),
-    /// Compile api/proto to api/src/generated
+    /// Generate api/src/generated from api/proto
     Codegen(codegen::Arguments),
-    /// Three machines, a cluster, a deployment, failures: the whole of uc in a few minutes
+    /// Create a cluster of three machines, deploy to it, and break it
     Demo(demo::Arguments),
-    /// Make the build contexts of an example
+    /// Prepare the build contexts of an example
     Example(example::Arguments),
     /// Format all Rust code
     Fmt(fmt::Arguments),
     /// Run a command of ./dev in a clone on a fresh Debian machine
     Fresh(fresh::Arguments),
-    /// Fuzz every decoder of what comes from a peer
+    /// Fuzz the decoders of data from peers and of compose files
     Fuzz(fuzz::Arguments),
-    /// Run the tests: all of them, or only the fast ones
+    /// Run all tests, or only the fast ones
     Test(test::Arguments),
-    /// Real machines on this box, as containers
+    /// Control machines that run as containers on this computer
     Testbed(testbed::Arguments),
 }
 
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// The repository.
+/// The root of the repository.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()

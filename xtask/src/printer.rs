@@ -1,6 +1,6 @@
-//! Where `xtask` speaks: results on standard output, everything for the person on standard error.
+//! Output of `xtask`: results go to standard output, messages to standard error.
 
-/// One line of a result.
+/// Prints one line of a result.
 #[expect(
     clippy::print_stdout,
     reason = "the one place where xtask prints results"
@@ -9,10 +9,10 @@ pub(crate) fn data(line: &str) {
     println!("{line}");
 }
 
-/// One line for the person.
+/// Prints one line of a message.
 #[expect(
     clippy::print_stderr,
-    reason = "the one place where xtask talks to the person"
+    reason = "the one place where xtask prints messages"
 )]
 pub(crate) fn note(line: &str) {
     eprintln!("{line}");

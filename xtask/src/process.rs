@@ -1,4 +1,4 @@
-//! Running other programs with their output going to the terminal.
+//! Runs other programs, with their output on the terminal.
 
 use std::env;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub(crate) fn has_subcommand(name: &str) -> bool {
     probe.status().is_ok_and(|status| status.success())
 }
 
-/// Runs to the end without standard input; an exit code other than 0 is an error that names the
+/// Runs to the end without standard input. An exit code other than 0 is an error that names the
 /// command.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let line = shown(command);
@@ -39,7 +39,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same, and returns what it wrote to standard output.
+/// Like [`run`], and returns the standard output.
 pub(crate) fn read(command: &mut Command) -> anyhow::Result<String> {
     let line = shown(command);
     let output = command
@@ -53,7 +53,7 @@ pub(crate) fn read(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// As one would type it.
+/// The command line as a person would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program())
         .file_name()

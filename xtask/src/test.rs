@@ -1,6 +1,6 @@
-//! `cargo xtask test`: every test there is, or with `fast` those that need neither root nor an
-//! engine. Runs nextest where it is installed and cargo's own runner elsewhere. The last lines are
-//! the runner's.
+//! `cargo xtask test`: runs all tests, or with `fast` those that need neither root nor a Docker
+//! engine. Uses nextest if it is installed, else `cargo test`. The last lines are those of the
+//! runner.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -20,10 +20,10 @@ const TESTBED: &str = "it";
 /// Arguments of `test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// `fast`: what needs neither root nor a Docker engine
+    /// All tests, or only the `fast` ones, which need neither root nor a Docker engine
     #[arg(value_enum, default_value = "all")]
     scope: Scope,
-    /// For the test runner: names of tests, and its own options
+    /// Names of tests and options for the test runner
     #[arg(last = true)]
     runner: Vec<String>,
 }
@@ -41,11 +41,11 @@ pub(crate) fn run_tests(root: &Path, arguments: &Arguments) -> anyhow::Result<Ex
             .args(["test", "--quiet", "--locked", "--manifest-path"])
             .arg(program))?;
     }
-    // The end-to-end tests run the programs, which belong to other packages than theirs.
+    // The end-to-end tests run programs of other packages.
     let binaries = Binaries::build(root)?;
     let nextest = has_subcommand("nextest");
     if nextest {
-        // It does not run the examples in the documentation. Before it, so that its summary comes
+        // nextest does not run examples in documentation. They run first, so that its summary comes
         // last.
         run(cargo(root).args(["test", "--quiet", "--locked", "--workspace", "--doc"]))?;
     }
@@ -69,18 +69,18 @@ pub(crate) fn run_tests(root: &Path, arguments: &Arguments) -> anyhow::Result<Ex
             finish(&mut runner)
         }
         (Scope::All, Some(reason)) => {
-            note(&format!("end-to-end tests are skipped: {reason}"));
+            note(&format!("skipping end-to-end tests: {reason}"));
             finish(&mut runner)
         }
         (Scope::All, None) => with_testbed(&mut runner),
     }
 }
 
-/// One testbed for all tests: with nextest each runs in a process of its own.
+/// Starts one testbed for all tests, since nextest runs each test in its own process.
 fn with_testbed(runner: &mut Command) -> anyhow::Result<ExitCode> {
     let name: TestbedName = TESTBED.parse()?;
     let _claim = Claim::stake(&name)?;
-    // What a run that was interrupted left behind is in nobody's way, but it is not fresh either.
+    // An interrupted run leaves machines in an unknown state.
     Testbed::down(&name)?;
     let guard = Guard::over(&name)?;
     let testbed = Testbed::up(&UpOptions {

@@ -1,4 +1,4 @@
-//! `cargo xtask testbed`: machines by hand; the same library that the end-to-end tests use.
+//! `cargo xtask testbed`: controls single machines, with the library of the end-to-end tests.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use crate::printer::{data, note};
 /// Arguments of `testbed`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Which testbed; those of different names live side by side
+    /// Name of the testbed; testbeds with different names can be up at the same time
     #[arg(long, global = true, default_value = "default")]
     name: TestbedName,
     #[command(subcommand)]
@@ -22,16 +22,16 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Bring machines up, each with systemd, sshd and a Docker engine
+    /// Start machines, each with systemd, sshd and a Docker engine
     Up {
-        /// How many
+        /// Number of machines
         #[arg(long, default_value_t = 3)]
         machines: u8,
-        /// The machines' Docker engine
+        /// Version of the machines' Docker engine
         #[arg(long, default_value = "20.10")]
         engine: Engine,
     },
-    /// Take the testbed down; also removes what a crash left
+    /// Remove the testbed, or what a crash left of it
     Down,
     /// List testbeds and their machines
     Ls {
@@ -39,34 +39,34 @@ enum Command {
         #[arg(short, long, value_enum, default_value = "table")]
         output: Format,
     },
-    /// Run a command on a machine, past its network
+    /// Run a command on a machine without using its network
     Exec {
-        /// The machine, such as m1
+        /// Name of the machine, such as m1
         machine: String,
         /// The command and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Let no packet pass between two machines
+    /// Drop all packets between two machines
     Cut {
-        /// One machine
+        /// First machine
         a: String,
-        /// The other
+        /// Second machine
         b: String,
     },
     /// Undo all cuts
     Heal,
-    /// Cut a machine's power; its disk stays
+    /// Cut a machine's power; its disk is kept
     Kill {
-        /// The machine
+        /// Name of the machine
         machine: String,
     },
     /// Switch a killed machine on again
     Start {
-        /// The machine
+        /// Name of the machine
         machine: String,
     },
-    /// Make the test images in the testbed's Docker engine on the host
+    /// Build the test images in the testbed's Docker engine on the host
     Images,
 }
 
@@ -76,7 +76,7 @@ enum Format {
     Json,
 }
 
-/// Runs the command; `exec` hands on the exit code.
+/// Runs the command. The exit code of `exec` is that of the command on the machine.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let name = arguments.name;
     match arguments.command {
@@ -122,7 +122,7 @@ fn ls(format: Format) -> anyhow::Result<()> {
         Format::Table => {
             reports.iter().for_each(print);
             if reports.is_empty() {
-                note("no testbed");
+                note("no testbeds");
             }
         }
     }

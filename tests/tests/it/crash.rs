@@ -1,4 +1,4 @@
-//! Whatever is killed and whenever: `down` leaves nothing behind.
+//! `down` leaves nothing behind, no matter which process was killed and when.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn options() -> UpOptions {
 }
 
 #[test]
-#[ignore = "not a test: the process that `killed_on_the_way_up` kills"]
+#[ignore = "not a test: the process that `down_removes_everything_after_up_was_killed` kills"]
 fn victim() {
     if env::var_os(VICTIM).is_some() {
         Testbed::up(&options()).expect("up").keep();
@@ -63,12 +63,12 @@ fn expect_nothing_left(when: &str) {
 }
 
 #[test]
-fn killed_on_the_way_up() {
+fn down_removes_everything_after_up_was_killed() {
     if !possible() {
         return;
     }
     let _turn = Turn::take();
-    let _claim = Claim::stake(&name()).expect("nobody else crashes");
+    let _claim = Claim::stake(&name()).expect("a claim");
     Testbed::down(&name()).expect("clean");
     let layout = Layout::new(name());
     let (state, containers) = (
@@ -111,12 +111,12 @@ fn killed_on_the_way_up() {
 }
 
 #[test]
-fn killed_while_up() {
+fn up_replaces_a_testbed_whose_engine_was_killed() {
     if !possible() {
         return;
     }
     let _turn = Turn::take();
-    let _claim = Claim::stake(&name()).expect("nobody else crashes");
+    let _claim = Claim::stake(&name()).expect("a claim");
     Testbed::down(&name()).expect("clean");
     let mut testbed = Testbed::up(&options()).expect("up");
     testbed.keep();
@@ -154,7 +154,7 @@ fn killed_while_up() {
 }
 
 #[test]
-fn down_without_anything_to_take_down() {
+fn down_succeeds_without_a_testbed() {
     if !possible() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Machines with each of the Docker engines that a test can ask for.
+//! Machines with each of the supported Docker engines.
 
 use std::process::Stdio;
 
@@ -13,7 +13,7 @@ fn each_engine_loads_an_image_and_publishes_a_port() {
     }
     let _turn = Turn::take();
     let name: TestbedName = "it-engines".parse().expect("valid");
-    let _claim = Claim::stake(&name).expect("nobody else has it");
+    let _claim = Claim::stake(&name).expect("a claim");
     for engine in Engine::ALL {
         Testbed::down(&name).expect("clean");
         let testbed = Testbed::up(&UpOptions {

@@ -1,4 +1,4 @@
-//! The testbed's machines behave like machines.
+//! Machines of the testbed boot, lose power and are cut off like real machines.
 
 use std::process::Stdio;
 
@@ -86,7 +86,7 @@ fn a_stranger_s_key_does_not_get_in() {
 }
 
 #[test]
-fn an_image_built_on_the_laptop_runs_on_a_machine() {
+fn image_built_on_the_laptop_runs_on_a_machine() {
     if !possible() {
         return;
     }
@@ -116,7 +116,7 @@ fn an_image_built_on_the_laptop_runs_on_a_machine() {
 }
 
 #[test]
-fn a_cut_lets_nothing_through_until_healed() {
+fn cut_drops_all_frames_until_healed() {
     if !possible() {
         return;
     }
@@ -154,7 +154,7 @@ fn a_cut_lets_nothing_through_until_healed() {
 }
 
 #[test]
-fn a_killed_machine_comes_back_with_its_disk_its_address_and_its_cuts() {
+fn killed_machine_keeps_disk_address_and_cuts() {
     if !possible() {
         return;
     }
@@ -198,13 +198,13 @@ fn a_killed_machine_comes_back_with_its_disk_its_address_and_its_cuts() {
 }
 
 #[test]
-fn wrong_names_are_refused() {
+fn unknown_machine_names_are_refused() {
     if !possible() {
         return;
     }
     let testbed = Lease::take().expect("a testbed");
     let error = testbed.kill("m9").expect_err("no such machine").to_string();
-    assert_eq!(error, "no machine 'm9'; there is m1, m2, m3");
+    assert_eq!(error, "machine 'm9' not found; available: m1, m2, m3");
     let error = testbed
         .cut("m1", "m1")
         .expect_err("one machine")

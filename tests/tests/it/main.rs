@@ -1,6 +1,6 @@
-//! End-to-end tests: real machines, real Docker engines, the built programs. They need root and
-//! Linux; elsewhere they say so and pass. What one person can do at a time, one test does at a
-//! time: they share a testbed (see `uc_testbed::Lease`).
+//! End-to-end tests: real machines, real Docker engines and the built programs. They need Linux and
+//! root, and elsewhere they print the reason and pass. They share a testbed (`uc_testbed::Lease`),
+//! so one test runs at a time.
 
 #![expect(
     clippy::expect_used,
@@ -32,7 +32,7 @@ mod machines;
 mod remains;
 mod side_by_side;
 
-/// Whether the testbed can and should run here; each test that does nothing says so.
+/// Whether the testbed can and should run here. Prints the reason if not.
 pub(crate) fn possible() -> bool {
     match uc_testbed::host::skipped() {
         None => true,

@@ -1,12 +1,12 @@
-//! What is left of a testbed on the host. Looks for everything under its name and its subnet, since
-//! other testbeds, and the host itself, may change at the same time.
+//! Finds what is left of a testbed on the host, by its name and its subnet, since other testbeds
+//! and the host itself can change at the same time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use uc_testbed::{Layout, Report, TestbedName, command};
 
-/// Everything of a testbed that is on the host now, one line a find.
+/// Everything of a testbed that exists on the host now, one entry per line.
 pub(crate) fn of(name: &str, subnet: &str) -> Vec<String> {
     let layout = Layout::new(name.parse::<TestbedName>().expect("a valid name"));
     let mut found = Vec::new();
@@ -26,7 +26,7 @@ pub(crate) fn of(name: &str, subnet: &str) -> Vec<String> {
         }
     }
     for process in processes() {
-        // One that is dead and waits for its parent to take note is nothing of ours any more.
+        // A zombie only waits for its parent.
         if read(process.join("status")).contains("\nState:\tZ") {
             continue;
         }
@@ -91,7 +91,7 @@ fn children(directory: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Empty when it is gone.
+/// Empty if the file no longer exists.
 fn read(path: impl AsRef<Path>) -> String {
     fs::read(path)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())

@@ -1,18 +1,18 @@
-//! Testbeds of different names do not see each other, and one takes nothing of the other with it.
+//! Testbeds of different names do not reach each other, and removing one leaves the other alone.
 
 use uc_testbed::{Claim, Testbed, TestbedName, Turn, UpOptions};
 
 use crate::{possible, remains};
 
 #[test]
-fn two_testbeds_side_by_side() {
+fn testbeds_with_different_names_are_independent() {
     if !possible() {
         return;
     }
     let _turn = Turn::take();
     let [left_name, right_name]: [TestbedName; 2] =
         ["it-left", "it-right"].map(|name| name.parse().expect("valid"));
-    let _claim = Claim::stake(&left_name).expect("nobody else has it");
+    let _claim = Claim::stake(&left_name).expect("a claim");
     for name in [&left_name, &right_name] {
         Testbed::down(name).expect("clean");
     }
@@ -33,7 +33,7 @@ fn two_testbeds_side_by_side() {
         .expect_err("it is up")
         .to_string();
     assert!(
-        again.starts_with("the testbed 'it-left' is up already\nhint: "),
+        again.starts_with("the testbed 'it-left' is already up\nhint: "),
         "{again}"
     );
 

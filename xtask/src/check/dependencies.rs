@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::licence;
 use crate::process::{cargo, read};
 
-/// Packages in Cargo.lock. Each is code that somebody has to trust and everybody has to compile.
+/// Packages in Cargo.lock. Users have to trust and to compile each of them.
 const BUDGET: usize = 420;
 
 /// The only place where packages come from. Without a source, a package is one of ours.

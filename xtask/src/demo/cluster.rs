@@ -1,5 +1,4 @@
-//! The cluster as `uc … -o json` shows it, as far as the demo looks at it, and a look into its
-//! containers.
+//! The fields of `uc … -o json` that the demo uses, and commands in the network of containers.
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -53,7 +52,7 @@ pub(super) fn container_on<'a>(
 }
 
 impl Replica {
-    /// Runs, and its healthcheck, if it has one, says that it is well.
+    /// Whether it is running and, if it has a healthcheck, healthy.
     pub(super) fn serves(&self) -> bool {
         self.state == "running" && matches!(self.health.as_str(), "healthy" | "none")
     }

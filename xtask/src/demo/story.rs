@@ -1,5 +1,4 @@
-//! How the demo is told: numbered steps, the commands as one would type them, what they print, and
-//! how long each step took.
+//! Output of the demo: numbered steps, each with its commands, their output and its duration.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -9,7 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::printer::data;
 use crate::process::shown;
 
-/// Counts the steps and the seconds.
+/// Counts the steps and measures the time.
 #[derive(Debug)]
 pub(super) struct Story {
     start: Instant,
@@ -24,12 +23,12 @@ impl Story {
         }
     }
 
-    /// Since the beginning.
+    /// Seconds since the start.
     pub(super) fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
     }
 
-    /// One step; an error says in which it happened.
+    /// Runs one step. An error names the step.
     pub(super) fn step<T>(
         &mut self,
         title: &str,
@@ -44,7 +43,7 @@ impl Story {
         Ok(result)
     }
 
-    /// Something the person should see.
+    /// Prints text, indented below the step.
     #[expect(clippy::unused_self, reason = "only within a step")]
     pub(super) fn say(&self, text: &str) {
         for line in text.lines() {
@@ -52,7 +51,8 @@ impl Story {
         }
     }
 
-    /// Runs a command before the person's eyes. An exit code other than 0 is an error.
+    /// Prints a command and runs it with its output on the terminal. An exit code other than 0 is
+    /// an error.
     pub(super) fn show(&self, command: &mut Command) -> anyhow::Result<()> {
         let line = shown(command);
         self.say(&format!("$ {line}"));

@@ -1,5 +1,5 @@
-//! P6, the data plane outlives the control plane: packets between two containers on two machines
-//! are counted while the daemons of both die.
+//! The data plane survives the control plane: packets between containers on two machines are
+//! counted while the daemons of both are killed.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{ChildStdout, Stdio};
@@ -11,17 +11,17 @@ use uc_testbed::{Machine, Testbed, Uc, wait_for};
 use super::cluster::{container_on, replicas};
 use super::story::Story;
 
-/// Packets in all, one every 20 ms: the daemons are back long before the last.
+/// Number of packets, one every 20 ms. The daemons have restarted long before the last.
 const PACKETS: usize = 500;
 
-/// Answered before the first daemon is killed: traffic flows.
+/// Replies before the first daemon is killed, so that traffic flows.
 const BEFORE: usize = 50;
 
-/// systemd starts a daemon that died anew.
+/// Limit for systemd to restart a daemon.
 const RESTART: Duration = Duration::from_secs(30);
 
-/// Kills `ucd` on both ends while a container pings another across the mesh; every packet must be
-/// answered.
+/// Kills `ucd` on both machines while a container pings another through the mesh. Every packet must
+/// be answered.
 pub(super) fn survives_the_daemon(story: &Story, testbed: &Testbed, uc: &Uc) -> anyhow::Result<()> {
     let all = replicas(uc)?;
     let (from, to) = (testbed.machine("m1")?, testbed.machine("m2")?);
@@ -58,21 +58,22 @@ pub(super) fn survives_the_daemon(story: &Story, testbed: &Testbed, uc: &Uc) -> 
     let summary = rest
         .lines()
         .find(|line| line.contains("packets transmitted"))
-        .unwrap_or("ping says nothing");
+        .unwrap_or("ping printed no summary");
     story.say(summary);
-    let (sent, received) = counts(summary).with_context(|| format!("ping says: {summary}"))?;
+    let (sent, received) =
+        counts(summary).with_context(|| format!("unexpected output of ping: {summary}"))?;
     ensure!(
         sent == PACKETS && received == PACKETS,
         "{} of {sent} packets were lost",
         sent.saturating_sub(received)
     );
-    // And they are back.
+    // The daemons have to answer again as well.
     wait_for("the daemons to answer again", RESTART, || {
         replicas(uc).map(|_| ())
     })
 }
 
-/// Reads ping's lines until so many answers have come.
+/// Reads the output of ping until it has received `wanted` replies.
 fn await_answers(output: &mut BufReader<ChildStdout>, wanted: usize) -> anyhow::Result<()> {
     let mut answers = 0;
     let mut line = String::new();
@@ -88,7 +89,7 @@ fn await_answers(output: &mut BufReader<ChildStdout>, wanted: usize) -> anyhow::
     Ok(())
 }
 
-/// Kills it and waits until systemd has started another.
+/// Kills `ucd` and waits until systemd has restarted it.
 fn kill_daemon(story: &Story, machine: &Machine) -> anyhow::Result<()> {
     let pid = || {
         machine
@@ -100,7 +101,7 @@ fn kill_daemon(story: &Story, machine: &Machine) -> anyhow::Result<()> {
     story.say(&format!("{} $ kill -9 {before}    (ucd)", machine.name));
     machine.sh(&format!("kill -9 {before}"))?;
     wait_for(
-        &format!("ucd to be started again on {}", machine.name),
+        &format!("ucd to restart on {}", machine.name),
         RESTART,
         || {
             let now = pid()?;
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ping_s_last_words() {
+    fn counts_are_read_from_the_summary_of_ping() {
         assert_eq!(
             counts("500 packets transmitted, 499 received, 0.2% packet loss, time 9999ms"),
             Some((500, 499))
@@ -130,6 +131,6 @@ mod tests {
         let errors =
             "500 packets transmitted, 0 received, +3 errors, 100% packet loss, time 9999ms";
         assert_eq!(counts(errors), Some((500, 0)));
-        assert_eq!(counts("ping says nothing"), None);
+        assert_eq!(counts("ping printed no summary"), None);
     }
 }
