@@ -1,14 +1,14 @@
 #!/bin/sh
-# Starts the testbed's own Docker engine on the host; run under `unshare --mount`, so that every mount of
-# the engine and of its containers disappears with its processes, whatever way they end.
+# Starts the testbed's own Docker engine on the host. It runs under `unshare --mount`, so that every mount of
+# the engine and of its containers disappears with its processes.
 #
 # Usage: engine.sh STATE_DIR RUN_DIR CGROUP BRIDGE DOCKERD
 set -eu
 
 state_dir=$1 run_dir=$2 cgroup=$3 bridge=$4 dockerd=$5
 
-# Everything below is found again by its cgroup, which is there already: `down` kills what is in it, also
-# after a crash. A `down` that was quicker has removed the cgroup; then nothing must start any more.
+# `down` finds all processes by their cgroup, which exists already, also after a crash. If `down` has already
+# removed the cgroup, nothing may start any more.
 if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
     set -- /sys/fs/cgroup
 else
@@ -22,12 +22,12 @@ for hierarchy; do
     fi
 done
 if [ "$joined" = no ]; then
-    echo "there is no cgroup $cgroup under /sys/fs/cgroup to run in" >&2
+    echo "cgroup $cgroup not found in /sys/fs/cgroup" >&2
     exit 1
 fi
 
-# An empty /run of its own: neither the host's containerd nor the host's Docker is seen, and the sockets
-# which container shims leave in /run/containerd die with this namespace.
+# An empty /run hides the host's containerd and Docker. Sockets that container shims leave in /run/containerd
+# disappear with this namespace.
 mkdir -p "$state_dir/hold"
 mount --bind "$run_dir" "$state_dir/hold"
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -38,7 +38,7 @@ mkdir -p /etc/docker
 mount -t tmpfs -o mode=755 tmpfs /etc/docker
 echo '{}' >/etc/docker/daemon.json
 
-# No rule of the host's packet filter is touched. What the network needs is in a table of the testbed's own.
+# The engine changes no rule of the host's packet filter. The testbed has its own table for its network.
 exec "$dockerd" \
     --config-file /etc/docker/daemon.json \
     --data-root "$state_dir/docker" \

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Waits until this machine has booted, its Docker engine answers and sshd listens. Says what is wrong
-# when that does not come about. Usage: machine-ready.sh SECONDS
+# Waits until this machine has booted and its Docker engine answers. Prints the reason on failure.
+# Usage: machine-ready.sh SECONDS
 deadline=$(($(date +%s) + $1))
-# The bus of systemd is there a moment after its process.
+# The socket of systemd appears a moment after its process.
 while ! [ -S /run/systemd/private ]; do
     if [ "$(date +%s)" -ge "$deadline" ]; then
         echo "systemd did not start within $1 s"
@@ -12,7 +12,7 @@ while ! [ -S /run/systemd/private ]; do
 done
 state=$(timeout "$1" systemctl is-system-running --wait 2>&1)
 if [ "$state" != running ]; then
-    echo "the machine is '$state', not 'running'"
+    echo "the state of the machine is '$state' instead of 'running'"
     systemctl --no-pager --full --failed
     journalctl --no-pager --boot --priority warning --lines 30
     exit 1

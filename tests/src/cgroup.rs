@@ -1,6 +1,6 @@
-//! The cgroup of a testbed: everything that runs for it, and so the list of what to kill. Version 1
-//! of the cgroup file systems has one tree per controller, version 2 a single one; both are handled
-//! alike.
+//! The cgroup of a testbed contains all of its processes, so it lists what to kill. Version 1 of
+//! the cgroup file systems has one tree per controller and version 2 a single tree. Both work the
+//! same.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,11 +13,12 @@ use crate::run::{command, wait_for};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Until the kernel has let go of everything that was killed.
+/// Limit for the kernel to end everything that was killed.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Makes the cgroup in every tree and returns its places, for a process that joins all of them. A
-/// new cpuset is empty and lets no process in, so it gets the processors and memory of its parent.
+/// Creates the cgroup in every tree and returns the directories, for a process that joins all of
+/// them. A new cpuset is empty and accepts no process, so it gets the processors and memory of its
+/// parent.
 pub(crate) fn create_to_join(cgroup: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut places = Vec::new();
     for tree in trees() {
@@ -38,12 +39,12 @@ pub(crate) fn create_to_join(cgroup: &str) -> anyhow::Result<Vec<PathBuf>> {
     Ok(places)
 }
 
-/// Makes the cgroup in every tree, with one below it for the engine (whose containers get others:
-/// version 2 has processes in the leaves only).
+/// Creates the cgroup in every tree, and a child for the engine. Containers get other children,
+/// since version 2 allows processes in leaves only.
 pub(crate) fn create(cgroup: &str) -> anyhow::Result<()> {
     let mut made = 0;
-    // A new cpuset has no processors until it is given some; the engine needs none of its own. Its
-    // containers get theirs from the engine.
+    // A new cpuset has no processors. The engine does not need one, and it sets up those of its
+    // containers.
     for tree in trees().into_iter().filter(|tree| !tree.ends_with("cpuset")) {
         let engine = tree.join(cgroup).join("engine");
         fs::create_dir_all(&engine)
@@ -59,8 +60,8 @@ pub(crate) fn exists(cgroup: &str) -> bool {
     trees().iter().any(|tree| tree.join(cgroup).is_dir())
 }
 
-/// Kills every process in the cgroup, and removes it. While it is being removed, what was about to
-/// join still may; so both go on until it is gone.
+/// Kills every process in the cgroup and removes it. Another process can join in the meantime, so
+/// both steps repeat until the cgroup no longer exists.
 pub(crate) fn remove(cgroup: &str) -> anyhow::Result<()> {
     wait_for(&format!("the processes of {cgroup} to end"), LIMIT, || {
         let places: Vec<PathBuf> = trees()
@@ -76,7 +77,11 @@ pub(crate) fn remove(cgroup: &str) -> anyhow::Result<()> {
         processes.dedup();
         if !processes.is_empty() {
             kill(&processes)?;
-            bail!("{} are left: {}", processes.len(), processes.join(" "));
+            bail!(
+                "{} processes are left: {}",
+                processes.len(),
+                processes.join(" ")
+            );
         }
         for place in &places {
             remove_tree(place).with_context(|| format!("cannot remove {}", place.display()))?;
@@ -85,7 +90,7 @@ pub(crate) fn remove(cgroup: &str) -> anyhow::Result<()> {
     })
 }
 
-/// The mount points in which processes can be grouped.
+/// The mount points of the cgroup trees.
 fn trees() -> Vec<PathBuf> {
     let root = Path::new(ROOT);
     if root.join("cgroup.controllers").exists() {
@@ -93,13 +98,13 @@ fn trees() -> Vec<PathBuf> {
     }
     children(root)
         .into_iter()
-        // A link (cpu to cpu,cpuacct) is another name of one that is seen anyway.
+        // A link (cpu to cpu,cpuacct) is another name of a listed tree.
         .filter(|tree| !tree.is_symlink() && tree.join("cgroup.procs").exists())
         .collect()
 }
 
 fn kill(processes: &[String]) -> anyhow::Result<()> {
-    // One that has ended in the meantime is an error of `kill`, and fine.
+    // `kill` also fails for a process that has ended in the meantime.
     command(&["sh", "-c", "kill -KILL \"$@\"", "sh"])
         .args(processes)
         .stdin(Stdio::null())
@@ -109,7 +114,7 @@ fn kill(processes: &[String]) -> anyhow::Result<()> {
 }
 
 fn collect(cgroup: &Path, into: &mut Vec<String>) {
-    // It may vanish while its parent is read.
+    // It can disappear while its parent is read.
     let Ok(text) = fs::read_to_string(cgroup.join("cgroup.procs")) else {
         return;
     };

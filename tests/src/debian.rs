@@ -82,8 +82,8 @@ pub(crate) fn unpack(lock: &Lock, tar: &Path, root: &Path) -> anyhow::Result<()>
 }
 
 /// Removes a root directory, whole or half made. An interrupted debootstrap leaves file systems
-/// mounted in it. What is below a mount belongs to somebody else, so nothing is removed while one
-/// is left.
+/// mounted in it. Files below a mount are not part of the root, so nothing is removed while one is
+/// left.
 pub(crate) fn discard(root: &Path) -> anyhow::Result<()> {
     for mount in mounts_in(root)?.iter().rev() {
         read(&["umount", "--lazy", mount])?;

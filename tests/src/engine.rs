@@ -1,6 +1,5 @@
-//! The testbed's own Docker engine on the host: it runs the machines, and it is the Docker of the
-//! "laptop" on which images are built. Started apart from whatever engine the host has; see
-//! `scripts/engine.sh`.
+//! The testbed's own Docker engine on the host. It runs the machines, and builds images as the
+//! Docker of the "laptop". It is independent of the host's engine; see `scripts/engine.sh`.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -18,7 +17,7 @@ use crate::run::{Output, capture, command, wait_for};
 
 const SCRIPT: &str = include_str!("../scripts/engine.sh");
 
-/// Half a second is usual on a quiet machine.
+/// An idle host needs half a second.
 const START: Duration = Duration::from_mins(1);
 
 /// The image of the machines in this engine.
@@ -27,7 +26,7 @@ pub(crate) const MACHINE_IMAGE: &str = "uc-testbed/machine";
 /// The network of the machines in this engine.
 const NETWORK: &str = "machines";
 
-/// A handle on the engine; whether it runs is another matter.
+/// A handle on the engine, whether it runs or not.
 #[derive(Debug, Clone)]
 pub(crate) struct HostEngine {
     layout: Layout,
@@ -46,7 +45,7 @@ impl HostEngine {
         cgroup::create(&self.layout.cgroup())?;
         let log = File::create(self.layout.engine_log())?;
         let dockerd = which("dockerd").context("dockerd is not installed")?;
-        // A session of its own: a Ctrl-C in this terminal is not for it.
+        // A session of its own, which Ctrl-C in this terminal does not reach.
         let mut child = command(&["setsid"])
             .args([
                 "unshare",
@@ -68,16 +67,16 @@ impl HostEngine {
         let answer = wait_for("the testbed's Docker engine to answer", START, || {
             self.answers(&mut child)
         });
-        // Whoever outlives the engine must not keep it as a zombie.
+        // Reaps the engine, so that it does not remain as a zombie.
         thread::spawn(move || child.wait());
         answer?.map_err(|error| error.context(format!("its log ends with\n{}", self.log_end())))
     }
 
-    /// Ok(Err) when waiting longer is no use.
+    /// Returns `Ok(Err)` if further waiting is useless.
     fn answers(&self, child: &mut Child) -> anyhow::Result<anyhow::Result<()>> {
         if let Some(status) = child.try_wait()? {
             return Ok(Err(anyhow!(
-                "the testbed's Docker engine ended at once ({status})"
+                "the testbed's Docker engine ended immediately ({status})"
             )));
         }
         self.docker(&["version", "--format", "{{.Server.Version}}"])?;
@@ -90,14 +89,15 @@ impl HostEngine {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    /// Whether it answers now.
+    /// Whether the engine answers.
     pub(crate) fn is_up(&self) -> bool {
         self.layout.socket().exists() && self.docker(&["version"]).is_ok()
     }
 
-    /// The client, pointed at this engine and at nothing of the user's.
+    /// The `docker` command for this engine, without the user's settings.
     pub(crate) fn client(&self) -> Command {
-        // The client that came with the engine speaks its version; a newer one elsewhere may not.
+        // The client of the same package supports the engine's API; a newer one elsewhere might
+        // not.
         let program = if Path::new("/usr/bin/docker").exists() {
             "/usr/bin/docker"
         } else {
@@ -127,12 +127,12 @@ impl HostEngine {
             .to_owned())
     }
 
-    /// Runs `docker …`, whatever its exit code.
+    /// Runs `docker …` and returns its output for any exit code.
     pub(crate) fn try_docker(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         capture(self.client().args(arguments))
     }
 
-    /// Puts the machine image and the network into a fresh engine.
+    /// Imports the machine image and creates the network in a new engine.
     pub(crate) fn furnish(&self, image: &Path, subnet: Subnet) -> anyhow::Result<()> {
         let Some(image) = image.to_str() else {
             bail!("the path {} is not UTF-8", image.display())
@@ -155,7 +155,7 @@ impl HostEngine {
         Ok(())
     }
 
-    /// Makes a machine's container without starting it.
+    /// Creates a machine's container without starting it.
     pub(crate) fn create_machine(
         &self,
         name: &str,
@@ -166,20 +166,20 @@ impl HostEngine {
         self.docker(&[
             "create", "--name", name, "--hostname", name,
             "--network", NETWORK, "--ip", address, "--mac-address", mac,
-            // All that --privileged gives but SYS_RESOURCE, which a host inside a VM may lack
-            // itself; then --privileged fails as a whole.
+            // Everything that --privileged grants except SYS_RESOURCE. A host inside a VM can lack
+            // it, and then --privileged fails.
             "--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE",
             "--security-opt", "seccomp=unconfined",
             "--security-opt", "apparmor=unconfined",
             "--security-opt", "systempaths=unconfined",
             "--device", "/dev/net/tun", "--device-cgroup-rule", "a *:* rwm",
             "--tmpfs", "/run", "--tmpfs", "/tmp",
-            // Overlay on overlay does not work: the machine's engine keeps its data on the host's
-            // own disk.
+            // Overlay on overlay does not work, so the machine's engine keeps its data directly on
+            // the host's disk.
             "--volume", "/var/lib/docker",
-            // The machine sees its own part of the cgroup tree and nothing else.
+            // The machine sees only its own part of the cgroup tree.
             "--cgroupns", "private",
-            // A server has IPv6; Docker switches it off where its network has none.
+            // A server has IPv6, but Docker disables it on networks without IPv6.
             "--sysctl", "net.ipv6.conf.all.disable_ipv6=0",
             "--sysctl", "net.ipv6.conf.default.disable_ipv6=0",
             "--stop-signal", "SIGRTMIN+3",

@@ -1,4 +1,4 @@
-//! Images to test with, made on the "laptop" without any registry.
+//! Images for tests, built on the "laptop" without a registry.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub struct TestImages {
     pub busybox: String,
 }
 
-/// Makes them, or finds them made.
+/// Builds them if they do not exist.
 pub(crate) fn build(engine: &HostEngine, scratch: &Path) -> anyhow::Result<TestImages> {
     let images = TestImages {
         busybox: "uc-test/busybox:1".to_owned(),
@@ -45,7 +45,7 @@ fn build_busybox(engine: &HostEngine, context: &Path, tag: &str) -> anyhow::Resu
         &busybox,
     )?;
     let program = busybox.to_string_lossy();
-    // One name per applet; hard links, so that a path in `command:` needs no shell.
+    // A hard link per applet, so that a path in `command:` needs no shell.
     for applet in read(&[&program, "--list"])?
         .lines()
         .filter(|applet| *applet != "busybox")

@@ -1,6 +1,5 @@
-//! Names and places: where a testbed of a given name keeps its state, and what its bridge, its
-//! cgroup and its packet filter table are called. Everything that `down` removes is derived from
-//! here.
+//! Paths and names of a testbed: its state, bridge, cgroup and packet filter table. `down` derives
+//! everything that it removes from here.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -144,7 +143,7 @@ impl Layout {
         self.state_dir().join("ssh")
     }
 
-    /// Held by whoever brings the testbed up or down.
+    /// The lock for bringing the testbed up or down.
     pub(crate) fn lock_file(&self) -> PathBuf {
         cache().join("locks").join(&self.name.0)
     }
@@ -155,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_could_leave_their_directory_are_refused() {
+    fn testbed_name_that_could_leave_its_directory_is_refused() {
         for name in [
             "",
             "..",
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_path_fits_even_for_the_longest_name() {
+    fn socket_path_fits_for_the_longest_name() {
         let layout = Layout::new("a".repeat(NAME_MAX).parse().expect("valid"));
         // The engine adds the longest of its own, /docker/containerd/containerd-debug.sock.
         assert!(layout.run_dir().as_os_str().len() + 41 <= 107);

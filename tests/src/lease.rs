@@ -1,10 +1,10 @@
-//! One testbed for many tests. Bringing machines up costs seconds and installing uc on them some
-//! more, so the end-to-end tests of a program share a testbed: a test leases it, has it for itself
-//! until the lease is dropped, and the last one takes it down. A test that fails leaves the
-//! machines in no known state: the next one gets fresh ones.
+//! One testbed for many tests. Starting machines and installing uc on them takes seconds, so the
+//! end-to-end tests of a program share a testbed. A test leases it and uses it alone until the
+//! lease is dropped. The last test takes it down. After a test that failed, the state of the
+//! machines is unknown, so the next test gets new ones.
 //!
-//! With `UC_TESTBED` set, the testbed of that name is used, which somebody else brought up and will
-//! take down: `cargo xtask test` does so, since nextest runs each test in a process of its own.
+//! If `UC_TESTBED` is set, tests use the testbed of that name, which the caller brings up and takes
+//! down. `cargo xtask test` sets it, since nextest runs each test in its own process.
 
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,16 +19,16 @@ use crate::recipe::Engine;
 use crate::state::{Lock, lock_named};
 use crate::testbed::{Testbed, UpOptions};
 
-/// Names a testbed that is up, for the end-to-end tests to use.
+/// Variable with the name of a running testbed for the end-to-end tests.
 pub const SHARED: &str = "UC_TESTBED";
 
-/// The testbed of the end-to-end tests where [`SHARED`] is not set.
+/// The testbed of the end-to-end tests if [`SHARED`] is not set.
 const OWN: &str = "it";
 
-/// Enough for every test: what is true of three machines shows neither with one nor with two.
+/// Enough for every test. Some behaviour needs three machines to show.
 const MACHINES: u8 = 3;
 
-/// Tests that have the testbed or wait for it: the last to leave switches off the light.
+/// Number of tests that have the testbed or wait for it. The last one takes it down.
 static USERS: Mutex<usize> = Mutex::new(0);
 
 static POOL: Mutex<Option<Pooled>> = Mutex::new(None);
@@ -40,7 +40,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Waits until nobody else has a claim on this name. It need not be a testbed's.
+    /// Waits until no other process has a claim on this name, which can be any name.
     pub fn stake(name: &TestbedName) -> anyhow::Result<Self> {
         Ok(Self {
             _lock: lock_named(&format!(".claim-{name}"))?,
@@ -51,7 +51,7 @@ impl Claim {
 #[derive(Debug)]
 struct Pooled {
     testbed: Testbed,
-    // Of whoever brought it up; `None` where that was somebody else.
+    // `None` if the caller brought the testbed up.
     _claim: Option<Claim>,
     // Tests of one run in several processes take turns.
     _turn: Lock,
@@ -61,15 +61,15 @@ struct Pooled {
 #[derive(Debug)]
 pub struct Lease {
     pool: MutexGuard<'static, Option<Pooled>>,
-    // Dropped after the guard's content was seen to.
+    // Dropped after the content of the guard.
     _user: User,
 }
 
 impl Lease {
-    /// Waits for its turn; brings the testbed up when there is none.
+    /// Waits for its turn, and brings the testbed up if it is not.
     pub fn take() -> anyhow::Result<Self> {
         let user = User::new();
-        // A poisoned lock means that a test failed; its lease has dealt with that.
+        // A poisoned lock means that a test failed, and its lease has replaced the machines.
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.is_none() {
             *pool = Some(open()?);
@@ -79,7 +79,7 @@ impl Lease {
         Ok(lease)
     }
 
-    /// What a test that passed may have left behind.
+    /// Heals cuts and starts machines that an earlier test left off.
     fn reset(&self) -> anyhow::Result<()> {
         self.heal()?;
         for machine in self.machines() {
@@ -116,14 +116,16 @@ impl Drop for Lease {
             return;
         };
         if shared().is_none() {
-            // Taken down as it is dropped.
+            // Dropping the testbed takes it down.
             return;
         }
         pooled.testbed.keep();
         if thread::panicking() {
             let name = pooled.testbed.name().clone();
             if let Err(error) = renew(&name) {
-                say(&format!("the next test gets no fresh machines: {error:#}"));
+                say(&format!(
+                    "cannot replace the machines for the next test: {error:#}"
+                ));
             }
         }
     }
@@ -145,7 +147,7 @@ impl Turn {
     }
 }
 
-/// Counts a test in and out.
+/// Counts the tests that use the testbed.
 #[derive(Debug)]
 struct User;
 
@@ -179,7 +181,7 @@ fn open() -> anyhow::Result<Pooled> {
     }
     let claim = Claim::stake(&name)?;
     let turn = lock_named(&format!(".turn-{name}"))?;
-    // The claim is ours: one that is up was left by a run that is no more.
+    // This process has the claim, so a testbed that is up was left by an earlier run.
     Testbed::down(&name)?;
     let testbed = Testbed::up(&UpOptions {
         name,
@@ -204,7 +206,7 @@ fn renew(name: &TestbedName) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The last words of each machine, before they are gone.
+/// Prints the containers and logs of each machine before the machines are replaced.
 fn diagnose(testbed: &Testbed) {
     const LOG: &str =
         "docker ps --all; journalctl --no-pager --boot --lines 40 --unit ucd --unit uc-mesh";

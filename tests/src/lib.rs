@@ -1,13 +1,13 @@
-//! The testbed: real machines on one Linux box. A machine is a container that boots systemd and has
-//! a Docker engine and an sshd of its own; the machines of a testbed share an internal network
-//! which no packet leaves. They run in a Docker engine which the testbed starts for itself, with
-//! its own data, sockets, mount namespace and cgroup, so that [`Testbed::down`] finds everything
-//! again and leaves nothing but the cache, also after a crash.
+//! The testbed: real machines on one Linux computer. A machine is a container that boots systemd
+//! and has its own Docker engine and sshd. The machines of a testbed share an internal network that
+//! no packet leaves. They run in a Docker engine of the testbed, with its own data, sockets, mount
+//! namespace and cgroup. So [`Testbed::down`] finds and removes everything except the cache, also
+//! after a crash.
 //!
-//! Several testbeds with different names live side by side. The crate needs Linux, root and
-//! Debian's packages; [`host::unsupported`] says why a host cannot run it. It is a library for
-//! end-to-end tests, `cargo xtask testbed` and the demo. Of uc it knows how to run the program
-//! ([`Uc`]), nothing more.
+//! Several testbeds with different names can be up at the same time. The crate needs Linux, root
+//! and Debian's packages; [`host::unsupported`] returns why a host cannot run it. It is a library
+//! for end-to-end tests, `cargo xtask testbed`, `cargo xtask fresh` and the demo. All that it knows
+//! of uc is how to run the program ([`Uc`]).
 
 mod apt;
 mod cgroup;

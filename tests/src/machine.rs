@@ -13,25 +13,25 @@ use crate::run::{Output, capture, command, shown, wait_for};
 use crate::ssh::SshFiles;
 use crate::state::MachineRecord;
 
-/// Two seconds are usual; a loaded machine of two cores takes its time.
+/// Two seconds are usual. A busy host with two cores needs much longer.
 const BOOT_SECONDS: u64 = 90;
 
 /// Whether a machine has power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MachineState {
-    /// Its first process runs.
+    /// Its first process is running.
     Running,
-    /// Killed or never started; its disk is there.
+    /// Killed or never started. Its disk exists.
     Off,
 }
 
 /// A handle on a machine.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// `m1` and up; its host name and its name in ssh's configuration.
+    /// `m1`, `m2`, …: its host name and its name in ssh's configuration.
     pub name: String,
-    /// Its IPv4 address, which stays.
+    /// Its IPv4 address, which never changes.
     pub address: String,
     mac: String,
     engine: HostEngine,
@@ -54,8 +54,8 @@ impl Machine {
         format!("root@{}", self.name)
     }
 
-    /// A command that runs `words` on the machine as root, past its network (a cut does not
-    /// matter).
+    /// A command that runs `words` on the machine as root, without its network, so also after a
+    /// cut.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = self.engine.client();
         command.arg("exec").arg(&self.name).args(words);
@@ -73,7 +73,7 @@ impl Machine {
         command
     }
 
-    /// Runs `words` on the machine as root, past its network; fails only when that is impossible.
+    /// Runs `words` on the machine as root, without its network. Fails only if it cannot run them.
     pub fn exec(&self, words: &[&str]) -> anyhow::Result<Output> {
         let output = capture(&mut self.command(words))?;
         if !output.success() && self.state()? == MachineState::Off {
@@ -133,7 +133,7 @@ impl Machine {
         }
     }
 
-    /// The host's end of its cable; `None` while it is off.
+    /// The host's interface to this machine; `None` while it is off.
     pub(crate) fn port(&self) -> Option<String> {
         let output = self.exec(&["cat", "/sys/class/net/eth0/iflink"]).ok()?;
         if output.success() {
@@ -143,7 +143,7 @@ impl Machine {
         }
     }
 
-    /// Makes its container, with its keys in it.
+    /// Creates its container and copies its keys into it.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
         self.engine
             .create_machine(&self.name, &self.address, &self.mac)?;
@@ -169,7 +169,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Cuts its power: no process gets a chance to say goodbye. The disk stays.
+    /// Cuts its power: all processes are killed, and the disk is kept.
     pub(crate) fn power_off(&self) -> anyhow::Result<()> {
         self.engine
             .docker(&["kill", "--signal", "KILL", &self.name])?;
@@ -178,20 +178,21 @@ impl Machine {
             Duration::from_secs(20),
             || match self.state()? {
                 MachineState::Off => Ok(()),
-                MachineState::Running => bail!("{} still runs", self.name),
+                MachineState::Running => bail!("{} is still running", self.name),
             },
         )
     }
 
-    /// Waits until it has booted, its Docker engine answers, and ssh gets in.
+    /// Waits until it has booted, its Docker engine answers, and ssh can log in.
     pub(crate) fn wait_ready(&self) -> anyhow::Result<()> {
         let booted = self.exec(&["/usr/local/sbin/machine-ready", &BOOT_SECONDS.to_string()])?;
         booted
             .checked()
-            .with_context(|| format!("machine {} did not come up", self.name))?;
+            .with_context(|| format!("machine {} did not boot", self.name))?;
         let limit = Duration::from_secs(30);
-        wait_for("ssh to get in", limit, || self.ssh(&["true"])?.checked())
-            .with_context(|| format!("machine {} has booted, but cannot be reached", self.name))?;
+        wait_for("ssh to log in", limit, || self.ssh(&["true"])?.checked()).with_context(|| {
+            format!("machine {} has booted, but ssh cannot reach it", self.name)
+        })?;
         Ok(())
     }
 }

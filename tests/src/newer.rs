@@ -1,5 +1,5 @@
-//! Newer Docker engines in a machine: the packages of later Debians, unpacked over those of the
-//! machine's own. Its systemd, its libraries and its runc stay: later ones need a later C library
+//! Newer Docker engines for machines: packages of later Debian releases, unpacked over the
+//! machine's own. Its systemd, libraries and runc are kept, since later ones need a later C library
 //! or version 2 of the cgroup file systems.
 
 use std::fs;
@@ -14,7 +14,7 @@ use crate::state::Lock;
 
 const PACKAGES: [&str; 3] = ["containerd", "docker-cli", "docker.io"];
 
-/// Puts the engine of the Debian `suite` into the machine's root directory. `scratch` is removed
+/// Unpacks the engine of the Debian `suite` into the machine's root directory. Removes `scratch`
 /// afterwards.
 pub(crate) fn unpack(
     lock: &Lock,
@@ -68,14 +68,14 @@ pub(crate) fn unpack(
     .stdout;
     ensure!(
         said.contains(&format!(" {version}.")),
-        "Debian {suite} has another engine now, {}: the testbed's list of engines needs a look",
+        "Debian {suite} has a different engine now: {}\nhint: update `Engine` in tests/src/recipe.rs",
         said.trim()
     );
     fs::remove_dir_all(scratch)?;
     Ok(())
 }
 
-/// apt with lists, sources and archives of its own, apart from the host's.
+/// `apt-get` with its own lists, sources and archives.
 fn apt(scratch: &Path) -> Command {
     let mut apt = command(&["apt-get"]);
     for (option, value) in [
@@ -83,7 +83,7 @@ fn apt(scratch: &Path) -> Command {
         ("Dir::Etc::SourceParts", "-".into()),
         ("Dir::State", scratch.join("state")),
         ("Dir::Cache", scratch.join("cache")),
-        // Its sandbox user could not write here.
+        // apt's sandbox user cannot write here.
         ("APT::Sandbox::User", "root".into()),
     ] {
         apt.arg("-o").arg(format!("{option}={}", value.display()));
@@ -91,7 +91,7 @@ fn apt(scratch: &Path) -> Command {
     apt
 }
 
-/// Where debootstrap goes when it is told nothing.
+/// The default archive of debootstrap.
 fn default_mirror() -> anyhow::Result<String> {
     let script =
         fs::read_to_string("/usr/sbin/debootstrap").context("debootstrap is not installed")?;
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debootstrap_s_own_choice() {
+    fn default_mirror_is_read_from_the_script_of_debootstrap() {
         let script =
             "#!/bin/sh\nDEF_MIRROR=\"http://archive.example/debian\"\nMIRRORS=\"$DEF_MIRROR\"\n";
         assert_eq!(

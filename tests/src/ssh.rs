@@ -1,6 +1,5 @@
-//! ssh to the machines: a key for root, a host key for each machine, and a configuration file that
-//! knows both, so that `ssh -F FILE m1` works with strict host key checking and touches nothing of
-//! the user's.
+//! ssh to the machines: a key for root, a host key for each machine, and a configuration file with
+//! both. `ssh -F FILE m1` works with strict host key checking and without the user's files.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -39,7 +38,7 @@ impl SshFiles {
         self.directory.join("known_hosts")
     }
 
-    /// A machine's own key, which its sshd shows.
+    /// The host key of a machine.
     pub(crate) fn host_key(&self, machine: &str) -> PathBuf {
         self.directory.join(format!("host_{machine}"))
     }
@@ -66,7 +65,7 @@ impl SshFiles {
     fn config_text(&self, machines: &[(&str, &str)]) -> String {
         let mut text = String::new();
         for (name, address) in machines {
-            // A machine may be called by either; both get the same treatment.
+            // A machine can be addressed by both.
             let _ = write!(text, "Host {name} {address}\n    HostName {address}\n\n");
         }
         let _ = write!(
@@ -106,7 +105,7 @@ mod tests {
     use crate::state::lock_file;
 
     #[test]
-    fn every_machine_has_a_key_of_its_own_under_name_and_address() {
+    fn every_machine_has_its_own_host_key_under_name_and_address() {
         let directory = tempfile::tempdir().expect("a directory");
         let files = SshFiles::new(directory.path().join("ssh"));
         let lock = lock_file(&directory.path().join("lock")).expect("a lock");

@@ -27,14 +27,14 @@ pub(crate) struct State {
     pub(crate) engine: Engine,
     pub(crate) subnet: Subnet,
     pub(crate) machines: Vec<MachineRecord>,
-    /// Pairs of machines that must not exchange a packet.
+    /// Pairs of machines that are cut off from each other.
     pub(crate) cuts: Vec<(String, String)>,
-    /// False until `up` was through: what a crash leaves behind.
+    /// False until `up` has succeeded, so also after a crash.
     pub(crate) complete: bool,
 }
 
 impl State {
-    /// Of a testbed that was begun, or `None`.
+    /// `None` if no such testbed was begun.
     pub(crate) fn load(layout: &Layout) -> anyhow::Result<Option<Self>> {
         let file = layout.state_file();
         let text = match fs::read_to_string(&file) {
@@ -46,7 +46,7 @@ impl State {
         };
         let state = serde_json::from_str(&text).with_context(|| {
             format!(
-                "{} is not a testbed's state\nhint: `cargo xtask testbed down --name {}` removes it",
+                "{} is not a valid testbed state\nhint: remove it with `cargo xtask testbed down --name {}`",
                 file.display(),
                 layout.name()
             )
@@ -54,7 +54,7 @@ impl State {
         Ok(Some(state))
     }
 
-    /// Replaces the file as a whole: a reader sees the old or the new state.
+    /// Replaces the file atomically: a reader sees the old or the new state.
     pub(crate) fn save(&self, layout: &Layout) -> anyhow::Result<()> {
         let file = layout.state_file();
         let new = file.with_extension("new");
@@ -65,7 +65,7 @@ impl State {
     }
 }
 
-/// The names of all testbeds that exist, also half-made ones.
+/// The names of all testbeds that exist, including incomplete ones.
 pub(crate) fn names() -> Vec<String> {
     let mut names: Vec<String> = [states(), runs()]
         .iter()
@@ -82,24 +82,24 @@ pub(crate) fn names() -> Vec<String> {
 pub(crate) struct Lock(File);
 
 impl Lock {
-    /// An empty standard input for a program that changes the host. It keeps the lock until the
-    /// program ends, even when we are killed first: whoever cleans up after us waits for it.
+    /// An empty standard input for a program that changes the host. The program holds the lock
+    /// until it ends, even if this process is killed first, so a clean-up waits for it.
     pub(crate) fn stdin(&self) -> anyhow::Result<Stdio> {
         Ok(Stdio::from(self.0.try_clone()?))
     }
 }
 
-/// Only one process at a time brings a given testbed up or down or changes it.
+/// Lets one process at a time bring a testbed up or down or change it.
 pub(crate) fn lock(layout: &Layout) -> anyhow::Result<Lock> {
     lock_file(&layout.lock_file())
 }
 
-/// Only one process at a time chooses a subnet, or removes the directories that all testbeds share.
+/// Lets one process at a time choose a subnet, or remove the directories of all testbeds.
 pub(crate) fn lock_all() -> anyhow::Result<Lock> {
     lock_named(".all")
 }
 
-/// A lock for another purpose. Names that begin with a dot cannot be those of a testbed.
+/// A lock for another purpose. Names of testbeds do not begin with a dot.
 pub(crate) fn lock_named(name: &str) -> anyhow::Result<Lock> {
     lock_file(&cache().join("locks").join(name))
 }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_changes_the_host_keeps_the_lock_beyond_our_death() {
+    fn child_program_holds_the_lock_after_its_parent_dropped_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("lock");
         let lock = lock_file(&path).expect("a lock");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_reads_as_written() {
+    fn state_round_trips_through_json() {
         let state = State {
             engine: Engine::V20_10,
             subnet: Subnet::new(3),

@@ -1,6 +1,5 @@
-//! Taking a testbed away. Works from names and cgroups alone, so that it does not matter what of
-//! the testbed is still alive: after `kill -9` of the engine, of `up`, of anything, the result is
-//! the same. Only what the testbed made is touched.
+//! Removes a testbed. It uses only names and cgroups, so the result is the same no matter which of
+//! the testbed's processes were killed before. It touches only what the testbed made.
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
@@ -15,18 +14,18 @@ use crate::run::{capture, command, wait_for};
 use crate::state::{State, lock_all};
 use crate::{cgroup, host, network};
 
-/// Until the kernel has let go of the files of what was killed.
+/// Limit for the kernel to release the files of killed processes.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Removes processes, cgroups, interfaces, filter tables and files of a testbed, whatever is left
-/// of it. The caller holds its lock.
+/// Removes processes, cgroups, interfaces, filter tables and files of a testbed, as far as they
+/// exist. The caller holds its lock.
 pub(crate) fn teardown(layout: &Layout) -> anyhow::Result<()> {
     match programs(has_traces(layout), which("nft").is_some()) {
         Programs::Present => {}
         Programs::Install => host::install_network_tools()?,
         Programs::NotNeeded => return Ok(()),
     }
-    // An unreadable state file must not keep the processes alive.
+    // The processes are killed even if the state file cannot be read.
     let state = State::load(layout);
     close_connections(&layout.laptop_run_dir())?;
     cgroup::remove(&layout.cgroup())?;
@@ -67,7 +66,7 @@ fn close_connections(directory: &Path) -> anyhow::Result<()> {
         if kind.is_dir() {
             close_connections(&entry.path())?;
         } else if kind.is_socket() {
-            // One that has ended by itself leaves a socket on which nobody answers.
+            // A process that has already ended leaves a socket on which nothing answers.
             let path = format!("ControlPath={}", entry.path().display());
             let _ = capture(&mut command(&[
                 "ssh",
@@ -85,7 +84,7 @@ fn close_connections(directory: &Path) -> anyhow::Result<()> {
 }
 
 fn remove_files(layout: &Layout) -> anyhow::Result<()> {
-    // The state file goes last: if this is interrupted, the next `down` still knows all.
+    // The state file is removed last, so that an interrupted `down` can be repeated.
     let state_dir = layout.state_dir();
     for entry in fs::read_dir(&state_dir).into_iter().flatten().flatten() {
         if entry.path() != layout.state_file() {
@@ -112,8 +111,8 @@ fn remove_files(layout: &Layout) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Some 20,000 files a machine: `rm` is as fast as it gets, and copes with what the engine left
-/// immutable in permissions but not in attributes.
+/// Removes a directory with `rm`, which is fast: a machine has about 20,000 files. It also removes
+/// files that the engine left without write permission.
 fn remove(path: &Path) -> anyhow::Result<()> {
     wait_for("files to be released", LIMIT, || {
         capture(command(&["rm", "-rf", "--one-file-system", "--"]).arg(path))?.checked()

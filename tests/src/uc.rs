@@ -1,5 +1,5 @@
-//! Running the `uc` program the way a person does: the built binary, with a configuration of its
-//! own that leaves the user's contexts, keys and Docker alone.
+//! Runs the built `uc` program like a person, with its own configuration that does not use the
+//! user's contexts, keys and Docker.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +10,10 @@ use anyhow::{Context as _, ensure};
 use crate::run::{Output, capture};
 use crate::testbed::Testbed;
 
-/// Names the directory of `uc`, `ucd` and `install.sh`; without it they are built.
+/// Variable with the directory of `uc`, `ucd` and `install.sh`. If it is not set, they are built.
 const BIN_DIR: &str = "UC_BIN_DIR";
 
-/// Where the built programs are, with install.sh beside them, as `uc machine init` wants it.
+/// The directory of the built programs and install.sh, as `uc machine init` expects it.
 #[derive(Debug, Clone)]
 pub struct Binaries {
     directory: PathBuf,
@@ -30,7 +30,7 @@ impl Binaries {
             for program in [binaries.uc(), binaries.ucd()] {
                 ensure!(
                     program.is_file(),
-                    "{BIN_DIR} is set, but there is no {}",
+                    "{BIN_DIR} is set, but {} does not exist",
                     program.display()
                 );
             }
@@ -54,7 +54,7 @@ impl Binaries {
         ]);
         capture(&mut build)?
             .checked()
-            .context("uc and ucd do not build")?;
+            .context("cannot build uc and ucd")?;
         let mut metadata = Command::new(&cargo);
         metadata.current_dir(root).args([
             "metadata",
@@ -71,8 +71,7 @@ impl Binaries {
         Self::stage(root, Path::new(target))
     }
 
-    /// The target directory is full of other things; what goes to a machine gets a place of its
-    /// own.
+    /// Copies what goes to a machine to its own directory in the target directory.
     fn stage(root: &Path, target: &Path) -> anyhow::Result<Self> {
         let directory = target.join("uc-dev");
         fs::create_dir_all(&directory)?;
@@ -84,7 +83,7 @@ impl Binaries {
         ] {
             let (from, to) = (from.join(name), directory.join(name));
             let new = to.with_extension("new");
-            // A new file under the old name: the old one may be running.
+            // A new file replaces the old one, which can be running.
             fs::copy(&from, &new).with_context(|| format!("cannot copy {}", from.display()))?;
             fs::rename(&new, &to)?;
         }
@@ -106,13 +105,13 @@ impl Binaries {
         self.directory.join("ucd")
     }
 
-    /// For `UC_BIN_DIR` in the environment of a program that is started.
+    /// `UC_BIN_DIR` and its value, for the environment of a program.
     pub fn variable(&self) -> (&'static str, &Path) {
         (BIN_DIR, &self.directory)
     }
 }
 
-/// The `uc` program on the "laptop": the host, with a home of its own.
+/// The `uc` program on the "laptop", which is the host with a separate home directory.
 #[derive(Debug, Clone)]
 pub struct Uc {
     program: PathBuf,
@@ -121,7 +120,7 @@ pub struct Uc {
 }
 
 impl Uc {
-    /// For the machines of a testbed: ssh knows them, images are built with the testbed's Docker.
+    /// Configured for the ssh and the Docker of a testbed.
     pub fn on(testbed: &Testbed, binaries: &Binaries) -> anyhow::Result<Self> {
         let home = testbed.scratch()?.join("home");
         fs::create_dir_all(&home)?;
@@ -144,19 +143,19 @@ impl Uc {
         })
     }
 
-    /// What a person would have to set to go on by hand.
+    /// The variables that a person has to set to run `uc` by hand.
     pub fn variables(&self) -> &[(&'static str, String)] {
         &self.variables
     }
 
-    /// The same with another value for a variable.
+    /// Returns it with another value for a variable.
     pub fn with(mut self, variable: &'static str, value: &str) -> Self {
         self.variables.retain(|(name, _)| *name != variable);
         self.variables.push((variable, value.to_owned()));
         self
     }
 
-    /// Its home directory, which is also where it is run.
+    /// Its home directory, in which it runs.
     pub fn home(&self) -> &Path {
         &self.home
     }
@@ -177,7 +176,7 @@ impl Uc {
         command
     }
 
-    /// Runs it to the end; fails only when it cannot be started.
+    /// Runs it to the end. Fails only if it cannot be started.
     pub fn run(&self, words: &[&str]) -> anyhow::Result<Output> {
         capture(&mut self.command(words))
     }

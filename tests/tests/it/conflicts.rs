@@ -76,7 +76,7 @@ impl Cluster {
         .expect("they do")
     }
 
-    /// The colour that every machine says `app` shall have.
+    /// The colour of `app` on every machine.
     fn colour(&self) -> String {
         let colours: Vec<_> = MACHINES
             .iter()
@@ -100,7 +100,7 @@ impl Cluster {
 }
 
 #[test]
-fn what_two_sides_changed_is_listed_and_settled_everywhere() {
+fn conflict_is_listed_and_resolved_on_every_machine() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -215,7 +215,7 @@ fn what_two_sides_changed_is_listed_and_settled_everywhere() {
 }
 
 #[test]
-fn a_backup_of_a_running_machine_can_be_put_back() {
+fn backup_of_running_machine_can_be_restored() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -244,7 +244,7 @@ fn a_backup_of_a_running_machine_can_be_put_back() {
             .contains("m2: /var/lib/uc/backups/uc.db already exists; nothing was written"),
         "{again}"
     );
-    // Where the service must not write, or where nobody would find it.
+    // Places where the service must not write, or where no user finds the file.
     for (to, said) in [
         (
             "/root/uc.db",
@@ -288,7 +288,7 @@ fn a_backup_of_a_running_machine_can_be_put_back() {
     cluster.whole(SOON).expect("m2 is a member as before");
     known("m2");
     assert_eq!(cluster.conflicts(&[]), [] as [Value; 0]);
-    // It writes on, under versions that nobody has seen yet.
+    // It continues to write, with versions that no peer has seen.
     cluster.ok_at("m2", &["rm", "-y", "-p", "after"]);
     for name in MACHINES {
         wait_for("what m2 wrote to be known", SOON, || {

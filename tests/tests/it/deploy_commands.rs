@@ -56,7 +56,7 @@ const SPEC: &str = "image built command entrypoint environment ports mounts heal
                     pre_deploy update placement service_labels shared_revisions";
 
 #[test]
-fn listings_logs_and_exec() {
+fn listings_logs_and_exec_work_on_every_machine() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -265,7 +265,7 @@ fn exec(cluster: &Cluster) {
         format!("{}{}", folder.stdout, folder.stderr).contains("/tmp"),
         "{folder}"
     );
-    // A command that goes on is left by killing uc, and the service does not mind.
+    // Killing uc ends a command that never ends, and does not affect the service.
     let mut long = cluster.watch(&["exec", "-T", "quiet", "sh", "-c", "echo begun; sleep 60"]);
     assert!(long.line_with("begun").is_some());
     long.signal("KILL");

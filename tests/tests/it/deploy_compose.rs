@@ -34,7 +34,7 @@ fn addresses(cluster: &Cluster, machine: &str, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn keys_of_a_container_are_so_inside() {
+fn container_keys_take_effect_inside_the_container() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -128,13 +128,13 @@ services:
     ] {
         assert_eq!(seen.pointer(pointer), Some(&expected), "{pointer}: {seen}");
     }
-    // Nothing of it is made up anew each time.
+    // None of it changes from one run to the next.
     let again = cluster.ok(&["deploy", "-y", "-f", &file]);
     assert!(again.stderr.contains("services are up to date"), "{again}");
 }
 
 #[test]
-fn names_that_a_file_for_one_computer_uses() {
+fn container_names_and_links_of_single_host_files_resolve() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -192,7 +192,7 @@ while (1) { my $from = $s->recv(my $q, 512); my ($question) = $q =~ /^.{12}((?:.
 $s->send(substr($q, 0, 2) . pack("n5", 0x8180, 1, 1, 0, 0) . $question . pack("n3Nn", 0xc00c, 1, 1, 1, 4) . "\xc0\0\x02\x4d", 0, $from); }"#;
 
 #[test]
-fn a_service_s_own_resolvers_are_asked_for_what_is_not_the_cluster_s() {
+fn service_dns_setting_is_used_for_outside_names_only() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -262,7 +262,7 @@ services:
 "#;
 
 #[test]
-fn a_service_in_another_ones_network_stays_with_it() {
+fn service_sharing_a_network_runs_on_the_same_machine() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -285,7 +285,7 @@ fn a_service_in_another_ones_network_stays_with_it() {
 }
 
 #[test]
-fn labels_say_where_replicas_run() {
+fn machine_labels_constrain_placement() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -365,7 +365,7 @@ volumes: {{data: }}
 }
 
 #[test]
-fn a_command_before_the_deployment_comes_first_or_nothing_does() {
+fn failed_pre_deploy_command_stops_the_deployment() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -400,7 +400,7 @@ fn a_command_before_the_deployment_comes_first_or_nothing_does() {
 }
 
 #[test]
-fn an_update_keeps_to_its_pace_and_pauses_where_it_fails() {
+fn rolling_update_keeps_parallelism_and_pauses_on_failure() {
     let Some(cluster) = Cluster::take() else {
         return;
     };

@@ -27,7 +27,7 @@ secrets:
 "#;
 
 #[test]
-fn contents_travel_and_are_found_by_later_machines() {
+fn contents_are_copied_to_machines_that_need_them_later() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -52,7 +52,7 @@ fn contents_travel_and_are_found_by_later_machines() {
     // Nobody writes into what others have as well.
     let written = cluster.inside("app", &replicas[0], "echo x >> /etc/motd");
     assert_ne!(written.code, Some(0), "{written}");
-    // Secrets are seen by nobody but root on the machines and whoever they are for.
+    // On the machines, only root and the service itself can read a secret.
     let place = cluster.machine(&replicas[0].machine.name);
     let readable = place.sh("find /var/lib/uc -type f -exec grep -l hunter2 {} + | xargs -r -n1 dirname | xargs -r -n1 namei -m | grep -c 'drwx------'");
     assert_ne!(readable.expect("found").trim(), "0");
@@ -100,7 +100,7 @@ fn contents_travel_and_are_found_by_later_machines() {
 }
 
 #[test]
-fn a_folder_for_data_becomes_a_volume_and_stays() {
+fn data_folder_becomes_a_volume_that_is_kept() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -125,7 +125,7 @@ fn a_folder_for_data_becomes_a_volume_and_stays() {
 }
 
 #[test]
-fn contents_that_cannot_travel_stop_the_deployment_before_it_begins() {
+fn unreadable_contents_stop_the_deployment_before_it_begins() {
     let Some(cluster) = Cluster::take() else {
         return;
     };

@@ -41,7 +41,7 @@ fn nothing_left(cluster: &Cluster, project: &str) {
 }
 
 #[test]
-fn the_previous_revision_serves_whatever_is_wrong_with_the_next() {
+fn failed_deployment_keeps_the_previous_revision_serving() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -114,7 +114,7 @@ fn the_previous_revision_serves_whatever_is_wrong_with_the_next() {
 }
 
 #[test]
-fn a_compose_file_with_a_mistake_changes_nothing() {
+fn invalid_compose_file_changes_nothing() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -160,7 +160,7 @@ fn a_compose_file_with_a_mistake_changes_nothing() {
 }
 
 #[test]
-fn a_port_that_something_else_has_is_refused() {
+fn published_port_in_use_is_refused() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -218,12 +218,12 @@ services:
 "#;
 
 #[test]
-fn a_deployment_goes_on_without_the_one_who_asked() {
+fn deployment_continues_after_its_client_is_killed() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
     let file = cluster.compose("orphan", ORPHAN);
-    // Two who deploy one project at once, through whichever machine: the second is told.
+    // Two users deploy one project at the same time, through any machine: the second is refused.
     let connect = ["--connect", "ssh://root@m1", "deploy", "-y", "-f"];
     let mut first = cluster.uc.command(&[&connect[..], &[&file]].concat());
     let mut first = first
@@ -268,7 +268,7 @@ fn a_deployment_goes_on_without_the_one_who_asked() {
         );
         Ok(())
     })
-    .expect("it goes on");
+    .expect("it continues");
     // Nothing is left to do, and when it has ended the project may be changed.
     let before = cluster.replicas("");
     let same = cluster.compose("orphan", ORPHAN);
@@ -284,7 +284,7 @@ fn a_deployment_goes_on_without_the_one_who_asked() {
 }
 
 #[test]
-fn who_depends_waits() {
+fn dependent_service_waits_for_its_dependency() {
     let Some(cluster) = Cluster::take() else {
         return;
     };

@@ -42,7 +42,7 @@ fn asks(machine: &Machine, name: &str) -> anyhow::Result<Vec<String>> {
 }
 
 #[test]
-fn without_a_machine_the_others_go_on_and_its_return_heals() {
+fn cluster_works_without_a_machine_and_heals_on_its_return() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -152,7 +152,7 @@ fn without_a_machine_the_others_go_on_and_its_return_heals() {
 }
 
 #[test]
-fn daemons_killed_under_traffic_lose_no_packet() {
+fn killed_daemons_lose_no_packet() {
     const PACKETS: usize = 400;
     let Some(cluster) = Cluster::take() else {
         return;
@@ -248,7 +248,7 @@ fn daemons_killed_under_traffic_lose_no_packet() {
 }
 
 #[test]
-fn both_sides_of_a_partition_deploy_and_both_are_there_afterwards() {
+fn deployments_on_both_sides_of_a_partition_survive() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -307,7 +307,7 @@ const UNDO: &str = "rm -f /var/lib/uc/ballast; systemctl stop ucd; rm -rf /var/l
     umount /var/lib/uc; cp -a /var/lib/uc.kept/. /var/lib/uc/; rm -rf /var/lib/uc.kept; systemctl start ucd";
 
 #[test]
-fn a_full_disk_is_said_and_loses_nothing() {
+fn full_disk_is_reported_and_loses_no_data() {
     let Some(cluster) = Cluster::take() else {
         return;
     };

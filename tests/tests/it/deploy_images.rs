@@ -16,7 +16,7 @@ fn holders(cluster: &Cluster) -> Vec<&'static str> {
 }
 
 #[test]
-fn an_image_goes_where_it_is_needed_and_once() {
+fn image_is_sent_once_and_only_to_machines_that_need_it() {
     let Some(cluster) = Cluster::take() else {
         return;
     };

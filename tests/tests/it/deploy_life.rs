@@ -37,7 +37,7 @@ volumes: {{data: }}
 }
 
 #[test]
-fn deployed_changed_scaled_and_removed() {
+fn project_is_deployed_changed_scaled_and_removed() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -200,7 +200,7 @@ fn deployed_changed_scaled_and_removed() {
 }
 
 #[test]
-fn a_published_port_is_freed_first_and_everything_else_is_started_first() {
+fn update_stops_first_only_for_published_ports() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -255,7 +255,7 @@ services:
 }
 
 #[test]
-fn a_project_deployed_through_one_machine_is_changed_through_the_others() {
+fn project_can_be_changed_through_any_machine() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -287,7 +287,7 @@ fn a_project_deployed_through_one_machine_is_changed_through_the_others() {
             .expect("every machine knows");
         }
     }
-    // A replica that somebody removed behind uc's back is put back, and only that one.
+    // A replica that was removed without uc is replaced, and no other.
     let all = cluster.replicas("app");
     let gone = on(&all, "m2");
     cluster

@@ -23,7 +23,7 @@ services:
 "#;
 
 #[test]
-fn short_names_are_of_one_s_own_project_and_addresses_are_one_s_own() {
+fn short_names_resolve_within_the_project() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -110,7 +110,7 @@ fn addresses(cluster: &Cluster, machine: &str, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn names_of_nobody_and_of_the_outside_are_answered_at_once() {
+fn unknown_and_outside_names_are_answered_without_delay() {
     let Some(cluster) = Cluster::take() else {
         return;
     };
@@ -131,7 +131,7 @@ fn names_of_nobody_and_of_the_outside_are_answered_at_once() {
             ("app.lonely.internal", &["NOERROR"][..]),
             ("nobody.lonely.internal", &["NXDOMAIN"]),
             ("app.nobody.internal", &["NXDOMAIN"]),
-            // No packet leaves the testbed: nobody can know.
+            // No packet leaves the testbed, so no resolver can answer.
             ("example.com", &["SERVFAIL"]),
         ] {
             let start = Instant::now();
@@ -153,7 +153,7 @@ fn names_of_nobody_and_of_the_outside_are_answered_at_once() {
             );
         }
     }
-    // A service without replicas is a name without addresses, not somebody else's.
+    // The name of a service without replicas exists and has no addresses.
     cluster.ok(&["scale", "-y", "app", "0"]);
     wait_for("the address to go", SOON, || {
         let said = machine.sh(&format!(

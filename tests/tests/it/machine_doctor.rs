@@ -29,7 +29,7 @@ impl Site {
 }
 
 #[test]
-fn what_is_wrong_is_found_and_nothing_else() {
+fn doctor_reports_every_problem_and_nothing_else() {
     let Some(site) = Site::take() else { return };
     site.cluster(&ALL);
     for name in ALL {

@@ -26,7 +26,7 @@ impl Site {
 }
 
 #[test]
-fn from_the_first_machine_to_the_last() {
+fn cluster_grows_from_one_machine_and_shrinks_to_none() {
     let Some(site) = Site::take() else { return };
     site.bare(&["m1", "m2"]);
     let said = site
@@ -188,7 +188,7 @@ fn from_the_first_machine_to_the_last() {
 }
 
 #[test]
-fn a_user_who_is_not_root() {
+fn machine_commands_work_for_a_user_with_sudo() {
     let Some(site) = Site::take() else { return };
     site.bare(&["m1"]);
     site.sh(
@@ -225,7 +225,7 @@ fn a_user_who_is_not_root() {
 }
 
 #[test]
-fn names_follow_a_renaming() {
+fn machine_rename_reaches_every_machine() {
     let Some(site) = Site::take() else { return };
     site.cluster(&["m1", "m2"]);
     let before = site.at("m1").machines().expect("listed");
@@ -275,7 +275,7 @@ fn names_follow_a_renaming() {
 }
 
 #[test]
-fn tokens_let_one_machine_in() {
+fn token_admits_one_machine() {
     let Some(site) = Site::take() else { return };
     site.cluster(&["m1", "m2"]);
     site.prepare(&["m3"]);
@@ -325,7 +325,7 @@ fn tokens_let_one_machine_in() {
     assert_eq!(
         (members(), site.membership("m3").as_str()),
         (2, ""),
-        "a token that is none let something happen"
+        "an invalid token changed something"
     );
 
     let same_name = site
@@ -357,7 +357,7 @@ fn tokens_let_one_machine_in() {
     );
     site.ok(&["machine", "rm", "m3", "-y"]);
     await_no_membership(&site, "m3");
-    // Used once, by a machine that is no member any more.
+    // It was used once, by a machine that is no longer a member.
     let again = site.join("m3", token);
     expect(
         &again,
@@ -371,12 +371,12 @@ fn tokens_let_one_machine_in() {
 }
 
 #[test]
-fn a_token_is_good_though_the_machine_that_made_it_is_off() {
+fn token_works_while_its_creator_is_off() {
     let Some(site) = Site::take() else { return };
     site.cluster(&["m1", "m2"]);
     site.prepare(&["m3"]);
     let token = site.ok(&["machine", "token"]).stdout;
-    // Who has heard of the new name has heard of the token, which was made before.
+    // A machine that has the new name also has the token, which is older.
     site.ok(&["machine", "rename", "m2", "proof"]);
     site.await_machines("m2", &[("m1", "up"), ("proof", "up")]);
     site.kill("m1").expect("killed");
@@ -389,7 +389,7 @@ fn a_token_is_good_though_the_machine_that_made_it_is_off() {
 }
 
 #[test]
-fn a_dead_machine_is_removed_and_stays_out() {
+fn removed_dead_machine_does_not_rejoin() {
     let Some(site) = Site::take() else { return };
     site.cluster(&["m1", "m2", "m3"]);
     site.kill("m3").expect("killed");
@@ -429,7 +429,7 @@ fn a_dead_machine_is_removed_and_stays_out() {
     site.prepare(&["m3"]);
     site.join("m3", token.trim())
         .checked()
-        .expect("it joins anew");
+        .expect("it joins again");
     site.await_machines("m1", &[("m1", "up"), ("m3", "up"), ("proof", "up")]);
 }
 

@@ -30,7 +30,7 @@ impl Site {
 }
 
 #[test]
-fn both_halves_work_and_agree_afterwards() {
+fn partition_halves_work_and_converge_afterwards() {
     let Some(site) = Site::take() else { return };
     site.cluster(&ALL);
     site.split(ALL);

@@ -1,4 +1,4 @@
-//! Machines that cannot be set up: each is told why and what to do, and stays as it was.
+//! Machines that cannot be set up: uc reports the reason and a hint, and changes nothing on them.
 
 use std::{fs, thread};
 
@@ -21,7 +21,7 @@ fn expect_no_context(site: &Site) {
 }
 
 #[test]
-fn ssh_that_does_not_get_in() {
+fn init_reports_why_ssh_fails() {
     let Some(site) = Site::take() else { return };
     site.bare(&["m1"]);
     let (address, config) = (
@@ -132,7 +132,7 @@ fn ssh_that_does_not_get_in() {
 }
 
 #[test]
-fn what_install_sh_refuses_is_passed_on() {
+fn init_passes_on_refusals_of_install_sh() {
     let Some(site) = Site::take() else { return };
     site.bare(&["m1", "m2", "m3"]);
     // No Docker, and no mirror to get it from: refused without waiting, since nothing in the
@@ -225,10 +225,10 @@ fn what_install_sh_refuses_is_passed_on() {
 }
 
 #[test]
-fn programs_that_do_not_arrive_whole() {
+fn init_refuses_incomplete_uploads() {
     let Some(site) = Site::take() else { return };
     site.bare(&["m1"]);
-    // What `cat > FILE` writes over there is not what was sent.
+    // `cat > FILE` on the machine writes something else than was sent.
     site.machine("m1")
         .and_then(|machine| {
             machine.write_file(

@@ -77,7 +77,7 @@ impl Site {
 }
 
 #[test]
-fn installed_used_and_taken_off_again() {
+fn install_then_uninstall_leaves_nothing() {
     let Some(site) = Site::take() else { return };
     site.bare(&["m1"]);
     site.sh(
@@ -149,7 +149,7 @@ fn installed_used_and_taken_off_again() {
         "active\nactive\nenabled\nenabled\n"
     );
 
-    // Members of the group need no sudo; others are told why not.
+    // Members of the group need no sudo. Other users get an error with the reason.
     site.sh("m1", "usermod -aG uc insider");
     let as_user = |user: &str| {
         machine
@@ -212,7 +212,7 @@ fn installed_used_and_taken_off_again() {
 }
 
 #[test]
-fn what_outlives_the_daemon_and_a_reboot() {
+fn containers_and_mesh_survive_the_daemon_and_a_reboot() {
     let Some(site) = Site::take() else { return };
     site.cluster(&["m1", "m2"]);
     site.deploy();
@@ -319,7 +319,7 @@ fn what_outlives_the_daemon_and_a_reboot() {
 
 /// Not with a `uc` of another version, of which there is none yet, but with its call.
 #[test]
-fn a_uc_that_speaks_another_protocol() {
+fn uc_with_another_protocol_is_refused() {
     let Some(site) = Site::take() else { return };
     site.prepare(&["m1"]);
     let call = |protocol: &str| {
@@ -356,7 +356,7 @@ fn a_uc_that_speaks_another_protocol() {
 
 /// `uc` with nothing at all around it.
 #[test]
-fn a_laptop_that_knows_no_cluster() {
+fn uc_without_a_context_says_how_to_get_one() {
     let Some(site) = Site::take() else { return };
     if Path::new("/run/uc").exists() {
         return;

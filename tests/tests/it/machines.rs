@@ -15,7 +15,7 @@ fn hears(from: &Machine, to: &Machine) -> bool {
 }
 
 #[test]
-fn each_has_a_name_systemd_ssh_and_an_engine_of_its_own() {
+fn machine_has_its_own_name_systemd_ssh_and_engine() {
     if !possible() {
         return;
     }
@@ -46,7 +46,7 @@ fn each_has_a_name_systemd_ssh_and_an_engine_of_its_own() {
 }
 
 #[test]
-fn a_stranger_s_key_does_not_get_in() {
+fn ssh_refuses_an_unknown_key() {
     if !possible() {
         return;
     }

@@ -52,7 +52,7 @@ pub fn read(from: impl Read) -> Result<Request, Error> {
     }
     let mut words = line.split_ascii_whitespace();
     let (Some(method), Some(target)) = (words.next(), words.next()) else {
-        return Err(Error::Bad("the first line is no request"));
+        return Err(Error::Bad("the first line is not a request"));
     };
     let (method, path) = (method.to_owned(), target.split('?').next().unwrap_or_default().to_owned());
     let mut length = 0;
@@ -69,7 +69,7 @@ pub fn read(from: impl Read) -> Result<Request, Error> {
         if let Some((name, value)) = header.split_once(':')
             && name.eq_ignore_ascii_case("content-length")
         {
-            length = value.trim().parse().map_err(|_| Error::Bad("content-length is no number"))?;
+            length = value.trim().parse().map_err(|_| Error::Bad("content-length is not a number"))?;
         }
     }
     if length > MAX_BODY {

@@ -191,7 +191,7 @@ fn decode(from: &mut impl BufRead, depth: usize) -> Result<Value, Error> {
     let (Some(kind), Some(rest)) = (rest.get(..1), rest.get(1..)) else {
         return Err(Error::Broken("an empty line"));
     };
-    let number = || rest.parse::<i64>().map_err(|_| Error::Broken("a length that is no number"));
+    let number = || rest.parse::<i64>().map_err(|_| Error::Broken("a length that is not a number"));
     Ok(match kind {
         "+" => Value::Text(rest.into()),
         "-" => Value::Refused(rest.into()),

@@ -31,7 +31,7 @@ const KEPT: &str = "10000";
 const SHOWN: &str = "20";
 const MAX_NAME: usize = 40;
 const MAX_TEXT: usize = 300;
-/// Requests at the same time; more are told to come back.
+/// Requests at the same time. Further ones get an error.
 const MAX_CONNECTIONS: usize = 128;
 /// For a visitor to send a request, and to take the answer.
 const VISITOR: Duration = Duration::from_secs(5);
