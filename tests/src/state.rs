@@ -1,5 +1,5 @@
-//! What a testbed is made of, on disk: written before the first thing is made, so that `down` finds
-//! everything also after a crash, and the lock of whoever changes it.
+//! The state of a testbed on disk and its lock. The state is saved before anything is made, so that
+//! `down` finds everything, also after a crash.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,6 +1,6 @@
-//! The same record changed on two sides of a partition: both values are listed everywhere, one of
-//! them counts until somebody settles it, and then one is left, everywhere. And the other way to a
-//! state that was: a copy of a machine's store, made while it runs.
+//! A record that was changed on two sides of a partition: every machine lists both values and uses
+//! one of them until a user resolves the conflict. And backups: a copy of a machine's store, made
+//! while it runs.
 
 use std::time::Duration;
 

@@ -125,7 +125,7 @@ fn data_folder_becomes_a_volume_that_is_kept() {
 }
 
 #[test]
-fn unreadable_contents_stop_the_deployment_before_it_begins() {
+fn invalid_contents_stop_the_deployment_before_it_begins() {
     let Some(cluster) = Cluster::take() else {
         return;
     };

@@ -1,5 +1,5 @@
-//! A cluster cut in two: each half goes on, and what both did is one cluster's state again once
-//! they meet.
+//! A cluster cut in two: each half continues to work, and the changes of both converge after the
+//! cut is healed.
 
 use anyhow::ensure;
 use uc_testbed::wait_for;
