@@ -105,8 +105,8 @@ async fn drive<A>(
 ) -> anyhow::Result<A> {
     let mut call = pin!(call);
     poll_fn(|context| {
-        // The call goes on only by what the connection did, and is looked at after that: it has
-        // nobody to wake.
+        // Only the connection makes the call progress, and the call is polled after it. So the
+        // call needs no waker.
         let mut nobody = Context::from_waker(Waker::noop());
         if let Poll::Ready(answer) = call.as_mut().poll(&mut nobody) {
             return Poll::Ready(answer);

@@ -1,4 +1,4 @@
-//! Three machines as processes, told what to do over their standard input.
+//! Three machines as processes, which receive commands on their standard input.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use crate::machine::{Answer, Command};
 use crate::relay;
 
-/// Longer than any command takes.
+/// Limit for a command.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often digests are compared while the last heights are told.
+/// Pause between two comparisons of the digests.
 const COMPARE: Duration = Duration::from_millis(200);
 
 /// One machine.

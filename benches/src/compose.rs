@@ -45,13 +45,13 @@ struct Case {
 /// Measures the program `uc` at this path.
 pub(crate) fn run(uc: &Path) -> anyhow::Result<()> {
     let Some(corpus) = corpus() else {
-        note("skipped: there is no compose corpus (set UC_COMPOSE_CORPUS)");
+        note("skipped: compose corpus not found (set UC_COMPOSE_CORPUS)");
         return Ok(());
     };
     let rival = match rival() {
         Ok(rival) => Some(rival),
         Err(error) => {
-            note(&format!("without a rival: {error:#}"));
+            note(&format!("measuring without a rival: {error:#}"));
             None
         }
     };
@@ -61,7 +61,7 @@ pub(crate) fn run(uc: &Path) -> anyhow::Result<()> {
     for round in 0..ROUNDS {
         if begin.elapsed() > LONGEST {
             note(&format!(
-                "only {round} of {ROUNDS} rounds: {} s are over",
+                "stopped after {round} of {ROUNDS} rounds and {} s",
                 LONGEST.as_secs()
             ));
             break;
@@ -220,7 +220,8 @@ fn timed(
     Ok((u64::try_from(start.elapsed().as_nanos())?, output))
 }
 
-/// What was printed, with the paths of the recorded readings. An end by a signal is no refusal.
+/// The printed JSON, with the paths of the recorded readings. An exit by a signal does not count as
+/// a refusal.
 fn reading(output: &std::process::Output, directory: &Path) -> Result<Json, String> {
     if !output.status.success() {
         let orderly = output.status.code().is_some_and(|code| code != 101);
@@ -256,7 +257,7 @@ fn report(cases: &mut [Case], with_rival: bool) -> anyhow::Result<()> {
                 }
             }
             (Some(_), Err(problem)) => note(&format!("{}: {problem}", case.name)),
-            (None, Ok(_)) => note(&format!("{}: accepted, and is to be refused", case.name)),
+            (None, Ok(_)) => note(&format!("{}: accepted, but must be refused", case.name)),
             (None, Err(problem)) if problem == "refused" => refused += 1.0,
             (None, Err(problem)) => note(&format!("{}: {problem}", case.name)),
         }
@@ -264,7 +265,7 @@ fn report(cases: &mut [Case], with_rival: bool) -> anyhow::Result<()> {
     let left_out = |case: &Case| case.reading.is_err() || (with_rival && !case.rival_accepts);
     let count = cases.iter().filter(|case| left_out(case)).count();
     note(&format!(
-        "{} files; {count} are timed for neither, because one of both does not accept them",
+        "{} files; {count} are timed for neither program, because one of them does not accept the file",
         cases.len()
     ));
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! What the disk and the kernel say: the cost of an fsync, sizes of files, resident memory.
+//! Figures of the disk and the kernel: the cost of an fsync, file sizes, resident memory.
 
 use std::fs::File;
 use std::io::Write as _;

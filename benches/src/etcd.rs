@@ -1,6 +1,6 @@
-//! The rival: three members of etcd, started here on ports of the loopback interface, in a
-//! directory below `target/`. A program that is not installed is unpacked from Debian's package
-//! there: nothing is installed, no service starts.
+//! The rival: three members of etcd on ports of the loopback interface, in a directory below
+//! `target/`. If etcd is not installed, Debian's package is unpacked there, without installing it
+//! or starting a service.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use crate::figure::note;
 use crate::put::StatusResponse;
 use crate::scratch;
 
-/// Until three members have a leader.
+/// Limit for three members to elect a leader.
 const ELECTION: Duration = Duration::from_secs(20);
-/// Until a member answers.
+/// Limit for a member to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -45,8 +45,7 @@ impl Etcd {
         let mut members = Vec::new();
         let mut sockets = Vec::new();
         for (n, peer) in peers.iter().enumerate() {
-            // A URL with a host and a port is the only one that it accepts; the file is called so,
-            // where it runs.
+            // etcd accepts only a URL with a host and a port, so the socket's file has such a name.
             let socket = format!("m{n}:1");
             let client = format!("unix://{socket}");
             sockets.push(directory.join(socket));
@@ -99,7 +98,7 @@ impl Etcd {
         };
         let (leader, version) = tokio::time::timeout(ELECTION, electing)
             .await
-            .context("three members of etcd found no leader")?;
+            .context("three members of etcd did not elect a leader")?;
         Ok(Self {
             members,
             leader,
@@ -116,18 +115,18 @@ impl Etcd {
     }
 }
 
-/// The answer of a member that leads.
+/// The status of a member if it is the leader.
 async fn leads(client: &Path) -> Option<StatusResponse> {
-    // Not up yet, or no leader yet: asked again.
+    // The member can be starting or without a leader. The caller asks again.
     let asking = async { Client::connect(client).await?.status().await };
     let status = tokio::time::timeout(PATIENCE, asking).await.ok()?.ok()?;
     let me = status.header.as_ref()?.member;
     (status.leader != 0 && status.leader == me).then_some(status)
 }
 
-/// Three ports that nobody listens on.
+/// Three unused ports.
 fn free_ports() -> anyhow::Result<Vec<SocketAddr>> {
-    // All are held until all are known, so that they differ.
+    // All stay open until all are known, so that they differ.
     let listeners: Vec<TcpListener> = (0..3)
         .map(|_| TcpListener::bind("127.0.0.1:0"))
         .collect::<Result<_, _>>()?;
@@ -148,7 +147,7 @@ async fn program() -> anyhow::Result<PathBuf> {
     if unpacked.is_file() {
         return Ok(unpacked);
     }
-    note("etcd is not installed: unpacking Debian's etcd-server below target/bench");
+    note("etcd not found: unpacking Debian's etcd-server below target/bench");
     std::fs::create_dir_all(&root)?;
     let download = || {
         let mut download = Command::new("apt-get");

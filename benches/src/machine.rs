@@ -1,6 +1,6 @@
-//! One machine of the cluster that is measured, as a process: a store, its links, the gRPC service,
-//! membership. It does what the bench tells it on standard input, a line of JSON each, and answers
-//! on standard output.
+//! One machine of the measured cluster, as a process with a store, links, the gRPC service and
+//! membership. It reads commands from standard input, one line of JSON each, and answers on
+//! standard output.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ const KINDS: &[Kind] = &[Kind {
 }];
 const CLUSTER: ClusterId = ClusterId([0xbe; 16]);
 
-/// What a machine is told. One at a time.
+/// A command to a machine, which runs one at a time.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Command {
     /// Keep a link to a peer.

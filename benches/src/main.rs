@@ -1,5 +1,5 @@
 //! Benchmarks of the record store, of replication and of reading compose files: `cargo xtask bench
-//! store|replication|compose`. Figures go to standard output, one a line; everything else goes to
+//! store|replication|compose`. Figures go to standard output, one per line, and everything else to
 //! standard error. The program starts itself again as the machines of a cluster, so that each has
 //! its own memory, threads and file.
 
@@ -30,8 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut builder = match arguments.first().map(String::as_str) {
-        // The clients: they wait more than they work, and threads that take work from each other
-        // cost more than it.
+        // The clients mostly wait, and work-stealing threads would cost more than the work.
         Some("store") => Builder::new_current_thread(),
         // As the daemon runs.
         _ => Builder::new_multi_thread(),
@@ -58,12 +57,12 @@ async fn run(arguments: &[String]) -> anyhow::Result<()> {
     }
 }
 
-/// Lets go of a run, and with it of its children and files, when somebody ends it.
+/// Drops a run, its children and its files on SIGTERM and Ctrl-C.
 async fn until_terminated(bench: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         outcome = bench => outcome,
-        _ = terminate.recv() => bail!("ended from outside"),
+        _ = terminate.recv() => bail!("terminated"),
         outcome = tokio::signal::ctrl_c() => {
             outcome?;
             bail!("interrupted")

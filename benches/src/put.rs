@@ -66,7 +66,7 @@ pub(crate) fn framed(message: &impl Message) -> anyhow::Result<Bytes> {
 pub(crate) fn message<M: Message + Default>(mut body: Bytes) -> anyhow::Result<M> {
     ensure!(
         body.len() >= PREFIX,
-        "{} bytes are no gRPC message",
+        "{} bytes are too few for a gRPC message",
         body.len()
     );
     let (compressed, size) = (body.get_u8(), body.get_u32());

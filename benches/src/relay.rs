@@ -1,5 +1,5 @@
-//! A relay that holds everything back for a fixed time, each way: a long way between two machines.
-//! Threads, because a runtime's timers are a millisecond coarse.
+//! A relay that delays everything for a fixed time in each direction, like a long-distance link. It
+//! uses threads, because the timers of a runtime have a resolution of a millisecond.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ pub(crate) fn start(target: SocketAddr, delay: Duration) -> anyhow::Result<Socke
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
         while let Ok((near, _)) = listener.accept() {
-            // Who dialled sees its connection end and dials again.
+            // The dialler's connection ends, and it dials again.
             let _ = TcpStream::connect(target).and_then(|far| join(&near, &far, delay));
         }
     });

@@ -1,5 +1,5 @@
 //! `bench replication`: how soon three machines see what one of them wrote. All are processes of
-//! this machine with one clock: the values carry the time at which their writes began.
+//! this machine and share its clock, so the values contain the time at which their writes began.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -100,7 +100,7 @@ async fn down(cluster: &mut Cluster) -> anyhow::Result<()> {
         last = last.max(machine.moment().await?.ns);
     }
     if last == killed {
-        bail!("nobody took the dead machine for dead");
+        bail!("no machine detected that another was killed");
     }
     Figure::new(
         "replication/kill_to_down",

@@ -237,12 +237,12 @@ fn service_dns_setting_is_used_for_outside_names_only() {
     assert_eq!(
         asked("own", "other.resolvers.internal"),
         other,
-        "services are found all the same"
+        "services are still found"
     );
     assert_eq!(
         asked("own", "nobody.resolvers.internal"),
         "",
-        "nobody else is asked for the cluster's names"
+        "no other resolver is asked for the cluster's names"
     );
     assert_ne!(asked("other", "example.com"), "192.0.2.77");
     server.sh("systemctl stop uc-test-dns").expect("stopped");
