@@ -155,6 +155,29 @@ fn ps_is_cut_to_the_terminal_and_wide_is_not() {
 }
 
 #[test]
+fn machine_ls_wide_has_all_columns() {
+    let world = World::with(daemon(recently()));
+    let table = world.connected(&["machine", "ls"]).stdout;
+    let wide = world.connected(&["machine", "ls", "-o", "wide"]).stdout;
+    let titles = |text: &str| -> Vec<String> {
+        let header = text.lines().next().unwrap();
+        header.split_whitespace().map(ToOwned::to_owned).collect()
+    };
+    assert_eq!(
+        titles(&table),
+        ["NAME", "STATE", "ADDRESS", "REPLICAS", "OS", "UC"]
+    );
+    assert_eq!(
+        titles(&wide)[6..],
+        ["SUBNET", "ENDPOINTS", "ARCH", "DOCKER", "CONNECTED"]
+    );
+    assert!(
+        wide.contains("28.5.1") && !table.contains("28.5.1"),
+        "{wide}"
+    );
+}
+
+#[test]
 fn ls_is_not_green_while_replicas_are_unhealthy() {
     let sick = v1::ServiceStatus {
         running: 2,
