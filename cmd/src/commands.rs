@@ -27,14 +27,14 @@ use crate::error::{CliError, CliResult};
 use crate::interrupt;
 use crate::ui::Ui;
 
-/// Runs one command; the number is the exit code where there was no error.
+/// Runs one command and returns its exit code.
 pub(crate) fn run(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     match command {
         // These talk to no daemon, so they start no runtime.
         Command::Completion(args) => done(completion::run(&args, ui)),
         Command::DialStdio(args) => done(dial_stdio::run(&args)),
         Command::Config(args) => done(config::run(&args, ui)),
-        command => block_on(talk(command, ui, globals)),
+        command => block_on(run_with_daemon(command, ui, globals)),
     }
 }
 
@@ -42,7 +42,7 @@ fn done(result: CliResult) -> CliResult<u8> {
     result.map(|()| 0)
 }
 
-async fn talk(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
+async fn run_with_daemon(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     match command {
         Command::Exec(args) => return exec::run(args, ui, globals).await,
         Command::Doctor(args) => return doctor::run(args, ui, globals).await,
@@ -67,14 +67,14 @@ async fn talk(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     Ok(0)
 }
 
-/// One thread is enough for one conversation.
+/// Runs a command on one thread, which is enough for one connection.
 fn block_on(work: impl Future<Output = CliResult<u8>>) -> CliResult<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| CliError::failed("the runtime could not be started").source(error))?;
+        .map_err(|error| CliError::failed("cannot start the async runtime").source(error))?;
     let result = runtime.block_on(interrupt::run(work));
-    // A thread that still waits for a key must not keep us.
+    // Do not wait for a thread that is blocked reading stdin.
     runtime.shutdown_background();
     result
 }

@@ -1,9 +1,9 @@
-//! What `-o json` prints: shapes of our own, so that the wire can change without breaking anybody's
-//! script.
+//! What `-o json` prints. These shapes are separate from protobuf, so that the protocol can change
+//! without breaking scripts.
 //!
-//! Fields are only ever added. Enumerations are words (`unknown` where the daemon is newer than we
-//! are), times RFC 3339 in UTC, durations milliseconds, what is not set is null. `docs/cli.md`
-//! documents them.
+//! Fields are only ever added. Enumerations are words (`unknown` where the daemon is newer than
+//! `uc`), times are RFC 3339 in UTC, durations are milliseconds, and what is not set is null.
+//! `docs/cli.md` documents the shapes.
 
 mod conflict;
 mod doctor;
@@ -37,23 +37,19 @@ pub(crate) fn word(name: &str, prefix: &str) -> String {
     }
 }
 
-/// A replica's state.
 pub(crate) fn state(replica: &v1::ReplicaRecord) -> String {
     word(replica.state().as_str_name(), "REPLICA_STATE_")
 }
 
-/// A replica's health.
 pub(crate) fn health(replica: &v1::ReplicaRecord) -> String {
     word(replica.health().as_str_name(), "HEALTH_")
 }
 
-/// Whether a machine is there.
 pub(crate) fn liveness(liveness: Liveness) -> String {
     word(liveness.as_str_name(), "LIVENESS_")
 }
 
-/// What a machine is to those that list it: `evicted` where it was silent for too long and is not
-/// back.
+/// A machine's state in listings: its liveness, or `evicted` if it is evicted and not up again.
 pub(crate) fn machine_state(of: Liveness, evicted: bool) -> String {
     if evicted && of != Liveness::Up {
         "evicted".into()
@@ -62,7 +58,6 @@ pub(crate) fn machine_state(of: Liveness, evicted: bool) -> String {
     }
 }
 
-/// How replicas are placed.
 pub(crate) fn mode(mode: ServiceMode) -> String {
     word(mode.as_str_name(), "SERVICE_MODE_")
 }
@@ -326,8 +321,8 @@ pub(crate) struct ContextConnection {
     pub(crate) machine_id: Option<String>,
 }
 
-/// `running (healthy)`, `exited (1)`, `draining`: a replica's condition in one phrase, and whether
-/// it is good, bad or between.
+/// A replica's condition in one phrase, such as `running (healthy)`, `exited (1)` or `draining`,
+/// and whether it is good, bad or in between.
 pub(crate) fn condition(replica: &v1::ReplicaRecord) -> (String, Condition) {
     let state_word = state(replica);
     let (note, condition) = match (replica.state(), replica.health()) {
@@ -361,7 +356,6 @@ pub(crate) fn condition(replica: &v1::ReplicaRecord) -> (String, Condition) {
     (text, condition)
 }
 
-/// How a condition is to be coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
     Good,
@@ -370,7 +364,6 @@ pub(crate) enum Condition {
 }
 
 impl Condition {
-    /// Its colour.
     pub(crate) fn style(self) -> anstyle::Style {
         match self {
             Self::Good => crate::ui::GREEN,

@@ -1,4 +1,4 @@
-//! The JSON of conflicts: who wrote what, and the values as they are.
+//! The JSON of conflicts: where each version was written, and its unmasked values.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use uc_api::v1::conflict_side::Value as Wire;
 use super::{Spec, Volume, some};
 use crate::times::rfc3339_ms;
 
-/// A record that was changed on two sides, in `uc conflicts ls` and `show`.
+/// A conflict, in `uc conflicts ls` and `show`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Conflict {
     id: String,
@@ -35,7 +35,7 @@ struct Side {
     machine: Writer,
     written_at: Option<String>,
     deleted: bool,
-    /// Names of the fields that are not as in the active value.
+    /// Names of the fields that differ from the active value.
     differs: Vec<String>,
     /// Null: deleted.
     value: Option<Value>,
@@ -44,7 +44,7 @@ struct Side {
 #[derive(Debug, Serialize)]
 struct Writer {
     id: String,
-    /// Null: not a member any more.
+    /// Null: it has left the cluster.
     name: Option<String>,
 }
 

@@ -101,7 +101,7 @@ struct Peer {
 }
 
 impl Doctor {
-    /// What was found, and what it was found from.
+    /// The findings, and the examinations they come from.
     pub(crate) fn new(machines: &[v1::ExaminedMachine], findings: &[Found]) -> Self {
         Self {
             findings: findings.iter().map(Finding::from).collect(),

@@ -8,7 +8,7 @@ use uc_api::v1;
 use super::some;
 use crate::times::rfc3339_ms;
 
-/// A machine as its record has it, without its state.
+/// The record of a machine, without its state.
 #[derive(Debug, Serialize)]
 pub(crate) struct MachineEntry {
     id: String,
@@ -45,7 +45,7 @@ pub(crate) struct NewCluster {
 /// `uc machine add`.
 #[derive(Debug, Serialize)]
 pub(crate) struct AddedMachine {
-    /// `None` if no context was in use, so that none has the machine.
+    /// `None`: the machine was not saved to a context, because none was in use.
     pub(crate) context: Option<String>,
     pub(crate) machine: MachineEntry,
 }
@@ -69,7 +69,7 @@ pub(crate) struct RenamedMachine {
 pub(crate) struct RemovedMachine {
     pub(crate) machine: MachineEntry,
     pub(crate) reset: bool,
-    /// Why the machine was not reset; `None` if it was, or if that was not wanted.
+    /// Why the machine was not reset; `None`: it was, or `--no-reset` was given.
     pub(crate) reset_error: Option<String>,
     /// It was the last machine.
     pub(crate) cluster_ended: bool,

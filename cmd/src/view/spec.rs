@@ -1,4 +1,4 @@
-//! The JSON of what a person asked for: a service's spec and its parts.
+//! The JSON of a service's spec and its parts.
 
 mod container;
 mod rollout;
@@ -16,9 +16,9 @@ use super::{mode, some, word};
 #[derive(Debug, Serialize)]
 pub(crate) struct Port {
     container_port: u32,
-    /// Null: a port of the machine's choice.
+    /// Null: the machine chooses a port.
     published_port: Option<u32>,
-    /// Null: no range of which the machine takes one.
+    /// End of the range in which the machine chooses a port; null: no range.
     published_last: Option<u32>,
     host_ip: Option<String>,
     protocol: String,
@@ -36,7 +36,7 @@ impl From<&v1::PortSpec> for Port {
     }
 }
 
-/// `tcp` where nothing is said.
+/// `tcp` is the default.
 fn protocol(port: &v1::PortSpec) -> String {
     match port.protocol() {
         v1::Protocol::Udp => "udp".into(),
@@ -84,7 +84,6 @@ impl From<&v1::VolumeSpec> for Volume {
     }
 }
 
-/// A service as it was asked for.
 #[derive(Debug, Serialize)]
 pub(crate) struct Spec {
     image: String,
@@ -146,7 +145,7 @@ pub(crate) struct Spec {
     /// Null: without limit, where `restart` is `on-failure`.
     restart_attempts: Option<u32>,
     files: Vec<Content>,
-    /// Names of variables with hashes of their values.
+    /// Hashes of values, by name of the variable.
     secret_environment: BTreeMap<String, String>,
     post_start: Vec<Hook>,
     pre_stop: Vec<Hook>,

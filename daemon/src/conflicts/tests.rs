@@ -165,7 +165,7 @@ fn drawn(side: &ConflictSide) -> String {
 }
 
 #[tokio::test]
-async fn both_sides_list_the_same_and_the_choice_settles_it_everywhere() {
+async fn settle_resolves_a_conflict_on_all_machines() {
     let cluster = Cluster::of(2).await;
     cluster
         .write(
@@ -235,7 +235,7 @@ async fn both_sides_list_the_same_and_the_choice_settles_it_everywhere() {
 }
 
 #[tokio::test]
-async fn a_removal_is_a_value_like_any_other() {
+async fn settle_can_keep_a_delete() {
     let cluster = Cluster::of(2).await;
     cluster.write(0, service("web:1", |_| ())).await;
     cluster.write(0, delete(records::SERVICE, "shop/web")).await;
@@ -280,7 +280,7 @@ async fn a_removal_is_a_value_like_any_other() {
 }
 
 #[tokio::test]
-async fn where_both_wrote_the_same_there_is_nothing_to_choose() {
+async fn list_leaves_out_records_with_equal_sides() {
     let cluster = Cluster::of(2).await;
     for at in 0..2 {
         cluster.write(at, service("web:1", |_| ())).await;
@@ -292,7 +292,7 @@ async fn where_both_wrote_the_same_there_is_nothing_to_choose() {
 }
 
 #[tokio::test]
-async fn what_was_not_seen_is_not_settled() {
+async fn settle_refuses_versions_that_were_not_seen() {
     let cluster = Cluster::of(3).await;
     for at in 0..3 {
         cluster
@@ -355,7 +355,7 @@ async fn what_was_not_seen_is_not_settled() {
 }
 
 #[tokio::test]
-async fn any_later_write_settles() {
+async fn later_write_settles_a_conflict() {
     let cluster = Cluster::of(2).await;
     for at in 0..2 {
         cluster
@@ -370,7 +370,7 @@ async fn any_later_write_settles() {
 }
 
 #[test]
-fn a_name_says_kind_key_and_group() {
+fn name_has_kind_key_and_group() {
     assert_eq!(name("service", "shop/web", 0), "service/shop/web");
     assert_eq!(name("service", "shop/web", 2), "service/shop/web#2");
     assert_eq!(kind_name(records::LOCK), "lock");
@@ -378,7 +378,7 @@ fn a_name_says_kind_key_and_group() {
 }
 
 #[test]
-fn what_is_not_understood_is_told_by_length_and_digest() {
+fn decode_of_unknown_bytes_gives_length_and_digest() {
     let unknown = describe::decode(700, b"abc");
     let damaged = describe::decode(records::SERVICE, &[0xff; 3]);
     assert!(
@@ -394,7 +394,7 @@ fn what_is_not_understood_is_told_by_length_and_digest() {
 }
 
 #[test]
-fn fields_of_both_stay_in_their_order() {
+fn merge_keeps_the_order_of_fields() {
     let record = |environment: &[&str], volume: &str| {
         let spec = ServiceSpec {
             image: "i".into(),
@@ -441,7 +441,7 @@ fn fields_of_both_stay_in_their_order() {
 }
 
 #[tokio::test]
-async fn who_labels_a_machine_and_who_renames_it_are_not_in_each_others_way() {
+async fn label_and_rename_on_two_sides_do_not_conflict() {
     let cluster = Cluster::of(3).await;
     let view = |at: usize| records::View::new(cluster.stores[at].snapshot());
     let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
@@ -485,7 +485,7 @@ async fn who_labels_a_machine_and_who_renames_it_are_not_in_each_others_way() {
 }
 
 #[tokio::test]
-async fn labels_of_two_sides_are_a_conflict_of_their_own() {
+async fn labels_of_two_sides_conflict_in_their_own_group() {
     let cluster = Cluster::of(2).await;
     let id = uc_api::MachineId::from_bytes([7; 16]).to_string();
     for (at, value) in ["a", "b"].into_iter().enumerate() {

@@ -78,7 +78,7 @@ fn examined(store: &Store) -> Examination {
 }
 
 #[tokio::test]
-async fn figures_are_those_of_the_store() {
+async fn here_reports_the_figures_of_the_store() {
     let directory = tempfile::tempdir().unwrap();
     let one = store(&directory.path().join("1.db"), 0).await;
     let two = store(&directory.path().join("2.db"), 1).await;
@@ -154,7 +154,7 @@ async fn figures_are_those_of_the_store() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_said_to_have_been_moved() {
+async fn here_reports_where_a_damaged_file_was_moved() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("1.db");
     std::fs::write(&path, [0x55; 8192]).unwrap();
@@ -168,7 +168,7 @@ async fn a_damaged_file_is_said_to_have_been_moved() {
 }
 
 #[tokio::test]
-async fn what_is_ahead_of_the_clock_names_its_writer() {
+async fn here_names_the_writers_of_quarantined_records() {
     #[derive(Debug)]
     struct Stopped(u64);
     impl uc_cluster_state::Clock for Stopped {
@@ -198,7 +198,7 @@ async fn what_is_ahead_of_the_clock_names_its_writer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_machine_answers_fails_or_is_given_up_and_all_are_in_the_reply() {
+async fn ask_each_returns_every_machine_with_answer_or_failure() {
     let asked = machines()
         .into_iter()
         .chain([machine(3)])
@@ -232,7 +232,7 @@ async fn each_machine_answers_fails_or_is_given_up_and_all_are_in_the_reply() {
     assert_eq!((answers[0].asked_at_ms, answers[0].heard_at_ms), (0, 300));
     assert_eq!(answers[1].failure, "connection refused");
     assert!(
-        answers[2].failure.contains("of another version"),
+        answers[2].failure.contains("has another version"),
         "{}",
         answers[2].failure
     );

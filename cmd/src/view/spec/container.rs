@@ -1,4 +1,4 @@
-//! The parts of a spec that say what a container is given.
+//! The parts of a spec that describe the container.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(super) struct Mount {
     subpath: Option<String>,
     labels: BTreeMap<String, String>,
     tmpfs_size: Option<u64>,
-    /// Octal, as `chmod` has it.
+    /// Octal, as for `chmod`.
     tmpfs_mode: Option<String>,
     tmpfs_options: Vec<String>,
 }

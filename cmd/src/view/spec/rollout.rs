@@ -1,4 +1,4 @@
-//! The parts of a spec that say how a deployment goes about it.
+//! The parts of a spec that describe how it is deployed.
 
 use std::collections::BTreeMap;
 
