@@ -98,7 +98,7 @@ fn install_then_uninstall_leaves_nothing() {
             .expect("runs"),
         1,
         &[
-            "error: installing here: install.sh must run as root",
+            "error: cannot install uc here: install.sh must run as root",
             "hint: run it with sudo",
         ],
     );
