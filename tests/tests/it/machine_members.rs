@@ -32,8 +32,11 @@ fn cluster_grows_from_one_machine_and_shrinks_to_none() {
     let said = site
         .ok(&["machine", "init", "root@m1", "--name", "m1", "-y"])
         .stderr;
-    assert!(said.contains("made of m1 (10.210.0.0/24)"), "{said}");
-    assert!(said.contains("context default leads to it"), "{said}");
+    assert!(said.contains("with machine m1 (10.210.0.0/24)"), "{said}");
+    assert!(
+        said.contains("saved as context `default` (now current)"),
+        "{said}"
+    );
     assert!(
         said.contains("hint: add machines with `uc machine add USER@HOST`"),
         "{said}"

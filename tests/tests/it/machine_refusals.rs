@@ -275,7 +275,7 @@ fn init_refuses_incomplete_uploads() {
         &install(),
         1,
         &[
-            "error: installing on root@m1: ",
+            "error: cannot install uc on root@m1: ",
             "/ucd does not run on this machine",
         ],
     );

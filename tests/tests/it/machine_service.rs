@@ -116,7 +116,7 @@ fn install_then_uninstall_leaves_nothing() {
     let said = init.expect("runs").checked().expect("a cluster").stderr;
     assert!(
         said.contains("installed /usr/local/bin/ucd")
-            && said.contains("made of m1 (10.210.0.0/24)"),
+            && said.contains("with machine m1 (10.210.0.0/24)"),
         "{said}"
     );
 
