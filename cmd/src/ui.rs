@@ -196,17 +196,6 @@ impl Ui {
         decide(&line)
     }
 
-    /// [`Ui::confirm`] where there is no runtime.
-    pub(crate) fn confirm_now(&self, question: &str, yes: bool, action: &str) -> CliResult {
-        if yes {
-            return Ok(());
-        }
-        let open = self.ask(question, action)?;
-        let line = read_answer()?;
-        open.end(&line);
-        decide(&line)
-    }
-
     /// [`Ui::confirm`] on a terminal. Without one it does not ask: for changes that the command
     /// line names in full.
     pub(crate) async fn confirm_if_possible(&self, question: &str, yes: bool) -> CliResult {

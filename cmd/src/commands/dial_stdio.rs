@@ -60,8 +60,8 @@ pub(crate) fn run(args: &DialStdioArgs) -> CliResult {
 /// Copies until the end, each piece as it comes.
 ///
 /// Not `io::copy`: between a socket and a pipe that is `splice`, which holds the pipe's lock while
-/// it waits for the socket, and sshd on the pipe's other end then hangs in its read and answers
-/// nobody.
+/// it waits for the socket, and sshd on the pipe's other end then hangs in its read and serves no
+/// other session.
 fn carry(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {

@@ -1,7 +1,7 @@
-//! Sees that an HTTP/2 server is at the other end of a pipe, without a call of its own.
+//! Checks that an HTTP/2 server is at the other end of a pipe, without a call of its own.
 //!
-//! The first frame of a server is SETTINGS (RFC 9113, section 3.4). Its header is looked at in
-//! passing; anything else, such as the greeting of a login shell, is told as text.
+//! The first frame of a server is SETTINGS (RFC 9113, section 3.4). Its header is checked as
+//! it passes; anything else, such as the greeting of a login shell, is reported as text.
 
 use std::io;
 use std::pin::Pin;
@@ -50,7 +50,7 @@ impl<R> Greeted<R> {
 
     fn report(&mut self, report: Result<(), NoGreeting>) {
         if let Some(tell) = self.tell.take() {
-            // Nobody waits any more where another connection was faster.
+            // If another connection was faster, the receiver no longer exists.
             _ = tell.send(report);
         }
     }
@@ -81,8 +81,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for Greeted<R> {
     }
 }
 
-/// A writer that leaves it to the reader to say that the other side is gone: what it said last is
-/// still to be read, and says why.
+/// A writer that hides that the other side has closed the pipe. The reader still has to read the
+/// last bytes, which contain the reason, and then reports the end itself.
 #[derive(Debug)]
 pub(super) struct Patient<W> {
     inner: W,
@@ -141,7 +141,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Patient<W> {
     }
 }
 
-/// What the first bytes say; `None`: more are needed.
+/// What the first bytes mean. `None`: more bytes are needed.
 fn judge(begin: &[u8], ended: bool) -> Option<Result<(), NoGreeting>> {
     if begin.len() >= HEADER {
         // Length below 64 KiB, type SETTINGS, stream 0.

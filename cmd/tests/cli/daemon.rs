@@ -40,7 +40,7 @@ pub(crate) struct Daemon {
     pub(crate) plans: Mutex<VecDeque<v1::Plan>>,
     /// One for each call of `Execute`: events, and a failure in place of the end.
     pub(crate) executions: Mutex<VecDeque<(Vec<v1::DeployEvent>, Option<Failure>)>>,
-    /// After its events, an execution goes on without an end.
+    /// After its events, an execution never ends.
     pub(crate) endless: bool,
     /// `Execute` does not answer: the daemon looks at all machines before it does.
     pub(crate) execute_hangs: bool,

@@ -1,12 +1,13 @@
 //! Which connections of a context are dialled, and which are refused.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use uc_api::v1;
 
 use crate::daemon::{CLUSTER, Daemon, Info};
-use crate::world::World;
+use crate::world::{World, eventually};
 
 /// Notes each start and each polite end. HOST is the name of the socket; `dead…` never answers.
 const SSH: &str = r#"
@@ -53,9 +54,9 @@ fn context(world: &World, cluster: &str, hosts: &[&str]) {
     for host in hosts {
         let (host, machine) = host.split_once('=').unwrap_or((host, ""));
         text.push_str("[[contexts.prod.connections]]\n");
-        text.push_str(&format!("address = 'ssh://root@{host}'\n"));
+        _ = writeln!(text, "address = 'ssh://root@{host}'");
         if !machine.is_empty() {
-            text.push_str(&format!("machine = '{machine}'\n"));
+            _ = writeln!(text, "machine = '{machine}'");
         }
     }
     world.write("config/uc/config.toml", &text);
@@ -96,7 +97,7 @@ fn ps_with_dead_first_connection_opens_four_ssh_and_then_one() {
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     assert_eq!(dialled(&world), ["dead1", "dead2", "dead3", "m20"]);
     // The others got SIGTERM, not SIGKILL.
-    world.eventually("the losers are ended", || {
+    eventually("the losers are ended", || {
         world.read("ended").lines().count() == 3
     });
     assert_eq!(world.uc(&["ps"]).code, Some(0));

@@ -9,7 +9,7 @@ use uc_api::v1;
 use crate::daemon::{CLUSTER, Daemon};
 use crate::deploy::{daemon, plan, step};
 use crate::provision::{SSH, cluster, fresh, from, world};
-use crate::world::World;
+use crate::world::{World, eventually};
 
 /// The host m1 is the member behind `uc.sock`, every other host the machine behind `remote.sock`.
 fn ssh() -> String {
@@ -65,7 +65,7 @@ fn machine_add_rolls_back_over_ssh_after_ctrl_c() {
         &from,
     ];
     let child = in_foreground(&world, &arguments);
-    world.eventually("it joins", || {
+    eventually("it joins", || {
         remote.asked().iter().any(|call| call.starts_with("Join"))
     });
     press_ctrl_c(&child);

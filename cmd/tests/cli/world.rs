@@ -193,15 +193,6 @@ impl World {
             .unwrap()
     }
 
-    /// Waits until a condition holds.
-    pub(crate) fn eventually(&self, what: &str, mut condition: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !condition() {
-            assert!(Instant::now() < deadline, "not within 20 s: {what}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     /// Runs `uc` on a terminal of this many columns.
     pub(crate) fn on_terminal_of(&self, columns: &str, arguments: &str) -> Ran {
         let line = format!(
@@ -308,4 +299,13 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
         .unwrap_or_default();
     names.sort();
     names
+}
+
+/// Waits until a condition holds.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -114,7 +114,7 @@ fn listings(cluster: &Cluster) {
     assert_eq!(all["spec"]["environment"]["NAME"], "talker");
     assert_eq!(all["replicas"].as_array().map(Vec::len), Some(3));
     let contexts = cluster.json(&["ctx", "ls"]);
-    has_keys(&contexts[0], "name current connections");
+    has_keys(&contexts[0], "name current cluster_id connections");
     has_keys(
         &cluster.json(&["version"]),
         "version protocol platform commit built server",
