@@ -83,6 +83,7 @@ fn resolve(
     let mut project = Project {
         name,
         services: Vec::new(),
+        inactive: inactive.iter().map(|(name, _)| name.clone()).collect(),
         volumes: Vec::new(),
         context: tree.get_text("x-context").map(str::to_owned),
         images: BTreeMap::new(),

@@ -17,6 +17,8 @@ pub struct Project {
     pub name: ProjectName,
     /// In order of their names. Services of inactive profiles are not here.
     pub services: Vec<Service>,
+    /// Names of the services of inactive profiles.
+    pub inactive: BTreeSet<String>,
     /// Named volumes that a service uses, in order of their names.
     pub volumes: Vec<v1::VolumeSpec>,
     /// `x-context`: the context to deploy to.

@@ -3287,6 +3287,12 @@ pub struct DesiredServices {
     /// Replace containers even if nothing changed.
     #[prost(bool, tag = "4")]
     pub recreate: bool,
+    /// Services that the compose file has and this deployment leaves alone: not named on the command line, or of inactive profiles.
+    #[prost(string, repeated, tag = "5")]
+    pub other_services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Remove the services of the project that are neither in services nor in other_services. Otherwise a warning names them.
+    #[prost(bool, tag = "6")]
+    pub remove_orphans: bool,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]

@@ -45,6 +45,9 @@ pub(crate) struct DeployArgs {
     /// Replace containers even if nothing changed
     #[arg(long)]
     recreate: bool,
+    /// Remove the services of the project that the compose file no longer has
+    #[arg(long)]
+    remove_orphans: bool,
     /// Show the plan on stdout and change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -88,8 +91,18 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
             service.spec.built = true;
         }
     }
+    let other_services = project
+        .services
+        .iter()
+        .map(|service| &service.spec.name)
+        .chain(&project.inactive)
+        .filter(|name| !services.iter().any(|service| service.spec.name == **name))
+        .cloned()
+        .collect();
     let desired = DesiredServices {
         project: project.name.to_string(),
+        other_services,
+        remove_orphans: args.remove_orphans,
         services: services.into_iter().map(|service| service.spec).collect(),
         volumes,
         recreate: args.recreate,

@@ -1081,3 +1081,27 @@ fn ctrl_c_at_the_question_ends_the_line_and_changes_nothing() {
     assert!(ran.stdout.ends_with("[y/N] ^C\r\n"), "{:?}", ran.stdout);
     assert_eq!(world.daemon.asked(), ["Plan"]);
 }
+
+#[test]
+fn services_of_the_file_that_are_not_deployed_are_sent_as_such() {
+    let world = World::new();
+    world.write(
+        "project/compose.yaml",
+        "name: shop\nservices:\n  web: {image: a}\n  db: {image: b}\n  \
+         tools: {image: c, profiles: [debug]}\n",
+    );
+    assert_eq!(world.connected(&["deploy"]).code, Some(0));
+    let ran = world.connected(&["deploy", "--remove-orphans", "web"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    let sent: Vec<_> = desired(&world)
+        .into_iter()
+        .map(|desired| (desired.other_services, desired.remove_orphans))
+        .collect();
+    assert_eq!(
+        sent,
+        [
+            (vec!["tools".to_owned()], false),
+            (vec!["db".to_owned(), "tools".to_owned()], true),
+        ]
+    );
+}

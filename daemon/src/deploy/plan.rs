@@ -95,17 +95,24 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<v1::Plan, PlanErro
     let mut images = BTreeMap::new();
 
     let eligible = eligible::eligible(&wanted.targets, &cluster, &mut warnings)?;
-    let placements = place::place(&wanted.targets, &eligible, &cluster, &mut warnings)?;
+    let placements = place::place(&wanted, &eligible, &cluster, &mut warnings)?;
     let disturbed: Vec<bool> = placements
         .iter()
         .map(place::Placement::takes_away)
         .collect();
     warnings.extend(together::left_behind(&wanted.targets, &disturbed, observed));
     let layers = steps::order_of_targets(&wanted.targets, &placements)?;
+    let (targets_later, removals_later) = steps::layer_offsets(
+        &wanted.targets,
+        &placements,
+        &layers,
+        &wanted.removals,
+        &cluster,
+    );
     for ((target, placement), layer) in wanted.targets.iter().zip(&placements).zip(layers) {
         services.push(steps::service_plan(
             target,
-            layer,
+            layer + targets_later,
             placement,
             &cluster,
             &mut warnings,
@@ -114,7 +121,12 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<v1::Plan, PlanErro
         steps::add_images(target, placement, &cluster, &mut images);
     }
     for removal in &wanted.removals {
-        services.push(steps::removal_plan(removal, &cluster, &mut warnings));
+        services.push(steps::removal_plan(
+            removal,
+            removal.layer + removals_later,
+            &cluster,
+            &mut warnings,
+        ));
     }
     services
         .sort_by(|a, b| (a.layer, &a.project, &a.service).cmp(&(b.layer, &b.project, &b.service)));

@@ -65,6 +65,8 @@ pub(super) struct Removal {
     pub(super) revision: String,
     pub(super) mode: ServiceMode,
     pub(super) layer: u32,
+    /// Why it is removed, for people.
+    pub(super) reason: &'static str,
 }
 
 /// What was asked for, resolved.
@@ -129,15 +131,43 @@ fn deployed(deploy: &DesiredServices, observed: &Observed) -> Result<Wanted, Pla
             spec: spec.clone(),
         });
     }
-    for key in known_services(observed)
-        .iter()
-        .filter(|key| key.project == project)
-    {
-        if !specs.contains_key(key) {
-            wanted.warnings.push(format!(
-                "{key} is not in the compose file and is left as it is; remove it with `uc rm {key}`"
-            ));
-        }
+    let orphans: BTreeSet<ServiceKey> = known_services(observed)
+        .into_iter()
+        .filter(|key| {
+            let in_file = specs.contains_key(key)
+                || deploy
+                    .other_services
+                    .iter()
+                    .any(|name| name == key.service.as_str());
+            key.project == project && !in_file
+        })
+        .collect();
+    if deploy.remove_orphans {
+        let stays = specs.iter().chain(
+            observed
+                .services
+                .iter()
+                .filter(|(key, _)| !specs.contains_key(*key))
+                .filter_map(|(key, record)| Some((key, record.spec.as_ref()?))),
+        );
+        removals(
+            &orphans,
+            "not in the compose file",
+            stays,
+            observed,
+            &mut wanted,
+        );
+    } else if !orphans.is_empty() {
+        let names: Vec<String> = orphans.iter().map(ToString::to_string).collect();
+        let (verb, pronoun) = if names.len() == 1 {
+            ("is", "it")
+        } else {
+            ("are", "them")
+        };
+        wanted.warnings.push(format!(
+            "{} {verb} not in the compose file; `uc deploy --remove-orphans` removes {pronoun}",
+            and(&names)
+        ));
     }
     Ok(wanted)
 }
@@ -245,8 +275,26 @@ fn removed(remove: &RemoveServices, observed: &Observed) -> Result<Wanted, PlanE
     }
 
     let mut wanted = Wanted::default();
-    let layers = removal_layers(&keys, observed);
-    for key in &keys {
+    let stays = observed
+        .services
+        .iter()
+        .filter_map(|(key, record)| Some((key, record.spec.as_ref()?)));
+    removals(&keys, "service removed", stays, observed, &mut wanted);
+    Ok(wanted)
+}
+
+/// Adds the removal of these services, and a warning for each that another one depends on. `stays`
+/// are the services as they will be; those to remove are ignored among them.
+fn removals<'a>(
+    keys: &BTreeSet<ServiceKey>,
+    reason: &'static str,
+    stays: impl Iterator<Item = (&'a ServiceKey, &'a ServiceSpec)>,
+    observed: &Observed,
+    wanted: &mut Wanted,
+) {
+    let stays: Vec<_> = stays.filter(|(key, _)| !keys.contains(*key)).collect();
+    let layers = removal_layers(keys, observed);
+    for key in keys {
         let record = observed.services.get(key);
         let spec = record.and_then(stored_spec);
         wanted.removals.push(Removal {
@@ -256,30 +304,31 @@ fn removed(remove: &RemoveServices, observed: &Observed) -> Result<Wanted, PlanE
             mode: spec.map_or(ServiceMode::Unspecified, |spec| spec.mode()),
             layer: layers.get(key).copied().unwrap_or(0),
             key: key.clone(),
+            reason,
         });
-        let dependents: Vec<String> = observed
-            .services
+        let depends = |spec: &ServiceSpec| {
+            together::edges([spec])
+                .values()
+                .flatten()
+                .any(|on| *on == key.service.as_str())
+        };
+        let dependents: Vec<String> = stays
             .iter()
-            .filter(|(other, record)| {
-                other.project == key.project
-                    && !keys.contains(*other)
-                    && record.spec.as_ref().is_some_and(|spec| {
-                        together::edges([spec])
-                            .values()
-                            .flatten()
-                            .any(|on| *on == key.service.as_str())
-                    })
-            })
+            .filter(|(other, spec)| other.project == key.project && depends(spec))
             .map(|(other, _)| other.to_string())
             .collect();
         if !dependents.is_empty() {
+            let verb = if dependents.len() == 1 {
+                "depends"
+            } else {
+                "depend"
+            };
             wanted.warnings.push(format!(
-                "{key} goes, but {} depends on it and stays",
+                "{key} will be removed, but {}, which {verb} on it, will not",
                 and(&dependents)
             ));
         }
     }
-    Ok(wanted)
 }
 
 /// What depends on others goes before them. What the store holds may be anything, so a cycle there

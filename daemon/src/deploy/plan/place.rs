@@ -19,7 +19,7 @@ use uc_api::v1::{ReplicaAction, ReplicaRecord, ReplicaState};
 
 use self::board::Board;
 use self::work::Work;
-use super::desired::Target;
+use super::desired::{Target, Wanted};
 use super::eligible::Eligible;
 use super::error::PlanError;
 use super::{Cluster, and, together};
@@ -148,12 +148,13 @@ impl Following {
 
 /// The placements of all targets, in their order.
 pub(super) fn place<'a>(
-    targets: &[Target],
+    wanted: &Wanted,
     eligible: &[Eligible],
     cluster: &Cluster<'a>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Placement<'a>>, PlanError> {
-    let mut board = Board::new(targets, cluster);
+    let targets = &wanted.targets;
+    let mut board = Board::new(wanted, cluster);
     let mut works: Vec<Work<'a, '_>> = targets
         .iter()
         .zip(eligible)

@@ -236,8 +236,52 @@ fn update_order(
     }
 }
 
+/// How many layers later the targets and the removals of one plan run. Removals come last, so that
+/// a deployment that fails has removed nothing. They come first if a new replica needs a port that
+/// a removed one holds, as after a service was renamed.
+pub(super) fn layer_offsets(
+    targets: &[Target],
+    placements: &[Placement<'_>],
+    target_layers: &[u32],
+    removals: &[Removal],
+    cluster: &Cluster<'_>,
+) -> (u32, u32) {
+    let (Some(last_target), Some(last_removal)) = (
+        target_layers.iter().max(),
+        removals.iter().map(|removal| removal.layer).max(),
+    ) else {
+        return (0, 0);
+    };
+    let holds = |machine: usize, target: &Target| {
+        removals
+            .iter()
+            .flat_map(|removal| cluster.replicas_of(&removal.key))
+            .filter(|(index, old)| *index == machine && place::holds_ports(old))
+            .any(|(_, old)| {
+                target
+                    .spec
+                    .ports
+                    .iter()
+                    .any(|port| old.ports.iter().any(|held| ports::clash(port, held)))
+            })
+    };
+    let needs_port = targets.iter().zip(placements).any(|(target, placement)| {
+        placement
+            .steps
+            .iter()
+            .filter(|draft| draft.action != ReplicaAction::Remove)
+            .any(|draft| holds(draft.machine, target))
+    });
+    if needs_port {
+        (last_removal + 1, 0)
+    } else {
+        (0, last_target + 1)
+    }
+}
+
 pub(super) fn removal_plan(
     removal: &Removal,
+    layer: u32,
     cluster: &Cluster<'_>,
     warnings: &mut Vec<String>,
 ) -> ServicePlan {
@@ -247,7 +291,7 @@ pub(super) fn removal_plan(
         .partition(|(index, _)| cluster.machines[*index].up);
     for (index, replica) in left {
         warnings.push(format!(
-            "{}: container {} stays on {}, which is down; run `uc rm {}` again when it is back",
+            "{}: container {} remains on {}, which is down; run `uc rm {}` again when the machine is back",
             removal.key,
             uc_api::id::short(&replica.container_id),
             cluster.name(index),
@@ -263,7 +307,7 @@ pub(super) fn removal_plan(
             machine_id: cluster.machines[index].id.to_string(),
             machine_name: cluster.name(index).to_owned(),
             container_id: replica.container_id.clone(),
-            reason: "service removed".into(),
+            reason: removal.reason.into(),
             ..ReplicaStep::default()
         })
         .collect();
@@ -277,7 +321,7 @@ pub(super) fn removal_plan(
         kept: 0,
         mode: removal.mode.into(),
         desired: 0,
-        layer: removal.layer,
+        layer,
         pre_deploy: None,
     }
 }

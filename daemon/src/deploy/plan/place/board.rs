@@ -4,7 +4,7 @@
 use uc_api::ServiceKey;
 use uc_api::v1::{PortSpec, ReplicaRecord, ServiceSpec};
 
-use super::super::desired::Target;
+use super::super::desired::{Target, Wanted};
 use super::super::error::PlanError;
 use super::super::{Cluster, is_of, ports};
 use super::is_alive;
@@ -90,11 +90,18 @@ pub(super) struct Board<'t> {
 }
 
 impl<'t> Board<'t> {
-    /// With the replicas of services that the plan does not touch.
-    pub(super) fn new(targets: &'t [Target], cluster: &Cluster<'_>) -> Self {
+    /// A board with the replicas of services that the plan does not touch. Those of services that
+    /// it removes leave their ports and resources to others.
+    pub(super) fn new(wanted: &'t Wanted, cluster: &Cluster<'_>) -> Self {
+        let touched: Vec<&ServiceKey> = wanted
+            .targets
+            .iter()
+            .map(|target| &target.key)
+            .chain(wanted.removals.iter().map(|removal| &removal.key))
+            .collect();
         let place = |machine: &&super::super::Machine| {
             let strangers = machine.replicas.iter().filter(|replica| {
-                is_alive(replica) && !targets.iter().any(|target| is_of(replica, &target.key))
+                is_alive(replica) && !touched.iter().any(|key| is_of(replica, key))
             });
             let held: Vec<Held<'t>> = strangers
                 .map(|replica| Held {

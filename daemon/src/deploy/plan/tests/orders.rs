@@ -371,11 +371,11 @@ fn removing() {
     assert_eq!(
         run(&remove("web"), &observed),
         "remove web web-02 on m2\n\
-         warning: shop/web: container web-03 stays on m3, which is down; run `uc rm shop/web` again when it is back"
+         warning: shop/web: container web-03 remains on m3, which is down; run `uc rm shop/web` again when the machine is back"
     );
     assert_eq!(
         run(&remove("db"), &observed),
-        "remove db db-01 on m1\nwarning: shop/db goes, but shop/web depends on it and stays"
+        "remove db db-01 on m1\nwarning: shop/db will be removed, but shop/web, which depends on it, will not"
     );
     // Of a service that was removed while m3 was down, only the container is left.
     observed.services.clear();
@@ -386,8 +386,110 @@ fn removing() {
     );
 }
 
+/// A deployment of these services of the project `shop` that removes orphans.
+fn without_orphans(services: &[ServiceSpec]) -> Desired {
+    let Desired::Deploy(desired) = deploy(services) else {
+        unreachable!()
+    };
+    Desired::Deploy(v1::DesiredServices {
+        remove_orphans: true,
+        ..desired
+    })
+}
+
+/// The layer of each service of a plan.
+fn layers_of(plan: &v1::Plan) -> Vec<(&str, u32)> {
+    plan.services
+        .iter()
+        .map(|service| (service.service.as_str(), service.layer))
+        .collect()
+}
+
 #[test]
-fn what_is_not_in_the_file_is_left_alone() {
+fn orphans_are_removed_last_and_only_if_asked() {
+    let (old, web) = (service("old", 1).after("gone"), service("web", 1));
+    let observed = cluster(&["m1"])
+        .with_service(&old)
+        .with_service(&service("gone", 1))
+        .with_replicas(&old, &["m1"])
+        .with_replicas(&service("gone", 1), &["m1"]);
+    let kept = plan(&deploy(std::slice::from_ref(&web)), &observed).unwrap();
+    let removed = plan(&without_orphans(std::slice::from_ref(&web)), &observed).unwrap();
+    assert_eq!(
+        lines(&kept),
+        [
+            "create web on m1",
+            "warning: shop/gone and shop/old are not in the compose file; \
+             `uc deploy --remove-orphans` removes them",
+        ]
+    );
+    assert_eq!(
+        lines(&removed),
+        [
+            "create web on m1",
+            "remove old old-01 on m1",
+            "remove gone gone-02 on m1"
+        ]
+    );
+    assert_eq!(
+        layers_of(&removed),
+        [("web", 0), ("old", 1), ("gone", 2)],
+        "a failed deployment has removed nothing yet"
+    );
+    assert_ne!(kept.digest, removed.digest, "removals are confirmed");
+}
+
+#[test]
+fn orphan_that_holds_a_port_of_a_new_replica_is_removed_first() {
+    let (old, new) = (service("web", 1).port(80), service("site", 1).port(80));
+    let observed = cluster(&["m1"])
+        .with_service(&old)
+        .with_replicas(&old, &["m1"]);
+    let renamed = plan(&without_orphans(&[new.clone()]), &observed).unwrap();
+    assert_eq!(
+        lines(&renamed),
+        ["remove web web-01 on m1", "create site on m1"]
+    );
+    assert_eq!(layers_of(&renamed), [("web", 0), ("site", 1)]);
+    assert!(
+        run(&deploy(&[new]), &observed).starts_with("error: "),
+        "without the removal, the port is taken"
+    );
+}
+
+#[test]
+fn services_of_the_file_that_are_not_deployed_are_not_orphans() {
+    let observed = cluster(&["m1"])
+        .with_service(&service("db", 1))
+        .with_service(&service("tools", 1));
+    for remove_orphans in [false, true] {
+        let desired = Desired::Deploy(v1::DesiredServices {
+            project: "shop".into(),
+            services: vec![service("web", 1)],
+            other_services: vec!["db".into(), "tools".into()],
+            remove_orphans,
+            ..Default::default()
+        });
+        assert_eq!(run(&desired, &observed), "create web on m1");
+    }
+}
+
+#[test]
+fn removed_orphan_that_a_service_depends_on_is_warned_about() {
+    let web = service("web", 1).after("db");
+    let observed = cluster(&["m1"])
+        .with_service(&service("db", 1))
+        .with_service(&service("web", 1).after("old"))
+        .with_service(&service("old", 1));
+    assert_eq!(
+        run(&without_orphans(&[web]), &observed),
+        "create web on m1\n\
+         warning: shop/db will be removed, but shop/web, which depends on it, will not"
+    );
+}
+
+#[test]
+fn orphan_is_kept_and_named_in_a_warning() {
     let old = service("old", 1);
     let blog = ServiceSpec {
         project: "blog".into(),
@@ -399,8 +501,7 @@ fn what_is_not_in_the_file_is_left_alone() {
         .with_replicas(&service("ghost", 1), &["m1"]);
     assert_eq!(
         run(&deploy(&[]), &observed),
-        "warning: shop/ghost is not in the compose file and is left as it is; remove it with `uc rm shop/ghost`\n\
-         warning: shop/old is not in the compose file and is left as it is; remove it with `uc rm shop/old`"
+        "warning: shop/ghost and shop/old are not in the compose file; `uc deploy --remove-orphans` removes them"
     );
 }
 

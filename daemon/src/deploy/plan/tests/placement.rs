@@ -442,6 +442,7 @@ fn recreated_because_somebody_says_so() {
         services: vec![web],
         volumes: vec![],
         recreate: true,
+        ..Default::default()
     });
     let plan = plan(&desired, &observed).unwrap();
     assert_eq!(

@@ -62,7 +62,7 @@ fn a_service_that_shares_goes_where_the_other_runs() {
             .with_replicas(&service("vpn", 1), &["m3"])
             .with_service(&service("vpn", 1)),
         &[service("app", 1).shares("vpn")],
-        "create app on m3\nwarning: shop/vpn is not in the compose file and is left as it is; remove it with `uc rm shop/vpn`",
+        "create app on m3\nwarning: shop/vpn is not in the compose file; `uc deploy --remove-orphans` removes it",
     );
     check(
         "where both may",

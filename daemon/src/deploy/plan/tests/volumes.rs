@@ -273,6 +273,7 @@ fn scheduling() {
             services,
             volumes,
             recreate: false,
+            ..Default::default()
         });
         assert_eq!(run(&desired, &observed), expected, "{what}");
     }
@@ -291,6 +292,7 @@ fn a_volume_step_carries_its_spec() {
         services: vec![service("db", 1).mount("data")],
         volumes: vec![spec.clone()],
         recreate: false,
+        ..Default::default()
     };
     let plan = plan(&Desired::Deploy(deploy), &cluster(&["m1"])).unwrap();
     assert_eq!(plan.volumes[0].volume, Some(spec));
