@@ -62,21 +62,40 @@ pub(crate) struct Known<'a> {
     pub(crate) strict: bool,
     /// Variables for secrets and configs that come from the environment.
     pub(crate) environment: &'a BTreeMap<String, String>,
-    /// Volumes that each service of the project has on the machines now.
-    pub(crate) volumes: BTreeMap<String, BTreeSet<String>>,
+    /// Run no commands.
+    pub(crate) dry_run: bool,
+    /// What the services of the project have on the machines now.
+    pub(crate) current: Current,
 }
 
-/// The volumes that the services of a project have now. The cluster is asked only if one of them
-/// may have been a data folder.
-pub(crate) async fn current_volumes(
+/// What the deployed services of a project have, by service.
+#[derive(Debug, Default)]
+pub(crate) struct Current {
+    /// Names of their volumes.
+    pub(crate) volumes: BTreeMap<String, BTreeSet<String>>,
+    /// Hashes of their contents, by target or variable.
+    contents: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// What the services of a project have now. The cluster is asked only if a bind mount may have
+/// become a volume, or if a dry run needs the hash of what a command printed.
+pub(crate) async fn current(
     client: &Client,
     project: &str,
     services: &[Service],
-) -> CliResult<BTreeMap<String, BTreeSet<String>>> {
-    let bind =
-        |file: &LocalFile| matches!(file.source, LocalSource::Bind(_)) && !file.read_only_said;
-    if !services.iter().flat_map(|service| &service.local).any(bind) {
-        return Ok(BTreeMap::new());
+    dry_run: bool,
+) -> CliResult<Current> {
+    let matters = |file: &LocalFile| match file.source {
+        LocalSource::Bind(_) => !file.read_only_said,
+        LocalSource::Command(_) => dry_run,
+        _ => false,
+    };
+    if !services
+        .iter()
+        .flat_map(|service| &service.local)
+        .any(matters)
+    {
+        return Ok(Current::default());
     }
     let request = ListServicesRequest {
         project: project.to_owned(),
@@ -87,18 +106,24 @@ pub(crate) async fn current_volumes(
         .await?
         .into_inner()
         .services;
-    let volumes = |spec: uc_api::v1::ServiceSpec| {
-        let named = spec
+    let mut current = Current::default();
+    for spec in listed.into_iter().filter_map(|status| status.spec) {
+        let volumes = spec
             .mounts
             .into_iter()
-            .filter(|mount| mount.kind() == MountKind::Volume);
-        (spec.name, named.map(|mount| mount.source).collect())
-    };
-    Ok(listed
-        .into_iter()
-        .filter_map(|status| status.spec)
-        .map(volumes)
-        .collect())
+            .filter(|mount| mount.kind() == MountKind::Volume)
+            .map(|mount| mount.source)
+            .collect();
+        let contents = spec
+            .files
+            .into_iter()
+            .map(|file| (file.target, file.hash))
+            .chain(spec.secret_environment)
+            .collect();
+        current.volumes.insert(spec.name.clone(), volumes);
+        current.contents.insert(spec.name, contents);
+    }
+    Ok(current)
 }
 
 /// Adds the local files of the services to their specs and returns their contents. All problems are
@@ -211,23 +236,49 @@ impl Prepare<'_> {
         {
             return;
         }
-        let Some(hash) = self.content(file).await else {
-            return;
+        let hash = if self.known.dry_run && matches!(file.source, LocalSource::Command(_)) {
+            self.assumed(service, file)
+        } else {
+            match self.content(file).await {
+                Some(hash) => hash.to_string(),
+                None => return,
+            }
         };
         match &file.variable {
             Some(variable) => {
                 service
                     .spec
                     .secret_environment
-                    .insert(variable.clone(), hash.to_string());
+                    .insert(variable.clone(), hash);
             }
             None => service.spec.files.push(FileSpec {
-                hash: hash.to_string(),
+                hash,
                 target: file.target.clone(),
                 name: file.name.clone(),
                 secret: file.secret,
             }),
         }
+    }
+
+    /// The hash of what a command printed at the last deployment, because a dry run does not run
+    /// it. Without one, a hash that no content has.
+    fn assumed(&mut self, service: &Service, file: &LocalFile) -> String {
+        let place = file.variable.as_ref().unwrap_or(&file.target);
+        let deployed = self
+            .known
+            .current
+            .contents
+            .get(&service.spec.name)
+            .and_then(|contents| contents.get(place));
+        let note = match deployed {
+            Some(_) => "the plan assumes that its output has not changed",
+            None => "the plan shows it as new",
+        };
+        self.found.notes.push(format!(
+            "dry run: the command of {} was not run; {note}",
+            file.name
+        ));
+        deployed.cloned().unwrap_or_else(|| "0".repeat(64))
     }
 
     /// Whether a bind mount needs no content, because it becomes a volume or is an error.
@@ -241,7 +292,7 @@ impl Prepare<'_> {
         };
         let project = self.known.project;
         let volume = data_folder::volume_name(project, &file.name);
-        let current = self.known.volumes.get(&service.spec.name);
+        let current = self.known.current.volumes.get(&service.spec.name);
         let is_volume =
             !file.read_only_said && current.is_some_and(|current| current.contains(&volume));
         let why = match state {

@@ -1,21 +1,21 @@
-//! Ctrl-C: ends the program at once, except where something half-done must be put right first. A
-//! second one always ends it.
+//! Ctrl-C ends the program immediately, except while a section runs that must clean up first. A
+//! second Ctrl-C always ends it.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{CliError, CliResult};
 
-/// Sections under way that wait for Ctrl-C themselves. The process has one Ctrl-C, so it has one
-/// count.
+/// Sections that wait for Ctrl-C themselves and are running. A process gets Ctrl-C once, so there
+/// is one count.
 static GUARDS: AtomicUsize = AtomicUsize::new(0);
 
-/// As long as this lives, the first Ctrl-C is left to whoever holds it.
+/// While a guard exists, the section that holds it handles the first Ctrl-C.
 #[derive(Debug)]
 pub(crate) struct Guard(());
 
 impl Guard {
-    /// From here on, the caller waits for Ctrl-C itself.
+    /// The caller must wait for Ctrl-C from here on.
     pub(crate) fn new() -> Self {
         GUARDS.fetch_add(1, Ordering::SeqCst);
         Self(())
@@ -28,7 +28,7 @@ impl Drop for Guard {
     }
 }
 
-/// Runs the work of a command.
+/// Runs a command until it ends or is interrupted.
 pub(crate) async fn run(work: impl Future<Output = CliResult<u8>>) -> CliResult<u8> {
     tokio::pin!(work);
     let mut seen = false;
@@ -46,8 +46,8 @@ pub(crate) async fn run(work: impl Future<Output = CliResult<u8>>) -> CliResult<
     }
 }
 
-/// Runs steps that need putting right when they are left half-done: on Ctrl-C they are dropped, and
-/// the caller goes on to put it right.
+/// Runs steps that need a clean-up when they end early. On Ctrl-C the steps are dropped, and the
+/// caller cleans up.
 pub(crate) async fn or_interrupted<T>(
     _guard: &Guard,
     steps: impl Future<Output = CliResult<T>>,

@@ -1,4 +1,4 @@
-//! A plan as a person reads it before saying yes. Pure: a plan in, text with colours out.
+//! Draws a plan as the user reads it before confirming it. Pure: a plan in, text with colours out.
 
 use std::fmt::Write as _;
 
@@ -10,10 +10,10 @@ use uc_api::v1::{
 
 use crate::ui::{BOLD, CYAN, DIM, GREEN, RED, YELLOW, text};
 
-/// Values longer than this are cut.
+/// Values longer than this many characters are cut.
 const MAX_VALUE: usize = 60;
 
-/// Whether there is nothing to do.
+/// Whether the plan changes nothing.
 pub(crate) fn is_empty(plan: &Plan) -> bool {
     let unchanged = |service: &ServicePlan| {
         service.steps.is_empty()
@@ -25,7 +25,8 @@ pub(crate) fn is_empty(plan: &Plan) -> bool {
     plan.volumes.is_empty() && plan.services.iter().all(unchanged)
 }
 
-/// The whole plan: volumes, then services in the order they are changed, then warnings and a sum.
+/// Draws the whole plan: volumes, services in the order in which they change, warnings, and a
+/// summary.
 pub(crate) fn draw(plan: &Plan) -> String {
     let mut text = String::new();
     let mut project = "";
@@ -57,11 +58,11 @@ pub(crate) fn draw(plan: &Plan) -> String {
 fn draw_service(text: &mut String, service: &ServicePlan) {
     let changed = !service.steps.is_empty();
     let (mark, style, word) = match service.change() {
-        ServiceChange::Create => ('+', GREEN, "new"),
-        ServiceChange::Remove => ('-', RED, "is removed"),
-        ServiceChange::Update => ('~', YELLOW, "changes"),
-        ServiceChange::None | ServiceChange::Unspecified if changed => ('~', YELLOW, "is repaired"),
-        ServiceChange::None | ServiceChange::Unspecified => ('=', DIM, "stays as it is"),
+        ServiceChange::Create => ('+', GREEN, "create"),
+        ServiceChange::Remove => ('-', RED, "remove"),
+        ServiceChange::Update => ('~', YELLOW, "update"),
+        ServiceChange::None | ServiceChange::Unspecified if changed => ('~', YELLOW, "repair"),
+        ServiceChange::None | ServiceChange::Unspecified => ('=', DIM, "unchanged"),
     };
     let count = match (service.change(), service.mode()) {
         (ServiceChange::Remove, _) => String::new(),
@@ -91,7 +92,7 @@ fn draw_service(text: &mut String, service: &ServicePlan) {
         let command = value(&shell(&step.command));
         _ = writeln!(
             text,
-            "      {CYAN}>{CYAN:#} {}  first run {command}",
+            "      {CYAN}>{CYAN:#} {}  pre-deploy: {command}",
             step.machine_name
         );
     }
@@ -106,16 +107,8 @@ fn draw_service(text: &mut String, service: &ServicePlan) {
     }
     if service.kept > 0 && changed {
         let kept = service.kept;
-        let verb = if kept == 1 {
-            "replica stays"
-        } else {
-            "replicas stay"
-        };
-        _ = writeln!(
-            text,
-            "      {DIM}= {kept} {verb} as {}{DIM:#}",
-            if kept == 1 { "it is" } else { "they are" }
-        );
+        let noun = if kept == 1 { "replica" } else { "replicas" };
+        _ = writeln!(text, "      {DIM}= {kept} {noun} unchanged{DIM:#}");
     }
 }
 
@@ -124,16 +117,16 @@ fn draw_step(text: &mut String, step: &ReplicaStep, machine_width: usize) {
     let machine = format!("{:machine_width$}", step.machine_name);
     let old = short(&step.container_id);
     let what = match step.action() {
-        ReplicaAction::Create | ReplicaAction::Unspecified => "run".to_owned(),
+        ReplicaAction::Create | ReplicaAction::Unspecified => "create".to_owned(),
         ReplicaAction::Replace => {
             let order = match step.order() {
-                UpdateOrder::StopFirst => "stop first",
-                UpdateOrder::StartFirst | UpdateOrder::Unspecified => "start first",
+                UpdateOrder::StopFirst => "stop-first",
+                UpdateOrder::StartFirst | UpdateOrder::Unspecified => "start-first",
             };
             let moved = !step.old_machine_id.is_empty() && step.old_machine_id != step.machine_id;
             format!(
                 "replace {old}{}, {order}",
-                if moved { " of another machine" } else { "" }
+                if moved { " on another machine" } else { "" }
             )
         }
         ReplicaAction::Remove => format!("remove {old}"),
@@ -153,7 +146,7 @@ fn action_mark(action: ReplicaAction) -> (char, Style) {
     }
 }
 
-/// `2 to create, 1 to replace`, with what no step shows.
+/// The summary: `2 containers to create, 1 to replace`.
 fn sum(plan: &Plan) -> String {
     let count = |action| {
         plan.services
@@ -184,7 +177,7 @@ fn sum(plan: &Plan) -> String {
     }
 }
 
-/// A command's words, those quoted that would not be read as one.
+/// A command line. Words that a shell would split or expand are quoted.
 fn shell(words: &[String]) -> String {
     let plain = |word: &str| {
         !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || "'\"\\$`".contains(c))
@@ -199,7 +192,7 @@ fn shell(words: &[String]) -> String {
     words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// In one line, and not too long.
+/// A value in one line of at most [`MAX_VALUE`] characters.
 fn value(text: &str) -> String {
     let line = text::one_line(text);
     if line.chars().count() <= MAX_VALUE {
@@ -209,7 +202,7 @@ fn value(text: &str) -> String {
     format!("{cut}…")
 }
 
-/// What a step is called while it is carried out: `shop/web on m1`.
+/// The label of a step while it is executed: `+ shop/web on m1`.
 pub(crate) fn step_label(plan: &Plan, step_id: &str) -> Option<String> {
     let volume = plan
         .volumes

@@ -1,14 +1,15 @@
-//! What to say where a name does not exist.
+//! The hint for a name that does not exist.
 
 use uc_api::nearest::did_you_mean;
 
-/// `did you mean `x`?`, or the candidates, or nothing: whatever helps most.
+/// The nearest candidate (``did you mean `x`?``), or all of them if none is near and there are at
+/// most eight. Otherwise empty.
 pub(crate) fn hint<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     let candidates: Vec<&str> = candidates.into_iter().collect();
     match did_you_mean(typed, candidates.iter().copied()) {
         Some(hint) => hint,
         None if candidates.is_empty() || candidates.len() > 8 => String::new(),
-        None => format!("there is {}", candidates.join(", ")),
+        None => format!("available: {}", candidates.join(", ")),
     }
 }
 
@@ -17,8 +18,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_nothing_is_near_the_names_are_listed() {
-        assert_eq!(hint("nginx", ["web", "redis"]), "there is web, redis");
+    fn hint_is_the_nearest_name_or_the_list() {
+        assert_eq!(hint("nginx", ["web", "redis"]), "available: web, redis");
         assert_eq!(hint("wep", ["web", "redis"]), "did you mean `web`?");
         assert_eq!(hint("x", []), "");
     }

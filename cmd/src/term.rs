@@ -8,7 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, RawFd};
 
-/// Raw mode for as long as this lives: keys go to the container one by one, Ctrl-C too.
+/// Raw mode until this is dropped: every key goes to the container, Ctrl-C too.
 #[derive(Debug)]
 pub(crate) struct RawMode {
     fd: RawFd,
@@ -16,7 +16,7 @@ pub(crate) struct RawMode {
 }
 
 impl RawMode {
-    /// Of the terminal on stdin.
+    /// Switches the terminal on stdin to raw mode.
     pub(crate) fn enter() -> io::Result<Self> {
         let fd = io::stdin().as_raw_fd();
         let mut before = MaybeUninit::<libc::termios>::uninit();
@@ -37,7 +37,7 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // Nothing can be done about a terminal that went away.
+        // The terminal may no longer exist, and then nothing can be restored.
         _ = set(self.fd, &self.before);
     }
 }
@@ -50,7 +50,8 @@ fn set(fd: RawFd, mode: &libc::termios) -> io::Result<()> {
     }
 }
 
-/// Columns and rows of the terminal on stdout; `None` where there is none or it does not know.
+/// Columns and rows of the terminal on stdout. `None` without a terminal, or if its size is
+/// unknown.
 pub(crate) fn size() -> Option<(u32, u32)> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
     // SAFETY: `size` is a valid place for a winsize, which TIOCGWINSZ writes.

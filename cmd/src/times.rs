@@ -1,11 +1,10 @@
-//! Points in time as people write and read them. The present is a parameter. All times shown are
-//! UTC.
+//! Reads and prints points in time. The present is a parameter. All times are printed in UTC.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-/// Unix milliseconds as RFC 3339; `None` for 0, which stands for "never" on the wire.
+/// Unix milliseconds as RFC 3339; `None` for 0, which means "never" on the wire.
 pub(crate) fn rfc3339_ms(ms: i64) -> Option<String> {
     if ms == 0 {
         return None;
@@ -15,14 +14,14 @@ pub(crate) fn rfc3339_ms(ms: i64) -> Option<String> {
         .map(|time| time.to_string())
 }
 
-/// Unix nanoseconds as RFC 3339 with so many digits after the second.
+/// Unix nanoseconds as RFC 3339 with `digits` digits after the decimal point.
 pub(crate) fn rfc3339_ns(ns: i64, digits: usize) -> String {
     Timestamp::from_nanosecond(i128::from(ns))
         .map(|time| format!("{time:.digits$}"))
         .unwrap_or_default()
 }
 
-/// `3 minutes ago`, in the largest unit that gives at least one. Empty for 0.
+/// The age, such as `3 minutes ago`, in a unit that gives at least two (seconds: one). Empty for 0.
 pub(crate) fn ago(ms: i64, now: Timestamp) -> String {
     let Ok(then) = Timestamp::from_millisecond(ms) else {
         return String::new();
@@ -36,7 +35,7 @@ pub(crate) fn ago(ms: i64, now: Timestamp) -> String {
     }
 }
 
-/// `1 hour`, `45 seconds`, of at least one second.
+/// A duration of at least one second, such as `45 seconds` or `2 hours`.
 pub(crate) fn rough(seconds: i64) -> String {
     let (count, unit) = match seconds {
         i64::MIN..=119 => (seconds, "second"),
@@ -53,7 +52,7 @@ pub(crate) fn parse_bound(text: &str, now: Timestamp) -> Result<i64, String> {
     let text = text.trim();
     let wrong = || {
         format!(
-            "`{text}` is not a time: write a duration (10m, 1h30m), 2026-01-31T10:00:00Z, 2026-01-31 or Unix seconds"
+            "invalid time `{text}`: use a duration (10m, 1h30m), 2026-01-31T10:00:00Z, 2026-01-31 or Unix seconds"
         )
     };
     if let Ok(time) = text.parse::<Timestamp>() {
@@ -65,7 +64,7 @@ pub(crate) fn parse_bound(text: &str, now: Timestamp) -> Result<i64, String> {
             .map(|zoned| zoned.timestamp().as_millisecond())
             .map_err(|_| wrong());
     }
-    // Digits alone are Unix seconds, as with docker; a fraction is allowed.
+    // Digits alone are Unix seconds, as in Docker. A fraction is allowed.
     if text.starts_with(|c: char| c.is_ascii_digit())
         && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
     {
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_rough() {
+    fn ago_rounds_to_the_largest_unit() {
         let at = |seconds: i64| ago(now().as_millisecond() - seconds * 1000, now());
         assert_eq!(at(0), "just now");
         assert_eq!(at(-500), "just now");
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_come_in_four_forms() {
+    fn parse_bound_accepts_four_forms() {
         let bound = |text| parse_bound(text, now()).map(|ms| rfc3339_ms(ms).unwrap());
         assert_eq!(bound("10m"), Ok("2026-11-21T11:50:00Z".into()));
         assert_eq!(bound("1h30m"), Ok("2026-11-21T10:30:00Z".into()));
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_nothing() {
+    fn rfc3339_of_0_is_none() {
         assert_eq!(rfc3339_ms(0), None);
         assert_eq!(
             rfc3339_ns(1_700_000_000_123_456_789, 3),

@@ -2,7 +2,7 @@
 //! where they are wanted, questions where a person can answer.
 //!
 //! A closed stdout ends a command ([`CliError::stdout`]). A closed stderr never does: a deployment
-//! must not stop because nobody reads its progress.
+//! must not stop because its output is not read.
 
 mod progress;
 mod table;

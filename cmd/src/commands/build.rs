@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::Output;
 use crate::compose::{self, ProjectArgs, Show};
 use crate::error::CliResult;
-use crate::images::{self, BuildFlags, Built};
+use crate::images::{self, BuildFlags, Built, ImageSource};
 use crate::ui::Ui;
 
 /// Build the images of a compose file
@@ -72,7 +72,14 @@ pub(crate) async fn run(args: BuildArgs, ui: &Ui) -> CliResult {
         return ui.status("nothing to build: no service has `build:`");
     }
     images::check_contexts(&jobs)?;
-    let built = images::build_all(ui, &jobs, &args.build, project.environment(), false).await?;
+    let built = images::build_all(
+        ui,
+        &jobs,
+        &args.build,
+        project.environment(),
+        ImageSource::Build,
+    )
+    .await?;
     if json {
         return ui.json(&built.iter().map(Shown::from).collect::<Vec<_>>());
     }

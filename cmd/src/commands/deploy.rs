@@ -12,7 +12,7 @@ use crate::compose::{self, ProjectArgs, Show};
 use crate::connect::{self, Globals};
 use crate::error::CliResult;
 use crate::files::{self, Known};
-use crate::images::{self, BuildFlags};
+use crate::images::{self, BuildFlags, ImageSource};
 use crate::rollout::{self, Action, Options};
 use crate::ui::Ui;
 
@@ -28,7 +28,8 @@ use crate::ui::Ui;
   uc deploy -y web                deploy web and the services it depends on, without asking
   uc deploy -f a.yaml -f b.yaml   merge two files; the second overrides the first
   uc deploy --dry-run             show the plan and stop
-  uc deploy -y -o json            what is wrong with the file, as data on stdout; all else on stderr")]
+  uc deploy --remove-orphans      also remove services that are no longer in the file
+  uc deploy -y -o json            print plan and outcome as JSON on stdout")]
 pub(crate) struct DeployArgs {
     /// Services to deploy, with those they depend on [default: all]
     #[arg(value_name = "SERVICE")]
@@ -48,7 +49,10 @@ pub(crate) struct DeployArgs {
     /// Remove the services of the project that the compose file no longer has
     #[arg(long)]
     remove_orphans: bool,
-    /// Show the plan on stdout and change nothing
+    /// Show the plan and change nothing
+    ///
+    /// Builds no images and runs no `x-command`: the plan has the images of the last build, and
+    /// assumes that what such a command prints has not changed.
     #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
@@ -77,11 +81,18 @@ pub(crate) async fn run(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResu
         project: project.name.as_str(),
         strict: args.project.strict,
         environment: project.environment(),
-        volumes: files::current_volumes(&client, project.name.as_str(), &services).await?,
+        dry_run: args.dry_run,
+        current: files::current(&client, project.name.as_str(), &services, args.dry_run).await?,
     };
     let contents = files::prepare(ui, &mut services, &mut volumes, &known).await?;
-    let built =
-        images::build_all(ui, &jobs, &args.build, project.environment(), args.no_build).await?;
+    let source = if args.dry_run {
+        ImageSource::DryRun
+    } else if args.no_build {
+        ImageSource::LastBuild
+    } else {
+        ImageSource::Build
+    };
+    let built = images::build_all(ui, &jobs, &args.build, project.environment(), source).await?;
     for image in built {
         for service in services
             .iter_mut()

@@ -22,7 +22,7 @@ use crate::ui::Ui;
   uc scale web 3        run three replicas
   uc scale shop/web 0   stop all replicas and keep the service")]
 pub(crate) struct ScaleArgs {
-    /// `SERVICE` or `PROJECT/SERVICE`
+    /// Service, as `SERVICE` or `PROJECT/SERVICE`
     service: String,
     /// Number of replicas; 0 stops all and keeps the service
     replicas: u32,

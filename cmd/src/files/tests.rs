@@ -91,7 +91,11 @@ impl Bench {
             project: "shop",
             strict: self.strict,
             environment: &self.environment,
-            volumes: self.known.clone(),
+            dry_run: false,
+            current: Current {
+                volumes: self.known.clone(),
+                ..Current::default()
+            },
         };
         let mut found = Found::default();
         let ready = collect(&mut services, &mut volumes, &known, &mut found).await;

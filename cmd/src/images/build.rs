@@ -38,23 +38,37 @@ pub(crate) struct Built {
     pub(crate) tags: Vec<String>,
 }
 
-/// Builds all, in the order given; or takes what the last build made. `variables` are those of the
+/// Which images a command uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ImageSource {
+    /// Build them now.
+    Build,
+    /// Those of the last build (`--no-build`). A missing one is an error.
+    LastBuild,
+    /// Those of the last build, for a dry run: nothing is built or tagged. A missing one gets a
+    /// name that says so.
+    DryRun,
+}
+
+/// Builds all images in this order, or takes those of the last build. `variables` are those of the
 /// project.
 pub(crate) async fn build_all(
     ui: &Ui,
     jobs: &[BuildJob],
     flags: &BuildFlags,
     variables: &BTreeMap<String, String>,
-    no_build: bool,
+    source: ImageSource,
 ) -> CliResult<Vec<Built>> {
     let mut images = BTreeMap::new();
     let mut all = Vec::new();
     for job in jobs {
-        let image = if no_build {
-            last_build(job).await?
-        } else {
-            let arguments = arguments(job, flags, &images, variables)?;
-            build(ui, job, &arguments).await?
+        let image = match source {
+            ImageSource::LastBuild => last_build(job).await?,
+            ImageSource::DryRun => image_for_dry_run(ui, job).await?,
+            ImageSource::Build => {
+                let arguments = arguments(job, flags, &images, variables)?;
+                build(ui, job, &arguments).await?
+            }
         };
         images.insert(job.service.clone(), image.clone());
         let tags = job
@@ -167,6 +181,23 @@ async fn last_build(job: &BuildJob) -> CliResult<String> {
     }
 }
 
+/// The image of the last build, found without changing anything.
+async fn image_for_dry_run(ui: &Ui, job: &BuildJob) -> CliResult<String> {
+    let service = format!("{}/{}", job.project, job.service);
+    let id = ask(&["image", "inspect", "--format", "{{.Id}}", &latest(job)]).await;
+    // Without Docker, or without a built image, a dry run can still show everything else.
+    if let Ok(Ok(id)) = id {
+        ui.status(&format!(
+            "dry run: {service} was not built; the plan has the image of its last build"
+        ))?;
+        return tag_name(job, id.trim());
+    }
+    ui.status(&format!(
+        "dry run: {service} was not built, and this computer has no image of an earlier build"
+    ))?;
+    Ok(format!("{}:not-built", repository(job)))
+}
+
 fn repository(job: &BuildJob) -> String {
     // A repository name is in lower case and cannot begin or end with a separator.
     format!("{}-{}", job.project, job.service).to_ascii_lowercase()
@@ -178,14 +209,19 @@ pub(super) fn latest(job: &BuildJob) -> String {
 }
 
 /// `<project>-<service>:<12 digits of the image's id>`.
-async fn tag(job: &BuildJob, id: &str) -> CliResult<String> {
+fn tag_name(job: &BuildJob, id: &str) -> CliResult<String> {
     let digits = id.strip_prefix("sha256:").unwrap_or(id);
     if digits.len() < 12 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(CliError::failed(format!(
             "docker returned an invalid image id `{id}`"
         )));
     }
-    let tag = format!("{}:{}", repository(job), short(digits));
+    Ok(format!("{}:{}", repository(job), short(digits)))
+}
+
+/// Gives an image its [`tag_name`].
+async fn tag(job: &BuildJob, id: &str) -> CliResult<String> {
+    let tag = tag_name(job, id)?;
     match ask(&["tag", id, &tag]).await? {
         Ok(_) => Ok(tag),
         Err(reason) => Err(CliError::failed(format!("cannot tag the image as {tag}"))

@@ -97,12 +97,12 @@ fn plan() -> Plan {
 }
 
 #[test]
-fn a_plan_reads_from_top_to_bottom() {
+fn plan_is_drawn_from_volumes_to_summary() {
     insta::assert_snapshot!(anstream::adapter::strip_str(&draw(&plan())).to_string());
 }
 
 #[test]
-fn a_plan_without_changes_is_empty() {
+fn plan_without_changes_is_empty() {
     let mut plan = plan();
     assert!(!is_empty(&plan));
     plan.volumes.clear();
@@ -112,11 +112,11 @@ fn a_plan_without_changes_is_empty() {
     plan.services[0]
         .steps
         .push(step("s", ReplicaAction::Create, "m1", "missing"));
-    assert!(!is_empty(&plan), "a missing replica is something to do");
+    assert!(!is_empty(&plan), "a missing replica must be created");
 }
 
 #[test]
-fn a_change_without_containers_is_no_empty_plan() {
+fn plan_that_changes_no_container_is_not_empty() {
     let service = ServicePlan {
         change: ServiceChange::Update.into(),
         ..Default::default()
@@ -130,7 +130,7 @@ fn a_change_without_containers_is_no_empty_plan() {
 }
 
 #[test]
-fn a_command_of_before_is_shown_with_its_words() {
+fn pre_deploy_command_is_drawn_before_the_steps() {
     let words = ["sh", "-c", "echo 'a' $B", ""].map(str::to_owned).to_vec();
     let mut plan = plan();
     plan.services[1].pre_deploy = Some(PreDeployStep {
@@ -141,7 +141,7 @@ fn a_command_of_before_is_shown_with_its_words() {
     });
     let text = anstream::adapter::strip_str(&draw(&plan)).to_string();
     let at = text
-        .find("      > m1  first run sh -c 'echo '\\''a'\\'' $B' ''\n")
+        .find("      > m1  pre-deploy: sh -c 'echo '\\''a'\\'' $B' ''\n")
         .unwrap();
     assert!(
         at < text.find("image changed").unwrap(),
@@ -154,7 +154,7 @@ fn a_command_of_before_is_shown_with_its_words() {
 }
 
 #[test]
-fn steps_have_labels() {
+fn step_label_names_volume_or_service_and_machine() {
     assert_eq!(
         step_label(&plan(), "v1").as_deref(),
         Some("volume shop_data on m1")

@@ -67,7 +67,7 @@ fn finished(outcome: v1::DeployOutcome, message: &str, hint: &str) -> v1::Deploy
 }
 
 fn good(machines: &[&str]) -> Vec<v1::DeployEvent> {
-    let mut events = vec![event(Event::Notice("m9 is down and is left out".into()))];
+    let mut events = vec![event(Event::Notice("m9 is down and is skipped".into()))];
     for machine in machines {
         events.push(step(machine, v1::StepPhase::Started, "", &[]));
         events.push(step(
@@ -362,7 +362,7 @@ fn ctrl_c_stops_watching_and_says_that_the_deployment_continues() {
 #[test]
 fn unknown_service_is_reported_with_the_nearest_name() {
     let failure =
-        Failure::new(Code::NotFound, "there is no service `wbe`").hint("did you mean `web`?");
+        Failure::new(Code::NotFound, "service `wbe` not found").hint("did you mean `web`?");
     let world = World::with(Daemon {
         refuse_call: Some(("Plan", failure)),
         ..Daemon::default()
@@ -370,7 +370,7 @@ fn unknown_service_is_reported_with_the_nearest_name() {
     let ran = world.connected(&["scale", "wbe", "3"]);
     assert_eq!(
         ran.text(),
-        "exit 1\n--- stdout\n--- stderr\nerror: there is no service `wbe`\nhint: did you mean `web`?\n"
+        "exit 1\n--- stdout\n--- stderr\nerror: service `wbe` not found\nhint: did you mean `web`?\n"
     );
 }
 
@@ -911,7 +911,7 @@ fn failed_step_is_in_the_json_with_its_log() {
 #[test]
 fn refused_call_is_json_on_stdout_with_o_json() {
     let failure =
-        Failure::new(Code::NotFound, "there is no service `wbe`").hint("did you mean `web`?");
+        Failure::new(Code::NotFound, "service `wbe` not found").hint("did you mean `web`?");
     let world = World::with(Daemon {
         refuse: Some(failure),
         ..Daemon::default()
@@ -928,7 +928,7 @@ fn refused_call_is_json_on_stdout_with_o_json() {
             serde_json::json!({
                 "kind": "failed",
                 "exit_code": 1,
-                "message": "there is no service `wbe`",
+                "message": "service `wbe` not found",
                 "causes": [],
                 "log": [],
                 "hints": ["did you mean `web`?"],
@@ -936,7 +936,7 @@ fn refused_call_is_json_on_stdout_with_o_json() {
             "{}",
             ran.text()
         );
-        assert!(ran.stderr.contains("error: there is no service"));
+        assert!(ran.stderr.contains("error: service `wbe` not found"));
     }
 }
 
@@ -1103,5 +1103,80 @@ fn services_of_the_file_that_are_not_deployed_are_sent_as_such() {
             (vec!["tools".to_owned()], false),
             (vec!["db".to_owned(), "tools".to_owned()], true),
         ]
+    );
+}
+
+#[test]
+fn dry_run_builds_nothing_and_plans_with_the_image_of_the_last_build() {
+    let world = project(daemon(vec![plan("d1", &["m1"])], Vec::new()));
+    let ran = world.connected(&["deploy", "--dry-run"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    let calls = world.read("docker-calls");
+    assert!(
+        calls.lines().all(|call| call.starts_with("image inspect")),
+        "{calls}"
+    );
+    let image = |world: &World| {
+        let sent = desired(world).pop().unwrap().services;
+        let web = sent.into_iter().find(|spec| spec.name == "web").unwrap();
+        web.image
+    };
+    assert_eq!(image(&world), "shop-web:0123456789ab");
+    assert!(
+        ran.stderr
+            .contains("dry run: shop/web was not built; the plan has the image of its last build"),
+        "{}",
+        ran.text()
+    );
+
+    world.program("docker", "exit 1");
+    let ran = world.connected(&["deploy", "--dry-run"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert_eq!(image(&world), "shop-web:not-built");
+}
+
+#[test]
+fn dry_run_runs_no_command_and_keeps_the_deployed_content() {
+    let file = v1::FileSpec {
+        hash: "ab".repeat(32),
+        target: "/run/secrets/token".into(),
+        name: "secret token".into(),
+        secret: true,
+    };
+    let web = v1::ServiceSpec {
+        project: "shop".into(),
+        name: "web".into(),
+        files: vec![file],
+        ..Default::default()
+    };
+    let world = World::with(Daemon {
+        services: vec![v1::ServiceStatus {
+            spec: Some(web),
+            ..Default::default()
+        }],
+        ..Daemon::default()
+    });
+    world.write(
+        "project/compose.yaml",
+        "name: shop\nservices:\n  web: {image: a, secrets: [token]}\n  \
+         new: {image: a, secrets: [token]}\nsecrets:\n  \
+         token: {x-command: [sh, -c, 'echo ran >> ran; echo t0ken']}\n",
+    );
+    let ran = world.connected(&["deploy", "--dry-run"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert_eq!(world.read("project/ran"), "", "the command was not run");
+    let sent = desired(&world).pop().unwrap().services;
+    let hash = |name: &str| {
+        let spec = sent.iter().find(|spec| spec.name == name).unwrap();
+        spec.files[0].hash.clone()
+    };
+    assert_eq!(hash("web"), "ab".repeat(32));
+    assert_eq!(hash("new"), "0".repeat(64));
+    assert!(
+        ran.stderr
+            .contains("the plan assumes that its output has not changed")
+            && ran.stderr.contains("the plan shows it as new"),
+        "{}",
+        ran.text()
     );
 }

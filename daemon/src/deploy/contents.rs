@@ -105,12 +105,12 @@ async fn provide(
     }
     Err(match broken {
         Some(failure) => {
-            let message = format!("{what} of {service} could not be sent: {}", failure.message);
+            let message = format!("{what} of {service} cannot be sent: {}", failure.message);
             Failure { message, ..failure }
         }
         None => Failure::new(
             Code::Refused,
-            format!("{what} of {service} is on no machine that answers"),
+            format!("{what} (needed by {service}) was not found on any reachable machine"),
         )
         .hint("deploy again from the computer that has the compose file"),
     })
@@ -165,7 +165,7 @@ impl Holders for &Member {
         let Ok(answer) = timeout(ASK_LIMIT, node.has_files(request)).await else {
             return Err(Failure::new(
                 Code::TimedOut,
-                "no answer to the question for contents",
+                "the machine did not say which contents it lacks",
             ));
         };
         let missing = answer.map_err(Failure::from)?.into_inner().missing;

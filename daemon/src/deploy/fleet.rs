@@ -100,7 +100,7 @@ impl Fleet for NodeFleet<'_> {
                 None => {
                     return Err(Failure::new(
                         Code::Internal,
-                        "the machine ended the call without a container",
+                        "the machine ended the call without creating a container",
                     ));
                 }
             }
@@ -153,7 +153,7 @@ impl Fleet for NodeFleet<'_> {
             let message = timeout(silence, stream.message()).await.map_err(|_| {
                 Failure::new(
                     Code::TimedOut,
-                    format!("no word for {} s", silence.as_secs()),
+                    format!("no output for {} s", silence.as_secs()),
                 )
             })?;
             match message
@@ -182,7 +182,7 @@ impl Fleet for NodeFleet<'_> {
                 None => {
                     return Err(Failure::new(
                         Code::Internal,
-                        "the machine ended the call without the command's exit code",
+                        "the machine ended the call without an exit code of the command",
                     ));
                 }
             }

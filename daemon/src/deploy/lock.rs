@@ -59,7 +59,7 @@ impl Turn {
                 Code::Refused,
                 format!("another deployment of project {project} is running on this machine"),
             )
-            .hint("wait until it has ended; `uc ps` shows how far it is"));
+            .hint("wait until it has ended; `uc ps` shows the replicas"));
         }
         taken.extend(projects.iter().cloned());
         Ok(Self {
@@ -95,7 +95,7 @@ impl Lock {
         if let Some(lock) = held(&others, &projects, member.now_ms()) {
             let holder = view.machine(&lock.machine_id).map(|machine| machine.name);
             let holder =
-                holder.unwrap_or_else(|_| "a machine that is no member any more".to_owned());
+                holder.unwrap_or_else(|_| "a machine that is no longer a member".to_owned());
             return Err(Failure::new(
                 Code::Refused,
                 format!(
@@ -103,7 +103,7 @@ impl Lock {
                     lock.project
                 ),
             )
-            .hint("wait until it has ended; `uc ps` shows how far it is"));
+            .hint("wait until it has ended; `uc ps` shows the replicas"));
         }
         let records = Records {
             member: Arc::clone(member),
@@ -155,7 +155,7 @@ impl Records {
             put(records::LOCK, project.clone(), &lock)
         });
         if let Err(failure) = self.member.write(writes.collect()).await {
-            tracing::warn!(%failure, "other machines cannot be told of this deployment");
+            tracing::warn!(%failure, "cannot announce this deployment to the other machines");
         }
     }
 
@@ -166,7 +166,7 @@ impl Records {
             .map(|project| delete(records::LOCK, project.clone()))
             .collect();
         if let Err(failure) = self.member.write(writes).await {
-            tracing::warn!(%failure, "the lock of this deployment stays until it expires");
+            tracing::warn!(%failure, "the lock of this deployment remains until it expires");
         }
     }
 }

@@ -45,11 +45,11 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
                 warnings.push(match why {
                     Some(failure) => {
                         format!(
-                            "{} does not answer and is left out: {}",
+                            "{} does not answer and is skipped: {}",
                             machine.name, failure.message
                         )
                     }
-                    None => format!("{} is down and is left out", machine.name),
+                    None => format!("{} is down and is skipped", machine.name),
                 });
                 (
                     view.replicas_of(&machine.id),
@@ -60,7 +60,7 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
         };
         let (Ok(id), Ok(name)) = (machine.id.parse(), machine.name.parse()) else {
             warnings.push(format!(
-                "the record of machine {} is damaged; it is left out",
+                "the record of machine {} is damaged; the machine is skipped",
                 machine.name
             ));
             continue;
@@ -138,6 +138,6 @@ pub(super) async fn settle(member: &Member, observed: &Observed, plan: &Plan) {
         }
     };
     if timeout(SETTLE_LIMIT, told).await.is_err() {
-        tracing::info!("the deployment has ended before the store knew all of its result");
+        tracing::info!("the deployment ended before the store had all of its result");
     }
 }

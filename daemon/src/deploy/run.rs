@@ -88,7 +88,7 @@ async fn agreed(
         Code::PlanChanged,
         "the cluster changed since the plan was made",
     )
-    .hint("look at the new plan and decide again"))
+    .hint("look at the new plan and confirm it"))
 }
 
 #[derive(Clone, Copy)]
@@ -116,7 +116,7 @@ fn finished(outcome: DeployOutcome, message: String, failure: Failure) -> Deploy
 }
 
 /// What to do where some replicas are not what they should be.
-const GO_ON: &str = "`uc ps` shows what runs; `uc deploy` tries what is left again";
+const GO_ON: &str = "`uc ps` shows what runs; `uc deploy` tries the remaining steps again";
 
 /// The end of a deployment that was carried out, but for these.
 fn done(failed: Vec<Failure>) -> DeployFinished {
@@ -132,7 +132,7 @@ fn done(failed: Vec<Failure>) -> DeployFinished {
     } else {
         format!("{count} steps")
     };
-    let message = format!("{steps} failed and the rest was carried out all the same: {first}");
+    let message = format!("{steps} failed and all other steps succeeded: {first}");
     let hint = first.hint.clone().unwrap_or_else(|| GO_ON.to_owned());
     finished(DeployOutcome::Incomplete, message, first.hint(hint))
 }
@@ -155,7 +155,7 @@ impl Run<'_> {
                 pause: true,
             }) => {
                 let message = format!(
-                    "{failure}; the deployment stopped there: what is new stays, and so does what is old"
+                    "{failure}; the deployment is paused: new and old replicas were left running"
                 );
                 let hint = failure.hint.clone().unwrap_or_else(|| GO_ON.to_owned());
                 return finished(DeployOutcome::Paused, message, failure.hint(hint));
@@ -165,12 +165,12 @@ impl Run<'_> {
                 pause: false,
             }) => failure,
         };
-        events.notice("going back to what was there before").await;
+        events.notice("rolling back to the previous revision").await;
         let back = self.back(&previous, events).await;
         let (outcome, message) = match back {
             Ok(()) if previous.values().all(Option::is_none) => (
                 DeployOutcome::RolledBack,
-                format!("{failure}; what was started is taken away again"),
+                format!("{failure}; the replicas it had started were removed"),
             ),
             Ok(()) => (
                 DeployOutcome::RolledBack,
@@ -178,7 +178,7 @@ impl Run<'_> {
             ),
             Err(back) => (
                 DeployOutcome::Failed,
-                format!("{failure}; going back failed too: {back}"),
+                format!("{failure}; rolling back failed, too: {back}"),
             ),
         };
         finished(outcome, message, failure)

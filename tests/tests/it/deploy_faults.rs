@@ -96,7 +96,7 @@ fn cluster_works_without_a_machine_and_heals_on_its_return() {
     assert!(
         changed
             .stderr
-            .contains(&format!("{victim} is down and is left out")),
+            .contains(&format!("{victim} is down and is skipped")),
         "{changed}"
     );
     for machine in &rest {

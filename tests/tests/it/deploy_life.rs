@@ -96,7 +96,7 @@ fn project_is_deployed_changed_scaled_and_removed() {
 
     // Changed: what changed is replaced, the rest stays. A published port has one holder a machine.
     let changed = cluster.deploy("book", &guestbook("good day", "2"));
-    assert!(changed.stderr.contains("db stays as it is"), "{changed}");
+    assert!(changed.stderr.contains("db unchanged"), "{changed}");
     assert!(
         changed.stderr.contains("environment.LEVEL: 1 → 2"),
         "{changed}"
@@ -236,7 +236,7 @@ services:
         })
         .into();
     let changed = cluster.deploy("orders", &services("2"));
-    assert!(changed.stderr.contains("stop first"), "{changed}");
+    assert!(changed.stderr.contains("stop-first"), "{changed}");
     for (service, machine, expected) in
         [("open", open, "die start"), ("closed", closed, "start die")]
     {

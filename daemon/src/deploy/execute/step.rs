@@ -47,7 +47,7 @@ pub(super) async fn run_step(
         }
         ReplicaAction::Unspecified => Err(Failure::new(
             Code::Version,
-            "the plan has a step this machine does not know",
+            "the plan has a step that this machine does not support",
         )
         .hint("upgrade ucd on this machine")),
     };
@@ -84,14 +84,14 @@ async fn replace(
     let container = fleet.create(&step.machine_id, &new, progress).await?;
     let served = async {
         if stop_first {
-            progress.say("stopping the old one").await;
+            progress.say("stopping the old replica").await;
             fleet.stop(old_machine, &step.container_id).await?;
         }
         progress
             .say(if wait == Wait::No {
                 "starting"
             } else {
-                "starting, until it serves"
+                "starting, waiting until it serves"
             })
             .await;
         fleet.start(&step.machine_id, &container, wait).await
@@ -112,9 +112,9 @@ async fn replace(
     if replaces {
         progress
             .say(if stop_first {
-                "removing the old one"
+                "removing the old replica"
             } else {
-                "stopping the old one"
+                "stopping the old replica"
             })
             .await;
         retire(fleet, old_machine, &step.container_id).await?;
@@ -131,10 +131,10 @@ async fn undo(
     progress: &Progress,
     cause: Failure,
 ) -> Failure {
-    progress.say("taking the new one away").await;
+    progress.say("removing the new replica").await;
     let mut problems = Vec::new();
     if let Err(failure) = retire(fleet, &step.machine_id, container).await {
-        problems.push(format!("the new container is still there: {failure}"));
+        problems.push(format!("the new container could not be removed: {failure}"));
     }
     if restart_old
         && let Err(failure) = fleet
@@ -145,7 +145,9 @@ async fn undo(
             )
             .await
     {
-        problems.push(format!("the old container does not serve again: {failure}"));
+        problems.push(format!(
+            "the old container could not be started again: {failure}"
+        ));
     }
     if problems.is_empty() {
         return cause;

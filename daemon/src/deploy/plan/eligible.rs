@@ -259,7 +259,7 @@ fn with_volumes(
             .collect();
         places.extend(out.into_iter().filter_map(|index| {
             let why = target.rules.excludes(cluster.machines[index])?;
-            Some(format!("{} is out by {why}", cluster.name(index)))
+            Some(format!("{} is excluded by {why}", cluster.name(index)))
         }));
         return Err(PlanError::VolumesApart {
             service: target.key.to_string(),
@@ -274,7 +274,7 @@ fn with_volumes(
         if target.unchanged() && !target.recreate {
             found.stranded = true;
             warnings.push(format!(
-                "{}: its volume `{name}` is on {}, which cannot be reached now; the service is left as it is",
+                "{}: its volume `{name}` is on {}, which is unreachable; the service is not changed",
                 target.key,
                 super::and(&machines)
             ));

@@ -22,13 +22,13 @@ pub enum PlanError {
         found: String,
         project: String,
     },
-    #[error("service `{service}` is there twice")]
+    #[error("service `{service}` is defined twice")]
     ServiceTwice { service: String },
     #[error("service `{service}` has no image")]
     NoImage { service: String },
     #[error("the cluster has no machines")]
     NoMachines,
-    #[error("service `{service}` may run on machine `{machine}`, which does not exist")]
+    #[error("service `{service}` is placed on machine `{machine}`, which does not exist")]
     UnknownMachine {
         service: String,
         machine: String,
@@ -46,10 +46,12 @@ pub enum PlanError {
         shared: String,
         nearest: Option<String>,
     },
-    #[error("service `{service}` shares a namespace of `{shared}`, but no machine may run both")]
+    #[error(
+        "service `{service}` shares a namespace of `{shared}`, but no machine is allowed to run both"
+    )]
     SharedApart { service: String, shared: String },
     #[error(
-        "service `{service}` shares a namespace of `{shared}`, which runs on no machine that may run it"
+        "service `{service}` shares a namespace of `{shared}`, which runs on no machine that is allowed to run it"
     )]
     SharedNowhere { service: String, shared: String },
     #[error("service `{service}`: placement constraint `{constraint}`: {problem}")]
@@ -60,14 +62,14 @@ pub enum PlanError {
         nearest: Option<String>,
     },
     #[error(
-        "service `{service}` cannot be spread over `{over}`: it is nothing that machines differ in"
+        "service `{service}` cannot be spread over `{over}`: it is not a label or fact of machines"
     )]
     Spread {
         service: String,
         over: String,
         nearest: Option<String>,
     },
-    #[error("no machine may run service `{service}`: {}", few(machines))]
+    #[error("no machine is allowed to run service `{service}`: {}", few(machines))]
     NoMachineFits {
         service: String,
         machines: Vec<String>,
@@ -82,29 +84,29 @@ pub enum PlanError {
     },
     #[error("services wait for each other: {}", cycle.join(" -> "))]
     DependencyCycle { cycle: Vec<String> },
-    #[error("there is no service `{service}`")]
+    #[error("service `{service}` not found")]
     UnknownService {
         service: String,
         nearest: Option<String>,
     },
-    #[error("there is no project `{project}`")]
+    #[error("project `{project}` not found")]
     UnknownProject {
         project: String,
         nearest: Option<String>,
     },
-    #[error("`{service}` is not one service but several: {}", and(candidates))]
+    #[error("`{service}` is ambiguous: {}", and(candidates))]
     AmbiguousService {
         service: String,
         candidates: Vec<String>,
     },
     #[error(
-        "service `{service}` is global: it runs once on each machine that may run it and cannot be scaled"
+        "service `{service}` is global: it runs once on each eligible machine and cannot be scaled"
     )]
     ScaleGlobal { service: String },
     #[error("service `{service}` publishes port {port} twice")]
     PortTwice { service: String, port: String },
     #[error(
-        "service `{service}` publishes port {port}, which `{holder}` publishes on {machine} already"
+        "service `{service}` publishes port {port}, which `{holder}` already publishes on {machine}"
     )]
     PortTaken {
         service: String,
@@ -113,7 +115,7 @@ pub enum PlanError {
         holder: String,
     },
     #[error(
-        "{replicas} replicas of service `{service}` publish port {port}, but only {} may run it, and a machine has each port once",
+        "{replicas} replicas of service `{service}` publish port {port}, but only {} can run it, and each machine has a port only once",
         and(machines)
     )]
     TooFewMachines {
@@ -122,10 +124,10 @@ pub enum PlanError {
         replicas: u32,
         machines: Vec<String>,
     },
-    #[error("services want ports that others of them give up only then: {}", cycle.join(" -> "))]
+    #[error("services exchange ports in a circle: {}", cycle.join(" -> "))]
     PortsTraded { cycle: Vec<String> },
     #[error(
-        "volume `{volume}` of service `{service}` is only on {}, which cannot be reached now",
+        "volume `{volume}` of service `{service}` is only on {}, which is unreachable",
         and(machines)
     )]
     VolumeDown {
@@ -143,13 +145,13 @@ pub enum PlanError {
         volume: String,
         machines: Vec<String>,
     },
-    #[error("no machine may run service `{service}` and has its volumes: {}", places.join("; "))]
+    #[error("no machine is allowed to run service `{service}` and has its volumes: {}", places.join("; "))]
     VolumesApart {
         service: String,
         places: Vec<String>,
     },
     #[error(
-        "services {} share volume `{volume}`, but no machine may run all of them",
+        "services {} share volume `{volume}`, but no machine is allowed to run all of them",
         and(services)
     )]
     NoCommonMachine {
@@ -203,8 +205,8 @@ impl PlanError {
             Self::UnknownShared { nearest, .. } => {
                 did_you_mean(nearest, "`service:NAME` names a service of the same compose file")
             }
-            Self::SharedApart { .. } => "change the constraints, `x-machines` or volumes of one of them so that one machine may run both".into(),
-            Self::SharedNowhere { shared, .. } => format!("let at least one replica of `{shared}` run where both may"),
+            Self::SharedApart { .. } => "change the constraints, `x-machines` or volumes of one of them so that one machine can run both".into(),
+            Self::SharedNowhere { shared, .. } => format!("let at least one replica of `{shared}` run on a machine that can run both"),
             Self::Constraint { nearest, .. } | Self::Spread { nearest, .. } => did_you_mean(nearest, &rules::possible()),
             Self::NoMachineFits { .. } => {
                 "change `deploy.placement.constraints`, `platform` or `x-machines`, or label a machine: `uc machine label MACHINE KEY=VALUE`".into()
@@ -212,32 +214,32 @@ impl PlanError {
             Self::NoRoom { .. } => {
                 "lower `deploy.resources.reservations` or the number of replicas, raise `max_replicas_per_node`, or add a machine".into()
             }
-            Self::DependencyCycle { .. } => "take one of them out of `depends_on`".into(),
+            Self::DependencyCycle { .. } => "remove one of them from `depends_on`".into(),
             Self::UnknownService { nearest, .. } | Self::UnknownProject { nearest, .. } => {
                 did_you_mean(nearest, "`uc ls` lists the services")
             }
             Self::AmbiguousService { candidates, .. } => {
-                format!("name the project too: `{}`", candidates.first().map_or("", String::as_str))
+                format!("include the project: `{}`", candidates.first().map_or("", String::as_str))
             }
             Self::ScaleGlobal { .. } => "set `deploy.mode: replicated` in the compose file and deploy it, or limit the machines with `x-machines`".into(),
-            Self::PortTwice { .. } => "take one of the two out of `ports`".into(),
+            Self::PortTwice { .. } => "remove one of the two from `ports`".into(),
             Self::PortTaken { holder, .. } => {
                 format!("publish another port, keep the two apart with `x-machines`, or remove the other: `uc rm {holder}`")
             }
             Self::TooFewMachines { .. } => {
-                "lower the number of replicas, let more machines run it (`x-machines`; a volume binds all replicas to the machine it is on), or leave the published port out".into()
+                "lower the number of replicas, let more machines run it (`x-machines`; a volume keeps all replicas on its machine), or remove the published port".into()
             }
-            Self::PortsTraded { .. } => "deploy twice: first with the port of one of them taken away or changed, then as you want it".into(),
+            Self::PortsTraded { .. } => "deploy twice: first without the port of one of them, then with all ports".into(),
             Self::VolumeDown { machines, .. } => format!(
-                "bring {} back; or, if its data is lost, give the volume another name: a second, empty volume of this name is never made",
+                "bring {} back; or, if its data is lost, give the volume another name, because uc never creates a second, empty volume of the same name",
                 and(machines)
             ),
             Self::ExternalMissing { volume, .. } => format!(
-                "make it on the machine (`docker volume create {volume}`), limit the service with `x-machines` to machines that have it, or take `external: true` away"
+                "create it on a machine (`docker volume create {volume}`), limit the service with `x-machines` to machines that have it, or remove `external: true`"
             ),
             Self::VolumesApart { .. } => "change `x-machines` to a machine that has the volumes, or move them".into(),
-            Self::NoCommonMachine { .. } => "change `x-machines` so that one machine may run all of them".into(),
-            Self::VolumeDriver { .. } => "give the volume another name, or the driver it has".into(),
+            Self::NoCommonMachine { .. } => "change `x-machines` so that one machine can run all of them".into(),
+            Self::VolumeDriver { .. } => "give the volume another name, or use the driver it has".into(),
             Self::VolumeOfBoth { .. } => "make both global or both replicated, or give each its own volume".into(),
         })
     }

@@ -105,16 +105,16 @@ impl Constraint {
     fn parse(text: &str) -> Result<Self, Problem> {
         let operator = text.find("==").into_iter().chain(text.find("!=")).min();
         let Some((name, rest)) = operator.and_then(|at| text.split_at_checked(at)) else {
-            return Err(Problem::new("it has neither `==` nor `!=`"));
+            return Err(Problem::new("it needs `==` or `!=`"));
         };
         let (name, value) = (name.trim(), rest.get(2..).unwrap_or_default().trim());
         let fact = Fact::parse(name).ok_or_else(|| unknown(name))?;
         if value.is_empty() {
-            return Err(Problem::new("it compares with nothing"));
+            return Err(Problem::new("it has no value after the operator"));
         }
         if fact == Fact::Role && !fact_is_role(value) {
             return Err(Problem {
-                text: format!("there is no role `{value}`"),
+                text: format!("unknown role `{value}`"),
                 nearest: nearest(value, ROLES).map(str::to_owned),
             });
         }
@@ -134,10 +134,10 @@ impl Constraint {
         let operator = if self.equal { "==" } else { "!=" };
         let what = format!("`{} {operator} {}`", self.name, self.value);
         Some(match (&self.fact, self.fact.value(machine)) {
-            (Fact::Role, _) => format!("{what}, but every machine is manager and worker"),
+            (Fact::Role, _) => format!("{what}, but every machine is both manager and worker"),
             (_, Some(value)) => format!("{what}, but it is `{value}`"),
             (Fact::Label(key), None) => format!("{what}, but it has no label `{key}`"),
-            (_, None) => format!("{what}, but that is not known of it"),
+            (_, None) => format!("{what}, but the machine does not report it"),
         })
     }
 }
@@ -163,7 +163,7 @@ impl Problem {
 fn unknown(name: &str) -> Problem {
     if name.to_ascii_lowercase().starts_with("engine.labels.") {
         return Problem {
-            text: "labels of the engine are not known here".to_owned(),
+            text: "labels of the Docker engine are not available".to_owned(),
             nearest: name
                 .get("engine.labels.".len()..)
                 .map(|key| format!("{LABEL}{key}")),
@@ -179,7 +179,7 @@ fn unknown(name: &str) -> Problem {
         .filter(|fact| *fact != LABEL)
         .chain(label.as_deref());
     Problem {
-        text: format!("`{name}` is nothing that is known of a machine"),
+        text: format!("`{name}` is not a fact about machines"),
         nearest: nearest(name, candidates).map(str::to_owned),
     }
 }
@@ -216,7 +216,7 @@ impl Platform {
         let fits = self.os == OS
             && (self.arch.is_empty() || architecture(&self.arch) == architecture(&machine.arch));
         let arch = if machine.arch.is_empty() {
-            "an architecture that is not known".to_owned()
+            "an unknown architecture".to_owned()
         } else {
             machine.arch.clone()
         };

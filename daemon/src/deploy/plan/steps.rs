@@ -210,7 +210,7 @@ fn update_order(
         UpdateOrder::StopFirst => UpdateOrder::StopFirst,
         UpdateOrder::StartFirst if clash => {
             let warning = format!(
-                "{}: start-first is not possible where old and new replica publish the same port of a machine; \
+                "{}: start-first is not possible because the old and the new replica publish the same port; \
                  they are replaced stop-first",
                 target.key
             );
@@ -396,7 +396,7 @@ pub(super) fn warn_about_architectures(
                 .map(|(arch, names)| format!("{} ({arch})", and(names)))
                 .collect();
             warnings.push(format!(
-                "{image} is built for one architecture but goes to {}; limit the service with x-machines",
+                "{image} is built for one architecture but is needed on {}; limit the service with `x-machines`",
                 and(&list)
             ));
         }

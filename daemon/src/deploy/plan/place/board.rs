@@ -213,7 +213,7 @@ impl<'t> Board<'t> {
             let free = capacity.saturating_sub(reserved);
             (wanted > 0 && capacity > 0 && wanted > free).then(|| {
                 format!(
-                    "wants {}, {} of {} free",
+                    "needs {}, but {} of {} is free",
                     show(wanted),
                     show(free),
                     show(capacity)
@@ -236,7 +236,7 @@ impl<'t> Board<'t> {
         self.lack(machine, target).or_else(|| {
             let (port, holder) = self.blocked(machine, target)?;
             Some(format!(
-                "port {} is taken by `{}`",
+                "port {} is used by `{}`",
                 ports::show(port),
                 holder.name()
             ))

@@ -30,7 +30,7 @@ fn fault(target: &Target, replica: &ReplicaRecord) -> Option<Reason> {
         return Some(Reason::Outdated);
     }
     if target.recreate {
-        return other("recreation was asked for");
+        return other("--recreate");
     }
     if replica.draining {
         return other("left over from an earlier deployment");

@@ -26,7 +26,7 @@ impl<'t> Work<'_, 't> {
                 .map(|machine| board.name(*machine).to_owned())
                 .collect();
             warnings.push(format!(
-                "{}: {} of {want} replicas placed: {} cannot be reached now",
+                "{}: {} of {want} replicas placed: {} cannot be reached",
                 self.target.key,
                 want as usize - self.need,
                 and(&down),

@@ -356,7 +356,7 @@ impl<'a, 't> Work<'a, 't> {
         }
         if self.target.global() && !self.eligible.down.is_empty() {
             warnings.push(format!(
-                "{}: placed on {} of {} machines: {} cannot be reached now",
+                "{}: placed on {} of {} machines: {} cannot be reached",
                 self.target.key,
                 self.eligible.up.len(),
                 self.eligible.count(),
@@ -368,9 +368,13 @@ impl<'a, 't> Work<'a, 't> {
             self.lost.sort_unstable();
             self.lost.dedup();
             warnings.push(format!(
-                "{}: {} on {}, which cannot be reached now, {} not counted; deploy again when it is back",
+                "{}: {} on {}, which is unreachable, {} not counted; deploy again when it is back",
                 self.target.key,
-                if count == 1 { "1 replica".to_owned() } else { format!("{count} replicas") },
+                if count == 1 {
+                    "1 replica".to_owned()
+                } else {
+                    format!("{count} replicas")
+                },
                 and(&cluster.names(&self.lost)),
                 if count == 1 { "is" } else { "are" },
             ));
@@ -436,7 +440,7 @@ impl<'a, 't> Work<'a, 't> {
     fn replace(&mut self, existing: &Existing<'a>, machine: usize) {
         let reason = match &existing.fault {
             Some(reason) if existing.machine == machine => reason.clone(),
-            _ => Reason::Other("moves to another machine".into()),
+            _ => Reason::Other("moved to another machine".into()),
         };
         let old = Some((existing.machine, existing.replica));
         self.steps.push(Draft {

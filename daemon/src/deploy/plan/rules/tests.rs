@@ -112,7 +112,7 @@ fn what_excludes_a_machine_is_said() {
         (
             "node.role!=manager",
             "",
-            "`node.role != manager`, but every machine is manager and worker",
+            "`node.role != manager`, but every machine is both manager and worker",
         ),
         (
             "node.hostname==m1",

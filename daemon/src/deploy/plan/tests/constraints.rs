@@ -52,13 +52,13 @@ fn only_where_all_constraints_hold() {
         "what holds only where nobody answers is waited for",
         &zones().down("m4"),
         &[service("web", 1).constraint("node.labels.zone==b")],
-        "warning: shop/web: 0 of 1 replicas placed: m4 cannot be reached now",
+        "warning: shop/web: 0 of 1 replicas placed: m4 cannot be reached",
     );
     check(
         "nowhere, with the reason of each",
         &cluster(&["m1", "m2"]).labelled("m2", "zone", "b"),
         &[web(1)],
-        "error: no machine may run service `shop/web`: m1 (`node.labels.zone == a`, but it has no label `zone`); \
+        "error: no machine is allowed to run service `shop/web`: m1 (`node.labels.zone == a`, but it has no label `zone`); \
          m2 (`node.labels.zone == a`, but it is `b`)",
     );
     check(
@@ -71,7 +71,7 @@ fn only_where_all_constraints_hold() {
         "not where its volume is",
         &zones().with_volume("data", &["m4"]),
         &[web(1).mount("data")],
-        "error: no machine may run service `shop/web` and has its volumes: volume `data` is on m4; \
+        "error: no machine is allowed to run service `shop/web` and has its volumes: volume `data` is on m4; \
          m4 is out by `node.labels.zone == a`, but it is `b`",
     );
 }
@@ -90,7 +90,7 @@ fn an_unknown_constraint_is_no_plan() {
         "refused",
         &zones(),
         &[service("web", 1).constraint("engine.labels.a==b")],
-        "error: service `web`: placement constraint `engine.labels.a==b`: labels of the engine are not known here",
+        "error: service `web`: placement constraint `engine.labels.a==b`: labels of the Docker engine are not available",
     );
 }
 
@@ -216,7 +216,7 @@ fn at_most_so_many_on_one_machine() {
         "one that is down may have place",
         &two().down("m2"),
         &[web(3)],
-        "create web on m1\ncreate web on m1\nwarning: shop/web: 2 of 3 replicas placed: m2 cannot be reached now",
+        "create web on m1\ncreate web on m1\nwarning: shop/web: 2 of 3 replicas placed: m2 cannot be reached",
     );
 }
 
@@ -246,14 +246,14 @@ fn reservations_need_room() {
         &two().with_replicas(&other, &["m1"]),
         &[web(4)],
         "error: no machine has room for a replica of service `shop/web`: \
-         m1: wants 1 GiB, 0 B of 4 GiB free; m2: wants 1 GiB, 0 B of 2 GiB free",
+         m1: needs 1 GiB, but 0 B of 4 GiB is free; m2: needs 1 GiB, but 0 B of 2 GiB is free",
     );
     check(
         "of CPUs too",
         &two(),
         &[service("web", 4).reserve(2_500_000_000, 0)],
         "error: no machine has room for a replica of service `shop/web`: \
-         m1: wants 2.5 CPUs, 2 CPUs of 2 CPUs free; m2: wants 2.5 CPUs, 0.5 CPUs of 8 CPUs free",
+         m1: needs 2.5 CPUs, but 2 CPUs of 2 CPUs is free; m2: needs 2.5 CPUs, but 0.5 CPUs of 8 CPUs is free",
     );
     check(
         "what goes leaves its room",
@@ -265,7 +265,7 @@ fn reservations_need_room() {
         "what stays keeps it",
         &two().with_replicas(&web(2), &["m2", "m2"]),
         &[web(2), service("big", 1).reserve(0, GIB).on(&["m2"])],
-        "error: no machine has room for a replica of service `shop/big`: m2: wants 1 GiB, 0 B of 2 GiB free",
+        "error: no machine has room for a replica of service `shop/big`: m2: needs 1 GiB, but 0 B of 2 GiB is free",
     );
     check(
         "what is not known limits nothing",
@@ -277,12 +277,12 @@ fn reservations_need_room() {
         "a global service has no choice",
         &two(),
         &[global("agent").reserve(0, 3 * GIB)],
-        "error: no machine has room for a replica of service `shop/agent`: m2: wants 3 GiB, 2 GiB of 2 GiB free",
+        "error: no machine has room for a replica of service `shop/agent`: m2: needs 3 GiB, but 2 GiB of 2 GiB is free",
     );
     check(
         "a machine that is down may have it",
         &two().down("m1"),
         &[web(3)],
-        "create web on m2\ncreate web on m2\nwarning: shop/web: 2 of 3 replicas placed: m1 cannot be reached now",
+        "create web on m2\ncreate web on m2\nwarning: shop/web: 2 of 3 replicas placed: m1 cannot be reached",
     );
 }

@@ -166,7 +166,7 @@ fn a_port_is_no_reason_on_another_machine() {
         (UpdateOrder::StartFirst, "m2")
     );
     assert_eq!(step.old_machine_id, machine_id("m1").to_string());
-    assert_eq!(step.reason, "moves to another machine");
+    assert_eq!(step.reason, "moved to another machine");
 }
 
 #[test]
@@ -243,21 +243,18 @@ fn wrong_requests() {
         })
     };
     for (desired, expected) in [
-        (
-            scale("web"),
-            "`web` is not one service but several: blog/web and shop/web",
-        ),
-        (scale("shop/wbe"), "there is no service `shop/wbe`"),
+        (scale("web"), "`web` is ambiguous: blog/web and shop/web"),
+        (scale("shop/wbe"), "service `shop/wbe` not found"),
         (
             scale("agent"),
-            "service `shop/agent` is global: it runs once on each machine that may run it and cannot be scaled",
+            "service `shop/agent` is global: it runs once on each eligible machine and cannot be scaled",
         ),
         (
             remove(&["shop/nobody"], ""),
-            "there is no service `shop/nobody`",
+            "service `shop/nobody` not found",
         ),
-        (remove(&["db"], "shop"), "there is no service `shop/db`"),
-        (remove(&[], "shp"), "there is no project `shp`"),
+        (remove(&["db"], "shop"), "service `shop/db` not found"),
+        (remove(&[], "shp"), "project `shp` not found"),
         (remove(&[], ""), "the request asks for nothing"),
         (
             Desired::Deploy(DesiredServices {
@@ -268,7 +265,7 @@ fn wrong_requests() {
         ),
         (
             deploy(&[service("web", 1), service("web", 2)]),
-            "service `web` is there twice",
+            "service `web` is defined twice",
         ),
         (
             deploy(&[service("web", 1).image("")]),
@@ -302,7 +299,7 @@ fn wrong_requests() {
     };
     assert!(hint(scale("shop/wbe")).contains("did you mean `shop/web`?"));
     assert!(hint(remove(&[], "shp")).contains("did you mean `shop`?"));
-    assert_eq!(hint(scale("web")), "name the project too: `blog/web`");
+    assert_eq!(hint(scale("web")), "include the project: `blog/web`");
     assert_eq!(
         Desired::try_from(v1::PlanRequest::default()),
         Err(PlanError::NothingAsked)

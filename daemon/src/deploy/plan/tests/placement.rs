@@ -111,7 +111,7 @@ fn allow_lists() {
         "unknown",
         &three(),
         &[web(1).on(&["m33"])],
-        "error: service `shop/web` may run on machine `m33`, which does not exist",
+        "error: service `shop/web` is placed on machine `m33`, which does not exist",
     );
     check(
         "narrowed: what is elsewhere moves",
@@ -129,7 +129,7 @@ fn allow_lists() {
         "the only machine is down",
         &three().down("m2"),
         &[web(1).on(&["m2"])],
-        "warning: shop/web: 0 of 1 replicas placed: m2 cannot be reached now",
+        "warning: shop/web: 0 of 1 replicas placed: m2 cannot be reached",
     );
 }
 
@@ -148,7 +148,7 @@ fn the_near_machine_is_proposed() {
 #[test]
 fn machines_that_are_down() {
     let web = |replicas| service("web", replicas);
-    let lost = "warning: shop/web: 1 replica on m3, which cannot be reached now, is not counted; deploy again when it is back";
+    let lost = "warning: shop/web: 1 replica on m3, which is unreachable, is not counted; deploy again when it is back";
     check(
         "its replica is made up for",
         &cluster(&["m1", "m2", "m3"])
@@ -163,7 +163,7 @@ fn machines_that_are_down() {
             .with_replicas(&web(3).port(80), &["m1", "m2", "m3"])
             .down("m3"),
         &[web(3).port(80)],
-        "warning: shop/web: 2 of 3 replicas placed: m3 cannot be reached now",
+        "warning: shop/web: 2 of 3 replicas placed: m3 cannot be reached",
     );
     check(
         "back again: one too many goes",
@@ -175,7 +175,7 @@ fn machines_that_are_down() {
         "none is up",
         &cluster(&["!m1"]),
         &[web(1)],
-        "warning: shop/web: 0 of 1 replicas placed: m1 cannot be reached now",
+        "warning: shop/web: 0 of 1 replicas placed: m1 cannot be reached",
     );
     check(
         "no machines at all",
@@ -203,7 +203,7 @@ fn fixed_ports() {
         "more than machines",
         &two(),
         &[web(3)],
-        "error: 3 replicas of service `shop/web` publish port 80/tcp, but only m1 and m2 may run it, and a machine has each port once",
+        "error: 3 replicas of service `shop/web` publish port 80/tcp, but only m1 and m2 can run it, and each machine has a port only once",
     );
     check(
         "taken on one: the other",
@@ -450,7 +450,7 @@ fn recreated_because_somebody_says_so() {
         ["replace web web-01 on m1", "replace web web-02 on m2"]
     );
     assert_eq!(plan.services[0].change(), ServiceChange::Update);
-    assert_eq!(plan.services[0].steps[0].reason, "recreation was asked for");
+    assert_eq!(plan.services[0].steps[0].reason, "--recreate");
 }
 
 #[test]
@@ -485,10 +485,10 @@ fn a_port_is_handed_over_one_after_the_other() {
     );
     assert_eq!(
         layers(&[a.clone().port(80), b.clone().port(81)]),
-        Err("services want ports that others of them give up only then: a -> b -> a".into())
+        Err("services exchange ports in a circle: a -> b -> a".into())
     );
     assert_eq!(
         layers(&[a.port(80), b.after("a")]),
-        Err("services want ports that others of them give up only then: a -> b -> a".into())
+        Err("services exchange ports in a circle: a -> b -> a".into())
     );
 }

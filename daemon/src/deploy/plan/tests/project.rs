@@ -165,7 +165,7 @@ fn a_built_image_goes_only_where_something_happens() {
     assert_eq!(
         all.warnings,
         [
-            "shop-web:new is built for one architecture but goes to m3 (aarch64) and m1 and m2 (x86_64); limit the service with x-machines"
+            "shop-web:new is built for one architecture but is needed on m3 (aarch64) and m1 and m2 (x86_64); limit the service with `x-machines`"
         ]
     );
 }

@@ -145,7 +145,7 @@ fn what_cannot_be_shared_is_refused() {
         ),
         (
             vec![service("app", 1).shares("vpn"), service("vpn", 0)],
-            "which runs on no machine that may run it",
+            "which runs on no machine that is allowed to run it",
         ),
     ] {
         let text = run(&deploy(&services), &two);

@@ -126,7 +126,7 @@ fn scheduling() {
             three().with_volume("data", &["m1"]),
             vec![db().on(&["m2"])],
             vec![],
-            "error: no machine may run service `shop/db` and has its volumes: volume `data` is on m1; x-machines allows m2",
+            "error: no machine is allowed to run service `shop/db` and has its volumes: volume `data` is on m1; x-machines allows m2",
         ),
         (
             "volumes on different machines",
@@ -135,7 +135,7 @@ fn scheduling() {
                 .with_volume("logs", &["m2"]),
             vec![db().mount("logs")],
             vec![],
-            "error: no machine may run service `shop/db` and has its volumes: volume `data` is on m1; volume `logs` is on m2",
+            "error: no machine is allowed to run service `shop/db` and has its volumes: volume `data` is on m1; volume `logs` is on m2",
         ),
         (
             "allow lists that have nothing in common",
@@ -145,14 +145,14 @@ fn scheduling() {
                 service("backup", 1).mount("data").on(&["m2"]),
             ],
             vec![],
-            "error: services shop/backup and shop/db share volume `data`, but no machine may run all of them",
+            "error: services shop/backup and shop/db share volume `data`, but no machine is allowed to run all of them",
         ),
         (
             "only on a machine that is down: never a second one",
             three().with_volume("data", &["m2"]).down("m2"),
             vec![db()],
             vec![],
-            "error: volume `data` of service `shop/db` is only on m2, which cannot be reached now",
+            "error: volume `data` of service `shop/db` is only on m2, which is unreachable",
         ),
         (
             "the same, but nobody asked about that service",
@@ -164,14 +164,14 @@ fn scheduling() {
             vec![db(), service("web", 1)],
             vec![],
             "create web on m1\n\
-             warning: shop/db: its volume `data` is on m2, which cannot be reached now; the service is left as it is",
+             warning: shop/db: its volume `data` is on m2, which is unreachable; the service is not changed",
         ),
         (
             "only a container says that it is there",
             three().with_replicas(&db(), &["m3"]).down("m3"),
             vec![db().image("db:2")],
             vec![],
-            "error: volume `data` of service `shop/db` is only on m3, which cannot be reached now",
+            "error: volume `data` of service `shop/db` is only on m3, which is unreachable",
         ),
         (
             "on a machine that is up and on one that is down: the one that is up",
@@ -207,7 +207,7 @@ fn scheduling() {
             vec![global("agent").mount("data")],
             vec![],
             "volume data on m2\ncreate agent on m1\ncreate agent on m2\n\
-             warning: shop/agent: placed on 2 of 3 machines: m3 cannot be reached now",
+             warning: shop/agent: placed on 2 of 3 machines: m3 cannot be reached",
         ),
         (
             "global: external and missing somewhere",
