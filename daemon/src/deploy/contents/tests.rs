@@ -225,7 +225,7 @@ async fn what_nobody_has_is_said_with_the_way_out() {
     let failure = ensure_on(&machines, "m2", &spec).await.0.unwrap_err();
     assert_eq!(failure.code, Code::Refused);
     let expected = format!(
-        "the value of PASSWORD ({}) of web is on no machine that answers",
+        "the value of PASSWORD ({}) (needed by web) was not found on any reachable machine",
         hash("p").short()
     );
     assert_eq!(failure.message, expected);

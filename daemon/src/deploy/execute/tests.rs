@@ -322,7 +322,7 @@ async fn what_could_not_be_undone_is_said() {
     assert!(
         failure
             .message
-            .contains("old container does not serve again"),
+            .contains("old container could not be started again"),
         "{failure}"
     );
 }

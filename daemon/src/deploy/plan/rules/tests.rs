@@ -160,42 +160,42 @@ fn what_cannot_be_understood_is_an_error_with_what_can() {
     for (text, problem, hint) in [
         (
             "engine.labels.os==debian",
-            "labels of the engine",
+            "labels of the Docker engine",
             "did you mean `node.labels.os`?",
         ),
         (
             "node.label.disk==ssd",
-            "nothing that is known",
+            "is not a fact about machines",
             "did you mean `node.labels.disk`?",
         ),
         (
             "node.hostnam==a",
-            "nothing that is known",
+            "is not a fact about machines",
             "did you mean `node.hostname`?",
         ),
         (
             "node.ip==10.0.0.1",
-            "nothing that is known",
+            "is not a fact about machines",
             "node.id, node.hostname",
         ),
         (
             "node.labels.==a",
-            "nothing that is known",
+            "is not a fact about machines",
             "node.labels.KEY",
         ),
         (
             "node.hostname=a",
-            "neither",
+            "needs `==` or `!=`",
             "node.labels.KEY can be compared by == and !=",
         ),
-        ("node.hostname", "neither", "=="),
-        ("node.hostname==", "compares with nothing", "=="),
+        ("node.hostname", "needs `==` or `!=`", "=="),
+        ("node.hostname==", "no value after the operator", "=="),
         (
             "node.role==managr",
-            "no role `managr`",
+            "unknown role `managr`",
             "did you mean `manager`?",
         ),
-        ("", "neither", "=="),
+        ("", "needs `==` or `!=`", "=="),
     ] {
         let error = Rules::of(&spec(&[text], &[], "")).unwrap_err();
         assert!(error.to_string().contains(&format!("`{text}`")), "{error}");

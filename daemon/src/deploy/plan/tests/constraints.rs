@@ -72,7 +72,7 @@ fn only_where_all_constraints_hold() {
         &zones().with_volume("data", &["m4"]),
         &[web(1).mount("data")],
         "error: no machine is allowed to run service `shop/web` and has its volumes: volume `data` is on m4; \
-         m4 is out by `node.labels.zone == a`, but it is `b`",
+         m4 is excluded by `node.labels.zone == a`, but it is `b`",
     );
 }
 

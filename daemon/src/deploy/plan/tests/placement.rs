@@ -215,7 +215,7 @@ fn fixed_ports() {
         "taken on one, two wanted",
         &two().with_replicas(&other, &["m1"]),
         &[web(2)],
-        "error: service `shop/web` publishes port 80/tcp, which `blog/front` publishes on m1 already",
+        "error: service `shop/web` publishes port 80/tcp, which `blog/front` already publishes on m1",
     );
     check(
         "a container that has stopped holds no port",
@@ -231,7 +231,7 @@ fn fixed_ports() {
         "two services of one file",
         &cluster(&["m1"]),
         &[service("api", 1).port(80), web(1)],
-        "error: service `shop/web` publishes port 80/tcp, which `shop/api` publishes on m1 already",
+        "error: service `shop/web` publishes port 80/tcp, which `shop/api` already publishes on m1",
     );
     check(
         "two services of one file, two machines",
@@ -310,7 +310,7 @@ fn global_services() {
         "a taken port is an error",
         &three().with_replicas(&other, &["m2"]),
         &[agent().port(80)],
-        "error: service `shop/agent` publishes port 80/tcp, which `blog/front` publishes on m2 already",
+        "error: service `shop/agent` publishes port 80/tcp, which `blog/front` already publishes on m2",
     );
     check(
         "from replicated: what is there stays",

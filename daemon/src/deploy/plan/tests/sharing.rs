@@ -141,7 +141,7 @@ fn what_cannot_be_shared_is_refused() {
                 service("app", 1).shares("vpn").on(&["m1"]),
                 service("vpn", 1).on(&["m2"]),
             ],
-            "no machine may run both",
+            "no machine is allowed to run both",
         ),
         (
             vec![service("app", 1).shares("vpn"), service("vpn", 0)],
