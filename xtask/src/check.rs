@@ -3,6 +3,7 @@
 mod dependencies;
 mod licence;
 mod scripts;
+mod wording;
 
 use std::path::Path;
 use std::time::Instant;
@@ -32,6 +33,8 @@ enum Check {
     Deps,
     /// shellcheck of every shell script
     Scripts,
+    /// Wording in messages, help, documents and scripts
+    Wording,
     /// clippy, warnings are errors
     Clippy,
     /// Documentation builds without a warning
@@ -74,6 +77,7 @@ fn one(check: Check, root: &Path) -> anyhow::Result<()> {
         Check::Codegen => codegen::run(root, &codegen::Arguments { check: true }),
         Check::Deps => dependencies::check(root),
         Check::Scripts => scripts::check(root),
+        Check::Wording => wording::check(root),
         Check::Clippy => run(cargo(root).args([
             "clippy",
             "--quiet",
