@@ -1,6 +1,7 @@
 //! `cargo xtask`: development tasks beyond cargo. Each command has its own file.
 
 mod bench;
+mod build;
 mod check;
 mod codegen;
 mod demo;
@@ -31,7 +32,9 @@ struct Arguments {
 enum Command {
     /// Run a benchmark, which prints one figure per line with its budget
     Bench(bench::Arguments),
-    /// Check formatting, lints, generated code, scripts, dependencies and documentation
+    /// Build uc and ucd with the release profile
+    Build,
+    /// Check formatting, wording, lints, generated code, scripts, dependencies and documentation
     Check(check::Arguments),
     /// Generate api/src/generated from api/proto
     Codegen(codegen::Arguments),
@@ -54,6 +57,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&root(), &arguments).map(|()| ExitCode::SUCCESS),
+        Command::Build => build::run_build(&root()).map(|()| ExitCode::SUCCESS),
         Command::Check(arguments) => {
             check::run_checks(&root(), &arguments).map(|()| ExitCode::SUCCESS)
         }
