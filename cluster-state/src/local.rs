@@ -277,7 +277,7 @@ pub(crate) fn write(
                 }
             }
             Write::Claim { kind, key, value } => {
-                claim(state, (*kind, key), value, now_ms, changes)?
+                claim(state, (*kind, key), value, now_ms, changes)?;
             }
             Write::Release { kind, key } => release(state, (*kind, key), now_ms, changes)?,
             Write::Revoke { kind, key } => {

@@ -315,7 +315,7 @@ impl World {
         let machine = &self.machines[on];
         let (was, disk) = (machine.state.clone(), machine.disk.clone());
         self.own(on, |state| {
-            local::write(state, &[write], NOW, &mut Changes::default()).unwrap()
+            local::write(state, &[write], NOW, &mut Changes::default()).unwrap();
         });
         if broken == Some(Broken::Aside) {
             let machine = &mut self.machines[on];
@@ -379,7 +379,7 @@ impl World {
 
     fn acknowledge(&mut self, on: usize) {
         self.own(on, |state| {
-            local::acknowledge(state, NOW, &mut Changes::default()).unwrap()
+            local::acknowledge(state, NOW, &mut Changes::default()).unwrap();
         });
     }
 

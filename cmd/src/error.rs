@@ -38,7 +38,7 @@ pub(crate) struct CliError {
     /// A container's last lines, oldest first.
     pub(crate) log_tail: Vec<String>,
     /// For `-o json`: what the command knows besides the error, by key.
-    document: Map<String, Value>,
+    document: Box<Map<String, Value>>,
 }
 
 /// The result of every command.
@@ -53,7 +53,7 @@ impl CliError {
             source: None,
             hints: Vec::new(),
             log_tail: Vec::new(),
-            document: Map::new(),
+            document: Box::default(),
         }
     }
 
@@ -139,7 +139,7 @@ impl CliError {
             "hints": self.hints,
         });
         document.insert("error".to_owned(), error);
-        Value::Object(document)
+        Value::Object(*document)
     }
 
     /// The chain of causes, outermost first, without those that the message already has.

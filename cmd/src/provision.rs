@@ -191,7 +191,7 @@ async fn run_installer(
     progress: &Progress,
 ) -> CliResult<(Option<i32>, String)> {
     let said = remote::follow(stdout, stderr, ended, |line| {
-        progress.line(&format!("{DIM}│{DIM:#} {line}"))
+        progress.line(&format!("{DIM}│{DIM:#} {line}"));
     });
     tokio::time::timeout(INSTALL, said).await.map_err(|_| {
         CliError::new(

@@ -61,11 +61,11 @@ impl Ui {
 
     /// A table: cut to the terminal's width where stdout is one, in full everywhere else.
     pub(crate) fn table(&self, table: &Table) -> CliResult {
-        self.out(&table.render_within(self.columns()))
+        self.out(&table.render_within(Self::columns()))
     }
 
     /// The width of the terminal on stdout; `None` where stdout is not a terminal or has no size.
-    pub(crate) fn columns(&self) -> Option<usize> {
+    pub(crate) fn columns() -> Option<usize> {
         let (columns, _) = crate::term::size()?;
         usize::try_from(columns).ok()
     }

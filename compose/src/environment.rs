@@ -294,7 +294,7 @@ fn from_environment(map: &mut Map, environment: &Environment) {
 fn put(service: &mut Map, key: &str, map: Map, span: Span) {
     match service.get_mut(key) {
         Some(entry) if matches!(entry.node.value, Value::Map(_)) => {
-            entry.node.value = Value::Map(map)
+            entry.node.value = Value::Map(map);
         }
         Some(_) => {}
         None if map.is_empty() => {}

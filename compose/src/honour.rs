@@ -41,7 +41,7 @@ fn one(key: &'static Key, Entry { key: span, node }: &Entry, report: &mut Report
 fn below(node: &Node, shape: Shape, report: &mut Report) {
     match (shape, &node.value) {
         (Shape::Object(keys) | Shape::OrObject(_, keys), Value::Map(_)) => {
-            check(node, keys, report)
+            check(node, keys, report);
         }
         (Shape::Named(item), Value::Map(map)) => {
             for (name, entry) in map {

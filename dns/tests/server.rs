@@ -1,6 +1,6 @@
 //! The server over loopback, queried by hickory-resolver, by `dig`, and by hand.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::HashSet;
 use std::io::Write as _;

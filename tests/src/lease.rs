@@ -94,12 +94,12 @@ impl Lease {
 impl Deref for Lease {
     type Target = Testbed;
 
-    #[expect(
-        clippy::expect_used,
-        reason = "a lease is only made with a testbed in the pool, and has the lock"
-    )]
     fn deref(&self) -> &Testbed {
-        &self.pool.as_ref().expect("a lease has a testbed").testbed
+        &self
+            .pool
+            .as_ref()
+            .expect("a lease is made with a testbed in the pool, and holds its lock")
+            .testbed
     }
 }
 

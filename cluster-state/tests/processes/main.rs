@@ -8,12 +8,7 @@
 //! `UC_TEST_SEED` sets it.
 
 #![cfg(target_os = "linux")]
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test program"
-)]
+#![expect(clippy::panic, clippy::print_stderr, reason = "a test program")]
 
 mod chaos;
 mod cluster;

@@ -37,7 +37,7 @@ pub(crate) async fn run(args: InspectArgs, ui: &Ui, globals: &Globals) -> CliRes
     if args.output.is_json() {
         return ui.json(&view::Inspection::from(&response));
     }
-    ui.out(&text(&response, Timestamp::now(), ui.columns()))
+    ui.out(&text(&response, Timestamp::now(), Ui::columns()))
 }
 
 fn text(response: &InspectServiceResponse, now: Timestamp, columns: Option<usize>) -> String {

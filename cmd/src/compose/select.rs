@@ -52,7 +52,7 @@ pub(crate) fn select(project: &Project, names: &[String]) -> CliResult<Vec<Servi
 }
 
 /// What has to be built for these services, in the order in which it must be: a service whose image
-/// another build needs comes first, even if it is none of them.
+/// another build needs comes first, even if that service is not among them.
 pub(crate) fn build_jobs(project: &Project, services: &[Service]) -> Vec<BuildJob> {
     fn visit(name: &str, project: &Project, seen: &mut BTreeSet<String>, jobs: &mut Vec<BuildJob>) {
         let found = project

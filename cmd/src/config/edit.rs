@@ -84,7 +84,6 @@ fn set(table: &mut Table, key: &str, text: Option<&str>) {
 }
 
 /// The table in an item. An inline table, `{ … }`, becomes one with a heading.
-#[expect(clippy::expect_used, reason = "the item is made a table first")]
 fn table(item: &mut Item) -> &mut Table {
     if !item.is_table() {
         let mut inline = std::mem::take(item).into_table().unwrap_or_default();

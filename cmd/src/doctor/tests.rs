@@ -82,7 +82,7 @@ fn with(index: usize, change: impl FnOnce(&mut ExaminedMachine)) -> Vec<Examined
 /// m1, m2 and m3, one of which says something else.
 fn saying(index: usize, change: impl FnOnce(&mut Examination)) -> Vec<ExaminedMachine> {
     with(index, |machine| {
-        change(machine.examination.as_mut().unwrap())
+        change(machine.examination.as_mut().unwrap());
     })
 }
 
@@ -318,7 +318,7 @@ fn slow_commits() {
 #[test]
 fn a_store_that_was_damaged_or_is_filled_anew() {
     let machines = saying(2, |said| {
-        said.set_aside = "/var/lib/uc/state.db.damaged".into()
+        said.set_aside = "/var/lib/uc/state.db.damaged".into();
     });
     let said = only(&[machines], Problem, "damaged", &["m3"]);
     assert!(

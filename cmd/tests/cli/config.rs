@@ -512,9 +512,10 @@ fn config_lists_keys_without_effect() {
 #[test]
 fn deploy_groups_warnings_and_config_shows_each() {
     let world = World::new();
-    let services: String = (0..25)
-        .map(|n| format!("  s{n}: {{image: x, isolation: hyperv}}\n"))
-        .collect();
+    let services = (0..25)
+        .map(|n| format!("  s{n}: {{image: x, isolation: hyperv}}"))
+        .collect::<Vec<_>>()
+        .join("\n");
     world.write("project/compose.yaml", &format!("services:\n{services}"));
     // There is no cluster: the warnings come before the error.
     let deploy = world.uc(&["deploy", "--yes"]).stderr;

@@ -60,7 +60,7 @@ fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out
         }
         (Short::Port, Value::Text(text)) => port::short(&text, span, cx).into_iter().for_each(add),
         (Short::Volume, Value::Text(text)) => {
-            volume::short(&text, span, cx).into_iter().for_each(add)
+            volume::short(&text, span, cx).into_iter().for_each(add);
         }
         (Short::Device, Value::Text(text)) if text.matches(':').count() > 2 => {
             let message = format!("`{text}` is not a device: too many colons");
@@ -73,7 +73,7 @@ fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out
         }
         (Short::Device, Value::Text(text)) => add(device(&text, span)),
         (Short::Secret | Short::Config, Value::Text(name)) => {
-            add(map(span, [("source", Value::Text(name))]))
+            add(map(span, [("source", Value::Text(name))]));
         }
         (Short::EnvFile, Value::Text(path)) => {
             add(map(

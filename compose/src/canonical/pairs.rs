@@ -207,7 +207,7 @@ pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
                     .and_then(|text| text.split_once('=').or_else(|| text.split_once(':')));
                 match separated {
                     Some((host, ip)) if !host.is_empty() && !ip.is_empty() => {
-                        add(host, ip, item.span)
+                        add(host, ip, item.span);
                     }
                     _ if !cx.interpolated
                         && item.as_text().is_some_and(|text| text.contains('$')) =>

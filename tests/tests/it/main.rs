@@ -2,12 +2,7 @@
 //! root, and elsewhere they print the reason and pass. They share a testbed (`uc_testbed::Lease`),
 //! so one test runs at a time.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test program"
-)]
+#![expect(clippy::panic, clippy::print_stderr, reason = "a test program")]
 
 mod cluster;
 mod conflicts;

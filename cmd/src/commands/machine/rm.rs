@@ -40,7 +40,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let last = machines.len() == 1;
     if last && args.no_reset {
         return Err(CliError::usage(format!(
-            "{} is the last machine, so --no-reset is not possible",
+            "{} is the last machine, so it cannot be removed with --no-reset",
             machine.name
         ))
         .hint(format!(

@@ -210,7 +210,7 @@ fn update_order(
         UpdateOrder::StopFirst => UpdateOrder::StopFirst,
         UpdateOrder::StartFirst if clash => {
             let warning = format!(
-                "{}: start-first is not possible because the old and the new replica publish the same port; \
+                "{}: cannot start the new replica first: the old and the new replica publish the same port; \
                  they are replaced stop-first",
                 target.key
             );

@@ -442,7 +442,7 @@ fn orphan_that_holds_a_port_of_a_new_replica_is_removed_first() {
     let observed = cluster(&["m1"])
         .with_service(&old)
         .with_replicas(&old, &["m1"]);
-    let renamed = plan(&without_orphans(&[new.clone()]), &observed).unwrap();
+    let renamed = plan(&without_orphans(std::slice::from_ref(&new)), &observed).unwrap();
     assert_eq!(
         lines(&renamed),
         ["remove web web-01 on m1", "create site on m1"]
