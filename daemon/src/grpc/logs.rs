@@ -26,10 +26,8 @@ const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 /// Lines are held back this long for another machine. The machines have opened their logs by then,
 /// so the first line of their history takes about a round trip, and the pause between two lines of
 /// it is shorter still.
-const FOLLOWING: Patience = Patience {
-    first: Duration::from_secs(1),
-    next: Duration::from_millis(250),
-};
+const FOLLOWING: Patience = Patience::following(FIRST_LINE, Duration::from_millis(250));
+const FIRST_LINE: Duration = Duration::from_secs(1);
 
 struct Source {
     machine: MachineRecord,

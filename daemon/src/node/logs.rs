@@ -10,10 +10,8 @@ use crate::docker::LogOptions;
 use crate::docker::logs::{self, Patience};
 
 /// A replica that writes nothing for this long does not hold up the lines of the others.
-const FOLLOWING: Patience = Patience {
-    first: Duration::from_millis(50),
-    next: Duration::from_millis(50),
-};
+const FOLLOWING: Patience =
+    Patience::following(Duration::from_millis(50), Duration::from_millis(50));
 
 impl NodeService {
     /// Lines in time order: history exactly, new lines as far as they arrive together. Where a

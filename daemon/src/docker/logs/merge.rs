@@ -4,19 +4,31 @@
 //! nothing would hold up the others forever, so after a while it is not waited for until it sends
 //! something again. Lines that such a stream sends late come late.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
-use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _};
+use tokio::time::{Instant, timeout_at};
+
+/// Items of a stream that are read before they are passed on. With two, the next item is read while
+/// the first one is held back, so the streams are waited for at the same time and not one after the
+/// other.
+const READ_AHEAD: usize = 2;
 
 /// How long lines are held back for a stream that sends nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     /// For a stream that has sent nothing yet: the time to read and send the first line of its
     /// history.
-    pub(crate) first: Duration,
-    /// For a stream that has sent lines.
-    pub(crate) next: Duration,
+    first: Duration,
+    /// For a stream that has sent lines. It begins when the stream's last line arrives.
+    next: Duration,
+    /// Whether a line with a time in the future counts as written when it arrives. Otherwise a
+    /// stream from a machine with a fast clock is held back for as long as the others send.
+    future_is_now: bool,
 }
 
 impl Patience {
@@ -26,12 +38,22 @@ impl Patience {
         Self {
             first: year,
             next: year,
+            future_is_now: false,
         }
     };
+
+    /// For streams that continue until the reader has enough.
+    pub(crate) const fn following(first: Duration, next: Duration) -> Self {
+        Self {
+            first,
+            next,
+            future_is_now: true,
+        }
+    }
 }
 
-/// Merges streams; `time_of` gives the time of an item, and each item comes with the tag of its
-/// stream.
+/// Merges streams; `time_of` gives the time of an item in Unix nanoseconds, and each item comes
+/// with the tag of its stream.
 pub(crate) fn merge<T, I>(
     sources: Vec<(T, BoxStream<'static, I>)>,
     time_of: fn(&I) -> i64,
@@ -46,111 +68,124 @@ where
         .map(|(tag, stream)| Source {
             tag,
             stream,
-            head: None,
-            state: State::Silent,
+            items: VecDeque::with_capacity(READ_AHEAD),
+            silent_since: None,
+            has_sent: false,
+            has_ended: false,
         })
         .collect::<Vec<_>>();
-    futures_util::stream::unfold(sources, move |mut sources| async move {
-        loop {
-            fill_heads(&mut sources, patience).await;
-            sources.retain(|source| source.state != State::Ended || source.head.is_some());
-            if sources.is_empty() {
-                return None;
-            }
-            let first = sources
-                .iter_mut()
-                .filter(|source| source.head.is_some())
-                .min_by_key(|source| source.head.as_ref().map(time_of));
-            if let Some(source) = first
-                && let Some(head) = source.head.take()
-            {
-                let tag = source.tag.clone();
-                return Some(((tag, head), sources));
-            }
+    let order_of = move |item: &I| {
+        let time = time_of(item);
+        if patience.future_is_now {
+            time.min(unix_ns())
+        } else {
+            time
         }
+    };
+    futures_util::stream::unfold(sources, move |mut sources| async move {
+        fill_heads(&mut sources, order_of, patience).await;
+        sources.retain(|source| !source.has_ended || !source.items.is_empty());
+        let first = sources
+            .iter_mut()
+            .filter(|source| !source.items.is_empty())
+            .min_by_key(|source| source.items.front().map(|(order, _)| *order))?;
+        let (_, item) = first.items.pop_front()?;
+        let tag = first.tag.clone();
+        Some(((tag, item), sources))
     })
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// It has sent nothing yet.
-    Silent,
-    /// It has sent something, and its next item is waited for.
-    Sending,
-    /// Its next item is not waited for.
-    Quiet,
-    Ended,
 }
 
 struct Source<T, I> {
     tag: T,
     stream: BoxStream<'static, I>,
-    /// The next item, not yet passed on.
-    head: Option<I>,
-    state: State,
+    /// The items that have arrived and are not yet passed on, each with its place in the order.
+    items: VecDeque<(i64, I)>,
+    /// Since when the stream has been asked for an item and has sent none. `None`: it is not
+    /// asked, or it has just sent one.
+    silent_since: Option<Instant>,
+    has_sent: bool,
+    has_ended: bool,
 }
 
 impl<T, I> Source<T, I> {
-    /// How long the others wait for this one; `None`: they do not.
-    fn waited_for(&self, patience: Patience) -> Option<Duration> {
-        match self.state {
-            _ if self.head.is_some() => None,
-            State::Silent => Some(patience.first),
-            State::Sending => Some(patience.next),
-            State::Quiet | State::Ended => None,
+    /// Takes what has arrived, without waiting. Returns whether anything changed.
+    fn receive(&mut self, order_of: impl Fn(&I) -> i64, context: &mut Context<'_>) -> bool {
+        let mut changed = false;
+        while !self.has_ended && self.items.len() < READ_AHEAD {
+            match self.stream.poll_next_unpin(context) {
+                Poll::Pending => {
+                    self.silent_since.get_or_insert_with(Instant::now);
+                    break;
+                }
+                Poll::Ready(Some(item)) => {
+                    self.items.push_back((order_of(&item), item));
+                    self.has_sent = true;
+                }
+                Poll::Ready(None) => self.has_ended = true,
+            }
+            self.silent_since = None;
+            changed = true;
+        }
+        changed
+    }
+
+    /// Until when the others wait for this one; `None`: they do not.
+    fn waited_for_until(&self, patience: Patience) -> Option<Instant> {
+        let limit = if self.has_sent {
+            patience.next
+        } else {
+            patience.first
+        };
+        let since = self.silent_since.filter(|_| self.items.is_empty())?;
+        Some(since + limit)
+    }
+}
+
+/// Waits until every stream that is waited for has an item, and at least one stream has. Returns
+/// also when all streams have ended.
+async fn fill_heads<T, I>(
+    sources: &mut [Source<T, I>],
+    order_of: impl Fn(&I) -> i64,
+    patience: Patience,
+) {
+    let receive_all = |context: &mut Context<'_>, sources: &mut [Source<T, I>]| {
+        let mut changed = false;
+        for source in sources {
+            changed |= source.receive(&order_of, context);
+        }
+        changed
+    };
+    loop {
+        poll_fn(|context| {
+            receive_all(context, sources);
+            Poll::Ready(())
+        })
+        .await;
+        let has_item = sources.iter().any(|source| !source.items.is_empty());
+        let all_ended = sources.iter().all(|source| source.has_ended);
+        let now = Instant::now();
+        let wait = sources
+            .iter()
+            .filter_map(|source| source.waited_for_until(patience))
+            .filter(|until| *until > now)
+            .max();
+        let arrival = poll_fn(|context| {
+            if receive_all(context, sources) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
+        match wait {
+            Some(until) if has_item => _ = timeout_at(until, arrival).await,
+            None if has_item => return,
+            _ if all_ended => return,
+            // Nothing can be passed on, so there is nothing to hold back.
+            _ => arrival.await,
         }
     }
 }
 
-/// Waits until every stream that is waited for has a head, and at least one stream has.
-async fn fill_heads<T, I>(sources: &mut [Source<T, I>], patience: Patience) {
-    let start = tokio::time::Instant::now();
-    loop {
-        let has_head = sources.iter().any(|source| source.head.is_some());
-        let wait = sources
-            .iter()
-            .filter_map(|source| source.waited_for(patience))
-            .max();
-        let open: Vec<&mut Source<T, I>> = sources
-            .iter_mut()
-            .filter(|source| source.head.is_none() && source.state != State::Ended)
-            .collect();
-        if open.is_empty() {
-            return;
-        }
-        let next = futures_util::future::select_all(open.into_iter().map(|source| {
-            Box::pin(async move {
-                let next = source.stream.next().await;
-                source.state = if next.is_some() {
-                    State::Sending
-                } else {
-                    State::Ended
-                };
-                source.head = next;
-            })
-        }));
-        match wait {
-            // Nothing can be passed on, so there is nothing to hold back.
-            _ if !has_head => {
-                next.await;
-            }
-            Some(wait) => {
-                if tokio::time::timeout_at(start + wait, next).await.is_err() {
-                    let waited = start.elapsed();
-                    for source in &mut *sources {
-                        let limit = source.waited_for(patience);
-                        if limit.is_some_and(|limit| limit <= waited) {
-                            source.state = State::Quiet;
-                        }
-                    }
-                }
-            }
-            // Take what has arrived from quiet streams, without waiting for them.
-            None => {
-                if next.now_or_never().is_none() {
-                    return;
-                }
-            }
-        }
-    }
+fn unix_ns() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }

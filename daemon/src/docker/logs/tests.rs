@@ -4,10 +4,8 @@ use futures_util::stream::{self, BoxStream};
 
 use super::*;
 
-const PATIENCE: Patience = Patience {
-    first: Duration::from_millis(50),
-    next: Duration::from_millis(50),
-};
+const PATIENCE: Patience =
+    Patience::following(Duration::from_millis(50), Duration::from_millis(50));
 
 fn frame(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -187,12 +185,9 @@ fn delayed(lines: Vec<(u64, LogLine)>) -> Lines {
 
 #[tokio::test(start_paused = true)]
 async fn merge_waits_longer_for_the_first_line_than_for_the_next() {
-    let patience = Patience {
-        first: Duration::from_millis(500),
-        next: Duration::from_millis(50),
-    };
+    let patience = Patience::following(Duration::from_millis(500), Duration::from_millis(50));
     let order = |slow: Lines| async {
-        let fast = delayed(vec![(0, line(2, "2")), (200, line(9, "9"))]);
+        let fast = delayed(vec![(0, line(2, "2")), (700, line(9, "9"))]);
         let merged = merge(vec![("f", fast), ("s", slow)], time_of, patience);
         merged.map(|(tag, _)| tag).collect::<Vec<_>>().await
     };
@@ -211,4 +206,48 @@ async fn merge_until_end_never_gives_up_on_a_stream() {
     let merged = merge(vec![("f", fast), ("s", slow)], time_of, Patience::UNTIL_END);
     let order: Vec<_> = merged.map(|(tag, _)| tag).collect().await;
     assert_eq!(order, ["s", "f"]);
+}
+
+/// A stream that sends these lines and then follows.
+fn following(lines: Vec<LogLine>) -> Lines {
+    ready(lines).chain(stream::pending()).boxed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn merge_holds_simultaneous_lines_of_fifty_streams_back_once() {
+    let start = tokio::time::Instant::now();
+    let sources = (0..50)
+        .map(|number| (number, following(vec![line(1, "x")])))
+        .collect();
+    let mut merged = merge(sources, time_of, PATIENCE).boxed();
+    for number in 0..50 {
+        assert_eq!(merged.next().await.unwrap().0, number);
+    }
+    assert_eq!(start.elapsed(), Duration::from_millis(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn merge_passes_on_a_line_from_the_future_while_the_others_send() {
+    let now = jiff::Timestamp::now().as_second();
+    let fast_clock = following(vec![line(now + 3600, "1"), line(now + 3601, "2")]);
+    let busy = delayed((0..1000).map(|_| (10, line(now + 60, "x"))).collect());
+    let busy = busy.chain(stream::pending()).boxed();
+    let merged = merge(vec![("b", busy), ("f", fast_clock)], time_of, PATIENCE);
+    // The lines that arrive later are later, though they have the earlier time.
+    let order: Vec<_> = merged.map(|(tag, _)| tag).take(10).collect().await;
+    assert_eq!(
+        order.iter().filter(|tag| **tag == "f").count(),
+        2,
+        "{order:?}"
+    );
+}
+
+#[tokio::test]
+async fn merge_until_end_orders_lines_from_the_future_by_their_time() {
+    let future = jiff::Timestamp::now().as_second() + 3600;
+    let a = ready(vec![line(future + 1, "1"), line(future + 3, "3")]);
+    let b = ready(vec![line(future, "0"), line(future + 2, "2")]);
+    let merged = merge(vec![("a", a), ("b", b)], time_of, Patience::UNTIL_END);
+    let order: Vec<_> = merged.map(|(tag, _)| tag).collect().await;
+    assert_eq!(order, ["b", "a", "b", "a"]);
 }

@@ -69,7 +69,7 @@ async fn following_holds_lines_back_for_a_silent_machine_once() {
     for second in 1..=3 {
         assert_eq!(entries.next().await.unwrap().time_ns, line(second).time_ns);
     }
-    assert_eq!(start.elapsed(), FOLLOWING.first + Duration::from_millis(10));
+    assert_eq!(start.elapsed(), FIRST_LINE + Duration::from_millis(10));
 }
 
 #[tokio::test(start_paused = true)]
