@@ -1,13 +1,13 @@
 //! Root directories of Debian, made by debootstrap and kept as tar files: the image of the
 //! testbed's machines and the pristine root of `fresh`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::apt::{Need, install_missing, mirror};
-use crate::run::{change, command, read};
+use crate::run::{capture, change, command, read};
 use crate::state::Lock;
 
 /// The newest Debian whose systemd still boots where the host has version 1 of the cgroup file
@@ -95,20 +95,37 @@ pub(crate) fn discard(root: &Path) -> anyhow::Result<()> {
         root.display(),
         left.join(", ")
     );
-    match fs::remove_dir_all(root) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", root.display()))
-        }
-        _ => Ok(()),
-    }
+    // A file system that is mounted from now on is not entered.
+    capture(command(&["rm", "-rf", "--one-file-system", "--"]).arg(root))?.checked()?;
+    Ok(())
 }
 
 /// The mount points at or below `root`, in the order in which they were mounted.
 fn mounts_in(root: &Path) -> anyhow::Result<Vec<String>> {
+    let Some(root) = canonical(root)? else {
+        return Ok(Vec::new());
+    };
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     Ok(mount_points(&mounts)
-        .filter(|mount| Path::new(mount).starts_with(root))
+        .filter(|mount| Path::new(mount).starts_with(&root))
         .collect())
+}
+
+/// The path as the kernel writes it in mountinfo: absolute and with the links in its parents
+/// resolved. `None`: the parent does not exist, so nothing is mounted there.
+fn canonical(root: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let absolute = std::path::absolute(root)
+        .with_context(|| format!("cannot make {} absolute", root.display()))?;
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        bail!("cannot remove {}: not a directory's name", root.display());
+    };
+    match fs::canonicalize(parent) {
+        Ok(parent) => Ok(Some(parent.join(name))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot resolve the path {}", parent.display()))
+        }
+    }
 }
 
 /// The fifth column of mountinfo, in which `\040` is a space; see proc(5).
@@ -142,6 +159,19 @@ mod tests {
             mount_points(mountinfo).collect::<Vec<_>>(),
             ["/proc", "/a b\\c"]
         );
+    }
+
+    #[test]
+    fn mounts_are_found_below_a_linked_or_relative_path() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/", &link).expect("linked");
+        let mounts = mounts_in(&link.join("proc")).expect("read");
+        assert!(mounts.contains(&"/proc".to_owned()), "{mounts:?}");
+        // Cargo runs tests in the package's directory, which is less deep than this.
+        let relative = Path::new("..").join("../".repeat(30)).join("proc");
+        let mounts = mounts_in(&relative).expect("read");
+        assert!(mounts.contains(&"/proc".to_owned()), "{mounts:?}");
     }
 
     #[test]
