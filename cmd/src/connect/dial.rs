@@ -103,7 +103,7 @@ pub(crate) fn socket_error(path: &Path, error: io::Error) -> CliError {
 /// A shared login that does not answer within [`SHARED_ANSWER`] may be dead: a second, unshared one
 /// is tried beside it.
 pub(super) async fn over_ssh(ssh: &Ssh, remote: &str) -> CliResult<(Channel, Keep)> {
-    let Some(alone) = ssh.alone() else {
+    let Some(alone) = ssh.alone().await else {
         return open_pipe(ssh, remote).await;
     };
     let shared = open_pipe(ssh, remote);

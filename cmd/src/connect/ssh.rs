@@ -2,12 +2,12 @@
 //! possible.
 
 use std::ffi::OsString;
-use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+use std::{fs, io};
 
 use tokio::process::Command;
 
@@ -24,6 +24,8 @@ pub(crate) const CONNECT_TIMEOUT_S: u32 = 10;
 pub(crate) const DIAL_STDIO: &str = "sh -c 'PATH=/usr/local/bin:$PATH; exec uc dial-stdio'";
 /// For ssh to tell the process that keeps a shared connection to end it.
 const CLOSING: Duration = Duration::from_secs(30);
+/// For the process that keeps a shared connection to answer that it exists.
+const CHECKING: Duration = Duration::from_secs(1);
 /// Size of `sun_path`, the path of a Unix socket with the zero at its end.
 const SUN_PATH: usize = if cfg!(target_os = "linux") { 108 } else { 104 };
 /// Longest path of a shared connection's socket: while ssh makes it, its name is 17 characters
@@ -59,16 +61,32 @@ impl Ssh {
         }
     }
 
-    /// The same machine with a login of its own, if a login may be shared now. After the computer
-    /// slept, a shared connection may be dead and the ssh that keeps it may not have noticed.
-    pub(super) fn alone(&self) -> Option<Self> {
+    /// The same machine with a login of its own, if a process keeps a shared connection to it now.
+    /// After the computer slept, that connection may be dead and the process may not have noticed.
+    pub(super) async fn alone(&self) -> Option<Self> {
         let Sharing::In(directory) = &self.sharing else {
             return None;
         };
-        has_socket(directory).then(|| Self {
+        // Any socket: its name has a hash that only ssh computes. Without one, no process is
+        // started.
+        let shared = has_socket(directory) && self.is_shared().await;
+        shared.then(|| Self {
             sharing: Sharing::Never,
             ..self.clone()
         })
+    }
+
+    /// Whether a process keeps a shared connection to this machine. It answers without using the
+    /// connection, so the answer says nothing about the machine.
+    async fn is_shared(&self) -> bool {
+        let Ok(mut process) = self.control("check") else {
+            return false;
+        };
+        match tokio::time::timeout(CHECKING, process.wait()).await {
+            Ok(status) => status.is_ok_and(|status| status.success()),
+            // It exists and is stuck.
+            Err(_) => true,
+        }
     }
 
     /// Starts `ssh … HOST REMOTE`, with all three streams piped. `remote` is a line for the other
@@ -88,14 +106,20 @@ impl Ssh {
         if !matches!(self.sharing, Sharing::In(_)) {
             return;
         }
-        let mut command = self.command(&["-O", "exit"], None);
+        if let Ok(mut process) = self.control("exit") {
+            _ = tokio::time::timeout(CLOSING, process.wait()).await;
+        }
+    }
+
+    /// Starts `ssh -O …`, which asks the process that keeps the shared connection and connects
+    /// nowhere.
+    fn control(&self, request: &str) -> io::Result<SshProcess> {
+        let mut command = self.command(&["-O", request], None);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        if let Ok(mut process) = SshProcess::spawn(&mut command) {
-            _ = tokio::time::timeout(CLOSING, process.wait()).await;
-        }
+        SshProcess::spawn(&mut command)
     }
 
     /// `ssh -G …`: prints the options that ssh would use for this target, and connects nowhere.

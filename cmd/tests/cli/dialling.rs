@@ -1,6 +1,9 @@
 //! Which connections of a context are dialled, and which are refused.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,12 +12,17 @@ use uc_api::v1;
 use crate::daemon::{CLUSTER, Daemon, Info};
 use crate::world::{World, eventually};
 
-/// Notes each start and each polite end. HOST is the name of the socket; `dead…` never answers.
+/// Notes each login and each polite end. HOST is the name of the socket; `dead…` never answers,
+/// `late…` answers after 2 seconds, `frozen…` answers on an unshared connection only. The file
+/// `master-HOST` stands for the process that keeps a shared connection.
 const SSH: &str = r#"
 for last; do host=${previous#*@}; previous=$last; done
+case " $* " in *" -O check "*) [ -e "@DIR@/master-${last#*@}" ]; exit ;; esac
 echo "$host" >> @DIR@/dialled
 case $host in
 dead*) trap 'echo "$host" >> @DIR@/ended; exit 255' TERM; while :; do sleep 0.05; done ;;
+late*) sleep 2 ;;
+frozen*) case $* in *ControlMaster=auto*) exec sleep 60 ;; esac ;;
 esac
 exec @UC@ dial-stdio --socket "@DIR@/$host.sock""#;
 
@@ -102,6 +110,39 @@ fn ps_with_dead_first_connection_opens_four_ssh_and_then_one() {
     });
     assert_eq!(world.uc(&["ps"]).code, Some(0));
     assert_eq!(dialled(&world)[4..], ["m20"]);
+}
+
+/// Leaves a socket where ssh keeps those of shared connections.
+fn leave_control_socket(world: &World) {
+    let directory = world.path("run/uc-ssh");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&directory)
+        .unwrap();
+    UnixListener::bind(directory.join("0123abcd")).unwrap();
+}
+
+#[test]
+fn ps_opens_no_second_ssh_for_a_shared_connection_to_another_machine() {
+    let late = member("late1");
+    let world = world(&[("late1", &late)]);
+    leave_control_socket(&world);
+    context(&world, &known(), &["dead1", "dead2", "dead3", "late1"]);
+    let ran = world.uc(&["ps"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert_eq!(dialled(&world), ["dead1", "dead2", "dead3", "late1"]);
+}
+
+#[test]
+fn ps_opens_a_second_ssh_when_the_shared_connection_does_not_answer() {
+    let frozen = member("frozen1");
+    let world = world(&[("frozen1", &frozen)]);
+    leave_control_socket(&world);
+    world.write("master-frozen1", "");
+    context(&world, &known(), &["frozen1"]);
+    let ran = world.uc(&["ps"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert_eq!(dialled(&world), ["frozen1", "frozen1"]);
 }
 
 #[test]
