@@ -150,18 +150,26 @@ impl Config {
         };
         let mut config: Self = toml::from_str(&text).map_err(broken)?;
         config.unknown = unknown::keys(&toml::from_str(&text).map_err(broken)?);
-        for (name, context) in &config.contexts {
+        config
+            .check()
+            .map_err(|(context, problem)| ConfigError::Connection {
+                path: path.into(),
+                context,
+                problem,
+            })?;
+        Ok(config)
+    }
+
+    /// Checks every connection. The error has the name of the context and the problem.
+    fn check(&self) -> Result<(), (String, String)> {
+        for (name, context) in &self.contexts {
             for entry in &context.connections {
                 entry
                     .connection()
-                    .map_err(|problem| ConfigError::Connection {
-                        path: path.into(),
-                        context: name.clone(),
-                        problem,
-                    })?;
+                    .map_err(|problem| (name.clone(), problem))?;
             }
         }
-        Ok(config)
+        Ok(())
     }
 
     /// Reads the file, changes it and writes it. Two commands that do this at the same time wait
@@ -192,13 +200,20 @@ impl Config {
         Ok(result)
     }
 
-    /// Replaces the file: written beside it, synced, renamed.
+    /// Replaces the file: written beside it, synced, renamed. A content that [`Self::load`] would
+    /// refuse is not written.
     fn write(&self, path: &Path, directory: &Path) -> io::Result<()> {
         let old = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             old => old?,
         };
+        let invalid = |problem| io::Error::new(io::ErrorKind::InvalidData, problem);
+        self.check()
+            .map_err(|(context, problem)| invalid(format!("context `{context}`: {problem}")))?;
         let text = edit::apply(self, &old).map_err(io::Error::other)?;
+        if text.len() as u64 > MAX_SIZE {
+            return Err(invalid("the new content is larger than 1 MiB".to_owned()));
+        }
         let temporary = directory.join(format!(".config.toml.{}", std::process::id()));
         let result = fs::OpenOptions::new()
             .write(true)
@@ -382,6 +397,32 @@ mod tests {
             fs::read_to_string(home.path().join("file")).unwrap(),
             "in the way"
         );
+    }
+
+    #[test]
+    fn update_refuses_what_load_would_refuse() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("config.toml");
+        save(&sample(), &path).unwrap();
+        let before = fs::read_to_string(&path).unwrap();
+        for (address, machine) in [
+            ("ssh://root@-oProxyCommand=x", String::new()),
+            ("ssh://root@h", "m".repeat(1024 * 1024)),
+        ] {
+            let refused = Config::update(&path, |config| {
+                let context = config.contexts.entry("new".into()).or_default();
+                context.connections.push(Entry {
+                    address: address.into(),
+                    ssh_key: None,
+                    machine: Some(machine),
+                });
+            });
+            assert!(
+                matches!(refused, Err(ConfigError::Write { .. })),
+                "{refused:?}"
+            );
+            assert_eq!(fs::read_to_string(&path).unwrap(), before);
+        }
     }
 
     #[test]

@@ -157,6 +157,13 @@ impl CliError {
         causes
     }
 
+    /// The message and its causes as one text, for a warning.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut parts = vec![self.message.clone()];
+        parts.extend(self.causes());
+        parts.join(": ")
+    }
+
     /// The text for stderr, with colours, which the stream removes where they are not wanted. Empty
     /// if there is nothing to print.
     pub(crate) fn render(&self) -> String {

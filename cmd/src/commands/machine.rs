@@ -89,6 +89,15 @@ fn find<'a>(machines: &'a [MachineStatus], text: &str) -> CliResult<&'a MachineS
     }
 }
 
+/// Warns that the config file on this computer does not show what the command did to the cluster.
+fn warn_about_config(error: &CliError, hint: &str, ui: &Ui) -> CliResult {
+    ui.warn(&format!(
+        "the context on this computer was not updated: {}",
+        error.with_causes()
+    ))?;
+    ui.hint(hint)
+}
+
 #[cfg(test)]
 mod tests {
     use uc_api::v1::MachineRecord;

@@ -79,10 +79,10 @@ impl CallMetadata {
     /// For calls that are meant for one cluster only; `None`: for whichever answers.
     pub(super) fn new(cluster: Option<ClusterId>) -> Self {
         let value = |id: ClusterId| {
-            MetadataValue::try_from(id.to_string()).ok() // hexadecimal digits: always valid
+            MetadataValue::try_from(id.to_string()).expect("hexadecimal digits are valid metadata")
         };
         Self {
-            cluster: cluster.and_then(value),
+            cluster: cluster.map(value),
         }
     }
 }

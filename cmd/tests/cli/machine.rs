@@ -254,6 +254,39 @@ fn rm_of_another_machine_asks_and_forgets_its_connection() {
 }
 
 #[test]
+fn rm_succeeds_with_a_warning_if_the_config_cannot_be_written() {
+    let alone = status(&member("id-1", "m1", "10.210.1.0/24"), Liveness::Up, true);
+    for (machines, machine, hint) in [
+        (
+            two_members(1).machines.into_inner().unwrap(),
+            "m2",
+            "update the context through another machine: `uc ctx add a USER@HOST`",
+        ),
+        (vec![alone], "m1", "remove the context with `uc ctx rm a`"),
+    ] {
+        let world = World::with(Daemon {
+            machines: machines.into(),
+            ..Daemon::default()
+        });
+        world.config(Some("a"), &[("a", &["ssh://root@m1"])]);
+        // A link that leads nowhere, in place of the directory: it can be read as empty.
+        world.program(
+            "ssh",
+            "rm -r @DIR@/config/uc\nln -s /nonexistent/uc @DIR@/config/uc\nexec @UC@ dial-stdio --socket @DIR@/uc.sock",
+        );
+        let ran = world.uc(&["machine", "rm", "-y", machine]);
+        assert_eq!(ran.code, Some(0), "{}", ran.text());
+        assert!(
+            ran.stderr
+                .contains("warning: the context on this computer was not updated: cannot write")
+                && ran.stderr.contains(hint),
+            "{}",
+            ran.text()
+        );
+    }
+}
+
+#[test]
 fn rm_of_the_connected_machine_goes_through_another() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "rm", "-y", "m1"]);

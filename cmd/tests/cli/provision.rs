@@ -639,3 +639,61 @@ fn init_interrupted_during_installation_cleans_up() {
     );
     assert_clean(&world);
 }
+
+/// Two `init` at the same time choose their names from the same config file.
+#[test]
+fn init_keeps_a_context_that_was_added_during_the_installation() {
+    for (arguments, code, said) in [
+        (&[][..], 0, "saved as context `default-2`"),
+        (
+            &["-c", "default"][..],
+            1,
+            "cluster c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1 was created, but its context could not be \
+             saved: context `default` was added in the meantime",
+        ),
+    ] {
+        let (world, _) = world(Daemon::default(), fresh());
+        let other = "0dd00dd00dd00dd00dd00dd00dd00dd0";
+        let config = world.path("config/uc");
+        let installer = format!(
+            "{}mkdir -p {dir}\nprintf '[contexts.default]\\ncluster = \"{other}\"\\n' > {dir}/config.toml\n",
+            world.read("from/install.sh"),
+            dir = config.display()
+        );
+        world.write("from/install.sh", &installer);
+        let mut command = world.command(arguments);
+        command.args(["machine", "init", "root@203.0.113.9", "--install-from"]);
+        command.arg(from(&world));
+        let ran = world.finish(command);
+        assert_eq!(ran.code, Some(code), "{}", ran.text());
+        assert!(ran.stderr.contains(said), "{}", ran.text());
+        let text = world.read("config/uc/config.toml");
+        let kept = format!("[contexts.default]\ncluster = \"{other}\"\n");
+        assert!(text.contains(&kept), "{text}");
+    }
+}
+
+#[test]
+fn add_succeeds_with_a_warning_if_the_config_cannot_be_written() {
+    let (world, _) = world(cluster(), fresh());
+    world.config(Some("a"), &[("a", &["@"])]);
+    // A file in place of the directory.
+    let config = world.path("config/uc");
+    let installer = format!(
+        "{}rm -r {dir}\n: > {dir}\n",
+        world.read("from/install.sh"),
+        dir = config.display()
+    );
+    world.write("from/install.sh", &installer);
+    let ran = world.finish(add(&world));
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert!(
+        ran.stderr
+            .contains("warning: the context on this computer was not updated: cannot write")
+            && ran
+                .stderr
+                .contains("hint: save the connection with `uc ctx add a root@203.0.113.9`"),
+        "{}",
+        ran.text()
+    );
+}

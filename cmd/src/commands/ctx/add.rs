@@ -12,7 +12,7 @@ use crate::config::{Config, Context, Entry};
 use crate::connect::{self, Globals, Route};
 use crate::connection::{Connection, SshTarget};
 use crate::error::{CliError, CliResult};
-use crate::ui::Ui;
+use crate::ui::{Ui, text};
 
 /// Save a context for a cluster that exists
 ///
@@ -133,7 +133,9 @@ fn save(
     })
 }
 
-/// A context without an id is accepted if one of its connections leads to a member.
+/// A context without an id is accepted if one of its connections leads to a member. An equal
+/// address is not enough where the context noted a machine: that machine may have left and joined
+/// this cluster since, with another id.
 fn refuse_another_cluster(
     name: &str,
     old: &Context,
@@ -143,11 +145,9 @@ fn refuse_another_cluster(
 ) -> CliResult {
     let same = match old.cluster {
         Some(known) => known == cluster,
-        None => old.connections.iter().any(|entry| {
-            entry.address == first.address
-                || machines
-                    .iter()
-                    .any(|machine| entry.machine.as_ref() == Some(&machine.id))
+        None => old.connections.iter().any(|entry| match &entry.machine {
+            Some(noted) => machines.iter().any(|machine| machine.id == *noted),
+            None => entry.address == first.address,
         }),
     };
     if same {
@@ -209,7 +209,11 @@ fn reachable_host(typed: &str, endpoints: &[String]) -> Option<String> {
     let hosts = || {
         endpoints.iter().filter_map(|endpoint| {
             let (host, _) = endpoint.rsplit_once(':')?;
-            Some(host.trim_start_matches('[').trim_end_matches(']'))
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            // The endpoints come from other machines. What ssh would not take as a host alone must
+            // not reach the config file.
+            let target = host.parse::<SshTarget>().ok()?;
+            (target.host == host).then_some(host)
         })
     };
     let near = |host: &&str| {
@@ -247,11 +251,11 @@ fn same_network(one: IpAddr, other: IpAddr) -> bool {
 
 fn report(saved: &Saved, cluster: ClusterId, ui: &Ui) -> CliResult {
     let name = &saved.name;
-    let text = cluster.to_string();
+    let cluster = cluster.to_string();
     ui.status(&format!(
         "saved context `{name}` for cluster {} ({})",
-        id::short(&text),
-        saved.reachable.join(", ")
+        id::short(&cluster),
+        text::one_line(&saved.reachable.join(", "))
     ))?;
     if !saved.left_out.is_empty() {
         ui.warn(&format!(
@@ -308,10 +312,46 @@ mod tests {
                 Some("web-5.example.org"),
             ),
             ("203.0.113.1", &["100.64.0.5:51820"], None),
+            ("web-1", &["-oProxyCommand=x:51820"], None),
+            ("web-1", &["root@web-2:51820"], None),
+            (
+                "web-1",
+                &["a b:51820", "203.0.113.5:51820"],
+                Some("203.0.113.5"),
+            ),
         ] {
             let found = reachable_host(typed, &endpoints(list));
             assert_eq!(found.as_deref(), expected, "{typed} {list:?}");
         }
+    }
+
+    #[test]
+    fn context_without_cluster_is_not_taken_over_by_the_cluster_its_machine_moved_to() {
+        let entry = |address: &str, machine: Option<&str>| Entry {
+            address: address.into(),
+            ssh_key: None,
+            machine: machine.map(Into::into),
+        };
+        let accepted = |old: Vec<Entry>| {
+            let old = Context {
+                cluster: None,
+                connections: old,
+            };
+            let first = entry("ssh://root@a", Some("new-a"));
+            let members = [MachineRecord {
+                id: "new-a".into(),
+                ..Default::default()
+            }];
+            let cluster = ClusterId::from_bytes([1; 16]);
+            refuse_another_cluster("prod", &old, cluster, &first, &members).is_ok()
+        };
+        let other = entry("ssh://root@b", Some("b"));
+        assert!(!accepted(vec![
+            entry("ssh://root@a", Some("old-a")),
+            other.clone()
+        ]));
+        assert!(accepted(vec![entry("ssh://root@a", None), other.clone()]));
+        assert!(accepted(vec![entry("ssh://root@a", Some("new-a")), other]));
     }
 
     #[test]

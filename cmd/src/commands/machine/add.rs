@@ -217,12 +217,23 @@ fn save_connection(
         );
     };
     let entry = Entry::new(&Connection::Ssh(target.clone()), Some(id.to_owned()));
-    Config::update(&globals.config_path()?, |config| {
-        let context = config.contexts.entry(name.to_owned()).or_default();
-        context
-            .connections
-            .retain(|known| known.address != entry.address);
-        context.connections.push(entry);
-    })?;
-    Ok(())
+    let save = || -> CliResult {
+        Config::update(&globals.config_path()?, |config| {
+            let context = config.contexts.entry(name.to_owned()).or_default();
+            context
+                .connections
+                .retain(|known| known.address != entry.address);
+            context.connections.push(entry);
+        })?;
+        Ok(())
+    };
+    match save() {
+        Ok(()) => Ok(()),
+        // The machine has become a member, so the command has succeeded.
+        Err(error) => super::warn_about_config(
+            &error,
+            &format!("save the connection with `uc ctx add {name} {target}`"),
+            ui,
+        ),
+    }
 }

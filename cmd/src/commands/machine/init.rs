@@ -61,8 +61,7 @@ fn parse_network(text: &str) -> Result<String, String> {
 pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let name = args.setup.checked_name()?;
     let given = args.setup.checked_endpoints()?;
-    let config = globals.load_config()?;
-    let context = new_context(&config, globals)?;
+    refuse_taken_context(&globals.load_config()?, globals)?;
     let target = args
         .host
         .as_deref()
@@ -106,7 +105,7 @@ pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult
         cluster: Some(cluster),
         connections: vec![Entry::new(&connection, Some(machine.id.clone()))],
     };
-    write_context(&context, created, &connection, globals)?;
+    let context = save_context(created, cluster, &connection, globals)?;
     ui.status(&format!("saved as context `{context}` (now current)"))?;
     ui.hint("add machines with `uc machine add USER@HOST`, deploy with `uc deploy`")?;
     if args.output.is_json() {
@@ -119,18 +118,17 @@ pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult
     Ok(())
 }
 
-fn new_context(config: &Config, globals: &Globals) -> CliResult<String> {
-    let Some(name) = &globals.new_context else {
-        return Ok(config.free_name());
-    };
-    if config.contexts.contains_key(name) {
-        return Err(
-            CliError::usage(format!("context `{name}` already exists")).hint(format!(
-                "choose another name, or remove the context: `uc ctx rm {name}`"
-            )),
-        );
+/// Refuses a context that exists before anything is installed.
+fn refuse_taken_context(config: &Config, globals: &Globals) -> CliResult {
+    match &globals.new_context {
+        Some(name) if config.contexts.contains_key(name) => Err(CliError::usage(format!(
+            "context `{name}` already exists"
+        ))
+        .hint(format!(
+            "choose another name, or remove the context: `uc ctx rm {name}`"
+        ))),
+        _ => Ok(()),
     }
-    Ok(name.clone())
 }
 
 /// Connects to the daemon of this computer, and installs uc first where there is none.
@@ -161,25 +159,38 @@ async fn here(args: &InitArgs, ui: &Ui, globals: &Globals) -> CliResult<(Client,
     Ok((client, connection))
 }
 
-/// Adds the context to the config file. The file is read again, since it may have changed while the
-/// machine was set up.
-fn write_context(
-    name: &str,
+/// Adds the context to the config file, makes it the current one, and returns its name. The name is
+/// chosen only now: another command may have added a context while the machine was set up.
+fn save_context(
     context: Context,
+    cluster: ClusterId,
     connection: &Connection,
     globals: &Globals,
-) -> CliResult {
-    let write = move || -> CliResult {
+) -> CliResult<String> {
+    let save = || -> CliResult<String> {
         Config::update(&globals.config_path()?, |config| {
-            config.contexts.insert(name.to_owned(), context);
-            config.current = Some(name.to_owned());
-        })?;
-        Ok(())
+            let name = match &globals.new_context {
+                Some(name) if config.contexts.contains_key(name) => {
+                    return Err(CliError::failed(format!(
+                        "context `{name}` was added in the meantime"
+                    )));
+                }
+                Some(name) => name.clone(),
+                None => config.free_name(),
+            };
+            config.contexts.insert(name.clone(), context);
+            config.current = Some(name.clone());
+            Ok(name)
+        })?
     };
-    write().map_err(|error| {
+    save().map_err(|error| {
         error
-            .context("the cluster was created, but its context could not be saved")
-            .hint(format!("reach it with `uc --connect {connection} …`"))
+            .context(format!(
+                "cluster {cluster} was created, but its context could not be saved"
+            ))
+            .hint(format!(
+                "save it with `uc ctx add NAME {connection}`, or reach it with `uc --connect {connection} …`"
+            ))
     })
 }
 

@@ -73,7 +73,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     };
     if last {
         client.machine().reset(within(180, ResetRequest {})).await?;
-        forget_connections(&route, None, globals)?;
+        forget_connections(&route, None, globals, ui)?;
         ui.status(&format!(
             "{} was reset. It was the last machine: the cluster no longer exists",
             machine.name
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
             .remove_machine(within(180, request))
             .await?
             .into_inner();
-        forget_connections(&route, Some(&machine.id), globals)?;
+        forget_connections(&route, Some(&machine.id), globals, ui)?;
         removed.reset = response.was_reset;
         if !args.no_reset && !response.was_reset {
             ui.warn(&format!(
@@ -208,19 +208,37 @@ async fn show_removal(
 }
 
 /// Removes the machine's connections from the context; without a machine, the whole context.
-fn forget_connections(route: &Route, machine: Option<&str>, globals: &Globals) -> CliResult {
+fn forget_connections(
+    route: &Route,
+    machine: Option<&str>,
+    globals: &Globals,
+    ui: &Ui,
+) -> CliResult {
     let Some(name) = &route.context else {
         return Ok(());
     };
-    Config::update(&globals.config_path()?, |config| match machine {
-        Some(id) => {
-            if let Some(context) = config.contexts.get_mut(name) {
-                context
-                    .connections
-                    .retain(|entry| entry.machine.as_deref() != Some(id));
+    let forget = || -> CliResult {
+        Config::update(&globals.config_path()?, |config| match machine {
+            Some(id) => {
+                if let Some(context) = config.contexts.get_mut(name) {
+                    context
+                        .connections
+                        .retain(|entry| entry.machine.as_deref() != Some(id));
+                }
             }
+            None => config.remove(name),
+        })?;
+        Ok(())
+    };
+    let Err(error) = forget() else {
+        return Ok(());
+    };
+    // The machine was removed, so the command has succeeded.
+    let hint = match machine {
+        Some(_) => {
+            format!("update the context through another machine: `uc ctx add {name} USER@HOST`")
         }
-        None => config.remove(name),
-    })?;
-    Ok(())
+        None => format!("remove the context with `uc ctx rm {name}`"),
+    };
+    super::warn_about_config(&error, &hint, ui)
 }
