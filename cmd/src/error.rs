@@ -22,6 +22,7 @@ use uc_api::{Code, Failure};
 
 use crate::config::ConfigError;
 use crate::connection::ConnectionError;
+use crate::interrupt::Signal;
 use crate::ui::text;
 
 /// A command's failure.
@@ -67,9 +68,9 @@ impl CliError {
         Self::new(Kind::Usage, message)
     }
 
-    /// [`Kind::Interrupted`]: Ctrl-C. The user knows, so nothing is printed.
-    pub(crate) fn interrupted() -> Self {
-        Self::new(Kind::Interrupted, "")
+    /// [`Kind::Interrupted`]: Ctrl-C, SIGTERM or SIGHUP. The sender knows, so nothing is printed.
+    pub(crate) fn interrupted(signal: Signal) -> Self {
+        Self::new(Kind::Interrupted(signal), "")
     }
 
     /// [`Kind::Cancelled`]: a question was answered with no.
@@ -395,7 +396,10 @@ mod tests {
         assert_eq!(code(Code::Unreachable), 4);
         assert_eq!(code(Code::TimedOut), 5);
         assert_eq!(code(Code::Internal), 1);
-        assert_eq!(CliError::interrupted().kind.exit_code(), 130);
+        let ended_by = |signal| CliError::interrupted(signal).kind.exit_code();
+        assert_eq!(ended_by(Signal::HangUp), 129);
+        assert_eq!(ended_by(Signal::Interrupt), 130);
+        assert_eq!(ended_by(Signal::Terminate), 143);
     }
 
     #[test]
@@ -458,7 +462,7 @@ mod tests {
             })
         );
         assert_eq!(
-            CliError::interrupted().to_json()["error"]["message"],
+            CliError::interrupted(Signal::Interrupt).to_json()["error"]["message"],
             "interrupted"
         );
     }

@@ -19,7 +19,7 @@ use uc_api::v1::{ExecuteRequest, Plan, PlanRequest};
 use crate::connect::{Client, Destination, within};
 use crate::error::{self, CliError, CliResult, Kind};
 use crate::files::{self, Contents};
-use crate::interrupt::Guard;
+use crate::interrupt::{Guard, Signal, Signals};
 use crate::ui::{BOLD, DIM, Ui};
 use crate::{images, picture};
 
@@ -172,15 +172,17 @@ async fn execute(
         request: Some(request.clone()),
         digest: plan.digest.clone(),
     };
-    // From here on, the deployment runs on the cluster, whether or not this program does. Ctrl-C
+    // From here on, the deployment runs on the cluster, whether or not this program does. A signal
     // and a lost connection only end the watching, and the user must learn that.
     let _guard = Guard::new();
+    let mut signals = Signals::new();
     let mut deploy = client.deploy();
     let answer = tokio::select! {
         answer = deploy.execute(request) => answer,
-        _ = tokio::signal::ctrl_c() => {
+        signal = signals.next() => {
             report.outcome = Outcome::Unknown;
-            return Err(stop_watching(ui, client, "the deployment may have started; if it has, it continues")?);
+            let what = "the deployment may have started; if it has, it continues";
+            return Err(stop_watching(ui, client, signal, what)?);
         }
     };
     let mut stream = match answer {
@@ -200,9 +202,9 @@ async fn execute(
     loop {
         let message = tokio::select! {
             message = stream.message() => message,
-            _ = tokio::signal::ctrl_c() => {
+            signal = signals.next() => {
                 drop(show);
-                return Err(stop_watching(ui, client, "the deployment continues")?);
+                return Err(stop_watching(ui, client, signal, "the deployment continues")?);
             }
         };
         match message {
@@ -235,13 +237,13 @@ fn is_refusal(status: &Status) -> bool {
     status.code() == Code::Aborted
 }
 
-fn stop_watching(ui: &Ui, client: &Client, what: &str) -> CliResult<CliError> {
+fn stop_watching(ui: &Ui, client: &Client, signal: Signal, what: &str) -> CliResult<CliError> {
     ui.status(&format!(
         "\nstopped watching; {what} on {}",
         client.destination()
     ))?;
     ui.hint("`uc ps` shows the replicas")?;
-    Ok(CliError::interrupted())
+    Ok(CliError::interrupted(signal))
 }
 
 const AFTER_LOSS: &str =

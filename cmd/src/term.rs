@@ -1,7 +1,7 @@
-//! The terminal's raw mode and size, for `uc exec`. The only unsafe code of this crate.
+//! The terminal: its raw mode and size, for `uc exec`, and whether its end is ignored.
 #![expect(
     unsafe_code,
-    reason = "termios and the window size have no safe interface in std"
+    reason = "termios, the window size and the signal actions have no safe interface in std"
 )]
 
 use std::io;
@@ -68,4 +68,17 @@ pub(crate) fn size() -> Option<(u32, u32)> {
     // SAFETY: all-zero bytes are a valid winsize, and the kernel has written it since.
     let size = unsafe { size.assume_init() };
     (size.ws_col > 0 && size.ws_row > 0).then(|| (u32::from(size.ws_col), u32::from(size.ws_row)))
+}
+
+/// Whether this process ignores SIGHUP, as a program does that `nohup` started.
+pub(crate) fn ignores_hang_up() -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action, sigaction only writes the current one to `action`, which is a
+    // valid place for it.
+    if unsafe { libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: all-zero bytes are a valid sigaction, and sigaction has written it since.
+    let action = unsafe { action.assume_init() };
+    action.sa_sigaction == libc::SIG_IGN
 }

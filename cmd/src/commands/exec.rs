@@ -73,7 +73,7 @@ pub(crate) async fn run(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult
     converse(args, ui, globals)
         .await
         .map_err(|error| match error.kind {
-            Kind::BrokenPipe | Kind::Interrupted => error,
+            Kind::BrokenPipe | Kind::Interrupted(_) => error,
             _ => error.kind(Kind::Engine),
         })
 }
@@ -105,6 +105,8 @@ async fn converse(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
         .exec(ReceiverStream::new(receiver))
         .await?
         .into_inner();
+    // Dropped, and the terminal restored, also when a signal ends the command: `interrupt` waits
+    // for signals, because a process that a signal ends restores nothing.
     let raw = if tty {
         Some(term::RawMode::enter().map_err(|error| {
             CliError::failed("the terminal could not be set up")
@@ -116,29 +118,9 @@ async fn converse(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     };
     let _resizes = tty.then(|| AbortOnDropHandle::new(tokio::spawn(send_sizes(sender.clone()))));
     let _input = AbortOnDropHandle::new(tokio::spawn(send_input(sender)));
-    let result = if tty {
-        // A process that a signal ends restores nothing, so the signal has to be waited for.
-        tokio::select! {
-            result = receive(&mut stream, ui) => result,
-            code = end_signal() => code,
-        }
-    } else {
-        receive(&mut stream, ui).await
-    };
+    let result = receive(&mut stream, ui).await;
     drop(raw);
     result
-}
-
-/// Waits for a signal that asks this process to end; gives the exit code of a process that such a
-/// signal has ended.
-async fn end_signal() -> CliResult<u8> {
-    let cannot_wait = |error| CliError::failed("cannot wait for signals").source(error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(cannot_wait)?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(128 + 15),
-        _ = hang_up.recv() => Ok(128 + 1),
-    }
 }
 
 /// Whether the command gets a terminal: if there is one here and `-T` does not forbid it.

@@ -4,6 +4,8 @@
 #[cfg(test)]
 use std::fmt::Write as _;
 
+use crate::interrupt::Signal;
+
 /// The kind of a failure. It decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -21,8 +23,8 @@ pub(crate) enum Kind {
     Partial,
     /// A time limit ran out.
     TimedOut,
-    /// Ctrl-C.
-    Interrupted,
+    /// Ctrl-C, SIGTERM or SIGHUP.
+    Interrupted(Signal),
     /// The reader of stdout closed it. Not an error.
     BrokenPipe,
     /// The plan is no longer the one that was confirmed. The deployment commands plan again; every
@@ -35,7 +37,7 @@ pub(crate) enum Kind {
 impl Kind {
     #[cfg(test)]
     /// All kinds, in the order of their exit codes.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::BrokenPipe,
         Self::Failed,
         Self::Cancelled,
@@ -46,7 +48,9 @@ impl Kind {
         Self::Partial,
         Self::TimedOut,
         Self::Engine,
-        Self::Interrupted,
+        Self::Interrupted(Signal::HangUp),
+        Self::Interrupted(Signal::Interrupt),
+        Self::Interrupted(Signal::Terminate),
     ];
 
     /// The exit code of `uc`. `docs/errors-and-exit-codes.md` promises these.
@@ -59,7 +63,10 @@ impl Kind {
             Self::Partial => 4,
             Self::TimedOut => 5,
             Self::Engine => 125,
-            Self::Interrupted => 130,
+            // As for a process that the signal has ended: 128 and the signal's number.
+            Self::Interrupted(Signal::HangUp) => 129,
+            Self::Interrupted(Signal::Interrupt) => 130,
+            Self::Interrupted(Signal::Terminate) => 143,
         }
     }
 
@@ -76,7 +83,9 @@ impl Kind {
             Self::Partial => "partial",
             Self::TimedOut => "timed-out",
             Self::Engine => "engine",
-            Self::Interrupted => "interrupted",
+            Self::Interrupted(Signal::HangUp) => "hung-up",
+            Self::Interrupted(Signal::Interrupt) => "interrupted",
+            Self::Interrupted(Signal::Terminate) => "terminated",
         }
     }
 
@@ -103,7 +112,15 @@ impl Kind {
             }
             Self::TimedOut => "timed out",
             Self::Engine => "`uc exec`: the engine could not run the command",
-            Self::Interrupted => "interrupted (Ctrl-C); a deployment that has started continues",
+            Self::Interrupted(Signal::HangUp) => {
+                "the terminal was closed (SIGHUP); a deployment that has started continues"
+            }
+            Self::Interrupted(Signal::Interrupt) => {
+                "interrupted (Ctrl-C); a deployment that has started continues"
+            }
+            Self::Interrupted(Signal::Terminate) => {
+                "terminated (SIGTERM); a deployment that has started continues"
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Ctrl-C in a terminal: SIGINT for the whole foreground process group.
+//! Ctrl-C in a terminal and a closed terminal: SIGINT or SIGHUP for the whole foreground process
+//! group. A supervisor sends SIGTERM.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -22,7 +23,16 @@ if [ "$host" = m1 ]; then exec @UC@ dial-stdio --socket @DIR@/uc.sock; fi
 
 /// `uc` at the head of a process group of its own, as a shell starts it in a terminal.
 fn in_foreground(world: &World, arguments: &[&str]) -> Child {
-    let mut command = world.command(arguments);
+    // The caller of the tests may ignore SIGHUP, and a child would inherit that.
+    let mut command = Command::new("/usr/bin/env");
+    command
+        .args(["--default-signal=HUP", env!("CARGO_BIN_EXE_uc")])
+        .args(arguments);
+    world.environment(&mut command);
+    start(command)
+}
+
+fn start(mut command: Command) -> Child {
     command
         .process_group(0)
         .stdout(Stdio::piped())
@@ -30,73 +40,119 @@ fn in_foreground(world: &World, arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// What the terminal does on Ctrl-C.
-fn press_ctrl_c(child: &Child) {
+/// Sends a signal to the process group, as a terminal does.
+fn send(signal: &str, child: &Child) {
     let group = format!("-{}", child.id());
     let status = Command::new("kill")
-        .args(["-INT", "--", &group])
+        .args(["-s", signal, "--", &group])
         .status()
         .unwrap();
     assert!(status.success());
 }
+
+/// Each signal that asks a program to end, and the exit code for it.
+const SIGNALS: [(&str, i32); 3] = [("INT", 130), ("TERM", 143), ("HUP", 129)];
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
-fn machine_add_rolls_back_over_ssh_after_ctrl_c() {
-    let joining = Daemon {
-        stalled_call: Some("Join"),
-        ..fresh()
-    };
-    let (world, remote) = world(cluster(), joining);
-    world.program("ssh", &ssh());
-    world.write(
-        "config/uc/config.toml",
-        &format!("contexts.a = {{ cluster = '{CLUSTER}', connections = [{{ address = 'ssh://root@m1' }}] }}"),
-    );
-    let from = from(&world);
-    let arguments = [
-        "machine",
-        "add",
-        "root@203.0.113.9",
-        "--install-from",
-        &from,
-    ];
-    let child = in_foreground(&world, &arguments);
-    eventually("it joins", || {
-        remote.asked().iter().any(|call| call.starts_with("Join"))
-    });
-    press_ctrl_c(&child);
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
-    let asked = world.daemon.asked();
-    assert!(
-        asked.last().unwrap().starts_with("RemoveMachine "),
-        "{asked:?} {}",
-        text(&output)
-    );
-    assert!(!text(&output).contains("warning"), "{}", text(&output));
+fn machine_add_rolls_back_over_ssh_after_a_signal() {
+    for (signal, code) in SIGNALS {
+        let joining = Daemon {
+            stalled_call: Some("Join"),
+            ..fresh()
+        };
+        let (world, remote) = world(cluster(), joining);
+        world.program("ssh", &ssh());
+        world.write(
+            "config/uc/config.toml",
+            &format!("contexts.a = {{ cluster = '{CLUSTER}', connections = [{{ address = 'ssh://root@m1' }}] }}"),
+        );
+        let from = from(&world);
+        let arguments = [
+            "machine",
+            "add",
+            "root@203.0.113.9",
+            "--install-from",
+            &from,
+        ];
+        let child = in_foreground(&world, &arguments);
+        eventually("it joins", || {
+            remote.asked().iter().any(|call| call.starts_with("Join"))
+        });
+        send(signal, &child);
+        if signal == "HUP" {
+            // A shell and the kernel both send it when a terminal is closed.
+            send(signal, &child);
+        }
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        let asked = world.daemon.asked();
+        assert!(
+            asked.last().unwrap().starts_with("RemoveMachine "),
+            "{asked:?} {}",
+            text(&output)
+        );
+        assert!(!text(&output).contains("warning"), "{}", text(&output));
+    }
 }
 
-#[test]
-fn deployment_over_ssh_continues_after_ctrl_c() {
+/// A deployment of which `uc` shows the first step and no end.
+fn endless_deployment() -> World {
     let begun = vec![step("m1", v1::StepPhase::Started, "", &[])];
     let world = World::with(Daemon {
         endless: true,
         ..daemon(vec![plan("d1", &["m1"])], vec![(begun, None)])
     });
     world.program("ssh", &ssh());
-    let arguments = ["--connect", "ssh://root@m1", "scale", "-y", "web", "3"];
-    let mut child = in_foreground(&world, &arguments);
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    world
+}
+
+const SCALE: [&str; 6] = ["--connect", "ssh://root@m1", "scale", "-y", "web", "3"];
+
+/// Reads stderr until the deployment has begun, and returns what follows.
+fn begun(child: &mut Child) -> impl Iterator<Item = String> + use<> {
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = lines.map(Result::unwrap);
     assert!(
-        lines.any(|line| line.unwrap().contains("shop/web on m1")),
+        lines.any(|line| line.contains("shop/web on m1")),
         "the deployment has begun"
     );
-    press_ctrl_c(&child);
-    let rest: Vec<_> = lines.map(Result::unwrap).collect();
-    // 4 would mean that the connection broke before uc noticed Ctrl-C.
+    lines
+}
+
+#[test]
+fn deployment_over_ssh_continues_after_a_signal() {
+    for (signal, code) in SIGNALS {
+        let world = endless_deployment();
+        let mut child = in_foreground(&world, &SCALE);
+        let rest = begun(&mut child);
+        send(signal, &child);
+        let rest: Vec<_> = rest.collect();
+        // 4 would mean that the connection broke before uc noticed the signal.
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{rest:?}");
+        assert!(
+            rest.iter()
+                .any(|line| line.contains("stopped watching; the deployment continues")),
+            "{rest:?}"
+        );
+    }
+}
+
+#[test]
+fn deployment_started_with_nohup_is_watched_after_sighup() {
+    let world = endless_deployment();
+    let mut command = Command::new("/usr/bin/env");
+    command
+        .args(["--ignore-signal=HUP", env!("CARGO_BIN_EXE_uc")])
+        .args(SCALE);
+    world.environment(&mut command);
+    let mut child = start(command);
+    let rest = begun(&mut child);
+    send("HUP", &child);
+    send("INT", &child);
+    let rest: Vec<_> = rest.collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
 }
