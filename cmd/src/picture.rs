@@ -28,6 +28,7 @@ pub(crate) fn is_empty(plan: &Plan) -> bool {
 /// Draws the whole plan: volumes, services in the order in which they change, warnings, and a
 /// summary.
 pub(crate) fn draw(plan: &Plan) -> String {
+    let plan = &printable(plan);
     let mut text = String::new();
     let mut project = "";
     for step in &plan.volumes {
@@ -53,6 +54,36 @@ pub(crate) fn draw(plan: &Plan) -> String {
     }
     _ = writeln!(text, "\n{}", sum(plan));
     text
+}
+
+/// The plan with every text that is drawn in one line without control characters. Names and reasons
+/// come from other machines. Values and commands are cleaned by [`value`].
+fn printable(plan: &Plan) -> Plan {
+    let clean = |text: &mut String| *text = text::one_line(text);
+    let mut plan = plan.clone();
+    for step in &mut plan.volumes {
+        clean(&mut step.machine_name);
+        if let Some(volume) = &mut step.volume {
+            clean(&mut volume.name);
+        }
+    }
+    for service in &mut plan.services {
+        clean(&mut service.project);
+        clean(&mut service.service);
+        for field in &mut service.fields {
+            clean(&mut field.field);
+        }
+        if let Some(step) = &mut service.pre_deploy {
+            clean(&mut step.machine_name);
+        }
+        for step in &mut service.steps {
+            clean(&mut step.machine_name);
+            clean(&mut step.container_id);
+            clean(&mut step.reason);
+        }
+    }
+    plan.warnings.iter_mut().for_each(clean);
+    plan
 }
 
 fn draw_service(text: &mut String, service: &ServicePlan) {

@@ -24,7 +24,7 @@ use crate::connection::{Connection, SshTarget};
 use crate::env::Env;
 use crate::error::{CliError, CliResult, Kind};
 use crate::interrupt::{self, Guard};
-use crate::ui::{DIM, Progress, Ui};
+use crate::ui::{DIM, Progress, Ui, text};
 
 /// Time limit of install.sh, which may install Docker from the distribution's mirrors.
 const INSTALL: Duration = Duration::from_mins(20);
@@ -191,7 +191,7 @@ async fn run_installer(
     progress: &Progress,
 ) -> CliResult<(Option<i32>, String)> {
     let said = remote::follow(stdout, stderr, ended, |line| {
-        progress.line(&format!("{DIM}│{DIM:#} {line}"));
+        progress.line(&format!("{DIM}│{DIM:#} {}", text::of_container(line)));
     });
     tokio::time::timeout(INSTALL, said).await.map_err(|_| {
         CliError::new(

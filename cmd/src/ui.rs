@@ -141,7 +141,10 @@ impl Ui {
     /// Says what the user can do next. Always `Ok`, as [`Ui::status`].
     pub(crate) fn hint(&self, text: &str) -> CliResult {
         let style = CYAN.bold();
-        self.status(&format!("{style}hint{style:#}: {text}"))
+        self.status(&format!(
+            "{style}hint{style:#}: {}",
+            text::lines(text, "      ")
+        ))
     }
 
     /// Prints an error, the last thing that a command writes. `json`: also as a document on stdout,

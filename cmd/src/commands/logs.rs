@@ -1,5 +1,7 @@
 //! `uc logs`
 
+use std::io::IsTerminal as _;
+
 use clap::Args;
 use jiff::Timestamp;
 use uc_api::v1::{LogEntry, LogStream, LogsRequest};
@@ -7,7 +9,7 @@ use uc_api::v1::{LogEntry, LogStream, LogsRequest};
 use crate::cli::Output;
 use crate::connect::Globals;
 use crate::error::{CliError, CliResult, Kind};
-use crate::ui::{DIM, Ui};
+use crate::ui::{DIM, Ui, text};
 use crate::{times, view};
 
 /// Colours of services. Red is left for errors.
@@ -79,6 +81,8 @@ pub(crate) async fn run(args: LogsArgs, ui: &Ui, globals: &Globals) -> CliResult
     };
     let client = globals.client().await?;
     let mut stream = client.services().logs(request).await?.into_inner();
+    let stdout_is_terminal = std::io::stdout().is_terminal();
+    let stderr_is_terminal = std::io::stderr().is_terminal();
     let mut missing = 0_u32;
     while let Some(entry) = stream.message().await? {
         missing += u32::from(!entry.problem.is_empty());
@@ -90,9 +94,9 @@ pub(crate) async fn run(args: LogsArgs, ui: &Ui, globals: &Globals) -> CliResult
                 entry.machine_name, entry.problem
             ))?;
         } else if entry.stream() == LogStream::Stderr {
-            ui.status(&line(&entry))?;
+            ui.status(&line(&entry, stderr_is_terminal))?;
         } else {
-            ui.out(&line(&entry))?;
+            ui.out(&line(&entry, stdout_is_terminal))?;
         }
     }
     if missing > 0 {
@@ -101,17 +105,23 @@ pub(crate) async fn run(args: LogsArgs, ui: &Ui, globals: &Globals) -> CliResult
     Ok(())
 }
 
-/// `time machine service.container  message`
-fn line(entry: &LogEntry) -> String {
+/// `time machine service/container  message`. On a terminal, a message keeps its colours and no
+/// other escape sequence.
+fn line(entry: &LogEntry, on_terminal: bool) -> String {
     let colour = colour(&entry.service);
     let container: String = entry.container_id.chars().take(5).collect();
     let message = String::from_utf8_lossy(&entry.message);
+    let message = message.trim_end_matches(['\n', '\r']);
+    let message = if on_terminal {
+        text::of_container(message)
+    } else {
+        message.to_owned()
+    };
     format!(
-        "{DIM}{}{DIM:#} {} {colour}{}/{container}{colour:#}  {}",
+        "{DIM}{}{DIM:#} {} {colour}{}{colour:#}  {message}",
         times::rfc3339_ns(entry.time_ns, 3),
-        entry.machine_name,
-        entry.service,
-        message.trim_end_matches(['\n', '\r']),
+        text::one_line(&entry.machine_name),
+        text::one_line(&format!("{}/{container}", entry.service)),
     )
 }
 
@@ -137,8 +147,26 @@ mod tests {
             message: b"hello\n".to_vec(),
             ..Default::default()
         };
-        let text = anstream::adapter::strip_str(&line(&entry)).to_string();
+        let text = anstream::adapter::strip_str(&line(&entry, true)).to_string();
         assert_eq!(text, "2023-11-14T22:13:20.123Z m1 web/01234  hello");
+    }
+
+    #[test]
+    fn line_on_a_terminal_keeps_colours_only() {
+        let entry = LogEntry {
+            machine_name: "m1\u{1b}[2J".into(),
+            service: "web\u{7}".into(),
+            message: b"\x1b[31mred\x1b[0m\x1b]0;title\x07\x1b[2J\x1b[1;1H end\n".to_vec(),
+            ..Default::default()
+        };
+        let text = line(&entry, true);
+        assert!(
+            text.ends_with("  \u{1b}[31mred\u{1b}[0m end\u{1b}[0m"),
+            "{text:?}"
+        );
+        assert!(!text.contains("[2J") && !text.contains('\u{7}'), "{text:?}");
+        let text = line(&entry, false);
+        assert!(text.ends_with("\u{1b}[1;1H end"), "{text:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 use uc_api::v1::machine_client::MachineClient;
 use uc_api::v1::{IdentifyRequest, InfoRequest};
-use uc_api::{ClusterId, id};
+use uc_api::{ClusterId, MachineName, id};
 
 use super::client::{CallMetadata, within};
 use super::{Candidate, Route};
@@ -69,10 +69,16 @@ pub(super) async fn identify(channel: &Channel) -> CliResult<Identity> {
     let cluster = cluster.parse().map_err(|error: id::IdError| {
         CliError::failed("the daemon returned an invalid cluster id").source(error.to_string())
     })?;
+    // The name is printed where the user confirms a change, so it must be a name.
+    let name = Some(name).filter(|name| !name.is_empty());
+    let name = name.map(|name| name.parse::<MachineName>()).transpose();
+    let name = name.map_err(|error| {
+        CliError::failed("the daemon returned an invalid machine name").source(error.to_string())
+    })?;
     Ok(Identity {
         cluster: Some(cluster),
         machine: Some(machine),
-        machine_name: Some(name).filter(|name| !name.is_empty()),
+        machine_name: name.map(|name| name.to_string()),
     })
 }
 

@@ -165,3 +165,38 @@ fn step_label_names_volume_or_service_and_machine() {
     );
     assert_eq!(step_label(&plan(), "nope"), None);
 }
+
+#[test]
+fn plan_of_a_hostile_machine_cannot_control_the_terminal() {
+    const EVIL: &str = "\u{1b}[2J\u{1b}]0;t\u{7}\r";
+    let evil = |text: &mut String| text.push_str(EVIL);
+    let mut plan = plan();
+    for step in &mut plan.volumes {
+        evil(&mut step.machine_name);
+        evil(&mut step.volume.as_mut().unwrap().name);
+    }
+    for service in &mut plan.services {
+        evil(&mut service.project);
+        evil(&mut service.service);
+        for field in &mut service.fields {
+            evil(&mut field.field);
+            evil(&mut field.old);
+            evil(&mut field.new);
+        }
+        service.pre_deploy = Some(PreDeployStep {
+            machine_name: EVIL.into(),
+            command: vec![EVIL.into()],
+            ..Default::default()
+        });
+        for step in &mut service.steps {
+            evil(&mut step.machine_name);
+            step.container_id.insert_str(0, EVIL);
+            evil(&mut step.reason);
+        }
+    }
+    plan.warnings.push(EVIL.into());
+    let text = draw(&plan);
+    assert!(!text.contains("[2J"), "{text:?}");
+    assert!(!text.contains("]0;"), "{text:?}");
+    assert!(!text.contains(['\r', '\u{7}']), "{text:?}");
+}

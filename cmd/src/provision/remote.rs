@@ -25,6 +25,8 @@ const COPY: Duration = Duration::from_mins(30);
 const CHUNK: usize = 64 * 1024;
 /// Most bytes of a command's output that are kept.
 const OUTPUT: u64 = 256 * 1024;
+/// Most bytes of a line that is shown. A longer one is shown as several lines.
+const LINE: u64 = 64 * 1024;
 
 /// A machine on which commands run.
 #[derive(Debug)]
@@ -197,12 +199,19 @@ pub(super) async fn follow(
 
 async fn forward(stream: Option<impl AsyncRead + Unpin>, sender: mpsc::Sender<String>) {
     let Some(stream) = stream else { return };
-    let mut lines = BufReader::new(stream).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut stream).take(LINE).read_until(b'\n', &mut line).await;
+        if !read.is_ok_and(|count| count > 0) {
+            return;
+        }
         let text = String::from_utf8_lossy(&line);
         // Programs with progress bars rewrite a line with carriage returns. Only the last version
         // counts.
         let text = text
+            .trim_end_matches('\n')
             .trim_end_matches('\r')
             .rsplit('\r')
             .next()
@@ -210,5 +219,38 @@ async fn forward(stream: Option<impl AsyncRead + Unpin>, sender: mpsc::Sender<St
         if sender.send(text.to_owned()).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines that [`forward`] sends of this stream.
+    async fn lines(stream: impl AsyncRead + Unpin) -> Vec<String> {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let receive = async {
+            let mut lines = Vec::new();
+            while let Some(line) = receiver.recv().await {
+                lines.push(line);
+            }
+            lines
+        };
+        let ((), lines) = tokio::join!(forward(Some(stream), sender), receive);
+        lines
+    }
+
+    #[tokio::test]
+    async fn forward_sends_lines_and_the_last_version_of_a_rewritten_one() {
+        let stream = &b"one\n\n10 %\r90 %\r100 %\r\nlast"[..];
+        assert_eq!(lines(stream).await, ["one", "", "100 %", "last"]);
+    }
+
+    #[tokio::test]
+    async fn forward_splits_a_line_without_end() {
+        let stream = tokio::io::repeat(b'x').take(10 * LINE + 1);
+        let lines = lines(stream).await;
+        assert_eq!(lines.len(), 11);
+        assert!(lines.iter().all(|line| line.len() as u64 <= LINE));
     }
 }

@@ -9,7 +9,8 @@ pub(crate) fn one_line(text: &str) -> String {
     clean(text, Keep::Nothing)
 }
 
-/// A line that a container printed: [`one_line`], but its colours are kept and end with the line.
+/// A line that a container or another program printed: [`one_line`], but its colours are kept and
+/// end with the line.
 pub(crate) fn of_container(line: &str) -> String {
     let mut text = clean(line, Keep::Colours);
     if text.contains(ESCAPE) {

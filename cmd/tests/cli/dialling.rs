@@ -313,3 +313,24 @@ fn unknown_key_is_reported_and_kept() {
             .contains("clutser = 'x'")
     );
 }
+
+#[test]
+fn invalid_machine_name_is_refused() {
+    let world = World::with(Daemon {
+        info: v1::InfoResponse {
+            machine_name: "m1\u{1b}[2J".into(),
+            ..Info::default().get()
+        }
+        .into(),
+        ..Daemon::default()
+    });
+    let ran = world.connected(&["scale", "web", "3"]);
+    assert_ne!(ran.code, Some(0), "{}", ran.text());
+    assert!(
+        ran.stderr
+            .contains("the daemon returned an invalid machine name"),
+        "{}",
+        ran.text()
+    );
+    assert!(!ran.stderr.contains("[2J"), "{}", ran.text());
+}
