@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use uc_api::{Code, Failure};
 
@@ -11,6 +11,9 @@ use crate::docker::DockerEngine;
 use crate::identity::Identity;
 use crate::member::{Member, Parts};
 use crate::paths::Paths;
+
+/// Requested resets that a running join keeps until it looks at them.
+const RESET_QUEUE: usize = 64;
 
 /// State that all services of the API share.
 #[derive(Debug)]
@@ -20,9 +23,10 @@ pub struct App {
     /// Locked for as long as a change takes, so that two joins cannot overlap.
     pub identity: Mutex<Identity>,
     member: watch::Sender<Option<Arc<Member>>>,
-    /// Counts the resets that were asked for: one ends a join that is still running, which holds
-    /// `identity` for minutes if no member answers.
-    resets: watch::Sender<u64>,
+    /// The requested resets, each with the id of the machine that is to be reset; `None` for
+    /// whichever this is. A reset ends a join that is still running, which holds `identity` for
+    /// minutes if no member answers.
+    resets: broadcast::Sender<Option<String>>,
     /// Cancelled to end the process.
     pub cancel: CancellationToken,
 }
@@ -41,7 +45,7 @@ impl App {
             engine,
             identity: Mutex::new(identity),
             member: watch::Sender::new(None),
-            resets: watch::Sender::new(0),
+            resets: broadcast::Sender::new(RESET_QUEUE),
             cancel,
         }))
     }
@@ -67,30 +71,18 @@ impl App {
         Ok(())
     }
 
-    /// Ends a join that is still running.
-    pub(crate) fn abort_joins(&self) {
-        self.resets.send_modify(|count| *count += 1);
+    /// Ends a join that is still running. With an id, only if the join gives the machine this id.
+    pub(crate) fn abort_joins(&self, machine_id: Option<&str>) {
+        // Without a running join, the channel has no receiver, and sending fails.
+        let _receivers = self.resets.send(machine_id.map(ToOwned::to_owned));
     }
 
-    /// Waits for a part of a join; fails as soon as a reset is asked for. Not for steps that would
-    /// be left half-done.
-    pub(crate) async fn unless_reset<T>(
-        &self,
-        resets: &mut watch::Receiver<u64>,
-        step: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        tokio::select! {
-            result = step => result,
-            Ok(()) = resets.changed() => Err(Failure::new(
-                Code::Refused,
-                "the machine was reset before it had joined",
-            )),
+    /// The resets, from now on, that end a join under this id.
+    pub(crate) fn watch_resets(&self, machine_id: &str) -> Resets {
+        Resets {
+            requested: self.resets.subscribe(),
+            machine_id: machine_id.to_owned(),
         }
-    }
-
-    /// For [`App::unless_reset`]: resets from now on count.
-    pub(crate) fn watch_resets(&self) -> watch::Receiver<u64> {
-        self.resets.subscribe()
     }
 
     /// Replaces the running member.
@@ -120,6 +112,43 @@ impl App {
     pub async fn stop(&self) {
         if let Some(member) = self.try_member() {
             member.stop().await;
+        }
+    }
+}
+
+/// The resets that end one join.
+#[derive(Debug)]
+pub(crate) struct Resets {
+    requested: broadcast::Receiver<Option<String>>,
+    /// The id that the join gives the machine.
+    machine_id: String,
+}
+
+impl Resets {
+    /// Waits for a part of a join; fails as soon as a reset is requested. Not for steps that would
+    /// be left half-done.
+    pub(crate) async fn unless_reset<T>(
+        &mut self,
+        step: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            result = step => result,
+            () = self.requested() => Err(Failure::new(
+                Code::Refused,
+                "the machine was reset before it had joined",
+            )),
+        }
+    }
+
+    async fn requested(&mut self) {
+        loop {
+            match self.requested.recv().await {
+                Ok(Some(other)) if other != self.machine_id => {}
+                // If some were missed, one of them may have been for this join.
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+                // The process ends.
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ use uc_mesh::{
 use crate::app::App;
 use crate::endpoint_names::{Resolved, SystemResolver};
 use crate::identity::{Identity, Membership};
-use crate::leave::leave;
+use crate::leave::{leave, undo_entry};
 use crate::member::{Member, Parts, now_ms};
 use crate::peers::{SpeaksVersion, connect};
 use crate::{endpoint_names, endpoints, register};
@@ -44,7 +44,8 @@ pub(crate) async fn init(
     app: &App,
     request: &InitRequest,
 ) -> Result<(ClusterRecord, MachineRecord), Failure> {
-    let mut resets = app.watch_resets();
+    let machine_id = MachineId::from_bytes(rand::random()).to_string();
+    let mut resets = app.watch_resets(&machine_id);
     let mut identity = app.identity.lock().await;
     refuse_member(&identity)?;
     let network: Ipv4Net = parse_network(&request.network)?;
@@ -56,7 +57,7 @@ pub(crate) async fn init(
     let name = machine_name(&request.name)?;
     let port = port(request.wireguard_port)?;
     let machine = MachineRecord {
-        id: MachineId::from_bytes(rand::random()).to_string(),
+        id: machine_id,
         name: name.to_string(),
         public_key: identity.public_key().map_err(internal)?.to_string(),
         subnet: register::free_subnet(network, &[])?.to_string(),
@@ -71,10 +72,7 @@ pub(crate) async fn init(
     let member = enter(app, &mut identity, &cluster, &machine, Vec::new(), port).await?;
     let written = member.finish_init().await;
     let ready = match written {
-        Ok(()) => {
-            app.unless_reset(&mut resets, member.wait_ready(READY_LIMIT))
-                .await
-        }
+        Ok(()) => resets.unless_reset(member.wait_ready(READY_LIMIT)).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = ready {
@@ -89,9 +87,6 @@ pub(crate) async fn join(
     app: &App,
     request: JoinRequest,
 ) -> Result<(ClusterRecord, MachineRecord), Failure> {
-    let mut resets = app.watch_resets();
-    let mut identity = app.identity.lock().await;
-    refuse_member(&identity)?;
     let missing = || {
         Failure::new(
             Code::Invalid,
@@ -100,6 +95,9 @@ pub(crate) async fn join(
     };
     let cluster = request.cluster.ok_or_else(missing)?;
     let machine = request.machine.ok_or_else(missing)?;
+    let mut resets = app.watch_resets(&machine.id);
+    let mut identity = app.identity.lock().await;
+    refuse_member(&identity)?;
     let own_key = identity.public_key().map_err(internal)?.to_string();
     if machine.public_key != own_key {
         return Err(
@@ -117,7 +115,7 @@ pub(crate) async fn join(
         port,
     )
     .await?;
-    if let Err(failure) = app.unless_reset(&mut resets, wait_joined(&member)).await {
+    if let Err(failure) = resets.unless_reset(wait_joined(&member)).await {
         leave(app, &mut identity, &member).await?;
         return Err(failure);
     }
@@ -130,7 +128,8 @@ pub(crate) async fn join_with_token(
     app: &App,
     request: JoinWithTokenRequest,
 ) -> Result<(ClusterRecord, MachineRecord), Failure> {
-    let mut resets = app.watch_resets();
+    let machine_id = MachineId::from_bytes(rand::random()).to_string();
+    let mut resets = app.watch_resets(&machine_id);
     let token: JoinToken = request
         .token
         .parse()
@@ -148,7 +147,7 @@ pub(crate) async fn join_with_token(
         identity.public_key().map_err(internal)?
     };
     let add = AddMachineRequest {
-        machine_id: MachineId::from_bytes(rand::random()).to_string(),
+        machine_id,
         name: if request.name.is_empty() {
             hostname()
         } else {
@@ -168,7 +167,7 @@ pub(crate) async fn join_with_token(
         .await
         .map_err(|error| no_mesh(&error))?;
     let registered = register_by_token(&mesh, &token, &add);
-    let answer = match app.unless_reset(&mut resets, registered).await {
+    let answer = match resets.unless_reset(registered).await {
         Ok(answer) => answer,
         Err(failure) => {
             close_mesh(&mesh).await?;
@@ -360,18 +359,31 @@ async fn enter(
         membership: Some(membership.clone()),
         ..identity.clone()
     };
+    let key = entered.key().map_err(internal)?;
     entered
         .save(&app.paths.identity())
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-    *identity = entered;
-    let key = identity.key().map_err(internal)?;
+    let before = std::mem::replace(identity, entered);
     let parts = Parts {
         paths: app.paths.clone(),
         membership,
         key,
         engine: Arc::clone(&app.engine),
     };
-    let member = Member::start(parts).await?;
+    let member = match Member::start(parts).await {
+        Ok(member) => member,
+        // No member exists that could leave, so the files are put back here.
+        Err(failure) => {
+            return Err(match undo_entry(app, identity, before).await {
+                Ok(()) => failure,
+                Err(undoing) => Failure {
+                    message: format!("{}; {}", failure.message, undoing.message),
+                    ..failure
+                }
+                .hint("run `sudo ucd reset --yes` on the machine"),
+            });
+        }
+    };
     app.set_member(Some(Arc::clone(&member)));
     Ok(member)
 }
@@ -541,13 +553,33 @@ mod tests {
         let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
         let app = App::new(paths, engine, CancellationToken::new()).unwrap();
         let joining = async {
-            let mut resets = app.watch_resets();
+            let mut resets = app.watch_resets("a");
             let _identity = app.identity.lock().await;
             let never = std::future::pending::<Result<(), Failure>>();
-            app.unless_reset(&mut resets, never).await
+            resets.unless_reset(never).await
         };
-        let (joined, reset) = tokio::join!(joining, crate::leave::reset(&app));
+        let (joined, reset) = tokio::join!(joining, crate::leave::reset(&app, Some("a")));
         assert_eq!(joined.unwrap_err().code, Code::Refused);
+        assert_eq!(reset, Ok(Vec::new()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reset_of_another_machine_does_not_end_a_join() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
+        let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
+        let app = App::new(paths, engine, CancellationToken::new()).unwrap();
+        let joining = async {
+            let mut resets = app.watch_resets("a");
+            let _identity = app.identity.lock().await;
+            let step = async {
+                sleep(Duration::from_secs(1)).await;
+                Ok(())
+            };
+            resets.unless_reset(step).await
+        };
+        let (joined, reset) = tokio::join!(joining, crate::leave::reset(&app, Some("b")));
+        assert_eq!(joined, Ok(()));
         assert_eq!(reset, Ok(Vec::new()));
     }
 

@@ -98,7 +98,7 @@ pub async fn reset(paths: Paths, yes: bool) -> Result<(), Failure> {
     })?;
     let mut machine = MachineClient::with_interceptor(channel, peers::SpeaksVersion);
     let removed = machine
-        .reset(ResetRequest {})
+        .reset(ResetRequest::default())
         .await
         .map_err(Failure::from)?
         .into_inner()

@@ -1191,8 +1191,13 @@ pub struct JoinWithTokenRequest {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ResetRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetRequest {
+    /// Only the machine with this id leaves its cluster, and only its join ends. Under another id, or
+    /// outside of a cluster, nothing changes. Empty means the machine that answers.
+    #[prost(string, tag = "1")]
+    pub machine_id: ::prost::alloc::string::String,
+}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

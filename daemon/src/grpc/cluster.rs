@@ -150,18 +150,70 @@ async fn create_token(member: &Member, ttl_s: u64) -> Result<CreateTokenResponse
     })
 }
 
-/// Copies this machine's store. Continues if the caller hangs up, since half a backup is useless.
+/// Runs a call's work in a task of its own, so that it also ends if the caller hangs up. A change
+/// that stopped half-way would leave the cluster in between, and would release its lock while a
+/// write is still on its way.
+async fn to_its_end<T, W>(
+    member: &Arc<Member>,
+    work: impl FnOnce(Arc<Member>) -> W,
+) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T, Failure>> + Send + 'static,
+{
+    let working = member.tasks.spawn(work(Arc::clone(member)));
+    working.await.unwrap_or_else(|error| {
+        let message = format!("internal error in ucd: {error}");
+        Err(Failure::new(Code::Internal, message))
+    })
+}
+
+async fn register_machine(
+    member: Arc<Member>,
+    request: AddMachineRequest,
+) -> Result<AddMachineResponse, Failure> {
+    let _one_at_a_time = member.registering.lock().await;
+    register::add_machine(&member, request).await
+}
+
+async fn remove_machine(
+    member: Arc<Member>,
+    request: RemoveMachineRequest,
+) -> Result<RemoveMachineResponse, Failure> {
+    // A registration that is being written ends first: this may be its rollback.
+    let machine = {
+        let _one_at_a_time = member.registering.lock().await;
+        member.view().machine(&request.machine)?
+    };
+    if machine.id == member.membership.machine_id {
+        return Err(Failure::new(
+            Code::Refused,
+            format!("{} is the machine you are connected to", machine.name),
+        )
+        .hint("connect to another machine, or run `sudo ucd reset --yes` on this one"));
+    }
+    let mut response = RemoveMachineResponse {
+        machine: Some(machine.clone()),
+        ..Default::default()
+    };
+    if !request.no_reset {
+        match reset_remote(&member, &machine).await {
+            Ok(()) => response.was_reset = true,
+            Err(failure) => response.reset_error = failure.to_string(),
+        }
+    }
+    member
+        .write(vec![delete(records::MACHINE, machine.id)])
+        .await?;
+    Ok(response)
+}
+
+/// Copies this machine's store.
 async fn back_up(member: &Arc<Member>, path: String) -> Result<BackupResponse, Failure> {
-    let own = Arc::clone(member);
-    let copying = member
-        .tasks
-        .spawn(async move { backup::run(&own.store, own.paths.state_dir(), &path).await });
-    let copied = copying.await.unwrap_or_else(|error| {
-        Err(Failure::new(
-            Code::Internal,
-            format!("internal error in ucd: {error}"),
-        ))
-    });
+    let copied = to_its_end(member, |own| async move {
+        backup::run(&own.store, own.paths.state_dir(), &path).await
+    })
+    .await;
     let machine = member.own_record();
     let name = machine.as_ref().map(|machine| machine.name.clone());
     let done = copied.map_err(|failure| match name {
@@ -214,17 +266,8 @@ impl Cluster for ClusterApi {
         request: Request<AddMachineRequest>,
     ) -> Result<Response<AddMachineResponse>, Status> {
         let member = self.app.member()?;
-        // In a task of its own: a caller that hangs up must not release the lock while the record
-        // is still being written, or a removal that follows would not find it.
-        let own = Arc::clone(&member);
-        let registering = member.tasks.spawn(async move {
-            let _one_at_a_time = own.registering.lock().await;
-            register::add_machine(&own, request.into_inner()).await
-        });
-        let registered = registering.await.unwrap_or_else(|error| {
-            let message = format!("internal error in ucd: {error}");
-            Err(Failure::new(Code::Internal, message))
-        });
+        let request = request.into_inner();
+        let registered = to_its_end(&member, |own| register_machine(own, request)).await;
         Ok(Response::new(registered?))
     }
 
@@ -233,8 +276,12 @@ impl Cluster for ClusterApi {
         request: Request<RenameMachineRequest>,
     ) -> Result<Response<RenameMachineResponse>, Status> {
         let member = self.app.member()?;
-        let _one_at_a_time = member.registering.lock().await;
-        let machine = rename(&member, request.into_inner()).await?;
+        let request = request.into_inner();
+        let machine = to_its_end(&member, |own| async move {
+            let _one_at_a_time = own.registering.lock().await;
+            rename(&own, request).await
+        })
+        .await?;
         Ok(Response::new(RenameMachineResponse {
             machine: Some(machine),
         }))
@@ -245,8 +292,12 @@ impl Cluster for ClusterApi {
         request: Request<LabelMachineRequest>,
     ) -> Result<Response<LabelMachineResponse>, Status> {
         let member = self.app.member()?;
-        let _one_at_a_time = member.registering.lock().await;
-        let machine = label(&member, request.into_inner()).await?;
+        let request = request.into_inner();
+        let machine = to_its_end(&member, |own| async move {
+            let _one_at_a_time = own.registering.lock().await;
+            label(&own, request).await
+        })
+        .await?;
         Ok(Response::new(LabelMachineResponse {
             machine: Some(machine),
         }))
@@ -258,33 +309,8 @@ impl Cluster for ClusterApi {
     ) -> Result<Response<RemoveMachineResponse>, Status> {
         let member = self.app.member()?;
         let request = request.into_inner();
-        // A registration that is being written ends first: this may be its rollback.
-        let machine = {
-            let _one_at_a_time = member.registering.lock().await;
-            member.view().machine(&request.machine)?
-        };
-        if machine.id == member.membership.machine_id {
-            return Err(Failure::new(
-                Code::Refused,
-                format!("{} is the machine you are connected to", machine.name),
-            )
-            .hint("connect to another machine, or run `sudo ucd reset --yes` on this one")
-            .into());
-        }
-        let mut response = RemoveMachineResponse {
-            machine: Some(machine.clone()),
-            ..Default::default()
-        };
-        if !request.no_reset {
-            match reset_remote(&member, &machine).await {
-                Ok(()) => response.was_reset = true,
-                Err(failure) => response.reset_error = failure.to_string(),
-            }
-        }
-        member
-            .write(vec![delete(records::MACHINE, machine.id)])
-            .await?;
-        Ok(Response::new(response))
+        let removed = to_its_end(&member, |own| remove_machine(own, request)).await;
+        Ok(Response::new(removed?))
     }
 
     async fn create_token(
@@ -365,10 +391,8 @@ impl Cluster for JoinGate {
             )
             .into());
         }
-        let _one_at_a_time = self.member.registering.lock().await;
-        Ok(Response::new(
-            register::add_machine(&self.member, request).await?,
-        ))
+        let registered = to_its_end(&self.member, |own| register_machine(own, request)).await;
+        Ok(Response::new(registered?))
     }
 
     async fn list_machines(
@@ -434,5 +458,75 @@ impl Cluster for JoinGate {
         Ok(Response::new(
             examine::run(&self.member, request.get_ref()).await?,
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use tokio_util::sync::CancellationToken;
+    use uc_mesh::PrivateKey;
+
+    use super::*;
+    use crate::docker::DockerEngine;
+    use crate::identity::Membership;
+    use crate::member::Parts;
+    use crate::paths::Paths;
+
+    fn record(id: &str, name: &str, subnet: &str) -> MachineRecord {
+        MachineRecord {
+            id: id.repeat(16),
+            name: name.into(),
+            public_key: PrivateKey::generate().unwrap().public().to_string(),
+            subnet: subnet.into(),
+            ..MachineRecord::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn remove_machine_ends_although_the_caller_hangs_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
+        let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
+        let app = App::new(paths.clone(), Arc::clone(&engine), CancellationToken::new()).unwrap();
+        let parts = Parts {
+            paths,
+            membership: Membership {
+                cluster_id: "c1".repeat(16),
+                machine_id: "a1".repeat(16),
+                network: "10.210.0.0/16".parse().unwrap(),
+                subnet: "10.210.0.0/24".parse().unwrap(),
+                wireguard_port: 51820,
+                bootstrap: vec![record("a1", "m1", "10.210.0.0/24")],
+            },
+            key: PrivateKey::generate().unwrap(),
+            engine,
+        };
+        let member = Member::start(parts).await.unwrap();
+        member.finish_init().await.unwrap();
+        app.set_member(Some(Arc::clone(&member)));
+        let other = record("b2", "m2", "10.210.1.0/24");
+        let write = put(records::MACHINE, other.id.clone(), &other);
+        member.write(vec![write]).await.unwrap();
+
+        let api = ClusterApi::new(app);
+        let request = RemoveMachineRequest {
+            machine: other.id.clone(),
+            no_reset: false,
+        };
+        let mut call = api.remove_machine(Request::new(request));
+        let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending(), "the machine is being reset");
+        drop(call);
+        let mut records = member.store.watch();
+        let removed = async {
+            while member.view().machine(&other.id).is_ok() {
+                records.changed().await.unwrap();
+            }
+        };
+        let removed = timeout(Duration::from_secs(60), removed).await;
+        member.stop().await;
+        removed.expect("the record is deleted");
     }
 }

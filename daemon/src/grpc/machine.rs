@@ -9,7 +9,7 @@ use uc_api::v1::{
     IdentifyRequest, IdentifyResponse, InfoRequest, InfoResponse, InitRequest, InitResponse,
     JoinRequest, JoinResponse, JoinWithTokenRequest, MachineFacts, ResetRequest, ResetResponse,
 };
-use uc_api::{Code, Failure};
+use uc_api::{Code, Failure, MachineId};
 
 use crate::app::App;
 use crate::docker::Engine as _;
@@ -111,9 +111,21 @@ impl Machine for MachineApi {
         }))
     }
 
-    async fn reset(&self, _: Request<ResetRequest>) -> Result<Response<ResetResponse>, Status> {
+    async fn reset(
+        &self,
+        request: Request<ResetRequest>,
+    ) -> Result<Response<ResetResponse>, Status> {
+        let machine_id = match request.get_ref().machine_id.as_str() {
+            "" => None,
+            id => {
+                let id: MachineId = id.parse().map_err(|error: uc_api::id::IdError| {
+                    Failure::new(Code::Invalid, error.to_string())
+                })?;
+                Some(id.to_string())
+            }
+        };
         let removed = detached(Arc::clone(&self.app), |app| async move {
-            leave::reset(&app).await
+            leave::reset(&app, machine_id.as_deref()).await
         })
         .await?;
         Ok(Response::new(ResetResponse { removed }))

@@ -112,7 +112,7 @@ async fn machine_outside_of_a_cluster_refuses_calls_meant_for_one() {
     let mut machine = MachineClient::with_interceptor(channel.clone(), meant);
     let init = machine.init(InitRequest::default()).await.unwrap_err();
     assert_eq!(Failure::from(init).code, Code::WrongCluster);
-    let reset = machine.reset(ResetRequest {}).await.unwrap_err();
+    let reset = machine.reset(ResetRequest::default()).await.unwrap_err();
     assert_eq!(Failure::from(reset).code, Code::WrongCluster);
     let mut services = ServicesClient::with_interceptor(channel.clone(), meant);
     let list = services.list(ListServicesRequest::default()).await;
@@ -127,7 +127,11 @@ async fn machine_outside_of_a_cluster_refuses_calls_meant_for_one() {
 async fn reset_of_a_machine_without_cluster_succeeds() {
     let (_daemon, channel) = Daemon::start().await;
     let mut machine = MachineClient::with_interceptor(channel, with_protocol(PROTOCOL));
-    let removed = machine.reset(ResetRequest {}).await.unwrap().into_inner();
+    let removed = machine
+        .reset(ResetRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(removed.removed, [] as [&str; 0]);
 }
 

@@ -72,7 +72,10 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
         cluster_ended: last,
     };
     if last {
-        client.machine().reset(within(180, ResetRequest {})).await?;
+        client
+            .machine()
+            .reset(within(180, ResetRequest::default()))
+            .await?;
         forget_connections(&route, None, globals, ui)?;
         ui.status(&format!(
             "{} was reset. It was the last machine: the cluster no longer exists",

@@ -117,8 +117,11 @@ impl<'a> Registration<'a> {
     }
 
     async fn reset(&self) -> CliResult {
-        let reset = within(60, ResetRequest {});
-        self.machine.machine().reset(reset).await?;
+        // The machine may have entered another cluster in the meantime, where it has another id.
+        let request = ResetRequest {
+            machine_id: self.id.clone(),
+        };
+        self.machine.machine().reset(within(60, request)).await?;
         Ok(())
     }
 
