@@ -32,6 +32,8 @@ pub(crate) struct Client {
     channel: Stack,
     /// The connection as text, for example `ssh://root@10.0.0.1`.
     pub(crate) label: String,
+    /// Id of the machine that answers. `None` if the machine is not in a cluster.
+    pub(crate) machine_id: Option<String>,
     destination: Arc<Destination>,
     _keep: Arc<Keep>,
 }
@@ -123,6 +125,7 @@ impl Client {
         Self {
             channel: InterceptedService::new(channel, metadata),
             label,
+            machine_id: identity.machine,
             destination: Arc::new(destination),
             _keep: Arc::new(keep),
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::UnixListener;
@@ -26,6 +26,15 @@ pub(crate) struct Daemon {
     pub(crate) refuse_identify: bool,
     /// The machine enters this cluster after it was asked which one it is in.
     pub(crate) after_identify: Mutex<Option<String>>,
+    /// The machine enters this cluster, through another `uc`, after it was asked for its `Info`.
+    pub(crate) after_info: Mutex<Option<String>>,
+    /// A machine that is not to be believed: it answers `Join` with this record.
+    pub(crate) join_answer: Option<v1::MachineRecord>,
+    /// This call, by name, does its work. Then the daemon is off: nothing is answered any more.
+    pub(crate) dies_in: Option<&'static str>,
+    pub(crate) is_off: AtomicBool,
+    /// The record of a machine arrives here from another member after it was not found.
+    pub(crate) replicates_late: bool,
     /// How often it was asked which machine it is: once for each connection.
     pub(crate) identified: AtomicUsize,
     pub(crate) machines: Mutex<Vec<v1::MachineStatus>>,
@@ -174,6 +183,7 @@ impl Daemon {
             let own = Some(own.as_str()).filter(|own| !own.is_empty());
             check_cluster(Some(meant.to_str().unwrap()), own)?;
         }
+        self.check_on()?;
         match (&self.refuse, &self.refuse_call) {
             (Some(failure), _) => Err(failure.clone().into()),
             (None, Some((name, failure))) if *name == call => Err(failure.clone().into()),
@@ -198,6 +208,7 @@ impl v1::machine_server::Machine for Daemon {
         &self,
         _: Request<v1::IdentifyRequest>,
     ) -> Result<Response<v1::IdentifyResponse>, Status> {
+        self.check_on()?;
         self.identified.fetch_add(1, Ordering::SeqCst);
         if self.refuse_identify {
             return Err(Status::unimplemented(""));
@@ -222,7 +233,11 @@ impl v1::machine_server::Machine for Daemon {
         request: Request<v1::InfoRequest>,
     ) -> Result<Response<v1::InfoResponse>, Status> {
         self.called(&request, "Info", "")?;
-        Ok(Response::new(self.info.get()))
+        let info = self.info.get();
+        if let Some(cluster) = self.after_info.lock().unwrap().take() {
+            self.info.enter(&cluster, Some(&member("id-9", "m9", "")));
+        }
+        Ok(Response::new(info))
     }
 
     async fn init(
@@ -262,10 +277,10 @@ impl v1::machine_server::Machine for Daemon {
             return Err(invalid("the join request is meant for another machine"));
         }
         self.enter(&machine)?;
-        self.stall("Join").await;
+        self.end("Join").await?;
         Ok(Response::new(v1::JoinResponse {
             cluster_id: cluster.id,
-            machine: Some(machine),
+            machine: Some(self.join_answer.clone().unwrap_or(machine)),
         }))
     }
 
@@ -291,8 +306,11 @@ impl v1::machine_server::Machine for Daemon {
         &self,
         request: Request<v1::ResetRequest>,
     ) -> Result<Response<v1::ResetResponse>, Status> {
-        self.called(&request, "Reset", "")?;
-        self.info.enter("", None);
+        let id = &request.get_ref().machine_id;
+        self.called(&request, "Reset", id)?;
+        if id.is_empty() || *id == self.info.get().machine_id {
+            self.info.enter("", None);
+        }
         Ok(Response::new(v1::ResetResponse::default()))
     }
 }
@@ -318,11 +336,24 @@ impl Daemon {
         Ok(())
     }
 
-    /// Waits forever if this is the stalled call.
-    async fn stall(&self, call: &str) {
+    /// The end of a call's work: waits forever if this is the stalled call, and fails if the daemon
+    /// dies in it.
+    async fn end(&self, call: &str) -> Result<(), Status> {
         if self.stalled_call == Some(call) {
             std::future::pending::<()>().await;
         }
+        if self.dies_in == Some(call) {
+            self.is_off.store(true, Ordering::SeqCst);
+        }
+        self.check_on()
+    }
+
+    /// What the transport reports when the daemon is off.
+    fn check_on(&self) -> Result<(), Status> {
+        if self.is_off.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("the connection is broken"));
+        }
+        Ok(())
     }
 
     /// Position of a member by id or name.
@@ -407,7 +438,7 @@ impl v1::cluster_server::Cluster for Daemon {
                 .filter_map(|status| status.machine.clone())
                 .collect()
         };
-        self.stall("AddMachine").await;
+        self.end("AddMachine").await?;
         Ok(Response::new(v1::AddMachineResponse {
             cluster: Some(v1::ClusterRecord {
                 id: CLUSTER.into(),
@@ -472,7 +503,12 @@ impl v1::cluster_server::Cluster for Daemon {
             format!("{} no_reset={}", r.machine, r.no_reset),
         )?;
         let mut machines = self.machines.lock().unwrap();
-        let index = Self::position(&machines, &r.machine)?;
+        let index = Self::position(&machines, &r.machine);
+        if index.is_err() && self.replicates_late {
+            let late = member(&r.machine, "late", "10.210.7.0/24");
+            machines.push(status(&late, v1::Liveness::Unspecified, false));
+        }
+        let index = index?;
         if machines[index].connected {
             return Err(
                 Failure::new(Code::Refused, "that is the machine you are connected to").into(),

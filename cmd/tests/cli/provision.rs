@@ -362,8 +362,120 @@ fn add_interrupted_during_join_resets_the_machine_and_leaves_no_member() {
         "{text}"
     );
     assert_eq!(members(&world), ["m1"]);
-    assert!(remote.asked().contains(&"Reset".to_owned()));
+    let reset = format!("Reset {}", registered_id(&world));
+    assert!(remote.asked().contains(&reset), "{:?}", remote.asked());
     assert!(remote.info.get().cluster_id.is_empty());
+}
+
+#[test]
+fn add_of_a_machine_that_joined_elsewhere_leaves_it_there() {
+    const OTHER: &str = "0dd00dd00dd00dd00dd00dd00dd00dd0";
+    let lost = Failure::new(Code::Internal, "the stream was reset");
+    // Join is refused, or its outcome is not known and the machine is reset.
+    for (refuse_call, resets) in [(None, 0), (Some(("Join", lost)), 1)] {
+        let (world, remote) = world(
+            cluster(),
+            Daemon {
+                after_info: Some(OTHER.to_owned()).into(),
+                refuse_call,
+                ..fresh()
+            },
+        );
+        world.config(Some("a"), &[("a", &["@"])]);
+        let ran = world.finish(add(&world));
+        assert_eq!(ran.code, Some(1), "{}", ran.text());
+        assert!(
+            ran.stderr
+                .contains("rolled back: the machine was not added"),
+            "{}",
+            ran.text()
+        );
+        assert_eq!(members(&world), ["m1"]);
+        assert_eq!(remote.info.get().cluster_id, OTHER);
+        let asked = remote.asked();
+        let reset = asked.iter().filter(|call| call.starts_with("Reset"));
+        assert_eq!(reset.count(), resets, "{asked:?}");
+    }
+}
+
+/// A cluster of m1, which dies after it has registered the machine, and m2.
+fn world_whose_m1_dies(m2: Daemon) -> (World, Arc<Daemon>) {
+    let first = Daemon {
+        dies_in: Some("AddMachine"),
+        ..cluster()
+    };
+    let (world, _) = world(first, fresh());
+    let second = status(&member("id-2", "m2", "10.210.1.0/24"), Liveness::Up, true);
+    let info = v1::InfoResponse {
+        cluster_id: CLUSTER.into(),
+        machine_id: "id-2".into(),
+        machine_name: "m2".into(),
+        ..Default::default()
+    };
+    let m2 = Arc::new(Daemon {
+        info: info.into(),
+        machines: vec![second].into(),
+        ..m2
+    });
+    world.serve("m2.sock", Arc::clone(&m2));
+    // It is dialled first from now on.
+    world.config(Some("a"), &[("a", &["@"])]);
+    assert_eq!(members(&world), ["m1"]);
+    let address = format!("unix://{}", world.path("m2.sock").display());
+    world.config(Some("a"), &[("a", &["@", &address])]);
+    (world, m2)
+}
+
+#[test]
+fn add_whose_cluster_connection_breaks_removes_the_record_when_it_replicates() {
+    let (world, m2) = world_whose_m1_dies(Daemon {
+        replicates_late: true,
+        ..Daemon::default()
+    });
+    let ran = world.finish(add(&world));
+    assert_ne!(ran.code, Some(0), "{}", ran.text());
+    assert!(
+        ran.stderr
+            .contains("rolled back: the machine was not added"),
+        "{}",
+        ran.text()
+    );
+    assert_eq!(members_now(&m2), ["m2"]);
+}
+
+#[test]
+fn add_whose_cluster_connection_breaks_warns_if_the_record_does_not_replicate() {
+    let (world, _) = world_whose_m1_dies(Daemon::default());
+    let ran = world.finish(add(&world));
+    assert_ne!(ran.code, Some(0), "{}", ran.text());
+    assert!(!ran.stderr.contains("rolled back"), "{}", ran.text());
+    assert!(
+        ran.stderr.contains(
+            "pi-4 may still be in the cluster's list of machines: m2 does not have its record, \
+             and m1 does not answer"
+        ),
+        "{}",
+        ran.text()
+    );
+}
+
+#[test]
+fn add_saves_the_id_of_the_clusters_record_not_of_the_machines_answer() {
+    let claimed = member(&"e".repeat(32), "claimed", "10.210.0.0/24");
+    let (world, _) = world(
+        cluster(),
+        Daemon {
+            join_answer: Some(claimed),
+            ..fresh()
+        },
+    );
+    world.config(Some("a"), &[("a", &["@"])]);
+    let ran = world.finish(add(&world));
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert!(!ran.text().contains("claimed"), "{}", ran.text());
+    let config = world.read("config/uc/config.toml");
+    let saved = format!("machine = \"{}\"", registered_id(&world));
+    assert!(config.contains(&saved), "{config}");
 }
 
 fn members_now(daemon: &Daemon) -> Vec<String> {

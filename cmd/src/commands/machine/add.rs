@@ -7,9 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use registration::Registration;
 use tokio::time::Instant;
-use uc_api::v1::{
-    AddMachineRequest, AddMachineResponse, InfoResponse, JoinRequest, Liveness, MachineRecord,
-};
+use uc_api::v1::{AddMachineRequest, InfoResponse, JoinRequest, Liveness, MachineRecord};
 use uc_api::{MachineId, MachineName};
 
 use super::setup::SetupArgs;
@@ -141,7 +139,8 @@ fn name_from_host(info: &InfoResponse, target: &SshTarget) -> CliResult<String> 
     Ok(name.to_string())
 }
 
-/// Registers the machine with the cluster, then has the machine join it.
+/// Registers the machine with the cluster, then has the machine join it. Returns the cluster's
+/// record of the machine.
 async fn join(
     registration: &mut Registration<'_>,
     request: AddMachineRequest,
@@ -151,14 +150,15 @@ async fn join(
     let task = ui.progress().task(format!("{} joins", request.name));
     task.update("");
     let joined = async {
-        let added: AddMachineResponse = registration.register(request).await?;
+        let (added, record) = registration.register(request).await?;
         let request = JoinRequest {
             cluster: added.cluster,
             machine: added.machine,
             members: added.members,
             wireguard_port,
         };
-        registration.join(request).await
+        registration.join(request).await?;
+        Ok(record)
     };
     let joined = joined.await;
     match &joined {
