@@ -150,14 +150,14 @@ fn new_record(
 /// Checks that the name is valid and that no member has it.
 pub(crate) fn free_name(machines: &[MachineRecord], wanted: &str) -> Result<MachineName, Failure> {
     let name: MachineName = wanted.parse().map_err(|error: uc_api::name::NameError| {
-        Failure::new(Code::Invalid, error.to_string()).hint("choose one with `--name`")
+        Failure::new(Code::Invalid, error.to_string()).hint("choose another name")
     })?;
     if machines.iter().any(|machine| machine.name == name.as_str()) {
         return Err(Failure::new(
             Code::Exists,
             format!("a machine named {name} is already in the cluster"),
         )
-        .hint("choose another name with `--name`; `uc machine ls` lists the names in use"));
+        .hint("choose another name; `uc machine ls` lists the names in use"));
     }
     Ok(name)
 }
@@ -281,7 +281,7 @@ mod tests {
         let machines = [machine("m1", "10.210.0.0/24")];
         let failure = free_name(&machines, "m1").unwrap_err();
         assert_eq!(failure.code, Code::Exists);
-        assert!(failure.hint.unwrap().contains("--name"));
+        assert!(failure.hint.unwrap().contains("uc machine ls"));
         assert!(free_name(&machines, "M 2").is_err());
         assert!(free_name(&machines, "m2").is_ok());
     }

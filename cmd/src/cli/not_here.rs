@@ -69,6 +69,11 @@ const TABLE: &[NotHere] = &[
         "uc makes no images from containers",
         &["describe the image with `build:` in the compose file"],
     ),
+    nothing(
+        "compose",
+        "uc reads compose files itself",
+        &["use `uc deploy`, `uc ps` and `uc logs`; `uc help` lists the commands"],
+    ),
     instead("convert", &["use `uc config`"]),
     instead(
         "cp",
@@ -90,6 +95,7 @@ const TABLE: &[NotHere] = &[
         "dashboard",
         &["use `uc ps`, `uc machine ls` and `uc doctor`"],
     ),
+    instead("delete", &["use `uc rm`"]),
     nothing("dns", NO_PUBLIC_DNS, DNS_HINTS),
     instead("docs", &["use `uc help COMMAND`"]),
     instead(
@@ -134,6 +140,8 @@ const TABLE: &[NotHere] = &[
             "run `docker image ls` on a machine to see the images it has",
         ],
     ),
+    instead("info", &["use `uc machine ls` or `uc doctor`"]),
+    instead("init", &["make a cluster with `uc machine init USER@HOST`"]),
     instead(
         "kill",
         &[
@@ -168,6 +176,12 @@ const TABLE: &[NotHere] = &[
         "uc does not upgrade machines yet",
         &["run install.sh of the new version on each machine, one after another"],
     ),
+    nothing(
+        "network",
+        "all services of a cluster share one network",
+        &["`uc machine ls` shows the address of each machine in it"],
+    ),
+    instead("node", &["use `uc machine`"]),
     nothing(
         "pause",
         "uc cannot pause containers",
@@ -226,6 +240,10 @@ const TABLE: &[NotHere] = &[
         &["use `secrets:` in the compose file; `uc deploy` sends them to the machines"],
     ),
     instead(
+        "stack",
+        &["use `uc deploy`, `uc ls` and `uc rm --project NAME`"],
+    ),
+    instead(
         "start",
         &["use `uc scale SERVICE N` to run N replicas, or `uc deploy` for what the file says"],
     ),
@@ -239,6 +257,12 @@ const TABLE: &[NotHere] = &[
         "stop",
         &["use `uc scale SERVICE 0`; it stops all replicas and keeps the service"],
     ),
+    instead(
+        "swarm",
+        &[
+            "make a cluster with `uc machine init USER@HOST`, add to it with `uc machine add USER@HOST`",
+        ],
+    ),
     instead("top", &["use `uc exec SERVICE ps aux`"]),
     nothing(
         "unpause",
@@ -246,6 +270,10 @@ const TABLE: &[NotHere] = &[
         &["start replicas with `uc scale SERVICE N`"],
     ),
     instead("up", &["use `uc deploy`"]),
+    instead(
+        "update",
+        &["change the compose file and run `uc deploy`, or use `uc scale`"],
+    ),
     nothing("volume", "uc does not manage volumes", VOLUME_HINTS),
     instead(
         "volume create",

@@ -60,7 +60,7 @@ fn cluster_grows_from_one_machine_and_shrinks_to_none() {
 
     let again = [
         "error: root@m1 already belongs to cluster ",
-        "hint: remove it from that cluster first",
+        "hint: remove it first, with a context of that cluster",
     ];
     expect(&site.run(&["machine", "init", "root@m1", "-y"]), 1, &again);
     expect(

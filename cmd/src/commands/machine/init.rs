@@ -153,7 +153,7 @@ async fn here(args: &InitArgs, ui: &Ui, globals: &Globals) -> CliResult<(Client,
     let info = setup::info(&client).await?;
     let place = match &connection {
         Connection::Ssh(SshTarget { host, .. }) => host.as_str(),
-        Connection::Unix(_) => "this machine",
+        Connection::Unix(_) => setup::THIS_MACHINE,
     };
     setup::refuse_member(place, &info)?;
     Ok((client, connection))

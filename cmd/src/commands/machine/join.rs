@@ -25,8 +25,7 @@ pub(crate) struct JoinArgs {
     /// Name of the machine in the cluster [default: its host name]
     #[arg(short, long)]
     name: Option<String>,
-    #[doc = setup::wg_endpoint_help!()]
-    #[arg(long, value_name = "ENDPOINT")]
+    #[arg(long, value_name = "ENDPOINT", help = setup::WG_ENDPOINT_HELP)]
     wg_endpoint: Vec<String>,
     /// UDP port of WireGuard on the machine [default: 51820]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -59,7 +58,7 @@ pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult
         None => Connection::Unix(API_SOCKET.into()),
     };
     let client = connect::connect(&Route::to(connection), globals).await?;
-    setup::refuse_member("this machine", &setup::info(&client).await?)?;
+    setup::refuse_member(setup::THIS_MACHINE, &setup::info(&client).await?)?;
     let request = JoinWithTokenRequest {
         token: token.trim().to_owned(),
         name,

@@ -17,13 +17,8 @@ use crate::provision::{self, Artefacts, Host};
 use crate::ui::Ui;
 
 /// Help of `--wg-endpoint`, the same in every command that has it.
-macro_rules! wg_endpoint_help {
-    () => {
-        "Where other machines reach the machine's WireGuard port: HOST or HOST:PORT, where HOST is \
-         an address or a DNS name; repeatable [default: the machine's own addresses]"
-    };
-}
-pub(super) use wg_endpoint_help;
+pub(super) const WG_ENDPOINT_HELP: &str = "Where other machines reach the machine's WireGuard port: HOST or HOST:PORT, where HOST is an \
+     address or a DNS name; repeatable [default: the machine's own addresses]";
 
 /// Arguments of `init` and `add`.
 #[derive(Debug, Args)]
@@ -34,8 +29,7 @@ pub(super) struct SetupArgs {
     /// Private key for ssh
     #[arg(short = 'i', long, value_name = "FILE")]
     ssh_key: Option<PathBuf>,
-    #[doc = wg_endpoint_help!()]
-    #[arg(long, value_name = "ENDPOINT")]
+    #[arg(long, value_name = "ENDPOINT", help = WG_ENDPOINT_HELP)]
     wg_endpoint: Vec<String>,
     /// UDP port of WireGuard on the machine [default: 51820]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -163,6 +157,9 @@ pub(super) async fn info(client: &Client) -> CliResult<InfoResponse> {
         .into_inner())
 }
 
+/// The place of [`refuse_member`] that is not reached through ssh.
+pub(super) const THIS_MACHINE: &str = "this machine";
+
 /// A machine can be in one cluster only.
 pub(super) fn refuse_member(place: &str, info: &InfoResponse) -> CliResult {
     if info.cluster_id.is_empty() {
@@ -179,16 +176,18 @@ pub(super) fn refuse_member(place: &str, info: &InfoResponse) -> CliResult {
             "{place} already belongs to cluster {cluster}, as machine {name}"
         ))
         .hint(format!(
-            "remove it from that cluster first: `uc machine rm {name}`"
+            "remove it first, with a context of that cluster: `uc machine rm {name}`"
         ))
     };
     Err(error
         .hint(format!(
-            "if that cluster no longer exists, remove uc from the machine: run `sudo {INSTALLER} --uninstall` on it"
+            "if that cluster no longer exists or no longer lists it, remove uc from the machine: run `sudo {INSTALLER} --uninstall` on it"
         ))
-        .hint(format!(
-            "to use that cluster from here: `uc --connect ssh://{place} machine ls`"
-        )))
+        .hint(if place == THIS_MACHINE {
+            "to see that cluster: `uc --connect unix:///run/uc/uc.sock machine ls`".to_owned()
+        } else {
+            format!("to see that cluster: `uc --connect ssh://{place} machine ls`")
+        }))
 }
 
 /// The endpoints, each with its port; `wg_port` or the default where none was given.
