@@ -228,8 +228,7 @@ impl View {
                     .flat_map(|key| [key.service.to_string(), key.to_string()])
                     .collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                let failure =
-                    Failure::new(Code::NotFound, format!("there is no service `{wanted}`"));
+                let failure = Failure::new(Code::NotFound, format!("service `{wanted}` not found"));
                 Err(failure.hint(match nearest(wanted, names.iter().copied()) {
                     Some(name) => format!("did you mean `{name}`?"),
                     None => "`uc ls` lists the services".to_owned(),

@@ -646,7 +646,7 @@ impl v1::services_server::Services for Daemon {
         );
         self.calls.lock().unwrap().push(what);
         if start.service == "nope" {
-            return Err(Failure::new(Code::NotFound, "there is no service `nope`")
+            return Err(Failure::new(Code::NotFound, "service `nope` not found")
                 .hint("did you mean `node`?")
                 .into());
         }

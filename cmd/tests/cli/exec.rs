@@ -139,7 +139,7 @@ fn exec_that_cannot_run_exits_125() {
     let ran = world.connected(&["exec", "nope", "true"]);
     assert_eq!(
         ran.text(),
-        "exit 125\n--- stdout\n--- stderr\nerror: there is no service `nope`\nhint: did you mean `node`?\n"
+        "exit 125\n--- stdout\n--- stderr\nerror: service `nope` not found\nhint: did you mean `node`?\n"
     );
     assert_eq!(
         world

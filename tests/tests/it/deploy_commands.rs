@@ -283,7 +283,7 @@ fn unknown_names(cluster: &Cluster) {
     ] {
         let output = cluster.ends(code, words);
         assert!(
-            output.stderr.contains("there is no service `tolker`"),
+            output.stderr.contains("service `tolker` not found"),
             "{output}"
         );
         assert!(

@@ -126,7 +126,7 @@ fn cluster_grows_from_one_machine_and_shrinks_to_none() {
         1,
         &[
             "error: uc is connected to m1 itself",
-            "hint: connect to m2: `uc --connect ssh://USER@HOST machine rm m1`",
+            "hint: connect to m2 instead: `uc --connect ssh://USER@HOST machine rm m1`",
         ],
     );
     expect(
@@ -323,7 +323,7 @@ fn token_admits_one_machine() {
     expect(
         &site.run(&["machine", "token", "--ttl", "31days"]),
         2,
-        &["from one second to 30 days"],
+        &["between 1 second and 30 days"],
     );
     assert_eq!(
         (members(), site.membership("m3").as_str()),

@@ -123,7 +123,7 @@ fn init_reports_why_ssh_fails() {
         2,
         &[
             "error: invalid value '10.9.0.0/24'",
-            "each machine gets a /24 of it: use a /16",
+            "each machine gets a /24 of it, so use a /16",
         ],
     );
 

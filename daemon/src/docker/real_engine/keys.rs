@@ -199,8 +199,9 @@ async fn real_engine_honours_every_key() {
     let host = told.host_config.unwrap();
     let policy = host.restart_policy.unwrap();
     assert_eq!(policy.maximum_retry_count, Some(3));
+    // Without a driver in the file, the options go to the engine's default one.
     let log = host.log_config.unwrap();
-    assert_eq!(log.typ.as_deref(), Some("local"));
+    assert_eq!(log.typ.as_deref(), Some("json-file"));
     assert_eq!(log.config.unwrap()["max-size"], "1m");
     // On a network of ours, Docker's own DNS server comes before these.
     assert_eq!(host.dns.unwrap(), ["10.233.0.1", "10.0.0.53"]);
