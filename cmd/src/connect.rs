@@ -210,7 +210,7 @@ fn candidates(context: &Context) -> Vec<Candidate> {
 }
 
 /// Connects to a machine of the route's cluster. The connection that worked last is dialled first;
-/// [`race`] has the rest. Machines that are not in the cluster are skipped with a warning.
+/// [`mod@race`] has the rest. Machines that are not in the cluster are skipped with a warning.
 pub(crate) async fn connect(route: &Route, globals: &Globals) -> CliResult<Client> {
     let state_dir = globals.env.state_dir.as_deref();
     let last = match (&route.context, state_dir) {

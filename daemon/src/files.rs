@@ -159,7 +159,7 @@ impl Files {
     }
 
     /// Receives one content: its start, then its archive. Fails if the sender is silent for longer
-    /// than [`SILENCE_LIMIT`] or sends more than a content can have.
+    /// than `SILENCE_LIMIT` or sends more than a content can have.
     pub async fn receive<S>(&self, mut parts: S) -> Result<(), Failure>
     where
         S: Stream<Item = Result<FilePart, Status>> + Send + Unpin,

@@ -302,7 +302,7 @@ fn hook_flag(node: &Node, report: &mut Report) -> Option<bool> {
     flag
 }
 
-/// A mapping, or a list of `NAME=value`. [`crate::environment`] has put in the values of names
+/// A mapping, or a list of `NAME=value`. [`mod@crate::environment`] has put in the values of names
 /// without one, as far as they are set.
 fn hook_environment(node: Option<&Node>, report: &mut Report) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::new();
