@@ -115,7 +115,7 @@ fn exec_ended_by_a_signal_restores_the_terminal() {
                     sleep 0.05
                   done
                   kill -{signal} \"$(cat pid)\") &
-                sh -c 'echo $$ >pid.new; mv pid.new pid; exec \"$0\" exec web cat' '{}'
+                sh -c 'echo $$ >pid.new; mv pid.new pid; exec env --default-signal=HUP \"$0\" exec web cat' '{}'
                 echo \"code $?\"
                 wait
                 stty -a | tr ' ;' '\\n\\n' | grep -x -e icanon -e echo",
