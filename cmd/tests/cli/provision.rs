@@ -8,7 +8,7 @@ use uc_api::v1::{self, Liveness};
 use uc_api::{Code, Failure};
 
 use crate::daemon::{CLUSTER, Daemon, member, status};
-use crate::world::{World, names};
+use crate::world::{World, eventually, names};
 
 /// The last argument is the command. On "the other side", `uc` reaches the socket `remote.sock`,
 /// and /tmp is a directory of ours.
@@ -493,14 +493,7 @@ fn interrupt_when(mut command: std::process::Command, ready: impl Fn() -> bool) 
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !ready() {
-        assert!(
-            std::time::Instant::now() < until,
-            "the command did not get there"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    eventually("the command gets there", ready);
     let group = format!("-{}", child.id());
     let killed = std::process::Command::new("kill")
         .args(["-INT", "--", &group])
@@ -726,14 +719,7 @@ fn init_interrupted_during_installation_cleans_up() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !world.path("started").exists() {
-        assert!(
-            std::time::Instant::now() < until,
-            "install.sh was never started"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    eventually("install.sh is started", || world.path("started").exists());
     let id = child.id().to_string();
     assert!(
         std::process::Command::new("kill")
