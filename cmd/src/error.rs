@@ -214,16 +214,14 @@ impl CliError {
 impl From<Failure> for CliError {
     fn from(failure: Failure) -> Self {
         let kind = match failure.code {
-            Code::Invalid => Kind::Usage,
+            // A name that does not exist is a usage error, whether uc or the daemon finds out.
+            Code::Invalid | Code::NotFound => Kind::Usage,
             Code::Unreachable | Code::WrongCluster => Kind::Partial,
             Code::TimedOut => Kind::TimedOut,
             Code::PlanChanged => Kind::PlanChanged,
-            Code::NotFound
-            | Code::Exists
-            | Code::Refused
-            | Code::Exhausted
-            | Code::Version
-            | Code::Internal => Kind::Failed,
+            Code::Exists | Code::Refused | Code::Exhausted | Code::Version | Code::Internal => {
+                Kind::Failed
+            }
         };
         let mut error = Self::new(kind, failure.to_string()).hint(failure.hint.unwrap_or_default());
         error.log_tail = failure.log_tail;
@@ -393,6 +391,7 @@ mod tests {
     fn failure_codes_of_the_daemon_have_their_exit_codes() {
         let code = |code| CliError::from(Failure::new(code, "x")).kind.exit_code();
         assert_eq!(code(Code::Invalid), 2);
+        assert_eq!(code(Code::NotFound), 2);
         assert_eq!(code(Code::Unreachable), 4);
         assert_eq!(code(Code::TimedOut), 5);
         assert_eq!(code(Code::Internal), 1);

@@ -60,7 +60,7 @@ pub(crate) async fn run(args: CtxArgs, ui: &Ui, globals: &Globals) -> CliResult 
         Some(CtxCommand::Ls(output)) => ls(&config, output.is_json(), ui),
         Some(CtxCommand::Show) => match globals.context.as_ref().or(config.current.as_ref()) {
             Some(name) => ui.out(name),
-            None => Err(CliError::failed("no context is the current one")
+            None => Err(CliError::usage("no context is the current one")
                 .hint("choose one with `uc ctx use NAME`")),
         },
         Some(CtxCommand::Use(args)) => choose(&config, &args.name, ui, globals),

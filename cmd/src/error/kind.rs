@@ -13,7 +13,7 @@ pub(crate) enum Kind {
     Failed,
     /// A question was answered with no. Nothing was changed.
     Cancelled,
-    /// The arguments, or a compose or config file, are invalid.
+    /// The arguments, or a compose or config file, are invalid, or a name does not exist.
     Usage,
     /// A deployment failed and the previous revision serves again.
     RolledBack,
@@ -97,7 +97,9 @@ impl Kind {
             Self::Failed => "failed; `uc doctor`: found problems",
             Self::Cancelled => "a question was answered with no; nothing was changed",
             Self::PlanChanged => "the plan kept changing until `uc` gave up; nothing was changed",
-            Self::Usage => "invalid arguments, or an error in a compose or config file",
+            Self::Usage => {
+                "invalid arguments, a name that does not exist, or an error in a compose or config file"
+            }
             Self::RolledBack => {
                 "the deployment failed and was rolled back: the previous revision serves again; \
                  after a first deployment, nothing is left running"

@@ -50,7 +50,7 @@ fn service(image: &str) -> Value {
     })
 }
 
-fn conflicts() -> Vec<v1::Conflict> {
+pub(crate) fn conflicts() -> Vec<v1::Conflict> {
     let web = v1::Conflict {
         id: "3f9a01c2".into(),
         name: "service/shop/web".into(),

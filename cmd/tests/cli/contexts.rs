@@ -106,7 +106,7 @@ fn forgetting_asks() {
     assert_eq!(world.uc(&["ctx", "rm", "-y", "a"]).code, Some(0));
     assert!(!world.read("config/uc/config.toml").contains("contexts.a"));
     let shown = world.uc(&["ctx", "show"]);
-    assert_eq!(shown.code, Some(1), "the current context is gone");
+    assert_eq!(shown.code, Some(2), "the current context is gone");
 }
 
 #[test]

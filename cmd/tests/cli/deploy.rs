@@ -370,7 +370,7 @@ fn unknown_service_is_reported_with_the_nearest_name() {
     let ran = world.connected(&["scale", "wbe", "3"]);
     assert_eq!(
         ran.text(),
-        "exit 1\n--- stdout\n--- stderr\nerror: service `wbe` not found\nhint: did you mean `web`?\n"
+        "exit 2\n--- stdout\n--- stderr\nerror: service `wbe` not found\nhint: did you mean `web`?\n"
     );
 }
 
@@ -926,8 +926,8 @@ fn refused_call_is_json_on_stdout_with_o_json() {
         assert_eq!(
             document["error"],
             serde_json::json!({
-                "kind": "failed",
-                "exit_code": 1,
+                "kind": "usage",
+                "exit_code": 2,
                 "message": "service `wbe` not found",
                 "causes": [],
                 "log": [],

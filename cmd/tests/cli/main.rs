@@ -23,5 +23,6 @@ mod interrupt;
 mod listings;
 mod logs;
 mod machine;
+mod misuse;
 mod provision;
 mod world;

@@ -276,10 +276,10 @@ fn exec(cluster: &Cluster) {
 fn unknown_names(cluster: &Cluster) {
     for (code, words) in [
         (125, &["exec", "-T", "tolker", "true"][..]),
-        (1, &["logs", "tolker"]),
-        (1, &["inspect", "tolker"]),
-        (1, &["scale", "-y", "tolker", "2"]),
-        (1, &["rm", "-y", "tolker"]),
+        (2, &["logs", "tolker"]),
+        (2, &["inspect", "tolker"]),
+        (2, &["scale", "-y", "tolker", "2"]),
+        (2, &["rm", "-y", "tolker"]),
     ] {
         let output = cluster.ends(code, words);
         assert!(
