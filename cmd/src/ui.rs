@@ -187,8 +187,8 @@ fn write_stdout(text: &str) -> CliResult {
 }
 
 impl Ui {
-    /// Asks a question. Only `y` and `yes` mean yes. `yes`: do not ask. `action` completes
-    /// "confirmation is required before …".
+    /// Asks a question. Only `y` and `yes` mean yes. Without a terminal it fails. `yes`: do not
+    /// ask. `action` completes "confirmation is required before …".
     pub(crate) async fn confirm(&self, question: &str, yes: bool, action: &str) -> CliResult {
         if yes {
             return Ok(());
@@ -197,12 +197,6 @@ impl Ui {
         let line = read_answer_on_a_thread().await?;
         open.end(&line);
         decide(&line)
-    }
-
-    /// [`Ui::confirm`] on a terminal. Without one it does not ask: for changes that the command
-    /// line names in full.
-    pub(crate) async fn confirm_if_possible(&self, question: &str, yes: bool) -> CliResult {
-        self.confirm(question, yes || !self.interactive, "").await
     }
 
     /// Whether a person can answer questions.

@@ -75,6 +75,7 @@ fn machine_add_rolls_back_over_ssh_after_a_signal() {
             "machine",
             "add",
             "root@203.0.113.9",
+            "-y",
             "--install-from",
             &from,
         ];

@@ -95,6 +95,7 @@ fn init_installs_and_creates_a_cluster() {
         "machine",
         "init",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(&world),
     ]);
@@ -149,6 +150,7 @@ fn add_installs_joins_and_saves_the_connection() {
         "machine",
         "add",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(&world),
     ]);
@@ -171,6 +173,37 @@ fn add_installs_joins_and_saves_the_connection() {
 }
 
 #[test]
+fn init_and_add_without_a_terminal_install_only_with_yes() {
+    for command in ["init", "add"] {
+        let (world, remote) = world(cluster(), fresh());
+        world.config(Some("a"), &[("a", &["@"])]);
+        let from = from(&world);
+        let line = [
+            "machine",
+            command,
+            "root@203.0.113.9",
+            "--install-from",
+            &from,
+        ];
+        let ran = world.uc(&line);
+        assert_eq!(ran.code, Some(2), "{}", ran.text());
+        assert!(
+            ran.stderr.contains(
+                "confirmation is required before installing uc on root@203.0.113.9, but stdin is \
+                 not a terminal"
+            ) && ran.stderr.contains("`-y`"),
+            "{}",
+            ran.text()
+        );
+        assert_eq!(world.read("installed"), "");
+        assert!(remote.asked().is_empty(), "{:?}", remote.asked());
+        let mut confirmed = world.command(&line);
+        confirmed.env("UC_AUTO_CONFIRM", "1");
+        assert_eq!(world.finish(confirmed).code, Some(0));
+    }
+}
+
+#[test]
 fn add_by_ssh_alias_offers_the_address_behind_it() {
     for (hostname, endpoints) in [
         (
@@ -188,6 +221,7 @@ fn add_by_ssh_alias_offers_the_address_behind_it() {
             "machine",
             "add",
             "root@web1",
+            "-y",
             "--install-from",
             &from(&world),
         ]);
@@ -236,10 +270,11 @@ fn invalid_wg_endpoint_is_refused_alike_before_anything_is_installed() {
             "-c",
             "b",
             "root@203.0.113.9",
+            "-y",
             "--install-from",
             &from,
         ],
-        &["add", "root@203.0.113.9", "--install-from", &from],
+        &["add", "root@203.0.113.9", "-y", "--install-from", &from],
         &["join", &token],
     ];
     let texts = lines.map(|line| {
@@ -273,6 +308,7 @@ fn add(world: &World) -> std::process::Command {
         "machine",
         "add",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(world),
     ])
@@ -520,6 +556,7 @@ fn add_whose_registration_is_refused_has_nothing_to_roll_back() {
         "machine",
         "add",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(&world),
     ]);
@@ -544,6 +581,7 @@ fn add_with_a_taken_name_is_refused_before_installing() {
         "-n",
         "m1",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(&world),
     ]);
@@ -576,6 +614,7 @@ fn init_of_a_member_is_refused_before_installing() {
         "machine",
         "init",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(&world),
     ]);
@@ -597,6 +636,7 @@ fn init_passes_on_the_error_of_install_sh_and_cleans_up() {
         "machine",
         "init",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(&world),
     ]);
@@ -614,6 +654,7 @@ fn init_reports_a_full_disk_of_the_machine() {
         "machine",
         "init",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(&world),
     ]);
@@ -639,6 +680,7 @@ fn init_notices_a_damaged_copy() {
         "machine",
         "init",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(&world),
     ]);
@@ -669,6 +711,7 @@ fn init_does_not_copy_programs_of_another_architecture() {
         "machine",
         "init",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(&world),
     ]);
@@ -689,6 +732,7 @@ fn init_reports_missing_programs_before_it_calls_ssh() {
         "machine",
         "init",
         "root@203.0.113.9",
+        "-y",
         "--install-from",
         &from(&world),
     ]);
@@ -713,6 +757,7 @@ fn init_interrupted_during_installation_cleans_up() {
             "machine",
             "init",
             "root@203.0.113.9",
+            "-y",
             "--install-from",
             &from(&world),
         ])
@@ -760,7 +805,13 @@ fn init_keeps_a_context_that_was_added_during_the_installation() {
         );
         world.write("from/install.sh", &installer);
         let mut command = world.command(arguments);
-        command.args(["machine", "init", "root@203.0.113.9", "--install-from"]);
+        command.args([
+            "machine",
+            "init",
+            "root@203.0.113.9",
+            "-y",
+            "--install-from",
+        ]);
         command.arg(from(&world));
         let ran = world.finish(command);
         assert_eq!(ran.code, Some(code), "{}", ran.text());

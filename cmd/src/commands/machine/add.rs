@@ -29,7 +29,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(300);
 ///
 /// Installs uc on the machine over ssh and joins it to the cluster. The machines of a cluster reach
 /// each other through WireGuard (UDP port 51820), not through ssh. If anything fails after the
-/// installation, the cluster is left as it was.
+/// installation, the cluster is left as it was. Asks before it installs; in a script, add `-y`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc machine add root@203.0.113.2

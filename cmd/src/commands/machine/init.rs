@@ -23,7 +23,7 @@ const PURPOSE: &str = "make it the first machine of a new cluster";
 ///
 /// Installs uc on the machine over ssh, creates a cluster on it, and saves a context for the
 /// cluster on this computer. Without a host, the machine is this computer; if uc is not installed
-/// here yet, root is needed.
+/// here yet, root is needed. Asks before it installs; in a script, add `-y`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc machine init root@203.0.113.1
@@ -139,7 +139,6 @@ async fn here(args: &InitArgs, ui: &Ui, globals: &Globals) -> CliResult<(Client,
     };
     if globals.connect.is_none() && !connect::has_daemon(Path::new(API_SOCKET)) {
         let artefacts = args.setup.artefacts()?;
-        // A host on the command line says what is meant; its absence does not.
         let question = format!("Install uc on this computer and {PURPOSE}?");
         ui.confirm(
             &question,

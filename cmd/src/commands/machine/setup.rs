@@ -139,7 +139,8 @@ impl SetupArgs {
             "Install uc on {target} ({}) and {purpose}?",
             host.platform()
         );
-        ui.confirm_if_possible(&question, self.yes.yes).await?;
+        let action = format!("installing uc on {target}");
+        ui.confirm(&question, self.yes.yes, &action).await?;
         host.install(&artefacts, ui).await?;
         let client = host.client().await?;
         let info = info(&client).await?;
