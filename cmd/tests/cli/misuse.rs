@@ -3,6 +3,7 @@
 use uc_api::{Code, Failure};
 
 use crate::daemon::{self, Daemon};
+use crate::deploy;
 use crate::world::World;
 
 /// Whether `uc` or the daemon finds out, and whatever kind of name it is.
@@ -53,6 +54,45 @@ fn name_that_does_not_exist_exits_2_in_every_command() {
             ran.text()
         );
     }
+}
+
+#[test]
+fn scale_takes_the_syntax_of_compose_and_explains_an_invalid_number() {
+    let world = World::with(deploy::daemon(
+        vec![deploy::plan("d1", &["m1"])],
+        Vec::new(),
+    ));
+    for line in [
+        &["scale", "web", "3"][..],
+        &["scale", "web=3"],
+        &["scale", "web", "-o", "json", "3"],
+    ] {
+        // Without a terminal it ends at the question.
+        let ran = world.connected(line);
+        assert_eq!(ran.code, Some(2), "{}", ran.text());
+        assert_eq!(world.daemon.asked(), ["Plan"], "{}", ran.text());
+        world.daemon.calls.lock().unwrap().clear();
+    }
+    let wishes = std::mem::take(&mut *world.daemon.wishes.lock().unwrap());
+    assert!(wishes.iter().all(|wish| *wish == wishes[0]), "{wishes:?}");
+    let texts: Vec<String> = [
+        "scale web abc",
+        "scale web -1",
+        "scale web=",
+        "scale web",
+        "scale web=1 db=2",
+        "scale web db=2",
+    ]
+    .iter()
+    .map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ran = world.connected(&words);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{line}");
+        format!("$ uc {line}\n{}", ran.stderr)
+    })
+    .collect();
+    insta::assert_snapshot!(texts.concat());
+    assert!(world.daemon.asked().is_empty());
 }
 
 /// A cluster of two machines with a conflict, a context and a compose file. The daemon answers
