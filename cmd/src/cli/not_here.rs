@@ -1,7 +1,10 @@
 //! Commands of Docker Compose and Uncloud that `uc` does not have: what to use in their place.
+//! Flags are in `flags`.
 //!
 //! They are not commands of their own, so they appear neither in the help nor in completions, and
 //! clap's suggestions for typing errors stay as they are.
+
+mod flags;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -299,26 +302,18 @@ const TABLE: &[NotHere] = &[
     ),
 ];
 
-/// The answer to a command that clap does not know, if it is one of the table's. `words` is the
-/// command line without the program's name.
+/// The answer to a command or flag that clap does not know, if it is one of a table's. `words` is
+/// the command line without the program's name.
 pub(super) fn answer(error: &clap::Error, words: &[&str]) -> Option<CliError> {
     if error.kind() != ErrorKind::InvalidSubcommand {
-        return None;
+        return flags::answer(error, words);
     }
     let ContextValue::String(unknown) = error.get(ContextKind::InvalidSubcommand)? else {
         return None;
     };
     let position = words.iter().position(|word| word == unknown)?;
     let (before, after) = words.split_at_checked(position)?;
-    let mut parent = super::command();
-    let mut path = Vec::new();
-    for word in before {
-        // Skips flags and their values.
-        if let Some(found) = parent.find_subcommand(word).cloned() {
-            path.push(found.get_name().to_owned());
-            parent = found;
-        }
-    }
+    let mut path = path(before);
     path.push(unknown.clone());
     let next = after.get(1).copied().unwrap_or_default();
     if path == ["service"] || path == ["svc"] {
@@ -327,6 +322,19 @@ pub(super) fn answer(error: &clap::Error, words: &[&str]) -> Option<CliError> {
     let short = path.join(" ");
     let found = find(&format!("{short} {next}")).or_else(|| find(&short))?;
     Some(error_of(found))
+}
+
+/// The names of the command and of its groups, outermost first. Skips flags and their values.
+fn path(words: &[&str]) -> Vec<String> {
+    let mut parent = super::command();
+    let mut path = Vec::new();
+    for word in words {
+        if let Some(found) = parent.find_subcommand(word).cloned() {
+            path.push(found.get_name().to_owned());
+            parent = found;
+        }
+    }
+    path
 }
 
 fn find(command: &str) -> Option<&'static NotHere> {
