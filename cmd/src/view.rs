@@ -303,7 +303,7 @@ impl From<&v1::BackupResponse> for Backup {
     }
 }
 
-/// A context, in `uc ctx ls`.
+/// A context, in `uc ctx`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Context {
     pub(crate) name: String,

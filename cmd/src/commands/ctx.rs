@@ -29,18 +29,20 @@ enum CtxCommand {
     #[command(visible_alias = "list")]
     Ls(Output),
     /// Make a context the current one
-    Use(NameArgs),
+    Use(UseArgs),
     /// Print the name of the current context
-    Show,
+    Show(Output),
     /// Remove a context; the cluster is not affected
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
 }
 
 #[derive(Debug, Args)]
-struct NameArgs {
+struct UseArgs {
     /// One of `uc ctx ls`
     name: String,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -49,6 +51,8 @@ struct RmArgs {
     name: String,
     #[command(flatten)]
     yes: Yes,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) async fn run(args: CtxArgs, ui: &Ui, globals: &Globals) -> CliResult {
@@ -58,12 +62,10 @@ pub(crate) async fn run(args: CtxArgs, ui: &Ui, globals: &Globals) -> CliResult 
         None => pick(&config, ui, globals).await,
         Some(CtxCommand::Add(args)) => add::run(args, ui, globals).await,
         Some(CtxCommand::Ls(output)) => ls(&config, output.is_json(), ui),
-        Some(CtxCommand::Show) => match globals.context.as_ref().or(config.current.as_ref()) {
-            Some(name) => ui.out(name),
-            None => Err(CliError::usage("no context is the current one")
-                .hint("choose one with `uc ctx use NAME`")),
-        },
-        Some(CtxCommand::Use(args)) => choose(&config, &args.name, ui, globals),
+        Some(CtxCommand::Show(output)) => show(&config, output.is_json(), ui, globals),
+        Some(CtxCommand::Use(args)) => {
+            choose(&config, &args.name, args.output.is_json(), ui, globals)
+        }
         Some(CtxCommand::Rm(args)) => remove(&config, &args, ui, globals).await,
     }
 }
@@ -84,7 +86,20 @@ async fn pick(config: &Config, ui: &Ui, globals: &Globals) -> CliResult {
         ui.status(&format!("{:>3}  {name}{mark}", index + 1))?;
     }
     let number = ui.choose("Use which context?", names.len()).await?;
-    choose(config, names[number - 1], ui, globals)
+    choose(config, names[number - 1], false, ui, globals)
+}
+
+fn show(config: &Config, json: bool, ui: &Ui, globals: &Globals) -> CliResult {
+    let Some(name) = globals.context.as_ref().or(config.current.as_ref()) else {
+        return Err(CliError::usage("no context is the current one")
+            .hint("choose one with `uc ctx use NAME`"));
+    };
+    let context = known(config, name)?;
+    if json {
+        ui.json(&context)
+    } else {
+        ui.out(name)
+    }
 }
 
 fn ls(config: &Config, json: bool, ui: &Ui) -> CliResult {
@@ -114,6 +129,11 @@ fn ls(config: &Config, json: bool, ui: &Ui) -> CliResult {
 }
 
 fn contexts(config: &Config) -> Vec<view::Context> {
+    let names = config.contexts.keys();
+    names.filter_map(|name| shown(config, name)).collect()
+}
+
+fn shown(config: &Config, name: &str) -> Option<view::Context> {
     let entry = |entry: &crate::config::Entry| view::ContextConnection {
         address: entry.address.clone(),
         ssh_key: entry
@@ -122,36 +142,39 @@ fn contexts(config: &Config) -> Vec<view::Context> {
             .map(|path| path.display().to_string()),
         machine_id: entry.machine.clone(),
     };
-    config
-        .contexts
-        .iter()
-        .map(|(name, context)| view::Context {
-            name: name.clone(),
-            current: config.current.as_ref() == Some(name),
-            cluster_id: context.cluster.map(|cluster| cluster.to_string()),
-            connections: context.connections.iter().map(entry).collect(),
-        })
-        .collect()
+    let context = config.contexts.get(name)?;
+    Some(view::Context {
+        name: name.to_owned(),
+        current: config.current.as_deref() == Some(name),
+        cluster_id: context.cluster.map(|cluster| cluster.to_string()),
+        connections: context.connections.iter().map(entry).collect(),
+    })
 }
 
-fn known(config: &Config, name: &str) -> CliResult {
-    if config.contexts.contains_key(name) {
-        return Ok(());
-    }
-    let names = config.contexts.keys().map(String::as_str);
-    Err(CliError::usage(format!("context `{name}` not found")).hint(suggest::hint(name, names)))
+fn known(config: &Config, name: &str) -> CliResult<view::Context> {
+    shown(config, name).ok_or_else(|| {
+        let names = config.contexts.keys().map(String::as_str);
+        CliError::usage(format!("context `{name}` not found")).hint(suggest::hint(name, names))
+    })
 }
 
-fn choose(config: &Config, name: &str, ui: &Ui, globals: &Globals) -> CliResult {
-    known(config, name)?;
+fn choose(config: &Config, name: &str, json: bool, ui: &Ui, globals: &Globals) -> CliResult {
+    let context = known(config, name)?;
     Config::update(&globals.config_path()?, |config| {
         config.current = Some(name.to_owned());
     })?;
-    ui.status(&format!("`{name}` is the current context"))
+    ui.status(&format!("`{name}` is the current context"))?;
+    if json {
+        ui.json(&view::Context {
+            current: true,
+            ..context
+        })?;
+    }
+    Ok(())
 }
 
 async fn remove(config: &Config, args: &RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
-    known(config, &args.name)?;
+    let context = known(config, &args.name)?;
     let question = format!(
         "Remove context `{}`? The cluster is not affected.",
         args.name
@@ -159,5 +182,9 @@ async fn remove(config: &Config, args: &RmArgs, ui: &Ui, globals: &Globals) -> C
     ui.confirm(&question, args.yes.yes, "removing a context")
         .await?;
     Config::update(&globals.config_path()?, |config| config.remove(&args.name))?;
-    ui.status(&format!("removed context `{}`", args.name))
+    ui.status(&format!("removed context `{}`", args.name))?;
+    if args.output.is_json() {
+        ui.json(&context)?;
+    }
+    Ok(())
 }

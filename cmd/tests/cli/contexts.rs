@@ -110,6 +110,42 @@ fn forgetting_asks() {
 }
 
 #[test]
+fn commands_print_the_context_as_json() {
+    let world = World::new();
+    world.config(Some("a"), &[("a", &["ssh://root@m1"]), ("b", &["@"])]);
+    let context = |name: &str, current: bool, address: &str| {
+        serde_json::json!({
+            "name": name,
+            "current": current,
+            "cluster_id": CLUSTER,
+            "connections": [{"address": address, "ssh_key": null, "machine_id": null}],
+        })
+    };
+    let socket = format!("unix://{}", "[DIR]/uc.sock");
+    let first = context("a", true, "ssh://root@m1");
+    assert_eq!(world.uc(&["ctx", "show", "-o", "json"]).json(), first);
+    assert_eq!(
+        world.uc(&["-c", "b", "ctx", "show", "-o", "json"]).json(),
+        context("b", false, &socket)
+    );
+    let second = context("b", true, &socket);
+    assert_eq!(world.uc(&["ctx", "use", "b", "-o", "json"]).json(), second);
+    let ran = world.uc(&["ctx", "rm", "-y", "b", "-o", "json"]);
+    assert_eq!(ran.json(), second);
+    let ran = world.uc(&["ctx", "show", "-o", "json"]);
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(document["error"]["exit_code"], 2, "{}", ran.text());
+    let address = format!("unix://{}", world.path("uc.sock").display());
+    let saved = world
+        .uc(&["ctx", "add", "c", &address, "-o", "json"])
+        .json();
+    assert_eq!(
+        (&saved["name"], &saved["current"]),
+        (&"c".into(), &true.into())
+    );
+}
+
+#[test]
 fn a_typed_context_beats_the_variable_for_connections() {
     let world = World::new();
     world.config(None, &[("a", &["@"])]);

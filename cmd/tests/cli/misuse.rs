@@ -38,6 +38,7 @@ fn name_that_does_not_exist_exits_2_in_every_command() {
         ("", "conflicts settle -y nope --keep 1"),
         ("", "ctx use nope"),
         ("", "ctx rm -y nope"),
+        ("", "-c nope ctx show"),
         ("", "-c nope ps"),
     ] {
         let world = world(call);

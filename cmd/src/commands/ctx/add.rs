@@ -7,12 +7,14 @@ use clap::Args;
 use uc_api::v1::MachineRecord;
 use uc_api::{ClusterId, id};
 
+use crate::cli::Output;
 use crate::commands::machine;
 use crate::config::{Config, Context, Entry};
 use crate::connect::{self, Globals, Route};
 use crate::connection::{Connection, SshTarget};
 use crate::error::{CliError, CliResult};
 use crate::ui::{Ui, text};
+use crate::view;
 
 /// Save a context for a cluster that exists
 ///
@@ -35,6 +37,8 @@ pub(crate) struct AddArgs {
     /// Private key for ssh
     #[arg(short = 'i', long, value_name = "FILE")]
     ssh_key: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(super) async fn run(args: AddArgs, ui: &Ui, globals: &Globals) -> CliResult {
@@ -71,17 +75,21 @@ pub(super) async fn run(args: AddArgs, ui: &Ui, globals: &Globals) -> CliResult 
     let saved = Config::update(&globals.config_path()?, |config| {
         save(config, wanted, cluster, &first, &connection, &machines)
     })??;
-    report(&saved, cluster, ui)
+    report(&saved, cluster, ui)?;
+    if args.output.is_json() {
+        ui.json(&saved.context)?;
+    }
+    Ok(())
 }
 
 /// What was saved.
 struct Saved {
-    name: String,
     /// Names of the machines with a connection.
     reachable: Vec<String>,
     /// Names of the machines without one.
     left_out: Vec<String>,
-    current: bool,
+    /// As it is in the config file now.
+    context: view::Context,
 }
 
 fn save(
@@ -124,12 +132,11 @@ fn save(
         connections,
     };
     config.contexts.insert(name.clone(), context);
-    let current = config.current.get_or_insert_with(|| name.clone()) == &name;
+    config.current.get_or_insert_with(|| name.clone());
     Ok(Saved {
-        name,
+        context: super::known(config, &name)?,
         reachable,
         left_out,
-        current,
     })
 }
 
@@ -250,7 +257,7 @@ fn same_network(one: IpAddr, other: IpAddr) -> bool {
 }
 
 fn report(saved: &Saved, cluster: ClusterId, ui: &Ui) -> CliResult {
-    let name = &saved.name;
+    let name = &saved.context.name;
     let cluster = cluster.to_string();
     ui.status(&format!(
         "saved context `{name}` for cluster {} ({})",
@@ -266,7 +273,7 @@ fn report(saved: &Saved, cluster: ClusterId, ui: &Ui) -> CliResult {
             "add a connection with `uc ctx add {name} USER@HOST`"
         ))?;
     }
-    if saved.current {
+    if saved.context.current {
         ui.status(&format!("`{name}` is the current context"))
     } else {
         ui.hint(&format!(
