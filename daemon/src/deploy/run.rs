@@ -18,7 +18,7 @@ use super::fleet::NodeFleet;
 use super::lock::{Lock, Turn};
 use super::look::{observe, settle};
 use super::plan::{self, Desired, Observed};
-use super::undo::{previous_records, previous_requests};
+use super::undo::{Previous, previous_records, previous_requests};
 use crate::member::Member;
 use crate::records::{self, View, delete, put};
 
@@ -165,16 +165,13 @@ impl Run<'_> {
                 pause: false,
             }) => failure,
         };
-        events.notice("rolling back to the previous revision").await;
+        let words = Previous::of(&previous);
+        events.notice(words.rolling_back()).await;
         let back = self.back(&previous, events).await;
         let (outcome, message) = match back {
-            Ok(()) if previous.values().all(Option::is_none) => (
-                DeployOutcome::RolledBack,
-                format!("{failure}; the replicas it had started were removed"),
-            ),
             Ok(()) => (
                 DeployOutcome::RolledBack,
-                format!("{failure}; the previous revision serves again"),
+                format!("{failure}; {}", words.rolled_back()),
             ),
             Err(back) => (
                 DeployOutcome::Failed,

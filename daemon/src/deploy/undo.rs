@@ -27,6 +27,46 @@ pub(super) fn previous_records(
         .collect()
 }
 
+/// Whether the services that a deployment touches existed before. Decides the words of a rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Previous {
+    /// All are new.
+    Nothing,
+    /// Some are new.
+    Some,
+    /// All existed.
+    All,
+}
+
+impl Previous {
+    pub(super) fn of(previous: &BTreeMap<ServiceKey, Option<ServiceRecord>>) -> Self {
+        let existed = previous.values().filter(|record| record.is_some()).count();
+        match existed {
+            0 => Self::Nothing,
+            count if count == previous.len() => Self::All,
+            _ => Self::Some,
+        }
+    }
+
+    /// What begins.
+    pub(super) fn rolling_back(self) -> &'static str {
+        match self {
+            Self::Nothing => "rolling back: removing the new services",
+            Self::Some => "rolling back to the previous revision, and removing the new services",
+            Self::All => "rolling back to the previous revision",
+        }
+    }
+
+    /// What was done.
+    pub(super) fn rolled_back(self) -> &'static str {
+        match self {
+            Self::Nothing => "the new services were removed",
+            Self::Some => "the previous revision serves again, and the new services were removed",
+            Self::All => "the previous revision serves again",
+        }
+    }
+}
+
 /// What must be asked for to get there again: one removal of what is new, one deployment a project,
 /// and then one of the services that share namespaces of others that were touched. The containers
 /// they shared may have been stopped meanwhile, and a namespace does not come back with its

@@ -36,6 +36,39 @@ fn touched(project: &str, service: &str) -> ServicePlan {
 }
 
 #[test]
+fn rollback_is_worded_by_what_existed_before() {
+    let services = BTreeMap::from([(key("shop/web"), record("shop", "web", "data"))]);
+    let words = |touched: &[ServicePlan]| {
+        let plan = Plan {
+            services: touched.to_vec(),
+            ..Plan::default()
+        };
+        let words = Previous::of(&previous_records(&plan, &services));
+        (words.rolling_back(), words.rolled_back())
+    };
+    let (old, new) = (touched("shop", "web"), touched("shop", "new"));
+    let (begins, done) = words(std::slice::from_ref(&new));
+    assert!(!begins.contains("previous revision"), "{begins}");
+    assert_eq!(done, "the new services were removed");
+    assert_eq!(
+        words(std::slice::from_ref(&old)),
+        (
+            "rolling back to the previous revision",
+            "the previous revision serves again"
+        )
+    );
+    let (begins, done) = words(&[old, new]);
+    assert!(
+        begins.contains("previous revision") && begins.contains("new services"),
+        "{begins}"
+    );
+    assert!(
+        done.contains("previous revision") && done.contains("new services"),
+        "{done}"
+    );
+}
+
+#[test]
 fn going_back_means_the_old_specs_and_none_of_the_new_services() {
     let services = BTreeMap::from([
         (key("shop/web"), record("shop", "web", "data")),
