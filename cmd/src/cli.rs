@@ -35,7 +35,8 @@ Examples:
   uc doctor                           look for problems
 
 Exit codes: 0 done, 1 failed, 2 usage or compose error, 3 rolled back or paused, 4 partly applied or
-a machine unreachable, 5 timed out, 130 interrupted. `uc exec` exits with the code of its command.";
+a machine unreachable, 5 timed out, 129, 130 or 143 ended by a signal. `uc exec` exits with the code
+of its command.";
 
 /// The program's arguments.
 #[derive(Debug, Parser)]
