@@ -265,14 +265,24 @@ fn invalid_files(
     if show != Show::Json {
         print(diagnostics, sources, ui, show)?;
     }
-    let errors = diagnostics
+    let errors: Vec<&Diagnostic> = diagnostics
         .iter()
         .filter(|diagnostic| diagnostic.severity == Severity::Error)
-        .count();
-    let plural = if errors == 1 { "error" } else { "errors" };
-    let error = CliError::usage(format!(
-        "the compose file has {errors} {plural}; nothing was changed"
-    ));
+        .collect();
+    let error = match errors.as_slice() {
+        // A count of errors in the file would say less than what was printed.
+        [only] if only.rule == Rule::File && show != Show::Json => CliError::usage(""),
+        [only] if only.rule == Rule::File => {
+            CliError::usage(&only.message).hint(only.hint.as_deref().unwrap_or_default())
+        }
+        several => {
+            let count = several.len();
+            let plural = if count == 1 { "error" } else { "errors" };
+            CliError::usage(format!(
+                "the compose file has {count} {plural}; nothing was changed"
+            ))
+        }
+    };
     Ok(error.with_json("diagnostics", &diagnostics))
 }
 

@@ -9,6 +9,7 @@ use uc_api::{Code, Failure};
 
 use crate::docker::DockerEngine;
 use crate::identity::Identity;
+use crate::join;
 use crate::member::{Member, Parts};
 use crate::paths::Paths;
 
@@ -103,7 +104,11 @@ impl App {
     /// The member; without one, a failure with a hint how to get one.
     pub fn member(&self) -> Result<Arc<Member>, Failure> {
         self.try_member().ok_or_else(|| {
-            Failure::new(Code::Refused, "this machine belongs to no cluster")
+            let machine = match join::hostname() {
+                name if name.is_empty() => "this machine".to_owned(),
+                name => format!("machine {name}"),
+            };
+            Failure::new(Code::Refused, format!("{machine} is not in a cluster"))
                 .hint("create one with `uc machine init`, or add the machine to one with `uc machine add`")
         })
     }

@@ -183,8 +183,8 @@ fn unready_parts(member: &Member) -> Vec<UnreadyPart> {
     });
     let names = member.endpoint_names.borrow();
     let names = names.failures().map(|(name, reason)| UnreadyPart {
-        part: format!("resolving the endpoint {name}"),
-        reason: reason.to_owned(),
+        part: format!("endpoint {name}"),
+        reason: format!("the name cannot be resolved: {reason}"),
     });
     parts.chain(names).collect()
 }

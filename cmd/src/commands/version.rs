@@ -47,7 +47,7 @@ struct Version {
 #[derive(Debug, Serialize)]
 struct Server {
     version: String,
-    /// `None`: the machine belongs to no cluster.
+    /// `None`: the machine is not in a cluster.
     machine: Option<String>,
     connection: String,
 }

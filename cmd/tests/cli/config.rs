@@ -355,10 +355,10 @@ fn what_is_found_is_data_with_o_json() {
     );
     let missing = world.uc(&["config", "-o", "json", "-f", "gone.yaml"]);
     assert_eq!(missing.code, Some(2));
-    assert!(
-        missing.stdout.contains("`gone.yaml` not found"),
-        "{}",
-        missing.text()
+    let document: serde_json::Value = serde_json::from_str(&missing.stdout).unwrap();
+    assert_eq!(
+        document["error"]["message"], "`gone.yaml` not found",
+        "the error itself, not a count"
     );
 }
 

@@ -185,7 +185,7 @@ fn doctor_json_has_findings_and_examinations() {
 
 #[test]
 fn doctor_reports_a_refusal_of_the_daemon() {
-    let failure = Failure::new(Code::Refused, "this machine belongs to no cluster");
+    let failure = Failure::new(Code::Refused, "machine m1 is not in a cluster");
     let daemon = Daemon {
         refuse_call: Some(("Examine", failure)),
         ..Daemon::default()
@@ -193,7 +193,7 @@ fn doctor_reports_a_refusal_of_the_daemon() {
     let ran = World::with(daemon).connected(&["doctor"]);
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.stderr.contains("belongs to no cluster"),
+        ran.stderr.contains("machine m1 is not in a cluster"),
         "{}",
         ran.text()
     );

@@ -69,7 +69,8 @@ async fn api_without_cluster_refuses_with_hint() {
     );
     assert_eq!(failure.code, Code::Refused);
     assert!(
-        failure.message.contains("belongs to no cluster"),
+        failure.message.ends_with(" is not in a cluster")
+            && !failure.message.starts_with("this machine"),
         "{failure}"
     );
     assert!(failure.hint.unwrap().contains("uc machine init"));

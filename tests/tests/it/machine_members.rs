@@ -158,7 +158,7 @@ fn cluster_grows_from_one_machine_and_shrinks_to_none() {
     expect(
         &site.at("m1").run(&["machine", "ls"]),
         1,
-        &["error: this machine belongs to no cluster", "hint: "],
+        &["error: machine ", " is not in a cluster", "hint: "],
     );
     assert_eq!(
         fs::read_to_string(config(&site))
