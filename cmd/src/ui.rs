@@ -101,7 +101,7 @@ impl Ui {
     }
 
     /// Writes bytes of a container's stderr as they are. They are data, too, so the command ends
-    /// when the reader closes the pipe.
+    /// when the reader closes the pipe. That is an error, because it hides what failed.
     #[expect(
         clippy::unused_self,
         reason = "only a caller that has the Ui can write"
@@ -110,7 +110,7 @@ impl Ui {
         io::stderr()
             .lock()
             .write_all(bytes)
-            .map_err(CliError::stdout)
+            .map_err(|error| CliError::failed("cannot write to stderr").source(error))
     }
 
     /// Reports what was done, or what is happening. Always `Ok`: see the head of this file.

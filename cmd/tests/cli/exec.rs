@@ -17,6 +17,19 @@ fn exec_exits_with_the_code_of_the_command() {
 }
 
 #[test]
+fn exec_whose_stderr_is_closed_does_not_succeed() {
+    let world = World::new();
+    let mut command = world.command(&["exec", "web", "fail", "0"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stderr(writer).env(
+        "UC_CONNECT",
+        format!("unix://{}", world.path("uc.sock").display()),
+    );
+    assert_eq!(command.status().unwrap().code(), Some(125));
+}
+
+#[test]
 fn exec_passes_output_on_unchanged() {
     let ran = World::new().connected(&["exec", "web", "hello"]);
     assert_eq!(
