@@ -9,7 +9,7 @@ use crate::cli::Output;
 use crate::connect::{Client, Globals, within};
 use crate::doctor::{self, Finding, Severity, figures};
 use crate::error::{CliResult, Kind};
-use crate::ui::{CYAN, DIM, RED, Ui, YELLOW};
+use crate::ui::{CYAN, DIM, RED, Ui, YELLOW, text};
 use crate::view;
 
 /// Pause between two looks: lag is reported about once a second, and a session that broke is opened
@@ -88,7 +88,7 @@ async fn examine(client: &Client, request: &ExamineRequest) -> CliResult<Vec<Exa
 }
 
 fn render(findings: &[Finding]) -> String {
-    let mut text = String::new();
+    let mut out = String::new();
     for finding in findings {
         let style = match finding.severity {
             Severity::Problem => RED,
@@ -100,21 +100,13 @@ fn render(findings: &[Finding]) -> String {
             format!(
                 "{style}{}{style:#}: {}\n",
                 finding.severity.word(),
-                printable(&finding.message)
+                text::one_line(&finding.message)
             ),
-            format!("  {CYAN}hint{CYAN:#}: {}\n", printable(&finding.hint)),
+            format!("  {CYAN}hint{CYAN:#}: {}\n", text::one_line(&finding.hint)),
         ];
-        text.extend(lines);
+        out.extend(lines);
     }
-    text
-}
-
-/// Replaces control characters: text from a machine must not break a line or send an escape
-/// sequence to the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    out
 }
 
 /// `3 machines examined: 1 problem, 2 warnings`
@@ -201,8 +193,8 @@ mod tests {
     }
 
     #[test]
-    fn render_replaces_control_characters() {
+    fn render_removes_control_characters() {
         let text = anstream::adapter::strip_str(&render(&[finding(Severity::Note)])).to_string();
-        assert_eq!(text, "note: a [31m b\n  hint: c\n");
+        assert_eq!(text, "note: a b\n  hint: c\n");
     }
 }

@@ -112,7 +112,8 @@ fn line(text: &mut String, field: &ConflictField) {
 }
 
 /// Replaces control characters, so that a value cannot break its line or send an escape sequence to
-/// the terminal. Nothing is cut, because the user chooses by these values.
+/// the terminal. Unlike `ui::text::one_line` it removes nothing: the user chooses by these values,
+/// and two that differ must not look equal.
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
