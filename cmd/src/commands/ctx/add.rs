@@ -19,8 +19,9 @@ use crate::view;
 /// Save a context for a cluster that exists
 ///
 /// Connects to one machine, looks up the cluster's id and its other machines, and saves a
-/// connection to each machine that has an address this computer can use. Run it again to update a
-/// context. The context becomes the current one if there is no current context.
+/// connection to each machine that has an address this computer can use. The addresses and names
+/// are those of the machines' WireGuard endpoints, with the user, port and key given here. Run it
+/// again to update a context. The context becomes the current one if there is no current context.
 #[derive(Debug, Args)]
 #[command(
     allow_missing_positional = true,
