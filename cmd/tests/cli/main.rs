@@ -14,6 +14,8 @@ mod connect;
 mod contexts;
 mod daemon;
 mod deploy;
+mod deploy_images;
+mod deploy_output;
 mod dialling;
 mod doctor;
 mod exec;
