@@ -1,0 +1,128 @@
+//! What the test daemon answers about deployments.
+
+use tokio_stream::StreamExt as _;
+use tonic::{Request, Response, Status, Streaming};
+use uc_api::v1;
+
+use super::{Archive, Boxed, Content, Daemon, boxed};
+
+#[tonic::async_trait]
+impl v1::deploy_server::Deploy for Daemon {
+    type ExecuteStream = Boxed<v1::DeployEvent>;
+
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::Plan>, Status> {
+        self.called(&request, "Plan", "")?;
+        self.wishes.lock().unwrap().push(request.into_inner());
+        let mut plans = self.plans.lock().unwrap();
+        let plan = if plans.len() > 1 {
+            plans.pop_front()
+        } else {
+            plans.front().cloned()
+        };
+        Ok(Response::new(plan.unwrap_or_default()))
+    }
+
+    async fn execute(
+        &self,
+        request: Request<v1::ExecuteRequest>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        self.called(&request, "Execute", &request.get_ref().digest)?;
+        if self.execute_hangs {
+            std::future::pending::<()>().await;
+        }
+        let (events, failure) = self
+            .executions
+            .lock()
+            .unwrap()
+            .pop_front()
+            .unwrap_or_default();
+        if let (true, Some(failure)) = (events.is_empty(), &failure) {
+            return Err(failure.clone().into());
+        }
+        let mut items: Vec<_> = events.into_iter().map(Ok).collect();
+        items.extend(failure.map(|failure| Err(failure.into())));
+        if self.endless {
+            return Ok(Response::new(Box::pin(
+                boxed(items).chain(tokio_stream::pending()),
+            )));
+        }
+        Ok(Response::new(boxed(items)))
+    }
+
+    async fn missing_images(
+        &self,
+        request: Request<v1::MissingImagesRequest>,
+    ) -> Result<Response<v1::MissingImagesResponse>, Status> {
+        self.called(&request, "MissingImages", "")?;
+        Ok(Response::new(v1::MissingImagesResponse {
+            missing: self.missing.clone(),
+        }))
+    }
+
+    async fn push_image(
+        &self,
+        request: Request<Streaming<v1::PushImageRequest>>,
+    ) -> Result<Response<v1::PushImageResponse>, Status> {
+        self.called(&request, "PushImage", "")?;
+        let mut input = request.into_inner();
+        let mut pushed = Archive::default();
+        while let Some(message) = input.message().await? {
+            match message.message {
+                Some(v1::push_image_request::Message::Start(start)) => {
+                    pushed.image = start.image;
+                    pushed.machines = start.machine_ids;
+                }
+                Some(v1::push_image_request::Message::Chunk(chunk)) => {
+                    pushed.largest_chunk = pushed.largest_chunk.max(chunk.len());
+                    pushed.bytes += chunk.len();
+                }
+                None => {}
+            }
+        }
+        self.pushed.lock().unwrap().push(pushed);
+        Ok(Response::new(v1::PushImageResponse {
+            results: self.push_errors.clone(),
+        }))
+    }
+
+    async fn missing_files(
+        &self,
+        request: Request<v1::MissingFilesRequest>,
+    ) -> Result<Response<v1::MissingFilesResponse>, Status> {
+        self.called(
+            &request,
+            "MissingFiles",
+            request.get_ref().hashes.len().to_string(),
+        )?;
+        let mut missing = request.into_inner().hashes;
+        missing.retain(|hash| !self.contents.lock().unwrap().contains_key(hash));
+        Ok(Response::new(v1::MissingFilesResponse { missing }))
+    }
+
+    async fn push_file(
+        &self,
+        request: Request<Streaming<v1::FilePart>>,
+    ) -> Result<Response<v1::PushFileResponse>, Status> {
+        self.called(&request, "PushFile", "")?;
+        let mut parts = request.into_inner();
+        let first = parts.message().await?.and_then(|part| part.part);
+        let Some(v1::file_part::Part::Start(start)) = first else {
+            return Err(Status::invalid_argument("no start"));
+        };
+        let mut content = Content {
+            secret: start.secret,
+            archive: Vec::new(),
+        };
+        while let Some(part) = parts.message().await? {
+            let Some(v1::file_part::Part::Chunk(chunk)) = part.part else {
+                return Err(Status::invalid_argument("no chunk"));
+            };
+            assert!(chunk.len() <= uc_api::content::CHUNK);
+            content.archive.extend(chunk);
+        }
+        let hash = uc_api::ContentHash::of(&content.archive).to_string();
+        assert_eq!(hash, start.hash, "what was announced came");
+        self.contents.lock().unwrap().insert(hash, content);
+        Ok(Response::new(v1::PushFileResponse {}))
+    }
+}
