@@ -27,4 +27,5 @@ mod logs;
 mod machine;
 mod misuse;
 mod provision;
+mod provision_undo;
 mod world;
