@@ -2,6 +2,7 @@
 
 mod builds;
 mod diagnostics;
+mod extensions;
 mod honoured;
 mod keys;
 mod merging;
