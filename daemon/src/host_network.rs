@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bollard::Docker;
 use uc_api::{Code, Failure};
+use uc_mesh::firewall::FirewallError;
 use uc_mesh::{PublicKey, management_address};
 
 use crate::backoff::Backoff;
@@ -90,7 +91,7 @@ impl From<NetworkError> for Failure {
             NetworkError::DockerTimeout { .. } => Code::TimedOut,
             NetworkError::Foreign { .. }
             | NetworkError::InUse { .. }
-            | NetworkError::MissingProgram { .. } => Code::Refused,
+            | NetworkError::Firewall(FirewallError::MissingProgram { .. }) => Code::Refused,
             _ => Code::Internal,
         };
         Self::new(code, error.to_string())

@@ -5,24 +5,20 @@
 //! for it, so that containers keep their own addresses on the way to other machines. Our own rule
 //! masquerades only the traffic that leaves the cluster.
 //!
-//! The rules are made with iptables, not with a separate nftables table, for three reasons. Traffic
-//! has to be accepted in Docker's own `FORWARD` chain, because a drop there is final whatever other
-//! tables do. Docker itself needs iptables (20.10 to 28). And all rules can be seen with one tool.
-//! Our chains are named `UC-…` and are replaced atomically, so [`Firewall::ensure`] can be called
-//! at any time. Traffic that other tools drop in their own chains (firewalld, custom nftables)
-//! stays dropped.
+//! How rules are made is described in [`uc_mesh::firewall`].
 
 mod docker_network;
 mod error;
-mod exec;
+mod forwarding;
 mod rules;
+
+use uc_mesh::firewall::{self, Family, run};
 
 pub use self::docker_network::{
     BRIDGE, DockerVersion, ensure_docker_network, remove_docker_network,
 };
 pub use self::error::NetworkError;
-use self::exec::run;
-pub use self::rules::{Command, Family, FirewallSpec};
+pub use self::rules::FirewallSpec;
 
 /// The firewall of this machine.
 #[derive(Debug, Clone)]
@@ -43,16 +39,11 @@ impl Firewall {
     /// its own rules before ours, or created the chain that ours belong into, and other
     /// programs flush firewalls.
     pub async fn ensure(&self) -> Result<(), NetworkError> {
-        exec::enable_forwarding().await?;
+        forwarding::enable().await?;
         for family in Family::ALL {
-            run(&rules::chains(&self.spec, family)).await?.success()?;
             let docker_user = run(&rules::has_docker_user(family)).await?.is_success();
-            for jump in rules::jumps(&self.spec, family, docker_user) {
-                if !run(&jump.check()).await?.is_success() {
-                    tracing::info!(jump = %jump.insert(), "firewall rule added");
-                    run(&jump.insert()).await?.success()?;
-                }
-            }
+            let jumps = rules::jumps(&self.spec, family, docker_user);
+            firewall::ensure(&rules::chains(&self.spec, family), &jumps).await?;
         }
         Ok(())
     }
@@ -60,28 +51,7 @@ impl Firewall {
     /// Removes all our rules. IP forwarding stays enabled, since Docker needs it too.
     pub async fn remove(&self) -> Result<(), NetworkError> {
         for family in Family::ALL {
-            for jump in rules::all_jumps(family) {
-                // One pass removes one copy. iptables-save and iptables-restore can leave several.
-                for _ in 0..rules::MAX_COPIES {
-                    if !run(&jump.delete()).await?.is_success() {
-                        break;
-                    }
-                }
-            }
-            for command in rules::chain_removal(family) {
-                let output = run(&command).await?;
-                if !output.is_success() && run(&command.listing()).await?.is_success() {
-                    output.success()?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks that the programs that the firewall needs are installed.
-    pub async fn check_programs() -> Result<(), NetworkError> {
-        for family in Family::ALL {
-            run(&Command::version(family)).await?.success()?;
+            firewall::remove(&rules::all_jumps(family)).await?;
         }
         Ok(())
     }

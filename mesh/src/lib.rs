@@ -20,6 +20,7 @@ pub mod control;
 pub mod diff;
 pub mod endpoint;
 mod error;
+pub mod firewall;
 pub mod key;
 pub mod run;
 pub mod status;

@@ -3,6 +3,7 @@
 use std::io;
 
 use ipnet::Ipv4Net;
+use uc_mesh::firewall::FirewallError;
 
 /// Errors of this module.
 #[derive(Debug, thiserror::Error)]
@@ -37,32 +38,9 @@ pub enum NetworkError {
         /// The containers on it, by name.
         containers: Vec<String>,
     },
-    /// A program is missing.
-    #[error("{program} is not installed; install the package {package}")]
-    MissingProgram {
-        program: &'static str,
-        /// The Debian and Fedora package it comes from.
-        package: &'static str,
-    },
-    /// A program could not be run, or did not end.
-    #[error("cannot run {command}: {source}")]
-    Run {
-        /// The command line.
-        command: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// A program failed.
-    #[error("{command} failed: {stderr}{hint}")]
-    Failed {
-        /// The command line.
-        command: String,
-        /// Its words.
-        stderr: String,
-        /// What to do, after a semicolon, or nothing.
-        hint: &'static str,
-    },
+    /// The rules could not be applied.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
     /// A kernel setting cannot be changed.
     #[error("cannot set {setting}: {source}; containers could not reach other machines")]
     Sysctl {

@@ -11,20 +11,14 @@
 //! the mesh. Linux accepts packets for any of its addresses on any interface, so without that rule
 //! any host on the machine's LAN could talk to the peer API.
 
-use std::fmt;
 use std::fmt::Write as _;
 use std::net::Ipv6Addr;
 
 use ipnet::Ipv4Net;
 use uc_api::layout::{GOSSIP_PORT, MESH_INTERFACE, PEER_API_PORT};
+use uc_mesh::firewall::{Command, Family, Jump};
 
 use super::docker_network::{BRIDGE, DockerVersion, gateway};
-
-/// Copies of one of our jumps that are looked for when they are removed.
-pub(super) const MAX_COPIES: usize = 16;
-
-/// Seconds to wait for iptables' lock, which Docker holds for moments at a time.
-const LOCK_WAIT: &str = "5";
 
 const INPUT: &str = "UC-INPUT";
 const FORWARD: &str = "UC-FORWARD";
@@ -45,137 +39,13 @@ pub struct FirewallSpec {
     pub docker: Option<DockerVersion>,
 }
 
-/// IPv4 or IPv6: each has its own programs and chains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// `iptables`.
-    V4,
-    /// `ip6tables`.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The program for single rules.
-    pub(super) fn program(self) -> &'static str {
-        match self {
-            Self::V4 => "iptables",
-            Self::V6 => "ip6tables",
-        }
-    }
-
-    fn restore_program(self) -> &'static str {
-        match self {
-            Self::V4 => "iptables-restore",
-            Self::V6 => "ip6tables-restore",
-        }
-    }
-}
-
-/// A program to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
-    /// Its name, looked up in `PATH`.
-    pub program: &'static str,
-    /// Its arguments.
-    pub arguments: Vec<String>,
-    /// Its standard input.
-    pub input: String,
-}
-
-impl Command {
-    fn iptables(family: Family, arguments: &str) -> Self {
-        let arguments = ["-w", LOCK_WAIT]
-            .into_iter()
-            .chain(arguments.split(' '))
-            .map(str::to_owned);
-        Self {
-            program: family.program(),
-            arguments: arguments.collect(),
-            input: String::new(),
-        }
-    }
-
-    /// Prints the version.
-    pub(super) fn version(family: Family) -> Self {
-        Self {
-            program: family.program(),
-            arguments: vec!["--version".to_owned()],
-            input: String::new(),
-        }
-    }
-
-    /// For a command about one chain: lists that chain, which works if and only if it exists.
-    pub(super) fn listing(&self) -> Self {
-        let mut listing = self.clone();
-        for argument in &mut listing.arguments {
-            if argument == "-F" || argument == "-X" {
-                "-S".clone_into(argument);
-            }
-        }
-        listing
-    }
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.program, self.arguments.join(" "))
-    }
-}
-
-/// A rule that jumps from a chain of another program into ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Jump {
-    family: Family,
-    table: &'static str,
-    parent: &'static str,
-    chain: &'static str,
-}
-
-impl Jump {
-    /// Succeeds if the rule exists.
-    pub(super) fn check(&self) -> Command {
-        self.command("-C", "")
-    }
-
-    /// Inserts the rule as the first: after a rule that drops, it would never be reached.
-    pub(super) fn insert(&self) -> Command {
-        self.command("-I", " 1")
-    }
-
-    /// Removes one copy of the rule; fails if there is none.
-    pub(super) fn delete(&self) -> Command {
-        self.command("-D", "")
-    }
-
-    fn command(&self, action: &str, position: &str) -> Command {
-        let Self {
-            family,
-            table,
-            parent,
-            chain,
-        } = self;
-        Command::iptables(
-            *family,
-            &format!("-t {table} {action} {parent}{position} -j {chain}"),
-        )
-    }
-}
-
 /// Makes our chains, or replaces what is in them, each table in one step.
 pub(super) fn chains(spec: &FirewallSpec, family: Family) -> Command {
     let input = match family {
         Family::V4 => chains_v4(spec),
         Family::V6 => chains_v6(spec),
     };
-    let arguments = ["--noflush", "-w", LOCK_WAIT].map(str::to_owned).to_vec();
-    Command {
-        program: family.restore_program(),
-        arguments,
-        input,
-    }
+    Command::restore(family, input)
 }
 
 fn chains_v4(spec: &FirewallSpec) -> String {
@@ -263,20 +133,6 @@ pub(super) fn all_jumps(family: Family) -> Vec<Jump> {
         ],
         Family::V6 => vec![jump("filter", "INPUT", INPUT)],
     }
-}
-
-/// Empties and removes our chains, after the jumps are gone. Fails for chains that are not there.
-pub(super) fn chain_removal(family: Family) -> Vec<Command> {
-    let mut chains: Vec<_> = all_jumps(family)
-        .iter()
-        .map(|jump| (jump.table, jump.chain))
-        .collect();
-    chains.dedup();
-    let actions = chains.into_iter().flat_map(|(table, chain)| {
-        ["-F", "-X"]
-            .map(|action| Command::iptables(family, &format!("-t {table} {action} {chain}")))
-    });
-    actions.collect()
 }
 
 /// Docker 28.0 began to drop, in the raw table, what comes to containers directly from other hosts;
@@ -383,43 +239,6 @@ mod tests {
         assert_eq!(
             lines(false)[1],
             "iptables -w 5 -t filter -I FORWARD 1 -j UC-FORWARD"
-        );
-        let jump = jumps(&spec(), Family::V6, true)[0];
-        assert_eq!(
-            jump.check().to_string(),
-            "ip6tables -w 5 -t filter -C INPUT -j UC-INPUT"
-        );
-        assert_eq!(
-            jump.delete().to_string(),
-            "ip6tables -w 5 -t filter -D INPUT -j UC-INPUT"
-        );
-    }
-
-    #[test]
-    fn everything_that_can_be_made_is_removed() {
-        let lines: Vec<_> = chain_removal(Family::V4)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        for (table, chain) in [
-            ("filter", INPUT),
-            ("filter", FORWARD),
-            ("nat", POSTROUTING),
-            ("raw", PREROUTING),
-        ] {
-            for action in ["-F", "-X"] {
-                let line = format!("iptables -w 5 -t {table} {action} {chain}");
-                assert_eq!(
-                    lines.iter().filter(|other| **other == line).count(),
-                    1,
-                    "{line}"
-                );
-            }
-        }
-        assert_eq!(chain_removal(Family::V6).len(), 2);
-        assert_eq!(
-            chain_removal(Family::V6)[1].listing().to_string(),
-            "ip6tables -w 5 -t filter -S UC-INPUT"
         );
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 
-use super::error::NetworkError;
-use super::rules::Command;
+use super::command::Command;
+use super::error::FirewallError;
 
 /// iptables waits up to 5 s for its lock; a machine short of memory may take longer to start it.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -15,11 +15,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Where administration programs are, if the environment leaves them out.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-
 /// How a program ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub struct Ended {
     command: String,
     success: bool,
     stderr: String,
@@ -27,17 +25,17 @@ pub(super) struct Ended {
 
 impl Ended {
     /// Whether it succeeded.
-    pub(super) fn is_success(&self) -> bool {
+    pub fn is_success(&self) -> bool {
         self.success
     }
 
     /// An error unless it succeeded.
-    pub(super) fn success(self) -> Result<(), NetworkError> {
+    pub fn success(self) -> Result<(), FirewallError> {
         if self.success {
             return Ok(());
         }
         let hint = hint(&self.stderr);
-        Err(NetworkError::Failed {
+        Err(FirewallError::Failed {
             command: self.command,
             stderr: self.stderr,
             hint,
@@ -47,13 +45,13 @@ impl Ended {
 
 /// Runs a program to its end. Fails only if the program cannot be run: the caller checks its exit
 /// status.
-pub(super) async fn run(command: &Command) -> Result<Ended, NetworkError> {
+pub async fn run(command: &Command) -> Result<Ended, FirewallError> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => NetworkError::MissingProgram {
+        io::ErrorKind::NotFound => FirewallError::MissingProgram {
             program: command.program,
             package: "iptables",
         },
-        _ => NetworkError::Run {
+        _ => FirewallError::Run {
             command: command.to_string(),
             source,
         },
@@ -104,23 +102,6 @@ pub(super) async fn run(command: &Command) -> Result<Ended, NetworkError> {
         success: output.status.success(),
         stderr,
     })
-}
-
-/// Switches IPv4 forwarding on.
-pub(super) async fn enable_forwarding() -> Result<(), NetworkError> {
-    let failed = |source| NetworkError::Sysctl {
-        setting: "net.ipv4.ip_forward=1",
-        source,
-    };
-    if tokio::fs::read_to_string(IP_FORWARD)
-        .await
-        .map_err(failed)?
-        .trim()
-        == "1"
-    {
-        return Ok(());
-    }
-    tokio::fs::write(IP_FORWARD, "1").await.map_err(failed)
 }
 
 fn hint(stderr: &str) -> &'static str {
