@@ -429,6 +429,12 @@ check_docker_version() {
     esac
 }
 
+# Docker's packages depend on iptables, but not all of its other builds contain it.
+check_iptables() {
+    if have iptables-restore && have ip6tables-restore; then return 0; fi
+    warn "iptables-restore or ip6tables-restore not found: uc-mesh opens no tunnel without its firewall rules; install the package iptables"
+}
+
 distribution() {
     if [ -r "$ROOT/etc/os-release" ]; then
         # shellcheck disable=SC1091
@@ -726,6 +732,7 @@ remove_all() {
         systemctl disable --now uc-mesh.service >/dev/null 2>&1 || true
     fi
     remove_from_docker
+    remove_firewall_rules
     if have ip && ip link show uc0 >/dev/null 2>&1; then
         remove_one "interface uc0" ip link delete uc0
     fi
@@ -790,7 +797,7 @@ leave_cluster() {
     if [ ! -x "$BIN_DIR/ucd" ] || [ ! -e "$STATE_DIR/machine.json" ]; then return 0; fi
     systemctl is-active --quiet ucd.service || systemctl start ucd.service 2>/dev/null || true
     if ! "$BIN_DIR/ucd" reset --yes >&2; then
-        warn "\`ucd reset\` failed (see above): everything with the label of uc in Docker is removed now, but firewall rules can remain until the next boot"
+        warn "\`ucd reset\` failed (see above): what it left in Docker, in the firewall and on the disk is removed now"
     fi
 }
 
@@ -810,6 +817,32 @@ remove_from_docker() {
     if [ $purge = no ]; then return 0; fi
     for name in $(docker volume ls -q --filter label=uc.cluster); do
         remove_one "volume $name" docker volume rm "$name"
+    done
+}
+
+# Removes what `ucd reset` left: the chains with our names, and the rules that jump to them.
+remove_firewall_rules() {
+    for program in iptables ip6tables; do
+        if ! have "$program" || ! have "$program-save"; then continue; fi
+        make_temp
+        if ! "$program-save" >"$temp/rules" 2>/dev/null || ! grep -q '^:UC-' "$temp/rules"; then continue; fi
+        # A chain can be deleted when nothing jumps to it.
+        awk '
+            /^\*/ { table = substr($1, 2) }
+            /^:UC-/ { flush = flush table " -F " substr($1, 2) "\n"; remove = remove table " -X " substr($1, 2) "\n" }
+            /^-A / && $2 !~ /^UC-/ && / -j UC-/ { sub(/^-A/, "-D"); print table, $0 }
+            END { printf "%s%s", flush, remove }
+        ' "$temp/rules" >"$temp/commands"
+        complete=yes
+        while read -r table command; do
+            # shellcheck disable=SC2086
+            "$program" -w 5 -t "$table" $command || complete=no
+        done <"$temp/commands"
+        if [ $complete = yes ]; then
+            removed "firewall rules of $program"
+        else
+            warn "cannot remove all firewall rules of $program (see the line above)"
+        fi
     done
 }
 
@@ -843,6 +876,7 @@ main() {
     fi
     find_source
     if [ $with_docker = yes ]; then ensure_docker; fi
+    check_iptables
     ensure_group
     ensure_directories
     install_files

@@ -21,12 +21,13 @@ const TRACES: &str = "ls -d /usr/local/bin/uc /usr/local/bin/ucd /usr/local/bin/
      /etc/systemd/system/ucd.service /etc/systemd/system/uc-mesh.service /tmp/uc-install.* 2>/dev/null; \
      getent group uc; ip -o link show uc0 2>/dev/null; pgrep -a ucd; \
      docker ps -aq --filter label=uc.cluster 2>/dev/null; docker network ls -q --filter label=uc.cluster 2>/dev/null; \
-     iptables-save 2>/dev/null | grep UC-; true";
+     iptables-save 2>/dev/null | grep UC-; ip6tables-save 2>/dev/null | grep UC-; true";
 
 /// What shows that a machine is in a cluster, or was.
 const MEMBERSHIP: &str = "ls -d /var/lib/uc/state.db* 2>/dev/null; ip -o link show uc0 2>/dev/null; \
      grep -l cluster_id /var/lib/uc/machine.json 2>/dev/null; docker ps -aq --filter label=uc.cluster; \
-     docker network ls -q --filter label=uc.cluster; iptables-save | grep UC-; ip -4 route | grep 10.210; true";
+     docker network ls -q --filter label=uc.cluster; iptables-save | grep UC-; \
+     ip6tables-save | grep UC-; ip -4 route | grep 10.210; true";
 
 /// The leased machines, and `uc` on the laptop, which knows no cluster yet.
 #[derive(Debug)]
