@@ -7,7 +7,6 @@ use std::time::Duration;
 use bollard::Docker;
 use uc_api::{Code, Failure};
 use uc_mesh::firewall::FirewallError;
-use uc_mesh::{PublicKey, management_address};
 
 use crate::backoff::Backoff;
 use crate::docker::Engine as _;
@@ -53,17 +52,15 @@ async fn ensure(member: &Member) -> Result<(), Failure> {
         .await
         .map_err(Failure::from)?;
     let version = DockerVersion::of(&docker).await.map_err(Failure::from)?;
-    firewall(membership, &member.key.public(), Some(version))
+    firewall(membership, Some(version))
         .ensure()
         .await
         .map_err(Failure::from)
 }
 
-fn firewall(membership: &Membership, key: &PublicKey, docker: Option<DockerVersion>) -> Firewall {
+fn firewall(membership: &Membership, docker: Option<DockerVersion>) -> Firewall {
     Firewall::new(FirewallSpec {
         subnet: membership.subnet,
-        management: management_address(key),
-        wireguard_port: membership.wireguard_port,
         docker,
     })
 }
@@ -72,7 +69,7 @@ fn firewall(membership: &Membership, key: &PublicKey, docker: Option<DockerVersi
 /// cannot be.
 pub(crate) async fn remove(member: &Member) -> Result<(), Failure> {
     let network = remove_network(member).await;
-    let rules = firewall(&member.membership, &member.key.public(), None)
+    let rules = firewall(&member.membership, None)
         .remove()
         .await
         .map_err(Failure::from);

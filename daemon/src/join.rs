@@ -302,6 +302,7 @@ fn token_mesh(token: &JoinToken, names: &Resolved, port: u16) -> Result<MeshConf
                 &public_key,
             )))],
             keepalive_s: 5,
+            guest: false,
         });
     }
     Ok(empty_mesh(&private_key, port, peers))

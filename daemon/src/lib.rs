@@ -38,7 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use uc_api::v1::ResetRequest;
 use uc_api::v1::machine_client::MachineClient;
-use uc_api::{Code, Failure};
+use uc_api::{Code, Failure, layout};
 
 use crate::app::App;
 use crate::docker::DockerEngine;
@@ -72,7 +72,11 @@ pub async fn run_mesh(paths: Paths) -> Result<(), Failure> {
         config: paths.mesh_config(),
         socket: paths.mesh_socket(),
     };
-    uc_mesh::run(mesh, uc_mesh::UserSpace::new(), cancel)
+    let guard = uc_mesh::IptablesGuard::new(uc_mesh::PeerPorts {
+        api: layout::PEER_API_PORT,
+        membership: layout::GOSSIP_PORT,
+    });
+    uc_mesh::run(mesh, uc_mesh::UserSpace::new(), guard, cancel)
         .await
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }

@@ -1,5 +1,5 @@
 //! Keeps the tunnel in step with the store. Every member is a peer, and every valid join token is a
-//! peer that may only talk to the API.
+//! guest: a peer that can reach the API only.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -115,6 +115,7 @@ pub(crate) fn mesh_config(
             endpoints: Vec::new(),
             allowed_ips,
             keepalive_s: 0,
+            guest: true,
         })
     }));
     MeshConfig {
@@ -142,6 +143,7 @@ fn member_peer(machine: &MachineRecord, names: &Resolved) -> Option<PeerConfig> 
         endpoints: names.socket_addresses(&machine.endpoints),
         allowed_ips,
         keepalive_s: KEEPALIVE_S,
+        guest: false,
     })
 }
 
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_peers_with_their_subnet_and_tokens_without() {
+    fn members_are_peers_with_their_subnet_and_tokens_are_guests_without() {
         let (own_key, other, guest) = (
             PrivateKey::generate().unwrap(),
             PrivateKey::generate().unwrap(),
@@ -200,6 +202,7 @@ mod tests {
         );
         assert_eq!(config.peers[0].allowed_ips[1].to_string(), "10.210.1.0/24");
         assert_eq!(config.peers[1].allowed_ips.len(), 1);
+        assert!(!config.peers[0].guest && config.peers[1].guest);
         assert_eq!(config.addresses[1].to_string(), "10.210.0.1/32");
     }
 

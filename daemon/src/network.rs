@@ -5,14 +5,16 @@
 //! for it, so that containers keep their own addresses on the way to other machines. Our own rule
 //! masquerades only the traffic that leaves the cluster.
 //!
-//! How rules are made is described in [`uc_mesh::firewall`].
+//! How rules are made is described in [`uc_mesh::firewall`]. Only what containers need is made
+//! here, because it depends on Docker. The mesh process makes the rules that protect the mesh
+//! ([`uc_mesh::guard`]).
 
 mod docker_network;
 mod error;
 mod forwarding;
 mod rules;
 
-use uc_mesh::firewall::{self, Family, run};
+use uc_mesh::firewall::{self, run};
 
 pub use self::docker_network::{
     BRIDGE, DockerVersion, ensure_docker_network, remove_docker_network,
@@ -40,19 +42,15 @@ impl Firewall {
     /// programs flush firewalls.
     pub async fn ensure(&self) -> Result<(), NetworkError> {
         forwarding::enable().await?;
-        for family in Family::ALL {
-            let docker_user = run(&rules::has_docker_user(family)).await?.is_success();
-            let jumps = rules::jumps(&self.spec, family, docker_user);
-            firewall::ensure(&rules::chains(&self.spec, family), &jumps).await?;
-        }
+        let docker_user = run(&rules::has_docker_user()).await?.is_success();
+        let jumps = rules::jumps(&self.spec, docker_user);
+        firewall::ensure(&rules::chains(&self.spec), &jumps).await?;
         Ok(())
     }
 
     /// Removes all our rules. IP forwarding stays enabled, since Docker needs it too.
     pub async fn remove(&self) -> Result<(), NetworkError> {
-        for family in Family::ALL {
-            firewall::remove(&rules::all_jumps(family)).await?;
-        }
+        firewall::remove(&rules::all_jumps()).await?;
         Ok(())
     }
 }

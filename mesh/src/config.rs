@@ -55,6 +55,9 @@ pub struct PeerConfig {
     pub allowed_ips: Vec<IpNet>,
     /// Seconds between keepalives; 0 sends none.
     pub keepalive_s: u16,
+    /// Not a member yet: the firewall lets the peer reach the API and nothing else.
+    #[serde(default)]
+    pub guest: bool,
 }
 
 /// What is wrong with a configuration.
@@ -218,6 +221,7 @@ pub(crate) mod tests {
             endpoints: vec![SocketAddr::from(([192, 0, 2, n], 51820))],
             allowed_ips: vec![format!("10.210.{n}.0/24").parse().unwrap()],
             keepalive_s: 25,
+            guest: false,
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::ConfigError;
+use crate::firewall::FirewallError;
 use crate::tunnel::TunnelError;
 
 /// Errors of [`crate::run()`] and [`crate::MeshClient`].
@@ -44,6 +45,9 @@ pub enum MeshError {
     /// The configuration is invalid.
     #[error("invalid mesh configuration: {0}")]
     Config(#[from] ConfigError),
+    /// Without the firewall rules, the tunnel gets no address.
+    #[error("cannot protect the mesh by firewall rules: {0}")]
+    Firewall(#[from] FirewallError),
     /// The tunnel failed.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),

@@ -30,6 +30,20 @@ pub async fn ensure(chains: &Command, jumps: &[Jump]) -> Result<(), FirewallErro
     Ok(())
 }
 
+/// Like [`ensure`], and each jump is the first rule of its chain. For rules that drop: a rule of
+/// another program that accepts would bypass them if it were earlier.
+pub async fn ensure_first(chains: &Command, jumps: &[Jump]) -> Result<(), FirewallError> {
+    ensure(chains, jumps).await?;
+    for jump in jumps {
+        let first = run(&jump.first_rule()).await?;
+        if first.stdout() != jump.rule() {
+            tracing::info!(jump = %jump.insert(), "firewall rule moved to the first place");
+            run(&jump.move_first()).await?.success()?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes the jumps and the chains to which they lead. What does not exist is skipped.
 pub async fn remove(jumps: &[Jump]) -> Result<(), FirewallError> {
     for jump in jumps {

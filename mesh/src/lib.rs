@@ -9,7 +9,9 @@
 //! The pure parts are [`diff`] (the steps from the observed to the wanted tunnel) and [`endpoint`]
 //! (which of a peer's addresses to try when). The tunnel is behind the trait [`Tunnel`].
 //! [`UserSpace`] runs WireGuard in this process over a TUN device, and [`Fake`] is for tests. A
-//! back end for the kernel's own WireGuard would fit the same trait.
+//! back end for the kernel's own WireGuard would fit the same trait. [`guard`] has the firewall
+//! rules that are in place before the tunnel has an address, and [`firewall`] what makes such
+//! rules.
 //!
 //! This crate knows nothing about services, containers or the replicated store. Its caller decides
 //! who the peers are, and resolves host names: a [`PeerConfig`] has socket addresses only.
@@ -21,6 +23,7 @@ pub mod diff;
 pub mod endpoint;
 mod error;
 pub mod firewall;
+pub mod guard;
 pub mod key;
 pub mod run;
 pub mod status;
@@ -30,6 +33,7 @@ pub mod tunnel;
 pub use client::MeshClient;
 pub use config::{DEFAULT_MTU, MeshConfig, PeerConfig};
 pub use error::MeshError;
+pub use guard::{FakeGuard, Guard, IptablesGuard, PeerPorts};
 pub use key::{MANAGEMENT_NETWORK, PrivateKey, PublicKey, management_address};
 pub use run::{MeshPaths, run};
 pub use status::{MeshStatus, PeerStatus};

@@ -1,8 +1,8 @@
 //! The mesh process: `ucd mesh`.
 //!
-//! One loop owns the tunnel. Every second it checks which endpoints work. Every 30 s it applies its
-//! configuration again, which repairs what other programs removed. In between it answers requests
-//! on the control socket.
+//! One loop owns the tunnel and the firewall rules that protect it. Every second it checks which
+//! endpoints work. Every 30 s it applies its configuration again, which repairs what other programs
+//! removed. In between it answers requests on the control socket.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ use crate::config::MeshConfig;
 use crate::control::{self, Call, Request, Response};
 use crate::endpoint::{EndpointChooser, Observation};
 use crate::error::MeshError;
+use crate::guard::{Guard, GuardSpec};
 use crate::key::PublicKey;
 use crate::status::{MeshStatus, PeerStatus};
 use crate::store::Store;
@@ -44,14 +45,16 @@ pub struct MeshPaths {
     pub socket: PathBuf,
 }
 
-/// Runs the mesh process until `cancel`, then removes the interface and returns.
+/// Runs the mesh process until `cancel`, then removes the interface and returns. The firewall rules
+/// are kept for the next start; only [`Request::Down`] removes them.
 ///
 /// A configuration on disk is restored first, and from then on the control socket answers. If the
 /// tunnel can no longer work, for example because its interface was removed, this returns an error.
 /// When the process is started again, it restores everything.
-pub async fn run<T: Tunnel>(
+pub async fn run<T: Tunnel, G: Guard>(
     paths: MeshPaths,
     tunnel: T,
+    guard: G,
     cancel: CancellationToken,
 ) -> Result<(), MeshError> {
     let listener = control::listen(&paths.socket).await?;
@@ -61,7 +64,7 @@ pub async fn run<T: Tunnel>(
     let _stop_on_return = stop.clone().drop_guard();
     tasks.spawn(control::serve(listener, calls, stop.clone()));
 
-    let mut mesh = Mesh::new(Store::new(paths.config), tunnel).await;
+    let mut mesh = Mesh::new(Store::new(paths.config), tunnel, guard).await;
     let result = mesh.serve(called, cancel).await;
     // Include the handshakes and moves of the last second.
     if let Err(error) = mesh.step().await {
@@ -77,9 +80,12 @@ pub async fn run<T: Tunnel>(
     result.and(closed.map_err(MeshError::from))
 }
 
-struct Mesh<T> {
+struct Mesh<T, G> {
     store: Store,
     tunnel: T,
+    guard: G,
+    /// The rules in place, as far as this process knows.
+    guarded: Option<GuardSpec>,
     config: Option<MeshConfig>,
     /// The configuration on disk.
     saved: Option<MeshConfig>,
@@ -91,13 +97,15 @@ struct Mesh<T> {
     remembered_at: Instant,
 }
 
-impl<T: Tunnel> Mesh<T> {
-    async fn new(store: Store, tunnel: T) -> Self {
+impl<T: Tunnel, G: Guard> Mesh<T, G> {
+    async fn new(store: Store, tunnel: T, guard: G) -> Self {
         let remembered = store.load_endpoints().await;
         let origin = Instant::now();
         Self {
             store,
             tunnel,
+            guard,
+            guarded: None,
             config: None,
             saved: None,
             chooser: EndpointChooser::default(),
@@ -185,13 +193,22 @@ impl<T: Tunnel> Mesh<T> {
         self.chooser = EndpointChooser::default();
         self.remembered.clear();
         self.tunnel.close().await?;
+        self.guarded = None;
+        self.guard.remove().await?;
         tracing::info!("mesh removed");
         Ok(())
     }
 
-    /// Changes the tunnel to the configuration, then chooses endpoints immediately, so that a new
-    /// peer does not wait for the next step.
+    /// Changes the firewall and the tunnel to the configuration, then chooses endpoints
+    /// immediately, so that a new peer does not wait for the next step.
     async fn apply(&mut self, config: MeshConfig) -> Result<(), MeshError> {
+        let guard = GuardSpec::of(&config);
+        // Until the tunnel has changed, the previous address and guests still exist.
+        let meanwhile = match &self.config {
+            Some(previous) => guard.clone().and(&GuardSpec::of(previous)),
+            None => guard.clone(),
+        };
+        self.protect(meanwhile).await?;
         let applied = match self.tunnel.apply(&config).await {
             Ok(applied) => applied,
             Err(error) => {
@@ -199,6 +216,9 @@ impl<T: Tunnel> Mesh<T> {
                 return Err(error.into());
             }
         };
+        if let Err(error) = self.protect(guard).await {
+            tracing::warn!(%error, "cannot remove firewall rules that are no longer needed");
+        }
         for conflict in config.allocation().1 {
             tracing::warn!("{conflict}");
         }
@@ -209,6 +229,16 @@ impl<T: Tunnel> Mesh<T> {
         self.chooser.configure(now, &config.peers, &self.remembered);
         self.config = Some(config);
         self.step().await
+    }
+
+    /// Puts the firewall rules in place, unless they are.
+    async fn protect(&mut self, spec: GuardSpec) -> Result<(), MeshError> {
+        if self.guarded.as_ref() != Some(&spec) {
+            self.guarded = None;
+            self.guard.ensure(&spec).await?;
+            self.guarded = Some(spec);
+        }
+        Ok(())
     }
 
     /// Applies the previous configuration again: one that failed may have been applied in part.
@@ -222,6 +252,8 @@ impl<T: Tunnel> Mesh<T> {
     }
 
     async fn repair(&mut self) {
+        // Another program can have removed the rules.
+        self.guarded = None;
         if let Some(config) = self.config.clone()
             && let Err(error) = self.apply(config).await
         {

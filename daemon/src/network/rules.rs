@@ -2,20 +2,18 @@
 //!
 //! | chain | jumped to from | what it does |
 //! |---|---|---|
-//! | `UC-INPUT` | `INPUT` | accepts WireGuard, DNS from our containers, and the peer API and gossip from the mesh |
+//! | `UC-INPUT` | `INPUT` | accepts DNS from our containers |
 //! | `UC-FORWARD` | `DOCKER-USER`, or `FORWARD` without Docker's rules | accepts traffic between mesh and containers |
 //! | `UC-POSTROUTING` | `POSTROUTING` (nat) | masquerades what containers send out of the cluster |
 //! | `UC-PREROUTING` | `PREROUTING` (raw), Docker 28.0 and 28.1 only | keeps Docker from dropping what comes from the mesh |
 //!
-//! `UC-INPUT` has one rule that drops: packets for the management address that did not come through
-//! the mesh. Linux accepts packets for any of its addresses on any interface, so without that rule
-//! any host on the machine's LAN could talk to the peer API.
+//! All of them are for IPv4, since containers have no other addresses in the cluster. The rules
+//! that protect the mesh itself are in [`uc_mesh::guard`].
 
 use std::fmt::Write as _;
-use std::net::Ipv6Addr;
 
 use ipnet::Ipv4Net;
-use uc_api::layout::{GOSSIP_PORT, MESH_INTERFACE, PEER_API_PORT};
+use uc_api::layout::MESH_INTERFACE;
 use uc_mesh::firewall::{Command, Family, Jump};
 
 use super::docker_network::{BRIDGE, DockerVersion, gateway};
@@ -31,35 +29,18 @@ const DOCKER_USER: &str = "DOCKER-USER";
 pub struct FirewallSpec {
     /// The subnet of this machine's containers.
     pub subnet: Ipv4Net,
-    /// This machine's management address.
-    pub management: Ipv6Addr,
-    /// UDP.
-    pub wireguard_port: u16,
     /// The engine, if it is known.
     pub docker: Option<DockerVersion>,
 }
 
 /// Makes our chains, or replaces what is in them, each table in one step.
-pub(super) fn chains(spec: &FirewallSpec, family: Family) -> Command {
-    let input = match family {
-        Family::V4 => chains_v4(spec),
-        Family::V6 => chains_v6(spec),
-    };
-    Command::restore(family, input)
-}
-
-fn chains_v4(spec: &FirewallSpec) -> String {
-    let FirewallSpec {
-        subnet,
-        wireguard_port,
-        ..
-    } = spec;
-    let (mesh, dns) = (MESH_INTERFACE, gateway(*subnet));
+pub(super) fn chains(spec: &FirewallSpec) -> Command {
+    let subnet = spec.subnet;
+    let (mesh, dns) = (MESH_INTERFACE, gateway(subnet));
     let mut text = format!(
         "*filter\n\
          :{INPUT} - [0:0]\n\
          :{FORWARD} - [0:0]\n\
-         -A {INPUT} -p udp -m udp --dport {wireguard_port} -j ACCEPT\n\
          -A {INPUT} -i {BRIDGE} -d {dns}/32 -p udp -m udp --dport 53 -j ACCEPT\n\
          -A {INPUT} -i {BRIDGE} -d {dns}/32 -p tcp -m tcp --dport 53 -j ACCEPT\n\
          -A {FORWARD} -i {mesh} -o {BRIDGE} -d {subnet} -j ACCEPT\n\
@@ -77,62 +58,40 @@ fn chains_v4(spec: &FirewallSpec) -> String {
             "*raw\n:{PREROUTING} - [0:0]\n-A {PREROUTING} -i {mesh} -d {subnet} -j ACCEPT\nCOMMIT\n"
         );
     }
-    text
-}
-
-fn chains_v6(spec: &FirewallSpec) -> String {
-    let FirewallSpec {
-        management,
-        wireguard_port,
-        ..
-    } = spec;
-    let mesh = MESH_INTERFACE;
-    format!(
-        "*filter\n\
-         :{INPUT} - [0:0]\n\
-         -A {INPUT} -p udp -m udp --dport {wireguard_port} -j ACCEPT\n\
-         -A {INPUT} -i {mesh} -d {management}/128 -p tcp -m tcp --dport {PEER_API_PORT} -j ACCEPT\n\
-         -A {INPUT} -i {mesh} -d {management}/128 -p udp -m udp --dport {GOSSIP_PORT} -j ACCEPT\n\
-         -A {INPUT} -i lo -d {management}/128 -j ACCEPT\n\
-         -A {INPUT} ! -i {mesh} -d {management}/128 -j DROP\n\
-         COMMIT\n"
-    )
+    Command::restore(Family::V4, text)
 }
 
 /// Succeeds if Docker has made the chain that is meant for the rules of others.
-pub(super) fn has_docker_user(family: Family) -> Command {
-    Command::iptables(family, &format!("-t filter -S {DOCKER_USER}"))
+pub(super) fn has_docker_user() -> Command {
+    Command::iptables(Family::V4, &format!("-t filter -S {DOCKER_USER}"))
 }
 
 /// The jumps that have to be there.
-pub(super) fn jumps(spec: &FirewallSpec, family: Family, docker_user: bool) -> Vec<Jump> {
+pub(super) fn jumps(spec: &FirewallSpec, docker_user: bool) -> Vec<Jump> {
     let parent = if docker_user { DOCKER_USER } else { "FORWARD" };
     let wanted = |jump: &Jump| match jump.chain {
         FORWARD => jump.parent == parent,
         PREROUTING => needs_raw(spec),
         _ => true,
     };
-    all_jumps(family).into_iter().filter(wanted).collect()
+    all_jumps().into_iter().filter(wanted).collect()
 }
 
-/// All jumps that may have been made.
-pub(super) fn all_jumps(family: Family) -> Vec<Jump> {
+/// All jumps that can exist.
+pub(super) fn all_jumps() -> Vec<Jump> {
     let jump = |table, parent, chain| Jump {
-        family,
+        family: Family::V4,
         table,
         parent,
         chain,
     };
-    match family {
-        Family::V4 => vec![
-            jump("filter", "INPUT", INPUT),
-            jump("filter", DOCKER_USER, FORWARD),
-            jump("filter", "FORWARD", FORWARD),
-            jump("nat", "POSTROUTING", POSTROUTING),
-            jump("raw", "PREROUTING", PREROUTING),
-        ],
-        Family::V6 => vec![jump("filter", "INPUT", INPUT)],
-    }
+    vec![
+        jump("filter", "INPUT", INPUT),
+        jump("filter", DOCKER_USER, FORWARD),
+        jump("filter", "FORWARD", FORWARD),
+        jump("nat", "POSTROUTING", POSTROUTING),
+        jump("raw", "PREROUTING", PREROUTING),
+    ]
 }
 
 /// Docker 28.0 began to drop, in the raw table, what comes to containers directly from other hosts;
@@ -149,21 +108,18 @@ mod tests {
     fn spec() -> FirewallSpec {
         FirewallSpec {
             subnet: "10.210.7.0/24".parse().unwrap(),
-            management: "fdcc:1::2".parse().unwrap(),
-            wireguard_port: 51820,
             docker: Some("20.10.24+dfsg1".parse().unwrap()),
         }
     }
 
     #[test]
-    fn the_ipv4_chains() {
-        let command = chains(&spec(), Family::V4);
+    fn the_chains() {
+        let command = chains(&spec());
         assert_eq!(command.to_string(), "iptables-restore --noflush -w 5");
         insta::assert_snapshot!(command.input, @r"
         *filter
         :UC-INPUT - [0:0]
         :UC-FORWARD - [0:0]
-        -A UC-INPUT -p udp -m udp --dport 51820 -j ACCEPT
         -A UC-INPUT -i br-uc -d 10.210.7.1/32 -p udp -m udp --dport 53 -j ACCEPT
         -A UC-INPUT -i br-uc -d 10.210.7.1/32 -p tcp -m tcp --dport 53 -j ACCEPT
         -A UC-FORWARD -i uc0 -o br-uc -d 10.210.7.0/24 -j ACCEPT
@@ -173,20 +129,6 @@ mod tests {
         :UC-POSTROUTING - [0:0]
         -A UC-POSTROUTING -s 10.210.7.0/24 -o uc0 -j ACCEPT
         -A UC-POSTROUTING -s 10.210.7.0/24 ! -o br-uc -j MASQUERADE
-        COMMIT
-        ");
-    }
-
-    #[test]
-    fn the_ipv6_chains() {
-        insta::assert_snapshot!(chains(&spec(), Family::V6).input, @r"
-        *filter
-        :UC-INPUT - [0:0]
-        -A UC-INPUT -p udp -m udp --dport 51820 -j ACCEPT
-        -A UC-INPUT -i uc0 -d fdcc:1::2/128 -p tcp -m tcp --dport 51000 -j ACCEPT
-        -A UC-INPUT -i uc0 -d fdcc:1::2/128 -p udp -m udp --dport 51001 -j ACCEPT
-        -A UC-INPUT -i lo -d fdcc:1::2/128 -j ACCEPT
-        -A UC-INPUT ! -i uc0 -d fdcc:1::2/128 -j DROP
         COMMIT
         ");
     }
@@ -205,12 +147,8 @@ mod tests {
                 docker: Some(version.parse().unwrap()),
                 ..spec()
             };
-            assert_eq!(
-                chains(&spec, Family::V4).input.contains("*raw"),
-                expected,
-                "{version}"
-            );
-            let jumps = jumps(&spec, Family::V4, true);
+            assert_eq!(chains(&spec).input.contains("*raw"), expected, "{version}");
+            let jumps = jumps(&spec, true);
             assert_eq!(
                 jumps.iter().any(|jump| jump.table == "raw"),
                 expected,
@@ -222,7 +160,7 @@ mod tests {
     #[test]
     fn jumps_go_first_and_into_dockers_own_chain_if_there_is_one() {
         let lines = |docker_user| {
-            let jumps = jumps(&spec(), Family::V4, docker_user);
+            let jumps = jumps(&spec(), docker_user);
             jumps
                 .iter()
                 .map(|jump| jump.insert().to_string())

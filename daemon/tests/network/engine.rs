@@ -185,6 +185,7 @@ impl Machine {
                 format!("{}/128", management_address(&key)).parse().unwrap(),
             ],
             keepalive_s: 25,
+            guest: false,
         }
     }
 
@@ -282,13 +283,9 @@ impl Machine {
         } else {
             "20.10.24".to_owned()
         };
-        let management = management_address(&self.key.public());
         let output = self
             .inside(role)
-            .env(
-                inside::SPEC,
-                format!("{} {management} {version}", self.subnet()),
-            )
+            .env(inside::SPEC, format!("{} {version}", self.subnet()))
             .stderr(Stdio::piped())
             .output()
             .unwrap();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 use uc_daemon::network::{Firewall, FirewallSpec};
-use uc_mesh::{MeshPaths, UserSpace};
+use uc_mesh::{Guard as _, IptablesGuard, MeshPaths, PeerPorts, UserSpace};
 
 pub(crate) const ROLE: &str = "UC_NETWORK_TEST_ROLE";
 pub(crate) const DIRECTORY: &str = "UC_NETWORK_TEST_DIRECTORY";
@@ -28,26 +28,32 @@ fn run() {
                     config: directory.join("mesh.json"),
                     socket: directory.join("mesh.sock"),
                 };
-                uc_mesh::run(paths, UserSpace::new(), CancellationToken::new())
+                uc_mesh::run(paths, UserSpace::new(), guard(), CancellationToken::new())
                     .await
                     .unwrap();
             }
             "ensure" => Firewall::new(spec()).ensure().await.unwrap(),
             "remove" => Firewall::new(spec()).remove().await.unwrap(),
+            "remove-guard" => guard().remove().await.unwrap(),
             role => panic!("no such role: {role}"),
         }
     });
 }
 
-/// Parses "SUBNET MANAGEMENT DOCKER-VERSION".
+fn guard() -> IptablesGuard {
+    IptablesGuard::new(PeerPorts {
+        api: 51000,
+        membership: 51001,
+    })
+}
+
+/// Parses "SUBNET DOCKER-VERSION".
 fn spec() -> FirewallSpec {
     let text = std::env::var(SPEC).unwrap();
     let mut words = text.split(' ');
     let mut next = || words.next().unwrap();
     FirewallSpec {
         subnet: next().parse().unwrap(),
-        management: next().parse().unwrap(),
         docker: Some(next().parse().unwrap()),
-        wireguard_port: 51820,
     }
 }

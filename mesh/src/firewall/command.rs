@@ -110,6 +110,29 @@ impl Jump {
         self.command("-I", " 1")
     }
 
+    /// The rule as iptables prints it.
+    pub fn rule(&self) -> String {
+        format!("-A {} -j {}", self.parent, self.chain)
+    }
+
+    /// Prints the first rule of the parent chain.
+    pub fn first_rule(&self) -> Command {
+        let Self { table, parent, .. } = self;
+        Command::iptables(self.family, &format!("-t {table} -S {parent} 1"))
+    }
+
+    /// Moves the rule, which exists, to the first place. It is never missing in between.
+    pub fn move_first(&self) -> Command {
+        let Self {
+            table,
+            parent,
+            chain,
+            ..
+        } = self;
+        let input = format!("*{table}\n-D {parent} -j {chain}\n-I {parent} 1 -j {chain}\nCOMMIT\n");
+        Command::restore(self.family, input)
+    }
+
     /// Removes one copy of the rule; fails if there is none.
     pub fn delete(&self) -> Command {
         self.command("-D", "")
@@ -171,6 +194,15 @@ mod tests {
         assert_eq!(
             jump.delete().to_string(),
             "ip6tables -w 5 -t filter -D INPUT -j UC-INPUT"
+        );
+        assert_eq!(
+            jump.first_rule().to_string(),
+            "ip6tables -w 5 -t filter -S INPUT 1"
+        );
+        assert_eq!(jump.rule(), "-A INPUT -j UC-INPUT");
+        assert_eq!(
+            jump.move_first().input,
+            "*filter\n-D INPUT -j UC-INPUT\n-I INPUT 1 -j UC-INPUT\nCOMMIT\n"
         );
     }
 

@@ -20,6 +20,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub struct Ended {
     command: String,
     success: bool,
+    stdout: String,
     stderr: String,
 }
 
@@ -27,6 +28,11 @@ impl Ended {
     /// Whether it succeeded.
     pub fn is_success(&self) -> bool {
         self.success
+    }
+
+    /// What it printed, without the last end of line.
+    pub fn stdout(&self) -> &str {
+        &self.stdout
     }
 
     /// An error unless it succeeded.
@@ -69,7 +75,7 @@ pub async fn run(command: &Command) -> Result<Ended, FirewallError> {
         )
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -94,12 +100,14 @@ pub async fn run(command: &Command) -> Result<Ended, FirewallError> {
             )));
         }
     };
+    let stdout = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let stderr = String::from_utf8_lossy(&output.stderr)
         .trim()
         .replace('\n', "; ");
     Ok(Ended {
         command: command.to_string(),
         success: output.status.success(),
+        stdout,
         stderr,
     })
 }
@@ -109,6 +117,8 @@ fn hint(stderr: &str) -> &'static str {
         "; the daemon has to run as root"
     } else if stderr.contains("xtables lock") {
         "; another program holds the firewall's lock"
+    } else if stderr.contains("Address family not supported") {
+        "; IPv6 is disabled in this kernel, but the mesh needs it: boot without ipv6.disable=1"
     } else if stderr.contains("does not exist (do you need to insmod")
         || stderr.contains("not supported")
     {

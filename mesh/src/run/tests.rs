@@ -2,12 +2,14 @@ use super::*;
 use crate::client::MeshClient;
 use crate::config::tests::{config, key, peer};
 use crate::endpoint::Reach;
+use crate::guard::FakeGuard;
 use crate::tunnel::Fake;
 
-/// A mesh process on a fake tunnel, in a directory of its own.
+/// A mesh process on a fake tunnel and a fake guard, in a directory of its own.
 struct Process {
     directory: std::sync::Arc<tempfile::TempDir>,
     fake: Fake,
+    guard: FakeGuard,
     cancel: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), MeshError>>,
 }
@@ -18,13 +20,17 @@ impl Process {
     }
 
     async fn start_in(directory: std::sync::Arc<tempfile::TempDir>) -> Self {
+        Self::start_with(directory, FakeGuard::default()).await
+    }
+
+    async fn start_with(directory: std::sync::Arc<tempfile::TempDir>, guard: FakeGuard) -> Self {
         let (fake, cancel) = (Fake::default(), CancellationToken::new());
         let paths = MeshPaths {
             config: directory.path().join("mesh.json"),
             socket: directory.path().join("run/mesh.sock"),
         };
         let socket = paths.socket.clone();
-        let task = tokio::spawn(run(paths, fake.clone(), cancel.clone()));
+        let task = tokio::spawn(run(paths, fake.clone(), guard.clone(), cancel.clone()));
         for _ in 0..500 {
             if socket.exists() || task.is_finished() {
                 break;
@@ -34,6 +40,7 @@ impl Process {
         Self {
             directory,
             fake,
+            guard,
             cancel,
             task,
         }
@@ -107,6 +114,73 @@ async fn down_removes_the_files_and_a_new_configuration_works() {
         process.client().status().await.unwrap().public_key,
         Some(key(3).public())
     );
+    process.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn tunnel_without_firewall_rules_is_not_opened() {
+    let process = Process::start().await;
+    process.guard.state().refuse = true;
+    let error = process.client().apply(&config(1, &[2])).await.unwrap_err();
+    assert!(
+        error.to_string().contains(
+            "cannot protect the mesh by firewall rules: ip6tables-restore is not installed"
+        ),
+        "{error}"
+    );
+    assert_eq!(process.fake.state().applied, 0);
+    process.guard.state().refuse = false;
+    process.client().apply(&config(1, &[2])).await.unwrap();
+    let directory = process.directory.clone();
+    process.stop().await.unwrap();
+
+    let guard = FakeGuard::default();
+    guard.state().refuse = true;
+    let process = Process::start_with(directory, guard).await;
+    let error = process.task.await.unwrap().unwrap_err();
+    assert!(matches!(error, MeshError::Firewall(_)), "{error}");
+    assert_eq!(process.fake.state().applied, 0);
+}
+
+#[tokio::test]
+async fn firewall_rules_are_kept_by_a_stop_and_removed_by_down() {
+    let process = Process::start().await;
+    let wanted = config(1, &[2]);
+    process.client().apply(&wanted).await.unwrap();
+    let (directory, guard) = (process.directory.clone(), process.guard.clone());
+    process.stop().await.unwrap();
+    assert_eq!(guard.state().spec, Some(GuardSpec::of(&wanted)));
+    let process = Process::start_with(directory, guard).await;
+    process.client().down().await.unwrap();
+    assert_eq!(process.guard.state().spec, None);
+    process.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn previous_address_and_guests_are_guarded_until_the_tunnel_has_changed() {
+    let process = Process::start().await;
+    let mut before = config(1, &[2]);
+    before.peers[0].guest = true;
+    before.peers[0].allowed_ips = vec!["fdcc::2/128".parse().unwrap()];
+    let mut after = config(3, &[4]);
+    after.addresses = vec!["fdcc::3/128".parse().unwrap()];
+    process.client().apply(&before).await.unwrap();
+    process.client().apply(&after).await.unwrap();
+    let (before, after) = (GuardSpec::of(&before), GuardSpec::of(&after));
+    assert_eq!(before.guests.len(), 1);
+    let both = before.clone().and(&after);
+    assert_eq!(both.addresses.len(), 2);
+    assert_eq!(process.guard.state().ensured, [before, both, after]);
+    process.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn unchanged_firewall_rules_are_not_applied_again() {
+    let process = Process::start().await;
+    for peers in [&[2][..], &[2, 3]] {
+        process.client().apply(&config(1, peers)).await.unwrap();
+    }
+    assert_eq!(process.guard.state().ensured.len(), 1);
     process.stop().await.unwrap();
 }
 

@@ -14,7 +14,7 @@ use uc_mesh::{
     management_address,
 };
 
-use crate::process::DIRECTORY;
+use crate::process::{DIRECTORY, LISTEN};
 
 const PREFIX: &str = "ucmesh-";
 pub(crate) const PORT: u16 = 51820;
@@ -39,11 +39,11 @@ impl Lan {
             Some("not root")
         } else if !Path::new("/dev/net/tun").exists() {
             Some("no /dev/net/tun")
-        } else if ["ip", "nsenter", "ping"]
+        } else if ["ip", "nsenter", "ping", "iptables", "ip6tables"]
             .iter()
             .any(|program| which(program).is_none())
         {
-            Some("ip, nsenter and ping are needed")
+            Some("ip, nsenter, ping and iptables are needed")
         } else {
             None
         };
@@ -91,6 +91,15 @@ impl Lan {
 }
 
 impl Lan {
+    /// A command in the network between the machines.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/var/run/netns/{}", self.name))
+            .arg(program);
+        command
+    }
+
     /// Room for another mesh process on the same machine.
     pub(crate) fn second_process_on(&self, machine: &Machine) -> Machine {
         assert!(machine.namespace.starts_with(&self.name));
@@ -152,6 +161,7 @@ impl Machine {
                 format!("{}/128", self.management()).parse().unwrap(),
             ],
             keepalive_s: 25,
+            guest: false,
         }
     }
 
@@ -236,6 +246,17 @@ impl Machine {
             .wait()
             .unwrap()
             .success()
+    }
+
+    /// Starts a process that listens on the TCP ports of the test on all addresses.
+    pub(crate) fn listen(&self) -> Listener {
+        let child = self
+            .command(std::env::current_exe().unwrap().to_str().unwrap())
+            .args(["--exact", "process::listener", "--ignored", "--nocapture"])
+            .env(LISTEN, "1")
+            .stdout(Stdio::null())
+            .spawn();
+        Listener(child.unwrap())
     }
 
     /// A command inside the machine.
@@ -324,6 +345,16 @@ impl Drop for Machine {
             eprintln!("mesh process of {}:\n{}", self.namespace, self.stderr());
         }
         remove_namespace(&self.namespace);
+    }
+}
+
+/// A process that listens until it is dropped.
+pub(crate) struct Listener(Child);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -3,6 +3,8 @@
 //! says so and passes.
 
 #[cfg(test)]
+mod guard;
+#[cfg(test)]
 mod machine;
 #[cfg(test)]
 mod mesh;

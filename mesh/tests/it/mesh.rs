@@ -376,6 +376,7 @@ async fn a_thousand_peers_are_applied_and_the_one_that_is_there_is_reached() {
                 .unwrap(),
         ],
         keepalive_s: 25,
+        guest: false,
     });
     let mut peers: Vec<_> = absent.collect();
     peers.push(b.as_peer());
