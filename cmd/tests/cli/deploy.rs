@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
+use rustix::process::Signal;
 use uc_api::v1::deploy_event::Event;
 use uc_api::v1::{self};
 use uc_api::{Code, Failure};
 
 use crate::daemon::Daemon;
 use crate::deploy_images::project;
-use crate::world::World;
+use crate::world::{World, send_signal};
 
 pub(crate) fn plan(digest: &str, machines: &[&str]) -> v1::Plan {
     let step = |machine: &&str| v1::ReplicaStep {
@@ -343,13 +344,7 @@ fn ctrl_c_stops_watching_and_says_that_the_deployment_continues() {
         lines.any(|line| line.unwrap() == "… + shop/web on m1"),
         "it has begun"
     );
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    send_signal(&child, Signal::INT);
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
     assert!(
@@ -533,11 +528,7 @@ fn text_and_outcome(output: &std::process::Output) -> (String, serde_json::Value
 #[test]
 fn ctrl_c_before_the_first_event_says_that_the_deployment_may_have_started() {
     let (_world, child) = waiting_for_execute();
-    let interrupted = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(interrupted.success());
+    send_signal(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
     let (text, outcome) = text_and_outcome(&output);
     assert_eq!(output.status.code(), Some(130), "{text}");

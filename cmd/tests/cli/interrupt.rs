@@ -5,12 +5,13 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Output, Stdio};
 
+use rustix::process::Signal;
 use uc_api::v1;
 
 use crate::daemon::{CLUSTER, Daemon};
 use crate::deploy::{daemon, plan, step};
 use crate::provision::{SSH, cluster, fresh, from, world};
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, send_signal_to_group};
 
 /// The host m1 is the member behind `uc.sock`, every other host the machine behind `remote.sock`.
 fn ssh() -> String {
@@ -40,18 +41,8 @@ fn start(mut command: Command) -> Child {
     command.spawn().unwrap()
 }
 
-/// Sends a signal to the process group, as a terminal does.
-fn send(signal: &str, child: &Child) {
-    let group = format!("-{}", child.id());
-    let status = Command::new("kill")
-        .args(["-s", signal, "--", &group])
-        .status()
-        .unwrap();
-    assert!(status.success());
-}
-
 /// Each signal that asks a program to end, and the exit code for it.
-const SIGNALS: [(&str, i32); 3] = [("INT", 130), ("TERM", 143), ("HUP", 129)];
+const SIGNALS: [(Signal, i32); 3] = [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)];
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -83,10 +74,10 @@ fn machine_add_rolls_back_over_ssh_after_a_signal() {
         eventually("it joins", || {
             remote.asked().iter().any(|call| call.starts_with("Join"))
         });
-        send(signal, &child);
-        if signal == "HUP" {
+        send_signal_to_group(&child, signal);
+        if signal == Signal::HUP {
             // A shell and the kernel both send it when a terminal is closed.
-            send(signal, &child);
+            send_signal_to_group(&child, signal);
         }
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", text(&output));
@@ -130,7 +121,7 @@ fn deployment_over_ssh_continues_after_a_signal() {
         let world = endless_deployment();
         let mut child = in_foreground(&world, &SCALE);
         let rest = begun(&mut child);
-        send(signal, &child);
+        send_signal_to_group(&child, signal);
         let rest: Vec<_> = rest.collect();
         // 4 would mean that the connection broke before uc noticed the signal.
         assert_eq!(child.wait().unwrap().code(), Some(code), "{rest:?}");
@@ -152,8 +143,8 @@ fn deployment_started_with_nohup_is_watched_after_sighup() {
     world.environment(&mut command);
     let mut child = start(command);
     let rest = begun(&mut child);
-    send("HUP", &child);
-    send("INT", &child);
+    send_signal_to_group(&child, Signal::HUP);
+    send_signal_to_group(&child, Signal::INT);
     let rest: Vec<_> = rest.collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
 }

@@ -4,10 +4,11 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
+use rustix::process::Signal;
 use uc_api::v1::{self, Liveness};
 
 use crate::daemon::{CLUSTER, Daemon, member, status};
-use crate::world::{World, eventually, names};
+use crate::world::{World, eventually, names, send_signal};
 
 /// The last argument is the command. On "the other side", `uc` reaches the socket `remote.sock`,
 /// and /tmp is a directory of ours.
@@ -535,14 +536,7 @@ fn init_interrupted_during_installation_cleans_up() {
         .spawn()
         .unwrap();
     eventually("install.sh is started", || world.path("started").exists());
-    let id = child.id().to_string();
-    assert!(
-        std::process::Command::new("kill")
-            .args(["-INT", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    send_signal(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
     assert_eq!(
         output.status.code(),

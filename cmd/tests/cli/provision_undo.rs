@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use rustix::process::Signal;
 use uc_api::v1::{self, Liveness};
 use uc_api::{Code, Failure};
 
 use crate::daemon::{CLUSTER, Daemon, member, status};
 use crate::provision::{add, cluster, fresh, from, members, registered_id, world};
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, send_signal_to_group};
 
 #[test]
 fn add_whose_join_fails_leaves_no_member() {
@@ -197,11 +198,7 @@ fn interrupt_when(mut command: std::process::Command, ready: impl Fn() -> bool) 
         .spawn()
         .unwrap();
     eventually("the command gets there", ready);
-    let group = format!("-{}", child.id());
-    let killed = std::process::Command::new("kill")
-        .args(["-INT", "--", &group])
-        .status();
-    assert!(killed.unwrap().success());
+    send_signal_to_group(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(130), "{text}");

@@ -309,3 +309,15 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Sends a signal to a process.
+pub(crate) fn send_signal(child: &std::process::Child, signal: rustix::process::Signal) {
+    let id = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(id, signal).unwrap();
+}
+
+/// Sends a signal to the process group that a process leads, as a terminal does.
+pub(crate) fn send_signal_to_group(child: &std::process::Child, signal: rustix::process::Signal) {
+    let id = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process_group(id, signal).unwrap();
+}

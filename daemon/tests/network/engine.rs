@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use ipnet::Ipv4Net;
+use rustix::process::{Pid, Signal, kill_process};
 use uc_mesh::{DEFAULT_MTU, MeshClient, MeshConfig, PeerConfig, PrivateKey, management_address};
 
 use crate::inside;
@@ -250,7 +251,7 @@ impl Machine {
         let Some(mut engine) = self.engine.take() else {
             return;
         };
-        let _ = Command::new("kill").arg(engine.id().to_string()).status();
+        let _ = kill_process(Pid::from_child(&engine), Signal::TERM);
         let _ = engine.wait();
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::process::{Pid, Signal, kill_process};
 use uc_mesh::{
     DEFAULT_MTU, MeshClient, MeshConfig, MeshError, PeerConfig, PrivateKey, PublicKey,
     management_address,
@@ -227,9 +228,9 @@ impl Machine {
     }
 
     /// Sends the mesh process a signal and waits for its end; whether it ended in success.
-    pub(crate) fn stop(&mut self, signal: &str) -> bool {
+    pub(crate) fn stop(&mut self, signal: Signal) -> bool {
         let mut process = self.process.take().expect("it runs");
-        run("kill", &[signal, &process.id().to_string()]);
+        kill_process(Pid::from_child(&process), signal).unwrap();
         process.wait().unwrap().success()
     }
 

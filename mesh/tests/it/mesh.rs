@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use uc_mesh::endpoint::Reach;
 use uc_mesh::{MeshError, PeerConfig};
 
@@ -122,14 +123,14 @@ async fn the_process_restores_its_configuration_and_cleans_up() {
     let (mut a, b) = (lan.machine(1).await, lan.machine(2).await);
     connect(&[&a, &b]).await;
     a.must_reach(b.inside(), SOON).await;
-    assert!(a.stop("-TERM"), "it ends in success: {}", a.stderr());
+    assert!(a.stop(Signal::TERM), "it ends in success: {}", a.stderr());
     assert!(!a.has_interface(), "the interface is gone");
     assert!(!a.directory.path().join("mesh.sock").exists());
 
     // Nobody applies anything: what is on disk is enough.
     a.start().await;
     a.must_reach(b.inside(), SOON).await;
-    assert!(!a.stop("-KILL"));
+    assert!(!a.stop(Signal::KILL));
     a.start().await;
     a.must_reach(b.inside(), SOON).await;
     b.must_reach(a.management(), SOON).await;
@@ -198,7 +199,7 @@ async fn a_machine_that_moved_is_followed_and_stays_followed() {
     assert_eq!((answered, endpoint(&a).await), (sent, moved));
 
     // Nor does a restart forget it.
-    assert!(a.stop("-TERM"));
+    assert!(a.stop(Signal::TERM));
     a.start().await;
     a.must_reach(b.inside(), SOON).await;
     assert_eq!(endpoint(&a).await, moved);

@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use serde_json::Value;
 use uc_testbed::{Binaries, Lease, Machine, Output, Uc, command, wait_for};
@@ -321,10 +322,9 @@ impl Watched {
         }
     }
 
-    /// Sends a signal, such as `INT`.
-    pub(crate) fn signal(&self, signal: &str) {
-        let sent = command(&["kill", &format!("-{signal}"), &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill runs").success());
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
     /// Waits for its end; the exit code, or none after a signal.

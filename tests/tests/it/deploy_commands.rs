@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, MACHINES, array, on};
@@ -202,7 +203,7 @@ fn logs(cluster: &Cluster) {
             );
         }
     }
-    follow.signal("INT");
+    follow.signal(Signal::INT);
     let code = follow.end().expect("Ctrl-C ends it");
     assert!(matches!(code, Some(0 | 130)), "{code:?}");
 }
@@ -268,7 +269,7 @@ fn exec(cluster: &Cluster) {
     // Killing uc ends a command that never ends, and does not affect the service.
     let mut long = cluster.watch(&["exec", "-T", "quiet", "sh", "-c", "echo begun; sleep 60"]);
     assert!(long.line_with("begun").is_some());
-    long.signal("KILL");
+    long.signal(Signal::KILL);
     long.end().expect("killed");
     cluster.ok(&["exec", "-T", "quiet", "true"]);
 }
