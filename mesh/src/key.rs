@@ -56,6 +56,26 @@ impl PrivateKey {
         PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
     }
 
+    /// A secret that only the owners of the two keys can compute. Both compute the same one. Each
+    /// purpose has its own context, a text that no other purpose uses, and so its own secret.
+    ///
+    /// Returns `None` if the peer's key is one of the few points with which the result would not
+    /// depend on this key. Such a secret would be known to everyone.
+    pub fn shared_key(&self, peer: &PublicKey, context: &'static str) -> Option<[u8; 32]> {
+        let shared = self
+            .0
+            .diffie_hellman(&x25519_dalek::PublicKey::from(peer.0));
+        if !shared.was_contributory() {
+            return None;
+        }
+        let own = self.public();
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        hasher.update(shared.as_bytes());
+        hasher.update(&own.0.min(peer.0));
+        hasher.update(&own.0.max(peer.0));
+        Some(*hasher.finalize().as_bytes())
+    }
+
     /// The text form, for a file that only root can read.
     pub fn to_base64(&self) -> String {
         STANDARD.encode(self.0.to_bytes())
@@ -195,6 +215,54 @@ mod tests {
         let secret: PrivateKey = ALICE_SECRET.parse().unwrap();
         assert_eq!(secret.public().to_string(), ALICE_PUBLIC);
         assert_eq!(secret.to_base64(), ALICE_SECRET);
+    }
+
+    /// RFC 7748, section 6.1: Bob's secret, and what the two share.
+    const BOB_SECRET: &str = "XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=";
+    const SHARED: &str = "Sl2dW6TOLeFyjjv0gDUPJeB+IclH0Z4zdvCbPB4WF0I=";
+
+    #[test]
+    fn shared_key_is_derived_from_the_secret_of_rfc_7748() {
+        let alice: PrivateKey = ALICE_SECRET.parse().unwrap();
+        let bob: PrivateKey = BOB_SECRET.parse().unwrap();
+        let key = alice.shared_key(&bob.public(), "test").unwrap();
+        assert_eq!(bob.shared_key(&alice.public(), "test"), Some(key));
+        let (a, b) = (alice.public(), bob.public());
+        let (low, high) = (a.min(b), a.max(b));
+        let material = [&decode(SHARED).unwrap(), low.as_bytes(), high.as_bytes()];
+        assert_eq!(
+            key,
+            blake3::derive_key("test", &material.map(|bytes| &bytes[..]).concat())
+        );
+    }
+
+    #[test]
+    fn shared_key_depends_on_both_keys_and_the_context() {
+        let alice: PrivateKey = ALICE_SECRET.parse().unwrap();
+        let bob: PrivateKey = BOB_SECRET.parse().unwrap();
+        let other = PrivateKey::from_bytes([7; 32]);
+        let key = alice.shared_key(&bob.public(), "test");
+        assert_ne!(alice.shared_key(&other.public(), "test"), key);
+        assert_ne!(other.shared_key(&bob.public(), "test"), key);
+        assert_ne!(alice.shared_key(&bob.public(), "other"), key);
+    }
+
+    /// Points of a small order: their multiples are the same few points for every key.
+    #[test]
+    fn shared_key_refuses_points_that_hide_nothing() {
+        let alice: PrivateKey = ALICE_SECRET.parse().unwrap();
+        let mut one = [0; 32];
+        one[0] = 1;
+        // p - 1, p, and p + 1, where p = 2^255 - 19.
+        let near_p = [0xec, 0xed, 0xee].map(|low| {
+            let mut bytes = [0xff; 32];
+            (bytes[0], bytes[31]) = (low, 0x7f);
+            bytes
+        });
+        for bytes in [one].into_iter().chain(near_p) {
+            let point = PublicKey::from_bytes(bytes).unwrap();
+            assert_eq!(alice.shared_key(&point, "test"), None, "{bytes:?}");
+        }
     }
 
     #[test]
