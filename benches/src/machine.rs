@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, Stdin, Stdout};
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio_util::sync::CancellationToken;
-use uc_cluster_state::membership::{Liveness, Membership};
+use uc_cluster_state::membership::{Liveness, Membership, PairKey, Peer};
 use uc_cluster_state::{Actor, Class, ClusterId, Kind, MAX_TRANSACTION, Options, Store, Write};
 
 use crate::link::{self, machine};
@@ -95,6 +95,13 @@ pub(crate) fn now_ns() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// The key of two machines. It is no secret, because the measured cluster has none.
+fn pair_key(a: u8, b: u8) -> PairKey {
+    let mut key = [0xbe; 32];
+    key[..2].copy_from_slice(&[a.min(b), a.max(b)]);
+    PairKey::from_bytes(key)
 }
 
 /// Opens the store of machine `n` in `directory`.
@@ -237,7 +244,10 @@ impl Served {
             Command::Look { peers } => {
                 let peers = peers
                     .into_iter()
-                    .map(|(peer, address)| (machine(peer), address))
+                    .map(|(peer, address)| {
+                        let key = pair_key(self.n, peer);
+                        (machine(peer), Peer { address, key })
+                    })
                     .collect();
                 self.membership.set_peers(peers).await;
                 Answer::Done

@@ -86,7 +86,8 @@ pub fn ops(bytes: &[u8]) {
     }
 }
 
-/// The failure detector accepts any datagrams, between its timers.
+/// The failure detector accepts any datagrams between its timers, sealed or not. A datagram is
+/// opened once, and not at all if one bit differs.
 pub fn datagram(bytes: &[u8]) {
     crate::membership::fuzzing::run(Input(bytes));
 }

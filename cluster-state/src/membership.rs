@@ -2,6 +2,9 @@
 //! socket, timers, and the list of members. Liveness is each machine's own view and is never
 //! replicated.
 //!
+//! Every datagram is sealed with a key that only the two machines know, so no other process can
+//! speak as a member.
+//!
 //! foca cannot find its way back after it has lost all peers. So this module keeps announcing the
 //! machine to all known peers that are not active.
 
@@ -19,6 +22,9 @@ mod driver;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod identity;
+mod seal;
+
+pub use seal::PairKey;
 
 /// In each period one peer is probed. A peer that answers neither directly nor through others
 /// within it is suspected.
@@ -30,7 +36,9 @@ const PROBE_RTT: Duration = Duration::from_millis(400);
 /// machine is down within 8 s.
 const SUSPECT_TO_DOWN: Duration = Duration::from_secs(4);
 /// Datagrams fit the mesh's MTU.
-const MAX_PACKET: usize = 1_200;
+const MAX_DATAGRAM: usize = 1_200;
+/// What foca has of a datagram.
+const MAX_PAYLOAD: usize = MAX_DATAGRAM - seal::OVERHEAD;
 /// Time between announcements to peers that are not active, before jitter.
 const ANNOUNCE: Duration = Duration::from_secs(1);
 /// A peer that was never heard is a suspect for this long, then down.
@@ -49,17 +57,25 @@ pub enum Liveness {
     Down,
 }
 
+/// A machine to watch. Nothing is sent to other machines, and nothing is accepted from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// The secret that this machine shares with the peer, and with no other machine.
+    pub key: PairKey,
+}
+
 /// The running failure detector.
 #[derive(Debug)]
 pub struct Membership {
-    peers: mpsc::Sender<BTreeMap<MachineId, SocketAddr>>,
+    peers: mpsc::Sender<BTreeMap<MachineId, Peer>>,
     liveness: watch::Receiver<BTreeMap<MachineId, Liveness>>,
 }
 
 impl Membership {
-    /// Starts on a bound socket. Other machines use the socket's address unless they know a better
-    /// one. `incarnation` must be higher at each start: use `Store::starts`. Ends when `cancel` is
-    /// cancelled, and then tells the other members that this machine leaves.
+    /// Starts on a bound socket, without peers. `incarnation` must be higher at each start: use
+    /// `Store::starts`. Ends when `cancel` is cancelled, and then tells the other members that
+    /// this machine leaves.
     pub fn start(
         socket: UdpSocket,
         me: MachineId,
@@ -76,18 +92,17 @@ impl Membership {
             address,
         };
         tokio::spawn(driver::run(
-            driver::Driver::new(socket, me, publish),
+            driver::Driver::new(socket, me, publish, seal::FORGET_AFTER),
             commands,
             cancel,
         ));
         Ok(Self { peers, liveness })
     }
 
-    /// Sets the machines to watch and their addresses, without this machine. Replaces the previous
-    /// list.
-    pub async fn set_peers(&self, peers: Vec<(MachineId, SocketAddr)>) {
+    /// Sets the machines to watch, without this machine. Replaces the previous list.
+    pub async fn set_peers(&self, peers: BTreeMap<MachineId, Peer>) {
         // The task ends only when it was cancelled, and then no caller depends on the list.
-        let _ = self.peers.send(peers.into_iter().collect()).await;
+        let _ = self.peers.send(peers).await;
     }
 
     /// Returns this machine's view of each peer in the list.

@@ -1,20 +1,24 @@
 //! The sockets for other machines: gRPC and membership datagrams on the management address, and
 //! replication with the other members.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket};
 use uc_api::layout::{GOSSIP_PORT, PEER_API_PORT};
+use uc_api::v1::MachineRecord;
 use uc_api::{Code, Failure};
-use uc_cluster_state::membership::Membership;
-use uc_mesh::management_address;
+use uc_cluster_state::membership::{Membership, PairKey, Peer};
+use uc_mesh::{PrivateKey, PublicKey, management_address};
 
 use crate::backoff::Backoff;
 use crate::member::{Member, Readiness, Stage};
-use crate::peers::address_of;
 use crate::{grpc, replicate};
+
+/// Never reuse this text for another purpose: it separates these keys from all others.
+const PAIR_KEY: &str = "uc 2026 membership pair key";
 
 /// Runs until the member stops.
 pub(crate) async fn run(member: Arc<Member>) {
@@ -81,18 +85,11 @@ async fn watch_liveness(member: &Member, socket: UdpSocket) {
     };
     let mut verdicts = membership.liveness();
     let mut records = member.store.watch();
+    let mut peers = Peers::new(member.key.clone());
     loop {
-        let peers = member
-            .machines()
-            .iter()
-            .filter(|machine| machine.id != member.membership.machine_id)
-            .filter_map(|machine| {
-                let id: uc_api::MachineId = machine.id.parse().ok()?;
-                let address = SocketAddr::new(address_of(machine).ok()?.into(), GOSSIP_PORT);
-                Some((uc_cluster_state::MachineId(*id.as_bytes()), address))
-            })
-            .collect();
-        membership.set_peers(peers).await;
+        let mut others = member.machines();
+        others.retain(|machine| machine.id != member.membership.machine_id);
+        membership.set_peers(peers.of(&others)).await;
         let verdict = verdicts.borrow_and_update().clone();
         member.alive.send_if_modified(|alive| {
             let changed = *alive != verdict;
@@ -104,5 +101,129 @@ async fn watch_liveness(member: &Member, socket: UdpSocket) {
             _ = records.changed() => {}
             changed = verdicts.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+/// Makes membership's peers from the records of other machines. The keys are kept, because the
+/// records change often and each key costs a multiplication on the curve.
+struct Peers {
+    own: PrivateKey,
+    keys: BTreeMap<PublicKey, Option<PairKey>>,
+    /// Machines that were left out, so that each is logged once.
+    left_out: BTreeSet<String>,
+}
+
+impl Peers {
+    fn new(own: PrivateKey) -> Self {
+        Self {
+            own,
+            keys: BTreeMap::new(),
+            left_out: BTreeSet::new(),
+        }
+    }
+
+    fn of(&mut self, others: &[MachineRecord]) -> BTreeMap<uc_cluster_state::MachineId, Peer> {
+        let known = std::mem::take(&mut self.keys);
+        let left_out = std::mem::take(&mut self.left_out);
+        let mut peers = BTreeMap::new();
+        for machine in others {
+            match self.peer(machine, &known) {
+                Ok((id, peer)) => {
+                    peers.insert(id, peer);
+                }
+                Err(cause) => {
+                    if !left_out.contains(&machine.id) {
+                        tracing::warn!(machine = %machine.name, id = %machine.id, cause, "cannot watch machine");
+                    }
+                    self.left_out.insert(machine.id.clone());
+                }
+            }
+        }
+        peers
+    }
+
+    fn peer(
+        &mut self,
+        machine: &MachineRecord,
+        known: &BTreeMap<PublicKey, Option<PairKey>>,
+    ) -> Result<(uc_cluster_state::MachineId, Peer), &'static str> {
+        let id: uc_api::MachineId = machine.id.parse().map_err(|_| "invalid machine id")?;
+        let public: PublicKey = machine
+            .public_key
+            .parse()
+            .map_err(|_| "invalid WireGuard key")?;
+        let compute = || {
+            let key = self.own.shared_key(&public, PAIR_KEY)?;
+            Some(PairKey::from_bytes(key))
+        };
+        let key = known.get(&public).copied().unwrap_or_else(compute);
+        self.keys.insert(public, key);
+        let peer = Peer {
+            address: SocketAddr::new(management_address(&public).into(), GOSSIP_PORT),
+            key: key.ok_or("its WireGuard key shares no secret")?,
+        };
+        Ok((uc_cluster_state::MachineId(*id.as_bytes()), peer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(n: u8, public_key: String) -> MachineRecord {
+        MachineRecord {
+            id: uc_api::MachineId::from_bytes([n; 16]).to_string(),
+            name: format!("m{n}"),
+            public_key,
+            ..MachineRecord::default()
+        }
+    }
+
+    fn key(n: u8) -> PrivateKey {
+        PrivateKey::from_bytes([n; 32])
+    }
+
+    fn id(n: u8) -> uc_cluster_state::MachineId {
+        uc_cluster_state::MachineId([n; 16])
+    }
+
+    #[test]
+    fn peers_share_a_key_and_have_management_addresses() {
+        let (first, second) = (key(1).public(), key(2).public());
+        let seen_by_first = Peers::new(key(1)).of(&[record(2, second.to_string())]);
+        let seen_by_second = Peers::new(key(2)).of(&[record(1, first.to_string())]);
+        let (to_second, to_first) = (seen_by_first[&id(2)], seen_by_second[&id(1)]);
+        assert_eq!(to_second.key, to_first.key);
+        let address = SocketAddr::new(management_address(&second).into(), GOSSIP_PORT);
+        assert_eq!(to_second.address, address);
+    }
+
+    #[test]
+    fn peers_leave_out_records_without_a_usable_key() {
+        let mut one = [0; 32];
+        one[0] = 1;
+        let weak = PublicKey::from_bytes(one).unwrap().to_string();
+        let good = record(2, key(2).public().to_string());
+        let records = [good, record(3, "none".to_owned()), record(4, weak)];
+        let mut peers = Peers::new(key(1));
+        let found = peers.of(&records);
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&id(2)]);
+        assert_eq!(peers.left_out.len(), 2);
+    }
+
+    #[test]
+    fn peers_keep_keys_only_of_present_records() {
+        let public = key(2).public();
+        let mut peers = Peers::new(key(1));
+        let records = [record(2, public.to_string())];
+        let key_of = |peers: &mut Peers| peers.of(&records)[&id(2)].key;
+        let first = key_of(&mut peers);
+        // A marker shows that the key is not computed again.
+        let marker = PairKey::from_bytes([9; 32]);
+        peers.keys.insert(public, Some(marker));
+        assert!(key_of(&mut peers) == marker && marker != first);
+        assert!(peers.of(&[]).is_empty());
+        assert!(peers.keys.is_empty());
+        assert_eq!(key_of(&mut peers), first);
     }
 }

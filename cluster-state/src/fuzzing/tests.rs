@@ -8,8 +8,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::id::{Actor, MAX_COUNTER};
-use crate::membership::fuzzing::Detector;
+use crate::id::{Actor, MAX_COUNTER, MachineId};
+use crate::membership::fuzzing::{Detector, sealer};
 use crate::state::{BUCKETS, Batch};
 use crate::wire::{BucketSums, Digest, Refusal};
 
@@ -172,6 +172,12 @@ fn sound_inputs(target: &str) -> Vec<Vec<u8>> {
                 .iter()
                 .flat_map(|datagram| piece(1, datagram))
                 .collect();
+            let mut theirs = sealer(2);
+            let sealed = datagrams()
+                .iter()
+                .filter_map(|datagram| theirs.seal(MachineId([1; 16]), datagram))
+                .flat_map(|datagram| piece(1, &datagram))
+                .collect();
             vec![
                 all,
                 datagrams()
@@ -179,6 +185,7 @@ fn sound_inputs(target: &str) -> Vec<Vec<u8>> {
                     .take(3)
                     .flat_map(|datagram| piece(0x0b, datagram))
                     .collect(),
+                sealed,
             ]
         }
         other => panic!("no target {other}"),

@@ -19,7 +19,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identity;
-use super::{ANNOUNCE, Liveness, MAX_PACKET, PROBE_PERIOD, PROBE_RTT, SUSPECT_TO_DOWN, UNHEARD};
+use super::seal::{Refusal, Refused, Sealer};
+use super::{
+    ANNOUNCE, Liveness, MAX_DATAGRAM, MAX_PAYLOAD, PROBE_PERIOD, PROBE_RTT, Peer, SUSPECT_TO_DOWN,
+    UNHEARD,
+};
 use crate::id::MachineId;
 
 /// Pause after an error of the socket, so that a broken socket does not keep the processor busy.
@@ -37,6 +41,8 @@ const DECLARED_DOWN: Duration = SUSPECT_TO_DOWN.saturating_mul(2);
 /// Minimum number of questions before that, because this machine itself may have been stopped all
 /// the time.
 const MIN_ASKED: u32 = 2;
+/// Minimum time between two log lines about refused datagrams, because anyone can cause them.
+const REPORT: Duration = Duration::from_secs(60);
 
 /// A timer of foca's. The order is reversed, because `BinaryHeap` returns the greatest and the
 /// earliest is needed.
@@ -61,7 +67,7 @@ impl PartialOrd for Due {
     }
 }
 
-struct Peer {
+struct Watched {
     address: SocketAddr,
     /// When it was put on the list.
     since: Instant,
@@ -79,17 +85,28 @@ pub(super) struct Driver {
     foca: Foca<Identity, PostcardCodec, SmallRng, NoCustomBroadcast>,
     runtime: AccumulatingRuntime<Identity>,
     timers: BinaryHeap<Due>,
-    peers: BTreeMap<MachineId, Peer>,
+    sealer: Sealer,
+    refusals: Refusals,
+    peers: BTreeMap<MachineId, Watched>,
     /// Suspects by identity and number of objections.
     suspected: HashMap<(Identity, u16), Suspicion>,
     publish: watch::Sender<BTreeMap<MachineId, Liveness>>,
     jitter: SmallRng,
 }
 
+/// Refused datagrams, and when they were logged.
+#[derive(Default)]
+struct Refusals {
+    counted: Refused,
+    logged: Refused,
+    logged_at: Option<Instant>,
+    warned_at: Option<Instant>,
+}
+
 enum Event {
     Stop,
-    Peers(BTreeMap<MachineId, SocketAddr>),
-    Datagram(std::io::Result<usize>),
+    Peers(BTreeMap<MachineId, Peer>),
+    Datagram(std::io::Result<(usize, SocketAddr)>),
     Timer,
     Announce,
 }
@@ -97,10 +114,10 @@ enum Event {
 /// Runs until cancelled.
 pub(super) async fn run(
     mut driver: Driver,
-    mut commands: mpsc::Receiver<BTreeMap<MachineId, SocketAddr>>,
+    mut commands: mpsc::Receiver<BTreeMap<MachineId, Peer>>,
     cancel: CancellationToken,
 ) {
-    let mut buffer = vec![0; MAX_PACKET + 1];
+    let mut buffer = vec![0; MAX_DATAGRAM + 1];
     let mut announce = Instant::now();
     let mut open = true;
     loop {
@@ -111,7 +128,7 @@ pub(super) async fn run(
                 Some(peers) => Event::Peers(peers),
                 None => { open = false; continue }
             },
-            received = driver.socket.recv(&mut buffer) => Event::Datagram(received),
+            received = driver.socket.recv_from(&mut buffer) => Event::Datagram(received),
             () = sleep_until(due) => Event::Timer,
             () = tokio::time::sleep_until(announce) => Event::Announce,
         };
@@ -124,7 +141,13 @@ pub(super) async fn run(
                 driver.set_peers(&peers);
                 driver.announce();
             }
-            Event::Datagram(Ok(length)) => driver.receive(buffer.get(..length).unwrap_or_default()),
+            Event::Datagram(Ok((length, from))) => {
+                let datagram = buffer.get(..length).unwrap_or_default();
+                if !driver.receive(datagram, from, Instant::now()) {
+                    // A flood of invalid datagrams costs no more than opening them.
+                    continue;
+                }
+            }
             Event::Datagram(Err(error)) => {
                 tracing::debug!(%error, "membership socket");
                 tokio::time::sleep(SOCKET_PAUSE).await;
@@ -133,6 +156,7 @@ pub(super) async fn run(
             Event::Announce => {
                 driver.announce();
                 driver.see_to_suspects(Instant::now());
+                driver.refusals.log(Instant::now());
                 let millis = u64::try_from(ANNOUNCE.as_millis()).unwrap_or(1_000);
                 let wait = driver
                     .jitter
@@ -156,6 +180,7 @@ impl Driver {
         socket: UdpSocket,
         me: Identity,
         publish: watch::Sender<BTreeMap<MachineId, Liveness>>,
+        forget_after: Duration,
     ) -> Self {
         let seed = me.machine.0.iter().fold(me.incarnation, |seed, byte| {
             seed.rotate_left(7) ^ u64::from(*byte)
@@ -165,6 +190,8 @@ impl Driver {
             foca: Foca::new(me, config(), SmallRng::seed_from_u64(seed), PostcardCodec),
             runtime: AccumulatingRuntime::new(),
             timers: BinaryHeap::new(),
+            sealer: Sealer::new(me.machine, me.incarnation, forget_after),
+            refusals: Refusals::default(),
             peers: BTreeMap::new(),
             suspected: HashMap::new(),
             publish,
@@ -180,27 +207,30 @@ impl Driver {
             .unwrap();
     }
 
-    /// Returns how many datagrams are waiting, and discards them.
+    /// Takes the datagrams that are waiting, sealed, with their receivers.
     #[cfg(test)]
-    pub(super) fn take_datagrams(&mut self) -> usize {
-        std::iter::from_fn(|| self.runtime.to_send()).count()
+    pub(super) fn take_datagrams(&mut self) -> Vec<(MachineId, Option<Vec<u8>>)> {
+        std::iter::from_fn(|| self.runtime.to_send())
+            .map(|(to, data)| (to.machine, self.sealer.seal(to.machine, &data)))
+            .collect()
     }
 
-    pub(super) fn set_peers(&mut self, peers: &BTreeMap<MachineId, SocketAddr>) {
+    pub(super) fn set_peers(&mut self, peers: &BTreeMap<MachineId, Peer>) {
         let now = Instant::now();
         let me = self.foca.identity().machine;
+        let keys = peers.iter().map(|(machine, peer)| (*machine, peer.key));
+        self.sealer
+            .set_peers(keys.filter(|(machine, _)| *machine != me));
         self.peers = peers
             .iter()
             .filter(|(machine, _)| **machine != me)
-            .map(|(machine, address)| {
-                let since = self.peers.get(machine).map_or(now, |peer| peer.since);
-                (
-                    *machine,
-                    Peer {
-                        address: *address,
-                        since,
-                    },
-                )
+            .map(|(machine, peer)| {
+                let known = self.peers.get(machine);
+                let watched = Watched {
+                    address: peer.address,
+                    since: known.map_or(now, |known| known.since),
+                };
+                (*machine, watched)
             })
             .collect();
     }
@@ -287,8 +317,18 @@ impl Driver {
         Ok(datagram)
     }
 
-    fn receive(&mut self, datagram: &[u8]) {
-        log(self.foca.handle_data(datagram, &mut self.runtime));
+    /// Gives a datagram of a peer to foca. Returns false if it was refused.
+    pub(super) fn receive(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> bool {
+        match open(&mut self.sealer, datagram, now) {
+            Ok(payload) => {
+                log(self.foca.handle_data(payload, &mut self.runtime));
+                true
+            }
+            Err(refusal) => {
+                self.refusals.count(refusal, from, now);
+                false
+            }
+        }
     }
 
     fn fire(&mut self) {
@@ -308,7 +348,13 @@ impl Driver {
     /// Sends what foca has queued. A datagram that cannot be sent now is lost; SWIM tolerates loss.
     async fn send(&mut self) {
         while let Some((to, data)) = self.runtime.to_send() {
-            let sending = self.socket.send_to(&data, self.address(&to));
+            // foca also knows members that are not in the list of peers, from other members.
+            let sealed = self.sealer.seal(to.machine, &data);
+            let (Some(peer), Some(sealed)) = (self.peers.get(&to.machine), sealed) else {
+                tracing::trace!(machine = %to.machine, "datagram not sent: not a peer");
+                continue;
+            };
+            let sending = self.socket.send_to(&sealed, peer.address);
             match tokio::time::timeout(SOCKET_PAUSE, sending).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::trace!(%error, peer = %to.machine, "datagram not sent"),
@@ -344,7 +390,7 @@ impl Driver {
             .iter_membership_state()
             .map(|member| (member.id().machine, member.state()))
             .collect();
-        let judge = |machine: &MachineId, peer: &Peer| match states.get(machine) {
+        let judge = |machine: &MachineId, peer: &Watched| match states.get(machine) {
             Some(State::Alive) => Liveness::Up,
             Some(State::Suspect) => Liveness::Suspect,
             Some(State::Down) => Liveness::Down,
@@ -356,13 +402,42 @@ impl Driver {
             .map(|(machine, peer)| (*machine, judge(machine, peer)))
             .collect()
     }
+}
 
-    /// Returns the address of a member. The list of peers takes precedence, because a member may
-    /// have bound a wildcard address.
-    fn address(&self, to: &Identity) -> SocketAddr {
-        self.peers
-            .get(&to.machine)
-            .map_or(to.address, |peer| peer.address)
+impl Refusals {
+    fn count(&mut self, refusal: Refusal, from: SocketAddr, now: Instant) {
+        self.counted.count(refusal);
+        if let Refusal::InvalidMac { claimed } = refusal
+            && self.warned_at.is_none_or(|at| now >= at + REPORT)
+        {
+            self.warned_at = Some(now);
+            let total = self.counted.invalid_mac;
+            tracing::warn!(%claimed, %from, total, "refused membership datagram: invalid MAC");
+        }
+    }
+
+    /// Logs the counters if they have changed, at most once a minute.
+    fn log(&mut self, now: Instant) {
+        if self.counted != self.logged && self.logged_at.is_none_or(|at| now >= at + REPORT) {
+            self.logged = self.counted;
+            self.logged_at = Some(now);
+            tracing::debug!(refused = ?self.counted, "refused membership datagrams");
+        }
+    }
+}
+
+/// Returns the payload of a peer's datagram. A peer must not speak as another machine.
+pub(super) fn open<'a>(
+    sealer: &mut Sealer,
+    datagram: &'a [u8],
+    now: Instant,
+) -> Result<&'a [u8], Refusal> {
+    let (sender, payload) = sealer.open(datagram, now)?;
+    let header: Result<Header<Identity>, _> = PostcardCodec.decode_header(payload);
+    match header {
+        Ok(header) if header.src.machine == sender => Ok(payload),
+        Ok(_) => Err(Refusal::OtherSender),
+        Err(_) => Err(Refusal::Malformed),
     }
 }
 
@@ -395,7 +470,7 @@ pub(super) fn config() -> Config {
         probe_period: PROBE_PERIOD,
         probe_rtt: PROBE_RTT,
         suspect_to_down_after: SUSPECT_TO_DOWN,
-        max_packet_size: NonZeroUsize::new(MAX_PACKET).unwrap_or(defaults.max_packet_size),
+        max_packet_size: NonZeroUsize::new(MAX_PAYLOAD).unwrap_or(defaults.max_packet_size),
         max_transmissions: NonZeroU8::new(10).unwrap_or(defaults.max_transmissions),
         notify_down_members: true,
         periodic_gossip: every(Duration::from_millis(200), 3),

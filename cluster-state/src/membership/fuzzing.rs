@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use foca::{AccumulatingRuntime, Foca, Identity as _, NoCustomBroadcast, PostcardCodec, Timer};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use tokio::time::Instant;
 
 use super::identity::Identity;
-use super::{MAX_PACKET, driver};
+use super::seal::{FORGET_AFTER, OVERHEAD, PairKey, Sealer};
+use super::{MAX_DATAGRAM, MAX_PAYLOAD, driver};
 use crate::fuzzing::Input;
 use crate::id::MachineId;
 
@@ -73,7 +75,7 @@ impl Detector {
         while self.runtime.to_notify().is_some() {}
         let mut datagrams = Vec::new();
         while let Some((to, data)) = self.runtime.to_send() {
-            assert!(data.len() <= MAX_PACKET, "{} bytes", data.len());
+            assert!(data.len() <= MAX_PAYLOAD, "{} bytes", data.len());
             // Renewed or not, one of two identities of a machine wins.
             let renewed = to
                 .renew()
@@ -85,10 +87,22 @@ impl Detector {
     }
 }
 
+/// The sealer of machine `n`, which knows the other one of two.
+pub(crate) fn sealer(n: u8) -> Sealer {
+    let mut sealer = Sealer::new(MachineId([n; 16]), 3, FORGET_AFTER);
+    let other = MachineId([3 - n; 16]);
+    sealer.set_peers([(other, PairKey::from_bytes([5; 32]))].into_iter());
+    sealer
+}
+
 /// For each datagram, the input has a byte for what happens before it, two bytes of length, and as
-/// much as the socket's buffer holds.
+/// much as the socket's buffer holds. The detector receives it twice: as a datagram that must be
+/// opened, and as the payload of a member.
 pub(crate) fn run(mut input: Input<'_>) {
     let mut detector = Detector::new(1);
+    let mut theirs = sealer(2);
+    let mut ours = sealer(1);
+    let now = Instant::now();
     while !input.is_empty() {
         let what = input.byte();
         for _ in 0..what & 7 {
@@ -98,8 +112,39 @@ pub(crate) fn run(mut input: Input<'_>) {
         if what & 8 != 0 {
             detector.announce(2 + (what >> 4));
         }
-        let datagram = input.piece();
-        detector.receive(datagram.get(..=MAX_PACKET).unwrap_or(datagram));
+        let piece = input.piece();
+        let datagram = piece.get(..=MAX_DATAGRAM).unwrap_or(piece);
+        if let Ok(payload) = driver::open(&mut ours, datagram, now) {
+            detector.receive(payload);
+            detector.flush();
+            assert!(ours.open(datagram, now).is_err(), "accepted twice");
+        }
+        let payload = datagram.get(..=MAX_PAYLOAD).unwrap_or(datagram);
+        detector.receive(payload);
         detector.flush();
+        check_seal(
+            &mut theirs,
+            payload.get(..MAX_PAYLOAD).unwrap_or(payload),
+            what,
+        );
     }
+}
+
+/// A peer opens what was sealed for it, and nothing that differs in one bit.
+fn check_seal(theirs: &mut Sealer, payload: &[u8], what: u8) {
+    let mut ours = sealer(1);
+    let now = Instant::now();
+    let mut sealed = theirs
+        .seal(MachineId([1; 16]), payload)
+        .expect("a machine that it knows");
+    let place = usize::from(what) * 31 % sealed.len();
+    if let Some(byte) = sealed.get_mut(place) {
+        *byte ^= 1 << (what % 8);
+    }
+    assert!(ours.open(&sealed, now).is_err(), "bit flipped in {place}");
+    if let Some(byte) = sealed.get_mut(place) {
+        *byte ^= 1 << (what % 8);
+    }
+    assert_eq!(sealed.len(), OVERHEAD + payload.len());
+    assert_eq!(ours.open(&sealed, now), Ok((MachineId([2; 16]), payload)));
 }

@@ -12,14 +12,14 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UdpSocket, UnixStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use uc_cluster_state::membership::Membership;
+use uc_cluster_state::membership::{Membership, Peer};
 use uc_cluster_state::{ClusterId, MachineId, Options, Snapshot, Store, Write};
 
 use crate::datagrams::Doors;
 use crate::links::{Links, View};
 use crate::protocol::{
     Address, Command, FACT, Index, Judgement, KINDS, Reply, SPEC, Start, Summary, Value, Visible,
-    index, machine, observation,
+    index, machine, observation, pair_key,
 };
 
 type Seen = Arc<Mutex<BTreeMap<Index, BTreeSet<Judgement>>>>;
@@ -42,6 +42,7 @@ pub(crate) fn run(start: &str) {
 }
 
 struct Node {
+    index: Index,
     store: Store,
     view: watch::Sender<View>,
     links: Links,
@@ -123,6 +124,7 @@ impl Node {
         tokio::spawn(remember(membership.liveness(), Arc::clone(&seen)));
         (
             Self {
+                index: start.index,
                 store,
                 view,
                 links,
@@ -137,9 +139,11 @@ impl Node {
     async fn obey(&mut self, command: Command) -> Reply {
         match command {
             Command::Peers(peers) => {
-                let mut known: Vec<(MachineId, std::net::SocketAddr)> = Vec::new();
+                let mut known = BTreeMap::new();
                 for peer in peers.keys() {
-                    known.push((machine(*peer), self.doors.door(*peer).await));
+                    let address = self.doors.door(*peer).await;
+                    let key = pair_key(self.index, *peer);
+                    known.insert(machine(*peer), Peer { address, key });
                     self.links.call(*peer);
                 }
                 self.view.send_modify(|view| view.peers = peers);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use uc_cluster_state::membership::Liveness;
+use uc_cluster_state::membership::{Liveness, PairKey};
 use uc_cluster_state::{Class, Kind, MachineId};
 
 /// The kind of the tests' intents.
@@ -35,6 +35,14 @@ pub(crate) fn machine(index: Index) -> MachineId {
     let [high, low] = (index + 1).to_be_bytes();
     (id[14], id[15]) = (high, low);
     MachineId(id)
+}
+
+/// The key of two nodes, known to the tests only.
+pub(crate) fn pair_key(a: Index, b: Index) -> PairKey {
+    let mut key = [0x5e; 32];
+    key[..2].copy_from_slice(&a.min(b).to_be_bytes());
+    key[2..4].copy_from_slice(&a.max(b).to_be_bytes());
+    PairKey::from_bytes(key)
 }
 
 /// The node of a machine id.
