@@ -113,6 +113,45 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// The longest text of a failure on the wire, in bytes. A status travels in HTTP/2 headers, which
+/// common implementations limit to 16 KiB together; a larger one ends the call without a reason, or
+/// the whole connection. With all texts at their limits, percent-encoded and in base64, a status
+/// has less than 14 KiB.
+const MAX_TEXT: usize = 2048;
+const MAX_HINT: usize = 1024;
+const MAX_NAME: usize = 128;
+/// All log lines of a failure together, and one of them, in bytes.
+const MAX_LOG: usize = 4096;
+const MAX_LOG_LINE: usize = 512;
+
+/// The text, cut with `…` if it has more than `limit` bytes.
+fn cut(mut text: String, limit: usize) -> String {
+    const MARK: &str = "…";
+    if text.len() > limit {
+        text.truncate(text.floor_char_boundary(limit - MARK.len()));
+        text.push_str(MARK);
+    }
+    text
+}
+
+/// The last lines that fit, oldest first.
+fn cut_log(lines: Vec<String>) -> Vec<String> {
+    // Protobuf adds two or three bytes to each line.
+    const OVERHEAD: usize = 3;
+    let mut left = MAX_LOG;
+    let mut kept: Vec<String> = Vec::new();
+    for line in lines.into_iter().rev() {
+        let line = cut(line, MAX_LOG_LINE);
+        let Some(rest) = left.checked_sub(line.len() + OVERHEAD) else {
+            break;
+        };
+        left = rest;
+        kept.push(line);
+    }
+    kept.reverse();
+    kept
+}
+
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let (_, name, status) = CODES
@@ -122,11 +161,12 @@ impl From<Failure> for Status {
             .unwrap_or(CODES[10]);
         let detail = FailureDetail {
             code: name.to_owned(),
-            hint: failure.hint.unwrap_or_default(),
-            machine: failure.machine.unwrap_or_default(),
-            log_tail: failure.log_tail,
+            hint: cut(failure.hint.unwrap_or_default(), MAX_HINT),
+            machine: cut(failure.machine.unwrap_or_default(), MAX_NAME),
+            log_tail: cut_log(failure.log_tail),
         };
-        Status::with_details(status, failure.message, detail.encode_to_vec().into())
+        let message = cut(failure.message, MAX_TEXT);
+        Status::with_details(status, message, detail.encode_to_vec().into())
     }
 }
 
@@ -167,6 +207,32 @@ mod tests {
                 .log_tail(vec!["a".into()]);
             assert_eq!(Failure::from(Status::from(failure.clone())), failure);
         }
+    }
+
+    #[test]
+    fn status_keeps_the_last_log_lines_within_the_header_limit() {
+        let lines: Vec<String> = (0..10)
+            .map(|n| format!("{n}{}", "ä".repeat(5_000)))
+            .collect();
+        let failure = Failure::new(Code::Refused, "ü".repeat(10_000))
+            .hint("x".repeat(10_000))
+            .on("m".repeat(10_000))
+            .log_tail(lines);
+        let status = Status::from(failure);
+        let headers = status.message().len() * 3 + status.details().len() * 4 / 3;
+        assert!(headers < 15 * 1024, "{headers}");
+        let received = Failure::from(status);
+        assert_eq!(received.code, Code::Refused);
+        let last = received.log_tail.last().unwrap();
+        assert!(last.starts_with('9') && last.ends_with('…'), "{last}");
+        assert!(received.log_tail.len() >= 7, "{}", received.log_tail.len());
+    }
+
+    #[test]
+    fn status_keeps_short_log_lines_unchanged() {
+        let lines: Vec<String> = (0..10).map(|n| format!("line {n}")).collect();
+        let failure = Failure::new(Code::Refused, "it exited").log_tail(lines.clone());
+        assert_eq!(Failure::from(Status::from(failure)).log_tail, lines);
     }
 
     #[test]
