@@ -11,9 +11,9 @@ use crate::id;
 /// This build's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Raised when an old client or daemon could misread the other; additions do not raise it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// The oldest protocol still understood.
-pub const OLDEST_PROTOCOL: u32 = 1;
+pub const OLDEST_PROTOCOL: u32 = 2;
 /// Metadata key: the client's version, for messages.
 pub const CLIENT_VERSION_KEY: &str = "uc-client-version";
 /// Metadata key: the client's protocol number.

@@ -10,8 +10,6 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use tokio::time::timeout;
-use tonic::Response;
-use uc_api::v1::cluster_client::ClusterClient;
 use uc_api::v1::{
     Examination, ExamineRequest, ExamineResponse, ExaminedMachine, MachineRecord, PeerFigures,
     StoreFigures, UnreadyPart,
@@ -128,21 +126,7 @@ fn worded(failure: Failure) -> String {
 }
 
 async fn ask(member: &Member, machine: &MachineRecord) -> Result<Examination, Failure> {
-    let mut cluster = ClusterClient::new(member.peers.channel(machine)?);
-    let request = ExamineRequest {
-        machines: vec![machine.id.clone()],
-        all: false,
-    };
-    let answer = cluster
-        .examine(request)
-        .await
-        .map(Response::into_inner)
-        .map_err(Failure::from)?;
-    let own = answer
-        .machines
-        .into_iter()
-        .find_map(|examined| examined.examination);
-    own.ok_or_else(|| Failure::new(Code::Internal, "its answer is about another machine"))
+    member.peers.machine(machine)?.examine().await
 }
 
 /// Examines this machine.

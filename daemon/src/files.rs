@@ -19,8 +19,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::Status;
 use uc_api::content::{MAX_ARCHIVE, MAX_VALUE, ROOT};
-use uc_api::v1::file_part::Part;
-use uc_api::v1::{FilePart, FileStart};
+use uc_api::v1::content_part::Part;
+use uc_api::v1::{ContentPart, ContentStart};
 use uc_api::{Code, ContentHash, Failure};
 pub use unpack::UnpackError;
 
@@ -162,9 +162,9 @@ impl Files {
     /// than `SILENCE_LIMIT` or sends more than a content can have.
     pub async fn receive<S>(&self, mut parts: S) -> Result<(), Failure>
     where
-        S: Stream<Item = Result<FilePart, Status>> + Send + Unpin,
+        S: Stream<Item = Result<ContentPart, Status>> + Send + Unpin,
     {
-        let Some(Part::Start(FileStart { hash, secret })) = next_part(&mut parts).await? else {
+        let Some(Part::Start(ContentStart { hash, secret })) = next_part(&mut parts).await? else {
             return Err(Failure::new(
                 Code::Invalid,
                 "the first part of a content must be a start",
@@ -423,7 +423,7 @@ pub fn parse(hash: &str) -> Result<ContentHash, Failure> {
 
 async fn next_part<S>(parts: &mut S) -> Result<Option<Part>, Failure>
 where
-    S: Stream<Item = Result<FilePart, Status>> + Send + Unpin,
+    S: Stream<Item = Result<ContentPart, Status>> + Send + Unpin,
 {
     let part = timeout(SILENCE_LIMIT, parts.next()).await.map_err(|_| {
         Failure::new(

@@ -1,5 +1,5 @@
-//! The API's servers: one on the Unix socket for users and for this daemon itself, one inside the
-//! mesh for other daemons.
+//! The API's servers: one on the Unix socket for users, one for the daemons of the cluster and for
+//! the holders of join tokens.
 
 mod access;
 mod cluster;
@@ -7,8 +7,7 @@ mod conflicts;
 mod deploy;
 mod logs;
 mod machine;
-mod node_gate;
-mod replication;
+mod peer;
 mod services;
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -16,8 +15,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::http;
 use tonic::transport::Server;
@@ -25,18 +26,22 @@ use tower::util::MapResponseLayer;
 use uc_api::v1::cluster_server::ClusterServer;
 use uc_api::v1::conflicts_server::ConflictsServer;
 use uc_api::v1::deploy_server::DeployServer;
+use uc_api::v1::join_server::JoinServer;
 use uc_api::v1::machine_server::MachineServer;
 use uc_api::v1::node_server::NodeServer;
-use uc_api::v1::replication_server::ReplicationServer;
+use uc_api::v1::peer_server::PeerServer;
 use uc_api::v1::services_server::ServicesServer;
 use uc_api::version::{SERVER_VERSION_KEY, VERSION};
 use uc_api::{Code, Failure};
 
 use crate::app::App;
 use crate::member::Member;
+use crate::peers::{CONNECTION_WINDOW, Link};
 
 /// Time for running calls to finish when the server stops.
 const GRACE: Duration = Duration::from_secs(2);
+/// Interval of HTTP/2 pings to callers. One that does not answer has vanished, and its calls end.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Far more than the largest service spec. Logs, images and frames are streamed in chunks.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
@@ -99,12 +104,7 @@ pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
         .add_service(limited!(
             DeployServer,
             deploy::DeployApi::new(Arc::clone(&app)),
-            callers.clone()
-        ))
-        .add_service(limited!(
-            NodeServer,
-            node_gate::NodeGate::new(Arc::clone(&app)),
-            callers.clone()
+            callers
         ))
         .serve_with_incoming_shutdown(
             UnixListenerStream::new(listener),
@@ -131,34 +131,36 @@ async fn until_stopped<E>(
     }
 }
 
-/// Serves other machines on the management address until the member stops.
-pub(crate) async fn serve_mesh(member: Arc<Member>, listener: TcpListener) {
+/// Serves the callers of these connections, which have proved who they are, until the member stops.
+pub(crate) async fn serve_peers(member: Arc<Member>, links: mpsc::Receiver<Link>) {
     let cancel = member.cancel.clone();
     let members_only = access::MembersOnly::new(Arc::clone(&member));
-    let or_token = access::MembersOrToken::new(Arc::clone(&member));
+    let token_holders = access::TokenHoldersOnly::new(Arc::clone(&member));
     let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .layer(MapResponseLayer::new(add_version as fn(Answer) -> Answer))
         .add_service(limited!(
-            ClusterServer,
-            cluster::JoinGate::new(Arc::clone(&member)),
-            or_token
-        ))
-        .add_service(limited!(
             NodeServer,
-            node_gate::NodeGate::new(Arc::new(node_gate::MeshMember(Arc::clone(&member)))),
+            member.node.clone(),
             members_only.clone()
         ))
         .add_service(limited!(
-            ReplicationServer,
-            replication::ReplicationApi::new(Arc::clone(&member)),
+            PeerServer,
+            peer::PeerApi::new(Arc::clone(&member)),
             members_only
         ))
+        .add_service(limited!(
+            JoinServer,
+            peer::JoinApi::new(Arc::clone(&member)),
+            token_holders
+        ))
         .serve_with_incoming_shutdown(
-            TcpListenerStream::new(listener),
+            ReceiverStream::new(links).map(Ok::<_, std::io::Error>),
             cancel.clone().cancelled_owned(),
         );
     if let Err(error) = until_stopped(serving, &cancel).await {
-        tracing::error!(%error, "the listener for other machines stopped");
+        tracing::error!(%error, "the server for other machines stopped");
     }
 }
 

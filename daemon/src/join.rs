@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use tokio::time::{Instant, sleep, timeout};
 use uc_api::layout::{DEFAULT_NETWORK, MESH_INTERFACE, WIREGUARD_PORT};
 use uc_api::token::JoinToken;
-use uc_api::v1::cluster_client::ClusterClient;
+use uc_api::v1::join_client::JoinClient;
 use uc_api::v1::{
     AddMachineRequest, AddMachineResponse, ClusterRecord, InitRequest, JoinRequest,
     JoinWithTokenRequest, MachineRecord,
@@ -25,7 +25,7 @@ use crate::endpoint_names::{Resolved, SystemResolver};
 use crate::identity::{Identity, Membership};
 use crate::leave::{leave, undo_entry};
 use crate::member::{Member, Parts, now_ms};
-use crate::peers::{SpeaksVersion, connect};
+use crate::peers::channel_with_token;
 use crate::{endpoint_names, endpoints, register};
 
 /// How long the machine may take to become ready. It downloads nothing for that, so a longer time
@@ -159,7 +159,6 @@ pub(crate) async fn join_with_token(
             &endpoints::local_addresses().await?,
             port,
         )?,
-        token_id: token.id.clone(),
     };
     let mesh = MeshClient::new(app.paths.mesh_socket());
     let names = member_names(&token).await;
@@ -192,15 +191,15 @@ async fn register_by_token(
     if token.members.is_empty() {
         return Err(last);
     }
+    let token_key = token_key(token)?;
     let status = await_handshake(mesh, token).await?;
     for key in answering_first(token, &status) {
-        let channel = connect(management_address(&key))?;
-        let mut cluster = ClusterClient::with_interceptor(channel, SpeaksVersion);
+        let mut member = JoinClient::new(channel_with_token(token_key.clone(), key));
         let started = Instant::now();
         // The daemon behind the tunnel may be starting, so a refused connection is tried again
         // until the limit.
         while started.elapsed() < TOKEN_LIMIT {
-            match timeout(TOKEN_LIMIT, cluster.add_machine(add.clone())).await {
+            match timeout(TOKEN_LIMIT, member.register(add.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) => {
                     let failure = Failure::from(status);
@@ -289,9 +288,14 @@ async fn member_names(token: &JoinToken) -> Resolved {
     endpoint_names::resolve_once(&SystemResolver, endpoints.cloned()).await
 }
 
+fn token_key(token: &JoinToken) -> Result<PrivateKey, Failure> {
+    let damaged = |_| Failure::new(Code::Invalid, "the join token is damaged");
+    token.private_key.parse().map_err(damaged)
+}
+
 fn token_mesh(token: &JoinToken, names: &Resolved, port: u16) -> Result<MeshConfig, Failure> {
     let damaged = |()| Failure::new(Code::Invalid, "the join token is damaged");
-    let private_key: PrivateKey = token.private_key.parse().map_err(|_| damaged(()))?;
+    let private_key = token_key(token)?;
     let mut peers = Vec::new();
     for member in &token.members {
         let public_key: PublicKey = member.public_key.parse().map_err(|_| damaged(()))?;

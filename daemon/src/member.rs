@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uc_api::v1::{ClusterRecord, MachineRecord};
@@ -26,11 +26,15 @@ use crate::node::{self, Draining, NodeService};
 use crate::paths::Paths;
 use crate::peers::Peers;
 use crate::records::{self, View};
-use crate::{dns_sync, endpoint_names, evict, host_network, listener, mesh_sync, observations};
+use crate::{
+    dns_sync, endpoint_names, evict, grpc, host_network, listener, mesh_sync, observations,
+};
 
 // Waits between tries to clean up after a start: Docker may start later than this daemon.
 const TIDY_FIRST: Duration = Duration::from_secs(1);
 const TIDY_LIMIT: Duration = Duration::from_secs(30);
+/// Most accepted connections that wait for the server.
+const LINKS: usize = 16;
 /// How long to wait for the tasks to end before closing the store without them.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -126,7 +130,7 @@ pub struct Member {
     /// The replicated records.
     pub store: Store,
     /// Connections to other daemons.
-    pub peers: Peers,
+    pub(crate) peers: Peers,
     /// Controls the tunnel's process.
     pub mesh: MeshClient,
     pub engine: Arc<DockerEngine>,
@@ -188,8 +192,9 @@ impl Member {
             Draining::new(),
             cancel.child_token(),
         );
+        let (own_server, links) = mpsc::channel(LINKS);
         let member = Arc::new(Self {
-            peers: Peers::new(&membership.machine_id, &paths.api_socket()),
+            peers: Peers::new(&membership.machine_id, key.clone(), own_server),
             mesh: MeshClient::new(paths.mesh_socket()),
             membership,
             paths,
@@ -212,6 +217,9 @@ impl Member {
         member.tasks.spawn(follow_name(Arc::clone(&member)));
         member.tasks.spawn(endpoint_names::run(Arc::clone(&member)));
         member.tasks.spawn(mesh_sync::run(Arc::clone(&member)));
+        member
+            .tasks
+            .spawn(grpc::serve_peers(Arc::clone(&member), links));
         member.tasks.spawn(listener::run(Arc::clone(&member)));
         member.tasks.spawn(host_network::run(Arc::clone(&member)));
         member.tasks.spawn(dns_sync::run(Arc::clone(&member)));

@@ -168,7 +168,7 @@ impl Node for NodeService {
     type RunPreDeployStream = Replies<v1::RunPreDeployEvent>;
     type LogsStream = Replies<v1::LogEntry>;
     type ExecStream = Replies<v1::ExecResponse>;
-    type ReadFileStream = Replies<v1::FilePart>;
+    type ReadContentStream = Replies<v1::ContentPart>;
 
     async fn observe(
         &self,
@@ -256,12 +256,12 @@ impl Node for NodeService {
         self.reply(self.exec_with(request.into_inner()).await)
     }
 
-    async fn has_images(
+    async fn missing_images(
         &self,
-        request: Request<v1::HasImagesRequest>,
-    ) -> Result<Response<v1::HasImagesResponse>, Status> {
+        request: Request<v1::NodeMissingImagesRequest>,
+    ) -> Result<Response<v1::NodeMissingImagesResponse>, Status> {
         let missing = self.missing_images(request.into_inner().images).await;
-        self.reply(missing.map(|missing| v1::HasImagesResponse { missing }))
+        self.reply(missing.map(|missing| v1::NodeMissingImagesResponse { missing }))
     }
 
     async fn load_image(
@@ -275,38 +275,31 @@ impl Node for NodeService {
         )
     }
 
-    async fn has_files(
+    async fn missing_contents(
         &self,
-        request: Request<v1::HasFilesRequest>,
-    ) -> Result<Response<v1::HasFilesResponse>, Status> {
-        let missing = self.missing_files(&request.into_inner().hashes).await;
-        self.reply(missing.map(|missing| v1::HasFilesResponse { missing }))
+        request: Request<v1::MissingContentsRequest>,
+    ) -> Result<Response<v1::MissingContentsResponse>, Status> {
+        let missing = self.missing_contents(&request.into_inner().hashes).await;
+        self.reply(missing.map(|missing| v1::MissingContentsResponse { missing }))
     }
 
-    async fn load_file(
+    async fn load_content(
         &self,
-        request: Request<Streaming<v1::FilePart>>,
-    ) -> Result<Response<v1::LoadFileResponse>, Status> {
+        request: Request<Streaming<v1::ContentPart>>,
+    ) -> Result<Response<v1::LoadContentResponse>, Status> {
         self.reply(
             self.files
                 .receive(request.into_inner())
                 .await
-                .map(|()| v1::LoadFileResponse {}),
+                .map(|()| v1::LoadContentResponse {}),
         )
     }
 
-    async fn read_file(
+    async fn read_content(
         &self,
-        request: Request<v1::ReadFileRequest>,
-    ) -> Result<Response<Self::ReadFileStream>, Status> {
-        self.reply(self.read_file_of(&request.into_inner().hash).await)
-    }
-
-    async fn reset(
-        &self,
-        _request: Request<v1::NodeResetRequest>,
-    ) -> Result<Response<v1::NodeResetResponse>, Status> {
-        self.reply(self.remove_all().await.map(|()| v1::NodeResetResponse {}))
+        request: Request<v1::ReadContentRequest>,
+    ) -> Result<Response<Self::ReadContentStream>, Status> {
+        self.reply(self.read_content_of(&request.into_inner().hash).await)
     }
 }
 

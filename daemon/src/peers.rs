@@ -1,35 +1,36 @@
-//! Connections to the daemons of other machines, one channel each, which tonic keeps and
-//! reconnects. This machine is called through the Unix socket of its API, so that every machine is
-//! called the same way.
+//! Connections to the daemons of all members, this machine's own included: one [`Remote`] for each
+//! machine, whose calls have their deadlines.
+//!
+//! A connection to another machine begins with a handshake in which both daemons prove their
+//! machine's key ([`uc_mesh::noise`]). This machine's own daemon is called through memory, so that
+//! every machine is called the same way and no socket of the host has to be trusted.
+
+mod link;
+mod remote;
 
 use std::collections::HashMap;
-use std::net::Ipv6Addr;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
+pub(crate) use link::{CONNECTION_WINDOW, Caller, Link};
+use tokio::sync::mpsc;
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
-use uc_api::layout::PEER_API_PORT;
 use uc_api::v1::MachineRecord;
 use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL, PROTOCOL_KEY, VERSION};
 use uc_api::{Code, Failure};
+use uc_mesh::{PrivateKey, PublicKey};
 
-/// A machine whose TCP handshake takes longer counts as unreachable.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Interval and time limit of HTTP/2 pings, which detect a peer that vanished without closing its
-/// connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+pub(crate) use self::remote::Remote;
 
 /// A channel that sends our version with each call.
 pub(crate) type PeerChannel = InterceptedService<Channel, SpeaksVersion>;
 
 /// Adds our version to each call.
 #[derive(Debug, Clone, Copy)]
-pub struct SpeaksVersion;
+pub(crate) struct SpeaksVersion;
 
 impl Interceptor for SpeaksVersion {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -43,57 +44,89 @@ impl Interceptor for SpeaksVersion {
     }
 }
 
-/// The channels of one daemon.
+/// The connections of one daemon.
 #[derive(Debug)]
-pub struct Peers {
+pub(crate) struct Peers {
     own_id: String,
-    own_socket: PathBuf,
-    channels: Mutex<HashMap<Ipv6Addr, Channel>>,
+    own_key: PrivateKey,
+    /// To this daemon's own server for peers.
+    own_server: mpsc::Sender<Link>,
+    /// By the machine's key. A machine that leaves and joins again has another one.
+    channels: Mutex<HashMap<PublicKey, Channels>>,
+}
+
+/// Two connections to one machine. A stream whose reader is slow holds up its connection, so what
+/// waits for users and disks has a connection of its own.
+#[derive(Debug, Clone)]
+struct Channels {
+    calls: Channel,
+    bulk: Channel,
 }
 
 impl Peers {
-    /// For the machine `own_id`, whose API listens on `own_socket`.
-    pub fn new(own_id: impl Into<String>, own_socket: &Path) -> Self {
+    /// For the machine `own_id`. Calls to it go to the server that reads from `own_server`.
+    pub(crate) fn new(
+        own_id: impl Into<String>,
+        own_key: PrivateKey,
+        own_server: mpsc::Sender<Link>,
+    ) -> Self {
         Self {
             own_id: own_id.into(),
-            own_socket: own_socket.to_owned(),
+            own_key,
+            own_server,
             channels: Mutex::default(),
         }
     }
 
-    /// A channel to a member. It connects on first use, and the call then reports a failure.
-    pub fn channel(&self, machine: &MachineRecord) -> Result<PeerChannel, Failure> {
-        if machine.id == self.own_id {
-            let endpoint = endpoint(&format!("unix://{}", self.own_socket.display()))?;
-            return Ok(InterceptedService::new(
-                endpoint.connect_lazy(),
-                SpeaksVersion,
-            ));
-        }
-        let address = address_of(machine)?;
+    /// A member's daemon. It is connected on the first call, which then reports a failure.
+    pub(crate) fn machine(&self, machine: &MachineRecord) -> Result<Remote, Failure> {
+        let key = key_of(machine)?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&address) {
-            return Ok(InterceptedService::new(channel.clone(), SpeaksVersion));
-        }
-        let channel = connect(address)?;
-        channels.insert(address, channel.clone());
-        Ok(InterceptedService::new(channel, SpeaksVersion))
+        let channels = channels.entry(key).or_insert_with(|| {
+            let channel = || {
+                if machine.id == self.own_id {
+                    link::in_memory(self.own_server.clone())
+                } else {
+                    link::remote(self.own_key.clone(), key)
+                }
+            };
+            Channels {
+                calls: channel(),
+                bulk: channel(),
+            }
+        });
+        let speaking = |channel: &Channel| InterceptedService::new(channel.clone(), SpeaksVersion);
+        Ok(Remote::new(
+            &machine.name,
+            speaking(&channels.calls),
+            speaking(&channels.bulk),
+        ))
     }
 
-    /// Drops the channels of machines that are no longer members.
-    pub fn retain(&self, members: &[MachineRecord]) {
-        let addresses: Vec<Ipv6Addr> = members
+    /// Hands an accepted connection to this daemon's server for peers. Fails if it has stopped.
+    pub(crate) async fn serve(&self, link: Link) -> Result<(), ()> {
+        self.own_server.send(link).await.map_err(|_| ())
+    }
+
+    /// Drops the connections to machines that are no longer members.
+    pub(crate) fn retain(&self, members: &[MachineRecord]) {
+        let keys: Vec<PublicKey> = members
             .iter()
-            .filter_map(|machine| address_of(machine).ok())
+            .filter_map(|machine| key_of(machine).ok())
             .collect();
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.retain(|address, _| addresses.contains(address));
+        channels.retain(|key, _| keys.contains(key));
     }
 }
 
-/// The address on which a member's daemon listens inside the mesh.
-pub(crate) fn address_of(machine: &MachineRecord) -> Result<Ipv6Addr, Failure> {
-    let key = machine.public_key.parse().map_err(|_| {
+/// A channel to the member with this key for the holder of a join token, whose key is `own`.
+pub(crate) fn channel_with_token(own: PrivateKey, member: PublicKey) -> PeerChannel {
+    InterceptedService::new(link::remote(own, member), SpeaksVersion)
+}
+
+/// The WireGuard key in a machine's record.
+pub(crate) fn key_of(machine: &MachineRecord) -> Result<PublicKey, Failure> {
+    machine.public_key.parse().map_err(|_| {
         Failure::new(
             Code::Internal,
             format!(
@@ -101,21 +134,8 @@ pub(crate) fn address_of(machine: &MachineRecord) -> Result<Ipv6Addr, Failure> {
                 machine.name
             ),
         )
-    })?;
-    Ok(uc_mesh::management_address(&key))
+    })
 }
 
-/// A channel to the daemon at this management address.
-pub(crate) fn connect(address: Ipv6Addr) -> Result<Channel, Failure> {
-    Ok(endpoint(&format!("http://[{address}]:{PEER_API_PORT}"))?.connect_lazy())
-}
-
-fn endpoint(uri: &str) -> Result<Endpoint, Failure> {
-    let endpoint = Endpoint::from_shared(uri.to_owned())
-        .map_err(|error| Failure::new(Code::Internal, format!("{uri}: {error}")))?;
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true))
-}
+#[cfg(test)]
+pub(crate) mod tests;

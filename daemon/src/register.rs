@@ -12,10 +12,12 @@ use crate::endpoints;
 use crate::member::Member;
 use crate::records::{self, put};
 
-/// Registers a machine. The caller holds the registration lock.
+/// Registers a machine, and uses up the token if it comes with one. The caller holds the
+/// registration lock.
 pub(crate) async fn add_machine(
     member: &Member,
     request: AddMachineRequest,
+    token: Option<&str>,
 ) -> Result<AddMachineResponse, Failure> {
     let view = member.view();
     let cluster = view.cluster().ok_or_else(|| {
@@ -26,9 +28,9 @@ pub(crate) async fn add_machine(
         .hint("try again in a moment")
     })?;
     let machines = view.machines();
-    let token = match request.token_id.as_str() {
-        "" => None,
-        id => Some(usable_token(
+    let token = match token {
+        None => None,
+        Some(id) => Some(usable_token(
             &view.tokens(),
             id,
             &request.public_key,

@@ -11,7 +11,6 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use uc_api::v1::replication_client::ReplicationClient;
 use uc_api::v1::{MachineRecord, ReplicationFrame};
 use uc_api::{Code, Failure};
 use uc_cluster_state::membership::Liveness;
@@ -23,8 +22,8 @@ use crate::member::Member;
 
 /// Most frames between a session and its stream. The session bounds its own queue.
 const QUEUE: usize = 16;
-/// How long the other machine may take to answer the call.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// A stream that lasted longer has worked, so the next try is immediate.
+const WORKED: Duration = Duration::from_secs(5);
 
 /// Keeps one task for each member that this machine has to call.
 pub(crate) async fn run(member: Arc<Member>) {
@@ -102,7 +101,7 @@ async fn call(member: Arc<Member>, machine: MachineRecord, cancel: CancellationT
         if let Err(failure) = ended {
             tracing::debug!(machine = machine.name, %failure, "replication stream ended");
         }
-        if started.elapsed() > CALL_LIMIT {
+        if started.elapsed() > WORKED {
             backoff.reset();
         }
         tokio::select! {
@@ -113,25 +112,20 @@ async fn call(member: Arc<Member>, machine: MachineRecord, cancel: CancellationT
 }
 
 async fn exchange(member: &Member, machine: &MachineRecord) -> Result<(), Failure> {
-    let mut client = ReplicationClient::new(member.peers.channel(machine)?);
+    let remote = member.peers.machine(machine)?;
     let (outgoing, frames) = mpsc::channel(QUEUE);
-    let opened =
-        tokio::time::timeout(CALL_LIMIT, client.exchange(ReceiverStream::new(frames))).await;
-    let incoming = opened
-        .map_err(|_| Failure::new(Code::TimedOut, "no answer to the replication call"))?
-        .map_err(Failure::from)?
-        .into_inner();
-    let session = open_session(member, machine)?;
+    let incoming = remote.exchange(ReceiverStream::new(frames)).await?;
+    let session = open_session(member, &machine.id)?;
     pump(session, incoming, outgoing, |frame| frame).await;
     Ok(())
 }
 
-/// A session with this member.
-pub(crate) fn open_session(member: &Member, machine: &MachineRecord) -> Result<Session, Failure> {
-    let id: uc_api::MachineId = machine.id.parse().map_err(|_| {
+/// A session with the member that has this id.
+pub(crate) fn open_session(member: &Member, id: &str) -> Result<Session, Failure> {
+    let id: uc_api::MachineId = id.parse().map_err(|_| {
         Failure::new(
             Code::Internal,
-            format!("the record of machine {} has an invalid id", machine.name),
+            format!("a machine's record has the invalid id `{id}`"),
         )
     })?;
     Ok(member

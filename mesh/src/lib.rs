@@ -25,6 +25,7 @@ mod error;
 pub mod firewall;
 pub mod guard;
 pub mod key;
+pub mod noise;
 pub mod run;
 pub mod status;
 mod store;

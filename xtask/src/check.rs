@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod licence;
+mod protoc;
 mod scripts;
 mod wording;
 
@@ -29,6 +30,8 @@ enum Check {
     Fmt,
     /// Generated code is what api/proto says
     Codegen,
+    /// api/proto compiles with Google's protoc
+    Protoc,
     /// Licences, sources, bans and the number of packages
     Deps,
     /// shellcheck of every shell script
@@ -75,6 +78,7 @@ fn one(check: Check, root: &Path) -> anyhow::Result<()> {
     match check {
         Check::Fmt => fmt::run_fmt(root, &fmt::Arguments { check: true }),
         Check::Codegen => codegen::run(root, &codegen::Arguments { check: true }),
+        Check::Protoc => protoc::check(root),
         Check::Deps => dependencies::check(root),
         Check::Scripts => scripts::check(root),
         Check::Wording => wording::check(root),

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-const PROTOS: [&str; 6] = [
+pub(crate) const PROTOS: [&str; 7] = [
     "uc/v1/spec.proto",
     "uc/v1/record.proto",
     "uc/v1/machine.proto",
     "uc/v1/service.proto",
     "uc/v1/node.proto",
+    "uc/v1/peer.proto",
     "uc/v1/conflict.proto",
 ];
 

@@ -1249,9 +1249,6 @@ pub struct AddMachineRequest {
     pub public_key: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "4")]
     pub endpoints: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Set if the caller joins with a token. The call uses up the token.
-    #[prost(string, tag = "5")]
-    pub token_id: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -3518,7 +3515,7 @@ pub struct MissingImagesResponse {
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushImageRequest {
-    #[prost(oneof = "push_image_request::Message", tags = "1, 2")]
+    #[prost(oneof = "push_image_request::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<push_image_request::Message>,
 }
 /// Nested message and enum types in `PushImageRequest`.
@@ -3530,8 +3527,16 @@ pub mod push_image_request {
         Start(super::PushImageStart),
         #[prost(bytes, tag = "2")]
         Chunk(::prost::alloc::vec::Vec<u8>),
+        /// The last message. A stream that ends without it is a torn archive: a call that its caller
+        /// gave up ends a stream, too.
+        #[prost(message, tag = "3")]
+        End(super::PushImageEnd),
     }
 }
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushImageEnd {}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3564,14 +3569,14 @@ pub struct PushResult {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct MissingFilesRequest {
+pub struct MissingContentsRequest {
     #[prost(string, repeated, tag = "1")]
     pub hashes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct MissingFilesResponse {
+pub struct MissingContentsResponse {
     #[prost(string, repeated, tag = "1")]
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -3579,17 +3584,17 @@ pub struct MissingFilesResponse {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct FilePart {
-    #[prost(oneof = "file_part::Part", tags = "1, 2")]
-    pub part: ::core::option::Option<file_part::Part>,
+pub struct ContentPart {
+    #[prost(oneof = "content_part::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<content_part::Part>,
 }
-/// Nested message and enum types in `FilePart`.
-pub mod file_part {
+/// Nested message and enum types in `ContentPart`.
+pub mod content_part {
     #[derive(serde::Serialize, serde::Deserialize)]
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Part {
         #[prost(message, tag = "1")]
-        Start(super::FileStart),
+        Start(super::ContentStart),
         #[prost(bytes, tag = "2")]
         Chunk(::prost::alloc::vec::Vec<u8>),
     }
@@ -3597,7 +3602,7 @@ pub mod file_part {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct FileStart {
+pub struct ContentStart {
     #[prost(string, tag = "1")]
     pub hash: ::prost::alloc::string::String,
     /// Only root can read it on the machine.
@@ -3607,7 +3612,7 @@ pub struct FileStart {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PushFileResponse {}
+pub struct PushContentResponse {}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -4572,11 +4577,11 @@ pub mod deploy_client {
         }
         /// Returns the contents that this machine does not have. The others are kept for an hour from now
         /// on, used or not.
-        pub async fn missing_files(
+        pub async fn missing_contents(
             &mut self,
-            request: impl tonic::IntoRequest<super::MissingFilesRequest>,
+            request: impl tonic::IntoRequest<super::MissingContentsRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::MissingFilesResponse>,
+            tonic::Response<super::MissingContentsResponse>,
             tonic::Status,
         > {
             self.inner
@@ -4589,18 +4594,19 @@ pub mod deploy_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/uc.v1.Deploy/MissingFiles",
+                "/uc.v1.Deploy/MissingContents",
             );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "MissingFiles"));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("uc.v1.Deploy", "MissingContents"));
             self.inner.unary(req, path, codec).await
         }
         /// Sends one content to this machine, which passes it on to the machines that need it.
-        pub async fn push_file(
+        pub async fn push_content(
             &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::FilePart>,
+            request: impl tonic::IntoStreamingRequest<Message = super::ContentPart>,
         ) -> std::result::Result<
-            tonic::Response<super::PushFileResponse>,
+            tonic::Response<super::PushContentResponse>,
             tonic::Status,
         > {
             self.inner
@@ -4612,9 +4618,9 @@ pub mod deploy_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/uc.v1.Deploy/PushFile");
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Deploy/PushContent");
             let mut req = request.into_streaming_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "PushFile"));
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "PushContent"));
             self.inner.client_streaming(req, path, codec).await
         }
     }
@@ -4667,19 +4673,19 @@ pub mod deploy_server {
         >;
         /// Returns the contents that this machine does not have. The others are kept for an hour from now
         /// on, used or not.
-        async fn missing_files(
+        async fn missing_contents(
             &self,
-            request: tonic::Request<super::MissingFilesRequest>,
+            request: tonic::Request<super::MissingContentsRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::MissingFilesResponse>,
+            tonic::Response<super::MissingContentsResponse>,
             tonic::Status,
         >;
         /// Sends one content to this machine, which passes it on to the machines that need it.
-        async fn push_file(
+        async fn push_content(
             &self,
-            request: tonic::Request<tonic::Streaming<super::FilePart>>,
+            request: tonic::Request<tonic::Streaming<super::ContentPart>>,
         ) -> std::result::Result<
-            tonic::Response<super::PushFileResponse>,
+            tonic::Response<super::PushContentResponse>,
             tonic::Status,
         >;
     }
@@ -4941,25 +4947,25 @@ pub mod deploy_server {
                     };
                     Box::pin(fut)
                 }
-                "/uc.v1.Deploy/MissingFiles" => {
+                "/uc.v1.Deploy/MissingContents" => {
                     #[allow(non_camel_case_types)]
-                    struct MissingFilesSvc<T: Deploy>(pub Arc<T>);
+                    struct MissingContentsSvc<T: Deploy>(pub Arc<T>);
                     impl<
                         T: Deploy,
-                    > tonic::server::UnaryService<super::MissingFilesRequest>
-                    for MissingFilesSvc<T> {
-                        type Response = super::MissingFilesResponse;
+                    > tonic::server::UnaryService<super::MissingContentsRequest>
+                    for MissingContentsSvc<T> {
+                        type Response = super::MissingContentsResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::MissingFilesRequest>,
+                            request: tonic::Request<super::MissingContentsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Deploy>::missing_files(&inner, request).await
+                                <T as Deploy>::missing_contents(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -4970,7 +4976,7 @@ pub mod deploy_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = MissingFilesSvc(inner);
+                        let method = MissingContentsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -4986,25 +4992,25 @@ pub mod deploy_server {
                     };
                     Box::pin(fut)
                 }
-                "/uc.v1.Deploy/PushFile" => {
+                "/uc.v1.Deploy/PushContent" => {
                     #[allow(non_camel_case_types)]
-                    struct PushFileSvc<T: Deploy>(pub Arc<T>);
+                    struct PushContentSvc<T: Deploy>(pub Arc<T>);
                     impl<
                         T: Deploy,
-                    > tonic::server::ClientStreamingService<super::FilePart>
-                    for PushFileSvc<T> {
-                        type Response = super::PushFileResponse;
+                    > tonic::server::ClientStreamingService<super::ContentPart>
+                    for PushContentSvc<T> {
+                        type Response = super::PushContentResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<tonic::Streaming<super::FilePart>>,
+                            request: tonic::Request<tonic::Streaming<super::ContentPart>>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Deploy>::push_file(&inner, request).await
+                                <T as Deploy>::push_content(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -5015,7 +5021,7 @@ pub mod deploy_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = PushFileSvc(inner);
+                        let method = PushContentSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -5212,14 +5218,14 @@ pub struct NodeLogsRequest {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct HasImagesRequest {
+pub struct NodeMissingImagesRequest {
     #[prost(string, repeated, tag = "1")]
     pub images: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct HasImagesResponse {
+pub struct NodeMissingImagesResponse {
     #[prost(string, repeated, tag = "1")]
     pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -5229,43 +5235,14 @@ pub struct HasImagesResponse {
 pub struct LoadImageResponse {}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct HasFilesRequest {
-    #[prost(string, repeated, tag = "1")]
-    pub hashes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct HasFilesResponse {
-    #[prost(string, repeated, tag = "1")]
-    pub missing: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LoadFileResponse {}
+pub struct LoadContentResponse {}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReadFileRequest {
+pub struct ReadContentRequest {
     #[prost(string, tag = "1")]
     pub hash: ::prost::alloc::string::String,
-}
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct NodeResetRequest {}
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct NodeResetResponse {}
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReplicationFrame {
-    #[prost(bytes = "vec", tag = "1")]
-    pub frame: ::prost::alloc::vec::Vec<u8>,
 }
 /// Why a call failed, in the details of its status.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -5292,8 +5269,8 @@ pub mod node_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// One machine's own containers, for the other daemons of the cluster. Inside the mesh only. Every
-    /// call is checked against the present state of that machine's engine and can be refused.
+    /// One machine's own containers, for the daemons of the cluster. Every call is checked against the
+    /// present state of that machine's engine and can be refused.
     #[derive(Debug, Clone)]
     pub struct NodeClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -5572,11 +5549,11 @@ pub mod node_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "Exec"));
             self.inner.streaming(req, path, codec).await
         }
-        pub async fn has_images(
+        pub async fn missing_images(
             &mut self,
-            request: impl tonic::IntoRequest<super::HasImagesRequest>,
+            request: impl tonic::IntoRequest<super::NodeMissingImagesRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::HasImagesResponse>,
+            tonic::Response<super::NodeMissingImagesResponse>,
             tonic::Status,
         > {
             self.inner
@@ -5588,9 +5565,9 @@ pub mod node_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/HasImages");
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/MissingImages");
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "HasImages"));
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "MissingImages"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn load_image(
@@ -5616,11 +5593,11 @@ pub mod node_client {
         }
         /// Returns the contents that the machine does not have. The others are kept for an hour from now
         /// on, used or not.
-        pub async fn has_files(
+        pub async fn missing_contents(
             &mut self,
-            request: impl tonic::IntoRequest<super::HasFilesRequest>,
+            request: impl tonic::IntoRequest<super::MissingContentsRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::HasFilesResponse>,
+            tonic::Response<super::MissingContentsResponse>,
             tonic::Status,
         > {
             self.inner
@@ -5632,16 +5609,19 @@ pub mod node_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/HasFiles");
+            let path = http::uri::PathAndQuery::from_static(
+                "/uc.v1.Node/MissingContents",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "HasFiles"));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("uc.v1.Node", "MissingContents"));
             self.inner.unary(req, path, codec).await
         }
-        pub async fn load_file(
+        pub async fn load_content(
             &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::FilePart>,
+            request: impl tonic::IntoStreamingRequest<Message = super::ContentPart>,
         ) -> std::result::Result<
-            tonic::Response<super::LoadFileResponse>,
+            tonic::Response<super::LoadContentResponse>,
             tonic::Status,
         > {
             self.inner
@@ -5653,17 +5633,17 @@ pub mod node_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/LoadFile");
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/LoadContent");
             let mut req = request.into_streaming_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "LoadFile"));
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "LoadContent"));
             self.inner.client_streaming(req, path, codec).await
         }
         /// Sends a content's archive to another machine.
-        pub async fn read_file(
+        pub async fn read_content(
             &mut self,
-            request: impl tonic::IntoRequest<super::ReadFileRequest>,
+            request: impl tonic::IntoRequest<super::ReadContentRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::FilePart>>,
+            tonic::Response<tonic::codec::Streaming<super::ContentPart>>,
             tonic::Status,
         > {
             self.inner
@@ -5675,31 +5655,10 @@ pub mod node_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/ReadFile");
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/ReadContent");
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "ReadFile"));
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "ReadContent"));
             self.inner.server_streaming(req, path, codec).await
-        }
-        pub async fn reset(
-            &mut self,
-            request: impl tonic::IntoRequest<super::NodeResetRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::NodeResetResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/Reset");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "Reset"));
-            self.inner.unary(req, path, codec).await
         }
     }
 }
@@ -5803,11 +5762,11 @@ pub mod node_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::ExecRequest>>,
         ) -> std::result::Result<tonic::Response<Self::ExecStream>, tonic::Status>;
-        async fn has_images(
+        async fn missing_images(
             &self,
-            request: tonic::Request<super::HasImagesRequest>,
+            request: tonic::Request<super::NodeMissingImagesRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::HasImagesResponse>,
+            tonic::Response<super::NodeMissingImagesResponse>,
             tonic::Status,
         >;
         async fn load_image(
@@ -5819,41 +5778,37 @@ pub mod node_server {
         >;
         /// Returns the contents that the machine does not have. The others are kept for an hour from now
         /// on, used or not.
-        async fn has_files(
+        async fn missing_contents(
             &self,
-            request: tonic::Request<super::HasFilesRequest>,
+            request: tonic::Request<super::MissingContentsRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::HasFilesResponse>,
+            tonic::Response<super::MissingContentsResponse>,
             tonic::Status,
         >;
-        async fn load_file(
+        async fn load_content(
             &self,
-            request: tonic::Request<tonic::Streaming<super::FilePart>>,
+            request: tonic::Request<tonic::Streaming<super::ContentPart>>,
         ) -> std::result::Result<
-            tonic::Response<super::LoadFileResponse>,
+            tonic::Response<super::LoadContentResponse>,
             tonic::Status,
         >;
-        /// Server streaming response type for the ReadFile method.
-        type ReadFileStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::FilePart, tonic::Status>,
+        /// Server streaming response type for the ReadContent method.
+        type ReadContentStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ContentPart, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
         /// Sends a content's archive to another machine.
-        async fn read_file(
+        async fn read_content(
             &self,
-            request: tonic::Request<super::ReadFileRequest>,
-        ) -> std::result::Result<tonic::Response<Self::ReadFileStream>, tonic::Status>;
-        async fn reset(
-            &self,
-            request: tonic::Request<super::NodeResetRequest>,
+            request: tonic::Request<super::ReadContentRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::NodeResetResponse>,
+            tonic::Response<Self::ReadContentStream>,
             tonic::Status,
         >;
     }
-    /// One machine's own containers, for the other daemons of the cluster. Inside the mesh only. Every
-    /// call is checked against the present state of that machine's engine and can be refused.
+    /// One machine's own containers, for the daemons of the cluster. Every call is checked against the
+    /// present state of that machine's engine and can be refused.
     #[derive(Debug)]
     pub struct NodeServer<T> {
         inner: Arc<T>,
@@ -6329,23 +6284,25 @@ pub mod node_server {
                     };
                     Box::pin(fut)
                 }
-                "/uc.v1.Node/HasImages" => {
+                "/uc.v1.Node/MissingImages" => {
                     #[allow(non_camel_case_types)]
-                    struct HasImagesSvc<T: Node>(pub Arc<T>);
-                    impl<T: Node> tonic::server::UnaryService<super::HasImagesRequest>
-                    for HasImagesSvc<T> {
-                        type Response = super::HasImagesResponse;
+                    struct MissingImagesSvc<T: Node>(pub Arc<T>);
+                    impl<
+                        T: Node,
+                    > tonic::server::UnaryService<super::NodeMissingImagesRequest>
+                    for MissingImagesSvc<T> {
+                        type Response = super::NodeMissingImagesResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::HasImagesRequest>,
+                            request: tonic::Request<super::NodeMissingImagesRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Node>::has_images(&inner, request).await
+                                <T as Node>::missing_images(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -6356,7 +6313,7 @@ pub mod node_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = HasImagesSvc(inner);
+                        let method = MissingImagesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -6419,23 +6376,25 @@ pub mod node_server {
                     };
                     Box::pin(fut)
                 }
-                "/uc.v1.Node/HasFiles" => {
+                "/uc.v1.Node/MissingContents" => {
                     #[allow(non_camel_case_types)]
-                    struct HasFilesSvc<T: Node>(pub Arc<T>);
-                    impl<T: Node> tonic::server::UnaryService<super::HasFilesRequest>
-                    for HasFilesSvc<T> {
-                        type Response = super::HasFilesResponse;
+                    struct MissingContentsSvc<T: Node>(pub Arc<T>);
+                    impl<
+                        T: Node,
+                    > tonic::server::UnaryService<super::MissingContentsRequest>
+                    for MissingContentsSvc<T> {
+                        type Response = super::MissingContentsResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::HasFilesRequest>,
+                            request: tonic::Request<super::MissingContentsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Node>::has_files(&inner, request).await
+                                <T as Node>::missing_contents(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -6446,7 +6405,7 @@ pub mod node_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = HasFilesSvc(inner);
+                        let method = MissingContentsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -6462,23 +6421,25 @@ pub mod node_server {
                     };
                     Box::pin(fut)
                 }
-                "/uc.v1.Node/LoadFile" => {
+                "/uc.v1.Node/LoadContent" => {
                     #[allow(non_camel_case_types)]
-                    struct LoadFileSvc<T: Node>(pub Arc<T>);
-                    impl<T: Node> tonic::server::ClientStreamingService<super::FilePart>
-                    for LoadFileSvc<T> {
-                        type Response = super::LoadFileResponse;
+                    struct LoadContentSvc<T: Node>(pub Arc<T>);
+                    impl<
+                        T: Node,
+                    > tonic::server::ClientStreamingService<super::ContentPart>
+                    for LoadContentSvc<T> {
+                        type Response = super::LoadContentResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<tonic::Streaming<super::FilePart>>,
+                            request: tonic::Request<tonic::Streaming<super::ContentPart>>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Node>::load_file(&inner, request).await
+                                <T as Node>::load_content(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -6489,7 +6450,7 @@ pub mod node_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = LoadFileSvc(inner);
+                        let method = LoadContentSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -6505,26 +6466,26 @@ pub mod node_server {
                     };
                     Box::pin(fut)
                 }
-                "/uc.v1.Node/ReadFile" => {
+                "/uc.v1.Node/ReadContent" => {
                     #[allow(non_camel_case_types)]
-                    struct ReadFileSvc<T: Node>(pub Arc<T>);
+                    struct ReadContentSvc<T: Node>(pub Arc<T>);
                     impl<
                         T: Node,
-                    > tonic::server::ServerStreamingService<super::ReadFileRequest>
-                    for ReadFileSvc<T> {
-                        type Response = super::FilePart;
-                        type ResponseStream = T::ReadFileStream;
+                    > tonic::server::ServerStreamingService<super::ReadContentRequest>
+                    for ReadContentSvc<T> {
+                        type Response = super::ContentPart;
+                        type ResponseStream = T::ReadContentStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::ReadFileRequest>,
+                            request: tonic::Request<super::ReadContentRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Node>::read_file(&inner, request).await
+                                <T as Node>::read_content(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -6535,7 +6496,7 @@ pub mod node_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = ReadFileSvc(inner);
+                        let method = ReadContentSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -6547,49 +6508,6 @@ pub mod node_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/uc.v1.Node/Reset" => {
-                    #[allow(non_camel_case_types)]
-                    struct ResetSvc<T: Node>(pub Arc<T>);
-                    impl<T: Node> tonic::server::UnaryService<super::NodeResetRequest>
-                    for ResetSvc<T> {
-                        type Response = super::NodeResetResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::NodeResetRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Node>::reset(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ResetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -6634,8 +6552,34 @@ pub mod node_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplicationFrame {
+    #[prost(bytes = "vec", tag = "1")]
+    pub frame: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerExamineRequest {}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerBackupRequest {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerResetRequest {}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerResetResponse {}
 /// Generated client implementations.
-pub mod replication_client {
+pub mod peer_client {
     #![allow(
         unused_variables,
         dead_code,
@@ -6645,12 +6589,13 @@ pub mod replication_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Frames between the replicated stores of two daemons. Their format belongs to cluster-state.
+    /// What the daemons of a cluster ask of each other, besides `Node`. Both are served inside the mesh
+    /// to callers that prove the key of a member, and to the machine's own daemon.
     #[derive(Debug, Clone)]
-    pub struct ReplicationClient<T> {
+    pub struct PeerClient<T> {
         inner: tonic::client::Grpc<T>,
     }
-    impl ReplicationClient<tonic::transport::Channel> {
+    impl PeerClient<tonic::transport::Channel> {
         /// Attempt to create a new client by connecting to a given endpoint.
         pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
         where
@@ -6661,7 +6606,7 @@ pub mod replication_client {
             Ok(Self::new(conn))
         }
     }
-    impl<T> ReplicationClient<T>
+    impl<T> PeerClient<T>
     where
         T: tonic::client::GrpcService<tonic::body::Body>,
         T::Error: Into<StdError>,
@@ -6679,7 +6624,7 @@ pub mod replication_client {
         pub fn with_interceptor<F>(
             inner: T,
             interceptor: F,
-        ) -> ReplicationClient<InterceptedService<T, F>>
+        ) -> PeerClient<InterceptedService<T, F>>
         where
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
@@ -6693,7 +6638,7 @@ pub mod replication_client {
                 http::Request<tonic::body::Body>,
             >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
-            ReplicationClient::new(InterceptedService::new(inner, interceptor))
+            PeerClient::new(InterceptedService::new(inner, interceptor))
         }
         /// Compress requests with the given encoding.
         ///
@@ -6726,7 +6671,7 @@ pub mod replication_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The caller sends its id in the metadata key `uc-machine`.
+        /// Frames between the replicated stores of two daemons. Their format belongs to cluster-state.
         pub async fn exchange(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::ReplicationFrame>,
@@ -6743,18 +6688,75 @@ pub mod replication_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/uc.v1.Replication/Exchange",
-            );
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Peer/Exchange");
             let mut req = request.into_streaming_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("uc.v1.Replication", "Exchange"));
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Peer", "Exchange"));
             self.inner.streaming(req, path, codec).await
+        }
+        /// What this machine reports about itself.
+        pub async fn examine(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerExamineRequest>,
+        ) -> std::result::Result<tonic::Response<super::Examination>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Peer/Examine");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Peer", "Examine"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Writes a consistent copy of this machine's store to its disk, as `Cluster.Backup` describes.
+        pub async fn backup(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerBackupRequest>,
+        ) -> std::result::Result<tonic::Response<super::BackupResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Peer/Backup");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Peer", "Backup"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes all containers of this machine, then answers, then leaves the cluster.
+        pub async fn reset(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerResetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PeerResetResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Peer/Reset");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Peer", "Reset"));
+            self.inner.unary(req, path, codec).await
         }
     }
 }
 /// Generated server implementations.
-pub mod replication_server {
+pub mod peer_server {
     #![allow(
         unused_variables,
         dead_code,
@@ -6763,31 +6765,50 @@ pub mod replication_server {
         clippy::let_unit_value,
     )]
     use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with ReplicationServer.
+    /// Generated trait containing gRPC methods that should be implemented for use with PeerServer.
     #[async_trait]
-    pub trait Replication: std::marker::Send + std::marker::Sync + 'static {
+    pub trait Peer: std::marker::Send + std::marker::Sync + 'static {
         /// Server streaming response type for the Exchange method.
         type ExchangeStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ReplicationFrame, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// The caller sends its id in the metadata key `uc-machine`.
+        /// Frames between the replicated stores of two daemons. Their format belongs to cluster-state.
         async fn exchange(
             &self,
             request: tonic::Request<tonic::Streaming<super::ReplicationFrame>>,
         ) -> std::result::Result<tonic::Response<Self::ExchangeStream>, tonic::Status>;
+        /// What this machine reports about itself.
+        async fn examine(
+            &self,
+            request: tonic::Request<super::PeerExamineRequest>,
+        ) -> std::result::Result<tonic::Response<super::Examination>, tonic::Status>;
+        /// Writes a consistent copy of this machine's store to its disk, as `Cluster.Backup` describes.
+        async fn backup(
+            &self,
+            request: tonic::Request<super::PeerBackupRequest>,
+        ) -> std::result::Result<tonic::Response<super::BackupResponse>, tonic::Status>;
+        /// Removes all containers of this machine, then answers, then leaves the cluster.
+        async fn reset(
+            &self,
+            request: tonic::Request<super::PeerResetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PeerResetResponse>,
+            tonic::Status,
+        >;
     }
-    /// Frames between the replicated stores of two daemons. Their format belongs to cluster-state.
+    /// What the daemons of a cluster ask of each other, besides `Node`. Both are served inside the mesh
+    /// to callers that prove the key of a member, and to the machine's own daemon.
     #[derive(Debug)]
-    pub struct ReplicationServer<T> {
+    pub struct PeerServer<T> {
         inner: Arc<T>,
         accept_compression_encodings: EnabledCompressionEncodings,
         send_compression_encodings: EnabledCompressionEncodings,
         max_decoding_message_size: Option<usize>,
         max_encoding_message_size: Option<usize>,
     }
-    impl<T> ReplicationServer<T> {
+    impl<T> PeerServer<T> {
         pub fn new(inner: T) -> Self {
             Self::from_arc(Arc::new(inner))
         }
@@ -6838,9 +6859,9 @@ pub mod replication_server {
             self
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for ReplicationServer<T>
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for PeerServer<T>
     where
-        T: Replication,
+        T: Peer,
         B: Body + std::marker::Send + 'static,
         B::Error: Into<StdError> + std::marker::Send + 'static,
     {
@@ -6855,11 +6876,11 @@ pub mod replication_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
-                "/uc.v1.Replication/Exchange" => {
+                "/uc.v1.Peer/Exchange" => {
                     #[allow(non_camel_case_types)]
-                    struct ExchangeSvc<T: Replication>(pub Arc<T>);
+                    struct ExchangeSvc<T: Peer>(pub Arc<T>);
                     impl<
-                        T: Replication,
+                        T: Peer,
                     > tonic::server::StreamingService<super::ReplicationFrame>
                     for ExchangeSvc<T> {
                         type Response = super::ReplicationFrame;
@@ -6876,7 +6897,7 @@ pub mod replication_server {
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Replication>::exchange(&inner, request).await
+                                <T as Peer>::exchange(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -6903,6 +6924,135 @@ pub mod replication_server {
                     };
                     Box::pin(fut)
                 }
+                "/uc.v1.Peer/Examine" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExamineSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::PeerExamineRequest>
+                    for ExamineSvc<T> {
+                        type Response = super::Examination;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerExamineRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::examine(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExamineSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Peer/Backup" => {
+                    #[allow(non_camel_case_types)]
+                    struct BackupSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::PeerBackupRequest>
+                    for BackupSvc<T> {
+                        type Response = super::BackupResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerBackupRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Peer/Reset" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResetSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::PeerResetRequest>
+                    for ResetSvc<T> {
+                        type Response = super::PeerResetResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerResetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::reset(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -6925,7 +7075,7 @@ pub mod replication_server {
             }
         }
     }
-    impl<T> Clone for ReplicationServer<T> {
+    impl<T> Clone for PeerServer<T> {
         fn clone(&self) -> Self {
             let inner = self.inner.clone();
             Self {
@@ -6938,8 +7088,308 @@ pub mod replication_server {
         }
     }
     /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "uc.v1.Replication";
-    impl<T> tonic::server::NamedService for ReplicationServer<T> {
+    pub const SERVICE_NAME: &str = "uc.v1.Peer";
+    impl<T> tonic::server::NamedService for PeerServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod join_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// For a machine that holds a join token, inside the mesh. The caller proves the token's key.
+    #[derive(Debug, Clone)]
+    pub struct JoinClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl JoinClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> JoinClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> JoinClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            JoinClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Registers the machine and uses up the token. The same machine gets the same answer again.
+        /// ALREADY_EXISTS: the name, id or key is taken.
+        pub async fn register(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddMachineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddMachineResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Join/Register");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Join", "Register"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod join_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with JoinServer.
+    #[async_trait]
+    pub trait Join: std::marker::Send + std::marker::Sync + 'static {
+        /// Registers the machine and uses up the token. The same machine gets the same answer again.
+        /// ALREADY_EXISTS: the name, id or key is taken.
+        async fn register(
+            &self,
+            request: tonic::Request<super::AddMachineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddMachineResponse>,
+            tonic::Status,
+        >;
+    }
+    /// For a machine that holds a join token, inside the mesh. The caller proves the token's key.
+    #[derive(Debug)]
+    pub struct JoinServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> JoinServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for JoinServer<T>
+    where
+        T: Join,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/uc.v1.Join/Register" => {
+                    #[allow(non_camel_case_types)]
+                    struct RegisterSvc<T: Join>(pub Arc<T>);
+                    impl<T: Join> tonic::server::UnaryService<super::AddMachineRequest>
+                    for RegisterSvc<T> {
+                        type Response = super::AddMachineResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddMachineRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Join>::register(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RegisterSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for JoinServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "uc.v1.Join";
+    impl<T> tonic::server::NamedService for JoinServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -4,8 +4,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use uc_api::ContentHash;
 use uc_api::content::CHUNK;
-use uc_api::v1::file_part::Part;
-use uc_api::v1::{FilePart, FileStart, MissingFilesRequest};
+use uc_api::v1::content_part::Part;
+use uc_api::v1::{ContentPart, ContentStart, MissingContentsRequest};
 
 use super::{Content, Contents};
 use crate::connect::{Client, within};
@@ -21,10 +21,10 @@ pub(crate) async fn push_missing(ui: &Ui, client: &Client, contents: &Contents) 
         return Ok(());
     }
     let hashes = contents.0.keys().map(ToString::to_string).collect();
-    let request = MissingFilesRequest { hashes };
+    let request = MissingContentsRequest { hashes };
     let missing = client
         .deploy()
-        .missing_files(within(60, request))
+        .missing_contents(within(60, request))
         .await?
         .into_inner()
         .missing;
@@ -49,8 +49,8 @@ pub(crate) async fn push_missing(ui: &Ui, client: &Client, contents: &Contents) 
 async fn push(client: &Client, hash: &ContentHash, content: &Content, task: &Task) -> CliResult {
     let (sender, receiver) = mpsc::channel(PARTS_WAITING);
     let mut api = client.deploy();
-    let call = api.push_file(ReceiverStream::new(receiver));
-    let start = Part::Start(FileStart {
+    let call = api.push_content(ReceiverStream::new(receiver));
+    let start = Part::Start(ContentStart {
         hash: hash.to_string(),
         secret: content.secret,
     });
@@ -69,7 +69,7 @@ async fn push(client: &Client, hash: &ContentHash, content: &Content, task: &Tas
                 0
             };
             // The daemon ended the call: its answer says why.
-            if sender.send(FilePart { part: Some(part) }).await.is_err() {
+            if sender.send(ContentPart { part: Some(part) }).await.is_err() {
                 return;
             }
             task.advance(bytes as u64);

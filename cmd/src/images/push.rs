@@ -6,7 +6,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use uc_api::v1::push_image_request::Message;
-use uc_api::v1::{ImageTarget, MissingImagesRequest, Plan, PushImageRequest, PushImageStart};
+use uc_api::v1::{
+    ImageTarget, MissingImagesRequest, Plan, PushImageEnd, PushImageRequest, PushImageStart,
+};
 
 use super::{ask, docker, no_docker};
 use crate::connect::{Client, within};
@@ -118,8 +120,10 @@ async fn push(client: &Client, target: &ImageTarget, task: &Task) -> CliResult {
             return Err(CliError::failed(format!("docker save failed ({status})"))
                 .source(text.trim().to_owned()));
         }
-        // Only a whole archive is ended; a torn one ends the call.
-        drop(sender);
+        let end = PushImageRequest {
+            message: Some(Message::End(PushImageEnd {})),
+        };
+        let _the_answer_says_why = sender.send(end).await;
         Ok(())
     };
     tokio::pin!(call);

@@ -119,7 +119,7 @@ fn what_services_need_is_sent_before_execution_and_only_once() {
     let ran = deploy(&world, &["-y"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text());
     let asked = world.daemon.asked();
-    let pushes = asked.iter().filter(|call| *call == "PushFile").count();
+    let pushes = asked.iter().filter(|call| *call == "PushContent").count();
     assert_eq!(pushes, 4, "{asked:?}");
     let position = |wanted: &str| {
         asked
@@ -128,7 +128,8 @@ fn what_services_need_is_sent_before_execution_and_only_once() {
             .unwrap()
     };
     assert!(
-        position("Plan") < position("MissingFiles 4") && position("PushFile") < position("Execute")
+        position("Plan") < position("MissingContents 4")
+            && position("PushContent") < position("Execute")
     );
 
     let desired = wish(&world);
@@ -203,7 +204,7 @@ fn what_services_need_is_sent_before_execution_and_only_once() {
             .daemon
             .asked()
             .iter()
-            .filter(|call| *call == "PushFile")
+            .filter(|call| *call == "PushContent")
             .count(),
         4
     );
@@ -225,7 +226,7 @@ fn nothing_is_sent_without_a_yes() {
             .daemon
             .asked()
             .iter()
-            .any(|call| call.starts_with("MissingFiles"))
+            .any(|call| call.starts_with("MissingContents"))
     );
 }
 
@@ -315,7 +316,7 @@ fn a_machine_that_refuses_a_content_ends_it() {
     let world = world(
         COMPOSE,
         Daemon {
-            refuse_call: Some(("PushFile", failure)),
+            refuse_call: Some(("PushContent", failure)),
             ..daemon()
         },
     );

@@ -67,7 +67,7 @@ fn version_without_a_cluster_is_the_one_of_uc() {
         text.stdout.starts_with(concat!(
             "uc ",
             env!("CARGO_PKG_VERSION"),
-            " (protocol 1, linux/"
+            " (protocol 2, linux/"
         )),
         "{}",
         text.text()
@@ -75,7 +75,7 @@ fn version_without_a_cluster_is_the_one_of_uc() {
     assert_eq!((text.code, text.stderr.as_str()), (Some(0), ""));
     let json = world.uc(&["version", "-o", "json"]).json();
     assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(json["protocol"], 1);
+    assert_eq!(json["protocol"], 2);
     assert_eq!(json["server"], serde_json::Value::Null);
 }
 

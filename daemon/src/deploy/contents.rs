@@ -9,18 +9,15 @@ use futures_util::future::join_all;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use uc_api::v1::node_client::NodeClient;
-use uc_api::v1::{FilePart, HasFilesRequest, ReadFileRequest, ServiceSpec};
+use uc_api::v1::{ContentPart, ServiceSpec};
 use uc_api::{Code, ContentHash, Failure};
 use uc_cluster_state::membership::Liveness;
 
 use super::execute::Progress;
 use crate::files::sweep::named_by;
 use crate::member::Member;
-use crate::peers::PeerChannel;
+use crate::peers::Remote;
 
-/// Whether a machine has something; it looks at its disk only.
-const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// One content from machine to machine: 16 MiB over a line of half a megabit a second, twice.
 const COPY_LIMIT: Duration = Duration::from_mins(10);
 /// Parts on their way from one machine to the other.
@@ -158,27 +155,13 @@ impl Holders for &Member {
         machine: &str,
         hashes: &[ContentHash],
     ) -> Result<Vec<ContentHash>, Failure> {
-        let request = HasFilesRequest {
-            hashes: hashes.iter().map(ToString::to_string).collect(),
-        };
-        let mut node = node(self, machine)?;
-        let Ok(answer) = timeout(ASK_LIMIT, node.has_files(request)).await else {
-            return Err(Failure::new(
-                Code::TimedOut,
-                "the machine did not say which contents it lacks",
-            ));
-        };
-        let missing = answer.map_err(Failure::from)?.into_inner().missing;
-        missing
-            .iter()
-            .map(|hash| crate::files::parse(hash))
-            .collect()
+        remote(self, machine)?.missing_contents(hashes).await
     }
 
     async fn copy(&self, hash: &ContentHash, from: &str, to: &str) -> Result<(), Failure> {
         let copied = timeout(
             COPY_LIMIT,
-            transfer(node(self, from)?, node(self, to)?, hash),
+            transfer(&remote(self, from)?, &remote(self, to)?, hash),
         )
         .await;
         copied.unwrap_or_else(|_| {
@@ -190,28 +173,17 @@ impl Holders for &Member {
     }
 }
 
-fn node(member: &Member, machine: &str) -> Result<NodeClient<PeerChannel>, Failure> {
+fn remote(member: &Member, machine: &str) -> Result<Remote, Failure> {
     let record = member.view().machine(machine)?;
-    Ok(NodeClient::new(member.peers.channel(&record)?))
+    member.peers.machine(&record)
 }
 
 /// From one machine's store into another's, in parts, no faster than the other takes them.
-async fn transfer(
-    mut source: NodeClient<PeerChannel>,
-    mut target: NodeClient<PeerChannel>,
-    hash: &ContentHash,
-) -> Result<(), Failure> {
-    let request = ReadFileRequest {
-        hash: hash.to_string(),
-    };
-    let mut parts = source
-        .read_file(request)
-        .await
-        .map_err(Failure::from)?
-        .into_inner();
-    let (sender, receiver) = mpsc::channel::<FilePart>(QUEUE);
+async fn transfer(source: &Remote, target: &Remote, hash: &ContentHash) -> Result<(), Failure> {
+    let mut parts = source.read_content(hash).await?;
+    let (sender, receiver) = mpsc::channel::<ContentPart>(QUEUE);
     let feed = async move {
-        while let Some(part) = parts.message().await.map_err(Failure::from)? {
+        while let Some(part) = parts.next().await? {
             // The receiver ended the call: its answer says why.
             if sender.send(part).await.is_err() {
                 break;
@@ -219,12 +191,12 @@ async fn transfer(
         }
         Ok::<(), Failure>(())
     };
-    let load = target.load_file(ReceiverStream::new(receiver));
+    let load = target.load_content(ReceiverStream::new(receiver));
     let (fed, loaded) = tokio::join!(feed, load);
     // A source that broke off leaves the target with a cut archive, which it refuses; the source's
     // word is the better one.
     fed?;
-    loaded.map(|_| ()).map_err(Failure::from)
+    loaded
 }
 
 #[cfg(test)]

@@ -1,33 +1,22 @@
-//! The executor's machines, for real: each call goes to that machine's `Node` service.
+//! The executor's machines, for real: each call goes to that machine's daemon.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::timeout;
-use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::{
-    CreateReplicaRequest, CreateVolumeRequest, ObserveRequest, RemoveReplicaRequest, ReplicaRecord,
-    RunPreDeployRequest, StartReplicaRequest, StopReplicaRequest, VolumeSpec, create_replica_event,
-    run_pre_deploy_event,
+    CreateReplicaRequest, ReplicaRecord, RunPreDeployRequest, StartReplicaRequest,
+    StopReplicaRequest, VolumeSpec, create_replica_event, run_pre_deploy_event,
 };
 use uc_api::{Code, Failure};
 
 use super::contents;
 use super::execute::{Fleet, NewReplica, Progress, Wait};
 use crate::member::Member;
-use crate::peers::PeerChannel;
+use crate::peers::Remote;
 
-/// Calls that do not wait for a container.
-const SHORT: Duration = Duration::from_secs(30);
-/// A pull of a large image over a slow line; progress arrives meanwhile, so this bounds silence,
-/// not the pull.
-const SILENCE: Duration = Duration::from_mins(5);
 /// Lines of a command's output in its failure.
 const LOG_TAIL: usize = 10;
-/// Starting waits for health, stopping for the grace period; their own limits apply first.
-const LONG: Duration = Duration::from_hours(1);
-
 /// Calls machines through their daemons.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NodeFleet<'a> {
@@ -40,35 +29,16 @@ impl<'a> NodeFleet<'a> {
         Self { member }
     }
 
-    fn node(self, machine: &str) -> Result<NodeClient<PeerChannel>, Failure> {
+    fn machine(self, machine: &str) -> Result<Remote, Failure> {
         let record = self.member.view().machine(machine)?;
-        Ok(NodeClient::new(self.member.peers.channel(&record)?))
-    }
-}
-
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<T, Failure> {
-    match timeout(limit, call).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(Failure::from(status)),
-        Err(_) => Err(Failure::new(
-            Code::TimedOut,
-            format!("no answer within {} s", limit.as_secs()),
-        )),
+        self.member.peers.machine(&record)
     }
 }
 
 #[async_trait]
 impl Fleet for NodeFleet<'_> {
     async fn create_volume(&self, machine: &str, volume: &VolumeSpec) -> Result<(), Failure> {
-        let request = CreateVolumeRequest {
-            volume: Some(volume.clone()),
-        };
-        within(SHORT, self.node(machine)?.create_volume(request))
-            .await
-            .map(|_| ())
+        self.machine(machine)?.create_volume(volume.clone()).await
     }
 
     async fn create(
@@ -83,18 +53,9 @@ impl Fleet for NodeFleet<'_> {
             revision: new.revision.to_owned(),
             deployment_id: new.deployment.to_owned(),
         };
-        let mut stream = within(SILENCE, self.node(machine)?.create_replica(request)).await?;
+        let mut events = self.machine(machine)?.create_replica(request).await?;
         loop {
-            let message = timeout(SILENCE, stream.message()).await.map_err(|_| {
-                Failure::new(
-                    Code::TimedOut,
-                    format!("no progress for {} s", SILENCE.as_secs()),
-                )
-            })?;
-            match message
-                .map_err(Failure::from)?
-                .and_then(|event| event.event)
-            {
+            match events.next().await?.and_then(|event| event.event) {
                 Some(create_replica_event::Event::Progress(text)) => progress.say(text).await,
                 Some(create_replica_event::Event::ContainerId(id)) => return Ok(id),
                 None => {
@@ -120,9 +81,10 @@ impl Fleet for NodeFleet<'_> {
             monitor_ms,
             no_wait: wait == Wait::No,
         };
-        within(LONG, self.node(machine)?.start_replica(request))
+        self.machine(machine)?
+            .start_replica(request)
             .await
-            .map(|_| ())
+            .map(drop)
     }
 
     async fn pre_deploy(
@@ -142,24 +104,12 @@ impl Fleet for NodeFleet<'_> {
             .pre_deploy
             .as_ref()
             .map_or(0, |hook| hook.timeout_ms);
-        // The machine has its own limit, which comes first; this one is for a machine that went
-        // away.
-        let silence = SILENCE
-            .saturating_add(Duration::from_millis(own))
-            .saturating_mul(2);
-        let mut stream = within(SILENCE, self.node(machine)?.run_pre_deploy(request)).await?;
+        let own_limit = Duration::from_millis(own);
+        let remote = self.machine(machine)?;
+        let mut events = remote.run_pre_deploy(request, own_limit).await?;
         let mut tail = VecDeque::new();
         loop {
-            let message = timeout(silence, stream.message()).await.map_err(|_| {
-                Failure::new(
-                    Code::TimedOut,
-                    format!("no output for {} s", silence.as_secs()),
-                )
-            })?;
-            match message
-                .map_err(Failure::from)?
-                .and_then(|event| event.event)
-            {
+            match events.next().await?.and_then(|event| event.event) {
                 Some(run_pre_deploy_event::Event::Progress(text)) => progress.say(text).await,
                 Some(run_pre_deploy_event::Event::Line(line)) => {
                     let line = String::from_utf8_lossy(&line).into_owned();
@@ -194,24 +144,18 @@ impl Fleet for NodeFleet<'_> {
             container_id: container.to_owned(),
             grace_ms: None,
         };
-        match within(LONG, self.node(machine)?.stop_replica(request)).await {
+        match self.machine(machine)?.stop_replica(request).await {
             Err(failure) if failure.code == Code::NotFound => Ok(()),
-            stopped => stopped.map(|_| ()),
+            stopped => stopped,
         }
     }
 
     async fn remove(&self, machine: &str, container: &str) -> Result<(), Failure> {
-        let request = RemoveReplicaRequest {
-            container_id: container.to_owned(),
-        };
-        within(SHORT, self.node(machine)?.remove_replica(request))
-            .await
-            .map(|_| ())
+        self.machine(machine)?.remove_replica(container).await
     }
 
     async fn observe(&self, machine: &str) -> Result<Vec<ReplicaRecord>, Failure> {
-        within(SHORT, self.node(machine)?.observe(ObserveRequest {}))
-            .await
-            .map(|answer| answer.replicas)
+        let observed = self.machine(machine)?.observe().await?;
+        Ok(observed.replicas)
     }
 }

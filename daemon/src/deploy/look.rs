@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use uc_api::v1::node_client::NodeClient;
-use uc_api::v1::{MachineRecord, ObserveRequest, ObserveResponse, Plan, ReplicaRecord};
-use uc_api::{Code, Failure};
+use uc_api::Failure;
+use uc_api::v1::{MachineRecord, ObserveResponse, Plan, ReplicaRecord};
 use uc_cluster_state::membership::Liveness;
 
 use super::plan::{self, Observed};
 use crate::member::Member;
 
-/// A machine that does not say what it runs for this long is planned around.
-const OBSERVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Replication takes milliseconds; a replica whose health changes again meanwhile is not waited
 /// for.
 const SETTLE_LIMIT: Duration = Duration::from_secs(3);
@@ -88,14 +85,7 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
 }
 
 async fn ask(member: &Member, machine: &MachineRecord) -> Result<ObserveResponse, Failure> {
-    let mut node = NodeClient::new(member.peers.channel(machine)?);
-    match timeout(OBSERVE_TIMEOUT, node.observe(ObserveRequest {})).await {
-        Ok(answer) => Ok(answer.map_err(Failure::from)?.into_inner()),
-        Err(_) => Err(Failure::new(
-            Code::TimedOut,
-            format!("no answer within {} s", OBSERVE_TIMEOUT.as_secs()),
-        )),
-    }
+    member.peers.machine(machine)?.observe().await
 }
 
 /// Waits until the store says of the touched services what their machines say, so that who looks

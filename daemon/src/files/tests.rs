@@ -59,7 +59,7 @@ pub(crate) fn small_folder() -> (ContentHash, Vec<u8>) {
 }
 
 fn start(hash: &ContentHash, secret: bool) -> Part {
-    Part::Start(FileStart {
+    Part::Start(ContentStart {
         hash: hash.to_string(),
         secret,
     })
@@ -76,7 +76,7 @@ pub(crate) async fn receive(files: &Files, parts: Vec<Part>) -> Result<(), Failu
         .receive(iter(
             parts
                 .into_iter()
-                .map(|part| Ok(FilePart { part: Some(part) })),
+                .map(|part| Ok(ContentPart { part: Some(part) })),
         ))
         .await
 }
@@ -198,7 +198,7 @@ async fn receive_of_wrong_content_leaves_nothing() {
         ),
         (
             "no hash",
-            vec![Part::Start(FileStart {
+            vec![Part::Start(ContentStart {
                 hash: "../x".into(),
                 secret: false,
             })],
@@ -217,7 +217,7 @@ async fn receive_of_wrong_content_leaves_nothing() {
         assert!(bench.names().is_empty(), "{what}: {:?}", bench.names());
     }
     let broken = iter([
-        Ok(FilePart {
+        Ok(ContentPart {
             part: Some(start(&hash, false)),
         }),
         Err(Status::cancelled("the client went away")),
@@ -238,7 +238,7 @@ async fn receive_of_wrong_content_leaves_nothing() {
 async fn receive_gives_up_on_silent_sender() {
     let bench = bench();
     let (hash, _) = one_file("hello");
-    let silent = iter([Ok(FilePart {
+    let silent = iter([Ok(ContentPart {
         part: Some(start(&hash, false)),
     })])
     .chain(tokio_stream::pending());

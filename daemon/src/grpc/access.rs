@@ -1,20 +1,16 @@
 //! Access checks. On the Unix socket, the file's mode decides who can connect, and the versions
-//! must fit. Inside the mesh, WireGuard has proved the key of the sender, and the management
-//! address is derived from the key, so the caller's address identifies it.
+//! must fit. A connection between daemons has proved its caller's key in a handshake.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use tonic::service::Interceptor;
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 use uc_api::version::{CLIENT_VERSION_KEY, CLUSTER_KEY, PROTOCOL_KEY, check_client, check_cluster};
 use uc_api::{Code, Failure};
-use uc_mesh::management_address;
 
 use crate::app::App;
 use crate::member::Member;
-use crate::peers::address_of;
+use crate::peers::{Caller, key_of};
 use crate::register::token_opens_mesh;
 
 /// On the Unix socket: lets in a caller whose protocol fits and who means this machine's cluster.
@@ -66,41 +62,18 @@ fn metadata<'a>(request: &'a Request<()>, key: &str) -> Option<&'a str> {
     request.metadata().get(key)?.to_str().ok()
 }
 
-/// The caller's address inside the mesh.
-pub(super) fn caller<T>(request: &Request<T>) -> Option<Ipv6Addr> {
-    match request
-        .extensions()
-        .get::<TcpConnectInfo>()?
-        .remote_addr()?
-        .ip()
-    {
-        IpAddr::V6(address) => Some(address),
-        IpAddr::V4(_) => None,
-    }
-}
-
-/// The id of the join token whose key the caller uses.
-pub(super) fn token_of(member: &Member, address: Ipv6Addr) -> Option<String> {
-    let now = member.now_ms();
-    member.view().tokens().into_iter().find_map(|token| {
-        let key = token.public_key.parse().ok()?;
-        (management_address(&key) == address && token_opens_mesh(&token, now)).then_some(token.id)
+/// The caller of a connection between daemons, as the connection proved it.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<&Caller, Failure> {
+    request.extensions().get().ok_or_else(|| {
+        Failure::new(
+            Code::Internal,
+            "the call came over a connection without a proof of its caller",
+        )
     })
 }
 
-/// Whether this address is a member's.
-pub(super) fn is_member(member: &Member, address: Ipv6Addr) -> bool {
-    member
-        .machines()
-        .iter()
-        .any(|machine| address_of(machine).is_ok_and(|known| known == address))
-}
-
-fn refused() -> Status {
-    Failure::new(Code::Refused, "the caller is not a member of this cluster").into()
-}
-
-/// Allows members.
+/// Allows this daemon and the daemons of members. Each call is checked, because a machine can be
+/// removed while it has a connection.
 #[derive(Debug, Clone)]
 pub(super) struct MembersOnly {
     member: Arc<Member>,
@@ -114,36 +87,47 @@ impl MembersOnly {
 
 impl Interceptor for MembersOnly {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        match caller(&request) {
-            Some(address) if is_member(&self.member, address) => Ok(request),
-            _ => Err(refused()),
+        let allowed = match caller(&request)? {
+            Caller::Own => true,
+            Caller::Member { id, key } => {
+                let machines = self.member.machines();
+                let machine = machines.iter().find(|machine| machine.id == *id);
+                machine.is_some_and(|machine| key_of(machine).ok().as_ref() == Some(key))
+            }
+            Caller::Token { .. } => false,
+        };
+        if allowed {
+            return Ok(request);
         }
+        Err(Failure::new(Code::Refused, "the caller is not a member of this cluster").into())
     }
 }
 
-/// Allows members and machines that hold a join token.
+/// Allows the holder of a join token that is valid, or that this holder has just used.
 #[derive(Debug, Clone)]
-pub(super) struct MembersOrToken {
+pub(super) struct TokenHoldersOnly {
     member: Arc<Member>,
 }
 
-impl MembersOrToken {
+impl TokenHoldersOnly {
     pub(super) fn new(member: Arc<Member>) -> Self {
         Self { member }
     }
 }
 
-impl Interceptor for MembersOrToken {
+impl Interceptor for TokenHoldersOnly {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        match caller(&request) {
-            Some(address)
-                if is_member(&self.member, address)
-                    || token_of(&self.member, address).is_some() =>
-            {
-                Ok(request)
+        if let Caller::Token { id } = caller(&request)? {
+            let now = self.member.now_ms();
+            let tokens = self.member.view().tokens();
+            let token = tokens.iter().find(|token| token.id == *id);
+            if token.is_some_and(|token| token_opens_mesh(token, now)) {
+                return Ok(request);
             }
-            _ => Err(refused()),
         }
+        Err(Failure::new(Code::Refused, "the join token is not valid")
+            .hint("create a new one with `uc machine token`")
+            .into())
     }
 }
 

@@ -1,27 +1,21 @@
-//! `Cluster`: the members. Complete on the Unix socket; inside the mesh only what joining machines
-//! and other members need.
+//! `Cluster`: the members.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
-use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use uc_api::token::{JoinToken, TokenMember};
-use uc_api::v1::cluster_client::ClusterClient;
 use uc_api::v1::cluster_server::Cluster;
-use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::{
     AddMachineRequest, AddMachineResponse, BackupRequest, BackupResponse, CreateTokenRequest,
     CreateTokenResponse, ExamineRequest, ExamineResponse, LabelMachineRequest,
     LabelMachineResponse, ListMachinesRequest, ListMachinesResponse, MachineRecord, MachineStatus,
-    NodeResetRequest, RemoveMachineRequest, RemoveMachineResponse, RenameMachineRequest,
-    RenameMachineResponse, TokenRecord,
+    RemoveMachineRequest, RemoveMachineResponse, RenameMachineRequest, RenameMachineResponse,
+    TokenRecord,
 };
 use uc_api::{Code, Failure};
 use uc_mesh::PrivateKey;
 
-use super::access;
 use crate::app::App;
 use crate::examine::{self, wire_liveness};
 use crate::member::Member;
@@ -30,10 +24,6 @@ use crate::{backup, machine_labels, register};
 
 const DEFAULT_TTL_S: u64 = 3600;
 const MAX_TTL_S: u64 = 30 * 24 * 3600;
-/// Time to remove all containers of a machine, each with its grace period.
-const RESET_LIMIT: Duration = Duration::from_mins(2);
-/// Time to copy the store; a slow disk takes seconds for each hundred megabytes.
-const BACKUP_LIMIT: Duration = Duration::from_mins(5);
 
 #[derive(Debug)]
 pub(super) struct ClusterApi {
@@ -89,17 +79,6 @@ async fn label(member: &Member, request: LabelMachineRequest) -> Result<MachineR
             .await?;
     }
     Ok(MachineRecord { labels, ..machine })
-}
-
-async fn reset_remote(member: &Member, machine: &MachineRecord) -> Result<(), Failure> {
-    let mut node = NodeClient::new(member.peers.channel(machine)?);
-    match timeout(RESET_LIMIT, node.reset(NodeResetRequest {})).await {
-        Ok(answer) => answer.map(|_| ()).map_err(Failure::from),
-        Err(_) => Err(Failure::new(
-            Code::TimedOut,
-            format!("no answer within {} s", RESET_LIMIT.as_secs()),
-        )),
-    }
 }
 
 async fn create_token(member: &Member, ttl_s: u64) -> Result<CreateTokenResponse, Failure> {
@@ -168,12 +147,21 @@ where
     })
 }
 
-async fn register_machine(
-    member: Arc<Member>,
+/// Registers a machine: with a join token, or for a user.
+pub(super) async fn register(
+    member: &Arc<Member>,
     request: AddMachineRequest,
+    token: Option<String>,
 ) -> Result<AddMachineResponse, Failure> {
-    let _one_at_a_time = member.registering.lock().await;
-    register::add_machine(&member, request).await
+    to_its_end(member, |own| async move {
+        let _one_at_a_time = own.registering.lock().await;
+        register::add_machine(&own, request, token.as_deref()).await
+    })
+    .await
+}
+
+async fn reset(member: &Member, machine: &MachineRecord) -> Result<(), Failure> {
+    member.peers.machine(machine)?.reset().await
 }
 
 async fn remove_machine(
@@ -197,7 +185,7 @@ async fn remove_machine(
         ..Default::default()
     };
     if !request.no_reset {
-        match reset_remote(&member, &machine).await {
+        match reset(&member, &machine).await {
             Ok(()) => response.was_reset = true,
             Err(failure) => response.reset_error = failure.to_string(),
         }
@@ -209,7 +197,7 @@ async fn remove_machine(
 }
 
 /// Copies this machine's store.
-async fn back_up(member: &Arc<Member>, path: String) -> Result<BackupResponse, Failure> {
+pub(super) async fn back_up(member: &Arc<Member>, path: String) -> Result<BackupResponse, Failure> {
     let copied = to_its_end(member, |own| async move {
         backup::run(&own.store, own.paths.state_dir(), &path).await
     })
@@ -229,27 +217,6 @@ async fn back_up(member: &Arc<Member>, path: String) -> Result<BackupResponse, F
     })
 }
 
-async fn back_up_remote(
-    member: &Member,
-    machine: &MachineRecord,
-    path: String,
-) -> Result<BackupResponse, Failure> {
-    let mut cluster = ClusterClient::new(member.peers.channel(machine)?);
-    let request = BackupRequest {
-        machine: machine.id.clone(),
-        path,
-    };
-    match timeout(BACKUP_LIMIT, cluster.backup(request)).await {
-        Ok(answer) => answer
-            .map(Response::into_inner)
-            .map_err(|status| Failure::from(status).on(&machine.name)),
-        Err(_) => {
-            let message = format!("no answer within {} s", BACKUP_LIMIT.as_secs());
-            Err(Failure::new(Code::TimedOut, message).on(&machine.name))
-        }
-    }
-}
-
 #[tonic::async_trait]
 impl Cluster for ClusterApi {
     async fn list_machines(
@@ -266,9 +233,8 @@ impl Cluster for ClusterApi {
         request: Request<AddMachineRequest>,
     ) -> Result<Response<AddMachineResponse>, Status> {
         let member = self.app.member()?;
-        let request = request.into_inner();
-        let registered = to_its_end(&member, |own| register_machine(own, request)).await;
-        Ok(Response::new(registered?))
+        let registered = register(&member, request.into_inner(), None).await?;
+        Ok(Response::new(registered))
     }
 
     async fn rename_machine(
@@ -337,7 +303,7 @@ impl Cluster for ClusterApi {
             if machine.id == member.membership.machine_id {
                 back_up(&member, path).await?
             } else {
-                back_up_remote(&member, &machine, path).await?
+                member.peers.machine(&machine)?.backup(path).await?
             },
         ))
     }
@@ -353,118 +319,12 @@ impl Cluster for ClusterApi {
     }
 }
 
-/// `Cluster` inside the mesh. A machine with a join token can register itself with that token. A
-/// member can request a backup or an examination of this machine, for a user who is connected to
-/// that member.
-#[derive(Debug)]
-pub(super) struct JoinGate {
-    member: Arc<Member>,
-}
-
-impl JoinGate {
-    pub(super) fn new(member: Arc<Member>) -> Self {
-        Self { member }
-    }
-
-    fn is_from_member<T>(&self, request: &Request<T>) -> bool {
-        access::caller(request).is_some_and(|address| access::is_member(&self.member, address))
-    }
-}
-
-fn not_here() -> Status {
-    Failure::new(Code::Refused, "this call is not served inside the mesh").into()
-}
-
-#[tonic::async_trait]
-impl Cluster for JoinGate {
-    async fn add_machine(
-        &self,
-        request: Request<AddMachineRequest>,
-    ) -> Result<Response<AddMachineResponse>, Status> {
-        let token =
-            access::caller(&request).and_then(|address| access::token_of(&self.member, address));
-        let request = request.into_inner();
-        if token.as_deref() != Some(request.token_id.as_str()) {
-            return Err(Failure::new(
-                Code::Refused,
-                "the caller's key does not belong to the token it names",
-            )
-            .into());
-        }
-        let registered = to_its_end(&self.member, |own| register_machine(own, request)).await;
-        Ok(Response::new(registered?))
-    }
-
-    async fn list_machines(
-        &self,
-        _: Request<ListMachinesRequest>,
-    ) -> Result<Response<ListMachinesResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn rename_machine(
-        &self,
-        _: Request<RenameMachineRequest>,
-    ) -> Result<Response<RenameMachineResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn label_machine(
-        &self,
-        _: Request<LabelMachineRequest>,
-    ) -> Result<Response<LabelMachineResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn remove_machine(
-        &self,
-        _: Request<RemoveMachineRequest>,
-    ) -> Result<Response<RemoveMachineResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn create_token(
-        &self,
-        _: Request<CreateTokenRequest>,
-    ) -> Result<Response<CreateTokenResponse>, Status> {
-        Err(not_here())
-    }
-
-    async fn backup(
-        &self,
-        request: Request<BackupRequest>,
-    ) -> Result<Response<BackupResponse>, Status> {
-        let from_member = self.is_from_member(&request);
-        let request = request.into_inner();
-        if !from_member || request.machine != self.member.membership.machine_id {
-            return Err(not_here());
-        }
-        Ok(Response::new(back_up(&self.member, request.path).await?))
-    }
-
-    async fn examine(
-        &self,
-        request: Request<ExamineRequest>,
-    ) -> Result<Response<ExamineResponse>, Status> {
-        let own = &self.member.membership.machine_id;
-        let ExamineRequest { machines, all } = request.get_ref();
-        // Only of this machine: an examination that machines passed on to each other would not end.
-        if !self.is_from_member(&request)
-            || *all
-            || machines.as_slice() != std::slice::from_ref(own)
-        {
-            return Err(not_here());
-        }
-        Ok(Response::new(
-            examine::run(&self.member, request.get_ref()).await?,
-        ))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Waker};
+    use std::time::Duration;
 
+    use tokio::time::timeout;
     use tokio_util::sync::CancellationToken;
     use uc_mesh::PrivateKey;
 

@@ -4,31 +4,22 @@ mod relay;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use uc_api::v1::deploy_server::Deploy;
-use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::{
-    DeployEvent, ExecuteRequest, FilePart, HasImagesRequest, ImageTarget, MachineRecord,
-    MissingFilesRequest, MissingFilesResponse, MissingImagesRequest, MissingImagesResponse, Plan,
-    PlanRequest, PushFileResponse, PushImageRequest, PushImageResponse, PushResult,
-    push_image_request,
+    ContentPart, DeployEvent, ExecuteRequest, ImageTarget, MachineRecord, MissingContentsRequest,
+    MissingContentsResponse, MissingImagesRequest, MissingImagesResponse, Plan, PlanRequest,
+    PushContentResponse, PushImageRequest, PushImageResponse, PushResult, push_image_request,
 };
 use uc_api::{Code, Failure};
 
-use self::relay::Relayed;
 use crate::app::App;
 use crate::deploy::run;
 use crate::member::Member;
-
-/// Time for a machine to say which images it has.
-const ASK_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct DeployApi {
@@ -47,18 +38,7 @@ async fn missing_on(
     images: Vec<String>,
 ) -> Result<Vec<String>, Failure> {
     let machine = member.view().machine(machine_id)?;
-    let mut node = NodeClient::new(member.peers.channel(&machine)?);
-    match timeout(ASK_LIMIT, node.has_images(HasImagesRequest { images })).await {
-        Ok(answer) => Ok(answer
-            .map_err(|status| Failure::from(status).on(&machine.name))?
-            .into_inner()
-            .missing),
-        Err(_) => Err(Failure::new(
-            Code::TimedOut,
-            format!("no list of images within {} s", ASK_LIMIT.as_secs()),
-        )
-        .on(&machine.name)),
-    }
+    member.peers.machine(&machine)?.missing_images(images).await
 }
 
 async fn missing(member: &Member, wanted: &[ImageTarget]) -> Result<Vec<ImageTarget>, Failure> {
@@ -90,10 +70,10 @@ async fn missing(member: &Member, wanted: &[ImageTarget]) -> Result<Vec<ImageTar
 async fn load_on(
     member: Arc<Member>,
     machine: MachineRecord,
-    messages: mpsc::Receiver<Relayed>,
+    messages: relay::Receiver,
 ) -> PushResult {
-    let loaded = match member.peers.channel(&machine) {
-        Ok(channel) => relay::load(NodeClient::new(channel), messages).await,
+    let loaded = match member.peers.machine(&machine) {
+        Ok(remote) => relay::load(remote, messages).await,
         Err(failure) => Err(failure),
     };
     PushResult {
@@ -188,24 +168,24 @@ impl Deploy for DeployApi {
         Ok(Response::new(push(member, request.into_inner()).await?))
     }
 
-    async fn missing_files(
+    async fn missing_contents(
         &self,
-        request: Request<MissingFilesRequest>,
-    ) -> Result<Response<MissingFilesResponse>, Status> {
+        request: Request<MissingContentsRequest>,
+    ) -> Result<Response<MissingContentsResponse>, Status> {
         let member = self.app.member()?;
         let missing = member
             .node
-            .missing_files(&request.into_inner().hashes)
+            .missing_contents(&request.into_inner().hashes)
             .await?;
-        Ok(Response::new(MissingFilesResponse { missing }))
+        Ok(Response::new(MissingContentsResponse { missing }))
     }
 
-    async fn push_file(
+    async fn push_content(
         &self,
-        request: Request<Streaming<FilePart>>,
-    ) -> Result<Response<PushFileResponse>, Status> {
+        request: Request<Streaming<ContentPart>>,
+    ) -> Result<Response<PushContentResponse>, Status> {
         let member = self.app.member()?;
         member.node.files().receive(request.into_inner()).await?;
-        Ok(Response::new(PushFileResponse {}))
+        Ok(Response::new(PushContentResponse {}))
     }
 }

@@ -10,9 +10,7 @@ use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tonic::Status;
-use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::{LogEntry, LogsRequest, MachineRecord, NodeLogsRequest};
 use uc_api::{Code, Failure};
 
@@ -21,8 +19,6 @@ use crate::docker::logs::{Patience, merge};
 use crate::member::Member;
 
 const QUEUE: usize = 256;
-/// Time for a machine to open its logs.
-const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 /// Lines are held back this long for another machine. The machines have opened their logs by then,
 /// so the first line of their history takes about a round trip, and the pause between two lines of
 /// it is shorter still.
@@ -129,18 +125,12 @@ fn time_of(entry: &Result<LogEntry, Status>) -> i64 {
 }
 
 async fn open(member: &Member, source: &Source, request: &LogsRequest) -> Result<Entries, Failure> {
-    let mut node = NodeClient::new(member.peers.channel(&source.machine)?);
-    let call = node.logs(NodeLogsRequest {
+    let request = NodeLogsRequest {
         request: Some(request.clone()),
         container_ids: source.containers.clone(),
-    });
-    match timeout(BEGIN_LIMIT, call).await {
-        Ok(answer) => Ok(answer.map_err(Failure::from)?.into_inner().boxed()),
-        Err(_) => Err(Failure::new(
-            Code::TimedOut,
-            format!("no answer within {} s", BEGIN_LIMIT.as_secs()),
-        )),
-    }
+    };
+    let entries = member.peers.machine(&source.machine)?.logs(request).await?;
+    Ok(entries.boxed())
 }
 
 /// The entry that reports why the logs of a machine are missing.

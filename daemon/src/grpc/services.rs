@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
-use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::services_server::Services;
 use uc_api::v1::{
     ExecRequest, ExecResponse, ExecStart, Health, InspectServiceRequest, InspectServiceResponse,
@@ -279,11 +278,8 @@ impl Services for ServicesApi {
                 }
             }
         });
-        let mut node = NodeClient::new(member.peers.channel(&target.machine)?);
-        let answer = node
-            .exec(ReceiverStream::new(receiver))
-            .await
-            .map_err(|status| Status::from(Failure::from(status).on(&target.machine.name)))?;
-        Ok(Response::new(Box::pin(answer.into_inner())))
+        let remote = member.peers.machine(&target.machine)?;
+        let replies = remote.exec(ReceiverStream::new(receiver)).await?;
+        Ok(Response::new(Box::pin(replies)))
     }
 }

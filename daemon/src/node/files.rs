@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use futures_util::{StreamExt as _, stream};
 use uc_api::content::CHUNK;
-use uc_api::v1::file_part::Part;
+use uc_api::v1::content_part::Part;
 use uc_api::{Code, ContentHash, Failure, v1};
 
 use super::{NodeService, Replies};
@@ -22,7 +22,7 @@ pub(super) struct Contents {
 
 impl NodeService {
     /// Returns the hashes that are not on this machine. The others count as used now.
-    pub async fn missing_files(&self, hashes: &[String]) -> Result<Vec<String>, Failure> {
+    pub async fn missing_contents(&self, hashes: &[String]) -> Result<Vec<String>, Failure> {
         let hashes = hashes
             .iter()
             .map(|hash| files::parse(hash))
@@ -32,11 +32,14 @@ impl NodeService {
     }
 
     /// Sends one content's archive in parts, its start first.
-    pub(super) async fn read_file_of(&self, hash: &str) -> Result<Replies<v1::FilePart>, Failure> {
+    pub(super) async fn read_content_of(
+        &self,
+        hash: &str,
+    ) -> Result<Replies<v1::ContentPart>, Failure> {
         let hash = files::parse(hash)?;
         let permit = self.files.outgoing().await;
         let (secret, archive) = self.files.archive(hash.clone()).await?;
-        let start = Part::Start(v1::FileStart {
+        let start = Part::Start(v1::ContentStart {
             hash: hash.to_string(),
             secret,
         });
@@ -50,7 +53,7 @@ impl NodeService {
             (!chunk.is_empty()).then_some(Part::Chunk(chunk))
         });
         let parts = std::iter::once(start).chain(chunks);
-        Ok(stream::iter(parts.map(|part| Ok(v1::FilePart { part: Some(part) }))).boxed())
+        Ok(stream::iter(parts.map(|part| Ok(v1::ContentPart { part: Some(part) }))).boxed())
     }
 
     /// Returns the contents that a replica needs. All of them must be on this machine.

@@ -51,11 +51,13 @@ impl NodeService {
         let archive = futures_util::stream::unfold(Some((incoming, noted)), |state| async move {
             let (mut incoming, noted) = state?;
             let fault = match tokio::time::timeout(CHUNK_LIMIT, incoming.next()).await {
-                Ok(None) => return None,
+                // A call that its caller gave up ends its stream as well.
+                Ok(None) => Failure::new(Code::Unreachable, "it was not sent to its end"),
                 Ok(Some(Ok(request))) => match request.message {
                     Some(Message::Chunk(chunk)) => {
                         return Some((Ok(Bytes::from(chunk)), Some((incoming, noted))));
                     }
+                    Some(Message::End(_)) => return None,
                     _ => Failure::new(Code::Invalid, "unexpected second start in an image"),
                 },
                 Ok(Some(Err(status))) => Failure::from(status),

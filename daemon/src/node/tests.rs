@@ -517,9 +517,7 @@ async fn remove_all_leaves_no_replica() {
         bench.running("sleep 1000").await;
     }
     bench.create(service("web", "true")).await.unwrap();
-    Node::reset(&bench.node, Request::new(v1::NodeResetRequest {}))
-        .await
-        .unwrap();
+    bench.node.remove_all().await.unwrap();
     assert!(bench.node.observe_now().await.unwrap().replicas.is_empty());
 }
 
@@ -658,6 +656,17 @@ async fn load_image_loads_archive_of_the_client() {
     let (a, b) = ARCHIVE.split_at(4);
     let chunks =
         [a.as_bytes(), b.as_bytes(), b"built:1"].map(|chunk| push(Push::Chunk(chunk.to_vec())));
+    let end = push(Push::End(v1::PushImageEnd {}));
+    let torn = std::iter::once(push_start("built:1")).chain(chunks.clone());
+    let failure = node
+        .load_image_from(stream::iter(torn.map(Ok).collect::<Vec<_>>()))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        failure.message,
+        "cannot load image `built:1`: it was not sent to its end"
+    );
+    let chunks = chunks.into_iter().chain([end]);
     let whole = std::iter::once(push_start("built:1")).chain(chunks.clone());
     node.load_image_from(stream::iter(whole.map(Ok).collect::<Vec<_>>()))
         .await
@@ -678,9 +687,10 @@ async fn load_image_loads_archive_of_the_client() {
         failure.message.contains("it does not contain `other:1`"),
         "{failure:?}"
     );
+    let first = chunks.clone().next().unwrap();
     let cut = vec![
         Ok(push_start("cut:1")),
-        Ok(chunks[0].clone()),
+        Ok(first.clone()),
         Err(Status::cancelled("the client disconnected")),
     ];
     let failure = node.load_image_from(stream::iter(cut)).await.unwrap_err();
@@ -690,7 +700,7 @@ async fn load_image_loads_archive_of_the_client() {
     );
     assert_eq!(failure.hint, None, "nothing is wrong with the engine");
     let failure = node
-        .load_image_from(stream::iter(vec![Ok(chunks[0].clone())]))
+        .load_image_from(stream::iter(vec![Ok(first)]))
         .await
         .unwrap_err();
     assert_eq!(failure.code, Code::Invalid);

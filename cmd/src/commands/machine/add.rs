@@ -71,7 +71,6 @@ pub(crate) async fn run(args: AddArgs, ui: &Ui, globals: &Globals) -> CliResult 
             .setup
             .all_endpoints(&given, &target, &globals.env, &info.endpoints)
             .await,
-        token_id: String::new(),
     };
     // From here until the machine has joined, any failure, including Ctrl-C, is rolled back.
     let guard = Guard::new();

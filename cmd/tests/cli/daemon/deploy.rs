@@ -66,6 +66,7 @@ impl v1::deploy_server::Deploy for Daemon {
         self.called(&request, "PushImage", "")?;
         let mut input = request.into_inner();
         let mut pushed = Archive::default();
+        let mut complete = false;
         while let Some(message) = input.message().await? {
             match message.message {
                 Some(v1::push_image_request::Message::Start(start)) => {
@@ -76,8 +77,12 @@ impl v1::deploy_server::Deploy for Daemon {
                     pushed.largest_chunk = pushed.largest_chunk.max(chunk.len());
                     pushed.bytes += chunk.len();
                 }
+                Some(v1::push_image_request::Message::End(_)) => complete = true,
                 None => {}
             }
+        }
+        if !complete {
+            return Err(Status::unavailable("the image was not sent to its end"));
         }
         self.pushed.lock().unwrap().push(pushed);
         Ok(Response::new(v1::PushImageResponse {
@@ -85,28 +90,28 @@ impl v1::deploy_server::Deploy for Daemon {
         }))
     }
 
-    async fn missing_files(
+    async fn missing_contents(
         &self,
-        request: Request<v1::MissingFilesRequest>,
-    ) -> Result<Response<v1::MissingFilesResponse>, Status> {
+        request: Request<v1::MissingContentsRequest>,
+    ) -> Result<Response<v1::MissingContentsResponse>, Status> {
         self.called(
             &request,
-            "MissingFiles",
+            "MissingContents",
             request.get_ref().hashes.len().to_string(),
         )?;
         let mut missing = request.into_inner().hashes;
         missing.retain(|hash| !self.contents.lock().unwrap().contains_key(hash));
-        Ok(Response::new(v1::MissingFilesResponse { missing }))
+        Ok(Response::new(v1::MissingContentsResponse { missing }))
     }
 
-    async fn push_file(
+    async fn push_content(
         &self,
-        request: Request<Streaming<v1::FilePart>>,
-    ) -> Result<Response<v1::PushFileResponse>, Status> {
-        self.called(&request, "PushFile", "")?;
+        request: Request<Streaming<v1::ContentPart>>,
+    ) -> Result<Response<v1::PushContentResponse>, Status> {
+        self.called(&request, "PushContent", "")?;
         let mut parts = request.into_inner();
         let first = parts.message().await?.and_then(|part| part.part);
-        let Some(v1::file_part::Part::Start(start)) = first else {
+        let Some(v1::content_part::Part::Start(start)) = first else {
             return Err(Status::invalid_argument("no start"));
         };
         let mut content = Content {
@@ -114,7 +119,7 @@ impl v1::deploy_server::Deploy for Daemon {
             archive: Vec::new(),
         };
         while let Some(part) = parts.message().await? {
-            let Some(v1::file_part::Part::Chunk(chunk)) = part.part else {
+            let Some(v1::content_part::Part::Chunk(chunk)) = part.part else {
                 return Err(Status::invalid_argument("no chunk"));
             };
             assert!(chunk.len() <= uc_api::content::CHUNK);
@@ -123,6 +128,6 @@ impl v1::deploy_server::Deploy for Daemon {
         let hash = uc_api::ContentHash::of(&content.archive).to_string();
         assert_eq!(hash, start.hash, "what was announced came");
         self.contents.lock().unwrap().insert(hash, content);
-        Ok(Response::new(v1::PushFileResponse {}))
+        Ok(Response::new(v1::PushContentResponse {}))
     }
 }

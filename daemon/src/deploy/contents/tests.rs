@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
-use tokio_stream::wrappers::UnixListenerStream;
 use uc_api::v1::deploy_event::Event;
-use uc_api::v1::node_server::NodeServer;
-use uc_api::v1::{DeployEvent, FileSpec, MachineRecord};
+use uc_api::v1::{DeployEvent, FileSpec};
 
 use super::super::execute::{Events, progress};
 use super::*;
 use crate::files::tests::{one_file, parts, receive};
-use crate::node::tests::{Bench, bench};
-use crate::peers::Peers;
+use crate::node::tests::bench;
+use crate::peers::tests::remote_node;
 
 /// Machines with contents; `m1` executes.
 struct Machines {
@@ -237,22 +235,6 @@ async fn what_nobody_has_is_said_with_the_way_out() {
     );
 }
 
-/// A node's service on a socket, as other machines reach it.
-fn client(bench: &Bench) -> NodeClient<PeerChannel> {
-    let socket = bench.state.path().join("node.sock");
-    if !socket.exists() {
-        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let server =
-            tonic::transport::Server::builder().add_service(NodeServer::new(bench.node.clone()));
-        tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
-    }
-    let record = MachineRecord {
-        id: "m".into(),
-        ..MachineRecord::default()
-    };
-    NodeClient::new(Peers::new("m", &socket).channel(&record).unwrap())
-}
-
 #[tokio::test]
 async fn contents_go_from_store_to_store() {
     let (one, other) = (bench(), bench());
@@ -260,7 +242,7 @@ async fn contents_go_from_store_to_store() {
     receive(one.node.files(), parts(&content, true, &archive))
         .await
         .unwrap();
-    transfer(client(&one), client(&other), &content)
+    transfer(&remote_node(&one.node), &remote_node(&other.node), &content)
         .await
         .unwrap();
     assert_eq!(
@@ -268,13 +250,17 @@ async fn contents_go_from_store_to_store() {
         (true, archive)
     );
     // Once more does no harm.
-    transfer(client(&one), client(&other), &content)
+    transfer(&remote_node(&one.node), &remote_node(&other.node), &content)
         .await
         .unwrap();
 
-    let failure = transfer(client(&one), client(&other), &hash("absent"))
-        .await
-        .unwrap_err();
+    let failure = transfer(
+        &remote_node(&one.node),
+        &remote_node(&other.node),
+        &hash("absent"),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(failure.code, Code::NotFound);
     // A copy that was spoiled on the disk is not passed on.
     let (spoiled, archive) = one_file("as it was");
@@ -288,7 +274,7 @@ async fn contents_go_from_store_to_store() {
         .join(spoiled.as_str())
         .join("archive");
     std::fs::write(path, one_file("as it is now").1).unwrap();
-    let failure = transfer(client(&one), client(&other), &spoiled)
+    let failure = transfer(&remote_node(&one.node), &remote_node(&other.node), &spoiled)
         .await
         .unwrap_err();
     assert!(

@@ -94,30 +94,34 @@ async fn read_file_sends_content_to_another_machine() {
         .unwrap();
     assert!(
         one.node
-            .missing_files(&[hash.to_string()])
+            .missing_contents(&[hash.to_string()])
             .await
             .unwrap()
             .is_empty()
     );
     assert_eq!(
-        other.node.missing_files(&[hash.to_string()]).await.unwrap(),
+        other
+            .node
+            .missing_contents(&[hash.to_string()])
+            .await
+            .unwrap(),
         [hash.to_string()]
     );
     assert_eq!(
         other
             .node
-            .missing_files(&["x".into()])
+            .missing_contents(&["x".into()])
             .await
             .unwrap_err()
             .code,
         Code::Invalid
     );
     let read = |hash: &ContentHash| {
-        Request::new(v1::ReadFileRequest {
+        Request::new(v1::ReadContentRequest {
             hash: hash.to_string(),
         })
     };
-    let parts = Node::read_file(&one.node, read(&hash))
+    let parts = Node::read_content(&one.node, read(&hash))
         .await
         .unwrap()
         .into_inner();
@@ -127,7 +131,7 @@ async fn read_file_sends_content_to_another_machine() {
         (true, archive)
     );
     let (absent, _) = one_file("absent");
-    let Err(status) = Node::read_file(&one.node, read(&absent)).await else {
+    let Err(status) = Node::read_content(&one.node, read(&absent)).await else {
         panic!("the content was not sent")
     };
     assert_eq!(Failure::from(status).code, Code::NotFound);

@@ -1,26 +1,11 @@
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use uc_api::v1::node_server::NodeServer;
+use tokio_stream::wrappers::ReceiverStream;
 use uc_api::v1::push_image_request::Message;
-use uc_api::v1::{MachineRecord, PushImageStart};
+use uc_api::v1::{PushImageEnd, PushImageStart};
 
 use super::*;
 use crate::docker::fake::ARCHIVE;
 use crate::node::tests::{Bench, bench};
-use crate::peers::Peers;
-
-/// The node of a machine, as another machine reaches it.
-fn node_client(bench: &Bench) -> NodeClient<PeerChannel> {
-    let socket = bench.state.path().join("node.sock");
-    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-    let server =
-        tonic::transport::Server::builder().add_service(NodeServer::new(bench.node.clone()));
-    tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
-    let record = MachineRecord {
-        id: "m".into(),
-        ..MachineRecord::default()
-    };
-    NodeClient::new(Peers::new("m", &socket).channel(&record).unwrap())
-}
+use crate::peers::tests::remote_node;
 
 fn request(message: Message) -> PushImageRequest {
     PushImageRequest {
@@ -41,6 +26,10 @@ fn archive() -> PushImageRequest {
     request(Message::Chunk(format!("{ARCHIVE}built:1").into_bytes()))
 }
 
+fn end() -> PushImageRequest {
+    request(Message::End(PushImageEnd {}))
+}
+
 async fn has_image(bench: &Bench) -> bool {
     let missing = bench.node.missing_images(vec!["built:1".into()]).await;
     missing.unwrap().is_empty()
@@ -54,9 +43,9 @@ async fn relay_loads_a_whole_archive_on_every_machine() {
     for machine in &machines {
         let (sender, receiver) = channel();
         senders.push(sender);
-        loads.push(tokio::spawn(load(node_client(machine), receiver)));
+        loads.push(tokio::spawn(load(remote_node(&machine.node), receiver)));
     }
-    let incoming = tokio_stream::iter([Ok(archive())]);
+    let incoming = tokio_stream::iter([Ok(archive()), Ok(end())]);
     relay(start(), incoming, senders).await.unwrap();
     for load in loads {
         load.await.unwrap().unwrap();
@@ -70,20 +59,40 @@ async fn relay_loads_a_whole_archive_on_every_machine() {
 async fn relay_of_a_broken_stream_fails_the_load_of_the_machine() {
     let machine = bench();
     let (sender, receiver) = channel();
-    let load = tokio::spawn(load(node_client(&machine), receiver));
+    let load = tokio::spawn(load(remote_node(&machine.node), receiver));
     let incoming = tokio_stream::iter([Ok(archive()), Err(Status::cancelled("client left"))]);
     let failure = relay(start(), incoming, vec![sender]).await.unwrap_err();
     assert_eq!(failure.message, "client left");
     let failure = load.await.unwrap().unwrap_err();
-    assert_eq!(failure.message, "the image was not sent to its end");
+    assert!(failure.message.contains("not sent to its end"), "{failure}");
     assert!(!has_image(&machine).await);
+}
+
+#[tokio::test]
+async fn relay_of_a_stream_without_end_fails_on_every_machine() {
+    let machine = bench();
+    let (sender, receiver) = channel();
+    let load = tokio::spawn(load(remote_node(&machine.node), receiver));
+    let incoming = tokio_stream::iter([Ok(archive())]);
+    let failure = relay(start(), incoming, vec![sender]).await.unwrap_err();
+    assert!(failure.message.contains("not sent to its end"), "{failure}");
+    assert!(load.await.unwrap().is_err());
+    assert!(!has_image(&machine).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn relay_gives_up_a_machine_that_accepts_nothing() {
+    let (sender, receiver) = channel();
+    let endless = tokio_stream::iter(std::iter::repeat_with(|| Ok(archive())));
+    relay(start(), endless, vec![sender]).await.unwrap();
+    assert!(receiver.stalled.is_cancelled());
 }
 
 #[tokio::test]
 async fn relay_that_is_dropped_fails_the_load_of_the_machine() {
     let machine = bench();
     let (sender, receiver) = channel();
-    let load = tokio::spawn(load(node_client(&machine), receiver));
+    let load = tokio::spawn(load(remote_node(&machine.node), receiver));
     let (client, incoming) = mpsc::channel(1);
     let relaying = tokio::spawn(relay(start(), ReceiverStream::new(incoming), vec![sender]));
     client.send(Ok(archive())).await.unwrap();

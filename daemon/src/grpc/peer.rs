@@ -1,0 +1,110 @@
+//! `Peer` and `Join`: what other daemons and the holders of join tokens ask of this machine. Their
+//! connections have proved who they are, and the servers check on each call that they still may.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use uc_api::v1::join_server::Join;
+use uc_api::v1::peer_server::Peer;
+use uc_api::v1::{
+    AddMachineRequest, AddMachineResponse, BackupResponse, Examination, PeerBackupRequest,
+    PeerExamineRequest, PeerResetRequest, PeerResetResponse, ReplicationFrame,
+};
+use uc_api::{Code, Failure};
+
+use super::{access, cluster};
+use crate::member::Member;
+use crate::peers::Caller;
+use crate::{examine, replicate};
+
+/// Most frames between a session and its stream.
+const QUEUE: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct PeerApi {
+    member: Arc<Member>,
+}
+
+impl PeerApi {
+    pub(super) fn new(member: Arc<Member>) -> Self {
+        Self { member }
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerApi {
+    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<ReplicationFrame, Status>> + Send>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<ReplicationFrame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let Caller::Member { id, .. } = access::caller(&request)? else {
+            let message = "a machine does not replicate with itself";
+            return Err(Failure::new(Code::Invalid, message).into());
+        };
+        let session = replicate::open_session(&self.member, id)?;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let cancel = self.member.cancel.clone();
+        self.member.tasks.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = replicate::pump(session, request.into_inner(), sender, Ok) => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn examine(
+        &self,
+        _: Request<PeerExamineRequest>,
+    ) -> Result<Response<Examination>, Status> {
+        Ok(Response::new(examine::here(&self.member).await))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<PeerBackupRequest>,
+    ) -> Result<Response<BackupResponse>, Status> {
+        let path = request.into_inner().path;
+        Ok(Response::new(cluster::back_up(&self.member, path).await?))
+    }
+
+    async fn reset(
+        &self,
+        _: Request<PeerResetRequest>,
+    ) -> Result<Response<PeerResetResponse>, Status> {
+        self.member.node.remove_all().await?;
+        self.member.leave.notify_one();
+        Ok(Response::new(PeerResetResponse {}))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct JoinApi {
+    member: Arc<Member>,
+}
+
+impl JoinApi {
+    pub(super) fn new(member: Arc<Member>) -> Self {
+        Self { member }
+    }
+}
+
+#[tonic::async_trait]
+impl Join for JoinApi {
+    async fn register(
+        &self,
+        request: Request<AddMachineRequest>,
+    ) -> Result<Response<AddMachineResponse>, Status> {
+        let Caller::Token { id } = access::caller(&request)?.clone() else {
+            return Err(Failure::new(Code::Refused, "the caller holds no join token").into());
+        };
+        let registered = cluster::register(&self.member, request.into_inner(), Some(id)).await?;
+        Ok(Response::new(registered))
+    }
+}

@@ -1,0 +1,295 @@
+//! The calls to one machine's daemon. Each has its deadline here, so that no caller waits forever
+//! for a machine that hangs. A failure names the machine.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_stream::Stream;
+use tonic::{Response, Status, Streaming};
+use uc_api::v1::node_client::NodeClient;
+use uc_api::v1::peer_client::PeerClient;
+use uc_api::v1::{
+    BackupResponse, ContentPart, CreateReplicaEvent, CreateReplicaRequest, CreateVolumeRequest,
+    Examination, ExecRequest, ExecResponse, LogEntry, MissingContentsRequest, NodeLogsRequest,
+    NodeMissingImagesRequest, ObserveRequest, ObserveResponse, PeerBackupRequest,
+    PeerExamineRequest, PeerResetRequest, PushImageRequest, ReadContentRequest,
+    RemoveReplicaRequest, ReplicaRecord, ReplicationFrame, RunPreDeployEvent, RunPreDeployRequest,
+    StartReplicaRequest, StopReplicaRequest, VolumeSpec,
+};
+use uc_api::{Code, ContentHash, Failure};
+
+use super::PeerChannel;
+
+/// Far more than the largest message: replies hold at most the replicas of one machine.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// A look at the engine or the disk. A machine that takes longer is planned around.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// A look for images or contents.
+const MISSING_LIMIT: Duration = Duration::from_secs(10);
+/// An examination, which has its own, shorter limits for each part.
+const EXAMINE_LIMIT: Duration = Duration::from_secs(10);
+/// Making a volume.
+const VOLUME_LIMIT: Duration = Duration::from_secs(30);
+/// Removing a container. The engine's own limit is two minutes, and comes first.
+const REMOVE_LIMIT: Duration = Duration::from_secs(150);
+/// Starting waits for the health check, stopping for the grace period. Their own limits come first;
+/// this one is for a machine that hangs.
+const CONTAINER_LIMIT: Duration = Duration::from_hours(1);
+/// A pull of a large image over a slow line reports progress, so this limits silence, not the pull.
+const SILENCE_LIMIT: Duration = Duration::from_mins(5);
+/// Opening a stream of logs, of a command or of replication.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// One content of at most 16 MiB over a line of half a megabit a second, twice.
+const CONTENT_LIMIT: Duration = Duration::from_mins(10);
+/// Removing all containers of a machine, each with its grace period.
+const RESET_LIMIT: Duration = Duration::from_mins(2);
+/// Copying the store; a slow disk takes seconds for each hundred megabytes.
+const BACKUP_LIMIT: Duration = Duration::from_mins(5);
+
+/// One machine's daemon.
+#[derive(Debug, Clone)]
+pub(crate) struct Remote {
+    machine: String,
+    calls: PeerChannel,
+    bulk: PeerChannel,
+}
+
+impl Remote {
+    /// `calls` is for what is answered soon; `bulk` is for streams that wait for users and disks.
+    pub(super) fn new(machine: &str, calls: PeerChannel, bulk: PeerChannel) -> Self {
+        Self {
+            machine: machine.to_owned(),
+            calls,
+            bulk,
+        }
+    }
+
+    /// The machine's replicas and volumes as its engine reports them now.
+    pub(crate) async fn observe(&self) -> Result<ObserveResponse, Failure> {
+        self.within(LOOK_LIMIT, self.node().observe(ObserveRequest {}))
+            .await
+    }
+
+    pub(crate) async fn create_volume(&self, volume: VolumeSpec) -> Result<(), Failure> {
+        let request = CreateVolumeRequest {
+            volume: Some(volume),
+        };
+        self.within(VOLUME_LIMIT, self.node().create_volume(request))
+            .await
+            .map(drop)
+    }
+
+    pub(crate) async fn create_replica(
+        &self,
+        request: CreateReplicaRequest,
+    ) -> Result<Replies<CreateReplicaEvent>, Failure> {
+        let stream = self
+            .within(SILENCE_LIMIT, self.node().create_replica(request))
+            .await?;
+        Ok(self.replies(stream, SILENCE_LIMIT))
+    }
+
+    pub(crate) async fn start_replica(
+        &self,
+        request: StartReplicaRequest,
+    ) -> Result<Option<ReplicaRecord>, Failure> {
+        self.within(CONTAINER_LIMIT, self.node().start_replica(request))
+            .await
+            .map(|started| started.replica)
+    }
+
+    pub(crate) async fn stop_replica(&self, request: StopReplicaRequest) -> Result<(), Failure> {
+        self.within(CONTAINER_LIMIT, self.node().stop_replica(request))
+            .await
+            .map(drop)
+    }
+
+    pub(crate) async fn remove_replica(&self, container: &str) -> Result<(), Failure> {
+        let request = RemoveReplicaRequest {
+            container_id: container.to_owned(),
+        };
+        self.within(REMOVE_LIMIT, self.node().remove_replica(request))
+            .await
+            .map(drop)
+    }
+
+    /// Runs a pre-deploy command, which may itself be silent for `own_limit`.
+    pub(crate) async fn run_pre_deploy(
+        &self,
+        request: RunPreDeployRequest,
+        own_limit: Duration,
+    ) -> Result<Replies<RunPreDeployEvent>, Failure> {
+        let stream = self
+            .within(SILENCE_LIMIT, self.node().run_pre_deploy(request))
+            .await?;
+        // The machine's own limit comes first; this one is for a machine that hangs.
+        let silence = SILENCE_LIMIT.saturating_add(own_limit).saturating_mul(2);
+        Ok(self.replies(stream, silence))
+    }
+
+    pub(crate) async fn logs(
+        &self,
+        request: NodeLogsRequest,
+    ) -> Result<Streaming<LogEntry>, Failure> {
+        self.within(OPEN_LIMIT, self.bulk_node().logs(request))
+            .await
+    }
+
+    /// Runs a command in a container. The daemon there answers when the command has started.
+    pub(crate) async fn exec(
+        &self,
+        requests: impl Stream<Item = ExecRequest> + Send + 'static,
+    ) -> Result<Streaming<ExecResponse>, Failure> {
+        self.within(SILENCE_LIMIT, self.bulk_node().exec(requests))
+            .await
+    }
+
+    /// Which of the images the machine does not have.
+    pub(crate) async fn missing_images(&self, images: Vec<String>) -> Result<Vec<String>, Failure> {
+        let request = NodeMissingImagesRequest { images };
+        self.within(MISSING_LIMIT, self.node().missing_images(request))
+            .await
+            .map(|answer| answer.missing)
+    }
+
+    /// Loads an image. The caller limits how long the machine may accept nothing.
+    pub(crate) async fn load_image(
+        &self,
+        archive: impl Stream<Item = PushImageRequest> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let loaded = self.bulk_node().load_image(archive).await;
+        loaded.map(drop).map_err(|status| self.failed(status))
+    }
+
+    /// Which of the contents the machine does not have.
+    pub(crate) async fn missing_contents(
+        &self,
+        hashes: &[ContentHash],
+    ) -> Result<Vec<ContentHash>, Failure> {
+        let request = MissingContentsRequest {
+            hashes: hashes.iter().map(ToString::to_string).collect(),
+        };
+        let answer = self
+            .within(MISSING_LIMIT, self.node().missing_contents(request))
+            .await?;
+        answer
+            .missing
+            .iter()
+            .map(|hash| crate::files::parse(hash))
+            .collect()
+    }
+
+    pub(crate) async fn load_content(
+        &self,
+        parts: impl Stream<Item = ContentPart> + Send + 'static,
+    ) -> Result<(), Failure> {
+        self.within(CONTENT_LIMIT, self.bulk_node().load_content(parts))
+            .await
+            .map(drop)
+    }
+
+    pub(crate) async fn read_content(
+        &self,
+        hash: &ContentHash,
+    ) -> Result<Replies<ContentPart>, Failure> {
+        let request = ReadContentRequest {
+            hash: hash.to_string(),
+        };
+        let stream = self
+            .within(MISSING_LIMIT, self.bulk_node().read_content(request))
+            .await?;
+        Ok(self.replies(stream, CONTENT_LIMIT))
+    }
+
+    /// Opens a replication stream.
+    pub(crate) async fn exchange(
+        &self,
+        frames: impl Stream<Item = ReplicationFrame> + Send + 'static,
+    ) -> Result<Streaming<ReplicationFrame>, Failure> {
+        self.within(OPEN_LIMIT, self.peer().exchange(frames)).await
+    }
+
+    pub(crate) async fn examine(&self) -> Result<Examination, Failure> {
+        self.within(EXAMINE_LIMIT, self.peer().examine(PeerExamineRequest {}))
+            .await
+    }
+
+    pub(crate) async fn backup(&self, path: String) -> Result<BackupResponse, Failure> {
+        self.within(BACKUP_LIMIT, self.peer().backup(PeerBackupRequest { path }))
+            .await
+    }
+
+    /// Has the machine remove its containers and leave the cluster.
+    pub(crate) async fn reset(&self) -> Result<(), Failure> {
+        self.within(RESET_LIMIT, self.peer().reset(PeerResetRequest {}))
+            .await
+            .map(drop)
+    }
+
+    fn node(&self) -> NodeClient<PeerChannel> {
+        NodeClient::new(self.calls.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    fn bulk_node(&self) -> NodeClient<PeerChannel> {
+        NodeClient::new(self.bulk.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    fn peer(&self) -> PeerClient<PeerChannel> {
+        PeerClient::new(self.calls.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    fn failed(&self, status: Status) -> Failure {
+        Failure::from(status).on(&self.machine)
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        match timeout(limit, call).await {
+            Ok(answer) => answer
+                .map(Response::into_inner)
+                .map_err(|status| self.failed(status)),
+            Err(_) => Err(no_answer(limit).on(&self.machine)),
+        }
+    }
+
+    fn replies<T>(&self, stream: Streaming<T>, silence: Duration) -> Replies<T> {
+        Replies {
+            machine: self.machine.clone(),
+            stream,
+            silence,
+        }
+    }
+}
+
+fn no_answer(limit: Duration) -> Failure {
+    Failure::new(
+        Code::TimedOut,
+        format!("no answer within {} s", limit.as_secs()),
+    )
+}
+
+/// A machine's replies to one call, each of which has to arrive within a limit.
+#[derive(Debug)]
+pub(crate) struct Replies<T> {
+    machine: String,
+    stream: Streaming<T>,
+    silence: Duration,
+}
+
+impl<T> Replies<T> {
+    /// The next reply; `None` after the last one.
+    pub(crate) async fn next(&mut self) -> Result<Option<T>, Failure> {
+        match timeout(self.silence, self.stream.message()).await {
+            Ok(message) => message.map_err(|status| Failure::from(status).on(&self.machine)),
+            Err(_) => Err(Failure::new(
+                Code::TimedOut,
+                format!("no message for {} s", self.silence.as_secs()),
+            )
+            .on(&self.machine)),
+        }
+    }
+}
