@@ -1,6 +1,7 @@
 //! One machine: a container that boots systemd.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -119,6 +120,17 @@ impl Machine {
             );
         }
         Ok(())
+    }
+
+    /// The network namespace of its process `pid`, as a file of the host. Process 1 has the
+    /// machine's own.
+    pub fn network_namespace(&self, pid: u32) -> anyhow::Result<PathBuf> {
+        let init = self
+            .engine
+            .docker(&["inspect", "--format", "{{.State.Pid}}", &self.name])?;
+        Ok(PathBuf::from(format!(
+            "/proc/{init}/root/proc/{pid}/ns/net"
+        )))
     }
 
     /// Whether it has power.

@@ -4,6 +4,7 @@
 
 #![expect(clippy::panic, clippy::print_stderr, reason = "a test program")]
 
+mod callers;
 mod cluster;
 mod conflicts;
 mod crash;
