@@ -23,7 +23,7 @@ use uc_mesh::{
 use crate::app::App;
 use crate::endpoint_names::{Resolved, SystemResolver};
 use crate::identity::{Identity, Membership};
-use crate::leave::{leave, undo_entry};
+use crate::leave::{leave, leave_failed_join, undo_entry};
 use crate::member::{Member, Parts, now_ms};
 use crate::peers::channel_with_token;
 use crate::{endpoint_names, endpoints, register};
@@ -116,7 +116,7 @@ pub(crate) async fn join(
     )
     .await?;
     if let Err(failure) = resets.unless_reset(wait_joined(&member)).await {
-        leave(app, &mut identity, &member).await?;
+        leave_failed_join(app, &mut identity, &member).await?;
         return Err(failure);
     }
     Ok((cluster, machine))
@@ -255,7 +255,8 @@ async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<MeshSta
                 limit.as_secs()
             );
             return Err(Failure::new(Code::Unreachable, reason).hint(format!(
-                "one of these endpoints must be reachable from this machine by UDP: {}",
+                "one of these endpoints must be reachable from this machine by UDP: {}; \
+                 members do not answer a token that was removed: `uc machine token ls` lists those that exist",
                 endpoints.join(", ")
             )));
         }

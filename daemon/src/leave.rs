@@ -29,7 +29,7 @@ pub(crate) async fn reset(app: &App, machine_id: Option<&str>) -> Result<Vec<Str
     let Some(member) = app.try_member() else {
         // Entering or leaving failed half-way. No task runs, so there is nothing to stop.
         let mesh = MeshClient::new(app.paths.mesh_socket());
-        forget(app, &mut identity, &mesh, Vec::new()).await?;
+        forget(app, &mut identity, fresh_identity()?, &mesh, Vec::new()).await?;
         return Ok(vec!["mesh and state".to_owned()]);
     };
     let containers = member
@@ -71,10 +71,41 @@ pub(crate) async fn leave_when_asked(app: Arc<App>) {
 
 /// Stops the member and removes its parts. A failure does not stop it, because a partly removed
 /// member is useless; the error names what is left.
+///
+/// The machine gets a new key.
 pub(crate) async fn leave(
     app: &App,
     identity: &mut Identity,
     member: &Member,
+) -> Result<(), Failure> {
+    let fresh = fresh_identity()?;
+    leave_as(app, identity, member, fresh).await
+}
+
+/// Leaves after a join that failed. The machine keeps its key, so that it can use its join token
+/// again.
+pub(crate) async fn leave_failed_join(
+    app: &App,
+    identity: &mut Identity,
+    member: &Member,
+) -> Result<(), Failure> {
+    let next = outside(identity);
+    leave_as(app, identity, member, next).await
+}
+
+/// The same machine, in no cluster.
+fn outside(identity: &Identity) -> Identity {
+    Identity {
+        membership: None,
+        ..identity.clone()
+    }
+}
+
+async fn leave_as(
+    app: &App,
+    identity: &mut Identity,
+    member: &Member,
+    next: Identity,
 ) -> Result<(), Failure> {
     app.set_member(None);
     member.stop().await;
@@ -82,7 +113,11 @@ pub(crate) async fn leave(
     if let Err(failure) = host_network::remove(member).await {
         left.push(format!("the container network: {failure}"));
     }
-    forget(app, identity, &member.mesh, left).await
+    forget(app, identity, next, &member.mesh, left).await
+}
+
+fn fresh_identity() -> Result<Identity, Failure> {
+    Identity::fresh().map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
 /// Removes the mesh's configuration, the membership and the state. `left` are the parts that could
@@ -90,19 +125,17 @@ pub(crate) async fn leave(
 async fn forget(
     app: &App,
     identity: &mut Identity,
+    next: Identity,
     mesh: &MeshClient,
     mut left: Vec<String>,
 ) -> Result<(), Failure> {
     if let Err(failure) = close_mesh(mesh).await {
         left.push(format!("the mesh: {failure}"));
     }
-    let fresh =
-        Identity::fresh().map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
     // First on disk: if that fails, the membership remains known, and the next reset removes it.
-    fresh
-        .save(&app.paths.identity())
+    next.save(&app.paths.identity())
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-    *identity = fresh;
+    *identity = next;
     left.extend(remove_state(app));
     if left.is_empty() {
         return Ok(());
@@ -222,6 +255,23 @@ mod tests {
             assert_ne!(saved(&app).private_key, member.private_key);
             assert_eq!(reset(&app, machine_id).await, Ok(Vec::new()));
         }
+    }
+
+    #[tokio::test]
+    async fn failed_join_keeps_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = app(&directory);
+        let member = enter_without_member(&app, "a").await;
+        let mut identity = app.identity.lock().await;
+        let next = outside(&identity);
+        let mesh = MeshClient::new(app.paths.mesh_socket());
+        let left = forget(&app, &mut identity, next, &mesh, Vec::new()).await;
+        assert!(
+            left.unwrap_err().message.contains("the mesh"),
+            "there is none"
+        );
+        assert_eq!(saved(&app).membership, None);
+        assert_eq!(saved(&app).private_key, member.private_key);
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use uc_mesh::{PrivateKey, PublicKey, management_address};
 use crate::backoff::Backoff;
 use crate::member::{Member, Readiness, Stage};
 use crate::peers::{Caller, Link, key_of};
-use crate::register::token_opens_mesh;
+use crate::register::{is_replaced, token_opens_mesh};
 use crate::replicate;
 
 /// Unfinished handshakes from one address.
@@ -108,16 +108,15 @@ async fn accept_peers(member: Arc<Member>, listener: TcpListener) {
 /// address of no other member and of no valid token. This machine's own daemon is called through
 /// memory, so a connection from its address is from some other process.
 fn caller_at(member: &Member, address: Ipv6Addr) -> Option<(PublicKey, Caller)> {
-    let of_member = member.machines().into_iter().find_map(|machine| {
-        let key = key_of(&machine).ok()?;
+    let machines = member.machines();
+    let of_member = machines.iter().find_map(|machine| {
+        let key = key_of(machine).ok()?;
         let other = machine.id != member.membership.machine_id;
-        (other && management_address(&key) == address).then_some((
-            key,
-            Caller::Member {
-                id: machine.id,
-                key,
-            },
-        ))
+        let here = other && management_address(&key) == address;
+        (here && !is_replaced(machine, &machines)).then(|| {
+            let id = machine.id.clone();
+            (key, Caller::Member { id, key })
+        })
     });
     of_member.or_else(|| {
         let now = member.now_ms();

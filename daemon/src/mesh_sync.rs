@@ -14,7 +14,7 @@ use uc_mesh::{DEFAULT_MTU, MeshConfig, PeerConfig, PrivateKey, PublicKey, manage
 use crate::backoff::Backoff;
 use crate::endpoint_names::Resolved;
 use crate::member::{Member, Stage};
-use crate::register::token_opens_mesh;
+use crate::register::{is_replaced, token_opens_mesh};
 
 /// Keeps NAT mappings open; the value that WireGuard recommends.
 const KEEPALIVE_S: u16 = 25;
@@ -105,6 +105,8 @@ pub(crate) fn mesh_config(
     let mut peers: Vec<PeerConfig> = machines
         .iter()
         .filter(|machine| machine.id != own.id)
+        .filter(|machine| machine.public_key != key.public().to_string())
+        .filter(|machine| !is_replaced(machine, machines))
         .filter_map(|machine| member_peer(machine, names))
         .collect();
     peers.extend(tokens.iter().filter_map(|token| {
@@ -204,6 +206,34 @@ mod tests {
         assert_eq!(config.peers[1].allowed_ips.len(), 1);
         assert!(!config.peers[0].guest && config.peers[1].guest);
         assert_eq!(config.addresses[1].to_string(), "10.210.0.1/32");
+    }
+
+    #[test]
+    fn newest_of_two_records_with_one_key_is_the_peer() {
+        let (own_key, other) = (
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+        );
+        let own = Own {
+            id: "b".into(),
+            port: 51820,
+            subnet: "10.210.1.0/24".parse().unwrap(),
+        };
+        let at = |created_at_ms, record: MachineRecord| MachineRecord {
+            created_at_ms,
+            ..record
+        };
+        let machines = [
+            at(9, machine("a", &own_key, "10.210.0.0/24")),
+            at(1, machine("b", &own_key, "10.210.1.0/24")),
+            at(2, machine("c", &other, "10.210.2.0/24")),
+            at(3, machine("d", &other, "10.210.3.0/24")),
+            at(1, machine("e", &other, "10.210.4.0/24")),
+        ];
+        let config = mesh_config(&own_key, &machines, &[], &Resolved::default(), &own);
+        config.validate().unwrap();
+        assert_eq!(config.peers.len(), 1);
+        assert_eq!(config.peers[0].allowed_ips[1].to_string(), "10.210.3.0/24");
     }
 
     #[tokio::test]

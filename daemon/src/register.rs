@@ -6,11 +6,12 @@ use ipnet::Ipv4Net;
 use uc_api::layout::WIREGUARD_PORT;
 use uc_api::v1::{AddMachineRequest, AddMachineResponse, MachineRecord, TokenRecord};
 use uc_api::{Code, Failure, MachineName};
+use uc_cluster_state::membership::Liveness;
 use uc_mesh::PublicKey;
 
 use crate::endpoints;
 use crate::member::Member;
-use crate::records::{self, put};
+use crate::records::{self, delete, put};
 
 /// Registers a machine, and uses up the token if it comes with one. The caller holds the
 /// registration lock.
@@ -28,26 +29,38 @@ pub(crate) async fn add_machine(
         .hint("try again in a moment")
     })?;
     let machines = view.machines();
-    let token = match token {
+    let usable = match token {
         None => None,
-        Some(id) => Some(usable_token(
-            &view.tokens(),
-            id,
-            &request.public_key,
-            &machines,
-            member.now_ms(),
-        )?),
+        Some(id) => {
+            let alive = member.liveness();
+            let is_up = |machine: &str| alive.get(machine) == Some(&Liveness::Up);
+            let tokens = view.tokens();
+            let now = member.now_ms();
+            Some(usable_token(&tokens, id, &request, &machines, is_up, now)?)
+        }
     };
-    if let Some(Usable::Again(machine)) = token {
-        return Ok(AddMachineResponse {
-            cluster: Some(cluster),
-            machine: Some(machine),
-            members: machines,
-        });
-    }
-    let machine = new_record(&machines, &request, member)?;
-    let mut writes = vec![put(records::MACHINE, machine.id.clone(), &machine)];
-    if let Some(Usable::First(token)) = token {
+    let (token, replaced) = match usable {
+        None => (None, None),
+        Some(Usable::First(token)) => (Some(token), None),
+        Some(Usable::Repeated(token, machine)) => (Some(token), Some(machine.id)),
+        Some(Usable::Answered(machine)) => {
+            return Ok(AddMachineResponse {
+                cluster: Some(cluster),
+                machine: Some(machine),
+                members: machines,
+            });
+        }
+    };
+    let mut others = machines;
+    others.retain(|machine| Some(&machine.id) != replaced.as_ref());
+    let machine = new_record(&others, &request, member)?;
+    // The delete is first: for a moment without both records, no machine has two with one key.
+    let mut writes: Vec<_> = replaced
+        .map(|id| delete(records::MACHINE, id))
+        .into_iter()
+        .collect();
+    writes.push(put(records::MACHINE, machine.id.clone(), &machine));
+    if let Some(token) = token {
         let used = TokenRecord {
             used_by: machine.id.clone(),
             used_at_ms: member.now_ms(),
@@ -69,31 +82,51 @@ enum Usable {
     /// Registering a machine.
     First(TokenRecord),
     /// Answering the registered machine again, because it did not get the first answer.
-    Again(MachineRecord),
+    Answered(MachineRecord),
+    /// Registering the machine once more, because its first join failed after it was registered.
+    /// The first registration is replaced.
+    Repeated(TokenRecord, MachineRecord),
 }
 
 fn usable_token(
     tokens: &[TokenRecord],
     id: &str,
-    key: &str,
+    request: &AddMachineRequest,
     machines: &[MachineRecord],
+    is_up: impl Fn(&str) -> bool,
     now_ms: i64,
 ) -> Result<Usable, Failure> {
     let hint = "create a new one with `uc machine token`";
     let Some(token) = tokens.iter().find(|token| token.id == id) else {
-        return Err(Failure::new(Code::Refused, "the join token is unknown").hint(hint));
+        return Err(Failure::new(
+            Code::Refused,
+            "the join token is unknown: it was removed, or it was spent and then cleaned up",
+        )
+        .hint(hint));
     };
     if !token.used_by.is_empty() {
-        let same = machines
-            .iter()
-            .find(|machine| machine.id == token.used_by && machine.public_key == key);
-        return same.cloned().map(Usable::Again).ok_or_else(|| {
-            Failure::new(
+        let same = machines.iter().find(|machine| {
+            machine.id == token.used_by && machine.public_key == request.public_key
+        });
+        return match same {
+            None => Err(Failure::new(
                 Code::Refused,
                 "the join token was already used by another machine",
             )
-            .hint(hint)
-        });
+            .hint(hint)),
+            Some(machine) if machine.id == request.machine_id => {
+                Ok(Usable::Answered(machine.clone()))
+            }
+            Some(machine) if is_up(&machine.id) => Err(Failure::new(
+                Code::Refused,
+                format!(
+                    "this machine already joined with the token, as {}",
+                    machine.name
+                ),
+            )
+            .hint("if its join failed, try again in a minute")),
+            Some(machine) => Ok(Usable::Repeated(token.clone(), machine.clone())),
+        };
     }
     if token.expires_at_ms <= now_ms {
         return Err(Failure::new(Code::Refused, "the join token has expired").hint(hint));
@@ -102,13 +135,24 @@ fn usable_token(
 }
 
 /// How long the key of a used token remains a peer. The machine that joins still has to receive its
-/// answer and change to its own key.
-const FAREWELL_MS: i64 = 60_000;
+/// answer and change to its own key. If its join fails later, which takes up to two minutes, it can
+/// be repeated with the same token.
+const REPEAT_MS: i64 = 15 * 60_000;
 
 /// Whether the token's key may still talk to members.
 pub(crate) fn token_opens_mesh(token: &TokenRecord, now_ms: i64) -> bool {
     token.expires_at_ms > now_ms
-        && (token.used_by.is_empty() || now_ms < token.used_at_ms + FAREWELL_MS)
+        && (token.used_by.is_empty() || now_ms < token.used_at_ms + REPEAT_MS)
+}
+
+/// Whether a newer record has the same key. Two members that have not heard of each other's
+/// registration can leave two records of a machine that repeated its join. Only the newer one is
+/// the machine: the mesh refuses two peers with one key.
+pub(crate) fn is_replaced(machine: &MachineRecord, machines: &[MachineRecord]) -> bool {
+    let age = |of: &MachineRecord| (of.created_at_ms, of.id.clone());
+    machines
+        .iter()
+        .any(|other| other.public_key == machine.public_key && age(other) > age(machine))
 }
 
 fn new_record(
@@ -215,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn token_registers_one_machine_and_answers_it_again() {
+    fn token_registers_one_machine_also_if_its_join_is_repeated() {
         let token = TokenRecord {
             id: "t".into(),
             expires_at_ms: 100,
@@ -228,43 +272,52 @@ mod tests {
         };
         let joined = MachineRecord {
             id: "m".into(),
+            name: "web-1".into(),
             public_key: "k".into(),
             ..MachineRecord::default()
         };
-        let check = |token: &TokenRecord, key, now| {
+        let request = |machine_id: &str, public_key: &str| AddMachineRequest {
+            machine_id: machine_id.into(),
+            public_key: public_key.into(),
+            ..AddMachineRequest::default()
+        };
+        let check = |token: &TokenRecord, request: &AddMachineRequest, up: bool, now| {
             usable_token(
                 std::slice::from_ref(token),
                 "t",
-                key,
+                request,
                 std::slice::from_ref(&joined),
+                |_| up,
                 now,
             )
         };
+        let message = |result: Result<Usable, Failure>| result.unwrap_err().message;
+        let first = request("m", "k");
         assert_eq!(
-            check(&token, "k", 99).unwrap(),
+            check(&token, &first, false, 99).unwrap(),
             Usable::First(token.clone())
         );
-        assert!(
-            check(&token, "k", 100)
-                .unwrap_err()
-                .message
-                .contains("expired")
-        );
+        assert!(message(check(&token, &first, false, 100)).contains("expired"));
         assert_eq!(
-            check(&used, "k", 60).unwrap(),
-            Usable::Again(joined.clone())
+            check(&used, &first, true, 60).unwrap(),
+            Usable::Answered(joined.clone())
         );
-        assert!(
-            check(&used, "other", 60)
-                .unwrap_err()
-                .message
-                .contains("already used")
+        let other = request("n", "other");
+        assert!(message(check(&used, &other, false, 60)).contains("already used"));
+        let unknown = usable_token(&[], "t", &first, &[], |_| false, 0);
+        assert!(message(unknown).contains("unknown"));
+
+        // The machine's join failed, and it tries again under another id.
+        let again = request("n", "k");
+        assert!(message(check(&used, &again, true, 60)).contains("already joined"));
+        assert_eq!(
+            check(&used, &again, false, 60).unwrap(),
+            Usable::Repeated(used.clone(), joined.clone())
         );
-        assert!(usable_token(&[], "t", "k", &[], 0).is_err());
     }
 
     #[test]
-    fn key_of_a_used_token_is_removed_after_a_minute() {
+    fn key_of_a_used_token_is_removed_after_15_minutes() {
         let token = TokenRecord {
             expires_at_ms: 1_000_000,
             ..TokenRecord::default()
@@ -275,7 +328,7 @@ mod tests {
             used_at_ms: 1_000,
             ..token
         };
-        assert!(token_opens_mesh(&used, 60_999) && !token_opens_mesh(&used, 61_000));
+        assert!(token_opens_mesh(&used, 900_999) && !token_opens_mesh(&used, 901_000));
     }
 
     #[test]
