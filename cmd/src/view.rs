@@ -16,10 +16,11 @@ pub(crate) use conflict::{Conflict, Settled};
 pub(crate) use doctor::Doctor;
 pub(crate) use machine::{
     AddedMachine, JoinedCluster, MachineEntry, NewCluster, RemovedMachine, RenamedMachine, Token,
+    TokenEntry,
 };
 use serde::Serialize;
 pub(crate) use spec::{Port, Spec, Volume, port_text};
-use uc_api::v1::{self, Health, Liveness, ReplicaState, ServiceMode};
+use uc_api::v1::{self, Health, Liveness, ReplicaState, ServiceMode, TokenState};
 
 use crate::times::rfc3339_ms;
 
@@ -56,6 +57,10 @@ pub(crate) fn machine_state(of: Liveness, evicted: bool) -> String {
     } else {
         liveness(of)
     }
+}
+
+pub(crate) fn token_state(of: TokenState) -> String {
+    word(of.as_str_name(), "TOKEN_STATE_")
 }
 
 pub(crate) fn mode(mode: ServiceMode) -> String {

@@ -31,6 +31,7 @@ mod peers;
 pub mod records;
 mod register;
 mod replicate;
+mod tokens;
 
 use std::sync::Arc;
 

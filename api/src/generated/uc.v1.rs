@@ -886,11 +886,17 @@ pub struct TokenRecord {
     #[prost(int64, tag = "3")]
     pub expires_at_ms: i64,
     /// The machine that joined with it. Empty while it is unused. Its key stays a peer for a little
-    /// longer, so that the answer can be delivered.
+    /// longer, so that the answer can be delivered and a join that failed can be repeated.
     #[prost(string, tag = "4")]
     pub used_by: ::prost::alloc::string::String,
     #[prost(int64, tag = "5")]
     pub used_at_ms: i64,
+    /// 0 in records of daemons that did not write it yet.
+    #[prost(int64, tag = "6")]
+    pub created_at_ms: i64,
+    /// Id of the machine that created it. Empty like `created_at_ms`.
+    #[prost(string, tag = "7")]
+    pub created_by: ::prost::alloc::string::String,
 }
 /// Intent, key = project: a deployment of this project is running. Advisory. It expires
 /// automatically, and the deployment renews it while it runs.
@@ -1344,6 +1350,48 @@ pub struct CreateTokenResponse {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTokensRequest {}
+/// Ordered by time of creation, then by id.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTokensResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub tokens: ::prost::alloc::vec::Vec<TokenStatus>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenStatus {
+    #[prost(message, optional, tag = "1")]
+    pub token: ::core::option::Option<TokenRecord>,
+    /// By the clock of the machine that answers.
+    #[prost(enumeration = "TokenState", tag = "2")]
+    pub state: i32,
+    /// Names of the machines in the record. Empty if the machine is no longer in the cluster.
+    #[prost(string, tag = "3")]
+    pub created_by_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub used_by_name: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveTokenRequest {
+    /// The whole id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveTokenResponse {
+    #[prost(message, optional, tag = "1")]
+    pub token: ::core::option::Option<TokenStatus>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BackupRequest {
     /// Name, id or unique prefix of the id. Empty means the machine that answers.
@@ -1583,6 +1631,39 @@ impl Liveness {
             "LIVENESS_UP" => Some(Self::Up),
             "LIVENESS_SUSPECT" => Some(Self::Suspect),
             "LIVENESS_DOWN" => Some(Self::Down),
+            _ => None,
+        }
+    }
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TokenState {
+    Unspecified = 0,
+    Unused = 1,
+    Used = 2,
+    Expired = 3,
+}
+impl TokenState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TOKEN_STATE_UNSPECIFIED",
+            Self::Unused => "TOKEN_STATE_UNUSED",
+            Self::Used => "TOKEN_STATE_USED",
+            Self::Expired => "TOKEN_STATE_EXPIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TOKEN_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "TOKEN_STATE_UNUSED" => Some(Self::Unused),
+            "TOKEN_STATE_USED" => Some(Self::Used),
+            "TOKEN_STATE_EXPIRED" => Some(Self::Expired),
             _ => None,
         }
     }
@@ -2465,6 +2546,52 @@ pub mod cluster_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Cluster", "CreateToken"));
             self.inner.unary(req, path, codec).await
         }
+        /// Returns all join tokens, also those that were used or have expired, without their secrets.
+        pub async fn list_tokens(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTokensRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTokensResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Cluster/ListTokens");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Cluster", "ListTokens"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes a join token: no machine can join with it any more. NOT_FOUND: no token has this id.
+        pub async fn remove_token(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/uc.v1.Cluster/RemoveToken",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Cluster", "RemoveToken"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Writes a consistent copy of a machine's store to that machine's disk. ALREADY_EXISTS: the file
         /// exists.
         pub async fn backup(
@@ -2567,6 +2694,22 @@ pub mod cluster_server {
             request: tonic::Request<super::CreateTokenRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CreateTokenResponse>,
+            tonic::Status,
+        >;
+        /// Returns all join tokens, also those that were used or have expired, without their secrets.
+        async fn list_tokens(
+            &self,
+            request: tonic::Request<super::ListTokensRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTokensResponse>,
+            tonic::Status,
+        >;
+        /// Removes a join token: no machine can join with it any more. NOT_FOUND: no token has this id.
+        async fn remove_token(
+            &self,
+            request: tonic::Request<super::RemoveTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveTokenResponse>,
             tonic::Status,
         >;
         /// Writes a consistent copy of a machine's store to that machine's disk. ALREADY_EXISTS: the file
@@ -2914,6 +3057,96 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Cluster/ListTokens" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTokensSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::ListTokensRequest>
+                    for ListTokensSvc<T> {
+                        type Response = super::ListTokensResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTokensRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::list_tokens(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTokensSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Cluster/RemoveToken" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveTokenSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::RemoveTokenRequest>
+                    for RemoveTokenSvc<T> {
+                        type Response = super::RemoveTokenResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveTokenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::remove_token(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveTokenSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -75,6 +75,50 @@ pub(crate) struct RemovedMachine {
     pub(crate) cluster_ended: bool,
 }
 
+/// A join token without its secret.
+#[derive(Debug, Serialize)]
+pub(crate) struct TokenEntry {
+    id: String,
+    /// `unused`, `used` or `expired`.
+    state: String,
+    /// `None`: it was created by a daemon that did not record it.
+    created_by: Option<MachineName>,
+    created_at: Option<String>,
+    expires_at: Option<String>,
+    /// `None`: no machine joined with it.
+    used_by: Option<MachineName>,
+    used_at: Option<String>,
+}
+
+/// A machine, which may have left the cluster.
+#[derive(Debug, Serialize)]
+pub(crate) struct MachineName {
+    id: String,
+    /// `None`: it is no longer in the cluster.
+    name: Option<String>,
+}
+
+impl From<&v1::TokenStatus> for TokenEntry {
+    fn from(status: &v1::TokenStatus) -> Self {
+        let token = status.token.clone().unwrap_or_default();
+        let machine = |id: &str, name: &str| {
+            some(id).map(|id| MachineName {
+                id,
+                name: some(name),
+            })
+        };
+        Self {
+            state: super::token_state(status.state()),
+            created_by: machine(&token.created_by, &status.created_by_name),
+            created_at: rfc3339_ms(token.created_at_ms),
+            expires_at: rfc3339_ms(token.expires_at_ms),
+            used_by: machine(&token.used_by, &status.used_by_name),
+            used_at: rfc3339_ms(token.used_at_ms),
+            id: token.id,
+        }
+    }
+}
+
 /// `uc machine token`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Token {

@@ -58,6 +58,8 @@ pub(crate) struct Daemon {
     pub(crate) execute_hangs: bool,
     pub(crate) missing: Vec<v1::ImageTarget>,
     pub(crate) push_errors: Vec<v1::PushResult>,
+    /// The join tokens.
+    pub(crate) tokens: Mutex<Vec<v1::TokenStatus>>,
     /// Every call is refused with this.
     pub(crate) refuse: Option<Failure>,
     /// These calls are refused with this, by name.

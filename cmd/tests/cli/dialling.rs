@@ -201,6 +201,8 @@ fn no_command_reaches_another_cluster() {
         "machine rename m9 m8",
         "machine label m9 a=b",
         "machine token",
+        "machine token ls",
+        "machine token rm -y x",
         "machine backup",
         "machine add -y root@m1",
     ] {

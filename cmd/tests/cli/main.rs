@@ -28,4 +28,5 @@ mod machine;
 mod misuse;
 mod provision;
 mod provision_undo;
+mod tokens;
 mod world;

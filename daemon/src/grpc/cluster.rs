@@ -2,28 +2,22 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
 use tonic::{Request, Response, Status};
-use uc_api::token::{JoinToken, TokenMember};
 use uc_api::v1::cluster_server::Cluster;
 use uc_api::v1::{
     AddMachineRequest, AddMachineResponse, BackupRequest, BackupResponse, CreateTokenRequest,
     CreateTokenResponse, ExamineRequest, ExamineResponse, LabelMachineRequest,
-    LabelMachineResponse, ListMachinesRequest, ListMachinesResponse, MachineRecord, MachineStatus,
-    RemoveMachineRequest, RemoveMachineResponse, RenameMachineRequest, RenameMachineResponse,
-    TokenRecord,
+    LabelMachineResponse, ListMachinesRequest, ListMachinesResponse, ListTokensRequest,
+    ListTokensResponse, MachineRecord, MachineStatus, RemoveMachineRequest, RemoveMachineResponse,
+    RemoveTokenRequest, RemoveTokenResponse, RenameMachineRequest, RenameMachineResponse,
 };
 use uc_api::{Code, Failure};
-use uc_mesh::PrivateKey;
 
 use crate::app::App;
 use crate::examine::{self, wire_liveness};
 use crate::member::Member;
-use crate::records::{self, delete, put};
-use crate::{backup, machine_labels, register};
-
-const DEFAULT_TTL_S: u64 = 3600;
-const MAX_TTL_S: u64 = 30 * 24 * 3600;
+use crate::records::{self, delete};
+use crate::{backup, machine_labels, register, tokens};
 
 #[derive(Debug)]
 pub(super) struct ClusterApi {
@@ -79,54 +73,6 @@ async fn label(member: &Member, request: LabelMachineRequest) -> Result<MachineR
             .await?;
     }
     Ok(MachineRecord { labels, ..machine })
-}
-
-async fn create_token(member: &Member, ttl_s: u64) -> Result<CreateTokenResponse, Failure> {
-    let ttl_s = if ttl_s == 0 { DEFAULT_TTL_S } else { ttl_s };
-    if ttl_s > MAX_TTL_S {
-        return Err(Failure::new(
-            Code::Invalid,
-            "a join token is valid for at most 30 days",
-        ));
-    }
-    let key =
-        PrivateKey::generate().map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-    let id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(rand::random::<[u8; 9]>());
-    let now = member.now_ms();
-    let expires_at_ms = now.saturating_add_unsigned(ttl_s * 1000);
-    let record = TokenRecord {
-        id: id.clone(),
-        public_key: key.public().to_string(),
-        expires_at_ms,
-        ..TokenRecord::default()
-    };
-    let mut writes = vec![put(records::TOKEN, id.clone(), &record)];
-    let expired = member
-        .view()
-        .tokens()
-        .into_iter()
-        .filter(|token| !register::token_opens_mesh(token, now));
-    writes.extend(expired.map(|token| delete(records::TOKEN, token.id)));
-    member.write(writes).await?;
-    let mut members = member.machines();
-    members.sort_by_key(|machine| machine.id != member.membership.machine_id);
-    let token = JoinToken {
-        id,
-        private_key: key.to_base64(),
-        members: members
-            .into_iter()
-            .take(8)
-            .map(|machine| TokenMember {
-                public_key: machine.public_key,
-                endpoints: machine.endpoints,
-            })
-            .collect(),
-        expires_at_ms,
-    };
-    Ok(CreateTokenResponse {
-        token: token.to_line(),
-        expires_at_ms,
-    })
 }
 
 /// Runs a call's work in a task of its own, so that it also ends if the caller hangs up. A change
@@ -285,8 +231,32 @@ impl Cluster for ClusterApi {
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let member = self.app.member()?;
         Ok(Response::new(
-            create_token(&member, request.into_inner().ttl_s).await?,
+            tokens::create(&member, request.into_inner().ttl_s).await?,
         ))
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<ListTokensRequest>,
+    ) -> Result<Response<ListTokensResponse>, Status> {
+        Ok(Response::new(ListTokensResponse {
+            tokens: tokens::list(&*self.app.member()?),
+        }))
+    }
+
+    async fn remove_token(
+        &self,
+        request: Request<RemoveTokenRequest>,
+    ) -> Result<Response<RemoveTokenResponse>, Status> {
+        let member = self.app.member()?;
+        let id = request.into_inner().id;
+        let token = to_its_end(&member, |own| async move {
+            // A join that is being registered with it ends first.
+            let _one_at_a_time = own.registering.lock().await;
+            tokens::remove(&own, &id).await
+        })
+        .await?;
+        Ok(Response::new(RemoveTokenResponse { token: Some(token) }))
     }
 
     async fn backup(
@@ -333,6 +303,7 @@ mod tests {
     use crate::identity::Membership;
     use crate::member::Parts;
     use crate::paths::Paths;
+    use crate::records::put;
 
     fn record(id: &str, name: &str, subnet: &str) -> MachineRecord {
         MachineRecord {

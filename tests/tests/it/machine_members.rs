@@ -374,6 +374,70 @@ fn token_admits_one_machine() {
 }
 
 #[test]
+fn removed_token_admits_no_machine() {
+    let Some(site) = Site::take() else { return };
+    site.cluster(&["m1", "m2"]);
+    site.prepare(&["m3"]);
+    let token = site.ok(&["machine", "token"]).stdout;
+    let listed = site.uc.json(&["machine", "token", "ls"]).expect("listed");
+    assert_eq!(listed[0]["state"], "unused", "{listed}");
+    assert_eq!(listed[0]["created_by"]["name"], "m1", "{listed}");
+    let id = listed[0]["id"].as_str().expect("an id").to_owned();
+    let said = site.ok(&["machine", "token", "rm", &id, "-y"]).stderr;
+    assert!(said.contains(&format!("removed join token {id}")), "{said}");
+    for name in ["m1", "m2"] {
+        wait_for("the token to be removed everywhere", SOON, || {
+            let said = site.at(name).ok(&["machine", "token", "ls"]);
+            ensure!(said.stderr.contains("no join tokens"), "{said}");
+            Ok(())
+        })
+        .expect("it is");
+    }
+    // The tunnel is silent for a key that it does not know, so the machine waits for half a minute
+    // for each endpoint of a member, and at most for 90 s.
+    let refused = site.join("m3", token.trim());
+    expect(
+        &refused,
+        4,
+        &[
+            "error: no member of the cluster answered within ",
+            "members do not answer a token that was removed: `uc machine token ls`",
+        ],
+    );
+    assert_eq!(site.membership("m3"), "");
+    expect(
+        &site.run(&["machine", "token", "rm", &id, "-y"]),
+        2,
+        &["join token", "not found"],
+    );
+}
+
+#[test]
+fn failed_join_with_a_token_can_be_repeated() {
+    let Some(site) = Site::take() else { return };
+    site.cluster(&["m1", "m2"]);
+    site.prepare(&["m3"]);
+    let token = site.ok(&["machine", "token"]).stdout;
+    let docker = "docker.socket docker.service";
+    // It is registered, and then cannot become ready.
+    site.sh("m3", &format!("systemctl mask --now {docker} 2>&1"));
+    let failed = site.join("m3", token.trim());
+    assert!(!failed.success(), "{failed}");
+    site.await_machines("m1", &[("m1", "up"), ("m2", "up"), ("m3", "down")]);
+    site.sh(
+        "m3",
+        &format!("systemctl unmask {docker} 2>&1; systemctl start docker"),
+    );
+    site.join("m3", token.trim())
+        .checked()
+        .expect("the token works again");
+    // Once: the registration of the first join is replaced.
+    for name in ["m1", "m2", "m3"] {
+        site.await_machines(name, &[("m1", "up"), ("m2", "up"), ("m3", "up")]);
+    }
+}
+
+#[test]
 fn token_works_while_its_creator_is_off() {
     let Some(site) = Site::take() else { return };
     site.cluster(&["m1", "m2"]);

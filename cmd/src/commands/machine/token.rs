@@ -1,12 +1,15 @@
 //! `uc machine token`
 
+mod ls;
+mod rm;
+
 use std::time::Duration;
 
-use clap::Args;
-use uc_api::v1::CreateTokenRequest;
+use clap::{Args, Subcommand};
+use uc_api::v1::{CreateTokenRequest, ListTokensRequest, TokenStatus};
 
 use crate::cli::Output;
-use crate::connect::{Globals, within};
+use crate::connect::{Client, Globals, within};
 use crate::error::CliResult;
 use crate::ui::Ui;
 use crate::{times, view};
@@ -17,16 +20,28 @@ const MAX_TTL: Duration = Duration::from_hours(30 * 24);
 /// Create a token with which a new machine can join
 ///
 /// Prints the token on stdout. It can be used once. Anyone who has it can join a machine to the
-/// cluster, so treat it like a password.
+/// cluster, so treat it like a password. `uc machine token ls` lists the tokens, and `uc machine
+/// token rm` removes one that must not be used.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  uc machine token --ttl 30m        then, on the new machine: uc machine join TOKEN")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:
+  uc machine token --ttl 30m        then, on the new machine: uc machine join TOKEN"
+)]
 pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    command: Option<TokenCommand>,
     /// How long the token is valid, at most 30 days
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_ttl)]
     ttl: Duration,
     #[command(flatten)]
     output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    Ls(ls::LsArgs),
+    Rm(rm::RmArgs),
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
@@ -39,6 +54,14 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) async fn run(args: TokenArgs, ui: &Ui, globals: &Globals) -> CliResult {
+    match args.command {
+        Some(TokenCommand::Ls(args)) => ls::run(args, ui, globals).await,
+        Some(TokenCommand::Rm(args)) => rm::run(args, ui, globals).await,
+        None => create(args, ui, globals).await,
+    }
+}
+
+async fn create(args: TokenArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
     let request = CreateTokenRequest {
         ttl_s: args.ttl.as_secs(),
@@ -60,6 +83,38 @@ pub(crate) async fn run(args: TokenArgs, ui: &Ui, globals: &Globals) -> CliResul
         ui.status(&format!("valid until {end}, for one machine"))?;
     }
     ui.hint("on the new machine, after install.sh: `uc machine join TOKEN`")
+}
+
+async fn list(client: &Client) -> CliResult<Vec<TokenStatus>> {
+    Ok(client
+        .cluster()
+        .list_tokens(within(30, ListTokensRequest {}))
+        .await?
+        .into_inner()
+        .tokens)
+}
+
+/// A machine's name, or the start of its id if it has left the cluster.
+fn machine<'a>(id: &'a str, name: &'a str) -> &'a str {
+    if name.is_empty() {
+        uc_api::id::short(id)
+    } else {
+        name
+    }
+}
+
+/// `unused`, `used by m2` or `expired`.
+fn state(status: &TokenStatus) -> String {
+    let state = view::token_state(status.state());
+    match &status.token {
+        Some(token) if !token.used_by.is_empty() => {
+            format!(
+                "{state} by {}",
+                machine(&token.used_by, &status.used_by_name)
+            )
+        }
+        _ => state,
+    }
 }
 
 #[cfg(test)]

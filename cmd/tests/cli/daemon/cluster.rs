@@ -170,6 +170,33 @@ impl v1::cluster_server::Cluster for Daemon {
         }))
     }
 
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        self.called(&request, "ListTokens", "")?;
+        let tokens = self.tokens.lock().unwrap().clone();
+        Ok(Response::new(v1::ListTokensResponse { tokens }))
+    }
+
+    async fn remove_token(
+        &self,
+        request: Request<v1::RemoveTokenRequest>,
+    ) -> Result<Response<v1::RemoveTokenResponse>, Status> {
+        let id = &request.get_ref().id;
+        self.called(&request, "RemoveToken", id.clone())?;
+        let mut tokens = self.tokens.lock().unwrap();
+        let position = tokens
+            .iter()
+            .position(|status| status.token.as_ref().is_some_and(|token| token.id == *id))
+            .ok_or_else(|| {
+                Failure::new(Code::NotFound, format!("join token `{id}` not found"))
+                    .hint("`uc machine token ls` lists the tokens")
+            })?;
+        let token = Some(tokens.remove(position));
+        Ok(Response::new(v1::RemoveTokenResponse { token }))
+    }
+
     async fn backup(
         &self,
         request: Request<v1::BackupRequest>,
