@@ -13,7 +13,7 @@
 //!   an empty transport message   ------>            18 bytes
 //! ```
 //!
-//! The first message alone proves nothing new, because it can be repeated by whoever recorded it.
+//! The first message alone proves nothing new, because anyone who recorded it can send it again.
 //! Therefore the listener trusts the caller only after the third message, which needs the ephemeral
 //! key of this handshake.
 //!

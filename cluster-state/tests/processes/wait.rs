@@ -7,7 +7,7 @@ use crate::cluster::Cluster;
 use crate::protocol::{Command, Index, Judgement, Reply, Summary, Visible};
 
 /// Longer than anything here takes on a busy machine. Only a failure waits that long.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(4);
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Maximum number of differences that a failure lists.

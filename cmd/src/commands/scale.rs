@@ -29,7 +29,7 @@ pub(crate) struct ScaleArgs {
     /// Service, as `SERVICE` or `PROJECT/SERVICE`
     service: String,
     /// Number of replicas; 0 stops all and keeps the service
-    // Parsed by `wanted`, so that a number that is none is reported in our words.
+    // Parsed by `wanted`, so that an invalid number is reported in our words.
     #[arg(value_name = "N", allow_negative_numbers = true)]
     replicas: Option<String>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! What a deployment prints: JSON, progress, and streams that nobody reads.
+//! What a deployment prints: JSON, progress, and streams without a reader.
 
 use std::process::Stdio;
 

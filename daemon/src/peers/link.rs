@@ -161,7 +161,7 @@ pub(super) fn in_memory(server: mpsc::Sender<Link>) -> Channel {
 }
 
 fn endpoint() -> Endpoint {
-    // The connectors above know where to connect to; HTTP/2 wants a name all the same.
+    // The connectors above know where to connect to; HTTP/2 needs a name anyway.
     Endpoint::from_static("http://peer.uc")
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
