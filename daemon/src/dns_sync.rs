@@ -1,6 +1,7 @@
 //! Serves the cluster's names on this machine. The zone is rebuilt when records or liveness change,
 //! and replaced as a whole.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use uc_dns::{ServerConfig, Zone, ZoneAlias, ZoneInput, ZoneMachine, ZoneReplica}
 
 use crate::backoff::Backoff;
 use crate::member::{Member, Readiness, Stage};
-use crate::mesh_sync::gateway;
+use crate::mesh_sync::{gateway, usable_machines};
 
 const PORT: u16 = 53;
 /// The host's resolver configuration, for names that are not in the zone.
@@ -77,17 +78,24 @@ async fn serve(member: &Member, zones: watch::Receiver<Arc<Zone>>) {
 fn zone(member: &Member) -> Zone {
     let view = member.view();
     let liveness = member.liveness();
-    let machines = view
-        .machines()
-        .into_iter()
+    let records = view.machines();
+    // A machine without a subnet of its own is left out, with its replicas: their addresses lead to
+    // the containers of the machine that holds the subnet.
+    let (usable, _) = usable_machines(member, &records);
+    let reachable: BTreeSet<&str> = usable
+        .iter()
+        .filter(|machine| machine.subnet.is_some())
+        .map(|machine| machine.record.id.as_str())
+        .collect();
+    let machines = usable
+        .iter()
         .filter_map(|machine| {
-            let subnet = machine.subnet.parse().ok()?;
-            let up = liveness.get(&machine.id) != Some(&Liveness::Down);
-            let (id, name) = (machine.id.parse().ok()?, machine.name.parse().ok()?);
+            let record = machine.record;
+            let up = liveness.get(&record.id) != Some(&Liveness::Down);
             Some(ZoneMachine {
-                id,
-                name,
-                ipv4: gateway(subnet),
+                id: record.id.parse().ok()?,
+                name: record.name.parse().ok()?,
+                ipv4: gateway(machine.subnet?),
                 up,
             })
         })
@@ -100,6 +108,7 @@ fn zone(member: &Member) -> Zone {
         .collect();
     let replicas = known_replicas
         .into_iter()
+        .filter(|owned| reachable.contains(owned.machine.id.as_str()))
         .filter_map(|owned| {
             let replica = owned.replica;
             Some(ZoneReplica {

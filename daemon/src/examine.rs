@@ -12,7 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::timeout;
 use uc_api::v1::{
     Examination, ExamineRequest, ExamineResponse, ExaminedMachine, MachineRecord, PeerFigures,
-    StoreFigures, UnreadyPart,
+    StoreFigures, UnreadyPart, UnusableRecord,
 };
 use uc_api::version::VERSION;
 use uc_api::{Code, Failure};
@@ -21,6 +21,7 @@ use uc_cluster_state::{COMMIT_BUCKETS_US, MemberStatus, PeerStatus, Snapshot, St
 
 use crate::docker::Engine as _;
 use crate::member::{Member, now_ms};
+use crate::mesh_sync::usable_machines;
 use crate::replicate;
 
 /// Time for a machine to answer: the longer of the two limits below, and the round trip.
@@ -151,6 +152,7 @@ pub(crate) async fn here(member: &Member) -> Examination {
         clock_from_ms,
         started_at_ms: member.started_at_ms,
         unready: unready_parts(member),
+        unusable_records: unusable_records(member, &machines),
         disk_failure,
         peers: found.peers(own, &machines, &member.liveness(), &neighbours),
         clock_to_ms: now_ms(),
@@ -171,6 +173,15 @@ fn unready_parts(member: &Member) -> Vec<UnreadyPart> {
         reason: format!("the name cannot be resolved: {reason}"),
     });
     parts.chain(names).collect()
+}
+
+fn unusable_records(member: &Member, machines: &[MachineRecord]) -> Vec<UnusableRecord> {
+    let (_, problems) = usable_machines(member, machines);
+    let problems = problems.into_iter().map(|problem| UnusableRecord {
+        machine_name: problem.machine,
+        reason: problem.reason,
+    });
+    problems.collect()
 }
 
 async fn docker(member: &Member) -> Result<String, String> {

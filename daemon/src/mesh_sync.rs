@@ -1,6 +1,9 @@
 //! Keeps the tunnel in step with the store. Every member is a peer, and every valid join token is a
 //! guest: a peer that can reach the API only.
 
+mod usable;
+
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +12,14 @@ use ipnet::{IpNet, Ipv4Net};
 use uc_api::layout::MESH_INTERFACE;
 use uc_api::v1::{MachineRecord, TokenRecord};
 use uc_api::{Code, Failure};
+use uc_mesh::config::MAX_ENDPOINTS;
 use uc_mesh::{DEFAULT_MTU, MeshConfig, PeerConfig, PrivateKey, PublicKey, management_address};
 
+use self::usable::{Cluster, Problem, Usable, usable};
 use crate::backoff::Backoff;
 use crate::endpoint_names::Resolved;
 use crate::member::{Member, Stage};
-use crate::register::{is_replaced, token_opens_mesh};
+use crate::register::token_opens_mesh;
 
 /// Keeps NAT mappings open; the value that WireGuard recommends.
 const KEEPALIVE_S: u16 = 25;
@@ -80,6 +85,8 @@ pub(crate) struct Own {
     pub id: String,
     pub port: u16,
     pub subnet: Ipv4Net,
+    /// The network of the cluster.
+    pub network: Ipv4Net,
 }
 
 impl Own {
@@ -89,6 +96,7 @@ impl Own {
             id: membership.machine_id.clone(),
             port: membership.wireguard_port,
             subnet: membership.subnet,
+            network: membership.network,
         }
     }
 }
@@ -102,15 +110,26 @@ pub(crate) fn mesh_config(
     own: &Own,
 ) -> MeshConfig {
     let own_address = management_address(&key.public());
+    let cluster = Cluster {
+        own_id: &own.id,
+        own_key: key.public(),
+        network: own.network,
+        prefix_length: own.subnet.prefix_len(),
+    };
+    let (machines, _) = usable(machines, cluster);
+    let mut known: BTreeSet<PublicKey> = machines.iter().map(|machine| machine.key).collect();
+    known.insert(key.public());
     let mut peers: Vec<PeerConfig> = machines
         .iter()
-        .filter(|machine| machine.id != own.id)
-        .filter(|machine| machine.public_key != key.public().to_string())
-        .filter(|machine| !is_replaced(machine, machines))
-        .filter_map(|machine| member_peer(machine, names))
+        .filter(|machine| machine.record.id != own.id)
+        .map(|machine| member_peer(machine, names))
         .collect();
     peers.extend(tokens.iter().filter_map(|token| {
         let public_key: PublicKey = token.public_key.parse().ok()?;
+        // A machine's key in a token's record would make the configuration invalid.
+        if !known.insert(public_key) {
+            return None;
+        }
         let allowed_ips = vec![host(IpAddr::V6(management_address(&public_key)))];
         Some(PeerConfig {
             public_key,
@@ -133,20 +152,34 @@ pub(crate) fn mesh_config(
     }
 }
 
-fn member_peer(machine: &MachineRecord, names: &Resolved) -> Option<PeerConfig> {
-    let public_key: PublicKey = machine.public_key.parse().ok()?;
-    let subnet: Ipv4Net = machine.subnet.parse().ok()?;
-    let allowed_ips = vec![
-        host(IpAddr::V6(management_address(&public_key))),
-        IpNet::V4(subnet),
-    ];
-    Some(PeerConfig {
-        public_key,
-        endpoints: names.socket_addresses(&machine.endpoints),
-        allowed_ips,
+fn member_peer(machine: &Usable<'_>, names: &Resolved) -> PeerConfig {
+    let management = host(IpAddr::V6(management_address(&machine.key)));
+    let subnet = machine.subnet.map(IpNet::V4);
+    let mut endpoints = names.socket_addresses(&machine.record.endpoints);
+    endpoints.truncate(MAX_ENDPOINTS);
+    PeerConfig {
+        public_key: machine.key,
+        endpoints,
+        allowed_ips: std::iter::once(management).chain(subnet).collect(),
         keepalive_s: KEEPALIVE_S,
         guest: false,
-    })
+    }
+}
+
+/// The members whose records can be used, as this machine sees them, and what is wrong with the
+/// others.
+pub(crate) fn usable_machines<'a>(
+    member: &Member,
+    machines: &'a [MachineRecord],
+) -> (Vec<Usable<'a>>, Vec<Problem>) {
+    let membership = &member.membership;
+    let cluster = Cluster {
+        own_id: &membership.machine_id,
+        own_key: member.key.public(),
+        network: membership.network,
+        prefix_length: membership.subnet.prefix_len(),
+    };
+    usable(machines, cluster)
 }
 
 fn host(address: IpAddr) -> IpNet {
@@ -185,6 +218,7 @@ mod tests {
             id: "a".into(),
             port: 51820,
             subnet: "10.210.0.0/24".parse().unwrap(),
+            network: "10.210.0.0/16".parse().unwrap(),
         };
         let token = TokenRecord {
             id: "t".into(),
@@ -218,6 +252,7 @@ mod tests {
             id: "b".into(),
             port: 51820,
             subnet: "10.210.1.0/24".parse().unwrap(),
+            network: "10.210.0.0/16".parse().unwrap(),
         };
         let at = |created_at_ms, record: MachineRecord| MachineRecord {
             created_at_ms,
@@ -236,6 +271,40 @@ mod tests {
         assert_eq!(config.peers[0].allowed_ips[1].to_string(), "10.210.3.0/24");
     }
 
+    #[test]
+    fn configuration_is_valid_whatever_the_records_are() {
+        let (own_key, other) = (
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+        );
+        let own = Own {
+            id: "a".into(),
+            port: 51820,
+            subnet: "10.210.0.0/24".parse().unwrap(),
+            network: "10.210.0.0/16".parse().unwrap(),
+        };
+        let machines = [
+            machine("a", &own_key, "10.210.0.0/24"),
+            machine("b", &other, "10.210.1.0/24"),
+            machine("c", &other, "10.210.2.0/24"),
+            machine("d", &own_key, "10.210.3.0/24"),
+            MachineRecord {
+                endpoints: (1..100).map(|n| format!("10.9.9.{n}:51820")).collect(),
+                ..machine("e", &PrivateKey::generate().unwrap(), "0.0.0.0/0")
+            },
+        ];
+        let token = TokenRecord {
+            public_key: other.public().to_string(),
+            ..TokenRecord::default()
+        };
+        let config = mesh_config(&own_key, &machines, &[token], &Resolved::default(), &own);
+        config.validate().unwrap();
+        let keys: Vec<_> = config.peers.iter().map(|peer| peer.public_key).collect();
+        assert_eq!(keys.len(), 2, "b and e");
+        assert_eq!(keys[0], other.public());
+        assert_eq!(config.peers[1].allowed_ips.len(), 1, "not the subnet");
+    }
+
     #[tokio::test]
     async fn changed_address_of_a_name_reaches_the_configuration() {
         let (own_key, other) = (
@@ -246,6 +315,7 @@ mod tests {
             id: "a".into(),
             port: 51820,
             subnet: "10.210.0.0/24".parse().unwrap(),
+            network: "10.210.0.0/16".parse().unwrap(),
         };
         let named = MachineRecord {
             endpoints: vec!["home.example.org:51820".into(), "10.0.0.2:51820".into()],

@@ -1502,6 +1502,19 @@ pub struct Examination {
     /// Ids of the machines that wrote the quarantined records.
     #[prost(string, repeated, tag = "13")]
     pub quarantined_writers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Machines whose records this one cannot use, or not completely.
+    #[prost(message, repeated, tag = "14")]
+    pub unusable_records: ::prost::alloc::vec::Vec<UnusableRecord>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnusableRecord {
+    #[prost(string, tag = "1")]
+    pub machine_name: ::prost::alloc::string::String,
+    /// Completes "the record of machine NAME is faulty: ".
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// A part of the machine that does not work yet, or no longer works. The daemon retries it.
 #[derive(serde::Serialize, serde::Deserialize)]

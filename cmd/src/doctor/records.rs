@@ -1,5 +1,7 @@
 //! The record store of each machine, and its figures about its peers.
 
+use std::collections::BTreeSet;
+
 use uc_api::v1::{Liveness, StoreFigures};
 
 use super::Severity::{Note, Problem, Warning};
@@ -20,6 +22,7 @@ pub(super) fn find(now: &Look<'_>, before: &[Look<'_>], found: &mut Vec<Finding>
         found.extend(quarantined(now, *machine));
         found.extend(unknown_form(*machine));
     }
+    found.extend(faulty(now));
     found.extend(conflicts(now));
     found.extend(deletes(now));
 }
@@ -34,6 +37,22 @@ pub(super) fn may_pass(look: &Look<'_>) -> bool {
             .any(|peer| peer.connected && peer.lag > LAG);
         lags || store.waiting > WAITING || store.failed_commits > 0
     })
+}
+
+/// Every machine reports the same records, but for those that it has not received yet.
+fn faulty(now: &Look<'_>) -> Vec<Finding> {
+    let reported: BTreeSet<(&str, &str)> = now
+        .answered
+        .iter()
+        .flat_map(|machine| &machine.said.unusable_records)
+        .map(|record| (record.machine_name.as_str(), record.reason.as_str()))
+        .collect();
+    let found = reported.into_iter().map(|(name, reason)| {
+        let hint = format!("remove it and add it again: `uc machine rm {name}`");
+        let message = format!("the record of machine {name} is faulty: {reason}");
+        finding(Problem, "faulty-record", [name], message, hint)
+    });
+    found.collect()
 }
 
 fn writes(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {

@@ -1,6 +1,6 @@
 //! A cluster in which nothing is wrong, and one thing at a time that is.
 
-use uc_api::v1::{Liveness, MachineRecord, UnreadyPart};
+use uc_api::v1::{Liveness, MachineRecord, UnreadyPart, UnusableRecord};
 
 use super::*;
 
@@ -226,6 +226,21 @@ fn parts_that_do_not_work() {
     let machines = saying(1, |said| said.docker_failure = "connection refused".into());
     let said = only(&[machines], Problem, "docker", &["m2"]);
     assert_eq!(said, "m2: Docker does not answer: connection refused");
+}
+
+#[test]
+fn faulty_record_is_found_once() {
+    let record = UnusableRecord {
+        machine_name: "m3".into(),
+        reason: "its subnet `x` is invalid".into(),
+    };
+    let mut machines = saying(0, |said| said.unusable_records = vec![record.clone()]);
+    machines[1].examination.as_mut().unwrap().unusable_records = vec![record];
+    let said = only(&[machines], Problem, "faulty-record", &["m3"]);
+    assert_eq!(
+        said,
+        "the record of machine m3 is faulty: its subnet `x` is invalid"
+    );
 }
 
 #[test]
