@@ -68,7 +68,7 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut handshake = builder(own, peer, |builder| builder.build_initiator())?;
+    let mut handshake = begin(Side::Caller, own, peer)?;
     let mut first = [0; MAGIC.len() + HANDSHAKE_MESSAGE];
     let (magic, message) = first.split_at_mut(MAGIC.len());
     magic.copy_from_slice(MAGIC);
@@ -102,7 +102,7 @@ pub async fn accept<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut handshake = builder(own, peer, |builder| builder.build_responder())?;
+    let mut handshake = begin(Side::Listener, own, peer)?;
     let mut magic = [0; MAGIC.len()];
     inner.read_exact(&mut magic).await?;
     if magic != *MAGIC {
@@ -132,11 +132,13 @@ where
     Ok(stream)
 }
 
-fn builder(
-    own: &PrivateKey,
-    peer: &PublicKey,
-    build: impl FnOnce(Builder<'_>) -> Result<HandshakeState, snow::Error>,
-) -> io::Result<HandshakeState> {
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Caller,
+    Listener,
+}
+
+fn begin(side: Side, own: &PrivateKey, peer: &PublicKey) -> io::Result<HandshakeState> {
     // The framework leaves this check to its user: with a point of small order as the peer's key,
     // the shared secret would be known to everybody.
     let point = x25519_dalek::PublicKey::from(*peer.as_bytes());
@@ -149,7 +151,10 @@ fn builder(
         .prologue(PROLOGUE)
         .and_then(|builder| builder.local_private_key(&secret))
         .and_then(|builder| builder.remote_public_key(peer.as_bytes()))
-        .and_then(build)
+        .and_then(|builder| match side {
+            Side::Caller => builder.build_initiator(),
+            Side::Listener => builder.build_responder(),
+        })
         .map_err(|error| io::Error::other(format!("cannot begin the handshake: {error}")))
 }
 
