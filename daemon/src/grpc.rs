@@ -1,7 +1,7 @@
 //! The API's servers: one on the Unix socket for users, one for the daemons of the cluster and for
 //! the holders of join tokens.
 
-mod access;
+pub(crate) mod access;
 mod cluster;
 mod conflicts;
 mod deploy;
@@ -36,7 +36,7 @@ use uc_api::{Code, Failure};
 
 use crate::app::App;
 use crate::member::Member;
-use crate::peers::{CONNECTION_WINDOW, Link};
+use crate::peers::{CONNECTION_WINDOW, Link, STREAM_WINDOW};
 
 /// Time for running calls to finish when the server stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -44,6 +44,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Far more than the largest service spec. Logs, images and frames are streamed in chunks.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// A machine's name, key and endpoints; what the holder of a token can make this daemon hold.
+const MAX_REGISTRATION: usize = 64 * 1024;
 
 /// A server type around an implementation, with message limits and an access check.
 macro_rules! limited {
@@ -139,6 +141,7 @@ pub(crate) async fn serve_peers(member: Arc<Member>, links: mpsc::Receiver<Link>
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
         .layer(MapResponseLayer::new(add_version as fn(Answer) -> Answer))
         .add_service(limited!(
             NodeServer,
@@ -150,10 +153,10 @@ pub(crate) async fn serve_peers(member: Arc<Member>, links: mpsc::Receiver<Link>
             peer::PeerApi::new(Arc::clone(&member)),
             members_only
         ))
-        .add_service(limited!(
-            JoinServer,
-            peer::JoinApi::new(Arc::clone(&member)),
-            token_holders
+        .add_service(tonic::service::interceptor::InterceptedService::new(
+            JoinServer::new(peer::JoinApi::new(Arc::clone(&member)))
+                .max_decoding_message_size(MAX_REGISTRATION),
+            token_holders,
         ))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(links).map(Ok::<_, std::io::Error>),
@@ -162,6 +165,8 @@ pub(crate) async fn serve_peers(member: Arc<Member>, links: mpsc::Receiver<Link>
     if let Err(error) = until_stopped(serving, &cancel).await {
         tracing::error!(%error, "the server for other machines stopped");
     }
+    // The tasks of open connections would go on until their last call ends.
+    member.peers.close_links();
 }
 
 /// Replaces a socket that an earlier process left behind, but not one that is in use.

@@ -1,13 +1,14 @@
 //! The sockets for other machines: gRPC and membership datagrams on the management address, and
 //! replication with the other members.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+mod accept;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uc_api::layout::{GOSSIP_PORT, PEER_API_PORT};
 use uc_api::v1::MachineRecord;
 use uc_api::{Code, Failure};
@@ -16,14 +17,7 @@ use uc_mesh::{PrivateKey, PublicKey, management_address};
 
 use crate::backoff::Backoff;
 use crate::member::{Member, Readiness, Stage};
-use crate::peers::{Caller, Link, key_of};
-use crate::register::{is_replaced, token_opens_mesh};
 use crate::replicate;
-
-/// Unfinished handshakes from one address.
-const MAX_HANDSHAKES: usize = 8;
-/// Pause after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Never reuse this text for another purpose: it separates these keys from all others.
 const PAIR_KEY: &str = "uc 2026 membership pair key";
@@ -52,101 +46,11 @@ pub(crate) async fn run(member: Arc<Member>) {
     };
     member.stage(|readiness| readiness.listening = Stage::Ready);
     tokio::join!(
-        accept_peers(Arc::clone(&member), tcp),
+        accept::run(Arc::clone(&member), tcp),
+        accept::end_links(&member),
         watch_liveness(&member, udp),
         replicate::run(Arc::clone(&member)),
     );
-}
-
-/// Accepts connections until the member stops. Each handshake has its own task, so that a caller
-/// that is slow holds up no other.
-async fn accept_peers(member: Arc<Member>, listener: TcpListener) {
-    let mut shaking = Handshakes::default();
-    loop {
-        let (stream, address) = tokio::select! {
-            () = member.cancel.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Such as too many open files.
-                    tracing::warn!(%error, "cannot accept a connection inside the mesh");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-        };
-        let IpAddr::V6(address) = address.ip() else {
-            continue;
-        };
-        let Some((key, caller)) = caller_at(&member, address) else {
-            tracing::debug!(%address, "a connection from an address of no member and no token");
-            continue;
-        };
-        let Some(place) = shaking.begin(address) else {
-            tracing::debug!(%address, "too many unfinished handshakes from this address");
-            continue;
-        };
-        let task_member = Arc::clone(&member);
-        member.tasks.spawn(async move {
-            let accepting = Link::accept(stream, &task_member.key, &key, caller);
-            let accepted = tokio::select! {
-                () = task_member.cancel.cancelled() => return,
-                accepted = accepting => accepted,
-            };
-            drop(place);
-            match accepted {
-                Ok(link) => {
-                    let _the_server_stopped = task_member.peers.serve(link).await;
-                }
-                Err(error) => tracing::warn!(%address, %error, "refused a connection"),
-            }
-        });
-    }
-}
-
-/// Which key the process at this address has to prove, and who it is if it does. `None` for an
-/// address of no other member and of no valid token. This machine's own daemon is called through
-/// memory, so a connection from its address is from some other process.
-fn caller_at(member: &Member, address: Ipv6Addr) -> Option<(PublicKey, Caller)> {
-    let machines = member.machines();
-    let of_member = machines.iter().find_map(|machine| {
-        let key = key_of(machine).ok()?;
-        let other = machine.id != member.membership.machine_id;
-        let here = other && management_address(&key) == address;
-        (here && !is_replaced(machine, &machines)).then(|| {
-            let id = machine.id.clone();
-            (key, Caller::Member { id, key })
-        })
-    });
-    of_member.or_else(|| {
-        let now = member.now_ms();
-        member.view().tokens().into_iter().find_map(|token| {
-            let key: PublicKey = token.public_key.parse().ok()?;
-            (management_address(&key) == address && token_opens_mesh(&token, now))
-                .then_some((key, Caller::Token { id: token.id }))
-        })
-    })
-}
-
-/// The unfinished handshakes by address: another process of a machine must not use up what the
-/// others need.
-#[derive(Debug, Default)]
-struct Handshakes {
-    by_address: HashMap<Ipv6Addr, Arc<Semaphore>>,
-}
-
-impl Handshakes {
-    /// A place for one handshake, which ends when it is dropped. `None`: this address has too many.
-    fn begin(&mut self, address: Ipv6Addr) -> Option<OwnedSemaphorePermit> {
-        // An address without handshakes needs no entry.
-        self.by_address
-            .retain(|_, places| places.available_permits() < MAX_HANDSHAKES);
-        let places = self
-            .by_address
-            .entry(address)
-            .or_insert_with(|| Arc::new(Semaphore::new(MAX_HANDSHAKES)));
-        Arc::clone(places).try_acquire_owned().ok()
-    }
 }
 
 async fn bind(address: Ipv6Addr) -> Result<(TcpListener, UdpSocket), Failure> {
@@ -155,7 +59,12 @@ async fn bind(address: Ipv6Addr) -> Result<(TcpListener, UdpSocket), Failure> {
             Code::Refused,
             format!("cannot listen on {what} [{address}]:{port}: {error}"),
         )
-        .hint("the mesh provides the address: check `systemctl status uc-mesh`")
+        .hint(match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("another program uses the port: `ss -lnp 'sport = :{port}'`")
+            }
+            _ => "the mesh provides the address: check `systemctl status uc-mesh`".to_owned(),
+        })
     };
     let tcp = TcpListener::bind(SocketAddr::new(address.into(), PEER_API_PORT))
         .await

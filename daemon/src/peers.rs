@@ -9,10 +9,14 @@ mod link;
 mod remote;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
-pub(crate) use link::{CONNECTION_WINDOW, Caller, Link};
+use link::Traffic;
+pub(crate) use link::{CONNECTION_WINDOW, Caller, Link, STREAM_WINDOW};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -23,7 +27,7 @@ use uc_api::version::{CLIENT_VERSION_KEY, PROTOCOL, PROTOCOL_KEY, VERSION};
 use uc_api::{Code, Failure};
 use uc_mesh::{PrivateKey, PublicKey};
 
-pub(crate) use self::remote::Remote;
+pub(crate) use self::remote::{LOOK_LIMIT, PATIENT_LOOK_LIMIT, Remote};
 
 /// A channel that sends our version with each call.
 pub(crate) type PeerChannel = InterceptedService<Channel, SpeaksVersion>;
@@ -53,6 +57,10 @@ pub(crate) struct Peers {
     own_server: mpsc::Sender<Link>,
     /// By the machine's key. A machine that leaves and joins again has another one.
     channels: Mutex<HashMap<PublicKey, Channels>>,
+    /// The accepted connections that are open, each with what ends it.
+    accepted: Mutex<Vec<(Caller, CancellationToken)>>,
+    /// Ends all connections to this daemon's server for peers.
+    end: CancellationToken,
 }
 
 /// Two connections to one machine. A stream whose reader is slow holds up its connection, so what
@@ -75,6 +83,8 @@ impl Peers {
             own_key,
             own_server,
             channels: Mutex::default(),
+            accepted: Mutex::default(),
+            end: CancellationToken::new(),
         }
     }
 
@@ -83,16 +93,16 @@ impl Peers {
         let key = key_of(machine)?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channels = channels.entry(key).or_insert_with(|| {
-            let channel = || {
+            let channel = |traffic| {
                 if machine.id == self.own_id {
-                    link::in_memory(self.own_server.clone())
+                    link::in_memory(self.own_server.clone(), self.end.clone(), traffic)
                 } else {
-                    link::remote(self.own_key.clone(), key)
+                    link::remote(self.own_key.clone(), key, traffic)
                 }
             };
             Channels {
-                calls: channel(),
-                bulk: channel(),
+                calls: channel(Traffic::Calls),
+                bulk: channel(Traffic::Bulk),
             }
         });
         let speaking = |channel: &Channel| InterceptedService::new(channel.clone(), SpeaksVersion);
@@ -103,9 +113,40 @@ impl Peers {
         ))
     }
 
-    /// Hands an accepted connection to this daemon's server for peers. Fails if it has stopped.
-    pub(crate) async fn serve(&self, link: Link) -> Result<(), ()> {
-        self.own_server.send(link).await.map_err(|_| ())
+    /// Completes a connection from another machine and hands it to this daemon's server for peers.
+    /// Fails if the caller does not prove `key`.
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+        key: &PublicKey,
+        caller: Caller,
+    ) -> io::Result<()> {
+        let end = self.end.child_token();
+        let link = Link::accept(stream, &self.own_key, key, caller.clone(), end.clone()).await?;
+        self.accepted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((caller, end));
+        self.own_server.send(link).await.map_err(|_| {
+            io::Error::new(io::ErrorKind::ConnectionRefused, "this daemon is stopping")
+        })
+    }
+
+    /// Ends the accepted connections whose caller is not to be served any longer.
+    pub(crate) fn end_links(&self, keep: impl Fn(&Caller) -> bool) {
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.retain(|(caller, end)| {
+            let kept = !end.is_cancelled() && keep(caller);
+            if !kept {
+                end.cancel();
+            }
+            kept
+        });
+    }
+
+    /// Ends all connections to this daemon's server for peers.
+    pub(crate) fn close_links(&self) {
+        self.end.cancel();
     }
 
     /// Drops the connections to machines that are no longer members.
@@ -121,7 +162,7 @@ impl Peers {
 
 /// A channel to the member with this key for the holder of a join token, whose key is `own`.
 pub(crate) fn channel_with_token(own: PrivateKey, member: PublicKey) -> PeerChannel {
-    InterceptedService::new(link::remote(own, member), SpeaksVersion)
+    InterceptedService::new(link::remote(own, member, Traffic::Calls), SpeaksVersion)
 }
 
 /// The WireGuard key in a machine's record.

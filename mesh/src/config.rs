@@ -163,6 +163,14 @@ impl MeshConfig {
         Ok(())
     }
 
+    /// This configuration without the peers that `wanted` does not have. `None` if it has them all.
+    pub(crate) fn reduced_to(&self, wanted: &Self) -> Option<Self> {
+        let kept: BTreeSet<PublicKey> = wanted.peers.iter().map(|peer| peer.public_key).collect();
+        let mut reduced = self.clone();
+        reduced.peers.retain(|peer| kept.contains(&peer.public_key));
+        (reduced.peers.len() < self.peers.len()).then_some(reduced)
+    }
+
     /// Which peer gets which addresses. Prefixes have no host bits, and each belongs to one peer.
     ///
     /// Two machines may have taken the same subnet on two sides of a partition. If the

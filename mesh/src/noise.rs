@@ -77,12 +77,13 @@ where
     inner.flush().await?;
     let mut second = [0; HANDSHAKE_MESSAGE];
     inner.read_exact(&mut second).await.map_err(|error| {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            refused(
-                "the other machine closed the connection: it does not accept this machine's key",
-            )
-        } else {
-            error
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => refused(
+                "the other machine closed the connection: it does not know this machine, or its ucd is stopping",
+            ),
+            _ => error,
         }
     })?;
     read_handshake(&mut handshake, &second)

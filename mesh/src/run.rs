@@ -208,7 +208,10 @@ impl<T: Tunnel, G: Guard> Mesh<T, G> {
             Some(previous) => guard.clone().and(&GuardSpec::of(previous)),
             None => guard.clone(),
         };
-        self.protect(meanwhile).await?;
+        if let Err(error) = self.protect(meanwhile).await {
+            self.remove_peers(&config).await;
+            return Err(error);
+        }
         let applied = match self.tunnel.apply(&config).await {
             Ok(applied) => applied,
             Err(error) => {
@@ -229,6 +232,24 @@ impl<T: Tunnel, G: Guard> Mesh<T, G> {
         self.chooser.configure(now, &config.peers, &self.remembered);
         self.config = Some(config);
         self.step().await
+    }
+
+    /// Applies what the configuration takes away, and nothing that it adds: a machine or a token
+    /// that was removed must lose its access although the firewall cannot be changed.
+    async fn remove_peers(&mut self, config: &MeshConfig) {
+        let Some(previous) = &self.config else { return };
+        let Some(reduced) = previous.reduced_to(config) else {
+            return;
+        };
+        match self.tunnel.apply(&reduced).await {
+            Ok(_) => {
+                let now = self.origin.elapsed();
+                self.chooser
+                    .configure(now, &reduced.peers, &self.remembered);
+                self.config = Some(reduced);
+            }
+            Err(error) => tracing::error!(%error, "cannot remove peers from the tunnel"),
+        }
     }
 
     /// Puts the firewall rules in place, unless they are.

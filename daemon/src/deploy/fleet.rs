@@ -13,7 +13,7 @@ use uc_api::{Code, Failure};
 use super::contents;
 use super::execute::{Fleet, NewReplica, Progress, Wait};
 use crate::member::Member;
-use crate::peers::Remote;
+use crate::peers::{PATIENT_LOOK_LIMIT, Remote};
 
 /// Lines of a command's output in its failure.
 const LOG_TAIL: usize = 10;
@@ -155,7 +155,7 @@ impl Fleet for NodeFleet<'_> {
     }
 
     async fn observe(&self, machine: &str) -> Result<Vec<ReplicaRecord>, Failure> {
-        let observed = self.machine(machine)?.observe().await?;
+        let observed = self.machine(machine)?.observe(PATIENT_LOOK_LIMIT).await?;
         Ok(observed.replicas)
     }
 }

@@ -11,6 +11,7 @@ use uc_cluster_state::membership::Liveness;
 
 use super::plan::{self, Observed};
 use crate::member::Member;
+use crate::peers::LOOK_LIMIT;
 
 /// Replication takes milliseconds; a replica whose health changes again meanwhile is not waited
 /// for.
@@ -85,7 +86,7 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
 }
 
 async fn ask(member: &Member, machine: &MachineRecord) -> Result<ObserveResponse, Failure> {
-    member.peers.machine(machine)?.observe().await
+    member.peers.machine(machine)?.observe(LOOK_LIMIT).await
 }
 
 /// Waits until the store says of the touched services what their machines say, so that who looks

@@ -342,7 +342,7 @@ async fn logs_are_limited_by_count_and_time(bench: Bench) {
     let id = bench
         .run(&service(
             "cut",
-            "echo a; sleep 0.1; echo b; sleep 0.1; echo c",
+            "echo a; sleep 1; echo b; sleep 1; echo c",
         ))
         .await;
     bench.exited(&id).await;

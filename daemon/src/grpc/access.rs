@@ -87,19 +87,30 @@ impl MembersOnly {
 
 impl Interceptor for MembersOnly {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let allowed = match caller(&request)? {
-            Caller::Own => true,
-            Caller::Member { id, key } => {
-                let machines = self.member.machines();
-                let machine = machines.iter().find(|machine| machine.id == *id);
-                machine.is_some_and(|machine| key_of(machine).ok().as_ref() == Some(key))
-            }
-            Caller::Token { .. } => false,
-        };
-        if allowed {
+        let caller = caller(&request)?;
+        if !matches!(caller, Caller::Token { .. }) && is_served(&self.member, caller) {
             return Ok(request);
         }
         Err(Failure::new(Code::Refused, "the caller is not a member of this cluster").into())
+    }
+}
+
+/// Whether the caller still has rights: a machine can be removed, and a token can be removed or
+/// expire, while they have a connection.
+pub(crate) fn is_served(member: &Member, caller: &Caller) -> bool {
+    match caller {
+        Caller::Own => true,
+        Caller::Member { id, key } => {
+            let machines = member.machines();
+            let machine = machines.iter().find(|machine| machine.id == *id);
+            machine.is_some_and(|machine| key_of(machine).ok().as_ref() == Some(key))
+        }
+        Caller::Token { id } => {
+            let now = member.now_ms();
+            let tokens = member.view().tokens();
+            let token = tokens.iter().find(|token| token.id == *id);
+            token.is_some_and(|token| token_opens_mesh(token, now))
+        }
     }
 }
 
@@ -117,13 +128,9 @@ impl TokenHoldersOnly {
 
 impl Interceptor for TokenHoldersOnly {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        if let Caller::Token { id } = caller(&request)? {
-            let now = self.member.now_ms();
-            let tokens = self.member.view().tokens();
-            let token = tokens.iter().find(|token| token.id == *id);
-            if token.is_some_and(|token| token_opens_mesh(token, now)) {
-                return Ok(request);
-            }
+        let caller = caller(&request)?;
+        if matches!(caller, Caller::Token { .. }) && is_served(&self.member, caller) {
+            return Ok(request);
         }
         Err(Failure::new(Code::Refused, "the join token is not valid")
             .hint("create a new one with `uc machine token`")

@@ -78,7 +78,7 @@ async fn label(member: &Member, request: LabelMachineRequest) -> Result<MachineR
 /// Runs a call's work in a task of its own, so that it also ends if the caller hangs up. A change
 /// that stopped half-way would leave the cluster in between, and would release its lock while a
 /// write is still on its way.
-async fn to_its_end<T, W>(
+pub(super) async fn to_its_end<T, W>(
     member: &Arc<Member>,
     work: impl FnOnce(Arc<Member>) -> W,
 ) -> Result<T, Failure>

@@ -78,8 +78,13 @@ impl Peer for PeerApi {
         &self,
         _: Request<PeerResetRequest>,
     ) -> Result<Response<PeerResetResponse>, Status> {
-        self.member.node.remove_all().await?;
-        self.member.leave.notify_one();
+        // To its end also if the caller hangs up: the caller removes this machine's record anyway.
+        cluster::to_its_end(&self.member, |own| async move {
+            own.node.remove_all().await?;
+            own.leave.notify_one();
+            Ok(())
+        })
+        .await?;
         Ok(Response::new(PeerResetResponse {}))
     }
 }

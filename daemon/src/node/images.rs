@@ -13,8 +13,8 @@ use uc_api::{Code, Failure, v1};
 use super::NodeService;
 
 /// Time limit for each message. A sender that is silent for this long is given up, and its archive
-/// is discarded.
-const CHUNK_LIMIT: Duration = Duration::from_mins(2);
+/// is discarded. Longer than a sender waits for another machine that accepts nothing.
+const CHUNK_LIMIT: Duration = Duration::from_mins(5);
 
 impl NodeService {
     /// Returns the images that are not on this machine.

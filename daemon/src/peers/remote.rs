@@ -23,8 +23,10 @@ use super::PeerChannel;
 /// Far more than the largest message: replies hold at most the replicas of one machine.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
-/// A look at the engine or the disk. A machine that takes longer is planned around.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// A look at the engine before a plan. A machine that takes longer is planned around.
+pub(crate) const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// A look at the engine during a deployment, which waits for a machine that is busy.
+pub(crate) const PATIENT_LOOK_LIMIT: Duration = Duration::from_secs(30);
 /// A look for images or contents.
 const MISSING_LIMIT: Duration = Duration::from_secs(10);
 /// An examination, which has its own, shorter limits for each part.
@@ -37,13 +39,16 @@ const REMOVE_LIMIT: Duration = Duration::from_secs(150);
 /// this one is for a machine that hangs.
 const CONTAINER_LIMIT: Duration = Duration::from_hours(1);
 /// A pull of a large image over a slow line reports progress, so this limits silence, not the pull.
-const SILENCE_LIMIT: Duration = Duration::from_mins(5);
+/// Longer than the engine's own limit of five minutes, whose message has the reason.
+const SILENCE_LIMIT: Duration = Duration::from_mins(6);
 /// Opening a stream of logs, of a command or of replication.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
-/// One content of at most 16 MiB over a line of half a megabit a second, twice.
+/// One content of at most 16 MiB over a line of half a megabit a second, twice. It includes waiting
+/// for other contents that the same machine sends.
 const CONTENT_LIMIT: Duration = Duration::from_mins(10);
-/// Removing all containers of a machine, each with its grace period.
-const RESET_LIMIT: Duration = Duration::from_mins(2);
+/// Removing all containers of a machine, each with its hooks and its grace period. The machine
+/// continues if the caller gives up.
+const RESET_LIMIT: Duration = Duration::from_mins(10);
 /// Copying the store; a slow disk takes seconds for each hundred megabytes.
 const BACKUP_LIMIT: Duration = Duration::from_mins(5);
 
@@ -65,9 +70,10 @@ impl Remote {
         }
     }
 
-    /// The machine's replicas and volumes as its engine reports them now.
-    pub(crate) async fn observe(&self) -> Result<ObserveResponse, Failure> {
-        self.within(LOOK_LIMIT, self.node().observe(ObserveRequest {}))
+    /// The machine's replicas and volumes as its engine reports them now, within [`LOOK_LIMIT`] or
+    /// [`PATIENT_LOOK_LIMIT`].
+    pub(crate) async fn observe(&self, limit: Duration) -> Result<ObserveResponse, Failure> {
+        self.within(limit, self.node().observe(ObserveRequest {}))
             .await
     }
 
@@ -197,7 +203,7 @@ impl Remote {
             hash: hash.to_string(),
         };
         let stream = self
-            .within(MISSING_LIMIT, self.bulk_node().read_content(request))
+            .within(CONTENT_LIMIT, self.bulk_node().read_content(request))
             .await?;
         Ok(self.replies(stream, CONTENT_LIMIT))
     }

@@ -95,9 +95,7 @@ async fn dial(
     let server = Arc::clone(member);
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        if let Ok(link) = Link::accept(stream, &server.key, &expected, caller).await {
-            server.peers.serve(link).await.unwrap();
-        }
+        let _the_caller_sees_it = server.peers.accept(stream, &expected, caller).await;
     });
     let (own, peer) = (key.clone(), member.key.public());
     let connector = service_fn(move |_: Uri| {
@@ -209,6 +207,31 @@ async fn token_holder_may_only_register_and_only_while_the_token_is_valid() {
     let refused = join.register(AddMachineRequest::default()).await;
     let refused = Failure::from(refused.unwrap_err());
     assert!(refused.message.contains("token is not valid"), "{refused}");
+    alone.member.stop().await;
+}
+
+#[tokio::test]
+async fn connection_of_a_removed_machine_ends_with_its_streams() {
+    let alone = alone().await;
+    let key = PrivateKey::generate().unwrap();
+    let machine = record("b2", &key);
+    let write = put(records::MACHINE, machine.id.clone(), &machine);
+    alone.member.write(vec![write]).await.unwrap();
+    let caller = Caller::Member {
+        id: machine.id,
+        key: key.public(),
+    };
+    let channel = dial(&alone.member, &key, key.public(), caller)
+        .await
+        .unwrap();
+    let mut peer = PeerClient::new(channel);
+    let frames = peer.exchange(tokio_stream::pending()).await.unwrap();
+    let mut frames = frames.into_inner();
+    alone.member.peers.end_links(|_| true);
+    peer.examine(PeerExamineRequest {}).await.unwrap();
+    alone.member.peers.end_links(|_| false);
+    while let Ok(Some(_)) = frames.message().await {}
+    peer.examine(PeerExamineRequest {}).await.unwrap_err();
     alone.member.stop().await;
 }
 

@@ -52,7 +52,11 @@ async fn caller_without_the_expected_key_is_refused() {
     let (one, two) = handshake(2, 3).await;
     let refused = two.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
-    assert!(one.unwrap_err().to_string().contains("does not accept"));
+    assert!(
+        one.unwrap_err()
+            .to_string()
+            .contains("does not know this machine")
+    );
 }
 
 #[tokio::test]

@@ -175,6 +175,28 @@ async fn previous_address_and_guests_are_guarded_until_the_tunnel_has_changed() 
 }
 
 #[tokio::test]
+async fn removed_peer_loses_its_access_although_the_firewall_refuses() {
+    let process = Process::start().await;
+    process.client().apply(&config(1, &[2, 3])).await.unwrap();
+    process.guard.state().refuse = true;
+    let mut wanted = config(1, &[3, 4]);
+    // A guest changes the rules.
+    wanted.peers[1].guest = true;
+    process.client().apply(&wanted).await.unwrap_err();
+    let applied = process.fake.state().config.clone().unwrap();
+    let keys: Vec<_> = applied.peers.iter().map(|peer| peer.public_key).collect();
+    assert_eq!(
+        keys,
+        [key(3).public()],
+        "neither the removed nor the new one"
+    );
+    process.guard.state().refuse = false;
+    process.client().apply(&wanted).await.unwrap();
+    assert_eq!(process.fake.state().config, Some(wanted));
+    process.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn unchanged_firewall_rules_are_not_applied_again() {
     let process = Process::start().await;
     for peers in [&[2][..], &[2, 3]] {

@@ -45,7 +45,18 @@ pub(super) async fn wait_for_dependencies(
                 &dependency.service,
             )
             .await;
-            match condition_met(wanted, &replicas) {
+            let met = match &replicas {
+                Ok(replicas) => condition_met(wanted, replicas),
+                // A replica there may still run.
+                Err(known) if wanted == DependencyCondition::Completed => {
+                    match condition_met(wanted, known) {
+                        Met::Yes => Met::NotYet,
+                        other => other,
+                    }
+                }
+                Err(known) => condition_met(wanted, known),
+            };
+            match met {
                 Met::Yes => break,
                 Met::Never(reason) => {
                     return Err(Failure::new(
@@ -88,19 +99,26 @@ pub(super) async fn wait_for_dependencies(
     Ok(())
 }
 
+/// The replicas of the service. `Err` has those of the machines that answered, if one did not.
 async fn replicas_of(
     fleet: &dyn Fleet,
     machines: &[String],
     project: &str,
     service: &str,
-) -> Vec<ReplicaRecord> {
+) -> Result<Vec<ReplicaRecord>, Vec<ReplicaRecord>> {
     let answers = join_all(machines.iter().map(|machine| fleet.observe(machine))).await;
-    answers
+    let complete = answers.iter().all(Result::is_ok);
+    let replicas = answers
         .into_iter()
         .filter_map(Result::ok)
         .flatten()
         .filter(|replica| replica.project == project && replica.service == service)
-        .collect()
+        .collect();
+    if complete {
+        Ok(replicas)
+    } else {
+        Err(replicas)
+    }
 }
 
 #[derive(Debug, PartialEq)]

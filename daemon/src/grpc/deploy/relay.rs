@@ -20,7 +20,8 @@ use crate::peers::Remote;
 /// Messages on their way to one machine. A slow machine holds up the client, not this daemon's
 /// memory.
 const QUEUE: usize = 8;
-/// A machine that accepts no message for this long gets no more.
+/// A machine that accepts no message for this long gets no more. The others wait in the meantime,
+/// so this is shorter than a machine waits for a message.
 const STALL_LIMIT: Duration = Duration::from_mins(2);
 /// Time for a machine to finish loading once it has the whole archive.
 const LOAD_LIMIT: Duration = Duration::from_mins(10);
