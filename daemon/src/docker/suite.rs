@@ -340,10 +340,7 @@ async fn logs_follow_until_the_container_exits(bench: Bench) {
 
 async fn logs_are_limited_by_count_and_time(bench: Bench) {
     let id = bench
-        .run(&service(
-            "cut",
-            "echo a; sleep 1; echo b; sleep 1; echo c",
-        ))
+        .run(&service("cut", "echo a; sleep 1; echo b; sleep 1; echo c"))
         .await;
     bench.exited(&id).await;
     let all = bench.lines(&id, LogOptions::default()).await;
