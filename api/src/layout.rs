@@ -59,3 +59,7 @@ pub mod label {
     /// identifies the daemon's process and the run.
     pub const HOOK: &str = "uc.hook";
 }
+
+/// Most replicas of one service. A plan has a step for each, so a mistyped number must not make
+/// millions of them. A cluster has at most a thousand machines.
+pub const MAX_REPLICAS: u32 = 5_000;

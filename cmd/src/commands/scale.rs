@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use uc_api::layout::MAX_REPLICAS;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{PlanRequest, ScaleService};
 
@@ -64,11 +65,11 @@ fn wanted(service: &str, replicas: Option<&str>) -> CliResult<ScaleService> {
         let message = format!("the number of replicas of {service} is missing");
         return Err(CliError::usage(message).hint(example));
     }
-    let replicas = number.parse().map_err(|_| {
+    let replicas = number.parse().ok().filter(|count| *count <= MAX_REPLICAS);
+    let replicas = replicas.ok_or_else(|| {
         CliError::usage(format!(
             "invalid number of replicas `{number}` of {service}: it must be a whole number from 0 \
-             to {}",
-            u32::MAX
+             to {MAX_REPLICAS}"
         ))
         .hint(example)
     })?;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use uc_api::layout::MAX_REPLICAS;
 use uc_api::nearest::nearest;
 use uc_api::revision::revision;
 use uc_api::v1::{
@@ -203,7 +204,18 @@ fn checked(spec: &ServiceSpec, project: &ProjectName) -> Result<ServiceSpec, Pla
             });
         }
     }
+    limit_replicas(&spec.name, spec.replicas)?;
     Ok(spec)
+}
+
+fn limit_replicas(service: &str, replicas: u32) -> Result<(), PlanError> {
+    if replicas > MAX_REPLICAS {
+        return Err(PlanError::TooManyReplicas {
+            service: service.to_owned(),
+            replicas,
+        });
+    }
+    Ok(())
 }
 
 fn scaled(scale: &ScaleService, observed: &Observed) -> Result<Wanted, PlanError> {
@@ -220,6 +232,7 @@ fn scaled(scale: &ScaleService, observed: &Observed) -> Result<Wanted, PlanError
             service: key.to_string(),
         });
     }
+    limit_replicas(key.service.as_str(), scale.replicas)?;
     let spec = ServiceSpec {
         replicas: scale.replicas,
         ..old.clone()

@@ -1,6 +1,7 @@
 //! Why there is no plan, and what a person can do about it.
 
 use thiserror::Error;
+use uc_api::layout::MAX_REPLICAS;
 use uc_api::name::NameError;
 use uc_api::{Code, Failure};
 
@@ -12,6 +13,10 @@ use super::{and, rules};
 pub enum PlanError {
     #[error("the request asks for nothing")]
     NothingAsked,
+    #[error(
+        "service `{service}` wants {replicas} replicas, and a service can have at most {MAX_REPLICAS}"
+    )]
+    TooManyReplicas { service: String, replicas: u32 },
     #[error(transparent)]
     Name(#[from] NameError),
     #[error(
@@ -222,6 +227,7 @@ impl PlanError {
                 format!("include the project: `{}`", candidates.first().map_or("", String::as_str))
             }
             Self::ScaleGlobal { .. } => "set `deploy.mode: replicated` in the compose file and deploy it, or limit the machines with `x-machines`".into(),
+            Self::TooManyReplicas { .. } => "is the number right?".into(),
             Self::PortTwice { .. } => "remove one of the two from `ports`".into(),
             Self::PortTaken { holder, .. } => {
                 format!("publish another port, keep the two apart with `x-machines`, or remove the other: `uc rm {holder}`")
@@ -256,6 +262,7 @@ impl PlanError {
             | Self::AmbiguousService { .. }
             | Self::ScaleGlobal { .. }
             | Self::PortTwice { .. }
+            | Self::TooManyReplicas { .. }
             | Self::VolumeOfBoth { .. }
             | Self::NoCommonMachine { .. }
             | Self::UnknownShared { .. }

@@ -492,3 +492,15 @@ fn a_port_is_handed_over_one_after_the_other() {
         Err("services exchange ports in a circle: a -> b -> a".into())
     );
 }
+
+#[test]
+fn mistyped_number_of_replicas_is_refused_before_anything_is_planned() {
+    let observed = cluster(&["m1"]);
+    for replicas in [uc_api::layout::MAX_REPLICAS + 1, u32::MAX] {
+        let refused = plan(&deploy(&[service("web", replicas)]), &observed).unwrap_err();
+        assert!(
+            matches!(&refused, PlanError::TooManyReplicas { .. }),
+            "{refused}"
+        );
+    }
+}
