@@ -168,9 +168,9 @@ mod tests {
         assert!(!kept.0.is_cancelled(), "another address");
         // One that has ended leaves its place.
         drop(begun.remove(5));
-        let _new = handshakes.begin(one);
+        let new = handshakes.begin(one);
         assert!(!begun[1].0.is_cancelled());
-        drop((begun, kept, _new));
+        drop((begun, kept, new));
         let _last = handshakes.begin(other);
         assert_eq!(handshakes.by_address.len(), 1);
     }
