@@ -182,6 +182,7 @@ async fn removed_peer_loses_its_access_although_the_firewall_refuses() {
     let mut wanted = config(1, &[3, 4]);
     // A guest changes the rules.
     wanted.peers[1].guest = true;
+    wanted.peers[1].allowed_ips = vec!["fdcc::4/128".parse().unwrap()];
     process.client().apply(&wanted).await.unwrap_err();
     let applied = process.fake.state().config.clone().unwrap();
     let keys: Vec<_> = applied.peers.iter().map(|peer| peer.public_key).collect();
