@@ -106,6 +106,7 @@ mod tests {
 
     #[test]
     fn every_machine_has_its_own_host_key_under_name_and_address() {
+        crate::host::ensure_program("ssh-keygen", "openssh-client").expect("it can be installed");
         let directory = tempfile::tempdir().expect("a directory");
         let files = SshFiles::new(directory.path().join("ssh"));
         let lock = lock_file(&directory.path().join("lock")).expect("a lock");
