@@ -165,7 +165,7 @@ pub(crate) async fn serve_peers(member: Arc<Member>, links: mpsc::Receiver<Link>
     if let Err(error) = until_stopped(serving, &cancel).await {
         tracing::error!(%error, "the server for other machines stopped");
     }
-    // The tasks of open connections would go on until their last call ends.
+    // The tasks of open connections would continue until their last call ends.
     member.peers.close_links();
 }
 

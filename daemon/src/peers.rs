@@ -91,6 +91,11 @@ impl Peers {
     /// A member's daemon. It is connected on the first call, which then reports a failure.
     pub(crate) fn machine(&self, machine: &MachineRecord) -> Result<Remote, Failure> {
         let key = key_of(machine)?;
+        // A false record must not put a connection in the place of the one to this machine.
+        if machine.id != self.own_id && key == self.own_key.public() {
+            let message = format!("machine {} has this machine's key", machine.name);
+            return Err(Failure::new(Code::Internal, message));
+        }
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channels = channels.entry(key).or_insert_with(|| {
             let channel = |traffic| {

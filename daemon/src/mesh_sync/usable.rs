@@ -220,7 +220,7 @@ mod tests {
 
     proptest! {
         /// Whatever the records are, no key and no subnet is used twice, and a good record that
-        /// nobody else claims is usable.
+        /// no other record contradicts is usable.
         #[test]
         fn no_key_and_no_subnet_is_used_twice(
             records in proptest::collection::vec((0u8..6, 0u8..6, 0i64..4, any::<bool>()), 0..12),
