@@ -22,7 +22,7 @@ pub(crate) use whole::whole;
 use crate::diagnostic::Rule;
 use crate::duration;
 use crate::node::{self, Entry, Map, Node, Span, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 use crate::schema::{self, Key, Names, Scalar, Shape};
 
 /// Key of a bind mount for its source as written, if that is not an absolute path. Never printed.
@@ -40,6 +40,12 @@ pub(crate) struct Context<'a> {
     /// of any type.
     pub(crate) interpolated: bool,
     pub(crate) report: &'a mut Report,
+}
+
+impl Place for Context<'_> {
+    fn report(&mut self) -> &mut Report {
+        self.report
+    }
 }
 
 impl Context<'_> {
@@ -267,9 +273,7 @@ fn invalid(
 fn each(items: Vec<Node>, item: Shape, cx: &mut Context<'_>) -> Vec<Node> {
     let mut out = Vec::with_capacity(items.len());
     for (index, node) in items.into_iter().enumerate() {
-        cx.report.path_push_item(index);
-        out.push(canonical(node, item, cx));
-        cx.report.path_pop();
+        out.push(canonical(node, item, &mut cx.at_item(index)));
     }
     out
 }
@@ -311,12 +315,7 @@ fn named(map: Map, item: Shape, cx: &mut Context<'_>) -> Map {
                 // Volumes and networks often say nothing more than their name.
                 Value::Null if bare => Node::new(Value::Map(Map::new()), node.span),
                 Value::Null => node,
-                _ => {
-                    cx.report.path_push(&name);
-                    let node = canonical(node, item, cx);
-                    cx.report.path_pop();
-                    node
-                }
+                _ => canonical(node, item, &mut cx.at(&name)),
             };
             (name, Entry { key, node })
         })
@@ -335,12 +334,7 @@ fn object(map: Map, keys: &'static [Key], cx: &mut Context<'_>) -> Map {
             }
             // An earlier file can have a value.
             Some(known) if node.value == Value::Null && !whole::may_be(known.shape) => node,
-            Some(known) => {
-                cx.report.path_push(&name);
-                let node = canonical(node, known.shape, cx);
-                cx.report.path_pop();
-                node
-            }
+            Some(known) => canonical(node, known.shape, &mut cx.at(&name)),
             None if name.starts_with("x-") => node,
             None => {
                 unknown(&name, key, &node, keys, cx);
@@ -473,7 +467,7 @@ fn by_name(
         Value::Map(map) => map
             .into_iter()
             .map(|(name, Entry { key, node })| {
-                cx.report.path_push(&name);
+                let cx = &mut cx.at(&name);
                 let bare = names == Names::Bare && node.value == Value::Null;
                 let mut node = if bare {
                     node
@@ -489,7 +483,6 @@ fn by_name(
                     }
                     dependency_defaults(entries, key);
                 }
-                cx.report.path_pop();
                 (name, Entry { key, node })
             })
             .collect(),

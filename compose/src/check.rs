@@ -11,7 +11,7 @@ use uc_api::nearest;
 
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Map, Node, Span, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 
 /// What else is known about the file, for better hints.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
     let Some(Value::Map(map)) = document.get("services").map(|node| &node.value) else {
         return;
     };
-    report.path_push("services");
+    let report = &mut report.at("services");
     for (name, entry) in map {
-        report.path_push(name);
+        let report = &mut report.at(name);
         let service = &entry.node;
         dependencies(service, &services, known, report);
         service::required(service, report);
@@ -87,11 +87,9 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
                 }
             }
         }
-        report.path_pop();
     }
     service::container_names(map.iter().map(|(name, entry)| (name, &entry.node)), report);
     circles(map, report);
-    report.path_pop();
 }
 
 /// Removes dependencies on services that do not exist; a required one has been reported.
@@ -158,7 +156,7 @@ fn declared_or_error(
 }
 
 fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, report: &mut Report) {
-    report.path_push("depends_on");
+    let report = &mut report.at("depends_on");
     for (name, entry) in service
         .get("depends_on")
         .into_iter()
@@ -184,7 +182,6 @@ fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, repo
         };
         report.error(Rule::Reference, entry.key, message).hint(hint);
     }
-    report.path_pop();
 }
 
 /// Reports each circle of `depends_on` once, at the dependency that closes it.

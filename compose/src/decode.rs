@@ -23,7 +23,7 @@ use uc_api::{ProjectName, ServiceName, v1};
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Span, Value};
 use crate::project::Service;
-use crate::report::Report;
+use crate::report::{Place, Report};
 use crate::template::is_template;
 use crate::{document, duration};
 
@@ -34,13 +34,11 @@ const OWN_LABELS: &str = "uc.";
 pub(crate) fn services(tree: &Node, project: &ProjectName, report: &mut Report) -> Vec<Service> {
     let mut services = Vec::new();
     let aliases = Aliases::collect(tree, report);
-    report.path_push("services");
     for (name, entry) in tree.get("services").into_iter().flat_map(Node::entries) {
-        report.path_push(name);
+        let mut report = report.at("services");
+        let report = &mut report.at(name);
         services.push(service(name, entry, tree, project, &aliases, report));
-        report.path_pop();
     }
-    report.path_pop();
     network::isolation(tree, report);
     services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     services

@@ -8,7 +8,7 @@ use crate::diagnostic::Rule;
 use crate::dotenv;
 use crate::node::{Entry, Map, Node, Span, Value};
 use crate::parse::MAX_BYTES;
-use crate::report::Report;
+use crate::report::{Place, Report};
 use crate::request::{ReadFile, SourceFile};
 
 /// Variables of a load: those of the process, which come first, and those of `.env`.
@@ -93,6 +93,12 @@ pub(crate) struct Reader<'a> {
     pub(crate) report: &'a mut Report,
 }
 
+impl Place for Reader<'_> {
+    fn report(&mut self) -> &mut Report {
+        self.report
+    }
+}
+
 impl Reader<'_> {
     /// The text of a file and its index in the report. Errors are reported at `span`. With
     /// `required` false the file can be missing.
@@ -142,7 +148,7 @@ pub(crate) fn resolve(services: &mut Map, environment: &Environment, reader: &mu
         let Value::Map(service) = &mut service.node.value else {
             continue;
         };
-        reader.report.path_push(name);
+        let reader = &mut reader.at(name);
         of_service(service, environment, reader);
         labels(service, reader);
         if let Some(args) =
@@ -158,7 +164,6 @@ pub(crate) fn resolve(services: &mut Map, environment: &Environment, reader: &mu
             from_environment(args, environment);
         }
         of_pre_deploy(service, environment);
-        reader.report.path_pop();
     }
 }
 

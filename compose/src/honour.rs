@@ -2,7 +2,7 @@
 
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 use crate::schema::{self, Key, Shape, Status};
 
 /// Reports every key below `node` that is not honoured: a warning, or an error where the table
@@ -15,9 +15,7 @@ pub(crate) fn check(node: &Node, keys: &'static [Key], report: &mut Report) {
         if asks_for_nothing(name, &entry.node) {
             continue;
         }
-        report.path_push(name);
-        one(key, entry, report);
-        report.path_pop();
+        one(key, entry, &mut report.at(name));
     }
 }
 
@@ -45,30 +43,22 @@ fn below(node: &Node, shape: Shape, report: &mut Report) {
         }
         (Shape::Named(item), Value::Map(map)) => {
             for (name, entry) in map {
-                report.path_push(name);
-                below(&entry.node, *item, report);
-                report.path_pop();
+                below(&entry.node, *item, &mut report.at(name));
             }
         }
         (Shape::Names(_, keys), Value::Map(map)) => {
             for (name, entry) in map {
-                report.path_push(name);
-                check(&entry.node, keys, report);
-                report.path_pop();
+                check(&entry.node, keys, &mut report.at(name));
             }
         }
         (Shape::List(item) | Shape::Set(item) | Shape::Distinct(item), Value::List(items)) => {
             for (index, node) in items.iter().enumerate() {
-                report.path_push_item(index);
-                below(node, *item, report);
-                report.path_pop();
+                below(node, *item, &mut report.at_item(index));
             }
         }
         (Shape::Items(_, keys), Value::List(items)) => {
             for (index, item) in items.iter().enumerate() {
-                report.path_push_item(index);
-                check(item, keys, report);
-                report.path_pop();
+                check(item, keys, &mut report.at_item(index));
             }
         }
         _ => {}

@@ -13,7 +13,7 @@ pub(crate) use variables::variables;
 
 use crate::diagnostic::Rule;
 use crate::node::{Node, Span, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 
 /// Nested defaults deeper than this are refused: bounds recursion.
 const MAX_NESTING: usize = 50;
@@ -221,16 +221,14 @@ pub(crate) fn tree(
         }
         Value::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                report.path_push_item(index);
+                let report = &mut report.at_item(index);
                 tree(item, lookup, warned, report);
-                report.path_pop();
             }
         }
         Value::Map(map) => {
             for (key, entry) in map {
-                report.path_push(key);
+                let report = &mut report.at(key);
                 tree(&mut entry.node, lookup, warned, report);
-                report.path_pop();
             }
         }
         _ => {}

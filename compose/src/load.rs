@@ -16,7 +16,7 @@ use crate::environment::{self, Environment, Reader};
 use crate::interpolate::{self, Variable};
 use crate::node::{Node, Span, Value};
 use crate::project::Project;
-use crate::report::Report;
+use crate::report::{Place, Report};
 use crate::request::{LoadRequest, Loaded, ReadFile, SourceFile};
 use crate::schema::{self, Shape};
 use crate::selection::own_name;
@@ -93,7 +93,7 @@ fn resolve(
     };
     if request.interpolate {
         if let Some(services) = tree.services_mut() {
-            report.path_push("services");
+            let report = &mut report.at("services");
             environment::resolve(
                 services,
                 &variables,
@@ -103,7 +103,6 @@ fn resolve(
                     report,
                 },
             );
-            report.path_pop();
         }
         // Before the steps that add what the file does not contain.
         honour::check(&tree, schema::TOP, report);
@@ -224,7 +223,6 @@ fn project_name(
 ) -> Option<uc_api::ProjectName> {
     let variable = variables.get("COMPOSE_PROJECT_NAME");
     let mut warned = BTreeSet::new();
-    report.path_push("name");
     for document in files.iter_mut().flat_map(|file| &mut file.documents) {
         if let Value::Map(map) = &mut document.value
             && let Some(entry) = map.get_mut("name")
@@ -233,11 +231,10 @@ fn project_name(
                 &mut entry.node,
                 &|name| variables.get(name),
                 &mut warned,
-                report,
+                &mut report.at("name"),
             );
         }
     }
-    report.path_pop();
     let name = name::choose(
         &name::Sources {
             option: request.project_name.as_deref(),

@@ -1,6 +1,7 @@
 //! Collects diagnostics during a load, with the current path in the document.
 
 use std::fmt::Write as _;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 
 use crate::diagnostic::{Diagnostic, Rule, Severity};
@@ -20,6 +21,8 @@ pub(crate) struct Report {
     left_out: usize,
     left_out_errors: bool,
     path: Vec<String>,
+    /// Where the path of the current file begins in `path`.
+    top: usize,
     /// Paths of keys that the table says have no effect.
     no_effect: Vec<String>,
 }
@@ -53,30 +56,10 @@ impl Report {
         u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// One step deeper in the document, until [`Self::path_pop`].
-    pub(crate) fn path_push(&mut self, step: &str) {
-        self.path.push(step.to_owned());
-    }
-
-    /// Into an item of a list, until [`Self::path_pop`].
-    pub(crate) fn path_push_item(&mut self, index: usize) {
-        self.path.push(format!("[{index}]"));
-    }
-
-    /// One step back.
-    pub(crate) fn path_pop(&mut self) {
-        self.path.pop();
-    }
-
-    /// Sets the path, as for another file, and returns the earlier one.
-    pub(crate) fn path_replace(&mut self, path: Vec<String>) -> Vec<String> {
-        std::mem::replace(&mut self.path, path)
-    }
-
     /// The current path, with dots.
     pub(crate) fn path(&self) -> String {
         let mut out = String::new();
-        for step in &self.path {
+        for step in self.path.iter().skip(self.top) {
             if out.is_empty() || step.starts_with('[') {
                 out.push_str(step);
             } else {
@@ -259,5 +242,77 @@ impl Found<'_> {
         if let Found(Some(diagnostic)) = self {
             diagnostic.hint = Some(hint.into());
         }
+    }
+}
+
+/// Something that leads to the report of a load, and so has a place in the document.
+pub(crate) trait Place: Sized {
+    fn report(&mut self) -> &mut Report;
+
+    /// One step deeper in the document, until the result is dropped.
+    fn at(&mut self, step: &str) -> At<'_, Self> {
+        let mut at = self.here();
+        at.report().path.push(step.to_owned());
+        at
+    }
+
+    /// An item of a list, until the result is dropped.
+    fn at_item(&mut self, index: usize) -> At<'_, Self> {
+        self.at(&format!("[{index}]"))
+    }
+
+    /// The top of another file, until the result is dropped.
+    fn at_top(&mut self) -> At<'_, Self> {
+        let mut at = self.here();
+        at.report().top = at.length;
+        at
+    }
+
+    /// The same place.
+    fn here(&mut self) -> At<'_, Self> {
+        let report = self.report();
+        At {
+            length: report.path.len(),
+            top: report.top,
+            inner: self,
+        }
+    }
+}
+
+impl Place for Report {
+    fn report(&mut self) -> &mut Report {
+        self
+    }
+}
+
+/// A [`Place`] whose path becomes the earlier one again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct At<'a, P: Place> {
+    inner: &'a mut P,
+    /// Steps of the earlier path.
+    length: usize,
+    /// Where the earlier path began.
+    top: usize,
+}
+
+impl<P: Place> Deref for At<'_, P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        self.inner
+    }
+}
+
+impl<P: Place> DerefMut for At<'_, P> {
+    fn deref_mut(&mut self) -> &mut P {
+        self.inner
+    }
+}
+
+impl<P: Place> Drop for At<'_, P> {
+    fn drop(&mut self) {
+        let report = self.inner.report();
+        report.path.truncate(self.length);
+        report.top = self.top;
     }
 }

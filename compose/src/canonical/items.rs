@@ -2,6 +2,7 @@
 
 use super::{Context, invalid, object, port, volume, wrong};
 use crate::node::{Entry, Map, Node, Span, Value, map};
+use crate::report::Place;
 use crate::schema::{Key, Shape, Short};
 
 pub(super) fn items(
@@ -20,9 +21,7 @@ pub(super) fn items(
     };
     let mut out = Vec::with_capacity(list.len());
     for (index, item) in list.into_iter().enumerate() {
-        cx.report.path_push_item(index);
-        one(item, short, keys, cx, &mut out);
-        cx.report.path_pop();
+        one(item, short, keys, &mut cx.at_item(index), &mut out);
     }
     Value::List(without_repeats(out, short))
 }

@@ -3,6 +3,7 @@
 use super::{Context, invalid, whole, wrong};
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Map, Node, Span, Value};
+use crate::report::Place;
 use crate::scalar;
 use crate::schema::{Shape, Unset};
 
@@ -26,7 +27,7 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
     match value {
         Value::Map(map) => {
             for (name, Entry { key, node }) in map {
-                cx.report.path_push(&name);
+                let cx = &mut cx.at(&name);
                 let value = match node.value {
                     Value::Broken => Value::Broken,
                     Value::Null => nothing(),
@@ -37,7 +38,6 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                     }
                     value => Value::Text(text_of(&value)),
                 };
-                cx.report.path_pop();
                 out.insert(
                     name,
                     Entry {
@@ -49,7 +49,7 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
         }
         Value::List(items) => {
             for (index, item) in items.into_iter().enumerate() {
-                cx.report.path_push_item(index);
+                let cx = &mut cx.at_item(index);
                 let span = item.span;
                 if let Value::Text(text) = &item.value {
                     let (name, value) = match text.split_once('=') {
@@ -90,7 +90,6 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                         cx,
                     );
                 }
-                cx.report.path_pop();
             }
         }
         other => return wrong(&other, Shape::Pairs(unset), span, cx),

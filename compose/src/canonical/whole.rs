@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use super::wrong_type;
 use crate::diagnostic::Rule;
 use crate::node::{Node, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 use crate::schema::{self, Shape};
 
 /// Whether nothing is as good as a value.
@@ -23,37 +23,27 @@ pub(crate) fn whole(node: &mut Node, shape: Shape, report: &mut Report) {
         (Shape::Object(keys) | Shape::OrObject(_, keys), Value::Map(map)) => {
             let shape_of = object(keys);
             for (name, entry) in map {
-                report.path_push(name);
-                one(&mut entry.node, shape_of(name), report);
-                report.path_pop();
+                one(&mut entry.node, shape_of(name), &mut report.at(name));
             }
         }
         (Shape::Named(item), Value::Map(map)) => {
             for (name, entry) in map {
-                report.path_push(name);
-                one(&mut entry.node, *item, report);
-                report.path_pop();
+                one(&mut entry.node, *item, &mut report.at(name));
             }
         }
         (Shape::Names(_, keys), Value::Map(map)) => {
             for (name, entry) in map {
-                report.path_push(name);
-                whole(&mut entry.node, Shape::Object(keys), report);
-                report.path_pop();
+                whole(&mut entry.node, Shape::Object(keys), &mut report.at(name));
             }
         }
         (Shape::Items(_, keys) | Shape::OrObject(_, keys), Value::List(items)) => {
             for (index, item) in items.iter_mut().enumerate() {
-                report.path_push_item(index);
-                whole(item, Shape::Object(keys), report);
-                report.path_pop();
+                whole(item, Shape::Object(keys), &mut report.at_item(index));
             }
         }
         (Shape::List(item) | Shape::Set(item), Value::List(items)) => {
             for (index, node) in items.iter_mut().enumerate() {
-                report.path_push_item(index);
-                whole(node, *item, report);
-                report.path_pop();
+                whole(node, *item, &mut report.at_item(index));
             }
         }
         (Shape::Distinct(_), Value::List(items)) => {

@@ -3,14 +3,14 @@
 
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 
 /// Checks everything that is declared, used or not.
 pub(crate) fn resources(tree: &Node, report: &mut Report) {
     for kind in ["volumes", "networks", "secrets", "configs", "models"] {
-        report.path_push(kind);
+        let report = &mut report.at(kind);
         for (name, entry) in tree.get(kind).into_iter().flat_map(Node::entries) {
-            report.path_push(name);
+            let report = &mut report.at(name);
             match kind {
                 "volumes" => check_external_volume(name, entry, report),
                 "secrets" => sources("secret", name, entry, &["file", "environment"], report),
@@ -25,9 +25,7 @@ pub(crate) fn resources(tree: &Node, report: &mut Report) {
                 _ => {}
             }
             two_names(name, entry, report);
-            report.path_pop();
         }
-        report.path_pop();
     }
 }
 

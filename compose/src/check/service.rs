@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::needs;
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Span, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 
 /// Checks that parts of a service have their required keys.
 pub(super) fn required(service: &Node, report: &mut Report) {
@@ -254,9 +254,7 @@ pub(super) fn container_names<'a>(
         };
         let Some(text) = name.as_text() else { continue };
         if let Some(other) = known.insert(text, service) {
-            report.path_push(service);
-            report_shared_name(text, other, name.span, report);
-            report.path_pop();
+            report_shared_name(text, other, name.span, &mut report.at(service));
         }
     }
 }

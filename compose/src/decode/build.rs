@@ -9,7 +9,7 @@ use crate::canonical::is_remote;
 use crate::diagnostic::Rule;
 use crate::node::{Node, Value};
 use crate::project::{Build, BuildContext, BuildSecret, LocalSource};
-use crate::report::Report;
+use crate::report::{Place, Report};
 
 /// Prefix of a context that is the image of another service.
 const SERVICE: &str = "service:";
@@ -24,7 +24,7 @@ pub(super) fn build(
 ) -> Option<Build> {
     let node = service.get("build")?;
     let context = context(node.get("context")?.as_text()?);
-    report.path_push("build");
+    let report = &mut report.at("build");
     let optional = |key: &str| {
         node.get_text(key)
             .filter(|text| !text.is_empty())
@@ -74,7 +74,6 @@ pub(super) fn build(
         sbom: optional("sbom"),
         context,
     };
-    report.path_pop();
     Some(build)
 }
 

@@ -5,7 +5,7 @@ use uc_api::v1;
 use super::{flag, list, nanoseconds, strings, text};
 use crate::diagnostic::Rule;
 use crate::node::{Node, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 
 const NANOSECONDS_PER_MS: i64 = 1_000_000;
 
@@ -177,7 +177,7 @@ pub(super) fn hooks(service: &Node, key: &str, report: &mut Report) -> Vec<v1::H
     let Some(node) = service.get(key) else {
         return Vec::new();
     };
-    report.path_push(key);
+    let report = &mut report.at(key);
     let mut hooks = Vec::new();
     for item in node.items() {
         let command = list(item, "command");
@@ -199,7 +199,6 @@ pub(super) fn hooks(service: &Node, key: &str, report: &mut Report) -> Vec<v1::H
             environment: strings(item.get("environment")),
         });
     }
-    report.path_pop();
     hooks
 }
 

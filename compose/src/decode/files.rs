@@ -12,7 +12,7 @@ use crate::canonical::WRITTEN_SOURCE;
 use crate::diagnostic::Rule;
 use crate::node::{Node, Span, Value};
 use crate::project::{LocalFile, LocalSource};
-use crate::report::Report;
+use crate::report::{Place, Report};
 use crate::{document, shell};
 
 /// Prefix of a variable's value that names a secret (Uncloud).
@@ -27,13 +27,11 @@ pub(super) fn local(
     report: &mut Report,
 ) -> Vec<LocalFile> {
     let mut files = Vec::new();
-    report.path_push("volumes");
     for item in service.get("volumes").into_iter().flat_map(Node::items) {
-        files.extend(bind(item, report));
+        files.extend(bind(item, &mut report.at("volumes")));
     }
-    report.path_pop();
     for (kind, word, secret) in [("configs", "config", false), ("secrets", "secret", true)] {
-        report.path_push(kind);
+        let report = &mut report.at(kind);
         for item in service.get(kind).into_iter().flat_map(Node::items) {
             let Some(name) = item.get_text("source") else {
                 continue;
@@ -56,7 +54,6 @@ pub(super) fn local(
                 });
             }
         }
-        report.path_pop();
     }
     files.extend(secret_variables(service, tree, environment, report));
     files
@@ -265,7 +262,7 @@ fn secret_variables(
 ) -> Vec<LocalFile> {
     let declared = tree.get("secrets");
     let mut files = Vec::new();
-    report.path_push("environment");
+    let report = &mut report.at("environment");
     let named: Vec<(String, String)> = environment
         .iter()
         .filter_map(|(variable, value)| {
@@ -306,6 +303,5 @@ fn secret_variables(
             });
         }
     }
-    report.path_pop();
     files
 }

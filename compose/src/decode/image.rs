@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::{Diagnostic, Rule, Severity};
 use crate::node::Node;
-use crate::report::Report;
+use crate::report::{Place, Report};
 use crate::template::{Template, TemplateFacts, is_template};
 
 /// A service's image that says how its name is made.
@@ -49,7 +49,7 @@ impl ImageTemplate {
 /// The templates among the images, by service.
 pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, ImageTemplate> {
     let mut templates = BTreeMap::new();
-    report.path_push("services");
+    let report = &mut report.at("services");
     for (name, entry) in tree.get("services").into_iter().flat_map(Node::entries) {
         let Some(node) = entry.node.get("image") else {
             continue;
@@ -57,8 +57,8 @@ pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, Im
         let Some(text) = node.as_text().filter(|text| is_template(text)) else {
             continue;
         };
-        report.path_push(name);
-        report.path_push("image");
+        let report = &mut report.at(name);
+        let report = &mut report.at("image");
         match Template::parse(text) {
             Ok(template) => {
                 let place = report.blank(Rule::Refused, node.span);
@@ -68,10 +68,7 @@ pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, Im
                 .error(Rule::Refused, node.span, error.to_string())
                 .hint(error.hint),
         }
-        report.path_pop();
-        report.path_pop();
     }
-    report.path_pop();
     templates
 }
 

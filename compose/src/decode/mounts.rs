@@ -7,7 +7,7 @@ use super::{flag, resources, strings, text};
 use crate::diagnostic::Rule;
 use crate::document;
 use crate::node::{Node, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 
 pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
     let items = service.get("ports").into_iter().flat_map(Node::items);
@@ -74,11 +74,9 @@ pub(super) fn mounts(
     report: &mut Report,
 ) -> Vec<v1::MountSpec> {
     let mut mounts: Vec<v1::MountSpec> = Vec::new();
-    report.path_push("volumes");
     for item in service.get("volumes").into_iter().flat_map(Node::items) {
-        mounts.extend(mount(item, tree, project, report));
+        mounts.extend(mount(item, tree, project, &mut report.at("volumes")));
     }
-    report.path_pop();
     taken_over(service, tree, project, &mut mounts, report);
     for item in service.get("tmpfs").into_iter().flat_map(Node::items) {
         let Some(text) = item.as_text() else { continue };

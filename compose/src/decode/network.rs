@@ -8,7 +8,7 @@ use uc_api::v1;
 use super::{list, text};
 use crate::diagnostic::Rule;
 use crate::node::{Node, Span, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 
 /// Drivers whose networks behave like the cluster's: containers reach each other.
 const LIKE_OURS: [&str; 4] = ["", "bridge", "overlay", "default"];
@@ -130,9 +130,9 @@ impl Aliases {
                     .insert(alias);
             }
         };
-        report.path_push("services");
+        let report = &mut report.at("services");
         for (name, entry) in services() {
-            report.path_push(name);
+            let report = &mut report.at(name);
             let service = &entry.node;
             if let Some(node) = service.get("container_name") {
                 add(name, node.as_text().unwrap_or_default(), node.span, report);
@@ -158,9 +158,7 @@ impl Aliases {
                     add(target, alias, link.span, report);
                 }
             }
-            report.path_pop();
         }
-        report.path_pop();
         aliases
     }
 }
@@ -228,8 +226,8 @@ pub(super) fn isolation(tree: &Node, report: &mut Report) {
         if let Some((node, driver)) = driver.and_then(|node| Some((node, node.as_text()?)))
             && !LIKE_OURS.contains(&driver)
         {
-            report.path_push("networks");
-            report.path_push(name);
+            let report = &mut report.at("networks");
+            let report = &mut report.at(name);
             report
                 .not_honoured(
                     node.span,
@@ -238,8 +236,6 @@ pub(super) fn isolation(tree: &Node, report: &mut Report) {
                     ),
                 )
                 .hint("remove it; `network_mode: host` gives a service the network of its machine");
-            report.path_pop();
-            report.path_pop();
         }
         if entry.node.get("internal").map(|node| &node.value) == Some(&Value::Bool(true)) {
             let span = entry

@@ -9,7 +9,7 @@ use super::files::words;
 use super::list;
 use crate::diagnostic::Rule;
 use crate::node::{Node, Span, Value};
-use crate::report::Report;
+use crate::report::{Place, Report};
 use crate::{duration, scalar};
 
 const NANOSECONDS_PER_MS: i64 = 1_000_000;
@@ -50,14 +50,12 @@ pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
             )
             .hint("write all ports in one of them");
     }
-    report.path_push("x-ports");
+    let report = &mut report.at("x-ports");
     let mut ports = Vec::new();
     for (index, item) in node.items().iter().enumerate() {
-        report.path_push_item(index);
+        let report = &mut report.at_item(index);
         ports.extend(item.as_text().and_then(|text| port(text, item, report)));
-        report.path_pop();
     }
-    report.path_pop();
     ports
 }
 
@@ -162,7 +160,7 @@ pub(super) fn caddy(service: &Node, report: &mut Report) {
     else {
         return;
     };
-    report.path_push("x-caddy");
+    let report = &mut report.at("x-caddy");
     let config = if node.as_map().is_some() {
         node.get("config")
     } else {
@@ -205,7 +203,6 @@ pub(super) fn caddy(service: &Node, report: &mut Report) {
             )
             .hint("serve the host name in `x-caddy`, or remove `x-caddy`; ports with `@host` are allowed");
     }
-    report.path_pop();
 }
 
 /// `x-pre_deploy`: a command run once before a deployment changes the service.
@@ -213,10 +210,7 @@ pub(super) fn pre_deploy(service: &Node, report: &mut Report) -> Option<v1::PreD
     let node = service
         .get("x-pre_deploy")
         .filter(|node| node.value != Value::Null)?;
-    report.path_push("x-pre_deploy");
-    let hook = hook(node, report);
-    report.path_pop();
-    hook
+    hook(node, &mut report.at("x-pre_deploy"))
 }
 
 fn hook(node: &Node, report: &mut Report) -> Option<v1::PreDeploy> {

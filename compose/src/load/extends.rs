@@ -10,6 +10,7 @@ use crate::diagnostic::Rule;
 use crate::environment::Environment;
 use crate::merge;
 use crate::node::{Map, Node, Span, Value};
+use crate::report::Place;
 use crate::reset::{self, Places};
 use crate::schema::{self, Shape};
 
@@ -63,20 +64,20 @@ impl Loader<'_> {
             map: &original,
             places,
         };
-        self.report.path_push("services");
+        let mut loader = self.at("services");
         for (name, entry) in map.iter_mut() {
             if entry.node.get("extends").is_none() {
                 continue;
             }
-            self.report.path_push(name);
-            match self.extended(name, &services, &scope.variables, &mut Vec::new()) {
+            match loader
+                .at(name)
+                .extended(name, &services, &scope.variables, &mut Vec::new())
+            {
                 Some(node) => entry.node = node,
                 // What it lacks for that reason makes no more errors.
                 None => entry.node.value = Value::Broken,
             }
-            self.report.path_pop();
         }
-        self.report.path_pop();
     }
 
     /// A service with all that it takes over. `None`: why has been reported.
@@ -225,14 +226,13 @@ impl Loader<'_> {
                 places: Places::new(),
             };
             // Its problems are in it, not where it is named.
-            let outer = self.report.path_replace(Vec::new());
+            let loader = &mut self.at_top();
             for document in file.documents {
-                let (document, places) = self.normal(document, &directory, variables);
+                let (document, places) = loader.normal(document, &directory, variables);
                 reset::apply(&places, &mut extended.tree, &[]);
                 extended.tree = merge::merge(extended.tree, document, Shape::Object(schema::TOP));
                 extended.places.extend(places);
             }
-            self.report.path_replace(outer);
             Rc::new(extended)
         });
         self.extended.insert(path.to_owned(), loaded.clone());

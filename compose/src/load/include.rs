@@ -8,6 +8,7 @@ use super::model::{File, Loader, Scope};
 use crate::diagnostic::Rule;
 use crate::environment::Environment;
 use crate::node::{Entry, Map, Node, Span, Value};
+use crate::report::Place;
 use crate::reset::{self, Places};
 use crate::schema::{self, Shape};
 use crate::{canonical, merge};
@@ -47,15 +48,13 @@ impl Loader<'_> {
                 .hint("include the files side by side");
             return;
         }
-        self.report.path_push("include");
+        let mut loader = self.at("include");
         for (index, item) in include.node.items().iter().enumerate() {
-            self.report.path_push_item(index);
-            if let Some(imported) = self.included(item, &including, scope) {
+            let loader = &mut loader.at_item(index);
+            if let Some(imported) = loader.included(item, &including, scope) {
                 import(imported, document, places);
             }
-            self.report.path_pop();
         }
-        self.report.path_pop();
     }
 
     /// What one item includes. `None`: why has been reported.
@@ -114,10 +113,7 @@ impl Loader<'_> {
             variables,
             including: including.to_vec(),
         };
-        let outer = self.report.path_replace(Vec::new());
-        let tree = self.model(files, &inner);
-        self.report.path_replace(outer);
-        Some(tree)
+        Some(self.at_top().model(files, &inner))
     }
 
     /// The variables for an included file: those of the including one count more than its own

@@ -11,7 +11,7 @@ use crate::diagnostic::Rule;
 use crate::environment::Environment;
 use crate::node::{Entry, Map, Node, Span, Value};
 use crate::parse::{self, MAX_BYTES};
-use crate::report::Report;
+use crate::report::{Place, Report};
 use crate::request::{LoadRequest, ReadFile, SourceFile};
 use crate::reset::{self, Places};
 use crate::schema::{self, Shape};
@@ -61,6 +61,12 @@ pub(super) struct Scope<'a> {
     pub(super) variables: Environment,
     /// Files that include each other, down to this model.
     pub(super) including: Vec<&'a Path>,
+}
+
+impl Place for Loader<'_> {
+    fn report(&mut self) -> &mut Report {
+        self.report
+    }
 }
 
 impl Loader<'_> {
