@@ -21,7 +21,7 @@ pub(crate) use whole::whole;
 
 use crate::diagnostic::Rule;
 use crate::duration;
-use crate::node::{self, Entry, Map, Node, Span, Value};
+use crate::node::{self, Entry, Map, Node, Span, Value, insert_default};
 use crate::report::{Place, Report};
 use crate::schema::{self, Key, Names, Scalar, Shape};
 
@@ -455,13 +455,7 @@ fn by_name(
                     }
                     Names::Bare => Value::Null,
                 };
-                Some((
-                    name,
-                    Entry {
-                        key: item.span,
-                        node: Node::new(value, item.span),
-                    },
-                ))
+                Some((name, Entry::new(value, item.span)))
             })
             .collect(),
         Value::Map(map) => map
@@ -493,11 +487,11 @@ fn by_name(
 
 /// The defaults of a dependency that is only a name.
 pub(crate) fn dependency_defaults(entries: &mut Map, span: Span) {
-    items::default(
+    insert_default(
         entries,
         "condition",
         Value::Text("service_started".into()),
         span,
     );
-    items::default(entries, "required", Value::Bool(true), span);
+    insert_default(entries, "required", Value::Bool(true), span);
 }

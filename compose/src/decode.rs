@@ -16,7 +16,7 @@ mod uncloud;
 
 use std::collections::BTreeMap;
 
-pub(crate) use image::{ImageTemplate, templates as image_templates};
+pub(crate) use image::templates as image_templates;
 use network::Aliases;
 use uc_api::{ProjectName, ServiceName, v1};
 

@@ -262,15 +262,7 @@ fn add(map: &mut Map, read: dotenv::Variables, span: Span) {
     let given = read
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)));
-    map.extend(given.map(|(name, value)| {
-        (
-            name,
-            Entry {
-                key: span,
-                node: Node::text(value, span),
-            },
-        )
-    }));
+    map.extend(given.map(|(name, value)| (name, Entry::new(Value::Text(value), span))));
 }
 
 fn value(entry: &Entry) -> Option<String> {
@@ -304,13 +296,7 @@ fn put(service: &mut Map, key: &str, map: Map, span: Span) {
         Some(_) => {}
         None if map.is_empty() => {}
         None => {
-            service.insert(
-                key.to_owned(),
-                Entry {
-                    key: span,
-                    node: Node::new(Value::Map(map), span),
-                },
-            );
+            service.insert(key.to_owned(), Entry::new(Value::Map(map), span));
         }
     }
 }

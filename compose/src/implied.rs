@@ -19,10 +19,9 @@ pub(crate) fn dependencies(tree: &mut Node) {
             continue;
         };
         for (name, restart, span) in names {
-            let depends_on = service.entry("depends_on".into()).or_insert_with(|| Entry {
-                key: span,
-                node: Node::new(Value::Map(Map::new()), span),
-            });
+            let depends_on = service
+                .entry("depends_on".into())
+                .or_insert_with(|| Entry::new(Value::Map(Map::new()), span));
             let Value::Map(depends_on) = &mut depends_on.node.value else {
                 continue;
             };
@@ -30,18 +29,9 @@ pub(crate) fn dependencies(tree: &mut Node) {
                 let mut entries = Map::new();
                 canonical::dependency_defaults(&mut entries, span);
                 if restart {
-                    entries.insert(
-                        "restart".into(),
-                        Entry {
-                            key: span,
-                            node: Node::new(Value::Bool(true), span),
-                        },
-                    );
+                    entries.insert("restart".into(), Entry::new(Value::Bool(true), span));
                 }
-                Entry {
-                    key: span,
-                    node: Node::new(Value::Map(entries), span),
-                }
+                Entry::new(Value::Map(entries), span)
             });
         }
     }

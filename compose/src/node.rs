@@ -60,6 +60,16 @@ pub(crate) struct Entry {
     pub(crate) node: Node,
 }
 
+impl Entry {
+    /// A value whose key is at the same place.
+    pub(crate) fn new(value: Value, span: Span) -> Self {
+        Self {
+            key: span,
+            node: Node::new(value, span),
+        }
+    }
+}
+
 impl Node {
     pub(crate) fn new(value: Value, span: Span) -> Self {
         Self {
@@ -155,16 +165,16 @@ impl Node {
     }
 }
 
+/// Adds `key` if the map does not have it.
+pub(crate) fn insert_default(map: &mut Map, key: &str, value: Value, span: Span) {
+    map.entry(key.to_owned())
+        .or_insert_with(|| Entry::new(value, span));
+}
+
 /// A map made by us, its keys at one place.
 pub(crate) fn map<'a>(span: Span, entries: impl IntoIterator<Item = (&'a str, Value)>) -> Node {
-    let entries = entries.into_iter().map(|(key, value)| {
-        (
-            key.to_owned(),
-            Entry {
-                key: span,
-                node: Node::new(value, span),
-            },
-        )
-    });
+    let entries = entries
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), Entry::new(value, span)));
     Node::new(Value::Map(entries.collect()), span)
 }

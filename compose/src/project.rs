@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use uc_api::{ProjectName, v1};
 
-use crate::decode::ImageTemplate;
 use crate::diagnostic::Diagnostic;
-use crate::template::TemplateFacts;
+use crate::template::{ImageTemplate, TemplateFacts};
 use crate::{document, emit};
 
 /// One compose project, resolved.

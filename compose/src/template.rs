@@ -5,9 +5,11 @@
 //! [`TemplateFacts`]. Loops, variables and definitions are refused by name.
 
 mod evaluate;
+mod image;
 mod layout;
 mod parse;
 
+pub(crate) use image::ImageTemplate;
 use parse::Item;
 use thiserror::Error;
 

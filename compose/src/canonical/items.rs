@@ -1,7 +1,7 @@
 //! Lists whose items have a short form: ports, mounts, devices, grants, environment files.
 
 use super::{Context, invalid, object, port, volume, wrong};
-use crate::node::{Entry, Map, Node, Span, Value, map};
+use crate::node::{Map, Node, Span, Value, insert_default, map};
 use crate::report::Place;
 use crate::schema::{Key, Shape, Short};
 
@@ -129,7 +129,7 @@ fn device(text: &str, span: Span) -> Node {
 /// A request without a number is one for all there are.
 pub(super) fn all_devices(entries: &mut Map, span: Span) {
     if !entries.contains_key("device_ids") {
-        default(entries, "count", Value::Int(-1), span);
+        insert_default(entries, "count", Value::Int(-1), span);
     }
 }
 
@@ -177,12 +177,4 @@ pub(crate) fn without_repeats(items: Vec<Node>, short: Short) -> Vec<Node> {
         }
     }
     out
-}
-
-/// Adds `key` if it is not there.
-pub(super) fn default(entries: &mut Map, key: &str, value: Value, span: Span) {
-    entries.entry(key.to_owned()).or_insert_with(|| Entry {
-        key: span,
-        node: Node::new(value, span),
-    });
 }

@@ -71,13 +71,7 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                             .error(Rule::Refused, span, "a name is missing before `=`")
                             .hint("write `NAME=value`, or remove the item");
                     }
-                    out.insert(
-                        name.to_owned(),
-                        Entry {
-                            key: span,
-                            node: Node::new(value, span),
-                        },
-                    );
+                    out.insert(name.to_owned(), Entry::new(value, span));
                 } else if item.value != Value::Broken {
                     let hint = match item.value {
                         Value::Map(_) => "write `NAME=value` with `=`, or leave out the `- `",

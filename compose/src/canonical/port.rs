@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::items::default;
 use super::{Context, invalid};
-use crate::node::{Map, Node, Span, Value, map};
+use crate::node::{Map, Node, Span, Value, insert_default, map};
 
 const HINT: &str = "write `\"8080:80\"`, `\"127.0.0.1:8080:80/udp\"` or `\"8000-8005:8000-8005\"`";
 
@@ -22,8 +21,8 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Vec<Node> {
 
 /// The long form's defaults and checks.
 pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
-    default(entries, "mode", Value::Text("ingress".into()), span);
-    default(entries, "protocol", Value::Text("tcp".into()), span);
+    insert_default(entries, "mode", Value::Text("ingress".into()), span);
+    insert_default(entries, "protocol", Value::Text("tcp".into()), span);
     let target = entries.get("target").map(|entry| &entry.node);
     match target {
         None => {

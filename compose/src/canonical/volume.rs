@@ -39,13 +39,7 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
     let mut read_only = false;
     let (mut bind_details, mut volume_details) = (Map::new(), Map::new());
     let detail = |details: &mut Map, key: &str, value: Value| {
-        details.insert(
-            key.to_owned(),
-            Entry {
-                key: span,
-                node: Node::new(value, span),
-            },
-        );
+        details.insert(key.to_owned(), Entry::new(value, span));
     };
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {

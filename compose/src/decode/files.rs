@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use uc_api::nearest;
 
-use super::mounts::target_is_absolute;
+use super::mounts::{is_local, target_is_absolute};
 use super::text;
 use crate::canonical::WRITTEN_SOURCE;
 use crate::diagnostic::Rule;
@@ -121,11 +121,6 @@ fn bind(item: &Node, report: &mut Report) -> Option<LocalFile> {
             false,
         )
     })
-}
-
-/// A bind mount whose source was not written as an absolute path.
-pub(super) fn is_local(item: &Node) -> bool {
-    item.get_text("type") == Some("bind") && item.get(WRITTEN_SOURCE).is_some()
 }
 
 /// Where the content of a config or secret comes from.

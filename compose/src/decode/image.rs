@@ -1,50 +1,11 @@
-//! The names of images, and those that are templates.
+//! Images whose names are templates.
 
 use std::collections::BTreeMap;
 
-use crate::diagnostic::{Diagnostic, Rule, Severity};
+use crate::diagnostic::Rule;
 use crate::node::Node;
 use crate::report::{Place, Report};
-use crate::template::{Template, TemplateFacts, is_template};
-
-/// A service's image that says how its name is made.
-#[derive(Debug, Clone)]
-pub(crate) struct ImageTemplate {
-    template: Template,
-    /// Where it stands; what is wrong is written in when it is known.
-    place: Diagnostic,
-}
-
-impl ImageTemplate {
-    /// The name, or what is wrong with it.
-    pub(crate) fn render(
-        &self,
-        project: &str,
-        service: &str,
-        facts: &TemplateFacts<'_>,
-    ) -> Result<String, Box<Diagnostic>> {
-        let wrong = |message: String, hint: String| {
-            Box::new(Diagnostic {
-                severity: Severity::Error,
-                message,
-                hint: Some(hint),
-                ..self.place.clone()
-            })
-        };
-        let name = self
-            .template
-            .render(project, service, facts)
-            .map_err(|error| wrong(error.to_string(), error.hint))?;
-        match problem(&name) {
-            Some(problem) => Err(wrong(
-                format!("the template gives `{name}`, which is not a valid image name: {problem}"),
-                "without a Git repository, `gitsha` and `gitdate` are empty; test for one with `{{if .Git.IsRepo}}`"
-                    .to_owned(),
-            )),
-            None => Ok(name),
-        }
-    }
-}
+use crate::template::{ImageTemplate, Template, is_template};
 
 /// The templates among the images, by service.
 pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, ImageTemplate> {
@@ -70,26 +31,4 @@ pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, Im
         }
     }
     templates
-}
-
-/// What no image's name can have.
-fn problem(name: &str) -> Option<&'static str> {
-    let tail = name.rsplit('/').next().unwrap_or_default();
-    let tag = tail
-        .split_once('@')
-        .map_or(tail, |(name, _)| name)
-        .split_once(':')
-        .map(|(_, tag)| tag);
-    let possible = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    match tag {
-        Some("") => Some("its tag is empty"),
-        Some(tag) if tag.len() > 128 => Some("its tag is longer than 128 characters"),
-        Some(tag) if tag.starts_with(['.', '-']) || !tag.chars().all(possible) => Some(
-            "a tag can have letters, digits, `_`, `.` and `-`, and cannot begin with `.` or `-`",
-        ),
-        _ if tail.is_empty() || name.contains(char::is_whitespace) => {
-            Some("it is empty or has a space")
-        }
-        _ => None,
-    }
 }

@@ -2,8 +2,8 @@
 
 use uc_api::{ProjectName, v1};
 
-use super::files::is_local;
 use super::{flag, resources, strings, text};
+use crate::canonical::WRITTEN_SOURCE;
 use crate::diagnostic::Rule;
 use crate::document;
 use crate::node::{Node, Value};
@@ -150,6 +150,11 @@ fn taken_over(
             }
         }
     }
+}
+
+/// A bind mount whose source was not written as an absolute path.
+pub(super) fn is_local(item: &Node) -> bool {
+    item.get_text("type") == Some("bind") && item.get(WRITTEN_SOURCE).is_some()
 }
 
 fn mount(

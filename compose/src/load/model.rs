@@ -284,10 +284,7 @@ fn complete_builds(tree: &mut Node, directory: &Path) {
         };
         build.entry("context".into()).or_insert_with(|| {
             let here = canonical::clean(directory).to_string_lossy().into_owned();
-            Entry {
-                key: span,
-                node: Node::text(here, span),
-            }
+            Entry::new(Value::Text(here), span)
         });
     }
 }

@@ -10,7 +10,6 @@ use super::build::BUILD;
 use super::deploy::{DEPLOY, GPU};
 use super::mounts::{GRANT, PORT, VOLUME};
 use super::resources::NO_OPTIONS;
-use super::top::MODELS;
 use super::{
     Key, Names, Reason, Scalar, Shape, Short, because, honoured, no_effect, noted, refused,
     reported,
@@ -31,6 +30,12 @@ const OWN_CONTAINER: Reason = because(
 const ADDRESS: Reason = because(
     "each machine assigns addresses of its own subnet, and they change",
     "use the service's name, or an alias, in place of the address",
+);
+
+/// Why `models` is not honoured, at the top level and in a service.
+pub(super) const MODELS: Reason = because(
+    "machines have no model runner",
+    "run the model as a service, and give its address to the others in `environment`",
 );
 
 /// All keys of a service.

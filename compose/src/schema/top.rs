@@ -2,8 +2,8 @@
 
 use super::Shape::{Items, Object, Text};
 use super::resources::{CONFIG, INCLUDE, MODEL, NETWORK, SECRET, VOLUME, named};
-use super::service::SERVICE;
-use super::{Key, Reason, Short, because, honoured, no_effect, noted, reported};
+use super::service::{MODELS, SERVICE};
+use super::{Key, Short, honoured, no_effect, noted, reported};
 
 /// Everything a compose file may say.
 pub(crate) const TOP: &[Key] = &[
@@ -48,9 +48,3 @@ pub(crate) const TOP: &[Key] = &[
 ];
 
 const TRAVEL: &str = "contents travel with the deployment, at most 16 MiB each";
-
-/// Why `models` is not honoured, at the top level and in a service.
-pub(super) const MODELS: Reason = because(
-    "machines have no model runner",
-    "run the model as a service, and give its address to the others in `environment`",
-);
