@@ -25,9 +25,6 @@ use crate::node::{self, Entry, Map, Node, Span, Value, insert_default};
 use crate::report::{Place, Report};
 use crate::schema::{self, Key, Names, Scalar, Shape};
 
-/// Key of a bind mount for its source as written, if that is not an absolute path. Never printed.
-pub(crate) const WRITTEN_SOURCE: &str = "x-uc-written";
-
 /// Inputs of normalising beside the tree.
 pub(crate) struct Context<'a> {
     /// Relative paths start here.

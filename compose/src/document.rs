@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 pub(crate) use plain::plain;
 use serde_json::{Map as JsonMap, Number, Value as Json};
 
-use crate::canonical::WRITTEN_SOURCE;
 use crate::node::{Node, Value};
 
 /// Top-level things that get a name outside the project.
@@ -310,7 +309,6 @@ fn json(node: &Node) -> Json {
         Value::List(items) => Json::Array(items.iter().map(json).collect()),
         Value::Map(map) => Json::Object(
             map.iter()
-                .filter(|(key, _)| *key != WRITTEN_SOURCE)
                 .map(|(key, entry)| (key.clone(), json(&entry.node)))
                 .collect(),
         ),

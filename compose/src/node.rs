@@ -34,6 +34,8 @@ pub(crate) struct Node {
     /// key.
     pub(crate) span: Span,
     pub(crate) tag: Tag,
+    /// A bind mount's source as it was written, if that is not an absolute path.
+    pub(crate) written: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +78,7 @@ impl Node {
             value,
             span,
             tag: Tag::None,
+            written: None,
         }
     }
 

@@ -259,9 +259,8 @@ impl Builder<'_> {
             }
         };
         let node = Node {
-            value,
-            span: open.span,
             tag: open.tag,
+            ..Node::new(value, open.span)
         };
         self.anchor(open.anchor, &node, self.nodes - open.nodes_before);
         self.add(node, report);
@@ -422,9 +421,8 @@ impl Builder<'_> {
             _ => Value::Text(text),
         };
         Node {
-            value,
-            span,
             tag: merge_tag,
+            ..Node::new(value, span)
         }
     }
 

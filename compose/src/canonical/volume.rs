@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Context, WRITTEN_SOURCE, invalid};
+use super::{Context, invalid};
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Map, Node, Span, Value, map};
 
@@ -161,27 +161,14 @@ fn resolve_source(entries: &mut Map, cx: &Context<'_>) {
     let Some(written) = source.node.as_text().map(str::to_owned) else {
         return;
     };
-    let span = source.node.span;
-    if is_windows(&written) {
-        entries.insert(
-            WRITTEN_SOURCE.into(),
-            Entry {
-                key: span,
-                node: Node::text(written, span),
-            },
-        );
+    if written.starts_with('/') {
         return;
     }
-    if !written.starts_with('/') {
+    // A path of Windows stays as it is: it is refused where it would be used.
+    if !is_windows(&written) {
         source.node.value = Value::Text(cx.absolute(&written));
-        entries.insert(
-            WRITTEN_SOURCE.into(),
-            Entry {
-                key: span,
-                node: Node::text(written, span),
-            },
-        );
     }
+    source.node.written = Some(written.into());
 }
 
 /// At colons, but not at the one of a Windows drive that begins a part (`C:\data:/data`).

@@ -8,7 +8,6 @@ use uc_api::nearest;
 
 use super::mounts::{is_local, target_is_absolute};
 use super::text;
-use crate::canonical::WRITTEN_SOURCE;
 use crate::diagnostic::Rule;
 use crate::node::{Node, Span, Value};
 use crate::project::{LocalFile, LocalSource};
@@ -86,12 +85,8 @@ fn local_file(
 
 /// A bind mount whose source is a path of this computer.
 fn bind(item: &Node, report: &mut Report) -> Option<LocalFile> {
-    let written = item
-        .get(WRITTEN_SOURCE)
-        .and_then(Node::as_text)
-        .filter(|_| is_local(item))?
-        .to_owned();
-    let source = item.get("source")?;
+    let source = item.get("source").filter(|_| is_local(item))?;
+    let written = source.written.as_deref()?.to_owned();
     let target = text(item, "target");
     let path = source.as_text()?;
     if !path.starts_with('/') {

@@ -3,7 +3,6 @@
 use uc_api::{ProjectName, v1};
 
 use super::{flag, resources, strings, text};
-use crate::canonical::WRITTEN_SOURCE;
 use crate::diagnostic::Rule;
 use crate::document;
 use crate::node::{Node, Value};
@@ -152,9 +151,12 @@ fn taken_over(
     }
 }
 
-/// A bind mount whose source was not written as an absolute path.
+/// Whether this is a bind mount whose source was not written as an absolute path.
 pub(super) fn is_local(item: &Node) -> bool {
-    item.get_text("type") == Some("bind") && item.get(WRITTEN_SOURCE).is_some()
+    item.get_text("type") == Some("bind")
+        && item
+            .get("source")
+            .is_some_and(|source| source.written.is_some())
 }
 
 fn mount(
