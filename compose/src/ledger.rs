@@ -50,19 +50,19 @@ A service with `build:` is built by the Docker of this computer, with `docker bu
 have it. The image that runs is named by its content, `<project>-<service>:<12 digits of the image's id>`, whatever `image:` says. The names
 in `image:` and `build.tags` are also set on this computer. An option that only BuildKit has is an error if the local Docker lacks BuildKit.
 
-`image:` can be a template in Go's syntax, as with Uncloud:
+`image:` can be a template, as with Uncloud. These parts of Go's template syntax can be used:
 
 | write | to get |
 |---|---|
 | `{{.Project}}`, `{{.Service}}` | the name of the project, of the service |
 | `{{gitsha}}`, `{{gitsha 7}}`, `{{.Git.SHA}}` | the commit that is checked out in the project's directory |
-| `{{gitdate \"2006-01-02\"}}`, `{{gitdate \"20060102\" \"Europe/Oslo\"}}` | its date, in Go's date format, in UTC or a time zone |
+| `{{gitdate \"2006-01-02\"}}`, `{{gitdate \"20060102\" \"Europe/Oslo\"}}` | its date, in Go's date format without offsets and fractions of a second, in UTC or a time zone |
 | `{{date \"2006-01-02\"}}` | the current date; `\"Local\"` is this computer's time zone |
 | `{{.Git.IsRepo}}`, `{{.Git.IsDirty}}` | whether there is a repository with a commit, whether it has uncommitted changes |
 | `{{.Tag}}` | date and commit, `2025-08-16-130734.84d33bb`, with `.dirty` if there are uncommitted changes; the current date without a repository |
-| `{{if …}}…{{else if …}}…{{else}}…{{end}}` | conditions, with `and`, `or`, `not`, `eq`, `ne`, and pipelines |
+| `{{if .Git.IsDirty}}…{{else}}…{{end}}` | the first text or the second, by `.Git.IsRepo` or `.Git.IsDirty`; a condition cannot contain another one |
 
-Variables (`${X}`) are replaced first. A template that does not give a valid image name is an error.
+Variables (`${X}`) are replaced first. A template that uses another part of Go's syntax, or does not give a valid image name, is an error.
 ";
 
 /// The text of `docs/compose.md`.

@@ -53,4 +53,4 @@ pub use project::{Build, BuildContext, BuildSecret, LocalFile, LocalSource, Proj
 pub use render::{render, render_summary, render_within};
 pub use request::{LoadRequest, Loaded, ReadFile, SourceFile};
 pub use selection::own_name;
-pub use template::{GitFacts, TemplateFacts, Zones};
+pub use template::{GitFacts, TemplateFacts};

@@ -13,7 +13,7 @@ pub(super) fn fill(project: &mut Project, directory: &Path) -> Vec<Diagnostic> {
     project.fill_images(&TemplateFacts {
         git: git.as_ref(),
         now: Timestamp::now().as_second(),
-        zone: &zone,
+        zone,
     })
 }
 
@@ -50,13 +50,10 @@ fn ask(directory: &Path, arguments: &[&str]) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Offset and abbreviation of a zone, from the system's zone files.
-fn zone(name: &str, at: i64) -> Option<(i32, String)> {
-    let zone = if name == "Local" {
-        TimeZone::system()
-    } else {
-        TimeZone::get(name).ok()?
-    };
-    let info = zone.to_offset_info(Timestamp::from_second(at).ok()?);
-    Some((info.offset().seconds(), info.abbreviation().to_owned()))
+/// A zone from the system's zone files.
+fn zone(name: &str) -> Option<TimeZone> {
+    if name == "Local" {
+        return Some(TimeZone::system());
+    }
+    TimeZone::get(name).ok()
 }

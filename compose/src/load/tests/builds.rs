@@ -217,7 +217,7 @@ fn names_of_images_that_are_templates() {
     let facts = TemplateFacts {
         git: Some(&git),
         now: 0,
-        zone: &|_, _| None,
+        zone: |_| None,
     };
     assert_eq!(project.fill_images(&facts), []);
     let images: Vec<_> = project
@@ -245,7 +245,7 @@ fn templates_that_cannot_be_are_shown_with_their_place() {
     let facts = TemplateFacts {
         git: None,
         now: 0,
-        zone: &|_, _| None,
+        zone: |_| None,
     };
     let wrong = project.fill_images(&facts);
     let found: Vec<_> = wrong
