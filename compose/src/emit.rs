@@ -1,5 +1,9 @@
-//! Resolved projects as YAML text, as Docker Compose writes them. Writing only: block style, texts
-//! quoted where reading them back would give something else.
+//! Resolved projects as YAML text, in the order of Docker Compose. Block style; texts are quoted
+//! where reading them back would give something else.
+//!
+//! Not saphyr's emitter: it loses spaces and line breaks at the ends of literal texts, does not
+//! escape all characters that YAML forbids, and leaves texts plain that Docker Compose's reader
+//! takes for numbers.
 
 mod order;
 mod style;
@@ -7,7 +11,6 @@ mod style;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
-use style::Style;
 
 /// `value` as a YAML document that reads back as the same value; keys in the order given.
 pub fn to_yaml(value: &Value) -> String {
@@ -54,7 +57,7 @@ impl<'v> Writer<'v> {
             Value::Object(map) => {
                 for (key, value) in self.ordered(map) {
                     self.pad(indent);
-                    self.out.push_str(&style::inline(key, true));
+                    self.out.push_str(&style::inline(key));
                     self.out.push(':');
                     self.path.push(key);
                     self.after(value, indent);
@@ -106,7 +109,7 @@ impl<'v> Writer<'v> {
                 self.block(value, indent + 2);
                 return;
             }
-            Value::String(text) if style::of(text, false) == Style::Literal => {
+            Value::String(text) if style::is_literal(text) => {
                 self.literal(text, indent + 2);
                 return;
             }
@@ -118,7 +121,7 @@ impl<'v> Writer<'v> {
             Value::Null => self.out.write_str("null"),
             Value::Bool(value) => write!(self.out, "{value}"),
             Value::Number(number) => write!(self.out, "{number}"),
-            Value::String(text) => self.out.write_str(&style::inline(text, false)),
+            Value::String(text) => self.out.write_str(&style::inline(text)),
             Value::Array(_) => self.out.write_str("[]"),
             Value::Object(_) => self.out.write_str("{}"),
         };
