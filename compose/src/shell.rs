@@ -10,76 +10,85 @@ pub(crate) struct Words {
     pub(crate) cut_at: Option<char>,
 }
 
+/// What a character is inside of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Nothing,
+    Single,
+    Double,
+    Backticks,
+    SingleInBackticks,
+    DoubleInBackticks,
+    /// `$(…)`
+    Parentheses,
+}
+
+impl Inside {
+    /// After a character that opens or closes something here.
+    fn after(self, c: char) -> Option<Self> {
+        Some(match (self, c) {
+            (Self::Nothing, '\'') => Self::Single,
+            (Self::Nothing, '"') => Self::Double,
+            (Self::Nothing, '`') => Self::Backticks,
+            (Self::Nothing, '(' | ')') => Self::Parentheses,
+            (Self::Backticks, '\'') => Self::SingleInBackticks,
+            (Self::Backticks, '"') => Self::DoubleInBackticks,
+            (Self::SingleInBackticks, '\'') | (Self::DoubleInBackticks, '"') => Self::Backticks,
+            (Self::Single, '\'')
+            | (Self::Double, '"')
+            | (Self::Backticks, '`')
+            | (Self::Parentheses, ')') => Self::Nothing,
+            _ => return None,
+        })
+    }
+}
+
 /// `None`: a quote or parenthesis is not closed.
 pub(crate) fn split(text: &str) -> Option<Words> {
     let mut words = Vec::new();
-    let mut word = String::new();
-    let mut in_word = false;
+    // `None`: between two words.
+    let mut word: Option<String> = None;
     let mut cut_at = None;
-    let (mut escaped, mut single, mut double, mut back, mut dollar) =
-        (false, false, false, false, false);
-    for c in text.chars() {
-        if escaped {
-            word.push(match c {
-                't' => '\t',
-                'n' => '\n',
-                other => other,
-            });
-            escaped = false;
-            in_word = true;
-            continue;
-        }
-        let quoted = single || double || back || dollar;
-        match c {
-            '\\' if !single => {
-                escaped = true;
+    let mut inside = Inside::Nothing;
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        let word_so_far = word.as_deref().unwrap_or("");
+        match (inside, c) {
+            (Inside::Single | Inside::SingleInBackticks, '\\') => {}
+            (_, '\\') => {
+                let escaped = match characters.next()? {
+                    't' => '\t',
+                    'n' => '\n',
+                    other => other,
+                };
+                word.get_or_insert_default().push(escaped);
                 continue;
             }
-            ' ' | '\t' | '\r' | '\n' if !quoted => {
-                if in_word {
-                    words.push(std::mem::take(&mut word));
-                }
-                in_word = false;
+            (Inside::Nothing, ' ' | '\t' | '\r' | '\n') => {
+                words.extend(word.take());
                 continue;
             }
-            '`' if !single && !double && !dollar => back = !back,
-            ')' if !single && !double && !back => dollar = !dollar,
-            '(' if !quoted => {
-                if !word.ends_with('$') {
-                    return None;
-                }
-                dollar = true;
-            }
-            '"' if !single && !dollar => {
-                double = !double;
-                in_word = true;
-                continue;
-            }
-            '\'' if !double && !dollar => {
-                single = !single;
-                in_word = true;
-                continue;
-            }
-            ';' | '&' | '|' | '<' | '>' if !quoted => {
+            (Inside::Nothing, '(') if !word_so_far.ends_with('$') => return None,
+            (Inside::Nothing, ';' | '&' | '|' | '<' | '>') => {
                 // `2>` is a redirection, its number no word.
-                if c == '>' && word.starts_with(|c: char| c.is_ascii_digit()) {
-                    in_word = false;
+                if c == '>' && word_so_far.starts_with(|c: char| c.is_ascii_digit()) {
+                    word = None;
                 }
                 cut_at = Some(c);
                 break;
             }
             _ => {}
         }
-        in_word = true;
-        word.push(c);
+        let word = word.get_or_insert_default();
+        let next = inside.after(c);
+        let is_quote = next.is_some() && matches!(c, '\'' | '"');
+        if !is_quote {
+            word.push(c);
+        }
+        inside = next.unwrap_or(inside);
     }
-    if escaped || single || double || back || dollar {
-        return None;
-    }
-    if in_word {
-        words.push(word);
-    }
-    Some(Words { words, cut_at })
+    words.extend(word);
+    (inside == Inside::Nothing).then_some(Words { words, cut_at })
 }
 
 #[cfg(test)]
@@ -90,7 +99,7 @@ mod tests {
 
     #[test]
     fn words_as_docker_compose_splits_them() {
-        let table: [(&str, &[&str]); 12] = [
+        let table: [(&str, &[&str]); 13] = [
             ("", &[]),
             ("  a  b ", &["a", "b"]),
             ("sh -c \"a 'b' $X\"", &["sh", "-c", "a 'b' $X"]),
@@ -98,6 +107,7 @@ mod tests {
             ("\\# \\n d\"q\"", &["#", "\n", "dq"]),
             ("'it'\\''s'", &["it's"]),
             ("echo $(a b) `c d`", &["echo", "$(a b)", "`c d`"]),
+            ("`a \"b `\" 'c`'` d", &["`a b ` c``", "d"]),
             ("a=\"x y\" --b", &["a=x y", "--b"]),
             ("'a\\b'", &["a\\b"]),
             ("[\"a\"]", &["[a]"]),
