@@ -24,9 +24,7 @@ pub(crate) struct Known {
 pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
     let declared = |key: &str| -> BTreeSet<String> {
         document
-            .get(key)
-            .into_iter()
-            .flat_map(Node::entries)
+            .entries_of(key)
             .map(|(name, _)| name.clone())
             .collect()
     };
@@ -46,7 +44,7 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
         dependencies(service, &services, known, report);
         service::required(service, report);
         service::contradictions(service, report);
-        for mount in service.get("volumes").into_iter().flat_map(Node::items) {
+        for mount in service.items_of("volumes") {
             if mount.get_text("type") == Some("volume")
                 && let Some(source) = mount.get_text("source").filter(|source| !source.is_empty())
             {
@@ -61,7 +59,7 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
             ("networks", "network", &networks),
             ("models", "model", &models),
         ] {
-            for (name, entry) in service.get(key).into_iter().flat_map(Node::entries) {
+            for (name, entry) in service.entries_of(key) {
                 if (key, name.as_str()) != ("networks", "default") {
                     let hint =
                         format!("declare it at the top level, `{key}:` with `{name}:` below it");
@@ -73,7 +71,7 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
             ("secrets", "secret", &secrets),
             ("configs", "config", &configs),
         ] {
-            let build = service.get("build").and_then(|build| build.get(key));
+            let build = service.find(&["build", key]);
             for grant in service
                 .get(key)
                 .into_iter()
@@ -95,23 +93,12 @@ pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
 /// Removes dependencies on services that do not exist; a required one has been reported.
 pub(crate) fn drop_missing(document: &mut Node) {
     let services: BTreeSet<String> = document
-        .get("services")
-        .into_iter()
-        .flat_map(Node::entries)
+        .entries_of("services")
         .map(|(name, _)| name.clone())
         .collect();
-    let Some(map) = document.services_mut() else {
-        return;
-    };
-    for entry in map.values_mut() {
-        let Value::Map(service) = &mut entry.node.value else {
-            continue;
-        };
-        if let Some(Value::Map(map)) = service
-            .get_mut("depends_on")
-            .map(|entry| &mut entry.node.value)
-        {
-            map.retain(|name, _| services.contains(name));
+    for (_, entry) in document.map_of_mut("services").into_iter().flatten() {
+        if let Some(dependencies) = entry.node.map_of_mut("depends_on") {
+            dependencies.retain(|name, _| services.contains(name));
         }
     }
 }
@@ -157,11 +144,7 @@ fn declared_or_error(
 
 fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, report: &mut Report) {
     let report = &mut report.at("depends_on");
-    for (name, entry) in service
-        .get("depends_on")
-        .into_iter()
-        .flat_map(Node::entries)
-    {
+    for (name, entry) in service.entries_of("depends_on") {
         if services.contains(name) {
             continue;
         }

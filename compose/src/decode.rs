@@ -34,7 +34,7 @@ const OWN_LABELS: &str = "uc.";
 pub(crate) fn services(tree: &Node, project: &ProjectName, report: &mut Report) -> Vec<Service> {
     let mut services = Vec::new();
     let aliases = Aliases::collect(tree, report);
-    for (name, entry) in tree.get("services").into_iter().flat_map(Node::entries) {
+    for (name, entry) in tree.entries_of("services") {
         let mut report = report.at("services");
         let report = &mut report.at(name);
         services.push(service(name, entry, tree, project, &aliases, report));
@@ -55,7 +55,7 @@ pub(crate) fn volumes(
         mounts.any(|mount| mount.kind == v1::MountKind::Volume as i32 && mount.source == name)
     };
     let mut volumes: BTreeMap<String, v1::VolumeSpec> = BTreeMap::new();
-    for (key, entry) in tree.get("volumes").into_iter().flat_map(Node::entries) {
+    for (key, entry) in tree.entries_of("volumes") {
         let node = Some(&entry.node);
         let name = document::outside_name(node, key, project.as_str());
         if used(&name) {
@@ -193,7 +193,7 @@ fn service(
         pre_deploy: uncloud::pre_deploy(node, report),
         update: rollout::update(node, report),
         placement: rollout::placement(node, report),
-        service_labels: strings(node.get("deploy").and_then(|deploy| deploy.get("labels"))),
+        service_labels: strings(node.find(&["deploy", "labels"])),
         ..v1::ServiceSpec::default()
     };
     network::fill(&mut spec, node, aliases, report);
@@ -201,7 +201,7 @@ fn service(
 }
 
 fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
-    for (name, entry) in node.get("labels").into_iter().flat_map(Node::entries) {
+    for (name, entry) in node.entries_of("labels") {
         if name.starts_with(OWN_LABELS) {
             report
                 .error(
@@ -224,9 +224,7 @@ fn flag(node: &Node, key: &str) -> bool {
 }
 
 fn list(node: &Node, key: &str) -> Vec<String> {
-    node.get(key)
-        .into_iter()
-        .flat_map(Node::items)
+    node.items_of(key)
         .filter_map(Node::as_text)
         .map(str::to_owned)
         .collect()

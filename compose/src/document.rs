@@ -9,8 +9,8 @@ use serde_json::{Map as JsonMap, Number, Value as Json};
 
 use crate::node::{Node, Value};
 
-/// Top-level things that get a name outside the project.
-const NAMED: [&str; 4] = ["networks", "volumes", "secrets", "configs"];
+/// Kinds of top-level things that services use by name, and that have a name outside the project.
+pub(crate) const NAMED: [&str; 4] = ["networks", "volumes", "secrets", "configs"];
 
 /// Keys that have done their work when everything is resolved.
 const RESOLVED: [&str; 4] = ["version", "include", "extends", "env_file"];
@@ -43,14 +43,14 @@ const SIZES: [&str; 5] = [
 pub(crate) fn document(tree: &Node, project: &str, interpolated: bool) -> Json {
     let mut out = JsonMap::new();
     out.insert("name".into(), Json::from(project));
-    let mut used: Vec<(&str, String)> = Vec::new();
+    let mut used = BTreeSet::new();
     let mut services = JsonMap::new();
-    for (name, entry) in tree.get("services").into_iter().flat_map(Node::entries) {
-        let service = service(&entry.node, &mut used);
-        services.insert(name.clone(), Json::Object(service));
+    for (name, entry) in tree.entries_of("services") {
+        let service = Json::Object(service(&entry.node));
+        used.extend(self::used(&service));
+        services.insert(name.clone(), service);
     }
     out.insert("services".into(), Json::Object(services));
-    let used: BTreeSet<(&str, String)> = used.into_iter().collect();
     for kind in NAMED {
         let declared = tree.get(kind);
         let mut entries = JsonMap::new();
@@ -108,7 +108,7 @@ fn resource(node: Option<&Node>, key: &str, project: &str) -> JsonMap<String, Js
     out
 }
 
-fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json> {
+fn service(node: &Node) -> JsonMap<String, Json> {
     let mut out = match json(node) {
         Json::Object(map) => map,
         _ => JsonMap::new(),
@@ -227,32 +227,6 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
             Json::Object(JsonMap::from_iter([("default".to_owned(), Json::Null)])),
         );
     }
-    for (network, _) in node.get("networks").into_iter().flat_map(Node::entries) {
-        used.push(("networks", network.clone()));
-    }
-    if on_default {
-        used.push(("networks", "default".into()));
-    }
-    for mount in node.get("volumes").into_iter().flat_map(Node::items) {
-        if mount.get_text("type") == Some("volume")
-            && let Some(source) = mount.get_text("source").filter(|source| !source.is_empty())
-        {
-            used.push(("volumes", source.to_owned()));
-        }
-    }
-    for kind in ["secrets", "configs"] {
-        let build = node.get("build").and_then(|build| build.get(kind));
-        for grant in node
-            .get(kind)
-            .into_iter()
-            .chain(build)
-            .flat_map(Node::items)
-        {
-            if let Some(source) = grant.get_text("source") {
-                used.push((kind, source.to_owned()));
-            }
-        }
-    }
     if let Some(Json::Array(secrets)) = out.get_mut("secrets") {
         for secret in secrets.iter_mut().filter_map(Json::as_object_mut) {
             let source = secret
@@ -264,6 +238,32 @@ fn service(node: &Node, used: &mut Vec<(&str, String)>) -> JsonMap<String, Json>
         }
     }
     out
+}
+
+/// What a service of the document uses of what the file declares, as kind and name.
+pub(crate) fn used(service: &Json) -> Vec<(&'static str, String)> {
+    let mut used = Vec::new();
+    let networks = service.get("networks").and_then(Json::as_object);
+    for (network, _) in networks.into_iter().flatten() {
+        used.push(("networks", network.clone()));
+    }
+    let source = |item: &Json| Some(item.get("source")?.as_str()?.to_owned());
+    for mount in items(service.get("volumes")) {
+        if mount.get("type").and_then(Json::as_str) == Some("volume") {
+            let named = source(mount).filter(|source| !source.is_empty());
+            used.extend(named.map(|source| ("volumes", source)));
+        }
+    }
+    for kind in ["secrets", "configs"] {
+        let of_build = service.get("build").and_then(|build| build.get(kind));
+        let grants = items(service.get(kind)).chain(items(of_build));
+        used.extend(grants.filter_map(|grant| Some((kind, source(grant)?))));
+    }
+    used
+}
+
+fn items(list: Option<&Json>) -> impl Iterator<Item = &Json> {
+    list.and_then(Json::as_array).into_iter().flatten()
 }
 
 /// Of `deploy`, what says zero is not printed where zero is the default.

@@ -2,27 +2,18 @@
 //! something with it, waits for it.
 
 use crate::canonical;
-use crate::node::{Entry, Map, Node, Span, Value};
+use crate::node::{Entry, Map, Node, Span, Value, insert_default};
 
 /// Adds them to `depends_on`, as Docker Compose does. Existing entries are kept.
 pub(crate) fn dependencies(tree: &mut Node) {
-    let Value::Map(top) = &mut tree.value else {
-        return;
-    };
-    let Some(Value::Map(services)) = top.get_mut("services").map(|entry| &mut entry.node.value)
-    else {
-        return;
-    };
-    for entry in services.values_mut() {
-        let names = implied(&entry.node);
-        let Value::Map(service) = &mut entry.node.value else {
-            continue;
-        };
-        for (name, restart, span) in names {
-            let depends_on = service
-                .entry("depends_on".into())
-                .or_insert_with(|| Entry::new(Value::Map(Map::new()), span));
-            let Value::Map(depends_on) = &mut depends_on.node.value else {
+    for (_, Entry { node: service, .. }) in tree.map_of_mut("services").into_iter().flatten() {
+        for (name, restart, span) in implied(service) {
+            let Some(service) = service.as_map_mut() else {
+                continue;
+            };
+            insert_default(service, "depends_on", Value::Map(Map::new()), span);
+            let depends_on = service.get_mut("depends_on");
+            let Some(depends_on) = depends_on.and_then(|entry| entry.node.as_map_mut()) else {
                 continue;
             };
             depends_on.entry(name).or_insert_with(|| {
@@ -40,7 +31,7 @@ pub(crate) fn dependencies(tree: &mut Node) {
 /// Names of the services that `service` cannot do without, and whether it is restarted with them.
 fn implied(service: &Node) -> Vec<(String, bool, Span)> {
     let mut names = Vec::new();
-    for item in service.get("links").into_iter().flat_map(Node::items) {
+    for item in service.items_of("links") {
         names.extend(
             item.as_text()
                 .map(|link| (first_part(link), true, item.span)),
@@ -57,11 +48,7 @@ fn implied(service: &Node) -> Vec<(String, bool, Span)> {
         });
         names.extend(shared);
     }
-    for item in service
-        .get("volumes_from")
-        .into_iter()
-        .flat_map(Node::items)
-    {
+    for item in service.items_of("volumes_from") {
         let of_service = item
             .as_text()
             .filter(|text| !text.starts_with("container:"));

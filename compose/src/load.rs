@@ -92,7 +92,7 @@ fn resolve(
         environment: variables.all(),
     };
     if request.interpolate {
-        if let Some(services) = tree.services_mut() {
+        if let Some(services) = tree.map_of_mut("services") {
             let report = &mut report.at("services");
             environment::resolve(
                 services,
@@ -256,7 +256,7 @@ fn project_name(
 
 /// All profiles that services have.
 fn all_profiles(tree: &Node) -> BTreeSet<String> {
-    let services = tree.get("services").into_iter().flat_map(Node::entries);
+    let services = tree.entries_of("services");
     let profiles = services
         .filter_map(|(_, entry)| entry.node.get("profiles"))
         .flat_map(Node::items);
@@ -296,16 +296,11 @@ fn profiles_of_named(tree: &Node, project: &uc_api::ProjectName, named: &[String
 /// Removes services of inactive profiles; returns them with their first profile.
 fn drop_inactive(tree: &mut Node, active: &[String]) -> Vec<(String, String)> {
     let mut inactive = Vec::new();
-    let Some(services) = tree.services_mut() else {
+    let Some(services) = tree.map_of_mut("services") else {
         return inactive;
     };
     services.retain(|name, entry| {
-        let mut profiles = entry
-            .node
-            .get("profiles")
-            .into_iter()
-            .flat_map(Node::items)
-            .filter_map(Node::as_text);
+        let mut profiles = entry.node.items_of("profiles").filter_map(Node::as_text);
         let Some(first) = profiles.next() else {
             return true;
         };

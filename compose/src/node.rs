@@ -114,6 +114,13 @@ impl Node {
         }
     }
 
+    pub(crate) fn as_map_mut(&mut self) -> Option<&mut Map> {
+        match &mut self.value {
+            Value::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
     /// How many values there are, this one included.
     pub(crate) fn count(&self) -> usize {
         1 + match &self.value {
@@ -136,23 +143,38 @@ impl Node {
         self.as_map().into_iter().flatten()
     }
 
-    /// The entries of `services` in the tree of a compose file.
-    pub(crate) fn services_mut(&mut self) -> Option<&mut Map> {
-        let Value::Map(top) = &mut self.value else {
-            return None;
-        };
-        match &mut top.get_mut("services")?.node.value {
-            Value::Map(services) => Some(services),
-            _ => None,
-        }
+    /// The items of the list at a key; none if it has none.
+    pub(crate) fn items_of(&self, key: &str) -> impl Iterator<Item = &Self> {
+        self.get(key).into_iter().flat_map(Self::items)
+    }
+
+    /// The entries of the map at a key; none if it has none.
+    pub(crate) fn entries_of(&self, key: &str) -> impl Iterator<Item = (&String, &Entry)> {
+        self.get(key).into_iter().flat_map(Self::entries)
+    }
+
+    /// The map at a key.
+    pub(crate) fn map_of_mut(&mut self, key: &str) -> Option<&mut Map> {
+        self.as_map_mut()?.get_mut(key)?.node.as_map_mut()
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         self.as_map()?.get(key).map(|entry| &entry.node)
     }
 
+    /// The value below several keys.
+    pub(crate) fn find(&self, path: &[&str]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, key| node.get(key))
+    }
+
     pub(crate) fn get_text(&self, key: &str) -> Option<&str> {
         self.get(key)?.as_text()
+    }
+
+    /// The text at a key, and the value that it is, for its place.
+    pub(crate) fn get_text_node(&self, key: &str) -> Option<(&Self, &str)> {
+        let node = self.get(key)?;
+        Some((node, node.as_text()?))
     }
 
     /// What people call a value of this kind.

@@ -5,10 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 use uc_api::ProjectName;
 
+use crate::document::{self, NAMED};
 use crate::project::Project;
-
-/// Kinds of things at the top level that services use by name.
-const USED: [&str; 4] = ["networks", "volumes", "secrets", "configs"];
 
 /// The name that a service has in the file: `web` for both `web` and `shop/web` in project `shop`.
 pub fn own_name<'a>(project: &ProjectName, name: &'a str) -> &'a str {
@@ -30,11 +28,9 @@ impl Project {
         let mut used: BTreeSet<(&str, String)> = BTreeSet::new();
         if let Some(Json::Object(map)) = document.get_mut("services") {
             map.retain(|name, _| services.contains(name));
-            for service in map.values() {
-                names(service, &mut used);
-            }
+            used.extend(map.values().flat_map(document::used));
         }
-        for kind in USED {
+        for kind in NAMED {
             if let Some(Json::Object(map)) = document.get_mut(kind) {
                 map.retain(|name, _| used.contains(&(kind, name.clone())));
                 if map.is_empty() {
@@ -50,43 +46,5 @@ impl Project {
             .collect();
         self.volumes
             .retain(|volume| sources.contains(volume.name.as_str()));
-    }
-}
-
-/// What a service uses, by kind.
-fn names(service: &Json, used: &mut BTreeSet<(&'static str, String)>) {
-    for (network, _) in service
-        .get("networks")
-        .and_then(Json::as_object)
-        .into_iter()
-        .flatten()
-    {
-        used.insert(("networks", network.clone()));
-    }
-    for mount in service
-        .get("volumes")
-        .and_then(Json::as_array)
-        .into_iter()
-        .flatten()
-    {
-        if mount.get("type").and_then(Json::as_str) == Some("volume")
-            && let Some(source) = mount.get("source").and_then(Json::as_str)
-        {
-            used.insert(("volumes", source.to_owned()));
-        }
-    }
-    for kind in ["secrets", "configs"] {
-        let of_build = service.get("build").and_then(|build| build.get(kind));
-        for grant in service
-            .get(kind)
-            .into_iter()
-            .chain(of_build)
-            .filter_map(Json::as_array)
-            .flatten()
-        {
-            if let Some(source) = grant.get("source").and_then(Json::as_str) {
-                used.insert((kind, source.to_owned()));
-            }
-        }
     }
 }

@@ -9,7 +9,7 @@ use crate::report::{Place, Report};
 pub(crate) fn resources(tree: &Node, report: &mut Report) {
     for kind in ["volumes", "networks", "secrets", "configs", "models"] {
         let report = &mut report.at(kind);
-        for (name, entry) in tree.get(kind).into_iter().flat_map(Node::entries) {
+        for (name, entry) in tree.entries_of(kind) {
             let report = &mut report.at(name);
             match kind {
                 "volumes" => check_external_volume(name, entry, report),
@@ -91,10 +91,8 @@ fn sources(
 
 /// `external: {name: …}` is the obsolete form of `name`.
 fn two_names(name: &str, Entry { node, .. }: &Entry, report: &mut Report) {
-    if let (Some(own), Some(inner)) = (
-        node.get("name"),
-        node.get("external").and_then(|node| node.get("name")),
-    ) && own.value != inner.value
+    if let (Some(own), Some(inner)) = (node.get("name"), node.find(&["external", "name"]))
+        && own.value != inner.value
     {
         report
             .error(

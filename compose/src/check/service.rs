@@ -59,10 +59,7 @@ pub(super) fn required(service: &Node, report: &mut Report) {
     if let Some(provider) = service.get("provider") {
         needs(&of(provider), "type", "the plug-in", report);
     }
-    for limits in [
-        service.get("ulimits"),
-        service.get("build").and_then(|build| build.get("ulimits")),
-    ] {
+    for limits in [service.get("ulimits"), service.find(&["build", "ulimits"])] {
         for (_, entry) in limits.into_iter().flat_map(Node::entries) {
             needs(entry, "soft", "what may be raised up to `hard`", report);
             needs(entry, "hard", "what cannot be raised", report);
@@ -88,8 +85,7 @@ pub(super) fn contradictions(service: &Node, report: &mut Report) {
     if let (Some(platform), Some(platforms)) = (
         service.get_text("platform").filter(|text| !text.is_empty()),
         service
-            .get("build")
-            .and_then(|build| build.get("platforms"))
+            .find(&["build", "platforms"])
             .filter(|list| !list.items().is_empty()),
     ) {
         let items = platforms.items().iter();
@@ -109,10 +105,7 @@ pub(super) fn contradictions(service: &Node, report: &mut Report) {
 }
 
 fn container_name(service: &Node, report: &mut Report) {
-    let Some((node, name)) = service
-        .get("container_name")
-        .and_then(|node| Some((node, node.as_text()?)))
-    else {
+    let Some((node, name)) = service.get_text_node("container_name") else {
         return;
     };
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
@@ -128,9 +121,7 @@ fn container_name(service: &Node, report: &mut Report) {
             )
             .hint("use letters, digits, `_`, `.` and `-`, beginning with a letter or digit");
     }
-    let replicas = service
-        .get("deploy")
-        .and_then(|deploy| deploy.get("replicas"));
+    let replicas = service.find(&["deploy", "replicas"]);
     let scale = service.get("scale").or(replicas);
     if let Some(count) = scale.filter(|node| node.as_int().is_some_and(|count| count > 1)) {
         report
@@ -167,9 +158,7 @@ fn ranges(service: &Node, report: &mut Report) {
 
 /// A limit that is written in two places must be equal.
 fn limits(service: &Node, report: &mut Report) {
-    let resources = service
-        .get("deploy")
-        .and_then(|deploy| deploy.get("resources"));
+    let resources = service.find(&["deploy", "resources"]);
     for (key, group, name) in [
         ("cpus", "limits", "cpus"),
         ("mem_limit", "limits", "memory"),
@@ -213,22 +202,14 @@ fn number(node: Option<&Node>) -> Option<f64> {
 /// Each target can have only one mount.
 fn targets(service: &Node, report: &mut Report) {
     let mut seen = BTreeSet::new();
-    let tmpfs = service
-        .get("tmpfs")
-        .into_iter()
-        .flat_map(Node::items)
-        .filter_map(|item| {
-            let path = item.as_text()?.split(':').next().unwrap_or_default();
-            Some((path, item.span))
-        });
-    let mounts = service
-        .get("volumes")
-        .into_iter()
-        .flat_map(Node::items)
-        .filter_map(|mount| {
-            let target = mount.get("target")?;
-            Some((target.as_text()?, target.span))
-        });
+    let tmpfs = service.items_of("tmpfs").filter_map(|item| {
+        let path = item.as_text()?.split(':').next().unwrap_or_default();
+        Some((path, item.span))
+    });
+    let mounts = service.items_of("volumes").filter_map(|mount| {
+        let target = mount.get("target")?;
+        Some((target.as_text()?, target.span))
+    });
     for (target, span) in tmpfs.chain(mounts) {
         if !seen.insert(target.trim_end_matches('/')) {
             report

@@ -43,7 +43,7 @@ pub(super) fn build(
             )
             .hint("remove one of them");
     }
-    let args = node.get("args").into_iter().flat_map(Node::entries);
+    let args = node.entries_of("args");
     let build = Build {
         dockerfile: dockerfile.map(PathBuf::from),
         dockerfile_inline,
@@ -93,11 +93,7 @@ fn additional_contexts(
 ) -> BTreeMap<String, BuildContext> {
     let services = tree.get("services");
     let mut contexts = BTreeMap::new();
-    for (key, entry) in node
-        .get("additional_contexts")
-        .into_iter()
-        .flat_map(Node::entries)
-    {
+    for (key, entry) in node.entries_of("additional_contexts") {
         let Some(text) = entry.node.as_text() else {
             continue;
         };
@@ -175,7 +171,7 @@ fn ulimits(node: &Node) -> BTreeMap<String, (i64, i64)> {
         Value::Text(text) => text.parse().ok(),
         _ => None,
     };
-    let entries = node.get("ulimits").into_iter().flat_map(Node::entries);
+    let entries = node.entries_of("ulimits");
     entries
         .filter_map(|(name, entry)| {
             let single = number(&entry.node);
@@ -189,7 +185,7 @@ fn ulimits(node: &Node) -> BTreeMap<String, (i64, i64)> {
 fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
     let declared = tree.get("secrets");
     let mut secrets = Vec::new();
-    for grant in node.get("secrets").into_iter().flat_map(Node::items) {
+    for grant in node.items_of("secrets") {
         let Some(source) = grant.get_text("source") else {
             continue;
         };
@@ -242,7 +238,7 @@ fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
 
 /// SSH keys in the builder's syntax: `default`, or `id=path`.
 fn ssh(node: &Node) -> Vec<String> {
-    let entries = node.get("ssh").into_iter().flat_map(Node::entries);
+    let entries = node.entries_of("ssh");
     entries
         .map(
             |(id, entry)| match entry.node.as_text().filter(|path| !path.is_empty()) {

@@ -61,10 +61,7 @@ pub(super) fn healthcheck(service: &Node, report: &mut Report) -> Option<v1::Hea
 }
 
 pub(super) fn depends_on(service: &Node) -> Vec<v1::Dependency> {
-    let entries = service
-        .get("depends_on")
-        .into_iter()
-        .flat_map(Node::entries);
+    let entries = service.entries_of("depends_on");
     let mut dependencies: Vec<_> = entries
         .map(|(name, entry)| {
             let condition = match entry.node.get_text("condition") {
@@ -91,14 +88,9 @@ pub(super) fn depends_on(service: &Node) -> Vec<v1::Dependency> {
 /// When the engine starts it again by itself, and how often; 0: without limit.
 /// `deploy.restart_policy` wins, as in Compose.
 pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy, u32) {
-    if let Some(policy) = service
-        .get("deploy")
-        .and_then(|deploy| deploy.get("restart_policy"))
-    {
+    if let Some(policy) = service.find(&["deploy", "restart_policy"]) {
         let attempts = max_attempts(policy, report);
-        let condition = policy
-            .get("condition")
-            .and_then(|node| Some((node, node.as_text()?)));
+        let condition = policy.get_text_node("condition");
         return match condition {
             None | Some((_, "" | "any" | "always")) => (v1::RestartPolicy::Always, 0),
             Some((_, "none" | "no")) => (v1::RestartPolicy::No, 0),
@@ -116,10 +108,7 @@ pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy
             }
         };
     }
-    let Some((node, text)) = service
-        .get("restart")
-        .and_then(|node| Some((node, node.as_text()?)))
-    else {
+    let Some((node, text)) = service.get_text_node("restart") else {
         return (v1::RestartPolicy::Unspecified, 0);
     };
     let (policy, attempts) = text
@@ -203,10 +192,7 @@ pub(super) fn hooks(service: &Node, key: &str, report: &mut Report) -> Vec<v1::H
 }
 
 pub(super) fn pull_policy(service: &Node, report: &mut Report) -> v1::PullPolicy {
-    let Some((node, text)) = service
-        .get("pull_policy")
-        .and_then(|node| Some((node, node.as_text()?)))
-    else {
+    let Some((node, text)) = service.get_text_node("pull_policy") else {
         return v1::PullPolicy::Unspecified;
     };
     match text {

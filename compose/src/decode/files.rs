@@ -26,17 +26,17 @@ pub(super) fn local(
     report: &mut Report,
 ) -> Vec<LocalFile> {
     let mut files = Vec::new();
-    for item in service.get("volumes").into_iter().flat_map(Node::items) {
+    for item in service.items_of("volumes") {
         files.extend(bind(item, &mut report.at("volumes")));
     }
     for (kind, word, secret) in [("configs", "config", false), ("secrets", "secret", true)] {
         let report = &mut report.at(kind);
-        for item in service.get(kind).into_iter().flat_map(Node::items) {
+        for item in service.items_of(kind) {
             let Some(name) = item.get_text("source") else {
                 continue;
             };
             // The check of references has reported undeclared names.
-            let Some(declared) = tree.get(kind).and_then(|kind| kind.get(name)) else {
+            let Some(declared) = tree.find(&[kind, name]) else {
                 continue;
             };
             let Some(source) = source(word, name, declared, item.span, report) else {
@@ -100,10 +100,7 @@ fn bind(item: &Node, report: &mut Report) -> Option<LocalFile> {
         return None;
     }
     let flag = |node: Option<&Node>| node.and_then(Node::as_bool);
-    let create = flag(
-        item.get("bind")
-            .and_then(|bind| bind.get("create_host_path")),
-    );
+    let create = flag(item.find(&["bind", "create_host_path"]));
     target_is_absolute(&target, item, report).then(|| LocalFile {
         target,
         read_only_said: flag(item.get("read_only")) == Some(true),
@@ -265,8 +262,7 @@ fn secret_variables(
     for (variable, name) in named {
         environment.remove(&variable);
         let span = service
-            .get("environment")
-            .and_then(|environment| environment.get(&variable))
+            .find(&["environment", &variable])
             .map_or(service.span, |node| node.span);
         let Some(node) = declared.and_then(|secrets| secrets.get(&name)) else {
             let known = declared

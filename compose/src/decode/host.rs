@@ -11,7 +11,7 @@ use crate::report::Report;
 
 /// Devices of the machine; those with a CDI name have no target.
 pub(super) fn devices(service: &Node) -> Vec<v1::DeviceSpec> {
-    let items = service.get("devices").into_iter().flat_map(Node::items);
+    let items = service.items_of("devices");
     items
         .filter(|item| item.as_map().is_some())
         .map(|item| {
@@ -45,11 +45,7 @@ pub(super) fn device_requests(service: &Node) -> Vec<v1::DeviceRequest> {
         .into_iter()
         .flat_map(Node::items)
         .map(|item| request(item, &[]));
-    let gpus = service
-        .get("gpus")
-        .into_iter()
-        .flat_map(Node::items)
-        .map(|item| request(item, &["gpu"]));
+    let gpus = service.items_of("gpus").map(|item| request(item, &["gpu"]));
     reserved.chain(gpus).collect()
 }
 
@@ -78,10 +74,7 @@ fn request(item: &Node, also: &[&str]) -> v1::DeviceRequest {
 /// A namespace of a container (`ipc`, `pid`, `uts`, `userns_mode`, `cgroup`): what it may be shared
 /// with.
 pub(super) fn namespace(service: &Node, key: &str, words: &[&str], report: &mut Report) -> String {
-    let Some((node, value)) = service
-        .get(key)
-        .and_then(|node| Some((node, node.as_text()?)))
-    else {
+    let Some((node, value)) = service.get_text_node(key) else {
         return String::new();
     };
     let with = |kind: &str| {
@@ -128,10 +121,7 @@ pub(super) fn logging(service: &Node) -> Option<v1::Logging> {
 
 /// Options of security modules. A seccomp profile in a file cannot be named to a machine.
 pub(super) fn security_opt(service: &Node, report: &mut Report) -> Vec<String> {
-    let items = service
-        .get("security_opt")
-        .into_iter()
-        .flat_map(Node::items);
+    let items = service.items_of("security_opt");
     items
         .filter_map(|item| {
             let option = item.as_text()?;
@@ -155,7 +145,7 @@ pub(super) fn security_opt(service: &Node, report: &mut Report) -> Vec<String> {
 
 /// Kernel parameters; numbers are written as text.
 pub(super) fn sysctls(service: &Node) -> BTreeMap<String, String> {
-    let entries = service.get("sysctls").into_iter().flat_map(Node::entries);
+    let entries = service.entries_of("sysctls");
     entries
         .filter_map(|(name, entry)| {
             let value = match &entry.node.value {

@@ -11,7 +11,7 @@ use crate::template::{ImageTemplate, Template, is_template};
 pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, ImageTemplate> {
     let mut templates = BTreeMap::new();
     let report = &mut report.at("services");
-    for (name, entry) in tree.get("services").into_iter().flat_map(Node::entries) {
+    for (name, entry) in tree.entries_of("services") {
         let Some(node) = entry.node.get("image") else {
             continue;
         };

@@ -9,7 +9,7 @@ use crate::node::{Node, Value};
 use crate::report::{Place, Report};
 
 pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
-    let items = service.get("ports").into_iter().flat_map(Node::items);
+    let items = service.items_of("ports");
     items.filter_map(|item| port(item, report)).collect()
 }
 
@@ -73,11 +73,11 @@ pub(super) fn mounts(
     report: &mut Report,
 ) -> Vec<v1::MountSpec> {
     let mut mounts: Vec<v1::MountSpec> = Vec::new();
-    for item in service.get("volumes").into_iter().flat_map(Node::items) {
+    for item in service.items_of("volumes") {
         mounts.extend(mount(item, tree, project, &mut report.at("volumes")));
     }
     taken_over(service, tree, project, &mut mounts, report);
-    for item in service.get("tmpfs").into_iter().flat_map(Node::items) {
+    for item in service.items_of("tmpfs") {
         let Some(text) = item.as_text() else { continue };
         let (target, options) = text.split_once(':').unwrap_or((text, ""));
         if target_is_absolute(target, item, report) {
@@ -105,11 +105,7 @@ fn taken_over(
     mounts: &mut Vec<v1::MountSpec>,
     report: &mut Report,
 ) {
-    for item in service
-        .get("volumes_from")
-        .into_iter()
-        .flat_map(Node::items)
-    {
+    for item in service.items_of("volumes_from") {
         let Some(text) = item.as_text() else { continue };
         if text.starts_with("container:") {
             report
@@ -122,7 +118,7 @@ fn taken_over(
             continue;
         }
         let (name, mode) = text.split_once(':').unwrap_or((text, ""));
-        let other = tree.get("services").and_then(|services| services.get(name));
+        let other = tree.find(&["services", name]);
         for mount_node in other
             .and_then(|other| other.get("volumes"))
             .into_iter()
@@ -184,7 +180,7 @@ fn mount(
             (v1::MountKind::Volume, String::new())
         }
         "volume" => {
-            let declared = tree.get("volumes").and_then(|volumes| volumes.get(source));
+            let declared = tree.find(&["volumes", source]);
             (
                 v1::MountKind::Volume,
                 document::outside_name(declared, source, project.as_str()),

@@ -27,7 +27,7 @@ pub(super) fn fill(
     spec.dns_search = list(service, "dns_search");
     spec.dns_options = list(service, "dns_opt");
     spec.mac_address = text(service, "mac_address");
-    for (name, entry) in service.get("networks").into_iter().flat_map(Node::entries) {
+    for (name, entry) in service.entries_of("networks") {
         let mac = text(&entry.node, "mac_address");
         if !mac.is_empty() && (spec.mac_address.is_empty() || name == "default") {
             spec.mac_address = mac;
@@ -62,10 +62,7 @@ pub(super) fn fill(
 
 /// The network mode; empty means the cluster's network.
 fn mode(service: &Node, report: &mut Report) -> String {
-    let Some((node, mode)) = service
-        .get("network_mode")
-        .and_then(|node| Some((node, node.as_text()?)))
-    else {
+    let Some((node, mode)) = service.get_text_node("network_mode") else {
         return String::new();
     };
     match mode {
@@ -98,7 +95,7 @@ impl Aliases {
 
     /// Collects the aliases of all services; reports those that are the name of another service.
     pub(super) fn collect(tree: &Node, report: &mut Report) -> Self {
-        let services = || tree.get("services").into_iter().flat_map(Node::entries);
+        let services = || tree.entries_of("services");
         let names: BTreeSet<String> = services()
             .map(|(name, _)| name.to_ascii_lowercase())
             .collect();
@@ -137,13 +134,8 @@ impl Aliases {
             if let Some(node) = service.get("container_name") {
                 add(name, node.as_text().unwrap_or_default(), node.span, report);
             }
-            for (_, network) in service.get("networks").into_iter().flat_map(Node::entries) {
-                for alias in network
-                    .node
-                    .get("aliases")
-                    .into_iter()
-                    .flat_map(Node::items)
-                {
+            for (_, network) in service.entries_of("networks") {
+                for alias in network.node.items_of("aliases") {
                     add(
                         name,
                         alias.as_text().unwrap_or_default(),
@@ -152,7 +144,7 @@ impl Aliases {
                     );
                 }
             }
-            for link in service.get("links").into_iter().flat_map(Node::items) {
+            for link in service.items_of("links") {
                 if let Some((target, alias)) = link.as_text().and_then(|link| link.split_once(':'))
                 {
                     add(target, alias, link.span, report);
@@ -178,16 +170,12 @@ fn is_domain_name(name: &str) -> bool {
 /// Reports services that the file separates by networks, although they can reach each other.
 pub(super) fn isolation(tree: &Node, report: &mut Report) {
     let services: Vec<(&String, BTreeSet<&str>, Span)> = tree
-        .get("services")
-        .into_iter()
-        .flat_map(Node::entries)
+        .entries_of("services")
         .filter(|(_, entry)| entry.node.get("network_mode").is_none())
         .map(|(name, entry)| {
             let named: BTreeSet<&str> = entry
                 .node
-                .get("networks")
-                .into_iter()
-                .flat_map(Node::entries)
+                .entries_of("networks")
                 .map(|(name, _)| name.as_str())
                 .collect();
             let networks = if named.is_empty() {
@@ -221,7 +209,7 @@ pub(super) fn isolation(tree: &Node, report: &mut Report) {
             )
             .hint("every service joins the cluster's one network; protect services with passwords");
     }
-    for (name, entry) in tree.get("networks").into_iter().flat_map(Node::entries) {
+    for (name, entry) in tree.entries_of("networks") {
         let driver = entry.node.get("driver");
         if let Some((node, driver)) = driver.and_then(|node| Some((node, node.as_text()?)))
             && !LIKE_OURS.contains(&driver)

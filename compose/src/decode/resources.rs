@@ -15,9 +15,7 @@ const NANO: f64 = 1e9;
 /// Limits and reservations; nothing when the service says nothing of them. `deploy.resources` wins
 /// over the service's own keys, as in Compose.
 pub(super) fn resources(service: &Node, report: &mut Report) -> Option<v1::Resources> {
-    let deploy = service
-        .get("deploy")
-        .and_then(|deploy| deploy.get("resources"));
+    let deploy = service.find(&["deploy", "resources"]);
     let limits = deploy.and_then(|resources| resources.get("limits"));
     let reservations = deploy.and_then(|resources| resources.get("reservations"));
     let of = |node: Option<&Node>, key: &str| node.and_then(|node| node.get(key)).cloned();
@@ -66,7 +64,7 @@ pub(super) fn shm_size(service: &Node, report: &mut Report) -> Option<u64> {
 /// Limits per process.
 pub(super) fn ulimits(service: &Node, report: &mut Report) -> BTreeMap<String, v1::Ulimit> {
     let mut ulimits = BTreeMap::new();
-    for (name, entry) in service.get("ulimits").into_iter().flat_map(Node::entries) {
+    for (name, entry) in service.entries_of("ulimits") {
         let node = &entry.node;
         let both = node
             .as_map()
@@ -99,7 +97,7 @@ pub(super) fn ulimits(service: &Node, report: &mut Report) -> BTreeMap<String, v
 
 fn block_io(node: &Node, report: &mut Report) -> v1::BlockIo {
     let mut devices = |key: &str, value_key: &str| -> Vec<v1::DeviceValue> {
-        let items = node.get(key).into_iter().flat_map(Node::items);
+        let items = node.items_of(key);
         items
             .filter_map(|item| {
                 let value = item.get(value_key)?;

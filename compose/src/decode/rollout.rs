@@ -72,9 +72,7 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
 /// Reports `endpoint_mode: vip`, Swarm's fixed address of a service: names resolve to the addresses
 /// of the replicas, as with `dnsrr`.
 pub(super) fn endpoint_mode(service: &Node, report: &mut Report) {
-    let mode = service
-        .get("deploy")
-        .and_then(|deploy| deploy.get("endpoint_mode"));
+    let mode = service.find(&["deploy", "endpoint_mode"]);
     if let Some(node) = mode.filter(|node| node.as_text() == Some("vip")) {
         report
             .not_honoured(
@@ -115,9 +113,7 @@ pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePo
         }
         parsed
     });
-    let action = node
-        .get("failure_action")
-        .and_then(|node| Some((node, node.as_text()?)));
+    let action = node.get_text_node("failure_action");
     let failure_action = match action {
         None | Some((_, "")) => v1::FailureAction::Unspecified,
         Some((_, "rollback")) => v1::FailureAction::Rollback,
@@ -179,7 +175,7 @@ pub(super) fn placement(service: &Node, report: &mut Report) -> Option<v1::Place
         }
         parsed
     });
-    let preferences = node.get("preferences").into_iter().flat_map(Node::items);
+    let preferences = node.items_of("preferences");
     let placement = v1::Placement {
         constraints: list(node, "constraints"),
         spread: preferences

@@ -191,7 +191,7 @@ pub(super) fn caddy(service: &Node, report: &mut Report) {
             )
             .hint("write it after `x-caddy: |`, or name a file: `x-caddy: ./Caddyfile`");
     }
-    let ingress = service.get("x-ports").into_iter().flat_map(Node::items);
+    let ingress = service.items_of("x-ports");
     let mut ingress =
         ingress.filter(|item| item.as_text().is_some_and(|text| !text.ends_with("@host")));
     if let Some(port) = ingress.next() {

@@ -47,7 +47,7 @@ impl Loader<'_> {
         places: &Places,
         scope: &Scope<'_>,
     ) {
-        let Some(map) = document.services_mut() else {
+        let Some(map) = document.map_of_mut("services") else {
             return;
         };
         if map

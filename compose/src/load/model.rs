@@ -268,18 +268,17 @@ pub(super) fn small_enough(source: &SourceFile, file: u32, report: &mut Report) 
 
 /// Gives every build its context: without one it is the directory itself.
 fn complete_builds(tree: &mut Node, directory: &Path) {
-    let Some(services) = tree.services_mut() else {
-        return;
-    };
-    for service in services.values_mut() {
-        let Value::Map(service) = &mut service.node.value else {
-            continue;
-        };
-        let Some(build) = service.get_mut("build") else {
+    let services = tree.map_of_mut("services").into_iter().flatten();
+    for (_, service) in services {
+        let Some(build) = service
+            .node
+            .as_map_mut()
+            .and_then(|map| map.get_mut("build"))
+        else {
             continue;
         };
         let span = build.key;
-        let Value::Map(build) = &mut build.node.value else {
+        let Some(build) = build.node.as_map_mut() else {
             continue;
         };
         build.entry("context".into()).or_insert_with(|| {
@@ -291,29 +290,14 @@ fn complete_builds(tree: &mut Node, directory: &Path) {
 
 /// A volume of the local driver that is a bind mount has a path of this computer, too.
 fn resolve_devices(tree: &mut Node, directory: &Path, home: Option<&str>) {
-    let Value::Map(top) = &mut tree.value else {
-        return;
-    };
-    let Some(Value::Map(volumes)) = top.get_mut("volumes").map(|entry| &mut entry.node.value)
-    else {
-        return;
-    };
-    for volume in volumes.values_mut() {
-        if volume.node.get_text("driver") != Some("local") {
-            continue;
-        }
-        let Value::Map(volume) = &mut volume.node.value else {
-            continue;
-        };
-        let Some(options) = volume.get_mut("driver_opts").map(|entry| &mut entry.node) else {
-            continue;
-        };
-        if options.get_text("o") != Some("bind") {
-            continue;
-        }
-        if let Value::Map(options) = &mut options.value
-            && let Some(Value::Text(device)) =
-                options.get_mut("device").map(|entry| &mut entry.node.value)
+    let volumes = tree.map_of_mut("volumes").into_iter().flatten();
+    for (_, Entry { node: volume, .. }) in volumes {
+        let option = |key: &str| volume.find(&["driver_opts", key]).and_then(Node::as_text);
+        let is_bind = volume.get_text("driver") == Some("local") && option("o") == Some("bind");
+        if is_bind
+            && let Some(options) = volume.map_of_mut("driver_opts")
+            && let Some(entry) = options.get_mut("device")
+            && let Value::Text(device) = &mut entry.node.value
         {
             *device = canonical::absolute(device, directory, home);
         }
