@@ -102,9 +102,11 @@ pub(crate) fn document(node: Node, cx: &mut Context<'_>) -> Node {
         Value::Map(_) => canonical(node, Shape::Object(schema::TOP), cx),
         _ => {
             let message = format!("a compose file is a mapping, not {}", node.kind());
-            cx.report
-                .error(Rule::Value, node.span, message)
-                .hint("start with `services:`, and put the services below it");
+            cx.report.invalid(
+                node.span,
+                message,
+                "start with `services:`, and put the services below it",
+            );
             Node::new(Value::Map(Map::new()), node.span)
         }
     }
@@ -245,14 +247,13 @@ fn wrong_type(value: &Value, shape: Shape, span: Span, report: &mut Report) -> V
         }
         _ => format!("write {expected}"),
     };
-    report
-        .error(
-            Rule::Value,
-            span,
-            format!("{name} must be {expected}, not {kind}"),
-        )
-        .label(format!("expected {expected}"))
-        .hint(hint);
+    report.labelled(
+        Rule::Value,
+        span,
+        format!("{name} must be {expected}, not {kind}"),
+        format!("expected {expected}"),
+        hint,
+    );
     Value::Broken
 }
 
@@ -263,7 +264,7 @@ fn invalid(
     span: Span,
     cx: &mut Context<'_>,
 ) -> Value {
-    cx.report.error(Rule::Value, span, message).hint(hint);
+    cx.report.invalid(span, message, hint);
     Value::Broken
 }
 
@@ -298,11 +299,10 @@ fn named(map: Map, item: Shape, cx: &mut Context<'_>) -> Map {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || !name.chars().all(fits) {
             let hint = "use letters, digits, `.`, `_` and `-`";
-            let _ = invalid(
+            cx.report.invalid(
+                entry.key,
                 format!("invalid name `{name}` in `{path}`"),
                 hint,
-                entry.key,
-                cx,
             );
         }
     }
@@ -381,13 +381,12 @@ fn unknown(name: &str, span: Span, node: &Node, keys: &'static [Key], cx: &mut C
         .unwrap_or_else(|| {
             format!("remove it, or rename it to `x-{name}`: such keys can have any value")
         });
-    cx.report
-        .error(
-            Rule::UnknownKey,
-            span,
-            format!("unknown key `{name}` {place}"),
-        )
-        .hint(hint);
+    cx.report.error(
+        Rule::UnknownKey,
+        span,
+        format!("unknown key `{name}` {place}"),
+        hint,
+    );
 }
 
 fn or_object(
@@ -469,8 +468,8 @@ fn by_name(
                     if !entries.contains_key("condition") {
                         let hint =
                             "add `condition: service_started` or `condition: service_healthy`";
-                        let _ =
-                            invalid("a dependency in long form needs `condition`", hint, key, cx);
+                        cx.report
+                            .invalid(key, "a dependency in long form needs `condition`", hint);
                     }
                     dependency_defaults(entries, key);
                 }

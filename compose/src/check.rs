@@ -110,13 +110,11 @@ fn needs(entry: &Entry, key: &str, what: &str, report: &mut Report) {
         .as_map()
         .is_some_and(|map| !map.contains_key(key))
     {
-        report
-            .error(
-                Rule::Value,
-                entry.key,
-                format!("`{key}` is missing in `{}`", report.path()),
-            )
-            .hint(format!("add `{key}:`, {what}"));
+        report.invalid(
+            entry.key,
+            format!("`{key}` is missing in `{}`", report.path()),
+            format!("add `{key}:`, {what}"),
+        );
     }
 }
 
@@ -133,13 +131,12 @@ fn declared_or_error(
     }
     let hint = nearest::did_you_mean(name, declared.iter().map(String::as_str))
         .unwrap_or_else(|| hint.to_owned());
-    report
-        .error(
-            Rule::Reference,
-            span,
-            format!("{kind} `{name}` is not declared"),
-        )
-        .hint(hint);
+    report.error(
+        Rule::Reference,
+        span,
+        format!("{kind} `{name}` is not declared"),
+        hint,
+    );
 }
 
 fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, report: &mut Report) {
@@ -163,7 +160,7 @@ fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, repo
                 ),
             ),
         };
-        report.error(Rule::Reference, entry.key, message).hint(hint);
+        report.error(Rule::Reference, entry.key, message, hint);
     }
 }
 
@@ -191,16 +188,15 @@ fn circles(services: &Map, report: &mut Report) {
                     .skip_while(|name| *name != next)
                     .chain([next]);
                 let circle: Vec<_> = circle.map(|name| format!("`{name}`")).collect();
-                report
-                    .error(
-                        Rule::Reference,
-                        span,
-                        format!(
-                            "services depend on each other in a circle: {}",
-                            circle.join(" → ")
-                        ),
-                    )
-                    .hint("remove one of these dependencies");
+                report.error(
+                    Rule::Reference,
+                    span,
+                    format!(
+                        "services depend on each other in a circle: {}",
+                        circle.join(" → ")
+                    ),
+                    "remove one of these dependencies",
+                );
             } else if !done.contains(next) {
                 on_path.insert(next);
                 path.push((next, edges(services, next)));

@@ -83,21 +83,17 @@ fn service(
 ) -> Service {
     let Entry { key: span, node } = entry;
     if let Err(error) = name.parse::<ServiceName>() {
-        report
-            .error(Rule::Refused, *span, error.to_string())
-            .hint("rename the service");
+        report.refuse(*span, error.to_string(), "rename the service");
     }
     let has = |key: &str| node.as_map().is_some_and(|map| map.contains_key(key));
     let missing = !has("image") && !has("build") && !has("provider") && node.value != Value::Broken;
     // The key may be misspelt, or be in a file that cannot be read; then that is reported.
     if missing && !report.may_hold(&["extends", "image", "build"]) {
-        report
-            .error(
-                Rule::Value,
-                *span,
-                format!("service `{name}` has neither `image` nor `build`"),
-            )
-            .hint("add `image:` with what to run, or `build:` with how to build it");
+        report.invalid(
+            *span,
+            format!("service `{name}` has neither `image` nor `build`"),
+            "add `image:` with what to run, or `build:` with how to build it",
+        );
     }
     let image = text(node, "image");
     if let Some(node) = node.get("image")
@@ -111,13 +107,12 @@ fn service(
         } else {
             Rule::Refused
         };
-        report
-            .error(
-                rule,
-                node.span,
-                format!("`{image}` is not a valid image name"),
-            )
-            .hint("write `[registry/]name[:tag]`; check that its variables are not empty");
+        report.error(
+            rule,
+            node.span,
+            format!("`{image}` is not a valid image name"),
+            "write `[registry/]name[:tag]`; check that its variables are not empty",
+        );
     }
     let build = build::build(name, node, &image, tree, report);
     let (mode, replicas) = rollout::scale(node, report);
@@ -203,13 +198,13 @@ fn service(
 fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
     for (name, entry) in node.entries_of("labels") {
         if name.starts_with(OWN_LABELS) {
-            report
-                .error(
-                    Rule::Refused,
-                    entry.key,
-                    format!("label `{name}` is reserved: labels that begin with `uc.` belong to the cluster"),
-                )
-                .hint("choose another name");
+            report.refuse(
+                entry.key,
+                format!(
+                    "label `{name}` is reserved: labels that begin with `uc.` belong to the cluster"
+                ),
+                "choose another name",
+            );
         }
     }
     strings(node.get("labels"))

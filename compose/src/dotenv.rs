@@ -45,16 +45,22 @@ pub(crate) fn parse(
                     Ok(value) => {
                         for name in unset.into_iter().filter(|name| warned.insert(name.clone())) {
                             let message = format!("variable `{name}` is not set, so it is empty");
-                            report
-                                .warning(Rule::Variable, statement.span, message)
-                                .hint("set it in a line above, or put the value in single quotes");
+                            report.warning(
+                                Rule::Variable,
+                                statement.span,
+                                message,
+                                "set it in a line above, or put the value in single quotes",
+                            );
                         }
                         Some(value)
                     }
                     Err(error) => {
-                        report
-                            .error(Rule::Variable, statement.span, error.to_string())
-                            .hint("put the value in single quotes if `$` belongs to it");
+                        report.error(
+                            Rule::Variable,
+                            statement.span,
+                            error.to_string(),
+                            "put the value in single quotes if `$` belongs to it",
+                        );
                         None
                     }
                 }
@@ -87,18 +93,17 @@ pub(crate) fn raw(
         if name.is_empty() || name.contains(char::is_whitespace) {
             let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
             let length = number(line.chars().count());
-            report
-                .error(
-                    Rule::Syntax,
-                    Span {
-                        file,
-                        line: number(index + 1),
-                        column: 1,
-                        length,
-                    },
-                    "invalid line: it must be `NAME=value`",
-                )
-                .hint("write `NAME=value`; a line that begins with `#` is a comment");
+            report.error(
+                Rule::Syntax,
+                Span {
+                    file,
+                    line: number(index + 1),
+                    column: 1,
+                    length,
+                },
+                "invalid line: it must be `NAME=value`",
+                "write `NAME=value`; a line that begins with `#` is a comment",
+            );
             continue;
         }
         variables.insert(name.to_owned(), value);
@@ -157,9 +162,12 @@ impl Reader<'_> {
                     }
                 }
                 Err(problem) => {
-                    report
-                        .error(Rule::Syntax, span, problem)
-                        .hint("write `NAME=value`; a line that begins with `#` is a comment");
+                    report.error(
+                        Rule::Syntax,
+                        span,
+                        problem,
+                        "write `NAME=value`; a line that begins with `#` is a comment",
+                    );
                     self.advance(line.len() + 1);
                 }
             }
@@ -183,9 +191,12 @@ impl Reader<'_> {
             closes
         });
         let Some(end) = end else {
-            report
-                .error(Rule::Syntax, span, "a quote is not closed")
-                .hint(format!("add the closing {quote}"));
+            report.error(
+                Rule::Syntax,
+                span,
+                "a quote is not closed",
+                format!("add the closing {quote}"),
+            );
             self.rest = "";
             return None;
         };
@@ -193,13 +204,12 @@ impl Reader<'_> {
         self.advance(end + 2);
         let tail = self.rest.split('\n').next().unwrap_or_default();
         if !tail.trim().is_empty() && !tail.trim_start().starts_with('#') {
-            report
-                .warning(
-                    Rule::Syntax,
-                    span,
-                    format!("`{}` after the closing quote is ignored", tail.trim()),
-                )
-                .hint("put the whole value in quotes");
+            report.warning(
+                Rule::Syntax,
+                span,
+                format!("`{}` after the closing quote is ignored", tail.trim()),
+                "put the whole value in quotes",
+            );
         }
         self.advance(tail.len() + 1);
         Some(if quote == '\'' {

@@ -81,7 +81,9 @@ pub fn environment(
 ) -> BTreeMap<String, String> {
     let mut environment = Environment::new(process);
     for file in dotenv.iter().filter(|file| file.text.len() <= MAX_BYTES) {
-        environment.add_dotenv(&file.text, 0, &mut Report::new(false));
+        let mut report = Report::new(false);
+        let index = report.add_file(file.path.clone());
+        environment.add_dotenv(&file.text, index, &mut report);
     }
     environment.all()
 }
@@ -105,13 +107,12 @@ impl Reader<'_> {
     fn text(&mut self, path: &str, span: Span, required: Option<bool>) -> Option<(String, u32)> {
         let text = match self.files.read(Path::new(path)) {
             Ok(text) if text.len() > MAX_BYTES => {
-                self.report
-                    .error(
-                        Rule::File,
-                        span,
-                        format!("`{path}` is larger than {} MB", MAX_BYTES >> 20),
-                    )
-                    .hint("check that this is the right file; no such file is that large");
+                self.report.error(
+                    Rule::File,
+                    span,
+                    format!("`{path}` is larger than {} MB", MAX_BYTES >> 20),
+                    "check that this is the right file; no such file is that large",
+                );
                 return None;
             }
             Ok(text) => text,
@@ -119,16 +120,11 @@ impl Reader<'_> {
                 return None;
             }
             Err(error) => {
-                let hint = match error.kind() {
-                    io::ErrorKind::NotFound if required.is_some() => {
-                        "create it, correct the path, or set `required: false`"
-                    }
-                    io::ErrorKind::InvalidData => "save it as UTF-8 text",
-                    _ => "create it, or correct the path",
+                let missing = match required {
+                    Some(_) => "create it, correct the path, or set `required: false`",
+                    None => "create it, or correct the path",
                 };
-                self.report
-                    .error(Rule::File, span, format!("cannot read `{path}`: {error}"))
-                    .hint(hint);
+                self.report.cannot_read(span, path, &error, missing);
                 return None;
             }
         };

@@ -1,6 +1,5 @@
 //! Applies the statuses of the table to the merged tree: reports the keys that are not honoured.
 
-use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Value};
 use crate::report::{Place, Report};
 use crate::schema::{self, Key, Shape, Status};
@@ -23,16 +22,16 @@ fn one(key: &'static Key, Entry { key: span, node }: &Entry, report: &mut Report
     match key.status {
         Status::Honoured(_) => below(node, key.shape, report),
         Status::NoEffect(_) => report.no_effect(),
-        Status::Reported(reason) => report
-            .not_honoured(*span, format!("`{}` is ignored: {}", key.name, reason.why))
-            .hint(reason.instead),
-        Status::Refused(reason) => report
-            .error(
-                Rule::Refused,
-                *span,
-                format!("`{}` is not supported: {}", key.name, reason.why),
-            )
-            .hint(reason.instead),
+        Status::Reported(reason) => report.not_honoured(
+            *span,
+            format!("`{}` is ignored: {}", key.name, reason.why),
+            reason.instead,
+        ),
+        Status::Refused(reason) => report.refuse(
+            *span,
+            format!("`{}` is not supported: {}", key.name, reason.why),
+            reason.instead,
+        ),
     }
 }
 

@@ -207,15 +207,12 @@ pub(crate) fn tree(
             }
             for name in unset {
                 if warned.insert(name.clone()) {
-                    report
-                        .warning(
-                            Rule::Variable,
-                            span,
-                            format!("variable `{name}` is not set, so it is empty"),
-                        )
-                        .hint(format!(
-                            "set it in the environment or in `.env`, or write `${{{name}:-}}`"
-                        ));
+                    report.warning(
+                        Rule::Variable,
+                        span,
+                        format!("variable `{name}` is not set, so it is empty"),
+                        format!("set it in the environment or in `.env`, or write `${{{name}:-}}`"),
+                    );
                 }
             }
         }
@@ -244,9 +241,7 @@ fn say(error: &TemplateError, span: Span, report: &mut Report) {
         TemplateError::Required { name, .. } => format!("set it: `export {name}=…`, or a line `{name}=…` in `.env`"),
         TemplateError::TooLarge => "use a simpler default".to_owned(),
     };
-    report
-        .error(Rule::Variable, span, error.to_string())
-        .hint(hint);
+    report.error(Rule::Variable, span, error.to_string(), hint);
 }
 
 #[cfg(test)]

@@ -132,16 +132,12 @@ fn whole(
         .map(|file| report.add_file(file.path.clone()))
         .collect();
     if request.files.is_empty() {
-        report
-            .error(
-                Rule::File,
-                Span {
-                    file: u32::MAX,
-                    ..Span::default()
-                },
-                "no compose file",
-            )
-            .hint("create `compose.yaml`, or name a file with `-f`");
+        report.error(
+            Rule::File,
+            Span::NOWHERE,
+            "no compose file",
+            "create `compose.yaml`, or name a file with `-f`",
+        );
         return None;
     }
     let mut variables = Environment::new(&request.environment);
@@ -181,17 +177,12 @@ fn whole(
     let mut tree = loader.model(main, &scope);
     canonical::whole(&mut tree, Shape::Object(schema::TOP), loader.report);
     if tree.entries().all(|(key, _)| key == "version") && loader.report.errors() == 0 {
-        loader
-            .report
-            .error(
-                Rule::File,
-                Span {
-                    file: 0,
-                    ..Span::default()
-                },
-                "the file declares nothing",
-            )
-            .hint("start with `services:`, and put the services below it");
+        loader.report.error(
+            Rule::File,
+            Span::of_file(0),
+            "the file declares nothing",
+            "start with `services:`, and put the services below it",
+        );
     }
     if request.interpolate {
         check::resources(&tree, loader.report);

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use uc_api::ProjectName;
 
-use crate::diagnostic::Rule;
 use crate::node::{Node, Span};
 use crate::report::Report;
 
@@ -24,21 +23,17 @@ pub(crate) struct Sources<'a> {
 /// The name of the highest rank. One that was given must be a name as it stands; a directory's is
 /// made one. An invalid name is an error, and another name is returned.
 pub(crate) fn choose(sources: &Sources<'_>, report: &mut Report) -> Option<ProjectName> {
-    let nowhere = Span {
-        file: u32::MAX,
-        ..Span::default()
-    };
     let from_file = sources
         .file
         .and_then(|node| Some((node.as_text()?, node.span)));
     let given = sources
         .option
-        .map(|name| (name, nowhere))
+        .map(|name| (name, Span::NOWHERE))
         .or_else(|| {
             sources
                 .variable
                 .filter(|name| !name.is_empty())
-                .map(|name| (name, nowhere))
+                .map(|name| (name, Span::NOWHERE))
         })
         .or_else(|| from_file.filter(|(name, _)| !name.is_empty()));
     let Some((name, span)) = given else {
@@ -48,13 +43,11 @@ pub(crate) fn choose(sources: &Sources<'_>, report: &mut Report) -> Option<Proje
             .unwrap_or_default()
             .to_string_lossy();
         return normalise(&directory).parse().ok().or_else(|| {
-            report
-                .error(
-                    Rule::Value,
-                    nowhere,
-                    format!("cannot make a project name from the directory `{directory}`"),
-                )
-                .hint("add `name:` at the top of the compose file, or use `--project-name`");
+            report.invalid(
+                Span::NOWHERE,
+                format!("cannot make a project name from the directory `{directory}`"),
+                "add `name:` at the top of the compose file, or use `--project-name`",
+            );
             None
         });
     };
@@ -67,9 +60,7 @@ pub(crate) fn choose(sources: &Sources<'_>, report: &mut Report) -> Option<Proje
             } else {
                 "choose another name".to_owned()
             };
-            report
-                .error(Rule::Value, span, format!("{error}"))
-                .hint(hint);
+            report.invalid(span, format!("{error}"), hint);
             None
         }
     }

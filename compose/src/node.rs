@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 /// A place in one of the request's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Span {
-    /// Index of the file.
+    /// Index of the file in the report.
     pub(crate) file: u32,
     /// From 1; 0 for what stands in no line.
     pub(crate) line: u32,
@@ -13,6 +13,24 @@ pub(crate) struct Span {
     pub(crate) column: u32,
     /// Characters, within the line.
     pub(crate) length: u32,
+}
+
+impl Span {
+    /// In no file.
+    pub(crate) const NOWHERE: Self = Self {
+        file: u32::MAX,
+        line: 0,
+        column: 0,
+        length: 0,
+    };
+
+    /// A file as a whole.
+    pub(crate) fn of_file(file: u32) -> Self {
+        Self {
+            file,
+            ..Self::NOWHERE
+        }
+    }
 }
 
 /// What a tag asks of the merge of several files.

@@ -148,9 +148,12 @@ impl Builder<'_> {
             }
             Event::Alias(id) => {
                 if self.wants_key() {
-                    report
-                        .error(Rule::Syntax, span, "an alias cannot be a key")
-                        .hint("write the key out");
+                    report.error(
+                        Rule::Syntax,
+                        span,
+                        "an alias cannot be a key",
+                        "write the key out",
+                    );
                     return Err(Stop);
                 }
                 let node = self.expand(id, span, report)?;
@@ -161,9 +164,12 @@ impl Builder<'_> {
             {
                 let _ = (anchor, tag);
                 if self.wants_key() {
-                    report
-                        .error(Rule::Syntax, span, "a list or mapping cannot be a key")
-                        .hint("put `{…}`, `[…]` or `${…}` in quotes to make it a string");
+                    report.error(
+                        Rule::Syntax,
+                        span,
+                        "a list or mapping cannot be a key",
+                        "put `{…}`, `[…]` or `${…}` in quotes to make it a string",
+                    );
                 } else {
                     too_deep(span, report);
                 }
@@ -213,17 +219,16 @@ impl Builder<'_> {
         if self.nodes <= MAX_NODES && self.alias_bytes <= MAX_ALIAS_BYTES {
             return Ok(());
         }
-        report
-            .error(
-                Rule::Syntax,
-                span,
-                "the file is too large when its aliases are expanded",
-            )
-            .label(format!(
+        report.labelled(
+            Rule::Syntax,
+            span,
+            "the file is too large when its aliases are expanded",
+            format!(
                 "more than {MAX_NODES} values or {} MB here",
                 MAX_ALIAS_BYTES >> 20
-            ))
-            .hint("use fewer aliases of aliases");
+            ),
+            "use fewer aliases of aliases",
+        );
         Err(Stop)
     }
 
@@ -283,13 +288,12 @@ impl Builder<'_> {
 
     fn expand(&mut self, id: usize, span: Span, report: &mut Report) -> Result<Node, Stop> {
         let Some(anchored) = self.anchors.get(&id) else {
-            report
-                .error(
-                    Rule::Syntax,
-                    span,
-                    "an alias is used inside the value that its anchor marks",
-                )
-                .hint("a value cannot contain itself");
+            report.error(
+                Rule::Syntax,
+                span,
+                "an alias is used inside the value that its anchor marks",
+                "a value cannot contain itself",
+            );
             return Err(Stop);
         };
         self.nodes = self.nodes.saturating_add(anchored.nodes);
@@ -321,10 +325,13 @@ impl Builder<'_> {
                 if name == MERGE_KEY {
                     if let Some(first) = merges.first() {
                         let first = first.span.line;
-                        report
-                            .error(Rule::Syntax, span, "duplicate key `<<`")
-                            .label(format!("first on line {first}"))
-                            .hint("give one `<<` a list: `<<: [*a, *b]`");
+                        report.labelled(
+                            Rule::Syntax,
+                            span,
+                            "duplicate key `<<`",
+                            format!("first on line {first}"),
+                            "give one `<<` a list: `<<: [*a, *b]`",
+                        );
                     }
                     merges.push(node);
                     return;
@@ -335,14 +342,13 @@ impl Builder<'_> {
                     }
                     Slot::Occupied(slot) => {
                         let first = slot.get().key.line;
-                        report
-                            .error(
-                                Rule::Syntax,
-                                span,
-                                format!("duplicate key `{}`", slot.key()),
-                            )
-                            .label(format!("first on line {first}"))
-                            .hint("remove one of them");
+                        report.labelled(
+                            Rule::Syntax,
+                            span,
+                            format!("duplicate key `{}`", slot.key()),
+                            format!("first on line {first}"),
+                            "remove one of them",
+                        );
                     }
                 }
             }
@@ -359,9 +365,11 @@ impl Builder<'_> {
         let plain = style == ScalarStyle::Plain;
         let is_text = !plain || text == "<<" || matches!(scalar::resolve(text), Plain::Text);
         if !is_text {
-            report
-                .error(Rule::Value, span, format!("key `{text}` is not a string"))
-                .hint(format!("put it in quotes: \"{text}\""));
+            report.invalid(
+                span,
+                format!("key `{text}` is not a string"),
+                format!("put it in quotes: \"{text}\""),
+            );
         }
         let name = if plain && text == "<<" {
             MERGE_KEY
@@ -407,13 +415,12 @@ impl Builder<'_> {
                         | ("null", Value::Null)
                 );
                 if !fits {
-                    report
-                        .error(
-                            Rule::Syntax,
-                            span,
-                            format!("`{text}` does not match its tag `!!{kind}`"),
-                        )
-                        .hint("remove the tag");
+                    report.error(
+                        Rule::Syntax,
+                        span,
+                        format!("`{text}` does not match its tag `!!{kind}`"),
+                        "remove the tag",
+                    );
                 }
                 value
             }
@@ -442,14 +449,12 @@ impl Builder<'_> {
             // `!` alone: "not a plain scalar", nothing more.
             ("", "!") | ("!", "") => Tag::None,
             _ => {
-                report
-                    .warning(
-                        Rule::Syntax,
-                        span,
-                        format!("unknown tag `{handle}{suffix}` is ignored"),
-                    )
-                    .label("compose files can use `!reset` and `!override`")
-                    .hint("remove the tag, or put the value in quotes if the `!` is part of it");
+                report.warning(
+                    Rule::Syntax,
+                    span,
+                    format!("unknown tag `{handle}{suffix}` is ignored"),
+                    "use `!reset` or `!override`, or put the value in quotes if the `!` is part of it",
+                );
                 Tag::None
             }
         }
@@ -474,10 +479,13 @@ impl Builder<'_> {
         let indentation: String = line.chars().take_while(|c| c.is_whitespace()).collect();
         if let Some(tab) = indentation.find('\t') {
             span.column = indentation[..tab].chars().count() as u32 + 1;
-            report
-                .error(Rule::Syntax, span, "a tab is used for indentation")
-                .label("YAML allows only spaces here")
-                .hint("replace the tab with spaces");
+            report.labelled(
+                Rule::Syntax,
+                span,
+                "a tab is used for indentation",
+                "YAML allows only spaces here",
+                "replace the tab with spaces",
+            );
             return;
         }
         // The parser has a limit of its own for flow collections, and looks ahead.
@@ -486,13 +494,12 @@ impl Builder<'_> {
             return;
         }
         let hint = syntax_hint(error.info(), line);
-        report
-            .error(
-                Rule::Syntax,
-                span,
-                format!("not valid YAML: {}", error.info()),
-            )
-            .hint(hint);
+        report.error(
+            Rule::Syntax,
+            span,
+            format!("not valid YAML: {}", error.info()),
+            hint,
+        );
     }
 
     fn line(&self, line: u32) -> Option<&str> {
@@ -555,13 +562,12 @@ impl Builder<'_> {
 }
 
 fn too_deep(span: Span, report: &mut Report) {
-    report
-        .error(
-            Rule::Syntax,
-            span,
-            format!("nested more than {MAX_DEPTH} levels deep"),
-        )
-        .hint("use fewer levels; no compose file needs this many");
+    report.error(
+        Rule::Syntax,
+        span,
+        format!("nested more than {MAX_DEPTH} levels deep"),
+        "use fewer levels; no compose file needs this many",
+    );
 }
 
 /// Stands for a plain `<<` in the tree; cannot be written in a file (YAML forbids the character).
@@ -592,13 +598,12 @@ fn merge_into(map: &mut Map, merge: Node, report: &mut Report) {
             }
         }
         _ => {
-            report
-                .error(
-                    Rule::Syntax,
-                    merge.span,
-                    "`<<` takes a mapping or a list of mappings",
-                )
-                .hint("give it an alias of a mapping: `<<: *name`");
+            report.error(
+                Rule::Syntax,
+                merge.span,
+                "`<<` takes a mapping or a list of mappings",
+                "give it an alias of a mapping: `<<: *name`",
+            );
         }
     }
 }

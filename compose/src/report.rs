@@ -1,6 +1,7 @@
 //! Collects diagnostics during a load, with the current path in the document.
 
 use std::fmt::Write as _;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 
@@ -40,14 +41,19 @@ impl Report {
         Self { reading, ..self }
     }
 
+    /// The file of a span. Empty for [`Span::NOWHERE`].
+    fn file_of(&self, span: Span) -> PathBuf {
+        if span.file == Span::NOWHERE.file {
+            return PathBuf::new();
+        }
+        let file = self.files.get(span.file as usize);
+        file.expect("spans have the index of a file that was added")
+            .clone()
+    }
+
     /// File, line and column of a span; line and column are 0 if it is in no line.
     pub(crate) fn position(&self, span: Span) -> (PathBuf, usize, usize) {
-        let file = self
-            .files
-            .get(span.file as usize)
-            .cloned()
-            .unwrap_or_default();
-        (file, span.line as usize, span.column as usize)
+        (self.file_of(span), span.line as usize, span.column as usize)
     }
 
     /// A file that spans may point to; returns its index.
@@ -69,14 +75,62 @@ impl Report {
         out
     }
 
-    /// An error; finish it with [`Found::label`] and [`Found::hint`].
+    /// An error at `span`, and the next step.
     pub(crate) fn error(
         &mut self,
         rule: Rule,
         span: Span,
         message: impl Into<String>,
-    ) -> Found<'_> {
-        self.add(Severity::Error, rule, span, message.into())
+        hint: impl Into<String>,
+    ) {
+        self.add(
+            Severity::Error,
+            rule,
+            span,
+            message.into(),
+            None,
+            hint.into(),
+        );
+    }
+
+    /// A value of the wrong type or outside what is allowed: [`Rule::Value`].
+    pub(crate) fn invalid(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.error(Rule::Value, span, message, hint);
+    }
+
+    /// What Docker Compose reads and a machine cannot run: [`Rule::Refused`].
+    pub(crate) fn refuse(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.error(Rule::Refused, span, message, hint);
+    }
+
+    /// An error with a text under the snippet.
+    pub(crate) fn labelled(
+        &mut self,
+        rule: Rule,
+        span: Span,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let label = Some(label.into());
+        self.add(
+            Severity::Error,
+            rule,
+            span,
+            message.into(),
+            label,
+            hint.into(),
+        );
     }
 
     /// A warning.
@@ -85,18 +139,59 @@ impl Report {
         rule: Rule,
         span: Span,
         message: impl Into<String>,
-    ) -> Found<'_> {
-        self.add(Severity::Warning, rule, span, message.into())
+        hint: impl Into<String>,
+    ) {
+        self.add(
+            Severity::Warning,
+            rule,
+            span,
+            message.into(),
+            None,
+            hint.into(),
+        );
     }
 
     /// A key or value that is not honoured: a warning, or an error with `strict`.
-    pub(crate) fn not_honoured(&mut self, span: Span, message: impl Into<String>) -> Found<'_> {
+    pub(crate) fn not_honoured(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         let severity = if self.strict {
             Severity::Error
         } else {
             Severity::Warning
         };
-        self.add(severity, Rule::NotHonoured, span, message.into())
+        self.add(
+            severity,
+            Rule::NotHonoured,
+            span,
+            message.into(),
+            None,
+            hint.into(),
+        );
+    }
+
+    /// A file that cannot be read. `missing` is the next step if it does not exist.
+    pub(crate) fn cannot_read(
+        &mut self,
+        span: Span,
+        file: &str,
+        problem: &io::Error,
+        missing: &str,
+    ) {
+        let hint = match problem.kind() {
+            io::ErrorKind::NotFound => missing,
+            io::ErrorKind::InvalidData => "save it as UTF-8 text",
+            _ => "correct the path, or make the file readable",
+        };
+        self.error(
+            Rule::File,
+            span,
+            format!("cannot read `{file}`: {problem}"),
+            hint,
+        );
     }
 
     /// Notes that the key at the current path has no effect.
@@ -111,30 +206,41 @@ impl Report {
         std::mem::take(&mut self.no_effect)
     }
 
-    fn add(&mut self, severity: Severity, rule: Rule, span: Span, message: String) -> Found<'_> {
+    fn add(
+        &mut self,
+        severity: Severity,
+        rule: Rule,
+        span: Span,
+        message: String,
+        label: Option<String>,
+        hint: String,
+    ) {
         let severity = if self.reading && rule == Rule::Refused {
             Severity::Warning
         } else {
             severity
         };
+        // Each use of an alias reports the same place; keep one.
+        let is_known = self
+            .found
+            .iter()
+            .any(|(at, d)| *at == span && d.message == message && d.severity == severity);
+        if is_known {
+            return;
+        }
+        if self.found.len() >= MOST_DIAGNOSTICS {
+            self.left_out += 1;
+            self.left_out_errors |= severity == Severity::Error;
+            return;
+        }
         let diagnostic = Diagnostic {
             severity,
             message,
+            label,
+            hint: Some(hint),
             ..self.blank(rule, span)
         };
-        // Each use of an alias reports the same place; keep one.
-        let known = self.found.iter().position(|(at, d)| {
-            *at == span && d.message == diagnostic.message && d.severity == diagnostic.severity
-        });
-        if known.is_none() && self.found.len() < MOST_DIAGNOSTICS {
-            self.found.push((span, diagnostic));
-            return Found(self.found.last_mut().map(|(_, diagnostic)| diagnostic));
-        }
-        if known.is_none() {
-            self.left_out += 1;
-            self.left_out_errors |= severity == Severity::Error;
-        }
-        Found(None)
+        self.found.push((span, diagnostic));
     }
 
     /// An error without a message, for problems that only show after the load.
@@ -142,11 +248,7 @@ impl Report {
         Diagnostic {
             severity: Severity::Error,
             rule,
-            file: self
-                .files
-                .get(span.file as usize)
-                .cloned()
-                .unwrap_or_default(),
+            file: self.file_of(span),
             line: span.line as usize,
             column: span.column as usize,
             length: span.length.max(1) as usize,
@@ -191,57 +293,26 @@ impl Report {
     pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
         self.found
             .sort_by_key(|(span, _)| (span.file, span.line, span.column));
-        let last = self.found.last().map(|(span, _)| *span);
-        let mut diagnostics: Vec<_> = self
+        let more = self
             .found
-            .into_iter()
-            .map(|(_, diagnostic)| diagnostic)
-            .collect();
-        if self.left_out > 0 {
-            let severity = if self.left_out_errors {
-                Severity::Error
-            } else {
-                Severity::Warning
-            };
-            diagnostics.push(Diagnostic {
-                severity,
-                rule: Rule::File,
-                file: last
-                    .and_then(|span| self.files.get(span.file as usize))
-                    .cloned()
-                    .unwrap_or_default(),
-                line: 0,
-                column: 0,
-                length: 1,
-                path: String::new(),
-                message: format!("{} more problems", self.left_out),
-                label: None,
-                hint: Some("fix the problems above first".into()),
+            .last()
+            .filter(|_| self.left_out > 0)
+            .map(|(last, _)| {
+                let severity = if self.left_out_errors {
+                    Severity::Error
+                } else {
+                    Severity::Warning
+                };
+                Diagnostic {
+                    severity,
+                    path: String::new(),
+                    message: format!("{} more problems", self.left_out),
+                    hint: Some("fix the problems above first".into()),
+                    ..self.blank(Rule::File, Span::of_file(last.file))
+                }
             });
-        }
-        diagnostics
-    }
-}
-
-/// The diagnostic just made.
-#[derive(Debug)]
-pub(crate) struct Found<'a>(Option<&'a mut Diagnostic>);
-
-impl Found<'_> {
-    /// Sets the text under the snippet.
-    pub(crate) fn label(self, label: impl Into<String>) -> Self {
-        if let Found(Some(diagnostic)) = self {
-            diagnostic.label = Some(label.into());
-            return Found(Some(diagnostic));
-        }
-        self
-    }
-
-    /// Sets the hint.
-    pub(crate) fn hint(self, hint: impl Into<String>) {
-        if let Found(Some(diagnostic)) = self {
-            diagnostic.hint = Some(hint.into());
-        }
+        let found = self.found.into_iter().map(|(_, diagnostic)| diagnostic);
+        found.chain(more).collect()
     }
 }
 

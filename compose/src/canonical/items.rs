@@ -1,6 +1,6 @@
 //! Lists whose items have a short form: ports, mounts, devices, grants, environment files.
 
-use super::{Context, invalid, object, port, volume, wrong};
+use super::{Context, object, port, volume, wrong};
 use crate::node::{Map, Node, Span, Value, insert_default, map};
 use crate::report::Place;
 use crate::schema::{Key, Shape, Short};
@@ -63,11 +63,10 @@ fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out
         }
         (Short::Device, Value::Text(text)) if text.matches(':').count() > 2 => {
             let message = format!("`{text}` is not a device: too many colons");
-            let _ = invalid(
+            cx.report.invalid(
+                span,
                 message,
                 "write `/dev/x`, `/dev/x:/dev/y` or `/dev/x:/dev/y:rwm`",
-                span,
-                cx,
             );
         }
         (Short::Device, Value::Text(text)) => add(device(&text, span)),
@@ -91,11 +90,10 @@ fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out
         }
         (Short::Port, other) => {
             let kind = Node::new(other, span).kind();
-            let _ = invalid(
+            cx.report.invalid(
+                span,
                 format!("a port must be a number, a string or a mapping, not {kind}"),
                 "write `\"8080:80\"`",
-                span,
-                cx,
             );
         }
         (_, other) => {
@@ -104,7 +102,7 @@ fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out
                 "an item of `{}` must be a string or a mapping, not {kind}",
                 cx.report.path()
             );
-            let _ = invalid(message, "put it in quotes", span, cx);
+            cx.report.invalid(span, message, "put it in quotes");
         }
     }
 }

@@ -63,13 +63,18 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                     };
                     if text.is_empty() {
                         // As `${EXTRA}` is where nothing is extra; Compose reads it, too.
-                        cx.report
-                            .warning(Rule::Value, span, "empty entry is ignored")
-                            .hint("remove it, or set the variable in it");
+                        cx.report.warning(
+                            Rule::Value,
+                            span,
+                            "empty entry is ignored",
+                            "remove it, or set the variable in it",
+                        );
                     } else if name.is_empty() {
-                        cx.report
-                            .error(Rule::Refused, span, "a name is missing before `=`")
-                            .hint("write `NAME=value`, or remove the item");
+                        cx.report.refuse(
+                            span,
+                            "a name is missing before `=`",
+                            "write `NAME=value`, or remove the item",
+                        );
                     }
                     out.insert(name.to_owned(), Entry::new(value, span));
                 } else if item.value != Value::Broken {
@@ -77,11 +82,10 @@ pub(super) fn pairs(value: Value, unset: Unset, span: Span, cx: &mut Context<'_>
                         Value::Map(_) => "write `NAME=value` with `=`, or leave out the `- `",
                         _ => "write `NAME=value`, in quotes if it has special characters",
                     };
-                    let _ = invalid(
+                    cx.report.invalid(
+                        span,
                         format!("each item must be a string, not {}", item.kind()),
                         hint,
-                        span,
-                        cx,
                     );
                 }
             }
@@ -173,14 +177,13 @@ pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
                     }
                     Value::Broken => {}
                     _ => {
-                        let _ = invalid(
+                        cx.report.invalid(
+                            node.span,
                             format!(
                                 "the address of `{host}` must be a string, not {}",
                                 node.kind()
                             ),
                             "write an IP address, or `host-gateway`",
-                            node.span,
-                            cx,
                         );
                     }
                 }
@@ -208,11 +211,10 @@ pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
                         add(item.as_text().unwrap_or_default(), "", item.span);
                     }
                     _ => {
-                        let _ = invalid(
+                        cx.report.invalid(
+                            item.span,
                             "invalid host entry: it must be `host=ip`",
                             "write a name, `=` and an address",
-                            item.span,
-                            cx,
                         );
                     }
                 }

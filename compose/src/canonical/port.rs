@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::{Context, invalid};
+use super::Context;
 use crate::node::{Map, Node, Span, Value, insert_default, map};
 
 const HINT: &str = "write `\"8080:80\"`, `\"127.0.0.1:8080:80/udp\"` or `\"8000-8005:8000-8005\"`";
@@ -13,7 +13,8 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Vec<Node> {
     match parse(text) {
         Ok(ports) => ports.into_iter().map(|port| port.into_node(span)).collect(),
         Err(problem) => {
-            let _ = invalid(format!("`{text}` is not a port: {problem}"), HINT, span, cx);
+            cx.report
+                .invalid(span, format!("`{text}` is not a port: {problem}"), HINT);
             Vec::new()
         }
     }
@@ -26,11 +27,10 @@ pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
     let target = entries.get("target").map(|entry| &entry.node);
     match target {
         None => {
-            let _ = invalid(
+            cx.report.invalid(
+                span,
                 "a port needs `target`",
                 "add `target:`, the container's port",
-                span,
-                cx,
             );
         }
         Some(node) => {
@@ -38,11 +38,10 @@ pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
                 .as_int()
                 .is_some_and(|port| !(1..=65_535).contains(&port))
             {
-                let _ = invalid(
+                cx.report.invalid(
+                    node.span,
                     "a port is a number from 1 to 65535",
                     "correct `target`",
-                    node.span,
-                    cx,
                 );
             }
         }
@@ -52,11 +51,10 @@ pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
         && !text.is_empty()
         && let Err(problem) = range(text)
     {
-        let _ = invalid(
+        cx.report.invalid(
+            node.span,
             format!("`{text}` is not a port: {problem}"),
             "correct `published`",
-            node.span,
-            cx,
         );
     }
     if let Some(node) = entries.get("host_ip").map(|entry| &entry.node)
@@ -64,22 +62,20 @@ pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
         && !text.is_empty()
         && text.parse::<IpAddr>().is_err()
     {
-        let _ = invalid(
+        cx.report.invalid(
+            node.span,
             format!("`{text}` is not an IP address"),
             "correct `host_ip`",
-            node.span,
-            cx,
         );
     }
     if let Some(node) = entries.get("protocol").map(|entry| &entry.node)
         && let Some(text) = node.as_text()
         && !matches!(text.to_ascii_lowercase().as_str(), "tcp" | "udp" | "sctp")
     {
-        let _ = invalid(
+        cx.report.invalid(
+            node.span,
             format!("`{text}` is not a protocol of a port"),
             "write `tcp` or `udp`",
-            node.span,
-            cx,
         );
     }
 }

@@ -32,8 +32,7 @@ pub(super) fn typed(value: Value, shape: Shape, span: Span, cx: &mut Context<'_>
             Some((value, true)) => {
                 let message = format!("`{text}` is an old spelling of `{value}`");
                 cx.report
-                    .warning(Rule::Value, span, message)
-                    .hint(format!("write `{value}`"));
+                    .warning(Rule::Value, span, message, format!("write `{value}`"));
                 Value::Bool(value)
             }
             None => invalid(
@@ -120,7 +119,10 @@ pub(super) fn command(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
                 let message = format!(
                     "the command ends at `{operator}`: it is not run by a shell, so the rest is ignored"
                 );
-                cx.report.warning(Rule::Value, span, message).hint(
+                cx.report.warning(
+                    Rule::Value,
+                    span,
+                    message,
                     "for a shell, write `[\"sh\", \"-c\", \"…\"]`; otherwise quote the character",
                 );
             }
@@ -146,11 +148,10 @@ pub(super) fn test(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
             if let Some(first) = items.first()
                 && !matches!(first.as_text(), None | Some("CMD" | "CMD-SHELL" | "NONE"))
             {
-                let _ = invalid(
+                cx.report.invalid(
+                    first.span,
                     "a health check in list form must begin with `CMD`, `CMD-SHELL` or `NONE`",
                     "put `CMD` first, or write one string for the shell",
-                    first.span,
-                    cx,
                 );
             }
             Value::List(items)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Context, invalid};
+use super::Context;
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Map, Node, Span, Value, map};
 
@@ -13,11 +13,10 @@ const HINT: &str =
 pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node> {
     let parts = split(text);
     if text.is_empty() || parts.iter().any(|part| part.is_empty()) {
-        let _ = invalid(
+        cx.report.invalid(
+            span,
             format!("`{text}` is not a mount: one of its parts is empty"),
             HINT,
-            span,
-            cx,
         );
         return None;
     }
@@ -26,11 +25,10 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
         [source, target] => (*source, *target, ""),
         [source, target, options] => (*source, *target, *options),
         _ => {
-            let _ = invalid(
+            cx.report.invalid(
+                span,
                 format!("`{text}` is not a mount: too many colons"),
                 HINT,
-                span,
-                cx,
             );
             return None;
         }
@@ -61,13 +59,12 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
                 );
             }
             _ => {
-                cx.report
-                    .warning(
-                        Rule::Value,
-                        span,
-                        format!("unknown mount option `{option}` is ignored"),
-                    )
-                    .hint("use `ro`, `rw`, `z`, `Z`, `nocopy` or a propagation such as `rslave`");
+                cx.report.warning(
+                    Rule::Value,
+                    span,
+                    format!("unknown mount option `{option}` is ignored"),
+                    "use `ro`, `rw`, `z`, `Z`, `nocopy` or a propagation such as `rslave`",
+                );
             }
         }
     }
@@ -108,33 +105,33 @@ pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
     };
     let there = |key: &str| entries.contains_key(key);
     if !there("type") {
-        let _ = invalid(
+        cx.report.invalid(
+            span,
             "a mount needs `type`",
             "add `type: volume`, `type: bind` or `type: tmpfs`",
-            span,
-            cx,
         );
     }
     if !there("target") {
-        let _ = invalid(
+        cx.report.invalid(
+            span,
             "a mount needs `target`",
             "add `target:`, the path in the container",
-            span,
-            cx,
         );
     }
     if text("type") == "bind" && text("source").is_empty() {
-        let _ = invalid(
+        cx.report.invalid(
+            span,
             "a bind mount needs `source`",
             "add `source:`, a path on the machine",
-            span,
-            cx,
         );
     }
     if text("type") == "tmpfs" && there("source") {
-        cx.report
-            .warning(Rule::Value, span, "a tmpfs mount has no `source`")
-            .hint("remove `source`");
+        cx.report.warning(
+            Rule::Value,
+            span,
+            "a tmpfs mount has no `source`",
+            "remove `source`",
+        );
     }
     clean_target(entries);
     resolve_source(entries, cx);

@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 
 use super::wrong_type;
-use crate::diagnostic::Rule;
 use crate::node::{Node, Value};
 use crate::report::{Place, Report};
 use crate::schema::{self, Shape};
@@ -61,13 +60,11 @@ pub(crate) fn whole(node: &mut Node, shape: Shape, report: &mut Report) {
 /// Reports a repeated item.
 pub(super) fn repeats(item: &Node, report: &mut Report) {
     let text = item.as_text().unwrap_or_default();
-    report
-        .error(
-            Rule::Value,
-            item.span,
-            format!("`{text}` is repeated in `{}`", report.path()),
-        )
-        .hint("remove one of them");
+    report.invalid(
+        item.span,
+        format!("`{text}` is repeated in `{}`", report.path()),
+        "remove one of them",
+    );
 }
 
 fn one(node: &mut Node, shape: Shape, report: &mut Report) {

@@ -1,7 +1,6 @@
 //! Checks volumes, networks, secrets, configs and models at the top level: their source, and keys
 //! that exclude each other.
 
-use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Value};
 use crate::report::{Place, Report};
 
@@ -43,13 +42,11 @@ fn check_external_volume(name: &str, Entry { node, .. }: &Entry, report: &mut Re
     }
     for (key, entry) in node.entries().filter(|(key, _)| !key.starts_with("x-")) {
         if !matches!(key.as_str(), "name" | "external") {
-            report
-                .error(
-                    Rule::Value,
-                    entry.key,
-                    format!("`{name}` is external, so it cannot have `{key}`"),
-                )
-                .hint("remove this key, or `external`");
+            report.invalid(
+                entry.key,
+                format!("`{name}` is external, so it cannot have `{key}`"),
+                "remove this key, or `external`",
+            );
         }
     }
 }
@@ -69,13 +66,11 @@ fn sources(
     let mut given = keys.iter().filter_map(entries);
     let list: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
     if let (Some((first, _)), Some((second, entry))) = (given.next(), given.next()) {
-        report
-            .error(
-                Rule::Value,
-                entry.key,
-                format!("{kind} `{name}` has two sources: `{first}` and `{second}`"),
-            )
-            .hint("remove one of them");
+        report.invalid(
+            entry.key,
+            format!("{kind} `{name}` has two sources: `{first}` and `{second}`"),
+            "remove one of them",
+        );
         return;
     }
     let elsewhere = is_external(node)
@@ -83,9 +78,11 @@ fn sources(
         || node.get("driver").is_some()
         || kind == "config" && node.get("external").is_some();
     if !elsewhere && !keys.iter().any(|key| node.get(key).is_some()) {
-        report
-            .error(Rule::Value, *key, format!("{kind} `{name}` has no source"))
-            .hint(format!("add {} or `external: true`", list.join(", ")));
+        report.invalid(
+            *key,
+            format!("{kind} `{name}` has no source"),
+            format!("add {} or `external: true`", list.join(", ")),
+        );
     }
 }
 
@@ -94,12 +91,10 @@ fn two_names(name: &str, Entry { node, .. }: &Entry, report: &mut Report) {
     if let (Some(own), Some(inner)) = (node.get("name"), node.find(&["external", "name"]))
         && own.value != inner.value
     {
-        report
-            .error(
-                Rule::Value,
-                inner.span,
-                format!("`{name}` has two different names outside the project"),
-            )
-            .hint("write `name` once, and `external: true`");
+        report.invalid(
+            inner.span,
+            format!("`{name}` has two different names outside the project"),
+            "write `name` once, and `external: true`",
+        );
     }
 }

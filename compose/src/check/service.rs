@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::needs;
-use crate::diagnostic::Rule;
 use crate::node::{Entry, Node, Span, Value};
 use crate::report::{Place, Report};
 
@@ -41,13 +40,11 @@ pub(super) fn required(service: &Node, report: &mut Report) {
     }
     for request in requests.iter().chain(&each(&["gpus"])) {
         if let (Some(_), Some(ids)) = (request.get("count"), request.get("device_ids")) {
-            report
-                .error(
-                    Rule::Value,
-                    ids.span,
-                    "`count` and `device_ids` exclude each other",
-                )
-                .hint("remove one of them");
+            report.invalid(
+                ids.span,
+                "`count` and `device_ids` exclude each other",
+                "remove one of them",
+            );
         }
     }
     for device in &each(&["devices"]) {
@@ -70,13 +67,11 @@ pub(super) fn required(service: &Node, report: &mut Report) {
 /// Checks for keys of a service that exclude or contradict each other.
 pub(super) fn contradictions(service: &Node, report: &mut Report) {
     if let (Some(mode), Some(_)) = (service.get("network_mode"), service.get("networks")) {
-        report
-            .error(
-                Rule::Value,
-                mode.span,
-                "`network_mode` and `networks` exclude each other",
-            )
-            .hint("remove one of them");
+        report.invalid(
+            mode.span,
+            "`network_mode` and `networks` exclude each other",
+            "remove one of them",
+        );
     }
     container_name(service, report);
     ranges(service, report);
@@ -95,11 +90,11 @@ pub(super) fn contradictions(service: &Node, report: &mut Report) {
                 "the service runs on `{platform}`, but is built for {}",
                 listed.join(", ")
             );
-            report
-                .error(Rule::Value, platforms.span, message)
-                .hint(format!(
-                    "add `{platform}` to `build.platforms`, or remove `platform`"
-                ));
+            report.invalid(
+                platforms.span,
+                message,
+                format!("add `{platform}` to `build.platforms`, or remove `platform`"),
+            );
         }
     }
 }
@@ -113,24 +108,20 @@ fn container_name(service: &Node, report: &mut Report) {
         || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
         || !name.chars().all(allowed)
     {
-        report
-            .error(
-                Rule::Value,
-                node.span,
-                format!("`{name}` is not a valid container name"),
-            )
-            .hint("use letters, digits, `_`, `.` and `-`, beginning with a letter or digit");
+        report.invalid(
+            node.span,
+            format!("`{name}` is not a valid container name"),
+            "use letters, digits, `_`, `.` and `-`, beginning with a letter or digit",
+        );
     }
     let replicas = service.find(&["deploy", "replicas"]);
     let scale = service.get("scale").or(replicas);
     if let Some(count) = scale.filter(|node| node.as_int().is_some_and(|count| count > 1)) {
-        report
-            .error(
-                Rule::Value,
-                count.span,
-                format!("several containers cannot share the name `{name}`"),
-            )
-            .hint("remove `container_name`, or run one replica");
+        report.invalid(
+            count.span,
+            format!("several containers cannot share the name `{name}`"),
+            "remove `container_name`, or run one replica",
+        );
     }
 }
 
@@ -145,13 +136,11 @@ fn ranges(service: &Node, report: &mut Report) {
         };
         if node.as_int().is_some_and(|number| !range.contains(&number)) {
             let (first, last) = range.into_inner();
-            report
-                .error(
-                    Rule::Value,
-                    node.span,
-                    format!("`{key}` must be from {first} to {last}"),
-                )
-                .hint("correct the number");
+            report.invalid(
+                node.span,
+                format!("`{key}` must be from {first} to {last}"),
+                "correct the number",
+            );
         }
     }
 }
@@ -178,9 +167,7 @@ fn limits(service: &Node, report: &mut Report) {
             && (a - b).abs() > f64::EPSILON * a.abs()
         {
             let message = format!("`{key}` and `deploy.resources.{group}.{name}` differ");
-            report
-                .error(Rule::Value, node.span, message)
-                .hint("remove one of them, or make them equal");
+            report.invalid(node.span, message, "remove one of them, or make them equal");
         }
     }
 }
@@ -212,13 +199,11 @@ fn targets(service: &Node, report: &mut Report) {
     });
     for (target, span) in tmpfs.chain(mounts) {
         if !seen.insert(target.trim_end_matches('/')) {
-            report
-                .error(
-                    Rule::Value,
-                    span,
-                    format!("two mounts have the target `{target}`"),
-                )
-                .hint("remove one of them");
+            report.invalid(
+                span,
+                format!("two mounts have the target `{target}`"),
+                "remove one of them",
+            );
         }
     }
 }
@@ -241,11 +226,9 @@ pub(super) fn container_names<'a>(
 }
 
 fn report_shared_name(name: &str, other: &str, span: Span, report: &mut Report) {
-    report
-        .error(
-            Rule::Value,
-            span,
-            format!("service `{other}` also has the container name `{name}`"),
-        )
-        .hint("choose another name");
+    report.invalid(
+        span,
+        format!("service `{other}` also has the container name `{name}`"),
+        "choose another name",
+    );
 }

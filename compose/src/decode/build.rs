@@ -35,13 +35,11 @@ pub(super) fn build(
         let span = node
             .get("dockerfile_inline")
             .map_or(node.span, |node| node.span);
-        report
-            .error(
-                Rule::Value,
-                span,
-                "`dockerfile` and `dockerfile_inline` exclude each other",
-            )
-            .hint("remove one of them");
+        report.invalid(
+            span,
+            "`dockerfile` and `dockerfile_inline` exclude each other",
+            "remove one of them",
+        );
     }
     let args = node.entries_of("args");
     let build = Build {
@@ -124,9 +122,7 @@ fn additional_contexts(
                 Some(_) => None,
             };
             if let Some((message, hint)) = problem {
-                report
-                    .error(Rule::Reference, entry.node.span, message)
-                    .hint(hint);
+                report.error(Rule::Reference, entry.node.span, message, hint);
             }
         }
         contexts.insert(key.clone(), context);
@@ -197,13 +193,12 @@ fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
             let hint = nearest::did_you_mean(source, names).unwrap_or_else(|| {
                 format!("declare it at the top level, `secrets:` with `{source}:` below it")
             });
-            report
-                .error(
-                    Rule::Reference,
-                    grant.span,
-                    format!("secret `{source}` is not declared"),
-                )
-                .hint(hint);
+            report.error(
+                Rule::Reference,
+                grant.span,
+                format!("secret `{source}` is not declared"),
+                hint,
+            );
             continue;
         };
         let content = secret
@@ -215,13 +210,13 @@ fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
                 .map(|path| LocalSource::Path(path.into()))
         });
         let Some(content) = content else {
-            report
-                .error(
-                    Rule::Refused,
-                    grant.span,
-                    format!("secret `{source}` cannot be used in a build: it has neither `file` nor `environment`"),
-                )
-                .hint("declare it with `file` or `environment`");
+            report.refuse(
+                grant.span,
+                format!(
+                    "secret `{source}` cannot be used in a build: it has neither `file` nor `environment`"
+                ),
+                "declare it with `file` or `environment`",
+            );
             continue;
         };
         let id = grant

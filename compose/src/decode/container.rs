@@ -3,7 +3,6 @@
 use uc_api::v1;
 
 use super::{flag, list, nanoseconds, strings, text};
-use crate::diagnostic::Rule;
 use crate::node::{Node, Value};
 use crate::report::{Place, Report};
 
@@ -14,9 +13,11 @@ const NANOSECONDS_PER_MS: i64 = 1_000_000;
 pub(super) fn milliseconds(node: &Node, key: &str, report: &mut Report) -> Option<u64> {
     let (nanoseconds, span) = nanoseconds(node, key)?;
     if nanoseconds < 0 {
-        report
-            .error(Rule::Refused, span, format!("`{key}` cannot be negative"))
-            .hint("write a duration such as `10s`");
+        report.refuse(
+            span,
+            format!("`{key}` cannot be negative"),
+            "write a duration such as `10s`",
+        );
         return None;
     }
     let rounded = nanoseconds / NANOSECONDS_PER_MS;
@@ -40,13 +41,11 @@ pub(super) fn healthcheck(service: &Node, report: &mut Report) -> Option<v1::Hea
             _ => return None,
         };
         number.or_else(|| {
-            report
-                .error(
-                    Rule::Value,
-                    retries.span,
-                    "`retries` must be a whole number, 0 or more",
-                )
-                .hint("write `retries: 3`");
+            report.invalid(
+                retries.span,
+                "`retries` must be a whole number, 0 or more",
+                "write `retries: 3`",
+            );
             None
         })
     });
@@ -97,13 +96,11 @@ pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy
             Some((_, "on-failure")) => (v1::RestartPolicy::OnFailure, attempts.unwrap_or(0)),
             Some((_, "unless-stopped")) => (v1::RestartPolicy::UnlessStopped, 0),
             Some((node, other)) => {
-                report
-                    .error(
-                        Rule::Refused,
-                        node.span,
-                        format!("`{other}` is not a restart condition"),
-                    )
-                    .hint("use `none`, `on-failure` or `any`");
+                report.refuse(
+                    node.span,
+                    format!("`{other}` is not a restart condition"),
+                    "use `none`, `on-failure` or `any`",
+                );
                 (v1::RestartPolicy::Unspecified, 0)
             }
         };
@@ -124,7 +121,9 @@ pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy
             (v1::RestartPolicy::OnFailure, attempts.parse().unwrap_or(0))
         }
         _ => {
-            report.error(Rule::Refused, node.span, format!("`{text}` is not a restart policy")).hint(
+            report.refuse(
+                node.span,
+                format!("`{text}` is not a restart policy"),
                 "use `no`, `always`, `on-failure`, `on-failure:3` or `unless-stopped`; put `no` in quotes",
             );
             (v1::RestartPolicy::Unspecified, 0)
@@ -137,26 +136,23 @@ fn max_attempts(policy: &Node, report: &mut Report) -> Option<u32> {
     let node = policy.get("max_attempts")?;
     let number = node.as_int()?;
     if policy.get_text("condition") != Some("on-failure") && number >= 0 {
-        report
-            .not_honoured(
-                node.span,
-                "`max_attempts` is ignored: Docker counts restarts only with `condition: on-failure`",
-            )
-            .hint("add `condition: on-failure`, or remove `max_attempts`");
+        report.not_honoured(
+            node.span,
+            "`max_attempts` is ignored: Docker counts restarts only with `condition: on-failure`",
+            "add `condition: on-failure`, or remove `max_attempts`",
+        );
         return None;
     }
     let attempts = u32::try_from(number).ok();
     if attempts.is_none() {
-        report
-            .error(
-                Rule::Value,
-                node.span,
-                format!(
-                    "invalid `max_attempts` `{number}`: it must be between 0 and {}",
-                    u32::MAX
-                ),
-            )
-            .hint("write `max_attempts: 3`");
+        report.invalid(
+            node.span,
+            format!(
+                "invalid `max_attempts` `{number}`: it must be between 0 and {}",
+                u32::MAX
+            ),
+            "write `max_attempts: 3`",
+        );
     }
     attempts
 }
@@ -171,13 +167,11 @@ pub(super) fn hooks(service: &Node, key: &str, report: &mut Report) -> Vec<v1::H
     for item in node.items() {
         let command = list(item, "command");
         if command.is_empty() {
-            report
-                .error(
-                    Rule::Value,
-                    item.span,
-                    format!("a hook in `{key}` has no `command`"),
-                )
-                .hint("add `command:` with what to run in the container");
+            report.invalid(
+                item.span,
+                format!("a hook in `{key}` has no `command`"),
+                "add `command:` with what to run in the container",
+            );
             continue;
         }
         hooks.push(v1::Hook {
@@ -203,13 +197,11 @@ pub(super) fn pull_policy(service: &Node, report: &mut Report) -> v1::PullPolicy
         "never" => v1::PullPolicy::Never,
         every if every.strip_prefix("every_").is_some_and(is_period) => v1::PullPolicy::Always,
         _ => {
-            report
-                .error(
-                    Rule::Value,
-                    node.span,
-                    format!("`{text}` is not a pull policy"),
-                )
-                .hint("use `always`, `missing`, `never` or `build`");
+            report.invalid(
+                node.span,
+                format!("`{text}` is not a pull policy"),
+                "use `always`, `missing`, `never` or `build`",
+            );
             v1::PullPolicy::Unspecified
         }
     }

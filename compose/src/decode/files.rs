@@ -90,13 +90,11 @@ fn bind(item: &Node, report: &mut Report) -> Option<LocalFile> {
     let target = text(item, "target");
     let path = source.as_text()?;
     if !path.starts_with('/') {
-        report
-            .error(
-                Rule::Refused,
-                source.span,
-                format!("`{written}` is a Windows path, and machines run Linux"),
-            )
-            .hint("write it with `/`, relative to the compose file");
+        report.refuse(
+            source.span,
+            format!("`{written}` is a Windows path, and machines run Linux"),
+            "write it with `/`, relative to the compose file",
+        );
         return None;
     }
     let flag = |node: Option<&Node>| node.and_then(Node::as_bool);
@@ -124,13 +122,11 @@ fn source(
     report: &mut Report,
 ) -> Option<LocalSource> {
     if document::is_external(Some(declared)) {
-        report
-            .error(
-                Rule::Refused,
-                span,
-                format!("{word} `{name}` is external, but the cluster stores no {word}s"),
-            )
-            .hint("give its content with `file`, `environment` or, for secrets, `x-command`");
+        report.refuse(
+            span,
+            format!("{word} `{name}` is external, but the cluster stores no {word}s"),
+            "give its content with `file`, `environment` or, for secrets, `x-command`",
+        );
         return None;
     }
     if let Some(path) = declared.get_text("file") {
@@ -158,7 +154,7 @@ fn source(
             "add `file:`, `environment:` or, for configs, `content:`",
         ),
     };
-    report.error(Rule::Refused, span, message).hint(hint);
+    report.refuse(span, message, hint);
     None
 }
 
@@ -182,16 +178,14 @@ pub(super) fn words(node: &Node, report: &mut Report) -> Option<Vec<String>> {
     };
     let words = words.filter(|words| words.first().is_some_and(|word| !word.is_empty()));
     if words.is_none() {
-        report
-            .error(
-                Rule::Refused,
-                node.span,
-                format!(
-                    "`{}` must be a command: a string or a list of strings",
-                    report.path()
-                ),
-            )
-            .hint("write `[\"program\", \"argument\"]`");
+        report.refuse(
+            node.span,
+            format!(
+                "`{}` must be a command: a string or a list of strings",
+                report.path()
+            ),
+            "write `[\"program\", \"argument\"]`",
+        );
     }
     words
 }
@@ -210,16 +204,16 @@ fn owner(item: &Node, key: &str, report: &mut Report) -> Option<u32> {
     let text = node.as_text().filter(|text| !text.is_empty())?;
     let number = text.parse().ok();
     if number.is_none() {
-        report
-            .error(
-                Rule::Refused,
-                node.span,
-                format!("`{key}` must be a number, not `{text}`: user names of the image are not known here"),
-            )
-            .hint(format!(
+        report.refuse(
+            node.span,
+            format!(
+                "`{key}` must be a number, not `{text}`: user names of the image are not known here"
+            ),
+            format!(
                 "write the number of the {}",
                 if key == "uid" { "user" } else { "group" }
-            ));
+            ),
+        );
     }
     number
 }
@@ -234,9 +228,11 @@ fn mode(item: &Node, report: &mut Report) -> Option<u32> {
     };
     let mode = mode.filter(|mode| *mode <= 0o7777);
     if mode.is_none() {
-        report
-            .error(Rule::Refused, node.span, "these are not permission bits")
-            .hint("write them in octal with a leading 0, as in `0440`");
+        report.refuse(
+            node.span,
+            "these are not permission bits",
+            "write them in octal with a leading 0, as in `0440`",
+        );
     }
     mode
 }
@@ -272,13 +268,12 @@ fn secret_variables(
             let hint = nearest::did_you_mean(&name, known).unwrap_or_else(|| {
                 format!("declare it at the top level, `secrets:` with `{name}:` below it")
             });
-            report
-                .error(
-                    Rule::Reference,
-                    span,
-                    format!("secret `{name}` is not declared"),
-                )
-                .hint(hint);
+            report.error(
+                Rule::Reference,
+                span,
+                format!("secret `{name}` is not declared"),
+                hint,
+            );
             continue;
         };
         if let Some(source) = source("secret", &name, node, span, report) {

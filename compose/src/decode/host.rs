@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use uc_api::v1;
 
 use super::{list, strings, text};
-use crate::diagnostic::Rule;
 use crate::node::{Node, Value};
 use crate::report::Report;
 
@@ -98,13 +97,11 @@ pub(super) fn namespace(service: &Node, key: &str, words: &[&str], report: &mut 
             }
         })
         .collect();
-    report
-        .error(
-            Rule::Refused,
-            node.span,
-            format!("`{key}` cannot be `{value}`"),
-        )
-        .hint(format!("use {}", possible.join(", ")));
+    report.refuse(
+        node.span,
+        format!("`{key}` cannot be `{value}`"),
+        format!("use {}", possible.join(", ")),
+    );
     String::new()
 }
 
@@ -129,13 +126,11 @@ pub(super) fn security_opt(service: &Node, report: &mut Report) -> Vec<String> {
             if let Some(profile) = profile.filter(|profile| !matches!(*profile, "unconfined" | "builtin"))
                 && !profile.trim_start().starts_with('{')
             {
-                report
-                    .error(
-                        Rule::Refused,
-                        item.span,
-                        format!("the seccomp profile `{profile}` is a file on this computer"),
-                    )
-                    .hint("use `seccomp=unconfined`, or write the JSON of the profile in place of the path");
+                report.refuse(
+                    item.span,
+                    format!("the seccomp profile `{profile}` is a file on this computer"),
+                    "use `seccomp=unconfined`, or write the JSON of the profile in place of the path",
+                );
                 return None;
             }
             Some(option.to_owned())

@@ -25,9 +25,7 @@ pub(crate) fn templates(tree: &Node, report: &mut Report) -> BTreeMap<String, Im
                 let place = report.blank(Rule::Refused, node.span);
                 templates.insert(name.clone(), ImageTemplate { template, place });
             }
-            Err(error) => report
-                .error(Rule::Refused, node.span, error.to_string())
-                .hint(error.hint),
+            Err(error) => report.refuse(node.span, error.to_string(), error.hint),
         }
     }
     templates

@@ -21,12 +21,11 @@ fn report_ingress(item: &Node, report: &mut Report) {
         return;
     };
     if mode.node.as_text() == Some("ingress") {
-        report
-            .not_honoured(
-                mode.node.span,
-                "`mode: ingress` is ignored: the port is published only on machines that run a replica",
-            )
-            .hint("send clients to these machines and write `mode: host`, or run a replica on every machine: `deploy.mode: global`");
+        report.not_honoured(
+            mode.node.span,
+            "`mode: ingress` is ignored: the port is published only on machines that run a replica",
+            "send clients to these machines and write `mode: host`, or run a replica on every machine: `deploy.mode: global`",
+        );
     }
 }
 
@@ -46,13 +45,11 @@ fn port(item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     let (first, last) = published.split_once('-').unwrap_or((published, ""));
     let (published_port, last) = (first.parse().unwrap_or(0), last.parse().unwrap_or(0));
     if last != 0 && last < published_port {
-        report
-            .error(
-                Rule::Refused,
-                item.span,
-                format!("the range {published} ends before it begins"),
-            )
-            .hint("write the smaller port first");
+        report.refuse(
+            item.span,
+            format!("the range {published} ends before it begins"),
+            "write the smaller port first",
+        );
     }
     Some(v1::PortSpec {
         container_port,
@@ -108,13 +105,11 @@ fn taken_over(
     for item in service.items_of("volumes_from") {
         let Some(text) = item.as_text() else { continue };
         if text.starts_with("container:") {
-            report
-                .error(
-                    Rule::Refused,
-                    item.span,
-                    format!("`{text}` is a container on one machine, not a service of the project"),
-                )
-                .hint("mount the volume by name in `volumes:` of this service");
+            report.refuse(
+                item.span,
+                format!("`{text}` is a container on one machine, not a service of the project"),
+                "mount the volume by name in `volumes:` of this service",
+            );
             continue;
         }
         let (name, mode) = text.split_once(':').unwrap_or((text, ""));
@@ -126,12 +121,13 @@ fn taken_over(
         {
             let target = mount_node.get_text("target").unwrap_or_default();
             if mount_node.get_text("source").is_none_or(str::is_empty) || is_local(mount_node) {
-                report
-                    .not_honoured(
-                        item.span,
-                        format!("the mount at `{target}` of `{name}` is not shared: it has no name that two services could use"),
-                    )
-                    .hint(format!("give it a name: `data:{target}`, and declare `data:` below `volumes:`"));
+                report.not_honoured(
+                    item.span,
+                    format!(
+                        "the mount at `{target}` of `{name}` is not shared: it has no name that two services could use"
+                    ),
+                    format!("give it a name: `data:{target}`, and declare `data:` below `volumes:`"),
+                );
                 continue;
             }
             if mounts.iter().any(|mount| mount.target == target) {
@@ -168,15 +164,16 @@ fn mount(
     let target = item.get_text("target")?;
     let (kind, source) = match item.get_text("type")? {
         "volume" if source.is_empty() => {
-            report
-                .warning(
-                    Rule::Value,
-                    item.span,
-                    format!("the volume at `{target}` has no name: its data is lost when the container is replaced"),
-                )
-                .hint(format!(
+            report.warning(
+                Rule::Value,
+                item.span,
+                format!(
+                    "the volume at `{target}` has no name: its data is lost when the container is replaced"
+                ),
+                format!(
                     "to keep the data, name it: `data:{target}`, and declare `data:` below `volumes:`"
-                ));
+                ),
+            );
             (v1::MountKind::Volume, String::new())
         }
         "volume" => {
@@ -190,13 +187,13 @@ fn mount(
         "tmpfs" => (v1::MountKind::Tmpfs, String::new()),
         "image" => (v1::MountKind::Image, source.to_owned()),
         other => {
-            report
-                .error(
-                    Rule::Refused,
-                    item.span,
-                    format!("a mount of type `{other}` is not supported: Docker on Linux does not have it"),
-                )
-                .hint("use `volume`, `bind`, `tmpfs` or `image`");
+            report.refuse(
+                item.span,
+                format!(
+                    "a mount of type `{other}` is not supported: Docker on Linux does not have it"
+                ),
+                "use `volume`, `bind`, `tmpfs` or `image`",
+            );
             return None;
         }
     };
@@ -251,12 +248,10 @@ pub(super) fn target_is_absolute(target: &str, item: &Node, report: &mut Report)
     if target.starts_with('/') {
         return true;
     }
-    report
-        .error(
-            Rule::Refused,
-            item.span,
-            format!("the container path `{target}` must begin with `/`"),
-        )
-        .hint("write `name:/path`");
+    report.refuse(
+        item.span,
+        format!("the container path `{target}` must begin with `/`"),
+        "write `name:/path`",
+    );
     false
 }

@@ -46,16 +46,15 @@ pub(super) fn fill(
             _ => "the service uses the network of another container; publish the ports there",
         };
         let span = node.items().first().map_or(node.span, |item| item.span);
-        report
-            .warning(
-                Rule::Value,
-                span,
-                format!(
-                    "`ports` have no effect with `network_mode: {}`",
-                    spec.network_mode
-                ),
-            )
-            .hint(format!("remove them: {said}"));
+        report.warning(
+            Rule::Value,
+            span,
+            format!(
+                "`ports` have no effect with `network_mode: {}`",
+                spec.network_mode
+            ),
+            format!("remove them: {said}"),
+        );
         spec.ports.clear();
     }
 }
@@ -76,9 +75,13 @@ fn mode(service: &Node, report: &mut Report) -> String {
             mode.to_owned()
         }
         other => {
-            report
-                .error(Rule::Refused, node.span, format!("`network_mode: {other}` names a Docker network, and machines share no networks but the cluster's"))
-                .hint("remove `network_mode` to join the cluster's network, or use `host`, `none`, `service:NAME` or `container:NAME`");
+            report.refuse(
+                node.span,
+                format!(
+                    "`network_mode: {other}` names a Docker network, and machines share no networks but the cluster's"
+                ),
+                "remove `network_mode` to join the cluster's network, or use `host`, `none`, `service:NAME` or `container:NAME`",
+            );
             String::new()
         }
     }
@@ -106,19 +109,19 @@ impl Aliases {
                 return;
             }
             if names.contains(&alias) {
-                report
-                    .not_honoured(
-                        span,
-                        format!("alias `{alias}` of `{service}` is ignored: another service of the project has this name"),
-                    )
-                    .hint("choose another alias");
+                report.not_honoured(
+                    span,
+                    format!(
+                        "alias `{alias}` of `{service}` is ignored: another service of the project has this name"
+                    ),
+                    "choose another alias",
+                );
             } else if !is_domain_name(&alias) {
-                report
-                    .not_honoured(
-                        span,
-                        format!("alias `{alias}` is ignored: it is not a valid DNS name"),
-                    )
-                    .hint("use letters, digits, `-` and `_`, with dots between labels");
+                report.not_honoured(
+                    span,
+                    format!("alias `{alias}` is ignored: it is not a valid DNS name"),
+                    "use letters, digits, `-` and `_`, with dots between labels",
+                );
             } else {
                 aliases
                     .0
@@ -202,12 +205,13 @@ pub(super) fn isolation(tree: &Node, report: &mut Report) {
             Some((one, other, *span))
         });
     if let Some((one, other, span)) = apart {
-        report
-            .not_honoured(
-                span,
-                format!("networks do not separate services: `{one}` and `{other}` share none, but can reach each other"),
-            )
-            .hint("every service joins the cluster's one network; protect services with passwords");
+        report.not_honoured(
+            span,
+            format!(
+                "networks do not separate services: `{one}` and `{other}` share none, but can reach each other"
+            ),
+            "every service joins the cluster's one network; protect services with passwords",
+        );
     }
     for (name, entry) in tree.entries_of("networks") {
         let driver = entry.node.get("driver");
@@ -216,26 +220,24 @@ pub(super) fn isolation(tree: &Node, report: &mut Report) {
         {
             let report = &mut report.at("networks");
             let report = &mut report.at(name);
-            report
-                .not_honoured(
-                    node.span,
-                    format!(
-                        "driver `{driver}` is ignored: every service joins the cluster's network"
-                    ),
-                )
-                .hint("remove it; `network_mode: host` gives a service the network of its machine");
+            report.not_honoured(
+                node.span,
+                format!("driver `{driver}` is ignored: every service joins the cluster's network"),
+                "remove it; `network_mode: host` gives a service the network of its machine",
+            );
         }
         if entry.node.get("internal").map(|node| &node.value) == Some(&Value::Bool(true)) {
             let span = entry
                 .node
                 .get("internal")
                 .map_or(entry.key, |node| node.span);
-            report
-                .not_honoured(
-                    span,
-                    format!("`internal` of network `{name}` is ignored: its services can reach the internet"),
-                )
-                .hint("remove it, or restrict the traffic with a firewall on the machines");
+            report.not_honoured(
+                span,
+                format!(
+                    "`internal` of network `{name}` is ignored: its services can reach the internet"
+                ),
+                "remove it, or restrict the traffic with a firewall on the machines",
+            );
         }
     }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use uc_api::v1;
 
 use super::{flag, text};
-use crate::diagnostic::Rule;
 use crate::duration;
 use crate::node::{Node, Value};
 use crate::report::Report;
@@ -222,7 +221,9 @@ fn bounded<T: TryFrom<i64>>(node: &Node, least: i64, most: i64, report: &mut Rep
 
 /// Docker Compose reads it; no engine would run it.
 fn refuse(node: &Node, message: String, report: &mut Report) {
-    report
-        .error(Rule::Refused, node.span, message)
-        .hint("correct the value; Docker would refuse to create the container");
+    report.refuse(
+        node.span,
+        message,
+        "correct the value; Docker would refuse to create the container",
+    );
 }

@@ -17,13 +17,11 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
     let mut number = |node: Option<&Node>| {
         let (node, value) = node.and_then(|node| Some((node, node.as_int()?)))?;
         u32::try_from(value).ok().or_else(|| {
-            report
-                .error(
-                    Rule::Value,
-                    node.span,
-                    format!("{value} is not a number of replicas"),
-                )
-                .hint("write 0 or more");
+            report.invalid(
+                node.span,
+                format!("{value} is not a number of replicas"),
+                "write 0 or more",
+            );
             None
         })
     };
@@ -31,35 +29,32 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
     if let (Some(a), Some(b), Some(scale)) = (by_scale, by_deploy, scale)
         && a != b
     {
-        report
-            .error(
-                Rule::Value,
-                scale.span,
-                format!("`scale` is {a}, but `deploy.replicas` is {b}"),
-            )
-            .hint("remove one of them, or make them equal");
+        report.invalid(
+            scale.span,
+            format!("`scale` is {a}, but `deploy.replicas` is {b}"),
+            "remove one of them, or make them equal",
+        );
     }
     match mode.and_then(|mode| Some((mode, mode.as_text()?))) {
         Some((mode, "global")) => {
             if let Some(count) = by_deploy.or(by_scale) {
-                report
-                    .warning(
-                        Rule::Value,
-                        mode.span,
-                        format!("a global service runs one replica on every machine, so the number {count} is ignored"),
-                    )
-                    .hint("remove the number, or `mode: global`");
+                report.warning(
+                    Rule::Value,
+                    mode.span,
+                    format!(
+                        "a global service runs one replica on every machine, so the number {count} is ignored"
+                    ),
+                    "remove the number, or `mode: global`",
+                );
             }
             (v1::ServiceMode::Global, 1)
         }
         Some((mode, job @ ("replicated-job" | "global-job"))) => {
-            report
-                .error(
-                    Rule::Refused,
-                    mode.span,
-                    format!("mode `{job}` is not supported: a service runs until it is removed"),
-                )
-                .hint("run it before the deployment with `x-pre_deploy`, or as a service that others depend on with `condition: service_completed_successfully`");
+            report.refuse(
+                mode.span,
+                format!("mode `{job}` is not supported: a service runs until it is removed"),
+                "run it before the deployment with `x-pre_deploy`, or as a service that others depend on with `condition: service_completed_successfully`",
+            );
             (v1::ServiceMode::Replicated, 1)
         }
         _ => (
@@ -74,12 +69,11 @@ pub(super) fn scale(node: &Node, report: &mut Report) -> (v1::ServiceMode, u32) 
 pub(super) fn endpoint_mode(service: &Node, report: &mut Report) {
     let mode = service.find(&["deploy", "endpoint_mode"]);
     if let Some(node) = mode.filter(|node| node.as_text() == Some("vip")) {
-        report
-            .not_honoured(
-                node.span,
-                "`endpoint_mode: vip` is ignored: the service's name resolves to the addresses of its replicas, which change when they are replaced",
-            )
-            .hint("write `dnsrr`, and let clients look the name up again (nginx: `resolver 127.0.0.11 valid=5s;` and a variable in `proxy_pass`)");
+        report.not_honoured(
+            node.span,
+            "`endpoint_mode: vip` is ignored: the service's name resolves to the addresses of its replicas, which change when they are replaced",
+            "write `dnsrr`, and let clients look the name up again (nginx: `resolver 127.0.0.11 valid=5s;` and a variable in `proxy_pass`)",
+        );
     }
 }
 
@@ -103,13 +97,11 @@ pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePo
         let number = node.as_int()?;
         let parsed = u32::try_from(number).ok();
         if parsed.is_none() {
-            report
-                .error(
-                    Rule::Refused,
-                    node.span,
-                    format!("{number} is not a number of replicas"),
-                )
-                .hint("write 1 or more, or 0 for all at once");
+            report.refuse(
+                node.span,
+                format!("{number} is not a number of replicas"),
+                "write 1 or more, or 0 for all at once",
+            );
         }
         parsed
     });
@@ -120,13 +112,11 @@ pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePo
         Some((_, "pause")) => v1::FailureAction::Pause,
         Some((_, "continue")) => v1::FailureAction::Continue,
         Some((node, other)) => {
-            report
-                .error(
-                    Rule::Refused,
-                    node.span,
-                    format!("`failure_action` cannot be `{other}`"),
-                )
-                .hint("use `rollback`, `pause` or `continue`");
+            report.refuse(
+                node.span,
+                format!("`failure_action` cannot be `{other}`"),
+                "use `rollback`, `pause` or `continue`",
+            );
             v1::FailureAction::Unspecified
         }
     };
@@ -137,13 +127,11 @@ pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePo
             _ => return None,
         };
         if !(0.0..=1.0).contains(&ratio) {
-            report
-                .error(
-                    Rule::Refused,
-                    node.span,
-                    format!("`max_failure_ratio` must be between 0 and 1, not {ratio}"),
-                )
-                .hint("write a number between 0 and 1");
+            report.refuse(
+                node.span,
+                format!("`max_failure_ratio` must be between 0 and 1, not {ratio}"),
+                "write a number between 0 and 1",
+            );
             return None;
         }
         Some(ratio)
@@ -165,13 +153,11 @@ pub(super) fn placement(service: &Node, report: &mut Report) -> Option<v1::Place
         let number = node.as_int()?;
         let parsed = u32::try_from(number).ok();
         if parsed.is_none() {
-            report
-                .error(
-                    Rule::Refused,
-                    node.span,
-                    format!("{number} is not a number of replicas"),
-                )
-                .hint("write 1 or more, or 0 for no limit");
+            report.refuse(
+                node.span,
+                format!("{number} is not a number of replicas"),
+                "write 1 or more, or 0 for no limit",
+            );
         }
         parsed
     });

@@ -42,13 +42,11 @@ pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
         .get("ports")
         .filter(|ports| !ports.items().is_empty() && !node.items().is_empty())
     {
-        report
-            .error(
-                Rule::Refused,
-                ports.span,
-                "`ports` and `x-ports` exclude each other",
-            )
-            .hint("write all ports in one of them");
+        report.refuse(
+            ports.span,
+            "`ports` and `x-ports` exclude each other",
+            "write all ports in one of them",
+        );
     }
     let report = &mut report.at("x-ports");
     let mut ports = Vec::new();
@@ -62,12 +60,11 @@ pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
 fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
     let Some(published) = text.strip_suffix("@host") else {
         if is_ingress(text, item, report) {
-            report
-                .not_honoured(
-                    item.span,
-                    format!("`{text}` is not published: there is no ingress yet"),
-                )
-                .hint("write `HOST_PORT:CONTAINER_PORT@host` to publish the port on the machine");
+            report.not_honoured(
+                item.span,
+                format!("`{text}` is not published: there is no ingress yet"),
+                "write `HOST_PORT:CONTAINER_PORT@host` to publish the port on the machine",
+            );
         }
         return None;
     };
@@ -88,23 +85,19 @@ fn port(text: &str, item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
         Some((address, number(host)?, number(container)?, protocol))
     })();
     let Some((address, host, container, protocol)) = parsed else {
-        report
-            .error(
-                Rule::Refused,
-                item.span,
-                format!("`{text}` is not a valid port of the machine"),
-            )
-            .hint("write `[IP:]HOST_PORT:CONTAINER_PORT[/tcp|udp]@host`");
+        report.refuse(
+            item.span,
+            format!("`{text}` is not a valid port of the machine"),
+            "write `[IP:]HOST_PORT:CONTAINER_PORT[/tcp|udp]@host`",
+        );
         return None;
     };
     if !address.is_empty() && address.parse::<IpAddr>().is_err() {
-        report
-            .error(
-                Rule::Refused,
-                item.span,
-                format!("`{address}` is not an IP address"),
-            )
-            .hint("write one address of the machine, or leave it out for all addresses");
+        report.refuse(
+            item.span,
+            format!("`{address}` is not an IP address"),
+            "write one address of the machine, or leave it out for all addresses",
+        );
         return None;
     }
     Some(v1::PortSpec {
@@ -140,12 +133,12 @@ fn is_ingress(text: &str, item: &Node, report: &mut Report) -> bool {
                 "use `http` or `https`",
             ),
         };
-        report
-            .error(Rule::Refused, item.span, wrong.0)
-            .hint(wrong.1);
+        report.refuse(item.span, wrong.0, wrong.1);
         return false;
     }
-    report.error(Rule::Refused, item.span, format!("`{text}` is not a port")).hint(
+    report.refuse(
+        item.span,
+        format!("`{text}` is not a port"),
         "write `[HOSTNAME:]CONTAINER_PORT[/http|https]` or `[IP:]HOST_PORT:CONTAINER_PORT[/tcp|udp]@host`",
     );
     false
@@ -168,40 +161,30 @@ pub(super) fn caddy(service: &Node, report: &mut Report) {
     };
     for (key, entry) in node.entries().filter(|(key, _)| *key != "config") {
         let hint = nearest::did_you_mean(key, ["config"]).unwrap_or_else(|| "remove it".to_owned());
-        report
-            .error(
-                Rule::Refused,
-                entry.key,
-                format!("unknown key `{key}` in `x-caddy`"),
-            )
-            .hint(hint);
+        report.refuse(entry.key, format!("unknown key `{key}` in `x-caddy`"), hint);
     }
     if config
         .and_then(Node::as_text)
         .is_none_or(|text| text.trim().is_empty())
     {
-        report
-            .error(
-                Rule::Refused,
-                node.span,
-                format!(
-                    "`x-caddy` must be the text of a Caddyfile, not {}",
-                    node.kind()
-                ),
-            )
-            .hint("write it after `x-caddy: |`, or name a file: `x-caddy: ./Caddyfile`");
+        report.refuse(
+            node.span,
+            format!(
+                "`x-caddy` must be the text of a Caddyfile, not {}",
+                node.kind()
+            ),
+            "write it after `x-caddy: |`, or name a file: `x-caddy: ./Caddyfile`",
+        );
     }
     let ingress = service.items_of("x-ports");
     let mut ingress =
         ingress.filter(|item| item.as_text().is_some_and(|text| !text.ends_with("@host")));
     if let Some(port) = ingress.next() {
-        report
-            .error(
-                Rule::Refused,
-                port.span,
-                "`x-caddy` and ports of the ingress exclude each other",
-            )
-            .hint("serve the host name in `x-caddy`, or remove `x-caddy`; ports with `@host` are allowed");
+        report.refuse(
+            port.span,
+            "`x-caddy` and ports of the ingress exclude each other",
+            "serve the host name in `x-caddy`, or remove `x-caddy`; ports with `@host` are allowed",
+        );
     }
 }
 
@@ -215,13 +198,11 @@ pub(super) fn pre_deploy(service: &Node, report: &mut Report) -> Option<v1::PreD
 
 fn hook(node: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
     if node.as_map().is_none() {
-        report
-            .error(
-                Rule::Refused,
-                node.span,
-                format!("`x-pre_deploy` must be a mapping, not {}", node.kind()),
-            )
-            .hint("write `command:` below it");
+        report.refuse(
+            node.span,
+            format!("`x-pre_deploy` must be a mapping, not {}", node.kind()),
+            "write `command:` below it",
+        );
         return None;
     }
     for (key, entry) in node
@@ -229,18 +210,18 @@ fn hook(node: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
         .filter(|(key, _)| !HOOK_KEYS.contains(&key.as_str()))
     {
         let hint = nearest::did_you_mean(key, HOOK_KEYS).unwrap_or_else(|| "remove it".to_owned());
-        report
-            .error(
-                Rule::Refused,
-                entry.key,
-                format!("unknown key `{key}` in `x-pre_deploy`"),
-            )
-            .hint(hint);
+        report.refuse(
+            entry.key,
+            format!("unknown key `{key}` in `x-pre_deploy`"),
+            hint,
+        );
     }
     let Some(command) = node.get("command") else {
-        report
-            .error(Rule::Refused, node.span, "`x-pre_deploy` has no `command`")
-            .hint("add `command:` with what to run before the deployment");
+        report.refuse(
+            node.span,
+            "`x-pre_deploy` has no `command`",
+            "add `command:` with what to run before the deployment",
+        );
         return None;
     };
     Some(v1::PreDeploy {
@@ -267,9 +248,11 @@ fn timeout(node: &Node, report: &mut Report) -> Option<u64> {
         .and_then(duration::parse_duration)
         .filter(|nanoseconds| *nanoseconds > 0);
     if parsed.is_none() {
-        report
-            .error(Rule::Refused, node.span, "`timeout` must be a duration")
-            .hint("write a duration such as `5m`");
+        report.refuse(
+            node.span,
+            "`timeout` must be a duration",
+            "write a duration such as `5m`",
+        );
     }
     u64::try_from(parsed? / NANOSECONDS_PER_MS)
         .ok()
@@ -285,13 +268,11 @@ fn hook_flag(node: &Node, report: &mut Report) -> Option<bool> {
         _ => None,
     };
     if flag.is_none() {
-        report
-            .error(
-                Rule::Refused,
-                node.span,
-                "`privileged` must be `true` or `false`",
-            )
-            .hint("write `privileged: true`");
+        report.refuse(
+            node.span,
+            "`privileged` must be `true` or `false`",
+            "write `privileged: true`",
+        );
     }
     flag
 }
@@ -319,38 +300,33 @@ fn hook_environment(node: Option<&Node>, report: &mut Report) -> BTreeMap<String
                         environment.insert(name.to_owned(), value.to_owned());
                     }
                     Some((name, None)) => report_unset(name, item.span, report),
-                    None => report
-                        .error(
-                            Rule::Refused,
-                            item.span,
-                            format!("a variable must be a string, not {}", item.kind()),
-                        )
-                        .hint("write `NAME=value`"),
+                    None => report.refuse(
+                        item.span,
+                        format!("a variable must be a string, not {}", item.kind()),
+                        "write `NAME=value`",
+                    ),
                 }
             }
         }
-        _ => report
-            .error(
-                Rule::Refused,
-                node.span,
-                format!(
-                    "`environment` must be a mapping or a list, not {}",
-                    node.kind()
-                ),
-            )
-            .hint("write `NAME: value` below it"),
+        _ => report.refuse(
+            node.span,
+            format!(
+                "`environment` must be a mapping or a list, not {}",
+                node.kind()
+            ),
+            "write `NAME: value` below it",
+        ),
     }
     environment
 }
 
 fn report_unset(name: &str, span: Span, report: &mut Report) {
-    report
-        .warning(
-            Rule::Variable,
-            span,
-            format!("the variable `{name}` has no value and is not set on this computer"),
-        )
-        .hint(format!("write `{name}=value`, or set {name}"));
+    report.warning(
+        Rule::Variable,
+        span,
+        format!("the variable `{name}` has no value and is not set on this computer"),
+        format!("write `{name}=value`, or set {name}"),
+    );
 }
 
 /// A string, number or boolean as text.
@@ -361,13 +337,11 @@ fn hook_text(node: &Node, name: &str, report: &mut Report) -> Option<String> {
         Value::Float(number) => Some(scalar::go_float(*number)),
         Value::Bool(value) => Some(value.to_string()),
         _ => {
-            report
-                .error(
-                    Rule::Refused,
-                    node.span,
-                    format!("`{name}` must be a string, not {}", node.kind()),
-                )
-                .hint("put the value in quotes");
+            report.refuse(
+                node.span,
+                format!("`{name}` must be a string, not {}", node.kind()),
+                "put the value in quotes",
+            );
             None
         }
     }

@@ -101,9 +101,11 @@ impl Loader<'_> {
         else {
             let unreadable = base.map_or(&extends.node.value, |node| &node.value) == &Value::Broken;
             if !unreadable {
-                self.report
-                    .error(Rule::Value, extends.key, "`extends` needs `service`")
-                    .hint("add `service:`, the name of the service to extend");
+                self.report.invalid(
+                    extends.key,
+                    "`extends` needs `service`",
+                    "add `service:`, the name of the service to extend",
+                );
             }
             return None;
         };
@@ -166,13 +168,12 @@ impl Loader<'_> {
                     .to_owned()
             });
         let file = self.shown(services.file);
-        self.report
-            .error(
-                Rule::Reference,
-                span,
-                format!("service `{name}`, which is extended here, not found in `{file}`"),
-            )
-            .hint(hint);
+        self.report.error(
+            Rule::Reference,
+            span,
+            format!("service `{name}`, which is extended here, not found in `{file}`"),
+            hint,
+        );
         None
     }
 
@@ -203,9 +204,12 @@ impl Loader<'_> {
                 circle.join(" → ")
             )
         };
-        self.report
-            .error(Rule::Reference, span, message)
-            .hint("remove one of these `extends`");
+        self.report.error(
+            Rule::Reference,
+            span,
+            message,
+            "remove one of these `extends`",
+        );
     }
 
     /// Another file's services: in long form, its paths from its own directory, nothing extended or

@@ -1,10 +1,9 @@
 //! `include`: other projects' files, each read with its own directory and variables, below what the
 //! including file says.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use super::model::{File, Loader, Scope};
+use super::model::{File, Loader, MISSING, Scope};
 use crate::diagnostic::Rule;
 use crate::environment::Environment;
 use crate::node::{Entry, Map, Node, Span, Value};
@@ -39,13 +38,12 @@ impl Loader<'_> {
         let mut including = scope.including.clone();
         including.push(path);
         if including.len() > MAX_NESTING {
-            self.report
-                .error(
-                    Rule::Reference,
-                    include.key,
-                    format!("files include one another more than {MAX_NESTING} levels deep"),
-                )
-                .hint("include the files side by side");
+            self.report.error(
+                Rule::Reference,
+                include.key,
+                format!("files include one another more than {MAX_NESTING} levels deep"),
+                "include the files side by side",
+            );
             return;
         }
         let mut loader = self.at("include");
@@ -71,9 +69,11 @@ impl Loader<'_> {
                     .get("path")
                     .is_none_or(|node| node.value != Value::Broken)
             {
-                self.report
-                    .error(Rule::Value, item.span, "an included file needs `path`")
-                    .hint("add `path:`, the file to include");
+                self.report.invalid(
+                    item.span,
+                    "an included file needs `path`",
+                    "add `path:`, the file to include",
+                );
             }
             return None;
         };
@@ -88,13 +88,11 @@ impl Loader<'_> {
         let mut files = Vec::new();
         for (index, (path, span)) in paths.iter().enumerate() {
             if is_remote(path) {
-                self.report
-                    .error(
-                        Rule::Refused,
-                        *span,
-                        format!("`{path}` is not a file on this computer"),
-                    )
-                    .hint("download it, and include the local copy");
+                self.report.refuse(
+                    *span,
+                    format!("`{path}` is not a file on this computer"),
+                    "download it, and include the local copy",
+                );
                 continue;
             }
             let path = inside(&scope.directory, path);
@@ -146,12 +144,8 @@ impl Loader<'_> {
             match self.files.read(&path) {
                 Ok(text) => self.add_variables(path, text, &mut variables),
                 Err(error) => {
-                    let hint = match error.kind() {
-                        io::ErrorKind::NotFound => "create it, or correct the path",
-                        _ => "make it readable, and save it as UTF-8 text",
-                    };
-                    let message = format!("cannot read `{}`: {error}", self.shown(&path));
-                    self.report.error(Rule::File, span, message).hint(hint);
+                    let shown = self.shown(&path);
+                    self.report.cannot_read(span, &shown, &error, MISSING);
                     return None;
                 }
             }
@@ -168,16 +162,15 @@ impl Loader<'_> {
         let circle: Vec<_> = circle
             .map(|path| format!("`{}`", self.shown(path)))
             .collect();
-        self.report
-            .error(
-                Rule::Reference,
-                span,
-                format!(
-                    "files include each other in a circle: {}",
-                    circle.join(" → ")
-                ),
-            )
-            .hint("remove one of these `include`");
+        self.report.error(
+            Rule::Reference,
+            span,
+            format!(
+                "files include each other in a circle: {}",
+                circle.join(" → ")
+            ),
+            "remove one of these `include`",
+        );
     }
 }
 

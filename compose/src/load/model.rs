@@ -2,7 +2,6 @@
 //! an `include`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -24,6 +23,9 @@ const MAX_FILES: usize = 1_000;
 /// Most values of all files together, those of extended services counted each time: a bound on
 /// memory, twice what one file may have.
 const MAX_NODES: usize = 2_000_000;
+
+/// The next step for a file that does not exist.
+pub(super) const MISSING: &str = "create it, or correct the path";
 
 /// A load on its way.
 pub(super) struct Loader<'a> {
@@ -147,26 +149,18 @@ impl Loader<'_> {
     pub(super) fn read(&mut self, path: &Path, span: Span) -> Option<File> {
         let shown = self.shown(path);
         if self.is_full() {
-            self.report
-                .error(
-                    Rule::File,
-                    span,
-                    format!("the project has more than {MAX_FILES} files"),
-                )
-                .hint("use fewer files in `include`, `extends` and `env_file`");
+            self.report.error(
+                Rule::File,
+                span,
+                format!("the project has more than {MAX_FILES} files"),
+                "use fewer files in `include`, `extends` and `env_file`",
+            );
             return None;
         }
         let text = match self.files.read(path) {
             Ok(text) => text,
             Err(error) => {
-                let hint = match error.kind() {
-                    io::ErrorKind::NotFound => "create it, or correct the path",
-                    io::ErrorKind::InvalidData => "save it as UTF-8 text",
-                    _ => "correct the path, or make the file readable",
-                };
-                self.report
-                    .error(Rule::File, span, format!("cannot read `{shown}`: {error}"))
-                    .hint(hint);
+                self.report.cannot_read(span, &shown, &error, MISSING);
                 return None;
             }
         };
@@ -187,13 +181,12 @@ impl Loader<'_> {
     pub(super) fn afford(&mut self, nodes: usize, span: Span) -> bool {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes > MAX_NODES {
-            self.report
-                .error(
-                    Rule::File,
-                    span,
-                    format!("the project has more than {MAX_NODES} values"),
-                )
-                .hint("include and extend less; an extended service counts each time");
+            self.report.error(
+                Rule::File,
+                span,
+                format!("the project has more than {MAX_NODES} values"),
+                "include and extend less; an extended service counts each time",
+            );
         }
         self.nodes <= MAX_NODES
     }
@@ -221,25 +214,15 @@ impl Loader<'_> {
         let errors = self.report.errors();
         let documents = parse::parse(&source.text, file, self.report);
         if documents.is_empty() && self.report.errors() == errors {
-            self.report
-                .error(
-                    Rule::File,
-                    Span {
-                        file,
-                        ..Span::default()
-                    },
-                    "the file is empty",
-                )
-                .hint("start with `services:`, and put the services below it");
+            self.report.error(
+                Rule::File,
+                Span::of_file(file),
+                "the file is empty",
+                "start with `services:`, and put the services below it",
+            );
         }
         let nodes = documents.iter().map(Node::count).sum();
-        if self.afford(
-            nodes,
-            Span {
-                file,
-                ..Span::default()
-            },
-        ) {
+        if self.afford(nodes, Span::of_file(file)) {
             documents
         } else {
             Vec::new()
@@ -253,16 +236,12 @@ pub(super) fn small_enough(source: &SourceFile, file: u32, report: &mut Report) 
         return true;
     }
     let megabytes = MAX_BYTES >> 20;
-    report
-        .error(
-            Rule::File,
-            Span {
-                file,
-                ..Span::default()
-            },
-            format!("the file is larger than {megabytes} MB"),
-        )
-        .hint("check that this is the right file; no compose file is that large");
+    report.error(
+        Rule::File,
+        Span::of_file(file),
+        format!("the file is larger than {megabytes} MB"),
+        "check that this is the right file; no compose file is that large",
+    );
     false
 }
 
