@@ -16,6 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
 pub(crate) use items::without_repeats;
+pub(crate) use port::range as port_range;
 use uc_api::nearest;
 pub(crate) use whole::whole;
 
@@ -283,7 +284,10 @@ pub(crate) fn unique(items: Vec<Node>) -> Vec<Node> {
     for item in items {
         match item.as_text() {
             Some(text) => {
-                let name = text.split('=').next().unwrap_or_default().to_owned();
+                let name = text
+                    .split_once('=')
+                    .map_or(text, |(name, _)| name)
+                    .to_owned();
                 places.insert(name, item);
             }
             None => others.push(item),
@@ -441,7 +445,7 @@ fn by_name(
             .filter_map(|item| {
                 let name = item.as_text()?.to_owned();
                 if !seen.insert(name.clone()) {
-                    whole::repeats(&item, cx.report);
+                    whole::repeats(&name, item.span, cx.report);
                 }
                 let value = match names {
                     Names::Dependency => {

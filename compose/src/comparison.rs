@@ -34,7 +34,7 @@ pub fn same_reading(a: &Json, b: &Json) -> bool {
 
 /// A reading without what does not count. `path`: the keys above it.
 pub(crate) fn comparable(value: &Json, path: &[&str]) -> Option<Json> {
-    let last = path.last().copied().unwrap_or_default();
+    let is_below = |names: &[&str]| path.last().is_some_and(|last| names.contains(last));
     match value {
         Json::Object(map) => {
             let mut entries = Vec::new();
@@ -42,7 +42,7 @@ pub(crate) fn comparable(value: &Json, path: &[&str]) -> Option<Json> {
                 let inner: Vec<&str> = path.iter().copied().chain([key.as_str()]).collect();
                 match comparable(value, &inner) {
                     Some(value) => entries.push((key.clone(), value)),
-                    None if AUTHORED.contains(&last) => entries.push((key.clone(), Json::Null)),
+                    None if is_below(&AUTHORED) => entries.push((key.clone(), Json::Null)),
                     None => {}
                 }
             }
@@ -54,7 +54,7 @@ pub(crate) fn comparable(value: &Json, path: &[&str]) -> Option<Json> {
                 .iter()
                 .filter_map(|item| comparable(item, path))
                 .collect();
-            if !ORDERED.contains(&last) {
+            if !is_below(&ORDERED) {
                 items.sort_by_key(ToString::to_string);
             }
             (!items.is_empty()).then_some(Json::Array(items))

@@ -62,7 +62,7 @@ pub(crate) fn volumes(
             let spec = v1::VolumeSpec {
                 project: project.to_string(),
                 name: name.clone(),
-                driver: entry.node.get_text("driver").unwrap_or_default().to_owned(),
+                driver: text(&entry.node, "driver"),
                 driver_opts: strings(entry.node.get("driver_opts")),
                 labels: strings(entry.node.get("labels")),
                 external: document::is_external(node),
@@ -210,8 +210,15 @@ fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
     strings(node.get("labels"))
 }
 
+/// The text at a key. Empty where there is none: in a spec, that means "not set".
 fn text(node: &Node, key: &str) -> String {
-    node.get_text(key).unwrap_or_default().to_owned()
+    text_at(node, &[key])
+}
+
+/// The text below several keys; empty where there is none.
+fn text_at(node: &Node, path: &[&str]) -> String {
+    let text = node.find(path).and_then(Node::as_text);
+    text.unwrap_or_default().to_owned()
 }
 
 fn flag(node: &Node, key: &str) -> bool {

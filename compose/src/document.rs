@@ -229,12 +229,10 @@ fn service(node: &Node) -> JsonMap<String, Json> {
     }
     if let Some(Json::Array(secrets)) = out.get_mut("secrets") {
         for secret in secrets.iter_mut().filter_map(Json::as_object_mut) {
-            let source = secret
-                .get("source")
-                .and_then(Json::as_str)
-                .unwrap_or_default();
-            let target = format!("/run/secrets/{source}");
-            secret.entry("target").or_insert_with(|| target.into());
+            if let Some(source) = secret.get("source").and_then(Json::as_str) {
+                let target = format!("/run/secrets/{source}");
+                secret.entry("target").or_insert_with(|| target.into());
+            }
         }
     }
     out

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::Rule;
 use crate::interpolate;
-use crate::node::Span;
+use crate::node::{Span, count};
 use crate::report::Report;
 
 /// Variables by name, `None` where the file names one that is set nowhere.
@@ -91,13 +91,12 @@ pub(crate) fn raw(
             None => (line, environment(line)),
         };
         if name.is_empty() || name.contains(char::is_whitespace) {
-            let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-            let length = number(line.chars().count());
+            let length = count(line.chars().count());
             report.error(
                 Rule::Syntax,
                 Span {
                     file,
-                    line: number(index + 1),
+                    line: count(index + 1),
                     column: 1,
                     length,
                 },
@@ -130,14 +129,21 @@ struct Reader<'t> {
     file: u32,
 }
 
-impl Reader<'_> {
+impl<'t> Reader<'t> {
+    /// The rest of the line at the cursor.
+    fn line_here(&self) -> &'t str {
+        self.rest
+            .split_once('\n')
+            .map_or(self.rest, |(line, _)| line)
+    }
+
     /// The next statement. Invalid lines are reported and skipped.
     fn statement(&mut self, report: &mut Report) -> Option<Statement> {
         loop {
             if self.rest.is_empty() {
                 return None;
             }
-            let line = self.rest.split('\n').next().unwrap_or_default();
+            let line = self.line_here();
             let trimmed = line.trim();
             if trimmed.is_empty() || trimmed.starts_with('#') {
                 self.advance(line.len() + 1);
@@ -178,7 +184,7 @@ impl Reader<'_> {
     fn value(&mut self, span: Span, report: &mut Report) -> Option<Raw> {
         let quote = self.rest.chars().next().filter(|c| matches!(c, '"' | '\''));
         let Some(quote) = quote else {
-            let line = self.rest.split('\n').next().unwrap_or_default();
+            let line = self.line_here();
             self.advance(line.len() + 1);
             let value = line.split_once(" #").map_or(line, |(value, _)| value);
             return Some(Raw::Template(value.trim_end().to_owned()));
@@ -202,7 +208,7 @@ impl Reader<'_> {
         };
         let inner = &body[..end];
         self.advance(end + 2);
-        let tail = self.rest.split('\n').next().unwrap_or_default();
+        let tail = self.line_here();
         if !tail.trim().is_empty() && !tail.trim_start().starts_with('#') {
             report.warning(
                 Rule::Syntax,
@@ -221,13 +227,12 @@ impl Reader<'_> {
 
     fn advance(&mut self, bytes: usize) {
         let (passed, rest) = self.rest.split_at_checked(bytes).unwrap_or((self.rest, ""));
-        self.line += u32::try_from(passed.matches('\n').count()).unwrap_or(0);
+        self.line += count(passed.matches('\n').count());
         self.rest = rest;
     }
 
     fn span(&self, line: &str) -> Span {
         let indent = line.chars().take_while(|c| c.is_whitespace()).count();
-        let count = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         Span {
             file: self.file,
             line: self.line,

@@ -59,5 +59,7 @@ fn implied(service: &Node) -> Vec<(String, bool, Span)> {
 
 /// `service` of `service:alias` or `service:ro`.
 fn first_part(text: &str) -> String {
-    text.split(':').next().unwrap_or_default().to_owned()
+    text.split_once(':')
+        .map_or(text, |(first, _)| first)
+        .to_owned()
 }

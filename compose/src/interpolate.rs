@@ -114,19 +114,18 @@ fn braced(
         None => (false, operator),
     };
     let value = lookup(name);
-    let is_set = value
-        .as_ref()
-        .is_some_and(|value| !(empty_counts_as_unset && value.is_empty()));
+    let what = if value.is_some() { "empty" } else { "not set" };
+    let value = value.filter(|value| !(empty_counts_as_unset && value.is_empty()));
     let mut argument = operator.chars();
-    match (argument.next(), is_set) {
-        (Some('-' | '?'), true) => Ok(value.unwrap_or_default()),
-        (Some('-'), false) | (Some('+'), true) => {
+    match (argument.next(), value) {
+        (Some('-' | '?'), Some(value)) => Ok(value),
+        (Some('-'), None) | (Some('+'), Some(_)) => {
             nested(argument.as_str(), lookup, unset, depth + 1)
         }
-        (Some('+'), false) => Ok(String::new()),
-        (Some('?'), false) => Err(TemplateError::Required {
+        (Some('+'), None) => Ok(String::new()),
+        (Some('?'), None) => Err(TemplateError::Required {
             name: name.to_owned(),
-            what: if value.is_some() { "empty" } else { "not set" },
+            what,
             message: nested(argument.as_str(), lookup, unset, depth + 1)?,
         }),
         _ => Err(wrong()),
@@ -159,7 +158,7 @@ fn name_at_start(text: &str) -> &str {
 /// where they do not add up, the last one closes. `\}` closes nothing, and what is on another line
 /// does not either.
 fn closing_brace(body: &str) -> Option<usize> {
-    let body = body.split('\n').next().unwrap_or_default();
+    let body = body.split_once('\n').map_or(body, |(line, _)| line);
     let mut open = 1;
     let mut escaped = false;
     for (at, c) in body.char_indices() {

@@ -51,10 +51,12 @@ pub fn variables(request: &LoadRequest, files: &dyn ReadFile) -> Vec<Variable> {
         interpolate: false,
         ..request.clone()
     };
-    let tree =
-        whole(&request, files, &mut Vec::new(), &mut Report::new(false)).map(|whole| whole.tree);
-    tree.map(|tree| interpolate::variables(&tree))
-        .unwrap_or_default()
+    let mut report = Report::new(false);
+    match whole(&request, files, &mut Vec::new(), &mut report) {
+        Some(whole) => interpolate::variables(&whole.tree),
+        // No file can be read.
+        None => Vec::new(),
+    }
 }
 
 /// The merged files of a project, with services of all profiles.
@@ -261,9 +263,10 @@ fn active_profiles(request: &LoadRequest, variables: &Environment) -> Vec<String
     if !request.profiles.is_empty() {
         return request.profiles.clone();
     }
-    let listed = variables.get("COMPOSE_PROFILES").unwrap_or_default();
+    let listed = variables.get("COMPOSE_PROFILES");
     listed
-        .split(',')
+        .iter()
+        .flat_map(|listed| listed.split(','))
         .map(str::trim)
         .filter(|profile| !profile.is_empty())
         .map(str::to_owned)

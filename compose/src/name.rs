@@ -37,10 +37,11 @@ pub(crate) fn choose(sources: &Sources<'_>, report: &mut Report) -> Option<Proje
         })
         .or_else(|| from_file.filter(|(name, _)| !name.is_empty()));
     let Some((name, span)) = given else {
-        let directory = sources
-            .directory
+        let path = sources.directory;
+        // The root has no name; it is shown as it is.
+        let directory = path
             .file_name()
-            .unwrap_or_default()
+            .unwrap_or(path.as_os_str())
             .to_string_lossy();
         return normalise(&directory).parse().ok().or_else(|| {
             report.invalid(

@@ -33,6 +33,11 @@ impl Span {
     }
 }
 
+/// A number of lines or characters of a file, or an index of a file.
+pub(crate) fn count(number: usize) -> u32 {
+    u32::try_from(number).expect("the sizes of files, and their number, are bounded")
+}
+
 /// What a tag asks of the merge of several files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Tag {

@@ -11,7 +11,7 @@ use indexmap::map::Entry as Slot;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span as Marks};
 
 use crate::diagnostic::Rule;
-use crate::node::{Entry, Map, Node, Span, Tag, Value};
+use crate::node::{Entry, Map, Node, Span, Tag, Value, count};
 use crate::report::Report;
 use crate::scalar::{self, Plain};
 
@@ -475,7 +475,7 @@ impl Builder<'_> {
                 .map_or(1, |line| line.trim_end().chars().count() as u32)
                 .max(1);
         }
-        let line = self.line(span.line).unwrap_or_default();
+        let line = self.line(span.line).expect("a span has a line of the text");
         let indentation: String = line.chars().take_while(|c| c.is_whitespace()).collect();
         if let Some(tab) = indentation.find('\t') {
             span.column = indentation[..tab].chars().count() as u32 + 1;
@@ -529,7 +529,7 @@ impl Builder<'_> {
 
     fn span(&self, marks: Marks) -> Span {
         // What is missing at the end stands in the last line.
-        let line = marks.start.line().min(self.lines.len());
+        let line = marks.start.line().clamp(1, self.lines.len());
         let padding = |line: usize| {
             if self.padded.contains(&line) {
                 indentation::PADDING
@@ -538,10 +538,7 @@ impl Builder<'_> {
             }
         };
         let column = marks.start.col().saturating_sub(padding(line));
-        let rest = self
-            .lines
-            .get(line.wrapping_sub(1))
-            .map_or(0, |text| text.chars().count().saturating_sub(column));
+        let rest = self.lines[line - 1].chars().count().saturating_sub(column);
         let length = if marks.end.line() == line {
             marks
                 .end
@@ -551,12 +548,11 @@ impl Builder<'_> {
         } else {
             rest
         };
-        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         Span {
             file: self.file,
-            line: number(line),
-            column: number(column + 1),
-            length: number(length.max(1)),
+            line: count(line),
+            column: count(column + 1),
+            length: count(length.max(1)),
         }
     }
 }

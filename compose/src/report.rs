@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 
 use crate::diagnostic::{Diagnostic, Rule, Severity};
-use crate::node::Span;
+use crate::node::{Span, count};
 
 /// Diagnostics that are kept; the rest are counted. Bounds memory for hostile input.
 const MOST_DIAGNOSTICS: usize = 200;
@@ -59,7 +59,7 @@ impl Report {
     /// A file that spans may point to; returns its index.
     pub(crate) fn add_file(&mut self, path: PathBuf) -> u32 {
         self.files.push(path);
-        u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
+        count(self.files.len() - 1)
     }
 
     /// The current path, with dots.

@@ -104,8 +104,10 @@ pub(crate) fn go_float(value: f64) -> String {
         };
     }
     let scientific = format!("{value:e}");
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let (mantissa, exponent) = scientific
+        .split_once('e')
+        .expect("scientific notation has an exponent");
+    let exponent: i32 = exponent.parse().expect("an exponent is a number");
     if (-4..6).contains(&exponent) {
         format!("{value}")
     } else {

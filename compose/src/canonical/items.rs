@@ -110,7 +110,7 @@ fn one(item: Node, short: Short, keys: &'static [Key], cx: &mut Context<'_>, out
 /// `host[:container[:permissions]]`, or a CDI name.
 fn device(text: &str, span: Span) -> Node {
     let mut parts = text.split(':');
-    let source = parts.next().unwrap_or_default();
+    let source = parts.next().expect("a text has a first part");
     let target = parts.next().unwrap_or(source);
     let permissions = parts.next().unwrap_or("rwm");
     let entry = |text: &str| Value::Text(text.to_owned());

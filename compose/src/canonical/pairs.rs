@@ -192,23 +192,18 @@ pub(super) fn hosts(value: Value, span: Span, cx: &mut Context<'_>) -> Value {
         Value::List(items) => {
             let mut seen = std::collections::HashSet::new();
             for item in items.into_iter().filter(|item| item.value != Value::Broken) {
-                if item
-                    .as_text()
-                    .is_some_and(|text| !seen.insert(text.to_owned()))
-                {
-                    whole::repeats(&item, cx.report);
+                let text = item.as_text();
+                if let Some(text) = text.filter(|text| !seen.insert((*text).to_owned())) {
+                    whole::repeats(text, item.span, cx.report);
                 }
-                let separated = item
-                    .as_text()
-                    .and_then(|text| text.split_once('=').or_else(|| text.split_once(':')));
-                match separated {
-                    Some((host, ip)) if !host.is_empty() && !ip.is_empty() => {
+                let separated =
+                    text.and_then(|text| text.split_once('=').or_else(|| text.split_once(':')));
+                match (separated, text) {
+                    (Some((host, ip)), _) if !host.is_empty() && !ip.is_empty() => {
                         add(host, ip, item.span);
                     }
-                    _ if !cx.interpolated
-                        && item.as_text().is_some_and(|text| text.contains('$')) =>
-                    {
-                        add(item.as_text().unwrap_or_default(), "", item.span);
+                    (_, Some(text)) if !cx.interpolated && text.contains('$') => {
+                        add(text, "", item.span);
                     }
                     _ => {
                         cx.report.invalid(

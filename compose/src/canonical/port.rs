@@ -168,7 +168,7 @@ fn parse(text: &str) -> Result<Vec<Port>, String> {
 }
 
 /// `80` or `8000-8005`.
-pub(super) fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
+pub(crate) fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let number = |text: &str| {
         let number = text
             .bytes()

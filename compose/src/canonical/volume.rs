@@ -96,13 +96,7 @@ pub(super) fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Node
 
 /// The long form's checks.
 pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
-    let text = |key: &str| {
-        entries
-            .get(key)
-            .and_then(|entry| entry.node.as_text())
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let text = |key: &str| entries.get(key).and_then(|entry| entry.node.as_text());
     let there = |key: &str| entries.contains_key(key);
     if !there("type") {
         cx.report.invalid(
@@ -118,14 +112,14 @@ pub(super) fn complete(entries: &mut Map, span: Span, cx: &mut Context<'_>) {
             "add `target:`, the path in the container",
         );
     }
-    if text("type") == "bind" && text("source").is_empty() {
+    if text("type") == Some("bind") && text("source").is_none_or(str::is_empty) {
         cx.report.invalid(
             span,
             "a bind mount needs `source`",
             "add `source:`, a path on the machine",
         );
     }
-    if text("type") == "tmpfs" && there("source") {
+    if text("type") == Some("tmpfs") && there("source") {
         cx.report.warning(
             Rule::Value,
             span,

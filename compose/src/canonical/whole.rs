@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::wrong_type;
-use crate::node::{Node, Value};
+use crate::node::{Node, Span, Value};
 use crate::report::{Place, Report};
 use crate::schema::{self, Shape};
 
@@ -48,8 +48,8 @@ pub(crate) fn whole(node: &mut Node, shape: Shape, report: &mut Report) {
         (Shape::Distinct(_), Value::List(items)) => {
             let mut seen = HashSet::new();
             for item in items.iter() {
-                if item.as_text().is_some_and(|text| !seen.insert(text)) {
-                    repeats(item, report);
+                if let Some(text) = item.as_text().filter(|text| !seen.insert(*text)) {
+                    repeats(text, item.span, report);
                 }
             }
         }
@@ -58,10 +58,9 @@ pub(crate) fn whole(node: &mut Node, shape: Shape, report: &mut Report) {
 }
 
 /// Reports a repeated item.
-pub(super) fn repeats(item: &Node, report: &mut Report) {
-    let text = item.as_text().unwrap_or_default();
+pub(super) fn repeats(text: &str, span: Span, report: &mut Report) {
     report.invalid(
-        item.span,
+        span,
         format!("`{text}` is repeated in `{}`", report.path()),
         "remove one of them",
     );

@@ -19,8 +19,8 @@ pub(super) fn required(service: &Node, report: &mut Report) {
     for watch in &each(&["develop", "watch"]) {
         needs(&of(watch), "path", "what to watch", report);
         needs(&of(watch), "action", "what to do when it changes", report);
-        let action = watch.get_text("action").unwrap_or_default();
-        if !matches!(action, "" | "rebuild" | "restart") {
+        let copies = |action| !matches!(action, "" | "rebuild" | "restart");
+        if watch.get_text("action").is_some_and(copies) {
             needs(
                 &of(watch),
                 "target",
@@ -190,7 +190,8 @@ fn number(node: Option<&Node>) -> Option<f64> {
 fn targets(service: &Node, report: &mut Report) {
     let mut seen = BTreeSet::new();
     let tmpfs = service.items_of("tmpfs").filter_map(|item| {
-        let path = item.as_text()?.split(':').next().unwrap_or_default();
+        let text = item.as_text()?;
+        let path = text.split_once(':').map_or(text, |(path, _)| path);
         Some((path, item.span))
     });
     let mounts = service.items_of("volumes").filter_map(|mount| {

@@ -108,18 +108,17 @@ pub(super) fn restart(service: &Node, report: &mut Report) -> (v1::RestartPolicy
     let Some((node, text)) = service.get_text_node("restart") else {
         return (v1::RestartPolicy::Unspecified, 0);
     };
-    let (policy, attempts) = text
-        .split_once(':')
-        .map_or((text, None), |(policy, attempts)| (policy, Some(attempts)));
+    let (policy, attempts) = match text.split_once(':') {
+        Some((policy, attempts)) => (policy, Some(attempts.parse::<u32>())),
+        None => (text, None),
+    };
     match (policy, attempts) {
         ("", None) => (v1::RestartPolicy::Unspecified, 0),
         ("no", None) => (v1::RestartPolicy::No, 0),
         ("always", None) => (v1::RestartPolicy::Always, 0),
         ("unless-stopped", None) => (v1::RestartPolicy::UnlessStopped, 0),
         ("on-failure", None) => (v1::RestartPolicy::OnFailure, 0),
-        ("on-failure", Some(attempts)) if attempts.parse::<u32>().is_ok() => {
-            (v1::RestartPolicy::OnFailure, attempts.parse().unwrap_or(0))
-        }
+        ("on-failure", Some(Ok(attempts))) => (v1::RestartPolicy::OnFailure, attempts),
         _ => {
             report.refuse(
                 node.span,

@@ -2,7 +2,8 @@
 
 use uc_api::{ProjectName, v1};
 
-use super::{flag, resources, strings, text};
+use super::{flag, resources, strings, text, text_at};
+use crate::canonical;
 use crate::diagnostic::Rule;
 use crate::document;
 use crate::node::{Node, Value};
@@ -41,23 +42,18 @@ fn port(item: &Node, report: &mut Report) -> Option<v1::PortSpec> {
         Some("sctp") => v1::Protocol::Sctp,
         _ => v1::Protocol::Tcp,
     };
-    let published = item.get_text("published").unwrap_or_default();
-    let (first, last) = published.split_once('-').unwrap_or((published, ""));
-    let (published_port, last) = (first.parse().unwrap_or(0), last.parse().unwrap_or(0));
-    if last != 0 && last < published_port {
-        report.refuse(
-            item.span,
-            format!("the range {published} ends before it begins"),
-            "write the smaller port first",
-        );
-    }
+    let (first, last) = match item.get_text("published") {
+        // A free port of the machine's choice.
+        None | Some("") => (0, 0),
+        // One that is invalid has been reported.
+        Some(text) => canonical::port_range(text).ok()?.into_inner(),
+    };
     Some(v1::PortSpec {
         container_port,
-        // Nothing: a free port of the machine's choice.
-        published_port,
-        host_ip: item.get_text("host_ip").unwrap_or_default().to_owned(),
+        published_port: first.into(),
+        host_ip: text(item, "host_ip"),
         protocol: protocol.into(),
-        published_last: if last == published_port { 0 } else { last },
+        published_last: if last == first { 0 } else { last.into() },
     })
 }
 
@@ -115,11 +111,13 @@ fn taken_over(
         let (name, mode) = text.split_once(':').unwrap_or((text, ""));
         let other = tree.find(&["services", name]);
         for mount_node in other
-            .and_then(|other| other.get("volumes"))
             .into_iter()
-            .flat_map(Node::items)
+            .flat_map(|other| other.items_of("volumes"))
         {
-            let target = mount_node.get_text("target").unwrap_or_default();
+            // A missing target has been reported.
+            let Some(target) = mount_node.get_text("target") else {
+                continue;
+            };
             if mount_node.get_text("source").is_none_or(str::is_empty) || is_local(mount_node) {
                 report.not_honoured(
                     item.span,
@@ -160,7 +158,7 @@ fn mount(
     if is_local(item) {
         return None;
     }
-    let source = item.get_text("source").unwrap_or_default();
+    let source = text(item, "source");
     let target = item.get_text("target")?;
     let (kind, source) = match item.get_text("type")? {
         "volume" if source.is_empty() => {
@@ -177,15 +175,15 @@ fn mount(
             (v1::MountKind::Volume, String::new())
         }
         "volume" => {
-            let declared = tree.find(&["volumes", source]);
+            let declared = tree.find(&["volumes", &source]);
             (
                 v1::MountKind::Volume,
-                document::outside_name(declared, source, project.as_str()),
+                document::outside_name(declared, &source, project.as_str()),
             )
         }
-        "bind" => (v1::MountKind::Bind, source.to_owned()),
+        "bind" => (v1::MountKind::Bind, source),
         "tmpfs" => (v1::MountKind::Tmpfs, String::new()),
-        "image" => (v1::MountKind::Image, source.to_owned()),
+        "image" => (v1::MountKind::Image, source),
         other => {
             report.refuse(
                 item.span,
@@ -197,39 +195,25 @@ fn mount(
             return None;
         }
     };
-    let bind = |key: &str| {
-        item.get("bind")
-            .map(|bind| text(bind, key))
-            .unwrap_or_default()
-    };
-    let volume = item.get("volume");
-    let tmpfs = item.get("tmpfs");
-    let subpath = volume
-        .map(|volume| text(volume, "subpath"))
-        .filter(|path| !path.is_empty());
-    let image_subpath = item
-        .get("image")
-        .map(|image| text(image, "subpath"))
-        .unwrap_or_default();
+    let subpath = Some(text_at(item, &["volume", "subpath"])).filter(|path| !path.is_empty());
     let mount = v1::MountSpec {
         kind: kind.into(),
         source,
         target: target.to_owned(),
-        read_only: item
-            .get("read_only")
-            .and_then(Node::as_bool)
-            .unwrap_or(false),
-        propagation: bind("propagation"),
+        read_only: flag(item, "read_only"),
+        propagation: text_at(item, &["bind", "propagation"]),
         create_host_path: item
-            .get("bind")
-            .and_then(|bind| bind.get("create_host_path")?.as_bool()),
-        recursive: bind("recursive"),
-        selinux: bind("selinux"),
-        nocopy: volume.is_some_and(|volume| flag(volume, "nocopy")),
-        subpath: subpath.unwrap_or(image_subpath),
-        labels: strings(volume.and_then(|volume| volume.get("labels"))),
-        tmpfs_size: resources::bytes(tmpfs.and_then(|tmpfs| tmpfs.get("size")), report),
-        tmpfs_mode: tmpfs.and_then(|tmpfs| tmpfs.get("mode")).and_then(mode),
+            .find(&["bind", "create_host_path"])
+            .and_then(Node::as_bool),
+        recursive: text_at(item, &["bind", "recursive"]),
+        selinux: text_at(item, &["bind", "selinux"]),
+        nocopy: item
+            .get("volume")
+            .is_some_and(|volume| flag(volume, "nocopy")),
+        subpath: subpath.unwrap_or_else(|| text_at(item, &["image", "subpath"])),
+        labels: strings(item.find(&["volume", "labels"])),
+        tmpfs_size: resources::bytes(item.find(&["tmpfs", "size"]), report),
+        tmpfs_mode: item.find(&["tmpfs", "mode"]).and_then(mode),
         tmpfs_options: Vec::new(),
     };
     target_is_absolute(target, item, report).then_some(mount)

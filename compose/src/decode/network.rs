@@ -134,17 +134,14 @@ impl Aliases {
         for (name, entry) in services() {
             let report = &mut report.at(name);
             let service = &entry.node;
-            if let Some(node) = service.get("container_name") {
-                add(name, node.as_text().unwrap_or_default(), node.span, report);
+            if let Some((node, container)) = service.get_text_node("container_name") {
+                add(name, container, node.span, report);
             }
             for (_, network) in service.entries_of("networks") {
-                for alias in network.node.items_of("aliases") {
-                    add(
-                        name,
-                        alias.as_text().unwrap_or_default(),
-                        alias.span,
-                        report,
-                    );
+                for node in network.node.items_of("aliases") {
+                    if let Some(alias) = node.as_text() {
+                        add(name, alias, node.span, report);
+                    }
                 }
             }
             for link in service.items_of("links") {

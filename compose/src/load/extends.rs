@@ -190,9 +190,8 @@ impl Loader<'_> {
         let message = if chain.len() > MAX_CHAIN {
             format!("services extend one another more than {MAX_CHAIN} levels deep")
         } else {
-            let is_last = |link: &Link| chain.last().is_some_and(|last| last.is(link));
-            let from = chain.iter().position(is_last).unwrap_or(0);
-            let circle: Vec<_> = chain.iter().skip(from).map(shown).collect();
+            let before_circle = |link: &&Link| chain.last().is_none_or(|last| !last.is(link));
+            let circle: Vec<_> = chain.iter().skip_while(before_circle).map(shown).collect();
             let mut members = circle.clone();
             members.sort();
             members.dedup();

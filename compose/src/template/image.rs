@@ -43,7 +43,7 @@ impl ImageTemplate {
 
 /// What no image's name can have.
 fn problem(name: &str) -> Option<&'static str> {
-    let tail = name.rsplit('/').next().unwrap_or_default();
+    let tail = name.rsplit_once('/').map_or(name, |(_, tail)| tail);
     let tag = tail
         .split_once('@')
         .map_or(tail, |(name, _)| name)
