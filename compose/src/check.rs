@@ -10,7 +10,7 @@ pub(crate) use resources::resources;
 use uc_api::nearest;
 
 use crate::diagnostic::Rule;
-use crate::node::{Entry, Map, Node, Span, Value};
+use crate::node::{Map, Node, Span, Value};
 use crate::report::{Place, Report};
 
 /// What else is known about the file, for better hints.
@@ -104,14 +104,10 @@ pub(crate) fn drop_missing(document: &mut Node) {
 }
 
 /// Reports a missing key that is required. A broken value or a short form lacks no key.
-fn needs(entry: &Entry, key: &str, what: &str, report: &mut Report) {
-    if entry
-        .node
-        .as_map()
-        .is_some_and(|map| !map.contains_key(key))
-    {
+fn needs(span: Span, node: &Node, key: &str, what: &str, report: &mut Report) {
+    if node.as_map().is_some_and(|map| !map.contains_key(key)) {
         report.invalid(
-            entry.key,
+            span,
             format!("`{key}` is missing in `{}`", report.path()),
             format!("add `{key}:`, {what}"),
         );

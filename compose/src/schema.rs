@@ -167,54 +167,38 @@ pub(crate) enum Names {
     Bare,
 }
 
-const fn honoured(name: &'static str, shape: Shape, meaning: &'static str) -> Key {
+const fn key(name: &'static str, shape: Shape, meaning: &'static str, status: Status) -> Key {
     Key {
         name,
         shape,
-        status: Status::Honoured(""),
+        status,
         meaning,
     }
 }
 
+const fn honoured(name: &'static str, shape: Shape, meaning: &'static str) -> Key {
+    key(name, shape, meaning, Status::Honoured(""))
+}
+
 const fn noted(name: &'static str, shape: Shape, meaning: &'static str, note: &'static str) -> Key {
-    Key {
-        name,
-        shape,
-        status: Status::Honoured(note),
-        meaning,
-    }
+    key(name, shape, meaning, Status::Honoured(note))
 }
 
 const fn no_effect(
     name: &'static str,
     shape: Shape,
     meaning: &'static str,
-    reason: &'static str,
+    why: &'static str,
 ) -> Key {
-    Key {
-        name,
-        shape,
-        status: Status::NoEffect(reason),
-        meaning,
-    }
+    key(name, shape, meaning, Status::NoEffect(why))
 }
 
 const fn reported(name: &'static str, shape: Shape, meaning: &'static str, reason: Reason) -> Key {
-    Key {
-        name,
-        shape,
-        status: Status::Reported(reason),
-        meaning,
-    }
+    key(name, shape, meaning, Status::Reported(reason))
 }
 
 const fn refused(name: &'static str, shape: Shape, meaning: &'static str, reason: Reason) -> Key {
-    Key {
-        name,
-        shape,
-        status: Status::Refused(reason),
-        meaning,
-    }
+    key(name, shape, meaning, Status::Refused(reason))
 }
 
 const fn because(why: &'static str, instead: &'static str) -> Reason {

@@ -20,7 +20,9 @@ pub(crate) fn resources(tree: &Node, report: &mut Report) {
                     &["file", "environment", "content"],
                     report,
                 ),
-                "models" => super::needs(entry, "model", "the model's name", report),
+                "models" => {
+                    super::needs(entry.key, &entry.node, "model", "the model's name", report);
+                }
                 _ => {}
             }
             two_names(name, entry, report);

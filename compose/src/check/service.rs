@@ -3,42 +3,38 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::needs;
-use crate::node::{Entry, Node, Span, Value};
+use crate::node::{Node, Span, Value};
 use crate::report::{Place, Report};
 
 /// Checks that parts of a service have their required keys.
 pub(super) fn required(service: &Node, report: &mut Report) {
-    let each = |path: &[&str]| -> Vec<Node> {
-        let node = path.iter().try_fold(service, |node, key| node.get(key));
-        node.map_or_else(Vec::new, |node| node.items().to_vec())
-    };
-    let of = |node: &Node| Entry {
-        key: node.span,
-        node: node.clone(),
-    };
-    for watch in &each(&["develop", "watch"]) {
-        needs(&of(watch), "path", "what to watch", report);
-        needs(&of(watch), "action", "what to do when it changes", report);
+    let each = |path: &[&str]| service.find(path).into_iter().flat_map(Node::items);
+    for watch in each(&["develop", "watch"]) {
+        needs(watch.span, watch, "path", "what to watch", report);
+        needs(
+            watch.span,
+            watch,
+            "action",
+            "what to do when it changes",
+            report,
+        );
         let copies = |action| !matches!(action, "" | "rebuild" | "restart");
         if watch.get_text("action").is_some_and(copies) {
             needs(
-                &of(watch),
+                watch.span,
+                watch,
                 "target",
                 "where it goes in the container",
                 report,
             );
         }
     }
-    let requests = each(&["deploy", "resources", "reservations", "devices"]);
-    for request in &requests {
-        needs(
-            &of(request),
-            "capabilities",
-            "what the devices can do, such as `[gpu]`",
-            report,
-        );
+    let requests = || each(&["deploy", "resources", "reservations", "devices"]);
+    for request in requests() {
+        let what = "what the devices can do, such as `[gpu]`";
+        needs(request.span, request, "capabilities", what, report);
     }
-    for request in requests.iter().chain(&each(&["gpus"])) {
+    for request in requests().chain(each(&["gpus"])) {
         if let (Some(_), Some(ids)) = (request.get("count"), request.get("device_ids")) {
             report.invalid(
                 ids.span,
@@ -47,19 +43,37 @@ pub(super) fn required(service: &Node, report: &mut Report) {
             );
         }
     }
-    for device in &each(&["devices"]) {
-        needs(&of(device), "source", "the device on the machine", report);
+    for device in each(&["devices"]) {
+        needs(
+            device.span,
+            device,
+            "source",
+            "the device on the machine",
+            report,
+        );
     }
-    for file in &each(&["env_file"]) {
-        needs(&of(file), "path", "the file", report);
+    for file in each(&["env_file"]) {
+        needs(file.span, file, "path", "the file", report);
     }
     if let Some(provider) = service.get("provider") {
-        needs(&of(provider), "type", "the plug-in", report);
+        needs(provider.span, provider, "type", "the plug-in", report);
     }
     for limits in [service.get("ulimits"), service.find(&["build", "ulimits"])] {
         for (_, entry) in limits.into_iter().flat_map(Node::entries) {
-            needs(entry, "soft", "what may be raised up to `hard`", report);
-            needs(entry, "hard", "what cannot be raised", report);
+            needs(
+                entry.key,
+                &entry.node,
+                "soft",
+                "what may be raised up to `hard`",
+                report,
+            );
+            needs(
+                entry.key,
+                &entry.node,
+                "hard",
+                "what cannot be raised",
+                report,
+            );
         }
     }
 }

@@ -179,26 +179,13 @@ fn ulimits(node: &Node) -> BTreeMap<String, (i64, i64)> {
 }
 
 fn secrets(node: &Node, tree: &Node, report: &mut Report) -> Vec<BuildSecret> {
-    let declared = tree.get("secrets");
     let mut secrets = Vec::new();
     for grant in node.items_of("secrets") {
         let Some(source) = grant.get_text("source") else {
             continue;
         };
-        let Some(secret) = declared.and_then(|declared| declared.get(source)) else {
-            let names = declared
-                .into_iter()
-                .flat_map(Node::entries)
-                .map(|(name, _)| name.as_str());
-            let hint = nearest::did_you_mean(source, names).unwrap_or_else(|| {
-                format!("declare it at the top level, `secrets:` with `{source}:` below it")
-            });
-            report.error(
-                Rule::Reference,
-                grant.span,
-                format!("secret `{source}` is not declared"),
-                hint,
-            );
+        // The check of references has reported undeclared names.
+        let Some(secret) = tree.find(&["secrets", source]) else {
             continue;
         };
         let content = secret

@@ -93,18 +93,11 @@ fn update_config(service: &Node) -> Option<&Node> {
 /// Pace of a change, and what becomes of it when a replica fails.
 pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePolicy> {
     let node = update_config(service)?;
-    let parallelism = node.get("parallelism").and_then(|node| {
-        let number = node.as_int()?;
-        let parsed = u32::try_from(number).ok();
-        if parsed.is_none() {
-            report.refuse(
-                node.span,
-                format!("{number} is not a number of replicas"),
-                "write 1 or more, or 0 for all at once",
-            );
-        }
-        parsed
-    });
+    let parallelism = number_of_replicas(
+        node.get("parallelism"),
+        "write 1 or more, or 0 for all at once",
+        report,
+    );
     let action = node.get_text_node("failure_action");
     let failure_action = match action {
         None | Some((_, "")) => v1::FailureAction::Unspecified,
@@ -146,21 +139,28 @@ pub(super) fn update(service: &Node, report: &mut Report) -> Option<v1::UpdatePo
     (policy != v1::UpdatePolicy::default()).then_some(policy)
 }
 
+fn number_of_replicas(node: Option<&Node>, hint: &str, report: &mut Report) -> Option<u32> {
+    let node = node?;
+    let number = node.as_int()?;
+    let parsed = u32::try_from(number).ok();
+    if parsed.is_none() {
+        report.refuse(
+            node.span,
+            format!("{number} is not a number of replicas"),
+            hint,
+        );
+    }
+    parsed
+}
+
 /// Where replicas may run.
 pub(super) fn placement(service: &Node, report: &mut Report) -> Option<v1::Placement> {
     let node = service.get("deploy")?.get("placement")?;
-    let most = node.get("max_replicas_per_node").and_then(|node| {
-        let number = node.as_int()?;
-        let parsed = u32::try_from(number).ok();
-        if parsed.is_none() {
-            report.refuse(
-                node.span,
-                format!("{number} is not a number of replicas"),
-                "write 1 or more, or 0 for no limit",
-            );
-        }
-        parsed
-    });
+    let most = number_of_replicas(
+        node.get("max_replicas_per_node"),
+        "write 1 or more, or 0 for no limit",
+        report,
+    );
     let preferences = node.items_of("preferences");
     let placement = v1::Placement {
         constraints: list(node, "constraints"),

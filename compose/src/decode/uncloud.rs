@@ -159,10 +159,7 @@ pub(super) fn caddy(service: &Node, report: &mut Report) {
     } else {
         Some(node)
     };
-    for (key, entry) in node.entries().filter(|(key, _)| *key != "config") {
-        let hint = nearest::did_you_mean(key, ["config"]).unwrap_or_else(|| "remove it".to_owned());
-        report.refuse(entry.key, format!("unknown key `{key}` in `x-caddy`"), hint);
-    }
+    refuse_unknown_keys(node, "x-caddy", &["config"], report);
     if config
         .and_then(Node::as_text)
         .is_none_or(|text| text.trim().is_empty())
@@ -188,6 +185,19 @@ pub(super) fn caddy(service: &Node, report: &mut Report) {
     }
 }
 
+fn refuse_unknown_keys(node: &Node, name: &str, known: &[&str], report: &mut Report) {
+    for (key, entry) in node.entries() {
+        if !known.contains(&key.as_str()) {
+            let hint = nearest::did_you_mean(key, known.iter().copied());
+            report.refuse(
+                entry.key,
+                format!("unknown key `{key}` in `{name}`"),
+                hint.unwrap_or_else(|| "remove it".to_owned()),
+            );
+        }
+    }
+}
+
 /// `x-pre_deploy`: a command run once before a deployment changes the service.
 pub(super) fn pre_deploy(service: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
     let node = service
@@ -205,17 +215,7 @@ fn hook(node: &Node, report: &mut Report) -> Option<v1::PreDeploy> {
         );
         return None;
     }
-    for (key, entry) in node
-        .entries()
-        .filter(|(key, _)| !HOOK_KEYS.contains(&key.as_str()))
-    {
-        let hint = nearest::did_you_mean(key, HOOK_KEYS).unwrap_or_else(|| "remove it".to_owned());
-        report.refuse(
-            entry.key,
-            format!("unknown key `{key}` in `x-pre_deploy`"),
-            hint,
-        );
-    }
+    refuse_unknown_keys(node, "x-pre_deploy", &HOOK_KEYS, report);
     let Some(command) = node.get("command") else {
         report.refuse(
             node.span,
