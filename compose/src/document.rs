@@ -129,10 +129,7 @@ fn service(node: &Node) -> JsonMap<String, Json> {
             out.shift_remove(key);
         }
     }
-    if out
-        .get("networks")
-        .is_some_and(|networks| networks.as_object().is_some_and(JsonMap::is_empty))
-    {
+    if object(&mut out, &["networks"]).is_some_and(|networks| networks.is_empty()) {
         out.shift_remove("networks");
     }
     // An empty variable gives no server.
@@ -140,59 +137,29 @@ fn service(node: &Node) -> JsonMap<String, Json> {
         servers.retain(|server| *server != "");
     }
     for key in ["secrets", "configs"] {
-        let grants = out
-            .get_mut(key)
-            .and_then(Json::as_array_mut)
-            .into_iter()
-            .flatten();
-        for grant in grants.filter_map(Json::as_object_mut) {
+        for grant in objects(&mut out, key) {
             if let Some(mode) = grant.get("mode").and_then(Json::as_i64) {
                 grant.insert("mode".into(), format!("0{mode:o}").into());
             }
         }
     }
-    if let Some(Json::Object(healthcheck)) = out.get_mut("healthcheck") {
+    if let Some(healthcheck) = object(&mut out, &["healthcheck"]) {
         quieten(healthcheck, &["disable"]);
     }
     for (key, quiet) in [("volumes", "read_only"), ("ports", "published")] {
-        for item in out
-            .get_mut(key)
-            .and_then(Json::as_array_mut)
-            .into_iter()
-            .flatten()
-            .filter_map(Json::as_object_mut)
-        {
+        for item in objects(&mut out, key) {
             quieten(item, &[quiet]);
             // Docker Compose prints it only where it is not the default.
-            if let Some(Json::Object(bind)) = item.get_mut("bind") {
+            if let Some(bind) = object(item, &["bind"]) {
                 bind.retain(|key, value| key != "create_host_path" || *value != true);
             }
         }
     }
-    if let Some(Json::Object(build)) = out.get_mut("build") {
-        quieten(build, &["no_cache", "pull", "privileged"]);
-        build.retain(|_, value| *value != "");
-        if !build.contains_key("dockerfile_inline") {
-            build
-                .entry("dockerfile")
-                .or_insert_with(|| "Dockerfile".into());
-        }
-        if let Some(Json::Object(args)) = build.get_mut("args") {
-            args.retain(|_, value| !value.is_null());
-        }
+    if let Some(build) = object(&mut out, &["build"]) {
+        self::build(build);
     }
-    if let Some(Json::Object(deploy)) = out.get_mut("deploy") {
+    if let Some(deploy) = object(&mut out, &["deploy"]) {
         rollout(deploy);
-    }
-    if let Some(Json::Object(build)) = out.get_mut("build")
-        && let Some(Json::Object(ssh)) = build.get("ssh")
-    {
-        let key = |(name, path): (&String, &Json)| match path.as_str() {
-            None | Some("") => name.clone(),
-            Some(path) => format!("{name}={path}"),
-        };
-        let keys: Vec<_> = ssh.iter().map(key).map(Json::from).collect();
-        build.insert("ssh".into(), keys.into());
     }
     if out
         .get("pull_policy")
@@ -205,10 +172,7 @@ fn service(node: &Node) -> JsonMap<String, Json> {
         let text = number.to_string();
         out.insert("mem_swappiness".into(), text.into());
     }
-    if let Some(Json::Object(options)) = out
-        .get_mut("provider")
-        .and_then(|node| node.get_mut("options"))
-    {
+    if let Some(options) = object(&mut out, &["provider", "options"]) {
         for value in options.values_mut().filter(|value| !value.is_array()) {
             let text = value
                 .as_str()
@@ -227,12 +191,10 @@ fn service(node: &Node) -> JsonMap<String, Json> {
             Json::Object(JsonMap::from_iter([("default".to_owned(), Json::Null)])),
         );
     }
-    if let Some(Json::Array(secrets)) = out.get_mut("secrets") {
-        for secret in secrets.iter_mut().filter_map(Json::as_object_mut) {
-            if let Some(source) = secret.get("source").and_then(Json::as_str) {
-                let target = format!("/run/secrets/{source}");
-                secret.entry("target").or_insert_with(|| target.into());
-            }
+    for secret in objects(&mut out, "secrets") {
+        if let Some(source) = secret.get("source").and_then(Json::as_str) {
+            let target = format!("/run/secrets/{source}");
+            secret.entry("target").or_insert_with(|| target.into());
         }
     }
     out
@@ -264,26 +226,62 @@ fn items(list: Option<&Json>) -> impl Iterator<Item = &Json> {
     list.and_then(Json::as_array).into_iter().flatten()
 }
 
+fn build(build: &mut JsonMap<String, Json>) {
+    quieten(build, &["no_cache", "pull", "privileged"]);
+    build.retain(|_, value| *value != "");
+    if !build.contains_key("dockerfile_inline") {
+        build
+            .entry("dockerfile")
+            .or_insert_with(|| "Dockerfile".into());
+    }
+    if let Some(args) = object(build, &["args"]) {
+        args.retain(|_, value| !value.is_null());
+    }
+    if let Some(ssh) = object(build, &["ssh"]) {
+        let key = |(name, path): (&String, &Json)| match path.as_str() {
+            None | Some("") => name.clone(),
+            Some(path) => format!("{name}={path}"),
+        };
+        let keys: Vec<_> = ssh.iter().map(key).map(Json::from).collect();
+        build.insert("ssh".into(), keys.into());
+    }
+}
+
 /// Of `deploy`, what says zero is not printed where zero is the default.
 fn rollout(deploy: &mut JsonMap<String, Json>) {
     for key in ["update_config", "rollback_config"] {
-        if let Some(Json::Object(pace)) = deploy.get_mut(key) {
+        if let Some(pace) = object(deploy, &[key]) {
             quieten(pace, &["failure_action", "max_failure_ratio", "order"]);
             pace.retain(|key, value| {
                 !(matches!(key.as_str(), "delay" | "monitor") && *value == "0s")
             });
         }
     }
-    if let Some(Json::Object(placement)) = deploy.get_mut("placement") {
+    if let Some(placement) = object(deploy, &["placement"]) {
         quieten(placement, &["max_replicas_per_node"]);
     }
-    if let Some(Json::Object(limits)) = deploy
-        .get_mut("resources")
-        .and_then(|all| all.get_mut("limits"))
-    {
+    if let Some(limits) = object(deploy, &["resources", "limits"]) {
         quieten(limits, &["cpus", "pids"]);
         limits.retain(|key, value| !(key == "memory" && *value == "0"));
     }
+}
+
+/// The mapping below several keys.
+fn object<'a>(
+    map: &'a mut JsonMap<String, Json>,
+    path: &[&str],
+) -> Option<&'a mut JsonMap<String, Json>> {
+    path.iter()
+        .try_fold(map, |map, key| map.get_mut(*key)?.as_object_mut())
+}
+
+/// The mappings of the list at a key.
+fn objects<'a>(
+    map: &'a mut JsonMap<String, Json>,
+    key: &str,
+) -> impl Iterator<Item = &'a mut JsonMap<String, Json>> {
+    let list = map.get_mut(key).and_then(Json::as_array_mut);
+    list.into_iter().flatten().filter_map(Json::as_object_mut)
 }
 
 /// Removes those of the keys whose value is false, zero or empty.
