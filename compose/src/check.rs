@@ -10,84 +10,80 @@ pub(crate) use resources::resources;
 use uc_api::nearest;
 
 use crate::diagnostic::Rule;
-use crate::node::{Map, Node, Span, Value};
+use crate::node::{Map, Node, Span};
 use crate::report::{Place, Report};
 
-/// What else is known about the file, for better hints.
-#[derive(Debug)]
-pub(crate) struct Known {
-    /// Services of inactive profiles, each with its first profile.
-    pub(crate) inactive: Vec<(String, String)>,
-}
-
-/// Checks each active service: the names that it uses, and keys that exclude each other.
-pub(crate) fn references(document: &Node, known: &Known, report: &mut Report) {
-    let declared = |key: &str| -> BTreeSet<String> {
-        document
-            .entries_of(key)
-            .map(|(name, _)| name.clone())
-            .collect()
-    };
-    let services = declared("services");
-    let volumes = declared("volumes");
-    let networks = declared("networks");
-    let secrets = declared("secrets");
-    let configs = declared("configs");
-    let models = declared("models");
-    let Some(Value::Map(map)) = document.get("services").map(|node| &node.value) else {
+/// Checks each active service: the names that it uses, and keys that exclude each other. `inactive`
+/// are the services of inactive profiles, each with its first profile.
+pub(crate) fn references(tree: &Node, inactive: &[(String, String)], report: &mut Report) {
+    let Some(services) = tree.get("services").and_then(Node::as_map) else {
         return;
     };
     let report = &mut report.at("services");
-    for (name, entry) in map {
+    for (name, entry) in services {
         let report = &mut report.at(name);
         let service = &entry.node;
-        dependencies(service, &services, known, report);
+        dependencies(service, services, inactive, report);
         service::required(service, report);
         service::contradictions(service, report);
         for mount in service.items_of("volumes") {
             if mount.get_text("type") == Some("volume")
-                && let Some(source) = mount.get_text("source").filter(|source| !source.is_empty())
+                && let Some((node, source)) = mount.get_text_node("source")
+                && !source.is_empty()
             {
-                let span = mount.get("source").map_or(mount.span, |node| node.span);
-                let hint = format!(
-                    "declare it at the top level, `volumes:` with `{source}:` below it; a host path begins with `/`"
-                );
-                declared_or_error("volume", source, span, &volumes, &hint, report);
+                declared(tree, "volumes", source, node.span, report);
             }
         }
-        for (key, kind, declared) in [
-            ("networks", "network", &networks),
-            ("models", "model", &models),
-        ] {
+        for key in ["networks", "models"] {
             for (name, entry) in service.entries_of(key) {
                 if (key, name.as_str()) != ("networks", "default") {
-                    let hint =
-                        format!("declare it at the top level, `{key}:` with `{name}:` below it");
-                    declared_or_error(kind, name, entry.key, declared, &hint, report);
+                    declared(tree, key, name, entry.key, report);
                 }
             }
         }
-        for (key, kind, declared) in [
-            ("secrets", "secret", &secrets),
-            ("configs", "config", &configs),
-        ] {
-            let build = service.find(&["build", key]);
-            for grant in service
-                .get(key)
-                .into_iter()
-                .chain(build)
-                .flat_map(Node::items)
-            {
+        for key in ["secrets", "configs"] {
+            let of_build = service.find(&["build", key]);
+            let grants = service.get(key).into_iter().chain(of_build);
+            for grant in grants.flat_map(Node::items) {
                 if let Some(source) = grant.get_text("source") {
-                    let hint =
-                        format!("declare it at the top level, `{key}:` with `{source}:` below it");
-                    declared_or_error(kind, source, grant.span, declared, &hint, report);
+                    declared(tree, key, source, grant.span, report);
                 }
             }
         }
     }
-    service::container_names(map.iter().map(|(name, entry)| (name, &entry.node)), report);
-    circles(map, report);
+    service::container_names(services, report);
+    circles(services, report);
+}
+
+/// The volume, network, model, secret or config that is declared below `key` at the top level. One
+/// that is not declared is reported.
+pub(crate) fn declared<'a>(
+    tree: &'a Node,
+    key: &str,
+    name: &str,
+    span: Span,
+    report: &mut Report,
+) -> Option<&'a Node> {
+    let declared = tree.find(&[key, name]);
+    if declared.is_none() {
+        let known = tree.entries_of(key).map(|(name, _)| name.as_str());
+        let hint = nearest::did_you_mean(name, known).unwrap_or_else(|| {
+            let path = if key == "volumes" {
+                "; a host path begins with `/`"
+            } else {
+                ""
+            };
+            format!("declare it at the top level, `{key}:` with `{name}:` below it{path}")
+        });
+        let kind = key.trim_end_matches('s');
+        report.error(
+            Rule::Reference,
+            span,
+            format!("{kind} `{name}` is not declared"),
+            hint,
+        );
+    }
+    declared
 }
 
 /// Removes dependencies on services that do not exist; a required one has been reported.
@@ -114,36 +110,19 @@ fn needs(span: Span, node: &Node, key: &str, what: &str, report: &mut Report) {
     }
 }
 
-fn declared_or_error(
-    kind: &str,
-    name: &str,
-    span: Span,
-    declared: &BTreeSet<String>,
-    hint: &str,
+fn dependencies(
+    service: &Node,
+    services: &Map,
+    inactive: &[(String, String)],
     report: &mut Report,
 ) {
-    if declared.contains(name) {
-        return;
-    }
-    let hint = nearest::did_you_mean(name, declared.iter().map(String::as_str))
-        .unwrap_or_else(|| hint.to_owned());
-    report.error(
-        Rule::Reference,
-        span,
-        format!("{kind} `{name}` is not declared"),
-        hint,
-    );
-}
-
-fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, report: &mut Report) {
     let report = &mut report.at("depends_on");
     for (name, entry) in service.entries_of("depends_on") {
-        if services.contains(name) {
+        if services.contains_key(name) {
             continue;
         }
         let required = entry.node.get("required").and_then(Node::as_bool) != Some(false);
-        let inactive = known.inactive.iter().find(|(inactive, _)| inactive == name);
-        let (message, hint) = match inactive {
+        let (message, hint) = match inactive.iter().find(|(inactive, _)| inactive == name) {
             Some(_) if !required => continue,
             Some((_, profile)) => (
                 format!("service `{name}` belongs to a profile that is not active"),
@@ -151,7 +130,7 @@ fn dependencies(service: &Node, services: &BTreeSet<String>, known: &Known, repo
             ),
             None => (
                 format!("service `{name}` is not in this project"),
-                nearest::did_you_mean(name, services.iter().map(String::as_str)).unwrap_or_else(
+                nearest::did_you_mean(name, services.keys().map(String::as_str)).unwrap_or_else(
                     || "declare it below `services:`, or remove the dependency".to_owned(),
                 ),
             ),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use self::model::{File, Loader, Scope, small_enough};
-use crate::check::{self, Known};
+use crate::check;
 use crate::diagnostic::Rule;
 use crate::environment::{self, Environment, Reader};
 use crate::interpolate::{self, Variable};
@@ -109,7 +109,7 @@ fn resolve(
         // Before the steps that add what the file does not contain.
         honour::check(&tree, schema::TOP, report);
         implied::dependencies(&mut tree);
-        check::references(&tree, &Known { inactive }, report);
+        check::references(&tree, &inactive, report);
         project.document = document::document(&tree, project.name.as_str(), true);
         check::drop_missing(&mut tree);
         project.services = decode::services(&tree, &project.name, report);

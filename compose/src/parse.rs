@@ -13,7 +13,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span as Marks};
 use crate::diagnostic::Rule;
 use crate::node::{Entry, Map, Node, Span, Tag, Value, count};
 use crate::report::Report;
-use crate::scalar::{self, Plain};
+use crate::scalar;
 
 /// Largest compose file. The largest of 1,667 public ones has 200 kB.
 pub(crate) const MAX_BYTES: usize = 5 * 1024 * 1024;
@@ -363,7 +363,7 @@ impl Builder<'_> {
         report: &mut Report,
     ) -> Result<(), Stop> {
         let plain = style == ScalarStyle::Plain;
-        let is_text = !plain || text == "<<" || matches!(scalar::resolve(text), Plain::Text);
+        let is_text = !plain || text == "<<" || scalar::resolve(text).is_none();
         if !is_text {
             report.invalid(
                 span,
@@ -406,7 +406,7 @@ impl Builder<'_> {
         let value = match core {
             Some("str" | "binary") => Value::Text(text),
             Some(kind @ ("int" | "float" | "bool" | "null")) => {
-                let value = typed(&text).unwrap_or(Value::Null);
+                let value = scalar::resolve(&text).unwrap_or(Value::Null);
                 let fits = matches!(
                     (kind, &value),
                     ("int", Value::Int(_))
@@ -424,7 +424,7 @@ impl Builder<'_> {
                 }
                 value
             }
-            _ if plain => typed(&text).unwrap_or(Value::Text(text)),
+            _ if plain => scalar::resolve(&text).unwrap_or(Value::Text(text)),
             _ => Value::Text(text),
         };
         Node {
@@ -568,17 +568,6 @@ fn too_deep(span: Span, report: &mut Report) {
 
 /// Stands for a plain `<<` in the tree; cannot be written in a file (YAML forbids the character).
 const MERGE_KEY: &str = "\u{0}<<";
-
-/// A plain scalar's value, if it is not text.
-fn typed(text: &str) -> Option<Value> {
-    match scalar::resolve(text) {
-        Plain::Null => Some(Value::Null),
-        Plain::Bool(value) => Some(Value::Bool(value)),
-        Plain::Int(value) => Some(Value::Int(value)),
-        Plain::Float(value) => Some(Value::Float(value)),
-        Plain::Text => None,
-    }
-}
 
 /// Merges `<<`: existing keys are kept, and of several sources the first wins.
 fn merge_into(map: &mut Map, merge: Node, report: &mut Report) {

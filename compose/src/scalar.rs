@@ -5,45 +5,29 @@
 //! that stands where text is wanted (`environment`) becomes the text Go prints for it, so `1.50` is
 //! `1.5` and `0777` is `511`. That is what Compose runs, so it is what we run.
 
-/// What a plain scalar is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Plain {
-    Null,
-    Bool(bool),
-    Int(i128),
-    Float(f64),
-    Text,
-}
+use crate::node::Value;
 
-/// Types a plain (unquoted) scalar.
-pub(crate) fn resolve(text: &str) -> Plain {
+/// The value of a plain (unquoted) scalar. `None` means that it is a string.
+pub(crate) fn resolve(text: &str) -> Option<Value> {
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Plain::Null,
-        "true" | "True" | "TRUE" => return Plain::Bool(true),
-        "false" | "False" | "FALSE" => return Plain::Bool(false),
+        "" | "~" | "null" | "Null" | "NULL" => return Some(Value::Null),
+        "true" | "True" | "TRUE" => return Some(Value::Bool(true)),
+        "false" | "False" | "FALSE" => return Some(Value::Bool(false)),
         // Of the integers this one has no sign to keep.
-        "-0" => return Plain::Float(-0.0),
-        ".nan" | ".NaN" | ".NAN" => return Plain::Float(f64::NAN),
+        "-0" => return Some(Value::Float(-0.0)),
+        ".nan" | ".NaN" | ".NAN" => return Some(Value::Float(f64::NAN)),
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {
-            return Plain::Float(f64::INFINITY);
+            return Some(Value::Float(f64::INFINITY));
         }
-        "-.inf" | "-.Inf" | "-.INF" => return Plain::Float(f64::NEG_INFINITY),
+        "-.inf" | "-.Inf" | "-.INF" => return Some(Value::Float(f64::NEG_INFINITY)),
         _ => {}
     }
-    let numeric = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
-    if !numeric {
-        return Plain::Text;
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
+        return None;
     }
     let digits = text.replace('_', "");
-    integer(&digits)
-        .map(Plain::Int)
-        .or_else(|| float(&digits).map(Plain::Float))
-        .unwrap_or(Plain::Text)
-}
-
-/// Whether a plain scalar of this text would be read as a string.
-pub(crate) fn is_string(text: &str) -> bool {
-    resolve(text) == Plain::Text
+    let integer = integer(&digits).map(Value::Int);
+    integer.or_else(|| float(&digits).map(Value::Float))
 }
 
 /// Go's `strconv.ParseInt(…, 0, 64)` and `ParseUint`, with YAML's `0o` and `0b`.
@@ -183,9 +167,9 @@ mod tests {
         ];
         for (text, expected) in table {
             let printed = match resolve(text) {
-                Plain::Int(value) => Some(value.to_string()),
-                Plain::Float(value) => Some(go_float(value)),
-                Plain::Text => None,
+                Some(Value::Int(value)) => Some(value.to_string()),
+                Some(Value::Float(value)) => Some(go_float(value)),
+                None => None,
                 other => panic!("{text}: {other:?}"),
             };
             assert_eq!(printed.as_deref(), expected, "{text}");
@@ -195,13 +179,13 @@ mod tests {
     #[test]
     fn words_with_a_meaning() {
         for text in ["", "~", "null", "Null", "NULL"] {
-            assert_eq!(resolve(text), Plain::Null, "{text}");
+            assert_eq!(resolve(text), Some(Value::Null), "{text}");
         }
         for (text, value) in [("true", true), ("True", true), ("FALSE", false)] {
-            assert_eq!(resolve(text), Plain::Bool(value), "{text}");
+            assert_eq!(resolve(text), Some(Value::Bool(value)), "{text}");
         }
-        assert_eq!(resolve("-.inf"), Plain::Float(f64::NEG_INFINITY));
-        assert!(matches!(resolve(".nan"), Plain::Float(value) if value.is_nan()));
+        assert_eq!(resolve("-.inf"), Some(Value::Float(f64::NEG_INFINITY)));
+        assert!(matches!(resolve(".nan"), Some(Value::Float(value)) if value.is_nan()));
         assert_eq!(
             (go_float(f64::INFINITY), go_float(f64::NAN)),
             ("+Inf".to_owned(), "NaN".to_owned())

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::needs;
-use crate::node::{Node, Span, Value};
+use crate::node::{Map, Node, Value};
 use crate::report::{Place, Report};
 
 /// Checks that parts of a service have their required keys.
@@ -224,26 +224,18 @@ fn targets(service: &Node, report: &mut Report) {
 }
 
 /// Two services cannot have the same container name.
-pub(super) fn container_names<'a>(
-    services: impl Iterator<Item = (&'a String, &'a Node)>,
-    report: &mut Report,
-) {
+pub(super) fn container_names(services: &Map, report: &mut Report) {
     let mut known: BTreeMap<&str, &str> = BTreeMap::new();
-    for (service, node) in services {
-        let Some(name) = node.get("container_name") else {
+    for (service, entry) in services {
+        let Some((node, name)) = entry.node.get_text_node("container_name") else {
             continue;
         };
-        let Some(text) = name.as_text() else { continue };
-        if let Some(other) = known.insert(text, service) {
-            report_shared_name(text, other, name.span, &mut report.at(service));
+        if let Some(other) = known.insert(name, service) {
+            report.at(service).invalid(
+                node.span,
+                format!("service `{other}` also has the container name `{name}`"),
+                "choose another name",
+            );
         }
     }
-}
-
-fn report_shared_name(name: &str, other: &str, span: Span, report: &mut Report) {
-    report.invalid(
-        span,
-        format!("service `{other}` also has the container name `{name}`"),
-        "choose another name",
-    );
 }

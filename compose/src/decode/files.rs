@@ -4,15 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use uc_api::nearest;
-
 use super::mounts::{is_local, target_is_absolute};
 use super::text;
-use crate::diagnostic::Rule;
 use crate::node::{Node, Span, Value};
 use crate::project::{LocalFile, LocalSource};
 use crate::report::{Place, Report};
-use crate::{document, shell};
+use crate::{check, document, shell};
 
 /// Prefix of a variable's value that names a secret (Uncloud).
 const SECRET_SCHEME: &str = "secret://";
@@ -243,7 +240,6 @@ fn secret_variables(
     environment: &mut BTreeMap<String, String>,
     report: &mut Report,
 ) -> Vec<LocalFile> {
-    let declared = tree.get("secrets");
     let mut files = Vec::new();
     let report = &mut report.at("environment");
     let named: Vec<(String, String)> = environment
@@ -260,20 +256,7 @@ fn secret_variables(
         let span = service
             .find(&["environment", &variable])
             .map_or(service.span, |node| node.span);
-        let Some(node) = declared.and_then(|secrets| secrets.get(&name)) else {
-            let known = declared
-                .into_iter()
-                .flat_map(Node::entries)
-                .map(|(name, _)| name.as_str());
-            let hint = nearest::did_you_mean(&name, known).unwrap_or_else(|| {
-                format!("declare it at the top level, `secrets:` with `{name}:` below it")
-            });
-            report.error(
-                Rule::Reference,
-                span,
-                format!("secret `{name}` is not declared"),
-                hint,
-            );
+        let Some(node) = check::declared(tree, "secrets", &name, span, report) else {
             continue;
         };
         if let Some(source) = source("secret", &name, node, span, report) {

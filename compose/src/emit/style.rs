@@ -82,7 +82,7 @@ fn is_plain(text: &str) -> bool {
         && !text.contains(" #")
         && !text.contains(['\n', '\t'])
         && !text.chars().any(is_special)
-        && scalar::is_string(text)
+        && scalar::resolve(text).is_none()
         && !is_old_value(text)
 }
 
