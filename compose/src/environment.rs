@@ -140,36 +140,29 @@ impl Reader<'_> {
 /// Gives every service its final `environment` (that of its files, then its own, names without
 /// value from where `uc` runs) and `labels` (likewise).
 pub(crate) fn resolve(services: &mut Map, environment: &Environment, reader: &mut Reader<'_>) {
-    for (name, service) in services {
-        let Value::Map(service) = &mut service.node.value else {
-            continue;
-        };
+    for (name, Entry { node: service, .. }) in services {
         let reader = &mut reader.at(name);
-        of_service(service, environment, reader);
-        labels(service, reader);
-        if let Some(args) =
-            pairs(
-                service
-                    .get_mut("build")
-                    .and_then(|build| match &mut build.node.value {
-                        Value::Map(build) => build.get_mut("args"),
-                        _ => None,
-                    }),
-            )
-        {
+        if let Some(own) = service.map_of_mut("environment") {
+            from_environment(own, environment);
+        }
+        env_files(service, environment, reader);
+        label_files(service, reader);
+        let build = service.get_mut("build");
+        if let Some(args) = build.and_then(|build| build.map_of_mut("args")) {
             from_environment(args, environment);
         }
         of_pre_deploy(service, environment);
     }
 }
 
-fn of_service(service: &mut Map, environment: &Environment, reader: &mut Reader<'_>) {
-    let files = service.shift_remove("env_file");
-    let mut own = Map::new();
-    if let Some(map) = pairs(service.get_mut("environment")) {
-        from_environment(map, environment);
-        own.clone_from(map);
-    }
+fn env_files(service: &mut Node, environment: &Environment, reader: &mut Reader<'_>) {
+    let own = service
+        .map_of_mut("environment")
+        .cloned()
+        .unwrap_or_default();
+    let files = service
+        .as_map_mut()
+        .and_then(|map| map.shift_remove("env_file"));
     let Some(files) = files else { return };
     let mut variables = Map::new();
     for item in files.node.items() {
@@ -181,15 +174,10 @@ fn of_service(service: &mut Map, environment: &Environment, reader: &mut Reader<
 
 /// Gives names without a value in `x-pre_deploy.environment` the value that is set, in the form
 /// that the file has: the key is not one of the table's, so it is not in long form.
-fn of_pre_deploy(service: &mut Map, environment: &Environment) {
+fn of_pre_deploy(service: &mut Node, environment: &Environment) {
     let hook = service.get_mut("x-pre_deploy");
-    let Some(Value::Map(hook)) = hook.map(|entry| &mut entry.node.value) else {
-        return;
-    };
-    match hook
-        .get_mut("environment")
-        .map(|entry| &mut entry.node.value)
-    {
+    let pairs = hook.and_then(|hook| hook.get_mut("environment"));
+    match pairs.map(|pairs| &mut pairs.value) {
         Some(Value::Map(map)) => from_environment(map, environment),
         Some(Value::List(items)) => {
             for item in items {
@@ -205,10 +193,9 @@ fn of_pre_deploy(service: &mut Map, environment: &Environment) {
     }
 }
 
-fn labels(service: &mut Map, reader: &mut Reader<'_>) {
-    let Some(files) = service.get("label_file").cloned() else {
-        return;
-    };
+fn label_files(service: &mut Node, reader: &mut Reader<'_>) {
+    let files = service.as_map().and_then(|map| map.get("label_file"));
+    let Some(files) = files.cloned() else { return };
     let mut labels = Map::new();
     for item in files.node.items() {
         let Some(path) = item.as_text() else { continue };
@@ -219,7 +206,7 @@ fn labels(service: &mut Map, reader: &mut Reader<'_>) {
         let read = dotenv::parse(&text, file, &|_| None, &earlier, reader.report);
         add(&mut labels, read, item.span);
     }
-    if let Some(own) = pairs(service.get_mut("labels")) {
+    if let Some(own) = service.map_of_mut("labels") {
         labels.extend(std::mem::take(own));
     }
     put(service, "labels", labels, files.key);
@@ -232,12 +219,11 @@ fn env_file(
     environment: &Environment,
     reader: &mut Reader<'_>,
 ) {
-    let Some(path) = item.get_text("path") else {
+    let Some((Node { span, .. }, path)) = item.get_text_node("path") else {
         return;
     };
-    let span = item.get("path").map_or(item.span, |node| node.span);
     let required = item.get("required").and_then(Node::as_bool).unwrap_or(true);
-    let Some((text, file)) = reader.text(path, span, Some(required)) else {
+    let Some((text, file)) = reader.text(path, *span, Some(required)) else {
         return;
     };
     let known = |name: &str| {
@@ -251,7 +237,7 @@ fn env_file(
     } else {
         dotenv::parse(&text, file, &known, &earlier, reader.report)
     };
-    add(variables, read, span);
+    add(variables, read, *span);
 }
 
 fn add(map: &mut Map, read: dotenv::Variables, span: Span) {
@@ -263,13 +249,6 @@ fn add(map: &mut Map, read: dotenv::Variables, span: Span) {
 
 fn value(entry: &Entry) -> Option<String> {
     entry.node.as_text().map(str::to_owned)
-}
-
-fn pairs(entry: Option<&mut Entry>) -> Option<&mut Map> {
-    match &mut entry?.node.value {
-        Value::Map(map) => Some(map),
-        _ => None,
-    }
 }
 
 fn from_environment(map: &mut Map, environment: &Environment) {
@@ -284,15 +263,14 @@ fn from_environment(map: &mut Map, environment: &Environment) {
 }
 
 /// Puts the pairs where a value of the wrong type does not stand.
-fn put(service: &mut Map, key: &str, map: Map, span: Span) {
-    match service.get_mut(key) {
-        Some(entry) if matches!(entry.node.value, Value::Map(_)) => {
-            entry.node.value = Value::Map(map);
-        }
-        Some(_) => {}
-        None if map.is_empty() => {}
-        None => {
-            service.insert(key.to_owned(), Entry::new(Value::Map(map), span));
-        }
+fn put(service: &mut Node, key: &str, map: Map, span: Span) {
+    let Some(service) = service.as_map_mut().filter(|_| !map.is_empty()) else {
+        return;
+    };
+    let earlier = service
+        .entry(key.to_owned())
+        .or_insert_with(|| Entry::new(Value::Map(Map::new()), span));
+    if let Some(earlier) = earlier.node.as_map_mut() {
+        *earlier = map;
     }
 }

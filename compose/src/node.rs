@@ -176,9 +176,13 @@ impl Node {
         self.get(key).into_iter().flat_map(Self::entries)
     }
 
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        self.as_map_mut()?.get_mut(key).map(|entry| &mut entry.node)
+    }
+
     /// The map at a key.
     pub(crate) fn map_of_mut(&mut self, key: &str) -> Option<&mut Map> {
-        self.as_map_mut()?.get_mut(key)?.node.as_map_mut()
+        self.get_mut(key)?.as_map_mut()
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
