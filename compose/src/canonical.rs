@@ -403,10 +403,8 @@ fn or_object(
     match (scalar, value) {
         (_, Value::Map(map)) => Value::Map(object(map, keys, cx)),
         (Scalar::Key(name), value @ Value::Text(_)) => {
-            let node = schema::find(keys, name).map_or_else(
-                || Node::new(Value::Null, span),
-                |key| canonical(Node::new(value, span), key.shape, cx),
-            );
+            let key = schema::find(keys, name).expect("a scalar stands for a key of the table");
+            let node = canonical(Node::new(value, span), key.shape, cx);
             Value::Map(Map::from([(name.to_owned(), Entry { key: span, node })]))
         }
         (Scalar::Number, value @ (Value::Int(_) | Value::Text(_))) => {

@@ -131,8 +131,9 @@ impl Builder<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.count(span, report)?;
-                if self.wants_key() {
-                    return self.key(&text, style, span, report);
+                if let Some(key) = self.missing_key() {
+                    *key = Some(Self::key(&text, style, span, report));
+                    return Ok(());
                 }
                 let tag = tag.map(|tag| (tag.handle.clone(), tag.suffix.clone()));
                 let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
@@ -147,7 +148,7 @@ impl Builder<'_> {
                 self.add(node, report);
             }
             Event::Alias(id) => {
-                if self.wants_key() {
+                if self.missing_key().is_some() {
                     report.error(
                         Rule::Syntax,
                         span,
@@ -159,11 +160,10 @@ impl Builder<'_> {
                 let node = self.expand(id, span, report)?;
                 self.add(node, report);
             }
-            Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag)
-                if self.wants_key() || self.stack.len() >= MAX_DEPTH =>
+            Event::SequenceStart(..) | Event::MappingStart(..)
+                if self.missing_key().is_some() || self.stack.len() >= MAX_DEPTH =>
             {
-                let _ = (anchor, tag);
-                if self.wants_key() {
+                if self.missing_key().is_some() {
                     report.error(
                         Rule::Syntax,
                         span,
@@ -200,14 +200,12 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn wants_key(&self) -> bool {
-        matches!(
-            self.stack.last(),
-            Some(Open {
-                content: Content::Map { key: None, .. },
-                ..
-            })
-        )
+    /// Where the next key goes, if one is expected.
+    fn missing_key(&mut self) -> Option<&mut Option<(String, Span)>> {
+        match &mut self.stack.last_mut()?.content {
+            Content::Map { key, .. } if key.is_none() => Some(key),
+            _ => None,
+        }
     }
 
     fn count(&mut self, span: Span, report: &mut Report) -> Result<(), Stop> {
@@ -251,7 +249,7 @@ impl Builder<'_> {
     }
 
     fn close(&mut self, report: &mut Report) {
-        let Some(open) = self.stack.pop() else { return };
+        let open = self.stack.pop().expect("a collection that ends has begun");
         let value = match open.content {
             Content::List(items) => Value::List(items),
             Content::Map {
@@ -302,12 +300,7 @@ impl Builder<'_> {
             self.nodes = usize::MAX;
         }
         self.within_bounds(span, report)?;
-        Ok(self
-            .anchors
-            .get(&id)
-            .map_or(Node::new(Value::Null, span), |anchored| {
-                anchored.node.clone()
-            }))
+        Ok(anchored.node.clone())
     }
 
     /// Adds a finished value to the collection that is open.
@@ -319,9 +312,7 @@ impl Builder<'_> {
         match &mut open.content {
             Content::List(items) => items.push(node),
             Content::Map { map, key, merges } => {
-                let Some((name, span)) = key.take() else {
-                    return;
-                };
+                let (name, span) = key.take().expect("a value of a mapping follows its key");
                 if name == MERGE_KEY {
                     if let Some(first) = merges.first() {
                         let first = first.span.line;
@@ -355,36 +346,19 @@ impl Builder<'_> {
         }
     }
 
-    fn key(
-        &mut self,
-        text: &str,
-        style: ScalarStyle,
-        span: Span,
-        report: &mut Report,
-    ) -> Result<(), Stop> {
+    fn key(text: &str, style: ScalarStyle, span: Span, report: &mut Report) -> (String, Span) {
         let plain = style == ScalarStyle::Plain;
-        let is_text = !plain || text == "<<" || scalar::resolve(text).is_none();
-        if !is_text {
+        if plain && text == "<<" {
+            return (MERGE_KEY.to_owned(), span);
+        }
+        if plain && scalar::resolve(text).is_some() {
             report.invalid(
                 span,
                 format!("key `{text}` is not a string"),
                 format!("put it in quotes: \"{text}\""),
             );
         }
-        let name = if plain && text == "<<" {
-            MERGE_KEY
-        } else {
-            text
-        };
-        if let Some(Open {
-            content: Content::Map { key, .. },
-            ..
-        }) = self.stack.last_mut()
-        {
-            *key = Some((name.to_owned(), span));
-            return Ok(());
-        }
-        Err(Stop)
+        (text.to_owned(), span)
     }
 
     fn scalar(
