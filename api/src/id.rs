@@ -3,80 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use thiserror::Error;
-
-/// A text is not an identifier of the expected kind.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("invalid {kind} `{text}`: expected {expected}")]
-pub struct IdError {
-    /// The text as given.
-    pub text: String,
-    /// The kind of identifier, as shown to the user.
-    pub kind: &'static str,
-    /// The form that was expected.
-    pub expected: &'static str,
-}
-
-macro_rules! hex_id {
-    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name([u8; 16]);
-
-        impl $name {
-            /// Makes an id from 16 random bytes, which the caller supplies.
-            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-                Self(bytes)
-            }
-
-            pub const fn as_bytes(&self) -> &[u8; 16] {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({self})", stringify!($name))
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = IdError;
-
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                parse_hex16(text).map(Self).ok_or_else(|| IdError {
-                    text: text.to_owned(),
-                    kind: $kind,
-                    expected: "32 hexadecimal digits",
-                })
-            }
-        }
-    };
-}
-
-hex_id!(
-    /// A machine, for as long as it belongs to its cluster. Printed as 32 hexadecimal digits.
-    MachineId,
-    "machine id"
-);
-hex_id!(
-    /// A cluster. Machines of different clusters never exchange records.
-    ClusterId,
-    "cluster id"
-);
-
-fn parse_hex16(text: &str) -> Option<[u8; 16]> {
-    if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
-}
+pub use uc_id::{ClusterId, IdError, MachineId};
 
 /// Docker's id of a container: 64 hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -126,23 +53,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_print_what_they_parse() {
-        let text = "00112233445566778899aabbccddeeff";
-        let id: MachineId = text.parse().unwrap();
-        assert_eq!(id.to_string(), text);
-        assert_eq!(id.as_bytes()[1], 0x11);
-    }
-
-    #[test]
-    fn what_is_not_an_id_is_refused() {
-        for text in [
-            "",
-            "00",
-            "+0112233445566778899aabbccddeeff",
-            "0011223344556677 899aabbccddeeff",
-        ] {
-            assert!(text.parse::<MachineId>().is_err(), "{text:?}");
-        }
+    fn container_id_has_64_digits() {
         assert!("abc".parse::<ContainerId>().is_err());
+        assert!("AB".repeat(32).parse::<ContainerId>().is_ok());
     }
 }

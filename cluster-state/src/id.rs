@@ -4,46 +4,11 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+pub use uc_id::{ClusterId, MachineId};
 
 /// Versions and incarnations stay below this value, so that they fit SQLite's signed integers with
 /// room to grow.
 pub(crate) const MAX_COUNTER: u64 = 1 << 62;
-
-/// A machine, for as long as it is a member of a cluster.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct MachineId(pub [u8; 16]);
-
-/// A cluster. Machines of different clusters exchange nothing.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ClusterId(pub [u8; 16]);
-
-fn hex(bytes: [u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-}
-
-impl fmt::Display for MachineId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex(self.0, f)
-    }
-}
-
-impl fmt::Debug for MachineId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MachineId({self})")
-    }
-}
-
-impl fmt::Display for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex(self.0, f)
-    }
-}
-
-impl fmt::Debug for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClusterId({self})")
-    }
-}
 
 /// One incarnation of a machine's store. A new one starts whenever version numbers could have been
 /// lost.
@@ -79,18 +44,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_printed_as_hex() {
+    fn dot_prints_its_actor_and_version() {
         let mut bytes = [0; 16];
         bytes[0] = 0xab;
         bytes[15] = 7;
-        assert_eq!(
-            MachineId(bytes).to_string(),
-            "ab000000000000000000000000000007"
-        );
-        assert_eq!(
-            ClusterId(bytes).to_string(),
-            "ab000000000000000000000000000007"
-        );
         let dot = Dot {
             actor: Actor {
                 machine: MachineId(bytes),

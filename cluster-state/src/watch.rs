@@ -110,24 +110,28 @@ impl Watch {
     pub async fn changed(&mut self) -> Result<(Changed, Arc<Snapshot>), StoreClosed> {
         loop {
             let seen = self.seen;
-            let snapshot = self
-                .snapshots
+            self.snapshots
                 .wait_for(|snapshot| snapshot.number > seen)
                 .await
-                .map(|snapshot| Arc::clone(&snapshot))
                 .map_err(|_| StoreClosed)?;
-            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            let records = recent.since(seen, snapshot.number);
-            drop(recent);
-            self.seen = snapshot.number;
-            match records {
-                None => return Ok((Changed::Everything, snapshot)),
-                Some(records) if !records.is_empty() => {
-                    return Ok((Changed::Records(records), snapshot));
-                }
-                // A commit that changed nothing visible, such as a peer's watermark.
-                Some(_) => {}
+            if let Some(changed) = self.take() {
+                return Ok(changed);
             }
+        }
+    }
+
+    /// Returns what has changed since the last call, without waiting. `None` if nothing has.
+    pub fn take(&mut self) -> Option<(Changed, Arc<Snapshot>)> {
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = recent.since(self.seen, snapshot.number);
+        drop(recent);
+        self.seen = snapshot.number;
+        match records {
+            None => Some((Changed::Everything, snapshot)),
+            // A commit can change nothing visible, such as a peer's watermark.
+            Some(records) if records.is_empty() => None,
+            Some(records) => Some((Changed::Records(records), snapshot)),
         }
     }
 }

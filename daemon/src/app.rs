@@ -6,19 +6,20 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use uc_api::{Code, Failure};
+use uc_mesh::PrivateKey;
 
-use crate::docker::DockerEngine;
-use crate::identity::Identity;
-use crate::join;
-use crate::member::{Member, Parts};
+use crate::cluster::member::{Member, Parts};
+use crate::engine::DockerEngine;
+use crate::identity::{Identity, Membership, hostname};
 use crate::paths::Paths;
+use crate::reconcile::{self, ServePeers};
 
 /// Requested resets that a running join keeps until it looks at them.
 const RESET_QUEUE: usize = 64;
 
 /// State that all services of the API share.
 #[derive(Debug)]
-pub struct App {
+pub(crate) struct App {
     pub paths: Paths,
     pub engine: Arc<DockerEngine>,
     /// Locked for as long as a change takes, so that two joins cannot overlap.
@@ -28,16 +29,18 @@ pub struct App {
     /// whichever this is. A reset ends a join that is still running, which holds `identity` for
     /// minutes if no member answers.
     resets: broadcast::Sender<Option<String>>,
+    serve_peers: ServePeers,
     /// Cancelled to end the process.
     pub cancel: CancellationToken,
 }
 
 impl App {
     /// Reads the identity. Does not start the member yet.
-    pub fn new(
+    pub(crate) fn new(
         paths: Paths,
         engine: Arc<DockerEngine>,
         cancel: CancellationToken,
+        serve_peers: ServePeers,
     ) -> Result<Arc<Self>, Failure> {
         let identity = Identity::load_or_create(&paths.identity())
             .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
@@ -47,12 +50,13 @@ impl App {
             identity: Mutex::new(identity),
             member: watch::Sender::new(None),
             resets: broadcast::Sender::new(RESET_QUEUE),
+            serve_peers,
             cancel,
         }))
     }
 
     /// Starts the member if this machine belongs to a cluster.
-    pub async fn start_member(&self) -> Result<(), Failure> {
+    pub(crate) async fn start_member(&self) -> Result<(), Failure> {
         let identity = self.identity.lock().await;
         let Some(membership) = identity.membership.clone() else {
             return Ok(());
@@ -60,16 +64,26 @@ impl App {
         let key = identity
             .key()
             .map_err(|reason| Failure::new(Code::Internal, reason))?;
+        let member = self.enter(membership, key).await?;
+        member.finish_init().await
+    }
+
+    /// Opens the member and starts its tasks.
+    pub(crate) async fn enter(
+        &self,
+        membership: Membership,
+        key: PrivateKey,
+    ) -> Result<Arc<Member>, Failure> {
         let parts = Parts {
             paths: self.paths.clone(),
             membership,
             key,
             engine: Arc::clone(&self.engine),
         };
-        let member = Member::start(parts).await?;
-        member.finish_init().await?;
-        self.set_member(Some(member));
-        Ok(())
+        let (member, links) = Member::open(parts).await?;
+        reconcile::start(&member, links, self.serve_peers);
+        self.set_member(Some(Arc::clone(&member)));
+        Ok(member)
     }
 
     /// Ends a join that is still running. With an id, only if the join gives the machine this id.
@@ -87,24 +101,24 @@ impl App {
     }
 
     /// Replaces the running member.
-    pub fn set_member(&self, member: Option<Arc<Member>>) {
+    pub(crate) fn set_member(&self, member: Option<Arc<Member>>) {
         self.member.send_replace(member);
     }
 
     /// Notifies of a member that starts or leaves.
-    pub fn watch_member(&self) -> watch::Receiver<Option<Arc<Member>>> {
+    pub(crate) fn watch_member(&self) -> watch::Receiver<Option<Arc<Member>>> {
         self.member.subscribe()
     }
 
     /// The member, if there is one.
-    pub fn try_member(&self) -> Option<Arc<Member>> {
+    pub(crate) fn try_member(&self) -> Option<Arc<Member>> {
         self.member.borrow().clone()
     }
 
     /// The member; without one, a failure with a hint how to get one.
-    pub fn member(&self) -> Result<Arc<Member>, Failure> {
+    pub(crate) fn member(&self) -> Result<Arc<Member>, Failure> {
         self.try_member().ok_or_else(|| {
-            let machine = match join::hostname() {
+            let machine = match hostname() {
                 name if name.is_empty() => "this machine".to_owned(),
                 name => format!("machine {name}"),
             };
@@ -114,7 +128,7 @@ impl App {
     }
 
     /// Ends the member's tasks. Containers and mesh keep running.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         if let Some(member) = self.try_member() {
             member.stop().await;
         }

@@ -1,12 +1,9 @@
-//! Deployments: plan (pure), then execute.
+//! Deployments: what `uc_planner` planned is carried out.
 
 mod contents;
-pub mod execute;
+mod execute;
 mod fleet;
 mod lock;
 mod look;
-pub mod plan;
-pub mod run;
+pub(crate) mod run;
 mod undo;
-
-pub(crate) use lock::Running;

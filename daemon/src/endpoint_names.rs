@@ -2,15 +2,14 @@
 //! changing address can be given a DynDNS name.
 //!
 //! Each machine resolves the names itself: before it first needs them, again every few minutes, and
-//! sooner for a machine that does not answer at the addresses known so far. The task here only
-//! keeps [`Resolved`]; `mesh_sync` turns it into addresses to try. A slow or dead resolver
-//! therefore holds up nothing else. The addresses of a name that fails to resolve later are kept.
+//! sooner for a machine that does not answer at the addresses known so far. Only [`Resolved`] is kept
+//! here; the mesh's configuration turns it into addresses to try. A slow or dead resolver therefore
+//! holds up nothing else. The addresses of a name that fails to resolve later are kept.
 
 mod resolver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -23,7 +22,6 @@ use uc_mesh::MeshStatus;
 use uc_mesh::config::MAX_ENDPOINTS;
 
 pub(crate) use self::resolver::{Resolver, SystemResolver};
-use crate::member::Member;
 
 /// How long a name's addresses count without a further look, as with the usual TTL of DynDNS.
 const REFRESH: Duration = Duration::from_mins(5);
@@ -32,8 +30,6 @@ const RETRY: Duration = Duration::from_secs(30);
 /// A machine without a handshake for this long does not answer: keepalives make WireGuard renew
 /// each session after 120 s.
 const SILENT_AFTER: Duration = Duration::from_secs(150);
-/// How often the task looks whether machines with a name answer.
-const CHECK: Duration = Duration::from_secs(15);
 /// How long one look-up may take.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 /// Look-ups at the same time. A thousand names that time out take about ten minutes.
@@ -95,7 +91,9 @@ fn parse(text: &str) -> Option<Endpoint> {
 }
 
 /// The names among the endpoints of these machines.
-fn names_of<'a>(machines: impl IntoIterator<Item = &'a MachineRecord>) -> BTreeSet<HostName> {
+pub(crate) fn names_of<'a>(
+    machines: impl IntoIterator<Item = &'a MachineRecord>,
+) -> BTreeSet<HostName> {
     let endpoints = machines.into_iter().flat_map(|machine| &machine.endpoints);
     endpoints
         .filter_map(|text| match parse(text)?.host() {
@@ -107,7 +105,7 @@ fn names_of<'a>(machines: impl IntoIterator<Item = &'a MachineRecord>) -> BTreeS
 
 /// Which name is to be resolved when: without a clock or a resolver.
 #[derive(Debug, Default)]
-struct Schedule {
+pub(crate) struct Schedule {
     resolved: Resolved,
     /// When each name was last looked up.
     asked: BTreeMap<HostName, Instant>,
@@ -174,50 +172,8 @@ fn normalized(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     sorted.into_iter().take(MAX_ADDRESSES).collect()
 }
 
-/// Resolves the names of other machines' endpoints until the member stops.
-pub(crate) async fn run(member: Arc<Member>) {
-    let mut records = member.store.watch();
-    let mut schedule = Schedule::default();
-    let mut invalid = BTreeSet::new();
-    loop {
-        let mut any = false;
-        let round = async {
-            let machines = member.machines();
-            let own = &member.membership.machine_id;
-            let others: Vec<&MachineRecord> = machines.iter().filter(|m| m.id != *own).collect();
-            warn_of_invalid(&others, &mut invalid);
-            let wanted = names_of(others.iter().copied());
-            any = !wanted.is_empty();
-            let unreachable = if any {
-                unreachable_names(&member, &others).await
-            } else {
-                BTreeSet::new()
-            };
-            let published = &member.endpoint_names;
-            refresh(
-                &mut schedule,
-                &SystemResolver,
-                &wanted,
-                &unreachable,
-                published,
-            )
-            .await;
-        };
-        tokio::select! {
-            () = member.cancel.cancelled() => return,
-            () = round => {}
-        }
-        tokio::select! {
-            () = member.cancel.cancelled() => return,
-            changed = records.changed() => if changed.is_err() { return },
-            // Without names, only a changed record gives something to do.
-            () = tokio::time::sleep(CHECK), if any => {}
-        }
-    }
-}
-
 /// Logs the endpoints that are not valid, once for as long as they are there.
-fn warn_of_invalid(machines: &[&MachineRecord], known: &mut BTreeSet<String>) {
+pub(crate) fn warn_of_invalid(machines: &[&MachineRecord], known: &mut BTreeSet<String>) {
     let endpoints = machines.iter().flat_map(|machine| &machine.endpoints);
     let invalid: BTreeSet<String> = endpoints
         .filter(|text| parse(text).is_none())
@@ -232,19 +188,11 @@ fn warn_of_invalid(machines: &[&MachineRecord], known: &mut BTreeSet<String>) {
     *known = invalid;
 }
 
-/// The names of machines whose path does not work, as the mesh process reports it.
-async fn unreachable_names(member: &Member, machines: &[&MachineRecord]) -> BTreeSet<HostName> {
-    match member.mesh.status().await {
-        Ok(status) => names_of_unreachable(machines, &status),
-        Err(error) => {
-            tracing::debug!(%error, "cannot ask the mesh which machines answer");
-            BTreeSet::new()
-        }
-    }
-}
-
 /// The peer's `reach` would not do: it is unknown again as soon as another endpoint is tried.
-fn names_of_unreachable(machines: &[&MachineRecord], status: &MeshStatus) -> BTreeSet<HostName> {
+pub(crate) fn names_of_unreachable(
+    machines: &[&MachineRecord],
+    status: &MeshStatus,
+) -> BTreeSet<HostName> {
     let is_silent = |machine: &&&MachineRecord| {
         let key = machine.public_key.parse().ok();
         let peer = key.and_then(|key| status.peer(&key));
@@ -258,7 +206,7 @@ fn names_of_unreachable(machines: &[&MachineRecord], status: &MeshStatus) -> BTr
 
 /// Resolves what is due, and publishes each result as soon as it is there: one slow name does not
 /// hold up the others.
-async fn refresh(
+pub(crate) async fn refresh(
     schedule: &mut Schedule,
     resolver: &impl Resolver,
     wanted: &BTreeSet<HostName>,

@@ -2,7 +2,7 @@
 //! and next to it the unpacked content. A content appears there complete and fsynced, or not at
 //! all. `docs/files.md` explains what travels and why.
 
-pub mod sweep;
+pub(crate) mod sweep;
 mod unpack;
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use uc_api::content::{MAX_ARCHIVE, MAX_VALUE, ROOT};
 use uc_api::v1::content_part::Part;
 use uc_api::v1::{ContentPart, ContentStart};
 use uc_api::{Code, ContentHash, Failure};
-pub use unpack::UnpackError;
+pub(crate) use unpack::UnpackError;
 
 /// The archive as received, next to the unpacked content.
 const ARCHIVE: &str = "archive";
@@ -104,7 +104,7 @@ impl From<FileError> for Failure {
 
 /// One content on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub(crate) struct Stored {
     pub hash: ContentHash,
     /// When it was last requested or named.
     pub used: SystemTime,
@@ -112,7 +112,7 @@ pub struct Stored {
 
 /// The contents of this machine. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Files {
+pub(crate) struct Files {
     root: Arc<PathBuf>,
     incoming: Arc<Semaphore>,
     outgoing: Arc<Semaphore>,
@@ -122,7 +122,7 @@ pub struct Files {
 
 impl Files {
     /// `root` need not exist yet.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: Arc::new(root.into()),
             incoming: Arc::new(Semaphore::new(MAX_TRANSFERS)),
@@ -132,7 +132,7 @@ impl Files {
     }
 
     /// Removes what a crash left half-done. Must be called before anything is received.
-    pub async fn clear_incoming(&self) -> Result<(), Failure> {
+    pub(crate) async fn clear_incoming(&self) -> Result<(), Failure> {
         let root = self.root.clone();
         blocking(move || {
             for entry in entries(&root)? {
@@ -147,7 +147,10 @@ impl Files {
     }
 
     /// Returns the hashes that are not on this machine. The others count as used now.
-    pub async fn missing(&self, hashes: Vec<ContentHash>) -> Result<Vec<ContentHash>, Failure> {
+    pub(crate) async fn missing(
+        &self,
+        hashes: Vec<ContentHash>,
+    ) -> Result<Vec<ContentHash>, Failure> {
         let files = self.clone();
         blocking(move || {
             Ok(hashes
@@ -160,7 +163,7 @@ impl Files {
 
     /// Receives one content: its start, then its archive. Fails if the sender is silent for longer
     /// than `SILENCE_LIMIT` or sends more than a content can have.
-    pub async fn receive<S>(&self, mut parts: S) -> Result<(), Failure>
+    pub(crate) async fn receive<S>(&self, mut parts: S) -> Result<(), Failure>
     where
         S: Stream<Item = Result<ContentPart, Status>> + Send + Unpin,
     {
@@ -196,7 +199,7 @@ impl Files {
 
     /// Waits for the lock on the contents of another machine. A deployment creates several replicas
     /// there at the same time, and each content must be sent only once.
-    pub async fn turn(&self, machine: &str) -> OwnedMutexGuard<()> {
+    pub(crate) async fn turn(&self, machine: &str) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.entry(machine.to_owned()).or_default().clone()
@@ -205,12 +208,12 @@ impl Files {
     }
 
     /// Waits until one more content can be in memory for sending.
-    pub async fn outgoing(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn outgoing(&self) -> Option<OwnedSemaphorePermit> {
         self.outgoing.clone().acquire_owned().await.ok()
     }
 
     /// Returns the archive of a content, and whether the content is a secret.
-    pub async fn archive(&self, hash: ContentHash) -> Result<(bool, Vec<u8>), Failure> {
+    pub(crate) async fn archive(&self, hash: ContentHash) -> Result<(bool, Vec<u8>), Failure> {
         let files = self.clone();
         blocking(move || {
             let folder = files.touch(&hash)?;
@@ -227,7 +230,7 @@ impl Files {
 
     /// Returns the path of a content, which is a file or a folder. A content that is a secret for
     /// any service is readable by root only, even if another service has it in plain view.
-    pub async fn path(&self, hash: ContentHash, secret: bool) -> Result<PathBuf, Failure> {
+    pub(crate) async fn path(&self, hash: ContentHash, secret: bool) -> Result<PathBuf, Failure> {
         let files = self.clone();
         blocking(move || {
             let folder = files.touch(&hash)?;
@@ -240,7 +243,7 @@ impl Files {
     }
 
     /// Returns the text of a content that is a single file, as the value of a variable.
-    pub async fn value(&self, hash: ContentHash) -> Result<String, Failure> {
+    pub(crate) async fn value(&self, hash: ContentHash) -> Result<String, Failure> {
         let files = self.clone();
         blocking(move || {
             let path = files.touch(&hash)?.join(ROOT);
@@ -268,7 +271,7 @@ impl Files {
     }
 
     /// Returns all contents on this machine, ordered by hash.
-    pub async fn stored(&self) -> Result<Vec<Stored>, Failure> {
+    pub(crate) async fn stored(&self) -> Result<Vec<Stored>, Failure> {
         let root = self.root.clone();
         blocking(move || {
             let mut stored = Vec::new();
@@ -290,7 +293,7 @@ impl Files {
 
     /// Marks some contents as used now and removes others. A content that was used after the caller
     /// listed it is not removed.
-    pub async fn settle(
+    pub(crate) async fn settle(
         &self,
         refresh: Vec<ContentHash>,
         remove: Vec<Stored>,
@@ -416,7 +419,7 @@ impl Drop for IncomingFolder {
 }
 
 /// Parses a hash that came from another machine or a client.
-pub fn parse(hash: &str) -> Result<ContentHash, Failure> {
+pub(crate) fn parse(hash: &str) -> Result<ContentHash, Failure> {
     hash.parse()
         .map_err(|error: uc_api::id::IdError| Failure::new(Code::Invalid, error.to_string()))
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -35,8 +36,8 @@ use uc_api::version::{SERVER_VERSION_KEY, VERSION};
 use uc_api::{Code, Failure};
 
 use crate::app::App;
-use crate::member::Member;
-use crate::peers::{CONNECTION_WINDOW, Link, STREAM_WINDOW};
+use crate::cluster::member::Member;
+use crate::cluster::peers::{CONNECTION_WINDOW, Link, STREAM_WINDOW};
 
 /// Time for running calls to finish when the server stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -79,7 +80,7 @@ pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
         .hint("is another ucd running? `systemctl status ucd`")
     })?;
     let cancel = app.cancel.clone();
-    crate::notify_ready();
+    notify_ready();
     let callers = access::LocalCallers::new(Arc::clone(&app));
     let serving = Server::builder()
         .layer(MapResponseLayer::new(add_version as fn(Answer) -> Answer))
@@ -134,7 +135,14 @@ async fn until_stopped<E>(
 }
 
 /// Serves the callers of these connections, which have proved who they are, until the member stops.
-pub(crate) async fn serve_peers(member: Arc<Member>, links: mpsc::Receiver<Link>) {
+pub(crate) fn serve_peers(
+    member: Arc<Member>,
+    links: mpsc::Receiver<Link>,
+) -> BoxFuture<'static, ()> {
+    Box::pin(serve_links(member, links))
+}
+
+async fn serve_links(member: Arc<Member>, links: mpsc::Receiver<Link>) {
     let cancel = member.cancel.clone();
     let members_only = access::MembersOnly::new(Arc::clone(&member));
     let token_holders = access::TokenHoldersOnly::new(Arc::clone(&member));
@@ -167,6 +175,13 @@ pub(crate) async fn serve_peers(member: Arc<Member>, links: mpsc::Receiver<Link>
     }
     // The tasks of open connections would continue until their last call ends.
     member.peers.close_links();
+}
+
+/// Notifies systemd, if there is one, that the API answers.
+fn notify_ready() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "cannot notify the service manager");
+    }
 }
 
 /// Replaces a socket that an earlier process left behind, but not one that is in use.

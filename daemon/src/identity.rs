@@ -15,7 +15,7 @@ use uc_mesh::{PrivateKey, PublicKey};
 
 /// The identity file cannot be read or written.
 #[derive(Debug, Error)]
-pub enum IdentityError {
+pub(crate) enum IdentityError {
     /// An error of the file system.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -35,7 +35,7 @@ pub enum IdentityError {
 
 /// The content of `machine.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Base64; the machine's only secret.
     pub private_key: String,
     /// `None` while the machine is in no cluster.
@@ -44,7 +44,7 @@ pub struct Identity {
 
 /// The machine's membership in its cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Membership {
+pub(crate) struct Membership {
     /// 32 hexadecimal digits.
     pub cluster_id: String,
     /// 32 hexadecimal digits.
@@ -61,7 +61,7 @@ pub struct Membership {
 
 impl Identity {
     /// A new key and no membership.
-    pub fn fresh() -> Result<Self, IdentityError> {
+    pub(crate) fn fresh() -> Result<Self, IdentityError> {
         let key = PrivateKey::generate().map_err(IdentityError::Key)?;
         Ok(Self {
             private_key: key.to_base64(),
@@ -70,7 +70,7 @@ impl Identity {
     }
 
     /// Reads the file. If there is none, creates a key and the file.
-    pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
+    pub(crate) fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
         match fs::read(path) {
             Ok(bytes) => {
                 let identity: Self =
@@ -98,7 +98,7 @@ impl Identity {
     }
 
     /// Writes the file completely or not at all. It is on the disk when this returns.
-    pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
+    pub(crate) fn save(&self, path: &Path) -> Result<(), IdentityError> {
         let io = |action, source| IdentityError::Io {
             action,
             path: path.to_owned(),
@@ -123,16 +123,23 @@ impl Identity {
     }
 
     /// The key, or why the text is not one.
-    pub fn key(&self) -> Result<PrivateKey, String> {
+    pub(crate) fn key(&self) -> Result<PrivateKey, String> {
         self.private_key
             .parse()
             .map_err(|_| "its private key is not a WireGuard key".to_owned())
     }
 
     /// The public half.
-    pub fn public_key(&self) -> Result<PublicKey, String> {
+    pub(crate) fn public_key(&self) -> Result<PublicKey, String> {
         self.key().map(|key| key.public())
     }
+}
+
+/// The machine's host name, from the kernel.
+pub(crate) fn hostname() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname");
+    // Without a name the user has to give one.
+    name.map_or_else(|_| String::new(), |name| name.trim().to_owned())
 }
 
 #[cfg(test)]

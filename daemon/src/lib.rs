@@ -1,37 +1,21 @@
 //! `ucd`, the daemon on every machine: connects the replicated store, the mesh, DNS and Docker, and
 //! serves the API. The binary only parses its arguments and calls this library.
 
-pub mod app;
+mod app;
 mod backoff;
-mod backup;
-mod conflicts;
-pub mod deploy;
-mod dns_sync;
-pub mod docker;
+mod clock;
+mod cluster;
+mod deploy;
 mod endpoint_names;
-mod endpoints;
-mod evict;
-mod examine;
-pub mod files;
+mod engine;
+mod files;
 mod grpc;
-mod host_network;
-pub mod identity;
-mod join;
-mod leave;
-mod listener;
-mod machine_labels;
-pub mod member;
-mod mesh_sync;
+mod identity;
+mod membership;
 pub mod network;
-pub mod node;
-mod observations;
-pub mod observe;
+mod node;
 pub mod paths;
-mod peers;
-pub mod records;
-mod register;
-mod replicate;
-mod tokens;
+mod reconcile;
 
 use std::sync::Arc;
 
@@ -42,16 +26,16 @@ use uc_api::v1::machine_client::MachineClient;
 use uc_api::{Code, Failure, layout};
 
 use crate::app::App;
-use crate::docker::DockerEngine;
+use crate::engine::DockerEngine;
 use crate::paths::Paths;
 
 /// `ucd run`. Returns after SIGTERM or SIGINT.
 pub async fn run(paths: Paths) -> Result<(), Failure> {
     let cancel = stop_on_signal()?;
-    let engine = Arc::new(DockerEngine::new(docker::DEFAULT_SOCKET));
-    let app = App::new(paths, engine, cancel)?;
+    let engine = Arc::new(DockerEngine::new(engine::DEFAULT_SOCKET));
+    let app = App::new(paths, engine, cancel, grpc::serve_peers)?;
     app.start_member().await?;
-    let leaver = tokio::spawn(leave::leave_when_asked(Arc::clone(&app)));
+    let leaver = tokio::spawn(membership::leave::leave_when_asked(Arc::clone(&app)));
     let stopped = async {
         app.cancel.cancelled().await;
         app.stop().await;
@@ -101,7 +85,7 @@ pub async fn reset(paths: Paths, yes: bool) -> Result<(), Failure> {
         )
         .hint("start it with `systemctl start ucd`, or check `journalctl -u ucd`")
     })?;
-    let mut machine = MachineClient::with_interceptor(channel, peers::SpeaksVersion);
+    let mut machine = MachineClient::with_interceptor(channel, cluster::peers::SpeaksVersion);
     let removed = machine
         .reset(ResetRequest::default())
         .await
@@ -130,11 +114,4 @@ fn stop_on_signal() -> Result<CancellationToken, Failure> {
         on_signal.cancel();
     });
     Ok(cancel)
-}
-
-/// Notifies systemd, if there is one, that the API answers.
-fn notify_ready() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::debug!(%error, "cannot notify the service manager");
-    }
 }

@@ -13,13 +13,14 @@ mod hooks;
 mod images;
 mod lifecycle;
 mod logs;
+pub(crate) mod observe;
 mod ports;
 mod pre_deploy;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-pub use draining::Draining;
+pub(crate) use draining::Draining;
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ use uc_api::layout::label;
 use uc_api::v1::node_server::Node;
 use uc_api::{ClusterId, Code, Failure, MachineId, MachineName, v1};
 
-use crate::docker::{Container, Engine, EngineError};
+use crate::engine::{Container, Engine, EngineError};
 use crate::files::Files;
 
 /// Maximum number of messages between a task and the stream it feeds.
@@ -38,7 +39,7 @@ const QUEUE: usize = 32;
 
 /// The machine's identity in its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     pub cluster: ClusterId,
     pub machine: MachineId,
     /// The machine's name, for messages.
@@ -49,7 +50,7 @@ pub struct Identity {
 
 /// The service. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct NodeService {
+pub(crate) struct NodeService {
     engine: Arc<dyn Engine>,
     files: Files,
     identity: watch::Receiver<Option<Identity>>,
@@ -64,7 +65,7 @@ pub struct NodeService {
 impl NodeService {
     /// `identity` holds `None` while the machine is not in a cluster. `cancel` ends streams and
     /// running creations.
-    pub fn new(
+    pub(crate) fn new(
         engine: Arc<dyn Engine>,
         files: Files,
         identity: watch::Receiver<Option<Identity>>,
@@ -84,17 +85,17 @@ impl NodeService {
     }
 
     /// The contents that deployments brought to this machine.
-    pub fn files(&self) -> &Files {
+    pub(crate) fn files(&self) -> &Files {
         &self.files
     }
 
     /// The containers that will be removed soon. The observer shares this set.
-    pub fn draining(&self) -> &Draining {
+    pub(crate) fn draining(&self) -> &Draining {
         &self.draining
     }
 
     /// Waits for the tasks that still run after `cancel`, so that nothing is left half-done.
-    pub async fn finish(&self) {
+    pub(crate) async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -122,7 +123,7 @@ impl NodeService {
     }
 
     /// Returns the present replicas and volumes.
-    pub async fn observe_now(&self) -> Result<v1::ObserveResponse, Failure> {
+    pub(crate) async fn observe_now(&self) -> Result<v1::ObserveResponse, Failure> {
         let (containers, volumes) =
             tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
         let replicas = containers.into_iter().filter(Container::is_replica);
@@ -156,7 +157,7 @@ impl NodeService {
 }
 
 /// A stream of replies.
-pub type Replies<T> = BoxStream<'static, Result<T, Status>>;
+pub(crate) type Replies<T> = BoxStream<'static, Result<T, Status>>;
 
 /// A request's stream once it is no longer tied to a connection.
 trait Incoming<T>: Stream<Item = Result<T, Status>> + Send + Unpin + 'static {}

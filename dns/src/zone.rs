@@ -40,7 +40,8 @@ pub struct ZoneInput {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneMachine {
     pub id: MachineId,
-    pub name: MachineName,
+    /// `None` while an older machine has the same name.
+    pub name: Option<MachineName>,
     /// Its address on the cluster network.
     pub ipv4: Ipv4Addr,
     /// False if the machine is down.
@@ -148,9 +149,15 @@ impl Zone {
         for machine in &input.machines {
             let entry = (machine.id, machine.ipv4);
             zone.machines.insert(machine.id.to_string(), entry);
-            zone.machines.insert(machine.name.to_string(), entry);
-            zone.pointers
-                .insert(machine.ipv4, format!("{}.machine.{DOMAIN}", machine.name));
+            let id = machine.id.to_string();
+            let name = machine
+                .name
+                .as_ref()
+                .map_or(id.clone(), ToString::to_string);
+            let pointer = format!("{name}.machine.{DOMAIN}");
+            zone.machines.insert(id, entry);
+            zone.machines.insert(name, entry);
+            zone.pointers.insert(machine.ipv4, pointer);
             zone.networks.insert(network(machine.ipv4));
         }
         zone

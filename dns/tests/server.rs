@@ -88,7 +88,7 @@ fn zone(project: &str, replicas: u8) -> Zone {
         local_machine: Some(id),
         machines: vec![ZoneMachine {
             id,
-            name: "m1".parse().unwrap(),
+            name: Some("m1".parse().unwrap()),
             ipv4: Ipv4Addr::new(10, 210, 1, 1),
             up: true,
         }],

@@ -1510,11 +1510,15 @@ pub struct Examination {
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnusableRecord {
+    /// Empty if the record is not that of a machine.
     #[prost(string, tag = "1")]
     pub machine_name: ::prost::alloc::string::String,
-    /// Completes "the record of machine NAME is faulty: ".
+    /// Completes "the record of RECORD is faulty: ".
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+    /// What the record is about, such as `machine m2` or `service shop/web`.
+    #[prost(string, tag = "3")]
+    pub record: ::prost::alloc::string::String,
 }
 /// A part of the machine that does not work yet, or no longer works. The daemon retries it.
 #[derive(serde::Serialize, serde::Deserialize)]

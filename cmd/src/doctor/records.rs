@@ -41,16 +41,29 @@ pub(super) fn may_pass(look: &Look<'_>) -> bool {
 
 /// Every machine reports the same records, but for those that it has not received yet.
 fn faulty(now: &Look<'_>) -> Vec<Finding> {
-    let reported: BTreeSet<(&str, &str)> = now
+    let reported: BTreeSet<(&str, &str, &str)> = now
         .answered
         .iter()
         .flat_map(|machine| &machine.said.unusable_records)
-        .map(|record| (record.machine_name.as_str(), record.reason.as_str()))
+        .map(|faulty| {
+            (
+                faulty.machine_name.as_str(),
+                faulty.record.as_str(),
+                faulty.reason.as_str(),
+            )
+        })
         .collect();
-    let found = reported.into_iter().map(|(name, reason)| {
-        let hint = format!("remove it and add it again: `uc machine rm {name}`");
-        let message = format!("the record of machine {name} is faulty: {reason}");
-        finding(Problem, "faulty-record", [name], message, hint)
+    let found = reported.into_iter().map(|(machine, record, reason)| {
+        let (machines, hint) = if machine.is_empty() {
+            let hint =
+                "it is ignored; a newer version of uc on another machine may have written it";
+            (vec![], hint.to_owned())
+        } else {
+            let hint = format!("remove it and add it again: `uc machine rm {machine}`");
+            (vec![machine], hint)
+        };
+        let message = format!("the record of {record} is faulty: {reason}");
+        finding(Problem, "faulty-record", machines, message, hint)
     });
     found.collect()
 }

@@ -233,6 +233,7 @@ fn faulty_record_is_found_once() {
     let record = UnusableRecord {
         machine_name: "m3".into(),
         reason: "its subnet `x` is invalid".into(),
+        record: "machine m3".into(),
     };
     let mut machines = saying(0, |said| said.unusable_records = vec![record.clone()]);
     machines[1].examination.as_mut().unwrap().unusable_records = vec![record];
@@ -241,6 +242,14 @@ fn faulty_record_is_found_once() {
         said,
         "the record of machine m3 is faulty: its subnet `x` is invalid"
     );
+    let other = UnusableRecord {
+        reason: "cut short".into(),
+        record: "service shop/web".into(),
+        ..UnusableRecord::default()
+    };
+    let machines = saying(0, |said| said.unusable_records = vec![other]);
+    let said = only(&[machines], Problem, "faulty-record", &[]);
+    assert_eq!(said, "the record of service shop/web is faulty: cut short");
 }
 
 #[test]

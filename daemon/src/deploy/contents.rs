@@ -14,9 +14,9 @@ use uc_api::{Code, ContentHash, Failure};
 use uc_cluster_state::membership::Liveness;
 
 use super::execute::Progress;
+use crate::cluster::member::Member;
+use crate::cluster::peers::Remote;
 use crate::files::sweep::named_by;
-use crate::member::Member;
-use crate::peers::Remote;
 
 /// One content from machine to machine: 16 MiB over a line of half a megabit a second, twice.
 const COPY_LIMIT: Duration = Duration::from_mins(10);
@@ -144,10 +144,11 @@ impl Holders for &Member {
     }
 
     fn others(&self) -> Vec<String> {
-        let up = |(id, liveness)| {
-            (liveness == Liveness::Up && id != self.membership.machine_id).then_some(id)
-        };
-        self.liveness().into_iter().filter_map(up).collect()
+        let cluster = self.cluster();
+        let up = cluster
+            .others()
+            .filter(|machine| cluster.liveness(machine.id) == Some(Liveness::Up));
+        up.map(|machine| machine.id.to_string()).collect()
     }
 
     async fn missing(
@@ -155,13 +156,13 @@ impl Holders for &Member {
         machine: &str,
         hashes: &[ContentHash],
     ) -> Result<Vec<ContentHash>, Failure> {
-        remote(self, machine)?.missing_contents(hashes).await
+        self.remote(machine)?.missing_contents(hashes).await
     }
 
     async fn copy(&self, hash: &ContentHash, from: &str, to: &str) -> Result<(), Failure> {
         let copied = timeout(
             COPY_LIMIT,
-            transfer(&remote(self, from)?, &remote(self, to)?, hash),
+            transfer(&self.remote(from)?, &self.remote(to)?, hash),
         )
         .await;
         copied.unwrap_or_else(|_| {
@@ -171,11 +172,6 @@ impl Holders for &Member {
             ))
         })
     }
-}
-
-fn remote(member: &Member, machine: &str) -> Result<Remote, Failure> {
-    let record = member.view().machine(machine)?;
-    member.peers.machine(&record)
 }
 
 /// From one machine's store into another's, in parts, no faster than the other takes them.

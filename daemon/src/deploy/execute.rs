@@ -17,11 +17,11 @@ use uc_api::Failure;
 use uc_api::v1::{Plan, ReplicaRecord, ServiceSpec, StepPhase, VolumeSpec};
 
 pub(super) use self::events::progress;
-pub use self::events::{Events, Progress};
+pub(super) use self::events::{Events, Progress};
 
 /// The machines, as the executor needs them. The real one calls each machine's `Node` service.
 #[async_trait]
-pub trait Fleet: Send + Sync {
+pub(super) trait Fleet: Send + Sync {
     /// Makes a volume; one that is there with the same driver is no error.
     async fn create_volume(&self, machine: &str, volume: &VolumeSpec) -> Result<(), Failure>;
     /// Pulls and creates, does not start. Returns the container's id.
@@ -50,7 +50,7 @@ pub trait Fleet: Send + Sync {
 
 /// What to wait for after a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
+pub(super) enum Wait {
     /// Nothing: it is not expected to go on running.
     No,
     /// That it serves.
@@ -62,7 +62,7 @@ pub enum Wait {
 
 /// A container to be made.
 #[derive(Debug, Clone, Copy)]
-pub struct NewReplica<'a> {
+pub(super) struct NewReplica<'a> {
     /// What it runs.
     pub spec: &'a ServiceSpec,
     /// The spec's revision.
@@ -73,7 +73,7 @@ pub struct NewReplica<'a> {
 
 /// Everything one execution needs to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Execution<'a> {
+pub(super) struct Execution<'a> {
     /// What to do.
     pub plan: &'a Plan,
     /// Specs by service name, of all services that get new replicas or that others depend on.
@@ -89,7 +89,7 @@ pub struct Execution<'a> {
 
 /// Why an execution ended early.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stopped {
+pub(super) struct Stopped {
     /// What failed.
     pub failure: Failure,
     /// What is done is to stay as it is; otherwise it is to be taken back.
@@ -107,7 +107,7 @@ impl From<Failure> for Stopped {
 
 /// Runs the plan to its end, or until a failure that a service's policy does not put up with. Gives
 /// the failures that it did.
-pub async fn execute(
+pub(super) async fn execute(
     fleet: &dyn Fleet,
     execution: Execution<'_>,
     events: &Events,

@@ -12,8 +12,8 @@ use uc_api::{Code, Failure};
 
 use super::contents;
 use super::execute::{Fleet, NewReplica, Progress, Wait};
-use crate::member::Member;
-use crate::peers::{PATIENT_LOOK_LIMIT, Remote};
+use crate::cluster::member::Member;
+use crate::cluster::peers::PATIENT_LOOK_LIMIT;
 
 /// Lines of a command's output in its failure.
 const LOG_TAIL: usize = 10;
@@ -28,17 +28,15 @@ impl<'a> NodeFleet<'a> {
     pub(super) fn new(member: &'a Member) -> Self {
         Self { member }
     }
-
-    fn machine(self, machine: &str) -> Result<Remote, Failure> {
-        let record = self.member.view().machine(machine)?;
-        self.member.peers.machine(&record)
-    }
 }
 
 #[async_trait]
 impl Fleet for NodeFleet<'_> {
     async fn create_volume(&self, machine: &str, volume: &VolumeSpec) -> Result<(), Failure> {
-        self.machine(machine)?.create_volume(volume.clone()).await
+        self.member
+            .remote(machine)?
+            .create_volume(volume.clone())
+            .await
     }
 
     async fn create(
@@ -53,7 +51,7 @@ impl Fleet for NodeFleet<'_> {
             revision: new.revision.to_owned(),
             deployment_id: new.deployment.to_owned(),
         };
-        let mut events = self.machine(machine)?.create_replica(request).await?;
+        let mut events = self.member.remote(machine)?.create_replica(request).await?;
         loop {
             match events.next().await?.and_then(|event| event.event) {
                 Some(create_replica_event::Event::Progress(text)) => progress.say(text).await,
@@ -81,7 +79,8 @@ impl Fleet for NodeFleet<'_> {
             monitor_ms,
             no_wait: wait == Wait::No,
         };
-        self.machine(machine)?
+        self.member
+            .remote(machine)?
             .start_replica(request)
             .await
             .map(drop)
@@ -105,7 +104,7 @@ impl Fleet for NodeFleet<'_> {
             .as_ref()
             .map_or(0, |hook| hook.timeout_ms);
         let own_limit = Duration::from_millis(own);
-        let remote = self.machine(machine)?;
+        let remote = self.member.remote(machine)?;
         let mut events = remote.run_pre_deploy(request, own_limit).await?;
         let mut tail = VecDeque::new();
         loop {
@@ -144,18 +143,22 @@ impl Fleet for NodeFleet<'_> {
             container_id: container.to_owned(),
             grace_ms: None,
         };
-        match self.machine(machine)?.stop_replica(request).await {
+        match self.member.remote(machine)?.stop_replica(request).await {
             Err(failure) if failure.code == Code::NotFound => Ok(()),
             stopped => stopped,
         }
     }
 
     async fn remove(&self, machine: &str, container: &str) -> Result<(), Failure> {
-        self.machine(machine)?.remove_replica(container).await
+        self.member.remote(machine)?.remove_replica(container).await
     }
 
     async fn observe(&self, machine: &str) -> Result<Vec<ReplicaRecord>, Failure> {
-        let observed = self.machine(machine)?.observe(PATIENT_LOOK_LIMIT).await?;
+        let observed = self
+            .member
+            .remote(machine)?
+            .observe(PATIENT_LOOK_LIMIT)
+            .await?;
         Ok(observed.replicas)
     }
 }

@@ -1,21 +1,22 @@
-//! One deployment of a project at a time. On this machine that is certain ([`Turn`]). Across
+//! One deployment of a project at a time. On this machine that is certain
+//! ([`Turn`](crate::cluster::turn::Turn)). Across
 //! machines it is a record that everybody who can be reached sees ([`Lock`]): advisory, because no
 //! write waits for another machine. Two people who begin within the same few milliseconds, or on
 //! two sides of a partition, are not kept apart; their plans are compared with the cluster again
 //! before anything is done.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uc_api::v1::LockRecord;
 use uc_api::{Code, Failure};
-use uc_cluster_state::membership::Liveness;
 
-use crate::member::Member;
-use crate::records::{self, delete, put};
+use crate::clock::now_ms;
+use crate::cluster::member::Member;
+use crate::cluster::records::{self, delete, put};
 
 /// A lock that is not renewed for this long is nobody's: its machine died. Also bounds how far
 /// clocks may differ.
@@ -23,57 +24,12 @@ const EXPIRES_MS: i64 = 60_000;
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_secs(15);
 
-/// Projects that are being deployed from this machine. Two deployments of one project would undo
-/// each other.
-#[derive(Debug, Default)]
-pub struct Running(Mutex<BTreeSet<String>>);
-
-/// A project's place in [`Running`]; gives it back when dropped.
-#[derive(Debug)]
-pub(super) struct Turn {
-    running: Arc<Running>,
-    projects: Vec<String>,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut running = self
-            .running
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for project in &self.projects {
-            running.remove(project);
-        }
-    }
-}
-
-impl Turn {
-    pub(super) fn take(
-        running: &Arc<Running>,
-        projects: BTreeSet<String>,
-    ) -> Result<Self, Failure> {
-        let mut taken = running.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(project) = projects.iter().find(|project| taken.contains(*project)) {
-            return Err(Failure::new(
-                Code::Refused,
-                format!("another deployment of project {project} is running on this machine"),
-            )
-            .hint("wait until it has ended; `uc ps` shows the replicas"));
-        }
-        taken.extend(projects.iter().cloned());
-        Ok(Self {
-            running: Arc::clone(running),
-            projects: projects.into_iter().collect(),
-        })
-    }
-}
-
 /// The projects' records in the store, renewed until they are released by one task, which alone
 /// writes and removes them.
 #[derive(Debug)]
 pub(super) struct Lock {
-    released: CancellationToken,
+    /// Dropped, it releases the projects as well.
+    released: DropGuard,
     task: JoinHandle<()>,
 }
 
@@ -84,18 +40,17 @@ impl Lock {
         projects: BTreeSet<String>,
         deployment: &str,
     ) -> Result<Self, Failure> {
-        let view = member.view();
-        let alive = member.liveness();
-        let others: Vec<LockRecord> = view
+        let cluster = member.cluster();
+        let is_down = |machine: &str| machine.parse().is_ok_and(|id| cluster.is_down(id));
+        let mut others = cluster
             .locks()
-            .into_iter()
             .filter(|lock| lock.machine_id != member.membership.machine_id)
-            .filter(|lock| alive.get(&lock.machine_id) != Some(&Liveness::Down))
-            .collect();
-        if let Some(lock) = held(&others, &projects, member.now_ms()) {
-            let holder = view.machine(&lock.machine_id).map(|machine| machine.name);
-            let holder =
-                holder.unwrap_or_else(|_| "a machine that is no longer a member".to_owned());
+            .filter(|lock| !is_down(&lock.machine_id));
+        if let Some(lock) = others.find(|lock| holds(lock, &projects, now_ms())) {
+            let holder = cluster.machine(&lock.machine_id);
+            let holder = holder.map_or("a machine that is no longer a member", |machine| {
+                machine.name.as_str()
+            });
             return Err(Failure::new(
                 Code::Refused,
                 format!(
@@ -113,12 +68,15 @@ impl Lock {
         records.write().await;
         let released = CancellationToken::new();
         let task = member.tasks.spawn(records.keep(released.clone()));
-        Ok(Self { released, task })
+        Ok(Self {
+            released: released.drop_guard(),
+            task,
+        })
     }
 
     /// Gives the projects back.
     pub(super) async fn release(self) {
-        self.released.cancel();
+        drop(self.released);
         let _ended = self.task.await;
     }
 }
@@ -144,7 +102,7 @@ impl Records {
     /// A store that cannot be written fails the deployment itself, with its own words: the lock is
     /// advisory.
     async fn write(&self) {
-        let expires_at_ms = self.member.now_ms() + EXPIRES_MS;
+        let expires_at_ms = now_ms() + EXPIRES_MS;
         let writes = self.projects.iter().map(|project| {
             let lock = LockRecord {
                 project: project.clone(),
@@ -171,15 +129,9 @@ impl Records {
     }
 }
 
-/// The lock that keeps a deployment of these projects from starting, if there is one.
-fn held<'a>(
-    locks: &'a [LockRecord],
-    projects: &BTreeSet<String>,
-    now_ms: i64,
-) -> Option<&'a LockRecord> {
-    locks
-        .iter()
-        .find(|lock| projects.contains(&lock.project) && lock.expires_at_ms > now_ms)
+/// Whether the lock keeps a deployment of these projects from starting.
+fn holds(lock: &LockRecord, projects: &BTreeSet<String>, now_ms: i64) -> bool {
+    projects.contains(&lock.project) && lock.expires_at_ms > now_ms
 }
 
 #[cfg(test)]
@@ -193,25 +145,9 @@ mod tests {
             expires_at_ms: 100,
             ..LockRecord::default()
         };
-        let locks = [lock.clone()];
         let projects = |name: &str| BTreeSet::from([name.to_owned()]);
-        assert_eq!(held(&locks, &projects("shop"), 99), Some(&lock));
-        assert_eq!(held(&locks, &projects("shop"), 100), None);
-        assert_eq!(held(&locks, &projects("blog"), 0), None);
-    }
-
-    #[test]
-    fn one_project_is_deployed_once_at_a_time() {
-        let running = Arc::new(Running::default());
-        let first = Turn::take(&running, BTreeSet::from(["shop".to_owned()])).unwrap();
-        let refused = Turn::take(
-            &running,
-            BTreeSet::from(["blog".to_owned(), "shop".to_owned()]),
-        )
-        .unwrap_err();
-        assert!(refused.message.contains("project shop"), "{refused}");
-        let _other = Turn::take(&running, BTreeSet::from(["blog".to_owned()])).unwrap();
-        drop(first);
-        assert!(Turn::take(&running, BTreeSet::from(["shop".to_owned()])).is_ok());
+        assert!(holds(&lock, &projects("shop"), 99));
+        assert!(!holds(&lock, &projects("shop"), 100));
+        assert!(!holds(&lock, &projects("blog"), 0));
     }
 }

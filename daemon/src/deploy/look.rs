@@ -6,12 +6,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use uc_api::Failure;
-use uc_api::v1::{MachineRecord, ObserveResponse, Plan, ReplicaRecord};
-use uc_cluster_state::membership::Liveness;
+use uc_api::v1::{ObserveResponse, Plan, ReplicaRecord};
 
-use super::plan::{self, Observed};
-use crate::member::Member;
-use crate::peers::LOOK_LIMIT;
+use crate::cluster::machines::Machine;
+use crate::cluster::member::Member;
+use crate::cluster::peers::LOOK_LIMIT;
+use uc_planner::Observed;
 
 /// Replication takes milliseconds; a replica whose health changes again meanwhile is not waited
 /// for.
@@ -20,11 +20,9 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 /// All machines as they are now. One that cannot be asked is taken from the store and counts as not
 /// up; the texts say which.
 pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
-    let view = member.view();
-    let liveness = member.liveness();
-    let machines = view.machines();
-    let answers = join_all(machines.iter().map(|machine| {
-        let down = liveness.get(&machine.id) == Some(&Liveness::Down);
+    let cluster = member.cluster();
+    let answers = join_all(cluster.machines().iter().map(|machine| {
+        let down = cluster.is_down(machine.id);
         async move {
             if down {
                 Err(None)
@@ -36,57 +34,62 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
     .await;
     let mut warnings = Vec::new();
     let mut planned = Vec::new();
-    for (machine, answer) in machines.iter().zip(answers) {
+    for (machine, answer) in cluster.machines().iter().zip(answers) {
+        let name = &machine.name;
+        let reported = cluster.reported(machine.id);
         let (replicas, volumes, up) = match answer {
             Ok(observed) => (observed.replicas, observed.volumes, true),
             Err(why) => {
                 warnings.push(match why {
                     Some(failure) => {
-                        format!(
-                            "{} does not answer and is skipped: {}",
-                            machine.name, failure.message
-                        )
+                        format!("{name} does not answer and is skipped: {}", failure.message)
                     }
-                    None => format!("{} is down and is skipped", machine.name),
+                    None => format!("{name} is down and is skipped"),
                 });
-                (
-                    view.replicas_of(&machine.id),
-                    view.volumes_of(&machine.id),
-                    false,
-                )
+                let replicas = reported.replicas.values().map(|of| of.record.clone());
+                let volumes = reported.volumes.values().map(|of| (**of).clone());
+                (replicas.collect(), volumes.collect(), false)
             }
         };
-        let (Ok(id), Ok(name)) = (machine.id.parse(), machine.name.parse()) else {
-            warnings.push(format!(
-                "the record of machine {} is damaged; the machine is skipped",
-                machine.name
-            ));
-            continue;
-        };
-        let facts = view.facts_of(&machine.id).unwrap_or_default();
-        planned.push(plan::Machine {
-            id,
-            name,
+        // Empty and 0 are unknown: the facts have not arrived.
+        let facts = reported.facts.as_deref();
+        planned.push(uc_planner::Machine {
+            id: machine.id,
+            name: name.clone(),
             up,
-            arch: facts.arch,
-            labels: machine.labels.clone(),
-            cpus: facts.cpus,
-            memory: facts.memory,
+            arch: facts.map_or_else(String::new, |facts| facts.arch.clone()),
+            labels: machine.record.labels.clone(),
+            cpus: facts.map_or(0, |facts| facts.cpus),
+            memory: facts.map_or(0, |facts| facts.memory),
             replicas,
             volumes,
         });
     }
+    let faulty = cluster.machine_records().iter().filter(|record| {
+        let usable = cluster.machines().iter();
+        !usable
+            .map(|machine| &machine.record.id)
+            .any(|id| *id == record.id)
+    });
+    warnings.extend(faulty.map(|record| {
+        format!(
+            "the record of machine {} is faulty; the machine is skipped",
+            record.name
+        )
+    }));
+    let services = cluster.services().iter();
+    let services = services.map(|(key, record)| (key.clone(), (**record).clone()));
     (
         Observed {
             machines: planned,
-            services: view.services(),
+            services: services.collect(),
         },
         warnings,
     )
 }
 
-async fn ask(member: &Member, machine: &MachineRecord) -> Result<ObserveResponse, Failure> {
-    member.peers.machine(machine)?.observe(LOOK_LIMIT).await
+async fn ask(member: &Member, machine: &Machine) -> Result<ObserveResponse, Failure> {
+    member.peers.machine(machine).observe(LOOK_LIMIT).await
 }
 
 /// Waits until the store says of the touched services what their machines say, so that who looks
@@ -98,31 +101,33 @@ pub(super) async fn settle(member: &Member, observed: &Observed, plan: &Plan) {
         .filter(|service| !service.steps.is_empty())
         .map(|service| (service.project.as_str(), service.service.as_str()))
         .collect();
-    let of_touched = |replicas: Vec<ReplicaRecord>| -> BTreeSet<(String, i32, i32)> {
+    let of_touched = |replicas: &mut dyn Iterator<Item = &ReplicaRecord>| -> BTreeSet<_> {
         replicas
-            .into_iter()
             .filter(|replica| {
                 touched.contains(&(replica.project.as_str(), replica.service.as_str()))
             })
-            .map(|replica| (replica.container_id, replica.state, replica.health))
+            .map(|replica| (replica.container_id.clone(), replica.state, replica.health))
             .collect()
     };
-    let machines = member.view().machines();
-    let up = machines.iter().filter(|machine| {
-        observed
-            .machines
-            .iter()
-            .any(|m| m.up && m.id.to_string() == machine.id)
-    });
+    let cluster = member.cluster();
+    let up = cluster
+        .machines()
+        .iter()
+        .filter(|machine| observed.machines.iter().any(|m| m.up && m.id == machine.id));
     let answers =
         join_all(up.map(|machine| async move { (machine, ask(member, machine).await) })).await;
-    let mut watch = member.store.watch();
+    let mut changes = member.changes();
     let told = async {
         for (machine, answer) in answers {
             let Ok(truth) = answer else { continue };
-            let truth = of_touched(truth.replicas);
-            while of_touched(member.view().replicas_of(&machine.id)) != truth {
-                if watch.changed().await.is_err() {
+            let truth = of_touched(&mut truth.replicas.iter());
+            let is_told = || {
+                let cluster = member.cluster();
+                let replicas = cluster.reported(machine.id).replicas.values();
+                of_touched(&mut replicas.map(|replica| &replica.record)) == truth
+            };
+            while !is_told() {
+                if !changes.next().await {
                     return;
                 }
             }

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use uc_api::ServiceKey;
 use uc_api::v1::{DesiredServices, Plan, PlanRequest, RemoveServices, ServiceRecord, plan_request};
 
-use super::plan;
-
 /// The records of the touched services before the deployment; none for a new one.
 pub(super) fn previous_records(
     plan: &Plan,
@@ -15,16 +13,18 @@ pub(super) fn previous_records(
     plan.services
         .iter()
         .filter(|service| !service.steps.is_empty() || !service.fields.is_empty())
-        .filter_map(|service| {
-            format!("{}/{}", service.project, service.service)
-                .parse::<ServiceKey>()
-                .ok()
-        })
+        .map(|service| service_key(&service.project, &service.service))
         .map(|key| {
             let record = services.get(&key).cloned();
             (key, record)
         })
         .collect()
+}
+
+/// The key of a service in a plan.
+pub(super) fn service_key(project: &str, service: &str) -> ServiceKey {
+    let key = format!("{project}/{service}").parse();
+    key.expect("the planner makes plans of services with valid names")
 }
 
 /// Whether the services that a deployment touches existed before. Decides the words of a rollback.
@@ -91,7 +91,7 @@ pub(super) fn previous_requests(
             new.push(key.to_string());
             continue;
         };
-        let shares = plan::shared(spec)
+        let shares = uc_planner::shared(spec)
             .into_iter()
             .any(|name| touched(key.project.as_str(), name));
         let desired = requests

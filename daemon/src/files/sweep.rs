@@ -1,36 +1,30 @@
-//! Removes contents that no service or container names any more. What counts is when a content was
-//! last named, not when it was received: a running deployment may have to roll back to what it has
-//! just replaced.
+//! Which contents to remove: those that no service or container names any more. What counts is when
+//! a content was last named, not when it was received: a running deployment may have to roll back to
+//! what it has just replaced.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use uc_api::ContentHash;
 use uc_api::v1::ServiceSpec;
-use uc_api::{ContentHash, Failure};
 
 use super::Stored;
-use crate::member::Member;
 
 /// How long a content is kept after it was last requested or named. This is longer than a
 /// deployment takes.
 pub(super) const KEEP: Duration = Duration::from_hours(1);
-/// Interval of the sweeps. A content can also be kept this much shorter than [`KEEP`] after its
-/// last container was removed.
-const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
-
 /// What a sweep does with the contents of a machine.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct SweepPlan {
+pub(crate) struct SweepPlan {
     /// Contents that are named: mark them as used now.
-    pub(super) refresh: Vec<ContentHash>,
+    pub(crate) refresh: Vec<ContentHash>,
     /// Contents that were not named for too long.
-    pub(super) remove: Vec<Stored>,
+    pub(crate) remove: Vec<Stored>,
 }
 
 /// Decides about each content. `named` has the hashes that a container of this machine or a service
 /// of the cluster names.
-pub(super) fn plan_sweep(
+pub(crate) fn plan_sweep(
     stored: &[Stored],
     named: &BTreeSet<ContentHash>,
     now: SystemTime,
@@ -49,48 +43,10 @@ pub(super) fn plan_sweep(
 }
 
 /// Returns the contents that a spec names, ordered by hash. Ignores texts that are not hashes.
-pub fn named_by(spec: &ServiceSpec) -> BTreeSet<ContentHash> {
+pub(crate) fn named_by(spec: &ServiceSpec) -> BTreeSet<ContentHash> {
     let files = spec.files.iter().map(|file| file.hash.as_str());
     let hashes = files.chain(spec.secret_environment.values().map(String::as_str));
     hashes.filter_map(|hash| hash.parse().ok()).collect()
-}
-
-/// Sweeps immediately and then every [`SWEEP_INTERVAL`], until the daemon stops.
-pub(crate) async fn run(member: Arc<Member>) {
-    loop {
-        // Without an answer from the engine nothing is removed.
-        if let Err(failure) = sweep_once(&member).await {
-            tracing::debug!(%failure, "cannot sweep the contents now");
-        }
-        tokio::select! {
-            () = member.cancel.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
-        }
-    }
-}
-
-async fn sweep_once(member: &Member) -> Result<(), Failure> {
-    let files = member.node.files();
-    // List the contents first, so that one that arrives later is never removed.
-    let stored = files.stored().await?;
-    if stored.is_empty() {
-        return Ok(());
-    }
-    let mut named: BTreeSet<ContentHash> = BTreeSet::new();
-    for record in member.view().services().into_values() {
-        named.extend(record.spec.iter().flat_map(named_by));
-    }
-    let replicas = member.node.observe_now().await?.replicas;
-    let of_replicas = replicas.iter().flat_map(|replica| &replica.files);
-    named.extend(of_replicas.filter_map(|hash| hash.parse().ok()));
-    let SweepPlan { refresh, remove } = plan_sweep(&stored, &named, SystemTime::now());
-    for content in &remove {
-        tracing::info!(
-            content = content.hash.short(),
-            "removed a content that nothing has named for an hour"
-        );
-    }
-    files.settle(refresh, remove).await
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use uc_api::version::{CLIENT_VERSION_KEY, CLUSTER_KEY, PROTOCOL_KEY, check_clien
 use uc_api::{Code, Failure};
 
 use crate::app::App;
-use crate::member::Member;
-use crate::peers::{Caller, key_of};
-use crate::register::token_opens_mesh;
+use crate::clock::now_ms;
+use crate::cluster::member::Member;
+use crate::cluster::peers::Caller;
 
 /// On the Unix socket: lets in a caller whose protocol fits and who means this machine's cluster.
 #[derive(Debug, Clone)]
@@ -88,29 +88,12 @@ impl MembersOnly {
 impl Interceptor for MembersOnly {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let caller = caller(&request)?;
-        if !matches!(caller, Caller::Token { .. }) && is_served(&self.member, caller) {
+        if !matches!(caller, Caller::Token { .. })
+            && caller.is_served(&self.member.cluster(), now_ms())
+        {
             return Ok(request);
         }
         Err(Failure::new(Code::Refused, "the caller is not a member of this cluster").into())
-    }
-}
-
-/// Whether the caller still has rights: a machine can be removed, and a token can be removed or
-/// expire, while they have a connection.
-pub(crate) fn is_served(member: &Member, caller: &Caller) -> bool {
-    match caller {
-        Caller::Own => true,
-        Caller::Member { id, key } => {
-            let machines = member.machines();
-            let machine = machines.iter().find(|machine| machine.id == *id);
-            machine.is_some_and(|machine| key_of(machine).ok().as_ref() == Some(key))
-        }
-        Caller::Token { id } => {
-            let now = member.now_ms();
-            let tokens = member.view().tokens();
-            let token = tokens.iter().find(|token| token.id == *id);
-            token.is_some_and(|token| token_opens_mesh(token, now))
-        }
     }
 }
 
@@ -129,7 +112,9 @@ impl TokenHoldersOnly {
 impl Interceptor for TokenHoldersOnly {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let caller = caller(&request)?;
-        if matches!(caller, Caller::Token { .. }) && is_served(&self.member, caller) {
+        if matches!(caller, Caller::Token { .. })
+            && caller.is_served(&self.member.cluster(), now_ms())
+        {
             return Ok(request);
         }
         Err(Failure::new(Code::Refused, "the join token is not valid")
@@ -143,7 +128,7 @@ mod tests {
     use uc_api::version::PROTOCOL;
 
     use super::*;
-    use crate::docker::DockerEngine;
+    use crate::engine::DockerEngine;
     use crate::identity::{Identity, Membership};
     use crate::paths::Paths;
 
@@ -177,7 +162,13 @@ mod tests {
         });
         identity.save(&paths.identity()).unwrap();
         let engine = Arc::new(DockerEngine::new("/nonexistent"));
-        let app = App::new(paths, engine, tokio_util::sync::CancellationToken::new()).unwrap();
+        let app = App::new(
+            paths,
+            engine,
+            tokio_util::sync::CancellationToken::new(),
+            |_, _| Box::pin(async {}),
+        )
+        .unwrap();
         assert_eq!(call(&app, Some(OWN)), None);
         assert_eq!(call(&app, Some(OTHER)), Some(Code::WrongCluster));
         assert_eq!(call(&app, None), None);

@@ -14,10 +14,11 @@ use uc_api::v1::{
 use uc_api::{Code, Failure};
 
 use crate::app::App;
-use crate::examine::{self, wire_liveness};
-use crate::member::Member;
-use crate::records::{self, delete};
-use crate::{backup, machine_labels, register, tokens};
+use crate::cluster::examine::{self, wire_liveness};
+use crate::cluster::member::Member;
+use crate::cluster::records::{self, delete};
+use crate::cluster::{backup, labels};
+use crate::membership::{register, tokens};
 
 #[derive(Debug)]
 pub(super) struct ClusterApi {
@@ -31,45 +32,46 @@ impl ClusterApi {
 }
 
 fn list(member: &Member) -> Vec<MachineStatus> {
-    let view = member.view();
-    let alive = member.liveness();
+    let cluster = member.cluster();
     let evicted = examine::evicted(&member.store.snapshot());
-    view.machines()
-        .into_iter()
-        .map(|machine| MachineStatus {
-            liveness: wire_liveness(alive.get(&machine.id)).into(),
-            evicted: evicted.contains(&machine.id),
-            facts: view.facts_of(&machine.id),
-            connected: machine.id == member.membership.machine_id,
-            replicas: view.replicas_of(&machine.id).len() as u32,
-            machine: Some(machine),
-        })
-        .collect()
+    let status = |record: &MachineRecord| {
+        let id = record.id.parse().ok();
+        let reported = id.map(|id| cluster.reported(id));
+        MachineStatus {
+            liveness: wire_liveness(id.and_then(|id| cluster.liveness(id))).into(),
+            evicted: id.is_some_and(|id| evicted.contains(&id)),
+            facts: reported.and_then(|of| of.facts.as_deref().cloned()),
+            connected: id == Some(member.id),
+            replicas: reported.map_or(0, |of| of.replicas.len() as u32),
+            machine: Some(record.clone()),
+        }
+    };
+    cluster.machine_records().iter().map(status).collect()
 }
 
 async fn rename(member: &Member, request: RenameMachineRequest) -> Result<MachineRecord, Failure> {
-    let view = member.view();
-    let machine = view.machine(&request.machine)?;
+    let cluster = member.cluster();
+    let machine = cluster.machine_record(&request.machine)?.clone();
     if machine.name == request.new_name {
         return Ok(machine);
     }
-    let name = register::free_name(&view.machines(), &request.new_name)?;
+    let name = register::free_name(cluster.machine_records(), &request.new_name)?;
     let renamed = MachineRecord {
         name: name.to_string(),
         ..machine
     };
     member
-        .write(vec![machine_labels::write_record(renamed.clone())])
+        .write(vec![labels::write_record(renamed.clone())])
         .await?;
     Ok(renamed)
 }
 
 async fn label(member: &Member, request: LabelMachineRequest) -> Result<MachineRecord, Failure> {
-    let machine = member.view().machine(&request.machine)?;
-    let labels = machine_labels::changed(&machine.labels, &request)?;
+    let machine = member.cluster().machine_record(&request.machine)?.clone();
+    let labels = labels::changed(&machine.labels, &request)?;
     if labels != machine.labels {
         member
-            .write(vec![machine_labels::write(&machine.id, labels.clone())])
+            .write(vec![labels::write(&machine.id, labels.clone())])
             .await?;
     }
     Ok(MachineRecord { labels, ..machine })
@@ -106,10 +108,6 @@ pub(super) async fn register(
     .await
 }
 
-async fn reset(member: &Member, machine: &MachineRecord) -> Result<(), Failure> {
-    member.peers.machine(machine)?.reset().await
-}
-
 async fn remove_machine(
     member: Arc<Member>,
     request: RemoveMachineRequest,
@@ -117,7 +115,7 @@ async fn remove_machine(
     // A registration that is being written ends first: this may be its rollback.
     let machine = {
         let _one_at_a_time = member.registering.lock().await;
-        member.view().machine(&request.machine)?
+        member.cluster().machine_record(&request.machine)?.clone()
     };
     if machine.id == member.membership.machine_id {
         return Err(Failure::new(
@@ -131,7 +129,11 @@ async fn remove_machine(
         ..Default::default()
     };
     if !request.no_reset {
-        match reset(&member, &machine).await {
+        let reset = match member.remote(&machine.id) {
+            Ok(remote) => remote.reset().await,
+            Err(failure) => Err(failure),
+        };
+        match reset {
             Ok(()) => response.was_reset = true,
             Err(failure) => response.reset_error = failure.to_string(),
         }
@@ -148,10 +150,10 @@ pub(super) async fn back_up(member: &Arc<Member>, path: String) -> Result<Backup
         backup::run(&own.store, own.paths.state_dir(), &path).await
     })
     .await;
-    let machine = member.own_record();
-    let name = machine.as_ref().map(|machine| machine.name.clone());
-    let done = copied.map_err(|failure| match name {
-        Some(name) => failure.on(name),
+    let cluster = member.cluster();
+    let machine = cluster.own().map(|machine| machine.record.clone());
+    let done = copied.map_err(|failure| match &machine {
+        Some(machine) => failure.on(machine.name.clone()),
         None => failure,
     })?;
     let path = done.path.to_string_lossy().into_owned();
@@ -268,14 +270,13 @@ impl Cluster for ClusterApi {
         if machine.is_empty() {
             return Ok(Response::new(back_up(&member, path).await?));
         }
-        let machine = member.view().machine(&machine)?;
-        Ok(Response::new(
-            if machine.id == member.membership.machine_id {
-                back_up(&member, path).await?
-            } else {
-                member.peers.machine(&machine)?.backup(path).await?
-            },
-        ))
+        let cluster = member.cluster();
+        let machine = cluster.machine(&machine)?;
+        Ok(Response::new(if machine.id == member.id {
+            back_up(&member, path).await?
+        } else {
+            member.peers.machine(machine).backup(path).await?
+        }))
     }
 
     async fn examine(
@@ -299,11 +300,10 @@ mod tests {
     use uc_mesh::PrivateKey;
 
     use super::*;
-    use crate::docker::DockerEngine;
+    use crate::cluster::records::put;
+    use crate::engine::DockerEngine;
     use crate::identity::Membership;
-    use crate::member::Parts;
     use crate::paths::Paths;
-    use crate::records::put;
 
     fn record(id: &str, name: &str, subnet: &str) -> MachineRecord {
         MachineRecord {
@@ -320,23 +320,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
         let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-        let app = App::new(paths.clone(), Arc::clone(&engine), CancellationToken::new()).unwrap();
-        let parts = Parts {
-            paths,
-            membership: Membership {
-                cluster_id: "c1".repeat(16),
-                machine_id: "a1".repeat(16),
-                network: "10.210.0.0/16".parse().unwrap(),
-                subnet: "10.210.0.0/24".parse().unwrap(),
-                wireguard_port: 51820,
-                bootstrap: vec![record("a1", "m1", "10.210.0.0/24")],
-            },
-            key: PrivateKey::generate().unwrap(),
-            engine,
+        let app = App::new(paths, engine, CancellationToken::new(), |_, _| {
+            Box::pin(async {})
+        })
+        .unwrap();
+        let membership = Membership {
+            cluster_id: "c1".repeat(16),
+            machine_id: "a1".repeat(16),
+            network: "10.210.0.0/16".parse().unwrap(),
+            subnet: "10.210.0.0/24".parse().unwrap(),
+            wireguard_port: 51820,
+            bootstrap: vec![record("a1", "m1", "10.210.0.0/24")],
         };
-        let member = Member::start(parts).await.unwrap();
+        let key = PrivateKey::generate().unwrap();
+        let member = app.enter(membership, key).await.unwrap();
         member.finish_init().await.unwrap();
-        app.set_member(Some(Arc::clone(&member)));
         let other = record("b2", "m2", "10.210.1.0/24");
         let write = put(records::MACHINE, other.id.clone(), &other);
         member.write(vec![write]).await.unwrap();
@@ -352,7 +350,7 @@ mod tests {
         drop(call);
         let mut records = member.store.watch();
         let removed = async {
-            while member.view().machine(&other.id).is_ok() {
+            while member.cluster().machine_record(&other.id).is_ok() {
                 records.changed().await.unwrap();
             }
         };

@@ -9,7 +9,7 @@ use uc_api::v1::{
 };
 
 use crate::app::App;
-use crate::conflicts;
+use crate::cluster::conflicts;
 
 #[derive(Debug)]
 pub(super) struct ConflictsApi {
@@ -29,7 +29,8 @@ impl Conflicts for ConflictsApi {
         _: Request<ListConflictsRequest>,
     ) -> Result<Response<ListConflictsResponse>, Status> {
         let member = self.app.member()?;
-        let conflicts = conflicts::list(&member.store.snapshot(), &member.machines());
+        let cluster = member.cluster();
+        let conflicts = conflicts::list(&member.store.snapshot(), cluster.machine_records());
         Ok(Response::new(ListConflictsResponse { conflicts }))
     }
 
@@ -43,7 +44,7 @@ impl Conflicts for ConflictsApi {
         let _one_at_a_time = member.registering.lock().await;
         let write = conflicts::settle(
             &member.store.snapshot(),
-            &member.machines(),
+            member.cluster().machine_records(),
             &request.into_inner(),
         )?;
         member.write(vec![write]).await?;

@@ -11,15 +11,16 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use uc_api::v1::deploy_server::Deploy;
 use uc_api::v1::{
-    ContentPart, DeployEvent, ExecuteRequest, ImageTarget, MachineRecord, MissingContentsRequest,
+    ContentPart, DeployEvent, ExecuteRequest, ImageTarget, MissingContentsRequest,
     MissingContentsResponse, MissingImagesRequest, MissingImagesResponse, Plan, PlanRequest,
     PushContentResponse, PushImageRequest, PushImageResponse, PushResult, push_image_request,
 };
 use uc_api::{Code, Failure};
 
 use crate::app::App;
+use crate::cluster::machines::Machine;
+use crate::cluster::member::Member;
 use crate::deploy::run;
-use crate::member::Member;
 
 #[derive(Debug)]
 pub(super) struct DeployApi {
@@ -37,8 +38,7 @@ async fn missing_on(
     machine_id: &str,
     images: Vec<String>,
 ) -> Result<Vec<String>, Failure> {
-    let machine = member.view().machine(machine_id)?;
-    member.peers.machine(&machine)?.missing_images(images).await
+    member.remote(machine_id)?.missing_images(images).await
 }
 
 async fn missing(member: &Member, wanted: &[ImageTarget]) -> Result<Vec<ImageTarget>, Failure> {
@@ -69,20 +69,14 @@ async fn missing(member: &Member, wanted: &[ImageTarget]) -> Result<Vec<ImageTar
 
 async fn load_on(
     member: Arc<Member>,
-    machine: MachineRecord,
+    machine: Arc<Machine>,
     messages: relay::Receiver,
 ) -> PushResult {
-    let loaded = match member.peers.machine(&machine) {
-        Ok(remote) => relay::load(remote, messages).await,
-        Err(failure) => Err(failure),
-    };
+    let loaded = relay::load(member.peers.machine(&machine), messages).await;
     PushResult {
-        error: loaded
-            .err()
-            .map(|failure| failure.message)
-            .unwrap_or_default(),
-        machine_id: machine.id,
-        machine_name: machine.name,
+        error: loaded.map_or_else(|failure| failure.message, |()| String::new()),
+        machine_id: machine.id.to_string(),
+        machine_name: machine.name.to_string(),
     }
 }
 
@@ -104,7 +98,7 @@ async fn push(
     let mut senders = Vec::new();
     let mut loads = Vec::new();
     for machine in &start.machine_ids {
-        let machine = member.view().machine(machine)?;
+        let machine = Arc::clone(member.cluster().machine(machine)?);
         let (sender, receiver) = relay::channel();
         senders.push(sender);
         loads.push(tokio::spawn(load_on(

@@ -11,12 +11,13 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tonic::Status;
-use uc_api::v1::{LogEntry, LogsRequest, MachineRecord, NodeLogsRequest};
-use uc_api::{Code, Failure};
+use uc_api::v1::{LogEntry, LogsRequest, NodeLogsRequest};
+use uc_api::{Code, Failure, MachineId};
 
 use super::services::selected;
-use crate::docker::logs::{Patience, merge};
-use crate::member::Member;
+use crate::cluster::machines::Machine;
+use crate::cluster::member::Member;
+use crate::engine::logs::{Patience, merge};
 
 const QUEUE: usize = 256;
 /// Lines are held back this long for another machine. The machines have opened their logs by then,
@@ -26,7 +27,7 @@ const FOLLOWING: Patience = Patience::following(FIRST_LINE, Duration::from_milli
 const FIRST_LINE: Duration = Duration::from_secs(1);
 
 struct Source {
-    machine: MachineRecord,
+    machine: Arc<Machine>,
     containers: Vec<String>,
 }
 
@@ -35,19 +36,18 @@ pub(super) fn start(
     member: &Arc<Member>,
     request: LogsRequest,
 ) -> Result<mpsc::Receiver<LogEntry>, Failure> {
-    let replicas = selected(member, &request.services, "")?;
-    let mut sources: BTreeMap<String, Source> = BTreeMap::new();
-    for owned in replicas {
-        if !owned.replica.container_id.starts_with(&request.container) {
+    let cluster = member.cluster();
+    let mut sources: BTreeMap<MachineId, Source> = BTreeMap::new();
+    for (machine, replica) in selected(&cluster, &request.services, "")? {
+        let container = &replica.record.container_id;
+        if !container.starts_with(&request.container) {
             continue;
         }
-        let source = sources
-            .entry(owned.machine.id.clone())
-            .or_insert_with(|| Source {
-                machine: owned.machine,
-                containers: Vec::new(),
-            });
-        source.containers.push(owned.replica.container_id);
+        let source = sources.entry(machine.id).or_insert_with(|| Source {
+            machine: Arc::clone(machine),
+            containers: Vec::new(),
+        });
+        source.containers.push(container.clone());
     }
     if sources.is_empty() && !request.container.is_empty() {
         return Err(Failure::new(
@@ -102,7 +102,7 @@ type Entries = BoxStream<'static, Result<LogEntry, Status>>;
 /// The entries of all machines in time order. A machine whose stream breaks has its problem as the
 /// last entry.
 fn merged(
-    streams: Vec<(MachineRecord, Entries)>,
+    streams: Vec<(Arc<Machine>, Entries)>,
     follow: bool,
 ) -> impl Stream<Item = LogEntry> + Send {
     let patience = if follow {
@@ -129,12 +129,12 @@ async fn open(member: &Member, source: &Source, request: &LogsRequest) -> Result
         request: Some(request.clone()),
         container_ids: source.containers.clone(),
     };
-    let entries = member.peers.machine(&source.machine)?.logs(request).await?;
+    let entries = member.peers.machine(&source.machine).logs(request).await?;
     Ok(entries.boxed())
 }
 
 /// The entry that reports why the logs of a machine are missing.
-fn problem(machine: &MachineRecord, failure: &Failure) -> LogEntry {
+fn problem(machine: &Machine, failure: &Failure) -> LogEntry {
     let entry = LogEntry {
         problem: failure.message.clone(),
         ..LogEntry::default()
@@ -143,9 +143,9 @@ fn problem(machine: &MachineRecord, failure: &Failure) -> LogEntry {
 }
 
 /// Sets the machine's name as this daemon knows it: the machine itself may not know a new one yet.
-fn named(mut entry: LogEntry, machine: &MachineRecord) -> LogEntry {
-    entry.machine_id.clone_from(&machine.id);
-    entry.machine_name.clone_from(&machine.name);
+fn named(mut entry: LogEntry, machine: &Machine) -> LogEntry {
+    entry.machine_id = machine.id.to_string();
+    entry.machine_name = machine.name.to_string();
     entry
 }
 

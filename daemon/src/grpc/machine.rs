@@ -7,13 +7,16 @@ use uc_api::layout::WIREGUARD_PORT;
 use uc_api::v1::machine_server::Machine;
 use uc_api::v1::{
     IdentifyRequest, IdentifyResponse, InfoRequest, InfoResponse, InitRequest, InitResponse,
-    JoinRequest, JoinResponse, JoinWithTokenRequest, MachineFacts, ResetRequest, ResetResponse,
+    JoinRequest, JoinResponse, JoinWithTokenRequest, MachineFacts, MachineRecord, ResetRequest,
+    ResetResponse,
 };
 use uc_api::{Code, Failure, MachineId};
 
 use crate::app::App;
-use crate::docker::Engine as _;
-use crate::{endpoints, join, leave, observe};
+use crate::engine::Engine as _;
+use crate::identity::Membership;
+use crate::membership::{endpoints, join, leave};
+use crate::node::observe;
 
 #[derive(Debug)]
 pub(super) struct MachineApi {
@@ -38,11 +41,11 @@ impl Machine for MachineApi {
         let Some(membership) = identity.membership else {
             return Ok(Response::new(IdentifyResponse::default()));
         };
-        let record = self.app.try_member().and_then(|member| member.own_record());
+        let record = own_record(&self.app);
         Ok(Response::new(IdentifyResponse {
             cluster_id: membership.cluster_id,
             machine_id: membership.machine_id,
-            machine_name: record.map(|record| record.name).unwrap_or_default(),
+            machine_name: name(record.as_ref()),
         }))
     }
 
@@ -50,25 +53,24 @@ impl Machine for MachineApi {
         // Read from disk, because a join holds the lock until it is done.
         let identity = crate::identity::Identity::load_or_create(&self.app.paths.identity())
             .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-        let member = self.app.try_member();
-        let record = member.as_ref().and_then(|member| member.own_record());
+        let record = own_record(&self.app);
         let membership = identity.membership.as_ref();
         let port = membership.map_or(WIREGUARD_PORT, |membership| membership.wireguard_port);
+        // Without a membership, these are empty.
+        let of_membership =
+            |field: fn(&Membership) -> String| membership.map_or_else(String::new, field);
         let detected = endpoints::candidates(&[], &endpoints::local_addresses().await?, port)?;
         Ok(Response::new(InfoResponse {
-            cluster_id: membership.map(|m| m.cluster_id.clone()).unwrap_or_default(),
-            machine_id: membership.map(|m| m.machine_id.clone()).unwrap_or_default(),
-            machine_name: record
-                .as_ref()
-                .map(|record| record.name.clone())
-                .unwrap_or_default(),
+            cluster_id: of_membership(|m| m.cluster_id.clone()),
+            machine_id: of_membership(|m| m.machine_id.clone()),
+            machine_name: name(record.as_ref()),
             public_key: identity
                 .public_key()
                 .map_err(|reason| Failure::new(Code::Internal, reason))?
                 .to_string(),
             endpoints: record.map_or(detected, |record| record.endpoints),
             facts: Some(facts(&self.app).await),
-            subnet: membership.map(|m| m.subnet.to_string()).unwrap_or_default(),
+            subnet: of_membership(|m| m.subnet.to_string()),
         }))
     }
 
@@ -132,14 +134,21 @@ impl Machine for MachineApi {
     }
 }
 
+/// This machine's record. `None` outside a cluster, and until the record has arrived.
+fn own_record(app: &App) -> Option<MachineRecord> {
+    let cluster = app.try_member()?.cluster();
+    cluster.own().map(|machine| machine.record.clone())
+}
+
+/// Empty without a record.
+fn name(record: Option<&MachineRecord>) -> String {
+    record.map_or_else(String::new, |record| record.name.clone())
+}
+
 /// The machine's facts; without an engine, the engine's version is empty.
 async fn facts(app: &App) -> MachineFacts {
-    let docker_version = app
-        .engine
-        .version()
-        .await
-        .map(|version| version.version)
-        .unwrap_or_default();
+    let version = app.engine.version().await;
+    let docker_version = version.map_or_else(|_| String::new(), |version| version.version);
     MachineFacts {
         docker_version,
         ..observe::facts::host()

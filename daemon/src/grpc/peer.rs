@@ -17,9 +17,10 @@ use uc_api::v1::{
 use uc_api::{Code, Failure};
 
 use super::{access, cluster};
-use crate::member::Member;
-use crate::peers::Caller;
-use crate::{examine, replicate};
+use crate::cluster::examine;
+use crate::cluster::member::Member;
+use crate::cluster::peers::Caller;
+use crate::reconcile::replication;
 
 /// Most frames between a session and its stream.
 const QUEUE: usize = 16;
@@ -47,13 +48,13 @@ impl Peer for PeerApi {
             let message = "a machine does not replicate with itself";
             return Err(Failure::new(Code::Invalid, message).into());
         };
-        let session = replicate::open_session(&self.member, id)?;
+        let session = self.member.store.session(*id);
         let (sender, receiver) = mpsc::channel(QUEUE);
         let cancel = self.member.cancel.clone();
         self.member.tasks.spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = replicate::pump(session, request.into_inner(), sender, Ok) => {}
+                () = replication::pump(session, request.into_inner(), sender, Ok) => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))

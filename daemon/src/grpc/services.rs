@@ -1,6 +1,5 @@
 //! `Services`: services and replicas from the local store, and streams of replicas: logs and exec.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -12,16 +11,17 @@ use uc_api::v1::services_server::Services;
 use uc_api::v1::{
     ExecRequest, ExecResponse, ExecStart, Health, InspectServiceRequest, InspectServiceResponse,
     ListServicesRequest, ListServicesResponse, LogEntry, LogsRequest, PsRequest, PsResponse,
-    ReplicaState, ReplicaStatus, ServiceMode, ServiceRecord, ServiceStatus, exec_request,
+    ReplicaRecord, ReplicaState, ReplicaStatus, ServiceMode, ServiceRecord, ServiceStatus,
+    exec_request,
 };
-use uc_api::{Code, Failure, ServiceKey};
-use uc_cluster_state::membership::Liveness;
+use uc_api::{Code, Failure, MachineId, ServiceKey};
 
 use super::logs;
 use crate::app::App;
-use crate::examine::wire_liveness;
-use crate::member::Member;
-use crate::records::OwnedReplica;
+use crate::cluster::examine::wire_liveness;
+use crate::cluster::machines::Machine;
+use crate::cluster::records::Replica;
+use crate::cluster::view::Cluster;
 
 const QUEUE: usize = 64;
 
@@ -36,100 +36,74 @@ impl ServicesApi {
     }
 }
 
-fn belongs(owned: &OwnedReplica, key: &ServiceKey) -> bool {
-    owned.replica.project == key.project.as_str() && owned.replica.service == key.service.as_str()
-}
+/// A replica and its machine.
+pub(super) type Owned<'a> = (&'a Arc<Machine>, &'a Arc<Replica>);
 
-fn status(
-    key: &ServiceKey,
-    record: &ServiceRecord,
-    replicas: &[OwnedReplica],
-    alive: &BTreeMap<String, Liveness>,
-) -> ServiceStatus {
-    let up: Vec<&OwnedReplica> = replicas
-        .iter()
-        .filter(|owned| {
-            belongs(owned, key) && alive.get(&owned.machine.id) != Some(&Liveness::Down)
-        })
-        .collect();
-    let running = up
-        .iter()
-        .filter(|owned| owned.replica.state() == ReplicaState::Running);
-    let healthy = running
-        .clone()
-        .filter(|owned| matches!(owned.replica.health(), Health::Healthy | Health::None));
-    let spec = record.spec.clone().unwrap_or_default();
-    let machines = alive
-        .values()
-        .filter(|liveness| **liveness != Liveness::Down)
-        .count() as u32;
-    let eligible = if spec.machines.is_empty() {
-        machines
-    } else {
-        spec.machines.len() as u32
-    };
+fn status(cluster: &Cluster, key: &ServiceKey, record: &ServiceRecord) -> ServiceStatus {
+    let running = cluster
+        .replicas()
+        .filter(|(machine, replica)| replica.service == *key && !cluster.is_down(machine.id))
+        .map(|(_, replica)| &replica.record)
+        .filter(|replica| replica.state() == ReplicaState::Running);
+    let running: Vec<Health> = running.map(ReplicaRecord::health).collect();
+    let is_healthy = |health: &&Health| matches!(health, Health::Healthy | Health::None);
+    let desired = record.spec.as_ref().map_or(0, |spec| {
+        if spec.mode() != ServiceMode::Global {
+            return spec.replicas;
+        }
+        let machines = cluster.machines().iter();
+        let up = machines.filter(|machine| !cluster.is_down(machine.id));
+        match spec.machines.len() {
+            0 => up.count() as u32,
+            named => named as u32,
+        }
+    });
     ServiceStatus {
-        desired: if spec.mode() == ServiceMode::Global {
-            eligible
-        } else {
-            spec.replicas
-        },
-        running: running.count() as u32,
-        healthy: healthy.count() as u32,
+        desired,
+        running: running.len() as u32,
+        healthy: running.iter().filter(is_healthy).count() as u32,
         revision: record.revision.clone(),
         updated_at_ms: record.updated_at_ms,
-        spec: Some(spec),
+        spec: record.spec.clone(),
     }
 }
 
-fn replica_status(
-    owned: OwnedReplica,
-    services: &BTreeMap<ServiceKey, ServiceRecord>,
-    alive: &BTreeMap<String, Liveness>,
-) -> ReplicaStatus {
-    let key = format!("{}/{}", owned.replica.project, owned.replica.service)
-        .parse::<ServiceKey>()
-        .ok();
-    let current = key
-        .and_then(|key| services.get(&key))
-        .is_some_and(|r| r.revision == owned.replica.revision);
+fn replica_status(cluster: &Cluster, (machine, replica): Owned<'_>) -> ReplicaStatus {
+    let service = cluster.services().get(&replica.service);
     ReplicaStatus {
-        machine_liveness: wire_liveness(alive.get(&owned.machine.id)).into(),
-        machine_id: owned.machine.id,
-        machine_name: owned.machine.name,
-        replica: Some(owned.replica),
-        current,
+        machine_liveness: wire_liveness(cluster.liveness(machine.id)).into(),
+        machine_id: machine.id.to_string(),
+        machine_name: machine.name.to_string(),
+        current: service.is_some_and(|service| service.revision == replica.record.revision),
+        replica: Some(replica.record.clone()),
     }
 }
 
 /// Replicas of the named services (all, where none is named), by service, machine and age.
-pub(super) fn selected(
-    member: &Member,
+pub(super) fn selected<'a>(
+    cluster: &'a Cluster,
     names: &[String],
     project: &str,
-) -> Result<Vec<OwnedReplica>, Failure> {
-    let view = member.view();
+) -> Result<Vec<Owned<'a>>, Failure> {
     let keys = names
         .iter()
-        .map(|name| view.service(name).map(|(key, _)| key))
-        .collect::<Result<Vec<ServiceKey>, Failure>>()?;
-    let mut replicas: Vec<OwnedReplica> = view
+        .map(|name| cluster.service(name).map(|(key, _)| key))
+        .collect::<Result<Vec<&ServiceKey>, Failure>>()?;
+    let mut replicas: Vec<Owned<'a>> = cluster
         .replicas()
-        .into_iter()
-        .filter(|owned| keys.is_empty() || keys.iter().any(|key| belongs(owned, key)))
-        .filter(|owned| project.is_empty() || owned.replica.project == project)
+        .filter(|(_, replica)| keys.is_empty() || keys.contains(&&replica.service))
+        .filter(|(_, replica)| project.is_empty() || replica.service.project.as_str() == project)
         .collect();
     replicas.sort_by(|a, b| {
-        let order = |owned: &OwnedReplica| {
-            let replica = &owned.replica;
+        fn order<'b>((machine, replica): &Owned<'b>) -> impl Ord + use<'b> {
+            let record = &replica.record;
             (
-                replica.project.clone(),
-                replica.service.clone(),
-                owned.machine.name.clone(),
-                replica.created_at_ms,
-                replica.container_id.clone(),
+                &replica.service,
+                &machine.name,
+                record.created_at_ms,
+                &record.container_id,
             )
-        };
+        }
         order(a).cmp(&order(b))
     });
     Ok(replicas)
@@ -137,12 +111,18 @@ pub(super) fn selected(
 
 /// The replica a command runs in: the requested one, else a running one, preferably on this
 /// machine.
-fn exec_target(member: &Member, start: &ExecStart) -> Result<OwnedReplica, Failure> {
-    let replicas = selected(member, std::slice::from_ref(&start.service), "")?;
+fn exec_target<'a>(
+    cluster: &'a Cluster,
+    own: MachineId,
+    start: &ExecStart,
+) -> Result<Owned<'a>, Failure> {
+    let replicas = selected(cluster, std::slice::from_ref(&start.service), "")?;
     if !start.container.is_empty() {
-        let mut matching = replicas
-            .into_iter()
-            .filter(|owned| owned.replica.container_id.starts_with(&start.container));
+        let is_named = |(_, replica): &Owned<'_>| {
+            let container = &replica.record.container_id;
+            container.starts_with(&start.container)
+        };
+        let mut matching = replicas.into_iter().filter(is_named);
         let missing = || {
             Failure::new(
                 Code::NotFound,
@@ -163,20 +143,18 @@ fn exec_target(member: &Member, start: &ExecStart) -> Result<OwnedReplica, Failu
         }
         return Ok(first);
     }
-    let alive = member.liveness();
-    let mut running: Vec<OwnedReplica> = replicas
-        .into_iter()
-        .filter(|owned| owned.replica.state() == ReplicaState::Running)
-        .filter(|owned| alive.get(&owned.machine.id) != Some(&Liveness::Down))
-        .collect();
-    running.sort_by_key(|owned| owned.machine.id != member.membership.machine_id);
-    running.into_iter().next().ok_or_else(|| {
-        Failure::new(
-            Code::Refused,
-            format!("{} has no running replica", start.service),
-        )
-        .hint(format!("see `uc ps` and `uc logs {}`", start.service))
-    })
+    let running = replicas.into_iter().filter(|(machine, replica)| {
+        replica.record.state() == ReplicaState::Running && !cluster.is_down(machine.id)
+    });
+    running
+        .min_by_key(|(machine, _)| machine.id != own)
+        .ok_or_else(|| {
+            Failure::new(
+                Code::Refused,
+                format!("{} has no running replica", start.service),
+            )
+            .hint(format!("see `uc ps` and `uc logs {}`", start.service))
+        })
 }
 
 type LogStream = Pin<Box<dyn Stream<Item = Result<LogEntry, Status>> + Send>>;
@@ -190,13 +168,12 @@ impl Services for ServicesApi {
     ) -> Result<Response<ListServicesResponse>, Status> {
         let member = self.app.member()?;
         let project = request.into_inner().project;
-        let (view, alive) = (member.view(), member.liveness());
-        let replicas = view.replicas();
-        let services = view
+        let cluster = member.cluster();
+        let services = cluster
             .services()
             .iter()
             .filter(|(key, _)| project.is_empty() || key.project.as_str() == project)
-            .map(|(key, record)| status(key, record, &replicas, &alive))
+            .map(|(key, record)| status(&cluster, key, record))
             .collect();
         Ok(Response::new(ListServicesResponse { services }))
     }
@@ -204,10 +181,10 @@ impl Services for ServicesApi {
     async fn ps(&self, request: Request<PsRequest>) -> Result<Response<PsResponse>, Status> {
         let member = self.app.member()?;
         let request = request.into_inner();
-        let (services, alive) = (member.view().services(), member.liveness());
-        let replicas = selected(&member, &request.services, &request.project)?
+        let cluster = member.cluster();
+        let replicas = selected(&cluster, &request.services, &request.project)?
             .into_iter()
-            .map(|owned| replica_status(owned, &services, &alive))
+            .map(|owned| replica_status(&cluster, owned))
             .collect();
         Ok(Response::new(PsResponse { replicas }))
     }
@@ -217,19 +194,16 @@ impl Services for ServicesApi {
         request: Request<InspectServiceRequest>,
     ) -> Result<Response<InspectServiceResponse>, Status> {
         let member = self.app.member()?;
-        let (view, alive) = (member.view(), member.liveness());
-        let (key, record) = view.service(&request.into_inner().service)?;
-        let services = view.services();
-        let replicas = view.replicas();
-        let service = status(&key, &record, &replicas, &alive);
-        let replicas = selected(&member, &[key.to_string()], "")?
+        let cluster = member.cluster();
+        let (key, record) = cluster.service(&request.into_inner().service)?;
+        let replicas = selected(&cluster, &[key.to_string()], "")?
             .into_iter()
-            .map(|owned| replica_status(owned, &services, &alive))
+            .map(|owned| replica_status(&cluster, owned))
             .collect();
         Ok(Response::new(InspectServiceResponse {
-            service: Some(service),
+            service: Some(status(&cluster, key, record)),
             replicas,
-            volumes: record.volumes,
+            volumes: record.volumes.clone(),
         }))
     }
 
@@ -262,8 +236,9 @@ impl Services for ServicesApi {
             )
             .into());
         };
-        let target = exec_target(&member, &start)?;
-        start.container = target.replica.container_id;
+        let cluster = member.cluster();
+        let (machine, replica) = exec_target(&cluster, member.id, &start)?;
+        start.container.clone_from(&replica.record.container_id);
         let (sender, receiver) = mpsc::channel(QUEUE);
         let begin = ExecRequest {
             message: Some(exec_request::Message::Start(start)),
@@ -278,7 +253,7 @@ impl Services for ServicesApi {
                 }
             }
         });
-        let remote = member.peers.machine(&target.machine)?;
+        let remote = member.peers.machine(machine);
         let replies = remote.exec(ReceiverStream::new(receiver)).await?;
         Ok(Response::new(Box::pin(replies)))
     }

@@ -3,6 +3,7 @@
 use std::io;
 
 use ipnet::Ipv4Net;
+use uc_api::{Code, Failure};
 use uc_mesh::firewall::FirewallError;
 
 /// Errors of this module.
@@ -50,4 +51,18 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        let code = match &error {
+            NetworkError::Docker { .. } => Code::Unreachable,
+            NetworkError::DockerTimeout { .. } => Code::TimedOut,
+            NetworkError::Foreign { .. }
+            | NetworkError::InUse { .. }
+            | NetworkError::Firewall(FirewallError::MissingProgram { .. }) => Code::Refused,
+            _ => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
 }

@@ -12,8 +12,8 @@ use uc_api::v1::create_replica_event::Event;
 use uc_api::{Code, Failure, v1};
 
 use super::{Identity, NodeService, QUEUE, Replies, ports};
-use crate::docker::error::PullProblem;
-use crate::docker::{EngineError, platform, spec};
+use crate::engine::error::PullProblem;
+use crate::engine::{EngineError, platform, spec};
 
 /// Container names tried. A name has 20 random bits, so the second is all but certain to be free.
 const NAME_TRIES: usize = 8;
@@ -23,7 +23,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 impl NodeService {
     /// Creates a replica in a task of its own and streams its progress. If the caller disconnects,
     /// the pull stops, and a container that was already created is removed.
-    pub fn create_replica_from(
+    pub(crate) fn create_replica_from(
         &self,
         request: v1::CreateReplicaRequest,
     ) -> Result<Replies<v1::CreateReplicaEvent>, Failure> {
@@ -48,7 +48,7 @@ impl NodeService {
     }
 
     /// Creates a volume, or checks that an existing volume has the wanted settings.
-    pub async fn create_volume_from(&self, wanted: &v1::VolumeSpec) -> Result<(), Failure> {
+    pub(crate) async fn create_volume_from(&self, wanted: &v1::VolumeSpec) -> Result<(), Failure> {
         let identity = self.identity()?;
         if !spec::is_object_name(&wanted.name) {
             return Err(Failure::new(

@@ -11,7 +11,7 @@ use uc_api::v1;
 /// The set of marked containers, and the marks that are already published. Cheap to clone; all
 /// clones share the same sets.
 #[derive(Debug, Clone)]
-pub struct Draining {
+pub(crate) struct Draining {
     marks: Arc<watch::Sender<BTreeSet<String>>>,
     published: Arc<watch::Sender<BTreeSet<String>>>,
 }
@@ -26,35 +26,35 @@ impl Default for Draining {
 }
 
 impl Draining {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Marks a container by its full id.
-    pub fn mark(&self, container_id: &str) {
+    pub(crate) fn mark(&self, container_id: &str) {
         self.marks
             .send_if_modified(|marks| marks.insert(container_id.to_owned()));
     }
 
     /// Removes the mark: the container serves again, or it no longer exists.
-    pub fn clear(&self, container_id: &str) {
+    pub(crate) fn clear(&self, container_id: &str) {
         self.marks
             .send_if_modified(|marks| marks.remove(container_id));
     }
 
-    pub fn contains(&self, container_id: &str) -> bool {
+    pub(crate) fn contains(&self, container_id: &str) -> bool {
         self.marks.borrow().contains(container_id)
     }
 
     /// Sets the record's `draining` field.
-    pub fn marked(&self, mut record: v1::ReplicaRecord) -> v1::ReplicaRecord {
+    pub(crate) fn marked(&self, mut record: v1::ReplicaRecord) -> v1::ReplicaRecord {
         record.draining = self.contains(&record.container_id);
         record
     }
 
     /// Waits until the observer has published the mark. Returns false if that takes longer than
     /// `limit`.
-    pub async fn published(&self, container_id: &str, limit: Duration) -> bool {
+    pub(crate) async fn published(&self, container_id: &str, limit: Duration) -> bool {
         let mut published = self.published.subscribe();
         let known = published.wait_for(|published| published.contains(container_id));
         matches!(tokio::time::timeout(limit, known).await, Ok(Ok(_)))

@@ -12,7 +12,7 @@ use uc_api::v1::exec_response::Message as Answer;
 use uc_api::{Code, Failure, v1};
 
 use super::{Incoming, NodeService, QUEUE, Replies};
-use crate::docker::{ExecOptions, ExecOutput};
+use crate::engine::{ExecOptions, ExecOutput};
 
 /// The command that runs when the user gives none.
 const SHELL: [&str; 3] = [
@@ -27,7 +27,10 @@ const END_OF_TRANSMISSION: u8 = 4;
 impl NodeService {
     /// Runs a command. The first message must be the start, which names the container. The last
     /// reply is the exit code; 127 means that the command does not exist.
-    pub async fn exec_with<S>(&self, mut incoming: S) -> Result<Replies<v1::ExecResponse>, Failure>
+    pub(crate) async fn exec_with<S>(
+        &self,
+        mut incoming: S,
+    ) -> Result<Replies<v1::ExecResponse>, Failure>
     where
         S: futures_util::Stream<Item = Result<v1::ExecRequest, Status>> + Send + Unpin + 'static,
     {
@@ -103,7 +106,7 @@ impl NodeService {
         exec_id: &str,
         mut output: futures_util::stream::BoxStream<
             'static,
-            Result<ExecOutput, crate::docker::EngineError>,
+            Result<ExecOutput, crate::engine::EngineError>,
         >,
         answers: &mpsc::Sender<Result<v1::ExecResponse, Status>>,
     ) -> Result<i32, Failure> {

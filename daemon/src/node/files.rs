@@ -22,7 +22,7 @@ pub(super) struct Contents {
 
 impl NodeService {
     /// Returns the hashes that are not on this machine. The others count as used now.
-    pub async fn missing_contents(&self, hashes: &[String]) -> Result<Vec<String>, Failure> {
+    pub(crate) async fn missing_contents(&self, hashes: &[String]) -> Result<Vec<String>, Failure> {
         let hashes = hashes
             .iter()
             .map(|hash| files::parse(hash))

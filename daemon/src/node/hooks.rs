@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use uc_api::{Code, Failure, v1};
 
 use super::NodeService;
-use crate::docker::{Container, EngineError, ExecOptions, ExecOutput, logs};
+use crate::engine::{Container, EngineError, ExecOptions, ExecOutput, logs};
 
 /// Time limit of all post-start hooks of a replica together. Compose has no limit. This one keeps a
 /// hook that never ends from blocking a deployment.

@@ -18,7 +18,7 @@ const CHUNK_LIMIT: Duration = Duration::from_mins(5);
 
 impl NodeService {
     /// Returns the images that are not on this machine.
-    pub async fn missing_images(&self, images: Vec<String>) -> Result<Vec<String>, Failure> {
+    pub(crate) async fn missing_images(&self, images: Vec<String>) -> Result<Vec<String>, Failure> {
         let mut missing = Vec::new();
         for image in images {
             if self.engine.image(&image).await?.is_none() {
@@ -30,7 +30,7 @@ impl NodeService {
 
     /// Loads an image. The first message names it; the others carry its archive. The sender is
     /// never read faster than the engine accepts the archive.
-    pub async fn load_image_from<S>(&self, mut incoming: S) -> Result<(), Failure>
+    pub(crate) async fn load_image_from<S>(&self, mut incoming: S) -> Result<(), Failure>
     where
         S: futures_util::Stream<Item = Result<v1::PushImageRequest, Status>>
             + Send

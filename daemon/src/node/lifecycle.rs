@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use uc_api::{Code, Failure, v1};
 
 use super::{NodeService, ports};
-use crate::docker::health::{ObservedTimes, Verdict};
-use crate::docker::{Container, EngineError, health, logs};
+use crate::engine::health::{ObservedTimes, Verdict};
+use crate::engine::{Container, EngineError, health, logs};
 
 /// Time between two looks at a container that was just started: short at first, while a user waits,
 /// and longer after [`EARLY`].
@@ -27,7 +27,7 @@ const PARALLEL_REMOVALS: usize = 8;
 impl NodeService {
     /// Starts a replica and waits until it is ready. A replica that already runs is only waited
     /// for.
-    pub async fn start(
+    pub(crate) async fn start(
         &self,
         request: &v1::StartReplicaRequest,
     ) -> Result<v1::ReplicaRecord, Failure> {
@@ -124,7 +124,7 @@ impl NodeService {
 
     /// Marks the replica as draining, waits until the mark is published, and stops the container.
     /// The mark is kept until the container is started again or removed.
-    pub async fn stop(&self, request: &v1::StopReplicaRequest) -> Result<(), Failure> {
+    pub(crate) async fn stop(&self, request: &v1::StopReplicaRequest) -> Result<(), Failure> {
         let container = self.managed(&request.container_id).await?;
         let id = &container.record.container_id;
         let grace = request
@@ -146,7 +146,7 @@ impl NodeService {
 
     /// Removes a replica and its anonymous volumes. A running replica is stopped first, with its
     /// grace period.
-    pub async fn remove(&self, id: &str) -> Result<(), Failure> {
+    pub(crate) async fn remove(&self, id: &str) -> Result<(), Failure> {
         let container = match self.managed(id).await {
             Err(failure) if failure.code == Code::NotFound => return Ok(()),
             other => other?,
@@ -173,7 +173,7 @@ impl NodeService {
 
     /// Removes every container that uc created on this machine. Continues after a failure and
     /// reports the first one at the end.
-    pub async fn remove_all(&self) -> Result<(), Failure> {
+    pub(crate) async fn remove_all(&self) -> Result<(), Failure> {
         let containers = self.engine.containers().await?;
         let count = containers.len();
         let failures: Vec<Failure> = futures_util::stream::iter(containers)

@@ -6,8 +6,8 @@ use futures_util::StreamExt as _;
 use uc_api::v1;
 
 use super::{NodeService, Replies};
-use crate::docker::LogOptions;
-use crate::docker::logs::{self, Patience};
+use crate::engine::LogOptions;
+use crate::engine::logs::{self, Patience};
 
 /// A replica that writes nothing for this long does not hold up the lines of the others.
 const FOLLOWING: Patience =
@@ -16,7 +16,7 @@ const FOLLOWING: Patience =
 impl NodeService {
     /// Lines in time order: history exactly, new lines as far as they arrive together. Where a
     /// replica's log cannot be read, an entry has the reason.
-    pub async fn logs_of(&self, request: v1::NodeLogsRequest) -> Replies<v1::LogEntry> {
+    pub(crate) async fn logs_of(&self, request: v1::NodeLogsRequest) -> Replies<v1::LogEntry> {
         let asked = request.request.unwrap_or_default();
         let options = LogOptions {
             follow: asked.follow,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::net::{TcpSocket, UdpSocket};
 use uc_api::{Code, Failure, v1};
 
-use crate::docker::PortHolder;
+use crate::engine::PortHolder;
 
 /// Refuses a spec whose published ports are taken. Of a range, one free port is enough. A port that
 /// another replica of the same service holds is allowed, because that replica is perhaps about to

@@ -15,7 +15,7 @@ use uc_api::v1::run_pre_deploy_event::Event;
 use uc_api::{Code, Failure, v1};
 
 use super::{NodeService, QUEUE, Replies};
-use crate::docker::{EngineError, LogOptions, logs};
+use crate::engine::{EngineError, LogOptions, logs};
 
 /// Default time limit. A migration can take minutes, but one that hangs must not block a deployment
 /// forever.
@@ -29,7 +29,7 @@ const LOG_TAIL: usize = 10;
 impl NodeService {
     /// Runs the command in a task of its own and streams its output. If the caller disconnects, the
     /// command is killed.
-    pub fn run_pre_deploy_from(
+    pub(crate) fn run_pre_deploy_from(
         &self,
         request: v1::RunPreDeployRequest,
     ) -> Result<Replies<v1::RunPreDeployEvent>, Failure> {
@@ -78,7 +78,7 @@ impl NodeService {
     }
 
     /// Removes containers of pre-deploy commands that an earlier process of this daemon ran.
-    pub async fn remove_left_pre_deploys(&self) -> Result<(), EngineError> {
+    pub(crate) async fn remove_left_pre_deploys(&self) -> Result<(), EngineError> {
         let removed = self
             .remove_pre_deploys(|hook| !hook.starts_with(&*self.runner))
             .await?;

@@ -11,8 +11,8 @@ use uc_api::v1::exec_response::Message as Answer;
 use uc_api::v1::push_image_request::Message as Push;
 
 use super::*;
-use crate::docker::fake::{ARCHIVE, FakeEngine};
-use crate::docker::suite::{IMAGE, service};
+use crate::engine::fake::{ARCHIVE, FakeEngine};
+use crate::engine::suite::{IMAGE, service};
 
 pub(crate) struct Bench {
     pub(crate) engine: FakeEngine,

@@ -10,7 +10,7 @@ use super::*;
 fn input() -> ZoneInput {
     let machine = |number: u8, up| ZoneMachine {
         id: id(number),
-        name: format!("m{number}").parse().unwrap(),
+        name: Some(format!("m{number}").parse().unwrap()),
         ipv4: Ipv4Addr::new(10, 210, number, 1),
         up,
     };
@@ -193,6 +193,21 @@ fn zone_lookup_of_names() {
     ] {
         assert_eq!(shown(look(&zone, name, Kind::A, 1)), expected, "{name}");
     }
+}
+
+#[test]
+fn machine_without_a_name_is_found_by_its_id() {
+    let mut input = input();
+    input.machines[1].name = None;
+    let zone = Zone::build(&input);
+    let by_id = format!("{}.machine.internal", id(2));
+    assert_eq!(shown(look(&zone, &by_id, Kind::A, 1)), "2.1");
+    assert_eq!(
+        look(&zone, "m2.machine.internal", Kind::A, 1),
+        Lookup::NxDomain
+    );
+    let pointer = look(&zone, "1.2.210.10.in-addr.arpa", Kind::Ptr, 1);
+    assert_eq!(pointer, Lookup::Pointer(by_id));
 }
 
 #[test]

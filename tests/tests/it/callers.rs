@@ -150,9 +150,11 @@ async fn handshake(address: Ipv6Addr, key: PublicKey) -> Reached {
 /// The most that a caller reaches by any means.
 fn reached(caller: &Caller, key: PublicKey) -> Reached {
     let address = management_address(&key);
+    // Read here: the caller can be a user who cannot read this repository.
+    let calls = peer_calls();
     as_caller(caller, async move || {
         let mut most = handshake(address, key).await;
-        for path in peer_calls() {
+        for path in calls {
             most = most.max(call(address, &path).await);
             if most == Reached::Nothing {
                 // The firewall answers the same for each call.

@@ -8,9 +8,9 @@ use uc_api::v1::{DeployEvent, FileSpec};
 
 use super::super::execute::{Events, progress};
 use super::*;
+use crate::cluster::peers::tests::remote_node;
 use crate::files::tests::{one_file, parts, receive};
 use crate::node::tests::bench;
-use crate::peers::tests::remote_node;
 
 /// Machines with contents; `m1` executes.
 struct Machines {

@@ -6,35 +6,35 @@ use uc_api::v1::{DeployEvent, StepEvent, StepPhase, deploy_event};
 
 /// Where events go. A reader that went away does not stop a deployment.
 #[derive(Debug, Clone)]
-pub struct Events(mpsc::Sender<DeployEvent>);
+pub(crate) struct Events(mpsc::Sender<DeployEvent>);
 
 impl Events {
     /// Sends into this queue; when it is full, the deployment waits for its reader.
-    pub fn new(sender: mpsc::Sender<DeployEvent>) -> Self {
+    pub(crate) fn new(sender: mpsc::Sender<DeployEvent>) -> Self {
         Self(sender)
     }
 
     /// Any event.
-    pub async fn send(&self, event: deploy_event::Event) {
+    pub(crate) async fn send(&self, event: deploy_event::Event) {
         let _reader_gone = self.0.send(DeployEvent { event: Some(event) }).await;
     }
 
     /// Something a person should read.
-    pub async fn notice(&self, text: impl Into<String>) {
+    pub(crate) async fn notice(&self, text: impl Into<String>) {
         self.send(deploy_event::Event::Notice(text.into())).await;
     }
 }
 
 /// Events of one step.
 #[derive(Debug, Clone)]
-pub struct Progress {
+pub(crate) struct Progress {
     events: Events,
     step: StepEvent,
 }
 
 impl Progress {
     /// What is happening right now.
-    pub async fn say(&self, message: impl Into<String>) {
+    pub(crate) async fn say(&self, message: impl Into<String>) {
         self.phase(StepPhase::Progress, message.into(), Vec::new())
             .await;
     }

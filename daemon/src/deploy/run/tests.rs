@@ -1,6 +1,6 @@
 //! The pure parts: what is gone back to, whose spec is taken, who may deploy.
 
-use uc_api::v1::{FieldChange, ReplicaStep, ScaleService, ServicePlan, VolumeSpec};
+use uc_api::v1::{FieldChange, ReplicaStep, ServicePlan, ServiceSpec, VolumeSpec};
 
 use super::*;
 
@@ -170,41 +170,6 @@ fn a_service_whose_record_alone_changes_is_restored_too() {
         ..Plan::default()
     };
     assert_eq!(previous_records(&plan, &services).len(), 1);
-}
-
-#[test]
-fn scaling_takes_the_spec_of_the_planned_project() {
-    let machine = plan::Machine {
-        id: uc_api::MachineId::from_bytes([1; 16]),
-        name: "m1".parse().unwrap(),
-        up: true,
-        arch: String::new(),
-        labels: BTreeMap::new(),
-        cpus: 0,
-        memory: 0,
-        replicas: Vec::new(),
-        volumes: Vec::new(),
-    };
-    let services = BTreeMap::from([
-        (key("blog/web"), record("blog", "web", "a")),
-        (key("shop/web"), record("shop", "web", "b")),
-    ]);
-    let observed = Observed {
-        machines: vec![machine],
-        services,
-    };
-    let scale = ScaleService {
-        service: "shop/web".into(),
-        replicas: 4,
-    };
-    let request = PlanRequest {
-        change: Some(plan_request::Change::Scale(scale)),
-    };
-    let specs = specs_of(&request, &observed).unwrap();
-    assert_eq!(
-        (specs["web"].project.as_str(), specs["web"].replicas),
-        ("shop", 4)
-    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ use uc_api::v1::PushImageRequest;
 use uc_api::v1::push_image_request::Message;
 use uc_api::{Code, Failure};
 
-use crate::peers::Remote;
+use crate::cluster::peers::Remote;
 
 /// Messages on their way to one machine. A slow machine holds up the client, not this daemon's
 /// memory.

@@ -1,13 +1,17 @@
 use futures_util::stream;
+use uc_api::v1::MachineRecord;
 
 use super::*;
 
-fn machine(name: &str) -> MachineRecord {
-    MachineRecord {
-        id: format!("id-{name}"),
-        name: name.into(),
-        ..Default::default()
-    }
+fn machine(name: &str) -> Arc<Machine> {
+    Arc::new(Machine {
+        id: MachineId::from_bytes([1; 16]),
+        name: name.parse().unwrap(),
+        holds_name: true,
+        key: uc_mesh::PrivateKey::from_bytes([1; 32]).public(),
+        subnet: None,
+        record: MachineRecord::default(),
+    })
 }
 
 fn line(second: i64) -> LogEntry {

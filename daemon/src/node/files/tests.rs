@@ -5,7 +5,7 @@ use uc_api::v1::node_server::Node;
 
 use super::super::tests::bench;
 use super::*;
-use crate::docker::suite::service;
+use crate::engine::suite::service;
 use crate::files::tests::{one_file, parts, receive};
 
 fn file(hash: &ContentHash, secret: bool) -> v1::FileSpec {

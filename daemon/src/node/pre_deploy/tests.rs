@@ -2,8 +2,8 @@ use tonic::Request;
 use uc_api::v1::node_server::Node;
 
 use super::*;
-use crate::docker::Engine as _;
-use crate::docker::suite::service;
+use crate::engine::Engine as _;
+use crate::engine::suite::service;
 use crate::node::tests::{Bench, bench};
 
 fn spec(script: &str) -> v1::ServiceSpec {

@@ -3,9 +3,9 @@ use uc_api::v1::push_image_request::Message;
 use uc_api::v1::{PushImageEnd, PushImageStart};
 
 use super::*;
-use crate::docker::fake::ARCHIVE;
+use crate::cluster::peers::tests::remote_node;
+use crate::engine::fake::ARCHIVE;
 use crate::node::tests::{Bench, bench};
-use crate::peers::tests::remote_node;
 
 fn request(message: Message) -> PushImageRequest {
     PushImageRequest {

@@ -1,0 +1,15 @@
+//! The cluster as this machine knows it: the records, the connections to other machines, and what
+//! users ask about them.
+
+pub(crate) mod backup;
+pub(crate) mod conflicts;
+pub(crate) mod examine;
+pub(crate) mod labels;
+pub(crate) mod machines;
+pub(crate) mod member;
+pub(crate) mod neighbours;
+pub(crate) mod peers;
+pub(crate) mod readiness;
+pub(crate) mod records;
+pub(crate) mod turn;
+pub(crate) mod view;

@@ -1,0 +1,265 @@
+use std::io;
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Endpoint, Server, Uri};
+use tower::service_fn;
+use uc_api::v1::join_client::JoinClient;
+use uc_api::v1::node_client::NodeClient;
+use uc_api::v1::node_server::NodeServer;
+use uc_api::v1::peer_client::PeerClient;
+use uc_api::v1::{
+    AddMachineRequest, MachineRecord, ObserveRequest, PeerExamineRequest, PeerResetRequest,
+    TokenRecord,
+};
+use uc_api::{Code, Failure};
+use uc_mesh::noise;
+
+use super::*;
+use crate::clock::now_ms;
+use crate::cluster::machines::{Machines, Own};
+use crate::cluster::member::{Member, Parts};
+use crate::cluster::records::{self, delete, put};
+use crate::engine::DockerEngine;
+use crate::identity::Membership;
+use crate::node::NodeService;
+use crate::paths::Paths;
+use crate::{grpc, reconcile};
+
+/// A node's service as other daemons reach it.
+pub(crate) fn remote_node(node: &NodeService) -> Remote {
+    let (server, links) = mpsc::channel(4);
+    let serving = Server::builder()
+        .add_service(NodeServer::new(node.clone()))
+        .serve_with_incoming(ReceiverStream::new(links).map(Ok::<_, io::Error>));
+    tokio::spawn(serving);
+    let key = PrivateKey::generate().unwrap();
+    let machine = machine(record("a1", &key), &key);
+    Peers::new(machine.id, key, server).machine(&machine)
+}
+
+/// The machine of this record, as a machine with the key sees it.
+fn machine(record: MachineRecord, own_key: &PrivateKey) -> Machine {
+    let own = Own {
+        id: MachineId::from_bytes([0xa1; 16]),
+        key: own_key.public(),
+        network: "10.210.0.0/16".parse().unwrap(),
+        prefix_length: 24,
+    };
+    let mut machines = Machines::of([record], &own).usable;
+    Arc::unwrap_or_clone(machines.remove(0))
+}
+
+/// A member without a mesh, an engine or other machines.
+struct Alone {
+    _directory: tempfile::TempDir,
+    member: Arc<Member>,
+}
+
+async fn alone() -> Alone {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
+    std::fs::create_dir_all(paths.state_dir()).unwrap();
+    let key = PrivateKey::generate().unwrap();
+    let parts = Parts {
+        engine: Arc::new(DockerEngine::new(directory.path().join("no-docker.sock"))),
+        membership: Membership {
+            cluster_id: "c1".repeat(16),
+            machine_id: "a1".repeat(16),
+            network: "10.210.0.0/16".parse().unwrap(),
+            subnet: "10.210.0.0/24".parse().unwrap(),
+            wireguard_port: 51820,
+            bootstrap: vec![record("a1", &key)],
+        },
+        paths,
+        key,
+    };
+    let member = start(parts).await;
+    member.finish_init().await.unwrap();
+    Alone {
+        _directory: directory,
+        member,
+    }
+}
+
+async fn start(parts: Parts) -> Arc<Member> {
+    let (member, links) = Member::open(parts).await.unwrap();
+    reconcile::start(&member, links, grpc::serve_peers);
+    member
+}
+
+fn record(id: &str, key: &PrivateKey) -> MachineRecord {
+    MachineRecord {
+        id: id.repeat(16),
+        name: format!("m-{id}"),
+        public_key: key.public().to_string(),
+        subnet: "10.210.0.0/24".into(),
+        ..MachineRecord::default()
+    }
+}
+
+/// A connection of a process that has `key`, to a server that expects `caller` to prove
+/// `expected`.
+async fn dial(
+    member: &Arc<Member>,
+    key: &PrivateKey,
+    expected: PublicKey,
+    caller: Caller,
+) -> Result<Channel, tonic::transport::Error> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Arc::clone(member);
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let _the_caller_sees_it = server.peers.accept(stream, &expected, caller).await;
+    });
+    let (own, peer) = (key.clone(), member.key.public());
+    let connector = service_fn(move |_: Uri| {
+        let own = own.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            Ok::<_, io::Error>(TokioIo::new(noise::connect(stream, &own, &peer).await?))
+        }
+    });
+    Endpoint::from_static("http://m")
+        .connect_with_connector(connector)
+        .await
+}
+
+fn code_of(status: Status) -> Code {
+    Failure::from(status).code
+}
+
+#[tokio::test]
+async fn member_is_served_until_its_record_is_removed() {
+    let alone = alone().await;
+    let key = PrivateKey::generate().unwrap();
+    let machine = record("b2", &key);
+    let write = put(records::MACHINE, machine.id.clone(), &machine);
+    alone.member.write(vec![write]).await.unwrap();
+    let caller = Caller::Member {
+        id: machine.id.parse().unwrap(),
+        key: key.public(),
+    };
+    let channel = dial(&alone.member, &key, key.public(), caller)
+        .await
+        .unwrap();
+    let mut peer = PeerClient::new(channel.clone());
+    peer.examine(PeerExamineRequest {}).await.unwrap();
+    // It has no engine, and says so itself.
+    let observed = NodeClient::new(channel.clone())
+        .observe(ObserveRequest {})
+        .await;
+    assert_eq!(code_of(observed.unwrap_err()), Code::Unreachable);
+    let mut join = JoinClient::new(channel);
+    let registered = join.register(AddMachineRequest::default()).await;
+    assert_eq!(code_of(registered.unwrap_err()), Code::Refused);
+
+    let removed = delete(records::MACHINE, machine.id);
+    alone.member.write(vec![removed]).await.unwrap();
+    let refused = peer.examine(PeerExamineRequest {}).await.unwrap_err();
+    assert_eq!(code_of(refused), Code::Refused);
+    alone.member.stop().await;
+}
+
+#[tokio::test]
+async fn key_of_another_machine_serves_nobody() {
+    let alone = alone().await;
+    let (key, stranger) = (
+        PrivateKey::generate().unwrap(),
+        PrivateKey::generate().unwrap(),
+    );
+    let caller = Caller::Member {
+        id: MachineId::from_bytes([0xb2; 16]),
+        key: key.public(),
+    };
+    let dialled = dial(&alone.member, &stranger, key.public(), caller).await;
+    dialled.unwrap_err();
+    alone.member.stop().await;
+}
+
+#[tokio::test]
+async fn token_holder_may_only_register_and_only_while_the_token_is_valid() {
+    let alone = alone().await;
+    let key = PrivateKey::generate().unwrap();
+    let token = TokenRecord {
+        id: "t1".into(),
+        public_key: key.public().to_string(),
+        expires_at_ms: now_ms() + 3_600_000,
+        ..TokenRecord::default()
+    };
+    let write = put(records::TOKEN, token.id.clone(), &token);
+    alone.member.write(vec![write]).await.unwrap();
+    let caller = Caller::Token { id: "t1".into() };
+    let channel = dial(&alone.member, &key, key.public(), caller)
+        .await
+        .unwrap();
+    let mut peer = PeerClient::new(channel.clone());
+    for refused in [
+        peer.examine(PeerExamineRequest {}).await.unwrap_err(),
+        peer.reset(PeerResetRequest {}).await.unwrap_err(),
+        NodeClient::new(channel.clone())
+            .observe(ObserveRequest {})
+            .await
+            .unwrap_err(),
+    ] {
+        assert_eq!(code_of(refused), Code::Refused);
+    }
+    let mut join = JoinClient::new(channel);
+    let machine = AddMachineRequest {
+        machine_id: MachineId::from_bytes([0xb2; 16]).to_string(),
+        name: "m2".into(),
+        public_key: PrivateKey::generate().unwrap().public().to_string(),
+        ..AddMachineRequest::default()
+    };
+    let registered = join.register(machine).await.unwrap().into_inner();
+    assert_eq!(registered.machine.unwrap().name, "m2");
+
+    alone
+        .member
+        .write(vec![delete(records::TOKEN, "t1".to_owned())])
+        .await
+        .unwrap();
+    let refused = join.register(AddMachineRequest::default()).await;
+    let refused = Failure::from(refused.unwrap_err());
+    assert!(refused.message.contains("token is not valid"), "{refused}");
+    alone.member.stop().await;
+}
+
+#[tokio::test]
+async fn connection_of_a_removed_machine_ends_with_its_streams() {
+    let alone = alone().await;
+    let key = PrivateKey::generate().unwrap();
+    let machine = record("b2", &key);
+    let write = put(records::MACHINE, machine.id.clone(), &machine);
+    alone.member.write(vec![write]).await.unwrap();
+    let caller = Caller::Member {
+        id: machine.id.parse().unwrap(),
+        key: key.public(),
+    };
+    let channel = dial(&alone.member, &key, key.public(), caller)
+        .await
+        .unwrap();
+    let mut peer = PeerClient::new(channel);
+    let frames = peer.exchange(tokio_stream::pending()).await.unwrap();
+    let mut frames = frames.into_inner();
+    alone.member.peers.end_links(|_| true);
+    peer.examine(PeerExamineRequest {}).await.unwrap();
+    alone.member.peers.end_links(|_| false);
+    while let Ok(Some(_)) = frames.message().await {}
+    peer.examine(PeerExamineRequest {}).await.unwrap_err();
+    alone.member.stop().await;
+}
+
+#[tokio::test]
+async fn own_daemon_is_called_through_memory() {
+    let alone = alone().await;
+    let own = Arc::clone(alone.member.cluster().own().unwrap());
+    let remote = alone.member.peers.machine(&own);
+    let examined = remote.examine().await.unwrap();
+    assert_eq!(examined.uc_version, VERSION);
+    alone.member.stop().await;
+}

@@ -1,0 +1,413 @@
+//! The kinds of records that `ucd` keeps in the replicated store, and their decoded content.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use prost::Message;
+use uc_api::v1::{
+    ClusterRecord, LockRecord, MachineFacts, MachineRecord, ReplicaRecord, ServiceRecord,
+    TokenRecord, VolumeRecord,
+};
+use uc_api::{MachineId, ServiceKey};
+use uc_cluster_state::{Changed, Class, Kind, RecordId, Snapshot, Write};
+use uc_mesh::PublicKey;
+
+use super::labels;
+use super::machines::Problem;
+
+/// [`ClusterRecord`], one, key [`CLUSTER_KEY`].
+pub(crate) const CLUSTER: u16 = 1;
+/// [`MachineRecord`], key = machine id.
+pub(crate) const MACHINE: u16 = 2;
+/// [`TokenRecord`], key = token id.
+pub(crate) const TOKEN: u16 = 3;
+/// [`ServiceRecord`], key = `project/service`.
+pub(crate) const SERVICE: u16 = 4;
+/// [`LockRecord`], key = project.
+pub(crate) const LOCK: u16 = 5;
+/// [`ReplicaRecord`], key = container id.
+pub(crate) const REPLICA: u16 = 16;
+/// [`VolumeRecord`], key = volume name.
+pub(crate) const VOLUME: u16 = 17;
+/// [`MachineFacts`], key [`FACTS_KEY`].
+pub(crate) const FACTS: u16 = 18;
+
+/// Key of the one cluster record.
+pub(crate) const CLUSTER_KEY: &str = "cluster";
+/// Key of each machine's one record of facts.
+pub(crate) const FACTS_KEY: &str = "facts";
+
+/// Every kind, declared only here. A number is never used again.
+pub(crate) static KINDS: &[Kind] = &[
+    Kind {
+        id: CLUSTER,
+        name: "cluster",
+        class: Class::Intent,
+    },
+    Kind {
+        id: MACHINE,
+        name: "machine",
+        class: Class::Intent,
+    },
+    Kind {
+        id: TOKEN,
+        name: "token",
+        class: Class::Intent,
+    },
+    Kind {
+        id: SERVICE,
+        name: "service",
+        class: Class::Intent,
+    },
+    Kind {
+        id: LOCK,
+        name: "lock",
+        class: Class::Intent,
+    },
+    Kind {
+        id: REPLICA,
+        name: "replica",
+        class: Class::Observation,
+    },
+    Kind {
+        id: VOLUME,
+        name: "volume",
+        class: Class::Observation,
+    },
+    Kind {
+        id: FACTS,
+        name: "facts",
+        class: Class::Observation,
+    },
+];
+
+/// A write of an encoded record.
+pub(crate) fn put(kind: u16, key: impl Into<String>, record: &impl Message) -> Write {
+    Write::Put {
+        kind,
+        key: key.into(),
+        value: record.encode_to_vec(),
+    }
+}
+
+/// A removal.
+pub(crate) fn delete(kind: u16, key: impl Into<String>) -> Write {
+    Write::Delete {
+        kind,
+        key: key.into(),
+    }
+}
+
+/// A replica as its machine last reported it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Replica {
+    pub(crate) service: ServiceKey,
+    /// `None` while it has no address of its own.
+    pub(crate) ip: Option<Ipv4Addr>,
+    pub(crate) record: ReplicaRecord,
+}
+
+/// What one machine last reported about itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Reported {
+    /// By container.
+    pub(crate) replicas: BTreeMap<String, Arc<Replica>>,
+    /// By name.
+    pub(crate) volumes: BTreeMap<String, Arc<VolumeRecord>>,
+    /// `None`: nothing of this machine has arrived yet. Facts are published last.
+    pub(crate) facts: Option<Arc<MachineFacts>>,
+}
+
+impl Reported {
+    pub(crate) const NOTHING: Self = Self {
+        replicas: BTreeMap::new(),
+        volumes: BTreeMap::new(),
+        facts: None,
+    };
+}
+
+/// A join token.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Token {
+    pub(crate) key: PublicKey,
+    pub(crate) record: TokenRecord,
+}
+
+/// How long the key of a used token remains a peer. The machine that joins still has to receive its
+/// answer and change to its own key. If its join fails later, which takes up to two minutes, it can
+/// be repeated with the same token.
+const REPEAT_MS: i64 = 15 * 60_000;
+
+impl Token {
+    /// Whether the token's key may still talk to members.
+    pub(crate) fn opens_mesh(&self, now_ms: i64) -> bool {
+        let TokenRecord {
+            expires_at_ms,
+            used_at_ms,
+            used_by,
+            ..
+        } = &self.record;
+        *expires_at_ms > now_ms && (used_by.is_empty() || now_ms < used_at_ms + REPEAT_MS)
+    }
+}
+
+/// All records of one moment, decoded. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Records {
+    pub(crate) cluster: Option<Arc<ClusterRecord>>,
+    /// With their labels, by key.
+    pub(crate) machines: Arc<BTreeMap<Arc<str>, MachineRecord>>,
+    pub(crate) services: Arc<BTreeMap<ServiceKey, Arc<ServiceRecord>>>,
+    pub(crate) tokens: Arc<BTreeMap<String, Arc<Token>>>,
+    pub(crate) locks: Arc<BTreeMap<String, Arc<LockRecord>>>,
+    pub(crate) reported: Arc<BTreeMap<MachineId, Arc<Reported>>>,
+    /// What cannot be decoded.
+    pub(crate) faulty: Arc<BTreeMap<RecordId, Problem>>,
+}
+
+/// A record as it is now; `Ok(None)` if it was removed.
+type Decoded<V> = Result<Option<V>, String>;
+
+/// Takes a record into a map. One that cannot be decoded counts as absent.
+fn put_into<K: Ord, V>(
+    map: &mut BTreeMap<K, V>,
+    key: K,
+    decoded: Decoded<V>,
+) -> Result<(), String> {
+    match decoded {
+        Ok(Some(value)) => {
+            map.insert(key, value);
+            Ok(())
+        }
+        removed_or_faulty => {
+            map.remove(&key);
+            removed_or_faulty.map(drop)
+        }
+    }
+}
+
+/// Takes the only record of its kind.
+fn put_only<V>(slot: &mut Option<V>, decoded: Decoded<V>) -> Result<(), String> {
+    let result = decoded.as_ref().map(drop).map_err(Clone::clone);
+    *slot = decoded.ok().flatten();
+    result
+}
+
+fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, String> {
+    M::decode(bytes).map_err(|error| error.to_string())
+}
+
+impl Records {
+    /// Decodes what has changed. Returns whether machines could be affected.
+    pub(crate) fn update(&mut self, changed: &Changed, snapshot: &Snapshot) -> bool {
+        match changed {
+            Changed::Everything => {
+                *self = Self::default();
+                for id in ids(snapshot) {
+                    self.update_one(&id, snapshot);
+                }
+                true
+            }
+            Changed::Records(ids) => {
+                for id in ids {
+                    self.update_one(id, snapshot);
+                }
+                ids.iter().any(|id| matches!(id.kind, CLUSTER | MACHINE))
+            }
+        }
+    }
+
+    fn update_one(&mut self, id: &RecordId, snapshot: &Snapshot) {
+        let problem = self.take(id, snapshot).err().map(|reason| {
+            let record = name(id);
+            tracing::warn!(record, reason, "ignoring a record that cannot be decoded");
+            Problem {
+                record,
+                machine: None,
+                reason,
+            }
+        });
+        match problem {
+            Some(problem) => {
+                Arc::make_mut(&mut self.faulty).insert(id.clone(), problem);
+            }
+            None if self.faulty.contains_key(id) => {
+                Arc::make_mut(&mut self.faulty).remove(id);
+            }
+            None => {}
+        }
+    }
+
+    /// Takes one record as it is now. One that cannot be decoded counts as absent.
+    fn take(&mut self, id: &RecordId, snapshot: &Snapshot) -> Result<(), String> {
+        let key = &*id.key;
+        let bytes = match id.owner {
+            None => snapshot.get(id.kind, key),
+            Some(owner) => snapshot.observation(id.kind, owner, key),
+        };
+        match (id.kind, id.owner) {
+            (CLUSTER, _) => put_only(&mut self.cluster, decoded(bytes, decode)),
+            (MACHINE, _) => {
+                let machines = Arc::make_mut(&mut self.machines);
+                let machine = |bytes: &[u8]| machine(snapshot, key, bytes);
+                put_into(
+                    machines,
+                    Arc::clone(&id.key),
+                    bytes.map(machine).transpose(),
+                )
+            }
+            (TOKEN, _) => {
+                let tokens = Arc::make_mut(&mut self.tokens);
+                put_into(tokens, key.to_owned(), decoded(bytes, token))
+            }
+            (SERVICE, _) => match key.parse() {
+                Ok(service) => {
+                    let services = Arc::make_mut(&mut self.services);
+                    put_into(services, service, decoded(bytes, decode))
+                }
+                Err(_) if bytes.is_none() => Ok(()),
+                Err(_) => Err("its key is not PROJECT/SERVICE".to_owned()),
+            },
+            (LOCK, _) => {
+                let locks = Arc::make_mut(&mut self.locks);
+                put_into(locks, key.to_owned(), decoded(bytes, decode))
+            }
+            (kind, Some(owner)) => self.take_reported(kind, owner, key, bytes),
+            // A kind of a newer version.
+            _ => Ok(()),
+        }
+    }
+
+    fn take_reported(
+        &mut self,
+        kind: u16,
+        owner: MachineId,
+        key: &str,
+        bytes: Option<&[u8]>,
+    ) -> Result<(), String> {
+        let all = Arc::make_mut(&mut self.reported);
+        let reported = Arc::make_mut(all.entry(owner).or_default());
+        let result = match kind {
+            REPLICA => put_into(
+                &mut reported.replicas,
+                key.to_owned(),
+                decoded(bytes, replica),
+            ),
+            VOLUME => put_into(
+                &mut reported.volumes,
+                key.to_owned(),
+                decoded(bytes, decode),
+            ),
+            FACTS => put_only(&mut reported.facts, decoded(bytes, decode)),
+            _ => Ok(()),
+        };
+        if *reported == Reported::NOTHING {
+            all.remove(&owner);
+        }
+        result
+    }
+}
+
+/// The content of a record, if there is one.
+fn decoded<V>(
+    bytes: Option<&[u8]>,
+    decode: impl FnOnce(&[u8]) -> Result<V, String>,
+) -> Decoded<Arc<V>> {
+    bytes
+        .map(decode)
+        .transpose()
+        .map(|value| value.map(Arc::new))
+}
+
+fn machine(snapshot: &Snapshot, key: &str, bytes: &[u8]) -> Result<MachineRecord, String> {
+    let record: MachineRecord = decode(bytes)?;
+    if record.id != key {
+        return Err(format!("it is of the machine {}", record.id));
+    }
+    let labels = match snapshot.get_group(MACHINE, key, labels::GROUP) {
+        Some(bytes) => decode::<MachineRecord>(bytes)?.labels,
+        None => BTreeMap::new(),
+    };
+    Ok(MachineRecord { labels, ..record })
+}
+
+fn token(bytes: &[u8]) -> Result<Token, String> {
+    let record: TokenRecord = decode(bytes)?;
+    let key = record
+        .public_key
+        .parse()
+        .map_err(|_| "its WireGuard key is invalid".to_owned())?;
+    Ok(Token { key, record })
+}
+
+fn replica(bytes: &[u8]) -> Result<Replica, String> {
+    let record: ReplicaRecord = decode(bytes)?;
+    let service = format!("{}/{}", record.project, record.service)
+        .parse()
+        .map_err(|_| format!("{}/{} is not a service", record.project, record.service))?;
+    let ip = match record.ip.as_str() {
+        "" => None,
+        ip => Some(
+            ip.parse()
+                .map_err(|_| format!("{ip} is not an IPv4 address"))?,
+        ),
+    };
+    Ok(Replica {
+        service,
+        ip,
+        record,
+    })
+}
+
+/// The ids of all records of this program's kinds.
+fn ids(snapshot: &Snapshot) -> Vec<RecordId> {
+    let mut ids = Vec::new();
+    for kind in KINDS {
+        let id = |owner, key: &str| RecordId {
+            kind: kind.id,
+            owner,
+            key: key.into(),
+        };
+        if kind.class == Class::Observation {
+            let observations = snapshot.observations(kind.id);
+            ids.extend(observations.map(|(owner, key, _)| id(Some(owner), key)));
+        } else {
+            ids.extend(snapshot.intents(kind.id).map(|(key, _)| id(None, key)));
+        }
+    }
+    ids
+}
+
+/// What a record is called in messages, such as `service shop/web`.
+fn name(id: &RecordId) -> String {
+    let kind = KINDS.iter().find(|kind| kind.id == id.kind);
+    let kind = kind.map_or("unknown", |kind| kind.name);
+    match id.owner {
+        None => format!("{kind} {}", id.key),
+        Some(owner) => format!("{kind} {} of machine {owner}", uc_api::id::short(&id.key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_of_a_used_token_is_removed_after_15_minutes() {
+        let key = uc_mesh::PrivateKey::from_bytes([1; 32]).public();
+        let record = TokenRecord {
+            expires_at_ms: 1_000_000,
+            ..TokenRecord::default()
+        };
+        let used = TokenRecord {
+            used_by: "m".into(),
+            used_at_ms: 1_000,
+            ..record.clone()
+        };
+        let token = Token { key, record };
+        assert!(token.opens_mesh(999_999) && !token.opens_mesh(1_000_000));
+        let used = Token { key, record: used };
+        assert!(used.opens_mesh(900_999) && !used.opens_mesh(901_000));
+    }
+}

@@ -1,0 +1,298 @@
+//! The cluster as this machine knows it, in parsed types. Each record is decoded once, when the
+//! store reports that it changed. A record that cannot be parsed is left out, logged once, and
+//! listed by `uc doctor`; it affects nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use uc_api::nearest::nearest;
+use uc_api::v1::{ClusterRecord, LockRecord, MachineRecord, ServiceRecord};
+use uc_api::{Code, Failure, MachineId, ServiceKey};
+use uc_cluster_state::membership::Liveness;
+use uc_cluster_state::{Changed, Snapshot, Store, Watch};
+
+use super::machines::{Machine, Machines, Own, Problem};
+use super::records::{Records, Replica, Reported, Token};
+
+/// Liveness of the other machines.
+pub(crate) type Alive = BTreeMap<MachineId, Liveness>;
+
+/// The cluster at one moment. Cloning shares all parts.
+#[derive(Debug, Clone)]
+pub(crate) struct Cluster {
+    own: Arc<Own>,
+    records: Records,
+    machines: Arc<Machines>,
+    alive: Arc<Alive>,
+}
+
+impl Cluster {
+    /// The machines whose records can be used, by name.
+    pub(crate) fn machines(&self) -> &[Arc<Machine>] {
+        &self.machines.usable
+    }
+
+    /// The usable machines without this one, by name.
+    pub(crate) fn others(&self) -> impl Iterator<Item = &Arc<Machine>> {
+        let own = self.own.id;
+        self.machines()
+            .iter()
+            .filter(move |machine| machine.id != own)
+    }
+
+    /// Every machine's record, also those that cannot be used, by name.
+    pub(crate) fn machine_records(&self) -> &[MachineRecord] {
+        &self.machines.records
+    }
+
+    /// This machine. `None` until its record has arrived.
+    pub(crate) fn own(&self) -> Option<&Arc<Machine>> {
+        self.machine_by_id(self.own.id)
+    }
+
+    pub(crate) fn machine_by_id(&self, id: MachineId) -> Option<&Arc<Machine>> {
+        self.machines().iter().find(|machine| machine.id == id)
+    }
+
+    /// A machine by name, id or unique beginning of an id.
+    pub(crate) fn machine(&self, wanted: &str) -> Result<&Arc<Machine>, Failure> {
+        let record = self.machine_record(wanted)?;
+        self.machines()
+            .iter()
+            .find(|machine| machine.record.id == record.id)
+            .ok_or_else(|| {
+                let message = format!("the record of machine {} is faulty", record.name);
+                Failure::new(Code::Refused, message).hint("`uc doctor` shows what is wrong with it")
+            })
+    }
+
+    /// The record of a machine, by name, id or unique beginning of an id, also if the record
+    /// cannot be used.
+    pub(crate) fn machine_record(&self, wanted: &str) -> Result<&MachineRecord, Failure> {
+        let records = self.machine_records();
+        if let Some(by_id) = records.iter().find(|record| record.id == wanted) {
+            return Ok(by_id);
+        }
+        let holds = |record: &&MachineRecord| {
+            let machine = self.machines().iter().find(|m| m.record.id == record.id);
+            machine.is_some_and(|machine| machine.holds_name)
+        };
+        let mut named = records.iter().filter(|record| record.name == wanted);
+        if let Some(first) = named.next() {
+            // Of several with one name, the one that holds it.
+            return Ok(std::iter::once(first)
+                .chain(named)
+                .find(holds)
+                .unwrap_or(first));
+        }
+        let mut by_prefix = records
+            .iter()
+            .filter(|record| wanted.len() >= 4 && record.id.starts_with(wanted));
+        if let (Some(one), None) = (by_prefix.next(), by_prefix.next()) {
+            return Ok(one);
+        }
+        let names = records.iter().map(|record| record.name.as_str());
+        let failure = Failure::new(Code::NotFound, format!("machine `{wanted}` not found"));
+        Err(failure.hint(match nearest(wanted, names.clone()) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("available: {}", names.collect::<Vec<_>>().join(", ")),
+        }))
+    }
+
+    /// The cluster's own record; `None` on a joining machine before its first exchange.
+    pub(crate) fn record(&self) -> Option<&ClusterRecord> {
+        self.records.cluster.as_deref()
+    }
+
+    /// The desired services.
+    pub(crate) fn services(&self) -> &BTreeMap<ServiceKey, Arc<ServiceRecord>> {
+        &self.records.services
+    }
+
+    /// A service by `project/service`, or by `service` where only one project has it.
+    pub(crate) fn service(
+        &self,
+        wanted: &str,
+    ) -> Result<(&ServiceKey, &Arc<ServiceRecord>), Failure> {
+        let matching: Vec<_> = self
+            .services()
+            .iter()
+            .filter(|(key, _)| key.to_string() == wanted || key.service.as_str() == wanted)
+            .collect();
+        match matching.as_slice() {
+            [one] => Ok(*one),
+            [] => {
+                let names: Vec<String> = self
+                    .services()
+                    .keys()
+                    .flat_map(|key| [key.service.to_string(), key.to_string()])
+                    .collect();
+                let failure = Failure::new(Code::NotFound, format!("service `{wanted}` not found"));
+                Err(
+                    failure.hint(match nearest(wanted, names.iter().map(String::as_str)) {
+                        Some(name) => format!("did you mean `{name}`?"),
+                        None => "`uc ls` lists the services".to_owned(),
+                    }),
+                )
+            }
+            several => {
+                let names: Vec<String> = several.iter().map(|(key, _)| key.to_string()).collect();
+                Err(Failure::new(
+                    Code::Invalid,
+                    format!("service `{wanted}` exists in several projects"),
+                )
+                .hint(format!("name the project as well: {}", names.join(" or "))))
+            }
+        }
+    }
+
+    /// All join tokens, also those that were used or have expired.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = &Arc<Token>> {
+        self.records.tokens.values()
+    }
+
+    pub(crate) fn token(&self, id: &str) -> Option<&Arc<Token>> {
+        self.records.tokens.get(id)
+    }
+
+    /// The locks of running deployments that this machine knows, including expired ones.
+    pub(crate) fn locks(&self) -> impl Iterator<Item = &Arc<LockRecord>> {
+        self.records.locks.values()
+    }
+
+    /// What a machine last reported about itself. Empty if nothing of it has arrived.
+    pub(crate) fn reported(&self, machine: MachineId) -> &Reported {
+        const NOTHING: &Reported = &Reported::NOTHING;
+        self.records
+            .reported
+            .get(&machine)
+            .map_or(NOTHING, |reported| &**reported)
+    }
+
+    /// The replicas of all usable machines, as their machines last reported them.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = (&Arc<Machine>, &Arc<Replica>)> {
+        self.machines().iter().flat_map(|machine| {
+            let replicas = self.reported(machine.id).replicas.values();
+            replicas.map(move |replica| (machine, replica))
+        })
+    }
+
+    /// This machine is up. `None` for a machine that membership does not know.
+    pub(crate) fn liveness(&self, machine: MachineId) -> Option<Liveness> {
+        if machine == self.own.id {
+            return Some(Liveness::Up);
+        }
+        self.alive.get(&machine).copied()
+    }
+
+    pub(crate) fn is_down(&self, machine: MachineId) -> bool {
+        self.liveness(machine) == Some(Liveness::Down)
+    }
+
+    /// The records that cannot be used, or not completely.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.machines
+            .problems
+            .iter()
+            .chain(self.records.faulty.values())
+    }
+}
+
+/// Makes the [`Cluster`] of the present from the store.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// The members known when this machine joined. They count until the cluster's own record has
+    /// arrived with the first exchange.
+    bootstrap: Vec<MachineRecord>,
+    cached: Mutex<Cached>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    watch: Watch,
+    cluster: Arc<Cluster>,
+}
+
+impl View {
+    pub(crate) fn new(store: &Store, own: Own, bootstrap: Vec<MachineRecord>) -> Self {
+        let watch = store.watch();
+        let mut cluster = Cluster {
+            own: Arc::new(own),
+            records: Records::default(),
+            machines: Arc::default(),
+            alive: Arc::default(),
+        };
+        cluster.update(&Changed::Everything, &store.snapshot(), &bootstrap);
+        Self {
+            bootstrap,
+            cached: Mutex::new(Cached {
+                watch,
+                cluster: Arc::new(cluster),
+            }),
+        }
+    }
+
+    /// The cluster with all that the store holds at this moment, so that a caller sees its own
+    /// writes.
+    pub(crate) fn now(&self, alive: &Arc<Alive>) -> Arc<Cluster> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((changed, snapshot)) = cached.watch.take() {
+            Arc::make_mut(&mut cached.cluster).update(&changed, &snapshot, &self.bootstrap);
+        }
+        if !Arc::ptr_eq(&cached.cluster.alive, alive) {
+            Arc::make_mut(&mut cached.cluster).alive = Arc::clone(alive);
+        }
+        Arc::clone(&cached.cluster)
+    }
+}
+
+impl Cluster {
+    fn update(&mut self, changed: &Changed, snapshot: &Snapshot, bootstrap: &[MachineRecord]) {
+        if !self.records.update(changed, snapshot) {
+            return;
+        }
+        let machines = if self.records.cluster.is_some() {
+            self.records.machines.values().cloned().collect()
+        } else {
+            bootstrap.to_vec()
+        };
+        let before = std::mem::take(&mut self.machines);
+        let machines = Machines::of(machines, &self.own);
+        for problem in &machines.problems {
+            if !before.problems.contains(problem) {
+                tracing::warn!(
+                    record = problem.record,
+                    reason = problem.reason,
+                    "a record is faulty"
+                );
+            }
+        }
+        self.machines = Arc::new(machines);
+    }
+}
+
+#[cfg(test)]
+impl Cluster {
+    /// A cluster of these machines, as the machine `own` sees it.
+    pub(crate) fn of_machines(own: Own, machines: impl IntoIterator<Item = MachineRecord>) -> Self {
+        Self {
+            machines: Arc::new(Machines::of(machines, &own)),
+            own: Arc::new(own),
+            records: Records::default(),
+            alive: Arc::default(),
+        }
+    }
+
+    pub(crate) fn with_alive(self, alive: Arc<Alive>) -> Self {
+        Self { alive, ..self }
+    }
+
+    pub(crate) fn with_token(mut self, token: Token) -> Self {
+        let tokens = Arc::make_mut(&mut self.records.tokens);
+        tokens.insert(token.record.id.clone(), Arc::new(token));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! The Docker engine of this machine: the [`Engine`] trait, its implementation over the engine's
+//! Unix socket ([`DockerEngine`]), and an implementation in memory for tests. Both pass the same
+//! suite (`docker/suite.rs`).
+//!
+//! [`spec::container`] maps a service's spec to the engine's create request, and [`record`] maps
+//! the engine's answers to our records. Both are pure. This module decides nothing about a
+//! deployment.
+
+mod client;
+pub(crate) mod error;
+pub(crate) mod exec;
+pub(crate) mod health;
+pub(crate) mod logs;
+pub(crate) mod platform;
+pub(crate) mod record;
+pub(crate) mod spec;
+pub(crate) mod version;
+
+#[cfg(test)]
+pub(crate) mod dockerd;
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod real_engine;
+#[cfg(test)]
+pub(crate) mod suite;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::models::ContainerCreateBody;
+use bytes::Bytes;
+pub(crate) use client::DockerEngine;
+pub(crate) use error::EngineError;
+pub(crate) use exec::{ExecOptions, ExecOutput, ExecSession};
+use futures_util::stream::BoxStream;
+pub(crate) use health::HealthLimits;
+pub(crate) use logs::{LogLine, LogOptions};
+use uc_api::v1;
+pub(crate) use version::ApiVersion;
+
+/// Default path of the engine's socket.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/docker.sock";
+
+/// The engine's version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EngineVersion {
+    /// The version for display, for example `27.5.1`.
+    pub version: String,
+    /// The newest API version that both sides support.
+    pub api: ApiVersion,
+}
+
+/// One container: the record that other machines see, and what only its own machine needs.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Container {
+    /// The published record. `draining` is always false here, because the engine does not know it.
+    pub record: v1::ReplicaRecord,
+    /// True if uc created the container. Other containers are never touched.
+    pub managed: bool,
+    /// Mark of the run, if the container runs a command for a deployment. Empty for a replica.
+    pub hook: String,
+    /// The healthcheck's times, with the engine's defaults filled in. `None` if the container has
+    /// no healthcheck.
+    pub healthcheck: Option<HealthLimits>,
+    /// When the engine restarts the container.
+    pub restart: v1::RestartPolicy,
+    /// Time between the stop signal and SIGKILL.
+    pub stop_grace: Duration,
+    /// True if the kernel killed the container because it ran out of memory.
+    pub oom_killed: bool,
+    /// Why the engine could not start the container. Empty if it could.
+    pub start_error: String,
+    /// Name or id of the container whose network this one shares. Empty if it has its own network,
+    /// its machine's, or none.
+    pub network_of: String,
+    /// Commands to run in the container after its start, in order.
+    pub post_start: Vec<v1::Hook>,
+    /// Commands to run in the container before its stop, in order.
+    pub pre_stop: Vec<v1::Hook>,
+}
+
+impl Container {
+    /// Reports whether the container is a replica of a service.
+    pub(crate) fn is_replica(&self) -> bool {
+        self.managed && self.hook.is_empty()
+    }
+}
+
+/// What creating a container needs to know about an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub id: String,
+    /// The image's entrypoint. Empty if it has none.
+    pub entrypoint: Vec<String>,
+    /// Platform as `os/architecture[/variant]`. For a multi-platform image, the one that runs
+    /// here. Empty if unknown.
+    pub platform: String,
+}
+
+/// A volume of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Volume {
+    /// The published record.
+    pub record: v1::VolumeRecord,
+    /// The driver options it was created with.
+    pub options: std::collections::BTreeMap<String, String>,
+}
+
+/// A running container that holds a host port. It need not be one of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortHolder {
+    pub container_id: String,
+    /// Its name, for messages.
+    pub container_name: String,
+    /// Its project. Empty if uc did not create it.
+    pub project: String,
+    /// Its service. Empty if uc did not create it.
+    pub service: String,
+    /// Address it listens on; `0.0.0.0` or `::` for all addresses.
+    pub host_ip: String,
+    /// Port number, 1 to 65535.
+    pub port: u16,
+    pub protocol: v1::Protocol,
+}
+
+/// A change on the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EngineEvent {
+    /// The container, or its address, changed. It may no longer exist.
+    Container(String),
+    /// Some volume changed.
+    Volume,
+}
+
+/// What `ucd` needs from the engine. Every call has its own time limit. Streams have none; they end
+/// when they are dropped.
+#[async_trait]
+pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
+    /// Connects to the engine again and returns its version. Refuses an engine that is too old.
+    async fn version(&self) -> Result<EngineVersion, EngineError>;
+
+    /// Returns all containers that uc created, running or not, ordered by id.
+    async fn containers(&self) -> Result<Vec<Container>, EngineError>;
+
+    /// Returns any container by id, unique prefix or name.
+    async fn inspect(&self, id: &str) -> Result<Container, EngineError>;
+
+    /// Creates a container and returns its id. After [`EngineError::NameTaken`] the caller should
+    /// try another name. `platform` can be empty; a platform other than the image's is refused with
+    /// [`EngineError::OtherPlatform`].
+    async fn create(
+        &self,
+        name: &str,
+        platform: &str,
+        body: ContainerCreateBody,
+    ) -> Result<String, EngineError>;
+
+    /// Starts a container. Succeeds if it already runs.
+    async fn start(&self, id: &str) -> Result<(), EngineError>;
+
+    /// Sends the stop signal, and SIGKILL after `grace` (rounded up to whole seconds). Succeeds if
+    /// the container does not run.
+    async fn stop(&self, id: &str, grace: Duration) -> Result<(), EngineError>;
+
+    /// Removes a container and its anonymous volumes, and kills it if it runs. Returns when the
+    /// container no longer exists. Succeeds if there is none.
+    async fn remove(&self, id: &str) -> Result<(), EngineError>;
+
+    /// Streams log lines, oldest first.
+    async fn logs(
+        &self,
+        id: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, Result<LogLine, EngineError>>, EngineError>;
+
+    /// Runs a command in a running container.
+    async fn exec(&self, id: &str, options: ExecOptions) -> Result<ExecSession, EngineError>;
+
+    /// Sets the size of a command's terminal.
+    async fn exec_resize(&self, exec_id: &str, columns: u16, rows: u16) -> Result<(), EngineError>;
+
+    /// Returns the exit code of a command whose output has ended.
+    async fn exec_exit_code(&self, exec_id: &str) -> Result<i32, EngineError>;
+
+    /// Returns all named volumes, ordered by name. Leaves out anonymous volumes.
+    async fn volumes(&self) -> Result<Vec<Volume>, EngineError>;
+
+    /// Creates a volume. An existing volume is not changed.
+    async fn create_volume(
+        &self,
+        volume: &v1::VolumeSpec,
+        labels: Vec<(String, String)>,
+    ) -> Result<(), EngineError>;
+
+    /// Returns the image with this reference, or `None` if it is not on this machine.
+    async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError>;
+
+    /// Pulls an image for a platform, or for the machine's own if `platform` is empty. Each item is
+    /// one line of progress. Ends without an error only if the image is then on this machine.
+    async fn pull(
+        &self,
+        reference: &str,
+        platform: &str,
+    ) -> Result<BoxStream<'static, Result<String, EngineError>>, EngineError>;
+
+    /// Loads an archive in the format of `docker save`. An error in the stream cancels the load.
+    async fn load(
+        &self,
+        archive: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> Result<(), EngineError>;
+
+    /// Returns which running container holds which host port.
+    async fn port_holders(&self) -> Result<Vec<PortHolder>, EngineError>;
+
+    /// Streams the changes from now on. Ends or fails when the engine stops.
+    async fn events(
+        &self,
+    ) -> Result<BoxStream<'static, Result<EngineEvent, EngineError>>, EngineError>;
+}

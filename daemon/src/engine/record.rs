@@ -1,0 +1,279 @@
+//! Converts the engine's answers to our records. Pure. A field that the engine leaves out gets the
+//! most cautious value.
+
+mod ports;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::models as engine;
+use uc_api::layout::{DOCKER_NETWORK, label};
+use uc_api::v1;
+
+use super::{Container, HealthLimits, PortHolder, Volume};
+
+/// The engine's own defaults, used if neither image nor service sets a value.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(30);
+const HEALTH_RETRIES: u32 = 3;
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Converts one container.
+pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Container {
+    let config = inspected.config.unwrap_or_default();
+    let host = inspected.host_config.unwrap_or_default();
+    let network = inspected.network_settings.unwrap_or_default();
+    let state = inspected.state.unwrap_or_default();
+    let labels = config.labels.unwrap_or_default();
+    let of = |key: &str| labels.get(key).cloned().unwrap_or_default();
+    let published = network.ports.unwrap_or_default();
+    let replica_state = replica_state(state.status);
+    let ended = matches!(
+        replica_state,
+        v1::ReplicaState::Exited | v1::ReplicaState::Dead | v1::ReplicaState::Restarting
+    );
+    let ip = network
+        .networks
+        .and_then(|mut networks| networks.remove(DOCKER_NETWORK))
+        .and_then(|endpoint| endpoint.ip_address)
+        .filter(|ip| !ip.is_empty())
+        .unwrap_or_else(|| of(label::ADDRESS));
+    let number = |key: &str| of(key).parse().unwrap_or_default();
+    // Only the daemon writes these labels, so they are always valid JSON.
+    let hooks = |key: &str| serde_json::from_str(&of(key)).unwrap_or_default();
+    let files = of(label::FILES);
+    let record = v1::ReplicaRecord {
+        container_id: inspected.id.unwrap_or_default(),
+        container_name: inspected
+            .name
+            .unwrap_or_default()
+            .trim_start_matches('/')
+            .to_owned(),
+        project: of(label::PROJECT),
+        service: of(label::SERVICE),
+        revision: of(label::REVISION),
+        image: config.image.unwrap_or_default(),
+        state: replica_state.into(),
+        health: health(state.health.as_ref()).into(),
+        ip: if has_address(replica_state) {
+            ip
+        } else {
+            String::new()
+        },
+        created_at_ms: inspected
+            .created
+            .as_deref()
+            .map(milliseconds)
+            .unwrap_or_default(),
+        exit_code: ended.then(|| state.exit_code.unwrap_or_default() as i32),
+        ports: ports::ports(host.port_bindings.unwrap_or_default(), &published),
+        draining: false,
+        restart_count: inspected
+            .restart_count
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or_default(),
+        mounts: mounts(
+            inspected.mounts.unwrap_or_default(),
+            host.tmpfs.unwrap_or_default(),
+        ),
+        files: files
+            .split(',')
+            .filter(|hash| !hash.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        reserved_nano_cpus: number(label::RESERVED_CPU),
+        reserved_memory: number(label::RESERVED_MEMORY),
+        own_resolvers: labels.contains_key(label::RESOLVERS),
+    };
+    Container {
+        record,
+        managed: labels.contains_key(label::CLUSTER),
+        hook: labels.get(label::HOOK).cloned().unwrap_or_default(),
+        healthcheck: config.healthcheck.as_ref().and_then(health_limits),
+        restart: restart(host.restart_policy.and_then(|policy| policy.name)),
+        stop_grace: config.stop_timeout.map_or(STOP_GRACE, |seconds| {
+            Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
+        }),
+        oom_killed: state.oom_killed.unwrap_or_default(),
+        start_error: state.error.unwrap_or_default(),
+        network_of: host
+            .network_mode
+            .and_then(|mode| Some(mode.strip_prefix("container:")?.to_owned()))
+            .unwrap_or_default(),
+        post_start: hooks(label::POST_START),
+        pre_stop: hooks(label::PRE_STOP),
+    }
+}
+
+/// Gives a container that shares the network of `other` the address of `other`.
+pub(crate) fn share_address(container: &mut Container, other: &Container) {
+    if has_address(container.record.state()) {
+        container.record.ip.clone_from(&other.record.ip);
+    }
+}
+
+/// A paused container keeps its address. A container that has exited has none, whatever its labels
+/// contain.
+fn has_address(state: v1::ReplicaState) -> bool {
+    matches!(state, v1::ReplicaState::Running | v1::ReplicaState::Paused)
+}
+
+/// Converts one volume. Returns `None` for an anonymous volume, which belongs to its container.
+pub(crate) fn volume(volume: engine::Volume) -> Option<Volume> {
+    let anonymous = volume.labels.contains_key("com.docker.volume.anonymous")
+        || (volume.name.len() == 64 && volume.name.bytes().all(|b| b.is_ascii_hexdigit()));
+    if anonymous {
+        return None;
+    }
+    let project = volume
+        .labels
+        .get(label::PROJECT)
+        .cloned()
+        .unwrap_or_default();
+    Some(Volume {
+        record: v1::VolumeRecord {
+            name: volume.name,
+            driver: volume.driver,
+            project,
+        },
+        options: volume.options.into_iter().collect(),
+    })
+}
+
+/// Returns the host ports that a running container holds.
+pub(crate) fn port_holders(summary: engine::ContainerSummary) -> Vec<PortHolder> {
+    let labels = summary.labels.unwrap_or_default();
+    let of = |key: &str| labels.get(key).cloned().unwrap_or_default();
+    let name = summary
+        .names
+        .unwrap_or_default()
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    let id = summary.id.unwrap_or_default();
+    summary
+        .ports
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|port| {
+            Some(PortHolder {
+                container_id: id.clone(),
+                container_name: name.trim_start_matches('/').to_owned(),
+                project: of(label::PROJECT),
+                service: of(label::SERVICE),
+                host_ip: port.ip.unwrap_or_default(),
+                port: port.public_port.filter(|port| *port != 0)?,
+                protocol: match port.typ {
+                    Some(engine::PortSummaryTypeEnum::UDP) => v1::Protocol::Udp,
+                    Some(engine::PortSummaryTypeEnum::SCTP) => v1::Protocol::Sctp,
+                    _ => v1::Protocol::Tcp,
+                },
+            })
+        })
+        .collect()
+}
+
+fn replica_state(status: Option<engine::ContainerStateStatusEnum>) -> v1::ReplicaState {
+    use engine::ContainerStateStatusEnum as Status;
+    match status {
+        Some(Status::CREATED) => v1::ReplicaState::Created,
+        Some(Status::RUNNING | Status::STOPPING) => v1::ReplicaState::Running,
+        Some(Status::RESTARTING) => v1::ReplicaState::Restarting,
+        Some(Status::PAUSED) => v1::ReplicaState::Paused,
+        Some(Status::EXITED) => v1::ReplicaState::Exited,
+        Some(Status::DEAD | Status::REMOVING) => v1::ReplicaState::Dead,
+        Some(Status::EMPTY) | None => v1::ReplicaState::Unspecified,
+    }
+}
+
+fn health(health: Option<&engine::Health>) -> v1::Health {
+    use engine::HealthStatusEnum as Status;
+    match health.and_then(|health| health.status) {
+        Some(Status::STARTING) => v1::Health::Starting,
+        Some(Status::HEALTHY) => v1::Health::Healthy,
+        Some(Status::UNHEALTHY) => v1::Health::Unhealthy,
+        Some(Status::NONE | Status::EMPTY) | None => v1::Health::None,
+    }
+}
+
+fn health_limits(check: &engine::HealthConfig) -> Option<HealthLimits> {
+    let test = check.test.as_deref().unwrap_or_default();
+    if test
+        .first()
+        .is_none_or(|first| first.is_empty() || first == "NONE")
+    {
+        return None;
+    }
+    let or = |nanos: Option<i64>, default| match nanos.and_then(|nanos| u64::try_from(nanos).ok()) {
+        Some(nanos) if nanos > 0 => Duration::from_nanos(nanos),
+        _ => default,
+    };
+    Some(HealthLimits {
+        interval: or(check.interval, HEALTH_INTERVAL),
+        timeout: or(check.timeout, HEALTH_TIMEOUT),
+        start_period: or(check.start_period, Duration::ZERO),
+        retries: check
+            .retries
+            .and_then(|retries| u32::try_from(retries).ok())
+            .filter(|retries| *retries > 0)
+            .unwrap_or(HEALTH_RETRIES),
+    })
+}
+
+fn restart(name: Option<engine::RestartPolicyNameEnum>) -> v1::RestartPolicy {
+    use engine::RestartPolicyNameEnum as Name;
+    match name {
+        Some(Name::ALWAYS) => v1::RestartPolicy::Always,
+        Some(Name::UNLESS_STOPPED) => v1::RestartPolicy::UnlessStopped,
+        Some(Name::ON_FAILURE) => v1::RestartPolicy::OnFailure,
+        Some(Name::NO | Name::EMPTY) | None => v1::RestartPolicy::No,
+    }
+}
+
+/// Parses an RFC 3339 time into Unix milliseconds. Returns 0 for an invalid time.
+fn milliseconds(time: &str) -> i64 {
+    time.parse::<jiff::Timestamp>()
+        .map(jiff::Timestamp::as_millisecond)
+        .unwrap_or_default()
+}
+
+/// Converts the mounts, ordered by target. The engine does not list tmpfs mounts that were
+/// requested by option among them.
+fn mounts(points: Vec<engine::MountPoint>, tmpfs: HashMap<String, String>) -> Vec<v1::MountSpec> {
+    let in_memory = tmpfs.into_iter().map(|(target, options)| v1::MountSpec {
+        kind: v1::MountKind::Tmpfs.into(),
+        target,
+        read_only: options.split(',').any(|option| option == "ro"),
+        ..v1::MountSpec::default()
+    });
+    let mut mounts: Vec<v1::MountSpec> = points
+        .into_iter()
+        .filter_map(|point| {
+            let kind = match point.typ?.as_str() {
+                "volume" => v1::MountKind::Volume,
+                "bind" => v1::MountKind::Bind,
+                "tmpfs" => v1::MountKind::Tmpfs,
+                "image" => v1::MountKind::Image,
+                _ => return None,
+            };
+            let source = match kind {
+                v1::MountKind::Volume => point.name,
+                v1::MountKind::Bind | v1::MountKind::Image => point.source,
+                _ => None,
+            };
+            Some(v1::MountSpec {
+                kind: kind.into(),
+                source: source.unwrap_or_default(),
+                target: point.destination.unwrap_or_default(),
+                read_only: !point.rw.unwrap_or(true),
+                ..v1::MountSpec::default()
+            })
+        })
+        .chain(in_memory)
+        .collect();
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    mounts
+}
+
+#[cfg(test)]
+mod tests;

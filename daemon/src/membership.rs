@@ -1,0 +1,7 @@
+//! How a machine enters a cluster, how members register it, and how it leaves.
+
+pub(crate) mod endpoints;
+pub(crate) mod join;
+pub(crate) mod leave;
+pub(crate) mod register;
+pub(crate) mod tokens;

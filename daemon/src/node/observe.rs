@@ -1,0 +1,274 @@
+//! Observes this machine's engine and passes the result to a sink: the complete list of replicas
+//! and volumes and the machine's facts, whenever one of them has changed. Events make it fast, and
+//! a full look every 30 s makes it correct.
+//!
+//! Nothing is published while the engine does not answer: the last observation is kept.
+
+pub(crate) mod facts;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+use tokio_util::sync::CancellationToken;
+use uc_api::{Failure, v1};
+
+use crate::engine::{Container, Engine, EngineError, EngineEvent};
+use crate::node::Draining;
+
+/// Events within this time after the first are handled together. The start of one container is four
+/// events.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Time between two full looks, for changes without an event.
+const FULL_SYNC: Duration = Duration::from_secs(30);
+/// Between two attempts to reach an engine that is away: doubled from the first to the second, each
+/// time up to a half less by chance.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// All that a machine says about itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Observation {
+    /// In the order of their ids.
+    pub replicas: Vec<v1::ReplicaRecord>,
+    /// In the order of their names.
+    pub volumes: Vec<v1::VolumeRecord>,
+    /// The machine.
+    pub facts: v1::MachineFacts,
+}
+
+/// Where observations go: the machine's own part of the replicated store.
+#[async_trait]
+pub(crate) trait ObservationSink: Send + Sync + 'static {
+    /// Takes in the complete truth; returns when others can be told. After a failure the same is
+    /// offered again.
+    async fn publish(&self, observation: &Observation) -> Result<(), Failure>;
+}
+
+/// Observes until `cancel`. `host` is what the operating system says ([`facts::host`]); the
+/// engine's version is added.
+pub(crate) async fn run(
+    engine: Arc<dyn Engine>,
+    draining: Draining,
+    host: v1::MachineFacts,
+    sink: Arc<dyn ObservationSink>,
+    cancel: CancellationToken,
+) {
+    let marks = draining.changes();
+    let mut observer = Observer {
+        engine,
+        draining,
+        marks,
+        sink,
+        known: Known::default(),
+        host,
+        published: None,
+    };
+    let ended = cancel.clone();
+    tokio::select! {
+        () = observer.run() => {}
+        () = ended.cancelled() => {}
+    }
+}
+
+/// What has to be inspected again.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Batch {
+    everything: bool,
+    containers: BTreeSet<String>,
+    volumes: bool,
+}
+
+impl Batch {
+    fn add(&mut self, event: EngineEvent) {
+        match event {
+            EngineEvent::Container(id) => {
+                self.containers.insert(id);
+            }
+            EngineEvent::Volume => self.volumes = true,
+        }
+    }
+}
+
+/// The last observation.
+#[derive(Debug, Default)]
+struct Known {
+    replicas: BTreeMap<String, v1::ReplicaRecord>,
+    /// For each container that shares the network, and so the address, of another: that container.
+    joined: BTreeMap<String, String>,
+    volumes: Vec<v1::VolumeRecord>,
+    docker_version: String,
+}
+
+impl Known {
+    fn take(&mut self, container: Container) {
+        let id = container.record.container_id.clone();
+        if container.network_of.is_empty() {
+            self.joined.remove(&id);
+        } else {
+            self.joined.insert(id.clone(), container.network_of);
+        }
+        self.replicas.insert(id, container.record);
+    }
+}
+
+struct Observer {
+    engine: Arc<dyn Engine>,
+    draining: Draining,
+    marks: watch::Receiver<BTreeSet<String>>,
+    sink: Arc<dyn ObservationSink>,
+    known: Known,
+    host: v1::MachineFacts,
+    published: Option<Observation>,
+}
+
+type Events = BoxStream<'static, Result<EngineEvent, EngineError>>;
+
+impl Observer {
+    /// Connects, observes, and reconnects, forever.
+    async fn run(&mut self) {
+        let mut failures = 0;
+        loop {
+            let error = match self.connect().await {
+                Ok(events) => {
+                    failures = 0;
+                    self.watch(events).await
+                }
+                Err(error) => error,
+            };
+            if failures == 0 {
+                tracing::warn!(%error, "the Docker engine cannot be observed; trying again");
+            }
+            tokio::time::sleep(retry_after(failures, rand::random())).await;
+            failures = failures.saturating_add(1);
+        }
+    }
+
+    /// Events first, then a full look: nothing that happens in between is missed.
+    async fn connect(&mut self) -> Result<Events, EngineError> {
+        self.known.docker_version = self.engine.version().await?.version;
+        let events = self.engine.events().await?;
+        self.look(Batch {
+            everything: true,
+            ..Batch::default()
+        })
+        .await?;
+        self.publish().await;
+        Ok(events)
+    }
+
+    /// Until the engine goes away; says how.
+    async fn watch(&mut self, mut events: Events) -> EngineError {
+        let mut full = tokio::time::interval_at(Instant::now() + FULL_SYNC, FULL_SYNC);
+        full.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Batch::default();
+        let mut due: Option<Instant> = None;
+        loop {
+            let wait = due.unwrap_or_else(|| Instant::now() + FULL_SYNC);
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        batch.add(event);
+                        due.get_or_insert_with(|| Instant::now() + DEBOUNCE);
+                        continue;
+                    }
+                    Some(Err(error)) => return error,
+                    None => return EngineError::Broken { message: "its events ended".to_owned() },
+                },
+                () = sleep_until(wait), if due.is_some() => {}
+                _ = full.tick() => batch.everything = true,
+                // Only the marks changed: no need to ask the engine. The sender lives in `self`.
+                _ = self.marks.changed() => {
+                    self.publish().await;
+                    continue;
+                }
+            }
+            due = None;
+            if let Err(error) = self.look(std::mem::take(&mut batch)).await {
+                return error;
+            }
+            self.publish().await;
+        }
+    }
+
+    async fn look(&mut self, batch: Batch) -> Result<(), EngineError> {
+        if batch.everything {
+            let (containers, volumes) =
+                tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
+            self.known.replicas.clear();
+            self.known.joined.clear();
+            containers
+                .into_iter()
+                .filter(Container::is_replica)
+                .for_each(|one| self.known.take(one));
+            self.known.volumes = volumes.into_iter().map(|volume| volume.record).collect();
+            return Ok(());
+        }
+        let joined = self
+            .known
+            .joined
+            .iter()
+            .filter(|(_, other)| batch.containers.contains(*other));
+        let joined: Vec<String> = joined.map(|(id, _)| id.clone()).collect();
+        for id in batch.containers.into_iter().chain(joined) {
+            match self.engine.inspect(&id).await {
+                Ok(container) if container.is_replica() => self.known.take(container),
+                Ok(_) | Err(EngineError::NotFound { .. }) => {
+                    self.known.replicas.remove(&id);
+                    self.known.joined.remove(&id);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if batch.volumes {
+            let volumes = self.engine.volumes().await?;
+            self.known.volumes = volumes.into_iter().map(|volume| volume.record).collect();
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self) {
+        let replicas = self
+            .known
+            .replicas
+            .values()
+            .cloned()
+            .map(|record| self.draining.marked(record))
+            .collect();
+        let facts = v1::MachineFacts {
+            docker_version: self.known.docker_version.clone(),
+            ..self.host.clone()
+        };
+        let now = Observation {
+            replicas,
+            volumes: self.known.volumes.clone(),
+            facts,
+        };
+        if self.published.as_ref() == Some(&now) {
+            return;
+        }
+        match self.sink.publish(&now).await {
+            Ok(()) => {
+                self.draining.note_published(now.replicas.iter());
+                self.published = Some(now);
+            }
+            // Offered again with the next change or full look.
+            Err(failure) => tracing::warn!(%failure, "cannot publish what this machine runs"),
+        }
+    }
+}
+
+fn retry_after(failures: u32, random: f64) -> Duration {
+    let doubled = FIRST_RETRY
+        .saturating_mul(2u32.saturating_pow(failures))
+        .min(LAST_RETRY);
+    doubled.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests;

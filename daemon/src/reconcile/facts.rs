@@ -1,0 +1,63 @@
+//! Publishes this machine's observations in the store, as Docker reports them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use prost::Message as _;
+use uc_api::Failure;
+
+use crate::cluster::member::{Member, write_failure};
+use crate::cluster::records::{FACTS, FACTS_KEY, REPLICA, VOLUME};
+use crate::engine::Engine;
+use crate::node::observe::{self, Observation, ObservationSink};
+
+/// Runs until the member stops.
+pub(crate) async fn run(member: Arc<Member>) {
+    let sink = StoreSink {
+        member: Arc::clone(&member),
+    };
+    let engine: Arc<dyn Engine> = Arc::clone(&member.engine) as _;
+    let draining = member.node.draining().clone();
+    let cancel = member.cancel.child_token();
+    observe::run(
+        engine,
+        draining,
+        observe::facts::host(),
+        Arc::new(sink),
+        cancel,
+    )
+    .await;
+}
+
+#[derive(Debug)]
+struct StoreSink {
+    member: Arc<Member>,
+}
+
+#[async_trait]
+impl ObservationSink for StoreSink {
+    async fn publish(&self, observation: &Observation) -> Result<(), Failure> {
+        let Observation {
+            replicas,
+            volumes,
+            facts,
+        } = observation;
+        let replicas = replicas
+            .iter()
+            .map(|r| (r.container_id.clone(), r.encode_to_vec()))
+            .collect();
+        let volumes = volumes
+            .iter()
+            .map(|v| (v.name.clone(), v.encode_to_vec()))
+            .collect();
+        let facts = vec![(FACTS_KEY.to_owned(), facts.encode_to_vec())];
+        for (kind, rows) in [(REPLICA, replicas), (VOLUME, volumes), (FACTS, facts)] {
+            self.member
+                .store
+                .publish(kind, rows)
+                .await
+                .map_err(|error| write_failure(&error))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+use uc_api::MachineId;
+use uc_api::v1::{MachineRecord, TokenRecord};
+
+use super::*;
+use crate::cluster::machines;
+use crate::cluster::records::Token;
+use crate::endpoint_names::{Resolver, resolve_once};
+
+fn key(number: u8) -> PrivateKey {
+    PrivateKey::from_bytes([number; 32])
+}
+
+/// A machine with this number and the key of that number.
+fn machine(number: u8, key_number: u8, subnet: &str) -> MachineRecord {
+    MachineRecord {
+        id: MachineId::from_bytes([number; 16]).to_string(),
+        name: format!("m{number}"),
+        public_key: key(key_number).public().to_string(),
+        subnet: subnet.into(),
+        endpoints: vec!["10.0.0.2:51820".into(), "nonsense".into()],
+        ..Default::default()
+    }
+}
+
+/// Seen by the machine with number and key 1.
+fn cluster(machines: impl IntoIterator<Item = MachineRecord>) -> Cluster {
+    let own = machines::Own {
+        id: MachineId::from_bytes([1; 16]),
+        key: key(1).public(),
+        network: "10.210.0.0/16".parse().unwrap(),
+        prefix_length: 24,
+    };
+    Cluster::of_machines(own, machines)
+}
+
+fn token(key_number: u8, expires_at_ms: i64) -> Token {
+    Token {
+        key: key(key_number).public(),
+        record: TokenRecord {
+            id: format!("t{key_number}"),
+            expires_at_ms,
+            ..TokenRecord::default()
+        },
+    }
+}
+
+fn config(cluster: &Cluster, names: &Resolved) -> MeshConfig {
+    let own_key = key(1);
+    let own = Own {
+        key: &own_key,
+        port: 51820,
+        subnet: "10.210.0.0/24".parse().unwrap(),
+    };
+    let config = mesh_config(cluster, &own, names, 100);
+    config.validate().unwrap();
+    config
+}
+
+#[test]
+fn members_are_peers_with_their_subnet_and_valid_tokens_are_guests_without() {
+    let machines = [
+        machine(1, 1, "10.210.0.0/24"),
+        machine(2, 2, "10.210.1.0/24"),
+    ];
+    let cluster = cluster(machines)
+        .with_token(token(3, 101))
+        .with_token(token(4, 100));
+    let config = config(&cluster, &Resolved::default());
+    assert_eq!(config.peers.len(), 2, "not the expired token");
+    assert_eq!(
+        config.peers[0].endpoints,
+        ["10.0.0.2:51820".parse().unwrap()]
+    );
+    assert_eq!(config.peers[0].allowed_ips[1].to_string(), "10.210.1.0/24");
+    assert_eq!(config.peers[1].allowed_ips.len(), 1);
+    assert!(!config.peers[0].guest && config.peers[1].guest);
+    assert_eq!(config.addresses[1].to_string(), "10.210.0.1/32");
+}
+
+#[test]
+fn newest_of_two_records_with_one_key_is_the_peer() {
+    let at = |created_at_ms, record: MachineRecord| MachineRecord {
+        created_at_ms,
+        ..record
+    };
+    let machines = [
+        at(9, machine(9, 1, "10.210.0.0/24")),
+        at(1, machine(1, 1, "10.210.1.0/24")),
+        at(2, machine(2, 2, "10.210.2.0/24")),
+        at(3, machine(3, 2, "10.210.3.0/24")),
+        at(1, machine(4, 2, "10.210.4.0/24")),
+    ];
+    let config = config(&cluster(machines), &Resolved::default());
+    assert_eq!(config.peers.len(), 1);
+    assert_eq!(config.peers[0].allowed_ips[1].to_string(), "10.210.3.0/24");
+}
+
+#[test]
+fn configuration_is_valid_whatever_the_records_are() {
+    let machines = [
+        machine(1, 1, "10.210.0.0/24"),
+        machine(2, 2, "10.210.1.0/24"),
+        machine(3, 2, "10.210.2.0/24"),
+        machine(4, 1, "10.210.3.0/24"),
+        MachineRecord {
+            endpoints: (1..100).map(|n| format!("10.9.9.{n}:51820")).collect(),
+            ..machine(5, 5, "0.0.0.0/0")
+        },
+    ];
+    let cluster = cluster(machines).with_token(token(2, 101));
+    let config = config(&cluster, &Resolved::default());
+    let keys: Vec<_> = config.peers.iter().map(|peer| peer.public_key).collect();
+    assert_eq!(keys, [key(2).public(), key(5).public()], "no guest");
+    assert_eq!(config.peers[1].allowed_ips.len(), 1, "not the subnet");
+}
+
+#[tokio::test]
+async fn changed_address_of_a_name_reaches_the_configuration() {
+    let named = MachineRecord {
+        endpoints: vec!["home.example.org:51820".into(), "10.0.0.2:51820".into()],
+        ..machine(2, 2, "10.210.1.0/24")
+    };
+    let endpoints = async |address: &str| {
+        let resolver = OneAddress(address.parse().unwrap());
+        let names = resolve_once(&resolver, named.endpoints.clone()).await;
+        let config = config(&cluster([named.clone()]), &names);
+        let peer = config.peers.first().unwrap();
+        peer.endpoints
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        endpoints("203.0.113.1").await,
+        ["203.0.113.1:51820", "10.0.0.2:51820"]
+    );
+    assert_eq!(
+        endpoints("203.0.113.2").await,
+        ["203.0.113.2:51820", "10.0.0.2:51820"]
+    );
+}
+
+/// Resolves every name to one address.
+struct OneAddress(IpAddr);
+
+impl Resolver for OneAddress {
+    async fn lookup(&self, _: &uc_api::HostName) -> Result<Vec<IpAddr>, String> {
+        Ok(vec![self.0])
+    }
+}

@@ -1,0 +1,258 @@
+//! The planner: what a user wants and what the cluster is, in; every change that would be made, out.
+//!
+//! It is pure: it has no clock, no randomness and no store. The same input gives the same plan and
+//! the same digest on any machine, so a user can confirm a plan on one machine, and another one can
+//! check that it is still the plan. The executor carries it out. It also waits for health and for
+//! the conditions of `depends_on`.
+
+mod desired;
+pub mod diff;
+mod eligible;
+mod error;
+mod layers;
+mod place;
+mod ports;
+mod rules;
+mod steps;
+mod together;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message as _;
+use uc_api::v1::plan_request::Change;
+use uc_api::v1::{
+    self, ImageTarget, MountKind, ReplicaRecord, ServiceRecord, ServiceSpec, VolumeRecord,
+};
+use uc_api::{MachineId, MachineName, ServiceKey};
+
+pub use self::error::PlanError;
+pub use self::together::shared;
+
+/// A machine as the planner sees it.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Its id.
+    pub id: MachineId,
+    /// Its name, unique in the cluster.
+    pub name: MachineName,
+    /// It is not down and can be reached: steps can be sent to it.
+    pub up: bool,
+    /// Processor architecture as the machine reports it (`x86_64`, `aarch64`); empty: unknown.
+    pub arch: String,
+    /// Set by users, for placement.
+    pub labels: BTreeMap<String, String>,
+    /// Logical CPUs; 0: unknown, and then not counted.
+    pub cpus: u32,
+    /// Bytes of memory; 0: unknown, and then not counted.
+    pub memory: u64,
+    /// Every replica known on it, of every project.
+    pub replicas: Vec<ReplicaRecord>,
+    /// Every Docker volume known on it.
+    pub volumes: Vec<VolumeRecord>,
+}
+
+/// The cluster as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Members, the down ones included, in any order.
+    pub machines: Vec<Machine>,
+    /// What was asked for last.
+    pub services: BTreeMap<ServiceKey, ServiceRecord>,
+}
+
+/// A plan and what it was made from.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    pub plan: v1::Plan,
+    /// By service name: the specs that the plan makes true, as they are written down and given to
+    /// containers, with their defaults and with what the planner adds. All are of one project.
+    /// Services that are removed are not among them.
+    pub specs: BTreeMap<String, ServiceSpec>,
+    pub observed: Observed,
+}
+
+/// The plan that makes the request true, as far as the machines that are up can.
+pub fn plan(request: &v1::PlanRequest, observed: Observed) -> Result<Planned, PlanError> {
+    let change = request.change.as_ref().ok_or(PlanError::NothingAsked)?;
+    let (plan, specs) = make(change, &observed)?;
+    Ok(Planned {
+        plan,
+        specs,
+        observed,
+    })
+}
+
+/// The projects that a plan for this request changes. `known` are all services of the cluster.
+pub fn projects(
+    request: &v1::PlanRequest,
+    known: &BTreeSet<ServiceKey>,
+) -> Result<BTreeSet<String>, PlanError> {
+    let change = request.change.as_ref().ok_or(PlanError::NothingAsked)?;
+    desired::projects(change, known)
+}
+
+fn make(
+    change: &Change,
+    observed: &Observed,
+) -> Result<(v1::Plan, BTreeMap<String, ServiceSpec>), PlanError> {
+    let cluster = Cluster::new(observed)?;
+    let wanted = desired::resolve(change, observed)?;
+    let mut warnings = wanted.warnings.clone();
+    let mut services = Vec::new();
+    let mut volumes = BTreeMap::new();
+    let mut images = BTreeMap::new();
+
+    let eligible = eligible::eligible(&wanted.targets, &cluster, &mut warnings)?;
+    let placements = place::place(&wanted, &eligible, &cluster, &mut warnings)?;
+    let disturbed: Vec<bool> = placements
+        .iter()
+        .map(place::Placement::takes_away)
+        .collect();
+    warnings.extend(together::left_behind(&wanted.targets, &disturbed, observed));
+    let layers = steps::order_of_targets(&wanted.targets, &placements)?;
+    let (targets_later, removals_later) = steps::layer_offsets(
+        &wanted.targets,
+        &placements,
+        &layers,
+        &wanted.removals,
+        &cluster,
+    );
+    for ((target, placement), layer) in wanted.targets.iter().zip(&placements).zip(layers) {
+        services.push(steps::service_plan(
+            target,
+            layer + targets_later,
+            placement,
+            &cluster,
+            &mut warnings,
+        ));
+        steps::add_volumes(target, placement, &cluster, &mut volumes);
+        steps::add_images(target, placement, &cluster, &mut images);
+    }
+    for removal in &wanted.removals {
+        services.push(steps::removal_plan(
+            removal,
+            removal.layer + removals_later,
+            &cluster,
+            &mut warnings,
+        ));
+    }
+    services
+        .sort_by(|a, b| (a.layer, &a.project, &a.service).cmp(&(b.layer, &b.project, &b.service)));
+    steps::warn_about_architectures(&images, &cluster, &mut warnings);
+
+    let mut plan = v1::Plan {
+        digest: String::new(),
+        services,
+        volumes: volumes.into_values().collect(),
+        warnings,
+        images: images
+            .into_iter()
+            .map(|(image, machine_ids)| ImageTarget {
+                image,
+                machine_ids: machine_ids.into_iter().collect(),
+            })
+            .collect(),
+    };
+    plan.digest = digest(&plan);
+    let targets = wanted.targets.into_iter();
+    let specs = targets.map(|target| (target.key.service.to_string(), target.spec));
+    Ok((plan, specs.collect()))
+}
+
+/// The digest of everything in the plan but the digest itself: 64 hexadecimal digits.
+fn digest(plan: &v1::Plan) -> String {
+    let bare = v1::Plan {
+        digest: String::new(),
+        ..plan.clone()
+    };
+    blake3::hash(&bare.encode_to_vec()).to_hex().to_string()
+}
+
+/// The observed machines in the order of their names: the order in which everything is decided.
+struct Cluster<'a> {
+    machines: Vec<&'a Machine>,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(observed: &'a Observed) -> Result<Self, PlanError> {
+        let mut machines: Vec<&Machine> = observed.machines.iter().collect();
+        machines.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        if machines.is_empty() {
+            Err(PlanError::NoMachines)
+        } else {
+            Ok(Self { machines })
+        }
+    }
+
+    /// The replicas of a service with the index of their machine, the oldest first.
+    fn replicas_of(&self, key: &ServiceKey) -> Vec<(usize, &'a ReplicaRecord)> {
+        let mut found: Vec<_> = self
+            .machines
+            .iter()
+            .enumerate()
+            .flat_map(|(index, machine)| {
+                machine.replicas.iter().map(move |replica| (index, replica))
+            })
+            .filter(|(_, replica)| is_of(replica, key))
+            .collect();
+        found.sort_by(|(_, a), (_, b)| {
+            (a.created_at_ms, &a.container_id).cmp(&(b.created_at_ms, &b.container_id))
+        });
+        found
+    }
+
+    fn name(&self, index: usize) -> &'a str {
+        self.machines[index].name.as_str()
+    }
+
+    fn names(&self, indexes: &[usize]) -> Vec<String> {
+        indexes
+            .iter()
+            .map(|index| self.name(*index).to_owned())
+            .collect()
+    }
+
+    fn volume(&self, index: usize, name: &str) -> Option<&'a VolumeRecord> {
+        self.machines[index]
+            .volumes
+            .iter()
+            .find(|volume| volume.name == name)
+    }
+
+    /// A container that mounts it says so as well: the record of the volume itself may be on its
+    /// way still.
+    fn has_volume(&self, index: usize, name: &str) -> bool {
+        let mounts = |replica: &ReplicaRecord| {
+            replica
+                .mounts
+                .iter()
+                .any(|mount| mount.kind() == MountKind::Volume && mount.source == name)
+        };
+        self.volume(index, name).is_some() || self.machines[index].replicas.iter().any(mounts)
+    }
+}
+
+fn is_of(replica: &ReplicaRecord, key: &ServiceKey) -> bool {
+    replica.project == key.project.as_str() && replica.service == key.service.as_str()
+}
+
+/// The names of the Docker volumes that a service mounts, each once.
+fn volume_names(spec: &ServiceSpec) -> BTreeSet<&str> {
+    spec.mounts
+        .iter()
+        .filter(|mount| mount.kind() == MountKind::Volume && !mount.source.is_empty())
+        .map(|mount| mount.source.as_str())
+        .collect()
+}
+
+/// "a", "a and b", "a, b and c".
+fn and(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
