@@ -1,4 +1,4 @@
-//! The command line: global flags, the list of commands, and which wins of a flag and a variable.
+//! The command line: global flags, how it is parsed, and which wins of a flag and a variable.
 
 mod not_here;
 
@@ -7,11 +7,10 @@ use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::parser::ValueSource;
-use clap::{
-    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
-};
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser};
 
-use crate::commands;
+use crate::args::{Format, WideFormat};
+use crate::commands::Command;
 use crate::connect::Globals;
 use crate::env::{self, Env};
 use crate::error::CliError;
@@ -64,92 +63,6 @@ struct GlobalArgs {
     /// Config file [default: $XDG_CONFIG_HOME/uc/config.toml]
     #[arg(long, global = true, value_name = "FILE", env = env::CONFIG, hide_env_values = true, help_heading = "Global options")]
     config: Option<PathBuf>,
-}
-
-/// `-y`, on every command that asks for confirmation.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Yes {
-    /// Skip confirmation
-    #[arg(
-        short, long, env = env::AUTO_CONFIRM, hide_env_values = true,
-        value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue
-    )]
-    pub(crate) yes: bool,
-}
-
-/// `-o`, on every listing.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Output {
-    /// Output format
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    pub(crate) output: Format,
-}
-
-// The variants have no doc comments: with them, clap writes four lines in the help of each command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Table,
-    Json,
-}
-
-impl Output {
-    /// `-o json`: stdout has JSON and nothing else.
-    pub(crate) fn is_json(self) -> bool {
-        self.output == Format::Json
-    }
-}
-
-/// `-o` on the listings that have more columns than fit on most terminals.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct WideOutput {
-    /// Output format; `wide` has all columns and cuts nothing
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = WideFormat::Table)]
-    pub(crate) output: WideFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WideFormat {
-    Table,
-    Wide,
-    Json,
-}
-
-/// The commands, in the order of the help text.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    Deploy(commands::deploy::DeployArgs),
-    Ps(commands::ps::PsArgs),
-    Ls(commands::ls::LsArgs),
-    Inspect(commands::inspect::InspectArgs),
-    Logs(commands::logs::LogsArgs),
-    Exec(commands::exec::ExecArgs),
-    Scale(commands::scale::ScaleArgs),
-    Rm(commands::rm::RmArgs),
-    Build(commands::build::BuildArgs),
-    Config(commands::config::ConfigArgs),
-    #[command(subcommand, visible_alias = "m")]
-    Machine(commands::machine::MachineCommand),
-    #[command(subcommand, visible_alias = "conflict")]
-    Conflicts(commands::conflicts::ConflictsCommand),
-    Doctor(commands::doctor::DoctorArgs),
-    #[command(visible_alias = "context")]
-    Ctx(commands::ctx::CtxArgs),
-    Version(commands::version::VersionArgs),
-    Completion(commands::completion::CompletionArgs),
-    DialStdio(commands::dial_stdio::DialStdioArgs),
-    Help(HelpArgs),
-}
-
-/// Print the help of a command
-//
-// Hidden, since `--help` is what the help text names. clap's own `help` would be listed in every
-// group of commands.
-#[derive(Debug, Args)]
-#[command(hide = true)]
-pub(crate) struct HelpArgs {
-    /// The command, such as `deploy` or `machine add` [default: all commands]
-    #[arg(value_name = "COMMAND")]
-    words: Vec<String>,
 }
 
 /// The definition of the command line, for help, completion and documentation.

@@ -1,5 +1,5 @@
-//! One file per command. Each has its arguments (their doc comments are the help text) and one
-//! function that runs it.
+//! The list of commands. Each has a file with its arguments (their doc comments are the help text)
+//! and one function that runs it.
 
 pub(crate) mod build;
 pub(crate) mod completion;
@@ -21,17 +21,61 @@ pub(crate) mod version;
 
 use std::future::Future;
 
-use crate::cli::Command;
+use clap::{Args, Subcommand};
+
 use crate::connect::Globals;
 use crate::error::{CliError, CliResult};
 use crate::interrupt;
 use crate::ui::Ui;
 
-/// Runs one command and returns its exit code.
-pub(crate) fn run(command: Command, ui: &Ui, globals: &Globals) -> CliResult<u8> {
+/// The commands, in the order of the help text.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Deploy(deploy::DeployArgs),
+    Ps(ps::PsArgs),
+    Ls(ls::LsArgs),
+    Inspect(inspect::InspectArgs),
+    Logs(logs::LogsArgs),
+    Exec(exec::ExecArgs),
+    Scale(scale::ScaleArgs),
+    Rm(rm::RmArgs),
+    Build(build::BuildArgs),
+    Config(config::ConfigArgs),
+    #[command(subcommand, visible_alias = "m")]
+    Machine(machine::MachineCommand),
+    #[command(subcommand, visible_alias = "conflict")]
+    Conflicts(conflicts::ConflictsCommand),
+    Doctor(doctor::DoctorArgs),
+    #[command(visible_alias = "context")]
+    Ctx(ctx::CtxArgs),
+    Version(version::VersionArgs),
+    Completion(completion::CompletionArgs),
+    DialStdio(dial_stdio::DialStdioArgs),
+    Help(HelpArgs),
+}
+
+/// Print the help of a command
+//
+// Hidden, since `--help` is what the help text names. clap's own `help` would be listed in every
+// group of commands.
+#[derive(Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct HelpArgs {
+    /// The command, such as `deploy` or `machine add` [default: all commands]
+    #[arg(value_name = "COMMAND")]
+    pub(crate) words: Vec<String>,
+}
+
+/// Runs one command and returns its exit code. `definition` makes the definition of the command line.
+pub(crate) fn run(
+    command: Command,
+    definition: fn() -> clap::Command,
+    ui: &Ui,
+    globals: &Globals,
+) -> CliResult<u8> {
     match command {
         // These talk to no daemon, so they start no runtime.
-        Command::Completion(args) => done(completion::run(&args, ui)),
+        Command::Completion(args) => done(completion::run(&args, definition(), ui)),
         Command::DialStdio(args) => done(dial_stdio::run(&args)),
         Command::Config(args) => done(config::run(&args, ui)),
         command => block_on(run_with_daemon(command, ui, globals)),

@@ -1,6 +1,7 @@
 //! From what a person asked for (`--connect`, a context, nothing) to a client that talks to a
 //! daemon.
 
+mod call;
 mod client;
 mod dial;
 mod explain;
@@ -15,7 +16,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-pub(crate) use client::{Client, Destination, within};
+pub(crate) use call::within;
+pub(crate) use client::{Client, Destination};
 pub(crate) use dial::socket_error;
 pub(crate) use explain::explain as explain_ssh;
 use identity::Verdict;

@@ -11,9 +11,9 @@ use std::fmt::Write as _;
 use std::io;
 
 use anstyle::{AnsiColor, Style};
-pub(crate) use kind::Kind;
 #[cfg(test)]
 pub(crate) use kind::exit_code_table;
+pub(crate) use kind::{Kind, Signal};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tonic::Status;
@@ -22,8 +22,7 @@ use uc_api::{Code, Failure};
 
 use crate::config::ConfigError;
 use crate::connection::ConnectionError;
-use crate::interrupt::Signal;
-use crate::ui::text;
+use crate::text;
 
 /// A command's failure.
 #[derive(Debug)]

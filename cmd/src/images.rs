@@ -10,7 +10,8 @@ mod push;
 use std::process::Stdio;
 use std::time::Duration;
 
-pub(crate) use build::{BuildFlags, Built, ImageSource, build_all, check_contexts};
+pub(crate) use arguments::BuildFlags;
+pub(crate) use build::{Built, ImageSource, build_all, check_contexts};
 pub(crate) use push::push_missing;
 use tokio::process::Command;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::signal::unix::{Signal as Deliveries, SignalKind, signal};
 
-use crate::error::{CliError, CliResult};
+use crate::error::{CliError, CliResult, Signal};
 use crate::term;
 
 /// Sections that wait for signals themselves and are running. A process gets a signal once, so
@@ -29,17 +29,6 @@ impl Drop for Guard {
     fn drop(&mut self) {
         GUARDS.fetch_sub(1, Ordering::SeqCst);
     }
-}
-
-/// A signal that asks the program to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Signal {
-    /// SIGHUP: the terminal was closed.
-    HangUp,
-    /// SIGINT: Ctrl-C.
-    Interrupt,
-    /// SIGTERM.
-    Terminate,
 }
 
 /// The signals that arrive from now on.

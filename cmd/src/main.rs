@@ -6,6 +6,7 @@
 //! its outcome (`rollout`), and machines that are set up over ssh (`provision`). Commands that talk
 //! to no daemon (`version`, `completion`, `--help`) start no runtime.
 
+mod args;
 mod cli;
 mod commands;
 mod compose;
@@ -25,9 +26,11 @@ mod provision;
 mod rollout;
 mod suggest;
 mod term;
+mod text;
 mod times;
 mod ui;
 mod view;
+mod words;
 
 use std::process::ExitCode;
 
@@ -50,7 +53,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match commands::run(command, &ui, &globals) {
+    match commands::run(command, cli::command, &ui, &globals) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             ui.error(&error, json);

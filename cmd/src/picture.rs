@@ -8,7 +8,8 @@ use uc_api::v1::{
     Plan, ReplicaAction, ReplicaStep, ServiceChange, ServiceMode, ServicePlan, UpdateOrder,
 };
 
-use crate::ui::{BOLD, CYAN, DIM, GREEN, RED, YELLOW, text};
+use crate::text;
+use crate::ui::{BOLD, CYAN, DIM, GREEN, RED, YELLOW};
 
 /// Values longer than this many characters are cut.
 const MAX_VALUE: usize = 60;

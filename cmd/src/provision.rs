@@ -24,7 +24,8 @@ use crate::connection::{Connection, SshTarget};
 use crate::env::Env;
 use crate::error::{CliError, CliResult, Kind};
 use crate::interrupt::{self, Guard};
-use crate::ui::{DIM, Progress, Ui, text};
+use crate::text;
+use crate::ui::{DIM, Progress, Ui};
 
 /// Time limit of install.sh, which may install Docker from the distribution's mirrors.
 const INSTALL: Duration = Duration::from_mins(20);

@@ -17,9 +17,9 @@ use tonic::{Code, Status};
 use uc_api::v1::{ExecuteRequest, Plan, PlanRequest};
 
 use crate::connect::{Client, Destination, within};
-use crate::error::{self, CliError, CliResult, Kind};
+use crate::error::{self, CliError, CliResult, Kind, Signal};
 use crate::files::{self, Contents};
-use crate::interrupt::{Guard, Signal, Signals};
+use crate::interrupt::{Guard, Signals};
 use crate::ui::{BOLD, DIM, Ui};
 use crate::{images, picture};
 

@@ -6,7 +6,6 @@
 
 mod progress;
 mod table;
-pub(crate) mod text;
 
 use std::borrow::Cow;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
@@ -18,6 +17,7 @@ pub(crate) use table::{Cell, Table};
 
 use crate::env::Env;
 use crate::error::{CliError, CliResult, Kind};
+use crate::text;
 
 /// Success; what is added.
 pub(crate) const GREEN: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green)));

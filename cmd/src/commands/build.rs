@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::compose::{self, ProjectArgs, Show};
 use crate::error::CliResult;
 use crate::images::{self, BuildFlags, Built, ImageSource};

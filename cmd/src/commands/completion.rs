@@ -17,8 +17,8 @@ pub(crate) struct CompletionArgs {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &CompletionArgs, ui: &Ui) -> CliResult {
+pub(crate) fn run(args: &CompletionArgs, mut definition: clap::Command, ui: &Ui) -> CliResult {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::cli::command(), "uc", &mut script);
+    clap_complete::generate(args.shell, &mut definition, "uc", &mut script);
     ui.raw_out(&script)
 }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use uc_compose::{Diagnostic, Project};
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::compose::{self, ProjectArgs, Purpose, ReadProject, Show};
 use crate::error::CliResult;
 use crate::ui::Ui;

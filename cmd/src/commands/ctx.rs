@@ -4,7 +4,7 @@ mod add;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::{Output, Yes};
+use crate::args::{Output, Yes};
 use crate::config::Config;
 use crate::connect::Globals;
 use crate::error::{CliError, CliResult};

@@ -6,7 +6,7 @@ use clap::Args;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{DesiredServices, PlanRequest};
 
-use crate::cli::{Output, Yes};
+use crate::args::{Output, Yes};
 use crate::commands::conflicts;
 use crate::compose::{self, ProjectArgs, Show};
 use crate::connect::{self, Globals};

@@ -5,11 +5,12 @@ use std::time::Duration;
 use clap::Args;
 use uc_api::v1::{ExamineRequest, ExaminedMachine};
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::{Client, Globals, within};
 use crate::doctor::{self, Finding, Severity, figures};
 use crate::error::{CliResult, Kind};
-use crate::ui::{CYAN, DIM, RED, Ui, YELLOW, text};
+use crate::text;
+use crate::ui::{CYAN, DIM, RED, Ui, YELLOW};
 use crate::view;
 
 /// Pause between two looks: lag is reported about once a second, and a session that broke is opened

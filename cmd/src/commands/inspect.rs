@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use uc_api::v1::{InspectServiceRequest, InspectServiceResponse};
 
 use super::ps;
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
 use crate::ui::{BOLD, Ui};
+use crate::words;
 use crate::{times, view};
 
 /// Show a service and its containers
@@ -53,7 +54,7 @@ fn text(response: &InspectServiceResponse, now: Timestamp, columns: Option<usize
     line("Revision", status.revision.clone());
     line("Updated", times::ago(status.updated_at_ms, now));
     line("Image", spec.image.clone());
-    line("Mode", view::mode(spec.mode()));
+    line("Mode", words::mode(spec.mode()));
     line(
         "Replicas",
         format!(

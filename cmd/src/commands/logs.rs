@@ -6,10 +6,11 @@ use clap::Args;
 use jiff::Timestamp;
 use uc_api::v1::{LogEntry, LogStream, LogsRequest};
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::Globals;
 use crate::error::{CliError, CliResult, Kind};
-use crate::ui::{DIM, Ui, text};
+use crate::text;
+use crate::ui::{DIM, Ui};
 use crate::{times, view};
 
 /// Colours of services. Red is left for errors.

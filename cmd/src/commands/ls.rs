@@ -3,7 +3,7 @@
 use clap::Args;
 use uc_api::v1::{ListServicesRequest, ServiceMode, ServiceStatus};
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
 use crate::ui::{Cell, GREEN, RED, Table, Ui, YELLOW};

@@ -5,10 +5,11 @@ use jiff::Timestamp;
 use uc_api::id::short;
 use uc_api::v1::{Liveness, PsRequest, ReplicaRecord, ReplicaStatus};
 
-use crate::cli::{WideFormat, WideOutput};
+use crate::args::{WideFormat, WideOutput};
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
 use crate::ui::{Cell, DIM, RED, Table, Ui};
+use crate::words;
 use crate::{times, view};
 
 /// List the containers of services on all machines
@@ -106,7 +107,7 @@ fn records(replicas: &[ReplicaStatus]) -> impl Iterator<Item = (&ReplicaStatus, 
 }
 
 fn cells(status: &ReplicaStatus, replica: &ReplicaRecord, now: Timestamp) -> [Cell; 6] {
-    let (mut text, condition) = view::condition(replica);
+    let (mut text, condition) = words::condition(replica);
     let mut style = condition.style();
     let mut machine = Cell::from(status.machine_name.as_str());
     match status.machine_liveness() {

@@ -6,7 +6,7 @@ use clap::Args;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{PlanRequest, RemoveServices};
 
-use crate::cli::{Output, Yes};
+use crate::args::{Output, Yes};
 use crate::compose;
 use crate::connect::Globals;
 use crate::error::CliResult;

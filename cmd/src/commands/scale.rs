@@ -7,7 +7,7 @@ use uc_api::layout::MAX_REPLICAS;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{PlanRequest, ScaleService};
 
-use crate::cli::{Output, Yes};
+use crate::args::{Output, Yes};
 use crate::compose;
 use crate::connect::Globals;
 use crate::error::{CliError, CliResult};

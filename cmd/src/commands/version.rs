@@ -7,7 +7,7 @@ use serde::Serialize;
 use uc_api::v1::InfoRequest;
 use uc_api::version::{PROTOCOL, VERSION};
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::{self, Globals, Route, within};
 use crate::error::{CliError, CliResult, Kind};
 use crate::ui::Ui;

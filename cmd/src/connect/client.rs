@@ -1,23 +1,18 @@
-//! A connection to a daemon. Each call carries this program's version and the cluster it is meant
-//! for.
+//! A connection to a daemon.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
 use uc_api::ClusterId;
 use uc_api::v1::cluster_client::ClusterClient;
 use uc_api::v1::conflicts_client::ConflictsClient;
 use uc_api::v1::deploy_client::DeployClient;
 use uc_api::v1::machine_client::MachineClient;
 use uc_api::v1::services_client::ServicesClient;
-use uc_api::version::{CLIENT_VERSION_KEY, CLUSTER_KEY, PROTOCOL, PROTOCOL_KEY, VERSION};
 
+use super::call::CallMetadata;
 use super::dial::Keep;
 use super::identity::Identity;
 
@@ -67,40 +62,6 @@ impl fmt::Display for Destination {
             }
             (None, None) => write!(f, "the cluster at {}", self.connection),
         }
-    }
-}
-
-/// Adds the versions to each call, and the cluster it is meant for, so that the daemon can refuse
-/// what it does not understand and what is not meant for it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct CallMetadata {
-    cluster: Option<MetadataValue<Ascii>>,
-}
-
-impl CallMetadata {
-    /// For calls that are meant for one cluster only; `None`: for whichever answers.
-    pub(super) fn new(cluster: Option<ClusterId>) -> Self {
-        let value = |id: ClusterId| {
-            MetadataValue::try_from(id.to_string()).expect("hexadecimal digits are valid metadata")
-        };
-        Self {
-            cluster: cluster.map(value),
-        }
-    }
-}
-
-impl Interceptor for CallMetadata {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let metadata = request.metadata_mut();
-        metadata.insert(
-            CLIENT_VERSION_KEY,
-            MetadataValue::<Ascii>::from_static(VERSION),
-        );
-        metadata.insert(PROTOCOL_KEY, MetadataValue::from(PROTOCOL));
-        if let Some(cluster) = &self.cluster {
-            metadata.insert(CLUSTER_KEY, cluster.clone());
-        }
-        Ok(request)
     }
 }
 
@@ -160,14 +121,6 @@ impl Client {
     pub(crate) fn deploy(&self) -> DeployClient<Stack> {
         DeployClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
-}
-
-/// A call that must be answered within so many seconds. Streams have no such limit: keep-alive ends
-/// them when the other side is gone.
-pub(crate) fn within<T>(seconds: u64, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(Duration::from_secs(seconds));
-    request
 }
 
 #[cfg(test)]

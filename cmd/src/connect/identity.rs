@@ -11,7 +11,7 @@ use uc_api::v1::machine_client::MachineClient;
 use uc_api::v1::{IdentifyRequest, InfoRequest};
 use uc_api::{ClusterId, MachineName, id};
 
-use super::client::{CallMetadata, within};
+use super::call::{CallMetadata, within};
 use super::{Candidate, Route};
 use crate::error::{CliError, CliResult, Kind};
 

@@ -6,7 +6,7 @@ use uc_api::v1::{ExaminedMachine, StoreFigures};
 use super::records::p99_us;
 use super::{Look, clock};
 use crate::ui::{Cell, Table};
-use crate::view;
+use crate::words;
 
 /// The three tables, separated by empty lines.
 pub(crate) fn tables(machines: &[ExaminedMachine]) -> String {
@@ -110,7 +110,7 @@ fn exchanged(look: &Look<'_>) -> Table {
             table.row([
                 machine.name.into(),
                 peer.machine_name.as_str().into(),
-                view::machine_state(peer.liveness(), peer.evicted).into(),
+                words::machine_state(peer.liveness(), peer.evicted).into(),
                 session.into(),
                 number(peer.sessions),
                 number(peer.lag),

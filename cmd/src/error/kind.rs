@@ -4,7 +4,16 @@
 #[cfg(test)]
 use std::fmt::Write as _;
 
-use crate::interrupt::Signal;
+/// A signal that asks the program to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGHUP: the terminal was closed.
+    HangUp,
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
 
 /// The kind of a failure. It decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,9 +6,23 @@ use std::path::Path;
 
 use uc_compose::{Build, BuildContext, LocalSource};
 
-use super::build::BuildFlags;
 use crate::compose::BuildJob;
 use crate::error::{CliError, CliResult};
+
+/// Options for builds.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct BuildFlags {
+    /// Build argument, overrides the file; NAME alone takes its value from the environment
+    /// (repeatable)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Pull newer base images
+    #[arg(long)]
+    pub(crate) build_pull: bool,
+    /// Build without the cache
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+}
 
 /// The arguments of one build, without those that name scratch files.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -46,7 +60,7 @@ pub(super) fn arguments(
         context: context(&build.context, images),
         ..Arguments::default()
     };
-    out.add("-t", super::build::latest(job));
+    out.add("-t", latest(job));
     for tag in build.image.iter().chain(&build.tags) {
         out.add("-t", tag);
     }
@@ -223,6 +237,17 @@ fn context(context: &BuildContext, images: &BTreeMap<String, String>) -> String 
             )
         }
     }
+}
+
+/// The name of a service's images, without tag.
+pub(super) fn repository(job: &BuildJob) -> String {
+    // A repository name is in lower case and cannot begin or end with a separator.
+    format!("{}-{}", job.project, job.service).to_ascii_lowercase()
+}
+
+/// The tag of the last build of a service.
+pub(super) fn latest(job: &BuildJob) -> String {
+    format!("{}:latest", repository(job))
 }
 
 /// The first option that this docker's `build --help` does not know, with the key that asks for it.

@@ -7,26 +7,11 @@ use std::process::Stdio;
 use uc_api::id::short;
 use uc_compose::BuildContext;
 
-use super::arguments::{Arguments, arguments, unsupported};
+use super::arguments::{Arguments, BuildFlags, arguments, latest, repository, unsupported};
 use super::{ask, docker, no_docker};
 use crate::compose::BuildJob;
 use crate::error::{CliError, CliResult};
 use crate::ui::{BOLD, Ui};
-
-/// Options for builds.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub(crate) struct BuildFlags {
-    /// Build argument, overrides the file; NAME alone takes its value from the environment
-    /// (repeatable)
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    pub(crate) build_arg: Vec<String>,
-    /// Pull newer base images
-    #[arg(long)]
-    pub(crate) build_pull: bool,
-    /// Build without the cache
-    #[arg(long)]
-    pub(crate) no_cache: bool,
-}
 
 /// A service and the image it got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,16 +181,6 @@ async fn image_for_dry_run(ui: &Ui, job: &BuildJob) -> CliResult<String> {
         "dry run: {service} was not built, and this computer has no image of an earlier build"
     ))?;
     Ok(format!("{}:not-built", repository(job)))
-}
-
-fn repository(job: &BuildJob) -> String {
-    // A repository name is in lower case and cannot begin or end with a separator.
-    format!("{}-{}", job.project, job.service).to_ascii_lowercase()
-}
-
-/// The tag of the last build of a service.
-pub(super) fn latest(job: &BuildJob) -> String {
-    format!("{}:latest", repository(job))
 }
 
 /// `<project>-<service>:<12 digits of the image's id>`.

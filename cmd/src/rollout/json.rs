@@ -7,7 +7,7 @@ use serde::Serialize;
 use uc_api::v1;
 
 use super::destination::Cluster;
-use crate::view::{mode, word};
+use crate::words::{mode, word};
 
 /// What became of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

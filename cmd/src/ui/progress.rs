@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pace::Pace;
 
-use super::text::{ascii, one_line};
 use super::{CYAN, DIM, GREEN, RED, YELLOW};
+use crate::text::{ascii, one_line};
 
 /// A group of tasks.
 #[derive(Debug, Clone)]

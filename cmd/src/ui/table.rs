@@ -7,7 +7,7 @@ use anstyle::Style;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::BOLD;
-use super::text::one_line;
+use crate::text::one_line;
 
 /// Spaces between two columns.
 const GAP: usize = 2;

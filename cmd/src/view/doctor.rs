@@ -3,9 +3,10 @@
 use serde::Serialize;
 use uc_api::v1;
 
-use super::{machine_state, some};
+use super::some;
 use crate::doctor::{self, Finding as Found};
 use crate::times::rfc3339_ms;
+use crate::words::machine_state;
 
 /// `uc doctor`.
 #[derive(Debug, Serialize)]

@@ -7,6 +7,7 @@ use uc_api::v1;
 
 use super::some;
 use crate::times::rfc3339_ms;
+use crate::words::token_state;
 
 /// The record of a machine, without its state.
 #[derive(Debug, Serialize)]
@@ -108,7 +109,7 @@ impl From<&v1::TokenStatus> for TokenEntry {
             })
         };
         Self {
-            state: super::token_state(status.state()),
+            state: token_state(status.state()),
             created_by: machine(&token.created_by, &status.created_by_name),
             created_at: rfc3339_ms(token.created_at_ms),
             expires_at: rfc3339_ms(token.expires_at_ms),

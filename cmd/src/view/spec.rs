@@ -10,7 +10,8 @@ use rollout::{Placement, PreDeploy, Update};
 use serde::Serialize;
 use uc_api::v1;
 
-use super::{mode, some, word};
+use super::some;
+use crate::words::{mode, word};
 
 /// A published port.
 #[derive(Debug, Serialize)]

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use uc_api::v1::{Conflict, ConflictSide};
 
 use super::machine;
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::Globals;
 use crate::error::CliResult;
 use crate::ui::{CYAN, Cell, GREEN, Table, Ui, YELLOW};

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use uc_api::v1::{Conflict, SettleConflictRequest};
 
 use super::{machine, show};
-use crate::cli::{Output, Yes};
+use crate::args::{Output, Yes};
 use crate::connect::{Globals, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use uc_api::v1::{Conflict, ConflictField, ConflictSide};
 
 use super::machine;
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::Globals;
 use crate::error::CliResult;
 use crate::ui::{BOLD, CYAN, Cell, DIM, GREEN, RED, Table, Ui, YELLOW};
@@ -112,7 +112,7 @@ fn line(text: &mut String, field: &ConflictField) {
 }
 
 /// Replaces control characters, so that a value cannot break its line or send an escape sequence to
-/// the terminal. Unlike `ui::text::one_line` it removes nothing: the user chooses by these values,
+/// the terminal. Unlike `text::one_line` it removes nothing: the user chooses by these values,
 /// and two that differ must not look equal.
 fn one_line(text: &str) -> String {
     text.chars()

@@ -7,13 +7,14 @@ use clap::Args;
 use uc_api::v1::MachineRecord;
 use uc_api::{ClusterId, id};
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::commands::machine;
 use crate::config::{Config, Context, Entry};
 use crate::connect::{self, Globals, Route};
 use crate::connection::{Connection, SshTarget};
 use crate::error::{CliError, CliResult};
-use crate::ui::{Ui, text};
+use crate::text;
+use crate::ui::Ui;
 use crate::view;
 
 /// Save a context for a cluster that exists

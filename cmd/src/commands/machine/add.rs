@@ -11,7 +11,7 @@ use uc_api::v1::{AddMachineRequest, InfoResponse, JoinRequest, Liveness, Machine
 use uc_api::{MachineId, MachineName};
 
 use super::setup::SetupArgs;
-use crate::cli::Output;
+use crate::args::Output;
 use crate::config::{Config, Entry};
 use crate::connect::{self, Client, Globals};
 use crate::connection::{Connection, SshTarget};

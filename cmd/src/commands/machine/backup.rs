@@ -4,7 +4,7 @@ use clap::Args;
 use jiff::Timestamp;
 use uc_api::v1::BackupRequest;
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
 use crate::ui::Ui;

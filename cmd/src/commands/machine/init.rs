@@ -9,7 +9,7 @@ use uc_api::layout::API_SOCKET;
 use uc_api::v1::{InitRequest, InitResponse};
 
 use super::setup::{self, SetupArgs};
-use crate::cli::Output;
+use crate::args::Output;
 use crate::config::{Config, Context, Entry};
 use crate::connect::{self, Client, Globals, Route, within};
 use crate::connection::{Connection, SshTarget};

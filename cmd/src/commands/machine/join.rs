@@ -7,7 +7,7 @@ use uc_api::token::JoinToken;
 use uc_api::v1::JoinWithTokenRequest;
 
 use super::setup;
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::{self, Globals, Route, within};
 use crate::connection::Connection;
 use crate::error::{CliError, CliResult};

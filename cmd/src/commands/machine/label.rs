@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use uc_api::v1::{LabelMachineRequest, MachineRecord};
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::{Globals, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;

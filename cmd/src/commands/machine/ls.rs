@@ -6,12 +6,13 @@ use clap::Args;
 use uc_api::v1::{Liveness, MachineFacts, MachineRecord, MachineStatus};
 
 use super::label;
-use crate::cli::{WideFormat, WideOutput};
+use crate::args::{WideFormat, WideOutput};
 use crate::commands::conflicts;
 use crate::connect::Globals;
 use crate::error::CliResult;
 use crate::ui::{Cell, GREEN, RED, Table, Ui, YELLOW};
 use crate::view;
+use crate::words;
 
 /// List the machines of the cluster
 ///
@@ -102,7 +103,7 @@ fn cells(status: &MachineStatus, machine: &MachineRecord, facts: &MachineFacts) 
     [
         machine.name.as_str().into(),
         Cell::styled(
-            view::machine_state(status.liveness(), status.evicted),
+            words::machine_state(status.liveness(), status.evicted),
             style,
         ),
         address.into(),

@@ -4,7 +4,7 @@ use clap::Args;
 use uc_api::MachineName;
 use uc_api::v1::{MachineRecord, RenameMachineRequest};
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
 use crate::ui::Ui;

@@ -5,7 +5,7 @@ use uc_api::v1::{
     MachineRecord, MachineStatus, PsRequest, RemoveMachineRequest, ReplicaStatus, ResetRequest,
 };
 
-use crate::cli::{Output, Yes};
+use crate::args::{Output, Yes};
 use crate::config::Config;
 use crate::connect::{self, Client, Globals, Route, within};
 use crate::error::{CliError, CliResult, Kind};

@@ -7,7 +7,7 @@ use uc_api::layout::WIREGUARD_PORT;
 use uc_api::v1::{InfoRequest, InfoResponse};
 use uc_api::{Endpoint, MachineName};
 
-use crate::cli::Yes;
+use crate::args::Yes;
 use crate::connect::{Client, within};
 use crate::connection::SshTarget;
 use crate::env::Env;

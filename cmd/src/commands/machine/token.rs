@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use uc_api::v1::{CreateTokenRequest, ListTokensRequest, TokenStatus};
 
-use crate::cli::Output;
+use crate::args::Output;
 use crate::connect::{Client, Globals, within};
 use crate::error::CliResult;
 use crate::ui::Ui;
+use crate::words;
 use crate::{times, view};
 
 /// Longest validity of a token.
@@ -105,7 +106,7 @@ fn machine<'a>(id: &'a str, name: &'a str) -> &'a str {
 
 /// `unused`, `used by m2` or `expired`.
 fn state(status: &TokenStatus) -> String {
-    let state = view::token_state(status.state());
+    let state = words::token_state(status.state());
     match &status.token {
         Some(token) if !token.used_by.is_empty() => {
             format!(

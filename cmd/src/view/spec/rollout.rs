@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uc_api::v1;
 
-use crate::view::{some, word};
+use crate::view::some;
+use crate::words::word;
 
 #[derive(Debug, Serialize)]
 pub(super) struct PreDeploy {

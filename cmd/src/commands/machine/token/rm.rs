@@ -3,7 +3,7 @@
 use clap::Args;
 use uc_api::v1::{RemoveTokenRequest, TokenStatus};
 
-use crate::cli::{Output, Yes};
+use crate::args::{Output, Yes};
 use crate::connect::{Globals, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::{BOLD, RED, Ui};

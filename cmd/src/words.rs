@@ -1,0 +1,153 @@
+//! The protocol's enumerations in words, the same in tables and in JSON.
+
+use uc_api::v1::{Health, Liveness, ReplicaRecord, ReplicaState, ServiceMode, TokenState};
+
+/// `REPLICA_STATE_RUNNING` as `running`; the unspecified value is `unknown`.
+pub(crate) fn word(name: &str, prefix: &str) -> String {
+    let word = name
+        .strip_prefix(prefix)
+        .unwrap_or(name)
+        .to_ascii_lowercase()
+        .replace('_', "-");
+    if word == "unspecified" {
+        "unknown".into()
+    } else {
+        word
+    }
+}
+
+pub(crate) fn state(replica: &ReplicaRecord) -> String {
+    word(replica.state().as_str_name(), "REPLICA_STATE_")
+}
+
+pub(crate) fn health(replica: &ReplicaRecord) -> String {
+    word(replica.health().as_str_name(), "HEALTH_")
+}
+
+pub(crate) fn liveness(liveness: Liveness) -> String {
+    word(liveness.as_str_name(), "LIVENESS_")
+}
+
+/// A machine's state in listings: its liveness, or `evicted` if it is evicted and not up again.
+pub(crate) fn machine_state(of: Liveness, evicted: bool) -> String {
+    if evicted && of != Liveness::Up {
+        "evicted".into()
+    } else {
+        liveness(of)
+    }
+}
+
+pub(crate) fn token_state(of: TokenState) -> String {
+    word(of.as_str_name(), "TOKEN_STATE_")
+}
+
+pub(crate) fn mode(mode: ServiceMode) -> String {
+    word(mode.as_str_name(), "SERVICE_MODE_")
+}
+
+/// A replica's condition in one phrase, such as `running (healthy)`, `exited (1)` or `draining`,
+/// and whether it is good, bad or in between.
+pub(crate) fn condition(replica: &ReplicaRecord) -> (String, Condition) {
+    let state_word = state(replica);
+    let (note, condition) = match (replica.state(), replica.health()) {
+        (ReplicaState::Running, Health::Healthy) => (Some("healthy".to_owned()), Condition::Good),
+        (ReplicaState::Running, Health::Unhealthy) => {
+            (Some("unhealthy".to_owned()), Condition::Bad)
+        }
+        (ReplicaState::Running, Health::Starting) => {
+            (Some("starting".to_owned()), Condition::Between)
+        }
+        (ReplicaState::Running, _) => (None, Condition::Good),
+        (ReplicaState::Exited | ReplicaState::Dead, _) => (
+            replica.exit_code.map(|code| code.to_string()),
+            Condition::Bad,
+        ),
+        (ReplicaState::Restarting, _) => (
+            replica.exit_code.map(|code| code.to_string()),
+            Condition::Bad,
+        ),
+        _ => (None, Condition::Between),
+    };
+    let mut text = match note {
+        Some(note) => format!("{state_word} ({note})"),
+        None => state_word,
+    };
+    let mut condition = condition;
+    if replica.draining {
+        text.push_str(", draining");
+        condition = Condition::Between;
+    }
+    (text, condition)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Good,
+    Between,
+    Bad,
+}
+
+impl Condition {
+    pub(crate) fn style(self) -> anstyle::Style {
+        match self {
+            Self::Good => crate::ui::GREEN,
+            Self::Between => crate::ui::YELLOW,
+            Self::Bad => crate::ui::RED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_wire() {
+        assert_eq!(word("SERVICE_MODE_GLOBAL", "SERVICE_MODE_"), "global");
+        assert_eq!(word("LIVENESS_UNSPECIFIED", "LIVENESS_"), "unknown");
+        assert_eq!(
+            word("UPDATE_ORDER_START_FIRST", "UPDATE_ORDER_"),
+            "start-first"
+        );
+    }
+
+    #[test]
+    fn a_machine_is_evicted_until_it_is_back() {
+        assert_eq!(machine_state(Liveness::Down, true), "evicted");
+        assert_eq!(machine_state(Liveness::Unspecified, true), "evicted");
+        assert_eq!(machine_state(Liveness::Up, true), "up");
+        assert_eq!(machine_state(Liveness::Down, false), "down");
+    }
+
+    fn replica(state: ReplicaState, health: Health, exit_code: Option<i32>) -> ReplicaRecord {
+        ReplicaRecord {
+            state: state.into(),
+            health: health.into(),
+            exit_code,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn conditions_in_one_phrase() {
+        let text = |replica: &ReplicaRecord| condition(replica).0;
+        assert_eq!(
+            text(&replica(ReplicaState::Running, Health::Healthy, None)),
+            "running (healthy)"
+        );
+        assert_eq!(
+            text(&replica(ReplicaState::Running, Health::None, None)),
+            "running"
+        );
+        assert_eq!(
+            text(&replica(ReplicaState::Exited, Health::None, Some(137))),
+            "exited (137)"
+        );
+        let mut draining = replica(ReplicaState::Running, Health::Healthy, None);
+        draining.draining = true;
+        assert_eq!(
+            condition(&draining),
+            ("running (healthy), draining".into(), Condition::Between)
+        );
+    }
+}
