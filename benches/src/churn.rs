@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use uc_cluster_state::MAX_TRANSACTION;
 
 use crate::load::VALUE;
-use crate::{disk, machine};
+use crate::{disk, machine, record};
 
 const CHANGES: usize = 1_000_000;
 const RECORDS: usize = 20_000;
@@ -32,7 +32,7 @@ pub(crate) async fn run(directory: &Path) -> anyhow::Result<()> {
     for batch in 0..CHANGES / MAX_TRANSACTION {
         let keys = (0..MAX_TRANSACTION).map(|n| (batch * MAX_TRANSACTION + n) % RECORDS);
         let writes = keys
-            .map(|key| machine::stamped(format!("record/{key}"), VALUE))
+            .map(|key| record::stamped(format!("record/{key}"), VALUE))
             .collect();
         store.write(writes).await?;
     }

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -12,19 +12,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, Stdi
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio_util::sync::CancellationToken;
 use uc_cluster_state::membership::{Liveness, Membership, PairKey, Peer};
-use uc_cluster_state::{Actor, Class, ClusterId, Kind, MAX_TRANSACTION, Options, Store, Write};
+use uc_cluster_state::{Actor, ClusterId, MAX_TRANSACTION, Options, Store};
 
 use crate::link::{self, machine};
 use crate::observe::Observer;
+use crate::record::{KINDS, now_ns, stamped};
 use crate::serve::serve;
 
-/// The kind of all records here.
-pub(crate) const RECORD: u16 = 1;
-const KINDS: &[Kind] = &[Kind {
-    id: RECORD,
-    name: "record",
-    class: Class::Intent,
-}];
 const CLUSTER: ClusterId = ClusterId([0xbe; 16]);
 
 /// A command to a machine, which runs one at a time.
@@ -90,13 +84,6 @@ pub(crate) enum Answer {
     Digest(Vec<u8>),
 }
 
-/// Nanoseconds since 1970 by the clock that all processes of this machine share.
-pub(crate) fn now_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as u64)
-}
-
 /// The key of two machines. It is no secret, because the measured cluster has none.
 fn pair_key(a: u8, b: u8) -> PairKey {
     let mut key = [0xbe; 32];
@@ -108,17 +95,6 @@ fn pair_key(a: u8, b: u8) -> PairKey {
 pub(crate) async fn open(n: u8, directory: &Path) -> anyhow::Result<Store> {
     let path = directory.join(format!("{n}.db"));
     Ok(Store::open(Options::new(path, CLUSTER, machine(n), KINDS)).await?)
-}
-
-/// A record whose value starts with the time.
-pub(crate) fn stamped(key: String, size: usize) -> Write {
-    let mut value = vec![b'v'; size.max(8)];
-    value[..8].copy_from_slice(&now_ns().to_le_bytes());
-    Write::Put {
-        kind: RECORD,
-        key,
-        value,
-    }
 }
 
 /// Runs until standard input ends.

@@ -15,6 +15,7 @@ mod load;
 mod machine;
 mod observe;
 mod put;
+mod record;
 mod relay;
 mod replication;
 mod scratch;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use uc_cluster_state::{Changed, Snapshot, Store, Watch};
 
-use crate::machine::{RECORD, now_ns};
+use crate::record::{RECORD, now_ns};
 
 /// A watch that looks for records whose keys begin with a prefix.
 #[derive(Debug)]

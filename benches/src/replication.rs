@@ -9,7 +9,8 @@ use anyhow::{Context as _, bail};
 use crate::cluster::Cluster;
 use crate::figure::{Budget, Figure, note, p50_p99_ms};
 use crate::load::VALUE;
-use crate::machine::{Command, now_ns};
+use crate::machine::Command;
+use crate::record::now_ns;
 use crate::scratch::Scratch;
 
 const WRITES: u64 = 1_000;

@@ -11,8 +11,8 @@ use tonic_prost::ProstCodec;
 use uc_cluster_state::{Store, Write};
 
 use crate::figure::note;
-use crate::machine::RECORD;
 use crate::put::{Header, PUT, PutRequest, PutResponse};
+use crate::record::RECORD;
 
 /// Answers those who connect.
 pub(crate) async fn serve(store: Store, listener: UnixListener) {

@@ -11,7 +11,7 @@ use crate::etcd::Etcd;
 use crate::figure::{Budget, Figure, Rival, note, p50_p99_ms, percentile};
 use crate::load::{self, Load, VALUE};
 use crate::scratch::Scratch;
-use crate::{churn, disk, machine};
+use crate::{churn, disk, machine, record};
 
 const RIVAL: &str = "etcd";
 const FSYNCS: usize = 400;
@@ -35,7 +35,7 @@ async fn local(directory: &Path) -> anyhow::Result<()> {
     let mut fsyncs = disk::fsyncs(directory, FSYNCS)?;
     let mut writes = Vec::with_capacity(WRITES);
     for n in 0..WRITES {
-        let write = machine::stamped(format!("record/{n}"), VALUE);
+        let write = record::stamped(format!("record/{n}"), VALUE);
         let started = Instant::now();
         store.write(vec![write]).await?;
         writes.push(started.elapsed().as_nanos() as u64);
