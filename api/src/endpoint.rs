@@ -213,7 +213,7 @@ fn parse_name(text: &str) -> Result<HostName, &'static str> {
     if name.len() > MAX_NAME {
         return Err(LENGTH);
     }
-    let last = name.rsplit('.').next().unwrap_or_default();
+    let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
     if last.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(NUMBER);
     }

@@ -161,8 +161,12 @@ impl From<Failure> for Status {
             .unwrap_or(CODES[10]);
         let detail = FailureDetail {
             code: name.to_owned(),
-            hint: cut(failure.hint.unwrap_or_default(), MAX_HINT),
-            machine: cut(failure.machine.unwrap_or_default(), MAX_NAME),
+            hint: failure
+                .hint
+                .map_or_else(String::new, |hint| cut(hint, MAX_HINT)),
+            machine: failure
+                .machine
+                .map_or_else(String::new, |name| cut(name, MAX_NAME)),
             log_tail: cut_log(failure.log_tail),
         };
         let message = cut(failure.message, MAX_TEXT);
@@ -173,6 +177,7 @@ impl From<Failure> for Status {
 impl From<Status> for Failure {
     /// A status from elsewhere (the transport or tonic itself) gets the nearest code.
     fn from(status: Status) -> Self {
+        // The details of another program's status may be anything; the status itself counts then.
         let detail = FailureDetail::decode(status.details()).unwrap_or_default();
         let by_name = CODES.iter().find(|(_, name, _)| *name == detail.code);
         let by_status = || CODES.iter().find(|(_, _, code)| *code == status.code());

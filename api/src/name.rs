@@ -134,13 +134,10 @@ impl MachineName {
     /// Makes a name from a host name. Takes its first label, in lower case, and replaces other
     /// characters with `-`. Returns `None` if nothing remains.
     pub fn from_hostname(hostname: &str) -> Option<Self> {
-        let label = hostname
-            .split('.')
-            .next()
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        let mapped: String = label
+        let mapped: String = hostname
+            .to_ascii_lowercase()
             .chars()
+            .take_while(|c| *c != '.')
             .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
             .take(MAX_LABEL)
             .collect();

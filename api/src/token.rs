@@ -59,7 +59,7 @@ impl std::fmt::Debug for JoinToken {
 impl JoinToken {
     /// Encodes the token as the line to paste.
     pub fn to_line(&self) -> String {
-        let json = serde_json::to_vec(self).unwrap_or_default();
+        let json = serde_json::to_vec(self).expect("texts and numbers are valid JSON");
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(json))
     }
 }

@@ -153,10 +153,10 @@ fn status(headers: &HeaderMap) -> anyhow::Result<()> {
     };
     match text("grpc-status").as_deref() {
         Some("0") => Ok(()),
-        Some(code) => bail!(
-            "gRPC status {code}: {}",
-            text("grpc-message").unwrap_or_default()
-        ),
+        Some(code) => match text("grpc-message") {
+            Some(message) => bail!("gRPC status {code}: {message}"),
+            None => bail!("gRPC status {code}"),
+        },
         None => bail!("the answer has no gRPC status"),
     }
 }

@@ -115,18 +115,17 @@ fn folders(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn last(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    let name = path.file_name().expect("a path in a folder has a name");
+    name.to_string_lossy().into_owned()
 }
 
 /// All but the recorded reading.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
-        let path = entry?.path();
-        let target = to.join(path.file_name().unwrap_or_default());
+        let entry = entry?;
+        let path = entry.path();
+        let target = to.join(entry.file_name());
         if path.is_dir() {
             copy(&path, &target)?;
         } else if !last(&path).starts_with("expected.") {

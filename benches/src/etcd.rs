@@ -139,10 +139,11 @@ fn free_ports() -> anyhow::Result<Vec<SocketAddr>> {
 async fn program() -> anyhow::Result<PathBuf> {
     let root = scratch::root().join("etcd");
     let unpacked = root.join("usr/bin/etcd");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = std::env::split_paths(&path).map(|directory| directory.join("etcd"));
-    if let Some(program) = found.find(|program| program.is_file()) {
-        return Ok(program);
+    if let Some(path) = std::env::var_os("PATH") {
+        let mut found = std::env::split_paths(&path).map(|directory| directory.join("etcd"));
+        if let Some(program) = found.find(|program| program.is_file()) {
+            return Ok(program);
+        }
     }
     if unpacked.is_file() {
         return Ok(unpacked);

@@ -123,7 +123,7 @@ impl fmt::Display for Figure {
 pub(crate) fn percentile(samples: &mut [u64], percent: f64) -> u64 {
     samples.sort_unstable();
     let rank = (percent / 100.0 * samples.len() as f64).ceil() as usize;
-    samples.get(rank.max(1) - 1).copied().unwrap_or_default()
+    samples.get(rank.max(1) - 1).map_or(0, |sample| *sample)
 }
 
 /// p50 and p99 of nanoseconds, in milliseconds.

@@ -273,7 +273,7 @@ fn invalid_files(
         // A count of errors in the file would say less than what was printed.
         [only] if only.rule == Rule::File && show != Show::Json => CliError::usage(""),
         [only] if only.rule == Rule::File => {
-            CliError::usage(&only.message).hint(only.hint.as_deref().unwrap_or_default())
+            CliError::usage(&only.message).hints(only.hint.clone())
         }
         several => {
             let count = several.len();

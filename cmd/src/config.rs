@@ -244,7 +244,7 @@ impl Config {
         std::iter::once("default".to_owned())
             .chain(numbered)
             .find(|name| !self.contexts.contains_key(name))
-            .unwrap_or_default()
+            .expect("the numbers are endless, and the contexts are not")
     }
 }
 

@@ -340,7 +340,10 @@ fn no_connection(route: &Route, lost: Lost<Failed>) -> CliError {
     if total == 1 && errors.len() == 1 {
         return errors.remove(0);
     }
-    let context = route.context.as_deref().unwrap_or_default();
+    let context = route
+        .context
+        .as_deref()
+        .expect("without a context there is one connection, and its error was returned");
     let mut message = format!("none of the {total} connections of context `{context}` works");
     let mut hints: Vec<String> = Vec::new();
     for error in &errors {

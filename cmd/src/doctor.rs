@@ -81,6 +81,7 @@ struct Answered<'a> {
     id: &'a str,
     name: &'a str,
     said: &'a Examination,
+    store: &'a StoreFigures,
 }
 
 /// All machines at one moment.
@@ -99,6 +100,7 @@ impl<'a> Look<'a> {
                 id: &record.id,
                 name: &record.name,
                 said,
+                store: said.store.as_ref()?,
             })
         });
         Self {
@@ -113,10 +115,6 @@ impl<'a> Look<'a> {
 }
 
 impl<'a> Answered<'a> {
-    fn store(self) -> StoreFigures {
-        self.said.store.clone().unwrap_or_default()
-    }
-
     fn peer(self, id: &str) -> Option<&'a PeerFigures> {
         self.said.peers.iter().find(|peer| peer.machine_id == id)
     }

@@ -92,6 +92,12 @@ impl CliError {
         self
     }
 
+    /// Adds several hints, or none.
+    pub(crate) fn hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
+        self.hints.extend(hints);
+        self
+    }
+
     /// Puts what was being done before the message.
     pub(crate) fn context(mut self, doing: impl AsRef<str>) -> Self {
         if !self.message.is_empty() {
@@ -222,7 +228,7 @@ impl From<Failure> for CliError {
                 Kind::Failed
             }
         };
-        let mut error = Self::new(kind, failure.to_string()).hint(failure.hint.unwrap_or_default());
+        let mut error = Self::new(kind, failure.to_string()).hints(failure.hint);
         error.log_tail = failure.log_tail;
         error
     }

@@ -454,10 +454,9 @@ impl Prepare<'_> {
         let biggest = self
             .contents
             .values()
-            .max_by_key(|content| content.archive.len());
-        let name = biggest
-            .map(|content| content.name.clone())
-            .unwrap_or_default();
+            .max_by_key(|content| content.archive.len())
+            .expect("contents above the limit are at least one");
+        let name = &biggest.name;
         self.found.diagnostics.push(Diagnostic {
             severity: Severity::Error,
             rule: Rule::File,

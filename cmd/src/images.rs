@@ -47,6 +47,13 @@ async fn ask(arguments: &[&str]) -> CliResult<Result<String, String>> {
     })
 }
 
+/// The output of a docker command that fails only if Docker does not work.
+async fn answer(arguments: &[&str]) -> CliResult<String> {
+    ask(arguments).await?.map_err(|reason| {
+        CliError::failed(format!("`docker {}` failed", arguments.join(" "))).source(reason)
+    })
+}
+
 fn no_docker(error: std::io::Error) -> CliError {
     let missing = error.kind() == std::io::ErrorKind::NotFound;
     let error = CliError::failed("cannot run `docker`").source(error);

@@ -6,6 +6,7 @@
 //! its outcome (`rollout`), and machines that are set up over ssh (`provision`). Commands that talk
 //! to no daemon (`version`, `completion`, `--help`) start no runtime.
 
+mod answer;
 mod args;
 mod cli;
 mod commands;

@@ -108,14 +108,14 @@ impl Host {
             .remote
             .run("mktemp -d /tmp/uc-install.XXXXXXXX", remote::SHORT)
             .await?;
-        let directory = made.lines().last().unwrap_or_default().trim();
-        if !is_plain_path(directory) {
+        let directory = made.lines().last().map(str::trim);
+        let Some(directory) = directory.filter(|path| is_plain_path(path)) else {
             return Err(CliError::failed(format!(
                 "cannot create a temporary directory on {}",
                 self.remote.target()
             ))
-            .source(made.clone()));
-        }
+            .source(made));
+        };
         let guard = Guard::new();
         let result =
             interrupt::or_interrupted(&guard, self.copy_and_run(artefacts, directory, ui)).await;

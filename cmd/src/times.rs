@@ -18,7 +18,7 @@ pub(crate) fn rfc3339_ms(ms: i64) -> Option<String> {
 pub(crate) fn rfc3339_ns(ns: i64, digits: usize) -> String {
     Timestamp::from_nanosecond(i128::from(ns))
         .map(|time| format!("{time:.digits$}"))
-        .unwrap_or_default()
+        .expect("64 bits of nanoseconds end in the year 2262, long before jiff does")
 }
 
 /// The age, such as `3 minutes ago`, in a unit that gives at least two (seconds: one). Empty for 0.

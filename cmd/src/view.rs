@@ -49,9 +49,8 @@ struct Replicas {
     healthy: u32,
 }
 
-impl From<&v1::ServiceStatus> for Service {
-    fn from(status: &v1::ServiceStatus) -> Self {
-        let spec = status.spec.clone().unwrap_or_default();
+impl Service {
+    pub(crate) fn new(spec: &v1::ServiceSpec, status: &v1::ServiceStatus) -> Self {
         Self {
             mode: mode(spec.mode()),
             revision: status.revision.clone(),
@@ -61,9 +60,9 @@ impl From<&v1::ServiceStatus> for Service {
                 healthy: status.healthy,
             },
             ports: spec.ports.iter().map(Port::from).collect(),
-            project: spec.project,
-            name: spec.name,
-            image: spec.image,
+            project: spec.project.clone(),
+            name: spec.name.clone(),
+            image: spec.image.clone(),
             updated_at: rfc3339_ms(status.updated_at_ms),
         }
     }
@@ -97,21 +96,20 @@ struct ReplicaMachine {
     state: String,
 }
 
-impl From<&v1::ReplicaStatus> for Replica {
-    fn from(status: &v1::ReplicaStatus) -> Self {
-        let record = status.replica.clone().unwrap_or_default();
+impl From<&(v1::ReplicaRecord, v1::ReplicaStatus)> for Replica {
+    fn from((record, status): &(v1::ReplicaRecord, v1::ReplicaStatus)) -> Self {
         Self {
-            state: state(&record),
-            health: health(&record),
+            state: state(record),
+            health: health(record),
             ip: some(&record.ip),
             ports: record.ports.iter().map(Port::from).collect(),
             created_at: rfc3339_ms(record.created_at_ms),
-            project: record.project,
-            service: record.service,
-            container_id: record.container_id,
-            container_name: record.container_name,
-            image: record.image,
-            revision: record.revision,
+            project: record.project.clone(),
+            service: record.service.clone(),
+            container_id: record.container_id.clone(),
+            container_name: record.container_name.clone(),
+            image: record.image.clone(),
+            revision: record.revision.clone(),
             current: status.current,
             exit_code: record.exit_code,
             restart_count: record.restart_count,
@@ -128,22 +126,10 @@ impl From<&v1::ReplicaStatus> for Replica {
 /// `uc inspect`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Inspection {
-    service: Service,
-    spec: Spec,
-    replicas: Vec<Replica>,
-    volumes: Vec<Volume>,
-}
-
-impl From<&v1::InspectServiceResponse> for Inspection {
-    fn from(response: &v1::InspectServiceResponse) -> Self {
-        let status = response.service.clone().unwrap_or_default();
-        Self {
-            service: Service::from(&status),
-            spec: Spec::from(&status.spec.unwrap_or_default()),
-            replicas: response.replicas.iter().map(Replica::from).collect(),
-            volumes: response.volumes.iter().map(Volume::from).collect(),
-        }
-    }
+    pub(crate) service: Service,
+    pub(crate) spec: Spec,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) volumes: Vec<Volume>,
 }
 
 /// A machine, in `uc machine ls`.
@@ -174,9 +160,9 @@ struct Facts {
     memory_bytes: Option<u64>,
 }
 
-impl From<&v1::MachineStatus> for Machine {
-    fn from(status: &v1::MachineStatus) -> Self {
-        let record = status.machine.clone().unwrap_or_default();
+impl From<&(v1::MachineRecord, v1::MachineStatus)> for Machine {
+    fn from((record, status): &(v1::MachineRecord, v1::MachineStatus)) -> Self {
+        let record = record.clone();
         Self {
             subnet: some(&record.subnet),
             created_at: rfc3339_ms(record.created_at_ms),
@@ -251,13 +237,12 @@ struct BackupMachine {
     name: String,
 }
 
-impl From<&v1::BackupResponse> for Backup {
-    fn from(done: &v1::BackupResponse) -> Self {
-        let machine = done.machine.clone().unwrap_or_default();
+impl Backup {
+    pub(crate) fn new(done: &v1::BackupResponse, machine: &v1::MachineRecord) -> Self {
         Self {
             machine: BackupMachine {
-                id: machine.id,
-                name: machine.name,
+                id: machine.id.clone(),
+                name: machine.name.clone(),
             },
             path: done.path.clone(),
             bytes: done.bytes,

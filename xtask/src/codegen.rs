@@ -42,8 +42,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     let name = "uc.v1.rs";
     let fresh = fs::read_to_string(scratch.join(name))?;
     let target = committed.join(name);
-    let old = fs::read_to_string(&target).unwrap_or_default();
-    if fresh == old {
+    if fs::read_to_string(&target).is_ok_and(|old| old == fresh) {
         return Ok(());
     }
     anyhow::ensure!(

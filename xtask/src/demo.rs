@@ -376,11 +376,7 @@ fn print_how_to_continue(testbed: &Testbed, uc: &Uc, binaries: &Binaries, guestb
             data(&format!("  export {name}={value}"));
         }
     }
-    let address = testbed
-        .machines()
-        .first()
-        .map(|machine| machine.address.clone())
-        .unwrap_or_default();
+    let address = &testbed.machines()[0].address;
     data(&format!(
         "\n  uc ps\n  uc logs -f web\n  uc scale web 2\n  curl http://{address}:{WEB_PORT}/"
     ));

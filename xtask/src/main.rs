@@ -84,6 +84,6 @@ fn main() -> ExitCode {
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
-        .map(Path::to_path_buf)
-        .unwrap_or_default()
+        .expect("this package is in a folder of the repository")
+        .to_path_buf()
 }

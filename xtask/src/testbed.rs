@@ -132,8 +132,7 @@ fn ls(format: Format) -> anyhow::Result<()> {
 fn print(report: &Report) {
     let engine = report
         .engine
-        .map(|engine| format!(", engine {engine}"))
-        .unwrap_or_default();
+        .map_or_else(String::new, |engine| format!(", engine {engine}"));
     data(&format!(
         "{} {}{engine}, key {}",
         report.name,

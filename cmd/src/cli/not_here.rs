@@ -315,12 +315,13 @@ pub(super) fn answer(error: &clap::Error, words: &[&str]) -> Option<CliError> {
     let (before, after) = words.split_at_checked(position)?;
     let mut path = path(before);
     path.push(unknown.clone());
-    let next = after.get(1).copied().unwrap_or_default();
+    let next = after.get(1).copied();
     if path == ["service"] || path == ["svc"] {
         return Some(without_service_group(unknown, next));
     }
     let short = path.join(" ");
-    let found = find(&format!("{short} {next}")).or_else(|| find(&short))?;
+    let longer = next.and_then(|next| find(&format!("{short} {next}")));
+    let found = longer.or_else(|| find(&short))?;
     Some(error_of(found))
 }
 
@@ -351,14 +352,15 @@ fn error_of(entry: &NotHere) -> CliError {
 }
 
 /// Uncloud has its commands for services twice: `uc service ls` is `uc ls`.
-fn without_service_group(group: &str, next: &str) -> CliError {
+fn without_service_group(group: &str, next: Option<&str>) -> CliError {
     let error = CliError::usage(format!(
         "`uc {group}` does not exist: commands for services have no group"
     ));
-    if let Some(entry) = find(next) {
+    if let Some(entry) = next.and_then(find) {
         return error_of(entry);
     }
-    if super::command().find_subcommand(next).is_some() {
+    let exists = |next: &&str| super::command().find_subcommand(next).is_some();
+    if let Some(next) = next.filter(exists) {
         return error.hint(format!("use `uc {next}`"));
     }
     error.hint("use `uc ls`, `uc ps`, `uc logs`, `uc scale` and so on; `uc help` lists them")

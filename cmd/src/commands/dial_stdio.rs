@@ -71,7 +71,7 @@ fn carry(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        to.write_all(buffer.get(..length).unwrap_or_default())?;
+        to.write_all(&buffer[..length])?;
         to.flush()?;
     }
 }

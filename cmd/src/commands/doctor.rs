@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use uc_api::v1::{ExamineRequest, ExaminedMachine};
 
+use crate::answer::Required as _;
 use crate::args::Output;
 use crate::connect::{Client, Globals, within};
 use crate::doctor::{self, Finding, Severity, figures};
@@ -63,29 +64,36 @@ pub(crate) async fn run(args: DoctorArgs, ui: &Ui, globals: &Globals) -> CliResu
         looks.push(examine(&client, &request).await?);
     }
     let findings = doctor::findings(&looks);
-    let machines = looks.pop().unwrap_or_default();
+    let machines = looks.last().expect("there is one look at least");
     if args.output.is_json() {
-        ui.json(&view::Doctor::new(&machines, &findings))?;
+        ui.json(&view::Doctor::new(machines, &findings)?)?;
     } else {
         if !findings.is_empty() {
             ui.out(&render(&findings))?;
         }
         if args.figures {
             let gap = if findings.is_empty() { "" } else { "\n" };
-            ui.out(&format!("{gap}{}", figures::tables(&machines)))?;
+            ui.out(&format!("{gap}{}", figures::tables(machines)))?;
         }
         ui.status(&summary(machines.len(), &findings))?;
     }
-    Ok(exit_code(&machines, &findings))
+    Ok(exit_code(machines, &findings))
 }
 
 async fn examine(client: &Client, request: &ExamineRequest) -> CliResult<Vec<ExaminedMachine>> {
-    Ok(client
+    let machines = client
         .cluster()
         .examine(within(LIMIT_S, request.clone()))
         .await?
         .into_inner()
-        .machines)
+        .machines;
+    for machine in &machines {
+        if let Some(examination) = &machine.examination {
+            machine.machine.as_ref().required("a machine")?;
+            examination.store.as_ref().required("the store's figures")?;
+        }
+    }
+    Ok(machines)
 }
 
 fn render(findings: &[Finding]) -> String {

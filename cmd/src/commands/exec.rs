@@ -55,14 +55,20 @@ pub(crate) struct ExecArgs {
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
     /// User name or UID in the container
-    #[arg(short, long)]
-    user: Option<String>,
+    #[arg(short, long, default_value_t, hide_default_value = true)]
+    user: String,
     /// Working directory in the container
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<String>,
+    #[arg(
+        short,
+        long,
+        value_name = "DIR",
+        default_value_t,
+        hide_default_value = true
+    )]
+    workdir: String,
     /// Container, by its id or the start of it [default: the first running one]
-    #[arg(long, value_name = "ID")]
-    container: Option<String>,
+    #[arg(long, value_name = "ID", default_value_t, hide_default_value = true)]
+    container: String,
     /// `SERVICE` or `PROJECT/SERVICE`, then the command [default: a shell]
     // One list, not two arguments: clap would take options between the two for its own.
     #[arg(trailing_var_arg = true, required = true, num_args = 1.., value_names = ["SERVICE", "CMD"])]
@@ -81,18 +87,18 @@ pub(crate) async fn run(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult
 async fn converse(args: ExecArgs, ui: &Ui, globals: &Globals) -> CliResult<u8> {
     let tty = wants_tty(&args)?;
     let mut words = args.service_and_command.into_iter();
-    let service = words.next().unwrap_or_default();
+    let service = words.next().expect("clap requires at least one word");
     let client = globals.client().await?;
     let (sender, receiver) = mpsc::channel(WAITING);
     let start = ExecStart {
         service,
-        container: args.container.unwrap_or_default(),
+        container: args.container,
         command: words.collect(),
         tty,
         size: term::size().filter(|_| tty).map(size),
         environment: args.env.into_iter().filter_map(with_value).collect(),
-        user: args.user.unwrap_or_default(),
-        working_dir: args.workdir.unwrap_or_default(),
+        user: args.user,
+        working_dir: args.workdir,
     };
     // There is room: nothing else was sent.
     _ = sender

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use jiff::Timestamp;
-use uc_api::v1::{InspectServiceRequest, InspectServiceResponse};
+use uc_api::v1::{InspectServiceRequest, ServiceSpec, ServiceStatus, VolumeSpec};
 
 use super::ps;
+use crate::answer::Required as _;
 use crate::args::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
@@ -30,20 +31,39 @@ pub(crate) async fn run(args: InspectArgs, ui: &Ui, globals: &Globals) -> CliRes
     let request = InspectServiceRequest {
         service: args.service,
     };
-    let response = client
+    let answer = client
         .services()
         .inspect(within(30, request))
         .await?
         .into_inner();
+    let mut status = answer.service.required("a service")?;
+    let service = Inspected {
+        spec: status.spec.take().required("a spec")?,
+        status,
+        replicas: ps::listed(answer.replicas)?,
+        volumes: answer.volumes,
+    };
     if args.output.is_json() {
-        return ui.json(&view::Inspection::from(&response));
+        return ui.json(&view::Inspection {
+            service: view::Service::new(&service.spec, &service.status),
+            spec: view::Spec::from(&service.spec),
+            replicas: service.replicas.iter().map(view::Replica::from).collect(),
+            volumes: service.volumes.iter().map(view::Volume::from).collect(),
+        });
     }
-    ui.out(&text(&response, Timestamp::now(), Ui::columns()))
+    ui.out(&text(&service, Timestamp::now(), Ui::columns()))
 }
 
-fn text(response: &InspectServiceResponse, now: Timestamp, columns: Option<usize>) -> String {
-    let status = response.service.clone().unwrap_or_default();
-    let spec = status.spec.clone().unwrap_or_default();
+/// A complete answer.
+struct Inspected {
+    spec: ServiceSpec,
+    status: ServiceStatus,
+    replicas: Vec<ps::Listed>,
+    volumes: Vec<VolumeSpec>,
+}
+
+fn text(service: &Inspected, now: Timestamp, columns: Option<usize>) -> String {
+    let Inspected { spec, status, .. } = service;
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         if !value.is_empty() {
@@ -73,7 +93,7 @@ fn text(response: &InspectServiceResponse, now: Timestamp, columns: Option<usize
     line("Machines", spec.machines.join(", "));
     line(
         "Volumes",
-        response
+        service
             .volumes
             .iter()
             .map(|volume| volume.name.clone())
@@ -84,8 +104,7 @@ fn text(response: &InspectServiceResponse, now: Timestamp, columns: Option<usize
         "Command",
         spec.command
             .as_ref()
-            .map(|list| list.values.join(" "))
-            .unwrap_or_default(),
+            .map_or_else(String::new, |list| list.values.join(" ")),
     );
     line(
         "Waits for",
@@ -95,9 +114,9 @@ fn text(response: &InspectServiceResponse, now: Timestamp, columns: Option<usize
             .collect::<Vec<_>>()
             .join(", "),
     );
-    if !response.replicas.is_empty() {
+    if !service.replicas.is_empty() {
         text.push('\n');
-        text.push_str(&ps::table(&response.replicas, now).render_within(columns));
+        text.push_str(&ps::table(&service.replicas, now).render_within(columns));
     }
     text
 }

@@ -1,8 +1,9 @@
 //! `uc ls`
 
 use clap::Args;
-use uc_api::v1::{ListServicesRequest, ServiceMode, ServiceStatus};
+use uc_api::v1::{ListServicesRequest, ServiceMode, ServiceSpec, ServiceStatus};
 
+use crate::answer::with_part;
 use crate::args::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
@@ -17,8 +18,8 @@ use crate::view;
 #[command(visible_alias = "list")]
 pub(crate) struct LsArgs {
     /// List only this project
-    #[arg(short, long)]
-    project: Option<String>,
+    #[arg(short, long, default_value_t, hide_default_value = true)]
+    project: String,
     #[command(flatten)]
     output: Output,
 }
@@ -26,16 +27,19 @@ pub(crate) struct LsArgs {
 pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
     let request = ListServicesRequest {
-        project: args.project.unwrap_or_default(),
+        project: args.project,
     };
-    let services = client
+    let answer = client
         .services()
         .list(within(30, request))
         .await?
-        .into_inner()
-        .services;
+        .into_inner();
+    let services = with_part(answer.services, "a spec", |status| status.spec.take())?;
     if args.output.is_json() {
-        return ui.json(&services.iter().map(view::Service::from).collect::<Vec<_>>());
+        let services = services
+            .iter()
+            .map(|(spec, status)| view::Service::new(spec, status));
+        return ui.json(&services.collect::<Vec<_>>());
     }
     if services.is_empty() {
         ui.status("no services")?;
@@ -44,11 +48,10 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     ui.table(&table(&services))
 }
 
-fn table(services: &[ServiceStatus]) -> Table {
+fn table(services: &[(ServiceSpec, ServiceStatus)]) -> Table {
     let mut table = Table::new(&["PROJECT", "SERVICE", "MODE", "REPLICAS", "IMAGE", "PORTS"])
         .free_text(&["PROJECT", "SERVICE", "IMAGE", "PORTS"]);
-    for status in services {
-        let Some(spec) = &status.spec else { continue };
+    for (spec, status) in services {
         let ports: Vec<_> = spec.ports.iter().map(view::port_text).collect();
         let mode = if spec.mode() == ServiceMode::Global {
             "global"

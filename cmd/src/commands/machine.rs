@@ -12,8 +12,9 @@ mod setup;
 mod token;
 
 use clap::Subcommand;
-use uc_api::v1::{ListMachinesRequest, MachineStatus};
+use uc_api::v1::{ListMachinesRequest, MachineRecord, MachineStatus};
 
+use crate::answer::with_part;
 use crate::connect::{Client, Globals, within};
 use crate::error::{CliError, CliResult};
 use crate::suggest;
@@ -47,31 +48,27 @@ pub(crate) async fn run(command: MachineCommand, ui: &Ui, globals: &Globals) -> 
     }
 }
 
-pub(crate) async fn list(client: &Client) -> CliResult<Vec<MachineStatus>> {
-    Ok(client
+/// The record of a machine and its state.
+pub(crate) type Listed = (MachineRecord, MachineStatus);
+
+pub(crate) async fn list(client: &Client) -> CliResult<Vec<Listed>> {
+    let answer = client
         .cluster()
         .list_machines(within(30, ListMachinesRequest {}))
         .await?
-        .into_inner()
-        .machines)
+        .into_inner();
+    with_part(answer.machines, "a machine", |status| status.machine.take())
 }
 
 /// The machine with this name, id, or unique beginning of an id.
-fn find<'a>(machines: &'a [MachineStatus], text: &str) -> CliResult<&'a MachineStatus> {
-    let record = |status: &'a MachineStatus| status.machine.as_ref();
+fn find<'a>(machines: &'a [Listed], text: &str) -> CliResult<&'a Listed> {
     let named = machines
         .iter()
-        .find(|status| record(status).is_some_and(|m| m.name == text || m.id == text));
+        .find(|(machine, _)| machine.name == text || machine.id == text);
     if let Some(machine) = named {
         return Ok(machine);
     }
-    let begins = |status: &&MachineStatus| {
-        text.len() >= 4
-            && status
-                .machine
-                .as_ref()
-                .is_some_and(|machine| machine.id.starts_with(text))
-    };
+    let begins = |(machine, _): &&Listed| text.len() >= 4 && machine.id.starts_with(text);
     let mut matches = machines.iter().filter(begins);
     match (matches.next(), matches.next()) {
         (Some(machine), None) => Ok(machine),
@@ -79,10 +76,7 @@ fn find<'a>(machines: &'a [MachineStatus], text: &str) -> CliResult<&'a MachineS
             "the ids of several machines begin with `{text}`"
         ))),
         (None, _) => {
-            let names: Vec<&str> = machines
-                .iter()
-                .filter_map(|status| Some(status.machine.as_ref()?.name.as_str()))
-                .collect();
+            let names = machines.iter().map(|(machine, _)| machine.name.as_str());
             Err(CliError::usage(format!("machine `{text}` not found"))
                 .hint(suggest::hint(text, names)))
         }
@@ -100,26 +94,24 @@ fn warn_about_config(error: &CliError, hint: &str, ui: &Ui) -> CliResult {
 
 #[cfg(test)]
 mod tests {
-    use uc_api::v1::MachineRecord;
-
     use super::*;
 
     #[test]
     fn machine_is_found_by_name_id_and_beginning_of_id() {
-        let machine = |id: &str, name: &str| MachineStatus {
-            machine: Some(MachineRecord {
+        let machine = |id: &str, name: &str| {
+            let record = MachineRecord {
                 id: id.into(),
                 name: name.into(),
                 ..Default::default()
-            }),
-            ..Default::default()
+            };
+            (record, MachineStatus::default())
         };
         let machines = [
             machine("aaaa1111", "web-1"),
             machine("aaaa2222", "web-2"),
             machine("bbbb3333", "aaaa"),
         ];
-        let found = |text| find(&machines, text).map(|status| status.machine.clone().unwrap().name);
+        let found = |text| find(&machines, text).map(|(machine, _)| machine.name.clone());
         assert_eq!(found("web-2").unwrap(), "web-2");
         assert_eq!(found("bbbb").unwrap(), "aaaa");
         assert_eq!(

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use uc_api::id::short;
 use uc_api::v1::{Liveness, PsRequest, ReplicaRecord, ReplicaStatus};
 
+use crate::answer::with_part;
 use crate::args::{WideFormat, WideOutput};
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
@@ -22,8 +23,8 @@ pub(crate) struct PsArgs {
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
     /// List only this project
-    #[arg(short, long)]
-    project: Option<String>,
+    #[arg(short, long, default_value_t, hide_default_value = true)]
+    project: String,
     #[command(flatten)]
     output: WideOutput,
 }
@@ -32,14 +33,14 @@ pub(crate) async fn run(args: PsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
     let request = PsRequest {
         services: args.services,
-        project: args.project.unwrap_or_default(),
+        project: args.project,
     };
-    let replicas = client
+    let answer = client
         .services()
         .ps(within(30, request))
         .await?
-        .into_inner()
-        .replicas;
+        .into_inner();
+    let replicas = listed(answer.replicas)?;
     let format = args.output.output;
     if format == WideFormat::Json {
         return ui.json(&replicas.iter().map(view::Replica::from).collect::<Vec<_>>());
@@ -55,6 +56,14 @@ pub(crate) async fn run(args: PsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     }
 }
 
+/// The record of a replica and its state.
+pub(super) type Listed = (ReplicaRecord, ReplicaStatus);
+
+/// The replicas of an answer.
+pub(super) fn listed(replicas: Vec<ReplicaStatus>) -> CliResult<Vec<Listed>> {
+    with_part(replicas, "a replica", |status| status.replica.take())
+}
+
 const COLUMNS: [&str; 6] = [
     "SERVICE",
     "CONTAINER",
@@ -65,23 +74,23 @@ const COLUMNS: [&str; 6] = [
 ];
 
 /// The table of `uc ps` and `uc inspect`.
-pub(super) fn table(replicas: &[ReplicaStatus], now: Timestamp) -> Table {
+pub(super) fn table(replicas: &[Listed], now: Timestamp) -> Table {
     let mut table = Table::new(&COLUMNS).free_text(&["SERVICE", "IMAGE", "MACHINE"]);
-    for (status, replica) in records(replicas) {
-        table.row(cells(status, replica, now));
+    for (replica, status) in replicas {
+        table.row(cells(replica, status, now));
     }
     table
 }
 
 /// The table of `uc ps -o wide`.
-fn wide_table(replicas: &[ReplicaStatus], now: Timestamp) -> Table {
+fn wide_table(replicas: &[Listed], now: Timestamp) -> Table {
     let titles: Vec<&str> = COLUMNS
         .into_iter()
         .chain(["IP", "NAME", "REVISION", "RESTARTS", "PORTS"])
         .collect();
     let mut table = Table::new(&titles);
-    for (status, replica) in records(replicas) {
-        let [service, container, image, created, state, machine] = cells(status, replica, now);
+    for (replica, status) in replicas {
+        let [service, container, image, created, state, machine] = cells(replica, status, now);
         let ports: Vec<_> = replica.ports.iter().map(view::port_text).collect();
         table.row([
             service,
@@ -100,13 +109,7 @@ fn wide_table(replicas: &[ReplicaStatus], now: Timestamp) -> Table {
     table
 }
 
-fn records(replicas: &[ReplicaStatus]) -> impl Iterator<Item = (&ReplicaStatus, &ReplicaRecord)> {
-    replicas
-        .iter()
-        .filter_map(|status| Some((status, status.replica.as_ref()?)))
-}
-
-fn cells(status: &ReplicaStatus, replica: &ReplicaRecord, now: Timestamp) -> [Cell; 6] {
+fn cells(replica: &ReplicaRecord, status: &ReplicaStatus, now: Timestamp) -> [Cell; 6] {
     let (mut text, condition) = words::condition(replica);
     let mut style = condition.style();
     let mut machine = Cell::from(status.machine_name.as_str());
@@ -153,12 +156,14 @@ mod tests {
             exit_code: (state == ReplicaState::Exited).then_some(1),
             ..Default::default()
         };
-        let status = |replica, machine: &str, liveness: Liveness, current| ReplicaStatus {
-            replica: Some(replica),
-            machine_name: machine.into(),
-            machine_liveness: liveness.into(),
-            current,
-            ..Default::default()
+        let status = |replica, machine: &str, liveness: Liveness, current| {
+            let status = ReplicaStatus {
+                machine_name: machine.into(),
+                machine_liveness: liveness.into(),
+                current,
+                ..Default::default()
+            };
+            (replica, status)
         };
         let replicas = [
             status(

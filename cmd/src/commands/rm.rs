@@ -33,8 +33,8 @@ pub(crate) struct RmArgs {
     )]
     services: Vec<String>,
     /// Remove all services of this project
-    #[arg(short, long)]
-    project: Option<String>,
+    #[arg(short, long, default_value_t, hide_default_value = true)]
+    project: String,
     #[command(flatten)]
     yes: Yes,
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     rollout::warn_about_context(client.destination(), compose::context_here().as_deref(), ui)?;
     let change = Change::Remove(RemoveServices {
         services: args.services,
-        project: args.project.unwrap_or_default(),
+        project: args.project,
     });
     let request = PlanRequest {
         change: Some(change),

@@ -58,7 +58,8 @@ fn wanted(service: &str, replicas: Option<&str>) -> CliResult<ScaleService> {
             .hint(ONE_SERVICE));
         }
         (Some((service, number)), None) => (service, number),
-        (None, number) => (service, number.unwrap_or_default()),
+        (None, Some(number)) => (service, number),
+        (None, None) => (service, ""),
     };
     let example = format!("for example `uc scale {service} 3`");
     if number.is_empty() {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use uc_api::v1::InfoRequest;
 use uc_api::version::{PROTOCOL, VERSION};
 
+use crate::answer::Required as _;
 use crate::args::Output;
 use crate::connect::{self, Globals, Route, within};
 use crate::error::{CliError, CliResult, Kind};
@@ -118,7 +119,7 @@ async fn ask_version(route: &Route, globals: &Globals) -> CliResult<Server> {
         .await?
         .into_inner();
     Ok(Server {
-        version: info.facts.unwrap_or_default().uc_version,
+        version: info.facts.required("facts of the machine")?.uc_version,
         machine: Some(info.machine_name).filter(|name| !name.is_empty()),
         connection: client.label.clone(),
     })

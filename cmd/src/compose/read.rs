@@ -78,18 +78,11 @@ fn unreadable(path: &Path, error: &io::Error) -> Box<Diagnostic> {
 fn no_text(path: &Path, error: &std::string::FromUtf8Error) -> Box<Diagnostic> {
     let bytes = error.as_bytes();
     let at = error.utf8_error().valid_up_to();
-    let before = bytes.get(..at).unwrap_or_default();
+    let (before, after) = bytes.split_at(at);
     let line = before.split(|byte| *byte == b'\n').count();
     let hint = if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         "it looks like UTF-16: save it as UTF-8".to_owned()
-    } else if before.contains(&0)
-        || bytes
-            .get(at..)
-            .unwrap_or_default()
-            .iter()
-            .take(512)
-            .any(|byte| *byte == 0)
-    {
+    } else if before.contains(&0) || after.iter().take(512).any(|byte| *byte == 0) {
         "it looks like a program or an archive; check that it is the right file".to_owned()
     } else {
         format!(
@@ -116,8 +109,11 @@ fn similar(path: &Path) -> String {
     let names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
-    let typed = path.file_name().unwrap_or_default().to_string_lossy();
-    match nearest(&typed, names.iter().map(String::as_str)) {
+    let near = path.file_name().and_then(|typed| {
+        let names = names.iter().map(String::as_str);
+        nearest(&typed.to_string_lossy(), names)
+    });
+    match near {
         Some(name) => format!("did you mean `{}`?", path.with_file_name(name).display()),
         None => "correct the path, which is relative to the current directory".to_owned(),
     }

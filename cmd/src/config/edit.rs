@@ -41,7 +41,7 @@ fn apply_context(context: &Context, target: &mut Table) {
         let known = old
             .iter()
             .position(|table| address(table) == Some(&entry.address));
-        let mut table = known.map(|index| old.remove(index)).unwrap_or_default();
+        let mut table = known.map_or_else(Table::new, |index| old.remove(index));
         apply_entry(entry, &mut table);
         connections.push(table);
     }
@@ -86,7 +86,9 @@ fn set(table: &mut Table, key: &str, text: Option<&str>) {
 /// The table in an item. An inline table, `{ … }`, becomes one with a heading.
 fn table(item: &mut Item) -> &mut Table {
     if !item.is_table() {
-        let mut inline = std::mem::take(item).into_table().unwrap_or_default();
+        let mut inline = std::mem::take(item)
+            .into_table()
+            .expect("a file in which this is not a table is not loaded");
         inline.set_implicit(true);
         *item = Item::Table(inline);
     }

@@ -34,9 +34,10 @@ pub(super) fn keys(file: &Table) -> Vec<String> {
 
 fn check(table: &Table, known: &[&str], path: &str, found: &mut Vec<String>) {
     for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
-        let near = did_you_mean(key, known.iter().copied());
-        let near = near.map(|hint| format!(": {hint}")).unwrap_or_default();
-        found.push(format!("`{path}{key}`{near}"));
+        found.push(match did_you_mean(key, known.iter().copied()) {
+            Some(hint) => format!("`{path}{key}`: {hint}"),
+            None => format!("`{path}{key}`"),
+        });
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -177,7 +177,7 @@ async fn ended(
     };
     // The process that keeps a shared connection may hold stderr open, so its end may never come.
     _ = timeout(Duration::from_millis(500), &mut listener).await;
-    let text = said.lock().map(|text| text.clone()).unwrap_or_default();
+    let text = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
     explain::explain(target, &text, exit)
 }
 

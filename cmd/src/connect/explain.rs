@@ -75,19 +75,15 @@ pub(crate) fn explain(target: &SshTarget, stderr: &str, exit: Option<i32>) -> Cl
     if !lines.is_empty() {
         error = error.source(lines.join("\n"));
     }
-    let port = target
-        .port
-        .map(|port| format!(" -p {port}"))
-        .unwrap_or_default();
-    let user = target
-        .user
-        .as_ref()
-        .map(|user| format!("{user}@"))
-        .unwrap_or_default();
-    error.hint(format!(
-        "try it yourself: `ssh{port} {user}{} true`",
-        target.host
-    ))
+    let ssh = match target.port {
+        Some(port) => format!("ssh -p {port}"),
+        None => "ssh".to_owned(),
+    };
+    let host = &target.host;
+    error.hint(match &target.user {
+        Some(user) => format!("try it yourself: `{ssh} {user}@{host} true`"),
+        None => format!("try it yourself: `{ssh} {host} true`"),
+    })
 }
 
 /// Whether a shell reports that there is no program `uc`. Other programs can be missing as well, in

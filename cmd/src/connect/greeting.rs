@@ -159,11 +159,8 @@ fn judge(begin: &[u8], ended: bool) -> Option<Result<(), NoGreeting>> {
 
 fn other(begin: &[u8]) -> NoGreeting {
     let text = String::from_utf8_lossy(begin);
-    let line = text
-        .lines()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or_default();
-    NoGreeting::Other(line.chars().filter(|c| !c.is_control()).collect())
+    let line = text.trim_start().chars().take_while(|c| *c != '\n');
+    NoGreeting::Other(line.filter(|c| !c.is_control()).collect())
 }
 
 #[cfg(test)]

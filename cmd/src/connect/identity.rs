@@ -103,7 +103,10 @@ pub(super) fn judge(route: &Route, candidate: &Candidate, identity: &Identity) -
 /// Why a connection of a context is not used.
 pub(super) fn refused(route: &Route, candidate: &Candidate, identity: &Identity) -> CliError {
     let connection = &candidate.connection;
-    let context = route.context.as_deref().unwrap_or_default();
+    let context = route
+        .context
+        .as_deref()
+        .expect("without a context every machine is accepted");
     let short = |cluster: ClusterId| id::short(&cluster.to_string()).to_owned();
     let reason = match (identity.cluster, route.cluster) {
         (None, _) => "the machine is not in a cluster".to_owned(),

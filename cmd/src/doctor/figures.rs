@@ -31,7 +31,7 @@ fn kept(look: &Look<'_>) -> Table {
         "FILE",
     ]);
     for machine in &look.answered {
-        let store = machine.store();
+        let store = machine.store;
         table.row([
             machine.name.into(),
             number(store.changes),
@@ -55,7 +55,7 @@ fn written(look: &Look<'_>, machines: &[ExaminedMachine]) -> Table {
         "DOCKER", "UC",
     ]);
     for machine in &look.answered {
-        let store = machine.store();
+        let store = machine.store;
         let examined = machines.iter().find(|one| {
             one.machine
                 .as_ref()
@@ -73,12 +73,10 @@ fn written(look: &Look<'_>, machines: &[ExaminedMachine]) -> Table {
             store
                 .commit_us
                 .checked_div(store.commits)
-                .map(micros)
-                .unwrap_or_default()
-                .into(),
-            p99(&store).into(),
+                .map_or_else(Cell::default, |us| micros(us).into()),
+            p99(store).map_or_else(Cell::default, Cell::from),
             machine.uptime().into(),
-            clock.unwrap_or_default().into(),
+            clock.map_or_else(Cell::default, Cell::from),
             machine.said.docker_version.as_str().into(),
             machine.said.uc_version.as_str().into(),
         ]);
@@ -154,15 +152,13 @@ fn micros(us: u64) -> String {
 }
 
 /// Only the ends of the buckets are known, so this is a bound.
-fn p99(store: &StoreFigures) -> String {
-    match p99_us(store) {
-        None => String::new(),
-        Some(u64::MAX) => store
-            .commit_bucket_ends_us
-            .last()
-            .map(|end| format!("> {}", micros(*end)))
-            .unwrap_or_default(),
-        Some(end) => format!("≤ {}", micros(end)),
+fn p99(store: &StoreFigures) -> Option<String> {
+    match p99_us(store)? {
+        u64::MAX => {
+            let end = store.commit_bucket_ends_us.last()?;
+            Some(format!("> {}", micros(*end)))
+        }
+        end => Some(format!("≤ {}", micros(end))),
     }
 }
 

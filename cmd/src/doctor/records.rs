@@ -29,7 +29,7 @@ pub(super) fn find(now: &Look<'_>, before: &[Look<'_>], found: &mut Vec<Finding>
 
 pub(super) fn may_pass(look: &Look<'_>) -> bool {
     look.answered.iter().any(|machine| {
-        let store = machine.store();
+        let store = machine.store;
         let lags = machine
             .said
             .peers
@@ -70,7 +70,7 @@ fn faulty(now: &Look<'_>) -> Vec<Finding> {
 
 fn writes(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
     let name = machine.name;
-    let failed = machine.store().failed_commits;
+    let failed = machine.store.failed_commits;
     let so_far = format!(
         "{} failed since its ucd started {} ago",
         counted(failed, "record write", "record writes"),
@@ -99,7 +99,7 @@ fn writes(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
     }
     let growing = earlier
         .iter()
-        .any(|look| look.store().failed_commits < failed);
+        .any(|look| look.store.failed_commits < failed);
     Some(if growing {
         finding(
             Problem,
@@ -117,8 +117,8 @@ fn writes(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
 }
 
 fn busy(machine: Answered<'_>, earlier: &[Answered<'_>]) -> Option<Finding> {
-    let waiting = machine.store().waiting;
-    if waiting <= WAITING || earlier.iter().any(|look| look.store().waiting <= WAITING) {
+    let waiting = machine.store.waiting;
+    if waiting <= WAITING || earlier.iter().any(|look| look.store.waiting <= WAITING) {
         return None;
     }
     let severity = if earlier.is_empty() { Note } else { Warning };
@@ -156,7 +156,7 @@ pub(super) fn p99_us(store: &StoreFigures) -> Option<u64> {
 }
 
 fn slow(machine: Answered<'_>) -> Option<Finding> {
-    if p99_us(&machine.store())? <= SLOW_US {
+    if p99_us(machine.store)? <= SLOW_US {
         return None;
     }
     let name = machine.name;
@@ -270,7 +270,7 @@ fn differences(machine: Answered<'_>) -> Vec<Finding> {
 }
 
 fn quarantined(now: &Look<'_>, machine: Answered<'_>) -> Option<Finding> {
-    let count = machine.store().quarantined;
+    let count = machine.store.quarantined;
     if count == 0 {
         return None;
     }
@@ -308,7 +308,7 @@ fn quarantined(now: &Look<'_>, machine: Answered<'_>) -> Option<Finding> {
 }
 
 fn unknown_form(machine: Answered<'_>) -> Option<Finding> {
-    let (name, count) = (machine.name, machine.store().opaque);
+    let (name, count) = (machine.name, machine.store.opaque);
     if count == 0 {
         return None;
     }
@@ -330,7 +330,7 @@ fn conflicts(now: &Look<'_>) -> Option<Finding> {
     let count = now
         .answered
         .iter()
-        .map(|machine| machine.store().conflicts)
+        .map(|machine| machine.store.conflicts)
         .max()
         .filter(|count| *count > 0)?;
     let message = format!(
@@ -352,8 +352,8 @@ fn deletes(now: &Look<'_>) -> Option<Finding> {
     let most = now
         .answered
         .iter()
-        .max_by_key(|machine| machine.store().tombstones)?;
-    let count = most.store().tombstones;
+        .max_by_key(|machine| machine.store.tombstones)?;
+    let count = most.store.tombstones;
     let down = most
         .said
         .peers

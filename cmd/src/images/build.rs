@@ -8,7 +8,7 @@ use uc_api::id::short;
 use uc_compose::BuildContext;
 
 use super::arguments::{Arguments, BuildFlags, arguments, latest, repository, unsupported};
-use super::{ask, docker, no_docker};
+use super::{answer, ask, docker, no_docker};
 use crate::compose::BuildJob;
 use crate::error::{CliError, CliResult};
 use crate::ui::{BOLD, Ui};
@@ -125,7 +125,7 @@ async fn check_docker(job: &BuildJob, arguments: &Arguments) -> CliResult {
     if arguments.needed.is_empty() {
         return Ok(());
     }
-    let help = ask(&["build", "--help"]).await?.unwrap_or_default();
+    let help = answer(&["build", "--help"]).await?;
     if let Some((option, key)) = unsupported(&arguments.needed, &help) {
         return Err(CliError::failed(format!(
             "{}/{} has `build.{key}`, but `docker build` on this computer has no option {option}",
@@ -135,9 +135,7 @@ async fn check_docker(job: &BuildJob, arguments: &Arguments) -> CliResult {
         .hint(format!("or remove `{key}` from the build")));
     }
     if job.build.platforms.len() > 1 {
-        let store = ask(&["info", "--format", "{{json .DriverStatus}}"])
-            .await?
-            .unwrap_or_default();
+        let store = answer(&["info", "--format", "{{json .DriverStatus}}"]).await?;
         if !store.contains("io.containerd.snapshotter") {
             return Err(CliError::failed(format!(
                 "{}/{} is built for {} platforms, but Docker on this computer stores images of one platform only",

@@ -142,7 +142,7 @@ impl Remote {
         if status.code() == Some(255) || status.code().is_none() {
             return Err(self.explain(&stderr, status.code()));
         }
-        let command = line.split_whitespace().next().unwrap_or_default();
+        let command = line.split_once(' ').map_or(line, |(command, _)| command);
         Err(
             CliError::failed(format!("`{command}` failed on {}", self.target()))
                 .source(stderr.trim().to_owned()),
@@ -210,12 +210,8 @@ async fn forward(stream: Option<impl AsyncRead + Unpin>, sender: mpsc::Sender<St
         let text = String::from_utf8_lossy(&line);
         // Programs with progress bars rewrite a line with carriage returns. Only the last version
         // counts.
-        let text = text
-            .trim_end_matches('\n')
-            .trim_end_matches('\r')
-            .rsplit('\r')
-            .next()
-            .unwrap_or_default();
+        let text = text.trim_end_matches('\n').trim_end_matches('\r');
+        let text = text.rsplit_once('\r').map_or(text, |(_, last)| last);
         if sender.send(text.to_owned()).await.is_err() {
             return;
         }

@@ -18,8 +18,9 @@ const MAX_ADDRESSES: usize = 4;
 /// The addresses of the target as this computer sees them, without those that other machines cannot
 /// reach. Empty if they cannot be found out.
 pub(crate) async fn ssh_addresses(target: &SshTarget, env: &Env) -> Vec<IpAddr> {
-    let found = tokio::time::timeout(LIMIT, find(target, env)).await;
-    let mut addresses = found.unwrap_or_default();
+    let Ok(mut addresses) = tokio::time::timeout(LIMIT, find(target, env)).await else {
+        return Vec::new();
+    };
     let mut seen = std::collections::BTreeSet::new();
     addresses.retain(|address| is_reachable_elsewhere(*address) && seen.insert(*address));
     addresses.truncate(MAX_ADDRESSES);

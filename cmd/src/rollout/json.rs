@@ -7,6 +7,8 @@ use serde::Serialize;
 use uc_api::v1;
 
 use super::destination::Cluster;
+use crate::answer::Required as _;
+use crate::error::{CliError, CliResult};
 use crate::words::{mode, word};
 
 /// What became of a plan.
@@ -138,8 +140,10 @@ fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-impl From<&v1::Plan> for Plan {
-    fn from(plan: &v1::Plan) -> Self {
+impl TryFrom<&v1::Plan> for Plan {
+    type Error = CliError;
+
+    fn try_from(plan: &v1::Plan) -> CliResult<Self> {
         let v1::Plan {
             digest,
             services,
@@ -147,16 +151,17 @@ impl From<&v1::Plan> for Plan {
             warnings,
             images,
         } = plan.clone();
-        Self {
+        let volumes = volumes.into_iter().map(Volume::try_from);
+        Ok(Self {
             digest,
             services: services.iter().map(Service::from).collect(),
-            volumes: volumes.into_iter().map(Volume::from).collect(),
+            volumes: volumes.collect::<Result<_, _>>()?,
             images: images
                 .into_iter()
                 .map(|v1::ImageTarget { image, machine_ids }| Image { image, machine_ids })
                 .collect(),
             warnings,
-        }
+        })
     }
 }
 
@@ -245,21 +250,23 @@ impl From<&v1::ReplicaStep> for PlannedStep {
     }
 }
 
-impl From<v1::VolumeStep> for Volume {
-    fn from(step: v1::VolumeStep) -> Self {
+impl TryFrom<v1::VolumeStep> for Volume {
+    type Error = CliError;
+
+    fn try_from(step: v1::VolumeStep) -> CliResult<Self> {
         let v1::VolumeStep {
             id,
             machine_id,
             machine_name,
             volume,
         } = step;
-        Self {
+        Ok(Self {
             id,
-            name: volume.map(|volume| volume.name).unwrap_or_default(),
+            name: volume.required("a volume")?.name,
             machine: Machine {
                 id: machine_id,
                 name: machine_name,
             },
-        }
+        })
     }
 }

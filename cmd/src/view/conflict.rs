@@ -52,7 +52,7 @@ struct Writer {
 #[serde(untagged)]
 enum Value {
     Service {
-        spec: Box<Spec>,
+        spec: Option<Box<Spec>>,
         volumes: Vec<Volume>,
         revision: String,
         updated_at: Option<String>,
@@ -126,7 +126,7 @@ fn side(index: usize, side: &v1::ConflictSide) -> Side {
 fn value(value: &Wire) -> Value {
     match value {
         Wire::Service(record) => Value::Service {
-            spec: Box::new(Spec::from(&record.spec.clone().unwrap_or_default())),
+            spec: record.spec.as_ref().map(|spec| Box::new(spec.into())),
             volumes: record.volumes.iter().map(Volume::from).collect(),
             revision: record.revision.clone(),
             updated_at: rfc3339_ms(record.updated_at_ms),

@@ -4,7 +4,9 @@ use serde::Serialize;
 use uc_api::v1;
 
 use super::some;
+use crate::answer::Required as _;
 use crate::doctor::{self, Finding as Found};
+use crate::error::{CliError, CliResult};
 use crate::times::rfc3339_ms;
 use crate::words::machine_state;
 
@@ -103,11 +105,12 @@ struct Peer {
 
 impl Doctor {
     /// The findings, and the examinations they come from.
-    pub(crate) fn new(machines: &[v1::ExaminedMachine], findings: &[Found]) -> Self {
-        Self {
+    pub(crate) fn new(machines: &[v1::ExaminedMachine], findings: &[Found]) -> CliResult<Self> {
+        let machines = machines.iter().map(Examined::try_from);
+        Ok(Self {
             findings: findings.iter().map(Finding::from).collect(),
-            machines: machines.iter().map(Examined::from).collect(),
-        }
+            machines: machines.collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -130,14 +133,17 @@ impl From<&Found> for Finding {
     }
 }
 
-impl From<&v1::ExaminedMachine> for Examined {
-    fn from(examined: &v1::ExaminedMachine) -> Self {
-        let record = examined.machine.clone().unwrap_or_default();
+impl TryFrom<&v1::ExaminedMachine> for Examined {
+    type Error = CliError;
+
+    fn try_from(examined: &v1::ExaminedMachine) -> CliResult<Self> {
+        let record = examined.machine.clone().required("a machine")?;
         let said = examined.examination.clone();
         let answered = said.is_some();
+        // Without an answer, nothing is known: all below is null, false or empty.
         let said = said.unwrap_or_default();
         let writers = said.quarantined_writers;
-        Self {
+        Ok(Self {
             state: machine_state(examined.liveness(), examined.evicted),
             id: record.id,
             name: record.name,
@@ -162,7 +168,7 @@ impl From<&v1::ExaminedMachine> for Examined {
             rejoining: said.rejoining,
             store: said.store.map(|figures| store(figures, writers)),
             peers: said.peers.into_iter().map(Peer::from).collect(),
-        }
+        })
     }
 }
 

@@ -99,9 +99,8 @@ pub(crate) struct MachineName {
     name: Option<String>,
 }
 
-impl From<&v1::TokenStatus> for TokenEntry {
-    fn from(status: &v1::TokenStatus) -> Self {
-        let token = status.token.clone().unwrap_or_default();
+impl From<&(v1::TokenRecord, v1::TokenStatus)> for TokenEntry {
+    fn from((token, status): &(v1::TokenRecord, v1::TokenStatus)) -> Self {
         let machine = |id: &str, name: &str| {
             some(id).map(|id| MachineName {
                 id,
@@ -115,7 +114,7 @@ impl From<&v1::TokenStatus> for TokenEntry {
             expires_at: rfc3339_ms(token.expires_at_ms),
             used_by: machine(&token.used_by, &status.used_by_name),
             used_at: rfc3339_ms(token.used_at_ms),
-            id: token.id,
+            id: token.id.clone(),
         }
     }
 }

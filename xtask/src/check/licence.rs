@@ -62,7 +62,8 @@ impl Parser<'_> {
             }
         };
         if self.accept("WITH") {
-            licence = format!("{licence} WITH {}", self.next().unwrap_or_default());
+            let exception = self.next().ok_or("an exception is expected, not the end")?;
+            licence = format!("{licence} WITH {exception}");
         }
         Ok(self.allowed.contains(&licence))
     }

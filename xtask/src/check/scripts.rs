@@ -20,12 +20,15 @@ pub(super) fn check(root: &Path) -> anyhow::Result<()> {
         "--others",
         "--exclude-standard",
     ]))?;
-    let scripts: Vec<&str> = listed
-        .split('\0')
-        .filter(|path| {
-            !path.is_empty() && is_script(path, &fs::read(root.join(path)).unwrap_or_default())
-        })
-        .collect();
+    let mut scripts = Vec::new();
+    for path in listed.split_terminator('\0') {
+        // git also lists files that were deleted and not yet committed, and links to folders.
+        if let Ok(content) = fs::read(root.join(path))
+            && is_script(path, &content)
+        {
+            scripts.push(path);
+        }
+    }
     ensure!(
         !scripts.is_empty(),
         "no shell script found: is this a git checkout?"
@@ -37,11 +40,8 @@ pub(super) fn check(root: &Path) -> anyhow::Result<()> {
 }
 
 fn is_script(path: &str, content: &[u8]) -> bool {
-    let first = content
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    let first = String::from_utf8_lossy(first);
+    let end = content.iter().position(|byte| *byte == b'\n');
+    let first = String::from_utf8_lossy(&content[..end.unwrap_or(content.len())]);
     let interpreter = first.strip_prefix("#!").and_then(|line| {
         let mut words = line.split_whitespace();
         let program = words.next()?.rsplit('/').next()?;

@@ -54,9 +54,7 @@ pub(super) fn text(conflict: &Conflict, now: Timestamp) -> String {
             number.to_string().into(),
             machine(side).into(),
             times::ago(side.written_at_ms, now).into(),
-            times::rfc3339_ms(side.written_at_ms)
-                .unwrap_or_default()
-                .into(),
+            times::rfc3339_ms(side.written_at_ms).map_or_else(Cell::default, Cell::from),
             state,
         ]);
     }

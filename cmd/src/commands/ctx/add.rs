@@ -65,13 +65,9 @@ pub(super) async fn run(args: AddArgs, ui: &Ui, globals: &Globals) -> CliResult 
     let members = machine::list(&client).await?;
     let connected = members
         .iter()
-        .filter(|status| status.connected)
-        .find_map(|status| status.machine.as_ref());
-    let connected = connected.map(|machine| machine.id.clone());
-    let machines: Vec<MachineRecord> = members
-        .into_iter()
-        .filter_map(|status| status.machine)
-        .collect();
+        .find(|(_, status)| status.connected)
+        .map(|(machine, _)| machine.id.clone());
+    let machines: Vec<MachineRecord> = members.into_iter().map(|(machine, _)| machine).collect();
     let wanted = args.name.as_ref().or(globals.new_context.as_ref());
     let first = Entry::new(&connection, connected);
     let saved = Config::update(&globals.config_path()?, |config| {

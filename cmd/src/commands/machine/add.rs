@@ -103,7 +103,7 @@ pub(crate) async fn run(args: AddArgs, ui: &Ui, globals: &Globals) -> CliResult 
 /// is changed.
 async fn refuse_taken(cluster: &Client, name: &str, public_key: &str) -> CliResult {
     let members = super::list(cluster).await?;
-    for member in members.iter().filter_map(|status| status.machine.as_ref()) {
+    for (member, _) in &members {
         if !public_key.is_empty() && member.public_key == public_key {
             return Err(CliError::failed(format!(
                 "the machine is already a member of the cluster, as {}",
@@ -175,14 +175,11 @@ async fn wait_until_up(cluster: &Client, record: &MachineRecord, ui: &Ui) -> Cli
     task.update("");
     let deadline = Instant::now() + UP_LIMIT;
     loop {
-        let up = super::list(cluster).await?.iter().any(|status| {
-            status.liveness() == Liveness::Up
-                && status
-                    .machine
-                    .as_ref()
-                    .is_some_and(|machine| machine.id == record.id)
-        });
-        if up {
+        let members = super::list(cluster).await?;
+        let is_up = |(machine, status): &super::Listed| {
+            machine.id == record.id && status.liveness() == Liveness::Up
+        };
+        if members.iter().any(is_up) {
             task.done("");
             return Ok(());
         }

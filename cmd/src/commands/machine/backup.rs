@@ -4,6 +4,7 @@ use clap::Args;
 use jiff::Timestamp;
 use uc_api::v1::BackupRequest;
 
+use crate::answer::Required as _;
 use crate::args::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
@@ -46,11 +47,8 @@ pub(crate) async fn run(args: BackupArgs, ui: &Ui, globals: &Globals) -> CliResu
         None => String::new(),
         Some(text) => {
             let machines = super::list(&client).await?;
-            super::find(&machines, text)?
-                .machine
-                .clone()
-                .unwrap_or_default()
-                .id
+            let (machine, _) = super::find(&machines, text)?;
+            machine.id.clone()
         }
     };
     let path = args
@@ -62,12 +60,12 @@ pub(crate) async fn run(args: BackupArgs, ui: &Ui, globals: &Globals) -> CliResu
         .backup(within(LIMIT_S, request))
         .await?
         .into_inner();
+    let machine = done.machine.as_ref().required("a machine")?;
     if args.output.is_json() {
-        return ui.json(&view::Backup::from(&done));
+        return ui.json(&view::Backup::new(&done, machine));
     }
-    let name = done.machine.unwrap_or_default().name;
     ui.out(&format!(
-        "{} on {name}: {} bytes, blake3 {}",
-        done.path, done.bytes, done.digest
+        "{} on {}: {} bytes, blake3 {}",
+        done.path, machine.name, done.bytes, done.digest
     ))
 }

@@ -9,6 +9,7 @@ use uc_api::layout::API_SOCKET;
 use uc_api::v1::{InitRequest, InitResponse};
 
 use super::setup::{self, SetupArgs};
+use crate::answer::Required as _;
 use crate::args::Output;
 use crate::config::{Config, Context, Entry};
 use crate::connect::{self, Client, Globals, Route, within};
@@ -91,7 +92,7 @@ pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult
         .init(within(120, request))
         .await?
         .into_inner();
-    let machine = response.machine.unwrap_or_default();
+    let machine = response.machine.required("a machine")?;
     ui.status(&format!(
         "created cluster {} with machine {} ({})",
         response.cluster_id, machine.name, machine.subnet

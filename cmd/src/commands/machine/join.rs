@@ -7,6 +7,7 @@ use uc_api::token::JoinToken;
 use uc_api::v1::JoinWithTokenRequest;
 
 use super::setup;
+use crate::answer::Required as _;
 use crate::args::Output;
 use crate::connect::{self, Globals, Route, within};
 use crate::connection::Connection;
@@ -70,7 +71,7 @@ pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult
         .join_with_token(within(180, request))
         .await?
         .into_inner();
-    let machine = response.machine.unwrap_or_default();
+    let machine = response.machine.required("a machine")?;
     ui.status(&format!(
         "joined cluster {} as {} ({})",
         response.cluster_id, machine.name, machine.subnet

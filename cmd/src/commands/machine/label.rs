@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use uc_api::v1::{LabelMachineRequest, MachineRecord};
 
+use crate::answer::Required as _;
 use crate::args::Output;
 use crate::connect::{Globals, within};
 use crate::error::{CliError, CliResult};
@@ -38,15 +39,12 @@ pub(crate) async fn run(args: LabelArgs, ui: &Ui, globals: &Globals) -> CliResul
     let (set, remove) = changes(&args.labels)?;
     let client = globals.client().await?;
     let machines = super::list(&client).await?;
-    let machine = super::find(&machines, &args.machine)?
-        .machine
-        .clone()
-        .unwrap_or_default();
+    let (machine, _) = super::find(&machines, &args.machine)?;
     if args.labels.is_empty() {
         if args.output.is_json() {
-            return ui.json(&view::MachineEntry::from(&machine));
+            return ui.json(&view::MachineEntry::from(machine));
         }
-        return ui.lines(&lines(&machine));
+        return ui.lines(&lines(machine));
     }
     let request = LabelMachineRequest {
         machine: machine.id.clone(),
@@ -58,7 +56,7 @@ pub(crate) async fn run(args: LabelArgs, ui: &Ui, globals: &Globals) -> CliResul
         .label_machine(within(30, request))
         .await?
         .into_inner();
-    let changed = answer.machine.unwrap_or_default();
+    let changed = answer.machine.required("a machine")?;
     let name = &machine.name;
     ui.status(&match lines(&changed).as_slice() {
         [] => format!("{name} now has no labels"),

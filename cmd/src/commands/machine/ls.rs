@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 
 use clap::Args;
-use uc_api::v1::{Liveness, MachineFacts, MachineRecord, MachineStatus};
+use uc_api::v1::{Liveness, MachineRecord, MachineStatus};
 
-use super::label;
+use super::{Listed, label};
 use crate::args::{WideFormat, WideOutput};
 use crate::commands::conflicts;
 use crate::connect::Globals;
@@ -41,16 +41,16 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
 
 const COLUMNS: [&str; 6] = ["NAME", "STATE", "ADDRESS", "REPLICAS", "OS", "UC"];
 
-fn table(machines: &[MachineStatus]) -> Table {
+fn table(machines: &[Listed]) -> Table {
     let mut table = Table::new(&COLUMNS).free_text(&["NAME", "OS"]);
-    for (status, machine, facts) in records(machines) {
-        table.row(cells(status, machine, &facts));
+    for (machine, status) in machines {
+        table.row(cells(machine, status));
     }
     table
 }
 
 /// The table of `-o wide`.
-fn wide_table(machines: &[MachineStatus]) -> Table {
+fn wide_table(machines: &[Listed]) -> Table {
     let titles: Vec<&str> = COLUMNS
         .into_iter()
         .chain([
@@ -63,8 +63,9 @@ fn wide_table(machines: &[MachineStatus]) -> Table {
         ])
         .collect();
     let mut table = Table::new(&titles);
-    for (status, machine, facts) in records(machines) {
-        let [name, state, address, replicas, os, uc] = cells(status, machine, &facts);
+    for (machine, status) in machines {
+        let [name, state, address, replicas, os, uc] = cells(machine, status);
+        let facts = status.facts.as_ref();
         table.row([
             name,
             state,
@@ -74,8 +75,8 @@ fn wide_table(machines: &[MachineStatus]) -> Table {
             uc,
             machine.subnet.as_str().into(),
             machine.endpoints.join(", ").into(),
-            facts.arch.into(),
-            facts.docker_version.into(),
+            facts.map_or("", |facts| &facts.arch).into(),
+            facts.map_or("", |facts| &facts.docker_version).into(),
             Cell::styled(if status.connected { "✓" } else { "" }, GREEN),
             label::lines(machine).join(", ").into(),
         ]);
@@ -83,16 +84,8 @@ fn wide_table(machines: &[MachineStatus]) -> Table {
     table.without_empty("LABELS")
 }
 
-fn records(
-    machines: &[MachineStatus],
-) -> impl Iterator<Item = (&MachineStatus, &MachineRecord, MachineFacts)> {
-    machines.iter().filter_map(|status| {
-        let facts = status.facts.clone().unwrap_or_default();
-        Some((status, status.machine.as_ref()?, facts))
-    })
-}
-
-fn cells(status: &MachineStatus, machine: &MachineRecord, facts: &MachineFacts) -> [Cell; 6] {
+fn cells(machine: &MachineRecord, status: &MachineStatus) -> [Cell; 6] {
+    let facts = status.facts.as_ref();
     let style = match status.liveness() {
         Liveness::Up => GREEN,
         _ if status.evicted => RED,
@@ -108,8 +101,8 @@ fn cells(status: &MachineStatus, machine: &MachineRecord, facts: &MachineFacts) 
         ),
         address.into(),
         status.replicas.to_string().into(),
-        facts.os.as_str().into(),
-        facts.uc_version.as_str().into(),
+        facts.map_or("", |facts| &facts.os).into(),
+        facts.map_or("", |facts| &facts.uc_version).into(),
     ]
 }
 

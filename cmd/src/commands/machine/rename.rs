@@ -4,6 +4,7 @@ use clap::Args;
 use uc_api::MachineName;
 use uc_api::v1::{MachineRecord, RenameMachineRequest};
 
+use crate::answer::Required as _;
 use crate::args::Output;
 use crate::connect::{Globals, within};
 use crate::error::CliResult;
@@ -25,10 +26,7 @@ pub(crate) async fn run(args: RenameArgs, ui: &Ui, globals: &Globals) -> CliResu
     let new_name = args.new_name.parse::<MachineName>()?.to_string();
     let client = globals.client().await?;
     let machines = super::list(&client).await?;
-    let machine = super::find(&machines, &args.machine)?
-        .machine
-        .clone()
-        .unwrap_or_default();
+    let (machine, _) = super::find(&machines, &args.machine)?;
     let renamed: MachineRecord = if machine.name == new_name {
         ui.status(&format!("the machine is already named {new_name}"))?;
         machine.clone()
@@ -39,11 +37,11 @@ pub(crate) async fn run(args: RenameArgs, ui: &Ui, globals: &Globals) -> CliResu
         };
         let answer = client.cluster().rename_machine(within(30, request)).await?;
         ui.status(&format!("renamed {} to {new_name}", machine.name))?;
-        answer.into_inner().machine.unwrap_or_default()
+        answer.into_inner().machine.required("a machine")?
     };
     if args.output.is_json() {
         ui.json(&view::RenamedMachine {
-            old_name: machine.name,
+            old_name: machine.name.clone(),
             machine: (&renamed).into(),
         })?;
     }

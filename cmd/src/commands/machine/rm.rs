@@ -1,10 +1,9 @@
 //! `uc machine rm`
 
 use clap::Args;
-use uc_api::v1::{
-    MachineRecord, MachineStatus, PsRequest, RemoveMachineRequest, ReplicaStatus, ResetRequest,
-};
+use uc_api::v1::{MachineRecord, PsRequest, RemoveMachineRequest, ReplicaStatus, ResetRequest};
 
+use super::Listed;
 use crate::args::{Output, Yes};
 use crate::config::Config;
 use crate::connect::{self, Client, Globals, Route, within};
@@ -35,8 +34,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let route = globals.route(None)?;
     let client = connect::connect(&route, globals).await?;
     let machines = super::list(&client).await?;
-    let status = super::find(&machines, &args.machine)?;
-    let machine = status.machine.clone().unwrap_or_default();
+    let (machine, status) = super::find(&machines, &args.machine)?;
     let last = machines.len() == 1;
     if last && args.no_reset {
         return Err(CliError::usage(format!(
@@ -49,11 +47,11 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
         )));
     }
     let client = if status.connected && !last {
-        connect_through_another(&route, &machines, &machine, globals).await?
+        connect_through_another(&route, &machines, machine, globals).await?
     } else {
         client
     };
-    show_removal(ui, &client, &machine, args.no_reset, last).await?;
+    show_removal(ui, &client, machine, args.no_reset, last).await?;
     let question = if last {
         format!(
             "{} is the last machine. End {}?",
@@ -66,7 +64,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     ui.confirm(&question, args.yes.yes, "removing a machine")
         .await?;
     let mut removed = view::RemovedMachine {
-        machine: (&machine).into(),
+        machine: machine.into(),
         reset: true,
         reset_error: None,
         cluster_ended: last,
@@ -114,14 +112,14 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
 /// Connects through another machine: a machine that is reset cannot answer for the cluster.
 async fn connect_through_another(
     route: &Route,
-    machines: &[MachineStatus],
+    machines: &[Listed],
     machine: &MachineRecord,
     globals: &Globals,
 ) -> CliResult<Client> {
     let refused = || {
         let other = machines
             .iter()
-            .filter_map(|status| status.machine.as_ref())
+            .map(|(other, _)| other)
             .find(|other| other.id != machine.id);
         CliError::failed(format!(
             "uc is connected to {} itself, and a machine cannot remove itself",
@@ -149,13 +147,9 @@ async fn connect_through_another(
             continue;
         };
         let here = super::list(&client).await.is_ok_and(|machines| {
-            machines.iter().any(|status| {
-                status.connected
-                    && status
-                        .machine
-                        .as_ref()
-                        .is_some_and(|here| here.id != machine.id)
-            })
+            machines
+                .iter()
+                .any(|(here, status)| status.connected && here.id != machine.id)
         });
         if here {
             return Ok(client);

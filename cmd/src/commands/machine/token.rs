@@ -6,8 +6,9 @@ mod rm;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use uc_api::v1::{CreateTokenRequest, ListTokensRequest, TokenStatus};
+use uc_api::v1::{CreateTokenRequest, ListTokensRequest, TokenRecord, TokenStatus};
 
+use crate::answer::with_part;
 use crate::args::Output;
 use crate::connect::{Client, Globals, within};
 use crate::error::CliResult;
@@ -86,13 +87,16 @@ async fn create(args: TokenArgs, ui: &Ui, globals: &Globals) -> CliResult {
     ui.hint("on the new machine, after install.sh: `uc machine join TOKEN`")
 }
 
-async fn list(client: &Client) -> CliResult<Vec<TokenStatus>> {
-    Ok(client
+/// The record of a token and its state.
+type Listed = (TokenRecord, TokenStatus);
+
+async fn list(client: &Client) -> CliResult<Vec<Listed>> {
+    let answer = client
         .cluster()
         .list_tokens(within(30, ListTokensRequest {}))
         .await?
-        .into_inner()
-        .tokens)
+        .into_inner();
+    with_part(answer.tokens, "a token", |status| status.token.take())
 }
 
 /// A machine's name, or the start of its id if it has left the cluster.
@@ -105,17 +109,13 @@ fn machine<'a>(id: &'a str, name: &'a str) -> &'a str {
 }
 
 /// `unused`, `used by m2` or `expired`.
-fn state(status: &TokenStatus) -> String {
+fn state((token, status): &Listed) -> String {
     let state = words::token_state(status.state());
-    match &status.token {
-        Some(token) if !token.used_by.is_empty() => {
-            format!(
-                "{state} by {}",
-                machine(&token.used_by, &status.used_by_name)
-            )
-        }
-        _ => state,
+    if token.used_by.is_empty() {
+        return state;
     }
+    let machine = machine(&token.used_by, &status.used_by_name);
+    format!("{state} by {machine}")
 }
 
 #[cfg(test)]

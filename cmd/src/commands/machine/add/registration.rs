@@ -10,6 +10,7 @@ use uc_api::v1::{
     ResetRequest,
 };
 
+use crate::answer::Required as _;
 use crate::commands::machine::setup;
 use crate::connect::{self, Client, Globals, Route, within};
 use crate::connection::SshTarget;
@@ -66,7 +67,7 @@ impl<'a> Registration<'a> {
             self.registered = is_undecided(status);
         }
         let added = added?.into_inner();
-        let record = added.machine.clone().unwrap_or_default();
+        let record = added.machine.clone().required("a machine")?;
         let id: MachineId = record.id.parse().map_err(|error| {
             CliError::failed("the cluster returned an invalid machine id").source(error)
         })?;

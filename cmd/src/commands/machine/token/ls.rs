@@ -2,8 +2,9 @@
 
 use clap::Args;
 use jiff::Timestamp;
-use uc_api::v1::{TokenState, TokenStatus};
+use uc_api::v1::TokenState;
 
+use super::Listed;
 use crate::args::Output;
 use crate::connect::Globals;
 use crate::error::CliResult;
@@ -38,18 +39,18 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     ui.table(&table(&tokens, Timestamp::now()))
 }
 
-fn table(tokens: &[TokenStatus], now: Timestamp) -> Table {
+fn table(tokens: &[Listed], now: Timestamp) -> Table {
     let mut table = Table::new(&["ID", "STATE", "CREATED BY", "CREATED", "EXPIRES"])
         .free_text(&["STATE", "CREATED BY"]);
-    for status in tokens {
-        let Some(token) = &status.token else { continue };
+    for listed in tokens {
+        let (token, status) = listed;
         let style = match status.state() {
             TokenState::Unused => GREEN,
             _ => DIM,
         };
         table.row([
             Cell::styled(token.id.as_str(), CYAN),
-            Cell::styled(super::state(status), style),
+            Cell::styled(super::state(listed), style),
             super::machine(&token.created_by, &status.created_by_name).into(),
             times::ago(token.created_at_ms, now).into(),
             expiry(token.expires_at_ms, now).into(),

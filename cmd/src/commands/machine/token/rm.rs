@@ -1,8 +1,9 @@
 //! `uc machine token rm`
 
 use clap::Args;
-use uc_api::v1::{RemoveTokenRequest, TokenStatus};
+use uc_api::v1::RemoveTokenRequest;
 
+use super::Listed;
 use crate::args::{Output, Yes};
 use crate::connect::{Globals, within};
 use crate::error::{CliError, CliResult};
@@ -30,7 +31,7 @@ pub(crate) struct RmArgs {
 pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
     let tokens = super::list(&client).await?;
-    let mut chosen: Vec<&TokenStatus> = Vec::new();
+    let mut chosen: Vec<&Listed> = Vec::new();
     for text in &args.ids {
         let token = find(&tokens, text)?;
         if !chosen.iter().any(|other| id(other) == id(token)) {
@@ -65,16 +66,16 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     Ok(())
 }
 
-fn id(status: &TokenStatus) -> &str {
-    status.token.as_ref().map_or("", |token| token.id.as_str())
+fn id((token, _): &Listed) -> &str {
+    &token.id
 }
 
 /// The token with this id, or the only one whose id begins with this.
-fn find<'a>(tokens: &'a [TokenStatus], text: &str) -> CliResult<&'a TokenStatus> {
+fn find<'a>(tokens: &'a [Listed], text: &str) -> CliResult<&'a Listed> {
     if let Some(exact) = tokens.iter().find(|token| id(token) == text) {
         return Ok(exact);
     }
-    let begins = |token: &&TokenStatus| text.len() >= MIN_ID && id(token).starts_with(text);
+    let begins = |token: &&Listed| text.len() >= MIN_ID && id(token).starts_with(text);
     let mut matches = tokens.iter().filter(begins);
     match (matches.next(), matches.next()) {
         (Some(token), None) => Ok(token),
