@@ -9,6 +9,7 @@ mod together;
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use uc_api::v1::{Examination, ExaminedMachine, PeerFigures, StoreFigures};
 
 /// A peer lags when it has not acknowledged more than this many versions. Peers report about once
@@ -26,7 +27,8 @@ const SLOW_US: u64 = 50_000;
 const COMMITS: u64 = 100;
 
 /// The worst first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
     /// Something does not work, or data is at risk.
     Problem,
@@ -47,7 +49,7 @@ impl Severity {
 }
 
 /// One thing that is wrong, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) severity: Severity,
     /// For programs; a kind never changes its meaning.

@@ -8,6 +8,7 @@
 mod conflict;
 mod doctor;
 mod machine;
+pub(crate) mod shape;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -19,15 +20,12 @@ pub(crate) use machine::{
     TokenEntry,
 };
 use serde::Serialize;
+use shape::{Show as _, shape};
 pub(crate) use spec::{Port, Spec, Volume, port_text};
 use uc_api::v1;
 
 use crate::times::rfc3339_ms;
 use crate::words::{health, liveness, machine_state, mode, state, word};
-
-fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
-}
 
 /// A service, in `uc ls` and `uc inspect`.
 #[derive(Debug, Serialize)]
@@ -59,7 +57,7 @@ impl Service {
                 running: status.running,
                 healthy: status.healthy,
             },
-            ports: spec.ports.iter().map(Port::from).collect(),
+            ports: spec.ports.show(),
             project: spec.project.clone(),
             name: spec.name.clone(),
             image: spec.image.clone(),
@@ -101,8 +99,8 @@ impl From<&(v1::ReplicaRecord, v1::ReplicaStatus)> for Replica {
         Self {
             state: state(record),
             health: health(record),
-            ip: some(&record.ip),
-            ports: record.ports.iter().map(Port::from).collect(),
+            ip: record.ip.show(),
+            ports: record.ports.show(),
             created_at: rfc3339_ms(record.created_at_ms),
             project: record.project.clone(),
             service: record.service.clone(),
@@ -148,23 +146,24 @@ pub(crate) struct Machine {
     facts: Option<Facts>,
 }
 
-#[derive(Debug, Serialize)]
-struct Facts {
-    hostname: String,
-    os: String,
-    kernel: String,
-    arch: String,
-    docker_version: Option<String>,
-    uc_version: String,
-    cpus: Option<u32>,
-    memory_bytes: Option<u64>,
+shape! {
+    struct Facts of v1::MachineFacts {
+        hostname: String,
+        os: String,
+        kernel: String,
+        arch: String,
+        docker_version: Option<String>,
+        uc_version: String,
+        cpus: Option<u32>,
+        memory_bytes: Option<u64> = |facts| facts.memory.show(),
+    }
 }
 
 impl From<&(v1::MachineRecord, v1::MachineStatus)> for Machine {
     fn from((record, status): &(v1::MachineRecord, v1::MachineStatus)) -> Self {
         let record = record.clone();
         Self {
-            subnet: some(&record.subnet),
+            subnet: record.subnet.show(),
             created_at: rfc3339_ms(record.created_at_ms),
             id: record.id,
             name: record.name,
@@ -174,16 +173,7 @@ impl From<&(v1::MachineRecord, v1::MachineStatus)> for Machine {
             endpoints: record.endpoints,
             labels: record.labels,
             replicas: status.replicas,
-            facts: status.facts.clone().map(|facts| Facts {
-                docker_version: some(&facts.docker_version),
-                hostname: facts.hostname,
-                os: facts.os,
-                kernel: facts.kernel,
-                arch: facts.arch,
-                uc_version: facts.uc_version,
-                cpus: Some(facts.cpus).filter(|cpus| *cpus > 0),
-                memory_bytes: Some(facts.memory).filter(|bytes| *bytes > 0),
-            }),
+            facts: status.facts.show(),
         }
     }
 }
@@ -203,7 +193,7 @@ pub(crate) struct LogLine {
 
 impl From<&v1::LogEntry> for LogLine {
     fn from(entry: &v1::LogEntry) -> Self {
-        let problem = some(&entry.problem);
+        let problem: Option<String> = entry.problem.show();
         let is_line = problem.is_none();
         Self {
             time: (entry.time_ns != 0).then(|| crate::times::rfc3339_ns(entry.time_ns, 9)),

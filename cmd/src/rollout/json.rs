@@ -7,8 +7,7 @@ use serde::Serialize;
 use uc_api::v1;
 
 use super::destination::Cluster;
-use crate::answer::Required as _;
-use crate::error::{CliError, CliResult};
+use crate::view::shape::shape;
 use crate::words::{mode, word};
 
 /// What became of a plan.
@@ -68,53 +67,79 @@ pub(super) enum StepResult {
     Undone,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Plan {
-    digest: String,
-    services: Vec<Service>,
-    volumes: Vec<Volume>,
-    images: Vec<Image>,
-    warnings: Vec<String>,
+shape! {
+    pub(super) struct Plan of v1::Plan {
+        digest: String,
+        services: Vec<Service>,
+        volumes: Vec<Volume>,
+        images: Vec<Image>,
+        warnings: Vec<String>,
+    }
 }
 
-#[derive(Debug, Serialize)]
-struct Service {
-    project: String,
-    service: String,
-    revision: String,
-    change: String,
-    mode: String,
-    replicas: u32,
-    unchanged_replicas: u32,
-    layer: u32,
-    fields: Vec<Field>,
-    pre_deploy: Option<PreDeploy>,
-    steps: Vec<PlannedStep>,
+shape! {
+    struct Service of v1::ServicePlan {
+        project: String,
+        service: String,
+        revision: String,
+        change: String = |service| match service.change() {
+            v1::ServiceChange::None if !service.steps.is_empty() => "repair".to_owned(),
+            change => word(change.as_str_name(), "SERVICE_CHANGE_"),
+        },
+        mode: String = |service| mode(service.mode()),
+        replicas: u32 = |service| service.desired,
+        unchanged_replicas: u32 = |service| service.kept,
+        layer: u32,
+        fields: Vec<Field>,
+        pre_deploy: Option<PreDeploy>,
+        steps: Vec<PlannedStep>,
+    }
 }
 
-#[derive(Debug, Serialize)]
-struct Field {
-    field: String,
-    old: Option<String>,
-    new: Option<String>,
+shape! {
+    struct Field of v1::FieldChange {
+        field: String,
+        old: Option<String>,
+        new: Option<String>,
+    }
 }
 
-#[derive(Debug, Serialize)]
-struct PreDeploy {
-    id: String,
-    machine: Machine,
-    command: Vec<String>,
+shape! {
+    struct PreDeploy of v1::PreDeployStep {
+        id: String,
+        machine: Machine = |step| machine(&step.machine_id, &step.machine_name),
+        command: Vec<String>,
+    }
 }
 
-#[derive(Debug, Serialize)]
-struct PlannedStep {
-    id: String,
-    action: String,
-    machine: Machine,
-    container_id: Option<String>,
-    order: Option<String>,
-    reason: Option<String>,
-    old_machine_id: Option<String>,
+shape! {
+    struct PlannedStep of v1::ReplicaStep {
+        id: String,
+        action: String = |step| word(step.action().as_str_name(), "REPLICA_ACTION_"),
+        machine: Machine = |step| machine(&step.machine_id, &step.machine_name),
+        container_id: Option<String>,
+        order: Option<String> = |step| {
+            (step.action() == v1::ReplicaAction::Replace)
+                .then(|| word(step.order().as_str_name(), "UPDATE_ORDER_"))
+        },
+        reason: Option<String>,
+        old_machine_id: Option<String>,
+    }
+}
+
+shape! {
+    struct Volume of v1::VolumeStep {
+        id: String,
+        name: Option<String> = |step| step.volume.as_ref().map(|volume| volume.name.clone()),
+        machine: Machine = |step| machine(&step.machine_id, &step.machine_name),
+    }
+}
+
+shape! {
+    struct Image of v1::ImageTarget {
+        image: String,
+        machine_ids: Vec<String>,
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -123,150 +148,9 @@ struct Machine {
     name: String,
 }
 
-#[derive(Debug, Serialize)]
-struct Volume {
-    id: String,
-    name: String,
-    machine: Machine,
-}
-
-#[derive(Debug, Serialize)]
-struct Image {
-    image: String,
-    machine_ids: Vec<String>,
-}
-
-fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
-impl TryFrom<&v1::Plan> for Plan {
-    type Error = CliError;
-
-    fn try_from(plan: &v1::Plan) -> CliResult<Self> {
-        let v1::Plan {
-            digest,
-            services,
-            volumes,
-            warnings,
-            images,
-        } = plan.clone();
-        let volumes = volumes.into_iter().map(Volume::try_from);
-        Ok(Self {
-            digest,
-            services: services.iter().map(Service::from).collect(),
-            volumes: volumes.collect::<Result<_, _>>()?,
-            images: images
-                .into_iter()
-                .map(|v1::ImageTarget { image, machine_ids }| Image { image, machine_ids })
-                .collect(),
-            warnings,
-        })
-    }
-}
-
-impl From<&v1::ServicePlan> for Service {
-    fn from(service: &v1::ServicePlan) -> Self {
-        let repaired = service.change() == v1::ServiceChange::None && !service.steps.is_empty();
-        let v1::ServicePlan {
-            project,
-            service: name,
-            revision,
-            change: _,
-            fields,
-            steps,
-            kept,
-            mode: _,
-            desired,
-            layer,
-            pre_deploy,
-        } = service.clone();
-        Self {
-            project,
-            service: name,
-            revision,
-            change: if repaired {
-                "repair".to_owned()
-            } else {
-                word(service.change().as_str_name(), "SERVICE_CHANGE_")
-            },
-            mode: mode(service.mode()),
-            replicas: desired,
-            unchanged_replicas: kept,
-            layer,
-            fields: fields
-                .into_iter()
-                .map(|v1::FieldChange { field, old, new }| Field {
-                    field,
-                    old: some(&old),
-                    new: some(&new),
-                })
-                .collect(),
-            pre_deploy: pre_deploy.map(
-                |v1::PreDeployStep {
-                     id,
-                     machine_id,
-                     machine_name,
-                     command,
-                 }| PreDeploy {
-                    id,
-                    machine: Machine {
-                        id: machine_id,
-                        name: machine_name,
-                    },
-                    command,
-                },
-            ),
-            steps: steps.iter().map(PlannedStep::from).collect(),
-        }
-    }
-}
-
-impl From<&v1::ReplicaStep> for PlannedStep {
-    fn from(step: &v1::ReplicaStep) -> Self {
-        let v1::ReplicaStep {
-            id,
-            action: _,
-            machine_id,
-            machine_name,
-            container_id,
-            order: _,
-            reason,
-            old_machine_id,
-        } = step.clone();
-        Self {
-            id,
-            action: word(step.action().as_str_name(), "REPLICA_ACTION_"),
-            machine: Machine {
-                id: machine_id,
-                name: machine_name,
-            },
-            container_id: some(&container_id),
-            order: (step.action() == v1::ReplicaAction::Replace)
-                .then(|| word(step.order().as_str_name(), "UPDATE_ORDER_")),
-            reason: some(&reason),
-            old_machine_id: some(&old_machine_id),
-        }
-    }
-}
-
-impl TryFrom<v1::VolumeStep> for Volume {
-    type Error = CliError;
-
-    fn try_from(step: v1::VolumeStep) -> CliResult<Self> {
-        let v1::VolumeStep {
-            id,
-            machine_id,
-            machine_name,
-            volume,
-        } = step;
-        Ok(Self {
-            id,
-            name: volume.required("a volume")?.name,
-            machine: Machine {
-                id: machine_id,
-                name: machine_name,
-            },
-        })
+fn machine(id: &str, name: &str) -> Machine {
+    Machine {
+        id: id.to_owned(),
+        name: name.to_owned(),
     }
 }

@@ -6,19 +6,21 @@ use serde::Serialize;
 use uc_api::v1;
 use uc_api::v1::conflict_side::Value as Wire;
 
-use super::{Spec, Volume, some};
+use super::shape::{Show as _, shape};
+use super::{Spec, Volume};
 use crate::times::rfc3339_ms;
 
-/// A conflict, in `uc conflicts ls` and `show`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Conflict {
-    id: String,
-    name: String,
-    kind: String,
-    key: String,
-    /// Null unless the record has groups of fields.
-    group: Option<u32>,
-    sides: Vec<Side>,
+shape! {
+    /// A conflict, in `uc conflicts ls` and `show`.
+    pub(crate) struct Conflict of v1::Conflict {
+        id: String,
+        name: String,
+        kind: String,
+        key: String,
+        /// Null unless the record has groups of fields.
+        group: Option<u32>,
+        sides: Vec<Side> = |conflict| (1..).zip(&conflict.sides).map(Side::new).collect(),
+    }
 }
 
 /// `uc conflicts settle`.
@@ -41,6 +43,24 @@ struct Side {
     value: Option<Value>,
 }
 
+impl Side {
+    fn new((number, side): (usize, &v1::ConflictSide)) -> Self {
+        let differing = side.fields.iter().filter(|field| field.differs);
+        Self {
+            number,
+            active: number == 1,
+            machine: Writer {
+                id: side.machine_id.clone(),
+                name: side.machine_name.show(),
+            },
+            written_at: rfc3339_ms(side.written_at_ms),
+            deleted: side.deleted,
+            differs: differing.map(|field| field.name.clone()).collect(),
+            value: side.value.as_ref().map(Value::from),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Writer {
     id: String,
@@ -51,115 +71,77 @@ struct Writer {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Value {
-    Service {
-        spec: Option<Box<Spec>>,
+    Service(Box<Service>),
+    Machine(Machine),
+    Cluster(Cluster),
+    Token(Token),
+    Lock(Lock),
+    Opaque(Opaque),
+}
+
+impl From<&Wire> for Value {
+    fn from(value: &Wire) -> Self {
+        match value {
+            Wire::Service(record) => Self::Service(Box::new(record.show())),
+            Wire::Machine(record) => Self::Machine(record.show()),
+            Wire::Cluster(record) => Self::Cluster(record.show()),
+            Wire::Token(record) => Self::Token(record.show()),
+            Wire::Lock(record) => Self::Lock(record.show()),
+            Wire::Opaque(record) => Self::Opaque(record.show()),
+        }
+    }
+}
+
+shape! {
+    struct Service of v1::ServiceRecord {
+        spec: Option<Spec>,
         volumes: Vec<Volume>,
         revision: String,
-        updated_at: Option<String>,
-    },
-    Machine {
+        updated_at: Option<String> = |record| rfc3339_ms(record.updated_at_ms),
+    }
+}
+
+shape! {
+    struct Machine of v1::MachineRecord {
         id: String,
         name: String,
         public_key: String,
         subnet: String,
         endpoints: Vec<String>,
-        created_at: Option<String>,
+        created_at: Option<String> = |record| rfc3339_ms(record.created_at_ms),
         labels: BTreeMap<String, String>,
-    },
-    Cluster {
+    }
+}
+
+shape! {
+    struct Cluster of v1::ClusterRecord {
         id: String,
         network: String,
-        created_at: Option<String>,
-    },
-    Token {
+        created_at: Option<String> = |record| rfc3339_ms(record.created_at_ms),
+    }
+}
+
+shape! {
+    struct Token of v1::TokenRecord {
         id: String,
-        expires_at: Option<String>,
+        expires_at: Option<String> = |record| rfc3339_ms(record.expires_at_ms),
         used_by: Option<String>,
-        used_at: Option<String>,
-    },
-    Lock {
+        used_at: Option<String> = |record| rfc3339_ms(record.used_at_ms),
+    }
+}
+
+shape! {
+    struct Lock of v1::LockRecord {
         project: String,
         machine_id: String,
         deployment_id: String,
-        expires_at: Option<String>,
-    },
-    Opaque {
+        expires_at: Option<String> = |record| rfc3339_ms(record.expires_at_ms),
+    }
+}
+
+shape! {
+    struct Opaque of v1::OpaqueValue {
         bytes: u64,
-        blake3: String,
-    },
-}
-
-impl From<&v1::Conflict> for Conflict {
-    fn from(conflict: &v1::Conflict) -> Self {
-        Self {
-            id: conflict.id.clone(),
-            name: conflict.name.clone(),
-            kind: conflict.kind.clone(),
-            key: conflict.key.clone(),
-            group: (conflict.group != 0).then_some(conflict.group),
-            sides: conflict
-                .sides
-                .iter()
-                .enumerate()
-                .map(|(index, one)| side(index, one))
-                .collect(),
-        }
-    }
-}
-
-fn side(index: usize, side: &v1::ConflictSide) -> Side {
-    let differing = side.fields.iter().filter(|field| field.differs);
-    Side {
-        number: index + 1,
-        active: index == 0,
-        machine: Writer {
-            id: side.machine_id.clone(),
-            name: some(&side.machine_name),
-        },
-        written_at: rfc3339_ms(side.written_at_ms),
-        deleted: side.deleted,
-        differs: differing.map(|field| field.name.clone()).collect(),
-        value: side.value.as_ref().map(value),
-    }
-}
-
-fn value(value: &Wire) -> Value {
-    match value {
-        Wire::Service(record) => Value::Service {
-            spec: record.spec.as_ref().map(|spec| Box::new(spec.into())),
-            volumes: record.volumes.iter().map(Volume::from).collect(),
-            revision: record.revision.clone(),
-            updated_at: rfc3339_ms(record.updated_at_ms),
-        },
-        Wire::Machine(record) => Value::Machine {
-            id: record.id.clone(),
-            name: record.name.clone(),
-            public_key: record.public_key.clone(),
-            subnet: record.subnet.clone(),
-            endpoints: record.endpoints.clone(),
-            created_at: rfc3339_ms(record.created_at_ms),
-            labels: record.labels.clone(),
-        },
-        Wire::Cluster(record) => Value::Cluster {
-            id: record.id.clone(),
-            network: record.network.clone(),
-            created_at: rfc3339_ms(record.created_at_ms),
-        },
-        Wire::Token(record) => Value::Token {
-            id: record.id.clone(),
-            expires_at: rfc3339_ms(record.expires_at_ms),
-            used_by: some(&record.used_by),
-            used_at: rfc3339_ms(record.used_at_ms),
-        },
-        Wire::Lock(record) => Value::Lock {
-            project: record.project.clone(),
-            machine_id: record.machine_id.clone(),
-            deployment_id: record.deployment_id.clone(),
-            expires_at: rfc3339_ms(record.expires_at_ms),
-        },
-        Wire::Opaque(opaque) => Value::Opaque {
-            bytes: opaque.bytes,
-            blake3: opaque.digest.clone(),
-        },
+        blake3: String = |record| record.digest.clone(),
     }
 }

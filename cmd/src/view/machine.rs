@@ -5,33 +5,20 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use uc_api::v1;
 
-use super::some;
+use super::shape::{Show, shape};
 use crate::times::rfc3339_ms;
 use crate::words::token_state;
 
-/// The record of a machine, without its state.
-#[derive(Debug, Serialize)]
-pub(crate) struct MachineEntry {
-    id: String,
-    name: String,
-    subnet: Option<String>,
-    public_key: String,
-    endpoints: Vec<String>,
-    created_at: Option<String>,
-    labels: BTreeMap<String, String>,
-}
-
-impl From<&v1::MachineRecord> for MachineEntry {
-    fn from(record: &v1::MachineRecord) -> Self {
-        Self {
-            id: record.id.clone(),
-            name: record.name.clone(),
-            subnet: some(&record.subnet),
-            public_key: record.public_key.clone(),
-            endpoints: record.endpoints.clone(),
-            created_at: rfc3339_ms(record.created_at_ms),
-            labels: record.labels.clone(),
-        }
+shape! {
+    /// The record of a machine, without its state.
+    pub(crate) struct MachineEntry of v1::MachineRecord {
+        id: String,
+        name: String,
+        subnet: Option<String>,
+        public_key: String,
+        endpoints: Vec<String>,
+        created_at: Option<String> = |record| rfc3339_ms(record.created_at_ms),
+        labels: BTreeMap<String, String>,
     }
 }
 
@@ -101,10 +88,10 @@ pub(crate) struct MachineName {
 
 impl From<&(v1::TokenRecord, v1::TokenStatus)> for TokenEntry {
     fn from((token, status): &(v1::TokenRecord, v1::TokenStatus)) -> Self {
-        let machine = |id: &str, name: &str| {
-            some(id).map(|id| MachineName {
+        let machine = |id: &String, name: &String| {
+            Show::<Option<String>>::show(id).map(|id| MachineName {
                 id,
-                name: some(name),
+                name: name.show(),
             })
         };
         Self {
