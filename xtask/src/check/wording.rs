@@ -58,12 +58,16 @@ const FINE_AFTER: &[&str] = &["longer", "more", "matter"];
 
 /// Checks every file that git knows.
 pub(super) fn check(root: &Path) -> anyhow::Result<()> {
-    let listing = read(
-        std::process::Command::new("git")
-            .arg("-C")
-            .arg(root)
-            .args(["ls-files", "*.rs", "*.md", "*.sh", "*.proto", "dev", ".ci"]),
-    )?;
+    let listing = read(std::process::Command::new("git").arg("-C").arg(root).args([
+        "ls-files",
+        "*.rs",
+        "*.md",
+        "*.sh",
+        "*.proto",
+        "cmd/src/*.toml",
+        "dev",
+        ".ci",
+    ]))?;
     let mut problems = Vec::new();
     for file in listing.lines().filter(|file| !is_exempt(file)) {
         // A file that was removed and is not committed yet is still listed.
