@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-pub(crate) use call::within;
+pub(crate) use call::{ask, within};
 pub(crate) use client::{Client, Destination};
 pub(crate) use dial::socket_error;
 pub(crate) use explain::explain as explain_ssh;

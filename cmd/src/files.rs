@@ -20,7 +20,7 @@ use uc_api::v1::{FileSpec, ListServicesRequest, MountKind, VolumeSpec};
 use uc_compose::{Diagnostic, LocalFile, LocalSource, Rule, Service, Severity, SourceFile};
 
 use crate::compose::diagnostics_width;
-use crate::connect::{Client, within};
+use crate::connect::{Client, ask, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
 
@@ -100,11 +100,8 @@ pub(crate) async fn current(
     let request = ListServicesRequest {
         project: project.to_owned(),
     };
-    let listed = client
-        .services()
-        .list(within(30, request))
+    let listed = ask(client.services().list(within(30, request)))
         .await?
-        .into_inner()
         .services;
     let mut current = Current::default();
     for spec in listed.into_iter().filter_map(|status| status.spec) {

@@ -27,7 +27,7 @@ fn docker() -> Command {
 }
 
 /// Runs a short docker command and returns its output, or its error output.
-async fn ask(arguments: &[&str]) -> CliResult<Result<String, String>> {
+async fn try_docker(arguments: &[&str]) -> CliResult<Result<String, String>> {
     let mut command = docker();
     command.args(arguments).stdin(Stdio::null());
     let output = tokio::time::timeout(QUESTION, command.output())
@@ -48,8 +48,8 @@ async fn ask(arguments: &[&str]) -> CliResult<Result<String, String>> {
 }
 
 /// The output of a docker command that fails only if Docker does not work.
-async fn answer(arguments: &[&str]) -> CliResult<String> {
-    ask(arguments).await?.map_err(|reason| {
+async fn ask_docker(arguments: &[&str]) -> CliResult<String> {
+    try_docker(arguments).await?.map_err(|reason| {
         CliError::failed(format!("`docker {}` failed", arguments.join(" "))).source(reason)
     })
 }

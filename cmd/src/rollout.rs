@@ -16,7 +16,7 @@ use serde_json::Value;
 use tonic::{Code, Status};
 use uc_api::v1::{ExecuteRequest, Plan, PlanRequest};
 
-use crate::connect::{Client, Destination, within};
+use crate::connect::{Client, Destination, ask, within};
 use crate::error::{self, CliError, CliResult, Kind, Signal};
 use crate::files::{self, Contents};
 use crate::interrupt::{Guard, Signals};
@@ -113,11 +113,7 @@ async fn plan_and_execute(
     report: &mut Report,
 ) -> CliResult {
     for round in 0..MAX_PLANS {
-        let plan = client
-            .deploy()
-            .plan(within(60, request.clone()))
-            .await?
-            .into_inner();
+        let plan = ask(client.deploy().plan(within(60, request.clone()))).await?;
         report.plan = Some(json::Plan::from(&plan));
         if round > 0 {
             ui.warn("the cluster changed since the plan was made; here is the new plan")?;

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use uc_api::id::short;
 use uc_api::v1::{Conflict, ConflictSide, ListConflictsRequest};
 
-use crate::connect::{Client, Globals, within};
+use crate::connect::{Client, Globals, ask, within};
 use crate::error::{CliError, CliResult};
 use crate::suggest;
 use crate::ui::{DIM, Ui};
@@ -42,14 +42,11 @@ pub(crate) async fn run(command: ConflictsCommand, ui: &Ui, globals: &Globals) -
 /// Prints one line if there are conflicts. The command's own work matters more, so nothing is
 /// printed if they cannot be listed.
 pub(crate) async fn note(ui: &Ui, client: &Client) -> CliResult {
-    let Ok(answer) = client
-        .conflicts()
-        .list(within(5, ListConflictsRequest {}))
-        .await
-    else {
+    let request = within(5, ListConflictsRequest {});
+    let Ok(answer) = ask(client.conflicts().list(request)).await else {
         return Ok(());
     };
-    let text = match answer.into_inner().conflicts.len() {
+    let text = match answer.conflicts.len() {
         0 => return Ok(()),
         1 => "1 record was changed".to_owned(),
         count => format!("{count} records were changed"),
@@ -60,12 +57,8 @@ pub(crate) async fn note(ui: &Ui, client: &Client) -> CliResult {
 }
 
 async fn list(client: &Client) -> CliResult<Vec<Conflict>> {
-    Ok(client
-        .conflicts()
-        .list(within(30, ListConflictsRequest {}))
-        .await?
-        .into_inner()
-        .conflicts)
+    let request = within(30, ListConflictsRequest {});
+    Ok(ask(client.conflicts().list(request)).await?.conflicts)
 }
 
 /// Finds a conflict by its id or the start of it, by `KIND/KEY`, or by a key that is unique.

@@ -7,7 +7,7 @@ use uc_api::v1::{ExamineRequest, ExaminedMachine};
 
 use crate::answer::Required as _;
 use crate::args::Output;
-use crate::connect::{Client, Globals, within};
+use crate::connect::{Client, Globals, ask, within};
 use crate::doctor::{self, Finding, Severity, figures};
 use crate::error::{CliResult, Kind};
 use crate::text;
@@ -81,11 +81,8 @@ pub(crate) async fn run(args: DoctorArgs, ui: &Ui, globals: &Globals) -> CliResu
 }
 
 async fn examine(client: &Client, request: &ExamineRequest) -> CliResult<Vec<ExaminedMachine>> {
-    let machines = client
-        .cluster()
-        .examine(within(LIMIT_S, request.clone()))
+    let machines = ask(client.cluster().examine(within(LIMIT_S, request.clone())))
         .await?
-        .into_inner()
         .machines;
     for machine in &machines {
         if let Some(examination) = &machine.examination {

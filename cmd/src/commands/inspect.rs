@@ -9,7 +9,7 @@ use uc_api::v1::{InspectServiceRequest, ServiceSpec, ServiceStatus, VolumeSpec};
 use super::ps;
 use crate::answer::Required as _;
 use crate::args::Output;
-use crate::connect::{Globals, within};
+use crate::connect::{Globals, ask, within};
 use crate::error::CliResult;
 use crate::ui::{BOLD, Ui};
 use crate::words;
@@ -31,11 +31,7 @@ pub(crate) async fn run(args: InspectArgs, ui: &Ui, globals: &Globals) -> CliRes
     let request = InspectServiceRequest {
         service: args.service,
     };
-    let answer = client
-        .services()
-        .inspect(within(30, request))
-        .await?
-        .into_inner();
+    let answer = ask(client.services().inspect(within(30, request))).await?;
     let mut status = answer.service.required("a service")?;
     let service = Inspected {
         spec: status.spec.take().required("a spec")?,

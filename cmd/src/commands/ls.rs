@@ -5,7 +5,7 @@ use uc_api::v1::{ListServicesRequest, ServiceMode, ServiceSpec, ServiceStatus};
 
 use crate::answer::with_part;
 use crate::args::Output;
-use crate::connect::{Globals, within};
+use crate::connect::{Globals, ask, within};
 use crate::error::CliResult;
 use crate::ui::{Cell, GREEN, RED, Table, Ui, YELLOW};
 use crate::view;
@@ -29,11 +29,7 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let request = ListServicesRequest {
         project: args.project,
     };
-    let answer = client
-        .services()
-        .list(within(30, request))
-        .await?
-        .into_inner();
+    let answer = ask(client.services().list(within(30, request))).await?;
     let services = with_part(answer.services, "a spec", |status| status.spec.take())?;
     if args.output.is_json() {
         let services = services

@@ -15,7 +15,7 @@ use clap::Subcommand;
 use uc_api::v1::{ListMachinesRequest, MachineRecord, MachineStatus};
 
 use crate::answer::with_part;
-use crate::connect::{Client, Globals, within};
+use crate::connect::{Client, Globals, ask, within};
 use crate::error::{CliError, CliResult};
 use crate::suggest;
 use crate::ui::Ui;
@@ -52,11 +52,8 @@ pub(crate) async fn run(command: MachineCommand, ui: &Ui, globals: &Globals) -> 
 pub(crate) type Listed = (MachineRecord, MachineStatus);
 
 pub(crate) async fn list(client: &Client) -> CliResult<Vec<Listed>> {
-    let answer = client
-        .cluster()
-        .list_machines(within(30, ListMachinesRequest {}))
-        .await?
-        .into_inner();
+    let request = within(30, ListMachinesRequest {});
+    let answer = ask(client.cluster().list_machines(request)).await?;
     with_part(answer.machines, "a machine", |status| status.machine.take())
 }
 

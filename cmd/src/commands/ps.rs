@@ -7,7 +7,7 @@ use uc_api::v1::{Liveness, PsRequest, ReplicaRecord, ReplicaStatus};
 
 use crate::answer::with_part;
 use crate::args::{WideFormat, WideOutput};
-use crate::connect::{Globals, within};
+use crate::connect::{Globals, ask, within};
 use crate::error::CliResult;
 use crate::ui::{Cell, DIM, RED, Table, Ui};
 use crate::words;
@@ -35,11 +35,7 @@ pub(crate) async fn run(args: PsArgs, ui: &Ui, globals: &Globals) -> CliResult {
         services: args.services,
         project: args.project,
     };
-    let answer = client
-        .services()
-        .ps(within(30, request))
-        .await?
-        .into_inner();
+    let answer = ask(client.services().ps(within(30, request))).await?;
     let replicas = listed(answer.replicas)?;
     let format = args.output.output;
     if format == WideFormat::Json {

@@ -9,7 +9,7 @@ use uc_api::version::{PROTOCOL, VERSION};
 
 use crate::answer::Required as _;
 use crate::args::Output;
-use crate::connect::{self, Globals, Route, within};
+use crate::connect::{self, Globals, Route, ask, within};
 use crate::error::{CliError, CliResult, Kind};
 use crate::ui::Ui;
 
@@ -113,11 +113,8 @@ fn report(ui: &Ui, error: &CliError) -> CliResult<Option<Server>> {
 
 async fn ask_version(route: &Route, globals: &Globals) -> CliResult<Server> {
     let client = connect::connect(route, globals).await?;
-    let info = client
-        .machine()
-        .info(within(LIMIT.as_secs(), InfoRequest {}))
-        .await?
-        .into_inner();
+    let request = within(LIMIT.as_secs(), InfoRequest {});
+    let info = ask(client.machine().info(request)).await?;
     Ok(Server {
         version: info.facts.required("facts of the machine")?.uc_version,
         machine: Some(info.machine_name).filter(|name| !name.is_empty()),

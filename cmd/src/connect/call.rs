@@ -1,12 +1,15 @@
 //! What each call carries: this program's version, the cluster it is meant for, and its time limit.
 
+use std::future::Future;
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 use uc_api::ClusterId;
 use uc_api::version::{CLIENT_VERSION_KEY, CLUSTER_KEY, PROTOCOL, PROTOCOL_KEY, VERSION};
+
+use crate::error::CliResult;
 
 /// Adds the versions to each call, and the cluster it is meant for, so that the daemon can refuse
 /// what it does not understand and what is not meant for it.
@@ -48,4 +51,11 @@ pub(crate) fn within<T>(seconds: u64, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(Duration::from_secs(seconds));
     request
+}
+
+/// The answer to a call.
+pub(crate) async fn ask<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> CliResult<T> {
+    Ok(call.await?.into_inner())
 }

@@ -8,7 +8,7 @@ use uc_api::v1::content_part::Part;
 use uc_api::v1::{ContentPart, ContentStart, MissingContentsRequest};
 
 use super::{Content, Contents};
-use crate::connect::{Client, within};
+use crate::connect::{Client, ask, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::{Task, Ui};
 
@@ -22,11 +22,8 @@ pub(crate) async fn push_missing(ui: &Ui, client: &Client, contents: &Contents) 
     }
     let hashes = contents.0.keys().map(ToString::to_string).collect();
     let request = MissingContentsRequest { hashes };
-    let missing = client
-        .deploy()
-        .missing_contents(within(60, request))
+    let missing = ask(client.deploy().missing_contents(within(60, request)))
         .await?
-        .into_inner()
         .missing;
     let progress = ui.progress();
     for (hash, content) in &contents.0 {

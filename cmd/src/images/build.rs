@@ -8,7 +8,7 @@ use uc_api::id::short;
 use uc_compose::BuildContext;
 
 use super::arguments::{Arguments, BuildFlags, arguments, latest, repository, unsupported};
-use super::{answer, ask, docker, no_docker};
+use super::{ask_docker, docker, no_docker, try_docker};
 use crate::compose::BuildJob;
 use crate::error::{CliError, CliResult};
 use crate::ui::{BOLD, Ui};
@@ -125,7 +125,7 @@ async fn check_docker(job: &BuildJob, arguments: &Arguments) -> CliResult {
     if arguments.needed.is_empty() {
         return Ok(());
     }
-    let help = answer(&["build", "--help"]).await?;
+    let help = ask_docker(&["build", "--help"]).await?;
     if let Some((option, key)) = unsupported(&arguments.needed, &help) {
         return Err(CliError::failed(format!(
             "{}/{} has `build.{key}`, but `docker build` on this computer has no option {option}",
@@ -135,7 +135,7 @@ async fn check_docker(job: &BuildJob, arguments: &Arguments) -> CliResult {
         .hint(format!("or remove `{key}` from the build")));
     }
     if job.build.platforms.len() > 1 {
-        let store = answer(&["info", "--format", "{{json .DriverStatus}}"]).await?;
+        let store = ask_docker(&["info", "--format", "{{json .DriverStatus}}"]).await?;
         if !store.contains("io.containerd.snapshotter") {
             return Err(CliError::failed(format!(
                 "{}/{} is built for {} platforms, but Docker on this computer stores images of one platform only",
@@ -153,7 +153,7 @@ async fn check_docker(job: &BuildJob, arguments: &Arguments) -> CliResult {
 /// The image that the last build of a service made.
 async fn last_build(job: &BuildJob) -> CliResult<String> {
     let latest = latest(job);
-    match ask(&["image", "inspect", "--format", "{{.Id}}", &latest]).await? {
+    match try_docker(&["image", "inspect", "--format", "{{.Id}}", &latest]).await? {
         Ok(id) => tag(job, id.trim()).await,
         Err(reason) => Err(CliError::failed(format!(
             "no image of {}/{} was built on this computer ({latest} not found)",
@@ -167,7 +167,7 @@ async fn last_build(job: &BuildJob) -> CliResult<String> {
 /// The image of the last build, found without changing anything.
 async fn image_for_dry_run(ui: &Ui, job: &BuildJob) -> CliResult<String> {
     let service = format!("{}/{}", job.project, job.service);
-    let id = ask(&["image", "inspect", "--format", "{{.Id}}", &latest(job)]).await;
+    let id = try_docker(&["image", "inspect", "--format", "{{.Id}}", &latest(job)]).await;
     // Without Docker, or without a built image, a dry run can still show everything else.
     if let Ok(Ok(id)) = id {
         ui.status(&format!(
@@ -195,7 +195,7 @@ fn tag_name(job: &BuildJob, id: &str) -> CliResult<String> {
 /// Gives an image its [`tag_name`].
 async fn tag(job: &BuildJob, id: &str) -> CliResult<String> {
     let tag = tag_name(job, id)?;
-    match ask(&["tag", id, &tag]).await? {
+    match try_docker(&["tag", id, &tag]).await? {
         Ok(_) => Ok(tag),
         Err(reason) => Err(CliError::failed(format!("cannot tag the image as {tag}"))
             .source(reason)

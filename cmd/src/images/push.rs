@@ -10,8 +10,8 @@ use uc_api::v1::{
     ImageTarget, MissingImagesRequest, Plan, PushImageEnd, PushImageRequest, PushImageStart,
 };
 
-use super::{ask, docker, no_docker};
-use crate::connect::{Client, within};
+use super::{docker, no_docker, try_docker};
+use crate::connect::{Client, ask, within};
 use crate::error::{CliError, CliResult, Kind};
 use crate::ui::{Task, Ui};
 
@@ -28,18 +28,17 @@ pub(crate) async fn push_missing(ui: &Ui, client: &Client, plan: &Plan) -> CliRe
     let request = MissingImagesRequest {
         images: plan.images.clone(),
     };
-    let missing = client
-        .deploy()
-        .missing_images(within(60, request))
+    let missing = ask(client.deploy().missing_images(within(60, request)))
         .await?
-        .into_inner()
         .missing;
     let progress = ui.progress();
     for target in missing
         .into_iter()
         .filter(|target| !target.machine_ids.is_empty())
     {
-        let size = match ask(&["image", "inspect", "--format", "{{.Size}}", &target.image]).await? {
+        let size = match try_docker(&["image", "inspect", "--format", "{{.Size}}", &target.image])
+            .await?
+        {
             Ok(size) => size.parse().unwrap_or(0),
             Err(reason) => {
                 return Err(CliError::failed(format!(

@@ -6,7 +6,7 @@ use uc_api::v1::BackupRequest;
 
 use crate::answer::Required as _;
 use crate::args::Output;
-use crate::connect::{Globals, within};
+use crate::connect::{Globals, ask, within};
 use crate::error::CliResult;
 use crate::ui::Ui;
 use crate::view;
@@ -55,11 +55,7 @@ pub(crate) async fn run(args: BackupArgs, ui: &Ui, globals: &Globals) -> CliResu
         .to
         .unwrap_or_else(|| format!("{:.0}.db", Timestamp::now()));
     let request = BackupRequest { machine, path };
-    let done = client
-        .cluster()
-        .backup(within(LIMIT_S, request))
-        .await?
-        .into_inner();
+    let done = ask(client.cluster().backup(within(LIMIT_S, request))).await?;
     let machine = done.machine.as_ref().required("a machine")?;
     if args.output.is_json() {
         return ui.json(&view::Backup::new(&done, machine));

@@ -12,7 +12,7 @@ use super::setup::{self, SetupArgs};
 use crate::answer::Required as _;
 use crate::args::Output;
 use crate::config::{Config, Context, Entry};
-use crate::connect::{self, Client, Globals, Route, within};
+use crate::connect::{self, Client, Globals, Route, ask, within};
 use crate::connection::{Connection, SshTarget};
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
@@ -87,11 +87,7 @@ pub(crate) async fn run(args: InitArgs, ui: &Ui, globals: &Globals) -> CliResult
             .await,
         wireguard_port: args.setup.wireguard_port(),
     };
-    let response: InitResponse = client
-        .machine()
-        .init(within(120, request))
-        .await?
-        .into_inner();
+    let response: InitResponse = ask(client.machine().init(within(120, request))).await?;
     let machine = response.machine.required("a machine")?;
     ui.status(&format!(
         "created cluster {} with machine {} ({})",

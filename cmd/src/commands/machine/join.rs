@@ -9,7 +9,7 @@ use uc_api::v1::JoinWithTokenRequest;
 use super::setup;
 use crate::answer::Required as _;
 use crate::args::Output;
-use crate::connect::{self, Globals, Route, within};
+use crate::connect::{self, Globals, Route, ask, within};
 use crate::connection::Connection;
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
@@ -66,11 +66,7 @@ pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult
         endpoints: setup::texts(&endpoints),
         wireguard_port: args.wg_port.map_or(0, u32::from),
     };
-    let response = client
-        .machine()
-        .join_with_token(within(180, request))
-        .await?
-        .into_inner();
+    let response = ask(client.machine().join_with_token(within(180, request))).await?;
     let machine = response.machine.required("a machine")?;
     ui.status(&format!(
         "joined cluster {} as {} ({})",

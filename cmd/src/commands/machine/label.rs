@@ -7,7 +7,7 @@ use uc_api::v1::{LabelMachineRequest, MachineRecord};
 
 use crate::answer::Required as _;
 use crate::args::Output;
-use crate::connect::{Globals, within};
+use crate::connect::{Globals, ask, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
 use crate::view;
@@ -51,11 +51,7 @@ pub(crate) async fn run(args: LabelArgs, ui: &Ui, globals: &Globals) -> CliResul
         set,
         remove,
     };
-    let answer = client
-        .cluster()
-        .label_machine(within(30, request))
-        .await?
-        .into_inner();
+    let answer = ask(client.cluster().label_machine(within(30, request))).await?;
     let changed = answer.machine.required("a machine")?;
     let name = &machine.name;
     ui.status(&match lines(&changed).as_slice() {

@@ -6,7 +6,7 @@ use uc_api::v1::{MachineRecord, PsRequest, RemoveMachineRequest, ReplicaStatus, 
 use super::Listed;
 use crate::args::{Output, Yes};
 use crate::config::Config;
-use crate::connect::{self, Client, Globals, Route, within};
+use crate::connect::{self, Client, Globals, Route, ask, within};
 use crate::error::{CliError, CliResult, Kind};
 use crate::provision::installed::INSTALLER;
 use crate::ui::{BOLD, RED, Ui};
@@ -84,11 +84,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
             machine: machine.id.clone(),
             no_reset: args.no_reset,
         };
-        let response = client
-            .cluster()
-            .remove_machine(within(180, request))
-            .await?
-            .into_inner();
+        let response = ask(client.cluster().remove_machine(within(180, request))).await?;
         forget_connections(&route, Some(&machine.id), globals, ui)?;
         removed.reset = response.was_reset;
         if !args.no_reset && !response.was_reset {
@@ -170,11 +166,8 @@ async fn show_removal(
         services: Vec::new(),
         project: String::new(),
     };
-    let replicas = client
-        .services()
-        .ps(within(30, request))
+    let replicas = ask(client.services().ps(within(30, request)))
         .await?
-        .into_inner()
         .replicas;
     let here: Vec<&ReplicaStatus> = replicas
         .iter()

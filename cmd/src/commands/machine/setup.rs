@@ -8,7 +8,7 @@ use uc_api::v1::{InfoRequest, InfoResponse};
 use uc_api::{Endpoint, MachineName};
 
 use crate::args::Yes;
-use crate::connect::{Client, within};
+use crate::connect::{Client, ask, within};
 use crate::connection::SshTarget;
 use crate::env::Env;
 use crate::error::{CliError, CliResult};
@@ -151,11 +151,8 @@ impl SetupArgs {
 
 /// What the daemon at the other end reports about its machine.
 pub(super) async fn info(client: &Client) -> CliResult<InfoResponse> {
-    Ok(client
-        .machine()
-        .info(within(30, InfoRequest {}))
-        .await?
-        .into_inner())
+    let request = within(30, InfoRequest {});
+    ask(client.machine().info(request)).await
 }
 
 /// The place of [`refuse_member`] that is not reached through ssh.

@@ -10,7 +10,7 @@ use uc_api::v1::{CreateTokenRequest, ListTokensRequest, TokenRecord, TokenStatus
 
 use crate::answer::with_part;
 use crate::args::Output;
-use crate::connect::{Client, Globals, within};
+use crate::connect::{Client, Globals, ask, within};
 use crate::error::CliResult;
 use crate::ui::Ui;
 use crate::words;
@@ -68,11 +68,7 @@ async fn create(args: TokenArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let request = CreateTokenRequest {
         ttl_s: args.ttl.as_secs(),
     };
-    let response = client
-        .cluster()
-        .create_token(within(30, request))
-        .await?
-        .into_inner();
+    let response = ask(client.cluster().create_token(within(30, request))).await?;
     let expires_at = times::rfc3339_ms(response.expires_at_ms);
     if args.output.is_json() {
         return ui.json(&view::Token {
@@ -91,11 +87,8 @@ async fn create(args: TokenArgs, ui: &Ui, globals: &Globals) -> CliResult {
 type Listed = (TokenRecord, TokenStatus);
 
 async fn list(client: &Client) -> CliResult<Vec<Listed>> {
-    let answer = client
-        .cluster()
-        .list_tokens(within(30, ListTokensRequest {}))
-        .await?
-        .into_inner();
+    let request = within(30, ListTokensRequest {});
+    let answer = ask(client.cluster().list_tokens(request)).await?;
     with_part(answer.tokens, "a token", |status| status.token.take())
 }
 
