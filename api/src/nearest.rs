@@ -29,24 +29,8 @@ pub fn did_you_mean<'a>(
 /// case. This is the optimal string alignment distance.
 fn distance(a: &str, b: &str) -> usize {
     let letters =
-        |text: &str| -> Vec<char> { text.to_lowercase().chars().take(MAX_LETTERS).collect() };
-    let (a, b) = (letters(a), letters(b));
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let mut edits = (last[j] + usize::from(x != y))
-                .min(last[j + 1] + 1)
-                .min(row[j] + 1);
-            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
-                edits = edits.min(before[j - 1] + 1);
-            }
-            row.push(edits);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
+        |text: &str| -> String { text.to_lowercase().chars().take(MAX_LETTERS).collect() };
+    strsim::osa_distance(&letters(a), &letters(b))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Reads and prints points in time. The present is a parameter. All times are printed in UTC.
 
+use std::time::Duration;
+
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{Span, Timestamp};
 
 /// Unix milliseconds as RFC 3339; `None` for 0, which means "never" on the wire.
 pub(crate) fn rfc3339_ms(ms: i64) -> Option<String> {
@@ -73,11 +75,18 @@ pub(crate) fn parse_bound(text: &str, now: Timestamp) -> Result<i64, String> {
             .map(Timestamp::as_millisecond)
             .map_err(|_| wrong());
     }
-    let back = humantime::parse_duration(text).map_err(|_| wrong())?;
-    let back = SignedDuration::try_from(back).map_err(|_| wrong())?;
+    let back = parse_duration(text, now).ok_or_else(wrong)?;
     now.checked_sub(back)
         .map(Timestamp::as_millisecond)
         .map_err(|_| wrong())
+}
+
+/// A duration from now such as `10m`, `1h30m` or `7days`. `None` if it is negative or none at all.
+pub(crate) fn parse_duration(text: &str, now: Timestamp) -> Option<Duration> {
+    let span: Span = text.parse().ok()?;
+    // Only a month needs the present, which decides how long it is.
+    let duration = span.to_duration(&now.to_zoned(TimeZone::UTC)).ok()?;
+    Duration::try_from(duration).ok()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod rm;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use uc_api::v1::{CreateTokenRequest, ListTokensRequest, TokenRecord, TokenStatus};
 
 use crate::answer::with_part;
@@ -47,8 +48,8 @@ enum TokenCommand {
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
-    let ttl = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write for example 30m, 12h or 7days"))?;
+    let ttl = times::parse_duration(text, Timestamp::now())
+        .ok_or("it is not a duration; write for example 30m, 12h or 7days")?;
     if ttl < Duration::from_secs(1) || ttl > MAX_TTL {
         return Err("it must be between 1 second and 30 days".into());
     }
