@@ -14,6 +14,7 @@ use uc_compose::{Build, Diagnostic, LoadRequest, Project, Rule, Severity, Source
 use crate::error::{CliError, CliResult};
 use crate::term;
 use crate::ui::Ui;
+use crate::words::counted;
 
 /// Columns of diagnostics if stderr is not a terminal.
 const WIDTH: usize = 120;
@@ -276,10 +277,9 @@ fn invalid_files(
             CliError::usage(&only.message).hints(only.hint.clone())
         }
         several => {
-            let count = several.len();
-            let plural = if count == 1 { "error" } else { "errors" };
+            let errors = counted(several.len() as u64, "error", "errors");
             CliError::usage(format!(
-                "the compose file has {count} {plural}; nothing was changed"
+                "the compose file has {errors}; nothing was changed"
             ))
         }
     };

@@ -171,10 +171,6 @@ fn list(names: &[&str]) -> String {
     }
 }
 
-fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
 /// Names by key, in the order of the keys.
 fn grouped<'a, K: Ord>(rows: impl IntoIterator<Item = (K, &'a str)>) -> BTreeMap<K, Vec<&'a str>> {
     let mut groups: BTreeMap<K, Vec<&str>> = BTreeMap::new();

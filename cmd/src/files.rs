@@ -23,6 +23,7 @@ use crate::compose::diagnostics_width;
 use crate::connect::{Client, ask, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
+use crate::words::counted;
 
 /// Configs and secrets may be read by whatever user the container has.
 const DEFAULT_MODE: u32 = 0o444;
@@ -176,9 +177,9 @@ impl Found {
             .filter(|diagnostic| diagnostic.severity == Severity::Error)
             .count();
         if errors > 0 {
-            let plural = if errors == 1 { "error" } else { "errors" };
+            let errors = counted(errors as u64, "error", "errors");
             return Err(CliError::usage(format!(
-                "{errors} {plural} in local files that the compose file uses; nothing was changed"
+                "{errors} in local files that the compose file uses; nothing was changed"
             )));
         }
         for note in self.notes {

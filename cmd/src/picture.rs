@@ -10,6 +10,7 @@ use uc_api::v1::{
 
 use crate::text;
 use crate::ui::{BOLD, CYAN, DIM, GREEN, RED, YELLOW};
+use crate::words::counted;
 
 /// Values longer than this many characters are cut.
 const MAX_VALUE: usize = 60;
@@ -99,8 +100,7 @@ fn draw_service(text: &mut String, service: &ServicePlan) {
     let count = match (service.change(), service.mode()) {
         (ServiceChange::Remove, _) => String::new(),
         (_, ServiceMode::Global) => ", one on each machine".into(),
-        (_, _) if service.desired == 1 => ", 1 replica".into(),
-        (_, _) => format!(", {} replicas", service.desired),
+        _ => format!(", {}", counted(service.desired, "replica", "replicas")),
     };
     _ = writeln!(
         text,
@@ -138,9 +138,8 @@ fn draw_service(text: &mut String, service: &ServicePlan) {
         draw_step(text, step, machine_width);
     }
     if service.kept > 0 && changed {
-        let kept = service.kept;
-        let noun = if kept == 1 { "replica" } else { "replicas" };
-        _ = writeln!(text, "      {DIM}= {kept} {noun} unchanged{DIM:#}");
+        let kept = counted(service.kept, "replica", "replicas");
+        _ = writeln!(text, "      {DIM}= {kept} unchanged{DIM:#}");
     }
 }
 
@@ -185,10 +184,14 @@ fn sum(plan: &Plan) -> String {
             .iter()
             .flat_map(|service| &service.steps)
             .filter(|step| step.action() == action)
-            .count()
+            .count() as u64
     };
     let parts = [
-        (plan.volumes.len(), "volume to create", "volumes to create"),
+        (
+            plan.volumes.len() as u64,
+            "volume to create",
+            "volumes to create",
+        ),
         (
             count(ReplicaAction::Create),
             "container to create",
@@ -198,9 +201,9 @@ fn sum(plan: &Plan) -> String {
         (count(ReplicaAction::Remove), "to remove", "to remove"),
     ];
     let parts: Vec<String> = parts
-        .iter()
+        .into_iter()
         .filter(|(count, ..)| *count > 0)
-        .map(|(count, one, many)| format!("{count} {}", if *count == 1 { one } else { many }))
+        .map(|(count, one, many)| counted(count, one, many))
         .collect();
     if parts.is_empty() {
         "no container changes".into()

@@ -6,6 +6,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
+use crate::words::counted;
+
 /// Unix milliseconds as RFC 3339; `None` for 0, which means "never" on the wire.
 pub(crate) fn rfc3339_ms(ms: i64) -> Option<String> {
     if ms == 0 {
@@ -39,13 +41,12 @@ pub(crate) fn ago(ms: i64, now: Timestamp) -> String {
 
 /// A duration of at least one second, such as `45 seconds` or `2 hours`.
 pub(crate) fn rough(seconds: i64) -> String {
-    let (count, unit) = match seconds {
-        i64::MIN..=119 => (seconds, "second"),
-        120..=7_199 => (seconds / 60, "minute"),
-        7_200..=172_799 => (seconds / 3_600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+    match seconds.unsigned_abs() {
+        seconds @ ..=119 => counted(seconds, "second", "seconds"),
+        seconds @ 120..=7_199 => counted(seconds / 60, "minute", "minutes"),
+        seconds @ 7_200..=172_799 => counted(seconds / 3_600, "hour", "hours"),
+        seconds => counted(seconds / 86_400, "day", "days"),
+    }
 }
 
 /// A bound of `uc logs`, as Unix milliseconds: a duration back from now (`10m`, `1h30m`), RFC 3339,

@@ -88,6 +88,11 @@ impl Ui {
         write_stdout(&serde_json::to_string_pretty(value)?)
     }
 
+    /// Writes a list as JSON.
+    pub(crate) fn json_list<T: Serialize>(&self, items: impl Iterator<Item = T>) -> CliResult {
+        self.json(&items.collect::<Vec<_>>())
+    }
+
     /// Writes bytes of a container's stdout as they are, with colours and escape sequences.
     #[expect(
         clippy::unused_self,

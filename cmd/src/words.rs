@@ -2,6 +2,12 @@
 
 use uc_api::v1::{Health, Liveness, ReplicaRecord, ReplicaState, ServiceMode, TokenState};
 
+/// A count with its noun: `1 machine`, `3 machines`.
+pub(crate) fn counted(count: impl Into<u64>, one: &str, many: &str) -> String {
+    let count = count.into();
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// `REPLICA_STATE_RUNNING` as `running`; the unspecified value is `unknown`.
 pub(crate) fn word(name: &str, prefix: &str) -> String {
     let word = name

@@ -81,7 +81,7 @@ pub(crate) async fn run(args: BuildArgs, ui: &Ui) -> CliResult {
     )
     .await?;
     if json {
-        return ui.json(&built.iter().map(Shown::from).collect::<Vec<_>>());
+        return ui.json_list(built.iter().map(Shown::from));
     }
     let images: Vec<String> = built.into_iter().map(|built| built.image).collect();
     ui.lines(&images)

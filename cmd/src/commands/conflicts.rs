@@ -12,6 +12,7 @@ use crate::connect::{Client, Globals, ask, within};
 use crate::error::{CliError, CliResult};
 use crate::suggest;
 use crate::ui::{DIM, Ui};
+use crate::words::counted;
 
 /// Shorter texts are not taken for the start of an id.
 const MIN_ID: usize = 4;
@@ -46,11 +47,11 @@ pub(crate) async fn note(ui: &Ui, client: &Client) -> CliResult {
     let Ok(answer) = ask(client.conflicts().list(request)).await else {
         return Ok(());
     };
-    let text = match answer.conflicts.len() {
-        0 => return Ok(()),
-        1 => "1 record was changed".to_owned(),
-        count => format!("{count} records were changed"),
-    };
+    if answer.conflicts.is_empty() {
+        return Ok(());
+    }
+    let count = answer.conflicts.len() as u64;
+    let text = counted(count, "record was changed", "records were changed");
     ui.status(&format!(
         "{DIM}{text} on both sides of a network split: see `uc conflicts ls`{DIM:#}"
     ))

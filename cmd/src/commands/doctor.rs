@@ -13,6 +13,7 @@ use crate::error::{CliResult, Kind};
 use crate::text;
 use crate::ui::{CYAN, DIM, RED, Ui, YELLOW};
 use crate::view;
+use crate::words::counted;
 
 /// Pause between two looks: lag is reported about once a second, and a session that broke is opened
 /// again about as fast.
@@ -118,8 +119,8 @@ fn render(findings: &[Finding]) -> String {
 /// `3 machines examined: 1 problem, 2 warnings`
 fn summary(machines: usize, findings: &[Finding]) -> String {
     let examined = format!(
-        "{machines} machine{} examined",
-        if machines == 1 { "" } else { "s" }
+        "{} examined",
+        counted(machines as u64, "machine", "machines")
     );
     let counts: Vec<String> = [Severity::Problem, Severity::Warning, Severity::Note]
         .into_iter()
@@ -127,9 +128,9 @@ fn summary(machines: usize, findings: &[Finding]) -> String {
             let count = findings
                 .iter()
                 .filter(|finding| finding.severity == severity)
-                .count();
-            let plural = if count == 1 { "" } else { "s" };
-            (count > 0).then(|| format!("{count} {}{plural}", severity.word()))
+                .count() as u64;
+            let word = severity.word();
+            (count > 0).then(|| counted(count, word, &format!("{word}s")))
         })
         .collect();
     if counts.is_empty() {

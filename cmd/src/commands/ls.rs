@@ -35,7 +35,7 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
         let services = services
             .iter()
             .map(|(spec, status)| view::Service::new(spec, status));
-        return ui.json(&services.collect::<Vec<_>>());
+        return ui.json_list(services);
     }
     if services.is_empty() {
         ui.status("no services")?;

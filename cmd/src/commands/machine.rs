@@ -20,6 +20,9 @@ use crate::error::{CliError, CliResult};
 use crate::suggest;
 use crate::ui::Ui;
 
+/// Shorter texts are not taken for the start of an id.
+const MIN_ID: usize = 4;
+
 /// Create a cluster, add and remove machines
 #[derive(Debug, Subcommand)]
 pub(crate) enum MachineCommand {
@@ -59,24 +62,34 @@ pub(crate) async fn list(client: &Client) -> CliResult<Vec<Listed>> {
 
 /// The machine with this name, id, or unique beginning of an id.
 fn find<'a>(machines: &'a [Listed], text: &str) -> CliResult<&'a Listed> {
-    let named = machines
-        .iter()
-        .find(|(machine, _)| machine.name == text || machine.id == text);
-    if let Some(machine) = named {
-        return Ok(machine);
+    let names = || machines.iter().map(|(machine, _)| machine.name.as_str());
+    if let Some(index) = names().position(|name| name == text) {
+        return Ok(&machines[index]);
     }
-    let begins = |(machine, _): &&Listed| text.len() >= 4 && machine.id.starts_with(text);
-    let mut matches = machines.iter().filter(begins);
+    by_id(machines, text, "machines", |(machine, _)| &machine.id)?.ok_or_else(|| {
+        CliError::usage(format!("machine `{text}` not found")).hint(suggest::hint(text, names()))
+    })
+}
+
+/// The item with this id, or the only one whose id begins with this text.
+fn by_id<'a, T>(
+    items: &'a [T],
+    text: &str,
+    nouns: &str,
+    id: impl Fn(&T) -> &String,
+) -> CliResult<Option<&'a T>> {
+    if let Some(exact) = items.iter().find(|item| id(item) == text) {
+        return Ok(Some(exact));
+    }
+    if text.len() < MIN_ID {
+        return Ok(None);
+    }
+    let mut matches = items.iter().filter(|item| id(item).starts_with(text));
     match (matches.next(), matches.next()) {
-        (Some(machine), None) => Ok(machine),
-        (Some(_), Some(_)) => Err(CliError::usage(format!(
-            "the ids of several machines begin with `{text}`"
+        (found, None) => Ok(found),
+        (_, Some(_)) => Err(CliError::usage(format!(
+            "the ids of several {nouns} begin with `{text}`"
         ))),
-        (None, _) => {
-            let names = machines.iter().map(|(machine, _)| machine.name.as_str());
-            Err(CliError::usage(format!("machine `{text}` not found"))
-                .hint(suggest::hint(text, names)))
-        }
     }
 }
 

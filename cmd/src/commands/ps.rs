@@ -39,7 +39,7 @@ pub(crate) async fn run(args: PsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let replicas = listed(answer.replicas)?;
     let format = args.output.output;
     if format == WideFormat::Json {
-        return ui.json(&replicas.iter().map(view::Replica::from).collect::<Vec<_>>());
+        return ui.json_list(replicas.iter().map(view::Replica::from));
     }
     if replicas.is_empty() {
         return ui.status("no containers");

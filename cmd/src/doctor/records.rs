@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use uc_api::v1::{Liveness, StoreFigures};
 
 use super::Severity::{Note, Problem, Warning};
-use super::{Answered, COMMITS, Finding, LAG, Look, SLOW_US, WAITING, counted, finding, list};
+use super::{Answered, COMMITS, Finding, LAG, Look, SLOW_US, WAITING, finding, list};
+use crate::words::counted;
 
 pub(super) fn find(now: &Look<'_>, before: &[Look<'_>], found: &mut Vec<Finding>) {
     for machine in &now.answered {

@@ -14,6 +14,7 @@ use super::{docker, no_docker, try_docker};
 use crate::connect::{Client, ask, within};
 use crate::error::{CliError, CliResult, Kind};
 use crate::ui::{Task, Ui};
+use crate::words::counted;
 
 /// Bytes of an archive in one message.
 const CHUNK: usize = 64 * 1024;
@@ -49,12 +50,7 @@ pub(crate) async fn push_missing(ui: &Ui, client: &Client, plan: &Plan) -> CliRe
                 .hint("build it: run `uc deploy` without --no-build"));
             }
         };
-        let machines = target.machine_ids.len();
-        let to = if machines == 1 {
-            "1 machine".to_owned()
-        } else {
-            format!("{machines} machines")
-        };
+        let to = counted(target.machine_ids.len() as u64, "machine", "machines");
         let task = progress.transfer(format!("image {} → {to}", target.image), size);
         match push(client, &target, &task).await {
             Ok(()) => task.done(""),

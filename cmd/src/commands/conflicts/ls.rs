@@ -26,12 +26,7 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
     let conflicts = super::list(&client).await?;
     if args.output.is_json() {
-        return ui.json(
-            &conflicts
-                .iter()
-                .map(view::Conflict::from)
-                .collect::<Vec<_>>(),
-        );
+        return ui.json_list(conflicts.iter().map(view::Conflict::from));
     }
     if conflicts.is_empty() {
         return ui.status("no conflicts");

@@ -32,9 +32,7 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     match args.output.output {
         WideFormat::Table => ui.table(&table(&machines))?,
         WideFormat::Wide => ui.out(&wide_table(&machines).render())?,
-        WideFormat::Json => {
-            ui.json(&machines.iter().map(view::Machine::from).collect::<Vec<_>>())?;
-        }
+        WideFormat::Json => ui.json_list(machines.iter().map(view::Machine::from))?,
     }
     conflicts::note(ui, &client).await
 }

@@ -26,12 +26,7 @@ pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
     let tokens = super::list(&client).await?;
     if args.output.is_json() {
-        return ui.json(
-            &tokens
-                .iter()
-                .map(view::TokenEntry::from)
-                .collect::<Vec<_>>(),
-        );
+        return ui.json_list(tokens.iter().map(view::TokenEntry::from));
     }
     if tokens.is_empty() {
         return ui.status("no join tokens");

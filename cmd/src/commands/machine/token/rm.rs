@@ -5,13 +5,11 @@ use uc_api::v1::RemoveTokenRequest;
 
 use super::Listed;
 use crate::args::{Output, Yes};
+use crate::commands::machine::by_id;
 use crate::connect::{Globals, within};
 use crate::error::{CliError, CliResult};
 use crate::ui::{BOLD, RED, Ui};
 use crate::{suggest, view};
-
-/// Shorter texts are not taken for the start of an id.
-const MIN_ID: usize = 4;
 
 /// Remove join tokens, so that no machine can join with them
 ///
@@ -60,8 +58,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
         ui.status(&format!("removed join token {}", id(token)))?;
     }
     if args.output.is_json() {
-        let removed: Vec<_> = chosen.into_iter().map(view::TokenEntry::from).collect();
-        ui.json(&removed)?;
+        ui.json_list(chosen.into_iter().map(view::TokenEntry::from))?;
     }
     Ok(())
 }
@@ -72,21 +69,12 @@ fn id((token, _): &Listed) -> &str {
 
 /// The token with this id, or the only one whose id begins with this.
 fn find<'a>(tokens: &'a [Listed], text: &str) -> CliResult<&'a Listed> {
-    if let Some(exact) = tokens.iter().find(|token| id(token) == text) {
-        return Ok(exact);
-    }
-    let begins = |token: &&Listed| text.len() >= MIN_ID && id(token).starts_with(text);
-    let mut matches = tokens.iter().filter(begins);
-    match (matches.next(), matches.next()) {
-        (Some(token), None) => Ok(token),
-        (Some(_), Some(_)) => Err(CliError::usage(format!(
-            "the ids of several join tokens begin with `{text}`"
-        ))),
-        (None, _) if tokens.is_empty() => {
-            Err(CliError::usage(format!("join token `{text}` not found"))
-                .hint("there are no join tokens"))
+    let found = by_id(tokens, text, "join tokens", |(token, _)| &token.id)?;
+    found.ok_or_else(|| {
+        let error = CliError::usage(format!("join token `{text}` not found"));
+        if tokens.is_empty() {
+            return error.hint("there are no join tokens");
         }
-        (None, _) => Err(CliError::usage(format!("join token `{text}` not found"))
-            .hint(suggest::hint(text, tokens.iter().map(id)))),
-    }
+        error.hint(suggest::hint(text, tokens.iter().map(id)))
+    })
 }
