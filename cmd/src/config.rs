@@ -210,7 +210,7 @@ impl Config {
         let invalid = |problem| io::Error::new(io::ErrorKind::InvalidData, problem);
         self.check()
             .map_err(|(context, problem)| invalid(format!("context `{context}`: {problem}")))?;
-        let text = edit::apply(self, &old).map_err(io::Error::other)?;
+        let text = edit::apply(self, &old)?;
         if text.len() as u64 > MAX_SIZE {
             return Err(invalid("the new content is larger than 1 MiB".to_owned()));
         }

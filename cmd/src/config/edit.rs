@@ -1,13 +1,15 @@
 //! Changes the text of a config file so that it says what a [`Config`] says, and leaves everything
 //! else in it as it is: comments, order, and keys that this version does not know.
 
-use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, TomlError, Value};
+use std::io;
+
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use super::{Config, Context, Entry};
 
 /// The text of the file after the change.
-pub(super) fn apply(config: &Config, old: &str) -> Result<String, TomlError> {
-    let mut file: DocumentMut = old.parse()?;
+pub(super) fn apply(config: &Config, old: &str) -> io::Result<String> {
+    let mut file: DocumentMut = old.parse().map_err(io::Error::other)?;
     set(&mut file, "current", config.current.as_deref());
     if config.contexts.is_empty() {
         file.remove("contexts");
@@ -17,13 +19,13 @@ pub(super) fn apply(config: &Config, old: &str) -> Result<String, TomlError> {
         let mut contexts = Table::new();
         contexts.set_implicit(true);
         Item::Table(contexts)
-    }));
+    }))?;
     contexts.retain(|name, _| config.contexts.contains_key(name));
     for (name, context) in &config.contexts {
         let item = contexts
             .entry(name)
             .or_insert_with(|| Item::Table(Table::new()));
-        apply_context(context, table(item));
+        apply_context(context, table(item)?);
     }
     Ok(file.to_string())
 }
@@ -84,16 +86,17 @@ fn set(table: &mut Table, key: &str, text: Option<&str>) {
 }
 
 /// The table in an item. An inline table, `{ … }`, becomes one with a heading.
-fn table(item: &mut Item) -> &mut Table {
+fn table(item: &mut Item) -> io::Result<&mut Table> {
     if !item.is_table() {
-        let mut inline = std::mem::take(item)
-            .into_table()
-            .expect("a file in which this is not a table is not loaded");
+        let mut inline = std::mem::take(item).into_table().map_err(|item| {
+            io::Error::other(format!("it has a {} in place of a table", item.type_name()))
+        })?;
         inline.set_implicit(true);
         *item = Item::Table(inline);
     }
-    item.as_table_mut()
-        .expect("the item was made a table just above")
+    Ok(item
+        .as_table_mut()
+        .expect("the item was made a table just above"))
 }
 
 #[cfg(test)]
