@@ -66,7 +66,8 @@ pub(crate) struct HelpArgs {
     pub(crate) words: Vec<String>,
 }
 
-/// Runs one command and returns its exit code. `definition` makes the definition of the command line.
+/// Runs one command and returns its exit code. `definition` makes the definition of the command
+/// line.
 pub(crate) fn run(
     command: Command,
     definition: fn() -> clap::Command,

@@ -10,10 +10,9 @@ use crate::args::Output;
 use crate::connect::{Client, Globals, ask, within};
 use crate::doctor::{self, Finding, Severity, figures};
 use crate::error::{CliResult, Kind};
-use crate::text;
 use crate::ui::{CYAN, DIM, RED, Ui, YELLOW};
-use crate::view;
 use crate::words::counted;
+use crate::{text, view};
 
 /// Pause between two looks: lag is reported about once a second, and a session that broke is opened
 /// again about as fast.

@@ -12,8 +12,7 @@ use crate::args::Output;
 use crate::connect::{Globals, ask, within};
 use crate::error::CliResult;
 use crate::ui::{BOLD, Ui};
-use crate::words;
-use crate::{times, view};
+use crate::{times, view, words};
 
 /// Show a service and its containers
 ///

@@ -9,9 +9,8 @@ use uc_api::v1::{LogEntry, LogStream, LogsRequest};
 use crate::args::Output;
 use crate::connect::Globals;
 use crate::error::{CliError, CliResult, Kind};
-use crate::text;
 use crate::ui::{DIM, Ui};
-use crate::{times, view};
+use crate::{text, times, view};
 
 /// Colours of services. Red is left for errors.
 const COLOURS: [anstyle::AnsiColor; 6] = [

@@ -10,8 +10,7 @@ use crate::args::{WideFormat, WideOutput};
 use crate::connect::{Globals, ask, within};
 use crate::error::CliResult;
 use crate::ui::{Cell, DIM, RED, Table, Ui};
-use crate::words;
-use crate::{times, view};
+use crate::{times, view, words};
 
 /// List the containers of services on all machines
 ///

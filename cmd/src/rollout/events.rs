@@ -7,9 +7,8 @@ use uc_api::v1::{DeployEvent, DeployFinished, DeployOutcome, Plan, StepEvent, St
 
 use super::json::{MAX_NOTICES, Outcome, Report, StepResult};
 use crate::error::{CliError, CliResult, Kind};
-use crate::picture;
-use crate::text;
 use crate::ui::{DIM, Progress, Task};
+use crate::{picture, text};
 
 /// A deployment that is being watched.
 #[derive(Debug)]

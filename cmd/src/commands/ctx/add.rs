@@ -13,9 +13,8 @@ use crate::config::{Config, Context, Entry};
 use crate::connect::{self, Globals, Route};
 use crate::connection::{Connection, SshTarget};
 use crate::error::{CliError, CliResult};
-use crate::text;
 use crate::ui::Ui;
-use crate::view;
+use crate::{text, view};
 
 /// Save a context for a cluster that exists
 ///

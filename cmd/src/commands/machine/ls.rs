@@ -11,8 +11,7 @@ use crate::commands::conflicts;
 use crate::connect::Globals;
 use crate::error::CliResult;
 use crate::ui::{Cell, GREEN, RED, Table, Ui, YELLOW};
-use crate::view;
-use crate::words;
+use crate::{view, words};
 
 /// List the machines of the cluster
 ///

@@ -14,8 +14,7 @@ use crate::args::Output;
 use crate::connect::{Client, Globals, ask, within};
 use crate::error::CliResult;
 use crate::ui::Ui;
-use crate::words;
-use crate::{times, view};
+use crate::{times, view, words};
 
 /// Longest validity of a token.
 const MAX_TTL: Duration = Duration::from_hours(30 * 24);
