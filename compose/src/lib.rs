@@ -48,7 +48,7 @@ pub use environment::environment;
 pub use files::{DefaultFiles, default_files};
 pub use interpolate::Variable;
 pub use ledger::ledger;
-pub use load::{load, load_with, variables};
+pub use load::{load_with, variables};
 pub use project::{Build, BuildContext, BuildSecret, LocalFile, LocalSource, Project, Service};
 pub use render::{render, render_summary, render_within};
 pub use request::{LoadRequest, Loaded, ReadFile, SourceFile};

@@ -22,14 +22,6 @@ use crate::schema::{self, Shape};
 use crate::selection::own_name;
 use crate::{canonical, decode, document, honour, implied, name};
 
-/// Reads a project. Files that it names (`env_file`, `include`, …) cannot be read and are errors:
-/// use [`load_with`].
-pub fn load(request: &LoadRequest) -> Loaded {
-    load_with(request, &|_: &Path| {
-        Err(std::io::ErrorKind::Unsupported.into())
-    })
-}
-
 /// Reads a project; files that it names come through `files`.
 pub fn load_with(request: &LoadRequest, files: &dyn ReadFile) -> Loaded {
     let mut report = Report::new(request.strict).reading(request.reading);

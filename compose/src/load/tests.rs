@@ -49,6 +49,13 @@ fn with_environment(mut request: LoadRequest, variables: &[(&str, &str)]) -> Loa
     request
 }
 
+/// A load of files that name no others.
+fn load(request: &LoadRequest) -> Loaded {
+    load_with(request, &|_: &Path| {
+        Err(std::io::ErrorKind::Unsupported.into())
+    })
+}
+
 /// The project; panics with the rendered diagnostics where there is none.
 #[track_caller]
 fn project_of(request: &LoadRequest) -> Project {
