@@ -12,6 +12,7 @@ mod cases;
 mod clock;
 #[cfg(test)]
 mod convergence;
+mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -39,6 +40,7 @@ mod wire;
 mod writer;
 
 pub use clock::{Clock, MAX_AHEAD_MS, Stamp, SystemClock};
+pub use error::{TooManyOpaqueRecords, WriteError};
 pub use id::{Actor, ClusterId, Dot, MachineId};
 pub use kind::{Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, RecordId};
 pub use local::{Retention, Write};
@@ -53,4 +55,4 @@ pub use store::{BackupDone, BackupError, DEFAULT_MAX_RATE, Options, Store};
 pub use vector::VersionVector;
 pub use watch::{Changed, StoreClosed, Watch};
 pub use wire::{FRAME_TARGET, FrameError, MAX_FRAME};
-pub use writer::{Commit, TooManyOpaqueRecords, WriteError};
+pub use writer::Commit;

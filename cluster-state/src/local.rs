@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::error::WriteError;
 use crate::id::{Actor, Dot, MAX_COUNTER, MachineId};
 use crate::kind::{self, ACKS, Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, MEMBERS};
 use crate::op::{Content, Context, MAX_CONTEXT, MAX_GROUPS, Op, Wanted};
 use crate::register::{MAX_SIBLINGS, Register};
 use crate::state::{Changes, Member, MemberStatus, State};
-use crate::writer::WriteError;
 
 mod rejoin;
 pub(crate) use rejoin::{reincarnate, rejoin};

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, Hlc, SystemClock};
+use crate::error::WriteError;
 use crate::id::{Actor, ClusterId, MachineId};
 use crate::kind::{self, Kind};
 use crate::local::{self, Retention, Write};
@@ -25,7 +26,7 @@ use crate::state::{MemberStatus, State};
 use crate::storage::{self, OpenError, Owner, Storage};
 use crate::vector::VersionVector;
 use crate::watch::{Recent, StoreClosed, Watch};
-use crate::writer::{self, Commit, Done, Request, Work, WriteError, Writer};
+use crate::writer::{self, Commit, Done, Request, Work, Writer};
 
 /// Maximum number of requests that wait for the writer.
 const QUEUE: usize = 1_024;

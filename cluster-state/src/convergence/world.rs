@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::file::File;
 use super::links::Link;
+use crate::error::WriteError;
 use crate::id::{Actor, Dot, MachineId};
 use crate::local::{self, Retention, Write};
 use crate::op::{Content, Op};
 use crate::state::{Batch, Changes, Member, MemberStatus, Rejected, State};
-use crate::writer::WriteError;
 
 pub(super) const SPEC: u16 = 1;
 pub(super) const FACT: u16 = 2;

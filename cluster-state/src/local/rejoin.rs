@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{declare_above, republish, seen};
+use crate::error::WriteError;
 use crate::id::{Actor, Dot};
 use crate::kind::{ACKS, MEMBERS};
 use crate::op::{Content, Context, Group, MAX_CONTEXT, Op, Wanted};
 use crate::state::{Acknowledgements, Batch, Changes, Member, MemberStatus, State, declared};
-use crate::writer::WriteError;
 
 /// Continues as a new incarnation. Observations are published again. The intents of this run are
 /// written again, because their versions had been used before with other content. The peers send

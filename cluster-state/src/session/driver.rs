@@ -15,12 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{Core, Effect, SessionError};
+use crate::error::WriteError;
 use crate::id::MachineId;
 use crate::metrics::{PeerMetrics, add};
 use crate::state::{Batch, Changes, MAX_OPAQUE, State};
 use crate::store::Shared;
 use crate::vector::VersionVector;
-use crate::writer::{Work, WriteError};
+use crate::writer::Work;
 
 /// Maximum number of frames that wait between the session and the transport, in each direction.
 const QUEUE: usize = 16;
