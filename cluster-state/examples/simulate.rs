@@ -8,7 +8,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use uc_cluster_state::simulation::{Report, Scenario, run, standard_scenarios};
+use uc_cluster_state::proof::simulation::{Report, Scenario, run, standard_scenarios};
 
 /// The budget of the design: 1,000 machines, 50 ms round trip, 1 % loss.
 const BUDGET_P50_MS: f64 = 100.0;

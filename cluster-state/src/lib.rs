@@ -7,29 +7,21 @@
 //! The pure core (`state`, `register`, `local`, `wire`, `session::Core`) has no clock and no
 //! socket. Thin drivers surround it (`storage`, `writer`, `session::driver`, `membership::driver`).
 
-#[cfg(test)]
-mod cases;
 mod clock;
-#[cfg(test)]
-mod convergence;
 mod error;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod id;
 mod kind;
 mod local;
 pub mod membership;
 mod metrics;
-#[cfg(test)]
-mod model;
 mod op;
 pub mod overlay;
+#[cfg(any(test, feature = "fuzzing", feature = "simulation"))]
+#[doc(hidden)]
+pub mod proof;
 mod register;
 mod session;
 mod shared_map;
-#[cfg(any(test, feature = "simulation"))]
-pub mod simulation;
 mod snapshot;
 mod state;
 mod storage;

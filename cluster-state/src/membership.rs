@@ -18,11 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::id::MachineId;
 
-mod driver;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod fuzzing;
-mod identity;
-mod seal;
+pub(crate) mod driver;
+pub(crate) mod identity;
+pub(crate) mod seal;
 
 pub use seal::PairKey;
 
@@ -36,9 +34,9 @@ const PROBE_RTT: Duration = Duration::from_millis(400);
 /// machine is down within 8 s.
 const SUSPECT_TO_DOWN: Duration = Duration::from_secs(4);
 /// Datagrams fit the mesh's MTU.
-const MAX_DATAGRAM: usize = 1_200;
+pub(crate) const MAX_DATAGRAM: usize = 1_200;
 /// What foca has of a datagram.
-const MAX_PAYLOAD: usize = MAX_DATAGRAM - seal::OVERHEAD;
+pub(crate) const MAX_PAYLOAD: usize = MAX_DATAGRAM - seal::OVERHEAD;
 /// Time between announcements to peers that are not active, before jitter.
 const ANNOUNCE: Duration = Duration::from_secs(1);
 /// A peer that was never heard is a suspect for this long, then down.

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| uc_cluster_state::fuzzing::datagram(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| uc_cluster_state::proof::fuzzing::datagram(bytes));

@@ -427,7 +427,7 @@ impl Refusals {
 }
 
 /// Returns the payload of a peer's datagram. A peer must not speak as another machine.
-pub(super) fn open<'a>(
+pub(crate) fn open<'a>(
     sealer: &mut Sealer,
     datagram: &'a [u8],
     now: Instant,
@@ -458,7 +458,7 @@ fn log(outcome: Result<(), foca::Error>) {
     }
 }
 
-pub(super) fn config() -> Config {
+pub(crate) fn config() -> Config {
     let every = |frequency, members| {
         NonZeroUsize::new(members).map(|num_members| PeriodicParams {
             frequency,

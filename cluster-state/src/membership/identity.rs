@@ -9,13 +9,13 @@ use crate::id::MachineId;
 /// A machine in one incarnation. No clock is involved, because a clock that steps back must not
 /// lock a machine out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Identity {
-    pub(super) machine: MachineId,
+pub(crate) struct Identity {
+    pub(crate) machine: MachineId,
     /// Grows with each start.
-    pub(super) incarnation: u64,
+    pub(crate) incarnation: u64,
     /// Grows each time the machine learns that it was declared down.
-    pub(super) renewal: u32,
-    pub(super) address: SocketAddr,
+    pub(crate) renewal: u32,
+    pub(crate) address: SocketAddr,
 }
 
 impl foca::Identity for Identity {

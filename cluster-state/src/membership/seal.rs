@@ -28,11 +28,11 @@ use super::MAX_DATAGRAM;
 use crate::id::MachineId;
 
 /// Bytes that sealing adds to a payload.
-pub(super) const OVERHEAD: usize = 1 + 16 + 8 + 8 + MAC;
+pub(crate) const OVERHEAD: usize = 1 + 16 + 8 + 8 + MAC;
 
 /// A peer that was silent for this long is accepted with any numbers. Otherwise a machine whose
 /// disk was restored to an earlier state would be refused forever.
-pub(super) const FORGET_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 const VERSION: u8 = 1;
 const MAC: usize = 16;
@@ -78,7 +78,7 @@ impl Eq for PairKey {}
 
 /// Why a datagram was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// It is too short or too long, or its payload cannot be decoded.
     Malformed,
     /// Its format is that of another version.
@@ -191,7 +191,7 @@ impl Sealer {
     }
 
     /// Returns the sender of a datagram, and the payload.
-    pub(super) fn open<'a>(
+    pub(crate) fn open<'a>(
         &mut self,
         datagram: &'a [u8],
         now: Instant,

@@ -8,13 +8,14 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::identity::Identity;
-use super::seal::{FORGET_AFTER, OVERHEAD, PairKey, Sealer};
-use super::{MAX_DATAGRAM, MAX_PAYLOAD, driver};
-use crate::fuzzing::Input;
+use super::input::Input;
 use crate::id::MachineId;
+use crate::membership::driver;
+use crate::membership::identity::Identity;
+use crate::membership::seal::{FORGET_AFTER, OVERHEAD, PairKey, Sealer};
+use crate::membership::{MAX_DATAGRAM, MAX_PAYLOAD};
 
-pub(crate) struct Detector {
+pub(super) struct Detector {
     foca: Foca<Identity, PostcardCodec, SmallRng, NoCustomBroadcast>,
     runtime: AccumulatingRuntime<Identity>,
     timers: VecDeque<Timer<Identity>>,
@@ -31,7 +32,7 @@ fn identity(n: u8) -> Identity {
 }
 
 impl Detector {
-    pub(crate) fn new(n: u8) -> Self {
+    pub(super) fn new(n: u8) -> Self {
         let foca = Foca::new(
             identity(n),
             driver::config(),
@@ -46,7 +47,7 @@ impl Detector {
     }
 
     /// Does what the driver does when a peer in the list is not active.
-    pub(crate) fn announce(&mut self, n: u8) {
+    pub(super) fn announce(&mut self, n: u8) {
         let _ = self.foca.announce(
             Identity {
                 incarnation: 0,
@@ -56,19 +57,19 @@ impl Detector {
         );
     }
 
-    pub(crate) fn receive(&mut self, datagram: &[u8]) {
+    pub(super) fn receive(&mut self, datagram: &[u8]) {
         let _ = self.foca.handle_data(datagram, &mut self.runtime);
     }
 
     /// Fires the timer that was set first.
-    pub(crate) fn fire(&mut self) {
+    pub(super) fn fire(&mut self) {
         if let Some(timer) = self.timers.pop_front() {
             let _ = self.foca.handle_timer(timer, &mut self.runtime);
         }
     }
 
     /// Carries out what foca wants, and returns the datagrams.
-    pub(crate) fn flush(&mut self) -> Vec<Vec<u8>> {
+    pub(super) fn flush(&mut self) -> Vec<Vec<u8>> {
         while let Some((_, timer)) = self.runtime.to_schedule() {
             self.timers.push_back(timer);
         }
@@ -88,7 +89,7 @@ impl Detector {
 }
 
 /// The sealer of machine `n`, which knows the other one of two.
-pub(crate) fn sealer(n: u8) -> Sealer {
+pub(super) fn sealer(n: u8) -> Sealer {
     let mut sealer = Sealer::new(MachineId([n; 16]), 3, FORGET_AFTER);
     let other = MachineId([3 - n; 16]);
     sealer.set_peers([(other, PairKey::from_bytes([5; 32]))].into_iter());
@@ -98,7 +99,7 @@ pub(crate) fn sealer(n: u8) -> Sealer {
 /// For each datagram, the input has a byte for what happens before it, two bytes of length, and as
 /// much as the socket's buffer holds. The detector receives it twice: as a datagram that must be
 /// opened, and as the payload of a member.
-pub(crate) fn run(mut input: Input<'_>) {
+pub(super) fn run(mut input: Input<'_>) {
     let mut detector = Detector::new(1);
     let mut theirs = sealer(2);
     let mut ours = sealer(1);

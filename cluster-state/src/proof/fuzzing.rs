@@ -10,10 +10,14 @@ use bytes::Bytes;
 use crate::kind::{Class, Kind};
 use crate::wire::{self, Message};
 
+mod datagram;
 mod history;
+mod input;
 mod session;
 #[cfg(test)]
 mod tests;
+
+use input::Input;
 
 /// The time of the clock.
 const NOW: u64 = 1_000_000;
@@ -72,13 +76,13 @@ pub fn frame(bytes: &[u8]) {
 /// A session, greeted or not, accepts any frames. It can end, and it sends a bounded number of
 /// valid frames.
 pub fn session(bytes: &[u8]) {
-    session::run(Input(bytes));
+    session::run(Input::new(bytes));
 }
 
 /// Two machines receive the changes of one valid history in different orders, some of them twice,
 /// and end up with the same content. Changes of no valid history must not make them panic.
 pub fn ops(bytes: &[u8]) {
-    let mut input = Input(bytes);
+    let mut input = Input::new(bytes);
     if input.byte().is_multiple_of(2) {
         history::sound(input);
     } else {
@@ -89,7 +93,7 @@ pub fn ops(bytes: &[u8]) {
 /// The failure detector accepts any datagrams between its timers, sealed or not. A datagram is
 /// opened once, and not at all if one bit differs.
 pub fn datagram(bytes: &[u8]) {
-    crate::membership::fuzzing::run(Input(bytes));
+    datagram::run(Input::new(bytes));
 }
 
 /// Returns `None` for a message of a newer peer, which has no encoding here.
@@ -104,46 +108,4 @@ fn encoded(message: &Message) -> Option<Bytes> {
         Message::Refuse(refusal) => wire::encode_refusal(*refusal),
         Message::Unknown => return None,
     })
-}
-
-/// Bytes as a source of choices. Returns zeros when no bytes are left.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn take(&mut self, count: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-
-    pub(crate) fn byte(&mut self) -> u8 {
-        self.take(1).first().copied().unwrap_or_default()
-    }
-
-    /// Returns a number below `bound`, which is at most 256.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        usize::from(self.byte()) % bound.max(1)
-    }
-
-    /// Returns a number: small ones take one byte, all others nine.
-    pub(crate) fn number(&mut self) -> u64 {
-        match self.byte() {
-            small @ 0..=0xef => u64::from(small),
-            _ => self
-                .take(8)
-                .iter()
-                .fold(0, |number, byte| number << 8 | u64::from(*byte)),
-        }
-    }
-
-    /// Returns a piece: two bytes of length, then that many bytes.
-    pub(crate) fn piece(&mut self) -> &'a [u8] {
-        let length = usize::from(self.byte()) << 8 | usize::from(self.byte());
-        self.take(length)
-    }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CLAIM, FACT, Input, KINDS, LOG, NOW, REGISTRY, SPEC};
+use super::input::Input;
+use super::{CLAIM, FACT, KINDS, LOG, NOW, REGISTRY, SPEC};
 use crate::id::{Actor, Dot, MAX_COUNTER, MachineId};
 use crate::kind::{ACKS, MAX_KEY, MEMBERS};
 use crate::op::{Context, Op, Wanted};

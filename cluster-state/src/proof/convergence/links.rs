@@ -2,11 +2,9 @@
 //! each direction. This module does the driver's part: apply, fetch into a fresh state, start
 //! again.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
-use super::world::{World, machine};
+use super::world::{Link, World, machine};
 use crate::id::ClusterId;
 use crate::local;
 use crate::session::{Core, Effect, SessionError};
@@ -14,14 +12,6 @@ use crate::state::{Changes, Rejected, State};
 use crate::vector::VersionVector;
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
-
-/// A session: the state machines of both ends, and the frames in transit.
-pub(super) struct Link {
-    cores: [Core; 2],
-    wires: [VecDeque<Bytes>; 2],
-    /// For a side that fetches everything, what it has so far.
-    fresh: [Option<State>; 2],
-}
 
 pub(super) fn link(a: usize, b: usize) -> (usize, usize) {
     (a.min(b), a.max(b))

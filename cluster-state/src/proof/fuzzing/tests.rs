@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use super::datagram::{Detector, sealer};
 use super::*;
 use crate::id::{Actor, MAX_COUNTER, MachineId};
-use crate::membership::fuzzing::{Detector, sealer};
 use crate::state::{BUCKETS, Batch};
 use crate::wire::{BucketSums, Digest, Refusal};
 

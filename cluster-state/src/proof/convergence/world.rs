@@ -1,14 +1,16 @@
 //! The stores, what they do on their own, and the history of all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::file::File;
-use super::links::Link;
 use crate::error::WriteError;
 use crate::id::{Actor, Dot, MachineId};
 use crate::local::{self, Retention, Write};
 use crate::op::{Content, Op};
+use crate::session::Core;
 use crate::state::{Batch, Changes, Member, MemberStatus, Rejected, State};
 
 pub(super) const SPEC: u16 = 1;
@@ -69,6 +71,14 @@ impl Node {
         self.changes.ops.append(&mut changes.ops);
         Ok(())
     }
+}
+
+/// A session: the state machines of both ends, and the frames in transit.
+pub(super) struct Link {
+    pub(super) cores: [Core; 2],
+    pub(super) wires: [VecDeque<Bytes>; 2],
+    /// For a side that fetches everything, what it has so far.
+    pub(super) fresh: [Option<State>; 2],
 }
 
 pub(super) struct World {

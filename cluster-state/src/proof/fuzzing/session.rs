@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::history::machine;
-use super::{CLAIM, FACT, Input, KINDS, LOG, NOW, REGISTRY, SPEC};
+use super::input::Input;
+use super::{CLAIM, FACT, KINDS, LOG, NOW, REGISTRY, SPEC};
 use crate::id::{Actor, ClusterId, Dot};
 use crate::op::{Context, Op, Wanted};
 use crate::session::{Core, Effect};
