@@ -80,3 +80,37 @@ pub struct RecordId {
     /// The key within the kind, and within the owner if there is one.
     pub key: Arc<str>,
 }
+
+/// The two maps of records that any machine writes. A record of one is never merged with one of the
+/// other, even if a faulty peer uses one kind and key for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Slot {
+    Intent,
+    Claim,
+}
+
+/// An intent or a claim.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RecordKey {
+    pub(crate) slot: Slot,
+    pub(crate) kind: u16,
+    pub(crate) key: Arc<str>,
+}
+
+impl RecordKey {
+    pub(crate) fn intent(kind: u16, key: &str) -> Self {
+        Self {
+            slot: Slot::Intent,
+            kind,
+            key: Arc::from(key),
+        }
+    }
+
+    pub(crate) fn claim(kind: u16, key: &str) -> Self {
+        Self {
+            slot: Slot::Claim,
+            kind,
+            key: Arc::from(key),
+        }
+    }
+}

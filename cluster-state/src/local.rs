@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use crate::error::WriteError;
 use crate::id::{Actor, Dot, MAX_COUNTER, MachineId};
-use crate::kind::{self, ACKS, Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, MEMBERS};
-use crate::op::{Content, Context, MAX_CONTEXT, MAX_GROUPS, Op, Wanted};
+use crate::kind::{
+    self, ACKS, Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, MEMBERS, RecordKey,
+};
+use crate::op::{Content, Context, MAX_CONTEXT, MAX_GROUPS, Op, Wanted, WantedGroup};
 use crate::register::{MAX_SIBLINGS, Register};
-use crate::state::{Changes, Member, MemberStatus, State};
+use crate::state::{Changes, Member, MemberStatus, State, order};
 
 mod rejoin;
-pub(crate) use rejoin::{reincarnate, rejoin};
+pub(crate) use rejoin::rejoin;
 
 /// Tombstones of observations that are kept before all rows are written again and swept, if there
 /// are more of them than rows.
@@ -242,80 +245,86 @@ pub(crate) fn check_rows(
     Ok(set)
 }
 
-/// Applies writes, each with its own version and stamp.
-pub(crate) fn write(
-    state: &mut State,
-    writes: &[Write],
+/// A transaction of this machine: the state that it changes, the time, and what it has changed.
+pub(crate) struct Txn<'a> {
+    state: &'a mut State,
     now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    for write in writes {
+    changes: &'a mut Changes,
+}
+
+/// Groups of fields to set, by number. `None` removes a group.
+type Set<'a> = Vec<(u16, Option<&'a [u8]>)>;
+
+impl<'a> Txn<'a> {
+    pub(crate) fn new(state: &'a mut State, now_ms: u64, changes: &'a mut Changes) -> Self {
+        Self {
+            state,
+            now_ms,
+            changes,
+        }
+    }
+
+    /// Applies writes, each with its own version and stamp.
+    pub(crate) fn write(&mut self, writes: &[Write]) -> Result<(), WriteError> {
+        writes.iter().try_for_each(|write| self.write_one(write))
+    }
+
+    /// Makes a change with the next version.
+    fn apply(&mut self, make: impl FnOnce(Dot) -> Op) -> Result<(), WriteError> {
+        Ok(self.state.apply_own(make, self.now_ms, self.changes)?)
+    }
+
+    /// Writes an intent or a claim with a new stamp. `life` is the record's creation, and `None`
+    /// creates it. Without `groups` it is a tombstone.
+    fn ask(
+        &mut self,
+        record: &RecordKey,
+        life: Option<(u64, Actor)>,
+        context: Context,
+        groups: Option<Vec<WantedGroup>>,
+    ) -> Result<(), WriteError> {
+        let wanted = Wanted {
+            record: record.clone(),
+            hlc: self.state.hlc.tick(self.now_ms),
+            life,
+            context,
+            groups,
+        };
+        self.apply(|dot| Op::intent(dot, &wanted))
+    }
+
+    fn raise(
+        &mut self,
+        kind: u16,
+        key: Arc<str>,
+        epoch: u64,
+        value: &[u8],
+    ) -> Result<(), WriteError> {
+        let hlc = self.state.hlc.tick(self.now_ms);
+        self.apply(|dot| Op::registry(dot, kind, key, epoch, hlc, value))
+    }
+
+    fn write_one(&mut self, write: &Write) -> Result<(), WriteError> {
         match write {
             Write::Put { kind, key, value } => {
-                put(
-                    state,
-                    (*kind, key),
-                    vec![(0, Some(value.as_slice()))],
-                    false,
-                    now_ms,
-                    changes,
-                )?;
+                let set = vec![(0, Some(value.as_slice()))];
+                self.put(&RecordKey::intent(*kind, key), set, false)
             }
             Write::Edit { kind, key, groups } => {
-                let groups = groups
-                    .iter()
-                    .map(|(id, value)| (*id, value.as_deref()))
-                    .collect();
-                put(state, (*kind, key), groups, true, now_ms, changes)?;
+                let set = groups.iter().map(|(id, value)| (*id, value.as_deref()));
+                self.put(&RecordKey::intent(*kind, key), set.collect(), true)
             }
-            Write::Delete { kind, key } => {
-                if state
-                    .register(false, *kind, key)
-                    .is_some_and(|register| register.life().is_some())
-                {
-                    bury(state, false, (*kind, key), now_ms, changes)?;
-                }
-            }
-            Write::Claim { kind, key, value } => {
-                claim(state, (*kind, key), value, now_ms, changes)?;
-            }
-            Write::Release { kind, key } => release(state, (*kind, key), now_ms, changes)?,
-            Write::Revoke { kind, key } => {
-                if state
-                    .register(true, *kind, key)
-                    .is_some_and(|register| register.life().is_some())
-                {
-                    bury(state, true, (*kind, key), now_ms, changes)?;
-                }
-            }
-            Write::Settle {
-                kind,
-                key,
-                group,
-                seen,
-                value,
-            } => {
-                settle(
-                    state,
-                    (*kind, key),
-                    *group,
-                    seen,
-                    value.as_deref(),
-                    now_ms,
-                    changes,
-                )?;
-            }
-            Write::Declare { machine, status } => {
-                let member = state.membership_of(*machine, *status);
-                declare(state, *machine, member, now_ms, changes)?;
-            }
+            Write::Delete { kind, key } => self.delete(&RecordKey::intent(*kind, key)),
+            Write::Claim { kind, key, value } => self.claim(&RecordKey::claim(*kind, key), value),
+            Write::Release { kind, key } => self.release(&RecordKey::claim(*kind, key)),
+            Write::Revoke { kind, key } => self.delete(&RecordKey::claim(*kind, key)),
             Write::Raise {
                 kind,
                 key,
                 epoch,
                 value,
             } => {
-                let known = match state.registered(*kind, key).map(|op| &op.content) {
+                let known = match self.state.registered(*kind, key).map(|op| &op.content) {
                     Some(Content::Registry { epoch, .. }) => *epoch,
                     _ => 0,
                 };
@@ -327,421 +336,308 @@ pub(crate) fn write(
                         epoch: *epoch,
                     });
                 }
-                let hlc = state.hlc.tick(now_ms);
-                let key = Arc::from(key.as_str());
-                state.apply_own(
-                    |dot| Op::registry(dot, *kind, key, *epoch, hlc, value),
-                    now_ms,
-                    changes,
-                )?;
+                self.raise(*kind, Arc::from(key.as_str()), *epoch, value)
+            }
+            Write::Settle {
+                kind,
+                key,
+                group,
+                seen,
+                value,
+            } => {
+                let record = RecordKey::intent(*kind, key);
+                self.settle(&record, *group, seen, value.as_deref())
+            }
+            Write::Declare { machine, status } => {
+                let member = self.state.membership_of(*machine, *status);
+                self.declare(*machine, member)
             }
         }
     }
-    Ok(())
-}
 
-/// Returns the context of a write: what this machine has seen of the record.
-fn seen(state: &State, claim: bool, kind: u16, key: &str) -> Result<Context, WriteError> {
-    let context = state
-        .register(claim, kind, key)
-        .map_or_else(|| state.absent_context(), Register::context);
-    if context.len() >= MAX_CONTEXT {
-        return Err(WriteError::TooManyWriters {
-            kind,
-            key: key.to_owned(),
-        });
+    /// Returns the context of a write: what this machine has seen of the record.
+    fn seen(&self, record: &RecordKey) -> Result<Context, WriteError> {
+        let context = self
+            .state
+            .register_of(record)
+            .map_or_else(|| self.state.absent_context(), Register::context);
+        check_context(record, &context)?;
+        Ok(context)
     }
-    Ok(context)
-}
 
-/// Sets groups of fields. With `merge`, the record's other groups are kept.
-fn put(
-    state: &mut State,
-    (kind, key): (u16, &str),
-    set: Vec<(u16, Option<&[u8]>)>,
-    merge: bool,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let context = seen(state, false, kind, key)?;
-    let register = state.register(false, kind, key);
-    let life = register.and_then(Register::life);
-    let mut groups = BTreeMap::new();
-    if merge && let Some(register) = register {
-        let ids = register.group_ids();
-        let kept = ids.into_iter().filter_map(|id| register.active(id));
-        groups.extend(kept.map(|group| {
-            (
-                group.id,
-                (Some((group.dot, group.hlc)), group.value.clone()),
-            )
-        }));
+    /// Returns the record's creation, unless the record is deleted or does not exist.
+    fn life(&self, record: &RecordKey) -> Option<(u64, Actor)> {
+        self.state.register_of(record).and_then(Register::life)
     }
-    for (id, value) in set {
-        match value {
-            Some(value) => drop(groups.insert(id, (None, Bytes::copy_from_slice(value)))),
-            None => drop(groups.remove(&id)),
+
+    /// Sets groups of fields. With `merge`, the record's other groups are kept.
+    fn put(&mut self, record: &RecordKey, set: Set<'_>, merge: bool) -> Result<(), WriteError> {
+        let mut groups = BTreeMap::new();
+        if merge && let Some(register) = self.state.register_of(record) {
+            let ids = register.group_ids();
+            let kept = ids.into_iter().filter_map(|id| register.active(id));
+            groups.extend(kept.map(|group| {
+                let set = Some((group.dot, group.hlc));
+                (group.id, (set, group.value.clone()))
+            }));
         }
-    }
-    if groups.len() > MAX_GROUPS {
-        return Err(WriteError::TooManyGroups {
-            kind,
-            key: key.to_owned(),
-            groups: groups.len(),
-        });
-    }
-    if groups.is_empty() {
-        // A record without any group does not exist.
-        return if life.is_some() {
-            bury(state, false, (kind, key), now_ms, changes)
-        } else {
-            Ok(())
-        };
-    }
-    let bytes = key.len() + groups.values().map(|(_, value)| value.len()).sum::<usize>();
-    if bytes > MAX_RECORD {
-        return Err(WriteError::RecordTooLarge {
-            kind,
-            key: key.to_owned(),
-            bytes,
-        });
-    }
-    let hlc = state.hlc.tick(now_ms);
-    let groups = groups
-        .into_iter()
-        .map(|(id, (set, value))| (id, set, value))
-        .collect();
-    let wanted = Wanted {
-        kind,
-        claim: false,
-        key: Arc::from(key),
-        hlc,
-        life,
-        context,
-        groups: Some(groups),
-    };
-    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
-    Ok(())
-}
-
-fn settle(
-    state: &mut State,
-    (kind, key): (u16, &str),
-    group: u16,
-    seen: &[Dot],
-    value: Option<&[u8]>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let candidates = state
-        .register(false, kind, key)
-        .map(|register| register.candidates(group));
-    let now: BTreeSet<Dot> = candidates
-        .unwrap_or_default()
-        .iter()
-        .take(MAX_SIBLINGS)
-        .map(|candidate| candidate.dot)
-        .collect();
-    if now != seen.iter().copied().collect() {
-        return Err(WriteError::Changed {
-            kind,
-            key: key.to_owned(),
-        });
-    }
-    match value {
-        Some(value) => put(
-            state,
-            (kind, key),
-            vec![(group, Some(value))],
-            true,
-            now_ms,
-            changes,
-        ),
-        None => bury(state, false, (kind, key), now_ms, changes),
-    }
-}
-
-/// Deletes everything that is known of a record.
-fn bury(
-    state: &mut State,
-    claim: bool,
-    (kind, key): (u16, &str),
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let context = seen(state, claim, kind, key)?;
-    let life = state.register(claim, kind, key).and_then(Register::life);
-    let hlc = state.hlc.tick(now_ms);
-    let wanted = Wanted {
-        kind,
-        claim,
-        key: Arc::from(key),
-        hlc,
-        life,
-        context,
-        groups: None,
-    };
-    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
-    Ok(())
-}
-
-/// Returns the creation of this machine's own claim of a key, and the context of a write that
-/// replaces only this machine's claims.
-fn own_claims(state: &State, kind: u16, key: &str) -> (Option<(u64, Actor)>, Context) {
-    let me = state.me().machine;
-    let mut context = Context::default();
-    let mut life = None;
-    let Some(register) = state.register(true, kind, key) else {
-        return (None, state.absent_context());
-    };
-    // Released claims are replaced as well, so that they do not pile up.
-    for op in register.items() {
-        let Some(asked) = op.asked() else { continue };
-        let given_back = asked.groups.is_none();
-        if asked.life.1.machine == me || given_back {
-            context.join(&asked.context);
-            context.add(op.dot);
+        for (id, value) in set {
+            match value {
+                Some(value) => drop(groups.insert(id, (None, Bytes::copy_from_slice(value)))),
+                None => drop(groups.remove(&id)),
+            }
         }
-        if asked.life.1.machine == me && !given_back {
-            life = Some(life.map_or(asked.life, |life: (u64, Actor)| life.min(asked.life)));
-        }
-    }
-    (life, context)
-}
-
-fn claim(
-    state: &mut State,
-    (kind, key): (u16, &str),
-    value: &[u8],
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let holder = state.register(true, kind, key).and_then(Register::holder);
-    if let Some((_, asked)) = holder
-        && asked.life.1.machine != state.me().machine
-    {
-        return Err(WriteError::Claimed {
-            kind,
-            key: key.to_owned(),
-            by: asked.life.1.machine,
-        });
-    }
-    let (life, context) = own_claims(state, kind, key);
-    if context.len() >= MAX_CONTEXT {
-        return Err(WriteError::TooManyWriters {
-            kind,
-            key: key.to_owned(),
-        });
-    }
-    let hlc = state.hlc.tick(now_ms);
-    let groups = Some(vec![(0, None, Bytes::copy_from_slice(value))]);
-    let wanted = Wanted {
-        kind,
-        claim: true,
-        key: Arc::from(key),
-        hlc,
-        life,
-        context,
-        groups,
-    };
-    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
-    Ok(())
-}
-
-fn release(
-    state: &mut State,
-    (kind, key): (u16, &str),
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let (life, context) = own_claims(state, kind, key);
-    if life.is_none() {
-        return Ok(());
-    }
-    let hlc = state.hlc.tick(now_ms);
-    let wanted = Wanted {
-        kind,
-        claim: true,
-        key: Arc::from(key),
-        hlc,
-        life,
-        context,
-        groups: None,
-    };
-    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
-    Ok(())
-}
-
-/// Appends to this machine's log of a kind and trims it.
-pub(crate) fn append(
-    state: &mut State,
-    kind: u16,
-    entries: &[Vec<u8>],
-    keep: Retention,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    for entry in entries {
-        state.apply_own(|dot| Op::entry(dot, kind, now_ms, entry), now_ms, changes)?;
-    }
-    let me = state.me().machine;
-    let oldest = now_ms.saturating_sub(keep.age_ms);
-    let mut places: Vec<((u64, u64), u64)> = state
-        .facts_of(kind, me)
-        .map(|(_, fact)| ((fact.dot.actor.incarnation, fact.dot.version), fact.ms))
-        .collect();
-    places.sort_unstable();
-    let surplus = places.len().saturating_sub(keep.entries.max(1));
-    let aged = places.iter().take_while(|(_, ms)| *ms < oldest).count();
-    // Trimming a few entries at a time would need as many sweeps as entries.
-    let slack = (keep.entries / 8).max(1);
-    let trimmed = surplus.max(aged);
-    if trimmed >= slack || state.sweep(kind, me).is_none() {
-        let floor = places
-            .get(trimmed)
-            .map_or((state.me().incarnation, state.own_version() + 1), |place| {
-                place.0
+        if groups.len() > MAX_GROUPS {
+            return Err(WriteError::TooManyGroups {
+                kind: record.kind,
+                key: record.key.to_string(),
+                groups: groups.len(),
             });
-        state.apply_own(|dot| Op::sweep(dot, kind, floor), now_ms, changes)?;
+        }
+        if groups.is_empty() {
+            // A record without any group does not exist.
+            return self.delete(record);
+        }
+        let values: usize = groups.values().map(|(_, value)| value.len()).sum();
+        let bytes = record.key.len() + values;
+        if bytes > MAX_RECORD {
+            return Err(WriteError::RecordTooLarge {
+                kind: record.kind,
+                key: record.key.to_string(),
+                bytes,
+            });
+        }
+        let groups = groups
+            .into_iter()
+            .map(|(id, (set, value))| (id, set, value))
+            .collect();
+        self.ask(record, self.life(record), self.seen(record)?, Some(groups))
     }
-    Ok(())
-}
 
-/// Acknowledges up to where this machine has the actors whose deletes other members keep. If it was
-/// evicted, also declares that it is back.
-pub(crate) fn acknowledge(
-    state: &mut State,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    if state.is_evicted() && !state.is_rejoining() {
-        let me = state.me().machine;
-        declare(
-            state,
-            me,
-            state.membership_of(me, MemberStatus::Member),
-            now_ms,
-            changes,
-        )?;
-    }
-    let Some(list) = state.due_acknowledgements() else {
-        return Ok(());
-    };
-    let value = postcard::to_stdvec(&list).unwrap_or_default();
-    let key = state.me().machine.to_string();
-    put(
-        state,
-        (ACKS, &key),
-        vec![(0, Some(value.as_slice()))],
-        false,
-        now_ms,
-        changes,
-    )
-}
-
-/// Declares a machine's membership, unless it is already declared.
-pub(crate) fn declare(
-    state: &mut State,
-    machine: MachineId,
-    member: Member,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let known = state.member(machine);
-    if known.is_some_and(|(_, known)| known == member) {
-        return Ok(());
-    }
-    declare_above(
-        state,
-        machine,
-        member,
-        known.map_or(0, |(epoch, _)| epoch),
-        now_ms,
-        changes,
-    )
-}
-
-/// Declares a machine's membership with an epoch above `above`.
-fn declare_above(
-    state: &mut State,
-    machine: MachineId,
-    member: Member,
-    above: u64,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let epoch = above + 1;
-    let value = postcard::to_stdvec(&member).unwrap_or_default();
-    let raise = Write::Raise {
-        kind: MEMBERS,
-        key: machine.to_string(),
-        epoch,
-        value,
-    };
-    write(state, &[raise], now_ms, changes)
-}
-
-/// Makes `rows` the complete set of own observations of `kind`. Unchanged rows cause no change.
-pub(crate) fn publish(
-    state: &mut State,
-    kind: u16,
-    rows: &BTreeMap<Arc<str>, Vec<u8>>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let me = state.me();
-    // Observations of an earlier incarnation are replaced as a whole, because this one may not know
-    // all of them.
-    let current = state
-        .sweep(kind, me.machine)
-        .is_some_and(|sweep| sweep.dot.actor == me);
-    let mut gone = Vec::new();
-    let mut marks = 0;
-    for ((_, _, key), fact) in state.facts_of(kind, me.machine) {
-        if fact.value.is_none() {
-            marks += usize::from(!rows.contains_key(key));
-        } else if !rows.contains_key(key) {
-            gone.push(Arc::clone(key));
+    fn settle(
+        &mut self,
+        record: &RecordKey,
+        group: u16,
+        seen: &[Dot],
+        value: Option<&[u8]>,
+    ) -> Result<(), WriteError> {
+        let register = self.state.register_of(record);
+        let candidates = register.map_or_else(Vec::new, |register| register.candidates(group));
+        let now: BTreeSet<Dot> = candidates
+            .iter()
+            .take(MAX_SIBLINGS)
+            .map(|candidate| candidate.dot)
+            .collect();
+        if now != seen.iter().copied().collect() {
+            return Err(WriteError::Changed {
+                kind: record.kind,
+                key: record.key.to_string(),
+            });
+        }
+        match value {
+            Some(value) => self.put(record, vec![(group, Some(value))], true),
+            None => self.bury(record),
         }
     }
-    if !current || marks + gone.len() > MAX_GONE.max(rows.len()) {
-        return republish(state, kind, rows, now_ms, changes);
-    }
-    for (key, value) in rows {
-        let known = state
-            .fact(kind, me.machine, key)
-            .and_then(|fact| fact.value.as_deref());
-        if known != Some(value.as_slice()) {
-            state.apply_own(
-                |dot| Op::fact(dot, kind, Arc::clone(key), Some(value)),
-                now_ms,
-                changes,
-            )?;
+
+    /// Deletes everything that is known of a record, if it exists.
+    fn delete(&mut self, record: &RecordKey) -> Result<(), WriteError> {
+        match self.life(record) {
+            Some(_) => self.bury(record),
+            None => Ok(()),
         }
     }
-    for key in gone {
-        state.apply_own(|dot| Op::fact(dot, kind, key, None), now_ms, changes)?;
+
+    /// Writes a tombstone for everything that is known of a record.
+    fn bury(&mut self, record: &RecordKey) -> Result<(), WriteError> {
+        self.ask(record, self.life(record), self.seen(record)?, None)
+    }
+
+    /// Returns the creation of this machine's own claim of a key, and the context of a write that
+    /// replaces only this machine's claims.
+    fn own_claims(&self, record: &RecordKey) -> (Option<(u64, Actor)>, Context) {
+        let me = self.state.me().machine;
+        let mut context = Context::default();
+        let mut life = None;
+        let Some(register) = self.state.register_of(record) else {
+            return (None, self.state.absent_context());
+        };
+        // Released claims are replaced as well, so that they do not pile up.
+        for (op, asked) in register.asked() {
+            let given_back = asked.groups.is_none();
+            if asked.life.1.machine == me || given_back {
+                context.join(&asked.context);
+                context.add(op.dot);
+            }
+            if asked.life.1.machine == me && !given_back {
+                life = Some(life.map_or(asked.life, |life: (u64, Actor)| life.min(asked.life)));
+            }
+        }
+        (life, context)
+    }
+
+    fn claim(&mut self, record: &RecordKey, value: &[u8]) -> Result<(), WriteError> {
+        let holder = self.state.register_of(record).and_then(Register::holder);
+        if let Some((_, asked)) = holder
+            && asked.life.1.machine != self.state.me().machine
+        {
+            return Err(WriteError::Claimed {
+                kind: record.kind,
+                key: record.key.to_string(),
+                by: asked.life.1.machine,
+            });
+        }
+        let (life, context) = self.own_claims(record);
+        check_context(record, &context)?;
+        let groups = vec![(0, None, Bytes::copy_from_slice(value))];
+        self.ask(record, life, context, Some(groups))
+    }
+
+    fn release(&mut self, record: &RecordKey) -> Result<(), WriteError> {
+        match self.own_claims(record) {
+            (None, _) => Ok(()),
+            (life, context) => self.ask(record, life, context, None),
+        }
+    }
+
+    /// Declares a machine's membership, unless it is already declared.
+    fn declare(&mut self, machine: MachineId, member: Member) -> Result<(), WriteError> {
+        match self.state.member(machine) {
+            Some((_, known)) if known == member => Ok(()),
+            known => self.declare_above(machine, member, known.map_or(0, |(epoch, _)| epoch)),
+        }
+    }
+
+    /// Declares a machine's membership with an epoch above `above`.
+    fn declare_above(
+        &mut self,
+        machine: MachineId,
+        member: Member,
+        above: u64,
+    ) -> Result<(), WriteError> {
+        self.write_one(&Write::Raise {
+            kind: MEMBERS,
+            key: machine.to_string(),
+            epoch: above + 1,
+            value: encode(&member),
+        })
+    }
+
+    /// Appends to this machine's log of a kind and trims it.
+    pub(crate) fn append(
+        &mut self,
+        kind: u16,
+        entries: &[Vec<u8>],
+        keep: Retention,
+    ) -> Result<(), WriteError> {
+        let now_ms = self.now_ms;
+        for entry in entries {
+            self.apply(|dot| Op::entry(dot, kind, now_ms, entry))?;
+        }
+        let me = self.state.me();
+        let oldest = now_ms.saturating_sub(keep.age_ms);
+        let mut places: Vec<((u64, u64), u64)> = self
+            .state
+            .facts_of(kind, me.machine)
+            .map(|(_, fact)| (order(fact.dot), fact.ms))
+            .collect();
+        places.sort_unstable();
+        let surplus = places.len().saturating_sub(keep.entries.max(1));
+        let aged = places.iter().take_while(|(_, ms)| *ms < oldest).count();
+        // Trimming a few entries at a time would need as many sweeps as entries.
+        let slack = (keep.entries / 8).max(1);
+        let trimmed = surplus.max(aged);
+        if trimmed >= slack || self.state.sweep(kind, me.machine).is_none() {
+            let next = (me.incarnation, self.state.own_version() + 1);
+            let floor = places.get(trimmed).map_or(next, |place| place.0);
+            self.apply(|dot| Op::sweep(dot, kind, floor))?;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges up to where this machine has the actors whose deletes other members keep. If it
+    /// was evicted, also declares that it is back.
+    pub(crate) fn acknowledge(&mut self) -> Result<(), WriteError> {
+        let me = self.state.me().machine;
+        if self.state.is_evicted() && !self.state.is_rejoining() {
+            let member = self.state.membership_of(me, MemberStatus::Member);
+            self.declare(me, member)?;
+        }
+        let Some(list) = self.state.due_acknowledgements() else {
+            return Ok(());
+        };
+        let record = RecordKey::intent(ACKS, &me.to_string());
+        self.put(&record, vec![(0, Some(&encode(&list)))], false)
+    }
+
+    /// Makes `rows` the complete set of own observations of `kind`. Unchanged rows cause no change.
+    pub(crate) fn publish(
+        &mut self,
+        kind: u16,
+        rows: &BTreeMap<Arc<str>, Vec<u8>>,
+    ) -> Result<(), WriteError> {
+        let me = self.state.me();
+        // Observations of an earlier incarnation are replaced as a whole, because this one may not
+        // know all of them.
+        let current = self
+            .state
+            .sweep(kind, me.machine)
+            .is_some_and(|sweep| sweep.dot.actor == me);
+        let mut gone = Vec::new();
+        let mut marks = 0;
+        for ((_, _, key), fact) in self.state.facts_of(kind, me.machine) {
+            if rows.contains_key(key) {
+                continue;
+            }
+            match fact.value {
+                None => marks += 1,
+                Some(_) => gone.push(Arc::clone(key)),
+            }
+        }
+        if !current || marks + gone.len() > MAX_GONE.max(rows.len()) {
+            return self.republish(kind, rows);
+        }
+        for (key, value) in rows {
+            let known = self
+                .state
+                .fact(kind, me.machine, key)
+                .and_then(|fact| fact.value.as_deref());
+            if known != Some(value.as_slice()) {
+                self.apply(|dot| Op::fact(dot, kind, Arc::clone(key), Some(value)))?;
+            }
+        }
+        for key in gone {
+            self.apply(|dot| Op::fact(dot, kind, key, None))?;
+        }
+        Ok(())
+    }
+
+    /// Writes all rows again and then sweeps everything older. The rows come first, so that no row
+    /// that is kept is ever missing.
+    fn republish(
+        &mut self,
+        kind: u16,
+        rows: &BTreeMap<Arc<str>, Vec<u8>>,
+    ) -> Result<(), WriteError> {
+        let floor = (self.state.me().incarnation, self.state.own_version() + 1);
+        for (key, value) in rows {
+            self.apply(|dot| Op::fact(dot, kind, Arc::clone(key), Some(value)))?;
+        }
+        self.apply(|dot| Op::sweep(dot, kind, floor))
+    }
+}
+
+fn check_context(record: &RecordKey, context: &Context) -> Result<(), WriteError> {
+    if context.len() >= MAX_CONTEXT {
+        return Err(WriteError::TooManyWriters {
+            kind: record.kind,
+            key: record.key.to_string(),
+        });
     }
     Ok(())
 }
 
-/// Writes all rows again and then sweeps everything older. The rows come first, so that no row that
-/// is kept is ever missing.
-pub(crate) fn republish(
-    state: &mut State,
-    kind: u16,
-    rows: &BTreeMap<Arc<str>, Vec<u8>>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let floor = (state.me().incarnation, state.own_version() + 1);
-    for (key, value) in rows {
-        state.apply_own(
-            |dot| Op::fact(dot, kind, Arc::clone(key), Some(value)),
-            now_ms,
-            changes,
-        )?;
-    }
-    state.apply_own(|dot| Op::sweep(dot, kind, floor), now_ms, changes)?;
-    Ok(())
+/// Encodes the value of one of the store's own records.
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("encoding into memory cannot fail")
 }

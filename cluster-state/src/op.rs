@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::clock::Stamp;
 use crate::id::{Actor, Dot, MAX_COUNTER};
-use crate::kind::{self, Class, Kind};
+use crate::kind::{self, Class, Kind, RecordKey, Slot};
 
 /// Maximum number of actors in one causal context: the machines that wrote one record, each once
 /// per incarnation.
@@ -217,9 +217,7 @@ pub(crate) type WantedGroup = (u16, Option<(Dot, u64)>, Bytes);
 /// The content of a new intent or claim. The state that makes the change adds the dot.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    pub(crate) kind: u16,
-    pub(crate) claim: bool,
-    pub(crate) key: Arc<str>,
+    pub(crate) record: RecordKey,
     pub(crate) hlc: u64,
     /// `None` creates the record.
     pub(crate) life: Option<(u64, Actor)>,
@@ -247,19 +245,12 @@ impl Op {
             context: wanted.context.0.clone(),
             groups,
         };
-        let class = if wanted.claim {
-            CLASS_CLAIM
-        } else {
-            CLASS_INTENT
+        let RecordKey { slot, kind, key } = &wanted.record;
+        let class = match slot {
+            Slot::Intent => CLASS_INTENT,
+            Slot::Claim => CLASS_CLAIM,
         };
-        Self::decode(
-            dot,
-            wanted.kind,
-            class,
-            Arc::clone(&wanted.key),
-            encode(&body),
-            &[],
-        )
+        Self::decode(dot, *kind, class, Arc::clone(key), encode(&body), &[])
     }
 
     pub(crate) fn fact(dot: Dot, kind: u16, key: Arc<str>, value: Option<&[u8]>) -> Self {
@@ -340,6 +331,20 @@ impl Op {
             content: content.unwrap_or(Content::Opaque),
             hash,
         }
+    }
+
+    /// Returns the record that an intent or a claim is about.
+    pub(crate) fn record(&self) -> Option<RecordKey> {
+        let slot = match &self.content {
+            Content::Intent(_) => Slot::Intent,
+            Content::Claim(_) => Slot::Claim,
+            _ => return None,
+        };
+        Some(RecordKey {
+            slot,
+            kind: self.kind,
+            key: Arc::clone(&self.key),
+        })
     }
 
     /// Returns the intent or claim, for these classes.
@@ -521,9 +526,7 @@ mod tests {
         context.add(dot(1, 4));
         context.add(dot(1, 2));
         let wanted = Wanted {
-            kind: 7,
-            claim: false,
-            key: Arc::from("k"),
+            record: RecordKey::intent(7, "k"),
             hlc: 99,
             life: Some((50, dot(2, 4).actor)),
             context,

@@ -111,7 +111,7 @@ impl Register {
         }
     }
 
-    fn asked(&self) -> impl Iterator<Item = (&Op, &Intent)> {
+    pub(crate) fn asked(&self) -> impl Iterator<Item = (&Op, &Intent)> {
         self.items
             .iter()
             .filter_map(|item| item.asked().map(|asked| (&**item, asked)))
@@ -250,6 +250,7 @@ mod tests {
 
     use super::*;
     use crate::id::{Actor, MachineId};
+    use crate::kind::RecordKey;
     use crate::op::Wanted;
 
     const LIFE: (u64, Actor) = (
@@ -281,9 +282,7 @@ mod tests {
             |(id, by, value): &Set<'_>| (*id, *by, Bytes::copy_from_slice(value.as_bytes()));
         let groups = groups.map(|groups| groups.iter().map(group).collect());
         let wanted = Wanted {
-            kind: 1,
-            claim: false,
-            key: Arc::from("k"),
+            record: RecordKey::intent(1, "k"),
             hlc,
             life: Some(life),
             context,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Stamp;
 use crate::id::{Actor, Dot, MachineId};
-use crate::kind::FIRST_RESERVED;
+use crate::kind::{FIRST_RESERVED, Slot};
 use crate::op::{Content, Intent, Op};
 use crate::register::{Candidate, MAX_SIBLINGS, Register};
 use crate::state::{MemberStatus, State};
@@ -101,14 +101,14 @@ impl Snapshot {
     /// Returns the active value of an intent's group 0.
     pub fn get(&self, kind: u16, key: &str) -> Option<&[u8]> {
         self.state
-            .register(false, kind, key)
+            .register(Slot::Intent, kind, key)
             .and_then(Register::value)
     }
 
     /// Returns the active value of a group of fields of an intent.
     pub fn get_group(&self, kind: u16, key: &str, group: u16) -> Option<&[u8]> {
         self.state
-            .register(false, kind, key)?
+            .register(Slot::Intent, kind, key)?
             .active(group)
             .map(|group| &*group.value)
     }
@@ -116,7 +116,7 @@ impl Snapshot {
     /// Returns the groups of fields of an intent, ascending.
     pub fn groups(&self, kind: u16, key: &str) -> Vec<u16> {
         self.state
-            .register(false, kind, key)
+            .register(Slot::Intent, kind, key)
             .map(Register::group_ids)
             .unwrap_or_default()
     }
@@ -124,7 +124,7 @@ impl Snapshot {
     /// Returns all intents of a kind that are not deleted and have a group 0, ordered by key.
     pub fn intents(&self, kind: u16) -> impl Iterator<Item = (&str, &[u8])> {
         self.state
-            .registers(false, kind)
+            .registers(Slot::Intent, kind)
             .filter_map(|(key, register)| register.value().map(|value| (key, value)))
     }
 
@@ -132,7 +132,7 @@ impl Snapshot {
     /// own kinds.
     pub fn conflicts(&self) -> Vec<Conflict<'_>> {
         let mut found = Vec::new();
-        for (kind, key, register) in self.state.contested(false) {
+        for (kind, key, register) in self.state.contested(Slot::Intent) {
             if kind >= FIRST_RESERVED {
                 continue;
             }
@@ -163,7 +163,7 @@ impl Snapshot {
     /// Returns the holder of a claimed key.
     pub fn holder(&self, kind: u16, key: &str) -> Option<Holder<'_>> {
         self.state
-            .register(true, kind, key)
+            .register(Slot::Claim, kind, key)
             .and_then(Register::holder)
             .map(holder)
     }
@@ -171,7 +171,7 @@ impl Snapshot {
     /// Returns all claimed keys of a kind with their holders.
     pub fn holders(&self, kind: u16) -> impl Iterator<Item = (&str, Holder<'_>)> {
         self.state
-            .registers(true, kind)
+            .registers(Slot::Claim, kind)
             .filter_map(|(key, register)| Some((key, holder(register.holder()?))))
     }
 
@@ -179,7 +179,7 @@ impl Snapshot {
     /// claim something else.
     pub fn lost_claims(&self, machine: MachineId) -> Vec<(u16, &str, Holder<'_>)> {
         let mut lost = Vec::new();
-        for (kind, key, register) in self.state.contested(true) {
+        for (kind, key, register) in self.state.contested(Slot::Claim) {
             let claims = register.claims();
             let beaten = claims
                 .iter()
@@ -246,7 +246,7 @@ impl Snapshot {
     pub fn siblings(&self, kind: u16, key: &str) -> Vec<Sibling<'_>> {
         let candidates = self
             .state
-            .register(false, kind, key)
+            .register(Slot::Intent, kind, key)
             .map(|register| register.candidates(0));
         candidates
             .unwrap_or_default()

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::clock::{Hlc, too_far_ahead};
 use crate::id::{Actor, Dot, MachineId};
-use crate::kind::{self, RecordId};
+use crate::kind::{self, RecordId, RecordKey, Slot};
 use crate::op::{Content, Lane, Op};
 use crate::register::Register;
 use crate::shared_map::SharedMap;
@@ -36,7 +36,6 @@ pub(crate) use sending::Next;
 pub(crate) const MAX_OPAQUE: usize = 10_000;
 
 pub(crate) type FactKey = (u16, MachineId, Arc<str>);
-pub(crate) type RecordKey = (u16, Arc<str>);
 
 /// An observation or a log entry: the newest change that its owner made to it.
 #[derive(Debug, Clone)]
@@ -157,9 +156,9 @@ pub(crate) struct State {
     heights: SharedMap<Actor, Height>,
     /// Counts how often a gc watermark has grown.
     cuts_number: u64,
-    intents: SharedMap<RecordKey, Arc<Register>>,
-    claims: SharedMap<RecordKey, Arc<Register>>,
-    registry: SharedMap<RecordKey, Arc<Op>>,
+    /// Intents and claims.
+    registers: SharedMap<RecordKey, Arc<Register>>,
+    registry: SharedMap<(u16, Arc<str>), Arc<Op>>,
     facts: SharedMap<FactKey, Fact>,
     sweeps: SharedMap<(u16, MachineId), Sweep>,
     ops: SharedMap<Dot, Kept>,
@@ -169,9 +168,9 @@ pub(crate) struct State {
     /// merged yet.
     quarantine: SharedMap<(u64, Dot), Arc<Op>>,
     /// Registers that have only tombstones left, ordered by time.
-    buried: SharedMap<(u64, bool, RecordKey), ()>,
+    buried: SharedMap<(u64, RecordKey), ()>,
     /// Registers with several writes, at least one of them a value.
-    contested: SharedMap<(bool, RecordKey), ()>,
+    contested: SharedMap<RecordKey, ()>,
     opaque: usize,
     seq: u64,
     intent_lane: SharedMap<u64, Arc<Op>>,
@@ -189,8 +188,7 @@ impl State {
             rejoining: None,
             heights: SharedMap::default(),
             cuts_number: 0,
-            intents: SharedMap::default(),
-            claims: SharedMap::default(),
+            registers: SharedMap::default(),
             registry: SharedMap::default(),
             facts: SharedMap::default(),
             sweeps: SharedMap::default(),
@@ -270,35 +268,34 @@ impl State {
         self.blank = false;
     }
 
-    fn registers_of(&self, claim: bool) -> &SharedMap<RecordKey, Arc<Register>> {
-        if claim { &self.claims } else { &self.intents }
+    pub(crate) fn register(&self, slot: Slot, kind: u16, key: &str) -> Option<&Register> {
+        self.registers
+            .get_by(|other| (other.slot, other.kind, &*other.key).cmp(&(slot, kind, key)))
+            .map(Arc::as_ref)
     }
 
-    pub(crate) fn register(&self, claim: bool, kind: u16, key: &str) -> Option<&Register> {
-        self.registers_of(claim)
-            .get_by(|(other, name)| (*other, &**name).cmp(&(kind, key)))
-            .map(Arc::as_ref)
+    /// Returns the register of a record.
+    pub(crate) fn register_of(&self, record: &RecordKey) -> Option<&Register> {
+        self.registers.get(record).map(Arc::as_ref)
     }
 
     pub(crate) fn registers(
         &self,
-        claim: bool,
+        slot: Slot,
         kind: u16,
     ) -> impl Iterator<Item = (&str, &Register)> {
-        self.registers_of(claim)
-            .iter_from(move |(other, _)| *other < kind)
-            .take_while(move |((other, _), _)| *other == kind)
-            .map(|((_, key), register)| (&**key, &**register))
+        self.registers
+            .iter_from(move |other| (other.slot, other.kind) < (slot, kind))
+            .take_while(move |(other, _)| (other.slot, other.kind) == (slot, kind))
+            .map(|(other, register)| (&*other.key, &**register))
     }
 
     /// Returns the registers with several writes, at least one of them a value.
-    pub(crate) fn contested(&self, claim: bool) -> impl Iterator<Item = (u16, &str, &Register)> {
+    pub(crate) fn contested(&self, slot: Slot) -> impl Iterator<Item = (u16, &str, &Register)> {
         self.contested
             .iter()
-            .filter(move |((claimed, _), ())| *claimed == claim)
-            .filter_map(move |((_, (kind, key)), ())| {
-                Some((*kind, &**key, self.register(claim, *kind, key)?))
-            })
+            .filter(move |(record, ())| record.slot == slot)
+            .filter_map(|(record, ())| Some((record.kind, &*record.key, self.register_of(record)?)))
     }
 
     /// Returns the counting change of a registry record.
@@ -464,9 +461,8 @@ impl State {
                 self.quarantine.insert((intent.hlc, op.dot), Arc::clone(op));
                 self.keep(op, changes);
             }
-            Content::Intent(_) => self.merge(false, op, changes),
             // A claim stamped ahead of time loses anyway, and members must be known immediately.
-            Content::Claim(_) => self.merge(true, op, changes),
+            Content::Intent(_) | Content::Claim(_) => self.merge(op, changes),
             Content::Registry { .. } => self.apply_registry(op, changes),
             Content::Fact(value) => self.apply_fact(op, 0, value.clone(), changes),
             Content::Entry { ms, value } => self.apply_fact(op, *ms, Some(value.clone()), changes),
@@ -483,9 +479,9 @@ impl State {
         Ok(())
     }
 
-    fn merge(&mut self, claim: bool, op: &Arc<Op>, changes: &mut Changes) {
-        let key = (op.kind, Arc::clone(&op.key));
-        let old = self.registers_of(claim).get(&key).cloned();
+    fn merge(&mut self, op: &Arc<Op>, changes: &mut Changes) {
+        let Some(record) = op.record() else { return };
+        let old = self.registers.get(&record).cloned();
         let mut register = old.as_deref().cloned().unwrap_or_default();
         let merged = register.merge(op);
         if !merged.kept {
@@ -501,17 +497,11 @@ impl State {
             key: Arc::clone(&op.key),
         });
         self.keep(op, changes);
-        self.set_register(claim, key, old.as_deref(), Some(register));
+        self.set_register(record, old.as_deref(), Some(register));
     }
 
     /// Replaces a register, and updates what is derived from it.
-    fn set_register(
-        &mut self,
-        claim: bool,
-        key: RecordKey,
-        old: Option<&Register>,
-        new: Option<Register>,
-    ) {
+    fn set_register(&mut self, record: RecordKey, old: Option<&Register>, new: Option<Register>) {
         // The keys under which the register is listed in `buried` and `contested`.
         let mark = |register: Option<&Register>| {
             register.map_or((None, false), |register| {
@@ -521,16 +511,16 @@ impl State {
         let (before, after) = (mark(old), mark(new.as_ref()));
         if before.0 != after.0 {
             if let Some(hlc) = before.0 {
-                self.buried.remove(&(hlc, claim, key.clone()));
+                self.buried.remove(&(hlc, record.clone()));
             }
             if let Some(hlc) = after.0 {
-                self.buried.insert((hlc, claim, key.clone()), ());
+                self.buried.insert((hlc, record.clone()), ());
             }
         }
         if before.1 && !after.1 {
-            self.contested.remove(&(claim, key.clone()));
+            self.contested.remove(&record);
         } else if after.1 && !before.1 {
-            self.contested.insert((claim, key.clone()), ());
+            self.contested.insert(record.clone(), ());
         }
         // Tombstones that nothing contradicts can be collected here sooner than on other machines.
         // So they are not part of the digest.
@@ -540,14 +530,9 @@ impl State {
         if let (Some(new), None) = (&new, after.0) {
             new.items().iter().for_each(|op| self.digests.add(op));
         }
-        let map = if claim {
-            &mut self.claims
-        } else {
-            &mut self.intents
-        };
         match new {
-            Some(register) => map.insert(key, Arc::new(register)),
-            None => map.remove(&key),
+            Some(register) => self.registers.insert(record, Arc::new(register)),
+            None => self.registers.remove(&record),
         };
     }
 
@@ -715,7 +700,7 @@ impl State {
 }
 
 /// The order of one machine's changes.
-fn order(dot: Dot) -> (u64, u64) {
+pub(crate) fn order(dot: Dot) -> (u64, u64) {
     (dot.actor.incarnation, dot.version)
 }
 

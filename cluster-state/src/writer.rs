@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::error::WriteError;
 use crate::id::Actor;
-use crate::local::{self, Retention, Write};
+use crate::local::{self, Retention, Txn, Write};
 use crate::metrics::{Metrics, add};
 use crate::snapshot::Snapshot;
 use crate::state::{Batch, Changes, State};
@@ -241,20 +241,20 @@ impl Writer {
             });
         }
         match work {
-            Work::Write(writes) => local::write(state, writes, now_ms, changes),
+            Work::Write(writes) => Txn::new(state, now_ms, changes).write(writes),
             Work::Append {
                 kind,
                 entries,
                 keep,
-            } => local::append(state, *kind, entries, *keep, now_ms, changes),
-            Work::Publish { kind, rows } => local::publish(state, *kind, rows, now_ms, changes),
+            } => Txn::new(state, now_ms, changes).append(*kind, entries, *keep),
+            Work::Publish { kind, rows } => Txn::new(state, now_ms, changes).publish(*kind, rows),
             Work::Maintain {
                 acknowledge,
                 collect,
             } => {
                 state.release(now_ms, changes)?;
                 if *acknowledge {
-                    local::acknowledge(state, now_ms, changes)?;
+                    Txn::new(state, now_ms, changes).acknowledge()?;
                 }
                 if *collect {
                     state.collect(changes);
@@ -320,7 +320,7 @@ impl Writer {
             "peers know changes of this machine that its store does not: continuing as a new incarnation"
         );
         let opened_at = std::mem::take(&mut self.opened_at);
-        local::reincarnate(state, incarnation, opened_at, now_ms, changes)
+        Txn::new(state, now_ms, changes).reincarnate(incarnation, opened_at)
     }
 
     /// Continues with a state that was fetched as a whole. This is one transaction; until it is

@@ -5,106 +5,181 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{declare_above, republish, seen};
+use super::{Txn, encode};
 use crate::error::WriteError;
-use crate::id::{Actor, Dot};
-use crate::kind::{ACKS, MEMBERS};
-use crate::op::{Content, Context, Group, MAX_CONTEXT, Op, Wanted};
-use crate::state::{Acknowledgements, Batch, Changes, Member, MemberStatus, State, declared};
+use crate::id::{Actor, Dot, MachineId};
+use crate::kind::{ACKS, MEMBERS, RecordKey};
+use crate::op::{Content, Context, Group, MAX_CONTEXT, Op};
+use crate::state::{
+    Acknowledgements, Batch, Changes, Fact, FactKey, Member, MemberStatus, State, declared,
+};
 
-/// Continues as a new incarnation. Observations are published again. The intents of this run are
-/// written again, because their versions had been used before with other content. The peers send
-/// that content.
-pub(crate) fn reincarnate(
-    state: &mut State,
-    incarnation: u64,
-    opened_at: u64,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let old = state.me();
-    // Versions made since the store was opened may have been used before with other content.
-    let suspects: Vec<_> = state.ops_after(old, opened_at).cloned().collect();
-    state.become_actor(Actor { incarnation, ..old }, opened_at, changes);
-    for op in suspects {
+impl Txn<'_> {
+    /// Continues as a new incarnation. Observations are published again. The intents of this run
+    /// are written again, because their versions had been used before with other content. The peers
+    /// send that content.
+    pub(crate) fn reincarnate(
+        &mut self,
+        incarnation: u64,
+        opened_at: u64,
+    ) -> Result<(), WriteError> {
+        let old = self.state.me();
+        // Versions made since the store was opened may have been used before with other content.
+        let suspects: Vec<_> = self.state.ops_after(old, opened_at).cloned().collect();
+        let me = Actor { incarnation, ..old };
+        self.state.become_actor(me, opened_at, self.changes);
+        for op in suspects {
+            match &op.content {
+                Content::Entry { ms, value } => {
+                    self.state.drop_entry(&op, self.changes);
+                    self.apply(|dot| Op::entry(dot, op.kind, *ms, value))?;
+                }
+                Content::Registry { epoch, value, .. } => {
+                    self.raise(op.kind, Arc::clone(&op.key), *epoch, value)?;
+                }
+                _ => self.repeat(&op)?,
+            }
+        }
+        for (kind, rows) in published(self.state, old.machine) {
+            self.republish(kind, &rows)?;
+        }
+        Ok(())
+    }
+
+    /// Writes an intent or a claim again. The repetition replaces what it repeats and what that had
+    /// replaced, and nothing else. If the record does not exist, it may have been deleted and
+    /// forgotten in the meantime. Then it is written as a new record.
+    fn repeat(&mut self, op: &Op) -> Result<(), WriteError> {
+        let Some((record, asked)) = op.record().zip(op.asked()) else {
+            return Ok(());
+        };
+        let mut context = match self.state.register_of(&record) {
+            Some(_) => Context::default(),
+            None => self.state.absent_context(),
+        };
+        context.join(&asked.context);
+        context.add(op.dot);
+        let group = |group: &Group| {
+            let set = (group.dot != op.dot).then_some((group.dot, group.hlc));
+            (group.id, set, group.value.clone())
+        };
+        let groups = asked
+            .groups
+            .as_ref()
+            .map(|groups| groups.iter().map(group).collect());
+        self.ask(&record, Some(asked.life), context, groups)
+    }
+
+    /// Writes again what the cluster does not know of the state before a rejoin.
+    fn write_unsent(&mut self, old: &State, op: Arc<Op>) -> Result<(), WriteError> {
+        let me = old.me().machine;
         match &op.content {
-            Content::Entry { ms, value } => {
-                state.drop_entry(&op, changes);
-                state.apply_own(|dot| Op::entry(dot, op.kind, *ms, value), now_ms, changes)?;
+            // Its time has not come, so it keeps waiting unchanged.
+            _ if old.quarantined().any(|waiting| waiting.dot == op.dot) => {
+                let batch = Batch {
+                    ops: vec![op],
+                    ..Batch::default()
+                };
+                Ok(self.state.apply_batch(&batch, self.now_ms, self.changes)?)
             }
+            Content::Registry { .. } if op.kind == MEMBERS => self.declare_again(&op),
             Content::Registry { epoch, value, .. } => {
-                let hlc = state.hlc.tick(now_ms);
-                let key = Arc::clone(&op.key);
-                state.apply_own(
-                    |dot| Op::registry(dot, op.kind, key, *epoch, hlc, value),
-                    now_ms,
-                    changes,
-                )?;
+                self.raise(op.kind, Arc::clone(&op.key), *epoch, value)
             }
-            _ => repeat(state, &op, now_ms, changes)?,
+            Content::Intent(_) | Content::Claim(_) if op.kind != ACKS => self.repeat(&op),
+            Content::Intent(asked) if *op.key == *me.to_string() => {
+                // This machine no longer has what it acknowledged, and some peer may have the
+                // acknowledgement. So it is withdrawn.
+                let record = RecordKey::intent(ACKS, &op.key);
+                let mut context = self.seen(&record)?;
+                context.join(&asked.context);
+                context.add(op.dot);
+                let none = Bytes::from(encode(&Acknowledgements::new()));
+                self.ask(&record, None, context, Some(vec![(0, None, none)]))
+            }
+            Content::Entry { ms, value } if op.dot.actor.machine == me => {
+                self.apply(|dot| Op::entry(dot, op.kind, *ms, value))
+            }
+            _ => Ok(()),
         }
     }
-    for kind in state.published_kinds(old.machine) {
-        // The entries of a log have a time. They were written again above.
-        if state
-            .facts_of(kind, old.machine)
-            .any(|(_, fact)| fact.ms > 0)
-        {
-            continue;
-        }
-        let rows = state
-            .facts_of(kind, old.machine)
-            .filter_map(|((_, _, key), fact)| {
-                fact.value
-                    .as_ref()
-                    .map(|value| (Arc::clone(key), value.to_vec()))
-            })
-            .collect();
-        republish(state, kind, &rows, now_ms, changes)?;
-    }
-    Ok(())
-}
 
-/// Writes an intent or a claim again. The repetition replaces what it repeats and what that had
-/// replaced, and nothing else. If the record does not exist, it may have been deleted and forgotten
-/// in the meantime. Then it is written as a new record.
-fn repeat(
-    state: &mut State,
-    op: &Op,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let Some(asked) = op.asked() else {
-        return Ok(());
-    };
-    let claim = matches!(op.content, Content::Claim(_));
-    let mut context = match state.register(claim, op.kind, &op.key) {
-        Some(_) => Context::default(),
-        None => state.absent_context(),
-    };
-    context.join(&asked.context);
-    context.add(op.dot);
-    let hlc = state.hlc.tick(now_ms);
-    let group = |group: &Group| {
-        let set = (group.dot != op.dot).then_some((group.dot, group.hlc));
-        (group.id, set, group.value.clone())
-    };
-    let groups = asked
-        .groups
-        .as_ref()
-        .map(|groups| groups.iter().map(group).collect());
-    let (kind, key) = (op.kind, Arc::clone(&op.key));
-    let wanted = Wanted {
-        kind,
-        claim,
-        key,
-        hlc,
-        life: Some(asked.life),
-        context,
-        groups,
-    };
-    state.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
-    Ok(())
+    /// Declares that this machine is a member again.
+    fn return_to(&mut self, old: &State) -> Result<(), WriteError> {
+        let me = self.state.me();
+        let (before, now) = (old.member(me.machine), self.state.member(me.machine));
+        let Some(known) = now.or(before) else {
+            return Ok(());
+        };
+        if now.is_some_and(|(_, now)| now.status == MemberStatus::Left) {
+            return Ok(());
+        }
+        let above = before.map_or(0, |(epoch, _)| epoch).max(known.0);
+        let member = Member {
+            status: MemberStatus::Member,
+            floor: me.incarnation,
+        };
+        self.declare_above(me.machine, member, above)
+    }
+
+    /// Declares again what this machine declared about another one, above the epochs that both
+    /// sides knew. A machine that the cluster considers a member is not evicted again.
+    fn declare_again(&mut self, op: &Op) -> Result<(), WriteError> {
+        let Some((machine, (epoch, member))) =
+            declared(op).filter(|(machine, _)| *machine != self.state.me().machine)
+        else {
+            return Ok(());
+        };
+        let known = self.state.member(machine);
+        let above = known.map_or(0, |(epoch, _)| epoch).max(epoch);
+        let member = match (known, member.status) {
+            (Some((_, known)), MemberStatus::Member | MemberStatus::Evicted) => known,
+            _ => member,
+        };
+        self.declare_above(machine, member, above)
+    }
+
+    /// Deletes again the cluster's writes that this machine has seen and no longer has. They were
+    /// deleted, and the remaining members forgot the delete after they had evicted the others.
+    fn delete_again(&mut self, old: &State) -> Result<(), WriteError> {
+        let mut deleted: BTreeMap<RecordKey, BTreeSet<Actor>> = BTreeMap::new();
+        for op in self.state.ops() {
+            let value = op.kind != ACKS && op.asked().is_some_and(|asked| asked.groups.is_some());
+            if !value || op.dot.version > old.height(op.dot.actor) || old.has_op(op.dot) {
+                continue;
+            }
+            let Some(record) = op.record() else { continue };
+            if !has_seen(old, &record, op.dot) {
+                deleted.entry(record).or_default().insert(op.dot.actor);
+            }
+        }
+        // The forgotten delete had not seen what came later, or what waits in quarantine.
+        let mut later: BTreeMap<(u16, &str, Actor), u64> = BTreeMap::new();
+        for op in old.ops().filter(|op| op.asked().is_some()) {
+            let first = later
+                .entry((op.kind, &op.key, op.dot.actor))
+                .or_insert(op.dot.version);
+            *first = op.dot.version.min(*first);
+        }
+        for (record, actors) in deleted {
+            // The new delete has seen what the forgotten one had seen, and the forgotten delete
+            // itself, which may still exist somewhere.
+            let mut context = Context::default();
+            let (first, others): (Vec<_>, Vec<_>) = old.heights().partition(|(actor, _)| {
+                actor.machine == old.me().machine || actors.contains(actor)
+            });
+            for (actor, version) in first.into_iter().chain(others).take(MAX_CONTEXT / 2) {
+                let version = later
+                    .get(&(record.kind, &*record.key, actor))
+                    .map_or(version, |first| first - 1);
+                if version > 0 {
+                    context.add(Dot { actor, version });
+                }
+            }
+            self.ask(&record, None, context, None)?;
+        }
+        Ok(())
+    }
 }
 
 /// Continues with the state of a peer (`fresh`), which was fetched as a whole, instead of this
@@ -117,121 +192,76 @@ pub(crate) fn rejoin(
     now_ms: u64,
     changes: &mut Changes,
 ) -> Result<State, WriteError> {
-    let me = old.me().machine;
+    let machine = old.me().machine;
     // The new incarnation must be above every one of this machine that the cluster has seen.
-    let known = fresh
-        .heights()
-        .filter(|(actor, _)| actor.machine == me)
-        .map(|(actor, _)| actor.incarnation);
-    let loose = fresh
-        .ops()
-        .filter(|op| op.dot.actor.machine == me)
-        .map(|op| op.dot.actor.incarnation);
-    let incarnation = known
-        .chain(loose)
-        .max()
-        .unwrap_or(0)
-        .max(old.me().incarnation)
+    let seen = fresh.heights().map(|(actor, _)| actor);
+    let incarnation = seen
+        .chain(fresh.ops().map(|op| op.dot.actor))
+        .filter(|actor| actor.machine == machine)
+        .map(|actor| actor.incarnation)
+        .fold(old.me().incarnation, u64::max)
         + stride;
-    fresh.become_actor(
-        Actor {
-            machine: me,
-            incarnation,
-        },
-        u64::MAX,
-        changes,
-    );
+    let me = Actor {
+        machine,
+        incarnation,
+    };
+    fresh.become_actor(me, u64::MAX, changes);
     // New stamps must be above everything that this machine has ever written.
     fresh.hlc.observe(old.hlc.last());
     fresh.end_rejoin();
     let unsent = unsent(old, &fresh);
-    return_to(old, &mut fresh, now_ms, changes)?;
+    let mut txn = Txn::new(&mut fresh, now_ms, changes);
+    txn.return_to(old)?;
     for op in unsent {
-        match &op.content {
-            // Its time has not come, so it keeps waiting unchanged.
-            _ if old.quarantined().any(|waiting| waiting.dot == op.dot) => {
-                let batch = Batch {
-                    ops: vec![op],
-                    ..Batch::default()
-                };
-                fresh.apply_batch(&batch, now_ms, changes)?;
-            }
-            Content::Registry { .. } if op.kind == MEMBERS => {
-                declare_again(&mut fresh, &op, now_ms, changes)?;
-            }
-            Content::Registry { epoch, value, .. } => {
-                let hlc = fresh.hlc.tick(now_ms);
-                let key = Arc::clone(&op.key);
-                fresh.apply_own(
-                    |dot| Op::registry(dot, op.kind, key, *epoch, hlc, value),
-                    now_ms,
-                    changes,
-                )?;
-            }
-            Content::Intent(_) | Content::Claim(_) if op.kind != ACKS => {
-                repeat(&mut fresh, &op, now_ms, changes)?;
-            }
-            Content::Intent(asked) if *op.key == *me.to_string() => {
-                // This machine no longer has what it acknowledged, and some peer may have the
-                // acknowledgement. So it is withdrawn.
-                let mut context = seen(&fresh, false, ACKS, &op.key)?;
-                context.join(&asked.context);
-                context.add(op.dot);
-                let none = postcard::to_stdvec(&Acknowledgements::new()).unwrap_or_default();
-                let hlc = fresh.hlc.tick(now_ms);
-                let groups = Some(vec![(0, None, Bytes::from(none))]);
-                let key = Arc::clone(&op.key);
-                let wanted = Wanted {
-                    kind: ACKS,
-                    claim: false,
-                    key,
-                    hlc,
-                    life: None,
-                    context,
-                    groups,
-                };
-                fresh.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
-            }
-            Content::Entry { ms, value } if op.dot.actor.machine == me => {
-                fresh.apply_own(|dot| Op::entry(dot, op.kind, *ms, value), now_ms, changes)?;
-            }
-            _ => {}
-        }
+        txn.write_unsent(old, op)?;
     }
-    delete_again(old, &mut fresh, now_ms, changes)?;
+    txn.delete_again(old)?;
     // Nothing of this machine's earlier incarnations is missing now, and no other machine could
     // ever announce that.
-    for (actor, version) in old.heights().filter(|(actor, _)| actor.machine == me) {
-        fresh.close(actor, version, changes);
-        fresh.raise_cut(actor, old.cut(actor), changes);
+    for (actor, version) in old.heights().filter(|(actor, _)| actor.machine == machine) {
+        txn.state.close(actor, version, txn.changes);
+        txn.state.raise_cut(actor, old.cut(actor), txn.changes);
     }
-    for kind in old.published_kinds(me) {
-        let rows: BTreeMap<Arc<str>, Vec<u8>> = old
-            .facts_of(kind, me)
-            .filter(|(_, fact)| fact.ms == 0)
-            .filter_map(|((_, _, key), fact)| {
-                Some((Arc::clone(key), fact.value.as_ref()?.to_vec()))
-            })
-            .collect();
-        let log = old.facts_of(kind, me).any(|(_, fact)| fact.ms > 0);
-        if !log {
-            republish(&mut fresh, kind, &rows, now_ms, changes)?;
-        }
+    for (kind, rows) in published(old, machine) {
+        txn.republish(kind, &rows)?;
     }
     Ok(fresh)
+}
+
+/// Returns the observations that a machine has published, by kind.
+fn published(state: &State, machine: MachineId) -> Vec<(u16, BTreeMap<Arc<str>, Vec<u8>>)> {
+    // The entries of a log have a time. They are written again as changes.
+    let is_log = |kind: u16| state.facts_of(kind, machine).any(|(_, fact)| fact.ms > 0);
+    let row =
+        |(key, fact): (&FactKey, &Fact)| Some((Arc::clone(&key.2), fact.value.as_ref()?.to_vec()));
+    let kinds = state.published_kinds(machine).into_iter();
+    kinds
+        .filter(|kind| !is_log(*kind))
+        .map(|kind| {
+            (
+                kind,
+                state.facts_of(kind, machine).filter_map(row).collect(),
+            )
+        })
+        .collect()
+}
+
+/// Reports whether a state has a change of a record, or has replaced it.
+fn has_seen(state: &State, record: &RecordKey, dot: Dot) -> bool {
+    state
+        .register_of(record)
+        .is_some_and(|register| register.context().covers(dot))
 }
 
 /// Returns what `old` has and the cluster does not know, in the order of stamps. A change also
 /// counts as known if the cluster replaced or deleted it without having all changes before it.
 fn unsent(old: &State, fresh: &State) -> Vec<Arc<Op>> {
-    let replaced = |op: &Op| match &op.content {
-        Content::Registry { .. } => fresh
+    let replaced = |op: &Op| match (&op.content, op.record()) {
+        (Content::Registry { .. }, _) => fresh
             .registered(op.kind, &op.key)
             .is_some_and(|by| by.rank() > op.rank()),
-        content => {
-            let register = fresh.register(matches!(content, Content::Claim(_)), op.kind, &op.key);
-            register.is_some_and(|register| register.context().covers(op.dot))
-        }
+        (_, Some(record)) => has_seen(fresh, &record, op.dot),
+        _ => false,
     };
     let unknown = |op: &&Arc<Op>| {
         op.dot.version > fresh.height(op.dot.actor) && !fresh.has_op(op.dot) && !replaced(op)
@@ -239,112 +269,4 @@ fn unsent(old: &State, fresh: &State) -> Vec<Arc<Op>> {
     let mut unsent: Vec<Arc<Op>> = old.ops().filter(unknown).cloned().collect();
     unsent.sort_by_key(|op| (op.hlc(), op.dot));
     unsent
-}
-
-/// Declares that this machine is a member again.
-fn return_to(
-    old: &State,
-    fresh: &mut State,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let me = fresh.me();
-    let (before, now) = (old.member(me.machine), fresh.member(me.machine));
-    let (Some(known), false) = (
-        now.or(before),
-        now.is_some_and(|(_, now)| now.status == MemberStatus::Left),
-    ) else {
-        return Ok(());
-    };
-    let above = before.map_or(0, |(epoch, _)| epoch).max(known.0);
-    let member = Member {
-        status: MemberStatus::Member,
-        floor: me.incarnation,
-    };
-    declare_above(fresh, me.machine, member, above, now_ms, changes)
-}
-
-/// Declares again what this machine declared about another one, above the epochs that both sides
-/// knew. A machine that the cluster considers a member is not evicted again.
-fn declare_again(
-    fresh: &mut State,
-    op: &Op,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let Some((machine, (epoch, member))) =
-        declared(op).filter(|(machine, _)| *machine != fresh.me().machine)
-    else {
-        return Ok(());
-    };
-    let known = fresh.member(machine);
-    let above = known.map_or(0, |(epoch, _)| epoch).max(epoch);
-    let member = match (known, member.status) {
-        (Some((_, known)), MemberStatus::Member | MemberStatus::Evicted) => known,
-        _ => member,
-    };
-    declare_above(fresh, machine, member, above, now_ms, changes)
-}
-
-/// Deletes again the cluster's writes that this machine has seen and no longer has. They were
-/// deleted, and the remaining members forgot the delete after they had evicted the others.
-fn delete_again(
-    old: &State,
-    fresh: &mut State,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<(), WriteError> {
-    let mut deleted: BTreeMap<(u16, bool, Arc<str>), BTreeSet<Actor>> = BTreeMap::new();
-    for op in fresh.ops() {
-        let value = op.kind != ACKS && op.asked().is_some_and(|asked| asked.groups.is_some());
-        if !value || op.dot.version > old.height(op.dot.actor) || old.has_op(op.dot) {
-            continue;
-        }
-        let claim = matches!(op.content, Content::Claim(_));
-        let replaced = old
-            .register(claim, op.kind, &op.key)
-            .is_some_and(|by| by.context().covers(op.dot));
-        if !replaced {
-            deleted
-                .entry((op.kind, claim, Arc::clone(&op.key)))
-                .or_default()
-                .insert(op.dot.actor);
-        }
-    }
-    // The forgotten delete had not seen what came later, or what waits in quarantine.
-    let mut later: BTreeMap<(u16, &str, Actor), u64> = BTreeMap::new();
-    for op in old.ops().filter(|op| op.asked().is_some()) {
-        let first = later
-            .entry((op.kind, &op.key, op.dot.actor))
-            .or_insert(op.dot.version);
-        *first = op.dot.version.min(*first);
-    }
-    for ((kind, claim, key), actors) in deleted {
-        // The new delete has seen what the forgotten one had seen, and the forgotten delete itself,
-        // which may still exist somewhere.
-        let mut context = Context::default();
-        let (first, others): (Vec<_>, Vec<_>) = old
-            .heights()
-            .partition(|(actor, _)| actor.machine == old.me().machine || actors.contains(actor));
-        for (actor, version) in first.into_iter().chain(others).take(MAX_CONTEXT / 2) {
-            let version = later
-                .get(&(kind, &*key, actor))
-                .map_or(version, |first| first - 1);
-            if version > 0 {
-                context.add(Dot { actor, version });
-            }
-        }
-        let hlc = fresh.hlc.tick(now_ms);
-        let wanted = Wanted {
-            kind,
-            claim,
-            key,
-            hlc,
-            life: None,
-            context,
-            groups: None,
-        };
-        fresh.apply_own(|dot| Op::intent(dot, &wanted), now_ms, changes)?;
-    }
-    Ok(())
 }

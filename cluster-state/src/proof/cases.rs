@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::id::{Actor, Dot, MachineId};
-use crate::local::{self, Write};
+use crate::kind::Slot;
+use crate::local::{self, Txn, Write};
 use crate::op::Op;
-use crate::state::{Batch, Changes, Member, MemberStatus, State};
+use crate::state::{Batch, Changes, MemberStatus, State};
 
 const SPEC: u16 = 1;
 const FACT: u16 = 2;
@@ -89,13 +90,9 @@ impl World {
 
     fn write(&mut self, name: &str, write: Write) {
         let node = self.node(name);
-        local::write(
-            &mut node.state,
-            &[write],
-            node.clock,
-            &mut Changes::default(),
-        )
-        .unwrap();
+        Txn::new(&mut node.state, node.clock, &mut Changes::default())
+            .write(&[write])
+            .unwrap();
     }
 
     fn receive(&mut self, name: &str, batch: &Batch) {
@@ -107,15 +104,12 @@ impl World {
 
     fn declare(&mut self, by: &str, whom: &str, status: MemberStatus) {
         let node = self.node(by);
-        let member = Member { status, floor: 0 };
-        local::declare(
-            &mut node.state,
-            machine(whom),
-            member,
-            node.clock,
-            &mut Changes::default(),
-        )
-        .unwrap();
+        Txn::new(&mut node.state, node.clock, &mut Changes::default())
+            .write(&[Write::Declare {
+                machine: machine(whom),
+                status,
+            }])
+            .unwrap();
     }
 
     fn restart(&mut self, name: &str) {
@@ -202,14 +196,9 @@ impl World {
                 };
                 let rows = rows.iter().map(pair).collect();
                 let node = self.node(n);
-                local::publish(
-                    &mut node.state,
-                    FACT,
-                    &rows,
-                    node.clock,
-                    &mut Changes::default(),
-                )
-                .unwrap();
+                Txn::new(&mut node.state, node.clock, &mut Changes::default())
+                    .publish(FACT, &rows)
+                    .unwrap();
             }
             ["future", n, k] => {
                 let node = self.node(n);
@@ -261,7 +250,9 @@ impl World {
             ["rejoin", n, from] => self.rejoin(n, from),
             ["ack", n] => {
                 let node = self.node(n);
-                local::acknowledge(&mut node.state, node.clock, &mut Changes::default()).unwrap();
+                Txn::new(&mut node.state, node.clock, &mut Changes::default())
+                    .acknowledge()
+                    .unwrap();
             }
             ["collect", n] => self.node(n).state.collect(&mut Changes::default()),
             ["mark", n] => self.node(n).mark = seen(&self.node(n).state),
@@ -276,7 +267,12 @@ impl World {
     fn expect(&mut self, words: &[&str]) -> Result<(), String> {
         let (verb, n) = (words[0], words[1]);
         let state = self.node(n).state.clone();
-        let register = |k: &str| state.register(false, SPEC, k).cloned().unwrap_or_default();
+        let register = |k: &str| {
+            state
+                .register(Slot::Intent, SPEC, k)
+                .cloned()
+                .unwrap_or_default()
+        };
         match &words[2..] {
             [k, wanted] if verb == "is" => same(k, &text(register(k).value()), wanted),
             [k, group, wanted] if verb == "group" => {
@@ -325,7 +321,7 @@ impl World {
                 let found = match verb {
                     "version" => state.own_version(),
                     "incarnation" => state.me().incarnation,
-                    "records" => state.registers(false, SPEC).count() as u64,
+                    "records" => state.registers(Slot::Intent, SPEC).count() as u64,
                     "held" => state.quarantined().count() as u64,
                     "buried" => state.buried() as u64,
                     "opaque" => state.opaque() as u64,

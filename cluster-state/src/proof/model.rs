@@ -18,9 +18,10 @@ use std::sync::Arc;
 use stateright::{Model, Property};
 
 use crate::id::{Actor, MachineId};
-use crate::local::{self, Write};
+use crate::kind::Slot;
+use crate::local::{self, Txn, Write};
 use crate::op::{Lane, Op};
-use crate::state::{Batch, Changes, Member, MemberStatus, State};
+use crate::state::{Batch, Changes, MemberStatus, State};
 use crate::vector::VersionVector;
 
 mod settle;
@@ -229,7 +230,7 @@ impl Machine {
     fn shown(&self) -> impl Iterator<Item = &Arc<Op>> {
         let kept = self
             .state
-            .registers(false, SPEC)
+            .registers(Slot::Intent, SPEC)
             .flat_map(|(_, register)| register.items());
         kept.chain(&self.aside)
     }
@@ -241,12 +242,13 @@ impl World {
             machine: id(0),
             incarnation: 1,
         });
-        let member = Member {
-            status: MemberStatus::Member,
-            floor: 0,
-        };
         for n in 0..machines {
-            local::declare(&mut founder, id(n), member, NOW, &mut Changes::default()).unwrap();
+            Txn::new(&mut founder, NOW, &mut Changes::default())
+                .write(&[Write::Declare {
+                    machine: id(n),
+                    status: MemberStatus::Member,
+                }])
+                .unwrap();
         }
         let states = (0..machines).map(|n| {
             State::new(Actor {
@@ -315,7 +317,9 @@ impl World {
         let machine = &self.machines[on];
         let (was, disk) = (machine.state.clone(), machine.disk.clone());
         self.own(on, |state| {
-            local::write(state, &[write], NOW, &mut Changes::default()).unwrap();
+            Txn::new(state, NOW, &mut Changes::default())
+                .write(&[write])
+                .unwrap();
         });
         if broken == Some(Broken::Aside) {
             let machine = &mut self.machines[on];
@@ -379,7 +383,9 @@ impl World {
 
     fn acknowledge(&mut self, on: usize) {
         self.own(on, |state| {
-            local::acknowledge(state, NOW, &mut Changes::default()).unwrap();
+            Txn::new(state, NOW, &mut Changes::default())
+                .acknowledge()
+                .unwrap();
         });
     }
 
@@ -390,7 +396,7 @@ impl World {
             let buried = |op: &Op| {
                 op.kind == SPEC
                     && was
-                        .register(false, SPEC, &op.key)
+                        .register(Slot::Intent, SPEC, &op.key)
                         .is_some_and(|r| r.buried().is_some())
             };
             machine.state = reloaded(&was, was.me(), &was.vector(), |op| !buried(op));
@@ -433,8 +439,12 @@ impl World {
 
     fn evict(&mut self, by: usize, whom: usize) {
         self.own(by, |state| {
-            let member = state.membership_of(id(whom), MemberStatus::Evicted);
-            local::declare(state, id(whom), member, NOW, &mut Changes::default()).unwrap();
+            Txn::new(state, NOW, &mut Changes::default())
+                .write(&[Write::Declare {
+                    machine: id(whom),
+                    status: MemberStatus::Evicted,
+                }])
+                .unwrap();
         });
     }
 
@@ -450,7 +460,7 @@ impl World {
             repair: false,
         };
         let known = |op: &Op| {
-            let register = peer.register(false, SPEC, &op.key);
+            let register = peer.register(Slot::Intent, SPEC, &op.key);
             register.is_some_and(|register| register.context().covers(op.dot))
         };
         let before = self.written.len();

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::kind::MAX_RECORD;
-use crate::local::{self, Write};
+use crate::kind::{MAX_RECORD, Slot};
+use crate::local::{Txn, Write};
 use crate::state::Changes;
 use crate::wire::{FRAME_TARGET, MAX_FRAME};
 
@@ -28,7 +28,9 @@ fn put(state: &mut State, key: &str, bytes: usize) {
         key: key.to_owned(),
         value: vec![7; bytes],
     };
-    local::write(state, &[write], NOW, &mut Changes::default()).unwrap();
+    Txn::new(state, NOW, &mut Changes::default())
+        .write(&[write])
+        .unwrap();
 }
 
 fn deliver(core: &mut Core, state: &mut State, frame: &Bytes) {
@@ -108,7 +110,7 @@ fn session_sends_what_the_peer_lacks_then_what_is_new() {
         1,
         "one change is one frame, and nothing is sent back"
     );
-    assert!(pair.states[1].register(false, 1, "c").is_some());
+    assert!(pair.states[1].register(Slot::Intent, 1, "c").is_some());
 }
 
 #[test]
@@ -153,7 +155,9 @@ fn session_sends_intents_then_observations_then_watermarks() {
     let rows = (0..300)
         .map(|n| (Arc::from(format!("row-{n}")), vec![7; 100]))
         .collect();
-    local::publish(&mut pair.states[0], 2, &rows, NOW, &mut Changes::default()).unwrap();
+    Txn::new(&mut pair.states[0], NOW, &mut Changes::default())
+        .publish(2, &rows)
+        .unwrap();
     put(&mut pair.states[0], "urgent", 10);
     let mut frames = Vec::new();
     while let Some(frame) = pair.cores[0].next_frame(&pair.states[0], true) {
@@ -172,7 +176,7 @@ fn session_sends_intents_then_observations_then_watermarks() {
     assert!(before.iter().all(|batch| batch.heights.is_empty()) && !last.heights.is_empty());
     deliver(&mut pair.cores[1], &mut pair.states[1], &frames[0]);
     assert!(
-        pair.states[1].register(false, 1, "urgent").is_some(),
+        pair.states[1].register(Slot::Intent, 1, "urgent").is_some(),
         "visible before the rest has arrived"
     );
     assert_eq!(pair.states[1].height(pair.states[0].me()), 0);
@@ -188,13 +192,15 @@ fn session_without_bandwidth_sends_only_intents() {
     let mut pair = Pair::new([state(1), state(2)]);
     pair.settle();
     let rows = [(Arc::from("row"), vec![7; 100])].into();
-    local::publish(&mut pair.states[0], 2, &rows, NOW, &mut Changes::default()).unwrap();
+    Txn::new(&mut pair.states[0], NOW, &mut Changes::default())
+        .publish(2, &rows)
+        .unwrap();
     assert!(!pair.cores[0].has_frame(&pair.states[0], false));
     put(&mut pair.states[0], "urgent", 10);
     assert!(pair.cores[0].has_frame(&pair.states[0], false));
     let frame = pair.cores[0].next_frame(&pair.states[0], false).unwrap();
     deliver(&mut pair.cores[1], &mut pair.states[1], &frame);
-    assert!(pair.states[1].register(false, 1, "urgent").is_some());
+    assert!(pair.states[1].register(Slot::Intent, 1, "urgent").is_some());
     assert!(pair.states[1].fact(2, machine(1), "row").is_none());
     pair.settle();
     assert!(pair.states[1].fact(2, machine(1), "row").is_some());
@@ -310,12 +316,12 @@ fn session_repairs_different_records_under_equal_watermarks() {
     assert_ne!(a.digest(), b.digest());
     let mut pair = Pair::new([a, b]);
     pair.settle();
-    assert!(pair.states[1].register(false, 1, "lost").is_none());
+    assert!(pair.states[1].register(Slot::Intent, 1, "lost").is_none());
     for _ in 0..DIGEST_TICKS {
         pair.tick();
         pair.settle();
     }
-    assert!(pair.states[1].register(false, 1, "lost").is_some());
+    assert!(pair.states[1].register(Slot::Intent, 1, "lost").is_some());
     assert_eq!(pair.states[0].digest(), pair.states[1].digest());
     assert!(pair.cores.iter().any(|core| core.differences() > 0));
 }

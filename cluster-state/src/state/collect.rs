@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Changes, Member, MemberStatus, State, members};
 use crate::id::{Actor, Dot, MachineId};
-use crate::kind::ACKS;
+use crate::kind::{ACKS, Slot};
 use crate::op::{Context, MAX_CONTEXT, Op};
 
 /// Maximum number of tombstones examined in one round. The rest waits for the next.
@@ -41,7 +41,7 @@ impl State {
     /// Returns what a member has acknowledged. Returns nothing if its acknowledgements contradict
     /// each other.
     pub(crate) fn acknowledged(&self, machine: MachineId) -> Acknowledgements {
-        let Some(register) = self.register(false, ACKS, &machine.to_string()) else {
+        let Some(register) = self.register(Slot::Intent, ACKS, &machine.to_string()) else {
             return Vec::new();
         };
         let [only] = register.items() else {
@@ -68,7 +68,7 @@ impl State {
         }
         // First the actors whose tombstones this machine keeps itself, with their highest version.
         let mut own: BTreeMap<Actor, u64> = BTreeMap::new();
-        for (dot, _) in self.buried_dots().take(ROUND) {
+        for dot in self.buried_dots().take(ROUND) {
             let version = own.entry(dot.actor).or_default();
             *version = dot.version.max(*version);
         }
@@ -145,8 +145,8 @@ impl State {
                     .all(|acks| acks.get(&dot.actor).is_some_and(|v| *v >= dot.version))
         };
         let mut gone = Vec::new();
-        for ((_, claim, key), ()) in self.buried.iter().take(ROUND) {
-            let Some(register) = self.registers_of(*claim).get(key) else {
+        for ((_, record), ()) in self.buried.iter().take(ROUND) {
+            let Some(register) = self.registers.get(record) else {
                 continue;
             };
             if register
@@ -154,17 +154,17 @@ impl State {
                 .iter()
                 .all(|op| stable(op.dot) && self.has_seen_all(op))
             {
-                gone.push((*claim, key.clone(), Arc::clone(register)));
+                gone.push((record.clone(), Arc::clone(register)));
             }
         }
-        for (claim, key, register) in gone {
+        for (record, register) in gone {
             for op in register.items() {
                 // From now on, a peer with a lower watermark may show what this tombstone deleted.
                 self.raise_cut(op.dot.actor, op.dot.version, changes);
                 self.forget(op.dot, changes);
                 changes.collected += 1;
             }
-            self.set_register(claim, key, Some(&register), None);
+            self.set_register(record, Some(&register), None);
         }
     }
 
@@ -190,17 +190,11 @@ impl State {
         self.buried.len()
     }
 
-    fn buried_dots(&self) -> impl Iterator<Item = (Dot, u64)> + '_ {
-        self.buried.iter().flat_map(|((hlc, claim, key), ())| {
-            let items = self
-                .registers_of(*claim)
-                .get(key)
-                .map(|register| register.items().to_vec());
-            items
-                .unwrap_or_default()
-                .into_iter()
-                .map(move |op| (op.dot, *hlc))
-        })
+    fn buried_dots(&self) -> impl Iterator<Item = Dot> {
+        self.buried
+            .iter()
+            .filter_map(|((_, record), ())| self.register_of(record))
+            .flat_map(|register| register.items().iter().map(|op| op.dot))
     }
 
     /// Returns the context of a write to a record that does not exist: all deletes that were ever

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Changes, FactKey, State};
 use crate::id::MachineId;
-use crate::kind::{ACKS, MEMBERS, RecordId};
+use crate::kind::{ACKS, MEMBERS, RecordId, Slot};
 use crate::op::{Content, Op};
 
 /// The membership of a machine.
@@ -154,7 +154,7 @@ impl State {
             return false;
         }
         let seen = self
-            .register(false, ACKS, &op.key)
+            .register(Slot::Intent, ACKS, &op.key)
             .map(crate::register::Register::context);
         !seen.is_some_and(|seen| seen.covers(op.dot))
     }

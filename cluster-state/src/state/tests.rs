@@ -1,5 +1,5 @@
 use super::*;
-use crate::local::{self, Write};
+use crate::local::{Txn, Write};
 use crate::op::{Context, Wanted};
 
 const NOW: u64 = 1_000_000;
@@ -24,7 +24,7 @@ fn put(state: &mut State, key: &str, value: &str) -> Changes {
         key: key.to_owned(),
         value: value.as_bytes().to_vec(),
     };
-    local::write(state, &[write], NOW, &mut changes).unwrap();
+    Txn::new(state, NOW, &mut changes).write(&[write]).unwrap();
     changes
 }
 
@@ -34,7 +34,9 @@ fn publish(state: &mut State, rows: &[(&str, &str)]) -> Changes {
         .iter()
         .map(|(key, value)| (Arc::from(*key), value.as_bytes().to_vec()))
         .collect();
-    local::publish(state, FACT, &rows, NOW, &mut changes).unwrap();
+    Txn::new(state, NOW, &mut changes)
+        .publish(FACT, &rows)
+        .unwrap();
     changes
 }
 
@@ -90,7 +92,7 @@ fn state_ignores_duplicates_and_counts_changes_above_a_gap() {
     receive(&mut b, &last);
     assert_eq!((b.height(actor(1, 1)), b.loose().count()), (0, 1));
     assert!(
-        b.register(false, SPEC, "c").is_some(),
+        b.register(Slot::Intent, SPEC, "c").is_some(),
         "the change is used anyway"
     );
     receive(&mut b, &range(&a, actor(1, 1), 0));
@@ -111,7 +113,7 @@ fn state_forgets_replaced_changes() {
     receive(&mut b, &range(&a, actor(1, 1), 0));
     assert_eq!(b.height(actor(1, 1)), 3);
     assert_eq!(
-        b.register(false, SPEC, "a").unwrap().value(),
+        b.register(Slot::Intent, SPEC, "a").unwrap().value(),
         Some(&b"3"[..])
     );
 }
@@ -179,15 +181,21 @@ fn state_quarantines_stamps_too_far_ahead_until_their_time() {
         key: "k".to_owned(),
         value: b"early".to_vec(),
     };
-    local::write(&mut a, &[write], NOW + 3_600_000, &mut changes).unwrap();
+    Txn::new(&mut a, NOW + 3_600_000, &mut changes)
+        .write(&[write])
+        .unwrap();
     assert!(
-        a.register(false, SPEC, "k").is_some(),
+        a.register(Slot::Intent, SPEC, "k").is_some(),
         "its writer can read it"
     );
 
     let mut b = State::new(actor(2, 1));
     receive(&mut b, &range(&a, actor(1, 1), 0));
-    assert_eq!(b.register(false, SPEC, "k").and_then(Register::value), None);
+    assert_eq!(
+        b.register(Slot::Intent, SPEC, "k")
+            .and_then(Register::value),
+        None
+    );
     assert_eq!(b.quarantined().count(), 1);
     assert_eq!(range(&b, actor(1, 1), 0).ops.len(), 1, "relayed");
     put(&mut b, "other", "x");
@@ -201,7 +209,8 @@ fn state_quarantines_stamps_too_far_ahead_until_their_time() {
     assert!(changes.is_empty());
     b.release(NOW + 3_600_000, &mut changes).unwrap();
     assert_eq!(
-        b.register(false, SPEC, "k").and_then(Register::value),
+        b.register(Slot::Intent, SPEC, "k")
+            .and_then(Register::value),
         Some(&b"early"[..])
     );
     assert_eq!(changes.records.len(), 1);
@@ -270,9 +279,7 @@ fn state_merges_unknown_kind_of_known_class() {
         version: 1,
     };
     let wanted = Wanted {
-        kind: 999,
-        claim: false,
-        key: Arc::from("k"),
+        record: RecordKey::intent(999, "k"),
         hlc: NOW << 16,
         life: None,
         context: Context::default(),
@@ -287,7 +294,7 @@ fn state_merges_unknown_kind_of_known_class() {
         },
     );
     assert_eq!(
-        b.register(false, 999, "k").and_then(Register::value),
+        b.register(Slot::Intent, 999, "k").and_then(Register::value),
         Some(&b"v"[..])
     );
 }
@@ -315,14 +322,22 @@ fn reincarnate_repeats_everything() {
     let opened_at = a.own_version();
     put(&mut a, "since", "2");
     publish(&mut a, &[("x", "1")]);
-    local::reincarnate(&mut a, 7, opened_at, NOW, &mut Changes::default()).unwrap();
+    Txn::new(&mut a, NOW, &mut Changes::default())
+        .reincarnate(7, opened_at)
+        .unwrap();
     assert_eq!(a.me(), actor(1, 7));
     let again = range(&a, actor(1, 7), 0);
     let keys: Vec<&str> = again.ops.iter().map(|op| &*op.key).collect();
     assert_eq!(keys, ["since", "x", ""]);
     assert_eq!(
-        a.register(false, SPEC, "before").unwrap().value(),
+        a.register(Slot::Intent, SPEC, "before").unwrap().value(),
         Some(&b"1"[..])
     );
-    assert_eq!(a.register(false, SPEC, "since").unwrap().items().len(), 1);
+    assert_eq!(
+        a.register(Slot::Intent, SPEC, "since")
+            .unwrap()
+            .items()
+            .len(),
+        1
+    );
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::world::{FACT, SPEC, World, is_delete, machine};
 use crate::id::Dot;
+use crate::kind::Slot;
 use crate::op::Op;
 use crate::register::Register;
 use crate::state::State;
@@ -59,7 +60,7 @@ impl World {
     fn check_writes(&self, n: usize, key: &str) -> Result<(), TestCaseError> {
         let register = self.nodes[n]
             .state
-            .register(false, SPEC, key)
+            .register(Slot::Intent, SPEC, key)
             .cloned()
             .unwrap_or_default();
         let (left, active) = self.expected(key);

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use super::file::File;
 use crate::error::WriteError;
 use crate::id::{Actor, Dot, MachineId};
-use crate::local::{self, Retention, Write};
+use crate::local::{Retention, Txn, Write};
 use crate::op::{Content, Op};
 use crate::session::Core;
-use crate::state::{Batch, Changes, Member, MemberStatus, Rejected, State};
+use crate::state::{Batch, Changes, MemberStatus, Rejected, State};
 
 pub(super) const SPEC: u16 = 1;
 pub(super) const FACT: u16 = 2;
@@ -138,26 +138,21 @@ impl World {
 
     fn declare(&mut self, by: usize, whom: usize, status: MemberStatus) {
         let node = &mut self.nodes[by];
-        let floor = node
-            .state
-            .member(machine(whom))
-            .map_or(0, |(_, member)| member.floor);
-        let member = Member { status, floor };
-        local::declare(
-            &mut node.state,
-            machine(whom),
-            member,
-            node.clock,
-            &mut node.changes,
-        )
-        .unwrap();
+        Txn::new(&mut node.state, node.clock, &mut node.changes)
+            .write(&[Write::Declare {
+                machine: machine(whom),
+                status,
+            }])
+            .unwrap();
         node.sync();
     }
 
     pub(super) fn write(&mut self, n: usize, writes: &[Write]) {
         let node = &mut self.nodes[n];
         let (me, before) = (node.state.me(), node.state.own_version());
-        local::write(&mut node.state, writes, node.clock, &mut node.changes).unwrap();
+        Txn::new(&mut node.state, node.clock, &mut node.changes)
+            .write(writes)
+            .unwrap();
         // An intent, and everything before it, is fsynced before any other store receives it.
         node.sync();
         for op in node.state.ops_after(me, before) {
@@ -214,7 +209,7 @@ impl World {
             _ => return self.log(n, value),
         };
         let node = &mut self.nodes[n];
-        match local::write(&mut node.state, &[write], node.clock, &mut node.changes) {
+        match Txn::new(&mut node.state, node.clock, &mut node.changes).write(&[write]) {
             Ok(()) => node.sync(),
             Err(WriteError::Claimed { .. } | WriteError::EpochTooLow { .. }) => {}
             Err(other) => panic!("{other}"),
@@ -227,15 +222,9 @@ impl World {
             entries: 4,
             age_ms: 600_000,
         };
-        local::append(
-            &mut node.state,
-            LOG,
-            &[vec![value]],
-            keep,
-            node.clock,
-            &mut node.changes,
-        )
-        .unwrap();
+        Txn::new(&mut node.state, node.clock, &mut node.changes)
+            .append(LOG, &[vec![value]], keep)
+            .unwrap();
         node.sync();
     }
 
@@ -250,14 +239,9 @@ impl World {
 
     pub(super) fn publish(&mut self, n: usize) {
         let node = &mut self.nodes[n];
-        local::publish(
-            &mut node.state,
-            FACT,
-            &node.truth,
-            node.clock,
-            &mut node.changes,
-        )
-        .unwrap();
+        Txn::new(&mut node.state, node.clock, &mut node.changes)
+            .publish(FACT, &node.truth)
+            .unwrap();
     }
 
     /// Returns a number by which no incarnation in this history was raised before.
@@ -289,7 +273,9 @@ impl World {
         let node = &mut self.nodes[n];
         let own = node.state.own_version();
         node.state.release(node.clock, &mut node.changes).unwrap();
-        local::acknowledge(&mut node.state, node.clock, &mut node.changes).unwrap();
+        Txn::new(&mut node.state, node.clock, &mut node.changes)
+            .acknowledge()
+            .unwrap();
         node.state.collect(&mut node.changes);
         if node.state.own_version() != own {
             node.sync();

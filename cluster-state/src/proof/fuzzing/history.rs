@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::input::Input;
 use super::{CLAIM, FACT, KINDS, LOG, NOW, REGISTRY, SPEC};
 use crate::id::{Actor, Dot, MAX_COUNTER, MachineId};
-use crate::kind::{ACKS, MAX_KEY, MEMBERS};
+use crate::kind::{ACKS, MAX_KEY, MEMBERS, RecordKey, Slot};
 use crate::op::{Context, Op, Wanted};
 use crate::register::Register;
 use crate::state::{Batch, Changes, State};
@@ -132,7 +132,6 @@ impl History {
     /// Makes a write whose writer has seen its own writes and any of the others, with everything
     /// that these had seen.
     fn wanted(&self, input: &mut Input<'_>, dot: Dot, key: Arc<str>, kind: u16) -> Wanted {
-        let claim = kind == CLAIM;
         let (mut context, mut life) = (Context::default(), None);
         let mut groups = Vec::new();
         let of_record = |op: &&Arc<Op>| op.kind == kind && op.key == key && op.asked().is_some();
@@ -160,9 +159,11 @@ impl History {
         let groups = (form < 200).then_some(groups);
         let life = life.filter(|_| !form.is_multiple_of(3));
         Wanted {
-            kind,
-            claim,
-            key,
+            record: if kind == CLAIM {
+                RecordKey::claim(kind, &key)
+            } else {
+                RecordKey::intent(kind, &key)
+            },
             hlc: stamp(input),
             life,
             context,
@@ -329,14 +330,14 @@ fn read(state: &State) {
         }
         ids
     };
-    for (claim, kind) in [
-        (false, SPEC),
-        (true, CLAIM),
-        (false, ACKS),
-        (false, 0),
-        (true, SPEC),
+    for (slot, kind) in [
+        (Slot::Intent, SPEC),
+        (Slot::Claim, CLAIM),
+        (Slot::Intent, ACKS),
+        (Slot::Intent, 0),
+        (Slot::Claim, SPEC),
     ] {
-        for (key, register) in state.registers(claim, kind) {
+        for (key, register) in state.registers(slot, kind) {
             // A group that exists has a value.
             assert!(
                 ids(register)
@@ -355,7 +356,7 @@ fn read(state: &State) {
                 register.is_contested(),
             );
         }
-        let _ = state.contested(claim).count();
+        let _ = state.contested(slot).count();
     }
     let _ = (state.standing(), state.digest(), state.heights_hash());
 }

@@ -9,6 +9,7 @@ use super::history::machine;
 use super::input::Input;
 use super::{CLAIM, FACT, KINDS, LOG, NOW, REGISTRY, SPEC};
 use crate::id::{Actor, ClusterId, Dot};
+use crate::kind::RecordKey;
 use crate::op::{Context, Op, Wanted};
 use crate::session::{Core, Effect};
 use crate::state::{Batch, Changes, State};
@@ -25,10 +26,8 @@ pub(super) fn known(n: usize) -> State {
     };
     let dot = |version| Dot { actor, version };
     let key: Arc<str> = Arc::from("key");
-    let wanted = |kind, groups| Wanted {
-        kind,
-        claim: kind == CLAIM,
-        key: Arc::clone(&key),
+    let wanted = |record, groups| Wanted {
+        record,
         hlc: NOW << 16,
         life: None,
         context: Context::default(),
@@ -36,9 +35,9 @@ pub(super) fn known(n: usize) -> State {
     };
     let value = || Some(vec![(0, None, Bytes::from_static(b"value"))]);
     let ops = [
-        Op::intent(dot(1), &wanted(SPEC, value())),
-        Op::intent(dot(2), &wanted(CLAIM, value())),
-        Op::intent(dot(3), &wanted(SPEC + 100, None)),
+        Op::intent(dot(1), &wanted(RecordKey::intent(SPEC, "key"), value())),
+        Op::intent(dot(2), &wanted(RecordKey::claim(CLAIM, "key"), value())),
+        Op::intent(dot(3), &wanted(RecordKey::intent(SPEC + 100, "key"), None)),
         Op::fact(dot(4), FACT, Arc::clone(&key), Some(b"value")),
         Op::sweep(dot(5), FACT, (1, 2)),
         Op::entry(dot(6), LOG, NOW, b"value"),

@@ -10,6 +10,7 @@ use super::report::Report;
 use super::us;
 use super::world::{Event, Node, Origin, WARM_UP, World};
 use crate::id::Dot;
+use crate::kind::Slot;
 use crate::op::Op;
 use crate::register::Register;
 
@@ -159,7 +160,7 @@ impl World<'_> {
                 .collect();
             let is_value = |op: &Op| op.asked().is_some_and(|asked| asked.groups.is_some());
             let items = state
-                .register(false, SPEC, key)
+                .register(Slot::Intent, SPEC, key)
                 .map(Register::items)
                 .unwrap_or_default();
             let kept: BTreeSet<Dot> = items.iter().map(|op| op.dot).collect();

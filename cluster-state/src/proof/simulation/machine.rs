@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::id::{Actor, ClusterId, Dot, MachineId};
 use crate::kind::{Class, Kind};
-use crate::local::{self, Write};
+use crate::local::{self, Txn, Write};
 use crate::op::{Content, Op};
 use crate::session::{Core, Effect, SessionError};
 use crate::state::{Batch, Changes, MemberStatus, State};
@@ -217,14 +217,15 @@ impl Machine {
         let state = &mut self.state;
         let outcome = match work {
             Work::Write(writes) => local::check_writes(&KINDS, writes)
-                .and_then(|()| local::write(state, writes, now_ms, changes)),
-            Work::Publish(rows) => local::publish(state, FACT, rows, now_ms, changes),
+                .and_then(|()| Txn::new(state, now_ms, changes).write(writes)),
+            Work::Publish(rows) => Txn::new(state, now_ms, changes).publish(FACT, rows),
             Work::Maintain { acknowledge } => {
                 state
                     .release(now_ms, changes)
                     .map_err(|error| error.to_string())?;
                 if *acknowledge {
-                    local::acknowledge(state, now_ms, changes)
+                    Txn::new(state, now_ms, changes)
+                        .acknowledge()
                         .map_err(|error| error.to_string())?;
                 }
                 state.collect(changes);
@@ -279,7 +280,8 @@ impl Machine {
         }
         let incarnation = above + writer::stride(now_ms ^ above);
         let opened_at = std::mem::take(&mut self.opened_at);
-        local::reincarnate(&mut self.state, incarnation, opened_at, now_ms, changes)
+        Txn::new(&mut self.state, now_ms, changes)
+            .reincarnate(incarnation, opened_at)
             .map_err(|error| error.to_string())
     }
 

@@ -3,6 +3,7 @@
 use super::replication::{connect, sees, until};
 use super::*;
 use crate::id::Dot;
+use crate::kind::Slot;
 
 fn claim(key: &str, value: &str) -> Write {
     Write::Claim {
@@ -19,7 +20,7 @@ async fn claim_held_by_the_first_and_reported_lost_to_the_other() {
     a.write(vec![claim("10.210.1.0/24", "a")]).await.unwrap();
     b.write(vec![claim("10.210.1.0/24", "b")]).await.unwrap();
     let _wire = connect(&a, &b);
-    let both = |snapshot: &Snapshot| snapshot.state.contested(true).count() == 1;
+    let both = |snapshot: &Snapshot| snapshot.state.contested(Slot::Claim).count() == 1;
     let (on_a, on_b) = (until(&a, both).await, until(&b, both).await);
     let holder = on_a.holder(SUBNET, "10.210.1.0/24").unwrap();
     assert_eq!(Some(holder.clone()), on_b.holder(SUBNET, "10.210.1.0/24"));
@@ -50,7 +51,7 @@ async fn claim_held_by_the_first_and_reported_lost_to_the_other() {
         .await
         .unwrap();
     let snapshot = sees(winner, commit).await;
-    assert_eq!(snapshot.state.contested(true).count(), 0);
+    assert_eq!(snapshot.state.contested(Slot::Claim).count(), 0);
     let commit = winner
         .write(vec![claim("10.210.1.0/24", "renewed")])
         .await
