@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use crate::error::WriteError;
 use crate::id::{Actor, Dot, MAX_COUNTER, MachineId};
 use crate::kind::{
     self, ACKS, Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, MEMBERS, RecordKey,
 };
-use crate::op::{Content, Context, MAX_CONTEXT, MAX_GROUPS, Op, Wanted, WantedGroup};
+use crate::op::{Content, Context, MAX_CONTEXT, MAX_GROUPS, Op, Wanted, WantedGroup, encode};
 use crate::register::{MAX_SIBLINGS, Register};
 use crate::state::{Changes, Member, MemberStatus, State, order};
 
@@ -519,7 +518,7 @@ impl<'a> Txn<'a> {
             kind: MEMBERS,
             key: machine.to_string(),
             epoch: above + 1,
-            value: encode(&member),
+            value: encode(&member).to_vec(),
         })
     }
 
@@ -635,9 +634,4 @@ fn check_context(record: &RecordKey, context: &Context) -> Result<(), WriteError
         });
     }
     Ok(())
-}
-
-/// Encodes the value of one of the store's own records.
-fn encode(value: &impl Serialize) -> Vec<u8> {
-    postcard::to_stdvec(value).expect("encoding into memory cannot fail")
 }

@@ -202,12 +202,11 @@ struct FactBody<'a> {
     value: Option<Raw<'a>>,
 }
 
-/// Serializing these types into memory cannot fail. If it did, the empty body would be decoded as
-/// `Opaque`.
-fn encode(body: &impl Serialize) -> Bytes {
+/// Encodes a body, or the value of one of the store's own records.
+pub(crate) fn encode(body: &impl Serialize) -> Bytes {
     postcard::to_stdvec(body)
-        .map(Bytes::from)
-        .unwrap_or_default()
+        .expect("encoding into memory cannot fail")
+        .into()
 }
 
 /// A group of fields to write: its number, the write that last changed it with that write's time

@@ -554,19 +554,19 @@ impl Core {
         let cut = |(actor, _): &(Actor, u64)| {
             Some((*actor, state.cut(*actor))).filter(|(_, cut)| first && *cut > 0)
         };
-        let mut chunks = entries.chunks(HEIGHTS_CHUNK).peekable();
+        let mut rest = entries.as_slice();
         loop {
-            let entries = chunks.next().map(<[_]>::to_vec).unwrap_or_default();
-            let complete = chunks.peek().is_none();
+            let (entries, after) = rest.split_at(rest.len().min(HEIGHTS_CHUNK));
             self.control.push_back(wire::encode_heights(&Heights {
                 handled: self.handled,
                 cuts: entries.iter().filter_map(cut).collect(),
-                entries,
-                complete,
+                entries: entries.to_vec(),
+                complete: after.is_empty(),
             }));
-            if complete {
+            if after.is_empty() {
                 break;
             }
+            rest = after;
         }
     }
 

@@ -113,14 +113,6 @@ impl Snapshot {
             .map(|group| &*group.value)
     }
 
-    /// Returns the groups of fields of an intent, ascending.
-    pub fn groups(&self, kind: u16, key: &str) -> Vec<u16> {
-        self.state
-            .register(Slot::Intent, kind, key)
-            .map(Register::group_ids)
-            .unwrap_or_default()
-    }
-
     /// Returns all intents of a kind that are not deleted and have a group 0, ordered by key.
     pub fn intents(&self, kind: u16) -> impl Iterator<Item = (&str, &[u8])> {
         self.state
@@ -244,13 +236,10 @@ impl Snapshot {
     /// `MAX_SIBLINGS`. A single entry means no conflict. For a deleted record, returns its
     /// tombstones while they are kept.
     pub fn siblings(&self, kind: u16, key: &str) -> Vec<Sibling<'_>> {
-        let candidates = self
-            .state
-            .register(Slot::Intent, kind, key)
-            .map(|register| register.candidates(0));
-        candidates
-            .unwrap_or_default()
+        let register = self.state.register(Slot::Intent, kind, key);
+        register
             .into_iter()
+            .flat_map(|register| register.candidates(0))
             .map(sibling)
             .take(MAX_SIBLINGS)
             .collect()

@@ -144,10 +144,9 @@ struct WireOp<'a> {
 }
 
 fn frame(tag: u8, body: &impl Serialize) -> Bytes {
-    // Writing these types to memory cannot fail. If it did, the peer would refuse the empty body.
     postcard::to_extend(body, vec![tag])
-        .map(Bytes::from)
-        .unwrap_or_default()
+        .expect("encoding into memory cannot fail")
+        .into()
 }
 
 pub(crate) fn encode_hello(hello: &Hello) -> Bytes {

@@ -340,9 +340,10 @@ pub(crate) fn lowest_ttl(message: &[u8]) -> Option<u32> {
     ttls(message)?.into_iter().map(|(_, ttl)| ttl).min()
 }
 
-/// Subtracts `seconds` from each TTL.
+/// Subtracts `seconds` from each TTL. Leaves a damaged message as it is.
 pub(crate) fn age(message: &mut [u8], seconds: u32) {
-    for (at, ttl) in ttls(message).unwrap_or_default() {
+    let Some(found) = ttls(message) else { return };
+    for (at, ttl) in found {
         if let Some(bytes) = message.get_mut(at..at + 4) {
             bytes.copy_from_slice(&ttl.saturating_sub(seconds).to_be_bytes());
         }

@@ -15,7 +15,7 @@ pub fn upstreams(text: &str) -> Vec<SocketAddr> {
         let mut words = line
             .split(['#', ';'])
             .next()
-            .unwrap_or_default()
+            .expect("a split has at least one part")
             .split_whitespace();
         if words.next() != Some("nameserver") {
             continue;

@@ -206,14 +206,11 @@ impl Zone {
             }
         }
         for (service, projects) in by_service {
-            match projects.len() {
-                1 => {
-                    let addresses = projects.values().next().cloned().unwrap_or_default();
-                    self.services.insert(service.clone(), addresses);
-                }
-                _ => {
-                    self.ambiguous.insert(service.clone());
-                }
+            let mut lists = projects.values();
+            if let (Some(only), None) = (lists.next(), lists.next()) {
+                self.services.insert(service.clone(), only.clone());
+            } else {
+                self.ambiguous.insert(service.clone());
             }
             for (project, addresses) in projects {
                 let name = format!("{service}.{project}");

@@ -83,7 +83,9 @@ impl TunnelState {
             .map(|peer| (peer.public_key, peer.keepalive_s))
             .collect();
         let peers = allocation.into_iter().map(|(key, allowed_ips)| {
-            let keepalive_s = keepalives.get(&key).copied().unwrap_or_default();
+            let keepalive_s = *keepalives
+                .get(&key)
+                .expect("each key of the allocation is a peer's");
             (
                 key,
                 PeerState {

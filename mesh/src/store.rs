@@ -88,12 +88,16 @@ impl Store {
     /// The endpoints that worked when the process ended. They only save time, so a file that cannot
     /// be read counts as empty.
     pub(crate) async fn load_endpoints(&self) -> BTreeMap<PublicKey, SocketAddr> {
-        let bytes = read(&self.endpoints)
-            .await
-            .ok()
-            .flatten()
-            .unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+        let reason = match read(&self.endpoints).await {
+            Ok(None) => return BTreeMap::new(),
+            Ok(Some(bytes)) => match serde_json::from_slice(&bytes) {
+                Ok(endpoints) => return endpoints,
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(path = %self.endpoints.display(), reason, "cannot load endpoints");
+        BTreeMap::new()
     }
 
     /// Remembers the endpoints that work, without an fsync: a power cut may lose them.

@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::{Txn, encode};
+use super::Txn;
 use crate::error::WriteError;
 use crate::id::{Actor, Dot, MachineId};
 use crate::kind::{ACKS, MEMBERS, RecordKey};
-use crate::op::{Content, Context, Group, MAX_CONTEXT, Op};
+use crate::op::{Content, Context, Group, MAX_CONTEXT, Op, encode};
 use crate::state::{
     Acknowledgements, Batch, Changes, Fact, FactKey, Member, MemberStatus, State, declared,
 };
@@ -94,7 +92,7 @@ impl Txn<'_> {
                 let mut context = self.seen(&record)?;
                 context.join(&asked.context);
                 context.add(op.dot);
-                let none = Bytes::from(encode(&Acknowledgements::new()));
+                let none = encode(&Acknowledgements::new());
                 self.ask(&record, None, context, Some(vec![(0, None, none)]))
             }
             Content::Entry { ms, value } if op.dot.actor.machine == me => {

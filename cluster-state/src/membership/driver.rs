@@ -142,7 +142,9 @@ pub(super) async fn run(
                 driver.announce();
             }
             Event::Datagram(Ok((length, from))) => {
-                let datagram = buffer.get(..length).unwrap_or_default();
+                let datagram = buffer
+                    .get(..length)
+                    .expect("the socket writes no more than the buffer holds");
                 if !driver.receive(datagram, from, Instant::now()) {
                     // A flood of invalid datagrams costs no more than opening them.
                     continue;

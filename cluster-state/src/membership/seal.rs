@@ -341,7 +341,7 @@ impl Window {
     }
 
     fn place(number: u64) -> (usize, u64) {
-        let bit = usize::try_from(number % WINDOW as u64).unwrap_or_default();
+        let bit = (number % WINDOW as u64) as usize;
         (bit / 64, 1 << (bit % 64))
     }
 

@@ -50,10 +50,17 @@ impl State {
         if only.dot.actor.machine != machine || only.dot.actor.incarnation < self.floor(machine) {
             return Vec::new();
         }
-        let value = register.value().unwrap_or_default();
-        postcard::take_from_bytes(value)
-            .map(|(list, _)| list)
-            .unwrap_or_default()
+        let Some(value) = register.value() else {
+            return Vec::new();
+        };
+        match postcard::take_from_bytes(value) {
+            Ok((list, _)) => list,
+            Err(error) => {
+                // Deletes are kept until the member sends an acknowledgement that can be decoded.
+                tracing::debug!(%machine, %error, "cannot decode an acknowledgement");
+                Vec::new()
+            }
+        }
     }
 
     /// Returns what this machine should acknowledge, if it has not acknowledged exactly that.

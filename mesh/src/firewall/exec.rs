@@ -62,17 +62,13 @@ pub async fn run(command: &Command) -> Result<Ended, FirewallError> {
             source,
         },
     };
-    let path = std::env::var("PATH").unwrap_or_default();
+    let path = match std::env::var("PATH") {
+        Ok(path) if !path.is_empty() => format!("{path}:{PATH}"),
+        _ => PATH.to_owned(),
+    };
     let mut child = tokio::process::Command::new(command.program)
         .args(&command.arguments)
-        .env(
-            "PATH",
-            if path.is_empty() {
-                PATH.to_owned()
-            } else {
-                format!("{path}:{PATH}")
-            },
-        )
+        .env("PATH", path)
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

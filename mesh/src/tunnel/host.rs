@@ -121,12 +121,16 @@ impl HostLink {
             .try_next()
             .await;
         let link = link.map_err(|error| self.fail("read the MTU", &error))?;
-        let attributes = link.map(|link| link.attributes).unwrap_or_default();
-        let mtu = attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Mtu(mtu) => Some(*mtu),
+        let mut attributes = link.into_iter().flat_map(|link| link.attributes);
+        let mtu = attributes.find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(mtu),
             _ => None,
         });
-        Ok(mtu.unwrap_or_default())
+        mtu.ok_or_else(|| TunnelError::Netlink {
+            action: "read the MTU".to_owned(),
+            interface: self.name.clone(),
+            reason: "the kernel did not report it".to_owned(),
+        })
     }
 
     /// The addresses, without link-local ones, which the kernel creates itself.

@@ -194,7 +194,8 @@ async fn edits_conflict_only_within_a_group() {
     };
     for store in [&a, &b] {
         let snapshot = until(store, merged).await;
-        assert_eq!(snapshot.groups(SPEC, "web"), [0, 1]);
+        let register = snapshot.state.register(Slot::Intent, SPEC, "web").unwrap();
+        assert_eq!(register.group_ids(), [0, 1]);
         assert_eq!(snapshot.get_group(SPEC, "web", 1), Some(&b"5"[..]));
         let conflicts = snapshot.conflicts();
         assert_eq!(conflicts.len(), 1);
