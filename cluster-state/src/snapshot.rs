@@ -278,12 +278,6 @@ impl Snapshot {
             .filter_map(|((_, _, key), fact)| fact.value.as_deref().map(|value| (&**key, value)))
     }
 
-    /// Reports whether a machine has ever published its complete set of this kind. If not, an empty
-    /// answer means "not received yet", not "none".
-    pub fn has_published(&self, kind: u16, owner: MachineId) -> bool {
-        self.state.sweep(kind, owner).is_some() && !self.state.hides(owner)
-    }
-
     /// Returns the number of this commit. It grows by one with each commit since the store was
     /// opened.
     pub fn number(&self) -> u64 {
@@ -309,11 +303,6 @@ impl Snapshot {
                 stamp,
             })
         })
-    }
-
-    /// Returns the number of records in an unknown format, from newer machines or damaged.
-    pub fn opaque(&self) -> usize {
-        self.state.opaque()
     }
 
     /// Makes a shared snapshot, for tests and drivers.

@@ -22,9 +22,8 @@ use crate::session::heard::Heard;
 use crate::session::throttle::Throttle;
 use crate::session::{self, Session};
 use crate::snapshot::Snapshot;
-use crate::state::{MemberStatus, State};
+use crate::state::State;
 use crate::storage::{self, OpenError, Owner, Storage};
-use crate::vector::VersionVector;
 use crate::watch::{Recent, StoreClosed, Watch};
 use crate::writer::{self, Commit, Done, Request, Work, Writer};
 
@@ -201,35 +200,6 @@ impl Store {
             .map(|done| done.commit)
     }
 
-    /// Makes a machine a member, so that deletes are kept until it has them. This machine must be
-    /// enrolled itself, or nothing is ever collected. Does nothing if the machine is already a
-    /// member.
-    pub async fn enrol(&self, machine: MachineId) -> Result<Commit, WriteError> {
-        self.declare(machine, MemberStatus::Member).await
-    }
-
-    /// Records that a machine has left for good, or that a user removed it. No machine waits for it
-    /// any more, and its observations are dropped.
-    pub async fn retire(&self, machine: MachineId) -> Result<Commit, WriteError> {
-        self.declare(machine, MemberStatus::Left).await
-    }
-
-    /// Records that a machine was silent for too long. No machine waits for it, and its
-    /// observations are not shown. When it returns, it declares itself a member again. If deletes
-    /// were forgotten that it never had, it fetches everything again and writes again what only it
-    /// had.
-    pub async fn evict(&self, machine: MachineId) -> Result<Commit, WriteError> {
-        self.declare(machine, MemberStatus::Evicted).await
-    }
-
-    async fn declare(
-        &self,
-        machine: MachineId,
-        status: MemberStatus,
-    ) -> Result<Commit, WriteError> {
-        self.write(vec![Write::Declare { machine, status }]).await
-    }
-
     /// Writes a compact copy of the store, as of now, to a file that must not exist. A store that
     /// opens the copy continues as a new incarnation. It fetches everything again if the cluster
     /// has continued in the meantime. Writes wait until the copy is done: about 10 ms per MB.
@@ -327,11 +297,6 @@ impl Store {
     /// membership uses it.
     pub fn starts(&self) -> u64 {
         self.shared.opened
-    }
-
-    /// Returns the watermark of each actor.
-    pub fn version_vector(&self) -> VersionVector {
-        self.snapshot().version_vector()
     }
 
     /// Waits until this store has everything up to a version of an actor (read-your-writes on

@@ -217,7 +217,7 @@ pub(crate) fn rejoin(
     // Nothing of this machine's earlier incarnations is missing now, and no other machine could
     // ever announce that.
     for (actor, version) in old.heights().filter(|(actor, _)| actor.machine == machine) {
-        txn.state.close(actor, version, txn.changes);
+        txn.state.raise(actor, version, txn.changes);
         txn.state.raise_cut(actor, old.cut(actor), txn.changes);
     }
     for (kind, rows) in published(old, machine) {

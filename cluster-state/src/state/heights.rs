@@ -87,11 +87,7 @@ impl State {
     }
 
     /// Records that everything of an actor up to `version` is here.
-    pub(crate) fn close(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
-        self.raise(actor, version, changes);
-    }
-
-    pub(super) fn raise(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
+    pub(crate) fn raise(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
         let known = self.heights.get(&actor).copied();
         if known.is_some_and(|known| known.version >= version) || version == 0 {
             return;

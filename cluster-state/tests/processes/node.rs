@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, UdpSocket, UnixStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uc_cluster_state::membership::{Membership, Peer};
-use uc_cluster_state::{ClusterId, MachineId, Options, Snapshot, Store, Write};
+use uc_cluster_state::{ClusterId, MachineId, MemberStatus, Options, Snapshot, Store, Write};
 
 use crate::datagrams::Doors;
 use crate::links::{Links, View};
@@ -161,12 +161,15 @@ impl Node {
                     .await,
             ),
             Command::Enrol(nodes) => {
-                for index in nodes {
-                    if let Err(error) = self.store.enrol(machine(index)).await {
-                        return Reply::Failed(error.to_string());
-                    }
+                let declare = |index| Write::Declare {
+                    machine: machine(index),
+                    status: MemberStatus::Member,
+                };
+                let declared = nodes.into_iter().map(declare).collect();
+                match self.store.write(declared).await {
+                    Ok(_) => Reply::Done,
+                    Err(error) => Reply::Failed(error.to_string()),
                 }
-                Reply::Done
             }
             Command::Publish(rows) => {
                 let rows = rows
@@ -176,7 +179,7 @@ impl Node {
                 committed(self.store.publish(FACT, rows).await)
             }
             Command::Get(key) => Reply::Record(values(&self.store.snapshot(), &key)),
-            Command::Summary => Reply::Summary(summary(&self.store.snapshot())),
+            Command::Summary => Reply::Summary(summary(&self.store)),
             Command::Tombstones => Reply::Tombstones(self.store.status().tombstones),
             Command::Dump => Reply::Visible(visible(&self.store.snapshot())),
             Command::Liveness => {
@@ -267,10 +270,11 @@ fn visible(snapshot: &Snapshot) -> Visible {
     }
 }
 
-fn summary(snapshot: &Snapshot) -> Summary {
+fn summary(store: &Store) -> Summary {
+    let (snapshot, status) = (store.snapshot(), store.status());
     // All nodes run the same program, so they hash the same way.
     let mut hasher = DefaultHasher::new();
-    visible(snapshot).hash(&mut hasher);
+    visible(&snapshot).hash(&mut hasher);
     let known = snapshot.version_vector();
     let vector = known
         .iter()
@@ -279,6 +283,6 @@ fn summary(snapshot: &Snapshot) -> Summary {
         contents: hasher.finish(),
         digest: snapshot.digest(),
         vector: vector.collect(),
-        hidden: snapshot.quarantined().count() + snapshot.opaque(),
+        hidden: (status.quarantined + status.opaque) as usize,
     }
 }

@@ -3,6 +3,7 @@
 
 use super::replication::{alike, connect, sees, until};
 use super::*;
+use crate::state::MemberStatus;
 
 async fn cluster(dir: &Path, count: u8) -> Vec<Store> {
     let mut stores = Vec::new();
@@ -10,9 +11,14 @@ async fn cluster(dir: &Path, count: u8) -> Vec<Store> {
         stores.push(open(dir, n).await);
     }
     for n in 1..=count {
-        stores[0].enrol(machine(n)).await.unwrap();
+        declare(&stores[0], machine(n), MemberStatus::Member).await;
     }
     stores
+}
+
+async fn declare(store: &Store, machine: MachineId, status: MemberStatus) {
+    let declare = Write::Declare { machine, status };
+    store.write(vec![declare]).await.unwrap();
 }
 
 fn delete(key: &str) -> Write {
@@ -143,10 +149,10 @@ async fn evicted_machine_returns_with_its_own_writes_and_without_deleted_records
     a.write(vec![delete("deleted"), put("kept", "theirs")])
         .await
         .unwrap();
-    a.evict(b.actor().machine).await.unwrap();
+    declare(a, b.actor().machine, MemberStatus::Evicted).await;
     until(a, |snapshot| tombstones(snapshot) == 0).await;
     assert_eq!(
-        a.snapshot().observation(FACT, machine(2), "container"),
+        a.snapshot().observations_of(FACT, machine(2)).next(),
         None,
         "its observations are hidden"
     );
@@ -169,9 +175,7 @@ async fn evicted_machine_returns_with_its_own_writes_and_without_deleted_records
     let _wire = connect(a, b);
     let on_a = until(a, |snapshot| {
         snapshot.get(SPEC, "only-here").is_some()
-            && snapshot
-                .observation(FACT, machine(2), "container")
-                .is_some()
+            && snapshot.observations_of(FACT, machine(2)).next().is_some()
             && snapshot.siblings(SPEC, "kept").len() == 2
     })
     .await;
@@ -207,14 +211,14 @@ async fn forgotten_deletes_are_checked_after_a_restart() {
     let late = open(dir.path(), 3).await;
     // b enrols a machine that a has never heard of, and a forgets a delete without asking either of
     // them.
-    b.enrol(machine(3)).await.unwrap();
+    declare(&b, machine(3), MemberStatus::Member).await;
     let wire = connect(&b, &late);
     until(&late, |snapshot| {
         snapshot.get(SPEC, "deleted").is_some() && snapshot.members().len() == 3
     })
     .await;
     drop(wire);
-    a.evict(machine(2)).await.unwrap();
+    declare(&a, machine(2), MemberStatus::Evicted).await;
     a.write(vec![delete("deleted")]).await.unwrap();
     until(&a, |snapshot| tombstones(snapshot) == 0).await;
     a.close().await.unwrap();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use uc_cluster_state::{ClusterId, Options, Session};
+use uc_cluster_state::{ClusterId, Options, Session, Write};
 use uc_mesh::PrivateKey;
 
 use super::*;
@@ -95,12 +95,16 @@ async fn here_reports_the_figures_of_the_store() {
     let directory = tempfile::tempdir().unwrap();
     let one = store(&directory.path().join("1.db"), 0).await;
     let two = store(&directory.path().join("2.db"), 1).await;
+    let declare = |index, status| Write::Declare {
+        machine: machine_id(index),
+        status,
+    };
     for store in [&one, &two] {
-        for index in 0..3 {
-            store.enrol(machine_id(index)).await.unwrap();
-        }
+        let members = (0..3).map(|index| declare(index, MemberStatus::Member));
+        store.write(members.collect()).await.unwrap();
     }
-    one.evict(machine_id(2)).await.unwrap();
+    let evicted = declare(2, MemberStatus::Evicted);
+    one.write(vec![evicted]).await.unwrap();
     let write = |index: usize| vec![put(records::MACHINE, machine(index).id, &machine(index))];
     one.write(write(0)).await.unwrap();
     let alone = examined(&one);
