@@ -75,44 +75,36 @@ enum Phase {
     Live,
 }
 
-/// The state machine of one session.
-#[derive(Debug)]
-pub(crate) struct Core {
-    kinds: &'static [Kind],
-    cluster: ClusterId,
-    peer: MachineId,
-    phase: Phase,
-    /// This machine is fetching everything, so it sends no changes.
-    fetching: bool,
-    /// The peer is fetching everything.
-    serving: bool,
-    /// This store was empty when the session started.
+/// What the peer has reported about itself.
+#[derive(Debug, Default)]
+struct Theirs {
+    /// Its store was empty when the session started.
     new: bool,
-    /// The peer's store was empty when the session started.
-    peer_new: bool,
-    /// This machine's standing, as sent in the greeting.
-    standing: Standing,
-    /// Whether this machine gives way if each side lacks deletes that the other has forgotten.
-    weaker: bool,
-    /// The peer's gc watermarks at the start of the session.
-    peer_cuts: VersionVector,
-    /// This store's gc watermarks at the start of a session with an empty peer.
-    baseline: VersionVector,
-    /// `State::cuts_number` when the peer was last found to lack nothing.
-    cuts_number: u64,
-    outgrown: bool,
-    /// The peer must fetch everything again, so it is sent nothing.
-    parted: bool,
-    /// The watermarks that the peer has reported.
-    peer_has: VersionVector,
-    /// The watermarks that the peer reported at the start of the session.
-    first_told: VersionVector,
-    /// The watermarks that were sent to the peer.
-    closed: VersionVector,
-    /// Changes that the peer sent and that its watermarks do not cover yet.
-    echo: HashSet<Dot>,
-    /// Machines that the peer reports to hear directly.
-    peer_hears: BTreeSet<MachineId>,
+    /// It is fetching everything.
+    fetching: bool,
+    /// Its gc watermarks at the start of the session.
+    cuts: VersionVector,
+    /// Its watermarks.
+    has: VersionVector,
+    /// Its watermarks at the start of the session.
+    first: VersionVector,
+    /// The machines that it hears directly.
+    hears: BTreeSet<MachineId>,
+}
+
+/// Numbers in the order of sending: up to which everything was sent.
+#[derive(Debug, Default)]
+struct Cursors {
+    intents: u64,
+    facts: u64,
+    heights: u64,
+    /// Up to which watermarks were reported.
+    told: u64,
+}
+
+/// What is needed to leave out changes that the peer receives from their writer.
+#[derive(Debug, Default)]
+struct Relay {
     /// Machines that this one hears directly, as reported to the peer.
     hears: BTreeSet<MachineId>,
     /// `hears` changed and must be reported.
@@ -124,22 +116,50 @@ pub(crate) struct Core {
     overdue: u64,
     /// Whether a change is held back.
     holding: bool,
+}
+
+/// The state machine of one session.
+#[derive(Debug)]
+pub(crate) struct Core {
+    kinds: &'static [Kind],
+    cluster: ClusterId,
+    peer: MachineId,
+    phase: Phase,
+    theirs: Theirs,
+    cursors: Cursors,
+    relay: Relay,
+    /// This machine is fetching everything, so it sends no changes.
+    fetching: bool,
+    /// This store was empty when the session started.
+    new: bool,
+    /// This machine's standing, as sent in the greeting.
+    standing: Standing,
+    /// Whether this machine gives way if each side lacks deletes that the other has forgotten.
+    weaker: bool,
+    /// This store's gc watermarks at the start of a session with an empty peer.
+    baseline: VersionVector,
+    /// `State::cuts_number` when the peer was last found to lack nothing.
+    cuts_number: u64,
+    outgrown: bool,
+    /// The peer must fetch everything again, so it is sent nothing.
+    parted: bool,
+    /// The watermarks that were sent to the peer.
+    closed: VersionVector,
+    /// Changes that the peer sent and that its watermarks do not cover yet.
+    echo: HashSet<Dot>,
     /// The state's number at which nothing was left to send except what is held back. The flag is
     /// true if that included what counts towards the bandwidth limit.
     idle: Option<(u64, bool)>,
-    intent_cursor: u64,
-    fact_cursor: u64,
-    height_cursor: u64,
-    told_cursor: u64,
     /// Changes to send again because digests differ. Each is sent once, however often the peer
     /// asks.
     repairs: BTreeSet<Dot>,
     /// Greetings, watermarks, digests and refusals. There are few of them, and they are sent
     /// before changes.
     control: VecDeque<Bytes>,
+    /// Frames with changes that were sent.
     changes_sent: u64,
+    /// Frames of the peer that were processed.
     handled: u64,
-    peer_handled: u64,
     ticks: u32,
     /// The tick of the last comparison of digests. A peer that asks again without reading gets no
     /// second answer.
@@ -171,37 +191,24 @@ impl Core {
             cluster,
             peer,
             phase: Phase::Hello,
+            theirs: Theirs::default(),
+            cursors: Cursors::default(),
+            relay: Relay::default(),
             fetching,
-            serving: false,
             new: hello.new,
-            peer_new: false,
             standing: hello.standing,
             weaker: false,
-            peer_cuts: VersionVector::default(),
             baseline: VersionVector::default(),
             cuts_number: 0,
             outgrown: false,
             parted: false,
-            peer_has: VersionVector::default(),
-            first_told: VersionVector::default(),
             closed: VersionVector::default(),
             echo: HashSet::new(),
-            peer_hears: BTreeSet::new(),
-            hears: BTreeSet::new(),
-            hears_due: false,
-            news: false,
-            overdue: 0,
-            holding: false,
             idle: None,
-            intent_cursor: 0,
-            fact_cursor: 0,
-            height_cursor: 0,
-            told_cursor: 0,
             repairs: BTreeSet::new(),
             control: VecDeque::from([wire::encode_hello(&hello)]),
             changes_sent: 0,
             handled: 0,
-            peer_handled: 0,
             ticks: 0,
             compared: None,
             differences: 0,
@@ -220,7 +227,7 @@ impl Core {
         self.idle = None;
         match (&self.phase, message) {
             (_, Message::Refuse(Refusal::Behind)) if !self.fetching => {
-                Ok(Some(Effect::Rejoin(self.peer_cuts.clone())))
+                Ok(Some(Effect::Rejoin(self.theirs.cuts.clone())))
             }
             (_, Message::Refuse(refusal)) => Err(self.refused(refusal)),
             (Phase::Hello, Message::Hello(hello)) => self.greet(&hello, state),
@@ -229,7 +236,7 @@ impl Core {
             }
             (Phase::Live, Message::Changes(batch)) => {
                 let apply = self.receive(batch, state);
-                if self.peer_has.len() > MAX_ACTORS {
+                if self.theirs.has.len() > MAX_ACTORS {
                     return Err(self.bad_frame(FrameError::Senseless("too many actors")));
                 }
                 Ok(apply)
@@ -243,7 +250,7 @@ impl Core {
                 Ok(None)
             }
             (Phase::Heights | Phase::Live, Message::Hears(machines)) => {
-                self.peer_hears = machines.into_iter().collect();
+                self.theirs.hears = machines.into_iter().collect();
                 Ok(None)
             }
             (Phase::Heights | Phase::Live, Message::Unknown) => Ok(None),
@@ -281,7 +288,7 @@ impl Core {
     pub(crate) fn lag(&self, state: &State) -> u64 {
         let lacking = state
             .heights()
-            .map(|(actor, version)| version.saturating_sub(self.peer_has.get(actor)));
+            .map(|(actor, version)| version.saturating_sub(self.theirs.has.get(actor)));
         // The numbers that a peer reports for other machines need not be consistent.
         lacking.fold(0, u64::saturating_add)
     }
@@ -300,29 +307,29 @@ impl Core {
     /// immediately what they write.
     pub(crate) fn hear(&mut self, machines: Vec<MachineId>) {
         let hears = machines.into_iter().collect();
-        self.hears_due |= hears != self.hears;
-        self.hears = hears;
+        self.relay.hears_due |= hears != self.relay.hears;
+        self.relay.hears = hears;
     }
 
     /// Called when the state has changed. Notes whether the peer must be informed soon, because it
     /// may be holding back what has arrived.
     pub(crate) fn look_for_news(&mut self, state: &State) {
-        if self.is_live() && !self.news {
+        if self.is_live() && !self.relay.news {
             let mut grown = state
-                .heights_after(self.told_cursor)
+                .heights_after(self.cursors.told)
                 .map(|next| next.item.0.machine);
-            self.news = grown.any(|machine| self.hears.contains(&machine));
+            self.relay.news = grown.any(|machine| self.relay.hears.contains(&machine));
         }
     }
 
     /// Reports whether a change is held back because the peer may receive it from its writer.
     pub(crate) fn is_holding(&self) -> bool {
-        self.holding
+        self.relay.holding
     }
 
     /// Releases held-back changes with a number up to `seq`.
     pub(crate) fn hold_no_longer(&mut self, seq: u64) {
-        self.overdue = seq;
+        self.relay.overdue = seq;
         self.idle = None;
     }
 
@@ -330,7 +337,8 @@ impl Core {
     pub(crate) fn has_fetched(&self, fresh: &State) -> bool {
         self.phase == Phase::Live
             && self
-                .first_told
+                .theirs
+                .first
                 .iter()
                 .all(|(actor, version)| fresh.height(actor) >= version)
     }
@@ -371,8 +379,8 @@ impl Core {
             });
         }
         self.phase = Phase::Heights;
-        self.serving = hello.rejoin;
-        self.peer_new = hello.new;
+        self.theirs.fetching = hello.rejoin;
+        self.theirs.new = hello.new;
         let me = state.me().machine;
         // If each lacks deletes that the other has forgotten, one of them gives way. Both ends
         // compute the same one.
@@ -389,8 +397,8 @@ impl Core {
         let me = state.me();
         let mut ahead: Option<u64> = None;
         for (actor, version) in &heights.entries {
-            if !self.serving {
-                self.peer_has.raise(*actor, *version);
+            if !self.theirs.fetching {
+                self.theirs.has.raise(*actor, *version);
             }
             // The peer knows an incarnation or a version of this machine that this store never
             // made. So the store is an older copy of itself.
@@ -402,23 +410,22 @@ impl Core {
         }
         // Gc watermarks count only at the start: later ones are compared by `peer_lacks`.
         if self.phase == Phase::Heights {
-            heights
-                .cuts
-                .iter()
-                .for_each(|(actor, cut)| self.peer_cuts.raise(*actor, *cut));
+            for (actor, cut) in &heights.cuts {
+                self.theirs.cuts.raise(*actor, *cut);
+            }
         }
-        if self.peer_has.len().max(self.peer_cuts.len()) > MAX_ACTORS {
+        if self.theirs.has.len().max(self.theirs.cuts.len()) > MAX_ACTORS {
             return Err(self.bad_frame(FrameError::Senseless("too many actors")));
         }
-        self.peer_handled = heights.handled;
         // The peer has sent all its watermarks: from here on changes are exchanged.
         if heights.complete && self.phase == Phase::Heights {
             self.phase = Phase::Live;
-            self.first_told.clone_from(&self.peer_has);
+            self.theirs.first.clone_from(&self.theirs.has);
             if let Some(effect) = self.judge(state)? {
                 return Ok(Some(effect));
             }
-        } else if heights.complete && heights.handled == self.changes_sent && !self.serving {
+        } else if heights.complete && heights.handled == self.changes_sent && !self.theirs.fetching
+        {
             // The peer has processed every frame sent so far, so what it lacks is really missing.
             self.rewind();
         }
@@ -431,12 +438,13 @@ impl Core {
     /// Called when no frame is in transit, so that the peer's report is complete. If the peer lacks
     /// what was sent, everything is sent again.
     fn rewind(&mut self) {
-        let lacking = self.closed.above(&self.peer_has).next().is_some();
+        let lacking = self.closed.above(&self.theirs.has).next().is_some();
         if lacking {
             tracing::debug!(peer = %self.peer, "the peer lacks changes that were sent: sending again");
-            self.intent_cursor = 0;
-            self.fact_cursor = 0;
-            self.height_cursor = 0;
+            self.cursors = Cursors {
+                told: self.cursors.told,
+                ..Cursors::default()
+            };
             self.closed = VersionVector::default();
             // The peer may lack what it was sent, so gc watermarks must be checked again.
             self.cuts_number = u64::MAX;
@@ -447,15 +455,15 @@ impl Core {
     fn receive(&mut self, mut batch: Batch, state: &State) -> Option<Effect> {
         for (actor, version) in &batch.heights {
             // A peer has what its watermarks announce.
-            self.peer_has.raise(*actor, *version);
+            self.theirs.has.raise(*actor, *version);
         }
         if !batch.heights.is_empty() {
-            let has = &self.peer_has;
+            let has = &self.theirs.has;
             self.echo.retain(|dot| !has.includes(*dot));
         }
         // Do not send these changes back to the peer.
         for op in &batch.ops {
-            if !self.peer_has.includes(op.dot) && self.echo.len() < MAX_ECHO {
+            if !self.theirs.has.includes(op.dot) && self.echo.len() < MAX_ECHO {
                 self.echo.insert(op.dot);
             }
         }
@@ -543,14 +551,14 @@ impl Core {
             Vec::new()
         } else {
             state
-                .heights_after(self.told_cursor)
+                .heights_after(self.cursors.told)
                 .map(|next| next.item)
                 .collect()
         };
         // The first report also contains the gc watermarks.
         let first = self.phase == Phase::Hello;
-        self.told_cursor = state.seq();
-        self.news = false;
+        self.cursors.told = state.seq();
+        self.relay.news = false;
         let cut = |(actor, _): &(Actor, u64)| {
             Some((*actor, state.cut(*actor))).filter(|(_, cut)| first && *cut > 0)
         };

@@ -24,7 +24,7 @@ struct Filled {
 impl Core {
     /// Reports whether `next_frame` has something other than changes.
     pub(crate) fn has_control(&self) -> bool {
-        !self.control.is_empty() || self.hears_due && self.phase == Phase::Live
+        !self.control.is_empty() || self.relay.hears_due && self.phase == Phase::Live
     }
 
     /// Reports whether `next_frame` may have something. Without `bulk`, considers only what is
@@ -39,19 +39,19 @@ impl Core {
         let idle = self
             .idle
             .is_some_and(|(seq, all)| seq == state.seq() && (all || !bulk));
-        self.news
+        self.relay.news
             || !idle
                 && (state
-                    .lane_after(Lane::Intent, self.intent_cursor)
+                    .lane_after(Lane::Intent, self.cursors.intents)
                     .next()
                     .is_some()
                     || bulk
                         && (!self.repairs.is_empty()
                             || state
-                                .lane_after(Lane::Fact, self.fact_cursor)
+                                .lane_after(Lane::Fact, self.cursors.facts)
                                 .next()
                                 .is_some()
-                            || state.heights_after(self.height_cursor).next().is_some()))
+                            || state.heights_after(self.cursors.heights).next().is_some()))
     }
 
     /// Reports whether the peer is sent no changes.
@@ -64,14 +64,14 @@ impl Core {
         if let Some(frame) = self.control.pop_front() {
             return Some(frame);
         }
-        if self.hears_due && self.phase == Phase::Live {
-            self.hears_due = false;
-            return Some(wire::encode_hears(&self.hears));
+        if self.relay.hears_due && self.phase == Phase::Live {
+            self.relay.hears_due = false;
+            return Some(wire::encode_hears(&self.relay.hears));
         }
         if self.is_silent() {
             return None;
         }
-        if self.news {
+        if self.relay.news {
             self.tell(state);
             return self.control.pop_front();
         }
@@ -79,13 +79,13 @@ impl Core {
         let mut room = FRAME_TARGET - 16;
         let mut batch = Batch::default();
         let intents = self.fill(Lane::Intent, state, &mut batch, &mut room);
-        self.holding = intents.held;
+        self.relay.holding = intents.held;
         if !intents.full && bulk && batch.ops.is_empty() && !self.repairs.is_empty() {
             self.fill_repairs(state, &mut batch, &mut room);
         } else if !intents.full && bulk {
             let facts = self.fill(Lane::Fact, state, &mut batch, &mut room);
-            self.holding |= facts.held;
-            if !facts.full && !self.holding {
+            self.relay.holding |= facts.held;
+            if !facts.full && !self.relay.holding {
                 if self.cuts_number != state.cuts_number() && self.peer_lacks(state) {
                     self.outgrown = true;
                     return None;
@@ -105,24 +105,24 @@ impl Core {
     /// Reports whether the peer is likely to receive a change from the machine that wrote it.
     fn may_wait(&self, next: &Next<&Arc<Op>>, state: &State) -> bool {
         let writer = next.item.dot.actor.machine;
-        next.seq > self.overdue
-            && !self.serving
+        next.seq > self.relay.overdue
+            && !self.theirs.fetching
             && writer != state.me().machine
-            && self.peer_hears.contains(&writer)
+            && self.theirs.hears.contains(&writer)
     }
 
     /// Adds what the peer lacks of a lane.
     fn fill(&mut self, lane: Lane, state: &State, batch: &mut Batch, room: &mut usize) -> Filled {
         let mut cursor = match lane {
-            Lane::Intent => self.intent_cursor,
-            Lane::Fact => self.fact_cursor,
+            Lane::Intent => self.cursors.intents,
+            Lane::Fact => self.cursors.facts,
         };
         let mut filled = Filled::default();
         let mut held: Vec<Next<&Arc<Op>>> = Vec::new();
         // The cursor only moves past changes that were sent or that the peer has. It stops at the
         // first change held back.
         'lane: for next in state.lane_after(lane, cursor) {
-            if self.peer_has.includes(next.item.dot) || self.echo.contains(&next.item.dot) {
+            if self.theirs.has.includes(next.item.dot) || self.echo.contains(&next.item.dot) {
                 if held.is_empty() {
                     cursor = next.seq;
                 }
@@ -149,17 +149,17 @@ impl Core {
         }
         filled.held = !held.is_empty();
         match lane {
-            Lane::Intent => self.intent_cursor = cursor,
-            Lane::Fact => self.fact_cursor = cursor,
+            Lane::Intent => self.cursors.intents = cursor,
+            Lane::Fact => self.cursors.facts = cursor,
         }
         filled
     }
 
     /// Adds watermarks. Everything live was sent, so the peer can count as known what we have.
     fn fill_heights(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
-        for next in state.heights_after(self.height_cursor) {
+        for next in state.heights_after(self.cursors.heights) {
             let (actor, version) = next.item;
-            if version > self.peer_has.get(actor) {
+            if version > self.theirs.has.get(actor) {
                 if *room < HEIGHT_WEIGHT && !(batch.ops.is_empty() && batch.heights.is_empty()) {
                     return;
                 }
@@ -170,7 +170,7 @@ impl Core {
                 }
                 self.closed.raise(actor, version);
             }
-            self.height_cursor = next.seq;
+            self.cursors.heights = next.seq;
         }
     }
 

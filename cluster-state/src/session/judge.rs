@@ -15,23 +15,24 @@ impl Core {
         // A peer that says that it is new can still have sent changes of its own before; the same
         // holds for this machine.
         let of_peer = |(actor, _): (Actor, u64)| actor.machine == self.peer;
-        self.peer_new &= !state.heights().any(of_peer);
+        self.theirs.new &= !state.heights().any(of_peer);
         self.new &= !self
-            .peer_has
+            .theirs
+            .has
             .iter()
             .any(|(actor, _)| actor.machine == state.me().machine);
-        if self.serving || self.peer_new {
+        if self.theirs.fetching || self.theirs.new {
             // Deletes that were forgotten before this session are not the peer's concern, because
             // it never had the records.
             self.baseline = state.cuts().collect();
         }
-        let cuts = &self.peer_cuts;
-        if self.serving {
+        let cuts = &self.theirs.cuts;
+        if self.theirs.fetching {
             return Ok(None);
         }
         if state
             .wanted()
-            .is_some_and(|wanted| wanted.above(&self.peer_has).next().is_some())
+            .is_some_and(|wanted| wanted.above(&self.theirs.has).next().is_some())
         {
             return Err(SessionError::PeerBehind { peer: self.peer });
         }
@@ -50,7 +51,7 @@ impl Core {
                 self.parted = true;
                 Ok(None)
             }
-            (true, _) if !self.fetching => Ok(Some(Effect::Rejoin(self.peer_cuts.clone()))),
+            (true, _) if !self.fetching => Ok(Some(Effect::Rejoin(self.theirs.cuts.clone()))),
             _ => Ok(None),
         }
     }
@@ -61,7 +62,7 @@ impl Core {
         // What the peer has, or will have once it has processed what was sent.
         let told = |actor| {
             let sent = self.closed.get(actor).max(self.baseline.get(actor));
-            self.peer_has.get(actor).max(sent)
+            self.theirs.has.get(actor).max(sent)
         };
         let open: Vec<(Actor, u64)> = state
             .cuts()
@@ -87,6 +88,6 @@ impl Core {
 
     /// Reports whether the peer is fetching everything.
     pub(crate) fn serves(&self) -> bool {
-        self.serving
+        self.theirs.fetching
     }
 }
