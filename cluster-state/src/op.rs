@@ -421,11 +421,9 @@ fn hash(dot: Dot, kind: u16, class: u8, key: &str, body: &[u8]) -> u128 {
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key.as_bytes());
     hasher.update(body);
-    let mut half = [0; 16];
-    half.iter_mut()
-        .zip(hasher.finalize().as_bytes())
-        .for_each(|(to, from)| *to = *from);
-    u128::from_le_bytes(half)
+    let hash = hasher.finalize();
+    let half = hash.as_bytes().first_chunk().expect("a hash has 32 bytes");
+    u128::from_le_bytes(*half)
 }
 
 fn decode_intent(body: &Bytes, dot: Dot) -> Option<Intent> {

@@ -37,7 +37,7 @@ mod server;
 mod zone;
 
 pub use error::DnsError;
-pub use server::{Limits, Server, ServerConfig, serve};
+pub use server::{Limits, Server, ServerConfig};
 pub use zone::{
     ANSWER_TTL_S, Kind, Lookup, MAX_ANSWERS, Zone, ZoneAlias, ZoneInput, ZoneMachine, ZoneReplica,
 };

@@ -67,16 +67,6 @@ pub struct ServerConfig {
     pub limits: Limits,
 }
 
-/// Listens and answers until cancelled: [`Server::bind`] followed by [`Server::run`].
-pub async fn serve(
-    config: ServerConfig,
-    zone: watch::Receiver<Arc<Zone>>,
-    cancel: CancellationToken,
-) -> Result<(), DnsError> {
-    Server::bind(config).await?.run(zone, cancel).await;
-    Ok(())
-}
-
 /// A server that has its sockets but does not answer yet.
 #[derive(Debug)]
 pub struct Server {

@@ -20,7 +20,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub struct MeshClient {
     socket: PathBuf,
-    limit: Duration,
+    /// Time limit of each request.
+    pub(crate) limit: Duration,
 }
 
 impl MeshClient {
@@ -30,12 +31,6 @@ impl MeshClient {
             socket: socket.into(),
             limit: LIMIT,
         }
-    }
-
-    /// The same client with another time limit for each request than 20 s.
-    pub fn with_limit(mut self, limit: Duration) -> Self {
-        self.limit = limit;
-        self
     }
 
     /// Changes the mesh to `config`. When this returns, the configuration is applied and on disk,

@@ -1,6 +1,7 @@
 //! The firewall rules that protect the mesh. The mesh process has them in place before it adds an
 //! address to the interface, so they depend neither on the daemon nor on Docker.
 
+#[cfg(test)]
 mod fake;
 mod rules;
 
@@ -10,7 +11,8 @@ use std::net::Ipv6Addr;
 use async_trait::async_trait;
 use ipnet::{IpNet, Ipv6Net};
 
-pub use self::fake::{FakeGuard, FakeGuardState};
+#[cfg(test)]
+pub(crate) use self::fake::FakeGuard;
 use crate::config::MeshConfig;
 use crate::firewall::{self, Family, FirewallError};
 

@@ -8,7 +8,7 @@
 //!
 //! The pure parts are [`diff`] (the steps from the observed to the wanted tunnel) and [`endpoint`]
 //! (which of a peer's addresses to try when). The tunnel is behind the trait [`Tunnel`].
-//! [`UserSpace`] runs WireGuard in this process over a TUN device, and [`Fake`] is for tests. A
+//! [`UserSpace`] runs WireGuard in this process over a TUN device; a fake stands for it in tests. A
 //! back end for the kernel's own WireGuard would fit the same trait. [`guard`] has the firewall
 //! rules that are in place before the tunnel has an address, and [`firewall`] what makes such
 //! rules.
@@ -34,8 +34,8 @@ pub mod tunnel;
 pub use client::MeshClient;
 pub use config::{DEFAULT_MTU, MeshConfig, PeerConfig};
 pub use error::MeshError;
-pub use guard::{FakeGuard, Guard, IptablesGuard, PeerPorts};
+pub use guard::{Guard, IptablesGuard, PeerPorts};
 pub use key::{MANAGEMENT_NETWORK, PrivateKey, PublicKey, management_address};
 pub use run::{MeshPaths, run};
 pub use status::{MeshStatus, PeerStatus};
-pub use tunnel::{Fake, Tunnel, TunnelError, UserSpace};
+pub use tunnel::{Tunnel, TunnelError, UserSpace};

@@ -1,6 +1,7 @@
 //! The tunnel as a trait, so that the mesh process can use WireGuard in user space or in the
 //! kernel, or a fake in tests.
 
+#[cfg(test)]
 mod fake;
 mod host;
 mod user_space;
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::fake::{Fake, FakeState};
+#[cfg(test)]
+pub(crate) use self::fake::Fake;
 pub use self::user_space::UserSpace;
 use crate::config::MeshConfig;
 use crate::diff::TunnelState;

@@ -163,8 +163,8 @@ impl Task {
         };
         let mut fresh = rejoining.then(|| State::fetched(me));
         let mut core = Core::new(shared.cluster, shared.kinds, self.peer, &snapshot.state);
-        let mut jitter =
-            SmallRng::seed_from_u64(shared.seed ^ u64::from_le_bytes(first_half(self.peer)));
+        let half = self.peer.0.first_chunk().expect("an id has 16 bytes");
+        let mut jitter = SmallRng::seed_from_u64(shared.seed ^ u64::from_le_bytes(*half));
         let mut applying: Option<Applying> = None;
         let mut serving: Option<Serving> = None;
         let mut heard = Instant::now();
@@ -371,12 +371,4 @@ async fn poll_option(applying: &mut Option<Applying>) -> Result<Applied, WriteEr
 
 fn tell_after(jitter: &mut SmallRng) -> Duration {
     Duration::from_millis(jitter.random_range(TELL_MS * 8 / 10..=TELL_MS * 12 / 10))
-}
-
-fn first_half(machine: MachineId) -> [u8; 8] {
-    let mut half = [0; 8];
-    half.iter_mut()
-        .zip(machine.0)
-        .for_each(|(to, from)| *to = from);
-    half
 }

@@ -9,24 +9,24 @@ use crate::firewall::FirewallError;
 
 /// Rules in memory. Clones share their state: a test keeps one to inspect and control it.
 #[derive(Debug, Clone, Default)]
-pub struct FakeGuard {
+pub(crate) struct FakeGuard {
     state: Arc<Mutex<FakeGuardState>>,
 }
 
 /// What the fake recorded, and what it will do.
 #[derive(Debug, Default)]
-pub struct FakeGuardState {
+pub(crate) struct FakeGuardState {
     /// What is in place; `None` without rules.
-    pub spec: Option<GuardSpec>,
+    pub(crate) spec: Option<GuardSpec>,
     /// Everything that was put in place, in order.
-    pub ensured: Vec<GuardSpec>,
+    pub(crate) ensured: Vec<GuardSpec>,
     /// If set, nothing can be put in place, as without ip6tables.
-    pub refuse: bool,
+    pub(crate) refuse: bool,
 }
 
 impl FakeGuard {
     /// The shared state, to read or change.
-    pub fn state(&self) -> MutexGuard<'_, FakeGuardState> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, FakeGuardState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -373,7 +373,8 @@ async fn client_gives_up_on_a_process_that_does_not_answer() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("mesh.sock");
     let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
-    let client = MeshClient::new(&socket).with_limit(Duration::from_millis(50));
+    let mut client = MeshClient::new(&socket);
+    client.limit = Duration::from_millis(50);
     assert!(matches!(
         client.status().await,
         Err(MeshError::Timeout { .. })

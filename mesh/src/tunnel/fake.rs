@@ -13,35 +13,35 @@ use crate::key::PublicKey;
 
 /// A tunnel in memory. Clones share its state: a test keeps one to inspect and control it.
 #[derive(Debug, Clone, Default)]
-pub struct Fake {
+pub(crate) struct Fake {
     state: Arc<Mutex<FakeState>>,
     broken: Arc<Notify>,
 }
 
 /// What the fake recorded, and what it will report.
 #[derive(Debug, Default)]
-pub struct FakeState {
+pub(crate) struct FakeState {
     /// The last configuration that was applied; `None` when closed.
-    pub config: Option<MeshConfig>,
+    pub(crate) config: Option<MeshConfig>,
     /// Number of configurations that were applied.
-    pub applied: usize,
+    pub(crate) applied: usize,
     /// All endpoints that were set, in order.
-    pub endpoints: Vec<(PublicKey, SocketAddr)>,
+    pub(crate) endpoints: Vec<(PublicKey, SocketAddr)>,
     /// What the fake reports about its peers.
-    pub peers: BTreeMap<PublicKey, TunnelPeer>,
+    pub(crate) peers: BTreeMap<PublicKey, TunnelPeer>,
     /// If set, configurations are refused with this reason.
-    pub refuse: Option<String>,
-    pub closed: bool,
+    pub(crate) refuse: Option<String>,
+    pub(crate) closed: bool,
 }
 
 impl Fake {
     /// The shared state, to read or change.
-    pub fn state(&self) -> MutexGuard<'_, FakeState> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, FakeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes [`Tunnel::failed`] return.
-    pub fn fail(&self) {
+    pub(crate) fn fail(&self) {
         self.broken.notify_one();
     }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
 };
@@ -88,17 +88,15 @@ impl HostLink {
         self.check("set the state up", result, &[])
     }
 
+    /// What the kernel knows about the interface.
+    async fn link(&self) -> Result<Option<LinkMessage>, rtnetlink::Error> {
+        let request = self.handle.link().get().match_index(self.index);
+        request.execute().try_next().await
+    }
+
     /// Whether the interface exists and is up.
     pub(super) async fn is_up(&self) -> Result<bool, TunnelError> {
-        match self
-            .handle
-            .link()
-            .get()
-            .match_index(self.index)
-            .execute()
-            .try_next()
-            .await
-        {
+        match self.link().await {
             Ok(link) => Ok(link.is_some_and(|link| link.header.flags.contains(LinkFlags::Up))),
             Err(error) if errno(&error) == Some(ENODEV) => Ok(false),
             Err(error) => Err(self.fail("read the state", &error)),
@@ -112,14 +110,7 @@ impl HostLink {
     }
 
     pub(super) async fn mtu(&self) -> Result<u32, TunnelError> {
-        let link = self
-            .handle
-            .link()
-            .get()
-            .match_index(self.index)
-            .execute()
-            .try_next()
-            .await;
+        let link = self.link().await;
         let link = link.map_err(|error| self.fail("read the MTU", &error))?;
         let mut attributes = link.into_iter().flat_map(|link| link.attributes);
         let mtu = attributes.find_map(|attribute| match attribute {
