@@ -249,35 +249,24 @@ impl Op {
             Slot::Intent => CLASS_INTENT,
             Slot::Claim => CLASS_CLAIM,
         };
-        Self::decode(dot, *kind, class, Arc::clone(key), encode(&body), &[])
+        Self::make(dot, *kind, class, Arc::clone(key), &body)
     }
 
     pub(crate) fn fact(dot: Dot, kind: u16, key: Arc<str>, value: Option<&[u8]>) -> Self {
-        let body = encode(&FactBody {
-            value: value.map(Raw),
-        });
-        Self::decode(dot, kind, CLASS_FACT, key, body, &[])
+        let value = value.map(Raw);
+        Self::make(dot, kind, CLASS_FACT, key, &FactBody { value })
     }
 
     pub(crate) fn sweep(dot: Dot, kind: u16, floor: (u64, u64)) -> Self {
-        Self::decode(dot, kind, CLASS_SWEEP, Arc::from(""), encode(&floor), &[])
+        Self::make(dot, kind, CLASS_SWEEP, Arc::from(""), &floor)
     }
 
     /// Makes a log entry. Its key is its position: entries sort by the incarnation and version that
     /// wrote them.
     pub(crate) fn entry(dot: Dot, kind: u16, ms: u64, value: &[u8]) -> Self {
         let key = format!("{:016x}.{:016x}", dot.actor.incarnation, dot.version);
-        Self::decode(
-            dot,
-            kind,
-            CLASS_ENTRY,
-            key.into(),
-            encode(&EntryBody {
-                ms,
-                value: Raw(value),
-            }),
-            &[],
-        )
+        let value = Raw(value);
+        Self::make(dot, kind, CLASS_ENTRY, key.into(), &EntryBody { ms, value })
     }
 
     pub(crate) fn registry(
@@ -288,12 +277,13 @@ impl Op {
         hlc: u64,
         value: &[u8],
     ) -> Self {
-        let body = encode(&RegistryBody {
-            epoch,
-            hlc,
-            value: Raw(value),
-        });
-        Self::decode(dot, kind, CLASS_REGISTRY, key, body, &[])
+        let value = Raw(value);
+        let body = RegistryBody { epoch, hlc, value };
+        Self::make(dot, kind, CLASS_REGISTRY, key, &body)
+    }
+
+    fn make(dot: Dot, kind: u16, class: u8, key: Arc<str>, body: &impl Serialize) -> Self {
+        Self::decode(dot, kind, class, key, encode(body), &[])
     }
 
     /// Never fails: a body that cannot be decoded, or that contradicts the class that `kinds`

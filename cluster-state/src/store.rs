@@ -222,21 +222,9 @@ impl Store {
             }
             Err(error) => return Err(io(error)),
         }
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Backup {
-            to: path.clone(),
-            reply,
-        };
-        let sent = self
-            .shared
-            .requests
-            .send(request)
-            .await
-            .map_err(|_| WriteError::Closed);
-        let written = match sent {
-            Ok(()) => answer.await.unwrap_or(Err(WriteError::Closed)),
-            Err(error) => Err(error),
-        };
+        let target = path.clone();
+        let request = |reply| Request::Backup { to: target, reply };
+        let written = self.shared.request(request).await;
         if let Err(error) = written {
             // Leave no incomplete file behind.
             std::fs::remove_file(&path).map_err(io)?;
@@ -322,37 +310,32 @@ impl Store {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
-        let (reply, closed) = oneshot::channel();
-        self.shared
-            .requests
-            .send(Request::Close { reply })
-            .await
-            .map_err(|_| WriteError::Closed)?;
-        closed.await.map_err(|_| WriteError::Closed)?
+        self.shared.request(|reply| Request::Close { reply }).await
     }
 }
 
 impl Shared {
-    pub(crate) async fn replace(&self, fresh: State) -> Result<(), WriteError> {
+    /// Sends a request to the writer and waits for its answer.
+    async fn request<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, WriteError>>) -> Request,
+    ) -> Result<T, WriteError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::Replace {
-            fresh: Box::new(fresh),
-            reply,
-        };
         self.requests
-            .send(request)
+            .send(make(reply))
             .await
             .map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)?
     }
 
-    pub(crate) async fn work(&self, work: Work) -> Result<Done, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(Request::Work { work, reply })
+    pub(crate) async fn replace(&self, fresh: State) -> Result<(), WriteError> {
+        let fresh = Box::new(fresh);
+        self.request(|reply| Request::Replace { fresh, reply })
             .await
-            .map_err(|_| WriteError::Closed)?;
-        answer.await.map_err(|_| WriteError::Closed)?
+    }
+
+    pub(crate) async fn work(&self, work: Work) -> Result<Done, WriteError> {
+        self.request(|reply| Request::Work { work, reply }).await
     }
 }
 

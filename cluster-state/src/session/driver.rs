@@ -195,7 +195,7 @@ impl Task {
             if core.is_holding() && hold.is_none() {
                 hold = Some((now + HOLD, snapshot.state.seq()));
             }
-            let held = shared.throttle.wait(now);
+            let held = shared.throttle.wait(now).map(|wait| now + wait);
             let bulk = held.is_none();
             // Control frames are sent even in the pause after a frame with changes.
             let ready = match paced {
@@ -219,7 +219,7 @@ impl Task {
                     }
                 }
                 () = self.frames_out.closed(), if !ready => return Ok(()),
-                () = sleep_option(held), if held.is_some() => {}
+                () = sleep_until_option(held), if held.is_some() => {}
                 () = sleep_until_option(paced), if paced.is_some() => paced = None,
                 () = sleep_until_option(hold.map(|(until, _)| until)), if hold.is_some() => {
                     if let Some((_, seq)) = hold.take() {
@@ -303,24 +303,15 @@ impl Task {
     fn start(&self, effect: Effect) -> Applying {
         let shared = Arc::clone(&self.shared);
         let peer = self.peer;
-        match effect {
-            Effect::Apply(batch) => Box::pin(async move { apply(&shared, peer, batch).await }),
-            Effect::Reincarnate(above) => Box::pin(async move {
-                shared
-                    .work(Work::Reincarnate { above })
-                    .await
-                    .map(|_| Applied::Incarnation)
-            }),
-            Effect::GoOn => {
-                Box::pin(async move { shared.work(Work::EndRejoin).await.map(|_| Applied::Rejoin) })
+        let (work, done) = match effect {
+            Effect::Apply(batch) => {
+                return Box::pin(async move { apply(&shared, peer, batch).await });
             }
-            Effect::Rejoin(wanted) => Box::pin(async move {
-                shared
-                    .work(Work::BeginRejoin(wanted))
-                    .await
-                    .map(|_| Applied::Rejoin)
-            }),
-        }
+            Effect::Reincarnate(above) => (Work::Reincarnate { above }, Applied::Incarnation),
+            Effect::GoOn => (Work::EndRejoin, Applied::Rejoin),
+            Effect::Rejoin(wanted) => (Work::BeginRejoin(wanted), Applied::Rejoin),
+        };
+        Box::pin(async move { shared.work(work).await.map(|_| done) })
     }
 }
 
@@ -345,13 +336,6 @@ async fn apply(shared: &Shared, peer: MachineId, batch: Batch) -> Result<Applied
             }
             Err(error) => return Err(error),
         }
-    }
-}
-
-async fn sleep_option(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => tokio::time::sleep(wait).await,
-        None => std::future::pending().await,
     }
 }
 
