@@ -249,7 +249,7 @@ impl Served {
         Answer::At {
             ns,
             incarnation: me.incarnation,
-            version: self.store.snapshot().height(me),
+            version: self.store.snapshot().watermark(me),
         }
     }
 }

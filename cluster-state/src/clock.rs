@@ -7,6 +7,8 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::Actor;
 
 /// A stamp further ahead of our wall clock than this is kept and relayed, but not active.
@@ -36,7 +38,7 @@ impl Clock for SystemClock {
 }
 
 /// When and by which actor an intent was written. Totally ordered by time, then actor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stamp {
     /// Hybrid time: milliseconds << 16 | counter.
     pub hlc: u64,

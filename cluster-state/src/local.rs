@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::clock::Stamp;
 use crate::error::WriteError;
-use crate::id::{Actor, Dot, MAX_COUNTER, MachineId};
+use crate::id::{Dot, MAX_COUNTER, MachineId};
 use crate::kind::{
     self, ACKS, Class, Kind, MAX_KEY, MAX_RECORD, MAX_TRANSACTION, MEMBERS, RecordKey,
 };
@@ -273,19 +274,19 @@ impl<'a> Txn<'a> {
         Ok(self.state.apply_own(make, self.now_ms, self.changes)?)
     }
 
-    /// Writes an intent or a claim with a new stamp. `life` is the record's creation, and `None`
-    /// creates it. Without `groups` it is a tombstone.
+    /// Writes an intent or a claim with a new stamp. Without `creation` it creates the record.
+    /// Without `groups` it is a tombstone.
     fn ask(
         &mut self,
         record: &RecordKey,
-        life: Option<(u64, Actor)>,
+        creation: Option<Stamp>,
         context: Context,
         groups: Option<Vec<WantedGroup>>,
     ) -> Result<(), WriteError> {
         let wanted = Wanted {
             record: record.clone(),
             hlc: self.state.hlc.tick(self.now_ms),
-            life,
+            creation,
             context,
             groups,
         };
@@ -365,8 +366,8 @@ impl<'a> Txn<'a> {
     }
 
     /// Returns the record's creation, unless the record is deleted or does not exist.
-    fn life(&self, record: &RecordKey) -> Option<(u64, Actor)> {
-        self.state.register_of(record).and_then(Register::life)
+    fn creation(&self, record: &RecordKey) -> Option<Stamp> {
+        self.state.register_of(record).and_then(Register::creation)
     }
 
     /// Sets groups of fields. With `merge`, the record's other groups are kept.
@@ -410,7 +411,12 @@ impl<'a> Txn<'a> {
             .into_iter()
             .map(|(id, (set, value))| (id, set, value))
             .collect();
-        self.ask(record, self.life(record), self.seen(record)?, Some(groups))
+        self.ask(
+            record,
+            self.creation(record),
+            self.seen(record)?,
+            Some(groups),
+        )
     }
 
     fn settle(
@@ -435,67 +441,69 @@ impl<'a> Txn<'a> {
         }
         match value {
             Some(value) => self.put(record, vec![(group, Some(value))], true),
-            None => self.bury(record),
+            None => self.write_tombstone(record),
         }
     }
 
     /// Deletes everything that is known of a record, if it exists.
     fn delete(&mut self, record: &RecordKey) -> Result<(), WriteError> {
-        match self.life(record) {
-            Some(_) => self.bury(record),
+        match self.creation(record) {
+            Some(_) => self.write_tombstone(record),
             None => Ok(()),
         }
     }
 
     /// Writes a tombstone for everything that is known of a record.
-    fn bury(&mut self, record: &RecordKey) -> Result<(), WriteError> {
-        self.ask(record, self.life(record), self.seen(record)?, None)
+    fn write_tombstone(&mut self, record: &RecordKey) -> Result<(), WriteError> {
+        self.ask(record, self.creation(record), self.seen(record)?, None)
     }
 
     /// Returns the creation of this machine's own claim of a key, and the context of a write that
     /// replaces only this machine's claims.
-    fn own_claims(&self, record: &RecordKey) -> (Option<(u64, Actor)>, Context) {
+    fn own_claims(&self, record: &RecordKey) -> (Option<Stamp>, Context) {
         let me = self.state.me().machine;
         let mut context = Context::default();
-        let mut life = None;
+        let mut creation = None;
         let Some(register) = self.state.register_of(record) else {
             return (None, self.state.absent_context());
         };
         // Released claims are replaced as well, so that they do not pile up.
         for (op, asked) in register.asked() {
             let given_back = asked.groups.is_none();
-            if asked.life.1.machine == me || given_back {
+            if asked.creation.actor.machine == me || given_back {
                 context.join(&asked.context);
                 context.add(op.dot);
             }
-            if asked.life.1.machine == me && !given_back {
-                life = Some(life.map_or(asked.life, |life: (u64, Actor)| life.min(asked.life)));
+            if asked.creation.actor.machine == me && !given_back {
+                creation = Some(creation.map_or(asked.creation, |creation: Stamp| {
+                    creation.min(asked.creation)
+                }));
             }
         }
-        (life, context)
+        (creation, context)
     }
 
     fn claim(&mut self, record: &RecordKey, value: &[u8]) -> Result<(), WriteError> {
         let holder = self.state.register_of(record).and_then(Register::holder);
         if let Some((_, asked)) = holder
-            && asked.life.1.machine != self.state.me().machine
+            && asked.creation.actor.machine != self.state.me().machine
         {
             return Err(WriteError::Claimed {
                 kind: record.kind,
                 key: record.key.to_string(),
-                by: asked.life.1.machine,
+                by: asked.creation.actor.machine,
             });
         }
-        let (life, context) = self.own_claims(record);
+        let (creation, context) = self.own_claims(record);
         check_context(record, &context)?;
         let groups = vec![(0, None, Bytes::copy_from_slice(value))];
-        self.ask(record, life, context, Some(groups))
+        self.ask(record, creation, context, Some(groups))
     }
 
     fn release(&mut self, record: &RecordKey) -> Result<(), WriteError> {
         match self.own_claims(record) {
             (None, _) => Ok(()),
-            (life, context) => self.ask(record, life, context, None),
+            (creation, context) => self.ask(record, creation, context, None),
         }
     }
 

@@ -111,7 +111,7 @@ pub(crate) struct Intent {
     pub(crate) hlc: u64,
     /// The record's creation: stamp and actor of the change that created (or claimed) it. A record
     /// that is deleted and created again gets a new one.
-    pub(crate) life: (u64, Actor),
+    pub(crate) creation: Stamp,
     pub(crate) context: Context,
     /// Ascending by id. `None` means a tombstone.
     pub(crate) groups: Option<Vec<Group>>,
@@ -175,7 +175,7 @@ struct GroupBody<'a> {
 struct IntentBody<'a> {
     hlc: u64,
     /// `None` means that this change created the record.
-    life: Option<(u64, Actor)>,
+    creation: Option<Stamp>,
     context: Vec<(Actor, u64)>,
     #[serde(borrow)]
     groups: Option<Vec<GroupBody<'a>>>,
@@ -219,7 +219,7 @@ pub(crate) struct Wanted {
     pub(crate) record: RecordKey,
     pub(crate) hlc: u64,
     /// `None` creates the record.
-    pub(crate) life: Option<(u64, Actor)>,
+    pub(crate) creation: Option<Stamp>,
     pub(crate) context: Context,
     /// `None` writes a tombstone. This change sets the groups that have no dot.
     pub(crate) groups: Option<Vec<WantedGroup>>,
@@ -240,7 +240,7 @@ impl Op {
         }
         let body = IntentBody {
             hlc: wanted.hlc,
-            life: wanted.life,
+            creation: wanted.creation,
             context: wanted.context.0.clone(),
             groups,
         };
@@ -419,15 +419,18 @@ fn hash(dot: Dot, kind: u16, class: u8, key: &str, body: &[u8]) -> u128 {
 fn decode_intent(body: &Bytes, dot: Dot) -> Option<Intent> {
     let parsed: IntentBody<'_> = postcard::from_bytes(body).ok()?;
     let context = Context(parsed.context);
-    let life = parsed.life.unwrap_or((parsed.hlc, dot.actor));
-    let sane = context.is_well_formed() && parsed.hlc < MAX_COUNTER && life.0 < MAX_COUNTER;
+    let creation = parsed.creation.unwrap_or(Stamp {
+        hlc: parsed.hlc,
+        actor: dot.actor,
+    });
+    let sane = context.is_well_formed() && parsed.hlc < MAX_COUNTER && creation.hlc < MAX_COUNTER;
     let groups = match parsed.groups {
         None => None,
         Some(groups) => Some(decode_groups(groups, body, dot, parsed.hlc)?),
     };
     sane.then_some(Intent {
         hlc: parsed.hlc,
-        life,
+        creation,
         context,
         groups,
     })
@@ -515,7 +518,10 @@ mod tests {
         let wanted = Wanted {
             record: RecordKey::intent(7, "k"),
             hlc: 99,
-            life: Some((50, dot(2, 4).actor)),
+            creation: Some(Stamp {
+                hlc: 50,
+                actor: dot(2, 4).actor,
+            }),
             context,
             groups: Some(vec![
                 (0, None, Bytes::from_static(b"value")),
@@ -535,7 +541,7 @@ mod tests {
         let Content::Intent(intent) = again.content else {
             panic!("not an intent")
         };
-        assert_eq!((intent.hlc, intent.life.0), (99, 50));
+        assert_eq!((intent.hlc, intent.creation.hlc), (99, 50));
         assert_eq!(intent.group(0).unwrap().value, Bytes::from_static(b"value"));
         assert_eq!(
             (intent.group(0).unwrap().dot, intent.group(3).unwrap().dot),

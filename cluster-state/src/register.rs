@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use crate::clock::Stamp;
-use crate::id::{Actor, Dot};
+use crate::id::Dot;
 use crate::op::{Content, Context, Group, Intent, Op};
 
 /// Maximum number of values shown for a conflict. The number of stored values is bounded by the
@@ -38,6 +38,16 @@ pub(crate) struct Candidate<'a> {
     pub(crate) hlc: u64,
     /// `None` means that the write deletes the record.
     pub(crate) value: Option<&'a [u8]>,
+}
+
+impl Group {
+    fn candidate(&self) -> Candidate<'_> {
+        Candidate {
+            dot: self.dot,
+            hlc: self.hlc,
+            value: Some(&*self.value),
+        }
+    }
 }
 
 impl Candidate<'_> {
@@ -94,7 +104,7 @@ impl Register {
     }
 
     /// If only tombstones remain, returns the time of the earliest.
-    pub(crate) fn buried(&self) -> Option<u64> {
+    pub(crate) fn deleted_at(&self) -> Option<u64> {
         let dead = !self.items.is_empty() && self.values().next().is_none();
         dead.then(|| self.items.iter().filter_map(|item| item.hlc()).min())
             .flatten()
@@ -123,21 +133,22 @@ impl Register {
 
     /// Returns the newest creation that is not deleted. An edit concurrent with a delete keeps the
     /// record.
-    pub(crate) fn life(&self) -> Option<(u64, Actor)> {
-        self.values().map(|(_, asked)| asked.life).max()
+    pub(crate) fn creation(&self) -> Option<Stamp> {
+        self.values().map(|(_, asked)| asked.creation).max()
     }
 
-    fn of_life(&self, life: (u64, Actor)) -> impl Iterator<Item = (&Op, &Intent)> {
-        self.values().filter(move |(_, asked)| asked.life == life)
+    fn of_creation(&self, creation: Stamp) -> impl Iterator<Item = (&Op, &Intent)> {
+        self.values()
+            .filter(move |(_, asked)| asked.creation == creation)
     }
 
     /// Returns the groups of fields of the shown creation, ascending.
     pub(crate) fn group_ids(&self) -> Vec<u16> {
-        let Some(life) = self.life() else {
+        let Some(creation) = self.creation() else {
             return Vec::new();
         };
         let mut ids: Vec<u16> = self
-            .of_life(life)
+            .of_creation(creation)
             .flat_map(|(_, asked)| asked.groups.iter().flatten().map(|group| group.id))
             .collect();
         ids.sort_unstable();
@@ -151,11 +162,11 @@ impl Register {
     /// Returns the newest writes of a group within the shown creation that do not know each other,
     /// the active one first.
     fn newest(&self, id: u16) -> Vec<&Group> {
-        let Some(life) = self.life() else {
+        let Some(creation) = self.creation() else {
             return Vec::new();
         };
         let mut groups: Vec<&Group> = self
-            .of_life(life)
+            .of_creation(creation)
             .filter_map(|(_, asked)| asked.group(id))
             .collect();
         groups.sort_by_key(|group| Reverse((group.hlc, group.dot)));
@@ -163,7 +174,7 @@ impl Register {
         // A write that has seen another write of the group, and has a different value or none, has
         // replaced that one.
         groups.retain(|group| {
-            !self.of_life(life).any(|(op, asked)| {
+            !self.of_creation(creation).any(|(op, asked)| {
                 let seen = asked.context.covers(group.dot) || op.dot == group.dot;
                 seen && asked.group(id).is_none_or(|own| own.dot != group.dot)
             })
@@ -188,39 +199,25 @@ impl Register {
     /// with it: other values of the group, values of other creations, and deletes.
     pub(crate) fn candidates(&self, id: u16) -> Vec<Candidate<'_>> {
         let newest = self.newest(id);
-        let gone = |(op, asked): (&Op, &Intent)| Candidate {
+        let delete = |op: &Op, asked: &Intent| Candidate {
             dot: op.dot,
             hlc: asked.hlc,
             value: None,
         };
+        let creation = self.creation();
         let Some(active) = newest.first() else {
-            let deleted = self.life().is_none();
-            return self.asked().filter(|_| deleted).map(gone).collect();
+            let deleted = creation.is_none();
+            let all = self.asked().filter(|_| deleted);
+            return all.map(|(op, asked)| delete(op, asked)).collect();
         };
-        let mut found: Vec<Candidate<'_>> = newest
-            .iter()
-            .map(|group| Candidate {
-                dot: group.dot,
-                hlc: group.hlc,
-                value: Some(&*group.value),
-            })
-            .collect();
-        let life = self.life();
-        let others = self
-            .asked()
-            .filter(|(_, asked)| asked.groups.is_none() || Some(asked.life) != life);
-        found.extend(others.filter_map(|(op, asked)| match &asked.groups {
-            None => Some(Candidate {
-                dot: op.dot,
-                hlc: asked.hlc,
-                value: None,
-            }),
-            Some(_) => asked.group(id).map(|group| Candidate {
-                dot: group.dot,
-                hlc: group.hlc,
-                value: Some(&*group.value),
-            }),
-        }));
+        let mut found: Vec<Candidate<'_>> = newest.iter().map(|group| group.candidate()).collect();
+        for (op, asked) in self.asked() {
+            if asked.groups.is_none() {
+                found.push(delete(op, asked));
+            } else if Some(asked.creation) != creation {
+                found.extend(asked.group(id).map(Group::candidate));
+            }
+        }
         if let Some((_, others)) = found.split_first_mut() {
             others.sort_by_key(|candidate| Reverse((candidate.hlc, candidate.dot)));
         }
@@ -233,13 +230,13 @@ impl Register {
 
     /// Returns the claim that holds: the earliest.
     pub(crate) fn holder(&self) -> Option<(&Op, &Intent)> {
-        self.values().min_by_key(|(_, asked)| asked.life)
+        self.values().min_by_key(|(_, asked)| asked.creation)
     }
 
     /// Returns all claims that were not released, the holding one first.
     pub(crate) fn claims(&self) -> Vec<(&Op, &Intent)> {
         let mut claims: Vec<_> = self.values().collect();
-        claims.sort_by_key(|(_, asked)| asked.life);
+        claims.sort_by_key(|(_, asked)| asked.creation);
         claims
     }
 }
@@ -253,13 +250,22 @@ mod tests {
     use crate::kind::RecordKey;
     use crate::op::Wanted;
 
-    const LIFE: (u64, Actor) = (
-        1,
-        Actor {
+    const CREATION: Stamp = Stamp {
+        hlc: 1,
+        actor: Actor {
             machine: MachineId([9; 16]),
             incarnation: 1,
         },
-    );
+    };
+
+    fn stamp(hlc: u64, n: u8) -> Stamp {
+        let machine = MachineId([n; 16]);
+        let actor = Actor {
+            machine,
+            incarnation: 1,
+        };
+        Stamp { hlc, actor }
+    }
 
     type Set<'a> = (u16, Option<(Dot, u64)>, &'a str);
 
@@ -267,7 +273,7 @@ mod tests {
         n: u8,
         version: u64,
         hlc: u64,
-        life: (u64, Actor),
+        creation: Stamp,
         context: Context,
         groups: Option<&[Set<'_>]>,
     ) -> Arc<Op> {
@@ -284,7 +290,7 @@ mod tests {
         let wanted = Wanted {
             record: RecordKey::intent(1, "k"),
             hlc,
-            life: Some(life),
+            creation: Some(creation),
             context,
             groups,
         };
@@ -297,7 +303,7 @@ mod tests {
             n,
             version,
             hlc,
-            LIFE,
+            CREATION,
             context,
             set.as_ref().map(|set| &set[..]),
         )
@@ -392,7 +398,7 @@ mod tests {
             1,
             1,
             10,
-            LIFE,
+            CREATION,
             Context::default(),
             Some(&[(0, None, "image"), (1, None, "1")]),
         );
@@ -402,7 +408,7 @@ mod tests {
             1,
             2,
             20,
-            LIFE,
+            CREATION,
             seen.clone(),
             Some(&[(0, by_base, "image"), (1, None, "3")]),
         );
@@ -410,7 +416,7 @@ mod tests {
             2,
             1,
             30,
-            LIFE,
+            CREATION,
             seen.clone(),
             Some(&[(0, None, "image:2"), (1, by_base, "1")]),
         );
@@ -418,7 +424,7 @@ mod tests {
             3,
             1,
             40,
-            LIFE,
+            CREATION,
             seen,
             Some(&[(0, by_base, "image"), (1, None, "5")]),
         );
@@ -444,15 +450,11 @@ mod tests {
 
     #[test]
     fn register_shows_newer_creation_and_lists_the_other() {
-        let actor = |n| Actor {
-            machine: MachineId([n; 16]),
-            incarnation: 1,
-        };
         let old = op(
             1,
             1,
             10,
-            (10, actor(1)),
+            stamp(10, 1),
             Context::default(),
             Some(&[(0, None, "a"), (1, None, "9")]),
         );
@@ -460,7 +462,7 @@ mod tests {
             2,
             1,
             20,
-            (20, actor(2)),
+            stamp(20, 2),
             Context::default(),
             Some(&[(0, None, "b")]),
         );
@@ -469,7 +471,7 @@ mod tests {
             1,
             2,
             90,
-            (10, actor(1)),
+            stamp(10, 1),
             merged(&[&old]).context(),
             Some(&[(0, None, "c"), (1, Some((old.dot, 10)), "9")]),
         );
@@ -495,15 +497,11 @@ mod tests {
 
     #[test]
     fn register_gives_claim_to_the_first() {
-        let actor = |n| Actor {
-            machine: MachineId([n; 16]),
-            incarnation: 1,
-        };
         let first = op(
             2,
             1,
             10,
-            (10, actor(2)),
+            stamp(10, 2),
             Context::default(),
             Some(&[(0, None, "mine")]),
         );
@@ -511,7 +509,7 @@ mod tests {
             1,
             1,
             20,
-            (20, actor(1)),
+            stamp(20, 1),
             Context::default(),
             Some(&[(0, None, "no, mine")]),
         );

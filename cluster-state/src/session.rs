@@ -25,7 +25,7 @@ use crate::kind::Kind;
 use crate::state::{Batch, Standing, State};
 use crate::vector::VersionVector;
 use crate::wire::{
-    self, BucketSums, Digest, FrameError, HEIGHTS_CHUNK, Heights, Hello, Message, Refusal,
+    self, BucketSums, Digest, FrameError, Hello, Message, Refusal, WATERMARKS_CHUNK, Watermarks,
 };
 
 mod driver;
@@ -70,7 +70,7 @@ enum Phase {
     /// Nothing has arrived yet.
     Hello,
     /// The peer's watermarks are arriving.
-    Heights,
+    Watermarks,
     /// Changes are exchanged.
     Live,
 }
@@ -83,7 +83,7 @@ struct Theirs {
     /// It is fetching everything.
     fetching: bool,
     /// Its gc watermarks at the start of the session.
-    cuts: VersionVector,
+    gc_watermarks: VersionVector,
     /// Its watermarks.
     has: VersionVector,
     /// Its watermarks at the start of the session.
@@ -97,7 +97,7 @@ struct Theirs {
 struct Cursors {
     intents: u64,
     facts: u64,
-    heights: u64,
+    watermarks: u64,
     /// Up to which watermarks were reported.
     told: u64,
 }
@@ -138,8 +138,8 @@ pub(crate) struct Core {
     weaker: bool,
     /// This store's gc watermarks at the start of a session with an empty peer.
     baseline: VersionVector,
-    /// `State::cuts_number` when the peer was last found to lack nothing.
-    cuts_number: u64,
+    /// `State::gc_number` when the peer was last found to lack nothing.
+    gc_number: u64,
     outgrown: bool,
     /// The peer must fetch everything again, so it is sent nothing.
     parted: bool,
@@ -199,7 +199,7 @@ impl Core {
             standing: hello.standing,
             weaker: false,
             baseline: VersionVector::default(),
-            cuts_number: 0,
+            gc_number: 0,
             outgrown: false,
             parted: false,
             closed: VersionVector::default(),
@@ -227,12 +227,12 @@ impl Core {
         self.idle = None;
         match (&self.phase, message) {
             (_, Message::Refuse(Refusal::Behind)) if !self.fetching => {
-                Ok(Some(Effect::Rejoin(self.theirs.cuts.clone())))
+                Ok(Some(Effect::Rejoin(self.theirs.gc_watermarks.clone())))
             }
             (_, Message::Refuse(refusal)) => Err(self.refused(refusal)),
             (Phase::Hello, Message::Hello(hello)) => self.greet(&hello, state),
-            (Phase::Heights | Phase::Live, Message::Heights(heights)) => {
-                self.learn(&heights, state)
+            (Phase::Watermarks | Phase::Live, Message::Watermarks(watermarks)) => {
+                self.learn(&watermarks, state)
             }
             (Phase::Live, Message::Changes(batch)) => {
                 let apply = self.receive(batch, state);
@@ -249,17 +249,17 @@ impl Core {
                 self.repair(&sums, state);
                 Ok(None)
             }
-            (Phase::Heights | Phase::Live, Message::Hears(machines)) => {
+            (Phase::Watermarks | Phase::Live, Message::Hears(machines)) => {
                 self.theirs.hears = machines.into_iter().collect();
                 Ok(None)
             }
-            (Phase::Heights | Phase::Live, Message::Unknown) => Ok(None),
+            (Phase::Watermarks | Phase::Live, Message::Unknown) => Ok(None),
             (Phase::Hello, _) => Err(self.bad_frame(FrameError::Senseless("no hello"))),
-            (Phase::Heights | Phase::Live, Message::Hello(_)) => {
+            (Phase::Watermarks | Phase::Live, Message::Hello(_)) => {
                 Err(self.bad_frame(FrameError::Senseless("a second hello")))
             }
-            (Phase::Heights, _) => {
-                Err(self.bad_frame(FrameError::Senseless("changes before the heights")))
+            (Phase::Watermarks, _) => {
+                Err(self.bad_frame(FrameError::Senseless("changes before the watermarks")))
             }
         }
     }
@@ -287,7 +287,7 @@ impl Core {
     /// Returns the number of versions that we have and the peer has not acknowledged.
     pub(crate) fn lag(&self, state: &State) -> u64 {
         let lacking = state
-            .heights()
+            .watermarks()
             .map(|(actor, version)| version.saturating_sub(self.theirs.has.get(actor)));
         // The numbers that a peer reports for other machines need not be consistent.
         lacking.fold(0, u64::saturating_add)
@@ -316,7 +316,7 @@ impl Core {
     pub(crate) fn look_for_news(&mut self, state: &State) {
         if self.is_live() && !self.relay.news {
             let mut grown = state
-                .heights_after(self.cursors.told)
+                .watermarks_after(self.cursors.told)
                 .map(|next| next.item.0.machine);
             self.relay.news = grown.any(|machine| self.relay.hears.contains(&machine));
         }
@@ -340,7 +340,7 @@ impl Core {
                 .theirs
                 .first
                 .iter()
-                .all(|(actor, version)| fresh.height(actor) >= version)
+                .all(|(actor, version)| fresh.watermark(actor) >= version)
     }
 
     /// Returns the frame that gives the peer the reason for the end of the session, if it should
@@ -378,7 +378,7 @@ impl Core {
                 theirs: hello.protocol,
             });
         }
-        self.phase = Phase::Heights;
+        self.phase = Phase::Watermarks;
         self.theirs.fetching = hello.rejoin;
         self.theirs.new = hello.new;
         let me = state.me().machine;
@@ -393,10 +393,14 @@ impl Core {
         }
     }
 
-    fn learn(&mut self, heights: &Heights, state: &State) -> Result<Option<Effect>, SessionError> {
+    fn learn(
+        &mut self,
+        watermarks: &Watermarks,
+        state: &State,
+    ) -> Result<Option<Effect>, SessionError> {
         let me = state.me();
         let mut ahead: Option<u64> = None;
-        for (actor, version) in &heights.entries {
+        for (actor, version) in &watermarks.entries {
             if !self.theirs.fetching {
                 self.theirs.has.raise(*actor, *version);
             }
@@ -409,22 +413,24 @@ impl Core {
             }
         }
         // Gc watermarks count only at the start: later ones are compared by `peer_lacks`.
-        if self.phase == Phase::Heights {
-            for (actor, cut) in &heights.cuts {
-                self.theirs.cuts.raise(*actor, *cut);
+        if self.phase == Phase::Watermarks {
+            for (actor, gc_watermark) in &watermarks.gc_watermarks {
+                self.theirs.gc_watermarks.raise(*actor, *gc_watermark);
             }
         }
-        if self.theirs.has.len().max(self.theirs.cuts.len()) > MAX_ACTORS {
+        if self.theirs.has.len().max(self.theirs.gc_watermarks.len()) > MAX_ACTORS {
             return Err(self.bad_frame(FrameError::Senseless("too many actors")));
         }
         // The peer has sent all its watermarks: from here on changes are exchanged.
-        if heights.complete && self.phase == Phase::Heights {
+        if watermarks.complete && self.phase == Phase::Watermarks {
             self.phase = Phase::Live;
             self.theirs.first.clone_from(&self.theirs.has);
             if let Some(effect) = self.judge(state)? {
                 return Ok(Some(effect));
             }
-        } else if heights.complete && heights.handled == self.changes_sent && !self.theirs.fetching
+        } else if watermarks.complete
+            && watermarks.handled == self.changes_sent
+            && !self.theirs.fetching
         {
             // The peer has processed every frame sent so far, so what it lacks is really missing.
             self.rewind();
@@ -447,17 +453,17 @@ impl Core {
             };
             self.closed = VersionVector::default();
             // The peer may lack what it was sent, so gc watermarks must be checked again.
-            self.cuts_number = u64::MAX;
+            self.gc_number = u64::MAX;
             self.echo.clear();
         }
     }
 
     fn receive(&mut self, mut batch: Batch, state: &State) -> Option<Effect> {
-        for (actor, version) in &batch.heights {
+        for (actor, version) in &batch.watermarks {
             // A peer has what its watermarks announce.
             self.theirs.has.raise(*actor, *version);
         }
-        if !batch.heights.is_empty() {
+        if !batch.watermarks.is_empty() {
             let has = &self.theirs.has;
             self.echo.retain(|dot| !has.includes(*dot));
         }
@@ -468,16 +474,18 @@ impl Core {
             }
         }
         if !self.fetching {
-            let known = |dot: Dot| dot.version <= state.height(dot.actor) || state.has_op(dot);
+            let known = |dot: Dot| dot.version <= state.watermark(dot.actor) || state.has_op(dot);
             batch.ops.retain(|op| batch.repair || !known(op.dot));
             batch
-                .heights
-                .retain(|(actor, version)| *version > state.height(*actor));
+                .watermarks
+                .retain(|(actor, version)| *version > state.watermark(*actor));
             // A gc watermark matters only for actors whose watermark grows.
-            let grows: HashSet<Actor> = batch.heights.iter().map(|(actor, _)| *actor).collect();
-            batch.cuts.retain(|(actor, _)| grows.contains(actor));
+            let grows: HashSet<Actor> = batch.watermarks.iter().map(|(actor, _)| *actor).collect();
+            batch
+                .gc_watermarks
+                .retain(|(actor, _)| grows.contains(actor));
         }
-        if batch.ops.is_empty() && batch.heights.is_empty() {
+        if batch.ops.is_empty() && batch.watermarks.is_empty() {
             self.handled += 1;
             return None;
         }
@@ -487,7 +495,7 @@ impl Core {
     fn say_digest(&mut self, state: &State) {
         if state.quarantined().next().is_none() {
             let digest = Digest {
-                heights: state.heights_hash(),
+                watermarks: state.watermarks_hash(),
                 records: state.digest(),
             };
             self.control.push_back(wire::encode_digest(&digest));
@@ -496,7 +504,7 @@ impl Core {
 
     fn compare(&mut self, digest: &Digest, state: &State) {
         let comparable =
-            state.quarantined().next().is_none() && digest.heights == state.heights_hash();
+            state.quarantined().next().is_none() && digest.watermarks == state.watermarks_hash();
         let busy = !self.repairs.is_empty() || self.compared == Some(self.ticks);
         if busy || !comparable || digest.records == state.digest() {
             return;
@@ -551,7 +559,7 @@ impl Core {
             Vec::new()
         } else {
             state
-                .heights_after(self.cursors.told)
+                .watermarks_after(self.cursors.told)
                 .map(|next| next.item)
                 .collect()
         };
@@ -559,15 +567,16 @@ impl Core {
         let first = self.phase == Phase::Hello;
         self.cursors.told = state.seq();
         self.relay.news = false;
-        let cut = |(actor, _): &(Actor, u64)| {
-            Some((*actor, state.cut(*actor))).filter(|(_, cut)| first && *cut > 0)
+        let gc_watermark = |(actor, _): &(Actor, u64)| {
+            Some((*actor, state.gc_watermark(*actor)))
+                .filter(|(_, gc_watermark)| first && *gc_watermark > 0)
         };
         let mut rest = entries.as_slice();
         loop {
-            let (entries, after) = rest.split_at(rest.len().min(HEIGHTS_CHUNK));
-            self.control.push_back(wire::encode_heights(&Heights {
+            let (entries, after) = rest.split_at(rest.len().min(WATERMARKS_CHUNK));
+            self.control.push_back(wire::encode_watermarks(&Watermarks {
                 handled: self.handled,
-                cuts: entries.iter().filter_map(cut).collect(),
+                gc_watermarks: entries.iter().filter_map(gc_watermark).collect(),
                 entries: entries.to_vec(),
                 complete: after.is_empty(),
             }));

@@ -85,14 +85,13 @@ fn sibling(candidate: Candidate<'_>) -> Sibling<'_> {
 }
 
 fn holder<'a>((_, asked): (&'a Op, &'a Intent)) -> Holder<'a> {
-    let (hlc, actor) = asked.life;
     let value = asked
         .group(0)
         .map(|group| &*group.value)
         .unwrap_or_default();
     Holder {
-        machine: actor.machine,
-        since: Stamp { hlc, actor },
+        machine: asked.creation.actor.machine,
+        since: asked.creation,
         value,
     }
 }
@@ -176,10 +175,10 @@ impl Snapshot {
             let beaten = claims
                 .iter()
                 .skip(1)
-                .any(|(_, asked)| asked.life.1.machine == machine);
+                .any(|(_, asked)| asked.creation.actor.machine == machine);
             if let Some(first) = claims
                 .first()
-                .filter(|(_, asked)| beaten && asked.life.1.machine != machine)
+                .filter(|(_, asked)| beaten && asked.creation.actor.machine != machine)
             {
                 lost.push((kind, key, holder(*first)));
             }
@@ -290,8 +289,8 @@ impl Snapshot {
     }
 
     /// Returns the watermark of one actor, or 0.
-    pub fn height(&self, actor: Actor) -> u64 {
-        self.state.height(actor)
+    pub fn watermark(&self, actor: Actor) -> u64 {
+        self.state.watermark(actor)
     }
 
     /// Returns the records that wait for our clock.

@@ -1,7 +1,7 @@
 //! The content of the store as one immutable value per commit, and the rules by which changes alter
 //! it.
 //!
-//! The state is the set of live changes (`ops`) and the watermarks of the actors (`heights`). The
+//! The state is the set of live changes (`ops`) and the watermarks of the actors. The
 //! other maps are views of these. Applying a change is idempotent and independent of order. There
 //! is no clock and no disk here: the time is an argument, and what must be written to disk is
 //! returned in `Changes`.
@@ -21,9 +21,9 @@ use crate::vector::VersionVector;
 
 mod collect;
 mod digest;
-mod heights;
 mod members;
 mod sending;
+mod watermarks;
 
 pub(crate) use collect::Acknowledgements;
 pub(crate) use digest::BUCKETS;
@@ -64,10 +64,10 @@ struct Kept {
 
 /// The watermark of an actor, and its number in the order of sending.
 #[derive(Debug, Clone, Copy)]
-struct Height {
+struct Watermark {
     version: u64,
     /// The gc watermark. Some of the deletes up to here were forgotten; above it, none.
-    cut: u64,
+    gc_watermark: u64,
     seq: u64,
 }
 
@@ -76,9 +76,9 @@ struct Height {
 pub(crate) struct Batch {
     pub(crate) ops: Vec<Arc<Op>>,
     /// The sender has sent, before or with these watermarks, every live change below them.
-    pub(crate) heights: Vec<(Actor, u64)>,
+    pub(crate) watermarks: Vec<(Actor, u64)>,
     /// The sender's gc watermarks of these actors.
-    pub(crate) cuts: Vec<(Actor, u64)>,
+    pub(crate) gc_watermarks: Vec<(Actor, u64)>,
     /// Also merge changes below the watermarks, because the peers' digests differ.
     pub(crate) repair: bool,
 }
@@ -106,7 +106,7 @@ pub(crate) struct Changes {
     /// New watermarks.
     pub(crate) complete: BTreeMap<Actor, u64>,
     /// New gc watermarks.
-    pub(crate) cuts: BTreeMap<Actor, u64>,
+    pub(crate) gc_watermarks: BTreeMap<Actor, u64>,
     /// Records whose visible value may have changed.
     pub(crate) records: BTreeSet<RecordId>,
     /// Number of tombstones that every member has and that are now forgotten.
@@ -117,7 +117,7 @@ impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty()
             && self.complete.is_empty()
-            && self.cuts.is_empty()
+            && self.gc_watermarks.is_empty()
             && self.records.is_empty()
     }
 
@@ -153,9 +153,9 @@ pub(crate) struct State {
     /// Set while everything must be fetched again, because the other machines have continued
     /// without this one. Holds the watermarks that the peer must at least have.
     rejoining: Option<Arc<VersionVector>>,
-    heights: SharedMap<Actor, Height>,
+    watermarks: SharedMap<Actor, Watermark>,
     /// Counts how often a gc watermark has grown.
-    cuts_number: u64,
+    gc_number: u64,
     /// Intents and claims.
     registers: SharedMap<RecordKey, Arc<Register>>,
     registry: SharedMap<(u16, Arc<str>), Arc<Op>>,
@@ -163,19 +163,19 @@ pub(crate) struct State {
     sweeps: SharedMap<(u16, MachineId), Sweep>,
     ops: SharedMap<Dot, Kept>,
     /// Live changes above their actor's watermark.
-    loose: SharedMap<Dot, ()>,
+    above_gaps: SharedMap<Dot, ()>,
     /// Changes whose stamp is too far ahead, ordered by time. They are kept and relayed but not
     /// merged yet.
     quarantine: SharedMap<(u64, Dot), Arc<Op>>,
     /// Registers that have only tombstones left, ordered by time.
-    buried: SharedMap<(u64, RecordKey), ()>,
+    tombstones: SharedMap<(u64, RecordKey), ()>,
     /// Registers with several writes, at least one of them a value.
     contested: SharedMap<RecordKey, ()>,
     opaque: usize,
     seq: u64,
     intent_lane: SharedMap<u64, Arc<Op>>,
     fact_lane: SharedMap<u64, Arc<Op>>,
-    height_lane: SharedMap<u64, Actor>,
+    watermark_lane: SharedMap<u64, Actor>,
     digests: digest::Digests,
 }
 
@@ -186,22 +186,22 @@ impl State {
             hlc: Hlc::default(),
             blank: true,
             rejoining: None,
-            heights: SharedMap::default(),
-            cuts_number: 0,
+            watermarks: SharedMap::default(),
+            gc_number: 0,
             registers: SharedMap::default(),
             registry: SharedMap::default(),
             facts: SharedMap::default(),
             sweeps: SharedMap::default(),
             ops: SharedMap::default(),
-            loose: SharedMap::default(),
+            above_gaps: SharedMap::default(),
             quarantine: SharedMap::default(),
-            buried: SharedMap::default(),
+            tombstones: SharedMap::default(),
             contested: SharedMap::default(),
             opaque: 0,
             seq: 0,
             intent_lane: SharedMap::default(),
             fact_lane: SharedMap::default(),
-            height_lane: SharedMap::default(),
+            watermark_lane: SharedMap::default(),
             digests: digest::Digests::default(),
         }
     }
@@ -220,7 +220,7 @@ impl State {
         me: Actor,
         hlc: Hlc,
         vector: &VersionVector,
-        cuts: &VersionVector,
+        gc_watermarks: &VersionVector,
         mut ops: Vec<Arc<Op>>,
         now_ms: u64,
     ) -> Result<(Self, Changes), Rejected> {
@@ -230,10 +230,10 @@ impl State {
         let mut changes = Changes::default();
         for (actor, version) in vector.iter() {
             state.raise(actor, version, &mut changes);
-            state.raise_cut(actor, cuts.get(actor), &mut changes);
+            state.raise_gc_watermark(actor, gc_watermarks.get(actor), &mut changes);
         }
         changes.complete.clear();
-        changes.cuts.clear();
+        changes.gc_watermarks.clear();
         // The order of sending must not put an effect before its cause. Stamps guarantee that.
         ops.sort_by_key(|op| (op.hlc(), op.dot));
         for op in ops {
@@ -372,8 +372,8 @@ impl State {
     }
 
     /// Returns the live changes above their actor's watermark.
-    pub(crate) fn loose(&self) -> impl Iterator<Item = Dot> {
-        self.loose.iter().map(|(dot, ())| *dot)
+    pub(crate) fn above_gaps(&self) -> impl Iterator<Item = Dot> {
+        self.above_gaps.iter().map(|(dot, ())| *dot)
     }
 
     pub(crate) fn quarantined(&self) -> impl Iterator<Item = &Arc<Op>> {
@@ -412,10 +412,10 @@ impl State {
         // and need not name it.
         self.release(now_ms, changes)?;
         // Decide which changes are new before the watermarks are raised.
-        let new = |op: &&Arc<Op>| batch.repair || op.dot.version > self.height(op.dot.actor);
+        let new = |op: &&Arc<Op>| batch.repair || op.dot.version > self.watermark(op.dot.actor);
         let new: Vec<&Arc<Op>> = batch.ops.iter().filter(new).collect();
         // Raise the watermarks first, so that the changes they cover are never above them.
-        for (actor, version) in &batch.heights {
+        for (actor, version) in &batch.watermarks {
             self.raise(*actor, *version, changes);
         }
         for op in new {
@@ -424,8 +424,8 @@ impl State {
             }
             self.apply(op, now_ms, changes)?;
         }
-        for (actor, version) in &batch.cuts {
-            self.raise_cut(*actor, *version, changes);
+        for (actor, version) in &batch.gc_watermarks {
+            self.raise_gc_watermark(*actor, *version, changes);
         }
         Ok(())
     }
@@ -502,19 +502,19 @@ impl State {
 
     /// Replaces a register, and updates what is derived from it.
     fn set_register(&mut self, record: RecordKey, old: Option<&Register>, new: Option<Register>) {
-        // The keys under which the register is listed in `buried` and `contested`.
+        // The keys under which the register is listed in `tombstones` and `contested`.
         let mark = |register: Option<&Register>| {
             register.map_or((None, false), |register| {
-                (register.buried(), register.is_contested())
+                (register.deleted_at(), register.is_contested())
             })
         };
         let (before, after) = (mark(old), mark(new.as_ref()));
         if before.0 != after.0 {
             if let Some(hlc) = before.0 {
-                self.buried.remove(&(hlc, record.clone()));
+                self.tombstones.remove(&(hlc, record.clone()));
             }
             if let Some(hlc) = after.0 {
-                self.buried.insert((hlc, record.clone()), ());
+                self.tombstones.insert((hlc, record.clone()), ());
             }
         }
         if before.1 && !after.1 {
@@ -663,8 +663,8 @@ impl State {
                 seq: self.seq,
             },
         );
-        if op.dot.version > self.height(op.dot.actor) {
-            self.loose.insert(op.dot, ());
+        if op.dot.version > self.watermark(op.dot.actor) {
+            self.above_gaps.insert(op.dot, ());
         }
     }
 
@@ -687,7 +687,7 @@ impl State {
             Lane::Intent => self.intent_lane.remove(&kept.seq),
             Lane::Fact => self.fact_lane.remove(&kept.seq),
         };
-        self.loose.remove(&dot);
+        self.above_gaps.remove(&dot);
         Some(kept.op)
     }
 

@@ -144,7 +144,7 @@ pub(crate) struct Loaded {
     pub(crate) opened: u64,
     pub(crate) hlc: u64,
     pub(crate) vector: VersionVector,
-    pub(crate) cuts: VersionVector,
+    pub(crate) gc_watermarks: VersionVector,
     pub(crate) ops: Vec<Arc<Op>>,
 }
 
@@ -294,7 +294,7 @@ impl Storage {
             params![incarnation as i64, opened as i64],
         )
         .map_err(fail)?;
-        let (vector, cuts, ops) = read_ops(&tx, owner.kinds, &path)?;
+        let (vector, gc_watermarks, ops) = read_ops(&tx, owner.kinds, &path)?;
         tx.commit().map_err(fail)?;
         Ok(Loaded {
             me: Actor {
@@ -304,7 +304,7 @@ impl Storage {
             opened,
             hlc,
             vector,
-            cuts,
+            gc_watermarks,
             ops,
         })
     }
@@ -359,8 +359,8 @@ impl Storage {
                 .ops()
                 .map(|op| (op.dot, Fate::Kept(Arc::clone(op))))
                 .collect(),
-            complete: state.heights().collect(),
-            cuts: state.cuts().collect(),
+            complete: state.watermarks().collect(),
+            gc_watermarks: state.gc_watermarks().collect(),
             ..Changes::default()
         };
         let tx = self
@@ -466,7 +466,7 @@ fn write_changes(
         advance.execute(params![id_of(*actor)?, *version as i64])?;
     }
     let mut forget = tx.prepare_cached("UPDATE actors SET cut = ?2 WHERE id = ?1")?;
-    for (actor, version) in &changes.cuts {
+    for (actor, version) in &changes.gc_watermarks {
         forget.execute(params![id_of(*actor)?, *version as i64])?;
     }
     tx.prepare_cached("UPDATE store SET hlc = ?1, incarnation = ?2")?
@@ -481,7 +481,7 @@ fn read_ops(
 ) -> Result<(VersionVector, VersionVector, Vec<Arc<Op>>), OpenError> {
     let fail = |source| open_error(path, source);
     let mut actors = std::collections::HashMap::new();
-    let (mut vector, mut cuts) = (VersionVector::default(), VersionVector::default());
+    let (mut vector, mut gc_watermarks) = (VersionVector::default(), VersionVector::default());
     let mut select = tx
         .prepare("SELECT id, machine, incarnation, complete, cut FROM actors")
         .map_err(fail)?;
@@ -499,10 +499,10 @@ fn read_ops(
                 row.get::<_, i64>(4)? as u64,
             ))
         };
-        let (id, actor, complete, cut) = read().map_err(fail)?;
+        let (id, actor, complete, gc_watermark) = read().map_err(fail)?;
         actors.insert(id, actor);
         vector.raise(actor, complete);
-        cuts.raise(actor, cut);
+        gc_watermarks.raise(actor, gc_watermark);
     }
     let mut ops = Vec::new();
     let mut select = tx
@@ -542,7 +542,7 @@ fn read_ops(
             kinds,
         )));
     }
-    Ok((vector, cuts, ops))
+    Ok((vector, gc_watermarks, ops))
 }
 
 /// Moves a damaged file and SQLite's companion files aside. Deletes nothing.

@@ -241,12 +241,12 @@ impl Store {
         let waiting = self.shared.requests.max_capacity() - self.shared.requests.capacity();
         Status {
             changes: state.ops().count() as u64,
-            actors: state.heights().count() as u64,
-            tombstones: state.buried() as u64,
+            actors: state.watermarks().count() as u64,
+            tombstones: state.tombstones() as u64,
             conflicts: snapshot.conflicts().len() as u64,
             quarantined: state.quarantined().count() as u64,
             opaque: state.opaque() as u64,
-            loose: state.loose().count() as u64,
+            loose: state.above_gaps().count() as u64,
             waiting: waiting as u64,
             ..self.shared.metrics.status()
         }
@@ -293,7 +293,7 @@ impl Store {
     pub async fn wait_for(&self, actor: Actor, version: u64) -> Result<Arc<Snapshot>, StoreClosed> {
         let mut snapshots = self.shared.snapshots.clone();
         let here = snapshots
-            .wait_for(|snapshot| snapshot.height(actor) >= version)
+            .wait_for(|snapshot| snapshot.watermark(actor) >= version)
             .await;
         here.map(|snapshot| Arc::clone(&snapshot))
             .map_err(|_| StoreClosed)
@@ -432,7 +432,7 @@ fn load(
         loaded.me,
         hlc,
         &loaded.vector,
-        &loaded.cuts,
+        &loaded.gc_watermarks,
         loaded.ops,
         now_ms,
     )
@@ -487,7 +487,7 @@ async fn maintain(shared: std::sync::Weak<Shared>, stop: CancellationToken, path
         let due = state.is_evicted() || state.due_acknowledgements().is_some();
         let acknowledge = round.is_multiple_of(every) && due;
         // Do not forget deletes while a peer fetches everything, or it would have to start again.
-        let collect = state.buried() > 0 && shared.serving.load(Ordering::Relaxed) == 0;
+        let collect = state.tombstones() > 0 && shared.serving.load(Ordering::Relaxed) == 0;
         let idle = state.quarantined().next().is_none() && !collect && !acknowledge;
         if !idle
             && let Err(error) = shared

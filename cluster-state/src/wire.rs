@@ -19,10 +19,10 @@ pub const FRAME_TARGET: usize = 16 * 1024;
 /// A record that does not fit into `FRAME_TARGET` is sent alone, in a frame of at most this size.
 pub const MAX_FRAME: usize = MAX_RECORD + 64 * 1024;
 /// Watermarks and gc watermarks in one frame.
-pub(crate) const HEIGHTS_CHUNK: usize = 400;
+pub(crate) const WATERMARKS_CHUNK: usize = 400;
 
 const TAG_HELLO: u8 = 1;
-const TAG_HEIGHTS: u8 = 2;
+const TAG_WATERMARKS: u8 = 2;
 const TAG_CHANGES: u8 = 3;
 const TAG_REFUSE: u8 = 4;
 const TAG_DIGEST: u8 = 5;
@@ -50,21 +50,21 @@ pub(crate) struct Hello {
 
 /// The sender's watermarks that changed since it last reported them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Heights {
+pub(crate) struct Watermarks {
     /// `Changes` frames of this session that the sender has processed.
     pub(crate) handled: u64,
     pub(crate) entries: Vec<(Actor, u64)>,
     /// All of the sender's watermarks have now been sent.
     pub(crate) complete: bool,
     /// The sender's gc watermarks. Sent once, before the first `complete`.
-    pub(crate) cuts: Vec<(Actor, u64)>,
+    pub(crate) gc_watermarks: Vec<(Actor, u64)>,
 }
 
 /// Digests of what the sender has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Digest {
     /// Digest of its watermarks and of the changes above them.
-    pub(crate) heights: [u8; 32],
+    pub(crate) watermarks: [u8; 32],
     /// Digest of its records.
     pub(crate) records: [u8; 32],
 }
@@ -91,7 +91,7 @@ pub(crate) enum Refusal {
 #[derive(Debug)]
 pub(crate) enum Message {
     Hello(Hello),
-    Heights(Heights),
+    Watermarks(Watermarks),
     Changes(Batch),
     Digest(Digest),
     Buckets(BucketSums),
@@ -120,9 +120,9 @@ pub enum FrameError {
 struct WireChanges<'a> {
     #[serde(borrow)]
     runs: Vec<WireRun<'a>>,
-    heights: Vec<(Actor, u64)>,
+    watermarks: Vec<(Actor, u64)>,
     repair: bool,
-    cuts: Vec<(Actor, u64)>,
+    gc_watermarks: Vec<(Actor, u64)>,
 }
 
 /// Consecutive changes of one actor.
@@ -153,8 +153,8 @@ pub(crate) fn encode_hello(hello: &Hello) -> Bytes {
     frame(TAG_HELLO, hello)
 }
 
-pub(crate) fn encode_heights(heights: &Heights) -> Bytes {
-    frame(TAG_HEIGHTS, heights)
+pub(crate) fn encode_watermarks(watermarks: &Watermarks) -> Bytes {
+    frame(TAG_WATERMARKS, watermarks)
 }
 
 pub(crate) fn encode_refusal(refusal: Refusal) -> Bytes {
@@ -191,14 +191,14 @@ pub(crate) fn encode_changes(batch: &Batch) -> Bytes {
             }),
         }
     }
-    let (heights, cuts) = (batch.heights.clone(), batch.cuts.clone());
+    let (watermarks, gc_watermarks) = (batch.watermarks.clone(), batch.gc_watermarks.clone());
     frame(
         TAG_CHANGES,
         &WireChanges {
             runs,
-            heights,
+            watermarks,
             repair: batch.repair,
-            cuts,
+            gc_watermarks,
         },
     )
 }
@@ -209,7 +209,7 @@ pub(crate) fn weight(op: &Op) -> usize {
 }
 
 /// Upper bound of the bytes of a watermark with its gc watermark in a frame.
-pub(crate) const HEIGHT_WEIGHT: usize = 80;
+pub(crate) const WATERMARK_WEIGHT: usize = 80;
 
 fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FrameError> {
     postcard::take_from_bytes(bytes)
@@ -237,12 +237,12 @@ pub(crate) fn decode(bytes: &[u8], kinds: &[Kind]) -> Result<Message, FrameError
     match *tag {
         TAG_HELLO => body(rest).map(Message::Hello),
         TAG_REFUSE => body(rest).map(Message::Refuse),
-        TAG_HEIGHTS => {
-            let heights: Heights = body(rest)?;
-            let told = heights.entries.iter().chain(&heights.cuts);
+        TAG_WATERMARKS => {
+            let watermarks: Watermarks = body(rest)?;
+            let told = watermarks.entries.iter().chain(&watermarks.gc_watermarks);
             told.into_iter()
                 .try_for_each(|(actor, version)| check(*actor, *version))?;
-            Ok(Message::Heights(heights))
+            Ok(Message::Watermarks(watermarks))
         }
         TAG_CHANGES => decode_changes(body(rest)?, kinds).map(Message::Changes),
         TAG_DIGEST => body(rest).map(Message::Digest),
@@ -265,7 +265,7 @@ pub(crate) fn decode(bytes: &[u8], kinds: &[Kind]) -> Result<Message, FrameError
 }
 
 fn decode_changes(wire: WireChanges<'_>, kinds: &[Kind]) -> Result<Batch, FrameError> {
-    let told = wire.heights.iter().chain(&wire.cuts);
+    let told = wire.watermarks.iter().chain(&wire.gc_watermarks);
     told.into_iter()
         .try_for_each(|(actor, version)| check(*actor, *version))?;
     let mut ops = Vec::new();
@@ -296,8 +296,8 @@ fn decode_changes(wire: WireChanges<'_>, kinds: &[Kind]) -> Result<Batch, FrameE
     }
     Ok(Batch {
         ops,
-        heights: wire.heights,
-        cuts: wire.cuts,
+        watermarks: wire.watermarks,
+        gc_watermarks: wire.gc_watermarks,
         repair: wire.repair,
     })
 }
@@ -331,8 +331,8 @@ mod tests {
         };
         Batch {
             ops: vec![op(5), op(7)],
-            heights: vec![(actor(), 9)],
-            cuts: vec![(actor(), 4)],
+            watermarks: vec![(actor(), 9)],
+            gc_watermarks: vec![(actor(), 4)],
             repair: false,
         }
     }
@@ -344,26 +344,27 @@ mod tests {
             panic!("not changes")
         };
         assert_eq!(back.ops, batch().ops);
-        assert_eq!((back.heights, back.repair), (batch().heights, false));
+        assert_eq!((back.watermarks, back.repair), (batch().watermarks, false));
         assert!(
-            bytes.len() <= batch().ops.iter().map(|op| weight(op)).sum::<usize>() + HEIGHT_WEIGHT
+            bytes.len()
+                <= batch().ops.iter().map(|op| weight(op)).sum::<usize>() + WATERMARK_WEIGHT
         );
     }
 
     #[test]
-    fn wire_idle_heights_take_a_few_bytes() {
-        let bytes = encode_heights(&Heights {
+    fn wire_idle_watermarks_take_a_few_bytes() {
+        let bytes = encode_watermarks(&Watermarks {
             handled: 1_000,
             entries: Vec::new(),
             complete: true,
-            cuts: Vec::new(),
+            gc_watermarks: Vec::new(),
         });
         assert!(bytes.len() <= 8, "{} bytes", bytes.len());
-        let one = encode_heights(&Heights {
+        let one = encode_watermarks(&Watermarks {
             handled: 1,
             entries: vec![(actor(), 70_000)],
             complete: true,
-            cuts: Vec::new(),
+            gc_watermarks: Vec::new(),
         });
         assert!(one.len() <= 40, "{} bytes", one.len());
     }
@@ -402,9 +403,9 @@ mod tests {
                 MAX_COUNTER,
             )
         };
-        assert_eq!(bad(|batch| batch.heights.clear()), Ok(()));
+        assert_eq!(bad(|batch| batch.watermarks.clear()), Ok(()));
         assert!(
-            bad(|batch| batch.heights = vec![(
+            bad(|batch| batch.watermarks = vec![(
                 Actor {
                     incarnation: MAX_COUNTER,
                     ..actor()
@@ -415,11 +416,11 @@ mod tests {
         );
         assert_eq!(
             decode(
-                &encode_heights(&Heights {
+                &encode_watermarks(&Watermarks {
                     handled: 0,
                     entries: vec![far()],
                     complete: true,
-                    cuts: Vec::new()
+                    gc_watermarks: Vec::new()
                 }),
                 &[]
             )
@@ -472,11 +473,11 @@ mod tests {
         }
 
         #[test]
-        fn wire_decode_never_panics_on_damaged_frames(at in 0usize..400, value: u8, cut in 0usize..400) {
+        fn wire_decode_never_panics_on_damaged_frames(at in 0usize..400, value: u8, gc_watermark in 0usize..400) {
             let mut bytes = encode_changes(&batch()).to_vec();
             let len = bytes.len();
             bytes[at % len] = value;
-            bytes.truncate(len.saturating_sub(cut % len));
+            bytes.truncate(len.saturating_sub(gc_watermark % len));
             let _ = decode(&bytes, &[]);
         }
     }

@@ -279,7 +279,7 @@ impl Writer {
                 let me = state.me();
                 let dots = batch.ops.iter().map(|op| (op.dot.actor, op.dot.version));
                 let ahead = dots
-                    .chain(batch.heights.iter().copied())
+                    .chain(batch.watermarks.iter().copied())
                     .filter(|(actor, version)| {
                         actor.machine == me.machine
                             && (actor.incarnation > me.incarnation

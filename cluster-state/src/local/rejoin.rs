@@ -65,7 +65,7 @@ impl Txn<'_> {
             .groups
             .as_ref()
             .map(|groups| groups.iter().map(group).collect());
-        self.ask(&record, Some(asked.life), context, groups)
+        self.ask(&record, Some(asked.creation), context, groups)
     }
 
     /// Writes again what the cluster does not know of the state before a rejoin.
@@ -143,7 +143,7 @@ impl Txn<'_> {
         let mut deleted: BTreeMap<RecordKey, BTreeSet<Actor>> = BTreeMap::new();
         for op in self.state.ops() {
             let value = op.kind != ACKS && op.asked().is_some_and(|asked| asked.groups.is_some());
-            if !value || op.dot.version > old.height(op.dot.actor) || old.has_op(op.dot) {
+            if !value || op.dot.version > old.watermark(op.dot.actor) || old.has_op(op.dot) {
                 continue;
             }
             let Some(record) = op.record() else { continue };
@@ -163,7 +163,7 @@ impl Txn<'_> {
             // The new delete has seen what the forgotten one had seen, and the forgotten delete
             // itself, which may still exist somewhere.
             let mut context = Context::default();
-            let (first, others): (Vec<_>, Vec<_>) = old.heights().partition(|(actor, _)| {
+            let (first, others): (Vec<_>, Vec<_>) = old.watermarks().partition(|(actor, _)| {
                 actor.machine == old.me().machine || actors.contains(actor)
             });
             for (actor, version) in first.into_iter().chain(others).take(MAX_CONTEXT / 2) {
@@ -192,7 +192,7 @@ pub(crate) fn rejoin(
 ) -> Result<State, WriteError> {
     let machine = old.me().machine;
     // The new incarnation must be above every one of this machine that the cluster has seen.
-    let seen = fresh.heights().map(|(actor, _)| actor);
+    let seen = fresh.watermarks().map(|(actor, _)| actor);
     let incarnation = seen
         .chain(fresh.ops().map(|op| op.dot.actor))
         .filter(|actor| actor.machine == machine)
@@ -216,9 +216,13 @@ pub(crate) fn rejoin(
     txn.delete_again(old)?;
     // Nothing of this machine's earlier incarnations is missing now, and no other machine could
     // ever announce that.
-    for (actor, version) in old.heights().filter(|(actor, _)| actor.machine == machine) {
+    for (actor, version) in old
+        .watermarks()
+        .filter(|(actor, _)| actor.machine == machine)
+    {
         txn.state.raise(actor, version, txn.changes);
-        txn.state.raise_cut(actor, old.cut(actor), txn.changes);
+        txn.state
+            .raise_gc_watermark(actor, old.gc_watermark(actor), txn.changes);
     }
     for (kind, rows) in published(old, machine) {
         txn.republish(kind, &rows)?;
@@ -262,7 +266,7 @@ fn unsent(old: &State, fresh: &State) -> Vec<Arc<Op>> {
         _ => false,
     };
     let unknown = |op: &&Arc<Op>| {
-        op.dot.version > fresh.height(op.dot.actor) && !fresh.has_op(op.dot) && !replaced(op)
+        op.dot.version > fresh.watermark(op.dot.actor) && !fresh.has_op(op.dot) && !replaced(op)
     };
     let mut unsent: Vec<Arc<Op>> = old.ops().filter(unknown).cloned().collect();
     unsent.sort_by_key(|op| (op.hlc(), op.dot));

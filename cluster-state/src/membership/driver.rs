@@ -251,7 +251,7 @@ impl Driver {
         {
             log(self
                 .foca
-                .announce(any_life(*machine, peer.address), &mut self.runtime));
+                .announce(any_incarnation(*machine, peer.address), &mut self.runtime));
         }
     }
 
@@ -276,8 +276,8 @@ impl Driver {
         let before = std::mem::take(&mut self.suspected);
         for suspect in suspects {
             // An objection raises the incarnation in foca's sense, so it starts a new suspicion.
-            let life = (*suspect.id(), suspect.incarnation());
-            let mut suspicion = before.get(&life).copied().unwrap_or(Suspicion {
+            let key = (*suspect.id(), suspect.incarnation());
+            let mut suspicion = before.get(&key).copied().unwrap_or(Suspicion {
                 since: now,
                 asked: 0,
             });
@@ -290,13 +290,13 @@ impl Driver {
             }
             let due = now >= suspicion.since + ASKED_BY_ALL;
             suspicion.asked += u32::from(due);
-            self.suspected.insert(life, suspicion);
+            self.suspected.insert(key, suspicion);
             if due || self.jitter.random_range(0..members.max(1)) < TELLERS {
                 match self.accusation(&suspect) {
                     Ok(datagram) => self.runtime.send_to(*suspect.id(), &datagram),
                     Err(error) => tracing::debug!(%error, "membership"),
                 }
-                let whoever = any_life(suspect.id().machine, suspect.id().address);
+                let whoever = any_incarnation(suspect.id().machine, suspect.id().address);
                 log(self.foca.announce(whoever, &mut self.runtime));
             }
         }
@@ -444,7 +444,7 @@ pub(crate) fn open<'a>(
 }
 
 /// Makes an identity for an announcement. A machine accepts it whatever its present incarnation is.
-fn any_life(machine: MachineId, address: SocketAddr) -> Identity {
+fn any_incarnation(machine: MachineId, address: SocketAddr) -> Identity {
     Identity {
         machine,
         incarnation: 0,

@@ -42,10 +42,10 @@ impl Identity {
     /// incarnation than its peers remember. So the machine overtakes that number after a few
     /// renewals.
     fn rank(&self) -> (u64, u64, u32, SocketAddr) {
-        let life = self
+        let renewed = self
             .incarnation
             .saturating_add((1 << self.renewal.min(62)) - 1);
-        (life, self.incarnation, self.renewal, self.address)
+        (renewed, self.incarnation, self.renewal, self.address)
     }
 }
 

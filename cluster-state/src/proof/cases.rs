@@ -55,11 +55,14 @@ fn seen(state: &State) -> (Vec<Dot>, [u8; 32], u64) {
 }
 
 fn everything(state: &State) -> Batch {
-    let (heights, cuts) = (state.heights().collect(), state.cuts().collect());
+    let (watermarks, gc_watermarks) = (
+        state.watermarks().collect(),
+        state.gc_watermarks().collect(),
+    );
     Batch {
         ops: state.ops().cloned().collect(),
-        heights,
-        cuts,
+        watermarks,
+        gc_watermarks,
         repair: false,
     }
 }
@@ -124,7 +127,7 @@ impl World {
             me,
             node.disk.hlc,
             &node.disk.vector(),
-            &node.disk.cuts().collect(),
+            &node.disk.gc_watermarks().collect(),
             ops,
             node.clock,
         )
@@ -323,9 +326,9 @@ impl World {
                     "incarnation" => state.me().incarnation,
                     "records" => state.registers(Slot::Intent, SPEC).count() as u64,
                     "held" => state.quarantined().count() as u64,
-                    "buried" => state.buried() as u64,
+                    "buried" => state.tombstones() as u64,
                     "opaque" => state.opaque() as u64,
-                    "loose" => state.loose().count() as u64,
+                    "loose" => state.above_gaps().count() as u64,
                     _ => return Err("unknown step".to_owned()),
                 };
                 same(verb, &found.to_string(), wanted)

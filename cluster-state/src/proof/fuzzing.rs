@@ -100,7 +100,7 @@ pub fn datagram(bytes: &[u8]) {
 fn encoded(message: &Message) -> Option<Bytes> {
     Some(match message {
         Message::Hello(hello) => wire::encode_hello(hello),
-        Message::Heights(heights) => wire::encode_heights(heights),
+        Message::Watermarks(watermarks) => wire::encode_watermarks(watermarks),
         Message::Hears(machines) => wire::encode_hears(&machines.iter().copied().collect()),
         Message::Changes(batch) => wire::encode_changes(batch),
         Message::Digest(digest) => wire::encode_digest(digest),

@@ -174,13 +174,20 @@ fn covers(by: &Op, op: &Op) -> bool {
 fn reloaded(
     state: &State,
     me: Actor,
-    heights: &VersionVector,
+    watermarks: &VersionVector,
     keep: impl Fn(&Op) -> bool,
 ) -> State {
     let ops = state.ops().filter(|op| keep(op)).cloned().collect();
-    State::load(me, state.hlc, heights, &state.cuts().collect(), ops, NOW)
-        .unwrap()
-        .0
+    State::load(
+        me,
+        state.hlc,
+        watermarks,
+        &state.gc_watermarks().collect(),
+        ops,
+        NOW,
+    )
+    .unwrap()
+    .0
 }
 
 impl Machine {
@@ -200,11 +207,11 @@ impl Machine {
         for state in [&self.state, &self.disk] {
             hasher.update(&state.me().incarnation.to_le_bytes());
             hasher.update(&state.hlc.last().to_le_bytes());
-            hasher.update(&state.heights_hash());
-            for (actor, cut) in state.cuts() {
+            hasher.update(&state.watermarks_hash());
+            for (actor, gc_watermark) in state.gc_watermarks() {
                 hasher.update(&actor.machine.0);
                 hasher.update(&actor.incarnation.to_le_bytes());
-                hasher.update(&cut.to_le_bytes());
+                hasher.update(&gc_watermark.to_le_bytes());
             }
             // In the order of sending.
             for next in state.lane_after(Lane::Intent, 0) {
@@ -222,7 +229,7 @@ impl Machine {
     }
 
     fn is_durable(&self) -> bool {
-        self.state.heights_hash() == self.disk.heights_hash()
+        self.state.watermarks_hash() == self.disk.watermarks_hash()
             && self.state.ops().eq(self.disk.ops())
     }
 
@@ -279,9 +286,11 @@ impl World {
         let (whom, at) = (&self.machines[whom].state, &self.machines[at].state);
         let met = !whom.is_new()
             || at
-                .heights()
+                .watermarks()
                 .any(|(actor, _)| actor.machine == whom.me().machine);
-        met && at.cuts().any(|(actor, cut)| whom.height(actor) < cut)
+        met && at
+            .gc_watermarks()
+            .any(|(actor, gc_watermark)| whom.watermark(actor) < gc_watermark)
     }
 
     fn refuse(&self, a: usize, b: usize, broken: Option<Broken>) -> bool {
@@ -357,14 +366,14 @@ impl World {
         if partial {
             batch.ops.truncate(1);
         } else {
-            batch.heights = sender
-                .heights()
+            batch.watermarks = sender
+                .watermarks()
                 .filter(|(actor, version)| *version > has.get(*actor))
                 .collect();
-            batch.cuts = batch
-                .heights
+            batch.gc_watermarks = batch
+                .watermarks
                 .iter()
-                .map(|(actor, _)| (*actor, sender.cut(*actor)))
+                .map(|(actor, _)| (*actor, sender.gc_watermark(*actor)))
                 .collect();
         }
         let receiver = &mut self.machines[to];
@@ -397,7 +406,7 @@ impl World {
                 op.kind == SPEC
                     && was
                         .register(Slot::Intent, SPEC, &op.key)
-                        .is_some_and(|r| r.buried().is_some())
+                        .is_some_and(|r| r.deleted_at().is_some())
             };
             machine.state = reloaded(&was, was.me(), &was.vector(), |op| !buried(op));
         } else {
@@ -428,11 +437,11 @@ impl World {
             incarnation: disk.me().incarnation + 1,
             ..disk.me()
         };
-        let heights = match broken {
+        let watermarks = match broken {
             Some(Broken::FilterBeforeCommit) => machine.state.vector(),
             _ => disk.vector(),
         };
-        machine.state = reloaded(disk, me, &heights, |_| true);
+        machine.state = reloaded(disk, me, &watermarks, |_| true);
         machine.sync();
         machine.remark();
     }
@@ -455,8 +464,8 @@ impl World {
                 .lane_after(Lane::Intent, 0)
                 .map(|next| Arc::clone(next.item))
                 .collect(),
-            heights: peer.heights().collect(),
-            cuts: peer.cuts().collect(),
+            watermarks: peer.watermarks().collect(),
+            gc_watermarks: peer.gc_watermarks().collect(),
             repair: false,
         };
         let known = |op: &Op| {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Core, Phase};
 use crate::op::{Lane, Op};
 use crate::state::{Batch, Next, State};
-use crate::wire::{self, FRAME_TARGET, HEIGHT_WEIGHT};
+use crate::wire::{self, FRAME_TARGET, WATERMARK_WEIGHT};
 
 /// Maximum number of changes held back. The next change releases all of them.
 const MAX_HELD: usize = 1_024;
@@ -51,7 +51,10 @@ impl Core {
                                 .lane_after(Lane::Fact, self.cursors.facts)
                                 .next()
                                 .is_some()
-                            || state.heights_after(self.cursors.heights).next().is_some()))
+                            || state
+                                .watermarks_after(self.cursors.watermarks)
+                                .next()
+                                .is_some()))
     }
 
     /// Reports whether the peer is sent no changes.
@@ -86,15 +89,15 @@ impl Core {
             let facts = self.fill(Lane::Fact, state, &mut batch, &mut room);
             self.relay.holding |= facts.held;
             if !facts.full && !self.relay.holding {
-                if self.cuts_number != state.cuts_number() && self.peer_lacks(state) {
+                if self.gc_number != state.gc_number() && self.peer_lacks(state) {
                     self.outgrown = true;
                     return None;
                 }
-                self.cuts_number = state.cuts_number();
-                self.fill_heights(state, &mut batch, &mut room);
+                self.gc_number = state.gc_number();
+                self.fill_watermarks(state, &mut batch, &mut room);
             }
         }
-        if batch.ops.is_empty() && batch.heights.is_empty() {
+        if batch.ops.is_empty() && batch.watermarks.is_empty() {
             self.idle = Some((state.seq(), bulk));
             return None;
         }
@@ -156,21 +159,23 @@ impl Core {
     }
 
     /// Adds watermarks. Everything live was sent, so the peer can count as known what we have.
-    fn fill_heights(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
-        for next in state.heights_after(self.cursors.heights) {
+    fn fill_watermarks(&mut self, state: &State, batch: &mut Batch, room: &mut usize) {
+        for next in state.watermarks_after(self.cursors.watermarks) {
             let (actor, version) = next.item;
             if version > self.theirs.has.get(actor) {
-                if *room < HEIGHT_WEIGHT && !(batch.ops.is_empty() && batch.heights.is_empty()) {
+                if *room < WATERMARK_WEIGHT
+                    && !(batch.ops.is_empty() && batch.watermarks.is_empty())
+                {
                     return;
                 }
-                *room = room.saturating_sub(HEIGHT_WEIGHT);
-                batch.heights.push((actor, version));
-                if state.cut(actor) > 0 {
-                    batch.cuts.push((actor, state.cut(actor)));
+                *room = room.saturating_sub(WATERMARK_WEIGHT);
+                batch.watermarks.push((actor, version));
+                if state.gc_watermark(actor) > 0 {
+                    batch.gc_watermarks.push((actor, state.gc_watermark(actor)));
                 }
                 self.closed.raise(actor, version);
             }
-            self.cursors.heights = next.seq;
+            self.cursors.watermarks = next.seq;
         }
     }
 

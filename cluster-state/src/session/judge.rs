@@ -11,11 +11,11 @@ impl Core {
     /// Called when both sides have sent their watermarks and gc watermarks. Decides whether one of
     /// them must fetch everything again.
     pub(super) fn judge(&mut self, state: &State) -> Result<Option<Effect>, SessionError> {
-        self.cuts_number = state.cuts_number();
+        self.gc_number = state.gc_number();
         // A peer that says that it is new can still have sent changes of its own before; the same
         // holds for this machine.
         let of_peer = |(actor, _): (Actor, u64)| actor.machine == self.peer;
-        self.theirs.new &= !state.heights().any(of_peer);
+        self.theirs.new &= !state.watermarks().any(of_peer);
         self.new &= !self
             .theirs
             .has
@@ -24,9 +24,9 @@ impl Core {
         if self.theirs.fetching || self.theirs.new {
             // Deletes that were forgotten before this session are not the peer's concern, because
             // it never had the records.
-            self.baseline = state.cuts().collect();
+            self.baseline = state.gc_watermarks().collect();
         }
-        let cuts = &self.theirs.cuts;
+        let gc_watermarks = &self.theirs.gc_watermarks;
         if self.theirs.fetching {
             return Ok(None);
         }
@@ -37,7 +37,10 @@ impl Core {
             return Err(SessionError::PeerBehind { peer: self.peer });
         }
         // A store that never received anything cannot show deleted records.
-        let we_lack = !self.new && cuts.iter().any(|(actor, cut)| state.height(actor) < cut);
+        let we_lack = !self.new
+            && gc_watermarks
+                .iter()
+                .any(|(actor, gc_watermark)| state.watermark(actor) < gc_watermark);
         let peer_lacks = self.peer_lacks(state);
         let peer = self.peer;
         match (we_lack, peer_lacks) {
@@ -51,7 +54,9 @@ impl Core {
                 self.parted = true;
                 Ok(None)
             }
-            (true, _) if !self.fetching => Ok(Some(Effect::Rejoin(self.theirs.cuts.clone()))),
+            (true, _) if !self.fetching => {
+                Ok(Some(Effect::Rejoin(self.theirs.gc_watermarks.clone())))
+            }
             _ => Ok(None),
         }
     }
@@ -65,8 +70,8 @@ impl Core {
             self.theirs.has.get(actor).max(sent)
         };
         let open: Vec<(Actor, u64)> = state
-            .cuts()
-            .filter(|(actor, cut)| told(*actor) < *cut)
+            .gc_watermarks()
+            .filter(|(actor, gc_watermark)| told(*actor) < *gc_watermark)
             .collect();
         if open.is_empty() {
             return false;
@@ -77,7 +82,7 @@ impl Core {
             .map(|ack| (ack.actor, ack.version))
             .collect();
         open.iter()
-            .any(|(actor, cut)| acknowledged.get(*actor) < *cut)
+            .any(|(actor, gc_watermark)| acknowledged.get(*actor) < *gc_watermark)
     }
 
     /// Reports whether deletes were forgotten since the session started that the peer may not have.

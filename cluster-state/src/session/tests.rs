@@ -173,13 +173,13 @@ fn session_sends_intents_then_observations_then_watermarks() {
     assert!(batches.len() > 2);
     assert_eq!(&*batches[0].ops[0].key, "urgent");
     let (last, before) = batches.split_last().unwrap();
-    assert!(before.iter().all(|batch| batch.heights.is_empty()) && !last.heights.is_empty());
+    assert!(before.iter().all(|batch| batch.watermarks.is_empty()) && !last.watermarks.is_empty());
     deliver(&mut pair.cores[1], &mut pair.states[1], &frames[0]);
     assert!(
         pair.states[1].register(Slot::Intent, 1, "urgent").is_some(),
         "visible before the rest has arrived"
     );
-    assert_eq!(pair.states[1].height(pair.states[0].me()), 0);
+    assert_eq!(pair.states[1].watermark(pair.states[0].me()), 0);
     for frame in &frames[1..] {
         deliver(&mut pair.cores[1], &mut pair.states[1], frame);
     }
@@ -219,7 +219,7 @@ fn in_the_middle() -> Pair {
     put(&mut writer, "a", 10);
     let batch = Batch {
         ops: writer.ops().cloned().collect(),
-        heights: writer.heights().collect(),
+        watermarks: writer.watermarks().collect(),
         ..Batch::default()
     };
     pair.states[0]
@@ -255,7 +255,7 @@ fn session_leaves_out_held_back_change_the_peer_has() {
     pair.settle();
     let batch = Batch {
         ops: pair.states[0].ops().cloned().collect(),
-        heights: pair.states[0].heights().collect(),
+        watermarks: pair.states[0].watermarks().collect(),
         ..Batch::default()
     };
     pair.states[1]
@@ -279,7 +279,7 @@ fn session_never_overtakes_held_back_changes() {
     };
     let keys: Vec<&str> = batch.ops.iter().map(|op| &*op.key).collect();
     assert_eq!(keys, ["a", "b"]);
-    assert!(!batch.heights.is_empty() && !pair.cores[0].is_holding());
+    assert!(!batch.watermarks.is_empty() && !pair.cores[0].is_holding());
 }
 
 #[test]
@@ -303,10 +303,10 @@ fn session_repairs_different_records_under_equal_watermarks() {
         version: 2,
     };
     put(&mut a, "lost", 10);
-    let heights = vec![(dot.actor, dot.version)];
+    let watermarks = vec![(dot.actor, dot.version)];
     b.apply_batch(
         &Batch {
-            heights,
+            watermarks,
             ..Batch::default()
         },
         NOW,
@@ -406,7 +406,7 @@ fn session_refuses_other_cluster_machine_and_protocol() {
 #[test]
 fn session_ends_on_changes_before_the_greeting() {
     let a = state(1);
-    let heights = vec![(
+    let watermarks = vec![(
         Actor {
             machine: machine(2),
             incarnation: 1,
@@ -415,7 +415,7 @@ fn session_ends_on_changes_before_the_greeting() {
     )];
     let mut core = Core::new(CLUSTER, &[], machine(2), &a);
     let early = wire::encode_changes(&Batch {
-        heights,
+        watermarks,
         ..Batch::default()
     });
     assert!(matches!(
@@ -455,10 +455,10 @@ fn session_splits_long_vector_into_frames() {
             machine: machine(5),
             incarnation: n,
         };
-        let heights = vec![(actor, 3)];
+        let watermarks = vec![(actor, 3)];
         a.apply_batch(
             &Batch {
-                heights,
+                watermarks,
                 ..Batch::default()
             },
             NOW,

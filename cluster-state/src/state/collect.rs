@@ -75,7 +75,7 @@ impl State {
         }
         // First the actors whose tombstones this machine keeps itself, with their highest version.
         let mut own: BTreeMap<Actor, u64> = BTreeMap::new();
-        for dot in self.buried_dots().take(ROUND) {
+        for dot in self.tombstone_dots().take(ROUND) {
             let version = own.entry(dot.actor).or_default();
             *version = dot.version.max(*version);
         }
@@ -120,7 +120,7 @@ impl State {
             .quarantine
             .iter()
             .any(|(_, op)| op.dot.actor == actor && op.dot.version <= version);
-        if waiting || self.height(actor) < version {
+        if waiting || self.watermark(actor) < version {
             0
         } else {
             version
@@ -131,7 +131,8 @@ impl State {
     pub(crate) fn collect(&mut self, changes: &mut Changes) {
         let me = self.me().machine;
         let members: BTreeSet<MachineId> = self.current_members().collect();
-        if self.buried.iter().next().is_none() || !members.contains(&me) || self.is_rejoining() {
+        if self.tombstones.iter().next().is_none() || !members.contains(&me) || self.is_rejoining()
+        {
             return;
         }
         let others = members.into_iter().filter(|machine| *machine != me);
@@ -152,7 +153,7 @@ impl State {
                     .all(|acks| acks.get(&dot.actor).is_some_and(|v| *v >= dot.version))
         };
         let mut gone = Vec::new();
-        for ((_, record), ()) in self.buried.iter().take(ROUND) {
+        for ((_, record), ()) in self.tombstones.iter().take(ROUND) {
             let Some(register) = self.registers.get(record) else {
                 continue;
             };
@@ -167,7 +168,7 @@ impl State {
         for (record, register) in gone {
             for op in register.items() {
                 // From now on, a peer with a lower watermark may show what this tombstone deleted.
-                self.raise_cut(op.dot.actor, op.dot.version, changes);
+                self.raise_gc_watermark(op.dot.actor, op.dot.version, changes);
                 self.forget(op.dot, changes);
                 changes.collected += 1;
             }
@@ -187,18 +188,18 @@ impl State {
             && op.asked().is_none_or(|asked| {
                 asked.context.iter().all(|(actor, version)| {
                     let left = |(_, member): (u64, Member)| member.status == MemberStatus::Left;
-                    self.height(actor) >= version || self.member(actor.machine).is_some_and(left)
+                    self.watermark(actor) >= version || self.member(actor.machine).is_some_and(left)
                 })
             })
     }
 
     /// Returns the number of records that wait for acknowledgements of their deletes.
-    pub(crate) fn buried(&self) -> usize {
-        self.buried.len()
+    pub(crate) fn tombstones(&self) -> usize {
+        self.tombstones.len()
     }
 
-    fn buried_dots(&self) -> impl Iterator<Item = Dot> {
-        self.buried
+    fn tombstone_dots(&self) -> impl Iterator<Item = Dot> {
+        self.tombstones
             .iter()
             .filter_map(|((_, record), ())| self.register_of(record))
             .flat_map(|register| register.items().iter().map(|op| op.dot))
@@ -226,7 +227,7 @@ impl State {
                 .map(|(_, op)| op.dot.version - 1)
                 .min()
                 .unwrap_or(u64::MAX);
-            let version = self.height(ack.actor).min(ack.version).min(waiting);
+            let version = self.watermark(ack.actor).min(ack.version).min(waiting);
             if version > 0 && context.len() < MAX_CONTEXT / 2 {
                 context.add(Dot {
                     actor: ack.actor,

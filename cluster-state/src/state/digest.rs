@@ -74,16 +74,17 @@ impl State {
     }
 
     /// Returns a hash of the watermarks and of the changes above them.
-    pub(crate) fn heights_hash(&self) -> [u8; 32] {
+    pub(crate) fn watermarks_hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         let mut add = |actor: crate::id::Actor, version: u64| {
             hasher.update(&actor.machine.0);
             hasher.update(&actor.incarnation.to_le_bytes());
             hasher.update(&version.to_le_bytes());
         };
-        self.heights()
+        self.watermarks()
             .for_each(|(actor, version)| add(actor, version));
-        self.loose().for_each(|dot| add(dot.actor, dot.version));
+        self.above_gaps()
+            .for_each(|dot| add(dot.actor, dot.version));
         *hasher.finalize().as_bytes()
     }
 

@@ -33,12 +33,12 @@ impl State {
     }
 
     /// Returns the watermarks that grew after a number.
-    pub(crate) fn heights_after(&self, after: u64) -> impl Iterator<Item = Next<(Actor, u64)>> {
-        self.height_lane
+    pub(crate) fn watermarks_after(&self, after: u64) -> impl Iterator<Item = Next<(Actor, u64)>> {
+        self.watermark_lane
             .iter_from(move |seq| *seq <= after)
             .map(|(seq, actor)| Next {
                 seq: *seq,
-                item: (*actor, self.height(*actor)),
+                item: (*actor, self.watermark(*actor)),
             })
     }
 

@@ -45,7 +45,7 @@ fn range(state: &State, actor: Actor, from: u64) -> Batch {
     let ops = state.ops_after(actor, from).cloned().collect();
     Batch {
         ops,
-        heights: vec![(actor, state.height(actor))],
+        watermarks: vec![(actor, state.watermark(actor))],
         ..Batch::default()
     }
 }
@@ -88,15 +88,15 @@ fn state_ignores_duplicates_and_counts_changes_above_a_gap() {
     put(&mut a, "c", "3");
     let mut b = State::new(actor(2, 1));
     let mut last = range(&a, actor(1, 1), 2);
-    last.heights.clear();
+    last.watermarks.clear();
     receive(&mut b, &last);
-    assert_eq!((b.height(actor(1, 1)), b.loose().count()), (0, 1));
+    assert_eq!((b.watermark(actor(1, 1)), b.above_gaps().count()), (0, 1));
     assert!(
         b.register(Slot::Intent, SPEC, "c").is_some(),
         "the change is used anyway"
     );
     receive(&mut b, &range(&a, actor(1, 1), 0));
-    assert_eq!((b.height(actor(1, 1)), b.loose().count()), (3, 0));
+    assert_eq!((b.watermark(actor(1, 1)), b.above_gaps().count()), (3, 0));
     assert_eq!(b.digest(), a.digest());
     let changes = receive(&mut b, &range(&a, actor(1, 1), 0));
     assert!(changes.is_empty());
@@ -111,7 +111,7 @@ fn state_forgets_replaced_changes() {
     assert_eq!(a.ops().count(), 1);
     let mut b = State::new(actor(2, 1));
     receive(&mut b, &range(&a, actor(1, 1), 0));
-    assert_eq!(b.height(actor(1, 1)), 3);
+    assert_eq!(b.watermark(actor(1, 1)), 3);
     assert_eq!(
         b.register(Slot::Intent, SPEC, "a").unwrap().value(),
         Some(&b"3"[..])
@@ -240,11 +240,11 @@ fn state_keeps_and_relays_opaque_changes() {
     );
     let strange = Batch {
         ops: vec![Arc::new(op)],
-        heights: vec![(actor(1, 1), 1)],
+        watermarks: vec![(actor(1, 1), 1)],
         ..Batch::default()
     };
     receive(&mut b, &strange);
-    assert_eq!(b.height(actor(1, 1)), 1);
+    assert_eq!(b.watermark(actor(1, 1)), 1);
     assert_eq!(b.opaque(), 1);
     assert_eq!(range(&b, actor(1, 1), 0).ops, strange.ops);
 }
@@ -281,7 +281,7 @@ fn state_merges_unknown_kind_of_known_class() {
     let wanted = Wanted {
         record: RecordKey::intent(999, "k"),
         hlc: NOW << 16,
-        life: None,
+        creation: None,
         context: Context::default(),
         groups: Some(vec![(0, None, Bytes::from_static(b"v"))]),
     };
@@ -307,8 +307,15 @@ fn state_loads_what_was_stored() {
     publish(&mut a, &[("x", "1"), ("y", "2")]);
     publish(&mut a, &[("x", "1")]);
     let stored: Vec<_> = a.ops().cloned().collect();
-    let (loaded, changes) =
-        State::load(a.me(), a.hlc, &a.vector(), &a.cuts().collect(), stored, NOW).unwrap();
+    let (loaded, changes) = State::load(
+        a.me(),
+        a.hlc,
+        &a.vector(),
+        &a.gc_watermarks().collect(),
+        stored,
+        NOW,
+    )
+    .unwrap();
     assert!(changes.ops.is_empty());
     assert!(loaded.ops().eq(a.ops()));
     assert_eq!(loaded.vector(), a.vector());

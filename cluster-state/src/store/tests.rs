@@ -198,7 +198,7 @@ async fn store_on_full_disk_fails_writes_and_keeps_reading() {
     };
     assert_eq!(error, WriteError::DiskFull { path: path.clone() });
     assert!(error.to_string().contains(&path.display().to_string()));
-    let version = store.snapshot().height(store.actor());
+    let version = store.snapshot().watermark(store.actor());
     let keys: Vec<String> = store
         .snapshot()
         .intents(SPEC)

@@ -158,12 +158,12 @@ fn differences(
     summaries: &BTreeMap<Index, Summary>,
     dumps: &BTreeMap<Index, Visible>,
 ) -> Vec<String> {
-    let mut heights: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut watermarks: BTreeMap<&str, u64> = BTreeMap::new();
     let mut union = Visible::default();
     for summary in summaries.values() {
         for (actor, version) in &summary.vector {
-            let height = heights.entry(actor).or_default();
-            *height = (*height).max(*version);
+            let watermark = watermarks.entry(actor).or_default();
+            *watermark = (*watermark).max(*version);
         }
     }
     for visible in dumps.values() {
@@ -183,7 +183,7 @@ fn differences(
     let mut all = Vec::new();
     for (index, summary) in summaries {
         let mut found = Vec::new();
-        for (actor, highest) in &heights {
+        for (actor, highest) in &watermarks {
             let here = summary.vector.get(*actor).copied().unwrap_or(0);
             if here < *highest {
                 found.push(format!(

@@ -50,7 +50,7 @@ impl World {
             .collect();
         let values = left.iter().filter(|op| !is_delete(op));
         let active = values
-            .max_by_key(|op| (op.asked().map(|intent| intent.life), op.stamp()))
+            .max_by_key(|op| (op.asked().map(|intent| intent.creation), op.stamp()))
             .and_then(|op| op.asked()?.group(0).map(|group| group.value.clone()));
         (left, active)
     }
@@ -121,9 +121,9 @@ impl World {
             prop_assert_eq!(node.state.vector(), first.vector(), "vector of node {}", n);
             prop_assert_eq!(dots(&node.state), dots(first), "changes of node {}", n);
             prop_assert_eq!(node.state.digest(), first.digest(), "digest of node {}", n);
-            prop_assert_eq!(node.state.loose().count(), 0, "node {}", n);
+            prop_assert_eq!(node.state.above_gaps().count(), 0, "node {}", n);
             prop_assert!(
-                !self.founded || node.state.buried() == 0,
+                !self.founded || node.state.tombstones() == 0,
                 "tombstones on node {}",
                 n
             );
@@ -149,7 +149,7 @@ impl World {
                 node.state.me(),
                 node.state.hlc,
                 &vector,
-                &node.state.cuts().collect(),
+                &node.state.gc_watermarks().collect(),
                 ops,
                 node.clock,
             )
@@ -158,12 +158,12 @@ impl World {
             prop_assert_eq!(dots(&again), dots(first));
             prop_assert_eq!(again.digest(), first.digest());
             // The replaced changes left in the file make no difference either.
-            let (disk, cuts) = (&node.disk, node.disk.cuts().collect());
+            let (disk, gc_watermarks) = (&node.disk, node.disk.gc_watermarks().collect());
             let (again, _) = State::load(
                 disk.me(),
                 disk.hlc,
                 &disk.vector(),
-                &cuts,
+                &gc_watermarks,
                 node.file.rows(),
                 node.clock,
             )

@@ -125,7 +125,7 @@ impl World {
             let state = &world.nodes[0].state;
             let all = Batch {
                 ops: state.ops().cloned().collect(),
-                heights: state.heights().collect(),
+                watermarks: state.watermarks().collect(),
                 ..Batch::default()
             };
             for node in &mut world.nodes[1..] {
@@ -259,9 +259,16 @@ impl World {
             incarnation: disk.me().incarnation + stride,
             ..disk.me()
         };
-        let (rows, cuts) = (node.file.rows(), disk.cuts().collect());
-        let (state, changes) =
-            State::load(me, disk.hlc, &disk.vector(), &cuts, rows, node.clock).unwrap();
+        let (rows, gc_watermarks) = (node.file.rows(), disk.gc_watermarks().collect());
+        let (state, changes) = State::load(
+            me,
+            disk.hlc,
+            &disk.vector(),
+            &gc_watermarks,
+            rows,
+            node.clock,
+        )
+        .unwrap();
         node.state = state;
         node.changes = changes;
         node.sync();
@@ -314,7 +321,7 @@ impl World {
             // Only changes that were sent can arrive again. The announcement that nothing is
             // missing belongs to its stream.
             let mut batch = self.delivered[which % self.delivered.len()].clone();
-            batch.heights.clear();
+            batch.watermarks.clear();
             // An error here would end a session, and there is none.
             let _ = self.nodes[n].receive(&batch);
         }

@@ -132,7 +132,7 @@ impl History {
     /// Makes a write whose writer has seen its own writes and any of the others, with everything
     /// that these had seen.
     fn wanted(&self, input: &mut Input<'_>, dot: Dot, key: Arc<str>, kind: u16) -> Wanted {
-        let (mut context, mut life) = (Context::default(), None);
+        let (mut context, mut creation) = (Context::default(), None);
         let mut groups = Vec::new();
         let of_record = |op: &&Arc<Op>| op.kind == kind && op.key == key && op.asked().is_some();
         let mut seen = input.number();
@@ -145,7 +145,7 @@ impl History {
             }
             context.join(&asked.context);
             context.add(op.dot);
-            life = life.max(Some(asked.life));
+            creation = creation.max(Some(asked.creation));
             if let Some(group) = asked.groups.iter().flatten().next() {
                 groups.push((group.id, Some((group.dot, group.hlc)), group.value.clone()));
             }
@@ -157,7 +157,7 @@ impl History {
         groups.sort_by_key(|(id, _, _)| *id);
         groups.dedup_by_key(|(id, _, _)| *id);
         let groups = (form < 200).then_some(groups);
-        let life = life.filter(|_| !form.is_multiple_of(3));
+        let creation = creation.filter(|_| !form.is_multiple_of(3));
         Wanted {
             record: if kind == CLAIM {
                 RecordKey::claim(kind, &key)
@@ -165,13 +165,13 @@ impl History {
                 RecordKey::intent(kind, &key)
             },
             hlc: stamp(input),
-            life,
+            creation,
             context,
             groups,
         }
     }
 
-    fn heights(&self) -> Vec<(Actor, u64)> {
+    fn watermarks(&self) -> Vec<(Actor, u64)> {
         let dots = self.ops.iter().map(|op| op.dot);
         dots.map(|dot| (dot.actor, dot.version)).collect()
     }
@@ -185,23 +185,27 @@ fn stamp(input: &mut Input<'_>) -> u64 {
     }
 }
 
-fn batch(ops: &[Arc<Op>], heights: &[(Actor, u64)], repair: bool) -> Batch {
+fn batch(ops: &[Arc<Op>], watermarks: &[(Actor, u64)], repair: bool) -> Batch {
     let mut batch = Batch {
         ops: ops.to_vec(),
-        heights: heights.to_vec(),
+        watermarks: watermarks.to_vec(),
         ..Batch::default()
     };
     batch.repair = repair;
     batch
 }
 
-fn apply(state: &mut State, ops: &[Arc<Op>], heights: &[(Actor, u64)], repair: bool) {
-    let outcome = state.apply_batch(&batch(ops, heights, repair), NOW, &mut Changes::default());
+fn apply(state: &mut State, ops: &[Arc<Op>], watermarks: &[(Actor, u64)], repair: bool) {
+    let outcome = state.apply_batch(
+        &batch(ops, watermarks, repair),
+        NOW,
+        &mut Changes::default(),
+    );
     assert_eq!(outcome, Ok(()));
 }
 
-fn finish(state: &mut State, heights: &[(Actor, u64)]) {
-    apply(state, &[], heights, false);
+fn finish(state: &mut State, watermarks: &[(Actor, u64)]) {
+    apply(state, &[], watermarks, false);
     let outcome = state.release(END, &mut Changes::default());
     assert_eq!(outcome, Ok(()));
 }
@@ -224,12 +228,12 @@ pub(super) fn sound(mut input: Input<'_>) {
         input.byte(),
     );
     let history = History::of(&mut input);
-    let heights = history.heights();
+    let watermarks = history.watermarks();
     let (mut a, mut b) = (state(0), state(usize::from(options) % 6));
-    for (op, height) in history.ops.iter().zip(&heights) {
+    for (op, watermark) in history.ops.iter().zip(&watermarks) {
         // Only a store that has everything of an actor up to a version can announce it.
         let told = if options & 64 == 0 {
-            std::slice::from_ref(height)
+            std::slice::from_ref(watermark)
         } else {
             &[]
         };
@@ -247,18 +251,18 @@ pub(super) fn sound(mut input: Input<'_>) {
         &[],
         options & 128 == 0,
     );
-    finish(&mut a, &heights);
-    finish(&mut b, &heights);
+    finish(&mut a, &watermarks);
+    finish(&mut b, &watermarks);
     let dots = |state: &State| state.ops().map(|op| op.dot).collect::<Vec<_>>();
     assert_eq!(dots(&a), dots(&b));
     assert_eq!(a.digest(), b.digest());
-    assert_eq!(a.heights_hash(), b.heights_hash());
+    assert_eq!(a.watermarks_hash(), b.watermarks_hash());
     read(&a);
 }
 
 pub(super) fn raw(mut input: Input<'_>) {
     let mut ops = Vec::new();
-    let mut heights = Vec::new();
+    let mut watermarks = Vec::new();
     while !input.is_empty() && ops.len() < MAX_OPS {
         let what = input.byte();
         let incarnation = input.number() % MAX_COUNTER;
@@ -269,7 +273,7 @@ pub(super) fn raw(mut input: Input<'_>) {
         // The limits that a frame enforces.
         let version = (input.number() % MAX_COUNTER).max(1);
         if what >= 0xf0 {
-            heights.push((actor, version));
+            watermarks.push((actor, version));
             continue;
         }
         let kind = match what >> 2 & 15 {
@@ -300,15 +304,19 @@ pub(super) fn raw(mut input: Input<'_>) {
         )));
     }
     let (mut a, mut b) = (state(0), state(5));
-    let (early, late) = heights.split_at(heights.len() / 2);
+    let (early, late) = watermarks.split_at(watermarks.len() / 2);
     let mut back = ops.clone();
     back.reverse();
     for (state, order) in [(&mut a, &ops), (&mut b, &back)] {
-        for (heights, repair) in [(early, false), (late, true)] {
+        for (watermarks, repair) in [(early, false), (late, true)] {
             // A rejected batch may be half-applied, so the state is discarded.
             let mut next = state.clone();
             if next
-                .apply_batch(&batch(order, heights, repair), NOW, &mut Changes::default())
+                .apply_batch(
+                    &batch(order, watermarks, repair),
+                    NOW,
+                    &mut Changes::default(),
+                )
                 .is_ok()
             {
                 *state = next;
@@ -346,8 +354,8 @@ fn read(state: &State) {
                 "{key}"
             );
             assert_eq!(
-                register.life().is_none(),
-                register.buried().is_some(),
+                register.creation().is_none(),
+                register.deleted_at().is_some(),
                 "{key}"
             );
             let _ = (
@@ -358,5 +366,5 @@ fn read(state: &State) {
         }
         let _ = state.contested(slot).count();
     }
-    let _ = (state.standing(), state.digest(), state.heights_hash());
+    let _ = (state.standing(), state.digest(), state.watermarks_hash());
 }

@@ -14,7 +14,7 @@ use crate::op::{Context, Op, Wanted};
 use crate::session::{Core, Effect};
 use crate::state::{Batch, Changes, State};
 use crate::vector::VersionVector;
-use crate::wire::{self, HEIGHTS_CHUNK, MAX_FRAME, Message};
+use crate::wire::{self, MAX_FRAME, Message, WATERMARKS_CHUNK};
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 
@@ -29,7 +29,7 @@ pub(super) fn known(n: usize) -> State {
     let wanted = |record, groups| Wanted {
         record,
         hlc: NOW << 16,
-        life: None,
+        creation: None,
         context: Context::default(),
         groups,
     };
@@ -44,10 +44,10 @@ pub(super) fn known(n: usize) -> State {
         Op::registry(dot(7), REGISTRY, Arc::clone(&key), 1, NOW << 16, b"value"),
     ];
     let mut state = State::new(actor);
-    let heights = vec![(actor, ops.len() as u64)];
+    let watermarks = vec![(actor, ops.len() as u64)];
     let batch = Batch {
         ops: ops.map(Arc::new).into(),
-        heights,
+        watermarks,
         ..Batch::default()
     };
     assert_eq!(
@@ -132,10 +132,10 @@ impl End {
 
     /// Returns all frames to send. Their number is bounded, however many arrived before.
     fn drain(&mut self, bulk: bool) -> Vec<Bytes> {
-        let heights = self.state.heights().count();
+        let watermarks = self.state.watermarks().count();
         let live = self.state.ops().count();
         // A greeting, one report of all watermarks, one digest, one comparison, one refusal.
-        let control = 1 + heights / HEIGHTS_CHUNK + 2 + self.kinds + 2;
+        let control = 1 + watermarks / WATERMARKS_CHUNK + 2 + self.kinds + 2;
         let (mut told, mut repaired, mut frames) = (0, BTreeMap::new(), Vec::new());
         while let Some(frame) = self.core.next_frame(&self.state, bulk) {
             assert!(frame.len() <= MAX_FRAME, "{} bytes", frame.len());
@@ -156,7 +156,7 @@ impl End {
                 "{told} frames before changes, at most {control} are plausible"
             );
             assert!(
-                frames.len() <= control + 3 * (live + heights),
+                frames.len() <= control + 3 * (live + watermarks),
                 "no end of frames"
             );
         }

@@ -62,7 +62,7 @@ fn conversation() -> [Vec<Bytes>; 2] {
 fn digest() -> Bytes {
     let state = session::known(0);
     wire::encode_digest(&Digest {
-        heights: state.heights_hash(),
+        watermarks: state.watermarks_hash(),
         records: [7; 32],
     })
 }
@@ -81,9 +81,9 @@ fn tall() -> Bytes {
         machine: history::machine(3),
         incarnation,
     };
-    let heights = (0..5).map(|n| (actor(n), MAX_COUNTER - 1)).collect();
+    let watermarks = (0..5).map(|n| (actor(n), MAX_COUNTER - 1)).collect();
     wire::encode_changes(&Batch {
-        heights,
+        watermarks,
         ..Batch::default()
     })
 }

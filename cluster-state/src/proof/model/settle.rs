@@ -25,14 +25,14 @@ pub(super) fn settles(world: &World, broken: Option<Broken>) -> Result<(), &'sta
     if world
         .machines
         .iter()
-        .any(|machine| machine.state.loose().next().is_some())
+        .any(|machine| machine.state.above_gaps().next().is_some())
     {
         return Err("a change stays above the watermarks");
     }
     if world
         .machines
         .iter()
-        .any(|machine| machine.state.buried() > 0)
+        .any(|machine| machine.state.tombstones() > 0)
     {
         return Err("a tombstone is never collected");
     }
@@ -97,7 +97,7 @@ fn agree(world: &World, members: &[usize]) -> Result<(), &'static str> {
         if state.vector() != first.vector() {
             return Err("watermarks differ");
         }
-        if state.heights_hash() != first.heights_hash() {
+        if state.watermarks_hash() != first.watermarks_hash() {
             return Err("changes above the watermarks differ");
         }
         if state.digest() != first.digest() {

@@ -73,7 +73,7 @@ impl World<'_> {
             .filter(|(_, node)| node.member);
         let (_, first) = members.clone().next()?;
         let digest = first.machine.state().digest();
-        let heights = first.machine.state().heights_hash();
+        let watermarks = first.machine.state().watermarks_hash();
         members.find_map(|(n, node)| {
             let state = node.machine.state();
             if !node.up || !node.queue.is_empty() || !node.committing.is_empty() {
@@ -82,10 +82,10 @@ impl World<'_> {
             if let Some(op) = state.quarantined().next() {
                 return Some(format!("machine {n} has {} in quarantine", op.dot));
             }
-            if let Some(dot) = state.loose().next() {
+            if let Some(dot) = state.above_gaps().next() {
                 return Some(format!("machine {n} has {dot} above a gap"));
             }
-            if state.heights_hash() != heights {
+            if state.watermarks_hash() != watermarks {
                 return Some(format!(
                     "machine {n} has different watermarks: {}",
                     differing(node, first)
@@ -146,7 +146,7 @@ impl World<'_> {
         let mut keys: BTreeMap<&str, Vec<&Arc<Op>>> = BTreeMap::new();
         for op in &self.history {
             // What a machine that left had sent to no other machine is lost with it.
-            let told = op.dot.version <= state.height(op.dot.actor) || state.has_op(op.dot);
+            let told = op.dot.version <= state.watermark(op.dot.actor) || state.has_op(op.dot);
             if told || !gone.contains(&op.dot.actor.machine) {
                 keys.entry(&*op.key).or_default().push(op);
             }
@@ -244,7 +244,7 @@ impl World<'_> {
             all: self.tracker.reached(1.0),
             messages: each(self.counters.messages),
             bytes: each(self.counters.bytes),
-            heights: each(self.counters.heights),
+            watermarks: each(self.counters.watermarks),
             control: self.counters.control as f64 / (machines as f64 * seconds.max(1e-6)).max(1e-6),
             settled,
             sessions: self.counters.sessions,
@@ -258,7 +258,7 @@ impl World<'_> {
 /// Returns the first few differences between two machines.
 fn differing(one: &Node, other: &Node) -> String {
     let (one, other) = (one.machine.state(), other.machine.state());
-    let heights = one
+    let watermarks = one
         .vector()
         .above(&other.vector())
         .chain(other.vector().above(&one.vector()))
@@ -271,7 +271,7 @@ fn differing(one: &Node, other: &Node) -> String {
             .collect()
     };
     format!(
-        "{heights} heights, here only {:?}, there only {:?}",
+        "{watermarks} watermarks, here only {:?}, there only {:?}",
         only(one, other),
         only(other, one)
     )

@@ -250,7 +250,7 @@ impl Machine {
                 let own = state.own_version();
                 let dots = batch.ops.iter().map(|op| (op.dot.actor, op.dot.version));
                 let ahead = dots
-                    .chain(batch.heights.iter().copied())
+                    .chain(batch.watermarks.iter().copied())
                     .filter(|(actor, _)| actor.machine == me.machine)
                     .filter(|(actor, version)| {
                         actor.incarnation > me.incarnation || *actor == me && *version > own
@@ -302,7 +302,7 @@ impl Machine {
             me,
             left.hlc,
             &left.vector(),
-            &left.cuts().collect(),
+            &left.gc_watermarks().collect(),
             ops,
             now_ms,
         )
@@ -316,8 +316,9 @@ impl Machine {
         let every = (members * ACKNOWLEDGE_PER_MEMBER_MS).div_ceil(1_000).max(2);
         let acknowledge =
             round.is_multiple_of(every) && self.state.due_acknowledgements().is_some();
-        let idle =
-            self.state.quarantined().next().is_none() && self.state.buried() == 0 && !acknowledge;
+        let idle = self.state.quarantined().next().is_none()
+            && self.state.tombstones() == 0
+            && !acknowledge;
         (!idle).then_some(Work::Maintain { acknowledge })
     }
 }
@@ -408,14 +409,14 @@ pub(super) enum Purpose {
     /// It carries changes.
     Changes,
     /// It announces only that nothing is missing up to some versions.
-    Heights,
+    Watermarks,
     /// Greetings, the report of each second, digests.
     Control,
 }
 
 pub(super) fn purpose(frame: &Bytes) -> Purpose {
     match (frame.first(), frame.get(1)) {
-        (Some(&TAG_CHANGES), Some(0)) => Purpose::Heights,
+        (Some(&TAG_CHANGES), Some(0)) => Purpose::Watermarks,
         (Some(&TAG_CHANGES), _) => Purpose::Changes,
         _ => Purpose::Control,
     }
@@ -440,13 +441,13 @@ mod tests {
             purpose(&crate::wire::encode_changes(&full)),
             Purpose::Changes
         );
-        let heights = Batch {
-            heights: vec![(machine.state().me(), 3)],
+        let watermarks = Batch {
+            watermarks: vec![(machine.state().me(), 3)],
             ..Batch::default()
         };
         assert_eq!(
-            purpose(&crate::wire::encode_changes(&heights)),
-            Purpose::Heights
+            purpose(&crate::wire::encode_changes(&watermarks)),
+            Purpose::Watermarks
         );
         let hello = End::new(MachineId([2; 16]), machine)
             .next_frame(machine)

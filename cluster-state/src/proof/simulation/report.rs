@@ -76,7 +76,7 @@ pub struct Report {
     /// Bytes of these frames, for each change and machine.
     pub bytes: f64,
     /// Frames that only announce that nothing is missing, for each change and machine.
-    pub heights: f64,
+    pub watermarks: f64,
     /// All other bytes (greetings, the report of each second, digests), for each machine and
     /// second.
     pub control: f64,
@@ -119,8 +119,8 @@ impl fmt::Display for Report {
         writeln!(f, "  on all machines            {}", self.all)?;
         writeln!(
             f,
-            "  a change and machine       {:.2} messages of {:.0} bytes in all, {:.2} heights alone",
-            self.messages, self.bytes, self.heights
+            "  a change and machine       {:.2} messages of {:.0} bytes in all, {:.2} watermarks alone",
+            self.messages, self.bytes, self.watermarks
         )?;
         writeln!(
             f,

@@ -142,7 +142,7 @@ pub(super) struct Link {
 pub(super) struct Counters {
     pub(super) messages: u64,
     pub(super) bytes: u64,
-    pub(super) heights: u64,
+    pub(super) watermarks: u64,
     pub(super) control: u64,
     pub(super) sessions: u64,
     pub(super) commits: u64,
@@ -345,7 +345,7 @@ impl<'a> World<'a> {
         };
         for work in &works {
             if let Work::Replace(fresh) = work {
-                for (actor, version) in fresh.heights() {
+                for (actor, version) in fresh.watermarks() {
                     self.tracker.seen_up_to(actor, version, n, node.since, now);
                 }
             }
@@ -353,7 +353,7 @@ impl<'a> World<'a> {
                 for op in &batch.ops {
                     self.tracker.seen(op.dot, n, node.since, now);
                 }
-                for (actor, version) in &batch.heights {
+                for (actor, version) in &batch.watermarks {
                     self.tracker
                         .seen_up_to(*actor, *version, n, node.since, now);
                 }
@@ -638,7 +638,7 @@ impl<'a> World<'a> {
                         self.counters.messages += 1;
                         self.counters.bytes += frame.len() as u64;
                     }
-                    Purpose::Heights => self.counters.heights += 1,
+                    Purpose::Watermarks => self.counters.watermarks += 1,
                     Purpose::Control => self.counters.control += frame.len() as u64,
                 }
             }

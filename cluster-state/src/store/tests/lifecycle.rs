@@ -29,7 +29,7 @@ fn delete(key: &str) -> Write {
 }
 
 fn tombstones(snapshot: &Snapshot) -> usize {
-    snapshot.state.buried()
+    snapshot.state.tombstones()
 }
 
 #[tokio::test]
@@ -68,12 +68,12 @@ async fn store_moves_damaged_file_aside_and_is_filled_by_others() {
     assert!(store.set_aside().is_some_and(|second| second != aside));
     assert_eq!(store.snapshot().intents(SPEC).count(), 0);
     // If its new incarnation is below the old one, the first session finds that out and ends.
-    while store.snapshot().height(was) < 50 {
+    while store.snapshot().watermark(was) < 50 {
         let mut wire = connect(&store, &other);
         let [end, _] = wire.ends.take().unwrap();
         tokio::select! {
             _ = end => {}
-            _ = until(&store, |snapshot| snapshot.height(was) >= 50) => {}
+            _ = until(&store, |snapshot| snapshot.watermark(was) >= 50) => {}
         }
     }
     assert_eq!(store.snapshot().intents(SPEC).count(), 50);
@@ -224,7 +224,7 @@ async fn forgotten_deletes_are_checked_after_a_restart() {
     a.close().await.unwrap();
 
     let a = open(dir.path(), 1).await;
-    assert!(a.snapshot().state.cuts().next().is_some());
+    assert!(a.snapshot().state.gc_watermarks().next().is_some());
     for returning in [&late, &b] {
         let was = returning.actor();
         let commit = a.write(vec![put("still", "there")]).await.unwrap();

@@ -408,7 +408,7 @@ async fn peer_with_full_disk_continues_when_there_is_room() {
         Some(&b"1"[..]),
         "its own changes are sent"
     );
-    assert!(b.snapshot().height(large.actor) < large.version);
+    assert!(b.snapshot().watermark(large.actor) < large.version);
     drop(wire);
     b.close().await.unwrap();
     let b = Store::open(Options {

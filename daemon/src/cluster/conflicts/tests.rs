@@ -91,7 +91,7 @@ impl Cluster {
 
     async fn agree(&self, members: &[usize]) {
         for one in members.iter().map(|index| &self.stores[*index]) {
-            let (actor, version) = (one.actor(), one.snapshot().height(one.actor()));
+            let (actor, version) = (one.actor(), one.snapshot().watermark(one.actor()));
             for other in members.iter().map(|index| &self.stores[*index]) {
                 tokio::time::timeout(LIMIT, other.wait_for(actor, version))
                     .await

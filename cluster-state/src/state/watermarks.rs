@@ -1,27 +1,29 @@
-//! The watermarks of the actors (`height`) and their gc watermarks (`cut`).
+//! The watermarks and the gc watermarks of the actors.
 
-use super::{Changes, Height, State};
+use super::{Changes, State, Watermark};
 use crate::id::{Actor, Dot};
 use crate::vector::VersionVector;
 
 impl State {
     /// Returns the watermark of an actor, or 0.
-    pub(crate) fn height(&self, actor: Actor) -> u64 {
-        self.heights.get(&actor).map_or(0, |height| height.version)
+    pub(crate) fn watermark(&self, actor: Actor) -> u64 {
+        self.watermarks
+            .get(&actor)
+            .map_or(0, |watermark| watermark.version)
     }
 
-    pub(crate) fn heights(&self) -> impl Iterator<Item = (Actor, u64)> {
-        self.heights
+    pub(crate) fn watermarks(&self) -> impl Iterator<Item = (Actor, u64)> {
+        self.watermarks
             .iter()
-            .map(|(actor, height)| (*actor, height.version))
+            .map(|(actor, watermark)| (*actor, watermark.version))
     }
 
     pub(crate) fn vector(&self) -> VersionVector {
-        self.heights().collect()
+        self.watermarks().collect()
     }
 
     pub(crate) fn own_version(&self) -> u64 {
-        self.height(self.me)
+        self.watermark(self.me)
     }
 
     /// Continues as a new incarnation. Of the old one, what came after `sound` no longer counts as
@@ -30,79 +32,91 @@ impl State {
         let old = std::mem::replace(&mut self.me, me);
         // Versions above `sound` may have been used twice. They count as above a gap until the
         // peers send the content that was first.
-        if sound < self.height(old) {
-            let height = self.heights.remove(&old);
-            if let Some(height) = height {
-                self.height_lane.remove(&height.seq);
+        if sound < self.watermark(old) {
+            let watermark = self.watermarks.remove(&old);
+            if let Some(watermark) = watermark {
+                self.watermark_lane.remove(&watermark.seq);
             }
             let above: Vec<Dot> = self.ops_after(old, sound).map(|op| op.dot).collect();
             for dot in above {
-                self.loose.insert(dot, ());
+                self.above_gaps.insert(dot, ());
             }
             changes.complete.insert(old, sound);
             if sound > 0 {
                 self.raise(old, sound, changes);
-                self.raise_cut(old, height.map_or(0, |height| height.cut), changes);
+                self.raise_gc_watermark(
+                    old,
+                    watermark.map_or(0, |watermark| watermark.gc_watermark),
+                    changes,
+                );
             }
         }
     }
 
     /// Returns the gc watermarks. A machine whose watermark is below one of them could keep a
     /// deleted record forever.
-    pub(crate) fn cuts(&self) -> impl Iterator<Item = (Actor, u64)> {
-        self.heights
+    pub(crate) fn gc_watermarks(&self) -> impl Iterator<Item = (Actor, u64)> {
+        self.watermarks
             .iter()
-            .filter(|(_, height)| height.cut > 0)
-            .map(|(actor, height)| (*actor, height.cut))
+            .filter(|(_, watermark)| watermark.gc_watermark > 0)
+            .map(|(actor, watermark)| (*actor, watermark.gc_watermark))
     }
 
-    pub(crate) fn cut(&self, actor: Actor) -> u64 {
-        self.heights.get(&actor).map_or(0, |height| height.cut)
+    pub(crate) fn gc_watermark(&self, actor: Actor) -> u64 {
+        self.watermarks
+            .get(&actor)
+            .map_or(0, |watermark| watermark.gc_watermark)
     }
 
     /// Changes whenever a gc watermark grows.
-    pub(crate) fn cuts_number(&self) -> u64 {
-        self.cuts_number
+    pub(crate) fn gc_number(&self) -> u64 {
+        self.gc_number
     }
 
     /// Raises a gc watermark, but never above the watermark, because only what is known can be
     /// forgotten.
-    pub(crate) fn raise_cut(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
-        let Some(known) = self.heights.get(&actor).copied() else {
+    pub(crate) fn raise_gc_watermark(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
+        let Some(known) = self.watermarks.get(&actor).copied() else {
             return;
         };
-        let cut = version.min(known.version);
-        if cut > known.cut {
-            self.heights.insert(actor, Height { cut, ..known });
-            self.cuts_number += 1;
-            changes.cuts.insert(actor, cut);
+        let gc_watermark = version.min(known.version);
+        if gc_watermark > known.gc_watermark {
+            self.watermarks.insert(
+                actor,
+                Watermark {
+                    gc_watermark,
+                    ..known
+                },
+            );
+            self.gc_number += 1;
+            changes.gc_watermarks.insert(actor, gc_watermark);
         }
     }
 
     /// Reports whether nothing was ever received here.
     pub(crate) fn is_new(&self) -> bool {
         let mine = |actor: &Actor| actor.machine == self.me.machine;
-        self.heights.iter().all(|(actor, _)| mine(actor))
+        self.watermarks.iter().all(|(actor, _)| mine(actor))
             && self.ops.iter().all(|(dot, _)| mine(&dot.actor))
     }
 
     /// Records that everything of an actor up to `version` is here.
     pub(crate) fn raise(&mut self, actor: Actor, version: u64, changes: &mut Changes) {
-        let known = self.heights.get(&actor).copied();
+        let known = self.watermarks.get(&actor).copied();
         if known.is_some_and(|known| known.version >= version) || version == 0 {
             return;
         }
         if let Some(known) = known {
-            self.height_lane.remove(&known.seq);
+            self.watermark_lane.remove(&known.seq);
         }
         self.seq += 1;
-        self.height_lane.insert(self.seq, actor);
-        let cut = known.map_or(0, |known| known.cut);
-        self.heights.insert(
+        self.watermark_lane.insert(self.seq, actor);
+        let gc_watermark = known.map_or(0, |known| known.gc_watermark);
+        self.watermarks.insert(
             actor,
-            Height {
+            Watermark {
                 version,
-                cut,
+                gc_watermark,
                 seq: self.seq,
             },
         );
@@ -114,13 +128,13 @@ impl State {
         };
         // The new watermark covers these changes, so they are no longer above a gap.
         let settled: Vec<Dot> = self
-            .loose
+            .above_gaps
             .iter_from(move |dot| *dot <= start)
             .map(|(dot, ())| *dot)
             .take_while(|dot| dot.actor == actor && dot.version <= version)
             .collect();
         for dot in settled {
-            self.loose.remove(&dot);
+            self.above_gaps.remove(&dot);
         }
     }
 }
