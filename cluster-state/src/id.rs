@@ -19,6 +19,16 @@ pub struct Actor {
     pub incarnation: u64,
 }
 
+impl Actor {
+    /// Returns the name of one of the actor's changes.
+    pub(crate) fn dot(self, version: u64) -> Dot {
+        Dot {
+            actor: self,
+            version,
+        }
+    }
+}
+
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.machine, self.incarnation)

@@ -69,10 +69,7 @@ impl Context {
 
     pub(crate) fn join(&mut self, other: &Self) {
         for (actor, version) in &other.0 {
-            self.add(Dot {
-                actor: *actor,
-                version: *version,
-            });
+            self.add(actor.dot(*version));
         }
     }
 
@@ -448,7 +445,7 @@ fn decode_groups(
     }
     let group = |group: GroupBody<'_>| {
         let (set, hlc) = group.set.map_or((dot, hlc), |(actor, version, hlc)| {
-            (Dot { actor, version }, hlc)
+            (actor.dot(version), hlc)
         });
         Group {
             id: group.id,

@@ -352,10 +352,7 @@ impl State {
 
     /// Returns the live changes of an actor after `from`, ascending.
     pub(crate) fn ops_after(&self, actor: Actor, from: u64) -> impl Iterator<Item = &Arc<Op>> {
-        let start = Dot {
-            actor,
-            version: from,
-        };
+        let start = actor.dot(from);
         self.ops
             .iter_from(move |dot| *dot <= start)
             .take_while(move |(dot, _)| dot.actor == actor)
@@ -391,10 +388,7 @@ impl State {
         now_ms: u64,
         changes: &mut Changes,
     ) -> Result<(), Rejected> {
-        let dot = Dot {
-            actor: self.me,
-            version: self.own_version() + 1,
-        };
+        let dot = self.me.dot(self.own_version() + 1);
         // Raise the watermark first, so that the change is never above it.
         self.raise(self.me, dot.version, changes);
         self.apply(&Arc::new(make(dot)), now_ms, changes)

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use crate::id::{Actor, ClusterId, Dot, MAX_COUNTER, MachineId};
+use crate::id::{Actor, ClusterId, MAX_COUNTER, MachineId};
 use crate::kind::Kind;
 use crate::op::Op;
 use crate::state::{Changes, Fate, State};
@@ -534,7 +534,7 @@ fn read_ops(
             });
         };
         ops.push(Arc::new(Op::decode(
-            Dot { actor, version },
+            actor.dot(version),
             kind,
             class,
             key,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Actor, ClusterId, Dot, MAX_COUNTER, MachineId};
+use crate::id::{Actor, ClusterId, MAX_COUNTER, MachineId};
 use crate::kind::{Kind, MAX_KEY, MAX_RECORD};
 use crate::op::{Op, Raw};
 use crate::state::{BUCKETS, Batch, Standing};
@@ -278,10 +278,7 @@ fn decode_changes(wire: WireChanges<'_>, kinds: &[Kind]) -> Result<Batch, FrameE
             if op.key.len() > MAX_KEY {
                 return Err(FrameError::Senseless("key too long"));
             }
-            let dot = Dot {
-                actor: run.actor,
-                version: op.version,
-            };
+            let dot = run.actor.dot(op.version);
             // Copied, so that a small record does not keep its whole frame in memory.
             let body = Bytes::copy_from_slice(op.body.0);
             ops.push(Arc::new(Op::decode(
@@ -318,10 +315,7 @@ mod tests {
 
     fn batch() -> Batch {
         let op = |version| {
-            let dot = Dot {
-                actor: actor(),
-                version,
-            };
+            let dot = actor().dot(version);
             Arc::new(Op::fact(
                 dot,
                 9,

@@ -171,7 +171,7 @@ impl Txn<'_> {
                     .get(&(record.kind, &*record.key, actor))
                     .map_or(version, |first| first - 1);
                 if version > 0 {
-                    context.add(Dot { actor, version });
+                    context.add(actor.dot(version));
                 }
             }
             self.ask(&record, None, context, None)?;

@@ -229,10 +229,7 @@ impl State {
                 .unwrap_or(u64::MAX);
             let version = self.watermark(ack.actor).min(ack.version).min(waiting);
             if version > 0 && context.len() < MAX_CONTEXT / 2 {
-                context.add(Dot {
-                    actor: ack.actor,
-                    version,
-                });
+                context.add(ack.actor.dot(version));
             }
         }
         context

@@ -122,10 +122,7 @@ impl State {
         );
         changes.complete.insert(actor, version);
         let from = known.map_or(0, |known| known.version);
-        let start = Dot {
-            actor,
-            version: from,
-        };
+        let start = actor.dot(from);
         // The new watermark covers these changes, so they are no longer above a gap.
         let settled: Vec<Dot> = self
             .above_gaps
