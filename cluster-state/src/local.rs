@@ -229,7 +229,7 @@ pub(crate) fn check_rows(
     kinds: &[Kind],
     kind: u16,
     rows: Vec<(String, Vec<u8>)>,
-) -> Result<BTreeMap<Arc<str>, Vec<u8>>, WriteError> {
+) -> Result<Rows, WriteError> {
     check_kind(kinds, Class::Observation, kind)?;
     let mut set = BTreeMap::new();
     for (key, value) in rows {
@@ -251,6 +251,9 @@ pub(crate) struct Txn<'a> {
     now_ms: u64,
     changes: &'a mut Changes,
 }
+
+/// The complete set of a machine's observations of a kind, by key.
+pub(crate) type Rows = BTreeMap<Arc<str>, Vec<u8>>;
 
 /// Groups of fields to set, by number. `None` removes a group.
 type Set<'a> = Vec<(u16, Option<&'a [u8]>)>;
@@ -578,11 +581,7 @@ impl<'a> Txn<'a> {
     }
 
     /// Makes `rows` the complete set of own observations of `kind`. Unchanged rows cause no change.
-    pub(crate) fn publish(
-        &mut self,
-        kind: u16,
-        rows: &BTreeMap<Arc<str>, Vec<u8>>,
-    ) -> Result<(), WriteError> {
+    pub(crate) fn publish(&mut self, kind: u16, rows: &Rows) -> Result<(), WriteError> {
         let me = self.state.me();
         // Observations of an earlier incarnation are replaced as a whole, because this one may not
         // know all of them.
@@ -621,11 +620,7 @@ impl<'a> Txn<'a> {
 
     /// Writes all rows again and then sweeps everything older. The rows come first, so that no row
     /// that is kept is ever missing.
-    fn republish(
-        &mut self,
-        kind: u16,
-        rows: &BTreeMap<Arc<str>, Vec<u8>>,
-    ) -> Result<(), WriteError> {
+    fn republish(&mut self, kind: u16, rows: &Rows) -> Result<(), WriteError> {
         let floor = (self.state.me().incarnation, self.state.own_version() + 1);
         for (key, value) in rows {
             self.apply(|dot| Op::fact(dot, kind, Arc::clone(key), Some(value)))?;

@@ -1,7 +1,6 @@
 //! The one thread that changes the store. It takes the waiting requests, makes one transaction of
 //! them, commits it, publishes the new snapshot, and only then answers.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::error::WriteError;
 use crate::id::Actor;
-use crate::local::{self, Retention, Txn, Write};
+use crate::local::{self, Retention, Rows, Txn, Write};
 use crate::metrics::{Metrics, add};
 use crate::snapshot::Snapshot;
 use crate::state::{Batch, Changes, State};
@@ -47,7 +46,7 @@ pub(crate) enum Work {
     Write(Vec<Write>),
     Publish {
         kind: u16,
-        rows: BTreeMap<Arc<str>, Vec<u8>>,
+        rows: Rows,
     },
     Append {
         kind: u16,

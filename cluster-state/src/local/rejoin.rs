@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Txn;
+use super::{Rows, Txn};
 use crate::error::WriteError;
 use crate::id::{Actor, Dot, MachineId};
 use crate::kind::{ACKS, MEMBERS, RecordKey};
@@ -231,7 +231,7 @@ pub(crate) fn rejoin(
 }
 
 /// Returns the observations that a machine has published, by kind.
-fn published(state: &State, machine: MachineId) -> Vec<(u16, BTreeMap<Arc<str>, Vec<u8>>)> {
+fn published(state: &State, machine: MachineId) -> Vec<(u16, Rows)> {
     // The entries of a log have a time. They are written again as changes.
     let is_log = |kind: u16| state.facts_of(kind, machine).any(|(_, fact)| fact.ms > 0);
     let row =

@@ -85,8 +85,8 @@ impl History {
         let key: Arc<str> = Arc::from(format!("k{}", input.below(3)));
         let value = [input.byte()];
         let op = match what {
-            1..=4 => Op::intent(dot, &self.wanted(input, dot, key, SPEC)),
-            5 | 6 => Op::intent(dot, &self.wanted(input, dot, key, CLAIM)),
+            1..=4 => Op::intent(dot, &self.wanted(input, dot, &key, SPEC)),
+            5 | 6 => Op::intent(dot, &self.wanted(input, dot, &key, CLAIM)),
             7 => Op::fact(dot, FACT, key, (value != [0]).then_some(&value)),
             8 => Op::entry(dot, LOG, input.number(), &value),
             9 => {
@@ -131,10 +131,10 @@ impl History {
 
     /// Makes a write whose writer has seen its own writes and any of the others, with everything
     /// that these had seen.
-    fn wanted(&self, input: &mut Input<'_>, dot: Dot, key: Arc<str>, kind: u16) -> Wanted {
+    fn wanted(&self, input: &mut Input<'_>, dot: Dot, key: &str, kind: u16) -> Wanted {
         let (mut context, mut creation) = (Context::default(), None);
         let mut groups = Vec::new();
-        let of_record = |op: &&Arc<Op>| op.kind == kind && op.key == key && op.asked().is_some();
+        let of_record = |op: &&Arc<Op>| op.kind == kind && &*op.key == key && op.asked().is_some();
         let mut seen = input.number();
         for op in self.ops.iter().rev().filter(of_record) {
             let Some(asked) = op.asked() else { continue };
@@ -160,9 +160,9 @@ impl History {
         let creation = creation.filter(|_| !form.is_multiple_of(3));
         Wanted {
             record: if kind == CLAIM {
-                RecordKey::claim(kind, &key)
+                RecordKey::claim(kind, key)
             } else {
-                RecordKey::intent(kind, &key)
+                RecordKey::intent(kind, key)
             },
             hlc: stamp(input),
             creation,
