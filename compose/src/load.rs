@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use self::model::{File, Loader, Scope, small_enough};
-use crate::check;
 use crate::diagnostic::Rule;
 use crate::environment::{self, Environment, Reader};
 use crate::interpolate::{self, Variable};
@@ -20,7 +19,7 @@ use crate::report::{Place, Report};
 use crate::request::{LoadRequest, Loaded, ReadFile, SourceFile};
 use crate::schema::{self, Shape};
 use crate::selection::own_name;
-use crate::{canonical, decode, document, honour, implied, name};
+use crate::{canonical, check, decode, document, honour, implied, name};
 
 /// Reads a project; files that it names come through `files`.
 pub fn load_with(request: &LoadRequest, files: &dyn ReadFile) -> Loaded {

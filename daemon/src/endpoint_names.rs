@@ -2,9 +2,9 @@
 //! changing address can be given a DynDNS name.
 //!
 //! Each machine resolves the names itself: before it first needs them, again every few minutes, and
-//! sooner for a machine that does not answer at the addresses known so far. Only [`Resolved`] is kept
-//! here; the mesh's configuration turns it into addresses to try. A slow or dead resolver therefore
-//! holds up nothing else. The addresses of a name that fails to resolve later are kept.
+//! sooner for a machine that does not answer at the addresses known so far. Only [`Resolved`] is
+//! kept here; the mesh's configuration turns it into addresses to try. A slow or dead resolver
+//! therefore holds up nothing else. The addresses of a name that fails to resolve later are kept.
 
 mod resolver;
 

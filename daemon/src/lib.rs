@@ -36,6 +36,8 @@ pub async fn run(paths: Paths) -> Result<(), Failure> {
     let app = App::new(paths, engine, cancel, grpc::serve_peers)?;
     app.start_member().await?;
     let leaver = tokio::spawn(membership::leave::leave_when_asked(Arc::clone(&app)));
+    let renumber = membership::renumber::renumber_when_needed(Arc::clone(&app));
+    let renumberer = tokio::spawn(renumber);
     let stopped = async {
         app.cancel.cancelled().await;
         app.stop().await;
@@ -46,7 +48,7 @@ pub async fn run(paths: Paths) -> Result<(), Failure> {
         served
     };
     let (served, ()) = tokio::join!(served, stopped);
-    let _ended = leaver.await;
+    let _ended = tokio::join!(leaver, renumberer);
     served
 }
 

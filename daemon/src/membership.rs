@@ -4,4 +4,5 @@ pub(crate) mod endpoints;
 pub(crate) mod join;
 pub(crate) mod leave;
 pub(crate) mod register;
+pub(crate) mod renumber;
 pub(crate) mod tokens;

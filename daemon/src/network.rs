@@ -16,6 +16,7 @@ mod rules;
 
 use uc_mesh::firewall::{self, run};
 
+pub(crate) use self::docker_network::gateway;
 pub use self::docker_network::{
     BRIDGE, DockerVersion, ensure_docker_network, remove_docker_network,
 };

@@ -51,6 +51,11 @@ impl Paths {
         self.state.join("files")
     }
 
+    /// The containers that are being moved to another network.
+    pub(crate) fn moved_containers(&self) -> PathBuf {
+        self.state.join("moved-containers")
+    }
+
     /// What `ucd mesh` restores when it starts.
     pub fn mesh_config(&self) -> PathBuf {
         self.state.join("mesh.json")

@@ -1,6 +1,7 @@
 //! The tasks that keep this machine as the records say. Each retries on its own, so that a dead
 //! Docker or a missing tunnel takes down nothing but itself.
 
+pub(crate) mod claims;
 pub(crate) mod contents;
 pub(crate) mod endpoint_names;
 pub(crate) mod evict;
@@ -32,6 +33,7 @@ pub(crate) fn start(member: &Arc<Member>, links: mpsc::Receiver<Link>, serve_pee
     let tasks = &member.tasks;
     tasks.spawn(serve_peers(Arc::clone(member), links));
     tasks.spawn(name_node(Arc::clone(member)));
+    tasks.spawn(claims::run(Arc::clone(member)));
     tasks.spawn(endpoint_names::run(Arc::clone(member)));
     tasks.spawn(mesh::run(Arc::clone(member)));
     tasks.spawn(listener::run(Arc::clone(member)));

@@ -1,4 +1,5 @@
-//! The planner: what a user wants and what the cluster is, in; every change that would be made, out.
+//! The planner: what a user wants and what the cluster is, in; every change that would be made,
+//! out.
 //!
 //! It is pure: it has no clock, no randomness and no store. The same input gives the same plan and
 //! the same digest on any machine, so a user can confirm a plan on one machine, and another one can
@@ -17,6 +18,7 @@ mod steps;
 mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use prost::Message as _;
 use uc_api::v1::plan_request::Change;
@@ -37,6 +39,8 @@ pub struct Machine {
     pub name: MachineName,
     /// It is not down and can be reached: steps can be sent to it.
     pub up: bool,
+    /// Address of its DNS server. `None` while it has no subnet of its own.
+    pub dns_server: Option<Ipv4Addr>,
     /// Processor architecture as the machine reports it (`x86_64`, `aarch64`); empty: unknown.
     pub arch: String,
     /// Set by users, for placement.

@@ -976,6 +976,9 @@ pub struct ReplicaRecord {
     /// It has its own resolvers for names outside the cluster.
     #[prost(bool, tag = "19")]
     pub own_resolvers: bool,
+    /// Address of the cluster's DNS server that it was given. Empty if it has none.
+    #[prost(string, tag = "20")]
+    pub dns_server: ::prost::alloc::string::String,
 }
 /// Observation, owner = the machine, key = volume name.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -15,12 +15,12 @@ use crate::op::{Content, Op};
 /// The membership of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum MemberStatus {
-    /// It belongs to the cluster. Deletes are kept until it has them. A machine that is not declared
-    /// a member itself never forgets a delete.
+    /// It belongs to the cluster. Deletes are kept until it has them. A machine that is not
+    /// declared a member itself never forgets a delete.
     Member,
-    /// It was silent for too long. No machine waits for it, and its observations are not shown. When
-    /// it returns, it declares itself a member again. If deletes were forgotten that it never had,
-    /// it fetches everything again and writes again what only it had.
+    /// It was silent for too long. No machine waits for it, and its observations are not shown.
+    /// When it returns, it declares itself a member again. If deletes were forgotten that it
+    /// never had, it fetches everything again and writes again what only it had.
     Evicted,
     /// It left, or a user removed it. No machine waits for it, and its observations are dropped.
     Left,

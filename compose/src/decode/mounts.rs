@@ -3,11 +3,10 @@
 use uc_api::{ProjectName, v1};
 
 use super::{flag, resources, strings, text, text_at};
-use crate::canonical;
 use crate::diagnostic::Rule;
-use crate::document;
 use crate::node::{Node, Value};
 use crate::report::{Place, Report};
+use crate::{canonical, document};
 
 pub(super) fn ports(service: &Node, report: &mut Report) -> Vec<v1::PortSpec> {
     let items = service.items_of("ports");

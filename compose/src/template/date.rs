@@ -1,4 +1,5 @@
-//! Go's date formats, which show how Mon Jan 2 15:04:05 MST 2006 would look, as those of `strftime`.
+//! Go's date formats, which show how Mon Jan 2 15:04:05 MST 2006 would look, as those of
+//! `strftime`.
 
 use super::{TemplateError, error};
 

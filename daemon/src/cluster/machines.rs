@@ -8,12 +8,12 @@
 //! one ([`crate::reconcile::claims`]). Of two records with one key, the newer one is used: the
 //! machine has joined again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use uc_api::v1::MachineRecord;
-use uc_api::{MachineId, MachineName};
+use uc_api::{Code, Failure, MachineId, MachineName};
 use uc_mesh::PublicKey;
 
 /// This machine, and what its cluster gives out.
@@ -193,9 +193,33 @@ fn subnet_of(record: &MachineRecord, own: &Own) -> Result<Ipv4Net, String> {
     Ok(subnet)
 }
 
-/// The machine's own address in its subnet: the first host address.
-pub(crate) fn gateway(subnet: Ipv4Net) -> std::net::Ipv4Addr {
-    subnet.hosts().next().unwrap_or(subnet.network())
+/// A /24 of the network that no record has: the first one, or for a machine that lost its subnet
+/// one that depends on its id, so that two such machines hardly ever choose the same one.
+pub(crate) fn free_subnet(
+    network: Ipv4Net,
+    records: &[MachineRecord],
+    loser: Option<MachineId>,
+) -> Result<Ipv4Net, Failure> {
+    let taken: BTreeSet<&str> = records
+        .iter()
+        .map(|record| record.subnet.as_str())
+        .collect();
+    let subnets: Vec<Ipv4Net> = network.subnets(24).into_iter().flatten().collect();
+    let first = loser.map_or(0, |id| {
+        let number = u128::from_be_bytes(*id.as_bytes()) % (subnets.len().max(1) as u128);
+        usize::try_from(number).expect("it is less than the number of subnets")
+    });
+    let mut in_order = subnets.iter().cycle().skip(first).take(subnets.len());
+    in_order
+        .find(|subnet| !taken.contains(subnet.to_string().as_str()))
+        .copied()
+        .ok_or_else(|| {
+            Failure::new(
+                Code::Exhausted,
+                format!("every /24 of {network} is in use by a machine"),
+            )
+            .hint("remove machines that no longer exist with `uc machine rm`")
+        })
 }
 
 #[cfg(test)]

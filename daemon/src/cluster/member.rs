@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,7 +12,7 @@ use uc_api::{Code, Failure, MachineId};
 use uc_cluster_state::{MemberStatus, Options, Store, Watch, Write, WriteError};
 use uc_mesh::{MeshClient, PrivateKey};
 
-use super::machines::{Own, gateway};
+use super::machines::Own;
 use super::peers::{Link, Peers, Remote};
 use super::readiness::Readiness;
 use super::records;
@@ -22,6 +23,7 @@ use crate::endpoint_names::Resolved;
 use crate::engine::DockerEngine;
 use crate::files::Files;
 use crate::identity::Membership;
+use crate::network::gateway;
 use crate::node::{self, Draining, NodeService};
 use crate::paths::Paths;
 
@@ -61,6 +63,8 @@ pub(crate) struct Member {
     pub(crate) registering: Mutex<()>,
     /// Notified when another member removed this machine, which then leaves.
     pub(crate) leave: Notify,
+    /// The subnet that this machine has to take: its record has another one than its identity.
+    pub(crate) new_subnet: watch::Sender<Option<Ipv4Net>>,
     /// Deployments that this daemon executes.
     pub(crate) running: Arc<Running>,
     pub(crate) tasks: TaskTracker,
@@ -153,6 +157,7 @@ impl Member {
             node,
             registering: Mutex::new(()),
             leave: Notify::new(),
+            new_subnet: watch::Sender::default(),
             running: Arc::default(),
             tasks: TaskTracker::new(),
             cancel,

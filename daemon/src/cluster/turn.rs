@@ -17,6 +17,13 @@ pub(crate) struct Turn {
     projects: Vec<String>,
 }
 
+impl Running {
+    pub(crate) fn is_empty(&self) -> bool {
+        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        running.is_empty()
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut running = self

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ipnet::Ipv4Net;
 use uc_api::nearest::nearest;
 use uc_api::v1::{ClusterRecord, LockRecord, MachineRecord, ServiceRecord};
 use uc_api::{Code, Failure, MachineId, ServiceKey};
@@ -27,6 +28,11 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// The network that contains every machine's subnet.
+    pub(crate) fn network(&self) -> Ipv4Net {
+        self.own.network
+    }
+
     /// The machines whose records can be used, by name.
     pub(crate) fn machines(&self) -> &[Arc<Machine>] {
         &self.machines.usable

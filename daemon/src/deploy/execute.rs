@@ -16,8 +16,7 @@ use futures_util::future::join_all;
 use uc_api::Failure;
 use uc_api::v1::{Plan, ReplicaRecord, ServiceSpec, StepPhase, VolumeSpec};
 
-pub(super) use self::events::progress;
-pub(super) use self::events::{Events, Progress};
+pub(super) use self::events::{Events, Progress, progress};
 
 /// The machines, as the executor needs them. The real one calls each machine's `Node` service.
 #[async_trait]

@@ -7,11 +7,12 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 use uc_api::Failure;
 use uc_api::v1::{ObserveResponse, Plan, ReplicaRecord};
+use uc_planner::Observed;
 
 use crate::cluster::machines::Machine;
 use crate::cluster::member::Member;
 use crate::cluster::peers::LOOK_LIMIT;
-use uc_planner::Observed;
+use crate::network::gateway;
 
 /// Replication takes milliseconds; a replica whose health changes again meanwhile is not waited
 /// for.
@@ -57,6 +58,7 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
             id: machine.id,
             name: name.clone(),
             up,
+            dns_server: machine.subnet.map(gateway),
             arch: facts.map_or_else(String::new, |facts| facts.arch.clone()),
             labels: machine.record.labels.clone(),
             cpus: facts.map_or(0, |facts| facts.cpus),

@@ -18,10 +18,9 @@ use super::dockerd::Dockerd;
 use super::suite::service;
 use super::{suite, *};
 use crate::files::{Files, tests as content};
-use crate::node::observe;
 use crate::node::observe::Observation;
 use crate::node::tests::{create, identity, start};
-use crate::node::{Draining, Identity, NodeService};
+use crate::node::{Draining, Identity, NodeService, observe};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_passes_the_suite() {

@@ -84,6 +84,7 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         reserved_nano_cpus: number(label::RESERVED_CPU),
         reserved_memory: number(label::RESERVED_MEMORY),
         own_resolvers: labels.contains_key(label::RESOLVERS),
+        dns_server: host.dns.into_iter().flatten().next().unwrap_or_default(),
     };
     Container {
         record,

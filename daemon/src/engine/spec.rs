@@ -21,8 +21,7 @@ use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig,
     RestartPolicy as EngineRestart, RestartPolicyNameEnum,
 };
-pub(crate) use check::check;
-pub(crate) use check::{is_object_name, is_reference};
+pub(crate) use check::{check, is_object_name, is_reference};
 pub(crate) use engine::check_engine;
 pub(crate) use error::SpecError;
 pub(crate) use namespaces::{check_shared, shared_services};

@@ -1,6 +1,6 @@
 //! Which contents to remove: those that no service or container names any more. What counts is when
-//! a content was last named, not when it was received: a running deployment may have to roll back to
-//! what it has just replaced.
+//! a content was last named, not when it was received: a running deployment may have to roll back
+//! to what it has just replaced.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

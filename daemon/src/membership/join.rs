@@ -22,12 +22,13 @@ use uc_mesh::{
 
 use crate::app::App;
 use crate::clock::now_ms;
+use crate::cluster::machines::free_subnet;
 use crate::cluster::member::Member;
 use crate::cluster::peers::channel_with_token;
 use crate::endpoint_names::{self, Resolved, SystemResolver};
 use crate::identity::{Identity, Membership, hostname};
+use crate::membership::endpoints;
 use crate::membership::leave::{leave, leave_failed_join, undo_entry};
-use crate::membership::{endpoints, register};
 
 /// How long the machine may take to become ready. It downloads nothing for that, so a longer time
 /// means that something is broken.
@@ -61,7 +62,7 @@ pub(crate) async fn init(
         id: machine_id,
         name: name.to_string(),
         public_key: identity.public_key().map_err(internal)?.to_string(),
-        subnet: register::free_subnet(network, &[])?.to_string(),
+        subnet: free_subnet(network, &[], None)?.to_string(),
         endpoints: endpoints::candidates(
             &request.endpoints,
             &endpoints::local_addresses().await?,

@@ -1,6 +1,7 @@
 //! How a machine leaves its cluster: because its user resets it, because another member removed it,
 //! or because entering failed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use uc_api::{Code, Failure};
@@ -169,12 +170,16 @@ pub(crate) async fn undo_entry(
     Ok(())
 }
 
-/// Removes the store and the contents. Returns what could not be removed, with the cause.
+/// Removes the store, the contents and the list of moved containers. Returns what could not be
+/// removed, with the cause.
 fn remove_state(app: &App) -> Vec<String> {
     let mut left = Vec::new();
-    for suffix in ["", "-wal", "-shm"] {
+    let store = ["", "-wal", "-shm"].map(|suffix| {
         let mut path = app.paths.store().into_os_string();
         path.push(suffix);
+        PathBuf::from(path)
+    });
+    for path in store.into_iter().chain([app.paths.moved_containers()]) {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 left.push(format!("{}: {error}", path.display()));

@@ -1,8 +1,5 @@
 //! How a member registers a machine that joins: its name, its subnet, its record.
 
-use std::collections::BTreeSet;
-
-use ipnet::Ipv4Net;
 use uc_api::layout::WIREGUARD_PORT;
 use uc_api::v1::{AddMachineRequest, AddMachineResponse, MachineRecord, TokenRecord};
 use uc_api::{Code, Failure, MachineName};
@@ -10,6 +7,7 @@ use uc_cluster_state::membership::Liveness;
 use uc_mesh::PublicKey;
 
 use crate::clock::now_ms;
+use crate::cluster::machines::free_subnet;
 use crate::cluster::member::Member;
 use crate::cluster::records::{self, delete, put};
 use crate::membership::endpoints;
@@ -166,7 +164,7 @@ fn new_record(
         id: id.to_string(),
         name: name.to_string(),
         public_key: key.to_string(),
-        subnet: free_subnet(member.membership.network, machines)?.to_string(),
+        subnet: free_subnet(member.membership.network, machines, None)?.to_string(),
         endpoints: endpoints::parse(&request.endpoints, WIREGUARD_PORT)?,
         created_at_ms: now_ms(),
         ..MachineRecord::default()
@@ -188,28 +186,6 @@ pub(crate) fn free_name(machines: &[MachineRecord], wanted: &str) -> Result<Mach
     Ok(name)
 }
 
-/// The first /24 of the network that no member has.
-pub(crate) fn free_subnet(
-    network: Ipv4Net,
-    machines: &[MachineRecord],
-) -> Result<Ipv4Net, Failure> {
-    let taken: BTreeSet<&str> = machines
-        .iter()
-        .map(|machine| machine.subnet.as_str())
-        .collect();
-    network
-        .subnets(24)
-        .ok()
-        .and_then(|mut subnets| subnets.find(|subnet| !taken.contains(subnet.to_string().as_str())))
-        .ok_or_else(|| {
-            Failure::new(
-                Code::Exhausted,
-                format!("every /24 of {network} is in use by a machine"),
-            )
-            .hint("remove machines that no longer exist with `uc machine rm`")
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,22 +196,6 @@ mod tests {
             subnet: subnet.into(),
             ..MachineRecord::default()
         }
-    }
-
-    #[test]
-    fn free_subnet_is_the_first_gap() {
-        let network: Ipv4Net = "10.210.0.0/22".parse().unwrap();
-        let mut machines = vec![machine("a", "10.210.0.0/24"), machine("b", "10.210.2.0/24")];
-        assert_eq!(
-            free_subnet(network, &machines).unwrap().to_string(),
-            "10.210.1.0/24"
-        );
-        machines.push(machine("c", "10.210.1.0/24"));
-        machines.push(machine("d", "10.210.3.0/24"));
-        assert_eq!(
-            free_subnet(network, &machines).unwrap_err().code,
-            Code::Exhausted
-        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Join tokens: created, listed and removed. Joining with one is in [`crate::membership::register`].
+//! Join tokens: created, listed and removed. Joining with one is in
+//! [`crate::membership::register`].
 
 use uc_api::token::{JoinToken, TokenMember};
 use uc_api::v1::{CreateTokenResponse, MachineRecord, TokenRecord, TokenState, TokenStatus};

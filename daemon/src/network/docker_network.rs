@@ -1,8 +1,11 @@
 //! The Docker network that holds a machine's containers.
 
+mod moving;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -86,20 +89,26 @@ impl fmt::Display for DockerVersion {
     }
 }
 
-/// The machine's own address in its subnet: the first one, on the bridge.
-pub(super) fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
+/// The machine's own address in its subnet, on the bridge: the first one. Its DNS server has it,
+/// too.
+pub(crate) fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(subnet.network()) + 1)
 }
 
 /// Creates the Docker network `uc` with this subnet unless it exists.
 ///
 /// An existing network that differs is recreated if no container, running or not, uses it. If
-/// containers use it, another subnet is an error. Other differences, such as an option of a newer
-/// release or another cluster's label, are kept until it is empty.
+/// containers use it, differences such as an option of a newer release or another cluster's label
+/// are kept until it is empty. For another subnet the containers are moved: they continue to run
+/// and get other addresses. The containers of another cluster are not moved, which is an error.
+///
+/// `journal` is a file that keeps which containers are being moved, for the case that this process
+/// or the machine dies meanwhile.
 pub async fn ensure_docker_network(
     docker: &Docker,
     subnet: Ipv4Net,
     cluster: &str,
+    journal: &Path,
 ) -> Result<(), NetworkError> {
     if !(8..=29).contains(&subnet.prefix_len()) {
         return Err(NetworkError::Subnet(subnet));
@@ -107,13 +116,14 @@ pub async fn ensure_docker_network(
     let version = DockerVersion::of(docker).await?;
     let wanted = request(subnet.trunc(), cluster, version);
     if let Some(existing) = inspect(docker).await? {
+        let own_cluster = cluster_of(existing.labels.as_ref()).is_some_and(|of| of == cluster);
         let Some(differences) = differences(&existing, &wanted) else {
             return Err(NetworkError::Foreign {
                 name: DOCKER_NETWORK.to_owned(),
             });
         };
         if differences.is_empty() {
-            return Ok(());
+            return moving::reconnect(docker, journal).await;
         }
         let containers = containers(docker).await?;
         let text = differences
@@ -122,23 +132,29 @@ pub async fn ensure_docker_network(
             .collect::<Vec<_>>()
             .join(", ");
         if !containers.is_empty() {
-            if differences.iter().any(|difference| difference.vital) {
+            let names = || containers.iter().map(|container| container.name.clone());
+            if !differences.iter().any(|difference| difference.vital) {
+                tracing::warn!(differences = %text, "docker network {DOCKER_NETWORK} is kept as it is while containers use it");
+                return moving::reconnect(docker, journal).await;
+            }
+            if !own_cluster {
                 let name = DOCKER_NETWORK.to_owned();
                 return Err(NetworkError::InUse {
                     name,
                     differences: text,
-                    containers,
+                    containers: names().collect(),
                 });
             }
-            tracing::warn!(differences = %text, "docker network {DOCKER_NETWORK} is kept as it is while containers use it");
-            return Ok(());
+            let names: Vec<_> = names().collect();
+            tracing::warn!(containers = %names.join(", "), "moving containers to another subnet");
+            moving::disconnect(docker, &containers, journal).await?;
         }
         tracing::info!(differences = %text, "recreating docker network {DOCKER_NETWORK}");
         remove(docker).await?;
     }
     limited("create the network", docker.create_network(wanted)).await?;
     tracing::info!(%subnet, "created docker network {DOCKER_NETWORK}");
-    Ok(())
+    moving::reconnect(docker, journal).await
 }
 
 /// Removes the Docker network `uc`, if it exists. Fails if containers use it.
@@ -156,7 +172,7 @@ pub async fn remove_docker_network(docker: &Docker) -> Result<(), NetworkError> 
         return Err(NetworkError::InUse {
             name,
             differences,
-            containers,
+            containers: containers.into_iter().map(|one| one.name).collect(),
         });
     }
     remove(docker).await
@@ -264,26 +280,27 @@ fn differences(
             value(&wanted.options).as_ref(),
         );
     }
-    let cluster = |labels: &Option<HashMap<String, String>>| {
-        labels
-            .as_ref()
-            .and_then(|labels| labels.get(label::CLUSTER))
-            .cloned()
-    };
     compare(
         "its cluster",
         false,
-        cluster(&existing.labels).as_ref(),
-        cluster(&wanted.labels).as_ref(),
+        cluster_of(existing.labels.as_ref()),
+        cluster_of(wanted.labels.as_ref()),
     );
     Some(differences)
 }
 
 fn is_ours(network: &NetworkInspect) -> bool {
-    network
-        .labels
-        .as_ref()
-        .is_some_and(|labels| labels.contains_key(label::CLUSTER))
+    cluster_of(network.labels.as_ref()).is_some()
+}
+
+fn cluster_of(labels: Option<&HashMap<String, String>>) -> Option<&String> {
+    labels?.get(label::CLUSTER)
+}
+
+/// A container on the network.
+struct Attached {
+    id: String,
+    name: String,
 }
 
 async fn inspect(docker: &Docker) -> Result<Option<NetworkInspect>, NetworkError> {
@@ -298,9 +315,8 @@ async fn inspect(docker: &Docker) -> Result<Option<NetworkInspect>, NetworkError
     }
 }
 
-/// Names of the containers that are on the network, stopped ones too: they could not be started
-/// without it.
-async fn containers(docker: &Docker) -> Result<Vec<String>, NetworkError> {
+/// The containers that are on the network, stopped ones too: they could not be started without it.
+async fn containers(docker: &Docker) -> Result<Vec<Attached>, NetworkError> {
     let filters = HashMap::from([("network".to_owned(), vec![DOCKER_NETWORK.to_owned()])]);
     let options = ListContainersOptionsBuilder::default()
         .all(true)
@@ -311,18 +327,18 @@ async fn containers(docker: &Docker) -> Result<Vec<String>, NetworkError> {
         docker.list_containers(Some(options)),
     )
     .await?;
-    let name = |names: Option<Vec<String>>, id: Option<String>| {
-        let name = names.and_then(|names| names.into_iter().next());
-        name.map(|name| name.trim_start_matches('/').to_owned())
-            .or(id)
-            .unwrap_or_default()
-    };
-    let mut names: Vec<_> = list
-        .into_iter()
-        .map(|container| name(container.names, container.id))
-        .collect();
-    names.sort();
-    Ok(names)
+    let attached = list.into_iter().filter_map(|container| {
+        let id = container.id?;
+        let name = container.names.and_then(|names| names.into_iter().next());
+        let name = name.map(|name| name.trim_start_matches('/').to_owned());
+        Some(Attached {
+            name: name.unwrap_or_else(|| id.clone()),
+            id,
+        })
+    });
+    let mut attached: Vec<_> = attached.collect();
+    attached.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(attached)
 }
 
 async fn remove(docker: &Docker) -> Result<(), NetworkError> {

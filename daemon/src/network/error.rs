@@ -1,6 +1,7 @@
 //! What can go wrong on the host side of the network.
 
 use std::io;
+use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use uc_api::{Code, Failure};
@@ -19,6 +20,14 @@ pub enum NetworkError {
     /// Docker did not answer in time.
     #[error("docker did not {action} within {seconds} s")]
     DockerTimeout { action: &'static str, seconds: u64 },
+    /// The list of the containers that are being moved.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Journal {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// A subnet that cannot hold a machine's containers.
     #[error("invalid subnet {0} for a machine: its prefix length must be from 8 to 29")]
     Subnet(Ipv4Net),

@@ -9,8 +9,8 @@ use uc_api::{ContentHash, Failure};
 use crate::cluster::member::Member;
 use crate::files::sweep::{SweepPlan, named_by, plan_sweep};
 
-/// Interval of the sweeps. A content can also be kept this much shorter than the time that `sweep` keeps it after its
-/// last container was removed.
+/// Interval of the sweeps. A content can also be kept this much shorter than the time that `sweep`
+/// keeps it after its last container was removed.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Sweeps immediately and then every [`SWEEP_INTERVAL`], until the daemon stops.

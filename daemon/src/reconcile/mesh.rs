@@ -16,10 +16,11 @@ use uc_mesh::{DEFAULT_MTU, MeshConfig, PeerConfig, PrivateKey, PublicKey, manage
 use super::Part;
 use crate::backoff::Backoff;
 use crate::clock::now_ms;
-use crate::cluster::machines::{Machine, gateway};
+use crate::cluster::machines::Machine;
 use crate::cluster::member::Member;
 use crate::cluster::view::Cluster;
 use crate::endpoint_names::Resolved;
+use crate::network::gateway;
 
 /// Keeps NAT mappings open; the value that WireGuard recommends.
 const KEEPALIVE_S: u16 = 25;

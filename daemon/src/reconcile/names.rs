@@ -12,9 +12,9 @@ use uc_dns::{ServerConfig, Zone, ZoneAlias, ZoneInput, ZoneMachine, ZoneReplica}
 
 use super::{Part, ready};
 use crate::backoff::Backoff;
-use crate::cluster::machines::gateway;
 use crate::cluster::member::Member;
 use crate::cluster::view::Cluster;
+use crate::network::gateway;
 
 const PORT: u16 = 53;
 /// The host's resolver configuration, for names that are not in the zone.

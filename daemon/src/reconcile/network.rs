@@ -40,9 +40,14 @@ async fn ensure(member: &Member) -> Result<(), Failure> {
     member.engine.version().await.map_err(Failure::from)?;
     let docker = member.engine.docker().await.map_err(Failure::from)?;
     let membership = &member.membership;
-    ensure_docker_network(&docker, membership.subnet, &membership.cluster_id)
-        .await
-        .map_err(Failure::from)?;
+    ensure_docker_network(
+        &docker,
+        membership.subnet,
+        &membership.cluster_id,
+        &member.paths.moved_containers(),
+    )
+    .await
+    .map_err(Failure::from)?;
     let version = DockerVersion::of(&docker).await.map_err(Failure::from)?;
     firewall(membership, Some(version))
         .ensure()

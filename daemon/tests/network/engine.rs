@@ -255,6 +255,11 @@ impl Machine {
         let _ = engine.wait();
     }
 
+    /// Where the containers that are being moved are written down.
+    pub(crate) fn journal(&self) -> std::path::PathBuf {
+        self.directory.path().join("moved-containers")
+    }
+
     pub(crate) fn docker(&self) -> Docker {
         let socket = format!("unix://{}/docker.sock", self.directory.path().display());
         Docker::connect_with_unix(&socket, 60, bollard::API_DEFAULT_VERSION).unwrap()

@@ -41,9 +41,14 @@ fn ask(machine: &Machine, from: &str, to: &str) -> Option<String> {
 async fn machine_with_containers(lan: &Lan, n: u8) -> Machine {
     let mut machine = lan.machine(n);
     machine.start_engine().await;
-    ensure_docker_network(&machine.docker(), machine.subnet(), "c1")
-        .await
-        .unwrap();
+    ensure_docker_network(
+        &machine.docker(),
+        machine.subnet(),
+        "c1",
+        &machine.journal(),
+    )
+    .await
+    .unwrap();
     start(&machine, "who", &["--network", "uc"], WHO);
     machine.firewall("ensure");
     machine
@@ -135,7 +140,7 @@ async fn containers_on_two_machines_connect_with_their_own_addresses() {
     let on_b = address(&b, "who");
     for _ in 0..2 {
         b.firewall("ensure");
-        ensure_docker_network(&b.docker(), b.subnet(), "c1")
+        ensure_docker_network(&b.docker(), b.subnet(), "c1", &b.journal())
             .await
             .unwrap();
     }
@@ -322,15 +327,17 @@ async fn docker_network_is_recreated_only_when_empty() {
     let id = || a.docker_cli(&["network", "inspect", "-f", "{{.Id}}", "uc"]);
     let other = "10.210.9.0/24".parse().unwrap();
     remove_docker_network(&docker).await.unwrap();
-    ensure_docker_network(&docker, a.subnet(), "c1")
+    ensure_docker_network(&docker, a.subnet(), "c1", &a.journal())
         .await
         .unwrap();
     let first = id();
-    ensure_docker_network(&docker, a.subnet(), "c1")
+    ensure_docker_network(&docker, a.subnet(), "c1", &a.journal())
         .await
         .unwrap();
     assert_eq!(id(), first, "the same again changes nothing");
-    ensure_docker_network(&docker, other, "c1").await.unwrap();
+    ensure_docker_network(&docker, other, "c1", &a.journal())
+        .await
+        .unwrap();
     assert_ne!(id(), first);
     let bridge = a
         .command("ip")
@@ -352,7 +359,7 @@ async fn docker_network_is_recreated_only_when_empty() {
         "busybox",
         "true",
     ]);
-    let error = ensure_docker_network(&docker, a.subnet(), "c1")
+    let error = ensure_docker_network(&docker, a.subnet(), "c2", &a.journal())
         .await
         .unwrap_err();
     assert!(
@@ -369,14 +376,14 @@ async fn docker_network_is_recreated_only_when_empty() {
         remove_docker_network(&docker).await,
         Err(NetworkError::InUse { .. })
     ));
-    ensure_docker_network(&docker, other, "c2")
+    ensure_docker_network(&docker, other, "c2", &a.journal())
         .await
         .expect("another label can wait");
     a.docker_cli(&["rm", "holder"]);
     remove_docker_network(&docker).await.unwrap();
 
     a.docker_cli(&["network", "create", "uc"]);
-    let error = ensure_docker_network(&docker, a.subnet(), "c1")
+    let error = ensure_docker_network(&docker, a.subnet(), "c1", &a.journal())
         .await
         .unwrap_err();
     assert!(matches!(error, NetworkError::Foreign { .. }), "{error}");
@@ -384,4 +391,56 @@ async fn docker_network_is_recreated_only_when_empty() {
         remove_docker_network(&docker).await,
         Err(NetworkError::Foreign { .. })
     ));
+}
+
+#[tokio::test]
+async fn containers_move_to_another_subnet_and_continue_to_run() {
+    let Some(lan) = Lan::new("move") else { return };
+    let mut a = lan.machine(1);
+    a.start_engine().await;
+    let docker = a.docker();
+    let other: ipnet::Ipv4Net = "10.210.9.0/24".parse().unwrap();
+    let ip = |name: &str| {
+        let format = "{{(index .NetworkSettings.Networks \"uc\").IPAddress}}";
+        a.docker_cli(&["inspect", "-f", format, name])
+    };
+    let started = |name: &str| a.docker_cli(&["inspect", "-f", "{{.State.StartedAt}}", name]);
+    ensure_docker_network(&docker, a.subnet(), "c1", &a.journal())
+        .await
+        .unwrap();
+    for name in ["one", "two", "stopped"] {
+        a.docker_cli(&[
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--network",
+            "uc",
+            IMAGE,
+            "busybox",
+            "sleep",
+            "1000",
+        ]);
+    }
+    a.docker_cli(&["kill", "stopped"]);
+    let before = (started("one"), ip("one"));
+    ensure_docker_network(&docker, other, "c1", &a.journal())
+        .await
+        .unwrap();
+    assert_eq!(started("one"), before.0, "it was not restarted");
+    assert!(ip("one").starts_with("10.210.9."), "{}", ip("one"));
+    assert!(!a.journal().exists());
+    a.docker_cli(&["exec", "one", "busybox", "ping", "-c1", "-w5", &ip("two")]);
+    a.docker_cli(&["start", "stopped"]);
+    assert!(ip("stopped").starts_with("10.210.9."), "{}", ip("stopped"));
+
+    // The process died after it had taken one of them off the network.
+    let id = a.docker_cli(&["inspect", "-f", "{{.Id}}", "one"]);
+    std::fs::write(a.journal(), format!("{id}\n{}\n", "0".repeat(64))).unwrap();
+    a.docker_cli(&["network", "disconnect", "uc", "one"]);
+    ensure_docker_network(&docker, other, "c1", &a.journal())
+        .await
+        .unwrap();
+    assert!(ip("one").starts_with("10.210.9."), "{}", ip("one"));
+    assert!(!a.journal().exists());
 }

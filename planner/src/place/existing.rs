@@ -1,7 +1,10 @@
 //! Replicas that are there, and whether they can stay.
 
+use std::net::Ipv4Addr;
+
 use uc_api::v1::{ReplicaRecord, ReplicaState, RestartPolicy};
 
+use super::super::Machine;
 use super::super::desired::Target;
 use super::Reason;
 
@@ -14,17 +17,23 @@ pub(super) struct Existing<'a> {
 }
 
 impl<'a> Existing<'a> {
-    pub(super) fn new(target: &Target, machine: usize, replica: &'a ReplicaRecord) -> Self {
+    /// `machine` is the index of the replica's machine, which is `of`.
+    pub(super) fn new(
+        target: &Target,
+        machine: usize,
+        of: &Machine,
+        replica: &'a ReplicaRecord,
+    ) -> Self {
         Self {
             machine,
             replica,
-            fault: fault(target, replica),
+            fault: fault(target, of, replica),
         }
     }
 }
 
 /// Why a replica cannot stay as it is; none if it can.
-fn fault(target: &Target, replica: &ReplicaRecord) -> Option<Reason> {
+fn fault(target: &Target, machine: &Machine, replica: &ReplicaRecord) -> Option<Reason> {
     let other = |text: &str| Some(Reason::Other(text.to_owned()));
     if replica.revision != target.revision {
         return Some(Reason::Outdated);
@@ -34,6 +43,11 @@ fn fault(target: &Target, replica: &ReplicaRecord) -> Option<Reason> {
     }
     if replica.draining {
         return other("left over from an earlier deployment");
+    }
+    // Such a container looks names up where another machine is now.
+    let asks_elsewhere = |server: Ipv4Addr| replica.dns_server != server.to_string();
+    if !replica.dns_server.is_empty() && machine.dns_server.is_some_and(asks_elsewhere) {
+        return other("its machine has another subnet now");
     }
     match replica.state() {
         ReplicaState::Running => None,

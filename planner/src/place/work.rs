@@ -40,7 +40,7 @@ impl<'a, 't> Work<'a, 't> {
         let mut misplaced = Vec::new();
         let mut lost: Vec<usize> = Vec::new();
         for (machine, replica) in cluster.replicas_of(&target.key) {
-            let existing = Existing::new(target, machine, replica);
+            let existing = Existing::new(target, machine, cluster.machines[machine], replica);
             if !cluster.machines[machine].up {
                 lost.push(machine);
             } else if eligible.up.contains(&machine) {

@@ -339,6 +339,27 @@ fn global_services() {
 }
 
 #[test]
+fn replica_that_asks_a_former_dns_server_is_replaced() {
+    let web = service("web", 1);
+    let step = |replica: &str, machine: Option<&str>| {
+        let mut observed = cluster(&["m1"])
+            .with_replicas(&web, &["m1"])
+            .with_service(&web);
+        let m1 = observed.machine("m1");
+        m1.dns_server = machine.map(|address| address.parse().unwrap());
+        m1.replicas[0].dns_server = replica.to_owned();
+        let plan = plan(&deploy(std::slice::from_ref(&web)), &observed).unwrap();
+        let steps = plan.services[0].steps.iter();
+        steps.map(|step| step.reason.clone()).collect::<Vec<_>>()
+    };
+    let (old, new) = ("10.210.1.1", "10.210.7.1");
+    assert_eq!(step(old, Some(new)), ["its machine has another subnet now"]);
+    assert!(step(new, Some(new)).is_empty());
+    assert!(step("", Some(new)).is_empty(), "it uses none");
+    assert!(step(old, None).is_empty(), "the machine has none");
+}
+
+#[test]
 fn replicas_that_do_not_run() {
     let job = ServiceSpec {
         restart: v1::RestartPolicy::No.into(),

@@ -18,6 +18,7 @@ mod deploy_images;
 mod deploy_life;
 mod deploy_network;
 mod engines;
+mod machine_claims;
 mod machine_doctor;
 mod machine_members;
 mod machine_partition;

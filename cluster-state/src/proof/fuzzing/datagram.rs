@@ -10,10 +10,9 @@ use tokio::time::Instant;
 
 use super::input::Input;
 use crate::id::MachineId;
-use crate::membership::driver;
 use crate::membership::identity::Identity;
 use crate::membership::seal::{FORGET_AFTER, OVERHEAD, PairKey, Sealer};
-use crate::membership::{MAX_DATAGRAM, MAX_PAYLOAD};
+use crate::membership::{MAX_DATAGRAM, MAX_PAYLOAD, driver};
 
 pub(super) struct Detector {
     foca: Foca<Identity, PostcardCodec, SmallRng, NoCustomBroadcast>,

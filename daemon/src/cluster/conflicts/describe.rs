@@ -9,9 +9,9 @@ use uc_api::v1::conflict_side::Value;
 use uc_api::v1::{
     ConflictField, MachineRecord, OpaqueValue, ServiceMode, ServiceRecord, ServiceSpec, VolumeSpec,
 };
+use uc_planner::diff;
 
 use crate::cluster::records;
-use uc_planner::diff;
 
 /// Name and text of a field.
 type Field = (String, String);

@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 use uc_mesh::PrivateKey;
 
@@ -139,6 +137,22 @@ fn bad_records_are_left_out_and_named() {
     assert_eq!(usable, expected);
     assert_eq!(machines.records.len(), 11);
     assert_eq!(machines.problems.len(), 9, "{:#?}", machines.problems);
+}
+
+#[test]
+fn free_subnet_is_the_first_gap_or_one_by_the_id() {
+    let network: Ipv4Net = "10.210.0.0/22".parse().unwrap();
+    let of = |number: u8| machine("m", number, &format!("10.210.{number}.0/24"), 0);
+    let free = |taken: &[u8], loser: Option<u8>| {
+        let records: Vec<_> = taken.iter().map(|number| of(*number)).collect();
+        let loser = loser.map(|last| MachineId::from_bytes(u128::from(last).to_be_bytes()));
+        free_subnet(network, &records, loser).map(|subnet| subnet.to_string())
+    };
+    assert_eq!(free(&[0, 2], None).unwrap(), "10.210.1.0/24");
+    assert_eq!(free(&[0], Some(6)).unwrap(), "10.210.2.0/24");
+    assert_eq!(free(&[2, 3], Some(6)).unwrap(), "10.210.0.0/24");
+    let full = free(&[0, 1, 2, 3], Some(6)).unwrap_err();
+    assert_eq!(full.code, Code::Exhausted);
 }
 
 proptest! {

@@ -1,0 +1,131 @@
+//! Gives up a name and a subnet that an older machine has, too, and takes others.
+//!
+//! Two members can give out one name or one subnet, on two sides of a partition or within the
+//! milliseconds that a record needs to arrive. All machines agree on who holds it
+//! ([`crate::cluster::machines`]). Only the other machine itself changes its record.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uc_api::v1::MachineRecord;
+use uc_api::{Failure, MachineName};
+
+use crate::cluster::labels;
+use crate::cluster::machines::{Machine, free_subnet};
+use crate::cluster::member::Member;
+use crate::cluster::view::Cluster;
+
+/// How long a double name or subnet must last. The machine that had it first may be on its way out
+/// of the cluster, or this one may be about to be renamed.
+const LASTS: Duration = Duration::from_secs(3);
+/// How soon it is tried again when it failed, and when a deployment runs on this machine.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Runs until the member stops.
+pub(crate) async fn run(member: Arc<Member>) {
+    let mut changes = member.changes();
+    loop {
+        let cluster = member.cluster();
+        let waiting = if replacement(&cluster).is_some() {
+            tokio::select! {
+                () = member.cancel.cancelled() => return,
+                () = tokio::time::sleep(LASTS) => {}
+            }
+            if let Err(failure) = take_others(&member).await {
+                tracing::warn!(%failure, "cannot take another name or subnet");
+            }
+            true
+        } else {
+            !announce_subnet(&member, &cluster)
+        };
+        let running = if waiting {
+            changes.next_within(RETRY).await
+        } else {
+            changes.next().await
+        };
+        if !running {
+            return;
+        }
+    }
+}
+
+/// Writes this machine's record with a name and a subnet that no other machine has.
+async fn take_others(member: &Member) -> Result<(), Failure> {
+    if member.store.snapshot().is_rejoining() {
+        // The records are those of before; the present ones are on their way.
+        return Ok(());
+    }
+    let _one_at_a_time = member.registering.lock().await;
+    let cluster = member.cluster();
+    let Some(replacement) = replacement(&cluster).transpose()? else {
+        return Ok(());
+    };
+    let own = cluster.own().expect("it has a replacement");
+    tracing::warn!(
+        name = replacement.name,
+        subnet = replacement.subnet,
+        "an older machine has the name {} or the subnet {}, too: taking others",
+        own.name,
+        own.record.subnet
+    );
+    member.write(vec![labels::write_record(replacement)]).await
+}
+
+/// This machine's record with another name or subnet, if it has to give one up.
+fn replacement(cluster: &Cluster) -> Option<Result<MachineRecord, Failure>> {
+    let own = cluster.own()?;
+    if own.holds_name && own.subnet.is_some() {
+        return None;
+    }
+    Some(replaced(own, cluster))
+}
+
+fn replaced(own: &Machine, cluster: &Cluster) -> Result<MachineRecord, Failure> {
+    let mut record = own.record.clone();
+    if !own.holds_name {
+        record.name = free_name(&own.name, cluster).to_string();
+    }
+    if own.subnet.is_none() {
+        let subnet = free_subnet(cluster.network(), cluster.machine_records(), Some(own.id))?;
+        record.subnet = subnet.to_string();
+    }
+    Ok(record)
+}
+
+/// The name with the first number that makes it free: `web-2`, `web-3`.
+fn free_name(name: &MachineName, cluster: &Cluster) -> MachineName {
+    let taken: BTreeSet<&str> = cluster
+        .machine_records()
+        .iter()
+        .map(|record| record.name.as_str())
+        .collect();
+    let mut numbered = (2_u32..).map(|number| {
+        let number = format!("-{number}");
+        let kept = name
+            .as_str()
+            .len()
+            .min(uc_api::name::MAX_LABEL - number.len());
+        format!("{}{number}", name.as_str()[..kept].trim_end_matches('-'))
+    });
+    let free = numbered.find(|name| !taken.contains(name.as_str()));
+    let free = free.expect("there are more numbers than machines");
+    free.parse()
+        .expect("a valid name, cut and with a number, is valid")
+}
+
+/// Has this machine take the subnet of its record. False while it has to wait for a deployment.
+fn announce_subnet(member: &Member, cluster: &Cluster) -> bool {
+    let of_record = cluster.own().and_then(|own| own.subnet);
+    let Some(subnet) = of_record.filter(|subnet| *subnet != member.membership.subnet) else {
+        return true;
+    };
+    if !member.running.is_empty() {
+        return false;
+    }
+    member.new_subnet.send_replace(Some(subnet));
+    true
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+use uc_api::MachineId;
+use uc_mesh::PrivateKey;
+
+use super::*;
+use crate::cluster::machines::Own;
+
+fn machine(number: u8, name: &str, subnet: u8) -> MachineRecord {
+    MachineRecord {
+        id: MachineId::from_bytes([number; 16]).to_string(),
+        name: name.into(),
+        public_key: PrivateKey::from_bytes([number; 32]).public().to_string(),
+        subnet: format!("10.210.{subnet}.0/24"),
+        created_at_ms: i64::from(number),
+        ..MachineRecord::default()
+    }
+}
+
+/// What machine 5 writes, as name and subnet.
+fn replaced_by(
+    others: impl IntoIterator<Item = MachineRecord>,
+    own: MachineRecord,
+) -> Option<(String, String)> {
+    let of_own = Own {
+        id: own.id.parse().unwrap(),
+        key: own.public_key.parse().unwrap(),
+        network: "10.210.0.0/16".parse().unwrap(),
+        prefix_length: 24,
+    };
+    let machines = others.into_iter().chain([own]);
+    let cluster = Cluster::of_machines(of_own, machines);
+    let record = replacement(&cluster)?.unwrap();
+    Some((record.name, record.subnet))
+}
+
+#[test]
+fn younger_machine_takes_another_name_and_subnet() {
+    let own = || machine(5, "web", 1);
+    let kept = |others: &[MachineRecord]| replaced_by(others.to_vec(), own());
+    assert_eq!(kept(&[machine(1, "m1", 2)]), None);
+    assert_eq!(kept(&[machine(9, "web", 1)]), None, "that one is younger");
+    let (name, subnet) = kept(&[machine(1, "web", 2)]).unwrap();
+    assert_eq!((name.as_str(), subnet.as_str()), ("web-2", "10.210.1.0/24"));
+    let (name, subnet) = kept(&[machine(1, "web", 1), machine(2, "web-2", 3)]).unwrap();
+    assert_eq!(name, "web-3");
+    assert!(
+        !["10.210.1.0/24", "10.210.3.0/24"].contains(&subnet.as_str()),
+        "{subnet}"
+    );
+}
+
+#[test]
+fn two_machines_that_lost_one_subnet_take_different_ones() {
+    let holder = machine(1, "m1", 1);
+    let (five, six) = (machine(5, "m5", 1), machine(6, "m6", 1));
+    let of_five = replaced_by([holder.clone(), six.clone()], five.clone()).unwrap();
+    let of_six = replaced_by([holder, five], six).unwrap();
+    assert_ne!(of_five.1, of_six.1);
+}
+
+#[test]
+fn number_fits_a_name_of_full_length() {
+    let long = "a".repeat(uc_api::name::MAX_LABEL);
+    let (name, _) = replaced_by([machine(1, &long, 2)], machine(5, &long, 1)).unwrap();
+    assert_eq!(
+        name,
+        format!("{}-2", "a".repeat(uc_api::name::MAX_LABEL - 2))
+    );
+}
