@@ -155,8 +155,9 @@ async fn here_reports_the_figures_of_the_store() {
     assert!(!met.peers[1].connected, "{met:?}");
     let (figures, status) = (met.store.unwrap(), one.status());
     assert_eq!(figures.changes, status.changes);
+    // Members, eviction and machine were written here, and at least one commit was received.
     assert!(
-        figures.commits > 4 && figures.durable_commits > 4,
+        figures.commits > 3 && figures.durable_commits >= 3,
         "{figures:?}"
     );
     assert_eq!(
