@@ -122,6 +122,10 @@ impl App {
                 name if name.is_empty() => "this machine".to_owned(),
                 name => format!("machine {name}"),
             };
+            if self.identity.try_lock().is_err() {
+                let message = format!("{machine} is joining or leaving a cluster, or taking another subnet");
+                return Failure::new(Code::Refused, message).hint("try again in a minute");
+            }
             Failure::new(Code::Refused, format!("{machine} is not in a cluster"))
                 .hint("create one with `uc machine init`, or add the machine to one with `uc machine add`")
         })

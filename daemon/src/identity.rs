@@ -2,16 +2,16 @@
 //! in a cluster. What changes while it is a member, such as its name and endpoints, is in the
 //! replicated store instead.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uc_api::v1::MachineRecord;
 use uc_mesh::{PrivateKey, PublicKey};
+
+use crate::durable;
 
 /// The identity file cannot be read or written.
 #[derive(Debug, Error)]
@@ -106,20 +106,8 @@ impl Identity {
         };
         let directory = path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory).map_err(|source| io("create the directory of", source))?;
-        let temporary = path.with_extension("json.new");
         let json = serde_json::to_vec_pretty(self).map_err(|error| io("encode", error.into()))?;
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(|source| io("write", source))?;
-        file.write_all(&json)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&temporary, path))
-            .and_then(|()| fs::File::open(directory)?.sync_all())
-            .map_err(|source| io("write", source))
+        durable::replace(path, &json).map_err(|source| io("write", source))
     }
 
     /// The key, or why the text is not one.

@@ -6,6 +6,7 @@ mod backoff;
 mod clock;
 mod cluster;
 mod deploy;
+mod durable;
 mod endpoint_names;
 mod engine;
 mod files;

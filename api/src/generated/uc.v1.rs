@@ -1522,6 +1522,12 @@ pub struct UnusableRecord {
     /// What the record is about, such as `machine m2` or `service shop/web`.
     #[prost(string, tag = "3")]
     pub record: ::prost::alloc::string::String,
+    /// Empty if the record is not that of a machine.
+    #[prost(string, tag = "4")]
+    pub machine_id: ::prost::alloc::string::String,
+    /// The machine takes another name or subnet by itself when it is up.
+    #[prost(bool, tag = "5")]
+    pub changes_itself: bool,
 }
 /// A part of the machine that does not work yet, or no longer works. The daemon retries it.
 #[derive(serde::Serialize, serde::Deserialize)]

@@ -1,8 +1,8 @@
 //! The record store of each machine, and its figures about its peers.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use uc_api::v1::{Liveness, StoreFigures};
+use uc_api::v1::{Liveness, StoreFigures, UnusableRecord};
 
 use super::Severity::{Note, Problem, Warning};
 use super::{Answered, COMMITS, Finding, LAG, Look, SLOW_US, WAITING, finding, list};
@@ -42,27 +42,32 @@ pub(super) fn may_pass(look: &Look<'_>) -> bool {
 
 /// Every machine reports the same records, but for those that it has not received yet.
 fn faulty(now: &Look<'_>) -> Vec<Finding> {
-    let reported: BTreeSet<(&str, &str, &str)> = now
+    let reported: BTreeMap<(&str, &str), &UnusableRecord> = now
         .answered
         .iter()
         .flat_map(|machine| &machine.said.unusable_records)
-        .map(|faulty| {
-            (
-                faulty.machine_name.as_str(),
-                faulty.record.as_str(),
-                faulty.reason.as_str(),
-            )
-        })
+        .map(|faulty| ((faulty.record.as_str(), faulty.reason.as_str()), faulty))
         .collect();
-    let found = reported.into_iter().map(|(machine, record, reason)| {
-        let (machines, hint) = if machine.is_empty() {
-            let hint =
-                "it is ignored; a newer version of uc on another machine may have written it";
-            (vec![], hint.to_owned())
+    let found = reported.into_values().map(|faulty| {
+        let UnusableRecord {
+            machine_name,
+            machine_id,
+            record,
+            reason,
+            changes_itself,
+        } = faulty;
+        // By id: another machine can have the name.
+        let remove = format!("`uc machine rm {machine_id}`");
+        let hint = if machine_id.is_empty() {
+            "it is ignored; a newer version of uc on another machine may have written it".to_owned()
+        } else if *changes_itself {
+            format!(
+                "{machine_name} takes another one within a minute when it is up; if it does not come back, remove it: {remove}"
+            )
         } else {
-            let hint = format!("remove it and add it again: `uc machine rm {machine}`");
-            (vec![machine], hint)
+            format!("remove it and add it again: {remove}")
         };
+        let machines = Some(machine_name.as_str()).filter(|name| !name.is_empty());
         let message = format!("the record of {record} is faulty: {reason}");
         finding(Problem, "faulty-record", machines, message, hint)
     });

@@ -232,6 +232,8 @@ fn parts_that_do_not_work() {
 fn faulty_record_is_found_once() {
     let record = UnusableRecord {
         machine_name: "m3".into(),
+        machine_id: "03".repeat(16),
+        changes_itself: false,
         reason: "its subnet `x` is invalid".into(),
         record: "machine m3".into(),
     };
@@ -242,6 +244,21 @@ fn faulty_record_is_found_once() {
         said,
         "the record of machine m3 is faulty: its subnet `x` is invalid"
     );
+    let double = |changes_itself| {
+        let record = UnusableRecord {
+            machine_name: "m3".into(),
+            machine_id: "03".repeat(16),
+            record: "machine m3".into(),
+            reason: "double".into(),
+            changes_itself,
+        };
+        let machines = saying(0, |said| said.unusable_records = vec![record]);
+        findings(&[machines]).remove(0).hint
+    };
+    let remove = format!("`uc machine rm {}`", "03".repeat(16));
+    let (by_itself, by_hand) = (double(true), double(false));
+    assert!(by_itself.starts_with("m3 takes another one") && by_itself.ends_with(&remove));
+    assert_eq!(by_hand, format!("remove it and add it again: {remove}"));
     let other = UnusableRecord {
         reason: "cut short".into(),
         record: "service shop/web".into(),

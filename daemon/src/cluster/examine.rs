@@ -179,12 +179,16 @@ fn unusable(problem: &Problem) -> UnusableRecord {
         record,
         machine,
         reason,
+        changes_itself,
     } = problem.clone();
+    // Empty for a record that is not a machine's.
+    let (machine_id, machine_name) = machine.unwrap_or_default();
     UnusableRecord {
         record,
-        // Empty for a record that is not a machine's.
-        machine_name: machine.unwrap_or_else(String::new),
+        machine_id,
+        machine_name,
         reason,
+        changes_itself,
     }
 }
 

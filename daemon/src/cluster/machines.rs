@@ -46,9 +46,11 @@ pub(crate) struct Machine {
 pub(crate) struct Problem {
     /// What the record is about, such as `machine m2`.
     pub(crate) record: String,
-    /// The machine's name, if the record is a machine's.
-    pub(crate) machine: Option<String>,
+    /// Id and name of the machine, if the record is a machine's.
+    pub(crate) machine: Option<(String, String)>,
     pub(crate) reason: String,
+    /// The machine takes another name or subnet by itself when it is up.
+    pub(crate) changes_itself: bool,
 }
 
 /// All machines of one moment.
@@ -76,28 +78,30 @@ impl Machines {
         let mut usable = Vec::new();
         let mut problems = Vec::new();
         for record in oldest_first {
-            let mut problem = |reason: String| {
+            let mut problem = |reason: String, changes_itself: bool| {
                 problems.push(Problem {
                     record: format!("machine {}", record.name),
-                    machine: Some(record.name.clone()),
+                    machine: Some((record.id.clone(), record.name.clone())),
                     reason,
+                    changes_itself,
                 });
             };
             let Identity { id, name, key } = match identity(record, own) {
                 Ok(identity) => identity,
                 Err(reason) => {
-                    problem(reason);
+                    problem(reason, false);
                     continue;
                 }
             };
             if newest.get(record.public_key.as_str()) != Some(&age(record)) {
-                problem("a newer record has its WireGuard key".to_owned());
+                problem("a newer record has its WireGuard key".to_owned(), false);
                 continue;
             }
-            let holds_name = holders.take_name(&name, id).map_err(&mut problem).is_ok();
+            let mut double = |reason| problem(reason, true);
+            let holds_name = holders.take_name(&name, id).map_err(&mut double).is_ok();
             let subnet = subnet_of(record, own)
                 .and_then(|subnet| holders.take_subnet(subnet, &record.name))
-                .map_err(&mut problem)
+                .map_err(&mut double)
                 .ok();
             usable.push(Arc::new(Machine {
                 id,
@@ -135,7 +139,7 @@ impl Holders {
     fn take_name(&mut self, name: &MachineName, id: MachineId) -> Result<(), String> {
         if let Some(holder) = self.names.get(name) {
             return Err(format!(
-                "the older machine {holder} has the name {name}, too; this one takes another name"
+                "the older machine {holder} has the name {name}, too"
             ));
         }
         self.names.insert(name.clone(), id);
@@ -145,7 +149,7 @@ impl Holders {
     fn take_subnet(&mut self, subnet: Ipv4Net, name: &str) -> Result<Ipv4Net, String> {
         if let Some(holder) = self.subnets.get(&subnet) {
             return Err(format!(
-                "it has the subnet {subnet}, which {holder} had first, so its containers cannot be reached until it takes another one"
+                "it has the subnet {subnet}, which {holder} had first, so its containers cannot be reached"
             ));
         }
         self.subnets.insert(subnet, name.to_owned());

@@ -226,6 +226,7 @@ impl Records {
                 record,
                 machine: None,
                 reason,
+                changes_itself: false,
             }
         });
         match problem {

@@ -60,7 +60,7 @@ impl Cluster {
         self.machines().iter().find(|machine| machine.id == id)
     }
 
-    /// A machine by name, id or unique beginning of an id.
+    /// A machine by unique name, id or unique beginning of an id.
     pub(crate) fn machine(&self, wanted: &str) -> Result<&Arc<Machine>, Failure> {
         let record = self.machine_record(wanted)?;
         self.machines()
@@ -72,24 +72,28 @@ impl Cluster {
             })
     }
 
-    /// The record of a machine, by name, id or unique beginning of an id, also if the record
-    /// cannot be used.
+    /// The record of a machine, by unique name, id or unique beginning of an id, also if the record
+    /// cannot be used. A name that several have is refused: the caller could change the wrong one.
     pub(crate) fn machine_record(&self, wanted: &str) -> Result<&MachineRecord, Failure> {
         let records = self.machine_records();
         if let Some(by_id) = records.iter().find(|record| record.id == wanted) {
             return Ok(by_id);
         }
-        let holds = |record: &&MachineRecord| {
-            let machine = self.machines().iter().find(|m| m.record.id == record.id);
-            machine.is_some_and(|machine| machine.holds_name)
-        };
-        let mut named = records.iter().filter(|record| record.name == wanted);
-        if let Some(first) = named.next() {
-            // Of several with one name, the one that holds it.
-            return Ok(std::iter::once(first)
-                .chain(named)
-                .find(holds)
-                .unwrap_or(first));
+        let named: Vec<&MachineRecord> = records
+            .iter()
+            .filter(|record| record.name == wanted)
+            .collect();
+        match named.as_slice() {
+            [] => {}
+            [one] => return Ok(one),
+            several => {
+                let ids: Vec<&str> = several.iter().map(|record| record.id.as_str()).collect();
+                let message = format!("{} machines are named `{wanted}`", several.len());
+                return Err(Failure::new(Code::Invalid, message).hint(format!(
+                    "use an id: {}; the machine that joined later takes another name by itself",
+                    ids.join(" or ")
+                )));
+            }
         }
         let mut by_prefix = records
             .iter()
@@ -183,7 +187,7 @@ impl Cluster {
         })
     }
 
-    /// This machine is up. `None` for a machine that membership does not know.
+    /// This machine counts as up. `None` for a machine that membership does not know.
     pub(crate) fn liveness(&self, machine: MachineId) -> Option<Liveness> {
         if machine == self.own.id {
             return Some(Liveness::Up);

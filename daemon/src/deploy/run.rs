@@ -76,7 +76,7 @@ pub(crate) async fn start(
         .unwrap_or_else(|_| Err(Failure::new(Code::Internal, "the machine is stopping")))
 }
 
-/// A plan that the user confirmed, and the projects it changes, which nobody else deploys.
+/// A plan that the user confirmed, and the lock of the projects that it changes.
 struct Agreed {
     planned: Planned,
     turn: Turn,

@@ -1,18 +1,22 @@
-//! How this machine takes another subnet: its identity gets it, and the member starts again. Only
-//! the first step cannot be repeated, and it is written completely or not at all.
+//! How this machine takes another subnet: its identity gets it, which is written completely or not
+//! at all, and then the member starts again with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use tokio::time::sleep;
 use uc_api::{Code, Failure};
 
 use crate::app::App;
+use crate::backoff::Backoff;
 use crate::cluster::member::Member;
 use crate::identity::{Identity, Membership};
 
 /// Takes another subnet whenever the member has to, until the process ends.
 pub(crate) async fn renumber_when_needed(app: Arc<App>) {
     let mut members = app.watch_member();
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
     loop {
         let member = members.borrow_and_update().clone();
         let needed = async {
@@ -30,22 +34,29 @@ pub(crate) async fn renumber_when_needed(app: Arc<App>) {
             () = app.cancel.cancelled() => return,
             changed = members.changed() => if changed.is_err() { return },
             (member, subnet) = needed => {
-                if let Err(failure) = renumber(&app, &member, subnet).await {
-                    tracing::error!(%failure, "cannot take the subnet {subnet}; `systemctl restart ucd` tries again");
+                match renumber(&app, &member, subnet).await {
+                    Ok(()) => backoff.reset(),
+                    Err(failure) => {
+                        tracing::error!(%failure, "cannot take the subnet {subnet}");
+                        tokio::select! {
+                            () = app.cancel.cancelled() => return,
+                            () = sleep(backoff.wait(rand::random())) => {}
+                        }
+                    }
                 }
             }
         }
     }
 }
 
-async fn renumber(app: &App, member: &Member, subnet: Ipv4Net) -> Result<(), Failure> {
+async fn renumber(app: &App, member: &Arc<Member>, subnet: Ipv4Net) -> Result<(), Failure> {
     let mut identity = app.identity.lock().await;
     let membership = match &identity.membership {
         Some(membership) if membership.machine_id == member.membership.machine_id => Membership {
             subnet,
             ..membership.clone()
         },
-        // The machine has left meanwhile.
+        // The machine has left in the meantime.
         _ => return Ok(()),
     };
     tracing::warn!(from = %member.membership.subnet, to = %subnet, "taking another subnet");
@@ -60,7 +71,12 @@ async fn renumber(app: &App, member: &Member, subnet: Ipv4Net) -> Result<(), Fai
     *identity = next;
     app.set_member(None);
     member.stop().await;
-    app.enter(membership, key).await.map(drop)
+    let entered = app.enter(membership, key).await;
+    if entered.is_err() {
+        // Nothing is left to try again with: the process ends, and its service starts it again.
+        app.cancel.cancel();
+    }
+    entered.map(drop)
 }
 
 #[cfg(test)]

@@ -102,8 +102,8 @@ pub(crate) fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
 /// are kept until it is empty. For another subnet the containers are moved: they continue to run
 /// and get other addresses. The containers of another cluster are not moved, which is an error.
 ///
-/// `journal` is a file that keeps which containers are being moved, for the case that this process
-/// or the machine dies meanwhile.
+/// `journal` is a file that keeps which containers are being moved. If this process or the machine
+/// dies in between, the next call connects them again.
 pub async fn ensure_docker_network(
     docker: &Docker,
     subnet: Ipv4Net,

@@ -63,11 +63,11 @@ async fn take_others(member: &Member) -> Result<(), Failure> {
     };
     let own = cluster.own().expect("it has a replacement");
     tracing::warn!(
-        name = replacement.name,
-        subnet = replacement.subnet,
-        "an older machine has the name {} or the subnet {}, too: taking others",
-        own.name,
-        own.record.subnet
+        from = %own.name,
+        to = replacement.name,
+        from_subnet = own.record.subnet,
+        to_subnet = replacement.subnet,
+        "taking another name or subnet: the present one is invalid, or an older machine has it"
     );
     member.write(vec![labels::write_record(replacement)]).await
 }
@@ -84,7 +84,7 @@ fn replacement(cluster: &Cluster) -> Option<Result<MachineRecord, Failure>> {
 fn replaced(own: &Machine, cluster: &Cluster) -> Result<MachineRecord, Failure> {
     let mut record = own.record.clone();
     if !own.holds_name {
-        record.name = free_name(&own.name, cluster).to_string();
+        record.name = numbered(&own.name, cluster).to_string();
     }
     if own.subnet.is_none() {
         let subnet = free_subnet(cluster.network(), cluster.machine_records(), Some(own.id))?;
@@ -94,13 +94,13 @@ fn replaced(own: &Machine, cluster: &Cluster) -> Result<MachineRecord, Failure> 
 }
 
 /// The name with the first number that makes it free: `web-2`, `web-3`.
-fn free_name(name: &MachineName, cluster: &Cluster) -> MachineName {
+fn numbered(name: &MachineName, cluster: &Cluster) -> MachineName {
     let taken: BTreeSet<&str> = cluster
         .machine_records()
         .iter()
         .map(|record| record.name.as_str())
         .collect();
-    let mut numbered = (2_u32..).map(|number| {
+    let mut names = (2_u32..).map(|number| {
         let number = format!("-{number}");
         let kept = name
             .as_str()
@@ -108,13 +108,14 @@ fn free_name(name: &MachineName, cluster: &Cluster) -> MachineName {
             .min(uc_api::name::MAX_LABEL - number.len());
         format!("{}{number}", name.as_str()[..kept].trim_end_matches('-'))
     });
-    let free = numbered.find(|name| !taken.contains(name.as_str()));
+    let free = names.find(|name| !taken.contains(name.as_str()));
     let free = free.expect("there are more numbers than machines");
     free.parse()
         .expect("a valid name, cut and with a number, is valid")
 }
 
-/// Has this machine take the subnet of its record. False while it has to wait for a deployment.
+/// Has this machine take the subnet of its record, if it has another one. False while it has to
+/// wait for a deployment.
 fn announce_subnet(member: &Member, cluster: &Cluster) -> bool {
     let of_record = cluster.own().and_then(|own| own.subnet);
     let Some(subnet) = of_record.filter(|subnet| *subnet != member.membership.subnet) else {

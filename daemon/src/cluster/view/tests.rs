@@ -223,7 +223,16 @@ async fn machine_is_found_by_name_id_and_beginning_of_its_id() {
         ])
         .await;
     let found = |wanted: &str| cluster.machine(wanted).map(|machine| machine.id);
-    assert_eq!(found("m1"), Ok(id(1)), "the older one has the name");
+    let ambiguous = found("m1").unwrap_err();
+    assert_eq!(ambiguous.code, Code::Invalid);
+    let hint = ambiguous.hint.unwrap();
+    assert!(
+        [id(1), id(3)]
+            .iter()
+            .all(|id| hint.contains(&id.to_string())),
+        "{hint}"
+    );
+    assert_eq!(found(&id(1).to_string()), Ok(id(1)));
     assert_eq!(found(&id(3).to_string()), Ok(id(3)));
     assert_eq!(found("0303"), Ok(id(3)));
     assert!(found("030").is_err(), "too short");

@@ -44,6 +44,15 @@ async fn younger_machine_starts_again_with_another_name_and_subnet() {
     app.identity.lock().await.membership = Some(membership.clone());
     let member = app.enter(membership, key).await.unwrap();
     member.finish_init().await.unwrap();
+    // An identity that cannot be written leaves everything as it is.
+    let obstacle = app.paths.identity().with_extension("new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let refused = renumber(&app, &member, "10.210.9.0/24".parse().unwrap()).await;
+    assert!(refused.is_err());
+    assert!(Arc::ptr_eq(&app.try_member().unwrap(), &member));
+    let membership = app.identity.lock().await.membership.clone().unwrap();
+    assert_eq!(membership.subnet, member.membership.subnet);
+    std::fs::remove_dir(&obstacle).unwrap();
     let renumbering = tokio::spawn(renumber_when_needed(Arc::clone(&app)));
 
     let other_key = uc_mesh::PrivateKey::generate().unwrap().public();

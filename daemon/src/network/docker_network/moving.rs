@@ -12,6 +12,7 @@ use bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest};
 use uc_api::layout::DOCKER_NETWORK;
 
 use super::{Attached, DockerError, NetworkError, limited};
+use crate::durable;
 
 /// Takes the containers off the network.
 pub(super) async fn disconnect(
@@ -24,7 +25,8 @@ pub(super) async fn disconnect(
     ids.extend(containers.iter().map(|container| container.id.clone()));
     ids.sort();
     ids.dedup();
-    write(journal, &ids).map_err(|source| failed("write", journal, source))?;
+    durable::replace(journal, ids.join("\n").as_bytes())
+        .map_err(|source| failed("write", journal, source))?;
     for container in containers {
         let request = NetworkDisconnectRequest {
             container: container.id.clone(),
@@ -48,28 +50,20 @@ pub(super) async fn reconnect(docker: &Docker, journal: &Path) -> Result<(), Net
             endpoint_config: None,
         };
         let call = docker.connect_network(DOCKER_NETWORK, request);
-        // Engines answer 403 for a container that is on the network, and 404 for one that was
-        // removed.
+        // Engines answer 403 for a container that is on the network already, as after an attempt
+        // that was cut short, and 404 for one that was removed.
         ignore(&[403, 404], limited("connect a container", call).await)?;
     }
     fs::remove_file(journal).map_err(|source| failed("remove", journal, source))
 }
 
-/// Container ids, one in each line. A file that was cut short cannot exist: it is renamed into
-/// place.
+/// Container ids, one in each line.
 fn read(journal: &Path) -> Result<Vec<String>, NetworkError> {
     match fs::read_to_string(journal) {
         Ok(text) => Ok(text.lines().map(ToOwned::to_owned).collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(source) => Err(failed("read", journal, source)),
     }
-}
-
-fn write(journal: &Path, ids: &[String]) -> io::Result<()> {
-    let temporary = journal.with_extension("new");
-    fs::write(&temporary, ids.join("\n"))?;
-    fs::File::open(&temporary)?.sync_all()?;
-    fs::rename(&temporary, journal)
 }
 
 fn failed(action: &'static str, journal: &Path, source: io::Error) -> NetworkError {
@@ -83,9 +77,16 @@ fn failed(action: &'static str, journal: &Path, source: io::Error) -> NetworkErr
 fn ignore(codes: &[u16], result: Result<(), NetworkError>) -> Result<(), NetworkError> {
     match result {
         Err(NetworkError::Docker {
-            source: DockerError::DockerResponseServerError { status_code, .. },
-            ..
-        }) if codes.contains(&status_code) => Ok(()),
+            source:
+                DockerError::DockerResponseServerError {
+                    status_code,
+                    message,
+                },
+            action,
+        }) if codes.contains(&status_code) => {
+            tracing::info!(message, "docker did not {action}");
+            Ok(())
+        }
         other => other,
     }
 }
