@@ -8,6 +8,7 @@ pub mod endpoint;
 #[expect(clippy::panic, reason = "for tests")]
 pub mod every_field;
 pub mod failure;
+pub mod fields;
 pub mod id;
 pub mod layout;
 pub mod name;

@@ -9,7 +9,7 @@ use container::{Content, Device, DeviceRequest, Hook, Logging, Mount, Resources,
 use rollout::{Placement, PreDeploy, Update};
 use uc_api::v1;
 
-use super::shape::shape;
+use super::shape::{Show, shape};
 use crate::words::{mode, word};
 
 shape! {
@@ -74,86 +74,85 @@ fn word_or(name: &str, prefix: &str, default: &str) -> String {
     }
 }
 
-shape! {
-    pub(crate) struct Spec of v1::ServiceSpec {
-        image: String,
-        built: bool,
-        command: Option<Vec<String>>,
-        entrypoint: Option<Vec<String>>,
-        environment: BTreeMap<String, String>,
-        ports: Vec<Port>,
-        mounts: Vec<Mount>,
-        healthcheck: Option<Healthcheck>,
-        depends_on: Vec<Dependency>,
-        mode: String = |spec| mode(spec.mode()),
-        replicas: Option<u32> = |spec| {
-            (spec.mode() != v1::ServiceMode::Global).then_some(spec.replicas)
-        },
-        machines: Vec<String>,
-        user: Option<String>,
-        working_dir: Option<String>,
-        hostname: Option<String>,
-        labels: BTreeMap<String, String>,
-        stop_grace_period_ms: Option<u64>,
-        stop_signal: Option<String>,
-        restart: String = |spec| {
-            word_or(spec.restart().as_str_name(), "RESTART_POLICY_", "unless-stopped")
-        },
-        pull_policy: String = |spec| {
-            word_or(spec.pull_policy().as_str_name(), "PULL_POLICY_", "missing")
-        },
-        update_order: String = |spec| {
-            word_or(spec.update_order().as_str_name(), "UPDATE_ORDER_", "auto")
-        },
-        init: bool,
-        read_only: bool,
-        tty: bool,
-        stdin_open: bool,
-        cap_add: Vec<String>,
-        cap_drop: Vec<String>,
-        aliases: Vec<String>,
-        domainname: Option<String>,
-        extra_hosts: Vec<String>,
-        dns: Vec<String>,
-        dns_search: Vec<String>,
-        dns_options: Vec<String>,
-        network_mode: Option<String>,
-        mac_address: Option<String>,
-        ipc: Option<String>,
-        pid: Option<String>,
-        uts: Option<String>,
-        userns: Option<String>,
-        cgroup: Option<String>,
-        cgroup_parent: Option<String>,
-        privileged: bool,
-        group_add: Vec<String>,
-        security_opt: Vec<String>,
-        device_cgroup_rules: Vec<String>,
-        devices: Vec<Device>,
-        device_requests: Vec<DeviceRequest>,
-        sysctls: BTreeMap<String, String>,
-        storage_opt: BTreeMap<String, String>,
-        annotations: BTreeMap<String, String>,
-        ulimits: BTreeMap<String, Ulimit>,
-        resources: Option<Resources>,
-        logging: Option<Logging>,
-        runtime: Option<String>,
-        platform: Option<String>,
-        shm_size: Option<u64>,
-        /// Null: without limit, where `restart` is `on-failure`.
-        restart_attempts: Option<u32>,
-        files: Vec<Content>,
-        /// Hashes of values, by name of the variable.
-        secret_environment: BTreeMap<String, String>,
-        post_start: Vec<Hook>,
-        pre_stop: Vec<Hook>,
-        pre_deploy: Option<PreDeploy>,
-        update: Option<Update>,
-        placement: Option<Placement>,
-        service_labels: BTreeMap<String, String>,
-        shared_revisions: Vec<String>,
-    }
+macro_rules! json {
+    (
+        identity $project:ident: identity($project_key:literal);
+        identity $name:ident: identity($name_key:literal);
+        $($place:ident $field:ident: $kind:ident($key:literal);)*
+    ) => {
+        shape! {
+            /// A spec without project and name, which stand beside it.
+            pub(crate) struct Spec of v1::ServiceSpec {
+                $($field: kind!($kind) = value!($kind $field),)*
+            }
+        }
+    };
 }
+
+/// The type in JSON of a kind of field. Null means "not set".
+macro_rules! kind {
+    (required) => { String };
+    (text) => { Option<String> };
+    (texts) => { Vec<String> };
+    (flag) => { bool };
+    (map) => { BTreeMap<String, String> };
+    // Hashes of values, by name of the variable.
+    (secrets) => { BTreeMap<String, String> };
+    (command) => { Option<Vec<String>> };
+    (milliseconds) => { Option<u64> };
+    (bytes) => { Option<u64> };
+    (enumeration) => { String };
+    // Null for a global service.
+    (replicas) => { Option<u32> };
+    // Null: without limit, where `restart` is `on-failure`.
+    (restart_attempts) => { Option<u32> };
+    (security) => { Vec<String> };
+    (revisions) => { Vec<String> };
+    (ports) => { Vec<Port> };
+    (mounts) => { Vec<Mount> };
+    (healthcheck) => { Option<Healthcheck> };
+    (dependencies) => { Vec<Dependency> };
+    (devices) => { Vec<Device> };
+    (device_requests) => { Vec<DeviceRequest> };
+    (ulimits) => { BTreeMap<String, Ulimit> };
+    (resources) => { Option<Resources> };
+    (logging) => { Option<Logging> };
+    (contents) => { Vec<Content> };
+    (hooks) => { Vec<Hook> };
+    (pre_deploy) => { Option<PreDeploy> };
+    (update) => { Option<Update> };
+    (placement) => { Option<Placement> };
+}
+
+/// How a field's value is made. Only enumerations and `replicas` need more than the field.
+macro_rules! value {
+    (enumeration mode) => {
+        |spec| mode(spec.mode())
+    };
+    (enumeration restart) => {
+        |spec| {
+            word_or(
+                spec.restart().as_str_name(),
+                "RESTART_POLICY_",
+                "unless-stopped",
+            )
+        }
+    };
+    (enumeration pull_policy) => {
+        |spec| word_or(spec.pull_policy().as_str_name(), "PULL_POLICY_", "missing")
+    };
+    (enumeration update_order) => {
+        |spec| word_or(spec.update_order().as_str_name(), "UPDATE_ORDER_", "auto")
+    };
+    (replicas replicas) => {
+        |spec| (spec.mode() != v1::ServiceMode::Global).then_some(spec.replicas)
+    };
+    ($kind:ident $field:ident) => {
+        |spec| Show::show(&spec.$field)
+    };
+}
+
+uc_api::service_fields!(json);
 
 shape! {
     struct Healthcheck of v1::Healthcheck {

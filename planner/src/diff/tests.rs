@@ -151,3 +151,12 @@ fn contents_are_shown_by_their_names() {
     assert!(changes[0].new.contains("5678ef01") && !changes[0].new.contains("5678ef015678"));
     assert_eq!(reason(&changes), "configs and volumes changed");
 }
+
+#[test]
+fn differences_stand_in_the_order_of_the_compose_reference() {
+    let shown: Vec<String> = fields(&ServiceSpec::default(), &every_field::spec())
+        .iter()
+        .map(|change| format!("{}: {} -> {}", change.field, change.old, change.new))
+        .collect();
+    insta::assert_snapshot!(shown.join("\n"));
+}

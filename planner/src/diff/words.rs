@@ -18,14 +18,9 @@ const SHORT: usize = 8;
 const SECURITY: usize = 80;
 const BYTE_UNITS: [(&str, u32); 4] = [("t", 40), ("g", 30), ("m", 20), ("k", 10)];
 
-pub(super) fn on(value: bool) -> &'static str {
-    if value { "true" } else { "" }
-}
-
 /// As a JSON list: the only form in which spaces in arguments can be told from spaces between them.
-pub(super) fn command(list: Option<&StringList>) -> String {
-    list.map(|list| serde_json::Value::from(list.values.clone()).to_string())
-        .unwrap_or_default()
+pub(super) fn command(list: &StringList) -> String {
+    serde_json::Value::from(list.values.clone()).to_string()
 }
 
 pub(super) fn port(port: &PortSpec) -> String {
@@ -80,18 +75,15 @@ pub(super) fn milliseconds(value: u64) -> String {
     }
 }
 
-pub(super) fn healthcheck(spec: &ServiceSpec) -> String {
-    let Some(Healthcheck {
+pub(super) fn healthcheck(check: &Healthcheck) -> String {
+    let Healthcheck {
         test,
         interval_ms,
         timeout_ms,
         start_period_ms,
         retries,
         start_interval_ms,
-    }) = &spec.healthcheck
-    else {
-        return String::new();
-    };
+    } = check;
     let mut parts = vec![serde_json::Value::from(test.clone()).to_string()];
     for (name, value) in [
         ("interval", interval_ms),
@@ -127,12 +119,6 @@ pub(super) fn mode(spec: &ServiceSpec) -> &'static str {
     }
 }
 
-pub(super) fn grace(spec: &ServiceSpec) -> String {
-    spec.stop_grace_period_ms
-        .map(milliseconds)
-        .unwrap_or_default()
-}
-
 pub(super) fn restart(spec: &ServiceSpec) -> String {
     let policy = match spec.restart() {
         RestartPolicy::Unspecified => "",
@@ -147,7 +133,7 @@ pub(super) fn restart(spec: &ServiceSpec) -> String {
     }
 }
 
-pub(super) fn pull(spec: &ServiceSpec) -> &'static str {
+pub(super) fn pull_policy(spec: &ServiceSpec) -> &'static str {
     match spec.pull_policy() {
         PullPolicy::Unspecified => "",
         PullPolicy::Missing => "missing",
@@ -156,7 +142,7 @@ pub(super) fn pull(spec: &ServiceSpec) -> &'static str {
     }
 }
 
-pub(super) fn order(spec: &ServiceSpec) -> &'static str {
+pub(super) fn update_order(spec: &ServiceSpec) -> &'static str {
     match spec.update_order() {
         UpdateOrder::Unspecified => "",
         UpdateOrder::StartFirst => "start-first",
@@ -170,7 +156,7 @@ pub(super) fn short(hash: &str) -> &str {
 }
 
 pub(super) fn number(value: Option<impl ToString>) -> String {
-    value.map(|value| value.to_string()).unwrap_or_default()
+    value.map_or_else(String::new, |value| value.to_string())
 }
 
 /// With the largest unit that leaves a whole number.
@@ -268,8 +254,7 @@ pub(super) fn file(file: &FileSpec) -> String {
 }
 
 /// The one-off run before a deployment, without its environment.
-pub(super) fn run_before(run: Option<&PreDeploy>) -> String {
-    let Some(run) = run else { return String::new() };
+pub(super) fn run_before(run: &PreDeploy) -> String {
     let parts = [
         Some(serde_json::Value::from(run.command.clone()).to_string()),
         (!run.user.is_empty()).then(|| format!("user={}", run.user)),
