@@ -111,7 +111,7 @@ fn listed(target: &Target, cluster: &Cluster<'_>) -> Result<Vec<usize>, PlanErro
     for wanted in &target.spec.machines {
         let index = all.clone().find(|index| {
             let machine = cluster.machines[*index];
-            machine.name.as_str() == wanted || machine.id.to_string() == *wanted
+            machine.has_name(wanted) || machine.id.to_string() == *wanted
         });
         found.push(index.ok_or_else(|| PlanError::UnknownMachine {
             service: target.key.to_string(),

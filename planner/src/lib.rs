@@ -35,8 +35,11 @@ pub use self::together::shared;
 pub struct Machine {
     /// Its id.
     pub id: MachineId,
-    /// Its name, unique in the cluster.
+    /// Its name.
     pub name: MachineName,
+    /// Of the machines that have this name, it is the one that services mean by it. The others are
+    /// about to take another name, or do so when they are back.
+    pub holds_name: bool,
     /// It is not down and can be reached: steps can be sent to it.
     pub up: bool,
     /// Address of its DNS server. `None` while it has no subnet of its own.
@@ -53,6 +56,13 @@ pub struct Machine {
     pub replicas: Vec<ReplicaRecord>,
     /// Every Docker volume known on it.
     pub volumes: Vec<VolumeRecord>,
+}
+
+impl Machine {
+    /// A service that names `name` means this machine.
+    fn has_name(&self, name: &str) -> bool {
+        self.holds_name && self.name.as_str() == name
+    }
 }
 
 /// The cluster as it is.

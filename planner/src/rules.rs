@@ -60,7 +60,8 @@ impl Fact {
     pub(super) fn value<'m>(&self, machine: &'m Machine) -> Option<Cow<'m, str>> {
         let text = match self {
             Self::Id => return Some(machine.id.to_string().into()),
-            Self::Hostname => machine.name.as_str(),
+            Self::Hostname if machine.holds_name => machine.name.as_str(),
+            Self::Hostname => return None,
             Self::Role => return None,
             Self::Os => OS,
             Self::Arch => machine.arch.as_str(),
@@ -107,7 +108,8 @@ impl Constraint {
         let Some((name, rest)) = operator.and_then(|at| text.split_at_checked(at)) else {
             return Err(Problem::new("it needs `==` or `!=`"));
         };
-        let (name, value) = (name.trim(), rest.get(2..).unwrap_or_default().trim());
+        let value = rest.get(2..).expect("it begins with the operator");
+        let (name, value) = (name.trim(), value.trim());
         let fact = Fact::parse(name).ok_or_else(|| unknown(name))?;
         if value.is_empty() {
             return Err(Problem::new("it has no value after the operator"));
@@ -236,10 +238,12 @@ pub(super) struct Rules {
 impl Rules {
     /// Read from a spec.
     pub(super) fn of(spec: &ServiceSpec) -> Result<Self, PlanError> {
-        let placement = spec.placement.clone().unwrap_or_default();
         let mut rules = Self {
             platform: Platform::parse(&spec.platform),
             ..Self::default()
+        };
+        let Some(placement) = &spec.placement else {
+            return Ok(rules);
         };
         for text in &placement.constraints {
             let constraint = Constraint::parse(text).map_err(|problem| PlanError::Constraint {

@@ -80,8 +80,7 @@ pub(super) fn service_plan(
     let fields = target
         .old
         .as_ref()
-        .map(|old| diff::fields(old, &target.spec))
-        .unwrap_or_default();
+        .map_or_else(Vec::new, |old| diff::fields(old, &target.spec));
     let steps: Vec<ReplicaStep> = placement
         .steps
         .iter()
@@ -153,13 +152,11 @@ fn step(
         machine_name: machine.name.to_string(),
         container_id: draft
             .old
-            .map(|(_, old)| old.container_id.clone())
-            .unwrap_or_default(),
+            .map_or_else(String::new, |(_, old)| old.container_id.clone()),
         order: order.into(),
         reason,
         old_machine_id: old_machine
-            .map(|index| cluster.machines[index].id.to_string())
-            .unwrap_or_default(),
+            .map_or_else(String::new, |index| cluster.machines[index].id.to_string()),
     }
 }
 

@@ -52,6 +52,7 @@ fn cluster(names: &[&str]) -> Observed {
                 id: machine_id(plain),
                 name: plain.parse().unwrap(),
                 up: !name.starts_with('!'),
+                holds_name: true,
                 dns_server: None,
                 arch: "x86_64".into(),
                 labels: BTreeMap::new(),

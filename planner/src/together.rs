@@ -61,8 +61,8 @@ pub(super) fn ranks(targets: &[Target]) -> Vec<u32> {
     for shared in targets.iter().flat_map(|target| shared(&target.spec)) {
         edges.entry(shared).or_default();
     }
-    // A cycle has been refused before: these are some of the edges that make the layers.
-    let ranks = layers(&edges, |_| true).unwrap_or_default();
+    let ranks = layers(&edges, |_| true)
+        .expect("a cycle has been refused: these are some of the edges that make the layers");
     targets
         .iter()
         .map(|target| ranks.get(target.spec.name.as_str()).copied().unwrap_or(0))

@@ -57,6 +57,7 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
         planned.push(uc_planner::Machine {
             id: machine.id,
             name: name.clone(),
+            holds_name: machine.holds_name,
             up,
             dns_server: machine.subnet.map(gateway),
             arch: facts.map_or_else(String::new, |facts| facts.arch.clone()),

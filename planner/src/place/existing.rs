@@ -45,17 +45,19 @@ fn fault(target: &Target, machine: &Machine, replica: &ReplicaRecord) -> Option<
         return other("left over from an earlier deployment");
     }
     // Such a container looks names up where another machine is now.
-    let asks_elsewhere = |server: Ipv4Addr| replica.dns_server != server.to_string();
-    if !replica.dns_server.is_empty() && machine.dns_server.is_some_and(asks_elsewhere) {
-        return other("its machine has another subnet now");
-    }
+    let asks_elsewhere = |server: Ipv4Addr| {
+        !replica.dns_server.is_empty() && replica.dns_server != server.to_string()
+    };
     match replica.state() {
+        ReplicaState::Running if machine.dns_server.is_some_and(asks_elsewhere) => {
+            other("its machine has another subnet now")
+        }
         ReplicaState::Running => None,
         ReplicaState::Exited if is_finished_job(target, replica) => None,
-        ReplicaState::Exited => Some(Reason::Other(format!(
-            "exited with code {}",
-            replica.exit_code.unwrap_or_default()
-        ))),
+        ReplicaState::Exited => match replica.exit_code {
+            Some(code) => Some(Reason::Other(format!("exited with code {code}"))),
+            None => other("exited"),
+        },
         ReplicaState::Created => other("never started"),
         ReplicaState::Restarting => other("keeps restarting"),
         ReplicaState::Paused => other("paused"),

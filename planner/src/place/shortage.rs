@@ -56,7 +56,7 @@ impl<'t> Work<'_, 't> {
             .find(|port| port.published_port != 0);
         Err(PlanError::TooFewMachines {
             service: self.target.key.to_string(),
-            port: port.map(ports::show).unwrap_or_default(),
+            port: port.map_or_else(String::new, ports::show),
             replicas: want,
             machines: up
                 .iter()

@@ -10,7 +10,8 @@ fn machine(name: &str, arch: &str, labels: &[(&str, &str)]) -> Machine {
         id: MachineId::from_bytes([7; 16]),
         name: name.parse().unwrap(),
         up: true,
-        dns_server: None,
+        holds_name: true,
+                dns_server: None,
         arch: arch.into(),
         labels: labels
             .iter()

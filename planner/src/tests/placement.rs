@@ -360,6 +360,47 @@ fn replica_that_asks_a_former_dns_server_is_replaced() {
 }
 
 #[test]
+fn finished_job_does_not_run_again_because_its_machine_has_another_subnet() {
+    let job = ServiceSpec {
+        restart: v1::RestartPolicy::No.into(),
+        ..service("migrate", 1)
+    };
+    let mut observed = cluster(&["m1"])
+        .with_replicas(&job, &["m1"])
+        .with_service(&job);
+    let m1 = observed.machine("m1");
+    m1.dns_server = Some("10.210.7.1".parse().unwrap());
+    m1.replicas[0].dns_server = "10.210.1.1".into();
+    m1.replicas[0].state = ReplicaState::Exited.into();
+    m1.replicas[0].exit_code = Some(0);
+    let plan = plan(&deploy(&[job]), &observed).unwrap();
+    assert!(plan.services[0].steps.is_empty(), "{plan:?}");
+}
+
+#[test]
+fn name_of_two_machines_means_the_one_that_holds_it() {
+    let by_list = service("web", 1).on(&["m1"]);
+    let by_constraint = ServiceSpec {
+        placement: Some(v1::Placement {
+            constraints: vec!["node.hostname==m1".into()],
+            ..v1::Placement::default()
+        }),
+        ..service("web", 1)
+    };
+    for web in [by_list, by_constraint] {
+        // The first in the list is the younger one, the replica is on the other.
+        let mut observed = cluster(&["m0", "m1"])
+            .with_replicas(&web, &["m1"])
+            .with_service(&web);
+        let younger = observed.machine("m0");
+        younger.name = "m1".parse().unwrap();
+        younger.holds_name = false;
+        let plan = plan(&deploy(&[web]), &observed).unwrap();
+        assert!(plan.services[0].steps.is_empty(), "{plan:?}");
+    }
+}
+
+#[test]
 fn replicas_that_do_not_run() {
     let job = ServiceSpec {
         restart: v1::RestartPolicy::No.into(),
