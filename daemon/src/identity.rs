@@ -54,8 +54,8 @@ pub(crate) struct Membership {
     /// The subnet of this machine's containers.
     pub subnet: Ipv4Net,
     pub wireguard_port: u16,
-    /// The members known when the machine joined, so that the mesh can start before the first
-    /// exchange.
+    /// The members: those of its join, then those that it knew last. With them the mesh starts
+    /// before the first exchange, and also after the store was lost.
     pub bootstrap: Vec<MachineRecord>,
 }
 

@@ -39,6 +39,8 @@ pub async fn run(paths: Paths) -> Result<(), Failure> {
     let leaver = tokio::spawn(membership::leave::leave_when_asked(Arc::clone(&app)));
     let renumber = membership::renumber::renumber_when_needed(Arc::clone(&app));
     let renumberer = tokio::spawn(renumber);
+    let remember = membership::remember::remember_members(Arc::clone(&app));
+    let rememberer = tokio::spawn(remember);
     let stopped = async {
         app.cancel.cancelled().await;
         app.stop().await;
@@ -49,7 +51,7 @@ pub async fn run(paths: Paths) -> Result<(), Failure> {
         served
     };
     let (served, ()) = tokio::join!(served, stopped);
-    let _ended = tokio::join!(leaver, renumberer);
+    let _ended = tokio::join!(leaver, renumberer, rememberer);
     served
 }
 

@@ -4,5 +4,6 @@ pub(crate) mod endpoints;
 pub(crate) mod join;
 pub(crate) mod leave;
 pub(crate) mod register;
+pub(crate) mod remember;
 pub(crate) mod renumber;
 pub(crate) mod tokens;

@@ -171,8 +171,9 @@ impl Member {
         Ok((member, links))
     }
 
-    /// Writes the first records of a new cluster, if the machine died before `init` did. A machine
-    /// that joined has other members in its bootstrap list, and gets these records from them.
+    /// Writes the first records of a new cluster, if the machine died before `init` did, or if it
+    /// is alone and has lost its store. A machine of several members has the others in its list of
+    /// members, and gets these records from them.
     pub(crate) async fn finish_init(&self) -> Result<(), Failure> {
         let membership = &self.membership;
         let [machine] = membership.bootstrap.as_slice() else {
@@ -212,6 +213,17 @@ impl Member {
     /// The cluster as it is now, with all writes that have returned.
     pub(crate) fn cluster(&self) -> Arc<Cluster> {
         self.view.now(&self.alive.borrow())
+    }
+
+    /// The subnet that this machine has to take, because its record has another one than its
+    /// identity. A record from before the store was lost, or of a copy of the store, says nothing.
+    pub(crate) fn wanted_subnet(&self) -> Option<Ipv4Net> {
+        let cluster = self.cluster();
+        if !cluster.has_own_record() || self.store.snapshot().is_rejoining() {
+            return None;
+        }
+        let subnet = cluster.own().and_then(|own| own.subnet);
+        subnet.filter(|subnet| *subnet != self.membership.subnet)
     }
 
     /// Notifies of changes from now on.

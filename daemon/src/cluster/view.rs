@@ -2,7 +2,7 @@
 //! store reports that it changed. A record that cannot be parsed is left out, logged once, and
 //! listed by `uc doctor`; it affects nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::Ipv4Net;
@@ -10,7 +10,7 @@ use uc_api::nearest::nearest;
 use uc_api::v1::{ClusterRecord, LockRecord, MachineRecord, ServiceRecord};
 use uc_api::{Code, Failure, MachineId, ServiceKey};
 use uc_cluster_state::membership::Liveness;
-use uc_cluster_state::{Changed, Snapshot, Store, Watch};
+use uc_cluster_state::{Changed, MemberStatus, Snapshot, Store, Watch};
 
 use super::machines::{Machine, Machines, Own, Problem};
 use super::records::{Records, Replica, Reported, Token};
@@ -107,6 +107,13 @@ impl Cluster {
             Some(name) => format!("did you mean `{name}`?"),
             None => format!("available: {}", names.collect::<Vec<_>>().join(", ")),
         }))
+    }
+
+    /// Whether this machine's own record is in the store. It is not on a machine that joins, before
+    /// its first exchange, nor on one that was removed.
+    pub(crate) fn has_own_record(&self) -> bool {
+        let id = self.own.id.to_string();
+        self.records.machines.contains_key(id.as_str())
     }
 
     /// The cluster's own record; `None` on a joining machine before its first exchange.
@@ -257,15 +264,38 @@ impl View {
 }
 
 impl Cluster {
+    /// The records of the members. Until this machine's own has arrived, those of its join count as
+    /// well: the records arrive in several parts, and without a way to the others the rest of them
+    /// would never come.
+    fn members(&self, snapshot: &Snapshot, bootstrap: &[MachineRecord]) -> Vec<MachineRecord> {
+        let arrived = self.records.machines.values().cloned();
+        if self.has_own_record() {
+            return arrived.collect();
+        }
+        let left = snapshot.members().into_iter();
+        let left: BTreeSet<String> = left
+            .filter(|(_, status)| *status == MemberStatus::Left)
+            .map(|(machine, _)| machine.to_string())
+            .collect();
+        if left.contains(&self.own.id.to_string()) {
+            return arrived.collect();
+        }
+        let of_join = bootstrap
+            .iter()
+            .filter(|record| !left.contains(&record.id))
+            .cloned();
+        let by_id: BTreeMap<String, MachineRecord> = of_join
+            .chain(arrived)
+            .map(|record| (record.id.clone(), record))
+            .collect();
+        by_id.into_values().collect()
+    }
+
     fn update(&mut self, changed: &Changed, snapshot: &Snapshot, bootstrap: &[MachineRecord]) {
         if !self.records.update(changed, snapshot) {
             return;
         }
-        let machines = if self.records.cluster.is_some() {
-            self.records.machines.values().cloned().collect()
-        } else {
-            bootstrap.to_vec()
-        };
+        let machines = self.members(snapshot, bootstrap);
         let before = std::mem::take(&mut self.machines);
         let machines = Machines::of(machines, &self.own);
         for problem in &machines.problems {
@@ -291,6 +321,14 @@ impl Cluster {
             records: Records::default(),
             alive: Arc::default(),
         }
+    }
+
+    pub(crate) fn with_replica(mut self, machine: MachineId, replica: Replica) -> Self {
+        let all = Arc::make_mut(&mut self.records.reported);
+        let reported = Arc::make_mut(all.entry(machine).or_default());
+        let key = replica.record.container_id.clone();
+        reported.replicas.insert(key, Arc::new(replica));
+        self
     }
 
     pub(crate) fn with_alive(self, alive: Arc<Alive>) -> Self {

@@ -392,7 +392,7 @@ async fn wait_joined(member: &Member) -> Result<(), Failure> {
     let known = async {
         let is_known = || {
             let cluster = member.cluster();
-            cluster.record().is_some() && cluster.own().is_some()
+            cluster.record().is_some() && cluster.has_own_record()
         };
         while !is_known() && changes.next().await {}
     };

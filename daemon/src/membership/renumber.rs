@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use ipnet::Ipv4Net;
 use tokio::time::sleep;
 use uc_api::{Code, Failure};
@@ -59,6 +60,15 @@ async fn renumber(app: &App, member: &Arc<Member>, subnet: Ipv4Net) -> Result<()
         // The machine has left in the meantime.
         _ => return Ok(()),
     };
+    if member.wanted_subnet() != Some(subnet) {
+        // The record has changed again; its new subnet is announced next.
+        member.new_subnet.send_replace(None);
+        return Ok(());
+    }
+    if !member.running.close() {
+        let message = "a deployment runs on this machine";
+        return Err(Failure::new(Code::Refused, message));
+    }
     tracing::warn!(from = %member.membership.subnet, to = %subnet, "taking another subnet");
     let next = Identity {
         membership: Some(membership.clone()),
@@ -66,17 +76,31 @@ async fn renumber(app: &App, member: &Arc<Member>, subnet: Ipv4Net) -> Result<()
     };
     let internal = |text: String| Failure::new(Code::Internal, text);
     let key = next.key().map_err(internal)?;
-    next.save(&app.paths.identity())
-        .map_err(|error| internal(error.to_string()))?;
+    if let Err(error) = next.save(&app.paths.identity()) {
+        member.running.open();
+        return Err(internal(error.to_string()));
+    }
     *identity = next;
     app.set_member(None);
     member.stop().await;
-    let entered = app.enter(membership, key).await;
-    if entered.is_err() {
-        // Nothing is left to try again with: the process ends, and its service starts it again.
-        app.cancel.cancel();
+    if app.cancel.is_cancelled() {
+        // Nobody would stop the next member.
+        return Ok(());
     }
-    entered.map(drop)
+    match app.enter(membership, key).await {
+        Ok(entered) => {
+            // It was asked of the member that has just stopped.
+            if member.leave.notified().now_or_never().is_some() {
+                entered.leave.notify_one();
+            }
+            Ok(())
+        }
+        Err(failure) => {
+            // Nothing is left to try again with: the process ends, and its service starts it again.
+            app.cancel.cancel();
+            Err(failure)
+        }
+    }
 }
 
 #[cfg(test)]

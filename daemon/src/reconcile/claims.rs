@@ -11,6 +11,7 @@ use std::time::Duration;
 use uc_api::v1::MachineRecord;
 use uc_api::{Failure, MachineName};
 
+use crate::clock::now_ms;
 use crate::cluster::labels;
 use crate::cluster::machines::{Machine, free_subnet};
 use crate::cluster::member::Member;
@@ -114,14 +115,27 @@ fn numbered(name: &MachineName, cluster: &Cluster) -> MachineName {
         .expect("a valid name, cut and with a number, is valid")
 }
 
+/// Whether a member that is not down executes a deployment.
+fn deployment_elsewhere(cluster: &Cluster, now_ms: i64) -> bool {
+    let up = |machine: &str| {
+        cluster
+            .machines()
+            .iter()
+            .any(|member| member.record.id == machine && !cluster.is_down(member.id))
+    };
+    cluster
+        .locks()
+        .any(|lock| lock.expires_at_ms > now_ms && up(&lock.machine_id))
+}
+
 /// Has this machine take the subnet of its record, if it has another one. False while it has to
 /// wait for a deployment.
 fn announce_subnet(member: &Member, cluster: &Cluster) -> bool {
-    let of_record = cluster.own().and_then(|own| own.subnet);
-    let Some(subnet) = of_record.filter(|subnet| *subnet != member.membership.subnet) else {
+    let Some(subnet) = member.wanted_subnet() else {
         return true;
     };
-    if !member.running.is_empty() {
+    // The steps of other machines' deployments need this machine as well.
+    if !member.running.is_empty() || deployment_elsewhere(cluster, now_ms()) {
         return false;
     }
     member.new_subnet.send_replace(Some(subnet));

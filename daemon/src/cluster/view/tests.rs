@@ -73,21 +73,43 @@ fn problems(cluster: &Cluster) -> Vec<&str> {
     problems.map(|problem| problem.record.as_str()).collect()
 }
 
+/// The records of a large cluster arrive in several parts, the cluster's own first.
 #[tokio::test]
-async fn members_of_the_join_count_until_the_cluster_has_arrived() {
+async fn members_of_the_join_count_until_the_own_record_has_arrived() {
     let bench = Bench::new().await;
     assert_eq!(names(&bench.now()), ["m1", "m2"]);
-    let own = put(MACHINE, machine(1).id, &machine(1));
-    assert_eq!(names(&*bench.write(vec![own]).await), ["m1", "m2"]);
     let cluster = put(CLUSTER, CLUSTER_KEY, &ClusterRecord::default());
-    assert_eq!(names(&*bench.write(vec![cluster]).await), ["m1"]);
+    let known = bench.write(vec![cluster]).await;
+    assert_eq!(names(&known), ["m1", "m2"]);
+    let third = put(MACHINE, machine(3).id, &machine(3));
+    let known = bench.write(vec![third]).await;
+    assert_eq!(names(&known), ["m1", "m2", "m3"]);
+    assert!(!known.has_own_record());
+    // One that has left since the join is not called.
+    let declare = |number, status| Write::Declare {
+        machine: id(number),
+        status,
+    };
+    let left = bench.write(vec![declare(2, MemberStatus::Left)]).await;
+    assert_eq!(names(&left), ["m1", "m2", "m3"], "no record has changed");
+    let fourth = put(MACHINE, machine(4).id, &machine(4));
+    assert_eq!(names(&*bench.write(vec![fourth]).await), ["m1", "m3", "m4"]);
+    let own = put(MACHINE, machine(1).id, &machine(1));
+    assert!(bench.write(vec![own]).await.has_own_record());
+    // A machine that was removed is no member because of its own list.
+    let removed = vec![
+        delete(MACHINE, machine(1).id),
+        declare(1, MemberStatus::Left),
+    ];
+    assert_eq!(names(&*bench.write(removed).await), ["m3", "m4"]);
 }
 
 #[tokio::test]
 async fn view_has_each_write_that_returned_and_nothing_older() {
     let bench = Bench::new().await;
     let cluster = put(CLUSTER, CLUSTER_KEY, &ClusterRecord::default());
-    let before = bench.write(vec![cluster]).await;
+    let own = put(MACHINE, machine(1).id, &machine(1));
+    let before = bench.write(vec![cluster, own]).await;
     let web = ServiceRecord {
         revision: "r1".into(),
         ..ServiceRecord::default()
@@ -105,8 +127,9 @@ async fn view_has_each_write_that_returned_and_nothing_older() {
             put(TOKEN, "t", &token),
         ])
         .await;
-    assert!(before.machines().is_empty() && before.services().is_empty());
-    assert_eq!(names(&after), ["m3"]);
+    assert_eq!(names(&before), ["m1"]);
+    assert!(before.services().is_empty());
+    assert_eq!(names(&after), ["m1", "m3"]);
     assert_eq!(after.machine("m3").unwrap().record.labels["disk"], "ssd");
     assert_eq!(after.service("web").unwrap().1.revision, "r1");
     assert_eq!(after.token("t").unwrap().key.to_string(), token.public_key);
@@ -117,7 +140,8 @@ async fn view_has_each_write_that_returned_and_nothing_older() {
             delete(TOKEN, "t"),
         ])
         .await;
-    assert!(gone.machines().is_empty() && gone.services().is_empty());
+    assert_eq!(names(&gone), ["m1"]);
+    assert!(gone.services().is_empty());
     assert!(gone.token("t").is_none());
     let unchanged = bench.now();
     assert!(Arc::ptr_eq(&gone, &unchanged), "nothing is decoded again");

@@ -7,6 +7,7 @@ use uc_api::v1::MachineRecord;
 use super::*;
 use crate::cluster::labels;
 use crate::cluster::records::{self, put};
+use crate::cluster::turn::Turn;
 use crate::engine::DockerEngine;
 use crate::paths::Paths;
 
@@ -39,20 +40,41 @@ async fn younger_machine_starts_again_with_another_name_and_subnet() {
         network: "10.210.0.0/16".parse().unwrap(),
         subnet: "10.210.1.0/24".parse().unwrap(),
         wireguard_port: 51820,
-        bootstrap: vec![own],
+        bootstrap: vec![own.clone()],
     };
     app.identity.lock().await.membership = Some(membership.clone());
     let member = app.enter(membership, key).await.unwrap();
     member.finish_init().await.unwrap();
+    let with_subnet = |subnet: &str| {
+        let record = MachineRecord {
+            subnet: subnet.into(),
+            ..own.clone()
+        };
+        vec![put(records::MACHINE, record.id.clone(), &record)]
+    };
+    let nine = "10.210.9.0/24";
+    // A subnet that its record no longer has is not taken.
+    renumber(&app, &member, nine.parse().unwrap())
+        .await
+        .unwrap();
+    assert!(Arc::ptr_eq(&app.try_member().unwrap(), &member));
+    member.write(with_subnet(nine)).await.unwrap();
+    // Not while a deployment runs here.
+    let turn = Turn::take(&member.running, ["shop".to_owned()].into()).unwrap();
+    let refused = renumber(&app, &member, nine.parse().unwrap()).await;
+    assert!(refused.unwrap_err().message.contains("deployment"));
+    drop(turn);
     // An identity that cannot be written leaves everything as it is.
     let obstacle = app.paths.identity().with_extension("new");
     std::fs::create_dir(&obstacle).unwrap();
-    let refused = renumber(&app, &member, "10.210.9.0/24".parse().unwrap()).await;
+    let refused = renumber(&app, &member, nine.parse().unwrap()).await;
     assert!(refused.is_err());
+    assert!(Turn::take(&member.running, ["shop".to_owned()].into()).is_ok());
     assert!(Arc::ptr_eq(&app.try_member().unwrap(), &member));
     let membership = app.identity.lock().await.membership.clone().unwrap();
     assert_eq!(membership.subnet, member.membership.subnet);
     std::fs::remove_dir(&obstacle).unwrap();
+    member.write(with_subnet("10.210.1.0/24")).await.unwrap();
     let renumbering = tokio::spawn(renumber_when_needed(Arc::clone(&app)));
 
     let other_key = uc_mesh::PrivateKey::generate().unwrap().public();
