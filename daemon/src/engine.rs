@@ -26,6 +26,7 @@ mod real_engine;
 pub(crate) mod suite;
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -75,6 +76,8 @@ pub(crate) struct Container {
     /// Name or id of the container whose network this one shares. Empty if it has its own network,
     /// its machine's, or none.
     pub network_of: String,
+    /// The container has its machine's network, or shares that of a container that has it.
+    pub on_machine_network: bool,
     /// Commands to run in the container after its start, in order.
     pub post_start: Vec<v1::Hook>,
     /// Commands to run in the container before its stop, in order.
@@ -85,6 +88,17 @@ impl Container {
     /// Reports whether the container is a replica of a service.
     pub(crate) fn is_replica(&self) -> bool {
         self.managed && self.hook.is_empty()
+    }
+
+    /// The record to publish, on a machine whose address on the cluster network is `machine`. A
+    /// container in the machine's network has this address, and its record only the one that the
+    /// machine had when the container was created.
+    pub(crate) fn record_on(self, machine: Ipv4Addr) -> v1::ReplicaRecord {
+        let mut record = self.record;
+        if self.on_machine_network && !record.ip.is_empty() {
+            record.ip = machine.to_string();
+        }
+        record
     }
 }
 

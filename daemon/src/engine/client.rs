@@ -28,6 +28,7 @@ use super::{
     ApiVersion, Container, Engine, EngineError, EngineEvent, EngineVersion, ExecOptions,
     ExecSession, Image, LogLine, LogOptions, PortHolder, Volume, exec, logs, record,
 };
+use crate::engine::record::or_empty;
 
 /// Limit for what the engine answers from memory or one file. A loaded machine answers in under a
 /// second.
@@ -166,14 +167,14 @@ impl Engine for DockerEngine {
                 docker.version().await
             })
             .await?;
-        let api = ApiVersion::parse(&version.api_version.unwrap_or_default());
-        let version = version.version.unwrap_or_default();
+        let api = ApiVersion::parse(&or_empty(version.api_version));
+        let version = or_empty(version.version);
         if too_old(api) {
             return Err(EngineError::TooOld { version });
         }
         let ours = ApiVersion::new(
-            u32::try_from(API_DEFAULT_VERSION.major_version).unwrap_or_default(),
-            u32::try_from(API_DEFAULT_VERSION.minor_version).unwrap_or_default(),
+            u32::try_from(API_DEFAULT_VERSION.major_version).expect("a small number"),
+            u32::try_from(API_DEFAULT_VERSION.minor_version).expect("a small number"),
         );
         Ok(EngineVersion {
             version,
@@ -405,9 +406,7 @@ impl Engine for DockerEngine {
                 docker.list_volumes(None::<query::ListVolumesOptions>).await
             })
             .await?;
-        let mut volumes: Vec<Volume> = list
-            .volumes
-            .unwrap_or_default()
+        let mut volumes: Vec<Volume> = or_empty(list.volumes)
             .into_iter()
             .filter_map(record::volume)
             .collect();
@@ -449,15 +448,12 @@ impl Engine for DockerEngine {
         match inspected {
             Ok(inspected) => Ok(Some(Image {
                 platform: [&inspected.os, &inspected.architecture, &inspected.variant]
-                    .map(|part| part.as_deref().unwrap_or_default())
+                    .map(|part| part.as_deref().unwrap_or(""))
                     .join("/")
                     .trim_end_matches('/')
                     .to_owned(),
-                id: inspected.id.unwrap_or_default(),
-                entrypoint: inspected
-                    .config
-                    .and_then(|config| config.entrypoint)
-                    .unwrap_or_default(),
+                id: or_empty(inspected.id),
+                entrypoint: or_empty(inspected.config.and_then(|config| config.entrypoint)),
             })),
             Err(EngineError::ImageMissing { .. } | EngineError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),

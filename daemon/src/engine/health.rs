@@ -74,12 +74,11 @@ pub(crate) fn judge_readiness(container: &Container, times_seen: ObservedTimes) 
     use v1::ReplicaState as State;
     let record = &container.record;
     if let State::Exited | State::Dead = record.state() {
-        let code = record.exit_code.unwrap_or_default();
         let stays_ended = matches!(
             container.restart,
             v1::RestartPolicy::No | v1::RestartPolicy::OnFailure
         );
-        if code == 0 && stays_ended && container.start_error.is_empty() {
+        if record.exit_code == Some(0) && stays_ended && container.start_error.is_empty() {
             return Verdict::Ready;
         }
     }
@@ -94,7 +93,7 @@ pub(crate) fn judge_readiness(container: &Container, times_seen: ObservedTimes) 
     }
     match container.healthcheck {
         Some(limits) => match record.health() {
-            v1::Health::Healthy if healthy >= monitor.unwrap_or_default() => Verdict::Ready,
+            v1::Health::Healthy if healthy >= monitor.unwrap_or(Duration::ZERO) => Verdict::Ready,
             v1::Health::Healthy => Verdict::Wait,
             v1::Health::Unhealthy => Verdict::Failed(format!(
                 "its healthcheck failed {} in a row",
@@ -119,7 +118,10 @@ fn ended(container: &Container) -> String {
     if !container.start_error.is_empty() {
         return format!("it cannot be started: {}", container.start_error);
     }
-    let code = container.record.exit_code.unwrap_or_default();
+    let code = container
+        .record
+        .exit_code
+        .map_or_else(|| "unknown".to_owned(), |code| code.to_string());
     if container.oom_killed {
         return format!("it ran out of memory and was killed (exit code {code})");
     }
@@ -160,6 +162,7 @@ mod tests {
             oom_killed: false,
             start_error: String::new(),
             network_of: String::new(),
+            on_machine_network: false,
             post_start: Vec::new(),
             pre_stop: Vec::new(),
         }

@@ -351,6 +351,7 @@ async fn real_engine_can_restart_while_it_is_observed() {
         engine.clone(),
         draining,
         observe::facts::host(),
+        std::net::Ipv4Addr::new(10, 233, 0, 1),
         Arc::new(Sink(sender)),
         cancel.clone(),
     );

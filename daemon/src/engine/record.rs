@@ -1,9 +1,9 @@
-//! Converts the engine's answers to our records. Pure. A field that the engine leaves out gets the
-//! most cautious value.
+//! Converts the engine's answers to our records. Pure.
 
 mod ports;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use bollard::models as engine;
@@ -18,15 +18,37 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(30);
 const HEALTH_RETRIES: u32 = 3;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// The value of a field that the engine leaves out. It leaves fields out whose values are empty or
+/// zero, so this is the value.
+pub(super) fn or_empty<T: Default>(field: Option<T>) -> T {
+    field.unwrap_or_default()
+}
+
+/// The value of a label that only the daemon writes. One with an invalid text was set by somebody
+/// else and counts as absent.
+fn of_label<T: Default, E: fmt::Display>(
+    labels: &HashMap<String, String>,
+    key: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> T {
+    let Some(text) = labels.get(key) else {
+        return T::default();
+    };
+    parse(text).unwrap_or_else(|error| {
+        tracing::warn!(label = key, text, %error, "a container has an invalid label, which is ignored");
+        T::default()
+    })
+}
+
 /// Converts one container.
 pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Container {
-    let config = inspected.config.unwrap_or_default();
-    let host = inspected.host_config.unwrap_or_default();
-    let network = inspected.network_settings.unwrap_or_default();
-    let state = inspected.state.unwrap_or_default();
-    let labels = config.labels.unwrap_or_default();
-    let of = |key: &str| labels.get(key).cloned().unwrap_or_default();
-    let published = network.ports.unwrap_or_default();
+    let config = or_empty(inspected.config);
+    let host = or_empty(inspected.host_config);
+    let network = or_empty(inspected.network_settings);
+    let state = or_empty(inspected.state);
+    let labels = or_empty(config.labels);
+    let of = |key: &str| or_empty(labels.get(key).cloned());
+    let published = or_empty(network.ports);
     let replica_state = replica_state(state.status);
     let ended = matches!(
         replica_state,
@@ -38,21 +60,16 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         .and_then(|endpoint| endpoint.ip_address)
         .filter(|ip| !ip.is_empty())
         .unwrap_or_else(|| of(label::ADDRESS));
-    let number = |key: &str| of(key).parse().unwrap_or_default();
-    // Only the daemon writes these labels, so they are always valid JSON.
-    let hooks = |key: &str| serde_json::from_str(&of(key)).unwrap_or_default();
+    let number = |key: &str| of_label(&labels, key, str::parse);
+    let hooks = |key: &str| of_label(&labels, key, |text| serde_json::from_str(text));
     let files = of(label::FILES);
     let record = v1::ReplicaRecord {
-        container_id: inspected.id.unwrap_or_default(),
-        container_name: inspected
-            .name
-            .unwrap_or_default()
-            .trim_start_matches('/')
-            .to_owned(),
+        container_id: or_empty(inspected.id),
+        container_name: or_empty(inspected.name).trim_start_matches('/').to_owned(),
         project: of(label::PROJECT),
         service: of(label::SERVICE),
         revision: of(label::REVISION),
-        image: config.image.unwrap_or_default(),
+        image: or_empty(config.image),
         state: replica_state.into(),
         health: health(state.health.as_ref()).into(),
         ip: if has_address(replica_state) {
@@ -60,22 +77,15 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         } else {
             String::new()
         },
-        created_at_ms: inspected
-            .created
-            .as_deref()
-            .map(milliseconds)
-            .unwrap_or_default(),
-        exit_code: ended.then(|| state.exit_code.unwrap_or_default() as i32),
-        ports: ports::ports(host.port_bindings.unwrap_or_default(), &published),
+        created_at_ms: inspected.created.as_deref().map_or(0, milliseconds),
+        exit_code: ended.then(|| or_empty(state.exit_code) as i32),
+        ports: ports::ports(or_empty(host.port_bindings), &published),
         draining: false,
         restart_count: inspected
             .restart_count
             .and_then(|count| u32::try_from(count).ok())
-            .unwrap_or_default(),
-        mounts: mounts(
-            inspected.mounts.unwrap_or_default(),
-            host.tmpfs.unwrap_or_default(),
-        ),
+            .unwrap_or(0),
+        mounts: mounts(or_empty(inspected.mounts), or_empty(host.tmpfs)),
         files: files
             .split(',')
             .filter(|hash| !hash.is_empty())
@@ -84,23 +94,24 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         reserved_nano_cpus: number(label::RESERVED_CPU),
         reserved_memory: number(label::RESERVED_MEMORY),
         own_resolvers: labels.contains_key(label::RESOLVERS),
-        dns_server: host.dns.into_iter().flatten().next().unwrap_or_default(),
+        dns_server: or_empty(host.dns.into_iter().flatten().next()),
     };
     Container {
         record,
         managed: labels.contains_key(label::CLUSTER),
-        hook: labels.get(label::HOOK).cloned().unwrap_or_default(),
+        hook: of(label::HOOK),
         healthcheck: config.healthcheck.as_ref().and_then(health_limits),
         restart: restart(host.restart_policy.and_then(|policy| policy.name)),
         stop_grace: config.stop_timeout.map_or(STOP_GRACE, |seconds| {
             Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
         }),
-        oom_killed: state.oom_killed.unwrap_or_default(),
-        start_error: state.error.unwrap_or_default(),
-        network_of: host
-            .network_mode
-            .and_then(|mode| Some(mode.strip_prefix("container:")?.to_owned()))
-            .unwrap_or_default(),
+        oom_killed: or_empty(state.oom_killed),
+        start_error: or_empty(state.error),
+        on_machine_network: host.network_mode.as_deref() == Some("host"),
+        network_of: or_empty(
+            host.network_mode
+                .and_then(|mode| Some(mode.strip_prefix("container:")?.to_owned())),
+        ),
         post_start: hooks(label::POST_START),
         pre_stop: hooks(label::PRE_STOP),
     }
@@ -110,6 +121,7 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
 pub(crate) fn share_address(container: &mut Container, other: &Container) {
     if has_address(container.record.state()) {
         container.record.ip.clone_from(&other.record.ip);
+        container.on_machine_network = other.on_machine_network;
     }
 }
 
@@ -126,11 +138,7 @@ pub(crate) fn volume(volume: engine::Volume) -> Option<Volume> {
     if anonymous {
         return None;
     }
-    let project = volume
-        .labels
-        .get(label::PROJECT)
-        .cloned()
-        .unwrap_or_default();
+    let project = or_empty(volume.labels.get(label::PROJECT).cloned());
     Some(Volume {
         record: v1::VolumeRecord {
             name: volume.name,
@@ -143,18 +151,11 @@ pub(crate) fn volume(volume: engine::Volume) -> Option<Volume> {
 
 /// Returns the host ports that a running container holds.
 pub(crate) fn port_holders(summary: engine::ContainerSummary) -> Vec<PortHolder> {
-    let labels = summary.labels.unwrap_or_default();
-    let of = |key: &str| labels.get(key).cloned().unwrap_or_default();
-    let name = summary
-        .names
-        .unwrap_or_default()
-        .into_iter()
-        .next()
-        .unwrap_or_default();
-    let id = summary.id.unwrap_or_default();
-    summary
-        .ports
-        .unwrap_or_default()
+    let labels = or_empty(summary.labels);
+    let of = |key: &str| or_empty(labels.get(key).cloned());
+    let name = or_empty(or_empty(summary.names).into_iter().next());
+    let id = or_empty(summary.id);
+    or_empty(summary.ports)
         .into_iter()
         .filter_map(|port| {
             Some(PortHolder {
@@ -162,7 +163,7 @@ pub(crate) fn port_holders(summary: engine::ContainerSummary) -> Vec<PortHolder>
                 container_name: name.trim_start_matches('/').to_owned(),
                 project: of(label::PROJECT),
                 service: of(label::SERVICE),
-                host_ip: port.ip.unwrap_or_default(),
+                host_ip: or_empty(port.ip),
                 port: port.public_port.filter(|port| *port != 0)?,
                 protocol: match port.typ {
                     Some(engine::PortSummaryTypeEnum::UDP) => v1::Protocol::Udp,
@@ -198,11 +199,8 @@ fn health(health: Option<&engine::Health>) -> v1::Health {
 }
 
 fn health_limits(check: &engine::HealthConfig) -> Option<HealthLimits> {
-    let test = check.test.as_deref().unwrap_or_default();
-    if test
-        .first()
-        .is_none_or(|first| first.is_empty() || first == "NONE")
-    {
+    let kind = check.test.as_ref().and_then(|test| test.first());
+    if kind.is_none_or(|kind| kind.is_empty() || kind == "NONE") {
         return None;
     }
     let or = |nanos: Option<i64>, default| match nanos.and_then(|nanos| u64::try_from(nanos).ok()) {
@@ -234,8 +232,7 @@ fn restart(name: Option<engine::RestartPolicyNameEnum>) -> v1::RestartPolicy {
 /// Parses an RFC 3339 time into Unix milliseconds. Returns 0 for an invalid time.
 fn milliseconds(time: &str) -> i64 {
     time.parse::<jiff::Timestamp>()
-        .map(jiff::Timestamp::as_millisecond)
-        .unwrap_or_default()
+        .map_or(0, jiff::Timestamp::as_millisecond)
 }
 
 /// Converts the mounts, ordered by target. The engine does not list tmpfs mounts that were
@@ -264,8 +261,8 @@ fn mounts(points: Vec<engine::MountPoint>, tmpfs: HashMap<String, String>) -> Ve
             };
             Some(v1::MountSpec {
                 kind: kind.into(),
-                source: source.unwrap_or_default(),
-                target: point.destination.unwrap_or_default(),
+                source: or_empty(source),
+                target: or_empty(point.destination),
                 read_only: !point.rw.unwrap_or(true),
                 ..v1::MountSpec::default()
             })

@@ -211,8 +211,8 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
     ];
     let mut labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
     labels.extend(ours.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    let resources = spec.resources.clone().unwrap_or_default();
-    let number = |number: Option<u64>| {
+    let reserved = |of: fn(&v1::Resources) -> Option<u64>| {
+        let number = spec.resources.as_ref().and_then(of);
         number
             .filter(|number| *number > 0)
             .map(|number| number.to_string())
@@ -227,8 +227,8 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
     let address = some_if(spec.network_mode == "host", || placement.bridge.to_string());
     let more = [
         (label::FILES, text(&files.join(","))),
-        (label::RESERVED_CPU, number(resources.reserved_nano_cpus)),
-        (label::RESERVED_MEMORY, number(resources.reserved_memory)),
+        (label::RESERVED_CPU, reserved(|of| of.reserved_nano_cpus)),
+        (label::RESERVED_MEMORY, reserved(|of| of.reserved_memory)),
         (label::ADDRESS, address),
         // A container in the machine's network is reached at the machine's address. A shared
         // network is its owner's matter.
@@ -251,7 +251,7 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
 
 fn hooks(hooks: &[v1::Hook]) -> Option<String> {
     some_if(!hooks.is_empty(), || {
-        serde_json::to_string(hooks).unwrap_or_default()
+        serde_json::to_string(hooks).expect("texts and flags are valid JSON")
     })
 }
 

@@ -18,11 +18,9 @@ impl ApiVersion {
     /// Parses the engine's text. An invalid part counts as 0, so that an engine with an unreadable
     /// version is assumed to support nothing.
     pub(crate) fn parse(text: &str) -> Self {
-        let mut numbers = text.split('.').map(|part| part.parse().unwrap_or_default());
-        Self::new(
-            numbers.next().unwrap_or_default(),
-            numbers.next().unwrap_or_default(),
-        )
+        let mut numbers = text.split('.').map(|part| part.parse().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        Self::new(next(), next())
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use uc_api::v1::create_replica_event::Event;
 use uc_api::{Code, Failure, v1};
 
-use super::{Identity, NodeService, QUEUE, Replies, ports};
+use super::{Identity, NodeService, QUEUE, Replies, given, ports};
 use crate::engine::error::PullProblem;
 use crate::engine::{EngineError, platform, spec};
 
@@ -28,7 +28,7 @@ impl NodeService {
         request: v1::CreateReplicaRequest,
     ) -> Result<Replies<v1::CreateReplicaEvent>, Failure> {
         let identity = self.identity()?;
-        let wanted = request.spec.unwrap_or_default();
+        let wanted = given(request.spec, "spec")?;
         spec::check(&wanted)?;
         let (events, receiver) = mpsc::channel(QUEUE);
         let node = self.clone();
@@ -124,8 +124,7 @@ impl Create<'_> {
                 .engine
                 .image(&self.spec.image)
                 .await?
-                .unwrap_or_default()
-                .entrypoint
+                .map_or_else(Vec::new, |image| image.entrypoint)
         } else {
             Vec::new()
         };

@@ -138,7 +138,7 @@ fn last_lines(output: &[u8]) -> Vec<String> {
     let from = lines.len().saturating_sub(OUTPUT_LINES);
     lines
         .get(from..)
-        .unwrap_or_default()
+        .expect("it begins at or before the end")
         .iter()
         .map(|line| (*line).to_owned())
         .collect()

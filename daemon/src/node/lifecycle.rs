@@ -65,9 +65,7 @@ impl NodeService {
             }
             let times_seen = ObservedTimes {
                 elapsed: started.elapsed(),
-                healthy: healthy_since
-                    .map(|since| since.elapsed())
-                    .unwrap_or_default(),
+                healthy: healthy_since.map_or(Duration::ZERO, |since| since.elapsed()),
                 monitor,
             };
             let failure = match health::judge_readiness(&container, times_seen) {

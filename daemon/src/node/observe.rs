@@ -7,6 +7,7 @@
 pub(crate) mod facts;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uc_api::{Failure, v1};
 
+use crate::backoff::Backoff;
 use crate::engine::{Container, Engine, EngineError, EngineEvent};
 use crate::node::Draining;
 
@@ -26,8 +28,7 @@ use crate::node::Draining;
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Time between two full looks, for changes without an event.
 const FULL_SYNC: Duration = Duration::from_secs(30);
-/// Between two attempts to reach an engine that is away: doubled from the first to the second, each
-/// time up to a half less by chance.
+/// Waits between attempts to reach an engine that is away.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
@@ -51,11 +52,12 @@ pub(crate) trait ObservationSink: Send + Sync + 'static {
 }
 
 /// Observes until `cancel`. `host` is what the operating system says ([`facts::host`]); the
-/// engine's version is added.
+/// engine's version is added. `bridge` is the machine's address on the cluster network.
 pub(crate) async fn run(
     engine: Arc<dyn Engine>,
     draining: Draining,
     host: v1::MachineFacts,
+    bridge: Ipv4Addr,
     sink: Arc<dyn ObservationSink>,
     cancel: CancellationToken,
 ) {
@@ -67,6 +69,7 @@ pub(crate) async fn run(
         sink,
         known: Known::default(),
         host,
+        bridge,
         published: None,
     };
     let ended = cancel.clone();
@@ -106,14 +109,14 @@ struct Known {
 }
 
 impl Known {
-    fn take(&mut self, container: Container) {
+    fn take(&mut self, container: Container, bridge: Ipv4Addr) {
         let id = container.record.container_id.clone();
         if container.network_of.is_empty() {
             self.joined.remove(&id);
         } else {
-            self.joined.insert(id.clone(), container.network_of);
+            self.joined.insert(id.clone(), container.network_of.clone());
         }
-        self.replicas.insert(id, container.record);
+        self.replicas.insert(id, container.record_on(bridge));
     }
 }
 
@@ -124,6 +127,7 @@ struct Observer {
     sink: Arc<dyn ObservationSink>,
     known: Known,
     host: v1::MachineFacts,
+    bridge: Ipv4Addr,
     published: Option<Observation>,
 }
 
@@ -132,20 +136,22 @@ type Events = BoxStream<'static, Result<EngineEvent, EngineError>>;
 impl Observer {
     /// Connects, observes, and reconnects, forever.
     async fn run(&mut self) {
-        let mut failures = 0;
+        let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        let mut told = false;
         loop {
             let error = match self.connect().await {
                 Ok(events) => {
-                    failures = 0;
+                    backoff.reset();
+                    told = false;
                     self.watch(events).await
                 }
                 Err(error) => error,
             };
-            if failures == 0 {
+            if !told {
                 tracing::warn!(%error, "the Docker engine cannot be observed; trying again");
+                told = true;
             }
-            tokio::time::sleep(retry_after(failures, rand::random())).await;
-            failures = failures.saturating_add(1);
+            tokio::time::sleep(backoff.wait(rand::random())).await;
         }
     }
 
@@ -205,7 +211,7 @@ impl Observer {
             containers
                 .into_iter()
                 .filter(Container::is_replica)
-                .for_each(|one| self.known.take(one));
+                .for_each(|one| self.known.take(one, self.bridge));
             self.known.volumes = volumes.into_iter().map(|volume| volume.record).collect();
             return Ok(());
         }
@@ -217,7 +223,9 @@ impl Observer {
         let joined: Vec<String> = joined.map(|(id, _)| id.clone()).collect();
         for id in batch.containers.into_iter().chain(joined) {
             match self.engine.inspect(&id).await {
-                Ok(container) if container.is_replica() => self.known.take(container),
+                Ok(container) if container.is_replica() => {
+                    self.known.take(container, self.bridge);
+                }
                 Ok(_) | Err(EngineError::NotFound { .. }) => {
                     self.known.replicas.remove(&id);
                     self.known.joined.remove(&id);
@@ -261,13 +269,6 @@ impl Observer {
             Err(failure) => tracing::warn!(%failure, "cannot publish what this machine runs"),
         }
     }
-}
-
-fn retry_after(failures: u32, random: f64) -> Duration {
-    let doubled = FIRST_RETRY
-        .saturating_mul(2u32.saturating_pow(failures))
-        .min(LAST_RETRY);
-    doubled.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use uc_api::v1::create_replica_event::Event as Created;
 use uc_api::v1::run_pre_deploy_event::Event;
 use uc_api::{Code, Failure, v1};
 
-use super::{NodeService, QUEUE, Replies};
+use super::{NodeService, QUEUE, Replies, given};
 use crate::engine::{EngineError, LogOptions, logs};
 
 /// Default time limit. A migration can take minutes, but one that hangs must not block a deployment
@@ -34,14 +34,14 @@ impl NodeService {
         request: v1::RunPreDeployRequest,
     ) -> Result<Replies<v1::RunPreDeployEvent>, Failure> {
         self.identity()?;
-        let spec = request.spec.unwrap_or_default();
-        let hook = spec.pre_deploy.clone().unwrap_or_default();
-        if hook.command.is_empty() {
-            return Err(Failure::new(
-                Code::Invalid,
-                format!("service `{}` has no pre-deploy command", spec.name),
-            ));
-        }
+        let spec = given(request.spec, "spec")?;
+        let hook = spec.pre_deploy.clone();
+        let hook = hook
+            .filter(|hook| !hook.command.is_empty())
+            .ok_or_else(|| {
+                let message = format!("service `{}` has no pre-deploy command", spec.name);
+                Failure::new(Code::Invalid, message)
+            })?;
         let limit = if hook.timeout_ms == 0 {
             TIMEOUT
         } else {

@@ -9,6 +9,7 @@ use uc_api::Failure;
 use crate::cluster::member::{Member, write_failure};
 use crate::cluster::records::{FACTS, FACTS_KEY, REPLICA, VOLUME};
 use crate::engine::Engine;
+use crate::network::gateway;
 use crate::node::observe::{self, Observation, ObservationSink};
 
 /// Runs until the member stops.
@@ -23,6 +24,7 @@ pub(crate) async fn run(member: Arc<Member>) {
         engine,
         draining,
         observe::facts::host(),
+        gateway(member.membership.subnet),
         Arc::new(sink),
         cancel,
     )

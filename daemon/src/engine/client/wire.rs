@@ -2,6 +2,7 @@
 
 use bollard::models::{EventMessage, EventMessageTypeEnum};
 
+use crate::engine::record::or_empty;
 use crate::engine::spec::{is_object_name, is_reference};
 use crate::engine::{ApiVersion, EngineError, EngineEvent};
 
@@ -43,7 +44,7 @@ pub(super) fn seconds(ms: Option<i64>, round_up: i64) -> i32 {
 
 /// Converts an event of the engine. Returns `None` for events that do not matter to us.
 pub(super) fn event(message: EventMessage) -> Option<EngineEvent> {
-    let actor = message.actor.unwrap_or_default();
+    let actor = or_empty(message.actor);
     match message.typ? {
         EventMessageTypeEnum::CONTAINER => Some(EngineEvent::Container(actor.id?)),
         EventMessageTypeEnum::NETWORK => {
@@ -65,8 +66,8 @@ pub(super) fn has_tag(image: &str) -> bool {
 /// Makes a line of pull progress for users, or `None` if there is nothing to show.
 pub(super) fn progress_line(info: bollard::models::CreateImageInfo) -> Option<String> {
     let status = info.status?;
-    let id = info.id.map(|id| format!("{id}: ")).unwrap_or_default();
-    let detail = info.progress_detail.unwrap_or_default();
+    let id = info.id.map_or_else(String::new, |id| format!("{id}: "));
+    let detail = or_empty(info.progress_detail);
     let amount = match (detail.current, detail.total) {
         (Some(current), Some(total)) if total > 0 => {
             format!(" {} %", current.saturating_mul(100) / total)

@@ -3,6 +3,7 @@
 use bollard::models as engine;
 use uc_api::v1;
 
+use super::or_empty;
 use crate::engine::spec::port_key;
 
 /// A requested binding: one port, a range, or any free port.
@@ -15,7 +16,7 @@ enum RequestedPort {
 
 impl RequestedPort {
     fn parse(binding: &engine::PortBinding) -> Self {
-        let text = binding.host_port.as_deref().unwrap_or_default();
+        let text = binding.host_port.as_deref().unwrap_or("");
         let number = |text: &str| text.parse::<u32>().ok().filter(|port| *port != 0);
         match text
             .split_once('-')
@@ -49,7 +50,7 @@ pub(super) fn ports(asked: engine::PortMap, published: &engine::PortMap) -> Vec<
             "sctp" => v1::Protocol::Sctp,
             _ => v1::Protocol::Tcp,
         };
-        let bindings = bindings.unwrap_or_default();
+        let bindings = or_empty(bindings);
         let published = published
             .get(&port_key(container_port, protocol))
             .and_then(Option::as_deref);
@@ -58,16 +59,14 @@ pub(super) fn ports(asked: engine::PortMap, published: &engine::PortMap) -> Vec<
         let mut taken: Vec<(String, u32)> = bindings
             .iter()
             .filter_map(|binding| match RequestedPort::parse(binding) {
-                RequestedPort::One(port) => {
-                    Some((binding.host_ip.clone().unwrap_or_default(), port))
-                }
+                RequestedPort::One(port) => Some((or_empty(binding.host_ip.clone()), port)),
                 RequestedPort::Any | RequestedPort::Range(..) => None,
             })
             .collect();
         for binding in bindings {
             let asked = RequestedPort::parse(&binding);
-            let host_ip = binding.host_ip.unwrap_or_default();
-            let chosen = published.unwrap_or_default().iter().find_map(|published| {
+            let host_ip = or_empty(binding.host_ip);
+            let chosen = published.into_iter().flatten().find_map(|published| {
                 let port = published.host_port.as_deref()?.parse().ok()?;
                 let ours = host_ip.is_empty() || published.host_ip.as_deref() == Some(&host_ip);
                 let free = !taken.contains(&(host_ip.clone(), port));

@@ -8,6 +8,8 @@ use crate::engine::fake::FakeEngine;
 use crate::engine::spec;
 use crate::engine::suite::{IMAGE, service};
 
+const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 210, 7, 1);
+
 /// Hands on what is published; can be made to fail.
 #[derive(Debug)]
 struct Sink {
@@ -55,6 +57,7 @@ fn bench(engine: FakeEngine, failing: u32) -> Bench {
         Arc::new(engine.clone()),
         draining.clone(),
         host,
+        BRIDGE,
         sink,
         cancel.clone(),
     ));
@@ -178,6 +181,20 @@ async fn who_shares_a_network_loses_its_address_with_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn address_in_the_machines_network_is_that_of_the_machine_now() {
+    let mut bench = bench(FakeEngine::new(), 0);
+    bench.next().await;
+    // Created when the machine had another address.
+    let on_host = v1::ServiceSpec {
+        network_mode: "host".into(),
+        ..service("web", "sleep 1000")
+    };
+    let id = bench.create_from(on_host).await;
+    bench.engine.start(&id).await.unwrap();
+    assert_eq!(bench.next().await.replicas[0].ip, BRIDGE.to_string());
+}
+
+#[tokio::test(start_paused = true)]
 async fn containers_of_others_are_nobodys_business() {
     let mut bench = bench(FakeEngine::new(), 0);
     bench.next().await;
@@ -254,13 +271,4 @@ fn events_name_what_to_look_at() {
         volumes: true,
     };
     assert_eq!(batch, expected);
-}
-
-#[test]
-fn retries_grow_to_a_limit_and_are_spread() {
-    assert_eq!(retry_after(0, 0.0), FIRST_RETRY);
-    assert_eq!(retry_after(1, 1.0), FIRST_RETRY);
-    assert_eq!(retry_after(3, 0.0), FIRST_RETRY * 8);
-    assert_eq!(retry_after(100, 0.0), LAST_RETRY);
-    assert_eq!(retry_after(u32::MAX, 1.0), LAST_RETRY / 2);
 }
