@@ -8,6 +8,21 @@ pub(crate) fn counted(count: impl Into<u64>, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// `812 B`, `9.8 KiB`, `1.2 GiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut size = count as f64 / 1024.0;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < units.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", units[unit])
+}
+
 /// `REPLICA_STATE_RUNNING` as `running`; the unspecified value is `unknown`.
 pub(crate) fn word(name: &str, prefix: &str) -> String {
     let word = name
@@ -106,6 +121,18 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(
+            [bytes(0), bytes(1023), bytes(10_000)],
+            ["0 B", "1023 B", "9.8 KiB"]
+        );
+        assert_eq!(
+            [bytes(1 << 31), bytes(u64::MAX)],
+            ["2.0 GiB", "16777216.0 TiB"]
+        );
+    }
 
     #[test]
     fn words_of_the_wire() {

@@ -124,11 +124,16 @@ impl NodeService {
 
     /// Returns the present replicas and volumes.
     pub(crate) async fn observe_now(&self) -> Result<v1::ObserveResponse, Failure> {
+        let bridge = self.identity.borrow().as_ref().map(|own| own.bridge);
         let (containers, volumes) =
             tokio::try_join!(self.engine.containers(), self.engine.volumes())?;
         let replicas = containers.into_iter().filter(Container::is_replica);
         let replicas = replicas
-            .map(|container| self.draining.marked(container.record))
+            .map(|container| match bridge {
+                Some(bridge) => container.record_on(bridge),
+                None => container.record,
+            })
+            .map(|record| self.draining.marked(record))
             .collect();
         Ok(v1::ObserveResponse {
             replicas,
@@ -154,6 +159,11 @@ impl NodeService {
             .map(Response::new)
             .map_err(|failure| self.status(failure))
     }
+}
+
+/// A part that every request has; one without it comes from another program.
+fn given<T>(part: Option<T>, name: &str) -> Result<T, Failure> {
+    part.ok_or_else(|| Failure::new(Code::Invalid, format!("the request has no {name}")))
 }
 
 /// A stream of replies.
@@ -182,12 +192,11 @@ impl Node for NodeService {
         &self,
         request: Request<v1::CreateVolumeRequest>,
     ) -> Result<Response<v1::CreateVolumeResponse>, Status> {
-        let volume = request.into_inner().volume.unwrap_or_default();
-        self.reply(
-            self.create_volume_from(&volume)
-                .await
-                .map(|()| v1::CreateVolumeResponse {}),
-        )
+        let created = async {
+            let volume = given(request.into_inner().volume, "volume")?;
+            self.create_volume_from(&volume).await
+        };
+        self.reply(created.await.map(|()| v1::CreateVolumeResponse {}))
     }
 
     async fn create_replica(

@@ -59,7 +59,9 @@ pub(crate) fn run_tests(root: &Path, arguments: &Arguments) -> anyhow::Result<Ex
     } else {
         // nextest reports all failures as well: see .config/nextest.toml.
         runner.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
-        runner.args(&arguments.runner);
+        // cargo refuses the same option twice.
+        let given = arguments.runner.iter();
+        runner.args(given.filter(|argument| *argument != "--no-fail-fast"));
     }
     let (variable, directory) = binaries.variable();
     runner.env(variable, directory);

@@ -43,7 +43,7 @@ fn kept(look: &Look<'_>) -> Table {
             number(store.opaque),
             number(store.loose),
             number(store.rejoins),
-            bytes(store.file_bytes).into(),
+            words::bytes(store.file_bytes).into(),
         ]);
     }
     table
@@ -114,8 +114,8 @@ fn exchanged(look: &Look<'_>) -> Table {
                 number(peer.lag),
                 number(peer.frames_in),
                 number(peer.frames_out),
-                bytes(peer.bytes_in).into(),
-                bytes(peer.bytes_out).into(),
+                words::bytes(peer.bytes_in).into(),
+                words::bytes(peer.bytes_out).into(),
                 number(peer.differences),
             ]);
         }
@@ -125,21 +125,6 @@ fn exchanged(look: &Look<'_>) -> Table {
 
 fn number(count: u64) -> Cell {
     count.to_string().into()
-}
-
-/// `812 B`, `9.8 KiB`, `1.2 GiB`.
-fn bytes(count: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut size = count as f64 / 1024.0;
-    let mut unit = 0;
-    while size >= 1024.0 && unit + 1 < units.len() {
-        size /= 1024.0;
-        unit += 1;
-    }
-    format!("{size:.1} {}", units[unit])
 }
 
 /// `250 µs`, `2.5 ms`.
@@ -167,15 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times() {
-        assert_eq!(
-            [bytes(0), bytes(1023), bytes(10_000)],
-            ["0 B", "1023 B", "9.8 KiB"]
-        );
-        assert_eq!(
-            [bytes(1 << 31), bytes(u64::MAX)],
-            ["2.0 GiB", "16777216.0 TiB"]
-        );
+    fn times() {
         assert_eq!(
             [micros(250), micros(2_500), micros(50_000)],
             ["250 µs", "2.5 ms", "50.0 ms"]

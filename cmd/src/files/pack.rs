@@ -12,6 +12,8 @@ use tar::{Builder, EntryType, Header};
 use thiserror::Error;
 use uc_api::content::{MAX_ARCHIVE, MAX_ENTRIES, MAX_PATH, ROOT, link_stays_inside};
 
+use crate::words;
+
 /// Set-user-id and the sticky bit do not travel.
 const MODE_BITS: u32 = 0o777;
 const FOLDER_MODE: u32 = 0o755;
@@ -32,7 +34,7 @@ pub(crate) enum PackError {
     /// Over [`MAX_ARCHIVE`].
     #[error(
         "it has {}, more than the limit of {} MiB; the largest file is {biggest} with {}",
-        size(*total), MAX_ARCHIVE >> 20, size(*biggest_size)
+        words::bytes(*total), MAX_ARCHIVE >> 20, words::bytes(*biggest_size)
     )]
     Size {
         /// Bytes.
@@ -351,13 +353,6 @@ fn check_size<'a>(items: impl Iterator<Item = (&'a Path, u64)>) -> Result<(), Pa
         biggest,
         biggest_size,
     })
-}
-
-fn size(bytes: u64) -> String {
-    if bytes >= 1 << 20 {
-        return format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
-    }
-    format!("{} KiB", bytes.div_ceil(1024))
 }
 
 #[cfg(test)]

@@ -136,10 +136,11 @@ impl Room {
             let message = format!("ucd cannot see the directory {}", parent.display());
             return Err(Failure::new(Code::Refused, message).hint(CONFINED));
         }
-        if hidden(
-            parent,
-            &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
-        ) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| {
+            let message = format!("cannot read /proc/self/mountinfo: {error}");
+            Failure::new(Code::Internal, message)
+        })?;
+        if hidden(parent, &mounts) {
             let message = format!(
                 "{} is private to ucd: a file in it could not be found by others",
                 parent.display()
@@ -195,7 +196,11 @@ fn seal(copy: &Path) -> io::Result<(u64, String)> {
         if count == 0 {
             break;
         }
-        hasher.update(chunk.get(..count).unwrap_or_default());
+        hasher.update(
+            chunk
+                .get(..count)
+                .expect("a read fills no more than the buffer"),
+        );
         bytes += count as u64;
     }
     Ok((bytes, hasher.finalize().to_hex().to_string()))

@@ -210,9 +210,7 @@ fn not_found(
     let kind = KINDS
         .iter()
         .find(|kind| kind.name == request.kind && kind.class == Class::Intent);
-    let siblings = kind
-        .map(|kind| snapshot.siblings(kind.id, &request.key))
-        .unwrap_or_default();
+    let siblings = kind.map_or_else(Vec::new, |kind| snapshot.siblings(kind.id, &request.key));
     if let Some(one) = siblings.first() {
         let seen: Vec<Dot> = siblings.iter().map(|sibling| sibling.dot).collect();
         let how = if seen

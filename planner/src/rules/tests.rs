@@ -11,7 +11,7 @@ fn machine(name: &str, arch: &str, labels: &[(&str, &str)]) -> Machine {
         name: name.parse().unwrap(),
         up: true,
         holds_name: true,
-                dns_server: None,
+        dns_server: None,
         arch: arch.into(),
         labels: labels
             .iter()

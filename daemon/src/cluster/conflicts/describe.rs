@@ -42,15 +42,13 @@ pub(super) fn time(ms: i64) -> String {
     if ms == 0 {
         return String::new();
     }
-    Timestamp::from_millisecond(ms)
-        .map(|time| time.to_string())
-        .unwrap_or_default()
+    Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| time.to_string())
 }
 
 /// Every field that is set in at least one of them, in the order of the record.
 pub(super) fn compare(active: Option<&Value>, value: Option<&Value>) -> Vec<ConflictField> {
     let hidden = differences(active, value);
-    let texts = |value: Option<&Value>| value.map(fields).unwrap_or_default();
+    let texts = |value: Option<&Value>| value.map_or_else(Vec::new, fields);
     merge(texts(active), texts(value))
         .into_iter()
         .map(|(name, active, value)| {
@@ -100,7 +98,8 @@ fn merge(a: Vec<Field>, b: Vec<Field>) -> Vec<(String, String, String)> {
         while let Some((name, text)) = b.next_if(|(other, _)| *other != name) {
             merged.push((name, String::new(), text));
         }
-        let other = b.next().map(|(_, text)| text).unwrap_or_default();
+        // A name can be in one of them twice: a variable and a secret variable.
+        let other = b.next().map_or_else(String::new, |(_, text)| text);
         merged.push((name, text, other));
     }
     merged.extend(b.map(|(name, text)| (name, String::new(), text)));
