@@ -1,6 +1,12 @@
 //! How the values of each kind of field are compared and shown: a method for each kind of
 //! [`uc_api::service_fields!`], with the key and both values.
 
+#![expect(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the table hands on a reference to a field of any type"
+)]
+
 use std::collections::BTreeMap;
 
 use uc_api::v1::{
