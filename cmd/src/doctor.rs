@@ -5,6 +5,7 @@
 pub(crate) mod figures;
 mod reach;
 mod records;
+pub(crate) mod replicas;
 mod together;
 
 use std::collections::BTreeMap;

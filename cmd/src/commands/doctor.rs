@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use uc_api::v1::{ExamineRequest, ExaminedMachine};
+use uc_api::v1::{ExamineRequest, ExaminedMachine, ListServicesRequest, PsRequest};
 
-use crate::answer::Required as _;
+use crate::answer::{Required as _, with_part};
 use crate::args::Output;
 use crate::connect::{Client, Globals, ask, within};
+use crate::doctor::replicas::{self, Deployed};
 use crate::doctor::{self, Finding, Severity, figures};
 use crate::error::{CliResult, Kind};
 use crate::ui::{CYAN, DIM, RED, Ui, YELLOW};
@@ -20,14 +21,16 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// Seconds for one look: the daemon gives each machine 5 s, 128 machines at a time.
 const LIMIT_S: u64 = 60;
 
-/// Examine the machines and report problems
+/// Examine the machines and the services, and report problems
 ///
 /// Prints findings, the worst first, each with a hint what to do. They are about machines that do
 /// not answer or are evicted, missing sessions, lag, failed or slow writes, full disks, damaged
-/// stores, clocks, conflicts and versions.
+/// stores, clocks, conflicts and versions, and about services whose replicas are missing, too many,
+/// unhealthy, of an earlier revision, or left over. With machines named, only they are examined.
 ///
-/// Some problems pass on their own, such as a lag. If the first look shows one, uc looks again
-/// after 3 seconds and reports it only if it lasts. Nothing is changed.
+/// Some problems pass on their own, such as a lag or what a running deployment causes. If the first
+/// look shows one, uc looks again after 3 seconds and reports it only if it lasts. Nothing is
+/// changed.
 ///
 /// The exit code is 0 if there are no problems (there may be warnings), 1 if there are, and 4 if a
 /// machine did not answer.
@@ -59,11 +62,21 @@ pub(crate) async fn run(args: DoctorArgs, ui: &Ui, globals: &Globals) -> CliResu
         machines: args.machines,
     };
     let mut looks = vec![examine(&client, &request).await?];
-    if !args.once && doctor::may_pass(&looks[0]) {
+    let mut deployed = Vec::new();
+    if request.all {
+        deployed.push(look_at_services(&client).await?);
+    }
+    let may_pass = doctor::may_pass(&looks[0]) || !replicas::findings(&deployed).is_empty();
+    if !args.once && may_pass {
         tokio::time::sleep(AGAIN).await;
         looks.push(examine(&client, &request).await?);
+        if request.all {
+            deployed.push(look_at_services(&client).await?);
+        }
     }
-    let findings = doctor::findings(&looks);
+    let mut findings = doctor::findings(&looks);
+    findings.extend(replicas::findings(&deployed));
+    findings.sort_by_key(|finding| finding.severity);
     let machines = looks.last().expect("there is one look at least");
     if args.output.is_json() {
         ui.json(&view::Doctor::new(machines, &findings)?)?;
@@ -91,6 +104,16 @@ async fn examine(client: &Client, request: &ExamineRequest) -> CliResult<Vec<Exa
         }
     }
     Ok(machines)
+}
+
+async fn look_at_services(client: &Client) -> CliResult<Deployed> {
+    let request = ListServicesRequest::default();
+    let services = ask(client.services().list(within(30, request))).await?;
+    let replicas = ask(client.services().ps(within(30, PsRequest::default()))).await?;
+    Ok(Deployed {
+        services: with_part(services.services, "a spec", |status| status.spec.take())?,
+        replicas: super::ps::listed(replicas.replicas)?,
+    })
 }
 
 fn render(findings: &[Finding]) -> String {

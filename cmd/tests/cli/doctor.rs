@@ -1,6 +1,8 @@
 //! `uc doctor`: what it asks, prints and ends with. What it finds has tests beside it.
 
-use uc_api::v1::{Examination, ExaminedMachine, Liveness, PeerFigures, StoreFigures};
+use uc_api::v1::{
+    Examination, ExaminedMachine, Liveness, PeerFigures, ServiceSpec, ServiceStatus, StoreFigures,
+};
 use uc_api::{Code, Failure};
 
 use crate::daemon::{Daemon, member};
@@ -93,7 +95,7 @@ fn doctor_without_findings_prints_one_line_on_stderr() {
     assert_eq!(ran.stderr, "2 machines examined: no problems found\n");
     assert_eq!(
         world.daemon.asked(),
-        ["Examine [] all=true"],
+        ["Examine [] all=true", "List", "Ps"],
         "one look is enough"
     );
 }
@@ -154,7 +156,39 @@ fn doctor_looks_again_at_what_can_pass() {
         "{}",
         once.text()
     );
-    assert_eq!(world.daemon.asked().len(), 1);
+    assert_eq!(world.daemon.asked(), ["Examine [] all=true", "List", "Ps"]);
+}
+
+#[test]
+fn doctor_names_a_service_without_replicas() {
+    let spec = ServiceSpec {
+        project: "shop".into(),
+        name: "web".into(),
+        replicas: 1,
+        ..Default::default()
+    };
+    let daemon = Daemon {
+        services: vec![ServiceStatus {
+            spec: Some(spec),
+            desired: 1,
+            ..Default::default()
+        }],
+        ..Daemon::default()
+    };
+    *daemon.examined.lock().unwrap() = [two(0)].into();
+    let world = World::with(daemon);
+    let ran = world.connected(&["doctor"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.text());
+    assert!(
+        ran.stdout
+            .starts_with("problem: 0 of 1 replicas of shop/web run: 1 is missing"),
+        "{}",
+        ran.text()
+    );
+    assert_eq!(world.daemon.asked().len(), 6, "it looks again");
+    // What is asked about machines is answered about machines.
+    let of_one = world.connected(&["doctor", "m1"]);
+    assert_eq!(of_one.code, Some(0), "{}", of_one.text());
 }
 
 #[test]
