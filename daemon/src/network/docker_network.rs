@@ -103,7 +103,8 @@ pub(crate) fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
 /// and get other addresses. The containers of another cluster are not moved, which is an error.
 ///
 /// `journal` is a file that keeps which containers are being moved. If this process or the machine
-/// dies in between, the next call connects them again.
+/// dies in between, the next call connects them again. A container that cannot be moved is logged
+/// and tried again by the next call. It is not an error, since all other containers work.
 pub async fn ensure_docker_network(
     docker: &Docker,
     subnet: Ipv4Net,
@@ -150,7 +151,11 @@ pub async fn ensure_docker_network(
             moving::disconnect(docker, &containers, journal).await?;
         }
         tracing::info!(differences = %text, "recreating docker network {DOCKER_NETWORK}");
-        remove(docker).await?;
+        if let Err(error) = remove(docker).await {
+            // Until the next attempt, the old network is better than none.
+            moving::reconnect(docker, journal).await?;
+            return Err(error);
+        }
     }
     limited("create the network", docker.create_network(wanted)).await?;
     tracing::info!(%subnet, "created docker network {DOCKER_NETWORK}");

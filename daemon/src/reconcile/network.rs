@@ -40,19 +40,18 @@ async fn ensure(member: &Member) -> Result<(), Failure> {
     member.engine.version().await.map_err(Failure::from)?;
     let docker = member.engine.docker().await.map_err(Failure::from)?;
     let membership = &member.membership;
-    ensure_docker_network(
+    let version = DockerVersion::of(&docker).await.map_err(Failure::from)?;
+    let network = ensure_docker_network(
         &docker,
         membership.subnet,
         &membership.cluster_id,
         &member.paths.moved_containers(),
     )
     .await
-    .map_err(Failure::from)?;
-    let version = DockerVersion::of(&docker).await.map_err(Failure::from)?;
-    firewall(membership, Some(version))
-        .ensure()
-        .await
-        .map_err(Failure::from)
+    .map_err(Failure::from);
+    // The rules do not depend on the network, and protect what is on it also if it is wrong.
+    let rules = firewall(membership, Some(version)).ensure().await;
+    network.and(rules.map_err(Failure::from))
 }
 
 fn firewall(membership: &Membership, docker: Option<DockerVersion>) -> Firewall {

@@ -7,4 +7,6 @@ mod engine;
 #[cfg(test)]
 mod inside;
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod network;
