@@ -173,7 +173,8 @@ impl Member {
 
     /// Writes the first records of a new cluster, if the machine died before `init` did, or if it
     /// is alone and has lost its store. A machine of several members has the others in its list of
-    /// members, and gets these records from them.
+    /// members, and gets these records from them. A cluster record that cannot be read is written
+    /// again.
     pub(crate) async fn finish_init(&self) -> Result<(), Failure> {
         let membership = &self.membership;
         let [machine] = membership.bootstrap.as_slice() else {
@@ -187,11 +188,22 @@ impl Member {
             network: membership.network.to_string(),
             created_at_ms: machine.created_at_ms,
         };
-        self.write(vec![
-            records::put(records::CLUSTER, records::CLUSTER_KEY, &cluster),
-            records::put(records::MACHINE, machine.id.clone(), machine),
-        ])
-        .await
+        let mut writes = vec![records::put(
+            records::CLUSTER,
+            records::CLUSTER_KEY,
+            &cluster,
+        )];
+        // The bootstrap list is older than any record in the store.
+        if self
+            .store
+            .snapshot()
+            .intents(records::MACHINE)
+            .next()
+            .is_none()
+        {
+            writes.push(records::put(records::MACHINE, machine.id.clone(), machine));
+        }
+        self.write(writes).await
     }
 
     /// Ends all tasks and closes the store cleanly. Containers and mesh keep running.

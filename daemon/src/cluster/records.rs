@@ -155,6 +155,7 @@ impl Token {
 /// All records of one moment, decoded. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Records {
+    /// The last readable one.
     pub(crate) cluster: Option<Arc<ClusterRecord>>,
     /// With their labels, by key.
     pub(crate) machines: Arc<BTreeMap<Arc<str>, MachineRecord>>,
@@ -187,11 +188,12 @@ fn put_into<K: Ord, V>(
     }
 }
 
-/// Takes the only record of its kind.
-fn put_only<V>(slot: &mut Option<V>, decoded: Decoded<V>) -> Result<(), String> {
-    let result = decoded.as_ref().map(drop).map_err(Clone::clone);
-    *slot = decoded.ok().flatten();
-    result
+/// Refuses a second record of a kind that has only one. It counts for nothing.
+fn only(the_key: &str, key: &str, bytes: Option<&[u8]>) -> Result<(), String> {
+    if bytes.is_none() {
+        return Ok(());
+    }
+    Err(format!("its key is `{key}`, and only `{the_key}` counts"))
 }
 
 fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, String> {
@@ -203,7 +205,12 @@ impl Records {
     pub(crate) fn update(&mut self, changed: &Changed, snapshot: &Snapshot) -> bool {
         match changed {
             Changed::Everything => {
-                *self = Self::default();
+                // A cluster record that has become unreadable does not replace the last good one.
+                let cluster = snapshot.get(CLUSTER, CLUSTER_KEY).and(self.cluster.take());
+                *self = Self {
+                    cluster,
+                    ..Self::default()
+                };
                 for id in ids(snapshot) {
                     self.update_one(&id, snapshot);
                 }
@@ -240,7 +247,8 @@ impl Records {
         }
     }
 
-    /// Takes one record as it is now. One that cannot be decoded counts as absent.
+    /// Takes one record as it is now. One that cannot be decoded counts as absent, except that the
+    /// last readable cluster record is kept.
     fn take(&mut self, id: &RecordId, snapshot: &Snapshot) -> Result<(), String> {
         let key = &*id.key;
         let bytes = match id.owner {
@@ -248,7 +256,11 @@ impl Records {
             Some(owner) => snapshot.observation(id.kind, owner, key),
         };
         match (id.kind, id.owner) {
-            (CLUSTER, _) => put_only(&mut self.cluster, decoded(bytes, decode)),
+            (CLUSTER, _) if key == CLUSTER_KEY => {
+                self.cluster = decoded(bytes, decode)?;
+                Ok(())
+            }
+            (CLUSTER, _) => only(CLUSTER_KEY, key, bytes),
             (MACHINE, _) => {
                 let machines = Arc::make_mut(&mut self.machines);
                 let machine = |bytes: &[u8]| machine(snapshot, key, bytes);
@@ -300,7 +312,13 @@ impl Records {
                 key.to_owned(),
                 decoded(bytes, decode),
             ),
-            FACTS => put_only(&mut reported.facts, decoded(bytes, decode)),
+            FACTS if key == FACTS_KEY => {
+                let facts = decoded(bytes, decode);
+                let result = facts.as_ref().map(drop).map_err(Clone::clone);
+                reported.facts = facts.ok().flatten();
+                result
+            }
+            FACTS => only(FACTS_KEY, key, bytes),
             _ => Ok(()),
         };
         if *reported == Reported::NOTHING {

@@ -31,6 +31,16 @@ fn machine(number: u8) -> MachineRecord {
     }
 }
 
+fn view(store: &Store) -> View {
+    let own = Own {
+        id: id(1),
+        key: PrivateKey::from_bytes([1; 32]).public(),
+        network: "10.210.0.0/16".parse().unwrap(),
+        prefix_length: 24,
+    };
+    View::new(store, own, vec![machine(1), machine(2)])
+}
+
 impl Bench {
     /// Machine 1, which knows itself and machine 2 from its join.
     async fn new() -> Self {
@@ -38,19 +48,18 @@ impl Bench {
         let cluster = uc_api::ClusterId::from_bytes([9; 16]);
         let options = Options::new(directory.path().join("store"), cluster, id(1), KINDS);
         let store = Store::open(options).await.unwrap();
-        let own = Own {
-            id: id(1),
-            key: PrivateKey::from_bytes([1; 32]).public(),
-            network: "10.210.0.0/16".parse().unwrap(),
-            prefix_length: 24,
-        };
-        let view = View::new(&store, own, vec![machine(1), machine(2)]);
+        let view = view(&store);
         Self {
             store,
             view,
             alive: Arc::default(),
             _directory: directory,
         }
+    }
+
+    /// The view of a daemon that starts now.
+    fn reopened_view(&self) -> View {
+        view(&self.store)
     }
 
     async fn write(&self, writes: Vec<Write>) -> Arc<Cluster> {
@@ -230,6 +239,69 @@ async fn faulty_record_is_named_and_affects_nothing_else() {
     assert_eq!(problems(&cluster), Vec::<&str>::new());
     assert_eq!(names(&cluster), ["m1", "m2"]);
     assert_eq!(cluster.services().len(), 2);
+
+    // The record of the cluster becomes unreadable, and there are other keys of its kind.
+    let known = cluster.record().cloned();
+    let cluster = bench
+        .write(vec![
+            put(MACHINE, machine(3).id, &machine(3)),
+            bytes(CLUSTER, CLUSTER_KEY),
+            bytes(CLUSTER, "another"),
+            put(CLUSTER, "third", &ClusterRecord::default()),
+        ])
+        .await;
+    assert_eq!(names(&cluster), ["m1", "m2", "m3"]);
+    assert_eq!(cluster.record().cloned(), known);
+    assert_eq!(
+        problems(&cluster),
+        ["cluster another", "cluster cluster", "cluster third"]
+    );
+    // A view that has never seen a readable one, as after a start.
+    let restarted = bench.reopened_view().now(&bench.alive);
+    assert_eq!(names(&restarted), ["m1", "m2", "m3"]);
+    assert_eq!(restarted.record(), None);
+    let network = ClusterRecord {
+        network: "10.210.0.0/16".into(),
+        ..ClusterRecord::default()
+    };
+    let cluster = bench
+        .write(vec![
+            put(CLUSTER, CLUSTER_KEY, &network),
+            delete(CLUSTER, "another"),
+            delete(CLUSTER, "third"),
+        ])
+        .await;
+    assert_eq!(cluster.record(), Some(&network));
+    assert_eq!(problems(&cluster), Vec::<&str>::new());
+    // Even without the record, no machine that joined later is lost.
+    let cluster = bench.write(vec![delete(CLUSTER, CLUSTER_KEY)]).await;
+    assert_eq!(names(&cluster), ["m1", "m2", "m3"]);
+}
+
+#[tokio::test]
+async fn facts_count_under_their_own_key_only() {
+    let bench = Bench::new().await;
+    let facts = MachineFacts {
+        cpus: 4,
+        ..MachineFacts::default()
+    };
+    let other = MachineFacts::default().encode_to_vec();
+    let all = vec![
+        (FACTS_KEY.into(), facts.encode_to_vec()),
+        ("later".into(), other),
+    ];
+    bench.store.publish(FACTS, all).await.unwrap();
+    let cluster = bench.now();
+    assert_eq!(cluster.reported(id(1)).facts.as_deref(), Some(&facts));
+    assert_eq!(
+        problems(&cluster),
+        [format!("facts later of machine {}", id(1)).as_str()]
+    );
+    let only = vec![(FACTS_KEY.into(), facts.encode_to_vec())];
+    bench.store.publish(FACTS, only).await.unwrap();
+    let cluster = bench.now();
+    assert_eq!(cluster.reported(id(1)).facts.as_deref(), Some(&facts));
+    assert_eq!(problems(&cluster), Vec::<&str>::new());
 }
 
 #[tokio::test]
