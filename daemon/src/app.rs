@@ -175,3 +175,6 @@ impl Resets {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -6,7 +6,8 @@
 //! Of two records with one subnet or one name, the older one holds it: that is the same one on
 //! every machine, and no change of a record changes its age. The machine that lost it takes another
 //! one ([`crate::reconcile::claims`]). Of two records with one key, the newer one is used: the
-//! machine has joined again.
+//! machine has joined again. The machine itself knows which one is its own, uses that one, and
+//! deletes the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -70,14 +71,20 @@ impl Machines {
         records.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         let mut oldest_first: Vec<&MachineRecord> = records.iter().collect();
         oldest_first.sort_by_key(|machine| age(machine));
-        let newest: BTreeMap<&str, Age<'_>> = oldest_first
+        let oldest_first: Vec<_> = oldest_first
+            .into_iter()
+            .map(|record| (record, identity(record, own)))
+            .collect();
+        // Of one key, the last one remains.
+        let newest: BTreeMap<PublicKey, MachineId> = oldest_first
             .iter()
-            .map(|machine| (machine.public_key.as_str(), age(machine)))
+            .filter_map(|(_, identity)| identity.as_ref().ok())
+            .map(|identity| (identity.key, identity.id))
             .collect();
         let mut holders = Holders::default();
         let mut usable = Vec::new();
         let mut problems = Vec::new();
-        for record in oldest_first {
+        for (record, identity) in oldest_first {
             let mut problem = |reason: String, changes_itself: bool| {
                 problems.push(Problem {
                     record: format!("machine {}", record.name),
@@ -86,16 +93,22 @@ impl Machines {
                     changes_itself,
                 });
             };
-            let Identity { id, name, key } = match identity(record, own) {
+            let Identity { id, name, key } = match identity {
                 Ok(identity) => identity,
                 Err(reason) => {
                     problem(reason, false);
                     continue;
                 }
             };
-            if newest.get(record.public_key.as_str()) != Some(&age(record)) {
+            if newest.get(&key) != Some(&id) {
                 problem("a newer record has its WireGuard key".to_owned(), false);
                 continue;
+            }
+            if record.public_key.parse() != Ok(key) {
+                problem(
+                    "its WireGuard key is not the one of this machine".to_owned(),
+                    false,
+                );
             }
             let mut double = |reason| problem(reason, true);
             let holds_name = holders.take_name(&name, id).map_err(&mut double).is_ok();
@@ -164,16 +177,28 @@ struct Identity {
 }
 
 fn identity(record: &MachineRecord, own: &Own) -> Result<Identity, String> {
-    let id: MachineId = record.id.parse().map_err(|_| "its id is invalid")?;
+    let id = canonical_id(&record.id).ok_or("its id is invalid")?;
     let name = record.name.parse().map_err(|_| "its name is invalid")?;
+    if id == own.id {
+        // This machine knows its key, whatever its record says.
+        let key = own.key;
+        return Ok(Identity { id, name, key });
+    }
     let key: PublicKey = record
         .public_key
         .parse()
         .map_err(|_| "its WireGuard key is invalid")?;
-    if key == own.key && id != own.id {
+    if key == own.key {
         return Err("it has the WireGuard key of this machine".to_owned());
     }
     Ok(Identity { id, name, key })
+}
+
+/// The id of this text. Other spellings of an id are refused: a record under each of them would be
+/// a machine of its own.
+pub(crate) fn canonical_id(text: &str) -> Option<MachineId> {
+    let id: MachineId = text.parse().ok()?;
+    (id.to_string() == text).then_some(id)
 }
 
 fn subnet_of(record: &MachineRecord, own: &Own) -> Result<Ipv4Net, String> {

@@ -12,7 +12,7 @@ use uc_api::{Code, Failure, MachineId};
 use uc_cluster_state::{MemberStatus, Options, Store, Watch, Write, WriteError};
 use uc_mesh::{MeshClient, PrivateKey};
 
-use super::machines::Own;
+use super::machines::{Own, canonical_id};
 use super::peers::{Link, Peers, Remote};
 use super::readiness::Readiness;
 use super::records;
@@ -311,7 +311,7 @@ fn declaration(write: &Write) -> Option<Write> {
         } => (key, MemberStatus::Left),
         _ => return None,
     };
-    let machine: MachineId = key.parse().ok()?;
+    let machine = canonical_id(key)?;
     Some(Write::Declare { machine, status })
 }
 

@@ -1,4 +1,5 @@
-//! Gives up a name and a subnet that an older machine has, too, and takes others.
+//! Gives up a name and a subnet that an older machine has, too, and takes others. Deletes other
+//! records that have this machine's key, because only the machine itself knows which id is its own.
 //!
 //! Two members can give out one name or one subnet, on two sides of a partition or within the
 //! milliseconds that a record needs to arrive. All machines agree on who holds it
@@ -15,6 +16,7 @@ use crate::clock::now_ms;
 use crate::cluster::labels;
 use crate::cluster::machines::{Machine, free_subnet};
 use crate::cluster::member::Member;
+use crate::cluster::records::{self, delete};
 use crate::cluster::view::Cluster;
 
 /// How long a double name or subnet must last. The machine that had it first may be on its way out
@@ -28,10 +30,13 @@ pub(crate) async fn run(member: Arc<Member>) {
     let mut changes = member.changes();
     loop {
         let cluster = member.cluster();
-        let waiting = if replacement(&cluster).is_some() {
+        let waiting = if replacement(&cluster).is_some() || !ghosts(&member, &cluster).is_empty() {
             tokio::select! {
                 () = member.cancel.cancelled() => return,
                 () = tokio::time::sleep(LASTS) => {}
+            }
+            if let Err(failure) = delete_ghosts(&member).await {
+                tracing::warn!(%failure, "cannot delete another record with the key of this machine");
             }
             if let Err(failure) = take_others(&member).await {
                 tracing::warn!(%failure, "cannot take another name or subnet");
@@ -49,6 +54,38 @@ pub(crate) async fn run(member: Arc<Member>) {
             return;
         }
     }
+}
+
+/// The ids of other records that have this machine's key. None while its own record is not in the
+/// store: it may be this machine that is out of date.
+fn ghosts(member: &Member, cluster: &Cluster) -> Vec<String> {
+    if !cluster.has_own_record() {
+        return Vec::new();
+    }
+    let (own_id, key) = (member.id.to_string(), member.key.public());
+    let others = cluster.machine_records().iter();
+    others
+        .filter(|other| other.id != own_id && other.public_key.parse() == Ok(key))
+        .map(|other| other.id.clone())
+        .collect()
+}
+
+async fn delete_ghosts(member: &Member) -> Result<(), Failure> {
+    if member.store.snapshot().is_rejoining() {
+        // The records are those of before; the present ones are on their way.
+        return Ok(());
+    }
+    let _one_at_a_time = member.registering.lock().await;
+    let ghosts = ghosts(member, &member.cluster());
+    if ghosts.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(
+        ?ghosts,
+        "deleting other records that have the key of this machine"
+    );
+    let deletes = ghosts.into_iter().map(|id| delete(records::MACHINE, id));
+    member.write(deletes.collect()).await
 }
 
 /// Writes this machine's record with a name and a subnet that no other machine has.

@@ -140,6 +140,70 @@ fn bad_records_are_left_out_and_named() {
 }
 
 #[test]
+fn newer_record_that_cannot_be_used_does_not_replace_a_good_one() {
+    let machines = [
+        machine("own", 1, "10.210.0.0/24", 1),
+        machine("good", 2, "10.210.1.0/24", 3),
+        MachineRecord {
+            name: "A b".into(),
+            ..machine("nameless", 2, "10.210.2.0/24", 4)
+        },
+        MachineRecord {
+            id: id("odd").to_string().to_uppercase(),
+            ..machine("odd", 2, "10.210.3.0/24", 5)
+        },
+    ];
+    let machines = Machines::of(machines, &own());
+    let names: Vec<_> = subnets(&machines)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["good", "own"]);
+}
+
+#[test]
+fn one_key_in_two_spellings_is_one_machine() {
+    let spelled = MachineRecord {
+        public_key: format!(" {}\n", key(2)),
+        ..machine("spelled", 2, "10.210.2.0/24", 4)
+    };
+    let machines = [machine("plain", 2, "10.210.1.0/24", 3), spelled];
+    let machines = Machines::of(machines, &own());
+    let names: Vec<_> = subnets(&machines)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["spelled"]);
+    assert_eq!(machines.problems.len(), 1, "{:#?}", machines.problems);
+}
+
+#[test]
+fn own_record_is_usable_whatever_others_have() {
+    let others = [
+        machine("ghost", 1, "10.210.9.0/24", 9),
+        MachineRecord {
+            public_key: format!("{}\n", key(1)),
+            ..machine("ghost2", 1, "10.210.8.0/24", 9)
+        },
+        machine("other", 2, "10.210.1.0/24", 1),
+    ];
+    let seen = |own_record: MachineRecord| {
+        let machines = Machines::of(others.iter().cloned().chain([own_record]), &own());
+        let names: Vec<_> = subnets(&machines)
+            .into_iter()
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        (names, machines.problems.len())
+    };
+    let both = ["other".to_owned(), "own".to_owned()];
+    let (names, problems) = seen(machine("own", 1, "10.210.0.0/24", 2));
+    assert_eq!((names.as_slice(), problems), (both.as_slice(), 2));
+    // Its record has the key of another machine, which it does not take away here.
+    let (names, problems) = seen(machine("own", 2, "10.210.0.0/24", 2));
+    assert_eq!((names.as_slice(), problems), (both.as_slice(), 3));
+}
+
+#[test]
 fn free_subnet_is_the_first_gap_or_one_by_the_id() {
     let network: Ipv4Net = "10.210.0.0/22".parse().unwrap();
     let of = |number: u8| machine("m", number, &format!("10.210.{number}.0/24"), 0);

@@ -2,7 +2,9 @@ use uc_api::MachineId;
 use uc_mesh::PrivateKey;
 
 use super::*;
+use crate::app::tests::member_of_one;
 use crate::cluster::machines::Own;
+use crate::cluster::records::put;
 
 fn machine(number: u8, name: &str, subnet: u8) -> MachineRecord {
     MachineRecord {
@@ -55,6 +57,34 @@ fn two_machines_that_lost_one_subnet_take_different_ones() {
     let of_five = replaced_by([holder.clone(), six.clone()], five.clone()).unwrap();
     let of_six = replaced_by([holder, five], six).unwrap();
     assert_ne!(of_five.1, of_six.1);
+}
+
+/// The records of a machine that has this one's key, as after a join that was repeated.
+#[tokio::test]
+async fn other_records_with_the_own_key_are_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let member = member_of_one(&directory).await;
+    let other = machine(9, "m9", 9);
+    let ghost = MachineRecord {
+        public_key: format!("{}\n", member.key.public()),
+        ..machine(8, "m8", 8)
+    };
+    let records = [other, ghost].map(|record| put(records::MACHINE, record.id.clone(), &record));
+    member.write(records.to_vec()).await.unwrap();
+    let names = || {
+        let cluster = member.cluster();
+        let records = cluster.machine_records().iter();
+        records
+            .map(|record| record.name.clone())
+            .collect::<Vec<_>>()
+    };
+    assert!(member.cluster().own().is_some());
+    assert_eq!(names(), ["m1", "m8", "m9"]);
+    let mut changes = member.changes();
+    let deleted = async { while names() != ["m1", "m9"] && changes.next().await {} };
+    let deleted = tokio::time::timeout(Duration::from_secs(60), deleted).await;
+    member.stop().await;
+    deleted.expect("the record is deleted");
 }
 
 #[test]

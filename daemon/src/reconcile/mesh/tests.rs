@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use uc_api::MachineId;
 use uc_api::v1::{MachineRecord, TokenRecord};
 
@@ -112,6 +113,45 @@ fn configuration_is_valid_whatever_the_records_are() {
     let keys: Vec<_> = config.peers.iter().map(|peer| peer.public_key).collect();
     assert_eq!(keys, [key(2).public(), key(5).public()], "no guest");
     assert_eq!(config.peers[1].allowed_ips.len(), 1, "not the subnet");
+}
+
+proptest! {
+    /// Whatever the texts of keys, names and subnets are, the configuration is accepted.
+    #[test]
+    fn configuration_is_valid_whatever_the_texts_are(
+        records in proptest::collection::vec(
+            (0u8..5, 0usize..4, 0usize..3, 0u8..4, 0i64..3, any::<bool>()),
+            0..10,
+        ),
+        tokens in proptest::collection::vec((0u8..5, 0usize..4), 0..4),
+    ) {
+        let spelled = |number: u8, spelling: usize| {
+            let key = key(number).public();
+            [format!("{key}"), format!(" {key}"), format!("{key}\n"), "none".to_owned()]
+                [spelling]
+                .clone()
+        };
+        let records = records.into_iter().zip(1..).map(
+            |((number, spelling, name, subnet, created_at_ms, lower), id)| {
+                let record = machine(id, number, &format!("10.210.{subnet}.0/24"));
+                let upper = record.id.to_uppercase();
+                MachineRecord {
+                    id: if lower { record.id.clone() } else { upper },
+                    name: ["web", "db", "A b"][name].into(),
+                    public_key: spelled(number, spelling),
+                    created_at_ms,
+                    ..record
+                }
+            },
+        );
+        let mut cluster = cluster(records);
+        for (number, spelling) in tokens {
+            if let Ok(key) = spelled(number, spelling).parse() {
+                cluster = cluster.with_token(Token { key, ..token(number, 101) });
+            }
+        }
+        config(&cluster, &Resolved::default());
+    }
 }
 
 #[tokio::test]
