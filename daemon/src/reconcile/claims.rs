@@ -122,7 +122,7 @@ fn replacement(cluster: &Cluster) -> Option<Result<MachineRecord, Failure>> {
 fn replaced(own: &Machine, cluster: &Cluster) -> Result<MachineRecord, Failure> {
     let mut record = own.record.clone();
     if !own.holds_name {
-        record.name = numbered(&own.name, cluster).to_string();
+        record.name = numbered(own, cluster).to_string();
     }
     if own.subnet.is_none() {
         let subnet = free_subnet(cluster.network(), cluster.machine_records(), Some(own.id))?;
@@ -131,14 +131,21 @@ fn replaced(own: &Machine, cluster: &Cluster) -> Result<MachineRecord, Failure> 
     Ok(record)
 }
 
-/// The name with the first number that makes it free: `web-2`, `web-3`.
-fn numbered(name: &MachineName, cluster: &Cluster) -> MachineName {
+/// The name with a number that makes it free: `web-2`, `web-3`. Of several machines that have to
+/// give up one name, the oldest takes the first free number, the next one the second, so that they
+/// do not collide again.
+fn numbered(own: &Machine, cluster: &Cluster) -> MachineName {
+    let name = &own.name;
+    let age = |of: &Machine| (of.record.created_at_ms, of.id);
+    let losers = cluster.machines().iter();
+    let losers = losers.filter(|other| other.name == *name && !other.holds_name);
+    let older = losers.filter(|other| age(other) < age(own)).count();
     let taken: BTreeSet<&str> = cluster
         .machine_records()
         .iter()
         .map(|record| record.name.as_str())
         .collect();
-    let mut names = (2_u32..).map(|number| {
+    let names = (2_u32..).map(|number| {
         let number = format!("-{number}");
         let kept = name
             .as_str()
@@ -146,8 +153,10 @@ fn numbered(name: &MachineName, cluster: &Cluster) -> MachineName {
             .min(uc_api::name::MAX_LABEL - number.len());
         format!("{}{number}", name.as_str()[..kept].trim_end_matches('-'))
     });
-    let free = names.find(|name| !taken.contains(name.as_str()));
-    let free = free.expect("there are more numbers than machines");
+    let mut free = names.filter(|name| !taken.contains(name.as_str()));
+    let free = free
+        .nth(older)
+        .expect("there are more numbers than machines");
     free.parse()
         .expect("a valid name, cut and with a number, is valid")
 }

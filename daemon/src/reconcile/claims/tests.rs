@@ -59,6 +59,26 @@ fn two_machines_that_lost_one_subnet_take_different_ones() {
     assert_ne!(of_five.1, of_six.1);
 }
 
+#[test]
+fn machines_that_lost_one_name_take_different_ones() {
+    let machines = [
+        machine(1, "web", 1),
+        machine(5, "web", 5),
+        machine(6, "web", 6),
+        machine(7, "web-3", 7),
+        machine(8, "web", 8),
+    ];
+    let name_of = |number: usize| {
+        let others = machines.iter().enumerate();
+        let others = others.filter(|(at, _)| *at != number);
+        let others = others.map(|(_, other)| other.clone());
+        replaced_by(others, machines[number].clone()).map(|(name, _)| name)
+    };
+    let names: Vec<_> = (0..machines.len()).map(name_of).collect();
+    let expected = [None, Some("web-2"), Some("web-4"), None, Some("web-5")];
+    assert_eq!(names, expected.map(|name| name.map(ToOwned::to_owned)));
+}
+
 /// The records of a machine that has this one's key, as after a join that was repeated.
 #[tokio::test]
 async fn other_records_with_the_own_key_are_deleted() {
