@@ -3,7 +3,7 @@
 mod contents;
 mod execute;
 mod fleet;
-mod lock;
+pub(crate) mod lock;
 mod look;
 pub(crate) mod run;
 mod undo;

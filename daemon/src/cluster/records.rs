@@ -10,7 +10,7 @@ use uc_api::v1::{
     TokenRecord, VolumeRecord,
 };
 use uc_api::{MachineId, ServiceKey};
-use uc_cluster_state::{Changed, Class, Kind, RecordId, Snapshot, Write};
+use uc_cluster_state::{Changed, Class, Kind, MAX_AHEAD_MS, RecordId, Snapshot, Write};
 use uc_mesh::PublicKey;
 
 use super::labels;
@@ -152,6 +152,18 @@ impl Token {
     }
 }
 
+/// A lock that is not renewed for this long is nobody's: its machine died. Also bounds how far
+/// clocks may differ.
+pub(crate) const LOCK_EXPIRES_MS: i64 = 60_000;
+/// A lock that expires later than this was written by a wrong clock. The store takes records of
+/// clocks that are ahead by up to [`MAX_AHEAD_MS`].
+const LOCK_LIMIT_MS: i64 = LOCK_EXPIRES_MS + MAX_AHEAD_MS.cast_signed();
+
+/// Whether the lock has neither expired nor been written by a wrong clock.
+pub(super) fn is_valid(lock: &LockRecord, now_ms: i64) -> bool {
+    lock.expires_at_ms > now_ms && lock.expires_at_ms <= now_ms + LOCK_LIMIT_MS
+}
+
 /// All records of one moment, decoded. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Records {
@@ -284,7 +296,8 @@ impl Records {
             },
             (LOCK, _) => {
                 let locks = Arc::make_mut(&mut self.locks);
-                put_into(locks, key.to_owned(), decoded(bytes, decode))
+                let lock = |bytes: &[u8]| lock(key, bytes);
+                put_into(locks, key.to_owned(), decoded(bytes, lock))
             }
             (kind, Some(owner)) => self.take_reported(kind, owner, key, bytes),
             // A kind of a newer version.
@@ -360,6 +373,14 @@ fn token(bytes: &[u8]) -> Result<Token, String> {
     Ok(Token { key, record })
 }
 
+fn lock(key: &str, bytes: &[u8]) -> Result<LockRecord, String> {
+    let record: LockRecord = decode(bytes)?;
+    if record.project != key {
+        return Err(format!("it is of the project {}", record.project));
+    }
+    Ok(record)
+}
+
 fn replica(bytes: &[u8]) -> Result<Replica, String> {
     let record: ReplicaRecord = decode(bytes)?;
     let service = format!("{}/{}", record.project, record.service)
@@ -411,6 +432,16 @@ fn name(id: &RecordId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lock_is_valid_until_it_expires_unless_a_wrong_clock_wrote_it() {
+        let lock = LockRecord {
+            expires_at_ms: 1_000_000,
+            ..LockRecord::default()
+        };
+        assert!(is_valid(&lock, 999_999) && !is_valid(&lock, 1_000_000));
+        assert!(is_valid(&lock, 880_000) && !is_valid(&lock, 879_999));
+    }
 
     #[test]
     fn key_of_a_used_token_is_removed_after_15_minutes() {

@@ -16,11 +16,8 @@ use uc_api::{Code, Failure};
 
 use crate::clock::now_ms;
 use crate::cluster::member::Member;
-use crate::cluster::records::{self, delete, put};
+use crate::cluster::records::{self, LOCK_EXPIRES_MS, delete, put};
 
-/// A lock that is not renewed for this long is nobody's: its machine died. Also bounds how far
-/// clocks may differ.
-const EXPIRES_MS: i64 = 60_000;
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_secs(15);
 
@@ -34,28 +31,22 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Refuses if another machine that is not down holds one of the projects.
+    /// Refuses if another member that is not down holds one of the projects.
     pub(super) async fn take(
         member: &Arc<Member>,
         projects: BTreeSet<String>,
         deployment: &str,
     ) -> Result<Self, Failure> {
         let cluster = member.cluster();
-        let is_down = |machine: &str| machine.parse().is_ok_and(|id| cluster.is_down(id));
-        let mut others = cluster
-            .locks()
-            .filter(|lock| lock.machine_id != member.membership.machine_id)
-            .filter(|lock| !is_down(&lock.machine_id));
-        if let Some(lock) = others.find(|lock| holds(lock, &projects, now_ms())) {
-            let holder = cluster.machine(&lock.machine_id);
-            let holder = holder.map_or("a machine that is no longer a member", |machine| {
-                machine.name.as_str()
-            });
+        let mut held = cluster.held_locks(now_ms());
+        let others =
+            held.find(|(lock, holder)| holder.id != member.id && projects.contains(&lock.project));
+        if let Some((lock, holder)) = others {
             return Err(Failure::new(
                 Code::Refused,
                 format!(
-                    "another deployment of project {} is running on {holder}",
-                    lock.project
+                    "another deployment of project {} is running on {}",
+                    lock.project, holder.name
                 ),
             )
             .hint("wait until it has ended; `uc ps` shows the replicas"));
@@ -88,7 +79,8 @@ struct Records {
 }
 
 impl Records {
-    /// A daemon that stops leaves them to expire: its deployment has not ended well.
+    /// A daemon that stops leaves them: its deployment has not ended well. They expire, unless the
+    /// daemon starts again before ([`remove_left`]).
     async fn keep(self, released: CancellationToken) {
         loop {
             tokio::select! {
@@ -102,7 +94,7 @@ impl Records {
     /// A store that cannot be written fails the deployment itself, with its own words: the lock is
     /// advisory.
     async fn write(&self) {
-        let expires_at_ms = now_ms() + EXPIRES_MS;
+        let expires_at_ms = now_ms() + LOCK_EXPIRES_MS;
         let writes = self.projects.iter().map(|project| {
             let lock = LockRecord {
                 project: project.clone(),
@@ -129,25 +121,22 @@ impl Records {
     }
 }
 
-/// Whether the lock keeps a deployment of these projects from starting.
-fn holds(lock: &LockRecord, projects: &BTreeSet<String>, now_ms: i64) -> bool {
-    projects.contains(&lock.project) && lock.expires_at_ms > now_ms
+/// Removes the locks that this machine's daemon left when it ended during a deployment. To be
+/// called before deployments are served. Otherwise the other members would wait for them to expire.
+pub(crate) async fn remove_left(member: &Member) {
+    let cluster = member.cluster();
+    let locks = cluster.locks();
+    let own = locks.filter(|lock| lock.machine_id == member.membership.machine_id);
+    let removals: Vec<_> = own
+        .map(|lock| delete(records::LOCK, lock.project.clone()))
+        .collect();
+    if removals.is_empty() {
+        return;
+    }
+    if let Err(failure) = member.write(removals).await {
+        tracing::warn!(%failure, "the locks of a deployment that was cut short remain until they expire");
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lock_holds_its_project_until_it_expires() {
-        let lock = LockRecord {
-            project: "shop".into(),
-            expires_at_ms: 100,
-            ..LockRecord::default()
-        };
-        let projects = |name: &str| BTreeSet::from([name.to_owned()]);
-        assert!(holds(&lock, &projects("shop"), 99));
-        assert!(!holds(&lock, &projects("shop"), 100));
-        assert!(!holds(&lock, &projects("blog"), 0));
-    }
-}
+mod tests;

@@ -163,15 +163,7 @@ fn numbered(own: &Machine, cluster: &Cluster) -> MachineName {
 
 /// Whether a member that is not down executes a deployment.
 fn deployment_elsewhere(cluster: &Cluster, now_ms: i64) -> bool {
-    let up = |machine: &str| {
-        cluster
-            .machines()
-            .iter()
-            .any(|member| member.record.id == machine && !cluster.is_down(member.id))
-    };
-    cluster
-        .locks()
-        .any(|lock| lock.expires_at_ms > now_ms && up(&lock.machine_id))
+    cluster.held_locks(now_ms).next().is_some()
 }
 
 /// Has this machine take the subnet of its record, if it has another one. False while it has to
