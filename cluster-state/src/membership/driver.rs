@@ -88,6 +88,8 @@ pub(super) struct Driver {
     sealer: Sealer,
     refusals: Refusals,
     peers: BTreeMap<MachineId, Watched>,
+    /// What `peers` was made from.
+    given: BTreeMap<MachineId, Peer>,
     /// Suspects by identity and number of objections.
     suspected: HashMap<(Identity, u16), Suspicion>,
     publish: watch::Sender<BTreeMap<MachineId, Liveness>>,
@@ -138,8 +140,7 @@ pub(super) async fn run(
                 return;
             }
             Event::Peers(peers) => {
-                driver.set_peers(&peers);
-                driver.announce();
+                driver.take_peers(peers);
             }
             Event::Datagram(Ok((length, from))) => {
                 let datagram = buffer
@@ -195,6 +196,7 @@ impl Driver {
             sealer: Sealer::new(me.machine, me.incarnation, forget_after),
             refusals: Refusals::default(),
             peers: BTreeMap::new(),
+            given: BTreeMap::new(),
             suspected: HashMap::new(),
             publish,
             jitter: SmallRng::seed_from_u64(seed.rotate_left(32)),
@@ -215,6 +217,17 @@ impl Driver {
         std::iter::from_fn(|| self.runtime.to_send())
             .map(|(to, data)| (to.machine, self.sealer.seal(to.machine, &data)))
             .collect()
+    }
+
+    /// Watches these peers. Records change far more often than peers do, and announcing to each
+    /// peer that is down with each of them would be a flood, so what is known changes nothing.
+    pub(super) fn take_peers(&mut self, peers: BTreeMap<MachineId, Peer>) {
+        if self.given == peers {
+            return;
+        }
+        self.set_peers(&peers);
+        self.given = peers;
+        self.announce();
     }
 
     pub(super) fn set_peers(&mut self, peers: &BTreeMap<MachineId, Peer>) {

@@ -269,6 +269,19 @@ async fn start_suspecting(incarnation: u64, second: SocketAddr) -> Node {
     node
 }
 
+#[tokio::test]
+async fn peers_that_are_down_get_no_announcement_for_each_change_of_other_records() {
+    let (mut driver, _liveness, _) = idle(member(1, 1, UNKNOWN), seal::FORGET_AFTER).await;
+    let at = |port: u16| peers(1, [(2, SocketAddr::from(([127, 0, 0, 1], port)))]);
+    let mut announced = |peers| {
+        driver.take_peers(peers);
+        driver.take_datagrams().len()
+    };
+    assert_eq!(announced(at(1)), 1);
+    assert_eq!(announced(at(1)), 0);
+    assert_eq!(announced(at(2)), 1, "another address");
+}
+
 /// foca sends the news of a suspicion a limited number of times, and the suspect may never receive
 /// it. Then it would never object, answer each probe, and stay a suspect forever.
 #[tokio::test]
