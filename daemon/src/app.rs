@@ -15,21 +15,22 @@ use crate::identity::{Identity, Membership, hostname};
 use crate::paths::Paths;
 use crate::reconcile::{self, ServePeers};
 
-/// Requested resets that a running join keeps until it looks at them.
-const RESET_QUEUE: usize = 64;
+/// Requests to end a join that a running join keeps until it looks at them.
+const ENDS_QUEUE: usize = 64;
 
 /// State that all services of the API share.
 #[derive(Debug)]
 pub(crate) struct App {
     pub paths: Paths,
     pub engine: Arc<DockerEngine>,
-    /// Locked for as long as a change takes, so that two joins cannot overlap.
+    /// Locked for as long as a change takes, so that two joins cannot overlap. Outside a cluster,
+    /// only its holder changes the mesh: a member's mesh then cannot be removed by a join that
+    /// failed.
     pub identity: Mutex<Identity>,
     member: watch::Sender<Option<Arc<Member>>>,
-    /// The requested resets, each with the id of the machine that is to be reset; `None` for
-    /// whichever this is. A reset ends a join that is still running, which holds `identity` for
-    /// minutes if no member answers.
-    resets: broadcast::Sender<Option<String>>,
+    /// What ends a join that is still running, which holds `identity` for minutes if no member
+    /// answers.
+    ends: broadcast::Sender<EndJoin>,
     serve_peers: ServePeers,
     /// Cancelled to end the process.
     pub cancel: CancellationToken,
@@ -50,7 +51,7 @@ impl App {
             engine,
             identity: Mutex::new(identity),
             member: watch::Sender::new(None),
-            resets: broadcast::Sender::new(RESET_QUEUE),
+            ends: broadcast::Sender::new(ENDS_QUEUE),
             serve_peers,
             cancel,
         }))
@@ -90,16 +91,23 @@ impl App {
 
     /// Ends a join that is still running. With an id, only if the join gives the machine this id.
     pub(crate) fn abort_joins(&self, machine_id: Option<&str>) {
-        // Without a running join, the channel has no receiver, and sending fails.
-        let _receivers = self.resets.send(machine_id.map(ToOwned::to_owned));
+        self.end_joins(EndJoin::Reset(machine_id.map(ToOwned::to_owned)));
     }
 
-    /// The resets, from now on, that end a join under this id.
-    pub(crate) fn watch_resets(&self, machine_id: &str) -> Resets {
-        Resets {
-            requested: self.resets.subscribe(),
+    /// Begins a join that gives the machine this id, or an `init`. One that still waits for a
+    /// member to answer its token ends: the user who started it may have given up long ago. The
+    /// caller then waits for `identity`.
+    pub(crate) fn begin_join(&self, machine_id: &str) -> Joining {
+        self.end_joins(EndJoin::OtherJoin);
+        Joining {
+            ends: self.ends.subscribe(),
             machine_id: machine_id.to_owned(),
         }
+    }
+
+    fn end_joins(&self, end: EndJoin) {
+        // Without a running join, the channel has no receiver, and sending fails.
+        let _receivers = self.ends.send(end);
     }
 
     /// Replaces the running member.
@@ -141,36 +149,65 @@ impl App {
     }
 }
 
-/// The resets that end one join.
+/// Why a join has to end.
+#[derive(Debug, Clone)]
+enum EndJoin {
+    /// The machine with this id is reset; without an id, whichever this is.
+    Reset(Option<String>),
+    /// Another join began.
+    OtherJoin,
+}
+
+/// A join or an `init` that runs.
 #[derive(Debug)]
-pub(crate) struct Resets {
-    requested: broadcast::Receiver<Option<String>>,
+pub(crate) struct Joining {
+    ends: broadcast::Receiver<EndJoin>,
     /// The id that the join gives the machine.
     machine_id: String,
 }
 
-impl Resets {
+impl Joining {
     /// Waits for a part of a join; fails as soon as a reset is requested. Not for steps that would
     /// be left half-done.
     pub(crate) async fn unless_reset<T>(
         &mut self,
         step: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
+        self.unless(step, |end| matches!(end, EndJoin::Reset(_)))
+            .await
+    }
+
+    /// As [`unless_reset`](Self::unless_reset), but another join ends this one as well.
+    pub(crate) async fn unless_ended<T>(
+        &mut self,
+        step: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.unless(step, |_| true).await
+    }
+
+    async fn unless<T>(
+        &mut self,
+        step: impl Future<Output = Result<T, Failure>>,
+        ends: impl Fn(&EndJoin) -> bool,
+    ) -> Result<T, Failure> {
+        let refused = |message| Failure::new(Code::Refused, message);
         tokio::select! {
             result = step => result,
-            () = self.requested() => Err(Failure::new(
-                Code::Refused,
-                "the machine was reset before it had joined",
-            )),
+            end = self.ended(ends) => Err(match end {
+                EndJoin::Reset(_) => refused("the machine was reset before it had joined"),
+                EndJoin::OtherJoin => refused("another join of this machine began before this one was done"),
+            }),
         }
     }
 
-    async fn requested(&mut self) {
+    async fn ended(&mut self, ends: impl Fn(&EndJoin) -> bool) -> EndJoin {
         loop {
-            match self.requested.recv().await {
-                Ok(Some(other)) if other != self.machine_id => {}
-                // If some were missed, one of them may have been for this join.
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            match self.ends.recv().await {
+                Ok(EndJoin::Reset(Some(other))) if other != self.machine_id => {}
+                Ok(end) if ends(&end) => return end,
+                Ok(_) => {}
+                // If some were missed, one of them may have been a reset of this machine.
+                Err(broadcast::error::RecvError::Lagged(_)) => return EndJoin::Reset(None),
                 // The process ends.
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             }

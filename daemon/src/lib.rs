@@ -9,6 +9,8 @@ mod deploy;
 mod durable;
 mod endpoint_names;
 mod engine;
+#[cfg(test)]
+mod fake_mesh;
 mod files;
 mod grpc;
 mod identity;

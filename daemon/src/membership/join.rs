@@ -20,7 +20,7 @@ use uc_mesh::{
     management_address,
 };
 
-use crate::app::App;
+use crate::app::{App, Joining};
 use crate::clock::now_ms;
 use crate::cluster::machines::free_subnet;
 use crate::cluster::member::Member;
@@ -47,17 +47,17 @@ pub(crate) async fn init(
     request: &InitRequest,
 ) -> Result<(ClusterRecord, MachineRecord), Failure> {
     let machine_id = MachineId::from_bytes(rand::random()).to_string();
-    let mut resets = app.watch_resets(&machine_id);
+    let network: Ipv4Net = parse_network(&request.network)?;
+    let name = machine_name(&request.name)?;
+    let port = port(request.wireguard_port)?;
+    let mut joining = app.begin_join(&machine_id);
     let mut identity = app.identity.lock().await;
     refuse_member(&identity)?;
-    let network: Ipv4Net = parse_network(&request.network)?;
     let cluster = ClusterRecord {
         id: ClusterId::from_bytes(rand::random()).to_string(),
         network: network.to_string(),
         created_at_ms: now_ms(),
     };
-    let name = machine_name(&request.name)?;
-    let port = port(request.wireguard_port)?;
     let machine = MachineRecord {
         id: machine_id,
         name: name.to_string(),
@@ -71,17 +71,23 @@ pub(crate) async fn init(
         created_at_ms: now_ms(),
         ..MachineRecord::default()
     };
-    let member = enter(app, &mut identity, &cluster, &machine, Vec::new(), port).await?;
+    let entering = Entering {
+        cluster,
+        machine,
+        members: Vec::new(),
+        port,
+    };
+    let member = enter(app, &mut identity, &entering).await?;
     let written = member.finish_init().await;
     let ready = match written {
-        Ok(()) => resets.unless_reset(member.wait_ready(READY_LIMIT)).await,
+        Ok(()) => joining.unless_reset(member.wait_ready(READY_LIMIT)).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = ready {
         leave(app, &mut identity, &member).await?;
         return Err(failure);
     }
-    Ok((cluster, machine))
+    Ok((entering.cluster, entering.machine))
 }
 
 /// Joins with the answer of `Cluster.AddMachine` of a member.
@@ -89,49 +95,28 @@ pub(crate) async fn join(
     app: &App,
     request: JoinRequest,
 ) -> Result<(ClusterRecord, MachineRecord), Failure> {
-    let missing = || {
-        Failure::new(
-            Code::Invalid,
-            "the join request has no cluster or no machine",
-        )
+    let (cluster, machine) = parts(request.cluster, request.machine)?;
+    let entering = Entering {
+        cluster,
+        machine,
+        members: request.members,
+        port: port(request.wireguard_port)?,
     };
-    let cluster = request.cluster.ok_or_else(missing)?;
-    let machine = request.machine.ok_or_else(missing)?;
-    let mut resets = app.watch_resets(&machine.id);
+    let mut joining = app.begin_join(&entering.machine.id);
     let mut identity = app.identity.lock().await;
     refuse_member(&identity)?;
-    let own_key = identity.public_key().map_err(internal)?.to_string();
-    if machine.public_key != own_key {
-        return Err(
-            Failure::new(Code::Invalid, "the join request is for another machine")
-                .hint("add the machine again: its key has changed since it was registered"),
-        );
-    }
-    let port = port(request.wireguard_port)?;
-    let member = enter(
-        app,
-        &mut identity,
-        &cluster,
-        &machine,
-        request.members,
-        port,
-    )
-    .await?;
-    if let Err(failure) = resets.unless_reset(wait_joined(&member)).await {
-        leave_failed_join(app, &mut identity, &member).await?;
-        return Err(failure);
-    }
-    Ok((cluster, machine))
+    enter_and_wait(app, &mut identity, &mut joining, entering).await
 }
 
 /// Joins through the mesh. The token's key opens the mesh, a member registers this machine, and
 /// then the machine's own key replaces the token's.
+///
+/// The identity is locked from beginning to end, so no mesh of a member is replaced or closed here.
 pub(crate) async fn join_with_token(
     app: &App,
     request: JoinWithTokenRequest,
 ) -> Result<(ClusterRecord, MachineRecord), Failure> {
     let machine_id = MachineId::from_bytes(rand::random()).to_string();
-    let mut resets = app.watch_resets(&machine_id);
     let token: JoinToken = request
         .token
         .parse()
@@ -143,11 +128,9 @@ pub(crate) async fn join_with_token(
             .hint("create a new one on a member with `uc machine token`"));
     }
     let port = port(request.wireguard_port)?;
-    let public_key = {
-        let identity = app.identity.lock().await;
-        refuse_member(&identity)?;
-        identity.public_key().map_err(internal)?
-    };
+    let mut joining = app.begin_join(&machine_id);
+    let mut identity = app.identity.lock().await;
+    refuse_member(&identity)?;
     let add = AddMachineRequest {
         machine_id,
         name: if request.name.is_empty() {
@@ -155,7 +138,7 @@ pub(crate) async fn join_with_token(
         } else {
             request.name.clone()
         },
-        public_key: public_key.to_string(),
+        public_key: identity.public_key().map_err(internal)?.to_string(),
         endpoints: endpoints::candidates(
             &request.endpoints,
             &endpoints::local_addresses().await?,
@@ -163,25 +146,43 @@ pub(crate) async fn join_with_token(
         )?,
     };
     let mesh = MeshClient::new(app.paths.mesh_socket());
-    let names = member_names(&token).await;
-    mesh.apply(&token_mesh(&token, &names, port)?)
-        .await
-        .map_err(|error| no_mesh(&error))?;
-    let registered = register_by_token(&mesh, &token, &add);
-    let answer = match resets.unless_reset(registered).await {
-        Ok(answer) => answer,
-        Err(failure) => {
-            close_mesh(&mesh).await?;
-            return Err(failure);
+    let joined = async {
+        let names = async { Ok(member_names(&token).await) };
+        let names = joining.unless_ended(names).await?;
+        // This step is not ended half-way: a request that is still on its way could reach the mesh
+        // process after the one that closes the mesh.
+        mesh.apply(&token_mesh(&token, &names, port)?)
+            .await
+            .map_err(|error| no_mesh(&error))?;
+        let registered = register_by_token(&mesh, &token, &add);
+        let answer = joining.unless_ended(registered).await?;
+        let (cluster, machine) = parts(answer.cluster, answer.machine)?;
+        let entering = Entering {
+            cluster,
+            machine,
+            members: answer.members,
+            port,
+        };
+        enter_and_wait(app, &mut identity, &mut joining, entering).await
+    }
+    .await;
+    if joined.is_err() && identity.membership.is_none() {
+        // The daemon's next start, and `ucd reset`, close it if this fails.
+        if let Err(failure) = close_mesh(&mesh).await {
+            tracing::warn!("{failure}");
         }
-    };
-    let request = JoinRequest {
-        cluster: answer.cluster,
-        machine: answer.machine,
-        members: answer.members,
-        wireguard_port: u32::from(port),
-    };
-    join(app, request).await
+    }
+    joined
+}
+
+fn parts(
+    cluster: Option<ClusterRecord>,
+    machine: Option<MachineRecord>,
+) -> Result<(ClusterRecord, MachineRecord), Failure> {
+    cluster.zip(machine).ok_or_else(|| {
+        let reason = "the registration of this machine has no cluster or no machine";
+        Failure::new(Code::Invalid, reason)
+    })
 }
 
 async fn register_by_token(
@@ -334,18 +335,50 @@ pub(crate) async fn close_mesh(mesh: &MeshClient) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Code::Unreachable, format!("cannot close the mesh: {error}")))
 }
 
+/// What a machine needs to become a member.
+#[derive(Debug)]
+struct Entering {
+    cluster: ClusterRecord,
+    /// This machine, as it was registered.
+    machine: MachineRecord,
+    members: Vec<MachineRecord>,
+    port: u16,
+}
+
+/// Becomes a member, and waits until a member has answered.
+async fn enter_and_wait(
+    app: &App,
+    identity: &mut Identity,
+    joining: &mut Joining,
+    entering: Entering,
+) -> Result<(ClusterRecord, MachineRecord), Failure> {
+    let own_key = identity.public_key().map_err(internal)?.to_string();
+    if entering.machine.public_key != own_key {
+        return Err(
+            Failure::new(Code::Invalid, "the join request is for another machine")
+                .hint("add the machine again: its key has changed since it was registered"),
+        );
+    }
+    let member = enter(app, identity, &entering).await?;
+    if let Err(failure) = joining.unless_reset(wait_joined(&member)).await {
+        leave_failed_join(app, identity, &member).await?;
+        return Err(failure);
+    }
+    Ok((entering.cluster, entering.machine))
+}
+
 /// Becomes a member: first on disk, then as running tasks.
 async fn enter(
     app: &App,
     identity: &mut Identity,
-    cluster: &ClusterRecord,
-    machine: &MachineRecord,
-    members: Vec<MachineRecord>,
-    port: u16,
+    entering: &Entering,
 ) -> Result<Arc<Member>, Failure> {
+    let Entering {
+        cluster, machine, ..
+    } = entering;
     let bad =
         |what: &str| Failure::new(Code::Invalid, format!("the {what} is not an IPv4 network"));
-    let mut bootstrap = members;
+    let mut bootstrap = entering.members.clone();
     if !bootstrap.iter().any(|member| member.id == machine.id) {
         bootstrap.push(machine.clone());
     }
@@ -360,7 +393,7 @@ async fn enter(
             .subnet
             .parse()
             .map_err(|_| bad("machine's subnet"))?,
-        wireguard_port: port,
+        wireguard_port: entering.port,
         bootstrap,
     };
     let entered = Identity {
@@ -482,113 +515,4 @@ fn machine_name(wanted: &str) -> Result<MachineName, Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio_util::sync::CancellationToken;
-    use uc_api::token::TokenMember;
-    use uc_mesh::PeerStatus;
-    use uc_mesh::endpoint::Reach;
-
-    use super::*;
-    use crate::engine::DockerEngine;
-    use crate::paths::Paths;
-
-    #[test]
-    fn members_with_a_handshake_are_asked_first() {
-        let keys: Vec<PublicKey> = (1..=3)
-            .map(|_| PrivateKey::generate().unwrap().public())
-            .collect();
-        let member = |key: &PublicKey| TokenMember {
-            public_key: key.to_string(),
-            endpoints: Vec::new(),
-        };
-        let token = JoinToken {
-            id: "t".into(),
-            private_key: String::new(),
-            members: keys.iter().map(member).collect(),
-            expires_at_ms: 0,
-        };
-        let peer = |key: &PublicKey, latest_handshake| PeerStatus {
-            public_key: *key,
-            endpoint: None,
-            latest_handshake,
-            rx_bytes: 0,
-            tx_bytes: 0,
-            allowed_ips: Vec::new(),
-            reach: Reach::Unknown,
-        };
-        let mut status = MeshStatus::unconfigured();
-        assert_eq!(
-            answering_first(&token, &status),
-            keys,
-            "in the token's order"
-        );
-        status.peers = vec![
-            peer(&keys[0], None),
-            peer(&keys[1], None),
-            peer(&keys[2], Some(5)),
-        ];
-        assert_eq!(
-            answering_first(&token, &status),
-            [keys[2], keys[0], keys[1]]
-        );
-    }
-
-    #[tokio::test]
-    async fn reset_ends_a_join_that_waits() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-        let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-        let app = App::new(paths, engine, CancellationToken::new(), |_, _| {
-            Box::pin(async {})
-        })
-        .unwrap();
-        let joining = async {
-            let mut resets = app.watch_resets("a");
-            let _identity = app.identity.lock().await;
-            let never = std::future::pending::<Result<(), Failure>>();
-            resets.unless_reset(never).await
-        };
-        let (joined, reset) =
-            tokio::join!(joining, crate::membership::leave::reset(&app, Some("a")));
-        assert_eq!(joined.unwrap_err().code, Code::Refused);
-        assert_eq!(reset, Ok(Vec::new()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn reset_of_another_machine_does_not_end_a_join() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-        let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-        let app = App::new(paths, engine, CancellationToken::new(), |_, _| {
-            Box::pin(async {})
-        })
-        .unwrap();
-        let joining = async {
-            let mut resets = app.watch_resets("a");
-            let _identity = app.identity.lock().await;
-            let step = async {
-                sleep(Duration::from_secs(1)).await;
-                Ok(())
-            };
-            resets.unless_reset(step).await
-        };
-        let (joined, reset) =
-            tokio::join!(joining, crate::membership::leave::reset(&app, Some("b")));
-        assert_eq!(joined, Ok(()));
-        assert_eq!(reset, Ok(Vec::new()));
-    }
-
-    #[test]
-    fn invalid_networks_and_ports_are_refused() {
-        assert_eq!(parse_network("").unwrap().to_string(), DEFAULT_NETWORK);
-        assert_eq!(
-            parse_network("10.9.8.7/16").unwrap().to_string(),
-            "10.9.0.0/16"
-        );
-        for bad in ["10.0.0.0/24", "nonsense", "fd00::/8"] {
-            assert!(parse_network(bad).unwrap_err().hint.is_some(), "{bad}");
-        }
-        assert_eq!(port(0).unwrap(), WIREGUARD_PORT);
-        assert!(port(70_000).is_err());
-    }
-}
+mod tests;
