@@ -39,6 +39,8 @@ pub async fn run(paths: Paths) -> Result<(), Failure> {
     let app = App::new(paths, engine, cancel, grpc::serve_peers)?;
     app.start_member().await?;
     let leaver = tokio::spawn(membership::leave::leave_when_asked(Arc::clone(&app)));
+    let closing = membership::leave::close_left_mesh_at_start(Arc::clone(&app));
+    let closer = tokio::spawn(closing);
     let renumber = membership::renumber::renumber_when_needed(Arc::clone(&app));
     let renumberer = tokio::spawn(renumber);
     let remember = membership::remember::remember_members(Arc::clone(&app));
@@ -53,7 +55,7 @@ pub async fn run(paths: Paths) -> Result<(), Failure> {
         served
     };
     let (served, ()) = tokio::join!(served, stopped);
-    let _ended = tokio::join!(leaver, renumberer, rememberer);
+    let _ended = tokio::join!(leaver, closer, renumberer, rememberer);
     served
 }
 

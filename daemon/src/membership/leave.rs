@@ -3,11 +3,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use uc_api::{Code, Failure};
 use uc_mesh::MeshClient;
 
 use crate::app::App;
+use crate::backoff::Backoff;
 use crate::cluster::member::Member;
 use crate::identity::Identity;
 use crate::membership::join::close_mesh;
@@ -22,7 +25,11 @@ pub(crate) async fn reset(app: &App, machine_id: Option<&str>) -> Result<Vec<Str
     app.abort_joins(machine_id);
     let mut identity = app.identity.lock().await;
     let Some(membership) = &identity.membership else {
-        return Ok(Vec::new());
+        return match machine_id {
+            None => close_left_mesh(app, &identity).await,
+            // The join under this id has closed its mesh.
+            Some(_) => Ok(Vec::new()),
+        };
     };
     if machine_id.is_some_and(|id| id != membership.machine_id) {
         return Ok(Vec::new());
@@ -40,6 +47,60 @@ pub(crate) async fn reset(app: &App, machine_id: Option<&str>) -> Result<Vec<Str
         format!("{containers} containers"),
         "container network, firewall rules, mesh and state".to_owned(),
     ])
+}
+
+/// Closes the mesh of a join that did not end, because the daemon was killed: a machine outside a
+/// cluster has no mesh. Returns what was removed, for the user. The caller holds the lock of the
+/// identity, so no join runs.
+async fn close_left_mesh(app: &App, identity: &Identity) -> Result<Vec<String>, Failure> {
+    if identity.membership.is_some() {
+        return Ok(Vec::new());
+    }
+    let mesh = MeshClient::new(app.paths.mesh_socket());
+    let opened = match mesh.status().await {
+        Ok(status) => !status.interface.is_empty(),
+        // Without its process there is no mesh, and without its file none is restored.
+        Err(_) if matches!(app.paths.mesh_config().try_exists(), Ok(false)) => {
+            return Ok(Vec::new());
+        }
+        // Closing it says what is wrong.
+        Err(_) => true,
+    };
+    close_mesh(&mesh).await.map_err(|failure| {
+        failure.hint("check `systemctl status uc-mesh`, and run `sudo ucd reset --yes` again")
+    })?;
+    Ok(if opened {
+        vec!["mesh of a join that did not end".to_owned()]
+    } else {
+        Vec::new()
+    })
+}
+
+/// Closes the mesh of a join that did not end before this process started. The mesh process may
+/// start later than this one, so it tries until that answers.
+pub(crate) async fn close_left_mesh_at_start(app: Arc<App>) {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+    loop {
+        let closed = {
+            let identity = app.identity.lock().await;
+            close_left_mesh(&app, &identity).await
+        };
+        match closed {
+            Ok(removed) => {
+                for what in removed {
+                    tracing::info!("removed the {what}");
+                }
+                return;
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "the mesh of a join that did not end is still open");
+            }
+        }
+        tokio::select! {
+            () = app.cancel.cancelled() => return,
+            () = sleep(backoff.wait(rand::random())) => {}
+        }
+    }
 }
 
 /// Leaves whenever another member requests it. The listener finishes its answers before the mesh is
@@ -200,9 +261,11 @@ fn remove_state(app: &App) -> Vec<String> {
 mod tests {
     use tokio_util::sync::CancellationToken;
     use uc_api::v1::{ClusterRecord, InitRequest, JoinRequest, MachineRecord};
+    use uc_mesh::{DEFAULT_MTU, MeshConfig, PrivateKey};
 
     use super::*;
     use crate::engine::DockerEngine;
+    use crate::fake_mesh::{Change, FakeMesh};
     use crate::identity::Membership;
     use crate::membership::join;
     use crate::paths::Paths;
@@ -260,6 +323,41 @@ mod tests {
             assert_ne!(saved(&app).private_key, member.private_key);
             assert_eq!(reset(&app, machine_id).await, Ok(Vec::new()));
         }
+    }
+
+    #[tokio::test]
+    async fn reset_outside_a_cluster_closes_the_mesh_of_a_join_that_died() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = app(&directory);
+        let mesh = FakeMesh::listen(&app.paths.mesh_socket());
+        let key = PrivateKey::generate().unwrap();
+        let token_mesh = MeshConfig {
+            private_key: key.clone(),
+            listen_port: 51820,
+            interface: "uc".into(),
+            addresses: Vec::new(),
+            mtu: DEFAULT_MTU,
+            peers: Vec::new(),
+        };
+        let client = MeshClient::new(app.paths.mesh_socket());
+        client.apply(&token_mesh).await.unwrap();
+        let removed = reset(&app, None).await.unwrap();
+        assert_eq!(mesh.changes(), [Change::Apply(key.public()), Change::Down]);
+        assert_eq!(removed, ["mesh of a join that did not end"]);
+        assert_eq!(reset(&app, None).await, Ok(Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn start_closes_the_mesh_only_of_a_machine_outside_a_cluster() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = app(&directory);
+        let mesh = FakeMesh::listen(&app.paths.mesh_socket());
+        enter_without_member(&app, "a").await;
+        close_left_mesh_at_start(Arc::clone(&app)).await;
+        assert_eq!(mesh.changes(), []);
+        app.identity.lock().await.membership = None;
+        close_left_mesh_at_start(Arc::clone(&app)).await;
+        assert_eq!(mesh.changes(), [Change::Down]);
     }
 
     #[tokio::test]
