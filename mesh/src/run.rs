@@ -143,8 +143,8 @@ impl<T: Tunnel, G: Guard> Mesh<T, G> {
         }
     }
 
-    /// Restores the configuration on disk. A damaged one is renamed: the daemon has all of it and
-    /// sends it again.
+    /// Restores the configuration on disk. A damaged one is renamed: the daemon of a member has all
+    /// of it, and applies it at least every 30 s.
     async fn restore(&mut self) -> Result<(), MeshError> {
         let config = match self.store.load().await {
             Ok(config) => config,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
-use tokio::time::sleep;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use uc_api::layout::MESH_INTERFACE;
 use uc_api::{Code, Failure};
 use uc_mesh::config::MAX_ENDPOINTS;
@@ -24,7 +24,9 @@ use crate::network::gateway;
 
 /// Keeps NAT mappings open; the value that WireGuard recommends.
 const KEEPALIVE_S: u16 = 25;
-/// Tokens expire without a write. This is how late the mesh may notice.
+/// Interval at which the configuration is applied although no record has changed. A token expires
+/// without a write, and the mesh process can have lost its configuration with its file. It changes
+/// nothing that is as configured.
 const RECHECK: Duration = Duration::from_secs(30);
 
 /// Runs until the member stops.
@@ -37,6 +39,9 @@ pub(crate) async fn run(member: Arc<Member>) {
         stage: |readiness| &mut readiness.mesh,
         backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
     };
+    let mut recheck = interval_at(Instant::now() + RECHECK, RECHECK);
+    recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // What the mesh process has, as far as this task knows.
     let mut applied: Option<MeshConfig> = None;
     loop {
         let done = part.until_done(|| apply(&member, applied.as_ref())).await;
@@ -45,7 +50,7 @@ pub(crate) async fn run(member: Arc<Member>) {
         tokio::select! {
             running = changes.next() => if !running { return },
             changed = names.changed() => if changed.is_err() { return },
-            () = sleep(RECHECK) => {}
+            _ = recheck.tick() => applied = None,
         }
     }
 }

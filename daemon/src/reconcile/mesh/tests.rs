@@ -4,8 +4,13 @@ use uc_api::v1::{MachineRecord, TokenRecord};
 
 use super::*;
 use crate::cluster::machines;
+use crate::cluster::member::Parts;
 use crate::cluster::records::Token;
 use crate::endpoint_names::{Resolver, resolve_once};
+use crate::engine::DockerEngine;
+use crate::fake_mesh::FakeMesh;
+use crate::identity::Membership;
+use crate::paths::Paths;
 
 fn key(number: u8) -> PrivateKey {
     PrivateKey::from_bytes([number; 32])
@@ -187,4 +192,38 @@ impl Resolver for OneAddress {
     async fn lookup(&self, _: &uc_api::HostName) -> Result<Vec<IpAddr>, String> {
         Ok(vec![self.0])
     }
+}
+
+#[tokio::test]
+async fn mesh_process_that_lost_its_configuration_gets_it_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
+    std::fs::create_dir_all(paths.state_dir()).unwrap();
+    let mesh = FakeMesh::listen(&paths.mesh_socket());
+    let own = machine(1, 1, "10.210.0.0/24");
+    let parts = Parts {
+        engine: Arc::new(DockerEngine::new(directory.path().join("no-docker.sock"))),
+        membership: Membership {
+            cluster_id: "c1".repeat(16),
+            machine_id: own.id.clone(),
+            network: "10.210.0.0/16".parse().unwrap(),
+            subnet: "10.210.0.0/24".parse().unwrap(),
+            wireguard_port: 51820,
+            bootstrap: vec![own],
+        },
+        paths,
+        key: key(1),
+    };
+    let (member, _links) = Member::open(parts).await.unwrap();
+    let running = tokio::spawn(run(Arc::clone(&member)));
+    mesh.changed_times(1).await;
+    // It starts again, and its file is damaged.
+    mesh.forget();
+    tokio::time::pause();
+    let again = tokio::time::timeout(RECHECK * 2, mesh.changed_times(2)).await;
+    tokio::time::resume();
+    member.cancel.cancel();
+    running.await.unwrap();
+    member.stop().await;
+    again.expect("the configuration is applied again");
 }
