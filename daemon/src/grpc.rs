@@ -4,6 +4,7 @@
 pub(crate) mod access;
 mod cluster;
 mod conflicts;
+mod deadline;
 mod deploy;
 mod logs;
 mod machine;
@@ -16,14 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::net::UnixListener;
+use futures_util::stream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::http;
+use tonic::service::LayerExt as _;
 use tonic::transport::Server;
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 use uc_api::v1::cluster_server::ClusterServer;
 use uc_api::v1::conflicts_server::ConflictsServer;
 use uc_api::v1::deploy_server::DeployServer;
@@ -45,8 +48,14 @@ const GRACE: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Far more than the largest service spec. Logs, images and frames are streamed in chunks.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
-/// A machine's name, key and endpoints; what the holder of a token can make this daemon hold.
-const MAX_REGISTRATION: usize = 64 * 1024;
+/// A machine's name, key and endpoints, in bytes. Each call of the holder of a token can make this
+/// daemon hold that much, for as long as [`deadline`] allows.
+const MAX_REGISTRATION: usize = 16 * 1024;
+/// Most calls at the same time on one connection; further ones wait at the caller. A deployment has
+/// at most one for each container of a machine, and a machine's subnet has 253 addresses.
+const MAX_CALLS: u32 = 512;
+/// Pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A server type around an implementation, with message limits and an access check.
 macro_rules! limited {
@@ -60,6 +69,7 @@ macro_rules! limited {
     };
 }
 
+type Question = http::Request<tonic::body::Body>;
 type Answer = http::Response<tonic::body::Body>;
 
 fn add_version(mut answer: Answer) -> Answer {
@@ -79,10 +89,12 @@ pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
         )
         .hint("is another ucd running? `systemctl status ucd`")
     })?;
+    let listener = Arc::new(listener);
     let cancel = app.cancel.clone();
     notify_ready();
     let callers = access::LocalCallers::new(Arc::clone(&app));
     let serving = Server::builder()
+        .max_concurrent_streams(MAX_CALLS)
         .layer(MapResponseLayer::new(add_version as fn(Answer) -> Answer))
         .add_service(limited!(
             MachineServer,
@@ -110,12 +122,35 @@ pub(crate) async fn serve_unix(app: Arc<App>) -> Result<(), Failure> {
             callers
         ))
         .serve_with_incoming_shutdown(
-            UnixListenerStream::new(listener),
+            incoming(move || accept(Arc::clone(&listener))),
             cancel.clone().cancelled_owned(),
         );
     until_stopped(serving, &cancel)
         .await
         .map_err(|error| Failure::new(Code::Internal, format!("the API stopped: {error}")))
+}
+
+async fn accept(listener: Arc<UnixListener>) -> std::io::Result<UnixStream> {
+    listener.accept().await.map(|(stream, _)| stream)
+}
+
+/// The connections that are accepted. A failure, such as too many open files, would end the server
+/// and with it the daemon; it is logged, and after a pause the next connection is accepted.
+fn incoming<T, F>(accept: impl Fn() -> F) -> impl Stream<Item = std::io::Result<T>>
+where
+    F: Future<Output = std::io::Result<T>>,
+{
+    stream::unfold(accept, |accept| async move {
+        loop {
+            match accept().await {
+                Ok(stream) => return Some((Ok(stream), accept)),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection on the socket of the API");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
 }
 
 /// Lets running calls finish when the process or the member stops, but only for [`GRACE`]: a stream
@@ -146,8 +181,15 @@ async fn serve_links(member: Arc<Member>, links: mpsc::Receiver<Link>) {
     let cancel = member.cancel.clone();
     let members_only = access::MembersOnly::new(Arc::clone(&member));
     let token_holders = access::TokenHoldersOnly::new(Arc::clone(&member));
+    let join = tonic::service::interceptor::InterceptedService::new(
+        JoinServer::new(peer::JoinApi::new(Arc::clone(&member)))
+            .max_decoding_message_size(MAX_REGISTRATION),
+        token_holders,
+    );
+    let soon = MapRequestLayer::new(deadline::limit_arrival as fn(Question) -> Question);
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_streams(MAX_CALLS)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW)
         .layer(MapResponseLayer::new(add_version as fn(Answer) -> Answer))
@@ -161,11 +203,7 @@ async fn serve_links(member: Arc<Member>, links: mpsc::Receiver<Link>) {
             peer::PeerApi::new(Arc::clone(&member)),
             members_only
         ))
-        .add_service(tonic::service::interceptor::InterceptedService::new(
-            JoinServer::new(peer::JoinApi::new(Arc::clone(&member)))
-                .max_decoding_message_size(MAX_REGISTRATION),
-            token_holders,
-        ))
+        .add_service(soon.named_layer(join))
         .serve_with_incoming_shutdown(
             ReceiverStream::new(links).map(Ok::<_, std::io::Error>),
             cancel.clone().cancelled_owned(),
@@ -220,6 +258,8 @@ fn group_id(groups: &str, name: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     #[test]
@@ -227,6 +267,22 @@ mod tests {
         let text = "root:x:0:\nucx:x:5:\nuc:x:990:alice,bob\n";
         assert_eq!(group_id(text, "uc"), Some(990));
         assert_eq!(group_id(text, "u"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_accept_is_tried_again_after_a_pause() {
+        let tries = AtomicU32::new(0);
+        let accept = || {
+            let result = match tries.fetch_add(1, Ordering::Relaxed) {
+                0..3 => Err(std::io::Error::other("too many open files")),
+                number => Ok(number),
+            };
+            std::future::ready(result)
+        };
+        let started = tokio::time::Instant::now();
+        let mut connections = std::pin::pin!(incoming(accept));
+        assert_eq!(connections.next().await.unwrap().unwrap(), 3);
+        assert_eq!(started.elapsed(), ACCEPT_PAUSE * 3);
     }
 
     #[tokio::test]

@@ -30,6 +30,12 @@ pub(crate) use self::remote::{LOOK_LIMIT, PATIENT_LOOK_LIMIT, Remote};
 use super::machines::Machine;
 use super::view::Cluster;
 
+/// Most open connections of one member. Its daemon has two; after a network failure, those that
+/// this side does not know to be dead yet come on top.
+const MAX_OF_MEMBER: usize = 16;
+/// Most open connections of the holders of one join token. One machine joins with it, and has one.
+const MAX_OF_TOKEN: usize = 4;
+
 /// A channel that sends our version with each call.
 pub(crate) type PeerChannel = InterceptedService<Channel, SpeaksVersion>;
 
@@ -114,7 +120,9 @@ impl Peers {
     }
 
     /// Completes a connection from another machine and hands it to this daemon's server for peers.
-    /// Fails if the caller does not prove `key`.
+    /// Fails if the caller does not prove `key`. If the caller has too many open connections, the
+    /// oldest one ends: whoever holds the key could otherwise use up this daemon's file
+    /// descriptors, and a daemon that starts again is not kept out by its dead connections.
     pub(crate) async fn accept(
         &self,
         stream: TcpStream,
@@ -123,13 +131,29 @@ impl Peers {
     ) -> io::Result<()> {
         let end = self.end.child_token();
         let link = Link::accept(stream, &self.own_key, key, caller.clone(), end.clone()).await?;
-        self.accepted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((caller, end));
+        self.count(caller, end);
         self.own_server.send(link).await.map_err(|_| {
             io::Error::new(io::ErrorKind::ConnectionRefused, "this daemon is stopping")
         })
+    }
+
+    /// Takes an accepted connection into the list, and ends the caller's oldest ones above its
+    /// limit.
+    fn count(&self, caller: Caller, end: CancellationToken) {
+        let most = match caller {
+            Caller::Own => return,
+            Caller::Member { .. } => MAX_OF_MEMBER,
+            Caller::Token { .. } => MAX_OF_TOKEN,
+        };
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.retain(|(_, end)| !end.is_cancelled());
+        let open = accepted.iter().filter(|(of, _)| *of == caller);
+        let too_many = (open.count() + 1).saturating_sub(most);
+        let of_caller = accepted.iter().filter(|(of, _)| *of == caller);
+        for (_, oldest) in of_caller.take(too_many) {
+            oldest.cancel();
+        }
+        accepted.push((caller, end));
     }
 
     /// Ends the accepted connections whose caller is not to be served any longer.

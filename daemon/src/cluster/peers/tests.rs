@@ -1,12 +1,16 @@
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use http_body::{Body, Frame};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::http;
 use tonic::transport::{Endpoint, Server, Uri};
-use tower::service_fn;
+use tower::{ServiceExt as _, service_fn};
 use uc_api::v1::join_client::JoinClient;
 use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::node_server::NodeServer;
@@ -226,6 +230,86 @@ async fn token_holder_may_only_register_and_only_while_the_token_is_valid() {
     let refused = join.register(AddMachineRequest::default()).await;
     let refused = Failure::from(refused.unwrap_err());
     assert!(refused.message.contains("token is not valid"), "{refused}");
+    alone.member.stop().await;
+}
+
+/// A valid token of this key, written to the member's store.
+async fn write_token(member: &Member, key: &PrivateKey) -> Caller {
+    let token = TokenRecord {
+        id: "t1".into(),
+        public_key: key.public().to_string(),
+        expires_at_ms: now_ms() + 3_600_000,
+        ..TokenRecord::default()
+    };
+    let write = put(records::TOKEN, token.id.clone(), &token);
+    member.write(vec![write]).await.unwrap();
+    Caller::Token { id: token.id }
+}
+
+#[tokio::test]
+async fn caller_has_few_connections_of_which_the_oldest_end_first() {
+    let alone = alone().await;
+    let key = PrivateKey::generate().unwrap();
+    let token = write_token(&alone.member, &key).await;
+    let machine = Caller::Member {
+        id: MachineId::from_bytes([0xb2; 16]),
+        key: key.public(),
+    };
+    for (caller, count, most) in [(token, 100, 4), (machine, 20, 16)] {
+        let mut channels = Vec::new();
+        for _ in 0..count {
+            let dialled = dial(&alone.member, &key, key.public(), caller.clone()).await;
+            channels.push(dialled.unwrap());
+        }
+        let mut answering = Vec::new();
+        for (n, channel) in channels.into_iter().enumerate() {
+            let mut join = JoinClient::new(channel);
+            let registered = join.register(AddMachineRequest::default()).await;
+            if code_of(registered.unwrap_err()) != Code::Unreachable {
+                answering.push(n);
+            }
+        }
+        let newest: Vec<usize> = (count - most..count).collect();
+        assert_eq!(answering, newest, "{caller:?}");
+    }
+    alone.member.stop().await;
+}
+
+/// A request of which nothing is ever sent.
+#[derive(Debug)]
+struct Unfinished;
+
+impl Body for Unfinished {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn registration_that_is_never_sent_completely_ends() {
+    let alone = alone().await;
+    let key = PrivateKey::generate().unwrap();
+    let caller = write_token(&alone.member, &key).await;
+    let channel = dial(&alone.member, &key, key.public(), caller)
+        .await
+        .unwrap();
+    let request = http::Request::post("http://m/uc.v1.Join/Register")
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::new(Unfinished))
+        .unwrap();
+    let registering = channel.oneshot(request);
+    tokio::time::pause();
+    let ended = tokio::time::timeout(Duration::from_secs(20), registering).await;
+    tokio::time::resume();
+    let answer = ended.expect("it ends").unwrap();
+    let status = Status::from_header_map(answer.headers()).unwrap();
+    assert_eq!(code_of(status), Code::TimedOut);
     alone.member.stop().await;
 }
 
