@@ -885,7 +885,7 @@ main() {
     say "uc is installed"
     # `uc machine init` and `add` run install.sh without a terminal and need no hint.
     if [ -t 2 ] && [ ! -e "$STATE_DIR/state.db" ]; then
-        say "next: create a cluster with \`uc machine init\`, or join one with \`uc machine join TOKEN\`"
+        say "next: create a cluster with \`uc machine init\`, or join one with \`uc machine join\`"
     fi
 }
 

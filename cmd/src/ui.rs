@@ -225,6 +225,14 @@ impl Ui {
         }
     }
 
+    /// Asks for a line of text. Only where [`interactive`](Self::interactive) is true.
+    pub(crate) async fn ask_for_line(&self, question: &str) -> CliResult<String> {
+        let open = OpenQuestion::ask(&format!("{BOLD}{question}{BOLD:#} "));
+        let line = read_answer_on_a_thread().await?;
+        open.end(&line);
+        Ok(line)
+    }
+
     fn ask(&self, question: &str, action: &str) -> CliResult<OpenQuestion> {
         if !self.interactive {
             return Err(CliError::usage(format!(

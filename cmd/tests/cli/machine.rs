@@ -118,19 +118,24 @@ fn token(expires_at_ms: i64) -> String {
 
 #[test]
 fn join_accepts_only_a_valid_token() {
-    let world = World::with(outside());
-    let ran = world.connected(&["machine", "join", &token(i64::MAX), "--name", "new"]);
-    assert_eq!(
-        ran.text(),
-        format!(
-            "exit 0\n--- stdout\n--- stderr\njoined cluster {CLUSTER} as new (10.210.1.0/24)\n"
-        )
+    let joined = format!(
+        "exit 0\n--- stdout\n--- stderr\njoined cluster {CLUSTER} as new (10.210.1.0/24)\n"
     );
+    let valid = format!("{}\n", token(i64::MAX));
+    for arguments in [&["-"][..], &[]] {
+        let world = World::with(outside());
+        let line = [&["machine", "join", "--name", "new"], arguments].concat();
+        let ran = world.connected_with(&line, &valid);
+        assert_eq!(ran.text(), joined);
+        assert_eq!(world.daemon.asked(), ["Info", "JoinWithToken new []"]);
+    }
+    let world = World::with(outside());
     for (token, said) in [
         ("hello".to_owned(), "not a join token"),
         (token(5), "has expired"),
+        (String::new(), "no join token"),
     ] {
-        let ran = world.connected(&["machine", "join", &token]);
+        let ran = world.connected_with(&["machine", "join"], &token);
         assert_ne!(ran.code, Some(0));
         assert!(
             ran.stderr.contains(said) && ran.stderr.contains("uc machine token"),
@@ -138,7 +143,37 @@ fn join_accepts_only_a_valid_token() {
             ran.text()
         );
     }
+    assert!(world.daemon.asked().is_empty());
+}
+
+#[test]
+fn join_with_the_token_as_an_argument_warns() {
+    let world = World::with(outside());
+    let ran = world.connected(&["machine", "join", &token(i64::MAX), "--name", "new"]);
+    assert_eq!(ran.code, Some(0));
+    assert!(
+        ran.stderr
+            .starts_with("warning: other users of this machine can read the token"),
+        "{}",
+        ran.text()
+    );
     assert_eq!(world.daemon.asked(), ["Info", "JoinWithToken new []"]);
+}
+
+#[test]
+fn join_asks_for_the_token_on_a_terminal() {
+    let world = World::with(outside());
+    let keys = format!("{}\n", token(i64::MAX));
+    let ran = world.on_terminal_at("machine join --name new", "Join token: ", &keys);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    assert_eq!(world.daemon.asked(), ["Info", "JoinWithToken new []"]);
+    let keys = format!("uc1:{}\n", "A".repeat(5000));
+    let ran = world.on_terminal_at("machine join --name new", "Join token: ", &keys);
+    assert!(
+        ran.stdout.contains("too long for a terminal"),
+        "{}",
+        ran.text()
+    );
 }
 
 #[test]

@@ -127,6 +127,22 @@ impl World {
         self.finish(command)
     }
 
+    /// Runs `uc` connected to the daemon, with this text on stdin.
+    pub(crate) fn connected_with(&self, arguments: &[&str], input: &str) -> Ran {
+        let socket = format!("unix://{}", self.path("uc.sock").display());
+        let mut command = self.command(arguments);
+        command
+            .env("UC_CONNECT", socket)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
+        self.ran(&child.wait_with_output().unwrap())
+    }
+
     /// Ends the daemon, and with it all its connections.
     pub(crate) fn stop_daemon(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -15,14 +15,23 @@ use crate::error::{CliError, CliResult};
 use crate::ui::Ui;
 use crate::view;
 
+/// The longest line that the kernel takes from a terminal, in bytes, with its line break.
+const TERMINAL_LINE: usize = 4096;
+
 /// Join this machine to a cluster with a token
 ///
 /// For cloud-init, and for machines that ssh does not reach. Run it on the new machine itself,
 /// after install.sh. `uc machine token` on a member creates the token.
+///
+/// Without TOKEN, uc asks for the token on a terminal, and reads it from stdin elsewhere. Other
+/// users of the machine can read the arguments of a running command, so do not put the token there.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  uc machine join                       asks for the token
+  uc machine join - < token.txt         reads it from a file")]
 pub(crate) struct JoinArgs {
     /// Output of `uc machine token`, or `-` to read it from stdin
-    token: String,
+    token: Option<String>,
     /// Name of the machine in the cluster [default: its host name]
     #[arg(short, long)]
     name: Option<String>,
@@ -36,12 +45,7 @@ pub(crate) struct JoinArgs {
 }
 
 pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult {
-    let token = if args.token == "-" {
-        std::io::read_to_string(std::io::stdin())
-            .map_err(|error| CliError::usage("cannot read the token from stdin").source(error))?
-    } else {
-        args.token
-    };
+    let token = read_token(args.token, ui).await?;
     // A damaged or expired token is refused here, without waiting for the mesh.
     let opened: JoinToken = token.parse()?;
     if opened.expires_at_ms <= jiff::Timestamp::now().as_millisecond() {
@@ -79,4 +83,35 @@ pub(crate) async fn run(args: JoinArgs, ui: &Ui, globals: &Globals) -> CliResult
         })?;
     }
     Ok(())
+}
+
+async fn read_token(argument: Option<String>, ui: &Ui) -> CliResult<String> {
+    match argument.as_deref() {
+        None if ui.interactive() => {
+            let token = ui.ask_for_line("Join token:").await?;
+            if token.len() >= TERMINAL_LINE {
+                return Err(CliError::usage(format!(
+                    "the token is too long for a terminal, which cuts lines at {TERMINAL_LINE} bytes"
+                ))
+                .hint("write it to a file, and run `uc machine join - < FILE`"));
+            }
+            Ok(token)
+        }
+        None | Some("-") => {
+            let token = std::io::read_to_string(std::io::stdin()).map_err(|error| {
+                CliError::usage("cannot read the join token from stdin").source(error)
+            })?;
+            if token.trim().is_empty() {
+                return Err(CliError::usage("there is no join token on stdin").hint(
+                    "`uc machine token` on a member prints one; `uc machine join - < FILE` reads it",
+                ));
+            }
+            Ok(token)
+        }
+        Some(token) => {
+            ui.warn("other users of this machine can read the token while this command runs")?;
+            ui.hint("run `uc machine join` without it, which asks for it, or `uc machine join - < FILE`")?;
+            Ok(token.to_owned())
+        }
+    }
 }

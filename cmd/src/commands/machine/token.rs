@@ -28,7 +28,7 @@ const MAX_TTL: Duration = Duration::from_hours(30 * 24);
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Example:
-  uc machine token --ttl 30m        then, on the new machine: uc machine join TOKEN"
+  uc machine token --ttl 30m        then, on the new machine: uc machine join, which asks for it"
 )]
 pub(crate) struct TokenArgs {
     #[command(subcommand)]
@@ -80,7 +80,7 @@ async fn create(args: TokenArgs, ui: &Ui, globals: &Globals) -> CliResult {
     if let Some(end) = expires_at {
         ui.status(&format!("valid until {end}, for one machine"))?;
     }
-    ui.hint("on the new machine, after install.sh: `uc machine join TOKEN`")
+    ui.hint("on the new machine, after install.sh: `uc machine join`, which asks for the token")
 }
 
 /// The record of a token and its state.
