@@ -57,7 +57,8 @@ pub(crate) struct RenamedMachine {
 pub(crate) struct RemovedMachine {
     pub(crate) machine: MachineEntry,
     pub(crate) reset: bool,
-    /// Why the machine was not reset; `None`: it was, or `--no-reset` was given.
+    /// Why the machine did not confirm that it was reset; `None`: it did, or `--no-reset` was
+    /// given.
     pub(crate) reset_error: Option<String>,
     /// It was the last machine.
     pub(crate) cluster_ended: bool,

@@ -300,6 +300,7 @@ mod tests {
     use uc_mesh::PrivateKey;
 
     use super::*;
+    use crate::cluster::peers;
     use crate::cluster::records::put;
     use crate::engine::DockerEngine;
     use crate::identity::Membership;
@@ -315,9 +316,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn remove_machine_ends_although_the_caller_hangs_up() {
-        let directory = tempfile::tempdir().unwrap();
+    /// A cluster of one machine, and the record of another one that was never there.
+    async fn cluster(directory: &tempfile::TempDir) -> (Arc<App>, Arc<Member>, MachineRecord) {
         let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
         let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
         let app = App::new(paths, engine, CancellationToken::new(), |_, _| {
@@ -338,7 +338,35 @@ mod tests {
         let other = record("b2", "m2", "10.210.1.0/24");
         let write = put(records::MACHINE, other.id.clone(), &other);
         member.write(vec![write]).await.unwrap();
+        (app, member, other)
+    }
 
+    #[tokio::test]
+    async fn machine_whose_reset_hangs_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_app, member, other) = cluster(&directory).await;
+        peers::tests::hang(&member.peers, other.public_key.parse().unwrap());
+        let request = RemoveMachineRequest {
+            machine: other.id.clone(),
+            no_reset: false,
+        };
+        tokio::time::pause();
+        let removed = remove_machine(Arc::clone(&member), request).await.unwrap();
+        tokio::time::resume();
+        assert!(!removed.was_reset);
+        assert!(
+            removed.reset_error.contains("no answer"),
+            "{}",
+            removed.reset_error
+        );
+        assert!(member.cluster().machine_record(&other.id).is_err());
+        member.stop().await;
+    }
+
+    #[tokio::test]
+    async fn remove_machine_ends_although_the_caller_hangs_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (app, member, other) = cluster(&directory).await;
         let api = ClusterApi::new(app);
         let request = RemoveMachineRequest {
             machine: other.id.clone(),

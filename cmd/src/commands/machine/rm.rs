@@ -15,7 +15,8 @@ use crate::view;
 /// Remove a machine from the cluster
 ///
 /// Removes the machine's containers and makes it forget the cluster. Its named volumes, and uc
-/// itself, stay on the machine. A machine that cannot be reached is only removed from the list.
+/// itself, stay on the machine. A machine that cannot be reached, or does not confirm within 30
+/// seconds, is only removed from the list.
 #[derive(Debug, Args)]
 #[command(visible_alias = "remove")]
 pub(crate) struct RmArgs {
@@ -89,11 +90,11 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
         removed.reset = response.was_reset;
         if !args.no_reset && !response.was_reset {
             ui.warn(&format!(
-                "{} was removed from the cluster, but could not be reset: {}",
+                "{} was removed from the cluster, but did not confirm that it was reset: {}",
                 machine.name, response.reset_error
             ))?;
             ui.hint(&format!(
-                "its containers may still run; when it is back, run `sudo {INSTALLER} --uninstall` on it"
+                "its containers may still run; run `sudo ucd reset --yes` on it when it answers, or `sudo {INSTALLER} --uninstall` to remove uc as well"
             ))?;
             removed.reset_error = Some(response.reset_error);
         }

@@ -46,9 +46,11 @@ const OPEN_LIMIT: Duration = Duration::from_secs(5);
 /// One content of at most 16 MiB over a line of half a megabit a second, twice. It includes waiting
 /// for other contents that the same machine sends.
 const CONTENT_LIMIT: Duration = Duration::from_mins(10);
-/// Removing all containers of a machine, each with its hooks and its grace period. The machine
-/// continues if the caller gives up.
-const RESET_LIMIT: Duration = Duration::from_mins(10);
+/// Removing all containers of a machine that leaves. The machine keeps its rights until the caller
+/// gives up, so a machine that hangs, or that an intruder controls, does not get long. One with
+/// many containers, each with its hooks and its grace period, takes longer, and continues on its
+/// own.
+const RESET_LIMIT: Duration = Duration::from_secs(30);
 /// Copying the store; a slow disk takes seconds for each hundred megabytes.
 const BACKUP_LIMIT: Duration = Duration::from_mins(5);
 

@@ -313,6 +313,60 @@ async fn registration_that_is_never_sent_completely_ends() {
     alone.member.stop().await;
 }
 
+/// A daemon of which no call to `Peer` ever ends.
+#[derive(Debug, Clone)]
+struct Hanging;
+
+impl tonic::server::NamedService for Hanging {
+    const NAME: &'static str = "uc.v1.Peer";
+}
+
+impl tower::Service<http::Request<tonic::body::Body>> for Hanging {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Pending<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<tonic::body::Body>) -> Self::Future {
+        std::future::pending()
+    }
+}
+
+/// Has every call to the machine with this key hang.
+pub(crate) fn hang(peers: &Peers, key: PublicKey) {
+    let (server, links) = mpsc::channel(4);
+    let serving = Server::builder()
+        .add_service(Hanging)
+        .serve_with_incoming(ReceiverStream::new(links).map(Ok::<_, io::Error>));
+    tokio::spawn(serving);
+    let channel = |traffic| link::in_memory(server.clone(), CancellationToken::new(), traffic);
+    let channels = Channels {
+        calls: channel(Traffic::Calls),
+        bulk: channel(Traffic::Bulk),
+    };
+    peers.channels.lock().unwrap().insert(key, channels);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reset_that_is_never_answered_is_given_up_soon() {
+    let key = PrivateKey::generate().unwrap();
+    let (own_server, _links) = mpsc::channel(1);
+    let (own_id, own_key) = (
+        MachineId::from_bytes([0xa1; 16]),
+        PrivateKey::generate().unwrap(),
+    );
+    let other = machine(record("b2", &key), &own_key);
+    let peers = Peers::new(own_id, own_key, own_server);
+    hang(&peers, key.public());
+    let started = tokio::time::Instant::now();
+    let reset = peers.machine(&other).reset().await;
+    assert_eq!(reset.unwrap_err().code, Code::TimedOut);
+    assert!(started.elapsed() <= Duration::from_secs(60));
+}
+
 #[tokio::test]
 async fn connection_of_a_removed_machine_ends_with_its_streams() {
     let alone = alone().await;
