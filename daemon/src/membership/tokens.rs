@@ -12,11 +12,18 @@ use crate::cluster::records::{self, delete, put};
 
 const DEFAULT_TTL_S: u64 = 3600;
 const MAX_TTL_S: u64 = 30 * 24 * 3600;
+/// How long an expired token is kept. Another machine's clock may be behind this one's, and then
+/// the token is still valid there.
+const KEEP_EXPIRED_MS: i64 = 24 * 3_600_000;
 /// Most members in a token: those that a machine tries in order to join.
 const MAX_MEMBERS: usize = 8;
 
-/// Creates a token. Removes those that can no longer be used.
+/// Creates a token. Removes those that expired long ago.
 pub(crate) async fn create(member: &Member, ttl_s: u64) -> Result<CreateTokenResponse, Failure> {
+    create_at(member, ttl_s, now_ms()).await
+}
+
+async fn create_at(member: &Member, ttl_s: u64, now: i64) -> Result<CreateTokenResponse, Failure> {
     let ttl_s = if ttl_s == 0 { DEFAULT_TTL_S } else { ttl_s };
     if ttl_s > MAX_TTL_S {
         return Err(Failure::new(
@@ -26,7 +33,6 @@ pub(crate) async fn create(member: &Member, ttl_s: u64) -> Result<CreateTokenRes
     }
     let key =
         PrivateKey::generate().map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-    let now = now_ms();
     // Hexadecimal, because users type it: other alphabets have ids that look like options.
     let id = format!("{:012x}", rand::random::<u64>() >> 16);
     let expires_at_ms = now.saturating_add_unsigned(ttl_s * 1000);
@@ -40,8 +46,10 @@ pub(crate) async fn create(member: &Member, ttl_s: u64) -> Result<CreateTokenRes
     };
     let mut writes = vec![put(records::TOKEN, id.clone(), &record)];
     let known = member.cluster();
-    let spent = known.tokens().filter(|token| !token.opens_mesh(now));
-    writes.extend(spent.map(|token| delete(records::TOKEN, token.record.id.clone())));
+    let ended = known
+        .tokens()
+        .filter(|token| token.record.expires_at_ms.saturating_add(KEEP_EXPIRED_MS) <= now);
+    writes.extend(ended.map(|token| delete(records::TOKEN, token.record.id.clone())));
     member.write(writes).await?;
     let members = known.own().into_iter().chain(known.others());
     let token = JoinToken {
@@ -155,6 +163,19 @@ mod tests {
         let member = app.enter(membership, key).await.unwrap();
         member.finish_init().await.unwrap();
         member
+    }
+
+    #[tokio::test]
+    async fn creating_a_token_keeps_those_that_another_clock_may_count_as_valid() {
+        let directory = tempfile::tempdir().unwrap();
+        let member = member(&directory).await;
+        const HOUR_MS: i64 = 3_600_000;
+        let now = now_ms();
+        create_at(&member, 3600, now).await.unwrap();
+        create_at(&member, 3600, now + 2 * HOUR_MS).await.unwrap();
+        assert_eq!(list(&member).len(), 2);
+        create_at(&member, 3600, now + 25 * HOUR_MS).await.unwrap();
+        assert_eq!(list(&member).len(), 2, "not the first one");
     }
 
     #[tokio::test]

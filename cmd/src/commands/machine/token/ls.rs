@@ -13,8 +13,8 @@ use crate::{times, view};
 
 /// List the join tokens
 ///
-/// The tokens themselves are not stored and cannot be shown again. Used and expired tokens are
-/// listed until another one is created.
+/// The tokens themselves are not stored and cannot be shown again. A token is listed
+/// until another one is created a day or more after it expired.
 #[derive(Debug, Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct LsArgs {
