@@ -22,6 +22,7 @@ pub(crate) enum Change {
 struct State {
     config: Option<MeshConfig>,
     fails: bool,
+    unguarded: bool,
 }
 
 /// What the process was asked, and what it has.
@@ -70,6 +71,11 @@ impl FakeMesh {
     /// From now on, every request fails.
     pub(crate) fn fail(&self) {
         self.state().fails = true;
+    }
+
+    /// Is one of an earlier version, which has no firewall rules.
+    pub(crate) fn without_guard(&self) {
+        self.state().unguarded = true;
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -329,6 +329,7 @@ impl<T: Tunnel, G: Guard> Mesh<T, G> {
                 .map(|peer| self.peer_status(now, peer))
                 .collect(),
             conflicts: config.allocation().1,
+            guarded: self.guarded == Some(GuardSpec::of(config)),
         })
     }
 

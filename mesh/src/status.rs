@@ -23,6 +23,10 @@ pub struct MeshStatus {
     /// Addresses that two peers claim. The peer that is listed first gets them.
     #[serde(default)]
     pub conflicts: Vec<AddressConflict>,
+    /// Whether the firewall rules of this configuration are in place. A mesh process that is too
+    /// old to have any does not report it.
+    #[serde(default)]
+    pub guarded: bool,
 }
 
 /// The state of one peer.
@@ -54,6 +58,7 @@ impl MeshStatus {
             listen_port: 0,
             peers: Vec::new(),
             conflicts: Vec::new(),
+            guarded: false,
         }
     }
 

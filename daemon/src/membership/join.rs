@@ -29,6 +29,7 @@ use crate::endpoint_names::{self, Resolved, SystemResolver};
 use crate::identity::{Identity, Membership, hostname};
 use crate::membership::endpoints;
 use crate::membership::leave::{leave, leave_failed_join, undo_entry};
+use crate::reconcile::mesh::check_guard;
 
 /// How long the machine may take to become ready. It downloads nothing for that, so a longer time
 /// means that something is broken.
@@ -239,6 +240,7 @@ async fn await_handshake(mesh: &MeshClient, token: &JoinToken) -> Result<MeshSta
     let started = Instant::now();
     loop {
         let status = mesh.status().await.map_err(|error| no_mesh(&error))?;
+        check_guard(&status)?;
         if status
             .peers
             .iter()

@@ -11,7 +11,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use uc_api::layout::MESH_INTERFACE;
 use uc_api::{Code, Failure};
 use uc_mesh::config::MAX_ENDPOINTS;
-use uc_mesh::{DEFAULT_MTU, MeshConfig, PeerConfig, PrivateKey, PublicKey, management_address};
+use uc_mesh::{
+    DEFAULT_MTU, MeshConfig, MeshError, MeshStatus, PeerConfig, PrivateKey, PublicKey,
+    management_address,
+};
 
 use super::Part;
 use crate::backoff::Backoff;
@@ -63,13 +66,26 @@ async fn apply(member: &Member, applied: Option<&MeshConfig>) -> Result<MeshConf
         mesh_config(&cluster, &Own::of(member), &names, now_ms())
     };
     if applied != Some(&wanted) {
-        member.mesh.apply(&wanted).await.map_err(|error| {
+        let failed = |error: MeshError| {
             Failure::new(Code::Unreachable, error.to_string())
                 .hint("see `systemctl status uc-mesh` and `journalctl -u uc-mesh`")
-        })?;
+        };
+        member.mesh.apply(&wanted).await.map_err(failed)?;
         member.peers.retain(&cluster);
+        check_guard(&member.mesh.status().await.map_err(failed)?)?;
     }
     Ok(wanted)
+}
+
+/// Fails if the firewall rules of the mesh are not in place.
+pub(crate) fn check_guard(status: &MeshStatus) -> Result<(), Failure> {
+    if status.guarded {
+        return Ok(());
+    }
+    let reason = "uc-mesh does not protect the mesh with firewall rules: it is of an earlier version, or cannot write them";
+    Err(Failure::new(Code::Refused, reason).hint(
+        "start the installed version with `systemctl restart uc-mesh`, which interrupts the traffic between machines for a moment; see `journalctl -u uc-mesh`",
+    ))
 }
 
 /// What the configuration needs to know about this machine.

@@ -129,8 +129,10 @@ async fn tunnel_without_firewall_rules_is_not_opened() {
         "{error}"
     );
     assert_eq!(process.fake.state().applied, 0);
+    assert!(!process.client().status().await.unwrap().guarded);
     process.guard.state().refuse = false;
     process.client().apply(&config(1, &[2])).await.unwrap();
+    assert!(process.client().status().await.unwrap().guarded);
     let directory = process.directory.clone();
     process.stop().await.unwrap();
 

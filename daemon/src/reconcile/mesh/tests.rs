@@ -194,9 +194,8 @@ impl Resolver for OneAddress {
     }
 }
 
-#[tokio::test]
-async fn mesh_process_that_lost_its_configuration_gets_it_again() {
-    let directory = tempfile::tempdir().unwrap();
+/// The machine with number 1 as a member, without its tasks.
+async fn open_member(directory: &tempfile::TempDir) -> (Arc<Member>, FakeMesh) {
     let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
     std::fs::create_dir_all(paths.state_dir()).unwrap();
     let mesh = FakeMesh::listen(&paths.mesh_socket());
@@ -215,6 +214,23 @@ async fn mesh_process_that_lost_its_configuration_gets_it_again() {
         key: key(1),
     };
     let (member, _links) = Member::open(parts).await.unwrap();
+    (member, mesh)
+}
+
+#[tokio::test]
+async fn mesh_process_without_firewall_rules_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let (member, mesh) = open_member(&directory).await;
+    mesh.without_guard();
+    let failure = apply(&member, None).await.unwrap_err();
+    assert!(failure.hint.unwrap().contains("restart uc-mesh"));
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn mesh_process_that_lost_its_configuration_gets_it_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (member, mesh) = open_member(&directory).await;
     let running = tokio::spawn(run(Arc::clone(&member)));
     mesh.changed_times(1).await;
     // It starts again, and its file is damaged.
