@@ -54,12 +54,13 @@ fn find(look: &Deployed) -> BTreeMap<(&'static str, String), Finding> {
     let mut found = Vec::new();
     for (spec, status) in &look.services {
         let service = format!("{}/{}", spec.project, spec.name);
-        let replicas = of_service.remove(&service).unwrap_or_else(Vec::new);
+        let replicas = of_service.remove(&service);
+        let replicas = replicas.as_deref().unwrap_or(&[]);
         let of_service = Service {
             name: &service,
             spec,
             desired: status.desired as usize,
-            replicas: &replicas,
+            replicas,
         };
         found.extend(of_service.too_few());
         found.extend(of_service.too_many());
@@ -90,10 +91,6 @@ struct Service<'a> {
 }
 
 impl<'a> Service<'a> {
-    fn found(&self, finding: Finding) -> Found {
-        Some((self.name.to_owned(), finding))
-    }
-
     fn running(&self) -> impl Iterator<Item = Replica<'a>> {
         self.replicas
             .iter()
@@ -127,9 +124,13 @@ impl<'a> Service<'a> {
             .iter()
             .filter(|replica| !runs(replica) && !self.finished(replica));
         let others: Vec<String> = others
-            .map(|(record, status)| match is_up(status) {
-                true => format!("one on {} is {}", status.machine_name, condition(record).0),
-                false => format!("one is on {}, which is down", status.machine_name),
+            .map(|(record, status)| {
+                let machine = &status.machine_name;
+                if is_up(status) {
+                    format!("one on {machine} is {}", condition(record).0)
+                } else {
+                    format!("one is on {machine}, which is down")
+                }
             })
             .collect();
         let others: Vec<&str> = others.iter().map(String::as_str).collect();
@@ -148,13 +149,8 @@ impl<'a> Service<'a> {
         );
         let severity = if there == 0 { Problem } else { Warning };
         let machines = self.machines(|replica| !runs(replica) && !self.finished(replica));
-        self.found(finding(
-            severity,
-            "missing-replicas",
-            machines,
-            message,
-            hint,
-        ))
+        let found = finding(severity, "missing-replicas", machines, message, hint);
+        Some((service.to_owned(), found))
     }
 
     fn too_many(&self) -> Found {
@@ -170,13 +166,8 @@ impl<'a> Service<'a> {
             format!("`uc scale {service}={desired}` removes those that are too many")
         };
         let machines = self.machines(runs);
-        self.found(finding(
-            Warning,
-            "surplus-replicas",
-            machines,
-            message,
-            hint,
-        ))
+        let found = finding(Warning, "surplus-replicas", machines, message, hint);
+        Some((service.to_owned(), found))
     }
 
     fn unhealthy(&self) -> Found {
@@ -205,13 +196,8 @@ impl<'a> Service<'a> {
         );
         let hint = format!("`uc logs {service}` may show why the healthcheck fails");
         let machines = self.machines(is_bad);
-        self.found(finding(
-            Warning,
-            "unhealthy-replicas",
-            machines,
-            message,
-            hint,
-        ))
+        let found = finding(Warning, "unhealthy-replicas", machines, message, hint);
+        Some((service.to_owned(), found))
     }
 
     fn outdated(&self) -> Found {
@@ -233,13 +219,8 @@ impl<'a> Service<'a> {
         );
         let hint = "`uc deploy` with its compose file replaces what is of an earlier revision";
         let machines = self.machines(is_old);
-        self.found(finding(
-            Warning,
-            "outdated-replicas",
-            machines,
-            message,
-            hint,
-        ))
+        let found = finding(Warning, "outdated-replicas", machines, message, hint);
+        Some((service.to_owned(), found))
     }
 
     /// The machines of the replicas that are so.
@@ -329,12 +310,12 @@ mod tests {
 
     /// Kind, severity and message of what lasts.
     fn said(
-        services: Vec<(ServiceSpec, ServiceStatus)>,
-        replicas: Vec<(ReplicaRecord, ReplicaStatus)>,
+        services: &[(ServiceSpec, ServiceStatus)],
+        replicas: &[(ReplicaRecord, ReplicaStatus)],
     ) -> Vec<String> {
         let look = || Deployed {
-            services: services.clone(),
-            replicas: replicas.clone(),
+            services: services.to_vec(),
+            replicas: replicas.to_vec(),
         };
         let found = findings(&[look(), look()]);
         let line = |finding: &Finding| {
@@ -362,13 +343,13 @@ mod tests {
             exited("old", "m1", 0),
         ];
         let services = vec![service("web", 1), job, service("off", 0)];
-        assert!(said(services, replicas).is_empty());
+        assert!(said(&services, &replicas).is_empty());
     }
 
     #[test]
     fn missing_replicas_are_told_with_what_is_known_of_them() {
         assert_eq!(
-            said(vec![service("web", 1)], vec![exited("web", "m1", 137)]),
+            said(&[service("web", 1)], &[exited("web", "m1", 137)]),
             [
                 "problem missing-replicas: 0 of 1 replicas of shop/web run: one on m1 is exited (137)"
             ]
@@ -376,7 +357,7 @@ mod tests {
         let mut away = replica("web", "m2");
         away.1.machine_liveness = Liveness::Down.into();
         assert_eq!(
-            said(vec![service("web", 3)], vec![replica("web", "m1"), away]),
+            said(&[service("web", 3)], &[replica("web", "m1"), away]),
             [
                 "warning missing-replicas: 1 of 3 replicas of shop/web run: one is on m2, which is down; 1 is missing"
             ]
@@ -398,7 +379,7 @@ mod tests {
             replica("gone", "m3"),
         ];
         assert_eq!(
-            said(services, replicas),
+            said(&services, &replicas),
             [
                 "warning outdated-replicas: 1 replica of shop/late is of an earlier revision: the last deployment did not reach it",
                 "warning removed-service: 1 replica of shop/gone still runs on m3, but the service was removed",
