@@ -144,8 +144,13 @@ impl<'a> Service<'a> {
         let (service, desired) = (self.name, self.desired);
         let why = why.join("; ");
         let message = format!("{there} of {desired} replicas of {service} run: {why}");
+        let start = if self.spec.mode() == ServiceMode::Global {
+            "`uc deploy` with its compose file".to_owned()
+        } else {
+            format!("`uc scale {service}={desired}`")
+        };
         let hint = format!(
-            "`uc logs {service}` may show why; `uc deploy` with its compose file replaces what does not run and creates what is missing"
+            "{start} replaces what does not run and creates what is missing; `uc logs {service}` may show why it does not run"
         );
         let severity = if there == 0 { Problem } else { Warning };
         let machines = self.machines(|replica| !runs(replica) && !self.finished(replica));

@@ -211,6 +211,30 @@ fn rename_finds_the_machine_and_reports_the_new_name() {
 }
 
 #[test]
+fn removal_tells_of_a_machine_that_is_down_and_of_volumes_that_stay() {
+    let mut daemon = two_members(1);
+    daemon.machines.lock().unwrap()[1].liveness = Liveness::Down.into();
+    let mount = |source: &str| v1::MountSpec {
+        kind: v1::MountKind::Volume.into(),
+        source: source.into(),
+        ..Default::default()
+    };
+    daemon.replicas = vec![v1::ReplicaStatus {
+        replica: Some(v1::ReplicaRecord {
+            container_id: "0123456789abcdef".into(),
+            project: "shop".into(),
+            service: "db".into(),
+            mounts: vec![mount("shop_data"), mount(&"0f".repeat(32))],
+            ..Default::default()
+        }),
+        machine_id: "id-2".into(),
+        ..Default::default()
+    }];
+    let ran = World::with(daemon).connected(&["machine", "rm", "-y", "m2"]);
+    insta::assert_snapshot!(ran.text());
+}
+
+#[test]
 fn label_sets_removes_and_prints_labels() {
     let world = World::with(two_members(1));
     let ran = world.connected(&["machine", "label", "m2", "disk=ssd", "zone=b", "old-"]);

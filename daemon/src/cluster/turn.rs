@@ -69,7 +69,7 @@ impl Turn {
         if let Some(project) = projects.iter().find(|project| taken.contains(*project)) {
             return Err(Failure::new(
                 Code::Refused,
-                format!("another deployment of project {project} is running on this machine"),
+                format!("another deployment of project {project} is running"),
             )
             .hint("wait until it has ended; `uc ps` shows the replicas"));
         }

@@ -15,6 +15,9 @@ use uc_cluster_state::{Changed, MemberStatus, Snapshot, Store, Watch};
 use super::machines::{Machine, Machines, Own, Problem};
 use super::records::{Records, Replica, Reported, Token, is_valid};
 
+/// Fewest digits of an id that name its machine.
+pub(crate) const ID_START: usize = 4;
+
 /// Liveness of the other machines.
 pub(crate) type Alive = BTreeMap<MachineId, Liveness>;
 
@@ -97,7 +100,7 @@ impl Cluster {
         }
         let mut by_prefix = records
             .iter()
-            .filter(|record| wanted.len() >= 4 && record.id.starts_with(wanted));
+            .filter(|record| wanted.len() >= ID_START && record.id.starts_with(wanted));
         if let (Some(one), None) = (by_prefix.next(), by_prefix.next()) {
             return Ok(one);
         }

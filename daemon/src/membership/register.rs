@@ -10,6 +10,7 @@ use crate::clock::now_ms;
 use crate::cluster::machines::free_subnet;
 use crate::cluster::member::Member;
 use crate::cluster::records::{self, delete, put};
+use crate::cluster::view::ID_START;
 use crate::membership::endpoints;
 
 /// Registers a machine, and uses up the token if it comes with one. The caller holds the
@@ -171,7 +172,7 @@ fn new_record(
     })
 }
 
-/// Checks that the name is valid and that no member has it.
+/// Checks that the name is valid and that no member has it, or an id that begins with it.
 pub(crate) fn free_name(machines: &[MachineRecord], wanted: &str) -> Result<MachineName, Failure> {
     let name: MachineName = wanted.parse().map_err(|error: uc_api::name::NameError| {
         Failure::new(Code::Invalid, error.to_string()).hint("choose another name")
@@ -182,6 +183,18 @@ pub(crate) fn free_name(machines: &[MachineRecord], wanted: &str) -> Result<Mach
             format!("a machine named {name} is already in the cluster"),
         )
         .hint("choose another name; `uc machine ls` lists the names in use"));
+    }
+    // Commands take both, and would act on the machine with the name.
+    let text = name.as_str();
+    let with_id = machines
+        .iter()
+        .find(|machine| text.len() >= ID_START && machine.id.starts_with(text));
+    if let Some(machine) = with_id {
+        let message = format!(
+            "{name} is the beginning of the id of machine {}",
+            machine.name
+        );
+        return Err(Failure::new(Code::Invalid, message).hint("choose another name"));
     }
     Ok(name)
 }
@@ -263,5 +276,17 @@ mod tests {
         assert!(failure.hint.unwrap().contains("uc machine ls"));
         assert!(free_name(&machines, "M 2").is_err());
         assert!(free_name(&machines, "m2").is_ok());
+        let with_id = [MachineRecord {
+            id: "6e13b071".repeat(4),
+            ..machine("m1", "10.210.0.0/24")
+        }];
+        for name in ["6e13", "6e13b0", &with_id[0].id] {
+            let failure = free_name(&with_id, name).unwrap_err();
+            assert!(
+                failure.message.contains("the id of machine m1"),
+                "{failure}"
+            );
+        }
+        assert!(free_name(&with_id, "6e1").is_ok());
     }
 }

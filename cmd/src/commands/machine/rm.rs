@@ -1,7 +1,12 @@
 //! `uc machine rm`
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use clap::Args;
-use uc_api::v1::{MachineRecord, PsRequest, RemoveMachineRequest, ReplicaStatus, ResetRequest};
+use uc_api::v1::{
+    Liveness, MachineRecord, MountKind, PsRequest, RemoveMachineRequest, ReplicaStatus,
+    ResetRequest,
+};
 
 use super::Listed;
 use crate::args::{Output, Yes};
@@ -52,7 +57,14 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     } else {
         client
     };
-    show_removal(ui, &client, machine, args.no_reset, last).await?;
+    let fate = if args.no_reset {
+        Fate::KeepsRunning
+    } else if status.liveness() == Liveness::Down && !last {
+        Fate::OutOfReach
+    } else {
+        Fate::Removed
+    };
+    show_removal(ui, &client, machine, fate, last).await?;
     let question = if last {
         format!(
             "{} is the last machine. End {}?",
@@ -155,12 +167,21 @@ async fn connect_through_another(
     Err(refused().kind(Kind::Failed))
 }
 
-/// Shows what is removed with the machine.
+/// What becomes of the machine's containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Removed,
+    KeepsRunning,
+    /// The machine is down.
+    OutOfReach,
+}
+
+/// Shows what is removed with the machine, and what stays on it.
 async fn show_removal(
     ui: &Ui,
     client: &Client,
     machine: &MachineRecord,
-    no_reset: bool,
+    fate: Fate,
     last: bool,
 ) -> CliResult {
     let request = PsRequest {
@@ -180,14 +201,26 @@ async fn show_removal(
     ))?;
     for replica in here.iter().filter_map(|status| status.replica.as_ref()) {
         let id = uc_api::id::short(&replica.container_id);
-        let fate = if no_reset {
-            "keeps running"
-        } else {
-            "is removed"
+        let fate = match fate {
+            Fate::Removed => "is removed",
+            Fate::KeepsRunning => "keeps running",
+            Fate::OutOfReach => "may run again when the machine is back",
         };
         ui.status(&format!(
             "  {RED}-{RED:#} {}/{} {id} {fate}",
             replica.project, replica.service
+        ))?;
+    }
+    if fate == Fate::OutOfReach {
+        ui.warn(&format!(
+            "{} is down, so it cannot be reset: it does not learn that it was removed",
+            machine.name
+        ))?;
+    }
+    for (volume, services) in volumes(&here) {
+        ui.warn(&format!(
+            "volume {volume} of {services} stays on {} with its data; on another machine the service starts with an empty one",
+            machine.name
         ))?;
     }
     if !here.is_empty() && !last {
@@ -196,6 +229,32 @@ async fn show_removal(
         )?;
     }
     Ok(())
+}
+
+/// The named volumes of these replicas, each with the services that mount it.
+fn volumes(replicas: &[&ReplicaStatus]) -> BTreeMap<String, String> {
+    let mut services: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for replica in replicas.iter().filter_map(|status| status.replica.as_ref()) {
+        let mounts = replica.mounts.iter();
+        for mount in mounts.filter(|mount| mount.kind() == MountKind::Volume) {
+            let service = format!("{}/{}", replica.project, replica.service);
+            services
+                .entry(mount.source.clone())
+                .or_default()
+                .insert(service);
+        }
+    }
+    // The engine gives an anonymous volume, which nobody looks for again, a name of 64 digits.
+    let is_anonymous =
+        |name: &str| name.len() == 64 && name.bytes().all(|digit| digit.is_ascii_hexdigit());
+    services
+        .into_iter()
+        .filter(|(volume, _)| !is_anonymous(volume))
+        .map(|(volume, services)| {
+            let services: Vec<String> = services.into_iter().collect();
+            (volume, services.join(", "))
+        })
+        .collect()
 }
 
 /// Removes the machine's connections from the context; without a machine, the whole context.
