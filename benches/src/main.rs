@@ -1,12 +1,13 @@
-//! Benchmarks of the record store, of replication and of reading compose files: `cargo xtask bench
-//! store|replication|compose`. Figures go to standard output, one per line, and everything else to
-//! standard error. The program starts itself again as the machines of a cluster, so that each has
-//! its own memory, threads and file.
+//! Benchmarks of the record store, of replication, of the daemon and of reading compose files:
+//! `cargo xtask bench store|replication|daemon|compose`. Figures go to standard output, one per
+//! line, and everything else to standard error. The program starts itself again as the machines of
+//! a cluster, so that each has its own memory, threads and file.
 
 mod churn;
 mod client;
 mod cluster;
 mod compose;
+mod daemon;
 mod disk;
 mod etcd;
 mod figure;
@@ -31,8 +32,9 @@ use tokio::signal::unix::{SignalKind, signal};
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut builder = match arguments.first().map(String::as_str) {
-        // The clients mostly wait, and work-stealing threads would cost more than the work.
-        Some("store") => Builder::new_current_thread(),
+        // The clients mostly wait, and work-stealing threads would cost more than the work. The
+        // same holds for the machines beside a daemon.
+        Some("store" | "daemon-machine") => Builder::new_current_thread(),
         // As the daemon runs.
         _ => Builder::new_multi_thread(),
     };
@@ -48,13 +50,24 @@ async fn run(arguments: &[String]) -> anyhow::Result<()> {
     {
         ["store"] => until_terminated(store::run()).await,
         ["replication"] => until_terminated(replication::run()).await,
+        ["daemon", ucd] => until_terminated(daemon::run(&PathBuf::from(ucd))).await,
         ["compose", uc] => compose::run(&PathBuf::from(uc)),
         // The program's own children.
         ["machine", number, directory] => {
             machine::run(number.parse()?, &PathBuf::from(directory)).await
         }
         ["churn", directory] => churn::run(&PathBuf::from(directory)).await,
-        _ => bail!("usage: uc-bench store|replication|compose UC"),
+        ["daemon-apart", ucd, directory] => {
+            let (ucd, directory) = (PathBuf::from(ucd), PathBuf::from(directory));
+            until_terminated(daemon::run_apart(&ucd, &directory)).await
+        }
+        ["daemon-machine", number, measured] => {
+            daemon::run_machine(number.parse()?, measured).await
+        }
+        ["daemon-peer", directory, measured] => {
+            daemon::run_peer(&PathBuf::from(directory), measured).await
+        }
+        _ => bail!("usage: uc-bench store|replication|daemon UCD|compose UC"),
     }
 }
 
