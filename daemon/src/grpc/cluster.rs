@@ -296,15 +296,12 @@ mod tests {
     use std::time::Duration;
 
     use tokio::time::timeout;
-    use tokio_util::sync::CancellationToken;
     use uc_mesh::PrivateKey;
 
     use super::*;
+    use crate::app::tests::{app, enter_cluster_of_one};
     use crate::cluster::peers;
     use crate::cluster::records::put;
-    use crate::engine::DockerEngine;
-    use crate::identity::Membership;
-    use crate::paths::Paths;
 
     fn record(id: &str, name: &str, subnet: &str) -> MachineRecord {
         MachineRecord {
@@ -318,23 +315,8 @@ mod tests {
 
     /// A cluster of one machine, and the record of another one that was never there.
     async fn cluster(directory: &tempfile::TempDir) -> (Arc<App>, Arc<Member>, MachineRecord) {
-        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-        let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-        let app = App::new(paths, engine, CancellationToken::new(), |_, _| {
-            Box::pin(async {})
-        })
-        .unwrap();
-        let membership = Membership {
-            cluster_id: "c1".repeat(16),
-            machine_id: "a1".repeat(16),
-            network: "10.210.0.0/16".parse().unwrap(),
-            subnet: "10.210.0.0/24".parse().unwrap(),
-            wireguard_port: 51820,
-            bootstrap: vec![record("a1", "m1", "10.210.0.0/24")],
-        };
-        let key = PrivateKey::generate().unwrap();
-        let member = app.enter(membership, key).await.unwrap();
-        member.finish_init().await.unwrap();
+        let app = app(directory);
+        let member = enter_cluster_of_one(&app).await;
         let other = record("b2", "m2", "10.210.1.0/24");
         let write = put(records::MACHINE, other.id.clone(), &other);
         member.write(vec![write]).await.unwrap();

@@ -259,25 +259,14 @@ fn remove_state(app: &App) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
     use uc_api::v1::{ClusterRecord, InitRequest, JoinRequest, MachineRecord};
     use uc_mesh::{DEFAULT_MTU, MeshConfig, PrivateKey};
 
     use super::*;
-    use crate::engine::DockerEngine;
+    use crate::app::tests::app;
     use crate::fake_mesh::{Change, FakeMesh};
     use crate::identity::Membership;
     use crate::membership::join;
-    use crate::paths::Paths;
-
-    fn app(directory: &tempfile::TempDir) -> Arc<App> {
-        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-        let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-        App::new(paths, engine, CancellationToken::new(), |_, _| {
-            Box::pin(async {})
-        })
-        .unwrap()
-    }
 
     /// The identity on disk.
     fn saved(app: &App) -> Identity {

@@ -85,13 +85,11 @@ async fn remember(app: &App, member: &Member) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
     use uc_mesh::PrivateKey;
 
     use super::*;
+    use crate::app::tests::app;
     use crate::cluster::records::{self, put};
-    use crate::engine::DockerEngine;
-    use crate::paths::Paths;
 
     fn record(id: &str, name: &str, key: &PrivateKey, subnet: &str) -> MachineRecord {
         MachineRecord {
@@ -109,15 +107,7 @@ mod tests {
     #[tokio::test]
     async fn machine_without_its_store_knows_the_others() {
         let directory = tempfile::tempdir().unwrap();
-        let start = || {
-            let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-            let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-            App::new(paths, engine, CancellationToken::new(), |_, _| {
-                Box::pin(async {})
-            })
-            .unwrap()
-        };
-        let app = start();
+        let app = app(&directory);
         let key = app.identity.lock().await.key().unwrap();
         let own = record("a1", "m1", &key, "10.210.1.0/24");
         let membership = Membership {
@@ -165,7 +155,7 @@ mod tests {
                 _ => {}
             }
         }
-        let again = start();
+        let again = crate::app::tests::app(&directory);
         again.start_member().await.unwrap();
         let member = again.try_member().unwrap();
         let cluster = member.cluster();

@@ -124,51 +124,16 @@ fn state(token: &TokenRecord, now_ms: i64) -> TokenState {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio_util::sync::CancellationToken;
     use uc_api::v1::AddMachineRequest;
 
     use super::*;
-    use crate::app::App;
-    use crate::engine::DockerEngine;
-    use crate::identity::Membership;
+    use crate::app::tests::member_of_one;
     use crate::membership::register;
-    use crate::paths::Paths;
-
-    /// A cluster of one machine, without Docker and mesh.
-    async fn member(directory: &tempfile::TempDir) -> Arc<Member> {
-        let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-        let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-        let app = App::new(paths, engine, CancellationToken::new(), |_, _| {
-            Box::pin(async {})
-        })
-        .unwrap();
-        let key = app.identity.lock().await.key().unwrap();
-        let own = MachineRecord {
-            id: "a1".repeat(16),
-            name: "m1".into(),
-            public_key: key.public().to_string(),
-            subnet: "10.210.0.0/24".into(),
-            ..MachineRecord::default()
-        };
-        let membership = Membership {
-            cluster_id: "c1".repeat(16),
-            machine_id: own.id.clone(),
-            network: "10.210.0.0/16".parse().unwrap(),
-            subnet: "10.210.0.0/24".parse().unwrap(),
-            wireguard_port: 51820,
-            bootstrap: vec![own],
-        };
-        let member = app.enter(membership, key).await.unwrap();
-        member.finish_init().await.unwrap();
-        member
-    }
 
     #[tokio::test]
     async fn creating_a_token_keeps_those_that_another_clock_may_count_as_valid() {
         let directory = tempfile::tempdir().unwrap();
-        let member = member(&directory).await;
+        let member = member_of_one(&directory).await;
         const HOUR_MS: i64 = 3_600_000;
         let now = now_ms();
         create_at(&member, 3600, now).await.unwrap();
@@ -181,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn join_is_repeated_in_place_and_removed_token_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let member = member(&directory).await;
+        let member = member_of_one(&directory).await;
         let made = create(&member, 0).await.unwrap();
         let token: JoinToken = made.token.parse().unwrap();
         let key = PrivateKey::generate().unwrap().public();

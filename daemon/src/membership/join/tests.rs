@@ -1,21 +1,10 @@
-use tokio_util::sync::CancellationToken;
 use uc_api::token::TokenMember;
 use uc_mesh::PeerStatus;
 use uc_mesh::endpoint::Reach;
 
 use super::*;
-use crate::engine::DockerEngine;
+use crate::app::tests::app;
 use crate::fake_mesh::{Change, FakeMesh};
-use crate::paths::Paths;
-
-fn app(directory: &tempfile::TempDir) -> Arc<App> {
-    let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-    let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-    App::new(paths, engine, CancellationToken::new(), |_, _| {
-        Box::pin(async {})
-    })
-    .unwrap()
-}
 
 /// A valid token whose only member does not answer.
 fn silent_token(id: &str) -> JoinToken {
@@ -151,12 +140,7 @@ fn members_with_a_handshake_are_asked_first() {
 #[tokio::test]
 async fn reset_ends_a_join_that_waits() {
     let directory = tempfile::tempdir().unwrap();
-    let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-    let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-    let app = App::new(paths, engine, CancellationToken::new(), |_, _| {
-        Box::pin(async {})
-    })
-    .unwrap();
+    let app = app(&directory);
     let joining = async {
         let mut joining = app.begin_join("a");
         let _identity = app.identity.lock().await;
@@ -171,12 +155,7 @@ async fn reset_ends_a_join_that_waits() {
 #[tokio::test(start_paused = true)]
 async fn reset_of_another_machine_does_not_end_a_join() {
     let directory = tempfile::tempdir().unwrap();
-    let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-    let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-    let app = App::new(paths, engine, CancellationToken::new(), |_, _| {
-        Box::pin(async {})
-    })
-    .unwrap();
+    let app = app(&directory);
     let joining = async {
         let mut joining = app.begin_join("a");
         let _identity = app.identity.lock().await;

@@ -1,15 +1,13 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use uc_api::v1::MachineRecord;
 
 use super::*;
+use crate::app::tests::app;
 use crate::cluster::labels;
 use crate::cluster::records::{self, put};
 use crate::cluster::turn::Turn;
-use crate::engine::DockerEngine;
-use crate::paths::Paths;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -18,12 +16,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn younger_machine_starts_again_with_another_name_and_subnet() {
     let directory = tempfile::tempdir().unwrap();
-    let paths = Paths::new(directory.path().join("state"), directory.path().join("run"));
-    let engine = Arc::new(DockerEngine::new(directory.path().join("no-docker.sock")));
-    let app = App::new(paths, engine, CancellationToken::new(), |_, _| {
-        Box::pin(async {})
-    })
-    .unwrap();
+    let app = app(&directory);
     let key = app.identity.lock().await.key().unwrap();
     let record = |id: &str, key: String, created_at_ms| MachineRecord {
         id: id.repeat(16),
