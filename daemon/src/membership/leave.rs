@@ -81,9 +81,14 @@ async fn close_left_mesh(app: &App, identity: &Identity) -> Result<Vec<String>, 
 pub(crate) async fn close_left_mesh_at_start(app: Arc<App>) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
     loop {
-        let closed = {
+        let closing = async {
             let identity = app.identity.lock().await;
             close_left_mesh(&app, &identity).await
+        };
+        // A join can hold the lock for minutes, and the end of the process does not wait for it.
+        let closed = tokio::select! {
+            () = app.cancel.cancelled() => return,
+            closed = closing => closed,
         };
         match closed {
             Ok(removed) => {

@@ -21,15 +21,16 @@ pub(crate) async fn remember_members(app: Arc<App>) {
     loop {
         let member = members.borrow_and_update().clone();
         let remembering = async {
-            match &member {
-                Some(member) => remember_each_change(&app, member).await,
-                None => std::future::pending().await,
+            if let Some(member) = &member {
+                remember_each_change(&app, member).await;
             }
+            // The member has stopped, and another one may follow.
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             () = app.cancel.cancelled() => return,
             changed = members.changed() => if changed.is_err() { return },
-            () = remembering => if members.changed().await.is_err() { return },
+            () = remembering => {}
         }
     }
 }

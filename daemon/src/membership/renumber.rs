@@ -65,6 +65,8 @@ async fn renumber(app: &App, member: &Arc<Member>, subnet: Ipv4Net) -> Result<()
         member.new_subnet.send_replace(None);
         return Ok(());
     }
+    let internal = |text: String| Failure::new(Code::Internal, text);
+    let key = identity.key().map_err(internal)?;
     if !member.running.close() {
         let message = "a deployment runs on this machine";
         return Err(Failure::new(Code::Refused, message));
@@ -74,8 +76,6 @@ async fn renumber(app: &App, member: &Arc<Member>, subnet: Ipv4Net) -> Result<()
         membership: Some(membership.clone()),
         ..identity.clone()
     };
-    let internal = |text: String| Failure::new(Code::Internal, text);
-    let key = next.key().map_err(internal)?;
     if let Err(error) = next.save(&app.paths.identity()) {
         member.running.open();
         return Err(internal(error.to_string()));
