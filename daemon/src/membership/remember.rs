@@ -89,7 +89,7 @@ mod tests {
     use uc_mesh::PrivateKey;
 
     use super::*;
-    use crate::app::tests::app;
+    use crate::app::tests::{app, enter_cluster_of_one};
     use crate::cluster::records::{self, put};
 
     fn record(id: &str, name: &str, key: &PrivateKey, subnet: &str) -> MachineRecord {
@@ -101,6 +101,22 @@ mod tests {
             created_at_ms: 1,
             ..MachineRecord::default()
         }
+    }
+
+    #[tokio::test]
+    async fn task_ends_although_the_member_has_stopped_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = app(&directory);
+        let member = enter_cluster_of_one(&app).await;
+        let remembering = tokio::spawn(remember_members(Arc::clone(&app)));
+        member.stop().await;
+        // Time for the task to see it.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        app.cancel.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(60), remembering).await;
+        ended.expect("it ends").unwrap();
     }
 
     /// The founder's list had only itself: without a store it would found the cluster once more,
